@@ -1,0 +1,131 @@
+// The machine that computes: memory and about thirty coarse operations, each with its backward beside it. S is the scalar of
+// activations, gradients and master weights: float, or double on `reference`, which is the definition of every operation
+// (lib/backend/reference.cpp reads like the equations); every other backend is held to it by the cases of lib/check.
+// Matrices are row-major; weights are [out,in] as published; letters T tokens, H hidden, I width, E experts, K choices, S slots.
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+
+#include "lib/backend/array.h"
+#include "lib/backend/kinds.h"
+#include "lib/core/dtype.h"
+#include "lib/core/registry.h"
+#include "lib/core/spec.h"
+
+namespace moe {
+
+// A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may keep a packed or converted
+// copy of it, keyed by `id` and `version`; version 0 = never cache.
+struct Weight {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  Index rows = 0, cols = 0;
+  std::uint64_t id = 0, version = 0;
+
+  template <class S>
+  static Weight of(View<const S> v) { return {v.data, dtype_of<S>, v.rows, v.cols, 0, 0}; }
+};
+
+// Where each kept choice of each token is computed: rows sorted by expert, inside an expert by token, then by rank.
+struct Plan {
+  Array<int> place;     // (T,K) slot of the choice; -1 = not computed
+  Array<int> offset;    // (1,E+1) first slot of each expert; offset[E] = number of slots in use
+  Array<int> token;     // (1,S) token of each slot
+  Array<int> choice;    // (1,S) t*K + k of each slot
+  Index slots = 0;      // rows to allocate: >= offset[E] (equal on host backends)
+  Index experts() const { return offset.cols() - 1; }
+};
+
+// Attention over several sequences laid end to end. Queries of a sequence are the last ones of its keys.
+struct AttentionShape {
+  int heads = 1, kv_heads = 1, head_dim = 1;
+  int window = 0;     // keys a query sees, itself included; 0 = all before it
+  double scale = 1;   // of q.k
+  std::span<const Index> query_start, key_start;  // (Q+1) each, host memory
+};
+
+struct AdamW {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0;
+  double grad_scale = 1;  // gradients are multiplied by this first (clipping)
+  Index step = 1;         // 1-based, for bias correction
+};
+
+template <class S>
+class Backend : public Memory {
+ public:
+  virtual std::string name() const = 0;
+
+  // ---- dense products: y = x w' + beta y; its two backwards. x (T,I), w (O,I), y (T,O)
+  virtual void linear(View<const S> x, const Weight& w, View<S> y, S beta) = 0;
+  virtual void linear_dx(View<const S> dy, const Weight& w, View<S> dx, S beta) = 0;  // dx = dy w + beta dx
+  virtual void linear_dw(View<const S> dy, View<const S> x, View<S> dw) = 0;          // dw += dy' x
+  virtual void add_bias(View<const S> b /*(1,O)*/, View<S> y) = 0;                    // y += b for each row
+  virtual void bias_grad(View<const S> dy, View<S> db /*(1,O)*/) = 0;                 // db += column sums
+
+  // ---- the same per expert: rows offset[e]..offset[e+1] of x use w's block e. x (S,I), w (E*O,I), y (S,O); an expert without
+  // rows leaves dw as it is. Rows of y past offset[E] are not touched.
+  virtual void grouped_linear(View<const S> x, const Weight& w, const Plan&, View<S> y, S beta) = 0;
+  virtual void grouped_linear_dx(View<const S> dy, const Weight& w, const Plan&, View<S> dx, S beta) = 0;
+  virtual void grouped_linear_dw(View<const S> dy, View<const S> x, const Plan&, View<S> dw) = 0;
+  virtual void grouped_add_bias(View<const S> b /*(E,O)*/, const Plan&, View<S> y) = 0;
+  virtual void grouped_bias_grad(View<const S> dy, const Plan&, View<S> db /*(E,O)*/) = 0;
+
+  // ---- who goes where
+  virtual Plan plan(View<const int> kept /*(T,K), this memory; -1 = not computed*/, int experts) = 0;
+  virtual void dispatch(View<const S> x /*(T,H)*/, const Plan&, View<S> xs /*(S,H)*/) = 0;  // xs[s] = x[token(s)]
+  // y_t = beta y_t + sum_k w_tk ys[place(t,k)], in order of k; an empty weight counts as 1
+  virtual void combine(View<const S> ys, const Plan&, View<const S> weight /*(T,K)*/, View<S> y, S beta) = 0;
+  // dys[s] = w dy[token(s)]; dweight_tk = dy_t . ys[place(t,k)] (0 where not computed); an empty dweight is left out
+  virtual void combine_backward(View<const S> dy, View<const S> ys, const Plan&, View<const S> weight, View<S> dys, View<S> dweight) = 0;
+  virtual void scale_slots(View<S> xs, const Plan&, View<const S> weight /*(T,K)*/) = 0;  // xs[s] *= w of its choice
+
+  // ---- row by row. gate is empty for ungated activations; equations.md section 4
+  virtual void activate(Activation, View<const S> gate, View<const S> up, View<S> h) = 0;
+  virtual void activate_backward(Activation, View<const S> gate, View<const S> up, View<const S> dh, View<S> dgate, View<S> dup) = 0;
+  // RMSNorm over groups of w.cols columns (whole rows, or heads): y = x / sqrt(mean(x^2) + eps) * w. rstd (T, cols/w.cols)
+  virtual void norm(View<const S> x, View<const S> w /*(1,n)*/, double eps, View<S> y, View<S> rstd) = 0;
+  virtual void norm_backward(View<const S> dy, View<const S> x, View<const S> w, View<const S> rstd, View<S> dx, View<S> dw, S beta) = 0;  // dx = .. + beta dx
+  // Rotary embedding in place, half-split pairs (i, i + d/2); inverse = its transpose, the backward
+  virtual void rope(View<S> x /*(T,heads*d)*/, int head_dim, View<const int> position /*(1,T)*/, double theta, bool inverse) = 0;
+  virtual void add(View<const S> x, View<S> y, S scale) = 0;                                                // y += scale x
+  virtual void sigmoid_gate(View<const S> gate /*(T,1)*/, View<const S> x, View<S> y) = 0;                  // y += sigmoid(gate) x
+  virtual void sigmoid_gate_backward(View<const S> dy, View<const S> gate, View<const S> x, View<S> dgate, View<S> dx) = 0;  // sets both
+
+  // ---- tokens
+  virtual void embed(const Weight& table /*(V,H)*/, View<const int> id /*(1,T)*/, View<S> y) = 0;
+  virtual void embed_backward(View<const S> dy, View<const int> id, View<S> dtable) = 0;  // dtable[id] += dy, in order of t
+  // loss_t = -log softmax(z_t)[target], 0 where target is -1; z becomes its gradient times `scale` where `backward`
+  virtual void cross_entropy(View<S> z /*(T,V)*/, View<const int> target /*(1,T)*/, View<S> loss /*(1,T)*/, S scale, bool backward) = 0;
+
+  // ---- causal attention. q (Tq, heads*d), k and v (Tk, kv_heads*d), out (Tq, heads*d), lse (Tq, heads) of the scaled scores
+  virtual void attention(View<const S> q, View<const S> k, View<const S> v, const AttentionShape&, View<S> out, View<S> lse) = 0;
+  virtual void attention_backward(View<const S> q, View<const S> k, View<const S> v, View<const S> out, View<const S> lse,
+                                  View<const S> dout, const AttentionShape&, View<S> dq, View<S> dk, View<S> dv) = 0;  // sets dq, dk, dv
+
+  // ---- optimiser
+  virtual void adamw(View<S> value, View<S> grad, View<S> m, View<S> v, const AdamW&) = 0;
+  virtual double sum_squares(View<const S>) = 0;  // fixed order; NaN and Inf come through
+
+  // ---- coarse operations with a default made of the finer ones; a fast backend overrides them
+  // One expert-shaped feed-forward for all slots: up/gate, activation, down. Keeps the pre-activations for backward.
+  virtual void experts(const ExpertWeights&, View<const S> xs, const Plan&, View<S> gate, View<S> up, View<S> h, View<S> ys);
+  virtual void experts_backward(const ExpertWeights&, const ExpertGrads<S>&, View<const S> xs, const Plan&, View<const S> gate,
+                                View<const S> up, View<const S> h, View<const S> dys, View<S> dxs);
+};
+
+// Backends are named by specs: "reference", "cpu:threads=2", "check:of=cpu", "cuda:dtype=bf16".
+struct BackendMaker {
+  std::unique_ptr<Backend<float>> f32;
+  std::unique_ptr<Backend<double>> f64;  // only `reference` has it
+};
+using MakeBackend = BackendMaker(Spec&);
+const Registry<MakeBackend>& backends();
+std::unique_ptr<Backend<float>> make_backend(const std::string& spec);  // refuses unknown options
+template <class S>
+std::unique_ptr<Backend<S>> make_reference();
+
+extern template class Backend<float>;
+extern template class Backend<double>;
+
+}  // namespace moe

@@ -1,0 +1,16 @@
+// Threads. Work is cut into pieces that do not depend on the number of threads, and every piece is computed by one thread in
+// a fixed order: the same bytes come out for any number of threads.
+#pragma once
+#include <functional>
+
+#include "lib/core/view.h"
+
+namespace moe {
+
+int threads();           // how many parallel loops use; starts at OMP_NUM_THREADS or the number of cores
+void set_threads(int n);
+
+// Calls body(first, last) for the pieces of 0..count, each `grain` long but the last. An exception in a piece is rethrown.
+void parallel_for(Index count, Index grain, const std::function<void(Index first, Index last)>& body);
+
+}  // namespace moe

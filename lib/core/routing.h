@@ -1,0 +1,22 @@
+// Who computes what, for one batch in one layer. The router makes it, capacity cuts it, the layer obeys it, the trace stores
+// it, every metric reads it. Host values in double: routing is decided once, by one definition, for every backend.
+#pragma once
+#include "lib/core/matrix.h"
+
+namespace moe {
+
+struct Routing {
+  Matrix<int> expert;      // (T,K) the choices in key-descending order, before capacity; -1 = none
+  Matrix<double> weight;   // (T,K) combine weights of the choices, before any drop; 0 where there is none
+  Matrix<double> logits;   // (T,E) z, after bias, jitter and temperature; empty for routers without scores
+  Matrix<double> score;    // (T,E) s, what the router believed (softmax p, sigmoid, ...); empty for routers without scores
+  Matrix<int> kept;        // (T,K) what is computed: -1 = dropped, another id = rerouted; empty = same as expert
+  Matrix<double> combine;  // (T,K) weights after drops; empty = same as weight
+
+  Index tokens() const { return expert.rows(); }
+  Index choices() const { return expert.cols(); }
+  const Matrix<int>& computed() const { return kept.empty() ? expert : kept; }
+  const Matrix<double>& combined() const { return combine.empty() ? weight : combine; }
+};
+
+}  // namespace moe

@@ -1,0 +1,40 @@
+// Writes a trace so that every acknowledged row survives kill -9: to PATH.part in SWMR mode, a commit every 4096 tokens,
+// renamed to PATH at finish(). TRACE-FORMAT "Writing" gives the protocol and what was measured.
+#pragma once
+#include <filesystem>
+#include <functional>
+#include <memory>
+
+#include "lib/trace/trace.h"
+
+namespace moe {
+
+struct TraceWriterOptions {
+  bool force = false;     // replace an existing PATH
+  bool power = false;     // fdatasync at every commit: survive power loss too
+  TraceFields fields;     // what append() will be given
+  std::function<void(std::uint64_t rows)> acknowledged;  // called after each commit with the rows that are safe
+  std::int64_t resume_rows = -1;  // >= 0: continue PATH.part, cut back to this many rows
+};
+
+class TraceWriter {
+ public:
+  TraceWriter(const std::filesystem::path&, const TraceHeader&, const TraceWriterOptions& = {});
+  ~TraceWriter();  // without finish(): closes and leaves PATH.part
+
+  void step(const TraceStep&);          // rows appended from now on belong to it (token_start and num_tokens are filled in)
+  void sequence(std::uint16_t domain);  // rows appended from now on belong to it (start and length are filled in)
+  // Appends rows; `step` and `sequence` of the rows are filled in from the calls above. Throws Error(io) naming what is safe.
+  void append(const TraceRows&);
+  void commit(std::int64_t step);       // everything appended so far becomes safe
+  void pairs(const std::vector<PairMatrix>&);  // sets values of pair matrices declared (by name) in the header
+  void finish();                        // last commit, corpus hash, complete=1, rename
+  std::uint64_t rows() const;           // appended
+  std::uint64_t safe_rows() const;      // acknowledged
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+};
+
+}  // namespace moe

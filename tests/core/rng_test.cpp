@@ -1,0 +1,43 @@
+#include <catch2/catch.hpp>
+
+#include "lib/core/dtype.h"
+#include "lib/core/rng.h"
+
+using namespace moe;
+
+TEST_CASE("philox gives the published words") {
+  // Salmon et al., Random123 known-answer vectors for philox4x32-10
+  std::uint32_t zero[4] = {0, 0, 0, 0};
+  philox(zero, 0, 0);
+  CHECK(zero[0] == 0x6627e8d5u);
+  CHECK(zero[1] == 0xe169c58du);
+  CHECK(zero[2] == 0xbc57ac4cu);
+  CHECK(zero[3] == 0x9b00dbd8u);
+}
+
+TEST_CASE("a generator continues from its three numbers") {
+  Rng a(7, 3);
+  for (int i = 0; i < 10; ++i) a.next();
+  Rng b(a.seed(), a.stream_id(), a.counter());
+  CHECK(a.next() == b.next());
+  CHECK(Rng(7).stream(1).next() != Rng(7).stream(2).next());
+  double sum = 0, square = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const double v = a.normal();
+    sum += v, square += v * v;
+  }
+  CHECK(std::abs(sum / 20000) < 0.03);
+  CHECK(std::abs(square / 20000 - 1) < 0.05);
+}
+
+TEST_CASE("16-bit floats round to nearest even and keep what they hold") {
+  for (int h = 0; h < 65536; ++h) {
+    const auto bits = std::uint16_t(h);
+    const float b = bf16_to_float(bits), f = f16_to_float(bits);
+    if (b == b) REQUIRE(float_to_bf16(b) == bits);
+    if (f == f) REQUIRE(float_to_f16(f) == bits);
+  }
+  CHECK(float_to_f16(65520.0f) == 0x7c00);
+  CHECK(float_to_f16(65519.0f) == 0x7bff);
+  CHECK(float_to_bf16(1.00390625f) == 0x3f80);  // a tie goes to even
+}

@@ -1,0 +1,48 @@
+#include <catch2/catch.hpp>
+
+#include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/core/text.h"
+
+using namespace moe;
+
+TEST_CASE("a spec gives its options, with defaults, and remembers the whole choice") {
+  Spec s("softmax:k=2,temperature=0.5,tokenizer={bpe:vocab=4096,x=1}");
+  CHECK(s.name() == "softmax");
+  CHECK(s.get("k", 1) == 2);
+  CHECK(s.get("temperature", 1.0) == 0.5);
+  CHECK(s.get("norm", true));
+  CHECK(s.get("tokenizer", "bytes") == "bpe:vocab=4096,x=1");
+  s.done();
+  CHECK(s.resolved() == "softmax:k=2,temperature=0.5,norm=1,tokenizer={bpe:vocab=4096,x=1}");
+  Spec again(s.resolved());
+  CHECK(again.get("tokenizer", "") == "bpe:vocab=4096,x=1");
+}
+
+TEST_CASE("a spec refuses what it does not know, by name") {
+  Spec s("softmax:kk=3,norm=1");
+  s.get("k", 2);
+  s.get("norm", true);
+  CHECK_THROWS_WITH(s.done(), "softmax has no option 'kk'");
+  CHECK_THROWS_WITH(Spec("softmax:k").name(), "'softmax:k': expected key=value, got 'k'");
+  CHECK_THROWS_WITH(Spec("a:k=1,k=2").name(), "'a:k=1,k=2': k is given twice");
+  CHECK_THROWS_WITH(Spec("a:x={b").name(), "'a:x={b': braces do not match");
+  Spec n("a:k=two,t=nan,least=0");
+  CHECK_THROWS_WITH(n.get("k", 1), "a: k=two is not a whole number");
+  CHECK_THROWS_WITH(n.get("t", 1.0), "a: t=nan is not a number");
+  CHECK_THROWS_WITH(n.get("least", 1, 1), "a: least=0 must be at least 1");
+}
+
+TEST_CASE("the nearest name is offered, a far one is not") {
+  CHECK(nearest("sofmax", {"sigmoid", "softmax"}) == "softmax");
+  CHECK(nearest("zebra", {"sigmoid", "softmax"}).empty());
+}
+
+TEST_CASE("sizes are read as people write them") {
+  CHECK(parse_size("4096", "limit") == 4096);
+  CHECK(parse_size("64k", "limit") == 64000);
+  CHECK(parse_size("1.5GB", "limit") == 1500000000);
+  CHECK(parse_size("512MiB", "limit") == 536870912);
+  CHECK_THROWS_WITH(parse_size("4x", "limit"), "limit '4x' is not a size");
+  CHECK_THROWS(parse_size("nan", "limit"));
+}
