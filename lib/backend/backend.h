@@ -9,23 +9,11 @@
 
 #include "lib/backend/array.h"
 #include "lib/backend/kinds.h"
-#include "lib/core/dtype.h"
+#include "lib/backend/weight.h"
 #include "lib/core/registry.h"
 #include "lib/core/spec.h"
 
 namespace moe {
-
-// A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may keep a packed or converted
-// copy of it, keyed by `id` and `version`; version 0 = never cache.
-struct Weight {
-  const void* data = nullptr;
-  DType dtype = DType::f32;
-  Index rows = 0, cols = 0;
-  std::uint64_t id = 0, version = 0;
-
-  template <class S>
-  static Weight of(View<const S> v) { return {v.data, dtype_of<S>, v.rows, v.cols, 0, 0}; }
-};
 
 // Where each kept choice of each token is computed: rows sorted by expert, inside an expert by token, then by rank.
 struct Plan {
@@ -49,6 +37,22 @@ struct AdamW {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0;
   double grad_scale = 1;  // gradients are multiplied by this first (clipping)
   Index step = 1;         // 1-based, for bias correction
+};
+
+// One expert-shaped body for E experts: gate and up (E*I,H), down (E*H,I); biases (E,I), (E,I), (E,H), empty where there are none.
+template <class S>
+struct ExpertWeights {
+  Activation activation = Activation::swiglu;
+  Weight gate, up, down;  // gate empty for ungated activations
+  View<const S> gate_bias, up_bias, down_bias;
+};
+template <class S>
+struct ExpertGrads {  // added to; same shapes; empty = not wanted
+  View<S> gate, up, down, gate_bias, up_bias, down_bias;
+};
+template <class S>
+struct ExpertTape {  // what forward leaves for backward, (S,I) each; gate empty where ungated
+  Array<S> gate, up, h;
 };
 
 template <class S>
@@ -108,20 +112,16 @@ class Backend : public Memory {
   virtual double sum_squares(View<const S>) = 0;  // fixed order; NaN and Inf come through
 
   // ---- coarse operations with a default made of the finer ones; a fast backend overrides them
-  // One expert-shaped feed-forward for all slots: up/gate, activation, down. Keeps the pre-activations for backward.
-  virtual void experts(const ExpertWeights&, View<const S> xs, const Plan&, View<S> gate, View<S> up, View<S> h, View<S> ys);
-  virtual void experts_backward(const ExpertWeights&, const ExpertGrads<S>&, View<const S> xs, const Plan&, View<const S> gate,
-                                View<const S> up, View<const S> h, View<const S> dys, View<S> dxs);
+  // The bodies of all slots: xs (S,H) -> ys (S,H), rows grouped as the plan says. Fills the tape.
+  virtual void experts(const ExpertWeights<S>&, View<const S> xs, const Plan&, ExpertTape<S>&, View<S> ys);
+  virtual void experts_backward(const ExpertWeights<S>&, const ExpertGrads<S>&, View<const S> xs, const Plan&, const ExpertTape<S>&,
+                                View<const S> dys, View<S> dxs);  // sets dxs
 };
 
-// Backends are named by specs: "reference", "cpu:threads=2", "check:of=cpu", "cuda:dtype=bf16".
-struct BackendMaker {
-  std::unique_ptr<Backend<float>> f32;
-  std::unique_ptr<Backend<double>> f64;  // only `reference` has it
-};
-using MakeBackend = BackendMaker(Spec&);
+// Backends are named by specs: "reference", "cpu:threads=2", "check:of={cpu}". They compute in float; the definition also in double.
+using MakeBackend = std::unique_ptr<Backend<float>>(Spec&);
 const Registry<MakeBackend>& backends();
-std::unique_ptr<Backend<float>> make_backend(const std::string& spec);  // refuses unknown options
+std::unique_ptr<Backend<float>> make_backend(const std::string& spec);  // refuses unknown names and options
 template <class S>
 std::unique_ptr<Backend<S>> make_reference();
 

@@ -1,0 +1,91 @@
+#include "lib/backend/backend.h"
+
+#include "lib/core/error.h"
+
+namespace moe {
+
+#define BACKEND(name, about, examples) MakeBackend make_##name##_backend;
+#include "lib/backend/backends.def"
+#undef BACKEND
+
+const Registry<MakeBackend>& backends() {
+  static const Registry<MakeBackend> all("device", {
+#define BACKEND(name, about, examples) {#name, about, examples, make_##name##_backend},
+#include "lib/backend/backends.def"
+#undef BACKEND
+  });
+  return all;
+}
+
+std::unique_ptr<Backend<float>> make_backend(const std::string& text) {
+  Spec spec(text);
+  auto made = backends().at(spec.name()).make(spec);
+  spec.done();
+  return made;
+}
+
+constexpr std::pair<Activation, std::string_view> activations[] = {
+    {Activation::swiglu, "swiglu"}, {Activation::geglu, "geglu"}, {Activation::geglu_tanh, "geglu_tanh"}, {Activation::reglu, "reglu"},
+    {Activation::swiglu_clamped, "swiglu_clamped"}, {Activation::silu, "silu"}, {Activation::relu, "relu"}, {Activation::relu2, "relu2"},
+    {Activation::gelu, "gelu"}, {Activation::gelu_tanh, "gelu_tanh"}};
+
+std::string_view name_of(Activation a) { return activations[std::size_t(a)].second; }
+std::vector<std::string> activation_names() {
+  std::vector<std::string> out;
+  for (const auto& [a, name] : activations) out.emplace_back(name);
+  return out;
+}
+Activation activation_of(std::string_view name) {
+  for (const auto& [a, n] : activations)
+    if (n == name) return a;
+  no_such("activation", name, activation_names());
+}
+
+template <class S>
+View<const S> plain(const Weight& w) {
+  if (w.dtype != dtype_of<S>)
+    throw Error(Exit::bug, concat("a weight stored as ", name_of(w.dtype), " was read as ", name_of(dtype_of<S>)));
+  return {static_cast<const S*>(w.data), w.rows, w.cols};
+}
+template View<const float> plain<float>(const Weight&);
+template View<const double> plain<double>(const Weight&);
+
+template <class S>
+void Backend<S>::experts(const ExpertWeights<S>& w, View<const S> xs, const Plan& plan, ExpertTape<S>& tape, View<S> ys) {
+  const Index width = w.up.rows / plan.experts();
+  tape.up = Array<S>(*this, xs.rows, width);
+  tape.h = Array<S>(*this, xs.rows, width);
+  tape.gate = Array<S>(*this, is_gated(w.activation) ? xs.rows : 0, width);
+  if (is_gated(w.activation)) {
+    grouped_linear(xs, w.gate, plan, tape.gate.view(), 0);
+    if (!w.gate_bias.empty()) grouped_add_bias(w.gate_bias, plan, tape.gate.view());
+  }
+  grouped_linear(xs, w.up, plan, tape.up.view(), 0);
+  if (!w.up_bias.empty()) grouped_add_bias(w.up_bias, plan, tape.up.view());
+  activate(w.activation, tape.gate.view(), tape.up.view(), tape.h.view());
+  grouped_linear(tape.h.view(), w.down, plan, ys, 0);
+  if (!w.down_bias.empty()) grouped_add_bias(w.down_bias, plan, ys);
+}
+
+template <class S>
+void Backend<S>::experts_backward(const ExpertWeights<S>& w, const ExpertGrads<S>& g, View<const S> xs, const Plan& plan,
+                                  const ExpertTape<S>& tape, View<const S> dys, View<S> dxs) {
+  const bool gated = is_gated(w.activation);
+  Array<S> dh(*this, xs.rows, tape.h.cols()), dup(*this, xs.rows, tape.h.cols()), dgate(*this, gated ? xs.rows : 0, tape.h.cols());
+  grouped_linear_dx(dys, w.down, plan, dh.view(), 0);
+  if (!g.down.empty()) grouped_linear_dw(dys, tape.h.view(), plan, g.down);
+  if (!g.down_bias.empty()) grouped_bias_grad(dys, plan, g.down_bias);
+  activate_backward(w.activation, tape.gate.view(), tape.up.view(), dh.view(), dgate.view(), dup.view());
+  grouped_linear_dx(dup.view(), w.up, plan, dxs, 0);
+  if (!g.up.empty()) grouped_linear_dw(dup.view(), xs, plan, g.up);
+  if (!g.up_bias.empty()) grouped_bias_grad(dup.view(), plan, g.up_bias);
+  if (!gated) return;
+  grouped_linear_dx(dgate.view(), w.gate, plan, dxs, 1);
+  if (!g.gate.empty()) grouped_linear_dw(dgate.view(), xs, plan, g.gate);
+  if (!g.gate_bias.empty()) grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+}
+
+template class Backend<float>;
+template class Backend<double>;
+
+}  // namespace moe

@@ -1,0 +1,26 @@
+// A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may keep a packed or converted
+// copy of it, keyed by `id` and `version`; id 0 = never cache.
+#pragma once
+#include "lib/core/dtype.h"
+
+namespace moe {
+
+struct Weight {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  Index rows = 0, cols = 0;
+  std::uint64_t id = 0, version = 0;
+
+  Weight() = default;
+  Weight(const void* d, DType t, Index r, Index c, std::uint64_t i = 0, std::uint64_t v = 0)
+      : data(d), dtype(t), rows(r), cols(c), id(i), version(v) {}
+  template <class S>
+  Weight(View<S> v) : Weight(v.data, dtype_of<std::remove_const_t<S>>, v.rows, v.cols) {}
+  bool empty() const { return rows * cols == 0; }
+};
+
+// The numbers as a view, where they are stored as S; throws Error(bug) otherwise.
+template <class S>
+View<const S> plain(const Weight& w);
+
+}  // namespace moe

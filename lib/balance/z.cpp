@@ -1,0 +1,35 @@
+// The router z-loss (equations.md 6.3; ST-MoE 2202.08906): mean over tokens of (logsumexp z)^2.
+#include <cmath>
+
+#include "lib/balance/balancer.h"
+#include "lib/router/scores.h"
+
+namespace moe {
+namespace {
+
+class ZLoss final : public Balancer {
+ public:
+  explicit ZLoss(double coef) : Balancer("z"), coef_(coef) {}
+  double coefficient() const override { return coef_; }
+  double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
+    const double tokens = double(in.valid_tokens());
+    double sum = 0;
+    for (Index t = 0; t < in.tokens(); ++t) {
+      if (!in.router.batch.is_valid(t)) continue;
+      const auto z = in.routing.logits.row(t);
+      const double lse = log_sum_exp(z);
+      sum += lse * lse / tokens;
+      for (std::size_t e = 0; e < z.size(); ++e) grad.dlogits(t, Index(e)) += scale * coef_ * 2 / tokens * lse * std::exp(z[e] - lse);
+    }
+    return sum;
+  }
+
+ private:
+  double coef_;
+};
+
+}  // namespace
+
+std::unique_ptr<Balancer> make_z_balancer(Spec& spec) { return std::make_unique<ZLoss>(spec.get("coef", 0.001, 0.0)); }
+
+}  // namespace moe

@@ -1,0 +1,43 @@
+// A dense feed-forward body (equations.md section 4): the dense layers of a model and the shared expert of a MoE layer. It is
+// one expert that takes every valid token.
+#pragma once
+#include "lib/backend/backend.h"
+#include "lib/core/batch.h"
+#include "lib/layer/parameter.h"
+
+namespace moe {
+
+// Parameters of E bodies of one shape: gate, up (E,I,H), down (E,H,I), biases; E = 0: no leading dimension.
+template <class S>
+struct Bodies {
+  Bodies() = default;
+  Bodies(Backend<S>&, const std::string& prefix, Activation, Index experts, Index width, Index hidden, bool bias);
+  ExpertWeights<S> weights() const;
+  ExpertGrads<S> grads();
+  void collect(std::vector<Parameter<S>*>& all);
+
+  Activation activation = Activation::swiglu;
+  Parameter<S> gate, up, down, gate_bias, up_bias, down_bias;
+};
+
+template <class S>
+class FeedForward {
+ public:
+  struct Tape {
+    Plan plan;
+    Array<S> sorted;       // rows of x; empty where every token is valid (then x itself)
+    ExpertTape<S> bodies;
+  };
+  FeedForward() = default;
+  FeedForward(Backend<S>&, const std::string& prefix, Activation, Index width, Index hidden, bool bias = false);
+
+  void forward(const Batch&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set; 0 for padding*/, Tape&);
+  void backward(const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
+  void collect(std::vector<Parameter<S>*>& all) { bodies_.collect(all); }
+
+ private:
+  Backend<S>* backend_ = nullptr;
+  Bodies<S> bodies_;
+};
+
+}  // namespace moe

@@ -1,0 +1,91 @@
+// One MoE layer: scores, routing, capacity, dispatch, experts, combine, shared expert, balance losses — and the same
+// backwards (equations.md 0.1 and 5). Written once against Backend; in moe_layer.cpp forward and backward mirror each other.
+#pragma once
+#include <memory>
+#include <span>
+
+#include "lib/balance/balancer.h"
+#include "lib/layer/feed_forward.h"
+#include "lib/router/capacity.h"
+
+namespace moe {
+
+struct LayerConfig {
+  Index hidden = 64, width = 64;  // H, I
+  int experts = 8;                // E
+  Activation activation = Activation::swiglu;
+  bool expert_bias = false;       // biases in the bodies, shared expert included
+  bool router_bias = false;       // b of z = W x + b
+  bool weight_on_input = false;   // Llama 4: the weight multiplies the expert's input
+  Index shared_width = 0;         // 0 = no shared expert
+  bool shared_gate = false;       // sigmoid(c.x) in front of it (Qwen2-MoE)
+  std::string router = "softmax:k=2", capacity = "none";
+  std::vector<std::string> balance;
+};
+
+struct Pass {  // what one call is about
+  const Batch& batch;
+  bool training = false;
+  Rng* rng = nullptr;
+  double loss_scale = 1;                 // of the balance losses' gradients (1/micro-batches)
+  std::span<const std::int64_t> other_counts;  // (E), for scope=global
+  const GivenNoise* given = nullptr;
+};
+
+// What forward leaves: for backward, for the trace, for the progress line.
+template <class S>
+struct MoeTape {
+  RouterInput input;
+  Routing routing;
+  Matrix<double> probability;            // (T,E)
+  std::vector<double> losses;            // one a balancer, without coefficient
+  Matrix<double> dprob, dlogits;         // of the balance losses
+  Matrix<double> jitter;                 // (T,H) factors; empty = none
+  std::vector<std::uint8_t> untouched;   // (T) 1 = no slot kept and output=identity
+  Plan plan;
+  Array<S> weight, sorted, out;          // combine weights (T,K); rows by slot (S,H); expert outputs (S,H)
+  ExpertTape<S> bodies;
+  typename FeedForward<S>::Tape shared;
+  Array<S> shared_out, shared_gate;      // (T,H), (T,1)
+
+  explicit MoeTape(const Batch& b) : input{.scores = {}, .batch = b} {}
+};
+
+template <class S>
+class MoeLayer {
+ public:
+  MoeLayer(const LayerConfig&, Backend<S>&);
+
+  void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
+  // Adds to every wanted gradient; sets dx. `x` as in forward.
+  void backward(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
+  // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
+  Matrix<S> outputs_of_all(View<const S> x);
+
+  void collect(std::vector<Parameter<S>*>& all);  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", ...
+  const LayerConfig& config() const { return config_; }  // specs resolved
+  Router& router() { return *router_; }
+  const Router& router() const { return *router_; }
+  const Capacity& capacity() const { return *capacity_; }
+  const std::vector<std::unique_ptr<Balancer>>& balancers() const { return balancers_; }
+  Bodies<S>& bodies() { return bodies_; }
+  std::vector<Parameter<S>>& projections() { return projections_; }  // in the order of Router::projections()
+  void stepped(std::span<const std::int64_t> global_counts);  // balancers without gradient, once per optimiser step
+
+ private:
+  void score(const Pass&, View<const S> x, MoeTape<S>&);
+  void route(const Pass&, MoeTape<S>&);
+  void score_backward(const MoeTape<S>&, View<const S> x, const Matrix<double>& dweight, View<S> dx);
+
+  LayerConfig config_;
+  Backend<S>& backend_;
+  std::unique_ptr<Router> router_;
+  std::unique_ptr<Capacity> capacity_;
+  std::vector<std::unique_ptr<Balancer>> balancers_;
+  std::vector<Parameter<S>> projections_;
+  Parameter<S> router_bias_, shared_gate_;
+  Bodies<S> bodies_;
+  FeedForward<S> shared_;
+};
+
+}  // namespace moe

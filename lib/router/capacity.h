@@ -1,0 +1,28 @@
+// Capacity: how many slots an expert may take, who loses when it is full, what happens to the weights (equations.md section 3).
+#pragma once
+#include <memory>
+
+#include "lib/router/router.h"
+
+namespace moe {
+
+class Capacity {
+ public:
+  virtual ~Capacity() = default;
+  // Cuts the routing: fills kept and combine. `valid` = valid tokens.
+  virtual void apply(Routing&, const RouterInput&, int experts) const = 0;
+  // Gradient of the weights from that of the combine weights (both (T,K)).
+  virtual Matrix<double> backward(const Routing&, const Matrix<double>& dcombine) const = 0;
+  virtual bool identity_output() const { return false; }  // a token without any kept slot gets x instead of 0
+  virtual double factor() const { return 0; }             // 0 = no limit
+};
+
+using MakeCapacity = std::unique_ptr<Capacity>(Spec&);
+const Registry<MakeCapacity>& capacities();  // none, position, prob
+std::unique_ptr<Capacity> make_capacity(const std::string& spec);
+std::unique_ptr<Capacity> make_capacity(const std::string& spec, std::string& resolved);
+
+// C = max(least, ceil(T k factor / E - 1e-9)) of equations.md 3.1; T valid tokens.
+Index capacity_of(Index valid_tokens, int k, int experts, double factor, Index least);
+
+}  // namespace moe

@@ -1,0 +1,73 @@
+// Routers: who computes what. Host code in double, so an idea is one file and runs on every backend; a router decides for
+// the whole batch and gives the gradient of its decision. Equations: docs of each router name the section of the paper.
+#pragma once
+#include <memory>
+#include <optional>
+
+#include "lib/core/batch.h"
+#include "lib/core/registry.h"
+#include "lib/core/rng.h"
+#include "lib/core/routing.h"
+#include "lib/core/spec.h"
+
+namespace moe {
+
+// A product x·Wᵀ that the layer computes on the device for the router: parameter "router.NAME" (rows, H).
+struct Projection {
+  std::string name = "weight";
+  Index rows = 0;
+  bool tempered = true;  // jittered and divided by the temperature: a logit; false = plain W x
+  bool zero_init = false;
+};
+
+// Draws that are given instead of made, so that a layer is a pure function (golden files, tests, replays).
+struct GivenNoise {
+  Matrix<double> noise;   // what the router draws: its help says the shape
+  Matrix<double> jitter;  // (T,H) factors of the router's input
+  Matrix<double> drop;    // (T,K) numbers of the capacity rule `random`
+};
+
+struct RouterInput {
+  std::vector<Matrix<double>> scores;  // one a projection, (T,rows): z = (W(x*u) + b)/tau, or plain W x
+  const Batch& batch;                  // token ids, sequences, which tokens are valid
+  bool training = false;
+  Rng* rng = nullptr;                  // null only where `given` holds what is needed
+  const GivenNoise* given = nullptr;
+
+  Index tokens() const { return batch.tokens(); }
+};
+
+class Router {
+ public:
+  explicit Router(int experts) : experts_(experts) {}
+  virtual ~Router() = default;
+
+  int experts() const { return experts_; }
+  virtual int choices() const = 0;  // K: columns of Routing::expert
+  virtual std::vector<Projection> projections() const = 0;
+  // Tokens that are not valid get ids -1, weights 0 and zero rows of logits and scores.
+  virtual Routing route(const RouterInput&) = 0;
+  // What balance losses use as probabilities, rows summing to 1: softmax p; sigmoid s/sum s; joint probabilities. (T,E)
+  virtual Matrix<double> probabilities(const RouterInput&, const Routing& r) const { return r.score; }
+  // Adds to dscores[i] (same shapes as in.scores) the gradient that arrives by the combine weights, dweight (T,K), and by
+  // the probabilities, dprob (T,E) (either may be empty).
+  virtual void backward(const RouterInput&, const Routing&, const Matrix<double>& dweight, const Matrix<double>& dprob,
+                        std::vector<Matrix<double>>& dscores) const = 0;
+  // beta of equations.md 2.1-2.3, (E): used in the selection only, moved by the balancer `bias`; empty = this router has none.
+  virtual std::span<double> correction_bias() { return {}; }
+  virtual bool causal() const { return true; }  // false: a token's routing depends on later tokens
+
+  double temperature = 1;  // of tempered projections
+  double jitter = 0;       // their input is multiplied by uniform [1-jitter, 1+jitter] in training
+
+ protected:
+  int experts_;
+};
+
+using MakeRouter = std::unique_ptr<Router>(Spec&, int experts);
+const Registry<MakeRouter>& routers();
+std::unique_ptr<Router> make_router(const std::string& spec, int experts);  // refuses unknown names and options, k > E
+// The same, and the spec with every default filled in.
+std::unique_ptr<Router> make_router(const std::string& spec, int experts, std::string& resolved);
+
+}  // namespace moe

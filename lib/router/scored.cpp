@@ -1,0 +1,172 @@
+// softmax (equations.md 2.1) and sigmoid (2.2): scores, a correction bias for the selection, groups (2.3), weights by section 1.
+// Papers: 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral), 2405.04434 (V2 groups), 2412.19437 (DeepSeek-V3).
+#include <algorithm>
+#include <cmath>
+
+#include "lib/core/error.h"
+#include "lib/core/parallel.h"
+#include "lib/router/router.h"
+#include "lib/router/scores.h"
+
+namespace moe {
+namespace {
+
+constexpr Index rows_at_once = 256;
+
+struct ScoredOptions {
+  int k = 2;
+  WeightRule rule;
+  Groups groups;
+  bool biased = false;
+};
+
+ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
+  ScoredOptions o;
+  o.k = spec.get("k", 2, 1);
+  o.rule.norm = spec.get("norm", true);
+  o.rule.scale = spec.get("scale", 1.0);
+  o.biased = spec.get("bias", false);
+  o.groups.groups = spec.get("groups", 1, 1);
+  if (o.groups.groups > 1) {
+    o.groups.mode = spec.choice("group_mode", {"limited", "one"}) == "one" ? Groups::Mode::one : Groups::Mode::limited;
+    if (o.groups.mode == Groups::Mode::limited) {
+      o.groups.topk = spec.get("topk_groups", 1, 1);
+      const auto names = sigmoid ? std::vector<std::string>{"top2_sum", "max"} : std::vector<std::string>{"max", "top2_sum"};
+      o.groups.score = spec.choice("group_score", names) == "max" ? Groups::Score::max : Groups::Score::top2_sum;
+    }
+  }
+  const int n = o.groups.groups, size = experts / n;
+  if (experts % n) throw Error(Exit::usage, concat(spec.name(), ": ", experts, " experts do not split into ", n, " equal groups"));
+  if (o.groups.mode == Groups::Mode::one && o.k % n) throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " is not a multiple of groups=", n));
+  if (o.groups.mode == Groups::Mode::one && o.k / n > size) throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " needs more than the ", size, " experts of each group"));
+  if (o.groups.mode == Groups::Mode::limited) {
+    if (o.groups.topk > n) throw Error(Exit::usage, concat(spec.name(), ": topk_groups=", o.groups.topk, " is more than groups=", n));
+    if (o.groups.topk * size < o.k && o.k <= experts)
+      throw Error(Exit::usage, concat(spec.name(), ": ", o.groups.topk, " groups of ", size, " hold fewer than k=", o.k, " experts"));
+    if (o.groups.score == Groups::Score::top2_sum && size < 2) throw Error(Exit::usage, concat(spec.name(), ": group_score=top2_sum needs groups of two or more"));
+  }
+  return o;
+}
+
+// What softmax and sigmoid have in common; they differ in the score and its backward.
+class Scored : public Router {
+ public:
+  Scored(int experts, const ScoredOptions& o) : Router(experts), o_(o), beta_(std::size_t(o.biased ? experts : 0), 0.0) {}
+
+  int choices() const override { return o_.k; }
+  std::vector<Projection> projections() const override { return {{.name = "weight", .rows = experts_}}; }
+  std::span<double> correction_bias() override { return beta_; }
+
+  Routing route(const RouterInput& in) override {
+    const Index tokens = in.tokens();
+    Routing r;
+    r.expert = Matrix<int>(tokens, o_.k, -1);
+    r.weight = Matrix<double>(tokens, o_.k);
+    r.logits = Matrix<double>(tokens, experts_);
+    r.score = Matrix<double>(tokens, experts_);
+    parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
+      std::vector<double> key(static_cast<std::size_t>(experts_)), group_key(key);
+      for (Index t = first; t < last; ++t) {
+        if (!in.batch.is_valid(t)) continue;
+        std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
+        score(r.logits.row(t), r.score.row(t));
+        keys(r.logits.row(t), r.score.row(t), key, group_key);
+        choose(key, group_key, o_.groups, r.expert.row(t));
+        weights_of(r.score.row(t), r.expert.row(t), o_.rule, r.weight.row(t));
+      }
+    });
+    return r;
+  }
+
+  void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight, const Matrix<double>& dprob,
+                std::vector<Matrix<double>>& dscores) const override {
+    parallel_for(in.tokens(), rows_at_once, [&](Index first, Index last) {
+      std::vector<double> ds(static_cast<std::size_t>(experts_));
+      for (Index t = first; t < last; ++t) {
+        if (!in.batch.is_valid(t)) continue;
+        std::ranges::fill(ds, 0.0);
+        if (!dweight.empty()) weights_of_backward(r.score.row(t), r.expert.row(t), o_.rule, r.weight.row(t), dweight.row(t), ds);
+        if (!dprob.empty()) probability_backward(r.score.row(t), dprob.row(t), ds);
+        score_backward(r.score.row(t), ds, dscores[0].row(t));
+      }
+    });
+  }
+
+ protected:
+  virtual void score(std::span<const double> z, std::span<double> s) const = 0;
+  virtual void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const = 0;
+  virtual void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const = 0;
+  // What ranks experts, and what ranks groups.
+  virtual void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const = 0;
+
+  double beta(std::size_t e) const { return beta_.empty() ? 0 : beta_[e]; }
+  ScoredOptions o_;
+  std::vector<double> beta_;  // (E) or empty
+};
+
+class Softmax final : public Scored {
+ public:
+  using Scored::Scored;
+
+ protected:
+  void score(std::span<const double> z, std::span<double> s) const override { softmax_row(z, s); }
+  void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
+    softmax_row_backward(s, ds, dz);
+  }
+  void probability_backward(std::span<const double>, std::span<const double> dprob, std::span<double> ds) const override {
+    for (std::size_t e = 0; e < ds.size(); ++e) ds[e] += dprob[e];
+  }
+  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
+    for (std::size_t e = 0; e < key.size(); ++e) {  // z orders as p does, without ties where p underflows
+      key[e] = beta_.empty() ? z[e] : s[e] + beta(e);
+      group_key[e] = s[e] + beta(e);
+    }
+  }
+};
+
+class Sigmoid final : public Scored {
+ public:
+  using Scored::Scored;
+  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
+    Matrix<double> p = r.score;
+    for (Index t = 0; t < p.rows(); ++t) {
+      double sum = norm_eps;
+      for (const double v : p.row(t)) sum += v;
+      for (double& v : p.row(t)) v /= sum;
+    }
+    return p;
+  }
+
+ protected:
+  void score(std::span<const double> z, std::span<double> s) const override {
+    for (std::size_t e = 0; e < s.size(); ++e) s[e] = 1 / (1 + std::exp(-z[e]));
+  }
+  void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
+    for (std::size_t e = 0; e < s.size(); ++e) dz[e] += ds[e] * s[e] * (1 - s[e]);
+  }
+  void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const override {
+    double sum = norm_eps, mean = 0;
+    for (const double v : s) sum += v;
+    for (std::size_t e = 0; e < s.size(); ++e) mean += dprob[e] * s[e] / sum;
+    for (std::size_t e = 0; e < s.size(); ++e) ds[e] += (dprob[e] - mean) / sum;
+  }
+  void keys(std::span<const double>, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
+    for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = s[e] + beta(e);
+  }
+};
+
+template <class Kind>
+std::unique_ptr<Router> make(Spec& spec, int experts, bool sigmoid) {
+  auto made = std::make_unique<Kind>(experts, options(spec, experts, sigmoid));
+  made->temperature = spec.get("temperature", 1.0, 1e-6);
+  made->jitter = spec.get("jitter", 0.0, 0.0);
+  if (made->jitter >= 1) throw Error(Exit::usage, concat(spec.name(), ": jitter=", made->jitter, " must be below 1"));
+  return made;
+}
+
+}  // namespace
+
+std::unique_ptr<Router> make_softmax_router(Spec& spec, int experts) { return make<Softmax>(spec, experts, false); }
+std::unique_ptr<Router> make_sigmoid_router(Spec& spec, int experts) { return make<Sigmoid>(spec, experts, true); }
+
+}  // namespace moe

@@ -1,0 +1,105 @@
+#include "lib/router/scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+namespace moe {
+namespace {
+constexpr double never = -std::numeric_limits<double>::infinity();
+}
+
+void best_of(std::span<const double> key, std::span<int> out) {
+  const std::size_t n = out.size();
+  if (n * 4 < key.size()) {  // few of many: keep a sorted list of the best so far
+    std::size_t held = 0;
+    for (std::size_t e = 0; e < key.size(); ++e) {
+      if (key[e] == never || (held == n && !(key[e] > key[std::size_t(out[n - 1])]))) continue;
+      std::size_t at = held < n ? held++ : n - 1;
+      for (; at > 0 && key[e] > key[std::size_t(out[at - 1])]; --at) out[at] = out[at - 1];
+      out[at] = int(e);
+    }
+    std::fill(out.begin() + std::ptrdiff_t(held), out.end(), -1);
+    return;
+  }
+  std::vector<int> order(key.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  for (std::size_t j = 0; j < n; ++j) out[j] = j < order.size() && key[std::size_t(order[j])] != never ? order[j] : -1;
+}
+
+double log_sum_exp(std::span<const double> z) {
+  const double top = *std::ranges::max_element(z);
+  double sum = 0;
+  for (const double v : z) sum += std::exp(v - top);
+  return top + std::log(sum);
+}
+void softmax_row(std::span<const double> z, std::span<double> p) {
+  const double top = *std::ranges::max_element(z);
+  double sum = 0;
+  for (std::size_t e = 0; e < z.size(); ++e) sum += p[e] = std::exp(z[e] - top);
+  for (double& v : p) v /= sum;
+}
+void softmax_row_backward(std::span<const double> p, std::span<const double> dp, std::span<double> dz) {
+  double mean = 0;
+  for (std::size_t e = 0; e < p.size(); ++e) mean += dp[e] * p[e];
+  for (std::size_t e = 0; e < p.size(); ++e) dz[e] += p[e] * (dp[e] - mean);
+}
+
+namespace {
+double divisor(std::span<const double> score, std::span<const int> ids, const WeightRule& rule) {
+  if (!rule.norm) return 1;
+  double sum = 0;
+  for (const int e : ids)
+    if (e >= 0) sum += score[std::size_t(e)];
+  return sum + norm_eps;
+}
+}  // namespace
+
+void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<double> weight) {
+  const double d = divisor(score, ids, rule);
+  for (std::size_t j = 0; j < ids.size(); ++j) weight[j] = ids[j] < 0 ? 0 : rule.scale * score[std::size_t(ids[j])] / d;
+}
+void weights_of_backward(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<const double> weight,
+                         std::span<const double> dweight, std::span<double> dscore) {
+  const double d = divisor(score, ids, rule);
+  double mean = 0;
+  for (std::size_t j = 0; j < ids.size() && rule.norm; ++j)
+    if (ids[j] >= 0) mean += dweight[j] * weight[j] / rule.scale;
+  for (std::size_t j = 0; j < ids.size(); ++j)
+    if (ids[j] >= 0) dscore[std::size_t(ids[j])] += rule.scale / d * (dweight[j] - mean);
+}
+
+void choose(std::span<double> key, std::span<const double> group_key, const Groups& g, std::span<int> out) {
+  if (g.mode == Groups::Mode::none) return best_of(key, out);
+  const std::size_t size = key.size() / std::size_t(g.groups);
+  if (g.mode == Groups::Mode::one) {
+    const std::size_t each = out.size() / std::size_t(g.groups);
+    std::vector<int> picked(out.size());
+    for (std::size_t i = 0; i < std::size_t(g.groups); ++i) {
+      const std::span<int> mine = std::span(picked).subspan(i * each, each);
+      best_of(key.subspan(i * size, size), mine);
+      for (int& e : mine) e += int(i * size);
+    }
+    std::ranges::sort(picked);
+    std::ranges::stable_sort(picked, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+    std::ranges::copy(picked, out.begin());
+    return;
+  }
+  std::vector<double> value(std::size_t(g.groups));
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const auto mine = group_key.subspan(i * size, size);
+    int top[2] = {-1, -1};
+    best_of(mine, std::span(top).first(g.score == Groups::Score::max ? 1 : 2));
+    value[i] = mine[std::size_t(top[0])] + (top[1] >= 0 ? mine[std::size_t(top[1])] : 0);
+  }
+  std::vector<int> keep(std::size_t(g.topk));
+  best_of(value, keep);
+  for (std::size_t i = 0; i < value.size(); ++i)
+    if (std::ranges::find(keep, int(i)) == keep.end()) std::ranges::fill(key.subspan(i * size, size), never);
+  best_of(key, out);
+}
+
+}  // namespace moe

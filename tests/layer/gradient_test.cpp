@@ -1,0 +1,161 @@
+// Every router's example specs, and every balancer, capacity rule and activation, through a whole layer in f64: the gradient
+// that backward returns against central differences of forward. Routing is piecewise constant, so a step that changes who is
+// chosen or kept says nothing and is skipped; enough steps must remain.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+#include "lib/core/error.h"
+#include "lib/layer/moe_layer.h"
+
+using namespace moe;
+
+namespace {
+
+constexpr Index tokens = 12, hidden = 6;
+
+Batch batch_of(bool padded) {
+  Batch b;
+  for (Index t = 0; t < tokens; ++t) b.token.push_back(int(t * 7 % 11));
+  b.start = {0, 5, tokens};
+  if (padded) b.valid.assign(tokens, 1), b.valid[3] = 0, b.valid[tokens - 1] = 0;
+  return b;
+}
+
+struct World {
+  explicit World(const LayerConfig& config, bool padded) : backend(make_reference<double>()), layer(config, *backend), batch(batch_of(padded)), x(tokens, hidden), c(tokens, hidden) {
+    Rng rng(11);
+    for (double& v : x.flat()) v = rng.normal();
+    for (double& v : c.flat()) v = rng.normal();
+    layer.collect(parameters);
+    for (auto* p : parameters) {
+      p->want_grad(*backend);
+      for (double& v : p->mutate().flat()) v = rng.normal() * 0.6;
+    }
+    std::size_t i = 0;
+    for (double& v : layer.router().correction_bias()) v = 0.05 * double(i++ % 3);
+  }
+  // sum of c*y and the balance losses; the same draws every time
+  double loss(MoeTape<double>& tape) {
+    Rng rng(5);
+    Matrix<double> y(tokens, hidden);
+    layer.forward({.batch = batch, .training = true, .rng = &rng}, std::as_const(x).view(), y.view(), tape);
+    double sum = 0;
+    for (Index i = 0; i < y.size(); ++i) sum += y.data()[i] * c.data()[i];
+    for (std::size_t b = 0; b < tape.losses.size(); ++b) sum += layer.balancers()[b]->coefficient() * tape.losses[b];
+    return sum;
+  }
+  // Checks every third number of m against its gradient; returns how many steps could be compared.
+  int compare(double* m, Index size, const double* grad, const Routing& chosen, const std::string& name) {
+    int tried = 0;
+    for (Index i = 0; i < size; i += 3) {
+      const double kept = m[i], h = 1e-5;
+      double value[2];
+      bool same = true;
+      for (int side = 0; side < 2; ++side) {
+        m[i] = kept + (side ? -h : h);
+        MoeTape<double> tape(batch);
+        value[side] = loss(tape);
+        same = same && tape.routing.expert == chosen.expert && tape.routing.computed() == chosen.computed();
+      }
+      m[i] = kept;
+      if (!same) continue;
+      ++tried;
+      const double want = (value[0] - value[1]) / (2 * h);
+      INFO(name << "[" << i << "]: backward " << grad[i] << ", differences " << want);
+      REQUIRE(std::abs(grad[i] - want) <= 1e-6 * std::max(1.0, std::abs(want)));
+    }
+    return tried;
+  }
+
+  std::unique_ptr<Backend<double>> backend;
+  MoeLayer<double> layer;
+  Batch batch;
+  Matrix<double> x, c;
+  std::vector<Parameter<double>*> parameters;
+};
+
+void check(const LayerConfig& config, bool padded = false) {
+  INFO(config.router << " / " << join(config.balance) << " / " << config.capacity << " / " << name_of(config.activation));
+  World w(config, padded);
+  MoeTape<double> tape(w.batch);
+  w.loss(tape);
+  Rng rng(5);
+  Matrix<double> dx(tokens, hidden);
+  w.layer.backward({.batch = w.batch, .training = true, .rng = &rng}, tape, std::as_const(w.x).view(), std::as_const(w.c).view(), dx.view());
+  int tried = w.compare(w.x.data(), w.x.size(), dx.data(), tape.routing, "x");
+  int possible = int(w.x.size() / 3);
+  for (auto* p : w.parameters) {
+    tried += w.compare(p->mutate().data, p->size(), p->grad().data, tape.routing, p->name());
+    possible += int(p->size() / 3);
+  }
+  CHECK(tried > possible / 2);
+}
+
+LayerConfig small() { return {.hidden = hidden, .width = 5, .experts = 6}; }
+
+}  // namespace
+
+TEST_CASE("every router's gradient agrees with central differences") {
+  for (const auto& entry : routers().entries())
+    for (const std::string& spec : split(entry.examples, ' ')) {
+      LayerConfig c = small();
+      c.router = spec;
+      if (!make_router(spec, c.experts)->projections().empty()) c.balance = {"switch:coef=0.3", "z:coef=0.1"};
+      check(c);
+      check(c, true);
+    }
+}
+
+TEST_CASE("every balancer's gradient agrees with central differences") {
+  for (const auto& entry : balancers().entries())
+    for (const std::string& spec : split(entry.examples, ' '))
+      for (const char* router : {"softmax:k=2,bias=1", "sigmoid:k=2,bias=1"}) {
+        LayerConfig c = small();
+        c.router = router;
+        c.balance = {spec};
+        check(c, true);
+      }
+}
+
+TEST_CASE("every capacity rule's gradient agrees with central differences") {
+  for (const auto& entry : capacities().entries())
+    for (const std::string& spec : split(entry.examples, ' '))
+      for (const char* router : {"softmax:k=2,norm=0", "sigmoid:k=2", "gshard:second=random"}) {
+        LayerConfig c = small();
+        c.router = router;
+        c.capacity = spec;
+        check(c, true);
+      }
+}
+
+TEST_CASE("every activation, with biases, shared experts and weights on the input") {
+  for (const std::string& name : activation_names()) {
+    LayerConfig c = small();
+    c.activation = activation_of(name);
+    c.expert_bias = c.router_bias = true;
+    c.shared_width = 4;
+    check(c, true);
+    c.shared_gate = true;
+    check(c);
+    c.weight_on_input = true;
+    check(c);
+  }
+}
+
+TEST_CASE("jitter touches the router only and has the right gradient") {
+  LayerConfig c = small();
+  c.router = "softmax:k=2,norm=0,jitter=0.2,temperature=0.7";
+  check(c);
+}
+
+TEST_CASE("what cannot be is refused in a sentence") {
+  CHECK_THROWS_WITH(make_router("softmax:k=9", 8), "softmax: k=9 is more than the 8 experts");
+  CHECK_THROWS_WITH(make_router("sofmax", 8), "no router named 'sofmax'");
+  CHECK_THROWS_WITH(make_router("softmax:kk=2", 8), "softmax has no option 'kk'");
+  CHECK_THROWS_WITH(make_router("sigmoid:k=2,groups=3", 8), "sigmoid: 8 experts do not split into 3 equal groups");
+  LayerConfig c = small();
+  c.balance = {"bias"};
+  const auto backend = make_reference<double>();
+  CHECK_THROWS_WITH(MoeLayer<double>(c, *backend), Catch::Contains("has none"));
+}
