@@ -1,0 +1,52 @@
+// What a model is: sizes and switches, named as config.json names them where it has a name. A preset is a filled-in ModelConfig;
+// "--model tiny:layers=6,hidden=96" starts from one and sets fields.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "lib/layer/moe_layer.h"
+
+namespace moe {
+
+enum class QkNorm { none, head, full };  // RMSNorm of q and k: per head (Qwen3), over the whole row (OLMoE)
+
+struct ModelConfig {
+  std::string preset;        // where it came from, for people
+  int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32, context = 256;
+  double rope_theta = 10000, norm_eps = 1e-5;
+  bool tied = false;         // the output matrix is the embedding
+  QkNorm qk_norm = QkNorm::none;
+  int window = 0;            // sliding window of attention; 0 = all
+  int dense_layers = 0;      // leading layers with a dense feed-forward (DeepSeek)
+  int moe_every = 1;         // of the others, every n-th is MoE, the last of each n (GShard: 2)
+  int dense_width = 0;       // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE layer
+  bool dense = false;        // the dense twin: every layer dense, of dense_width
+  LayerConfig moe;           // experts, width, activation, router, balance, capacity, shared, ...
+  std::string init = "trunc_normal";  // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
+
+  bool is_moe(int layer) const;
+  int moe_layers() const;
+  int twin_width() const;    // dense_width with 0 resolved
+};
+
+struct Preset {
+  std::string_view name, about;  // about: what it is after and what was scaled down
+};
+const std::vector<Preset>& model_presets();  // nano, tiny, small, mixtral-toy, switch-toy, gshard-toy, deepseekmoe-toy, deepseek-v3-toy, olmoe-toy
+
+// "tiny", "tiny:layers=6,router={softmax:k=1}": every field settable; throws Error(usage) in a sentence (hidden size not divisible by
+// heads, k > E, unknown field with the nearest name). `overrides` are the command line's own options (router, balance, ...).
+ModelConfig model_config(const std::string& spec);
+void check(const ModelConfig&);  // the same refusals for a config from elsewhere
+// "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model back.
+std::string to_spec(const ModelConfig&);
+
+// Sizes without building anything (equations.md section 10).
+struct ModelCost {
+  std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0, embedding_parameters = 0;
+  double flops_per_token_forward = 0;       // multiply-add = 2; attention at full context included
+  std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;  // f32; of one training step with T tokens
+};
+ModelCost cost_of(const ModelConfig&, Index tokens_per_step, Index sequences);
+
+}  // namespace moe

@@ -1,0 +1,96 @@
+// A pre-norm decoder: embedding, then per layer x += attention(norm(x)); x += feed-forward or MoE(norm(x)), then norm and the
+// output matrix. Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a layer.
+#pragma once
+#include <functional>
+#include <optional>
+
+#include "lib/model/config.h"
+
+namespace moe {
+
+// Keys and values of the sequences decoded so far; one a layer.
+template <class S>
+struct KeyValues {
+  std::vector<Array<S>> k, v;  // (L) of (rows, kv_heads*head_dim), sequences end to end
+  std::vector<Index> start;    // (Q+1) rows of each sequence
+};
+
+// Mixes tokens of a sequence; attention is the first kind (Mamba, RWKV would be others).
+template <class S>
+class Attention {
+ public:
+  struct Tape {
+    Array<S> q, k, v;                  // after norm and rope
+    Array<S> q_raw, k_raw, q_rstd, k_rstd;  // before the qk-norm; empty without
+    Array<S> out, lse;
+    Array<int> position;
+  };
+  Attention(const ModelConfig&, int layer, Backend<S>&);
+  // y = attention(x); with a state the batch's tokens continue its sequences and the state grows.
+  void forward(const Batch&, View<const S> x, View<S> y, Tape&, KeyValues<S>* state, int layer);
+  void backward(const Batch&, const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
+  void collect(std::vector<Parameter<S>*>& all);
+
+ private:
+  const ModelConfig config_;
+  Backend<S>& backend_;
+  Parameter<S> wq_, wk_, wv_, wo_, q_norm_, k_norm_;
+};
+
+template <class S>
+class Decoder {
+ public:
+  Decoder(const ModelConfig&, Backend<S>&);  // zeros; initialise() or a checkpoint fills it
+  void initialise(std::uint64_t seed);       // by config().init; the same on every backend
+
+  struct Block {
+    Parameter<S> attention_norm, feed_norm;
+    Attention<S> attention;
+    std::optional<MoeLayer<S>> moe;
+    std::optional<FeedForward<S>> dense;
+  };
+  struct BlockTape {
+    Array<S> x, normed, rstd, mixed /*x after attention*/, feed_in /*norm(mixed)*/, feed_rstd;
+    typename Attention<S>::Tape attention;
+    std::optional<MoeTape<S>> moe;
+    typename FeedForward<S>::Tape dense;
+  };
+  struct Tape {
+    std::vector<BlockTape> block;
+    Array<int> token, target;
+    Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
+    Matrix<S> token_loss;                  // (1,T) nats; 0 where there is no target
+    Matrix<int> predicted;                 // (1,T) argmax of the logits; filled where wanted
+    double loss = 0;                       // mean over targets, nats
+    Index targets = 0;
+  };
+  // Called for each MoE layer after it ran: its place among the MoE layers, its tape, its input (T,H).
+  using Observe = std::function<void(int moe_layer, const MoeTape<S>&, View<const S> x)>;
+
+  // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of the balance losses.
+  void forward(const Pass&, Tape&);
+  void backward(const Pass&, Tape&);  // adds to the gradients of what is trained
+  // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss, predicted of `out` where the batch has
+  // targets; logits of the last token of each sequence (Q,V) where wanted.
+  void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr, Matrix<S>* last_logits = nullptr);
+
+  const ModelConfig& config() const { return config_; }  // specs resolved
+  Backend<S>& backend() { return backend_; }
+  std::vector<Parameter<S>*> parameters();               // in a fixed order, names "layers.3.moe.experts.gate", "embedding", ...
+  std::vector<MoeLayer<S>*> moe_layers();
+  int layer_of(int moe_layer) const;                     // absolute layer number
+  std::vector<Block>& blocks() { return blocks_; }
+  void want_grads();
+  void clear_grads();
+
+ private:
+  ModelConfig config_;
+  Backend<S>& backend_;
+  Parameter<S> embedding_, final_norm_, output_;
+  std::vector<Block> blocks_;
+};
+
+extern template class Decoder<float>;
+extern template class Decoder<double>;
+
+}  // namespace moe
