@@ -1,24 +1,20 @@
 // Where tokens come from. A dataset has domains (labels), a train and a valid split that never overlap, and is a pure
 // function of its spec, the seed and a cursor: the same position gives the same tokens, so resuming needs three numbers.
 #pragma once
-#include <memory>
-#include <string>
-#include <vector>
-
+#include "datasets/tokenizer.h"
 #include "lib/core/batch.h"
-#include "lib/core/registry.h"
 #include "lib/core/rng.h"
-#include "lib/core/spec.h"
 
 namespace moe {
 
 enum class Split { train, valid };
+constexpr Index kEndless = -1;  // train_tokens of a dataset that makes its text up
 
 struct DatasetInfo {
   std::string spec;                     // resolved
   int vocabulary = 0;                   // ids are below it
   std::vector<std::string> domains;
-  std::vector<Index> train_tokens, valid_tokens;  // per domain; 0 = endless (synthetic)
+  std::vector<Index> train_tokens, valid_tokens;  // per domain, boundaries counted; train may be kEndless
   std::vector<std::string> notes;       // what a user should hear: files skipped, bytes cut by limit
 };
 
@@ -26,38 +22,24 @@ class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual const DatasetInfo& info() const = 0;
-  // `tokens` ids and the id after each (so tokens+1 ids are read) of a piece of one domain. Train: position drawn from rng.
-  // Valid: `piece` counts the consecutive pieces of that domain's valid split; false when it is used up (a short last piece
-  // comes with target -1 behind its end and fewer tokens).
+  // `tokens` ids and the id after each (so tokens+1 ids are read) of a piece of one domain; target -1 where no id follows.
+  // Train: position drawn from rng; throws Error(input) if the domain is smaller than a piece. Valid: `piece` counts the
+  // consecutive pieces of that domain's valid split; false when it is used up (the last piece may be short).
   virtual void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const = 0;
   virtual bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const = 0;
   // Planted truth, where there is one: the class of each token (`clusters`: its cluster); empty otherwise.
   virtual std::vector<int> truth(const std::vector<int>& token) const { (void)token; return {}; }
 };
 
-using MakeDataset = std::unique_ptr<Dataset>(Spec&, class Tokenizer&, std::uint64_t seed);
+// A maker calls spec.done() before it reads anything. It is not told the run's seed: the text, its split and a planted
+// structure must be the same for the run that trains and the run that evaluates. The tokenizer outlives the dataset.
+using MakeDataset = std::unique_ptr<Dataset>(Spec&, const Tokenizer&);
 const Registry<MakeDataset>& datasets();
-
-class Tokenizer {
- public:
-  virtual ~Tokenizer() = default;
-  virtual std::string id() const = 0;        // "bytes"
-  virtual int vocabulary() const = 0;        // padded size: rows of the embedding
-  virtual int boundary() const = 0;          // id of the document boundary
-  virtual std::vector<int> encode(std::string_view text) const = 0;
-  virtual std::string decode(const std::vector<int>& ids) const = 0;
-  virtual std::vector<std::string> pieces() const = 0;      // what each id looks like, valid UTF-8
-  virtual std::string tokenizer_json() const = 0;           // as `tokenizers` reads it
-  virtual std::string tokenizer_config_json() const = 0;
-};
-using MakeTokenizer = std::unique_ptr<Tokenizer>(Spec&);
-const Registry<MakeTokenizer>& tokenizers();
-std::unique_ptr<Tokenizer> make_tokenizer(const std::string& spec);
 
 // Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec is read here (train, valid).
 class Corpus {
  public:
-  Corpus(const std::vector<std::string>& specs, Tokenizer&, std::uint64_t seed);
+  Corpus(const std::vector<std::string>& specs, const Tokenizer&, std::uint64_t seed);
   const DatasetInfo& info() const { return info_; }
   const std::vector<std::string>& specs() const { return specs_; }  // resolved
   Split split() const { return split_; }                            // what the specs asked for; train by default
@@ -69,6 +51,9 @@ class Corpus {
   std::vector<int> truth(const Batch&) const;  // see Dataset::truth; empty unless every dataset has one
 
  private:
+  void add(const std::string& text, const Tokenizer&);
+  int drawn_domain(std::uint64_t sequence) const;
+
   std::vector<std::unique_ptr<Dataset>> parts_;
   std::vector<std::pair<int, int>> owner_;  // (domain) -> part, its domain
   std::vector<std::string> specs_;

@@ -1,0 +1,101 @@
+// Several datasets as one. Everything drawn is numbered: training sequence n takes domain n mod D of its round's shuffle and
+// its own random stream, so a batch depends on (seed, cursor, shape) and on nothing that happened before it.
+#include "datasets/dataset.h"
+#include "lib/core/error.h"
+
+namespace moe {
+namespace {
+
+enum Streams : std::uint64_t { order_stream = 1, piece_stream = 2 };
+
+std::string unique_name(const std::string& name, const std::vector<std::string>& taken) {
+  std::string out = name;
+  for (int n = 2; std::ranges::find(taken, out) != taken.end(); ++n) out = concat(name, "-", n);
+  return out;
+}
+
+void append(Batch& batch, int domain, const std::vector<int>& token, const std::vector<int>& target) {
+  batch.token.insert(batch.token.end(), token.begin(), token.end());
+  batch.target.insert(batch.target.end(), target.begin(), target.end());
+  batch.start.push_back(batch.tokens());
+  batch.domain.push_back(domain);
+}
+
+}  // namespace
+
+Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer, std::uint64_t seed) : seed_(seed) {
+  if (specs.empty()) throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
+  info_.vocabulary = tokenizer.vocabulary();
+  for (const std::string& text : specs) add(text, tokenizer);
+  info_.spec = join(specs_, " ");
+  if (split_ == Split::valid && std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; }))
+    throw Error(Exit::input, concat("split=valid of ", info_.spec, " is empty: the text is too short to be split"))
+        .hint("give at least 129 bytes a domain, or split=train");
+}
+
+void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
+  Spec spec(text);
+  const auto& entry = datasets().at(spec.name());
+  const Split split = spec.choice("split", {"train", "valid"}) == "valid" ? Split::valid : Split::train;
+  if (!parts_.empty() && split != split_)
+    throw Error(Exit::usage, concat("'", text, "' asks for another split than '", specs_.front(), "'")).hint("give every --data the same split=");
+  split_ = split;
+  parts_.push_back(entry.make(spec, tokenizer));
+  specs_.push_back(spec.resolved());
+  const DatasetInfo& part = parts_.back()->info();
+  for (std::size_t d = 0; d < part.domains.size(); ++d) {
+    owner_.emplace_back(int(parts_.size()) - 1, int(d));
+    info_.domains.push_back(unique_name(part.domains[d], info_.domains));
+    info_.train_tokens.push_back(part.train_tokens[d]);
+    info_.valid_tokens.push_back(part.valid_tokens[d]);
+    if (part.valid_tokens[d] == 0)
+      info_.notes.push_back(concat("domain ", info_.domains.back(), ": ", part.train_tokens[d], " tokens are too few to keep some for validation"));
+  }
+  info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
+  info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
+}
+
+int Corpus::drawn_domain(std::uint64_t sequence) const {
+  std::vector<int> order(owner_.size());
+  std::iota(order.begin(), order.end(), 0);
+  Rng rng = Rng(seed_).stream(order_stream).stream(sequence / order.size());
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[std::size_t(rng.below(Index(i)))]);
+  return order[sequence % order.size()];
+}
+
+Batch Corpus::train(std::uint64_t cursor, int sequences, int length) const {
+  Batch batch;
+  std::vector<int> token, target;
+  for (int q = 0; q < sequences; ++q) {
+    const std::uint64_t sequence = cursor * std::uint64_t(sequences) + std::uint64_t(q);
+    const int domain = drawn_domain(sequence);
+    const auto [part, local] = owner_[std::size_t(domain)];
+    Rng rng = Rng(seed_).stream(piece_stream).stream(sequence);
+    parts_[std::size_t(part)]->train_piece(local, length, rng, token, target);
+    append(batch, domain, token, target);
+  }
+  return batch;
+}
+
+bool Corpus::valid(int domain, Index first_piece, int sequences, int length, Batch& batch) const {
+  batch = {};
+  const auto [part, local] = owner_.at(std::size_t(domain));
+  std::vector<int> token, target;
+  for (int q = 0; q < sequences && parts_[std::size_t(part)]->valid_piece(local, length, first_piece + q, token, target); ++q)
+    append(batch, domain, token, target);
+  return batch.sequences() > 0;
+}
+
+std::vector<int> Corpus::truth(const Batch& batch) const {
+  std::vector<int> all;
+  for (const auto& part : parts_)
+    if (part->truth({0}).empty()) return {};
+  for (Index q = 0; q < batch.sequences() && !batch.domain.empty(); ++q) {
+    const std::vector<int> token(batch.token.begin() + batch.start[std::size_t(q)], batch.token.begin() + batch.start[std::size_t(q) + 1]);
+    const auto part = parts_[std::size_t(owner_.at(std::size_t(batch.domain[std::size_t(q)])).first)]->truth(token);
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
+}  // namespace moe

@@ -1,0 +1,29 @@
+// Text that is made up: endless for training, a stored stretch for validation. What is planted in it depends on the spec
+// alone; the run's seed only says which part of the endless text is read.
+#pragma once
+#include "datasets/stream.h"
+
+namespace moe {
+
+class Generated : public Dataset {
+ public:
+  const DatasetInfo& info() const override { return info_; }
+  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token, std::vector<int>& target) const override;
+  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const override;
+
+ protected:
+  // The derived maker: options first, then open(), which reads `valid=` (tokens of the valid split) and closes the spec, then fill().
+  void open(Spec&, int vocabulary);
+  void fill(std::uint64_t seed);  // writes the validation text, once generate() can work
+  virtual std::vector<int> generate(Split, Index count, Rng&) const = 0;  // `count` consecutive ids
+
+  DatasetInfo info_;
+
+ private:
+  TokenStream valid_;
+};
+
+// An index drawn from cumulative weights (the last is the sum).
+int draw(const std::vector<double>& cumulative, Rng&);
+
+}  // namespace moe
