@@ -24,4 +24,20 @@ std::uint16_t float_to_f16(float f) {
   return std::uint16_t(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+// OCP: e4m3 has no infinity and one NaN a sign, e5m2 is a small IEEE half. The fnuz kinds have one more in the bias, no negative
+// zero, and 0x80 as their only NaN.
+float f8_to_float(DType t, std::uint8_t v) {
+  if (t == DType::f8_e8m0) return v == 255 ? NAN : std::ldexp(1.0f, int(v) - 127);
+  const bool fnuz = t == DType::f8_e4m3fnuz || t == DType::f8_e5m2fnuz;
+  const int mantissa_bits = t == DType::f8_e4m3 || t == DType::f8_e4m3fnuz ? 3 : 2, exponent_bits = 7 - mantissa_bits;
+  const int bias = (1 << (exponent_bits - 1)) - 1 + fnuz;
+  const int mantissa = v & ((1 << mantissa_bits) - 1), exponent = (v & 0x7f) >> mantissa_bits;
+  if (fnuz && v == 0x80) return NAN;
+  if (t == DType::f8_e4m3 && (v & 0x7f) == 0x7f) return NAN;
+  float size = exponent == 0 ? std::ldexp(float(mantissa), 1 - bias - mantissa_bits)
+                             : std::ldexp(float(mantissa + (1 << mantissa_bits)), exponent - bias - mantissa_bits);
+  if (t == DType::f8_e5m2 && exponent == 31) size = mantissa ? NAN : INFINITY;
+  return (v & 0x80) ? -size : size;
+}
+
 }  // namespace moe

@@ -1,0 +1,63 @@
+// Files that are whole or absent. OutputFile writes beside its final name, checks every call, hashes as it goes, and renames when
+// all is on disk; Mapped is a read-only view of a file. Failures are one sentence with the path and the numbers.
+#pragma once
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "lib/core/view.h"
+
+namespace moe {
+
+std::string in_quotes(std::string_view name);  // in quotes, control characters escaped, cut after 200 bytes
+template <std::same_as<std::filesystem::path> P>
+std::string in_quotes(const P& path) { return in_quotes(std::string_view(path.native())); }
+[[noreturn]] void io_failure(std::string_view doing, const std::filesystem::path&, int error);  // "cannot open 'x': Permission denied"
+
+class OutputFile {
+ public:
+  // `need`: bytes that will be written, if known; stands in the sentence when the disk is full.
+  explicit OutputFile(std::filesystem::path final_name, Index need = -1);
+  OutputFile(const OutputFile&) = delete;
+  ~OutputFile();  // without commit(): what was written is removed
+
+  void write(std::span<const std::byte>);  // throws Error(io) naming path, bytes written, needed and free
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  Index written() const;
+  void commit();               // flush, fsync, rename to the final name
+  std::uint64_t hash() const;  // XXH3-64 of everything written
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+void write_file(const std::filesystem::path&, std::string_view text);
+void sync_folder(const std::filesystem::path&);  // makes renames in it survive power loss
+
+// Opens a regular file for reading without waiting on pipes. Throws Error(input) where it is missing or not a regular file.
+class InputFile {
+ public:
+  explicit InputFile(std::filesystem::path);
+  InputFile(const InputFile&) = delete;
+  ~InputFile();
+  Index size() const { return size_; }
+  const std::filesystem::path& path() const { return path_; }
+  std::size_t read(std::span<char>);              // fills what it can; fewer only at the end
+  std::shared_ptr<const std::byte> map() const;   // the whole file, for as long as a copy of the pointer lives
+
+ private:
+  std::filesystem::path path_;
+  int file_ = -1;
+  Index size_ = 0;
+};
+
+std::string read_file(const std::filesystem::path&, Index limit);  // throws Error(input) where longer than `limit` bytes
+std::uint64_t hash_file(const std::filesystem::path&);             // XXH3-64
+
+}  // namespace moe

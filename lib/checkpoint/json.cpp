@@ -1,0 +1,98 @@
+#include "lib/checkpoint/json.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "lib/checkpoint/file.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+struct Place { Index line = 1, column = 0; };
+
+// Walks the text and tells `place` how far the parser has come.
+struct Cursor {
+  using iterator_category = std::input_iterator_tag;
+  using value_type = char;
+  using difference_type = std::ptrdiff_t;
+  using pointer = const char*;
+  using reference = const char&;
+  const char* at;
+  Place* place;
+  const char& operator*() const { return *at; }
+  Cursor& operator++() {
+    if (*at++ == '\n') ++place->line, place->column = 0;
+    else ++place->column;
+    return *this;
+  }
+  Cursor operator++(int) {
+    Cursor before = *this;
+    ++*this;
+    return before;
+  }
+  bool operator==(const Cursor& o) const { return at == o.at; }
+};
+
+std::string reason(const Json::exception& e) {
+  std::string text = e.what();
+  if (const auto at = text.find("column "); at != text.npos)
+    if (const auto colon = text.find(": ", at); colon != text.npos) text.erase(0, colon + 2);
+  return text.substr(0, text.find("; last read"));
+}
+
+void check_finite(const Json& j, const std::string& where) {
+  if (j.is_number_float() && !std::isfinite(j.get<double>()))
+    throw Error(Exit::numeric, fmt::format("the value {} of '{}' cannot be written as JSON", number_text(j.get<double>()), where.substr(0, 200)));
+  if (j.is_object())
+    for (const auto& [key, value] : j.items()) check_finite(value, where.empty() ? key : where + "." + key);
+  if (j.is_array())
+    for (std::size_t i = 0; i < j.size(); ++i) check_finite(j[i], fmt::format("{}[{}]", where, i));
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, std::string_view name, const JsonLimits& limits) {
+  Place place;
+  std::vector<std::set<std::string>> seen;  // keys of the objects that are open
+  const auto refuse = [&](const std::string& why) -> Error {
+    return {Exit::input, fmt::format("{} line {}, column {}: {}", in_quotes(name), place.line, place.column, why)};
+  };
+  if (Index(text.size()) > limits.bytes)
+    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(name), text.size(), limits.bytes));
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
+    using Event = Json::parse_event_t;
+    if (depth >= limits.depth) throw refuse(fmt::format("nested more than {} deep", limits.depth));
+    if (event == Event::object_start) seen.emplace_back();
+    if (event == Event::object_end) seen.pop_back();
+    if (event == Event::key && !seen.back().insert(value.get<std::string>()).second)
+      throw refuse(fmt::format("the key {} occurs twice", in_quotes(value.get_ref<const std::string&>())));
+    return true;
+  };
+  try {
+    Json parsed = Json::parse(Cursor{text.data(), &place}, Cursor{text.data() + text.size(), &place}, watch);
+    if (text.find('\0') != text.npos) throw refuse("a zero byte");  // the parser takes it for the end
+    return parsed;
+  } catch (const Json::exception& e) {
+    throw refuse(reason(e));
+  }
+}
+
+Json read_json(const std::filesystem::path& path, const JsonLimits& limits) { return parse_json(read_file(path, limits.bytes), path.native(), limits); }
+
+std::string json_text(const Json& j) {
+  check_finite(j, "");
+  return j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // file names need not be UTF-8
+}
+
+void write_json(const std::filesystem::path& path, const Json& j) { write_file(path, json_text(j)); }
+
+double json_number(float v) { return std::isfinite(v) ? std::strtod(number_text(v).c_str(), nullptr) : double(v); }
+
+}  // namespace moe
