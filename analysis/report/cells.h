@@ -1,0 +1,69 @@
+// What the renderers share: how a number is written, which columns share an axis, how three columns become a map. Drawing
+// decides nothing that is not here, so text and html show the same figures.
+#pragma once
+#include <span>
+#include <string>
+#include <vector>
+
+#include "analysis/table.h"
+
+namespace moe::drawing {
+
+std::size_t rows(const Column&);
+std::size_t rows(const Table&);  // of the longest column
+bool is_number(const Column&);
+double value(const Column&, std::size_t row);   // NaN: text, or no value
+double chance(const Column&, std::size_t row);  // NaN: not known. One chance value stands for all rows
+
+// "0.410", "1,234,567" (counts), "∞" or "inf", "–" or "-" for NaN. A number that is not zero never reads 0.000.
+std::string number(double v, int digits, bool ascii = false);
+std::string cell(const Column&, std::size_t row, bool ascii = false);         // "" beyond the end; clean text
+std::string chance_cell(const Column&, std::size_t row, bool ascii = false);  // "" where not known
+std::string short_number(double v);                                           // for axes: "0.05", "12k", "3M"
+int digits(const Column&);                                                    // after the point: none for whole numbers
+std::string heading(const Column&);                                           // "MI (bits)"
+std::size_t keys(const Table&);  // leading columns without a metric: what a row is about. At least 1 where there are columns
+
+// bars, lines: numeric columns with the same metric (or, without one, the same unit) share an axis.
+struct Panel {
+  std::vector<const Column*> series;
+};
+std::vector<Panel> panels(const Table&);
+
+// heatmap: the key columns are (row, col) or (facet, row, col); the first numeric column behind them is drawn.
+struct Grid {
+  std::string facet;
+  std::vector<std::string> row, col;
+  std::vector<double> value, chance;  // (row, col), NaN = no value
+  int pooled = 1;                     // each cell is the largest of pooled x pooled
+  double at(std::size_t r, std::size_t c) const { return value[r * col.size() + c]; }
+};
+struct Map {
+  const Column* value = nullptr;     // null: cannot be drawn
+  std::string facet, row, col;       // headings of the axes; facet "" = there is one grid
+  std::vector<Grid> grids;
+  double low = 0, high = 1;    // what the colours span
+  bool diverging = false;      // there are values on both sides of zero: the span is symmetric
+  double chance = 0;           // NaN when not known or not the same everywhere
+  std::size_t cells() const;
+};
+Map map_of(const Table&);
+Map map_of(const Table&, const Panel&);  // of bars or lines: a row a series, column 0 across
+Grid pooled(const Grid&, std::size_t most_rows, std::size_t most_cols);  // neighbours put together, the largest is kept
+double position(const Map&, double v);                                   // 0..1 on the colour scale, clamped; v not NaN
+
+struct Axis {
+  double low = 0, high = 1;
+  std::vector<double> ticks;
+};
+Axis axis(double low, double high, int about);  // ends on round numbers
+Axis axis_of(const Panel&, bool from_zero);     // finite values and chances
+
+struct Section {
+  std::string name;  // "balance" stands as "Balance"
+  std::vector<const Table*> tables;
+};
+std::vector<Section> sections(const Report&);  // in order of first appearance
+bool draws(const Table&);                      // the chart that it asks for can be drawn from what it holds
+
+}  // namespace moe::drawing

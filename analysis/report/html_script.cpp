@@ -1,0 +1,73 @@
+// The page's script: plain, small, and nothing that can be read needs it.
+#include "analysis/report/page.h"
+
+namespace moe::drawing {
+
+std::string_view page_script() {
+  return R"js(
+'use strict';
+// Tables: a click on a heading sorts, a second one turns the order. "∞" is large, no value comes last.
+const key = cell => {
+  const text = (cell?.firstChild?.data ?? '').trim(), n = Number(text.replace(/,/g, '').replace('∞', 'Infinity'));
+  return text === '–' || text === '' ? null : Number.isNaN(n) ? text : n;
+};
+const compare = (a, b, up) => {
+  if (a === null || b === null) return (a === null) - (b === null);
+  const d = typeof a === 'number' && typeof b === 'number' ? (a < b ? -1 : a > b ? 1 : 0) : String(a).localeCompare(String(b));
+  return up ? d : -d;
+};
+for (const button of document.querySelectorAll('.data thead button')) button.onclick = () => {
+  const th = button.parentNode, body = th.closest('table').tBodies[0], up = th.getAttribute('aria-sort') !== 'ascending';
+  for (const other of th.parentNode.children) other.removeAttribute('aria-sort');
+  th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+  const rows = [...body.rows].map(row => [key(row.cells[th.cellIndex]), row]);
+  rows.sort((a, b) => compare(a[0], b[0], up));
+  body.append(...rows.map(r => r[1]));
+};
+// Large maps are pictures: the value under the pointer is read from the table of their data.
+const tip = document.getElementById('tip');
+for (const svg of document.querySelectorAll('svg[data-map]')) {
+  const table = document.getElementById(svg.dataset.map), image = svg.querySelector('image');
+  const first = +svg.dataset.first, rows = +svg.dataset.rows, cols = +svg.dataset.cols;
+  image.onpointerleave = () => { tip.hidden = true; };
+  image.onpointermove = event => {
+    const box = image.getBoundingClientRect();
+    const r = Math.min(rows - 1, Math.floor((event.clientY - box.top) / box.height * rows));
+    const c = Math.min(cols - 1, Math.floor((event.clientX - box.left) / box.width * cols));
+    const row = table.tBodies[0].rows[first + r], keys = row.cells.length - cols;
+    tip.textContent = [...row.cells].slice(0, keys).map(x => x.textContent).join(' / ') + ' / ' +
+      table.tHead.rows[0].cells[keys + c].textContent + ': ' + row.cells[keys + c].textContent;
+    tip.hidden = false;
+    tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 6) + 'px';
+    tip.style.top = event.clientY + 16 + 'px';
+  };
+}
+// The text: two base-36 letters a token and layer.
+const select = document.getElementById('layer'), buttons = [...document.querySelectorAll('.experts button')];
+let only = null;
+const paint = () => {
+  for (const text of document.querySelectorAll('.tokens')) {
+    const codes = text.dataset.layers.split(' ')[+select.value] ?? '';
+    let token = 0;
+    for (const span of text.children) {
+      const ids = [];
+      for (let n = +(span.dataset.n ?? 1); n > 0; --n, ++token) {
+        const code = codes.substr(2 * token, 2);
+        ids.push(code === '' || code === '--' ? -1 : parseInt(code, 36));
+      }
+      const colour = ids[0] < 0 ? -1 : ids[0] % 64;
+      span.className = (colour < 0 ? 'no' : 'e' + colour) + (only !== null && colour !== only ? ' off' : '');
+      span.title = (ids.length > 1 ? 'experts ' : 'expert ') + ids.map(e => e < 0 ? 'none' : e).join(', ');
+    }
+  }
+  for (const b of buttons) b.setAttribute('aria-pressed', +b.dataset.e === only);
+};
+if (select) {
+  select.onchange = paint;
+  for (const b of buttons) b.onclick = () => { only = +b.dataset.e === only ? null : +b.dataset.e; paint(); };
+  paint();
+}
+)js";
+}
+
+}  // namespace moe::drawing

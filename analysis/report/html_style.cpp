@@ -1,0 +1,126 @@
+// The page's style: one column, one accent, colours as variables that change with the reader's scheme, and a form for paper.
+#include <fmt/format.h>
+
+#include "analysis/report/colour.h"
+#include "analysis/report/page.h"
+
+namespace moe::drawing {
+namespace {
+
+constexpr std::string_view layout = R"css(
+*{box-sizing:border-box}
+html{scroll-padding-top:3.6rem;-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Noto Sans CJK SC",sans-serif}
+header,main{max-width:1120px;margin:0 auto;padding:0 1.5rem}
+header{padding-top:2.6rem;padding-bottom:1.4rem}
+h1{font-size:1.9rem;line-height:1.2;letter-spacing:-.022em;font-weight:650;margin:0 0 1.2rem;overflow-wrap:anywhere}
+h2{font-size:1.32rem;line-height:1.3;letter-spacing:-.012em;font-weight:640;margin:0 0 1.1rem}
+h3{font-size:1.02rem;line-height:1.35;font-weight:620;margin:0 0 .3rem}
+section{padding:2.2rem 0 .6rem}
+#findings{padding-bottom:2.2rem}
+section+section{border-top:1px solid var(--line)}
+article{margin:0 0 2.6rem}
+a{color:var(--accent)}
+code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;color:var(--muted)}
+:focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
+.facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.75rem 1.6rem;margin:0}
+.facts .long{grid-column:1/-1;order:1}
+.facts dt{font-size:.74rem;color:var(--muted);letter-spacing:.02em}
+.facts dd{margin:0;font-size:.92rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+.facts .long dd{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+nav{position:sticky;top:0;z-index:5;display:flex;gap:.2rem;overflow-x:auto;background:var(--bar);border-block:1px solid var(--line);padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;backdrop-filter:blur(8px)}
+nav a{flex:none;font-size:.88rem;color:var(--muted);text-decoration:none;padding:.22rem .62rem;border-radius:6px}
+nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
+.findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;gap:.7rem;max-width:54rem}
+.findings li{counter-increment:f;display:grid;grid-template-columns:1.9rem 1fr}
+.findings li::before{content:counter(f);color:var(--accent);font-weight:650;font-variant-numeric:tabular-nums}
+.reading{color:var(--muted);max-width:46rem;margin:0 0 1rem;font-size:.94rem}
+.note{color:var(--muted);font-size:.82rem;margin:.45rem 0 0}
+.warning{border-left:3px solid var(--warn);background:var(--wash);padding:.45rem .8rem;margin:0 0 .9rem;font-size:.92rem;max-width:54rem;border-radius:0 5px 5px 0}
+.scroll{overflow-x:auto;max-width:100%}
+.broad{min-width:620px}
+svg text{font-weight:400}svg .name{font-weight:560}
+.chart{display:block;width:100%;height:auto;overflow:visible;font-family:inherit}
+.panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr));gap:1.5rem 1.8rem}
+.facets{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,230px),1fr));gap:1.2rem 1.6rem}
+figure{margin:0;min-width:0}
+figcaption{font-size:.86rem;font-weight:560;margin:0 0 .35rem}
+.keys{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;font-weight:400}
+.keys i{display:inline-block;width:.72rem;height:.72rem;border-radius:2px;margin-right:.4rem;vertical-align:-.04rem}
+.tick,.row{font-size:11px;fill:var(--muted);font-variant-numeric:tabular-nums}
+.row{font-size:11.5px;fill:var(--ink)}
+.name{font-size:11px;fill:var(--muted);font-weight:560}
+.grid,.base{stroke:var(--grid);stroke-width:1;fill:none}
+.base{stroke:var(--axis)}
+.chance{stroke:var(--chance);stroke-width:1.6;stroke-dasharray:4 3;fill:none}
+.line{fill:none;stroke-width:2;stroke-linejoin:round}
+.m:hover{filter:brightness(1.16)}
+.inf{font-size:13px;font-weight:700;fill:var(--ink)}
+.none{fill:var(--wash)}
+.vd,.vl{font-size:9.6px;text-anchor:middle;pointer-events:none;font-variant-numeric:tabular-nums}
+.vd{fill:#10131a}.vl{fill:#f4f5f7}
+.map{image-rendering:pixelated;cursor:crosshair}
+.mark{stroke:var(--ink);stroke-width:1.6}
+.scalebox{display:flex;flex-wrap:wrap;align-items:center;gap:.2rem 1rem;font-size:.86rem;font-weight:560;margin-bottom:.5rem}
+.scale{display:block;overflow:visible}
+.legend{margin:.9rem 0 0;font-size:.82rem;color:var(--muted);columns:22rem 3;column-gap:2rem}
+.legend div{break-inside:avoid;margin-bottom:.22rem}
+.legend dt{display:inline;color:var(--ink);font-weight:560}
+.legend dt::after{content:" — ";color:var(--muted);font-weight:400}
+.legend dd{display:inline;margin:0}
+details{margin-top:.8rem}
+summary{cursor:pointer;font-size:.88rem;color:var(--accent);width:max-content;padding:.15rem 0}
+summary small{color:var(--muted)}
+details .scroll{max-height:32rem;overflow:auto;margin-top:.5rem}
+.data{border-collapse:separate;border-spacing:0;font-size:.86rem;font-variant-numeric:tabular-nums}
+.data th{position:sticky;top:0;background:var(--bg);text-align:left;font-weight:560;white-space:nowrap;padding:0;border-bottom:1px solid var(--axis)}
+.data thead th button,.pivot thead th{font:inherit;color:inherit;background:none;border:0;padding:.34rem .8rem .34rem 0;text-align:inherit}
+.data thead th button{cursor:pointer;width:100%}
+.data th[aria-sort] button::after{content:" ↑";color:var(--accent)}
+.data th[aria-sort=descending] button::after{content:" ↓"}
+.data td{padding:.26rem .8rem .26rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.data tbody tr:hover td{background:var(--wash)}
+.data .n,.pivot td{text-align:right;white-space:nowrap}
+.data .n{padding-left:.6rem}
+.data small{color:var(--muted);font-size:.82em;font-weight:400}
+.pivot tbody th{position:static;border-bottom:1px solid var(--line);padding:.26rem .8rem .26rem 0;font-weight:500}
+.bar{position:sticky;top:2.7rem;z-index:4;display:flex;flex-wrap:wrap;align-items:center;gap:.5rem 1.2rem;background:var(--bg);padding:.6rem 0;margin-bottom:.8rem}
+select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border:1px solid var(--axis);border-radius:6px;padding:.25rem .5rem;margin-left:.35rem}
+.experts{display:flex;flex-wrap:wrap;gap:3px;max-height:7.2rem;overflow-y:auto}
+.experts button{font:inherit;font-size:.76rem;line-height:1;color:inherit;border:1px solid transparent;border-radius:4px;min-width:1.75rem;padding:.34rem .3rem;cursor:pointer;font-variant-numeric:tabular-nums}
+.experts button[aria-pressed=true]{border-color:var(--ink);font-weight:700}
+.tokens{white-space:pre-wrap;overflow-wrap:anywhere;font:.95rem/1.95 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monospace;margin:.2rem 0 1.8rem;max-width:60rem}
+.tokens span{padding:.16em 0;box-shadow:inset -1px 0 var(--bg)}
+.tokens .off{background:none;opacity:.38}
+.tokens s{text-decoration:none;opacity:.4}
+#tip{position:fixed;z-index:9;pointer-events:none;background:var(--ink);color:var(--bg);font-size:.8rem;padding:.2rem .5rem;border-radius:5px;font-variant-numeric:tabular-nums}
+@media(max-width:560px){header,main{padding-left:1rem;padding-right:1rem}header{padding-top:1.5rem}h1{font-size:1.5rem}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem 1rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1}.bar{position:static}}
+@media print{nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll{overflow:visible;max-height:none}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+)css";
+
+constexpr std::string_view light =
+    "--bg:#fdfdfc;--bar:#fdfdfce6;--ink:#1b1d22;--muted:#676c76;--line:#e6e7e9;--grid:#eceded;--axis:#c3c6cb;--wash:#f2f3f3;--accent:#0b6b74;--warn:#c98a12;--chance:#8a5a00;";
+constexpr std::string_view dark =
+    "--bg:#15171b;--bar:#15171be6;--ink:#e7e8ea;--muted:#9a9fa9;--line:#2a2d33;--grid:#262930;--axis:#4a4e57;--wash:#20232a;--accent:#5cc3cc;--warn:#d9a441;--chance:#e3b04b;";
+
+std::string colours(bool in_dark, const std::vector<Rgb>& experts) {
+  std::string out(in_dark ? dark : light);
+  for (int i = 0; i < 8; ++i) out += fmt::format("--s{}:{};", i, hex(series(i, in_dark)));
+  for (std::size_t e = 0; e < experts.size(); ++e) out += fmt::format("--e{}:{};", e, hex(experts[e]));
+  return out;
+}
+
+}  // namespace
+
+std::string style_sheet(int experts) {
+  const Backgrounds back = expert_backgrounds(experts);
+  std::string out = fmt::format("\n:root{{color-scheme:light dark;{}}}\n@media(prefers-color-scheme:dark){{:root{{{}}}}}\n@media print{{:root{{color-scheme:light;{}}}}}",
+                                colours(false, back.light), colours(true, back.dark), colours(false, back.light));
+  out += layout;
+  for (int i = 0; i < 8; ++i) out += fmt::format("rect.s{0},circle.s{0}{{fill:var(--s{0})}}path.s{0}{{stroke:var(--s{0})}}i.s{0}{{background:var(--s{0})}}", i);
+  out += "\n";
+  for (std::size_t e = 0; e < back.light.size(); ++e) out += fmt::format(".e{0}{{background:var(--e{0})}}", e);
+  return out + "\n";
+}
+
+}  // namespace moe::drawing

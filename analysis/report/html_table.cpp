@@ -1,0 +1,132 @@
+// A table on the page: title, reading, figure, and its data (one click away under a figure).
+#include "analysis/report/page.h"
+
+#include <fmt/format.h>
+
+#include "analysis/report/svg.h"
+#include "analysis/report/utf8.h"
+
+namespace moe::drawing {
+namespace {
+
+constexpr std::size_t pivot_limit = 20000;  // cells of a map whose data is shown as a map, whole
+
+std::string scroll(const std::string& inside, const std::string& label) {
+  return concat("<div class=scroll tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
+}
+
+std::string head_cell(const Column& c) {
+  return concat("<th scope=col", is_number(c) ? " class=n" : "", c.meaning.empty() ? "" : " title=\"" + html(c.meaning) + "\"", "><button type=button>", html(c.name),
+                c.unit.empty() ? "" : " <small>" + html(c.unit) + "</small>", "</button></th>");
+}
+
+std::string long_table(const Table& t, const RenderOptions& options) {
+  const std::size_t n = rows(t), most = options.rows > 0 ? std::size_t(options.rows) : 200;
+  const std::size_t shown = t.detail || n > 1000 ? std::min(n, most) : n;
+  std::string out = "<table class=data><thead><tr>";
+  for (const Column& c : t.columns) out += head_cell(c);
+  out += "</tr></thead><tbody>";
+  for (std::size_t r = 0; r < shown; ++r) {
+    out += "<tr>";
+    for (const Column& c : t.columns) {
+      const std::string by = chance_cell(c, r);
+      out += concat(is_number(c) ? "<td class=n>" : "<td>", html(cell(c, r)), by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
+    }
+    out += "\n";
+  }
+  out = scroll(out + "</tbody></table>", t.title);
+  if (shown < n) out += concat("<p class=note>", n - shown, " more rows: <code>-o report.csv</code> has all.</p>");
+  return out;
+}
+
+std::string pivot_table(const Table& t, const Map& m, const std::string& id) {
+  std::string out = concat("<table class=\"data pivot\" id=\"", id, "\"><thead><tr>", m.facet.empty() ? "" : "<th>" + html(m.facet) + "</th>", "<th>", html(m.row), " \\ ", html(m.col), "</th>");
+  for (const std::string& c : m.grids[0].col) out += concat("<th scope=col class=n>", html(c), "</th>");
+  out += "</tr></thead><tbody>";
+  for (const Grid& g : m.grids)
+    for (std::size_t r = 0; r < g.row.size(); ++r) {
+      out += concat("<tr>", m.facet.empty() ? "" : "<th>" + html(g.facet) + "</th>", "<th scope=row>", html(g.row[r]), "</th>");
+      for (std::size_t c = 0; c < g.col.size(); ++c) out += "<td>" + number(g.at(r, c), digits(*m.value));
+      out += "\n";
+    }
+  return scroll(out + "</tbody></table>", t.title);
+}
+
+std::string map_figure(const Table& t, const Map& m, const std::string& id) {
+  std::string out = concat("<div class=scalebox><span>", html(heading(*m.value)), "</span>", map_scale(m, id + "g"), "</div>");
+  const bool one = m.grids.size() == 1;
+  out += one ? "" : "<div class=facets>";
+  for (std::size_t i = 0; i < std::min<std::size_t>(m.grids.size(), 64); ++i) {
+    const Grid& g = m.grids[i];
+    const std::string hover = m.cells() > pivot_limit ? "" : fmt::format(" data-map=\"{}p\" data-first={} data-rows={} data-cols={}", id, i * g.row.size(), g.row.size(), g.col.size());
+    const bool broad = g.col.size() > 12;
+    const std::string chart = map_chart(m, g, hover, one ? 1040 : 400);
+    if (one) out += scroll(concat("<div class=\"", broad ? "broad" : "slim", "\">", chart, "</div>"), t.title);
+    else out += concat("<figure><figcaption>", html(m.facet), " ", html(g.facet), "</figcaption>", chart, "</figure>");
+  }
+  return out + (one ? "" : "</div>");
+}
+
+std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::string& id) {
+  const std::size_t n = rows(t), groups = p.series.size();
+  if (groups > 8 || (t.chart == Chart::bars && groups > 1 && groups * n > 160)) {
+    Table titled = t;  // a map of the series
+    return map_figure(titled, map_of(titled, p), id);
+  }
+  std::string out, chart;
+  if (!alone && groups == 1) out += concat("<figcaption title=\"", html(p.series[0]->meaning), "\">", html(heading(*p.series[0])), "</figcaption>");
+  if (groups > 1) {
+    out += "<figcaption class=keys>";
+    for (std::size_t s = 0; s < groups; ++s) out += fmt::format("<span title=\"{}\"><i class=\"s{}\"></i>{}</span>", html(p.series[s]->meaning), s, html(heading(*p.series[s])));
+    out += "</figcaption>";
+  }
+  const bool small = n * groups <= 12 && t.chart == Chart::bars;
+  const Size size = alone ? Size{small ? 480 : 760, 250} : Size{360, 190};
+  if (t.chart == Chart::lines) chart = line_chart(t, p, size);
+  else chart = lying(t) ? row_bars(t, p, alone ? 640 : 420) : bar_chart(t, p, size);
+  if (alone) chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad", "\" style=\"max-width:", size.width, "px\">", chart, "</div>"), t.title);
+  return concat("<figure>", out, chart, "</figure>");
+}
+
+std::string figure_of(const Table& t, const std::string& id) {
+  if (t.chart == Chart::heatmap) return map_figure(t, map_of(t), id);
+  const std::vector<Panel> all = panels(t);
+  std::string out = all.size() > 1 ? "<div class=panels>" : "";
+  for (std::size_t i = 0; i < all.size(); ++i) out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
+  bool chances = false;
+  for (const Column& c : t.columns) chances = chances || !c.chance.empty();
+  out += all.size() > 1 ? "</div>" : "";
+  return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "");
+}
+
+std::string legend(const Table& t) {
+  std::string out;
+  for (const Column& c : t.columns)
+    if (!c.meaning.empty()) out += concat("<div><dt>", html(heading(c)), "</dt><dd>", html(c.meaning), c.metric.empty() ? "" : " <code>" + html(c.metric) + "</code>", "</dd></div>");
+  return out.empty() ? out : "<dl class=legend>" + out + "</dl>";
+}
+
+bool any_chance(const Table& t) {
+  for (const Column& c : t.columns)
+    if (!c.chance.empty()) return true;
+  return false;
+}
+
+}  // namespace
+
+std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
+  std::string out = concat("<article id=\"", id, "\"><h3>", html(t.title), "</h3>\n");
+  if (!t.reading.empty()) out += concat("<p class=reading>", html(t.reading), "</p>\n");
+  for (const std::string& w : t.warnings) out += concat("<p class=warning>", html(w), "</p>\n");
+  const std::size_t n = rows(t);
+  if (n == 0) return out + "<p class=note>No rows.</p></article>\n";
+  const Map m = map_of(t);
+  const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
+  const std::string data = pivot ? pivot_table(t, m, id + "p") : long_table(t, options);
+  const std::string by = any_chance(t) && !pivot ? "<p class=note>Small grey numbers: the value under random routing.</p>" : "";
+  if (!figure) return out + data + by + legend(t) + "</article>\n";
+  out += figure_of(t, id) + legend(t);
+  return out + concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows", "</small></summary>", data, by, "</details></article>\n");
+}
+
+}  // namespace moe::drawing

@@ -1,0 +1,82 @@
+// One strict JSON object: everything in the report. A number that is none is null, infinity the string "inf" or "-inf" (bare NaN
+// and Infinity are not JSON); token pieces are hexadecimal, since a token may be part of a character. A line a table, for diff.
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "analysis/report/cells.h"
+#include "analysis/report/render.h"
+#include "analysis/report/utf8.h"
+
+namespace moe {
+namespace {
+
+using Json = nlohmann::ordered_json;
+using namespace drawing;
+
+Json number_json(double v) {
+  if (std::isnan(v)) return nullptr;
+  if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
+  return v;
+}
+
+Json texts(const std::vector<std::string>& list) {
+  Json out = Json::array();
+  for (const std::string& s : list) out.push_back(clean(s, true));
+  return out;
+}
+
+Json column_json(const Column& c) {
+  Json values = Json::array(), chances = Json::array();
+  for (std::size_t r = 0; r < rows(c); ++r) {
+    if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells)) values.push_back(clean((*s)[r], true));
+    else if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells)) values.push_back((*i)[r]);
+    else values.push_back(number_json(value(c, r)));
+    if (!c.chance.empty()) chances.push_back(number_json(chance(c, r)));
+  }
+  return {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
+          {"metric", clean(c.metric)}, {"values", values},      {"chance", c.chance.empty() ? Json(nullptr) : chances}};
+}
+
+Json table_json(const Table& t) {
+  static constexpr const char* charts[] = {"none", "bars", "lines", "heatmap"};
+  Json columns = Json::array();
+  for (const Column& c : t.columns) columns.push_back(column_json(c));
+  return {{"id", clean(t.id)},           {"title", clean(t.title)},           {"section", clean(t.section)},
+          {"reading", clean(t.reading)}, {"chart", charts[int(t.chart)]},     {"detail", t.detail},
+          {"rows", rows(t)},             {"warnings", texts(t.warnings)},     {"columns", columns}};
+}
+
+Json sample_json(const TokenSample& s) {
+  Json pieces = Json::array();
+  for (const std::string& p : s.piece) {
+    std::string hex;
+    for (const char c : p)
+      for (const int half : {static_cast<unsigned char>(c) >> 4, c & 15}) hex += "0123456789abcdef"[half];
+    pieces.push_back(hex);
+  }
+  return {{"domain", clean(s.domain)}, {"piece_hex", pieces}, {"expert", s.expert}};
+}
+
+std::string lines(const std::vector<Json>& items) {
+  std::string out = "[";
+  for (std::size_t i = 0; i < items.size(); ++i) out += concat(i ? ",\n  " : "\n  ", items[i].dump());
+  return out + (items.empty() ? "]" : "\n ]");
+}
+
+}  // namespace
+
+std::string render_json(const Report& report, const RenderOptions&) {
+  Json facts = Json::array();
+  for (const auto& [name, text] : report.facts) facts.push_back({{"name", clean(name)}, {"value", clean(text, true)}});
+  std::vector<Json> tables, samples;
+  for (const Table& t : report.tables) tables.push_back(table_json(t));
+  for (const TokenSample& s : report.samples) samples.push_back(sample_json(s));
+  std::string out = "{\"schema\": \"moe-report/1\",\n";
+  out += concat(" \"title\": ", Json(clean(report.title)).dump(), ",\n \"facts\": ", facts.dump(), ",\n");
+  out += concat(" \"findings\": ", texts(report.findings).dump(), ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
+  out += concat(" \"tables\": ", lines(tables), ",\n \"layers\": ", Json(report.layers).dump(), ",\n");
+  return out + concat(" \"samples\": ", lines(samples), "\n}\n");
+}
+
+}  // namespace moe

@@ -1,0 +1,19 @@
+// Parts of the HTML page. Everything that comes from the report goes through html() of utf8.h on its way in.
+#pragma once
+#include <string>
+
+#include "analysis/report/cells.h"
+#include "analysis/report/render.h"
+
+namespace moe::drawing {
+
+std::string style_sheet(int experts);  // with the colours of that many experts, light and dark
+std::string_view page_script();        // sorting, layers of the sample, values under the pointer on large maps
+
+// A table with its reading, its figure when it asks for one, and its data. `id` is its own on the page.
+std::string article(const Table&, const std::string& id, const RenderOptions&);
+
+int experts_in(const Report&);  // of the samples: largest id + 1
+std::string sample_section(const Report&);
+
+}  // namespace moe::drawing

@@ -1,0 +1,108 @@
+// A report for a terminal: findings first, then the tables by section, drawn with characters where a chart is asked for.
+#include "analysis/report/render.h"
+#include "analysis/report/terminal.h"
+#include "analysis/report/utf8.h"
+
+namespace moe {
+namespace drawing {
+
+std::string Terminal::paint(const char* code, const std::string& s) const {
+  return colour && !s.empty() ? concat("\x1b[", code, "m", s, "\x1b[0m") : s;
+}
+
+std::string Terminal::rule(int n) const {
+  std::string out;
+  for (int i = 0; i < n; ++i) out += ascii ? "-" : "─";
+  return out;
+}
+
+}  // namespace drawing
+
+namespace {
+
+using namespace drawing;
+
+class Page {
+ public:
+  explicit Page(const Terminal& t) : t_(t) {}
+
+  void line(const std::string& s = "") { out_ += s + "\n"; }
+  void lines(const Lines& all) {
+    for (const std::string& s : all) line(s);
+  }
+  // `text` wrapped, its first line behind `mark`, the rest indented as far.
+  void paragraph(std::string_view mark, std::string_view text, bool dim = false) {
+    const std::string safe = clean(text), indent(std::size_t(columns(mark)), ' ');
+    bool first = true;
+    for (const std::string& s : wrap(safe, std::max(8, t_.width - columns(mark)))) {
+      const std::string whole = (first ? std::string(mark) : indent) + s;
+      line(dim ? t_.dim(whole) : whole);
+      first = false;
+    }
+  }
+  void title(std::string_view text, bool ruled) {
+    for (const std::string& s : wrap(clean(text), t_.width)) line(t_.bold(s));
+    if (ruled) line(t_.dim(t_.rule(std::min(t_.width, std::max(12, columns(clean(text)))))));
+  }
+  void warnings(const std::vector<std::string>& all) {
+    for (const std::string& w : all) paragraph("! ", w);
+  }
+  std::string take() { return std::move(out_); }
+
+ private:
+  const Terminal& t_;
+  std::string out_;
+};
+
+void put_table(Page& page, const Terminal& t, const Table& table) {
+  page.line();
+  page.title(table.title, false);
+  if (!table.reading.empty()) page.paragraph("", table.reading, true);
+  page.warnings(table.warnings);
+  const std::size_t n = rows(table), shown = table.detail ? std::min(n, t.rows) : n;
+  if (n == 0) return page.line("  no rows");
+  const bool chart = draws(table), map = chart && table.chart == Chart::heatmap;
+  Lines drawn;
+  if (map) drawn = map_lines(t, map_of(table));
+  else if (chart && table.chart == Chart::bars) drawn = bar_lines(t, table, shown);
+  page.lines(drawn);
+  bool single = true;  // bars with one series carry every value themselves
+  for (const Panel& p : panels(table)) single = single && p.series.size() == 1;
+  const bool told = !drawn.empty() && ((map && n > t.rows) || (table.chart == Chart::bars && single && drawn.size() > shown));
+  if (!told) page.lines(table_lines(t, table, shown));
+  if (chart && table.chart == Chart::lines) page.lines(spark_lines(t, table));
+  if (map && told) page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
+  else if (shown < n) page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
+  for (const Column& c : table.columns)
+    if (!c.meaning.empty()) page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
+}
+
+}  // namespace
+
+std::string render_text(const Report& report, const RenderOptions& options) {
+  const Terminal t{std::max(20, options.width), options.colour, options.ascii, std::size_t(options.rows > 0 ? options.rows : 12)};
+  Page page(t);
+  page.title(report.title, true);
+  int name_width = 0;
+  for (const auto& [name, text] : report.facts) name_width = std::max(name_width, columns(clean(name)));
+  for (const auto& [name, text] : report.facts) {
+    if (name_width + 10 <= t.width) page.paragraph(padded(clean(name), name_width, false) + "  ", text);
+    else page.paragraph("", concat(name, ": ", text));
+  }
+  if (!report.findings.empty()) page.line(), page.title("Findings", false);
+  for (const std::string& f : report.findings) page.paragraph(t.ascii ? "* " : "• ", f);
+  page.warnings(report.warnings);
+  for (const Section& s : sections(report)) {
+    page.line();
+    page.title(s.name, true);
+    for (const Table* table : s.tables) put_table(page, t, *table);
+  }
+  if (const Lines sample = sample_lines(t, report); !sample.empty()) {
+    page.line();
+    page.title("The text, every token in the colour of its first expert (middle layer)", true);
+    page.lines(sample);
+  }
+  return page.take();
+}
+
+}  // namespace moe

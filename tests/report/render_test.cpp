@@ -1,0 +1,178 @@
+// Every renderer against its golden file and against what its readers demand. MOE_UPDATE_GOLDEN=1 writes the golden files anew and
+// fails, so that a run that wrote them cannot pass for one that checked them.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include <catch2/catch.hpp>
+
+#include "analysis/report/render.h"
+#include "lib/core/error.h"
+#include "tests/report/fixture.h"
+
+using namespace moe;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string slurp(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void spit(const fs::path& path, const std::string& text) {
+  std::ofstream out(path, std::ios::binary);
+  out << text;
+  REQUIRE(out.good());
+}
+
+std::string render(std::string_view format, const Report& r, RenderOptions o = {}) { return renderers().at(format).make(r, o); }
+
+// Runs a Python program over a rendered report; its exit status.
+int python(const std::string& program, const std::string& text) {
+  const fs::path folder = fs::temp_directory_path() / ("moe_render_" + std::to_string(std::hash<std::string>{}(program + text)));
+  fs::create_directories(folder);
+  spit(folder / "program.py", program);
+  spit(folder / "input", text);
+  const int status = std::system(("python3 " + (folder / "program.py").string() + " " + (folder / "input").string()).c_str());
+  fs::remove_all(folder);
+  return status;
+}
+
+std::size_t count(const std::string& text, const std::string& what) {
+  std::size_t n = 0;
+  for (auto at = text.find(what); at != text.npos; at = text.find(what, at + 1)) ++n;
+  return n;
+}
+
+}  // namespace
+
+TEST_CASE("every renderer writes its golden file") {
+  for (const auto& entry : renderers().entries()) {
+    const std::string got = render(entry.name, test::awkward());
+    const fs::path path = fs::path(MOE_SOURCE_DIR) / "tests/report/golden" / ("awkward." + std::string(entry.name));
+    INFO(path);
+    if (std::getenv("MOE_UPDATE_GOLDEN")) {
+      spit(path, got);
+      FAIL_CHECK("wrote it anew");
+    } else {
+      REQUIRE(fs::exists(path));
+      CHECK(got == slurp(path));
+    }
+    CHECK(got == render(entry.name, test::awkward()));
+  }
+}
+
+TEST_CASE("every renderer draws an empty report, and says nothing of nan") {
+  const std::regex nan("\\bnan\\b|nan%|-nan", std::regex::icase);
+  for (const auto& entry : renderers().entries()) {
+    INFO(entry.name);
+    CHECK(!render(entry.name, Report{}).empty());
+    for (const Report& r : {test::awkward(), test::realistic()}) {
+      std::string got = render(entry.name, r);
+      if (entry.name == "html") got = got.substr(0, got.find("<script>\n'use strict'"));
+      CHECK_FALSE(std::regex_search(got, nan));
+    }
+  }
+}
+
+TEST_CASE("an ending asks for a format") {
+  CHECK(format_of("a/b.html") == "html");
+  CHECK(format_of("b.txt") == "text");
+  CHECK(format_of("b.csv") == "csv");
+  CHECK(format_of("a.d/b").empty());
+  CHECK(format_of("b.h5").empty());
+  CHECK_THROWS_AS(renderers().at("htlm"), Error);
+}
+
+TEST_CASE("json is strict and whole") {
+  const std::string check = R"(
+import json, sys
+def bad(c): raise ValueError(c)
+d = json.load(open(sys.argv[1], encoding='utf-8'), parse_constant=bad)
+assert d['schema'] == 'moe-report/1'
+t = {t['id']: t for t in d['tables']}
+c = {c['name']: c for c in t['odd']['columns']}
+assert c['ratio']['values'] == [None, 'inf', '-inf'] and c['ratio']['chance'] == [0.5, None, 'inf']
+assert c['count']['values'] == [-3, 1234567, 0] and c['tiny']['values'][0] == 1e-7
+assert t['hollow']['rows'] == 0 and t['bare']['columns'] == []
+s = d['samples'][0]
+assert bytes.fromhex(''.join(s['piece_hex'])).startswith(b'a<\xe4\xb8\xad\xe4b') and s['expert'][1][8] == -1
+)";
+  CHECK(python(check, render("json", test::awkward())) == 0);
+  CHECK(python("import json, sys\nd = json.load(open(sys.argv[1], encoding='utf-8'))\nassert d['tables'] == [] and d['samples'] == []\n", render("json", Report{})) == 0);
+}
+
+TEST_CASE("csv has every cell of every table once") {
+  const std::string check = R"(
+import csv, sys
+r = list(csv.DictReader(open(sys.argv[1], encoding='utf-8', newline='')))
+assert list(r[0]) == 'table,row,column,value,unit,chance,metric'.split(',') and all(None not in x and None not in x.values() for x in r)
+g = {(x['table'], int(x['row']), x['column']): x for x in r}
+assert len(g) == len(r) == 3 + 12 + 12 + 9, len(r)
+assert g['odd', 1, 'name']['value'] == 'a|b,"c"\nd' and g['report', 0, 'file']['value'] == 'a,b"c|d.h5'
+assert g['odd', 0, 'ratio']['value'] == '' and g['odd', 1, 'ratio']['value'] == 'inf' and g['odd', 2, 'ratio']['value'] == '-inf'
+assert float(g['odd', 0, 'tiny']['value']) == 1e-7 and g['map', 3, 'share']['chance'] == '0.5' and g['odd', 0, 'ratio']['unit'] == 'x'
+)";
+  CHECK(python(check, render("csv", test::awkward())) == 0);
+  CHECK(count(render("csv", test::realistic()), "\ncoactivation,") == 4 * 16 * 16 * 4);  // a detail table is whole
+}
+
+TEST_CASE("html escapes, points nowhere, and closes what it opens") {
+  const std::string got = render("html", test::awkward()), real = render("html", test::realistic());
+  CHECK(count(got, "<script>") == 1);  // our own
+  CHECK(count(got, "<b>") == 0);
+  for (const std::string& page : {got, real}) {
+    CHECK(count(page, "http://") == 0);
+    CHECK(count(page, "https://") == 0);
+    CHECK(count(page, "<svg") == count(page, "</svg>"));
+    CHECK(count(page, "<table") == count(page, "</table>"));
+    CHECK(count(page, "<article") == count(page, "</article>"));
+    CHECK(count(page, "<section") == count(page, "</section>"));
+  }
+  CHECK(count(real, "class=tokens") == 3);
+  CHECK(real.find(">春</span>") != std::string::npos);  // three byte tokens, one character
+  CHECK(real.find("data-n=3 title=\"experts ") != std::string::npos);
+  CHECK(real.find("id=overview") < real.find("id=s1"));
+  const std::string ids = R"py(
+import re, sys
+from html.parser import HTMLParser
+class P(HTMLParser):
+    ids, stack = set(), []
+    def handle_starttag(self, tag, attrs):
+        i = dict(attrs).get('id')
+        assert i is None or i not in self.ids, i
+        self.ids.add(i)
+        if tag in ('div', 'section', 'article', 'details', 'figure', 'dl', 'ol', 'p', 'span', 'svg', 'table', 'main'): self.stack.append(tag)
+    def handle_endtag(self, tag):
+        if tag in ('div', 'section', 'article', 'details', 'figure', 'dl', 'ol', 'p', 'span', 'svg', 'table', 'main'):
+            assert self.stack and self.stack.pop() == tag, (tag, self.getpos())
+p = P()
+text = open(sys.argv[1], encoding='utf-8').read()
+p.feed(text)
+assert not p.stack, p.stack
+for a in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)|data-map="([^"]*)"', text):
+    assert ''.join(a) in p.ids, a
+)py";
+  CHECK(python(ids, got) == 0);
+  CHECK(python(ids, real) == 0);
+  CHECK(python(ids, render("html", test::large(12, 80))) == 0);
+}
+
+TEST_CASE("html of 64 layers and 256 experts stays below 2 MB") {
+  const std::string got = render("html", test::large(64, 256));
+  CHECK(got.size() < 2'000'000);
+  CHECK(got.find("data:image/png;base64,") != std::string::npos);
+}
+
+// test_report '[.look]' writes pages to look at into $MOE_LOOK.
+TEST_CASE("pages to look at", "[.look]") {
+  const char* folder = std::getenv("MOE_LOOK");
+  REQUIRE(folder);
+  for (const auto& entry : renderers().entries()) spit(fs::path(folder) / ("realistic." + std::string(entry.name)), render(entry.name, test::realistic(), {100, false, false, 0}));
+  spit(fs::path(folder) / "large.html", render("html", test::large(64, 256)));
+  spit(fs::path(folder) / "middle.html", render("html", test::large(24, 64)));
+  spit(fs::path(folder) / "awkward.html", render("html", test::awkward()));
+}
