@@ -1,0 +1,133 @@
+// Which experts are chosen together, over all pairs of a token's choices (not only neighbouring ranks).
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "analysis/metric/layout.h"
+
+namespace moe {
+namespace {
+
+class Coactivation final : public Metric {
+ public:
+  Coactivation(Spec& spec, const TraceSource& trace) : shape_(trace), top_(spec.get("top", 10, 1)) {
+    for (const int e : shape_.experts) state_.push_back({Counts(e, e), Counts(e, e), 0, 0});
+  }
+
+  TraceFields needs() const override { return no_fields; }
+
+  void observe_layer(const Window& w, Index l) override {
+    State& s = state_[std::size_t(l)];
+    for (const Index t : w.valid) {
+      const auto chosen = w.layer[std::size_t(l)].of(t);
+      for (const int i : chosen)
+        for (const int j : chosen) ++s.pairs(i, j);
+      for (std::size_t j = 0; j + 1 < chosen.size(); ++j) ++s.adjacent(chosen[j], chosen[j + 1]), ++s.adjacent(chosen[j + 1], chosen[j]);
+      ++s.tokens, s.assignments += std::int64_t(chosen.size());
+    }
+  }
+
+  std::vector<MetricValue> values() const override {
+    std::vector<Matrix<double>> counts, conditional, adjacent, npmi;
+    std::vector<double> lift;
+    for (const State& s : state_) {
+      counts.push_back(as_double(s.pairs)), conditional.push_back(coactivation_conditional(s.pairs));
+      npmi.push_back(coactivation_npmi(s.pairs, s.tokens)), lift.push_back(coactivation_max_lift(s.pairs, s.tokens));
+      adjacent.emplace_back(s.pairs.rows(), s.pairs.cols());
+      for (Index i = 0; i < s.pairs.rows(); ++i)
+        for (Index j = 0; j < s.pairs.cols(); ++j) adjacent.back()(i, j) = s.pairs(i, i) ? double(s.adjacent(i, j)) / double(s.pairs(i, i)) : 0;
+    }
+    return {per_layer("coactivation_counts", counts), per_layer("coactivation_conditional", conditional), per_layer("coactivation_adjacent", adjacent),
+            per_layer("coactivation_npmi", npmi), per_layer("coactivation_max_lift", lift)};
+  }
+
+  void report(Report&) const override;
+
+ private:
+  struct State {
+    Counts pairs, adjacent;  // (E,E)
+    std::int64_t tokens, assignments;
+  };
+  struct Pair {
+    Index i, j;
+    double lift;
+  };
+  std::vector<Pair> sorted(const State& s) const {  // by lift, among pairs that chance would bring together at least 5 times
+    std::vector<Pair> out;
+    for (Index i = 0; i < s.pairs.rows(); ++i)
+      for (Index j = i + 1; j < s.pairs.cols(); ++j) {
+        const double expected = double(s.pairs(i, i)) * double(s.pairs(j, j)) / double(s.tokens);
+        if (expected >= 5) out.push_back({i, j, double(s.pairs(i, j)) / expected});
+      }
+    std::stable_sort(out.begin(), out.end(), [](const Pair& a, const Pair& b) { return a.lift > b.lift; });
+    return out;
+  }
+  void pairs(Report&) const;
+  void maps(Report&) const;
+
+  Shape shape_;
+  int top_;
+  std::vector<State> state_;
+};
+
+void Coactivation::pairs(Report& r) const {
+  std::vector<std::int64_t> layer, one, other, together;
+  std::vector<double> conditional, null, lift, null_lift, npmi, null_npmi;
+  Pair best{0, 0, 0};
+  std::size_t where = 0;
+  double best_null = no_value;
+  Memo memo;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const State& s = state_[l];
+    const double e = shape_.experts[l], k = double(s.assignments) / double(s.tokens);
+    const double chance = memo.get({e, double(rounded(k)), double(s.tokens)}, [&] {
+      return std::vector<double>{chance::coactivation_max_lift(int(e), int(rounded(k)), s.tokens, e > 64 ? 20 : 200)}; })[0];
+    const auto pmi = coactivation_npmi(s.pairs, s.tokens);
+    const auto all = sorted(s);
+    if (!all.empty() && all[0].lift > best.lift) best = all[0], where = l, best_null = chance;
+    for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
+      const Pair& p = all[n];
+      const bool swap = s.pairs(p.i, p.i) > s.pairs(p.j, p.j);  // the rarer expert first: given it, how sure is the other?
+      const Index a = swap ? p.j : p.i, b = swap ? p.i : p.j;
+      layer.push_back(shape_.number[l]), one.push_back(a), other.push_back(b), together.push_back(s.pairs(a, b));
+      conditional.push_back(double(s.pairs(a, b)) / double(s.pairs(a, a))), null.push_back((k - 1) / (e - 1));
+      lift.push_back(p.lift), null_lift.push_back(chance), npmi.push_back(pmi(a, b)), null_npmi.push_back(0);
+    }
+  }
+  r.tables.push_back({"coactivation", "Experts that are chosen together", "The pairs with the largest lift: how much more often a token takes both than their loads alone would give. Even the strongest of many random pairs lies above 1: the chance value is the "
+      "largest lift of any pair under random routing. Pairs that chance would bring together less than 5 times are left out.", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "the rarer of the two", ""}, one), column({"with", "", "the other", ""}, other),
+       column({"together", "tokens", "tokens that chose both", "coactivation_counts"}, together),
+       column({"given the first", "share", "share of the first expert's tokens that chose the other too", "coactivation_conditional"}, conditional, null),
+       column({"lift", "x", "times as often as if the two were chosen independently", "", 2}, lift, null_lift),
+       column({"NPMI", "", "normalised pointwise mutual information: -1 never together, 0 independent, 1 only together", "coactivation_npmi"}, npmi, null_npmi)}, section::coactivation, false, {}});
+  if (best.lift > 0)
+    r.findings.push_back("The closest pair of experts is " + std::to_string(best.i) + " and " + std::to_string(best.j) + " of layer " + std::to_string(shape_.number[where]) + ": chosen together " + figure(best.lift) +
+                         "x as often as their loads would give (largest of all pairs under random routing: " + figure(best_null) + "x).");
+}
+
+void Coactivation::maps(Report& r) const {
+  for (const Index l : shown_layers(shape_.layers())) {
+    const State& s = state_[std::size_t(l)];
+    const Matrix<double> conditional = coactivation_conditional(s.pairs);
+    const double e = shape_.experts[std::size_t(l)], k = double(s.assignments) / double(s.tokens);
+    std::vector<std::int64_t> row, col;
+    std::vector<double> cell, null;
+    for (Index i = 0; i < conditional.rows(); ++i)
+      for (Index j = 0; j < conditional.cols(); ++j) row.push_back(i), col.push_back(j), cell.push_back(i == j ? no_value : conditional(i, j)), null.push_back((k - 1) / (e - 1));
+    const std::string number = std::to_string(shape_.number[std::size_t(l)]);
+    r.tables.push_back({"coactivation_map_" + number, "Layer " + number + ": chosen together", "Row i, column j: share of expert i's tokens that chose j too; random routing: (K-1)/(E-1) everywhere. A bright column is merely a busy expert.", Chart::heatmap,
+        {column({"expert", "", "given", ""}, row), column({"with", "", "chosen too", ""}, col), column({"share", "share", "P(column | row)", "coactivation_conditional"}, cell, null)}, section::coactivation, true, {}});
+  }
+}
+
+void Coactivation::report(Report& r) const {
+  bool any = false;
+  for (const State& s : state_) any |= s.assignments > s.tokens;
+  if (!any) return;  // one expert a token: nothing is chosen together
+  pairs(r), maps(r);
+}
+
+}  // namespace
+
+std::unique_ptr<Metric> make_coactivation_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Coactivation>(spec, trace); }
+
+}  // namespace moe

@@ -1,0 +1,88 @@
+// How much where a token stands decides its expert: its document (few experts a document?) and its position in it.
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "analysis/metric/layout.h"
+
+namespace moe {
+namespace {
+
+class Context final : public Metric {
+ public:
+  Context(Spec& spec, const TraceSource& trace) : shape_(trace), bucket_(spec.get("position_bucket", 16, 1)), state_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < state_.size(); ++l) state_[l].document.assign(std::size_t(shape_.experts[l]), 0);
+  }
+
+  TraceFields needs() const override { return no_fields; }
+
+  void observe_layer(const Window& w, Index l) override {
+    State& s = state_[std::size_t(l)];
+    const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
+    for (const Index t : w.valid) {
+      if (w.rows.sequence[std::size_t(t)] != s.sequence) end_document(s), s.sequence = w.rows.sequence[std::size_t(t)];
+      const std::size_t bucket = std::min<std::size_t>(w.rows.position[std::size_t(t)] / std::uint32_t(bucket_), most_buckets - 1);
+      if (bucket >= s.position.size()) s.position.resize(bucket + 1);
+      if (s.position[bucket].empty()) s.position[bucket].assign(experts, 0);
+      for (const int e : w.layer[std::size_t(l)].of(t)) ++s.document[std::size_t(e)], ++s.position[bucket][std::size_t(e)], ++s.assignments;
+      ++s.tokens;
+    }
+  }
+
+  std::vector<MetricValue> values() const override {
+    std::vector<double> documents, positions;
+    for (const State& s : state_) documents.push_back(document_entropy(s)), positions.push_back(mutual_information_bits(table(s)));
+    return {per_layer("document_entropy_bits", documents), per_layer("position_expert_mi_bits", positions)};
+  }
+
+  void report(Report& r) const override {
+    if (state_.empty() || state_[0].assignments == 0) return;
+    std::vector<double> null_document, null_position, evenness;
+    const auto all = values();
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      const State& s = state_[l];
+      const double e = shape_.experts[l], n = double(s.assignments), k = n / double(s.tokens), documents = double(s.documents + 1);
+      null_document.push_back(std::max(0.0, std::log2(e) - chance::mi_bits(2, e, k, n / documents)));
+      const auto used = row_sums(table(s));
+      null_position.push_back(chance::mi_bits(double(std::count_if(used.begin(), used.end(), [](auto c) { return c > 0; })), e, k, n));
+    }
+    r.tables.push_back({"context", "Document and position", "Entropy of the experts inside one document: log2 E if every document uses all experts evenly (random routing: a little below), less if a document keeps to a few. "
+        "Position information: what the place in the sequence (in buckets of " + std::to_string(bucket_) + ") tells about the expert; random routing gives the small chance value.", Chart::none,
+        {column({"layer", "", "absolute layer number", ""}, shape_.number),
+         column({"document entropy", "bits", "mean over sequences of the entropy of their expert shares", "document_entropy_bits"}, all[0].values, null_document),
+         column({"position information", "bits", "mutual information of position bucket and expert", "position_expert_mi_bits", 4}, all[1].values, null_position)},
+        section::specialisation, false, {}});
+  }
+
+ private:
+  static constexpr std::size_t most_buckets = 4096;  // later positions share the last one
+  struct State {
+    std::vector<std::int64_t> document;               // (E) of the sequence being read
+    std::vector<std::vector<std::int64_t>> position;  // (buckets)(E)
+    std::uint32_t sequence = 0;
+    std::int64_t tokens = 0, assignments = 0, documents = 0;
+    double entropy = 0;
+  };
+  static void end_document(State& s) {
+    if (std::all_of(s.document.begin(), s.document.end(), [](auto c) { return c == 0; })) return;
+    s.entropy += entropy_bits(s.document), ++s.documents;
+    std::fill(s.document.begin(), s.document.end(), 0);
+  }
+  static double document_entropy(State s) {
+    end_document(s);
+    return s.entropy / double(s.documents);
+  }
+  static Counts table(const State& s) {
+    Counts out(Index(s.position.size()), Index(s.document.size()));
+    for (std::size_t b = 0; b < s.position.size(); ++b) std::copy(s.position[b].begin(), s.position[b].end(), out.row(Index(b)).begin());
+    return out;
+  }
+
+  Shape shape_;
+  int bucket_;
+  std::vector<State> state_;
+};
+
+}  // namespace
+
+std::unique_ptr<Metric> make_context_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Context>(spec, trace); }
+
+}  // namespace moe

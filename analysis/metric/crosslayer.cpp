@@ -1,0 +1,132 @@
+// How far the expert of one layer tells that of the next: transitions, information, and the best guess.
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "analysis/metric/layout.h"
+
+namespace moe {
+namespace {
+
+class CrossLayer final : public Metric {
+ public:
+  CrossLayer(Spec& spec, const TraceSource& trace) : shape_(trace), top_(spec.get("top", 5, 1)) {
+    for (std::size_t l = 0; l + 1 < shape_.experts.size(); ++l) {
+      const Counts empty(shape_.experts[l], shape_.experts[l + 1]);
+      state_.push_back({empty, empty, empty});
+    }
+  }
+
+  TraceFields needs() const override { return no_fields; }
+
+  void observe_layer(const Window& w, Index l) override {
+    if (l + 1 >= shape_.layers()) return;
+    State& s = state_[std::size_t(l)];
+    const LayerChoices &a = w.layer[std::size_t(l)], &b = w.layer[std::size_t(l + 1)];
+    for (const Index t : w.valid) {
+      const auto from = a.of(t), to = b.of(t);
+      for (const int i : from)
+        for (const int j : to) ++s.all(i, j);
+      for (std::size_t r = 0; r < std::min(from.size(), to.size()); ++r) ++s.zip(from[r], to[r]);
+      if (!from.empty() && !to.empty()) ++s.first(from[0], to[0]);
+    }
+  }
+
+  std::vector<MetricValue> values() const override {
+    if (state_.empty()) return {};
+    std::vector<Matrix<double>> all, zip;
+    std::vector<double> mi, guess, base;
+    for (const State& s : state_) {
+      all.push_back(as_double(s.all)), zip.push_back(as_double(s.zip));
+      mi.push_back(mutual_information_bits(s.first)), guess.push_back(best_guess_share(s.first)), base.push_back(base_share(s));
+    }
+    return {per_layer("crosslayer_transition", all), per_layer("crosslayer_rank_zip", zip), per_layer("crosslayer_mi_bits", mi),
+            per_layer("crosslayer_predictability", guess), per_layer("crosslayer_base", base)};
+  }
+
+  void report(Report&) const override;
+
+ private:
+  struct State {
+    Counts all, zip, first;  // (E,E'): all pairs of choices; rank with same rank; first choices
+  };
+  static std::int64_t tokens(const State& s) {
+    const auto rows = row_sums(s.first);
+    return std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+  }
+  static double base_share(const State& s) {
+    const auto cols = column_sums(s.first);
+    return tokens(s) ? double(*std::max_element(cols.begin(), cols.end())) / double(tokens(s)) : no_value;
+  }
+  std::string step(std::size_t l) const { return std::to_string(shape_.number[l]) + "→" + std::to_string(shape_.number[l + 1]); }
+  void transitions(Report&) const;
+
+  Shape shape_;
+  int top_;
+  std::vector<State> state_;
+};
+
+void CrossLayer::transitions(Report& r) const {
+  struct Step { std::size_t l; Index from, to; double share, lift; };
+  std::vector<std::string> layers;
+  std::vector<std::int64_t> from, to, count;
+  std::vector<double> share, null, lift;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Counts& j = state_[l].first;
+    const auto rows = row_sums(j), cols = column_sums(j);
+    const double n = double(tokens(state_[l]));
+    std::vector<Step> all;
+    for (Index a = 0; a < j.rows(); ++a)
+      for (Index b = 0; b < j.cols(); ++b)
+        if (j(a, b)) all.push_back({l, a, b, double(j(a, b)) / double(rows[std::size_t(a)]), double(j(a, b)) * n / (double(rows[std::size_t(a)]) * double(cols[std::size_t(b)]))});
+    std::stable_sort(all.begin(), all.end(), [&](const Step& x, const Step& y) { return j(x.from, x.to) > j(y.from, y.to); });
+    for (std::size_t i = 0; i < std::min(all.size(), std::size_t(top_)); ++i) {
+      layers.push_back(step(l)), from.push_back(all[i].from), to.push_back(all[i].to), count.push_back(j(all[i].from, all[i].to));
+      share.push_back(all[i].share), null.push_back(1.0 / double(j.cols())), lift.push_back(all[i].lift);
+    }
+  }
+  r.tables.push_back({"transitions", "Most travelled steps from layer to layer", "First choice to first choice. Random routing sends 1/E' of every expert's tokens to each expert of the next layer, with lift 1.", Chart::none,
+      {column({"layers", "", "from and to, absolute numbers", ""}, layers), column({"from", "", "expert", ""}, from), column({"to", "", "expert of the next layer", ""}, to),
+       column({"tokens", "tokens", "how many took this step", ""}, count), column({"share", "share", "of the first expert's tokens", ""}, share, null),
+       column({"lift", "x", "times as often as if the layers were independent", "", 2}, lift, std::vector<double>(lift.size(), 1))}, section::paths, true, {}});
+}
+
+void CrossLayer::report(Report& r) const {
+  if (state_.empty() || tokens(state_[0]) == 0) return;
+  const auto all = values();
+  std::vector<std::string> layers;
+  std::vector<double> null_mi, null_guess, null_base;
+  Memo memo;
+  std::size_t best = 0;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const int a = shape_.experts[l], b = shape_.experts[l + 1];
+    const std::int64_t n = tokens(state_[l]);
+    layers.push_back(step(l)), null_mi.push_back(chance::crosslayer_mi_bits(a, b, double(n)));
+    const auto& sim = memo.get({double(a), double(b), double(n)}, [&] {
+      return std::vector<double>{chance::best_guess_share(a, b, n, a * b > 16384 ? 10 : 50), chance::simulate_load(b, 1, n, 1, [n](auto c) { return std::vector<double>{double(*std::max_element(c.begin(), c.end())) / double(n)}; })[0]};
+    });
+    null_guess.push_back(sim[0]), null_base.push_back(sim[1]);
+    if (all[2].values[l] - null_mi[l] > all[2].values[best] - null_mi[best]) best = l;
+  }
+  r.tables.push_back({"crosslayer", "How far one layer tells the next", "Best guess: how often the most frequent follower of a token's expert is right, on the same trace; base: how often always guessing the busiest expert is. What counts is the distance of the two. "
+      "Random routing gives both a little more than 1/E.", Chart::lines,
+      {column({"layers", "", "from and to, absolute numbers", ""}, layers), column({"best guess", "share", "right guesses of the next first choice from this one", "crosslayer_predictability"}, all[3].values, null_guess),
+       column({"base", "share", "right guesses without looking", "crosslayer_base"}, all[4].values, null_base),
+       column({"information", "bits", "mutual information of the two first choices", "crosslayer_mi_bits"}, all[2].values, null_mi)}, section::paths, false, {}});
+  transitions(r);
+  const Counts& j = state_[best].first;
+  std::vector<std::int64_t> row, col;
+  std::vector<double> cell, null;
+  for (Index a = 0; a < j.rows(); ++a) {
+    const double n = double(row_sums(j)[std::size_t(a)]);
+    for (Index b = 0; b < j.cols(); ++b) row.push_back(a), col.push_back(b), cell.push_back(n > 0 ? double(j(a, b)) / n : no_value), null.push_back(1.0 / double(j.cols()));
+  }
+  r.tables.push_back({"transition_map", "Where the tokens of an expert go next, layers " + step(best), "The step with the most information. Row: first choice before; column: first choice after; share of the row. Random routing: 1/E' everywhere.", Chart::heatmap,
+      {column({"from", "", "expert", ""}, row), column({"to", "", "expert of the next layer", ""}, col), column({"share", "share", "of the row's tokens", ""}, cell, null)}, section::paths, true, {}});
+  r.findings.push_back("A token's expert tells most about the next layer's between layers " + step(best) + ": the best guess is right in " + percent(all[3].values[best]) + " of cases, always guessing the busiest in " +
+                       percent(all[4].values[best]) + " (random routing: " + percent(null_guess[best]) + ").");
+}
+
+}  // namespace
+
+std::unique_ptr<Metric> make_crosslayer_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<CrossLayer>(spec, trace); }
+
+}  // namespace moe

@@ -1,0 +1,217 @@
+// Which experts take which domain. Chosen = among a token's K experts; lift = how much more often than on the whole trace.
+#include <cmath>
+
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "analysis/metric/layout.h"
+
+namespace moe {
+namespace {
+
+class Domains final : public Metric {
+ public:
+  explicit Domains(const TraceSource& trace) : shape_(trace), names_(trace.header().domains) {
+    std::size_t most = names_.size();
+    for (const TraceSequence& s : trace.sequences())
+      if (s.domain != no_domain) most = std::max(most, std::size_t(s.domain) + 1);
+    while (names_.size() < most) names_.push_back("domain " + std::to_string(names_.size()));
+    for (const int e : shape_.experts) state_.push_back({Counts(Index(most), e), Counts(Index(most), e), std::vector<std::int64_t>(most, 0)});
+  }
+
+  TraceFields needs() const override { return no_fields; }
+
+  void observe_layer(const Window& w, Index l) override {
+    State& s = state_[std::size_t(l)];
+    const LayerChoices& c = w.layer[std::size_t(l)];
+    for (const Index t : w.valid) {
+      const int d = w.domain[std::size_t(t)];
+      if (d < 0) continue;
+      ++s.tokens[std::size_t(d)];
+      for (const int e : c.of(t)) ++s.chosen(d, e);
+      if (c.first(t) >= 0) ++s.first(d, c.first(t));
+    }
+  }
+
+  std::vector<MetricValue> values() const override;
+  void report(Report&) const override;
+
+ private:
+  struct State {
+    Counts chosen, first;              // (D,E)
+    std::vector<std::int64_t> tokens;  // (D)
+  };
+  struct Figures {
+    double mi, null_mi, norm, excess, lift, entropy;
+  };
+
+  bool labelled() const {
+    for (const State& s : state_)
+      for (const std::int64_t n : s.tokens)
+        if (n) return true;
+    return false;
+  }
+  static Matrix<double> rates(const Counts& c, const std::vector<std::int64_t>& tokens) {
+    Matrix<double> out(c.rows(), c.cols(), no_value);
+    for (Index d = 0; d < c.rows(); ++d)
+      for (Index e = 0; e < c.cols(); ++e)
+        if (tokens[std::size_t(d)]) out(d, e) = double(c(d, e)) / double(tokens[std::size_t(d)]);
+    return out;
+  }
+  Figures figures(std::size_t l) const {
+    const State& s = state_[l];
+    const auto per_domain = row_sums(s.chosen);
+    double n = 0, tokens = 0, seen = 0;
+    for (std::size_t d = 0; d < per_domain.size(); ++d) n += double(per_domain[d]), tokens += double(s.tokens[d]), seen += per_domain[d] > 0;
+    const double mi = mutual_information_bits(s.chosen), h = entropy_bits(per_domain), null = chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
+    return {mi, null, h > 0 ? mi / h : 0, mi - null, max_lift(s.chosen), h};
+  }
+  double lift(const State& s, Index d, Index e) const {
+    const auto rows = row_sums(s.chosen), cols = column_sums(s.chosen);
+    const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+    return double(s.chosen(d, e)) / double(rows[std::size_t(d)]) / (double(cols[std::size_t(e)]) / n);
+  }
+  void summary(Report&) const;
+  void maps(Report&) const;
+  void favourites(Report&) const;
+  void distances(Report&) const;
+
+  Shape shape_;
+  std::vector<std::string> names_;
+  std::vector<State> state_;
+};
+
+std::vector<MetricValue> Domains::values() const {
+  if (!labelled()) return {};
+  std::vector<Matrix<double>> rate, top1, tv;
+  std::vector<double> mi, norm, excess, lift;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Figures f = figures(l);
+    rate.push_back(rates(state_[l].chosen, state_[l].tokens)), top1.push_back(rates(state_[l].first, state_[l].tokens));
+    tv.push_back(total_variation(state_[l].chosen));
+    mi.push_back(f.mi), norm.push_back(f.norm), excess.push_back(f.excess), lift.push_back(f.lift);
+  }
+  return {per_layer("domain_hit_rate", rate), per_layer("domain_hit_rate_top1", top1), per_layer("domain_tv", tv), per_layer("domain_expert_mi_bits", mi),
+          per_layer("domain_expert_mi_norm", norm), per_layer("domain_expert_mi_excess_bits", excess), per_layer("domain_max_lift", lift)};
+}
+
+void Domains::summary(Report& r) const {
+  std::vector<double> mi, null, norm, null_norm, excess, lift, null_lift;
+  Memo memo;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Figures f = figures(l);
+    mi.push_back(f.mi), null.push_back(f.null_mi), norm.push_back(f.norm), null_norm.push_back(f.entropy > 0 ? f.null_mi / f.entropy : 0);
+    excess.push_back(f.excess), lift.push_back(f.lift);
+    std::vector<double> key{double(shape_.experts[l]), double(shape_.top_k[l])};
+    null_lift.push_back(memo.get(key, [&] { return std::vector<double>{chance::domain_max_lift(shape_.experts[l], shape_.top_k[l], state_[l].tokens)}; })[0]);
+  }
+  r.tables.push_back({"domains", "How much the domain tells about the expert", "Mutual information is what knowing a token's domain tells about its expert: 0 bits if experts ignore the domain, at most the "
+      "domains' own entropy. A finite sample of random routing gives a little more than 0: the chance value, already taken off in the excess.",
+      Chart::lines,
+      {column({"layer", "", "absolute layer number", ""}, shape_.number),
+       column({"information", "bits", "mutual information of domain and expert", "domain_expert_mi_bits", 4}, mi, null),
+       column({"above chance", "bits", "information less its chance value; may be below 0", "domain_expert_mi_excess_bits", 4}, excess, std::vector<double>(excess.size(), 0)),
+       column({"of the domain", "share", "information over the entropy of the domains", "domain_expert_mi_norm", 4}, norm, null_norm),
+       column({"largest lift", "x", "the strongest preference: share of an expert in one domain over its share in all", "domain_max_lift", 2}, lift, null_lift)},
+      section::specialisation, false, {}});
+  const std::size_t best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
+  const auto& tokens = state_[best].tokens;  // under chance 2 N ln2 x information is near chi-squared: four deviations above it count
+  const double freedom = double(std::count_if(tokens.begin(), tokens.end(), [](auto n) { return n > 0; }) - 1) * (shape_.experts[best] - 1);
+  r.findings.push_back(freedom > 0 && excess[best] > 4 * std::sqrt(2 / freedom) * null[best] ? "Experts tell the domains apart most in layer " + std::to_string(shape_.number[best]) + ": " + figure(mi[best], 3) + " bits (" + percent(norm[best]) +
+                                                       " of what there is to know; random routing: " + figure(null[best], 4) + " bits)."
+                                                 : "Experts do not tell the domains apart: " + figure(mi[best], 4) + " bits at most, random routing gives " + figure(null[best], 4) + ".");
+}
+
+void Domains::maps(Report& r) const {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<std::string> domain;
+  std::vector<double> rate, top1, null, null1, lifts;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Matrix<double> all = rates(state_[l].chosen, state_[l].tokens), first = rates(state_[l].first, state_[l].tokens);
+    for (Index d = 0; d < all.rows(); ++d)
+      for (Index e = 0; e < all.cols(); ++e) {
+        if (!state_[l].tokens[std::size_t(d)]) continue;
+        layer.push_back(shape_.number[l]), domain.push_back(names_[std::size_t(d)]), expert.push_back(e);
+        rate.push_back(all(d, e)), top1.push_back(first(d, e)), lifts.push_back(lift(state_[l], d, e));
+        null.push_back(double(shape_.top_k[l]) / shape_.experts[l]), null1.push_back(1.0 / shape_.experts[l]);
+      }
+  }
+  for (const Index l : shown_layers(shape_.layers())) {
+    Table t{"domain_map_" + std::to_string(shape_.number[std::size_t(l)]), "Layer " + std::to_string(shape_.number[std::size_t(l)]) + ": which expert takes which domain",
+            "Share of a domain's tokens that have the expert among their choices. Without specialisation every row looks the same; random routing is K/E everywhere.", Chart::heatmap, {}, section::specialisation, false, {}};
+    std::vector<std::string> rows;
+    std::vector<std::int64_t> cols;
+    std::vector<double> cells, chances;
+    for (std::size_t i = 0; i < layer.size(); ++i)
+      if (layer[i] == shape_.number[std::size_t(l)]) rows.push_back(domain[i]), cols.push_back(expert[i]), cells.push_back(rate[i]), chances.push_back(null[i]);
+    t.columns = {column({"domain", "", "label of the text", ""}, rows), column({"expert", "", "expert id", ""}, cols),
+                 column({"hit rate", "share", "tokens of the domain that chose the expert", "domain_hit_rate"}, cells, chances)};
+    r.tables.push_back(std::move(t));
+  }
+  r.tables.push_back({"domain_hit_rate", "Every domain and expert", "Hit rate: share of the domain's tokens that chose the expert (random: K/E). Lift: that expert's share of the domain over its share of all domains (random: 1).", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, layer), column({"domain", "", "label of the text", ""}, domain), column({"expert", "", "expert id", ""}, expert),
+       column({"hit rate", "share", "tokens of the domain with the expert among their choices", "domain_hit_rate"}, rate, null),
+       column({"first choice", "share", "tokens of the domain whose first choice it is", "domain_hit_rate_top1"}, top1, null1),
+       column({"lift", "x", "share of the domain's assignments over the share of all assignments", "", 2}, lifts, std::vector<double>(lifts.size(), 1))},
+      section::specialisation, true, {}});
+}
+
+void Domains::favourites(Report& r) const {
+  struct Best { std::size_t layer; Index expert; double lift, rate; };
+  std::vector<std::string> domain, said;
+  std::vector<std::int64_t> layer, expert;
+  std::vector<double> lifts, hit, null;
+  for (std::size_t d = 0; d < names_.size(); ++d) {
+    std::vector<Best> all;
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      if (!state_[l].tokens[d]) continue;
+      const double fair = double(shape_.top_k[l]) / shape_.experts[l];
+      for (Index e = 0; e < shape_.experts[l]; ++e) {
+        const double rate = double(state_[l].chosen(Index(d), e)) / double(state_[l].tokens[d]);
+        if (rate > fair) all.push_back({l, e, lift(state_[l], Index(d), e), rate});
+      }
+    }
+    std::stable_sort(all.begin(), all.end(), [](const Best& a, const Best& b) { return a.lift > b.lift; });
+    if (!all.empty()) said.push_back(names_[d] + ": expert " + std::to_string(all[0].expert) + " of layer " + std::to_string(shape_.number[all[0].layer]) + " (" + percent(all[0].rate) + " of its tokens, " + figure(all[0].lift, 1) + "x its usual share)");
+    for (std::size_t i = 0; i < std::min<std::size_t>(5, all.size()); ++i) {
+      domain.push_back(names_[d]), layer.push_back(shape_.number[all[i].layer]), expert.push_back(all[i].expert), lifts.push_back(all[i].lift), hit.push_back(all[i].rate);
+      null.push_back(double(shape_.top_k[all[i].layer]) / shape_.experts[all[i].layer]);
+    }
+  }
+  r.tables.push_back({"domain_experts", "Each domain's own experts", "For every domain the experts with the largest lift among those that take more than a fair share of its tokens. Lift 1 is no preference, what random routing gives but for noise.", Chart::none,
+      {column({"domain", "", "label of the text", ""}, domain), column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert),
+       column({"lift", "x", "share of the domain's assignments over the share of all assignments", "", 2}, lifts, std::vector<double>(lifts.size(), 1)),
+       column({"hit rate", "share", "tokens of the domain that chose the expert", "domain_hit_rate"}, hit, null)},
+      section::specialisation, false, {}});
+  for (const std::string& s : said) r.findings.push_back("Who took " + s + ".");
+}
+
+void Domains::distances(Report& r) const {
+  std::vector<std::int64_t> layer;
+  std::vector<std::string> one, other;
+  std::vector<double> tv, null;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Matrix<double> all = total_variation(state_[l].chosen);
+    for (Index a = 0; a < all.rows(); ++a)
+      for (Index b = a + 1; b < all.rows(); ++b) {
+        if (std::isnan(all(a, b))) continue;
+        const double t = 2 / (1 / double(state_[l].tokens[std::size_t(a)]) + 1 / double(state_[l].tokens[std::size_t(b)])), e = shape_.experts[l], k = shape_.top_k[l];
+        layer.push_back(shape_.number[l]), one.push_back(names_[std::size_t(a)]), other.push_back(names_[std::size_t(b)]), tv.push_back(all(a, b));
+        null.push_back(std::sqrt(std::max(0.0, e - k) / (3.14159265358979 * k * t)));
+      }
+  }
+  if (tv.empty()) return;
+  r.tables.push_back({"domain_distance", "How differently two domains are routed", "Total variation of the two domains' expert shares: 0 = routed alike, 1 = no expert in common. Random routing gives the small chance value.", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, layer), column({"domain", "", "label", ""}, one), column({"other", "", "label", ""}, other),
+       column({"distance", "", "half the sum of the differences of expert shares", "domain_tv"}, tv, null)}, section::specialisation, true, {}});
+}
+
+void Domains::report(Report& r) const {
+  if (!labelled()) return r.warnings.push_back("no sequence carries a domain label: domain specialisation is left out");
+  summary(r), favourites(r), maps(r), distances(r);
+}
+
+}  // namespace
+
+std::unique_ptr<Metric> make_domains_metric(Spec&, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Domains>(trace); }
+
+}  // namespace moe

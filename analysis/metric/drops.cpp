@@ -1,0 +1,118 @@
+// What capacity dropped (as recorded), and what a capacity of other factors would have dropped on the whole trace.
+#include "analysis/metric/chance.h"
+#include "analysis/metric/layout.h"
+#include "lib/core/load.h"
+
+namespace moe {
+namespace {
+
+class Drops final : public Metric {
+ public:
+  Drops(Spec& spec, const TraceSource& trace)
+      : shape_(trace), factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)), recorded_(trace.fields().dropped), state_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < state_.size(); ++l) state_[l].counts.assign(std::size_t(shape_.experts[l]), 0);
+  }
+
+  TraceFields needs() const override {
+    TraceFields f = no_fields;
+    f.dropped = recorded_;
+    return f;
+  }
+
+  void observe_layer(const Window& w, Index l) override {
+    State& s = state_[std::size_t(l)];
+    const LayerRows& rows = w.rows.layer[std::size_t(l)];
+    for (const Index t : w.valid) {
+      const auto chosen = w.layer[std::size_t(l)].of(t);
+      for (const int e : chosen) ++s.counts[std::size_t(e)];
+      ++s.tokens;
+      if (rows.dropped.empty()) continue;
+      int lost = 0;
+      for (Index j = 0; j < rows.expert.cols(); ++j) lost += rows.expert(t, j) >= 0 && rows.dropped(t, j);
+      s.dropped += lost;
+      s.whole += lost && lost == int(chosen.size());
+    }
+  }
+
+  std::vector<MetricValue> values() const override {
+    std::vector<std::vector<double>> would;
+    std::vector<double> share, tokens;
+    for (const State& s : state_) {
+      would.push_back({});
+      for (const double f : factors_) would.back().push_back(capacity_drop_rate(s.counts, f));
+      share.push_back(drop_rate(s)), tokens.push_back(double(s.whole) / double(s.tokens));
+    }
+    std::vector<MetricValue> out{per_layer("capacity_drop_rate", would)};
+    if (recorded_) out.push_back(per_layer("observed_drop_rate", share)), out.push_back(per_layer("observed_token_drop_rate", tokens));
+    return out;
+  }
+
+  void report(Report& r) const override {
+    if (state_.empty() || load_figures(state_[0].counts).assignments == 0) return;
+    Table t{"dropped", "Dropped by capacity", "A dropped assignment is not computed; a token that loses all of its experts passes through the residual alone. "
+            "The capacity columns ask what would be dropped if every expert took at most factor x the mean load of the whole trace; their chance values are for random routing.",
+            Chart::none, {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::balance, false, {}};
+    const auto all = values();
+    if (recorded_) {
+      t.columns.push_back(column({"dropped", "share", "assignments flagged as dropped", "observed_drop_rate", 4}, all[1].values));
+      t.columns.push_back(column({"tokens without expert", "share", "tokens whose every assignment was dropped", "observed_token_drop_rate", 4}, all[2].values));
+    } else {
+      t.warnings.push_back("the trace does not say what was dropped");
+    }
+    Memo memo;
+    for (std::size_t i = 0; i < factors_.size(); ++i) {
+      std::vector<double> value, null;
+      for (std::size_t l = 0; l < state_.size(); ++l) {
+        value.push_back(all[0].values[l * factors_.size() + i]);
+        null.push_back(chance_drops(memo, l)[i]);
+      }
+      t.columns.push_back(column({"", "share", "share dropped at this capacity factor", "capacity_drop_rate", 4}, value, null));
+      t.columns.back().name = "at factor " + number_text(factors_[i]);
+    }
+    r.tables.push_back(std::move(t));
+    finding(r);
+  }
+
+ private:
+  struct State {
+    std::vector<std::int64_t> counts;
+    std::int64_t tokens = 0, dropped = 0, whole = 0;
+  };
+  static double drop_rate(const State& s) { return double(s.dropped) / double(load_figures(s.counts).assignments); }
+
+  std::vector<double> chance_drops(Memo& memo, std::size_t l) const {
+    const State& s = state_[l];
+    const double k = double(std::max<std::int64_t>(1, rounded(double(load_figures(s.counts).assignments) / double(s.tokens))));
+    return memo.get({double(shape_.experts[l]), k, double(s.tokens)}, [&] {
+      return chance::simulate_load(shape_.experts[l], int(k), s.tokens, factors_.size(), [&](auto counts) {
+        std::vector<double> out;
+        for (const double f : factors_) out.push_back(capacity_drop_rate(counts, f));
+        return out;
+      });
+    });
+  }
+
+  void finding(Report& r) const {
+    if (!recorded_) return;
+    std::int64_t dropped = 0, all = 0;
+    std::size_t worst = 0;
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      dropped += state_[l].dropped, all += load_figures(state_[l].counts).assignments;
+      if (drop_rate(state_[l]) > drop_rate(state_[worst])) worst = l;
+    }
+    r.findings.push_back(dropped ? "Capacity dropped " + percent(double(dropped) / double(all)) + " of all assignments, most in layer " + std::to_string(shape_.number[worst]) + " (" +
+                                       percent(drop_rate(state_[worst])) + ")."
+                                 : "Nothing was dropped by capacity.");
+  }
+
+  Shape shape_;
+  std::vector<double> factors_;
+  bool recorded_;
+  std::vector<State> state_;
+};
+
+}  // namespace
+
+std::unique_ptr<Metric> make_drops_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Drops>(spec, trace); }
+
+}  // namespace moe

@@ -1,0 +1,118 @@
+#include "analysis/metric/joint.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace moe {
+namespace {
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+}
+
+double entropy_bits(std::span<const std::int64_t> counts) {
+  const double n = double(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+  double bits = 0;
+  for (const std::int64_t c : counts)
+    if (c > 0) bits -= double(c) / n * std::log2(double(c) / n);
+  return bits;
+}
+
+std::vector<std::int64_t> column_sums(const Counts& j) {
+  std::vector<std::int64_t> out(std::size_t(j.cols()), 0);
+  for (Index r = 0; r < j.rows(); ++r)
+    for (Index c = 0; c < j.cols(); ++c) out[std::size_t(c)] += j(r, c);
+  return out;
+}
+
+std::vector<std::int64_t> row_sums(const Counts& j) {
+  std::vector<std::int64_t> out;
+  for (Index r = 0; r < j.rows(); ++r) out.push_back(std::accumulate(j.row(r).begin(), j.row(r).end(), std::int64_t{0}));
+  return out;
+}
+
+double mutual_information_bits(const Counts& j) {
+  const auto rows = row_sums(j), cols = column_sums(j);
+  const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  double bits = 0;
+  for (Index r = 0; r < j.rows(); ++r)
+    for (Index c = 0; c < j.cols(); ++c)
+      if (j(r, c) > 0) bits += double(j(r, c)) / n * std::log2(double(j(r, c)) * n / (double(rows[std::size_t(r)]) * double(cols[std::size_t(c)])));
+  return bits;
+}
+
+double best_guess_share(const Counts& j) {
+  std::int64_t best = 0, all = 0;
+  for (Index r = 0; r < j.rows(); ++r) {
+    best += j.cols() ? *std::max_element(j.row(r).begin(), j.row(r).end()) : 0;
+    all += std::accumulate(j.row(r).begin(), j.row(r).end(), std::int64_t{0});
+  }
+  return all ? double(best) / double(all) : nan;
+}
+
+double max_lift(const Counts& j) {
+  const auto rows = row_sums(j), cols = column_sums(j);
+  const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  double best = n > 0 ? 0 : nan;
+  for (Index r = 0; r < j.rows(); ++r)
+    for (Index c = 0; c < j.cols(); ++c)
+      if (rows[std::size_t(r)] && cols[std::size_t(c)])
+        best = std::max(best, double(j(r, c)) / double(rows[std::size_t(r)]) / (double(cols[std::size_t(c)]) / n));
+  return best;
+}
+
+Matrix<double> total_variation(const Counts& j) {
+  const auto rows = row_sums(j);
+  Matrix<double> out(j.rows(), j.rows(), nan);
+  for (Index a = 0; a < j.rows(); ++a)
+    for (Index b = 0; b < j.rows(); ++b) {
+      const double na = double(rows[std::size_t(a)]), nb = double(rows[std::size_t(b)]);
+      if (na == 0 || nb == 0) continue;
+      double distance = 0;
+      for (Index c = 0; c < j.cols(); ++c) distance += std::abs(double(j(a, c)) / na - double(j(b, c)) / nb);
+      out(a, b) = distance / 2;
+    }
+  return out;
+}
+
+Matrix<double> coactivation_conditional(const Counts& pairs) {
+  Matrix<double> out(pairs.rows(), pairs.cols());
+  for (Index i = 0; i < pairs.rows(); ++i)
+    for (Index j = 0; j < pairs.cols(); ++j) out(i, j) = pairs(i, i) ? double(pairs(i, j)) / double(pairs(i, i)) : 0;
+  return out;
+}
+
+Matrix<double> coactivation_npmi(const Counts& pairs, std::int64_t tokens) {
+  Matrix<double> out(pairs.rows(), pairs.cols());
+  const double t = double(tokens);
+  for (Index i = 0; i < pairs.rows(); ++i)
+    for (Index j = 0; j < pairs.cols(); ++j) {
+      const double both = double(pairs(i, j));
+      if (i == j || pairs(i, j) == tokens) continue;
+      out(i, j) = both == 0 ? -1 : std::log(both * t / (double(pairs(i, i)) * double(pairs(j, j)))) / -std::log(both / t);
+    }
+  return out;
+}
+
+double coactivation_max_lift(const Counts& pairs, std::int64_t tokens) {
+  double best = 0;
+  for (Index i = 0; i < pairs.rows(); ++i)
+    for (Index j = 0; j < pairs.cols(); ++j)
+      if (i != j && pairs(i, i) && pairs(j, j))
+        best = std::max(best, double(pairs(i, j)) * double(tokens) / (double(pairs(i, i)) * double(pairs(j, j))));
+  return best;
+}
+
+double pair_r2(View<const float> x, View<const float> y) {
+  double n = 0, sx = 0, sy = 0, sxx = 0, syy = 0, sxy = 0;
+  for (Index i = 0; i < x.rows; ++i)
+    for (Index j = i + 1; j < x.cols; ++j) n += 1, sx += x(i, j), sy += y(i, j);
+  if (n < 3) return nan;
+  for (Index i = 0; i < x.rows; ++i)
+    for (Index j = i + 1; j < x.cols; ++j) {
+      const double dx = x(i, j) - sx / n, dy = y(i, j) - sy / n;
+      sxx += dx * dx, syy += dy * dy, sxy += dx * dy;
+    }
+  return sxx > 0 && syy > 0 ? sxy * sxy / (sxx * syy) : nan;
+}
+
+}  // namespace moe

@@ -1,0 +1,87 @@
+#include "analysis/metric/layout.h"
+
+#include <fmt/format.h>
+
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+namespace moe {
+
+Shape::Shape(const TraceSource& trace) {
+  for (const TraceLayer& l : trace.header().layers) {
+    experts.push_back(l.experts);
+    top_k.push_back(l.top_k);
+    number.push_back(l.index);
+  }
+}
+
+int Shape::max_experts() const { return experts.empty() ? 0 : *std::max_element(experts.begin(), experts.end()); }
+
+std::vector<double> list_of(Spec& spec, const char* key, const char* fallback, double least) {
+  std::vector<double> out;
+  for (const std::string& text : split(spec.get(key, fallback), ',')) {
+    Spec one(concat(spec.name(), ":", key, "=", text));  // the spec's own number check, sentence included
+    out.push_back(one.get(key, 0.0, least));
+  }
+  return out;
+}
+
+std::vector<int> whole_list_of(Spec& spec, const char* key, const char* fallback, int least) {
+  std::vector<int> out;
+  for (const std::string& text : split(spec.get(key, fallback), ',')) {
+    Spec one(concat(spec.name(), ":", key, "=", text));
+    out.push_back(one.get(key, 0, least));
+  }
+  return out;
+}
+
+MetricValue per_layer(const char* id, const std::vector<double>& values) { return {id, {Index(values.size())}, values}; }
+
+MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows) {
+  std::size_t widest = 0;
+  for (const auto& r : rows) widest = std::max(widest, r.size());
+  MetricValue out{id, {Index(rows.size()), Index(widest)}, std::vector<double>(rows.size() * widest, no_value)};
+  for (std::size_t r = 0; r < rows.size(); ++r) std::copy(rows[r].begin(), rows[r].end(), out.values.begin() + std::ptrdiff_t(r * widest));
+  return out;
+}
+
+MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers) {
+  Index rows = 0, cols = 0;
+  for (const auto& m : layers) rows = std::max(rows, m.rows()), cols = std::max(cols, m.cols());
+  MetricValue out{id, {Index(layers.size()), rows, cols}, std::vector<double>(layers.size() * std::size_t(rows * cols), no_value)};
+  for (std::size_t l = 0; l < layers.size(); ++l)
+    for (Index r = 0; r < layers[l].rows(); ++r)
+      for (Index c = 0; c < layers[l].cols(); ++c) out.values[std::size_t((Index(l) * rows + r) * cols + c)] = layers[l](r, c);
+  return out;
+}
+
+Matrix<double> as_double(const Matrix<std::int64_t>& counts) {
+  Matrix<double> out(counts.rows(), counts.cols());
+  std::transform(counts.flat().begin(), counts.flat().end(), out.data(), [](std::int64_t n) { return double(n); });
+  return out;
+}
+
+Column column(const Note& n, std::vector<double> cells, std::vector<double> chance) {
+  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, std::move(chance), n.digits};
+}
+Column column(const Note& n, std::vector<std::int64_t> cells, std::vector<double> chance) {
+  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, std::move(chance), n.digits};
+}
+Column column(const Note& n, std::vector<std::string> cells) { return {n.name, n.unit, n.meaning, std::move(cells), n.metric, {}, n.digits}; }
+
+std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
+std::string figure(double value, int digits) { return std::isinf(value) ? "∞" : fmt::format("{:.{}f}", value, digits); }
+
+std::int64_t rounded(double value) { return std::isnan(value) ? 0 : std::llround(value); }
+
+std::vector<Index> shown_layers(Index layers, Index most) {
+  std::vector<Index> out;
+  if (layers <= most) {
+    for (Index l = 0; l < layers; ++l) out.push_back(l);
+  } else {
+    for (Index i = 0; i < most; ++i) out.push_back(i * (layers - 1) / std::max<Index>(1, most - 1));
+  }
+  return out;
+}
+
+}  // namespace moe

@@ -1,0 +1,64 @@
+// What the metrics share: the shape of a trace, options that are lists, and tables built row by layer.
+#pragma once
+#include <map>
+
+#include "analysis/metric/metric.h"
+
+namespace moe {
+
+constexpr double no_value = std::numeric_limits<double>::quiet_NaN();
+
+// Sections in the order of a report.
+namespace section {
+constexpr const char *balance = "balance", *router = "router confidence", *specialisation = "specialisation", *vocabulary = "vocabulary",
+                     *paths = "paths", *coactivation = "co-activation", *redundancy = "redundancy", *deployment = "deployment";
+}
+
+struct Shape {  // of a trace, as metrics need it
+  explicit Shape(const TraceSource&);
+  Index layers() const { return Index(experts.size()); }
+  int max_experts() const;
+  std::vector<int> experts, top_k;       // (L)
+  std::vector<std::int64_t> number;      // (L) absolute layer numbers
+};
+
+std::vector<double> list_of(Spec&, const char* key, const char* fallback, double least);       // "lags={1,2,5}"
+std::vector<int> whole_list_of(Spec&, const char* key, const char* fallback, int least);
+
+// values: (L) or (L,n): row by row into one MetricValue.
+MetricValue per_layer(const char* id, const std::vector<double>& values);
+MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows);  // ragged rows are padded with NaN
+MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers);     // [L,R,C]
+Matrix<double> as_double(const Matrix<std::int64_t>&);
+
+struct Note {  // what a column says about itself
+  const char *name, *unit, *meaning, *metric;
+  int digits = 3;
+};
+Column column(const Note&, std::vector<double> cells, std::vector<double> chance = {});
+Column column(const Note&, std::vector<std::int64_t> cells, std::vector<double> chance = {});
+Column column(const Note&, std::vector<std::string> cells);
+
+// "12.3 %", "0.123", "7": numbers inside sentences.
+std::string percent(double share);
+std::string figure(double value, int digits = 2);
+std::int64_t rounded(double value);  // NaN: 0
+
+// Which layers a figure shows when there are too many for one page: first, middle, last.
+std::vector<Index> shown_layers(Index layers, Index most = 3);
+
+// Values computed once for each distinct key; simulations of the same shape are not repeated.
+class Memo {
+ public:
+  template <class Make>
+  const std::vector<double>& get(const std::vector<double>& key, Make make) {
+    auto [at, fresh] = held_.try_emplace(key);
+    if (fresh) at->second = make();
+    return at->second;
+  }
+
+ private:
+  std::map<std::vector<double>, std::vector<double>> held_;
+};
+
+}  // namespace moe

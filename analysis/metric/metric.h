@@ -1,0 +1,64 @@
+// A question asked of a trace. A metric sees every row once, in order, a window at a time, and answers with values under the
+// ids of docs/metrics.md and with tables for people. State is counts, so a trace of any length needs little memory.
+#pragma once
+#include "analysis/metric/source.h"
+#include "analysis/table.h"
+#include "lib/core/registry.h"
+#include "lib/core/spec.h"
+
+namespace moe {
+
+// The choices of one layer with the gaps closed: of(t) are the experts of token t in key order, no -1 among them.
+struct LayerChoices {
+  int width = 0;             // Kmax
+  std::vector<int> id;       // (T,Kmax)
+  std::vector<int> count;    // (T) how many there are
+
+  std::span<const int> of(Index t) const { return {id.data() + t * width, std::size_t(count[std::size_t(t)])}; }
+  int first(Index t) const { return count[std::size_t(t)] ? id[std::size_t(t * width)] : -1; }
+};
+
+struct Window {
+  const TraceRows& rows;
+  std::vector<LayerChoices> layer;  // (L); ids checked: 0 <= id < E of the layer
+  std::vector<Index> valid;         // rows that are not padding
+  std::vector<int> domain;          // (T) domain of the row's sequence, -1 = none
+};
+
+// One definition's values. Layers with fewer experts than the widest have NaN behind their last expert.
+struct MetricValue {
+  std::string id;
+  std::vector<Index> dims;  // empty = scalar
+  std::vector<double> values;
+};
+
+class Metric {
+ public:
+  virtual ~Metric() = default;
+  virtual TraceFields needs() const = 0;                            // optional fields it reads
+  virtual void observe_layer(const Window&, Index /*layer*/) {}     // called for all layers at once, on several threads
+  virtual void observe(const Window&) {}                            // called once a window, on one thread
+  virtual std::vector<MetricValue> values() const = 0;              // of every id it can give for this trace
+  virtual void report(Report&) const = 0;                           // appends tables, findings and warnings
+};
+
+struct AnalyzeOptions {
+  std::uint64_t window = 16384;            // rows read at a time
+  std::int64_t memory = std::int64_t{2} << 30;  // bytes that one metric's counts may take
+  int sample_tokens = 600;                 // of text per domain, coloured by expert; 0 = no samples
+  std::function<void(std::uint64_t rows)> progress;  // after every window
+};
+
+using MakeMetric = std::unique_ptr<Metric>(Spec&, const TraceSource&, const AnalyzeOptions&);
+const Registry<MakeMetric>& metrics();
+
+// Runs the metrics over the whole trace. No specs: every metric of the registry with its defaults, in that order; what the
+// trace does not hold is left out. Throws Error(usage) for unknown names or options, Error(input) for rows that make no sense.
+Report analyze(const TraceSource&, const std::vector<std::string>& metric_specs = {}, const AnalyzeOptions& = {});
+
+// The same pass, bare values instead of a report: what tests compare and programs read.
+std::vector<MetricValue> measure(const TraceSource&, const std::vector<std::string>& metric_specs = {}, const AnalyzeOptions& = {});
+
+constexpr TraceFields no_fields{false, false, false, false, false, false, false, false, false, false, false};
+
+}  // namespace moe

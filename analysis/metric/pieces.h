@@ -1,0 +1,19 @@
+// What a token id looks like, for people and as bytes.
+#pragma once
+#include "lib/trace/trace.h"
+
+namespace moe {
+
+class Pieces {
+ public:
+  explicit Pieces(const TraceHeader&);
+  std::string bytes(std::uint32_t id) const;     // as in the text; "�" where withheld or unknown
+  std::string readable(std::uint32_t id) const;  // printable UTF-8: ⏎ for a newline, ␣ for a lone space, <0xE4> for half a character
+
+ private:
+  enum class Style { raw, bytes, byte_level, sentencepiece };
+  const TraceHeader& header_;
+  Style style_ = Style::raw;
+};
+
+}  // namespace moe

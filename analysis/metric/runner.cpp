@@ -1,0 +1,194 @@
+// The registry, and the one pass over a trace that all metrics share: window by window, layers side by side on threads.
+
+#include "analysis/metric/layout.h"
+#include "analysis/metric/pieces.h"
+#include "lib/core/error.h"
+#include "lib/core/parallel.h"
+
+namespace moe {
+
+#define METRIC(name, about, examples) MakeMetric make_##name##_metric;
+#include "analysis/metric/metrics.def"
+#undef METRIC
+
+const Registry<MakeMetric>& metrics() {
+  static const Registry<MakeMetric> all("metric", {
+#define METRIC(name, about, examples) {#name, about, examples, make_##name##_metric},
+#include "analysis/metric/metrics.def"
+#undef METRIC
+  });
+  return all;
+}
+
+namespace {
+
+using Metrics = std::vector<std::unique_ptr<Metric>>;
+
+TraceFields either(const TraceFields& a, const TraceFields& b) {
+  return {a.weights || b.weights, a.dropped || b.dropped, a.kept || b.kept, a.entropy || b.entropy, a.margin || b.margin, a.logsumexp || b.logsumexp,
+          a.logits || b.logits, a.out_norm || b.out_norm, a.predicted || b.predicted, a.rank || b.rank, a.prediction || b.prediction};
+}
+
+Metrics make(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o, std::string* resolved) {
+  std::vector<std::string> wanted = specs;
+  if (wanted.empty()) wanted = metrics().names();
+  Metrics out;
+  for (const std::string& text : wanted) {
+    Spec spec(text);
+    out.push_back(metrics().at(spec.name()).make(spec, trace, o));
+    spec.done();
+    if (resolved) *resolved += (resolved->empty() ? "" : " ") + spec.resolved();
+  }
+  return out;
+}
+
+[[noreturn]] void senseless(std::uint64_t row, const std::string& what) {
+  throw Error(Exit::input, concat("row ", row, " of the trace ", what)).hint("`moe verify` on the trace lists everything that is wrong with it");
+}
+
+LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
+  const Matrix<int>& from = rows.layer[l].expert;
+  const std::size_t tokens = rows.tokens();
+  if (from.rows() != Index(tokens)) senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens, " tokens in MoE layer ", l));
+  LayerChoices out{int(from.cols()), std::vector<int>(std::size_t(from.size()), -1), std::vector<int>(tokens, 0)};
+  for (Index t = 0; t < Index(tokens); ++t)
+    for (Index j = 0; j < from.cols(); ++j) {
+      const int e = from(t, j);
+      if (e == -1) continue;
+      if (e < -1 || e >= experts) senseless(rows.first + std::uint64_t(t), concat("names expert ", e, " in MoE layer ", l, ", which has ", experts));
+      out.id[std::size_t(t * from.cols() + out.count[std::size_t(t)]++)] = e;
+    }
+  return out;
+}
+
+Window window_of(const TraceRows& rows, const TraceSource& trace) {
+  Window w{rows, {}, {}, {}};
+  const auto& layers = trace.header().layers;
+  if (rows.layer.size() != layers.size()) senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
+  w.layer.resize(layers.size());
+  parallel_for(Index(layers.size()), 1, [&](Index first, Index last) {
+    for (Index l = first; l < last; ++l) w.layer[std::size_t(l)] = choices(rows, std::size_t(l), layers[std::size_t(l)].experts);
+  });
+  for (std::size_t t = 0; t < rows.tokens(); ++t) {
+    if (rows.valid(t)) w.valid.push_back(Index(t));
+    const std::uint32_t q = rows.sequence[t];
+    const std::uint16_t domain = q < trace.sequences().size() ? trace.sequences()[q].domain : no_domain;
+    w.domain.push_back(domain == no_domain ? -1 : int(domain));
+  }
+  return w;
+}
+
+// Collects the first tokens of every domain, for the coloured text.
+class Sampler {
+ public:
+  Sampler(const TraceSource& trace, int most) : trace_(trace), pieces_(trace.header()), most_(std::size_t(most)) {}
+
+  void observe(const Window& w) {
+    for (const Index t : w.valid) {
+      const auto [at, fresh] = found_.try_emplace(w.domain[std::size_t(t)]);
+      TokenSample& s = at->second;
+      if (fresh) s.expert.resize(w.layer.size());
+      if (s.piece.size() >= most_) continue;
+      s.piece.push_back(pieces_.bytes(w.rows.token_id[std::size_t(t)]));
+      for (std::size_t l = 0; l < w.layer.size(); ++l) s.expert[l].push_back(w.layer[l].first(t));
+    }
+  }
+  std::vector<TokenSample> samples() {
+    std::vector<TokenSample> out;
+    const auto& names = trace_.header().domains;
+    for (auto& [domain, sample] : found_) {
+      if (domain < 0 && found_.size() > 1) continue;  // unlabelled text beside labelled
+      sample.domain = domain < 0 ? "text" : std::size_t(domain) < names.size() ? names[std::size_t(domain)] : "domain " + std::to_string(domain);
+      if (!sample.piece.empty()) out.push_back(std::move(sample));
+    }
+    return out;
+  }
+
+ private:
+  const TraceSource& trace_;
+  Pieces pieces_;
+  std::size_t most_;
+  std::map<int, TokenSample> found_;
+};
+
+void check_layers(const TraceSource& trace) {
+  for (const TraceLayer& l : trace.header().layers)
+    if (l.experts < 1) throw Error(Exit::input, concat("MoE layer ", l.index, " of the trace has ", l.experts, " experts")).hint("was the header written?");
+}
+
+void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const AnalyzeOptions& o) {
+  check_layers(trace);
+  TraceFields fields = no_fields;
+  for (const auto& m : all) fields = either(fields, m->needs());
+  const Index layers = Index(trace.header().layers.size());
+  const std::uint64_t step = std::max<std::uint64_t>(1, o.window);
+  for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
+    const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
+    const Window w = window_of(rows, trace);
+    const Index parts = Index(all.size()) * (layers + 1);  // every metric: its layers, then its whole-window part
+    parallel_for(parts, 1, [&](Index from, Index to) {
+      for (Index p = from; p < to; ++p) {
+        Metric& m = *all[std::size_t(p / (layers + 1))];
+        const Index l = p % (layers + 1);
+        l < layers ? m.observe_layer(w, l) : m.observe(w);
+      }
+    });
+    if (sampler) sampler->observe(w);
+    if (o.progress) o.progress(first + rows.tokens());
+  }
+}
+
+int section_rank(const std::string& name) {
+  const char* order[] = {section::balance, section::router, section::specialisation, section::vocabulary, section::paths, section::coactivation, section::redundancy, section::deployment};
+  int rank = 0;
+  for (const char* s : order) {
+    if (name == s) break;
+    ++rank;
+  }
+  return rank;
+}
+
+void facts(Report& r, const TraceSource& trace, const std::string& specs) {
+  const TraceHeader& h = trace.header();
+  const auto add = [&](const char* key, const std::string& value) { if (!value.empty()) r.facts.emplace_back(key, value); };
+  add("model", h.model_id), add("engine", h.engine + (h.engine_version.empty() ? "" : " " + h.engine_version));
+  add("tokens", std::to_string(trace.tokens())), add("sequences", std::to_string(trace.sequences().size()));
+  std::string layers;
+  for (const TraceLayer& l : h.layers) {
+    const std::string shape = concat("E=", l.experts, " k=", l.top_k, l.shared ? concat(" shared=", l.shared) : "");
+    if (layers.find(shape) == std::string::npos) layers += (layers.empty() ? "" : ", ") + shape;
+  }
+  add("MoE layers", concat(h.layers.size(), " (", layers, ")")), add("domains", join(h.domains));
+  if (h.checkpoint_step >= 0) add("checkpoint step", std::to_string(h.checkpoint_step));
+  add("tokenizer", h.tokenizer_id), add("seed", std::to_string(h.seed)), add("recorded by", h.command), add("recorded", h.created_utc), add("metrics", specs);
+}
+
+}  // namespace
+
+Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
+  std::string resolved;
+  Metrics all = make(trace, specs, o, &resolved);
+  Sampler sampler(trace, std::max(0, o.sample_tokens));
+  pass(trace, all, o.sample_tokens > 0 ? &sampler : nullptr, o);
+  Report r;
+  r.title = trace.header().model_id.empty() ? "Who went where" : "Who went where: " + trace.header().model_id;
+  facts(r, trace, resolved);
+  r.warnings = trace.warnings();
+  if (trace.tokens() == 0) r.warnings.push_back("the trace holds no tokens");
+  for (const auto& m : all) m->report(r);
+  std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) { return section_rank(a.section) < section_rank(b.section); });
+  for (const TraceLayer& l : trace.header().layers) r.layers.push_back(l.index);
+  r.samples = sampler.samples();
+  return r;
+}
+
+std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
+  Metrics all = make(trace, specs, o, nullptr);
+  pass(trace, all, nullptr, o);
+  std::vector<MetricValue> out;
+  for (const auto& m : all)
+    for (MetricValue& v : m->values()) out.push_back(std::move(v));
+  return out;
+}
+
+}  // namespace moe

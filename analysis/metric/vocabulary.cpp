@@ -1,0 +1,245 @@
+// Which experts take which token ids, counted in all choices and in first choices; and what one expert takes alone.
+#include <cmath>
+#include <unordered_map>
+
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "analysis/metric/layout.h"
+#include "analysis/metric/pieces.h"
+
+namespace moe {
+namespace {
+
+struct Id {  // one token id in one layer
+  std::uint32_t id = 0;
+  std::int64_t seen = 0;
+  std::vector<std::uint32_t> chosen, first;  // (E)
+
+  std::size_t favourite() const { return std::size_t(std::max_element(chosen.begin(), chosen.end()) - chosen.begin()); }
+  double specialisation() const { return double(chosen[favourite()]) / double(seen); }
+};
+
+class Vocabulary final : public Metric {
+ public:
+  Vocabulary(Spec& spec, const TraceSource& trace, const AnalyzeOptions& options)
+      : shape_(trace), min_count_(spec.get("min_count", 10, 1)), top_(spec.get("top", 8, 1)), alone_(spec.get("alone", 0.9, 0.0)), pieces_(trace.header()), state_(shape_.experts.size()) {
+    // Where ids x experts of every layer would not fit, fewer layers are counted, evenly spread.
+    const double ids = std::min(double(trace.header().vocab_size ? trace.header().vocab_size : 0xFFFFFFFFu), double(trace.tokens()));
+    const double layer = ids * (8.0 * shape_.max_experts() + 96);
+    const Index fit = std::max<Index>(1, Index(std::min(1e6, double(options.memory) / std::max(1.0, layer))));
+    counted_ = shown_layers(shape_.layers(), fit);
+  }
+
+  TraceFields needs() const override { return no_fields; }
+
+  void observe_layer(const Window& w, Index l) override {
+    if (!std::binary_search(counted_.begin(), counted_.end(), l)) return;
+    State& s = state_[std::size_t(l)];
+    const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
+    const LayerChoices& c = w.layer[std::size_t(l)];
+    for (const Index t : w.valid) {
+      const std::uint32_t id = w.rows.token_id[std::size_t(t)];
+      if (id == withheld_token) continue;
+      const auto [at, fresh] = s.row.try_emplace(id, s.ids.size());
+      if (fresh) s.ids.push_back({id, 0, std::vector<std::uint32_t>(experts, 0), std::vector<std::uint32_t>(experts, 0)});
+      Id& v = s.ids[at->second];
+      ++v.seen, ++s.tokens;
+      for (const int e : c.of(t)) ++v.chosen[std::size_t(e)], ++s.assignments;
+      if (c.first(t) >= 0) ++v.first[std::size_t(c.first(t))];
+    }
+  }
+
+  std::vector<MetricValue> values() const override;
+  void report(Report&) const override;
+
+ private:
+  struct State {
+    std::unordered_map<std::uint32_t, std::size_t> row;
+    std::vector<Id> ids;  // in order of first sight
+    std::int64_t tokens = 0, assignments = 0;
+  };
+  struct Figures {
+    double unweighted = no_value, weighted = no_value, frequent = 0, mi = no_value, uncertainty = no_value, context_std = 0;
+    std::vector<double> expert;  // (E) vocab_spec_expert
+    std::vector<double> alone;   // (E) load_exclusive_coverage
+  };
+  Figures figures(std::size_t l) const;
+  std::vector<double> chances(std::size_t l) const;  // weighted, frequent, MI, uncertainty, exclusive coverage of one expert
+  bool any() const { return !counted_.empty() && !state_[std::size_t(counted_[0])].ids.empty(); }
+  void summary(Report&) const;
+  void top_tokens(Report&) const;
+  void coverage(Report&) const;
+  std::string listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const;
+
+  Shape shape_;
+  int min_count_, top_;
+  double alone_;
+  Pieces pieces_;
+  std::vector<Index> counted_;
+  std::vector<State> state_;
+};
+
+Vocabulary::Figures Vocabulary::figures(std::size_t l) const {
+  const State& s = state_[l];
+  const std::size_t experts = std::size_t(shape_.experts[l]);
+  Figures f;
+  f.expert.assign(experts, 0), f.alone.assign(experts, 0);
+  if (s.ids.empty()) return f.expert.assign(experts, -1), f;
+  std::vector<std::int64_t> own(experts, 0);
+  Counts joint(Index(s.ids.size()), Index(experts));
+  double sum = 0, most = 0, frequent = 0, spread = 0;
+  std::int64_t often = 0;
+  for (std::size_t i = 0; i < s.ids.size(); ++i) {
+    const Id& v = s.ids[i];
+    std::copy(v.chosen.begin(), v.chosen.end(), joint.row(Index(i)).begin());
+    const double spec = v.specialisation();
+    sum += spec, most += double(v.chosen[v.favourite()]);
+    f.expert[v.favourite()] += spec, ++own[v.favourite()];
+    if (v.seen < min_count_) continue;
+    ++often, frequent += spec;
+    const double all = double(std::accumulate(v.chosen.begin(), v.chosen.end(), std::uint64_t{0})), mean = 1 / double(experts);
+    double square = 0;
+    for (const std::uint32_t c : v.chosen) square += (double(c) / all - mean) * (double(c) / all - mean) / double(experts);
+    spread += all > 0 ? std::sqrt(square) : 0;
+    for (std::size_t e = 0; e < experts; ++e)
+      if (double(v.first[e]) >= alone_ * double(v.seen) && v.first[e]) f.alone[e] += double(v.seen) / double(s.tokens);
+  }
+  for (std::size_t e = 0; e < experts; ++e) f.expert[e] = own[e] ? f.expert[e] / double(own[e]) : -1;
+  f.unweighted = sum / double(s.ids.size()), f.weighted = most / double(s.tokens);
+  if (often) f.frequent = frequent / double(often), f.context_std = spread / double(often);
+  f.mi = mutual_information_bits(joint);
+  const double h = entropy_bits(column_sums(joint));
+  f.uncertainty = h > 0 ? f.mi / h : 0;
+  return f;
+}
+
+// How often an id was seen decides what chance gives: simulated for each count once, counts above 32 in steps of a tenth.
+std::vector<double> Vocabulary::chances(std::size_t l) const {
+  const State& s = state_[l];
+  const double e = shape_.experts[l], n = double(s.assignments), k = n / double(s.tokens), h = std::log2(e);
+  std::map<std::int64_t, std::pair<double, double>> known;  // count -> biggest share, P(first choices of one expert >= alone)
+  double weighted = 0, frequent = 0, often = 0, alone = 0;
+  for (const Id& v : s.ids) {
+    const std::int64_t count = v.seen <= 32 ? v.seen : std::llround(std::pow(1.1, std::round(std::log(double(v.seen)) / std::log(1.1))));
+    auto [at, fresh] = known.try_emplace(count);
+    if (fresh) {
+      at->second.first = chance::biggest_share(int(e), int(std::max<std::int64_t>(1, rounded(k))), count);
+      double tail = 0;  // P(Bin(count, 1/E) >= alone * count)
+      for (std::int64_t x = std::int64_t(std::ceil(alone_ * double(count))); x <= count && count <= 4096; ++x)
+        tail += std::exp(std::lgamma(double(count) + 1) - std::lgamma(double(x) + 1) - std::lgamma(double(count - x) + 1) - double(x) * std::log(e) + (e > 1 ? double(count - x) * std::log1p(-1 / e) : x == count ? 0 : -1e9));
+      at->second.second = tail;
+    }
+    weighted += at->second.first * double(v.seen) / double(s.tokens);
+    if (v.seen >= min_count_) frequent += at->second.first, often += 1, alone += at->second.second * double(v.seen) / double(s.tokens);
+  }
+  const double mi = chance::mi_bits(double(s.ids.size()), e, k, n);
+  return {weighted, often > 0 ? frequent / often : 0, mi, h > 0 ? mi / h : 0, alone};
+}
+
+std::vector<MetricValue> Vocabulary::values() const {
+  if (!any()) return {};
+  std::map<std::string, std::vector<double>> v;
+  std::vector<std::vector<double>> expert, alone;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const Figures f = figures(l);
+    v["vocab_spec_unweighted"].push_back(f.unweighted), v["vocab_spec_weighted"].push_back(f.weighted), v["vocab_spec_min_count"].push_back(f.frequent);
+    v["token_expert_mi_bits"].push_back(f.mi), v["token_uncertainty"].push_back(f.uncertainty), v["token_context_std"].push_back(f.context_std);
+    expert.push_back(f.expert), alone.push_back(f.alone);
+  }
+  std::vector<MetricValue> out{per_layer("vocab_spec_expert", expert), per_layer("load_exclusive_coverage", alone)};
+  for (const auto& [id, values] : v) out.push_back(per_layer(id.c_str(), values));
+  return out;
+}
+
+void Vocabulary::summary(Report& r) const {
+  std::vector<std::int64_t> number;
+  std::vector<double> c[5], v[5];
+  for (const Index l : counted_) {
+    const Figures f = figures(std::size_t(l));
+    const std::vector<double> null = chances(std::size_t(l));
+    number.push_back(shape_.number[std::size_t(l)]);
+    const double mine[] = {f.weighted, f.frequent, f.uncertainty, f.mi, f.unweighted};
+    const double chance[] = {null[0], null[1], null[3], null[2], no_value};
+    for (int i = 0; i < 5; ++i) v[i].push_back(mine[i]), c[i].push_back(chance[i]);
+  }
+  const std::string often = "ids seen at least " + std::to_string(min_count_) + " times";
+  Table t{"vocabulary", "How much the token decides the expert", "Specialisation of an id is the share of its occurrences that its favourite expert takes. Rare ids score high by construction "
+      "(seen once: 1), random routing too: compare with the chance values, which know how often each id was seen.",
+      Chart::lines,
+      {column({"layer", "", "absolute layer number", ""}, number),
+       column({"by occurrence", "share", "specialisation, every occurrence counting once", "vocab_spec_weighted"}, v[0], c[0]),
+       column({"frequent ids", "share", "mean specialisation of frequent ids, every id counting once", "vocab_spec_min_count"}, v[1], c[1]),
+       column({"known from the id", "share", "information of the token id about the expert, over the expert's entropy", "token_uncertainty"}, v[2], c[2])},
+      section::vocabulary, false, {}};
+  t.columns[2].meaning = "mean specialisation of " + often + ", every id counting once";
+  if (Index(counted_.size()) < shape_.layers()) t.warnings.push_back("counted in " + std::to_string(counted_.size()) + " of " + std::to_string(shape_.layers()) + " layers to stay within memory");
+  r.tables.push_back(t);
+  const std::size_t best = std::size_t(std::max_element(v[2].begin(), v[2].end()) - v[2].begin());
+  r.findings.push_back("The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) + ", the most of all layers (random routing: " + percent(c[2][best]) + ").");
+}
+
+std::string Vocabulary::listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const {
+  std::string out;
+  for (std::size_t i = 0; i < std::min(best.size(), std::size_t(top_)); ++i)
+    out += (i ? "  " : "") + pieces_.readable(best[i].second) + " " + (shares ? std::to_string(rounded(100 * best[i].first)) + "%" : std::to_string(rounded(best[i].first)));
+  return out;
+}
+
+void Vocabulary::top_tokens(Report& r) const {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<std::string> occurrence, frequent;
+  std::vector<double> spec;
+  for (const Index l : counted_) {
+    const State& s = state_[std::size_t(l)];
+    const Figures f = figures(std::size_t(l));
+    for (std::size_t e = 0; e < std::size_t(shape_.experts[std::size_t(l)]); ++e) {
+      std::vector<std::pair<double, std::uint32_t>> most, own;
+      for (const Id& v : s.ids) {
+        if (v.chosen[e]) most.emplace_back(double(v.chosen[e]), v.id);
+        if (v.chosen[e] && v.seen >= min_count_) own.emplace_back(double(v.chosen[e]) / double(v.seen), v.id);
+      }
+      const auto order = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+      std::sort(most.begin(), most.end(), order), std::sort(own.begin(), own.end(), order);
+      layer.push_back(shape_.number[std::size_t(l)]), expert.push_back(std::int64_t(e));
+      occurrence.push_back(listed(most, false)), frequent.push_back(listed(own, true)), spec.push_back(f.expert[e] < 0 ? no_value : f.expert[e]);
+    }
+  }
+  const std::string often = "of ids seen at least " + std::to_string(min_count_) + " times, those whose occurrences it takes the largest share of";
+  Table t{"top_tokens", "What every expert reads", "By occurrence: the ids an expert took most often, with counts; common ids top every list. Frequent ids: those it takes the largest share of; a share near K/E is what random routing gives.", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert),
+       column({"by occurrence", "tokens", "ids it took most often", ""}, occurrence), column({"frequent ids", "share", "", ""}, frequent),
+       column({"specialisation", "share", "mean specialisation of the ids that prefer this expert", "vocab_spec_expert"}, spec)}, section::vocabulary, true, {}};
+  t.columns[3].meaning = often;
+  r.tables.push_back(std::move(t));
+}
+
+void Vocabulary::coverage(Report& r) const {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<double> share, null;
+  double best = -1;
+  std::string who;
+  for (const Index l : counted_) {
+    const Figures f = figures(std::size_t(l));
+    const double chance = chances(std::size_t(l))[4];
+    for (std::size_t e = 0; e < f.alone.size(); ++e) {
+      layer.push_back(shape_.number[std::size_t(l)]), expert.push_back(std::int64_t(e)), share.push_back(f.alone[e]), null.push_back(chance);
+      if (f.alone[e] > best) best = f.alone[e], who = "expert " + std::to_string(e) + " of layer " + std::to_string(layer.back());
+    }
+  }
+  r.tables.push_back({"exclusive", "What one expert takes alone", "Share of all tokens whose id (seen at least " + std::to_string(min_count_) + " times) goes to this expert by first choice in at least " + percent(alone_) +
+      " of its occurrences: the data that would be without its reader if the expert were removed. Random routing gives practically 0.", Chart::heatmap,
+      {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert),
+       column({"alone", "share", "share of the tokens that only this expert takes", "load_exclusive_coverage", 4}, share, null)}, section::redundancy, true, {}});
+  r.findings.push_back(best > 0 ? "The largest share of the data that one expert takes alone is " + percent(best) + " (" + who + ")." : "No expert has token ids to itself.");
+}
+
+void Vocabulary::report(Report& r) const {
+  if (!any()) return r.warnings.push_back("the trace holds no token ids: vocabulary specialisation is left out");
+  summary(r), top_tokens(r), coverage(r);
+}
+
+}  // namespace
+
+std::unique_ptr<Metric> make_vocabulary_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) { return std::make_unique<Vocabulary>(spec, trace, o); }
+
+}  // namespace moe

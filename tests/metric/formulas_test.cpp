@@ -1,0 +1,90 @@
+// The worked numbers of joint.h and chance.h.
+#include <catch2/catch.hpp>
+#include <cmath>
+
+#include "analysis/metric/chance.h"
+#include "analysis/metric/joint.h"
+#include "lib/core/load.h"
+#include "lib/trace/golden.h"
+#include "tests/metric/golden_files.h"
+
+using namespace moe;
+
+namespace {
+Counts counts(std::vector<std::vector<std::int64_t>> rows) {
+  Counts out(Index(rows.size()), Index(rows[0].size()));
+  for (std::size_t r = 0; r < rows.size(); ++r) std::copy(rows[r].begin(), rows[r].end(), out.row(Index(r)).begin());
+  return out;
+}
+}  // namespace
+
+TEST_CASE("formulas on joint counts give the worked numbers of their header") {
+  const Counts j = counts({{3, 1}, {0, 4}});
+  CHECK(column_sums(j) == std::vector<std::int64_t>{3, 5});
+  CHECK(row_sums(j) == std::vector<std::int64_t>{4, 4});
+  CHECK(entropy_bits(row_sums(j)) == Approx(1));
+  CHECK(mutual_information_bits(j) == Approx(3 / 8. * std::log2(2.) + 1 / 8. * std::log2(.4) + 4 / 8. * std::log2(1.6)).epsilon(1e-12));
+  CHECK(mutual_information_bits(j) == Approx(0.5488).epsilon(1e-3));
+  CHECK(mutual_information_bits(counts({{2, 4}, {1, 2}})) == Approx(0).margin(1e-12));
+  CHECK(best_guess_share(j) == 0.875);
+  CHECK(max_lift(j) == Approx(2));
+  CHECK(total_variation(j)(0, 1) == Approx(0.75));
+  CHECK(std::isnan(total_variation(counts({{1, 0}, {0, 0}}))(0, 1)));
+  const Counts pairs = counts({{5, 2}, {2, 4}});
+  CHECK(coactivation_conditional(pairs)(0, 1) == Approx(0.4));
+  CHECK(coactivation_npmi(pairs, 8)(0, 1) == Approx(std::log(16. / 20) / -std::log(2. / 8)));
+  CHECK(coactivation_npmi(pairs, 8)(0, 1) == Approx(-0.1610).epsilon(1e-3));
+  CHECK(coactivation_npmi(counts({{3, 0}, {0, 2}}), 8)(0, 1) == -1);
+  CHECK(coactivation_npmi(counts({{8, 8}, {8, 8}}), 8)(0, 1) == 0);
+  CHECK(coactivation_max_lift(pairs, 8) == Approx(0.8));
+  CHECK(std::isnan(best_guess_share(Counts(2, 2))));
+  CHECK(std::isnan(max_lift(Counts(2, 2))));
+  CHECK(mutual_information_bits(Counts(2, 2)) == 0);
+}
+
+TEST_CASE("closed chance values agree with the golden table") {
+  const auto path = shared_golden("metrics") / "null_values.h5";
+  if (!std::filesystem::exists(path)) return;
+  const GoldenFile f(path);
+  const auto in = [&](const char* name, std::size_t i) { return double(f.integers(std::string("input/") + name).values[i]); };
+  const auto same = [&](const char* id, std::size_t i, double mine) {
+    INFO(id << " row " << i);
+    CHECK(mine == Approx(f.reals(std::string("expected/null_") + id).values[i]).epsilon(1e-10));
+  };
+  for (std::size_t i = 0; i < 4; ++i) {
+    const double e = in("num_experts", i), k = in("top_k", i), t = in("num_tokens", i);
+    same("load_cv", i, chance::load_cv(e, k, t)), same("load_jain", i, chance::load_jain(e, k, t)), same("load_dead_fraction", i, chance::load_dead(e, k, t));
+    same("repeat_any", i, chance::repeat_any(e, k)), same("distinct_experts", i, chance::distinct_experts(e, k, in("batch_size", i)));
+    same("a2a_distinct_ranks", i, chance::distinct_ranks(e, k, in("ep_size", i))), same("cache_hit_rate_lru", i, chance::lru_hit_rate(e, k, in("cache_size", i)));
+    same("domain_expert_mi_bits", i, chance::mi_bits(in("num_domains", i), e, k, t * k)), same("token_expert_mi_bits", i, chance::mi_bits(in("vocab_size", i), e, k, t * k));
+    same("crosslayer_mi_bits", i, chance::crosslayer_mi_bits(e, e, t));
+  }
+}
+
+TEST_CASE("simulated chance values agree with closed ones, and with the published figure") {
+  const auto sim = chance::simulate_load(256, 8, 4096, 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.cv, f.maxvio}; });
+  CHECK(sim[0] == Approx(0.087).epsilon(0.02));
+  CHECK(sim[1] == Approx(0.25).epsilon(0.1));
+  const auto few = chance::simulate_load(8, 2, 20, 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.cv * f.cv, f.dead_fraction}; }, 4000);
+  CHECK(few[0] == Approx(chance::load_cv(8, 2, 20) * chance::load_cv(8, 2, 20)).epsilon(0.05));
+  CHECK(few[1] == Approx(chance::load_dead(8, 2, 20)).epsilon(0.2));
+  CHECK(chance::biggest_share(8, 2, 1) == 1);
+  CHECK(chance::biggest_share(8, 2, 1000000) == Approx(0.25).epsilon(0.02));
+  CHECK(chance::best_guess_share(8, 8, 1000000) == Approx(0.125).epsilon(0.03));
+  CHECK(chance::best_guess_share(1, 1, 10) == 1);
+  CHECK(chance::coactivation_max_lift(8, 1, 100) == 0);
+  CHECK(std::isnan(chance::simulate_load(2, 3, 10, 1, [](auto) { return std::vector<double>{0}; })[0]));
+}
+
+TEST_CASE("Poisson draws have their mean and variance") {
+  for (const double mean : {0.5, 8.0, 100.0}) {
+    double sum = 0, square = 0;
+    for (std::uint64_t i = 0; i < 4000; ++i) {
+      Rng rng(3, i);
+      const double n = double(chance::draw_poisson(mean, rng));
+      sum += n, square += n * n;
+    }
+    CHECK(sum / 4000 == Approx(mean).epsilon(0.06));
+    CHECK(square / 4000 - sum / 4000 * sum / 4000 == Approx(mean).epsilon(0.1));
+  }
+}

@@ -1,0 +1,73 @@
+// Small traces with known answers.
+#pragma once
+#include "analysis/metric/metric.h"
+#include "lib/core/rng.h"
+
+namespace moe {
+
+struct Make {  // T tokens, sequences of 32, steps of 64, domains in turn
+  int tokens = 2048, layers = 3, experts = 8, k = 2, domains = 2;
+  enum Routing { random, collapsed, by_domain, sticky } routing = random;
+  bool extras = true;  // weights, dropped, entropy, margin, pair matrices, router rows
+};
+
+inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
+  std::vector<int> out;
+  while (int(out.size()) < m.k)
+    if (const int e = int(rng.below(m.experts)); std::find(out.begin(), out.end(), e) == out.end()) out.push_back(e);
+  return out;
+}
+
+inline MemoryTrace make_trace(const Make& m) {
+  TraceHeader h;
+  Rng rng(7);
+  for (int l = 0; l < m.layers; ++l) {
+    TraceLayer layer;
+    layer.index = 2 * l + 1, layer.experts = m.experts, layer.top_k = m.k;
+    h.layers.push_back(layer);
+    if (!m.extras) continue;
+    Matrix<float> rows(m.experts, 16);
+    for (float& v : rows.flat()) v = float(rng.normal());
+    h.router_weight.push_back(rows);
+  }
+  if (m.extras) {
+    Matrix<float> same(m.experts, m.experts);
+    for (Index i = 0; i < m.experts; ++i)
+      for (Index j = 0; j < m.experts; ++j) same(i, j) = i == j ? 1.0f : i + j == 1 ? 0.95f : 0.01f;  // experts 0 and 1 alike
+    h.pairs = {{"expert_weight_cosine", std::vector<Matrix<float>>(std::size_t(m.layers), same)}};
+  }
+  for (int d = 0; d < m.domains; ++d) h.domains.push_back("domain" + std::to_string(d));
+  h.vocab_size = 64;
+  TraceRows r;
+  std::vector<TraceSequence> sequences;
+  std::vector<TraceStep> steps;
+  r.layer.resize(std::size_t(m.layers));
+  for (LayerRows& l : r.layer) {
+    l.expert = Matrix<int>(m.tokens, m.k, -1);
+    if (!m.extras) continue;
+    l.weight = Matrix<float>(m.tokens, m.k, 1.0f / float(m.k));
+    l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
+    l.out_norm = Matrix<float>(m.tokens, m.k, 1.0f);
+    l.predicted = Matrix<int>(m.tokens, m.k);
+    l.entropy.assign(std::size_t(m.tokens), 1.0f), l.margin.assign(std::size_t(m.tokens), 0.1f);
+  }
+  for (int t = 0; t < m.tokens; ++t) {
+    if (t % 32 == 0) sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)), m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
+    if (t % 64 == 0) steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)), Phase::eval});
+    r.token_id.push_back(std::uint32_t(rng.below(64))), r.position.push_back(std::uint32_t(t % 32));
+    r.sequence.push_back(std::uint32_t(sequences.size() - 1)), r.step.push_back(std::uint32_t(steps.size() - 1)), r.flags.push_back(0), r.rank.push_back(std::uint16_t(t % 2));
+    for (LayerRows& l : r.layer) {
+      std::vector<int> e = draw(m, rng);
+      if (m.routing == Make::collapsed) std::iota(e.begin(), e.end(), 0);
+      if (m.routing == Make::by_domain)
+        for (int j = 0; j < m.k; ++j) e[std::size_t(j)] = int(sequences.back().domain) * m.k + j;
+      if (m.routing == Make::sticky && t % 32 != 0)
+        for (int j = 0; j < m.k; ++j) e[std::size_t(j)] = l.expert(t - 1, j);
+      std::copy(e.begin(), e.end(), l.expert.row(t).begin());
+      if (m.extras) std::copy(e.begin(), e.end(), l.predicted.row(t).begin());
+    }
+  }
+  return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));
+}
+
+}  // namespace moe
