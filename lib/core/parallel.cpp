@@ -16,6 +16,9 @@ int& wanted() {
 int threads() { return wanted(); }
 void set_threads(int n) { omp_set_num_threads(wanted() = std::max(1, n)); }
 
+OneThread::OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+OneThread::~OneThread() { omp_set_num_threads(before_); }
+
 void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
   const Index pieces = (count + grain - 1) / grain;
   if (pieces <= 1 || wanted() == 1 || omp_in_parallel()) {

@@ -13,4 +13,16 @@ void set_threads(int n);
 // Calls body(first, last) for the pieces of 0..count, each `grain` long but the last. An exception in a piece is rethrown.
 void parallel_for(Index count, Index grain, const std::function<void(Index first, Index last)>& body);
 
+// While it lives, libraries that use OpenMP themselves (oneDNN) work on the calling thread alone, inside a piece or outside.
+class OneThread {
+ public:
+  OneThread();
+  ~OneThread();
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
 }  // namespace moe

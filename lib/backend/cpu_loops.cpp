@@ -1,0 +1,142 @@
+// Inner loops of the cpu backend: runs and rows of numbers. Compiled with optimisation in every build type.
+#include "lib/backend/cpu_loops.h"
+
+#include <cmath>
+
+#include "lib/backend/simd.h"
+
+namespace moe::loops {
+
+MOE_SIMD void add(const float* x, float* y, float scale, Index n) {
+  for (Index i = 0; i < n; ++i) y[i] += scale * x[i];
+}
+MOE_SIMD void scaled(const float* x, float* y, float scale, Index n) {
+  for (Index i = 0; i < n; ++i) y[i] = scale * x[i];
+}
+MOE_SIMD void axpby(const float* x, float a, float* y, float b, Index n) {
+  if (b == 0) {
+    for (Index i = 0; i < n; ++i) y[i] = a * x[i];
+  } else {
+    for (Index i = 0; i < n; ++i) y[i] = a * x[i] + b * y[i];
+  }
+}
+MOE_SIMD float dot(const float* x, const float* y, Index n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+MOE_SIMD double sum_squares(const float* x, Index n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < n; ++i) sum += double(x[i]) * double(x[i]);
+  return sum;
+}
+MOE_SIMD void adamw(float* __restrict value, const float* __restrict grad, float* __restrict m, float* __restrict v, const AdamW& o, Index n) {
+  const float b1 = float(o.beta1), b2 = float(o.beta2), a1 = float(1 - o.beta1), a2 = float(1 - o.beta2), eps = float(o.eps);
+  const float scale = float(o.grad_scale), decay = float(o.lr * o.decay);
+  const float rate = float(o.lr / (1 - std::pow(o.beta1, double(o.step)))), c2 = float(1 / (1 - std::pow(o.beta2, double(o.step))));
+  for (Index i = 0; i < n; ++i) {
+    const float g = grad[i] * scale, m1 = b1 * m[i] + a1 * g, v1 = b2 * v[i] + a2 * g * g;
+    m[i] = m1, v[i] = v1;
+    value[i] -= rate * m1 / (std::sqrt(v1 * c2) + eps) + decay * value[i];
+  }
+}
+
+MOE_SIMD void add_row(const float* b, float* y, Index rows, Index n) {
+  for (Index r = 0; r < rows; ++r, y += n)
+    for (Index i = 0; i < n; ++i) y[i] += b[i];
+}
+MOE_SIMD void add_columns(const float* x, float* __restrict sum, Index rows, Index n) {
+  for (Index r = 0; r < rows; ++r, x += n)
+    for (Index i = 0; i < n; ++i) sum[i] += x[i];
+}
+
+MOE_SIMD void norm(const float* x, const float* w, double eps, float* y, float* rstd, Index rows, Index n) {
+  for (Index r = 0; r < rows; ++r, x += n, y += n) {
+    float square = 0;
+#pragma omp simd reduction(+ : square)
+    for (Index i = 0; i < n; ++i) square += x[i] * x[i];
+    const float scale = float(1 / std::sqrt(double(square) / double(n) + eps));
+    rstd[r] = scale;
+    for (Index i = 0; i < n; ++i) y[i] = x[i] * scale * w[i];
+  }
+}
+MOE_SIMD void norm_backward(const float* dy, const float* x, const float* w, const float* rstd, float* dx, float* __restrict dw, float beta,
+                            Index rows, Index n) {
+  for (Index r = 0; r < rows; ++r, x += n, dy += n, dx += n) {
+    const float scale = rstd[r];
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < n; ++i) sum += dy[i] * w[i] * x[i];
+    if (dw)
+      for (Index i = 0; i < n; ++i) dw[i] += dy[i] * x[i] * scale;
+    const float pull = scale * scale * scale * sum / float(n);
+    if (beta == 0) {
+      for (Index i = 0; i < n; ++i) dx[i] = scale * dy[i] * w[i] - pull * x[i];
+    } else {
+      for (Index i = 0; i < n; ++i) dx[i] = scale * dy[i] * w[i] - pull * x[i] + beta * dx[i];
+    }
+  }
+}
+
+MOE_SIMD void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index half) {
+  for (Index h = 0; h < heads; ++h, x += 2 * half) {
+    float* __restrict a = x;
+    float* __restrict b = x + half;
+    for (Index i = 0; i < half; ++i) {
+      const float c = cosine[i], s = sign * sine[i], va = a[i], vb = b[i];
+      a[i] = va * c - vb * s;
+      b[i] = vb * c + va * s;
+    }
+  }
+}
+
+namespace {
+// A NaN must come through: it loses no comparison against a number here.
+MOE_INLINE float greater(float a, float b) { return a > b ? a : b; }
+}  // namespace
+
+MOE_SIMD float cross_entropy(float* z, Index n, Index target, float scale, bool backward) {
+  if (target < 0) {
+    for (Index i = 0; i < n && backward; ++i) z[i] = 0;
+    return 0;
+  }
+  float top = z[0], sum = 0;
+#pragma omp simd reduction(max : top)
+  for (Index i = 0; i < n; ++i) top = greater(z[i], top);
+  const float wanted = z[target];
+  if (!backward) {
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < n; ++i) sum += simd::exp(z[i] - top);
+    return top - wanted + std::log(sum);
+  }
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < n; ++i) sum += z[i] = simd::exp(z[i] - top);
+  const float share = scale / sum;
+  for (Index i = 0; i < n; ++i) z[i] *= share;
+  z[target] -= scale;
+  return top - wanted + std::log(sum);
+}
+
+MOE_SIMD float softmax(float* row, Index first, Index last, Index keys, float scale, float* lse) {
+  float top = row[first], sum = 0;
+#pragma omp simd reduction(max : top)
+  for (Index i = first; i < last; ++i) top = greater(row[i], top);
+  for (Index i = 0; i < first; ++i) row[i] = 0;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = first; i < last; ++i) sum += row[i] = simd::exp(scale * (row[i] - top));
+  for (Index i = last; i < keys; ++i) row[i] = 0;
+  *lse = scale * top + std::log(sum);
+  return 1 / sum;
+}
+MOE_SIMD void softmax_backward(float* __restrict p, float* __restrict ds, Index first, Index last, Index keys, float scale, float lse, float delta) {
+  for (Index i = 0; i < first; ++i) p[i] = ds[i] = 0;
+  for (Index i = first; i < last; ++i) {
+    p[i] = simd::exp(scale * p[i] - lse);
+    ds[i] = p[i] * (ds[i] - delta) * scale;
+  }
+  for (Index i = last; i < keys; ++i) p[i] = ds[i] = 0;
+}
+
+}  // namespace moe::loops

@@ -1,0 +1,34 @@
+// The vectorised inner loops of the cpu backend: plain functions over rows of numbers, without threads or shapes.
+#pragma once
+#include "lib/backend/backend.h"
+
+namespace moe::loops {
+
+// ---- a run of n numbers
+void add(const float* x, float* y, float scale, Index n);                    // y += scale x
+void scaled(const float* x, float* y, float scale, Index n);                 // y = scale x
+void axpby(const float* x, float a, float* y, float b, Index n);             // y = a x + b y, y not read where b = 0
+float dot(const float* x, const float* y, Index n);
+double sum_squares(const float* x, Index n);
+void activate(Activation, const float* gate, const float* up, float* h, Index n);
+void activate_backward(Activation, const float* gate, const float* up, const float* dh, float* dgate, float* dup, Index n);
+void adamw(float* value, const float* grad, float* m, float* v, const AdamW&, Index n);
+
+// ---- rows of n numbers
+void add_row(const float* b, float* y, Index rows, Index n);                 // y_r += b
+void add_columns(const float* x, float* sum, Index rows, Index n);           // sum += x_r, in order of r
+void norm(const float* x, const float* w, double eps, float* y, float* rstd, Index rows, Index n);
+// dw += the rows' share, where dw is not null
+void norm_backward(const float* dy, const float* x, const float* w, const float* rstd, float* dx, float* dw, float beta, Index rows, Index n);
+// One row of `heads` heads of 2*half numbers, turned by the angles whose cosines and sines are given
+void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index half);
+// z becomes scale (softmax(z) - onehot(target)) where `backward`; returns the loss
+float cross_entropy(float* z, Index n, Index target, float scale, bool backward);
+
+// ---- attention, rows of a block of scores; a row's keys are [first, last) of `keys`
+// row = exp(scale row - max) inside, 0 outside; returns 1/sum and sets lse of the scaled scores
+float softmax(float* row, Index first, Index last, Index keys, float scale, float* lse);
+// p = exp(scale p - lse) inside, 0 outside; ds = p (ds - delta) scale
+void softmax_backward(float* p, float* ds, Index first, Index last, Index keys, float scale, float lse, float delta);
+
+}  // namespace moe::loops
