@@ -25,7 +25,9 @@ class Arithmetic final : public Generated {
     digits_ = spec.get("digits", 2, 1);
     operations_ = spec.get("operations", "+");
     const int seed = spec.get("seed", 0);
-    if (digits_ > 9) throw Error(Exit::usage, concat("arithmetic: digits=", digits_, " must be at most 9")).hint("products of longer numbers do not fit 64 bits");
+    if (digits_ > 9)
+      throw Error(Exit::usage, concat("arithmetic: digits=", digits_, " must be at most 9"))
+          .hint("products of longer numbers do not fit 64 bits");
     if (operations_.empty() || operations_.find_first_not_of("+-*") != operations_.npos)
       throw Error(Exit::usage, concat("arithmetic: operations=", operations_, " is not known")).hint("some of + - *, like operations=+-");
     open(spec, tokenizer.vocabulary());
@@ -67,6 +69,8 @@ class Arithmetic final : public Generated {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_arithmetic_dataset(Spec& spec, const Tokenizer& tokenizer) { return std::make_unique<Arithmetic>(spec, tokenizer); }
+std::unique_ptr<Dataset> make_arithmetic_dataset(Spec& spec, const Tokenizer& tokenizer) {
+  return std::make_unique<Arithmetic>(spec, tokenizer);
+}
 
 }  // namespace moe

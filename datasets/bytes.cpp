@@ -67,19 +67,29 @@ class Bytes final : public Tokenizer {
     for (int b = 0; b < 256; ++b) vocabulary[letters[std::size_t(b)]] = b;
     vocabulary[kBoundaryText] = kBoundary;
     for (int id = kBoundary + 1; id < kRows; ++id) vocabulary[concat("<|pad", id, "|>")] = id;  // no text reaches them: BPE without merges
-    const Json boundary = {{"id", kBoundary},   {"content", kBoundaryText}, {"single_word", false}, {"lstrip", false},
+    const Json boundary = {{"id", kBoundary}, {"content", kBoundaryText}, {"single_word", false}, {"lstrip", false},
                            {"rstrip", false}, {"normalized", false},      {"special", true}};
     const Json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
-    const Json model = {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr}, {"continuing_subword_prefix", nullptr},
-                        {"end_of_word_suffix", nullptr}, {"fuse_unk", false}, {"byte_fallback", false},
-                        {"vocab", vocabulary}, {"merges", Json::array()}};
-    const Json all = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", Json::array({boundary})},
-                      {"normalizer", nullptr}, {"pre_tokenizer", level}, {"post_processor", nullptr}, {"decoder", level}, {"model", model}};
+    const Json model = {{"type", "BPE"},
+                        {"dropout", nullptr},
+                        {"unk_token", nullptr},
+                        {"continuing_subword_prefix", nullptr},
+                        {"end_of_word_suffix", nullptr},
+                        {"fuse_unk", false},
+                        {"byte_fallback", false},
+                        {"vocab", vocabulary},
+                        {"merges", Json::array()}};
+    const Json all = {
+        {"version", "1.0"},      {"truncation", nullptr},  {"padding", nullptr},        {"added_tokens", Json::array({boundary})},
+        {"normalizer", nullptr}, {"pre_tokenizer", level}, {"post_processor", nullptr}, {"decoder", level},
+        {"model", model}};
     return all.dump(1) + "\n";
   }
 
   std::string tokenizer_config_json() const override {
-    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", kBoundaryText}, {"eos_token", kBoundaryText},
+    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                         {"bos_token", kBoundaryText},
+                         {"eos_token", kBoundaryText},
                          {"clean_up_tokenization_spaces", false}};  // cleaning would change the text that comes back
     return config.dump(1) + "\n";
   }

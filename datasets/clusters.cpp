@@ -21,8 +21,11 @@ class Clusters final : public Generated {
     stay_ = spec.get("stay", 0.95, 0.0);
     const int seed = spec.get("seed", 0);
     if (clusters_ > vocabulary)
-      throw Error(Exit::usage, concat("clusters: clusters=", clusters_, " is more than vocabulary=", vocabulary)).hint("a cluster needs a token");
-    if (!(stay_ <= 1)) throw Error(Exit::usage, concat("clusters: stay=", stay_, " is a probability, at most 1")).hint("stay=1 keeps a sequence in one cluster");
+      throw Error(Exit::usage, concat("clusters: clusters=", clusters_, " is more than vocabulary=", vocabulary))
+          .hint("a cluster needs a token");
+    if (!(stay_ <= 1))
+      throw Error(Exit::usage, concat("clusters: stay=", stay_, " is a probability, at most 1"))
+          .hint("stay=1 keeps a sequence in one cluster");
     open(spec, vocabulary);
     plant(vocabulary, Rng(std::uint64_t(seed)).stream(0x706c616e74));
     info_.notes.push_back(concat("clusters: entropy ", number_text(float(entropy())), " nats a token, the loss of a perfect model"));
@@ -97,24 +100,29 @@ class Clusters final : public Generated {
     const auto& members = members_[std::size_t(cluster)];
     return members[std::size_t(rng.below(Index(members.size())))];
   }
-  int other_than(int cluster, Rng& rng) const { return clusters_ == 1 ? cluster : int((cluster + 1 + rng.below(clusters_ - 1)) % clusters_); }
+  int other_than(int cluster, Rng& rng) const {
+    return clusters_ == 1 ? cluster : int((cluster + 1 + rng.below(clusters_ - 1)) % clusters_);
+  }
 
   std::vector<int> generate(Split, Index count, Rng& rng) const override {
     std::vector<int> ids;
     for (int id = any_of(int(rng.below(clusters_)), rng); Index(ids.size()) < count;) {
       ids.push_back(id);
       const int cluster = cluster_[std::size_t(id)];
-      if (rng.uniform() >= stay_) id = any_of(other_than(cluster, rng), rng);
-      else if (rng.uniform() < kFavoured) id = favourite_[std::size_t(id)][std::size_t(rng.below(kFavourites))];
-      else id = any_of(cluster, rng);
+      if (rng.uniform() >= stay_)
+        id = any_of(other_than(cluster, rng), rng);
+      else if (rng.uniform() < kFavoured)
+        id = favourite_[std::size_t(id)][std::size_t(rng.below(kFavourites))];
+      else
+        id = any_of(cluster, rng);
     }
     return ids;
   }
 
   int clusters_ = 8;
   double stay_ = 0.95;
-  std::vector<int> cluster_;               // (V)
-  std::vector<std::vector<int>> members_;  // (clusters) their tokens
+  std::vector<int> cluster_;                             // (V)
+  std::vector<std::vector<int>> members_;                // (clusters) their tokens
   std::vector<std::array<int, kFavourites>> favourite_;  // (V)
 };
 

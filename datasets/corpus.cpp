@@ -24,13 +24,14 @@ void append(Batch& batch, int domain, const std::vector<int>& token, const std::
 }  // namespace
 
 Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer, std::uint64_t seed) : seed_(seed) {
-  if (specs.empty()) throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
+  if (specs.empty())
+    throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
   info_.vocabulary = tokenizer.vocabulary();
   for (const std::string& text : specs) add(text, tokenizer);
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid && std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; }))
     throw Error(Exit::input, concat("split=valid of ", info_.spec, " is empty: the text is too short to be split"))
-        .hint("give at least 129 bytes a domain, or split=train");
+        .hint("give at least 161 bytes a domain, or split=train");
 }
 
 void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
@@ -38,7 +39,8 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
   const auto& entry = datasets().at(spec.name());
   const Split split = spec.choice("split", {"train", "valid"}) == "valid" ? Split::valid : Split::train;
   if (!parts_.empty() && split != split_)
-    throw Error(Exit::usage, concat("'", text, "' asks for another split than '", specs_.front(), "'")).hint("give every --data the same split=");
+    throw Error(Exit::usage, concat("'", text, "' asks for another split than '", specs_.front(), "'"))
+        .hint("give every --data the same split=");
   split_ = split;
   parts_.push_back(entry.make(spec, tokenizer));
   specs_.push_back(spec.resolved());
@@ -49,7 +51,8 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
     info_.train_tokens.push_back(part.train_tokens[d]);
     info_.valid_tokens.push_back(part.valid_tokens[d]);
     if (part.valid_tokens[d] == 0)
-      info_.notes.push_back(concat("domain ", info_.domains.back(), ": ", part.train_tokens[d], " tokens are too few to keep some for validation"));
+      info_.notes.push_back(
+          concat("domain ", info_.domains.back(), ": ", part.train_tokens[d], " tokens are too few to keep some for validation"));
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);

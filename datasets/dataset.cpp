@@ -12,7 +12,7 @@ const Registry<MakeDataset>& datasets() {
 #define DATASET(name, about, examples) {#name, about, examples, make_##name##_dataset},
 #include "datasets/datasets.def"
 #undef DATASET
-  });
+                                                    });
   return all;
 }
 

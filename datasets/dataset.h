@@ -11,11 +11,11 @@ enum class Split { train, valid };
 constexpr Index kEndless = -1;  // train_tokens of a dataset that makes its text up
 
 struct DatasetInfo {
-  std::string spec;                     // resolved
-  int vocabulary = 0;                   // ids are below it
+  std::string spec;    // resolved
+  int vocabulary = 0;  // ids are below it
   std::vector<std::string> domains;
   std::vector<Index> train_tokens, valid_tokens;  // per domain, boundaries counted; train may be kEndless
-  std::vector<std::string> notes;       // what a user should hear: files skipped, bytes cut by limit
+  std::vector<std::string> notes;                 // what a user should hear: files skipped, bytes cut by limit
 };
 
 class Dataset {
@@ -28,7 +28,10 @@ class Dataset {
   virtual void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const = 0;
   virtual bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const = 0;
   // Planted truth, where there is one: the class of each token (`clusters`: its cluster); empty otherwise.
-  virtual std::vector<int> truth(const std::vector<int>& token) const { (void)token; return {}; }
+  virtual std::vector<int> truth(const std::vector<int>& token) const {
+    (void)token;
+    return {};
+  }
 };
 
 // A maker calls spec.done() before it reads anything. It is not told the run's seed: the text, its split and a planted

@@ -20,7 +20,8 @@ namespace fs = std::filesystem;
 bool hidden(const fs::path& p) { return p.filename().native().starts_with('.'); }
 
 [[noreturn]] void unreadable(const fs::path& path, const std::string& reason) {
-  throw Error(Exit::io, concat("'", path.native(), "' cannot be read: ", reason)).hint("check its permissions, or choose other files with glob=");
+  throw Error(Exit::io, concat("'", path.native(), "' cannot be read: ", reason))
+      .hint("check its permissions, or choose other files with glob=");
 }
 
 // At most `most` bytes of a file.
@@ -85,8 +86,10 @@ Paths files_below(const fs::path& folder, const std::string& patterns, bool skip
   fs::recursive_directory_iterator it(folder, options, code);
   for (; !code && it != fs::recursive_directory_iterator(); it.increment(code)) {
     std::error_code ignored;  // a link that leads nowhere is no file
-    if (hidden(it->path())) it.disable_recursion_pending();
-    else if (it->is_regular_file(ignored) && matches(patterns, it->path().lexically_relative(folder))) found.push_back(it->path());
+    if (hidden(it->path()))
+      it.disable_recursion_pending();
+    else if (it->is_regular_file(ignored) && matches(patterns, it->path().lexically_relative(folder)))
+      found.push_back(it->path());
   }
   if (code && !skip_denied) unreadable(folder, code.message());
   std::ranges::sort(found);
@@ -102,7 +105,10 @@ DomainText read_domain(const std::string& name, const Paths& files, const Readin
     if (code && skip_denied) continue;
     if (code) unreadable(path, code.message());
     const Index room = reading.limit ? reading.limit - domain.bytes : size;
-    if (size > 0 && room <= 0) { domain.limited = true; break; }
+    if (size > 0 && room <= 0) {
+      domain.limited = true;
+      break;
+    }
     const Index most = std::min({size, room, reading.file_limit ? reading.file_limit : size});
     std::string bytes;
     try {

@@ -24,10 +24,10 @@ struct Reading {
 struct DomainText {
   std::string name;
   std::vector<Document> documents;
-  Index bytes = 0;                        // of the documents
-  bool limited = false;                   // the domain held more
+  Index bytes = 0;                          // of the documents
+  bool limited = false;                     // the domain held more
   Index empty = 0, copies = 0, binary = 0;  // files left out; a copy would stand in both splits
-  std::string first_binary;               // "logo.png has a NUL byte at offset 8"
+  std::string first_binary;                 // "logo.png has a NUL byte at offset 8"
 };
 
 using Paths = std::vector<std::filesystem::path>;

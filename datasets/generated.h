@@ -14,7 +14,7 @@ class Generated : public Dataset {
  protected:
   // The derived maker: options first, then open(), which reads `valid=` (tokens of the valid split) and closes the spec, then fill().
   void open(Spec&, int vocabulary);
-  void fill(std::uint64_t seed);  // writes the validation text, once generate() can work
+  void fill(std::uint64_t seed);                                          // writes the validation text, once generate() can work
   virtual std::vector<int> generate(Split, Index count, Rng&) const = 0;  // `count` consecutive ids
 
   DatasetInfo info_;

@@ -11,7 +11,7 @@ constexpr Index kFirstBlock = 128, kBlock = 8192, kGroup = 10;
 
 Index block_size(Index position) { return std::clamp(position / 8, kFirstBlock, kBlock); }
 
-// One block of each ten, drawn by the group's number; the second of the first ten, so that 129 bytes already have a valid block.
+// One block of each ten, drawn by the group's number; the second of the first ten, so that 161 bytes already have a valid block.
 bool is_valid_block(Index block) {
   const Index group = block / kGroup;
   return block % kGroup == (group == 0 ? 1 : Rng(0, std::uint64_t(group)).below(kGroup));
@@ -35,8 +35,10 @@ std::vector<Stretch> split_blocks(const std::vector<Document>& documents) {
       const Index wanted = until - position, left = Index(text.size()) - at;
       const Index end = wanted >= left ? Index(text.size()) : good_cut(text, at + wanted, block_size(position) / 4);
       const Split split = is_valid_block(block) ? Split::valid : Split::train;
-      if (!out.empty() && out.back().document == d && out.back().split == split) out.back().last = end;
-      else out.push_back({d, at, end, split});
+      if (!out.empty() && out.back().document == d && out.back().split == split)
+        out.back().last = end;
+      else
+        out.push_back({d, at, end, split});
       position += end - at;
       at = end;
       if (position >= until) ++block, until = position + block_size(position);
@@ -97,21 +99,26 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   valid_.push_back(std::move(valid));
 }
 
+void StreamDataset::tell(const std::string& what, const std::string& whom) {
+  for (std::string& note : info_.notes)
+    if (note.starts_with(what)) return void(note += ", " + whom);
+  info_.notes.push_back(concat(what, ": ", whom));
+}
+
 void StreamDataset::note(const DomainText& domain) {
-  const auto left_out = [&](Index count, const char* what) {
-    if (count > 0) info_.notes.push_back(concat("domain ", domain.name, ": ", count, count == 1 ? " file " : " files ", what));
-  };
-  if (domain.limited) info_.notes.push_back(concat("domain ", domain.name, ": cut at limit, ", domain.bytes, " bytes"));
-  left_out(domain.copies, "left out, the same as another");
-  left_out(domain.empty, "left out, empty");
-  left_out(domain.binary, concat("left out, not text: ", domain.first_binary).c_str());
+  const auto counted = [&](Index files) { return concat(domain.name, " (", files, files == 1 ? " file)" : " files)"); };
+  if (domain.limited) tell("cut at limit", domain.name);
+  if (domain.copies > 0) tell("left out, the same as another file", counted(domain.copies));
+  if (domain.empty > 0) tell("left out, empty", counted(domain.empty));
+  if (domain.binary > 0) tell("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
 }
 
 void StreamDataset::train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const {
   const TokenStream& stream = train_.at(std::size_t(domain));
   if (stream.size() <= tokens)
-    throw Error(Exit::input, concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(), " training tokens, too few for a piece of ", tokens))
-        .hint("give it more text, or train with a shorter context");
+    throw Error(Exit::input, concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
+                                    " training tokens, too few for a piece of ", tokens))
+        .hint("give it more text, leave it out with glob=, or train with a shorter context");
   stream.piece(rng.below(stream.size()), tokens, token, target);  // every token is equally likely: the stream is a ring
 }
 

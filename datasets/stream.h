@@ -45,6 +45,8 @@ class StreamDataset final : public Dataset {
   bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const override;
 
  private:
+  void tell(const std::string& what, const std::string& whom);  // one note a kind, however many domains
+
   DatasetInfo info_;
   std::vector<TokenStream> train_, valid_;
 };

@@ -60,15 +60,19 @@ std::unique_ptr<Dataset> make_system_dataset(Spec& spec, const Tokenizer& tokeni
   std::string root = spec.get("root", "/");
   const Index bytes = parse_size(limit, "limit");
   spec.done();
-  if (bytes < kLeast) throw Error(Exit::usage, concat("limit=", limit, " is less than the ", kLeast, " bytes that a domain of system needs")).hint("limit=1MB is the default");
+  if (bytes < kLeast)
+    throw Error(Exit::usage, concat("limit=", limit, " is less than the ", kLeast, " bytes that a domain of system needs"))
+        .hint("limit=1MB is the default");
   while (root.ends_with('/')) root.pop_back();
   auto data = std::make_unique<StreamDataset>(spec, tokenizer);
   for (const Place& place : kPlaces) {
-    const DomainText domain = read_domain(place.domain, files_of(root, place), {.limit = bytes, .file_limit = std::max(bytes / 16, Index{4096})}, true);
+    const DomainText domain =
+        read_domain(place.domain, files_of(root, place), {.limit = bytes, .file_limit = std::max(bytes / 16, Index{4096})}, true);
     if (domain.bytes >= kLeast) data->add(domain, tokenizer);
   }
   if (data->info().domains.empty())
-    throw Error(Exit::input, concat("no text was found below '", root, "/' where a Debian machine has it (/usr/share/common-licenses, /usr/include, ...)"))
+    throw Error(Exit::input, concat("no text was found below '", root,
+                                    "/' where a Debian machine has it (/usr/share/common-licenses, /usr/include, ...)"))
         .hint("give your own text: --data text:path=FOLDER");
   return data;
 }

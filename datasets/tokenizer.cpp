@@ -12,7 +12,7 @@ const Registry<MakeTokenizer>& tokenizers() {
 #define TOKENIZER(name, about, examples) {#name, about, examples, make_##name##_tokenizer},
 #include "datasets/tokenizers.def"
 #undef TOKENIZER
-  });
+                                                        });
   return all;
 }
 

@@ -20,7 +20,8 @@ class Zipf final : public Generated {
       cumulative_.push_back(sum += weight);
       if (weight > 0) weighted += weight * std::log(weight);
     }
-    info_.notes.push_back(concat("zipf: entropy ", number_text(float(std::log(sum) - weighted / sum)), " nats a token, the loss of a perfect model"));
+    info_.notes.push_back(
+        concat("zipf: entropy ", number_text(float(std::log(sum) - weighted / sum)), " nats a token, the loss of a perfect model"));
     fill(std::uint64_t(seed));
   }
 

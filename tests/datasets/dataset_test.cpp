@@ -121,8 +121,9 @@ TEST_CASE("split= is read by the corpus") {
   const auto tokenizer = make_tokenizer("bytes");
   CHECK(Corpus({"text:path=corpus"}, *tokenizer, 0).split() == Split::train);
   CHECK(Corpus({"text:path=corpus,split=valid", "zipf:split=valid"}, *tokenizer, 0).split() == Split::valid);
-  CHECK(refusal([&] { Corpus({"text:path=corpus,split=valid", "zipf"}, *tokenizer, 0); }) ==
-        "2: 'zipf' asks for another split than 'text:split=valid,path=corpus,glob=*,limit=none,binary=0'");
+  CHECK(refusal([&] {
+          Corpus({"text:path=corpus,split=valid", "zipf"}, *tokenizer, 0);
+        }) == "2: 'zipf' asks for another split than 'text:split=valid,path=corpus,glob=*,domain=,limit=none,binary=0'");
   CHECK(refusal_of("zipf:split=test") == "2: zipf: split=test is not known");
   CHECK(refusal([&] { Corpus({}, *tokenizer, 0); }) == "2: no data was named");
   CHECK(refusal_of("txt:path=corpus") == "2: no dataset named 'txt'");

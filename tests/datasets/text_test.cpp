@@ -61,7 +61,8 @@ class Counting final : public Tokenizer {
 TEST_CASE("blocks give every byte to one split, a tenth of them to valid, and cut no character") {
   for (const std::string line : {"a line of text", "床前明月光,疑是地上霜", ""}) {
     std::vector<Document> documents;
-    for (int lines : {3, 40, 900, 1, 20000, 17}) documents.push_back({line.empty() ? std::string(std::size_t(lines) * 20, 'x') : numbered(line, lines)});
+    for (int lines : {3, 40, 900, 1, 20000, 17})
+      documents.push_back({line.empty() ? std::string(std::size_t(lines) * 20, 'x') : numbered(line, lines)});
     const std::string where = assignment(documents);
     std::size_t bytes = 0;
     for (const auto& d : documents) bytes += d.text.size();
@@ -70,7 +71,7 @@ TEST_CASE("blocks give every byte to one split, a tenth of them to valid, and cu
   }
 }
 
-TEST_CASE("a small text still has both splits, down to 129 bytes") {
+TEST_CASE("a small text still has both splits, down to 161 bytes") {
   for (int size = 1; size < 6000; size += size < 300 ? 1 : 97) {
     const std::string where = assignment({{std::string(std::size_t(size), 'x')}});
     REQUIRE(where.find('t') != where.npos);
@@ -81,7 +82,8 @@ TEST_CASE("a small text still has both splits, down to 129 bytes") {
 TEST_CASE("more text moves nothing from one split to the other") {
   const std::string text = numbered("some words to read", 9000);
   const std::string all = assignment({{text}});
-  for (const std::size_t limit : {100, 161, 1000, 5000, 20001, 99999}) CHECK(assignment({{text.substr(0, limit), false}}) == all.substr(0, limit));
+  for (const std::size_t limit : {100, 161, 1000, 5000, 20001, 99999})
+    CHECK(assignment({{text.substr(0, limit), false}}) == all.substr(0, limit));
 }
 
 TEST_CASE("train and valid text are disjoint and together the whole") {
@@ -170,6 +172,16 @@ TEST_CASE("files and sub-folders of a folder are the domains") {
   CHECK(domains("text:path=corpus,glob={*.h,e*}") == Names{"code", "english"});
   CHECK(domains("text:path=corpus,glob=deep/*") == Names{"code"});
   CHECK(domains("text:path=corpus/english.txt") == Names{"english"});
+  CHECK(domains("text:path=corpus,domain=all") == Names{"all"});
+  CHECK(domains("text:path=corpus/english.txt,domain=drama") == Names{"drama"});
+  const auto whole = Corpus({"text:path=corpus,domain=all"}, *tokenizer, 0).info(),
+             parts = Corpus({"text:path=corpus"}, *tokenizer, 0).info();
+  const auto tokens = [](const DatasetInfo& i) {
+    Index sum = 0;
+    for (std::size_t d = 0; d < i.domains.size(); ++d) sum += i.train_tokens[d] + i.valid_tokens[d];
+    return sum;
+  };
+  CHECK(double(tokens(whole)) == Approx(double(tokens(parts))).epsilon(1e-3));  // but for boundaries
   write("corpus/english.md", numbered("another", 100));
   CHECK(domains("text:path=corpus") == Names{"chinese", "code", "english.md", "english.txt"});
   const auto info = Corpus({"text:path=corpus/code"}, *tokenizer, 0).info();
@@ -186,9 +198,9 @@ TEST_CASE("empty files, copies and files that are not text are left out of a fol
   const auto tokenizer = make_tokenizer("bytes");
   const auto info = Corpus({"text:path=corpus,limit=90000"}, *tokenizer, 0).info();
   CHECK(info.domains == std::vector<std::string>{"chinese", "code", "english"});
-  CHECK(info.notes == std::vector<std::string>{"domain chinese: cut at limit, 90000 bytes", "domain code: 2 files left out, the same as another",
-                                               "domain code: 1 file left out, empty", "domain english: cut at limit, 90000 bytes",
-                                               "domain logo: 1 file left out, not text: 'corpus/logo.png' has a NUL byte at offset 8"});
+  CHECK(info.notes == std::vector<std::string>{"cut at limit: chinese, english", "left out, the same as another file: code (2 files)",
+                                               "left out, empty: code (1 file)",
+                                               "left out, not text: logo (1 file), as 'corpus/logo.png' has a NUL byte at offset 8"});
   CHECK(Corpus({"text:path=corpus,binary=1"}, *tokenizer, 0).info().domains.size() == 4);
 }
 
@@ -197,13 +209,15 @@ TEST_CASE("input that cannot be used is refused in one sentence") {
   CHECK(refusal_of("text") == "2: the dataset text was given no path");
   CHECK(refusal_of("text:path=nowhere") == "3: 'nowhere' does not exist");
   CHECK(refusal_of("text:path=/dev/null") == "3: '/dev/null' is neither a file nor a folder");
-  CHECK(refusal_of("text:path=corpus,glob=*.rs") == "3: no file in 'corpus' matches glob=*.rs");
+  CHECK(refusal_of("text:path=corpus,glob=*.rs") == "3: no file of 'corpus' matches glob=*.rs");
+  CHECK(refusal_of("text:path=corpus/english.txt,glob=*.rs") == "3: no file of 'corpus/english.txt' matches glob=*.rs");
+  CHECK(refusal_of("text:path=corpus,domain=all,glob=*.rs") == "3: no file of 'corpus' matches glob=*.rs");
   CHECK(refusal_of("text:path=corpus,limit=lots") == "2: limit 'lots' is not a size");
   CHECK(refusal_of("text:path=corpus,limit=0") == "2: limit=0 leaves no text");
   CHECK(refusal_of("text:path=corpus/chinese.txt,limit=2") == "2: limit=2 leaves no whole character of 'corpus/chinese.txt'");
   CHECK(refusal_of("text:path=corpus,binary=maybe") == "2: text: binary=maybe must be 0 or 1 [no hint]");
   fs::create_directory("bare");
-  CHECK(refusal_of("text:path=bare") == "3: no file in 'bare' matches glob=*");
+  CHECK(refusal_of("text:path=bare") == "3: folder 'bare' holds no file");
   write("bare/a", ""), write("bare/b", "");
   CHECK(refusal_of("text:path=bare") == "3: 'bare' holds no text: its 2 files are empty");
   CHECK(refusal_of("text:path=bare/a") == "3: 'bare/a' holds no text: its file is empty");
