@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/core/spec.h"
 #include "lib/layer/moe_layer.h"
 
 namespace moe {
@@ -30,23 +31,33 @@ struct ModelConfig {
 };
 
 struct Preset {
-  std::string_view name, about;  // about: what it is after and what was scaled down
+  std::string_view name, about, fields;  // about: what it is after and what was scaled down; fields: as a user would write them
 };
-const std::vector<Preset>& model_presets();  // nano, tiny, small, mixtral-toy, switch-toy, gshard-toy, deepseekmoe-toy, deepseek-v3-toy, olmoe-toy
+const std::vector<Preset>& model_presets();  // presets.def
 
-// "tiny", "tiny:layers=6,router={softmax:k=1}": every field settable; throws Error(usage) in a sentence (hidden size not divisible by
-// heads, k > E, unknown field with the nearest name). `overrides` are the command line's own options (router, balance, ...).
+// "tiny", "tiny:layers=6,router={softmax:k=1},balance={switch:coef=0.01;z:coef=0.001}": every field settable; throws Error(usage) in a
+// sentence (hidden size not divisible by heads, k > E, unknown field with the nearest name). Router, capacity and balance come back
+// with their defaults filled in. A command line's own options go in with Spec::set("router", ...), which replaces what was given.
 ModelConfig model_config(const std::string& spec);
-void check(const ModelConfig&);  // the same refusals for a config from elsewhere
+ModelConfig model_config(Spec);
+void check(const ModelConfig&);         // the same refusals for a config from elsewhere
+ModelConfig resolved(const ModelConfig&);  // checked, and with every default of its specs filled in
 // "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model back.
 std::string to_spec(const ModelConfig&);
 
-// Sizes without building anything (equations.md section 10).
+// Sizes of one MoE layer, without building anything (equations.md section 10).
+struct LayerCost {
+  std::int64_t router = 0, expert = 0 /*one*/, shared = 0 /*its gate included*/, total = 0, active = 0;  // parameters
+  std::int64_t router_flops = 0, routed_flops = 0, shared_flops = 0;  // of a token's forward, multiply-add = 2; backward is twice that
+};
+LayerCost cost_of(const LayerConfig&);
+
 struct ModelCost {
   std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0, embedding_parameters = 0;
   double flops_per_token_forward = 0;       // multiply-add = 2; attention at full context included
-  std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;  // f32; of one training step with T tokens
+  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the tape holds between the passes
+  std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;
 };
-ModelCost cost_of(const ModelConfig&, Index tokens_per_step, Index sequences);
+ModelCost cost_of(const ModelConfig&, Index tokens_per_step);
 
 }  // namespace moe

@@ -8,7 +8,8 @@
 
 namespace moe {
 
-// Keys and values of the sequences decoded so far; one a layer.
+// Keys and values of the sequences decoded so far; one a layer. An empty one is filled by the first batch; the same sequences
+// follow in every batch after it.
 template <class S>
 struct KeyValues {
   std::vector<Array<S>> k, v;  // (L) of (rows, kv_heads*head_dim), sequences end to end
@@ -25,17 +26,25 @@ class Attention {
     Array<S> out, lse;
     Array<int> position;
   };
-  Attention(const ModelConfig&, int layer, Backend<S>&);
-  // y = attention(x); with a state the batch's tokens continue its sequences and the state grows.
+  Attention(const ModelConfig&, Backend<S>&);
+  // y = attention(x); with a state the batch's tokens continue its sequences and keys and values of `layer` grow; the caller moves
+  // state->start on after the last layer.
   void forward(const Batch&, View<const S> x, View<S> y, Tape&, KeyValues<S>* state, int layer);
   void backward(const Batch&, const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
-  void collect(std::vector<Parameter<S>*>& all);
+  void collect(std::vector<Parameter<S>*>& all);  // names "q", "k", "v", "o", "q_norm", "k_norm"
 
  private:
-  const ModelConfig config_;
+  AttentionShape shape(std::span<const Index> queries, std::span<const Index> keys) const;
+
+  QkNorm qk_norm_;
+  AttentionShape shape_;
+  double theta_, eps_;
   Backend<S>& backend_;
   Parameter<S> wq_, wk_, wv_, wo_, q_norm_, k_norm_;
 };
+
+// Rows of each sequence in the state after this batch, (Q+1). Throws Error(bug) where batch and state do not fit.
+std::vector<Index> grown(const Batch&, std::span<const Index> start);
 
 template <class S>
 class Decoder {
@@ -68,8 +77,11 @@ class Decoder {
   using Observe = std::function<void(int moe_layer, const MoeTape<S>&, View<const S> x)>;
 
   // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of the balance losses.
+  // pass.other_counts holds the counts of all MoE layers, (moe_layers*E), or nothing. Padding stands at the end of a sequence.
   void forward(const Pass&, Tape&);
-  void backward(const Pass&, Tape&);  // adds to the gradients of what is trained
+  // Adds to the gradients of what is trained. Frees the tape as it goes down; what the host holds of a MoE layer (routing, losses,
+  // probabilities) stays.
+  void backward(const Pass&, Tape&);
   // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss, predicted of `out` where the batch has
   // targets; logits of the last token of each sequence (Q,V) where wanted.
   void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr, Matrix<S>* last_logits = nullptr);
@@ -84,6 +96,14 @@ class Decoder {
   void clear_grads();
 
  private:
+  Array<S> embed(const Batch&, Tape&);
+  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, KeyValues<S>*);  // the block's output
+  void backward(const Pass&, int layer, BlockTape&, View<S> dx /*of the output in, of the input out*/);
+  void read_out(Array<S> x, Tape&);                                     // final norm
+  void losses(Tape&, View<S> logits, Index first);                      // of rows first.., without gradients
+  Pass of_layer(const Pass&, int moe_layer) const;
+  const Parameter<S>& head() const { return config_.tied ? embedding_ : output_; }
+
   ModelConfig config_;
   Backend<S>& backend_;
   Parameter<S> embedding_, final_norm_, output_;

@@ -1,0 +1,68 @@
+// Parameters, FLOPs and bytes from a configuration alone (equations.md section 10).
+#include "lib/model/config.h"
+
+namespace moe {
+namespace {
+
+std::int64_t body_parameters(Activation a, Index hidden, Index width, bool bias) {
+  const std::int64_t m = is_gated(a) ? 3 : 2;
+  return m * hidden * width + (bias ? (m - 1) * width + hidden : 0);
+}
+std::int64_t body_flops(Activation a, Index hidden, Index width) { return 2 * (is_gated(a) ? 3 : 2) * hidden * width; }
+
+// What one token leaves on the tape of a feed-forward or MoE layer: floats in the backend's memory, doubles of the routing.
+std::int64_t feed_bytes(const ModelConfig& c, bool moe) {
+  const std::int64_t m = is_gated(c.moe.activation) ? 3 : 2;
+  if (!moe) return 4 * m * c.twin_width();
+  const auto router = make_router(c.moe.router, c.moe.experts);
+  const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
+  return 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 8 * (6 * scored + 2 * k) + 16 * k;
+}
+
+}  // namespace
+
+LayerCost cost_of(const LayerConfig& c) {
+  const auto router = make_router(c.router, c.experts);
+  const auto projections = router->projections();
+  LayerCost out;
+  for (const Projection& p : projections) out.router += p.rows * c.hidden;
+  out.router_flops = 2 * out.router;
+  if (c.router_bias && !projections.empty()) out.router += projections[0].rows;
+  out.expert = body_parameters(c.activation, c.hidden, c.width, c.expert_bias);
+  out.routed_flops = router->choices() * body_flops(c.activation, c.hidden, c.width);
+  if (c.shared_width > 0) {
+    out.shared = body_parameters(c.activation, c.hidden, c.shared_width, c.expert_bias) + (c.shared_gate ? c.hidden : 0);
+    out.shared_flops = body_flops(c.activation, c.hidden, c.shared_width) + (c.shared_gate ? 2 * c.hidden : 0);
+  }
+  out.total = out.router + c.experts * out.expert + out.shared;
+  out.active = out.router + router->choices() * out.expert + out.shared;
+  return out;
+}
+
+ModelCost cost_of(const ModelConfig& c, Index tokens) {
+  const std::int64_t q = std::int64_t(c.heads) * c.head_dim, kv = std::int64_t(c.kv_heads) * c.head_dim, h = c.hidden;
+  const std::int64_t norms = c.qk_norm == QkNorm::none ? 0 : c.qk_norm == QkNorm::head ? 2 * c.head_dim : q + kv;
+  const std::int64_t attention = 2 * h * q + 2 * h * kv, seen = c.window > 0 ? std::min(c.window, c.context) : c.context;
+  const LayerCost layer = cost_of(c.moe);
+  ModelCost out;
+  out.embedding_parameters = std::int64_t(c.vocabulary) * h * (c.tied ? 1 : 2);
+  out.parameters = out.active_parameters = out.embedding_parameters + h;
+  out.flops_per_token_forward = 2.0 * double(c.vocabulary) * double(h);
+  std::int64_t kept = 4 * (2 * h + 1 + c.vocabulary) + 8;  // last, normed, logits; token and target
+  for (int l = 0; l < c.layers; ++l) {
+    const bool moe = c.is_moe(l);
+    const std::int64_t dense = body_parameters(c.moe.activation, h, c.twin_width(), false);
+    out.parameters += attention + norms + 2 * h + (moe ? layer.total : dense);
+    out.active_parameters += attention + norms + 2 * h + (moe ? layer.active : dense);
+    out.expert_parameters += moe ? c.moe.experts * layer.expert : 0;
+    out.flops_per_token_forward += 2.0 * double(attention) + 4.0 * double(seen) * double(q) +
+                                   double(moe ? layer.router_flops + layer.routed_flops + layer.shared_flops : body_flops(c.moe.activation, h, c.twin_width()));
+    kept += 4 * (4 * h + 2 + 2 * q + 2 * kv + c.heads + 1) + (c.qk_norm == QkNorm::none ? 0 : 4 * (q + kv + c.heads + c.kv_heads)) + feed_bytes(c, moe);
+  }
+  out.weight_bytes = 4 * out.parameters;
+  out.optimizer_bytes = 12 * out.parameters;
+  out.activation_bytes = kept * tokens;
+  return out;
+}
+
+}  // namespace moe

@@ -1,0 +1,247 @@
+// The decoder forwards, backwards and without gradients; the three share the block and the loss.
+#include "lib/model/decoder.h"
+
+#include "lib/core/error.h"
+
+namespace moe {
+namespace {
+
+constexpr Index rows_of_logits = 1024;  // at once, where no gradient is wanted
+
+void check_batch(const Batch& batch, int vocabulary) {
+  const auto word = [&](int id, const char* what, bool ok) {
+    if (!ok) throw Error(Exit::input, concat(what, " ", id, " is outside the vocabulary of ", vocabulary)).hint("use the tokenizer the model was trained with");
+  };
+  for (const int id : batch.token) word(id, "token", id >= 0 && id < vocabulary);
+  for (const int id : batch.target) word(id, "target", id >= -1 && id < vocabulary);
+  for (std::size_t q = 0; q + 1 < batch.start.size(); ++q)
+    for (Index t = batch.start[q] + 1; t < batch.start[q + 1]; ++t)
+      if (batch.is_valid(t) && !batch.is_valid(t - 1)) throw Error(Exit::bug, concat("row ", t, " follows padding inside sequence ", q));
+}
+
+// What only backward needs of a MoE layer goes; routing, losses and host matrices stay for whoever looks at the step.
+template <class S>
+void release(MoeTape<S>& t) {
+  t.weight = {}, t.sorted = {}, t.out = {}, t.bodies = {}, t.shared = {}, t.shared_out = {}, t.shared_gate = {};
+}
+
+}  // namespace
+
+template <class S>
+Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved(config)), backend_(b) {
+  const ModelConfig& c = config_;
+  embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
+  final_norm_ = Parameter<S>(b, "final_norm", {c.hidden}, ParameterKind::vector);
+  if (!c.tied) output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
+  blocks_.reserve(std::size_t(c.layers));
+  for (int l = 0; l < c.layers; ++l) {
+    const std::string at = concat("layers.", l, ".");
+    blocks_.push_back({Parameter<S>(b, at + "attention_norm", {c.hidden}, ParameterKind::vector),
+                       Parameter<S>(b, at + "feed_norm", {c.hidden}, ParameterKind::vector), Attention<S>(c, b), {}, {}});
+    Block& block = blocks_.back();
+    if (c.is_moe(l)) block.moe.emplace(c.moe, b);
+    else block.dense.emplace(b, "", c.moe.activation, c.twin_width(), c.hidden);
+    const auto name = [](const std::string& prefix, auto& part) {
+      std::vector<Parameter<S>*> mine;
+      part.collect(mine);
+      for (Parameter<S>* p : mine) p->rename(prefix + p->name());
+    };
+    name(at + "attention.", block.attention);
+    if (block.moe) name(at + "moe.", *block.moe);
+    else name(at + "dense.", *block.dense);
+  }
+}
+
+template <class S>
+std::vector<Parameter<S>*> Decoder<S>::parameters() {
+  std::vector<Parameter<S>*> all{&embedding_};
+  for (Block& b : blocks_) {
+    all.push_back(&b.attention_norm);
+    b.attention.collect(all);
+    all.push_back(&b.feed_norm);
+    if (b.moe) b.moe->collect(all);
+    else b.dense->collect(all);
+  }
+  all.push_back(&final_norm_);
+  if (!config_.tied) all.push_back(&output_);
+  return all;
+}
+template <class S>
+std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
+  std::vector<MoeLayer<S>*> out;
+  for (Block& b : blocks_)
+    if (b.moe) out.push_back(&*b.moe);
+  return out;
+}
+template <class S>
+int Decoder<S>::layer_of(int moe_layer) const {
+  for (int l = 0; l < config_.layers; ++l)
+    if (config_.is_moe(l) && moe_layer-- == 0) return l;
+  throw Error(Exit::bug, concat("there is no such MoE layer among ", config_.moe_layers()));
+}
+template <class S>
+void Decoder<S>::want_grads() {
+  for (Parameter<S>* p : parameters()) p->want_grad(backend_);
+}
+template <class S>
+void Decoder<S>::clear_grads() {
+  for (Parameter<S>* p : parameters()) p->clear_grad();
+}
+
+template <class S>
+Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
+  Pass mine = pass;
+  if (pass.other_counts.empty()) return mine;
+  const std::size_t experts = std::size_t(config_.moe.experts), layers = std::size_t(config_.moe_layers());
+  if (pass.other_counts.size() != experts * layers)
+    throw Error(Exit::bug, concat(pass.other_counts.size(), " counts were given for ", layers, " MoE layers of ", experts, " experts"));
+  std::size_t place = 0;
+  for (int l = 0; l < layer; ++l) place += config_.is_moe(l);
+  mine.other_counts = pass.other_counts.subspan(place * experts, experts);
+  return mine;
+}
+
+template <class S>
+Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
+  check_batch(batch, config_.vocabulary);
+  const Index tokens = batch.tokens();
+  Matrix<int> target(1, tokens, -1);
+  tape.targets = 0;
+  for (Index t = 0; t < Index(batch.target.size()); ++t)
+    if (batch.is_valid(t) && batch.target[std::size_t(t)] >= 0) target(0, t) = batch.target[std::size_t(t)], ++tape.targets;
+  tape.token = Array<int>(backend_, View<const int>{batch.token.data(), 1, tokens});
+  tape.target = Array<int>(backend_, std::as_const(target).view());
+  tape.token_loss = Matrix<S>(1, tokens);
+  tape.predicted = {};
+  tape.loss = 0;
+  Array<S> x(backend_, tokens, config_.hidden);
+  backend_.embed(embedding_.weight(), tape.token.view(), x.view());
+  return x;
+}
+
+// x -> mixed = x + attention(norm(x)) -> mixed + feed(norm(mixed))
+template <class S>
+Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape& t, KeyValues<S>* state) {
+  Block& b = blocks_[std::size_t(layer)];
+  const Index rows = x.rows(), cols = x.cols();
+  const auto fresh = [&] { return Array<S>(backend_, rows, cols); };
+  t.x = std::move(x), t.normed = fresh(), t.rstd = Array<S>(backend_, rows, 1), t.mixed = fresh();
+  backend_.norm(t.x.view(), b.attention_norm.value(), config_.norm_eps, t.normed.view(), t.rstd.view());
+  b.attention.forward(pass.batch, t.normed.view(), t.mixed.view(), t.attention, state, layer);
+  backend_.add(t.x.view(), t.mixed.view(), 1);
+  t.feed_in = fresh(), t.feed_rstd = Array<S>(backend_, rows, 1);
+  backend_.norm(t.mixed.view(), b.feed_norm.value(), config_.norm_eps, t.feed_in.view(), t.feed_rstd.view());
+  Array<S> y = fresh();
+  if (b.moe) b.moe->forward(of_layer(pass, layer), t.feed_in.view(), y.view(), t.moe.emplace(pass.batch));
+  else b.dense->forward(pass.batch, t.feed_in.view(), y.view(), t.dense);
+  backend_.add(t.mixed.view(), y.view(), 1);
+  return y;
+}
+
+template <class S>
+void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx) {
+  Block& b = blocks_[std::size_t(layer)];
+  Array<S> part(backend_, dx.rows, dx.cols);
+  if (b.moe) b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), dx, part.view());
+  else b.dense->backward(t.dense, t.feed_in.view(), dx, part.view());
+  backend_.norm_backward(part.view(), t.mixed.view(), b.feed_norm.value(), t.feed_rstd.view(), dx, b.feed_norm.grad(), 1);
+  t.mixed = {}, t.feed_in = {}, t.feed_rstd = {}, t.dense = {};
+  if (t.moe) release(*t.moe);
+  b.attention.backward(pass.batch, t.attention, t.normed.view(), dx, part.view());
+  backend_.norm_backward(part.view(), t.x.view(), b.attention_norm.value(), t.rstd.view(), dx, b.attention_norm.grad(), 1);
+  t.x = {}, t.normed = {}, t.rstd = {}, t.attention = {};
+}
+
+template <class S>
+void Decoder<S>::read_out(Array<S> x, Tape& tape) {
+  tape.last = std::move(x);
+  tape.normed = Array<S>(backend_, tape.last.rows(), config_.hidden), tape.rstd = Array<S>(backend_, tape.last.rows(), 1);
+  backend_.norm(tape.last.view(), final_norm_.value(), config_.norm_eps, tape.normed.view(), tape.rstd.view());
+}
+
+template <class S>
+void Decoder<S>::forward(const Pass& pass, Tape& tape) {
+  Array<S> x = embed(pass.batch, tape);
+  tape.block.clear();
+  tape.block.resize(blocks_.size());
+  for (int l = 0; l < config_.layers; ++l) x = forward(pass, l, std::move(x), tape.block[std::size_t(l)], nullptr);
+  read_out(std::move(x), tape);
+  tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
+  backend_.linear(tape.normed.view(), head().weight(), tape.dlogits.view(), 0);
+  Array<S> loss(backend_, 1, tape.normed.rows());
+  const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
+  backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(), S(scale), true);
+  tape.token_loss = loss.to_host();
+  for (const S v : tape.token_loss.flat()) tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
+}
+
+template <class S>
+void Decoder<S>::backward(const Pass& pass, Tape& tape) {
+  Array<S> dx(backend_, tape.last.rows(), config_.hidden);
+  {
+    Array<S> dnormed(backend_, dx.rows(), dx.cols());
+    backend_.linear_dx(tape.dlogits.view(), head().weight(), dnormed.view(), 0);
+    Parameter<S>& out = config_.tied ? embedding_ : output_;
+    if (!out.grad().empty()) backend_.linear_dw(tape.dlogits.view(), tape.normed.view(), out.grad());
+    backend_.norm_backward(dnormed.view(), tape.last.view(), final_norm_.value(), tape.rstd.view(), dx.view(), final_norm_.grad(), 0);
+  }
+  tape.dlogits = {}, tape.last = {}, tape.normed = {}, tape.rstd = {};
+  for (int l = config_.layers - 1; l >= 0; --l) backward(pass, l, tape.block[std::size_t(l)], dx.view());
+  if (!embedding_.grad().empty()) backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
+}
+
+// Loss and best guess of rows first.. from their logits.
+template <class S>
+void Decoder<S>::losses(Tape& tape, View<S> logits, Index first) {
+  Matrix<S> host(logits.rows, logits.cols);
+  backend_.to_host(logits.data, host.data(), std::size_t(host.size()) * sizeof(S));
+  for (Index t = 0; t < host.rows(); ++t) tape.predicted(0, first + t) = int(std::ranges::max_element(host.row(t)) - host.row(t).begin());
+  Array<S> device(backend_, 1, logits.rows);
+  const View<const int> target{tape.target.view().data + first, 1, logits.rows};
+  backend_.cross_entropy(logits, target, device.view(), 0, false);
+  const Matrix<S> loss = device.to_host();
+  std::ranges::copy(loss.flat(), tape.token_loss.data() + first);
+  for (const S v : loss.flat()) tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
+}
+
+template <class S>
+void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyValues<S>* state, Matrix<S>* last_logits) {
+  Array<S> x = embed(pass.batch, out);
+  out.block.clear();
+  if (state && state->k.empty()) {
+    state->k.resize(blocks_.size()), state->v.resize(blocks_.size());
+    state->start.assign(pass.batch.start.size(), 0);
+  }
+  int place = 0;
+  for (int l = 0; l < config_.layers; ++l) {
+    BlockTape tape;
+    x = forward(pass, l, std::move(x), tape, state);
+    if (tape.moe && observe) observe(place, *tape.moe, tape.feed_in.view());
+    place += tape.moe.has_value();
+  }
+  if (state) state->start = grown(pass.batch, state->start);
+  read_out(std::move(x), out);
+  if (out.targets > 0) {
+    out.predicted = Matrix<int>(1, out.normed.rows());
+    for (Index first = 0; first < out.normed.rows(); first += rows_of_logits) {
+      Array<S> logits(backend_, std::min(rows_of_logits, out.normed.rows() - first), config_.vocabulary);
+      backend_.linear(out.normed.view().slice(first, logits.rows()), head().weight(), logits.view(), 0);
+      losses(out, logits.view(), first);
+    }
+  }
+  if (!last_logits) return;
+  auto last = Array<S>::zeros(backend_, pass.batch.sequences(), config_.hidden);
+  for (Index q = 0; q < last.rows(); ++q) {
+    Index end = pass.batch.start[std::size_t(q) + 1];
+    while (end > pass.batch.start[std::size_t(q)] && !pass.batch.is_valid(end - 1)) --end;
+    if (end > pass.batch.start[std::size_t(q)]) backend_.add(out.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
+  }
+  Array<S> logits(backend_, last.rows(), config_.vocabulary);
+  backend_.linear(last.view(), head().weight(), logits.view(), 0);
+  *last_logits = logits.to_host();
+}
+
+template class Decoder<float>;
+template class Decoder<double>;
+
+}  // namespace moe

@@ -1,0 +1,131 @@
+// Presets, specs, refusals; sizes counted without building against sizes counted in the parameters.
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "lib/core/error.h"
+#include "lib/model/decoder.h"
+#include "lib/trace/golden.h"
+
+using namespace moe;
+
+namespace {
+// The folder of expected values, or nothing.
+std::filesystem::path shared() {
+  const char* given = std::getenv("MOE_SHARED");
+  return given ? std::filesystem::path(given) : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared";
+}
+}  // namespace
+
+TEST_CASE("every preset says everything in its spec") {
+  for (const Preset& p : model_presets()) {
+    INFO(p.name);
+    const ModelConfig c = model_config(std::string(p.name));
+    const std::string spec = to_spec(c);
+    CHECK(to_spec(model_config(spec)) == spec);
+    CHECK(spec.starts_with(p.name));
+    CHECK(p.about.size() > 20);
+    CHECK(cost_of(c, 1024).parameters == cost_of(model_config(spec), 1024).parameters);
+  }
+}
+
+TEST_CASE("presets have the structure of what they are named after") {
+  const ModelConfig v3 = model_config("deepseek-v3-toy");
+  CHECK(v3.moe.router == "sigmoid:k=4,norm=1,scale=2.5,bias=1,groups=4,group_mode=limited,topk_groups=2,group_score=top2_sum,temperature=1,jitter=0");
+  CHECK(v3.moe.balance == std::vector<std::string>{"bias:rate=0.001,center=0", "switch:coef=1e-04,counts=unbiased,scope=sequence"});
+  CHECK_FALSE(v3.is_moe(0));
+  CHECK(v3.is_moe(1));
+  CHECK(v3.twin_width() == 4 * 64 + 64);
+  const ModelConfig gshard = model_config("gshard-toy");
+  CHECK(gshard.moe_layers() == 2);
+  CHECK_FALSE(gshard.is_moe(0));
+  CHECK(gshard.is_moe(1));
+  CHECK(gshard.moe.balance.size() == 1);
+  CHECK(model_config("tiny:balance=none").moe.balance.empty());
+  CHECK(model_config("tiny:hidden=96,heads=6").head_dim == 16);
+}
+
+TEST_CASE("a model that cannot be is refused in a sentence") {
+  CHECK_THROWS_WITH(model_config("tiny:hidden=100,heads=6"), "the hidden size 100 is not divisible by 6 heads");
+  CHECK_THROWS_WITH(model_config("tiny:router={softmax:k=9}"), "softmax: k=9 is more than the 8 experts");
+  CHECK_THROWS_WITH(model_config("tiny:hiden=64"), "tiny has no option 'hiden'");
+  CHECK_THROWS_WITH(model_config("tyni"), "no model named 'tyni'");
+  CHECK_THROWS_WITH(model_config("tiny:qk_norm=heads"), "no qk_norm named 'heads'");
+  CHECK_THROWS_WITH(model_config("tiny:kv_heads=3"), "4 query heads do not share 3 key heads evenly");
+  CHECK_THROWS_WITH(model_config("tiny:head_dim=5"), "head_dim=5 is odd and rotary embedding turns pairs");
+  CHECK_THROWS_WITH(model_config("tiny:dense_layers=4"), "none of the 4 layers is MoE with dense_layers=4 and moe_every=1");
+  CHECK_THROWS_WITH(model_config("tiny:shared_gate=1"), "shared_gate=1 needs a shared expert and shared_width is 0");
+  CHECK_THROWS_WITH(model_config("tiny:layers=0"), "tiny: layers=0 must be at least 1");
+  CHECK_THROWS_WITH(model_config("tiny:rope_theta=0"), "rope_theta=0 must be above 0");
+  CHECK_THROWS_WITH(model_config("tiny:balance=bias"), Catch::Contains("has none"));
+  CHECK_THROWS_WITH(model_config("tiny:router={random:k=2},router_bias=1,balance=none"), Catch::Contains("needs a router with scores"));
+  try {
+    model_config("tiny:hiden=64");
+  } catch (const Error& e) {
+    CHECK(e.hint().starts_with("'hidden'; it has vocabulary, hidden"));
+  }
+}
+
+TEST_CASE("parameters counted from the configuration are those of the model") {
+  const auto backend = make_reference<float>();
+  std::vector<std::string> specs{"nano:tied=1,qk_norm=full,shared_width=24,shared_gate=1", "nano:qk_norm=head,dense_layers=1,expert_bias=1,router_bias=1", "nano:dense=1",
+                                 "nano:router={round_robin:k=3},balance=none,activation=relu2"};
+  for (const Preset& p : model_presets()) specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  for (const std::string& spec : specs) {
+    INFO(spec);
+    const ModelConfig c = model_config(spec);
+    Decoder<float> model(c, *backend);
+    std::int64_t all = 0, experts = 0;
+    for (auto* p : model.parameters()) {
+      all += p->size();
+      if (p->name().find(".experts.") != std::string::npos) experts += p->size();
+    }
+    const ModelCost cost = cost_of(c, 64);
+    CHECK(cost.parameters == all);
+    CHECK(cost.expert_parameters == experts);
+    const int k = make_router(c.moe.router, c.moe.experts)->choices();
+    CHECK(cost.active_parameters == all - experts + experts / c.moe.experts * k);
+    CHECK(cost.weight_bytes == 4 * all);
+    CHECK(cost.activation_bytes > 0);
+  }
+}
+
+TEST_CASE("the dense twin does as much work for a token as the model it stands beside") {
+  const ModelCost sparse = cost_of(model_config("tiny"), 1), dense = cost_of(model_config("tiny:dense=1"), 1);
+  const double router = 4 * 2.0 * 128 * 8;
+  CHECK(sparse.flops_per_token_forward - dense.flops_per_token_forward == router);
+  CHECK(sparse.active_parameters - dense.active_parameters == 4 * 128 * 8);
+  CHECK(dense.active_parameters == dense.parameters);
+}
+
+TEST_CASE("counts of single layers are those expected") {
+  const auto file = shared() / "golden" / "layers" / "accounting.h5";
+  if (!std::filesystem::exists(file)) return;
+  const GoldenFile golden(file);
+  const auto in = [&](const char* name, std::size_t i) { return golden.integers(std::string("input/") + name).values[i]; };
+  const auto want = [&](const char* name, std::size_t i) { return golden.integers(std::string("expected/") + name).values[i]; };
+  int compared = 0;
+  for (std::size_t i = 0; i < 6; ++i) {
+    if (in("noisy", i) && !routers().find("noisy")) continue;
+    LayerConfig c;
+    c.hidden = in("hidden_size", i), c.width = in("intermediate_size", i), c.experts = int(in("num_experts", i));
+    c.router = concat(in("noisy", i) ? "noisy" : "softmax", ":k=", in("top_k", i));
+    c.activation = in("glu", i) ? Activation::swiglu : Activation::relu;
+    c.expert_bias = in("expert_bias", i), c.router_bias = in("router_bias", i);
+    c.shared_width = in("shared_width", i), c.shared_gate = in("shared_gate", i);
+    const LayerCost cost = cost_of(c);
+    const std::int64_t tokens = in("num_tokens", i);
+    INFO("row " << i);
+    CHECK(cost.router == want("params_router", i));
+    CHECK(cost.expert == want("params_expert", i));
+    CHECK(cost.shared == want("params_shared", i));
+    CHECK(cost.total == want("params_total", i));
+    CHECK(cost.active == want("params_active", i));
+    CHECK(cost.router_flops * tokens == want("flops_router_fwd", i));
+    CHECK(cost.routed_flops * tokens == want("flops_routed_fwd", i));
+    CHECK(cost.shared_flops * tokens == want("flops_shared_fwd", i));
+    ++compared;
+  }
+  CHECK(compared >= 5);
+}

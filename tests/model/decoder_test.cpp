@@ -1,0 +1,253 @@
+// Whole tiny models in f64: the gradient of every kind of parameter against central differences, decoding with a state against
+// reading all at once, what padding may touch, what training must be able to do.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+
+#include "lib/core/error.h"
+#include "lib/model/decoder.h"
+
+using namespace moe;
+
+namespace {
+
+constexpr int vocabulary = 11;
+const std::string least = "custom:vocabulary=11,hidden=8,heads=2,width=5,experts=4,context=16,";
+
+Batch batch_of(bool padded) {
+  Batch b;
+  b.start = {0, 5, 12};
+  for (int t = 0; t < 12; ++t) b.token.push_back(t * 7 % vocabulary), b.target.push_back((t * 5 + 3) % vocabulary);
+  b.target[2] = -1;
+  if (padded) b.valid.assign(12, 1), b.valid[4] = b.valid[10] = b.valid[11] = 0;
+  return b;
+}
+
+struct World {
+  explicit World(const std::string& fields, double spread = 0.5) : backend(make_reference<double>()), model(model_config(least + fields), *backend) {
+    Rng rng(3);
+    for (auto* p : model.parameters()) {
+      const double centre = p->name().ends_with("norm") ? 1 : 0;
+      for (double& v : p->mutate().flat()) v = centre + spread * rng.normal();
+    }
+    int i = 0;
+    for (auto* m : model.moe_layers())
+      for (double& v : m->router().correction_bias()) v = 0.05 * double(i++ % 3);
+  }
+  double loss(const Batch& batch, Decoder<double>::Tape& tape) {
+    Rng rng(5);
+    model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
+    double sum = tape.loss;
+    for (auto& block : tape.block)
+      for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) sum += model.moe_layers()[0]->balancers()[i]->coefficient() * block.moe->losses[i];
+    return sum;
+  }
+  std::unique_ptr<Backend<double>> backend;
+  Decoder<double> model;
+};
+
+bool same_choices(const Decoder<double>::Tape& a, const Decoder<double>::Tape& b) {
+  for (std::size_t l = 0; l < a.block.size(); ++l)
+    if (a.block[l].moe && !(a.block[l].moe->routing.expert == b.block[l].moe->routing.expert && a.block[l].moe->routing.computed() == b.block[l].moe->routing.computed()))
+      return false;
+  return true;
+}
+
+void check_gradients(const std::string& fields, bool padded = false) {
+  INFO(fields);
+  World w(fields);
+  const Batch batch = batch_of(padded);
+  Decoder<double>::Tape tape;
+  w.loss(batch, tape);
+  w.model.want_grads();
+  w.model.backward({.batch = batch, .training = true}, tape);
+  for (Parameter<double>* p : w.model.parameters()) {
+    int tried = 0;
+    double largest = 0;
+    const Index step = std::max<Index>(1, p->size() / 12) | 1;
+    for (Index i = 0; i < p->size(); i += step) {
+      double* v = p->mutate().data + i;
+      const double kept = *v, h = 1e-5;
+      Decoder<double>::Tape up, down;
+      *v = kept + h;
+      const double above = w.loss(batch, up);
+      *v = kept - h;
+      const double below = w.loss(batch, down);
+      *v = kept;
+      if (!same_choices(up, tape) || !same_choices(down, tape)) continue;
+      ++tried;
+      const double want = (above - below) / (2 * h), got = p->grad().data[i];
+      largest = std::max(largest, std::abs(want));
+      INFO(p->name() << "[" << i << "]: backward " << got << ", differences " << want);
+      REQUIRE(std::abs(got - want) <= 1e-6 * std::max(1.0, std::abs(want)));
+    }
+    INFO(p->name());
+    CHECK(tried >= 2);
+    CHECK(largest > 0);  // a parameter that nothing depends on would agree with anything
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the gradient of a whole model agrees with central differences") {
+  check_gradients("layers=2,kv_heads=1,balance={switch:coef=0.3;z:coef=0.1}");
+  check_gradients("layers=2,kv_heads=1,qk_norm=head,window=3,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1,scale=2.5},shared_width=5,dense_layers=1,balance={bias;switch:coef=0.1,scope=sequence}", true);
+  check_gradients("layers=2,qk_norm=full,tied=1,shared_width=3,shared_gate=1,router_bias=1", true);
+  check_gradients("layers=4,moe_every=2,activation=gelu,expert_bias=1,router={softmax:k=1,norm=0,jitter=0.1},capacity={position:factor=1.25}");
+  check_gradients("layers=1,kv_heads=1,dense=1,tied=1");
+}
+
+TEST_CASE("gradients add up over batches and backward frees what only it needed") {
+  World w("layers=2,kv_heads=1");
+  const Batch batch = batch_of(false);
+  w.model.want_grads();
+  const auto step = [&](double scale) {
+    Decoder<double>::Tape tape;
+    w.model.forward({.batch = batch, .loss_scale = scale}, tape);
+    w.model.backward({.batch = batch, .loss_scale = scale}, tape);
+    CHECK(tape.block[0].normed.empty());
+    CHECK(tape.block[1].moe->out.empty());
+    CHECK(tape.block[1].moe->routing.expert.rows() == 12);
+  };
+  step(1);
+  std::vector<double> once;
+  for (auto* p : w.model.parameters()) once.insert(once.end(), p->grad().flat().begin(), p->grad().flat().end());
+  w.model.clear_grads();
+  step(0.25), step(0.75);
+  std::size_t i = 0;
+  for (auto* p : w.model.parameters())
+    for (const double g : p->grad().flat()) REQUIRE(g == Approx(once[i++]).margin(1e-13));
+}
+
+TEST_CASE("decoding with a state gives the logits of reading everything at once") {
+  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1"}) {
+    World w(fields);
+    const Batch all = batch_of(false);
+    KeyValues<double> state;
+    std::vector<Index> past{0, 0};
+    for (const auto& [first, second] : {std::pair{3, 2}, {1, 1}, {1, 3}, {0, 1}}) {  // tokens of each sequence in turn
+      Batch part, whole;
+      for (const Index q : {0, 1}) {
+        const Index n = q ? second : first, from = all.start[std::size_t(q)];
+        for (Index t = 0; t < past[std::size_t(q)] + n; ++t) {
+          whole.token.push_back(all.token[std::size_t(from + t)]);
+          if (t >= past[std::size_t(q)]) part.token.push_back(all.token[std::size_t(from + t)]);
+        }
+        whole.start.push_back(whole.tokens()), part.start.push_back(part.tokens());
+      }
+      part.past = past;
+      Decoder<double>::Tape a, b;
+      Matrix<double> stepwise, at_once;
+      w.model.infer({.batch = part}, a, {}, &state, &stepwise);
+      w.model.infer({.batch = whole}, b, {}, nullptr, &at_once);
+      for (Index q = 0; q < 2; ++q)
+        for (Index v = 0; v < vocabulary && (q ? second : first) > 0; ++v) REQUIRE(std::abs(stepwise(q, v) - at_once(q, v)) <= 1e-10);
+      past[0] += first, past[1] += second;
+    }
+    CHECK(state.start == std::vector<Index>{0, 5, 12});
+    Batch wrong;
+    wrong.token = {1}, wrong.start = {0, 1};
+    Decoder<double>::Tape t;
+    CHECK_THROWS_WITH(w.model.infer({.batch = wrong}, t, {}, &state), "a state of 2 sequences was given a batch of 1");
+  }
+}
+
+TEST_CASE("infer and forward agree on the loss; the best guess is the largest logit") {
+  World w("layers=2,kv_heads=1");
+  const Batch batch = batch_of(true);
+  Decoder<double>::Tape trained, inferred;
+  w.model.forward({.batch = batch}, trained);
+  std::vector<int> seen;
+  w.model.infer({.batch = batch}, inferred, [&](int place, const MoeTape<double>& t, View<const double> x) {
+    seen.push_back(place);
+    CHECK(x.rows == 12);
+    CHECK(t.routing.expert == trained.block[std::size_t(place)].moe->routing.expert);
+  });
+  CHECK(seen == std::vector<int>{0, 1});
+  CHECK(inferred.targets == 8);  // 12 less one without target, three padded
+  CHECK(trained.loss == Approx(inferred.loss).epsilon(1e-14));
+  CHECK(trained.token_loss == inferred.token_loss);
+  CHECK(inferred.token_loss(0, 2) == 0);
+  CHECK(inferred.token_loss(0, 11) == 0);
+  Batch first = batch;  // the last logits of the first sequence, whose last row is padding, are those of row 3
+  Matrix<double> logits;
+  Decoder<double>::Tape t;
+  w.model.infer({.batch = first}, t, {}, nullptr, &logits);
+  CHECK(inferred.predicted(0, 3) == std::ranges::max_element(logits.row(0)) - logits.row(0).begin());
+}
+
+TEST_CASE("padding changes nothing for the tokens before it") {
+  World w("layers=2,kv_heads=1,shared_width=4");
+  Batch plain = batch_of(false), padded;
+  padded.start = {0};
+  for (const Index q : {0, 1}) {
+    for (Index t = plain.start[std::size_t(q)]; t < plain.start[std::size_t(q) + 1]; ++t)
+      padded.token.push_back(plain.token[std::size_t(t)]), padded.target.push_back(plain.target[std::size_t(t)]), padded.valid.push_back(1);
+    for (int i = 0; i < 2; ++i) padded.token.push_back(1), padded.target.push_back(1), padded.valid.push_back(0);
+    padded.start.push_back(padded.tokens());
+  }
+  Decoder<double>::Tape a, b;
+  w.model.infer({.batch = plain}, a);
+  w.model.infer({.batch = padded}, b);
+  CHECK(a.targets == b.targets);
+  CHECK(a.loss == Approx(b.loss).epsilon(1e-14));
+  padded.valid[5] = 0, padded.valid[6] = 1;
+  CHECK_THROWS_WITH(w.model.infer({.batch = padded}, b), "row 6 follows padding inside sequence 0");
+  plain.token[3] = vocabulary;
+  CHECK_THROWS_WITH(w.model.infer({.batch = plain}, a), "token 11 is outside the vocabulary of 11");
+}
+
+TEST_CASE("a nano model learns a fixed batch by heart") {
+  const auto backend = make_reference<float>();
+  Decoder<float> model(model_config("nano:vocabulary=32,hidden=32,width=32,context=16"), *backend);
+  model.initialise(1);
+  model.want_grads();
+  Batch batch;
+  Rng rng(2);
+  for (const Index end : {16, 32}) {
+    while (batch.tokens() < end) batch.token.push_back(int(rng.below(32)));
+    batch.start.push_back(end);
+  }
+  for (Index t = 0; t < 32; ++t) batch.target.push_back(t % 16 == 15 ? -1 : batch.token[std::size_t(t) + 1]);
+  std::vector<std::pair<Array<float>, Array<float>>> moments;
+  for (auto* p : model.parameters()) moments.emplace_back(Array<float>::zeros(*backend, p->value().rows, p->value().cols), Array<float>::zeros(*backend, p->value().rows, p->value().cols));
+  double first = 0, last = 0;
+  for (int step = 1; step <= 60; ++step) {
+    Decoder<float>::Tape tape;
+    Rng draws(9, std::uint64_t(step));
+    const Pass pass{.batch = batch, .training = true, .rng = &draws};
+    model.forward(pass, tape);
+    model.backward(pass, tape);
+    (step == 1 ? first : last) = tape.loss;
+    std::size_t i = 0;
+    for (auto* p : model.parameters()) {
+      backend->adamw(p->mutate(), p->grad(), moments[i].first.view(), moments[i].second.view(), {.lr = 1e-2, .step = step});
+      ++i;
+    }
+    model.clear_grads();
+  }
+  CHECK(first == Approx(std::log(32.0)).epsilon(0.05));
+  CHECK(last < 0.1);
+}
+
+TEST_CASE("initial weights depend on the seed and the name alone, and follow the rule") {
+  const auto backend = make_reference<float>();
+  const auto values = [&](Decoder<float>& m, const std::string& name) {
+    for (auto* p : m.parameters())
+      if (p->name() == name) return p->to_host();
+    FAIL(name);
+    return Matrix<float>{};
+  };
+  Decoder<float> a(model_config("nano"), *backend), twin(model_config("nano:dense=1,layers=3"), *backend), other(model_config("nano:init=depth_scaled"), *backend);
+  a.initialise(7), twin.initialise(7), other.initialise(8);
+  CHECK(values(a, "layers.1.attention.q") == values(twin, "layers.1.attention.q"));
+  CHECK_FALSE(values(a, "embedding") == values(other, "embedding"));
+  CHECK(values(a, "layers.0.feed_norm") == Matrix<float>(1, 64, 1.0f));
+  const auto spread = [](const Matrix<float>& m) {
+    double sum = 0;
+    for (const float v : m.flat()) sum += double(v) * v;
+    return std::sqrt(sum / double(m.size()));
+  };
+  CHECK(spread(values(a, "layers.0.moe.experts.up")) == Approx(0.02 * 0.987).epsilon(0.02));  // cut at 3 standard deviations
+  CHECK(spread(values(other, "layers.0.moe.experts.down")) == Approx(0.01 * 0.987).epsilon(0.02));
+}
