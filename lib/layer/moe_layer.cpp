@@ -128,7 +128,6 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<
 
 template <class S>
 void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
-  (void)pass;
   const Index slots = t.plan.slots, hidden = config_.hidden;
   Array<S> dout(backend_, slots, hidden), dsorted(backend_, slots, hidden), dweight(backend_, t.weight.rows(), t.weight.cols());
   const bool on_input = config_.weight_on_input;
@@ -157,18 +156,19 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
   const Matrix<S> host = dweight.to_host();  // 2.
   Matrix<double> dcombine(host.rows(), host.cols());
   for (Index n = 0; n < host.size(); ++n) dcombine.data()[n] = double(host.data()[n]);
-  score_backward(t, x, capacity_->backward(t.routing, dcombine), dx);
+  score_backward(pass, t, x, capacity_->backward(t.routing, dcombine), dx);
 }
 
 // 1. through the router to its projections and x
 template <class S>
-void MoeLayer<S>::score_backward(const MoeTape<S>& t, View<const S> x, const Matrix<double>& dweight, View<S> dx) {
+void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, const Matrix<double>& dweight, View<S> dx) {
   const auto kinds = router_->projections();
   if (kinds.empty()) return;
   std::vector<Matrix<double>> dscores;
   for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
   router_->backward(t.input, t.routing, dweight, t.dprob, dscores);
   for (Index n = 0; n < t.dlogits.size(); ++n) dscores[0].data()[n] += t.dlogits.data()[n];
+  if (pass.dscores) *pass.dscores = dscores;
   const Array<S> shaken = t.jitter.empty() ? Array<S>{} : jittered(backend_, x, t.jitter);
   for (std::size_t i = 0; i < kinds.size(); ++i) {
     const double tau = kinds[i].tempered ? router_->temperature : 1;

@@ -30,6 +30,7 @@ struct Pass {  // what one call is about
   double loss_scale = 1;                 // of the balance losses' gradients (1/micro-batches)
   std::span<const std::int64_t> other_counts;  // (E), for scope=global
   const GivenNoise* given = nullptr;
+  std::vector<Matrix<double>>* dscores = nullptr;  // backward leaves the gradient of every score (z after temperature) here
 };
 
 // What forward leaves: for backward, for the trace, for the progress line.
@@ -75,7 +76,7 @@ class MoeLayer {
  private:
   void score(const Pass&, View<const S> x, MoeTape<S>&);
   void route(const Pass&, MoeTape<S>&);
-  void score_backward(const MoeTape<S>&, View<const S> x, const Matrix<double>& dweight, View<S> dx);
+  void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, const Matrix<double>& dweight, View<S> dx);
 
   LayerConfig config_;
   Backend<S>& backend_;

@@ -25,7 +25,7 @@ class Random final : public Blind {
     Routing r = nobody(in.tokens());
     std::vector<double> key(static_cast<std::size_t>(experts_));
     for (Index t = 0; t < in.tokens(); ++t) {
-      for (std::size_t e = 0; e < key.size(); ++e) key[e] = in.given ? in.given->noise(t, Index(e)) : in.rng->uniform();
+      for (std::size_t e = 0; e < key.size(); ++e) key[e] = in.noise_given() ? in.given->noise(t, Index(e)) : in.rng->uniform();
       if (!in.batch.is_valid(t)) continue;
       best_of(key, r.expert.row(t));
       std::ranges::fill(r.weight.row(t), 1.0 / k_);

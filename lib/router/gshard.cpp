@@ -24,7 +24,7 @@ class GShard final : public Router {
       best_of(r.logits.row(t), r.expert.row(t));
       weights_of(r.score.row(t), r.expert.row(t), rule_, r.weight.row(t));
     }
-    if (random_ && (in.training || in.given)) thin_out(in, r);
+    if (random_ && (in.training || in.noise_given())) thin_out(in, r);
     return r;
   }
   void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight, const Matrix<double>& dprob,
@@ -45,7 +45,7 @@ class GShard final : public Router {
     r.kept = r.expert;
     r.combine = r.weight;
     for (Index t = 0; t < in.tokens(); ++t) {
-      const double u = in.given ? in.given->noise(t, 0) : in.rng->uniform();
+      const double u = in.noise_given() ? in.given->noise(t, 0) : in.rng->uniform();
       if (r.expert(t, 1) >= 0 && 2 * r.weight(t, 1) / rule_.scale > u) continue;
       r.kept(t, 1) = -1;
       r.combine(t, 1) = 0;

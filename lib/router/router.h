@@ -35,6 +35,7 @@ struct RouterInput {
   const GivenNoise* given = nullptr;
 
   Index tokens() const { return batch.tokens(); }
+  bool noise_given() const { return given && !given->noise.empty(); }
 };
 
 class Router {

@@ -1,0 +1,28 @@
+// A case file as our layer understands it: options become specs and a LayerConfig, given draws become GivenNoise.
+#pragma once
+#include "lib/layer/moe_layer.h"
+#include "lib/trace/golden.h"
+
+namespace moe {
+
+struct Unsupported { std::string why; };  // thrown for an option or value that our layer does not have
+
+struct GoldenCase {
+  LayerConfig config;
+  std::vector<std::string> loss_names;  // one a balancer: "aux_loss", ...; "" = it has no loss
+  Batch batch;
+  GivenNoise given;
+  std::vector<std::int64_t> other_counts;  // (E) or empty
+  Matrix<double> x, grad_y;                // (T,H)
+  bool training = true, exact_ties = false, f64_only = false;
+  Index ids_width = 0;                     // columns of ids in the file; ours may have fewer
+  double capacity_factor = 0;              // 0 = no limit
+  int min_capacity = 0;
+};
+
+// Throws Unsupported, or Error(input) where the file is not what it should be.
+GoldenCase read_golden_case(const GoldenFile&);
+
+Matrix<double> golden_matrix(const GoldenFile&, const std::string& dataset);  // one dimension: a column; more than two: rows*cols of the last
+
+}  // namespace moe

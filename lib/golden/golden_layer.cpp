@@ -1,0 +1,192 @@
+#include "lib/golden/golden_layer.h"
+
+#include <algorithm>
+
+#include "lib/core/error.h"
+#include "lib/golden/comparison.h"
+#include "lib/golden/golden_case.h"
+#include "lib/golden/golden_rules.h"
+
+namespace moe {
+namespace {
+
+constexpr double tolerance64 = 1e-10, tolerance32 = 1e-5;
+
+template <class S>
+Matrix<S> narrow(const Matrix<double>& m) {
+  Matrix<S> out(m.rows(), m.cols());
+  for (Index i = 0; i < m.size(); ++i) out.data()[i] = S(m.data()[i]);
+  return out;
+}
+
+// The file's parameters into the layer's; every one of either side must have its fellow.
+template <class S>
+void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend, std::vector<Parameter<S>*>& parameters) {
+  std::vector<std::string> unused;
+  for (const std::string& name : file.datasets())
+    if (name.starts_with("param/")) unused.push_back(name);
+  layer.collect(parameters);
+  for (Parameter<S>* p : parameters) {
+    const std::string name = "param/" + p->name();
+    const auto values = file.reals(name);
+    if (values.size() != p->size()) throw Error(Exit::input, concat(name, " has ", values.size(), " numbers, and the layer's ", p->size()));
+    Matrix<double> wide(p->value().rows, p->value().cols);
+    std::ranges::copy(values.values, wide.data());
+    const Matrix<S> narrowed = narrow<S>(wide);
+    p->set(narrowed.view());
+    p->want_grad(backend);
+    std::erase(unused, name);
+  }
+  if (const std::span<double> beta = layer.router().correction_bias(); !beta.empty()) {
+    const auto values = file.reals("param/router.correction_bias").values;
+    if (values.size() != beta.size()) throw Error(Exit::input, "param/router.correction_bias is not one number an expert");
+    std::ranges::copy(values, beta.begin());
+    std::erase(unused, "param/router.correction_bias");
+  }
+  if (!unused.empty()) throw Unsupported{concat(unused[0], " has no place in our layer")};
+}
+
+void compare_routing(const GoldenCase& c, const Routing& r, Comparison& out) {
+  // With integer data the logits are exact in any order of summation, in either precision.
+  if (c.exact_ties) out.reals("logits", r.logits.flat(), 0);
+  else out.reals("logits", r.logits.flat());
+  out.reals("probs", r.score.flat());
+  out.ids("topk_ids", r.expert, c.ids_width);
+  out.weights("topk_weights", r.weight, c.ids_width);
+  out.integers("counts", count_experts(r.expert, c.config.experts));
+  out.ids("post_capacity/ids", r.computed(), c.ids_width);
+  out.weights("post_capacity/weights", r.combined(), c.ids_width);
+  out.integers("post_capacity/counts", count_experts(r.computed(), c.config.experts));
+  std::vector<std::int64_t> kept(std::size_t(r.tokens() * c.ids_width), 0);
+  for (Index t = 0; t < r.tokens(); ++t)
+    for (Index j = 0; j < r.choices(); ++j) kept[std::size_t(t * c.ids_width + j)] = r.computed()(t, j) >= 0;
+  out.integers("post_capacity/kept", kept);
+  if (c.capacity_factor == 0) return;
+  Index valid = 0;
+  for (Index t = 0; t < r.tokens(); ++t) valid += c.batch.is_valid(t);
+  const Index limit = capacity_of(valid, int(r.choices()), c.config.experts, c.capacity_factor, c.min_capacity);
+  out.integers("post_capacity/capacity", std::vector<std::int64_t>(std::size_t(c.config.experts), limit));
+}
+
+template <class S>
+double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& layer, const MoeTape<S>& tape) {
+  double sum = 0;
+  for (Index i = 0; i < y.size(); ++i) sum += double(y.data()[i]) * c.grad_y.data()[i];
+  for (std::size_t b = 0; b < tape.losses.size(); ++b) sum += layer.balancers()[b]->coefficient() * tape.losses[b];
+  return sum;
+}
+
+// Forward, backward and the update of one case in S; every value goes beside the expected one.
+template <class S>
+void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend, Comparison& out) {
+  MoeLayer<S> layer(c.config, backend);
+  std::vector<Parameter<S>*> parameters;
+  load(file, layer, backend, parameters);
+  const Matrix<S> host_x = narrow<S>(c.x), host_dy = narrow<S>(c.grad_y);
+  const Array<S> x(backend, host_x.view()), dy(backend, host_dy.view());
+  Array<S> y(backend, c.x.rows(), c.x.cols()), dx(backend, c.x.rows(), c.x.cols());
+  std::vector<Matrix<double>> dscores;
+  Pass pass{.batch = c.batch, .training = c.training, .other_counts = c.other_counts, .given = &c.given, .dscores = &dscores};
+  MoeTape<S> tape(c.batch);
+  layer.forward(pass, x.view(), y.view(), tape);
+
+  compare_routing(c, tape.routing, out);
+  const Matrix<S> host_y = y.to_host();
+  out.tensor("y", host_y.view());
+  for (std::size_t b = 0; b < c.loss_names.size(); ++b)
+    if (!c.loss_names[b].empty()) out.real(c.loss_names[b], tape.losses[b]);
+  out.real("total_loss", total_loss(c, host_y, layer, tape));
+
+  layer.backward(pass, tape, x.view(), dy.view(), dx.view());
+  const Matrix<S> host_dx = dx.to_host();
+  out.tensor("grad/x", host_dx.view());
+  if (!dscores.empty()) out.reals("grad/logits", dscores[0].flat());
+  for (Parameter<S>* p : parameters) {
+    Matrix<S> grad(p->value().rows, p->value().cols);
+    backend.to_host(p->grad().data, grad.data(), std::size_t(grad.size()) * sizeof(S));
+    out.tensor("grad/" + p->name(), std::as_const(grad).view());
+  }
+  const Array<S> nothing = Array<S>::zeros(backend, dy.rows(), dy.cols());  // what remains then comes from the losses alone
+  layer.backward(pass, tape, x.view(), nothing.view(), dx.view());
+  if (!dscores.empty()) out.reals("aux_grad/logits", dscores[0].flat());
+
+  layer.stepped(count_experts(tape.routing.expert, c.config.experts));
+  out.reals("updated/router.correction_bias", layer.router().correction_bias());
+}
+
+void judge(GoldenResult& result, const char* precision, const Comparison& compared) {
+  using State = GoldenResult::State;
+  if (!compared.disagreement().empty() && result.state != State::failed) {
+    result.state = State::failed;
+    result.reason = concat(precision, ": ", compared.disagreement());
+  } else if (const auto left = compared.left(); result.state == State::passed && !left.empty()) {
+    result.state = State::unsupported;
+    result.reason = concat("nothing of ours to hold against ", join(left));
+  }
+}
+
+void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
+  if (const std::string format = file.text("format"); format != "moe-golden-layer") throw Unsupported{concat("files of the format '", format, "'")};
+  if (const std::string version = file.text("format_version"); !version.starts_with("1.")) throw Unsupported{concat("format version ", version)};
+  const std::string kind = file.text("kind");
+  Comparison wide(file, tolerance64), single(file, tolerance32);
+  if (kind != "layer") {
+    run_golden_rules(file, kind, wide);
+    result.f64 = wide.worst();
+    return judge(result, "f64", wide);
+  }
+  const GoldenCase c = read_golden_case(file);
+  try {  // a refusal of the specs themselves: the case asks for something that a router or rule of ours does not have
+    MoeLayer<double>(c.config, *make_reference<double>());
+  } catch (const Error& e) {
+    if (e.code() == Exit::usage) throw Unsupported{e.what()};
+    throw;
+  }
+  run_layer(file, c, *make_reference<double>(), wide);
+  result.f64 = wide.worst();
+  judge(result, "f64", wide);
+  if (c.f64_only) return;
+  run_layer(file, c, device, single);
+  result.f32 = single.worst();
+  judge(result, "f32", single);
+}
+
+}  // namespace
+
+std::string_view name_of(GoldenResult::State s) {
+  constexpr std::string_view names[] = {"passed", "failed", "unsupported"};
+  return names[std::size_t(s)];
+}
+
+GoldenResult verify_golden_case(const std::filesystem::path& path, Backend<float>& device) {
+  GoldenResult result;
+  result.name = path.stem().string();
+  try {
+    const GoldenFile file(path);
+    verify(file, device, result);
+  } catch (const Unsupported& u) {
+    result.state = GoldenResult::State::unsupported;
+    result.reason = u.why;
+  } catch (const Error& e) {
+    if (e.code() == Exit::memory || e.code() == Exit::environment) throw;
+    result.state = GoldenResult::State::failed;
+    result.reason = e.what();
+  }
+  return result;
+}
+
+std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder, const std::string& device) {
+  const auto backend = make_backend(device);
+  std::vector<std::filesystem::path> files;
+  std::error_code failed;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failed))
+    if (entry.path().extension() == ".h5") files.push_back(entry.path());
+  if (failed) throw Error(Exit::input, concat("cannot read the folder '", folder.string(), "': ", failed.message())).hint("moe verify --golden DIR");
+  if (files.empty()) throw Error(Exit::input, concat("no case files (*.h5) in '", folder.string(), "'")).hint("a folder such as golden/layers");
+  std::ranges::sort(files);
+  std::vector<GoldenResult> out;
+  for (const auto& f : files) out.push_back(verify_golden_case(f, *backend));
+  return out;
+}
+
+}  // namespace moe

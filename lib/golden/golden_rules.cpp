@@ -1,0 +1,98 @@
+#include "lib/golden/golden_rules.h"
+
+#include <numeric>
+
+#include "lib/balance/balancer.h"
+#include "lib/core/error.h"
+#include "lib/golden/golden_case.h"
+
+namespace moe {
+namespace {
+
+struct LayerLoss {
+  double value = 0;
+  std::vector<double> dz;  // (T*E)
+};
+
+// One balancer's loss and gradient on the logits of one layer, coefficient 1.
+LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch, const Matrix<double>& logits, Routing& routing) {
+  RouterInput in{.scores = {logits}, .batch = batch};
+  routing = router.route(in);
+  const Matrix<double> p = router.probabilities(in, routing);
+  Matrix<double> dprob(p.rows(), p.cols()), dlogits(p.rows(), p.cols());
+  const auto balance = make_balancer(concat(balancer, ":coef=1"));
+  LayerLoss out;
+  out.value = balance->loss({in, routing, p, router.experts(), {}}, 1, {dprob, dlogits});
+  std::vector<Matrix<double>> dscores{dlogits};
+  router.backward(in, routing, {}, dprob, dscores);
+  out.dz.assign(dscores[0].flat().begin(), dscores[0].flat().end());
+  return out;
+}
+
+void run_losses(const GoldenFile& file, Comparison& out) {
+  const Index layers = file.integer("num_layers"), tokens = file.integer("num_tokens"), experts = file.integer("num_experts");
+  const int k = int(file.integer("top_k"));
+  const auto logits = file.reals("input/logits").values;
+  Batch batch;
+  batch.token.assign(std::size_t(tokens), 0);
+  batch.start = {0, tokens};
+  for (const auto v : file.integers("input/mask").values) batch.valid.push_back(std::uint8_t(v));
+  if (Index(logits.size()) != layers * tokens * experts || Index(batch.valid.size()) != tokens) throw Error(Exit::input, "input/logits or input/mask has another size than the options say");
+  const auto router = make_router(concat("softmax:k=", k), int(experts));
+  std::vector<double> value[2], dz[2];
+  std::vector<std::int64_t> ids, counts;
+  for (Index l = 0; l < layers; ++l) {
+    Matrix<double> z(tokens, experts);
+    std::copy_n(logits.begin() + std::ptrdiff_t(l * tokens * experts), z.size(), z.data());
+    for (int kind = 0; kind < 2; ++kind) {
+      Routing routing;
+      const LayerLoss loss = loss_of(kind == 0 ? "switch" : "z", *router, batch, z, routing);
+      value[kind].push_back(loss.value);
+      dz[kind].insert(dz[kind].end(), loss.dz.begin(), loss.dz.end());
+      if (kind == 1) continue;
+      ids.insert(ids.end(), routing.expert.flat().begin(), routing.expert.flat().end());
+      const auto n = count_experts(routing.expert, int(experts));
+      counts.insert(counts.end(), n.begin(), n.end());
+    }
+  }
+  out.integers("topk_ids", ids);
+  out.integers("counts", counts);
+  out.reals("switch_loss", value[0]);
+  out.reals("z_loss", value[1]);
+  const double sum = std::accumulate(value[0].begin(), value[0].end(), 0.0);
+  out.real("switch_loss_sum", sum);
+  out.real("switch_loss_mean", sum / double(layers));
+  out.reals("grad/switch_sum_logits", dz[0]);
+  out.reals("grad/z_sum_logits", dz[1]);
+}
+
+// The selection bias after each of several steps.
+void run_updates(const GoldenFile& file, Comparison& out) {
+  const int experts = int(file.integer("num_experts"));
+  const Index steps = file.integer("num_steps");
+  const auto start = file.reals("input/bias").values;
+  const auto counts = file.integers("input/counts").values;
+  if (Index(start.size()) != experts || Index(counts.size()) != steps * experts) throw Error(Exit::input, "input/bias or input/counts has another size than the options say");
+  for (const bool center : {false, true}) {
+    const auto router = make_router(concat("softmax:bias=1,k=", file.integer("top_k")), experts);
+    const auto bias = make_balancer(concat("bias:rate=", file.real("bias_update_rate"), ",center=", center));
+    std::ranges::copy(start, router->correction_bias().begin());
+    std::vector<double> after;
+    for (Index s = 0; s < steps; ++s) {
+      bias->stepped(*router, std::span(counts).subspan(std::size_t(s * experts), std::size_t(experts)));
+      after.insert(after.end(), router->correction_bias().begin(), router->correction_bias().end());
+    }
+    out.reals(center ? "bias_sign_centered" : "bias_sign", after);
+  }
+}
+
+}  // namespace
+
+void run_golden_rules(const GoldenFile& file, const std::string& kind, Comparison& out) {
+  if (kind == "loss") return run_losses(file, out);
+  if (kind == "update") return run_updates(file, out);
+  if (kind == "transform") throw Unsupported{concat("transform '", file.text("transform"), "' is not there")};
+  throw Unsupported{concat("kind '", kind, "' is not there")};
+}
+
+}  // namespace moe
