@@ -123,7 +123,8 @@ Axis axis_of(const Panel& p, bool from_zero) {
     for (std::size_t r = 0; r < rows(*c); ++r) see(value(*c, r)), see(chance(*c, r));
   if (low > high) low = 0, high = 1;
   if (from_zero || (low >= 0 && low < 0.6 * high)) low = std::min(low, 0.0), high = std::max(high, 0.0);
-  return axis(low, high, 4);
+  const bool whole = std::all_of(p.series.begin(), p.series.end(), [](const Column* c) { return digits(*c) == 0; });
+  return axis(low, high, whole ? std::clamp(int(high - low), 1, 4) : 4);
 }
 
 std::vector<Section> sections(const Report& report) {

@@ -51,7 +51,7 @@ double in_gamut(double lightness, double chroma, double hue) {
   return chroma;
 }
 
-double dark_lightness(double light) { return 0.28 + 1.15 * (0.90 - light); }
+double dark_lightness(double light) { return 0.335 + 0.95 * (0.90 - light); }
 
 double apart(Lab a, Lab b) {  // lightness counts less: patches of text differ in it anyway
   const double l = 0.8 * (a.l - b.l);

@@ -89,7 +89,7 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border
 .experts{display:flex;flex-wrap:wrap;gap:3px;max-height:7.2rem;overflow-y:auto}
 .experts button{font:inherit;font-size:.76rem;line-height:1;color:inherit;border:1px solid transparent;border-radius:4px;min-width:1.75rem;padding:.34rem .3rem;cursor:pointer;font-variant-numeric:tabular-nums}
 .experts button[aria-pressed=true]{border-color:var(--ink);font-weight:700}
-.tokens{white-space:pre-wrap;overflow-wrap:anywhere;font:.95rem/1.95 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monospace;margin:.2rem 0 1.8rem;max-width:60rem}
+.tokens{white-space:pre-wrap;tab-size:4;overflow-wrap:anywhere;font:.95rem/1.95 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono","Noto Sans Mono CJK SC",monospace;margin:.2rem 0 1.8rem;max-width:60rem}
 .tokens span{padding:.16em 0;box-shadow:inset -1px 0 var(--bg)}
 .tokens .off{background:none;opacity:.38}
 .tokens s{text-decoration:none;opacity:.4}

@@ -60,7 +60,7 @@ std::string map_figure(const Table& t, const Map& m, const std::string& id) {
     const Grid& g = m.grids[i];
     const std::string hover = m.cells() > pivot_limit ? "" : fmt::format(" data-map=\"{}p\" data-first={} data-rows={} data-cols={}", id, i * g.row.size(), g.row.size(), g.col.size());
     const bool broad = g.col.size() > 12;
-    const std::string chart = map_chart(m, g, hover, one ? 1040 : 400);
+    const std::string chart = map_chart(m, g, hover, one ? 1040 : 270);
     if (one) out += scroll(concat("<div class=\"", broad ? "broad" : "slim", "\">", chart, "</div>"), t.title);
     else out += concat("<figure><figcaption>", html(m.facet), " ", html(g.facet), "</figcaption>", chart, "</figure>");
   }
@@ -81,10 +81,10 @@ std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::
     out += "</figcaption>";
   }
   const bool small = n * groups <= 12 && t.chart == Chart::bars;
-  const Size size = alone ? Size{small ? 480 : 760, 250} : Size{360, 190};
+  const Size size = alone ? Size{lying(t) && t.chart == Chart::bars ? 640 : small ? 480 : 760, 250} : Size{360, 190};
   if (t.chart == Chart::lines) chart = line_chart(t, p, size);
-  else chart = lying(t) ? row_bars(t, p, alone ? 640 : 420) : bar_chart(t, p, size);
-  if (alone) chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad", "\" style=\"max-width:", size.width, "px\">", chart, "</div>"), t.title);
+  else chart = lying(t) ? row_bars(t, p, alone ? size.width : 420) : bar_chart(t, p, size);
+  if (alone) chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad", "\" style=\"max-width:", size.width, lying(t) ? "px;min-width:460px\">" : "px\">", chart, "</div>"), t.title);
   return concat("<figure>", out, chart, "</figure>");
 }
 

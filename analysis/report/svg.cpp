@@ -110,7 +110,7 @@ std::string row_bars(const Table& t, const Panel& p, int width) {
   const std::size_t n = rows(t), groups = p.series.size();
   const Axis a = axis_of(p, true);
   double names = 0;
-  for (std::size_t r = 0; r < n; ++r) names = std::max(names, text_width(clip(cell(t.columns[0], r), 28, false)));
+  for (std::size_t r = 0; r < n; ++r) names = std::max(names, 7.6 * columns(clip(cell(t.columns[0], r), 28, false)));  // arrows are broad
   const double left = names + 14, thick = groups > 1 ? 10 : 15, band = thick * double(groups) + 8, top = 6;
   const double height = top + band * double(n) + 22;
   const auto x = [&](double v) { return left + (v - a.low) / (a.high - a.low) * (width - left - 56); };

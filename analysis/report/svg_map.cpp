@@ -77,13 +77,13 @@ std::string map_chart(const Map& m, const Grid& whole, const std::string& hover,
   p.left = widest + 12;
   const double room = width - p.left - 4;
   const bool square = g.row == g.col;
-  const double w = std::min(room / double(p.cols), square ? 26.0 : 62.0);
+  const double w = std::min((square ? std::min(room, 640.0) : room) / double(p.cols), square ? 26.0 : 62.0);
   const double h = square ? w : std::clamp(std::min(w * 0.62, 420.0 / double(p.rows)), std::min(5.0, 900.0 / double(p.rows)), 27.0);
   p.width = w * double(p.cols), p.height = std::max(h, p.rows * p.cols > most_rectangles ? 3.0 : 14.0) * double(p.rows);
   if (square) p.height = p.width;
   const double total = p.left + p.width + 4, height = p.top + p.height + 36;
   const bool few = p.rows * p.cols <= most_rectangles;
-  std::string out = fmt::format("<svg class=chart style=\"max-width:{:.0f}px\" viewBox=\"0 0 {:.0f} {:.0f}\" role=img aria-label=\"{}\"", total, total, height,
+  std::string out = fmt::format("<svg class=chart style=\"max-width:{:.0f}px{}\" viewBox=\"0 0 {:.0f} {:.0f}\" role=img aria-label=\"{}\"", total, p.w() >= 36 && width > 600 ? fmt::format(";min-width:{:.0f}px", 0.85 * total) : "", total, height,
                                 html(concat(heading(*m.value), g.facet.empty() ? "" : ", " + g.facet)));
   if (!few && g.pooled == 1) out += hover;
   out += ">" + labels(m, g, p) + (few ? rectangles(m, g, p) : picture(m, g, p)) + "</svg>";
