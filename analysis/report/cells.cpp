@@ -81,7 +81,7 @@ std::string short_number(double v) {
   return fmt::format("{:.6g}", std::round(v * 1e6) / 1e6 + 0.0);
 }
 
-std::string heading(const Column& c) { return clean(c.unit.empty() ? c.name : c.name + " (" + c.unit + ")"); }
+std::string heading(const Column& c) { return clean(c.unit.empty() || c.unit == c.name ? c.name : c.name + " (" + c.unit + ")"); }
 
 std::size_t keys(const Table& t) {
   std::size_t n = 0;

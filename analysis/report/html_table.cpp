@@ -17,7 +17,7 @@ std::string scroll(const std::string& inside, const std::string& label) {
 
 std::string head_cell(const Column& c) {
   return concat("<th scope=col", is_number(c) ? " class=n" : "", c.meaning.empty() ? "" : " title=\"" + html(c.meaning) + "\"", "><button type=button>", html(c.name),
-                c.unit.empty() ? "" : " <small>" + html(c.unit) + "</small>", "</button></th>");
+                c.unit.empty() || c.unit == c.name ? "" : " <small>" + html(c.unit) + "</small>", "</button></th>");
 }
 
 std::string long_table(const Table& t, const RenderOptions& options) {
