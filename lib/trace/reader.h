@@ -16,6 +16,11 @@ struct TraceState {
   std::vector<std::string> warnings;
 };
 
+struct TraceCommit {  // /commits: after it, `rows` rows are safe
+  std::uint64_t rows = 0;
+  std::int64_t step = -1;
+};
+
 class TraceReader {
  public:
   explicit TraceReader(const std::filesystem::path&);  // throws Error(input) in one sentence
@@ -27,11 +32,13 @@ class TraceReader {
   const TraceFields& fields() const;  // what the file holds
   const std::vector<TraceSequence>& sequences() const;
   const std::vector<TraceStep>& steps() const;
+  std::vector<TraceCommit> commits() const;  // those that can be trusted
   std::uint64_t tokens() const { return state().tokens; }
   TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;  // absent fields stay empty
 
- private:
   struct File;
+
+ private:
   std::unique_ptr<File> file_;
 };
 

@@ -61,6 +61,9 @@ struct TraceHeader {
   std::string weight_kind = "combine";          // combine|prob|score|mix
   bool weight_normalized = false;
   std::string order = "key_desc";               // key_desc|weight_desc|id_asc|unknown
+  std::string logit_kind = "logits";            // logits|probs
+  bool wide_weights = false, wide_logits = false;  // stored as f32 instead of f16
+  int predicted = 0;                            // columns of LayerRows::predicted; 0 = max_choices()
 
   int max_experts() const;
   int max_choices() const;

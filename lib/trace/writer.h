@@ -32,8 +32,9 @@ class TraceWriter {
   std::uint64_t rows() const;           // appended
   std::uint64_t safe_rows() const;      // acknowledged
 
- private:
   struct File;
+
+ private:
   std::unique_ptr<File> file_;
 };
 

@@ -1,0 +1,62 @@
+// The inside of TraceReader, shared with verify.cpp: the open datasets and how rows come out of them.
+#pragma once
+#include "lib/trace/columns.h"
+#include "lib/trace/create.h"
+#include "lib/trace/reader.h"
+#include "lib/trace/schema.h"
+
+namespace moe {
+
+struct Source {  // one token-major dataset of the file
+  Column column;
+  DataInfo data;
+  Index planes = 1;
+  bool direct = false;           // its chunks are read raw and unpacked here, on threads
+  std::vector<std::uint64_t> tokens;  // for /routing/logits of some rows only: which; empty = every token
+  std::uint64_t rows() const { return data.dims[0]; }
+};
+
+struct Piece {  // rows of one plane, as they lie in the file
+  const Source* source = nullptr;
+  Index plane = 0, count = 0, skip = 0;  // `count` rows behind the first `skip` of the bytes
+  std::uint64_t first = 0;               // row
+  bool packed = false;
+  std::uint32_t skipped_filters = 0;
+  std::vector<std::uint8_t> bytes;
+};
+
+struct TraceReader::File {
+  std::filesystem::path path;
+  Schema schema;
+  TraceHeader header;
+  TraceState state;
+  TraceFields fields;
+  std::vector<Source> sources;  // in path order
+  std::vector<TraceSequence> sequences;
+  std::vector<TraceStep> steps;
+  std::vector<CommitRow> commits;
+  bool has_sequences = false, has_steps = false;
+
+  explicit File(const std::filesystem::path&);
+  TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;
+  std::uint64_t data_xxh3(std::uint64_t first, std::uint64_t count) const;  // what /commits should say of these rows
+  void warn(std::string sentence) { state.warnings.push_back(std::move(sentence)); }
+
+ private:
+  void read_header();
+  void read_model();
+  void read_constants();
+  void read_commits();
+  void open_columns();
+  void open_logits_token(Source&);
+  void settle_tokens();
+  void check_last_commit();
+  void read_records();
+  std::vector<Piece> collect(const Source&, std::uint64_t first, std::uint64_t count) const;
+  void check_records(const TraceRows&) const;
+  void read_some_logits(const Source&, TraceRows&) const;
+  template <class Sink>
+  void unpack_all(const std::vector<Piece>&, Sink) const;
+};
+
+}  // namespace moe

@@ -1,0 +1,335 @@
+// The writing protocol: rows gather in memory; a commit writes them, then says so in /commits; only then are they safe.
+#include "lib/trace/writer.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+
+#include "lib/core/error.h"
+#include "lib/core/parallel.h"
+#include "lib/trace/filter.h"
+#include "lib/trace/reader.h"
+#include "lib/trace/times.h"
+#include "lib/trace/writer_file.h"
+
+namespace moe {
+namespace {
+using h5::Cell;
+
+std::filesystem::path plus(const std::filesystem::path& path, const char* ending) { return path.string() + ending; }
+
+std::string now_utc() {  // SOURCE_DATE_EPOCH makes two recordings of the same run the same file
+  const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
+  const std::time_t now = fixed && *fixed ? std::time_t(std::strtoll(fixed, nullptr, 10)) : std::time(nullptr);
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
+}
+
+TraceHeader checked(const TraceHeader& given) {
+  TraceHeader h = given;
+  if (h.layers.empty()) throw Error(Exit::usage, "a trace needs at least one MoE layer, and this model has none");
+  for (const TraceLayer& l : h.layers)
+    if (l.experts < 1 || l.top_k < 1 || l.top_k > 65535)
+      throw Error(Exit::bug, fmt::format("MoE layer {} has {} experts and top_k {}", l.index, l.experts, l.top_k));
+  if (h.created_utc.empty()) h.created_utc = now_utc();
+  return h;
+}
+
+struct Chunk {  // one to be written
+  std::size_t column, plane;
+  std::uint64_t first;  // row
+  std::vector<std::uint8_t> packed;
+};
+
+}  // namespace
+
+template <class Body>
+void TraceWriter::File::guarded(Body body) {
+  if (failed) throw Error(Exit::io, fmt::format("{}: recording stopped after an earlier failure", building.string()));
+  try {
+    body();
+  } catch (const Error& e) {
+    if (e.code() != Exit::io && e.code() != Exit::input) throw;  // our own complaint, not the disk's
+    failed = true;
+    throw Error(Exit::io, fmt::format("{}: {}{}", building.string(), e.what(), free_space(building)))
+        .safe(fmt::format("{} rows of {} are safe in {}", safe, rows, building.string()))
+        .hint(fmt::format("free space, then moe recover {} -o {}", building.string(), target.string()));
+  }
+}
+
+TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given, const TraceFields& asked_for, std::filesystem::path name)
+    : target(path), part(plus(path, ".part")), building(std::move(name)), header(checked(given)), fields(asked_for) {
+  h5::start();
+  columns = columns_of(header, fields);
+  for (const Column& c : columns) {
+    Pending p{std::max(commit_rows, c.chunk), {}, {}};
+    p.planes.resize(c.layered ? header.layers.size() : 1);
+    p.last_packed.resize(p.planes.size());
+    for (auto& plane : p.planes) plane.resize(std::size_t(p.span) * c.row_bytes());
+    pending.push_back(std::move(p));
+  }
+  lock.emplace(building);
+  guarded([&] {
+    h5 = create_trace(building, header, columns);
+    h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
+  });
+}
+
+TraceWriter::File::~File() {
+  if (!failed || finished) return;  // handles close themselves
+  // What failed once would be tried again on closing. The file as it lies there is the one that readers are known to survive.
+  h5.file.abandon();
+  h5.token.abandon();
+  for (auto& d : h5.columns) d.abandon();
+  for (auto& [path, d] : h5.records) d.abandon();
+  for (auto& [name, d] : h5.pairs) d.abandon();
+}
+
+void TraceWriter::File::begin(const TraceStep& step) {
+  steps.push_back(step);
+  steps.back().token_start = rows;
+  steps.back().num_tokens = 0;
+}
+void TraceWriter::File::begin_sequence(std::uint16_t domain) { sequences.push_back({rows, 0, domain}); }
+
+// Fills in which step and sequence rows belong to, or (copying) counts what they say themselves.
+void TraceWriter::File::count_records(const TraceRows& given, Index first, Index count, bool keep_records, TraceRows& own) {
+  if (sequences.empty()) begin_sequence(no_domain);
+  steps_safe = std::min(steps_safe, steps.size() - 1);
+  sequences_safe = std::min(sequences_safe, sequences.size() - 1);
+  if (!keep_records) {
+    steps.back().num_tokens += std::uint32_t(count);
+    sequences.back().length += std::uint32_t(count);
+    own.step.assign(std::size_t(count), std::uint32_t(steps.size() - 1));
+    own.sequence.assign(std::size_t(count), std::uint32_t(sequences.size() - 1));
+    return;
+  }
+  for (auto t = std::size_t(first); t < std::size_t(first + count); ++t) {
+    ++steps[given.step[t]].num_tokens;
+    ++sequences[given.sequence[t]].length;
+    steps_safe = std::min<std::size_t>(steps_safe, given.step[t]);
+    sequences_safe = std::min<std::size_t>(sequences_safe, given.sequence[t]);
+  }
+}
+
+// Rows into the pending chunks; they all lie in one commit.
+void TraceWriter::File::take(const TraceRows& given, Index first, Index count, bool keep_records) {
+  TraceRows own;
+  own.token_id.resize(std::size_t(count));
+  count_records(given, first, count, keep_records, own);
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const Column& c = columns[i];
+    Pending& p = pending[i];
+    const bool filled_in = !keep_records && (c.field == Field::step || c.field == Field::sequence);
+    const auto at = std::size_t(Index(rows) % p.span) * c.row_bytes();
+    for (std::size_t l = 0; l < p.planes.size(); ++l) {
+      if (at == 0) std::fill(p.planes[l].begin(), p.planes[l].end(), std::uint8_t(0));
+      filled_in ? encode(own, 0, count, c, header.layers[l], Index(l), p.planes[l].data() + at)
+                : encode(given, first, count, c, header.layers[l], Index(l), p.planes[l].data() + at);
+    }
+  }
+  corpus.update({reinterpret_cast<const std::uint8_t*>(given.token_id.data() + first), std::size_t(count) * 4});
+  rows += std::uint64_t(count);
+}
+
+void TraceWriter::File::append(const TraceRows& given) {
+  if (steps.empty()) begin({});
+  append(given, false, steps.back().step);
+}
+
+void TraceWriter::File::append(const TraceRows& given, bool keep_records, std::int64_t step) {
+  const auto n = Index(given.tokens());
+  if (given.layer.size() != header.layers.size())
+    throw Error(Exit::bug, fmt::format("rows of {} MoE layers for a trace of {}", given.layer.size(), header.layers.size()));
+  for (Index done = 0; done < n;) {
+    const Index room = commit_rows - Index(rows % commit_rows), count = std::min(n - done, room);
+    guarded([&] { take(given, done, count, keep_records); });
+    done += count;
+    if (rows % commit_rows == 0) commit(step);
+  }
+}
+
+std::uint64_t TraceWriter::File::write_columns() {
+  std::vector<Chunk> chunks;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const auto length = std::uint64_t(columns[i].chunk);
+    for (std::size_t l = 0; l < pending[i].planes.size(); ++l)
+      for (std::uint64_t row = safe / length * length; row < rows; row += length) chunks.push_back({i, l, row, {}});
+  }
+  parallel_for(Index(chunks.size()), 1, [&](Index a, Index b) {
+    for (Index j = a; j < b; ++j) {
+      Chunk& k = chunks[std::size_t(j)];
+      const Column& c = columns[k.column];
+      Pending& p = pending[k.column];
+      const std::size_t bytes = std::size_t(c.chunk) * c.row_bytes(), element = h5::bytes_of(c.cell);
+      const std::span<const std::uint8_t> raw{p.planes[k.plane].data() + std::size_t(Index(k.first) % p.span) * c.row_bytes(), bytes};
+      k.packed = pack(raw, element, false);
+      std::size_t& last = p.last_packed[k.plane];  // chunks of a plane that were committed before are first in their turn
+      const bool again = k.first < safe;
+      if (again && k.packed.size() == last) k.packed = pack(raw, element, true);
+    }
+  });
+  Xxh3 data;
+  for (std::size_t i = 0, j = 0; i < columns.size(); ++i) {
+    const Column& c = columns[i];
+    std::vector<std::uint64_t> dims{rows, header.layers.size(), std::uint64_t(c.width)};
+    dims.resize(std::size_t(c.rank));
+    h5::resize(h5.columns[i], dims, c.path);
+    for (; j < chunks.size() && chunks[j].column == i; ++j) {
+      const Chunk& k = chunks[j];
+      const hsize_t at[3] = {k.first, k.plane, 0};
+      h5::must(H5Dwrite_chunk(h5.columns[i], H5P_DEFAULT, 0, at, k.packed.size(), k.packed.data()), fmt::format("write {}", c.path));
+      pending[i].last_packed[k.plane] = k.packed.size();
+    }
+    h5::must(H5Dflush(h5.columns[i]), fmt::format("flush {}", c.path));
+    std::vector<const std::uint8_t*> planes;
+    for (const auto& plane : pending[i].planes) planes.push_back(plane.data() + std::size_t(Index(safe) % pending[i].span) * c.row_bytes());
+    data.update(interleave(planes, Index(rows - safe), c.row_bytes()));
+  }
+  h5::resize(h5.token, {rows}, "/token");
+  h5::must(H5Dflush(h5.token), "flush /token");
+  return data.value();
+}
+
+void TraceWriter::File::write_records() {
+  const auto column = [&](const char* path, Cell cell, std::size_t from, std::size_t to, auto get) {
+    if (from == to) return;
+    std::vector<std::uint8_t> cells((to - from) * h5::bytes_of(cell));
+    for (std::size_t i = from; i < to; ++i) {
+      const auto value = get(i);
+      std::memcpy(cells.data() + (i - from) * sizeof value, &value, sizeof value);
+    }
+    const hid_t d = h5.records.at(path);
+    h5::resize(d, {to}, path);
+    h5::write_rows(d, h5::type_of(cell), from, to - from, cells.data(), path);
+    h5::must(H5Dflush(d), fmt::format("flush {}", path));
+  };
+  const std::size_t q = sequences_safe, qs = sequences.size(), n = steps_safe, ns = steps.size();
+  column("/sequences/start", Cell::u64, q, qs, [&](std::size_t i) { return sequences[i].start; });
+  column("/sequences/length", Cell::u32, q, qs, [&](std::size_t i) { return sequences[i].length; });
+  column("/sequences/domain", Cell::u16, q, qs, [&](std::size_t i) { return sequences[i].domain; });
+  column("/steps/step", Cell::i64, n, ns, [&](std::size_t i) { return steps[i].step; });
+  column("/steps/token_start", Cell::u64, n, ns, [&](std::size_t i) { return steps[i].token_start; });
+  column("/steps/num_tokens", Cell::u32, n, ns, [&](std::size_t i) { return steps[i].num_tokens; });
+  column("/steps/phase", Cell::u8, n, ns, [&](std::size_t i) { return steps[i].phase; });
+  sequences_safe = qs;
+  steps_safe = ns;
+}
+
+void TraceWriter::File::write_commit(std::int64_t step, std::uint64_t data_xxh3) {
+  const CommitRow row{rows, step, data_xxh3, last_xxh3};
+  const hid_t d = h5.records.at("/commits");
+  h5::resize(d, {commits + 1}, "/commits");
+  h5::write_rows(d, commit_type(), commits, 1, &row, "/commits");
+  h5::must(H5Dflush(d), "flush /commits");
+  last_xxh3 = xxh3({reinterpret_cast<const std::uint8_t*>(&row), sizeof row});
+  ++commits;
+}
+
+void TraceWriter::File::commit(std::int64_t step) {
+  if (rows == safe) return;
+  guarded([&] {
+    const std::uint64_t data = write_columns();
+    write_records();
+    if (power) sync_file(building);
+    write_commit(step, data);
+    if (power) sync_file(building);
+  });
+  safe = rows;
+  if (acknowledged) acknowledged(safe);
+}
+
+void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
+  for (const PairMatrix& pair : pairs) {
+    const auto at = h5.pairs.find(pair.name);
+    if (at == h5.pairs.end()) throw Error(Exit::bug, fmt::format("pair matrix {} was not declared when the trace began", pair.name));
+    guarded([&] {
+      write_pair(at->second, pair, header);
+      h5::must(H5Dflush(at->second), "flush /experts/" + pair.name);
+    });
+  }
+}
+
+// Closes the file, sets what only the whole trace knows, and looks at it once more: a close has reported success on a full disk.
+void TraceWriter::File::seal() {
+  for (auto& d : h5.columns) d.close("close a dataset");
+  for (auto& [path, d] : h5.records) d.close("close " + path);
+  for (auto& [name, d] : h5.pairs) d.close("close /experts/" + name);
+  h5.token.close("close /token");
+  h5.file.close("close the file");
+  sync_file(building);
+  std::vector<std::uint32_t> lengths;
+  for (const TraceSequence& s : sequences) lengths.push_back(s.length);
+  corpus.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
+  const std::uint8_t yes = 1;
+  h5.file = h5::Handle{H5Fopen(building.c_str(), H5F_ACC_RDWR, h5::file_access(true)), "open the file again"};
+  h5::set(h5.file, "corpus_sha256", corpus.hex());
+  h5::set(h5.file, "num_tokens", Cell::u64, &rows);
+  h5::set(h5.file, "complete", Cell::u8, &yes);
+  h5.file.close("close the file");
+  forget_times(building);
+  sync_file(building);
+  h5::Handle again{H5Fopen(building.c_str(), H5F_ACC_RDONLY, h5::file_access(false)), "open the finished file"};
+  again.close("close the finished file");
+}
+
+void TraceWriter::File::finish() {
+  if (finished) return;
+  commit(steps.empty() ? -1 : steps.back().step);
+  guarded([&] {
+    write_records();
+    seal();
+    rename_durably(building, target);
+  });
+  mark_own(target);
+  finished = true;
+  lock.reset();
+}
+
+TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header, const TraceWriterOptions& options) {
+  const auto part = plus(path, ".part"), copy = plus(path, ".part.resumed");
+  const bool interrupted = std::filesystem::exists(part);
+  if (std::filesystem::exists(path) && !options.force)
+    throw Error(Exit::usage, fmt::format("{} exists", path.string())).hint("another name, or --force to replace it");
+  if (options.resume_rows < 0 && interrupted && !options.force)
+    throw Error(Exit::usage, fmt::format("{} exists: a recording that was interrupted, or still runs", part.string()))
+        .hint(fmt::format("moe recover {} -o {}, or --force to replace it", part.string(), path.string()));
+  if (options.resume_rows > 0 && !interrupted)
+    throw Error(Exit::input, fmt::format("{} is not there: no recording to continue at row {}", part.string(), options.resume_rows))
+        .hint("another name for the trace, which then begins here");
+  if (options.resume_rows >= 0 && interrupted) {
+    const TraceReader old(part);
+    const auto rows = std::uint64_t(options.resume_rows);
+    if (rows > old.tokens())
+      throw Error(Exit::input, fmt::format("{} holds {} rows that can be trusted; row {} was to follow", part.string(), old.tokens(), rows));
+    if (old.header().layers.size() != header.layers.size() || old.header().max_experts() != header.max_experts() ||
+        old.header().max_choices() != header.max_choices())
+      throw Error(Exit::input, fmt::format("{} was recorded from a model of {} MoE layers, {} experts, top {}; this one has {}, {}, {}", part.string(),
+                                           old.header().layers.size(), old.header().max_experts(), old.header().max_choices(),
+                                           header.layers.size(), header.max_experts(), header.max_choices()));
+    const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
+    file_ = std::make_unique<File>(path, old.header(), options.fields, copy);
+    replay(old, rows, *file_);
+    sync_file(copy);
+    rename_durably(copy, part);
+    file_->building = part;
+  } else {
+    file_ = std::make_unique<File>(path, header, options.fields, part);
+  }
+  file_->power = options.power;
+  file_->acknowledged = options.acknowledged;
+}
+
+TraceWriter::~TraceWriter() = default;
+void TraceWriter::step(const TraceStep& s) { file_->begin(s); }
+void TraceWriter::sequence(std::uint16_t domain) { file_->begin_sequence(domain); }
+void TraceWriter::append(const TraceRows& rows) { file_->append(rows); }
+void TraceWriter::commit(std::int64_t step) { file_->commit(step); }
+void TraceWriter::pairs(const std::vector<PairMatrix>& pairs) { file_->set_pairs(pairs); }
+void TraceWriter::finish() { file_->finish(); }
+std::uint64_t TraceWriter::rows() const { return file_->rows; }
+std::uint64_t TraceWriter::safe_rows() const { return file_->safe; }
+
+}  // namespace moe

@@ -1,0 +1,62 @@
+// The inside of TraceWriter, shared with what copies traces (recover.cpp): an open .part file, the rows not yet safe, and the
+// records that grow with them.
+#pragma once
+#include <optional>
+
+#include "lib/trace/create.h"
+#include "lib/trace/disk.h"
+#include "lib/trace/hash.h"
+#include "lib/trace/writer.h"
+
+namespace moe {
+
+// Rows of one column since the start of the chunk that the next commit touches first.
+struct Pending {
+  Index span = 0;                                 // rows held: a multiple of the chunk and of a commit
+  std::vector<std::vector<std::uint8_t>> planes;  // span rows each, row t at t % span
+  std::vector<std::size_t> last_packed;           // bytes of the chunk last written, a plane; 0 = that chunk was whole
+};
+
+struct TraceWriter::File {
+  std::filesystem::path target, part, building;  // PATH, PATH.part, and the name written to
+  TraceHeader header;
+  TraceFields fields;
+  std::vector<Column> columns;
+  std::vector<Pending> pending;
+  std::optional<WriteLock> lock;
+  TraceFile h5;
+  Sha256 corpus;
+  std::vector<TraceStep> steps;
+  std::vector<TraceSequence> sequences;
+  std::size_t steps_safe = 0, sequences_safe = 0;  // records before these did not change since the last commit
+  std::uint64_t rows = 0, safe = 0, commits = 0, last_xxh3 = 0;
+  bool power = false, failed = false, finished = false;
+  std::function<void(std::uint64_t)> acknowledged;
+
+  File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&, std::filesystem::path building);
+  ~File();
+  void begin(const TraceStep&);
+  void begin_sequence(std::uint16_t domain);
+  void append(const TraceRows&);
+  // Copying: sequence and step of the rows stand as given; a commit that falls due is said to be of step `step`.
+  void append(const TraceRows&, bool keep_records, std::int64_t step);
+  void commit(std::int64_t step);
+  void set_pairs(const std::vector<PairMatrix>&);
+  void finish();
+
+ private:
+  template <class Body>
+  void guarded(Body);
+  void take(const TraceRows&, Index first, Index count, bool keep_records);
+  void count_records(const TraceRows&, Index first, Index count, bool keep_records, TraceRows& own);
+  std::uint64_t write_columns();  // returns data_xxh3
+  void write_records();
+  void write_commit(std::int64_t step, std::uint64_t data_xxh3);
+  void seal();
+};
+
+// Appends rows 0..rows of a trace to an empty writer with the commits they had. Defined in recover.cpp.
+class TraceReader;
+void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to);
+
+}  // namespace moe
