@@ -37,6 +37,7 @@ nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
 .reading{color:var(--muted);max-width:46rem;margin:0 0 1rem;font-size:.94rem}
 .note{color:var(--muted);font-size:.82rem;margin:.45rem 0 0}
 .warning{border-left:3px solid var(--warn);background:var(--wash);padding:.45rem .8rem;margin:0 0 .9rem;font-size:.92rem;max-width:54rem;border-radius:0 5px 5px 0}
+main>.warning{margin-top:1.4rem}
 .scroll{overflow-x:auto;max-width:100%}
 .broad{min-width:620px}
 svg text{font-weight:400}svg .name{font-weight:560}
