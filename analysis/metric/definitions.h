@@ -1,0 +1,20 @@
+// The definitions behind the numbers: one row for every id that a metric gives. Ids never change their meaning; another
+// definition gets another id. docs/metrics.md is written from this table and a test keeps the two in step.
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace moe {
+
+struct Definition {
+  std::string_view id, metric;  // who computes it: a name of metrics.def
+  std::string_view shape;       // L layers, E experts, D domains; empty = one number
+  std::string_view formula, range, chance, needs;
+};
+
+std::span<const Definition> definitions();
+const Definition* find_definition(std::string_view id);  // nullptr where there is none
+std::string definitions_page();                          // docs/metrics.md, Markdown
+
+}  // namespace moe
