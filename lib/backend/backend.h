@@ -124,6 +124,8 @@ const Registry<MakeBackend>& backends();
 std::unique_ptr<Backend<float>> make_backend(const std::string& spec);  // refuses unknown names and options
 template <class S>
 std::unique_ptr<Backend<S>> make_reference();
+// Runs `of` beside the definition; throws Error(failed) at the first operation whose results differ.
+std::unique_ptr<Backend<float>> make_check(std::unique_ptr<Backend<float>> of);
 
 extern template class Backend<float>;
 extern template class Backend<double>;
