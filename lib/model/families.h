@@ -1,0 +1,49 @@
+// Checkpoints as others know them: which published class can hold a model, its config.json, its tensor names, and back. No files are
+// touched here; lib/checkpoint writes what store() names and maps what load() asks for.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "lib/checkpoint/json.h"
+#include "lib/checkpoint/safetensors.h"
+#include "lib/model/decoder.h"
+
+namespace moe {
+
+struct Family {
+  std::string_view name, architecture, about;  // name: model_type of config.json
+};
+const std::vector<Family>& families();  // families.def
+
+struct Fit {
+  std::string family;  // the published class that computes what the model computes, or "moe"
+  std::string reason;  // one sentence where it is "moe"
+};
+// Capacity, balance and the draws of training are no part of what a class computes; where tokens are dropped its logits differ.
+Fit fit_of(const ModelConfig&);
+
+struct TokenizerFacts {
+  int bos = -1, eos = -1, pad = -1;  // -1 = none
+};
+
+// What transformers reads, and beside it "moe_training": {"spec": to_spec(config)}, from which we read ourselves back exactly.
+Json config_json(const ModelConfig&, const std::string& family, const TokenizerFacts& = {});
+
+struct Published {
+  ModelConfig config;
+  std::string family;
+  TokenizerFacts tokenizer;
+};
+// Ours, or a published one of the families above. Throws Error(input) in a sentence naming file and key: an unknown model_type, a
+// missing size, a switch this program does not compute (biases of q, k and v, scaled or partial rotary embedding, ...).
+Published config_from_json(const Json&, const std::string& file = "config.json");
+
+// Every tensor under its published name, an expert at a time, in float32; made from the model when the writer asks, so it must live
+// until then.
+std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
+
+// Asked for every tensor with the shape it must have; Tensors::get(name, dims) is one.
+using Lookup = std::function<Tensor(const std::string& name, const Dims&)>;
+void load(Decoder<float>&, const std::string& family, const Lookup&);
+
+}  // namespace moe

@@ -1,0 +1,177 @@
+// Which class holds which model; config.json and tensors written and read back; published checkpoints of the class authors against
+// the logits those classes gave.
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/model/families.h"
+#include "lib/trace/golden.h"
+
+using namespace moe;
+
+namespace {
+
+std::filesystem::path golden_folder() {
+  const char* given = std::getenv("MOE_SHARED");
+  return (given ? std::filesystem::path(given) : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden" / "hf";
+}
+Fit fit(const std::string& spec) { return fit_of(model_config(spec)); }
+
+Batch sequences(Index count, Index length, int vocabulary) {
+  Batch b;
+  for (Index q = 0; q < count; ++q) {
+    for (Index t = 0; t < length; ++t) b.token.push_back(int((q * 31 + t * 7) % vocabulary));
+    b.start.push_back(b.tokens());
+  }
+  return b;
+}
+Matrix<float> last_logits(Decoder<float>& model, const Batch& batch) {
+  Decoder<float>::Tape tape;
+  Matrix<float> out;
+  model.infer({.batch = batch}, tape, {}, nullptr, &out);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("each model goes to the class that computes it, or to none with the reason") {
+  CHECK(fit("mixtral-toy").family == "mixtral");
+  CHECK(fit("tiny:window=64").family == "mixtral");
+  CHECK(fit("tiny:router={gshard:second=random}").family == "mixtral");
+  CHECK(fit("olmoe-toy").family == "olmoe");
+  CHECK(fit("deepseek-v3-toy").family == "glm4_moe");
+  CHECK(fit("tiny:qk_norm=head,dense_layers=1,router={softmax:k=2,norm=0}").family == "qwen3_moe");
+  CHECK(fit("tiny:shared_width=64,shared_gate=1").family == "qwen2_moe");
+  CHECK(fit("tiny:dense=1").family == "llama");
+  CHECK(fit("tiny:dense=1,window=32").family == "mistral");
+  CHECK(fit("tiny:dense=1,qk_norm=head").family == "qwen3");
+  CHECK(fit("switch-toy").reason == "no published class has experts with relu under these names");
+  CHECK(fit("deepseekmoe-toy").reason == "no published class has a shared expert without gate beside softmax scores with this attention");
+  CHECK(fit("tiny:router={softmax:k=2,norm=0}").reason == "no published class has weights that are not divided by their sum without normalised queries and keys");
+  CHECK(fit("tiny:dense_layers=1").family == "moe");
+  CHECK(fit("tiny:router={softmax:k=2,temperature=2}").reason == "no published class has a router temperature");
+  CHECK(fit("tiny:router={random:k=2},balance=none").reason == "no published class has the router 'random'");
+  CHECK(fit("deepseek-v3-toy:shared_width=100").family == "moe");
+}
+
+TEST_CASE("a written configuration is read back exactly, and a changed one is refused") {
+  std::vector<std::string> specs;
+  for (const Preset& p : model_presets()) specs.emplace_back(p.name), specs.push_back(concat(p.name, ":qk_norm=head,norm_eps=3e-6,rope_theta=5e5"));
+  for (const std::string& spec : specs) {
+    INFO(spec);
+    const ModelConfig c = model_config(spec);
+    const Json written = config_json(c, fit_of(c).family, {256, 257, -1});
+    const Published back = config_from_json(parse_json(json_text(written), "config.json"));
+    CHECK(to_spec(back.config) == to_spec(c));
+    CHECK(back.family == fit_of(c).family);
+    CHECK(back.tokenizer.eos == 257);
+    CHECK(back.tokenizer.pad == -1);
+  }
+  Json j = config_json(model_config("tiny"), "mixtral");
+  j["hidden_size"] = 96;
+  CHECK_THROWS_WITH(config_from_json(j), "config.json: hidden_size is 96 and moe_training says 128");
+}
+
+TEST_CASE("without our own key a configuration is read as its class reads it") {
+  for (const std::string spec : {"mixtral-toy", "tiny:window=64,tied=1", "olmoe-toy", "deepseek-v3-toy", "deepseek-v3-toy:qk_norm=head,shared_width=128", "tiny:shared_width=64,shared_gate=1,dense_layers=1",
+                                 "tiny:qk_norm=head,dense_layers=1,router={softmax:k=2,norm=0}", "tiny:dense=1", "tiny:dense=1,window=32", "tiny:dense=1,qk_norm=head"}) {
+    INFO(spec);
+    ModelConfig c = model_config(spec);
+    Json j = config_json(c, fit_of(c).family);
+    j.erase("moe_training");
+    const Published back = config_from_json(j);
+    c.preset = "custom", c.moe.balance.clear();  // what a class does not know
+    c.dense_width = j["model_type"] == "mixtral" || j["model_type"] == "olmoe" ? 0 : c.twin_width();  // those have no dense layers
+    if (c.dense) c.moe = back.config.moe;
+    CHECK(to_spec(back.config) == to_spec(c));
+  }
+}
+
+TEST_CASE("what a class does and this program does not is refused in a sentence") {
+  const auto changed = [](const char* family_spec, const char* key, const Json& value) {
+    const ModelConfig c = model_config(family_spec);
+    Json j = config_json(c, fit_of(c).family);
+    j.erase("moe_training");
+    if (value.is_discarded()) j.erase(key);
+    else j[key] = value;
+    return j;
+  };
+  const Json gone(Json::value_t::discarded);
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "model_type", "mixtral_next")), "config.json: model_type 'mixtral_next' is none that this program reads");
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_experts_per_tok", gone)), "config.json: num_experts_per_tok is missing");
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_experts_per_tok", 9)), "config.json: num_experts_per_tok is 9 and num_experts 8");
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "hidden_size", 1.5)), "config.json: hidden_size is 1.5 and must be a whole number from 0 to 1e9");
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_attention_heads", 3)), Catch::Contains("3 query heads do not share 2 key heads"));
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "rope_scaling", {{"rope_type", "yarn"}})), Catch::Contains("rope_scaling asks for \"yarn\""));
+  CHECK_THROWS_WITH(config_from_json(changed("tiny:shared_width=64,shared_gate=1", "qkv_bias", gone)), Catch::Contains("qkv_bias is absent and so true"));
+  CHECK_THROWS_WITH(config_from_json(changed("deepseek-v3-toy", "partial_rotary_factor", gone)), "config.json: partial_rotary_factor is 0.5 and must be 1");
+  CHECK_THROWS_WITH(config_from_json(changed("switch-toy", "moe_training", gone)), "config.json: moe_training is missing, which says what the model is");
+  CHECK_THROWS_WITH(config_from_json(changed("tiny", "moe_training", {{"spec", "tyni"}})), "config.json: no model named 'tyni'");
+}
+
+TEST_CASE("tensors written under a family's names and loaded into another model give the same logits") {
+  const auto backend = make_reference<float>();
+  std::vector<std::string> specs{"nano:shared_width=32,shared_gate=1", "nano:expert_bias=1,router_bias=1,activation=gelu,shared_width=16", "nano:dense=1,tied=1", "nano:qk_norm=head,dense_layers=1"};
+  for (const Preset& p : model_presets()) specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  for (const std::string& spec : specs) {
+    INFO(spec);
+    const ModelConfig c = model_config(spec);
+    const std::string family = fit_of(c).family;
+    Decoder<float> a(c, *backend), b(c, *backend);
+    a.initialise(1);
+    for (auto* m : a.moe_layers())
+      for (std::size_t e = 0; e < m->router().correction_bias().size(); ++e) m->router().correction_bias()[e] = 0.25 * double(e % 3);
+    std::map<std::string, Tensor> files;
+    Index numbers = 0, parameters = 0;
+    for (const NamedTensor& t : store(a, family)) {
+      CHECK(files.emplace(t.name, t.make()).second);
+      if (!t.name.ends_with("correction_bias")) numbers += files[t.name].size();
+    }
+    for (auto* p : a.parameters()) parameters += p->size();
+    CHECK(numbers == parameters);
+    load(b, family, [&](const std::string& name, const Dims& dims) {
+      CHECK(files.at(name).dims() == dims);
+      return files.at(name);
+    });
+    CHECK(last_logits(a, sequences(2, 9, 32)) == last_logits(b, sequences(2, 9, 32)));
+    for (std::size_t i = 0; i < a.parameters().size(); ++i) CHECK(a.parameters()[i]->to_host() == b.parameters()[i]->to_host());
+  }
+}
+
+TEST_CASE("published checkpoints give the logits of their classes") {
+  int compared = 0;
+  for (const std::string name : {"mixtral", "mixtral_swa", "mixtral_tied", "olmoe"}) {
+    const auto folder = golden_folder() / name;
+    if (!std::filesystem::exists(folder)) continue;
+    INFO(name);
+    const Published published = config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
+    const auto backend = make_reference<float>();
+    Decoder<float> model(published.config, *backend);
+    const Tensors files(folder);
+    load(model, published.family, [&](const std::string& n, const Dims& d) { return files.get(n, d); });
+    const GoldenFile expected((folder / "expected.h5"));
+    const auto ids = expected.integers("input_ids");
+    const auto logits = expected.reals("logits");
+    const Index length = ids.dims[1], words = logits.dims[2];
+    double largest = 0;
+    for (Index q = 0; q < ids.dims[0]; ++q)
+      for (Index n = 1; n <= length; ++n) {
+        Batch b;
+        for (Index t = 0; t < n; ++t) b.token.push_back(int(ids.values[std::size_t(q * length + t)]));
+        b.start.push_back(n);
+        const Matrix<float> got = last_logits(model, b);
+        for (Index v = 0; v < words; ++v) {
+          const double off = std::abs(double(got(0, v)) - logits.values[std::size_t((q * length + n - 1) * words + v)]);
+          REQUIRE(off <= 2e-5);
+          largest = std::max(largest, off);
+        }
+      }
+    CHECK(largest > 0);
+    ++compared;
+  }
+  if (std::filesystem::exists(golden_folder())) CHECK(compared == 4);
+}
