@@ -17,9 +17,11 @@ struct BalanceInput {
   Index valid_tokens() const;
 };
 
-struct BalanceGrad {      // added to, both (T,E)
-  Matrix<double>& dprob;    // by probabilities
-  Matrix<double>& dlogits;  // by logits z directly
+struct BalanceGrad {      // added to
+  Matrix<double>& dprob;    // (T,E) by probabilities
+  Matrix<double>& dlogits;  // (T,E) by logits z directly
+  Matrix<double>& dnoise;   // (T,E) by scores[1] of a router that learns its noise
+  Matrix<double>& dweight;  // (T,K) by the weights of the choices, before drops
 };
 
 class Balancer {
@@ -32,8 +34,10 @@ class Balancer {
   virtual double loss(const BalanceInput&, double scale, const BalanceGrad&) const = 0;
   virtual double coefficient() const = 0;  // 0 = this balancer has no loss
   virtual bool needs_scores() const { return true; }
-  // Once per optimiser step, with the selection counts of the global batch (E).
-  virtual void stepped(Router&, std::span<const std::int64_t>) const {}
+  virtual void check(const Router&) const {}            // throws Error(usage) where this cannot go with the router
+  virtual std::vector<State> state() { return {}; }     // what a checkpoint must hold
+  // Once per optimiser step, with the selection counts (E) and the number of valid tokens of the global batch.
+  virtual void stepped(Router&, std::span<const std::int64_t>, std::int64_t) {}
 
  private:
   std::string name_;
@@ -43,6 +47,9 @@ using MakeBalancer = std::unique_ptr<Balancer>(Spec&);
 const Registry<MakeBalancer>& balancers();
 std::unique_ptr<Balancer> make_balancer(const std::string& spec);  // refuses unknown names and options
 std::unique_ptr<Balancer> make_balancer(const std::string& spec, std::string& resolved);
+
+// Load_e of equations.md 6.4: how many tokens would choose e under fresh noise, from the routing of a router that learns its noise.
+std::vector<double> smooth_load(const Routing&, const Batch&);
 
 // n_i of equations.md: how many slots of valid tokens hold expert i.
 std::vector<std::int64_t> count_experts(const Matrix<int>& ids, int experts);

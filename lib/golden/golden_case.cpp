@@ -26,6 +26,7 @@ class Options {
     const double v = file_.real(name);
     if (!(v == unused)) throw Unsupported{concat(name, " = ", v, ": ", why)};
   }
+  bool has(const char* dataset) const { return file_.has(dataset); }
   void done() const {
     for (const std::string& name : file_.attributes())
       if (!asked_.contains(name)) throw Unsupported{concat("option '", name, "' is not known")};
@@ -89,6 +90,7 @@ void add_choices(Options& o, SpecText& spec, const std::string& router, int expe
   if (router == "dense") return fixed(experts);
   if (router == "base") return fixed(1);
   if (router == "expert_choice" || router == "soft") return fixed(0);
+  if (router == "relu") return;  // any number; the loss l1 has a target
   if (router == "hierarchical") return fixed(o.integer("topk_group") * o.integer("topk_inner"));
   spec.add("k", k);
 }
@@ -99,6 +101,7 @@ std::string router_of(Options& o, int experts) {
   SpecText spec(name);
   add_choices(o, spec, name, experts);
   const bool norm = o.flag("norm_topk");
+  if (name == "hash" && !o.has("input/hash_table")) throw Error(Exit::input, "hash routing without input/hash_table");
   if (one_of(name, {"softmax", "sigmoid", "top_p", "expert_choice", "hierarchical", "sinkhorn"})) spec.add("norm", norm);
   else spec.add_unless("norm", norm, false);
   spec.add_unless("scale", o.real("routed_scale"), 1.0);
@@ -150,7 +153,7 @@ void read_balance(Options& o, GoldenCase& c) {
     if (const double v = o.real(concat(name, "_coef")); v != 0) add_balance(c, name, concat(name, "_loss").c_str(), concat(name, ":coef=", v));
   const double l1 = o.real("l1_coef"), growth = o.real("l1_growth");
   const bool balanced = o.flag("l1_balanced");
-  if (l1 != 0) add_balance(c, "l1", "l1_loss", concat("l1:coef=", l1, ",growth=", growth, ",balanced=", balanced, ",target=", o.integer("top_k")));
+  if (l1 != 0) add_balance(c, "l1", "l1_loss", concat("l1:coef=", l1, ",growth=", growth, ",balanced=", balanced, ",k=", o.integer("top_k")));
   const std::string update = o.text("bias_update");
   const double rate = o.real("bias_update_rate");
   if (update != "none" && update != "sign" && update != "sign_centered") throw Unsupported{concat("bias_update '", update, "' is not there")};
@@ -252,6 +255,11 @@ GoldenCase read_golden_case(const GoldenFile& file) {
   read_batch(file, tokens, masked, c.batch);
   if (file.has("input/noise")) c.given.noise = golden_matrix(file, "input/noise");
   if (file.has("input/jitter")) c.given.jitter = golden_matrix(file, "input/jitter");
+  if (file.has("input/hash_table")) {
+    const Matrix<double> table = golden_matrix(file, "input/hash_table");
+    c.given.table = Matrix<int>(table.rows(), table.cols());
+    std::ranges::transform(table.flat(), c.given.table.data(), [](double e) { return int(e); });
+  }
   if (file.has("input/drop_noise")) c.given.drop = golden_matrix(file, "input/drop_noise");
   if (file.has("input/global_counts")) c.other_counts = file.integers("input/global_counts").values;
   check_inputs(file, c);

@@ -68,6 +68,23 @@ void compare_routing(const GoldenCase& c, const Routing& r, Comparison& out) {
   out.integers("post_capacity/capacity", std::vector<std::int64_t>(std::size_t(c.config.experts), limit));
 }
 
+// What follows from the routing alone: summed weights and, where logits are positive or not, the share of zeros.
+void compare_sums(const GoldenCase& c, const Routing& r, Comparison& out) {
+  std::vector<double> importance(std::size_t(c.config.experts), 0.0);
+  double chosen = 0, valid = 0;
+  for (Index t = 0; t < r.tokens(); ++t) {
+    valid += c.batch.is_valid(t);
+    for (Index j = 0; j < r.choices(); ++j) {
+      if (r.expert(t, j) < 0) continue;
+      ++chosen;
+      importance[std::size_t(r.expert(t, j))] += r.weight(t, j);
+    }
+  }
+  out.reals("importance", importance);
+  out.real("relu_sparsity", 1 - chosen / (valid * c.config.experts));
+  if (!r.noise.empty()) out.reals("smooth_load", smooth_load(r, c.batch));
+}
+
 template <class S>
 double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& layer, const MoeTape<S>& tape) {
   double sum = 0;
@@ -110,8 +127,17 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   layer.backward(pass, tape, x.view(), nothing.view(), dx.view());
   if (!dscores.empty()) out.reals("aux_grad/logits", dscores[0].flat());
 
-  layer.stepped(count_experts(tape.routing.expert, c.config.experts));
-  out.reals("updated/router.correction_bias", layer.router().correction_bias());
+  for (const auto& [name, value] : layer.router().details(tape.input, tape.routing)) {
+    out.reals(name, value.flat());
+  }
+  compare_sums(c, tape.routing, out);
+  Index valid = 0;
+  for (Index t = 0; t < c.batch.tokens(); ++t) valid += c.batch.is_valid(t);
+  layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
+  for (const auto& [name, numbers] : layer.state()) {
+    if (name == "router.correction_bias") out.reals("updated/router.correction_bias", numbers);
+    if (name == "balance.l1.coef") out.reals("updated/l1_coef", numbers);
+  }
 }
 
 void judge(GoldenResult& result, const char* precision, const Comparison& compared) {

@@ -19,10 +19,10 @@ LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch, cons
   RouterInput in{.scores = {logits}, .batch = batch};
   routing = router.route(in);
   const Matrix<double> p = router.probabilities(in, routing);
-  Matrix<double> dprob(p.rows(), p.cols()), dlogits(p.rows(), p.cols());
+  Matrix<double> dprob(p.rows(), p.cols()), dlogits(p.rows(), p.cols()), dnoise, dweight;
   const auto balance = make_balancer(concat(balancer, ":coef=1"));
   LayerLoss out;
-  out.value = balance->loss({in, routing, p, router.experts(), {}}, 1, {dprob, dlogits});
+  out.value = balance->loss({in, routing, p, router.experts(), {}}, 1, {dprob, dlogits, dnoise, dweight});
   std::vector<Matrix<double>> dscores{dlogits};
   router.backward(in, routing, {}, dprob, dscores);
   out.dz.assign(dscores[0].flat().begin(), dscores[0].flat().end());
@@ -66,6 +66,21 @@ void run_losses(const GoldenFile& file, Comparison& out) {
   out.reals("grad/z_sum_logits", dz[1]);
 }
 
+// The L1 coefficient driven by given sparsities: counts of a large batch that have them.
+void run_l1_updates(const GoldenFile& file, int experts, Comparison& out) {
+  const auto l1 = make_balancer(concat("l1:coef=", file.reals("input/l1_coef").values.at(0), ",growth=", file.real("l1_growth"), ",k=", file.integer("top_k")));
+  const auto router = make_router("relu", experts);
+  constexpr std::int64_t tokens = 1'000'000'000;
+  std::vector<double> after;
+  for (const double sparsity : file.reals("input/sparsity").values) {
+    std::vector<std::int64_t> counts(std::size_t(experts), 0);
+    counts[0] = std::llround((1 - sparsity) * double(tokens) * experts);
+    l1->stepped(*router, counts, tokens);
+    after.push_back(l1->coefficient());
+  }
+  out.reals("l1_coef", after);
+}
+
 // The selection bias after each of several steps.
 void run_updates(const GoldenFile& file, Comparison& out) {
   const int experts = int(file.integer("num_experts"));
@@ -79,11 +94,12 @@ void run_updates(const GoldenFile& file, Comparison& out) {
     std::ranges::copy(start, router->correction_bias().begin());
     std::vector<double> after;
     for (Index s = 0; s < steps; ++s) {
-      bias->stepped(*router, std::span(counts).subspan(std::size_t(s * experts), std::size_t(experts)));
+      bias->stepped(*router, std::span(counts).subspan(std::size_t(s * experts), std::size_t(experts)), 0);
       after.insert(after.end(), router->correction_bias().begin(), router->correction_bias().end());
     }
     out.reals(center ? "bias_sign_centered" : "bias_sign", after);
   }
+  run_l1_updates(file, experts, out);
 }
 
 }  // namespace

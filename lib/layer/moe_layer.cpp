@@ -34,9 +34,12 @@ MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend) : config_(c), b
     balancers_.push_back(make_balancer(given, spec));
     if (balancers_.back()->needs_scores() && router_->projections().empty())
       throw Error(Exit::usage, concat("the balancer '", balancers_.back()->name(), "' needs a router with scores, and ", c.router, " has none")).hint("--balance none");
+    balancers_.back()->check(*router_);
     if (balancers_.back()->name() == "bias" && router_->correction_bias().empty())
       throw Error(Exit::usage, concat("the balancer 'bias' moves a correction bias, and ", c.router, " has none")).hint("--router sigmoid:k=2,bias=1");
   }
+  if (router_->limits_itself() && capacity_->factor() > 0)
+    throw Error(Exit::usage, concat(config_.router, " bounds the load of experts itself, and ", config_.capacity, " would cut it again")).hint("--capacity none");
   for (const Projection& p : router_->projections())
     projections_.emplace_back(backend, "router." + p.name, std::vector<Index>{p.rows, c.hidden});
   if (c.router_bias && !projections_.empty())
@@ -97,8 +100,10 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
   t.probability = router_->probabilities(t.input, t.routing);
   t.dprob = Matrix<double>(t.probability.rows(), t.probability.cols());
   t.dlogits = Matrix<double>(t.probability.rows(), t.probability.cols());
+  t.dnoise = Matrix<double>(router_->learns_noise() ? t.probability.rows() : 0, t.probability.cols());
+  t.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
   const BalanceInput in{t.input, t.routing, t.probability, config_.experts, pass.other_counts};
-  for (const auto& b : balancers_) t.losses.push_back(b->loss(in, pass.loss_scale, {t.dprob, t.dlogits}));
+  for (const auto& b : balancers_) t.losses.push_back(b->loss(in, pass.loss_scale, {t.dprob, t.dlogits, t.dnoise, t.dweight}));
 }
 
 template <class S>
@@ -161,13 +166,15 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
 
 // 1. through the router to its projections and x
 template <class S>
-void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, const Matrix<double>& dweight, View<S> dx) {
+void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, Matrix<double> dweight, View<S> dx) {
   const auto kinds = router_->projections();
   if (kinds.empty()) return;
   std::vector<Matrix<double>> dscores;
   for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
+  for (Index n = 0; n < t.dweight.size(); ++n) dweight.data()[n] += t.dweight.data()[n];
   router_->backward(t.input, t.routing, dweight, t.dprob, dscores);
   for (Index n = 0; n < t.dlogits.size(); ++n) dscores[0].data()[n] += t.dlogits.data()[n];
+  for (Index n = 0; n < t.dnoise.size(); ++n) dscores[1].data()[n] += t.dnoise.data()[n];
   if (pass.dscores) *pass.dscores = dscores;
   const Array<S> shaken = t.jitter.empty() ? Array<S>{} : jittered(backend_, x, t.jitter);
   for (std::size_t i = 0; i < kinds.size(); ++i) {
@@ -204,8 +211,17 @@ Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
 }
 
 template <class S>
-void MoeLayer<S>::stepped(std::span<const std::int64_t> global_counts) {
-  for (const auto& b : balancers_) b->stepped(*router_, global_counts);
+void MoeLayer<S>::stepped(std::span<const std::int64_t> global_counts, std::int64_t global_tokens) {
+  for (const auto& b : balancers_) b->stepped(*router_, global_counts, global_tokens);
+}
+
+template <class S>
+std::vector<State> MoeLayer<S>::state() {
+  std::vector<State> all;
+  for (const auto& [name, numbers] : router_->state()) all.emplace_back("router." + name, numbers);
+  for (const auto& b : balancers_)
+    for (const auto& [name, numbers] : b->state()) all.emplace_back(concat("balance.", b->name(), ".", name), numbers);
+  return all;
 }
 
 template class MoeLayer<float>;

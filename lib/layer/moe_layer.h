@@ -40,7 +40,7 @@ struct MoeTape {
   Routing routing;
   Matrix<double> probability;            // (T,E)
   std::vector<double> losses;            // one a balancer, without coefficient
-  Matrix<double> dprob, dlogits;         // of the balance losses
+  Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
   Matrix<double> jitter;                 // (T,H) factors; empty = none
   std::vector<std::uint8_t> untouched;   // (T) 1 = no slot kept and output=identity
   Plan plan;
@@ -71,12 +71,15 @@ class MoeLayer {
   const std::vector<std::unique_ptr<Balancer>>& balancers() const { return balancers_; }
   Bodies<S>& bodies() { return bodies_; }
   std::vector<Parameter<S>>& projections() { return projections_; }  // in the order of Router::projections()
-  void stepped(std::span<const std::int64_t> global_counts);  // balancers without gradient, once per optimiser step
+  // Balancers without gradient, once per optimiser step: selection counts and valid tokens of the global batch
+  // (0 = not known: the balancer `l1` refuses).
+  void stepped(std::span<const std::int64_t> global_counts, std::int64_t global_tokens = 0);
+  std::vector<State> state();  // "router.correction_bias", "balance.l1.coef": what a checkpoint holds besides parameters
 
  private:
   void score(const Pass&, View<const S> x, MoeTape<S>&);
   void route(const Pass&, MoeTape<S>&);
-  void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, const Matrix<double>& dweight, View<S> dx);
+  void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, Matrix<double> dweight, View<S> dx);
 
   LayerConfig config_;
   Backend<S>& backend_;

@@ -25,6 +25,7 @@ struct GivenNoise {
   Matrix<double> noise;   // what the router draws: its help says the shape
   Matrix<double> jitter;  // (T,H) factors of the router's input
   Matrix<double> drop;    // (T,K) numbers of the capacity rule `random`
+  Matrix<int> table;      // (V,K) experts of each token id, for `hash`
 };
 
 struct RouterInput {
@@ -37,6 +38,9 @@ struct RouterInput {
   Index tokens() const { return batch.tokens(); }
   bool noise_given() const { return given && !given->noise.empty(); }
 };
+
+using State = std::pair<std::string, std::span<double>>;   // numbers that training moves without a gradient, by name
+using Detail = std::pair<std::string, Matrix<double>>;     // something a router thought on the way, by name
 
 class Router {
  public:
@@ -56,7 +60,13 @@ class Router {
                         std::vector<Matrix<double>>& dscores) const = 0;
   // beta of equations.md 2.1-2.3, (E): used in the selection only, moved by the balancer `bias`; empty = this router has none.
   virtual std::span<double> correction_bias() { return {}; }
-  virtual bool causal() const { return true; }  // false: a token's routing depends on later tokens
+  // What a checkpoint must hold besides parameters.
+  virtual std::vector<State> state() { return correction_bias().empty() ? std::vector<State>{} : std::vector<State>{{"correction_bias", correction_bias()}}; }
+  virtual bool causal() const { return true; }                        // false: a token's routing depends on later tokens
+  virtual bool causal_in_training() const { return causal(); }        // sinkhorn and base balance a batch in training only
+  virtual bool limits_itself() const { return false; }                // loads are bounded already: no capacity rule fits
+  virtual bool learns_noise() const { return false; }                 // scores[1] is the softplus of the noise's size
+  virtual std::vector<Detail> details(const RouterInput&, const Routing&) const { return {}; }
 
   double temperature = 1;  // of tempered projections
   double jitter = 0;       // their input is multiplied by uniform [1-jitter, 1+jitter] in training

@@ -5,8 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
-#include "lib/router/router.h"
-#include "lib/router/scores.h"
+#include "lib/router/one_score.h"
 
 namespace moe {
 namespace {
@@ -23,8 +22,7 @@ struct ScoredOptions {
 ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   ScoredOptions o;
   o.k = spec.get("k", 2, 1);
-  o.rule.norm = spec.get("norm", true);
-  o.rule.scale = spec.get("scale", 1.0);
+  o.rule = weight_rule(spec, true);
   o.biased = spec.get("bias", false);
   o.groups.groups = spec.get("groups", 1, 1);
   if (o.groups.groups > 1) {
@@ -127,28 +125,15 @@ class Softmax final : public Scored {
 class Sigmoid final : public Scored {
  public:
   using Scored::Scored;
-  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
-    Matrix<double> p = r.score;
-    for (Index t = 0; t < p.rows(); ++t) {
-      double sum = norm_eps;
-      for (const double v : p.row(t)) sum += v;
-      for (double& v : p.row(t)) v /= sum;
-    }
-    return p;
-  }
+  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override { return normalized_rows(r.score); }
 
  protected:
-  void score(std::span<const double> z, std::span<double> s) const override {
-    for (std::size_t e = 0; e < s.size(); ++e) s[e] = 1 / (1 + std::exp(-z[e]));
-  }
+  void score(std::span<const double> z, std::span<double> s) const override { sigmoid_row(z, s); }
   void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
     for (std::size_t e = 0; e < s.size(); ++e) dz[e] += ds[e] * s[e] * (1 - s[e]);
   }
   void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const override {
-    double sum = norm_eps, mean = 0;
-    for (const double v : s) sum += v;
-    for (std::size_t e = 0; e < s.size(); ++e) mean += dprob[e] * s[e] / sum;
-    for (std::size_t e = 0; e < s.size(); ++e) ds[e] += (dprob[e] - mean) / sum;
+    normalized_row_backward(s, dprob, ds);
   }
   void keys(std::span<const double>, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
     for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = s[e] + beta(e);
@@ -158,9 +143,7 @@ class Sigmoid final : public Scored {
 template <class Kind>
 std::unique_ptr<Router> make(Spec& spec, int experts, bool sigmoid) {
   auto made = std::make_unique<Kind>(experts, options(spec, experts, sigmoid));
-  made->temperature = spec.get("temperature", 1.0, 1e-6);
-  made->jitter = spec.get("jitter", 0.0, 0.0);
-  if (made->jitter >= 1) throw Error(Exit::usage, concat(spec.name(), ": jitter=", made->jitter, " must be below 1"));
+  read_temperature_and_jitter(spec, *made);
   return made;
 }
 

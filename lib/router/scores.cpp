@@ -48,6 +48,25 @@ void softmax_row_backward(std::span<const double> p, std::span<const double> dp,
   for (std::size_t e = 0; e < p.size(); ++e) dz[e] += p[e] * (dp[e] - mean);
 }
 
+void sigmoid_row(std::span<const double> z, std::span<double> s) {
+  for (std::size_t e = 0; e < s.size(); ++e) s[e] = 1 / (1 + std::exp(-z[e]));
+}
+Matrix<double> normalized_rows(const Matrix<double>& s) {
+  Matrix<double> p = s;
+  for (Index t = 0; t < p.rows(); ++t) {
+    double sum = norm_eps;
+    for (const double v : p.row(t)) sum += v;
+    for (double& v : p.row(t)) v /= sum;
+  }
+  return p;
+}
+void normalized_row_backward(std::span<const double> s, std::span<const double> dp, std::span<double> ds) {
+  double sum = norm_eps, mean = 0;
+  for (const double v : s) sum += v;
+  for (std::size_t e = 0; e < s.size(); ++e) mean += dp[e] * s[e] / sum;
+  for (std::size_t e = 0; e < s.size(); ++e) ds[e] += (dp[e] - mean) / sum;
+}
+
 namespace {
 double divisor(std::span<const double> score, std::span<const int> ids, const WeightRule& rule) {
   if (!rule.norm) return 1;

@@ -17,6 +17,11 @@ void softmax_row(std::span<const double> z, std::span<double> p);
 // dz += p (dp - sum dp p)
 void softmax_row_backward(std::span<const double> p, std::span<const double> dp, std::span<double> dz);
 
+void sigmoid_row(std::span<const double> z, std::span<double> s);
+Matrix<double> normalized_rows(const Matrix<double>& s);  // s / (sum s + 1e-20) by rows: probabilities of scores that are not
+// ds += the backward of one row of it.
+void normalized_row_backward(std::span<const double> s, std::span<const double> dp, std::span<double> ds);
+
 struct WeightRule {
   bool norm = true;   // nu: divide by the sum of the chosen scores
   double scale = 1;   // a

@@ -110,11 +110,22 @@ TEST_CASE("every router's gradient agrees with central differences") {
 TEST_CASE("every balancer's gradient agrees with central differences") {
   for (const auto& entry : balancers().entries())
     for (const std::string& spec : split(entry.examples, ' '))
-      for (const char* router : {"softmax:k=2,bias=1", "sigmoid:k=2,bias=1"}) {
-        LayerConfig c = small();
-        c.router = router;
-        c.balance = {spec};
-        check(c, true);
+      {
+        int fitting = 0;
+        for (const char* router : {"softmax:k=2,bias=1", "sigmoid:k=2,bias=1", "noisy:k=2", "relu"}) {
+          LayerConfig c = small();
+          c.router = router;
+          c.balance = {spec};
+          const auto backend = make_reference<double>();
+          try {
+            MoeLayer<double>(c, *backend);
+          } catch (const Error&) {
+            continue;  // the two do not go together
+          }
+          ++fitting;
+          check(c, true);
+        }
+        CHECK(fitting > 0);
       }
 }
 
