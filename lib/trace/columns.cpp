@@ -178,6 +178,8 @@ std::vector<Column> columns_of(const TraceHeader& h, const TraceFields& fields) 
   std::vector<Column> out;
   for (const Column& c : all)
     if (asked(fields, c.field)) out.push_back(c);
+  for (Column& c : out)  // very wide rows: shorter chunks, far below what readers refuse
+    while (c.chunk > 1 && c.chunk * Index(c.row_bytes()) > (16 << 20)) c.chunk /= 2;
   return out;
 }
 

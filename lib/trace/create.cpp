@@ -132,22 +132,31 @@ Handle scale(hid_t file, const char* name, const std::vector<std::int32_t>& valu
   return d;
 }
 
+// An axis without values of its own; these words make netCDF readers take it as a dimension only.
+Handle bare_scale(hid_t file, const char* path, const h5::Layout& layout) {
+  Handle d = h5::dataset(file, path, h5::type_of(Cell::u8), layout);
+  h5::must(H5DSset_scale(d, "This is a netCDF dimension but not a netCDF variable.         0"), "make a dimension scale");
+  return d;
+}
+
+// Every axis of a dataset has a scale, or none has: netCDF opens no file in which only some have.
 void attach_scales(hid_t file, TraceFile& out, const std::vector<Column>& columns, const TraceHeader& h) {
   std::vector<std::int32_t> layers, choices, experts;
   for (const TraceLayer& l : h.layers) layers.push_back(l.index);
   for (int k = 0; k < h.max_choices(); ++k) choices.push_back(k);
   for (int e = 0; e < h.max_experts(); ++e) experts.push_back(e);
   const Handle layer = scale(file, "layer", layers), choice = scale(file, "choice", choices), expert = scale(file, "expert", experts);
-  // An axis without values of its own; these words make netCDF readers take it as a dimension only.
-  out.token = h5::dataset(file, "/token", h5::type_of(Cell::u8), {{0}, {65536}, true, false});
-  h5::must(H5DSset_scale(out.token, "This is a netCDF dimension but not a netCDF variable.         0"), "make a dimension scale");
+  Handle byte, guess;
+  out.token = bare_scale(file, "/token", {{0}, {65536}, true, false});
   const auto attach = [](hid_t d, hid_t s, unsigned axis) { h5::must(H5DSattach_scale(d, s, axis), "attach a dimension scale"); };
   for (std::size_t i = 0; i < columns.size(); ++i) {
     const Column& c = columns[i];
     attach(out.columns[i], out.token, 0);
     if (c.rank > 1) attach(out.columns[i], layer, 1);
-    if (c.rank > 2 && c.field != Field::dropped && c.field != Field::predicted)
-      attach(out.columns[i], c.field == Field::logits ? expert : choice, 2);
+    if (c.rank < 3) continue;
+    if (c.field == Field::dropped) byte = bare_scale(file, "/choice_byte", {{std::uint64_t(c.width)}, {}});
+    if (c.field == Field::predicted) guess = bare_scale(file, "/guess", {{std::uint64_t(c.width)}, {}});
+    attach(out.columns[i], c.field == Field::dropped ? byte : c.field == Field::predicted ? guess : c.field == Field::logits ? expert : choice, 2);
   }
 }
 

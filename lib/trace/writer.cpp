@@ -67,7 +67,6 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
     Pending p{std::max(commit_rows, c.chunk), {}, {}};
     p.planes.resize(c.layered ? header.layers.size() : 1);
     p.last_packed.resize(p.planes.size());
-    for (auto& plane : p.planes) plane.resize(std::size_t(p.span) * c.row_bytes());
     pending.push_back(std::move(p));
   }
   lock.emplace(building);
@@ -123,9 +122,11 @@ void TraceWriter::File::take(const TraceRows& given, Index first, Index count, b
     const Column& c = columns[i];
     Pending& p = pending[i];
     const bool filled_in = !keep_records && (c.field == Field::step || c.field == Field::sequence);
-    const auto at = std::size_t(Index(rows) % p.span) * c.row_bytes();
+    const Index row = Index(rows) % p.span, whole_chunks = (row + count + c.chunk - 1) / c.chunk * c.chunk;
+    const auto at = std::size_t(row) * c.row_bytes();
     for (std::size_t l = 0; l < p.planes.size(); ++l) {
-      if (at == 0) std::fill(p.planes[l].begin(), p.planes[l].end(), std::uint8_t(0));
+      if (row == 0) p.planes[l].clear();
+      p.planes[l].resize(std::size_t(whole_chunks) * c.row_bytes());  // zeros behind the rows
       filled_in ? encode(own, 0, count, c, header.layers[l], Index(l), p.planes[l].data() + at)
                 : encode(given, first, count, c, header.layers[l], Index(l), p.planes[l].data() + at);
     }

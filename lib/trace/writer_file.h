@@ -13,7 +13,7 @@ namespace moe {
 // Rows of one column since the start of the chunk that the next commit touches first.
 struct Pending {
   Index span = 0;                                 // rows held: a multiple of the chunk and of a commit
-  std::vector<std::vector<std::uint8_t>> planes;  // span rows each, row t at t % span
+  std::vector<std::vector<std::uint8_t>> planes;  // row t at t % span; as many whole chunks as have rows
   std::vector<std::size_t> last_packed;           // bytes of the chunk last written, a plane; 0 = that chunk was whole
 };
 
