@@ -19,10 +19,14 @@ namespace {
   throw Error(Exit::input, fmt::format("tensor {} in {} {}", in_quotes(tensor), in_quotes(file.path()), why));
 }
 
+constexpr Index longest_token = 8 << 20;  // the parser holds one whole: this, and not the length of the header, bounds its memory
+constexpr std::size_t most_metadata = 1 << 16;
+
 // The next `left` bytes of the file, one at a time.
 struct Source {
   InputFile& file;
   Index left;
+  Index since_event = 0;  // how much of what is being read is one name, number or blank
   std::vector<char> buffer = std::vector<char>(1 << 16);
   const char *at = nullptr, *end = nullptr;
 
@@ -32,7 +36,8 @@ struct Source {
     const std::size_t n = file.read(std::span(buffer).first(std::size_t(std::min<Index>(left, Index(buffer.size())))));
     if (n == 0) refuse(file, "became shorter while it was read");
     if (std::memchr(buffer.data(), 0, n)) refuse(file, "has a zero byte in its header");  // the parser would take it for the end
-    at = buffer.data(), end = at + n, left -= Index(n);
+    at = buffer.data(), end = at + n, left -= Index(n), since_event += Index(n);
+    if (since_event > longest_token) refuse(file, fmt::format("has a name, number or blank of more than {} bytes in its header", longest_token));
     return false;
   }
 };
@@ -66,7 +71,7 @@ class Handler {
   using number_unsigned_t = nlohmann::json::number_unsigned_t;
   using number_float_t = nlohmann::json::number_float_t;
 
-  Handler(const InputFile& file, Index data_start, SafetensorsHeader& out) : file_(file), data_start_(data_start), out_(out) {}
+  Handler(Source& source, Index data_start, SafetensorsHeader& out) : source_(source), file_(source.file), data_start_(data_start), out_(out) {}
 
   bool null() { return wrong("null"); }
   bool boolean(bool) { return wrong("true or false"); }
@@ -94,6 +99,7 @@ class Handler {
       where_ = Where::entry;
     } else if (where_ == Where::metadata_value) {
       if (!out_.metadata.emplace(key_, std::move(s)).second) refuse(file_, fmt::format("has the metadata key {} twice", in_quotes(key_)));
+      if (out_.metadata.size() > most_metadata) refuse(file_, fmt::format("has more than {} metadata entries", most_metadata));
       where_ = Where::metadata;
     } else {
       wrong(fmt::format("the text {}", in_quotes(s)));
@@ -124,6 +130,7 @@ class Handler {
     return true;
   }
   bool key(std::string& k) {
+    source_.since_event = 0;
     if (where_ == Where::metadata) {
       key_ = std::move(k);
       where_ = Where::metadata_value;
@@ -142,7 +149,7 @@ class Handler {
   bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& e) {
     std::string why = e.what();
     if (const auto colon = why.find("column "); colon != why.npos) why.erase(0, std::min(why.size(), why.find(": ", colon) + 2));
-    refuse(file_, fmt::format("has a header that is not JSON at its byte {}: {}", at, why.substr(0, why.find("; last read"))));
+    refuse(file_, fmt::format("has a header that is not JSON at its byte {}: {}", at, why.substr(0, std::min<std::size_t>(why.find("; last read"), 160))));
   }
 
  private:
@@ -187,6 +194,7 @@ class Handler {
     out_.tensors.push_back({std::move(e.name), e.type, std::move(e.dims), data_start_ + Index(begin), bytes, 0});
   }
 
+  Source& source_;
   const InputFile& file_;
   const Index data_start_;
   SafetensorsHeader& out_;
@@ -229,7 +237,7 @@ SafetensorsHeader read_safetensors_header(InputFile& file) {
   const Index data_start = 8 + Index(length);
   Source source{file, Index(length)};
   if (source.done() || *source.at != '{') refuse(file, "has a header that does not begin with '{'");
-  Handler handler(file, data_start, header);
+  Handler handler(source, data_start, header);
   nlohmann::json::sax_parse(Cursor{&source}, Cursor{}, &handler);
   check_cover(file, data_start, header.tensors);
   return header;

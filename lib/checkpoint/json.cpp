@@ -44,7 +44,7 @@ std::string reason(const Json::exception& e) {
   std::string text = e.what();
   if (const auto at = text.find("column "); at != text.npos)
     if (const auto colon = text.find(": ", at); colon != text.npos) text.erase(0, colon + 2);
-  return text.substr(0, text.find("; last read"));
+  return text.substr(0, std::min<std::size_t>(text.find("; last read"), 160));
 }
 
 void check_finite(const Json& j, const std::string& where) {

@@ -32,6 +32,12 @@ std::string repeat(std::string_view s, int n) {
   return out;
 }
 
+std::string many_entries(int n) {
+  std::string out = "\"k\":\"v\"";
+  for (int i = 1; i < n; ++i) out += concat(",\"k", i, "\":\"v\"");
+  return out;
+}
+
 std::vector<Case> headers() {
   const std::string f32 = R"("F32")", good = tensor();
   return {
@@ -118,6 +124,10 @@ std::vector<Case> headers() {
       {"metadata twice", R"({"__metadata__":{},"__metadata__":{}})", 0, "twice"},
       {"nested lists", "{\"a\":" + repeat("[", 1'000'000), 0, "'a'"},
       {"nested objects", repeat("{\"a\":", 1'000'000), 0, "'a'"},
+      {"a name of ten megabytes", "{\"" + std::string(10 << 20, 'n') + "\":1}", 0, "more than 8388608 bytes"},
+      {"a number of ten megabytes", a(tensor(f32, "[" + std::string(10 << 20, '9') + "]")), 8, "more than 8388608 bytes"},
+      {"a blank of ten megabytes", "{" + std::string(10 << 20, ' ') + "}", 0, "more than 8388608 bytes"},
+      {"much metadata", "{\"__metadata__\":{" + many_entries(70'000) + "}}", 0, "more than 65536 metadata entries"},
       {"a name of a megabyte", "{\"" + repeat("n", 1'000'000) + "\":1}", 0, "..."},
   };
 }

@@ -156,7 +156,12 @@ TEST_CASE("a header of 140,000 tensors: time and memory") {
     ::getrusage(RUSAGE_SELF, &after);
     if (std::getenv("MOE_TIMES")) std::fprintf(stderr, "140000 tensors: %.3f s, %ld KiB\n", seconds, after.ru_maxrss - before.ru_maxrss);
     const bool good = t.list().size() == 140'000 && t.find("model.layers.58.mlp.experts.133.1.down_proj.weight");
-    ::_exit(!good ? 1 : !(seconds < 5) ? 2 : !(after.ru_maxrss - before.ru_maxrss < 64 * 1024) ? 3 : 0);  // 5: slow and sanitized machines too
+#ifdef __SANITIZE_ADDRESS__  // its shadow and quarantine cost memory
+    constexpr long allowed = 512 * 1024;
+#else
+    constexpr long allowed = 64 * 1024;
+#endif
+    ::_exit(!good ? 1 : !(seconds < 5) ? 2 : !(after.ru_maxrss - before.ru_maxrss < allowed) ? 3 : 0);  // 5 s: on a busy machine too
   }
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);

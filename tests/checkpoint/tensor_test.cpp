@@ -20,7 +20,9 @@ TEST_CASE("sizes are checked before anything is allocated") {
   CHECK((checked_bytes(DType::f6_e2m3, {4}, n) && n == 3));
   CHECK_FALSE(checked_bytes(DType::f64, {Index(1) << 60}, n));
   CHECK(outcome([] { Tensor(DType::f32, {1, 1, 1, 1, 1}); }).code == Exit::input);
+#ifndef __SANITIZE_ADDRESS__  // which ends the program instead of throwing
   CHECK(outcome([] { Tensor(DType::f32, {Index(1) << 45}); }).code == Exit::memory);
+#endif
 }
 
 TEST_CASE("a tensor is seen as rows of its last dimension") {
