@@ -19,7 +19,7 @@ namespace {
   throw Error(Exit::input, fmt::format("tensor {} in {} {}", in_quotes(tensor), in_quotes(file.path()), why));
 }
 
-constexpr Index longest_token = 8 << 20;  // the parser holds one whole: this, and not the length of the header, bounds its memory
+constexpr Index longest_token = 4 << 20;  // the parser holds one whole: this, and not the length of the header, bounds its memory
 constexpr std::size_t most_metadata = 1 << 16;
 
 // The next `left` bytes of the file, one at a time.

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -49,6 +50,14 @@ inline std::string safetensors_bytes(const std::string& header, std::size_t data
   for (std::size_t i = 0; i < 8; ++i) out[i] = char(header.size() >> (8 * i) & 255);
   return out + header + std::string(data_bytes, '\x3f');
 }
+
+// Limits are on processor time, so that they hold on a busy machine too; sanitizers get more of it.
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr int slowness = 15;
+#else
+inline constexpr int slowness = 1;
+#endif
+inline double cpu_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
 
 struct Outcome {
   bool threw = false;
