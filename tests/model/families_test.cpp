@@ -142,6 +142,35 @@ TEST_CASE("tensors written under a family's names and loaded into another model 
   }
 }
 
+TEST_CASE("each name means the matrix that its class means by it") {
+  const auto backend = make_reference<float>();
+  const auto agree = [&](const std::string& spec, const std::string& name, const std::string& ours, Index block, Index blocks) {
+    INFO(spec << ": " << name);
+    Decoder<float> model(model_config(spec), *backend);
+    model.initialise(1);
+    bool found = false;
+    for (const NamedTensor& t : store(model, fit_of(model.config()).family)) {
+      if (t.name != name) continue;
+      found = true;
+      const Tensor made = t.make();
+      for (auto* p : model.parameters())
+        if (p->name() == ours) CHECK(std::ranges::equal(made.view<float>().flat(), p->value().block(block, p->value().rows / blocks).flat()));
+    }
+    CHECK(found);
+  };
+  const std::string mixtral = "model.layers.1.block_sparse_moe.experts.3.", qwen = "model.layers.1.mlp.";
+  agree("nano", mixtral + "w1.weight", "layers.1.moe.experts.gate", 3, 8);
+  agree("nano", mixtral + "w3.weight", "layers.1.moe.experts.up", 3, 8);
+  agree("nano", mixtral + "w2.weight", "layers.1.moe.experts.down", 3, 8);
+  agree("nano", "model.layers.1.block_sparse_moe.gate.weight", "layers.1.moe.router.weight", 0, 1);
+  agree("nano:qk_norm=head", qwen + "experts.7.gate_proj.weight", "layers.1.moe.experts.gate", 7, 8);
+  agree("nano:shared_width=64,shared_gate=1", qwen + "shared_expert.up_proj.weight", "layers.1.moe.shared.up", 0, 1);
+  agree("nano:shared_width=64,router={sigmoid:k=2}", qwen + "shared_experts.up_proj.weight", "layers.1.moe.shared.up", 0, 1);
+  agree("nano:dense=1", qwen + "gate_proj.weight", "layers.1.dense.gate", 0, 1);
+  agree("nano", "model.layers.0.self_attn.o_proj.weight", "layers.0.attention.o", 0, 1);
+  agree("nano", "model.layers.0.post_attention_layernorm.weight", "layers.0.feed_norm", 0, 1);
+}
+
 TEST_CASE("published checkpoints give the logits of their classes") {
   int compared = 0;
   for (const std::string name : {"mixtral", "mixtral_swa", "mixtral_tied", "olmoe"}) {
