@@ -12,6 +12,7 @@ struct Routing {
   Matrix<double> score;    // (T,E) s, what the router believed (softmax p, sigmoid, ...); empty for routers without scores
   Matrix<int> kept;        // (T,K) what is computed: -1 = dropped, another id = rerouted; empty = same as expert
   Matrix<double> combine;  // (T,K) weights after drops; empty = same as weight
+  Matrix<double> moved;    // (T,K) weight of a slot's new expert where it was rerouted, else weight; empty = no slot could be
   Matrix<double> noise;    // (T,E) standard normal draws of a router that learns its noise; empty = none were drawn
   Matrix<double> sigma;    // (T,E) their size
 

@@ -40,6 +40,8 @@ MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend) : config_(c), b
   }
   if (router_->limits_itself() && capacity_->factor() > 0)
     throw Error(Exit::usage, concat(config_.router, " bounds the load of experts itself, and ", config_.capacity, " would cut it again")).hint("--capacity none");
+  if (capacity_->reroutes() && !router_->reroutable())
+    throw Error(Exit::usage, concat(config_.capacity, " needs a router whose tokens rank all experts, and ", config_.router, " does not")).hint("--router softmax:k=2 or sigmoid:k=2");
   for (const Projection& p : router_->projections())
     projections_.emplace_back(backend, "router." + p.name, std::vector<Index>{p.rows, c.hidden});
   if (c.router_bias && !projections_.empty())
@@ -88,7 +90,7 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
   t.input.rng = pass.rng;
   t.input.given = pass.given;
   t.routing = router_->route(t.input);
-  capacity_->apply(t.routing, t.input, config_.experts);
+  capacity_->apply(t.routing, t.input, *router_);
   if (capacity_->identity_output()) {
     t.untouched.assign(std::size_t(t.routing.tokens()), 0);
     for (Index n = 0; n < t.routing.tokens(); ++n) {
@@ -171,7 +173,8 @@ void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<con
   if (kinds.empty()) return;
   std::vector<Matrix<double>> dscores;
   for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
-  for (Index n = 0; n < t.dweight.size(); ++n) dweight.data()[n] += t.dweight.data()[n];
+  for (Index n = 0; n < t.dweight.rows(); ++n)  // dweight may be wider: gradients of moved slots lie beside these
+    for (Index j = 0; j < t.dweight.cols(); ++j) dweight(n, j) += t.dweight(n, j);
   router_->backward(t.input, t.routing, dweight, t.dprob, dscores);
   for (Index n = 0; n < t.dlogits.size(); ++n) dscores[0].data()[n] += t.dlogits.data()[n];
   for (Index n = 0; n < t.dnoise.size(); ++n) dscores[1].data()[n] += t.dnoise.data()[n];

@@ -9,16 +9,17 @@ namespace moe {
 class Capacity {
  public:
   virtual ~Capacity() = default;
-  // Cuts the routing: fills kept and combine. `valid` = valid tokens.
-  virtual void apply(Routing&, const RouterInput&, int experts) const = 0;
-  // Gradient of the weights from that of the combine weights (both (T,K)).
+  // Cuts the routing of the router: fills kept and combine, and moved where slots went to another expert.
+  virtual void apply(Routing&, const RouterInput&, const Router&) const = 0;
+  virtual bool reroutes() const { return false; }  // needs Router::reroutable()
+  // Gradient of the weights (T,K) from that of the combine weights (T,K); with moved slots (T,2K): beside it that of the moved weights.
   virtual Matrix<double> backward(const Routing&, const Matrix<double>& dcombine) const = 0;
   virtual bool identity_output() const { return false; }  // a token without any kept slot gets x instead of 0
   virtual double factor() const { return 0; }             // 0 = no limit
 };
 
 using MakeCapacity = std::unique_ptr<Capacity>(Spec&);
-const Registry<MakeCapacity>& capacities();  // none, position, prob
+const Registry<MakeCapacity>& capacities();
 std::unique_ptr<Capacity> make_capacity(const std::string& spec);
 std::unique_ptr<Capacity> make_capacity(const std::string& spec, std::string& resolved);
 

@@ -59,6 +59,7 @@ WeightRule weight_rule(Spec& spec, bool norm) {
   WeightRule rule;
   rule.norm = spec.get("norm", norm);
   rule.scale = spec.get("scale", 1.0);
+  if (rule.scale == 0) throw Error(Exit::usage, concat(spec.name(), ": scale=0 would silence every expert"));
   return rule;
 }
 void read_temperature_and_jitter(Spec& spec, Router& router) {

@@ -66,6 +66,11 @@ class Router {
   virtual bool causal_in_training() const { return causal(); }        // sinkhorn and base balance a batch in training only
   virtual bool limits_itself() const { return false; }                // loads are bounded already: no capacity rule fits
   virtual bool learns_noise() const { return false; }                 // scores[1] is the softplus of the noise's size
+  // For the capacity rule `reroute`: what ranks the experts of token t (-inf = never), and the weight one of them would have,
+  // a s / D with the D of the original choice. Its backward gets dweight (T,2K), see Capacity::backward.
+  virtual bool reroutable() const { return false; }
+  virtual void rank(const Routing&, Index /*t*/, std::span<double> /*key (E)*/) const {}
+  virtual double weight_of(const Routing&, Index /*t*/, int /*expert*/) const { return 0; }
   virtual std::vector<Detail> details(const RouterInput&, const Routing&) const { return {}; }
 
   double temperature = 1;  // of tempered projections

@@ -84,10 +84,22 @@ class Scored : public Router {
         if (!in.batch.is_valid(t)) continue;
         std::ranges::fill(ds, 0.0);
         if (!dweight.empty()) weights_of_backward(r.score.row(t), r.expert.row(t), o_.rule, r.weight.row(t), dweight.row(t), ds);
+        if (dweight.cols() > o_.k) moved_backward(r, t, dweight, ds);
         if (!dprob.empty()) probability_backward(r.score.row(t), dprob.row(t), ds);
         score_backward(r.score.row(t), ds, dscores[0].row(t));
       }
     });
+  }
+
+  bool reroutable() const override { return true; }
+  void rank(const Routing& r, Index t, std::span<double> key) const override {
+    std::vector<double> group_key(key.size());
+    std::vector<int> chosen(static_cast<std::size_t>(o_.k));
+    keys(r.logits.row(t), r.score.row(t), key, group_key);
+    choose(key, group_key, o_.groups, chosen);  // for what it leaves in key: -inf outside the chosen groups
+  }
+  double weight_of(const Routing& r, Index t, int expert) const override {
+    return o_.rule.scale * r.score(t, expert) / divisor_of(r.score.row(t), r.expert.row(t), o_.rule);
   }
 
  protected:
@@ -97,6 +109,18 @@ class Scored : public Router {
   // What ranks experts, and what ranks groups.
   virtual void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const = 0;
 
+  // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the original choice.
+  void moved_backward(const Routing& r, Index t, const Matrix<double>& dweight, std::span<double> ds) const {
+    const double d = divisor_of(r.score.row(t), r.expert.row(t), o_.rule);
+    for (Index j = 0; j < o_.k; ++j) {
+      const int now = r.kept(t, j);
+      if (now < 0 || now == r.expert(t, j)) continue;
+      const double g = dweight(t, o_.k + j);
+      ds[std::size_t(now)] += g * o_.rule.scale / d;
+      for (Index i = 0; i < o_.k && o_.rule.norm; ++i)
+        if (r.expert(t, i) >= 0) ds[std::size_t(r.expert(t, i))] -= g * r.moved(t, j) / d;
+    }
+  }
   double beta(std::size_t e) const { return beta_.empty() ? 0 : beta_[e]; }
   ScoredOptions o_;
   std::vector<double> beta_;  // (E) or empty

@@ -67,23 +67,21 @@ void normalized_row_backward(std::span<const double> s, std::span<const double> 
   for (std::size_t e = 0; e < s.size(); ++e) ds[e] += (dp[e] - mean) / sum;
 }
 
-namespace {
-double divisor(std::span<const double> score, std::span<const int> ids, const WeightRule& rule) {
+double divisor_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule) {
   if (!rule.norm) return 1;
   double sum = 0;
   for (const int e : ids)
     if (e >= 0) sum += score[std::size_t(e)];
   return sum + norm_eps;
 }
-}  // namespace
 
 void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<double> weight) {
-  const double d = divisor(score, ids, rule);
+  const double d = divisor_of(score, ids, rule);
   for (std::size_t j = 0; j < ids.size(); ++j) weight[j] = ids[j] < 0 ? 0 : rule.scale * score[std::size_t(ids[j])] / d;
 }
 void weights_of_backward(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<const double> weight,
                          std::span<const double> dweight, std::span<double> dscore) {
-  const double d = divisor(score, ids, rule);
+  const double d = divisor_of(score, ids, rule);
   double mean = 0;
   for (std::size_t j = 0; j < ids.size() && rule.norm; ++j)
     if (ids[j] >= 0) mean += dweight[j] * weight[j] / rule.scale;

@@ -31,7 +31,7 @@ TEST_CASE("shared golden layers agree") {
 }
 
 TEST_CASE("our own golden layers agree") {
-  const auto results = verify_golden(std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/cases");
+  const auto results = verify_golden(std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/cases", GENERATE(as<std::string>{}, "reference", "cpu"));
   CHECK(results.size() >= 4);
   for (const GoldenResult& r : results) {
     INFO(r.name << ": " << r.reason);
