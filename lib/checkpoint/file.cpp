@@ -34,8 +34,10 @@ std::string in_quotes(std::string_view name) {
   std::string out = "'";
   for (const char c : name.substr(0, 200)) {
     const unsigned char u = static_cast<unsigned char>(c);
-    if (u < 0x20 || u == 0x7f) out += fmt::format("\\x{:02x}", u);
-    else out += c;
+    if (u < 0x20 || u == 0x7f)
+      out += fmt::format("\\x{:02x}", u);
+    else
+      out += c;
   }
   if (name.size() > 200) {
     while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xc0) == 0x80) out.pop_back();  // not in the middle of a character
@@ -73,7 +75,8 @@ struct OutputFile::State {
   [[noreturn]] void full(int error) const {
     struct statvfs disk {};
     std::string free;
-    if (::statvfs(temporary.parent_path().c_str(), &disk) == 0) free = fmt::format("; {} bytes are free there", disk.f_bavail * disk.f_frsize);
+    if (::statvfs(temporary.parent_path().c_str(), &disk) == 0)
+      free = fmt::format("; {} bytes are free there", disk.f_bavail * disk.f_frsize);
     const std::string amount = need >= 0 ? fmt::format("{} of {} bytes", written, need) : fmt::format("{} bytes", written);
     throw Error(Exit::io, fmt::format("cannot write {}: {} after {}{}", in_quotes(final_name), std::strerror(error), amount, free))
         .safe("what was there before is untouched")
@@ -163,13 +166,15 @@ std::shared_ptr<const std::byte> InputFile::map() const {
   const std::size_t size = std::size_t(size_);
   if (size == 0) return nullptr;
   void* at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file_, 0);
-  if (at == MAP_FAILED) throw Error(Exit::memory, fmt::format("cannot map the {} bytes of {}: {}", size, in_quotes(path_), std::strerror(errno)));
+  if (at == MAP_FAILED)
+    throw Error(Exit::memory, fmt::format("cannot map the {} bytes of {}: {}", size, in_quotes(path_), std::strerror(errno)));
   return {static_cast<const std::byte*>(at), [size](const std::byte* p) { ::munmap(const_cast<std::byte*>(p), size); }};
 }
 
 std::string read_file(const fs::path& path, Index limit) {
   InputFile file(path);
-  if (file.size() > limit) throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(path), file.size(), limit));
+  if (file.size() > limit)
+    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(path), file.size(), limit));
   std::string text(std::size_t(file.size()), '\0');
   text.resize(file.read(text));
   return text;

@@ -16,7 +16,9 @@ namespace moe {
 
 std::string in_quotes(std::string_view name);  // in quotes, control characters escaped, cut after 200 bytes
 template <std::same_as<std::filesystem::path> P>
-std::string in_quotes(const P& path) { return in_quotes(std::string_view(path.native())); }
+std::string in_quotes(const P& path) {
+  return in_quotes(std::string_view(path.native()));
+}
 [[noreturn]] void io_failure(std::string_view doing, const std::filesystem::path&, int error);  // "cannot open 'x': Permission denied"
 
 class OutputFile {
@@ -48,8 +50,8 @@ class InputFile {
   ~InputFile();
   Index size() const { return size_; }
   const std::filesystem::path& path() const { return path_; }
-  std::size_t read(std::span<char>);              // fills what it can; fewer only at the end
-  std::shared_ptr<const std::byte> map() const;   // the whole file, for as long as a copy of the pointer lives
+  std::size_t read(std::span<char>);             // fills what it can; fewer only at the end
+  std::shared_ptr<const std::byte> map() const;  // the whole file, for as long as a copy of the pointer lives
 
  private:
   std::filesystem::path path_;

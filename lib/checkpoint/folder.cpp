@@ -47,7 +47,8 @@ void remove_stale(const fs::path& run) {
 void exchange(const fs::path& from, const fs::path& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
   if (errno != EINVAL && errno != ENOSYS) io_failure("rename a finished checkpoint to", to, errno);
-  const fs::path old = from.native() + "-old-0";  // a file system without exchange: a crash between the two leaves neither under the final name
+  const fs::path old =
+      from.native() + "-old-0";  // a file system without exchange: a crash between the two leaves neither under the final name
   if (::rename(to.c_str(), old.c_str()) != 0 || ::rename(from.c_str(), to.c_str()) != 0 || ::rename(old.c_str(), from.c_str()) != 0)
     io_failure("rename a finished checkpoint to", to, errno);
 }
@@ -76,7 +77,8 @@ CheckpointWriter::~CheckpointWriter() {
 void CheckpointWriter::record(const WrittenFile& f) { files_[f.name] = f; }
 
 void CheckpointWriter::text(const std::string& name, std::string_view content) {
-  if (!plain_name(name) || name == manifest_name) throw Error(Exit::bug, fmt::format("a checkpoint cannot hold a file named {}", in_quotes(name)));
+  if (!plain_name(name) || name == manifest_name)
+    throw Error(Exit::bug, fmt::format("a checkpoint cannot hold a file named {}", in_quotes(name)));
   OutputFile file(temporary_ / name, Index(content.size()));
   file.write(content);
   file.commit();
@@ -102,8 +104,10 @@ fs::path CheckpointWriter::finish() {
   const fs::path final_name = run_ / checkpoint_name(step_);
   if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_name.c_str(), RENAME_NOREPLACE) != 0) {
     const bool there = fs::exists(fs::symlink_status(final_name, code));
-    if (there) exchange(temporary_, final_name);
-    else if (::rename(temporary_.c_str(), final_name.c_str()) != 0) io_failure("rename a finished checkpoint to", final_name, errno);
+    if (there)
+      exchange(temporary_, final_name);
+    else if (::rename(temporary_.c_str(), final_name.c_str()) != 0)
+      io_failure("rename a finished checkpoint to", final_name, errno);
     if (there) fs::remove_all(temporary_, code);
   }
   finished_ = true;

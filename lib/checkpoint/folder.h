@@ -26,7 +26,7 @@ class CheckpointWriter {
 
   void text(const std::string& name, std::string_view);
   void json(const std::string& name, const Json&);
-  void tensors(const std::string& name, std::span<const NamedTensor>);  // one file
+  void tensors(const std::string& name, std::span<const NamedTensor>);           // one file
   void model(std::span<const NamedTensor>, Index shard_bytes = 50'000'000'000);  // model.safetensors, or shards and their index
   // Where other writers may put plain files before finish().
   const std::filesystem::path& folder() const { return temporary_; }
@@ -47,8 +47,8 @@ struct Checkpoint {
   std::vector<std::string> notes;  // newer ones that were skipped, each with the reason
 };
 
-// A checkpoint folder (ours, or a plain Hugging Face one without manifest), or a run folder: its newest checkpoint whose sizes and hashes are
-// those of its manifest. Throws Error(input) where there is none, saying why each was refused.
+// A checkpoint folder (ours, or a plain Hugging Face one without manifest), or a run folder: its newest checkpoint whose sizes and hashes
+// are those of its manifest. Throws Error(input) where there is none, saying why each was refused.
 Checkpoint find_checkpoint(const std::filesystem::path&);
 
 // What is wrong with a checkpoint folder, as one sentence; empty if nothing is. Without `hashes` only sizes are compared.

@@ -14,7 +14,9 @@
 namespace moe {
 namespace {
 
-[[noreturn]] void refuse(const InputFile& file, const std::string& why) { throw Error(Exit::input, fmt::format("{} {}", in_quotes(file.path()), why)); }
+[[noreturn]] void refuse(const InputFile& file, const std::string& why) {
+  throw Error(Exit::input, fmt::format("{} {}", in_quotes(file.path()), why));
+}
 [[noreturn]] void refuse(const InputFile& file, std::string_view tensor, const std::string& why) {
   throw Error(Exit::input, fmt::format("tensor {} in {} {}", in_quotes(tensor), in_quotes(file.path()), why));
 }
@@ -37,7 +39,8 @@ struct Source {
     if (n == 0) refuse(file, "became shorter while it was read");
     if (std::memchr(buffer.data(), 0, n)) refuse(file, "has a zero byte in its header");  // the parser would take it for the end
     at = buffer.data(), end = at + n, left -= Index(n), since_event += Index(n);
-    if (since_event > longest_token) refuse(file, fmt::format("has a name, number or blank of more than {} bytes in its header", longest_token));
+    if (since_event > longest_token)
+      refuse(file, fmt::format("has a name, number or blank of more than {} bytes in its header", longest_token));
     return false;
   }
 };
@@ -71,7 +74,8 @@ class Handler {
   using number_unsigned_t = nlohmann::json::number_unsigned_t;
   using number_float_t = nlohmann::json::number_float_t;
 
-  Handler(Source& source, Index data_start, SafetensorsHeader& out) : source_(source), file_(source.file), data_start_(data_start), out_(out) {}
+  Handler(Source& source, Index data_start, SafetensorsHeader& out)
+      : source_(source), file_(source.file), data_start_(data_start), out_(out) {}
 
   bool null() { return wrong("null"); }
   bool boolean(bool) { return wrong("true or false"); }
@@ -107,10 +111,14 @@ class Handler {
     return true;
   }
   bool start_object(std::size_t) {
-    if (where_ == Where::start) where_ = Where::top;
-    else if (where_ == Where::value) where_ = Where::entry;
-    else if (where_ == Where::metadata_start) where_ = Where::metadata;
-    else wrong("an object");
+    if (where_ == Where::start)
+      where_ = Where::top;
+    else if (where_ == Where::value)
+      where_ = Where::entry;
+    else if (where_ == Where::metadata_start)
+      where_ = Where::metadata;
+    else
+      wrong("an object");
     return true;
   }
   bool end_object() {
@@ -119,13 +127,17 @@ class Handler {
     return true;
   }
   bool start_array(std::size_t) {
-    if (where_ == Where::shape_start) where_ = Where::shape;
-    else if (where_ == Where::offsets_start) where_ = Where::offsets;
-    else wrong("a list");
+    if (where_ == Where::shape_start)
+      where_ = Where::shape;
+    else if (where_ == Where::offsets_start)
+      where_ = Where::offsets;
+    else
+      wrong("a list");
     return true;
   }
   bool end_array() {
-    if (where_ == Where::offsets && entry_.bounds != 2) refuse(file_, entry_.name, fmt::format("has {} data_offsets where 2 belong", entry_.bounds));
+    if (where_ == Where::offsets && entry_.bounds != 2)
+      refuse(file_, entry_.name, fmt::format("has {} data_offsets where 2 belong", entry_.bounds));
     where_ = Where::entry;
     return true;
   }
@@ -149,19 +161,39 @@ class Handler {
   bool parse_error(std::size_t at, const std::string&, const nlohmann::json::exception& e) {
     std::string why = e.what();
     if (const auto colon = why.find("column "); colon != why.npos) why.erase(0, std::min(why.size(), why.find(": ", colon) + 2));
-    refuse(file_, fmt::format("has a header that is not JSON at its byte {}: {}", at, why.substr(0, std::min<std::size_t>(why.find("; last read"), 160))));
+    refuse(file_, fmt::format("has a header that is not JSON at its byte {}: {}", at,
+                              why.substr(0, std::min<std::size_t>(why.find("; last read"), 160))));
   }
 
  private:
-  enum class Where { start, top, value, entry, dtype, shape_start, shape, offsets_start, offsets, metadata_start, metadata, metadata_value, end };
+  enum class Where {
+    start,
+    top,
+    value,
+    entry,
+    dtype,
+    shape_start,
+    shape,
+    offsets_start,
+    offsets,
+    metadata_start,
+    metadata,
+    metadata_value,
+    end
+  };
 
   bool wrong(const std::string& what) {
     switch (where_) {
-      case Where::start: case Where::top: case Where::end: refuse(file_, fmt::format("has a header that is {} and not an object", what));
+      case Where::start:
+      case Where::top:
+      case Where::end: refuse(file_, fmt::format("has a header that is {} and not an object", what));
       case Where::metadata_start: refuse(file_, fmt::format("has {} as __metadata__ where an object belongs", what));
-      case Where::metadata: case Where::metadata_value: refuse(file_, fmt::format("has {} as the metadata {} where text belongs", what, in_quotes(key_)));
-      case Where::shape: case Where::shape_start: refuse(file_, entry_.name, fmt::format("has {} in its shape", what));
-      case Where::offsets: case Where::offsets_start: refuse(file_, entry_.name, fmt::format("has {} in its data_offsets", what));
+      case Where::metadata:
+      case Where::metadata_value: refuse(file_, fmt::format("has {} as the metadata {} where text belongs", what, in_quotes(key_)));
+      case Where::shape:
+      case Where::shape_start: refuse(file_, entry_.name, fmt::format("has {} in its shape", what));
+      case Where::offsets:
+      case Where::offsets_start: refuse(file_, entry_.name, fmt::format("has {} in its data_offsets", what));
       case Where::dtype: refuse(file_, entry_.name, fmt::format("has {} as its dtype", what));
       default: refuse(file_, entry_.name, fmt::format("is {} where an object with dtype, shape and data_offsets belongs", what));
     }
@@ -171,10 +203,14 @@ class Handler {
       if (std::exchange(seen, true)) refuse(file_, entry_.name, fmt::format("has its {} twice", k));
       where_ = next;
     };
-    if (k == "dtype") once(entry_.dtype, Where::dtype);
-    else if (k == "shape") once(entry_.shape, Where::shape_start);
-    else if (k == "data_offsets") once(entry_.offsets, Where::offsets_start);
-    else refuse(file_, entry_.name, fmt::format("has the unknown key {}", in_quotes(k)));
+    if (k == "dtype")
+      once(entry_.dtype, Where::dtype);
+    else if (k == "shape")
+      once(entry_.shape, Where::shape_start);
+    else if (k == "data_offsets")
+      once(entry_.offsets, Where::offsets_start);
+    else
+      refuse(file_, entry_.name, fmt::format("has the unknown key {}", in_quotes(k)));
   }
   void finish_entry() {
     Entry& e = entry_;
@@ -184,12 +220,14 @@ class Handler {
     Index bytes = 0;
     if (begin > end) refuse(file_, e.name, fmt::format("ends at byte {}, before it begins at {}", end, begin));
     if (end > std::uint64_t(file_.size() - data_start_))
-      refuse(file_, e.name, fmt::format("ends at byte {} of a file of {} bytes (cut short?)", fmt::format("{}+{}", data_start_, end), file_.size()));
+      refuse(file_, e.name,
+             fmt::format("ends at byte {} of a file of {} bytes (cut short?)", fmt::format("{}+{}", data_start_, end), file_.size()));
     if (!checked_bytes(e.type, e.dims, bytes))
       refuse(file_, e.name, fmt::format("has the impossible shape {} for {}", text_of(e.dims), safetensors_name(e.type)));
     if (std::uint64_t(bytes) != end - begin)
-      refuse(file_, e.name, fmt::format("needs {} bytes for {} {} but its data_offsets [{}, {}] hold {}", bytes, safetensors_name(e.type),
-                                        text_of(e.dims), begin, end, end - begin));
+      refuse(file_, e.name,
+             fmt::format("needs {} bytes for {} {} but its data_offsets [{}, {}] hold {}", bytes, safetensors_name(e.type), text_of(e.dims),
+                         begin, end, end - begin));
     e.dims.shrink_to_fit();
     out_.tensors.push_back({std::move(e.name), e.type, std::move(e.dims), data_start_ + Index(begin), bytes, 0});
   }
@@ -209,9 +247,12 @@ void check_cover(const InputFile& file, Index data_start, std::vector<TensorInfo
   Index at = data_start;
   for (const TensorInfo& t : tensors) {
     if (t.offset < at)
-      refuse(file, t.name, fmt::format("begins at byte {} of the data, inside the tensor before it that ends at {}", t.offset - data_start, at - data_start));
+      refuse(file, t.name,
+             fmt::format("begins at byte {} of the data, inside the tensor before it that ends at {}", t.offset - data_start,
+                         at - data_start));
     if (t.offset > at)
-      refuse(file, fmt::format("has {} bytes at byte {} of the data that belong to no tensor, before {}", t.offset - at, at - data_start, in_quotes(t.name)));
+      refuse(file, fmt::format("has {} bytes at byte {} of the data that belong to no tensor, before {}", t.offset - at, at - data_start,
+                               in_quotes(t.name)));
     at = t.offset + t.bytes;
   }
   if (at != file.size()) refuse(file, fmt::format("has {} bytes where its header describes {}", file.size(), at));
@@ -230,7 +271,8 @@ SafetensorsHeader read_safetensors_header(InputFile& file) {
   for (int i = 7; i >= 0; --i) length = length << 8 | raw[std::size_t(i)];
   if (length > std::uint64_t(file.size() - 8))
     refuse(file, fmt::format("says that its header has {} bytes, but the whole file has {}", length, file.size()));
-  if (length > std::uint64_t(max_header_bytes)) refuse(file, fmt::format("says that its header has {} bytes, more than the {} allowed", length, max_header_bytes));
+  if (length > std::uint64_t(max_header_bytes))
+    refuse(file, fmt::format("says that its header has {} bytes, more than the {} allowed", length, max_header_bytes));
   if (length < 2) refuse(file, fmt::format("says that its header has {} bytes, too few for any", length));
 
   SafetensorsHeader header;

@@ -15,7 +15,9 @@
 namespace moe {
 namespace {
 
-struct Place { Index line = 1, column = 0; };
+struct Place {
+  Index line = 1, column = 0;
+};
 
 // Walks the text and tells `place` how far the parser has come.
 struct Cursor {
@@ -28,8 +30,10 @@ struct Cursor {
   Place* place;
   const char& operator*() const { return *at; }
   Cursor& operator++() {
-    if (*at++ == '\n') ++place->line, place->column = 0;
-    else ++place->column;
+    if (*at++ == '\n')
+      ++place->line, place->column = 0;
+    else
+      ++place->column;
     return *this;
   }
   Cursor operator++(int) {
@@ -49,7 +53,8 @@ std::string reason(const Json::exception& e) {
 
 void check_finite(const Json& j, const std::string& where) {
   if (j.is_number_float() && !std::isfinite(j.get<double>()))
-    throw Error(Exit::numeric, fmt::format("the value {} of '{}' cannot be written as JSON", number_text(j.get<double>()), where.substr(0, 200)));
+    throw Error(Exit::numeric,
+                fmt::format("the value {} of '{}' cannot be written as JSON", number_text(j.get<double>()), where.substr(0, 200)));
   if (j.is_object())
     for (const auto& [key, value] : j.items()) check_finite(value, where.empty() ? key : where + "." + key);
   if (j.is_array())
@@ -65,7 +70,8 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
     return {Exit::input, fmt::format("{} line {}, column {}: {}", in_quotes(name), place.line, place.column, why)};
   };
   if (Index(text.size()) > limits.bytes)
-    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(name), text.size(), limits.bytes));
+    throw Error(Exit::input,
+                fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(name), text.size(), limits.bytes));
   const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
     using Event = Json::parse_event_t;
     if (depth >= limits.depth) throw refuse(fmt::format("nested more than {} deep", limits.depth));
@@ -84,7 +90,9 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
   }
 }
 
-Json read_json(const std::filesystem::path& path, const JsonLimits& limits) { return parse_json(read_file(path, limits.bytes), path.native(), limits); }
+Json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
+  return parse_json(read_file(path, limits.bytes), path.native(), limits);
+}
 
 std::string json_text(const Json& j) {
   check_finite(j, "");

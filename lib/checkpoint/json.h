@@ -17,10 +17,11 @@ struct JsonLimits {
   int depth = 64;
 };
 
-Json parse_json(std::string_view text, std::string_view name, const JsonLimits& = {});  // throws Error(input): "'a.json' line 3, column 7: ..."
+Json parse_json(std::string_view text, std::string_view name,
+                const JsonLimits& = {});  // throws Error(input): "'a.json' line 3, column 7: ..."
 Json read_json(const std::filesystem::path&, const JsonLimits& = {});
 std::string json_text(const Json&);  // two spaces, keys sorted, newline at the end; throws Error(numeric) naming a value that is not finite
 void write_json(const std::filesystem::path&, const Json&);  // whole or absent
-double json_number(float);           // the double that prints as short as the float: 1e-06, not 9.999999974752427e-07
+double json_number(float);  // the double that prints as short as the float: 1e-06, not 9.999999974752427e-07
 
 }  // namespace moe

@@ -35,7 +35,8 @@ Checkpoint newest_of(const fs::path& run, const std::vector<std::int64_t>& steps
   Checkpoint found;
   for (const std::int64_t step : steps) {
     const fs::path path = run / checkpoint_name(step);
-    const std::string problem = present(path / manifest_name) ? checkpoint_problem(path) : fmt::format("{} has no {}", in_quotes(path), manifest_name);
+    const std::string problem =
+        present(path / manifest_name) ? checkpoint_problem(path) : fmt::format("{} has no {}", in_quotes(path), manifest_name);
     if (problem.empty()) return found.path = path, found.step = step, found;
     found.notes.push_back(fmt::format("skipped {}: {}", checkpoint_name(step), problem));
   }
@@ -53,7 +54,8 @@ bool plain_name(std::string_view name) {
 
 WrittenFile adopt(const fs::path& path) {
   std::error_code none;
-  if (!fs::is_regular_file(fs::symlink_status(path, none))) throw Error(Exit::bug, fmt::format("{} in a checkpoint is not a plain file", in_quotes(path)));
+  if (!fs::is_regular_file(fs::symlink_status(path, none)))
+    throw Error(Exit::bug, fmt::format("{} in a checkpoint is not a plain file", in_quotes(path)));
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) io_failure("open", path, errno);
   const int synced = ::fsync(file), error = errno;
@@ -73,18 +75,22 @@ Manifest read_manifest(const fs::path& folder) {
   const Json json = read_json(path);
   const auto bad = [&](const std::string& why) { return Error(Exit::input, fmt::format("{} {}", in_quotes(path), why)); };
   const auto whole = [](const Json& j, const char* key) { return j.contains(key) && j[key].is_number_integer() && j[key] >= 0; };
-  if (!json.is_object() || json.value("format", Json()) != format_name) throw bad(fmt::format("is not the manifest of a checkpoint (format is not '{}')", format_name));
-  if (!whole(json, "version") || json["version"] != 1) throw bad(fmt::format("has version {}, this program reads 1", json.value("version", Json()).dump()));
+  if (!json.is_object() || json.value("format", Json()) != format_name)
+    throw bad(fmt::format("is not the manifest of a checkpoint (format is not '{}')", format_name));
+  if (!whole(json, "version") || json["version"] != 1)
+    throw bad(fmt::format("has version {}, this program reads 1", json.value("version", Json()).dump()));
   if (!whole(json, "step")) throw bad("has no step");
   if (!json.contains("files") || !json["files"].is_object() || json["files"].empty()) throw bad("lists no files");
   Manifest manifest{.step = json["step"].get<std::int64_t>(), .files = {}};
   for (const auto& [name, f] : json["files"].items()) {
     if (!plain_name(name)) throw bad(fmt::format("lists {}, which is not a file beside it", in_quotes(name)));
-    if (!f.is_object() || !whole(f, "bytes") || !f.contains("xxh3") || !f["xxh3"].is_string()) throw bad(fmt::format("gives no size and hash for {}", in_quotes(name)));
+    if (!f.is_object() || !whole(f, "bytes") || !f.contains("xxh3") || !f["xxh3"].is_string())
+      throw bad(fmt::format("gives no size and hash for {}", in_quotes(name)));
     const std::string& hex = f["xxh3"].get_ref<const std::string&>();
     WrittenFile file{name, f["bytes"].get<Index>(), 0};
     const auto [end, code] = std::from_chars(hex.data(), hex.data() + hex.size(), file.hash, 16);
-    if (hex.size() != 16 || code != std::errc{} || end != hex.data() + 16) throw bad(fmt::format("has the hash {} for {}", in_quotes(hex), in_quotes(name)));
+    if (hex.size() != 16 || code != std::errc{} || end != hex.data() + 16)
+      throw bad(fmt::format("has the hash {} for {}", in_quotes(hex), in_quotes(name)));
     manifest.files.emplace(name, file);
   }
   return manifest;
@@ -112,18 +118,23 @@ std::string checkpoint_problem(const fs::path& folder, bool hashes) {
 Checkpoint find_checkpoint(const fs::path& path) {
   std::error_code code;
   const auto status = fs::status(path, code);
-  if (!fs::exists(status)) throw Error(Exit::input, fmt::format("there is no run or checkpoint at {}{}", in_quotes(path), code && status.type() != fs::file_type::not_found ? ": " + code.message() : ""));
+  if (!fs::exists(status))
+    throw Error(Exit::input, fmt::format("there is no run or checkpoint at {}{}", in_quotes(path),
+                                         code && status.type() != fs::file_type::not_found ? ": " + code.message() : ""));
   if (!fs::is_directory(status))
-    throw Error(Exit::input, fmt::format("{} is a file, not a run or checkpoint folder", in_quotes(path))).hint("name the folder that it is in");
+    throw Error(Exit::input, fmt::format("{} is a file, not a run or checkpoint folder", in_quotes(path)))
+        .hint("name the folder that it is in");
   if (present(path / manifest_name) || present(path / "config.json")) {
     if (const std::string problem = checkpoint_problem(path); !problem.empty())
-      throw Error(Exit::input, fmt::format("the checkpoint {} cannot be used: {}", in_quotes(path), problem)).hint("name its run folder to take the newest whole checkpoint");
+      throw Error(Exit::input, fmt::format("the checkpoint {} cannot be used: {}", in_quotes(path), problem))
+          .hint("name its run folder to take the newest whole checkpoint");
     return {path, present(path / manifest_name) ? read_manifest(path).step : -1, {}};
   }
   const auto steps = checkpoint_steps(path);
   if (!steps.empty()) return newest_of(path, steps);
   if (present(path / "run.json")) throw Error(Exit::input, fmt::format("the run {} has no checkpoint yet", in_quotes(path)));
-  throw Error(Exit::input, fmt::format("{} is neither a run nor a checkpoint: it has no checkpoint-* folder and no config.json", in_quotes(path)));
+  throw Error(Exit::input,
+              fmt::format("{} is neither a run nor a checkpoint: it has no checkpoint-* folder and no config.json", in_quotes(path)));
 }
 
 }  // namespace moe

@@ -33,7 +33,8 @@ Holder read_holder(int file) {
   const ssize_t n = ::pread(file, text.data(), text.size(), 0);
   if (n <= 0) return {};
   const auto json = nlohmann::json::parse(text.data(), text.data() + n, nullptr, false);
-  if (!json.is_object() || !json.contains("pid") || !json["pid"].is_number_integer() || !json.contains("host") || !json["host"].is_string()) return {};
+  if (!json.is_object() || !json.contains("pid") || !json["pid"].is_number_integer() || !json.contains("host") || !json["host"].is_string())
+    return {};
   return {json["pid"].get<long>(), json["host"].get<std::string>()};
 }
 
@@ -46,7 +47,8 @@ Holder read_holder(int file) {
 
 // The file may have been removed by its last holder between our open and our lock: then we hold a name that no longer exists.
 bool still_named(int file, const fs::path& path) {
-  struct stat ours {}, named {};
+  struct stat ours {
+  }, named{};
   return ::fstat(file, &ours) == 0 && ::stat(path.c_str(), &named) == 0 && ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
 }
 
@@ -73,7 +75,8 @@ RunLock::RunLock(const fs::path& run) : run_(run) {
     if (!locked && error == EWOULDBLOCK) held(run, holder);
     if (!locked && error != EINTR) io_failure("lock", path, error);
   }
-  const std::string text = nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  const std::string text =
+      nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   if (::ftruncate(file_, 0) != 0 || ::pwrite(file_, text.data(), text.size(), 0) != ssize_t(text.size())) {
     const int error = errno;
     ::unlink(path.c_str());

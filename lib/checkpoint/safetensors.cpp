@@ -29,9 +29,12 @@ Tensors::Tensors(fs::path path) : path_(std::move(path)) {
   std::error_code none;
   if (fs::is_directory(path_, none)) {
     const fs::path single = path_ / "model.safetensors", index = path_ / "model.safetensors.index.json";
-    if (fs::exists(single, none)) tensors_ = add(single);
-    else if (fs::exists(index, none)) read_index(index);
-    else throw Error(Exit::input, fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", in_quotes(path_)));
+    if (fs::exists(single, none))
+      tensors_ = add(single);
+    else if (fs::exists(index, none))
+      read_index(index);
+    else
+      throw Error(Exit::input, fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", in_quotes(path_)));
   } else if (path_.extension() == ".json") {
     read_index(path_);
   } else {
@@ -67,8 +70,10 @@ void Tensors::read_index(const fs::path& index) {
     auto next = wanted.begin();
     for (TensorInfo& t : add(path)) {
       if (next != wanted.end() && *next < t.name) break;  // not in the file: said below
-      if (next != wanted.end() && *next == t.name) ++next, tensors_.push_back(std::move(t));
-      else notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out", in_quotes(t.name), in_quotes(path)));
+      if (next != wanted.end() && *next == t.name)
+        ++next, tensors_.push_back(std::move(t));
+      else
+        notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out", in_quotes(t.name), in_quotes(path)));
     }
     if (next != wanted.end()) throw bad(fmt::format("puts the tensor {} in {}, which does not hold it", in_quotes(*next), in_quotes(path)));
   }
@@ -97,7 +102,8 @@ const TensorInfo& Tensors::at(std::string_view name) const {
 Tensor Tensors::get(std::string_view name) const {
   const TensorInfo& t = at(name);
   if (t.dims.size() > max_rank)
-    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {}, more than {} dimensions", in_quotes(name), in_quotes(file(t)), text_of(t.dims), max_rank));
+    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {}, more than {} dimensions", in_quotes(name), in_quotes(file(t)),
+                                         text_of(t.dims), max_rank));
   const auto& bytes = files_[std::size_t(t.file)].bytes;
   Tensor mapped(t.dtype, t.dims, std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
   return mapped.aligned() ? mapped : mapped.copy();
@@ -106,7 +112,8 @@ Tensor Tensors::get(std::string_view name) const {
 Tensor Tensors::get(std::string_view name, const Dims& expected) const {
   const TensorInfo& t = at(name);
   if (t.dims != expected)
-    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {} where {} is expected", in_quotes(name), in_quotes(file(t)), text_of(t.dims), text_of(expected)));
+    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {} where {} is expected", in_quotes(name), in_quotes(file(t)),
+                                         text_of(t.dims), text_of(expected)));
   return get(name);
 }
 

@@ -65,7 +65,8 @@ class Tensors {
 // A tensor to be written. `make` is called once, when its turn comes, so that one tensor at a time needs to be in memory.
 struct NamedTensor {
   NamedTensor(std::string n, Tensor t) : name(std::move(n)), dtype(t.dtype()), dims(t.dims()), make([t = std::move(t)] { return t; }) {}
-  NamedTensor(std::string n, DType d, Dims s, std::function<Tensor()> m) : name(std::move(n)), dtype(d), dims(std::move(s)), make(std::move(m)) {}
+  NamedTensor(std::string n, DType d, Dims s, std::function<Tensor()> m)
+      : name(std::move(n)), dtype(d), dims(std::move(s)), make(std::move(m)) {}
   std::string name;
   DType dtype;
   Dims dims;
@@ -80,11 +81,12 @@ struct WrittenFile {
 
 // One file, whole or absent, in the published order (wider types first, then by name). `metadata` is added to {"format":"pt"}.
 // Throws Error(io) naming the path, the bytes written, needed and free.
-WrittenFile write_safetensors(const std::filesystem::path&, std::span<const NamedTensor>, const std::map<std::string, std::string>& metadata = {});
+WrittenFile write_safetensors(const std::filesystem::path&, std::span<const NamedTensor>,
+                              const std::map<std::string, std::string>& metadata = {});
 
 // STEM.safetensors, or where the tensors take more than `shard_bytes`: STEM-00001-of-000NN.safetensors and STEM.safetensors.index.json.
-std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder, std::span<const NamedTensor>, Index shard_bytes = 50'000'000'000,
-                                       std::string_view stem = "model");
+std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder, std::span<const NamedTensor>,
+                                       Index shard_bytes = 50'000'000'000, std::string_view stem = "model");
 
 DType dtype_of_name(std::string_view safetensors_name, bool& known);  // "BF16" -> bf16
 std::string safetensors_name(DType);

@@ -15,9 +15,10 @@ namespace {
 
 // The published order: wider types first, among equal widths as the reference writer has them.
 int order_of(DType t) {
-  constexpr std::array last_first = {DType::boolean, DType::f4, DType::f6_e2m3, DType::f6_e3m2, DType::u8, DType::i8, DType::f8_e5m2,
-                                     DType::f8_e4m3, DType::f8_e8m0, DType::f8_e4m3fnuz, DType::f8_e5m2fnuz, DType::i16, DType::u16, DType::f16,
-                                     DType::bf16, DType::i32, DType::u32, DType::f32, DType::c64, DType::f64, DType::i64, DType::u64};
+  constexpr std::array last_first = {DType::boolean, DType::f4,      DType::f6_e2m3, DType::f6_e3m2,     DType::u8,          DType::i8,
+                                     DType::f8_e5m2, DType::f8_e4m3, DType::f8_e8m0, DType::f8_e4m3fnuz, DType::f8_e5m2fnuz, DType::i16,
+                                     DType::u16,     DType::f16,     DType::bf16,    DType::i32,         DType::u32,         DType::f32,
+                                     DType::c64,     DType::f64,     DType::i64,     DType::u64};
   static_assert(last_first.size() == dtype_count);
   return int(last_first.end() - std::ranges::find(last_first, t));
 }
@@ -32,7 +33,8 @@ std::vector<const NamedTensor*> sorted(std::span<const NamedTensor> tensors) {
 Index bytes_of(const NamedTensor& t) {
   Index bytes = 0;
   if (!checked_bytes(t.dtype, t.dims, bytes))
-    throw Error(Exit::bug, fmt::format("tensor {} has the impossible shape {} for {}", in_quotes(t.name), text_of(t.dims), safetensors_name(t.dtype)));
+    throw Error(Exit::bug,
+                fmt::format("tensor {} has the impossible shape {} for {}", in_quotes(t.name), text_of(t.dims), safetensors_name(t.dtype)));
   return bytes;
 }
 
@@ -41,7 +43,8 @@ std::string header_text(const std::vector<const NamedTensor*>& tensors, const st
   std::map<std::string, std::string> all = metadata;
   all.emplace("format", "pt");
   std::string out = "{\"__metadata__\":{";
-  for (bool first = true; const auto& [key, value] : all) out += fmt::format("{}{}:{}", std::exchange(first, false) ? "" : ",", text(key), text(value));
+  for (bool first = true; const auto& [key, value] : all)
+    out += fmt::format("{}{}:{}", std::exchange(first, false) ? "" : ",", text(key), text(value));
   out += "}";
   Index at = 0;
   for (const NamedTensor* t : tensors) {
@@ -65,11 +68,13 @@ void check_names(std::span<const NamedTensor> tensors) {
 
 }  // namespace
 
-WrittenFile write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors, const std::map<std::string, std::string>& metadata) {
+WrittenFile write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+                              const std::map<std::string, std::string>& metadata) {
   check_names(tensors);
   const auto order = sorted(tensors);
   const std::string header = header_text(order, metadata);
-  const Index data = std::accumulate(order.begin(), order.end(), Index{0}, [](Index sum, const NamedTensor* t) { return sum + bytes_of(*t); });
+  const Index data =
+      std::accumulate(order.begin(), order.end(), Index{0}, [](Index sum, const NamedTensor* t) { return sum + bytes_of(*t); });
   OutputFile file(path, 8 + Index(header.size()) + data);
   std::array<std::byte, 8> length{};
   for (std::size_t i = 0; i < 8; ++i) length[i] = std::byte(std::uint64_t(header.size()) >> (8 * i) & 255);
@@ -78,15 +83,16 @@ WrittenFile write_safetensors(const std::filesystem::path& path, std::span<const
   for (const NamedTensor* t : order) {
     const Tensor made = t->make();
     if (made.dtype() != t->dtype || made.dims() != t->dims)
-      throw Error(Exit::bug, fmt::format("tensor {} was announced as {} {} but is {} {}", in_quotes(t->name), name_of(t->dtype), text_of(t->dims),
-                                         name_of(made.dtype()), text_of(made.dims())));
+      throw Error(Exit::bug, fmt::format("tensor {} was announced as {} {} but is {} {}", in_quotes(t->name), name_of(t->dtype),
+                                         text_of(t->dims), name_of(made.dtype()), text_of(made.dims())));
     file.write(made.bytes());
   }
   file.commit();
   return {path.filename().native(), file.written(), file.hash()};
 }
 
-std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder, std::span<const NamedTensor> tensors, Index shard_bytes, std::string_view stem) {
+std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder, std::span<const NamedTensor> tensors, Index shard_bytes,
+                                       std::string_view stem) {
   check_names(tensors);
   std::vector<std::size_t> first{0};  // of each shard
   Index total = 0, in_shard = 0, numbers = 0;

@@ -51,7 +51,8 @@ bool checked_bytes(DType t, const Dims& dims, Index& bytes) {
 }
 
 Tensor::Tensor(DType t, Dims dims, std::shared_ptr<const std::byte> bytes) : dtype_(t), dims_(std::move(dims)), bytes_(std::move(bytes)) {
-  if (dims_.size() > max_rank) throw Error(Exit::input, concat("a tensor of shape ", text_of(dims_), " has more than ", max_rank, " dimensions"));
+  if (dims_.size() > max_rank)
+    throw Error(Exit::input, concat("a tensor of shape ", text_of(dims_), " has more than ", max_rank, " dimensions"));
   if (!checked_size(dims_, size_) || !checked_bytes(t, dims_, byte_count_))
     throw Error(Exit::input, concat("a tensor of type ", name_of(t), " and shape ", text_of(dims_), " has no possible size"));
 }
@@ -60,7 +61,8 @@ Tensor::Tensor(DType t, Dims dims) : Tensor(t, std::move(dims), nullptr) {
   try {
     writable_ = static_cast<std::byte*>(::operator new(std::size_t(byte_count_), alignment));
   } catch (const std::bad_alloc&) {
-    throw Error(Exit::memory, concat("cannot allocate ", byte_count_, " bytes for a tensor of type ", name_of(t), " and shape ", text_of(dims_)));
+    throw Error(Exit::memory,
+                concat("cannot allocate ", byte_count_, " bytes for a tensor of type ", name_of(t), " and shape ", text_of(dims_)));
   }
   bytes_ = std::shared_ptr<const std::byte>(writable_, [](const std::byte* p) { ::operator delete(const_cast<std::byte*>(p), alignment); });
   if (byte_count_) std::memset(writable_, 0, std::size_t(byte_count_));
@@ -73,10 +75,16 @@ Tensor Tensor::from_float(DType t, Dims dims, std::span<const float> values) {
   std::byte* to = out.writable_;
   const auto store = [&](auto v) { std::memcpy(to, &v, sizeof v), to += sizeof v; };
   switch (t) {
-    case DType::f64: for (const float v : values) store(double(v)); break;
+    case DType::f64:
+      for (const float v : values) store(double(v));
+      break;
     case DType::f32: out.fill_bytes(std::as_bytes(values)); break;
-    case DType::bf16: for (const float v : values) store(float_to_bf16(v)); break;
-    case DType::f16: for (const float v : values) store(float_to_f16(v)); break;
+    case DType::bf16:
+      for (const float v : values) store(float_to_bf16(v));
+      break;
+    case DType::f16:
+      for (const float v : values) store(float_to_f16(v));
+      break;
     default: throw Error(Exit::bug, concat("rounding f32 to ", name_of(t), " is not defined"));
   }
   return out;
@@ -112,7 +120,8 @@ Tensor Tensor::copy() const {
 
 void Tensor::to_float(Index first, View<float> out) const {
   if (first < 0 || out.rows < 0 || first > rows() - out.rows || out.cols != cols())
-    throw Error(Exit::bug, concat("rows ", first, " to ", first + out.rows, " of ", out.cols, " numbers asked of a tensor of shape ", text_of(dims_)));
+    throw Error(Exit::bug,
+                concat("rows ", first, " to ", first + out.rows, " of ", out.cols, " numbers asked of a tensor of shape ", text_of(dims_)));
   const std::byte* from = bytes_.get() + first * cols() * bytes_of(dtype_);
   const std::span<float> to = out.flat();
   switch (dtype_) {
@@ -129,8 +138,11 @@ void Tensor::to_float(Index first, View<float> out) const {
     case DType::i8: return cast<std::int8_t>(from, to);
     case DType::u8: return cast<std::uint8_t>(from, to);
     case DType::boolean: return convert<std::uint8_t>(from, to, [](std::uint8_t v) { return v ? 1.0f : 0.0f; });
-    case DType::f8_e4m3: case DType::f8_e5m2: case DType::f8_e8m0: case DType::f8_e4m3fnuz: case DType::f8_e5m2fnuz:
-      return convert<std::uint8_t>(from, to, [t = dtype_](std::uint8_t v) { return f8_to_float(t, v); });
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
+    case DType::f8_e8m0:
+    case DType::f8_e4m3fnuz:
+    case DType::f8_e5m2fnuz: return convert<std::uint8_t>(from, to, [t = dtype_](std::uint8_t v) { return f8_to_float(t, v); });
     default: throw Error(Exit::input, concat("a tensor of type ", name_of(dtype_), " cannot be read as numbers"));
   }
 }

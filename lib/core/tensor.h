@@ -15,8 +15,8 @@ namespace moe {
 using Dims = std::vector<Index>;  // outermost first; empty = a single number
 inline constexpr int max_rank = 4;
 
-std::string text_of(const Dims&);                   // "[32, 64]"
-bool checked_size(const Dims&, Index& size);        // product of the sizes; false if one is negative or it does not fit 63 bits
+std::string text_of(const Dims&);                      // "[32, 64]"
+bool checked_size(const Dims&, Index& size);           // product of the sizes; false if one is negative or it does not fit 63 bits
 bool checked_bytes(DType, const Dims&, Index& bytes);  // as stored; false also where packed elements do not end on a byte
 
 class Tensor {
@@ -36,12 +36,12 @@ class Tensor {
 
   DType dtype() const { return dtype_; }
   const Dims& dims() const { return dims_; }
-  Index size() const { return size_; }  // elements
+  Index size() const { return size_; }                                                      // elements
   Index rows() const { return cols() ? size_ / cols() : dims_.size() > 1 ? dims_[0] : 1; }  // all sizes but the last
   Index cols() const { return dims_.empty() ? 1 : dims_.back(); }
   bool owned() const { return writable_ != nullptr; }
   std::span<const std::byte> bytes() const { return {bytes_.get(), std::size_t(byte_count_)}; }
-  std::span<std::byte> mutable_bytes();   // throws Error(bug) where not owned
+  std::span<std::byte> mutable_bytes();  // throws Error(bug) where not owned
 
   // The elements as T, which must be the element type (or an unsigned integer of its width) and aligned; else Error(bug).
   template <class T>

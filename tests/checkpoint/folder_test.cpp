@@ -88,9 +88,11 @@ TEST_CASE("a checkpoint is found again, the newest whole one") {
     skipped("tokenizer.json' is missing");
   }
   SECTION("a broken manifest") {
-    for (const char* text : {"", "{", "[]", R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"../x":{"bytes":1,"xxh3":"0000000000000000"}}})",
-                             R"({"format":"moe-checkpoint","version":2,"step":1,"files":{}})", R"({"format":"moe-checkpoint","version":1,"step":1,"files":{}})",
-                             R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"state.json":{"bytes":-1,"xxh3":"0"}}})"}) {
+    for (const char* text :
+         {"", "{", "[]", R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"../x":{"bytes":1,"xxh3":"0000000000000000"}}})",
+          R"({"format":"moe-checkpoint","version":2,"step":1,"files":{}})",
+          R"({"format":"moe-checkpoint","version":1,"step":1,"files":{}})",
+          R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"state.json":{"bytes":-1,"xxh3":"0"}}})"}) {
       put(newest / "MANIFEST.json", text);
       skipped("MANIFEST.json");
     }
@@ -98,7 +100,8 @@ TEST_CASE("a checkpoint is found again, the newest whole one") {
   SECTION("all are broken") {
     for (const auto step : checkpoint_steps(run)) fs::resize_file(run / checkpoint_name(step) / "state.json", 3);
     const Outcome o = outcome([&] { find_checkpoint(run); });
-    CHECK((o.code == Exit::input && o.what.find("no valid checkpoint") != std::string::npos && o.what.find("00000100") != std::string::npos));
+    CHECK(
+        (o.code == Exit::input && o.what.find("no valid checkpoint") != std::string::npos && o.what.find("00000100") != std::string::npos));
   }
 }
 
@@ -107,7 +110,8 @@ TEST_CASE("what is not a checkpoint is said in one sentence") {
   const auto says = [&](const fs::path& p, const char* mentions) {
     const Outcome o = outcome([&] { find_checkpoint(p); });
     INFO(o.what);
-    CHECK((o.threw && o.code == Exit::input && o.what.find(mentions) != std::string::npos && o.what.find(p.filename().native()) != std::string::npos));
+    CHECK((o.threw && o.code == Exit::input && o.what.find(mentions) != std::string::npos &&
+           o.what.find(p.filename().native()) != std::string::npos));
   };
   says(dir / "none", "there is no run");
   put(dir / "file", "x");
@@ -130,7 +134,10 @@ TEST_CASE("files put into the folder by others are in the manifest") {
   CHECK(checkpoint_problem(path).empty());
   damage(path / "extra.bin");
   CHECK(checkpoint_problem(path).find("extra.bin") != std::string::npos);
-  CHECK(outcome([&] { CheckpointWriter v(dir / "run", 8); v.text("../x", ""); }).code == Exit::bug);
+  CHECK(outcome([&] {
+          CheckpointWriter v(dir / "run", 8);
+          v.text("../x", "");
+        }).code == Exit::bug);
   CHECK(hidden(dir / "run") == 0);  // given up: removed
 }
 
@@ -244,13 +251,17 @@ TEST_CASE("a full disk") {  // where this process may mount one of its own
     for (int i = 2; i < 40; ++i) {
       const Outcome o = outcome([&] { save(dir.path, i, 10'000, 1); });
       if (!o.threw) continue;
-      if (i < 3 || o.code != Exit::io || o.what.find("No space left") == std::string::npos || o.what.find("are free there") == std::string::npos) return 1;
+      if (i < 3 || o.code != Exit::io || o.what.find("No space left") == std::string::npos ||
+          o.what.find("are free there") == std::string::npos)
+        return 1;
       return find_checkpoint(dir.path).step == i - 1 && hidden(dir.path) == 0 ? 0 : 2;
     }
     return 3;
   });
-  if (result == 77) WARN("skipped: no right to mount");
-  else CHECK(result == 0);
+  if (result == 77)
+    WARN("skipped: no right to mount");
+  else
+    CHECK(result == 0);
 }
 
 TEST_CASE("one writer a run folder") {

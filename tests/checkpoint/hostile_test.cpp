@@ -167,7 +167,8 @@ TEST_CASE("hostile lengths and things that are not files") {
     for (std::size_t i = 0; i < 8; ++i) s[i] = char(n >> (8 * i) & 255);
     put(file, s);
   };
-  for (const std::uint64_t n : std::vector<std::uint64_t>{~0ull, ~0ull - 7, 1ull << 63, 1ull << 60, 1ull << 32, good.size(), good.size() - 7}) {
+  for (const std::uint64_t n :
+       std::vector<std::uint64_t>{~0ull, ~0ull - 7, 1ull << 63, 1ull << 60, 1ull << 32, good.size(), good.size() - 7}) {
     with_length(n);
     refused(file, "length beyond the file", "header has");
   }
@@ -198,10 +199,18 @@ TEST_CASE("hostile lengths and things that are not files") {
 TEST_CASE("what looks odd and is allowed") {
   Scratch dir;
   const std::pair<std::string, std::size_t> fine[] = {
-      {"{}", 0}, {"{}      ", 0}, {"{ \n\t}", 0}, {a(tensor()), 8}, {a(tensor(R"("F32")", "[0]", "[0,0]")), 0}, {a(tensor(R"("F32")", "[]", "[0,4]")), 4},
-      {R"({"__metadata__":{"x":"y"}})", 0}, {R"({"b":{"data_offsets":[8,16],"shape":[2],"dtype":"F32"},"a":)" + tensor() + "}", 16},
-      {R"({"":)" + tensor() + "}", 8}, {R"({"e":)" + tensor(R"("F32")", "[0,7]", "[8,8]") + R"(,"a":)" + tensor() + "}", 8},
-      {a(tensor(R"("F4")", "[3,2]", "[0,3]")), 3}, {a(tensor(R"("F32")", "[1,1,1,1,1,2]")), 8}};
+      {"{}", 0},
+      {"{}      ", 0},
+      {"{ \n\t}", 0},
+      {a(tensor()), 8},
+      {a(tensor(R"("F32")", "[0]", "[0,0]")), 0},
+      {a(tensor(R"("F32")", "[]", "[0,4]")), 4},
+      {R"({"__metadata__":{"x":"y"}})", 0},
+      {R"({"b":{"data_offsets":[8,16],"shape":[2],"dtype":"F32"},"a":)" + tensor() + "}", 16},
+      {R"({"":)" + tensor() + "}", 8},
+      {R"({"e":)" + tensor(R"("F32")", "[0,7]", "[8,8]") + R"(,"a":)" + tensor() + "}", 8},
+      {a(tensor(R"("F4")", "[3,2]", "[0,3]")), 3},
+      {a(tensor(R"("F32")", "[1,1,1,1,1,2]")), 8}};
   for (const auto& [header, data] : fine) {
     INFO(header);
     put(dir / "fine.safetensors", safetensors_bytes(header, data));
@@ -247,11 +256,15 @@ TEST_CASE("golden malformed checkpoints") {
   CHECK_FALSE(open("control").threw);
   CHECK_FALSE(open("tensor_extra").threw);
   CHECK_FALSE(open("nan_weights").threw);
-  const std::pair<const char*, const char*> cases[] = {
-      {"dtype_unknown", "F33"}, {"duplicate_key", "model.layers.0.block_sparse_moe.gate.weight"}, {"header_beyond_file", "model.safetensors"},
-      {"header_length_huge", "1152921504606846976"}, {"offsets_hole", "64 bytes"}, {"offsets_overlap", "in '"},
-      {"shape_overflow", "model.layers.0.block_sparse_moe.gate.weight"}, {"shard_missing", "model-00002-of-00002.safetensors"},
-      {"shard_truncated", "model-00002-of-00002.safetensors"}};
+  const std::pair<const char*, const char*> cases[] = {{"dtype_unknown", "F33"},
+                                                       {"duplicate_key", "model.layers.0.block_sparse_moe.gate.weight"},
+                                                       {"header_beyond_file", "model.safetensors"},
+                                                       {"header_length_huge", "1152921504606846976"},
+                                                       {"offsets_hole", "64 bytes"},
+                                                       {"offsets_overlap", "in '"},
+                                                       {"shape_overflow", "model.layers.0.block_sparse_moe.gate.weight"},
+                                                       {"shard_missing", "model-00002-of-00002.safetensors"},
+                                                       {"shard_truncated", "model-00002-of-00002.safetensors"}};
   for (const auto& [name, mentions] : cases) {
     const Outcome o = open(name);
     INFO(name << ": " << o.what);
@@ -283,7 +296,8 @@ TEST_CASE("JSON files: strict reading, floats that stay floats") {
 
   const Json j = {{"eps", json_number(1e-6f)}, {"zero", 0.0}, {"one", 1}, {"big", 10000.0}};
   const std::string text = json_text(j);
-  for (const char* piece : {"\"eps\": 1e-06", "\"zero\": 0.0", "\"one\": 1,", "\"big\": 10000.0"}) CHECK(text.find(piece) != std::string::npos);
+  for (const char* piece : {"\"eps\": 1e-06", "\"zero\": 0.0", "\"one\": 1,", "\"big\": 10000.0"})
+    CHECK(text.find(piece) != std::string::npos);
   CHECK(parse_json(text, "c.json") == j);
   const Outcome o = outcome([] { (void)json_text({{"a", {1.0, NAN}}}); });
   CHECK((o.code == Exit::numeric && o.what.find("a[1]") != std::string::npos));

@@ -65,7 +65,9 @@ TEST_CASE("mapped tensors outlive the reader, unaligned ones are copied") {
     CHECK_FALSE(kept.owned());
   }
   CHECK(same(kept, one_of_each()[1].make()));
-  put(dir / "odd.safetensors", safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})", 9));
+  put(dir / "odd.safetensors",
+      safetensors_bytes(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})",
+                        9));
   const Tensor b = Tensors(dir / "odd.safetensors").get("b");
   CHECK((b.owned() && b.view<float>()(0, 1) > 0.7f));
 }
@@ -100,8 +102,9 @@ TEST_CASE("shards and their index") {
     CHECK((t.list().size() == 1 && t.notes().size() == 1));
   }
   SECTION("hostile indexes") {
-    for (const char* text : {R"({"weight_map":{"a":"../x.safetensors"}})", R"({"weight_map":{"a":"/etc/passwd"}})", R"({"weight_map":{"a":1}})",
-                             R"({"weight_map":[]})", R"([])", R"({})", R"({"weight_map":{"a":"x","a":"y"}})", "", "{", R"({"weight_map":{"a":""}})"}) {
+    for (const char* text :
+         {R"({"weight_map":{"a":"../x.safetensors"}})", R"({"weight_map":{"a":"/etc/passwd"}})", R"({"weight_map":{"a":1}})",
+          R"({"weight_map":[]})", R"([])", R"({})", R"({"weight_map":{"a":"x","a":"y"}})", "", "{", R"({"weight_map":{"a":""}})"}) {
       put(dir / "model.safetensors.index.json", text);
       CHECK(outcome([&] { Tensors t(dir.path); }).code == Exit::input);
     }
@@ -112,7 +115,8 @@ TEST_CASE("mistakes of the caller are refused before a file exists") {
   Scratch dir;
   const NamedTensor a("a", Tensor(DType::f32, {2}));
   CHECK(outcome([&] { write_safetensors(dir / "x", std::vector{a, a}); }).code == Exit::bug);
-  CHECK(outcome([&] { write_safetensors(dir / "x", std::vector{NamedTensor("__metadata__", Tensor(DType::f32, {2}))}); }).code == Exit::bug);
+  CHECK(outcome([&] { write_safetensors(dir / "x", std::vector{NamedTensor("__metadata__", Tensor(DType::f32, {2}))}); }).code ==
+        Exit::bug);
   CHECK(outcome([&] { write_safetensors(dir / "x", std::vector{NamedTensor("a", DType::f32, {3}, a.make)}); }).code == Exit::bug);
   CHECK(fs::is_empty(dir.path));
   CHECK(outcome([&] { write_safetensors(dir / "no/such/x", std::vector{a}); }).code == Exit::io);
@@ -130,18 +134,20 @@ TEST_CASE("the reference implementation reads what was written, byte for byte th
   write_safetensors(dir / "a.safetensors", plain);
   const std::string a = (dir / "a.safetensors").native(), b = (dir / "b.safetensors").native();
   CHECK(python(concat("import safetensors.numpy as s; t=s.load_file('", a, "'); assert len(t)==", plain.size(),
-                      "; assert float(t['scalar'])==2.5; assert t['t.i16'].shape==(2,8); s.save_file(t,'", b, "',metadata={'format':'pt'})")) == 0);
+                      "; assert float(t['scalar'])==2.5; assert t['t.i16'].shape==(2,8); s.save_file(t,'", b,
+                      "',metadata={'format':'pt'})")) == 0);
   CHECK(slurp(a) == slurp(b));
   write_safetensors(dir / "all.safetensors", one_of_each());
-  CHECK(python(concat("import safetensors; f=safetensors.safe_open('", (dir / "all.safetensors").native(), "','np'); assert len(f.keys())==",
-                      one_of_each().size(), "; assert f.get_slice('t.bf16').get_shape()==[2,8]")) == 0);
+  CHECK(python(concat("import safetensors; f=safetensors.safe_open('", (dir / "all.safetensors").native(),
+                      "','np'); assert len(f.keys())==", one_of_each().size(), "; assert f.get_slice('t.bf16').get_shape()==[2,8]")) == 0);
 }
 
 TEST_CASE("a header of 140,000 tensors: time and memory") {
   Scratch dir;
   std::string header = R"({"__metadata__":{"format":"pt"})";
   for (int i = 0; i < 140'000; ++i)
-    header += concat(R"(,"model.layers.)", i / 2400, ".mlp.experts.", i % 2400 / 6, ".", i % 6, R"(.down_proj.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[)", i * 8, ",", i * 8 + 8, "]}");
+    header += concat(R"(,"model.layers.)", i / 2400, ".mlp.experts.", i % 2400 / 6, ".", i % 6,
+                     R"(.down_proj.weight":{"dtype":"BF16","shape":[2,2],"data_offsets":[)", i * 8, ",", i * 8 + 8, "]}");
   put(dir / "many.safetensors", safetensors_bytes(header + "}", 140'000 * 8));
   const pid_t child = ::fork();
   REQUIRE(child >= 0);

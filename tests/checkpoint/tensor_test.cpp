@@ -32,7 +32,10 @@ TEST_CASE("a tensor is seen as rows of its last dimension") {
   CHECK(t.view<float>()(5, 3) == 7);
   CHECK(t.to_float()(5, 3) == 7);
   CHECK(outcome([&] { (void)t.view<double>(); }).code == Exit::bug);
-  CHECK(outcome([&] { Matrix<float> m(7, 4); t.to_float(0, m.view()); }).code == Exit::bug);
+  CHECK(outcome([&] {
+          Matrix<float> m(7, 4);
+          t.to_float(0, m.view());
+        }).code == Exit::bug);
   CHECK(Tensor(DType::f32, {}).rows() == 1);
   CHECK(Tensor(DType::f32, {0, 4}).rows() == 0);
   CHECK(Tensor(DType::f32, {5, 0}).rows() == 5);
@@ -56,11 +59,14 @@ TEST_CASE("float rounds to 16 bits and back") {
 
 TEST_CASE("8-bit floats: ends of their ranges") {
   const auto value = [](DType t, int v) { return f8_to_float(t, std::uint8_t(v)); };
-  CHECK((value(DType::f8_e4m3, 0x7e) == 448 && value(DType::f8_e4m3, 0x01) == std::ldexp(1.0f, -9) && std::isnan(value(DType::f8_e4m3, 0xff))));
+  CHECK((value(DType::f8_e4m3, 0x7e) == 448 && value(DType::f8_e4m3, 0x01) == std::ldexp(1.0f, -9) &&
+         std::isnan(value(DType::f8_e4m3, 0xff))));
   CHECK((value(DType::f8_e4m3, 0x38) == 1 && value(DType::f8_e4m3, 0xb8) == -1 && std::signbit(value(DType::f8_e4m3, 0x80))));
-  CHECK((value(DType::f8_e5m2, 0x7b) == 57344 && value(DType::f8_e5m2, 0x01) == std::ldexp(1.0f, -16) && std::isinf(value(DType::f8_e5m2, 0x7c))));
+  CHECK((value(DType::f8_e5m2, 0x7b) == 57344 && value(DType::f8_e5m2, 0x01) == std::ldexp(1.0f, -16) &&
+         std::isinf(value(DType::f8_e5m2, 0x7c))));
   CHECK((std::isnan(value(DType::f8_e5m2, 0x7d)) && value(DType::f8_e5m2, 0xfc) < 0));
-  CHECK((value(DType::f8_e4m3fnuz, 0x7f) == 240 && value(DType::f8_e4m3fnuz, 0x01) == std::ldexp(1.0f, -10) && std::isnan(value(DType::f8_e4m3fnuz, 0x80))));
+  CHECK((value(DType::f8_e4m3fnuz, 0x7f) == 240 && value(DType::f8_e4m3fnuz, 0x01) == std::ldexp(1.0f, -10) &&
+         std::isnan(value(DType::f8_e4m3fnuz, 0x80))));
   CHECK((value(DType::f8_e5m2fnuz, 0x7f) == 57344 && value(DType::f8_e5m2fnuz, 0x01) == std::ldexp(1.0f, -17)));
   CHECK((value(DType::f8_e8m0, 127) == 1 && value(DType::f8_e8m0, 0) == std::ldexp(1.0f, -127) && std::isnan(value(DType::f8_e8m0, 255))));
 }
