@@ -1,0 +1,166 @@
+#include "lib/model/trainer.h"
+
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "lib/core/error.h"
+
+namespace moe {
+
+Schedule::Schedule(const std::string& text, Index horizon) : horizon_(horizon) {
+  Spec spec(text);
+  const std::vector<std::string> names = {"cosine", "wsd", "constant"};
+  if (spec.name() != "cosine" && spec.name() != "wsd" && spec.name() != "constant") no_such("schedule", spec.name(), names);
+  kind_ = spec.name() == "cosine" ? Kind::cosine : spec.name() == "wsd" ? Kind::wsd : Kind::constant;
+  warmup_ = spec.get("warmup", double(std::min<Index>(100, horizon / 10)), 0.0);
+  if (kind_ != Kind::constant) floor_ = spec.get("floor", kind_ == Kind::cosine ? 0.1 : 0.0, 0.0);
+  if (kind_ == Kind::wsd) decay_ = spec.get("decay", 0.2, 0.0);
+  spec.done();
+  resolved_ = spec.resolved();
+}
+
+double Schedule::factor(Index step) const {
+  const double n = double(step);
+  if (n < warmup_) return (n + 1) / warmup_;
+  if (kind_ == Kind::constant) return 1;
+  const double first = kind_ == Kind::cosine ? warmup_ : std::max(warmup_, double(horizon_) * (1 - decay_));
+  const double along = std::clamp((n - first) / std::max(1.0, double(horizon_) - first), 0.0, 1.0);
+  if (kind_ == Kind::wsd) return n < first ? 1 : 1 + (floor_ - 1) * along;
+  return floor_ + (1 - floor_) * 0.5 * (1 + std::cos(std::numbers::pi * along));
+}
+
+Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
+    : model_(model), options_(o), schedule_(o.schedule, o.steps), comm_(comm) {
+  options_.schedule = schedule_.resolved();
+  for (auto* p : model_.parameters()) {
+    if (!p->trained()) continue;
+    parameters_.push_back(p);
+    m_.push_back(Array<float>::zeros(model_.backend(), p->value().rows, p->value().cols));
+    v_.push_back(Array<float>::zeros(model_.backend(), p->value().rows, p->value().cols));
+  }
+  model_.want_grads();
+  for (auto* layer : model_.moe_layers()) steps_with_gradient_.emplace_back(std::size_t(layer->config().experts), 0);
+}
+
+std::vector<Trainer::Moment> Trainer::moments() {
+  std::vector<Moment> out;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    out.push_back({parameters_[i]->name() + ".m", &parameters_[i]->dims(), &m_[i]});
+    out.push_back({parameters_[i]->name() + ".v", &parameters_[i]->dims(), &v_[i]});
+  }
+  return out;
+}
+
+StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
+  StepResult r;
+  r.step = done_ + 1;
+  r.lr = options_.lr * schedule_.factor(done_);
+  for (auto* layer : model_.moe_layers()) {
+    const std::size_t experts = std::size_t(layer->config().experts);
+    r.layer.push_back({.counts = std::vector<std::int64_t>(experts), .kept = std::vector<std::int64_t>(experts),
+                       .losses = std::vector<double>(layer->balancers().size())});
+  }
+  model_.clear_grads();
+  for (Index micro = 0; micro < options_.accumulate; ++micro) {
+    const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro);
+    const Batch batch = next(number);
+    Rng rng = Rng(options_.seed).stream(number);
+    Decoder<float>::Tape tape;
+    const Pass pass{.batch = batch, .training = true, .rng = &rng, .loss_scale = 1.0 / double(options_.accumulate)};
+    model_.forward(pass, tape);
+    measure(tape, r);
+    refuse_nonfinite(r, tape);
+    if (observe) observe(batch, tape);
+    model_.backward(pass, tape);
+  }
+  const double norm = r.gradient_norm = norm_of_gradients();
+  if (!std::isfinite(norm)) refuse_nonfinite(r, {});
+  if (want_gradient_norms) norms_by_expert(r);
+
+  AdamW o{.lr = r.lr, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps, .step = r.step};
+  o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
+    model_.backend().adamw(parameters_[i]->mutate(), parameters_[i]->grad(), m_[i].view(), v_[i].view(), o);
+  }
+  const auto layers = model_.moe_layers();
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    comm_.all_reduce_sum(r.layer[l].counts);
+    layers[l]->stepped(r.layer[l].counts);
+    for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e) steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0;
+  }
+  ++done_;
+  return r;
+}
+
+// Adds one micro-batch's losses and load to the step's.
+void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
+  const double share = 1.0 / double(options_.accumulate);
+  r.loss += tape.loss * share;
+  r.total_loss += tape.loss * share;
+  std::size_t l = 0;
+  const auto layers = model_.moe_layers();
+  for (const auto& block : tape.block) {
+    if (!block.moe) continue;
+    const MoeTape<float>& t = *block.moe;
+    LayerStep& s = r.layer[l];
+    const auto add = [](std::vector<std::int64_t>& to, const std::vector<std::int64_t>& from) {
+      for (std::size_t e = 0; e < to.size(); ++e) to[e] += from[e];
+    };
+    add(s.counts, count_experts(t.routing.expert, layers[l]->config().experts));
+    add(s.kept, count_experts(t.routing.computed(), layers[l]->config().experts));
+    const Matrix<double>& p = t.probability.empty() ? t.routing.score : t.probability;
+    double entropy = 0;
+    Index valid = 0;
+    for (Index n = 0; n < t.routing.tokens(); ++n) {
+      if (!t.input.batch.is_valid(n)) continue;
+      ++valid;
+      for (Index e = 0; e < p.cols(); ++e) entropy -= p(n, e) > 0 ? p(n, e) * std::log(p(n, e)) : 0;
+    }
+    s.tokens += valid;
+    s.entropy += p.empty() ? std::numeric_limits<double>::quiet_NaN() : entropy * share / double(std::max<Index>(1, valid));
+    for (std::size_t b = 0; b < t.losses.size(); ++b) {
+      s.losses[b] += t.losses[b] * share;
+      r.total_loss += layers[l]->balancers()[b]->coefficient() * t.losses[b] * share;
+    }
+    ++l;
+  }
+}
+
+double Trainer::norm_of_gradients() {
+  double sum = 0;
+  for (auto* p : parameters_) sum += model_.backend().sum_squares(p->grad());
+  comm_.all_reduce_sum(std::span(&sum, 1));
+  return std::sqrt(sum);
+}
+
+void Trainer::norms_by_expert(StepResult& r) {
+  const auto layers = model_.moe_layers();
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const Index experts = layers[l]->config().experts;
+    auto& norm = r.layer[l].gradient_norm;
+    norm.assign(std::size_t(experts), 0.0);
+    auto& bodies = layers[l]->bodies();
+    for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
+      if (p->grad().empty()) continue;
+      for (Index e = 0; e < experts; ++e) norm[std::size_t(e)] += model_.backend().sum_squares(p->grad().block(e, p->grad().rows / experts));
+    }
+    for (double& v : norm) v = std::sqrt(v);
+  }
+}
+
+// Names what went wrong first: the layer whose logits, or the parameter whose gradient, is not finite.
+void Trainer::refuse_nonfinite(const StepResult& r, const Decoder<float>::Tape& tape) {
+  if (std::isfinite(r.total_loss) && std::isfinite(r.gradient_norm)) return;
+  std::string where;
+  for (std::size_t l = 0; l < tape.block.size() && where.empty(); ++l)
+    if (!tape.block[l].mixed.empty() && !std::isfinite(model_.backend().sum_squares(tape.block[l].mixed.view()))) where = concat("layer ", l);
+  for (std::size_t i = 0; i < parameters_.size() && where.empty() && tape.block.empty(); ++i)
+    if (!std::isfinite(model_.backend().sum_squares(parameters_[i]->grad()))) where = concat("the gradient of ", parameters_[i]->name());
+  throw Error(Exit::numeric, concat("step ", r.step, ": ", std::isfinite(r.total_loss) ? "a gradient" : "the loss", " is not finite (loss ", r.loss,
+                                    ", with balance losses ", r.total_loss, "), first in ", where.empty() ? "the output" : where))
+      .hint("a smaller --lr, a longer warm-up, or --balance z:coef=0.001 against growing logits");
+}
+
+}  // namespace moe
