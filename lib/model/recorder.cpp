@@ -1,0 +1,221 @@
+#include "lib/model/recorder.h"
+
+#include <cmath>
+#include <limits>
+
+#include "lib/core/parallel.h"
+
+namespace moe {
+namespace {
+
+constexpr float unlimited = std::numeric_limits<float>::quiet_NaN();
+
+TraceLayer describe(Decoder<float>& model, int n) {
+  MoeLayer<float>& layer = *model.moe_layers()[std::size_t(n)];
+  const LayerConfig& c = layer.config();
+  Spec router(c.router);
+  TraceLayer l;
+  l.index = model.layer_of(n);
+  l.experts = c.experts;
+  l.top_k = layer.router().choices();
+  l.shared = c.shared_width > 0 ? 1 : 0;
+  l.n_group = router.get("groups", 1);
+  l.topk_group = router.get("topk_groups", l.n_group);
+  const bool softmax = router.name() == "softmax" || router.name() == "gshard" || router.name() == "dense";
+  l.score_fn = softmax ? ScoreFn::softmax : router.name() == "sigmoid" ? ScoreFn::sigmoid : ScoreFn::other;
+  l.norm_topk = router.has("norm") ? int(router.get("norm", true)) : 255;
+  l.routed_scale = float(router.get("scale", 1.0));
+  l.capacity_factor = layer.capacity().factor() > 0 ? float(layer.capacity().factor()) : unlimited;
+  Index numbers = 0;
+  const auto& b = layer.bodies();
+  for (const auto* p : {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias}) numbers += p->size();
+  l.expert_bytes = std::uint64_t(numbers / c.experts) * sizeof(float);
+  return l;
+}
+
+// (rows, n) vectors to the (rows, rows) matrix of their cosines; 0 where a vector is 0.
+void add_cosines(const std::vector<std::span<const float>>& v, Matrix<double>& sum, double share) {
+  const Index n = Index(v.size());
+  std::vector<double> norm(v.size());
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    double s = 0;
+    for (const float x : v[i]) s += double(x) * x;
+    norm[i] = std::sqrt(s);
+  }
+  for (Index i = 0; i < n; ++i)
+    for (Index j = 0; j <= i; ++j) {
+      double dot = 0;
+      const auto a = v[std::size_t(i)], b = v[std::size_t(j)];
+      for (std::size_t h = 0; h < a.size(); ++h) dot += double(a[h]) * b[h];
+      const double both = norm[std::size_t(i)] * norm[std::size_t(j)], c = both > 0 ? dot / both : 0;
+      sum(i, j) += c * share;
+      if (i != j) sum(j, i) += c * share;
+    }
+}
+
+Matrix<float> as_float(const Matrix<double>& m) {
+  Matrix<float> out(m.rows(), m.cols());
+  for (Index i = 0; i < m.size(); ++i) out.data()[i] = float(m.data()[i]);
+  return out;
+}
+
+}  // namespace
+
+TraceHeader trace_header(Decoder<float>& model) {
+  TraceHeader h;
+  h.vocab_size = std::uint32_t(model.config().vocabulary);
+  const auto layers = model.moe_layers();
+  for (int n = 0; n < int(layers.size()); ++n) {
+    h.layers.push_back(describe(model, n));
+    auto& projections = layers[std::size_t(n)]->projections();
+    if (!projections.empty() && projections[0].value().rows == layers[std::size_t(n)]->config().experts)
+      h.router_weight.push_back(projections[0].to_host());
+  }
+  if (h.router_weight.size() != layers.size()) h.router_weight.clear();
+  h.weight_normalized = !h.layers.empty() && h.layers[0].norm_topk == 1;
+  return h;
+}
+
+TraceFields trace_fields(Decoder<float>& model) {
+  TraceFields f{.weights = true, .dropped = false, .kept = false, .prediction = true};
+  for (auto* layer : model.moe_layers()) {
+    f.dropped = f.dropped || layer->capacity().factor() > 0 || layer->config().router.starts_with("gshard");
+    const bool scores = !layer->projections().empty();
+    f.entropy = f.entropy && scores, f.margin = f.margin && scores, f.logsumexp = f.logsumexp && scores;
+  }
+  return f;
+}
+
+PairMatrix weight_cosine(Decoder<float>& model) {
+  PairMatrix out{"expert_weight_cosine", {}};
+  for (auto* layer : model.moe_layers()) {
+    const Index experts = layer->config().experts;
+    std::vector<std::vector<float>> all(static_cast<std::size_t>(experts));
+    for (auto* p : {&layer->bodies().gate, &layer->bodies().up, &layer->bodies().down}) {
+      if (p->empty()) continue;
+      const Matrix<float> host = p->to_host();
+      for (Index e = 0; e < experts; ++e) {
+        const auto block = host.view().block(e, host.rows() / experts).flat();
+        all[std::size_t(e)].insert(all[std::size_t(e)].end(), block.begin(), block.end());
+      }
+    }
+    Matrix<double> sum(experts, experts);
+    add_cosines({all.begin(), all.end()}, sum, 1);
+    out.layer.push_back(as_float(sum));
+  }
+  return out;
+}
+
+OutputCosine::OutputCosine(Decoder<float>& model, Index tokens) : model_(model), wanted_(tokens) {
+  for (auto* layer : model.moe_layers()) sum_.emplace_back(layer->config().experts, layer->config().experts);
+}
+void OutputCosine::see(int moe_layer, View<const float> x) {
+  const Index tokens = std::min(x.rows, wanted_ - seen_);
+  if (tokens <= 0) return;
+  pending_ = tokens;
+  MoeLayer<float>& layer = *model_.moe_layers()[std::size_t(moe_layer)];
+  const Matrix<float> out = layer.outputs_of_all(x.slice(0, tokens));
+  for (Index t = 0; t < tokens; ++t) {
+    std::vector<std::span<const float>> rows;
+    for (Index e = 0; e < layer.config().experts; ++e) rows.push_back(out.row(e * tokens + t));
+    add_cosines(rows, sum_[std::size_t(moe_layer)], 1);
+  }
+}
+PairMatrix OutputCosine::result() const {
+  PairMatrix out{"expert_output_cosine", {}};
+  for (Matrix<double> m : sum_) {
+    for (double& v : m.flat()) v /= double(std::max<Index>(1, seen_));
+    out.layer.push_back(as_float(m));
+  }
+  return out;
+}
+
+BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : batch_(batch) {
+  const Index tokens = batch.tokens();
+  rows_.token_id.assign(batch.token.begin(), batch.token.end());
+  rows_.flags.assign(std::size_t(tokens), flags);
+  rows_.position.resize(std::size_t(tokens));
+  for (Index q = 0; q < batch.sequences(); ++q) {
+    const Index past = batch.past.empty() ? 0 : batch.past[std::size_t(q)];
+    for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t)
+      rows_.position[std::size_t(t)] = std::uint32_t(past + t - batch.start[std::size_t(q)]);
+  }
+  for (Index t = 0; t < tokens; ++t) {
+    if (!batch.is_valid(t)) rows_.flags[std::size_t(t)] |= token_flag::padding;
+    if (batch.token[std::size_t(t)] == boundary) rows_.flags[std::size_t(t)] |= token_flag::special;
+  }
+}
+
+void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields) {
+  if (rows_.layer.size() <= std::size_t(moe_layer)) rows_.layer.resize(std::size_t(moe_layer) + 1);
+  LayerRows& out = rows_.layer[std::size_t(moe_layer)];
+  const Routing& r = tape.routing;
+  out.expert = r.expert;
+  if (fields.weights) out.weight = as_float(r.weight);
+  if (fields.dropped) {
+    out.dropped = Matrix<std::uint8_t>(r.tokens(), r.choices());
+    for (Index i = 0; i < r.expert.size(); ++i) out.dropped.data()[i] = r.expert.data()[i] >= 0 && r.computed().data()[i] < 0;
+  }
+  if (fields.kept) out.kept = r.computed();
+  if (r.score.empty()) return;
+  const Matrix<double>& p = tape.probability.empty() ? r.score : tape.probability;
+  out.entropy.resize(std::size_t(r.tokens())), out.margin = out.entropy, out.logsumexp = out.entropy;
+  parallel_for(r.tokens(), 256, [&](Index first, Index last) {
+    std::vector<double> sorted;
+    for (Index t = first; t < last; ++t) {
+      if (!batch_.is_valid(t)) continue;
+      double sum = 0, entropy = 0, top = -std::numeric_limits<double>::infinity(), exps = 0;
+      for (const double v : p.row(t)) sum += v;
+      for (const double v : p.row(t)) entropy -= v > 0 ? v / sum * std::log(v / sum) : 0;
+      for (const double v : r.logits.row(t)) top = std::max(top, v);
+      for (const double v : r.logits.row(t)) exps += std::exp(v - top);
+      sorted.assign(p.row(t).begin(), p.row(t).end());
+      const std::size_t k = std::size_t(std::min<Index>(r.choices(), p.cols()));
+      std::ranges::partial_sort(sorted, sorted.begin() + std::ptrdiff_t(std::min(k + 1, sorted.size())), std::greater{});
+      out.entropy[std::size_t(t)] = float(entropy);
+      out.margin[std::size_t(t)] = float((sorted[k - 1] - (k < sorted.size() ? sorted[k] : 0)) / sum);
+      out.logsumexp[std::size_t(t)] = float(top + std::log(exps));
+    }
+  });
+}
+
+void BatchRows::predictions(const Decoder<float>::Tape& tape) {
+  const std::size_t tokens = rows_.token_id.size();
+  rows_.predicted_id.resize(tokens), rows_.target_id.resize(tokens), rows_.logprob.resize(tokens);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const int want = batch_.target.empty() ? -1 : batch_.target[t];
+    rows_.predicted_id[t] = tape.predicted.empty() ? withheld_token : std::uint32_t(tape.predicted(0, Index(t)));
+    rows_.target_id[t] = want < 0 ? withheld_token : std::uint32_t(want);
+    rows_.logprob[t] = want < 0 ? 0.0f : -tape.token_loss(0, Index(t));
+  }
+}
+
+void BatchRows::append(TraceWriter& writer) const {
+  if (batch_.sequences() == 1 && !batch_.past.empty() && batch_.past[0] > 0) return writer.append(rows_);
+  const auto part = [](const auto& v, std::size_t first, std::size_t n) {
+    using V = std::decay_t<decltype(v)>;
+    return v.empty() ? V{} : V(v.begin() + std::ptrdiff_t(first), v.begin() + std::ptrdiff_t(first + n));
+  };
+  const auto rows_of = []<class T>(const Matrix<T>& m, Index first, Index n) {
+    Matrix<T> out(m.empty() ? 0 : n, m.cols());
+    if (!m.empty()) std::ranges::copy(m.view().slice(first, n).flat(), out.data());
+    return out;
+  };
+  for (Index q = 0; q < batch_.sequences(); ++q) {
+    const std::size_t first = std::size_t(batch_.start[std::size_t(q)]), n = std::size_t(batch_.start[std::size_t(q) + 1]) - first;
+    TraceRows out;
+    out.token_id = part(rows_.token_id, first, n), out.position = part(rows_.position, first, n), out.flags = part(rows_.flags, first, n);
+    out.predicted_id = part(rows_.predicted_id, first, n), out.target_id = part(rows_.target_id, first, n), out.logprob = part(rows_.logprob, first, n);
+    for (const LayerRows& l : rows_.layer) {
+      LayerRows& o = out.layer.emplace_back();
+      o.expert = rows_of(l.expert, Index(first), Index(n)), o.weight = rows_of(l.weight, Index(first), Index(n));
+      o.dropped = rows_of(l.dropped, Index(first), Index(n)), o.kept = rows_of(l.kept, Index(first), Index(n));
+      o.entropy = part(l.entropy, first, n), o.margin = part(l.margin, first, n), o.logsumexp = part(l.logsumexp, first, n);
+    }
+    const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
+    writer.sequence(domain < 0 ? no_domain : std::uint16_t(domain));
+    writer.append(out);
+  }
+}
+
+}  // namespace moe

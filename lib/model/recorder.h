@@ -1,0 +1,48 @@
+// Turns what the layers decided into trace rows: the bridge between a model that runs and the trace file. Used while tracing a
+// checkpoint, while training and while generating; the file itself is lib/trace.
+#pragma once
+#include "lib/model/decoder.h"
+#include "lib/trace/writer.h"
+
+namespace moe {
+
+// Header of a trace of this model: layers, router rows, expert bytes. The caller fills in command, config, tokenizer and labels.
+TraceHeader trace_header(Decoder<float>&);
+
+// Fields that a trace of this model holds (dropped choices only where a capacity or a router can drop).
+TraceFields trace_fields(Decoder<float>&);
+
+// The (E,E) cosine of the experts' concatenated weights (gate, up, down), a MoE layer each: expert_weight_cosine.
+PairMatrix weight_cosine(Decoder<float>&);
+
+// Mean over tokens of the cosine of two experts' outputs, all experts run on the same tokens: expert_output_cosine. Tokens are
+// taken from the batches offered until `tokens` were seen.
+class OutputCosine {
+ public:
+  OutputCosine(Decoder<float>&, Index tokens);
+  bool wants_more() const { return seen_ < wanted_; }
+  void see(int moe_layer, View<const float> x /*(T,H) the layer's input*/);
+  void batch_done() { seen_ += pending_; pending_ = 0; }
+  PairMatrix result() const;
+
+ private:
+  Decoder<float>& model_;
+  Index wanted_, seen_ = 0, pending_ = 0;
+  std::vector<Matrix<double>> sum_;  // (L) of (E,E)
+};
+
+// Rows of one batch, gathered layer by layer.
+class BatchRows {
+ public:
+  BatchRows(const Batch&, std::uint8_t flags /*token_flag of every row*/, int boundary /*id marked special; -1 = none*/);
+  void layer(int moe_layer, const MoeTape<float>&, const TraceFields&);
+  void predictions(const Decoder<float>::Tape&);  // predicted_id, target_id, logprob
+  // Appends the rows, sequence by sequence; domains are those of the batch. A sequence whose past is not empty continues the last one.
+  void append(TraceWriter&) const;
+
+ private:
+  const Batch& batch_;
+  TraceRows rows_;
+};
+
+}  // namespace moe
