@@ -1,5 +1,6 @@
 #include "lib/model/recorder.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 

@@ -1,0 +1,75 @@
+// moe list: what there is to choose from, straight from the registries.
+#include <fmt/format.h>
+
+#include "analysis/metric/metric.h"
+#include "analysis/report/render.h"
+#include "apps/command.h"
+#include "apps/output.h"
+#include "datasets/dataset.h"
+#include "lib/balance/balancer.h"
+#include "lib/core/error.h"
+#include "lib/model/config.h"
+#include "lib/router/capacity.h"
+
+namespace moe {
+namespace {
+
+struct Kind {
+  std::string_view name, title;
+  std::vector<std::array<std::string, 3>> rows;  // name, about, examples
+};
+
+template <class R>
+Kind kind(std::string_view name, std::string_view title, const R& registry) {
+  Kind k{name, title, {}};
+  for (const auto& e : registry.entries()) k.rows.push_back({std::string(e.name), std::string(e.about), std::string(e.examples)});
+  return k;
+}
+
+std::vector<Kind> kinds() {
+  std::vector<Kind> out = {kind("routers", "Routers (--router)", routers()),       kind("balancers", "Balancers (--balance, repeatable)", balancers()),
+                           kind("capacities", "Capacity rules (--capacity)", capacities()), kind("datasets", "Datasets (--data, repeatable)", datasets()),
+                           kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),    kind("devices", "Devices (--device)", backends()),
+                           kind("metrics", "Metrics (moe report --metric)", metrics()),     kind("formats", "Formats (--format)", renderers())};
+  Kind models{"models", "Models (--model)", {}}, activations{"activations", "Activations (--model ...:activation=)", {}}, verbs = kind("commands", "Verbs", commands());
+  for (const Preset& p : model_presets()) models.rows.push_back({std::string(p.name), std::string(p.about), ""});
+  for (const std::string& a : activation_names()) activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
+  for (auto& row : verbs.rows) row[2] = row[2].substr(0, row[2].find('|'));
+  out.insert(out.end(), {models, activations, verbs});
+  return out;
+}
+
+Table table_of(const Kind& k) {
+  std::vector<std::string> name, about, examples;
+  for (const auto& [n, a, e] : k.rows) name.push_back(n), about.push_back(a), examples.push_back(e);
+  Table t{.id = std::string(k.name), .title = std::string(k.title)};
+  t.columns = {{.name = "name", .cells = name}, {.name = "what it is", .cells = about}};
+  if (std::ranges::any_of(examples, [](const std::string& e) { return !e.empty(); })) t.columns.push_back({.name = "examples", .cells = examples});
+  return t;
+}
+
+}  // namespace
+
+Run list_command(CLI::App& cli) {
+  struct Options {
+    std::string kind;
+    OutputOptions out;
+  };
+  auto o = std::make_shared<Options>();
+  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, formats, commands; all where left out");
+  add_output(cli, o->out, "where the list goes");
+  return [o] {
+    Report report;
+    report.title = "What moe can be told to use";
+    std::vector<std::string> names;
+    for (const Kind& k : kinds()) {
+      names.emplace_back(k.name);
+      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name) report.tables.push_back(table_of(k));
+    }
+    if (report.tables.empty()) no_such("kind of thing", o->kind, names);
+    write_report(report, o->out);
+    return 0;
+  };
+}
+
+}  // namespace moe

@@ -1,0 +1,30 @@
+// Options that many verbs share, added the same way everywhere: where the result goes, what computes, where tokens come from.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "analysis/table.h"
+#include "lib/backend/backend.h"
+
+namespace moe {
+
+struct OutputOptions {
+  std::string file, format;  // format: by name, or by the ending of the file, or text
+  bool force = false;
+};
+void add_output(CLI::App&, OutputOptions&, const char* what);
+void write_report(const Report&, const OutputOptions&);  // to the file, or stdout
+
+struct DeviceOptions {
+  std::string device = "cpu";
+  int threads = 0;  // 0 = all
+};
+void add_device(CLI::App&, DeviceOptions&);
+std::unique_ptr<Backend<float>> open_device(const DeviceOptions&);
+
+void add_config(CLI::App&);                                                // --config
+void add_data(CLI::App&, std::vector<std::string>& specs, bool required);  // --data, repeatable
+std::string now_utc();                                                     // ISO 8601; SOURCE_DATE_EPOCH where it is set
+
+}  // namespace moe

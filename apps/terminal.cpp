@@ -1,0 +1,124 @@
+#include "apps/terminal.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <string_view>
+
+#include "lib/checkpoint/file.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+namespace moe {
+
+bool is_terminal(std::FILE* f) { return isatty(fileno(f)) == 1; }
+
+int terminal_width(std::FILE* f) {
+  winsize size{};
+  if (ioctl(fileno(f), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  if (const char* columns = std::getenv("COLUMNS")) return std::clamp(std::atoi(columns), 20, 1000);
+  return 80;
+}
+
+Style Style::of(std::FILE* f) {
+  const char *no = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
+  if (!is_terminal(f) || (no && *no) || (term && std::string_view(term) == "dumb")) return {};
+  return {"\033[31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"};
+}
+
+void note(const std::string& sentence) { fmt::print(stderr, "moe: {}\n", sentence); }
+void warning(const std::string& sentence) {
+  const Style s = Style::of(stderr);
+  fmt::print(stderr, "{}moe: {}{}\n", s.yellow, sentence, s.plain);
+}
+
+std::string duration_text(double s) {
+  if (!std::isfinite(s)) return "?";
+  if (s < 10) return fmt::format("{:.1f} s", s);
+  const long n = std::lround(s);
+  if (n < 100) return fmt::format("{} s", n);
+  if (n < 3600) return fmt::format("{} min {:02} s", n / 60, n % 60);
+  return fmt::format("{} h {:02} min", n / 3600, n % 3600 / 60);
+}
+std::string count_text(double n) {
+  if (n < 1000) return fmt::format("{:.0f}", n);
+  if (n < 1e6) return fmt::format("{:.1f}k", n / 1e3);
+  if (n < 1e9) return fmt::format("{:.2f}M", n / 1e6);
+  return fmt::format("{:.2f}G", n / 1e9);
+}
+std::string bytes_text(double b) {
+  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int u = 0;
+  for (; b >= 1024 && u < 4; ++u) b /= 1024;
+  return u == 0 ? fmt::format("{:.0f} B", b) : fmt::format("{:.1f} {}", b, units[u]);
+}
+
+Progress::Progress(std::string what, double total, std::string unit)
+    : what_(std::move(what)), unit_(std::move(unit)), total_(total), terminal_(is_terminal(stderr)), start_(std::chrono::steady_clock::now()), last_(start_) {}
+Progress::~Progress() {
+  if (drawn_) fmt::print(stderr, "\r\033[K");
+}
+double Progress::seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+void Progress::update(double done, const std::string& figures) {
+  done_ = done;
+  const auto now = std::chrono::steady_clock::now();
+  const double since = std::chrono::duration<double>(now - last_).count();
+  if (terminal_ ? seconds() < 1 || (since < 0.1 && done < total_) : seconds() < 1 || (done - next_share_ < total_ / 10 && since < 30)) return;
+  last_ = now;
+  next_share_ = done;
+  draw(figures);
+}
+
+void Progress::draw(const std::string& figures) {
+  const double left = rate() > 0 ? (total_ - done_) / rate() : NAN;
+  std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, count_text(done_), count_text(total_), count_text(rate()), unit_, duration_text(left));
+  if (!figures.empty()) text = fmt::format("{}  {}", text, figures);
+  if (!terminal_) return fmt::print(stderr, "{}\n", text);
+  const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
+  fmt::print(stderr, "\r\033[K{}", text.substr(0, width));
+  drawn_ = true;
+}
+
+void Progress::line(const std::string& text) {
+  if (drawn_) fmt::print(stderr, "\r\033[K");
+  drawn_ = false;
+  fmt::print(stderr, "{}\n", text);
+}
+
+void refuse_existing(const std::string& path, bool force) {
+  if (path != "-" && !force && std::filesystem::exists(path))
+    throw Error(Exit::usage, concat("'", path, "' exists")).hint("--force to replace it, or another name").safe("it was not touched");
+}
+
+void write_result(const std::string& path, const std::string& text, bool force) {
+  if (path.empty() || path == "-") return fmt::print("{}", text);
+  refuse_existing(path, force);
+  write_file(path, text);
+}
+
+namespace {
+std::atomic<int> asked_to_stop{0};
+void remember(int signal) {
+  if (signal == SIGINT && asked_to_stop.load() != 0) _exit(130);
+  asked_to_stop.store(signal);
+}
+}  // namespace
+
+void catch_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = remember;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+int stop_signal() { return asked_to_stop.load(); }
+
+}  // namespace moe
