@@ -1,0 +1,50 @@
+// moe report: what a trace shows.
+#include <fmt/format.h>
+
+#include "analysis/metric/metric.h"
+#include "apps/arguments.h"
+#include "apps/command.h"
+#include "apps/output.h"
+#include "apps/terminal.h"
+#include "apps/version.h"
+
+namespace moe {
+namespace {
+
+struct Options {
+  std::string trace;
+  std::vector<std::string> metrics;
+  int sample = 600;
+  std::string memory = "2GiB";
+  OutputOptions out;
+};
+
+int report(const Options& o) {
+  refuse_existing(o.out.file.empty() ? "-" : o.out.file, o.out.force);
+  const FileTrace trace(o.trace);
+  Progress progress("tokens", double(trace.tokens()), "tok");
+  AnalyzeOptions options;
+  options.sample_tokens = o.sample;
+  options.memory = parse_size(o.memory, "--memory");
+  options.progress = [&](std::uint64_t rows) { progress.update(double(rows)); };
+  Report r = analyze(trace, o.metrics, options);
+  r.facts.emplace_back("report by", "moe " + version_short());
+  r.facts.emplace_back("report command", command_line());
+  write_report(r, o.out);
+  return 0;
+}
+
+}  // namespace
+
+Run report_command(CLI::App& cli) {
+  auto o = std::make_shared<Options>();
+  cli.add_option("trace", o->trace, "a trace (*.moetrace.h5), of moe or of any engine that writes the format")->required();
+  cli.add_option("--metric", o->metrics, "only these, NAME:key=value,...; may be given again: moe list metrics")->expected(1)->take_all();
+  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")->capture_default_str()->check(CLI::Range(0, 100000));
+  cli.add_option("--memory", o->memory, "most that the counts of one metric may take")->capture_default_str();
+  add_output(cli, o->out, "where the report goes");
+  add_config(cli);
+  return [o] { return report(*o); };
+}
+
+}  // namespace moe

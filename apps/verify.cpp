@@ -1,0 +1,114 @@
+// moe verify: is it right? A backend against the definition, a trace against its own promises, a checkpoint against its
+// manifest, our layer against files of expected values. Exit code 1 where something is not.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "apps/command.h"
+#include "apps/output.h"
+#include "apps/terminal.h"
+#include "lib/check/check.h"
+#include "lib/checkpoint/folder.h"
+#include "lib/golden/golden_layer.h"
+#include "lib/trace/reader.h"
+
+namespace moe {
+namespace {
+
+struct Options {
+  std::vector<std::string> paths;
+  std::string golden;
+  DeviceOptions device;
+  bool device_given = false;
+  OutputOptions out;
+};
+
+bool verify_device(const Options& o, Report& report) {
+  const auto device = open_device(o.device);
+  const auto reference = make_backend("reference");
+  std::vector<std::string> name, shape, state;
+  std::vector<double> error, allowed;
+  int failed = 0;
+  const auto all = cases();
+  Progress progress("cases", double(all.size()), "case");
+  for (const Case& c : all) {
+    const Outcome r = run_case(c, *device, *reference);
+    progress.update(double(name.size()));
+    name.push_back(c.operation), shape.push_back(c.shape), error.push_back(r.error), allowed.push_back(c.allowed);
+    state.push_back(r.passed ? "passed" : "FAILED " + r.where);
+    failed += !r.passed;
+  }
+  report.title = fmt::format("{} against the definition: {} of {} cases passed", device->name(), int(all.size()) - failed, all.size());
+  Table t{.id = "cases", .title = "Operations", .reading = "error = squared difference over squared size, against `reference`; a NaN fails."};
+  t.columns = {{.name = "operation", .cells = name}, {.name = "shape", .cells = shape}, {.name = "error", .cells = error, .digits = 12}, {.name = "allowed", .cells = allowed, .digits = 12}, {.name = "result", .cells = state}};
+  report.tables.push_back(t);
+  return failed == 0;
+}
+
+bool verify_golden_folder(const Options& o, Report& report) {
+  std::vector<std::string> name, state, where;
+  std::vector<double> f64, f32;
+  int count[3] = {0, 0, 0};
+  double worst64 = 0, worst32 = 0;
+  for (const GoldenResult& r : verify_golden(o.golden, o.device.device)) {
+    ++count[int(r.state)];
+    name.push_back(r.name), state.emplace_back(name_of(r.state)), where.push_back(!r.reason.empty() ? r.reason : r.f64 ? r.f64->where : "");
+    f64.push_back(r.f64 ? r.f64->error : NAN), f32.push_back(r.f32 ? r.f32->error : NAN);
+    if (r.state == GoldenResult::State::passed) worst64 = std::max(worst64, r.f64 ? r.f64->error : 0), worst32 = std::max(worst32, r.f32 ? r.f32->error : 0);
+  }
+  report.title = fmt::format("{}: {} passed, {} failed, {} unsupported; largest error {:.1e} in f64, {:.1e} in f32", o.golden, count[0], count[1], count[2], worst64, worst32);
+  Table t{.id = "golden", .title = "Cases", .reading = "f64 on `reference` may be off by 1e-10, f32 on the device by 1e-5 of the tensor's largest number; ids must be equal."};
+  t.columns = {{.name = "case", .cells = name}, {.name = "result", .cells = state}, {.name = "f64", .cells = f64, .digits = 17}, {.name = "f32", .cells = f32, .digits = 9}, {.name = "where or why", .cells = where}};
+  report.tables.push_back(t);
+  return count[1] == 0;
+}
+
+// What is wrong with a trace or a checkpoint, a sentence each.
+std::vector<std::string> problems(const std::string& path) {
+  if (!std::filesystem::exists(path)) throw Error(Exit::input, concat("there is no '", path, "'"));
+  if (!std::filesystem::is_directory(path)) return verify_trace(path);
+  std::vector<std::string> out;
+  if (std::filesystem::exists(std::filesystem::path(path) / "config.json")) {
+    if (const std::string p = checkpoint_problem(path); !p.empty()) out.push_back(p);
+    return out;
+  }
+  const auto steps = checkpoint_steps(path);
+  if (steps.empty()) throw Error(Exit::input, concat("'", path, "' is neither a trace, a checkpoint nor a run")).hint("moe verify FILE.moetrace.h5, moe verify RUN, or moe verify --device cpu");
+  for (const auto step : steps)
+    if (const std::string p = checkpoint_problem(std::filesystem::path(path) / checkpoint_name(step)); !p.empty()) out.push_back(p);
+  return out;
+}
+
+int verify(const Options& o) {
+  if (o.paths.empty() && o.golden.empty() && !o.device_given) throw Error(Exit::usage, "nothing to verify was named").hint("moe verify --device cpu, moe verify FILE, or moe verify --golden DIR");
+  bool good = true;
+  for (const std::string& path : o.paths) {
+    const auto wrong = problems(path);
+    for (const std::string& w : wrong) fmt::print("{}: {}\n", path, w);
+    if (wrong.empty()) fmt::print("{}: whole\n", path);
+    good = good && wrong.empty();
+  }
+  if (!o.golden.empty() || (o.paths.empty() && o.device_given)) {
+    Report report;
+    good = (o.golden.empty() ? verify_device(o, report) : verify_golden_folder(o, report)) && good;
+    write_report(report, o.out);
+  }
+  return good ? 0 : 1;
+}
+
+}  // namespace
+
+Run verify_command(CLI::App& cli) {
+  auto o = std::make_shared<Options>();
+  cli.add_option("paths", o->paths, "traces, checkpoints or runs");
+  cli.add_option("--golden", o->golden, "a folder of files with expected values");
+  add_device(cli, o->device);
+  add_output(cli, o->out, "where the table goes");
+  CLI::Option* device = cli.get_option("--device");
+  return [o, device] {
+    o->device_given = device->count() > 0;
+    return verify(*o);
+  };
+}
+
+}  // namespace moe

@@ -1,0 +1,46 @@
+// A run on disk: RUN/{run.json, metrics.jsonl, checkpoint-00001200/, ...}. A checkpoint is a Hugging Face folder (config.json,
+// model.safetensors, tokenizer.json) with optimizer.safetensors and state.json beside them; MANIFEST.json makes it whole.
+#pragma once
+#include <filesystem>
+#include <memory>
+
+#include "lib/checkpoint/folder.h"
+#include "lib/model/trainer.h"
+
+namespace moe {
+
+struct TokenizerFiles {
+  std::string spec, json, config_json;  // "bytes"; tokenizer.json; tokenizer_config.json
+  int boundary = -1;                    // id that ends a text; -1 = none
+};
+
+// Everything that continues a run, beside weights and moments.
+struct RunState {
+  Index step = 0;
+  TrainOptions train;              // horizon, batch, learning rate, seed, ...
+  std::string model;               // to_spec() of the configuration
+  std::vector<std::string> data;   // resolved --data specs
+  std::string tokenizer = "bytes", device = "cpu";
+  std::string options = "{}";      // the command's resolved options, JSON
+  std::string trace;               // file being recorded, or empty
+  Index trace_every = 1;
+  std::uint64_t trace_rows = 0;    // rows of it that belong to this state
+  Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
+  std::vector<std::vector<std::int64_t>> steps_with_gradient;  // (moe layers)(E)
+};
+
+// Writes RUN/checkpoint-STEP whole or not at all; returns its path. Without a trainer there is no optimizer.safetensors.
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*, const RunState&, const TokenizerFiles&);
+
+struct LoadedModel {
+  Checkpoint checkpoint;
+  std::unique_ptr<Decoder<float>> model;
+  std::optional<RunState> state;   // absent for folders from elsewhere
+  std::string tokenizer = "bytes";
+};
+// A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we know.
+LoadedModel load_model(const std::filesystem::path&, Backend<float>&);
+// Moments, router state and step of a checkpoint into a trainer of the same model. Throws Error(input) where they do not fit.
+void load_training(const LoadedModel&, Trainer&);
+
+}  // namespace moe
