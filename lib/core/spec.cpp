@@ -115,14 +115,19 @@ void Spec::done() const {
   }
 }
 
-std::string Spec::resolved() const {
-  std::string out = name_;
-  for (std::size_t i = 0; i < asked_.size(); ++i) {
-    const auto& [k, v] = asked_[i];
+namespace {
+std::string written(const std::string& name, const std::vector<std::pair<std::string, std::string>>& options) {
+  std::string out = name;
+  for (std::size_t i = 0; i < options.size(); ++i) {
+    const auto& [k, v] = options[i];
     const bool odd = v.find_first_of(",{}:=") != v.npos;
     out += concat(i ? "," : ":", k, "=", odd ? "{" : "", v, odd ? "}" : "");
   }
   return out;
 }
+}  // namespace
+
+std::string Spec::given_text() const { return written(name_, given_); }
+std::string Spec::resolved() const { return written(name_, asked_); }
 
 }  // namespace moe

@@ -24,6 +24,7 @@ class Spec {
   std::string choice(std::string_view key, const std::vector<std::string>& allowed);                       // default: the first
   void set(std::string_view key, std::string_view value);  // gives an option, or replaces it
   void done() const;                                       // throws Error(usage), naming the nearest option
+  std::string given_text() const;                          // "softmax:k=2": what was given or set, braces where needed
   std::string resolved() const;                            // "softmax:k=2,norm=1": every option asked for, in that order
 
  private:

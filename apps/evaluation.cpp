@@ -1,0 +1,50 @@
+#include "apps/evaluation.h"
+
+#include <cmath>
+
+#include "lib/core/error.h"
+
+namespace moe {
+
+std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, const WalkOptions& walk_options, const std::function<bool(Index)>& visited) {
+  std::vector<DomainLoss> out;
+  for (const std::string& name : corpus.info().domains) out.push_back({name});
+  Index seen = 0;
+  Rng rng(0);  // routers that draw do so from the same numbers every time
+  walk(corpus, walk_options, [&](const Batch& batch) {
+    Decoder<float>::Tape tape;
+    model.infer({.batch = batch, .rng = &rng}, tape);
+    for (Index q = 0; q < batch.sequences(); ++q) {
+      DomainLoss& d = out[std::size_t(batch.domain[std::size_t(q)])];
+      for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
+        if (batch.target[std::size_t(t)] < 0) continue;
+        d.nats += double(tape.token_loss(0, t));
+        ++d.tokens;
+      }
+    }
+    seen += batch.tokens();
+    return !visited || visited(seen);
+  });
+  for (const DomainLoss& d : out)
+    if (!std::isfinite(d.nats)) throw Error(Exit::numeric, concat("the loss on '", d.name, "' is not finite")).hint("the checkpoint is broken or diverged: moe verify CHECKPOINT");
+  return out;
+}
+
+double mean_loss(const std::vector<DomainLoss>& all) {
+  double sum = 0, n = 0;
+  for (const DomainLoss& d : all)
+    if (d.tokens) sum += d.loss(), ++n;
+  return n ? sum / n : 0;
+}
+
+std::vector<std::string> validation_specs(const std::vector<std::string>& specs) {
+  std::vector<std::string> out;
+  for (const std::string& text : specs) {
+    Spec spec(text);
+    spec.set("split", "valid");
+    out.push_back(spec.given_text());
+  }
+  return out;
+}
+
+}  // namespace moe

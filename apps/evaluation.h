@@ -1,0 +1,22 @@
+// Loss per domain: what `moe eval` prints and validation while training writes down.
+#pragma once
+#include "apps/walk.h"
+#include "lib/model/decoder.h"
+
+namespace moe {
+
+struct DomainLoss {
+  std::string name;
+  double nats = 0;  // sum over targets
+  Index tokens = 0;  // targets
+  double loss() const { return tokens ? nats / double(tokens) : 0; }
+};
+
+// Runs the corpus through the model without gradients. `visited` hears of every batch (progress) and may stop.
+std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const WalkOptions&, const std::function<bool(Index tokens)>& visited = {});
+double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
+
+// The same specs with split=valid, for validation of a run that trains on them.
+std::vector<std::string> validation_specs(const std::vector<std::string>& specs);
+
+}  // namespace moe

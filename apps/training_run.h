@@ -1,0 +1,23 @@
+// A training run as a person sees it: the run folder, progress, metrics.jsonl, validation, checkpoints, signals, the trace
+// recorded on the way. The arithmetic of a step is lib/model/trainer.h.
+#pragma once
+#include "apps/output.h"
+#include "lib/model/run_folder.h"
+
+namespace moe {
+
+struct RunOptions {
+  std::vector<std::string> data;
+  std::string tokenizer = "bytes", folder, trace, options = "{}";
+  TrainOptions train;
+  Index length = 0;  // 0 = the model's context
+  Index save_every = 500, keep = 2, eval_every = 500, eval_tokens = 65536, log_every = 10, trace_every = 1;
+  DeviceOptions device;
+  bool force = false;
+};
+
+int start_run(const ModelConfig&, const RunOptions&);
+int resume_run(const std::string& folder, Index horizon /*-1: as saved*/, const DeviceOptions&);
+int dry_run(const ModelConfig&, const RunOptions&);
+
+}  // namespace moe
