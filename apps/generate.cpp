@@ -1,0 +1,112 @@
+// moe generate: continues a prompt, one token at a time, with a key-value cache; may record the routing of prompt and answer.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+
+#include "apps/arguments.h"
+#include "apps/command.h"
+#include "apps/output.h"
+#include "apps/provenance.h"
+#include "apps/terminal.h"
+#include "datasets/tokenizer.h"
+#include "lib/model/recorder.h"
+#include "lib/model/run_folder.h"
+
+namespace moe {
+namespace {
+
+struct Options {
+  std::string model, prompt, trace, options;
+  int tokens = 200, top_k = 0;
+  double temperature = 0.8;
+  std::uint64_t seed = 1;
+  bool force = false;
+  DeviceOptions device;
+};
+
+// Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best. Ids from `limit` on are padding.
+int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng) {
+  std::vector<int> order(static_cast<std::size_t>(limit));
+  std::iota(order.begin(), order.end(), 0);
+  std::ranges::stable_sort(order, [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
+  if (o.temperature == 0) return order[0];
+  if (o.top_k > 0) order.resize(std::size_t(std::min(o.top_k, limit)));
+  std::vector<double> p;
+  for (const int v : order) p.push_back(std::exp(double(logits[std::size_t(v)] - logits[std::size_t(order[0])]) / o.temperature));
+  double left = rng.uniform() * std::accumulate(p.begin(), p.end(), 0.0);
+  for (std::size_t i = 0; i < p.size(); ++i)
+    if ((left -= p[i]) < 0) return order[i];
+  return order.back();
+}
+
+int generate(const Options& o) {
+  if (!o.trace.empty()) refuse_existing(o.trace, o.force);
+  const auto device = open_device(o.device);
+  const LoadedModel loaded = load_model(o.model, *device);
+  Decoder<float>& model = *loaded.model;
+  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  std::vector<int> next = tokenizer->encode(o.prompt);
+  next.insert(next.begin(), tokenizer->boundary());  // a text begins after a boundary
+  std::optional<TraceWriter> writer;
+  const TraceFields fields = trace_fields(model);
+  TraceFields stored = fields;
+  stored.prediction = false;
+  if (!o.trace.empty()) {
+    TraceHeader h = trace_header(model);
+    describe_source(h, o.options, loaded.checkpoint.path.string(), *tokenizer, o.seed);
+    h.checkpoint_step = loaded.checkpoint.step;
+    writer.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = stored});
+    writer->sequence(no_domain);
+  }
+  catch_stop_signals();
+  Rng rng(o.seed);
+  KeyValues<float> state;
+  Index past = 0;
+  fmt::print("{}", o.prompt);
+  for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
+    const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
+    Decoder<float>::Tape tape;
+    Matrix<float> logits;
+    BatchRows rows(batch, past == 0 ? token_flag::prompt : token_flag::decode, tokenizer->boundary());
+    model.infer({.batch = batch, .rng = &rng}, tape, [&](int l, const MoeTape<float>& t, View<const float>) { rows.layer(l, t, stored); }, &state, &logits);
+    if (writer) {
+      writer->step({.step = n, .phase = past == 0 ? Phase::prefill : Phase::decode});
+      rows.append(*writer);
+    }
+    past += batch.tokens();
+    if (n == o.tokens) break;
+    next = {sample(logits.row(0), tokenizer->boundary() + 1, o, rng)};
+    if (next[0] == tokenizer->boundary()) break;
+    fmt::print("{}", tokenizer->decode(next));
+    std::fflush(stdout);
+  }
+  fmt::print("\n");
+  if (writer) writer->finish();
+  return stop_signal() ? 128 + stop_signal() : 0;
+}
+
+}  // namespace
+
+Run generate_command(CLI::App& cli) {
+  auto o = std::make_shared<Options>();
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
+  cli.add_option("--prompt", o->prompt, "text to continue");
+  cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")->capture_default_str()->check(CLI::Range(0.0, 100.0));
+  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("--seed", o->seed, "seed of the sampling")->capture_default_str();
+  cli.add_option("--trace", o->trace, "record the routing to this file");
+  cli.add_flag("--force", o->force, "replace a trace that exists");
+  add_device(cli, o->device);
+  add_config(cli);
+  CLI::App* app = &cli;
+  return [o, app] {
+    o->options = options_json(*app);
+    return generate(*o);
+  };
+}
+
+}  // namespace moe

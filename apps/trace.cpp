@@ -1,0 +1,114 @@
+// moe trace: runs a checkpoint over data without gradients and records every routing decision.
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "apps/arguments.h"
+#include "apps/command.h"
+#include "apps/evaluation.h"
+#include "apps/output.h"
+#include "apps/provenance.h"
+#include "apps/terminal.h"
+#include "lib/model/recorder.h"
+#include "lib/model/run_folder.h"
+
+namespace moe {
+namespace {
+
+struct Options {
+  std::string model, output, options;
+  std::vector<std::string> data;
+  std::string durability = "process";
+  Index tokens = 0, redundancy_tokens = 256;
+  int batch = 16, length = 0;
+  std::uint64_t seed = 1;
+  bool force = false;
+  DeviceOptions device;
+};
+
+TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer, const Corpus& corpus) {
+  TraceHeader h = trace_header(*loaded.model);
+  describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
+  h.checkpoint_step = loaded.checkpoint.step;
+  h.pairs.push_back(weight_cosine(*loaded.model));
+  if (o.redundancy_tokens > 0) h.pairs.push_back({"expert_output_cosine", h.pairs[0].layer});  // declared here, measured on the way
+  return h;
+}
+
+int trace(const Options& o) {
+  refuse_existing(o.output, o.force);
+  const auto device = open_device(o.device);
+  const LoadedModel loaded = load_model(o.model, *device);
+  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  Decoder<float>& model = *loaded.model;
+  if (model.moe_layers().empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
+  for (auto* layer : model.moe_layers())
+    if (!layer->router().causal()) {
+      warning(concat("the router ", layer->config().router, " is not causal: a token's experts depend on later tokens of the batch"));
+      break;
+    }
+  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  const Corpus corpus(o.data, *tokenizer, o.seed);
+  for (const std::string& n : corpus.info().notes) note(n);
+  const int length = o.length > 0 ? o.length : model.config().context;
+  const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length};
+
+  const TraceFields fields = trace_fields(model);
+  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
+  OutputCosine outputs(model, o.redundancy_tokens);
+  Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
+  catch_stop_signals();
+  Rng rng(o.seed);
+  std::int64_t step = 0;
+  double nats = 0, targets = 0;
+  walk(corpus, walk_options, [&](const Batch& batch) {
+    BatchRows rows(batch, 0, tokenizer->boundary());
+    Decoder<float>::Tape tape;
+    model.infer({.batch = batch, .rng = &rng}, tape, [&](int n, const MoeTape<float>& t, View<const float> x) {
+      rows.layer(n, t, fields);
+      if (outputs.wants_more()) outputs.see(n, x);
+    });
+    outputs.batch_done();
+    rows.predictions(tape);
+    writer.step({.step = step++, .phase = Phase::eval});
+    rows.append(writer);
+    nats += tape.loss * double(tape.targets), targets += double(tape.targets);
+    progress.update(double(writer.rows()), fmt::format("loss {:.3f}", targets > 0 ? nats / targets : 0));
+    return stop_signal() == 0;
+  });
+  if (const int signal = stop_signal()) {
+    writer.commit(step);
+    note(fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: moe recover {}.part -o {}", writer.safe_rows(), o.output, o.output, o.output));
+    return 128 + signal;
+  }
+  if (o.redundancy_tokens > 0) writer.pairs({outputs.result()});
+  writer.finish();
+  note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(), model.moe_layers().size(), duration_text(progress.seconds()),
+                   count_text(double(writer.rows()) / progress.seconds()), targets > 0 ? nats / targets : 0, o.output));
+  return 0;
+}
+
+}  // namespace
+
+Run trace_command(CLI::App& cli) {
+  auto o = std::make_shared<Options>();
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
+  add_data(cli, o->data, true);
+  cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")->required();
+  cli.add_option("--tokens", o->tokens, "at most this many, shared by the domains; 0 = the whole valid split")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(CLI::PositiveNumber);
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->capture_default_str()->check(CLI::IsMember({"process", "power"}));
+  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str();
+  cli.add_flag("--force", o->force, "replace a file that exists");
+  add_device(cli, o->device);
+  add_config(cli);
+  CLI::App* app = &cli;
+  return [o, app] {
+    o->options = options_json(*app);
+    return trace(*o);
+  };
+}
+
+}  // namespace moe
