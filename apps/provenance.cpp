@@ -15,7 +15,10 @@ void describe_source(TraceHeader& h, const std::string& options_json, const std:
   h.config = options_json;
   h.model_id = model_id;
   h.tokenizer_id = tokenizer.id();
-  h.tokenizer_sha256 = sha256_hex(tokenizer.tokenizer_json());
+  const std::string json = tokenizer.tokenizer_json();
+  Sha256 hash;
+  hash.update({reinterpret_cast<const std::uint8_t*>(json.data()), json.size()});
+  h.tokenizer_sha256 = hash.hex();
   h.created_utc = now_utc();
   h.seed = seed;
   h.pieces = tokenizer.pieces();

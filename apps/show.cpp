@@ -8,6 +8,7 @@
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "lib/model/run_folder.h"
+#include "lib/core/error.h"
 #include "lib/trace/reader.h"
 
 namespace moe {

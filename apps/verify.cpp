@@ -10,6 +10,7 @@
 #include "lib/check/check.h"
 #include "lib/checkpoint/folder.h"
 #include "lib/golden/golden_layer.h"
+#include "lib/core/error.h"
 #include "lib/trace/reader.h"
 
 namespace moe {
