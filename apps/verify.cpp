@@ -33,11 +33,11 @@ bool verify_device(const Options& o, Report& report) {
   const auto all = cases();
   Progress progress("cases", double(all.size()), "case");
   for (const Case& c : all) {
-    const Outcome r = run_case(c, *device, *reference);
+    const Verdict v = compare(c, *device, *reference);
     progress.update(double(name.size()));
-    name.push_back(c.operation), shape.push_back(c.shape), error.push_back(r.error), allowed.push_back(c.allowed);
-    state.push_back(r.passed ? "passed" : "FAILED " + r.where);
-    failed += !r.passed;
+    name.push_back(c.operation), shape.push_back(c.shape), error.push_back(v.difference.error), allowed.push_back(c.allowed);
+    state.push_back(v.passed ? "passed" : "FAILED " + v.sentence());
+    failed += !v.passed;
   }
   report.title = fmt::format("{} against the definition: {} of {} cases passed", device->name(), int(all.size()) - failed, all.size());
   Table t{.id = "cases", .title = "Operations", .reading = "error = squared difference over squared size, against `reference`; a NaN fails."};

@@ -1,0 +1,108 @@
+#include "lib/model/run_folder.h"
+
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+Json state_json(const RunState& s) {
+  const TrainOptions& t = s.train;
+  return {{"format", "moe-state"}, {"version", 1}, {"step", s.step}, {"model", s.model}, {"data", s.data}, {"tokenizer", s.tokenizer}, {"device", s.device},
+          {"options", Json::parse(s.options)}, {"steps_with_gradient", s.steps_with_gradient},
+          {"train", {{"horizon", t.steps}, {"sequences", t.sequences}, {"length", t.length}, {"accumulate", t.accumulate}, {"lr", t.lr}, {"beta1", t.beta1}, {"beta2", t.beta2},
+                     {"eps", t.eps}, {"decay", t.decay}, {"clip", t.clip}, {"schedule", t.schedule}, {"seed", t.seed}}},
+          {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+          {"run", {{"save_every", s.save_every}, {"keep", s.keep}, {"eval_every", s.eval_every}, {"log_every", s.log_every}, {"eval_tokens", s.eval_tokens}}}};
+}
+
+RunState state_from(const Json& j, const fs::path& path) {
+  try {
+    if (j.at("format") != "moe-state") throw Error(Exit::input, concat("'", path.string(), "' is not a state of moe"));
+    if (j.at("version").get<int>() > 1) throw Error(Exit::input, concat("'", path.string(), "' has version ", j.at("version").get<int>(), "; this moe reads version 1")).hint("a newer moe");
+    RunState s;
+    j.at("step").get_to(s.step), j.at("model").get_to(s.model), j.at("data").get_to(s.data), j.at("tokenizer").get_to(s.tokenizer), j.at("device").get_to(s.device);
+    s.options = j.at("options").dump();
+    j.at("steps_with_gradient").get_to(s.steps_with_gradient);
+    const Json &t = j.at("train"), &r = j.at("run"), &trace = j.at("trace");
+    TrainOptions& o = s.train;
+    t.at("horizon").get_to(o.steps), t.at("sequences").get_to(o.sequences), t.at("length").get_to(o.length), t.at("accumulate").get_to(o.accumulate), t.at("lr").get_to(o.lr);
+    t.at("beta1").get_to(o.beta1), t.at("beta2").get_to(o.beta2), t.at("eps").get_to(o.eps), t.at("decay").get_to(o.decay), t.at("clip").get_to(o.clip);
+    t.at("schedule").get_to(o.schedule), t.at("seed").get_to(o.seed);
+    trace.at("path").get_to(s.trace), trace.at("every").get_to(s.trace_every), trace.at("rows").get_to(s.trace_rows);
+    r.at("save_every").get_to(s.save_every), r.at("keep").get_to(s.keep), r.at("eval_every").get_to(s.eval_every), r.at("log_every").get_to(s.log_every), r.at("eval_tokens").get_to(s.eval_tokens);
+    return s;
+  } catch (const Json::exception& e) {
+    throw Error(Exit::input, concat("'", path.string(), "': ", e.what())).hint("moe verify on the checkpoint says whether it is whole");
+  }
+}
+
+std::string bias_name(Decoder<float>& model, int moe_layer) { return concat("layers.", model.layer_of(moe_layer), ".moe.router.correction_bias"); }
+
+// Moments in float; what routers hold in double, so that resuming is bitwise.
+std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer& trainer) {
+  std::vector<NamedTensor> out;
+  for (const Trainer::Moment& m : trainer.moments())
+    out.emplace_back(m.name, DType::f32, *m.dims, [values = m.values, dims = *m.dims] { return Tensor::from_float(DType::f32, dims, values->to_host().flat()); });
+  const auto layers = model.moe_layers();
+  for (int l = 0; l < int(layers.size()); ++l)
+    if (const auto beta = layers[std::size_t(l)]->router().correction_bias(); !beta.empty())
+      out.emplace_back(bias_name(model, l), Tensor::copy_of(View<const double>{beta.data(), 1, Index(beta.size())}));
+  return out;
+}
+
+}  // namespace
+
+std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer, const RunState& state, const TokenizerFiles& tokenizer) {
+  CheckpointWriter writer(run, state.step);
+  std::vector<NamedTensor> weights;
+  for (auto* p : model.parameters())
+    weights.emplace_back(p->name(), DType::f32, p->dims(), [p] { return Tensor::from_float(DType::f32, p->dims(), p->to_host().flat()); });
+  writer.model(weights);
+  writer.json("config.json", {{"model_type", "moe"}, {"moe_training", {{"spec", to_spec(model.config())}}}});
+  writer.text("tokenizer.json", tokenizer.json);
+  writer.text("tokenizer_config.json", tokenizer.config_json);
+  writer.json("state.json", state_json(state));
+  if (trainer) writer.tensors("optimizer.safetensors", training_tensors(model, *trainer));
+  return writer.finish();
+}
+
+LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
+  LoadedModel out;
+  out.checkpoint = find_checkpoint(path);
+  const fs::path& folder = out.checkpoint.path;
+  const Json config = read_json(folder / "config.json");
+  out.model = std::make_unique<Decoder<float>>(model_config(config.at("moe_training").at("spec").get<std::string>()), backend);
+  const Tensors tensors(folder);
+  for (auto* p : out.model->parameters()) {
+    const Matrix<float> host = tensors.get(p->name(), p->dims()).to_float();
+    p->set(View<const float>{host.data(), p->value().rows, p->value().cols});
+  }
+  if (fs::exists(folder / "state.json")) {
+    out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
+    out.tokenizer = out.state->tokenizer;
+  }
+  if (fs::exists(folder / "optimizer.safetensors")) {
+    const Tensors training(folder / "optimizer.safetensors");
+    const auto layers = out.model->moe_layers();
+    for (int l = 0; l < int(layers.size()); ++l)
+      if (const auto beta = layers[std::size_t(l)]->router().correction_bias(); !beta.empty())
+        std::ranges::copy(training.get(bias_name(*out.model, l), {1, Index(beta.size())}).view<double>().flat(), beta.begin());
+  }
+  return out;
+}
+
+void load_training(const LoadedModel& loaded, Trainer& trainer) {
+  const Tensors tensors(loaded.checkpoint.path / "optimizer.safetensors");
+  for (const Trainer::Moment& m : trainer.moments()) {
+    const Matrix<float> host = tensors.get(m.name, *m.dims).to_float();
+    m.values->set(View<const float>{host.data(), m.values->rows(), m.values->cols()});
+  }
+  trainer.resume_at(loaded.state->step);
+  trainer.steps_with_gradient() = loaded.state->steps_with_gradient;
+}
+
+}  // namespace moe
