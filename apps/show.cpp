@@ -7,6 +7,7 @@
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "lib/model/families.h"
 #include "lib/model/run_folder.h"
 #include "lib/core/error.h"
 #include "lib/trace/reader.h"
@@ -54,6 +55,7 @@ Report show_model(const std::string& path) {
   const ModelConfig& c = loaded.model->config();
   const Index tokens = loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;
   const ModelCost cost = cost_of(c, tokens, loaded.state ? loaded.state->train.sequences : 1);
+  const Fit fit = fit_of(c);
   Report r{.title = fmt::format("{}: {} parameters, {} active a token", path, count_text(double(cost.parameters)), count_text(double(cost.active_parameters)))};
   r.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"step", step_text(loaded.checkpoint.step)}};
   if (loaded.state) {
@@ -61,7 +63,7 @@ Report show_model(const std::string& path) {
     r.facts.insert(r.facts.end(), {{"horizon", fmt::format("{} steps of {} tokens", s.train.steps, s.train.tokens_per_step())}, {"data", join(s.data, " ")}, {"seed", fmt::format("{}", s.train.seed)}, {"trained on", s.device}});
   }
   r.facts.insert(r.facts.end(), {{"model", to_spec(c)}, {"parameters", fmt::format("{}", cost.parameters)}, {"active parameters", fmt::format("{}", cost.active_parameters)},
-                                 {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)}, {"tokenizer", loaded.tokenizer}});
+                                 {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)}, {"tokenizer", loaded.tokenizer}, {"opens in transformers", fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}});
   r.warnings = loaded.checkpoint.notes;
   return r;
 }

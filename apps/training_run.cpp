@@ -171,9 +171,9 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   if (!o.trace.empty()) refuse_existing(o.trace, o.force);
   const auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
-  config.vocabulary = tokenizer->vocabulary();
   RunState state = state_of(config, o);
   const Corpus corpus(state.data, *tokenizer, state.train.seed);  // refused before anything is made
+  config.vocabulary = corpus.info().vocabulary;
   for (const std::string& n : corpus.info().notes) note(n);
   if (corpus.split() == Split::valid) throw Error(Exit::usage, "--data says split=valid, and training on the validation split would spoil it").hint("leave split= out");
   state.data = corpus.specs();

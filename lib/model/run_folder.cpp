@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/model/families.h"
 
 namespace moe {
 namespace {
@@ -58,11 +59,9 @@ std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer& traine
 
 std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer, const RunState& state, const TokenizerFiles& tokenizer) {
   CheckpointWriter writer(run, state.step);
-  std::vector<NamedTensor> weights;
-  for (auto* p : model.parameters())
-    weights.emplace_back(p->name(), DType::f32, p->dims(), [p] { return Tensor::from_float(DType::f32, p->dims(), p->to_host().flat()); });
-  writer.model(weights);
-  writer.json("config.json", {{"model_type", "moe"}, {"moe_training", {{"spec", to_spec(model.config())}}}});
+  const Fit fit = fit_of(model.config());
+  writer.model(store(model, fit.family));
+  writer.json("config.json", config_json(model.config(), fit.family, {.bos = tokenizer.boundary, .eos = tokenizer.boundary}));
   writer.text("tokenizer.json", tokenizer.json);
   writer.text("tokenizer_config.json", tokenizer.config_json);
   writer.json("state.json", state_json(state));
@@ -74,13 +73,11 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
   LoadedModel out;
   out.checkpoint = find_checkpoint(path);
   const fs::path& folder = out.checkpoint.path;
-  const Json config = read_json(folder / "config.json");
-  out.model = std::make_unique<Decoder<float>>(model_config(config.at("moe_training").at("spec").get<std::string>()), backend);
+  const Published published = config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
+  out.family = published.family;
+  out.model = std::make_unique<Decoder<float>>(published.config, backend);
   const Tensors tensors(folder);
-  for (auto* p : out.model->parameters()) {
-    const Matrix<float> host = tensors.get(p->name(), p->dims()).to_float();
-    p->set(View<const float>{host.data(), p->value().rows, p->value().cols});
-  }
+  load(*out.model, published.family, [&](const std::string& name, const Dims& dims) { return tensors.get(name, dims); });
   if (fs::exists(folder / "state.json")) {
     out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
     out.tokenizer = out.state->tokenizer;

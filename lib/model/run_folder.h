@@ -35,6 +35,7 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<
 struct LoadedModel {
   Checkpoint checkpoint;
   std::unique_ptr<Decoder<float>> model;
+  std::string family;              // model_type of its config.json
   std::optional<RunState> state;   // absent for folders from elsewhere
   std::string tokenizer = "bytes";
 };
