@@ -54,7 +54,7 @@ Report show_model(const std::string& path) {
   const LoadedModel loaded = load_model(path, *device);
   const ModelConfig& c = loaded.model->config();
   const Index tokens = loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;
-  const ModelCost cost = cost_of(c, tokens, loaded.state ? loaded.state->train.sequences : 1);
+  const ModelCost cost = cost_of(c, tokens);
   const Fit fit = fit_of(c);
   Report r{.title = fmt::format("{}: {} parameters, {} active a token", path, count_text(double(cost.parameters)), count_text(double(cost.active_parameters)))};
   r.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"step", step_text(loaded.checkpoint.step)}};

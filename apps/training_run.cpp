@@ -139,7 +139,7 @@ int TrainingRun::go() {
 }
 
 void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig& config) {
-  const ModelCost cost = cost_of(config, s.train.sequences * s.train.length, s.train.sequences);
+  const ModelCost cost = cost_of(config, s.train.sequences * s.train.length);
   write_json(folder / "run.json", {{"format", "moe-run"}, {"version", 1}, {"moe", version_short()}, {"command", command_line()}, {"created_utc", now_utc()},
                                    {"options", nlohmann::json::parse(s.options)}, {"model", s.model}, {"data", s.data}, {"tokenizer", s.tokenizer},
                                    {"seed", s.train.seed}, {"steps", s.train.steps}, {"parameters", cost.parameters}, {"active_parameters", cost.active_parameters}});
@@ -157,7 +157,7 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
 }
 
 void say_what(const ModelConfig& config, const RunState& s) {
-  const ModelCost c = cost_of(config, s.train.sequences * s.train.length, s.train.sequences);
+  const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   note(fmt::format("{}: {} parameters, {} active a token; {} steps of {} tokens; seed {}", config.preset, count_text(double(c.parameters)),
                    count_text(double(c.active_parameters)), s.train.steps, s.train.tokens_per_step(), s.train.seed));
 }
@@ -212,7 +212,7 @@ int resume_run(const std::string& folder, Index horizon, const DeviceOptions& de
 
 int dry_run(const ModelConfig& config, const RunOptions& o) {
   const RunState s = state_of(config, o);
-  const ModelCost c = cost_of(config, s.train.sequences * s.train.length, s.train.sequences);
+  const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   const double total = 3 * c.flops_per_token_forward * double(s.train.tokens_per_step());
   Table t{.id = "cost", .title = "What this run would take", .reading = "Backward counts twice the forward FLOPs (multiply-add = 2). Memory is what moe itself allocates for one step; nothing was built."};
   std::vector<std::string> what, value;
@@ -224,12 +224,12 @@ int dry_run(const ModelConfig& config, const RunOptions& o) {
   row("FLOPs a step", count_text(total));
   row("tokens a step", fmt::format("{}", s.train.tokens_per_step()));
   row("tokens in all", count_text(double(s.train.tokens_per_step() * s.train.steps)));
-  row("memory: weights and gradients", bytes_text(2 * double(c.weight_bytes)));
-  row("memory: optimizer", bytes_text(double(c.optimizer_bytes)));
+  row("memory: weights", bytes_text(double(c.weight_bytes)));
+  row("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
   row("memory: activations", bytes_text(double(c.activation_bytes)));
-  row("memory in all", bytes_text(2 * double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes)));
-  row("disk: one checkpoint", bytes_text(double(c.weight_bytes + c.optimizer_bytes)));
-  row("disk: checkpoints kept", bytes_text(double(c.weight_bytes + c.optimizer_bytes) * double(s.keep + 1)));
+  row("memory in all", bytes_text(double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes)));
+  row("disk: one checkpoint", bytes_text(double(c.weight_bytes) * 3));
+  row("disk: checkpoints kept", bytes_text(double(c.weight_bytes) * 3 * double(s.keep + 1)));
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
   Report report{.title = fmt::format("{}: dry run", config.preset)};
   report.tables.push_back(t);

@@ -34,7 +34,8 @@ std::string version_short() { return fmt::format("{} ({})", build::version, buil
 std::string version_json() { return facts().dump(2) + "\n"; }
 std::string version_text() {
   std::string out = fmt::format("moe {}\n", version_short());
-  for (const auto& [key, value] : facts().items())
+  const auto all = facts();
+  for (const auto& [key, value] : all.items())
     if (key != "version" && key != "revision") out += fmt::format("  {:<14} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
   return out;
 }
