@@ -1,8 +1,10 @@
 #include "analysis/metric/chance.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <numeric>
 
 #include "analysis/metric/joint.h"
 

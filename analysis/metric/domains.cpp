@@ -1,5 +1,7 @@
 // Which experts take which domain. Chosen = among a token's K experts; lift = how much more often than on the whole trace.
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
@@ -70,6 +72,12 @@ class Domains final : public Metric {
     const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
     return double(s.chosen(d, e)) / double(rows[std::size_t(d)]) / (double(cols[std::size_t(e)]) / n);
   }
+  bool tells_apart(std::size_t l) const {  // under chance 2 N ln2 x information is near chi-squared: four deviations above it count
+    const auto& tokens = state_[l].tokens;
+    const Figures f = figures(l);
+    const double freedom = double(std::count_if(tokens.begin(), tokens.end(), [](auto n) { return n > 0; }) - 1) * (shape_.experts[l] - 1);
+    return freedom > 0 && f.excess > 4 * std::sqrt(2 / freedom) * f.null_mi;
+  }
   void summary(Report&) const;
   void maps(Report&) const;
   void favourites(Report&) const;
@@ -114,9 +122,7 @@ void Domains::summary(Report& r) const {
        column({"largest lift", "x", "the strongest preference: share of an expert in one domain over its share in all", "domain_max_lift", 2}, lift, null_lift)},
       section::specialisation, false, {}});
   const std::size_t best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
-  const auto& tokens = state_[best].tokens;  // under chance 2 N ln2 x information is near chi-squared: four deviations above it count
-  const double freedom = double(std::count_if(tokens.begin(), tokens.end(), [](auto n) { return n > 0; }) - 1) * (shape_.experts[best] - 1);
-  r.findings.push_back(freedom > 0 && excess[best] > 4 * std::sqrt(2 / freedom) * null[best] ? "Experts tell the domains apart most in layer " + std::to_string(shape_.number[best]) + ": " + figure(mi[best], 3) + " bits (" + percent(norm[best]) +
+  r.findings.push_back(tells_apart(best) ? "Experts tell the domains apart most in layer " + std::to_string(shape_.number[best]) + ": " + figure(mi[best], 3) + " bits (" + percent(norm[best]) +
                                                        " of what there is to know; random routing: " + figure(null[best], 4) + " bits)."
                                                  : "Experts do not tell the domains apart: " + figure(mi[best], 4) + " bits at most, random routing gives " + figure(null[best], 4) + ".");
 }
@@ -171,7 +177,7 @@ void Domains::favourites(Report& r) const {
       }
     }
     std::stable_sort(all.begin(), all.end(), [](const Best& a, const Best& b) { return a.lift > b.lift; });
-    if (!all.empty()) said.push_back(names_[d] + ": expert " + std::to_string(all[0].expert) + " of layer " + std::to_string(shape_.number[all[0].layer]) + " (" + percent(all[0].rate) + " of its tokens, " + figure(all[0].lift, 1) + "x its usual share)");
+    if (!all.empty() && tells_apart(all[0].layer)) said.push_back(names_[d] + ": expert " + std::to_string(all[0].expert) + " of layer " + std::to_string(shape_.number[all[0].layer]) + " (" + percent(all[0].rate) + " of its tokens, " + figure(all[0].lift, 1) + "x its usual share)");
     for (std::size_t i = 0; i < std::min<std::size_t>(5, all.size()); ++i) {
       domain.push_back(names_[d]), layer.push_back(shape_.number[all[i].layer]), expert.push_back(all[i].expert), lifts.push_back(all[i].lift), hit.push_back(all[i].rate);
       null.push_back(double(shape_.top_k[all[i].layer]) / shape_.experts[all[i].layer]);

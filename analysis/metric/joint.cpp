@@ -1,5 +1,6 @@
 #include "analysis/metric/joint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>

@@ -1,5 +1,6 @@
 // What the metrics share: the shape of a trace, options that are lists, and tables built row by layer.
 #pragma once
+#include <limits>
 #include <map>
 
 #include "analysis/metric/metric.h"

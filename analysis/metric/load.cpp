@@ -216,7 +216,7 @@ void Load::findings(Report& r) const {
   const double null_cv = chance::load_cv(d.all.experts, d.k, d.tokens);
   const char* verdict = d.all.cv <= 2 * null_cv ? "Routing is as even as chance: the most uneven layer" : d.all.cv < 0.25 ? "Routing is well balanced: the most uneven layer" : d.all.cv < 0.75 ? "Routing is moderately uneven: the worst layer" : "Routing is badly unbalanced: the worst layer";
   r.findings.push_back(std::string(verdict) + ", " + std::to_string(shape_.number[worst]) + ", has a load CV of " + figure(d.all.cv, 3) + " (random routing: " + figure(null_cv, 3) +
-                       "), its busiest expert carries " + figure(d.all.max_over_mean) + "x the mean and " + figure(d.all.max_over_min, 1) + "x the least busy one.");
+                       "), its busiest expert carries " + figure(d.all.max_over_mean) + "x the mean" + (d.all.dead ? ", and " + std::to_string(d.all.dead) + " of its experts nothing." : " and " + figure(d.all.max_over_min, 1) + "x the least busy one."));
   r.findings.push_back(dead ? std::to_string(dead) + " of " + std::to_string(experts) + " experts are dead: no token chose them (layer " + where + ")."
                             : "No expert is dead: each of the " + std::to_string(experts) + " took tokens.");
 }

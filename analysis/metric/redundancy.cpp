@@ -1,5 +1,6 @@
 // Experts that do the same. The pair matrices were computed once from weights and outputs and stand in the trace's header;
 // gate_row_cosine comes from the router rows. Nothing of this needs the token rows.
+#include <algorithm>
 #include <cmath>
 
 #include "analysis/metric/joint.h"
@@ -26,7 +27,7 @@ Matrix<float> row_cosine(const Matrix<float>& w) {
 struct Kind {
   const char *id, *says;
 };
-constexpr Kind kinds[] = {{"expert_weight_cosine", "weights (gate, up and down in one)"}, {"expert_output_cosine", "outputs on the same tokens"}, {"gate_row_cosine", "router rows"},
+constexpr Kind kinds[] = {{"expert_weight_cosine", "weights"}, {"expert_output_cosine", "outputs on the same tokens"}, {"gate_row_cosine", "router rows"},
                           {"expert_output_cka", "outputs, by linear CKA"}, {"expert_up_cosine", "up projections"}, {"expert_neuron_mean_cosine", "mean neurons"}, {"expert_matched_cosine", "neurons matched one to one"}};
 
 class Redundancy final : public Metric {
@@ -119,7 +120,7 @@ void Redundancy::list(Report& r) const {
           if (double(p->layer[l](i, j)) > threshold_) kind.push_back(k.id), layer.push_back(shape_.number[l]), one.push_back(i), other.push_back(j), value.push_back(p->layer[l](i, j));
     const std::size_t found = kind.size() - before;
     if (std::string_view(k.id) == "expert_weight_cosine" || std::string_view(k.id) == "expert_output_cosine")
-      r.findings.push_back((found ? std::to_string(found) + (found == 1 ? " pair of experts is" : " pairs of experts are") : std::string("No pair of experts is")) + " redundant by " + k.says + " (cosine above " + figure(threshold_) + ").");
+      r.findings.push_back((found ? std::to_string(found) + (found == 1 ? " pair of experts is" : " pairs of experts are") : std::string("No pair of experts is")) + " redundant, with a cosine above " + figure(threshold_) + ", by " + k.says + ".");
   }
   Table t{"redundant_pairs", "Pairs above the threshold", "Pairs whose cosine exceeds " + figure(threshold_) + " (set with redundancy:threshold=). Unrelated experts have a cosine near 0, so random directions give none. Similar weights are a hint; similar outputs are the proof.", Chart::none,
           {column({"by", "", "what was compared", ""}, kind), column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, one), column({"other", "", "expert id", ""}, other),

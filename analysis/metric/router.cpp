@@ -1,5 +1,6 @@
 // How sure the router is of its choice. From logits where the trace has them; entropy, margin and logsumexp otherwise from
 // the values stored per token.
+#include <algorithm>
 #include <cmath>
 
 #include "analysis/metric/layout.h"

@@ -1,6 +1,9 @@
 // Where metrics get their rows from: a trace file, or rows held in memory (tests, live training). Metrics never know which.
 #pragma once
+#include <filesystem>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "lib/trace/reader.h"
 

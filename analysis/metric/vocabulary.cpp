@@ -1,4 +1,5 @@
 // Which experts take which token ids, counted in all choices and in first choices; and what one expert takes alone.
+#include <algorithm>
 #include <cmath>
 #include <unordered_map>
 
@@ -174,8 +175,12 @@ void Vocabulary::summary(Report& r) const {
   t.columns[2].meaning = "mean specialisation of " + often + ", every id counting once";
   if (Index(counted_.size()) < shape_.layers()) t.warnings.push_back("counted in " + std::to_string(counted_.size()) + " of " + std::to_string(shape_.layers()) + " layers to stay within memory");
   r.tables.push_back(t);
-  const std::size_t best = std::size_t(std::max_element(v[2].begin(), v[2].end()) - v[2].begin());
-  r.findings.push_back("The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) + ", the most of all layers (random routing: " + percent(c[2][best]) + ").");
+  std::size_t best = 0;
+  for (std::size_t l = 0; l < v[2].size(); ++l)
+    if (v[2][l] - c[2][l] > v[2][best] - c[2][best]) best = l;
+  r.findings.push_back(v[2][best] > 1.25 * c[2][best] ? "The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) +
+                                                            ", the most above chance of all layers (random routing: " + percent(c[2][best]) + ")."
+                                                      : "The token id tells no more than random routing would about the expert.");
 }
 
 std::string Vocabulary::listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const {

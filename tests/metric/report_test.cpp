@@ -96,6 +96,8 @@ TEST_CASE("random routing lies near chance, in every column that says what chanc
   CHECK(said(r, "as even as chance"));
   CHECK(said(r, "No expert is dead"));
   CHECK(said(r, "do not tell the domains apart"));
+  CHECK_FALSE(said(r, "Who took"));
+  CHECK(said(r, "no more than random routing"));
   for (const Table& t : r.tables)
     if (t.id == "coactivation") CHECK(cells(t.columns[5])[0] == Approx(t.columns[5].chance[0]).epsilon(0.15));
 }
@@ -138,7 +140,7 @@ TEST_CASE("redundant pairs are listed above the threshold that was set") {
   };
   CHECK(rows("redundancy") == 3);  // experts 0 and 1 of three layers
   CHECK(rows("redundancy:threshold=0.99") == 0);
-  CHECK(said(analyze(trace, {"redundancy"}), "3 pairs of experts are redundant by weights"));
+  CHECK(said(analyze(trace, {"redundancy"}), "3 pairs of experts are redundant, with a cosine above 0.80, by weights."));
 }
 
 TEST_CASE("values do not depend on the window or the number of threads") {

@@ -1,5 +1,8 @@
 // Small traces with known answers.
 #pragma once
+#include <algorithm>
+#include <numeric>
+
 #include "analysis/metric/metric.h"
 #include "lib/core/rng.h"
 
