@@ -70,6 +70,12 @@ class Load final : public Metric {
     const double steps = double(s.steps), tokens = double(s.tokens);
     return {f, s.step_cv / steps, s.step_maxvio / steps, double(f.assignments) / tokens, tokens, tokens / steps};
   }
+  static const std::vector<double>& simulated(Memo& memo, int experts, int k, std::int64_t tokens) {  // MaxVio, median of max/min
+    return memo.get({double(experts), double(k), double(tokens)}, [&] {
+      const auto of = [](std::span<const std::int64_t> c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.maxvio, f.max_over_min}; };
+      return chance::simulate_load(experts, k, tokens, 2, of, 200, 1);
+    });
+  }
   void summary(Report&) const;
   void shares(Report&) const;
   void histogram(Report&) const;
@@ -129,12 +135,7 @@ void Load::summary(Report& r) const {
     const Done d = done(l);
     const double e = shape_.experts[l];
     const int k = std::max(1, int(rounded(d.k)));
-    const auto& whole = memo.get({e, double(k), d.tokens}, [&] {
-      return chance::simulate_load(int(e), k, std::int64_t(d.tokens), 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.maxvio, f.max_over_min}; }, 200, 1);
-    });
-    const auto& step = memo.get({e, double(k), d.step_tokens, 1}, [&] {
-      return chance::simulate_load(int(e), k, rounded(d.step_tokens), 1, [](auto c) { return std::vector<double>{load_figures(c).maxvio}; });
-    });
+    const std::vector<double> whole = simulated(memo, int(e), k, std::int64_t(d.tokens)), step = simulated(memo, int(e), k, rounded(d.step_tokens));
     const auto add = [&](const char* name, double value, double chance) { s[name].value.push_back(value), s[name].chance.push_back(chance); };
     dead.push_back(d.all.dead);
     add("cv", d.all.cv, chance::load_cv(e, d.k, d.tokens));
