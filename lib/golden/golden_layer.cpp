@@ -93,6 +93,20 @@ double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& la
   return sum;
 }
 
+// What the router thought on the way, and what one optimiser step makes of the state.
+template <class S>
+void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& tape, Comparison& out) {
+  for (const auto& [name, value] : layer.router().details(tape.input, tape.routing)) out.reals(name, value.flat());
+  compare_sums(c, tape.routing, out);
+  Index valid = 0;
+  for (Index t = 0; t < c.batch.tokens(); ++t) valid += c.batch.is_valid(t);
+  layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
+  for (const auto& [name, numbers] : layer.state()) {
+    if (name == "router.correction_bias") out.reals("updated/router.correction_bias", numbers);
+    if (name == "balance.l1.coef") out.reals("updated/l1_coef", numbers);
+  }
+}
+
 // Forward, backward and the update of one case in S; every value goes beside the expected one.
 template <class S>
 void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend, Comparison& out) {
@@ -127,17 +141,7 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   layer.backward(pass, tape, x.view(), nothing.view(), dx.view());
   if (!dscores.empty()) out.reals("aux_grad/logits", dscores[0].flat());
 
-  for (const auto& [name, value] : layer.router().details(tape.input, tape.routing)) {
-    out.reals(name, value.flat());
-  }
-  compare_sums(c, tape.routing, out);
-  Index valid = 0;
-  for (Index t = 0; t < c.batch.tokens(); ++t) valid += c.batch.is_valid(t);
-  layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
-  for (const auto& [name, numbers] : layer.state()) {
-    if (name == "router.correction_bias") out.reals("updated/router.correction_bias", numbers);
-    if (name == "balance.l1.coef") out.reals("updated/l1_coef", numbers);
-  }
+  compare_state(c, layer, tape, out);
 }
 
 void judge(GoldenResult& result, const char* precision, const Comparison& compared) {
