@@ -76,7 +76,7 @@ Answer answer_of(const std::function<std::string()>& body) {
   } catch (const std::bad_alloc&) {
     return {'E', int(Exit::input), "reading it needs more than 2 GiB of memory", ""};
   } catch (const std::exception& e) {
-    return {'E', int(Exit::bug), e.what(), ""};
+    return {'E', int(Exit::input), fmt::format("it is damaged ({})", e.what()), ""};  // such as a length no vector has
   }
 }
 

@@ -49,8 +49,13 @@ std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesyst
   if (std::filesystem::exists(out) && !force) throw Error(Exit::usage, fmt::format("{} exists", out.string())).hint("another name, or --force to replace it");
   const std::filesystem::path building = out.string() + ".recovering";
   TraceWriter::File to(out, from.header(), from.fields(), building);
-  replay(from, from.tokens(), to);
-  to.finish();
+  try {
+    replay(from, from.tokens(), to);
+    to.finish();
+  } catch (const Error&) {
+    to.discard();
+    throw;
+  }
   return from.tokens();
 }
 

@@ -108,11 +108,13 @@ void Schema::check_filters(hid_t list, DataInfo& info, std::size_t cell_bytes) c
 // Rows that take no bytes are a lie: a file of 1.4 KB can claim 2^50 of them.
 void Schema::check_size(const DataInfo& info, std::size_t cell_bytes) const {
   const auto bytes = product(info.dims, cell_bytes);
+  const std::uint64_t stored = info.chunk.empty() ? 0 : H5Dget_storage_size(info.dataset);
+  std::error_code failed;
+  const std::uint64_t now = std::filesystem::file_size(path_, failed), file_bytes = failed ? file_bytes_ : now;  // after that: a writer may be at it
   if (!bytes) refuse(fmt::format("{} claims more than 2^62 bytes", info.path));
-  if (info.chunk.empty() && *bytes > file_bytes_) refuse(fmt::format("{} claims {} bytes in a file of {}", info.path, *bytes, file_bytes_));
+  if (info.chunk.empty() && *bytes > file_bytes) refuse(fmt::format("{} claims {} bytes in a file of {}", info.path, *bytes, file_bytes));
   if (info.chunk.empty()) return;
-  const std::uint64_t stored = H5Dget_storage_size(info.dataset);
-  if (stored > file_bytes_) refuse(fmt::format("{} claims to store {} bytes in a file of {}", info.path, stored, file_bytes_));
+  if (stored > file_bytes) refuse(fmt::format("{} claims to store {} bytes in a file of {}", info.path, stored, file_bytes));
   if (*bytes > (stored * deflate_ratio) + (1 << 20)) refuse(fmt::format("{} claims {} bytes and stores only {}", info.path, *bytes, stored));
 }
 

@@ -47,13 +47,16 @@ struct Chunk {  // one to be written
 
 template <class Body>
 void TraceWriter::File::guarded(Body body) {
-  if (failed) throw Error(Exit::io, fmt::format("{}: recording stopped after an earlier failure", building.string()));
+  if (finished) throw Error(Exit::bug, fmt::format("{}: the trace is finished", target.string()));
+  if (failed) throw Error(Exit::io, fmt::format("{}: recording stopped after an earlier failure", building.string())).safe(fmt::format("{} rows", safe));
   try {
     body();
   } catch (const Error& e) {
     if (e.code() != Exit::io && e.code() != Exit::input) throw;  // our own complaint, not the disk's
     failed = true;
-    throw Error(Exit::io, fmt::format("{}: {}{}", building.string(), e.what(), free_space(building)))
+    Error out(Exit::io, fmt::format("{}: {}{}", building.string(), e.what(), free_space(building)));
+    if (safe == 0) throw std::move(out).safe("no row was safe yet").hint("another place, or free space");
+    throw std::move(out)
         .safe(fmt::format("{} rows of {} are safe in {}", safe, rows, building.string()))
         .hint(fmt::format("free space, then moe recover {} -o {}", building.string(), target.string()));
   }
@@ -70,10 +73,15 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
     pending.push_back(std::move(p));
   }
   lock.emplace(building);
-  guarded([&] {
-    h5 = create_trace(building, header, columns);
-    h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
-  });
+  try {
+    guarded([&] {
+      h5 = create_trace(building, header, columns);
+      h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
+    });
+  } catch (const Error&) {
+    discard();
+    throw;
+  }
 }
 
 TraceWriter::File::~File() {
@@ -84,6 +92,11 @@ TraceWriter::File::~File() {
   for (auto& d : h5.columns) d.abandon();
   for (auto& [path, d] : h5.records) d.abandon();
   for (auto& [name, d] : h5.pairs) d.abandon();
+}
+
+void TraceWriter::File::discard() {
+  std::error_code ignored;
+  std::filesystem::remove(building, ignored);
 }
 
 void TraceWriter::File::begin(const TraceStep& step) {
@@ -312,9 +325,14 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
                                            header.layers.size(), header.max_experts(), header.max_choices()));
     const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
     file_ = std::make_unique<File>(path, old.header(), options.fields, copy);
-    replay(old, rows, *file_);
-    sync_file(copy);
-    rename_durably(copy, part);
+    try {
+      replay(old, rows, *file_);
+      sync_file(copy);
+      rename_durably(copy, part);
+    } catch (const Error&) {
+      file_->discard();  // PATH.part is as it was
+      throw;
+    }
     file_->building = part;
   } else {
     file_ = std::make_unique<File>(path, header, options.fields, part);

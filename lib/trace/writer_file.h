@@ -43,6 +43,7 @@ struct TraceWriter::File {
   void commit(std::int64_t step);
   void set_pairs(const std::vector<PairMatrix>&);
   void finish();
+  void discard();  // removes what was written
 
  private:
   template <class Body>
