@@ -41,17 +41,22 @@ RunState state_from(const Json& j, const fs::path& path) {
   }
 }
 
-std::string bias_name(Decoder<float>& model, int moe_layer) { return concat("layers.", model.layer_of(moe_layer), ".moe.router.correction_bias"); }
+// What routers and balancers hold besides parameters (selection bias, loss coefficients), named by layer.
+struct NamedState { std::string name; std::span<double> values; };
+std::vector<NamedState> router_state(Decoder<float>& model) {
+  std::vector<NamedState> out;
+  const auto layers = model.moe_layers();
+  for (int l = 0; l < int(layers.size()); ++l)
+    for (const auto& [name, values] : layers[std::size_t(l)]->state()) out.push_back({concat("layers.", model.layer_of(l), ".moe.", name), values});
+  return out;
+}
 
 // Moments in float; what routers hold in double, so that resuming is bitwise.
 std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer& trainer) {
   std::vector<NamedTensor> out;
   for (const Trainer::Moment& m : trainer.moments())
     out.emplace_back(m.name, DType::f32, *m.dims, [values = m.values, dims = *m.dims] { return Tensor::from_float(DType::f32, dims, values->to_host().flat()); });
-  const auto layers = model.moe_layers();
-  for (int l = 0; l < int(layers.size()); ++l)
-    if (const auto beta = layers[std::size_t(l)]->router().correction_bias(); !beta.empty())
-      out.emplace_back(bias_name(model, l), Tensor::copy_of(View<const double>{beta.data(), 1, Index(beta.size())}));
+  for (const NamedState& s : router_state(model)) out.emplace_back(s.name, Tensor::copy_of(View<const double>{s.values.data(), 1, Index(s.values.size())}));
   return out;
 }
 
@@ -84,10 +89,8 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
   }
   if (fs::exists(folder / "optimizer.safetensors")) {
     const Tensors training(folder / "optimizer.safetensors");
-    const auto layers = out.model->moe_layers();
-    for (int l = 0; l < int(layers.size()); ++l)
-      if (const auto beta = layers[std::size_t(l)]->router().correction_bias(); !beta.empty())
-        std::ranges::copy(training.get(bias_name(*out.model, l), {1, Index(beta.size())}).view<double>().flat(), beta.begin());
+    for (const NamedState& n : router_state(*out.model))
+      std::ranges::copy(training.get(n.name, {1, Index(n.values.size())}).view<double>().flat(), n.values.begin());
   }
   return out;
 }

@@ -87,7 +87,9 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
   const auto layers = model_.moe_layers();
   for (std::size_t l = 0; l < layers.size(); ++l) {
     comm_.all_reduce_sum(r.layer[l].counts);
-    layers[l]->stepped(r.layer[l].counts);
+    std::int64_t tokens = r.layer[l].tokens;
+    comm_.all_reduce_sum(std::span(&tokens, 1));
+    layers[l]->stepped(r.layer[l].counts, tokens);
     for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e) steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0;
   }
   ++done_;
