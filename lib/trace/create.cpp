@@ -38,7 +38,7 @@ template <class T, class Get>
 void per_layer(hid_t file, const char* name, Cell cell, const TraceHeader& h, Get get) {
   std::vector<T> values;
   for (const TraceLayer& layer : h.layers) values.push_back(T(get(layer)));
-  const std::string path = std::string("/model/") + name;
+  const std::string path = fmt::format("/model/{}", name);
   const Handle d = h5::dataset(file, path, h5::type_of(cell), {{values.size()}, {}});
   h5::write(d, h5::type_of(cell), values.data(), path);
 }
@@ -125,7 +125,7 @@ void record_datasets(hid_t file, TraceFile& out) {
 }
 
 Handle scale(hid_t file, const char* name, const std::vector<std::int32_t>& values) {
-  const std::string path = std::string("/") + name;
+  const std::string path = fmt::format("/{}", name);
   Handle d = h5::dataset(file, path, h5::type_of(Cell::i32), {{values.size()}, {}});
   h5::write(d, h5::type_of(Cell::i32), values.data(), path);
   h5::must(H5DSset_scale(d, name), "make a dimension scale");

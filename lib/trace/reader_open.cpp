@@ -58,7 +58,7 @@ void TraceReader::File::read_model() {
   if (n == 0 || n > 65535) schema.refuse(fmt::format("/model/layer_index names {} MoE layers", n));
   header.layers.resize(n);
   const auto each = [&](const char* name, bool needed, auto cell, Cell type, auto put) {
-    const auto values = schema.all<decltype(cell)>(std::string("/model/") + name, type, 1);
+    const auto values = schema.all<decltype(cell)>(fmt::format("/model/{}", name), type, 1);
     if (values.empty() && !needed) return;
     if (values.size() != n) schema.refuse(fmt::format("/model/{} has {} values for {} MoE layers", name, values.size(), n));
     for (std::size_t l = 0; l < n; ++l) put(header.layers[l], values[l]);
