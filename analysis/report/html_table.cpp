@@ -124,9 +124,11 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
   const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
   const std::string data = pivot ? pivot_table(t, m, id + "p") : long_table(t, options);
   const std::string by = any_chance(t) && !pivot ? "<p class=note>Small grey numbers: the value under random routing.</p>" : "";
-  if (!figure) return out + data + by + legend(t) + "</article>\n";
-  out += figure_of(t, id) + legend(t);
-  return out + concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows", "</small></summary>", data, by, "</details></article>\n");
+  constexpr std::size_t long_enough_to_fold = 12;
+  if (!figure && !(t.detail && n > long_enough_to_fold)) return out + data + by + legend(t) + "</article>\n";
+  if (figure) out += figure_of(t, id) + legend(t);
+  out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows", "</small></summary>", data, by, figure ? "" : legend(t), "</details></article>\n");
+  return out;
 }
 
 }  // namespace moe::drawing
