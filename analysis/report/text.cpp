@@ -54,6 +54,30 @@ class Page {
   std::string out_;
 };
 
+// Words only, and too many for one line a row: a glossary, with everything but the name wrapped and nothing cut.
+bool is_glossary(const Terminal& t, const Table& table) {
+  int width = 0;
+  for (const Column& c : table.columns) {
+    const auto* words = std::get_if<std::vector<std::string>>(&c.cells);
+    if (!words) return false;
+    int most = 0;
+    for (const std::string& w : *words) most = std::max(most, columns(clean(w)));
+    width += most + 2;
+  }
+  return table.columns.size() > 1 && width > t.width;
+}
+void put_glossary(Page& page, const Terminal& t, const Table& table) {
+  int name_width = 0;
+  for (std::size_t r = 0; r < rows(table); ++r) name_width = std::max(name_width, columns(cell(table.columns[0], r)));
+  name_width = std::min(name_width, t.width / 3);
+  for (std::size_t r = 0; r < rows(table); ++r) {
+    const std::string name = clean(cell(table.columns[0], r));
+    page.paragraph("  " + padded(name, name_width, false) + "  ", cell(table.columns[1], r));
+    for (std::size_t c = 2; c < table.columns.size(); ++c)
+      if (const std::string more = cell(table.columns[c], r); !more.empty()) page.paragraph(std::string(std::size_t(name_width) + 4, ' '), more, true);
+  }
+}
+
 void put_table(Page& page, const Terminal& t, const Table& table) {
   page.line();
   page.title(table.title, false);
@@ -61,6 +85,7 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
   page.warnings(table.warnings);
   const std::size_t n = rows(table), shown = table.detail ? std::min(n, t.rows) : n;
   if (n == 0) return page.line("  no rows");
+  if (is_glossary(t, table)) return put_glossary(page, t, table);
   const bool chart = draws(table), map = chart && table.chart == Chart::heatmap;
   Lines drawn;
   if (map) drawn = map_lines(t, map_of(table));
