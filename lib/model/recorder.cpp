@@ -73,6 +73,11 @@ TraceHeader trace_header(Decoder<float>& model) {
       h.router_weight.push_back(projections[0].to_host());
   }
   if (h.router_weight.size() != layers.size()) h.router_weight.clear();
+  for (auto* layer : layers) {  // what moves the order of keys away from that of the weights
+    const auto beta = layer->router().correction_bias();
+    if (!beta.empty()) h.router_bias.emplace_back(beta.begin(), beta.end());
+  }
+  if (h.router_bias.size() != layers.size()) h.router_bias.clear();
   h.weight_normalized = !h.layers.empty() && h.layers[0].norm_topk == 1;
   return h;
 }
