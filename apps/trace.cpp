@@ -22,7 +22,7 @@ struct Options {
   Index tokens = 0, redundancy_tokens = 256;
   int batch = 16, length = 0;
   std::uint64_t seed = 1;
-  bool force = false;
+  bool force = false, out_norm = false;
   DeviceOptions device;
 };
 
@@ -53,7 +53,8 @@ int trace(const Options& o) {
   const int length = o.length > 0 ? o.length : model.config().context;
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length};
 
-  const TraceFields fields = trace_fields(model);
+  TraceFields fields = trace_fields(model);
+  fields.out_norm = o.out_norm;
   TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
   OutputCosine outputs(model, o.redundancy_tokens);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
@@ -99,6 +100,7 @@ Run trace_command(CLI::App& cli) {
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(CLI::PositiveNumber);
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(CLI::NonNegativeNumber);
   cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_flag("--out-norm", o->out_norm, "record the norm of each chosen expert's output (the REAP score reads it)");
   cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->capture_default_str()->check(CLI::IsMember({"process", "power"}));
   cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str();
   cli.add_flag("--force", o->force, "replace a file that exists");

@@ -37,6 +37,17 @@ struct Options {
   bool dry = false;
 };
 
+// A new run on a checkpoint's weights: its model, with another router, balance or capacity where asked for.
+ModelConfig config_of(Options& o, const CLI::App& cli) {
+  if (o.run.init.empty()) return model_config(model_spec(o.model));
+  for (const char* fixed : {"--model", "--experts", "--width", "--dense", "--tokenizer"})
+    if (cli.get_option(fixed)->count()) throw Error(Exit::usage, concat(fixed, " cannot change what --init brings with it")).hint("moe edit makes another model of a checkpoint");
+  const Blueprint there = read_blueprint(o.run.init);
+  o.run.tokenizer = there.tokenizer;
+  o.model.model = to_spec(there.config);
+  return model_config(model_spec(o.model));
+}
+
 void add_model(CLI::App& cli, ModelOptions& o) {
   cli.add_option("--model", o.model, "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")->capture_default_str()->group("model");
   cli.add_option("--router", o.router, "who goes where (moe list routers); default: the preset's")->group("model");
@@ -78,6 +89,7 @@ Run train_command(CLI::App& cli) {
   add_device(cli, o->run.device);
   cli.add_option("-o,--output", o->run.folder, "the run folder to make");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint");
+  cli.add_option("--init", o->run.init, "start from this checkpoint's weights (a fresh optimizer); --router, --balance and --capacity may differ");
   cli.add_flag("--dry-run", o->dry, "say sizes, FLOPs, memory and disk; build nothing");
   cli.add_flag("--force", o->run.force, "replace a run folder that exists");
   add_config(cli);
@@ -85,11 +97,11 @@ Run train_command(CLI::App& cli) {
   return [o, app] {
     o->run.options = options_json(*app);
     if (!o->resume.empty()) {
-      for (const char* fixed : {"--model", "--router", "--balance", "--capacity", "--experts", "--width", "--dense", "--data", "--seed", "--batch", "--length", "--accumulate", "--output", "--tokenizer"})
+      for (const char* fixed : {"--model", "--router", "--balance", "--capacity", "--experts", "--width", "--dense", "--data", "--seed", "--batch", "--length", "--accumulate", "--output", "--tokenizer", "--init"})
         if (app->get_option(fixed)->count()) throw Error(Exit::usage, concat(fixed, " belongs to the run and cannot change when it is resumed")).hint(concat("moe train --resume ", o->resume));
       return resume_run(o->resume, app->get_option("--steps")->count() ? o->run.train.steps : -1, o->run.device);
     }
-    const ModelConfig config = model_config(model_spec(o->model));
+    const ModelConfig config = config_of(*o, *app);
     if (o->dry) return dry_run(config, o->run);
     if (o->run.data.empty()) throw Error(Exit::usage, "--data is missing: nothing to train on").hint("--data system, or --data text:path=FOLDER");
     if (o->run.folder.empty()) throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");

@@ -15,6 +15,7 @@
 #include "apps/version.h"
 #include "lib/checkpoint/run_lock.h"
 #include "lib/core/load.h"
+#include "lib/model/edit.h"
 #include "lib/model/recorder.h"
 
 namespace moe {
@@ -173,6 +174,8 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   ModelConfig config = given;
   RunState state = state_of(config, o);
   const Corpus corpus(state.data, *tokenizer, state.train.seed);  // refused before anything is made
+  if (!o.init.empty() && config.vocabulary != corpus.info().vocabulary)
+    throw Error(Exit::usage, concat("'", o.init, "' has a vocabulary of ", config.vocabulary, " and the tokenizer ", o.tokenizer, " one of ", corpus.info().vocabulary)).hint("the tokenizer the checkpoint was trained with");
   config.vocabulary = corpus.info().vocabulary;
   for (const std::string& n : corpus.info().notes) note(n);
   if (corpus.split() == Split::valid) throw Error(Exit::usage, "--data says split=valid, and training on the validation split would spoil it").hint("leave split= out");
@@ -180,6 +183,7 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   const auto device = open_device(o.device);
   Decoder<float> model(config, *device);
   model.initialise(state.train.seed);
+  if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
   state.model = to_spec(model.config());
   if (o.force && fs::exists(folder / "run.json")) fs::remove_all(folder);  // only ever a run of ours
   const RunLock lock(folder);

@@ -8,7 +8,7 @@ namespace moe {
 
 struct RunOptions {
   std::vector<std::string> data;
-  std::string tokenizer = "bytes", folder, trace, options = "{}";
+  std::string tokenizer = "bytes", folder, trace, init /*checkpoint whose weights a new run starts from*/, options = "{}";
   TrainOptions train;
   Index length = 0;  // 0 = the model's context
   Index save_every = 500, keep = 2, eval_every = 500, eval_tokens = 65536, log_every = 10, trace_every = 1;

@@ -107,7 +107,7 @@ void run_updates(const GoldenFile& file, Comparison& out) {
 void run_golden_rules(const GoldenFile& file, const std::string& kind, Comparison& out) {
   if (kind == "loss") return run_losses(file, out);
   if (kind == "update") return run_updates(file, out);
-  if (kind == "transform") throw Unsupported{concat("transform '", file.text("transform"), "' is not there")};
+  if (kind == "transform") return run_golden_transform(file, out);
   throw Unsupported{concat("kind '", kind, "' is not there")};
 }
 

@@ -34,6 +34,7 @@ class FeedForward {
   void forward(const Batch&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set; 0 for padding*/, Tape&);
   void backward(const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
   void collect(std::vector<Parameter<S>*>& all) { bodies_.collect(all); }
+  Bodies<S>& bodies() { return bodies_; }
 
  private:
   Backend<S>* backend_ = nullptr;

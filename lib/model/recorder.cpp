@@ -54,6 +54,20 @@ void add_cosines(const std::vector<std::span<const float>>& v, Matrix<double>& s
     }
 }
 
+// Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
+Matrix<float> output_norms(const MoeTape<float>& tape) {
+  const Matrix<float> out = tape.out.to_host();
+  const Matrix<int> place = tape.plan.place.to_host();
+  Matrix<float> norm(place.rows(), place.cols());
+  for (Index i = 0; i < place.size(); ++i) {
+    if (place.data()[i] < 0) continue;
+    double sum = 0;
+    for (const float v : out.row(place.data()[i])) sum += double(v) * v;
+    norm.data()[i] = float(std::sqrt(sum));
+  }
+  return norm;
+}
+
 Matrix<float> as_float(const Matrix<double>& m) {
   Matrix<float> out(m.rows(), m.cols());
   for (Index i = 0; i < m.size(); ++i) out.data()[i] = float(m.data()[i]);
@@ -163,6 +177,7 @@ void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFiel
     for (Index i = 0; i < r.expert.size(); ++i) out.dropped.data()[i] = r.expert.data()[i] >= 0 && r.computed().data()[i] < 0;
   }
   if (fields.kept) out.kept = r.computed();
+  if (fields.out_norm) out.out_norm = output_norms(tape);
   if (r.score.empty()) return;
   const Matrix<double>& p = tape.probability.empty() ? r.score : tape.probability;
   out.entropy.resize(std::size_t(r.tokens())), out.margin = out.entropy, out.logsumexp = out.entropy;
@@ -216,6 +231,7 @@ void BatchRows::append(TraceWriter& writer) const {
       LayerRows& o = out.layer.emplace_back();
       o.expert = rows_of(l.expert, Index(first), Index(n)), o.weight = rows_of(l.weight, Index(first), Index(n));
       o.dropped = rows_of(l.dropped, Index(first), Index(n)), o.kept = rows_of(l.kept, Index(first), Index(n));
+      o.out_norm = rows_of(l.out_norm, Index(first), Index(n));
       o.entropy = part(l.entropy, first, n), o.margin = part(l.margin, first, n), o.logsumexp = part(l.logsumexp, first, n);
     }
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];

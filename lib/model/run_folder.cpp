@@ -74,11 +74,22 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
   return writer.finish();
 }
 
+namespace {
+Published read_config(const fs::path& folder) { return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string()); }
+}  // namespace
+
+Blueprint read_blueprint(const fs::path& path) {
+  const fs::path folder = find_checkpoint(path).path;
+  Blueprint out{.config = read_config(folder).config};
+  if (fs::exists(folder / "state.json")) out.tokenizer = state_from(read_json(folder / "state.json"), folder / "state.json").tokenizer;
+  return out;
+}
+
 LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
   LoadedModel out;
   out.checkpoint = find_checkpoint(path);
   const fs::path& folder = out.checkpoint.path;
-  const Published published = config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
+  const Published published = read_config(folder);
   out.family = published.family;
   out.model = std::make_unique<Decoder<float>>(published.config, backend);
   const Tensors tensors(folder);

@@ -32,6 +32,13 @@ struct RunState {
 // Writes RUN/checkpoint-STEP whole or not at all; returns its path. Without a trainer there is no optimizer.safetensors.
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*, const RunState&, const TokenizerFiles&);
 
+// What a checkpoint says of its model, without its weights.
+struct Blueprint {
+  ModelConfig config;
+  std::string tokenizer = "bytes";
+};
+Blueprint read_blueprint(const std::filesystem::path&);
+
 struct LoadedModel {
   Checkpoint checkpoint;
   std::unique_ptr<Decoder<float>> model;

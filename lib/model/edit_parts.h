@@ -1,0 +1,9 @@
+// What the edits of edit.cpp and upcycle.cpp share.
+#pragma once
+#include "lib/model/decoder.h"
+
+namespace moe {
+
+void copy_parameter(const Parameter<float>& from, Parameter<float>& to);  // throws Error(usage) where the shapes differ
+
+}  // namespace moe
