@@ -1,13 +1,24 @@
 #include "lib/backend/host_memory.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 
 #include "lib/core/error.h"
 
 namespace moe {
 
+namespace {
+// Sizes are rounded up to one of 16 steps between powers of two: routing gives new sizes at every step, and each would
+// otherwise leave a block of its own behind.
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes | 1) / 16);
+  return (bytes + step - 1) / step * step;
+}
+}  // namespace
+
 void* HostPool::allocate(std::size_t bytes) {
-  bytes = (bytes + 63) / 64 * 64;
+  bytes = rounded(bytes);
   {
     const std::lock_guard lock(mutex_);
     if (auto& blocks = free_[bytes]; !blocks.empty()) {
@@ -21,7 +32,7 @@ void* HostPool::allocate(std::size_t bytes) {
   return p;
 }
 void HostPool::release(void* p, std::size_t bytes) noexcept {
-  bytes = (bytes + 63) / 64 * 64;
+  bytes = rounded(bytes);
   const std::lock_guard lock(mutex_);
   free_[bytes].push_back(p);
 }
