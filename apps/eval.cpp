@@ -10,6 +10,7 @@
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "apps/version.h"
+#include "lib/model/edit.h"
 #include "lib/model/run_folder.h"
 
 namespace moe {
@@ -17,7 +18,8 @@ namespace {
 
 struct Options {
   std::string model;
-  std::vector<std::string> data;
+  std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
+  bool renormalise = false;
   Index tokens = 0;
   int batch = 16, length = 0;
   std::uint64_t seed = 1;
@@ -43,6 +45,27 @@ Table table_of(const std::vector<DomainLoss>& losses) {
   return t;
 }
 
+// Loss beside what it was with every expert.
+Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less, const std::string& names, bool renormalised) {
+  std::vector<std::string> name;
+  std::vector<double> with, without, change;
+  const auto row = [&](const std::string& n, double a, double b) { name.push_back(n), with.push_back(a), without.push_back(b), change.push_back(b - a); };
+  for (std::size_t d = 0; d < all.size(); ++d) row(all[d].name, all[d].tokens ? all[d].loss() : NAN, less[d].tokens ? less[d].loss() : NAN);
+  if (all.size() > 1) row("mean of domains", mean_loss(all), mean_loss(less));
+  Table t{.id = "knock_out", .title = fmt::format("Loss without {}", names)};
+  t.reading = fmt::format("Tokens still choose as before; choices of {} are dropped and the other weights of the token {}.", names, renormalised ? "scaled so that their sum stays" : "stay as they are");
+  t.columns = {{.name = "domain", .cells = name}, {.name = "loss", .unit = "nats", .meaning = "with every expert", .cells = with, .digits = 4},
+               {.name = "loss without", .unit = "nats", .meaning = "with the choices of these experts dropped", .cells = without, .digits = 4},
+               {.name = "change", .unit = "nats", .meaning = "loss without - loss; what the experts are worth here", .cells = change, .digits = 4}};
+  return t;
+}
+
+void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool renormalise) {
+  std::vector<std::vector<int>> missing(std::size_t(model.config().moe_layers()));
+  for (const ExpertName& n : names) missing[std::size_t(moe_layer_of(model, n))].push_back(n.expert);
+  for (std::size_t l = 0; l < missing.size(); ++l) model.moe_layers()[l]->knock_out(missing[l], renormalise);
+}
+
 int eval(const Options& o) {
   refuse_existing(o.out.file.empty() ? "-" : o.out.file, o.out.force);
   const auto device = open_device(o.device);
@@ -51,16 +74,30 @@ int eval(const Options& o) {
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(o.data, *tokenizer, o.seed);
   const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = o.length > 0 ? o.length : loaded.model->config().context};
-  Progress progress("tokens", double(walk_size(corpus, options)), "tok");
+  for (const std::string& list : o.without) knock_out(*loaded.model, expert_names(list), o.renormalise);  // refused before anything is computed
+  knock_out(*loaded.model, {}, false);
+  Progress progress("tokens", double(walk_size(corpus, options)) * double(1 + o.without.size()), "tok");
   catch_stop_signals();
-  const auto losses = evaluate(*loaded.model, corpus, options, [&](Index seen) {
-    progress.update(double(seen));
-    return stop_signal() == 0;
-  });
+  Index before = 0, now = 0;
+  const auto measured = [&] {
+    before += now;
+    return evaluate(*loaded.model, corpus, options, [&](Index seen) {
+      progress.update(double(before + (now = seen)));
+      return stop_signal() == 0;
+    });
+  };
+  const auto losses = measured();
+  std::vector<Table> without;
+  for (const std::string& list : o.without) {
+    if (stop_signal()) break;
+    knock_out(*loaded.model, expert_names(list), o.renormalise);
+    without.push_back(table_without(losses, measured(), list, o.renormalise));
+  }
   if (stop_signal()) return 128 + stop_signal();
   Report report{.title = fmt::format("{}: loss {:.4f}", o.model, mean_loss(losses))};
   report.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"data", join(corpus.specs(), " ")}, {"device", device->name()}, {"moe", version_short()}, {"command", command_line()}};
   report.tables.push_back(table_of(losses));
+  report.tables.insert(report.tables.end(), without.begin(), without.end());
   write_report(report, o.out);
   return 0;
 }
@@ -71,6 +108,8 @@ Run eval_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
+  cli.add_option("--without-expert", o->without, "knock-out: the loss once more without LAYER:EXPERT; several with commas are missing together, given again they are tables of their own")->expected(1)->take_all();
+  cli.add_flag("--renormalise", o->renormalise, "where an expert is missing, scale a token's other weights so that their sum stays; else they stay as they are");
   cli.add_option("--tokens", o->tokens, "at most this many, shared by the domains; 0 = the whole valid split")->capture_default_str()->check(CLI::NonNegativeNumber);
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(CLI::PositiveNumber);
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(CLI::NonNegativeNumber);

@@ -68,6 +68,8 @@ void add_training(CLI::App& cli, RunOptions& o) {
   cli.add_option("--schedule", t.schedule, "cosine:warmup=,floor= | wsd:warmup=,decay=,floor= | constant:warmup=")->capture_default_str()->group("training");
   cli.add_option("--decay", t.decay, "AdamW's weight decay (matrices only)")->capture_default_str()->check(CLI::Range(0.0, 1e3))->group("training");
   cli.add_option("--clip", t.clip, "largest gradient norm; 0 = none")->capture_default_str()->check(CLI::Range(0.0, 1e9))->group("training");
+  cli.add_option("--train", o.parts, "what trains: router | experts | experts=1,3 | shared | attention | dense | norms | embedding | all; may be given again; the rest is frozen")->expected(1)->take_all()->group("training");
+  cli.add_option("--lr-factor", t.lr_factor, "learning rate by group, times the peak: router=0.1,experts=2")->group("training");
   cli.add_option("--seed", t.seed, "seed of everything random")->capture_default_str()->group("training");
   cli.add_option("--save-every", o.save_every, "steps between checkpoints; 0 = only at the end")->capture_default_str()->check(CLI::NonNegativeNumber)->group("run");
   cli.add_option("--keep", o.keep, "newest checkpoints kept")->capture_default_str()->check(CLI::PositiveNumber)->group("run");
@@ -96,8 +98,9 @@ Run train_command(CLI::App& cli) {
   CLI::App* app = &cli;
   return [o, app] {
     o->run.options = options_json(*app);
+    if (!o->run.parts.empty()) o->run.train.trained = join(o->run.parts, ";");
     if (!o->resume.empty()) {
-      for (const char* fixed : {"--model", "--router", "--balance", "--capacity", "--experts", "--width", "--dense", "--data", "--seed", "--batch", "--length", "--accumulate", "--output", "--tokenizer", "--init"})
+      for (const char* fixed : {"--model", "--router", "--balance", "--capacity", "--experts", "--width", "--dense", "--data", "--seed", "--batch", "--length", "--accumulate", "--output", "--tokenizer", "--init", "--train", "--lr-factor"})
         if (app->get_option(fixed)->count()) throw Error(Exit::usage, concat(fixed, " belongs to the run and cannot change when it is resumed")).hint(concat("moe train --resume ", o->resume));
       return resume_run(o->resume, app->get_option("--steps")->count() ? o->run.train.steps : -1, o->run.device);
     }

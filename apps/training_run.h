@@ -7,7 +7,7 @@
 namespace moe {
 
 struct RunOptions {
-  std::vector<std::string> data;
+  std::vector<std::string> data, parts;  // parts: what trains; empty = all
   std::string tokenizer = "bytes", folder, trace, init /*checkpoint whose weights a new run starts from*/, options = "{}";
   TrainOptions train;
   Index length = 0;  // 0 = the model's context

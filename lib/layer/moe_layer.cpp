@@ -1,5 +1,6 @@
 #include "lib/layer/moe_layer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "lib/core/error.h"
@@ -91,6 +92,8 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
   t.input.given = pass.given;
   t.routing = router_->route(t.input);
   capacity_->apply(t.routing, t.input, *router_);
+  if (!missing_.empty() && pass.training) throw Error(Exit::bug, "a layer with experts knocked out cannot train");
+  if (!missing_.empty()) drop_missing(t.routing);
   if (capacity_->identity_output()) {
     t.untouched.assign(std::size_t(t.routing.tokens()), 0);
     for (Index n = 0; n < t.routing.tokens(); ++n) {
@@ -106,6 +109,30 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
   t.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
   const BalanceInput in{t.input, t.routing, t.probability, config_.experts, pass.other_counts};
   for (const auto& b : balancers_) t.losses.push_back(b->loss(in, pass.loss_scale, {t.dprob, t.dlogits, t.dnoise, t.dweight}));
+}
+
+template <class S>
+void MoeLayer<S>::knock_out(std::vector<int> experts, bool renormalise) {
+  for (const int e : experts)
+    if (e < 0 || e >= config_.experts) throw Error(Exit::usage, concat("there is no expert ", e, " among 0 to ", config_.experts - 1));
+  missing_ = std::move(experts), renormalise_ = renormalise;
+}
+
+template <class S>
+void MoeLayer<S>::drop_missing(Routing& r) const {
+  Matrix<int> kept = r.computed();
+  Matrix<double> weight = r.combined();
+  for (Index t = 0; t < kept.rows(); ++t) {
+    double before = 0, left = 0;
+    for (Index j = 0; j < kept.cols(); ++j) {
+      const bool gone = std::ranges::find(missing_, kept(t, j)) != missing_.end();
+      before += weight(t, j);
+      if (gone) kept(t, j) = -1, weight(t, j) = 0;
+      left += weight(t, j);
+    }
+    for (Index j = 0; renormalise_ && left > 0 && j < kept.cols(); ++j) weight(t, j) *= before / left;
+  }
+  r.kept = std::move(kept), r.combine = std::move(weight);
 }
 
 template <class S>

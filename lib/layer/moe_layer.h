@@ -63,6 +63,10 @@ class MoeLayer {
   // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
   Matrix<S> outputs_of_all(View<const S> x);
 
+  // From now on what these experts would compute is missing: their choices are dropped, the other weights of a token kept, or scaled so
+  // that their sum stays. For looking on: a training pass throws Error(bug). None = all experts again.
+  void knock_out(std::vector<int> experts, bool renormalise);
+
   void collect(std::vector<Parameter<S>*>& all);  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", ...
   const LayerConfig& config() const { return config_; }  // specs resolved
   Router& router() { return *router_; }
@@ -79,6 +83,7 @@ class MoeLayer {
  private:
   void score(const Pass&, View<const S> x, MoeTape<S>&);
   void route(const Pass&, MoeTape<S>&);
+  void drop_missing(Routing&) const;
   void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, Matrix<double> dweight, View<S> dx);
 
   LayerConfig config_;
@@ -90,6 +95,8 @@ class MoeLayer {
   Parameter<S> router_bias_, shared_gate_;
   Bodies<S> bodies_;
   FeedForward<S> shared_;
+  std::vector<int> missing_;
+  bool renormalise_ = false;
 };
 
 }  // namespace moe

@@ -15,7 +15,7 @@ Json state_json(const RunState& s) {
   return {{"format", "moe-state"}, {"version", 1}, {"step", s.step}, {"model", s.model}, {"data", s.data}, {"tokenizer", s.tokenizer}, {"device", s.device},
           {"options", Json::parse(s.options)}, {"steps_with_gradient", s.steps_with_gradient},
           {"train", {{"horizon", t.steps}, {"sequences", t.sequences}, {"length", t.length}, {"accumulate", t.accumulate}, {"lr", t.lr}, {"beta1", t.beta1}, {"beta2", t.beta2},
-                     {"eps", t.eps}, {"decay", t.decay}, {"clip", t.clip}, {"schedule", t.schedule}, {"seed", t.seed}}},
+                     {"eps", t.eps}, {"decay", t.decay}, {"clip", t.clip}, {"schedule", t.schedule}, {"seed", t.seed}, {"trained", t.trained}, {"lr_factor", t.lr_factor}}},
           {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
           {"run", {{"save_every", s.save_every}, {"keep", s.keep}, {"eval_every", s.eval_every}, {"log_every", s.log_every}, {"eval_tokens", s.eval_tokens}}}};
 }
@@ -33,6 +33,7 @@ RunState state_from(const Json& j, const fs::path& path) {
     t.at("horizon").get_to(o.steps), t.at("sequences").get_to(o.sequences), t.at("length").get_to(o.length), t.at("accumulate").get_to(o.accumulate), t.at("lr").get_to(o.lr);
     t.at("beta1").get_to(o.beta1), t.at("beta2").get_to(o.beta2), t.at("eps").get_to(o.eps), t.at("decay").get_to(o.decay), t.at("clip").get_to(o.clip);
     t.at("schedule").get_to(o.schedule), t.at("seed").get_to(o.seed);
+    o.trained = t.value("trained", o.trained), o.lr_factor = t.value("lr_factor", o.lr_factor);
     trace.at("path").get_to(s.trace), trace.at("every").get_to(s.trace_every), trace.at("rows").get_to(s.trace_rows);
     r.at("save_every").get_to(s.save_every), r.at("keep").get_to(s.keep), r.at("eval_every").get_to(s.eval_every), r.at("log_every").get_to(s.log_every), r.at("eval_tokens").get_to(s.eval_tokens);
     return s;

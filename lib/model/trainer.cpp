@@ -31,9 +31,10 @@ double Schedule::factor(Index step) const {
 }
 
 Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
-    : model_(model), options_(o), schedule_(o.schedule, o.steps), comm_(comm) {
+    : model_(model), options_(o), schedule_(o.schedule, o.steps), comm_(comm), parts_(o.trained, o.lr_factor, model) {
   options_.schedule = schedule_.resolved();
   for (auto* p : model_.parameters()) {
+    if (!parts_.trains(group_of(p->name()))) p->freeze();
     if (!p->trained()) continue;
     parameters_.push_back(p);
     m_.push_back(Array<float>::zeros(model_.backend(), p->value().rows, p->value().cols));
@@ -41,6 +42,15 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
   }
   model_.want_grads();
   for (auto* layer : model_.moe_layers()) steps_with_gradient_.emplace_back(std::size_t(layer->config().experts), 0);
+}
+
+std::vector<Trainer::Rows> Trainer::rows_of(const Parameter<float>& p) const {
+  const Index all = p.value().rows;
+  if (parts_.experts().empty() || group_of(p.name()) != "experts") return {{0, all}};
+  const Index each = all / p.dims()[0];
+  std::vector<Rows> out;
+  for (const int e : parts_.experts()) out.push_back({e * each, each});
+  return out;
 }
 
 std::vector<Trainer::Moment> Trainer::moments() {
@@ -82,15 +92,18 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
   o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
-    model_.backend().adamw(parameters_[i]->mutate(), parameters_[i]->grad(), m_[i].view(), v_[i].view(), o);
+    o.lr = r.lr * parts_.factor(group_of(parameters_[i]->name()));
+    const View<float> value = parameters_[i]->mutate(), grad = parameters_[i]->grad();
+    for (const auto [first, n] : rows_of(*parameters_[i]))
+      model_.backend().adamw(value.slice(first, n), grad.slice(first, n), m_[i].view().slice(first, n), v_[i].view().slice(first, n), o);
   }
   const auto layers = model_.moe_layers();
   for (std::size_t l = 0; l < layers.size(); ++l) {
     comm_.all_reduce_sum(r.layer[l].counts);
     std::int64_t tokens = r.layer[l].tokens;
     comm_.all_reduce_sum(std::span(&tokens, 1));
-    layers[l]->stepped(r.layer[l].counts, tokens);
-    for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e) steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0;
+    if (parts_.trains("router")) layers[l]->stepped(r.layer[l].counts, tokens);
+    for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e) steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0 && parts_.trains_expert(int(e));
   }
   ++done_;
   return r;
@@ -132,7 +145,8 @@ void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
 
 double Trainer::norm_of_gradients() {
   double sum = 0;
-  for (auto* p : parameters_) sum += model_.backend().sum_squares(p->grad());
+  for (auto* p : parameters_)
+    for (const auto [first, n] : rows_of(*p)) sum += model_.backend().sum_squares(p->grad().slice(first, n));
   comm_.all_reduce_sum(std::span(&sum, 1));
   return std::sqrt(sum);
 }

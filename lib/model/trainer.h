@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "lib/core/comm.h"
-#include "lib/model/decoder.h"
+#include "lib/model/parts.h"
 
 namespace moe {
 
@@ -28,6 +28,7 @@ struct TrainOptions {
   Index sequences = 16, length = 256, accumulate = 1;  // a step = accumulate micro-batches of sequences x length tokens
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1, clip = 1.0;  // clip 0 = none; decay spares vectors
   std::string schedule = "cosine";
+  std::string trained = "all", lr_factor;  // what trains, and factors of the learning rate by group: see Parts
   std::uint64_t seed = 1;
   Index tokens_per_step() const { return sequences * length * accumulate; }
 };
@@ -55,7 +56,7 @@ class Trainer {
   using NextBatch = std::function<Batch(std::uint64_t number)>;
   // Sees each micro-batch after its forward pass (recording while training).
   using Observe = std::function<void(const Batch&, const Decoder<float>::Tape&)>;
-  // One step. Throws Error(numeric) naming step and layer, before anything is changed, where a loss or gradient is not finite.
+  // One step; what is frozen stays as it is, bit by bit, and the selection bias of a frozen router with it. Throws Error(numeric) naming step and layer, before anything is changed, where a loss or gradient is not finite.
   StepResult step(const NextBatch&, bool want_gradient_norms, const Observe& = {});
 
   Index done() const { return done_; }       // steps done
@@ -79,6 +80,10 @@ class Trainer {
   Schedule schedule_;
   Comm& comm_;
   Index done_ = 0;
+  struct Rows { Index first = 0, count = 0; };
+  std::vector<Rows> rows_of(const Parameter<float>&) const;  // those that train
+
+  Parts parts_;
   std::vector<Parameter<float>*> parameters_;  // trained ones
   std::vector<Array<float>> m_, v_;
   std::vector<std::vector<std::int64_t>> steps_with_gradient_;

@@ -1,11 +1,13 @@
 // Presets, specs, refusals; sizes counted without building against sizes counted in the parameters.
 #include <catch2/catch.hpp>
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
 #include "lib/core/error.h"
-#include "lib/model/decoder.h"
+#include "lib/core/comm.h"
+#include "lib/model/trainer.h"
 #include "lib/trace/golden.h"
 
 using namespace moe;
@@ -128,4 +130,25 @@ TEST_CASE("counts of single layers are those expected") {
     ++compared;
   }
   CHECK(compared >= 5);
+}
+
+TEST_CASE("every preset is built and takes a training step") {
+  for (const Preset& p : model_presets()) {
+    INFO(p.name);
+    const auto backend = make_backend("cpu:threads=1");
+    Decoder<float> model(model_config(std::string(p.name)), *backend);
+    model.initialise(1);
+    Solo solo;
+    Trainer trainer(model, {.steps = 2, .sequences = 1, .length = 32, .schedule = "constant:warmup=0"}, solo);
+    const auto next = [](std::uint64_t n) {
+      Batch b;
+      b.start = {0, 32};
+      for (int t = 0; t < 32; ++t) b.token.push_back(int(n + std::uint64_t(t) * 7) % 320), b.target.push_back((t * 5 + 3) % 320);
+      return b;
+    };
+    const StepResult r = trainer.step(next, true);
+    CHECK(r.loss == Approx(std::log(320.0)).epsilon(0.2));
+    CHECK(r.gradient_norm > 0);
+    CHECK(r.layer.size() == std::size_t(model.config().moe_layers()));
+  }
 }

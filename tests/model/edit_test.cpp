@@ -184,3 +184,36 @@ TEST_CASE("weights go to another configuration where every parameter fits") {
   for (auto* p : other.parameters()) CHECK(std::ranges::equal(p->to_host().flat(), parameter(w.model, p->name()).to_host().flat()));
   CHECK_THROWS_WITH(copy_weights(w.model, wider), "embedding is [11, 16] there and [11, 32] here");
 }
+
+TEST_CASE("an expert that is knocked out computes nothing, and comes back") {
+  World w("router={softmax:k=2,norm=1}");
+  MoeLayer<float>& layer = *w.model.moe_layers()[1];
+  const Matrix<float> before = losses(w.model);
+  layer.knock_out({2}, false);
+  const Batch batch = batch_of();
+  for (const bool renormalise : {false, true}) {
+    layer.knock_out({2}, renormalise);
+    Decoder<float>::Tape tape;
+    int dropped = 0;
+    w.model.infer({.batch = batch}, tape, [&](int n, const MoeTape<float>& t, View<const float>) {
+      for (Index r = 0; r < t.routing.tokens() && n == 1; ++r) {
+        double sum = 0;
+        bool gone = false;
+        for (Index j = 0; j < 2; ++j) {
+          CHECK(t.routing.computed()(r, j) != 2);
+          gone = gone || t.routing.expert(r, j) == 2;
+          sum += t.routing.combined()(r, j);
+        }
+        dropped += gone;
+        CHECK((std::abs(sum - 1) < 1e-6) == (renormalise || !gone));
+      }
+    });
+    CHECK(dropped > 0);
+    CHECK(losses(w.model) != before);
+  }
+  Decoder<float>::Tape tape;
+  CHECK_THROWS_WITH(w.model.forward({.batch = batch, .training = true}, tape), "a layer with experts knocked out cannot train");
+  CHECK_THROWS_WITH(layer.knock_out({4}, false), "there is no expert 4 among 0 to 3");
+  layer.knock_out({}, false);
+  CHECK(losses(w.model) == before);
+}
