@@ -52,7 +52,7 @@ Table table_without(const std::vector<DomainLoss>& all, const std::vector<Domain
   const auto row = [&](const std::string& n, double a, double b) { name.push_back(n), with.push_back(a), without.push_back(b), change.push_back(b - a); };
   for (std::size_t d = 0; d < all.size(); ++d) row(all[d].name, all[d].tokens ? all[d].loss() : NAN, less[d].tokens ? less[d].loss() : NAN);
   if (all.size() > 1) row("mean of domains", mean_loss(all), mean_loss(less));
-  Table t{.id = "knock_out", .title = fmt::format("Loss without {}", names)};
+  Table t{.id = "knock_out_" + names, .title = fmt::format("Loss without {}", names)};
   t.reading = fmt::format("Tokens still choose as before; choices of {} are dropped and the other weights of the token {}.", names, renormalised ? "scaled so that their sum stays" : "stay as they are");
   t.columns = {{.name = "domain", .cells = name}, {.name = "loss", .unit = "nats", .meaning = "with every expert", .cells = with, .digits = 4},
                {.name = "loss without", .unit = "nats", .meaning = "with the choices of these experts dropped", .cells = without, .digits = 4},

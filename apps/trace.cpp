@@ -30,6 +30,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   TraceHeader h = trace_header(*loaded.model);
   describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
+  if (loaded.model->config().moe.experts > most_paired_experts) return h;
   h.pairs.push_back(weight_cosine(*loaded.model));
   if (o.redundancy_tokens > 0) h.pairs.push_back({"expert_output_cosine", h.pairs[0].layer});  // declared here, measured on the way
   return h;
@@ -56,7 +57,10 @@ int trace(const Options& o) {
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
-  OutputCosine outputs(model, o.redundancy_tokens);
+  const int experts = model.config().moe.experts;
+  const bool paired = experts <= most_paired_experts;
+  if (!paired) note(fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace (it is measured up to {})", experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
+  OutputCosine outputs(model, paired ? o.redundancy_tokens : 0);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
   catch_stop_signals();
   Rng rng(o.seed);
@@ -82,7 +86,7 @@ int trace(const Options& o) {
     note(fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: moe recover {}.part -o {}", writer.safe_rows(), o.output, o.output, o.output));
     return 128 + signal;
   }
-  if (o.redundancy_tokens > 0) writer.pairs({outputs.result()});
+  if (paired && o.redundancy_tokens > 0) writer.pairs({outputs.result()});
   writer.finish();
   note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(), model.moe_layers().size(), duration_text(progress.seconds()),
                    count_text(double(writer.rows()) / progress.seconds()), targets > 0 ? nats / targets : 0, o.output));

@@ -55,7 +55,7 @@ LayerCost cost_of(const LayerConfig&);
 struct ModelCost {
   std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0, embedding_parameters = 0;
   double flops_per_token_forward = 0;       // multiply-add = 2; attention at full context included
-  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the tape holds between the passes
+  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the tape holds between the passes, and one layer's backward on top
   std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;
 };
 ModelCost cost_of(const ModelConfig&, Index tokens_per_step);

@@ -1,6 +1,8 @@
 // Parameters, FLOPs and bytes from a configuration alone (equations.md section 10).
 #include "lib/model/config.h"
 
+#include <algorithm>
+
 namespace moe {
 namespace {
 
@@ -16,7 +18,17 @@ std::int64_t feed_bytes(const ModelConfig& c, bool moe) {
   if (!moe) return 4 * m * c.twin_width();
   const auto router = make_router(c.moe.router, c.moe.experts);
   const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
-  return 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 8 * (6 * scored + 2 * k) + 16 * k;
+  const std::int64_t matrices = c.moe.balance.empty() ? 3 : 6;  // products, logits, scores; with balance losses probabilities and two gradients
+  return 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 8 * (matrices * scored + 2 * k) + 16 * k;
+}
+
+// What one token takes on top while one layer goes backwards: gradients of what feed_bytes() counts, scores in double and twice in float.
+std::int64_t backward_bytes(const ModelConfig& c, bool moe) {
+  const std::int64_t m = is_gated(c.moe.activation) ? 3 : 2, both = 8 * c.hidden;
+  if (!moe) return both + 4 * m * c.twin_width();
+  const auto router = make_router(c.moe.router, c.moe.experts);
+  const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
+  return both + 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + 16 * scored;
 }
 
 }  // namespace
@@ -49,6 +61,7 @@ ModelCost cost_of(const ModelConfig& c, Index tokens) {
   out.parameters = out.active_parameters = out.embedding_parameters + h;
   out.flops_per_token_forward = 2.0 * double(c.vocabulary) * double(h);
   std::int64_t kept = 4 * (2 * h + 1 + c.vocabulary) + 8;  // last, normed, logits; token and target
+  std::int64_t backward = 0;
   for (int l = 0; l < c.layers; ++l) {
     const bool moe = c.is_moe(l);
     const std::int64_t dense = body_parameters(c.moe.activation, h, c.twin_width(), false);
@@ -58,10 +71,11 @@ ModelCost cost_of(const ModelConfig& c, Index tokens) {
     out.flops_per_token_forward += 2.0 * double(attention) + 4.0 * double(seen) * double(q) +
                                    double(moe ? layer.router_flops + layer.routed_flops + layer.shared_flops : body_flops(c.moe.activation, h, c.twin_width()));
     kept += 4 * (4 * h + 2 + 2 * q + 2 * kv + c.heads + 1) + (c.qk_norm == QkNorm::none ? 0 : 4 * (q + kv + c.heads + c.kv_heads)) + feed_bytes(c, moe);
+    backward = std::max(backward, backward_bytes(c, moe));
   }
   out.weight_bytes = 4 * out.parameters;
   out.optimizer_bytes = 12 * out.parameters;
-  out.activation_bytes = kept * tokens;
+  out.activation_bytes = (kept + backward) * tokens;
   return out;
 }
 

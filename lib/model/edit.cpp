@@ -204,6 +204,8 @@ Edited remove_experts(Decoder<float>& model, const std::vector<ExpertName>& name
 
 Edited merge_experts(Decoder<float>& model, double threshold) {
   need_experts(model, "merge");
+  if (model.config().moe.experts > most_paired_experts)
+    throw Error(Exit::usage, concat("merging compares all pairs of experts, and ", model.config().moe.experts, " are more than the ", most_paired_experts, " it does that for")).hint("--remove load:count=...");
   const PairMatrix cosine = weight_cosine(model);
   const std::size_t k = std::size_t(model.moe_layers()[0]->router().choices());
   std::size_t floor = 1;

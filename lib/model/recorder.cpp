@@ -127,7 +127,8 @@ PairMatrix weight_cosine(Decoder<float>& model) {
 }
 
 OutputCosine::OutputCosine(Decoder<float>& model, Index tokens) : model_(model), wanted_(tokens) {
-  for (auto* layer : model.moe_layers()) sum_.emplace_back(layer->config().experts, layer->config().experts);
+  for (auto* layer : model.moe_layers())
+    if (tokens > 0) sum_.emplace_back(layer->config().experts, layer->config().experts);
 }
 void OutputCosine::see(int moe_layer, View<const float> x) {
   const Index tokens = std::min(x.rows, wanted_ - seen_);

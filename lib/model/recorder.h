@@ -12,6 +12,9 @@ TraceHeader trace_header(Decoder<float>&);
 // Fields that a trace of this model holds (dropped choices only where a capacity or a router can drop).
 TraceFields trace_fields(Decoder<float>&);
 
+// Pairs of experts are compared up to this many experts: the matrices grow with the square (65,536 experts: 17 GB a layer).
+inline constexpr int most_paired_experts = 1024;
+
 // The (E,E) cosine of the experts' concatenated weights (gate, up, down), a MoE layer each: expert_weight_cosine.
 PairMatrix weight_cosine(Decoder<float>&);
 
