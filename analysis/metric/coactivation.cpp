@@ -128,6 +128,11 @@ void Coactivation::report(Report& r) const {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_coactivation_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Coactivation>(spec, trace); }
+std::unique_ptr<Metric> make_coactivation_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) {
+  const std::int64_t bytes = 2 * pair_bytes(trace);
+  if (bytes <= o.memory) return std::make_unique<Coactivation>(spec, trace);
+  spec.get("top", 10, 1);  // known, as where it is measured
+  return left_out("which experts are chosen together", bytes, o.memory);
+}
 
 }  // namespace moe

@@ -77,6 +77,30 @@ std::string figure(double value, int digits) { return std::isinf(value) ? "∞" 
 
 std::int64_t rounded(double value) { return std::isnan(value) ? 0 : std::llround(value); }
 
+std::int64_t pair_bytes(const TraceSource& trace) {
+  std::int64_t bytes = 0;
+  for (const TraceLayer& l : trace.header().layers) bytes += std::int64_t{8} * l.experts * l.experts;
+  return bytes;
+}
+
+namespace {
+class LeftOut final : public Metric {
+ public:
+  explicit LeftOut(std::string sentence) : sentence_(std::move(sentence)) {}
+  TraceFields needs() const override { return no_fields; }
+  std::vector<MetricValue> values() const override { return {}; }
+  void report(Report& r) const override { r.warnings.push_back(sentence_); }
+
+ private:
+  std::string sentence_;
+};
+}  // namespace
+
+std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory) {
+  const auto gib = [](std::int64_t n) { return figure(double(n) / double(1 << 30), 1); };
+  return std::make_unique<LeftOut>(what + " is left out: all pairs of experts would take " + gib(bytes) + " GiB, and a metric may take " + gib(memory));
+}
+
 std::vector<Index> shown_layers(Index layers, Index most) {
   std::vector<Index> out;
   if (layers <= most) {

@@ -45,6 +45,10 @@ std::string percent(double share);
 std::string figure(double value, int digits = 2);
 std::int64_t rounded(double value);  // NaN: 0
 
+// Bytes of (E,E) matrices of 64-bit numbers, one a layer; and a metric that only says that it was left out for want of them.
+std::int64_t pair_bytes(const TraceSource&);
+std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory);
+
 // Which layers a figure shows when there are too many for one page: first, middle, last.
 std::vector<Index> shown_layers(Index layers, Index most = 3);
 

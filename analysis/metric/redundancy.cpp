@@ -155,6 +155,11 @@ void Redundancy::report(Report& r) const {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_redundancy_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Redundancy>(spec, trace); }
+std::unique_ptr<Metric> make_redundancy_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) {
+  const std::int64_t bytes = pair_bytes(trace);
+  if (bytes <= o.memory) return std::make_unique<Redundancy>(spec, trace);
+  spec.get("threshold", 0.8, -1.0);  // known, as where it is measured
+  return left_out("which experts do the same", bytes, o.memory);
+}
 
 }  // namespace moe

@@ -170,3 +170,16 @@ TEST_CASE("unknown metrics, unknown options and senseless rows are refused in on
   const MemoryTrace wrong(h, trace.sequences(), trace.steps(), trace.read(0, trace.tokens(), {}));
   CHECK_THROWS_AS(analyze(wrong), Error);
 }
+
+TEST_CASE("pairs of very many experts are left out in a sentence, and the rest is reported") {
+  const MemoryTrace trace = make_trace({.tokens = 64, .layers = 1, .experts = 64, .extras = false});
+  const AnalyzeOptions small{.memory = 2 * 8 * 64 * 64 - 1}, enough{.memory = 2 * 8 * 64 * 64};
+  const Report r = analyze(trace, {"load", "coactivation:top=3"}, small);
+  REQUIRE(r.warnings.size() == 1);
+  CHECK(r.warnings[0].find("which experts are chosen together is left out") != std::string::npos);
+  CHECK_FALSE(r.tables.empty());
+  CHECK(measure(trace, {"coactivation"}, small).empty());
+  CHECK(analyze(trace, {"load", "coactivation:top=3"}, enough).warnings.empty());
+  CHECK_FALSE(measure(trace, {"coactivation"}, enough).empty());
+  CHECK_THROWS(analyze(trace, {"coactivation:tops=3"}, small));
+}
