@@ -67,11 +67,13 @@ class Domains final : public Metric {
     const double mi = mutual_information_bits(s.chosen), h = entropy_bits(per_domain), null = chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
     return {mi, null, h > 0 ? mi / h : 0, mi - null, max_lift(s.chosen), h};
   }
-  double lift(const State& s, Index d, Index e) const {
-    const auto rows = row_sums(s.chosen), cols = column_sums(s.chosen);
-    const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
-    return double(s.chosen(d, e)) / double(rows[std::size_t(d)]) / (double(cols[std::size_t(e)]) / n);
-  }
+  struct Lift {  // of every cell; the sums are made once a layer, for with many experts they cost as much as all cells
+    explicit Lift(const State& s) : chosen(s.chosen), rows(row_sums(s.chosen)), cols(column_sums(s.chosen)), n(double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}))) {}
+    double operator()(Index d, Index e) const { return double(chosen(d, e)) / double(rows[std::size_t(d)]) / (double(cols[std::size_t(e)]) / n); }
+    const Counts& chosen;
+    std::vector<std::int64_t> rows, cols;
+    double n;
+  };
   bool tells_apart(std::size_t l) const {  // under chance 2 N ln2 x information is near chi-squared: four deviations above it count
     const auto& tokens = state_[l].tokens;
     const Figures f = figures(l);
@@ -133,11 +135,12 @@ void Domains::maps(Report& r) const {
   std::vector<double> rate, top1, null, null1, lifts;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Matrix<double> all = rates(state_[l].chosen, state_[l].tokens), first = rates(state_[l].first, state_[l].tokens);
+    const Lift lift(state_[l]);
     for (Index d = 0; d < all.rows(); ++d)
       for (Index e = 0; e < all.cols(); ++e) {
         if (!state_[l].tokens[std::size_t(d)]) continue;
         layer.push_back(shape_.number[l]), domain.push_back(names_[std::size_t(d)]), expert.push_back(e);
-        rate.push_back(all(d, e)), top1.push_back(first(d, e)), lifts.push_back(lift(state_[l], d, e));
+        rate.push_back(all(d, e)), top1.push_back(first(d, e)), lifts.push_back(lift(d, e));
         null.push_back(double(shape_.top_k[l]) / shape_.experts[l]), null1.push_back(1.0 / shape_.experts[l]);
       }
   }
@@ -171,9 +174,10 @@ void Domains::favourites(Report& r) const {
     for (std::size_t l = 0; l < state_.size(); ++l) {
       if (!state_[l].tokens[d]) continue;
       const double fair = double(shape_.top_k[l]) / shape_.experts[l];
+      const Lift lift(state_[l]);
       for (Index e = 0; e < shape_.experts[l]; ++e) {
         const double rate = double(state_[l].chosen(Index(d), e)) / double(state_[l].tokens[d]);
-        if (rate > fair) all.push_back({l, e, lift(state_[l], Index(d), e), rate});
+        if (rate > fair) all.push_back({l, e, lift(Index(d), e), rate});
       }
     }
     std::stable_sort(all.begin(), all.end(), [](const Best& a, const Best& b) { return a.lift > b.lift; });
