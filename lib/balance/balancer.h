@@ -13,6 +13,7 @@ struct BalanceInput {
   const Matrix<double>& probability;  // (T,E) rows summing to 1; empty for routers without scores
   int experts;
   std::span<const std::int64_t> other_counts;  // (E) counts of the other micro-batches of the step, or empty
+  std::span<const double> eta;                 // (E) factor of each expert in the loss `switch`; empty = 1
   Index tokens() const { return routing.tokens(); }
   Index valid_tokens() const;
 };

@@ -1,5 +1,5 @@
 // The switch balance loss (equations.md 6.1; papers 2101.03961, 2006.16668, DeepSeek-V3 eq. 17-20 for scope=sequence):
-// L = E sum_i f_i P_i with f_i = n_i / sum n (no gradient) and P_i the mean probability. 1 at balance.
+// L = E sum_i eta_i f_i P_i with f_i = n_i / sum n (no gradient) and P_i the mean probability. 1 at balance.
 #include "lib/balance/balancer.h"
 #include "lib/router/scores.h"
 
@@ -57,7 +57,7 @@ class Switch final : public Balancer {
     if (tokens == 0) return 0;
     double sum = 0;
     for (std::size_t e = 0; e < experts; ++e) {
-      n[e] *= in.experts / std::max(1.0, all);  // E f
+      n[e] *= in.experts / std::max(1.0, all) * (in.eta.empty() ? 1 : in.eta[e]);  // E eta f
       sum += n[e] * mean[e] / tokens;
     }
     for (Index t = first; t < last; ++t)

@@ -15,6 +15,10 @@ struct Routing {
   Matrix<double> moved;    // (T,K) weight of a slot's new expert where it was rerouted, else weight; empty = no slot could be
   Matrix<double> noise;    // (T,E) standard normal draws of a router that learns its noise; empty = none were drawn
   Matrix<double> sigma;    // (T,E) their size
+  Matrix<double> dispatch; // (T,N) of a router that mixes tokens into N slots, expert by expert: what each slot takes of each
+                           // token, columns sum to 1; empty = the router chooses. Then expert and weight are the K experts
+                           // with the largest share in the token's output, for the trace
+  Matrix<double> mix;      // (T,N) what each token's output takes of each slot, rows sum to 1
 
   Index tokens() const { return expert.rows(); }
   Index choices() const { return expert.cols(); }

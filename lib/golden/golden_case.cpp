@@ -21,11 +21,6 @@ class Options {
     if (v != 0 && v != 1) throw Unsupported{concat(name, " = ", v, " is neither 0 nor 1")};
     return v == 1;
   }
-  void must_be(const std::string& name, double unused, const char* why) {
-    asked_.insert(name);
-    const double v = file_.real(name);
-    if (!(v == unused)) throw Unsupported{concat(name, " = ", v, ": ", why)};
-  }
   bool has(const char* dataset) const { return file_.has(dataset); }
   void done() const {
     for (const std::string& name : file_.attributes())
@@ -122,18 +117,17 @@ std::string router_of(Options& o, int experts) {
   return spec.text();
 }
 
-std::string capacity_of_case(Options& o, GoldenCase& c, const std::string& router) {
+std::string capacity_of_case(Options& o, const std::string& router) {
   const std::string rule = o.text("overflow"), weights = o.text("drop_weights"), output = o.text("dropped_output");
   const double factor = o.real("capacity_factor");
-  c.min_capacity = o.integer("min_capacity");
+  const int least = o.integer("min_capacity");
   if (rule == "none" || (factor == 0 && router != "expert_choice")) {
     if (weights != "keep" || output != "zero") throw Unsupported{concat("drop_weights '", weights, "' and dropped_output '", output, "' without capacity")};
     return "none";
   }
   if (!capacities().find(rule)) throw Unsupported{concat("overflow '", rule, "' is not there")};
-  c.capacity_factor = factor;
   SpecText spec(rule);
-  spec.add("factor", factor), spec.add("min", c.min_capacity), spec.add("weights", weights), spec.add("output", output);
+  spec.add("factor", factor), spec.add("min", least), spec.add("weights", weights), spec.add("output", output);
   return spec.text();
 }
 
@@ -160,6 +154,32 @@ void read_balance(Options& o, GoldenCase& c) {
   if (update != "none") add_balance(c, "bias", "", concat("bias:rate=", rate, ",center=", update == "sign_centered"));
 }
 
+// Experts of several widths and of several types, and the residual between gates.
+void read_unequal_experts(Options& o, GoldenCase& c, const GoldenFile& file) {
+  const auto agree = [&](const char* option, bool set, const char* dataset) {
+    if (set != file.has(dataset)) throw Error(Exit::input, concat(option, " does not agree with ", dataset));
+  };
+  const bool typed = o.flag("zero_compute");
+  agree("zero_compute", typed, "input/expert_type");
+  if (typed)
+    for (const auto type : file.integers("input/expert_type").values) {
+      if (type < 0 || type > 3) throw Unsupported{concat("expert type ", type, " is not there")};
+      c.config.types.push_back(ExpertKind(type));
+    }
+  c.config.zc_exclude_zero = o.flag("zc_exclude_zero");
+  c.config.zc_tau = o.real("zc_tau");
+  c.config.zc_capacity = o.flag("zc_capacity");
+  c.config.gate_residual = o.flag("gate_residual");
+  agree("gate_residual", c.config.gate_residual, "input/prev_logits");
+  const bool unequal = o.flag("hetero_widths");
+  agree("hetero_widths", unequal, "input/expert_width");
+  if (!unequal) return;
+  const auto widths = file.integers("input/expert_width").values;
+  c.config.widths.assign(widths.begin(), widths.end());
+  if (c.config.widths.empty() || std::ranges::max(c.config.widths) > c.config.width)
+    throw Error(Exit::input, concat("input/expert_width is empty or wider than ", c.config.width));
+}
+
 void read_experts(Options& o, GoldenCase& c, const GoldenFile& file) {
   const std::string activation = o.text("activation"), apply = o.text("apply_weight"), shared = o.text("shared");
   const auto activations = activation_names();
@@ -173,13 +193,7 @@ void read_experts(Options& o, GoldenCase& c, const GoldenFile& file) {
   c.config.shared_width = o.integer("shared_intermediate_size");
   c.config.shared_gate = shared == "gated";
   if ((shared == "none") != (c.config.shared_width == 0)) throw Error(Exit::input, concat("shared '", shared, "' with width ", c.config.shared_width));
-  o.must_be("zero_compute", 0, "experts that compute nothing are not there");
-  o.must_be("zc_exclude_zero", 0, "experts that compute nothing are not there");
-  o.must_be("zc_tau", 1, "experts that compute nothing are not there");
-  o.must_be("zc_capacity", 0, "experts that compute nothing are not there");
-  o.must_be("gate_residual", 0, "a residual from the previous layer's logits is not there");
-  // Different widths are stored padded with zeros, and zero units give and receive nothing: the layer needs no word of them.
-  if (o.flag("hetero_widths") != file.has("input/expert_width")) throw Error(Exit::input, "hetero_widths does not agree with input/expert_width");
+  read_unequal_experts(o, c, file);
 }
 
 // Sequences of a batch from the number of each token's sequence.
@@ -205,7 +219,7 @@ void read_batch(const GoldenFile& file, Index tokens, bool masked, Batch& batch)
 
 void check_inputs(const GoldenFile& file, const GoldenCase& c) {
   static const std::set<std::string> known{"input/x", "input/grad_y", "input/mask", "input/sequence", "input/token_ids", "input/noise", "input/jitter",
-                                           "input/drop_noise", "input/global_counts", "input/hash_table", "input/expert_width"};
+                                           "input/drop_noise", "input/global_counts", "input/hash_table", "input/expert_width", "input/expert_type", "input/prev_logits"};
   for (const std::string& name : file.datasets())
     if (name.starts_with("input/") && !known.contains(name)) throw Unsupported{concat(name, " is not known")};
   const Index tokens = c.x.rows();
@@ -215,6 +229,7 @@ void check_inputs(const GoldenFile& file, const GoldenCase& c) {
   rows("input/grad_y", c.grad_y.rows());
   rows("input/token_ids", Index(c.batch.token.size()));
   if (!c.batch.valid.empty()) rows("input/mask", Index(c.batch.valid.size()));
+  if (!c.previous.empty()) rows("input/prev_logits", c.previous.rows());
   if (!c.given.noise.empty()) rows("input/noise", c.given.noise.rows());
   if (!c.given.jitter.empty()) rows("input/jitter", c.given.jitter.rows());
   if (!c.given.drop.empty()) rows("input/drop_noise", c.given.drop.rows());
@@ -244,7 +259,7 @@ GoldenCase read_golden_case(const GoldenFile& file) {
   c.exact_ties = o.flag("exact_ties");
   c.f64_only = o.flag("f64_only");
   c.config.router = router_of(o, c.config.experts);
-  c.config.capacity = capacity_of_case(o, c, o.text("router"));
+  c.config.capacity = capacity_of_case(o, o.text("router"));
   read_balance(o, c);
   read_experts(o, c, file);
   const bool masked = o.flag("has_mask");
@@ -260,6 +275,7 @@ GoldenCase read_golden_case(const GoldenFile& file) {
     c.given.table = Matrix<int>(table.rows(), table.cols());
     std::ranges::transform(table.flat(), c.given.table.data(), [](double e) { return int(e); });
   }
+  if (file.has("input/prev_logits")) c.previous = golden_matrix(file, "input/prev_logits");
   if (file.has("input/drop_noise")) c.given.drop = golden_matrix(file, "input/drop_noise");
   if (file.has("input/global_counts")) c.other_counts = file.integers("input/global_counts").values;
   check_inputs(file, c);

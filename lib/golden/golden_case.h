@@ -14,10 +14,9 @@ struct GoldenCase {
   GivenNoise given;
   std::vector<std::int64_t> other_counts;  // (E) or empty
   Matrix<double> x, grad_y;                // (T,H)
+  Matrix<double> previous;                 // (T,E) logits of the layer before, or empty
   bool training = true, exact_ties = false, f64_only = false;
   Index ids_width = 0;                     // columns of ids in the file; ours may have fewer
-  double capacity_factor = 0;              // 0 = no limit
-  int min_capacity = 0;
 };
 
 // Throws Unsupported, or Error(input) where the file is not what it should be.

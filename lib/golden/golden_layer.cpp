@@ -46,10 +46,11 @@ void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend, std::
   if (!unused.empty()) throw Unsupported{concat(unused[0], " has no place in our layer")};
 }
 
-void compare_routing(const GoldenCase& c, const Routing& r, Comparison& out) {
+void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capacity, Comparison& out) {
   // With integer data the logits are exact in any order of summation, in either precision.
   if (c.exact_ties) out.reals("logits", r.logits.flat(), 0);
   else out.reals("logits", r.logits.flat());
+  if (!r.mix.empty()) return;  // nobody is chosen
   out.reals("probs", r.score.flat());
   out.ids("topk_ids", r.expert, c.ids_width);
   out.weights("topk_weights", r.weight, c.ids_width);
@@ -61,11 +62,10 @@ void compare_routing(const GoldenCase& c, const Routing& r, Comparison& out) {
   for (Index t = 0; t < r.tokens(); ++t)
     for (Index j = 0; j < r.choices(); ++j) kept[std::size_t(t * c.ids_width + j)] = r.computed()(t, j) >= 0;
   out.integers("post_capacity/kept", kept);
-  if (c.capacity_factor == 0) return;
   Index valid = 0;
   for (Index t = 0; t < r.tokens(); ++t) valid += c.batch.is_valid(t);
-  const Index limit = capacity_of(valid, int(r.choices()), c.config.experts, c.capacity_factor, c.min_capacity);
-  out.integers("post_capacity/capacity", std::vector<std::int64_t>(std::size_t(c.config.experts), limit));
+  const auto room = capacity.room_of(valid, int(r.choices()), c.config.experts);
+  if (!room.empty()) out.integers("post_capacity/capacity", std::vector<std::int64_t>(room.begin(), room.end()));
 }
 
 // What follows from the routing alone: summed weights and, where logits are positive or not, the share of zeros.
@@ -97,7 +97,7 @@ double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& la
 template <class S>
 void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& tape, Comparison& out) {
   for (const auto& [name, value] : layer.router().details(tape.input, tape.routing)) out.reals(name, value.flat());
-  compare_sums(c, tape.routing, out);
+  if (tape.routing.mix.empty()) compare_sums(c, tape.routing, out);
   Index valid = 0;
   for (Index t = 0; t < c.batch.tokens(); ++t) valid += c.batch.is_valid(t);
   layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
@@ -117,11 +117,13 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   const Array<S> x(backend, host_x.view()), dy(backend, host_dy.view());
   Array<S> y(backend, c.x.rows(), c.x.cols()), dx(backend, c.x.rows(), c.x.cols());
   std::vector<Matrix<double>> dscores;
+  Matrix<double> dprevious(c.previous.rows(), c.previous.cols());
   Pass pass{.batch = c.batch, .training = c.training, .other_counts = c.other_counts, .given = &c.given, .dscores = &dscores};
+  if (!c.previous.empty()) pass.previous = &c.previous, pass.dprevious = &dprevious;
   MoeTape<S> tape(c.batch);
   layer.forward(pass, x.view(), y.view(), tape);
 
-  compare_routing(c, tape.routing, out);
+  compare_routing(c, tape.routing, layer.capacity(), out);
   const Matrix<S> host_y = y.to_host();
   out.tensor("y", host_y.view());
   for (std::size_t b = 0; b < c.loss_names.size(); ++b)
@@ -132,6 +134,7 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   const Matrix<S> host_dx = dx.to_host();
   out.tensor("grad/x", host_dx.view());
   if (!dscores.empty()) out.reals("grad/logits", dscores[0].flat());
+  if (!c.previous.empty()) out.reals("grad/prev_logits", dprevious.flat());
   for (Parameter<S>* p : parameters) {
     Matrix<S> grad(p->value().rows, p->value().cols);
     backend.to_host(p->grad().data, grad.data(), std::size_t(grad.size()) * sizeof(S));

@@ -44,7 +44,7 @@ MoeLayer<double> layer_of(const Transform& t, const std::string& router, Backend
   c.router = router;
   MoeLayer<double> layer(c, backend);
   set_bodies(layer.bodies(), t.made);
-  if (!t.router.empty()) layer.projections()[0].set(t.router.view());
+  if (!t.router.empty()) layer.products()[0].weight().set(t.router.view());
   return layer;
 }
 

@@ -30,41 +30,63 @@ template <class S>
 MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend) : config_(c), backend_(backend) {
   router_ = make_router(c.router, c.experts, config_.router);
   capacity_ = make_capacity(c.capacity, config_.capacity);
-  for (std::string& spec : config_.balance) {
-    const std::string given = spec;
-    balancers_.push_back(make_balancer(given, spec));
-    if (balancers_.back()->needs_scores() && router_->projections().empty())
-      throw Error(Exit::usage, concat("the balancer '", balancers_.back()->name(), "' needs a router with scores, and ", c.router, " has none")).hint("--balance none");
-    balancers_.back()->check(*router_);
-    if (balancers_.back()->name() == "bias" && router_->correction_bias().empty())
-      throw Error(Exit::usage, concat("the balancer 'bias' moves a correction bias, and ", c.router, " has none")).hint("--router sigmoid:k=2,bias=1");
+  for (std::string& spec : config_.balance) balancers_.push_back(make_balancer(std::string(spec), spec));
+  check();
+  if (!c.widths.empty()) config_.width = std::ranges::max(c.widths);
+  if (!c.all_ffn()) {
+    std::vector<double> room(std::size_t(c.experts), 1.0);
+    eta_ = room;
+    std::vector<std::uint8_t> zero(std::size_t(c.experts), 0);
+    for (int e = 0; e < c.experts; ++e) {
+      (c.type_of(e) == ExpertKind::ffn ? room : eta_)[std::size_t(e)] = c.zc_tau;
+      zero[std::size_t(e)] = c.type_of(e) == ExpertKind::zero;
+    }
+    if (c.zc_capacity) capacity_->share_out(room);
+    if (c.zc_exclude_zero) router_->exclude(zero);
   }
-  if (router_->limits_itself() && capacity_->factor() > 0)
-    throw Error(Exit::usage, concat(config_.router, " bounds the load of experts itself, and ", config_.capacity, " would cut it again")).hint("--capacity none");
-  if (capacity_->reroutes() && !router_->reroutable())
-    throw Error(Exit::usage, concat(config_.capacity, " needs a router whose tokens rank all experts, and ", config_.router, " does not")).hint("--router softmax:k=2 or sigmoid:k=2");
   for (const Projection& p : router_->projections())
-    projections_.emplace_back(backend, "router." + p.name, std::vector<Index>{p.rows, c.hidden});
-  if (c.router_bias && !projections_.empty())
-    router_bias_ = Parameter<S>(backend, "router.bias", {projections_[0].dims()[0]}, ParameterKind::vector);
-  bodies_ = Bodies<S>(backend, "experts.", c.activation, c.experts, c.width, c.hidden, c.expert_bias);
+    products_.emplace_back(backend, p, c.hidden, c.router_bias && products_.empty(), c.gate_residual && products_.empty());
+  bodies_ = Bodies<S>(backend, "experts.", c.activation, c.experts, config_.width, c.hidden, c.expert_bias);
+  light_ = LightExperts<S>(backend, c);
   if (c.shared_width > 0) shared_ = FeedForward<S>(backend, "shared.", c.activation, c.shared_width, c.hidden, c.expert_bias);
   if (c.shared_width > 0 && c.shared_gate) shared_gate_ = Parameter<S>(backend, "shared_gate.weight", {1, c.hidden});
 }
 
+// What cannot go together, in sentences that name both.
+template <class S>
+void MoeLayer<S>::check() {
+  const LayerConfig& c = config_;
+  const auto refuse = [](bool when, const std::string& sentence, const std::string& hint) {
+    if (when) throw Error(Exit::usage, sentence).hint(hint);
+  };
+  check_experts(c);
+  const bool scores = !router_->projections().empty(), mixes = router_->slots() > 0;
+  for (const auto& b : balancers_) {
+    refuse(b->needs_scores() && !scores, concat("the balancer '", b->name(), "' needs a router with scores, and ", c.router, " has none"), "--balance none");
+    refuse(b->needs_scores() && mixes, concat("the balancer '", b->name(), "' evens out choices, and ", c.router, " chooses nobody: its slots are even already"), "--balance none");
+    b->check(*router_);
+    refuse(b->name() == "bias" && router_->correction_bias().empty(), concat("the balancer 'bias' moves a correction bias, and ", c.router, " has none"), "--router sigmoid:k=2,bias=1");
+  }
+  refuse(router_->limits_itself() && capacity_->factor() > 0, concat(c.router, " bounds the load of experts itself, and ", c.capacity, " would cut it again"), "--capacity none");
+  refuse(capacity_->reroutes() && !router_->reroutable(), concat(c.capacity, " needs a router whose tokens rank all experts, and ", c.router, " does not"), "--router softmax:k=2 or sigmoid:k=2");
+  refuse(c.gate_residual && (!scores || mixes), concat("gate_residual=1 adds to the logits of experts, and ", c.router, " has none"), "gate_residual=0");
+  refuse(c.router_bias && scores && router_->projections()[0].cosine, concat("router_bias=1 shifts a product, and the scores of ", c.router, " are cosines"), "router_bias=0");
+  refuse(mixes && !c.all_ffn(), concat(c.router, " gives every expert its slots, also those of expert_types that compute nothing"), "expert_types=ffn");
+  refuse(mixes && c.weight_on_input, concat("weight_on_input=1 multiplies the input of a chosen expert, and ", c.router, " chooses nobody"), "weight_on_input=0");
+}
+
 template <class S>
 void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
-  for (Parameter<S>& p : projections_) all.push_back(&p);
-  if (!router_bias_.empty()) all.push_back(&router_bias_);
+  for (RouterProduct<S>& p : products_) p.collect(all);
   bodies_.collect(all);
+  light_.collect(all);
   if (config_.shared_width > 0) shared_.collect(all);
   if (!shared_gate_.empty()) all.push_back(&shared_gate_);
 }
 
-// 1. score: z = (W (x*u) + b) / tau, one matrix a projection
+// 1. score: z = (W (x*u) + b + R) / tau, one matrix a projection
 template <class S>
 void MoeLayer<S>::score(const Pass& pass, View<const S> x, MoeTape<S>& t) {
-  const auto kinds = router_->projections();
   Array<S> shaken;
   if (router_->jitter > 0 && (pass.training || (pass.given && !pass.given->jitter.empty()))) {
     t.jitter = pass.given && !pass.given->jitter.empty() ? pass.given->jitter : Matrix<double>(x.rows, x.cols);
@@ -72,15 +94,11 @@ void MoeLayer<S>::score(const Pass& pass, View<const S> x, MoeTape<S>& t) {
       for (double& u : t.jitter.flat()) u = 1 + router_->jitter * (2 * pass.rng->uniform() - 1);
     shaken = jittered(backend_, x, t.jitter);
   }
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    Array<S> z(backend_, x.rows, kinds[i].rows);
-    backend_.linear(kinds[i].tempered && !t.jitter.empty() ? View<const S>(shaken.view()) : x, projections_[i].weight(), z.view(), 0);
-    if (i == 0 && !router_bias_.empty()) backend_.add_bias(router_bias_.value(), z.view());
-    const Matrix<S> host = z.to_host();
-    Matrix<double> wide(host.rows(), host.cols());
-    const double tau = kinds[i].tempered ? router_->temperature : 1;
-    for (Index n = 0; n < host.size(); ++n) wide.data()[n] = tau == 1 ? double(host.data()[n]) : double(host.data()[n]) / tau;
-    t.input.scores.push_back(std::move(wide));
+  t.products.resize(products_.size());
+  for (std::size_t i = 0; i < products_.size(); ++i) {
+    const bool tempered = products_[i].projection().tempered;
+    const View<const S> u = tempered && !t.jitter.empty() ? View<const S>(shaken.view()) : x;
+    t.input.scores.push_back(products_[i].forward(u, tempered ? router_->temperature : 1, pass.previous, t.products[i]));
   }
 }
 
@@ -101,13 +119,17 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
       t.untouched[std::size_t(n)] = pass.batch.is_valid(n) && std::ranges::all_of(row, [](int e) { return e < 0; });
     }
   }
-  if (balancers_.empty() || projections_.empty()) return;
+  if (!balancers_.empty() && !products_.empty() && router_->slots() == 0) balance(pass, t);
+}
+
+template <class S>
+void MoeLayer<S>::balance(const Pass& pass, MoeTape<S>& t) {
   t.probability = router_->probabilities(t.input, t.routing);
   t.dprob = Matrix<double>(t.probability.rows(), t.probability.cols());
   t.dlogits = Matrix<double>(t.probability.rows(), t.probability.cols());
   t.dnoise = Matrix<double>(router_->learns_noise() ? t.probability.rows() : 0, t.probability.cols());
   t.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
-  const BalanceInput in{t.input, t.routing, t.probability, config_.experts, pass.other_counts};
+  const BalanceInput in{t.input, t.routing, t.probability, config_.experts, pass.other_counts, eta_};
   for (const auto& b : balancers_) t.losses.push_back(b->loss(in, pass.loss_scale, {t.dprob, t.dlogits, t.dnoise, t.dweight}));
 }
 
@@ -115,6 +137,7 @@ template <class S>
 void MoeLayer<S>::knock_out(std::vector<int> experts, bool renormalise) {
   for (const int e : experts)
     if (e < 0 || e >= config_.experts) throw Error(Exit::usage, concat("there is no expert ", e, " among 0 to ", config_.experts - 1));
+  if (router_->slots() > 0 && !experts.empty()) throw Error(Exit::usage, concat(config_.router, " mixes all experts into every output, so none can be left out of a choice"));
   missing_ = std::move(experts), renormalise_ = renormalise;
 }
 
@@ -139,7 +162,31 @@ template <class S>
 void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
   score(pass, x, t);
   route(pass, t);
-  const Array<int> kept(backend_, t.routing.computed().view());  // 3. dispatch
+  if (router_->slots() > 0) mix(x, y, t);
+  else compute(x, y, t);
+  if (config_.shared_width > 0) share(pass, x, y, t);
+}
+
+template <class S>
+void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
+  std::vector<Matrix<double>> dscores;
+  for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
+  Matrix<double> dweight;
+  if (router_->slots() > 0) mix_backward(t, x, dy, dx, dscores);
+  else dweight = capacity_->backward(t.routing, compute_backward(t, x, dy, dx));
+  if (config_.shared_width > 0) share_backward(t, x, dy, dx);
+  if (products_.empty()) return;
+  for (Index n = 0; n < t.dweight.rows(); ++n)  // dweight may be wider: gradients of moved slots lie beside these
+    for (Index j = 0; j < t.dweight.cols(); ++j) dweight(n, j) += t.dweight(n, j);
+  router_->backward(t.input, t.routing, dweight, t.dprob, dscores);
+  score_backward(pass, t, x, std::move(dscores), dx);
+}
+
+// y = sum of the chosen experts
+template <class S>
+void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
+  const Matrix<int> bodied = light_.without(t.routing.computed());
+  const Array<int> kept(backend_, bodied.view());  // 3. dispatch
   const Matrix<S> weight = narrowed<S>(t.routing.combined());
   t.weight = Array<S>(backend_, weight.view());
   t.plan = backend_.plan(kept.view(), config_.experts);
@@ -149,19 +196,13 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<
   if (config_.weight_on_input) backend_.scale_slots(t.sorted.view(), t.plan, t.weight.view());
   backend_.experts(bodies_.weights(), t.sorted.view(), t.plan, t.bodies, t.out.view());  // 4. compute
   backend_.combine(t.out.view(), t.plan, config_.weight_on_input ? View<const S>{} : t.weight.view(), y, 0);  // 5. combine
+  if (!light_.empty()) light_.forward(x, t.routing.computed(), t.weight.view(), y, t.light);
   for (std::size_t n = 0; n < t.untouched.size(); ++n)
     if (t.untouched[n]) backend_.add(x.slice(Index(n), 1), y.slice(Index(n), 1), 1);
-  if (config_.shared_width == 0) return;
-  t.shared_out = Array<S>(backend_, x.rows, x.cols);  // 6. shared expert
-  shared_.forward(pass.batch, x, t.shared_out.view(), t.shared);
-  if (shared_gate_.empty()) return backend_.add(t.shared_out.view(), y, 1);
-  t.shared_gate = Array<S>(backend_, x.rows, 1);
-  backend_.linear(x, shared_gate_.weight(), t.shared_gate.view(), 0);
-  backend_.sigmoid_gate(t.shared_gate.view(), t.shared_out.view(), y);
 }
 
 template <class S>
-void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
+Matrix<double> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
   const Index slots = t.plan.slots, hidden = config_.hidden;
   Array<S> dout(backend_, slots, hidden), dsorted(backend_, slots, hidden), dweight(backend_, t.weight.rows(), t.weight.cols());
   const bool on_input = config_.weight_on_input;
@@ -173,57 +214,77 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
     backend_.scale_slots(dsorted.view(), t.plan, t.weight.view());
   }
   backend_.combine(dsorted.view(), t.plan, {}, dx, 0);  // 3. every slot back to its token
+  if (!light_.empty()) light_.backward(t.light, dy, t.weight.view(), dx, dweight.view());
   for (std::size_t n = 0; n < t.untouched.size(); ++n)
     if (t.untouched[n]) backend_.add(dy.slice(Index(n), 1), dx.slice(Index(n), 1), 1);
-  if (config_.shared_width > 0) {  // 6.
-    Array<S> dshared(backend_, x.rows, x.cols), part(backend_, x.rows, x.cols), dgate(backend_, x.rows, 1);
-    View<const S> arriving = dy;
-    if (!shared_gate_.empty()) {
-      backend_.sigmoid_gate_backward(dy, t.shared_gate.view(), t.shared_out.view(), dgate.view(), dshared.view());
-      backend_.linear_dx(dgate.view(), shared_gate_.weight(), dx, 1);
-      if (!shared_gate_.grad().empty()) backend_.linear_dw(dgate.view(), x, shared_gate_.grad());
-      arriving = dshared.view();
-    }
-    shared_.backward(t.shared, x, arriving, part.view());
-    backend_.add(part.view(), dx, 1);
-  }
-  const Matrix<S> host = dweight.to_host();  // 2.
+  const Matrix<S> host = dweight.to_host();
   Matrix<double> dcombine(host.rows(), host.cols());
   for (Index n = 0; n < host.size(); ++n) dcombine.data()[n] = double(host.data()[n]);
-  score_backward(pass, t, x, capacity_->backward(t.routing, dcombine), dx);
+  return dcombine;
 }
 
-// 1. through the router to its projections and x
+// 6. shared expert
 template <class S>
-void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, Matrix<double> dweight, View<S> dx) {
-  const auto kinds = router_->projections();
-  if (kinds.empty()) return;
-  std::vector<Matrix<double>> dscores;
-  for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
-  for (Index n = 0; n < t.dweight.rows(); ++n)  // dweight may be wider: gradients of moved slots lie beside these
-    for (Index j = 0; j < t.dweight.cols(); ++j) dweight(n, j) += t.dweight(n, j);
-  router_->backward(t.input, t.routing, dweight, t.dprob, dscores);
+void MoeLayer<S>::share(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
+  t.shared_out = Array<S>(backend_, x.rows, x.cols);
+  shared_.forward(pass.batch, x, t.shared_out.view(), t.shared);
+  if (shared_gate_.empty()) return backend_.add(t.shared_out.view(), y, 1);
+  t.shared_gate = Array<S>(backend_, x.rows, 1);
+  backend_.linear(x, shared_gate_.weight(), t.shared_gate.view(), 0);
+  backend_.sigmoid_gate(t.shared_gate.view(), t.shared_out.view(), y);
+}
+
+template <class S>
+void MoeLayer<S>::share_backward(const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
+  Array<S> dshared(backend_, x.rows, x.cols), part(backend_, x.rows, x.cols), dgate(backend_, x.rows, 1);
+  View<const S> arriving = dy;
+  if (!shared_gate_.empty()) {
+    backend_.sigmoid_gate_backward(dy, t.shared_gate.view(), t.shared_out.view(), dgate.view(), dshared.view());
+    backend_.linear_dx(dgate.view(), shared_gate_.weight(), dx, 1);
+    if (!shared_gate_.grad().empty()) backend_.linear_dw(dgate.view(), x, shared_gate_.grad());
+    arriving = dshared.view();
+  }
+  shared_.backward(t.shared, x, arriving, part.view());
+  backend_.add(part.view(), dx, 1);
+}
+
+// 1. from the scores to the projections and x
+template <class S>
+void MoeLayer<S>::score_backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, std::vector<Matrix<double>> dscores, View<S> dx) {
   for (Index n = 0; n < t.dlogits.size(); ++n) dscores[0].data()[n] += t.dlogits.data()[n];
   for (Index n = 0; n < t.dnoise.size(); ++n) dscores[1].data()[n] += t.dnoise.data()[n];
+  if (pass.dlogits)
+    for (Index n = 0; n < pass.dlogits->size(); ++n) dscores[0].data()[n] += pass.dlogits->data()[n];
   if (pass.dscores) *pass.dscores = dscores;
   const Array<S> shaken = t.jitter.empty() ? Array<S>{} : jittered(backend_, x, t.jitter);
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    const double tau = kinds[i].tempered ? router_->temperature : 1;
-    if (tau != 1)
-      for (double& v : dscores[i].flat()) v /= tau;
-    const Matrix<S> host = narrowed<S>(dscores[i]);
-    const Array<S> dz(backend_, host.view());
-    const bool jitter = kinds[i].tempered && !t.jitter.empty();
-    if (!projections_[i].grad().empty()) backend_.linear_dw(dz.view(), jitter ? shaken.view() : x, projections_[i].grad());
-    if (i == 0 && !router_bias_.grad().empty()) backend_.bias_grad(dz.view(), router_bias_.grad());
-    if (!jitter) {
-      backend_.linear_dx(dz.view(), projections_[i].weight(), dx, 1);
+  for (std::size_t i = 0; i < products_.size(); ++i) {
+    const bool tempered = products_[i].projection().tempered;
+    const double tau = tempered ? router_->temperature : 1;
+    if (!tempered || t.jitter.empty()) {
+      products_[i].backward(x, tau, pass.previous, t.products[i], std::move(dscores[i]), dx, pass.dprevious);
       continue;
     }
-    Array<S> du(backend_, x.rows, x.cols);
-    backend_.linear_dx(dz.view(), projections_[i].weight(), du.view(), 0);
+    Array<S> du = Array<S>::zeros(backend_, x.rows, x.cols);
+    products_[i].backward(shaken.view(), tau, pass.previous, t.products[i], std::move(dscores[i]), du.view(), pass.dprevious);
     backend_.add(jittered(backend_, View<const S>(du.view()), t.jitter).view(), dx, 1);
   }
+}
+
+template <class S>
+void MoeLayer<S>::trim() {
+  if (config_.widths.empty() && config_.all_ffn()) return;
+  const auto cut = [&](Parameter<S>& p, bool rows, bool whole) {  // rows: hidden units stand one below the other
+    if (p.empty()) return;
+    Matrix<S> host = p.to_host();
+    const Index block = host.rows() / config_.experts;
+    for (int e = 0; e < config_.experts; ++e)
+      for (Index r = 0; r < block; ++r)
+        for (Index c = 0; c < host.cols(); ++c)
+          if (whole ? config_.width_of(e) == 0 : (rows ? r : c) >= config_.width_of(e)) host(e * block + r, c) = S(0);
+    p.set(std::as_const(host).view());
+  };
+  cut(bodies_.gate, true, false), cut(bodies_.up, true, false), cut(bodies_.down, false, false);
+  cut(bodies_.gate_bias, false, false), cut(bodies_.up_bias, false, false), cut(bodies_.down_bias, false, true);
 }
 
 template <class S>
@@ -237,7 +298,12 @@ Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
   ExpertTape<S> tape;
   backend_.dispatch(x, plan, sorted.view());
   backend_.experts(bodies_.weights(), sorted.view(), plan, tape, out.view());
-  return out.to_host();
+  Matrix<S> host = out.to_host();
+  if (light_.empty()) return host;
+  Matrix<S> rows(x.rows, x.cols);
+  backend_.to_host(x.data, rows.data(), std::size_t(rows.size()) * sizeof(S));
+  light_.outputs_of_all(rows, host);
+  return host;
 }
 
 template <class S>

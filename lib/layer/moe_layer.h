@@ -6,22 +6,11 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/layer/feed_forward.h"
+#include "lib/layer/light_experts.h"
+#include "lib/layer/router_product.h"
 #include "lib/router/capacity.h"
 
 namespace moe {
-
-struct LayerConfig {
-  Index hidden = 64, width = 64;  // H, I
-  int experts = 8;                // E
-  Activation activation = Activation::swiglu;
-  bool expert_bias = false;       // biases in the bodies, shared expert included
-  bool router_bias = false;       // b of z = W x + b
-  bool weight_on_input = false;   // Llama 4: the weight multiplies the expert's input
-  Index shared_width = 0;         // 0 = no shared expert
-  bool shared_gate = false;       // sigmoid(c.x) in front of it (Qwen2-MoE)
-  std::string router = "softmax:k=2", capacity = "none";
-  std::vector<std::string> balance;
-};
 
 struct Pass {  // what one call is about
   const Batch& batch;
@@ -30,6 +19,9 @@ struct Pass {  // what one call is about
   double loss_scale = 1;                 // of the balance losses' gradients (1/micro-batches)
   std::span<const std::int64_t> other_counts;  // (E), for scope=global
   const GivenNoise* given = nullptr;
+  const Matrix<double>* previous = nullptr;    // (T,E) logits z of the MoE layer before, where gate_residual is set
+  Matrix<double>* dprevious = nullptr;         // backward adds their gradient
+  const Matrix<double>* dlogits = nullptr;     // (T,E) gradient of this layer's z that came from the layer after it; null = none
   std::vector<Matrix<double>>* dscores = nullptr;  // backward leaves the gradient of every score (z after temperature) here
 };
 
@@ -46,6 +38,9 @@ struct MoeTape {
   Plan plan;
   Array<S> weight, sorted, out;          // combine weights (T,K); rows by slot (S,H); expert outputs (S,H)
   ExpertTape<S> bodies;
+  std::vector<typename RouterProduct<S>::Tape> products;
+  typename LightExperts<S>::Tape light;
+  Array<S> dispatch, mix;                // (T,N) of a mixing router
   typename FeedForward<S>::Tape shared;
   Array<S> shared_out, shared_gate;      // (T,H), (T,1)
 
@@ -74,7 +69,8 @@ class MoeLayer {
   const Capacity& capacity() const { return *capacity_; }
   const std::vector<std::unique_ptr<Balancer>>& balancers() const { return balancers_; }
   Bodies<S>& bodies() { return bodies_; }
-  std::vector<Parameter<S>>& projections() { return projections_; }  // in the order of Router::projections()
+  std::vector<RouterProduct<S>>& products() { return products_; }  // in the order of Router::projections()
+  void trim();  // zeros where an expert is narrower than the widest, or has no body: after drawing initial weights
   // Balancers without gradient, once per optimiser step: selection counts and valid tokens of the global batch
   // (0 = not known: the balancer `l1` refuses).
   void stepped(std::span<const std::int64_t> global_counts, std::int64_t global_tokens = 0);
@@ -84,16 +80,26 @@ class MoeLayer {
   void score(const Pass&, View<const S> x, MoeTape<S>&);
   void route(const Pass&, MoeTape<S>&);
   void drop_missing(Routing&) const;
-  void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, Matrix<double> dweight, View<S> dx);
+  void balance(const Pass&, MoeTape<S>&);
+  void compute(View<const S> x, View<S> y, MoeTape<S>&);
+  Matrix<double> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);  // gradient of the weights
+  void mix(View<const S> x, View<S> y, MoeTape<S>&);
+  void mix_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx, std::vector<Matrix<double>>& dscores);
+  void share(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
+  void share_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
+  void score_backward(const Pass&, const MoeTape<S>&, View<const S> x, std::vector<Matrix<double>> dscores, View<S> dx);
+  void check();
 
   LayerConfig config_;
   Backend<S>& backend_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<Capacity> capacity_;
   std::vector<std::unique_ptr<Balancer>> balancers_;
-  std::vector<Parameter<S>> projections_;
-  Parameter<S> router_bias_, shared_gate_;
+  std::vector<RouterProduct<S>> products_;
+  std::vector<double> eta_;  // (E) factors of the balance loss; empty = 1
+  Parameter<S> shared_gate_;
   Bodies<S> bodies_;
+  LightExperts<S> light_;
   FeedForward<S> shared_;
   std::vector<int> missing_;
   bool renormalise_ = false;

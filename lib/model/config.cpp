@@ -24,6 +24,12 @@ void pick(Spec& spec, const char* key, E& value, std::initializer_list<std::pair
 void visit(Spec& s, LayerConfig& m) {
   m.experts = s.get("experts", m.experts, 1);
   m.width = s.get("width", int(m.width), 1);
+  m.widths = widths_of(s.get("widths", list_text(m.widths)));
+  m.types = expert_types_of(s.get("expert_types", list_text(m.types)));
+  m.zc_tau = s.get("zc_tau", m.zc_tau);
+  m.zc_capacity = s.get("zc_capacity", m.zc_capacity);
+  m.zc_exclude_zero = s.get("zc_exclude_zero", m.zc_exclude_zero);
+  m.gate_residual = s.get("gate_residual", m.gate_residual);
   m.router = s.get("router", m.router);
   m.capacity = s.get("capacity", m.capacity);
   m.balance = split(s.get("balance", m.balance.empty() ? "none" : join(m.balance, ";")), ';');
@@ -145,9 +151,11 @@ ModelConfig resolved(const ModelConfig& config) {
   ModelConfig c = config;
   LayerConfig small = c.moe;  // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
   small.hidden = small.width = 1;
+  for (Index& w : small.widths) w = 1;
   small.shared_width = std::min<Index>(small.shared_width, 1);
   const auto backend = make_reference<double>();
   const MoeLayer<double> layer(small, *backend);
+  if (!c.moe.widths.empty()) c.moe.width = std::ranges::max(c.moe.widths);
   c.moe.router = layer.config().router;
   c.moe.capacity = layer.config().capacity;
   c.moe.balance = layer.config().balance;

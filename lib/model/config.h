@@ -47,7 +47,9 @@ std::string to_spec(const ModelConfig&);
 
 // Sizes of one MoE layer, without building anything (equations.md section 10).
 struct LayerCost {
-  std::int64_t router = 0, expert = 0 /*one*/, shared = 0 /*its gate included*/, total = 0, active = 0;  // parameters
+  // Parameters. expert: the widest; experts: all of them; active: with the mean expert where they differ; stored: total with the
+  // zeros that pad narrow experts.
+  std::int64_t router = 0, expert = 0, experts = 0, shared = 0 /*its gate included*/, total = 0, active = 0, stored = 0;
   std::int64_t router_flops = 0, routed_flops = 0, shared_flops = 0;  // of a token's forward, multiply-add = 2; backward is twice that
 };
 LayerCost cost_of(const LayerConfig&);

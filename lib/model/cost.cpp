@@ -18,6 +18,8 @@ std::int64_t feed_bytes(const ModelConfig& c, bool moe) {
   if (!moe) return 4 * m * c.twin_width();
   const auto router = make_router(c.moe.router, c.moe.experts);
   const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
+  if (const Index slots = router->slots(); slots > 0)  // rows are slots, however many tokens; both mixtures on host and device
+    return 4 * 2 * slots + 8 * 5 * slots + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 16 * k;
   const std::int64_t matrices = c.moe.balance.empty() ? 3 : 6;  // products, logits, scores; with balance losses probabilities and two gradients
   return 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 8 * (matrices * scored + 2 * k) + 16 * k;
 }
@@ -37,17 +39,29 @@ LayerCost cost_of(const LayerConfig& c) {
   const auto router = make_router(c.router, c.experts);
   const auto projections = router->projections();
   LayerCost out;
-  for (const Projection& p : projections) out.router += p.rows * c.hidden;
+  for (const Projection& p : projections) out.router += p.through > 0 ? p.rows * p.through + p.through * c.hidden : p.rows * c.hidden;
+  if (c.gate_residual && !projections.empty()) out.router += projections[0].rows * projections[0].rows;
   out.router_flops = 2 * out.router;
+  for (const Projection& p : projections) out.router += p.cosine;
   if (c.router_bias && !projections.empty()) out.router += projections[0].rows;
   out.expert = body_parameters(c.activation, c.hidden, c.width, c.expert_bias);
-  out.routed_flops = router->choices() * body_flops(c.activation, c.hidden, c.width);
+  std::int64_t flops = 0, light = 0;
+  for (int e = 0; e < c.experts; ++e) {
+    const bool ffn = c.type_of(e) == ExpertKind::ffn, constant = c.type_of(e) == ExpertKind::constant;
+    out.experts += ffn ? body_parameters(c.activation, c.hidden, c.width_of(e), c.expert_bias) : constant ? 3 * c.hidden : 0;
+    flops += ffn ? body_flops(c.activation, c.hidden, c.width_of(e)) : constant ? 8 * c.hidden : 0;
+    light += constant;
+  }
+  // Every slot is computed, whatever the number of tokens: as though each token brought its share of a batch as large as the slots.
+  const std::int64_t each = router->slots() > 0 ? c.experts : router->choices();
+  out.routed_flops = each * flops / c.experts;
   if (c.shared_width > 0) {
     out.shared = body_parameters(c.activation, c.hidden, c.shared_width, c.expert_bias) + (c.shared_gate ? c.hidden : 0);
     out.shared_flops = body_flops(c.activation, c.hidden, c.shared_width) + (c.shared_gate ? 2 * c.hidden : 0);
   }
-  out.total = out.router + c.experts * out.expert + out.shared;
-  out.active = out.router + router->choices() * out.expert + out.shared;
+  out.total = out.router + out.experts + out.shared;
+  out.active = out.router + each * out.experts / c.experts + out.shared;
+  out.stored = out.router + c.experts * (out.expert + (light > 0 ? 3 * c.hidden : 0)) + out.shared;
   return out;
 }
 
@@ -60,21 +74,26 @@ ModelCost cost_of(const ModelConfig& c, Index tokens) {
   out.embedding_parameters = std::int64_t(c.vocabulary) * h * (c.tied ? 1 : 2);
   out.parameters = out.active_parameters = out.embedding_parameters + h;
   out.flops_per_token_forward = 2.0 * double(c.vocabulary) * double(h);
-  std::int64_t kept = 4 * (2 * h + 1 + c.vocabulary) + 8;  // last, normed, logits; token and target
+  std::int64_t padding = 0, kept = 4 * (2 * h + 1 + c.vocabulary) + 8;  // last, normed, logits; token and target
   std::int64_t backward = 0;
   for (int l = 0; l < c.layers; ++l) {
     const bool moe = c.is_moe(l);
     const std::int64_t dense = body_parameters(c.moe.activation, h, c.twin_width(), false);
     out.parameters += attention + norms + 2 * h + (moe ? layer.total : dense);
     out.active_parameters += attention + norms + 2 * h + (moe ? layer.active : dense);
-    out.expert_parameters += moe ? c.moe.experts * layer.expert : 0;
+    out.expert_parameters += moe ? layer.experts : 0;
+    padding += moe ? layer.stored - layer.total : 0;
     out.flops_per_token_forward += 2.0 * double(attention) + 4.0 * double(seen) * double(q) +
                                    double(moe ? layer.router_flops + layer.routed_flops + layer.shared_flops : body_flops(c.moe.activation, h, c.twin_width()));
     kept += 4 * (4 * h + 2 + 2 * q + 2 * kv + c.heads + 1) + (c.qk_norm == QkNorm::none ? 0 : 4 * (q + kv + c.heads + c.kv_heads)) + feed_bytes(c, moe);
     backward = std::max(backward, backward_bytes(c, moe));
   }
-  out.weight_bytes = 4 * out.parameters;
-  out.optimizer_bytes = 12 * out.parameters;
+  if (c.moe.gate_residual && c.moe_layers() > 0) {  // the first MoE layer has no logits before it
+    out.parameters -= std::int64_t(c.moe.experts) * c.moe.experts, out.active_parameters -= std::int64_t(c.moe.experts) * c.moe.experts;
+    out.flops_per_token_forward -= 2.0 * c.moe.experts * c.moe.experts;
+  }
+  out.weight_bytes = 4 * (out.parameters + padding);
+  out.optimizer_bytes = 12 * (out.parameters + padding);
   out.activation_bytes = (kept + backward) * tokens;
   return out;
 }

@@ -22,6 +22,7 @@ void check_batch(const Batch& batch, int vocabulary) {
 // What only backward needs of a MoE layer goes; routing, losses and host matrices stay for whoever looks at the step.
 template <class S>
 void release(MoeTape<S>& t) {
+  t.products.clear(), t.light = {}, t.dispatch = {}, t.mix = {};
   t.weight = {}, t.sorted = {}, t.out = {}, t.bodies = {}, t.shared = {}, t.shared_out = {}, t.shared_gate = {};
 }
 
@@ -34,12 +35,18 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved
   final_norm_ = Parameter<S>(b, "final_norm", {c.hidden}, ParameterKind::vector);
   if (!c.tied) output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   blocks_.reserve(std::size_t(c.layers));
+  bool seen_moe = false;
   for (int l = 0; l < c.layers; ++l) {
     const std::string at = concat("layers.", l, ".");
     blocks_.push_back({Parameter<S>(b, at + "attention_norm", {c.hidden}, ParameterKind::vector),
                        Parameter<S>(b, at + "feed_norm", {c.hidden}, ParameterKind::vector), Attention<S>(c, b), {}, {}});
     Block& block = blocks_.back();
-    if (c.is_moe(l)) block.moe.emplace(c.moe, b);
+    if (c.is_moe(l)) {
+      LayerConfig moe = c.moe;
+      moe.gate_residual = moe.gate_residual && seen_moe;  // the first has no logits before it
+      block.moe.emplace(moe, b);
+      seen_moe = true;
+    }
     else block.dense.emplace(b, "", c.moe.activation, c.twin_width(), c.hidden);
     const auto name = [](const std::string& prefix, auto& part) {
       std::vector<Parameter<S>*> mine;
@@ -164,7 +171,12 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   Array<S> x = embed(pass.batch, tape);
   tape.block.clear();
   tape.block.resize(blocks_.size());
-  for (int l = 0; l < config_.layers; ++l) x = forward(pass, l, std::move(x), tape.block[std::size_t(l)], nullptr);
+  Pass mine = pass;
+  for (int l = 0; l < config_.layers; ++l) {
+    BlockTape& block = tape.block[std::size_t(l)];
+    x = forward(mine, l, std::move(x), block, nullptr);
+    if (block.moe) mine.previous = &block.moe->routing.logits;
+  }
   read_out(std::move(x), tape);
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
   backend_.linear(tape.normed.view(), head().weight(), tape.dlogits.view(), 0);
@@ -186,7 +198,19 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     backend_.norm_backward(dnormed.view(), tape.last.view(), final_norm_.value(), tape.rstd.view(), dx.view(), final_norm_.grad(), 0);
   }
   tape.dlogits = {}, tape.last = {}, tape.normed = {}, tape.rstd = {};
-  for (int l = config_.layers - 1; l >= 0; --l) backward(pass, l, tape.block[std::size_t(l)], dx.view());
+  Matrix<double> dlogits;  // of the MoE layer below, from the gate residual of the one above
+  for (int l = config_.layers - 1; l >= 0; --l) {
+    Pass mine = pass;
+    BlockTape& block = tape.block[std::size_t(l)];
+    for (int before = l - 1; before >= 0 && !mine.previous; --before)
+      if (tape.block[std::size_t(before)].moe) mine.previous = &tape.block[std::size_t(before)].moe->routing.logits;
+    Matrix<double> dprevious;
+    const bool residual = block.moe && blocks_[std::size_t(l)].moe->config().gate_residual;
+    if (residual) dprevious = Matrix<double>(mine.previous->rows(), mine.previous->cols()), mine.dprevious = &dprevious;
+    if (block.moe && !dlogits.empty()) mine.dlogits = &dlogits;
+    backward(mine, l, block, dx.view());
+    if (block.moe) dlogits = std::move(dprevious);
+  }
   if (!embedding_.grad().empty()) backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
 }
 
@@ -213,11 +237,14 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
     state->start.assign(pass.batch.start.size(), 0);
   }
   int place = 0;
+  Pass mine = pass;
+  Matrix<double> before;  // logits of the MoE layer before
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape tape;
-    x = forward(pass, l, std::move(x), tape, state);
+    x = forward(mine, l, std::move(x), tape, state);
     if (tape.moe && observe) observe(place, *tape.moe, tape.feed_in.view());
     place += tape.moe.has_value();
+    if (tape.moe && config_.moe.gate_residual) before = tape.moe->routing.logits, mine.previous = &before;
   }
   if (state) state->start = grown(pass.batch, state->start);
   read_out(std::move(x), out);

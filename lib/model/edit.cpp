@@ -41,7 +41,9 @@ std::vector<T> regrouped(std::span<const T> old, const std::vector<Source>& sour
   return out;
 }
 
-bool by_expert(const std::string& name) { return name.find(".moe.experts.") != name.npos || name.find(".moe.router.") != name.npos; }
+bool by_expert(const std::string& name) {
+  return name.find(".moe.experts.") != name.npos || (name.find(".moe.router.") != name.npos && !name.ends_with(".project"));
+}
 
 Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::uint64_t seed) {
   ModelConfig c = old.config();
@@ -78,7 +80,10 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
 }
 
 void need_experts(const Decoder<float>& model, const char* what) {
+  const LayerConfig& c = model.config().moe;
   if (model.config().moe_layers() == 0) throw Error(Exit::usage, concat("a dense model has no experts to ", what)).hint("--upcycle copy:experts=8 makes it sparse");
+  if (!c.types.empty() || !c.widths.empty() || c.gate_residual)
+    throw Error(Exit::usage, concat("experts to ", what, " must be alike and routers apart, and this model has expert_types=", list_text(c.types), ", widths=", list_text(c.widths), ", gate_residual=", c.gate_residual));
 }
 
 Sources as_they_are(const Decoder<float>& model) {

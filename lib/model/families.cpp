@@ -83,6 +83,9 @@ Fit fit_of(const ModelConfig& c) {
   if (c.moe_layers() == 0) return dense_fit(c);
   if (c.moe.expert_bias) return none("biases in SwiGLU experts");
   if (c.moe.router_bias) return none("a router bias without attention sinks");
+  if (!c.moe.types.empty()) return none("experts that compute nothing");
+  if (!c.moe.widths.empty()) return none("experts of several widths");
+  if (c.moe.gate_residual) return none("a residual between routers");
   if (c.moe.weight_on_input) return none("weights on the experts' input with this rotary embedding");
   const RoutingFacts f = routing_facts(c);
   if (f.temperature != 1) return none("a router temperature");

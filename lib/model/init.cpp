@@ -18,6 +18,8 @@ struct Rule {
 };
 Rule rule_of(const ModelConfig& c, const std::string& name, Index fan_in) {
   const bool attention = name.find(".attention.") != name.npos;
+  if (name.ends_with(".router.slots")) return {1 / std::sqrt(double(fan_in)), 3};
+  if (name.ends_with(".const_vec")) return {1, 3};
   if (c.init == "switch") return {std::sqrt(0.1 / double(fan_in)), 2};
   if (c.init == "layerwise" && attention) return {0.01, 3};
   if (c.init == "depth_scaled" && (name.ends_with(".attention.o") || name.ends_with(".down"))) return {0.02 / std::sqrt(2.0 * c.layers)};
@@ -28,16 +30,23 @@ Rule rule_of(const ModelConfig& c, const std::string& name, Index fan_in) {
 
 template <class S>
 void Decoder<S>::initialise(std::uint64_t seed) {
-  std::vector<std::string> zero;
-  for (std::size_t l = 0; l < blocks_.size(); ++l)
-    if (blocks_[l].moe)
-      for (const Projection& p : blocks_[l].moe->router().projections())
-        if (p.zero_init) zero.push_back(concat("layers.", l, ".moe.router.", p.name));
+  std::vector<std::pair<std::string, double>> fixed;  // parameters of one number everywhere
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    if (!blocks_[l].moe) continue;
+    fixed.emplace_back(concat("layers.", l, ".moe.router.residual_weight"), 0.0);
+    for (const Projection& p : blocks_[l].moe->router().projections()) {
+      if (p.zero_init) fixed.emplace_back(concat("layers.", l, ".moe.router.", p.name), 0.0);
+      if (p.cosine) fixed.emplace_back(concat("layers.", l, ".moe.router.", p.scale_name), p.scale_start);
+    }
+  }
   for (Parameter<S>* p : parameters()) {
     Matrix<S> host(p->value().rows, p->value().cols);
-    if (p->kind() == ParameterKind::vector) {
+    const auto one = std::ranges::find(fixed, p->name(), &std::pair<std::string, double>::first);
+    if (one != fixed.end()) {
+      std::ranges::fill(host.flat(), S(one->second));
+    } else if (p->kind() == ParameterKind::vector && !p->name().ends_with("const_vec")) {
       std::ranges::fill(host.flat(), S(p->name().ends_with("norm") ? 1 : 0));
-    } else if (std::ranges::find(zero, p->name()) == zero.end()) {
+    } else {
       Rng rng = Rng(seed).stream(hash(p->name()));
       const Rule rule = rule_of(config_, p->name(), p->dims().back());
       for (S& v : host.flat()) {
@@ -48,6 +57,8 @@ void Decoder<S>::initialise(std::uint64_t seed) {
     }
     p->set(std::as_const(host).view());
   }
+  for (Block& b : blocks_)
+    if (b.moe) b.moe->trim();
 }
 
 template void Decoder<float>::initialise(std::uint64_t);

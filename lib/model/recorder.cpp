@@ -82,9 +82,10 @@ TraceHeader trace_header(Decoder<float>& model) {
   const auto layers = model.moe_layers();
   for (int n = 0; n < int(layers.size()); ++n) {
     h.layers.push_back(describe(model, n));
-    auto& projections = layers[std::size_t(n)]->projections();
-    if (!projections.empty() && projections[0].value().rows == layers[std::size_t(n)]->config().experts)
-      h.router_weight.push_back(projections[0].to_host());
+    auto& products = layers[std::size_t(n)]->products();  // a row of the hidden size for each expert, or nothing to show
+    if (products.empty()) continue;
+    const Parameter<float>& w = products[0].weight();
+    if (w.value().rows == layers[std::size_t(n)]->config().experts && w.value().cols == layers[std::size_t(n)]->config().hidden) h.router_weight.push_back(w.to_host());
   }
   if (h.router_weight.size() != layers.size()) h.router_weight.clear();
   for (auto* layer : layers) {  // what moves the order of keys away from that of the weights
@@ -100,7 +101,7 @@ TraceFields trace_fields(Decoder<float>& model) {
   TraceFields f{.weights = true, .dropped = false, .kept = false, .prediction = true};
   for (auto* layer : model.moe_layers()) {
     f.dropped = f.dropped || layer->capacity().factor() > 0 || layer->config().router.starts_with("gshard");
-    const bool scores = !layer->projections().empty();
+    const bool scores = !layer->products().empty();
     f.entropy = f.entropy && scores, f.margin = f.margin && scores, f.logsumexp = f.logsumexp && scores;
   }
   return f;

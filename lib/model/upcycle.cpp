@@ -23,6 +23,8 @@ ModelConfig sparse(const ModelConfig& dense, Index experts, Index width, int eve
   c.moe.balance = split(balance, ';');
   std::erase(c.moe.balance, "none");
   c.moe.shared_width = 0;
+  c.moe.types.clear(), c.moe.widths.clear();
+  c.moe.zc_tau = 1, c.moe.zc_capacity = c.moe.zc_exclude_zero = c.moe.gate_residual = false;
   c.moe.shared_gate = c.moe.router_bias = c.moe.expert_bias = c.moe.weight_on_input = false;
   return c;
 }
@@ -46,10 +48,11 @@ void draw_router(MoeLayer<float>& layer, const Recipe& r, Rng rng) {
   const auto kinds = layer.router().projections();
   for (std::size_t i = 0; i < kinds.size(); ++i) {
     if (kinds[i].zero_init) continue;
-    Matrix<float> rows(kinds[i].rows / r.repeat, layer.config().hidden);
+    Parameter<float>& weight = layer.products()[i].weight();
+    Matrix<float> rows(kinds[i].rows / r.repeat, weight.value().cols);
     for (float& v : rows.flat()) v = float(r.router_std * rng.normal());
     const Matrix<float> all = repeated_rows(rows, r.repeat);
-    layer.projections()[i].set(all.view());
+    weight.set(all.view());
   }
 }
 

@@ -52,13 +52,21 @@ class Limited : public Capacity {
   }
   double factor() const override { return factor_; }
   bool identity_output() const override { return identity_; }
+  void share_out(std::vector<double> share) override { share_ = std::move(share); }
+  std::vector<Index> room_of(Index valid, int k, int experts) const override {
+    if (share_.empty()) return std::vector<Index>(std::size_t(experts), capacity_of(valid, k, experts, factor_, least_));
+    const double all = std::accumulate(share_.begin(), share_.end(), 0.0);
+    std::vector<Index> room;
+    for (const double s : share_) room.push_back(std::max<Index>(least_, Index(std::ceil(double(valid) * k * factor_ * s / all - 1e-9))));
+    return room;
+  }
 
   void apply(Routing& r, const RouterInput& in, const Router& router) const override {
     const int experts = router.experts();
     if (r.kept.empty()) r.kept = r.expert;
     Index valid = 0;
     for (Index t = 0; t < r.tokens(); ++t) valid += in.batch.is_valid(t);
-    std::vector<Index> room(std::size_t(experts), capacity_of(valid, int(r.choices()), experts, factor_, least_));
+    std::vector<Index> room = room_of(valid, int(r.choices()), experts);
     std::vector<Index> full;  // slots that found no room, in the order in which they asked
     for (const Index i : order(r, in)) {
       int& e = r.kept.data()[i];
@@ -103,6 +111,7 @@ class Limited : public Capacity {
       }
     }
   }
+  std::vector<double> share_;  // (E) or empty
   double factor_;
   int least_;
   bool renormalize_, identity_;

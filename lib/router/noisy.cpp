@@ -26,17 +26,11 @@ class Noisy final : public Router {
     r.logits = r.score = Matrix<double>(tokens, experts_);
     if (in.training) r.noise = r.sigma = Matrix<double>(tokens, experts_);
     for (Index t = 0; t < tokens; ++t) {
-      if (in.training && !in.noise_given())
-        for (double& xi : r.noise.row(t)) xi = in.rng->normal();  // padding draws too: the draws of a token are at a fixed place
+      if (in.training) draw(in, r, t);
       if (!in.batch.is_valid(t)) continue;
       std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
       std::vector<double> key(r.logits.row(t).begin(), r.logits.row(t).end());
-      for (Index e = 0; e < experts_ && in.training; ++e) {
-        const double q = in.scores[1](t, e);
-        if (in.noise_given()) r.noise(t, e) = in.given->noise(t, e);
-        r.sigma(t, e) = std::fmax(q, 0.0) + std::log1p(std::exp(-std::abs(q))) + eps_;  // softplus
-        key[std::size_t(e)] += r.noise(t, e) * r.sigma(t, e);
-      }
+      for (Index e = 0; e < experts_ && in.training; ++e) key[std::size_t(e)] += r.noise(t, e) * r.sigma(t, e);
       softmax_row(key, r.score.row(t));
       best_of(key, r.expert.row(t));
       weights_of(r.score.row(t), r.expert.row(t), rule_, r.weight.row(t));  // = softmax over the chosen
@@ -68,6 +62,15 @@ class Noisy final : public Router {
   }
 
  private:
+  // Noise of token t and its size. Padding draws too, so that the draws of a token are at a fixed place.
+  void draw(const RouterInput& in, Routing& r, Index t) const {
+    for (Index e = 0; e < experts_; ++e) r.noise(t, e) = in.noise_given() ? in.given->noise(t, e) : in.rng->normal();
+    if (!in.batch.is_valid(t)) return;
+    for (Index e = 0; e < experts_; ++e) {
+      const double q = in.scores[1](t, e);
+      r.sigma(t, e) = std::fmax(q, 0.0) + std::log1p(std::exp(-std::abs(q))) + eps_;  // softplus
+    }
+  }
   int k_;
   double eps_;
   WeightRule rule_;

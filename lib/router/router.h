@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "lib/core/batch.h"
+#include "lib/core/error.h"
 #include "lib/core/registry.h"
 #include "lib/core/rng.h"
 #include "lib/core/routing.h"
@@ -18,6 +19,12 @@ struct Projection {
   Index rows = 0;
   bool tempered = true;  // jittered and divided by the temperature: a logit; false = plain W x
   bool zero_init = false;
+  // Cosine: z = a (u.w)/(|u||w|) with |v| = sqrt(v.v + 1e-6) and a learned number a, parameter "router.<scale_name>", that starts
+  // at scale_start; u is x, or P x with the parameter "router.project" (through, H).
+  bool cosine = false;
+  std::string scale_name = "scale";
+  double scale_start = 1;
+  Index through = 0;
 };
 
 // Draws that are given instead of made, so that a layer is a pure function (golden files, tests, replays).
@@ -65,12 +72,20 @@ class Router {
   virtual bool causal() const { return true; }                        // false: a token's routing depends on later tokens
   virtual bool causal_in_training() const { return causal(); }        // sinkhorn and base balance a batch in training only
   virtual bool limits_itself() const { return false; }                // loads are bounded already: no capacity rule fits
+  // Mixing routers fill Routing::dispatch and mix, slots() rows; their backward is mix_backward, from the gradients of both (T,N).
+  virtual Index slots() const { return 0; }                           // N; 0 = this router chooses
+  virtual void mix_backward(const RouterInput&, const Routing&, const Matrix<double>& /*ddispatch*/, const Matrix<double>& /*dmix*/,
+                            std::vector<Matrix<double>>& /*dscores*/) const {}
   virtual bool learns_noise() const { return false; }                 // scores[1] is the softplus of the noise's size
   // For the capacity rule `reroute`: what ranks the experts of token t (-inf = never), and the weight one of them would have,
   // a s / D with the D of the original choice. Its backward gets dweight (T,2K), see Capacity::backward.
   virtual bool reroutable() const { return false; }
   virtual void rank(const Routing&, Index /*t*/, std::span<double> /*key (E)*/) const {}
   virtual double weight_of(const Routing&, Index /*t*/, int /*expert*/) const { return 0; }
+  // Experts (1 = excluded) that have weight 0 and do not count where weights are normalised; equations.md 2.15.
+  virtual void exclude(const std::vector<std::uint8_t>& /*(E)*/) {
+    throw Error(Exit::usage, "zc_exclude_zero=1 changes the weights of the routers softmax and sigmoid, and this router has others").hint("zc_exclude_zero=0");
+  }
   virtual std::vector<Detail> details(const RouterInput&, const Routing&) const { return {}; }
 
   double temperature = 1;  // of tempered projections

@@ -54,6 +54,7 @@ class Scored : public Router {
   int choices() const override { return o_.k; }
   std::vector<Projection> projections() const override { return {{.name = "weight", .rows = experts_}}; }
   std::span<double> correction_bias() override { return beta_; }
+  void exclude(const std::vector<std::uint8_t>& out) override { excluded_ = out; }
 
   Routing route(const RouterInput& in) override {
     const Index tokens = in.tokens();
@@ -70,7 +71,7 @@ class Scored : public Router {
         score(r.logits.row(t), r.score.row(t));
         keys(r.logits.row(t), r.score.row(t), key, group_key);
         choose(key, group_key, o_.groups, r.expert.row(t));
-        weights_of(r.score.row(t), r.expert.row(t), o_.rule, r.weight.row(t));
+        weights_of(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t));
       }
     });
     return r;
@@ -83,7 +84,7 @@ class Scored : public Router {
       for (Index t = first; t < last; ++t) {
         if (!in.batch.is_valid(t)) continue;
         std::ranges::fill(ds, 0.0);
-        if (!dweight.empty()) weights_of_backward(r.score.row(t), r.expert.row(t), o_.rule, r.weight.row(t), dweight.row(t), ds);
+        if (!dweight.empty()) weights_of_backward(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t), dweight.row(t), ds);
         if (dweight.cols() > o_.k) moved_backward(r, t, dweight, ds);
         if (!dprob.empty()) probability_backward(r.score.row(t), dprob.row(t), ds);
         score_backward(r.score.row(t), ds, dscores[0].row(t));
@@ -99,7 +100,8 @@ class Scored : public Router {
     choose(key, group_key, o_.groups, chosen);  // for what it leaves in key: -inf outside the chosen groups
   }
   double weight_of(const Routing& r, Index t, int expert) const override {
-    return o_.rule.scale * r.score(t, expert) / divisor_of(r.score.row(t), r.expert.row(t), o_.rule);
+    if (!excluded_.empty() && excluded_[std::size_t(expert)]) return 0;
+    return o_.rule.scale * r.score(t, expert) / divisor_of(r.score.row(t), weighed(r, t), o_.rule);
   }
 
  protected:
@@ -111,22 +113,31 @@ class Scored : public Router {
 
   // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the original choice.
   void moved_backward(const Routing& r, Index t, const Matrix<double>& dweight, std::span<double> ds) const {
-    const double d = divisor_of(r.score.row(t), r.expert.row(t), o_.rule);
+    const std::vector<int> chosen = weighed(r, t);
+    const double d = divisor_of(r.score.row(t), chosen, o_.rule);
     for (Index j = 0; j < o_.k; ++j) {
       const int now = r.kept(t, j);
-      if (now < 0 || now == r.expert(t, j)) continue;
+      if (now < 0 || now == r.expert(t, j) || (!excluded_.empty() && excluded_[std::size_t(now)])) continue;
       const double g = dweight(t, o_.k + j);
       ds[std::size_t(now)] += g * o_.rule.scale / d;
       for (Index i = 0; i < o_.k && o_.rule.norm; ++i)
-        if (r.expert(t, i) >= 0) ds[std::size_t(r.expert(t, i))] -= g * r.moved(t, j) / d;
+        if (chosen[std::size_t(i)] >= 0) ds[std::size_t(chosen[std::size_t(i)])] -= g * r.moved(t, j) / d;
     }
+  }
+  // The chosen experts of token t that have a weight; -1 in place of the others.
+  std::vector<int> weighed(const Routing& r, Index t) const {
+    std::vector<int> ids(r.expert.row(t).begin(), r.expert.row(t).end());
+    for (int& e : ids)
+      if (e >= 0 && !excluded_.empty() && excluded_[std::size_t(e)]) e = -1;
+    return ids;
   }
   double beta(std::size_t e) const { return beta_.empty() ? 0 : beta_[e]; }
   ScoredOptions o_;
   std::vector<double> beta_;  // (E) or empty
+  std::vector<std::uint8_t> excluded_;  // (E) or empty
 };
 
-class Softmax final : public Scored {
+class Softmax : public Scored {
  public:
   using Scored::Scored;
 
@@ -164,6 +175,19 @@ class Sigmoid final : public Scored {
   }
 };
 
+// Cosines instead of products (X-MoE, 2204.09179; docs/routers.md): no expert wins by the length of its row.
+class Cosine final : public Softmax {
+ public:
+  Cosine(int experts, const ScoredOptions& o, int dim, double start) : Softmax(experts, o), dim_(dim), start_(start) {}
+  std::vector<Projection> projections() const override {
+    return {{.name = "weight", .rows = experts_, .cosine = true, .scale_start = start_, .through = dim_}};
+  }
+
+ private:
+  int dim_;
+  double start_;
+};
+
 template <class Kind>
 std::unique_ptr<Router> make(Spec& spec, int experts, bool sigmoid) {
   auto made = std::make_unique<Kind>(experts, options(spec, experts, sigmoid));
@@ -174,6 +198,14 @@ std::unique_ptr<Router> make(Spec& spec, int experts, bool sigmoid) {
 }  // namespace
 
 std::unique_ptr<Router> make_softmax_router(Spec& spec, int experts) { return make<Softmax>(spec, experts, false); }
+std::unique_ptr<Router> make_cosine_router(Spec& spec, int experts) {
+  const ScoredOptions o = options(spec, experts, false);
+  const int dim = spec.get("dim", std::max(2, experts / 2), 0);
+  auto made = std::make_unique<Cosine>(experts, o, dim, spec.get("start", 2.0));
+  read_temperature_and_jitter(spec, *made);
+  return made;
+}
+
 std::unique_ptr<Router> make_sigmoid_router(Spec& spec, int experts) { return make<Sigmoid>(spec, experts, true); }
 
 }  // namespace moe

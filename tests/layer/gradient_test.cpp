@@ -32,6 +32,9 @@ struct World {
       p->want_grad(*backend);
       for (double& v : p->mutate().flat()) v = rng.normal() * 0.6;
     }
+    if (config.gate_residual) previous = Matrix<double>(tokens, config.experts);
+    for (double& v : previous.flat()) v = rng.normal();
+    layer.trim();
     std::size_t i = 0;
     for (double& v : layer.router().correction_bias()) v = 0.05 * double(i++ % 3);
   }
@@ -39,7 +42,7 @@ struct World {
   double loss(MoeTape<double>& tape) {
     Rng rng(5);
     Matrix<double> y(tokens, hidden);
-    layer.forward({.batch = batch, .training = true, .rng = &rng}, std::as_const(x).view(), y.view(), tape);
+    layer.forward({.batch = batch, .training = true, .rng = &rng, .previous = &previous}, std::as_const(x).view(), y.view(), tape);
     double sum = 0;
     for (Index i = 0; i < y.size(); ++i) sum += y.data()[i] * c.data()[i];
     for (std::size_t b = 0; b < tape.losses.size(); ++b) sum += layer.balancers()[b]->coefficient() * tape.losses[b];
@@ -71,7 +74,7 @@ struct World {
   std::unique_ptr<Backend<double>> backend;
   MoeLayer<double> layer;
   Batch batch;
-  Matrix<double> x, c;
+  Matrix<double> x, c, previous;
   std::vector<Parameter<double>*> parameters;
 };
 
@@ -82,9 +85,12 @@ void check(const LayerConfig& config, bool padded = false) {
   w.loss(tape);
   Rng rng(5);
   Matrix<double> dx(tokens, hidden);
-  w.layer.backward({.batch = w.batch, .training = true, .rng = &rng}, tape, std::as_const(w.x).view(), std::as_const(w.c).view(), dx.view());
+  Matrix<double> dprevious(w.previous.rows(), w.previous.cols());
+  w.layer.backward({.batch = w.batch, .training = true, .rng = &rng, .previous = &w.previous, .dprevious = &dprevious}, tape, std::as_const(w.x).view(),
+                   std::as_const(w.c).view(), dx.view());
   int tried = w.compare(w.x.data(), w.x.size(), dx.data(), tape.routing, "x");
   int possible = int(w.x.size() / 3);
+  tried += w.compare(w.previous.data(), w.previous.size(), dprevious.data(), tape.routing, "previous");
   for (auto* p : w.parameters) {
     tried += w.compare(p->mutate().data, p->size(), p->grad().data, tape.routing, p->name());
     possible += int(p->size() / 3);
@@ -101,7 +107,8 @@ TEST_CASE("every router's gradient agrees with central differences") {
     for (const std::string& spec : split(entry.examples, ' ')) {
       LayerConfig c = small();
       c.router = spec;
-      if (!make_router(spec, c.experts)->projections().empty()) c.balance = {"switch:coef=0.3", "z:coef=0.1"};
+      const auto router = make_router(spec, c.experts);
+      if (!router->projections().empty() && router->slots() == 0) c.balance = {"switch:coef=0.3", "z:coef=0.1"};
       check(c);
       check(c, true);
     }
@@ -165,6 +172,48 @@ TEST_CASE("jitter touches the router only and has the right gradient") {
   check(c);
 }
 
+TEST_CASE("experts that compute nothing, experts of several widths and the gate residual have the right gradient") {
+  LayerConfig c = small();
+  c.types = expert_types_of("ffn*2;constant*2;copy;zero");
+  c.balance = {"switch:coef=0.3"};
+  c.zc_tau = 0.75;
+  check(c, true);
+  c.gate_residual = true, c.zc_exclude_zero = true, c.zc_capacity = true, c.capacity = "position:factor=0.9,weights=renormalize";
+  check(c, true);
+  c.capacity = "reroute:factor=0.8";
+  c.router = "softmax:k=2,temperature=0.7";
+  check(c);
+  c.types = expert_types_of("ffn*6");
+  c.zc_tau = 1, c.zc_exclude_zero = c.zc_capacity = false;
+  c.widths = widths_of("5;1*3;2;4");
+  check(c, true);
+}
+
+TEST_CASE("what pads a narrow expert stays zero and a copy is a copy") {
+  LayerConfig c = small();
+  c.router = "round_robin:k=1";
+  c.types = expert_types_of("ffn*3;constant;copy;zero");
+  c.widths = widths_of("5;2;1;5*3");
+  World w(c, false);
+  MoeTape<double> tape(w.batch);
+  Matrix<double> y(tokens, hidden), dx(tokens, hidden);
+  const Pass pass{.batch = w.batch};
+  w.layer.forward(pass, std::as_const(w.x).view(), y.view(), tape);
+  w.layer.backward(pass, tape, std::as_const(w.x).view(), std::as_const(w.c).view(), dx.view());
+  for (Index t = 0; t < tokens; ++t)
+    for (Index h = 0; h < hidden; ++h) {
+      if (t % 6 == 4) CHECK((y(t, h) == w.x(t, h) && dx(t, h) == w.c(t, h)));
+      if (t % 6 == 5) CHECK((y(t, h) == 0 && dx(t, h) == 0));
+    }
+  auto& up = w.layer.bodies().up;
+  for (int e = 0; e < c.experts; ++e)
+    for (Index r = 0; r < 5; ++r)
+      for (Index h = 0; h < hidden; ++h)
+        if (r >= c.width_of(e)) CHECK((up.value()(e * 5 + r, h) == 0 && up.grad()(e * 5 + r, h) == 0));
+  CHECK(list_text(c.types) == "ffn*3;constant;copy;zero");
+  CHECK(list_text(c.widths) == "5;2;1;5*3");
+}
+
 TEST_CASE("what cannot be is refused in a sentence") {
   CHECK_THROWS_WITH(make_router("softmax:k=9", 8), "softmax: k=9 is more than the 8 experts");
   CHECK_THROWS_WITH(make_router("sofmax", 8), "no router named 'sofmax'");
@@ -174,4 +223,19 @@ TEST_CASE("what cannot be is refused in a sentence") {
   c.balance = {"bias"};
   const auto backend = make_reference<double>();
   CHECK_THROWS_WITH(MoeLayer<double>(c, *backend), Catch::Contains("has none"));
+  const auto refused = [&](const LayerConfig& config, const char* why) { CHECK_THROWS_WITH(MoeLayer<double>(config, *backend), Catch::Contains(why)); };
+  c = small(), c.router = "soft", c.balance = {"switch"};
+  refused(c, "chooses nobody");
+  c = small(), c.router = "soft", c.capacity = "position";
+  refused(c, "bounds the load of experts itself");
+  c = small(), c.types = expert_types_of("ffn*4;zero");
+  refused(c, "expert_types names 5 experts and the layer has 6");
+  c = small(), c.widths = widths_of("5*7");
+  refused(c, "widths names 7 experts and the layer has 6");
+  c = small(), c.router = "hash", c.gate_residual = true;
+  refused(c, "gate_residual=1");
+  c = small(), c.router = "top_p:p=0.5", c.types = expert_types_of("ffn*5;zero"), c.zc_exclude_zero = true;
+  refused(c, "zc_exclude_zero=1");
+  CHECK_THROWS_WITH(expert_types_of("ffn*3;ghost"), "no type of expert named 'ghost'");
+  CHECK_THROWS_WITH(widths_of("5;0"), Catch::Contains("not a number of 1 or more"));
 }

@@ -101,6 +101,31 @@ TEST_CASE("the dense twin does as much work for a token as the model it stands b
   CHECK(dense.active_parameters == dense.parameters);
 }
 
+TEST_CASE("unequal experts are counted by what they are") {
+  const auto backend = make_reference<float>();
+  const ModelConfig plain = model_config("nano:experts=4,balance=none"), c = model_config("nano:experts=4,widths=64;32*3,expert_types=ffn*2;constant;zero,gate_residual=1,balance=none");
+  CHECK(c.moe.width == 64);
+  CHECK(to_spec(model_config(Spec(to_spec(c)))) == to_spec(c));
+  const LayerCost cost = cost_of(c.moe);
+  CHECK(cost.experts == 3 * 64 * (64 + 32) + 3 * 64);
+  CHECK(cost.active == cost.router + 2 * cost.experts / 4);
+  CHECK(cost.stored > cost.total);
+  Decoder<float> model(c, *backend);
+  model.initialise(1);
+  std::int64_t stored = 0, alive = 0;
+  for (auto* p : model.parameters()) {
+    stored += p->size();
+    for (const float v : p->to_host().flat()) alive += v != 0 || p->name().ends_with("residual_weight");
+    if (p->name().ends_with("const_gate") || p->name().ends_with("const_vec"))
+      alive -= p->size() * 3 / 4;  // three of four experts are not constant: their numbers are stored and never read
+  }
+  const ModelCost whole = cost_of(c, 64);
+  CHECK(whole.weight_bytes == 4 * stored);
+  CHECK(whole.parameters == alive);
+  CHECK(whole.parameters < cost_of(plain, 64).parameters);
+  CHECK_THROWS_WITH(model_config("nano:widths=64*3"), Catch::Contains("widths names 3 experts"));
+}
+
 TEST_CASE("counts of single layers are those expected") {
   const auto file = shared() / "golden" / "layers" / "accounting.h5";
   if (!std::filesystem::exists(file)) return;

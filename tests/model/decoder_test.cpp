@@ -95,6 +95,9 @@ TEST_CASE("the gradient of a whole model agrees with central differences") {
   check_gradients("layers=2,qk_norm=full,tied=1,shared_width=3,shared_gate=1,router_bias=1", true);
   check_gradients("layers=4,moe_every=2,activation=gelu,expert_bias=1,router={softmax:k=1,norm=0,jitter=0.1},capacity={position:factor=1.25}");
   check_gradients("layers=1,kv_heads=1,dense=1,tied=1");
+  check_gradients("layers=3,kv_heads=1,gate_residual=1,expert_types=ffn*2;copy;constant,zc_tau=0.5,balance={switch:coef=0.3}", true);
+  check_gradients("layers=2,kv_heads=1,experts=4,widths=5;3*2;1,router={cosine:k=2,dim=3}");
+  check_gradients("layers=2,kv_heads=1,router={soft:slots=2},balance=none", true);
 }
 
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
@@ -120,7 +123,7 @@ TEST_CASE("gradients add up over batches and backward frees what only it needed"
 }
 
 TEST_CASE("decoding with a state gives the logits of reading everything at once") {
-  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1"}) {
+  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1", "gate_residual=1,router={softmax:k=2,norm=0}"}) {
     World w(fields);
     const Batch all = batch_of(false);
     KeyValues<double> state;

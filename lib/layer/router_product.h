@@ -1,0 +1,38 @@
+// One product of a router, from x to its scores and back: the parameter of a Projection with what may stand around it: bias,
+// cosine instead of the plain product, a narrow space in between, the residual from the previous layer's logits, temperature.
+#pragma once
+#include "lib/backend/backend.h"
+#include "lib/layer/parameter.h"
+#include "lib/router/router.h"
+
+namespace moe {
+
+template <class S>
+class RouterProduct {
+ public:
+  struct Tape {            // of a cosine; empty otherwise
+    Array<S> through;      // (T,D) P x
+    Matrix<double> raw;    // (T,rows) u.w
+    std::vector<double> u_norm, w_norm;
+  };
+  RouterProduct(Backend<S>&, const Projection&, Index hidden, bool bias, bool residual);
+
+  // z = (score + b + Wr z_previous)/tau, (T,rows)
+  Matrix<double> forward(View<const S> x, double tau, const Matrix<double>* previous, Tape&) const;
+  // Adds to the wanted gradients and to dx from dz (T,rows); dprevious (T,rows) is added to where there is a residual.
+  void backward(View<const S> x, double tau, const Matrix<double>* previous, const Tape&, Matrix<double> dz, View<S> dx, Matrix<double>* dprevious);
+  void collect(std::vector<Parameter<S>*>& all);
+
+  const Projection& projection() const { return what_; }
+  Parameter<S>& weight() { return weight_; }
+
+ private:
+  void to_cosine(View<const S> u, Matrix<double>& z, Tape&) const;
+  Matrix<S> cosine_backward(View<const S> u, const Tape&, Matrix<double>& dz);  // dz becomes that of u.w; returns what dx gets besides
+
+  Projection what_;
+  Backend<S>* backend_;
+  Parameter<S> weight_, bias_, residual_, scale_, project_;
+};
+
+}  // namespace moe
