@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 
+#include "lib/backend/gemm.h"
 #include "lib/backend/host_memory.h"
 
 namespace moe {
@@ -65,6 +66,9 @@ class Cpu : public HostBackend<float> {
 // Calls each(i) for tasks 0..count: by all threads where the work (multiply-adds) is worth waking them, else here and now. The
 // same tasks either way.
 void run_tasks(Index count, double work, const std::function<void(Index)>& each);
+
+// y = x w' (op transposed) or x w, + beta y, for the rows of one task, on the calling thread.
+void tile_product(Memory&, View<const float> x, View<const float> w, Op op, View<float> y, float beta);
 
 // Rows [first, first+count) of expert e: what one task of a grouped product computes.
 struct RowTile {

@@ -2,21 +2,18 @@
 // between them stays in the cache, and small experts cost one wake-up of the threads instead of five.
 #include "lib/backend/cpu.h"
 #include "lib/backend/cpu_loops.h"
-#include "lib/backend/gemm.h"
 
 namespace moe {
 namespace {
 
-constexpr Index tile_rows = 128;
+constexpr Index tile_rows = 256;
 
 using In = View<const float>;
 using Out = View<float>;
 
-void product(In x, In w, Op op, Out y, float beta) { gemm(x.rows, y.cols, x.cols, {x.data, x.cols}, {w.data, w.cols, op}, beta, y.data, y.cols); }
-
 // y = x w' + b for one tile and its expert
-void forward(In x, In w, In bias, Index expert, Out y) {
-  product(x, w, Op::transposed, y, 0);
+void forward(Memory& memory, In x, In w, In bias, Index expert, Out y) {
+  tile_product(memory, x, w, Op::transposed, y, 0);
   if (!bias.empty()) loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
 }
 
@@ -35,10 +32,10 @@ void Cpu::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, Expert
     const RowTile& t = tiles[std::size_t(i)];
     const In x = xs.slice(t.first, t.count);
     const Out u = up.slice(t.first, t.count), hidden = h.slice(t.first, t.count), g = gated ? gate.slice(t.first, t.count) : Out{};
-    if (gated) forward(x, wg.block(t.expert, width), w.gate_bias, t.expert, g);
-    forward(x, wu.block(t.expert, width), w.up_bias, t.expert, u);
+    if (gated) forward(*this, x, wg.block(t.expert, width), w.gate_bias, t.expert, g);
+    forward(*this, x, wu.block(t.expert, width), w.up_bias, t.expert, u);
     loops::activate(w.activation, g.data, u.data, hidden.data, u.size());
-    forward(hidden, wd.block(t.expert, ys.cols), w.down_bias, t.expert, ys.slice(t.first, t.count));
+    forward(*this, hidden, wd.block(t.expert, ys.cols), w.down_bias, t.expert, ys.slice(t.first, t.count));
   });
 }
 
@@ -53,10 +50,10 @@ void Cpu::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<floa
   run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3, [&](Index i) {
     const RowTile& t = tiles[std::size_t(i)];
     const Out h = rows(dh.view(), t), du = rows(dup.view(), t), dg = rows(dgate.view(), t), dx = rows(dxs, t);
-    product(rows(dys, t), wd.block(t.expert, hidden), Op::plain, h, 0);
+    tile_product(*this, rows(dys, t), wd.block(t.expert, hidden), Op::plain, h, 0);
     loops::activate_backward(w.activation, rows(tape.gate.view(), t).data, rows(tape.up.view(), t).data, h.data, dg.data, du.data, h.size());
-    product(du, wu.block(t.expert, width), Op::plain, dx, 0);
-    if (gated) product(dg, wg.block(t.expert, width), Op::plain, dx, 1);
+    tile_product(*this, du, wu.block(t.expert, width), Op::plain, dx, 0);
+    if (gated) tile_product(*this, dg, wg.block(t.expert, width), Op::plain, dx, 1);
   });
   if (!g.down.empty()) grouped_linear_dw(dys, tape.h.view(), plan, g.down);
   if (!g.up.empty()) grouped_linear_dw(dup.view(), xs, plan, g.up);
