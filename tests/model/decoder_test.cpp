@@ -82,7 +82,7 @@ void check_gradients(const std::string& fields, bool padded = false) {
       REQUIRE(std::abs(got - want) <= 1e-6 * std::max(1.0, std::abs(want)));
     }
     INFO(p->name());
-    CHECK(tried >= 2);
+    CHECK(tried >= std::min<Index>(2, p->size()));
     CHECK(largest > 0);  // a parameter that nothing depends on would agree with anything
   }
 }
@@ -96,7 +96,7 @@ TEST_CASE("the gradient of a whole model agrees with central differences") {
   check_gradients("layers=4,moe_every=2,activation=gelu,expert_bias=1,router={softmax:k=1,norm=0,jitter=0.1},capacity={position:factor=1.25}");
   check_gradients("layers=1,kv_heads=1,dense=1,tied=1");
   check_gradients("layers=3,kv_heads=1,gate_residual=1,expert_types=ffn*2;copy;constant,zc_tau=0.5,balance={switch:coef=0.3}", true);
-  check_gradients("layers=2,kv_heads=1,experts=4,widths=5;3*2;1,router={cosine:k=2,dim=3}");
+  check_gradients("layers=2,kv_heads=1,widths=5;3*2;1,router={cosine:k=2,dim=3}");
   check_gradients("layers=2,kv_heads=1,router={soft:slots=2},balance=none", true);
 }
 
