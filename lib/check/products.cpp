@@ -67,7 +67,7 @@ Case bias_grad(Index rows, Index cols) {
 std::vector<Case> product_cases(bool bench) {
   std::vector<Case> all;
   const std::vector<Shape> awkward = {{1, 1, 1}, {1, 1, 1, 1}, {7, 5, 3, 0.5f}, {0, 4, 4}, {1, 96, 130}, {129, 1, 70}, {33, 65, 17, 1},
-                                      {3000, 12, 5}, {1100, 9, 600, 1}, {300, 130, 515}, {600, 40, 256}, {1100, 70, 256}, {600, 256, 40}, {130, 256, 600, 1}};
+                                      {3000, 12, 5}, {1100, 9, 600, 1}, {300, 130, 515}, {600, 40, 256}, {1100, 70, 256}, {600, 256, 40}, {130, 256, 600, 0.5f}};
   const std::vector<Shape> large = {{2048, 512, 1024}, {2048, 1024, 512}, {4096, 512, 512}, {4096, 128, 320}, {2048, 512, 8}, {1, 512, 1024}};
   for (const Shape& s : bench ? large : awkward)
     for (const auto make : {linear, linear_dx, linear_dw}) all.push_back(make(s));
