@@ -23,6 +23,18 @@ std::string quoted(const std::string& word) {
   return out + "'";
 }
 
+// CLI11's sentences, said plainly: "--x: At Most 1 required but received 2", "--x: 1 required TEXT missing", "--x is required".
+std::string in_our_words(std::string text) {
+  std::ranges::replace(text, '\n', ' ');
+  while (text.ends_with(' ')) text.pop_back();
+  static constexpr std::string_view often = ": At Most 1 required but received ", unreadable = "Could not convert: ";
+  if (const auto at = text.find(often); at != text.npos) return concat(text.substr(0, at), " was given ", text.substr(at + often.size()), " times and takes one value");
+  if (const auto at = text.find(": 1 required "); at != text.npos && text.ends_with(" missing")) return text.substr(0, at) + " needs a value";
+  if (text.ends_with(" is required")) return text.substr(0, text.size() - std::string_view("required").size()) + "missing";
+  if (text.starts_with(unreadable)) return concat("the value of ", text.substr(unreadable.size()), " is out of range");
+  return text;
+}
+
 std::vector<std::string> option_names(const CLI::App& verb) {
   std::vector<std::string> out;
   for (const CLI::Option* o : verb.get_options())
@@ -78,7 +90,7 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   if (name.starts_with("moe-") && commands().find(name.substr(4))) words.insert(words.begin(), name.substr(4));
   typed() = "moe";
   for (const std::string& w : words) typed() += " " + quoted(w);
-  if (words.size() == 2 && words[0] == "help") words = {words[1], "--help"};
+  if (!words.empty() && words[0] == "help") words = words.size() == 1 ? std::vector<std::string>{"--help"} : std::vector<std::string>{words[1], "--help"};
   if (words.empty()) return words;
   if (!words[0].starts_with("-") && !commands().find(words[0])) no_such("command", words[0], commands().names());
   CLI::App* verb = words[0].starts_with("-") ? nullptr : app.get_subcommand(words[0]);
@@ -100,10 +112,8 @@ Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
     const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
     return Error(Exit::usage, concat("unknown option '", word, "'")).hint(near.empty() ? help : concat("--", near));
   }
-  std::string text = e.what();
-  std::ranges::replace(text, '\n', ' ');
-  if (!text.empty() && text.back() == ' ') text.pop_back();
-  return Error(Exit::usage, text).hint(help);
+  const auto* entry = parsed.empty() ? nullptr : commands().find(verb.get_name());
+  return Error(Exit::usage, in_our_words(e.what())).hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
 }
 
 std::string options_json(const CLI::App& verb) {

@@ -7,6 +7,7 @@
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "apps/version.h"
 #include "datasets/dataset.h"
 #include "lib/checkpoint/run_lock.h"
@@ -104,7 +105,7 @@ Run edit_command(CLI::App& cli) {
   cli.add_option("--remove", o->remove, "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")->group("edits");
   cli.add_option("--merge", o->merge, "experts of like weights become their mean: threshold=0.9")->group("edits");
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
-  cli.add_option("--seed", o->seed, "of noise and new router rows")->capture_default_str();
+  cli.add_option("--seed", o->seed, "of noise and new router rows")->capture_default_str()->check(whole(0));
   add_device(cli, o->device);
   add_config(cli);
   CLI::App* app = &cli;

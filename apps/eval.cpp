@@ -9,6 +9,7 @@
 #include "apps/evaluation.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "apps/version.h"
 #include "lib/model/edit.h"
 #include "lib/model/run_folder.h"
@@ -67,13 +68,13 @@ void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool
 }
 
 int eval(const Options& o) {
-  refuse_existing(o.out.file.empty() ? "-" : o.out.file, o.out.force);
+  check_output(o.out);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device);
   for (const std::string& n : loaded.checkpoint.notes) warning(n);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(o.data, *tokenizer, o.seed);
-  const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = o.length > 0 ? o.length : loaded.model->config().context};
+  const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, loaded.model->config())};
   for (const std::string& list : o.without) knock_out(*loaded.model, expert_names(list), o.renormalise);  // refused before anything is computed
   knock_out(*loaded.model, {}, false);
   Progress progress("tokens", double(walk_size(corpus, options)) * double(1 + o.without.size()), "tok");
@@ -110,10 +111,10 @@ Run eval_command(CLI::App& cli) {
   add_data(cli, o->data, true);
   cli.add_option("--without-expert", o->without, "knock-out: the loss once more without LAYER:EXPERT; several with commas are missing together, given again they are tables of their own")->expected(1)->take_all();
   cli.add_flag("--renormalise", o->renormalise, "where an expert is missing, scale a token's other weights so that their sum stays; else they stay as they are");
-  cli.add_option("--tokens", o->tokens, "at most this many, shared by the domains; 0 = the whole valid split")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(CLI::PositiveNumber);
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str();
+  cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));
+  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
+  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
   add_device(cli, o->device);
   add_output(cli, o->out, "where the table goes");
   add_config(cli);

@@ -30,6 +30,11 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, co
   return out;
 }
 
+int length_for(int asked, const ModelConfig& config) {
+  if (asked > config.context) throw Error(Exit::usage, concat("--length ", asked, " is more than the model's context of ", config.context)).hint(concat("--length ", config.context));
+  return asked > 0 ? asked : config.context;
+}
+
 double mean_loss(const std::vector<DomainLoss>& all) {
   double sum = 0, n = 0;
   for (const DomainLoss& d : all)

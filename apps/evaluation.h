@@ -14,6 +14,8 @@ struct DomainLoss {
 
 // Runs the corpus through the model without gradients. `visited` hears of every batch (progress) and may stop.
 std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const WalkOptions&, const std::function<bool(Index tokens)>& visited = {});
+// The sequence length that was asked for, or the context where none was; refused where it is longer than the context.
+int length_for(int asked, const ModelConfig&);
 double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
 
 // The same specs with split=valid, for validation of a run that trains on them.

@@ -11,6 +11,7 @@
 #include "apps/output.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "datasets/tokenizer.h"
 #include "lib/model/recorder.h"
 #include "lib/model/run_folder.h"
@@ -40,6 +41,14 @@ int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng)
   for (std::size_t i = 0; i < p.size(); ++i)
     if ((left -= p[i]) < 0) return order[i];
   return order.back();
+}
+
+// A young model writes any byte: on a terminal those that would move the cursor or change its state are shown as blanks.
+std::string shown(std::string text) {
+  if (is_terminal(stdout))
+    for (char& c : text)
+      if ((c >= 0 && c < 32 && c != '\n' && c != '\t') || c == 127) c = ' ';
+  return text;
 }
 
 int generate(const Options& o) {
@@ -80,7 +89,7 @@ int generate(const Options& o) {
     if (n == o.tokens) break;
     next = {sample(logits.row(0), tokenizer->boundary() + 1, o, rng)};
     if (next[0] == tokenizer->boundary()) break;
-    fmt::print("{}", tokenizer->decode(next));
+    fmt::print("{}", shown(tokenizer->decode(next)));
     std::fflush(stdout);
   }
   fmt::print("\n");
@@ -93,12 +102,12 @@ int generate(const Options& o) {
 Run generate_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
-  cli.add_option("--prompt", o->prompt, "text to continue");
-  cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")->capture_default_str()->check(CLI::Range(0.0, 100.0));
-  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--seed", o->seed, "seed of the sampling")->capture_default_str();
-  cli.add_option("--trace", o->trace, "record the routing to this file");
+  cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
+  cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(whole(0));
+  cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")->capture_default_str()->check(real(0, 100.0));
+  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")->capture_default_str()->check(whole(0));
+  cli.add_option("--seed", o->seed, "seed of the sampling")->capture_default_str()->check(whole(0));
+  cli.add_option("--trace", o->trace, "record the routing to this file")->type_name("FILE");
   cli.add_flag("--force", o->force, "replace a trace that exists");
   add_device(cli, o->device);
   add_config(cli);

@@ -3,8 +3,10 @@
 
 #include "analysis/metric/metric.h"
 #include "analysis/report/render.h"
+#include "analysis/report/utf8.h"
 #include "apps/command.h"
 #include "apps/output.h"
+#include "apps/terminal.h"
 #include "datasets/dataset.h"
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
@@ -48,6 +50,24 @@ Table table_of(const Kind& k) {
   return t;
 }
 
+// For people: nothing is cut, everything wraps.
+std::string text_of(const std::vector<Kind>& all, int width, const Style& style) {
+  std::string out;
+  for (const Kind& k : all) {
+    out += concat(out.empty() ? "" : "\n", style.bold, k.title, style.plain, "\n");
+    int left = 0;
+    for (const auto& [name, about, examples] : k.rows) left = std::max(left, drawing::columns(name));
+    const std::string indent(std::size_t(left) + 4, ' ');
+    for (const auto& [name, about, examples] : k.rows) {
+      std::string mark = "  " + drawing::padded(name, left, false) + "  ";
+      for (const std::string& l : drawing::wrap(about, std::max(20, width - left - 4))) out += mark + l + "\n", mark = indent;
+      if (examples.empty() || examples == name) continue;
+      for (const std::string& l : drawing::wrap(examples, std::max(20, width - left - 4))) out += concat(indent, style.dim, l, style.plain, "\n");
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 Run list_command(CLI::App& cli) {
@@ -59,14 +79,21 @@ Run list_command(CLI::App& cli) {
   cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, formats, commands; all where left out");
   add_output(cli, o->out, "where the list goes");
   return [o] {
-    Report report;
-    report.title = "What moe can be told to use";
+    check_output(o->out);
     std::vector<std::string> names;
+    std::vector<Kind> wanted;
     for (const Kind& k : kinds()) {
       names.emplace_back(k.name);
-      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name) report.tables.push_back(table_of(k));
+      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name || (o->kind == "capacity" && k.name == "capacities")) wanted.push_back(k);
     }
-    if (report.tables.empty()) no_such("kind of thing", o->kind, names);
+    if (wanted.empty()) no_such("kind of thing", o->kind, names);
+    if (format_for(o->out) == "text") {
+      write_result(o->out.file, text_of(wanted, o->out.to_screen() ? std::min(terminal_width(stdout), 120) : 100, o->out.to_screen() ? Style::of(stdout) : Style{}), o->out.force);
+      return 0;
+    }
+    Report report;
+    report.title = "What moe can be told to use";
+    for (const Kind& k : wanted) report.tables.push_back(table_of(k));
     write_report(report, o->out);
     return 0;
   };

@@ -2,14 +2,17 @@
 // moe-report too: the name it is called by picks the verb.
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <new>
 
 #include "apps/arguments.h"
 #include "apps/command.h"
+#include "apps/help.h"
 #include "apps/terminal.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
@@ -38,21 +41,39 @@ std::string examples_text(std::string_view examples) {
   return out;
 }
 
+// A way out where whoever threw knew none.
+std::string hint_of(const Error& e) {
+  if (!e.hint().empty()) return e.hint();
+  switch (e.code()) {
+    case Exit::usage: return "moe VERB --help, or moe list for what can be chosen";
+    case Exit::input: return "check the path; moe show PATH says what a file or folder is, moe verify PATH what is wrong with it";
+    case Exit::io: return "check the folder, its permissions and the free space";
+    default: return "";
+  }
+}
+
 int say(const Error& e) {
   const Style style = Style::of(stderr);
-  fmt::print(stderr, "{}moe:{} {}\n", style.red, style.plain, e.what());
-  if (!e.safe().empty()) fmt::print(stderr, "  safe: {}\n", e.safe());
-  if (!e.hint().empty()) fmt::print(stderr, "  try:  {}\n", e.hint());
+  talk(concat(style.red, "moe:", style.plain, " ", e.what(), "\n"));
+  if (!e.safe().empty()) talk(concat("  safe: ", e.safe(), "\n"));
+  if (const std::string hint = hint_of(e); !hint.empty()) talk(concat("  try:  ", hint, "\n"));
   return int(e.code());
+}
+
+// What was printed may still sit in the buffer: a full disk shows itself here. A reader that left (| head) is no trouble.
+int flushed(int code) {
+  if (std::fflush(stdout) == 0 || errno == EPIPE) return code;
+  throw Error(Exit::io, concat("cannot write the result: ", std::strerror(errno))).hint("free space, or another place for the output");
 }
 
 int run(int argc, char** argv) {
   CLI::App app("Mixture-of-Experts research: train, trace, report", "moe");
+  app.formatter(std::make_shared<Help>());  // before the verbs, which inherit it
   app.require_subcommand(0, 1);
   app.set_help_flag("-h,--help", "show this help");
   bool version = false, json = false;
-  app.add_flag("--version", version, "versions and how it was built");
-  app.add_flag("--json", json, "with --version: as JSON");
+  CLI::Option* asks = app.add_flag("--version", version, "versions and how it was built");
+  app.add_flag("--json", json, "with --version: as JSON")->needs(asks);
   app.footer("moe VERB --help explains a verb and shows examples; moe list shows what can be chosen.");
   std::vector<std::pair<CLI::App*, Run>> ready;
   for (const auto& entry : commands().entries()) {
@@ -85,9 +106,10 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, not a death
+  std::signal(SIGXFSZ, SIG_IGN);  // so is a file that has grown to the limit of its size
   try {
     const int code = moe::run(argc, argv);
-    return std::fflush(stdout) == 0 || code != 0 ? code : int(moe::Exit::io);
+    return moe::flushed(code);
   } catch (const moe::Error& e) {
     return moe::say(e);
   } catch (const std::bad_alloc&) {

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
 #include "lib/core/load.h"
 
@@ -46,10 +49,9 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, Index steps_done) : path_(path) {
-  const std::string before = steps_done > 0 && std::filesystem::exists(path) ? kept_lines(path, steps_done) : "";
-  file_ = std::fopen(path.c_str(), "w");
-  if (!file_) throw Error(Exit::io, concat("cannot write '", path.string(), "'"));
-  if (!before.empty()) write(before);
+  write_file(path, std::filesystem::exists(path) ? kept_lines(path, steps_done) : "");  // whole or not at all
+  file_ = std::fopen(path.c_str(), "a");
+  if (!file_) throw Error(Exit::io, concat("cannot write '", path.string(), "': ", std::strerror(errno)));
 }
 MetricsLog::~MetricsLog() {
   if (file_) std::fclose(file_);

@@ -8,21 +8,34 @@
 
 #include "analysis/report/render.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
+#include "lib/core/error.h"
 #include "lib/core/parallel.h"
 
 namespace moe {
 
 void add_output(CLI::App& cli, OutputOptions& o, const char* what) {
-  cli.add_option("-o,--output", o.file, std::string(what) + "; its ending picks the format; - is stdout");
-  cli.add_option("--format", o.format, "text, md, csv, json or html");
+  cli.add_option("-o,--output", o.file, std::string(what) + "; its ending picks the format; - is stdout")->type_name("FILE");
+  cli.add_option("--format", o.format, "text, md, csv, json or html; default: by the ending of -o, or text")->type_name("NAME");
   cli.add_flag("--force", o.force, "replace a file that exists");
 }
 
+std::string format_for(const OutputOptions& o) {
+  if (!o.format.empty()) return std::string(renderers().at(o.format).name);
+  if (o.to_screen()) return "text";
+  const std::string_view format = format_of(o.file);
+  if (format.empty()) throw Error(Exit::usage, concat("the name '", o.file, "' does not say which format is meant")).hint("an ending such as .html, .md, .csv, .json or .txt, or --format");
+  return std::string(format);
+}
+
+void check_output(const OutputOptions& o) {
+  format_for(o);
+  if (!o.to_screen()) refuse_existing(o.file, o.force);
+}
+
 void write_report(const Report& report, const OutputOptions& o) {
-  std::string format = o.format.empty() ? std::string(format_of(o.file)) : o.format;
-  if (format.empty()) format = "text";
-  const auto& renderer = renderers().at(format);
-  const bool to_screen = o.file.empty() || o.file == "-";
+  const auto& renderer = renderers().at(format_for(o));
+  const bool to_screen = o.to_screen();
   RenderOptions options;
   options.width = to_screen ? terminal_width(stdout) : 100;
   options.colour = to_screen && !Style::of(stdout).plain.empty();
@@ -31,8 +44,8 @@ void write_report(const Report& report, const OutputOptions& o) {
 }
 
 void add_device(CLI::App& cli, DeviceOptions& o) {
-  cli.add_option("--device", o.device, "what computes: moe list devices")->capture_default_str()->envname("MOE_DEVICE");
-  cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")->capture_default_str()->check(CLI::Range(0, 1024))->envname("MOE_THREADS");
+  cli.add_option("--device", o.device, "what computes: moe list devices")->type_name("SPEC")->capture_default_str()->envname("MOE_DEVICE");
+  cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")->capture_default_str()->check(whole(0, 1024))->envname("MOE_THREADS");
 }
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
   if (o.threads > 0) set_threads(o.threads);
@@ -41,11 +54,11 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
 
 void add_config(CLI::App& cli) {
   static std::string file;  // read by arguments() before CLI11 sees it
-  cli.add_option("--config", file, "a TOML file with options of this verb; the command line wins");
+  cli.add_option("--config", file, "a TOML file with options of this verb; the command line wins")->type_name("FILE");
 }
 void add_data(CLI::App& cli, std::vector<std::string>& specs, bool required) {
   auto* option = cli.add_option("--data", specs, "where tokens come from, NAME:key=value,...; may be given again: moe list datasets");
-  option->expected(1)->take_all();
+  option->expected(1)->take_all()->type_name("SPEC");
   if (required) option->required();
 }
 

@@ -12,8 +12,11 @@ namespace moe {
 struct OutputOptions {
   std::string file, format;  // format: by name, or by the ending of the file, or text
   bool force = false;
+  bool to_screen() const { return file.empty() || file == "-"; }
 };
 void add_output(CLI::App&, OutputOptions&, const char* what);
+std::string format_for(const OutputOptions&);             // throws Error(usage) for a name or an ending that is none
+void check_output(const OutputOptions&);                  // what write_report() would refuse, before the work is done
 void write_report(const Report&, const OutputOptions&);  // to the file, or stdout
 
 struct DeviceOptions {

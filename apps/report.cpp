@@ -1,12 +1,16 @@
 // moe report: what a trace shows.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "analysis/metric/metric.h"
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "apps/version.h"
+#include "lib/core/error.h"
 
 namespace moe {
 namespace {
@@ -20,7 +24,8 @@ struct Options {
 };
 
 int report(const Options& o) {
-  refuse_existing(o.out.file.empty() ? "-" : o.out.file, o.out.force);
+  check_output(o.out);
+  if (std::filesystem::is_directory(o.trace)) throw Error(Exit::input, concat("'", o.trace, "' is a folder, and a report is made from a trace")).hint(concat("moe trace ", o.trace, " --data SPEC -o a.moetrace.h5, then moe report a.moetrace.h5"));
   const FileTrace trace(o.trace);
   Progress progress("tokens", double(trace.tokens()), "tok");
   AnalyzeOptions options;
@@ -39,9 +44,9 @@ int report(const Options& o) {
 Run report_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("trace", o->trace, "a trace (*.moetrace.h5), of moe or of any engine that writes the format")->required();
-  cli.add_option("--metric", o->metrics, "only these, NAME:key=value,...; may be given again: moe list metrics")->expected(1)->take_all();
-  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")->capture_default_str()->check(CLI::Range(0, 100000));
-  cli.add_option("--memory", o->memory, "most that the counts of one metric may take")->capture_default_str();
+  cli.add_option("--metric", o->metrics, "only these, NAME:key=value,...; may be given again: moe list metrics")->expected(1)->take_all()->type_name("SPEC");
+  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")->capture_default_str()->check(whole(0, 100000));
+  cli.add_option("--memory", o->memory, "most that the counts of one metric may take")->type_name("SIZE")->capture_default_str();
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
   return [o] { return report(*o); };

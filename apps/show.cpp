@@ -79,6 +79,7 @@ Run show_command(CLI::App& cli) {
   cli.add_option("path", o->path, "a run, a checkpoint, or a trace")->required();
   add_output(cli, o->out, "where the description goes");
   return [o] {
+    check_output(o->out);
     if (!std::filesystem::exists(o->path)) throw Error(Exit::input, concat("there is no '", o->path, "'"));
     write_report(std::filesystem::is_directory(o->path) ? show_model(o->path) : show_trace(o->path), o->out);
     return 0;

@@ -33,10 +33,11 @@ Style Style::of(std::FILE* f) {
   return {"\033[31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"};
 }
 
-void note(const std::string& sentence) { fmt::print(stderr, "moe: {}\n", sentence); }
+void talk(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
+void note(const std::string& sentence) { talk(concat("moe: ", sentence, "\n")); }
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
-  fmt::print(stderr, "{}moe: {}{}\n", s.yellow, sentence, s.plain);
+  talk(concat(s.yellow, "moe: ", sentence, s.plain, "\n"));
 }
 
 std::string duration_text(double s) {
@@ -63,7 +64,7 @@ std::string bytes_text(double b) {
 Progress::Progress(std::string what, double total, std::string unit)
     : what_(std::move(what)), unit_(std::move(unit)), total_(total), terminal_(is_terminal(stderr)), start_(std::chrono::steady_clock::now()), last_(start_) {}
 Progress::~Progress() {
-  if (drawn_) fmt::print(stderr, "\r\033[K");
+  if (drawn_) talk("\r\033[K");
 }
 double Progress::seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
 
@@ -78,23 +79,30 @@ void Progress::update(double done, const std::string& figures) {
 }
 
 void Progress::draw(const std::string& figures) {
-  const double left = rate() > 0 ? (total_ - done_) / rate() : NAN;
-  std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, count_text(done_), count_text(total_), count_text(rate()), unit_, duration_text(left));
+  const double left = rate() > 0 ? std::max(0.0, total_ - done_) / rate() : NAN;
+  const auto exact = [&](double n) { return total_ < 1e5 ? fmt::format("{:.0f}", n) : count_text(n); };
+  const std::string pace = rate() < 10 ? fmt::format("{:.1f}", rate()) : count_text(rate());
+  std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, exact(done_), exact(total_), pace, unit_, duration_text(left));
   if (!figures.empty()) text = fmt::format("{}  {}", text, figures);
-  if (!terminal_) return fmt::print(stderr, "{}\n", text);
+  if (!terminal_) return talk(text + "\n");
   const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
-  fmt::print(stderr, "\r\033[K{}", text.substr(0, width));
+  talk("\r\033[K" + text.substr(0, width));
   drawn_ = true;
 }
 
 void Progress::line(const std::string& text) {
-  if (drawn_) fmt::print(stderr, "\r\033[K");
+  if (drawn_) talk("\r\033[K");
   drawn_ = false;
-  fmt::print(stderr, "{}\n", text);
+  talk(text + "\n");
 }
 
 void refuse_existing(const std::string& path, bool force) {
-  if (path != "-" && !force && std::filesystem::exists(path))
+  if (path == "-") return;
+  const auto folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    throw Error(Exit::io, concat("there is no folder '", folder.string(), "' to write '", path, "' into")).hint(concat("mkdir -p ", folder.string()));
+  if (std::filesystem::is_directory(path)) throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
+  if (!force && std::filesystem::exists(path))
     throw Error(Exit::usage, concat("'", path, "' exists")).hint("--force to replace it, or another name").safe("it was not touched");
 }
 

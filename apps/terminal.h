@@ -15,6 +15,7 @@ struct Style {  // escape sequences, empty where there is no terminal, NO_COLOR 
 bool is_terminal(std::FILE*);
 int terminal_width(std::FILE*);  // columns; 80 where unknown
 
+void talk(const std::string& text);         // on stderr as it is; that nobody reads it any more stops nothing
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 
@@ -46,7 +47,7 @@ class Progress {
 
 // Writes text to a file whole or not at all; "-" is stdout. Refuses an existing file unless `force`.
 void write_result(const std::string& path, const std::string& text, bool force);
-void refuse_existing(const std::string& path, bool force);
+void refuse_existing(const std::string& path, bool force);  // also a folder that is missing, or a folder of that name
 
 // SIGINT and SIGTERM set a flag; a second SIGINT ends the program at once.
 void catch_stop_signals();

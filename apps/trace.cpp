@@ -9,6 +9,7 @@
 #include "apps/output.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "lib/model/recorder.h"
 #include "lib/model/run_folder.h"
 
@@ -51,7 +52,7 @@ int trace(const Options& o) {
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(o.data, *tokenizer, o.seed);
   for (const std::string& n : corpus.info().notes) note(n);
-  const int length = o.length > 0 ? o.length : model.config().context;
+  const int length = length_for(o.length, model.config());
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length};
 
   TraceFields fields = trace_fields(model);
@@ -99,14 +100,14 @@ Run trace_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
-  cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")->required();
-  cli.add_option("--tokens", o->tokens, "at most this many, shared by the domains; 0 = the whole valid split")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(CLI::PositiveNumber);
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(CLI::NonNegativeNumber);
-  cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(CLI::NonNegativeNumber);
+  cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")->type_name("FILE")->required();
+  cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));
+  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
+  cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(whole(0));
   cli.add_flag("--out-norm", o->out_norm, "record the norm of each chosen expert's output (the REAP score reads it)");
-  cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->capture_default_str()->check(CLI::IsMember({"process", "power"}));
-  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str();
+  cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->type_name("WHICH")->capture_default_str()->check(one_of({"process", "power"}));
+  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_device(cli, o->device);
   add_config(cli);

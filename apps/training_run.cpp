@@ -1,6 +1,7 @@
 #include "apps/training_run.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -25,19 +26,23 @@ namespace fs = std::filesystem;
 
 class TrainingRun {
  public:
-  TrainingRun(fs::path folder, RunState state, Decoder<float>& model, const Tokenizer& tokenizer)
-      : folder_(std::move(folder)), state_(std::move(state)), model_(model), tokenizer_(tokenizer), trainer_(model, state_.train, comm_),
+  TrainingRun(fs::path folder, RunState state, Decoder<float>& model, const Tokenizer& tokenizer, bool resumed, bool force = false)
+      : folder_(std::move(folder)), state_(std::move(state)), model_(model), tokenizer_(tokenizer), resumed_(resumed), force_(force), trainer_(model, state_.train, comm_),
         corpus_(state_.data, tokenizer, state_.train.seed), valid_(validation_specs(state_.data), tokenizer, state_.train.seed),
         log_(folder_ / "metrics.jsonl", trainer_.done()) {}
 
   Trainer& trainer() { return trainer_; }
   int go();
+  void finish_trace();
 
  private:
+  void step(Progress&);
   void record(const Batch&, const Decoder<float>::Tape&, Index step);
   void open_trace();
-  std::vector<DomainLoss> validate();
+  void validate(Progress&);
   void save();
+  void refuse_nonfinite() const;
+  std::string kept() const;
   std::string figures(const StepResult&) const;
   int stopped(int signal);
 
@@ -45,6 +50,7 @@ class TrainingRun {
   RunState state_;
   Decoder<float>& model_;
   const Tokenizer& tokenizer_;
+  bool resumed_, force_;  // force: a trace that is there is replaced
   Solo comm_;
   Trainer trainer_;
   Corpus corpus_, valid_;
@@ -59,8 +65,8 @@ void TrainingRun::open_trace() {
   fields_.prediction = false;
   TraceHeader header = trace_header(model_);
   describe_source(header, state_.options, folder_.string(), tokenizer_, corpus_, state_.train.seed);
-  TraceWriterOptions options{.fields = fields_};
-  if (trainer_.done() > 0) options.resume_rows = std::int64_t(state_.trace_rows);
+  TraceWriterOptions options{.force = force_, .fields = fields_};
+  if (resumed_) options.resume_rows = std::int64_t(state_.trace_rows);
   trace_.emplace(state_.trace, header, options);
 }
 
@@ -89,11 +95,26 @@ std::string TrainingRun::figures(const StepResult& r) const {
   return out;
 }
 
-std::vector<DomainLoss> TrainingRun::validate() {
-  return evaluate(model_, valid_, {.tokens = state_.eval_tokens, .sequences = int(state_.train.sequences), .length = int(state_.train.length)});
+void TrainingRun::validate(Progress& progress) {
+  const auto losses = evaluate(model_, valid_, {.tokens = state_.eval_tokens, .sequences = int(state_.train.sequences), .length = int(state_.train.length)});
+  log_.validation(trainer_.done(), losses);
+  progress.line(fmt::format("step {}  validation loss {:.4f}{}", trainer_.done(), mean_loss(losses), per_domain_text(losses)));
+}
+
+// What a person still has when the run stops on an error.
+std::string TrainingRun::kept() const {
+  const auto steps = checkpoint_steps(folder_);
+  return steps.empty() ? "no checkpoint was written yet" : concat("the checkpoint of step ", steps.front(), " is kept in ", folder_.string());
+}
+
+// A checkpoint with a NaN in it would become the newest, and the good ones before it would be pruned.
+void TrainingRun::refuse_nonfinite() const {
+  for (const auto* p : model_.parameters())
+    if (!std::isfinite(model_.backend().sum_squares(p->value()))) throw Error(Exit::numeric, concat("step ", trainer_.done(), ": the weights of ", p->name(), " are not finite")).hint("a smaller --lr, or a longer warm-up");
 }
 
 void TrainingRun::save() {
+  refuse_nonfinite();
   state_.step = trainer_.done();
   state_.steps_with_gradient = trainer_.steps_with_gradient();
   if (trace_) {
@@ -111,29 +132,41 @@ int TrainingRun::stopped(int signal) {
   return 128 + signal;
 }
 
+// One step and what is due after it.
+void TrainingRun::step(Progress& progress) {
+  const Index step = trainer_.done() + 1, horizon = state_.train.steps;
+  const bool logs = step % state_.log_every == 0 || step == 1 || step == horizon;
+  const auto next = [&](std::uint64_t n) { return corpus_.train(n, int(state_.train.sequences), int(state_.train.length)); };
+  const StepResult r = trainer_.step(next, logs, [&](const Batch& b, const Decoder<float>::Tape& t) { record(b, t, step); });
+  log_.count(state_.train.tokens_per_step());
+  if (logs) log_.step(r, model_, trainer_);
+  progress.update(double(step), figures(r));
+  if ((state_.eval_every > 0 && step % state_.eval_every == 0) || step == horizon) validate(progress);
+  if (state_.save_every > 0 && step % state_.save_every == 0 && step != horizon) save();
+}
+
+// A run that was killed between its last checkpoint and the end of its trace.
+void TrainingRun::finish_trace() {
+  open_trace();
+  if (trace_) trace_->finish();
+}
+
 int TrainingRun::go() {
   catch_stop_signals();
   open_trace();
   const Index horizon = state_.train.steps;
   Progress progress("step", double(horizon), "step");
   progress.start_at(double(trainer_.done()));
-  const auto next = [&](std::uint64_t n) { return corpus_.train(n, int(state_.train.sequences), int(state_.train.length)); };
-  while (trainer_.done() < horizon) {
-    const Index step = trainer_.done() + 1;
-    const bool logs = step % state_.log_every == 0 || step == 1 || step == horizon;
-    const StepResult r = trainer_.step(next, logs, [&](const Batch& b, const Decoder<float>::Tape& t) { record(b, t, step); });
-    log_.count(state_.train.tokens_per_step());
-    if (logs) log_.step(r, model_, trainer_);
-    progress.update(double(step), figures(r));
-    if ((state_.eval_every > 0 && step % state_.eval_every == 0) || step == horizon) {
-      const auto losses = validate();
-      log_.validation(step, losses);
-      progress.line(fmt::format("step {}  validation loss {:.4f}{}", step, mean_loss(losses), per_domain_text(losses)));
+  try {
+    if (!resumed_) save();  // from here on there is always something to resume from
+    while (trainer_.done() < horizon) {
+      step(progress);
+      if (const int signal = stop_signal(); signal && trainer_.done() < horizon) return stopped(signal);
     }
-    if (state_.save_every > 0 && step % state_.save_every == 0 && step != horizon) save();
-    if (const int signal = stop_signal()) return stopped(signal);
+    if (horizon > 0) save();
+  } catch (const Error& e) {
+    throw Error(e).safe(kept());
   }
-  save();
   if (trace_) trace_->finish();
   note(fmt::format("{} steps, {} tokens in {}; {}", horizon, count_text(double(horizon * state_.train.tokens_per_step())), duration_text(progress.seconds()), folder_.string()));
   return 0;
@@ -146,30 +179,58 @@ void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig
                                    {"seed", s.train.seed}, {"steps", s.train.steps}, {"parameters", cost.parameters}, {"active_parameters", cost.active_parameters}});
 }
 
-RunState state_of(const ModelConfig& config, const RunOptions& o) {
-  RunState s;
-  s.train = o.train;
-  s.train.length = o.length > 0 ? o.length : config.context;
-  if (s.train.length > config.context) throw Error(Exit::usage, concat("--length ", s.train.length, " is more than the model's context of ", config.context)).hint(concat("--length ", config.context, ", or --model ...:context=", s.train.length));
-  s.data = o.data, s.tokenizer = o.tokenizer, s.device = o.device.device, s.options = o.options;
-  s.trace = o.trace, s.trace_every = o.trace_every;
-  s.save_every = o.save_every, s.keep = o.keep, s.eval_every = o.eval_every, s.log_every = o.log_every, s.eval_tokens = o.eval_tokens;
-  return s;
-}
-
 void say_what(const ModelConfig& config, const RunState& s) {
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   note(fmt::format("{}: {} parameters, {} active a token; {} steps of {} tokens; seed {}", config.preset, count_text(double(c.parameters)),
                    count_text(double(c.active_parameters)), s.train.steps, s.train.tokens_per_step(), s.train.seed));
 }
 
+void refuse_folder(const fs::path& folder, bool force) {
+  if (!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder))) return;
+  const std::string name = folder.string();
+  if (!fs::exists(folder / "run.json"))
+    throw Error(Exit::usage, concat("'", name, "' exists and is not a run of moe", force ? "; --force replaces runs only" : "")).hint("another -o").safe("it was not touched");
+  if (!force) throw Error(Exit::usage, concat("the run '", name, "' exists")).hint(concat("moe train --resume ", name, " to go on, --force to replace it, or another -o")).safe("it was not touched");
+}
+
+void refuse_trace(const ModelConfig& config, const RunOptions& o) {
+  if (config.moe_layers() == 0) throw Error(Exit::usage, "a dense model has no routing to record").hint("leave --trace out");
+  refuse_existing(o.trace, o.force);
+  if (!o.force && fs::exists(o.trace + ".part")) throw Error(Exit::usage, concat("'", o.trace, ".part' exists: a recording that was interrupted, or still runs")).hint(concat("moe recover ", o.trace, ".part -o FILE keeps its rows; --force replaces it"));
+}
+
+// A size that this machine cannot hold is said at once, not after minutes of swapping.
+void refuse_size(const ModelConfig& config, const TrainOptions& t) {
+  const ModelCost c = cost_of(config, t.sequences * t.length);
+  const double need = double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes), there = double(::sysconf(_SC_PHYS_PAGES)) * double(::sysconf(_SC_PAGESIZE));
+  if (need > there) throw Error(Exit::memory, fmt::format("training takes {} of memory and this machine has {}", bytes_text(need), bytes_text(there))).hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
+}
+
+// What a run holds; whatever else lies in the folder stays.
+void clear_run(const fs::path& folder) {
+  for (const auto step : checkpoint_steps(folder)) fs::remove_all(folder / checkpoint_name(step));
+  fs::remove(folder / "metrics.jsonl");
+  fs::remove(folder / "run.json");
+}
+
 }  // namespace
+
+RunState state_of(const ModelConfig& config, const RunOptions& o) {
+  RunState s;
+  s.train = o.train;
+  s.train.length = o.length > 0 ? o.length : config.context;
+  Schedule(s.train.schedule, s.train.steps);  // refused here, before anything is made
+  if (s.train.length > config.context) throw Error(Exit::usage, concat("--length ", s.train.length, " is more than the model's context of ", config.context)).hint(concat("--length ", config.context, ", or --model ...:context=", s.train.length));
+  s.data = o.data, s.tokenizer = o.tokenizer, s.device = o.device.device, s.options = o.options;
+  s.trace = o.trace.empty() ? "" : fs::absolute(o.trace).string(), s.trace_every = o.trace_every;
+  s.save_every = o.save_every, s.keep = o.keep, s.eval_every = o.eval_every, s.log_every = o.log_every, s.eval_tokens = o.eval_tokens;
+  return s;
+}
 
 int start_run(const ModelConfig& given, const RunOptions& o) {
   const fs::path folder = o.folder;
-  if (fs::exists(folder) && !(fs::is_directory(folder) && fs::is_empty(folder)) && !o.force)
-    throw Error(Exit::usage, concat("'", o.folder, "' exists")).hint(concat("moe train --resume ", o.folder, " to go on, --force to replace it, or another -o")).safe("it was not touched");
-  if (!o.trace.empty()) refuse_existing(o.trace, o.force);
+  refuse_folder(folder, o.force);
+  if (!o.trace.empty()) refuse_trace(given, o);
   const auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);
@@ -180,19 +241,23 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   for (const std::string& n : corpus.info().notes) note(n);
   if (corpus.split() == Split::valid) throw Error(Exit::usage, "--data says split=valid, and training on the validation split would spoil it").hint("leave split= out");
   state.data = corpus.specs();
+  refuse_size(config, state.train);
   const auto device = open_device(o.device);
   Decoder<float> model(config, *device);
   model.initialise(state.train.seed);
   if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
   state.model = to_spec(model.config());
-  if (o.force && fs::exists(folder / "run.json")) fs::remove_all(folder);  // only ever a run of ours
   const RunLock lock(folder);
+  clear_run(folder);
   write_run_json(folder, state, model.config());
   say_what(model.config(), state);
-  return TrainingRun(folder, state, model, *tokenizer).go();
+  return TrainingRun(folder, state, model, *tokenizer, false, o.force).go();
 }
 
 int resume_run(const std::string& folder, Index horizon, const DeviceOptions& device_options) {
+  if (!fs::is_directory(folder)) throw Error(Exit::input, concat("there is no run '", folder, "'"));
+  if (checkpoint_steps(folder).empty())
+    throw Error(Exit::input, concat("'", folder, fs::exists(fs::path(folder) / "run.json") ? "' was stopped before its first checkpoint" : "' is not a run: it has no checkpoint-* folder")).hint("moe train starts one; --force replaces a run");
   const RunLock lock(folder);
   const auto device = open_device(device_options);
   LoadedModel loaded = load_model(folder, *device);
@@ -203,42 +268,25 @@ int resume_run(const std::string& folder, Index horizon, const DeviceOptions& de
     warning(fmt::format("the horizon changes from {} to {} steps: the learning rate follows the new one", state.train.steps, horizon));
     state.train.steps = horizon;
   }
-  if (state.step >= state.train.steps) {
+  const bool done = state.step >= state.train.steps, recording = !state.trace.empty() && fs::exists(state.trace + ".part");
+  if (done && !recording) {
     note(fmt::format("{} is done: step {} of {}", folder, state.step, state.train.steps));
     return 0;
   }
   const auto tokenizer = make_tokenizer(state.tokenizer);
-  TrainingRun run(folder, state, *loaded.model, *tokenizer);
+  if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
+    warning(concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
+    state.trace.clear();
+  }
+  TrainingRun run(folder, state, *loaded.model, *tokenizer, true);
   load_training(loaded, run.trainer());
+  if (done) {
+    run.finish_trace();
+    note(fmt::format("{} was done but for its trace; wrote {}", folder, state.trace));
+    return 0;
+  }
   note(fmt::format("going on from step {} of {}", state.step, state.train.steps));
   return run.go();
-}
-
-int dry_run(const ModelConfig& config, const RunOptions& o) {
-  const RunState s = state_of(config, o);
-  const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
-  const double total = 3 * c.flops_per_token_forward * double(s.train.tokens_per_step());
-  Table t{.id = "cost", .title = "What this run would take", .reading = "Backward counts twice the forward FLOPs (multiply-add = 2). Memory is what moe itself allocates for one step; nothing was built."};
-  std::vector<std::string> what, value;
-  const auto row = [&](const char* name, std::string text) { what.emplace_back(name), value.push_back(std::move(text)); };
-  row("parameters", fmt::format("{} ({})", c.parameters, count_text(double(c.parameters))));
-  row("active parameters a token", fmt::format("{} ({})", c.active_parameters, count_text(double(c.active_parameters))));
-  row("of them in experts", fmt::format("{}", c.expert_parameters));
-  row("FLOPs a token, forward", count_text(c.flops_per_token_forward));
-  row("FLOPs a step", count_text(total));
-  row("tokens a step", fmt::format("{}", s.train.tokens_per_step()));
-  row("tokens in all", count_text(double(s.train.tokens_per_step() * s.train.steps)));
-  row("memory: weights", bytes_text(double(c.weight_bytes)));
-  row("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
-  row("memory: activations", bytes_text(double(c.activation_bytes)));
-  row("memory in all", bytes_text(double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes)));
-  row("disk: one checkpoint", bytes_text(double(c.weight_bytes) * 3));
-  row("disk: checkpoints kept", bytes_text(double(c.weight_bytes) * 3 * double(s.keep + 1)));
-  t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
-  Report report{.title = fmt::format("{}: dry run", config.preset)};
-  report.tables.push_back(t);
-  write_report(report, {});
-  return 0;
 }
 
 }  // namespace moe

@@ -16,6 +16,7 @@ struct RunOptions {
   bool force = false;
 };
 
+RunState state_of(const ModelConfig&, const RunOptions&);  // throws Error(usage) for what cannot be
 int start_run(const ModelConfig&, const RunOptions&);
 int resume_run(const std::string& folder, Index horizon /*-1: as saved*/, const DeviceOptions&);
 int dry_run(const ModelConfig&, const RunOptions&);

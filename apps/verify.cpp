@@ -82,18 +82,27 @@ std::vector<std::string> problems(const std::string& path) {
 
 int verify(const Options& o) {
   if (o.paths.empty() && o.golden.empty() && !o.device_given) throw Error(Exit::usage, "nothing to verify was named").hint("moe verify --device cpu, moe verify FILE, or moe verify --golden DIR");
+  check_output(o.out);
+  Report report;
+  std::vector<std::string> file, result;
   bool good = true;
   for (const std::string& path : o.paths) {
     const auto wrong = problems(path);
-    for (const std::string& w : wrong) fmt::print("{}: {}\n", path, w);
-    if (wrong.empty()) fmt::print("{}: whole\n", path);
+    for (const std::string& w : wrong) file.push_back(path), result.push_back(w);
+    if (wrong.empty()) file.push_back(path), result.emplace_back("whole");
     good = good && wrong.empty();
   }
-  if (!o.golden.empty() || (o.paths.empty() && o.device_given)) {
-    Report report;
-    good = (o.golden.empty() ? verify_device(o, report) : verify_golden_folder(o, report)) && good;
-    write_report(report, o.out);
+  if (!o.paths.empty()) {
+    report.title = good ? "All is whole" : "Something is wrong";
+    Table t{.id = "files", .title = "Files"};
+    t.columns = {{.name = "file", .cells = file}, {.name = "result", .cells = result}};
+    report.tables.push_back(t);
   }
+  if (!o.golden.empty() || (o.paths.empty() && o.device_given)) {
+    good = (o.golden.empty() ? verify_device(o, report) : verify_golden_folder(o, report)) && good;
+  }
+  if (o.paths.empty() || !o.golden.empty() || format_for(o.out) != "text" || !o.out.to_screen()) write_report(report, o.out);
+  else for (std::size_t i = 0; i < file.size(); ++i) fmt::print("{}\n", result[i].starts_with(file[i]) ? result[i] : concat(file[i], ": ", result[i]));
   return good ? 0 : 1;
 }
 
@@ -102,7 +111,7 @@ int verify(const Options& o) {
 Run verify_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("paths", o->paths, "traces, checkpoints or runs");
-  cli.add_option("--golden", o->golden, "a folder of files with expected values");
+  cli.add_option("--golden", o->golden, "a folder of files with expected values")->type_name("FOLDER");
   add_device(cli, o->device);
   add_output(cli, o->out, "where the table goes");
   CLI::Option* device = cli.get_option("--device");

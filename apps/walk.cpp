@@ -17,7 +17,10 @@ Index share_of(const Corpus& corpus, const WalkOptions& o, std::size_t domain) {
 Index walk_size(const Corpus& corpus, const WalkOptions& o) {
   if (corpus.split() == Split::train) return o.tokens > 0 ? o.tokens : train_sample;
   Index all = 0;
-  for (std::size_t d = 0; d < corpus.info().domains.size(); ++d) all += share_of(corpus, o, d);
+  for (std::size_t d = 0; d < corpus.info().domains.size(); ++d) {  // whole sequences
+    const Index there = corpus.info().valid_tokens[d], pieces = (share_of(corpus, o, d) + o.length - 1) / o.length;
+    all += std::min(there, pieces * o.length);
+  }
   return all;
 }
 

@@ -8,7 +8,7 @@
 namespace moe {
 
 struct WalkOptions {
-  Index tokens = 0;  // at most this many in all, shared equally by the domains; 0 = the whole valid split, or 100,000 of train
+  Index tokens = 0;  // about this many in all, in whole sequences, shared equally by the domains; 0 = the whole valid split, or 100,000 of train
   int sequences = 16, length = 256;
 };
 Index walk_size(const Corpus&, const WalkOptions&);  // tokens that walk() will visit, for progress; an upper bound

@@ -134,8 +134,9 @@ std::vector<Section> sections(const Report& report) {
     return name;
   };
   std::vector<Section> out;
+  const bool named = std::ranges::any_of(report.tables, [](const Table& t) { return !t.section.empty(); });
   for (const Table& t : report.tables) {
-    const std::string name = headline(t.section);
+    const std::string name = named ? headline(t.section) : "";
     const auto found = std::find_if(out.begin(), out.end(), [&](const Section& s) { return s.name == name; });
     if (found == out.end()) out.push_back({name, {&t}});
     else found->tables.push_back(&t);

@@ -50,8 +50,8 @@ std::string render_html(const Report& report, const RenderOptions& options) {
     for (std::size_t i = 0; i < s.tables.size(); ++i)
       if (s.tables[i] != first) inside += article(*s.tables[i], concat(id, "t", i), options);
     if (inside.empty()) continue;
-    nav += concat("<a href=\"#", id, "\">", html(s.name), "</a>");
-    body += concat("<section id=", id, "><h2>", html(s.name), "</h2>", inside, "</section>\n");
+    if (!s.name.empty()) nav += concat("<a href=\"#", id, "\">", html(s.name), "</a>");
+    body += concat("<section id=", id, ">", s.name.empty() ? "" : concat("<h2>", html(s.name), "</h2>"), inside, "</section>\n");
   }
   if (!report.samples.empty()) nav += "<a href=\"#sample\">Text</a>";
   std::string out = "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">";

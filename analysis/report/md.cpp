@@ -96,7 +96,7 @@ std::string render_md(const Report& report, const RenderOptions& options) {
   for (const std::string& f : report.findings) out += concat("- ", safe(f), "\n");
   for (const std::string& w : report.warnings) out += concat("\n> **Warning:** ", safe(w), "\n");
   for (const Section& s : sections(report)) {
-    out += concat("\n## ", safe(s.name), "\n");
+    if (!s.name.empty()) out += concat("\n## ", safe(s.name), "\n");
     for (const Table* t : s.tables) out += table_md(*t, options);
   }
   return out;

@@ -118,8 +118,7 @@ std::string render_text(const Report& report, const RenderOptions& options) {
   for (const std::string& f : report.findings) page.paragraph(t.ascii ? "* " : "• ", f);
   page.warnings(report.warnings);
   for (const Section& s : sections(report)) {
-    page.line();
-    page.title(s.name, true);
+    if (!s.name.empty()) page.line(), page.title(s.name, true);
     for (const Table* table : s.tables) put_table(page, t, *table);
   }
   if (const Lines sample = sample_lines(t, report); !sample.empty()) {

@@ -1,0 +1,53 @@
+#include "apps/values.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+// The whole word as one number, or false. A plus sign is let through; blanks, 0x and 1' are not.
+template <class T>
+bool reads(const std::string& word, T& value) {
+  const char* first = word.data() + (word.starts_with('+') && word.size() > 1 && word[1] != '-');
+  const char* last = word.data() + word.size();
+  const auto [end, error] = std::from_chars(first, last, value);
+  return error == std::errc{} && end == last;
+}
+
+CLI::Validator checked(std::function<std::string(std::string&)> check) { return CLI::Validator(std::move(check), ""); }
+
+}  // namespace
+
+CLI::Validator whole(std::int64_t least, std::int64_t most) {
+  return checked([least, most](std::string& word) -> std::string {
+    std::int64_t value = 0;
+    if (!reads(word, value)) return concat("'", word, "' is not a whole number");
+    if (value < least) return concat(value, " is less than ", least);
+    if (value > most) return concat(value, " is more than ", most);
+    word = concat(value);
+    return "";
+  });
+}
+
+CLI::Validator real(double least, double most) {
+  return checked([least, most](std::string& word) -> std::string {
+    double value = 0;
+    if (!reads(word, value) || value != value) return concat("'", word, "' is not a number");
+    if (value < least) return concat(value, " is less than ", least);
+    if (value > most) return concat(value, " is more than ", most);
+    return "";
+  });
+}
+
+CLI::Validator one_of(std::vector<std::string> allowed) {
+  return checked([allowed = std::move(allowed)](std::string& word) -> std::string {
+    if (std::ranges::find(allowed, word) != allowed.end()) return "";
+    const std::string near = nearest(word, allowed);
+    return concat("'", word, "' is not one of ", join(allowed), near.empty() ? "" : concat("; did you mean ", near, "?"));
+  });
+}
+
+}  // namespace moe

@@ -1,0 +1,77 @@
+// Stopping and going on: a signal finishes the step and saves; a resumed run ends with the same bytes as one that was never stopped, its
+// metrics have every step once, its trace every row once.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <csignal>
+#include <sstream>
+#include <thread>
+
+#include "tests/cli/program.h"
+#include "tests/cli/rows.h"
+
+namespace moe::cli {
+namespace {
+
+std::string model(const Folder& f, const std::string& run, const std::string& file = "model.safetensors") {
+  const std::string bytes = text_of(f / (run + "/checkpoint-00000008/" + file));
+  REQUIRE(!bytes.empty());
+  return bytes;
+}
+
+void wait_for(const fs::path& path) {
+  for (const double until = now() + 60; now() < until && !fs::exists(path);) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+}  // namespace
+
+TEST_CASE("a stopped run goes on to the same bytes") {
+  const Folder f;
+  for (const std::string& kind : {std::string(""), std::string(" --router sigmoid:k=2,bias=1 --balance bias --accumulate 2")}) {
+    INFO(kind);
+    const std::string tag = kind.empty() ? "a" : "b", start = nano + kind + " --steps 8 --save-every 2 --eval-every 4 -o ";
+    REQUIRE(f.run(start + tag + "whole --trace " + tag + "whole.h5 --trace-every 2").code == 0);
+    for (const int signal : {SIGINT, SIGTERM}) {
+      const std::string run = tag + std::to_string(signal);
+      Process process(f.path(), words_of(start + run + " --trace " + run + ".h5 --trace-every 2"));
+      wait_for(f / (run + "/checkpoint-00000002"));
+      process.signal(signal);
+      const Result r = process.wait();
+      INFO(r.err);
+      CHECK((r.code == 128 + signal || r.code == 0));  // 0: it was done before the signal came
+      if (r.code != 0) CHECK(r.err.find("saved; go on with: moe train --resume " + run) != r.err.npos);
+      CHECK(f.run("train --resume " + run).code == 0);
+      CHECK(model(f, run) == model(f, tag + "whole"));
+      CHECK(model(f, run, "optimizer.safetensors") == model(f, tag + "whole", "optimizer.safetensors"));
+      CHECK(steps_of(f / (run + "/metrics.jsonl")) == steps_of(f / (tag + "whole/metrics.jsonl")));
+      CHECK(same_rows(f / (run + ".h5"), f / (tag + "whole.h5"), true));
+    }
+  }
+}
+
+TEST_CASE("the number of threads changes no byte") {
+  const Folder f;
+  const std::string start = "train --data text:path=corpus --model nano --batch 2 --length 32 --eval-tokens 128 --steps 8 -o ";
+  REQUIRE(f.run(start + "one --threads 1").code == 0);
+  REQUIRE(f.run(start + "two --threads 2").code == 0);
+  CHECK(model(f, "one") == model(f, "two"));
+}
+
+TEST_CASE("an interrupted trace says how to keep its rows") {
+  const Folder f;
+  REQUIRE(f.run(nano + " --steps 1 -o a").code == 0);
+  Process process(f.path(), words_of("trace a --data text:path=corpus --tokens 2000000 --batch 2 --length 32 --threads 1 -o t.h5"));
+  wait_for(f / "t.h5.part");
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  process.signal(SIGINT);
+  const Result r = process.wait();
+  INFO(r.err);
+  CHECK(r.code == 130);
+  CHECK(r.err.find("moe recover t.h5.part -o t.h5") != r.err.npos);
+  CHECK(!fs::exists(f / "t.h5"));
+  const Result kept = f.run("recover t.h5.part -o t.h5");
+  INFO(kept.err);
+  CHECK(kept.code == 0);
+  CHECK(f.run("verify t.h5").code == 0);
+}
+
+}  // namespace moe::cli

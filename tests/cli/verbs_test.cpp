@@ -1,0 +1,98 @@
+// Every verb once, for real: what it prints, that JSON is JSON and alone on stdout, that pipes and names behave.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/cli/program.h"
+
+namespace moe::cli {
+namespace {
+
+using nlohmann::json;
+
+json json_of(const Folder& f, const std::string& words) {
+  INFO("moe " << words);
+  const Result r = f.run(words);
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  REQUIRE(r.out.find("NaN") == r.out.npos);
+  return json::parse(r.out);  // throws on anything but one JSON value
+}
+
+// Everything before the unit, as bytes: "1.5 MiB" -> 1572864.
+double bytes_in(const std::string& report, const std::string& row) {
+  const auto at = report.find(row);
+  REQUIRE(at != report.npos);
+  std::istringstream in(report.substr(at + row.size()));
+  double value = 0;
+  std::string unit;
+  in >> value >> unit;
+  return value * (unit == "KiB" ? 1024 : unit == "MiB" ? 1024 * 1024 : 1);
+}
+
+}  // namespace
+
+TEST_CASE("train, trace, report and the verbs around them") {
+  const Folder f;
+  const Result dry = f.run(nano + " --steps 6 --dry-run");
+  REQUIRE(dry.code == 0);
+  CHECK(dry.out.find("Tables") == dry.out.npos);
+  const Result train = f.run(nano + " --steps 6 --save-every 2 -o runs/a");
+  INFO(train.err);
+  REQUIRE(train.code == 0);
+  CHECK(train.out.empty());
+  CHECK(train.err.find("step 6  validation loss") != train.err.npos);
+  double size = 0;
+  for (const auto& e : fs::directory_iterator(f / "runs/a/checkpoint-00000006")) size += double(e.file_size());
+  CHECK(bytes_in(dry.out, "disk: one checkpoint") == Approx(size).epsilon(0.05));
+  CHECK(f.run("train --resume runs/a").err.find("is done: step 6 of 6") != std::string::npos);
+  CHECK(f.run("train --resume runs/a --lr 1").code == 2);
+  CHECK(f.run(nano + " --steps 6 -o runs/a").code == 2);
+
+  REQUIRE(f.run("trace runs/a --data text:path=corpus,split=valid --tokens 800 -o a.moetrace.h5", {.environment = {}, .program = "moe"}).code == 0);
+  CHECK(f.run("trace runs/a --data text:path=corpus --length 4096 -o b.h5").err.find("context of 128") != std::string::npos);
+  CHECK(json_of(f, "report a.moetrace.h5 --format json").is_object());
+  CHECK(json_of(f, "report a.moetrace.h5 --format json --metric load -o -").is_object());
+  CHECK(json_of(f, "eval runs/a --data text:path=corpus,split=valid --tokens 300 --format json").is_object());
+  CHECK(json_of(f, "show runs/a --format json").is_object());
+  CHECK(json_of(f, "show a.moetrace.h5 --format json").is_object());
+  CHECK(json_of(f, "verify runs/a a.moetrace.h5 --format json").is_object());
+  CHECK(f.run("verify runs/a a.moetrace.h5").out == "runs/a: whole\na.moetrace.h5: whole\n");
+  const Result screen = f.run("report a.moetrace.h5");
+  CHECK(screen.code == 0);
+  CHECK(screen.out.find('\x1b') == screen.out.npos);  // no terminal, no colours
+  for (const char* name : {"r.html", "r.md", "r.csv", "r.json", "r.txt"}) {
+    CHECK(f.run(std::string("report a.moetrace.h5 -o ") + name).code == 0);
+    CHECK(fs::file_size(f / name) > 500);
+  }
+  CHECK(f.run("report a.moetrace.h5 --metric help").err.find("load") != std::string::npos);
+  const Result text = f.run("generate runs/a --prompt 'the house' --tokens 5 --trace g.moetrace.h5");
+  CHECK(text.code == 0);
+  CHECK(text.out.starts_with("the house"));
+  CHECK(f.run("verify g.moetrace.h5").code == 0);
+}
+
+TEST_CASE("help, version, list, config files and the other names of the program") {
+  const Folder f;
+  CHECK(json_of(f, "--version --json").contains("version"));
+  CHECK(json_of(f, "list --format json").is_object());
+  CHECK(f.run("help train").out == f.run("train --help").out);
+  CHECK(f.run("help").code == 0);
+  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "list", "show", "recover"}) {
+    const Result r = f.run(std::string(verb) + " --help");
+    CHECK(r.code == 0);
+    CHECK(r.out.find("examples:") != r.out.npos);
+    std::istringstream lines(r.out);
+    for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 120);
+  }
+  const Result list = f.run("list routers", {.environment = {"COLUMNS=60"}});
+  CHECK(list.out.find("softmax:k=2") != list.out.npos);
+  CHECK(list.out.find("…") == list.out.npos);
+  CHECK(f.run("--dry-run --model nano", {.program = "moe-train"}).out.find("parameters") != std::string::npos);
+  CHECK(f.run("none.h5", {.program = "moe-report"}).code == 3);
+  put(f / "a.toml", "model = \"nano\"\nsteps = 7\nbatch = 3\ndry-run = true\n[train]\nlength = 32\n");
+  const Result configured = f.run("train --config a.toml --steps 5");  // the command line wins
+  CHECK(configured.out.find("tokens in all                  480") != configured.out.npos);
+}
+
+}  // namespace moe::cli
