@@ -29,7 +29,7 @@ class TrainingRun {
   TrainingRun(fs::path folder, RunState state, Decoder<float>& model, const Tokenizer& tokenizer, bool resumed, bool force = false)
       : folder_(std::move(folder)), state_(std::move(state)), model_(model), tokenizer_(tokenizer), resumed_(resumed), force_(force), trainer_(model, state_.train, comm_),
         corpus_(state_.data, tokenizer, state_.train.seed), valid_(validation_specs(state_.data), tokenizer, state_.train.seed),
-        log_(folder_ / "metrics.jsonl", trainer_.done()) {}
+        log_(folder_ / "metrics.jsonl", state_.step) {}
 
   Trainer& trainer() { return trainer_; }
   int go();

@@ -173,7 +173,7 @@ void Trainer::refuse_nonfinite(const StepResult& r, const Decoder<float>::Tape& 
   for (std::size_t l = 0; l < tape.block.size() && where.empty(); ++l)
     if (!tape.block[l].mixed.empty() && !std::isfinite(model_.backend().sum_squares(tape.block[l].mixed.view()))) where = concat("layer ", l);
   for (std::size_t i = parameters_.size(); i-- > 0 && where.empty() && tape.block.empty();)  // as backward went: from the output down
-    if (!std::isfinite(model_.backend().sum_squares(parameters_[i]->grad()))) where = concat("the gradient of ", parameters_[i]->name());
+    if (!std::isfinite(model_.backend().sum_squares(parameters_[i]->grad()))) where = concat("the gradient of ", parameters_[i]->name(), parameters_[i]->name().starts_with("layers.") ? "" : " (outside the layers)");
   throw Error(Exit::numeric, concat("step ", r.step, ": ", std::isfinite(r.total_loss) ? "a gradient" : "the loss", " is not finite (loss ", r.loss,
                                     ", with balance losses ", r.total_loss, "), first in ", where.empty() ? "the output" : where))
       .hint("a smaller --lr, a longer warm-up, or --balance z:coef=0.001 against growing logits");
