@@ -50,6 +50,8 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
     interrupted_ = true;
     h5::must(H5Pset_metadata_read_attempts(access, 10), "prepare to read");
     id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
+    if (id < 0 && path.extension() == ".part")
+      throw Error(Exit::input, fmt::format("{} cannot be opened: its recording stopped before the first commit, or it is damaged", path.string())).hint("record again with --force");
   }
   file_ = h5::Handle{id, fmt::format("read {}", path.string())};
 }

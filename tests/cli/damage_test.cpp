@@ -42,7 +42,7 @@ TEST_CASE("damaged checkpoints and traces") {
   says(f.run("report cut.h5"), 3, "cut.h5");
   CHECK(f.run("verify cut.h5").code == 1);
   std::string bytes = text_of(f / "t.h5");
-  for (std::size_t i = bytes.size() / 4; i < bytes.size() / 4 * 3; ++i)  // pages without use lie in between bytes[i] = char(bytes[i] ^ 0x5a);
+  for (std::size_t i = bytes.size() / 5; i < bytes.size() / 5 * 4; ++i) bytes[i] = char(bytes[i] ^ 0x5a);  // most of the last chunks is filling
   put(f / "bent.h5", bytes);
   CHECK(f.run("verify bent.h5").code == 1);
   const int code = f.run("report bent.h5").code;
@@ -73,7 +73,7 @@ TEST_CASE("numbers that are none stop a run before they are kept") {
   INFO(r.err);
   CHECK(r.code == 6);
   CHECK(r.err.find("step 2") != r.err.npos);
-  CHECK(r.err.find("layer") != r.err.npos);
+  CHECK(r.err.find("first in") != r.err.npos);  // a layer, or the gradient of a parameter
   CHECK(r.err.find("is kept in a") != r.err.npos);
   CHECK(f.run("verify a").code == 0);
   CHECK(!fs::exists(f / "a/checkpoint-00000002"));
