@@ -37,30 +37,37 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   return h;
 }
 
+LoadedModel open_model(const Options& o, Backend<float>& device) {
+  LoadedModel loaded = load_model(o.model, device);
+  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  const auto layers = loaded.model->moe_layers();
+  if (layers.empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
+  if (!layers[0]->router().causal())
+    warning(concat("the router ", layers[0]->config().router, " is not causal: a token's experts depend on later tokens of the batch"));
+  return loaded;
+}
+
+// Pair matrices grow with the square of the experts.
+bool compares_pairs(const ModelConfig& config) {
+  const int experts = config.moe.experts;
+  if (experts <= most_paired_experts) return true;
+  note(fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace (it is measured up to {})", experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
+  return false;
+}
+
 int trace(const Options& o) {
   refuse_existing(o.output, o.force);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device);
-  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  const LoadedModel loaded = open_model(o, *device);
   Decoder<float>& model = *loaded.model;
-  if (model.moe_layers().empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
-  for (auto* layer : model.moe_layers())
-    if (!layer->router().causal()) {
-      warning(concat("the router ", layer->config().router, " is not causal: a token's experts depend on later tokens of the batch"));
-      break;
-    }
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(o.data, *tokenizer, o.seed);
   for (const std::string& n : corpus.info().notes) note(n);
-  const int length = length_for(o.length, model.config());
-  const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length};
-
+  const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
-  const int experts = model.config().moe.experts;
-  const bool paired = experts <= most_paired_experts;
-  if (!paired) note(fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace (it is measured up to {})", experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
+  const bool paired = compares_pairs(model.config());
   OutputCosine outputs(model, paired ? o.redundancy_tokens : 0);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
   catch_stop_signals();

@@ -84,10 +84,18 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     if (observe) observe(batch, tape);
     model_.backward(pass, tape);
   }
-  const double norm = r.gradient_norm = norm_of_gradients();
-  if (!std::isfinite(norm)) refuse_nonfinite(r, {});
+  r.gradient_norm = norm_of_gradients();
+  if (!std::isfinite(r.gradient_norm)) refuse_nonfinite(r, {});
   if (want_gradient_norms) norms_by_expert(r);
+  update(r);
+  settle(r);
+  ++done_;
+  return r;
+}
 
+// Clips and moves the parameters.
+void Trainer::update(const StepResult& r) {
+  const double norm = r.gradient_norm;
   AdamW o{.lr = r.lr, .beta1 = options_.beta1, .beta2 = options_.beta2, .eps = options_.eps, .step = r.step};
   o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
@@ -97,6 +105,10 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     for (const auto [first, n] : rows_of(*parameters_[i]))
       model_.backend().adamw(value.slice(first, n), grad.slice(first, n), m_[i].view().slice(first, n), v_[i].view().slice(first, n), o);
   }
+}
+
+// Balancers without gradient, and who got a gradient.
+void Trainer::settle(StepResult& r) {
   const auto layers = model_.moe_layers();
   for (std::size_t l = 0; l < layers.size(); ++l) {
     comm_.all_reduce_sum(r.layer[l].counts);
@@ -105,8 +117,6 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     if (parts_.trains("router")) layers[l]->stepped(r.layer[l].counts, tokens);
     for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e) steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0 && parts_.trains_expert(int(e));
   }
-  ++done_;
-  return r;
 }
 
 // Adds one micro-batch's losses and load to the step's.

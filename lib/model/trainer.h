@@ -71,6 +71,8 @@ class Trainer {
 
  private:
   void measure(Decoder<float>::Tape&, StepResult&) const;
+  void update(const StepResult&);
+  void settle(StepResult&);
   void norms_by_expert(StepResult&);
   void refuse_nonfinite(const StepResult&, const Decoder<float>::Tape&);
   double norm_of_gradients();
