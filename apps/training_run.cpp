@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -185,8 +186,14 @@ void say_what(const ModelConfig& config, const RunState& s) {
                    count_text(double(c.active_parameters)), s.train.steps, s.train.tokens_per_step(), s.train.seed));
 }
 
+// What a start that was killed within its first milliseconds leaves: the lock, and a file of ours that was being written.
+bool is_leftover(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name == "lock" || (name.ends_with(".tmp") && (name.starts_with(".run.json.") || name.starts_with(".metrics.jsonl.")));
+}
+
 void refuse_folder(const fs::path& folder, bool force) {
-  if (!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder))) return;
+  if (!fs::exists(folder) || (fs::is_directory(folder) && std::ranges::all_of(fs::directory_iterator(folder), is_leftover))) return;
   const std::string name = folder.string();
   if (!fs::exists(folder / "run.json"))
     throw Error(Exit::usage, concat("'", name, "' exists and is not a run of moe", force ? "; --force replaces runs only" : "")).hint("another -o").safe("it was not touched");
@@ -209,7 +216,10 @@ void refuse_size(const ModelConfig& config, const TrainOptions& t) {
 // What a run holds; whatever else lies in the folder stays.
 void clear_run(const fs::path& folder) {
   for (const auto step : checkpoint_steps(folder)) fs::remove_all(folder / checkpoint_name(step));
-  fs::remove(folder / "metrics.jsonl");
+  std::vector<fs::path> old = {folder / "metrics.jsonl"};
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().filename() != "lock" && is_leftover(entry.path())) old.push_back(entry.path());
+  for (const fs::path& path : old) fs::remove(path);
   fs::remove(folder / "run.json");
 }
 

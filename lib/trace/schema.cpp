@@ -23,6 +23,10 @@ std::optional<std::uint64_t> product(const std::vector<std::uint64_t>& factors, 
   return out;
 }
 
+[[noreturn]] void nothing_in(const std::filesystem::path& path) {
+  throw Error(Exit::input, fmt::format("{} was stopped before its first row: there is nothing in it", path.string())).hint("record it again, with --force");
+}
+
 // Size of a regular, readable file that begins as HDF5 files do.
 std::uint64_t checked_size(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -36,7 +40,9 @@ std::uint64_t checked_size(const std::filesystem::path& path) {
   const ssize_t got = regular ? ::pread(fd, head, sizeof head, 0) : 0;
   ::close(fd);
   if (!regular) throw Error(Exit::input, fmt::format("{} is not a regular file", path.string()));
-  if (got != 8 || std::memcmp(head, "\211HDF\r\n\032\n", 8) != 0)
+  const bool is_hdf5 = got == 8 && std::memcmp(head, "\211HDF\r\n\032\n", 8) == 0;
+  if (!is_hdf5 && path.extension() == ".part") nothing_in(path);
+  if (!is_hdf5)
     throw Error(Exit::input, fmt::format("{} is not an HDF5 file ({} bytes)", path.string(), s.st_size)).hint("a file made by moe trace");
   return std::uint64_t(s.st_size);
 }
@@ -50,10 +56,13 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
     interrupted_ = true;
     h5::must(H5Pset_metadata_read_attempts(access, 10), "prepare to read");
     id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
-    if (id < 0 && path.extension() == ".part")
-      throw Error(Exit::input, fmt::format("{} cannot be opened: its recording stopped before the first commit, or it is damaged", path.string())).hint("record again with --force");
   }
-  file_ = h5::Handle{id, fmt::format("read {}", path.string())};
+  try {
+    file_ = h5::Handle{id, fmt::format("read {}", path.string())};
+  } catch (const Error& e) {  // readers are let in before the first row is taken, so a file that lets none in holds none
+    if (std::string_view(e.what()).find("not already open for SWMR") == std::string_view::npos) throw;
+    nothing_in(path);
+  }
 }
 
 void Schema::refuse(const std::string& sentence) const { throw Error(Exit::input, fmt::format("{}: {}", path_.string(), sentence)); }
