@@ -26,7 +26,7 @@ struct Options {
   DeviceOptions device;
 };
 
-ExpertScores scores(const Options& o, const Decoder<float>& model, ScoreKind kind) {
+ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore kind) {
   if (o.trace.empty()) throw Error(Exit::usage, "which experts matter is read from a trace, and none is given").hint("--trace a.moetrace.h5");
   return expert_scores(model, TraceReader(o.trace), kind);
 }
@@ -37,7 +37,7 @@ Edited remove(const Options& o, Decoder<float>& model) {
   if (spec.name() != "load" && spec.name() != "reap") no_such("way to choose experts", spec.name(), {"load", "reap"});
   const int count = spec.get("count", 1, 1);
   spec.done();
-  return remove_experts(model, lowest(model, scores(o, model, spec.name() == "load" ? ScoreKind::load : ScoreKind::reap), count));
+  return remove_experts(model, lowest(model, scores(o, model, spec.name() == "load" ? ExpertScore::load : ExpertScore::reap), count));
 }
 
 Edited add(const Options& o, Decoder<float>& model) {
@@ -45,7 +45,7 @@ Edited add(const Options& o, Decoder<float>& model) {
   const int count = spec.get("count", 1, 1);
   const double noise = spec.get("noise", 0.01, 0.0);
   spec.done();
-  return add_experts(model, count, noise, o.trace.empty() ? ExpertScores{} : scores(o, model, ScoreKind::load), o.seed);
+  return add_experts(model, count, noise, o.trace.empty() ? ExpertScores{} : scores(o, model, ExpertScore::load), o.seed);
 }
 
 Edited merge(const Options& o, Decoder<float>& model) {

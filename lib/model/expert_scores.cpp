@@ -17,11 +17,11 @@ void check_shape(const Decoder<float>& model, const TraceHeader& h) {
 
 }  // namespace
 
-ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace, ScoreKind kind) {
+ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace, ExpertScore kind) {
   check_shape(model, trace.header());
-  if (kind == ScoreKind::reap && !(trace.fields().out_norm && trace.fields().weights))
+  if (kind == ExpertScore::reap && !(trace.fields().out_norm && trace.fields().weights))
     throw Error(Exit::usage, "the trace has no norms of expert outputs, which the REAP score needs").hint("moe trace --out-norm, or load:count=...");
-  const TraceFields wanted{.dropped = false, .entropy = false, .margin = false, .logsumexp = false, .out_norm = kind == ScoreKind::reap};
+  const TraceFields wanted{.dropped = false, .entropy = false, .margin = false, .logsumexp = false, .out_norm = kind == ExpertScore::reap};
   const std::size_t layers = trace.header().layers.size(), experts = std::size_t(model.config().moe.experts);
   ExpertScores sum(layers, std::vector<double>(experts)), count = sum;
   for (std::uint64_t first = 0; first < trace.tokens(); first += window) {
@@ -33,7 +33,7 @@ ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace
           const int e = r.expert(t, j);
           if (e < 0) continue;
           count[l][std::size_t(e)] += 1;
-          if (kind == ScoreKind::reap) sum[l][std::size_t(e)] += double(r.weight(t, j)) * double(r.out_norm(t, j));
+          if (kind == ExpertScore::reap) sum[l][std::size_t(e)] += double(r.weight(t, j)) * double(r.out_norm(t, j));
         }
     }
   }
@@ -41,7 +41,7 @@ ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace
     double all = 0;
     for (const double n : count[l]) all += n;
     for (std::size_t e = 0; e < experts; ++e)
-      sum[l][e] = kind == ScoreKind::load ? (all > 0 ? count[l][e] / all : 0) : count[l][e] > 0 ? sum[l][e] / count[l][e] : 0;
+      sum[l][e] = kind == ExpertScore::load ? (all > 0 ? count[l][e] / all : 0) : count[l][e] > 0 ? sum[l][e] / count[l][e] : 0;
   }
   return sum;
 }

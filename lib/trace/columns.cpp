@@ -25,12 +25,12 @@ T load(const std::uint8_t* in, std::size_t i) {
   return value;
 }
 
-[[noreturn]] void misshapen(const Column& c, Index layer, Index rows, Index cols) {
+[[noreturn]] void misshapen(const TraceColumn& c, Index layer, Index rows, Index cols) {
   throw Error(Exit::bug, fmt::format("{} of layer {} was given as {}x{}; the trace holds {} a row", c.path, layer, rows, cols, c.width));
 }
 
 template <class Id>
-void encode_ids(const Matrix<int>& m, Index first, Index count, const Column& c, int experts, Index layer, std::uint8_t* out) {
+void encode_ids(const Matrix<int>& m, Index first, Index count, const TraceColumn& c, int experts, Index layer, std::uint8_t* out) {
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < c.width; ++k) {
       const int id = k < m.cols() ? m(first + t, k) : -1;
@@ -41,7 +41,7 @@ void encode_ids(const Matrix<int>& m, Index first, Index count, const Column& c,
 }
 
 template <class Id>
-void decode_ids(const std::uint8_t* in, Index count, const Column& c, int experts, Index layer, Matrix<int>& m, Index at) {
+void decode_ids(const std::uint8_t* in, Index count, const TraceColumn& c, int experts, Index layer, Matrix<int>& m, Index at) {
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < c.width; ++k) {
       const Id id = load<Id>(in, std::size_t(t * c.width + k));
@@ -62,14 +62,14 @@ void store_float(std::uint8_t* out, std::size_t i, Cell cell, float v) {
     store(out, i, v);
 }
 
-void encode_floats(const float* from, Index cols, Index count, const Column& c, std::uint8_t* out) {
+void encode_floats(const float* from, Index cols, Index count, const TraceColumn& c, std::uint8_t* out) {
   const float none = std::numeric_limits<float>::quiet_NaN();
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < c.width; ++k)
       store_float(out, std::size_t(t * c.width + k), c.cell, from && k < cols ? from[t * cols + k] : none);
 }
 
-void encode_dropped(const Matrix<std::uint8_t>& m, Index first, Index count, const Column& c, std::uint8_t* out) {
+void encode_dropped(const Matrix<std::uint8_t>& m, Index first, Index count, const TraceColumn& c, std::uint8_t* out) {
   std::memset(out, 0, std::size_t(count * c.width));
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < m.cols(); ++k)
@@ -103,12 +103,12 @@ auto figures(Layer& layer, Field f) -> decltype(&layer.entropy) {
 }
 
 template <class T>
-void encode_numbers(const std::vector<T>& from, const TraceRows& rows, Index first, Index count, const Column& c, std::uint8_t* out) {
+void encode_numbers(const std::vector<T>& from, const TraceRows& rows, Index first, Index count, const TraceColumn& c, std::uint8_t* out) {
   if (from.size() != rows.tokens()) misshapen(c, 0, Index(from.size()), 1);
   std::memcpy(out, from.data() + first, std::size_t(count) * sizeof(T));
 }
 
-void encode_layer(const LayerRows& rows, Index tokens, Index first, Index count, const Column& c, const TraceLayer& info, Index layer,
+void encode_layer(const LayerRows& rows, Index tokens, Index first, Index count, const TraceColumn& c, const TraceLayer& info, Index layer,
                   std::uint8_t* out) {
   const auto fits = [&](Index r, Index w, Index most) { if (r != tokens || w > most) misshapen(c, layer, r, w); };
   if (const auto* m = ids(rows, c.field)) {
@@ -150,11 +150,11 @@ bool TraceFields::*member(Field f) {
 bool asked(const TraceFields& fields, Field f) { return !member(f) || fields.*member(f); }
 void set_asked(TraceFields& fields, Field f) { if (member(f)) fields.*member(f) = true; }
 
-std::vector<Column> columns_of(const TraceHeader& h, const TraceFields& fields) {
+std::vector<TraceColumn> columns_of(const TraceHeader& h, const TraceFields& fields) {
   const Index k = h.max_choices(), experts = h.max_experts();
   const Index ahead = h.predicted > 0 ? h.predicted : k;
   const Cell id = experts >= 65535 ? Cell::u32 : Cell::u16;
-  const std::vector<Column> all = {
+  const std::vector<TraceColumn> all = {
       {Field::dropped, "/routing/dropped", Cell::u8, true, (k + 7) / 8, 3, commit_rows, k},
       {Field::entropy, "/routing/entropy", Cell::f16, true, 1, 2},
       {Field::expert, "/routing/expert_ids", id, true, k},
@@ -175,15 +175,15 @@ std::vector<Column> columns_of(const TraceHeader& h, const TraceFields& fields) 
       {Field::target_id, "/tokens/target_id", Cell::u32, false, 1, 1, token_chunk},
       {Field::token_id, "/tokens/token_id", Cell::u32, false, 1, 1, token_chunk},
   };
-  std::vector<Column> out;
-  for (const Column& c : all)
+  std::vector<TraceColumn> out;
+  for (const TraceColumn& c : all)
     if (asked(fields, c.field)) out.push_back(c);
-  for (Column& c : out)  // very wide rows: shorter chunks, far below what readers refuse
+  for (TraceColumn& c : out)  // very wide rows: shorter chunks, far below what readers refuse
     while (c.chunk > 1 && c.chunk * Index(c.row_bytes()) > (16 << 20)) c.chunk /= 2;
   return out;
 }
 
-void encode(const TraceRows& rows, Index first, Index count, const Column& c, const TraceLayer& info, Index layer, std::uint8_t* out) {
+void encode(const TraceRows& rows, Index first, Index count, const TraceColumn& c, const TraceLayer& info, Index layer, std::uint8_t* out) {
   if (c.layered) return encode_layer(rows.layer[std::size_t(layer)], Index(rows.tokens()), first, count, c, info, layer, out);
   if (const auto* v = numbers(rows, c.field)) return encode_numbers(*v, rows, first, count, c, out);
   if (c.field == Field::flags) return encode_numbers(rows.flags, rows, first, count, c, out);
@@ -191,7 +191,7 @@ void encode(const TraceRows& rows, Index first, Index count, const Column& c, co
   encode_numbers(rows.logprob, rows, first, count, c, out);
 }
 
-void prepare(TraceRows& out, Index count, const Column& c, Index layer) {
+void prepare(TraceRows& out, Index count, const TraceColumn& c, Index layer) {
   const auto n = std::size_t(count);
   if (auto* v = c.layered ? nullptr : numbers(out, c.field)) return v->assign(n, 0);
   if (c.field == Field::flags) return out.flags.assign(n, 0);
@@ -205,7 +205,7 @@ void prepare(TraceRows& out, Index count, const Column& c, Index layer) {
   if (c.field == Field::dropped) rows.dropped = Matrix<std::uint8_t>(count, c.choices);
 }
 
-void decode(const std::uint8_t* cells, Index count, const Column& c, const TraceLayer& info, Index layer, TraceRows& out, Index at) {
+void decode(const std::uint8_t* cells, Index count, const TraceColumn& c, const TraceLayer& info, Index layer, TraceRows& out, Index at) {
   const auto copy = [&](auto& v) { std::memcpy(v.data() + at, cells, std::size_t(count) * sizeof(v[0])); };
   if (auto* v = c.layered ? nullptr : numbers(out, c.field)) return copy(*v);
   if (c.field == Field::flags) return copy(out.flags);

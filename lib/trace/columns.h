@@ -19,7 +19,7 @@ enum class Field : std::uint8_t {  // in path order
   flags, logprob, position, predicted_id, rank, sequence, step, target_id, token_id
 };
 
-struct Column {
+struct TraceColumn {
   Field field;
   std::string path;
   h5::Cell cell;
@@ -34,16 +34,16 @@ struct Column {
 };
 
 // All columns that `fields` asks for, in path order, as this writer lays them out.
-std::vector<Column> columns_of(const TraceHeader&, const TraceFields&);
+std::vector<TraceColumn> columns_of(const TraceHeader&, const TraceFields&);
 bool asked(const TraceFields&, Field);
 void set_asked(TraceFields&, Field);
 
 // `count` rows from row `first` of one plane, as cells. Throws Error(bug) where the rows have another shape than the header says.
-void encode(const TraceRows&, Index first, Index count, const Column&, const TraceLayer&, Index layer, std::uint8_t* out);
+void encode(const TraceRows&, Index first, Index count, const TraceColumn&, const TraceLayer&, Index layer, std::uint8_t* out);
 
 // Makes room for `count` rows in `out`, and fills rows at..at+count of it from cells. Throws Error(input) for ids out of range.
-void prepare(TraceRows& out, Index count, const Column&, Index layer);
-void decode(const std::uint8_t* cells, Index count, const Column&, const TraceLayer&, Index layer, TraceRows& out, Index at);
+void prepare(TraceRows& out, Index count, const TraceColumn&, Index layer);
+void decode(const std::uint8_t* cells, Index count, const TraceColumn&, const TraceLayer&, Index layer, TraceRows& out, Index at);
 
 // Row-major bytes of rows of all planes, as h5py gives them: what data_xxh3 is taken over. plane(l) = first byte of plane l's rows.
 std::vector<std::uint8_t> interleave(const std::vector<const std::uint8_t*>& planes, Index rows, std::size_t row_bytes);

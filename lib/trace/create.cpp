@@ -94,7 +94,7 @@ void router_rows(hid_t file, const TraceHeader& h) {
   h5::write(d, h5::type_of(Cell::f32), cells.data(), "/router/bias");
 }
 
-Handle column_dataset(hid_t file, const Column& c, const TraceHeader& h) {
+Handle column_dataset(hid_t file, const TraceColumn& c, const TraceHeader& h) {
   h5::Layout layout{{0}, {std::uint64_t(c.chunk)}, true, true};
   if (c.rank > 1) layout.dims.push_back(h.layers.size()), layout.chunk.push_back(1);
   if (c.rank > 2) layout.dims.push_back(std::uint64_t(c.width)), layout.chunk.push_back(std::uint64_t(c.width));
@@ -140,7 +140,7 @@ Handle bare_scale(hid_t file, const char* path, const h5::Layout& layout) {
 }
 
 // Every axis of a dataset has a scale, or none has: netCDF opens no file in which only some have.
-void attach_scales(hid_t file, TraceFile& out, const std::vector<Column>& columns, const TraceHeader& h) {
+void attach_scales(hid_t file, TraceFile& out, const std::vector<TraceColumn>& columns, const TraceHeader& h) {
   std::vector<std::int32_t> layers, choices, experts;
   for (const TraceLayer& l : h.layers) layers.push_back(l.index);
   for (int k = 0; k < h.max_choices(); ++k) choices.push_back(k);
@@ -150,7 +150,7 @@ void attach_scales(hid_t file, TraceFile& out, const std::vector<Column>& column
   out.token = bare_scale(file, "/token", {{0}, {65536}, true, false});
   const auto attach = [](hid_t d, hid_t s, unsigned axis) { h5::must(H5DSattach_scale(d, s, axis), "attach a dimension scale"); };
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    const Column& c = columns[i];
+    const TraceColumn& c = columns[i];
     attach(out.columns[i], out.token, 0);
     if (c.rank > 1) attach(out.columns[i], layer, 1);
     if (c.rank < 3) continue;
@@ -184,7 +184,7 @@ void write_pair(hid_t dataset, const PairMatrix& pair, const TraceHeader& h) {
   h5::write(dataset, h5::type_of(Cell::f32), cells.data(), "/experts/" + pair.name);
 }
 
-TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, const std::vector<Column>& columns) {
+TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, const std::vector<TraceColumn>& columns) {
   const Handle creation{H5Pcreate(H5P_FILE_CREATE), "prepare a file"};
   h5::must(H5Pset_file_space_strategy(creation, H5F_FSPACE_STRATEGY_PAGE, false, 1), "prepare a file");
   h5::must(H5Pset_file_space_page_size(creation, 4096), "prepare a file");
@@ -210,7 +210,7 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, 
     d = h5::dataset(out.file, "/experts/" + pair.name, h5::type_of(Cell::f32), {{h.layers.size(), experts, experts}, {}});
     write_pair(d, pair, h);
   }
-  for (const Column& c : columns) out.columns.push_back(column_dataset(out.file, c, h));
+  for (const TraceColumn& c : columns) out.columns.push_back(column_dataset(out.file, c, h));
   record_datasets(out.file, out);
   attach_scales(out.file, out, columns, h);
   return out;

@@ -84,7 +84,7 @@ void TraceReader::File::unpack_all(const std::vector<Piece>& pieces, Sink sink) 
     std::vector<std::uint8_t> raw;
     for (Index i = a; i < b; ++i) {
       const Piece& p = pieces[std::size_t(i)];
-      const Column& c = p.source->column;
+      const TraceColumn& c = p.source->column;
       const std::uint8_t* cells = p.bytes.data();
       if (p.packed) {
         raw.resize(std::size_t(c.chunk) * c.row_bytes());

@@ -8,7 +8,7 @@
 namespace moe {
 
 struct Source {  // one token-major dataset of the file
-  Column column;
+  TraceColumn column;
   DataInfo data;
   Index planes = 1;
   bool direct = false;           // its chunks are read raw and unpacked here, on threads

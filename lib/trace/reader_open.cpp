@@ -142,7 +142,7 @@ void TraceReader::File::read_commits() {
 void TraceReader::File::open_columns() {
   TraceFields every{true, true, true, true, true, true, true, true, true, true, true};
   const std::uint64_t layers = header.layers.size();
-  for (Column c : columns_of(header, every)) {
+  for (TraceColumn c : columns_of(header, every)) {
     const bool half = c.field == Field::weight || c.field == Field::logits;
     auto info = c.is_id() ? schema.find(c.path, {Cell::u16, Cell::u32}, 3)
                 : half    ? schema.find(c.path, {Cell::f16, Cell::f32}, 3)

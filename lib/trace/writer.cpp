@@ -66,7 +66,7 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
     : target(path), part(plus(path, ".part")), building(std::move(name)), header(checked(given)), fields(asked_for) {
   h5::start();
   columns = columns_of(header, fields);
-  for (const Column& c : columns) {
+  for (const TraceColumn& c : columns) {
     Pending p{std::max(commit_rows, c.chunk), {}, {}};
     p.planes.resize(c.layered ? header.layers.size() : 1);
     p.last_packed.resize(p.planes.size());
@@ -132,7 +132,7 @@ void TraceWriter::File::take(const TraceRows& given, Index first, Index count, b
   own.token_id.resize(std::size_t(count));
   count_records(given, first, count, keep_records, own);
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    const Column& c = columns[i];
+    const TraceColumn& c = columns[i];
     Pending& p = pending[i];
     const bool filled_in = !keep_records && (c.field == Field::step || c.field == Field::sequence);
     const Index row = Index(rows) % p.span, whole_chunks = (row + count + c.chunk - 1) / c.chunk * c.chunk;
@@ -175,7 +175,7 @@ std::uint64_t TraceWriter::File::write_columns() {
   parallel_for(Index(chunks.size()), 1, [&](Index a, Index b) {
     for (Index j = a; j < b; ++j) {
       Chunk& k = chunks[std::size_t(j)];
-      const Column& c = columns[k.column];
+      const TraceColumn& c = columns[k.column];
       Pending& p = pending[k.column];
       const std::size_t bytes = std::size_t(c.chunk) * c.row_bytes(), element = h5::bytes_of(c.cell);
       const std::span<const std::uint8_t> raw{p.planes[k.plane].data() + std::size_t(Index(k.first) % p.span) * c.row_bytes(), bytes};
@@ -187,7 +187,7 @@ std::uint64_t TraceWriter::File::write_columns() {
   });
   Xxh3 data;
   for (std::size_t i = 0, j = 0; i < columns.size(); ++i) {
-    const Column& c = columns[i];
+    const TraceColumn& c = columns[i];
     std::vector<std::uint64_t> dims{rows, header.layers.size(), std::uint64_t(c.width)};
     dims.resize(std::size_t(c.rank));
     h5::resize(h5.columns[i], dims, c.path);

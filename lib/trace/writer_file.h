@@ -21,7 +21,7 @@ struct TraceWriter::File {
   std::filesystem::path target, part, building;  // PATH, PATH.part, and the name written to
   TraceHeader header;
   TraceFields fields;
-  std::vector<Column> columns;
+  std::vector<TraceColumn> columns;
   std::vector<Pending> pending;
   std::optional<WriteLock> lock;
   TraceFile h5;

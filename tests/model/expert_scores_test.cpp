@@ -41,13 +41,13 @@ TEST_CASE("load and REAP of a trace are those of the layers") {
   rows.append(writer);
   writer.finish();
   const TraceReader trace(path);
-  const ExpertScores load = expert_scores(model, trace, ScoreKind::load), score = expert_scores(model, trace, ScoreKind::reap);
+  const ExpertScores load = expert_scores(model, trace, ExpertScore::load), score = expert_scores(model, trace, ExpertScore::reap);
   REQUIRE(load.size() == 1);
   for (std::size_t e = 0; e < 4; ++e) {
     CHECK(load[0][e] == Approx(count[e] / 24));
     CHECK(score[0][e] == Approx(count[e] > 0 ? reap[e] / count[e] : 0).epsilon(2e-3));  // weights are stored as f16
   }
   CHECK(lowest(model, score, 1)[0].layer == 1);
-  CHECK_THROWS_WITH(expert_scores(other, trace, ScoreKind::load), "the trace has 1 MoE layers and the model 2");
+  CHECK_THROWS_WITH(expert_scores(other, trace, ExpertScore::load), "the trace has 1 MoE layers and the model 2");
   std::filesystem::remove(path);
 }

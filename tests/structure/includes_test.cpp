@@ -109,3 +109,28 @@ TEST_CASE("files are one idea each") {
     CHECK(count <= 400);
   }
 }
+
+// Two types of one name in one namespace are one type to the linker, whatever the compiler saw: with other members, the wrong
+// copy constructor runs. Nested types ("struct A::B {") and what a file keeps for itself (namespace {) are their own.
+TEST_CASE("a type's name is defined once") {
+  static const std::regex opens(R"(^(?:enum class|struct|class)\s+(\w+)\b(?!::)[^;:(]*(?:final\s*)?(?::[^;]*)?\{)"), space(R"(^namespace ([\w:]*)\s*\{)"), closes(R"(^\}  // namespace\s*([\w:]*))");
+  std::map<std::string, std::string> home;
+  std::vector<std::string> inside;
+  std::string file;
+  for (const Line& l : lines()) {
+    if (l.file != file) file = l.file, inside.clear();
+    std::smatch m;
+    if (std::regex_search(l.text, m, space)) inside.push_back(m[1]);
+    else if (std::regex_search(l.text, m, closes) && !inside.empty()) inside.pop_back();
+    else if (std::regex_search(l.text, m, opens)) {
+      std::string name;
+      bool own = false;
+      for (const std::string& s : inside) own |= s.empty(), name += s + "::";
+      if (own) continue;
+      const auto [first, fresh] = home.emplace(name + m[1].str(), l.file);
+      INFO(name << m[1] << " is defined in " << first->second << " and in " << l.file);
+      CHECK(fresh);
+    }
+  }
+  CHECK(home.size() > 100);
+}
