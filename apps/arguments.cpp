@@ -103,16 +103,25 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
 
 Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
   const auto parsed = app.get_subcommands();
-  const CLI::App& verb = parsed.empty() ? app : *parsed.front();
-  const std::string help = concat("moe ", parsed.empty() ? "" : verb.get_name() + " ", "--help");
+  const CLI::App* deepest = &app;
+  std::string help = "moe ";
+  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front(), help += deepest->get_name() + " ";
+  const CLI::App& verb = *deepest;
+  help += "--help";
   const auto rest = verb.remaining(true);
+  if (&verb != &app && !verb.get_subcommands([](const CLI::App*) { return true; }).empty()) {
+    std::vector<std::string> subjects;
+    for (const CLI::App* s : verb.get_subcommands([](const CLI::App*) { return true; })) subjects.push_back(s->get_name());
+    if (!rest.empty() && !rest.front().starts_with("-")) no_such(concat("subject of moe ", verb.get_name()), rest.front(), subjects);
+    if (rest.empty()) return Error(Exit::usage, concat("moe ", verb.get_name(), " of what? ", join(subjects, ", "))).hint(help);
+  }
   if (dynamic_cast<const CLI::ExtrasError*>(&e) && !rest.empty()) {
     const std::string word = rest.front().substr(0, rest.front().find('='));
     if (!word.starts_with("-")) return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
     const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
     return Error(Exit::usage, concat("unknown option '", word, "'")).hint(near.empty() ? help : concat("--", near));
   }
-  const auto* entry = parsed.empty() ? nullptr : commands().find(verb.get_name());
+  const auto* entry = parsed.empty() ? nullptr : commands().find(parsed.front()->get_name());
   return Error(Exit::usage, in_our_words(e.what())).hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
 }
 

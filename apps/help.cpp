@@ -73,9 +73,14 @@ class Page {
   std::string text_;
 };
 
+std::string path_of(const CLI::App& app) {  // "moe bench layer"
+  return app.get_parent() ? concat(path_of(*app.get_parent()), " ", app.get_name()) : "moe";
+}
+
 std::string usage(const CLI::App& app) {
   if (!app.get_parent()) return "usage: moe VERB [options]";
-  std::string out = concat("usage: moe ", app.get_name());
+  std::string out = concat("usage: ", path_of(app));
+  if (!app.get_subcommands([](const CLI::App*) { return true; }).empty()) return out + " SUBJECT [options]";
   for (const CLI::Option* o : app.get_options()) {
     const std::string word = o->nonpositional() ? concat("--", o->get_lnames().front(), " ", placeholder(*o)) : upper(o->get_name(true, false));
     if (o->get_required()) out += " " + word;
@@ -88,12 +93,12 @@ std::string usage(const CLI::App& app) {
 
 std::string Help::make_help(const CLI::App* app, std::string /*name*/, CLI::AppFormatMode) const {
   Page page;
-  page.paragraph(app->get_parent() ? concat("moe ", app->get_name(), ": ", app->get_description()) : concat("moe: ", app->get_description()));
+  page.paragraph(concat(path_of(*app), ": ", app->get_description()));
   page.line();
   page.paragraph(usage(*app));
   std::vector<Row> rows;
   for (const CLI::App* sub : app->get_subcommands([](const CLI::App*) { return true; })) rows.push_back({sub->get_name(), sub->get_description()});
-  page.table("verbs", rows);
+  page.table(app->get_parent() ? "subjects" : "verbs", rows);
   rows.clear();
   for (const CLI::Option* o : app->get_options())
     if (!o->nonpositional()) rows.push_back(row_of(*o));

@@ -16,7 +16,7 @@ namespace moe {
 
 void add_output(CLI::App& cli, OutputOptions& o, const char* what) {
   cli.add_option("-o,--output", o.file, std::string(what) + "; its ending picks the format; - is stdout")->type_name("FILE");
-  cli.add_option("--format", o.format, "text, md, csv, json or html; default: by the ending of -o, or text")->type_name("NAME");
+  cli.add_option("--format", o.format, "text, md, csv, json, jsonl or html; default: by the ending of -o, or text")->type_name("NAME");
   cli.add_flag("--force", o.force, "replace a file that exists");
 }
 
@@ -43,8 +43,11 @@ void write_report(const Report& report, const OutputOptions& o) {
   if (!to_screen) note(fmt::format("wrote {}", o.file));
 }
 
-void add_device(CLI::App& cli, DeviceOptions& o) {
+void add_device_name(CLI::App& cli, DeviceOptions& o) {
   cli.add_option("--device", o.device, "what computes: moe list devices")->type_name("SPEC")->capture_default_str()->envname("MOE_DEVICE");
+}
+void add_device(CLI::App& cli, DeviceOptions& o) {
+  add_device_name(cli, o);
   cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")->capture_default_str()->check(whole(0, 1024))->envname("MOE_THREADS");
 }
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {

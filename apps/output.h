@@ -23,7 +23,8 @@ struct DeviceOptions {
   std::string device = "cpu";
   int threads = 0;  // 0 = all
 };
-void add_device(CLI::App&, DeviceOptions&);
+void add_device(CLI::App&, DeviceOptions&);       // --device and --threads
+void add_device_name(CLI::App&, DeviceOptions&);  // --device alone
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions&);
 
 void add_config(CLI::App&);                                                // --config

@@ -26,12 +26,16 @@ Json texts(const std::vector<std::string>& list) {
   return out;
 }
 
+Json cell_json(const Column& c, std::size_t r) {
+  if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells)) return clean((*s)[r], true);
+  if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells)) return (*i)[r];
+  return number_json(value(c, r));
+}
+
 Json column_json(const Column& c) {
   Json values = Json::array(), chances = Json::array();
   for (std::size_t r = 0; r < rows(c); ++r) {
-    if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells)) values.push_back(clean((*s)[r], true));
-    else if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells)) values.push_back((*i)[r]);
-    else values.push_back(number_json(value(c, r)));
+    values.push_back(cell_json(c, r));
     if (!c.chance.empty()) chances.push_back(number_json(chance(c, r)));
   }
   return {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
@@ -77,6 +81,19 @@ std::string render_json(const Report& report, const RenderOptions&) {
   out += concat(" \"findings\": ", texts(report.findings).dump(), ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
   out += concat(" \"tables\": ", lines(tables), ",\n \"layers\": ", Json(report.layers).dump(), ",\n");
   return out + concat(" \"samples\": ", lines(samples), "\n}\n");
+}
+
+// {"table":"load","layer":0,"cv":0.1,...}: what pandas.read_json(lines=True) and jq -c take.
+std::string render_jsonl(const Report& report, const RenderOptions&) {
+  std::string out;
+  for (const Table& t : report.tables)
+    for (std::size_t r = 0; r < rows(t); ++r) {
+      Json row = {{"table", clean(t.id)}};
+      for (const Column& c : t.columns)
+        if (r < rows(c)) row[clean(c.name)] = cell_json(c, r);
+      out += row.dump() + "\n";
+    }
+  return out;
 }
 
 }  // namespace moe

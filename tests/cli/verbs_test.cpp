@@ -95,4 +95,37 @@ TEST_CASE("help, version, list, config files and the other names of the program"
   CHECK(configured.out.find("tokens in all                  480") != configured.out.npos);
 }
 
+// Every row of a bench is an object of its own.
+TEST_CASE("bench prints a row for each pass and size") {
+  const Folder f;
+  const auto rows = [&](const std::string& words) {
+    const Result r = f.run(words + " --seconds 0.01 --format json");
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+    std::vector<json> out;
+    std::istringstream in(r.out);
+    for (std::string line; std::getline(in, line);) out.push_back(json::parse(line));
+    return out;
+  };
+  const auto layer = rows("bench layer --tokens 64 --tokens 96 --hidden 32 --width 16 --experts 4 --threads 1");
+  REQUIRE(layer.size() == 4);
+  CHECK((layer[0]["pass"] == "forward" && layer[1]["pass"] == "forward+backward" && layer[0]["tokens"] == 64 && layer[3]["tokens"] == 96));
+  for (const json& row : layer) {
+    const double flops = 6.0 * row["tokens"].get<double>() * 32 * 16 * 2 * (row["pass"] == "forward" ? 1 : 3);
+    CHECK(row["gflops"].get<double>() == Approx(flops / row["median"].get<double>() * 1e-6));
+    CHECK(row["ratio"].get<double>() == Approx(row["gflops"].get<double>() / row["ceiling_gflops"].get<double>()));
+    CHECK((row["best"] <= row["median"] && row["median"] <= row["p99"]));
+  }
+  CHECK(rows("bench model --model nano:layers=1 --batch 1 --length 16 --threads 1").size() == 3);
+  const auto trace = rows("bench trace --model nano:layers=1,context=16 --batch 2 --folder .");
+  REQUIRE(trace.size() == 2);
+  CHECK((trace[0]["cost"].is_null() && trace[1]["cost"].is_number()));
+  for (const auto& entry : fs::directory_iterator(f.path())) CHECK(entry.path().string().find("moe-bench") == std::string::npos);
+  CHECK(rows("bench ops combine --threads 1 --threads 2").size() % 2 == 0);
+  CHECK(f.run("bench").err.find("of what? ops, layer") != std::string::npos);
+  CHECK(f.run("bench laye").err.find("layer") != std::string::npos);
+  CHECK(f.run("bench layer --router dense --top-k 2").code == 2);
+  CHECK(f.run("bench ops nothing").code == 2);
+}
+
 }  // namespace moe::cli

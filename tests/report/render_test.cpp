@@ -69,7 +69,7 @@ TEST_CASE("every renderer draws an empty report, and says nothing of nan") {
   const std::regex nan("\\bnan\\b|nan%|-nan", std::regex::icase);
   for (const auto& entry : renderers().entries()) {
     INFO(entry.name);
-    CHECK(!render(entry.name, Report{}).empty());
+    CHECK(render(entry.name, Report{}).empty() == (entry.name == "jsonl"));  // which is rows and nothing else
     for (const Report& r : {test::awkward(), test::realistic()}) {
       std::string got = render(entry.name, r);
       if (entry.name == "html") got = got.substr(0, got.find("<script>\n'use strict'"));
