@@ -34,6 +34,14 @@ class Balancer {
   // Value without the coefficient; adds coef * scale * gradient.
   virtual double loss(const BalanceInput&, double scale, const BalanceGrad&) const = 0;
   virtual double coefficient() const = 0;  // 0 = this balancer has no loss
+  // What a layer's value counts for in the loss of a model with so many MoE layers.
+  virtual double reduction(int /*layers*/) const { return 1; }
+  // A loss over the statistics of all MoE layers together. Gradients are needed in the backward pass only, so every layer runs
+  // forward first and leaves its statistics; then this adds each layer's gradient and gives each layer's share of the value (L).
+  virtual bool across_layers() const { return false; }
+  virtual std::vector<double> losses(std::span<const BalanceInput>, double /*scale*/, std::span<const BalanceGrad>) const { return {}; }
+  // What a balancer without gradient reads from a micro-batch of training, besides the counts that stepped() gets.
+  virtual void seen(const Router&, const BalanceInput&) {}
   virtual bool needs_scores() const { return true; }
   virtual void check(const Router&) const {}            // throws Error(usage) where this cannot go with the router
   virtual std::vector<State> state() { return {}; }     // what a checkpoint must hold

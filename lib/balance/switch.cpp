@@ -10,8 +10,9 @@ enum class Counts { topk, top1, unbiased, post_drop };
 
 class Switch final : public Balancer {
  public:
-  Switch(double coef, Counts counts, bool sequence, bool global) : Balancer("switch"), coef_(coef), counts_(counts), sequence_(sequence), global_(global) {}
+  Switch(double coef, Counts counts, bool sequence, bool global, bool mean) : Balancer("switch"), coef_(coef), counts_(counts), sequence_(sequence), global_(global), mean_(mean) {}
   double coefficient() const override { return coef_; }
+  double reduction(int layers) const override { return mean_ ? 1.0 / layers : 1; }
 
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const Matrix<int> unbiased = counts_ == Counts::unbiased ? best_scores(in) : Matrix<int>{};
@@ -67,7 +68,7 @@ class Switch final : public Balancer {
 
   double coef_;
   Counts counts_;
-  bool sequence_, global_;
+  bool sequence_, global_, mean_;  // mean_: over layers; else their sum
 };
 
 }  // namespace
@@ -77,7 +78,7 @@ std::unique_ptr<Balancer> make_switch_balancer(Spec& spec) {
   const std::string counts = spec.choice("counts", {"topk", "top1", "unbiased", "post_drop"});
   const std::string scope = spec.choice("scope", {"batch", "sequence", "global"});
   const Counts c = counts == "top1" ? Counts::top1 : counts == "unbiased" ? Counts::unbiased : counts == "post_drop" ? Counts::post_drop : Counts::topk;
-  return std::make_unique<Switch>(coef, c, scope == "sequence", scope == "global");
+  return std::make_unique<Switch>(coef, c, scope == "sequence", scope == "global", spec.choice("layers", {"sum", "mean"}) == "mean");
 }
 
 }  // namespace moe

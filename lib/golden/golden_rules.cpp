@@ -9,6 +9,35 @@
 namespace moe {
 namespace {
 
+// The loss over all layers together, from what each of them leaves: value and gradient on the logits, coefficient 1.
+std::pair<double, std::vector<double>> concat_loss(Router& router, const Batch& batch, const std::vector<Matrix<double>>& logits) {
+  struct Layer {
+    RouterInput in;
+    Routing routing;
+    Matrix<double> p, dprob, dlogits, dnoise, dweight;
+  };
+  std::vector<Layer> layers;
+  layers.reserve(logits.size());  // inputs refer to what stands beside them
+  std::vector<BalanceInput> in;
+  std::vector<BalanceGrad> grad;
+  for (const Matrix<double>& z : logits) {
+    Layer& l = layers.emplace_back(Layer{.in = {.scores = {z}, .batch = batch}});
+    l.routing = router.route(l.in);
+    l.p = router.probabilities(l.in, l.routing);
+    l.dprob = l.dlogits = Matrix<double>(z.rows(), z.cols());
+    in.push_back({l.in, l.routing, l.p, router.experts(), {}, {}});
+    grad.push_back({l.dprob, l.dlogits, l.dnoise, l.dweight});
+  }
+  const auto shares = make_balancer("concat:coef=1")->losses(in, 1, grad);
+  std::pair<double, std::vector<double>> out{std::accumulate(shares.begin(), shares.end(), 0.0), {}};
+  for (Layer& l : layers) {
+    std::vector<Matrix<double>> dz{Matrix<double>(l.p.rows(), l.p.cols())};
+    router.backward(l.in, l.routing, {}, l.dprob, dz);
+    out.second.insert(out.second.end(), dz[0].flat().begin(), dz[0].flat().end());
+  }
+  return out;
+}
+
 struct LayerLoss {
   double value = 0;
   std::vector<double> dz;  // (T*E)
@@ -41,9 +70,11 @@ void run_losses(const GoldenFile& file, Comparison& out) {
   const auto router = make_router(concat("softmax:k=", k), int(experts));
   std::vector<double> value[2], dz[2];
   std::vector<std::int64_t> ids, counts;
+  std::vector<Matrix<double>> all;
   for (Index l = 0; l < layers; ++l) {
     Matrix<double> z(tokens, experts);
     std::copy_n(logits.begin() + std::ptrdiff_t(l * tokens * experts), z.size(), z.data());
+    all.push_back(z);
     for (int kind = 0; kind < 2; ++kind) {
       Routing routing;
       const LayerLoss loss = loss_of(kind == 0 ? "switch" : "z", *router, batch, z, routing);
@@ -55,6 +86,9 @@ void run_losses(const GoldenFile& file, Comparison& out) {
       counts.insert(counts.end(), n.begin(), n.end());
     }
   }
+  const auto [concat_value, concat_dz] = concat_loss(*router, batch, all);
+  out.real("concat_loss", concat_value);
+  out.reals("grad/concat_logits", concat_dz);
   out.integers("topk_ids", ids);
   out.integers("counts", counts);
   out.reals("switch_loss", value[0]);

@@ -119,7 +119,7 @@ void MoeLayer<S>::route(const Pass& pass, MoeTape<S>& t) {
       t.untouched[std::size_t(n)] = pass.batch.is_valid(n) && std::ranges::all_of(row, [](int e) { return e < 0; });
     }
   }
-  if (!balancers_.empty() && !products_.empty() && router_->slots() == 0) balance(pass, t);
+  if (balances()) balance(pass, t);
 }
 
 template <class S>
@@ -129,8 +129,35 @@ void MoeLayer<S>::balance(const Pass& pass, MoeTape<S>& t) {
   t.dlogits = Matrix<double>(t.probability.rows(), t.probability.cols());
   t.dnoise = Matrix<double>(router_->learns_noise() ? t.probability.rows() : 0, t.probability.cols());
   t.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
-  const BalanceInput in{t.input, t.routing, t.probability, config_.experts, pass.other_counts, eta_};
-  for (const auto& b : balancers_) t.losses.push_back(b->loss(in, pass.loss_scale, {t.dprob, t.dlogits, t.dnoise, t.dweight}));
+  const BalanceInput in = balance_input(pass, t);
+  for (const auto& b : balancers_) {
+    const bool later = b->across_layers() && pass.layers_follow;
+    t.losses.push_back(later ? 0 : b->loss(in, pass.loss_scale * b->reduction(pass.layers), {t.dprob, t.dlogits, t.dnoise, t.dweight}));
+    if (pass.training) b->seen(*router_, in);
+  }
+}
+
+template <class S>
+BalanceInput MoeLayer<S>::balance_input(const Pass& pass, const MoeTape<S>& t) const {
+  return {t.input, t.routing, t.probability, config_.experts, pass.other_counts, eta_};
+}
+
+template <class S>
+void MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
+  if (layers.empty() || !layers[0]->balances()) return;
+  std::vector<BalanceInput> in;
+  std::vector<BalanceGrad> grad;
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    MoeTape<S>& t = *tapes[l];
+    in.push_back(layers[l]->balance_input(pass, t));
+    grad.push_back({t.dprob, t.dlogits, t.dnoise, t.dweight});
+  }
+  for (std::size_t b = 0; b < layers[0]->balancers_.size(); ++b) {  // the layers of a model have the same ones
+    const Balancer& balancer = *layers[0]->balancers_[b];
+    if (!balancer.across_layers()) continue;
+    const std::vector<double> shares = balancer.losses(in, pass.loss_scale, grad);
+    for (std::size_t l = 0; l < layers.size(); ++l) tapes[l]->losses[b] = shares[l];
+  }
 }
 
 template <class S>

@@ -18,6 +18,8 @@ struct Pass {  // what one call is about
   Rng* rng = nullptr;
   double loss_scale = 1;                 // of the balance losses' gradients (1/micro-batches)
   std::span<const std::int64_t> other_counts;  // (E), for scope=global
+  int layers = 1;                        // MoE layers whose balance losses add up
+  bool layers_follow = false;            // losses over all layers are left to balance_across()
   const GivenNoise* given = nullptr;
   const Matrix<double>* previous = nullptr;    // (T,E) logits z of the MoE layer before, where gate_residual is set
   Matrix<double>* dprevious = nullptr;         // backward adds their gradient
@@ -55,6 +57,8 @@ class MoeLayer {
   void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
   // Adds to every wanted gradient; sets dx. `x` as in forward.
   void backward(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
+  // Losses over all layers together, after the last one ran forward: values and gradients into the tapes.
+  static void balance_across(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
   // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
   Matrix<S> outputs_of_all(View<const S> x);
 
@@ -81,6 +85,8 @@ class MoeLayer {
   void route(const Pass&, MoeTape<S>&);
   void drop_missing(Routing&) const;
   void balance(const Pass&, MoeTape<S>&);
+  BalanceInput balance_input(const Pass&, const MoeTape<S>&) const;
+  bool balances() const { return !balancers_.empty() && !products_.empty() && router_->slots() == 0; }
   void compute(View<const S> x, View<S> y, MoeTape<S>&);
   Matrix<double> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);  // gradient of the weights
   void mix(View<const S> x, View<S> y, MoeTape<S>&);

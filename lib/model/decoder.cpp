@@ -172,11 +172,14 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
+  mine.layers = config_.moe_layers(), mine.layers_follow = true;
+  std::vector<MoeTape<S>*> seen;
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape& block = tape.block[std::size_t(l)];
     x = forward(mine, l, std::move(x), block, nullptr);
-    if (block.moe) mine.previous = &block.moe->routing.logits;
+    if (block.moe) mine.previous = &block.moe->routing.logits, seen.push_back(&*block.moe);
   }
+  MoeLayer<S>::balance_across(pass, moe_layers(), seen);
   read_out(std::move(x), tape);
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
   backend_.linear(tape.normed.view(), head().weight(), tape.dlogits.view(), 0);

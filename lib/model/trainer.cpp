@@ -147,7 +147,7 @@ void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
     s.entropy += p.empty() ? std::numeric_limits<double>::quiet_NaN() : entropy * share / double(std::max<Index>(1, valid));
     for (std::size_t b = 0; b < t.losses.size(); ++b) {
       s.losses[b] += t.losses[b] * share;
-      r.total_loss += layers[l]->balancers()[b]->coefficient() * t.losses[b] * share;
+      r.total_loss += layers[l]->balancers()[b]->coefficient() * layers[l]->balancers()[b]->reduction(int(layers.size())) * t.losses[b] * share;
     }
     ++l;
   }

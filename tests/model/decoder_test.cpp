@@ -39,7 +39,10 @@ struct World {
     model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
     double sum = tape.loss;
     for (auto& block : tape.block)
-      for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) sum += model.moe_layers()[0]->balancers()[i]->coefficient() * block.moe->losses[i];
+      for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) {
+        const Balancer& b = *model.moe_layers()[0]->balancers()[i];
+        sum += b.coefficient() * b.reduction(model.config().moe_layers()) * block.moe->losses[i];
+      }
     return sum;
   }
   std::unique_ptr<Backend<double>> backend;
@@ -98,6 +101,47 @@ TEST_CASE("the gradient of a whole model agrees with central differences") {
   check_gradients("layers=3,kv_heads=1,gate_residual=1,expert_types=ffn*2;copy;constant,zc_tau=0.5,balance={switch:coef=0.3}", true);
   check_gradients("layers=2,kv_heads=1,widths=5;3*2;1,router={cosine:k=2,dim=3}");
   check_gradients("layers=2,kv_heads=1,router={soft:slots=2},balance=none", true);
+  check_gradients("layers=3,kv_heads=1,router={softmax:k=2,norm=0},balance={concat:coef=0.5;z:coef=0.1}", true);
+  check_gradients("layers=4,moe_every=2,kv_heads=1,router={sigmoid:k=2},balance={switch:coef=0.3,layers=mean;concat:coef=0.4}");
+}
+
+TEST_CASE("the loss over all layers is one loss, and the mean over layers a share of their sum") {
+  const Batch batch = batch_of(true);
+  const auto run = [&](const std::string& balance, std::vector<double>& gradient) {
+    World w("layers=2,kv_heads=1,router={softmax:k=2,norm=0},balance={" + balance + "}");
+    Decoder<double>::Tape tape;
+    const double all = w.loss(batch, tape) - tape.loss;
+    w.model.want_grads();
+    w.model.backward({.batch = batch, .training = true}, tape);
+    gradient.clear();
+    for (auto* p : w.model.parameters())
+      if (p->name().find("router") != p->name().npos) gradient.insert(gradient.end(), p->grad().flat().begin(), p->grad().flat().end());
+    // by hand, from what the layers chose and believed
+    std::vector<double> n(4, 0.0), p(4, 0.0);
+    double apart = 0, together = 0;
+    for (auto& block : tape.block) {
+      std::vector<double> mine(4, 0.0), mean(4, 0.0);
+      for (const int e : block.moe->routing.expert.flat())
+        if (e >= 0) n[std::size_t(e)] += 1, mine[std::size_t(e)] += 1;
+      for (Index t = 0; t < 12; ++t)
+        for (std::size_t e = 0; e < 4; ++e) p[e] += block.moe->probability(t, Index(e)), mean[e] += block.moe->probability(t, Index(e));
+      for (std::size_t e = 0; e < 4; ++e) apart += 4 * mine[e] / 18 * mean[e] / 9;
+    }
+    for (std::size_t e = 0; e < 4; ++e) together += 4 * n[e] / 18 * p[e] / 18;
+    CHECK(all == Approx(balance.find("concat") != balance.npos ? together : balance.find("mean") != balance.npos ? apart / 2 : apart).epsilon(1e-12));
+    CHECK(together != Approx(apart));
+  };
+  std::vector<double> concat, sum, mean, none;
+  run("concat:coef=1", concat), run("switch:coef=1", sum), run("switch:coef=1,layers=mean", mean);
+  CHECK(concat != sum);
+  World w("layers=2,kv_heads=1,router={softmax:k=2,norm=0}");
+  Decoder<double>::Tape tape;
+  w.loss(batch, tape);
+  w.model.want_grads();
+  w.model.backward({.batch = batch, .training = true}, tape);
+  for (auto* p : w.model.parameters())
+    if (p->name().find("router") != p->name().npos) none.insert(none.end(), p->grad().flat().begin(), p->grad().flat().end());
+  for (std::size_t i = 0; i < none.size(); ++i) CHECK(mean[i] - none[i] == Approx((sum[i] - none[i]) / 2).margin(1e-12));
 }
 
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
