@@ -65,6 +65,10 @@ TEST_CASE("train, trace, report and the verbs around them") {
     CHECK(f.run(std::string("report a.moetrace.h5 -o ") + name).code == 0);
     CHECK(fs::file_size(f / name) > 500);
   }
+  CHECK(json_of(f, "plan runs/a Mixtral-8x7B --format json").is_object());
+  CHECK(f.run("plan Mixtral-8x7B --ep 3").code == 2);
+  CHECK(f.run("plan mixtral-8x7").err.find("'Mixtral-8x7B'") != std::string::npos);
+  CHECK(f.run("plan ./none.json").code == 3);
   CHECK(f.run("report a.moetrace.h5 --metric help").err.find("load") != std::string::npos);
   const Result text = f.run("generate runs/a --prompt 'the house' --tokens 5 --trace g.moetrace.h5");
   CHECK(text.code == 0);
@@ -78,7 +82,7 @@ TEST_CASE("help, version, list, config files and the other names of the program"
   CHECK(json_of(f, "list --format json").is_object());
   CHECK(f.run("help train").out == f.run("train --help").out);
   CHECK(f.run("help").code == 0);
-  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "list", "show", "recover"}) {
+  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "plan", "list", "show", "recover"}) {
     const Result r = f.run(std::string(verb) + " --help");
     CHECK(r.code == 0);
     CHECK(r.out.find("examples:") != r.out.npos);

@@ -1,0 +1,17 @@
+// The tables of moe plan: one model in detail, several side by side, the published ones by name.
+#pragma once
+#include "analysis/table.h"
+#include "lib/model/plan/cost.h"
+
+namespace moe {
+
+struct PlanOptions {
+  plan::Count context = 4096;
+  plan::Sharding sharding;
+  plan::Format format = plan::Format::bf16;
+};
+Report plan_of(const plan::Description&, const PlanOptions&);
+Report comparison_of(const std::vector<plan::Description>&, const PlanOptions&);
+Table published_table();
+
+}  // namespace moe
