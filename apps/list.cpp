@@ -4,6 +4,7 @@
 #include "analysis/metric/metric.h"
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
+#include "analysis/synth/synth.h"
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
@@ -32,7 +33,7 @@ std::vector<Kind> kinds() {
   std::vector<Kind> out = {kind("routers", "Routers (--router)", routers()),       kind("balancers", "Balancers (--balance, repeatable)", balancers()),
                            kind("capacities", "Capacity rules (--capacity)", capacities()), kind("datasets", "Datasets (--data, repeatable)", datasets()),
                            kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),    kind("devices", "Devices (--device)", backends()),
-                           kind("metrics", "Metrics (moe report --metric)", metrics()),     kind("formats", "Formats (--format)", renderers())};
+                           kind("metrics", "Metrics (moe report --metric)", metrics()), kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),    kind("formats", "Formats (--format)", renderers())};
   Kind models{"models", "Models (--model)", {}}, activations{"activations", "Activations (--model ...:activation=)", {}}, verbs = kind("commands", "Verbs", commands());
   for (const Preset& p : model_presets()) models.rows.push_back({std::string(p.name), std::string(p.about), ""});
   for (const std::string& a : activation_names()) activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
@@ -76,7 +77,7 @@ Run list_command(CLI::App& cli) {
     OutputOptions out;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, formats, commands; all where left out");
+  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, patterns, formats, commands; all where left out");
   add_output(cli, o->out, "where the list goes");
   return [o] {
     check_output(o->out);

@@ -94,8 +94,8 @@ void router_rows(hid_t file, const TraceHeader& h) {
   h5::write(d, h5::type_of(Cell::f32), cells.data(), "/router/bias");
 }
 
-Handle column_dataset(hid_t file, const TraceColumn& c, const TraceHeader& h) {
-  h5::Layout layout{{0}, {std::uint64_t(c.chunk)}, true, true};
+Handle column_dataset(hid_t file, const TraceColumn& c, const TraceHeader& h, int deflate) {
+  h5::Layout layout{{0}, {std::uint64_t(c.chunk)}, true, deflate > 0, deflate};
   if (c.rank > 1) layout.dims.push_back(h.layers.size()), layout.chunk.push_back(1);
   if (c.rank > 2) layout.dims.push_back(std::uint64_t(c.width)), layout.chunk.push_back(std::uint64_t(c.width));
   Handle d = h5::dataset(file, c.path, h5::type_of(c.cell), layout);
@@ -184,7 +184,7 @@ void write_pair(hid_t dataset, const PairMatrix& pair, const TraceHeader& h) {
   h5::write(dataset, h5::type_of(Cell::f32), cells.data(), "/experts/" + pair.name);
 }
 
-TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, const std::vector<TraceColumn>& columns) {
+TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, const std::vector<TraceColumn>& columns, int deflate) {
   const Handle creation{H5Pcreate(H5P_FILE_CREATE), "prepare a file"};
   h5::must(H5Pset_file_space_strategy(creation, H5F_FSPACE_STRATEGY_PAGE, false, 1), "prepare a file");
   h5::must(H5Pset_file_space_page_size(creation, 4096), "prepare a file");
@@ -210,7 +210,7 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h, 
     d = h5::dataset(out.file, "/experts/" + pair.name, h5::type_of(Cell::f32), {{h.layers.size(), experts, experts}, {}});
     write_pair(d, pair, h);
   }
-  for (const TraceColumn& c : columns) out.columns.push_back(column_dataset(out.file, c, h));
+  for (const TraceColumn& c : columns) out.columns.push_back(column_dataset(out.file, c, h, deflate));
   record_datasets(out.file, out);
   attach_scales(out.file, out, columns, h);
   return out;

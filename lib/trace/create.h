@@ -23,7 +23,7 @@ struct TraceFile {  // a file open for writing
 };
 
 h5::Handle commit_type();
-TraceFile create_trace(const std::filesystem::path&, const TraceHeader&, const std::vector<TraceColumn>&);
+TraceFile create_trace(const std::filesystem::path&, const TraceHeader&, const std::vector<TraceColumn>&, int deflate);  // 0 = no filters
 void write_pair(hid_t dataset, const PairMatrix&, const TraceHeader&);  // absent layers become NaN
 
 }  // namespace moe

@@ -61,7 +61,7 @@ void inflate_into(std::span<const std::uint8_t> in, std::span<std::uint8_t> out)
 
 }  // namespace
 
-std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t element, bool longer) {
+std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t element, bool longer, int level) {
   std::vector<std::uint8_t> shuffled;
   if (element > 1) {
     shuffled.resize(raw.size());
@@ -69,7 +69,7 @@ std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t el
   }
   std::vector<std::uint8_t> out(compressBound(uLong(raw.size())) + 5);
   uLongf size = uLongf(out.size());
-  if (compress2(out.data(), &size, element > 1 ? shuffled.data() : raw.data(), uLong(raw.size()), 1) != Z_OK)
+  if (compress2(out.data(), &size, element > 1 ? shuffled.data() : raw.data(), uLong(raw.size()), level) != Z_OK)
     throw Error(Exit::memory, "zlib cannot deflate a chunk");
   if (longer) out[size++] = 0;
   const std::uint32_t sum = fletcher32({out.data(), size});

@@ -156,7 +156,7 @@ Handle dataset(hid_t file, const std::string& path, hid_t type, const Layout& la
   }
   if (layout.filtered) {
     if (H5Tget_size(type) > 1) must(H5Pset_shuffle(list), "prepare a dataset");
-    must(H5Pset_deflate(list, 1), "prepare a dataset");
+    must(H5Pset_deflate(list, unsigned(layout.deflate)), "prepare a dataset");
     must(H5Pset_fletcher32(list), "prepare a dataset");
   }
   return {H5Dcreate2(file, path.c_str(), type, space(layout.dims, layout.grows), H5P_DEFAULT, list, H5P_DEFAULT), concat("make ", path)};

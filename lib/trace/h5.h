@@ -52,10 +52,11 @@ void put(hid_t object, const char* name, Cell, const void* value);
 void set(hid_t object, const char* name, std::string_view text);
 void set(hid_t object, const char* name, Cell, const void* value);
 
-// Makes a dataset without times. chunk 0 = contiguous, space taken at once. filtered = shuffle, deflate 1, fletcher32.
+// Makes a dataset without times. chunk 0 = contiguous, space taken at once. filtered = shuffle, deflate, fletcher32.
 struct Layout {
   std::vector<std::uint64_t> dims, chunk;
   bool grows = false, filtered = false;
+  int deflate = 1;  // level
 };
 Handle dataset(hid_t file, const std::string& path, hid_t type, const Layout&);
 void resize(hid_t dataset, const std::vector<std::uint64_t>& dims, std::string_view path);

@@ -62,8 +62,8 @@ void TraceWriter::File::guarded(Body body) {
   }
 }
 
-TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given, const TraceFields& asked_for, std::filesystem::path name)
-    : target(path), part(plus(path, ".part")), building(std::move(name)), header(checked(given)), fields(asked_for) {
+TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given, const TraceFields& asked_for, std::filesystem::path name, int level)
+    : target(path), part(plus(path, ".part")), building(std::move(name)), header(checked(given)), fields(asked_for), deflate(level) {
   h5::start();
   columns = columns_of(header, fields);
   for (const TraceColumn& c : columns) {
@@ -75,7 +75,7 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
   lock.emplace(building);
   try {
     guarded([&] {
-      h5 = create_trace(building, header, columns);
+      h5 = create_trace(building, header, columns, deflate);
       h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
     });
   } catch (const Error&) {
@@ -179,10 +179,14 @@ std::uint64_t TraceWriter::File::write_columns() {
       Pending& p = pending[k.column];
       const std::size_t bytes = std::size_t(c.chunk) * c.row_bytes(), element = h5::bytes_of(c.cell);
       const std::span<const std::uint8_t> raw{p.planes[k.plane].data() + std::size_t(Index(k.first) % p.span) * c.row_bytes(), bytes};
-      k.packed = pack(raw, element, false);
+      if (deflate == 0) {
+        k.packed.assign(raw.begin(), raw.end());
+        continue;
+      }
+      k.packed = pack(raw, element, false, deflate);
       std::size_t& last = p.last_packed[k.plane];  // chunks of a plane that were committed before are first in their turn
       const bool again = k.first < safe;
-      if (again && k.packed.size() == last) k.packed = pack(raw, element, true);
+      if (again && k.packed.size() == last) k.packed = pack(raw, element, true, deflate);
     }
   });
   Xxh3 data;
@@ -243,7 +247,7 @@ void TraceWriter::File::write_commit(std::int64_t step, std::uint64_t data_xxh3)
 }
 
 void TraceWriter::File::commit(std::int64_t step) {
-  if (rows == safe) return;
+  if (rows == safe || (deflate == 0 && rows % commit_rows && !finishing)) return;
   guarded([&] {
     const std::uint64_t data = write_columns();
     write_records();
@@ -291,6 +295,7 @@ void TraceWriter::File::seal() {
 
 void TraceWriter::File::finish() {
   if (finished) return;
+  finishing = true;
   commit(steps.empty() ? -1 : steps.back().step);
   guarded([&] {
     write_records();
@@ -324,7 +329,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
                                            old.header().layers.size(), old.header().max_experts(), old.header().max_choices(),
                                            header.layers.size(), header.max_experts(), header.max_choices()));
     const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
-    file_ = std::make_unique<File>(path, old.header(), options.fields, copy);
+    file_ = std::make_unique<File>(path, old.header(), options.fields, copy, options.deflate);
     try {
       replay(old, rows, *file_);
       sync_file(copy);
@@ -335,7 +340,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
     }
     file_->building = part;
   } else {
-    file_ = std::make_unique<File>(path, header, options.fields, part);
+    file_ = std::make_unique<File>(path, header, options.fields, part, options.deflate);
   }
   file_->power = options.power;
   file_->acknowledged = options.acknowledged;

@@ -14,6 +14,8 @@ struct TraceWriterOptions {
   bool power = false;     // fdatasync at every commit: survive power loss too
   TraceFields fields;     // what append() will be given
   std::function<void(std::uint64_t rows)> acknowledged;  // called after each commit with the rows that are safe
+  int deflate = 1;        // level; 0 = chunks as they are, without checksum. Such a chunk written again would lie at its old place,
+                          // so then only whole chunks are committed, and the rest at finish()
   std::int64_t resume_rows = -1;  // >= 0: continue PATH.part, cut back to this many rows
 };
 

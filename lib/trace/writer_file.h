@@ -30,10 +30,11 @@ struct TraceWriter::File {
   std::vector<TraceSequence> sequences;
   std::size_t steps_safe = 0, sequences_safe = 0;  // records before these did not change since the last commit
   std::uint64_t rows = 0, safe = 0, commits = 0, last_xxh3 = 0;
-  bool power = false, failed = false, finished = false;
+  int deflate = 1;
+  bool power = false, failed = false, finishing = false, finished = false;
   std::function<void(std::uint64_t)> acknowledged;
 
-  File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&, std::filesystem::path building);
+  File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&, std::filesystem::path building, int deflate = 1);
   ~File();
   void begin(const TraceStep&);
   void begin_sequence(std::uint16_t domain);
