@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "lib/backend/array.h"
 #include "lib/backend/kinds.h"
@@ -22,6 +23,7 @@ struct Plan {
   Array<int> token;     // (1,S) token of each slot
   Array<int> choice;    // (1,S) t*K + k of each slot
   Index slots = 0;      // rows to allocate: >= offset[E] (equal on host backends)
+  std::vector<Index> host_offset;  // offset again, where a device's library calls need it; else empty
   Index experts() const { return offset.cols() - 1; }
 };
 
@@ -59,6 +61,7 @@ template <class S>
 class Backend : public Memory {
  public:
   virtual std::string name() const = 0;
+  virtual double rounding() const { return 0; }  // relative error of a product's operands, beyond that of S: 2^-9 in bf16
 
   // ---- dense products: y = x w' + beta y; its two backwards. x (T,I), w (O,I), y (T,O)
   virtual void linear(View<const S> x, const Weight& w, View<S> y, S beta) = 0;

@@ -128,6 +128,7 @@ class Check : public Backend<float> {
   explicit Check(std::unique_ptr<Backend<float>> of) : of_(std::move(of)) {}
 
   std::string name() const override { return concat("check:of={", of_->name(), "}"); }
+  double rounding() const override { return of_->rounding(); }
   void* allocate(std::size_t bytes) override { return of_->allocate(bytes); }
   void release(void* p, std::size_t bytes) noexcept override { of_->release(p, bytes); }
   void to_device(const void* host, void* device, std::size_t bytes) override { of_->to_device(host, device, bytes); }
@@ -247,7 +248,7 @@ class Check : public Backend<float> {
   }
   void equal(const Call& call, const char* what, In got, In want) {
     const Difference d = difference(got, want);
-    if (d.within(allowed)) return;
+    if (d.within(allowed + 2000 * of_->rounding() * of_->rounding())) return;
     throw Error(Exit::failed, concat(of_->name(), " differs from the definition: ", call.text, ": ", what, " is ", text_of(first_of(got, want, d))))
         .hint("moe verify --device runs every operation on known shapes");
   }

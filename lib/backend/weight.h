@@ -10,12 +10,18 @@ struct Weight {
   DType dtype = DType::f32;
   Index rows = 0, cols = 0;
   std::uint64_t id = 0, version = 0;
+  bool exact = false;  // products with it are in full precision on every backend: router scores
 
   Weight() = default;
   Weight(const void* d, DType t, Index r, Index c, std::uint64_t i = 0, std::uint64_t v = 0)
       : data(d), dtype(t), rows(r), cols(c), id(i), version(v) {}
   template <class S>
   Weight(View<S> v) : Weight(v.data, dtype_of<std::remove_const_t<S>>, v.rows, v.cols) {}
+  Weight in_full() const {
+    Weight w = *this;
+    w.exact = true;
+    return w;
+  }
   bool empty() const { return rows * cols == 0; }
 };
 

@@ -63,10 +63,10 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matr
   View<const S> u = x;
   if (!project_.empty()) {
     t.through = Array<S>(*backend_, x.rows, what_.through);
-    backend_->linear(x, project_.weight(), t.through.view(), 0);
+    backend_->linear(x, project_.weight().in_full(), t.through.view(), 0);
     u = std::as_const(t.through).view();
   }
-  backend_->linear(u, weight_.weight(), z.view(), 0);
+  backend_->linear(u, weight_.weight().in_full(), z.view(), 0);
   if (!bias_.empty()) backend_->add_bias(bias_.value(), z.view());
   Matrix<double> out = wide(z.to_host());
   if (what_.cosine) to_cosine(u, out, t);
@@ -74,7 +74,7 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matr
     if (!previous || previous->rows() != x.rows || previous->cols() != what_.rows)
       throw Error(Exit::bug, concat("a layer with a gate residual got no logits of the layer before, (", x.rows, ",", what_.rows, ")"));
     const Array<S> before = to_device<S>(*backend_, *previous);
-    backend_->linear(before.view(), residual_.weight(), z.view(), 0);
+    backend_->linear(before.view(), residual_.weight().in_full(), z.view(), 0);
     const Matrix<S> more = z.to_host();
     for (Index i = 0; i < more.size(); ++i) out.data()[i] += double(more.data()[i]);
   }
@@ -132,7 +132,7 @@ void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double
     const Array<S> d = to_device<S>(*backend_, dz), before = to_device<S>(*backend_, *previous);
     if (!residual_.grad().empty()) backend_->linear_dw(d.view(), before.view(), residual_.grad());
     Array<S> back(*backend_, dz.rows(), dz.cols());
-    backend_->linear_dx(d.view(), residual_.weight(), back.view(), 0);
+    backend_->linear_dx(d.view(), residual_.weight().in_full(), back.view(), 0);
     const Matrix<S> host = back.to_host();
     for (Index i = 0; i < host.size() && dprevious; ++i) dprevious->data()[i] += double(host.data()[i]);
   }
@@ -142,12 +142,12 @@ void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double
   const Array<S> d = to_device<S>(*backend_, dz);
   if (!weight_.grad().empty()) backend_->linear_dw(d.view(), u, weight_.grad());
   if (!bias_.grad().empty()) backend_->bias_grad(d.view(), bias_.grad());
-  if (!what_.cosine) return backend_->linear_dx(d.view(), weight_.weight(), dx, 1);
+  if (!what_.cosine) return backend_->linear_dx(d.view(), weight_.weight().in_full(), dx, 1);
   Array<S> du(*backend_, std::as_const(besides).view());
-  backend_->linear_dx(d.view(), weight_.weight(), du.view(), 1);
+  backend_->linear_dx(d.view(), weight_.weight().in_full(), du.view(), 1);
   if (project_.empty()) return backend_->add(std::as_const(du).view(), dx, 1);
   if (!project_.grad().empty()) backend_->linear_dw(std::as_const(du).view(), x, project_.grad());
-  backend_->linear_dx(std::as_const(du).view(), project_.weight(), dx, 1);
+  backend_->linear_dx(std::as_const(du).view(), project_.weight().in_full(), dx, 1);
 }
 
 template class RouterProduct<float>;

@@ -7,6 +7,7 @@
 #include "lib/backend/difference.h"
 #include "lib/core/rng.h"
 #include "lib/layer/moe_layer.h"
+#include "tests/backend/devices.h"
 
 using namespace moe;
 
@@ -48,11 +49,6 @@ Run forward(Backend<float>& b, const LayerConfig& c, const Matrix<float>& x) {
   Array<float> y(b, x.rows(), x.cols());
   layer.forward({.batch = batch}, there.view(), y.view(), tape);
   return {y.to_host(), tape.routing, tape.plan.offset.to_host()};
-}
-std::vector<std::string> devices() {
-  std::vector<std::string> names;
-  for (const auto& e : backends().entries()) names.emplace_back(e.name);
-  return names;
 }
 
 }  // namespace

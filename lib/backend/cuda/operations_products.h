@@ -1,0 +1,160 @@
+// The products of Operations: dense, grouped by expert, and the expert bodies made of them. In bf16 the library's grouped call
+// writes bf16, which is added to the f32 result; one call an expert writes f32 at once.
+#pragma once
+#include "lib/backend/cuda/operations.h"
+
+namespace moe::gpu {
+
+template <class E>
+auto Operations<E>::operand(In x, bool half) -> Operand {
+  if (!half) return {x.data, false, x.rows, x.cols, {}};
+  Array<std::uint16_t> copy(*this, x.rows, x.cols);
+  engine_.each("to_bf16", x.size(), ToHalf{x.data, copy.view().data});
+  const void* data = copy.view().data;
+  return {data, true, x.rows, x.cols, std::move(copy)};
+}
+
+// Weights keep their copy until they change: mutate() gives them a new version.
+template <class E>
+auto Operations<E>::operand(const Weight& w) -> Operand {
+  const In plain_w = plain<float>(w);
+  const bool half = choices_.half && !w.exact;
+  if (!half || w.id == 0) return operand(plain_w, half);
+  Copy& copy = copies_[w.id];
+  const bool fits = copy.numbers.rows() == w.rows && copy.numbers.cols() == w.cols;
+  if (!fits || copy.version != w.version) {
+    const std::size_t bytes = std::size_t(w.rows * w.cols) * 2;
+    if (!fits) {
+      copied_ -= copy.numbers.bytes();
+      if (copied_ + bytes > engine_.weight_budget()) copies_.clear(), copied_ = 0;
+      copies_[w.id].numbers = Array<std::uint16_t>(*this, w.rows, w.cols);
+      copied_ += bytes;
+    }
+    Copy& fresh = copies_[w.id];
+    engine_.each("to_bf16", w.rows * w.cols, ToHalf{plain_w.data, fresh.numbers.view().data});
+    fresh.version = w.version;
+  }
+  return {copies_[w.id].numbers.view().data, true, w.rows, w.cols, {}};
+}
+
+template <class E>
+void Operations<E>::multiply(const Gemm& g, bool half) {
+  if (g.m == 0 || g.n == 0) return;
+  if (g.k > 0) return engine_.gemm(g, {half, false});
+  engine_.each("scale", g.m * g.n, Scaled{static_cast<float*>(g.c), g.beta});  // an empty sum
+}
+
+template <class E>
+void Operations<E>::linear(In x, const Weight& w, Out y, float beta) {
+  const Operand b = operand(w), a = operand(x, b.half);
+  multiply(forward_gemm(x.rows, x.cols, w.rows, a.data, b.data, y.data, beta), a.half);
+}
+template <class E>
+void Operations<E>::linear_dx(In dy, const Weight& w, Out dx, float beta) {
+  const Operand b = operand(w), a = operand(dy, b.half);
+  multiply(dx_gemm(dy.rows, w.cols, w.rows, a.data, b.data, dx.data, beta), a.half);
+}
+template <class E>
+void Operations<E>::linear_dw(In dy, In x, Out dw) {
+  const Operand a = operand(dy), b = operand(x);
+  multiply(dw_gemm(x.rows, x.cols, dy.cols, a.data, b.data, dw.data, 1), a.half);
+}
+
+template <class E>
+std::vector<Index> Operations<E>::offsets_on_host(const Plan& p) {
+  if (!p.host_offset.empty()) return p.host_offset;
+  const Matrix<int> m = p.offset.to_host();
+  return {m.data(), m.data() + m.size()};
+}
+
+// forward: a = x (S,I), b = w (E*O,I), c = y (S,O). dx: a = dy (S,O), b = w, c = dx (S,I). dw: a = dy, b = x, c = dw (E*O,I).
+template <class E>
+void Operations<E>::grouped(Kind kind, const Operand& a, const Operand& b, const Plan& plan, Out c, float beta) {
+  const std::vector<Index> offset = offsets_on_host(plan);
+  const Index experts = plan.experts(), out = kind == Kind::dw ? a.cols : b.rows / experts, in = b.cols, used = offset.back();
+  const bool wide = a.half && choices_.grouped;  // through a bf16 result
+  Array<std::uint16_t> half(*this, !wide ? 0 : kind == Kind::dw ? c.rows : used, c.cols);
+  const auto target = [&](Index row) -> void* {
+    if (wide) return half.view().data + row * c.cols;
+    return c.data + row * c.cols;
+  };
+  std::vector<Gemm> calls;
+  bool idle = false;  // an expert without rows
+  for (Index e = 0; e < experts; ++e) {
+    const Index first = offset[std::size_t(e)], rows = offset[std::size_t(e) + 1] - first;
+    if (rows == 0) idle = true;
+    if (rows == 0 || in == 0 || out == 0) continue;
+    const float keep = wide ? 0 : beta;
+    if (kind == Kind::forward) calls.push_back(forward_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
+    if (kind == Kind::dx) calls.push_back(dx_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
+    if (kind == Kind::dw) calls.push_back(dw_gemm(rows, in, out, a.at(first), b.at(first), target(e * out), keep));
+  }
+  if (wide && kind == Kind::dw && idle) half.clear();
+  if (calls.empty()) return;
+  if (choices_.grouped) engine_.gemm_group(calls, {a.half, wide});
+  else for (const Gemm& g : calls) engine_.gemm(g, {a.half, false});
+  if (wide) engine_.each("from_bf16", half.rows() * half.cols(), FromHalf{half.view().data, c.data, beta});
+}
+
+template <class E>
+void Operations<E>::grouped_linear(In x, const Weight& w, const Plan& p, Out y, float beta) {
+  grouped(Kind::forward, operand(x), operand(w), p, y, beta);
+}
+template <class E>
+void Operations<E>::grouped_linear_dx(In dy, const Weight& w, const Plan& p, Out dx, float beta) {
+  grouped(Kind::dx, operand(dy), operand(w), p, dx, beta);
+}
+template <class E>
+void Operations<E>::grouped_linear_dw(In dy, In x, const Plan& p, Out dw) {
+  grouped(Kind::dw, operand(dy), operand(x), p, dw, 1);
+}
+
+template <class E>
+void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, ExpertTape<float>& tape, Out ys) {
+  const bool gated = is_gated(w.activation);
+  const Index width = w.up.rows / plan.experts();
+  tape.up = Array<float>(*this, xs.rows, width);
+  tape.h = Array<float>(*this, xs.rows, width);
+  tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
+  {
+    const Operand x = operand(xs);
+    if (gated) grouped(Kind::forward, x, operand(w.gate), plan, tape.gate.view(), 0);
+    grouped(Kind::forward, x, operand(w.up), plan, tape.up.view(), 0);
+  }
+  if (gated && !w.gate_bias.empty()) grouped_add_bias(w.gate_bias, plan, tape.gate.view());
+  if (!w.up_bias.empty()) grouped_add_bias(w.up_bias, plan, tape.up.view());
+  activate(w.activation, tape.gate.view(), tape.up.view(), tape.h.view());
+  grouped_linear(tape.h.view(), w.down, plan, ys, 0);
+  if (!w.down_bias.empty()) grouped_add_bias(w.down_bias, plan, ys);
+}
+
+template <class E>
+void Operations<E>::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs, const Plan& plan,
+                                     const ExpertTape<float>& tape, In dys, Out dxs) {
+  const bool gated = is_gated(w.activation);
+  const Index width = tape.h.cols();
+  Array<float> dh(*this, xs.rows, width), dup(*this, xs.rows, width), dgate(*this, gated ? xs.rows : 0, width);
+  {
+    const Operand d = operand(dys);
+    grouped(Kind::dx, d, operand(w.down), plan, dh.view(), 0);
+    if (!g.down.empty()) grouped(Kind::dw, d, operand(tape.h.view()), plan, g.down, 1);
+  }
+  if (!g.down_bias.empty()) grouped_bias_grad(dys, plan, g.down_bias);
+  activate_backward(w.activation, tape.gate.view(), tape.up.view(), dh.view(), dgate.view(), dup.view());
+  dh = {};
+  if (!g.up_bias.empty()) grouped_bias_grad(dup.view(), plan, g.up_bias);
+  if (gated && !g.gate_bias.empty()) grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+  Operand x;
+  if (!g.up.empty() || (gated && !g.gate.empty())) x = operand(xs);
+  {
+    const Operand d = operand(In(dup.view()));
+    grouped(Kind::dx, d, operand(w.up), plan, dxs, 0);
+    if (!g.up.empty()) grouped(Kind::dw, d, x, plan, g.up, 1);
+  }
+  if (!gated) return;
+  const Operand d = operand(In(dgate.view()));
+  grouped(Kind::dx, d, operand(w.gate), plan, dxs, 1);
+  if (!g.gate.empty()) grouped(Kind::dw, d, x, plan, g.gate, 1);
+}
+
+}  // namespace moe::gpu
