@@ -1,5 +1,7 @@
 #include "lib/backend/backend.h"
 
+#include <cmath>
+
 #include "lib/core/error.h"
 
 namespace moe {
@@ -39,6 +41,12 @@ Activation activation_of(std::string_view name) {
   for (const auto& [a, n] : activations)
     if (n == name) return a;
   no_such("activation", name, activation_names());
+}
+
+std::vector<double> rotary_frequencies(int dims, double theta) {
+  std::vector<double> out;
+  for (int j = 0; j < dims / 2; ++j) out.push_back(std::pow(theta, -2.0 * j / dims));
+  return out;
 }
 
 template <class S>

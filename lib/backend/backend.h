@@ -1,4 +1,4 @@
-// The machine that computes: memory and about thirty coarse operations, each with its backward beside it. S is the scalar of
+// The machine that computes: memory and about forty coarse operations, each with its backward beside it. S is the scalar of
 // activations, gradients and master weights: float, or double on `reference`, which is the definition of every operation
 // (lib/backend/reference.cpp reads like the equations); every other backend is held to it by the cases of lib/check.
 // Matrices are row-major; weights are [out,in] as published; letters T tokens, H hidden, I width, E experts, K choices, S slots.
@@ -33,7 +33,26 @@ struct AttentionShape {
   int window = 0;     // keys a query sees, itself included; 0 = all before it
   double scale = 1;   // of q.k
   std::span<const Index> query_start, key_start;  // (Q+1) each, host memory
+  int chunk = 0;      // keys of earlier chunks of so many positions are not seen (Llama 4); 0 = no chunks
+  int value_dim = 0;  // columns of a value head; 0 = head_dim (latent attention has others)
+
+  int value_columns() const { return value_dim > 0 ? value_dim : head_dim; }
+  // First key, from the sequence's own, that the query at `position` sees.
+  Index first_key(Index position) const {
+    const Index by_window = window > 0 && position >= window ? position - window + 1 : 0;
+    const Index by_chunk = chunk > 0 ? position / chunk * chunk : 0;
+    return by_window > by_chunk ? by_window : by_chunk;
+  }
 };
+
+// How heads are turned by their position: pair j of the 2n numbers from `first` on, by position * frequency[j], made `scale` as long.
+struct Rotation {
+  int head_dim = 2, first = 0;        // the other numbers of a head stay as they are
+  bool interleaved = false;           // pairs (2j, 2j+1); else (j, j+n)
+  double scale = 1;
+  std::span<const double> frequency;  // (n) radians a position, host memory
+};
+std::vector<double> rotary_frequencies(int dims, double theta);  // theta^(-2j/dims), j < dims/2
 
 struct AdamW {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0;
@@ -93,8 +112,13 @@ class Backend : public Memory {
   // RMSNorm over groups of w.cols columns (whole rows, or heads): y = x / sqrt(mean(x^2) + eps) * w. rstd (T, cols/w.cols)
   virtual void norm(View<const S> x, View<const S> w /*(1,n)*/, double eps, View<S> y, View<S> rstd) = 0;
   virtual void norm_backward(View<const S> dy, View<const S> x, View<const S> w, View<const S> rstd, View<S> dx, View<S> dw, S beta) = 0;  // dx = .. + beta dx
-  // Rotary embedding in place, half-split pairs (i, i + d/2); inverse = its transpose, the backward
-  virtual void rope(View<S> x /*(T,heads*d)*/, int head_dim, View<const int> position /*(1,T)*/, double theta, bool inverse) = 0;
+  virtual void center(View<S> x) = 0;  // every row less its mean, in place; its own backward. norm() of it is LayerNorm
+  virtual void clamp(View<S> x, double limit) = 0;                                    // to +-limit, in place
+  virtual void clamp_backward(View<const S> y, double limit, View<S> dy) = 0;         // dy = 0 where y, clamped, stands at the limit
+  virtual void rope(View<S> x /*(T,heads*d)*/, const Rotation&, View<const int> position /*(1,T)*/, bool transposed) = 0;  // in place
+  // Head h of y is [head h of a | head h of b]; a b of one head goes to all. split sets a and b from y: its transpose.
+  virtual void join_heads(View<const S> a /*(T,heads*m)*/, View<const S> b /*(T,n) or (T,heads*n)*/, int heads, View<S> y /*(T,heads*(m+n))*/) = 0;
+  virtual void split_heads(View<const S> y, int heads, View<S> a, View<S> b) = 0;
   virtual void add(View<const S> x, View<S> y, S scale) = 0;                                                // y += scale x
   virtual void sigmoid_gate(View<const S> gate /*(T,1)*/, View<const S> x, View<S> y) = 0;                  // y += sigmoid(gate) x
   virtual void sigmoid_gate_backward(View<const S> dy, View<const S> gate, View<const S> x, View<S> dgate, View<S> dx) = 0;  // sets both
@@ -105,10 +129,13 @@ class Backend : public Memory {
   // loss_t = -log softmax(z_t)[target], 0 where target is -1; z becomes its gradient times `scale` where `backward`
   virtual void cross_entropy(View<S> z /*(T,V)*/, View<const int> target /*(1,T)*/, View<S> loss /*(1,T)*/, S scale, bool backward) = 0;
 
-  // ---- causal attention. q (Tq, heads*d), k and v (Tk, kv_heads*d), out (Tq, heads*d), lse (Tq, heads) of the scaled scores
+  // ---- causal attention. q (Tq, heads*d), k (Tk, kv_heads*d), v (Tk, kv_heads*dv), out (Tq, heads*dv), lse (Tq, heads) of the scaled scores
   virtual void attention(View<const S> q, View<const S> k, View<const S> v, const AttentionShape&, View<S> out, View<S> lse) = 0;
   virtual void attention_backward(View<const S> q, View<const S> k, View<const S> v, View<const S> out, View<const S> lse,
                                   View<const S> dout, const AttentionShape&, View<S> dq, View<S> dk, View<S> dv) = 0;  // sets dq, dk, dv
+  // One more score a head that has no value (gpt-oss): corrects what attention() set. attention_backward() then needs nothing else.
+  virtual void attention_sink(View<const S> sink /*(1,heads)*/, View<S> out, View<S> lse) = 0;
+  virtual void attention_sink_backward(View<const S> sink, View<const S> out, View<const S> lse, View<const S> dout, View<S> dsink) = 0;  // dsink += ..
 
   // ---- optimiser
   virtual void adamw(View<S> value, View<S> grad, View<S> m, View<S> v, const AdamW&) = 0;

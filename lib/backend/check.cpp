@@ -193,8 +193,23 @@ class Check : public Backend<float> {
     both(Call("norm_backward", dy, w),
          [&](auto& b, auto&& m) { b.norm_backward(m(dy), m(x), m(w), m(rstd), m.out("dx", dx), m.out("dw", dw), beta); });
   }
-  void rope(Out x, int head_dim, View<const int> position, double theta, bool inverse) override {
-    both(Call("rope", x), [&](auto& b, auto&& m) { b.rope(m.out("x", x), head_dim, m(position), theta, inverse); });
+  void center(Out x) override {
+    both(Call("center", x), [&](auto& b, auto&& m) { b.center(m.out("x", x)); });
+  }
+  void clamp(Out x, double limit) override {
+    both(Call("clamp", x), [&](auto& b, auto&& m) { b.clamp(m.out("x", x), limit); });
+  }
+  void clamp_backward(In y, double limit, Out dy) override {
+    both(Call("clamp_backward", y), [&](auto& b, auto&& m) { b.clamp_backward(m(y), limit, m.out("dy", dy)); });
+  }
+  void rope(Out x, const Rotation& r, View<const int> position, bool transposed) override {
+    both(Call("rope", x), [&](auto& b, auto&& m) { b.rope(m.out("x", x), r, m(position), transposed); });
+  }
+  void join_heads(In x, In z, int heads, Out y) override {
+    both(Call("join_heads", x, z), [&](auto& b, auto&& m) { b.join_heads(m(x), m(z), heads, m.out("y", y)); });
+  }
+  void split_heads(In y, int heads, Out x, Out z) override {
+    both(Call("split_heads", y), [&](auto& b, auto&& m) { b.split_heads(m(y), heads, m.out("a", x), m.out("b", z)); });
   }
   void add(In x, Out y, float scale) override {
     both(Call("add", x), [&](auto& b, auto&& m) { b.add(m(x), m.out("y", y), scale); });
@@ -222,6 +237,13 @@ class Check : public Backend<float> {
     both(Call("attention_backward", q, k), [&](auto& b, auto&& m) {
       b.attention_backward(m(q), m(k), m(v), m(out), m(lse), m(dout), m(a), m.out("dq", dq), m.out("dk", dk), m.out("dv", dv));
     });
+  }
+  void attention_sink(In sink, Out out, Out lse) override {
+    both(Call("attention_sink", out), [&](auto& b, auto&& m) { b.attention_sink(m(sink), m.out("out", out), m.out("lse", lse)); });
+  }
+  void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override {
+    both(Call("attention_sink_backward", out),
+         [&](auto& b, auto&& m) { b.attention_sink_backward(m(sink), m(out), m(lse), m(dout), m.out("dsink", dsink)); });
   }
   void adamw(Out value, Out grad, Out mean, Out square, const AdamW& o) override {
     both(Call("adamw", value), [&](auto& b, auto&& m) { b.adamw(m.out("value", value), m.out("grad", grad), m.out("m", mean), m.out("v", square), o); });

@@ -117,34 +117,6 @@ void Cpu::norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) 
   });
   loops::add_columns(part.data, dw.data, part.rows, n);
 }
-std::shared_ptr<const Cpu::Angles> Cpu::angles(int head_dim, double theta, Index positions) {
-  const std::lock_guard lock(angles_mutex_);
-  auto& kept = angles_[{head_dim, theta}];
-  if (kept && kept->cosine.rows() >= positions) return kept;
-  Index rows = 256;
-  while (rows < positions) rows *= 2;
-  const Index half = head_dim / 2;
-  auto made = std::make_shared<Angles>(Angles{Matrix<float>(rows, half), Matrix<float>(rows, half)});
-  parallel_for(rows, 64, [&](Index first, Index last) {
-    for (Index i = 0; i < half; ++i) {
-      const double step = std::pow(theta, -2.0 * double(i) / double(head_dim));
-      for (Index p = first; p < last; ++p) {
-        made->cosine(p, i) = float(std::cos(double(p) * step));
-        made->sine(p, i) = float(std::sin(double(p) * step));
-      }
-    }
-  });
-  return kept = made;
-}
-void Cpu::rope(Out x, int head_dim, View<const int> position, double theta, bool inverse) {
-  int most = 0;
-  for (const int p : position.flat()) most = std::max(most, p);
-  const auto table = angles(head_dim, theta, Index(most) + 1);
-  for_rows(x.rows, x.cols, [&](Index t) {
-    const Index p = position(0, t);
-    loops::rope(x.data + t * x.cols, table->cosine.row(p).data(), table->sine.row(p).data(), inverse ? -1.0f : 1.0f, x.cols / head_dim, head_dim / 2);
-  });
-}
 void Cpu::add(In x, Out y, float scale) {
   parallel_for(y.size(), run_grain, [&](Index i, Index last) { loops::add(x.data + i, y.data + i, scale, last - i); });
 }

@@ -36,7 +36,12 @@ class Cpu : public HostBackend<float> {
   void activate_backward(Activation, In gate, In up, In dh, Out dgate, Out dup) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
-  void rope(Out x, int head_dim, View<const int> position, double theta, bool inverse) override;
+  void center(Out x) override;
+  void clamp(Out x, double limit) override;
+  void clamp_backward(In y, double limit, Out dy) override;
+  void rope(Out x, const Rotation&, View<const int> position, bool transposed) override;
+  void join_heads(In a, In b, int heads, Out y) override;
+  void split_heads(In y, int heads, Out a, Out b) override;
   void add(In x, Out y, float scale) override;
   void sigmoid_gate(In gate, In x, Out y) override;
   void sigmoid_gate_backward(In dy, In gate, In x, Out dgate, Out dx) override;
@@ -45,6 +50,8 @@ class Cpu : public HostBackend<float> {
   void cross_entropy(Out z, View<const int> target, Out loss, float scale, bool backward) override;
   void attention(In q, In k, In v, const AttentionShape&, Out out, Out lse) override;
   void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq, Out dk, Out dv) override;
+  void attention_sink(In sink, Out out, Out lse) override;
+  void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
   // A tile of rows goes through gate, up, activation and down while it is in the cache.
@@ -53,14 +60,14 @@ class Cpu : public HostBackend<float> {
                         Out dxs) override;
 
  private:
-  // Cosines and sines of positions 0, 1, ... for one kind of head: (positions, half) each.
+  // Cosines and sines of positions 0, 1, ... for one set of frequencies: (positions, n) each.
   struct Angles {
     Matrix<float> cosine, sine;
   };
-  std::shared_ptr<const Angles> angles(int head_dim, double theta, Index positions);
+  std::shared_ptr<const Angles> angles(const Rotation&, Index positions);
 
   std::mutex angles_mutex_;
-  std::map<std::pair<int, double>, std::shared_ptr<const Angles>> angles_;
+  std::map<std::pair<double, std::vector<double>>, std::shared_ptr<const Angles>> angles_;
 };
 
 // Calls each(i) for tasks 0..count: by all threads where the work (multiply-adds) is worth waking them, else here and now. The

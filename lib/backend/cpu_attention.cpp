@@ -16,15 +16,16 @@ using In = View<const float>;
 using Out = View<float>;
 
 struct Sequence {
-  Index query, queries, key, keys, window;
+  Index query, queries, key, keys;
+  const AttentionShape* shape;
   // Keys that query i may see, counted from `key`.
   Index last(Index i) const { return keys - queries + i + 1; }
-  Index first(Index i) const { return window > 0 ? std::max<Index>(0, last(i) - window) : 0; }
+  Index first(Index i) const { return shape->first_key(last(i) - 1); }
 };
 std::vector<Sequence> sequences(const AttentionShape& a) {
   std::vector<Sequence> out;
   for (std::size_t s = 0; s + 1 < a.query_start.size(); ++s)
-    out.push_back({a.query_start[s], a.query_start[s + 1] - a.query_start[s], a.key_start[s], a.key_start[s + 1] - a.key_start[s], a.window});
+    out.push_back({a.query_start[s], a.query_start[s + 1] - a.query_start[s], a.key_start[s], a.key_start[s + 1] - a.key_start[s], &a});
   return out;
 }
 
@@ -35,7 +36,10 @@ struct Block {
       : row(first), rows(std::min(block_rows, s.queries - first)), from(s.first(first)), keys(s.last(first + rows - 1) - from) {}
 };
 Index most_keys(const Sequence& s) {  // that one block sees
-  return s.window > 0 ? std::min(s.keys, s.window + block_rows) : s.keys;
+  Index seen = s.keys;
+  for (const int limit : {s.shape->window, s.shape->chunk})
+    if (limit > 0) seen = std::min(seen, limit + block_rows);
+  return seen;
 }
 
 double work_of(const std::vector<Sequence>& all, In q) {
@@ -52,18 +56,18 @@ struct Forward {
   Out out, lse;
 
   void head(Memory& memory, const Sequence& s, Index h) const {
-    const Index d = a.head_dim, g = h / (a.heads / a.kv_heads) * d;
+    const Index d = a.head_dim, n = a.value_columns(), g = h / (a.heads / a.kv_heads);
     Array<float> buffer(memory, block_rows, most_keys(s));
     for (Index first = 0; first < s.queries; first += block_rows) {
       const Block b(s, first);
       const Index row = s.query + b.row, key = s.key + b.from;
       float* p = buffer.view().data;
-      gemm(b.rows, b.keys, d, rows_of(q, row, h * d), rows_of(k, key, g, Op::transposed), 0, p, b.keys);
+      gemm(b.rows, b.keys, d, rows_of(q, row, h * d), rows_of(k, key, g * d, Op::transposed), 0, p, b.keys);
       float inverse[block_rows];
       for (Index i = 0; i < b.rows; ++i)
         inverse[i] = loops::softmax(p + i * b.keys, s.first(first + i) - b.from, s.last(first + i) - b.from, b.keys, float(a.scale), &lse(row + i, h));
-      gemm(b.rows, d, b.keys, {p, b.keys}, rows_of(v, key, g), 0, &out(row, h * d), out.cols);
-      for (Index i = 0; i < b.rows; ++i) loops::scaled(&out(row + i, h * d), &out(row + i, h * d), inverse[i], d);
+      gemm(b.rows, n, b.keys, {p, b.keys}, rows_of(v, key, g * n), 0, &out(row, h * n), out.cols);
+      for (Index i = 0; i < b.rows; ++i) loops::scaled(&out(row + i, h * n), &out(row + i, h * n), inverse[i], n);
     }
   }
 };
@@ -74,24 +78,24 @@ struct Backward {
   Out dq, dk, dv;
 
   void block(const Sequence& s, Index h, Index first, float* p, float* ds) const {
-    const Index d = a.head_dim, g = h / (a.heads / a.kv_heads) * d, n = h * d;
+    const Index d = a.head_dim, m = a.value_columns(), g = h / (a.heads / a.kv_heads) * d, n = h * d, gv = h / (a.heads / a.kv_heads) * m, o = h * m;
     const Block b(s, first);
     const Index row = s.query + b.row, key = s.key + b.from;
     gemm(b.rows, b.keys, d, rows_of(q, row, n), rows_of(k, key, g, Op::transposed), 0, p, b.keys);
-    gemm(b.rows, b.keys, d, rows_of(dout, row, n), rows_of(v, key, g, Op::transposed), 0, ds, b.keys);
+    gemm(b.rows, b.keys, m, rows_of(dout, row, o), rows_of(v, key, gv, Op::transposed), 0, ds, b.keys);
     for (Index i = 0; i < b.rows; ++i) {
-      const float delta = loops::dot(&out(row + i, n), &dout(row + i, n), d);
+      const float delta = loops::dot(&out(row + i, o), &dout(row + i, o), m);
       loops::softmax_backward(p + i * b.keys, ds + i * b.keys, s.first(first + i) - b.from, s.last(first + i) - b.from, b.keys, float(a.scale),
                               lse(row + i, h), delta);
     }
-    gemm(b.keys, d, b.rows, {p, b.keys, Op::transposed}, rows_of(dout, row, n), 1, &dv(key, g), dv.cols);
+    gemm(b.keys, m, b.rows, {p, b.keys, Op::transposed}, rows_of(dout, row, o), 1, &dv(key, gv), dv.cols);
     gemm(b.rows, d, b.keys, {ds, b.keys}, rows_of(k, key, g), 0, &dq(row, n), dq.cols);
     gemm(b.keys, d, b.rows, {ds, b.keys, Op::transposed}, rows_of(q, row, n), 1, &dk(key, g), dk.cols);
   }
   void group(Memory& memory, const Sequence& s, Index g) const {
     for (Index j = 0; j < s.keys; ++j) {
       std::fill_n(&dk(s.key + j, g * a.head_dim), a.head_dim, 0.0f);
-      std::fill_n(&dv(s.key + j, g * a.head_dim), a.head_dim, 0.0f);
+      std::fill_n(&dv(s.key + j, g * a.value_columns()), a.value_columns(), 0.0f);
     }
     Array<float> p(memory, block_rows, most_keys(s)), ds(memory, block_rows, most_keys(s));
     const Index sharing = a.heads / a.kv_heads;

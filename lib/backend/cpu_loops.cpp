@@ -20,6 +20,19 @@ MOE_SIMD void axpby(const float* x, float a, float* y, float b, Index n) {
     for (Index i = 0; i < n; ++i) y[i] = a * x[i] + b * y[i];
   }
 }
+MOE_SIMD void center(float* x, Index n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (Index i = 0; i < n; ++i) sum += x[i];
+  const float mean = sum / float(n);
+  for (Index i = 0; i < n; ++i) x[i] -= mean;
+}
+MOE_SIMD void clamp(float* x, float limit, Index n) {
+  for (Index i = 0; i < n; ++i) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+}
+MOE_SIMD void clamp_backward(const float* y, float limit, float* dy, Index n) {
+  for (Index i = 0; i < n; ++i) dy[i] = y[i] >= limit || y[i] <= -limit ? 0 : dy[i];
+}
 MOE_SIMD float dot(const float* x, const float* y, Index n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -80,11 +93,19 @@ MOE_SIMD void norm_backward(const float* dy, const float* x, const float* w, con
   }
 }
 
-MOE_SIMD void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index half) {
-  for (Index h = 0; h < heads; ++h, x += 2 * half) {
+MOE_SIMD void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index head_dim, Index pairs, bool interleaved) {
+  for (Index h = 0; h < heads; ++h, x += head_dim) {
+    if (interleaved) {
+      for (Index i = 0; i < pairs; ++i) {
+        const float c = cosine[i], s = sign * sine[i], va = x[2 * i], vb = x[2 * i + 1];
+        x[2 * i] = va * c - vb * s;
+        x[2 * i + 1] = vb * c + va * s;
+      }
+      continue;
+    }
     float* __restrict a = x;
-    float* __restrict b = x + half;
-    for (Index i = 0; i < half; ++i) {
+    float* __restrict b = x + pairs;
+    for (Index i = 0; i < pairs; ++i) {
       const float c = cosine[i], s = sign * sine[i], va = a[i], vb = b[i];
       a[i] = va * c - vb * s;
       b[i] = vb * c + va * s;

@@ -7,6 +7,9 @@ namespace moe::loops {
 // ---- a run of n numbers
 void add(const float* x, float* y, float scale, Index n);                    // y += scale x
 void scaled(const float* x, float* y, float scale, Index n);                 // y = scale x
+void center(float* x, Index n);                                              // less its mean
+void clamp(float* x, float limit, Index n);
+void clamp_backward(const float* y, float limit, float* dy, Index n);        // dy = 0 where |y| is at the limit
 void axpby(const float* x, float a, float* y, float b, Index n);             // y = a x + b y, y not read where b = 0
 float dot(const float* x, const float* y, Index n);
 double sum_squares(const float* x, Index n);
@@ -20,8 +23,8 @@ void add_columns(const float* x, float* sum, Index rows, Index n);           // 
 void norm(const float* x, const float* w, double eps, float* y, float* rstd, Index rows, Index n);
 // dw += the rows' share, where dw is not null
 void norm_backward(const float* dy, const float* x, const float* w, const float* rstd, float* dx, float* dw, float beta, Index rows, Index n);
-// One row of `heads` heads of 2*half numbers, turned by the angles whose cosines and sines are given
-void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index half);
+// One row of `heads` heads of `head_dim` numbers: the first 2*pairs of each turned by the angles whose cosines and sines are given
+void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index head_dim, Index pairs, bool interleaved);
 // z becomes scale (softmax(z) - onehot(target)) where `backward`; returns the loss
 float cross_entropy(float* z, Index n, Index target, float scale, bool backward);
 

@@ -200,19 +200,6 @@ void Reference<S>::norm_backward(View<const S> dy, View<const S> x, View<const S
   }
 }
 template <class S>
-void Reference<S>::rope(View<S> x, int head_dim, View<const int> position, double theta, bool inverse) {
-  const Index half = head_dim / 2;
-  for (Index t = 0; t < x.rows; ++t)
-    for (Index h = 0; h < x.cols / head_dim; ++h)
-      for (Index i = 0; i < half; ++i) {
-        const double angle = double(position(0, t)) * std::pow(theta, -2.0 * double(i) / double(head_dim)) * (inverse ? -1 : 1);
-        S &a = x(t, h * head_dim + i), &b = x(t, h * head_dim + i + half);
-        const double c = std::cos(angle), s = std::sin(angle), va = double(a), vb = double(b);
-        a = S(va * c - vb * s);
-        b = S(vb * c + va * s);
-      }
-}
-template <class S>
 void Reference<S>::add(View<const S> x, View<S> y, S scale) {
   for (Index i = 0; i < y.size(); ++i) y.data[i] += scale * x.data[i];
 }

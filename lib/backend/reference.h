@@ -28,7 +28,12 @@ class Reference : public HostBackend<S> {
   void activate_backward(Activation, View<const S> gate, View<const S> up, View<const S> dh, View<S> dgate, View<S> dup) override;
   void norm(View<const S> x, View<const S> w, double eps, View<S> y, View<S> rstd) override;
   void norm_backward(View<const S> dy, View<const S> x, View<const S> w, View<const S> rstd, View<S> dx, View<S> dw, S beta) override;
-  void rope(View<S> x, int head_dim, View<const int> position, double theta, bool inverse) override;
+  void center(View<S> x) override;
+  void clamp(View<S> x, double limit) override;
+  void clamp_backward(View<const S> y, double limit, View<S> dy) override;
+  void rope(View<S> x, const Rotation&, View<const int> position, bool transposed) override;
+  void join_heads(View<const S> a, View<const S> b, int heads, View<S> y) override;
+  void split_heads(View<const S> y, int heads, View<S> a, View<S> b) override;
   void add(View<const S> x, View<S> y, S scale) override;
   void sigmoid_gate(View<const S> gate, View<const S> x, View<S> y) override;
   void sigmoid_gate_backward(View<const S> dy, View<const S> gate, View<const S> x, View<S> dgate, View<S> dx) override;
@@ -38,6 +43,8 @@ class Reference : public HostBackend<S> {
   void attention(View<const S> q, View<const S> k, View<const S> v, const AttentionShape&, View<S> out, View<S> lse) override;
   void attention_backward(View<const S> q, View<const S> k, View<const S> v, View<const S> out, View<const S> lse, View<const S> dout,
                           const AttentionShape&, View<S> dq, View<S> dk, View<S> dv) override;
+  void attention_sink(View<const S> sink, View<S> out, View<S> lse) override;
+  void attention_sink_backward(View<const S> sink, View<const S> out, View<const S> lse, View<const S> dout, View<S> dsink) override;
   void adamw(View<S> value, View<S> grad, View<S> m, View<S> v, const AdamW&) override;
   double sum_squares(View<const S>) override;
 };

@@ -1,4 +1,4 @@
-// Cases of what goes row by row: activations, norm, rotary embedding, tokens, loss, optimiser.
+// Cases of what goes row by row: activations, norm, tokens, loss, optimiser.
 #include <memory>
 #include <tuple>
 #include <utility>
@@ -54,16 +54,6 @@ Case norm_backward(Index rows, Index cols, Index group, float beta, bool wanted)
   };
   return {"norm_backward", concat(rows_text(rows, cols), " group=", group, " beta=", beta, wanted ? " dw" : ""), prepare,
           group == 1 ? 1e-6 : 1e-10 /* of one number the gradient is what eps leaves of a difference */, 0, 12 * size_of(rows, cols)};
-}
-
-Case rope(Index rows, Index heads, int head_dim, Index from, bool inverse) {
-  const auto prepare = [=](Backend<float>& b) {
-    Inputs in(b, 34);
-    const auto d = std::make_shared<Data>();
-    d->a = in.noise(rows, heads * head_dim), d->id = in.counted(from, rows);
-    return Trial{[d, head_dim, inverse, &b] { b.rope(d->a.view(), head_dim, d->id.view(), 10000, inverse); }, [d] { return outputs({{"x", &d->a}}); }};
-  };
-  return {"rope", concat("T=", rows, " heads=", heads, " d=", head_dim, " from=", from, inverse ? " inverse" : ""), prepare, 1e-11, 0, 8 * size_of(rows, heads * head_dim)};
 }
 
 Case add(Index rows, Index cols, float scale) {
@@ -140,7 +130,7 @@ Case sum_squares(Index rows, Index cols) {
 
 std::vector<Case> at_size() {
   return {activate(Activation::swiglu, 4096, 1024, false), activate(Activation::swiglu, 4096, 1024, true), norm(4096, 512, 512),
-          norm_backward(4096, 512, 512, 1, true), norm_backward(4096, 512, 64, 0, true), rope(4096, 8, 64, 0, false), add(4096, 512, 1),
+          norm_backward(4096, 512, 512, 1, true), norm_backward(4096, 512, 64, 0, true), add(4096, 512, 1),
           embed(4096, 512, 320, false), embed(4096, 512, 320, true), cross_entropy(4096, 320, 1, true), cross_entropy(1024, 32000, 1, true),
           adamw(4096, 1024, 10, 0.1), sum_squares(4096, 1024)};
 }
@@ -157,8 +147,6 @@ std::vector<Case> row_cases(bool bench) {
     for (const auto& [rows, cols] : std::vector<std::pair<Index, Index>>{{1, 1}, {70, 33}}) all.push_back(sigmoid_gate(rows, cols, backward));
     all.push_back(embed(1, 1, 1, backward));
     all.push_back(embed(500, 70, 11, backward));
-    all.push_back(rope(1, 1, 2, 0, backward));
-    all.push_back(rope(90, 3, 10, 300, backward));
     for (const double spread : {1.0, 30.0}) all.push_back(cross_entropy(70, 65, spread, backward));
     all.push_back(cross_entropy(1, 1, 1, backward));
   }

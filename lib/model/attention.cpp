@@ -1,22 +1,22 @@
-// Causal grouped-query attention with rotary embedding: projections, optional RMSNorm of queries and keys (before the rotation, as
-// Qwen3 and OLMoE do), the state for decoding.
+// Scores, sinks, the output matrix, and keys and values kept for decoding. What the heads are stands in grouped_heads.cpp and
+// latent_heads.cpp.
+#include "lib/model/attention.h"
+
 #include <cmath>
 
 #include "lib/core/error.h"
-#include "lib/model/decoder.h"
 
 namespace moe {
 namespace {
 
 // Position of every row in its sequence.
-template <class S>
-Array<int> positions(Backend<S>& backend, const Batch& batch, std::span<const Index> state) {
+Matrix<int> positions(const Batch& batch, std::span<const Index> state) {
   Matrix<int> at(1, batch.tokens());
   for (std::size_t q = 0; q + 1 < batch.start.size(); ++q) {
     const Index past = state.empty() ? (batch.past.empty() ? 0 : batch.past[q]) : state[q + 1] - state[q];
     for (Index t = batch.start[q]; t < batch.start[q + 1]; ++t) at(0, t) = int(past + t - batch.start[q]);
   }
-  return Array<int>(backend, std::as_const(at).view());
+  return at;
 }
 
 // The rows of each sequence in `old`, followed by its rows in `fresh`. Adding to zeros copies on every backend.
@@ -30,6 +30,14 @@ Array<S> appended(Backend<S>& backend, const Array<S>& old, std::span<const Inde
     if (added > 0) backend.add(fresh.slice(batch.start[q], added), all.view().slice(after[q] + before, added), 1);
   }
   return all;
+}
+
+// log1p(floor((position+1)/floor))*scale + 1: how much longer queries get with their position (Llama 4).
+template <class S>
+Array<S> stretches(Backend<S>& backend, const Matrix<int>& at, double floor, double scale) {
+  Matrix<S> out(at.cols(), 1);
+  for (Index t = 0; t < at.cols(); ++t) out(t, 0) = S(std::log1p(std::floor((at(0, t) + 1) / floor)) * scale + 1);
+  return Array<S>(backend, std::as_const(out).view());
 }
 
 }  // namespace
@@ -46,21 +54,32 @@ std::vector<Index> grown(const Batch& batch, std::span<const Index> start) {
 }
 
 template <class S>
-Attention<S>::Attention(const ModelConfig& c, Backend<S>& b)
-    : qk_norm_(c.qk_norm), shape_{c.heads, c.kv_heads, c.head_dim, c.window, 1 / std::sqrt(double(c.head_dim)), {}, {}}, theta_(c.rope_theta), eps_(c.norm_eps), backend_(b) {
-  const Index q = Index(c.heads) * c.head_dim, kv = Index(c.kv_heads) * c.head_dim;
-  wq_ = Parameter<S>(b, "q", {q, c.hidden});
-  wk_ = Parameter<S>(b, "k", {kv, c.hidden});
-  wv_ = Parameter<S>(b, "v", {kv, c.hidden});
-  wo_ = Parameter<S>(b, "o", {c.hidden, q});
-  if (qk_norm_ == QkNorm::none) return;
-  q_norm_ = Parameter<S>(b, "q_norm", {qk_norm_ == QkNorm::full ? q : c.head_dim}, ParameterKind::vector);
-  k_norm_ = Parameter<S>(b, "k_norm", {qk_norm_ == QkNorm::full ? kv : c.head_dim}, ParameterKind::vector);
+void project(Backend<S>& b, View<const S> x, const Parameter<S>& w, const Parameter<S>& bias, View<S> y) {
+  b.linear(x, w.weight(), y, 0);
+  if (!bias.empty()) b.add_bias(bias.value(), y);
+}
+template <class S>
+void project_backward(Backend<S>& b, View<const S> dy, View<const S> x, Parameter<S>& w, Parameter<S>& bias, View<S> dx, S beta) {
+  b.linear_dx(dy, w.weight(), dx, beta);
+  if (!w.grad().empty()) b.linear_dw(dy, x, w.grad());
+  if (!bias.grad().empty()) b.bias_grad(dy, bias.grad());
+}
+
+template <class S>
+Attention<S>::Attention(const ModelConfig& c, int layer, Backend<S>& b)
+    : shape_{c.heads, c.kv_heads, c.head_dim, 0, c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(double(c.head_dim)), {}, {}, 0, c.value_dim}, backend_(b) {
+  if (!c.sees_all(layer)) shape_.window = c.window, shape_.chunk = c.chunk;
+  heads_ = c.kv_rank > 0 ? make_latent_heads<S>(c, b) : make_grouped_heads<S>(c, layer, b);
+  wo_ = Parameter<S>(b, "o", {c.hidden, Index(c.heads) * shape_.value_columns()});
+  if (c.o_bias) o_bias_ = Parameter<S>(b, "o_bias", {c.hidden}, ParameterKind::vector);
+  if (c.sinks) sinks_ = Parameter<S>(b, "sinks", {c.heads}, ParameterKind::vector);
+  stretch_floor_ = c.has_rope(layer) ? 0 : c.stretch_floor, stretch_scale_ = c.stretch_scale;
 }
 
 template <class S>
 void Attention<S>::collect(std::vector<Parameter<S>*>& all) {
-  for (Parameter<S>* p : {&wq_, &wk_, &wv_, &wo_, &q_norm_, &k_norm_})
+  heads_->collect(all);
+  for (Parameter<S>* p : {&wo_, &o_bias_, &sinks_})
     if (!p->empty()) all.push_back(p);
 }
 
@@ -74,21 +93,12 @@ AttentionShape Attention<S>::shape(std::span<const Index> queries, std::span<con
 
 template <class S>
 void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape& t, KeyValues<S>* state, int layer) {
-  const Index rows = x.rows, q = wq_.value().rows, kv = wk_.value().rows;
-  t.q = Array<S>(backend_, rows, q), t.k = Array<S>(backend_, rows, kv), t.v = Array<S>(backend_, rows, kv);
-  t.out = Array<S>(backend_, rows, q), t.lse = Array<S>(backend_, rows, shape_.heads);
-  backend_.linear(x, wq_.weight(), t.q.view(), 0);
-  backend_.linear(x, wk_.weight(), t.k.view(), 0);
-  backend_.linear(x, wv_.weight(), t.v.view(), 0);
-  if (qk_norm_ != QkNorm::none) {
-    t.q_raw = std::exchange(t.q, Array<S>(backend_, rows, q)), t.k_raw = std::exchange(t.k, Array<S>(backend_, rows, kv));
-    t.q_rstd = Array<S>(backend_, rows, q / q_norm_.size()), t.k_rstd = Array<S>(backend_, rows, kv / k_norm_.size());
-    backend_.norm(t.q_raw.view(), q_norm_.value(), eps_, t.q.view(), t.q_rstd.view());
-    backend_.norm(t.k_raw.view(), k_norm_.value(), eps_, t.k.view(), t.k_rstd.view());
-  }
-  t.position = positions(backend_, batch, state ? std::span<const Index>(state->start) : std::span<const Index>{});
-  backend_.rope(t.q.view(), shape_.head_dim, t.position.view(), theta_, false);
-  backend_.rope(t.k.view(), shape_.head_dim, t.position.view(), theta_, false);
+  const Matrix<int> at = positions(batch, state ? std::span<const Index>(state->start) : std::span<const Index>{});
+  t.position = Array<int>(backend_, at.view());
+  t.furthest = at.empty() ? 0 : std::ranges::max(at.flat());
+  if (stretch_floor_ > 0) t.stretch = stretches(backend_, at, stretch_floor_, stretch_scale_);
+  heads_->forward(x, t);
+  t.out = Array<S>(backend_, x.rows, wo_.value().cols), t.lse = Array<S>(backend_, x.rows, shape_.heads);
   if (state) {
     const std::vector<Index> keys = grown(batch, state->start);
     Array<S>&k = state->k[std::size_t(layer)], &v = state->v[std::size_t(layer)];
@@ -98,32 +108,25 @@ void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape&
   } else {
     backend_.attention(t.q.view(), t.k.view(), t.v.view(), shape(batch.start, batch.start), t.out.view(), t.lse.view());
   }
-  backend_.linear(t.out.view(), wo_.weight(), y, 0);
+  if (!sinks_.empty()) backend_.attention_sink(sinks_.value(), t.out.view(), t.lse.view());
+  project(backend_, std::as_const(t.out).view(), wo_, o_bias_, y);
 }
 
 template <class S>
 void Attention<S>::backward(const Batch& batch, const Tape& t, View<const S> x, View<const S> dy, View<S> dx) {
-  const Index rows = x.rows, q = t.q.cols(), kv = t.k.cols();
-  Array<S> dout(backend_, rows, q), dq(backend_, rows, q), dk(backend_, rows, kv), dv(backend_, rows, kv);
-  backend_.linear_dx(dy, wo_.weight(), dout.view(), 0);
-  if (!wo_.grad().empty()) backend_.linear_dw(dy, t.out.view(), wo_.grad());
+  const Index rows = x.rows;
+  Array<S> dout(backend_, rows, t.out.cols()), dq(backend_, rows, t.q.cols()), dk(backend_, rows, t.k.cols()), dv(backend_, rows, t.v.cols());
+  project_backward(backend_, dy, t.out.view(), wo_, o_bias_, dout.view(), S(0));
+  if (!sinks_.grad().empty()) backend_.attention_sink_backward(sinks_.value(), t.out.view(), t.lse.view(), dout.view(), sinks_.grad());
   backend_.attention_backward(t.q.view(), t.k.view(), t.v.view(), t.out.view(), t.lse.view(), dout.view(), shape(batch.start, batch.start), dq.view(), dk.view(), dv.view());
-  backend_.rope(dq.view(), shape_.head_dim, t.position.view(), theta_, true);
-  backend_.rope(dk.view(), shape_.head_dim, t.position.view(), theta_, true);
-  if (qk_norm_ != QkNorm::none) {
-    Array<S> dq_raw(backend_, rows, q), dk_raw(backend_, rows, kv);
-    backend_.norm_backward(dq.view(), t.q_raw.view(), q_norm_.value(), t.q_rstd.view(), dq_raw.view(), q_norm_.grad(), 0);
-    backend_.norm_backward(dk.view(), t.k_raw.view(), k_norm_.value(), t.k_rstd.view(), dk_raw.view(), k_norm_.grad(), 0);
-    dq = std::move(dq_raw), dk = std::move(dk_raw);
-  }
-  S beta = 0;
-  for (const auto& [w, d] : {std::pair{&wq_, &dq}, {&wk_, &dk}, {&wv_, &dv}}) {
-    backend_.linear_dx(d->view(), w->weight(), dx, std::exchange(beta, S(1)));
-    if (!w->grad().empty()) backend_.linear_dw(d->view(), x, w->grad());
-  }
+  heads_->backward(t, x, std::move(dq), std::move(dk), std::move(dv), dx);
 }
 
 template class Attention<float>;
 template class Attention<double>;
+template void project(Backend<float>&, View<const float>, const Parameter<float>&, const Parameter<float>&, View<float>);
+template void project(Backend<double>&, View<const double>, const Parameter<double>&, const Parameter<double>&, View<double>);
+template void project_backward(Backend<float>&, View<const float>, View<const float>, Parameter<float>&, Parameter<float>&, View<float>, float);
+template void project_backward(Backend<double>&, View<const double>, View<const double>, Parameter<double>&, Parameter<double>&, View<double>, double);
 
 }  // namespace moe

@@ -6,10 +6,13 @@
 
 #include "lib/core/spec.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/model/norm.h"
 
 namespace moe {
 
-enum class QkNorm { none, head, full };  // RMSNorm of q and k: per head (Qwen3), over the whole row (OLMoE)
+// RMSNorm of q and k: per head (Qwen3) or over the whole row (OLMoE) before they are turned, per head after (Hunyuan), per head after and
+// without weights (Llama 4, in layers with rotary embedding).
+enum class QkNorm { none, head, full, head_after, length_after };
 
 struct ModelConfig {
   std::string preset;        // where it came from, for people
@@ -18,8 +21,24 @@ struct ModelConfig {
   bool tied = false;         // the output matrix is the embedding
   QkNorm qk_norm = QkNorm::none;
   int window = 0;            // sliding window of attention; 0 = all
+  int chunk = 0;             // attention inside chunks of so many positions (Llama 4); 0 = all
+  std::vector<int> full_layers;     // layers where neither window nor chunk counts
+  std::vector<int> no_rope_layers;  // layers without rotary embedding; there nothing cuts what is seen
+  std::string rope = "default";     // rule of the frequencies, see rotary.h
+  int rotary_dim = 0;        // numbers of a head that are turned; 0 = all
+  bool rope_interleaved = false;    // pairs (2j, 2j+1) for (j, j + d/2)
+  double stretch_floor = 0, stretch_scale = 0;  // of queries without rotary embedding (Llama 4); 0 = none
+  double attention_scale = 0;       // of q.k; 0 = head_dim^-0.5
+  double clip_qkv = 0;       // queries, keys and values clamped to +-clip; 0 = not
+  bool qkv_bias = false, o_bias = false, output_bias = false;
+  bool sinks = false;        // one more score a head, without value (gpt-oss)
+  NormKind norm = NormKind::rms;
+  double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
+  // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight from x.
+  int q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, value_dim = 0;
   int dense_layers = 0;      // leading layers with a dense feed-forward (DeepSeek)
   int moe_every = 1;         // of the others, every n-th is MoE, the last of each n (GShard: 2)
+  std::vector<int> dense_at; // more layers that are dense
   int dense_width = 0;       // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE layer
   bool dense = false;        // the dense twin: every layer dense, of dense_width
   LayerConfig moe;           // experts, width, activation, router, balance, capacity, shared, ...
@@ -27,6 +46,9 @@ struct ModelConfig {
 
   bool is_moe(int layer) const;
   int moe_layers() const;
+  bool has_rope(int layer) const;
+  bool sees_all(int layer) const;
+  int rotary_dims() const { return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim; }
   int twin_width() const;    // dense_width with 0 resolved
 };
 

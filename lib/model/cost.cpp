@@ -33,6 +33,28 @@ std::int64_t backward_bytes(const ModelConfig& c, bool moe) {
   return both + 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + 16 * scored;
 }
 
+struct AttentionSizes {
+  std::int64_t matrices = 0, vectors = 0;  // parameters: products; norms, biases, sinks
+};
+AttentionSizes attention_sizes(const ModelConfig& c) {
+  const std::int64_t q = std::int64_t(c.heads) * c.head_dim, kv = std::int64_t(c.kv_heads) * c.head_dim, h = c.hidden;
+  AttentionSizes s{.matrices = 2 * h * q + 2 * h * kv, .vectors = (c.o_bias ? h : 0) + (c.sinks ? c.heads : 0)};
+  if (c.kv_rank > 0) {
+    const std::int64_t value = std::int64_t(c.heads) * c.value_dim, narrow = c.kv_rank + c.rope_dim;
+    s.matrices = (c.q_rank > 0 ? c.q_rank * (h + q) : h * q) + h * narrow + std::int64_t(c.kv_rank) * (std::int64_t(c.heads) * c.nope_dim + value) + h * value;
+    s.vectors += c.q_rank + c.kv_rank + (c.qkv_bias ? c.q_rank + narrow : 0);
+    return s;
+  }
+  if (c.qkv_bias) s.vectors += q + 2 * kv;
+  if (c.qk_norm == QkNorm::full) s.vectors += q + kv;
+  if (c.qk_norm == QkNorm::head || c.qk_norm == QkNorm::head_after) s.vectors += 2 * c.head_dim;
+  return s;
+}
+std::int64_t keys_seen(const ModelConfig& c, int layer) {  // by a query at the end of a full context
+  const int limit = c.sees_all(layer) ? 0 : c.window > 0 ? c.window : c.chunk;
+  return limit > 0 ? std::min(limit, c.context) : c.context;
+}
+
 }  // namespace
 
 LayerCost cost_of(const LayerConfig& c) {
@@ -66,26 +88,26 @@ LayerCost cost_of(const LayerConfig& c) {
 }
 
 ModelCost cost_of(const ModelConfig& c, Index tokens) {
-  const std::int64_t q = std::int64_t(c.heads) * c.head_dim, kv = std::int64_t(c.kv_heads) * c.head_dim, h = c.hidden;
-  const std::int64_t norms = c.qk_norm == QkNorm::none ? 0 : c.qk_norm == QkNorm::head ? 2 * c.head_dim : q + kv;
-  const std::int64_t attention = 2 * h * q + 2 * h * kv, seen = c.window > 0 ? std::min(c.window, c.context) : c.context;
+  const std::int64_t q = std::int64_t(c.heads) * c.head_dim, kv = std::int64_t(c.kv_heads) * c.head_dim, h = c.hidden, value = std::int64_t(c.heads) * (c.kv_rank > 0 ? c.value_dim : c.head_dim);
+  const AttentionSizes sizes = attention_sizes(c);
+  const std::int64_t attention = sizes.matrices, norms = sizes.vectors, each_norm = c.norm == NormKind::layer_bias ? 2 * h : h;
   const LayerCost layer = cost_of(c.moe);
   ModelCost out;
   out.embedding_parameters = std::int64_t(c.vocabulary) * h * (c.tied ? 1 : 2);
-  out.parameters = out.active_parameters = out.embedding_parameters + h;
+  out.parameters = out.active_parameters = out.embedding_parameters + each_norm + (c.output_bias ? c.vocabulary : 0);
   out.flops_per_token_forward = 2.0 * double(c.vocabulary) * double(h);
   std::int64_t padding = 0, kept = 4 * (2 * h + 1 + c.vocabulary) + 8;  // last, normed, logits; token and target
   std::int64_t backward = 0;
   for (int l = 0; l < c.layers; ++l) {
     const bool moe = c.is_moe(l);
     const std::int64_t dense = body_parameters(c.moe.activation, h, c.twin_width(), false);
-    out.parameters += attention + norms + 2 * h + (moe ? layer.total : dense);
-    out.active_parameters += attention + norms + 2 * h + (moe ? layer.active : dense);
+    out.parameters += attention + norms + 2 * each_norm + (moe ? layer.total : dense);
+    out.active_parameters += attention + norms + 2 * each_norm + (moe ? layer.active : dense);
     out.expert_parameters += moe ? layer.experts : 0;
     padding += moe ? layer.stored - layer.total : 0;
-    out.flops_per_token_forward += 2.0 * double(attention) + 4.0 * double(seen) * double(q) +
+    out.flops_per_token_forward += 2.0 * double(attention) + 2.0 * double(keys_seen(c, l)) * double(q + value) +
                                    double(moe ? layer.router_flops + layer.routed_flops + layer.shared_flops : body_flops(c.moe.activation, h, c.twin_width()));
-    kept += 4 * (4 * h + 2 + 2 * q + 2 * kv + c.heads + 1) + (c.qk_norm == QkNorm::none ? 0 : 4 * (q + kv + c.heads + c.kv_heads)) + feed_bytes(c, moe);
+    kept += 4 * (4 * h + 2 + 2 * q + 2 * kv + c.heads + 1) + (c.qk_norm == QkNorm::none ? 0 : 4 * (q + kv + c.heads + c.kv_heads)) + (c.clip_qkv > 0 ? 4 * (q + kv) : 0) + (c.kv_rank > 0 ? 8 * (c.q_rank + c.kv_rank + 1) : 0) + feed_bytes(c, moe);
     backward = std::max(backward, backward_bytes(c, moe));
   }
   if (c.moe.gate_residual && c.moe_layers() > 0) {  // the first MoE layer has no logits before it

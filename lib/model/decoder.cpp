@@ -32,14 +32,14 @@ template <class S>
 Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved(config)), backend_(b) {
   const ModelConfig& c = config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
-  final_norm_ = Parameter<S>(b, "final_norm", {c.hidden}, ParameterKind::vector);
+  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, c.norm_eps);
   if (!c.tied) output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
+  if (c.output_bias) output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
   blocks_.reserve(std::size_t(c.layers));
   bool seen_moe = false;
   for (int l = 0; l < c.layers; ++l) {
     const std::string at = concat("layers.", l, ".");
-    blocks_.push_back({Parameter<S>(b, at + "attention_norm", {c.hidden}, ParameterKind::vector),
-                       Parameter<S>(b, at + "feed_norm", {c.hidden}, ParameterKind::vector), Attention<S>(c, b), {}, {}});
+    blocks_.push_back({Norm<S>(b, at + "attention_norm", c.norm, c.hidden, c.norm_eps), Norm<S>(b, at + "feed_norm", c.norm, c.hidden, c.norm_eps), Attention<S>(c, l, b), {}, {}});
     Block& block = blocks_.back();
     if (c.is_moe(l)) {
       LayerConfig moe = c.moe;
@@ -63,14 +63,15 @@ template <class S>
 std::vector<Parameter<S>*> Decoder<S>::parameters() {
   std::vector<Parameter<S>*> all{&embedding_};
   for (Block& b : blocks_) {
-    all.push_back(&b.attention_norm);
+    b.attention_norm.collect(all);
     b.attention.collect(all);
-    all.push_back(&b.feed_norm);
+    b.feed_norm.collect(all);
     if (b.moe) b.moe->collect(all);
     else b.dense->collect(all);
   }
-  all.push_back(&final_norm_);
-  if (!config_.tied) all.push_back(&output_);
+  final_norm_.collect(all);
+  for (Parameter<S>* p : {&output_, &output_bias_})
+    if (!p->empty()) all.push_back(p);
   return all;
 }
 template <class S>
@@ -123,6 +124,7 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   tape.loss = 0;
   Array<S> x(backend_, tokens, config_.hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
+  scale(x.view(), config_.embedding_scale);
   return x;
 }
 
@@ -133,14 +135,16 @@ Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape&
   const Index rows = x.rows(), cols = x.cols();
   const auto fresh = [&] { return Array<S>(backend_, rows, cols); };
   t.x = std::move(x), t.normed = fresh(), t.rstd = Array<S>(backend_, rows, 1), t.mixed = fresh();
-  backend_.norm(t.x.view(), b.attention_norm.value(), config_.norm_eps, t.normed.view(), t.rstd.view());
+  b.attention_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
   b.attention.forward(pass.batch, t.normed.view(), t.mixed.view(), t.attention, state, layer);
+  scale(t.mixed.view(), config_.residual_scale);
   backend_.add(t.x.view(), t.mixed.view(), 1);
   t.feed_in = fresh(), t.feed_rstd = Array<S>(backend_, rows, 1);
-  backend_.norm(t.mixed.view(), b.feed_norm.value(), config_.norm_eps, t.feed_in.view(), t.feed_rstd.view());
+  b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
   Array<S> y = fresh();
   if (b.moe) b.moe->forward(of_layer(pass, layer), t.feed_in.view(), y.view(), t.moe.emplace(pass.batch));
   else b.dense->forward(pass.batch, t.feed_in.view(), y.view(), t.dense);
+  scale(y.view(), config_.residual_scale);
   backend_.add(t.mixed.view(), y.view(), 1);
   return y;
 }
@@ -148,14 +152,20 @@ Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape&
 template <class S>
 void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx) {
   Block& b = blocks_[std::size_t(layer)];
-  Array<S> part(backend_, dx.rows, dx.cols);
-  if (b.moe) b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), dx, part.view());
-  else b.dense->backward(t.dense, t.feed_in.view(), dx, part.view());
-  backend_.norm_backward(part.view(), t.mixed.view(), b.feed_norm.value(), t.feed_rstd.view(), dx, b.feed_norm.grad(), 1);
+  Array<S> part(backend_, dx.rows, dx.cols), scaled;
+  const auto branch = [&]() -> View<const S> {  // what arrives at the end of a branch
+    if (config_.residual_scale == 1) return dx;
+    scaled = Array<S>::zeros(backend_, dx.rows, dx.cols);
+    backend_.add(dx, scaled.view(), S(config_.residual_scale));
+    return scaled.view();
+  };
+  if (b.moe) b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), branch(), part.view());
+  else b.dense->backward(t.dense, t.feed_in.view(), branch(), part.view());
+  b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
   t.mixed = {}, t.feed_in = {}, t.feed_rstd = {}, t.dense = {};
   if (t.moe) release(*t.moe);
-  b.attention.backward(pass.batch, t.attention, t.normed.view(), dx, part.view());
-  backend_.norm_backward(part.view(), t.x.view(), b.attention_norm.value(), t.rstd.view(), dx, b.attention_norm.grad(), 1);
+  b.attention.backward(pass.batch, t.attention, t.normed.view(), branch(), part.view());
+  b.attention_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
   t.x = {}, t.normed = {}, t.rstd = {}, t.attention = {};
 }
 
@@ -163,7 +173,12 @@ template <class S>
 void Decoder<S>::read_out(Array<S> x, Tape& tape) {
   tape.last = std::move(x);
   tape.normed = Array<S>(backend_, tape.last.rows(), config_.hidden), tape.rstd = Array<S>(backend_, tape.last.rows(), 1);
-  backend_.norm(tape.last.view(), final_norm_.value(), config_.norm_eps, tape.normed.view(), tape.rstd.view());
+  final_norm_.forward(tape.last.view(), tape.normed.view(), tape.rstd.view());
+}
+template <class S>
+void Decoder<S>::logits(View<const S> normed, View<S> z) const {
+  project(backend_, normed, head(), output_bias_, z);
+  if (config_.logit_divisor != 1) backend_.add(z, z, S(1 / config_.logit_divisor - 1));
 }
 
 template <class S>
@@ -182,10 +197,10 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   MoeLayer<S>::balance_across(pass, moe_layers(), seen);
   read_out(std::move(x), tape);
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
-  backend_.linear(tape.normed.view(), head().weight(), tape.dlogits.view(), 0);
+  logits(tape.normed.view(), tape.dlogits.view());
   Array<S> loss(backend_, 1, tape.normed.rows());
   const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
-  backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(), S(scale), true);
+  backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(), S(scale / config_.logit_divisor), true);
   tape.token_loss = loss.to_host();
   for (const S v : tape.token_loss.flat()) tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
 }
@@ -195,10 +210,8 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
   Array<S> dx(backend_, tape.last.rows(), config_.hidden);
   {
     Array<S> dnormed(backend_, dx.rows(), dx.cols());
-    backend_.linear_dx(tape.dlogits.view(), head().weight(), dnormed.view(), 0);
-    Parameter<S>& out = config_.tied ? embedding_ : output_;
-    if (!out.grad().empty()) backend_.linear_dw(tape.dlogits.view(), tape.normed.view(), out.grad());
-    backend_.norm_backward(dnormed.view(), tape.last.view(), final_norm_.value(), tape.rstd.view(), dx.view(), final_norm_.grad(), 0);
+    project_backward(backend_, std::as_const(tape.dlogits).view(), std::as_const(tape.normed).view(), config_.tied ? embedding_ : output_, output_bias_, dnormed.view(), S(0));
+    final_norm_.backward(dnormed.view(), tape.last.view(), tape.rstd.view(), dx.view(), 0);
   }
   tape.dlogits = {}, tape.last = {}, tape.normed = {}, tape.rstd = {};
   Matrix<double> dlogits;  // of the MoE layer below, from the gate residual of the one above
@@ -214,6 +227,7 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     backward(mine, l, block, dx.view());
     if (block.moe) dlogits = std::move(dprevious);
   }
+  scale(dx.view(), config_.embedding_scale);
   if (!embedding_.grad().empty()) backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
 }
 
@@ -254,9 +268,9 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
   if (out.targets > 0) {
     out.predicted = Matrix<int>(1, out.normed.rows());
     for (Index first = 0; first < out.normed.rows(); first += rows_of_logits) {
-      Array<S> logits(backend_, std::min(rows_of_logits, out.normed.rows() - first), config_.vocabulary);
-      backend_.linear(out.normed.view().slice(first, logits.rows()), head().weight(), logits.view(), 0);
-      losses(out, logits.view(), first);
+      Array<S> z(backend_, std::min(rows_of_logits, out.normed.rows() - first), config_.vocabulary);
+      logits(out.normed.view().slice(first, z.rows()), z.view());
+      losses(out, z.view(), first);
     }
   }
   if (!last_logits) return;
@@ -266,9 +280,9 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
     while (end > pass.batch.start[std::size_t(q)] && !pass.batch.is_valid(end - 1)) --end;
     if (end > pass.batch.start[std::size_t(q)]) backend_.add(out.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
   }
-  Array<S> logits(backend_, last.rows(), config_.vocabulary);
-  backend_.linear(last.view(), head().weight(), logits.view(), 0);
-  *last_logits = logits.to_host();
+  Array<S> z(backend_, last.rows(), config_.vocabulary);
+  logits(last.view(), z.view());
+  *last_logits = z.to_host();
 }
 
 template class Decoder<float>;

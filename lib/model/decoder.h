@@ -4,47 +4,9 @@
 #include <functional>
 #include <optional>
 
-#include "lib/model/config.h"
+#include "lib/model/attention.h"
 
 namespace moe {
-
-// Keys and values of the sequences decoded so far; one a layer. An empty one is filled by the first batch; the same sequences
-// follow in every batch after it.
-template <class S>
-struct KeyValues {
-  std::vector<Array<S>> k, v;  // (L) of (rows, kv_heads*head_dim), sequences end to end
-  std::vector<Index> start;    // (Q+1) rows of each sequence
-};
-
-// Mixes tokens of a sequence; attention is the first kind (Mamba, RWKV would be others).
-template <class S>
-class Attention {
- public:
-  struct Tape {
-    Array<S> q, k, v;                  // after norm and rope
-    Array<S> q_raw, k_raw, q_rstd, k_rstd;  // before the qk-norm; empty without
-    Array<S> out, lse;
-    Array<int> position;
-  };
-  Attention(const ModelConfig&, Backend<S>&);
-  // y = attention(x); with a state the batch's tokens continue its sequences and keys and values of `layer` grow; the caller moves
-  // state->start on after the last layer.
-  void forward(const Batch&, View<const S> x, View<S> y, Tape&, KeyValues<S>* state, int layer);
-  void backward(const Batch&, const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
-  void collect(std::vector<Parameter<S>*>& all);  // names "q", "k", "v", "o", "q_norm", "k_norm"
-
- private:
-  AttentionShape shape(std::span<const Index> queries, std::span<const Index> keys) const;
-
-  QkNorm qk_norm_;
-  AttentionShape shape_;
-  double theta_, eps_;
-  Backend<S>& backend_;
-  Parameter<S> wq_, wk_, wv_, wo_, q_norm_, k_norm_;
-};
-
-// Rows of each sequence in the state after this batch, (Q+1). Throws Error(bug) where batch and state do not fit.
-std::vector<Index> grown(const Batch&, std::span<const Index> start);
 
 template <class S>
 class Decoder {
@@ -53,7 +15,7 @@ class Decoder {
   void initialise(std::uint64_t seed);       // by config().init; the same on every backend
 
   struct Block {
-    Parameter<S> attention_norm, feed_norm;
+    Norm<S> attention_norm, feed_norm;
     Attention<S> attention;
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
@@ -102,11 +64,16 @@ class Decoder {
   void read_out(Array<S> x, Tape&);                                     // final norm
   void losses(Tape&, View<S> logits, Index first);                      // of rows first.., without gradients
   Pass of_layer(const Pass&, int moe_layer) const;
+  void logits(View<const S> normed, View<S> z) const;
+  void scale(View<S> y, double factor) {  // in place
+    if (factor != 1) backend_.add(y, y, S(factor - 1));
+  }
   const Parameter<S>& head() const { return config_.tied ? embedding_ : output_; }
 
   ModelConfig config_;
   Backend<S>& backend_;
-  Parameter<S> embedding_, final_norm_, output_;
+  Parameter<S> embedding_, output_, output_bias_;
+  Norm<S> final_norm_;
   std::vector<Block> blocks_;
 };
 

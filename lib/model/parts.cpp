@@ -35,8 +35,8 @@ std::string group_of(const std::string& name) {
   if (has(".moe.shared")) return "shared";
   if (has(".attention.")) return "attention";
   if (has(".dense.")) return "dense";
-  if (name.ends_with("norm")) return "norms";
-  if (name == "embedding" || name == "output") return "embedding";
+  if (name.ends_with("norm") || name.ends_with("norm_bias")) return "norms";
+  if (name == "embedding" || name == "output" || name == "output_bias") return "embedding";
   throw Error(Exit::bug, concat("the parameter '", name, "' belongs to no group"));
 }
 

@@ -144,6 +144,16 @@ TEST_CASE("the loss over all layers is one loss, and the mean over layers a shar
   for (std::size_t i = 0; i < none.size(); ++i) CHECK(mean[i] - none[i] == Approx((sum[i] - none[i]) / 2).margin(1e-12));
 }
 
+TEST_CASE("the gradient of every switch of published models agrees with central differences") {
+  check_gradients("layers=2,kv_heads=1,qkv_bias=1,o_bias=1,sinks=1,window=3,full_layers=1,router_bias=1,expert_bias=1,activation=swiglu_clamped,rope={yarn:factor=4,original=8,truncate=0}", true);
+  check_gradients("layers=2,norm=layer_bias,output_bias=1,qkv_bias=1,o_bias=1,rope={longrope:original=4,short=1;1.5,long=2;3,long_scale=1.2}");
+  check_gradients("layers=2,norm=layer,clip_qkv=0.4,kv_heads=1", true);
+  check_gradients("layers=2,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,rope_interleaved=1,qkv_bias=1,attention_scale=0.7,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1},dense_at=1", true);
+  check_gradients("layers=1,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=1,kv_heads=2,tied=1");
+  check_gradients("layers=2,qk_norm=head_after,rotary_dim=2,embedding_scale=3,residual_scale=0.4,logit_divisor=2,attention_scale=0.3,tied=1", true);
+  check_gradients("layers=2,qk_norm=length_after,no_rope_layers=1,chunk=3,stretch_floor=2,stretch_scale=0.3,rope_interleaved=1,rope={llama3:factor=4,original=16},shared_width=3,weight_on_input=1,router={sigmoid:k=1,norm=0}");
+}
+
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(false);
@@ -167,7 +177,8 @@ TEST_CASE("gradients add up over batches and backward frees what only it needed"
 }
 
 TEST_CASE("decoding with a state gives the logits of reading everything at once") {
-  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1", "gate_residual=1,router={softmax:k=2,norm=0}"}) {
+  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1", "gate_residual=1,router={softmax:k=2,norm=0}",
+                                   "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2", "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2", "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2"}) {
     World w(fields);
     const Batch all = batch_of(false);
     KeyValues<double> state;
