@@ -76,9 +76,23 @@ Fit sigmoid_fit(const ModelConfig& c, const RoutingFacts& f) {
   return {"glm4_moe", ""};
 }
 
+// The first switch that none of the classes we write has; empty = none.
+std::string special(const ModelConfig& c) {
+  const std::pair<bool, const char*> all[] = {
+      {c.kv_rank > 0, "latent attention"}, {c.sinks, "attention sinks"}, {c.chunk > 0, "attention in chunks"}, {!c.full_layers.empty(), "a window in some layers only"},
+      {!c.no_rope_layers.empty(), "layers without rotary embedding"}, {c.rope != "default" || c.rotary_dim > 0 || c.rope_interleaved, "this rotary embedding"},
+      {c.attention_scale > 0, "this scale of attention"}, {c.clip_qkv > 0, "clamped queries, keys and values"}, {c.qkv_bias || c.o_bias || c.output_bias, "these biases"},
+      {c.norm != NormKind::rms, "LayerNorm"}, {c.embedding_scale != 1 || c.residual_scale != 1 || c.logit_divisor != 1, "these multipliers"}, {!c.dense_at.empty(), "dense layers between the others"},
+      {c.qk_norm == QkNorm::head_after || c.qk_norm == QkNorm::length_after, "queries and keys normalised after they are turned"}};
+  for (const auto& [on, name] : all)
+    if (on) return name;
+  return "";
+}
+
 }  // namespace
 
 Fit fit_of(const ModelConfig& c) {
+  if (const std::string s = special(c); !s.empty()) return none(concat(s, " among those that are written"));
   if (c.moe.activation != Activation::swiglu) return none(concat("experts with ", name_of(c.moe.activation), " under these names"));
   if (c.moe_layers() == 0) return dense_fit(c);
   if (c.moe.expert_bias) return none("biases in SwiGLU experts");

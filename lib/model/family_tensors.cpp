@@ -29,6 +29,9 @@ std::string tail(const std::string& family, const std::string& ours) {
       {"attention.q_norm", "self_attn.q_norm.weight"}, {"attention.k_norm", "self_attn.k_norm.weight"}, {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"}};
   if (const auto at = same.find(ours); at != same.end()) return at->second;
   const std::string below = ours.substr(ours.rfind('.') + 1);
+  if (ours.starts_with("attention.")) return "self_attn." + (below.ends_with("_bias") ? below.substr(0, below.size() - 5) + "_proj.bias" : below == "sinks" ? below : below.ends_with("_norm") ? below + ".weight" : below + "_proj.weight");
+  if (ours == "attention_norm_bias") return "input_layernorm.bias";
+  if (ours == "feed_norm_bias") return "post_attention_layernorm.bias";
   if (ours == "moe.router.weight") return family == "mixtral" ? "block_sparse_moe.gate.weight" : "mlp.gate.weight";
   if (ours == "moe.router.bias") return "mlp.gate.bias";
   if (ours.starts_with("moe.router.")) return "mlp.router." + below + ".weight";
@@ -42,6 +45,7 @@ void add_parameter(std::vector<Piece>& out, const std::string& family, Parameter
   const Index rows = p.value().rows;
   if (name == "embedding" || name == "final_norm" || name == "output")
     return out.push_back({name == "embedding" ? "model.embed_tokens.weight" : name == "output" ? "lm_head.weight" : "model.norm.weight", p.dims(), &p, 0, rows});
+  if (name == "final_norm_bias" || name == "output_bias") return out.push_back({name == "output_bias" ? "lm_head.bias" : "model.norm.bias", p.dims(), &p, 0, rows});
   const auto dot = name.find('.', 7);  // layers.3.
   const std::string at = "model." + name.substr(0, dot + 1), rest = name.substr(dot + 1), experts = "moe.experts.";
   if (!rest.starts_with(experts)) return out.push_back({at + tail(family, rest), p.dims(), &p, 0, rows});

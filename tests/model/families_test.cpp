@@ -115,7 +115,8 @@ TEST_CASE("what a class does and this program does not is refused in a sentence"
 
 TEST_CASE("tensors written under a family's names and loaded into another model give the same logits") {
   const auto backend = make_reference<float>();
-  std::vector<std::string> specs{"nano:shared_width=32,shared_gate=1", "nano:expert_bias=1,router_bias=1,activation=gelu,shared_width=16", "nano:dense=1,tied=1", "nano:qk_norm=head,dense_layers=1"};
+  std::vector<std::string> specs{"nano:shared_width=32,shared_gate=1", "nano:expert_bias=1,router_bias=1,activation=gelu,shared_width=16", "nano:dense=1,tied=1", "nano:qk_norm=head,dense_layers=1",
+                                 "nano:sinks=1,qkv_bias=1,o_bias=1,norm=layer_bias,output_bias=1", "nano:kv_heads=4,q_rank=8,kv_rank=8,nope_dim=8,rope_dim=4,value_dim=8,qkv_bias=1"};
   for (const Preset& p : model_presets()) specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
   for (const std::string& spec : specs) {
     INFO(spec);
