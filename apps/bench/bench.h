@@ -23,9 +23,9 @@ Timing time_runs(const std::function<void()>& run, double budget);
 // Several things in turn, so that what disturbs the machine disturbs all of them.
 std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs, double budget);
 
-// GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H), by the device's own `linear`: best of 5.
+// GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H), by the device's own `linear`: best of 5 or more.
 double ceiling_gflops(Backend<float>&, Index rows, Index hidden, Index width);
-// GB/s of y += x over arrays that no cache holds: best of 5.
+// GB/s of y += x over arrays that no cache holds: best of 5 or more.
 double memory_gbytes(Backend<float>&);
 
 // Peak memory of the process since the last reset, bytes; NaN where the system does not say.

@@ -105,7 +105,7 @@ void add_row(Rows& rows, const Shape& s, const char* pass, const Timing& t, doub
   rows.text("dtype", "f32"), rows.whole("threads", s.threads), rows.text("pass", pass);
   add_times(rows, t);
   rows.number("gflops", "GFLOP/s", "6 T I H k forward, three times that with backward", flops / t.median() * 1e-9);
-  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of T k rows, best of 5", ceiling);
+  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of T k rows, best of 5 or more", ceiling);
   rows.number("ratio", "x", "gflops over ceiling_gflops", flops / t.median() * 1e-9 / ceiling, 3);
   rows.number("outside", "%", "of the time not in the experts: router, plan, dispatch, combine", outside);
   rows.number("memory_ms", "ms", "what the weights and gradients of the experts in use take to read and write, at the rate of y += x", bytes / bandwidth * 1e-6, 2);

@@ -1,12 +1,12 @@
 // moe bench model: a whole training step of a preset, on random tokens: forward, with backward, and with clipping and AdamW.
-#include <cmath>
+#include <algorithm>
 #include <memory>
 
 #include "apps/bench/bench.h"
+#include "apps/bench/tokens.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/parallel.h"
-#include "lib/core/rng.h"
 #include "lib/core/text.h"
 #include "lib/model/trainer.h"
 
@@ -15,19 +15,10 @@ namespace {
 
 struct Options {
   std::vector<std::string> model;
+  std::vector<std::string> only;
   Index sequences = 8, length = 0;
   BenchOptions bench;
 };
-
-Batch random_batch(const ModelConfig& c, Index sequences, Index length) {
-  Batch b;
-  Rng rng(11);
-  for (Index t = 0; t < sequences * length; ++t) b.token.push_back(int(rng.below(c.vocabulary)));
-  b.start.assign(1, 0);
-  for (Index s = 1; s <= sequences; ++s) b.start.push_back(s * length);
-  for (Index t = 0; t < sequences * length; ++t) b.target.push_back((t + 1) % length ? b.token[std::size_t(t + 1)] : -1);
-  return b;
-}
 
 struct Row {
   const std::string& model;
@@ -43,44 +34,65 @@ void add_row(Rows& rows, const Row& r, const Timing& t, double ceiling, double m
   add_times(rows, t);
   rows.number("tokens_per_s", "tok/s", "", double(r.tokens) / t.median(), 0);
   rows.number("gflops", "GFLOP/s", "products of the layers, attention at full context, output matrix", r.flops / t.median() * 1e-9);
-  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of an expert's shape for all choices, best of 5", ceiling);
+  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of an expert's shape for all choices, best of 5 or more", ceiling);
   rows.number("ratio", "x", "gflops over ceiling_gflops", r.flops / t.median() * 1e-9 / ceiling, 3);
   rows.number("memory", "MiB", "peak of the process while this row ran", memory / 1048576, 0);
   rows.number("planned", "MiB", "what moe train --dry-run says of a step, program and scratch left out", planned / 1048576, 0);
 }
 
+// A model with a batch, and what is timed of it.
+class Bench {
+ public:
+  Bench(const ModelConfig& c, Backend<float>& device, Index sequences, Index length)
+      : batch_(random_batch(c, sequences, length)), model_(c, device), trainer_(model_, options(sequences, length), comm_) {
+    model_.initialise(1);
+  }
+  void forward() {
+    Rng rng(1);
+    Decoder<float>::Tape tape;
+    model_.infer({.batch = batch_, .rng = &rng}, tape);
+  }
+  void both() {
+    Rng rng(1);
+    Decoder<float>::Tape tape;
+    const Pass pass{.batch = batch_, .training = true, .rng = &rng};
+    model_.forward(pass, tape);
+    model_.backward(pass, tape);
+  }
+  void step() {
+    trainer_.step([&](std::uint64_t) { return batch_; }, false);
+  }
+
+ private:
+  static TrainOptions options(Index sequences, Index length) {
+    return {.steps = 1'000'000, .sequences = sequences, .length = length, .lr = 1e-5, .schedule = "constant"};
+  }
+  Batch batch_;
+  Decoder<float> model_;
+  Solo comm_;
+  Trainer trainer_;
+};
+
+// One row for each pass.
 void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device, Rows& rows, std::vector<Timing>& times) {
   set_threads(threads);
   const ModelConfig c = model_config(spec);
   const Index length = o.length > 0 ? o.length : c.context, tokens = o.sequences * length;
   if (length > c.context) throw Error(Exit::usage, concat("--length ", length, " is longer than the context of ", spec, ", ", c.context));
-  const Batch batch = random_batch(c, o.sequences, length);
-  Decoder<float> model(c, device);
-  model.initialise(1);
-  Solo comm;
-  Trainer trainer(model, {.steps = 1'000'000, .sequences = o.sequences, .length = length, .lr = 1e-5, .schedule = "constant"}, comm);
   const ModelCost cost = cost_of(c, tokens);
-  const double flops = cost.flops_per_token_forward * double(tokens);
   const int k = c.dense ? 1 : make_router(c.moe.router, c.moe.experts)->choices();
   const double ceiling = ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
+  Bench bench(c, device, o.sequences, length);
   reset_peak_memory();
-  const auto infer = [&] {
-    Rng rng(1);
-    Decoder<float>::Tape tape;
-    model.infer({.batch = batch, .rng = &rng}, tape);
+  std::vector<std::pair<const char*, double>> pass;  // and its FLOPs
+  std::vector<std::function<void()>> runs;
+  const auto want = [&](const char* name, double times_forward, const std::function<void()>& run) {
+    if (o.only.empty() || std::ranges::find(o.only, name) != o.only.end()) pass.emplace_back(name, times_forward * cost.flops_per_token_forward * double(tokens)), runs.push_back(run);
   };
-  const auto both = [&] {
-    Rng rng(1);
-    Decoder<float>::Tape tape;
-    const Pass pass{.batch = batch, .training = true, .rng = &rng};
-    model.forward(pass, tape);
-    model.backward(pass, tape);
-  };
-  const auto step = [&] { trainer.step([&](std::uint64_t) { return batch; }, false); };
-  const auto t = time_in_turn({infer, both, step}, o.bench.seconds);
+  want("forward", 1, [&] { bench.forward(); }), want("forward+backward", 3, [&] { bench.both(); }), want("step", 3, [&] { bench.step(); });
+  const auto t = time_in_turn(runs, o.bench.seconds);
   const double memory = peak_memory(), planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
-  const char* pass[] = {"forward", "forward+backward", "step"};
-  for (int i = 0; i < 3; ++i) add_row(rows, {spec, tokens, threads, pass[i], i ? 3 * flops : flops}, t[std::size_t(i)], ceiling, memory, planned);
+  for (std::size_t i = 0; i < runs.size(); ++i) add_row(rows, {spec, tokens, threads, pass[i].first, pass[i].second}, t[i], ceiling, memory, planned);
   times.insert(times.end(), t.begin(), t.end());
 }
 
@@ -106,6 +118,7 @@ Run bench_model(CLI::App& cli) {
   cli.add_option("--model", o->model, "preset, and fields over it; may be given again (moe list models)")->type_name("SPEC")->expected(1)->take_all()->default_str("tiny");
   cli.add_option("--batch", o->sequences, "sequences of a batch")->capture_default_str()->check(whole(1));
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
+  cli.add_option("--only", o->only, "forward, forward+backward or step; may be given again; all where left out")->type_name("PASS")->expected(1)->take_all()->check(one_of({"forward", "forward+backward", "step"}));
   add_bench(cli, o->bench);
   return [o] {
     settle(o->bench);

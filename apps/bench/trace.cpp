@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "apps/bench/bench.h"
+#include "apps/bench/tokens.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/parallel.h"
@@ -21,15 +22,6 @@ struct Options {
   BenchOptions bench;
 };
 
-Batch random_batch(const ModelConfig& c, Index sequences) {
-  Batch b;
-  Rng rng(12);
-  for (Index t = 0; t < sequences * c.context; ++t) b.token.push_back(int(rng.below(c.vocabulary)));
-  for (Index s = 0; s <= sequences; ++s) b.start.push_back(s * c.context);
-  for (Index t = 0; t < sequences * c.context; ++t) b.target.push_back((t + 1) % c.context ? b.token[std::size_t(t + 1)] : -1);
-  return b;
-}
-
 void add_row(Rows& rows, const std::string& model, Index tokens, int threads, const char* pass, const Timing& t, double slower, double bytes) {
   rows.next();
   rows.text("model", model), rows.whole("tokens", tokens), rows.whole("threads", threads), rows.text("pass", pass);
@@ -45,7 +37,7 @@ void bench_model(const std::string& spec, int threads, const Options& o, Backend
   if (c.dense || c.moe_layers() == 0) throw Error(Exit::usage, concat(spec, " is dense: it has no routing to record"));
   Decoder<float> model(c, device);
   model.initialise(1);
-  const Batch batch = random_batch(c, o.sequences);
+  const Batch batch = random_batch(c, o.sequences, c.context);
   const std::filesystem::path file = std::filesystem::path(o.folder) / concat("moe-bench-", fresh_parameter_id(), ".moetrace.h5");
   const TraceFields fields = trace_fields(model);
   std::optional<TraceWriter> writer(std::in_place, file, trace_header(model), TraceWriterOptions{.force = true, .fields = fields});
