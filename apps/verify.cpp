@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "analysis/golden/golden_metrics.h"
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
@@ -46,7 +47,27 @@ bool verify_device(const Options& o, Report& report) {
   return failed == 0;
 }
 
+bool verify_metrics(const Options& o, Report& report) {
+  std::vector<std::string> name, state, where;
+  std::vector<std::int64_t> ids;
+  std::vector<double> f64, f32;
+  int failed = 0;
+  double worst64 = 0, worst32 = 0;
+  std::int64_t compared = 0;
+  for (const GoldenMetricResult& r : verify_golden_metrics(o.golden)) {
+    name.push_back(r.file), state.emplace_back(r.passed ? "passed" : "FAILED"), where.push_back(r.where), ids.push_back(r.ids), f64.push_back(r.error), f32.push_back(r.float_error);
+    failed += !r.passed, compared += r.ids;
+    if (r.passed) worst64 = std::max(worst64, r.error), worst32 = std::max(worst32, r.float_error);
+  }
+  report.title = fmt::format("{}: {} of {} files passed, {} metrics compared; largest error {:.1e}, {:.1e} through numbers stored as f32", o.golden, int(name.size()) - failed, name.size(), compared, worst64, worst32);
+  Table t{.id = "golden_metrics", .title = "Metrics against expected values", .reading = "Counts and ids must be equal; figures may be off by 1e-10 of max(1, |expected|), by 1e-5 where a trace stores their input as f32."};
+  t.columns = {{.name = "file", .cells = name}, {.name = "result", .cells = state}, {.name = "metrics", .cells = ids}, {.name = "f64", .cells = f64}, {.name = "through f32", .cells = f32}, {.name = "where or why", .cells = where}};
+  report.tables.push_back(t);
+  return failed == 0;
+}
+
 bool verify_golden_folder(const Options& o, Report& report) {
+  if (has_golden_metrics(o.golden)) return verify_metrics(o, report);
   std::vector<std::string> name, state, where;
   std::vector<double> f64, f32;
   int count[3] = {0, 0, 0};

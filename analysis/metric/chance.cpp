@@ -53,6 +53,12 @@ double repeat_any(double e, double k) { return 1 - missed(e, k, e - k); }
 double distinct_experts(double e, double k, double block) { return e * (1 - std::pow(1 - k / e, block)); }
 double distinct_ranks(double e, double k, double ranks) { return ranks * (1 - missed(e, k, e - e / ranks)); }
 double mi_bits(double labels, double e, double k, double n) { return std::max(0.0, labels - 1) * std::max(0.0, e - k) / (2 * n * std::numbers::ln2); }
+double total_variation(double e, double k, double t) { return std::min(1.0, std::sqrt(std::max(0.0, e - k) / (std::numbers::pi * k * t))); }
+double same_set(double e, double k) {
+  double p = 1;
+  for (int j = 0; j < int(std::lround(k)); ++j) p *= (j + 1) / (e - j);
+  return p;
+}
 double crosslayer_mi_bits(double from, double to, double t) { return (from - 1) * (to - 1) / (2 * t * std::numbers::ln2); }
 
 double lru_hit_rate(double e, double k, double cache) {

@@ -22,6 +22,8 @@ double distinct_experts(double experts, double k, double block);    // E (1-(1-K
 double distinct_ranks(double experts, double k, double ranks);      // R (1-C(E-E/R,K)/C(E,K)); E=8 K=2 R=4: 1.857
 double lru_hit_rate(double experts, double k, double cache);        // mean_{j<K} (C-j)/(E-j); C >= E: 1
 double mi_bits(double labels, double experts, double k, double assignments);  // (V-1)(E-K)/(2 N ln 2)
+double total_variation(double experts, double k, double tokens);      // of two load shares, T the harmonic mean of the two: sqrt((E-K)/(pi K T)), at most 1
+double same_set(double experts, double k);                          // 1/C(E,K): two tokens choose the very same set
 double crosslayer_mi_bits(double from, double to, double tokens);   // (E-1)(E'-1)/(2 T ln 2)
 
 // Counts of T tokens that each draw K distinct of E; drawn token by token where that is cheap, else from the normal limit

@@ -50,17 +50,24 @@ const Definition* find_definition(std::string_view id) {
   return nullptr;
 }
 
+namespace {
+std::string table(std::string_view metric) {
+  std::string out = "| id | shape | definition | range | random routing | needs |\n|---|---|---|---|---|---|\n";
+  for (const Definition& d : all)
+    if (d.metric == metric)
+      out += concat("| `", d.id, "` | ", d.shape.empty() ? std::string("one number") : concat("[", d.shape, "]"), " | ", cell(d.formula), " | ", cell(d.range), " | ", cell(d.chance), " | ", d.needs, " |\n");
+  return out;
+}
+}  // namespace
+
 std::string definitions_page() {
   std::string out = head;
   for (const auto& entry : metrics().entries()) {
     std::string examples;
     for (const std::string& e : split(entry.examples, ' ')) examples += concat(examples.empty() ? "`" : ", `", e, "`");
-    out += concat("\n## ", entry.name, "\n", entry.about, ". For example ", examples, ".\n\n| id | shape | definition | range | random routing | needs |\n|---|---|---|---|---|---|\n");
-    for (const Definition& d : all)
-      if (d.metric == entry.name)
-        out += concat("| `", d.id, "` | ", d.shape.empty() ? std::string("one number") : concat("[", d.shape, "]"), " | ", cell(d.formula), " | ", cell(d.range), " | ", cell(d.chance), " | ", d.needs, " |\n");
+    out += concat("\n## ", entry.name, "\n", entry.about, ". For example ", examples, ".\n\n", table(entry.name));
   }
-  return out;
+  return out + "\n## two traces\na checkpoint against a reference, or one engine against another, over the same tokens.\n\n" + table("two traces");
 }
 
 }  // namespace moe

@@ -8,7 +8,7 @@
 namespace moe {
 
 struct Definition {
-  std::string_view id, metric;  // who computes it: a name of metrics.def
+  std::string_view id, metric;  // who computes it: a name of metrics.def, or "two traces" (agreement.h)
   std::string_view shape;       // L layers, E experts, D domains; empty = one number
   std::string_view formula, range, chance, needs;
 };

@@ -9,7 +9,7 @@ namespace {
 class Drops final : public Metric {
  public:
   Drops(Spec& spec, const TraceSource& trace)
-      : shape_(trace), factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)), recorded_(trace.fields().dropped), state_(shape_.experts.size()) {
+      : shape_(trace), factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)), bucket_(spec.get("position_bucket", 64, 1)), recorded_(trace.fields().dropped), state_(shape_.experts.size()) {
     for (std::size_t l = 0; l < state_.size(); ++l) state_[l].counts.assign(std::size_t(shape_.experts[l]), 0);
   }
 
@@ -30,6 +30,7 @@ class Drops final : public Metric {
       int lost = 0;
       for (Index j = 0; j < rows.expert.cols(); ++j) lost += rows.expert(t, j) >= 0 && rows.dropped(t, j);
       s.dropped += lost;
+      at_position(s, w.rows.position[std::size_t(t)], lost, int(chosen.size()));
       s.whole += lost && lost == int(chosen.size());
     }
   }
@@ -43,7 +44,13 @@ class Drops final : public Metric {
       share.push_back(drop_rate(s)), tokens.push_back(double(s.whole) / double(s.tokens));
     }
     std::vector<MetricValue> out{per_layer("capacity_drop_rate", would)};
-    if (recorded_) out.push_back(per_layer("observed_drop_rate", share)), out.push_back(per_layer("observed_token_drop_rate", tokens));
+    if (!recorded_) return out;
+    std::vector<std::vector<double>> places;
+    for (const State& s : state_) {
+      places.emplace_back();
+      for (const Place& p : s.place) places.back().push_back(double(p.dropped) / double(p.all));
+    }
+    out.push_back(per_layer("observed_drop_rate", share)), out.push_back(per_layer("observed_token_drop_rate", tokens)), out.push_back(per_layer("observed_drop_rate_by_position", places));
     return out;
   }
 
@@ -70,14 +77,40 @@ class Drops final : public Metric {
       t.columns.back().name = "at factor " + number_text(factors_[i]);
     }
     r.tables.push_back(std::move(t));
+    by_position(r);
     finding(r);
   }
 
  private:
+  static constexpr std::size_t most_places = 256;  // later positions share the last bucket
+  struct Place { std::int64_t dropped = 0, all = 0; };
   struct State {
     std::vector<std::int64_t> counts;
+    std::vector<Place> place;  // by bucket of positions
     std::int64_t tokens = 0, dropped = 0, whole = 0;
   };
+  void at_position(State& s, std::uint32_t position, int lost, int all) const {
+    const std::size_t at = std::min<std::size_t>(position / std::uint32_t(bucket_), most_places - 1);
+    if (at >= s.place.size()) s.place.resize(at + 1);
+    s.place[at].dropped += lost, s.place[at].all += all;
+  }
+  // Summed over layers. A rule that fills experts in order of position drops towards the end of a sequence.
+  void by_position(Report& r) const {
+    std::vector<Place> sum;
+    Place all;
+    for (const State& s : state_)
+      for (std::size_t i = 0; i < s.place.size(); ++i) {
+        if (i >= sum.size()) sum.resize(i + 1);
+        sum[i].dropped += s.place[i].dropped, sum[i].all += s.place[i].all, all.dropped += s.place[i].dropped, all.all += s.place[i].all;
+      }
+    if (all.dropped == 0 || sum.size() < 2) return;
+    std::vector<std::int64_t> from;
+    std::vector<double> rate;
+    for (std::size_t i = 0; i < sum.size(); ++i) from.push_back(std::int64_t(i) * bucket_), rate.push_back(double(sum[i].dropped) / double(sum[i].all));
+    const std::vector<double> even(rate.size(), double(all.dropped) / double(all.all));
+    r.tables.push_back({"drops_by_position", "Where in the sequence capacity drops", "Share of assignments dropped by position, all layers together. A rule that fills experts in the order of positions drops towards the end; were position without influence, every bucket would show the share of the whole.", Chart::lines,
+        {column({"position", "", "first position of the bucket", ""}, from), column({"dropped", "share", "assignments of these positions flagged as dropped", "observed_drop_rate_by_position", 4}, rate, even)}, section::balance, false, {}});
+  }
   static double drop_rate(const State& s) { return double(s.dropped) / double(load_figures(s.counts).assignments); }
 
   std::vector<double> chance_drops(Memo& memo, std::size_t l) const {
@@ -107,6 +140,7 @@ class Drops final : public Metric {
 
   Shape shape_;
   std::vector<double> factors_;
+  int bucket_;
   bool recorded_;
   std::vector<State> state_;
 };

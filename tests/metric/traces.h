@@ -11,6 +11,7 @@ namespace moe {
 struct Make {  // T tokens, sequences of 32, steps of 64, domains in turn
   int tokens = 2048, layers = 3, experts = 8, k = 2, domains = 2;
   enum Routing { random, collapsed, by_domain, sticky } routing = random;
+  bool logits = false, training = false;
   bool extras = true;  // weights, dropped, entropy, margin, pair matrices, router rows
 };
 
@@ -23,7 +24,7 @@ inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
 
 inline MemoryTrace make_trace(const Make& m) {
   TraceHeader h;
-  Rng rng(7);
+  Rng rng(7), beside(8);  // beside: what does not touch the choices
   for (int l = 0; l < m.layers; ++l) {
     TraceLayer layer;
     layer.index = 2 * l + 1, layer.experts = m.experts, layer.top_k = m.k;
@@ -50,13 +51,18 @@ inline MemoryTrace make_trace(const Make& m) {
     if (!m.extras) continue;
     l.weight = Matrix<float>(m.tokens, m.k, 1.0f / float(m.k));
     l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
-    l.out_norm = Matrix<float>(m.tokens, m.k, 1.0f);
+    l.out_norm = Matrix<float>(m.tokens, m.k);
+    for (float& n : l.out_norm.flat()) n = 1 + float(beside.uniform());
     l.predicted = Matrix<int>(m.tokens, m.k);
+    if (m.logits) {
+      l.logits = Matrix<float>(m.tokens, m.experts);
+      for (float& z : l.logits.flat()) z = float(beside.normal());
+    }
     l.entropy.assign(std::size_t(m.tokens), 1.0f), l.margin.assign(std::size_t(m.tokens), 0.1f);
   }
   for (int t = 0; t < m.tokens; ++t) {
     if (t % 32 == 0) sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)), m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
-    if (t % 64 == 0) steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)), Phase::eval});
+    if (t % 64 == 0) steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)), m.training ? Phase::train : Phase::eval});
     r.token_id.push_back(std::uint32_t(rng.below(64))), r.position.push_back(std::uint32_t(t % 32));
     r.sequence.push_back(std::uint32_t(sequences.size() - 1)), r.step.push_back(std::uint32_t(steps.size() - 1)), r.flags.push_back(0), r.rank.push_back(std::uint16_t(t % 2));
     for (LayerRows& l : r.layer) {
@@ -67,7 +73,8 @@ inline MemoryTrace make_trace(const Make& m) {
       if (m.routing == Make::sticky && t % 32 != 0)
         for (int j = 0; j < m.k; ++j) e[std::size_t(j)] = l.expert(t - 1, j);
       std::copy(e.begin(), e.end(), l.expert.row(t).begin());
-      if (m.extras) std::copy(e.begin(), e.end(), l.predicted.row(t).begin());
+      const std::vector<int> guess = m.routing == Make::random ? draw(m, beside) : e;
+      if (m.extras) std::copy(guess.begin(), guess.end(), l.predicted.row(t).begin());
     }
   }
   return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));

@@ -1,11 +1,12 @@
-#include "tests/metric/golden_trace.h"
+#include "analysis/golden/golden_trace.h"
 
 #include <map>
 
+#include "lib/core/error.h"
+#include "lib/core/similarity.h"
 #include "lib/core/text.h"
 
-using namespace moe;
-
+namespace moe {
 namespace {
 
 template <class T>
@@ -13,6 +14,7 @@ std::vector<T> column_of(const GoldenFile& f, const std::string& name, std::size
   std::vector<T> out(tokens, T{});
   if (!f.has(name)) return out;
   const auto values = f.integers(name).values;
+  if (values.size() != tokens) throw Error(Exit::input, concat(name, " has ", values.size(), " values for ", tokens, " tokens"));
   for (std::size_t t = 0; t < tokens; ++t) out[t] = T(values[t]);
   return out;
 }
@@ -50,35 +52,50 @@ void sequences_of(TraceRows& rows, const std::vector<int>& domain, bool has_sequ
   }
 }
 
-Matrix<float> cosines(const std::vector<std::vector<double>>& rows) {
-  Matrix<float> out{Index(rows.size()), Index(rows.size())};
-  const auto dot = [&](std::size_t a, std::size_t b) { return std::inner_product(rows[a].begin(), rows[a].end(), rows[b].begin(), 0.0); };
-  for (std::size_t a = 0; a < rows.size(); ++a)
-    for (std::size_t b = 0; b < rows.size(); ++b) out(Index(a), Index(b)) = float(dot(a, b) / std::sqrt(dot(a, a) * dot(b, b)));
+template <class T>
+Matrix<T> matrix_of(const GoldenFile& f, const std::string& name) {  // the last dimension is the columns
+  const auto a = f.reals(name);
+  if (a.dims.empty() || a.dims.back() < 1) throw Error(Exit::input, concat(name, " is no matrix"));
+  Matrix<T> out(a.size() / a.dims.back(), a.dims.back());
+  std::copy(a.values.begin(), a.values.end(), out.data());
   return out;
 }
 
-// What `moe trace` would have stored beside the rows: router rows and the pair matrices that are plain cosines.
-void experts_of(const GoldenFile& f, TraceHeader& h) {
-  if (!f.has("router/weight")) return;
-  const auto w = f.reals("router/weight");
-  Matrix<float> rows(w.dims[0], w.dims[1]);
-  std::copy(w.values.begin(), w.values.end(), rows.data());
-  h.router_weight = {rows};
-  std::vector<std::vector<double>> all(std::size_t(w.dims[0]));
-  for (const char* part : {"experts/gate", "experts/up", "experts/down"}) {
-    const auto p = f.reals(part);
-    const std::size_t each = p.values.size() / all.size();
-    for (std::size_t e = 0; e < all.size(); ++e) all[e].insert(all[e].end(), p.values.begin() + std::ptrdiff_t(e * each), p.values.begin() + std::ptrdiff_t((e + 1) * each));
+void experts_of(const GoldenFile& f, TraceHeader& h) {  // what `moe trace` would have stored beside the rows
+  if (f.has("router/weight")) h.router_weight = {matrix_of<float>(f, "router/weight")};
+  for (const auto& [name, m] : golden_pairs(f)) {
+    Matrix<float> stored(m.rows(), m.cols());
+    std::copy(m.flat().begin(), m.flat().end(), stored.data());
+    h.pairs.push_back({name, {stored}});
   }
-  h.pairs = {{"expert_weight_cosine", {cosines(all)}}};
 }
 
 }  // namespace
 
+std::vector<std::pair<std::string, Matrix<double>>> golden_pairs(const GoldenFile& f) {
+  std::vector<std::pair<std::string, Matrix<double>>> out;
+  const Index experts = f.integer("num_experts");
+  if (f.has("experts/up")) {
+    const auto gate = matrix_of<double>(f, "experts/gate"), up = matrix_of<double>(f, "experts/up"), down = matrix_of<double>(f, "experts/down");
+    const ExpertMatrices<double> w{experts, gate.view(), up.view(), down.view()};
+    out.emplace_back("expert_weight_cosine", expert_weight_cosine(w)), out.emplace_back("expert_up_cosine", expert_up_cosine(w));
+    out.emplace_back("expert_neuron_mean_cosine", expert_neuron_mean_cosine(w)), out.emplace_back("expert_matched_cosine", expert_matched_cosine(w));
+  }
+  if (!f.has("outputs/expert_outputs")) return out;
+  const auto y = matrix_of<double>(f, "outputs/expert_outputs");
+  LayerRows rows;
+  slice(f, "trace/expert_ids", 0, rows.expert);
+  const View<const int> chosen = std::as_const(rows.expert).view();
+  const View<const double> all = y.view();
+  out.emplace_back("expert_output_cosine", expert_output_cosine(all, experts)), out.emplace_back("expert_output_cka", expert_output_cka(all, experts));
+  out.emplace_back("expert_mean_output_angle", expert_mean_output_angle(all, experts)), out.emplace_back("expert_ttm_distance", expert_ttm_distance(all, experts, chosen));
+  return out;
+}
+
 MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
   const std::string g = std::string(group) + "/";
   const auto ids = f.integers(g + "expert_ids");
+  if (ids.dims.size() != 3) throw Error(Exit::input, concat(g, "expert_ids has ", ids.dims.size(), " dimensions, not tokens, layers and choices"));
   const std::size_t tokens = std::size_t(ids.dims[0]);
   TraceHeader h;
   for (Index l = 0; l < ids.dims[1]; ++l) {
@@ -88,15 +105,16 @@ MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
   }
   if (f.has(g + "domain"))
     for (int d = 0; d < f.integer("param_num_domains"); ++d) h.domains.push_back("d" + std::to_string(d));
-  experts_of(f, h);
   TraceRows rows;
   rows.token_id = column_of<std::uint32_t>(f, g + "token_id", tokens);
   rows.position = column_of<std::uint32_t>(f, g + "position", tokens);
   rows.sequence = column_of<std::uint32_t>(f, g + "sequence", tokens);
   rows.step = column_of<std::uint32_t>(f, g + "step", tokens);
   if (f.has(g + "rank")) rows.rank = column_of<std::uint16_t>(f, g + "rank", tokens);
-  for (const int valid : column_of<int>(f, g + "valid", tokens)) rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
+  if (!f.has(g + "valid")) rows.flags.assign(tokens, 0);
+  else for (const int valid : column_of<int>(f, g + "valid", tokens)) rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
   for (Index l = 0; l < ids.dims[1]; ++l) rows.layer.push_back(layer_of(f, g, l, ids.dims[1]));
+  experts_of(f, h);
   std::vector<int> domain(tokens, -1);
   if (f.has(g + "domain")) domain = column_of<int>(f, g + "domain", tokens);
   std::vector<TraceSequence> sequences;
@@ -113,11 +131,14 @@ std::vector<std::string> golden_specs(const GoldenFile& f) {
     std::string spec = name;
     if (const auto at = options.find(name); at != options.end())
       for (const std::string& key : at->second) {
+        if (!f.has_attribute("param_" + key)) continue;
         std::vector<std::string> list;
         for (const double v : f.real_list("param_" + key)) list.push_back(number_text(v));
-        spec += (spec == name ? ":" : ",") + key + "={" + join(list, ",") + "}";
+        spec += concat(spec == name ? ":" : ",", key, "={", join(list, ","), "}");
       }
     out.push_back(spec);
   }
   return out;
 }
+
+}  // namespace moe
