@@ -176,7 +176,8 @@ void Ranks::by_size(Report& r, Memo& memo) const {
       {column({"ranks", "", "expert-parallel size", ""}, size), column({"ranks a token", "ranks", "distinct ranks that hold a token's experts", "a2a_distinct_ranks", 2}, v[0], null[0]),
        column({"dedup factor", "", "distinct ranks over choices", "a2a_dedup_factor"}, v[1], null[1]), column({"balancedness", "", "mean over largest load of the ranks, whole trace", "ep_balancedness"}, v[2], null[2])},
       section::deployment, false, {}});
-  const std::size_t i = std::min<std::size_t>(2, sizes_.size() - 1);
+  const auto usual = std::find(sizes_.begin(), sizes_.end(), std::max(2, usual_ranks(shape_)));
+  const std::size_t i = usual == sizes_.end() ? 0 : std::size_t(usual - sizes_.begin());
   r.findings.push_back("On " + std::to_string(sizes_[i]) + " expert-parallel ranks a token goes to " + figure(v[0][i]) + " of them (random routing: " + figure(null[0][i]) + "), and the ranks' loads have a balancedness of " +
                        figure(v[2][i]) + " (random routing: " + figure(null[2][i]) + ").");
 }
