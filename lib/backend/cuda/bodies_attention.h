@@ -7,14 +7,16 @@
 namespace moe::gpu {
 
 struct Heads {
-  Index heads, kv_heads, d;
+  Index heads, kv_heads, d, n;  // d: columns of queries and keys, n: of values and outputs
   float scale;
   MOE_HD Index kv_of(Index h) const { return h / (heads / kv_heads); }
   MOE_HD Index query(Index t, Index h) const { return (t * heads + h) * d; }      // where the head's numbers start
   MOE_HD Index key(Index j, Index kv) const { return (j * kv_heads + kv) * d; }
-  MOE_HD float dot(const float* a, const float* b) const {
+  MOE_HD Index output(Index t, Index h) const { return (t * heads + h) * n; }
+  MOE_HD Index value(Index j, Index kv) const { return (j * kv_heads + kv) * n; }
+  MOE_HD float dot(const float* a, const float* b, Index size) const {
     float sum = 0;
-    for (Index i = 0; i < d; ++i) sum += a[i] * b[i];
+    for (Index i = 0; i < size; ++i) sum += a[i] * b[i];
     return sum;
   }
 };
@@ -29,26 +31,26 @@ struct Attend {  // r: query and head
   MOE_HD void operator()(Index r, const G& g) const {
     const Index t = r / a.heads, h = r % a.heads, kv = a.kv_of(h), first = range[t], last = range[queries + t];
     const float* mine = q + a.query(t, h);
-    float* result = out + a.query(t, h);
+    float* result = out + a.output(t, h);
     float top = -std::numeric_limits<float>::infinity(), total = 0;
-    for (Index i = g.lane(); i < a.d; i += G::width) result[i] = 0;
+    for (Index i = g.lane(); i < a.n; i += G::width) result[i] = 0;
     for (Index j0 = first; j0 < last; j0 += G::width) {
       const Index j = j0 + g.lane(), count = last - j0 < G::width ? last - j0 : G::width;
-      const float s = j < last ? a.scale * a.dot(mine, k + a.key(j, kv)) : -std::numeric_limits<float>::infinity();
+      const float s = j < last ? a.scale * a.dot(mine, k + a.key(j, kv), a.d) : -std::numeric_limits<float>::infinity();
       const float best = g.max(s), next = top < best ? best : top;
       const float keep = std::exp(top - next), p = j < last ? std::exp(s - next) : 0.0f;
       total = total * keep + g.sum(p), top = next;
-      for (Index i0 = 0; i0 < a.d; i0 += G::width) {  // all lanes go through, for p comes from all of them
+      for (Index i0 = 0; i0 < a.n; i0 += G::width) {  // all lanes go through, for p comes from all of them
         const Index i = i0 + g.lane();
-        float sum = i < a.d ? result[i] * keep : 0;
+        float sum = i < a.n ? result[i] * keep : 0;
         for (Index n = 0; n < count; ++n) {
           const float pn = g.from(p, int(n));
-          if (i < a.d) sum += pn * v[a.key(j0 + n, kv) + i];
+          if (i < a.n) sum += pn * v[a.value(j0 + n, kv) + i];
         }
-        if (i < a.d) result[i] = sum;
+        if (i < a.n) result[i] = sum;
       }
     }
-    for (Index i = g.lane(); i < a.d; i += G::width) result[i] /= total;
+    for (Index i = g.lane(); i < a.n; i += G::width) result[i] /= total;
     if (g.lane() == 0) lse[r] = top + std::log(total);
   }
 };
@@ -73,13 +75,13 @@ struct AttendQueries {  // r: query and head; dq
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     const Index t = r / a.heads, h = r % a.heads, kv = a.kv_of(h), first = range[t], last = range[queries + t];
-    const float *mine = q + a.query(t, h), *arriving = dout + a.query(t, h);
+    const float *mine = q + a.query(t, h), *arriving = dout + a.output(t, h);
     float* result = dq + a.query(t, h);
     for (Index i = g.lane(); i < a.d; i += G::width) result[i] = 0;
     for (Index j0 = first; j0 < last; j0 += G::width) {
       const Index j = j0 + g.lane(), count = last - j0 < G::width ? last - j0 : G::width;
       float ds = 0;
-      if (j < last) ds = std::exp(a.scale * a.dot(mine, k + a.key(j, kv)) - lse[r]) * (a.dot(arriving, v + a.key(j, kv)) - delta[r]) * a.scale;
+      if (j < last) ds = std::exp(a.scale * a.dot(mine, k + a.key(j, kv), a.d) - lse[r]) * (a.dot(arriving, v + a.value(j, kv), a.n) - delta[r]) * a.scale;
       for (Index i0 = 0; i0 < a.d; i0 += G::width) {
         const Index i = i0 + g.lane();
         float sum = i < a.d ? result[i] : 0;
@@ -102,24 +104,27 @@ struct AttendKeys {  // r: key and its head; dk and dv
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     const Index j = r / a.kv_heads, kv = r % a.kv_heads, first = range[j], last = range[keys + j], each = a.heads / a.kv_heads;
-    const Index at = a.key(j, kv);
-    for (Index i = g.lane(); i < a.d; i += G::width) dk[at + i] = dv[at + i] = 0;
+    const Index at = a.key(j, kv), to = a.value(j, kv), wide = a.d < a.n ? a.n : a.d;
+    for (Index i = g.lane(); i < a.d; i += G::width) dk[at + i] = 0;
+    for (Index i = g.lane(); i < a.n; i += G::width) dv[to + i] = 0;
     for (Index h = kv * each; h < (kv + 1) * each; ++h)
       for (Index t0 = first; t0 < last; t0 += G::width) {
         const Index t = t0 + g.lane(), count = last - t0 < G::width ? last - t0 : G::width;
         float p = 0, ds = 0;
         if (t < last) {
-          p = std::exp(a.scale * a.dot(q + a.query(t, h), k + at) - lse[t * a.heads + h]);
-          ds = p * (a.dot(dout + a.query(t, h), v + at) - delta[t * a.heads + h]) * a.scale;
+          p = std::exp(a.scale * a.dot(q + a.query(t, h), k + at, a.d) - lse[t * a.heads + h]);
+          ds = p * (a.dot(dout + a.output(t, h), v + to, a.n) - delta[t * a.heads + h]) * a.scale;
         }
-        for (Index i0 = 0; i0 < a.d; i0 += G::width) {
+        for (Index i0 = 0; i0 < wide; i0 += G::width) {
           const Index i = i0 + g.lane();
-          float sum_k = i < a.d ? dk[at + i] : 0, sum_v = i < a.d ? dv[at + i] : 0;
+          float sum_k = i < a.d ? dk[at + i] : 0, sum_v = i < a.n ? dv[to + i] : 0;
           for (Index n = 0; n < count; ++n) {
             const float pn = g.from(p, int(n)), dn = g.from(ds, int(n));
-            if (i < a.d) sum_k += dn * q[a.query(t0 + n, h) + i], sum_v += pn * dout[a.query(t0 + n, h) + i];
+            if (i < a.d) sum_k += dn * q[a.query(t0 + n, h) + i];
+            if (i < a.n) sum_v += pn * dout[a.output(t0 + n, h) + i];
           }
-          if (i < a.d) dk[at + i] = sum_k, dv[at + i] = sum_v;
+          if (i < a.d) dk[at + i] = sum_k;
+          if (i < a.n) dv[to + i] = sum_v;
         }
       }
   }

@@ -1,4 +1,4 @@
-// Bodies of what goes row by row: biases, norm, rotary embedding, gates, tokens, loss. Sums run in double, as in the definition
+// Bodies of what goes row by row: biases, norm, gates, tokens, loss. Sums run in double, as in the definition
 // (reference.cpp), so the only difference is the order of a sum; each body works on row r with the lanes of group g.
 #pragma once
 #include <cmath>
@@ -54,27 +54,6 @@ struct NormBackward {  // dx = .. + beta dx
       const double d = scale * (double(gy[i]) * double(w[i]) - double(gx[i]) * scale * scale * sum / double(n));
       float& out = dx[r * n + i];
       out = float(d) + (beta == 0 ? 0 : beta * out);
-    }
-  }
-};
-
-struct Rope {  // r: a token; its angles serve all heads
-  float* x;
-  const int* position;
-  Index cols, head_dim;
-  double theta;
-  bool inverse;
-  template <class G>
-  MOE_HD void operator()(Index r, const G& g) const {
-    const Index half = head_dim / 2;
-    for (Index i = g.lane(); i < half; i += G::width) {
-      const double angle = double(position[r]) * pow(theta, -2.0 * double(i) / double(head_dim)) * (inverse ? -1 : 1);
-      const double c = cos(angle), s = sin(angle);
-      for (Index h = 0; h < cols / head_dim; ++h) {
-        float &a = x[r * cols + h * head_dim + i], &b = x[r * cols + h * head_dim + i + half];
-        const double va = double(a), vb = double(b);
-        a = float(va * c - vb * s), b = float(vb * c + va * s);
-      }
     }
   }
 };

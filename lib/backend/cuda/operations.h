@@ -64,7 +64,12 @@ class Operations : public Backend<float> {
   void activate_backward(Activation, In gate, In up, In dh, Out dgate, Out dup) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
-  void rope(Out x, int head_dim, View<const int> position, double theta, bool inverse) override;
+  void center(Out x) override;
+  void clamp(Out x, double limit) override;
+  void clamp_backward(In y, double limit, Out dy) override;
+  void rope(Out x, const Rotation&, View<const int> position, bool transposed) override;
+  void join_heads(In a, In b, int heads, Out y) override;
+  void split_heads(In y, int heads, Out a, Out b) override;
   void add(In x, Out y, float scale) override;
   void sigmoid_gate(In gate, In x, Out y) override;
   void sigmoid_gate_backward(In dy, In gate, In x, Out dgate, Out dx) override;
@@ -73,6 +78,8 @@ class Operations : public Backend<float> {
   void cross_entropy(Out z, View<const int> target, Out loss, float scale, bool backward) override;
   void attention(In q, In k, In v, const AttentionShape&, Out out, Out lse) override;
   void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq, Out dk, Out dv) override;
+  void attention_sink(In sink, Out out, Out lse) override;
+  void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
   // As the default, but an operand that several products read is rounded once.
@@ -102,7 +109,7 @@ class Operations : public Backend<float> {
 
   void sum_columns(const char* name, const Value&, const int* offset, Index experts, Index rows, Out out);
   Index slots_of(const Plan& p) { return p.slots; }
-  Heads heads_of(const AttentionShape& a) { return {a.heads, a.kv_heads, a.head_dim, float(a.scale)}; }
+  Heads heads_of(const AttentionShape& a) { return {a.heads, a.kv_heads, a.head_dim, a.value_columns(), float(a.scale)}; }
   Array<int> ranges_of_queries(const AttentionShape&, Index queries);
   Array<int> ranges_of_keys(const AttentionShape&, Index keys);
 
@@ -121,3 +128,4 @@ class Operations : public Backend<float> {
 
 #include "lib/backend/cuda/operations_products.h"
 #include "lib/backend/cuda/operations_rows.h"
+#include "lib/backend/cuda/operations_heads.h"

@@ -89,10 +89,6 @@ void Operations<E>::norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, fl
   engine_.rows("norm_backward", rows, NormBackward{dy.data, x.data, w.data, rstd.data, dx.data, w.cols, beta});
 }
 template <class E>
-void Operations<E>::rope(Out x, int head_dim, View<const int> position, double theta, bool inverse) {
-  engine_.rows("rope", x.rows, Rope{x.data, position.data, x.cols, head_dim, theta, inverse});
-}
-template <class E>
 void Operations<E>::add(In x, Out y, float scale) {
   engine_.each("add", y.size(), Add{x.data, y.data, scale});
 }
@@ -134,7 +130,7 @@ Array<int> Operations<E>::ranges_of_queries(const AttentionShape& a, Index queri
     const Index before = a.key_start[s + 1] - a.key_start[s] - (a.query_start[s + 1] - a.query_start[s]);
     for (Index t = a.query_start[s]; t < a.query_start[s + 1]; ++t) {
       const Index last = before + t - a.query_start[s];
-      range(0, t) = int(a.key_start[s] + (a.window > 0 ? std::max<Index>(0, last - a.window + 1) : 0));
+      range(0, t) = int(a.key_start[s] + a.first_key(last));
       range(1, t) = int(a.key_start[s] + last + 1);
     }
   }
@@ -147,9 +143,12 @@ Array<int> Operations<E>::ranges_of_keys(const AttentionShape& a, Index keys) {
   for (std::size_t s = 0; s + 1 < a.query_start.size(); ++s) {
     const Index queries = a.query_start[s + 1] - a.query_start[s], before = a.key_start[s + 1] - a.key_start[s] - queries;
     for (Index j = a.key_start[s]; j < a.key_start[s + 1]; ++j) {
-      const Index own = j - a.key_start[s] - before;  // the query at the key's own place; negative for keys of an earlier call
+      const Index at = j - a.key_start[s], own = at - before;  // the query at the key's own place; negative for keys of an earlier call
+      Index end = before + queries;  // one past the last position that sees it
+      if (a.window > 0) end = std::min<Index>(end, at + a.window);
+      if (a.chunk > 0) end = std::min<Index>(end, (at / a.chunk + 1) * a.chunk);
       range(0, j) = int(a.query_start[s] + std::max<Index>(0, own));
-      range(1, j) = int(a.query_start[s] + (a.window > 0 ? std::clamp<Index>(own + a.window, 0, queries) : queries));
+      range(1, j) = int(a.query_start[s] + std::max<Index>(0, end - before));
     }
   }
   return {*this, std::as_const(range).view()};
@@ -164,7 +163,7 @@ void Operations<E>::attention_backward(In q, In k, In v, In out, In lse, In dout
   const Array<int> of_queries = ranges_of_queries(a, q.rows), of_keys = ranges_of_keys(a, k.rows);
   Array<float> delta(*this, q.rows, a.heads);
   const float* d = delta.view().data;
-  engine_.rows("attention_backward", q.rows * a.heads, AttendDelta{out.data, dout.data, delta.view().data, a.head_dim});
+  engine_.rows("attention_backward", q.rows * a.heads, AttendDelta{out.data, dout.data, delta.view().data, a.value_columns()});
   engine_.rows("attention_backward", q.rows * a.heads,
                AttendQueries{q.data, k.data, v.data, lse.data, dout.data, d, of_queries.view().data, dq.data, heads_of(a), q.rows});
   engine_.rows("attention_backward", k.rows * a.kv_heads,
