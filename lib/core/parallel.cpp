@@ -3,7 +3,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <deque>
 #include <exception>
+#include <mutex>
+#include <thread>
 
 namespace moe {
 namespace {
@@ -36,6 +40,43 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
     }
   }
   if (failure) std::rethrow_exception(failure);
+}
+
+struct Worker::State {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<std::function<void()>> waiting;
+  bool ending = false;
+  std::thread thread;
+
+  void run() {
+    for (;;) {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return ending || !waiting.empty(); });
+      if (waiting.empty()) return;
+      const auto work = std::move(waiting.front());
+      waiting.pop_front();
+      lock.unlock();
+      work();
+    }
+  }
+};
+
+Worker::Worker() : state_(std::make_unique<State>()) { state_->thread = std::thread([s = state_.get()] { s->run(); }); }
+Worker::~Worker() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->ending = true;
+  }
+  state_->changed.notify_one();
+  state_->thread.join();
+}
+void Worker::give(std::function<void()> work) {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->waiting.push_back(std::move(work));
+  }
+  state_->changed.notify_one();
 }
 
 }  // namespace moe

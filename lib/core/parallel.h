@@ -2,6 +2,7 @@
 // a fixed order: the same bytes come out for any number of threads.
 #pragma once
 #include <functional>
+#include <memory>
 
 #include "lib/core/view.h"
 
@@ -23,6 +24,20 @@ class OneThread {
 
  private:
   int before_;
+};
+
+// One thread beside the others, for work that nobody waits for at once: what is given to it runs in order. ~ runs what is left.
+class Worker {
+ public:
+  Worker();
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+  void give(std::function<void()> work /*throws nothing*/);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace moe

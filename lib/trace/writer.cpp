@@ -37,11 +37,8 @@ TraceHeader checked(const TraceHeader& given) {
   return h;
 }
 
-struct Chunk {  // one to be written
-  std::size_t column, plane;
-  std::uint64_t first;  // row
-  std::vector<std::uint8_t> packed;
-};
+// Commits on their way before the one that records has to help with them.
+constexpr std::size_t most_on_their_way = 2;
 
 }  // namespace
 
@@ -85,6 +82,10 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
 }
 
 TraceWriter::File::~File() {
+  try {
+    if (!failed && !finished) settle(true);  // what fell due is kept where it can be
+  } catch (const Error&) {
+  }
   if (!failed || finished) return;  // handles close themselves
   // What failed once would be tried again on closing. The file as it lies there is the one that readers are known to survive.
   h5.file.abandon();
@@ -161,83 +162,101 @@ void TraceWriter::File::append(const TraceRows& given, bool keep_records, std::i
     const Index room = commit_rows - Index(rows % commit_rows), count = std::min(n - done, room);
     guarded([&] { take(given, done, count, keep_records); });
     done += count;
-    if (rows % commit_rows == 0) commit(step);
+    if (rows % commit_rows == 0) fall_due(step);
+    settle(false);
   }
 }
 
-std::uint64_t TraceWriter::File::write_columns() {
-  std::vector<Chunk> chunks;
-  for (std::size_t i = 0; i < columns.size(); ++i) {
-    const auto length = std::uint64_t(columns[i].chunk);
-    for (std::size_t l = 0; l < pending[i].planes.size(); ++l)
-      for (std::uint64_t row = safe / length * length; row < rows; row += length) chunks.push_back({i, l, row, {}});
+// What the next commit is made of: chunks as they lie now (rows keep coming into the buffers), records as they are now.
+void TraceWriter::File::fall_due(std::int64_t step) {
+  auto job = std::make_shared<CommitJob>(columns, deflate);
+  job->first = due, job->rows = rows, job->step = step;
+  for (std::size_t i = 0; i < columns.size() && due < rows; ++i) {
+    const TraceColumn& c = columns[i];
+    const std::uint64_t row = due / std::uint64_t(c.chunk) * std::uint64_t(c.chunk), chunks = (rows - row + std::uint64_t(c.chunk) - 1) / std::uint64_t(c.chunk);
+    const std::size_t at = std::size_t(row % std::uint64_t(pending[i].span)) * c.row_bytes(), bytes = chunks * std::size_t(c.chunk) * c.row_bytes();
+    for (std::size_t l = 0; l < pending[i].planes.size(); ++l) {
+      const auto from = pending[i].planes[l].begin() + std::ptrdiff_t(at);
+      job->add({i, l, row, row < due ? pending[i].last_packed[l] : 0, {from, from + std::ptrdiff_t(bytes)}});
+    }
   }
-  parallel_for(Index(chunks.size()), 1, [&](Index a, Index b) {
-    for (Index j = a; j < b; ++j) {
-      Chunk& k = chunks[std::size_t(j)];
-      const TraceColumn& c = columns[k.column];
-      Pending& p = pending[k.column];
-      const std::size_t bytes = std::size_t(c.chunk) * c.row_bytes(), element = h5::bytes_of(c.cell);
-      const std::span<const std::uint8_t> raw{p.planes[k.plane].data() + std::size_t(Index(k.first) % p.span) * c.row_bytes(), bytes};
-      if (deflate == 0) {
-        k.packed.assign(raw.begin(), raw.end());
-        continue;
+  job->steps_from = steps_safe, job->steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
+  job->sequences_from = sequences_safe, job->sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
+  steps_safe = steps.size(), sequences_safe = sequences.size(), due = rows;
+  jobs.push_back(job);
+  if (!worker_) worker_.emplace();
+  worker_->give([job] { job->work(); });
+}
+
+void TraceWriter::File::settle(bool all) {
+  guarded([&] {
+    while (!jobs.empty()) {
+      const std::shared_ptr<CommitJob> job = jobs.front();
+      if (!job->done()) {
+        if (!all && jobs.size() <= most_on_their_way) return;
+        parallel_for(threads(), 1, [&](Index, Index) { job->work(); });
       }
-      k.packed = pack(raw, element, false, deflate);
-      std::size_t& last = p.last_packed[k.plane];  // chunks of a plane that were committed before are first in their turn
-      const bool again = k.first < safe;
-      if (again && k.packed.size() == last) k.packed = pack(raw, element, true, deflate);
+      job->wait();
+      write(*job);
+      jobs.pop_front();
+      safe = job->rows;
+      if (acknowledged) acknowledged(safe);
     }
   });
-  Xxh3 data;
+}
+
+void TraceWriter::File::write(const CommitJob& job) {
+  write_columns(job);
+  write_records(job);
+  if (power) sync_file(building);
+  write_commit(job);
+  if (power) sync_file(building);
+}
+
+void TraceWriter::File::write_columns(const CommitJob& job) {
   for (std::size_t i = 0, j = 0; i < columns.size(); ++i) {
     const TraceColumn& c = columns[i];
-    std::vector<std::uint64_t> dims{rows, header.layers.size(), std::uint64_t(c.width)};
+    std::vector<std::uint64_t> dims{job.rows, header.layers.size(), std::uint64_t(c.width)};
     dims.resize(std::size_t(c.rank));
     h5::resize(h5.columns[i], dims, c.path);
-    for (; j < chunks.size() && chunks[j].column == i; ++j) {
-      const Chunk& k = chunks[j];
-      const hsize_t at[3] = {k.first, k.plane, 0};
+    for (; j < job.chunks.size() && job.planes[job.chunks[j].plane].column == i; ++j) {
+      const CommitJob::Chunk& k = job.chunks[j];
+      const std::size_t plane = job.planes[k.plane].plane;
+      const hsize_t at[3] = {k.row, plane, 0};
       h5::must(H5Dwrite_chunk(h5.columns[i], H5P_DEFAULT, 0, at, k.packed.size(), k.packed.data()), fmt::format("write {}", c.path));
-      pending[i].last_packed[k.plane] = k.packed.size();
+      pending[i].last_packed[plane] = k.packed.size();
     }
     h5::must(H5Dflush(h5.columns[i]), fmt::format("flush {}", c.path));
-    std::vector<const std::uint8_t*> planes;
-    for (const auto& plane : pending[i].planes) planes.push_back(plane.data() + std::size_t(Index(safe) % pending[i].span) * c.row_bytes());
-    data.update(interleave(planes, Index(rows - safe), c.row_bytes()));
   }
-  h5::resize(h5.token, {rows}, "/token");
+  h5::resize(h5.token, {job.rows}, "/token");
   h5::must(H5Dflush(h5.token), "flush /token");
-  return data.value();
 }
 
-void TraceWriter::File::write_records() {
-  const auto column = [&](const char* path, Cell cell, std::size_t from, std::size_t to, auto get) {
-    if (from == to) return;
-    std::vector<std::uint8_t> cells((to - from) * h5::bytes_of(cell));
-    for (std::size_t i = from; i < to; ++i) {
-      const auto value = get(i);
-      std::memcpy(cells.data() + (i - from) * sizeof value, &value, sizeof value);
+void TraceWriter::File::write_records(const CommitJob& job) {
+  const auto column = [&](const char* path, Cell cell, std::size_t from, const auto& records, auto get) {
+    if (records.empty()) return;
+    std::vector<std::uint8_t> cells(records.size() * h5::bytes_of(cell));
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const auto value = get(records[i]);
+      std::memcpy(cells.data() + i * sizeof value, &value, sizeof value);
     }
     const hid_t d = h5.records.at(path);
-    h5::resize(d, {to}, path);
-    h5::write_rows(d, h5::type_of(cell), from, to - from, cells.data(), path);
+    h5::resize(d, {from + records.size()}, path);
+    h5::write_rows(d, h5::type_of(cell), from, records.size(), cells.data(), path);
     h5::must(H5Dflush(d), fmt::format("flush {}", path));
   };
-  const std::size_t q = sequences_safe, qs = sequences.size(), n = steps_safe, ns = steps.size();
-  column("/sequences/start", Cell::u64, q, qs, [&](std::size_t i) { return sequences[i].start; });
-  column("/sequences/length", Cell::u32, q, qs, [&](std::size_t i) { return sequences[i].length; });
-  column("/sequences/domain", Cell::u16, q, qs, [&](std::size_t i) { return sequences[i].domain; });
-  column("/steps/step", Cell::i64, n, ns, [&](std::size_t i) { return steps[i].step; });
-  column("/steps/token_start", Cell::u64, n, ns, [&](std::size_t i) { return steps[i].token_start; });
-  column("/steps/num_tokens", Cell::u32, n, ns, [&](std::size_t i) { return steps[i].num_tokens; });
-  column("/steps/phase", Cell::u8, n, ns, [&](std::size_t i) { return steps[i].phase; });
-  sequences_safe = qs;
-  steps_safe = ns;
+  const std::size_t q = job.sequences_from, n = job.steps_from;
+  column("/sequences/start", Cell::u64, q, job.sequences, [](const TraceSequence& s) { return s.start; });
+  column("/sequences/length", Cell::u32, q, job.sequences, [](const TraceSequence& s) { return s.length; });
+  column("/sequences/domain", Cell::u16, q, job.sequences, [](const TraceSequence& s) { return s.domain; });
+  column("/steps/step", Cell::i64, n, job.steps, [](const TraceStep& s) { return s.step; });
+  column("/steps/token_start", Cell::u64, n, job.steps, [](const TraceStep& s) { return s.token_start; });
+  column("/steps/num_tokens", Cell::u32, n, job.steps, [](const TraceStep& s) { return s.num_tokens; });
+  column("/steps/phase", Cell::u8, n, job.steps, [](const TraceStep& s) { return s.phase; });
 }
 
-void TraceWriter::File::write_commit(std::int64_t step, std::uint64_t data_xxh3) {
-  const CommitRow row{rows, step, data_xxh3, last_xxh3};
+void TraceWriter::File::write_commit(const CommitJob& job) {
+  const CommitRow row{job.rows, job.step, job.data_xxh3, last_xxh3};
   const hid_t d = h5.records.at("/commits");
   h5::resize(d, {commits + 1}, "/commits");
   h5::write_rows(d, commit_type(), commits, 1, &row, "/commits");
@@ -247,16 +266,8 @@ void TraceWriter::File::write_commit(std::int64_t step, std::uint64_t data_xxh3)
 }
 
 void TraceWriter::File::commit(std::int64_t step) {
-  if (rows == safe || (deflate == 0 && rows % commit_rows && !finishing)) return;
-  guarded([&] {
-    const std::uint64_t data = write_columns();
-    write_records();
-    if (power) sync_file(building);
-    write_commit(step, data);
-    if (power) sync_file(building);
-  });
-  safe = rows;
-  if (acknowledged) acknowledged(safe);
+  if (rows > due && (deflate > 0 || rows % commit_rows == 0 || finishing)) fall_due(step);
+  settle(true);
 }
 
 void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
@@ -298,7 +309,12 @@ void TraceWriter::File::finish() {
   finishing = true;
   commit(steps.empty() ? -1 : steps.back().step);
   guarded([&] {
-    write_records();
+    {  // records that no row has followed
+      CommitJob rest(columns, deflate);
+      rest.steps_from = steps_safe, rest.steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
+      rest.sequences_from = sequences_safe, rest.sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
+      write_records(rest);
+    }
     seal();
     rename_durably(building, target);
   });

@@ -26,7 +26,8 @@ class TraceWriter {
 
   void step(const TraceStep&);          // rows appended from now on belong to it (token_start and num_tokens are filled in)
   void sequence(std::uint16_t domain);  // rows appended from now on belong to it (start and length are filled in)
-  // Appends rows; `step` and `sequence` of the rows are filled in from the calls above. Throws Error(io) naming what is safe.
+  // Appends rows; `step` and `sequence` of the rows are filled in from the calls above. Throws Error(io) naming what is safe. Every
+  // 4096 rows fall due for a commit: a thread of its own packs them, and a later call writes them; two commits may be on their way.
   void append(const TraceRows&);
   void commit(std::int64_t step);       // everything appended so far becomes safe
   void pairs(const std::vector<PairMatrix>&);  // sets values of pair matrices declared (by name) in the header

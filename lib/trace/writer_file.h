@@ -1,8 +1,11 @@
-// The inside of TraceWriter, shared with what copies traces (recover.cpp): an open .part file, the rows not yet safe, and the
-// records that grow with them.
+// The inside of TraceWriter, shared with what copies traces (recover.cpp): an open .part file, the rows not yet safe, the commits
+// on their way, and the records that grow with them.
 #pragma once
+#include <deque>
 #include <optional>
 
+#include "lib/core/parallel.h"
+#include "lib/trace/commit_job.h"
 #include "lib/trace/create.h"
 #include "lib/trace/disk.h"
 #include "lib/trace/hash.h"
@@ -14,7 +17,7 @@ namespace moe {
 struct Pending {
   Index span = 0;                                 // rows held: a multiple of the chunk and of a commit
   std::vector<std::vector<std::uint8_t>> planes;  // row t at t % span; as many whole chunks as have rows
-  std::vector<std::size_t> last_packed;           // bytes of the chunk last written, a plane; 0 = that chunk was whole
+  std::vector<std::size_t> last_packed;           // bytes of the chunk last written, a plane
 };
 
 struct TraceWriter::File {
@@ -28,11 +31,12 @@ struct TraceWriter::File {
   Sha256 corpus;
   std::vector<TraceStep> steps;
   std::vector<TraceSequence> sequences;
-  std::size_t steps_safe = 0, sequences_safe = 0;  // records before these did not change since the last commit
-  std::uint64_t rows = 0, safe = 0, commits = 0, last_xxh3 = 0;
+  std::size_t steps_safe = 0, sequences_safe = 0;  // records before these did not change since the last commit fell due
+  std::uint64_t rows = 0, due = 0 /*rows whose commit is written or on its way*/, safe = 0, commits = 0, last_xxh3 = 0;
   int deflate = 1;
   bool power = false, failed = false, finishing = false, finished = false;
   std::function<void(std::uint64_t)> acknowledged;
+  std::deque<std::shared_ptr<CommitJob>> jobs;  // oldest first
 
   File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&, std::filesystem::path building, int deflate = 1);
   ~File();
@@ -51,10 +55,15 @@ struct TraceWriter::File {
   void guarded(Body);
   void take(const TraceRows&, Index first, Index count, bool keep_records);
   void count_records(const TraceRows&, Index first, Index count, bool keep_records, TraceRows& own);
-  std::uint64_t write_columns();  // returns data_xxh3
-  void write_records();
-  void write_commit(std::int64_t step, std::uint64_t data_xxh3);
+  void fall_due(std::int64_t step);  // rows up to now go on their way
+  void settle(bool all);             // writes commits that are packed; all: waits for those that are not
+  void write(const CommitJob&);
+  void write_columns(const CommitJob&);
+  void write_records(const CommitJob&);
+  void write_commit(const CommitJob&);
   void seal();
+
+  std::optional<Worker> worker_;  // last: it ends before what it works on
 };
 
 // Appends rows 0..rows of a trace to an empty writer with the commits they had. Defined in recover.cpp.

@@ -70,7 +70,9 @@ TEST_CASE("h5py reads beside the writer what is committed") {
   const sample::Folder folder;
   const sample::Shape s;
   TraceWriter w(folder / "a.h5", sample::header(s));
-  sample::append(w, s, 0, 4200);
+  sample::append(w, s, 0, 4096);
+  w.commit(0);
+  sample::append(w, s, 4096, 4200);
   CHECK(python(folder, folder / "a.h5.part", R"(import h5py, sys
 f = h5py.File(sys.argv[1], "r", libver="latest", swmr=True)
 print(f["commits"]["rows"][-1], f["tokens/token_id"].shape)
