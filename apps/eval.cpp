@@ -18,7 +18,7 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model;
+  std::string model, router;
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
   Index tokens = 0;
@@ -70,7 +70,7 @@ void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool
 int eval(const Options& o) {
   check_output(o.out);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device);
+  const LoadedModel loaded = load_model(o.model, *device, o.router);
   for (const std::string& n : loaded.checkpoint.notes) warning(n);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(o.data, *tokenizer, o.seed);
@@ -96,7 +96,7 @@ int eval(const Options& o) {
   }
   if (stop_signal()) return 128 + stop_signal();
   Report report{.title = fmt::format("{}: loss {:.4f}", o.model, mean_loss(losses))};
-  report.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"data", join(corpus.specs(), " ")}, {"device", device->name()}, {"moe", version_short()}, {"command", command_line()}};
+  report.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"data", join(corpus.specs(), " ")}, {"router", loaded.model->config().moe.router}, {"device", device->name()}, {"moe", version_short()}, {"command", command_line()}};
   report.tables.push_back(table_of(losses));
   report.tables.insert(report.tables.end(), without.begin(), without.end());
   write_report(report, o.out);
@@ -109,6 +109,7 @@ Run eval_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
+  cli.add_option("--router", o->router, "the same weights under another router: replay:trace=FILE goes where the trace went (the same --data, --tokens, --length, --batch)")->type_name("SPEC");
   cli.add_option("--without-expert", o->without, "knock-out: the loss once more without LAYER:EXPERT; several with commas are missing together, given again they are tables of their own")->expected(1)->take_all();
   cli.add_flag("--renormalise", o->renormalise, "where an expert is missing, scale a token's other weights so that their sum stays; else they stay as they are");
   cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));

@@ -9,6 +9,7 @@ namespace moe {
 std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, const WalkOptions& walk_options, const std::function<bool(Index)>& visited) {
   std::vector<DomainLoss> out;
   for (const std::string& name : corpus.info().domains) out.push_back({name});
+  for (auto* layer : model.moe_layers()) layer->router().rewind();
   Index seen = 0;
   Rng rng(0);  // routers that draw do so from the same numbers every time
   walk(corpus, walk_options, [&](const Batch& batch) {

@@ -5,9 +5,11 @@
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
 #include "analysis/synth/synth.h"
+#include "apps/balance_values.h"
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "datasets/dataset.h"
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
@@ -69,18 +71,51 @@ std::string text_of(const std::vector<Kind>& all, int width, const Style& style)
   return out;
 }
 
+constexpr const char* drawn_only[] = {"--experts", "--k", "--layers", "--sequences", "--skew", "--seed"};
+
+void add_values(CLI::App& cli, bool& values, BalanceValues& b) {
+  cli.add_flag("--values", values, "with `balance`: what each system's balance loss reports for one batch, and the coefficient that stands for 0.01 of ours")->group("balance --values");
+  cli.add_option("--tokens", b.tokens, "of the batch")->capture_default_str()->check(whole(1, 10'000'000))->group("balance --values");
+  cli.add_option("--experts", b.experts, "of a layer")->capture_default_str()->check(whole(1, 65536))->group("balance --values");
+  cli.add_option("--k", b.k, "choices of a token")->capture_default_str()->check(whole(1, 65536))->group("balance --values");
+  cli.add_option("--layers", b.layers, "MoE layers")->capture_default_str()->check(whole(1, 1000))->group("balance --values");
+  cli.add_option("--sequences", b.sequences, "that the tokens are cut into")->capture_default_str()->check(whole(1, 10'000'000))->group("balance --values");
+  cli.add_option("--skew", b.skew, "how much logits fall with the expert's rank: skew times ln(rank)")->capture_default_str()->check(real(-100, 100))->group("balance --values");
+  cli.add_option("--seed", b.seed, "of the drawn logits")->capture_default_str()->check(whole(0))->group("balance --values");
+  cli.add_option("--trace", b.trace, "the first --tokens rows of a trace with logits instead of drawn ones")->type_name("FILE")->group("balance --values");
+}
+
+void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
+  if (values && kind != "balancers") throw Error(Exit::usage, concat("--values compares balance losses, not ", kind.empty() ? "everything" : kind)).hint("moe list balance --values");
+  for (const CLI::Option* given : app.get_options()) {
+    if (given->get_group() != "balance --values" || !given->count() || given->get_name() == "--values") continue;
+    if (!values) throw Error(Exit::usage, concat(given->get_name(), " describes the batch of --values")).hint("moe list balance --values");
+    if (app.get_option("--trace")->count() && std::ranges::find(drawn_only, given->get_name()) != std::end(drawn_only)) throw Error(Exit::usage, concat(given->get_name(), " is of a drawn batch, and --trace brings one")).hint("--tokens says how many of its rows");
+  }
+}
+
 }  // namespace
 
 Run list_command(CLI::App& cli) {
   struct Options {
     std::string kind;
     OutputOptions out;
+    bool values = false;
+    BalanceValues batch;
   };
   auto o = std::make_shared<Options>();
   cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, patterns, formats, commands; all where left out");
+  add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
-  return [o] {
+  CLI::App* app = &cli;
+  return [o, app] {
     check_output(o->out);
+    if (o->kind == "balance") o->kind = "balancers";
+    refuse_values(*app, o->kind, o->values);
+    if (o->values) {
+      write_report(balance_values(o->batch), o->out);
+      return 0;
+    }
     std::vector<std::string> names;
     std::vector<Kind> wanted;
     for (const Kind& k : kinds()) {

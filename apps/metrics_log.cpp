@@ -38,6 +38,7 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
               {"entropy_norm", number(f.entropy_norm)}, {"dead", f.dead}, {"dropped", number(chosen ? 1 - double(kept) / double(chosen) : 0)},
               {"router_entropy", number(s.entropy)}, {"counts", s.counts}};
   for (std::size_t b = 0; b < s.losses.size(); ++b) out["balance"][layer.balancers()[b]->name()] = number(s.losses[b]);
+  if (layer.router().cooling.moves()) out["temperature"] = number(s.temperature);
   Line norms = Line::array(), shares = Line::array();
   for (const double v : s.gradient_norm) norms.push_back(number(v));
   for (const auto n : with_gradient) shares.push_back(number(double(n) / double(steps)));

@@ -17,13 +17,13 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, output, options;
+  std::string model, output, options, router;
   std::vector<std::string> data;
   std::string durability = "process";
   Index tokens = 0, redundancy_tokens = 256;
   int batch = 16, length = 0;
   std::uint64_t seed = 1;
-  bool force = false, out_norm = false;
+  bool force = false, out_norm = false, logits = false;
   DeviceOptions device;
 };
 
@@ -38,12 +38,15 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
 }
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
-  LoadedModel loaded = load_model(o.model, device);
+  LoadedModel loaded = load_model(o.model, device, o.router);
   for (const std::string& n : loaded.checkpoint.notes) warning(n);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
-  if (!layers[0]->router().causal())
+  const Router& router = layers[0]->router();
+  if (!router.causal())
     warning(concat("the router ", layers[0]->config().router, " is not causal: a token's experts depend on later tokens of the batch"));
+  else if (!router.causal_in_training())
+    note(concat("the router ", layers[0]->config().router, " was not causal in training, where it balanced whole batches; here each token chooses for itself"));
   return loaded;
 }
 
@@ -65,7 +68,7 @@ int trace(const Options& o) {
   for (const std::string& n : corpus.info().notes) note(n);
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);
-  fields.out_norm = o.out_norm;
+  fields.out_norm = o.out_norm, fields.logits = o.logits;
   TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
   const bool paired = compares_pairs(model.config());
   OutputCosine outputs(model, paired ? o.redundancy_tokens : 0);
@@ -107,12 +110,14 @@ Run trace_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
+  cli.add_option("--router", o->router, "the same weights under another router: replay:trace=FILE goes where the trace went (the same --data, --tokens, --length, --batch)")->type_name("SPEC");
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")->type_name("FILE")->required();
   cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
   cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(whole(0));
   cli.add_flag("--out-norm", o->out_norm, "record the norm of each chosen expert's output (the REAP score reads it)");
+  cli.add_flag("--logits", o->logits, "record every expert's logit, in 16 bits each (moe list balance --values reads them)");
   cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->type_name("WHICH")->capture_default_str()->check(one_of({"process", "power"}));
   cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");

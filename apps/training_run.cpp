@@ -213,6 +213,22 @@ void refuse_size(const ModelConfig& config, const TrainOptions& t) {
   if (need > there) throw Error(Exit::memory, fmt::format("training takes {} of memory and this machine has {}", bytes_text(need), bytes_text(there))).hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
 }
 
+// How often each token id stands in the text of a run's first batches, a million tokens at most: for routers whose table balances it.
+void learn_tables(Decoder<float>& model, const Corpus& corpus, const TrainOptions& t) {
+  constexpr Index enough = 1'000'000;
+  std::vector<std::int64_t> counts;
+  for (auto* layer : model.moe_layers()) {
+    if (!layer->router().wants_counts()) continue;
+    const Index batches = std::min(t.steps * t.accumulate, std::max<Index>(1, enough / (t.sequences * t.length)));
+    for (Index n = counts.empty() ? 0 : batches; n < batches; ++n) {
+      counts.resize(std::size_t(model.config().vocabulary), 0);
+      for (const int id : corpus.train(std::uint64_t(n), int(t.sequences), int(t.length)).token) ++counts[std::size_t(id)];
+    }
+    counts.resize(std::size_t(model.config().vocabulary), 0);
+    layer->router().learn(counts);
+  }
+}
+
 // What a run holds; whatever else lies in the folder stays.
 void clear_run(const fs::path& folder) {
   for (const auto step : checkpoint_steps(folder)) fs::remove_all(folder / checkpoint_name(step));
@@ -241,6 +257,8 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   const fs::path folder = o.folder;
   refuse_folder(folder, o.force);
   if (!o.trace.empty()) refuse_trace(given, o);
+  if (Spec(given.moe.router).name() == "replay")
+    throw Error(Exit::usage, "a replay follows a trace token by token, and training draws batches and validates between them").hint("moe eval or moe trace with --router replay:trace=FILE");
   const auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);
@@ -255,6 +273,7 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   const auto device = open_device(o.device);
   Decoder<float> model(config, *device);
   model.initialise(state.train.seed);
+  learn_tables(model, corpus, state.train);
   if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
   state.model = to_spec(model.config());
   const RunLock lock(folder);
@@ -275,7 +294,7 @@ int resume_run(const std::string& folder, Index horizon, const DeviceOptions& de
   if (!loaded.state) throw Error(Exit::input, concat("'", loaded.checkpoint.path.string(), "' has no state.json: it can be used, but not resumed")).hint("moe train starts a new run");
   RunState state = *loaded.state;
   if (horizon >= 0 && horizon != state.train.steps) {
-    warning(fmt::format("the horizon changes from {} to {} steps: the learning rate follows the new one", state.train.steps, horizon));
+    warning(fmt::format("the horizon changes from {} to {} steps: the learning rate, and a temperature that moves, follow the new one", state.train.steps, horizon));
     state.train.steps = horizon;
   }
   const bool done = state.step >= state.train.steps, recording = !state.trace.empty() && fs::exists(state.trace + ".part");

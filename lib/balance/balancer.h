@@ -41,7 +41,7 @@ class Balancer {
   virtual bool across_layers() const { return false; }
   virtual std::vector<double> losses(std::span<const BalanceInput>, double /*scale*/, std::span<const BalanceGrad>) const { return {}; }
   // What a balancer without gradient reads from a micro-batch of training, besides the counts that stepped() gets.
-  virtual void seen(const Router&, const BalanceInput&) {}
+  virtual void seen(Router&, const BalanceInput&) {}
   virtual bool needs_scores() const { return true; }
   virtual void check(const Router&) const {}            // throws Error(usage) where this cannot go with the router
   virtual std::vector<State> state() { return {}; }     // what a checkpoint must hold

@@ -61,12 +61,15 @@ void MoeLayer<S>::check() {
   };
   check_experts(c);
   const bool scores = !router_->projections().empty(), mixes = router_->slots() > 0;
+  int moves = 0;
   for (const auto& b : balancers_) {
     refuse(b->needs_scores() && !scores, concat("the balancer '", b->name(), "' needs a router with scores, and ", c.router, " has none"), "--balance none");
     refuse(b->needs_scores() && mixes, concat("the balancer '", b->name(), "' evens out choices, and ", c.router, " chooses nobody: its slots are even already"), "--balance none");
+    refuse((b->name() == "bias" || b->name() == "quantile") && router_->correction_bias().empty(), concat("the balancer '", b->name(), "' moves a correction bias, and ", c.router, " has none"), "--router sigmoid:k=2,bias=1");
     b->check(*router_);
-    refuse(b->name() == "bias" && router_->correction_bias().empty(), concat("the balancer 'bias' moves a correction bias, and ", c.router, " has none"), "--router sigmoid:k=2,bias=1");
+    moves += b->name() == "bias" || b->name() == "quantile";
   }
+  refuse(moves > 1, "the balancers 'bias' and 'quantile' both move the one correction bias", "one of them");
   refuse(router_->limits_itself() && capacity_->factor() > 0, concat(c.router, " bounds the load of experts itself, and ", c.capacity, " would cut it again"), "--capacity none");
   refuse(capacity_->reroutes() && !router_->reroutable(), concat(c.capacity, " needs a router whose tokens rank all experts, and ", c.router, " does not"), "--router softmax:k=2 or sigmoid:k=2");
   refuse(c.gate_residual && (!scores || mixes), concat("gate_residual=1 adds to the logits of experts, and ", c.router, " has none"), "gate_residual=0");
@@ -342,6 +345,7 @@ template <class S>
 std::vector<State> MoeLayer<S>::state() {
   std::vector<State> all;
   for (const auto& [name, numbers] : router_->state()) all.emplace_back("router." + name, numbers);
+  if (router_->cooling.moves()) all.emplace_back("router.temperature", std::span(&router_->temperature, 1));
   for (const auto& b : balancers_)
     for (const auto& [name, numbers] : b->state()) all.emplace_back(concat("balance.", b->name(), ".", name), numbers);
   return all;

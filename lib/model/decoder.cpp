@@ -45,6 +45,7 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved
       LayerConfig moe = c.moe;
       moe.gate_residual = moe.gate_residual && seen_moe;  // the first has no logits before it
       block.moe.emplace(moe, b);
+      block.moe->router().vocabulary(c.vocabulary);
       seen_moe = true;
     }
     else block.dense.emplace(b, "", c.moe.activation, c.twin_width(), c.hidden);

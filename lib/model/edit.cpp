@@ -50,6 +50,10 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
   const int before = c.moe.experts, after = int(sources[0].size());
   if (Spec router(c.moe.router); router.get("groups", 1) > 1)
     throw Error(Exit::usage, concat("the groups of ", router.name(), " are runs of expert ids, and another number of experts would move experts between them")).hint("a model without groups");
+  if (Spec router(c.moe.router); router.get("fn", "random") == "balanced" && router.name() == "hash")
+    throw Error(Exit::usage, concat("the table of ", c.moe.router, " names experts by their ids, and another number of experts would move them")).hint("a model whose router is not hash:fn=balanced");
+  if (Spec router(c.moe.router); router.has("levels") && !router.get("levels", "").empty())
+    throw Error(Exit::usage, concat("the levels of ", router.name(), " are runs of expert ids, and another number of experts would not fill them")).hint("a model without levels");
   c.dense_width = c.twin_width();
   c.moe.experts = after;
   Edited out{std::make_unique<Decoder<float>>(c, old.backend()), {}};
@@ -83,7 +87,7 @@ void need_experts(const Decoder<float>& model, const char* what) {
   const LayerConfig& c = model.config().moe;
   if (model.config().moe_layers() == 0) throw Error(Exit::usage, concat("a dense model has no experts to ", what)).hint("--upcycle copy:experts=8 makes it sparse");
   if (!c.types.empty() || !c.widths.empty() || c.gate_residual)
-    throw Error(Exit::usage, concat("experts to ", what, " must be alike and routers apart, and this model has expert_types=", list_text(c.types), ", widths=", list_text(c.widths), ", gate_residual=", c.gate_residual));
+    throw Error(Exit::usage, concat("experts to ", what, " must be alike and routers apart, and this model has expert_types=", list_text(c.types), ", widths=", list_text(c.widths), ", gate_residual=", c.gate_residual)).hint("a model of plain experts of one width; --without-expert of moe eval and --train work on every model");
 }
 
 Sources as_they_are(const Decoder<float>& model) {

@@ -22,7 +22,9 @@ RoutingFacts routing_facts(const ModelConfig& c) {
   f.kind = spec.name();
   f.k = make_router(c.moe.router, c.moe.experts)->choices();
   f.scale = spec.get("scale", 1.0);
-  f.temperature = spec.get("temperature", 1.0);
+  const Cooling cooling = read_cooling(spec);
+  f.temperature = cooling.moves() ? 0 : cooling.to;
+  f.bias_on_logits = spec.get("bias_on", "score") == "logit";
   if (f.kind == "gshard" || f.kind == "dense") {  // without draws: the two best of a softmax; a softmax over all
     f.kind = "softmax";
     return f;
@@ -103,6 +105,7 @@ Fit fit_of(const ModelConfig& c) {
   if (c.moe.weight_on_input) return none("weights on the experts' input with this rotary embedding");
   const RoutingFacts f = routing_facts(c);
   if (f.temperature != 1) return none("a router temperature");
+  if (f.bias_on_logits) return none("a selection bias on logits");
   if (f.kind == "softmax") return softmax_fit(c, f);
   if (f.kind == "sigmoid") return sigmoid_fit(c, f);
   return none(concat("the router '", f.kind, "'"));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "lib/core/error.h"
 #include "lib/core/parallel.h"
 
 namespace moe {
@@ -180,6 +181,8 @@ void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFiel
   }
   if (fields.kept) out.kept = r.computed();
   if (fields.out_norm) out.out_norm = output_norms(tape);
+  if (fields.logits && r.logits.empty()) throw Error(Exit::usage, "this router has no logits to record").hint("leave --logits out");
+  if (fields.logits) out.logits = as_float(r.logits);
   if (r.score.empty()) return;
   const Matrix<double>& p = tape.probability.empty() ? r.score : tape.probability;
   out.entropy.resize(std::size_t(r.tokens())), out.margin = out.entropy, out.logsumexp = out.entropy;
@@ -233,7 +236,7 @@ void BatchRows::append(TraceWriter& writer) const {
       LayerRows& o = out.layer.emplace_back();
       o.expert = rows_of(l.expert, Index(first), Index(n)), o.weight = rows_of(l.weight, Index(first), Index(n));
       o.dropped = rows_of(l.dropped, Index(first), Index(n)), o.kept = rows_of(l.kept, Index(first), Index(n));
-      o.out_norm = rows_of(l.out_norm, Index(first), Index(n));
+      o.out_norm = rows_of(l.out_norm, Index(first), Index(n)), o.logits = rows_of(l.logits, Index(first), Index(n));
       o.entropy = part(l.entropy, first, n), o.margin = part(l.margin, first, n), o.logsumexp = part(l.logsumexp, first, n);
     }
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];

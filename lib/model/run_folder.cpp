@@ -4,6 +4,7 @@
 
 #include "lib/core/error.h"
 #include "lib/model/families.h"
+#include "lib/model/replay.h"
 
 namespace moe {
 namespace {
@@ -53,9 +54,9 @@ std::vector<NamedState> router_state(Decoder<float>& model) {
 }
 
 // Moments in float; what routers hold in double, so that resuming is bitwise.
-std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer& trainer) {
+std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer* trainer) {
   std::vector<NamedTensor> out;
-  for (const Trainer::Moment& m : trainer.moments())
+  for (const Trainer::Moment& m : trainer ? trainer->moments() : std::vector<Trainer::Moment>{})
     out.emplace_back(m.name, DType::f32, *m.dims, [values = m.values, dims = *m.dims] { return Tensor::from_float(DType::f32, dims, values->to_host().flat()); });
   for (const NamedState& s : router_state(model)) out.emplace_back(s.name, Tensor::copy_of(View<const double>{s.values.data(), 1, Index(s.values.size())}));
   return out;
@@ -71,7 +72,7 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
   writer.text("tokenizer.json", tokenizer.json);
   writer.text("tokenizer_config.json", tokenizer.config_json);
   writer.json("state.json", state_json(state));
-  if (trainer) writer.tensors("optimizer.safetensors", training_tensors(model, *trainer));
+  if (trainer || !router_state(model).empty()) writer.tensors("optimizer.safetensors", training_tensors(model, trainer));
   return writer.finish();
 }
 
@@ -86,11 +87,12 @@ Blueprint read_blueprint(const fs::path& path) {
   return out;
 }
 
-LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
+LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router) {
   LoadedModel out;
   out.checkpoint = find_checkpoint(path);
   const fs::path& folder = out.checkpoint.path;
-  const Published published = read_config(folder);
+  Published published = read_config(folder);
+  if (!router.empty()) published.config.moe.router = with_inner(router, published.config.moe.router);
   out.family = published.family;
   out.model = std::make_unique<Decoder<float>>(published.config, backend);
   const Tensors tensors(folder);
@@ -104,6 +106,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend) {
     for (const NamedState& n : router_state(*out.model))
       std::ranges::copy(training.get(n.name, {1, Index(n.values.size())}).view<double>().flat(), n.values.begin());
   }
+  attach_replay(*out.model);
   return out;
 }
 

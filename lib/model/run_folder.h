@@ -47,7 +47,8 @@ struct LoadedModel {
   std::string tokenizer = "bytes";
 };
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we know.
-LoadedModel load_model(const std::filesystem::path&, Backend<float>&);
+// With `router` the checkpoint's weights under another router that has the same parameters (replay).
+LoadedModel load_model(const std::filesystem::path&, Backend<float>&, const std::string& router = {});
 // Moments, router state and step of a checkpoint into a trainer of the same model. Throws Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);
 

@@ -70,6 +70,8 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     const std::size_t experts = std::size_t(layer->config().experts);
     r.layer.push_back({.counts = std::vector<std::int64_t>(experts), .kept = std::vector<std::int64_t>(experts),
                        .losses = std::vector<double>(layer->balancers().size())});
+    layer->router().cool(double(done_) / double(std::max<Index>(1, options_.steps - 1)));
+    r.layer.back().temperature = layer->router().temperature;
   }
   model_.clear_grads();
   for (Index micro = 0; micro < options_.accumulate; ++micro) {

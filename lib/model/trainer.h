@@ -39,6 +39,7 @@ struct LayerStep {                        // one MoE layer, one step
   Index tokens = 0;
   double entropy = 0;                     // mean of the router's, nats; NaN for routers without scores
   std::vector<double> losses;             // one a balancer, mean over micro-batches, without coefficient
+  double temperature = 1;                 // of the router
   std::vector<double> gradient_norm;      // (E) of the experts' weights; filled at log steps
 };
 

@@ -1,5 +1,10 @@
 // Hash routing (equations.md 2.8; paper 2106.04426): the token's id decides, by a table that never learns. fn=random draws k
-// distinct experts for every id from `seed`; fn=modulo takes (id + j) mod E. The table is a function, so it needs no room.
+// distinct experts for every id from `seed`; fn=modulo takes (id + j) mod E: functions, which need no room. fn=balanced is a table made
+// from how often each id stands in the training text: ids by falling count, each to the k experts that are lightest so far.
+#include <algorithm>
+#include <numeric>
+#include <set>
+
 #include "lib/core/error.h"
 #include "lib/router/one_score.h"
 
@@ -8,7 +13,8 @@ namespace {
 
 class Hash final : public Router {
  public:
-  Hash(int experts, int k, bool random, std::uint64_t seed) : Router(experts), k_(k), random_(random), seed_(seed) {}
+  enum class Kind { random, modulo, balanced };
+  Hash(int experts, int k, Kind kind, std::uint64_t seed) : Router(experts), k_(k), kind_(kind), seed_(seed) {}
   int choices() const override { return k_; }
   std::vector<Projection> projections() const override { return {}; }
 
@@ -26,7 +32,36 @@ class Hash final : public Router {
   }
   void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&, std::vector<Matrix<double>>&) const override {}
 
+  bool wants_counts() const override { return kind_ == Kind::balanced; }
+  void vocabulary(int words) override {
+    if (kind_ == Kind::balanced) table_.assign(std::size_t(words) * std::size_t(k_), -1.0);
+  }
+  std::vector<State> state() override { return table_.empty() ? std::vector<State>{} : std::vector<State>{{"table", table_}}; }
+  void learn(std::span<const std::int64_t> counts) override {
+    vocabulary(int(counts.size()));
+    std::vector<std::size_t> order(counts.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return counts[a] > counts[b]; });
+    std::set<std::pair<std::int64_t, int>> load;
+    for (int e = 0; e < experts_; ++e) load.emplace(0, e);
+    for (const std::size_t id : order) {
+      std::vector<std::pair<std::int64_t, int>> lightest;
+      for (int j = 0; j < k_; ++j) {
+        lightest.push_back(*load.begin());
+        load.erase(load.begin());
+        table_[id * std::size_t(k_) + std::size_t(j)] = lightest.back().second;
+      }
+      for (const auto& [n, e] : lightest) load.emplace(n + std::max<std::int64_t>(counts[id], 1), e);  // ids never seen spread as well
+    }
+  }
+
  private:
+  void look_up_balanced(int id, std::span<int> out) const {
+    const std::size_t first = std::size_t(id) * out.size();
+    if (first + out.size() > table_.size() || table_[first] < 0)
+      throw Error(Exit::input, concat("hash: fn=balanced has no expert for token ", id, ": its table is made from the training text and kept in the checkpoint's optimizer.safetensors")).hint("moe train makes it; fn=random or fn=modulo need none");
+    for (std::size_t j = 0; j < out.size(); ++j) out[j] = int(table_[first + j]);
+  }
   void look_up(const RouterInput& in, int id, std::span<int> out) const {
     if (in.given && !in.given->table.empty()) {
       const Matrix<int>& table = in.given->table;
@@ -34,7 +69,8 @@ class Hash final : public Router {
       std::ranges::copy(table.row(id), out.begin());
       return;
     }
-    if (!random_) {
+    if (kind_ == Kind::balanced) return look_up_balanced(id, out);
+    if (kind_ == Kind::modulo) {
       for (std::size_t j = 0; j < out.size(); ++j) out[j] = int((std::int64_t(id) + std::int64_t(j)) % experts_);
       return;
     }
@@ -45,17 +81,19 @@ class Hash final : public Router {
     }
   }
   int k_;
-  bool random_;
+  Kind kind_;
   std::uint64_t seed_;
+  std::vector<double> table_;  // (V,k) of fn=balanced; -1 = not learned
 };
 
 }  // namespace
 
 std::unique_ptr<Router> make_hash_router(Spec& spec, int experts) {
   const int k = spec.get("k", 1, 1);
-  const bool random = spec.choice("fn", {"random", "modulo"}) == "random";
+  const std::string fn = spec.choice("fn", {"random", "modulo", "balanced"});
+  const Hash::Kind kind = fn == "random" ? Hash::Kind::random : fn == "modulo" ? Hash::Kind::modulo : Hash::Kind::balanced;
   if (k > experts) throw Error(Exit::usage, concat("hash: k=", k, " is more than the ", experts, " experts"));  // distinct draws must end
-  return std::make_unique<Hash>(experts, k, random, random ? std::uint64_t(spec.get("seed", 0, 0)) : 0);
+  return std::make_unique<Hash>(experts, k, kind, kind == Hash::Kind::random ? std::uint64_t(spec.get("seed", 0, 0)) : 0);
 }
 
 }  // namespace moe

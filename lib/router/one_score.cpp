@@ -25,7 +25,8 @@ Routing OneScoreRouter::route(const RouterInput& in) {
       else sigmoid_row(r.logits.row(t), r.score.row(t));
     }
   });
-  choose(in, r);
+  if (in.routes_given()) r.expert = in.given->expert;
+  else choose(in, r);
   parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
     for (Index t = first; t < last; ++t) weights_of(r.score.row(t), r.expert.row(t), rule_, r.weight.row(t));
   });
@@ -62,8 +63,12 @@ WeightRule weight_rule(Spec& spec, bool norm) {
   if (rule.scale == 0) throw Error(Exit::usage, concat(spec.name(), ": scale=0 would silence every expert"));
   return rule;
 }
+void read_temperature(Spec& spec, Router& router) {
+  router.cooling = read_cooling(spec);
+  router.temperature = router.cooling.to;
+}
 void read_temperature_and_jitter(Spec& spec, Router& router) {
-  router.temperature = spec.get("temperature", 1.0, 1e-6);
+  read_temperature(spec, router);
   router.jitter = spec.get("jitter", 0.0, 0.0);
   if (router.jitter >= 1) throw Error(Exit::usage, concat(spec.name(), ": jitter=", router.jitter, " must be below 1"));
 }

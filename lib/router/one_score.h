@@ -15,6 +15,7 @@ class OneScoreRouter : public Router {
   int choices() const override { return choices_; }
   std::vector<Projection> projections() const override { return {{.name = "weight", .rows = experts_}}; }
   Routing route(const RouterInput&) override;
+  bool takes_routes() const override { return true; }
   Matrix<double> probabilities(const RouterInput&, const Routing&) const override;
   void backward(const RouterInput&, const Routing&, const Matrix<double>& dweight, const Matrix<double>& dprob,
                 std::vector<Matrix<double>>& dscores) const override;
@@ -31,6 +32,7 @@ class OneScoreRouter : public Router {
 
 // Options that such routers share.
 WeightRule weight_rule(Spec&, bool norm);              // norm=, scale=
+void read_temperature(Spec&, Router&);                 // temperature=, as a constant or from..to
 void read_temperature_and_jitter(Spec&, Router&);      // temperature=, jitter=
 
 }  // namespace moe

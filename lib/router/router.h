@@ -10,6 +10,7 @@
 #include "lib/core/rng.h"
 #include "lib/core/routing.h"
 #include "lib/core/spec.h"
+#include "lib/router/cooling.h"
 
 namespace moe {
 
@@ -33,6 +34,7 @@ struct GivenNoise {
   Matrix<double> jitter;  // (T,H) factors of the router's input
   Matrix<double> drop;    // (T,K) numbers of the capacity rule `random`
   Matrix<int> table;      // (V,K) experts of each token id, for `hash`
+  Matrix<int> expert;     // (T,K) the choices themselves, for routers with takes_routes()
 };
 
 struct RouterInput {
@@ -44,6 +46,15 @@ struct RouterInput {
 
   Index tokens() const { return batch.tokens(); }
   bool noise_given() const { return given && !given->noise.empty(); }
+  bool routes_given() const { return given && !given->expert.empty(); }
+};
+
+// What one MoE layer did with a run of tokens, from a trace: for the router `replay`.
+struct Recorded {
+  std::string file;
+  std::shared_ptr<const std::vector<std::uint32_t>> token;  // (N) ids, all layers the same
+  Matrix<int> expert;                                       // (N,K)
+  Matrix<float> weight;                                     // (N,K)
 };
 
 using State = std::pair<std::string, std::span<double>>;   // numbers that training moves without a gradient, by name
@@ -86,9 +97,22 @@ class Router {
   virtual void exclude(const std::vector<std::uint8_t>& /*(E)*/) {
     throw Error(Exit::usage, "zc_exclude_zero=1 changes the weights of the routers softmax and sigmoid, and this router has others").hint("zc_exclude_zero=0");
   }
+  // May choose what GivenNoise::expert says and weigh it by its own rule.
+  virtual bool takes_routes() const { return false; }
+  virtual bool ranks_all() const { return false; }                    // rank() gives every expert a finite key
+  // A table of token ids from how often each stands in the training text; state() holds it once the vocabulary is known.
+  virtual bool wants_counts() const { return false; }
+  virtual void vocabulary(int /*V*/) {}
+  virtual void learn(std::span<const std::int64_t> /*counts (V)*/) {}
+  // Routes from a file: recording() names it, replay() brings its rows, rewind() starts them again.
+  virtual std::string recording() const { return {}; }
+  virtual void replay(Recorded) {}
+  virtual void rewind() {}
   virtual std::vector<Detail> details(const RouterInput&, const Routing&) const { return {}; }
 
-  double temperature = 1;  // of tempered projections
+  double temperature = 1;  // of tempered projections, now
+  Cooling cooling;         // where it comes from
+  void cool(double done /*share of the training run*/) { temperature = cooling.moves() ? cooling.at(done) : temperature; }
   double jitter = 0;       // their input is multiplied by uniform [1-jitter, 1+jitter] in training
 
  protected:

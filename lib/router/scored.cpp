@@ -16,7 +16,7 @@ struct ScoredOptions {
   int k = 2;
   WeightRule rule;
   Groups groups;
-  bool biased = false;
+  bool biased = false, on_logits = false;  // beta, added to the score or the logit
 };
 
 ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
@@ -24,6 +24,7 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   o.k = spec.get("k", 2, 1);
   o.rule = weight_rule(spec, true);
   o.biased = spec.get("bias", false);
+  if (o.biased) o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
   o.groups.groups = spec.get("groups", 1, 1);
   if (o.groups.groups > 1) {
     o.groups.mode = spec.choice("group_mode", {"limited", "one"}) == "one" ? Groups::Mode::one : Groups::Mode::limited;
@@ -70,7 +71,8 @@ class Scored : public Router {
         std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
         score(r.logits.row(t), r.score.row(t));
         keys(r.logits.row(t), r.score.row(t), key, group_key);
-        choose(key, group_key, o_.groups, r.expert.row(t));
+        if (in.routes_given()) std::ranges::copy(in.given->expert.row(t), r.expert.row(t).begin());
+        else choose(key, group_key, o_.groups, r.expert.row(t));
         weights_of(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t));
       }
     });
@@ -93,6 +95,8 @@ class Scored : public Router {
   }
 
   bool reroutable() const override { return true; }
+  bool takes_routes() const override { return true; }
+  bool ranks_all() const override { return o_.groups.mode == Groups::Mode::none; }
   void rank(const Routing& r, Index t, std::span<double> key) const override {
     std::vector<double> group_key(key.size());
     std::vector<int> chosen(static_cast<std::size_t>(o_.k));
@@ -109,7 +113,11 @@ class Scored : public Router {
   virtual void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const = 0;
   virtual void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const = 0;
   // What ranks experts, and what ranks groups.
-  virtual void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const = 0;
+  virtual void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const = 0;
+  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const {
+    if (!o_.on_logits) return score_keys(z, s, key, group_key);
+    for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = z[e] + beta(e);
+  }
 
   // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the original choice.
   void moved_backward(const Routing& r, Index t, const Matrix<double>& dweight, std::span<double> ds) const {
@@ -149,7 +157,7 @@ class Softmax : public Scored {
   void probability_backward(std::span<const double>, std::span<const double> dprob, std::span<double> ds) const override {
     for (std::size_t e = 0; e < ds.size(); ++e) ds[e] += dprob[e];
   }
-  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
+  void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
     for (std::size_t e = 0; e < key.size(); ++e) {  // z orders as p does, without ties where p underflows
       key[e] = beta_.empty() ? z[e] : s[e] + beta(e);
       group_key[e] = s[e] + beta(e);
@@ -170,7 +178,7 @@ class Sigmoid final : public Scored {
   void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const override {
     normalized_row_backward(s, dprob, ds);
   }
-  void keys(std::span<const double>, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
+  void score_keys(std::span<const double>, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
     for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = s[e] + beta(e);
   }
 };

@@ -78,7 +78,7 @@ class Soft final : public Router {
 std::unique_ptr<Router> make_soft_router(Spec& spec, int experts) {
   const int slots = spec.get("slots", 1, 1), traced = spec.get("k", std::min(experts, 8), 1);
   auto made = std::make_unique<Soft>(experts, slots, traced, spec.get("normalize", true));
-  made->temperature = spec.get("temperature", 1.0, 1e-6);
+  read_temperature(spec, *made);
   return made;
 }
 

@@ -26,9 +26,9 @@ void wait_for(const fs::path& path) {
 
 TEST_CASE("a stopped run goes on to the same bytes") {
   const Folder f;
-  for (const std::string& kind : {std::string(""), std::string(" --router sigmoid:k=2,bias=1 --balance bias --accumulate 2")}) {
+  for (const std::string& kind : {std::string(""), std::string(" --router sigmoid:k=2,bias=1 --balance bias --accumulate 2"), std::string(" --router softmax:k=2,bias=1,temperature=2..0.5 --balance quantile:ema=0.5 --balance concat")}) {
     INFO(kind);
-    const std::string tag = kind.empty() ? "a" : "b", start = nano + kind + " --steps 8 --save-every 2 --eval-every 4 -o ";
+    const std::string tag = kind.empty() ? "a" : kind.find("quantile") == kind.npos ? "b" : "c", start = nano + kind + " --steps 8 --save-every 2 --eval-every 4 -o ";
     REQUIRE(f.run(start + tag + "whole --trace " + tag + "whole.h5 --trace-every 2").code == 0);
     for (const int signal : {SIGINT, SIGTERM}) {
       const std::string run = tag + std::to_string(signal);

@@ -37,10 +37,21 @@ struct World {
     layer.trim();
     std::size_t i = 0;
     for (double& v : layer.router().correction_bias()) v = 0.05 * double(i++ % 3);
+    bring(layer.router());
+  }
+  // What a router needs from outside: counts of token ids, recorded routes.
+  void bring(Router& router) {
+    if (router.wants_counts()) router.learn(std::vector<std::int64_t>{5, 0, 3, 3, 1, 1, 1, 9, 2, 0, 4});
+    if (router.recording().empty()) return;
+    Recorded r{"a.h5", std::make_shared<const std::vector<std::uint32_t>>(batch.token.begin(), batch.token.end()), Matrix<int>(tokens, router.choices()), Matrix<float>(tokens, router.choices())};
+    for (Index t = 0; t < tokens; ++t)
+      for (Index j = 0; j < router.choices(); ++j) r.expert(t, j) = int((t * 5 + j) % router.experts()), r.weight(t, j) = float(t % 4) / 4;
+    router.replay(std::move(r));
   }
   // sum of c*y and the balance losses; the same draws every time
   double loss(MoeTape<double>& tape) {
     Rng rng(5);
+    layer.router().rewind();
     Matrix<double> y(tokens, hidden);
     layer.forward({.batch = batch, .training = true, .rng = &rng, .previous = &previous}, std::as_const(x).view(), y.view(), tape);
     double sum = 0;

@@ -32,6 +32,20 @@ Batch batch_of(std::uint64_t number, Index sequences, Index length) {
   return b;
 }
 
+// What a router needs from outside: counts of token ids, recorded routes (here drawn).
+void bring(Router& router, const std::vector<std::int64_t>& counts, const std::vector<std::uint32_t>& text) {
+  if (router.wants_counts()) router.learn(counts);
+  if (router.recording().empty()) return;
+  const Index rows = Index(text.size());
+  Recorded r{"a.h5", std::make_shared<const std::vector<std::uint32_t>>(text), Matrix<int>(rows, router.choices()), Matrix<float>(rows, router.choices(), 0.5f)};
+  Rng rng(9);
+  for (Index t = 0; t < rows; ++t) {
+    const int first = int(rng.below(router.experts()));
+    for (Index j = 0; j < router.choices(); ++j) r.expert(t, j) = int((first + j) % router.experts());
+  }
+  router.replay(std::move(r));
+}
+
 struct Outcome {
   double first = 0, last = 0;  // mean loss of the first and the last ten steps
   bool moved = true;           // every matrix of the experts
@@ -42,6 +56,11 @@ Outcome train(const std::string& router, const std::string& more) {
   Decoder<float> model(model_config(concat("custom:vocabulary=", words, ",hidden=16,layers=1,heads=2,kv_heads=1,width=12,experts=6,context=16,router={", router, "}", more)), *backend);
   model.initialise(1);
   Solo comm;
+  std::vector<std::int64_t> counts(words, 0);
+  std::vector<std::uint32_t> text;
+  for (int n = 0; n < 300; ++n)
+    for (const int id : batch_of(std::uint64_t(n), 4, 12).token) ++counts[std::size_t(id)], text.push_back(std::uint32_t(id));
+  bring(model.moe_layers()[0]->router(), counts, text);
   Trainer trainer(model, {.steps = 300, .sequences = 4, .length = 12, .lr = 1e-2, .decay = 0, .schedule = "cosine:warmup=10"}, comm);
   Outcome o;
   auto& bodies = model.moe_layers()[0]->bodies();
