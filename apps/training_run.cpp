@@ -276,6 +276,7 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   learn_tables(model, corpus, state.train);
   if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
   state.model = to_spec(model.config());
+  Parts(state.train.trained, state.train.lr_factor, model);  // refused before anything is made
   const RunLock lock(folder);
   clear_run(folder);
   write_run_json(folder, state, model.config());

@@ -34,8 +34,8 @@ TEST_CASE("every preset says everything in its spec") {
 
 TEST_CASE("presets have the structure of what they are named after") {
   const ModelConfig v3 = model_config("deepseek-v3-toy");
-  CHECK(v3.moe.router == "sigmoid:k=4,norm=1,scale=2.5,bias=1,groups=4,group_mode=limited,topk_groups=2,group_score=top2_sum,temperature=1,jitter=0");
-  CHECK(v3.moe.balance == std::vector<std::string>{"bias:rate=0.001,center=0", "switch:coef=1e-04,counts=unbiased,scope=sequence"});
+  CHECK(v3.moe.router == "sigmoid:k=4,norm=1,scale=2.5,bias=1,bias_on=score,groups=4,group_mode=limited,topk_groups=2,group_score=top2_sum,temperature=1,jitter=0");
+  CHECK(v3.moe.balance == std::vector<std::string>{"bias:rate=0.001,center=0", "switch:coef=1e-04,counts=unbiased,scope=sequence,layers=sum"});
   CHECK_FALSE(v3.is_moe(0));
   CHECK(v3.is_moe(1));
   CHECK(v3.twin_width() == 4 * 64 + 64);
