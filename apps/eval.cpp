@@ -73,7 +73,7 @@ int eval(const Options& o) {
   const LoadedModel loaded = load_model(o.model, *device, o.router);
   for (const std::string& n : loaded.checkpoint.notes) warning(n);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  const Corpus corpus(o.data, *tokenizer, o.seed);
+  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer, o.seed);
   const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, loaded.model->config())};
   for (const std::string& list : o.without) knock_out(*loaded.model, expert_names(list), o.renormalise);  // refused before anything is computed
   knock_out(*loaded.model, {}, false);

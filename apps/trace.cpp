@@ -64,7 +64,7 @@ int trace(const Options& o) {
   const LoadedModel loaded = open_model(o, *device);
   Decoder<float>& model = *loaded.model;
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  const Corpus corpus(o.data, *tokenizer, o.seed);
+  const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
   for (const std::string& n : corpus.info().notes) note(n);
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);

@@ -262,6 +262,7 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   const auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);
+  if (!o.init.empty()) state.data = for_vocabulary(state.data, config.vocabulary);
   const Corpus corpus(state.data, *tokenizer, state.train.seed);  // refused before anything is made
   if (!o.init.empty() && config.vocabulary != corpus.info().vocabulary)
     throw Error(Exit::usage, concat("'", o.init, "' has a vocabulary of ", config.vocabulary, " and the tokenizer ", o.tokenizer, " one of ", corpus.info().vocabulary)).hint("the tokenizer the checkpoint was trained with");

@@ -26,8 +26,9 @@ void append(Batch& batch, int domain, const std::vector<int>& token, const std::
 Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer, std::uint64_t seed) : seed_(seed) {
   if (specs.empty())
     throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
-  info_.vocabulary = tokenizer.vocabulary();
   for (const std::string& text : specs) add(text, tokenizer);
+  info_.bare_ids = std::ranges::all_of(parts_, [](const auto& part) { return part->info().bare_ids; });
+  if (!info_.bare_ids) info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary());
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid && std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; }))
     throw Error(Exit::input, concat("split=valid of ", info_.spec, " is empty: the text is too short to be split"))

@@ -15,6 +15,7 @@ struct DatasetInfo {
   int vocabulary = 0;  // ids are below it
   std::vector<std::string> domains;
   std::vector<Index> train_tokens, valid_tokens;  // per domain, boundaries counted; train may be kEndless
+  bool bare_ids = false;                          // ids without a tokenizer of ours: its vocabulary says nothing about them
   std::vector<std::string> notes;                 // what a user should hear: files skipped, bytes cut by limit
 };
 
@@ -38,6 +39,8 @@ class Dataset {
 // structure must be the same for the run that trains and the run that evaluates. The tokenizer outlives the dataset.
 using MakeDataset = std::unique_ptr<Dataset>(Spec&, const Tokenizer&);
 const Registry<MakeDataset>& datasets();
+// The specs with vocabulary= set where a dataset of bare ids leaves it open: ids that a model does not have are then refused where they stand.
+std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary);
 
 // Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec is read here (train, valid).
 class Corpus {

@@ -55,6 +55,10 @@ void TokenStream::push(int id) {
 void TokenStream::add(const std::vector<int>& ids) {
   for (const int id : ids) push(id);
 }
+void TokenStream::add_unfinished(const std::vector<int>& ids, bool goes_on) {
+  add(ids);
+  if (!goes_on && !ids.empty()) unfinished_.push_back(size() - 1);
+}
 void TokenStream::add(int boundary, const std::vector<int>& ids, bool finished) {
   push(boundary);
   add(ids);

@@ -12,6 +12,7 @@ class TokenStream {
   // finished = the document ends with this stretch, so that a boundary rightly follows
   void add(int boundary, const std::vector<int>& ids, bool finished);
   void add(const std::vector<int>& ids);  // one stretch without a boundary
+  void add_unfinished(const std::vector<int>& ids, bool goes_on);  // the same; unless it goes on with the next, nothing follows its last id
   Index size() const { return Index(low_.size()); }
   // `count` ids from `first` on and what follows each: -1 behind the end of an unfinished stretch. A ring: the first id follows the last.
   void piece(Index first, Index count, std::vector<int>& token, std::vector<int>& target) const;

@@ -2,6 +2,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include <cmath>
+#include <set>
+
+#include "lib/checkpoint/file.h"
+#include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/model/families.h"
 #include "lib/model/replay.h"
@@ -77,6 +82,39 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
 }
 
 namespace {
+// Weights on their way into a model: formats undone, numbers looked at, and which tensors of the file nobody asked for.
+class WeightReader {
+ public:
+  explicit WeightReader(const Tensors& tensors) : tensors_(tensors) {}
+  Tensor get(const std::string& name, const Dims& dims) {
+    const Stored stored(tensors_, name, dims);
+    for (const std::string& n : stored.tensors()) asked_.insert(n);
+    Tensor t = stored.numbers();
+    Matrix<float> rows(std::min<Index>(t.rows(), 256), t.cols());
+    for (Index first = 0; first < t.rows(); first += rows.rows()) {
+      const View<float> part = rows.view().slice(0, std::min(rows.rows(), t.rows() - first));
+      t.to_float(first, part);
+      float sum = 0;  // of zeros, unless a number is not finite
+      for (const float v : part.flat()) sum += v * 0;
+      if (sum != 0 || std::isnan(sum)) throw Error(Exit::input, concat("tensor '", name, "' in ", in_quotes(tensors_.path()), " holds numbers that are not finite")).hint("the checkpoint is broken or diverged");
+    }
+    return t;
+  }
+  // One sentence, or nothing.
+  std::string left_over() const {
+    std::string names;
+    int count = 0;
+    for (const TensorInfo& t : tensors_.list())
+      if (!asked_.contains(t.name) && ++count <= 3) names += concat(count > 1 ? ", " : "", in_quotes(t.name));
+    if (count == 0) return "";
+    return concat(count, count == 1 ? " tensor is" : " tensors are", " no part of the model and left out: ", names, count > 3 ? ", ..." : "");
+  }
+
+ private:
+  const Tensors& tensors_;
+  std::set<std::string> asked_;
+};
+
 Published read_config(const fs::path& folder) { return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string()); }
 }  // namespace
 
@@ -89,6 +127,7 @@ Blueprint read_blueprint(const fs::path& path) {
 
 LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router) {
   LoadedModel out;
+  if (fs::exists(path / "config.json")) read_config(path);  // what it is, is said before what is missing
   out.checkpoint = find_checkpoint(path);
   const fs::path& folder = out.checkpoint.path;
   Published published = read_config(folder);
@@ -96,7 +135,9 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   out.family = published.family;
   out.model = std::make_unique<Decoder<float>>(published.config, backend);
   const Tensors tensors(folder);
-  load(*out.model, published.family, [&](const std::string& name, const Dims& dims) { return tensors.get(name, dims); });
+  WeightReader reader(tensors);
+  load(*out.model, published.family, [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
+  if (const std::string note = reader.left_over(); !note.empty()) out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {
     out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
     out.tokenizer = out.state->tokenizer;

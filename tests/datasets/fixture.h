@@ -36,6 +36,13 @@ class Folder {
     write("corpus/code/a.h", numbered("int f(); //", 3000));
     write("corpus/code/deep/b.h", numbered("double g(); //", 100));
     write("corpus/code/.git/hidden.h", numbered("hidden", 100));
+    std::string lines, ids;
+    for (int i = 0; i < 600; ++i) {
+      lines += R"({"input_ids":[)" + std::to_string(i % 97) + ",5,6,7,8], \"domain\":\"" + (i % 3 ? "code" : "prose") + "\"}\n";
+      ids += std::to_string(i * 7 % 512) + (i % 9 ? " " : "\n");
+    }
+    write("ids.jsonl", lines);
+    write("ids.txt", ids);
   }
   ~Folder() {
     fs::current_path(before_);
