@@ -79,6 +79,10 @@ class Hierarchical final : public Router {
     }
   }
 
+  std::vector<Detail> details(const RouterInput& in, const Routing&) const override {
+    return tree_.depth() > 1 ? std::vector<Detail>{{"group_logits", in.scores[1]}} : std::vector<Detail>{};
+  }
+
  private:
   struct Level {  // of one token
     std::vector<double> p;       // (nodes) softmax among the children of one node
