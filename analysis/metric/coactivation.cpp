@@ -18,11 +18,21 @@ class Coactivation final : public Metric {
     State& s = state_[std::size_t(l)];
     for (const Index t : w.valid) {
       const auto chosen = w.layer[std::size_t(l)].of(t);
-      for (const int i : chosen)
-        for (const int j : chosen) ++s.pairs(i, j);
-      for (std::size_t j = 0; j + 1 < chosen.size(); ++j) ++s.adjacent(chosen[j], chosen[j + 1]), ++s.adjacent(chosen[j + 1], chosen[j]);
+      for (std::size_t i = 0; i < chosen.size(); ++i) {
+        std::int64_t* row = s.pairs.row(chosen[i]).data();
+        for (std::size_t j = i; j < chosen.size(); ++j) ++row[chosen[j]];  // one direction; finish() adds the other
+        if (i + 1 < chosen.size()) ++s.adjacent(chosen[i], chosen[i + 1]);
+      }
       ++s.tokens, s.assignments += std::int64_t(chosen.size());
     }
+  }
+
+  // Until the last window both tables hold the pair in the order of the ranks only: half the work.
+  void finish() override {
+    for (State& s : state_)
+      for (Counts* m : {&s.pairs, &s.adjacent})
+        for (Index i = 0; i < m->rows(); ++i)
+          for (Index j = i + 1; j < m->cols(); ++j) (*m)(i, j) = (*m)(j, i) = (*m)(i, j) + (*m)(j, i);
   }
 
   std::vector<MetricValue> values() const override {

@@ -23,8 +23,10 @@ class CrossLayer final : public Metric {
     const LayerChoices &a = w.layer[std::size_t(l)], &b = w.layer[std::size_t(l + 1)];
     for (const Index t : w.valid) {
       const auto from = a.of(t), to = b.of(t);
-      for (const int i : from)
-        for (const int j : to) ++s.all(i, j);
+      for (const int i : from) {
+        std::int64_t* row = s.all.row(i).data();
+        for (const int j : to) ++row[j];
+      }
       for (std::size_t r = 0; r < std::min(from.size(), to.size()); ++r) ++s.zip(from[r], to[r]);
       if (!from.empty() && !to.empty()) ++s.first(from[0], to[0]);
     }

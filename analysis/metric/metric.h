@@ -10,12 +10,14 @@ namespace moe {
 
 // The choices of one layer with the gaps closed: of(t) are the experts of token t in key order, no -1 among them.
 struct LayerChoices {
-  int width = 0;             // Kmax
-  std::vector<int> id;       // (T,Kmax)
-  std::vector<int> count;    // (T) how many there are
+  int width = 0;              // Kmax
+  const int* data = nullptr;  // (T,Kmax): the rows themselves where no choice is missing, else `id`
+  bool full = false;          // every token has `width` choices; `id` and `count` are empty then
+  std::vector<int> id;        // (T,Kmax)
+  std::vector<int> count;     // (T) how many there are
 
-  std::span<const int> of(Index t) const { return {id.data() + t * width, std::size_t(count[std::size_t(t)])}; }
-  int first(Index t) const { return count[std::size_t(t)] ? id[std::size_t(t * width)] : -1; }
+  std::span<const int> of(Index t) const { return {data + t * width, std::size_t(full ? width : count[std::size_t(t)])}; }
+  int first(Index t) const { return width > 0 && (full || count[std::size_t(t)]) ? data[t * width] : -1; }
 };
 
 struct Window {
@@ -38,12 +40,13 @@ class Metric {
   virtual TraceFields needs() const = 0;                            // optional fields it reads
   virtual void observe_layer(const Window&, Index /*layer*/) {}     // called for all layers at once, on several threads
   virtual void observe(const Window&) {}                            // called once a window, on one thread
+  virtual void finish() {}                                          // called once, after the last window
   virtual std::vector<MetricValue> values() const = 0;              // of every id it can give for this trace
   virtual void report(Report&) const = 0;                           // appends tables, findings and warnings
 };
 
 struct AnalyzeOptions {
-  std::uint64_t window = 16384;            // rows read at a time
+  std::uint64_t window = 8192;            // rows read at a time
   std::int64_t memory = std::int64_t{2} << 30;  // bytes that one metric's counts may take
   int sample_tokens = 600;                 // of text per domain, coloured by expert; 0 = no samples
   std::function<void(std::uint64_t rows)> progress;  // after every window

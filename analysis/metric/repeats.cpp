@@ -1,5 +1,6 @@
 // Whether the next token keeps its experts. Pairs are tokens of one sequence whose positions differ by the lag, neither of
 // them padding; sequences may be interleaved, as decoding engines write them.
+#include <bit>
 #include <unordered_map>
 
 #include "analysis/metric/chance.h"
@@ -12,37 +13,28 @@ class Repeats final : public Metric {
  public:
   Repeats(Spec& spec, const TraceSource& trace)
       : shape_(trace), lags_(whole_list_of(spec, "lags", "1,2,4,8", 1)), blocks_(whole_list_of(spec, "batch_sizes", "8,64", 1)), lengths_(trace.sequences()), state_(shape_.experts.size()) {
-    for (State& s : state_) s.overlap.assign(lags_.size(), 0), s.pairs.assign(lags_.size(), 0), s.blocks.resize(blocks_.size());
-    for (std::size_t l = 0; l < state_.size(); ++l)
-      for (Block& b : state_[l].blocks) b.seen.assign(std::size_t(shape_.experts[l]), 0);
+    longest_ = std::size_t(std::max(1, lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      State& s = state_[l];
+      s.overlap.assign(lags_.size(), 0), s.pairs.assign(lags_.size(), 0), s.blocks.resize(blocks_.size()), s.now.assign(words(Index(l)), 0);
+      for (Block& b : s.blocks) b.seen.assign(words(Index(l)), 0);
+    }
   }
 
   TraceFields needs() const override { return no_fields; }
 
-  void observe(const Window& w) override {
-    for (const Index t : w.valid) {
-      const std::uint32_t q = w.rows.sequence[std::size_t(t)], position = w.rows.position[std::size_t(t)];
-      Recent& recent = recent_[q];
-      for (std::size_t i = 0; i < lags_.size(); ++i)
-        for (const Past& p : recent.past)
-          if (std::uint64_t(p.position) + std::uint64_t(lags_[i]) == position) pair(p, w, t, i);
-      if (adjacent(recent, position)) first_pair(recent, w, t);
-      remember(recent, w, t);
-      if (q < lengths_.size() && position + 1 >= lengths_[q].length) recent_.erase(q);
-    }
-  }
-
   void observe_layer(const Window& w, Index l) override {
     State& s = state_[std::size_t(l)];
-    for (const Index t : w.valid)
-      for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        Block& b = s.blocks[i];
-        for (const int e : w.layer[std::size_t(l)].of(t)) b.distinct += !b.seen[std::size_t(e)], b.seen[std::size_t(e)] = 1;
-        if (++b.tokens < blocks_[i]) continue;
-        b.sum += b.distinct, b.blocks += 1, b.tokens = b.distinct = 0;
-        std::fill(b.seen.begin(), b.seen.end(), 0);
-      }
-    for (const Index t : w.valid) s.assignments += std::int64_t(w.layer[std::size_t(l)].of(t).size()), ++s.tokens;
+    const LayerChoices& c = w.layer[std::size_t(l)];
+    std::uint64_t* now = s.now.data();
+    for (const Index t : w.valid) {
+      const auto chosen = c.of(t);
+      std::fill_n(now, words(l), 0);
+      for (const int e : chosen) now[e / 64] |= std::uint64_t{1} << (e % 64);
+      block(s, l);
+      s.assignments += std::int64_t(chosen.size()), ++s.tokens;
+      neighbours(s, l, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)], chosen);
+    }
   }
 
   std::vector<MetricValue> values() const override {
@@ -61,56 +53,79 @@ class Repeats final : public Metric {
 
  private:
   struct Block {  // of consecutive valid tokens
-    std::vector<std::uint8_t> seen;
-    int tokens = 0, distinct = 0;
+    std::vector<std::uint64_t> seen;  // (words)
+    int tokens = 0;
     double sum = 0, blocks = 0;
+  };
+  struct Past {  // a token; its experts are bits of Recent::bits
+    std::uint32_t position = 0;
+    int count = -1, first = -1;  // -1: nothing here yet
+  };
+  struct Recent {  // of one sequence: as far back as the longest lag, a token at position % longest
+    std::vector<Past> past;
+    std::vector<std::uint64_t> bits;  // (longest, words)
+    std::int64_t last = -2;           // position of the token before
   };
   struct State {
     std::vector<double> overlap, pairs;  // (lags)
     std::vector<Block> blocks;
+    std::vector<std::uint64_t> now;  // (words) experts of the token being read
+    std::unordered_map<std::uint32_t, Recent> open;  // sequences not yet at their end
+    Recent* current = nullptr;
+    std::uint32_t sequence = 0;
     double neighbours = 0, same_first = 0, same_any = 0;
     std::int64_t assignments = 0, tokens = 0;
   };
-  struct Past {
-    std::uint32_t position;
-    std::vector<std::vector<int>> chosen;  // (L)(K)
-  };
-  struct Recent {
-    std::vector<Past> past;  // as far back as the longest lag
-  };
 
-  static bool adjacent(const Recent& r, std::uint32_t position) { return !r.past.empty() && std::uint64_t(r.past.back().position) + 1 == position; }
-  static int common(std::span<const int> a, std::span<const int> b) {
-    return int(std::count_if(a.begin(), a.end(), [&](int e) { return std::find(b.begin(), b.end(), e) != b.end(); }));
+  std::size_t words(Index l) const { return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64; }
+  static int common(const std::uint64_t* a, const std::uint64_t* b, std::size_t words) {
+    int n = 0;
+    for (std::size_t i = 0; i < words; ++i) n += std::popcount(a[i] & b[i]);
+    return n;
   }
-  void first_pair(const Recent& recent, const Window& w, Index t) {
-    for (std::size_t l = 0; l < state_.size(); ++l) {
-      const auto& before = recent.past.back().chosen[l];
-      const auto now = w.layer[l].of(t);
-      state_[l].neighbours += 1;
-      state_[l].same_first += !before.empty() && !now.empty() && before[0] == now[0];
-      state_[l].same_any += common(before, now) > 0;
+  void block(State& s, Index l) const {
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      Block& b = s.blocks[i];
+      for (std::size_t x = 0; x < b.seen.size(); ++x) b.seen[x] |= s.now[x];
+      if (++b.tokens < blocks_[i]) continue;
+      b.sum += common(b.seen.data(), b.seen.data(), words(l)), b.blocks += 1, b.tokens = 0;
+      std::fill(b.seen.begin(), b.seen.end(), 0);
     }
   }
-  void pair(const Past& before, const Window& w, Index t, std::size_t lag) {
-    for (std::size_t l = 0; l < state_.size(); ++l) {
-      const auto& was = before.chosen[l];
-      if (was.empty()) continue;
-      state_[l].overlap[lag] += double(common(was, w.layer[l].of(t))) / double(was.size()), state_[l].pairs[lag] += 1;
+  void neighbours(State& s, Index l, std::uint32_t sequence, std::uint32_t position, std::span<const int> chosen) {
+    if (!s.current || s.sequence != sequence) {
+      Recent& r = s.open[s.sequence = sequence];
+      if (r.past.empty()) r.past.resize(longest_), r.bits.resize(longest_ * words(l));
+      s.current = &r;
     }
-  }
-  void remember(Recent& recent, const Window& w, Index t) {
-    const std::size_t longest = std::size_t(std::max(1, lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
-    if (recent.past.size() >= longest) recent.past.erase(recent.past.begin());
-    recent.past.push_back({w.rows.position[std::size_t(t)], {}});
-    for (const LayerChoices& c : w.layer) recent.past.back().chosen.emplace_back(c.of(t).begin(), c.of(t).end());
+    Recent& r = *s.current;
+    const std::size_t w = words(l), longest = longest_;
+    for (std::size_t i = 0; i < lags_.size(); ++i) {
+      const auto lag = std::uint32_t(lags_[i]);
+      if (lag > position) continue;
+      const std::size_t at = (position - lag) % longest;
+      const Past& p = r.past[at];
+      if (p.position != position - lag || p.count <= 0) continue;
+      s.overlap[i] += double(common(&r.bits[at * w], s.now.data(), w)) / p.count, s.pairs[i] += 1;
+    }
+    if (r.last + 1 == std::int64_t(position)) {
+      const std::size_t at = (position - 1) % longest;
+      s.neighbours += 1;
+      s.same_first += r.past[at].count > 0 && !chosen.empty() && r.past[at].first == chosen[0];
+      s.same_any += common(&r.bits[at * w], s.now.data(), w) > 0;
+    }
+    const std::size_t at = position % longest;
+    r.past[at] = {position, int(chosen.size()), chosen.empty() ? -1 : chosen[0]};
+    std::copy_n(s.now.data(), w, &r.bits[at * w]);
+    r.last = position;
+    if (sequence < lengths_.size() && position + 1 >= lengths_[sequence].length) s.open.erase(sequence), s.current = nullptr;
   }
 
   Shape shape_;
   std::vector<int> lags_, blocks_;
   std::vector<TraceSequence> lengths_;
   std::vector<State> state_;
-  std::unordered_map<std::uint32_t, Recent> recent_;  // of sequences not yet at their end
+  std::size_t longest_;  // lag
 };
 
 void Repeats::report(Report& r) const {

@@ -50,7 +50,13 @@ LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
   const Matrix<int>& from = rows.layer[l].expert;
   const std::size_t tokens = rows.tokens();
   if (from.rows() != Index(tokens)) senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens, " tokens in MoE layer ", l));
-  LayerChoices out{int(from.cols()), std::vector<int>(std::size_t(from.size()), -1), std::vector<int>(tokens, 0)};
+  LayerChoices out{int(from.cols()), from.data(), false, {}, {}};
+  unsigned most = 0;  // -1 is the largest
+  for (const int e : from.flat()) most = std::max(most, unsigned(e));
+  out.full = from.size() > 0 && most < unsigned(experts);
+  if (out.full) return out;
+  out.id.assign(std::size_t(from.size()), -1), out.count.assign(tokens, 0);
+  out.data = out.id.data();  // moving keeps the buffer
   for (Index t = 0; t < Index(tokens); ++t)
     for (Index j = 0; j < from.cols(); ++j) {
       const int e = from(t, j);
@@ -125,17 +131,18 @@ void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const Analyz
   for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
     const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
     const Window w = window_of(rows, trace);
-    const Index parts = Index(all.size()) * (layers + 1);  // every metric: its layers, then its whole-window part
+    const Index parts = Index(all.size()) * (layers + 1);  // every metric: its whole-window part, then its layers
     parallel_for(parts, 1, [&](Index from, Index to) {
       for (Index p = from; p < to; ++p) {
         Metric& m = *all[std::size_t(p / (layers + 1))];
-        const Index l = p % (layers + 1);
-        l < layers ? m.observe_layer(w, l) : m.observe(w);
+        const Index l = p % (layers + 1) - 1;
+        l >= 0 ? m.observe_layer(w, l) : m.observe(w);
       }
     });
     if (sampler) sampler->observe(w);
     if (o.progress) o.progress(first + rows.tokens());
   }
+  for (const auto& m : all) m->finish();
 }
 
 int section_rank(const std::string& name) {

@@ -42,6 +42,17 @@ void encode_ids(const Matrix<int>& m, Index first, Index count, const TraceColum
 
 template <class Id>
 void decode_ids(const std::uint8_t* in, Index count, const TraceColumn& c, int experts, Index layer, Matrix<int>& m, Index at) {
+  const Index cells = count * c.width;
+  int* out = m.data() + at * m.cols();
+  if (m.cols() == c.width) {  // one pass without a branch; what is out of range is looked for only where there is some
+    Id most = 0;
+    for (Index i = 0; i < cells; ++i) {
+      const Id next = Id(load<Id>(in, std::size_t(i)) + 1);  // "none", all ones, becomes 0
+      most = std::max(most, next);
+      out[i] = int(next) - 1;
+    }
+    if (std::uint64_t(most) <= std::uint64_t(experts)) return;
+  }
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < c.width; ++k) {
       const Id id = load<Id>(in, std::size_t(t * c.width + k));

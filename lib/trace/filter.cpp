@@ -20,8 +20,13 @@ void shuffle(std::span<const std::uint8_t> in, std::size_t element, std::uint8_t
 
 void unshuffle(std::span<const std::uint8_t> in, std::size_t element, std::uint8_t* out) {
   const std::size_t n = in.size() / element;
-  for (std::size_t j = 0; j < element; ++j)
-    for (std::size_t i = 0; i < n; ++i) out[i * element + j] = in[j * n + i];
+  if (element == 2) {
+    const std::uint8_t *low = in.data(), *high = low + n;
+    for (std::size_t i = 0; i < n; ++i) out[2 * i] = low[i], out[2 * i + 1] = high[i];
+  } else {
+    for (std::size_t j = 0; j < element; ++j)
+      for (std::size_t i = 0; i < n; ++i) out[i * element + j] = in[j * n + i];
+  }
   std::memcpy(out + n * element, in.data() + n * element, in.size() - n * element);
 }
 
@@ -80,7 +85,7 @@ std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t el
 
 void unpack(std::span<const std::uint8_t> packed, const std::vector<Filter>& pipeline, std::uint32_t skipped, std::size_t element,
             std::span<std::uint8_t> out) {
-  std::vector<std::uint8_t> held[2];
+  thread_local std::vector<std::uint8_t> held[2];
   std::size_t turn = 0;
   for (std::size_t i = pipeline.size(); i-- > 0;) {
     if (skipped >> i & 1) continue;

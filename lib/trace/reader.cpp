@@ -81,12 +81,13 @@ std::vector<Piece> TraceReader::File::collect(const Source& s, std::uint64_t fir
 template <class Sink>
 void TraceReader::File::unpack_all(const std::vector<Piece>& pieces, Sink sink) const {
   parallel_for(Index(pieces.size()), 1, [&](Index a, Index b) {
-    std::vector<std::uint8_t> raw;
+    thread_local std::vector<std::uint8_t> raw;  // kept: a fresh one for each chunk is page faults and zeros
     for (Index i = a; i < b; ++i) {
       const Piece& p = pieces[std::size_t(i)];
       const TraceColumn& c = p.source->column;
       const std::uint8_t* cells = p.bytes.data();
-      if (p.packed) {
+      const bool stored = p.source->data.pipeline.empty() && p.bytes.size() == std::size_t(c.chunk) * c.row_bytes();
+      if (p.packed && !stored) {
         raw.resize(std::size_t(c.chunk) * c.row_bytes());
         try {
           unpack(p.bytes, p.source->data.pipeline, p.skipped_filters, h5::bytes_of(c.cell), raw);
