@@ -1,0 +1,35 @@
+// What the parts of moe_gpu_check share: rows of the table that scripts/gpu-check.sh prints last, one a line on stdout,
+// "row<TAB>what<TAB>measured<TAB>wanted<TAB>result".
+#pragma once
+#include <string>
+
+#include "lib/backend/backend.h"
+#include "lib/core/text.h"
+
+namespace moe::gpu_check {
+
+class Rows {
+ public:
+  void judge(const std::string& what, const std::string& measured, const std::string& wanted, bool good);
+  void tell(const std::string& what, const std::string& measured);  // nothing is wanted of it
+  void say(const std::string& line) const;                          // to stderr, for whoever waits
+  bool good() const { return good_; }
+
+ private:
+  bool good_ = true;
+};
+
+std::string fixed(double v, int digits);
+
+void run_cases(const std::string& device, Rows&);     // once each, for the sanitizer: results are not looked at
+void verify(const std::string& device, Rows&);        // every case against `reference`
+void same_bytes(const std::string& device, Rows&);    // every case twice
+void ten_steps(const std::string& device, Rows&);     // ten fixed losses of a layer that trains
+void speed(const std::string& device, bool small, Rows&);
+
+// Seconds of the dense bf16 products with the FLOPs of an expert layer, forwards or forwards and backwards; NaN where this program
+// was built without CUDA. 18 (6 forwards) rows*hidden*width FLOPs.
+double dense_seconds(Index rows, Index hidden, Index width, bool backward);
+std::string device_text();  // what the GPU is; empty without CUDA
+
+}  // namespace moe::gpu_check
