@@ -2,7 +2,7 @@
 # Is the CUDA backend right and how fast is it? One command on a machine with an NVIDIA GPU, a C++ compiler, CMake and the CUDA
 # toolkit 13; no network, no other library. Builds moe_gpu_check, holds every operation to the definition, looks for bad memory
 # accesses and races, times the expert layer beside dense cuBLAS (and PyTorch, where it is), and prints one table last.
-#   scripts/gpu-check.sh [--build-only]
+#   scripts/gpu-check.sh [--build-only | --compile-only]      (--compile-only: the CUDA sources alone, for machines without a GPU)
 # Exit code 0: all passed; 1: something failed or was too slow; 7: built, but there is no device here, so nothing was run.
 # BUILD: the folder to build in (build/gpu-check); ARCH: what to compile for (90); LIMIT: seconds for each part (240).
 set -uo pipefail
@@ -13,16 +13,22 @@ say() { echo "gpu-check: $*" >&2; }
 
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 [ -n "$nvcc" ] || { say "there is no nvcc here, so the CUDA backend cannot be built; it comes with the CUDA toolkit 13"; exit 7; }
+target=moe_gpu_check
+case "${1:-}" in
+  '' | --build-only) ;;
+  --compile-only) target=moe_cuda ;;
+  *) say "there is no option '$1'; try --build-only or --compile-only"; exit 2 ;;
+esac
 mkdir -p "$build"
 say "building for sm_$arch with $nvcc"
 if ! { cmake -S . -B "$build" -DCMAKE_CUDA_COMPILER="$nvcc" -DMOE_CUDA=ON -DMOE_ONLY_GPU_CHECK=ON -DCMAKE_BUILD_TYPE=Release -DCMAKE_CUDA_ARCHITECTURES="$arch" &&
-       cmake --build "$build" --target moe_gpu_check -j "$(nproc)"; } >"$build/build.log" 2>&1; then
+       cmake --build "$build" --target "$target" -j "$(nproc)"; } >"$build/build.log" 2>&1; then
   tail -n 40 "$build/build.log" >&2
   say "the build failed; its whole output is in $build/build.log"
   exit 1
 fi
-say "built in $((SECONDS - began)) s"
-[ "${1:-}" = --build-only ] && exit 0
+say "$target built in $((SECONDS - began)) s"
+[ -n "${1:-}" ] && exit 0
 check=$build/tests/gpu/moe_gpu_check rows=$build/rows.tsv
 : >"$rows"
 

@@ -9,3 +9,10 @@ scripts/install-deps.sh
 cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset"
 ctest --preset "$preset" -j "$(nproc)"
+
+# The CUDA backend's operations ran on the host above; where nvcc is, they are compiled for a GPU too.
+if command -v nvcc >/dev/null 2>&1; then
+  BUILD=build/cuda-compile scripts/gpu-check.sh --compile-only
+else
+  echo "test: no nvcc here, so the CUDA backend was not compiled"
+fi

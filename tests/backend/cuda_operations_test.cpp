@@ -33,7 +33,7 @@ struct ForgottenSum {  // a body whose lanes part ways
 }  // namespace
 
 TEST_CASE("the CUDA backend's operations meet the definition on the host, in f32") {
-  run({}, [](const Case&) { return true; });
+  run({}, [](const Case& c) { return !c.operation.starts_with("attention") || small(c); });  // lanes of long attention switch a million times
 }
 TEST_CASE("the CUDA backend's products meet the definition on the host, in bf16") {
   run({.half = true}, [](const Case& c) { return small(c) && (c.operation.starts_with("linear") || c.operation.starts_with("grouped") || c.operation.starts_with("experts") || c.operation == "layer"); });
