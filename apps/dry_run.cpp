@@ -26,8 +26,10 @@ int dry_run(const ModelConfig& config, const RunOptions& o) {
   const double around = 20 * 1024 * 1024 + 0.25 * double(c.activation_bytes);  // measured: within a tenth for nano to small
   row("memory: program and scratch", concat("about ", bytes_text(around)));
   row("memory in all", concat("about ", bytes_text(double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes) + around)));
-  row("disk: one checkpoint", bytes_text(double(c.weight_bytes) * 3));
-  row("disk: checkpoints kept", bytes_text(double(c.weight_bytes) * 3 * double(s.keep + 1)));
+  const double tensors = config.dense ? 0 : double(config.moe_layers()) * config.moe.experts * (is_gated(config.moe.activation) ? 3 : 2);
+  const double disk = double(c.weight_bytes) * 3 + 125 * tensors;  // each expert's tensors have a line of the header, about 125 bytes long
+  row("disk: one checkpoint", bytes_text(disk));
+  row("disk: checkpoints kept", bytes_text(disk * double(s.keep + 1)));
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
   Report report{.title = fmt::format("{}: dry run", config.preset)};
   report.tables.push_back(t);

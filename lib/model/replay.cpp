@@ -40,10 +40,11 @@ void attach_replay(Decoder<float>& model) {
   const TraceFields wanted{.weights = true, .dropped = false, .entropy = false, .margin = false, .logsumexp = false};
   TraceRows rows = trace.read(0, trace.tokens(), wanted);
   const auto token = std::make_shared<const std::vector<std::uint32_t>>(std::move(rows.token_id));
+  const auto position = rows.position.empty() ? nullptr : std::make_shared<const std::vector<std::uint32_t>>(std::move(rows.position));
   for (std::size_t l = 0; l < layers.size(); ++l) {
     LayerRows& r = rows.layer[l];
     const Index k = layers[l]->router().choices();
-    Recorded mine{file, token, Matrix<int>(r.expert.rows(), k), Matrix<float>(r.expert.rows(), k)};
+    Recorded mine{file, token, Matrix<int>(r.expert.rows(), k), Matrix<float>(r.expert.rows(), k), position};
     for (Index t = 0; t < r.expert.rows(); ++t)
       for (Index j = 0; j < k; ++j) mine.expert(t, j) = r.expert(t, j), mine.weight(t, j) = r.weight(t, j);
     r = {};

@@ -43,16 +43,21 @@ class Replay final : public Router {
   }
 
  private:
-  // The batch must be what was recorded, token by token.
+  // The batch must be what was recorded, token by token and sequence by sequence.
   void follow(const Batch& batch) {
     if (!rows_.token) throw Error(Exit::usage, concat("replay: the routes of '", file_, "' have not been read")).hint("moe eval RUN --router replay:trace=FILE");
-    const std::vector<std::uint32_t>& token = *rows_.token;
-    for (Index t = 0; t < batch.tokens(); ++t, ++next_) {
-      const char* hint = "the --data, --tokens, --length, --batch and --seed that the trace was made with";
-      if (next_ >= Index(token.size())) throw Error(Exit::input, concat("the trace '", file_, "' holds ", token.size(), " tokens and the data goes on")).hint(hint);
-      if (batch.is_valid(t) && token[std::size_t(next_)] != std::uint32_t(batch.token[std::size_t(t)]))
-        throw Error(Exit::input, concat("row ", next_, " of the trace '", file_, "' is token ", token[std::size_t(next_)], " and the data has ", batch.token[std::size_t(t)])).hint(hint);
+    for (Index q = 0; q < batch.sequences(); ++q) {
+      const Index past = batch.past.empty() ? 0 : batch.past[std::size_t(q)], first = batch.start[std::size_t(q)];
+      for (Index t = first; t < batch.start[std::size_t(q) + 1]; ++t, ++next_)
+        if (next_ >= Index(rows_.token->size()) || batch.is_valid(t)) compare(std::uint32_t(batch.token[std::size_t(t)]), std::uint32_t(past + t - first));
     }
+  }
+  void compare(std::uint32_t token, std::uint32_t position) const {
+    const auto refuse = [](const std::string& what) { throw Error(Exit::input, what).hint("the --data, --tokens, --length, --batch and --seed that the trace was made with"); };
+    const auto row = std::size_t(next_);
+    if (row >= rows_.token->size()) refuse(concat("the trace '", file_, "' holds ", rows_.token->size(), " tokens and the data goes on"));
+    if ((*rows_.token)[row] != token) refuse(concat("row ", row, " of the trace '", file_, "' is token ", (*rows_.token)[row], " and the data has ", token));
+    if (rows_.position && (*rows_.position)[row] != position) refuse(concat("row ", row, " of the trace '", file_, "' is token ", (*rows_.position)[row], " of its sequence and of the data's token ", position));
   }
   std::string file_;
   bool live_;

@@ -55,6 +55,7 @@ struct Recorded {
   std::shared_ptr<const std::vector<std::uint32_t>> token;  // (N) ids, all layers the same
   Matrix<int> expert;                                       // (N,K)
   Matrix<float> weight;                                     // (N,K)
+  std::shared_ptr<const std::vector<std::uint32_t>> position = nullptr;  // (N) in its sequence; null = not compared
 };
 
 using State = std::pair<std::string, std::span<double>>;   // numbers that training moves without a gradient, by name
