@@ -12,6 +12,7 @@
 #include "lib/checkpoint/folder.h"
 #include "lib/golden/golden_layer.h"
 #include "lib/core/error.h"
+#include "lib/model/golden_models.h"
 #include "lib/trace/reader.h"
 
 namespace moe {
@@ -66,8 +67,31 @@ bool verify_metrics(const Options& o, Report& report) {
   return failed == 0;
 }
 
+// Published checkpoints beside the outputs of their classes.
+bool verify_models(const Options& o, Report& report) {
+  const auto device = open_device(o.device);
+  std::vector<std::string> name, family, state, experts;
+  std::vector<double> logits, router, hidden, loss;
+  int failed = 0;
+  double worst = 0;
+  const auto known = [](double v) { return v < 0 ? NAN : v; };
+  for (const GoldenModelResult& r : verify_golden_models(o.golden, *device)) {
+    name.push_back(r.name), family.push_back(r.family), failed += !r.passed, worst = std::max(worst, r.logits);
+    state.push_back(r.passed ? r.why.empty() ? "passed" : "passed: " + r.why : "FAILED: " + r.why);
+    experts.push_back(r.choices ? fmt::format("{} of {}", r.choices - r.wrong_choices, r.choices) : "");
+    logits.push_back(known(r.logits)), router.push_back(known(r.router_logits)), hidden.push_back(known(r.hidden)), loss.push_back(known(r.loss));
+  }
+  report.title = fmt::format("{} on {}: {} of {} cases passed, largest difference of logits {:.1e}", o.golden, device->name(), int(name.size()) - failed, name.size(), worst);
+  Table t{.id = "models", .title = "Checkpoints", .reading = "Largest absolute differences from what the class itself gave; logits may be off by 2e-5, router logits by 1e-5, experts by none."};
+  t.columns = {{.name = "case", .cells = name}, {.name = "family", .cells = family}, {.name = "logits", .cells = logits}, {.name = "router logits", .cells = router},
+               {.name = "hidden", .cells = hidden}, {.name = "loss", .cells = loss}, {.name = "experts equal", .cells = experts}, {.name = "result", .cells = state}};
+  report.tables.push_back(t);
+  return failed == 0;
+}
+
 bool verify_golden_folder(const Options& o, Report& report) {
   if (has_golden_metrics(o.golden)) return verify_metrics(o, report);
+  if (is_golden_models(o.golden)) return verify_models(o, report);
   std::vector<std::string> name, state, where;
   std::vector<double> f64, f32;
   int count[3] = {0, 0, 0};

@@ -48,6 +48,8 @@ class Decoder {
   // targets; logits of the last token of each sequence (Q,V) where wanted.
   void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr, Matrix<S>* last_logits = nullptr);
 
+  void logits(View<const S> normed /*(T,H), Tape::normed*/, View<S> z /*(T,V), set*/) const;
+
   const ModelConfig& config() const { return config_; }  // specs resolved
   Backend<S>& backend() { return backend_; }
   std::vector<Parameter<S>*> parameters();               // in a fixed order, names "layers.3.moe.experts.gate", "embedding", ...
@@ -64,7 +66,6 @@ class Decoder {
   void read_out(Array<S> x, Tape&);                                     // final norm
   void losses(Tape&, View<S> logits, Index first);                      // of rows first.., without gradients
   Pass of_layer(const Pass&, int moe_layer) const;
-  void logits(View<const S> normed, View<S> z) const;
   void scale(View<S> y, double factor) {  // in place
     if (factor != 1) backend_.add(y, y, S(factor - 1));
   }

@@ -2,7 +2,10 @@
 // something (a norm, a shared expert), a model without it does not fit.
 #include "lib/model/families.h"
 
+#include <map>
+
 #include "lib/core/error.h"
+#include "lib/model/family.h"
 #include "lib/model/routing_facts.h"
 
 namespace moe {
@@ -14,6 +17,15 @@ const std::vector<Family>& families() {
 #undef FAMILY
   };
   return all;
+}
+
+const FamilyRules& rules_of(const std::string& name) {
+  static const std::map<std::string, FamilyRules, std::less<>> all{
+#define FAMILY(family, architecture, about) {#family, family##_family()},
+#include "lib/model/families.def"
+#undef FAMILY
+  };
+  return all.at(name);
 }
 
 RoutingFacts routing_facts(const ModelConfig& c) {
@@ -78,23 +90,23 @@ Fit sigmoid_fit(const ModelConfig& c, const RoutingFacts& f) {
   return {"glm4_moe", ""};
 }
 
-// The first switch that none of the classes we write has; empty = none.
-std::string special(const ModelConfig& c) {
+// The first switch that the class does not have; empty = none.
+std::string special(const ModelConfig& c, const std::string& family) {
+  const auto one_of = [&](std::initializer_list<std::string_view> with) { return std::ranges::find(with, family) != with.end(); };
+  const bool biases = c.o_bias ? c.qkv_bias && one_of({"olmoe", "qwen3_moe"}) : !c.qkv_bias || one_of({"qwen2_moe", "glm4_moe"});
   const std::pair<bool, const char*> all[] = {
       {c.kv_rank > 0, "latent attention"}, {c.sinks, "attention sinks"}, {c.chunk > 0, "attention in chunks"}, {!c.full_layers.empty(), "a window in some layers only"},
-      {!c.no_rope_layers.empty(), "layers without rotary embedding"}, {c.rope != "default" || c.rotary_dim > 0 || c.rope_interleaved, "this rotary embedding"},
-      {c.attention_scale > 0, "this scale of attention"}, {c.clip_qkv > 0, "clamped queries, keys and values"}, {c.qkv_bias || c.o_bias || c.output_bias, "these biases"},
-      {c.norm != NormKind::rms, "LayerNorm"}, {c.embedding_scale != 1 || c.residual_scale != 1 || c.logit_divisor != 1, "these multipliers"}, {!c.dense_at.empty(), "dense layers between the others"},
+      {!c.no_rope_layers.empty(), "layers without rotary embedding"}, {c.rope != "default" || c.rope_interleaved || (c.rotary_dim > 0 && family != "glm4_moe"), "this rotary embedding"},
+      {c.attention_scale > 0, "this scale of attention"}, {c.clip_qkv > 0 && family != "olmoe", "clamped queries, keys and values"}, {!biases || c.output_bias, "these biases"},
+      {c.norm != NormKind::rms, "LayerNorm"}, {c.embedding_scale != 1 || c.residual_scale != 1 || c.logit_divisor != 1, "these multipliers"},
+      {!c.dense_at.empty() && !one_of({"qwen2_moe", "qwen3_moe"}), "dense layers between the others"},
       {c.qk_norm == QkNorm::head_after || c.qk_norm == QkNorm::length_after, "queries and keys normalised after they are turned"}};
   for (const auto& [on, name] : all)
     if (on) return name;
   return "";
 }
 
-}  // namespace
-
-Fit fit_of(const ModelConfig& c) {
-  if (const std::string s = special(c); !s.empty()) return none(concat(s, " among those that are written"));
+Fit plain_fit(const ModelConfig& c) {
   if (c.moe.activation != Activation::swiglu) return none(concat("experts with ", name_of(c.moe.activation), " under these names"));
   if (c.moe_layers() == 0) return dense_fit(c);
   if (c.moe.expert_bias) return none("biases in SwiGLU experts");
@@ -109,6 +121,15 @@ Fit fit_of(const ModelConfig& c) {
   if (f.kind == "softmax") return softmax_fit(c, f);
   if (f.kind == "sigmoid") return sigmoid_fit(c, f);
   return none(concat("the router '", f.kind, "'"));
+}
+
+}  // namespace
+
+Fit fit_of(const ModelConfig& c) {
+  const Fit fit = plain_fit(c);
+  if (fit.family == "moe") return fit;
+  if (const std::string s = special(c, fit.family); !s.empty()) return none(concat(s, " among those that are written; ", fit.family, " has the rest"));
+  return fit;
 }
 
 }  // namespace moe

@@ -1,70 +1,145 @@
-// Tensor names of the families. One list of pieces says which numbers of which parameter lie under which name; store() and load() walk it.
+// Tensor names of the families. One list of pieces says which numbers of which parameter lie where in which tensor; store() and load()
+// walk it.
 #include <map>
 
 #include "lib/core/error.h"
 #include "lib/model/families.h"
+#include "lib/model/family.h"
 
 namespace moe {
 namespace {
 
+// Rows first .. first+rows of a parameter: number (r,c) of them stands at offset + r*row + c*column of the tensor.
+struct Part {
+  Parameter<float>* parameter = nullptr;
+  Index first = 0, rows = 1;
+  Index offset = 0, row = 0, column = 1;
+};
 struct Piece {
   std::string name;
   Dims dims;
-  Parameter<float>* parameter = nullptr;  // its rows first .. first+rows
-  Index first = 0, rows = 1;
+  std::vector<Part> parts;
   Router* router = nullptr;  // instead: its correction bias
 };
 
-// The name of an expert's matrix below "experts.3.": gate, up, down, gate_bias, ...
-std::string expert_tail(const std::string& family, const std::string& part) {
-  if (family == "mixtral") return part == "gate" ? "w1.weight" : part == "up" ? "w3.weight" : "w2.weight";
-  const bool bias = part.ends_with("_bias");
-  return (bias ? part.substr(0, part.size() - 5) : part) + (bias ? "_proj.bias" : "_proj.weight");
+Piece whole(std::string name, Parameter<float>& p) {
+  const View<const float> v = p.value();
+  return {std::move(name), p.dims(), {{&p, 0, v.rows, 0, v.cols, 1}}, nullptr};
 }
 
-std::string tail(const std::string& family, const std::string& ours) {
+using ByName = std::map<std::string, Parameter<float>*>;  // of one layer, by what follows "layers.3."
+
+// A tensor made of several parameters (E,O,I), (O,I), (E,O) or (O), their outputs one after the other or in turn.
+Piece joined(const std::string& name, const Joined& j, const std::vector<Parameter<float>*>& parameters) {
+  const bool experts = j.parts[0].starts_with("moe.experts."), vectors = parameters[0]->kind() == ParameterKind::vector;
+  const Dims& like = parameters[0]->dims();
+  const Index count = experts ? like[0] : 1, inputs = vectors ? 1 : like.back();
+  Index outputs = 0;
+  for (Parameter<float>* p : parameters) outputs += p->size() / (count * inputs);
+  Piece out{name, {}, {}, nullptr};
+  if (experts) out.dims.push_back(count);
+  if (vectors) out.dims.push_back(outputs);
+  else out.dims.insert(out.dims.end(), {j.swapped ? inputs : outputs, j.swapped ? outputs : inputs});
+  if (j.flat && experts) out.dims = {out.dims[0] * out.dims[1], out.dims[2]};
+  const Index turns = j.interleaved ? Index(parameters.size()) : 1, row = j.swapped ? 1 : inputs, column = j.swapped ? outputs : 1;
+  Index before = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Index own = parameters[i]->size() / (count * inputs), start = (j.interleaved ? Index(i) : before) * row;
+    for (Index e = 0; e < count; ++e) {
+      const Index offset = e * outputs * inputs + start;
+      if (vectors) out.parts.push_back({parameters[i], experts ? e : 0, 1, offset, 0, turns});  // a row of biases
+      else out.parts.push_back({parameters[i], e * own, own, offset, row * turns, column});
+    }
+    before += own;
+  }
+  return out;
+}
+
+std::string common_name(const Names& n, const std::string& ours) {
   static const std::map<std::string, std::string> same{
-      {"attention_norm", "input_layernorm.weight"}, {"feed_norm", "post_attention_layernorm.weight"}, {"attention.q", "self_attn.q_proj.weight"},
-      {"attention.k", "self_attn.k_proj.weight"}, {"attention.v", "self_attn.v_proj.weight"}, {"attention.o", "self_attn.o_proj.weight"},
-      {"attention.q_norm", "self_attn.q_norm.weight"}, {"attention.k_norm", "self_attn.k_norm.weight"}, {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"}};
+      {"attention_norm", "input_layernorm.weight"}, {"feed_norm", "post_attention_layernorm.weight"}, {"attention_norm_bias", "input_layernorm.bias"},
+      {"feed_norm_bias", "post_attention_layernorm.bias"}, {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"}, {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
+      {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"}, {"attention.kv_a_bias", "self_attn.kv_a_proj_with_mqa.bias"}, {"attention.sinks", "self_attn.sinks"},
+      {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"}, {"moe.router.weight", "mlp.gate.weight"}, {"moe.router.bias", "mlp.gate.bias"}};
+  if (const auto at = n.below.find(ours); at != n.below.end()) return at->second;
   if (const auto at = same.find(ours); at != same.end()) return at->second;
-  const std::string below = ours.substr(ours.rfind('.') + 1);
-  if (ours.starts_with("attention.")) return "self_attn." + (below.ends_with("_bias") ? below.substr(0, below.size() - 5) + "_proj.bias" : below == "sinks" ? below : below.ends_with("_norm") ? below + ".weight" : below + "_proj.weight");
-  if (ours == "attention_norm_bias") return "input_layernorm.bias";
-  if (ours == "feed_norm_bias") return "post_attention_layernorm.bias";
-  if (ours == "moe.router.weight") return family == "mixtral" ? "block_sparse_moe.gate.weight" : "mlp.gate.weight";
-  if (ours == "moe.router.bias") return "mlp.gate.bias";
-  if (ours.starts_with("moe.router.")) return "mlp.router." + below + ".weight";
-  if (ours.starts_with("dense.")) return "mlp." + expert_tail("", below);
-  if (ours.starts_with("moe.shared.")) return (family == "qwen2_moe" ? "mlp.shared_expert." : "mlp.shared_experts.") + expert_tail("", below);
+  const std::string last = ours.substr(ours.rfind('.') + 1);
+  const bool bias = last.ends_with("_bias");
+  const std::string bare = bias ? last.substr(0, last.size() - 5) : last, tail = bias ? ".bias" : ".weight";
+  if (ours.starts_with("attention.")) return "self_attn." + (bare.ends_with("_norm") ? bare : bare + "_proj") + tail;
+  if (ours.starts_with("dense.")) return n.dense + bare + "_proj" + tail;
+  if (ours.starts_with("moe.shared.")) return n.shared + bare + "_proj" + tail;
+  if (ours.starts_with("moe.router.")) return "mlp.router." + last + ".weight";
   throw Error(Exit::bug, concat("the parameter '", ours, "' has no published name"));
 }
 
-void add_parameter(std::vector<Piece>& out, const std::string& family, Parameter<float>& p) {
-  const std::string& name = p.name();
-  const Index rows = p.value().rows;
-  if (name == "embedding" || name == "final_norm" || name == "output")
-    return out.push_back({name == "embedding" ? "model.embed_tokens.weight" : name == "output" ? "lm_head.weight" : "model.norm.weight", p.dims(), &p, 0, rows});
-  if (name == "final_norm_bias" || name == "output_bias") return out.push_back({name == "output_bias" ? "lm_head.bias" : "model.norm.bias", p.dims(), &p, 0, rows});
-  const auto dot = name.find('.', 7);  // layers.3.
-  const std::string at = "model." + name.substr(0, dot + 1), rest = name.substr(dot + 1), experts = "moe.experts.";
-  if (!rest.starts_with(experts)) return out.push_back({at + tail(family, rest), p.dims(), &p, 0, rows});
-  const std::string base = at + (family == "mixtral" ? "block_sparse_moe.experts." : "mlp.experts.");
-  const Index count = p.dims()[0];
+void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at, const std::string& part, Parameter<float>& p) {
+  const bool bias = part.ends_with("_bias");
+  const std::string bare = bias ? part.substr(0, part.size() - 5) : part;
+  const std::string name = bare == "gate" ? n.gate : bare == "up" ? n.up : bare == "down" ? n.down : bare + "_proj";
+  const Index count = p.dims()[0], rows = p.value().rows / count;
   for (Index e = 0; e < count; ++e)
-    out.push_back({concat(base, e, ".", expert_tail(family, rest.substr(experts.size()))), Dims(p.dims().begin() + 1, p.dims().end()), &p, e * (rows / count), rows / count});
+    out.push_back({concat(at, n.experts, e, ".", name, bias ? ".bias" : ".weight"), Dims(p.dims().begin() + 1, p.dims().end()), {{&p, e * rows, rows, 0, p.value().cols, 1}}, nullptr});
+}
+
+void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at, const std::vector<std::pair<std::string, Parameter<float>*>>& layer) {
+  ByName left(layer.begin(), layer.end());
+  for (const Joined& j : n.joined) {
+    std::vector<Parameter<float>*> parts;
+    for (const std::string& part : j.parts)
+      if (const auto found = left.find(part); found != left.end()) parts.push_back(found->second);
+    if (parts.size() != j.parts.size()) continue;
+    out.push_back(joined(at + j.name, j, parts));
+    for (const std::string& part : j.parts) left.erase(part);
+  }
+  const std::string experts = "moe.experts.";
+  for (const auto& [ours, p] : layer) {
+    if (!left.contains(ours)) continue;
+    if (ours.starts_with(experts)) add_experts(out, n, at, ours.substr(experts.size()), *p);
+    else out.push_back(whole(at + common_name(n, ours), *p));
+  }
 }
 
 std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
+  const Names& n = rules_of(family).names;
+  const std::map<std::string, std::string> top{{"embedding", n.prefix + n.embedding}, {"final_norm", n.prefix + n.final_norm + ".weight"}, {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
+                                               {"output", n.output + ".weight"}, {"output_bias", n.output + ".bias"}};
   std::vector<Piece> out;
-  for (Parameter<float>* p : model.parameters()) add_parameter(out, family, *p);
-  const auto layers = model.moe_layers();
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    Router& router = layers[i]->router();
-    if (router.correction_bias().empty() && family != "glm4_moe") continue;  // the class has one always
-    out.push_back({concat("model.layers.", model.layer_of(int(i)), ".mlp.gate.e_score_correction_bias"), {model.config().moe.experts}, nullptr, 0, 1, &router});
+  std::vector<std::vector<std::pair<std::string, Parameter<float>*>>> layers(std::size_t(model.config().layers));
+  for (Parameter<float>* p : model.parameters()) {
+    if (const auto at = top.find(p->name()); at != top.end()) {
+      out.push_back(whole(at->second, *p));
+      continue;
+    }
+    const auto dot = p->name().find('.', 7);  // layers.3.
+    layers[std::size_t(std::stoi(p->name().substr(7, dot - 7)))].emplace_back(p->name().substr(dot + 1), p);
+  }
+  const auto place = [&](int l) { return concat(n.prefix, n.layers, l, "."); };
+  for (std::size_t l = 0; l < layers.size(); ++l) add_layer(out, n, place(int(l)), layers[l]);
+  const auto moe = model.moe_layers();
+  for (std::size_t i = 0; i < moe.size(); ++i) {
+    Router& router = moe[i]->router();
+    if (router.correction_bias().empty() && !n.always_corrected) continue;
+    const Index experts = model.config().moe.experts;
+    out.push_back({place(model.layer_of(int(i))) + n.correction_bias, n.correction_row ? Dims{1, experts} : Dims{experts}, {}, &router});
   }
   return out;
+}
+
+void fill(Tensor& t, const Piece& p, Decoder<float>& model) {
+  float* to = t.mutable_view<float>().data;
+  if (p.router) {
+    const auto beta = p.router->correction_bias();
+    for (std::size_t e = 0; e < beta.size(); ++e) to[e] = float(beta[e]);
+    return;
+  }
+  for (const Part& part : p.parts) {
+    const View<const float> v = part.parameter->value().slice(part.first, part.rows);
+    Matrix<float> host(v.rows, v.cols);
+    model.backend().to_host(v.data, host.data(), std::size_t(v.size()) * sizeof(float));
+    for (Index r = 0; r < v.rows; ++r)
+      for (Index c = 0; c < v.cols; ++c) to[part.offset + r * part.row + c * part.column] = host(r, c);
+  }
 }
 
 }  // namespace
@@ -74,13 +149,7 @@ std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family)
   for (Piece& p : pieces(model, family)) {
     const auto make = [p, &model] {
       Tensor t(DType::f32, p.dims);
-      if (p.parameter) {
-        const View<const float> v = p.parameter->value().slice(p.first, p.rows);
-        model.backend().to_host(v.data, t.mutable_bytes().data(), std::size_t(v.size()) * sizeof(float));
-      } else {
-        const auto beta = p.router->correction_bias();
-        for (std::size_t e = 0; e < beta.size(); ++e) t.mutable_view<float>().data[e] = float(beta[e]);
-      }
+      fill(t, p, model);
       return t;
     };
     out.emplace_back(p.name, DType::f32, p.dims, make);
@@ -89,21 +158,26 @@ std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family)
 }
 
 void load(Decoder<float>& model, const std::string& family, const Lookup& lookup) {
-  std::map<Parameter<float>*, Matrix<float>> host;  // of those that lie in several pieces, until the last has come
+  struct Coming { Matrix<float> host; Index missing; };
+  std::map<Parameter<float>*, Coming> coming;  // of those that lie in several pieces, until the last has come
   for (const Piece& p : pieces(model, family)) {
     const Matrix<float> values = lookup(p.name, p.dims).to_float();
-    if (!p.parameter) {
+    Index size = 1;
+    for (const Index n : p.dims) size *= n;
+    if (values.size() != size) throw Error(Exit::bug, concat("'", p.name, "' came with ", values.size(), " numbers for ", size));
+    if (p.router) {
       const auto beta = p.router->correction_bias();
       for (std::size_t e = 0; e < beta.size(); ++e) beta[e] = double(values.data()[e]);
-      continue;
     }
-    const View<const float> whole = p.parameter->value();
-    if (values.size() != p.rows * whole.cols) throw Error(Exit::bug, concat("'", p.name, "' came with ", values.size(), " numbers for ", p.rows * whole.cols));
-    Matrix<float>& m = host.try_emplace(p.parameter, whole.rows, whole.cols).first->second;
-    std::ranges::copy(values.flat(), m.view().slice(p.first, p.rows).data);
-    if (p.first + p.rows < whole.rows) continue;
-    p.parameter->set(std::as_const(m).view());
-    host.erase(p.parameter);
+    for (const Part& part : p.parts) {
+      const View<const float> all = part.parameter->value();
+      Coming& c = coming.try_emplace(part.parameter, Coming{Matrix<float>(all.rows, all.cols), all.rows}).first->second;
+      for (Index r = 0; r < part.rows; ++r)
+        for (Index k = 0; k < all.cols; ++k) c.host(part.first + r, k) = values.data()[part.offset + r * part.row + k * part.column];
+      if ((c.missing -= part.rows) > 0) continue;
+      part.parameter->set(std::as_const(c.host).view());
+      coming.erase(part.parameter);
+    }
   }
 }
 

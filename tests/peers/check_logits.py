@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM
 
 MODELS = [
     "tiny", "tiny:tied=1", "tiny:window=16", "mixtral-toy", "olmoe-toy", "deepseek-v3-toy", "deepseek-v3-toy:qk_norm=head,shared_width=128",
-    "tiny:qk_norm=head,dense_layers=1,router={softmax:k=2,norm=0}", "tiny:shared_width=64,shared_gate=1,dense_layers=1",
+    "tiny:qk_norm=head,dense_layers=1,router={softmax:k=2,norm=0}", "tiny:shared_width=64,shared_gate=1,dense_layers=1", "tiny:shared_width=64,shared_gate=1,qkv_bias=1,dense_at=2",
+    "deepseek-v3-toy:qkv_bias=1,rotary_dim=16", "tiny:qk_norm=full,clip_qkv=0.05,qkv_bias=1,o_bias=1", "tiny:qk_norm=head,qkv_bias=1,o_bias=1",
     "tiny:dense=1", "tiny:dense=1,window=16", "tiny:dense=1,qk_norm=head,head_dim=48",
 ]
 

@@ -1,0 +1,36 @@
+// DBRX: LayerNorm without bias, one tensor for queries, keys and values, all clamped, experts stacked in flat tensors, other words for
+// everything.
+#include "lib/core/error.h"
+#include "lib/model/family.h"
+
+namespace moe {
+namespace {
+
+void read(const ConfigReader& r, ModelConfig& c) {
+  const ConfigReader attention = r.in("attn_config"), feed = r.in("ffn_config");
+  Defaults d;
+  d.theta = attention.real("rope_theta", 10000);  // where it was published; transformers 5 looks at the top only
+  read_common(r, c, d, {.hidden = "d_model", .layers = "n_layers", .heads = "n_heads", .kv_heads = "n_kv_heads", .context = "max_seq_len"});
+  c.kv_heads = attention.whole("kv_n_heads", 1), c.clip_qkv = attention.real("clip_qkv", 0);
+  c.norm = NormKind::layer, c.norm_eps = 1e-5;
+  if (feed.has("ffn_act_fn")) feed.in("ffn_act_fn").must_be("name", "silu");
+  const int k = read_experts(feed, c, {"moe_num_experts", "moe_top_k", "ffn_hidden_size"});
+  const bool given = feed.is_null("moe_normalize_expert_weights");
+  const double power = given ? 0 : feed.real("moe_normalize_expert_weights", 1);
+  if (power != 0 && power != 1) feed.refuse(concat("moe_normalize_expert_weights is ", power, " and weights are divided by their sum or not at all"), "1 or null");
+  c.moe.router = concat("softmax:k=", k, ",norm=", power == 1);
+}
+
+}  // namespace
+
+FamilyRules dbrx_family() {
+  const std::string both = "norm_attn_norm.", experts = "ffn.experts.mlp.";
+  return {read, {.prefix = "transformer.", .layers = "blocks.", .embedding = "wte.weight", .final_norm = "norm_f",
+                 .below = {{"attention_norm", both + "norm_1.weight"}, {"feed_norm", both + "norm_2.weight"}, {"attention.o", both + "attn.out_proj.weight"}, {"moe.router.weight", "ffn.router.layer.weight"}},
+                 .joined = {{.name = both + "attn.Wqkv.weight", .parts = {"attention.q", "attention.k", "attention.v"}},
+                            {.name = experts + "w1", .parts = {"moe.experts.gate"}, .flat = true},
+                            {.name = experts + "v1", .parts = {"moe.experts.up"}, .flat = true},
+                            {.name = experts + "w2", .parts = {"moe.experts.down"}, .swapped = true, .flat = true}}}};
+}
+
+}  // namespace moe

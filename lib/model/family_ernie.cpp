@@ -1,0 +1,27 @@
+// ERNIE 4.5: neighbouring numbers turn together, a correction bias on softmax scores, dense layers in front, shared experts.
+#include "lib/core/error.h"
+#include "lib/model/family.h"
+
+namespace moe {
+namespace {
+
+void read(const ConfigReader& r, ModelConfig& c) {
+  read_common(r, c, {.theta = 500000, .eps = 1e-5, .tied = true});
+  r.must_be("use_bias", false, false);
+  c.rope_interleaved = true;
+  const int k = read_experts(r, c, {"moe_num_experts", "moe_k", "moe_intermediate_size"});
+  c.moe.router = concat("softmax:k=", k, ",norm=1,bias=1");
+  c.moe.shared_width = c.moe.width * r.whole("moe_num_shared_experts", 2);
+  c.dense_width = r.whole("intermediate_size");
+  const int first = r.whole("moe_layer_start_index", 1), step = std::max(1, r.whole("moe_layer_interval", 1));
+  const double end = r.real("moe_layer_end_index", -1);  // -1: the last layer
+  set_moe_layers(c, [&](int l) { return l >= first && (end < 0 || l <= end) && (l + 1) % step == 0; });
+}
+
+}  // namespace
+
+FamilyRules ernie4_5_moe_family() {
+  return {read, {.correction_bias = "mlp.moe_statics.e_score_correction_bias", .always_corrected = true, .correction_row = true}};
+}
+
+}  // namespace moe

@@ -1,0 +1,159 @@
+// Reading config.json: single values, and what most families say in the same words.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/model/family.h"
+#include "lib/model/rotary.h"
+
+namespace moe {
+
+void ConfigReader::refuse(const std::string& what, const std::string& hint) const { throw Error(Exit::input, concat(file_, ": ", what)).hint(hint); }
+bool ConfigReader::has(const char* key) const { return json_.contains(key) && !json_[key].is_null(); }
+bool ConfigReader::is_null(const char* key) const { return json_.contains(key) && json_[key].is_null(); }
+const Json& ConfigReader::at(const char* key) const {
+  if (!has(key)) refuse(concat(key, " is missing"));
+  return json_[key];
+}
+int ConfigReader::whole(const char* key, int fallback) const {
+  if (!has(key) && fallback >= 0) return fallback;
+  const Json& v = at(key);
+  if (!v.is_number_integer() || v < 0 || v > 1'000'000'000) refuse(concat(key, " is ", v.dump(), " and must be a whole number from 0 to 1e9"));
+  return v;
+}
+double ConfigReader::real(const char* key, double fallback) const {
+  if (!has(key)) return fallback;
+  if (!json_[key].is_number()) refuse(concat(key, " is ", json_[key].dump(), " and must be a number"));
+  return json_[key];
+}
+bool ConfigReader::flag(const char* key, bool fallback) const {
+  if (!has(key)) return fallback;
+  if (!json_[key].is_boolean()) refuse(concat(key, " is ", json_[key].dump(), " and must be true or false"));
+  return json_[key];
+}
+std::string ConfigReader::text(const char* key) const {
+  if (!at(key).is_string()) refuse(concat(key, " is ", json_[key].dump(), " and must be a text"));
+  return json_[key];
+}
+std::vector<int> ConfigReader::wholes(const char* key) const {
+  std::vector<int> out;
+  if (!has(key)) return out;
+  if (!json_[key].is_array()) refuse(concat(key, " is ", json_[key].dump(), " and must be a list of whole numbers"));
+  for (const Json& v : json_[key]) {
+    if (!v.is_number_integer() || v < 0 || v > 1'000'000'000) refuse(concat(key, " holds ", v.dump(), " and must be a list of whole numbers"));
+    out.push_back(v);
+  }
+  return out;
+}
+std::vector<double> ConfigReader::reals(const char* key) const {
+  std::vector<double> out;
+  if (!at(key).is_array()) refuse(concat(key, " is ", json_[key].dump(), " and must be a list of numbers"));
+  for (const Json& v : json_[key]) {
+    if (!v.is_number()) refuse(concat(key, " holds ", v.dump(), " and must be a list of numbers"));
+    out.push_back(v);
+  }
+  return out;
+}
+std::vector<std::string> ConfigReader::texts(const char* key) const {
+  std::vector<std::string> out;
+  if (!has(key)) return out;
+  if (!json_[key].is_array()) refuse(concat(key, " is ", json_[key].dump(), " and must be a list of texts"));
+  for (const Json& v : json_[key]) {
+    if (!v.is_string()) refuse(concat(key, " holds ", v.dump(), " and must be a list of texts"));
+    out.push_back(v);
+  }
+  return out;
+}
+ConfigReader ConfigReader::in(const char* key) const {
+  if (!at(key).is_object()) refuse(concat(key, " is ", json_[key].dump(), " and must be an object"));
+  return {json_[key], concat(file_, ", ", key)};
+}
+void ConfigReader::must_be(const char* key, bool value, bool fallback) const {
+  if (flag(key, fallback) != value) refuse(concat(key, has(key) ? " is " : " is absent and so ", value ? "false" : "true", " and this program has no such switch"));
+}
+void ConfigReader::must_be(const char* key, const std::string& value) const {
+  if (has(key) && text(key) != value) refuse(concat(key, " is '", text(key), "' and must be ", value));
+}
+
+void read_common(const ConfigReader& r, ModelConfig& c, const Defaults& d, const SizeKeys& keys) {
+  c.preset = "custom";
+  c.vocabulary = r.whole("vocab_size"), c.hidden = r.whole(keys.hidden), c.layers = r.whole(keys.layers);
+  c.heads = r.whole(keys.heads), c.kv_heads = r.whole(keys.kv_heads, c.heads);
+  c.context = r.whole(keys.context, 2048);
+  if (c.heads < 1) r.refuse(concat(keys.heads, " is 0"));
+  if (!r.has("head_dim") && c.hidden % c.heads) r.refuse(concat(keys.hidden, " ", c.hidden, " is not divisible by ", keys.heads, " ", c.heads, " and head_dim is absent"));
+  c.head_dim = r.whole("head_dim", c.hidden / c.heads);
+  c.norm_eps = r.real("rms_norm_eps", d.eps);
+  c.tied = r.flag("tie_word_embeddings", d.tied);
+  c.moe.hidden = c.hidden;
+  if (r.has("hidden_act") && r.text("hidden_act") != "silu") r.refuse(concat("hidden_act is '", r.text("hidden_act"), "' and must be silu"));
+  r.must_be("mlp_bias", false, false);
+  if (r.has("quantization_config")) {
+    const ConfigReader q = r.in("quantization_config");
+if (const std::string method = q.text("quant_method", "an unnamed method"); method != "fp8" && method != "mxfp4")
+      r.refuse(concat("the weights are quantized by '", method, "', which this program does not read"), "fp8 in blocks of 128, mxfp4, or a checkpoint in bfloat16, float16 or float32");
+  }
+  read_rope(r, c, d);
+}
+
+namespace {
+
+std::string numbers(const std::vector<double>& all) {
+  std::string out;
+  for (const double v : all) out += concat(out.empty() ? "" : ";", v);
+  return out;
+}
+
+std::string yarn(const ConfigReader& s, const ModelConfig& c) {
+  const double factor = s.real("factor", -1);
+  if (!(factor > 0)) s.refuse(concat("factor is ", factor < 0 ? "missing" : "0"));
+  double scale = s.real("attention_factor", -1);
+  if (scale < 0) scale = s.has("mscale") && s.has("mscale_all_dim") && s.real("mscale", 1) != 0 && s.real("mscale_all_dim", 1) != 0
+                             ? yarn_magnitude(factor, s.real("mscale", 1)) / yarn_magnitude(factor, s.real("mscale_all_dim", 1)) : yarn_magnitude(factor, 1);
+  return concat("yarn:factor=", factor, ",original=", s.whole("original_max_position_embeddings", c.context), ",beta_fast=", s.real("beta_fast", 32), ",beta_slow=", s.real("beta_slow", 1),
+                ",truncate=", s.flag("truncate", true), ",scale=", scale);
+}
+std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelConfig& c) {
+  const int original = s.has("original_max_position_embeddings") ? s.whole("original_max_position_embeddings") : r.whole("original_max_position_embeddings", c.context);
+  const double factor = s.real("factor", double(c.context) / std::max(original, 1));
+  const double usual = s.real("attention_factor", factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(double(original))));
+  return concat("longrope:original=", original, ",short=", numbers(s.reals("short_factor")), ",long=", numbers(s.reals("long_factor")),
+                ",short_scale=", s.real("short_mscale", usual), ",long_scale=", s.real("long_mscale", usual));
+}
+
+}  // namespace
+
+void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
+  const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const Json empty = Json::object();
+  const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
+  c.rope_theta = r.has("rope_theta") ? r.real("rope_theta", d.theta) : s.real("rope_theta", d.theta);
+  const double share = s.has("partial_rotary_factor") ? s.real("partial_rotary_factor", 1) : r.real("partial_rotary_factor", d.rotary_share);
+  c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
+  const std::string type = s.has("rope_type") ? s.text("rope_type") : s.text("type", "default");
+  if (type == "default") return;
+  if (type == "linear") c.rope = concat("linear:factor=", s.real("factor", 1));
+  else if (type == "llama3") c.rope = concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1), ",high=", s.real("high_freq_factor", 4), ",original=", s.whole("original_max_position_embeddings", c.context));
+  else if (type == "yarn") c.rope = yarn(s, c);
+  else if (type == "longrope" || type == "su") c.rope = longrope(r, s, c);
+  else if (type == "dynamic" && s.has("alpha")) c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));  // Hunyuan: fixed, whatever the length
+  else r.refuse(concat(place, " asks for the rope type '", type, "' and this program does not have it"), "it has " + join(rotary_rules()));
+}
+
+int read_experts(const ConfigReader& r, ModelConfig& c, const ExpertKeys& keys) {
+  c.moe.experts = r.whole(keys.experts), c.moe.width = r.whole(keys.width);
+  const int k = r.whole(keys.k);
+  if (k < 1 || k > c.moe.experts) r.refuse(concat(keys.k, " is ", k, " and ", keys.experts, " ", c.moe.experts), "between 1 and the number of experts");
+  return k;
+}
+
+void set_moe_layers(ModelConfig& c, const std::function<bool(int)>& is_moe) {
+  int first = 0;
+  while (first < c.layers && !is_moe(first)) ++first;
+  c.dense_layers = first, c.moe_every = 1;
+  c.dense = first == c.layers;
+  for (int l = first; l < c.layers; ++l)
+    if (!is_moe(l)) c.dense_at.push_back(l);
+}
+
+}  // namespace moe
