@@ -23,7 +23,7 @@ struct Options {
   Index tokens = 0, redundancy_tokens = 256;
   int batch = 16, length = 0;
   std::uint64_t seed = 1;
-  bool force = false, out_norm = false, logits = false;
+  bool force = false, out_norm = false, logits = false, matched = false;
   DeviceOptions device;
 };
 
@@ -32,8 +32,10 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
   if (loaded.model->config().moe.experts > most_paired_experts) return h;
-  h.pairs.push_back(weight_cosine(*loaded.model));
-  if (o.redundancy_tokens > 0) h.pairs.push_back({"expert_output_cosine", h.pairs[0].layer});  // declared here, measured on the way
+  h.pairs = weight_likeness(*loaded.model, o.matched);
+  const auto shape = h.pairs[0].layer;
+  if (o.redundancy_tokens > 0)
+    for (const std::string& name : OutputLikeness::names()) h.pairs.push_back({name, shape});  // declared here, measured on the way
   return h;
 }
 
@@ -71,7 +73,7 @@ int trace(const Options& o) {
   fields.out_norm = o.out_norm, fields.logits = o.logits;
   TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
   const bool paired = compares_pairs(model.config());
-  OutputCosine outputs(model, paired ? o.redundancy_tokens : 0);
+  OutputLikeness outputs(model, paired ? o.redundancy_tokens : 0);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
   catch_stop_signals();
   Rng rng(o.seed);
@@ -82,7 +84,7 @@ int trace(const Options& o) {
     Decoder<float>::Tape tape;
     model.infer({.batch = batch, .rng = &rng}, tape, [&](int n, const MoeTape<float>& t, View<const float> x) {
       rows.layer(n, t, fields);
-      if (outputs.wants_more()) outputs.see(n, x);
+      if (outputs.wants_more()) outputs.see(n, x, t.routing.expert);
     });
     outputs.batch_done();
     rows.predictions(tape);
@@ -97,7 +99,7 @@ int trace(const Options& o) {
     note(fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: moe recover {}.part -o {}", writer.safe_rows(), o.output, o.output, o.output));
     return 128 + signal;
   }
-  if (paired && o.redundancy_tokens > 0) writer.pairs({outputs.result()});
+  if (paired && o.redundancy_tokens > 0) writer.pairs(outputs.result());
   writer.finish();
   note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(), model.moe_layers().size(), duration_text(progress.seconds()),
                    count_text(double(writer.rows()) / progress.seconds()), targets > 0 ? nats / targets : 0, o.output));
@@ -116,6 +118,7 @@ Run trace_command(CLI::App& cli) {
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
   cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(whole(0));
+  cli.add_flag("--matched-neurons", o->matched, "compare experts also with their hidden units matched one to one: takes width^3 steps a pair");
   cli.add_flag("--out-norm", o->out_norm, "record the norm of each chosen expert's output (the REAP score reads it)");
   cli.add_flag("--logits", o->logits, "record every expert's logit, in 16 bits each (moe list balance --values reads them)");
   cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->type_name("WHICH")->capture_default_str()->check(one_of({"process", "power"}));

@@ -26,9 +26,14 @@ Matrix<float> row_cosine(const Matrix<float>& w) {
 
 struct Kind {
   const char *id, *says;
+  double chance;    // of the mean over pairs; NaN = depends on sizes that the trace does not tell
+  bool distance;    // small is alike
+  bool listed;      // among the pairs above the threshold
 };
-constexpr Kind kinds[] = {{"expert_weight_cosine", "weights"}, {"expert_output_cosine", "outputs on the same tokens"}, {"gate_row_cosine", "router rows"},
-                          {"expert_output_cka", "outputs, by linear CKA"}, {"expert_up_cosine", "up projections"}, {"expert_neuron_mean_cosine", "mean neurons"}, {"expert_matched_cosine", "neurons matched one to one"}};
+constexpr Kind kinds[] = {{"expert_weight_cosine", "weights", 0, false, true}, {"expert_output_cosine", "outputs on the same tokens", 0, false, true}, {"gate_row_cosine", "router rows", 0, false, true},
+                          {"expert_matched_cosine", "neurons matched one to one", no_value, false, true}, {"expert_output_cka", "outputs, by linear CKA", no_value, false, false},
+                          {"expert_up_cosine", "up projections", 0, false, false}, {"expert_neuron_mean_cosine", "mean neurons", 0, false, false},
+                          {"expert_mean_output_angle", "mean outputs, as an angle over pi", 0.5, true, false}, {"expert_ttm_distance", "outputs on the tokens that chose one of the two", 1, true, false}};
 
 class Redundancy final : public Metric {
  public:
@@ -86,7 +91,7 @@ class Redundancy final : public Metric {
 };
 
 void Redundancy::summary(Report& r) const {
-  Table t{"redundancy", "How alike the experts of a layer are", "Mean and largest cosine over the pairs of a layer: 0 is unrelated (random vectors), 1 the same direction. Experts copied from one dense network start near 1.", Chart::none,
+  Table t{"redundancy", "How alike the experts of a layer are", "Mean over the pairs of a layer, and the most alike pair: a cosine of 0 is unrelated (random vectors), 1 the same direction; of the two distances 0 is the same, and unrelated are 0.5 (angle) and 1 (TTM). Experts copied from one dense network start near 1.", Chart::none,
           {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::redundancy, false, {}};
   for (const Kind& k : kinds) {
     const PairMatrix* p = find(k.id);
@@ -96,12 +101,12 @@ void Redundancy::summary(Report& r) const {
       double sum = 0, n = 0, top = no_value;
       for (Index i = 0; i < m.rows(); ++i)
         for (Index j = i + 1; j < m.cols(); ++j)
-          if (!std::isnan(m(i, j))) sum += m(i, j), n += 1, top = std::isnan(top) ? m(i, j) : std::max<double>(top, m(i, j));
+          if (!std::isnan(m(i, j))) sum += m(i, j), n += 1, top = std::isnan(top) ? m(i, j) : k.distance ? std::min<double>(top, m(i, j)) : std::max<double>(top, m(i, j));
       mean.push_back(n > 0 ? sum / n : no_value), most.push_back(top);
     }
-    const std::vector<double> zero(mean.size(), 0);
-    t.columns.push_back({std::string(k.id) + ", mean", "", std::string("mean over pairs, ") + k.says, mean, k.id, zero, 3});
-    t.columns.push_back({"largest", "", std::string("largest of all pairs, ") + k.says, most, k.id, {}, 3});
+    t.columns.push_back({std::string(k.id) + ", mean", "", std::string("mean over pairs, ") + k.says, mean, k.id, std::isnan(k.chance) ? std::vector<double>{} : std::vector<double>(mean.size(), k.chance), 3});
+    if (k.listed) t.columns.push_back({"largest", "", std::string("largest of all pairs, ") + k.says, most, k.id, {}, 3});
+    else if (k.distance) t.columns.push_back({"smallest", "", std::string("smallest of all pairs, ") + k.says, most, k.id, {}, 3});
   }
   r.tables.push_back(std::move(t));
 }
@@ -112,7 +117,7 @@ void Redundancy::list(Report& r) const {
   std::vector<double> value;
   for (const Kind& k : kinds) {
     const PairMatrix* p = find(k.id);
-    if (!p) continue;
+    if (!p || !k.listed) continue;
     const std::size_t before = kind.size();
     for (std::size_t l = 0; l < p->layer.size(); ++l)
       for (Index i = 0; i < p->layer[l].rows(); ++i)

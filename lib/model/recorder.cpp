@@ -35,26 +35,6 @@ TraceLayer describe(Decoder<float>& model, int n) {
   return l;
 }
 
-// (rows, n) vectors to the (rows, rows) matrix of their cosines; 0 where a vector is 0.
-void add_cosines(const std::vector<std::span<const float>>& v, Matrix<double>& sum, double share) {
-  const Index n = Index(v.size());
-  std::vector<double> norm(v.size());
-  for (std::size_t i = 0; i < v.size(); ++i) {
-    double s = 0;
-    for (const float x : v[i]) s += double(x) * x;
-    norm[i] = std::sqrt(s);
-  }
-  for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j <= i; ++j) {
-      double dot = 0;
-      const auto a = v[std::size_t(i)], b = v[std::size_t(j)];
-      for (std::size_t h = 0; h < a.size(); ++h) dot += double(a[h]) * b[h];
-      const double both = norm[std::size_t(i)] * norm[std::size_t(j)], c = both > 0 ? dot / both : 0;
-      sum(i, j) += c * share;
-      if (i != j) sum(j, i) += c * share;
-    }
-}
-
 // Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
 Matrix<float> output_norms(const MoeTape<float>& tape) {
   const Matrix<float> out = tape.out.to_host();
@@ -106,51 +86,6 @@ TraceFields trace_fields(Decoder<float>& model) {
     f.entropy = f.entropy && scores, f.margin = f.margin && scores, f.logsumexp = f.logsumexp && scores;
   }
   return f;
-}
-
-PairMatrix weight_cosine(Decoder<float>& model) {
-  PairMatrix out{"expert_weight_cosine", {}};
-  for (auto* layer : model.moe_layers()) {
-    const Index experts = layer->config().experts;
-    std::vector<std::vector<float>> all(static_cast<std::size_t>(experts));
-    for (auto* p : {&layer->bodies().gate, &layer->bodies().up, &layer->bodies().down}) {
-      if (p->empty()) continue;
-      const Matrix<float> host = p->to_host();
-      for (Index e = 0; e < experts; ++e) {
-        const auto block = host.view().block(e, host.rows() / experts).flat();
-        all[std::size_t(e)].insert(all[std::size_t(e)].end(), block.begin(), block.end());
-      }
-    }
-    Matrix<double> sum(experts, experts);
-    add_cosines({all.begin(), all.end()}, sum, 1);
-    out.layer.push_back(as_float(sum));
-  }
-  return out;
-}
-
-OutputCosine::OutputCosine(Decoder<float>& model, Index tokens) : model_(model), wanted_(tokens) {
-  for (auto* layer : model.moe_layers())
-    if (tokens > 0) sum_.emplace_back(layer->config().experts, layer->config().experts);
-}
-void OutputCosine::see(int moe_layer, View<const float> x) {
-  const Index tokens = std::min(x.rows, wanted_ - seen_);
-  if (tokens <= 0) return;
-  pending_ = tokens;
-  MoeLayer<float>& layer = *model_.moe_layers()[std::size_t(moe_layer)];
-  const Matrix<float> out = layer.outputs_of_all(x.slice(0, tokens));
-  for (Index t = 0; t < tokens; ++t) {
-    std::vector<std::span<const float>> rows;
-    for (Index e = 0; e < layer.config().experts; ++e) rows.push_back(out.row(e * tokens + t));
-    add_cosines(rows, sum_[std::size_t(moe_layer)], 1);
-  }
-}
-PairMatrix OutputCosine::result() const {
-  PairMatrix out{"expert_output_cosine", {}};
-  for (Matrix<double> m : sum_) {
-    for (double& v : m.flat()) v /= double(std::max<Index>(1, seen_));
-    out.layer.push_back(as_float(m));
-  }
-  return out;
 }
 
 BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : batch_(batch) {

@@ -17,21 +17,26 @@ inline constexpr int most_paired_experts = 1024;
 
 // The (E,E) cosine of the experts' concatenated weights (gate, up, down), a MoE layer each: expert_weight_cosine.
 PairMatrix weight_cosine(Decoder<float>&);
+// That, expert_up_cosine and expert_neuron_mean_cosine; and, with neurons matched one to one, expert_matched_cosine: I^3 steps a pair.
+std::vector<PairMatrix> weight_likeness(Decoder<float>&, bool matched);
 
-// Mean over tokens of the cosine of two experts' outputs, all experts run on the same tokens: expert_output_cosine. Tokens are
-// taken from the batches offered until `tokens` were seen.
-class OutputCosine {
+// How alike the experts' outputs are, all experts run on the same tokens, which are taken from the batches offered until `tokens`
+// were seen. expert_output_cosine is the mean over all of them; expert_output_cka, expert_mean_output_angle and expert_ttm_distance
+// need the outputs side by side and are over those of the first batch (CKA over as many of them as fit 256 MiB).
+class OutputLikeness {
  public:
-  OutputCosine(Decoder<float>&, Index tokens);
+  OutputLikeness(Decoder<float>&, Index tokens);
+  static std::vector<std::string> names();  // of what result() gives, in its order
   bool wants_more() const { return seen_ < wanted_; }
-  void see(int moe_layer, View<const float> x /*(T,H) the layer's input*/);
+  void see(int moe_layer, View<const float> x /*(T,H) the layer's input*/, const Matrix<int>& chosen /*(T,K)*/);
   void batch_done() { seen_ += pending_; pending_ = 0; }
-  PairMatrix result() const;
+  std::vector<PairMatrix> result() const;
 
  private:
   Decoder<float>& model_;
   Index wanted_, seen_ = 0, pending_ = 0;
-  std::vector<Matrix<double>> sum_;  // (L) of (E,E)
+  std::vector<Matrix<double>> sum_;                    // (L) of (E,E) cosines
+  std::vector<std::vector<Matrix<float>>> together_;   // (the other names)(L) of (E,E)
 };
 
 // Rows of one batch, gathered layer by layer.
