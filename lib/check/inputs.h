@@ -49,5 +49,6 @@ std::vector<Case> row_cases(bool bench);
 std::vector<Case> attention_cases(bool bench);
 std::vector<Case> head_cases(bool bench);
 std::vector<Case> layer_cases(bool bench);
+std::vector<Case> on_device_cases(bool bench);
 
 }  // namespace moe::check

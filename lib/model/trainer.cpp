@@ -4,9 +4,32 @@
 #include <limits>
 #include <numbers>
 
+#include "lib/backend/on_device.h"
 #include "lib/core/error.h"
 
 namespace moe {
+namespace {
+
+// Sums of squares, read once together: a device gathers them where they are, so that the host waits once and not at every one.
+class Squares {
+ public:
+  Squares(Backend<float>& b, Index n) : backend_(b), device_(dynamic_cast<OnDevice<float>*>(&b)), host_(n, 1) {
+    if (device_) there_ = Array<double>::zeros(b, n, 1);
+  }
+  void add(Index i, View<const float> x) {
+    if (device_) device_->add_squares(x, there_.view().slice(i, 1));
+    else host_(i, 0) += backend_.sum_squares(x);
+  }
+  Matrix<double> read() const { return device_ ? there_.to_host() : host_; }
+
+ private:
+  Backend<float>& backend_;
+  OnDevice<float>* device_;
+  Matrix<double> host_;
+  Array<double> there_;
+};
+
+}  // namespace
 
 Schedule::Schedule(const std::string& text, Index horizon) : horizon_(horizon) {
   Spec spec(text);
@@ -156,9 +179,10 @@ void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
 }
 
 double Trainer::norm_of_gradients() {
-  double sum = 0;
+  Squares squares(model_.backend(), 1);
   for (auto* p : parameters_)
-    for (const auto [first, n] : rows_of(*p)) sum += model_.backend().sum_squares(p->grad().slice(first, n));
+    for (const auto [first, n] : rows_of(*p)) squares.add(0, p->grad().slice(first, n));
+  double sum = squares.read()(0, 0);
   comm_.all_reduce_sum(std::span(&sum, 1));
   return std::sqrt(sum);
 }
@@ -167,14 +191,13 @@ void Trainer::norms_by_expert(StepResult& r) {
   const auto layers = model_.moe_layers();
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const Index experts = layers[l]->config().experts;
-    auto& norm = r.layer[l].gradient_norm;
-    norm.assign(std::size_t(experts), 0.0);
+    Squares squares(model_.backend(), experts);
     auto& bodies = layers[l]->bodies();
     for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
       if (p->grad().empty()) continue;
-      for (Index e = 0; e < experts; ++e) norm[std::size_t(e)] += model_.backend().sum_squares(p->grad().block(e, p->grad().rows / experts));
+      for (Index e = 0; e < experts; ++e) squares.add(e, p->grad().block(e, p->grad().rows / experts));
     }
-    for (double& v : norm) v = std::sqrt(v);
+    for (const double v : squares.read().flat()) r.layer[l].gradient_norm.push_back(std::sqrt(v));
   }
 }
 

@@ -62,7 +62,7 @@ TEST_CASE("the cases name every operation, forwards and backwards") {
   for (const char* name : {"linear", "linear_dx", "linear_dw", "add_bias", "bias_grad", "grouped_linear", "grouped_linear_dx", "grouped_linear_dw",
                            "grouped_add_bias", "grouped_bias_grad", "plan", "dispatch", "combine", "combine_backward", "scale_slots", "activate",
                            "activate_backward", "norm", "norm_backward", "rope", "add", "sigmoid_gate", "sigmoid_gate_backward", "embed",
-                           "embed_backward", "cross_entropy", "attention", "attention_backward", "adamw", "sum_squares", "experts", "experts_backward", "layer"}) {
+                           "embed_backward", "cross_entropy", "attention", "attention_backward", "adamw", "sum_squares", "experts", "experts_backward", "layer", "top_k", "top_k_backward", "add_squares"}) {
     INFO(name);
     CHECK(seen.count(name) == 1);
   }

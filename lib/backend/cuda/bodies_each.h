@@ -104,6 +104,11 @@ struct SumSquares {  // i: the sum of x[i]^2, x[i+parts]^2, ...
     partial[i] = sum;
   }
 };
+struct AddSum {
+  const double* x;
+  double* sum;
+  MOE_HD void operator()(Index) const { *sum += *x; }
+};
 struct SumRun {  // r: the sum of `each` numbers from r*each on
   const double* in;
   Index size, each;

@@ -17,6 +17,7 @@
 #include "lib/backend/cuda/bodies_attention.h"
 #include "lib/backend/cuda/bodies_each.h"
 #include "lib/backend/cuda/bodies_slots.h"
+#include "lib/backend/cuda/bodies_top_k.h"
 #include "lib/backend/cuda/gemm_call.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -29,7 +30,7 @@ struct Choices {
 };
 
 template <class Engine>
-class Operations : public Backend<float> {
+class Operations : public Backend<float>, public OnDevice<float> {
  public:
   using In = View<const float>;
   using Out = View<float>;
@@ -82,6 +83,9 @@ class Operations : public Backend<float> {
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
+  void top_k(In z, const TopK&, View<const double> bias, View<const int> valid, View<int> expert, Out weight, Out seen) override;
+  void top_k_backward(In z, const TopK&, View<const int> valid, View<const int> expert, In dweight, View<const double> dprobability, double dsquare, Out dz) override;
+  void add_squares(In x, View<double> sum) override;
   // As the default, but an operand that several products read is rounded once.
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
   void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys, Out dxs) override;

@@ -179,8 +179,14 @@ void Operations<E>::adamw(Out value, Out grad, Out m, Out v, const AdamW& o) {
 }
 template <class E>
 double Operations<E>::sum_squares(In x) {
+  Array<double> sum = Array<double>::zeros(*this, 1, 1);
+  add_squares(x, sum.view());
+  return sum.to_host()(0, 0);
+}
+template <class E>
+void Operations<E>::add_squares(In x, View<double> sum) {
   constexpr Index each = 256;
-  if (x.empty()) return 0;
+  if (x.empty()) return;
   Index parts = std::min<Index>(x.size(), each * each);
   Array<double> sums(*this, 1, parts);
   engine_.each("sum_squares", parts, SumSquares{x.data, x.size(), parts, sums.view().data});
@@ -190,7 +196,19 @@ double Operations<E>::sum_squares(In x) {
     engine_.rows("sum_squares", next, SumRun{sums.view().data, parts, each, fewer.view().data});
     sums = std::move(fewer), parts = next;
   }
-  return sums.to_host()(0, 0);
+  engine_.each("sum_squares", 1, AddSum{sums.view().data, sum.data});
+}
+
+// ---- routing -------------------------------------------------------------------------------------------------------------------
+
+template <class E>
+void Operations<E>::top_k(In z, const TopK& o, View<const double> bias, View<const int> valid, View<int> expert, Out weight, Out seen) {
+  engine_.rows("top_k", z.rows, ChooseTopK{z.data, o, bias.empty() ? nullptr : bias.data, valid.empty() ? nullptr : valid.data, expert.data, weight.data, seen.data, z.cols});
+}
+template <class E>
+void Operations<E>::top_k_backward(In z, const TopK& o, View<const int> valid, View<const int> expert, In dweight, View<const double> dprobability, double dsquare, Out dz) {
+  engine_.rows("top_k_backward", z.rows, TopKBackward{z.data, o, valid.empty() ? nullptr : valid.data, expert.data, dweight.data,
+                                                      dprobability.empty() ? nullptr : dprobability.data, dsquare, dz.data, z.cols});
 }
 
 }  // namespace moe::gpu
