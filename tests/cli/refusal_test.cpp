@@ -126,4 +126,15 @@ TEST_CASE("files that are missing, empty, binary or in the way") {
   CHECK(text_of(f / "notes.txt") == "mine");
 }
 
+// A build with CUDA on a machine without a GPU says why there is none; one without CUDA says how to have it. Exit code 7 either way.
+TEST_CASE("a device that this machine has not got") {
+  const Folder f;
+  const std::string facts = f.run("--version").out;
+  const bool built = facts.find("cuda") != facts.npos && facts.find("not built") == facts.npos;
+  if (built && f.run("verify --device cuda").code != 7) return;  // there is a GPU
+  const std::string says = built ? "NVIDIA" : "built without the CUDA backend", tries = built ? "--device cpu" : "cmake --preset cuda";
+  for (const char* device : {"cuda", "cuda:dtype=bf16", "check:of={cuda}"}) refuses(f, {nano + " -o r --device " + device, 7, says, tries});
+  for (const char* words : {"verify --device cuda", "bench ops --device cuda"}) refuses(f, {words, 7, says, tries});
+}
+
 }  // namespace moe::cli
