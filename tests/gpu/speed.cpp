@@ -149,7 +149,7 @@ void speed(const std::string& device, bool small, Rows& rows) {
   if (small) {  // that it runs, nothing more
     for (const Shape& s : small_shapes) {
       const Times t = times_of(device, s, true);
-      rows.judge(concat(s.name, " on ", device), concat(fixed(t.forward * 1e3, 3), "; ", fixed(t.both * 1e3, 3), " ms"), "> 0", t.forward > 0 && t.both > t.forward / 2);
+      rows.judge(concat(s.name, " on ", device), concat(fixed(t.forward * 1e3, 3), "; ", fixed(t.both * 1e3, 3), " ms"), "> 0", t.forward > 0 && t.both > 0);
     }
     return;
   }
