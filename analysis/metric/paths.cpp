@@ -1,8 +1,9 @@
 // The most travelled paths: a token's first choices through all layers. Counted exactly while the distinct paths fit in
 // memory; beyond that by Misra-Gries (1982), which never overstates a path and says by how much it may understate.
-#include <unordered_map>
+#include <algorithm>
 
 #include "analysis/metric/layout.h"
+#include "analysis/metric/path_table.h"
 
 namespace moe {
 namespace {
@@ -17,25 +18,28 @@ class Paths final : public Metric {
   TraceFields needs() const override { return no_fields; }
 
   void observe(const Window& w) override {
-    std::u16string path(shape_.experts.size(), u'\0');
-    for (const Index t : w.valid) {
-      bool whole = !path.empty();
-      for (std::size_t l = 0; l < path.size() && whole; ++l) {
-        const int e = w.layer[l].first(t);
-        whole = e >= 0 && e < 0xFFFF;
-        path[l] = char16_t(e);
+    const std::size_t layers = shape_.experts.size();
+    if (layers == 0) return;
+    path_.resize(w.valid.size() * layers), whole_.assign(w.valid.size(), 1);
+    for (std::size_t l = 0; l < layers; ++l)
+      for (std::size_t i = 0; i < w.valid.size(); ++i) {
+        const int e = w.layer[l].first(w.valid[i]);
+        if (e < 0 || e >= 0xFFFF) whole_[i] = 0;
+        path_[i * layers + l] = std::uint16_t(e);
       }
-      if (!whole) continue;
+    for (std::size_t i = 0; i < w.valid.size(); ++i) {
+      if (!whole_[i]) continue;
+      const std::uint16_t* path = &path_[i * layers];
       ++tokens_;
-      for (std::size_t l = 0; l < path.size(); ++l) ++first_[l][path[l]];
-      ++count_[path];
-      if (count_.size() > most_) thin();
+      for (std::size_t l = 0; l < layers; ++l) ++first_[l][path[l]];
+      count_.add(path);
+      if (count_.size() > most_) count_.thin(), ++understated_;
     }
   }
 
   std::vector<MetricValue> values() const override {
     MetricValue v{"path_frequency", {0}, {}};
-    for (const auto& [path, n] : sorted()) v.values.push_back(double(n) / double(tokens_));
+    for (const std::size_t i : sorted()) v.values.push_back(double(count_.count(i)) / double(tokens_));
     v.dims[0] = Index(v.values.size());
     return {v};
   }
@@ -43,13 +47,10 @@ class Paths final : public Metric {
   void report(Report&) const override;
 
  private:
-  void thin() {
-    ++understated_;
-    for (auto at = count_.begin(); at != count_.end();) at = --at->second ? std::next(at) : count_.erase(at);
-  }
-  std::vector<std::pair<std::u16string, std::int64_t>> sorted() const {  // the `top` first
-    std::vector<std::pair<std::u16string, std::int64_t>> all(count_.begin(), count_.end());
-    const auto order = [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; };
+  std::vector<std::size_t> sorted() const {  // the `top` first, of equals in the order of their experts
+    std::vector<std::size_t> all(count_.size());
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
+    const auto order = [&](std::size_t a, std::size_t b) { return count_.count(a) != count_.count(b) ? count_.count(a) > count_.count(b) : std::ranges::lexicographical_compare(count_.path(a), count_.path(b)); };
     const std::size_t n = std::min(all.size(), std::size_t(top_));
     std::partial_sort(all.begin(), all.begin() + std::ptrdiff_t(n), all.end(), order);
     all.resize(n);
@@ -60,19 +61,24 @@ class Paths final : public Metric {
   int top_;
   std::size_t most_;
   std::vector<std::vector<std::int64_t>> first_;  // (L)(E) first choices
-  std::unordered_map<std::u16string, std::int64_t> count_;
+  PathTable count_{shape_.experts.size()};
+  std::vector<std::uint16_t> path_;  // (tokens of a window, L)
+  std::vector<char> whole_;          // has a first choice in every layer
   std::int64_t tokens_ = 0, understated_ = 0;
 };
 
 void Paths::report(Report& r) const {
   if (tokens_ == 0 || shape_.layers() < 2) return;
+  if (count_.size() == 0) return r.warnings.push_back("more distinct paths than memory allows, and none of them often enough to be kept: the most travelled paths are left out");
   double random = 1;
   for (const int e : shape_.experts) random /= e;
   std::vector<std::string> name;
   std::vector<std::int64_t> count;
   std::vector<double> share, null, expected;
   double covered = 0;
-  for (const auto& [path, n] : sorted()) {
+  for (const std::size_t i : sorted()) {
+    const auto path = count_.path(i);
+    const std::int64_t n = count_.count(i);
     std::string text;
     double independent = 1;
     for (std::size_t l = 0; l < path.size(); ++l) {

@@ -4,6 +4,7 @@
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/clones.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -18,6 +19,36 @@ int usual_ranks(const Shape& s) {  // the largest of 8, 4, 2, 1 that leaves two 
   int ranks = 8;
   while (ranks > 1 && ranks > least / 2) ranks /= 2;
   return ranks;
+}
+
+struct State {  // of one layer
+  std::vector<std::int64_t> counts, step_load, load;     // (E), (R), (R)
+  std::vector<int> rank_of, node_of;                     // (E)
+  std::vector<std::uint64_t> bit;                        // (E): the rank of an expert at the largest size, as a bit
+  std::vector<std::int64_t> at_size;                     // (sizes) distinct ranks, summed over tokens
+  std::vector<std::int64_t> seen_rank, seen_node;        // token that last met it
+  Matrix<std::int64_t> tokens_to, copies_to;             // (R,R) by source and destination
+  std::int64_t tokens = 0, assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0, steps = 0;
+  double imbalance = 0;
+  std::uint32_t step = 0;
+};
+
+// Distinct ranks of a token at every size of the sweep, 2, 4, .. at_size.size() of them: an expert's rank at one size is half of that at
+// twice the size, so the ranks of the largest are folded two and two.
+MOE_SIMD void sweep(State& s, const Window& w, Index l) {
+  const LayerChoices& choices = w.layer[std::size_t(l)];
+  std::int64_t sum[6] = {};
+  const int sizes = int(s.at_size.size());
+  for (const Index t : w.valid) {
+    std::uint64_t seen = 0;
+    for (const int e : choices.of(t)) seen |= s.bit[std::size_t(e)];
+    constexpr std::uint64_t every[] = {~std::uint64_t{0}, 0x5555555555555555, 0x1111111111111111, 0x0101010101010101, 0x0001000100010001, 0x0000000100000001};
+    for (int i = sizes - 1, fold = 0; i >= 0; --i, ++fold) {  // ranks stand 2^fold bits apart
+      if (fold) seen = (seen | seen >> (1 << (fold - 1))) & every[fold];
+      sum[i] += std::popcount(seen);
+    }
+  }
+  for (int i = 0; i < sizes; ++i) s.at_size[std::size_t(i)] += sum[i];
 }
 
 class Ranks final : public Metric {
@@ -41,15 +72,11 @@ class Ranks final : public Metric {
     State& s = layer_[std::size_t(l)];
     const LayerChoices& choices = w.layer[std::size_t(l)];
     const bool from = !w.rows.rank.empty();
+    if (!sizes_.empty()) sweep(s, w, l);
     for (const Index t : w.valid) {
       const auto chosen = choices.of(t);
       if (w.rows.step[std::size_t(t)] != s.step) end_step(s), s.step = w.rows.step[std::size_t(t)];
       ++s.tokens;
-      for (std::size_t i = 0; i < sizes_.size(); ++i) {
-        std::uint64_t seen = 0;
-        for (const int e : chosen) seen |= s.bit[i][std::size_t(e)];
-        s.at_size[i] += std::popcount(seen);
-      }
       own(s, chosen, from ? int(w.rows.rank[std::size_t(t)]) : -1);
     }
   }
@@ -58,26 +85,11 @@ class Ranks final : public Metric {
   void report(Report&) const override;
 
  private:
-  struct State {
-    std::vector<std::int64_t> counts, step_load, load;     // (E), (R), (R)
-    std::vector<int> rank_of;                              // (E)
-    std::vector<std::vector<std::uint64_t>> bit;           // (sizes)(E): the rank of an expert as a bit
-    std::vector<std::int64_t> at_size;                     // (sizes) distinct ranks, summed over tokens
-    std::vector<std::int64_t> seen_rank, seen_node;        // token that last met it
-    Matrix<std::int64_t> tokens_to, copies_to;             // (R,R) by source and destination
-    std::int64_t tokens = 0, assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0, steps = 0;
-    double imbalance = 0;
-    std::uint32_t step = 0;
-  };
-
   void prepare(State& s, int experts) const {
     const auto n = std::size_t(experts), r = std::size_t(ep_);
     s.counts.assign(n, 0), s.step_load.assign(r, 0), s.load.assign(r, 0), s.seen_rank.assign(r, 0), s.seen_node.assign(std::size_t(nodes_), 0);
-    for (int e = 0; e < experts; ++e) s.rank_of.push_back(int(std::int64_t(e) * ep_ / experts));
-    for (const int size : sizes_) {
-      s.bit.emplace_back();
-      for (int e = 0; e < experts; ++e) s.bit.back().push_back(std::uint64_t{1} << (std::int64_t(e) * size / experts));
-    }
+    for (int e = 0; e < experts; ++e) s.rank_of.push_back(int(std::int64_t(e) * ep_ / experts)), s.node_of.push_back(s.rank_of.back() / (ep_ / nodes_));
+    for (int e = 0; e < experts && !sizes_.empty(); ++e) s.bit.push_back(std::uint64_t{1} << (std::int64_t(e) * sizes_.back() / experts));
     s.at_size.assign(sizes_.size(), 0);
     if (has_rank_) s.tokens_to = s.copies_to = Matrix<std::int64_t>(ep_, ep_);
   }
@@ -85,7 +97,7 @@ class Ranks final : public Metric {
     const bool placed = source >= 0 && source < ep_;
     const int per_node = ep_ / nodes_;
     for (const int e : chosen) {
-      const int r = s.rank_of[std::size_t(e)], node = r / per_node;
+      const int r = s.rank_of[std::size_t(e)], node = s.node_of[std::size_t(e)];
       ++s.counts[std::size_t(e)], ++s.step_load[std::size_t(r)];
       const bool fresh = s.seen_rank[std::size_t(r)] != s.tokens;
       if (fresh) s.seen_rank[std::size_t(r)] = s.tokens, ++s.ranks;

@@ -5,18 +5,109 @@
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/clones.h"
 
 namespace moe {
 namespace {
 
+struct Block {  // of consecutive valid tokens
+  std::vector<std::uint64_t> seen;  // (words)
+  int tokens = 0;
+  double sum = 0, blocks = 0;
+};
+struct Past {  // a token; its experts are bits of Recent::bits
+  std::uint32_t position = 0;
+  int count = -1, first = -1;  // -1: nothing here yet
+};
+struct Recent {  // of one sequence: a ring of tokens at least as long as the longest lag, a token at position % ring
+  std::vector<Past> past;
+  std::vector<std::uint64_t> bits;  // (ring, words)
+  std::int64_t last = -2;           // position of the token before
+};
+struct State {
+  std::vector<double> overlap, pairs;  // (lags)
+  std::vector<Block> blocks;
+  std::vector<std::uint64_t> now;  // (words) experts of the token being read
+  std::unordered_map<std::uint32_t, Recent> open;  // sequences not yet at their end
+  Recent* current = nullptr;
+  std::uint32_t sequence = 0;
+  double neighbours = 0, same_first = 0, same_any = 0;
+  std::int64_t assignments = 0, tokens = 0;
+};
+struct Asked {
+  std::vector<int> lags, blocks;
+  std::vector<TraceSequence> lengths;
+  std::size_t ring = 1;  // a power of 2
+};
+
+MOE_INLINE int common(const std::uint64_t* a, const std::uint64_t* b, std::size_t words) {
+  int n = 0;
+  for (std::size_t i = 0; i < words; ++i) n += std::popcount(a[i] & b[i]);
+  return n;
+}
+
+MOE_INLINE void end_of_block(State& s, const Asked& a, std::size_t words) {
+  for (std::size_t i = 0; i < a.blocks.size(); ++i) {
+    Block& b = s.blocks[i];
+    for (std::size_t x = 0; x < words; ++x) b.seen[x] |= s.now[x];
+    if (++b.tokens < a.blocks[i]) continue;
+    b.sum += common(b.seen.data(), b.seen.data(), words), b.blocks += 1, b.tokens = 0;
+    for (std::size_t x = 0; x < words; ++x) b.seen[x] = 0;
+  }
+}
+
+MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence, std::uint32_t position, std::span<const int> chosen) {
+  if (!s.current || s.sequence != sequence) {
+    Recent& r = s.open[s.sequence = sequence];
+    if (r.past.empty()) r.past.resize(a.ring), r.bits.resize(a.ring * words);
+    s.current = &r;
+  }
+  Recent& r = *s.current;
+  const std::uint32_t ring = std::uint32_t(a.ring) - 1;
+  for (std::size_t i = 0; i < a.lags.size(); ++i) {
+    const auto lag = std::uint32_t(a.lags[i]);
+    if (lag > position) continue;
+    const std::size_t at = (position - lag) & ring;
+    const Past& p = r.past[at];
+    if (p.position != position - lag || p.count <= 0) continue;
+    s.overlap[i] += double(common(&r.bits[at * words], s.now.data(), words)) / p.count, s.pairs[i] += 1;
+  }
+  if (r.last + 1 == std::int64_t(position)) {
+    const std::size_t at = (position - 1) & ring;
+    s.neighbours += 1;
+    s.same_first += r.past[at].count > 0 && !chosen.empty() && r.past[at].first == chosen[0];
+    s.same_any += common(&r.bits[at * words], s.now.data(), words) > 0;
+  }
+  const std::size_t at = position & ring;
+  r.past[at] = {position, int(chosen.size()), chosen.empty() ? -1 : chosen[0]};
+  for (std::size_t x = 0; x < words; ++x) r.bits[at * words + x] = s.now[x];
+  r.last = position;
+  if (sequence < a.lengths.size() && position + 1 >= a.lengths[sequence].length) s.open.erase(sequence), s.current = nullptr;
+}
+
+MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::size_t words) {
+  const LayerChoices& c = w.layer[std::size_t(l)];
+  std::uint64_t* now = s.now.data();
+  for (const Index t : w.valid) {
+    const auto chosen = c.of(t);
+    for (std::size_t x = 0; x < words; ++x) now[x] = 0;
+    for (const int e : chosen) now[unsigned(e) / 64] |= std::uint64_t{1} << (e % 64);
+    end_of_block(s, a, words);
+    s.assignments += std::int64_t(chosen.size()), ++s.tokens;
+    neighbours(s, a, words, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)], chosen);
+  }
+}
+MOE_SIMD void scan_64(State& s, const Asked& a, const Window& w, Index l) { scan(s, a, w, l, 1); }  // up to 64 experts: one word
+MOE_SIMD void scan_more(State& s, const Asked& a, const Window& w, Index l, std::size_t words) { scan(s, a, w, l, words); }
+
 class Repeats final : public Metric {
  public:
   Repeats(Spec& spec, const TraceSource& trace)
-      : shape_(trace), lags_(whole_list_of(spec, "lags", "1,2,4,8", 1)), blocks_(whole_list_of(spec, "batch_sizes", "8,64", 1)), lengths_(trace.sequences()), state_(shape_.experts.size()) {
-    longest_ = std::size_t(std::max(1, lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
+      : shape_(trace), asked_{whole_list_of(spec, "lags", "1,2,4,8", 1), whole_list_of(spec, "batch_sizes", "8,64", 1), trace.sequences()}, state_(shape_.experts.size()) {
+    asked_.ring = std::bit_ceil(std::size_t(lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
     for (std::size_t l = 0; l < state_.size(); ++l) {
       State& s = state_[l];
-      s.overlap.assign(lags_.size(), 0), s.pairs.assign(lags_.size(), 0), s.blocks.resize(blocks_.size()), s.now.assign(words(Index(l)), 0);
+      s.overlap.assign(lags_.size(), 0), s.pairs.assign(lags_.size(), 0), s.blocks.resize(asked_.blocks.size()), s.now.assign(words(Index(l)), 0);
       for (Block& b : s.blocks) b.seen.assign(words(Index(l)), 0);
     }
   }
@@ -25,16 +116,7 @@ class Repeats final : public Metric {
 
   void observe_layer(const Window& w, Index l) override {
     State& s = state_[std::size_t(l)];
-    const LayerChoices& c = w.layer[std::size_t(l)];
-    std::uint64_t* now = s.now.data();
-    for (const Index t : w.valid) {
-      const auto chosen = c.of(t);
-      std::fill_n(now, words(l), 0);
-      for (const int e : chosen) now[e / 64] |= std::uint64_t{1} << (e % 64);
-      block(s, l);
-      s.assignments += std::int64_t(chosen.size()), ++s.tokens;
-      neighbours(s, l, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)], chosen);
-    }
+    words(l) == 1 ? scan_64(s, asked_, w, l) : scan_more(s, asked_, w, l, words(l));
   }
 
   std::vector<MetricValue> values() const override {
@@ -52,80 +134,12 @@ class Repeats final : public Metric {
   void report(Report&) const override;
 
  private:
-  struct Block {  // of consecutive valid tokens
-    std::vector<std::uint64_t> seen;  // (words)
-    int tokens = 0;
-    double sum = 0, blocks = 0;
-  };
-  struct Past {  // a token; its experts are bits of Recent::bits
-    std::uint32_t position = 0;
-    int count = -1, first = -1;  // -1: nothing here yet
-  };
-  struct Recent {  // of one sequence: as far back as the longest lag, a token at position % longest
-    std::vector<Past> past;
-    std::vector<std::uint64_t> bits;  // (longest, words)
-    std::int64_t last = -2;           // position of the token before
-  };
-  struct State {
-    std::vector<double> overlap, pairs;  // (lags)
-    std::vector<Block> blocks;
-    std::vector<std::uint64_t> now;  // (words) experts of the token being read
-    std::unordered_map<std::uint32_t, Recent> open;  // sequences not yet at their end
-    Recent* current = nullptr;
-    std::uint32_t sequence = 0;
-    double neighbours = 0, same_first = 0, same_any = 0;
-    std::int64_t assignments = 0, tokens = 0;
-  };
-
   std::size_t words(Index l) const { return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64; }
-  static int common(const std::uint64_t* a, const std::uint64_t* b, std::size_t words) {
-    int n = 0;
-    for (std::size_t i = 0; i < words; ++i) n += std::popcount(a[i] & b[i]);
-    return n;
-  }
-  void block(State& s, Index l) const {
-    for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      Block& b = s.blocks[i];
-      for (std::size_t x = 0; x < b.seen.size(); ++x) b.seen[x] |= s.now[x];
-      if (++b.tokens < blocks_[i]) continue;
-      b.sum += common(b.seen.data(), b.seen.data(), words(l)), b.blocks += 1, b.tokens = 0;
-      std::fill(b.seen.begin(), b.seen.end(), 0);
-    }
-  }
-  void neighbours(State& s, Index l, std::uint32_t sequence, std::uint32_t position, std::span<const int> chosen) {
-    if (!s.current || s.sequence != sequence) {
-      Recent& r = s.open[s.sequence = sequence];
-      if (r.past.empty()) r.past.resize(longest_), r.bits.resize(longest_ * words(l));
-      s.current = &r;
-    }
-    Recent& r = *s.current;
-    const std::size_t w = words(l), longest = longest_;
-    for (std::size_t i = 0; i < lags_.size(); ++i) {
-      const auto lag = std::uint32_t(lags_[i]);
-      if (lag > position) continue;
-      const std::size_t at = (position - lag) % longest;
-      const Past& p = r.past[at];
-      if (p.position != position - lag || p.count <= 0) continue;
-      s.overlap[i] += double(common(&r.bits[at * w], s.now.data(), w)) / p.count, s.pairs[i] += 1;
-    }
-    if (r.last + 1 == std::int64_t(position)) {
-      const std::size_t at = (position - 1) % longest;
-      s.neighbours += 1;
-      s.same_first += r.past[at].count > 0 && !chosen.empty() && r.past[at].first == chosen[0];
-      s.same_any += common(&r.bits[at * w], s.now.data(), w) > 0;
-    }
-    const std::size_t at = position % longest;
-    r.past[at] = {position, int(chosen.size()), chosen.empty() ? -1 : chosen[0]};
-    std::copy_n(s.now.data(), w, &r.bits[at * w]);
-    r.last = position;
-    if (sequence < lengths_.size() && position + 1 >= lengths_[sequence].length) s.open.erase(sequence), s.current = nullptr;
-  }
 
   Shape shape_;
-  std::vector<int> lags_, blocks_;
-  std::vector<TraceSequence> lengths_;
+  Asked asked_;
+  const std::vector<int>& lags_ = asked_.lags;
   std::vector<State> state_;
-  std::size_t longest_;  // lag
 };
 
 void Repeats::report(Report& r) const {

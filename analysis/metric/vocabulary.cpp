@@ -41,9 +41,7 @@ class Vocabulary final : public Metric {
     for (const Index t : w.valid) {
       const std::uint32_t id = w.rows.token_id[std::size_t(t)];
       if (id == withheld_token) continue;
-      const auto [at, fresh] = s.row.try_emplace(id, s.ids.size());
-      if (fresh) s.ids.push_back({id, 0, std::vector<std::uint32_t>(experts, 0), std::vector<std::uint32_t>(experts, 0)});
-      Id& v = s.ids[at->second];
+      Id& v = s.ids[s.at(id, experts)];
       ++v.seen, ++s.tokens;
       for (const int e : c.of(t)) ++v.chosen[std::size_t(e)], ++s.assignments;
       if (c.first(t) >= 0) ++v.first[std::size_t(c.first(t))];
@@ -55,8 +53,22 @@ class Vocabulary final : public Metric {
 
  private:
   struct State {
-    std::unordered_map<std::uint32_t, std::size_t> row;
+    std::vector<std::uint32_t> low;                      // where ids below 65,536 are in `ids`, + 1; 0 = not seen yet
+    std::unordered_map<std::uint32_t, std::size_t> row;  // where the others are
     std::vector<Id> ids;  // in order of first sight
+    std::size_t at(std::uint32_t id, std::size_t experts) {
+      constexpr std::uint32_t few = 65536;
+      if (id < few && id >= low.size()) low.resize(std::min<std::size_t>(few, 2 * std::size_t(id) + 256), 0);
+      if (id < few && low[id]) return low[id] - 1;
+      const auto next = ids.size();
+      if (id >= few) {
+        if (const auto [found, fresh] = row.try_emplace(id, next); !fresh) return found->second;
+      } else {
+        low[id] = std::uint32_t(next + 1);
+      }
+      ids.push_back({id, 0, std::vector<std::uint32_t>(experts, 0), std::vector<std::uint32_t>(experts, 0)});
+      return next;
+    }
     std::int64_t tokens = 0, assignments = 0;
   };
   struct Figures {

@@ -1,17 +1,10 @@
-// How the cpu backend's own loops become fast on the machine they run on while the program stays baseline x86-64: MOE_SIMD
-// makes the compiler write a function three times and the loader choose by what the processor can do (levels v3 = AVX2 and FMA,
-// v4 = AVX-512; naming a processor instead, "arch=haswell", would leave AMD's out), and the helpers below are inlined into each. Sums
-// over a row are split among lanes by the compiler (`omp simd reduction`), the same way for any number of threads.
+// What the cpu backend's own loops are made of: helpers that are inlined into each clone of a MOE_SIMD function. Sums over a row are split
+// among lanes by the compiler (`omp simd reduction`), the same way for any number of threads.
 #pragma once
 #include <bit>
 #include <cstdint>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define MOE_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define MOE_SIMD
-#endif
-#define MOE_INLINE inline __attribute__((always_inline))
+#include "lib/core/clones.h"
 
 namespace moe::simd {
 
