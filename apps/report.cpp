@@ -1,6 +1,5 @@
 // moe report: what a trace shows.
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <filesystem>
 
@@ -8,7 +7,9 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/output.h"
+#include "apps/pages.h"
 #include "apps/terminal.h"
+#include "apps/truth.h"
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
@@ -20,15 +21,9 @@ struct Options {
   std::string trace;
   std::vector<std::string> metrics;
   int sample = 600;
-  std::string memory = "300MB";
+  std::string memory = "300MB", truth;
   OutputOptions out;
 };
-
-// Windows are made and dropped all the time: given back to the system, their pages would be faulted in and cleared each time.
-void keep_pages() {
-  ::mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 512 << 20);
-}
 
 // Of what the whole program may take, one metric's counts get a third: few are that large at once, and the rest is windows,
 // the tables of the report, and the program.
@@ -43,6 +38,7 @@ int report(const Options& o) {
   AnalyzeOptions options;
   options.sample_tokens = o.sample;
   options.memory = of_one_metric(parse_size(o.memory, "--memory"));
+  if (!o.truth.empty()) options.truth = planted_truth(o.truth, trace.header().vocab_size);
   options.progress = [&](std::uint64_t rows) { progress.update(double(rows)); };
   Report r = analyze(trace, o.metrics, options);
   r.facts.emplace_back("report by", "moe " + version_short());
@@ -59,6 +55,7 @@ Run report_command(CLI::App& cli) {
   cli.add_option("--metric", o->metrics, "only these, NAME:key=value,...; may be given again: moe list metrics")->expected(1)->take_all()->type_name("SPEC");
   cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")->capture_default_str()->check(whole(0, 100000));
   cli.add_option("--memory", o->memory, "memory to keep to, about; one metric's counts get a third of it, and what does not fit is left out in a sentence")->type_name("SIZE")->capture_default_str();
+  cli.add_option("--truth", o->truth, "the data the trace was made with, where its clusters were planted (clusters:...): how well the experts recover them")->type_name("SPEC");
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
   return [o] { return report(*o); };

@@ -23,8 +23,9 @@ std::int64_t common(std::span<const int> a, std::span<const int> b) {
 // Gap between the last expert chosen and the first one not, from what the rows hold; NaN where they do not say.
 double margin_of(const LayerRows& rows, Index t, std::size_t k, int experts) {
   if (!rows.margin.empty()) return rows.margin[std::size_t(t)];
-  if (rows.logits.empty() || std::isnan(rows.logits(t, 0)) || k == 0) return no_value;
+  if (rows.logits.empty() || k == 0) return no_value;
   const auto z = rows.logits.row(t).first(std::size_t(experts));
+  if (std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); })) return no_value;  // NaN has no place in an order
   std::vector<double> p(z.begin(), z.end());
   std::sort(p.rbegin(), p.rend());
   double sum = 0;

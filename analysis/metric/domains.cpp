@@ -43,7 +43,7 @@ class Domains final : public Metric {
     std::vector<std::int64_t> tokens;  // (D)
   };
   struct Figures {
-    double mi, null_mi, norm, excess, lift, entropy;
+    double mi, null_mi, norm, excess, lift, entropy, ami;
   };
 
   bool labelled() const {
@@ -65,7 +65,7 @@ class Domains final : public Metric {
     double n = 0, tokens = 0, seen = 0;
     for (std::size_t d = 0; d < per_domain.size(); ++d) n += double(per_domain[d]), tokens += double(s.tokens[d]), seen += per_domain[d] > 0;
     const double mi = mutual_information_bits(s.chosen), h = entropy_bits(per_domain), null = chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
-    return {mi, null, h > 0 ? mi / h : 0, mi - null, max_lift(s.chosen), h};
+    return {mi, null, h > 0 ? mi / h : 0, mi - null, max_lift(s.chosen), h, adjusted_mutual_information(s.first)};
   }
   struct Lift {  // of every cell; the sums are made once a layer, for with many experts they cost as much as all cells
     explicit Lift(const State& s) : chosen(s.chosen), rows(row_sums(s.chosen)), cols(column_sums(s.chosen)), n(double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}))) {}
@@ -93,24 +93,24 @@ class Domains final : public Metric {
 std::vector<MetricValue> Domains::values() const {
   if (!labelled()) return {};
   std::vector<Matrix<double>> rate, top1, tv;
-  std::vector<double> mi, norm, excess, lift;
+  std::vector<double> mi, norm, excess, lift, ami;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Figures f = figures(l);
     rate.push_back(rates(state_[l].chosen, state_[l].tokens)), top1.push_back(rates(state_[l].first, state_[l].tokens));
     tv.push_back(total_variation(state_[l].chosen));
-    mi.push_back(f.mi), norm.push_back(f.norm), excess.push_back(f.excess), lift.push_back(f.lift);
+    mi.push_back(f.mi), norm.push_back(f.norm), excess.push_back(f.excess), lift.push_back(f.lift), ami.push_back(f.ami);
   }
   return {per_layer("domain_hit_rate", rate), per_layer("domain_hit_rate_top1", top1), per_layer("domain_tv", tv), per_layer("domain_expert_mi_bits", mi),
-          per_layer("domain_expert_mi_norm", norm), per_layer("domain_expert_mi_excess_bits", excess), per_layer("domain_max_lift", lift)};
+          per_layer("domain_expert_mi_norm", norm), per_layer("domain_expert_mi_excess_bits", excess), per_layer("domain_max_lift", lift), per_layer("domain_cluster_ami", ami)};
 }
 
 void Domains::summary(Report& r) const {
-  std::vector<double> mi, null, norm, null_norm, excess, lift, null_lift;
+  std::vector<double> mi, null, norm, null_norm, excess, lift, null_lift, ami;
   Memo memo;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Figures f = figures(l);
     mi.push_back(f.mi), null.push_back(f.null_mi), norm.push_back(f.norm), null_norm.push_back(f.entropy > 0 ? f.null_mi / f.entropy : 0);
-    excess.push_back(f.excess), lift.push_back(f.lift);
+    excess.push_back(f.excess), lift.push_back(f.lift), ami.push_back(f.ami);
     std::vector<double> key{double(shape_.experts[l]), double(shape_.top_k[l])};
     null_lift.push_back(memo.get(key, [&] { return std::vector<double>{chance::domain_max_lift(shape_.experts[l], shape_.top_k[l], state_[l].tokens)}; })[0]);
   }
@@ -121,7 +121,8 @@ void Domains::summary(Report& r) const {
        column({"information", "bits", "mutual information of domain and expert", "domain_expert_mi_bits", 4}, mi, null),
        column({"above chance", "bits", "information less its chance value; may be below 0", "domain_expert_mi_excess_bits", 4}, excess, std::vector<double>(excess.size(), 0)),
        column({"of the domain", "share", "information over the entropy of the domains", "domain_expert_mi_norm", 4}, norm, null_norm),
-       column({"largest lift", "x", "the strongest preference: share of an expert in one domain over its share in all", "domain_max_lift", 2}, lift, null_lift)},
+       column({"largest lift", "x", "the strongest preference: share of an expert in one domain over its share in all", "domain_max_lift", 2}, lift, null_lift),
+       column({"same partition", "", "adjusted mutual information of first choice and domain: 1 = experts and domains cut the text alike", "domain_cluster_ami", 4}, ami, std::vector<double>(ami.size(), 0))},
       section::specialisation, false, {}});
   const std::size_t best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
   r.findings.push_back(tells_apart(best) ? "Experts tell the domains apart most in layer " + std::to_string(shape_.number[best]) + ": " + figure(mi[best], 3) + " bits (" + percent(norm[best]) +
@@ -217,6 +218,8 @@ void Domains::distances(Report& r) const {
 
 void Domains::report(Report& r) const {
   if (!labelled()) return r.warnings.push_back("no sequence carries a domain label: domain specialisation is left out");
+  if (std::all_of(state_.begin(), state_.end(), [](const State& s) { return column_sums(s.chosen) == std::vector<std::int64_t>(std::size_t(s.chosen.cols()), 0); }))
+    return;  // no token chose anybody: there is nothing to tell apart
   summary(r), favourites(r), maps(r), distances(r);
 }
 

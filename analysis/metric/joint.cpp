@@ -41,6 +41,36 @@ double mutual_information_bits(const Counts& j) {
   return bits;
 }
 
+namespace {
+// Expected contribution of a cell, in bits, whose row and column sum to a and b of n by lot: the mean of (x/n) log2(x n/(a b)) over the
+// hypergeometric distribution of x, its terms by their ratios from the most likely one outwards until they vanish.
+double expected_cell_bits(double a, double b, double n) {
+  const double least = std::max(0.0, a + b - n), most = std::min(a, b), mode = std::clamp(std::floor((a + 1) * (b + 1) / (n + 2)), least, most);
+  const auto choose = [](double m, double k) { return std::lgamma(m + 1) - std::lgamma(k + 1) - std::lgamma(m - k + 1); };
+  const double top = std::exp(choose(b, mode) + choose(n - b, a - mode) - choose(n, a));
+  const auto bits = [&](double x) { return x > 0 ? x / n * std::log2(x * n / (a * b)) : 0.0; };
+  double sum = top * bits(mode), all = top;
+  double p = top;
+  for (double x = mode; x < most && p > 1e-18 * top; ++x) p *= (a - x) * (b - x) / ((x + 1) * (n - a - b + x + 1)), sum += p * bits(x + 1), all += p;
+  p = top;
+  for (double x = mode; x > least && p > 1e-18 * top; --x) p *= x * (n - a - b + x) / ((a - x + 1) * (b - x + 1)), sum += p * bits(x - 1), all += p;
+  return sum / all;  // of logarithms of large factorials only some digits are right, of their ratios all
+}
+}  // namespace
+
+double adjusted_mutual_information(const Counts& j) {
+  const auto rows = row_sums(j), cols = column_sums(j);
+  const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  const auto used = [](const std::vector<std::int64_t>& sums) { return std::count_if(sums.begin(), sums.end(), [](auto c) { return c > 0; }); };
+  if (used(rows) < 2 || used(cols) < 2) return 0;
+  double expected = 0;
+  for (const std::int64_t a : rows)
+    for (const std::int64_t b : cols)
+      if (a > 0 && b > 0) expected += expected_cell_bits(double(a), double(b), n);
+  const double room = (entropy_bits(rows) + entropy_bits(cols)) / 2 - expected;
+  return room > 1e-12 ? (mutual_information_bits(j) - expected) / room : 1;  // no room: every row and column holds one token
+}
+
 double best_guess_share(const Counts& j) {
   std::int64_t best = 0, all = 0;
   for (Index r = 0; r < j.rows(); ++r) {

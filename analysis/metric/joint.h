@@ -13,6 +13,9 @@ std::vector<std::int64_t> row_sums(const Counts&);          // {4,4}
 
 // Plug-in mutual information of row and column in bits: J: 0.5488; independent: 0; no counts: 0
 double mutual_information_bits(const Counts&);
+// Mutual information less what rows and columns of these sums share by lot, over the mean of their entropies less the same (Vinh, Epps,
+// Bailey 2010): 1 = the same partition, 0 on average by lot. {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; one row or one column in use, or nothing: 0
+double adjusted_mutual_information(const Counts&);
 // sum over rows of the largest cell, over the total (crosslayer_predictability). J: (3+4)/8 = 0.875; no counts: NaN
 double best_guess_share(const Counts&);
 // domain_max_lift: max q_row(col)/q(col) over columns that were used. J: column 0: (3/4)/(3/8) = 2; no counts: NaN

@@ -47,7 +47,7 @@ class Load final : public Metric {
     if (rows.weight.empty()) return;
     for (const Index t : w.valid)
       for (Index j = 0; j < rows.expert.cols(); ++j)
-        if (const int e = rows.expert(t, j); e >= 0) s.importance[std::size_t(e)] += double(rows.weight(t, j));
+        if (const int e = rows.expert(t, j); e >= 0 && std::isfinite(rows.weight(t, j))) s.importance[std::size_t(e)] += double(rows.weight(t, j));  // NaN: the reader warns
   }
 
   std::vector<MetricValue> values() const override;

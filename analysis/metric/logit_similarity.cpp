@@ -24,7 +24,7 @@ class LogitSimilarity final : public Metric {
     for (const Index t : w.valid) {
       if (most_ > 0 && s.tokens >= most_) return;
       const auto z = logits.row(t).first(std::size_t(shape_.experts[std::size_t(l)]));
-      if (std::isnan(z[0])) continue;  // logits are recorded for some rows only
+      if (!std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); })) continue;  // recorded for some rows only, masked, or damaged
       ++s.tokens;
       for (std::size_t i = 0; i < z.size(); ++i) {
         const double a = z[i];

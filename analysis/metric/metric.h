@@ -49,6 +49,7 @@ struct AnalyzeOptions {
   std::uint64_t window = 8192;            // rows read at a time
   std::int64_t memory = std::int64_t{2} << 30;  // bytes that one metric's counts may take
   int sample_tokens = 600;                 // of text per domain, coloured by expert; 0 = no samples
+  std::vector<int> truth;                  // planted cluster of each token id, -1 = none; empty = nothing was planted
   std::function<void(std::uint64_t rows)> progress;  // after every window
 };
 

@@ -33,6 +33,10 @@ class Pruning final : public Metric {
         const int e = rows.expert(t, j);
         if (e < 0) continue;
         const double n = rows.out_norm(t, j);
+        if (!std::isfinite(n) || (!rows.weight.empty() && !std::isfinite(rows.weight(t, j)))) {
+          ++s.strange;
+          continue;
+        }
         norm.push_back(n);
         s.norm[std::size_t(e)] += n, ++s.count[std::size_t(e)];
         if (!rows.weight.empty()) s.weighted[std::size_t(e)] += double(rows.weight(t, j)) * n;
@@ -62,6 +66,9 @@ class Pruning final : public Metric {
   void report(Report& r) const override {
     std::int64_t any = 0;
     for (const State& s : layer_) any += std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0});
+    std::int64_t strange = 0;
+    for (const State& s : layer_) strange += s.strange;
+    if (strange) r.warnings.push_back(std::to_string(strange) + " choices have a combine weight or an output norm that is not a finite number: what each expert adds is counted without them");
     if (!has_norm_ || any == 0) return;
     std::vector<std::int64_t> least;
     std::vector<double> score, mean, first, lot;
@@ -86,6 +93,7 @@ class Pruning final : public Metric {
     std::vector<std::int64_t> count;     // (E)
     Matrix<std::int64_t> ranks;          // (K,K) rank by key, rank by norm
     std::int64_t whole = 0;              // tokens with K experts
+    std::int64_t strange = 0;            // choices left out: norm or weight is not finite
   };
   static std::vector<double> over(const std::vector<double>& sum, const std::vector<std::int64_t>& count) {
     std::vector<double> out(sum.size(), 0);

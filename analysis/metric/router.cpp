@@ -8,11 +8,47 @@
 namespace moe {
 namespace {
 
+// The median of numbers in 0..1 in bounded memory: exact for up to 65,536 of them, beyond that from 65,536 bins, each value off by half a
+// bin (7.6e-6) at most.
+class BoundedMedian {
+ public:
+  void add(float v) {
+    if (bins_.empty() && values_.size() < most) return values_.push_back(v);
+    if (bins_.empty()) {
+      bins_.assign(most, 0), count_ = std::int64_t(values_.size());
+      for (const float old : values_) ++bins_[bin(old)];
+      values_ = {};
+    }
+    ++bins_[bin(v)], ++count_;
+  }
+  double value() const {
+    if (!bins_.empty()) return (at((count_ - 1) / 2) + at(count_ / 2)) / 2;
+    if (values_.empty()) return no_value;
+    std::vector<float> v = values_;
+    std::sort(v.begin(), v.end());
+    const std::size_t half = v.size() / 2;
+    return v.size() % 2 ? double(v[half]) : (double(v[half - 1]) + double(v[half])) / 2;
+  }
+
+ private:
+  static constexpr std::size_t most = 65536;
+  static std::size_t bin(float v) { return std::min(most - 1, std::size_t(double(v) * double(most))); }
+  double at(std::int64_t rank) const {
+    std::size_t b = 0;
+    for (std::int64_t below = bins_[0]; below <= rank; below += bins_[++b]) {}
+    return (double(b) + 0.5) / double(most);
+  }
+  std::vector<float> values_;
+  std::vector<std::int64_t> bins_;
+  std::int64_t count_ = 0;
+};
+
 struct Sums {  // of one layer, over tokens
   double tokens = 0, entropy = 0, margin = 0, top1 = 0, topk = 0, variance = 0, z = 0;
   double entropy_tokens = 0, margin_tokens = 0, z_tokens = 0;  // how many had one: stored values may be NaN
   std::vector<double> mean_p, counts;                          // (E)
-  std::vector<float> ratio;                                    // p_(2)/p_(1) of every token, for the median
+  BoundedMedian ratio;                                         // p_(2)/p_(1) of every token
+  std::int64_t strange = 0;                                    // tokens left out: a logit is NaN or +inf, or all are -inf
   double assignments = 0;
   // aux_sequence: the sequence being read, and the mean over those that ended
   std::uint32_t sequence = 0;
@@ -77,6 +113,7 @@ class Router final : public Metric {
 
 void Router::logits(Sums& s, std::span<const float> z, const Window& w, Index l, Index t) {
   const double top = *std::max_element(z.begin(), z.end());
+  if (!std::isfinite(top) || std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); })) return void(++s.strange);
   std::vector<double> p;
   double total = 0;
   for (const float v : z) p.push_back(std::exp(double(v) - top)), total += p.back();
@@ -95,17 +132,10 @@ void Router::logits(Sums& s, std::span<const float> z, const Window& w, Index l,
   const std::size_t k = chosen.size();
   if (k > 0) s.margin += p[k - 1] - (k < p.size() ? p[k] : 0), s.margin_tokens += 1;
   s.top1 += p[0];
-  s.ratio.push_back(p.size() > 1 ? float(p[1] / p[0]) : 0);
+  s.ratio.add(p.size() > 1 ? float(p[1] / p[0]) : 0);
   const double lse = top + std::log(total);
   s.z += lse * lse;
   s.tokens += 1, s.seq_tokens += 1, s.entropy_tokens += 1, s.z_tokens += 1;
-}
-
-double median(std::vector<float> v) {
-  if (v.empty()) return no_value;
-  std::sort(v.begin(), v.end());
-  const std::size_t half = v.size() / 2;
-  return v.size() % 2 ? double(v[half]) : (double(v[half - 1]) + double(v[half])) / 2;
 }
 
 double Router::aux_concat() const {
@@ -137,7 +167,7 @@ std::vector<MetricValue> Router::values() const {
     v["router_mutual_information"].push_back(mixed - s.entropy / s.entropy_tokens);
     v["router_top1_mass"].push_back(s.top1 / s.tokens);
     v["router_topk_mass"].push_back(s.topk / s.tokens);
-    v["router_second_ratio_median"].push_back(median(s.ratio));
+    v["router_second_ratio_median"].push_back(s.ratio.value());
     v["router_gate_variance"].push_back(s.variance / s.tokens);
     v["aux_switch"].push_back(switch_loss(s.counts, s.mean_p, s.assignments, s.tokens));
     v["aux_sequence"].push_back(s.aux_sum / s.sequences);
@@ -157,6 +187,9 @@ void Router::report(Report& r) const {
     const auto at = std::find_if(all.begin(), all.end(), [&](const MetricValue& m) { return m.id == id; });
     return at == all.end() ? std::vector<double>{} : at->values;
   };
+  std::int64_t strange = 0;
+  for (const Sums& s : sums_) strange += s.strange;
+  if (strange) r.warnings.push_back(std::to_string(strange) + " rows of logits hold NaN or infinity: how sure the router is is told without them");
   if (all.empty()) return r.warnings.push_back("the trace holds neither logits nor router entropy: how sure the router is cannot be told");
   std::vector<double> zero(sums_.size(), 0), one(sums_.size(), 1), share, mass;
   for (std::size_t l = 0; l < sums_.size(); ++l) share.push_back(1.0 / shape_.experts[l]), mass.push_back(double(shape_.top_k[l]) / shape_.experts[l]);

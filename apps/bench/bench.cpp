@@ -125,11 +125,14 @@ void add_times(Rows& rows, const Timing& t) {
   rows.number("spread", "%", "between the quartiles, of the median", t.spread(), 0);
 }
 
-void add_bench(CLI::App& cli, BenchOptions& o) {
+void add_bench_on_host(CLI::App& cli, BenchOptions& o) {
   cli.add_option("--seconds", o.seconds, "time for each row")->capture_default_str()->check(real(0.001, 600));
   cli.add_option("--threads", o.threads, "threads of the host; may be given again for a sweep; all cores where left out")->type_name("N")->expected(1)->take_all()->check(whole(1, 1024));
-  add_device_name(cli, o.device);
   add_output(cli, o.out, "where the table goes");
+}
+void add_bench(CLI::App& cli, BenchOptions& o) {
+  add_bench_on_host(cli, o);
+  add_device_name(cli, o.device);
 }
 
 void settle(BenchOptions& o) {

@@ -125,6 +125,19 @@ TEST_CASE("bench prints a row for each pass and size") {
   REQUIRE(trace.size() == 2);
   CHECK((trace[0]["cost"].is_null() && trace[1]["cost"].is_number()));
   for (const auto& entry : fs::directory_iterator(f.path())) CHECK(entry.path().string().find("moe-bench") == std::string::npos);
+  const auto report = rows("bench report --tokens 600 --layers 2 --experts 8 --topk 2 --folder . --threads 1");
+  REQUIRE((report.size() == 4 || report.size() == 6));  // without h5py, with it
+  for (const json& row : report) {
+    CHECK(row["assignments_per_s"].get<double>() == Approx(2.4e-3 / row["median"].get<double>() * 1e3).epsilon(1e-3));
+    CHECK((row["processor"] >= 0 && row["processor"].is_number()));
+  }
+  CHECK((report.front()["file"] == "uncompressed" && report.back()["file"] == "deflated" && report[0]["what"] == "load metrics" && report[1]["what"] == "default report"));
+  REQUIRE(f.run("synth zipf --tokens 300 --layers 1 --experts 8 --topk 2 -o s.h5").code == 0);
+  CHECK(rows("bench report --trace s.h5 --folder . --threads 1")[0]["file"] == "s.h5");
+  CHECK(f.run("bench report --trace s.h5 --python /usr/bin/false").code == 7);
+  CHECK(f.run("bench report --trace none.h5").code == 3);
+  CHECK(f.run("bench report --folder nowhere").code == 4);
+  for (const auto& entry : fs::directory_iterator(f.path())) CHECK(entry.path().string().find("moe-bench") == std::string::npos);
   CHECK(rows("bench ops combine --threads 1 --threads 2").size() % 2 == 0);
   CHECK(f.run("bench").err.find("of what? ops, layer") != std::string::npos);
   CHECK(f.run("bench laye").err.find("layer") != std::string::npos);

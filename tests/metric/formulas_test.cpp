@@ -42,6 +42,24 @@ TEST_CASE("formulas on joint counts give the worked numbers of their header") {
   CHECK(mutual_information_bits(Counts(2, 2)) == 0);
 }
 
+TEST_CASE("adjusted mutual information by hand") {
+  const auto ami = [](std::vector<std::vector<std::int64_t>> rows) { return adjusted_mutual_information(counts(std::move(rows))); };
+  CHECK(ami({{2, 0}, {0, 2}}) == Approx(1));
+  CHECK(ami({{0, 5, 0}, {5, 0, 0}, {0, 0, 5}}) == Approx(1));
+  // Two and two of four: both cells of a row hold one token in 4 of 6 shufflings, which is 0 bits, else the information is 1 bit: 1/3 by lot.
+  CHECK(ami({{1, 1}, {1, 1}}) == Approx((0 - 1 / 3.) / (1 - 1 / 3.)));
+  // {{3,1},{0,4}}: 3 of 8 in the first column, x of them in the first row: 4, 24, 24, 4 of 56 shufflings for x = 0..3.
+  const double one_sided = 3 / 8. * std::log2(2.) + 1 / 8. * std::log2(.4) + 4 / 8. * std::log2(1.6);  // x = 0 and x = 3
+  const double mixed = 2 / 8. * std::log2(4 / 3.) + 2 / 8. * std::log2(.8) + 1 / 8. * std::log2(2 / 3.) + 3 / 8. * std::log2(1.2);
+  const double lot = (8 * one_sided + 48 * mixed) / 56, h = (1 + entropy_bits(std::vector<std::int64_t>{3, 5})) / 2;
+  CHECK(ami({{3, 1}, {0, 4}}) == Approx((one_sided - lot) / (h - lot)));
+  CHECK(ami({{3, 4}, {0, 0}}) == 0);
+  CHECK(ami({{3, 0}, {4, 0}}) == 0);
+  CHECK(ami({{0, 0}, {0, 0}}) == 0);
+  CHECK(ami({{1, 0}, {0, 1}}) == 1);
+  CHECK(ami({{250000, 250000}, {250000, 250000}}) == Approx(0).margin(1e-5));
+}
+
 TEST_CASE("closed chance values agree with the golden table") {
   const auto path = shared_golden("metrics") / "null_values.h5";
   if (!std::filesystem::exists(path)) return;

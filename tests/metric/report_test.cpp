@@ -49,6 +49,7 @@ bool said(const Report& r, const std::string& part) {
 AnalyzeOptions window(std::uint64_t rows) {
   AnalyzeOptions o;
   o.window = rows;
+  for (int id = 0; id < 64; ++id) o.truth.push_back(id % 4);
   return o;
 }
 
@@ -65,7 +66,7 @@ TEST_CASE("every metric, with every example, answers on traces of every odd shap
         const MemoryTrace trace = make_trace(m);
         const Report r = analyze(trace, {spec}, window(64));
         for (const Table& t : r.tables) check_table(t);
-        for (const MetricValue& v : measure(trace, {spec})) {
+        for (const MetricValue& v : measure(trace, {spec}, window(64))) {
           Index size = 1;
           for (const Index d : v.dims) size *= d;
           CHECK(size == Index(v.values.size()));
@@ -77,7 +78,7 @@ TEST_CASE("every metric, with every example, answers on traces of every odd shap
 TEST_CASE("random routing lies near chance, in every column that says what chance is") {
   Make m;
   m.tokens = 8192;
-  const Report r = analyze(make_trace(m));
+  const Report r = analyze(make_trace(m), {}, window(8192));
   int checked = 0;
   for (const Table& t : r.tables) {
     if (t.detail || t.id == "paths" || t.id == "redundant_pairs" || t.id == "redundancy" || t.id == "router" || t.id == "coactivation" || t.id == "domain_experts") continue;  // extremes, or not routing
