@@ -78,6 +78,7 @@ struct Defaults {
   bool tied = false;
 };
 void read_common(const ConfigReader&, ModelConfig&, const Defaults& = {}, const SizeKeys& = {});
+void check_weights(const ConfigReader&);  // quantization_config, here and in text_config: refused by name unless it can be undone
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by name.
 void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
 struct ExpertKeys {

@@ -66,6 +66,7 @@ void family_keys(Json& j, const ModelConfig& c, const std::string& name) {
 
 ModelConfig foreign(const ConfigReader& r, const std::string& name) {
   ModelConfig c;
+  check_weights(r);
   rules_of(name).read(r, c);
   return c;
 }

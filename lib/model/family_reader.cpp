@@ -88,12 +88,25 @@ void read_common(const ConfigReader& r, ModelConfig& c, const Defaults& d, const
   c.moe.hidden = c.hidden;
   if (r.has("hidden_act") && r.text("hidden_act") != "silu") r.refuse(concat("hidden_act is '", r.text("hidden_act"), "' and must be silu"));
   r.must_be("mlp_bias", false, false);
-  if (r.has("quantization_config")) {
-    const ConfigReader q = r.in("quantization_config");
-if (const std::string method = q.text("quant_method", "an unnamed method"); method != "fp8" && method != "mxfp4")
-      r.refuse(concat("the weights are quantized by '", method, "', which this program does not read"), "fp8 in blocks of 128, mxfp4, or a checkpoint in bfloat16, float16 or float32");
-  }
   read_rope(r, c, d);
+}
+
+// What Stored can undo. Blocks of another size would be read with the wrong scales where their number happens to be the same.
+void check_weights(const ConfigReader& r) {
+  if (r.has("text_config")) check_weights(r.in("text_config"));
+  if (!r.has("quantization_config")) return;
+  const ConfigReader q = r.in("quantization_config");
+  const char* hint = "it reads fp8 in blocks of 128x128, mxfp4, and float32, bfloat16 or float16 without this key";
+  if (!q.has("quant_method")) {  // bitsandbytes once did not write its name
+    for (const char* key : {"load_in_4bit", "load_in_8bit"})
+      if (q.flag(key, false)) q.refuse(concat(key, " is true, so the weights are stored by 'bitsandbytes', which this program does not read"), hint);
+    q.refuse("quant_method is missing, which says how the weights are stored", hint);
+  }
+  const std::string method = q.text("quant_method");
+  if (method != "fp8" && method != "mxfp4") q.refuse(concat("quant_method is '", method, "', which this program does not read"), hint);
+  if (method != "fp8") return;
+  if (q.is_null("weight_block_size")) q.refuse("weight_block_size is null, one scale for a whole tensor, which this program does not read", hint);
+  if (q.has("weight_block_size") && q.wholes("weight_block_size") != std::vector<int>{128, 128}) q.refuse(concat("weight_block_size is ", q.at("weight_block_size").dump(), " and must be [128,128]"), hint);
 }
 
 namespace {

@@ -4,13 +4,16 @@
 
 Needs torch, transformers and safetensors. Each folder gets config.json and model.safetensors as save_pretrained writes them, and
 expected.safetensors: input_ids, logits, hidden_states (after the final norm), loss, and for each MoE layer the router's raw logits.
+Of the quantised cases the files are FP8 in blocks or MXFP4, and the class computes with the numbers those stand for.
 Weights are drawn larger than a class draws them, biases and norms away from 0 and 1, so that nothing is without effect.
 """
+import json
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 COMMON = dict(vocab_size=128, hidden_size=64, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512, pad_token_id=None)
@@ -43,7 +46,51 @@ CASES = {
     "qwen3_moe_bias": ("qwen3_moe", dict(COMMON, head_dim=16, intermediate_size=72, moe_intermediate_size=20, num_experts=8, num_experts_per_tok=3, attention_bias=True, decoder_sparse_step=2)),
     "llama_rope": ("llama", dict(COMMON, intermediate_size=72, rope_parameters={"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0})),
     "llama_linear": ("llama", dict(COMMON, intermediate_size=72, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0})),
+    "deepseek_v3_fp8": ("deepseek_v3", dict(LATENT, hidden_size=160, intermediate_size=200, moe_intermediate_size=136, kv_lora_rank=132, q_lora_rank=24, n_shared_experts=1)),
+    "gpt_oss_mxfp4": ("gpt_oss", dict(COMMON, head_dim=12, intermediate_size=96, num_local_experts=4, num_experts_per_tok=2, sliding_window=7,
+                                      rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "rope_theta": 150000.0})),
 }
+
+
+def fp8(name, w):
+    """Tensors of the file, and the numbers they stand for: a scale for each block of 128x128, cut at the edges."""
+    rows, cols = w.shape
+    scale = torch.stack([torch.stack([block.abs().max() / 448 for block in band.split(128, 1)]) for band in w.split(128, 0)])
+    every = scale.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :cols]
+    codes = (w / every).to(torch.float8_e4m3fn)
+    return {name: codes, name + "_scale_inv": scale}, codes.float() * every
+
+
+def mxfp4(name, w):
+    """(E, in, out) -> blocks (E, out, in/32, 16), scales (E, out, in/32)."""
+    table = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    groups = w.transpose(1, 2).unflatten(2, (-1, 32))
+    power = torch.ceil(torch.log2(groups.abs().amax(-1, keepdim=True) / 6))
+    codes = (groups / 2**power).unsqueeze(-1).sub(table).abs().argmin(-1)
+    numbers = (table[codes] * 2**power).flatten(2).transpose(1, 2).contiguous()
+    return {name + "_blocks": (codes[..., 0::2] + 16 * codes[..., 1::2]).byte(), name + "_scales": (power.squeeze(-1) + 127).byte()}, numbers
+
+
+QUANTISED = {
+    "deepseek_v3_fp8": (fp8, {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}, lambda name: "_proj" in name),
+    "gpt_oss_mxfp4": (mxfp4, {"quant_method": "mxfp4"}, lambda name: name.endswith(("gate_up_proj", "down_proj"))),
+}
+
+
+def quantise(model, out, rule, config, chosen):
+    """Writes the folder; returns the class with the numbers that are left."""
+    with tempfile.TemporaryDirectory() as plain:
+        model.save_pretrained(plain)
+        file, numbers = {}, {}
+        for name, w in load_file(plain + "/model.safetensors").items():
+            tensors, numbers[name] = rule(name, w) if chosen(name) else ({name: w}, w)
+            file.update(tensors)
+        keys = json.loads(Path(plain, "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(keys | {"quantization_config": config}, indent=2))
+        save_file(file, out / "model.safetensors")
+        save_file(numbers, plain + "/model.safetensors", {"format": "pt"})
+        print(f"{out.name}: {len(file) - len(numbers)} tensors quantised")
+        return AutoModelForCausalLM.from_pretrained(plain, attn_implementation="eager").float().eval()
 
 
 def draw(model, generator):
@@ -64,6 +111,12 @@ def make(folder, name):
     generator = torch.Generator().manual_seed(7)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **keys), attn_implementation="eager").float().eval()
     draw(model, generator)
+    out = folder / name
+    out.mkdir(parents=True, exist_ok=True)
+    if name in QUANTISED:
+        model = quantise(model, out, *QUANTISED[name])
+    else:
+        model.save_pretrained(out)
     raw = {}
     for path, module in model.named_modules():  # the routers, under whatever name
         if path.split(".")[-1] in ("gate", "router") and hasattr(module, "weight") and getattr(module.weight, "dim", lambda: 0)() == 2 or path.endswith(("router.layer", "gate.wg")):
@@ -80,9 +133,6 @@ def make(folder, name):
     (getattr(body, "norm", None) or body.norm_f).register_forward_hook(lambda m, i, o: last.update(hidden_states=o))
     with torch.no_grad():
         logits = model(ids).logits
-    out = folder / name
-    out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1))
     save_file({"input_ids": ids.int(), "logits": logits.contiguous(), "hidden_states": last["hidden_states"].contiguous(), "loss": loss.reshape(1), **raw}, out / "expected.safetensors")
     print(f"{name}: {sum(p.numel() for p in model.parameters())} parameters, logits up to {logits.abs().max():.2f}, {len(raw)} routers", flush=True)
