@@ -68,24 +68,49 @@ bool verify_metrics(const Options& o, Report& report) {
 }
 
 // Published checkpoints beside the outputs of their classes.
+// The sentence without the folder of its case, which stands beside it.
+std::string without_folder(std::string sentence, const std::filesystem::path& folder) {
+  const std::string text = folder.string() + "/";
+  for (auto at = sentence.find(text); at != sentence.npos; at = sentence.find(text, at)) sentence.erase(at, text.size());
+  return sentence;
+}
+
+Table malformed_table(const std::string& golden, const std::vector<GoldenModelResult>& all) {
+  std::vector<std::string> name, state, said;
+  for (const GoldenModelResult& r : all) {
+    name.push_back(r.name.substr(4)), state.emplace_back(r.passed ? "passed" : "FAILED");
+    said.push_back(r.why.empty() ? "read without a word" : without_folder(r.why, std::filesystem::path(golden) / r.name));
+  }
+  Table t{.id = "malformed", .title = "Malformed checkpoints", .reading = "What was said of each: right is an error or a warning that names what is wrong, and for one that can be read all the same its logits."};
+  t.columns = {{.name = "case", .cells = name}, {.name = "result", .cells = state}, {.name = "what was said", .cells = said}};
+  return t;
+}
+
 bool verify_models(const Options& o, Report& report) {
   const auto device = open_device(o.device);
   std::vector<std::string> name, family, state, experts;
   std::vector<double> logits, router, hidden, loss;
-  int failed = 0;
+  std::vector<GoldenModelResult> bad;
+  std::size_t failed = 0;
   double worst = 0;
   const auto known = [](double v) { return v < 0 ? NAN : v; };
   for (const GoldenModelResult& r : verify_golden_models(o.golden, *device)) {
-    name.push_back(r.name), family.push_back(r.family), failed += !r.passed, worst = std::max(worst, r.logits);
-    state.push_back(r.passed ? r.why.empty() ? "passed" : "passed: " + r.why : "FAILED: " + r.why);
+    failed += !r.passed, worst = std::max(worst, r.logits);
+    if (r.name.starts_with("bad/")) {
+      bad.push_back(r);
+      continue;
+    }
+    name.push_back(r.name), family.push_back(r.family), state.push_back(r.passed ? "passed" : "FAILED: " + r.why);
     experts.push_back(r.choices ? fmt::format("{} of {}", r.choices - r.wrong_choices, r.choices) : "");
     logits.push_back(known(r.logits)), router.push_back(known(r.router_logits)), hidden.push_back(known(r.hidden)), loss.push_back(known(r.loss));
   }
-  report.title = fmt::format("{} on {}: {} of {} cases passed, largest difference of logits {:.1e}", o.golden, device->name(), int(name.size()) - failed, name.size(), worst);
+  const std::size_t cases = name.size() + bad.size();
+  report.title = fmt::format("{} on {}: {} of {} cases passed, largest difference of logits {:.1e}", o.golden, device->name(), cases - failed, cases, worst);
   Table t{.id = "models", .title = "Checkpoints", .reading = "Largest absolute differences from what the class itself gave; logits may be off by 2e-5, router logits by 1e-5, experts by none."};
   t.columns = {{.name = "case", .cells = name}, {.name = "family", .cells = family}, {.name = "logits", .cells = logits}, {.name = "router logits", .cells = router},
                {.name = "hidden", .cells = hidden}, {.name = "loss", .cells = loss}, {.name = "experts equal", .cells = experts}, {.name = "result", .cells = state}};
   report.tables.push_back(t);
+  if (!bad.empty()) report.tables.push_back(malformed_table(o.golden, bad));
   return failed == 0;
 }
 
