@@ -42,7 +42,7 @@ class HostEngine {
   }
   void release(void* p, std::size_t n) noexcept { free_[rounded(n)].push_back(static_cast<char*>(p)); }
   void to_device(const void* host, void* device, std::size_t n) { copy(host, device, n); }
-  void to_host(const void* device, void* host, std::size_t n) { copy(device, host, n); }
+  void to_host(const void* device, void* host, std::size_t n) { ++waits_, copy(device, host, n); }
   void zero(void* p, std::size_t n) {
     const Open open(*this);
     std::memset(p, 0, n);
@@ -73,6 +73,7 @@ class HostEngine {
     gpu::sort_choices(thrust::cpp::par, kept, n, experts, key, choice, offset);
   }
   std::size_t weight_budget() const { return 4096; }  // small: copies come and go
+  std::size_t waits() const { return waits_; }        // how often a host would have waited for a device
 
  private:
   static constexpr std::size_t bytes = std::size_t(1) << 30;
@@ -109,7 +110,7 @@ class HostEngine {
   }
 
   char* memory_ = nullptr;
-  std::size_t used_ = 0;
+  std::size_t used_ = 0, waits_ = 0;
   std::map<std::size_t, std::vector<char*>> free_;
   Lanes<3> lanes_;
 };

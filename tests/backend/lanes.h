@@ -5,13 +5,33 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "lib/core/view.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace moe {
+
+// Tells the address sanitizer that the stack changes; nothing without it.
+struct Fiber {
+  void* fake = nullptr;        // what the sanitizer keeps of this stack while another one runs
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+
+#ifdef __SANITIZE_ADDRESS__
+  static void leave(Fiber* from, const Fiber& to) { __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, to.bottom, to.size); }  // null: for good
+  static void arrive(Fiber& here, Fiber* from) { __sanitizer_finish_switch_fiber(here.fake, from ? &from->bottom : nullptr, from ? &from->size : nullptr); }
+#else
+  static void leave(Fiber*, const Fiber&) {}
+  static void arrive(Fiber&, Fiber*) {}
+#endif
+};
 
 template <int W>
 class Lanes {
@@ -59,8 +79,13 @@ class Lanes {
       int done = 0;
       for (int i = 0; i < W; ++i) {
         now_ = i;
-        if (!lanes_[std::size_t(i)].done) swapcontext(&main_, &lanes_[std::size_t(i)].context);
-        done += lanes_[std::size_t(i)].done;
+        Lane& lane = lanes_[std::size_t(i)];
+        if (!lane.done) {
+          Fiber::leave(&main_fiber_, lane.fiber);
+          swapcontext(&main_, &lane.context);
+          Fiber::arrive(main_fiber_, nullptr);
+        }
+        done += lane.done;
       }
       if (done == W) return;
       for (const Lane& l : lanes_)
@@ -69,10 +94,11 @@ class Lanes {
   }
 
  private:
-  static constexpr std::size_t stack_bytes = 64 * 1024;
+  static constexpr std::size_t stack_bytes = 256 * 1024;  // a sanitizer makes frames larger
   struct Lane {
     ucontext_t context;
     std::unique_ptr<char[]> stack;
+    Fiber fiber;
     bool done = false;
     char what = 0;          // the collective operation it waits in,
     std::size_t met = 0;    // and how many it has met
@@ -82,6 +108,7 @@ class Lanes {
   void start(int i) {
     Lane& l = lanes_[std::size_t(i)];
     l.done = false, l.met = 0;
+    l.fiber = {nullptr, l.stack.get(), stack_bytes};
     getcontext(&l.context);
     l.context.uc_stack.ss_sp = l.stack.get(), l.context.uc_stack.ss_size = stack_bytes, l.context.uc_link = &main_;
     const auto self = reinterpret_cast<std::uintptr_t>(this);
@@ -90,8 +117,10 @@ class Lanes {
   static void enter(unsigned low, unsigned high) {
     auto* self = reinterpret_cast<Lanes*>(std::uintptr_t(low) | std::uintptr_t(high) << 32);
     const int lane = self->now_;
+    Fiber::arrive(self->lanes_[std::size_t(lane)].fiber, &self->main_fiber_);
     (*self->work_)(lane);
     self->lanes_[std::size_t(lane)].done = true;
+    Fiber::leave(nullptr, self->main_fiber_);
   }
   template <class T>
   std::array<T, W> exchange(int lane, char what, T v) {
@@ -100,7 +129,9 @@ class Lanes {
     const std::size_t side = mine.met++ % 2;
     std::memcpy(&mine.value[side], &v, sizeof(T));
     mine.what = what;
+    Fiber::leave(&mine.fiber, main_fiber_);
     swapcontext(&mine.context, &main_);
+    Fiber::arrive(mine.fiber, &main_fiber_);
     std::array<T, W> all;
     for (int i = 0; i < W; ++i) std::memcpy(&all[std::size_t(i)], &lanes_[std::size_t(i)].value[side], sizeof(T));
     return all;
@@ -108,6 +139,7 @@ class Lanes {
 
   std::array<Lane, W> lanes_;
   ucontext_t main_;
+  Fiber main_fiber_;
   const std::function<void(int)>* work_ = nullptr;
   int now_ = 0;
 };

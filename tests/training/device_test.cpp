@@ -26,11 +26,16 @@ struct Outcome {
   std::vector<double> loss, norm;
   Matrix<float> logits;  // after a sequence was fed in two pieces
 };
+ModelConfig small(const std::string& more) {
+  return model_config(concat("custom:vocabulary=", words, ",hidden=16,layers=2,heads=4,kv_heads=2,width=12,experts=5,context=16", more));
+}
+const TrainOptions ten{.steps = 10, .accumulate = 2, .lr = 0.01};
+
 Outcome outcome_on(Backend<float>& backend, const std::string& more) {
-  Decoder<float> model(model_config(concat("custom:vocabulary=", words, ",hidden=16,layers=2,heads=4,kv_heads=2,width=12,experts=5,context=16", more)), backend);
+  Decoder<float> model(small(more), backend);
   model.initialise(4);
   Solo comm;
-  Trainer trainer(model, {.steps = 10, .accumulate = 2, .lr = 0.01}, comm);
+  Trainer trainer(model, ten, comm);
   Outcome out;
   for (int i = 0; i < 4; ++i) {
     const StepResult r = trainer.step(batch_of, true);
@@ -59,7 +64,73 @@ void compare(HostCuda& device, const std::string& more, double allowed) {
   for (Index i = 0; i < want.logits.size(); ++i) CHECK(got.logits.data()[i] == Approx(want.logits.data()[i]).epsilon(100 * allowed).margin(100 * allowed));
 }
 
+// A run on a device of its own, and all that it would save.
+struct Run {
+  HostCuda device;
+  Decoder<float> model;
+  Solo comm;
+  Trainer trainer;
+  std::vector<double> loss;
+
+  Run(gpu::Choices c, const std::string& more) : device(c), model(small(more), device), trainer((model.initialise(4), model), ten, comm) {}
+  void steps(int n) {
+    for (int i = 0; i < n; ++i) {
+      const StepResult r = trainer.step(batch_of, false);
+      loss.insert(loss.end(), {r.total_loss, r.gradient_norm});
+    }
+  }
+  struct Saved {
+    std::vector<Matrix<float>> numbers;
+    std::vector<double> state;
+    Index done = 0;
+    bool operator==(const Saved&) const = default;
+  };
+  Saved save() {
+    Saved s{.done = trainer.done()};
+    for (auto* p : model.parameters()) s.numbers.push_back(p->to_host());
+    for (const auto& m : trainer.moments()) s.numbers.push_back(m.values->to_host());
+    for (auto* layer : model.moe_layers())
+      for (const auto& [name, numbers] : layer->state()) s.state.insert(s.state.end(), numbers.begin(), numbers.end());
+    return s;
+  }
+  void load(const Saved& s) {
+    std::size_t i = 0, j = 0;
+    for (auto* p : model.parameters()) p->set(s.numbers[i++].view());
+    for (const auto& m : trainer.moments()) m.values->set(s.numbers[i++].view());
+    for (auto* layer : model.moe_layers())
+      for (const auto& [name, numbers] : layer->state())
+        for (double& v : numbers) v = s.state[j++];
+    trainer.resume_at(s.done);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("a run on a device that was saved and resumed goes on with the same bits") {
+  for (const gpu::Choices c : {gpu::Choices{}, gpu::Choices{.half = true}}) {
+    const std::string more = ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001;switch:coef=0.01}";
+    Run whole(c, more), first(c, more), second(c, more);
+    whole.steps(4), first.steps(2);
+    const auto saved = first.save();
+    CHECK_FALSE(saved == whole.save());
+    second.load(saved);
+    second.steps(2);
+    CHECK(second.save() == whole.save());
+    CHECK(std::equal(second.loss.begin(), second.loss.end(), whole.loss.begin() + 4, whole.loss.end()));
+  }
+}
+
+TEST_CASE("a training step waits for the device where docs/architecture.md says") {
+  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01}", ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001}"}) {
+    Run run({}, more);
+    run.steps(1);
+    const std::size_t before = run.device.engine().waits();
+    run.steps(1);
+    INFO(more);
+    // two micro-batches of two layers: scores, plan, gradients of combine weights; the loss of each; one gradient norm
+    CHECK(run.device.engine().waits() - before == 2 * (2 * 3 + 1) + 1);
+  }
+}
 
 TEST_CASE("a model trains and decodes where the host cannot touch its numbers") {
   HostCuda device(gpu::Choices{});
