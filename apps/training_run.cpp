@@ -18,6 +18,7 @@
 #include "lib/checkpoint/run_lock.h"
 #include "lib/core/load.h"
 #include "lib/model/edit.h"
+#include "lib/model/families.h"
 #include "lib/model/recorder.h"
 
 namespace moe {
@@ -239,6 +240,15 @@ void clear_run(const fs::path& folder) {
   fs::remove(folder / "run.json");
 }
 
+// Weights of a checkpoint, and what its reader should know: tensors left out, and a class that will not open what is written.
+void start_from(const std::string& init, Decoder<float>& model) {
+  const LoadedModel from = load_model(init, model.backend());
+  for (const std::string& n : from.checkpoint.notes) warning(n);
+  copy_weights(*from.model, model);
+  const Fit fit = fit_of(model.config());
+  if (from.family != "moe" && fit.family == "moe") note(fmt::format("checkpoints of this run keep this program's own form, not that of {}: {}", from.family, fit.reason));
+}
+
 }  // namespace
 
 RunState state_of(const ModelConfig& config, const RunOptions& o) {
@@ -275,7 +285,7 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   Decoder<float> model(config, *device);
   model.initialise(state.train.seed);
   learn_tables(model, corpus, state.train);
-  if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
+  if (!o.init.empty()) start_from(o.init, model);
   state.model = to_spec(model.config());
   Parts(state.train.trained, state.train.lr_factor, model);  // refused before anything is made
   const RunLock lock(folder);

@@ -81,6 +81,7 @@ TEST_CASE("dense to sparse and back to training") {
   for (const std::string from : {"copies", "shards", "parts"}) good(f, on + from + " -o " + from + "_on");
   good(f, on + "copies --balance concat:coef=0.02 --capacity position:factor=1.5 -o other");
   CHECK(good(f, "show other --format json").out.find("concat:coef=0.02") != std::string::npos);
+  CHECK(good(f, on + "copies --router softmax:k=1,temperature=2 -o cooled").err.find("keep this program's own form, not that of mixtral: no published class has a router temperature") != std::string::npos);
   refused(f, on + "copies --model nano -o x", 2, "--model cannot change what --init brings with it");
   refused(f, on + "copies --router softmax:k=9 -o x", 2, "k=9 is more than the 4 experts");
   refused(f, on + "copies --router noisy:k=2 -o x", 2, "has no layers.0.moe.router.noise");
