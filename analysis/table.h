@@ -17,6 +17,8 @@ struct Column {
   std::string metric;               // definition id of docs/metrics.md ("load_cv"); empty = a key or label
   std::vector<double> chance;       // the value under random routing, row by row; empty = not known
   int digits = 3;                   // after the point, for doubles
+  std::vector<double> low = {}, high = {};  // 95 % interval, row by row, NaN where there is none; empty = not known
+  bool light = false;                       // cells are the words green, yellow, red, and are drawn in that colour too
 };
 
 enum class Chart { none, bars, lines, heatmap };

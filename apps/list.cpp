@@ -1,6 +1,7 @@
 // moe list: what there is to choose from, straight from the registries.
 #include <fmt/format.h>
 
+#include "analysis/compare/conventions.h"
 #include "analysis/metric/metric.h"
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
@@ -37,6 +38,14 @@ std::vector<Kind> kinds() {
                            kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),    kind("devices", "Devices (--device)", backends()),
                            kind("metrics", "Metrics (moe report --metric)", metrics()), kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),    kind("formats", "Formats (--format)", renderers())};
   Kind models{"models", "Models (--model)", {}}, activations{"activations", "Activations (--model ...:activation=)", {}}, verbs = kind("commands", "Verbs", commands());
+  Kind words{"conventions", "Conventions of other tools (moe report --convention)", {}};
+  for (const Convention& c : conventions()) {
+    std::string figures;
+    for (const Upstream& u : upstream_figures())
+      if (u.convention == c.name) figures += concat(figures.empty() ? "" : ", ", u.name);
+    words.rows.push_back({std::string(c.name), std::string(c.about), figures});
+  }
+  out.push_back(words);
   for (const Preset& p : model_presets()) models.rows.push_back({std::string(p.name), std::string(p.about), ""});
   for (const std::string& a : activation_names()) activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
   for (auto& row : verbs.rows) row[2] = row[2].substr(0, row[2].find('|'));
@@ -104,7 +113,7 @@ Run list_command(CLI::App& cli) {
     BalanceValues batch;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, patterns, formats, commands; all where left out");
+  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, conventions, patterns, formats, commands; all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
   CLI::App* app = &cli;

@@ -1,5 +1,6 @@
 #include "analysis/metric/agreement.h"
 
+#include "analysis/metric/bootstrap.h"
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/error.h"
@@ -45,6 +46,10 @@ class Comparer {
       result_.layer.push_back({.number = l.index, .experts = l.experts});
       result_.layer.back().bin_choices.assign(bins, 0), result_.layer.back().bin_lost.assign(bins, 0);
     }
+    pending_.resize(result_.layer.size());
+    if (o.bootstrap < 1 || b.sequences().size() < Bootstrap::least_sequences) return;
+    for (LayerAgreement& l : result_.layer)
+      for (auto* r : {&l.replica_overlap, &l.replica_first, &l.replica_tokens}) r->assign(std::size_t(o.bootstrap) + 1, 0);
   }
 
   void window(const TraceRows& a, const TraceRows& b) {
@@ -61,7 +66,10 @@ class Comparer {
       ++result_.tokens, result_.flipped_layers += flips, result_.flipped_tokens += flips > 0;
     }
   }
-  Agreement result() { return std::move(result_); }
+  Agreement result() {
+    for (std::size_t l = 0; l < pending_.size(); ++l) close(l);
+    return std::move(result_);
+  }
 
  private:
   static void check(const TraceRows& a, const TraceRows& b) {
@@ -79,6 +87,9 @@ class Comparer {
       const std::int64_t both = common(ca, cb), n = std::ssize(cb);
       differs_[l * a.tokens() + t] = both != n || ca.size() != cb.size();
       if (n == 0) continue;
+      Pending& p = pending_[l];
+      if (p.sequence != std::int64_t(b.sequence[t])) close(l), p.sequence = b.sequence[t];
+      p.tokens += 1, p.overlap += double(both) / double(n), p.first += !ca.empty() && ca[0] == cb[0];
       ++s.tokens, s.choices += n, s.common += both, s.overlap += double(both) / double(n);
       s.first += !ca.empty() && ca[0] == cb[0];
       by_k(s, ca, cb);
@@ -95,10 +106,32 @@ class Comparer {
       s.overlap_k[k - 1] += double(common(a.first(std::min(k, a.size())), b.first(k))) / double(k), ++s.tokens_k[k - 1];
   }
 
+  struct Pending {  // of the sequence being read
+    std::int64_t sequence = -1;
+    double overlap = 0, first = 0, tokens = 0;
+  };
+  void close(std::size_t l) {
+    LayerAgreement& s = result_.layer[l];
+    const Pending p = std::exchange(pending_[l], {});
+    if (p.sequence < 0 || s.replica_tokens.empty()) return;
+    std::vector<std::uint32_t> weight(s.replica_tokens.size());
+    poisson_weights(0, std::uint64_t(p.sequence), weight);
+    for (std::size_t r = 0; r < weight.size(); ++r)
+      s.replica_overlap[r] += weight[r] * p.overlap, s.replica_first[r] += weight[r] * p.first, s.replica_tokens[r] += weight[r] * p.tokens;
+  }
+
   bool margin_from_b_;
+  std::vector<Pending> pending_;       // (L)
   std::vector<std::uint8_t> differs_;  // (L,T) of the window
   Agreement result_;
 };
+
+void interval(Column& c, const LayerAgreement& l, const std::vector<double>& replica) {
+  std::vector<double> share;
+  for (std::size_t r = 0; r < replica.size(); ++r) share.push_back(replica[r] / l.replica_tokens[r]);
+  const Interval i = interval_of(share, share.empty() ? no_value : share[0], 0, 1);
+  c.low.push_back(i.low), c.high.push_back(i.high);
+}
 
 double choices(const LayerAgreement& l) { return double(l.choices) / double(l.tokens); }
 
@@ -166,6 +199,8 @@ void Agreement::report(Report& r) const {
   r.tables.push_back({"agreement", "Do the two choose the same experts?", "Share of the reference's experts that the other trace chose too, token by token, and of tokens with the same first choice. Random routing: K/E and 1/E.", Chart::lines,
       {column({"layer", "", "absolute layer number", ""}, number), column({"same experts", "share", "of the reference's experts, chosen in both", "router_saturation"}, share, null),
        column({"same first choice", "share", "tokens with the same first choice", "router_saturation_top1"}, first, null_first)}, section::specialisation, false, {}});
+  for (const LayerAgreement& l : layer)
+    if (l.tokens && !l.replica_tokens.empty()) interval(r.tables.back().columns[1], l, l.replica_overlap), interval(r.tables.back().columns[2], l, l.replica_first);
   if (!margins.empty()) {
     std::vector<std::string> bin;
     std::vector<double> rate, lot;

@@ -10,6 +10,7 @@ struct AgreeOptions {
   std::vector<double> margins = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3};  // rising; bins below the first, between, from the last on
   std::uint64_t window = 16384;                                        // rows read at a time
   std::function<void(std::uint64_t rows)> progress;
+  int bootstrap = 0;                                                   // replicas behind the 95 % intervals; 0 = none
 };
 
 struct LayerAgreement {
@@ -20,6 +21,7 @@ struct LayerAgreement {
   std::vector<double> overlap_k;               // (K) the same for the first k choices of both
   std::vector<std::int64_t> tokens_k;          // (K) tokens with at least k choices in B
   std::vector<std::int64_t> bin_choices, bin_lost;  // (margins+1) B's choices, and those that A lost, by router margin
+  std::vector<double> replica_overlap, replica_first, replica_tokens;  // (R) with every sequence Poisson(1) times; [0] as it is
 };
 
 struct Agreement {

@@ -30,12 +30,30 @@ those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 
 **Random routing** is what every token drawing K distinct experts by lot would give on a trace of this size: closed forms, or the mean
 of simulated traces with a fixed seed ("simulated"). It is not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25.
-Plug-in information exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits. Tokens are not independent; error bars would resample sequences.
+Plug-in information exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits.
+
+**Intervals.** Tokens are not independent, sequences nearly are: `moe report --bootstrap N` (200; 0 = none) weighs every sequence Poisson(1)
+in each of N replicas, in the same pass. The interval is the middle 95 % of the replicas, moved so that their mean lies on the figure
+(resampling adds noise of its own to a CV), for what a trace of this size from the same source gives on average. It takes 4 bytes a layer,
+domain, expert and replica, within a metric's share of --memory; at least 8 sequences. Figures that have one: load_cv, load_maxvio_global, load_dead_fraction,
+load_entropy_norm, load_effective_experts, load_gini, ep_balancedness, capacity_drop_rate (factors 1, 1.25, 2), domain_expert_mi_bits,
+router_entropy (where it is stored), repeat_first, a2a_dedup_factor, and router_saturation of two traces. Not yet: figures whose counts a
+replica cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chance": the interval holds the value of random routing.
+
+**Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red from 0.75), load_maxvio_global (1, 2),
+load_dead_fraction (0.001, 0.05), ep_balancedness (below 0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing
+would be as bad. Thresholds are house rules but for balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead
+experts (ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, `--fail-on red` makes them an exit code of 1.
+
+**Two traces and more.** `moe report a --against b` compares token by token, over the same text only; `moe report a b c` puts the
+headline figures side by side. Replicas of traces over the same text weigh the same sequences alike, so their differences are paired.
 
 **Shape.** [L] is one number a layer; a list parameter (`topn`, `lags`, ...) adds an axis. Redundancy by weights or outputs is computed
 once by `moe trace` and stored in the trace.
 
-**Same idea, other number.** NeMo and TensorRT-LLM print load_cv_sample; the loss-free balancing paper's MaxVio is load_maxvio_global or
+**Same idea, other number.** `moe report a --convention NAME` gives the figures of olmoe, mixtral, sglang, vllm, trtllm, hf, megatron or
+nemo by their own definitions, quirks included, beside ours, with a line on how they differ; `moe list conventions` names them. NeMo and
+TensorRT-LLM print load_cv_sample; the loss-free balancing paper's MaxVio is load_maxvio_global or
 _batch; OLMoE's domain specialisation is domain_hit_rate, its co-activation code coactivation_adjacent, its layer counters
 crosslayer_rank_zip; Megatron's balance loss is aux_switch (1 at balance), Hugging Face's aux_concat (K at balance).
 )";

@@ -20,6 +20,14 @@ Shape::Shape(const TraceSource& trace) {
 
 int Shape::max_experts() const { return experts.empty() ? 0 : *std::max_element(experts.begin(), experts.end()); }
 
+int usual_ranks(const Shape& s) {
+  int least = s.max_experts();
+  for (const int e : s.experts) least = std::min(least, e);
+  int ranks = 8;
+  while (ranks > 1 && ranks > least / 2) ranks /= 2;
+  return ranks;
+}
+
 std::vector<double> list_of(Spec& spec, const char* key, const char* fallback, double least) {
   std::vector<double> out;
   for (const std::string& text : split(spec.get(key, fallback), ',')) {

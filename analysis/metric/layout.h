@@ -9,10 +9,10 @@ namespace moe {
 
 constexpr double no_value = std::numeric_limits<double>::quiet_NaN();
 
-// Sections in the order of a report.
+// Sections in the order of a report: its story.
 namespace section {
-constexpr const char *balance = "balance", *router = "router confidence", *specialisation = "specialisation", *vocabulary = "vocabulary",
-                     *paths = "paths", *coactivation = "co-activation", *redundancy = "redundancy", *deployment = "deployment";
+constexpr const char *balance = "is it balanced?", *router = "how sure is the router?", *specialisation = "who specialises in what?", *vocabulary = specialisation,
+                     *paths = "what follows what?", *coactivation = "what is redundant?", *redundancy = coactivation, *deployment = "what would it cost to serve?";
 }
 
 struct Shape {  // of a trace, as metrics need it
@@ -22,6 +22,8 @@ struct Shape {  // of a trace, as metrics need it
   std::vector<int> experts, top_k;       // (L)
   std::vector<std::int64_t> number;      // (L) absolute layer numbers
 };
+
+int usual_ranks(const Shape&);  // of expert parallelism: the largest of 8, 4, 2, 1 that leaves two experts a rank
 
 std::vector<double> list_of(Spec&, const char* key, const char* fallback, double least);       // "lags={1,2,5}"
 std::vector<int> whole_list_of(Spec&, const char* key, const char* fallback, int least);

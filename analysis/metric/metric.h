@@ -34,6 +34,8 @@ struct MetricValue {
   std::vector<double> values;
 };
 
+struct Replicated;  // bootstrap.h
+
 class Metric {
  public:
   virtual ~Metric() = default;
@@ -51,6 +53,9 @@ struct AnalyzeOptions {
   int sample_tokens = 600;                 // of text per domain, coloured by expert; 0 = no samples
   std::vector<int> truth;                  // planted cluster of each token id, -1 = none; empty = nothing was planted
   std::function<void(std::uint64_t rows)> progress;  // after every window
+  int bootstrap = 0;                   // replicas behind the 95 % intervals of a report; 0 = no intervals
+  std::uint64_t bootstrap_stream = 0;  // traces over the same text take the same, and their differences are paired
+  std::vector<Replicated>* replicas = nullptr;  // filled, where the caller wants them
 };
 
 using MakeMetric = std::unique_ptr<Metric>(Spec&, const TraceSource&, const AnalyzeOptions&);

@@ -13,14 +13,6 @@ namespace {
 
 constexpr double sglang_epsilon = 1e-5;
 
-int usual_ranks(const Shape& s) {  // the largest of 8, 4, 2, 1 that leaves two experts a rank
-  int least = s.max_experts();
-  for (const int e : s.experts) least = std::min(least, e);
-  int ranks = 8;
-  while (ranks > 1 && ranks > least / 2) ranks /= 2;
-  return ranks;
-}
-
 struct State {  // of one layer
   std::vector<std::int64_t> counts, step_load, load;     // (E), (R), (R)
   std::vector<int> rank_of, node_of;                     // (E)

@@ -1,5 +1,6 @@
 // The registry, and the one pass over a trace that all metrics share: window by window, layers side by side on threads.
 
+#include "analysis/metric/bootstrap.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
 #include "lib/core/error.h"
@@ -172,9 +173,16 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
 
 }  // namespace
 
+namespace {
+void give_replicas(const Metrics& all, const AnalyzeOptions& o) {
+  if (o.bootstrap > 0 && o.replicas) *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
+}
+}  // namespace
+
 Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
   std::string resolved;
   Metrics all = make(trace, specs, o, &resolved);
+  if (o.bootstrap > 0) all.push_back(std::make_unique<Bootstrap>(trace, o));  // last: its intervals go into the others' tables
   Sampler sampler(trace, std::max(0, o.sample_tokens));
   pass(trace, all, o.sample_tokens > 0 ? &sampler : nullptr, o);
   Report r;
@@ -186,15 +194,18 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, 
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) { return section_rank(a.section) < section_rank(b.section); });
   for (const TraceLayer& l : trace.header().layers) r.layers.push_back(l.index);
   r.samples = sampler.samples();
+  give_replicas(all, o);
   return r;
 }
 
 std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
   Metrics all = make(trace, specs, o, nullptr);
+  if (o.bootstrap > 0) all.push_back(std::make_unique<Bootstrap>(trace, o));
   pass(trace, all, nullptr, o);
   std::vector<MetricValue> out;
   for (const auto& m : all)
     for (MetricValue& v : m->values()) out.push_back(std::move(v));
+  give_replicas(all, o);
   return out;
 }
 

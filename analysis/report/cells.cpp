@@ -73,6 +73,23 @@ std::string chance_cell(const Column& c, std::size_t row, bool ascii) {
   return number(v, fraction ? 1 : digits(c), ascii);
 }
 
+std::string interval_cell(const Column& c, std::size_t row, bool ascii) {
+  if (row >= c.low.size() || row >= c.high.size() || std::isnan(c.low[row]) || std::isnan(c.high[row])) return "";
+  return "[" + number(c.low[row], digits(c), ascii) + ", " + number(c.high[row], digits(c), ascii) + "]";
+}
+
+bool near_chance(const Column& c, std::size_t row) {
+  const double by = chance(c, row);
+  return row < c.low.size() && row < c.high.size() && c.low[row] <= by && by <= c.high[row];  // NaN: no
+}
+
+bool any_near_chance(const Table& t) {
+  for (const Column& c : t.columns)
+    for (std::size_t r = 0; r < c.low.size(); ++r)
+      if (near_chance(c, r)) return true;
+  return false;
+}
+
 std::string short_number(double v) {
   const double size = std::abs(v);
   if (size >= 1e9 || (size > 0 && size < 1e-4)) return fmt::format("{:.3g}", v);

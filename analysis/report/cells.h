@@ -19,6 +19,9 @@ double chance(const Column&, std::size_t row);  // NaN: not known. One chance va
 std::string number(double v, int digits, bool ascii = false);
 std::string cell(const Column&, std::size_t row, bool ascii = false);         // "" beyond the end; clean text
 std::string chance_cell(const Column&, std::size_t row, bool ascii = false);  // "" where not known
+std::string interval_cell(const Column&, std::size_t row, bool ascii = false);  // "[0.12, 0.15]"; "" where there is none
+bool near_chance(const Column&, std::size_t row);                               // the interval holds the chance value
+bool any_near_chance(const Table&);
 std::string short_number(double v);                                           // for axes: "0.05", "12k", "3M"
 int digits(const Column&);                                                    // after the point: none for whole numbers
 std::string heading(const Column&);                                           // "MI (bits)"

@@ -1,9 +1,10 @@
 // Every table whole, one after another, in one long form that any reader takes in one call:
-//   table,row,column,value,unit,chance,metric
+//   table,row,column,value,unit,chance,metric,low,high
 // One line a cell; row counts from 0 inside its table. Numbers read back to the same double; no value is an empty field, infinity
 // is inf. The facts of the report come first as table "report", one column a fact. With pandas:
 //   d = pandas.read_csv("x.csv"); d[d.table == "load"].pivot(index="row", columns="column", values="value")
 #include <cmath>
+#include <limits>
 
 #include "analysis/report/cells.h"
 #include "analysis/report/render.h"
@@ -22,6 +23,8 @@ std::string field(std::string_view text) {  // RFC 4180
   return out + "\"";
 }
 
+constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
+
 std::string exact(double v) { return std::isnan(v) ? "" : number_text(v); }
 
 std::string value_field(const Column& c, std::size_t row) {
@@ -33,14 +36,14 @@ std::string value_field(const Column& c, std::size_t row) {
 }  // namespace
 
 std::string render_csv(const Report& report, const RenderOptions&) {
-  std::string out = "table,row,column,value,unit,chance,metric\n";
-  for (const auto& [name, text] : report.facts) out += concat("report,0,", field(name), ",", field(text), ",,,\n");
+  std::string out = "table,row,column,value,unit,chance,metric,low,high\n";
+  for (const auto& [name, text] : report.facts) out += concat("report,0,", field(name), ",", field(text), ",,,,,\n");
   for (const Table& t : report.tables)
     for (std::size_t r = 0; r < rows(t); ++r)
       for (const Column& c : t.columns)
         if (r < rows(c))
           out += concat(field(t.id), ",", r, ",", field(c.name), ",", value_field(c, r), ",", field(c.unit), ",", exact(chance(c, r)), ",",
-                        field(c.metric), "\n");
+                        field(c.metric), ",", exact(r < c.low.size() ? c.low[r] : nothing), ",", exact(r < c.high.size() ? c.high[r] : nothing), "\n");
   return out;
 }
 

@@ -84,6 +84,10 @@ details .scroll{max-height:32rem;overflow:auto;margin-top:.5rem}
 .data .n,.pivot td{text-align:right;white-space:nowrap}
 .data .n{padding-left:.6rem}
 .data small{color:var(--muted);font-size:.82em;font-weight:400}
+.near{color:var(--muted)}
+.lamp{display:inline-block;padding:0 .55rem;border-radius:1rem;font-weight:600;font-size:.92em;border:1px solid currentColor}
+.lamp::before{content:"";display:inline-block;width:.6rem;height:.6rem;border-radius:50%;background:currentColor;margin-right:.35rem}
+.green{color:var(--green)}.yellow{color:var(--yellow)}.red{color:var(--red)}
 .pivot tbody th{position:static;border-bottom:1px solid var(--line);padding:.26rem .8rem .26rem 0;font-weight:500}
 .bar{position:sticky;top:2.7rem;z-index:4;display:flex;flex-wrap:wrap;align-items:center;gap:.5rem 1.2rem;background:var(--bg);padding:.6rem 0;margin-bottom:.8rem}
 select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border:1px solid var(--axis);border-radius:6px;padding:.25rem .5rem;margin-left:.35rem}
@@ -100,9 +104,9 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border
 )css";
 
 constexpr std::string_view light =
-    "--bg:#fdfdfc;--bar:#fdfdfce6;--ink:#1b1d22;--muted:#676c76;--line:#e6e7e9;--grid:#eceded;--axis:#c3c6cb;--wash:#f2f3f3;--accent:#0b6b74;--warn:#c98a12;--chance:#8a5a00;";
+    "--bg:#fdfdfc;--bar:#fdfdfce6;--ink:#1b1d22;--muted:#676c76;--line:#e6e7e9;--grid:#eceded;--axis:#c3c6cb;--wash:#f2f3f3;--accent:#0b6b74;--warn:#c98a12;--chance:#8a5a00;--green:#17713c;--yellow:#8a6100;--red:#b3261e;";
 constexpr std::string_view dark =
-    "--bg:#15171b;--bar:#15171be6;--ink:#e7e8ea;--muted:#9a9fa9;--line:#2a2d33;--grid:#262930;--axis:#4a4e57;--wash:#20232a;--accent:#5cc3cc;--warn:#d9a441;--chance:#e3b04b;";
+    "--bg:#15171b;--bar:#15171be6;--ink:#e7e8ea;--muted:#9a9fa9;--line:#2a2d33;--grid:#262930;--axis:#4a4e57;--wash:#20232a;--accent:#5cc3cc;--warn:#d9a441;--chance:#e3b04b;--green:#6fce94;--yellow:#e5c04f;--red:#ff8a7d;";
 
 std::string colours(bool in_dark, const std::vector<Rgb>& experts) {
   std::string out(in_dark ? dark : light);

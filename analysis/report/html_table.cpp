@@ -30,7 +30,9 @@ std::string long_table(const Table& t, const RenderOptions& options) {
     out += "<tr>";
     for (const Column& c : t.columns) {
       const std::string by = chance_cell(c, r);
-      out += concat(is_number(c) ? "<td class=n>" : "<td>", html(cell(c, r)), by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
+      const std::string range = interval_cell(c, r), text = html(cell(c, r));
+      if (c.light) out += concat("<td><span class=\"lamp ", text, "\">", text, "</span>");
+      else out += concat(!is_number(c) ? "<td>" : near_chance(c, r) ? "<td class=\"n near\">" : "<td class=n>", text, range.empty() ? "" : concat("<small> ", range, "</small>"), by.empty() ? "" : concat("<small class=by> ", near_chance(c, r) ? "≈ " : "", by, "</small>"));
     }
     out += "\n";
   }
@@ -112,6 +114,10 @@ bool any_chance(const Table& t) {
   return false;
 }
 
+bool any_interval(const Table& t) {
+  return std::ranges::any_of(t.columns, [](const Column& c) { return !c.low.empty(); });
+}
+
 }  // namespace
 
 std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
@@ -123,7 +129,8 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
   const Map m = map_of(t);
   const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
   const std::string data = pivot ? pivot_table(t, m, id + "p") : long_table(t, options);
-  const std::string by = any_chance(t) && !pivot ? "<p class=note>Small grey numbers: the value under random routing.</p>" : "";
+  std::string by;
+  if (!pivot && any_chance(t)) by = concat("<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "", "the value under random routing", any_near_chance(t) ? "; ≈ where the interval holds it" : "", ".</p>");
   constexpr std::size_t long_enough_to_fold = 12;
   if (!figure && !(t.detail && n > long_enough_to_fold)) return out + data + by + legend(t) + "</article>\n";
   if (figure) out += figure_of(t, id) + legend(t);

@@ -38,8 +38,13 @@ Json column_json(const Column& c) {
     values.push_back(cell_json(c, r));
     if (!c.chance.empty()) chances.push_back(number_json(chance(c, r)));
   }
-  return {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
-          {"metric", clean(c.metric)}, {"values", values},      {"chance", c.chance.empty() ? Json(nullptr) : chances}};
+  Json out = {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
+              {"metric", clean(c.metric)}, {"values", values},      {"chance", c.chance.empty() ? Json(nullptr) : chances}};
+  for (const auto& [name, bound] : {std::pair("low", &c.low), std::pair("high", &c.high)}) {
+    if (bound->empty()) continue;
+    for (const double v : *bound) out[name].push_back(number_json(v));
+  }
+  return out;
 }
 
 Json table_json(const Table& t) {

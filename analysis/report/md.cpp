@@ -42,7 +42,8 @@ std::string long_table(const Table& t, std::size_t count) {
     lines.emplace_back();
     for (const Column& c : t.columns) {
       const std::string by_chance = chance_cell(c, r);
-      lines.back().push_back(safe(cell(c, r)) + (by_chance.empty() ? "" : " (chance " + by_chance + ")"));
+      const std::string range = interval_cell(c, r);
+      lines.back().push_back(safe(cell(c, r)) + (range.empty() ? "" : " " + safe(range)) + (by_chance.empty() ? "" : concat(" (", near_chance(c, r) ? "≈ " : "", "chance ", by_chance, ")")));
     }
   }
   return drawn(lines, right);
@@ -80,7 +81,7 @@ std::string table_md(const Table& t, const RenderOptions& options) {
     out += long_table(t, shown);
     if (shown < n) out += concat("\n", n - shown, " more rows: `-o report.csv` has all.\n");
   }
-  std::string legend;
+  std::string legend = any_near_chance(t) ? "- **≈ chance**: the 95 % interval holds the value of random routing\n" : "";
   for (const Column& c : t.columns)
     if (!c.meaning.empty()) legend += concat("- **", safe(heading(c)), "**: ", safe(c.meaning), "\n");
   return out + (legend.empty() ? "" : "\n" + legend);

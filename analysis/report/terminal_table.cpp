@@ -11,7 +11,7 @@ enum class Beside { word, number };
 struct Block {  // columns as written
   std::vector<std::vector<std::string>> cells;  // (column)(row), the heading first
   std::vector<int> width;
-  std::vector<bool> right;
+  std::vector<bool> right, light;
 };
 
 bool has_chance(const Column& c, std::size_t count) {
@@ -27,7 +27,8 @@ Block written(const Terminal& t, const Table& table, std::size_t count, Beside h
     std::vector<std::string> cells{heading(c) + (chances && how == Beside::number ? " (chance)" : "")};
     for (std::size_t r = 0; r < count; ++r) {
       std::string text = cell(c, r, t.ascii);
-      if (const std::string by = chance_cell(c, r, t.ascii); !by.empty()) text += (how == Beside::word ? " (chance " : " (") + by + ")";
+      if (const std::string range = interval_cell(c, r, t.ascii); !range.empty()) text += " " + range;
+      if (const std::string by = chance_cell(c, r, t.ascii); !by.empty()) text += concat(" (", near_chance(c, r) ? t.near() : "", how == Beside::word ? "chance " : "", by, ")");
       cells.push_back(text);
     }
     int widest = 0;
@@ -37,7 +38,7 @@ Block written(const Terminal& t, const Table& table, std::size_t count, Beside h
     }
     out.cells.push_back(cells);
     out.width.push_back(widest);
-    out.right.push_back(is_number(c));
+    out.right.push_back(is_number(c)), out.light.push_back(c.light);
   }
   return out;
 }
@@ -51,7 +52,10 @@ int total(const Block& b, const std::vector<std::size_t>& which) {
 void put(const Terminal& t, const Block& b, const std::vector<std::size_t>& which, Lines& out) {
   for (std::size_t r = 0; r < b.cells[0].size(); ++r) {
     std::string line;
-    for (const std::size_t c : which) line += "  " + padded(b.cells[c][r], b.width[c], b.right[c]);
+    for (const std::size_t c : which) {
+      const std::string text = padded(b.cells[c][r], b.width[c], b.right[c]);
+      line += "  " + (b.light[c] && r > 0 ? t.lamp(text) : text);
+    }
     line.erase(line.find_last_not_of(' ') + 1);
     out.push_back(r == 0 ? t.dim(line) : line);
   }
@@ -63,7 +67,8 @@ void records(const Terminal& t, const Table& table, std::size_t count, Lines& ou
     for (std::size_t c = 0; c < table.columns.size(); ++c) {
       const Column& column = table.columns[c];
       const std::string by = chance_cell(column, r, t.ascii);
-      const std::string text = concat(heading(column), " ", cell(column, r, t.ascii), by.empty() ? "" : " (chance " + by + ")");
+      const std::string range = interval_cell(column, r, t.ascii);
+      const std::string text = concat(heading(column), " ", cell(column, r, t.ascii), range.empty() ? "" : " " + range, by.empty() ? "" : concat(" (", near_chance(column, r) ? t.near() : "", "chance ", by, ")"));
       bool first = true;
       for (const std::string& line : wrap(text, t.width - 4)) {
         out.push_back(concat(c == 0 && first ? "  " : "    ", line));

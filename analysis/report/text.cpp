@@ -10,6 +10,10 @@ std::string Terminal::paint(const char* code, const std::string& s) const {
   return colour && !s.empty() ? concat("\x1b[", code, "m", s, "\x1b[0m") : s;
 }
 
+std::string Terminal::lamp(const std::string& word) const {
+  return paint(word.starts_with("red") ? "1;31" : word.starts_with("yellow") ? "33" : "32", word);
+}
+
 std::string Terminal::rule(int n) const {
   std::string out;
   for (int i = 0; i < n; ++i) out += ascii ? "-" : "─";
@@ -98,6 +102,7 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
   if (chart && table.chart == Chart::lines) page.lines(spark_lines(t, table));
   if (map && told) page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
   else if (shown < n) page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
+  if (any_near_chance(table) && !told) page.paragraph("  ", concat(t.ascii ? "~" : "≈", " chance: the 95 % interval holds the value of random routing"), true);
   for (const Column& c : table.columns)
     if (!c.meaning.empty()) page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
 }

@@ -109,7 +109,7 @@ TEST_CASE("csv has every cell of every table once") {
   const std::string check = R"(
 import csv, sys
 r = list(csv.DictReader(open(sys.argv[1], encoding='utf-8', newline='')))
-assert list(r[0]) == 'table,row,column,value,unit,chance,metric'.split(',') and all(None not in x and None not in x.values() for x in r)
+assert list(r[0]) == 'table,row,column,value,unit,chance,metric,low,high'.split(',') and all(None not in x and None not in x.values() for x in r)
 g = {(x['table'], int(x['row']), x['column']): x for x in r}
 assert len(g) == len(r) == 3 + 12 + 12 + 9, len(r)
 assert g['odd', 1, 'name']['value'] == 'a|b,"c"\nd' and g['report', 0, 'file']['value'] == 'a,b"c|d.h5'
