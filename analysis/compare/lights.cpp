@@ -41,7 +41,9 @@ std::optional<Found> worst(const Report& r, const Threshold& t) {
 Light light_of(const Threshold& t, const Found& f) {
   const bool low_is_bad = t.red < t.yellow;
   const double kind = low_is_bad ? f.high : f.low;  // the best that the text allows
-  if (!worse(t, f.value, f.chance) && !std::isnan(f.chance)) return Light::green;
+  constexpr double slack = 2;  // the worst of several layers lies above what one gives by chance
+  const double by_chance = low_is_bad ? 1 - slack * (1 - f.chance) : slack * f.chance;
+  if (!worse(t, f.value, by_chance) && !std::isnan(f.chance)) return Light::green;
   if (!std::isnan(kind) && !std::isnan(f.chance) && !worse(t, kind, f.chance)) return Light::green;
   const auto from = [&](double limit) { return low_is_bad ? f.value < limit : f.value >= limit; };
   return from(t.red) ? Light::red : from(t.yellow) ? Light::yellow : Light::green;

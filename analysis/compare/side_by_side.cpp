@@ -26,11 +26,12 @@ double mean_of(std::span<const double> v) {
   return n > 0 ? sum / n : no_value;
 }
 
-const Column* find(const Report& r, const Headline& h) {
+const Column* find(const Report& r, const Headline& h) {  // in a table by layer; caches stand in one by size
+  const bool by_size = h.id == "cache_hit_rate_lru";
   for (const bool detail : {false, true})
     for (const Table& t : r.tables)
       for (const Column& c : t.columns)
-        if (t.detail == detail && c.metric == h.id && c.name.ends_with(h.column) && std::holds_alternative<std::vector<double>>(c.cells)) return &c;
+        if (t.detail == detail && t.columns[0].name.starts_with("layer") != by_size && c.metric == h.id && c.name.ends_with(h.column) && std::holds_alternative<std::vector<double>>(c.cells)) return &c;
   return nullptr;
 }
 

@@ -42,7 +42,7 @@ replica cannot hold (token_uncertainty, crosslayer_predictability) and caches. "
 
 **Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red from 0.75), load_maxvio_global (1, 2),
 load_dead_fraction (0.001, 0.05), ep_balancedness (below 0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing
-would be as bad. Thresholds are house rules but for balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead
+would be as bad: no more than twice its value, or its value inside the interval. Thresholds are house rules but for balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead
 experts (ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, `--fail-on red` makes them an exit code of 1.
 
 **Two traces and more.** `moe report a --against b` compares token by token, over the same text only; `moe report a b c` puts the

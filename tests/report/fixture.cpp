@@ -107,6 +107,15 @@ Table paths() {
           "paths", false, {}};
 }
 
+Table lights() {
+  Table t{"lights", "Balance at a glance", "The worst layer of each figure against two thresholds.", Chart::none,
+          {texts("figure", {"load CV", "MaxVio", "dead experts"}), texts("light", {"yellow", "green", "red"}), doubles("worst", "", "of all layers", "", {0.54, 0.62, 0.06}, {0.021, 0.05, 0}),
+           ints("layer", {6, 2, 3}), texts("yellow, red", {"from 0.25, 0.75", "from 1, 2", "from 0.001, 0.05"})}, "balance", false, {}};
+  t.columns[1].light = true;
+  t.columns[2].low = {0.48, 0.04, 0.06}, t.columns[2].high = {0.6, 0.7, 0.06};
+  return t;
+}
+
 TokenSample sample(const std::string& domain, const std::string& text, int layers, int experts) {
   TokenSample s{domain, {}, {}};
   for (const char c : text) s.piece.emplace_back(1, c);
@@ -133,7 +142,7 @@ Report realistic() {
                 "The load is uneven in every layer: CV 0.31 to 0.54, where random routing of as many tokens gives 0.02.",
                 "Layer 4 separates 中文 from English most: 0.84 bits of mutual information (chance 0.00).",
                 "Experts 2 and 9 of layer 6 have the most alike weights (cosine 0.61), below the limit of 0.8."};
-  r.tables = {load_map(8, 16), balance(), first_layer(), domains(), vocabulary(), pairs("coactivation", 4, 16, false), paths(), pairs("cosine", 2, 16, true)};
+  r.tables = {load_map(8, 16), balance(), first_layer(), domains(), vocabulary(), pairs("coactivation", 4, 16, false), paths(), pairs("cosine", 2, 16, true), lights()};
   for (int l = 0; l < 8; ++l) r.layers.push_back(l);
   r.samples = {sample("中文", poem, 8, 16), sample("English", sonnet, 8, 16), sample("code", program, 8, 16)};
   return r;
@@ -157,6 +166,7 @@ Report awkward() {
                {ints("layer", {0, 1, 2}), doubles("a", "", "", "m", {0.1, none, 0.3}, {0.2}), doubles("b", "", "", "m", {infinite, 0.2, 0.1})}, "second", false, {}},
               {"hollow", "No rows", "", Chart::bars, {ints("x", {}), doubles("y", "", "", "m", {})}, "second", false, {}},
               {"bare", "No columns", "", Chart::none, {}, "", false, {}}};
+  r.tables[0].columns[3].chance = {0.5, 0.01, 0.45}, r.tables[0].columns[3].low = {none, 0, 0.4}, r.tables[0].columns[3].high = {none, 0.02, 0.6};
   r.layers = {1, 3};
   r.samples = {{"<mixed>", {"a", "<", "\xE4", "\xB8", "\xAD", "\xE4", "b", "", "\n"}, {{0, 1, 2, 2, 1, 0, 1, -1, 0}, {1, 1, 1, 0, 0, 0, 2, 2, -1}}}};
   return r;

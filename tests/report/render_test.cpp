@@ -161,6 +161,23 @@ for a in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)|data-map="([^"]*)"', text)
   CHECK(python(ids, render("html", test::large(12, 80))) == 0);
 }
 
+TEST_CASE("intervals stand behind values, chance inside them is marked, lights are words and colour") {
+  const Report r = test::realistic();
+  const std::string text = render("text", r, {120, false, false, 0}), ascii = render("text", r, {120, false, true, 0}), colour = render("text", r, {120, true, false, 0});
+  CHECK(text.find("0.540 [0.480, 0.600] (chance 0.021)") != text.npos);
+  CHECK(text.find("0.620 [0.040, 0.700] (≈ chance 0.050)") != text.npos);
+  CHECK(text.find("the 95 % interval holds the value of random routing") != text.npos);
+  CHECK(ascii.find("(~chance 0.050)") != ascii.npos);
+  CHECK(colour.find("\x1b[1;31mred") != colour.npos);
+  CHECK(render("md", r).find("0.620 \\[0.040, 0.700\\] (≈ chance 0.050)") != std::string::npos);
+  CHECK(render("csv", r).find("lights,1,worst,0.62,,0.05,,0.04,0.7\n") != std::string::npos);
+  CHECK(render("json", r).find("\"low\":[0.48,0.04,0.06]") != std::string::npos);
+  const std::string page = render("html", r);
+  CHECK(page.find("<span class=\"lamp red\">red</span>") != page.npos);
+  CHECK(page.find("<td class=\"n near\">0.620<small> [0.040, 0.700]</small><small class=by> ≈ 0.050</small>") != page.npos);
+  CHECK(page.find("id=overview") < page.find("id=findings"));
+}
+
 TEST_CASE("html of 64 layers and 256 experts stays below 2 MB") {
   const std::string got = render("html", test::large(64, 256));
   CHECK(got.size() < 2'000'000);
