@@ -39,7 +39,7 @@ std::vector<Kind> kinds() {
                            kind("metrics", "Metrics (moe report --metric)", metrics()), kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),    kind("formats", "Formats (--format)", renderers())};
   Kind models{"models", "Models (--model)", {}}, activations{"activations", "Activations (--model ...:activation=)", {}}, verbs = kind("commands", "Verbs", commands());
   Kind words{"conventions", "Conventions of other tools (moe report --convention)", {}};
-  for (const Convention& c : conventions()) {
+  for (const ToolConvention& c : conventions()) {
     std::string figures;
     for (const Upstream& u : upstream_figures())
       if (u.convention == c.name) figures += concat(figures.empty() ? "" : ", ", u.name);

@@ -11,7 +11,7 @@
 namespace moe {
 namespace {
 
-constexpr Convention all_conventions[] = {
+constexpr ToolConvention all_conventions[] = {
 #define CONVENTION(name, about) {#name, about},
 #define UPSTREAM(...)
 #include "analysis/compare/conventions.def"
@@ -91,13 +91,13 @@ void append(Rows& r, const Upstream& u, const std::vector<double>& theirs, const
 
 }  // namespace
 
-std::span<const Convention> conventions() { return all_conventions; }
+std::span<const ToolConvention> conventions() { return all_conventions; }
 std::span<const Upstream> upstream_figures() { return all_figures; }
 
 Report in_convention(const TraceSource& trace, std::string_view name, const AnalyzeOptions& o) {
   std::vector<std::string> names;
-  for (const Convention& c : all_conventions) names.emplace_back(c.name);
-  const auto* found = std::ranges::find(all_conventions, name, &Convention::name);
+  for (const ToolConvention& c : all_conventions) names.emplace_back(c.name);
+  const auto* found = std::ranges::find(all_conventions, name, &ToolConvention::name);
   if (found == std::end(all_conventions)) no_such("convention", name, names);
   const auto measured = measure(trace, metrics_of(name), o);
   const auto value = [&](std::string_view id) { return std::ranges::find(measured, id, &MetricValue::id); };

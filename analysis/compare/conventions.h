@@ -4,10 +4,10 @@
 
 namespace moe {
 
-struct Convention {
+struct ToolConvention {
   std::string_view name, about;
 };
-std::span<const Convention> conventions();
+std::span<const ToolConvention> conventions();
 
 struct Upstream {
   std::string_view convention, name, id, reduction, our_id, our_reduction, difference;

@@ -72,7 +72,7 @@ TEST_CASE("every figure of every convention stands on definitions, and is comput
     CHECK(find_definition(u.our_id));
     CHECK_FALSE(u.difference.empty());
   }
-  for (const Convention& c : conventions()) {
+  for (const ToolConvention& c : conventions()) {
     INFO(c.name);
     const Report r = in_convention(t, c.name);
     CHECK(r.warnings.empty());
