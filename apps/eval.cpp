@@ -7,6 +7,7 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/evaluation.h"
+#include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
@@ -25,6 +26,7 @@ struct Options {
   int batch = 16, length = 0;
   std::uint64_t seed = 1;
   DeviceOptions device;
+  ExpertOptions experts;
   OutputOptions out;
 };
 
@@ -70,8 +72,8 @@ void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool
 int eval(const Options& o) {
   check_output(o.out);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device, o.router);
-  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
+  tell(loaded);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer, o.seed);
   const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, loaded.model->config())};
@@ -117,6 +119,7 @@ Run eval_command(CLI::App& cli) {
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
   cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
   add_device(cli, o->device);
+  add_experts(cli, o->experts);
   add_output(cli, o->out, "where the table goes");
   add_config(cli);
   return [o] { return eval(*o); };

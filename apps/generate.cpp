@@ -8,6 +8,7 @@
 
 #include "apps/arguments.h"
 #include "apps/command.h"
+#include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
@@ -26,6 +27,7 @@ struct Options {
   std::uint64_t seed = 1;
   bool force = false;
   DeviceOptions device;
+  ExpertOptions experts;
 };
 
 // Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best. Ids from `limit` on are padding.
@@ -54,7 +56,8 @@ std::string shown(std::string text) {
 int generate(const Options& o) {
   if (!o.trace.empty()) refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device);
+  const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
+  tell(loaded);
   Decoder<float>& model = *loaded.model;
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   std::vector<int> next = tokenizer->encode(o.prompt);
@@ -110,6 +113,7 @@ Run generate_command(CLI::App& cli) {
   cli.add_option("--trace", o->trace, "record the routing to this file")->type_name("FILE");
   cli.add_flag("--force", o->force, "replace a trace that exists");
   add_device(cli, o->device);
+  add_experts(cli, o->experts);
   add_config(cli);
   CLI::App* app = &cli;
   return [o, app] {

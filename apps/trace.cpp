@@ -6,6 +6,7 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/evaluation.h"
+#include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
@@ -25,13 +26,14 @@ struct Options {
   std::uint64_t seed = 1;
   bool force = false, out_norm = false, logits = false, matched = false;
   DeviceOptions device;
+  ExpertOptions experts;
 };
 
-TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer, const Corpus& corpus) {
+TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer, const Corpus& corpus, bool paired) {
   TraceHeader h = trace_header(*loaded.model);
   describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
-  if (loaded.model->config().moe.experts > most_paired_experts) return h;
+  if (!paired) return h;
   h.pairs = weight_likeness(*loaded.model, o.matched);
   const auto shape = h.pairs[0].layer;
   if (o.redundancy_tokens > 0)
@@ -40,8 +42,8 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
 }
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
-  LoadedModel loaded = load_model(o.model, device, o.router);
-  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
+  tell(loaded);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
   const Router& router = layers[0]->router();
@@ -53,8 +55,12 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
 }
 
 // Pair matrices grow with the square of the experts.
-bool compares_pairs(const ModelConfig& config) {
-  const int experts = config.moe.experts;
+bool compares_pairs(const LoadedModel& loaded) {
+  const int experts = loaded.model->config().moe.experts;
+  if (loaded.expert_limit >= 0) {
+    note("the experts are not in memory together: how alike they are is left out of the trace");
+    return false;
+  }
   if (experts <= most_paired_experts) return true;
   note(fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace (it is measured up to {})", experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
   return false;
@@ -71,8 +77,8 @@ int trace(const Options& o) {
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm, fields.logits = o.logits;
-  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus), {.force = o.force, .power = o.durability == "power", .fields = fields});
-  const bool paired = compares_pairs(model.config());
+  const bool paired = compares_pairs(loaded);
+  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus, paired), {.force = o.force, .power = o.durability == "power", .fields = fields});
   OutputLikeness outputs(model, paired ? o.redundancy_tokens : 0);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
   catch_stop_signals();
@@ -125,6 +131,7 @@ Run trace_command(CLI::App& cli) {
   cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_device(cli, o->device);
+  add_experts(cli, o->experts);
   add_config(cli);
   CLI::App* app = &cli;
   return [o, app] {

@@ -73,6 +73,7 @@ void add_training(CLI::App& cli, RunOptions& o) {
   cli.add_option("--lr-factor", t.lr_factor, "learning rate by group, times the peak: router=0.1,experts=2")->group("training");
   cli.add_option("--seed", t.seed, "seed of everything random")->capture_default_str()->check(whole(0))->group("training");
   cli.add_option("--save-every", o.save_every, "steps between checkpoints; 0 = only at the end")->capture_default_str()->check(whole(0))->group("run");
+  cli.add_option("--save-dtype", o.save_dtype, "with --steps 0: write the weights alone, as f32 or bf16; such a run can be used, but not resumed")->type_name("WHICH")->check(one_of({"f32", "bf16"}))->group("run");
   cli.add_option("--keep", o.keep, "newest checkpoints kept")->capture_default_str()->check(whole(1))->group("run");
   cli.add_option("--eval-every", o.eval_every, "steps between validations; 0 = only at the end")->capture_default_str()->check(whole(0))->group("run");
   cli.add_option("--eval-tokens", o.eval_tokens, "validation tokens, over all domains; 0 = the whole split")->capture_default_str()->check(whole(0))->group("run");
@@ -113,9 +114,9 @@ Run train_command(CLI::App& cli) {
     }
     const ModelConfig config = config_of(*o, *app);
     if (o->dry) return dry_run(config, o->run);
-    if (o->run.data.empty()) throw Error(Exit::usage, "--data is missing: nothing to train on").hint("--data system, or --data text:path=FOLDER");
+    if (o->run.data.empty() && o->run.save_dtype.empty()) throw Error(Exit::usage, "--data is missing: nothing to train on").hint("--data system, or --data text:path=FOLDER");
     if (o->run.folder.empty()) throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");
-    return start_run(config, o->run);
+    return o->run.save_dtype.empty() ? start_run(config, o->run) : write_initial(config, o->run);
   };
 }
 

@@ -295,6 +295,36 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   return TrainingRun(folder, state, model, *tokenizer, false, o.force).go();
 }
 
+int write_initial(const ModelConfig& given, const RunOptions& o) {
+  const auto refuse = [](const std::string& sentence, const std::string& hint) { throw Error(Exit::usage, sentence).hint(hint); };
+  if (o.train.steps != 0) refuse(concat("--save-dtype writes weights alone, and a run of ", o.train.steps, " steps must be able to go on where it stopped"), "--steps 0; of a trained run: moe train --init RUN --steps 0 --save-dtype bf16 -o NEW");
+  if (!o.trace.empty()) refuse("no step is made, so there is no routing to record", "leave --trace out");
+  const fs::path folder = o.folder;
+  refuse_folder(folder, o.force);
+  const auto tokenizer = make_tokenizer(o.tokenizer);
+  ModelConfig config = given;
+  RunState state = state_of(config, o);
+  if (!o.data.empty()) {
+    const Corpus corpus(state.data, *tokenizer, state.train.seed);
+    state.data = corpus.specs(), config.vocabulary = corpus.info().vocabulary;
+  }
+  if (config.vocabulary < tokenizer->vocabulary()) refuse(concat("the model has ", config.vocabulary, " token ids and the tokenizer ", o.tokenizer, " ", tokenizer->vocabulary()), concat("--model ...:vocabulary=", tokenizer->vocabulary()));
+  const auto device = open_device(o.device);
+  const bool drawn_later = o.init.empty() && config.moe.widths.empty() && config.moe.all_ffn();
+  Decoder<float> model(config, *device, drawn_later ? Storage::elsewhere : Storage::own);
+  model.initialise(state.train.seed);
+  for (auto* layer : model.moe_layers())
+    if (layer->router().wants_counts()) layer->router().learn(std::vector<std::int64_t>(std::size_t(config.vocabulary), 0));
+  if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
+  state.model = to_spec(model.config());
+  const RunLock lock(folder);
+  clear_run(folder);
+  write_run_json(folder, state, model.config());
+  const fs::path saved = save_checkpoint(folder, model, nullptr, state, {tokenizer->id(), tokenizer->tokenizer_json(), tokenizer->tokenizer_config_json(), tokenizer->boundary()}, o.save_dtype == "bf16" ? DType::bf16 : DType::f32);
+  note(fmt::format("{} parameters in {}: {}", count_text(double(cost_of(config, 1).parameters)), o.save_dtype, saved.string()));
+  return 0;
+}
+
 int resume_run(const std::string& folder, Index horizon, const DeviceOptions& device_options) {
   if (!fs::is_directory(folder)) throw Error(Exit::input, concat("there is no run '", folder, "'"));
   if (checkpoint_steps(folder).empty())

@@ -12,12 +12,14 @@ struct RunOptions {
   TrainOptions train;
   Index length = 0;  // 0 = the model's context
   Index save_every = 500, keep = 2, eval_every = 500, eval_tokens = 65536, log_every = 10, trace_every = 1;
+  std::string save_dtype;  // f32 or bf16: weights alone are written, for steps = 0; empty = a checkpoint that can be resumed
   DeviceOptions device;
   bool force = false;
 };
 
 RunState state_of(const ModelConfig&, const RunOptions&);  // throws Error(usage) for what cannot be
 int start_run(const ModelConfig&, const RunOptions&);
+int write_initial(const ModelConfig&, const RunOptions&);  // the weights of step 0 alone; new experts are drawn as they are written
 int resume_run(const std::string& folder, Index horizon /*-1: as saved*/, const DeviceOptions&);
 int dry_run(const ModelConfig&, const RunOptions&);
 

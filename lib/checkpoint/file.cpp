@@ -171,6 +171,12 @@ std::shared_ptr<const std::byte> InputFile::map() const {
   return {static_cast<const std::byte*>(at), [size](const std::byte* p) { ::munmap(const_cast<std::byte*>(p), size); }};
 }
 
+void forget_pages(std::span<const std::byte> mapped) {
+  const std::uintptr_t page = std::uintptr_t(::sysconf(_SC_PAGESIZE)), begin = reinterpret_cast<std::uintptr_t>(mapped.data());
+  const std::uintptr_t first = (begin + page - 1) / page * page, last = (begin + mapped.size()) / page * page;
+  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // advice: where it is not taken, nothing is lost
+}
+
 std::string read_file(const fs::path& path, Index limit) {
   InputFile file(path);
   if (file.size() > limit)

@@ -59,6 +59,9 @@ class InputFile {
   Index size_ = 0;
 };
 
+// Bytes of a map(): their whole pages need not stay in memory. They are read again from the file when they are looked at.
+void forget_pages(std::span<const std::byte> mapped);
+
 std::string read_file(const std::filesystem::path&, Index limit);  // throws Error(input) where longer than `limit` bytes
 std::uint64_t hash_file(const std::filesystem::path&);             // XXH3-64
 

@@ -95,6 +95,19 @@ Tensor Stored::numbers() const {
   return t;
 }
 
+// MXFP4 has the rows of one matrix side by side: all of that matrix goes.
+void Stored::forget(Index first, Index rows) const {
+  if (values_.owned() || rows <= 0) return;
+  const std::span<const std::byte> all = values_.bytes();
+  if (kind_ == Kind::mxfp4) {
+    const Index in = dims_[dims_.size() - 2], each = Index(all.size()) / (this->rows() / in);
+    const Index from = first / in, to = (first + rows + in - 1) / in;
+    return forget_pages(all.subspan(std::size_t(from * each), std::size_t((to - from) * each)));
+  }
+  const Index row = Index(all.size()) / this->rows();
+  forget_pages(all.subspan(std::size_t(first * row), std::size_t(rows * row)));
+}
+
 void Stored::from_fp8(Index first, View<float> out) const {
   const bool table = values_.dtype() == DType::f8_e4m3;
   std::vector<float> scale(std::size_t(scales_.cols()));

@@ -24,6 +24,7 @@ class Stored {
 
   void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
   Tensor numbers() const;                             // the mapped tensor itself where it is plain, else f32
+  void forget(Index first, Index rows) const;         // gives the pages of these rows back to the system; they are read again when asked for
 
  private:
   enum class Kind { plain, fp8, mxfp4 };

@@ -1,23 +1,30 @@
 #include "lib/layer/feed_forward.h"
 
+#include "lib/layer/expert_cache.h"
+
 namespace moe {
 
 template <class S>
-Bodies<S>::Bodies(Backend<S>& b, const std::string& prefix, Activation a, Index experts, Index width, Index hidden, bool bias) : activation(a) {
+Bodies<S>::Bodies(Backend<S>& b, const std::string& prefix, Activation a, Index experts, Index width, Index hidden, bool bias, Storage where) : activation(a) {
   const auto dims = [&](std::vector<Index> d) {
     if (experts > 0) d.insert(d.begin(), experts);
     return d;
   };
   const auto vector = [&](const char* name, Index n) {
-    return Parameter<S>(b, prefix + name, experts > 0 ? std::vector<Index>{experts, n} : std::vector<Index>{n}, ParameterKind::vector);
+    return Parameter<S>(b, prefix + name, experts > 0 ? std::vector<Index>{experts, n} : std::vector<Index>{n}, ParameterKind::vector, where);
   };
-  if (is_gated(a)) gate = Parameter<S>(b, prefix + "gate", dims({width, hidden}));
-  up = Parameter<S>(b, prefix + "up", dims({width, hidden}));
-  down = Parameter<S>(b, prefix + "down", dims({hidden, width}));
+  if (is_gated(a)) gate = Parameter<S>(b, prefix + "gate", dims({width, hidden}), ParameterKind::matrix, where);
+  up = Parameter<S>(b, prefix + "up", dims({width, hidden}), ParameterKind::matrix, where);
+  down = Parameter<S>(b, prefix + "down", dims({hidden, width}), ParameterKind::matrix, where);
   if (!bias) return;
   if (is_gated(a)) gate_bias = vector("gate_bias", width);
   up_bias = vector("up_bias", width);
   down_bias = vector("down_bias", hidden);
+}
+template <class S>
+void Bodies<S>::forward(Backend<S>& b, View<const S> xs, const Plan& plan, ExpertTape<S>& tape, View<S> ys) const {
+  if (cache) cache->experts(*this, xs, plan, ys);
+  else b.experts(weights(), xs, plan, tape, ys);
 }
 template <class S>
 ExpertWeights<S> Bodies<S>::weights() const {

@@ -35,7 +35,7 @@ void MoeLayer<S>::mix(View<const S> x, View<S> y, MoeTape<S>& t) {
   t.sorted = Array<S>::zeros(backend_, slots, config_.hidden);
   t.out = Array<S>(backend_, slots, config_.hidden);
   backend_.linear_dw(t.dispatch.view(), x, t.sorted.view());
-  backend_.experts(bodies_.weights(), t.sorted.view(), t.plan, t.bodies, t.out.view());
+  bodies_.forward(backend_, t.sorted.view(), t.plan, t.bodies, t.out.view());
   backend_.linear_dx(t.mix.view(), Weight(std::as_const(t.out).view()), y, 0);
 }
 

@@ -27,7 +27,7 @@ Array<S> jittered(Backend<S>& backend, View<const S> x, const Matrix<double>& fa
 }  // namespace
 
 template <class S>
-MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend) : config_(c), backend_(backend) {
+MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend, Storage experts) : config_(c), backend_(backend) {
   router_ = make_router(c.router, c.experts, config_.router);
   capacity_ = make_capacity(c.capacity, config_.capacity);
   for (std::string& spec : config_.balance) balancers_.push_back(make_balancer(std::string(spec), spec));
@@ -46,7 +46,7 @@ MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend) : config_(c), b
   }
   for (const Projection& p : router_->projections())
     products_.emplace_back(backend, p, c.hidden, c.router_bias && products_.empty(), c.gate_residual && products_.empty());
-  bodies_ = Bodies<S>(backend, "experts.", c.activation, c.experts, config_.width, c.hidden, c.expert_bias);
+  bodies_ = Bodies<S>(backend, "experts.", c.activation, c.experts, config_.width, c.hidden, c.expert_bias, experts);
   light_ = LightExperts<S>(backend, c);
   if (c.shared_width > 0) shared_ = FeedForward<S>(backend, "shared.", c.activation, c.shared_width, c.hidden, c.expert_bias);
   if (c.shared_width > 0 && c.shared_gate) shared_gate_ = Parameter<S>(backend, "shared_gate.weight", {1, c.hidden});
@@ -224,7 +224,7 @@ void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
   t.out = Array<S>(backend_, t.plan.slots, config_.hidden);
   backend_.dispatch(x, t.plan, t.sorted.view());
   if (config_.weight_on_input) backend_.scale_slots(t.sorted.view(), t.plan, t.weight.view());
-  backend_.experts(bodies_.weights(), t.sorted.view(), t.plan, t.bodies, t.out.view());  // 4. compute
+  bodies_.forward(backend_, t.sorted.view(), t.plan, t.bodies, t.out.view());  // 4. compute
   backend_.combine(t.out.view(), t.plan, config_.weight_on_input ? View<const S>{} : t.weight.view(), y, 0);  // 5. combine
   if (!light_.empty()) light_.forward(x, t.routing.computed(), t.weight.view(), y, t.light);
   for (std::size_t n = 0; n < t.untouched.size(); ++n)
@@ -304,7 +304,7 @@ template <class S>
 void MoeLayer<S>::trim() {
   if (config_.widths.empty() && config_.all_ffn()) return;
   const auto cut = [&](Parameter<S>& p, bool rows, bool whole) {  // rows: hidden units stand one below the other
-    if (p.empty()) return;
+    if (p.empty() || !p.stored()) return;
     Matrix<S> host = p.to_host();
     const Index block = host.rows() / config_.experts;
     for (int e = 0; e < config_.experts; ++e)
@@ -327,7 +327,7 @@ Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
   Array<S> sorted(backend_, plan.slots, x.cols), out(backend_, plan.slots, x.cols);
   ExpertTape<S> tape;
   backend_.dispatch(x, plan, sorted.view());
-  backend_.experts(bodies_.weights(), sorted.view(), plan, tape, out.view());
+  bodies_.forward(backend_, sorted.view(), plan, tape, out.view());
   Matrix<S> host = out.to_host();
   if (light_.empty()) return host;
   Matrix<S> rows(x.rows, x.cols);

@@ -52,7 +52,7 @@ struct MoeTape {
 template <class S>
 class MoeLayer {
  public:
-  MoeLayer(const LayerConfig&, Backend<S>&);
+  MoeLayer(const LayerConfig&, Backend<S>&, Storage experts = Storage::own);
 
   void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
   // Adds to every wanted gradient; sets dx. `x` as in forward.

@@ -29,7 +29,7 @@ void release(MoeTape<S>& t) {
 }  // namespace
 
 template <class S>
-Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved(config)), backend_(b) {
+Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts) : config_(resolved(config)), backend_(b) {
   const ModelConfig& c = config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
   final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, c.norm_eps);
@@ -44,7 +44,7 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b) : config_(resolved
     if (c.is_moe(l)) {
       LayerConfig moe = c.moe;
       moe.gate_residual = moe.gate_residual && seen_moe;  // the first has no logits before it
-      block.moe.emplace(moe, b);
+      block.moe.emplace(moe, b, experts);
       block.moe->router().vocabulary(c.vocabulary);
       seen_moe = true;
     }

@@ -11,8 +11,8 @@ namespace moe {
 template <class S>
 class Decoder {
  public:
-  Decoder(const ModelConfig&, Backend<S>&);  // zeros; initialise() or a checkpoint fills it
-  void initialise(std::uint64_t seed);       // by config().init; the same on every backend
+  Decoder(const ModelConfig&, Backend<S>&, Storage experts = Storage::own);  // zeros; initialise() or a checkpoint fills it
+  void initialise(std::uint64_t seed);  // by config().init; the same on every backend. Experts that lie elsewhere are drawn when asked for
 
   struct Block {
     Norm<S> attention_norm, feed_norm;

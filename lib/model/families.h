@@ -43,7 +43,17 @@ Published config_from_json(const Json&, const std::string& file = "config.json")
 std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
 
 // Asked for every tensor with the shape it must have; Tensors::get(name, dims) is one.
+// Parameters whose numbers lie elsewhere are left alone.
 using Lookup = std::function<Tensor(const std::string& name, const Dims&)>;
 void load(Decoder<float>&, const std::string& family, const Lookup&);
+
+// Where those lie: number (r,c) of rows first .. first+rows at offset + r*row + c*column of the tensor.
+struct TensorRows {
+  std::string tensor;
+  Dims dims;
+  Parameter<float>* parameter = nullptr;
+  Index first = 0, rows = 1, offset = 0, row = 0, column = 1;
+};
+std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const std::string& family);
 
 }  // namespace moe

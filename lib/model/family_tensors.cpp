@@ -126,7 +126,7 @@ std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
   return out;
 }
 
-void fill(Tensor& t, const Piece& p, Decoder<float>& model) {
+void fill(Tensor& t, const Piece& p) {
   float* to = t.mutable_view<float>().data;
   if (p.router) {
     const auto beta = p.router->correction_bias();
@@ -134,22 +134,29 @@ void fill(Tensor& t, const Piece& p, Decoder<float>& model) {
     return;
   }
   for (const Part& part : p.parts) {
-    const View<const float> v = part.parameter->value().slice(part.first, part.rows);
-    Matrix<float> host(v.rows, v.cols);
-    model.backend().to_host(v.data, host.data(), std::size_t(v.size()) * sizeof(float));
-    for (Index r = 0; r < v.rows; ++r)
-      for (Index c = 0; c < v.cols; ++c) to[part.offset + r * part.row + c * part.column] = host(r, c);
+    const Index cols = part.parameter->value().cols;
+    if (part.row == cols && part.column == 1) {
+      part.parameter->read(part.first, {to + part.offset, part.rows, cols});
+      continue;
+    }
+    Matrix<float> host(part.rows, cols);
+    part.parameter->read(part.first, host.view());
+    for (Index r = 0; r < part.rows; ++r)
+      for (Index c = 0; c < cols; ++c) to[part.offset + r * part.row + c * part.column] = host(r, c);
   }
 }
+
+// Parts of one tensor are all experts' or none is.
+bool elsewhere(const Piece& p) { return !p.parts.empty() && !p.parts[0].parameter->stored(); }
 
 }  // namespace
 
 std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family) {
   std::vector<NamedTensor> out;
   for (Piece& p : pieces(model, family)) {
-    const auto make = [p, &model] {
+    const auto make = [p] {
       Tensor t(DType::f32, p.dims);
-      fill(t, p, model);
+      fill(t, p);
       return t;
     };
     out.emplace_back(p.name, DType::f32, p.dims, make);
@@ -161,6 +168,7 @@ void load(Decoder<float>& model, const std::string& family, const Lookup& lookup
   struct Coming { Matrix<float> host; Index missing; };
   std::map<Parameter<float>*, Coming> coming;  // of those that lie in several pieces, until the last has come
   for (const Piece& p : pieces(model, family)) {
+    if (elsewhere(p)) continue;
     const Matrix<float> values = lookup(p.name, p.dims).to_float();
     Index size = 1;
     for (const Index n : p.dims) size *= n;
@@ -179,6 +187,14 @@ void load(Decoder<float>& model, const std::string& family, const Lookup& lookup
       coming.erase(part.parameter);
     }
   }
+}
+
+std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const std::string& family) {
+  std::vector<TensorRows> out;
+  for (const Piece& p : pieces(model, family))
+    for (const Part& part : p.parts)
+      if (!part.parameter->stored()) out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row, part.column});
+  return out;
 }
 
 }  // namespace moe

@@ -1,7 +1,9 @@
 // Initial weights (equations.md section 9). Every parameter draws from a stream named after it, so a model with one layer more, or
-// its dense twin, starts with the same numbers where the two agree.
+// its dense twin, starts with the same numbers where the two agree, and any rows of it can be drawn without those before.
 #include <cmath>
+#include <mutex>
 
+#include "lib/core/parallel.h"
 #include "lib/model/decoder.h"
 
 namespace moe {
@@ -26,6 +28,52 @@ Rule rule_of(const ModelConfig& c, const std::string& name, Index fan_in) {
   return {};
 }
 
+double drawn(Rng& rng, const Rule& rule) {
+  double draw = rng.normal();
+  while (std::abs(draw) > rule.cut) draw = rng.normal();
+  return rule.std * draw;
+}
+
+// Any of a parameter's numbers, without those before. Draws beyond the cut are repeated, so where in the stream a number stands must be
+// counted once; a draw whose radius lies below the cut needs no more than that radius.
+class Draws {
+ public:
+  Draws(Rng rng, Rule rule, Index size) : rng_(rng), rule_(rule), size_(size) {}
+
+  template <class S>
+  void numbers(Index first, std::span<S> out) {
+    std::call_once(counted_, [this] { count(); });
+    const Index piece = first / step, end = first + Index(out.size());
+    parallel_for((end + step - 1) / step - piece, 1, [&](Index i, Index) {
+      Rng rng = mark_[std::size_t(piece + i)];
+      for (Index n = (piece + i) * step; n < std::min(end, (piece + i + 1) * step); ++n) {
+        const double v = drawn(rng, rule_);
+        if (n >= first) out[std::size_t(n - first)] = S(v);
+      }
+    });
+  }
+
+ private:
+  static constexpr Index step = 1 << 16;
+
+  void count() {
+    const double within = std::exp(-rule_.cut * rule_.cut / 2) * (1 + 1e-6);
+    Rng rng = rng_;
+    for (Index n = 0; n < size_; ++n) {
+      if (n % step == 0) mark_.push_back(rng);
+      const Rng after(rng.seed(), rng.stream_id(), rng.counter() + 2);
+      if (Rng(rng).uniform() < 1 - within) rng = after;
+      else drawn(rng, rule_);
+    }
+  }
+
+  Rng rng_;
+  Rule rule_;
+  Index size_;
+  std::once_flag counted_;
+  std::vector<Rng> mark_;  // before number i * step
+};
+
 }  // namespace
 
 template <class S>
@@ -40,21 +88,21 @@ void Decoder<S>::initialise(std::uint64_t seed) {
     }
   }
   for (Parameter<S>* p : parameters()) {
-    Matrix<S> host(p->value().rows, p->value().cols);
+    ReadRows<S> rows;
     const auto one = std::ranges::find(fixed, p->name(), &std::pair<std::string, double>::first);
-    if (one != fixed.end()) {
-      std::ranges::fill(host.flat(), S(one->second));
-    } else if (p->kind() == ParameterKind::vector && !p->name().ends_with("const_vec")) {
-      std::ranges::fill(host.flat(), S(p->name().ends_with("norm") ? 1 : 0));
+    if (one != fixed.end() || (p->kind() == ParameterKind::vector && !p->name().ends_with("const_vec"))) {
+      const S value = one != fixed.end() ? S(one->second) : S(p->name().ends_with("norm") ? 1 : 0);
+      rows = [value](Index, View<S> out) { std::ranges::fill(out.flat(), value); };
     } else {
-      Rng rng = Rng(seed).stream(hash(p->name()));
-      const Rule rule = rule_of(config_, p->name(), p->dims().back());
-      for (S& v : host.flat()) {
-        double draw = rng.normal();
-        while (std::abs(draw) > rule.cut) draw = rng.normal();
-        v = S(rule.std * draw);
-      }
+      const auto draws = std::make_shared<Draws>(Rng(seed).stream(hash(p->name())), rule_of(config_, p->name(), p->dims().back()), p->size());
+      rows = [draws](Index first, View<S> out) { draws->numbers(first * out.cols, out.flat()); };
     }
+    if (!p->stored()) {
+      p->lie_elsewhere(rows);
+      continue;
+    }
+    Matrix<S> host(p->value().rows, p->value().cols);
+    rows(0, host.view());
     p->set(std::as_const(host).view());
   }
   for (Block& b : blocks_)

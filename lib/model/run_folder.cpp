@@ -3,12 +3,14 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
+#include <optional>
 #include <set>
 
 #include "lib/checkpoint/file.h"
 #include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/model/families.h"
+#include "lib/model/lazy_experts.h"
 #include "lib/model/replay.h"
 
 namespace moe {
@@ -67,13 +69,20 @@ std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer* traine
   return out;
 }
 
+Tensor rounded(const Tensor& t, DType type) { return Tensor::from_float(type, t.dims(), t.view<float>().flat()); }
+
 }  // namespace
 
-std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer, const RunState& state, const TokenizerFiles& tokenizer) {
+std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer, const RunState& state, const TokenizerFiles& tokenizer, DType weights) {
   CheckpointWriter writer(run, state.step);
   const Fit fit = fit_of(model.config());
-  writer.model(store(model, fit.family));
-  writer.json("config.json", config_json(model.config(), fit.family, {.bos = tokenizer.boundary, .eos = tokenizer.boundary}));
+  std::vector<NamedTensor> tensors = store(model, fit.family);
+  if (weights != DType::f32)
+    for (NamedTensor& t : tensors) t = NamedTensor(t.name, weights, t.dims, [make = t.make, weights] { return rounded(make(), weights); });
+  writer.model(tensors);
+  Json config = config_json(model.config(), fit.family, {.bos = tokenizer.boundary, .eos = tokenizer.boundary});
+  if (weights == DType::bf16) config["torch_dtype"] = "bfloat16";
+  writer.json("config.json", config);
   writer.text("tokenizer.json", tokenizer.json);
   writer.text("tokenizer_config.json", tokenizer.config_json);
   writer.json("state.json", state_json(state));
@@ -87,8 +96,9 @@ class WeightReader {
  public:
   explicit WeightReader(const Tensors& tensors) : tensors_(tensors) {}
   Tensor get(const std::string& name, const Dims& dims) {
-    const Stored stored(tensors_, name, dims);
-    for (const std::string& n : stored.tensors()) asked_.insert(n);
+    if (last_) last_->forget(0, last_->rows());  // its numbers were copied
+    const Stored& stored = last_.emplace(tensors_, name, dims);
+    asked(stored);
     Tensor t = stored.numbers();
     Matrix<float> rows(std::min<Index>(t.rows(), 256), t.cols());
     for (Index first = 0; first < t.rows(); first += rows.rows()) {
@@ -99,6 +109,9 @@ class WeightReader {
       if (sum != 0 || std::isnan(sum)) throw Error(Exit::input, concat("tensor '", name, "' in ", in_quotes(tensors_.path()), " holds numbers that are not finite")).hint("the checkpoint is broken or diverged");
     }
     return t;
+  }
+  void asked(const Stored& stored) {
+    for (const std::string& n : stored.tensors()) asked_.insert(n);
   }
   // One sentence, or nothing.
   std::string left_over() const {
@@ -112,8 +125,23 @@ class WeightReader {
 
  private:
   const Tensors& tensors_;
+  std::optional<Stored> last_;
   std::set<std::string> asked_;
 };
+
+// Nothing is allocated by what a config.json says before the files are large enough for it: four bits a parameter is the narrowest format.
+void refuse_sizes(const Tensors& tensors, const ModelConfig& config) {
+  double bytes = 0;
+  for (const TensorInfo& t : tensors.list()) bytes += double(t.bytes);
+  const double parameters = double(cost_of(config, 1).parameters);
+  if (parameters > 2 * bytes) throw Error(Exit::input, concat("config.json describes a model of ", parameters, " parameters and the tensors in ", in_quotes(tensors.path()), " have ", bytes, " bytes")).hint("the config.json of another model, or files that are missing");
+}
+
+Index limit_for(const ModelConfig& config, Index wanted) {
+  if (config.moe_layers() == 0) return all_experts;
+  if (wanted != as_fits) return wanted;
+  return double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2 ? all_experts : machine_bytes() / 8;
+}
 
 Published read_config(const fs::path& folder) { return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string()); }
 }  // namespace
@@ -125,7 +153,7 @@ Blueprint read_blueprint(const fs::path& path) {
   return out;
 }
 
-LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router) {
+LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router, Index expert_limit) {
   LoadedModel out;
   if (fs::exists(path / "config.json")) read_config(path);  // what it is, is said before what is missing
   out.checkpoint = find_checkpoint(path);
@@ -133,10 +161,13 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   Published published = read_config(folder);
   if (!router.empty()) published.config.moe.router = with_inner(router, published.config.moe.router);
   out.family = published.family;
-  out.model = std::make_unique<Decoder<float>>(published.config, backend);
   const Tensors tensors(folder);
+  refuse_sizes(tensors, published.config);
+  out.expert_limit = limit_for(published.config, expert_limit);
+  out.model = std::make_unique<Decoder<float>>(published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
   WeightReader reader(tensors);
   load(*out.model, published.family, [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
+  if (out.expert_limit >= 0) experts_from(tensors, *out.model, published.family, out.expert_limit, [&](const Stored& s) { reader.asked(s); });
   if (const std::string note = reader.left_over(); !note.empty()) out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {
     out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
@@ -152,7 +183,12 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
 }
 
 void load_training(const LoadedModel& loaded, Trainer& trainer) {
-  const Tensors tensors(loaded.checkpoint.path / "optimizer.safetensors");
+  const fs::path& folder = loaded.checkpoint.path;
+  const auto weights_alone = [&] { return Error(Exit::input, concat("'", folder.string(), "' holds weights alone: it can be used, but not resumed")).hint(concat("moe train --init ", folder.string(), " starts a run from it")); };
+  if (!fs::exists(folder / "optimizer.safetensors")) throw weights_alone();
+  const Tensors tensors(folder / "optimizer.safetensors");
+  for (const Trainer::Moment& m : trainer.moments())
+    if (!tensors.find(m.name)) throw weights_alone();
   for (const Trainer::Moment& m : trainer.moments()) {
     const Matrix<float> host = tensors.get(m.name, *m.dims).to_float();
     m.values->set(View<const float>{host.data(), m.values->rows(), m.values->cols()});

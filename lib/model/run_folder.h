@@ -29,8 +29,9 @@ struct RunState {
   std::vector<std::vector<std::int64_t>> steps_with_gradient;  // (moe layers)(E)
 };
 
-// Writes RUN/checkpoint-STEP whole or not at all; returns its path. Without a trainer there is no optimizer.safetensors.
-std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*, const RunState&, const TokenizerFiles&);
+// Writes RUN/checkpoint-STEP whole or not at all, a tensor at a time; returns its path. Without a trainer there are no moments, and then
+// weights may be rounded (bf16).
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*, const RunState&, const TokenizerFiles&, DType weights = DType::f32);
 
 // What a checkpoint says of its model, without its weights.
 struct Blueprint {
@@ -45,10 +46,14 @@ struct LoadedModel {
   std::string family;              // model_type of its config.json
   std::optional<RunState> state;   // absent for folders from elsewhere
   std::string tokenizer = "bytes";
+  Index expert_limit = -1;         // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
 };
+// Bytes of experts (as f32) that are kept in memory, the others being read from the file when they are used:
+inline constexpr Index all_experts = -1;  // no limit
+inline constexpr Index as_fits = -2;      // no limit where the model takes up to half of the machine's memory, else an eighth of it
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we know.
-// With `router` the checkpoint's weights under another router that has the same parameters (replay).
-LoadedModel load_model(const std::filesystem::path&, Backend<float>&, const std::string& router = {});
+// With `router` the checkpoint's weights under another router that has the same parameters (replay). A model with a limit does not train.
+LoadedModel load_model(const std::filesystem::path&, Backend<float>&, const std::string& router = {}, Index expert_limit = all_experts);
 // Moments, router state and step of a checkpoint into a trainer of the same model. Throws Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);
 

@@ -145,4 +145,35 @@ TEST_CASE("bench prints a row for each pass and size") {
   CHECK(f.run("bench ops nothing").code == 2);
 }
 
+
+TEST_CASE("weights of step 0 alone, and experts read when used") {
+  const Folder f;
+  const std::string model = "train --model olmoe-toy:layers=2,hidden=64 --steps 0 --save-dtype bf16";
+  CHECK(f.run("train --model nano --steps 5 --save-dtype bf16 -o runs/b").err.find("a run of 5 steps must be able to go on where it stopped") != std::string::npos);
+  CHECK(f.run("train --model nano --steps 0 --save-dtype f16 -o runs/b").code == 2);
+  const Result train = f.run(model + " -o runs/a");
+  INFO(train.err);
+  REQUIRE(train.code == 0);
+  REQUIRE(f.run(model + " --data text:path=corpus -o runs/c").code == 0);
+  const Result resumed = f.run("train --resume runs/c --steps 3");
+  CHECK(resumed.code == 3);
+  CHECK(resumed.err.find("holds weights alone: it can be used, but not resumed") != std::string::npos);
+  const std::string trace = "trace runs/a --data text:path=corpus,split=valid --tokens 600 --redundancy-tokens 0 -o ";
+  REQUIRE(f.run(trace + "all.h5 --expert-memory all").code == 0);
+  const Result lazy = f.run(trace + "one.h5 --expert-memory 0");
+  REQUIRE(lazy.code == 0);
+  CHECK(lazy.err.find("experts are read from the file when they are used") != std::string::npos);
+  CHECK(lazy.err.find("how alike they are is left out") != std::string::npos);
+  const std::string loss = "eval runs/a --data text:path=corpus,split=valid --tokens 600 --format csv --expert-memory ";
+  const Result all = f.run(loss + "all");
+  REQUIRE(all.code == 0);
+  const auto table = [](const Result& r) { return r.out.substr(std::min(r.out.size(), r.out.find("\nloss,"))); };  // behind the facts, which hold the command
+  REQUIRE(table(all).size() > 10);
+  CHECK(table(all) == table(f.run(loss + "0")));
+  CHECK(table(all) == table(f.run(loss + "200kB")));
+  CHECK(f.run(loss + "much").code == 2);
+  const std::string answer = "generate runs/a --prompt ab --tokens 8 --expert-memory ";
+  CHECK(f.run(answer + "all").out == f.run(answer + "1").out);
+}
+
 }  // namespace moe::cli

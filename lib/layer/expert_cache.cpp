@@ -1,0 +1,137 @@
+#include "lib/layer/expert_cache.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <numeric>
+
+#include "lib/backend/host_memory.h"
+#include "lib/core/parallel.h"
+
+namespace moe {
+namespace {
+
+constexpr Index rows_at_once = 4096;  // enough rows for all threads; more experts would only take more memory between them
+
+template <class S>
+std::array<const Parameter<S>*, 6> parts_of(const Bodies<S>& b) {
+  return {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias};
+}
+
+// A plan of the experts at `offset`, whose first row is row 0.
+template <class S>
+Plan plan_of(Backend<S>& backend, const std::vector<Index>& offset, bool on_host) {
+  Matrix<int> numbers(1, Index(offset.size()));
+  for (std::size_t i = 0; i < offset.size(); ++i) numbers(0, Index(i)) = int(offset[i]);
+  Plan plan;
+  plan.offset = Array<int>(backend, std::as_const(numbers).view());
+  plan.slots = offset.back();
+  if (on_host) plan.host_offset = offset;
+  return plan;
+}
+
+}  // namespace
+
+template <class S>
+ExpertCache<S>::ExpertCache(Backend<S>& backend, Index limit_bytes, Index experts) : backend_(backend), limit_(limit_bytes), experts_(experts) {}
+
+template <class S>
+void ExpertCache<S>::open(const Bodies<S>& bodies) {
+  const auto parts = parts_of(bodies);
+  if (!part_.empty()) {
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].numbers.cols() || parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0]))
+        throw Error(Exit::bug, "the layers of a model have experts of one shape, and this one has another");
+    return;
+  }
+  Index numbers = 0;
+  for (const Parameter<S>* p : parts) numbers += p->empty() ? 0 : p->size() / p->dims()[0];
+  const Index room = std::clamp<Index>(limit_ / std::max<Index>(1, numbers * Index(sizeof(S))), 1, std::max<Index>(1, experts_));
+  for (const Parameter<S>* p : parts) {
+    const Index rows = p->empty() ? 0 : p->value().rows / p->dims()[0];
+    part_.push_back({Array<S>(backend_, room * rows, p->value().cols), rows});
+  }
+  place_.resize(std::size_t(room));
+}
+
+// Rows of each expert lie together in xs. Groups of experts are brought in; of a group, those whose places rise are one call.
+template <class S>
+void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Plan& plan, View<S> ys) {
+  open(bodies);
+  const Matrix<int> offset = plan.offset.to_host();
+  std::vector<Index> used;
+  for (Index e = 0; e < plan.experts(); ++e)
+    if (offset(0, e + 1) > offset(0, e)) used.push_back(e);
+  for (std::size_t first = 0; first < used.size();) {
+    std::size_t end = first;
+    for (Index rows = 0; end < used.size() && Index(end - first) < room() && rows < rows_at_once; ++end) rows += offset(0, used[end] + 1) - offset(0, used[end]);
+    const std::span<const Index> group = std::span(used).subspan(first, end - first);
+    const std::vector<Index> place = bring(bodies, group);
+    for (std::size_t a = 0, b = 1; a < group.size(); a = b++) {
+      while (b < group.size() && place[b] > place[b - 1]) ++b;
+      const Index start = offset(0, group[a]), count = place[b - 1] - place[a] + 1;
+      std::vector<Index> here(std::size_t(count) + 1, 0);  // places between have no rows
+      for (std::size_t i = a; i < b; ++i) here[std::size_t(place[i] - place[a]) + 1] = offset(0, group[i] + 1) - offset(0, group[i]);
+      std::partial_sum(here.begin(), here.end(), here.begin());
+      ExpertTape<S> tape;
+      backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()), plan_of(backend_, here, !plan.host_offset.empty()), tape, ys.slice(start, here.back()));
+    }
+    first = end;
+  }
+}
+
+template <class S>
+std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<const Index> experts) {
+  ++clock_;
+  std::vector<Index> out, missing, places, free;
+  for (const Index e : experts) {
+    const auto at = at_.find({bodies.up.id(), e});
+    out.push_back(at == at_.end() ? -1 : at->second);
+    if (at == at_.end()) missing.push_back(e);
+    else place_[std::size_t(at->second)].used = clock_;
+  }
+  hits_ += std::int64_t(experts.size() - missing.size()), misses_ += std::int64_t(missing.size());
+  if (missing.empty()) return out;
+  for (Index i = 0; i < room(); ++i)
+    if (place_[std::size_t(i)].used != clock_) free.push_back(i);
+  std::ranges::stable_sort(free, {}, [&](Index i) { return place_[std::size_t(i)].used; });
+  places.assign(free.begin(), free.begin() + std::ptrdiff_t(missing.size()));
+  std::ranges::sort(places);  // so that neighbours are computed in one call
+  for (const Index i : places) at_.erase(place_[std::size_t(i)].key), place_[std::size_t(i)] = {};
+  fill(bodies, missing, places);
+  for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
+    if (out[i] >= 0) continue;
+    place_[std::size_t(places[next])] = {{bodies.up.id(), experts[i]}, clock_};
+    at_[{bodies.up.id(), experts[i]}] = out[i] = places[next++];
+  }
+  return out;
+}
+
+template <class S>
+void ExpertCache<S>::fill(const Bodies<S>& bodies, std::span<const Index> experts, std::span<const Index> places) {
+  const auto parts = parts_of(bodies);
+  const bool direct = dynamic_cast<HostBackend<S>*>(&backend_) != nullptr;  // its arrays can be written where they are
+  std::mutex copying;
+  parallel_for(Index(parts.size() * experts.size()), 1, [&](Index task, Index) {
+    const std::size_t i = std::size_t(task) % parts.size(), n = std::size_t(task) / parts.size();
+    if (parts[i]->empty()) return;
+    const Index rows = part_[i].rows;
+    const View<S> to = part_[i].numbers.view().block(places[n], rows);
+    if (direct) return parts[i]->read(experts[n] * rows, to);
+    Matrix<S> host(to.rows, to.cols);
+    parts[i]->read(experts[n] * rows, host.view());
+    const std::lock_guard one_at_a_time(copying);
+    backend_.to_device(host.data(), to.data, std::size_t(to.size()) * sizeof(S));
+  });
+}
+
+template <class S>
+ExpertWeights<S> ExpertCache<S>::weights(const Bodies<S>& bodies, Index first, Index count) const {
+  const auto rows = [&](std::size_t i) { return part_[i].numbers.empty() ? View<const S>{} : part_[i].numbers.view().slice(first * part_[i].rows, count * part_[i].rows); };
+  return {bodies.activation, Weight(rows(0)), Weight(rows(1)), Weight(rows(2)), rows(3), rows(4), rows(5)};
+}
+
+template class ExpertCache<float>;
+template class ExpertCache<double>;
+
+}  // namespace moe

@@ -1,0 +1,54 @@
+// Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as many as a limit of bytes holds,
+// those used longest ago go first. One buffer serves all layers of a model, whose experts have one shape. What comes out is what
+// Backend::experts gives for all of them at once, bit for bit where a backend computes every expert's rows for themselves.
+#pragma once
+#include <map>
+#include <span>
+#include <utility>
+
+#include "lib/layer/feed_forward.h"
+
+namespace moe {
+
+template <class S>
+class ExpertCache {
+ public:
+  // At least one expert is held, at most `experts` (of all layers). Memory is taken when the first is asked for.
+  ExpertCache(Backend<S>&, Index limit_bytes, Index experts);
+
+  // The bodies of all slots, xs (S,H) -> ys (S,H), as Backend::experts; nothing is left for a backward pass.
+  void experts(const Bodies<S>&, View<const S> xs, const Plan&, View<S> ys);
+
+  Index room() const { return Index(place_.size()); }  // experts held at most; 0 before the first was asked for
+  std::int64_t hits() const { return hits_; }
+  std::int64_t misses() const { return misses_; }
+
+ private:
+  using Key = std::pair<std::uint64_t, Index>;  // a layer's parameter, an expert
+  struct Place {
+    Key key{0, -1};
+    std::uint64_t used = 0;  // when, by clock_
+  };
+  struct Part {  // of an expert's numbers: rows of one parameter
+    Array<S> numbers;
+    Index rows = 0;  // an expert's
+  };
+
+  void open(const Bodies<S>&);
+  std::vector<Index> bring(const Bodies<S>&, std::span<const Index> experts);  // the place of each
+  void fill(const Bodies<S>&, std::span<const Index> experts, std::span<const Index> places);
+  ExpertWeights<S> weights(const Bodies<S>&, Index first, Index count) const;
+
+  Backend<S>& backend_;
+  Index limit_, experts_;
+  std::vector<Part> part_;  // gate, up, down, gate_bias, up_bias, down_bias
+  std::vector<Place> place_;
+  std::map<Key, Index> at_;
+  std::uint64_t clock_ = 0;
+  std::int64_t hits_ = 0, misses_ = 0;
+};
+
+extern template class ExpertCache<float>;
+extern template class ExpertCache<double>;
+
+}  // namespace moe
