@@ -197,7 +197,8 @@ void Trainer::norms_by_expert(StepResult& r) {
       if (p->grad().empty()) continue;
       for (Index e = 0; e < experts; ++e) squares.add(e, p->grad().block(e, p->grad().rows / experts));
     }
-    for (const double v : squares.read().flat()) r.layer[l].gradient_norm.push_back(std::sqrt(v));
+    const Matrix<double> sums = squares.read();  // a name: a temporary would end before the loop
+    for (const double v : sums.flat()) r.layer[l].gradient_norm.push_back(std::sqrt(v));
   }
 }
 
