@@ -60,8 +60,11 @@ struct Names {
   std::vector<Joined> joined = {};
 };
 
+// write() says in the family's keys what read() understands, on top of the common ones; where a class has a switch no key for, it writes
+// what the class does. A model fits the family where read() gives the same model back. Null: transformers has no such class.
 struct FamilyRules {
   void (*read)(const ConfigReader&, ModelConfig&);
+  void (*write)(const ModelConfig&, Json&);
   Names names;
 };
 #define FAMILY(name, architecture, about) FamilyRules name##_family();
@@ -81,9 +84,12 @@ void read_common(const ConfigReader&, ModelConfig&, const Defaults& = {}, const 
 void check_weights(const ConfigReader&);  // quantization_config, here and in text_config: refused by name unless it can be undone
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by name.
 void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
+void write_rope(const ModelConfig&, Json&);  // rope_scaling, where it is not the plain rule
 struct ExpertKeys {
   const char *experts, *k, *width;
 };
+void write_experts(const ModelConfig&, Json&, const ExpertKeys&);
+std::vector<int> dense_layers(const ModelConfig&);
 int read_experts(const ConfigReader&, ModelConfig&, const ExpertKeys&);  // returns k, checked against the number of experts
 // Which layers are MoE, in our words: leading dense ones, and those that stand between.
 void set_moe_layers(ModelConfig&, const std::function<bool(int layer)>& is_moe);

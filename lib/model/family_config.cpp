@@ -5,7 +5,6 @@
 #include "lib/core/error.h"
 #include "lib/model/families.h"
 #include "lib/model/family.h"
-#include "lib/model/routing_facts.h"
 
 namespace moe {
 namespace {
@@ -18,50 +17,10 @@ const Family& family(const std::string& name) {
   no_such("model family", name, names);
 }
 
-std::vector<int> dense_layers(const ModelConfig& c) {
-  std::vector<int> out;
-  for (int l = 0; l < c.layers; ++l)
-    if (!c.is_moe(l)) out.push_back(l);
-  return out;
-}
-
 double switch_coefficient(const ModelConfig& c) {
   for (const std::string& spec : c.moe.balance)
     if (Spec s(spec); s.name() == "switch") return s.get("coef", 0.01);
   return 0;
-}
-
-// Keys of the families that call their sizes as Qwen does; our own format says all of them.
-void qwen_keys(Json& j, const ModelConfig& c, const RoutingFacts& f) {
-  j["num_experts"] = c.moe.experts, j["num_experts_per_tok"] = f.k, j["norm_topk_prob"] = f.norm;
-  j["moe_intermediate_size"] = c.moe.width, j["intermediate_size"] = c.twin_width();
-  j["decoder_sparse_step"] = 1, j["mlp_only_layers"] = dense_layers(c);
-}
-
-void family_keys(Json& j, const ModelConfig& c, const std::string& name) {
-  const RoutingFacts f = routing_facts(c);
-  if (name == "mixtral") {
-    j["num_local_experts"] = c.moe.experts, j["num_experts_per_tok"] = f.k, j["intermediate_size"] = c.moe.width;
-    j["sliding_window"] = c.window > 0 ? Json(c.window) : Json(nullptr);
-    j["router_jitter_noise"] = 0.0;
-  } else if (name == "olmoe") {
-    j["num_experts"] = c.moe.experts, j["num_experts_per_tok"] = f.k, j["intermediate_size"] = c.moe.width;
-    j["norm_topk_prob"] = f.norm, j["clip_qkv"] = c.clip_qkv > 0 ? Json(c.clip_qkv) : Json(nullptr), j["attention_bias"] = c.qkv_bias;
-  } else if (name == "qwen2_moe" || name == "qwen3_moe" || name == "moe") {
-    qwen_keys(j, c, f);
-    j["use_sliding_window"] = false;
-    if (name == "qwen2_moe") j["shared_expert_intermediate_size"] = c.moe.shared_width, j["qkv_bias"] = c.qkv_bias;
-    if (name == "qwen3_moe") j["attention_bias"] = c.qkv_bias;
-  } else if (name == "glm4_moe") {
-    j["n_routed_experts"] = c.moe.experts, j["n_shared_experts"] = c.moe.shared_width / c.moe.width, j["num_experts_per_tok"] = f.k;
-    j["moe_intermediate_size"] = c.moe.width, j["intermediate_size"] = c.twin_width(), j["first_k_dense_replace"] = c.dense_layers;
-    j["norm_topk_prob"] = f.norm, j["routed_scaling_factor"] = f.scale, j["n_group"] = f.groups, j["topk_group"] = f.topk_groups;
-    j["use_qk_norm"] = c.qk_norm == QkNorm::head, j["partial_rotary_factor"] = double(c.rotary_dims()) / c.head_dim, j["attention_bias"] = c.qkv_bias, j["num_nextn_predict_layers"] = 0;
-  } else {
-    j["intermediate_size"] = c.twin_width();
-    if (name == "mistral") j["sliding_window"] = c.window;
-    if (name == "qwen3") j["use_sliding_window"] = false;
-  }
 }
 
 ModelConfig foreign(const ConfigReader& r, const std::string& name) {
@@ -80,8 +39,8 @@ Json config_json(const ModelConfig& c, const std::string& name, const TokenizerF
          {"rms_norm_eps", c.norm_eps}, {"rope_theta", c.rope_theta}, {"max_position_embeddings", c.context}, {"tie_word_embeddings", c.tied},
          {"initializer_range", 0.02}, {"attention_dropout", 0.0}, {"attention_bias", false}, {"use_cache", true},
          {"bos_token_id", id(facts.bos)}, {"eos_token_id", id(facts.eos)}, {"pad_token_id", id(facts.pad)}};
-  family_keys(j, c, name);
-  if (name == "moe") j["hidden_act"] = name_of(c.moe.activation);
+  write_rope(c, j);
+  rules_of(name).write(c, j);
   if (c.moe_layers() > 0) j["router_aux_loss_coef"] = switch_coefficient(c), j["output_router_logits"] = false;
   j["moe_training"] = {{"spec", to_spec(c)}};
   return j;

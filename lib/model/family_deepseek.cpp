@@ -1,10 +1,12 @@
 // The DeepSeek line: the 16B model (plain attention), V2 and V3 with latent attention, Kimi K2 (V3 under another name), and GLM-4.5,
 // which has V3's routing with grouped queries.
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
 #include "lib/model/family.h"
 #include "lib/model/rotary.h"
+#include "lib/model/routing_facts.h"
 
 namespace moe {
 
@@ -80,12 +82,41 @@ void read_glm4_moe(const ConfigReader& r, ModelConfig& c) {
   c.moe.shared_width = c.moe.width * r.whole("n_shared_experts", 1);
 }
 
+// What all of them say of layers and routing. Groups of one have no two best, which the classes add.
+void write_routing(const ModelConfig& c, Json& j) {
+  write_experts(c, j, expert_keys);
+  const RoutingFacts f = routing_facts(c);
+  const bool grouped = f.groups > 1 && c.moe.experts / f.groups > 1;
+  j["n_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width), j["intermediate_size"] = c.twin_width(), j["first_k_dense_replace"] = c.dense_layers;
+  j["norm_topk_prob"] = f.norm, j["routed_scaling_factor"] = f.scale, j["n_group"] = grouped ? f.groups : 1, j["topk_group"] = grouped ? f.topk_groups : 1;
+}
+void write_latent(const ModelConfig& c, Json& j) {
+  j["q_lora_rank"] = c.q_rank > 0 ? Json(c.q_rank) : Json(nullptr), j["kv_lora_rank"] = c.kv_rank;
+  j["qk_nope_head_dim"] = c.nope_dim, j["qk_rope_head_dim"] = c.rope_dim, j["v_head_dim"] = c.value_dim;
+  j["attention_bias"] = c.qkv_bias && c.q_rank > 0;
+  j["head_dim"] = c.rope_dim;  // as the classes say it
+}
+void write_glm4_moe(const ModelConfig& c, Json& j) {
+  write_routing(c, j);
+  j["use_qk_norm"] = c.qk_norm == QkNorm::head, j["partial_rotary_factor"] = double(c.rotary_dims()) / c.head_dim, j["attention_bias"] = c.qkv_bias, j["num_nextn_predict_layers"] = 0;
+}
+void write_deepseek_v2(const ModelConfig& c, Json& j) {
+  write_routing(c, j);
+  write_latent(c, j);
+  j["norm_topk_prob"] = false, j["topk_method"] = routing_facts(c).groups > 1 ? "group_limited_greedy" : "greedy";
+}
+void write_deepseek_v3(const ModelConfig& c, Json& j) {
+  write_routing(c, j);
+  write_latent(c, j);
+  j["rope_interleave"] = c.rope_interleaved, j["num_nextn_predict_layers"] = 0;
+}
+
 }  // namespace
 
-FamilyRules deepseek_family() { return {read_deepseek, {}}; }
-FamilyRules deepseek_v2_family() { return {read_deepseek_v2, {}}; }
-FamilyRules deepseek_v3_family() { return {read_deepseek_v3, {.always_corrected = true}}; }
-FamilyRules kimi_k2_family() { return {read_deepseek_v3, {.always_corrected = true}}; }
-FamilyRules glm4_moe_family() { return {read_glm4_moe, {.always_corrected = true}}; }
+FamilyRules deepseek_family() { return {read_deepseek, nullptr, {}}; }
+FamilyRules deepseek_v2_family() { return {read_deepseek_v2, write_deepseek_v2, {}}; }
+FamilyRules deepseek_v3_family() { return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}}; }
+FamilyRules kimi_k2_family() { return {read_deepseek_v3, nullptr, {.always_corrected = true}}; }
+FamilyRules glm4_moe_family() { return {read_glm4_moe, write_glm4_moe, {.always_corrected = true}}; }
 
 }  // namespace moe

@@ -1,5 +1,7 @@
 // gpt-oss: sinks, biases everywhere, every other layer with a window, the clamped SwiGLU, experts in fused tensors whose outputs
 // alternate between gate and up, input axis first.
+#include <nlohmann/json.hpp>
+
 #include "lib/core/error.h"
 #include "lib/model/family.h"
 
@@ -24,11 +26,19 @@ void read(const ConfigReader& r, ModelConfig& c) {
   c.moe.activation = Activation::swiglu_clamped, c.moe.expert_bias = c.moe.router_bias = true;
 }
 
+void write(const ModelConfig& c, Json& j) {
+  write_experts(c, j, {"num_local_experts", "num_experts_per_tok", "intermediate_size"});
+  Json kinds = Json::array();
+  for (int l = 0; l < c.layers; ++l) kinds.push_back(c.window == 0 || c.sees_all(l) ? "full_attention" : "sliding_attention");
+  j["layer_types"] = kinds, j["sliding_window"] = std::max(1, c.window), j["attention_bias"] = c.qkv_bias, j["swiglu_limit"] = 7.0;
+  if (!j.contains("rope_scaling")) j["rope_scaling"] = {{"rope_type", "default"}};  // the class would stretch
+}
+
 }  // namespace
 
 FamilyRules gpt_oss_family() {
   const std::string at = "mlp.experts.";
-  return {read, {.below = {{"moe.router.weight", "mlp.router.weight"}, {"moe.router.bias", "mlp.router.bias"}},
+  return {read, write, {.below = {{"moe.router.weight", "mlp.router.weight"}, {"moe.router.bias", "mlp.router.bias"}},
                  .joined = {{.name = at + "gate_up_proj", .parts = {"moe.experts.gate", "moe.experts.up"}, .swapped = true, .interleaved = true},
                             {.name = at + "gate_up_proj_bias", .parts = {"moe.experts.gate_bias", "moe.experts.up_bias"}, .interleaved = true},
                             {.name = at + "down_proj", .parts = {"moe.experts.down"}, .swapped = true},

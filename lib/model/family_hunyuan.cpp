@@ -28,10 +28,15 @@ void read(const ConfigReader& r, ModelConfig& c) {
   c.moe.width = r.whole("intermediate_size"), c.moe.shared_width = c.moe.width;
 }
 
+void write(const ModelConfig& c, Json& j) {
+  write_experts(c, j, {"num_experts", "moe_topk", "intermediate_size"});
+  j["attention_bias"] = c.qkv_bias;
+}
+
 }  // namespace
 
 FamilyRules hunyuan_v1_moe_family() {
-  return {read, {.below = {{"moe.router.weight", "mlp.gate.wg.weight"}, {"attention.q_norm", "self_attn.query_layernorm.weight"}, {"attention.k_norm", "self_attn.key_layernorm.weight"}},
+  return {read, write, {.below = {{"moe.router.weight", "mlp.gate.wg.weight"}, {"attention.q_norm", "self_attn.query_layernorm.weight"}, {"attention.k_norm", "self_attn.key_layernorm.weight"}},
                  .shared = "mlp.shared_mlp."}};
 }
 

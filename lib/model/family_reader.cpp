@@ -1,10 +1,9 @@
 // Reading config.json: single values, and what most families say in the same words.
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
 #include "lib/model/family.h"
-#include "lib/model/rotary.h"
+#include "lib/model/routing_facts.h"
 
 namespace moe {
 
@@ -109,55 +108,22 @@ void check_weights(const ConfigReader& r) {
   if (q.has("weight_block_size") && q.wholes("weight_block_size") != std::vector<int>{128, 128}) q.refuse(concat("weight_block_size is ", q.at("weight_block_size").dump(), " and must be [128,128]"), hint);
 }
 
-namespace {
-
-std::string numbers(const std::vector<double>& all) {
-  std::string out;
-  for (const double v : all) out += concat(out.empty() ? "" : ";", v);
-  return out;
-}
-
-std::string yarn(const ConfigReader& s, const ModelConfig& c) {
-  const double factor = s.real("factor", -1);
-  if (!(factor > 0)) s.refuse(concat("factor is ", factor < 0 ? "missing" : "0"));
-  double scale = s.real("attention_factor", -1);
-  if (scale < 0) scale = s.has("mscale") && s.has("mscale_all_dim") && s.real("mscale", 1) != 0 && s.real("mscale_all_dim", 1) != 0
-                             ? yarn_magnitude(factor, s.real("mscale", 1)) / yarn_magnitude(factor, s.real("mscale_all_dim", 1)) : yarn_magnitude(factor, 1);
-  return concat("yarn:factor=", factor, ",original=", s.whole("original_max_position_embeddings", c.context), ",beta_fast=", s.real("beta_fast", 32), ",beta_slow=", s.real("beta_slow", 1),
-                ",truncate=", s.flag("truncate", true), ",scale=", scale);
-}
-std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelConfig& c) {
-  const int original = s.has("original_max_position_embeddings") ? s.whole("original_max_position_embeddings") : r.whole("original_max_position_embeddings", c.context);
-  const double factor = s.real("factor", double(c.context) / std::max(original, 1));
-  const double usual = s.real("attention_factor", factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(double(original))));
-  return concat("longrope:original=", original, ",short=", numbers(s.reals("short_factor")), ",long=", numbers(s.reals("long_factor")),
-                ",short_scale=", s.real("short_mscale", usual), ",long_scale=", s.real("long_mscale", usual));
-}
-
-}  // namespace
-
-void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
-  const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  const Json empty = Json::object();
-  const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
-  c.rope_theta = r.has("rope_theta") ? r.real("rope_theta", d.theta) : s.real("rope_theta", d.theta);
-  const double share = s.has("partial_rotary_factor") ? s.real("partial_rotary_factor", 1) : r.real("partial_rotary_factor", d.rotary_share);
-  c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
-  const std::string type = s.has("rope_type") ? s.text("rope_type") : s.text("type", "default");
-  if (type == "default") return;
-  if (type == "linear") c.rope = concat("linear:factor=", s.real("factor", 1));
-  else if (type == "llama3") c.rope = concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1), ",high=", s.real("high_freq_factor", 4), ",original=", s.whole("original_max_position_embeddings", c.context));
-  else if (type == "yarn") c.rope = yarn(s, c);
-  else if (type == "longrope" || type == "su") c.rope = longrope(r, s, c);
-  else if (type == "dynamic" && s.has("alpha")) c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));  // Hunyuan: fixed, whatever the length
-  else r.refuse(concat(place, " asks for the rope type '", type, "' and this program does not have it"), "it has " + join(rotary_rules()));
-}
-
 int read_experts(const ConfigReader& r, ModelConfig& c, const ExpertKeys& keys) {
   c.moe.experts = r.whole(keys.experts), c.moe.width = r.whole(keys.width);
   const int k = r.whole(keys.k);
   if (k < 1 || k > c.moe.experts) r.refuse(concat(keys.k, " is ", k, " and ", keys.experts, " ", c.moe.experts), "between 1 and the number of experts");
   return k;
+}
+
+void write_experts(const ModelConfig& c, Json& j, const ExpertKeys& keys) {
+  j[keys.experts] = c.moe.experts, j[keys.k] = routing_facts(c).k, j[keys.width] = c.moe.width;
+}
+
+std::vector<int> dense_layers(const ModelConfig& c) {
+  std::vector<int> out;
+  for (int l = 0; l < c.layers; ++l)
+    if (!c.is_moe(l)) out.push_back(l);
+  return out;
 }
 
 void set_moe_layers(ModelConfig& c, const std::function<bool(int)>& is_moe) {

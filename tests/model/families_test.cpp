@@ -50,18 +50,29 @@ TEST_CASE("each model goes to the class that computes it, or to none with the re
   CHECK(fit("tiny:dense=1").family == "llama");
   CHECK(fit("tiny:dense=1,window=32").family == "mistral");
   CHECK(fit("tiny:dense=1,qk_norm=head").family == "qwen3");
-  CHECK(fit("switch-toy").reason == "no published class has experts with relu under these names");
-  CHECK(fit("deepseekmoe-toy").reason == "no published class has a shared expert without gate beside softmax scores with this attention");
-  CHECK(fit("tiny:router={softmax:k=2,norm=0}").reason == "no published class has weights that are not divided by their sum without normalised queries and keys");
+  CHECK(fit("switch-toy").reason == "no published class computes this; qwen3_moe comes nearest, with qk_norm=head instead of none, activation=swiglu instead of relu");
+  CHECK(fit("deepseekmoe-toy").reason == "no published class computes this; qwen2_moe comes nearest, with shared_gate=1 instead of 0");
+  CHECK(fit("tiny:router={softmax:k=2,norm=0}").reason == "no published class computes this; mixtral comes nearest, with router={softmax:k=2,norm=1} instead of {softmax:k=2,norm=0}");
   CHECK(fit("tiny:dense_layers=1").family == "moe");
   CHECK(fit("tiny:shared_width=64,shared_gate=1,qkv_bias=1,dense_at=2").family == "qwen2_moe");
   CHECK(fit("deepseek-v3-toy:qkv_bias=1,rotary_dim=16").family == "glm4_moe");
   CHECK(fit("tiny:qk_norm=full,clip_qkv=2,qkv_bias=1,o_bias=1").family == "olmoe");
-  CHECK(fit("tiny:sinks=1").reason == "no published class has attention sinks among those that are written; mixtral has the rest");
+  CHECK(fit("tiny:sinks=1").reason == "no published class computes this; mixtral comes nearest, with sinks=0 instead of 1");
   CHECK(fit("tiny:norm=layer").family == "moe");
-  CHECK(fit("tiny:router={softmax:k=2,temperature=2}").reason == "no published class has a router temperature");
-  CHECK(fit("tiny:router={random:k=2},balance=none").reason == "no published class has the router 'random'");
+  CHECK(fit("tiny:router={softmax:k=2,temperature=2}").reason == "no published class computes this; mixtral comes nearest, with router={softmax:k=2,norm=1} instead of {softmax:k=2,norm=1,temperature=2}");
+  CHECK(fit("tiny:router={random:k=2},balance=none").reason == "no published class computes this; mixtral comes nearest, with router={softmax:k=2,norm=1} instead of {random}");
   CHECK(fit("deepseek-v3-toy:shared_width=100").family == "moe");
+  const std::string latent = "kv_heads=4,head_dim=0,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_interleaved=1";
+  CHECK(fit("deepseek-v3-toy:" + latent).family == "deepseek_v3");
+  CHECK(fit("deepseek-v3-toy:" + latent + ",shared_width=0").family == "moe");  // the class has shared experts always
+  CHECK(fit("deepseek-v3-toy:" + latent + ",rope={yarn:factor=8,original=32},attention_scale=0.3").family == "deepseek_v3");
+  CHECK(fit("deepseek-v3-toy:" + latent + ",attention_scale=0.3").family == "moe");  // only a stretched context has a scale
+  CHECK(fit("deepseekmoe-toy:" + latent).family == "deepseek_v2");
+  CHECK(fit("tiny:embedding_scale=2").family == "granitemoe");
+  CHECK(fit("tiny:embedding_scale=2,head_dim=64").family == "moe");
+  CHECK(fit("tiny:norm=layer,clip_qkv=8").family == "dbrx");
+  CHECK(fit("tiny:rope={yarn:factor=4,original=64}").family == "mixtral");
+  CHECK(fit("tiny:rotary_dim=16").family == "moe");
 }
 
 TEST_CASE("a written configuration is read back exactly, and a changed one is refused") {

@@ -4,7 +4,8 @@
     python tests/peers/check_logits.py [--expect 4|5] FOLDER
 
 Needs torch, transformers (4.57 or 5) and safetensors. Each model has random weights, is loaded with AutoModelForCausalLM, and must agree
-within 2e-5. A tensor that the class misses or does not know is a failure, and so are no models at all.
+within 2e-5. A tensor that the class misses or does not know is a failure, and so are no models at all. Version 4 has no class for some
+families; those are said and left out.
 --expect: refuse to run in another major version.
 """
 import json
@@ -15,9 +16,14 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+ONLY_IN_5 = {"minimax_m2"}
+
 
 def compare(folder):
     said = json.loads((folder / "written.json").read_text())
+    if said["family"] in ONLY_IN_5 and transformers.__version__.startswith("4."):
+        print(f"none {said['family']:<10} this version has no such class  {said['spec']}")
+        return True
     model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", torch_dtype=torch.float32)
     strays = [f"{kind}: {sorted(map(str, names))}" for kind, names in report.items() if names]
     if model.config.model_type != said["family"]:

@@ -16,7 +16,24 @@ inline std::vector<std::string> written_models() {
     if (fit_of(model_config(std::string(p.name))).family != "moe") out.emplace_back(p.name);
   for (const char* spec : {"tiny:tied=1", "tiny:window=16", "deepseek-v3-toy:qk_norm=head,shared_width=128", "tiny:qk_norm=head,dense_layers=1,router={softmax:k=2,norm=0}",
                            "tiny:shared_width=64,shared_gate=1,dense_layers=1", "tiny:shared_width=64,shared_gate=1,qkv_bias=1,dense_at=2", "deepseek-v3-toy:qkv_bias=1,rotary_dim=16",
-                           "tiny:qk_norm=full,clip_qkv=0.05,qkv_bias=1,o_bias=1", "tiny:qk_norm=head,qkv_bias=1,o_bias=1", "tiny:dense=1", "tiny:dense=1,window=16", "tiny:dense=1,qk_norm=head,head_dim=48"})
+                           "tiny:qk_norm=full,clip_qkv=0.05,qkv_bias=1,o_bias=1", "tiny:qk_norm=head,qkv_bias=1,o_bias=1", "tiny:dense=1", "tiny:dense=1,window=16", "tiny:dense=1,qk_norm=head,head_dim=48",
+                           // of other families
+                           "tiny:embedding_scale=6,residual_scale=0.5,logit_divisor=3,attention_scale=0.3,tied=1", "tiny:embedding_scale=6,residual_scale=0.5,logit_divisor=3,shared_width=40,qkv_bias=1,o_bias=1",
+                           "tiny:sinks=1,qkv_bias=1,o_bias=1,activation=swiglu_clamped,expert_bias=1,router_bias=1,window=16,full_layers=1;3,rope={yarn:factor=32,original=64,truncate=0}",
+                           "tiny:sinks=1,activation=swiglu_clamped,expert_bias=1,router_bias=1",
+                           "tiny:norm=layer_bias,router={sparsemixer:eps=0.1},balance=none,qkv_bias=1,o_bias=1,output_bias=1,window=16",
+                           "tiny:norm=layer_bias,router={sparsemixer},balance=none,rope={longrope:original=64,short=1;1.1;1.2;1.3;1.4;1.5;1.6;1.7;1.8;1.9;2;2.1;2.2;2.3;2.4;2.5,long=2;3;4;5;6;7;8;9;10;11;12;13;14;15;16;17,short_scale=1.1,long_scale=1.3}",
+                           "tiny:rope_interleaved=1,shared_width=384,dense_layers=1,router={softmax:k=3,bias=1},tied=1", "tiny:rope_interleaved=1,shared_width=192,layers=5,dense_at=0;2;4,router={softmax:k=3}",
+                           "tiny:qk_norm=head_after,shared_width=192,qkv_bias=1,o_bias=1", "tiny:qk_norm=full,rotary_dim=16,router={sigmoid:k=3,bias=1}",
+                           "tiny:norm=layer,clip_qkv=0.05", "tiny:norm=layer,clip_qkv=8,router={softmax:k=3,norm=0}",
+                           "tiny:layers=5,rope_interleaved=1,chunk=16,no_rope_layers=2,qk_norm=length_after,stretch_floor=4,stretch_scale=0.3,router={sigmoid:k=1,norm=0},weight_on_input=1,shared_width=192,dense_at=0;3,"
+                           "rope={llama3:factor=8,low=1,high=4,original=32}",
+                           "deepseek-v3-toy:kv_heads=4,head_dim=0,q_rank=24,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_interleaved=1", "deepseek-v3-toy:kv_heads=4,head_dim=0,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12",
+                           "deepseek-v3-toy:kv_heads=4,head_dim=0,q_rank=24,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_interleaved=1,qkv_bias=1,o_bias=1,rope={yarn:factor=8,original=32},attention_scale=0.3",
+                           "tiny:kv_heads=4,head_dim=0,q_rank=24,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_interleaved=1,dense_layers=1,shared_width=384,router={softmax:k=3,norm=0,scale=4,groups=4,topk_groups=2,group_score=max}",
+                           "tiny:kv_heads=4,head_dim=0,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_interleaved=1,shared_width=192,router={softmax:k=3,norm=0}",
+                           // rules of rotary embedding that most classes share
+                           "tiny:rope={linear:factor=4}", "tiny:qk_norm=head,rope={yarn:factor=8,original=32}", "tiny:dense=1,qkv_bias=1,o_bias=1,rope={llama3:factor=4,original=64}"})
     out.emplace_back(spec);
   return out;
 }
