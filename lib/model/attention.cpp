@@ -19,17 +19,21 @@ Matrix<int> positions(const Batch& batch, std::span<const Index> state) {
   return at;
 }
 
-// The rows of each sequence in `old`, followed by its rows in `fresh`. Adding to zeros copies on every backend.
+// Puts the rows of `fresh` behind those of each sequence in `kept`. One sequence has room for twice its rows where it must move, so that
+// decoding copies each row a constant number of times; several move each time. Adding to zeros copies on every backend.
 template <class S>
-Array<S> appended(Backend<S>& backend, const Array<S>& old, std::span<const Index> start, const Batch& batch, View<const S> fresh) {
+void append(Backend<S>& backend, Array<S>& kept, std::span<const Index> start, const Batch& batch, View<const S> fresh) {
   const std::vector<Index> after = grown(batch, start);
-  auto all = Array<S>::zeros(backend, after.back(), fresh.cols);
-  for (std::size_t q = 0; q + 1 < after.size(); ++q) {
-    const Index before = start[q + 1] - start[q], added = batch.start[q + 1] - batch.start[q];
-    if (before > 0) backend.add(old.view().slice(start[q], before), all.view().slice(after[q], before), 1);
-    if (added > 0) backend.add(fresh.slice(batch.start[q], added), all.view().slice(after[q] + before, added), 1);
+  const bool one = batch.sequences() == 1;
+  if (!one || kept.rows() < after.back()) {
+    auto all = Array<S>::zeros(backend, one ? std::max(after.back(), 2 * kept.rows()) : after.back(), fresh.cols);
+    for (std::size_t q = 0; q + 1 < after.size(); ++q)
+      if (const Index before = start[q + 1] - start[q]; before > 0) backend.add(std::as_const(kept).view().slice(start[q], before), all.view().slice(after[q], before), 1);
+    kept = std::move(all);
   }
-  return all;
+  for (std::size_t q = 0; q + 1 < after.size(); ++q)
+    if (const Index added = batch.start[q + 1] - batch.start[q]; added > 0)
+      backend.add(fresh.slice(batch.start[q], added), kept.view().slice(after[q] + start[q + 1] - start[q], added), 1);
 }
 
 // log1p(floor((position+1)/floor))*scale + 1: how much longer queries get with their position (Llama 4).
@@ -102,9 +106,9 @@ void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape&
   if (state) {
     const std::vector<Index> keys = grown(batch, state->start);
     Array<S>&k = state->k[std::size_t(layer)], &v = state->v[std::size_t(layer)];
-    k = appended(backend_, k, state->start, batch, std::as_const(t.k).view());
-    v = appended(backend_, v, state->start, batch, std::as_const(t.v).view());
-    backend_.attention(t.q.view(), k.view(), v.view(), shape(batch.start, keys), t.out.view(), t.lse.view());
+    append(backend_, k, state->start, batch, std::as_const(t.k).view());
+    append(backend_, v, state->start, batch, std::as_const(t.v).view());
+    backend_.attention(t.q.view(), std::as_const(k).view().slice(0, keys.back()), std::as_const(v).view().slice(0, keys.back()), shape(batch.start, keys), t.out.view(), t.lse.view());
   } else {
     backend_.attention(t.q.view(), t.k.view(), t.v.view(), shape(batch.start, batch.start), t.out.view(), t.lse.view());
   }

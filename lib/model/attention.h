@@ -13,7 +13,7 @@ namespace moe {
 // follow in every batch after it.
 template <class S>
 struct KeyValues {
-  std::vector<Array<S>> k, v;  // (L) of (rows, kv_heads*head_dim), sequences end to end
+  std::vector<Array<S>> k, v;  // (L) of (rows or more, kv_heads*head_dim), sequences end to end
   std::vector<Index> start;    // (Q+1) rows of each sequence
 };
 

@@ -210,6 +210,28 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
   }
 }
 
+TEST_CASE("one sequence decoded a token at a time has room to grow and the same logits") {
+  for (const std::string fields : {"", "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2"}) {
+    World w(fields);
+    KeyValues<double> state;
+    Batch whole;
+    whole.start = {0, 0};
+    std::vector<Index> moved;  // the lengths at which keys and values got more room
+    for (Index t = 0, room = 0; t < 11; ++t) {
+      Batch part;
+      part.token = {int(t * 7 % vocabulary)}, part.start = {0, 1}, part.past = {t};
+      whole.token.push_back(part.token[0]), whole.start[1] = t + 1;
+      Decoder<double>::Tape a, b;
+      Matrix<double> stepwise, at_once;
+      w.model.infer({.batch = part}, a, {}, &state, &stepwise);
+      w.model.infer({.batch = whole}, b, {}, nullptr, &at_once);
+      for (Index v = 0; v < vocabulary; ++v) REQUIRE(std::abs(stepwise(0, v) - at_once(0, v)) <= 1e-10);
+      if (state.k[0].rows() != room) moved.push_back(t + 1), room = state.k[0].rows();
+    }
+    CHECK(moved == std::vector<Index>{1, 2, 3, 5, 9});
+  }
+}
+
 TEST_CASE("infer and forward agree on the loss; the best guess is the largest logit") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(true);
