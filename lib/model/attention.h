@@ -5,7 +5,7 @@
 
 #include "lib/core/batch.h"
 #include "lib/model/config.h"
-#include "lib/model/rotary.h"
+#include "lib/model/fourier.h"
 
 namespace moe {
 
@@ -27,6 +27,7 @@ struct AttentionTape {
   Array<S> out, lse, stretch;                   // stretch: (T,1) factors of queries without rotary embedding
   Array<int> position;                          // (1,T) in its sequence
   int furthest = 0;                             // the largest of them
+  const Fourier<S>* fourier = nullptr;          // of the model, set before forward where it has one
 };
 
 // x -> queries, keys and values of all heads, and back.

@@ -179,7 +179,8 @@ namespace {
 
 void check_attention(const ModelConfig& c) {
   refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim, concat("rotary embedding turns pairs, and ", c.rotary_dims(), " of ", c.head_dim, " numbers of a head were asked for"), "rotary_dim=0 for all, or an even number");
-  rotary_of(c.rope, c.rotary_dims(), c.rope_theta);
+  const bool mixed = rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed;
+  refuse(mixed && (c.rope_interleaved || c.rotary_dims() != c.head_dim), "Fourier position embedding turns whole heads in pairs (j, j + d/2)", "rope_interleaved=0,rotary_dim=0,kv_rank=0, or another rope");
   for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at})
     for (const int l : *list) refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers), "layers count from 0");
   refuse(c.window > 0 && c.chunk > 0, concat("window=", c.window, " and chunk=", c.chunk, " both cut what a query sees"), "chunk=0");

@@ -35,6 +35,7 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts) :
   final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, c.norm_eps);
   if (!c.tied) output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   if (c.output_bias) output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
+  if (rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed) fourier_.emplace(c, b);
   blocks_.reserve(std::size_t(c.layers));
   bool seen_moe = false;
   for (int l = 0; l < c.layers; ++l) {
@@ -73,6 +74,7 @@ std::vector<Parameter<S>*> Decoder<S>::parameters() {
   final_norm_.collect(all);
   for (Parameter<S>* p : {&output_, &output_bias_})
     if (!p->empty()) all.push_back(p);
+  if (fourier_) all.insert(all.end(), {&fourier_->cosine, &fourier_->sine});
   return all;
 }
 template <class S>
@@ -137,6 +139,7 @@ Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape&
   const auto fresh = [&] { return Array<S>(backend_, rows, cols); };
   t.x = std::move(x), t.normed = fresh(), t.rstd = Array<S>(backend_, rows, 1), t.mixed = fresh();
   b.attention_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
+  t.attention.fourier = fourier_ ? &*fourier_ : nullptr;
   b.attention.forward(pass.batch, t.normed.view(), t.mixed.view(), t.attention, state, layer);
   scale(t.mixed.view(), config_.residual_scale);
   backend_.add(t.x.view(), t.mixed.view(), 1);

@@ -75,6 +75,7 @@ class Decoder {
   Backend<S>& backend_;
   Parameter<S> embedding_, output_, output_bias_;
   Norm<S> final_norm_;
+  std::optional<Fourier<S>> fourier_;
   std::vector<Block> blocks_;
 };
 

@@ -84,6 +84,7 @@ void read_common(const ConfigReader&, ModelConfig&, const Defaults& = {}, const 
 void check_weights(const ConfigReader&);  // quantization_config, here and in text_config: refused by name unless it can be undone
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by name.
 void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
+void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers are dense
 void write_rope(const ModelConfig&, Json&);  // rope_scaling, where it is not the plain rule
 struct ExpertKeys {
   const char *experts, *k, *width;

@@ -39,16 +39,6 @@ void write_olmoe(const ModelConfig& c, Json& j) {
   j["norm_topk_prob"] = routing_facts(c).norm, j["clip_qkv"] = c.clip_qkv > 0 ? Json(c.clip_qkv) : Json(nullptr), j["attention_bias"] = c.qkv_bias;
   j.erase("head_dim");
 }
-void read_qwen_moe(const ConfigReader& r, ModelConfig& c) {
-  r.must_be("use_sliding_window", false, false);
-  const int k = read_experts(r, c, {r.has("num_experts") ? "num_experts" : "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"});
-  c.moe.router = concat("softmax:k=", k, ",norm=", r.flag("norm_topk_prob", false));
-  c.dense_width = r.whole("intermediate_size", 0);
-  const std::vector<int> dense = r.wholes("mlp_only_layers");
-  const int step = std::max(1, r.whole("decoder_sparse_step", 1));
-  if (dense.empty()) c.moe_every = step;
-  else set_moe_layers(c, [&](int l) { return (l + 1) % step == 0 && std::ranges::find(dense, l) == dense.end(); });
-}
 void write_qwen_moe(const ModelConfig& c, Json& j) {
   write_experts(c, j, qwen_experts);
   j["norm_topk_prob"] = routing_facts(c).norm, j["intermediate_size"] = c.twin_width();
@@ -116,6 +106,17 @@ void write_own(const ModelConfig& c, Json& j) {
 }
 
 }  // namespace
+
+void read_qwen_moe(const ConfigReader& r, ModelConfig& c) {
+  r.must_be("use_sliding_window", false, false);
+  const int k = read_experts(r, c, {r.has("num_experts") ? "num_experts" : "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"});
+  c.moe.router = concat("softmax:k=", k, ",norm=", r.flag("norm_topk_prob", false));
+  c.dense_width = r.whole("intermediate_size", 0);
+  const std::vector<int> dense = r.wholes("mlp_only_layers");
+  const int step = std::max(1, r.whole("decoder_sparse_step", 1));
+  if (dense.empty()) c.moe_every = step;
+  else set_moe_layers(c, [&](int l) { return (l + 1) % step == 0 && std::ranges::find(dense, l) == dense.end(); });
+}
 
 Names mixtral_names() {
   return {.below = {{"moe.router.weight", "block_sparse_moe.gate.weight"}}, .experts = "block_sparse_moe.experts.", .gate = "w1", .up = "w3", .down = "w2"};

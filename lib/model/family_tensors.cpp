@@ -27,6 +27,14 @@ Piece whole(std::string name, Parameter<float>& p) {
   return {std::move(name), p.dims(), {{&p, 0, v.rows, 0, v.cols, 1}}, nullptr};
 }
 
+// (G,n,n) or (n,n), with its last two axes swapped.
+Piece fourier(std::string name, Parameter<float>& p) {
+  const Index n = p.dims().back();
+  Piece out{std::move(name), p.dims(), {}, nullptr};
+  for (Index first = 0; first < p.value().rows; first += n) out.parts.push_back({&p, first, n, first * n, 1, n});
+  return out;
+}
+
 using ByName = std::map<std::string, Parameter<float>*>;  // of one layer, by what follows "layers.3."
 
 // A tensor made of several parameters (E,O,I), (O,I), (E,O) or (O), their outputs one after the other or in turn.
@@ -107,6 +115,10 @@ std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
   std::vector<Piece> out;
   std::vector<std::vector<std::pair<std::string, Parameter<float>*>>> layers(std::size_t(model.config().layers));
   for (Parameter<float>* p : model.parameters()) {
+    if (p->name().starts_with("fourier_")) {
+      out.push_back(fourier(concat(n.prefix, "rotary_emb.", p->name() == "fourier_cosine" ? "cos" : "sin", "_coef"), *p));
+      continue;
+    }
     if (const auto at = top.find(p->name()); at != top.end()) {
       out.push_back(whole(at->second, *p));
       continue;

@@ -85,6 +85,11 @@ class Grouped final : public Heads<S> {
     dq = std::move(dq_raw), dk = std::move(dk_raw);
   }
   void turn(const Tape& t, View<S> q, View<S> k, bool transposed) {
+    if (t.fourier) {
+      const Matrix<int> at = t.position.to_host();
+      for (const View<S> x : {q, k}) t.fourier->turn(backend_, x, at.view(), transposed);
+      return;
+    }
     const Rotation r = rotary_.rotation(head_dim_, 0, interleaved_, t.furthest);
     backend_.rope(q, r, t.position.view(), transposed);
     backend_.rope(k, r, t.position.view(), transposed);

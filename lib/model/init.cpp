@@ -22,6 +22,7 @@ Rule rule_of(const ModelConfig& c, const std::string& name, Index fan_in) {
   const bool attention = name.find(".attention.") != name.npos;
   if (name.ends_with(".router.slots")) return {1 / std::sqrt(double(fan_in)), 3};
   if (name.ends_with(".const_vec")) return {1, 3};
+  if (name.starts_with("fourier_")) return {0.5 / std::sqrt(double(fan_in)), 3};  // around the unit matrix
   if (c.init == "switch") return {std::sqrt(0.1 / double(fan_in)), 2};
   if (c.init == "layerwise" && attention) return {0.01, 3};
   if (c.init == "depth_scaled" && (name.ends_with(".attention.o") || name.ends_with(".down"))) return {0.02 / std::sqrt(2.0 * c.layers)};
@@ -95,7 +96,10 @@ void Decoder<S>::initialise(std::uint64_t seed) {
       rows = [value](Index, View<S> out) { std::ranges::fill(out.flat(), value); };
     } else {
       const auto draws = std::make_shared<Draws>(Rng(seed).stream(hash(p->name())), rule_of(config_, p->name(), p->dims().back()), p->size());
-      rows = [draws](Index first, View<S> out) { draws->numbers(first * out.cols, out.flat()); };
+      rows = [draws, unit = p->name().starts_with("fourier_")](Index first, View<S> out) {
+        draws->numbers(first * out.cols, out.flat());
+        for (Index r = 0; unit && r < out.rows; ++r) out(r, (first + r) % out.cols) += 1;
+      };
     }
     if (!p->stored()) {
       p->lie_elsewhere(rows);

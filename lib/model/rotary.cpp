@@ -65,7 +65,7 @@ void longrope(Spec& s, Rotary& r) {
 double yarn_magnitude(double factor, double weight) { return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1; }
 
 const std::vector<std::string>& rotary_rules() {
-  static const std::vector<std::string> all{"default", "linear", "llama3", "yarn", "longrope"};
+  static const std::vector<std::string> all{"default", "linear", "llama3", "yarn", "longrope", "fourier"};
   return all;
 }
 
@@ -81,6 +81,11 @@ Rotary rotary_of(const std::string& rule, int dims, double theta) {
     yarn(s, r, dims, theta);
   } else if (s.name() == "longrope") {
     longrope(s, r);
+  } else if (s.name() == "fourier") {
+    const int all = int(r.frequency.size()), pairs = s.get("pairs", 0, 0);
+    if (pairs > all) throw Error(Exit::usage, concat("fourier: pairs=", pairs, " is more than the ", all, " of a head")).hint("pairs=0 for all");
+    r.frequency.resize(std::size_t(pairs ? pairs : all));
+    r.mixed = true, r.mixed_by_head = s.get("by_head", true);
   } else if (s.name() != "default") {
     no_such("rule of rotary embedding", s.name(), rotary_rules());
   }

@@ -46,10 +46,13 @@ CASES = {
     "qwen3_moe_bias": ("qwen3_moe", dict(COMMON, head_dim=16, intermediate_size=72, moe_intermediate_size=20, num_experts=8, num_experts_per_tok=3, attention_bias=True, decoder_sparse_step=2)),
     "llama_rope": ("llama", dict(COMMON, intermediate_size=72, rope_parameters={"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 10000.0})),
     "llama_linear": ("llama", dict(COMMON, intermediate_size=72, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0})),
+    "kimi_k2": ("deepseek_v3", dict(LATENT, n_group=1, topk_group=1, q_lora_rank=24, routed_scaling_factor=2.827, n_shared_experts=1, rope_parameters=YARN)),
     "deepseek_v3_fp8": ("deepseek_v3", dict(LATENT, hidden_size=160, intermediate_size=200, moe_intermediate_size=136, kv_lora_rank=132, q_lora_rank=24, n_shared_experts=1)),
     "gpt_oss_mxfp4": ("gpt_oss", dict(COMMON, head_dim=12, intermediate_size=96, num_local_experts=4, num_experts_per_tok=2, sliding_window=7,
                                       rope_parameters={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False, "rope_theta": 150000.0})),
 }
+
+PUBLISHED_AS = {"kimi_k2": "kimi_k2"}  # model_type of files whose class has another
 
 
 def fp8(name, w):
@@ -117,6 +120,9 @@ def make(folder, name):
         model = quantise(model, out, *QUANTISED[name])
     else:
         model.save_pretrained(out)
+    if name in PUBLISHED_AS:
+        keys_of_file = json.loads((out / "config.json").read_text())
+        (out / "config.json").write_text(json.dumps(keys_of_file | {"model_type": PUBLISHED_AS[name]}, indent=2))
     raw = {}
     for path, module in model.named_modules():  # the routers, under whatever name
         if path.split(".")[-1] in ("gate", "router") and hasattr(module, "weight") and getattr(module.weight, "dim", lambda: 0)() == 2 or path.endswith(("router.layer", "gate.wg")):
