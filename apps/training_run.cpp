@@ -73,7 +73,6 @@ void TrainingRun::open_trace() {
 }
 
 void TrainingRun::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
-  if (!trace_ || (step - 1) % state_.trace_every != 0) return;
   BatchRows rows(batch, token_flag::train, tokenizer_.boundary());
   int n = 0;
   for (const auto& block : tape.block)
@@ -139,7 +138,9 @@ void TrainingRun::step(Progress& progress) {
   const Index step = trainer_.done() + 1, horizon = state_.train.steps;
   const bool logs = step % state_.log_every == 0 || step == 1 || step == horizon;
   const auto next = [&](std::uint64_t n) { return corpus_.train(n, int(state_.train.sequences), int(state_.train.length)); };
-  const StepResult r = trainer_.step(next, logs, [&](const Batch& b, const Decoder<float>::Tape& t) { record(b, t, step); });
+  Trainer::Observe observe;
+  if (trace_ && (step - 1) % state_.trace_every == 0) observe = [&](const Batch& b, const Decoder<float>::Tape& t) { record(b, t, step); };
+  const StepResult r = trainer_.step(next, logs, observe);
   log_.count(state_.train.tokens_per_step());
   if (logs) log_.step(r, model_, trainer_);
   progress.update(double(step), figures(r));

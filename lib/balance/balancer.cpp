@@ -47,6 +47,7 @@ class None final : public Balancer {
   double loss(const BalanceInput&, double, const BalanceGrad&) const override { return 0; }
   double coefficient() const override { return 0; }
   bool needs_scores() const override { return false; }
+  bool by_sums() const override { return true; }
 };
 }  // namespace
 

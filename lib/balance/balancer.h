@@ -25,6 +25,19 @@ struct BalanceGrad {      // added to
   Matrix<double>& dweight;  // (T,K) by the weights of the choices, before drops
 };
 
+// A loss that is linear in sums over tokens, probability . (sum_t p_t) + square (sum_t lse_t^2), with factors that no gradient flows
+// through: then it can do without the scores of each token, which stay where they were made.
+struct SumFactors {
+  std::vector<double> probability;  // (E); empty = 0
+  double square = 0;
+};
+struct SelectionCounts {
+  std::span<const std::int64_t> chosen;        // (E) choices of valid tokens
+  Index tokens = 0;                            // that are valid
+  std::span<const std::int64_t> other_counts;  // as in BalanceInput
+  std::span<const double> eta;
+};
+
 class Balancer {
  public:
   explicit Balancer(std::string name) : name_(std::move(name)) {}
@@ -40,6 +53,8 @@ class Balancer {
   // forward first and leaves its statistics; then this adds each layer's gradient and gives each layer's share of the value (L).
   virtual bool across_layers() const { return false; }
   virtual std::vector<double> losses(std::span<const BalanceInput>, double /*scale*/, std::span<const BalanceGrad>) const { return {}; }
+  virtual bool by_sums() const { return false; }        // sum_factors() says all of loss(), or losses() with counts of all layers added up
+  virtual SumFactors sum_factors(const SelectionCounts&) const { return {}; }
   // What a balancer without gradient reads from a micro-batch of training, besides the counts that stepped() gets.
   virtual void seen(Router&, const BalanceInput&) {}
   virtual bool needs_scores() const { return true; }

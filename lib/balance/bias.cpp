@@ -13,6 +13,7 @@ class Bias final : public Balancer {
   Bias(double rate, bool center) : Balancer("bias"), rate_(rate), center_(center) {}
   double loss(const BalanceInput&, double, const BalanceGrad&) const override { return 0; }
   double coefficient() const override { return 0; }
+  bool by_sums() const override { return true; }
   void stepped(Router& router, std::span<const std::int64_t> counts, std::int64_t) override {
     const std::span<double> beta = router.correction_bias();
     if (beta.empty()) throw Error(Exit::usage, "the balancer 'bias' needs a router with a correction bias").hint("--router sigmoid:bias=1 or softmax:bias=1");

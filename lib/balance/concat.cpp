@@ -11,21 +11,29 @@ class Concat final : public Balancer {
   explicit Concat(double coef) : Balancer("concat"), coef_(coef) {}
   double coefficient() const override { return coef_; }
   bool across_layers() const override { return true; }
+  bool by_sums() const override { return true; }
+  SumFactors sum_factors(const SelectionCounts& c) const override {
+    SumFactors out;
+    const double rows = double(std::max<Index>(1, c.tokens));
+    for (const std::int64_t n : c.chosen) out.probability.push_back(double(n) * (double(c.chosen.size()) / (rows * rows)));  // E f_e / N
+    return out;
+  }
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {  // a layer on its own
     return losses({&in, 1}, scale, {&grad, 1})[0];
   }
 
   // A layer's share: E sum_e f_e (sum of its p) / N; the shares add up to L.
   std::vector<double> losses(std::span<const BalanceInput> layers, double scale, std::span<const BalanceGrad> grad) const override {
-    std::vector<double> share(layers.size(), 0.0), slope(std::size_t(layers[0].experts), 0.0);
-    double rows = 0;
+    std::vector<double> share(layers.size(), 0.0);
+    std::vector<std::int64_t> chosen(std::size_t(layers[0].experts), 0);
+    Index rows = 0;
     for (const BalanceInput& in : layers) {
-      rows += double(in.valid_tokens());
+      rows += in.valid_tokens();
       const auto n = count_experts(in.routing.expert, in.experts);
-      for (std::size_t e = 0; e < slope.size(); ++e) slope[e] += double(n[e]);
+      for (std::size_t e = 0; e < chosen.size(); ++e) chosen[e] += n[e];
     }
     if (rows == 0) return share;
-    for (double& v : slope) v *= double(slope.size()) / (rows * rows);  // E f_e / N
+    const std::vector<double> slope = sum_factors({.chosen = chosen, .tokens = rows}).probability;
     for (std::size_t l = 0; l < layers.size(); ++l)
       for (Index t = 0; t < layers[l].tokens(); ++t) {
         if (!layers[l].router.batch.is_valid(t)) continue;

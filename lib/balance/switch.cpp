@@ -14,6 +14,14 @@ class Switch final : public Balancer {
   double coefficient() const override { return coef_; }
   double reduction(int layers) const override { return mean_ ? 1.0 / layers : 1; }
 
+  bool by_sums() const override { return counts_ == Counts::topk && !sequence_; }
+  SumFactors sum_factors(const SelectionCounts& c) const override {
+    SumFactors out{.probability = std::vector<double>(c.chosen.begin(), c.chosen.end())};
+    weigh(out.probability, c.other_counts, c.eta);
+    for (double& v : out.probability) v /= double(std::max<Index>(1, c.tokens));
+    return out;
+  }
+
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const Matrix<int> unbiased = counts_ == Counts::unbiased ? best_scores(in) : Matrix<int>{};
     const Matrix<int>& ids = counts_ == Counts::unbiased ? unbiased : counts_ == Counts::post_drop ? in.routing.computed() : in.routing.expert;
@@ -40,11 +48,19 @@ class Switch final : public Balancer {
       if (in.router.batch.is_valid(t)) best_of(in.routing.score.row(t), ids.row(t));
     return ids;
   }
+  // n_e becomes E eta_e f_e.
+  void weigh(std::vector<double>& n, std::span<const std::int64_t> other_counts, std::span<const double> eta) const {
+    double all = 0;
+    if (global_)
+      for (std::size_t e = 0; e < other_counts.size(); ++e) n[e] += double(other_counts[e]);
+    for (const double v : n) all += v;
+    for (std::size_t e = 0; e < n.size(); ++e) n[e] *= double(n.size()) / std::max(1.0, all) * (eta.empty() ? 1 : eta[e]);
+  }
   // The loss over tokens first..last, and its gradient.
   double part(const BalanceInput& in, const Matrix<int>& ids, Index first, Index last, double scale, const BalanceGrad& grad) const {
     const std::size_t experts = std::size_t(in.experts);
     std::vector<double> n(experts, 0.0), mean(experts, 0.0);
-    double tokens = 0, all = 0;
+    double tokens = 0;
     for (Index t = first; t < last; ++t) {
       if (!in.router.batch.is_valid(t)) continue;
       ++tokens;
@@ -52,15 +68,10 @@ class Switch final : public Balancer {
         if (ids(t, j) >= 0) ++n[std::size_t(ids(t, j))];
       for (std::size_t e = 0; e < experts; ++e) mean[e] += in.probability(t, Index(e));
     }
-    if (global_)
-      for (std::size_t e = 0; e < in.other_counts.size(); ++e) n[e] += double(in.other_counts[e]);
-    for (const double v : n) all += v;
     if (tokens == 0) return 0;
+    weigh(n, in.other_counts, in.eta);
     double sum = 0;
-    for (std::size_t e = 0; e < experts; ++e) {
-      n[e] *= in.experts / std::max(1.0, all) * (in.eta.empty() ? 1 : in.eta[e]);  // E eta f
-      sum += n[e] * mean[e] / tokens;
-    }
+    for (std::size_t e = 0; e < experts; ++e) sum += n[e] * mean[e] / tokens;
     for (Index t = first; t < last; ++t)
       for (std::size_t e = 0; e < experts && in.router.batch.is_valid(t); ++e) grad.dprob(t, Index(e)) += scale * coef_ * n[e] / tokens;
     return sum;

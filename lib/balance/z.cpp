@@ -11,6 +11,8 @@ class ZLoss final : public Balancer {
  public:
   explicit ZLoss(double coef) : Balancer("z"), coef_(coef) {}
   double coefficient() const override { return coef_; }
+  bool by_sums() const override { return true; }
+  SumFactors sum_factors(const SelectionCounts& c) const override { return {{}, c.tokens ? 1.0 / double(c.tokens) : 0}; }
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const double tokens = double(in.valid_tokens());
     double sum = 0;

@@ -14,6 +14,7 @@ struct TopK {
   int groups = 1;              // of experts, equally many each, 64 at most
   int topk_groups = 0;         // so many groups are left to choose from; 0 = every group gives its k/groups best
   bool top2_sum = false;       // what ranks a group: its two best keys; else its best
+  bool operator==(const TopK&) const = default;
 };
 
 }  // namespace moe

@@ -122,6 +122,7 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   if (!c.previous.empty()) pass.previous = &c.previous, pass.dprevious = &dprevious;
   MoeTape<S> tape(c.batch);
   layer.forward(pass, x.view(), y.view(), tape);
+  layer.fetch_routing(tape);
 
   compare_routing(c, tape.routing, layer.capacity(), out);
   const Matrix<S> host_y = y.to_host();

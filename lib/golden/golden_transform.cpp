@@ -55,6 +55,7 @@ Matrix<double> output(const Transform& t, const std::string& router, Backend<dou
   MoeTape<double> tape(batch);
   Matrix<double> y(t.x.rows(), t.x.cols());
   layer.forward({.batch = batch}, t.x.view(), y.view(), tape);
+  layer.fetch_routing(tape);
   out.ids("topk_ids", tape.routing.expert, tape.routing.choices());
   return y;
 }

@@ -15,6 +15,13 @@ Matrix<S> narrowed(const Matrix<double>& m) {
   return out;
 }
 
+template <class S>
+Matrix<double> widened(const Matrix<S>& m) {
+  Matrix<double> out(m.rows(), m.cols());
+  for (Index i = 0; i < m.size(); ++i) out.data()[i] = double(m.data()[i]);
+  return out;
+}
+
 // x times the jitter factors, in the backend's memory.
 template <class S>
 Array<S> jittered(Backend<S>& backend, View<const S> x, const Matrix<double>& factor) {
@@ -27,7 +34,7 @@ Array<S> jittered(Backend<S>& backend, View<const S> x, const Matrix<double>& fa
 }  // namespace
 
 template <class S>
-MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend, Storage experts) : config_(c), backend_(backend) {
+MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend, Storage experts) : config_(c), backend_(backend), device_(dynamic_cast<OnDevice<S>*>(&backend)) {
   router_ = make_router(c.router, c.experts, config_.router);
   capacity_ = make_capacity(c.capacity, config_.capacity);
   for (std::string& spec : config_.balance) balancers_.push_back(make_balancer(std::string(spec), spec));
@@ -147,7 +154,9 @@ BalanceInput MoeLayer<S>::balance_input(const Pass& pass, const MoeTape<S>& t) c
 
 template <class S>
 void MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
-  if (layers.empty() || !layers[0]->balances()) return;
+  if (layers.empty()) return;
+  if (tapes[0]->there) return balance_there(pass, layers, tapes);
+  if (!layers[0]->balances()) return;
   std::vector<BalanceInput> in;
   std::vector<BalanceGrad> grad;
   for (std::size_t l = 0; l < layers.size(); ++l) {
@@ -190,20 +199,26 @@ void MoeLayer<S>::drop_missing(Routing& r) const {
 
 template <class S>
 void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
-  score(pass, x, t);
-  route(pass, t);
+  if (routes_there(pass)) route_there(pass, x, t);
+  else score(pass, x, t), route(pass, t);
   if (router_->slots() > 0) mix(x, y, t);
   else compute(x, y, t);
+  if (t.there) count_there(pass, t);
   if (config_.shared_width > 0) share(pass, x, y, t);
 }
 
 template <class S>
 void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
+  if (t.there) {
+    const Array<S> dweight = compute_backward(t, x, dy, dx);
+    if (config_.shared_width > 0) share_backward(t, x, dy, dx);
+    return backward_there(pass, t, x, dweight.view(), dx);
+  }
   std::vector<Matrix<double>> dscores;
   for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
   Matrix<double> dweight;
   if (router_->slots() > 0) mix_backward(t, x, dy, dx, dscores);
-  else dweight = capacity_->backward(t.routing, compute_backward(t, x, dy, dx));
+  else dweight = capacity_->backward(t.routing, widened(compute_backward(t, x, dy, dx).to_host()));
   if (config_.shared_width > 0) share_backward(t, x, dy, dx);
   if (products_.empty()) return;
   for (Index n = 0; n < t.dweight.rows(); ++n)  // dweight may be wider: gradients of moved slots lie beside these
@@ -215,11 +230,13 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
 // y = sum of the chosen experts
 template <class S>
 void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
-  const Matrix<int> bodied = light_.without(t.routing.computed());
-  const Array<int> kept(backend_, bodied.view());  // 3. dispatch
-  const Matrix<S> weight = narrowed<S>(t.routing.combined());
-  t.weight = Array<S>(backend_, weight.view());
-  t.plan = backend_.plan(kept.view(), config_.experts);
+  Array<int> kept;  // 3. dispatch
+  if (!t.there) {
+    const Matrix<int> bodied = light_.without(t.routing.computed());
+    const Matrix<S> weight = narrowed<S>(t.routing.combined());
+    kept = Array<int>(backend_, bodied.view()), t.weight = Array<S>(backend_, weight.view());
+  }
+  t.plan = backend_.plan(t.there ? std::as_const(t.there->expert).view() : std::as_const(kept).view(), config_.experts);
   t.sorted = Array<S>(backend_, t.plan.slots, config_.hidden);
   t.out = Array<S>(backend_, t.plan.slots, config_.hidden);
   backend_.dispatch(x, t.plan, t.sorted.view());
@@ -232,7 +249,7 @@ void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
 }
 
 template <class S>
-Matrix<double> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
+Array<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx) {
   const Index slots = t.plan.slots, hidden = config_.hidden;
   Array<S> dout(backend_, slots, hidden), dsorted(backend_, slots, hidden), dweight(backend_, t.weight.rows(), t.weight.cols());
   const bool on_input = config_.weight_on_input;
@@ -247,10 +264,7 @@ Matrix<double> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> 
   if (!light_.empty()) light_.backward(t.light, dy, t.weight.view(), dx, dweight.view());
   for (std::size_t n = 0; n < t.untouched.size(); ++n)
     if (t.untouched[n]) backend_.add(dy.slice(Index(n), 1), dx.slice(Index(n), 1), 1);
-  const Matrix<S> host = dweight.to_host();
-  Matrix<double> dcombine(host.rows(), host.cols());
-  for (Index n = 0; n < host.size(); ++n) dcombine.data()[n] = double(host.data()[n]);
-  return dcombine;
+  return dweight;
 }
 
 // 6. shared expert

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 
+#include "lib/backend/on_device.h"
 #include "lib/balance/balancer.h"
 #include "lib/layer/feed_forward.h"
 #include "lib/layer/light_experts.h"
@@ -20,6 +21,7 @@ struct Pass {  // what one call is about
   std::span<const std::int64_t> other_counts;  // (E), for scope=global
   int layers = 1;                        // MoE layers whose balance losses add up
   bool layers_follow = false;            // losses over all layers are left to balance_across()
+  bool host_scores = false;              // scores of this pass are wanted on the host as it goes (gate residual)
   const GivenNoise* given = nullptr;
   const Matrix<double>* previous = nullptr;    // (T,E) logits z of the MoE layer before, where gate_residual is set
   Matrix<double>* dprevious = nullptr;         // backward adds their gradient
@@ -27,11 +29,31 @@ struct Pass {  // what one call is about
   std::vector<Matrix<double>>* dscores = nullptr;  // backward leaves the gradient of every score (z after temperature) here
 };
 
+// Routing that a device decided and kept to itself (device_routing.cpp); empty where the host routes.
+template <class S>
+struct RoutingThere {
+  TopK rule;
+  Array<S> logits;                       // (T,E) before temperature
+  Array<int> expert, valid;              // (T,K); (1,T) or empty: all
+  Array<S> sums;                         // (1,E+2) over tokens: probabilities, lse^2, entropy
+  std::vector<SumFactors> factors;       // one a balancer
+  std::vector<double> dprobability;      // (E) gradient of the balance losses by every token's probability; empty = none
+  double dsquare = 0, entropy = 0;       // the same by lse^2; summed entropy, once it was read
+};
+// Who was chosen, of one micro-batch in one layer.
+struct RoutingSums {
+  std::vector<std::int64_t> counts, kept;  // (E) choices, and what of them is computed
+  Index tokens = 0;                        // valid
+  double entropy = 0;                      // summed over them, nats; NaN without probabilities
+};
+
 // What forward leaves: for backward, for the trace, for the progress line.
 template <class S>
 struct MoeTape {
   RouterInput input;
-  Routing routing;
+  Routing routing;                       // where a device routes, empty until fetch_routing()
+  std::optional<RoutingThere<S>> there;
+  RoutingSums facts;                     // of `there`; else see MoeLayer::facts()
   Matrix<double> probability;            // (T,E)
   std::vector<double> losses;            // one a balancer, without coefficient
   Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
@@ -57,8 +79,11 @@ class MoeLayer {
   void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
   // Adds to every wanted gradient; sets dx. `x` as in forward.
   void backward(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
-  // Losses over all layers together, after the last one ran forward: values and gradients into the tapes.
+  // After the last layer ran forward: losses over all layers together, and what devices kept to themselves of all losses: one wait.
   static void balance_across(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
+  // Brings what a device decided to the host: tape.routing, probabilities and losses, as if the host had decided.
+  void fetch_routing(MoeTape<S>&);
+  RoutingSums facts(const MoeTape<S>&) const;
   // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
   Matrix<S> outputs_of_all(View<const S> x);
 
@@ -88,7 +113,12 @@ class MoeLayer {
   BalanceInput balance_input(const Pass&, const MoeTape<S>&) const;
   bool balances() const { return !balancers_.empty() && !products_.empty() && router_->slots() == 0; }
   void compute(View<const S> x, View<S> y, MoeTape<S>&);
-  Matrix<double> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);  // gradient of the weights
+  Array<S> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);  // gradient of the weights (T,K)
+  bool routes_there(const Pass&) const;
+  void route_there(const Pass&, View<const S> x, MoeTape<S>&);
+  void count_there(const Pass&, MoeTape<S>&);
+  static void balance_there(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
+  void backward_there(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dweight, View<S> dx);
   void mix(View<const S> x, View<S> y, MoeTape<S>&);
   void mix_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx, std::vector<Matrix<double>>& dscores);
   void share(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
@@ -98,6 +128,7 @@ class MoeLayer {
 
   LayerConfig config_;
   Backend<S>& backend_;
+  OnDevice<S>* device_;  // null: routing is the host's
   std::unique_ptr<Router> router_;
   std::unique_ptr<Capacity> capacity_;
   std::vector<std::unique_ptr<Balancer>> balancers_;

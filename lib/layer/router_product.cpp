@@ -58,16 +58,28 @@ void RouterProduct<S>::collect(std::vector<Parameter<S>*>& all) {
 }
 
 template <class S>
-Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matrix<double>* previous, Tape& t) const {
+Array<S> RouterProduct<S>::logits(View<const S> x) const {
   Array<S> z(*backend_, x.rows, what_.rows);
+  backend_->linear(x, weight_.weight().in_full(), z.view(), 0);
+  if (!bias_.empty()) backend_->add_bias(bias_.value(), z.view());
+  return z;
+}
+template <class S>
+void RouterProduct<S>::logits_backward(View<const S> x, View<const S> dz, View<S> dx) {
+  if (!weight_.grad().empty()) backend_->linear_dw(dz, x, weight_.grad());
+  if (!bias_.grad().empty()) backend_->bias_grad(dz, bias_.grad());
+  backend_->linear_dx(dz, weight_.weight().in_full(), dx, 1);
+}
+
+template <class S>
+Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matrix<double>* previous, Tape& t) const {
   View<const S> u = x;
   if (!project_.empty()) {
     t.through = Array<S>(*backend_, x.rows, what_.through);
     backend_->linear(x, project_.weight().in_full(), t.through.view(), 0);
     u = std::as_const(t.through).view();
   }
-  backend_->linear(u, weight_.weight().in_full(), z.view(), 0);
-  if (!bias_.empty()) backend_->add_bias(bias_.value(), z.view());
+  Array<S> z = logits(u);
   Matrix<double> out = wide(z.to_host());
   if (what_.cosine) to_cosine(u, out, t);
   if (!residual_.empty()) {
@@ -140,11 +152,9 @@ void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double
   Matrix<S> besides;
   if (what_.cosine) besides = cosine_backward(u, t, dz);
   const Array<S> d = to_device<S>(*backend_, dz);
-  if (!weight_.grad().empty()) backend_->linear_dw(d.view(), u, weight_.grad());
-  if (!bias_.grad().empty()) backend_->bias_grad(d.view(), bias_.grad());
-  if (!what_.cosine) return backend_->linear_dx(d.view(), weight_.weight().in_full(), dx, 1);
+  if (!what_.cosine) return logits_backward(u, d.view(), dx);
   Array<S> du(*backend_, std::as_const(besides).view());
-  backend_->linear_dx(d.view(), weight_.weight().in_full(), du.view(), 1);
+  logits_backward(u, d.view(), du.view());
   if (project_.empty()) return backend_->add(std::as_const(du).view(), dx, 1);
   if (!project_.grad().empty()) backend_->linear_dw(std::as_const(du).view(), x, project_.grad());
   backend_->linear_dx(std::as_const(du).view(), project_.weight().in_full(), dx, 1);

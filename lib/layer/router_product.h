@@ -21,6 +21,10 @@ class RouterProduct {
   Matrix<double> forward(View<const S> x, double tau, const Matrix<double>* previous, Tape&) const;
   // Adds to the wanted gradients and to dx from dz (T,rows); dprevious (T,rows) is added to where there is a residual.
   void backward(View<const S> x, double tau, const Matrix<double>* previous, const Tape&, Matrix<double> dz, View<S> dx, Matrix<double>* dprevious);
+  // The same where the scores stay in the backend's memory and are divided by the temperature there; for plain() products.
+  bool plain() const { return !what_.cosine && what_.through == 0 && residual_.empty(); }
+  Array<S> logits(View<const S> x) const;                                    // W x + b, (T,rows)
+  void logits_backward(View<const S> x, View<const S> dz, View<S> dx);       // adds to the wanted gradients and to dx
   void collect(std::vector<Parameter<S>*>& all);
 
   const Projection& projection() const { return what_; }

@@ -22,7 +22,7 @@ void check_batch(const Batch& batch, int vocabulary) {
 // What only backward needs of a MoE layer goes; routing, losses and host matrices stay for whoever looks at the step.
 template <class S>
 void release(MoeTape<S>& t) {
-  t.products.clear(), t.light = {}, t.dispatch = {}, t.mix = {};
+  t.there.reset(), t.products.clear(), t.light = {}, t.dispatch = {}, t.mix = {};
   t.weight = {}, t.sorted = {}, t.out = {}, t.bodies = {}, t.shared = {}, t.shared_out = {}, t.shared_gate = {};
 }
 
@@ -89,6 +89,11 @@ int Decoder<S>::layer_of(int moe_layer) const {
   for (int l = 0; l < config_.layers; ++l)
     if (config_.is_moe(l) && moe_layer-- == 0) return l;
   throw Error(Exit::bug, concat("there is no such MoE layer among ", config_.moe_layers()));
+}
+template <class S>
+void Decoder<S>::fetch_routing(Tape& tape) {
+  for (std::size_t l = 0; l < tape.block.size(); ++l)
+    if (tape.block[l].moe) blocks_[l].moe->fetch_routing(*tape.block[l].moe);
 }
 template <class S>
 void Decoder<S>::want_grads() {
@@ -191,20 +196,20 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
-  mine.layers = config_.moe_layers(), mine.layers_follow = true;
+  mine.layers = config_.moe_layers(), mine.layers_follow = true, mine.host_scores = config_.moe.gate_residual;
   std::vector<MoeTape<S>*> seen;
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape& block = tape.block[std::size_t(l)];
     x = forward(mine, l, std::move(x), block, nullptr);
     if (block.moe) mine.previous = &block.moe->routing.logits, seen.push_back(&*block.moe);
   }
-  MoeLayer<S>::balance_across(pass, moe_layers(), seen);
   read_out(std::move(x), tape);
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
   logits(tape.normed.view(), tape.dlogits.view());
   Array<S> loss(backend_, 1, tape.normed.rows());
   const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
   backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(), S(scale / config_.logit_divisor), true);
+  MoeLayer<S>::balance_across(pass, moe_layers(), seen);  // here, for it may wait
   tape.token_loss = loss.to_host();
   for (const S v : tape.token_loss.flat()) tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
 }
@@ -259,11 +264,12 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
   }
   int place = 0;
   Pass mine = pass;
+  mine.layers_follow = true, mine.host_scores = config_.moe.gate_residual;
   Matrix<double> before;  // logits of the MoE layer before
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape tape;
     x = forward(mine, l, std::move(x), tape, state);
-    if (tape.moe && observe) observe(place, *tape.moe, tape.feed_in.view());
+    if (tape.moe && observe) blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe), observe(place, *tape.moe, tape.feed_in.view());
     place += tape.moe.has_value();
     if (tape.moe && config_.moe.gate_residual) before = tape.moe->routing.logits, mine.previous = &before;
   }

@@ -56,6 +56,7 @@ class Decoder {
   std::vector<MoeLayer<S>*> moe_layers();
   int layer_of(int moe_layer) const;                     // absolute layer number
   std::vector<Block>& blocks() { return blocks_; }
+  void fetch_routing(Tape&);                             // before somebody looks at a tape of forward(): see MoeLayer
   void want_grads();
   void clear_grads();
 

@@ -1,7 +1,6 @@
 #include "lib/model/trainer.h"
 
 #include <cmath>
-#include <limits>
 #include <numbers>
 
 #include "lib/backend/on_device.h"
@@ -106,7 +105,7 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     model_.forward(pass, tape);
     measure(tape, r);
     refuse_nonfinite(r, tape);
-    if (observe) observe(batch, tape);
+    if (observe) model_.fetch_routing(tape), observe(batch, tape);
     model_.backward(pass, tape);
   }
   r.gradient_norm = norm_of_gradients();
@@ -158,18 +157,10 @@ void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
     const auto add = [](std::vector<std::int64_t>& to, const std::vector<std::int64_t>& from) {
       for (std::size_t e = 0; e < to.size(); ++e) to[e] += from[e];
     };
-    add(s.counts, count_experts(t.routing.expert, layers[l]->config().experts));
-    add(s.kept, count_experts(t.routing.computed(), layers[l]->config().experts));
-    const Matrix<double>& p = t.probability.empty() ? t.routing.score : t.probability;
-    double entropy = 0;
-    Index valid = 0;
-    for (Index n = 0; n < t.routing.tokens(); ++n) {
-      if (!t.input.batch.is_valid(n)) continue;
-      ++valid;
-      for (Index e = 0; e < p.cols(); ++e) entropy -= p(n, e) > 0 ? p(n, e) * std::log(p(n, e)) : 0;
-    }
-    s.tokens += valid;
-    s.entropy += p.empty() ? std::numeric_limits<double>::quiet_NaN() : entropy * share / double(std::max<Index>(1, valid));
+    const RoutingSums f = layers[l]->facts(t);
+    add(s.counts, f.counts), add(s.kept, f.kept);
+    s.tokens += f.tokens;
+    s.entropy += f.entropy * share / double(std::max<Index>(1, f.tokens));
     for (std::size_t b = 0; b < t.losses.size(); ++b) {
       s.losses[b] += t.losses[b] * share;
       r.total_loss += layers[l]->balancers()[b]->coefficient() * layers[l]->balancers()[b]->reduction(int(layers.size())) * t.losses[b] * share;

@@ -10,6 +10,7 @@
 #include "lib/core/rng.h"
 #include "lib/core/routing.h"
 #include "lib/core/spec.h"
+#include "lib/core/top_k.h"
 #include "lib/router/cooling.h"
 
 namespace moe {
@@ -88,6 +89,8 @@ class Router {
   virtual Index slots() const { return 0; }                           // N; 0 = this router chooses
   virtual void mix_backward(const RouterInput&, const Routing&, const Matrix<double>& /*ddispatch*/, const Matrix<double>& /*dmix*/,
                             std::vector<Matrix<double>>& /*dscores*/) const {}
+  // Its whole rule at the present temperature, where a device can follow it without the host; empty = it decides here.
+  virtual std::optional<TopK> top_k() const { return {}; }
   virtual bool learns_noise() const { return false; }                 // scores[1] is the softplus of the noise's size
   // For the capacity rule `reroute`: what ranks the experts of token t (-inf = never), and the weight one of them would have,
   // a s / D with the D of the original choice. Its backward gets dweight (T,2K), see Capacity::backward.

@@ -94,6 +94,12 @@ class Scored : public Router {
     });
   }
 
+  std::optional<TopK> top_k() const override {
+    if (!excluded_.empty() || o_.groups.groups > 64) return {};
+    const bool limited = o_.groups.mode == Groups::Mode::limited;
+    return TopK{.sigmoid = from_sigmoid(), .k = o_.k, .norm = o_.rule.norm, .scale = o_.rule.scale, .temperature = temperature, .bias_on_logit = o_.on_logits,
+                .groups = o_.groups.groups, .topk_groups = limited ? o_.groups.topk : 0, .top2_sum = limited && o_.groups.score == Groups::Score::top2_sum};
+  }
   bool reroutable() const override { return true; }
   bool takes_routes() const override { return true; }
   bool ranks_all() const override { return o_.groups.mode == Groups::Mode::none; }
@@ -109,6 +115,7 @@ class Scored : public Router {
   }
 
  protected:
+  virtual bool from_sigmoid() const { return false; }
   virtual void score(std::span<const double> z, std::span<double> s) const = 0;
   virtual void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const = 0;
   virtual void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const = 0;
@@ -171,6 +178,7 @@ class Sigmoid final : public Scored {
   Matrix<double> probabilities(const RouterInput&, const Routing& r) const override { return normalized_rows(r.score); }
 
  protected:
+  bool from_sigmoid() const override { return true; }
   void score(std::span<const double> z, std::span<double> s) const override { sigmoid_row(z, s); }
   void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
     for (std::size_t e = 0; e < s.size(); ++e) dz[e] += ds[e] * s[e] * (1 - s[e]);
@@ -190,6 +198,7 @@ class Cosine final : public Softmax {
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_, .cosine = true, .scale_start = start_, .through = dim_}};
   }
+  std::optional<TopK> top_k() const override { return {}; }  // a cosine is no plain product
 
  private:
   int dim_;

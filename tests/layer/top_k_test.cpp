@@ -32,6 +32,8 @@ void compare(const Way& w, bool halves) {
   INFO(w.spec << (halves ? " with ties" : ""));
   Rng rng(3);
   const auto router = make_router(w.spec, experts);
+  REQUIRE(router->top_k());
+  CHECK(*router->top_k() == w.how);
   for (double& b : router->correction_bias()) b = double(rng.below(7)) / 16;
   Batch batch;
   batch.token.assign(std::size_t(tokens), 0), batch.start = {0, tokens}, batch.valid.assign(std::size_t(tokens), 1);
@@ -94,4 +96,21 @@ TEST_CASE("routing on a device is defined as the routers softmax and sigmoid do 
   };
   for (const Way& w : ways)
     for (const bool halves : {false, true}) compare(w, halves);
+}
+
+TEST_CASE("a router says its rule for devices only where the rule is all of it") {
+  for (const auto& e : routers().entries()) {
+    if (e.name == "softmax" || e.name == "sigmoid") continue;
+    for (const std::string& spec : split(e.examples, ' ')) {
+      INFO(spec);
+      std::unique_ptr<Router> made;
+      CHECK_NOTHROW(made = make_router(spec, 6));
+      CHECK((made && !made->top_k()));
+    }
+  }
+  const auto excluding = make_router("softmax:k=2", 4);
+  excluding->exclude({0, 1, 0, 0});
+  CHECK_FALSE(excluding->top_k());
+  CHECK(make_router("softmax:k=2,groups=64", 128)->top_k());
+  CHECK_FALSE(make_router("softmax:k=2,groups=128", 256)->top_k());
 }

@@ -121,20 +121,66 @@ TEST_CASE("a run on a device that was saved and resumed goes on with the same bi
 }
 
 TEST_CASE("a training step waits for the device where docs/architecture.md says") {
-  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01}", ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001}"}) {
+  const auto waits = [](const std::string& more, bool looked_at) {
+    INFO(more);
     Run run({}, more);
     run.steps(1);
     const std::size_t before = run.device.engine().waits();
-    run.steps(1);
+    run.trainer.step(batch_of, false, looked_at ? [](const Batch&, const Decoder<float>::Tape&) {} : Trainer::Observe{});
+    return run.device.engine().waits() - before;
+  };
+  // two micro-batches of two layers: the plan of each; the losses of each micro-batch, sums and tokens; one gradient norm
+  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01;z:coef=0.001}", ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001}"}) {
+    CHECK(waits(more, false) == 2 * (2 + 2) + 1);
+    CHECK(waits(more, true) == 2 * (2 + 2 + 2 * 2) + 1);  // logits and choices of each layer come to the host for whoever looks
+  }
+  // what the device does not decide: scores, plan and gradients of combine weights of each layer; the loss
+  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01,counts=top1}", ",router={softmax:k=2},capacity={position:factor=2}", ",router={top_p:p=0.6}"})
+    CHECK(waits(more, false) == 2 * (2 * 3 + 1) + 1);
+}
+
+TEST_CASE("a device routes as the host does: counts, balance losses, entropy and what a trace would hold") {
+  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01;z:coef=0.001}", ",router={softmax:k=2,norm=0,temperature=0.7},balance={concat:coef=0.02}",
+                           ",router={softmax:k=1,bias=1},balance={bias:rate=0.01;switch:coef=0.01,scope=global,layers=mean}", ",router={sigmoid:k=3,bias=1,scale=1.5},balance={z:coef=0.01;switch:coef=0.01},router_bias=1,shared_width=6"}) {
     INFO(more);
-    // two micro-batches of two layers: scores, plan, gradients of combine weights; the loss of each; one gradient norm
-    CHECK(run.device.engine().waits() - before == 2 * (2 * 3 + 1) + 1);
+    HostCuda there(gpu::Choices{});
+    const auto definition = make_backend("reference");
+    Decoder<float> got_model(small(more), there), want_model(small(more), *definition);
+    got_model.initialise(4), want_model.initialise(4);
+    Solo comm;
+    Trainer got(got_model, ten, comm), want(want_model, ten, comm);
+    std::vector<Routing> seen[2];
+    const auto keep = [](std::vector<Routing>& to) {
+      return [&to](const Batch&, const Decoder<float>::Tape& tape) {
+        for (const auto& block : tape.block) to.push_back(block.moe->routing);
+      };
+    };
+    for (int step = 0; step < 3; ++step) {
+      const StepResult a = got.step(batch_of, true, keep(seen[0])), b = want.step(batch_of, true, keep(seen[1]));
+      CHECK(a.total_loss == Approx(b.total_loss).epsilon(1e-5));
+      for (std::size_t l = 0; l < 2; ++l) {
+        CHECK(a.layer[l].counts == b.layer[l].counts);
+        CHECK(a.layer[l].kept == b.layer[l].kept);
+        CHECK(a.layer[l].tokens == b.layer[l].tokens);
+        CHECK(a.layer[l].entropy == Approx(b.layer[l].entropy).epsilon(1e-5));
+        REQUIRE(a.layer[l].losses.size() == b.layer[l].losses.size());
+        for (std::size_t i = 0; i < b.layer[l].losses.size(); ++i) CHECK(a.layer[l].losses[i] == Approx(b.layer[l].losses[i]).epsilon(1e-5));
+      }
+    }
+    REQUIRE(seen[0].size() == seen[1].size());
+    for (std::size_t i = 0; i < seen[0].size(); ++i) {
+      CHECK(seen[0][i].expert == seen[1][i].expert);
+      for (Index n = 0; n < seen[1][i].weight.size(); ++n) CHECK(seen[0][i].weight.data()[n] == Approx(seen[1][i].weight.data()[n]).epsilon(1e-4));
+      for (Index n = 0; n < seen[1][i].score.size(); ++n) CHECK(seen[0][i].score.data()[n] == Approx(seen[1][i].score.data()[n]).epsilon(1e-4));
+    }
   }
 }
 
 TEST_CASE("a model trains and decodes where the host cannot touch its numbers") {
   HostCuda device(gpu::Choices{});
-  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01}", ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001},qk_norm=head"}) compare(device, more, 1e-5);
+  for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01}", ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001},qk_norm=head",
+                           ",router={softmax:k=2},gate_residual=1", ",router={top_p:p=0.6}"})
+    compare(device, more, 1e-5);
   HostCuda rounded(gpu::Choices{.half = true});
   compare(rounded, ",router={softmax:k=2}", 2e-2);
 }
