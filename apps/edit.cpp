@@ -6,6 +6,7 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/output.h"
+#include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
@@ -85,7 +86,7 @@ int edit(const Options& o) {
   write_json(folder / "run.json", {{"format", "moe-run"}, {"version", 1}, {"moe", version_short()}, {"command", command_line()}, {"created_utc", now_utc()},
                                    {"from", loaded.checkpoint.path.string()}, {"model", to_spec(result.model->config())}, {"changes", result.changes}});
   const fs::path saved = save_checkpoint(folder, *result.model, nullptr, state_of(o, loaded, *result.model),
-                                         {tokenizer->id(), tokenizer->tokenizer_json(), tokenizer->tokenizer_config_json(), tokenizer->boundary()});
+                                         tokenizer_files(*tokenizer, !has_tokenizer(loaded)));
   for (const std::string& c : result.changes) fmt::print("{}\n", c);
   const ModelCost a = cost_of(loaded.model->config(), 1), b = cost_of(result.model->config(), 1);
   fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters, a.active_parameters, b.active_parameters);

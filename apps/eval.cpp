@@ -9,6 +9,7 @@
 #include "apps/evaluation.h"
 #include "apps/experts.h"
 #include "apps/output.h"
+#include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
@@ -76,6 +77,7 @@ int eval(const Options& o) {
   tell(loaded);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer, o.seed);
+  tell_of_bytes(loaded, corpus);
   const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, loaded.model->config())};
   for (const std::string& list : o.without) knock_out(*loaded.model, expert_names(list), o.renormalise);  // refused before anything is computed
   knock_out(*loaded.model, {}, false);

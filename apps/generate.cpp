@@ -21,7 +21,7 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, prompt, trace, options;
+  std::string model, prompt, ids, trace, options;
   int tokens = 200, top_k = 0;
   double temperature = 0.8;
   std::uint64_t seed = 1;
@@ -53,22 +53,55 @@ std::string shown(std::string text) {
   return text;
 }
 
+// How a model is spoken to: in texts of its tokenizer, or in bare ids, which are printed as they are.
+class Voice {
+ public:
+  Voice(const LoadedModel& loaded, const Options& o) : tokenizer_(make_tokenizer(loaded.tokenizer)), bare_(!o.ids.empty()), vocabulary_(loaded.model->config().vocabulary), end_(bare_ ? loaded.end : tokenizer_->boundary()) {
+    if (!bare_ && !has_tokenizer(loaded)) throw Error(Exit::usage, "this model's own tokenizer is not read, so it can be given no text").hint("--ids \"1 5 7\": token ids to continue, as its tokenizer makes them");
+  }
+  std::vector<int> begin(const Options& o) const {
+    if (!bare_) {
+      std::vector<int> out = tokenizer_->encode(o.prompt);
+      out.insert(out.begin(), tokenizer_->boundary());  // a text begins after a boundary
+      return out;
+    }
+    std::vector<int> out;
+    for (const std::string& word : split(o.ids, ' ')) {
+      if (word.empty()) continue;
+      if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos || std::stoi(word) >= vocabulary_) throw Error(Exit::usage, concat("--ids has '", word, "', which is no id from 0 to ", vocabulary_ - 1)).hint("--ids \"1 5 7\"");
+      out.push_back(std::stoi(word));
+    }
+    if (out.empty()) throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
+    return out;
+  }
+  int end() const { return end_; }                                        // -1 = nothing ends a text
+  int limit() const { return bare_ ? vocabulary_ : end_ + 1; }            // ids from here on are padding
+  std::string said(int id) const { return bare_ ? concat(" ", id) : shown(tokenizer_->decode({id})); }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  bool bare() const { return bare_; }
+
+ private:
+  std::unique_ptr<Tokenizer> tokenizer_;
+  bool bare_;
+  int vocabulary_, end_;
+};
+
 int generate(const Options& o) {
   if (!o.trace.empty()) refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
   tell(loaded);
   Decoder<float>& model = *loaded.model;
-  const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  std::vector<int> next = tokenizer->encode(o.prompt);
-  next.insert(next.begin(), tokenizer->boundary());  // a text begins after a boundary
+  const Voice voice(loaded, o);
+  std::vector<int> next = voice.begin(o);
   std::optional<TraceWriter> writer;
   const TraceFields fields = trace_fields(model);
   TraceFields stored = fields;
   stored.prediction = false;
   if (!o.trace.empty()) {
     TraceHeader h = trace_header(model);
-    describe_source(h, o.options, loaded.checkpoint.path.string(), *tokenizer, o.seed);
+    describe_source(h, o.options, loaded.checkpoint.path.string(), voice.tokenizer(), o.seed);
+    if (voice.bare()) without_pieces(h);
     h.checkpoint_step = loaded.checkpoint.step;
     writer.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = stored});
     writer->sequence(no_domain);
@@ -77,12 +110,12 @@ int generate(const Options& o) {
   Rng rng(o.seed);
   KeyValues<float> state;
   Index past = 0;
-  fmt::print("{}", o.prompt);
+  fmt::print("{}", voice.bare() ? o.ids : o.prompt);
   for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
     const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
     Decoder<float>::Tape tape;
     Matrix<float> logits;
-    BatchRows rows(batch, past == 0 ? token_flag::prompt : token_flag::decode, tokenizer->boundary());
+    BatchRows rows(batch, past == 0 ? token_flag::prompt : token_flag::decode, voice.end());
     model.infer({.batch = batch, .rng = &rng}, tape, [&](int l, const MoeTape<float>& t, View<const float>) { rows.layer(l, t, stored); }, &state, &logits);
     if (writer) {
       writer->step({.step = n, .phase = past == 0 ? Phase::prefill : Phase::decode});
@@ -90,9 +123,9 @@ int generate(const Options& o) {
     }
     past += batch.tokens();
     if (n == o.tokens) break;
-    next = {sample(logits.row(0), tokenizer->boundary() + 1, o, rng)};
-    if (next[0] == tokenizer->boundary()) break;
-    fmt::print("{}", shown(tokenizer->decode(next)));
+    next = {sample(logits.row(0), voice.limit(), o, rng)};
+    if (next[0] == voice.end()) break;
+    fmt::print("{}", voice.said(next[0]));
     std::fflush(stdout);
   }
   fmt::print("\n");
@@ -105,7 +138,8 @@ int generate(const Options& o) {
 Run generate_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
-  cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
+  CLI::Option* prompt = cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
+  cli.add_option("--ids", o->ids, "token ids to continue, for a model whose tokenizer is not read; ids are printed")->type_name("IDS")->excludes(prompt);
   cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(whole(0));
   cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")->capture_default_str()->check(real(0, 100.0));
   cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")->capture_default_str()->check(whole(0));

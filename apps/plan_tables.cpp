@@ -166,7 +166,7 @@ Report plan_of(const Description& d, const PlanOptions& o) {
   r.facts = {{"family", d.family}, {"layers", layers_text(d)}, {"hidden size", fmt::format("{}", d.hidden)}, {"mixing", mixers_text(d)}};
   if (const plan::Feed* f = d.moe()) r.facts.emplace_back("experts", experts_text(*f));
   r.facts.emplace_back("vocabulary", fmt::format("{}{}", d.vocabulary, d.tied ? ", output tied to it" : ""));
-  if (const auto* m = plan::find_published(d.name)) {
+  if (const auto* m = plan::find_published(d.name); m && m->name == d.name && (m->total == 0 || m->total == p.total)) {  // not a folder of that name
     r.facts.emplace_back("published as", fmt::format("{} ({})", m->published, m->active));
     r.facts.emplace_back("sizes from", m->source == "config" ? "its config.json" : m->source == "total" ? "the papers, confirmed by the total" : "the papers; the total agrees as far as it was rounded");
   }

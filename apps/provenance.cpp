@@ -2,6 +2,7 @@
 
 #include "apps/arguments.h"
 #include "apps/output.h"
+#include "apps/terminal.h"
 #include "apps/version.h"
 #include "lib/trace/hash.h"
 
@@ -26,6 +27,20 @@ void describe_source(TraceHeader& h, const std::string& options_json, const std:
 void describe_source(TraceHeader& h, const std::string& options_json, const std::string& model_id, const Tokenizer& tokenizer, const Corpus& corpus, std::uint64_t seed) {
   describe_source(h, options_json, model_id, tokenizer, seed);
   h.domains = corpus.info().domains;
+  if (corpus.info().bare_ids) without_pieces(h);
+}
+void without_pieces(TraceHeader& h) { h.tokenizer_id = "none", h.tokenizer_sha256.clear(), h.pieces.clear(); }
+
+
+bool has_tokenizer(const LoadedModel& loaded) {
+  return loaded.state && std::filesystem::exists(loaded.checkpoint.path / "tokenizer.json");
+}
+void tell_of_bytes(const LoadedModel& loaded, const Corpus& corpus) {
+  if (!has_tokenizer(loaded) && !corpus.info().bare_ids) warning("this model's own tokenizer is not read: text goes in as bytes, which it may never have seen; --data tokens:path=FILE takes its ids");
+}
+TokenizerFiles tokenizer_files(const Tokenizer& tokenizer, bool bare) {
+  if (bare) return {.spec = tokenizer.id(), .json = "", .config_json = ""};
+  return {tokenizer.id(), tokenizer.tokenizer_json(), tokenizer.tokenizer_config_json(), tokenizer.boundary()};
 }
 
 }  // namespace moe

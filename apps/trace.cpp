@@ -74,6 +74,7 @@ int trace(const Options& o) {
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
   for (const std::string& n : corpus.info().notes) note(n);
+  tell_of_bytes(loaded, corpus);
   const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm, fields.logits = o.logits;
@@ -86,7 +87,7 @@ int trace(const Options& o) {
   std::int64_t step = 0;
   double nats = 0, targets = 0;
   walk(corpus, walk_options, [&](const Batch& batch) {
-    BatchRows rows(batch, 0, tokenizer->boundary());
+    BatchRows rows(batch, 0, corpus.boundary());
     Decoder<float>::Tape tape;
     model.infer({.batch = batch, .rng = &rng}, tape, [&](int n, const MoeTape<float>& t, View<const float> x) {
       rows.layer(n, t, fields);

@@ -73,7 +73,7 @@ void TrainingRun::open_trace() {
 }
 
 void TrainingRun::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
-  BatchRows rows(batch, token_flag::train, tokenizer_.boundary());
+  BatchRows rows(batch, token_flag::train, corpus_.boundary());
   int n = 0;
   for (const auto& block : tape.block)
     if (block.moe) rows.layer(n++, *block.moe, fields_);
@@ -122,8 +122,7 @@ void TrainingRun::save() {
     trace_->commit(trainer_.done());
     state_.trace_rows = trace_->safe_rows();
   }
-  const TokenizerFiles files{tokenizer_.id(), tokenizer_.tokenizer_json(), tokenizer_.tokenizer_config_json(), tokenizer_.boundary()};
-  const fs::path saved = save_checkpoint(folder_, model_, &trainer_, state_, files);
+  const fs::path saved = save_checkpoint(folder_, model_, &trainer_, state_, tokenizer_files(tokenizer_, corpus_.info().bare_ids));
   prune(folder_, int(state_.keep), saved);
 }
 
@@ -316,12 +315,17 @@ int write_initial(const ModelConfig& given, const RunOptions& o) {
   model.initialise(state.train.seed);
   for (auto* layer : model.moe_layers())
     if (layer->router().wants_counts()) layer->router().learn(std::vector<std::int64_t>(std::size_t(config.vocabulary), 0));
-  if (!o.init.empty()) copy_weights(*load_model(o.init, *device).model, model);
+  bool bare = false;
+  if (!o.init.empty()) {
+    const LoadedModel from = load_model(o.init, *device);
+    copy_weights(*from.model, model);
+    bare = !has_tokenizer(from);
+  }
   state.model = to_spec(model.config());
   const RunLock lock(folder);
   clear_run(folder);
   write_run_json(folder, state, model.config());
-  const fs::path saved = save_checkpoint(folder, model, nullptr, state, {tokenizer->id(), tokenizer->tokenizer_json(), tokenizer->tokenizer_config_json(), tokenizer->boundary()}, o.save_dtype == "bf16" ? DType::bf16 : DType::f32);
+  const fs::path saved = save_checkpoint(folder, model, nullptr, state, tokenizer_files(*tokenizer, bare), o.save_dtype == "bf16" ? DType::bf16 : DType::f32);
   note(fmt::format("{} parameters in {}: {}", count_text(double(cost_of(config, 1).parameters)), o.save_dtype, saved.string()));
   return 0;
 }

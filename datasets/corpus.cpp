@@ -28,7 +28,7 @@ Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer
     throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
   for (const std::string& text : specs) add(text, tokenizer);
   info_.bare_ids = std::ranges::all_of(parts_, [](const auto& part) { return part->info().bare_ids; });
-  if (!info_.bare_ids) info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary());
+  if (!info_.bare_ids) info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary()), boundary_ = tokenizer.boundary();
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid && std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; }))
     throw Error(Exit::input, concat("split=valid of ", info_.spec, " is empty: the text is too short to be split"))

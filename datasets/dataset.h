@@ -49,6 +49,7 @@ class Corpus {
   const DatasetInfo& info() const { return info_; }
   const std::vector<std::string>& specs() const { return specs_; }  // resolved
   Split split() const { return split_; }                            // what the specs asked for; train by default
+  int boundary() const { return boundary_; }                        // id between texts; -1 where the ids are another tokenizer's
 
   // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a seeded shuffle.
   Batch train(std::uint64_t cursor, int sequences, int length) const;
@@ -65,6 +66,7 @@ class Corpus {
   std::vector<std::string> specs_;
   DatasetInfo info_;
   Split split_ = Split::train;
+  int boundary_ = -1;
   std::uint64_t seed_ = 0;
 };
 

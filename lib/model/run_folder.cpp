@@ -83,8 +83,7 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
   Json config = config_json(model.config(), fit.family, {.bos = tokenizer.boundary, .eos = tokenizer.boundary});
   if (weights == DType::bf16) config["torch_dtype"] = "bfloat16";
   writer.json("config.json", config);
-  writer.text("tokenizer.json", tokenizer.json);
-  writer.text("tokenizer_config.json", tokenizer.config_json);
+  if (!tokenizer.json.empty()) writer.text("tokenizer.json", tokenizer.json), writer.text("tokenizer_config.json", tokenizer.config_json);
   writer.json("state.json", state_json(state));
   if (trainer || !router_state(model).empty()) writer.tensors("optimizer.safetensors", training_tensors(model, trainer));
   return writer.finish();
@@ -160,7 +159,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   const fs::path& folder = out.checkpoint.path;
   Published published = read_config(folder);
   if (!router.empty()) published.config.moe.router = with_inner(router, published.config.moe.router);
-  out.family = published.family;
+  out.family = published.family, out.end = published.tokenizer.eos;
   const Tensors tensors(folder);
   refuse_sizes(tensors, published.config);
   out.expert_limit = limit_for(published.config, expert_limit);

@@ -10,7 +10,7 @@
 namespace moe {
 
 struct TokenizerFiles {
-  std::string spec, json, config_json;  // "bytes"; tokenizer.json; tokenizer_config.json
+  std::string spec, json, config_json;  // "bytes"; tokenizer.json; tokenizer_config.json, both empty where none is written
   int boundary = -1;                    // id that ends a text; -1 = none
 };
 
@@ -46,6 +46,7 @@ struct LoadedModel {
   std::string family;              // model_type of its config.json
   std::optional<RunState> state;   // absent for folders from elsewhere
   std::string tokenizer = "bytes";
+  int end = -1;                    // eos_token_id of its config.json; -1 = none
   Index expert_limit = -1;         // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
 };
 // Bytes of experts (as f32) that are kept in memory, the others being read from the file when they are used:

@@ -176,4 +176,32 @@ TEST_CASE("weights of step 0 alone, and experts read when used") {
   CHECK(f.run(answer + "all").out == f.run(answer + "1").out);
 }
 
+TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not ours") {
+  const Folder f;
+  REQUIRE(f.run("train --data text:path=corpus --model nano --steps 2 --batch 2 --length 32 --eval-tokens 64 -o own").code == 0);
+  fs::create_directories(f / "theirs");
+  for (const char* name : {"config.json", "model.safetensors"}) fs::copy_file(fs::path(f / "own/checkpoint-00000002") / name, fs::path(f / "theirs") / name);
+  std::string ids;
+  for (int n = 0; n < 400; ++n) ids += std::to_string(n * 7 % 311) + " ";
+  put(f / "ids.txt", ids);
+  const Result refused = f.run("generate theirs --prompt hello");
+  CHECK(refused.code == 2);
+  CHECK(refused.err.find("--ids") != std::string::npos);
+  CHECK(f.run("generate theirs --ids '1 320'").err.find("'320', which is no id from 0 to 319") != std::string::npos);
+  CHECK(f.run("generate theirs --ids '1 x'").code == 2);
+  CHECK(f.run("generate theirs --ids '1' --prompt a").code == 2);
+  const Result said = f.run("generate theirs --ids '1 5 7' --tokens 4 --temperature 0 --trace g.moetrace.h5");
+  CHECK(said.code == 0);
+  CHECK(said.out.starts_with("1 5 7 "));
+  CHECK(f.run("trace theirs --data text:path=corpus --tokens 64 --length 32 -o text.moetrace.h5").err.find("text goes in as bytes") != std::string::npos);
+  const Result traced = f.run("trace theirs --data tokens:path=ids.txt --tokens 32 --length 16 -o ids.moetrace.h5");
+  CHECK(traced.code == 0);
+  CHECK(traced.err.find("bytes") == std::string::npos);
+  for (const char* name : {"g", "ids"}) CHECK(f.run("show " + std::string(name) + ".moetrace.h5").out.find("tokenizer        none") != std::string::npos);
+  REQUIRE(f.run("train --init theirs --data tokens:path=ids.txt --steps 1 --batch 1 --length 4 --eval-tokens 4 -o tuned").code == 0);
+  CHECK(!fs::exists(f / "tuned/checkpoint-00000001/tokenizer.json"));
+  CHECK(f.run("generate tuned --prompt a").code == 2);
+  CHECK(f.run("generate own --prompt ab --tokens 2").out.starts_with("ab"));
+}
+
 }  // namespace moe::cli
