@@ -44,6 +44,11 @@ double seconds_of(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+double seconds_of(Backend<float>& b, const std::function<void()>& run) {
+  b.wait();  // for what is still under way
+  return seconds_of([&] { run(), b.wait(); });
+}
+
 std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs, double budget) {
   std::vector<Timing> out(runs.size());
   for (const auto& run : runs) run();
@@ -56,7 +61,11 @@ std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs,
   for (Timing& t : out) std::ranges::sort(t.seconds);
   return out;
 }
-Timing time_runs(const std::function<void()>& run, double budget) { return time_in_turn({run}, budget)[0]; }
+std::vector<Timing> time_in_turn(Backend<float>& b, const std::vector<std::function<void()>>& runs, double budget) {
+  std::vector<std::function<void()>> whole;
+  for (const auto& run : runs) whole.emplace_back([&b, &run] { run(), b.wait(); });
+  return time_in_turn(whole, budget);
+}
 
 double ceiling_gflops(Backend<float>& b, Index rows, Index hidden, Index width) {
   // The numbers do not matter to the time as long as they are ordinary ones.
@@ -72,7 +81,7 @@ double ceiling_gflops(Backend<float>& b, Index rows, Index hidden, Index width) 
   double best = INFINITY;
   double spent = 0;
   for (int i = 0; i < 5 || (spent < 0.1 && i < 1000); ++i) {  // small ones more often: a single disturbance must not lower the ceiling
-    const double t = seconds_of(products);
+    const double t = seconds_of(b, products);
     best = std::min(best, t), spent += t;
   }
   return 6.0 * double(rows) * double(hidden) * double(width) / best * 1e-9;
@@ -84,7 +93,7 @@ double memory_gbytes(Backend<float>& b) {
   Array<float> y = Array<float>::zeros(b, rows, cols);
   double best = INFINITY;
   for (int i = 0; i < 6; ++i) {
-    const double t = seconds_of([&] { b.add(x.view(), y.view(), 1); });
+    const double t = seconds_of(b, [&] { b.add(x.view(), y.view(), 1); });
     if (i > 0) best = std::min(best, t);
   }
   return 3.0 * sizeof(float) * double(rows * cols) / best * 1e-9;

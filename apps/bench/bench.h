@@ -5,6 +5,7 @@
 #include "analysis/table.h"
 #include "apps/command.h"
 #include "apps/output.h"
+#include "lib/backend/backend.h"
 
 namespace moe {
 
@@ -18,10 +19,11 @@ struct Timing {                       // seconds of single runs, ascending
   double spread() const;              // between the quartiles, of the median, %
 };
 double seconds_of(const std::function<void()>& run);
-// Once to warm up, then at least three times and for about as long as asked, 1000 times at most.
-Timing time_runs(const std::function<void()>& run, double budget);
-// Several things in turn, so that what disturbs the machine disturbs all of them.
+double seconds_of(Backend<float>&, const std::function<void()>& run);  // until the device is done
+// Several things in turn, so that what disturbs the machine disturbs all of them: once to warm up, then at least three times and for
+// about as long as asked, 1000 times at most. With a device each time ends when it is done.
 std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs, double budget);
+std::vector<Timing> time_in_turn(Backend<float>&, const std::vector<std::function<void()>>& runs, double budget);
 
 // GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H), by the device's own `linear`: best of 5 or more.
 double ceiling_gflops(Backend<float>&, Index rows, Index hidden, Index width);

@@ -120,7 +120,7 @@ void bench_shape(const Shape& s, const Options& o, Backend<float>& device, doubl
   c.router = s.router, c.balance = o.balance;
   Bench bench(device, c, s.tokens);
   const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width);
-  const auto t = time_in_turn({[&] { bench.forward(false); }, [&] { bench.experts(); }, [&] { bench.both(); }}, o.bench.seconds);
+  const auto t = time_in_turn(device, {[&] { bench.forward(false); }, [&] { bench.experts(); }, [&] { bench.both(); }}, o.bench.seconds);
   const double flops = 6.0 * double(s.tokens) * double(s.width) * double(s.hidden) * double(s.k), weights = 12.0 * double(bench.used()) * double(s.hidden * s.width);
   const double outside = 100 * (1 - t[1].median() / t[0].median());
   add_row(rows, s, "forward", t[0], flops, weights, ceiling, bandwidth, outside);

@@ -90,7 +90,7 @@ void bench_model(const std::string& spec, int threads, const Options& o, Backend
     if (o.only.empty() || std::ranges::find(o.only, name) != o.only.end()) pass.emplace_back(name, times_forward * cost.flops_per_token_forward * double(tokens)), runs.push_back(run);
   };
   want("forward", 1, [&] { bench.forward(); }), want("forward+backward", 3, [&] { bench.both(); }), want("step", 3, [&] { bench.step(); });
-  const auto t = time_in_turn(runs, o.bench.seconds);
+  const auto t = time_in_turn(device, runs, o.bench.seconds);
   const double memory = peak_memory(), planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
   for (std::size_t i = 0; i < runs.size(); ++i) add_row(rows, {spec, tokens, threads, pass[i].first, pass[i].second}, t[i], ceiling, memory, planned);
   times.insert(times.end(), t.begin(), t.end());

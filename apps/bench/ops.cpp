@@ -37,7 +37,7 @@ int ops(const Options& o) {
     const Trial trial = c.prepare(*device);
     for (const int n : o.bench.threads) {
       set_threads(n);
-      add_row(rows, c, n, times.emplace_back(time_runs(trial.run, o.bench.seconds)));
+      add_row(rows, c, n, times.emplace_back(time_in_turn(*device, {trial.run}, o.bench.seconds)[0]));
     }
     progress.update(double(i + 1), c.operation);
   }

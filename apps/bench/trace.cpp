@@ -46,15 +46,15 @@ void bench_model(const std::string& spec, int threads, const Options& o, Backend
     Rng rng(1);
     Decoder<float>::Tape tape;
     BatchRows out(batch, 0, -1);
-    model.infer({.batch = batch, .rng = &rng}, tape, [&](int n, const MoeTape<float>& t, View<const float>) {
-      if (record) out.layer(n, t, fields);
-    });
+    Decoder<float>::Observe observe;
+    if (record) observe = [&](int n, const MoeTape<float>& t, View<const float>) { out.layer(n, t, fields); };
+    model.infer({.batch = batch, .rng = &rng}, tape, observe);
     if (!record) return;
     out.predictions(tape);
     writer->step({.step = step++, .phase = Phase::eval});
     out.append(*writer);
   };
-  const auto t = time_in_turn({[&] { forward(false); }, [&] { forward(true); }}, o.bench.seconds);
+  const auto t = time_in_turn(device, {[&] { forward(false); }, [&] { forward(true); }}, o.bench.seconds);
   writer->finish();
   writer.reset();
   const double bytes = double(std::filesystem::file_size(file)) / double(step * Index(batch.token.size()));

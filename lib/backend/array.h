@@ -15,6 +15,7 @@ class Memory {
   virtual void to_device(const void* host, void* device, std::size_t bytes) = 0;
   virtual void to_host(const void* device, void* host, std::size_t bytes) = 0;
   virtual void zero(void*, std::size_t bytes) = 0;
+  virtual void wait() {}  // returns when all that was asked for is done; a host is done when a call returns
 };
 
 // A matrix in a backend's memory that owns its numbers. Not initialised unless made by zeros() or from a host view.

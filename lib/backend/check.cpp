@@ -134,6 +134,7 @@ class Check : public Backend<float> {
   void to_device(const void* host, void* device, std::size_t bytes) override { of_->to_device(host, device, bytes); }
   void to_host(const void* device, void* host, std::size_t bytes) override { of_->to_host(device, host, bytes); }
   void zero(void* p, std::size_t bytes) override { of_->zero(p, bytes); }
+  void wait() override { of_->wait(); }
 
   void linear(In x, const Weight& w, Out y, float beta) override {
     both(Call("linear", x, w, y), [&](auto& b, auto&& m) { b.linear(m(x), m(w), m.out("y", y), beta); });

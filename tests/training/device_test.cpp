@@ -2,6 +2,10 @@
 // can touch: the same losses as by the definition, so nothing in decoder, layer or trainer looks past a backend's operations.
 #include <catch2/catch.hpp>
 
+#include <cmath>
+
+#include "lib/backend/reference.h"
+#include "lib/model/check_training.h"
 #include "lib/model/trainer.h"
 #include "tests/backend/host_engine.h"
 
@@ -183,4 +187,50 @@ TEST_CASE("a model trains and decodes where the host cannot touch its numbers") 
     compare(device, more, 1e-5);
   HostCuda rounded(gpu::Choices{.half = true});
   compare(rounded, ",router={softmax:k=2}", 2e-2);
+}
+
+TEST_CASE("whole models pass the check of training, on the host engine in f32 and bf16") {
+  const auto definition = make_backend("reference");
+  for (const gpu::Choices c : {gpu::Choices{}, gpu::Choices{.half = true}}) {
+    HostCuda device(c);
+    const auto all = check_training(device, *definition);
+    CHECK(all.size() == 12);
+    for (const TrainingVerdict& v : all) {
+      INFO(device.name() << " " << v.what << " " << v.of << ": " << v.error << " of " << v.allowed << ", " << v.sentence);
+      CHECK(v.passed);
+    }
+  }
+}
+
+namespace {
+
+// The definition with one thing wrong that a check of whole models must find.
+struct Faulty : Reference<float> {
+  explicit Faulty(std::string f) : fault(std::move(f)) {}
+  void norm_backward(View<const float> dy, View<const float> x, View<const float> w, View<const float> rstd, View<float> dx, View<float> dw, float beta) override {
+    Reference::norm_backward(dy, x, w, rstd, dx, dw, beta);
+    if (fault == "gradient" && !dw.empty()) dw(0, 0) += 0.1f;
+    if (fault == "nan" && !dw.empty()) dw(0, 0) = std::nanf("");
+  }
+  void adamw(View<float> value, View<float> grad, View<float> m, View<float> v, const AdamW& o) override {
+    Reference::adamw(value, grad, m, v, o);
+    if (fault == "memory" && o.step > 3) value(0, 0) += float(++calls) * 1e-7f;  // hangs on what was done before
+  }
+  std::string fault;
+  int calls = 0;
+};
+
+}  // namespace
+
+TEST_CASE("the check of training finds wrong gradients and runs that do not resume") {
+  const auto definition = make_backend("reference");
+  for (const auto& [fault, what] : {std::pair{"gradient", "model gradients"}, {"memory", "save and resume"}}) {
+    Faulty device(fault);
+    bool found = false;
+    for (const TrainingVerdict& v : check_training(device, *definition)) found = found || (v.what == what && !v.passed);
+    INFO(fault);
+    CHECK(found);
+  }
+  Faulty device("nan");
+  CHECK_THROWS_AS(check_training(device, *definition), Error);  // the trainer refuses to go on
 }

@@ -2,6 +2,7 @@
 // row, BLAS products, and a stable sort. The engine of cuda.cu is a GPU; the tests have one on the host, under which the same
 // bodies, index arithmetic and BLAS calls meet the definition on machines without a GPU. An engine has
 //   allocate, release, to_device, to_host, zero          as in Memory
+//   wait(doing)            until all of that is done; `doing` stands in the sentence if it failed
 //   each(name, n, body)    body(i) for i < n, in any order; body is trivially copyable and callable on the device
 //   rows(name, n, body)    body(r, group) for r < n, the lanes of a group together
 //   gemm(call, types), gemm_group(calls, types)
@@ -45,6 +46,7 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void to_device(const void* host, void* device, std::size_t bytes) override { engine_.to_device(host, device, bytes); }
   void to_host(const void* device, void* host, std::size_t bytes) override { engine_.to_host(device, host, bytes); }
   void zero(void* p, std::size_t bytes) override { engine_.zero(p, bytes); }
+  void wait() override { engine_.wait("waiting"); }
 
   void linear(In x, const Weight& w, Out y, float beta) override;
   void linear_dx(In dy, const Weight& w, Out dx, float beta) override;
