@@ -2,6 +2,7 @@
 // too. The whole layers among them also show that no host code touches device memory: the engine's would not let it.
 #include <catch2/catch.hpp>
 
+#include "lib/backend/cuda/no_device.h"
 #include "lib/check/check.h"
 #include "lib/core/rng.h"
 #include "tests/backend/host_engine.h"
@@ -74,4 +75,40 @@ TEST_CASE("copies of weights follow their version") {
   w.set(two.view());
   CHECK(product(1) == 1);  // not looked at again
   CHECK(product(2) == 2);
+}
+
+TEST_CASE("the options of the CUDA backend") {
+  const auto of = [](const char* text) {
+    Spec spec(text);
+    const gpu::Choices c = gpu::choices_of(spec);
+    spec.done();
+    return c;
+  };
+  CHECK_FALSE(of("cuda").half);
+  CHECK(of("cuda:dtype=bf16,deterministic=1").half);
+  CHECK_FALSE(of("cuda:grouped=0").grouped);
+  CHECK_THROWS_WITH(of("cuda:deterministic=0"), "the CUDA backend gives the same bytes every time: it has no faster way that would not");
+  CHECK_THROWS_AS(of("cuda:dtype=f16"), Error);
+  CHECK_THROWS_AS(of("cuda:determinstic=1"), Error);
+}
+
+TEST_CASE("every way of having no device has a sentence of its own") {
+  const auto said = [](const gpu::Found& f, int ordinal) -> std::string {
+    try {
+      gpu::require_device(f, ordinal);
+    } catch (const Error& e) {
+      CHECK(e.code() == Exit::environment);
+      CHECK_FALSE(e.hint().empty());
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(said({.driver = 0, .runtime = 13000}, 0) == "there is no NVIDIA driver on this machine, so no CUDA device");
+  CHECK(said({.driver = 12040, .runtime = 13000, .too_old = true}, 0) == "the NVIDIA driver is for CUDA 12.4 and this moe was built with CUDA 13.0");
+  CHECK(said({.driver = 13010, .runtime = 13000}, 0) == "the NVIDIA driver (CUDA 13.1) shows no GPU");
+  CHECK(said({.driver = 13000, .runtime = 13000, .devices = 2}, 2) == "there is no CUDA device 2: this machine shows 2");
+  CHECK(said({.driver = 13000, .runtime = 13000, .devices = 2}, 1).empty());
+  const Error code = gpu::no_code_for("Tesla V100", 7, 0, "sm_80, 90");
+  CHECK(code.what() == std::string("this moe holds device code for sm_80, 90 and none that runs on Tesla V100 (compute capability 7.0)"));
+  CHECK(code.hint() == "cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=70");
 }

@@ -1,6 +1,7 @@
 // The CUDA backend: Operations over a GPU. Everything that nvcc compiles is in this file and in plan.cu.
 #include "lib/backend/cuda/device.h"
 #include "lib/backend/cuda/group.h"
+#include "lib/backend/cuda/no_device.h"
 #include "lib/backend/cuda/operations.h"
 #include "lib/backend/cuda/plan_device.h"
 
@@ -50,20 +51,16 @@ void require_code(int ordinal) {
   cudaGetLastError();
   cudaDeviceProp p{};
   cudaGetDeviceProperties(&p, ordinal);
-  const std::string kind = concat(p.name, " (compute capability ", p.major, ".", p.minor, ")");
   if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction || status == cudaErrorUnsupportedPtxVersion)
-    throw Error(Exit::environment, concat("this moe holds device code for ", MOE_CUDA_ARCHITECTURES, " and none that runs on ", kind))
-        .hint(concat("cmake --preset cuda -DCMAKE_CUDA_ARCHITECTURES=", p.major, p.minor));
-  throw Error(Exit::environment, concat("the device code does not load on ", kind, ": ", cudaGetErrorString(status))).hint("nvidia-smi");
+    throw no_code_for(p.name, p.major, p.minor, MOE_CUDA_ARCHITECTURES);
+  throw Error(Exit::environment, concat("the device code does not load on ", p.name, ": ", cudaGetErrorString(status))).hint("nvidia-smi");
 }
 
 }  // namespace gpu
 
 std::unique_ptr<Backend<float>> make_cuda_backend(Spec& spec) {
   const int device = spec.get("device", 0, 0);
-  gpu::Choices c;
-  c.half = spec.choice("dtype", {"f32", "bf16"}) == "bf16";
-  c.grouped = spec.get("grouped", true);
+  const gpu::Choices c = gpu::choices_of(spec);
   spec.done();
   return std::make_unique<gpu::Operations<gpu::Gpu>>(c, device);
 }

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "lib/backend/cuda/no_device.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -25,27 +26,21 @@ void check(cublasStatus_t status, const char* doing) {
       .hint("moe verify --device cuda runs every product on known shapes");
 }
 
-// Exactly one sentence for each way of having no device.
-int usable_devices() {
-  int driver = 0, runtime = 0, count = 0;
-  cudaDriverGetVersion(&driver);
-  cudaRuntimeGetVersion(&runtime);
-  const auto version = [](int v) { return concat(v / 1000, ".", v % 1000 / 10); };
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (driver == 0)
-    throw Error(Exit::environment, "there is no NVIDIA driver on this machine, so no CUDA device").hint("--device cpu, or install the driver (nvidia-smi then lists the GPU)");
-  if (status == cudaErrorInsufficientDriver)
-    throw Error(Exit::environment, concat("the NVIDIA driver is for CUDA ", version(driver), " and this moe was built with CUDA ", version(runtime)))
-        .hint("a newer driver, or a build with an older toolkit");
-  if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
-    throw Error(Exit::environment, concat("the NVIDIA driver (CUDA ", version(driver), ") shows no GPU")).hint("nvidia-smi; is CUDA_VISIBLE_DEVICES set?");
+namespace {
+void find_device(int ordinal) {
+  Found f;
+  cudaDriverGetVersion(&f.driver);
+  cudaRuntimeGetVersion(&f.runtime);
+  const cudaError_t status = cudaGetDeviceCount(&f.devices);
+  f.too_old = status == cudaErrorInsufficientDriver;
+  if (status != cudaSuccess) f.devices = 0;
+  if (f.driver == 0 || status == cudaSuccess || status == cudaErrorNoDevice || f.too_old) return require_device(f, ordinal);
   check(status, "looking for devices");
-  return count;
 }
+}  // namespace
 
 Device::Device(int ordinal) : ordinal_(ordinal) {
-  const int count = usable_devices();
-  if (ordinal >= count) throw Error(Exit::environment, concat("there is no CUDA device ", ordinal, ": this machine shows ", count)).hint("--device cuda:device=0");
+  find_device(ordinal);
   check(cudaSetDevice(ordinal), "choosing the device");
   require_code(ordinal);
   std::size_t left = 0;

@@ -57,8 +57,6 @@ class Device {
   std::size_t next_piece_ = 0;
 };
 
-// Says why no device can be used, by throwing, or returns the number of devices. Defined beside the kernels: asks for their code.
-int usable_devices();
-void require_code(int ordinal);  // throws Error(environment) where this build holds no code for the device
+void require_code(int ordinal);  // throws Error(environment) where this build holds no code for the device; defined beside the kernels
 
 }  // namespace moe::gpu

@@ -29,6 +29,13 @@ struct Choices {
   bool half = false;    // operands of products are rounded to bf16; sums and everything else stay f32
   bool grouped = true;  // all experts in one library call; false: one call an expert
 };
+inline Choices choices_of(Spec& spec) {
+  Choices c;
+  c.half = spec.choice("dtype", {"f32", "bf16"}) == "bf16";
+  c.grouped = spec.get("grouped", true);
+  if (!spec.get("deterministic", true)) throw Error(Exit::usage, "the CUDA backend gives the same bytes every time: it has no faster way that would not").hint("leave deterministic=0 out");
+  return c;
+}
 
 template <class Engine>
 class Operations : public Backend<float>, public OnDevice<float> {

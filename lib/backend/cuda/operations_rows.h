@@ -11,6 +11,7 @@ template <class E>
 Plan Operations<E>::plan(View<const int> kept, int experts) {
   Plan p;
   const Index n = kept.size();
+  if (n > std::numeric_limits<int>::max()) throw Error(Exit::memory, concat(n, " choices are more than one plan can hold")).hint("fewer tokens a step");
   Array<int> key(*this, 1, n);
   p.place = Array<int>(*this, kept.rows, kept.cols);
   p.offset = Array<int>(*this, 1, experts + 1);
