@@ -6,10 +6,12 @@
 
 #include "analysis/golden/golden_metrics.h"
 #include "apps/command.h"
+#include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "lib/check/check.h"
 #include "lib/checkpoint/folder.h"
+#include "lib/checkpoint/manifest.h"
 #include "lib/golden/golden_layer.h"
 #include "lib/core/error.h"
 #include "lib/model/check_training.h"
@@ -140,13 +142,28 @@ bool verify_golden_folder(const Options& o, Report& report) {
   return count[1] == 0;
 }
 
+// A folder from elsewhere has no manifest: it is read as every other verb would read it, numbers of all weights included where they fit into memory.
+std::string model_problem(const std::filesystem::path& folder) {
+  if (std::filesystem::exists(folder / manifest_name)) return "";
+  const auto device = make_backend("cpu");
+  try {
+    tell(load_model(folder, *device, {}, as_fits));
+  } catch (const Error& e) {
+    if (e.code() != Exit::input) throw;
+    return e.what();
+  }
+  return "";
+}
+
 // What is wrong with a trace or a checkpoint, a sentence each.
 std::vector<std::string> problems(const std::string& path) {
   if (!std::filesystem::exists(path)) throw Error(Exit::input, concat("there is no '", path, "'"));
   if (!std::filesystem::is_directory(path)) return verify_trace(path);
   std::vector<std::string> out;
   if (std::filesystem::exists(std::filesystem::path(path) / "config.json")) {
-    if (const std::string p = checkpoint_problem(path); !p.empty()) out.push_back(p);
+    std::string p = checkpoint_problem(path);
+    if (p.empty()) p = model_problem(path);
+    if (!p.empty()) out.push_back(p);
     return out;
   }
   const auto steps = checkpoint_steps(path);

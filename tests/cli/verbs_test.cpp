@@ -202,6 +202,13 @@ TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not our
   CHECK(!fs::exists(f / "tuned/checkpoint-00000001/tokenizer.json"));
   CHECK(f.run("generate tuned --prompt a").code == 2);
   CHECK(f.run("generate own --prompt ab --tokens 2").out.starts_with("ab"));
+  CHECK(f.run("verify theirs").out == "theirs: whole\n");
+  std::string weights = text_of(f / "theirs/model.safetensors");
+  weights.replace(weights.size() - 4, 4, std::string("\0\0\xC0\x7F", 4));  // a NaN
+  put(f / "theirs/model.safetensors", weights);
+  const Result broken = f.run("verify theirs");
+  CHECK(broken.code == 1);
+  CHECK(broken.out.find("holds numbers that are not finite") != std::string::npos);
 }
 
 }  // namespace moe::cli
