@@ -105,7 +105,7 @@ class WeightReader {
       t.to_float(first, part);
       float sum = 0;  // of zeros, unless a number is not finite
       for (const float v : part.flat()) sum += v * 0;
-      if (sum != 0 || std::isnan(sum)) throw Error(Exit::input, concat("tensor '", name, "' in ", in_quotes(tensors_.path()), " holds numbers that are not finite")).hint("the checkpoint is broken or diverged");
+      if (sum != 0 || std::isnan(sum)) throw Error(Exit::input, concat("tensor '", name, "' in ", in_quotes(tensors_.find(name) ? tensors_.file(tensors_.at(name)) : tensors_.path()), " holds numbers that are not finite")).hint("the checkpoint is broken or diverged");
     }
     return t;
   }
