@@ -191,12 +191,14 @@ void load(Decoder<float>& model, const std::string& family, const Lookup& lookup
     }
     for (const Part& part : p.parts) {
       const View<const float> all = part.parameter->value();
-      Coming& c = coming.try_emplace(part.parameter, Coming{Matrix<float>(all.rows, all.cols), all.rows}).first->second;
+      auto at = coming.find(part.parameter);
+      if (at == coming.end()) at = coming.emplace(part.parameter, Coming{Matrix<float>(all.rows, all.cols), all.rows}).first;
+      Coming& c = at->second;
       for (Index r = 0; r < part.rows; ++r)
         for (Index k = 0; k < all.cols; ++k) c.host(part.first + r, k) = values.data()[part.offset + r * part.row + k * part.column];
       if ((c.missing -= part.rows) > 0) continue;
       part.parameter->set(std::as_const(c.host).view());
-      coming.erase(part.parameter);
+      coming.erase(at);
     }
   }
 }
