@@ -18,6 +18,8 @@ std::vector<std::int64_t> counts_of(const Plan& plan) {
   for (std::size_t e = 0; e + 1 < offset.size(); ++e) n.push_back(offset[e + 1] - offset[e]);
   return n;
 }
+bool draws_given(const GivenNoise* g) { return g && !(g->noise.empty() && g->jitter.empty() && g->drop.empty() && g->table.empty() && g->expert.empty()); }
+
 // Adds a loss's gradient to what every token will get.
 template <class S>
 void weigh(const Balancer& b, const SumFactors& f, double scale, RoutingThere<S>& r) {
@@ -30,7 +32,7 @@ void weigh(const Balancer& b, const SumFactors& f, double scale, RoutingThere<S>
 
 template <class S>
 bool MoeLayer<S>::routes_there(const Pass& pass) const {
-  if (!device_ || !router_->top_k() || !products_[0].plain() || pass.host_scores || pass.given || config_.gate_residual) return false;
+  if (!device_ || !router_->top_k() || !products_[0].plain() || pass.host_scores || draws_given(pass.given) || config_.gate_residual) return false;
   if (capacity_->factor() > 0 || !missing_.empty() || !light_.empty() || (router_->jitter > 0 && pass.training)) return false;
   return std::ranges::all_of(balancers_, [](const auto& b) { return b->by_sums(); });
 }
@@ -125,9 +127,9 @@ void MoeLayer<S>::fetch_routing(MoeTape<S>& t) {
   for (Index i = 0; i < z.size(); ++i) scores.data()[i] = double(z.data()[i]) / t.there->rule.temperature;
   t.input.scores.assign(1, std::move(scores));
   const GivenNoise chosen{.expert = t.there->expert.to_host()};
-  t.input.given = &chosen;
+  const GivenNoise* before = std::exchange(t.input.given, &chosen);
   t.routing = router_->route(t.input);
-  t.input.given = nullptr;
+  t.input.given = before;
   if (balances()) t.probability = router_->probabilities(t.input, t.routing);
 }
 

@@ -143,6 +143,47 @@ TEST_CASE("a training step waits for the device where docs/architecture.md says"
     CHECK(waits(more, false) == 2 * (2 * 3 + 1) + 1);
 }
 
+TEST_CASE("a layer of its own routes on a device: losses, scores' gradients, and draws that are given go through the host") {
+  const auto run = [](Backend<float>& b, const GivenNoise* given, std::vector<double>& losses, std::vector<Matrix<double>>& dscores) {
+    LayerConfig c{.hidden = 16, .width = 12, .experts = 6, .router_bias = true, .router = "softmax:k=2,temperature=0.8", .balance = {"concat:coef=0.05", "z:coef=0.01"}};
+    MoeLayer<float> layer(c, b);
+    std::vector<Parameter<float>*> all;
+    layer.collect(all);
+    Rng rng(3);
+    const auto noise = [&](Index rows, Index cols) {
+      Matrix<float> m(rows, cols);
+      for (float& v : m.flat()) v = float(rng.normal());
+      return m;
+    };
+    for (auto* p : all) p->set(noise(p->value().rows, p->value().cols).view());
+    const Batch batch = batch_of(1);
+    const Index tokens = batch.tokens();
+    const Array<float> x(b, noise(tokens, 16).view()), dy(b, noise(tokens, 16).view());
+    Array<float> y(b, tokens, 16), dx(b, tokens, 16);
+    MoeTape<float> tape(batch);
+    const Pass pass{.batch = batch, .training = true, .rng = &rng, .given = given, .dscores = &dscores};
+    layer.forward(pass, x.view(), y.view(), tape);
+    layer.fetch_routing(tape);
+    losses = tape.losses;
+    layer.backward(pass, tape, x.view(), dy.view(), dx.view());
+    return std::pair{tape.there.has_value(), dx.to_host()};
+  };
+  const auto definition = make_backend("reference");
+  HostCuda device(gpu::Choices{});
+  std::vector<double> want, got;
+  std::vector<Matrix<double>> want_scores, got_scores;
+  const GivenNoise nothing, routes{.expert = Matrix<int>(19, 2, 1)};
+  const auto [host, want_dx] = run(*definition, nullptr, want, want_scores);
+  CHECK_FALSE(host);
+  const auto [there, got_dx] = run(device, &nothing, got, got_scores);
+  CHECK(there);
+  REQUIRE((got.size() == 2 && want.size() == 2 && got_scores.size() == 1 && got_scores[0].size() == want_scores[0].size()));
+  for (std::size_t i = 0; i < 2; ++i) CHECK(got[i] == Approx(want[i]).epsilon(1e-5));
+  for (Index i = 0; i < want_scores[0].size(); ++i) CHECK(got_scores[0].data()[i] == Approx(want_scores[0].data()[i]).epsilon(1e-4).margin(1e-5));
+  for (Index i = 0; i < want_dx.size(); ++i) CHECK(got_dx.data()[i] == Approx(want_dx.data()[i]).epsilon(1e-4).margin(1e-4));
+  CHECK_FALSE(run(device, &routes, got, got_scores).first);
+}
+
 TEST_CASE("a device routes as the host does: counts, balance losses, entropy and what a trace would hold") {
   for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01;z:coef=0.001}", ",router={softmax:k=2,norm=0,temperature=0.7},balance={concat:coef=0.02}",
                            ",router={softmax:k=1,bias=1},balance={bias:rate=0.01;switch:coef=0.01,scope=global,layers=mean}", ",router={sigmoid:k=3,bias=1,scale=1.5},balance={z:coef=0.01;switch:coef=0.01},router_bias=1,shared_width=6"}) {
