@@ -33,7 +33,7 @@ std::string group_of(const std::string& name) {
   if (has(".moe.router.")) return "router";
   if (has(".moe.experts.")) return "experts";
   if (has(".moe.shared")) return "shared";
-  if (has(".attention.")) return "attention";
+  if (has(".attention.") || name.starts_with("fourier_")) return "attention";  // the latter never train
   if (has(".dense.")) return "dense";
   if (name.ends_with("norm") || name.ends_with("norm_bias")) return "norms";
   if (name == "embedding" || name == "output" || name == "output_bias") return "embedding";

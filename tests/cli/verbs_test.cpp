@@ -200,6 +200,8 @@ TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not our
   for (const char* name : {"g", "ids"}) CHECK(f.run("show " + std::string(name) + ".moetrace.h5").out.find("tokenizer        none") != std::string::npos);
   REQUIRE(f.run("train --init theirs --data tokens:path=ids.txt --steps 1 --batch 1 --length 4 --eval-tokens 4 -o tuned").code == 0);
   CHECK(!fs::exists(f / "tuned/checkpoint-00000001/tokenizer.json"));
+  CHECK(f.run("train --data text:path=corpus --model nano:rope={fourier:pairs=5} --steps 2 --batch 2 --length 32 --eval-tokens 64 -o mixed").code == 0);
+  CHECK(f.run("train --resume mixed --steps 3").code == 0);  // its fixed matrices belong to a group and have no moments
   CHECK(f.run("generate tuned --prompt a").code == 2);
   CHECK(f.run("generate own --prompt ab --tokens 2").out.starts_with("ab"));
   CHECK(f.run("verify theirs").out == "theirs: whole\n");

@@ -73,6 +73,7 @@ TEST_CASE("each model goes to the class that computes it, or to none with the re
   CHECK(fit("tiny:norm=layer,clip_qkv=8").family == "dbrx");
   CHECK(fit("tiny:rope={yarn:factor=4,original=64}").family == "mixtral");
   CHECK(fit("tiny:rotary_dim=16").family == "moe");
+  CHECK(fit("tiny:qk_norm=head,rope={fourier:pairs=5}").reason == "no published class computes this; qwen3_moe comes nearest, with rope=default instead of {fourier:pairs=5}");
 }
 
 TEST_CASE("a written configuration is read back exactly, and a changed one is refused") {
