@@ -52,7 +52,9 @@ void add_device(CLI::App& cli, DeviceOptions& o) {
 }
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
   if (o.threads > 0) set_threads(o.threads);
-  return make_backend(o.device);
+  auto made = make_backend(o.device);
+  if (const std::string notice = made->notice(); !notice.empty()) note(notice);
+  return made;
 }
 
 void add_config(CLI::App& cli) {

@@ -25,6 +25,7 @@ double seconds_of(Backend<float>&, const std::function<void()>& run);  // until 
 std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs, double budget);
 std::vector<Timing> time_in_turn(Backend<float>&, const std::vector<std::function<void()>>& runs, double budget);
 
+inline const char* device_dtype(const Backend<float>& b) { return b.rounding() > 0 ? "bf16" : "f32"; }  // of the operands of its products
 // GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H), by the device's own `linear`: best of 5 or more.
 double ceiling_gflops(Backend<float>&, Index rows, Index hidden, Index width);
 // GB/s of y += x over arrays that no cache holds: best of 5 or more.

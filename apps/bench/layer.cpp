@@ -102,11 +102,11 @@ std::vector<Shape> shapes_of(const Options& o) {
   return out;
 }
 
-void add_row(Rows& rows, const Shape& s, const char* pass, const Timing& t, double flops, double bytes, double ceiling, double bandwidth, double outside) {
+void add_row(Rows& rows, const Backend<float>& device, const Shape& s, const char* pass, const Timing& t, double flops, double bytes, double ceiling, double bandwidth, double outside) {
   rows.next();
   rows.text("router", s.router);
   rows.whole("tokens", s.tokens), rows.whole("hidden", s.hidden), rows.whole("width", s.width), rows.whole("experts", s.experts), rows.whole("k", s.k);
-  rows.text("dtype", "f32"), rows.whole("threads", s.threads), rows.text("pass", pass);
+  rows.text("dtype", device_dtype(device)), rows.whole("threads", s.threads), rows.text("pass", pass);
   add_times(rows, t);
   rows.number("gflops", "GFLOP/s", "6 T I H k forward, three times that with backward", flops / t.median() * 1e-9);
   rows.number("ceiling_gflops", "GFLOP/s", "three dense products of T k rows, best of 5 or more", ceiling);
@@ -123,8 +123,8 @@ void bench_shape(const Shape& s, const Options& o, Backend<float>& device, doubl
   const auto t = time_in_turn(device, {[&] { bench.forward(false); }, [&] { bench.experts(); }, [&] { bench.both(); }}, o.bench.seconds);
   const double flops = 6.0 * double(s.tokens) * double(s.width) * double(s.hidden) * double(s.k), weights = 12.0 * double(bench.used()) * double(s.hidden * s.width);
   const double outside = 100 * (1 - t[1].median() / t[0].median());
-  add_row(rows, s, "forward", t[0], flops, weights, ceiling, bandwidth, outside);
-  add_row(rows, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling, bandwidth, NAN);
+  add_row(rows, device, s, "forward", t[0], flops, weights, ceiling, bandwidth, outside);
+  add_row(rows, device, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling, bandwidth, NAN);
   times.push_back(t[0]), times.push_back(t[2]);
 }
 

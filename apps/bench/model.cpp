@@ -24,13 +24,14 @@ struct Row {
   const std::string& model;
   Index tokens;
   int threads;
+  const char* dtype;
   const char* pass;
   double flops;  // of the pass
 };
 
 void add_row(Rows& rows, const Row& r, const Timing& t, double ceiling, double memory, double planned) {
   rows.next();
-  rows.text("model", r.model), rows.whole("tokens", r.tokens), rows.text("dtype", "f32"), rows.whole("threads", r.threads), rows.text("pass", r.pass);
+  rows.text("model", r.model), rows.whole("tokens", r.tokens), rows.text("dtype", r.dtype), rows.whole("threads", r.threads), rows.text("pass", r.pass);
   add_times(rows, t);
   rows.number("tokens_per_s", "tok/s", "", double(r.tokens) / t.median(), 0);
   rows.number("gflops", "GFLOP/s", "products of the layers, attention at full context, output matrix", r.flops / t.median() * 1e-9);
@@ -92,7 +93,7 @@ void bench_model(const std::string& spec, int threads, const Options& o, Backend
   want("forward", 1, [&] { bench.forward(); }), want("forward+backward", 3, [&] { bench.both(); }), want("step", 3, [&] { bench.step(); });
   const auto t = time_in_turn(device, runs, o.bench.seconds);
   const double memory = peak_memory(), planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
-  for (std::size_t i = 0; i < runs.size(); ++i) add_row(rows, {spec, tokens, threads, pass[i].first, pass[i].second}, t[i], ceiling, memory, planned);
+  for (std::size_t i = 0; i < runs.size(); ++i) add_row(rows, {spec, tokens, threads, device_dtype(device), pass[i].first, pass[i].second}, t[i], ceiling, memory, planned);
   times.insert(times.end(), t.begin(), t.end());
 }
 

@@ -81,6 +81,8 @@ class Backend : public Memory {
  public:
   virtual std::string name() const = 0;
   virtual double rounding() const { return 0; }  // relative error of a product's operands, beyond that of S: 2^-9 in bf16
+  virtual DType operand_type() const { return dtype_of<S>; }  // weights stored so are multiplied where they lie
+  virtual std::string notice() const { return {}; }  // what somebody who asked for this backend should know: that it is not what was asked for
 
   // ---- dense products: y = x w' + beta y; its two backwards. x (T,I), w (O,I), y (T,O)
   virtual void linear(View<const S> x, const Weight& w, View<S> y, S beta) = 0;

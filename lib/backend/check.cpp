@@ -129,6 +129,7 @@ class Check : public Backend<float> {
 
   std::string name() const override { return concat("check:of={", of_->name(), "}"); }
   double rounding() const override { return of_->rounding(); }
+  std::string notice() const override { return of_->notice(); }
   void* allocate(std::size_t bytes) override { return of_->allocate(bytes); }
   void release(void* p, std::size_t bytes) noexcept override { of_->release(p, bytes); }
   void to_device(const void* host, void* device, std::size_t bytes) override { of_->to_device(host, device, bytes); }

@@ -1,10 +1,11 @@
-#include "lib/backend/cpu.h"
+#include "lib/backend/cpu_half.h"
 
 #include <cmath>
 #include <cstring>
 
 #include "lib/backend/cpu_loops.h"
 #include "lib/core/parallel.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -24,8 +25,9 @@ void for_rows(Index rows, Index cols, const std::function<void(Index)>& each) {
 
 std::unique_ptr<Backend<float>> make_cpu_backend(Spec& spec) {
   if (const int n = spec.get("threads", 0, 0); n > 0) set_threads(n);  // 0 = as many as the process uses
-  spec.choice("dtype", {"f32"});
-  return std::make_unique<Cpu>();
+  if (spec.choice("dtype", {"f32", "bf16"}) == "f32") return std::make_unique<Cpu>();
+  if (const std::string none = no_half_products(); !none.empty()) return std::make_unique<Cpu>(concat("no bf16 products: ", none, ". Computing in f32."));
+  return std::make_unique<CpuHalf>();
 }
 
 // ---- who goes where --------------------------------------------------------------------------------------------------

@@ -15,7 +15,11 @@ class Cpu : public HostBackend<float> {
   using In = View<const float>;
   using Out = View<float>;
 
+  // A notice where bf16 was asked for and this machine has none.
+  explicit Cpu(std::string notice = {}) : notice_(std::move(notice)) {}
+
   std::string name() const override { return "cpu"; }
+  std::string notice() const override { return notice_; }
 
   void linear(In x, const Weight& w, Out y, float beta) override;
   void linear_dx(In dy, const Weight& w, Out dx, float beta) override;
@@ -66,6 +70,7 @@ class Cpu : public HostBackend<float> {
   };
   std::shared_ptr<const Angles> angles(const Rotation&, Index positions);
 
+  std::string notice_;
   std::mutex angles_mutex_;
   std::map<std::pair<double, std::vector<double>>, std::shared_ptr<const Angles>> angles_;
 };

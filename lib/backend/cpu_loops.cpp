@@ -20,6 +20,13 @@ MOE_SIMD void axpby(const float* x, float a, float* y, float b, Index n) {
     for (Index i = 0; i < n; ++i) y[i] = a * x[i] + b * y[i];
   }
 }
+MOE_SIMD void to_half(const float* __restrict x, std::uint16_t* __restrict y, Index n) {
+  for (Index i = 0; i < n; ++i) {
+    const std::uint32_t u = std::bit_cast<std::uint32_t>(x[i]), magnitude = u & 0x7fffffffu;
+    const std::uint32_t near = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = (u >> 16) | 0x40u;  // as float_to_bf16(), without a branch
+    y[i] = std::uint16_t(magnitude > 0x7f800000u ? nan : near);
+  }
+}
 MOE_SIMD void center(float* x, Index n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)

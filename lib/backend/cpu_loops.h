@@ -11,6 +11,7 @@ void center(float* x, Index n);                                              // 
 void clamp(float* x, float limit, Index n);
 void clamp_backward(const float* y, float limit, float* dy, Index n);        // dy = 0 where |y| is at the limit
 void axpby(const float* x, float a, float* y, float b, Index n);             // y = a x + b y, y not read where b = 0
+void to_half(const float* x, std::uint16_t* y, Index n);                      // bf16, nearest even
 float dot(const float* x, const float* y, Index n);
 double sum_squares(const float* x, Index n);
 void activate(Activation, const float* gate, const float* up, float* h, Index n);

@@ -1,0 +1,84 @@
+// The expert bodies of cpu:dtype=bf16: a tile of rows is rounded, goes through gate, up, activation and down, and is rounded between them.
+#include "lib/backend/cpu_half.h"
+#include "lib/backend/cpu_tiles.h"
+
+namespace moe {
+namespace {
+
+using namespace tiles;
+using In = View<const float>;
+using Out = View<float>;
+using Halves = View<const Half>;
+
+void multiply(Memory& memory, Halves x, Halves w, Op op, Out y, float beta) {
+  std::vector<Product<Half>> list;
+  push_rows(list, x, w, op, y, beta);
+  for (const Product<Half>& p : list) p.run(memory);
+}
+void round(In x, View<Half> to) { loops::to_half(x.data, to.data, x.size()); }
+
+// y = x w' + b for one tile and its expert
+void forward(Memory& memory, Halves x, Halves w, In bias, Index expert, Out y) {
+  multiply(memory, x, w, Op::transposed, y, 0);
+  if (!bias.empty()) loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
+}
+
+}  // namespace
+
+void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, ExpertTape<float>& tape, Out ys) {
+  const bool gated = is_gated(w.activation);
+  const Index width = w.up.rows / plan.experts();
+  tape.up = Array<float>(*this, xs.rows, width);
+  tape.h = Array<float>(*this, xs.rows, width);
+  tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
+  Array<Half> space[3];
+  const Halves wg = gated ? halves(w.gate, space[0]) : Halves{}, wu = halves(w.up, space[1]), wd = halves(w.down, space[2]);
+  const Out gate = tape.gate.view(), up = tape.up.view(), h = tape.h.view();
+  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
+  run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3, [&](Index i) {
+    const RowTile& t = tiles[std::size_t(i)];
+    Array<Half> x(*this, t.count, xs.cols), hidden(*this, t.count, width);
+    round(xs.slice(t.first, t.count), x.view());
+    const Out u = up.slice(t.first, t.count), a = h.slice(t.first, t.count), g = gated ? gate.slice(t.first, t.count) : Out{};
+    if (gated) forward(*this, x.view(), wg.block(t.expert, width), w.gate_bias, t.expert, g);
+    forward(*this, x.view(), wu.block(t.expert, width), w.up_bias, t.expert, u);
+    loops::activate(w.activation, g.data, u.data, a.data, u.size());
+    round(a, hidden.view());
+    forward(*this, hidden.view(), wd.block(t.expert, ys.cols), w.down_bias, t.expert, ys.slice(t.first, t.count));
+  });
+}
+
+void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs, const Plan& plan, const ExpertTape<float>& tape,
+                               In dys, Out dxs) {
+  const bool gated = is_gated(w.activation), biased = !g.up_bias.empty() || !g.gate_bias.empty();
+  const Index width = tape.h.cols(), hidden = xs.cols, rows = xs.rows;
+  Array<float> dup(*this, biased ? rows : 0, width), dgate(*this, biased && gated ? rows : 0, width);  // in full, for the sums of biases
+  Array<Half> hdys(*this, rows, hidden), hdup(*this, rows, width), hdgate(*this, gated ? rows : 0, width);
+  Array<Half> space[3];
+  const Halves wg = gated ? halves(w.gate, space[0]) : Halves{}, wu = halves(w.up, space[1]), wd = halves(w.down, space[2]);
+  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
+  const auto of = [](auto m, const RowTile& t) { return m.empty() ? m : m.slice(t.first, t.count); };
+  run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3, [&](Index i) {
+    const RowTile& t = tiles[std::size_t(i)];
+    Array<float> space_h(*this, t.count, width), space_u(*this, biased ? 0 : t.count, width), space_g(*this, biased || !gated ? 0 : t.count, width);
+    const Out dh = space_h.view(), du = biased ? of(dup.view(), t) : space_u.view(), dg = biased ? of(dgate.view(), t) : space_g.view(), dx = of(dxs, t);
+    round(of(dys, t), of(hdys.view(), t));
+    multiply(*this, of(Halves(hdys.view()), t), wd.block(t.expert, hidden), Op::plain, dh, 0);
+    loops::activate_backward(w.activation, of(tape.gate.view(), t).data, of(tape.up.view(), t).data, dh.data, dg.data, du.data, dh.size());
+    round(du, of(hdup.view(), t));
+    if (gated) round(dg, of(hdgate.view(), t));
+    multiply(*this, of(Halves(hdup.view()), t), wu.block(t.expert, width), Op::plain, dx, 0);
+    if (gated) multiply(*this, of(Halves(hdgate.view()), t), wg.block(t.expert, width), Op::plain, dx, 1);
+  });
+  if (!g.down.empty()) weight_products<Half>(*this, hdys.view(), rounded(tape.h.view()).view(), plan, g.down);
+  if (!g.up.empty() || !g.gate.empty()) {
+    const Array<Half> hxs = rounded(xs);
+    if (!g.up.empty()) weight_products<Half>(*this, hdup.view(), hxs.view(), plan, g.up);
+    if (gated && !g.gate.empty()) weight_products<Half>(*this, hdgate.view(), hxs.view(), plan, g.gate);
+  }
+  if (!g.down_bias.empty()) grouped_bias_grad(dys, plan, g.down_bias);
+  if (!g.up_bias.empty()) grouped_bias_grad(dup.view(), plan, g.up_bias);
+  if (gated && !g.gate_bias.empty()) grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+}
+
+}  // namespace moe

@@ -1,0 +1,137 @@
+// How products of the cpu backend are cut into tiles, for operands in f32 and in bf16 (T). Row tiles for y = x w' and dx = dy w; tiles of the
+// weight, each over all of its rows, for dw - and where the weight is too small to occupy two threads, fixed chunks of the rows, added in
+// order. The cut depends on the shapes alone.
+#pragma once
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "lib/backend/cpu.h"
+#include "lib/backend/cpu_loops.h"
+#include "lib/backend/gemm_half.h"
+#include "lib/core/parallel.h"
+
+namespace moe::tiles {
+
+constexpr Index row_height = 256, column_width = 512;     // of tiles of y and dx
+constexpr Index weight_height = 256, weight_width = 512;  // of tiles of dw
+constexpr Index chunk_rows = 512, most_chunks = 16;       // of the rows, for small dw
+
+inline Index pieces_of(Index count, Index most) { return (count + most - 1) / most; }
+
+// Piece i of `count` cut into `pieces` nearly equal ones, in steps of 8 rows so that the inner kernels stay full.
+struct Range {
+  Index first, count;
+};
+inline Range piece(Index count, Index pieces, Index i) {
+  const Index each = (pieces_of(count, pieces) + 7) / 8 * 8, first = std::min(count, i * each);
+  return {first, std::min(each, count - first)};
+}
+
+// One product c = a b + beta c of a task list: the operands are already offset.
+template <class T>
+struct Product {
+  using Read = std::conditional_t<std::is_same_v<T, float>, Operand, HalfOperand>;
+  Index m, n, k;
+  Read a, b;
+  float beta;
+  float* c;
+  Index c_step;
+  void run(Memory& memory) const;
+};
+template <>
+void Product<float>::run(Memory&) const;
+template <>
+void Product<Half>::run(Memory&) const;
+
+template <class T>
+void run_all(Memory& memory, const std::vector<Product<T>>& list) {
+  double work = 0;
+  for (const Product<T>& p : list) work += double(p.m) * double(p.n) * double(p.k);
+  run_tasks(Index(list.size()), work, [&](Index i) { list[std::size_t(i)].run(memory); });
+}
+
+// The products that make rows `tile` of y from x and a weight block read as (k,n): columns cut too, so that few rows still
+// keep all threads busy.
+template <class T>
+void push_rows(std::vector<Product<T>>& list, View<const T> x, View<const T> w, Op op, View<float> y, float beta) {
+  const Index n = y.cols, pieces = pieces_of(n, column_width);
+  for (Index j = 0; j < pieces; ++j) {
+    const Range c = piece(n, pieces, j);
+    if (c.count == 0) continue;
+    const typename Product<T>::Read b{w.data + (op == Op::transposed ? c.first * w.cols : c.first), w.cols, op};
+    list.push_back({x.rows, c.count, x.cols, {x.data, x.cols}, b, beta, y.data + c.first, y.cols});
+  }
+}
+
+inline std::vector<RowTile> one_expert(Index rows) {
+  const int offset[] = {0, int(rows)};
+  return row_tiles({offset, 1, 2}, row_height);
+}
+
+// y = x w' (op transposed) or x w for each tile, with its expert's block of w
+template <class T>
+void rows_product(Memory& memory, const std::vector<RowTile>& tiles, View<const T> x, View<const T> w, Index experts, Op op, View<float> y, float beta) {
+  std::vector<Product<T>> list;
+  for (const RowTile& t : tiles)
+    push_rows(list, x.slice(t.first, t.count), w.block(t.expert, w.rows / experts), op, y.slice(t.first, t.count), beta);
+  run_all(memory, list);
+}
+
+// dw tiles of one expert: dw += dy' x
+template <class T>
+void push_weight(std::vector<Product<T>>& list, View<const T> dy, View<const T> x, View<float> dw) {
+  const Index down = pieces_of(dw.rows, weight_height), across = pieces_of(dw.cols, weight_width);
+  for (Index i = 0; i < down; ++i)
+    for (Index j = 0; j < across; ++j) {
+      const Range r = piece(dw.rows, down, i), c = piece(dw.cols, across, j);
+      if (r.count > 0 && c.count > 0)
+        list.push_back({r.count, c.count, x.rows, {dy.data + r.first, dy.cols, Op::transposed}, {x.data + c.first, x.cols}, 1,
+                        &dw(r.first, c.first), dw.cols});
+    }
+}
+
+inline bool is_tall(Index rows, View<const float> dw) {  // few tiles, many rows
+  return rows >= 2 * chunk_rows && pieces_of(dw.rows, weight_height) * pieces_of(dw.cols, weight_width) < 4;
+}
+
+// A small dw over many rows: each chunk of rows into its own copy, the copies added in order.
+template <class T>
+void tall_weight(Memory& memory, View<const T> dy, View<const T> x, View<float> dw) {
+  const Index chunks = std::min(most_chunks, pieces_of(x.rows, chunk_rows));
+  Array<float> parts(memory, chunks * dw.rows, dw.cols);
+  parallel_for(chunks, 1, [&](Index i, Index) {
+    const Range r = piece(x.rows, chunks, i);
+    std::vector<Product<T>> list;
+    push_weight(list, dy.slice(r.first, r.count), x.slice(r.first, r.count), parts.view().block(i, dw.rows));
+    for (Product<T>& p : list) p.beta = 0, p.run(memory);
+  });
+  for (Index i = 0; i < chunks; ++i) loops::add(parts.view().block(i, dw.rows).data, dw.data, 1, dw.size());
+}
+
+// dw += dy' x
+template <class T>
+void weight_product(Memory& memory, View<const T> dy, View<const T> x, View<float> dw) {
+  if (is_tall(x.rows, dw)) return tall_weight(memory, dy, x, dw);
+  std::vector<Product<T>> list;
+  push_weight(list, dy, x, dw);
+  run_all(memory, list);
+}
+
+// The same for every expert's rows and block of dw; an expert without rows leaves its block as it is.
+template <class T>
+void weight_products(Memory& memory, View<const T> dy, View<const T> x, const Plan& plan, View<float> dw) {
+  const Index experts = plan.experts(), rows = dw.rows / experts;
+  const View<const int> offset = plan.offset.view();
+  std::vector<Product<T>> list;
+  for (Index e = 0; e < experts; ++e) {
+    const Index first = offset(0, e), count = offset(0, e + 1) - first;
+    if (count == 0) continue;
+    const View<const T> rows_dy = dy.slice(first, count), rows_x = x.slice(first, count);
+    if (experts == 1 && is_tall(count, dw)) return tall_weight(memory, rows_dy, rows_x, dw);
+    push_weight(list, rows_dy, rows_x, dw.block(e, rows));
+  }
+  run_all(memory, list);
+}
+
+}  // namespace moe::tiles
