@@ -22,6 +22,7 @@ std::string_view gemm_library();  // "oneDNN 2.6.3"
 namespace detail {
 // The cases a library need not know: true where there was nothing to multiply (and c is then beta c).
 bool gemm_trivial(Index m, Index n, Index k, float beta, float* c, Index c_step);
+void scale(Index m, Index n, float beta, float* c, Index c_step);  // c = beta c; with beta 0 what c held does not matter
 }  // namespace detail
 
 }  // namespace moe

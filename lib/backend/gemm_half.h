@@ -19,7 +19,7 @@ struct HalfOperand {  // as Operand: rows `step` numbers apart
 // Why this machine has no bf16 products, as the end of a sentence; empty where it has them (AVX-512 BF16, AMX).
 std::string no_half_products();
 
-// c (m,n) = a (m,k) b (k,n) + beta c; beta 0 or 1. Sizes after transposing. Any shape costs no more than its work: nothing is made for it.
+// c (m,n) = a (m,k) b (k,n) + beta c; with beta 0 what c held does not matter. Sizes after transposing. Any shape costs no more than its work: nothing is made for it.
 void gemm(Index m, Index n, Index k, HalfOperand a, HalfOperand b, float beta, float* c, Index c_step);
 
 }  // namespace moe

@@ -93,7 +93,7 @@ std::string no_half_products() {
 
 void gemm(Index m, Index n, Index k, HalfOperand a, HalfOperand b, float beta, float* c, Index c_step) {
   if (detail::gemm_trivial(m, n, k, beta, c, c_step)) return;
-  if (beta != 0 && beta != 1) throw Error(Exit::bug, concat("a bf16 product adds or sets, and was asked for beta ", beta));
+  if (beta != 0 && beta != 1) detail::scale(m, n, beta, c, c_step), beta = 1;
   const OneThread alone;
   thread_local const Lane lane;
   const Argument ma(matrix(m, k, a.step, a.op, dnnl_bf16), a.data), mb(matrix(k, n, b.step, b.op, dnnl_bf16), b.data), mc(matrix(m, n, c_step, Op::plain, dnnl_f32), c);
