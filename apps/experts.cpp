@@ -8,7 +8,7 @@
 namespace moe {
 
 void add_experts(CLI::App& cli, ExpertOptions& o) {
-  cli.add_option("--expert-memory", o.memory, "read experts from the file when they are used and keep so much of them as f32, at least one: 2GB; all = every expert in memory; default: all where the model takes up to half of this machine's memory, else an eighth of it")->type_name("SIZE");
+  cli.add_option("--expert-memory", o.memory, "read experts from the file when they are used and keep so much of them (as f32, or bf16 with --device cpu:dtype=bf16), at least one: 2GB; all = every expert in memory; default: all where the model takes up to half of this machine's memory, else an eighth of it")->type_name("SIZE");
 }
 
 Index expert_limit(const ExpertOptions& o) {

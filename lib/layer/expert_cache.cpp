@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <mutex>
 #include <numeric>
 
 #include "lib/backend/host_memory.h"
@@ -11,6 +10,7 @@
 namespace moe {
 namespace {
 
+constexpr std::size_t matrices = 3;    // of an expert's parts, before its biases
 constexpr Index rows_at_once = 4096;  // enough rows for all threads; more experts would only take more memory between them
 
 template <class S>
@@ -40,16 +40,17 @@ void ExpertCache<S>::open(const Bodies<S>& bodies) {
   const auto parts = parts_of(bodies);
   if (!part_.empty()) {
     for (std::size_t i = 0; i < parts.size(); ++i)
-      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].numbers.cols() || parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0]))
+      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols || parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0]))
         throw Error(Exit::bug, "the layers of a model have experts of one shape, and this one has another");
     return;
   }
-  Index numbers = 0;
-  for (const Parameter<S>* p : parts) numbers += p->empty() ? 0 : p->size() / p->dims()[0];
-  const Index room = std::clamp<Index>(limit_ / std::max<Index>(1, numbers * Index(sizeof(S))), 1, std::max<Index>(1, experts_));
-  for (const Parameter<S>* p : parts) {
-    const Index rows = p->empty() ? 0 : p->value().rows / p->dims()[0];
-    part_.push_back({Array<S>(backend_, room * rows, p->value().cols), rows});
+  const auto half = [&](std::size_t part) { return part < matrices && backend_.operand_type() == DType::bf16; };
+  Index bytes = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) bytes += parts[i]->empty() ? 0 : parts[i]->size() / parts[i]->dims()[0] * Index(half(i) ? sizeof(std::uint16_t) : sizeof(S));
+  const Index room = std::clamp<Index>(limit_ / std::max<Index>(1, bytes), 1, std::max<Index>(1, experts_));
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Index rows = parts[i]->empty() ? 0 : parts[i]->value().rows / parts[i]->dims()[0], cols = parts[i]->value().cols;
+    part_.push_back({Array<S>(backend_, half(i) ? 0 : room * rows, cols), Array<std::uint16_t>(backend_, half(i) ? room * rows : 0, cols), rows, cols});
   }
   place_.resize(std::size_t(room));
 }
@@ -110,25 +111,42 @@ std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<cons
 template <class S>
 void ExpertCache<S>::fill(const Bodies<S>& bodies, std::span<const Index> experts, std::span<const Index> places) {
   const auto parts = parts_of(bodies);
-  const bool direct = dynamic_cast<HostBackend<S>*>(&backend_) != nullptr;  // its arrays can be written where they are
-  std::mutex copying;
   parallel_for(Index(parts.size() * experts.size()), 1, [&](Index task, Index) {
     const std::size_t i = std::size_t(task) % parts.size(), n = std::size_t(task) / parts.size();
-    if (parts[i]->empty()) return;
-    const Index rows = part_[i].rows;
-    const View<S> to = part_[i].numbers.view().block(places[n], rows);
-    if (direct) return parts[i]->read(experts[n] * rows, to);
-    Matrix<S> host(to.rows, to.cols);
-    parts[i]->read(experts[n] * rows, host.view());
-    const std::lock_guard one_at_a_time(copying);
-    backend_.to_device(host.data(), to.data, std::size_t(to.size()) * sizeof(S));
+    if (!parts[i]->empty()) fill_part(*parts[i], part_[i], experts[n], places[n]);
   });
+}
+
+template <class S>
+void ExpertCache<S>::fill_part(const Parameter<S>& from, Part& part, Index expert, Index place) {
+  const bool direct = dynamic_cast<HostBackend<S>*>(&backend_) != nullptr;  // its arrays can be written where they are
+  const Index rows = part.rows;
+  if (!part.halves.empty()) {  // a few rows at a time, so that what is read is rounded while it is in the cache
+    const View<std::uint16_t> to = part.halves.view().block(place, rows);
+    Matrix<S> some(std::clamp<Index>(32768 / std::max<Index>(part.cols, 1), 1, rows), part.cols);
+    for (Index r = 0; r < rows; r += some.rows()) {
+      const View<S> read = some.view().slice(0, std::min(some.rows(), rows - r));
+      from.read(expert * rows + r, read);
+      std::ranges::transform(read.flat(), to.row(r).data(), [](S v) { return float_to_bf16(float(v)); });
+    }
+    return;
+  }
+  const View<S> to = part.numbers.view().block(place, rows);
+  if (direct) return from.read(expert * rows, to);
+  Matrix<S> host(to.rows, to.cols);
+  from.read(expert * rows, host.view());
+  const std::lock_guard one_at_a_time(copying_);
+  backend_.to_device(host.data(), to.data, std::size_t(to.size()) * sizeof(S));
 }
 
 template <class S>
 ExpertWeights<S> ExpertCache<S>::weights(const Bodies<S>& bodies, Index first, Index count) const {
   const auto rows = [&](std::size_t i) { return part_[i].numbers.empty() ? View<const S>{} : part_[i].numbers.view().slice(first * part_[i].rows, count * part_[i].rows); };
-  return {bodies.activation, Weight(rows(0)), Weight(rows(1)), Weight(rows(2)), rows(3), rows(4), rows(5)};
+  const auto matrix = [&](std::size_t i) {
+    const Part& p = part_[i];
+    return p.halves.empty() ? Weight(rows(i)) : Weight(p.halves.view().block(first, p.rows).data, DType::bf16, count * p.rows, p.cols);
+  };
+  return {bodies.activation, matrix(0), matrix(1), matrix(2), rows(3), rows(4), rows(5)};
 }
 
 template class ExpertCache<float>;

@@ -1,8 +1,9 @@
 // Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as many as a limit of bytes holds,
-// those used longest ago go first. One buffer serves all layers of a model, whose experts have one shape. What comes out is what
+// those used longest ago go first. Matrices are held in the type that the backend multiplies, which halves them in bf16. One buffer serves all layers of a model, whose experts have one shape. What comes out is what
 // Backend::experts gives for all of them at once, bit for bit where a backend computes every expert's rows for themselves.
 #pragma once
 #include <map>
+#include <mutex>
 #include <span>
 #include <utility>
 
@@ -31,15 +32,18 @@ class ExpertCache {
   };
   struct Part {  // of an expert's numbers: rows of one parameter
     Array<S> numbers;
-    Index rows = 0;  // an expert's
+    Array<std::uint16_t> halves;  // instead, of a matrix that the backend multiplies as bf16
+    Index rows = 0, cols = 0;     // an expert's
   };
 
   void open(const Bodies<S>&);
   std::vector<Index> bring(const Bodies<S>&, std::span<const Index> experts);  // the place of each
   void fill(const Bodies<S>&, std::span<const Index> experts, std::span<const Index> places);
+  void fill_part(const Parameter<S>&, Part&, Index expert, Index place);
   ExpertWeights<S> weights(const Bodies<S>&, Index first, Index count) const;
 
   Backend<S>& backend_;
+  std::mutex copying_;
   Index limit_, experts_;
   std::vector<Part> part_;  // gate, up, down, gate_bias, up_bias, down_bias
   std::vector<Place> place_;

@@ -89,6 +89,7 @@ TEST_CASE("experts read when used give the bytes of experts in memory") {
     const fs::path folder = written(scratch.path / concat("run", n), spec, *backend, n % 2 ? DType::f32 : DType::bf16);
     check_lazy(folder, "cpu", {0, 100'000, 1'000'000'000});
     if (n == 1) check_lazy(folder, "reference", {0, 50'000});
+    check_lazy(folder, "cpu:dtype=bf16", {0, 100'000, 1'000'000'000});  // matrices held as bf16; f32 where the processor has no such products
   }
 }
 
@@ -136,6 +137,20 @@ TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   CHECK((cache->misses() == 4 && cache->hits() == 6));
   run({0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7});
   CHECK_THROWS_WITH(lazy.moe_layers()[0]->bodies().weights(), Catch::Contains("lie elsewhere and were used as if they were in memory"));
+}
+
+TEST_CASE("a cache holds what its bytes hold: twice the experts in bf16") {
+  const ModelConfig c = model_config("nano:layers=1,experts=8");
+  const Index expert = 3 * c.moe.width * c.hidden * Index(sizeof(float));
+  for (const std::string device : {"cpu", "cpu:dtype=bf16"}) {
+    const auto backend = make_backend(device);
+    Decoder<float> lazy(c, *backend, Storage::elsewhere);
+    lazy.initialise(3);
+    const auto cache = std::make_shared<ExpertCache<float>>(*backend, 3 * expert, 8);
+    lazy.moe_layers()[0]->bodies().cache = cache;
+    answer(lazy);
+    CHECK(cache->room() == (backend->operand_type() == DType::bf16 ? 6 : 3));
+  }
 }
 
 TEST_CASE("weights drawn as they are written are those drawn at once") {
