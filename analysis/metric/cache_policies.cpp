@@ -1,7 +1,6 @@
 #include "analysis/metric/cache_policies.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "lib/core/clones.h"
@@ -9,43 +8,49 @@
 namespace moe {
 namespace {
 
-// Where `expert` stands among n different ones; it is there.
-MOE_SIMD std::size_t place_of(const std::uint16_t* order, std::size_t n, std::uint16_t expert) {
-  std::uint16_t at = 0;
-  for (std::size_t k = 0; k < n; ++k) at = std::uint16_t(at | (order[k] == expert ? k : 0));
-  return at;
+constexpr std::size_t block = 32;          // rows are padded to whole blocks: loops of this length have no remainder
+constexpr std::uint16_t never = 0xffff;    // deeper than any expert that was requested
+
+// An expert was kept from its last request, at `depth`, to now: over moments that had at most `most` kept. Those requested since then saw
+// only such moments (the last one none at all), the others these and earlier ones.
+MOE_SIMD void keep(std::uint16_t* __restrict kept, const std::uint16_t* __restrict at, std::size_t n, std::uint16_t depth, std::uint16_t most) {
+  const auto now = std::uint16_t(most + 1);
+  for (std::size_t first = 0; first < n; first += block)
+    for (std::size_t k = first; k < first + block; ++k) {
+      const std::uint16_t more = std::uint16_t(kept[k] + (at[k] ? 1 : 0)), other = kept[k] > now ? kept[k] : now;
+      kept[k] = at[k] < depth ? more : other;
+    }
 }
 
-// A request at `depth` > 0 of one Belady cache: whether it hits, and what is then kept.
-MOE_SIMD bool renew(std::uint16_t* kept, std::size_t depth, unsigned size) {
-  std::uint16_t most = 0;
-  for (std::size_t k = 0; k < depth; ++k) most = std::max(most, kept[k]);
-  const bool hit = most + 1u < size;
-  if (hit)
-    for (std::size_t k = 0; k < depth; ++k) ++kept[k];
-  kept[depth - 1] = std::max(kept[depth - 1], kept[depth]);  // the moments up to the request now renewed belong to the expert before
-  std::memmove(kept + 1, kept, depth * sizeof *kept);
-  kept[0] = 0;
-  return hit;
+// Those requested since the last request of an expert at `depth` are one deeper now.
+MOE_SIMD void deepen(std::uint16_t* at, std::size_t n, std::uint16_t depth) {
+  for (std::size_t first = 0; first < n; first += block)
+    for (std::size_t k = first; k < first + block; ++k) at[k] = std::uint16_t(at[k] + (at[k] < depth ? 1 : 0));
 }
 
 }  // namespace
 
-RecencyStack::RecencyStack(int experts, const std::vector<int>& belady_sizes) : order_(std::size_t(experts), 0), depth_(std::size_t(experts), 0), counts_(std::size_t(experts), 0) {
-  for (const int size : belady_sizes) belady_.push_back({unsigned(size), 0, std::vector<std::uint16_t>(std::size_t(experts), 0)});
+RecencyStack::RecencyStack(int experts, const std::vector<int>& belady_sizes)
+    : at_((std::size_t(experts) + block - 1) / block * block, never), depth_(std::size_t(experts), 0), counts_(std::size_t(experts), 0) {
+  for (const int size : belady_sizes) belady_.push_back({unsigned(size), 0, std::vector<std::uint16_t>(at_.size(), 0)});
 }
 
 void RecencyStack::request(int expert) {
-  ++requests_;
-  const bool known = counts_[std::size_t(expert)]++ > 0;
-  const std::size_t depth = known ? place_of(order_.data(), known_, std::uint16_t(expert)) : known_++;
-  if (known) ++depth_[depth];
+  const auto x = std::size_t(expert);
+  ++requests_, ++counts_[x];
+  const std::uint16_t depth = at_[x];
+  if (depth != never) ++depth_[depth];
   for (Belady& b : belady_) {
-    if (known) b.hits += depth == 0 || renew(b.kept.data(), depth, b.size);
-    else std::memmove(b.kept.data() + 1, b.kept.data(), depth * sizeof b.kept[0]), b.kept[0] = 0;
+    const std::uint16_t most = b.kept[x];
+    if (depth == 0) {
+      ++b.hits;
+      continue;
+    }
+    if (depth != never && most + 1u < b.size) ++b.hits, keep(b.kept.data(), at_.data(), at_.size(), depth, most);
+    b.kept[x] = 0;
   }
-  std::memmove(order_.data() + 1, order_.data(), depth * sizeof order_[0]);
-  order_[0] = std::uint16_t(expert);
+  if (depth > 0) deepen(at_.data(), at_.size(), depth);
+  at_[x] = 0;
 }
 
 std::int64_t RecencyStack::lru_hits(int size) const {

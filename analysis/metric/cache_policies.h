@@ -6,10 +6,11 @@
 
 namespace moe {
 
-// The experts in order of their last request. A request finds its expert at some depth (0 = the one requested before); LRU of C
-// experts hits exactly when depth < C. Belady with every miss admitted keeps an expert between two requests when fewer than C-1
-// others are kept over some moment in between (earliest end first is optimal for intervals of equal worth); what is needed
-// to know that is the largest number kept since each expert's last request: one number an expert and size, in 16 bits, renewed many at once.
+// How many others were requested since an expert's last request is its depth (0 = the one requested before); LRU of C experts hits
+// exactly when depth < C. Belady with every miss admitted keeps an expert between two requests when fewer than C-1 others are kept over
+// every moment in between (earliest end first is optimal for intervals of equal worth); what is needed to know that is the largest number
+// kept at a moment since each expert's last request: one number an expert and size. All stand by expert in 16 bits, and nothing moves:
+// a request renews whole rows of them, many at once.
 class RecencyStack {
  public:
   RecencyStack(int experts, const std::vector<int>& belady_sizes);
@@ -24,12 +25,11 @@ class RecencyStack {
   struct Belady {
     unsigned size;
     std::int64_t hits = 0;
-    std::vector<std::uint16_t> kept;  // (E) by depth: most experts kept at a moment after the next deeper one's last request, up to this one's
+    std::vector<std::uint16_t> kept;  // (E, padded) most experts kept at a moment since the last request
   };
-  std::vector<std::uint16_t> order_;    // (E) experts requested so far, the last one first
-  std::size_t known_ = 0;               // how many those are
-  std::vector<std::int64_t> depth_;     // (E) hits at each depth
-  std::vector<std::int64_t> counts_;    // (E)
+  std::vector<std::uint16_t> at_;     // (E, padded) depth; the largest number where there was no request yet
+  std::vector<std::int64_t> depth_;   // (E) hits at each depth
+  std::vector<std::int64_t> counts_;  // (E)
   std::vector<Belady> belady_;
   std::int64_t requests_ = 0;
 };

@@ -14,9 +14,10 @@ namespace {
 constexpr double sglang_epsilon = 1e-5;
 
 struct State {  // of one layer
-  std::vector<std::int64_t> counts, step_load, load;     // (E), (R), (R)
+  std::vector<std::int64_t> counts, before;              // (E) choices, and those up to the last step that ended
   std::vector<int> rank_of, node_of;                     // (E)
   std::vector<std::uint64_t> bit;                        // (E): the rank of an expert at the largest size, as a bit
+  std::vector<std::uint64_t> rank_bit, node_bit;         // (E): its rank and node at ep_size; up to 64 ranks
   std::vector<std::int64_t> at_size;                     // (sizes) distinct ranks, summed over tokens
   std::vector<std::int64_t> seen_rank, seen_node;        // token that last met it
   Matrix<std::int64_t> tokens_to, copies_to;             // (R,R) by source and destination
@@ -43,6 +44,19 @@ MOE_SIMD void sweep(State& s, const Window& w, Index l) {
   for (int i = 0; i < sizes; ++i) s.at_size[std::size_t(i)] += sum[i];
 }
 
+// What own() below counts of the tokens of one step, `count` of them at `valid`, where up to 64 ranks have a bit each and no token has a rank.
+MOE_SIMD void own_bits(State& s, const LayerChoices& choices, const Index* valid, std::size_t count) {
+  std::int64_t ranks = 0, nodes = 0, assignments = 0;
+  const std::uint64_t *rank = s.rank_bit.data(), *node = s.node_bit.data();
+  std::int64_t* counts = s.counts.data();
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint64_t on = 0, at = 0;
+    for (const int e : choices.of(valid[i])) ++counts[e], on |= rank[e], at |= node[e], ++assignments;
+    ranks += std::popcount(on), nodes += std::popcount(at);
+  }
+  s.ranks += ranks, s.nodes += nodes, s.assignments += assignments, s.tokens += std::int64_t(count);
+}
+
 class Ranks final : public Metric {
  public:
   Ranks(Spec& spec, const TraceSource& trace)
@@ -65,11 +79,20 @@ class Ranks final : public Metric {
     const LayerChoices& choices = w.layer[std::size_t(l)];
     const bool from = !w.rows.rank.empty();
     if (!sizes_.empty()) sweep(s, w, l);
-    for (const Index t : w.valid) {
-      const auto chosen = choices.of(t);
-      if (w.rows.step[std::size_t(t)] != s.step) end_step(s), s.step = w.rows.step[std::size_t(t)];
-      ++s.tokens;
-      own(s, chosen, from ? int(w.rows.rank[std::size_t(t)]) : -1);
+    for (std::size_t i = 0; i < w.valid.size();) {
+      const std::uint32_t step = w.rows.step[std::size_t(w.valid[i])];
+      if (step != s.step) end_step(s), s.step = step;
+      const std::size_t first = i;
+      while (i < w.valid.size() && w.rows.step[std::size_t(w.valid[i])] == step) ++i;
+      if (!from && !s.rank_bit.empty()) {
+        own_bits(s, choices, w.valid.data() + first, i - first);
+        continue;
+      }
+      for (std::size_t j = first; j < i; ++j) {
+        const Index t = w.valid[j];
+        ++s.tokens;
+        own(s, choices.of(t), from ? int(w.rows.rank[std::size_t(t)]) : -1);
+      }
     }
   }
 
@@ -79,9 +102,10 @@ class Ranks final : public Metric {
  private:
   void prepare(State& s, int experts) const {
     const auto n = std::size_t(experts), r = std::size_t(ep_);
-    s.counts.assign(n, 0), s.step_load.assign(r, 0), s.load.assign(r, 0), s.seen_rank.assign(r, 0), s.seen_node.assign(std::size_t(nodes_), 0);
+    s.counts.assign(n, 0), s.before.assign(n, 0), s.seen_rank.assign(r, 0), s.seen_node.assign(std::size_t(nodes_), 0);
     for (int e = 0; e < experts; ++e) s.rank_of.push_back(int(std::int64_t(e) * ep_ / experts)), s.node_of.push_back(s.rank_of.back() / (ep_ / nodes_));
     for (int e = 0; e < experts && !sizes_.empty(); ++e) s.bit.push_back(std::uint64_t{1} << (std::int64_t(e) * sizes_.back() / experts));
+    for (int e = 0; e < experts && ep_ <= 64; ++e) s.rank_bit.push_back(std::uint64_t{1} << s.rank_of[std::size_t(e)]), s.node_bit.push_back(std::uint64_t{1} << s.node_of[std::size_t(e)]);
     s.at_size.assign(sizes_.size(), 0);
     if (has_rank_) s.tokens_to = s.copies_to = Matrix<std::int64_t>(ep_, ep_);
   }
@@ -90,7 +114,7 @@ class Ranks final : public Metric {
     const int per_node = ep_ / nodes_;
     for (const int e : chosen) {
       const int r = s.rank_of[std::size_t(e)], node = s.node_of[std::size_t(e)];
-      ++s.counts[std::size_t(e)], ++s.step_load[std::size_t(r)];
+      ++s.counts[std::size_t(e)];
       const bool fresh = s.seen_rank[std::size_t(r)] != s.tokens;
       if (fresh) s.seen_rank[std::size_t(r)] = s.tokens, ++s.ranks;
       if (placed) s.tokens_to(source, r) += fresh, ++s.copies_to(source, r);
@@ -101,12 +125,13 @@ class Ranks final : public Metric {
     s.assignments += std::int64_t(chosen.size());
     s.foreign += source >= ep_;
   }
-  static void end_step(State& s) {
-    std::int64_t most = 0, all = 0;
-    for (std::size_t r = 0; r < s.load.size(); ++r) s.load[r] += s.step_load[r], most = std::max(most, s.step_load[r]), all += s.step_load[r];
+  void end_step(State& s) const {
+    std::vector<std::int64_t> load(std::size_t(ep_), 0);
+    std::int64_t all = 0;
+    for (std::size_t e = 0; e < s.counts.size(); ++e) load[std::size_t(s.rank_of[e])] += s.counts[e] - s.before[e], all += s.counts[e] - s.before[e];
     if (all == 0) return;
-    s.imbalance += double(most) * double(s.load.size()) / double(all) - 1, ++s.steps;
-    std::fill(s.step_load.begin(), s.step_load.end(), 0);
+    s.imbalance += double(*std::max_element(load.begin(), load.end())) * double(ep_) / double(all) - 1, ++s.steps;
+    s.before = s.counts;
   }
   struct Load { double mean, most; };
   static Load rank_load(std::span<const std::int64_t> counts, int ranks) {

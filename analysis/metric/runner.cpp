@@ -3,6 +3,7 @@
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
+#include "lib/core/clones.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 
@@ -47,14 +48,18 @@ Metrics make(const TraceSource& trace, const std::vector<std::string>& specs, co
   throw Error(Exit::input, concat("row ", row, " of the trace ", what)).hint("`moe verify` on the trace lists everything that is wrong with it");
 }
 
+MOE_SIMD unsigned largest(const int* id, Index n) {  // as unsigned numbers: -1 is the largest
+  unsigned most = 0;
+  for (Index i = 0; i < n; ++i) most = most > unsigned(id[i]) ? most : unsigned(id[i]);
+  return most;
+}
+
 LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
   const Matrix<int>& from = rows.layer[l].expert;
   const std::size_t tokens = rows.tokens();
   if (from.rows() != Index(tokens)) senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens, " tokens in MoE layer ", l));
   LayerChoices out{int(from.cols()), from.data(), false, {}, {}};
-  unsigned most = 0;  // -1 is the largest
-  for (const int e : from.flat()) most = std::max(most, unsigned(e));
-  out.full = from.size() > 0 && most < unsigned(experts);
+  out.full = from.size() > 0 && largest(from.data(), from.size()) < unsigned(experts);
   if (out.full) return out;
   out.id.assign(std::size_t(from.size()), -1), out.count.assign(tokens, 0);
   out.data = out.id.data();  // moving keeps the buffer

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "lib/core/clones.h"
 #include "lib/core/dtype.h"
 #include "lib/core/error.h"
 
@@ -40,18 +41,31 @@ void encode_ids(const Matrix<int>& m, Index first, Index count, const TraceColum
     }
 }
 
+// Ids as numbers; "none", all ones, becomes -1. Returns the largest + 1.
+template <class Id>
+MOE_INLINE Id widen(const std::uint8_t* in, int* out, Index cells) {
+  Id most = 0;
+  for (Index i = 0; i < cells; ++i) {
+    Id next;
+    std::memcpy(&next, in + std::size_t(i) * sizeof next, sizeof next);
+    next = Id(next + 1);
+    most = most > next ? most : next;
+    out[i] = int(next) - 1;
+  }
+  return most;
+}
+MOE_SIMD std::uint16_t widen_16(const std::uint8_t* in, int* out, Index cells) { return widen<std::uint16_t>(in, out, cells); }
+MOE_SIMD std::uint32_t widen_32(const std::uint8_t* in, int* out, Index cells) { return widen<std::uint32_t>(in, out, cells); }
+
 template <class Id>
 void decode_ids(const std::uint8_t* in, Index count, const TraceColumn& c, int experts, Index layer, Matrix<int>& m, Index at) {
   const Index cells = count * c.width;
   int* out = m.data() + at * m.cols();
   if (m.cols() == c.width) {  // one pass without a branch; what is out of range is looked for only where there is some
-    Id most = 0;
-    for (Index i = 0; i < cells; ++i) {
-      const Id next = Id(load<Id>(in, std::size_t(i)) + 1);  // "none", all ones, becomes 0
-      most = std::max(most, next);
-      out[i] = int(next) - 1;
-    }
-    if (std::uint64_t(most) <= std::uint64_t(experts)) return;
+    std::uint64_t most = 0;
+    if constexpr (sizeof(Id) == 2) most = widen_16(in, out, cells);
+    else most = widen_32(in, out, cells);
+    if (most <= std::uint64_t(experts)) return;
   }
   for (Index t = 0; t < count; ++t)
     for (Index k = 0; k < c.width; ++k) {
