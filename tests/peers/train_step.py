@@ -67,7 +67,7 @@ class Moe(torch.nn.Module):
                 token, slot = torch.where(ids == e)
                 rows = x[token]
                 y = F.linear(F.silu(F.linear(rows, self.gate[e])) * F.linear(rows, self.up[e]), self.down[e])
-                out.index_add_(0, token, y * weights[token, slot, None])
+                out.index_add_(0, token, (y * weights[token, slot, None]).to(out.dtype))
             return out
         order = ids.flatten().argsort(stable=True)
         token, count = order // self.k, torch.bincount(ids.flatten(), minlength=self.e)
@@ -81,7 +81,7 @@ class Moe(torch.nn.Module):
             rows = x.new_zeros(self.e * most, x.shape[1]).index_copy(0, place, x[token]).view(self.e, most, -1)
             mm = lambda a, w: torch.bmm(a, w.transpose(1, 2))
             y = mm(F.silu(mm(rows, self.gate)) * mm(rows, self.up), self.down).flatten(0, 1)[place]
-        return out.index_add_(0, token, y * weights.flatten()[order][:, None])
+        return out.index_add_(0, token, (y * weights.flatten()[order][:, None]).to(out.dtype))
 
     def forward(self, x):
         shape, x = x.shape, x.flatten(0, 1)
