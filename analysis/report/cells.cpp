@@ -137,7 +137,10 @@ Axis axis_of(const Panel& p, bool from_zero) {
     if (std::isfinite(v)) low = std::min(low, v), high = std::max(high, v);
   };
   for (const Column* c : p.series)
-    for (std::size_t r = 0; r < rows(*c); ++r) see(value(*c, r)), see(chance(*c, r));
+    for (std::size_t r = 0; r < rows(*c); ++r) {
+      see(value(*c, r)), see(chance(*c, r));
+      if (r < c->low.size() && r < c->high.size()) see(c->low[r]), see(c->high[r]);
+    }
   if (low > high) low = 0, high = 1;
   if (from_zero || (low >= 0 && low < 0.6 * high)) low = std::min(low, 0.0), high = std::max(high, 0.0);
   const bool whole = std::all_of(p.series.begin(), p.series.end(), [](const Column* c) { return digits(*c) == 0; });

@@ -60,7 +60,7 @@ struct Axis {
   std::vector<double> ticks;
 };
 Axis axis(double low, double high, int about);  // ends on round numbers
-Axis axis_of(const Panel&, bool from_zero);     // finite values and chances
+Axis axis_of(const Panel&, bool from_zero);     // finite values, chances and intervals
 
 struct Section {
   std::string name;  // "balance" stands as "Balance"

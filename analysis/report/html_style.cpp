@@ -54,6 +54,7 @@ figcaption{font-size:.86rem;font-weight:560;margin:0 0 .35rem}
 .grid,.base{stroke:var(--grid);stroke-width:1;fill:none}
 .base{stroke:var(--axis)}
 .chance{stroke:var(--chance);stroke-width:1.6;stroke-dasharray:4 3;fill:none}
+.error{stroke:var(--ink);stroke-width:1.2;fill:none;opacity:.8}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
 .m:hover{filter:brightness(1.16)}
 .inf{font-size:13px;font-weight:700;fill:var(--ink)}

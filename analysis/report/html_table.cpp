@@ -95,10 +95,11 @@ std::string figure_of(const Table& t, const std::string& id) {
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
   for (std::size_t i = 0; i < all.size(); ++i) out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
-  bool chances = false;
-  for (const Column& c : t.columns) chances = chances || !c.chance.empty();
+  bool chances = false, intervals = false;
+  for (const Column& c : t.columns) chances = chances || !c.chance.empty(), intervals = intervals || (t.chart != Chart::heatmap && !c.low.empty());
   out += all.size() > 1 ? "</div>" : "";
-  return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "");
+  return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "") +
+         (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>" : "");
 }
 
 std::string legend(const Table& t) {

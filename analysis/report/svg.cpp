@@ -70,6 +70,17 @@ void chance_line(Frame& f, double v, int after) {
   f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}H{}\"><title>chance {}</title></path>", f.left, f.y(v), f.size.width - f.right, number(v, after));
 }
 
+// Whiskers over the 95 % interval of one figure: along the values from `low` to `high` (pixels) at `at` across them. "" = none.
+std::string error_bar(const Column& c, std::size_t r, const auto& place, double at, double cap, bool across) {
+  const std::string says = interval_cell(c, r);
+  if (says.empty() || !std::isfinite(c.low[r]) || !std::isfinite(c.high[r])) return "";
+  const double low = place(c.low[r]), high = place(c.high[r]);
+  const std::string d = across ? fmt::format("M{0:.1f} {2:.1f}v{4:.1f}M{1:.1f} {2:.1f}v{4:.1f}M{0:.1f} {3:.1f}H{1:.1f}", low, high, at - cap, at, 2 * cap)
+                               : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}", low, high, at - cap, at, 2 * cap);
+  return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>", d, html(c.name), cell(c, r), says,
+                     near_chance(c, r) ? ", holds chance " + chance_cell(c, r) : "");
+}
+
 void put_bar(Frame& f, double x, double width, double v, int series, const std::string& title) {
   if (std::isnan(v)) return;
   const double base = f.y(std::clamp(0.0, f.axis.low, f.axis.high)), to = std::isinf(v) ? f.y(v > 0 ? f.axis.high : f.axis.low) : f.y(v);
@@ -98,6 +109,7 @@ std::string bar_chart(const Table& t, const Panel& p, Size size) {
       const Column& c = *p.series[s];
       const double x = f.middle(r, n, true) + (double(s) - double(groups) / 2) * width;
       put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(c, r), int(s), marked(t, c, r));
+      f.out += error_bar(c, r, [&](double v) { return f.y(v); }, x + width / 2, std::min(4.0, width / 3), false);
       if (const double by = chance(c, r); std::isnan(steady) && std::isfinite(by))
         f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}h{:.1f}\"><title>chance {}</title></path>", x - 1.5, f.y(by), width + 2, chance_cell(c, r));
     }
@@ -128,7 +140,9 @@ std::string row_bars(const Table& t, const Panel& p, int width) {
       const double from = x(std::clamp(0.0, a.low, a.high)), to = std::isinf(v) ? x(v > 0 ? a.high : a.low) : x(v);
       out += fmt::format("<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} rx=1.5><title>{}</title></rect>", s % 8, std::min(from, to), at,
                          std::max(0.5, std::abs(to - from)), thick - 1, marked(t, c, r));
-      out += fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", std::max(from, to) + 5, at + thick / 2 + 3.4, cell(c, r));
+      const std::string bar = error_bar(c, r, x, at + thick / 2 - 0.5, 3, true);
+      const double end = std::max({from, to, bar.empty() ? from : x(c.high[r])});
+      out += bar + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5, at + thick / 2 + 3.4, cell(c, r));
       if (const double by = chance(c, r); std::isfinite(by))
         out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}v{:.1f}\"><title>chance {}</title></path>", x(by), at - 2, thick + 3, chance_cell(c, r));
     }
@@ -151,6 +165,7 @@ std::string line_chart(const Table& t, const Panel& p, Size size) {
       if (std::isfinite(v)) line += fmt::format("{}{:.1f} {:.1f}", pen ? "L" : "M", x, f.y(v));
       if (std::isfinite(v) && n <= 160)
         dots += fmt::format("<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>", s % 8, x, f.y(v), n <= 40 ? 3 : 2, marked(t, c, r));
+      if (std::isfinite(v) && n <= 160) dots += error_bar(c, r, [&](double to) { return f.y(to); }, x, n <= 40 ? 4 : 2, false);
       if (std::isinf(v)) dots += fmt::format("<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞<title>{}</title></text>", x, f.y(v > 0 ? f.axis.high : f.axis.low) + 4, marked(t, c, r));
       if (std::isnan(steady) && std::isfinite(by)) by_chance += fmt::format("{}{:.1f} {:.1f}", chance_pen ? "L" : "M", x, f.y(by));
       pen = std::isfinite(v), chance_pen = std::isfinite(by);

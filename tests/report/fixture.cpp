@@ -45,20 +45,25 @@ Table balance() {
     cv.push_back(0.3 + 0.25 * noise(l, 1)), gini.push_back(0.18 + 0.1 * noise(l, 2)), entropy.push_back(0.94 + 0.04 * noise(l, 3));
     ratio.push_back(l == 3 ? infinite : 3 + 5 * noise(l, 4));
   }
+  std::vector<double> low, high;
+  for (const double v : cv) low.push_back(v - 0.04), high.push_back(v + 0.05);
   Column dead_column = ints("dead experts", dead, "experts that no token chose");
   dead_column.metric = "load_dead_fraction";
-  return {"balance", "Balance by layer", "Higher CV and Gini and lower entropy mean a less even load. Random routing of as many tokens gives the dashed line.", Chart::lines,
+  Table t{"balance", "Balance by layer", "Higher CV and Gini and lower entropy mean a less even load. Random routing of as many tokens gives the dashed line.", Chart::lines,
           {ints("layer", layer), doubles("CV", "", "standard deviation of the load over its mean", "load_cv", cv, null_cv),
            doubles("Gini", "", "0 = even, 1 = one expert has all", "load_gini", gini, null_gini),
            doubles("entropy", "of ln E", "entropy of the load over that of an even load", "load_entropy_norm", entropy, null_entropy),
            doubles("max/min", "x", "busiest over idlest expert; infinite where one is dead", "load_max_over_min", ratio, {}, 1), dead_column},
           "balance", false, {"Layer 3 has a dead expert: its max/min is infinite."}};
+  t.columns[1].low = low, t.columns[1].high = high;
+  return t;
 }
 
 Table first_layer() {
   std::vector<std::int64_t> expert, count;
   for (int e = 0; e < 16; ++e) expert.push_back(e), count.push_back(std::int64_t(120000 * share(0, e, 16)));
   Column c{"assignments", "", "tokens that chose this expert", count, "load_counts", {7500}, 3};
+  for (const auto n : count) c.low.push_back(double(n) * 0.9 - 150), c.high.push_back(double(n) * 1.1 + 150);
   return {"histogram", "Load of layer 0", "One bar an expert; the dashed line is an even load.", Chart::bars, {ints("expert", expert), c}, "balance", false, {}};
 }
 
@@ -167,6 +172,7 @@ Report awkward() {
               {"hollow", "No rows", "", Chart::bars, {ints("x", {}), doubles("y", "", "", "m", {})}, "second", false, {}},
               {"bare", "No columns", "", Chart::none, {}, "", false, {}}};
   r.tables[0].columns[3].chance = {0.5, 0.01, 0.45}, r.tables[0].columns[3].low = {none, 0, 0.4}, r.tables[0].columns[3].high = {none, 0.02, 0.6};
+  r.tables[2].columns[1].low = {0.05, none, 0.22}, r.tables[2].columns[1].high = {0.18, none, 0.37};
   r.layers = {1, 3};
   r.samples = {{"<mixed>", {"a", "<", "\xE4", "\xB8", "\xAD", "\xE4", "b", "", "\n"}, {{0, 1, 2, 2, 1, 0, 1, -1, 0}, {1, 1, 1, 0, 0, 0, 2, 2, -1}}}};
   return r;

@@ -178,6 +178,18 @@ TEST_CASE("intervals stand behind values, chance inside them is marked, lights a
   CHECK(page.find("id=overview") < page.find("id=findings"));
 }
 
+TEST_CASE("charts draw intervals as whiskers with a title, and only where there is one") {
+  const std::string page = render("html", test::awkward());
+  CHECK(count(page, "<path class=error d=") == 6);  // lying bars 2, points of a line 2, a key below each chart that has them
+  CHECK(count(page, ", 95 % interval [") == 4);
+  CHECK(count(page, "95 % interval [0.00, 0.02], holds chance 0.01</title>") == 1);
+  CHECK(count(page, "a 0.100, 95 % interval [0.050, 0.180]</title>") == 1);  // chance 0.2 lies above it
+  Report bare = test::awkward();
+  for (Table& t : bare.tables)
+    for (Column& c : t.columns) c.low.clear(), c.high.clear();
+  CHECK(count(render("html", bare), "<path class=error d=") == 0);
+}
+
 TEST_CASE("html of 64 layers and 256 experts stays below 2 MB") {
   const std::string got = render("html", test::large(64, 256));
   CHECK(got.size() < 2'000'000);
