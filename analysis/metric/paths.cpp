@@ -94,7 +94,9 @@ void Paths::report(Report& r) const {
            column({"share", "share", "of all tokens", "path_frequency", 5}, share, null), column({"if independent", "tokens", "expected tokens from the layers' first-choice shares alone", "", 1}, expected)}, section::paths, false, {}};
   if (understated_) t.warnings.push_back("more distinct paths than memory allows: each count may be up to " + std::to_string(understated_) + " too low");
   r.tables.push_back(std::move(t));
-  r.findings.push_back("The most travelled path, " + name[0] + ", is taken by " + percent(share[0]) + " of the tokens; the " + std::to_string(name.size()) + " busiest of " + (understated_ ? "more than " : "") +
+  if (count[0] < 2) return r.findings.push_back("No two tokens take the same path through the " + std::to_string(shape_.layers()) + " layers.");
+  const std::string shown = shape_.layers() <= 8 ? ", " + name[0] + "," : "";
+  r.findings.push_back("The most travelled path" + shown + " is taken by " + percent(share[0]) + " of the tokens; the " + std::to_string(name.size()) + " busiest of " + (understated_ ? "more than " : "") +
                        std::to_string(count_.size()) + " paths carry " + percent(covered) + " (random routing: " + percent(random * double(name.size())) + ").");
 }
 

@@ -31,14 +31,14 @@ code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mo
 nav{position:sticky;top:0;z-index:5;display:flex;gap:.2rem;overflow-x:auto;background:var(--bar);border-block:1px solid var(--line);padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;backdrop-filter:blur(8px)}
 nav a{flex:none;font-size:.88rem;color:var(--muted);text-decoration:none;padding:.22rem .62rem;border-radius:6px}
 nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
-.findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;gap:.7rem;max-width:54rem}
-.findings li{counter-increment:f;display:grid;grid-template-columns:1.9rem 1fr}
+.findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;grid-template-columns:minmax(0,1fr);gap:.7rem;max-width:54rem}
+.findings li{counter-increment:f;display:grid;grid-template-columns:1.9rem minmax(0,1fr);overflow-wrap:anywhere}
 .findings li::before{content:counter(f);color:var(--accent);font-weight:650;font-variant-numeric:tabular-nums}
 .reading{color:var(--muted);max-width:46rem;margin:0 0 1rem;font-size:.94rem}
 .note{color:var(--muted);font-size:.82rem;margin:.45rem 0 0}
 .warning{border-left:3px solid var(--warn);background:var(--wash);padding:.45rem .8rem;margin:0 0 .9rem;font-size:.92rem;max-width:54rem;border-radius:0 5px 5px 0}
 main>.warning{margin-top:1.4rem}
-.scroll{overflow-x:auto;max-width:100%}
+.scroll{overflow-x:auto;max-width:100%;background:linear-gradient(var(--bg),var(--bg)) right/2rem 100% no-repeat local,linear-gradient(to left,var(--shade),transparent) right/1.1rem 100% no-repeat scroll}
 .broad{min-width:620px}
 svg text{font-weight:400}svg .name{font-weight:560}
 .chart{display:block;width:100%;height:auto;overflow:visible;font-family:inherit}
@@ -73,7 +73,8 @@ figcaption{font-size:.86rem;font-weight:560;margin:0 0 .35rem}
 details{margin-top:.8rem}
 summary{cursor:pointer;font-size:.88rem;color:var(--accent);width:max-content;padding:.15rem 0}
 summary small{color:var(--muted)}
-details .scroll{max-height:32rem;overflow:auto;margin-top:.5rem}
+.scroll.tall,details .scroll{max-height:32rem;overflow:auto}
+details .scroll{margin-top:.5rem}
 .data{border-collapse:separate;border-spacing:0;font-size:.86rem;font-variant-numeric:tabular-nums}
 .data th{position:sticky;top:0;background:var(--bg);text-align:left;font-weight:560;white-space:nowrap;padding:0;border-bottom:1px solid var(--axis)}
 .data thead th button,.pivot thead th{font:inherit;color:inherit;background:none;border:0;padding:.34rem .8rem .34rem 0;text-align:inherit}
@@ -86,7 +87,7 @@ details .scroll{max-height:32rem;overflow:auto;margin-top:.5rem}
 .data .n{padding-left:.6rem}
 .data small{color:var(--muted);font-size:.82em;font-weight:400}
 .near{color:var(--muted)}
-.lamp{display:inline-block;padding:0 .55rem;border-radius:1rem;font-weight:600;font-size:.92em;border:1px solid currentColor}
+.lamp{display:inline-block;white-space:nowrap;padding:0 .55rem;border-radius:1rem;font-weight:600;font-size:.92em;border:1px solid currentColor}
 .lamp::before{content:"";display:inline-block;width:.6rem;height:.6rem;border-radius:50%;background:currentColor;margin-right:.35rem}
 .green{color:var(--green)}.yellow{color:var(--yellow)}.red{color:var(--red)}
 .pivot tbody th{position:static;border-bottom:1px solid var(--line);padding:.26rem .8rem .26rem 0;font-weight:500}
@@ -101,13 +102,13 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border
 .tokens s{text-decoration:none;opacity:.4}
 #tip{position:fixed;z-index:9;pointer-events:none;background:var(--ink);color:var(--bg);font-size:.8rem;padding:.2rem .5rem;border-radius:5px;font-variant-numeric:tabular-nums}
 @media(max-width:560px){header,main{padding-left:1rem;padding-right:1rem}header{padding-top:1.5rem}h1{font-size:1.5rem}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem 1rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1}.bar{position:static}}
-@media print{nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll{overflow:visible;max-height:none}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media print{nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll,.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none}.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,.pivot thead th{padding-right:.35rem}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 constexpr std::string_view light =
-    "--bg:#fdfdfc;--bar:#fdfdfce6;--ink:#1b1d22;--muted:#676c76;--line:#e6e7e9;--grid:#eceded;--axis:#c3c6cb;--wash:#f2f3f3;--accent:#0b6b74;--warn:#c98a12;--chance:#8a5a00;--green:#17713c;--yellow:#8a6100;--red:#b3261e;";
+    "--bg:#fdfdfc;--bar:#fdfdfce6;--ink:#1b1d22;--muted:#676c76;--line:#e6e7e9;--grid:#eceded;--axis:#c3c6cb;--wash:#f2f3f3;--shade:#1b1d2230;--accent:#0b6b74;--warn:#c98a12;--chance:#8a5a00;--green:#17713c;--yellow:#8a6100;--red:#b3261e;";
 constexpr std::string_view dark =
-    "--bg:#15171b;--bar:#15171be6;--ink:#e7e8ea;--muted:#9a9fa9;--line:#2a2d33;--grid:#262930;--axis:#4a4e57;--wash:#20232a;--accent:#5cc3cc;--warn:#d9a441;--chance:#e3b04b;--green:#6fce94;--yellow:#e5c04f;--red:#ff8a7d;";
+    "--bg:#15171b;--bar:#15171be6;--ink:#e7e8ea;--muted:#9a9fa9;--line:#2a2d33;--grid:#262930;--axis:#4a4e57;--wash:#20232a;--shade:#0008;--accent:#5cc3cc;--warn:#d9a441;--chance:#e3b04b;--green:#6fce94;--yellow:#e5c04f;--red:#ff8a7d;";
 
 std::string colours(bool in_dark, const std::vector<Rgb>& experts) {
   std::string out(in_dark ? dark : light);

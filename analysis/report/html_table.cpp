@@ -11,8 +11,10 @@ namespace {
 
 constexpr std::size_t pivot_limit = 20000;  // cells of a map whose data is shown as a map, whole
 
-std::string scroll(const std::string& inside, const std::string& label) {
-  return concat("<div class=scroll tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
+constexpr std::size_t tall = 24;  // rows that stand on the page; more scroll in a box
+
+std::string scroll(const std::string& inside, const std::string& label, std::size_t n = 0) {
+  return concat("<div class=", n > tall ? "\"scroll tall\"" : "scroll", " tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
 }
 
 std::string head_cell(const Column& c) {
@@ -36,9 +38,15 @@ std::string long_table(const Table& t, const RenderOptions& options) {
     }
     out += "\n";
   }
-  out = scroll(out + "</tbody></table>", t.title);
+  out = scroll(out + "</tbody></table>", t.title, shown);
   if (shown < n) out += concat("<p class=note>", n - shown, " more rows: <code>-o report.csv</code> has all.</p>");
   return out;
+}
+
+// The largest values of a map too large for the page.
+std::string largest_table(const Table& t, const Map& m, const RenderOptions& options) {
+  const Table top = largest_first(t, m, options.rows > 0 ? std::size_t(options.rows) : 200);
+  return concat("<p class=note>The ", rows(top), " largest of ", rows(t), ": <code>-o report.csv</code> has all.</p>", long_table(top, options));
 }
 
 std::string pivot_table(const Table& t, const Map& m, const std::string& id) {
@@ -55,7 +63,7 @@ std::string pivot_table(const Table& t, const Map& m, const std::string& id) {
 }
 
 std::string map_figure(const Table& t, const Map& m, const std::string& id) {
-  std::string out = concat("<div class=scalebox><span>", html(heading(*m.value)), "</span>", map_scale(m, id + "g"), "</div>");
+  std::string out = concat("<div class=scalebox><span>", html(m.row.empty() && !m.value->unit.empty() ? m.value->unit : heading(*m.value)), "</span>", map_scale(m, id + "g"), "</div>");
   const bool one = m.grids.size() == 1;
   out += one ? "" : "<div class=facets>";
   for (std::size_t i = 0; i < std::min<std::size_t>(m.grids.size(), 64); ++i) {
@@ -129,12 +137,12 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
   if (n == 0) return out + "<p class=note>No rows.</p></article>\n";
   const Map m = map_of(t);
   const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
-  const std::string data = pivot ? pivot_table(t, m, id + "p") : long_table(t, options);
+  const std::string data = pivot ? pivot_table(t, m, id + "p") : m.value ? largest_table(t, m, options) : long_table(t, options);
   std::string by;
   if (!pivot && any_chance(t)) by = concat("<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "", "the value under random routing", any_near_chance(t) ? "; ≈ where the interval holds it" : "", ".</p>");
   constexpr std::size_t long_enough_to_fold = 12;
   if (!figure && !(t.detail && n > long_enough_to_fold)) return out + data + by + legend(t) + "</article>\n";
-  if (figure) out += figure_of(t, id) + legend(t);
+  if (figure) out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));
   out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows", "</small></summary>", data, by, figure ? "" : legend(t), "</details></article>\n");
   return out;
 }

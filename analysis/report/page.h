@@ -13,6 +13,11 @@ std::string_view page_script();        // sorting, layers of the sample, values 
 // A table with its reading, its figure when it asks for one, and its data. `id` is its own on the page.
 std::string article(const Table&, const std::string& id, const RenderOptions&);
 
+// Of a map too large for its numbers to stand on the page: bars of how many values are how large ("" where they say nothing),
+// and the rows of its table with the largest values, the largest first; a thing against itself is left out of both.
+std::string values_figure(const Map&);
+Table largest_first(const Table&, const Map&, std::size_t most);
+
 int experts_in(const Report&);  // of the samples: largest id + 1
 std::string sample_section(const Report&);
 

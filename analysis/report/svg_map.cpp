@@ -79,7 +79,7 @@ std::string map_chart(const Map& m, const Grid& whole, const std::string& hover,
   const bool square = g.row == g.col;
   const double w = std::min((square ? std::min(room, 640.0) : room) / double(p.cols), square ? 26.0 : 62.0);
   const double h = square ? w : std::clamp(std::min(w * 0.62, 420.0 / double(p.rows)), std::min(5.0, 900.0 / double(p.rows)), 27.0);
-  p.width = w * double(p.cols), p.height = std::max(h, p.rows * p.cols > most_rectangles ? 3.0 : 14.0) * double(p.rows);
+  p.width = w * double(p.cols), p.height = std::max(h, p.rows * p.cols > most_rectangles && p.rows > 24 ? 3.0 : 14.0) * double(p.rows);
   if (square) p.height = p.width;
   const double total = p.left + p.width + 4, height = p.top + p.height + 36;
   const bool few = p.rows * p.cols <= most_rectangles;

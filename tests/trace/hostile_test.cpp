@@ -226,7 +226,7 @@ TEST_CASE("zeroed and flipped bytes never crash the reader, and never pass for w
   const sample::Folder folder;
   sample::write(folder / "whole.h5", shape(), 2000);
   const std::string whole = sample::bytes(folder / "whole.h5");
-  const int mutants = sample::env("MOE_MUTANTS", 60);
+  const int mutants = sample::env("MOE_MUTANTS", 300);
   std::mt19937 random(11);
   int refused = 0, unharmed = 0, other = 0;
   for (int i = 0; i < mutants; ++i) {
@@ -255,7 +255,7 @@ TEST_CASE("damage with repaired checksums: the library may die, the reader does 
   std::vector<std::size_t> headers;  // version 2 object headers whose first chunk ends in a checksum
   for (std::size_t at = whole.find("OHDR"); at != std::string::npos; at = whole.find("OHDR", at + 4)) headers.push_back(at);
   REQUIRE(headers.size() > 10);
-  const int mutants = sample::env("MOE_MUTANTS", 60);
+  const int mutants = sample::env("MOE_MUTANTS", 300);
   std::mt19937 random(13);
   int refused = 0, read = 0;
   for (int i = 0; i < mutants; ++i) {
