@@ -81,7 +81,7 @@ details .scroll{margin-top:.5rem}
 .data thead th button{cursor:pointer;width:100%}
 .data th[aria-sort] button::after{content:" ↑";color:var(--accent)}
 .data th[aria-sort=descending] button::after{content:" ↓"}
-.data td{padding:.26rem .8rem .26rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+.data td{max-width:34rem;overflow-wrap:break-word;padding:.26rem .8rem .26rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 .data tbody tr:hover td{background:var(--wash)}
 .data .n,.pivot td{text-align:right;white-space:nowrap}
 .data .n{padding-left:.6rem}
@@ -102,7 +102,7 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border
 .tokens s{text-decoration:none;opacity:.4}
 #tip{position:fixed;z-index:9;pointer-events:none;background:var(--ink);color:var(--bg);font-size:.8rem;padding:.2rem .5rem;border-radius:5px;font-variant-numeric:tabular-nums}
 @media(max-width:560px){header,main{padding-left:1rem;padding-right:1rem}header{padding-top:1.5rem}h1{font-size:1.5rem}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem 1rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1}.bar{position:static}}
-@media print{nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll,.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none}.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,.pivot thead th{padding-right:.35rem}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media print{h2,h3,.reading{break-after:avoid}nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll,.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none}.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,.pivot thead th{padding-right:.35rem}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 constexpr std::string_view light =

@@ -196,6 +196,24 @@ TEST_CASE("html of 64 layers and 256 experts stays below 2 MB") {
   CHECK(got.find("data:image/png;base64,") != std::string::npos);
 }
 
+TEST_CASE("a map too large for the page shows how its values are spread, and the largest of them first") {
+  Table t{"pairs", "Pairs", "", Chart::heatmap, {{"from", "", "", std::vector<std::int64_t>{}, "", {}}, {"to", "", "", std::vector<std::int64_t>{}, "", {}}, {"share", "", "", std::vector<double>{}, "x", {}}}, "", true, {}};
+  const std::int64_t n = 150;  // 22,500 cells; the diagonal is larger than any other
+  for (std::int64_t i = 0; i < n * n; ++i) {
+    std::get<0>(t.columns[0].cells).push_back(i / n), std::get<0>(t.columns[1].cells).push_back(i % n);
+    std::get<1>(t.columns[2].cells).push_back(i / n == i % n ? 1e6 : double(i * 7919 % 22501));
+  }
+  const Report r{"large", {}, {}, {}, {t}, {}, {}};
+  const std::string page = render("html", r);
+  CHECK(page.find("How many of the 22,350 values are how large") != page.npos);
+  CHECK(page.find("The 200 largest of 22500") != page.npos);
+  const auto row = [&](const char* v) { return page.find(concat("<td class=n>", v)); };
+  CHECK(row("22,499") < row("22,498"));
+  CHECK(row("22,498") < row("22,497"));
+  CHECK(row("22,497") != page.npos);
+  CHECK(row("1,000,000") == page.npos);
+}
+
 // test_report '[.look]' writes pages to look at into $MOE_LOOK.
 TEST_CASE("pages to look at", "[.look]") {
   const char* folder = std::getenv("MOE_LOOK");
