@@ -31,7 +31,6 @@ void describe_source(TraceHeader& h, const std::string& options_json, const std:
 }
 void without_pieces(TraceHeader& h) { h.tokenizer_id = "none", h.tokenizer_sha256.clear(), h.pieces.clear(); }
 
-
 bool has_tokenizer(const LoadedModel& loaded) {
   return loaded.state && std::filesystem::exists(loaded.checkpoint.path / "tokenizer.json");
 }

@@ -10,7 +10,7 @@ namespace moe {
 // exactly when depth < C. Belady with every miss admitted keeps an expert between two requests when fewer than C-1 others are kept over
 // every moment in between (earliest end first is optimal for intervals of equal worth); what is needed to know that is the largest number
 // kept at a moment since each expert's last request: one number an expert and size. All stand by expert in 16 bits, and nothing moves:
-// a request renews whole rows of them, many at once.
+// a request renews whole rows of them, many at once. An expert 65,535 deep counts as never requested: no cache of fewer experts notices.
 class RecencyStack {
  public:
   RecencyStack(int experts, const std::vector<int>& belady_sizes);

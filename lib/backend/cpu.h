@@ -79,9 +79,6 @@ class Cpu : public HostBackend<float> {
 // same tasks either way.
 void run_tasks(Index count, double work, const std::function<void(Index)>& each);
 
-// y = x w' (op transposed) or x w, + beta y, for the rows of one task, on the calling thread.
-void tile_product(Memory&, View<const float> x, View<const float> w, Op op, View<float> y, float beta);
-
 // Rows [first, first+count) of expert e: what one task of a grouped product computes.
 struct RowTile {
   Index expert, first, count;

@@ -10,18 +10,7 @@ using In = View<const float>;
 using Out = View<float>;
 using Halves = View<const Half>;
 
-void multiply(Memory& memory, Halves x, Halves w, Op op, Out y, float beta) {
-  std::vector<Product<Half>> list;
-  push_rows(list, x, w, op, y, beta);
-  for (const Product<Half>& p : list) p.run(memory);
-}
 void round(In x, View<Half> to) { loops::to_half(x.data, to.data, x.size()); }
-
-// y = x w' + b for one tile and its expert
-void forward(Memory& memory, Halves x, Halves w, In bias, Index expert, Out y) {
-  multiply(memory, x, w, Op::transposed, y, 0);
-  if (!bias.empty()) loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
-}
 
 }  // namespace
 
@@ -40,11 +29,11 @@ void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, Ex
     Array<Half> x(*this, t.count, xs.cols), hidden(*this, t.count, width);
     round(xs.slice(t.first, t.count), x.view());
     const Out u = up.slice(t.first, t.count), a = h.slice(t.first, t.count), g = gated ? gate.slice(t.first, t.count) : Out{};
-    if (gated) forward(*this, x.view(), wg.block(t.expert, width), w.gate_bias, t.expert, g);
-    forward(*this, x.view(), wu.block(t.expert, width), w.up_bias, t.expert, u);
+    if (gated) biased_product(*this, Halves(x.view()), wg.block(t.expert, width), w.gate_bias, t.expert, g);
+    biased_product(*this, Halves(x.view()), wu.block(t.expert, width), w.up_bias, t.expert, u);
     loops::activate(w.activation, g.data, u.data, a.data, u.size());
     round(a, hidden.view());
-    forward(*this, hidden.view(), wd.block(t.expert, ys.cols), w.down_bias, t.expert, ys.slice(t.first, t.count));
+    biased_product(*this, Halves(hidden.view()), wd.block(t.expert, ys.cols), w.down_bias, t.expert, ys.slice(t.first, t.count));
   });
 }
 
@@ -63,12 +52,12 @@ void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<
     Array<float> space_h(*this, t.count, width), space_u(*this, biased ? 0 : t.count, width), space_g(*this, biased || !gated ? 0 : t.count, width);
     const Out dh = space_h.view(), du = biased ? of(dup.view(), t) : space_u.view(), dg = biased ? of(dgate.view(), t) : space_g.view(), dx = of(dxs, t);
     round(of(dys, t), of(hdys.view(), t));
-    multiply(*this, of(Halves(hdys.view()), t), wd.block(t.expert, hidden), Op::plain, dh, 0);
+    tile_product(*this, of(Halves(hdys.view()), t), wd.block(t.expert, hidden), Op::plain, dh, 0);
     loops::activate_backward(w.activation, of(tape.gate.view(), t).data, of(tape.up.view(), t).data, dh.data, dg.data, du.data, dh.size());
     round(du, of(hdup.view(), t));
     if (gated) round(dg, of(hdgate.view(), t));
-    multiply(*this, of(Halves(hdup.view()), t), wu.block(t.expert, width), Op::plain, dx, 0);
-    if (gated) multiply(*this, of(Halves(hdgate.view()), t), wg.block(t.expert, width), Op::plain, dx, 1);
+    tile_product(*this, of(Halves(hdup.view()), t), wu.block(t.expert, width), Op::plain, dx, 0);
+    if (gated) tile_product(*this, of(Halves(hdgate.view()), t), wg.block(t.expert, width), Op::plain, dx, 1);
   });
   if (!g.down.empty()) weight_products<Half>(*this, hdys.view(), rounded(tape.h.view()).view(), plan, g.down);
   if (!g.up.empty() || !g.gate.empty()) {

@@ -68,12 +68,6 @@ std::vector<RowTile> row_tiles(View<const int> offset, Index height) {
   return out;
 }
 
-void tile_product(Memory& memory, View<const float> x, View<const float> w, Op op, View<float> y, float beta) {
-  std::vector<Product<float>> list;
-  push_rows(list, x, w, op, y, beta);
-  for (const Product<float>& p : list) p.run(memory);
-}
-
 void Cpu::linear(In x, const Weight& w, Out y, float beta) { rows_product(*this, one_expert(x.rows), x, plain<float>(w), 1, Op::transposed, y, beta); }
 void Cpu::linear_dx(In dy, const Weight& w, Out dx, float beta) { rows_product(*this, one_expert(dy.rows), dy, plain<float>(w), 1, Op::plain, dx, beta); }
 void Cpu::linear_dw(In dy, In x, Out dw) { weight_product(*this, dy, x, dw); }

@@ -3,7 +3,6 @@
 // order. The cut depends on the shapes alone.
 #pragma once
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "lib/backend/cpu.h"
@@ -31,9 +30,8 @@ inline Range piece(Index count, Index pieces, Index i) {
 // One product c = a b + beta c of a task list: the operands are already offset.
 template <class T>
 struct Product {
-  using Read = std::conditional_t<std::is_same_v<T, float>, Operand, HalfOperand>;
   Index m, n, k;
-  Read a, b;
+  OperandOf<T> a, b;
   float beta;
   float* c;
   Index c_step;
@@ -59,9 +57,23 @@ void push_rows(std::vector<Product<T>>& list, View<const T> x, View<const T> w, 
   for (Index j = 0; j < pieces; ++j) {
     const Range c = piece(n, pieces, j);
     if (c.count == 0) continue;
-    const typename Product<T>::Read b{w.data + (op == Op::transposed ? c.first * w.cols : c.first), w.cols, op};
+    const OperandOf<T> b{w.data + (op == Op::transposed ? c.first * w.cols : c.first), w.cols, op};
     list.push_back({x.rows, c.count, x.cols, {x.data, x.cols}, b, beta, y.data + c.first, y.cols});
   }
+}
+
+// y = x w' (op transposed) or x w, + beta y, for the rows of one task, on the calling thread.
+template <class T>
+void tile_product(Memory& memory, View<const T> x, View<const T> w, Op op, View<float> y, float beta) {
+  std::vector<Product<T>> list;
+  push_rows(list, x, w, op, y, beta);
+  for (const Product<T>& p : list) p.run(memory);
+}
+// y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
+template <class T>
+void biased_product(Memory& memory, View<const T> x, View<const T> w, View<const float> bias, Index expert, View<float> y) {
+  tile_product(memory, x, w, Op::transposed, y, 0);
+  if (!bias.empty()) loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
 }
 
 inline std::vector<RowTile> one_expert(Index rows) {

@@ -9,11 +9,13 @@ namespace moe {
 
 enum class Op : char { plain = 'N', transposed = 'T' };
 
-struct Operand {  // a row-major matrix whose rows are `step` floats apart, read as it is or transposed
-  const float* data;
+template <class T>
+struct OperandOf {  // a row-major matrix whose rows are `step` numbers apart, read as it is or transposed
+  const T* data;
   Index step;
   Op op = Op::plain;
 };
+using Operand = OperandOf<float>;
 
 // c (m,n) = a (m,k) b (k,n) + beta c; with beta 0 what c held does not matter. The sizes are those after transposing.
 void gemm(Index m, Index n, Index k, Operand a, Operand b, float beta, float* c, Index c_step);

@@ -9,12 +9,7 @@
 namespace moe {
 
 using Half = std::uint16_t;  // the bits of a bf16
-
-struct HalfOperand {  // as Operand: rows `step` numbers apart
-  const Half* data;
-  Index step;
-  Op op = Op::plain;
-};
+using HalfOperand = OperandOf<Half>;
 
 // Why this machine has no bf16 products, as the end of a sentence; empty where it has them (AVX-512 BF16, AMX).
 std::string no_half_products();

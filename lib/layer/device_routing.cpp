@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "lib/core/convert.h"
 #include "lib/core/error.h"
 #include "lib/layer/moe_layer.h"
 
@@ -111,9 +112,8 @@ void MoeLayer<S>::backward_there(const Pass& pass, const MoeTape<S>& t, View<con
   device_->top_k_backward(r.logits.view(), r.rule, r.valid.view(), r.expert.view(), dweight, dprobability.view(), r.dsquare, dz.view());
   if (pass.dlogits) throw Error(Exit::bug, "gradients of logits arrived at a layer whose logits stayed on the device");
   if (pass.dscores) {
-    const Matrix<S> host = dz.to_host();
-    pass.dscores->assign(1, Matrix<double>(host.rows(), host.cols()));
-    for (Index i = 0; i < host.size(); ++i) (*pass.dscores)[0].data()[i] = r.rule.temperature * double(host.data()[i]);
+    pass.dscores->assign(1, converted<double>(dz.to_host()));
+    for (double& d : (*pass.dscores)[0].flat()) d *= r.rule.temperature;
   }
   products_[0].logits_backward(x, std::as_const(dz).view(), dx);
 }
@@ -122,9 +122,8 @@ void MoeLayer<S>::backward_there(const Pass& pass, const MoeTape<S>& t, View<con
 template <class S>
 void MoeLayer<S>::fetch_routing(MoeTape<S>& t) {
   if (!t.there) return;
-  const Matrix<S> z = t.there->logits.to_host();
-  Matrix<double> scores(z.rows(), z.cols());
-  for (Index i = 0; i < z.size(); ++i) scores.data()[i] = double(z.data()[i]) / t.there->rule.temperature;
+  Matrix<double> scores = converted<double>(t.there->logits.to_host());
+  for (double& s : scores.flat()) s /= t.there->rule.temperature;
   t.input.scores.assign(1, std::move(scores));
   const GivenNoise chosen{.expert = t.there->expert.to_host()};
   const GivenNoise* before = std::exchange(t.input.given, &chosen);

@@ -1,6 +1,7 @@
 // Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as many as a limit of bytes holds,
-// those used longest ago go first. Matrices are held in the type that the backend multiplies, which halves them in bf16. One buffer serves all layers of a model, whose experts have one shape. What comes out is what
-// Backend::experts gives for all of them at once, bit for bit where a backend computes every expert's rows for themselves.
+// those used longest ago go first. Matrices are held in the type that the backend multiplies, which halves them in bf16. One buffer
+// serves all layers of a model, whose experts have one shape. What comes out is what Backend::experts gives for all of them at once, bit for
+// bit where a backend computes every expert's rows for themselves.
 #pragma once
 #include <map>
 #include <mutex>

@@ -2,6 +2,7 @@
 // mixtures of the slots' outputs. Both mixtures are dense products, so the backend's linear operations do all of it.
 #include <utility>
 
+#include "lib/core/convert.h"
 #include "lib/layer/moe_layer.h"
 
 namespace moe {
@@ -9,16 +10,12 @@ namespace {
 
 template <class S>
 Array<S> to_device(Backend<S>& backend, const Matrix<double>& m) {
-  Matrix<S> host(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) host.data()[i] = S(m.data()[i]);
-  return Array<S>(backend, std::as_const(host).view());
+  const Matrix<S> host = converted<S>(m);
+  return Array<S>(backend, host.view());
 }
 template <class S>
 Matrix<double> to_host(const Array<S>& a) {
-  const Matrix<S> host = a.to_host();
-  Matrix<double> out(host.rows(), host.cols());
-  for (Index i = 0; i < host.size(); ++i) out.data()[i] = double(host.data()[i]);
-  return out;
+  return converted<double>(a.to_host());
 }
 
 }  // namespace

@@ -3,24 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/core/convert.h"
 #include "lib/core/error.h"
 
 namespace moe {
 namespace {
-
-template <class S>
-Matrix<S> narrowed(const Matrix<double>& m) {
-  Matrix<S> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) out.data()[i] = S(m.data()[i]);
-  return out;
-}
-
-template <class S>
-Matrix<double> widened(const Matrix<S>& m) {
-  Matrix<double> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) out.data()[i] = double(m.data()[i]);
-  return out;
-}
 
 // x times the jitter factors, in the backend's memory.
 template <class S>
@@ -218,7 +205,7 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
   for (const auto& s : t.input.scores) dscores.emplace_back(s.rows(), s.cols());
   Matrix<double> dweight;
   if (router_->slots() > 0) mix_backward(t, x, dy, dx, dscores);
-  else dweight = capacity_->backward(t.routing, widened(compute_backward(t, x, dy, dx).to_host()));
+  else dweight = capacity_->backward(t.routing, converted<double>(compute_backward(t, x, dy, dx).to_host()));
   if (config_.shared_width > 0) share_backward(t, x, dy, dx);
   if (products_.empty()) return;
   for (Index n = 0; n < t.dweight.rows(); ++n)  // dweight may be wider: gradients of moved slots lie beside these
@@ -233,7 +220,7 @@ void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
   Array<int> kept;  // 3. dispatch
   if (!t.there) {
     const Matrix<int> bodied = light_.without(t.routing.computed());
-    const Matrix<S> weight = narrowed<S>(t.routing.combined());
+    const Matrix<S> weight = converted<S>(t.routing.combined());
     kept = Array<int>(backend_, bodied.view()), t.weight = Array<S>(backend_, weight.view());
   }
   t.plan = backend_.plan(t.there ? std::as_const(t.there->expert).view() : std::as_const(kept).view(), config_.experts);

@@ -38,7 +38,7 @@ struct RoutingThere {
   Array<S> sums;                         // (1,E+2) over tokens: probabilities, lse^2, entropy
   std::vector<SumFactors> factors;       // one a balancer
   std::vector<double> dprobability;      // (E) gradient of the balance losses by every token's probability; empty = none
-  double dsquare = 0, entropy = 0;       // the same by lse^2; summed entropy, once it was read
+  double dsquare = 0;                    // the same by lse^2
 };
 // Who was chosen, of one micro-batch in one layer.
 struct RoutingSums {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "lib/core/convert.h"
 #include "lib/core/error.h"
 
 namespace moe {
@@ -18,15 +19,8 @@ Matrix<S> to_host(Backend<S>& backend, View<const S> m) {
 }
 template <class S>
 Array<S> to_device(Backend<S>& backend, const Matrix<double>& m) {
-  Matrix<S> host(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) host.data()[i] = S(m.data()[i]);
-  return Array<S>(backend, std::as_const(host).view());
-}
-template <class S>
-Matrix<double> wide(const Matrix<S>& m) {
-  Matrix<double> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) out.data()[i] = double(m.data()[i]);
-  return out;
+  const Matrix<S> host = converted<S>(m);
+  return Array<S>(backend, host.view());
 }
 template <class S>
 std::vector<double> norms(const Matrix<S>& m) {
@@ -80,7 +74,7 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matr
     u = std::as_const(t.through).view();
   }
   Array<S> z = logits(u);
-  Matrix<double> out = wide(z.to_host());
+  Matrix<double> out = converted<double>(z.to_host());
   if (what_.cosine) to_cosine(u, out, t);
   if (!residual_.empty()) {
     if (!previous || previous->rows() != x.rows || previous->cols() != what_.rows)
