@@ -121,7 +121,7 @@ void remember(int signal) {
 }  // namespace
 
 // On a stack of its own: oneDNN's f32 kernels put the stack pointer into their workspace on the heap while they sum over more than 256
-// numbers, and a handler that ran there would write over what lies before it (seen as "corrupted size vs. prev_size" in one of some 300
+// numbers, and a handler that ran there would write over what lies before it (seen as "corrupted size vs. prev_size" in one of some 230
 // runs that were stopped). Signals to the process go to the main thread, which is the one that calls this.
 void catch_stop_signals() {
   static char stack[1 << 16];
