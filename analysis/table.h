@@ -19,6 +19,7 @@ struct Column {
   int digits = 3;                   // after the point, for doubles
   std::vector<double> low = {}, high = {};  // 95 % interval, row by row, NaN where there is none; empty = not known
   bool light = false;                       // cells are the words green, yellow, red, and are drawn in that colour too
+  std::vector<double> chance_spread = {};   // standard deviation of the figure under random routing, as `chance`; empty = not known
 };
 
 enum class Chart { none, bars, lines, heatmap };

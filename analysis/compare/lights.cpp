@@ -17,7 +17,7 @@ double at(const std::vector<double>& v, std::size_t i) { return i < v.size() ? v
 
 struct Found {
   std::int64_t layer = 0;
-  double value = none, chance = none, low = none, high = none;
+  double value = none, chance = none, low = none, high = none, spread = none;
 };
 
 bool worse(const Threshold& t, double a, double b) { return t.red < t.yellow ? a < b : a > b; }
@@ -31,7 +31,7 @@ std::optional<Found> worst(const Report& r, const Threshold& t) {
       if (!layer || !cells || c.metric != t.id || !c.name.ends_with(t.column)) continue;
       std::optional<Found> out;
       for (std::size_t i = 0; i < cells->size(); ++i)
-        if (!std::isnan((*cells)[i]) && (!out || worse(t, (*cells)[i], out->value))) out = {(*layer)[i], (*cells)[i], at(c.chance, i), at(c.low, i), at(c.high, i)};
+        if (!std::isnan((*cells)[i]) && (!out || worse(t, (*cells)[i], out->value))) out = {(*layer)[i], (*cells)[i], at(c.chance, i), at(c.low, i), at(c.high, i), at(c.chance_spread, i)};
       if (out) return out;
     }
   }
@@ -90,7 +90,7 @@ std::optional<Light> add_lights(Report& r, const std::vector<Threshold>& all) {
     if (!most || l > *most) most = l;
     if (l == Light::red) red.push_back(concat(t.name, " of layer ", f->layer));
     name.push_back(t.name), light.emplace_back(words[int(l)]), layer.push_back(f->layer), value.push_back(f->value), id.push_back(t.id), source.push_back(t.source);
-    figure.chance.push_back(f->chance), figure.low.push_back(f->low), figure.high.push_back(f->high);
+    figure.chance.push_back(f->chance), figure.low.push_back(f->low), figure.high.push_back(f->high), figure.chance_spread.push_back(f->spread);
     limit.push_back(concat(t.red < t.yellow ? "below " : "from ", t.yellow, ", ", t.red));
   }
   if (!most) return {};

@@ -14,7 +14,7 @@ constexpr const char* title = "side by side";
 const std::vector<std::string> metrics_needed = {"load", "drops", "router", "domains", "vocabulary", "repeats", "crosslayer", "ranks", "cache"};
 
 struct Figure {  // of one trace: the mean over layers
-  double value = no_value, chance = no_value;
+  double value = no_value, chance = no_value, spread = no_value;  // spread: of the mean of as many layers under random routing
   std::vector<double> layer, replicas;  // (L); (R+1), [0] the trace itself
   double least = 0, most = 0;
 };
@@ -24,6 +24,13 @@ double mean_of(std::span<const double> v) {
   for (const double x : v)
     if (std::isfinite(x)) sum += x, n += 1;
   return n > 0 ? sum / n : no_value;
+}
+
+double spread_of_mean(const std::vector<double>& v, std::size_t layers) {  // they are independent at random; one that is not known: not known
+  if (v.size() == 1) return v[0] / std::sqrt(double(layers));
+  double sum = 0;
+  for (const double x : v) sum += x * x;
+  return v.empty() ? no_value : std::sqrt(sum) / double(v.size());
 }
 
 const Column* find(const Report& r, const Headline& h) {  // in a table by layer; caches stand in one by size
@@ -43,9 +50,11 @@ Figure figure_of(const Report& r, const std::vector<Replicated>& all, const Head
   if (h.id == "cache_hit_rate_lru") {  // a row a size, over all layers
     const std::size_t middle = cells.size() / 2;
     f.value = cells.empty() ? no_value : cells[middle], f.chance = middle < c->chance.size() ? c->chance[middle] : no_value;
+    f.spread = middle < c->chance_spread.size() ? c->chance_spread[middle] : no_value;
     return f;
   }
   f.layer = cells, f.value = mean_of(cells), f.chance = mean_of(c->chance);
+  f.spread = spread_of_mean(c->chance_spread, cells.size());
   double layers = 0;
   for (const Replicated& one : all) {
     if (one.id != h.id || (!h.column.empty() && concat(" ", one.parameter) != h.column)) continue;
@@ -101,7 +110,7 @@ Table values(const All& a) {
     std::vector<double> cells;
     for (const std::size_t h : a.shown) {
       const Figure& f = a.figure[i][h];
-      cells.push_back(f.value), c.chance.push_back(f.chance), bound(c, f.replicas, f.value, f.least, f.most);
+      cells.push_back(f.value), c.chance.push_back(f.chance), c.chance_spread.push_back(f.spread), bound(c, f.replicas, f.value, f.least, f.most);
     }
     c.cells = cells;
     t.columns.push_back(std::move(c));

@@ -38,7 +38,8 @@ in each of N replicas, in the same pass. The interval is the middle 95 % of the 
 domain, expert and replica, within a metric's share of --memory; at least 8 sequences. Figures that have one: load_cv, load_maxvio_global, load_dead_fraction,
 load_entropy_norm, load_effective_experts, load_gini, ep_balancedness, capacity_drop_rate (factors 1, 1.25, 2), domain_expert_mi_bits,
 router_entropy (where it is stored), repeat_first, a2a_dedup_factor, and router_saturation of two traces. Not yet: figures whose counts a
-replica cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chance": the interval holds the value of random routing.
+replica cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chance": the interval holds the value of random
+routing; a figure without an interval lies within two standard deviations of random routing, where those are known.
 
 **Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red from 0.75), load_maxvio_global (1, 2),
 load_dead_fraction (0.001, 0.05), ep_balancedness (below 0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing

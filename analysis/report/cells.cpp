@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "analysis/report/utf8.h"
+#include "lib/core/text.h"
 
 namespace moe::drawing {
 namespace {
@@ -16,6 +17,15 @@ std::string grouped(std::string digits) {  // "1234567" -> "1,234,567"
   const std::size_t sign = !digits.empty() && digits[0] == '-';
   for (std::size_t at = digits.size(); at > sign + 3;) digits.insert(at -= 3, ",");
   return digits;
+}
+
+double one_or_each(const std::vector<double>& v, std::size_t row) {
+  if (v.size() == 1) return v[0];
+  return row < v.size() ? v[row] : none;
+}
+
+bool has_interval(const Column& c, std::size_t row) {
+  return row < c.low.size() && row < c.high.size() && !std::isnan(c.low[row]) && !std::isnan(c.high[row]);
 }
 
 }  // namespace
@@ -37,10 +47,8 @@ double value(const Column& c, std::size_t row) {
   return none;
 }
 
-double chance(const Column& c, std::size_t row) {
-  if (c.chance.size() == 1) return c.chance[0];
-  return row < c.chance.size() ? c.chance[row] : none;
-}
+double chance(const Column& c, std::size_t row) { return one_or_each(c.chance, row); }
+double chance_spread(const Column& c, std::size_t row) { return one_or_each(c.chance_spread, row); }
 
 std::string number(double v, int digits, bool ascii) {
   if (std::isnan(v)) return ascii ? "-" : "–";
@@ -74,20 +82,32 @@ std::string chance_cell(const Column& c, std::size_t row, bool ascii) {
 }
 
 std::string interval_cell(const Column& c, std::size_t row, bool ascii) {
-  if (row >= c.low.size() || row >= c.high.size() || std::isnan(c.low[row]) || std::isnan(c.high[row])) return "";
+  if (!has_interval(c, row)) return "";
   return "[" + number(c.low[row], digits(c), ascii) + ", " + number(c.high[row], digits(c), ascii) + "]";
 }
 
-bool near_chance(const Column& c, std::size_t row) {
-  const double by = chance(c, row);
-  return row < c.low.size() && row < c.high.size() && c.low[row] <= by && by <= c.high[row];  // NaN: no
+std::string chance_beside(const Column& c, std::size_t row, bool word, bool ascii) {
+  const std::string by = chance_cell(c, row, ascii);
+  if (by.empty()) return "";
+  return concat(!inside_chance(c, row) ? "" : ascii ? "~" : "≈ ", word ? "chance " : "", by);
 }
 
-bool any_near_chance(const Table& t) {
+bool inside_chance(const Column& c, std::size_t row) {
+  const double by = chance(c, row);
+  if (has_interval(c, row)) return c.low[row] <= by && by <= c.high[row];  // NaN: no
+  return std::abs(value(c, row) - by) <= 2 * chance_spread(c, row);
+}
+
+bool any_inside_chance(const Table& t) { return !inside_words(t).empty(); }
+
+std::string inside_words(const Table& t, bool ascii) {
+  bool by_interval = false, by_spread = false;
   for (const Column& c : t.columns)
-    for (std::size_t r = 0; r < c.low.size(); ++r)
-      if (near_chance(c, r)) return true;
-  return false;
+    for (std::size_t r = 0; r < (c.chance.empty() ? 0 : rows(c)); ++r)
+      if (inside_chance(c, r)) (has_interval(c, r) ? by_interval : by_spread) = true;
+  if (!by_interval && !by_spread) return "";
+  return concat(ascii ? "~" : "≈ ", "chance: ", by_interval ? "the 95 % interval holds the value of random routing" : "", by_interval && by_spread ? "; without an interval, " : "",
+                by_spread ? "the figure lies within two standard deviations of random routing" : "");
 }
 
 std::string short_number(double v) {

@@ -14,14 +14,20 @@ std::size_t rows(const Table&);  // of the longest column
 bool is_number(const Column&);
 double value(const Column&, std::size_t row);   // NaN: text, or no value
 double chance(const Column&, std::size_t row);  // NaN: not known. One chance value stands for all rows
+double chance_spread(const Column&, std::size_t row);  // as chance
 
 // "0.410", "1,234,567" (counts), "∞" or "inf", "–" or "-" for NaN. A number that is not zero never reads 0.000.
 std::string number(double v, int digits, bool ascii = false);
 std::string cell(const Column&, std::size_t row, bool ascii = false);         // "" beyond the end; clean text
 std::string chance_cell(const Column&, std::size_t row, bool ascii = false);  // "" where not known
+std::string chance_beside(const Column&, std::size_t row, bool word, bool ascii = false);  // "≈ chance 0.02"; without the word "≈ 0.02"
 std::string interval_cell(const Column&, std::size_t row, bool ascii = false);  // "[0.12, 0.15]"; "" where there is none
-bool near_chance(const Column&, std::size_t row);                               // the interval holds the chance value
-bool any_near_chance(const Table&);
+
+// Random routing would do as well: the 95 % interval holds the chance value; where there is no interval, the figure lies within two
+// standard deviations of it; where neither is known, nothing is said. Every renderer marks what this marks.
+bool inside_chance(const Column&, std::size_t row);
+bool any_inside_chance(const Table&);
+std::string inside_words(const Table&, bool ascii = false);  // what the mark says, for a legend; "" where nothing is marked
 std::string short_number(double v);                                           // for axes: "0.05", "12k", "3M"
 int digits(const Column&);                                                    // after the point: none for whole numbers
 std::string heading(const Column&);                                           // "MI (bits)"
@@ -38,6 +44,7 @@ struct Grid {
   std::string facet;
   std::vector<std::string> row, col;
   std::vector<double> value, chance;  // (row, col), NaN = no value
+  std::vector<bool> inside;           // (row, col): inside chance; empty where cells are pooled
   int pooled = 1;                     // each cell is the largest of pooled x pooled
   double at(std::size_t r, std::size_t c) const { return value[r * col.size() + c]; }
 };
@@ -49,6 +56,7 @@ struct Map {
   bool diverging = false;      // there are values on both sides of zero: the span is symmetric
   double chance = 0;           // NaN when not known or not the same everywhere
   std::size_t cells() const;
+  std::string inside_words() const;  // "12 of 64 cells are inside chance"; "" where none is
 };
 Map map_of(const Table&);
 Map map_of(const Table&, const Panel&);  // of bars or lines: a row a series, column 0 across

@@ -46,7 +46,7 @@ Table largest_first(const Table& t, const Map& m, std::size_t most) {
   Table out = t;
   for (Column& c : out.columns) {
     std::visit([&](auto& cells) { cells = picked(cells, order); }, c.cells);
-    c.chance = picked(c.chance, order), c.low = picked(c.low, order), c.high = picked(c.high, order);
+    c.chance = picked(c.chance, order), c.chance_spread = picked(c.chance_spread, order), c.low = picked(c.low, order), c.high = picked(c.high, order);
   }
   return out;
 }

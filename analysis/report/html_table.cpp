@@ -31,10 +31,10 @@ std::string long_table(const Table& t, const RenderOptions& options) {
   for (std::size_t r = 0; r < shown; ++r) {
     out += "<tr>";
     for (const Column& c : t.columns) {
-      const std::string by = chance_cell(c, r);
+      const std::string by = chance_beside(c, r, false);
       const std::string range = interval_cell(c, r), text = html(cell(c, r));
       if (c.light) out += concat("<td><span class=\"lamp ", text, "\">", text, "</span>");
-      else out += concat(!is_number(c) ? "<td>" : near_chance(c, r) ? "<td class=\"n near\">" : "<td class=n>", text, range.empty() ? "" : concat("<small> ", range, "</small>"), by.empty() ? "" : concat("<small class=by> ", near_chance(c, r) ? "≈ " : "", by, "</small>"));
+      else out += concat(!is_number(c) ? "<td>" : inside_chance(c, r) ? "<td class=\"n near\">" : "<td class=n>", text, range.empty() ? "" : concat("<small> ", range, "</small>"), by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
     }
     out += "\n";
   }
@@ -56,7 +56,7 @@ std::string pivot_table(const Table& t, const Map& m, const std::string& id) {
   for (const Grid& g : m.grids)
     for (std::size_t r = 0; r < g.row.size(); ++r) {
       out += concat("<tr>", m.facet.empty() ? "" : "<th>" + html(g.facet) + "</th>", "<th scope=row>", html(g.row[r]), "</th>");
-      for (std::size_t c = 0; c < g.col.size(); ++c) out += "<td>" + number(g.at(r, c), digits(*m.value));
+      for (std::size_t c = 0; c < g.col.size(); ++c) out += concat("<td>", number(g.at(r, c), digits(*m.value)), g.inside[r * g.col.size() + c] ? " ≈" : "");
       out += "\n";
     }
   return scroll(out + "</tbody></table>", t.title);
@@ -74,7 +74,8 @@ std::string map_figure(const Table& t, const Map& m, const std::string& id) {
     if (one) out += scroll(concat("<div class=\"", broad ? "broad" : "slim", "\">", chart, "</div>"), t.title);
     else out += concat("<figure><figcaption>", html(m.facet), " ", html(g.facet), "</figcaption>", chart, "</figure>");
   }
-  return out + (one ? "" : "</div>");
+  const std::string inside = m.inside_words();
+  return out + (one ? "" : "</div>") + (inside.empty() ? "" : concat("<p class=note>", html(inside), ".</p>"));
 }
 
 std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::string& id) {
@@ -138,8 +139,10 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
   const Map m = map_of(t);
   const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
   const std::string data = pivot ? pivot_table(t, m, id + "p") : m.value ? largest_table(t, m, options) : long_table(t, options);
+  const std::string inside = inside_words(t);
   std::string by;
-  if (!pivot && any_chance(t)) by = concat("<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "", "the value under random routing", any_near_chance(t) ? "; ≈ where the interval holds it" : "", ".</p>");
+  if (pivot && !inside.empty()) by = concat("<p class=note>", html(inside), ".</p>");
+  if (!pivot && any_chance(t)) by = concat("<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "", "the value under random routing.", inside.empty() ? "" : " " + html(inside) + ".", "</p>");
   constexpr std::size_t long_enough_to_fold = 12;
   if (!figure && !(t.detail && n > long_enough_to_fold)) return out + data + by + legend(t) + "</article>\n";
   if (figure) out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));

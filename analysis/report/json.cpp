@@ -33,10 +33,12 @@ Json cell_json(const Column& c, std::size_t r) {
 }
 
 Json column_json(const Column& c) {
-  Json values = Json::array(), chances = Json::array();
+  Json values = Json::array(), chances = Json::array(), spreads = Json::array(), inside = Json::array();
   for (std::size_t r = 0; r < rows(c); ++r) {
     values.push_back(cell_json(c, r));
-    if (!c.chance.empty()) chances.push_back(number_json(chance(c, r)));
+    if (c.chance.empty()) continue;
+    chances.push_back(number_json(chance(c, r))), inside.push_back(inside_chance(c, r));
+    if (!c.chance_spread.empty()) spreads.push_back(number_json(chance_spread(c, r)));
   }
   Json out = {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
               {"metric", clean(c.metric)}, {"values", values},      {"chance", c.chance.empty() ? Json(nullptr) : chances}};
@@ -44,6 +46,8 @@ Json column_json(const Column& c) {
     if (bound->empty()) continue;
     for (const double v : *bound) out[name].push_back(number_json(v));
   }
+  if (!spreads.empty()) out["chance_spread"] = spreads;
+  if (!inside.empty()) out["inside_chance"] = inside;
   return out;
 }
 

@@ -6,6 +6,7 @@
 
 #include "analysis/report/cells.h"
 #include "analysis/report/utf8.h"
+#include "lib/core/text.h"
 
 namespace moe::drawing {
 namespace {
@@ -40,13 +41,14 @@ void fill(Map& m, const Column* facet_key, const Column& row_key, const Column& 
   const Labels facet = facet_key ? labels(*facet_key) : Labels{{}, {""}}, row = labels(row_key), col = labels(col_key);
   const std::size_t area = row.label.size() * col.label.size();
   for (const std::string& name : facet.label)
-    m.grids.push_back({name, row.label, col.label, std::vector<double>(area, none), std::vector<double>(area, none)});
+    m.grids.push_back({name, row.label, col.label, std::vector<double>(area, none), std::vector<double>(area, none), std::vector<bool>(area)});
   const std::size_t n = std::min({rows(*m.value), row.index.size(), col.index.size()});
   for (std::size_t r = 0; r < n; ++r) {
     Grid& g = m.grids[r < facet.index.size() ? facet.index[r] : 0];
     const std::size_t at = row.index[r] * col.label.size() + col.index[r];
     g.value[at] = value(*m.value, r);
     g.chance[at] = chance(*m.value, r);
+    g.inside[at] = inside_chance(*m.value, r);
   }
 }
 
@@ -76,6 +78,15 @@ void span(Map& m) {
 
 std::size_t Map::cells() const { return grids.empty() ? 0 : grids.size() * grids[0].value.size(); }
 
+std::string Map::inside_words() const {
+  std::ptrdiff_t inside = 0, known = 0;
+  for (const Grid& g : grids) {
+    inside += std::ranges::count(g.inside, true);
+    known += std::ranges::count_if(g.value, [](double v) { return !std::isnan(v); });
+  }
+  return inside == 0 ? "" : concat(inside, " of ", known, known == 1 ? " value is" : " values are", " inside chance");
+}
+
 Map map_of(const Table& t) {
   Map m;
   const std::size_t k = keys(t);
@@ -99,7 +110,7 @@ Map map_of(const Table& t, const Panel& p) {
   for (std::size_t r = 0; r < n; ++r) g.col.push_back(cell(t.columns[0], r));
   for (const Column* c : p.series) {
     g.row.push_back(clean(c->name));
-    for (std::size_t r = 0; r < n; ++r) g.value.push_back(value(*c, r)), g.chance.push_back(chance(*c, r));
+    for (std::size_t r = 0; r < n; ++r) g.value.push_back(value(*c, r)), g.chance.push_back(chance(*c, r)), g.inside.push_back(inside_chance(*c, r));
   }
   m.grids.push_back(std::move(g));
   span(m);
@@ -111,7 +122,7 @@ Grid pooled(const Grid& g, std::size_t most_rows, std::size_t most_cols) {
   const std::size_t across = (g.col.size() + most_cols - 1) / std::max<std::size_t>(1, most_cols);
   const std::size_t n = std::max(down, across);
   if (n <= 1) return g;
-  Grid out{g.facet, {}, {}, {}, {}, int(n)};
+  Grid out{g.facet, {}, {}, {}, {}, {}, int(n)};
   for (std::size_t r = 0; r < g.row.size(); r += n) out.row.push_back(g.row[r]);
   for (std::size_t c = 0; c < g.col.size(); c += n) out.col.push_back(g.col[c]);
   out.value.assign(out.row.size() * out.col.size(), none);

@@ -41,9 +41,9 @@ std::string long_table(const Table& t, std::size_t count) {
   for (std::size_t r = 0; r < count; ++r) {
     lines.emplace_back();
     for (const Column& c : t.columns) {
-      const std::string by_chance = chance_cell(c, r);
+      const std::string by_chance = chance_beside(c, r, true);
       const std::string range = interval_cell(c, r);
-      lines.back().push_back(safe(cell(c, r)) + (range.empty() ? "" : " " + safe(range)) + (by_chance.empty() ? "" : concat(" (", near_chance(c, r) ? "≈ " : "", "chance ", by_chance, ")")));
+      lines.back().push_back(safe(cell(c, r)) + (range.empty() ? "" : " " + safe(range)) + (by_chance.empty() ? "" : " (" + by_chance + ")"));
     }
   }
   return drawn(lines, right);
@@ -57,13 +57,14 @@ std::string map_table(const Map& m) {
     for (const std::string& c : g.col) lines[0].push_back(safe(c));
     for (std::size_t r = 0; r < g.row.size(); ++r) {
       lines.push_back({safe(g.row[r])});
-      for (std::size_t c = 0; c < g.col.size(); ++c) lines.back().push_back(number(g.at(r, c), digits(*m.value)));
+      for (std::size_t c = 0; c < g.col.size(); ++c) lines.back().push_back(number(g.at(r, c), digits(*m.value)) + (g.inside[r * g.col.size() + c] ? " ≈" : ""));
     }
     std::vector<bool> right(g.col.size() + 1, true);
     right[0] = false;
     out += drawn(lines, right);
   }
   if (m.chance == m.chance) out += concat("\n", safe(heading(*m.value)), "; chance ", number(m.chance, digits(*m.value)), ".\n");
+  if (const std::string inside = m.inside_words(); !inside.empty()) out += concat("\n", inside, ".\n");
   return out;
 }
 
@@ -81,7 +82,8 @@ std::string table_md(const Table& t, const RenderOptions& options) {
     out += long_table(t, shown);
     if (shown < n) out += concat("\n", n - shown, " more rows: `-o report.csv` has all.\n");
   }
-  std::string legend = any_near_chance(t) ? "- **≈ chance**: the 95 % interval holds the value of random routing\n" : "";
+  const std::string inside = inside_words(t);
+  std::string legend = inside.empty() ? "" : concat("- ", safe(inside), "\n");
   for (const Column& c : t.columns)
     if (!c.meaning.empty()) legend += concat("- **", safe(heading(c)), "**: ", safe(c.meaning), "\n");
   return out + (legend.empty() ? "" : "\n" + legend);

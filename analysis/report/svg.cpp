@@ -13,9 +13,9 @@ namespace {
 double text_width(std::string_view s) { return 6.3 * columns(s); }  // of the 11 px labels
 
 std::string marked(const Table& t, const Column& c, std::size_t r) {  // what a mark says when pointed at
-  const std::string by = chance_cell(c, r);
+  const std::string by = chance_beside(c, r, true);
   return html(concat(t.columns[0].name, " ", cell(t.columns[0], r), ": ", c.name, " ", cell(c, r), c.unit.empty() ? "" : " " + c.unit,
-                     by.empty() ? "" : " (chance " + by + ")"));
+                     by.empty() ? "" : " (" + by + ")"));
 }
 
 // The frame of a chart with a vertical axis of values.
@@ -78,7 +78,7 @@ std::string error_bar(const Column& c, std::size_t r, const auto& place, double 
   const std::string d = across ? fmt::format("M{0:.1f} {2:.1f}v{4:.1f}M{1:.1f} {2:.1f}v{4:.1f}M{0:.1f} {3:.1f}H{1:.1f}", low, high, at - cap, at, 2 * cap)
                                : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}", low, high, at - cap, at, 2 * cap);
   return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>", d, html(c.name), cell(c, r), says,
-                     near_chance(c, r) ? ", holds chance " + chance_cell(c, r) : "");
+                     inside_chance(c, r) ? ", holds chance " + chance_cell(c, r) : "");
 }
 
 void put_bar(Frame& f, double x, double width, double v, int series, const std::string& title) {

@@ -36,7 +36,7 @@ std::string rectangles(const Map& m, const Grid& g, const Place& p) {
       const std::string fill = std::isnan(v) ? "class=none" : fmt::format("fill=\"{}\"", hex(colour));
       out += fmt::format("<rect {} x={:.1f} y={:.1f} width={:.1f} height={:.1f} rx={}><title>{}</title></rect>", fill, x, y, p.w() - gap, p.h() - gap, gap,
                          html(concat(m.row, " ", g.row[r], ", ", m.col, " ", g.col[c], ": ", number(v, digits(*m.value)),
-                                     std::isnan(by) ? "" : concat(" (chance ", number(by, digits(*m.value)), ")"))));
+                                     std::isnan(by) ? "" : concat(" (", g.pooled == 1 && g.inside[r * p.cols + c] ? "≈ " : "", "chance ", number(by, digits(*m.value)), ")"))));
       if (numbers && !std::isnan(v))
         out += fmt::format("<text class={} x={:.1f} y={:.1f}>{}</text>", luminance(colour) > 0.45 ? "vd" : "vl", x + (p.w() - gap) / 2, y + (p.h() - gap) / 2 + 3.4,
                            number(v, digits(*m.value)));

@@ -18,7 +18,6 @@ struct Terminal {
   std::string dim(const std::string& s) const { return paint("2", s); }
   std::string paint(const char* code, const std::string& s) const;
   std::string lamp(const std::string& word) const;                      // green, yellow, red in that colour
-  std::string near() const { return ascii ? "~" : "≈ "; }               // before a chance value that the interval holds
   std::string rule(int n) const;  // "────"
 };
 

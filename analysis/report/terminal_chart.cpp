@@ -51,6 +51,7 @@ void put_scale(const Terminal& t, const Map& m, Lines& out) {
   const bool fits = used + 1 + columns(by) <= t.width;
   out.push_back(fits && !by.empty() ? line + " " + by : line);
   if (!fits && !by.empty()) out.push_back("  " + by);
+  for (const std::string& s : wrap(m.inside_words(), t.width - 2)) out.push_back("  " + s);
 }
 
 void put_bars(const Terminal& t, const Table& table, const Column& c, std::size_t count, Lines& out) {
@@ -58,8 +59,8 @@ void put_bars(const Terminal& t, const Table& table, const Column& c, std::size_
   int lw = 0, rw = 0;
   for (std::size_t r = 0; r < count; ++r) {
     left.push_back(clip(cell(table.columns[0], r, t.ascii), std::max(6, t.width / 3), t.ascii));
-    const std::string by = chance_cell(c, r, t.ascii);
-    right.push_back(cell(c, r, t.ascii) + (by.empty() || t.width < 40 ? "" : " (chance " + by + ")"));
+    const std::string by = chance_beside(c, r, t.width >= 40, t.ascii);
+    right.push_back(cell(c, r, t.ascii) + (by.empty() ? "" : " (" + by + ")"));
     lw = std::max(lw, columns(left.back())), rw = std::max(rw, columns(right.back()));
   }
   const Axis a = axis_of({{&c}}, true);
@@ -103,7 +104,8 @@ Lines bar_lines(const Terminal& t, const Table& table, std::size_t count) {
   for (const Panel& p : panels(table)) {
     if (!out.empty()) out.emplace_back();
     if (p.series.size() == 1) {
-      out.push_back(t.dim(clip("  " + heading(*p.series[0]), t.width, t.ascii)));
+      const bool bare = t.width < 40 && !chance_cell(*p.series[0], 0).empty();  // chance values stand without the word
+      out.push_back(t.dim(clip(concat("  ", heading(*p.series[0]), bare ? " (chance)" : ""), t.width, t.ascii)));
       put_bars(t, table, *p.series[0], count, out);
       continue;
     }

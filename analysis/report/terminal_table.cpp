@@ -28,7 +28,7 @@ Block written(const Terminal& t, const Table& table, std::size_t count, Beside h
     for (std::size_t r = 0; r < count; ++r) {
       std::string text = cell(c, r, t.ascii);
       if (const std::string range = interval_cell(c, r, t.ascii); !range.empty()) text += " " + range;
-      if (const std::string by = chance_cell(c, r, t.ascii); !by.empty()) text += concat(" (", near_chance(c, r) ? t.near() : "", how == Beside::word ? "chance " : "", by, ")");
+      if (const std::string by = chance_beside(c, r, how == Beside::word, t.ascii); !by.empty()) text += concat(" (", by, ")");
       cells.push_back(text);
     }
     int widest = 0;
@@ -66,9 +66,9 @@ void records(const Terminal& t, const Table& table, std::size_t count, Lines& ou
   for (std::size_t r = 0; r < count; ++r) {
     for (std::size_t c = 0; c < table.columns.size(); ++c) {
       const Column& column = table.columns[c];
-      const std::string by = chance_cell(column, r, t.ascii);
+      const std::string by = chance_beside(column, r, true, t.ascii);
       const std::string range = interval_cell(column, r, t.ascii);
-      const std::string text = concat(heading(column), " ", cell(column, r, t.ascii), range.empty() ? "" : " " + range, by.empty() ? "" : concat(" (", near_chance(column, r) ? t.near() : "", "chance ", by, ")"));
+      const std::string text = concat(heading(column), " ", cell(column, r, t.ascii), range.empty() ? "" : " " + range, by.empty() ? "" : concat(" (", by, ")"));
       bool first = true;
       for (const std::string& line : wrap(text, t.width - 4)) {
         out.push_back(concat(c == 0 && first ? "  " : "    ", line));

@@ -102,7 +102,7 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
   if (chart && table.chart == Chart::lines) page.lines(spark_lines(t, table));
   if (map && told) page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
   else if (shown < n) page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
-  if (any_near_chance(table) && !told) page.paragraph("  ", concat(t.ascii ? "~" : "≈", " chance: the 95 % interval holds the value of random routing"), true);
+  if (const std::string inside = inside_words(table, t.ascii); !inside.empty()) page.paragraph("  ", inside, true);
   for (const Column& c : table.columns)
     if (!c.meaning.empty()) page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
 }

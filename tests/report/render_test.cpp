@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "analysis/report/cells.h"
 #include "analysis/report/render.h"
 #include "lib/core/error.h"
 #include "tests/report/fixture.h"
@@ -109,7 +110,7 @@ TEST_CASE("csv has every cell of every table once") {
   const std::string check = R"(
 import csv, sys
 r = list(csv.DictReader(open(sys.argv[1], encoding='utf-8', newline='')))
-assert list(r[0]) == 'table,row,column,value,unit,chance,metric,low,high'.split(',') and all(None not in x and None not in x.values() for x in r)
+assert list(r[0]) == 'table,row,column,value,unit,chance,metric,low,high,chance_spread,inside_chance'.split(',') and all(None not in x and None not in x.values() for x in r)
 g = {(x['table'], int(x['row']), x['column']): x for x in r}
 assert len(g) == len(r) == 3 + 12 + 12 + 9, len(r)
 assert g['odd', 1, 'name']['value'] == 'a|b,"c"\nd' and g['report', 0, 'file']['value'] == 'a,b"c|d.h5'
@@ -170,12 +171,43 @@ TEST_CASE("intervals stand behind values, chance inside them is marked, lights a
   CHECK(ascii.find("(~chance 0.050)") != ascii.npos);
   CHECK(colour.find("\x1b[1;31mred") != colour.npos);
   CHECK(render("md", r).find("0.620 \\[0.040, 0.700\\] (≈ chance 0.050)") != std::string::npos);
-  CHECK(render("csv", r).find("lights,1,worst,0.62,,0.05,,0.04,0.7\n") != std::string::npos);
+  CHECK(render("csv", r).find("lights,1,worst,0.62,,0.05,,0.04,0.7,,1\n") != std::string::npos);
   CHECK(render("json", r).find("\"low\":[0.48,0.04,0.06]") != std::string::npos);
   const std::string page = render("html", r);
   CHECK(page.find("<span class=\"lamp red\">red</span>") != page.npos);
   CHECK(page.find("<td class=\"n near\">0.620<small> [0.040, 0.700]</small><small class=by> ≈ 0.050</small>") != page.npos);
   CHECK(page.find("id=overview") < page.find("id=findings"));
+}
+
+TEST_CASE("what is inside chance carries the same mark in every format") {
+  Column c{"figure", "", "", std::vector<double>{0.11, 0.12, 0.13, 0.14, 0.15, 0.16}, "load_cv", {0.1}, 2};
+  c.low = {0.05, 0.11, NAN, NAN, NAN, NAN}, c.high = {0.2, 0.13, NAN, NAN, NAN, NAN};
+  c.chance_spread = {1e-9, 1, 0.016, 0.019, 0.026, NAN};  // an interval is asked first: row 0 is inside, row 1 is not; row 3 is 2.1 spreads off
+  const std::vector<bool> inside{true, false, true, false, true, false};
+  for (std::size_t r = 0; r < inside.size(); ++r) CHECK(drawing::inside_chance(c, r) == inside[r]);
+  const Column from{"from", "", "", std::vector<std::int64_t>(6, 0), "", {}}, layer{"layer", "", "", std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}, "", {}};
+  const auto drawn = [&](const char* format, Chart chart) {
+    std::vector<Column> columns{layer, c};
+    if (chart == Chart::heatmap) columns.insert(columns.begin(), from);
+    return render(format, {"R", {}, {}, {}, {{"t", "T", "", chart, columns, "", false, {}}}, {}, {}}, {200, false, false, 0});
+  };
+  for (const Chart chart : {Chart::none, Chart::bars, Chart::lines, Chart::heatmap}) {
+    INFO(int(chart));
+    const std::string page = drawn("html", chart);
+    CHECK(count(drawn("text", chart), "(≈ chance 0.10)") == 3);
+    CHECK(count(page, "(≈ chance 0.10)</title>") == (chart == Chart::none ? 0 : 3));
+    CHECK(count(page, "<small class=by> ≈ 0.10</small>") == (chart == Chart::heatmap ? 0 : 3));
+    CHECK(count(page, " ≈<td>") == (chart == Chart::heatmap ? 3 : 0));
+    CHECK(count(drawn("csv", chart), ",1\n") == 3);
+    CHECK(drawn("json", chart).find("\"inside_chance\":[true,false,true,false,true,false]") != std::string::npos);
+    for (const char* format : {"text", "md", "html"}) CHECK(drawn(format, chart).find("without an interval, the figure lies within two standard deviations") != std::string::npos);
+  }
+  CHECK(count(drawn("md", Chart::lines), "(≈ chance 0.10)") == 3);
+  CHECK(count(drawn("md", Chart::heatmap), " ≈ |") == 3);
+  CHECK(drawn("text", Chart::heatmap).find("3 of 6 values are inside chance") != std::string::npos);
+  c.chance_spread.clear(), c.low.clear(), c.high.clear();  // then nothing is said, and chance stands beside
+  CHECK(count(drawn("text", Chart::none), "(chance 0.10)") == 6);
+  for (const char* format : {"text", "md", "html"}) CHECK(count(drawn(format, Chart::none), "≈ ") == 0);
 }
 
 TEST_CASE("charts draw intervals as whiskers with a title, and only where there is one") {
