@@ -177,7 +177,8 @@ void Vocabulary::summary(Report& r) const {
   }
   const std::string often = "ids seen at least " + std::to_string(min_count_) + " times";
   Table t{"vocabulary", "How much the token decides the expert", "Specialisation of an id is the share of its occurrences that its favourite expert takes. Rare ids score high by construction "
-      "(seen once: 1), random routing too: compare with the chance values, which know how often each id was seen.",
+      "(seen once: 1), random routing too: compare with the chance values, which know how often each id was seen. An expert that is popular with every id is the favourite "
+      "of every id, so an uneven load alone lifts the first two figures; what is known from the id is free of that.",
       Chart::lines,
       {column({"layer", "", "absolute layer number", ""}, number),
        column({"by occurrence", "share", "specialisation, every occurrence counting once", "vocab_spec_weighted"}, v[0], c[0]),
@@ -192,7 +193,8 @@ void Vocabulary::summary(Report& r) const {
     if (v[2][l] - c[2][l] > v[2][best] - c[2][best]) best = l;
   r.findings.push_back(v[2][best] > 1.25 * c[2][best] ? "The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) +
                                                             ", the most above chance of all layers (random routing: " + percent(c[2][best]) + ")."
-                                                      : "The token id tells no more than random routing would about the expert.");
+                                                      : "The token id tells no more than random routing would about the expert." + std::string(
+      v[0][best] > 1.25 * c[0][best] ? " That an id's favourite expert takes " + percent(v[0][best]) + " of its occurrences in layer " + std::to_string(number[best]) + " (random routing: " + percent(c[0][best]) + ") is the uneven load, the same for every id." : ""));
 }
 
 std::string Vocabulary::listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const {
