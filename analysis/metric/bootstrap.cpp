@@ -218,7 +218,7 @@ void attach(Column& c, const std::vector<Replicated>& all) {
 void Bootstrap::report(Report& r) const {
   if (too_large_) return r.warnings.push_back("95 % intervals are left out: the replicas would take more than " + figure(double(most_bytes) / double(1 << 20), 0) + " MiB");
   if (layer_.empty()) {
-    if (sequences_ > 0) r.facts.emplace_back("intervals", "none: they resample sequences, and " + std::to_string(sequences_) + " are fewer than " + std::to_string(least_sequences));
+    if (sequences_ > 0) r.facts.emplace_back("intervals", "none: they resample sequences, and there are fewer than " + std::to_string(least_sequences) + " (" + std::to_string(sequences_) + ")");
     return;
   }
   const auto all = results();

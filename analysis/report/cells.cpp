@@ -54,6 +54,7 @@ std::string number(double v, int digits, bool ascii) {
   if (std::isnan(v)) return ascii ? "-" : "–";
   if (std::isinf(v)) return std::string(v < 0 ? "-" : "") + (ascii ? "inf" : "∞");
   if (v == 0) return fmt::format("{:.{}f}", 0.0, digits);
+  if (std::abs(v) < 1e-12) return v < 0 ? ">-1e-12" : "<1e-12";
   if (std::abs(v) >= 1e15) return fmt::format("{:.3g}", v);
   if (std::abs(v) < 0.5 * std::pow(10, -digits)) return fmt::format("{:.1e}", v);
   std::string text = fmt::format("{:.{}f}", v, digits);

@@ -16,7 +16,8 @@ double value(const Column&, std::size_t row);   // NaN: text, or no value
 double chance(const Column&, std::size_t row);  // NaN: not known. One chance value stands for all rows
 double chance_spread(const Column&, std::size_t row);  // as chance
 
-// "0.410", "1,234,567" (counts), "∞" or "inf", "–" or "-" for NaN. A number that is not zero never reads 0.000.
+// "0.410", "1,234,567" (counts), "∞" or "inf", "–" or "-" for NaN. A number that is not zero never
+// reads 0.000: it is "2.0e-05", and below 1e-12 "<1e-12".
 std::string number(double v, int digits, bool ascii = false);
 std::string cell(const Column&, std::size_t row, bool ascii = false);         // "" beyond the end; clean text
 std::string chance_cell(const Column&, std::size_t row, bool ascii = false);  // "" where not known

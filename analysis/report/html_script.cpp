@@ -8,7 +8,7 @@ std::string_view page_script() {
 'use strict';
 // Tables: a click on a heading sorts, a second one turns the order. "∞" is large, no value comes last.
 const key = cell => {
-  const text = (cell?.firstChild?.data ?? '').trim(), n = Number(text.replace(/,| ≈/g, '').replace('∞', 'Infinity'));
+  const text = (cell?.firstChild?.data ?? '').trim(), n = Number(text.replace(/[,<>]| ≈/g, '').replace('∞', 'Infinity'));
   return text === '–' || text === '' ? null : Number.isNaN(n) ? text : n;
 };
 const compare = (a, b, up) => {

@@ -24,12 +24,13 @@ a{color:var(--accent)}
 code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;color:var(--muted)}
 :focus-visible{outline:2px solid var(--accent);outline-offset:2px;border-radius:3px}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:.75rem 1.6rem;margin:0}
-.facts .long{grid-column:1/-1;order:1}
+.facts .long{grid-column:1/-1}
 .facts dt{font-size:.74rem;color:var(--muted);letter-spacing:.02em}
 .facts dd{margin:0;font-size:.92rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .facts .long dd{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 nav{position:sticky;top:0;z-index:5;display:flex;gap:.2rem;overflow-x:auto;background:var(--bar);border-block:1px solid var(--line);padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;backdrop-filter:blur(8px)}
 nav a{flex:none;font-size:.88rem;color:var(--muted);text-decoration:none;padding:.22rem .62rem;border-radius:6px}
+nav .warned{color:var(--yellow)}
 nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
 .findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;grid-template-columns:minmax(0,1fr);gap:.7rem;max-width:54rem}
 .findings li{counter-increment:f;display:grid;grid-template-columns:1.9rem minmax(0,1fr);overflow-wrap:anywhere}
@@ -37,7 +38,6 @@ nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
 .reading{color:var(--muted);max-width:46rem;margin:0 0 1rem;font-size:.94rem}
 .note{color:var(--muted);font-size:.82rem;margin:.45rem 0 0}
 .warning{border-left:3px solid var(--warn);background:var(--wash);padding:.45rem .8rem;margin:0 0 .9rem;font-size:.92rem;max-width:54rem;border-radius:0 5px 5px 0}
-main>.warning{margin-top:1.4rem}
 .scroll{overflow-x:auto;max-width:100%;background:linear-gradient(var(--bg),var(--bg)) right/2rem 100% no-repeat local,linear-gradient(to left,var(--shade),transparent) right/1.1rem 100% no-repeat scroll}
 .broad{min-width:620px}
 svg text{font-weight:400}svg .name{font-weight:560}
@@ -102,7 +102,7 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);border
 .tokens s{text-decoration:none;opacity:.4}
 #tip{position:fixed;z-index:9;pointer-events:none;background:var(--ink);color:var(--bg);font-size:.8rem;padding:.2rem .5rem;border-radius:5px;font-variant-numeric:tabular-nums}
 @media(max-width:560px){header,main{padding-left:1rem;padding-right:1rem}header{padding-top:1.5rem}h1{font-size:1.5rem}.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem 1rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1}.bar{position:static}}
-@media print{h2,h3,.reading{break-after:avoid}nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}article,figure{break-inside:avoid}.scroll,.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none}.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,.pivot thead th{padding-right:.35rem}.broad{min-width:0}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
+@media print{:root{--bg:#fff}h2,h3,.reading{break-after:avoid}nav,.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}figure,.chart,.scalebox,tr,.findings li,.warning,.legend div{break-inside:avoid}.scroll,.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none}.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,.pivot thead th{padding-right:.35rem}.data th,.data .n,.data thead th button{white-space:normal;padding-left:0}.data th{vertical-align:bottom}.data td,.data th{overflow-wrap:anywhere}.data td.n{overflow-wrap:normal}.data td small{display:inline-block}.lamp{padding:0 .2rem}.broad,.scroll>.slim{min-width:0!important}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";
 
 constexpr std::string_view light =

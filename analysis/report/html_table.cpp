@@ -99,13 +99,19 @@ std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::
   return concat("<figure>", out, chart, "</figure>");
 }
 
+bool any_interval(const Column& c) {
+  for (std::size_t r = 0; r < rows(c); ++r)
+    if (!interval_cell(c, r).empty()) return true;
+  return false;
+}
+
 std::string figure_of(const Table& t, const std::string& id) {
   if (t.chart == Chart::heatmap) return map_figure(t, map_of(t), id);
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
   for (std::size_t i = 0; i < all.size(); ++i) out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
   bool chances = false, intervals = false;
-  for (const Column& c : t.columns) chances = chances || !c.chance.empty(), intervals = intervals || (t.chart != Chart::heatmap && !c.low.empty());
+  for (const Column& c : t.columns) chances = chances || !c.chance.empty(), intervals = intervals || any_interval(c);
   out += all.size() > 1 ? "</div>" : "";
   return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "") +
          (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>" : "");
@@ -125,7 +131,7 @@ bool any_chance(const Table& t) {
 }
 
 bool any_interval(const Table& t) {
-  return std::ranges::any_of(t.columns, [](const Column& c) { return !c.low.empty(); });
+  return std::ranges::any_of(t.columns, [](const Column& c) { return any_interval(c); });
 }
 
 }  // namespace

@@ -70,7 +70,8 @@ void span(Map& m) {
   else if (low >= 0) low = 0;
   else high = 0;
   if (std::isfinite(m.chance)) low = std::min(low, m.chance), high = std::max(high, m.chance);
-  if (!(low < high)) high = low + 1;
+  const double least = std::pow(10, -digits(*m.value));  // what reads as more than 0: no scale from 0 to 4e-88
+  if (high - low < least) low < 0 ? low = high - least : high = low + least;
   m.low = low, m.high = high;
 }
 

@@ -179,6 +179,19 @@ TEST_CASE("intervals stand behind values, chance inside them is marked, lights a
   CHECK(page.find("id=overview") < page.find("id=findings"));
 }
 
+TEST_CASE("the page opens with the map, counts its warnings in the bar, and ends with the facts too long for its head") {
+  const std::string page = render("html", test::awkward()), real = render("html", test::realistic());
+  CHECK(page.find("<a class=warned href=\"#warnings\">1 warning</a>") < page.find("id=overview"));
+  CHECK(page.find("id=overview") < page.find("id=warnings"));
+  CHECK(page.find("id=warnings") < page.find("<p class=warning>Only 3 tokens."));
+  CHECK(page.find("<p class=warning>Only 3 tokens.") < page.find("id=findings"));
+  CHECK(page.find("id=made") == page.npos);
+  CHECK(count(real, "#warnings") == 0);
+  CHECK(real.find("<dt>seed</dt>") < real.find("id=overview"));
+  CHECK(real.find("id=sample") < real.find("id=made"));
+  CHECK(real.find("id=made") < real.find("<dt>data</dt>"));
+}
+
 TEST_CASE("what is inside chance carries the same mark in every format") {
   Column c{"figure", "", "", std::vector<double>{0.11, 0.12, 0.13, 0.14, 0.15, 0.16}, "load_cv", {0.1}, 2};
   c.low = {0.05, 0.11, NAN, NAN, NAN, NAN}, c.high = {0.2, 0.13, NAN, NAN, NAN, NAN};

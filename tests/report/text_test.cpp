@@ -81,6 +81,8 @@ TEST_CASE("numbers read as people write them") {
   CHECK(number(0.0, 3) == "0.000");
   CHECK(number(-0.0, 3) == "0.000");
   CHECK(number(0.00001, 3) == "1.0e-05");
+  CHECK(number(4e-88, 4) == "<1e-12");
+  CHECK(number(-4e-88, 4) == ">-1e-12");
   CHECK(number(1234567.25, 1) == "1,234,567.2");
   CHECK(number(-12345, 0) == "-12,345");
 }
@@ -146,6 +148,9 @@ TEST_CASE("a map knows its axes, its span and its facets") {
   CHECK(cosine.grids.size() == 2);
   CHECK(cosine.diverging);
   CHECK(cosine.high < 1);  // the diagonal sets no span
+  Table nothing = r.tables[0];
+  nothing.columns[2].cells = std::vector<double>(8 * 16, 0), nothing.columns[2].chance = {4e-88};
+  CHECK(map_of(nothing).high == 1e-3);  // three digits: no scale that reads 0.000 at both ends
   const Grid small = pooled(load.grids[0], 4, 16);
   CHECK(small.row.size() == 4);
   CHECK(small.col.size() == 8);
