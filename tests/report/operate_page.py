@@ -1,0 +1,198 @@
+"""Operates report pages in headless Chromium, with real keys and clicks through the DevTools pipe. operate_page.py CHROMIUM PAGE..."""
+import json, os, shutil, signal, subprocess, sys, tempfile
+
+
+class Browser:
+    def __init__(self, program):
+        self.folder, self.rest, self.last, self.session, self.thrown = tempfile.mkdtemp(), b"", 0, None, []
+        theirs, self.to = os.pipe()
+        self.back, answers = os.pipe()
+
+        def pipes():  # the browser reads from 3 and writes to 4
+            a, b = os.dup(theirs), os.dup(answers)
+            os.dup2(a, 3), os.dup2(b, 4)
+
+        self.process = subprocess.Popen([program, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--user-data-dir=" + self.folder],
+                                        preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(theirs), os.close(answers)
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.call("Page.enable"), self.call("Runtime.enable")
+
+    def read(self):
+        while b"\0" not in self.rest:
+            more = os.read(self.back, 1 << 20)
+            assert more, "the browser has gone"
+            self.rest += more
+        message, self.rest = self.rest.split(b"\0", 1)
+        message = json.loads(message)
+        if message.get("method") == "Runtime.exceptionThrown":
+            self.thrown.append(message["params"])
+        return message
+
+    def call(self, method, **params):
+        self.last += 1
+        message = {"id": self.last, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        os.write(self.to, json.dumps(message).encode() + b"\0")
+        while (answer := self.read()).get("id") != self.last:
+            pass
+        assert "error" not in answer, (method, answer)
+        return answer["result"]
+
+    def open(self, page, width, dark=False):
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+        self.call("Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call("Page.navigate", url="file://" + os.path.abspath(page))
+        while self.read().get("method") != "Page.loadEventFired":
+            pass
+
+    def js(self, expression):
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def key(self, key, code):
+        text = {"Enter": "\r"}.get(key)
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **({"text": text} if text else {}))
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    def tab_to(self, selector):  # how many presses it took
+        for presses in range(1, 400):
+            self.key("Tab", 9)
+            if self.js(f"document.activeElement.matches({selector!r})"):
+                assert self.js("getComputedStyle(document.activeElement).outlineStyle") != "none", "the focus cannot be seen"
+                return presses
+        assert False, "Tab does not reach " + selector
+
+    def enter(self):
+        self.key("Enter", 13)
+
+    def mouse(self, element, kinds, across=0.5):  # element: an expression
+        self.js(element + ".scrollIntoView({block: 'center'})")
+        x, y = self.js(f"(r => [r.left + r.width * {across}, r.top + r.height / 2])({element}.getBoundingClientRect())")
+        for kind in kinds:
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **({} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}))
+
+    def click(self, element):
+        self.mouse(element, ["mousePressed", "mouseReleased"])
+
+    def close(self):
+        self.process.terminate(), self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def figure(text):  # what stands in a cell, without what stands beside it; None = no value
+    text = text.strip().replace(",", "").replace("≈", "").replace("∞", "inf")
+    if text in ("–", ""):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def column(b, header):
+    cells = b.js(f"[...{header}.closest('table').tBodies[0].rows].map(r => r.cells[{header}.cellIndex].firstChild?.data ?? '')")
+    return [figure(c) for c in cells]
+
+
+def is_sorted(values, up):
+    known = [v for v in values if v is not None]
+    if any(isinstance(v, str) for v in known):
+        return  # as the reader's language sorts words
+    assert values[len(known):] == [None] * (len(values) - len(known)), ("no value comes last", values)
+    assert known == sorted(known, reverse=not up), (up, values)
+
+
+def sorting(b):
+    if not b.js("document.querySelector('article > .scroll > .data thead button') !== null"):
+        return
+    b.tab_to(".data thead button")
+    focused = "document.activeElement.parentNode"
+    for up in (True, False, True):
+        b.enter()
+        assert b.js(focused + ".getAttribute('aria-sort')") == ("ascending" if up else "descending")
+        is_sorted(column(b, focused), up)
+    seen = b.js("document.querySelectorAll('article > .scroll > .data thead th').length")
+    assert seen > 3, seen
+    for i in range(seen):  # of tables that stand on the page
+        header = f"document.querySelectorAll('article > .scroll > .data thead th')[{i}]"
+        before = sorted(map(str, column(b, header)))
+        for _ in range(2):
+            was = b.js(header + ".getAttribute('aria-sort')")
+            b.click(header + ".querySelector('button')")
+            up = was != "ascending"
+            assert b.js(header + ".getAttribute('aria-sort')") == ("ascending" if up else "descending"), i
+            is_sorted(column(b, header), up)
+        assert sorted(map(str, column(b, header))) == before, "sorting loses rows"
+        assert b.js(f"[...{header}.parentNode.children].filter(h => h.hasAttribute('aria-sort')).length") == 1
+
+
+def data(b):  # of every figure, one key or click away
+    assert b.js("[...document.querySelectorAll('article')].every(a => !a.querySelector('svg.chart') || a.querySelectorAll(':scope > details > summary').length == 1)")
+    assert b.js("document.querySelectorAll('details').length") > 0
+    shown = "document.querySelectorAll('details')[{}].querySelector('table').checkVisibility()"
+    folded = b.js("[...document.querySelectorAll('details')].map(d => d.querySelector('table') !== null)")
+    assert all(folded) and not b.js(shown.format(0))
+    b.js("document.activeElement.blur()")
+    b.tab_to("summary")
+    b.enter()
+    assert b.js("document.activeElement.parentNode.open") and b.js("document.activeElement.parentNode.querySelector('table').checkVisibility()")
+    b.enter()
+    assert not b.js("document.activeElement.parentNode.open")
+    for i in range(len(folded)):
+        b.click(f"document.querySelectorAll('summary')[{i}]")
+        assert b.js(shown.format(i)), i
+
+
+def text(b):  # layers by the keyboard, one expert by a click
+    if not b.js("document.getElementById('layer') !== null"):
+        return
+    classes = "[...document.querySelectorAll('.tokens span')].map(s => s.className)"
+    first = b.js(classes)
+    b.js("document.getElementById('layer').focus()")
+    b.key("ArrowDown", 40)
+    assert b.js("document.getElementById('layer').value") == "1" and b.js(classes) != first
+    b.click("document.querySelector('.experts button')")
+    assert b.js("document.querySelector('.experts button').getAttribute('aria-pressed')") == "true"
+    assert b.js("[...document.querySelectorAll('.tokens span')].every(s => s.matches('.e0:not(.off), .off'))")
+    b.enter()  # the same button, by its key
+    assert b.js("document.querySelectorAll('.tokens .off').length") == 0
+
+
+def picture(b):  # the value under the pointer
+    if not b.js("document.querySelector('svg[data-map] image') !== null"):
+        return
+    b.mouse("document.querySelector('svg[data-map] image')", ["mouseMoved"], across=0.01)
+    said = b.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+    svg = "document.querySelector('svg[data-map]')"
+    place, value = said.rsplit(": ", 1)
+    assert place.endswith(" / 0"), said
+    cells = b.js(f"(t => [...t.tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent.trim())))(document.getElementById({svg}.dataset.map))")
+    assert [place.split(" / ")[0], value] in [c[:2] for c in cells], said
+
+
+def fits(b, page):
+    for width in (1280, 390):
+        for dark in (False, True):
+            b.open(page, width, dark)
+            assert b.js("document.documentElement.scrollWidth <= innerWidth"), (width, "the page scrolls sideways")
+            light = b.js("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c > 128)")
+            assert light != dark, (width, dark)
+    b.open(page, 740)  # a sheet of paper
+    b.call("Emulation.setEmulatedMedia", media="print")
+    cut = b.js("[...document.querySelectorAll('table, svg, p')].filter(e => !e.closest('details') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.closest('article')?.id ?? e.outerHTML.slice(0, 80))")
+    assert cut == [], ("cut on paper", cut)
+
+
+signal.alarm(300)
+browser = Browser(sys.argv[1])
+try:
+    for path in sys.argv[2:]:
+        fits(browser, path)
+        for act in (sorting, data, text, picture):
+            browser.open(path, 1280)
+            act(browser)
+        assert browser.thrown == [], browser.thrown
+finally:
+    browser.close()
