@@ -1,6 +1,7 @@
 #include "analysis/compare/conventions.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -81,9 +82,10 @@ struct Rows {
 };
 
 void append(Rows& r, const Upstream& u, const std::vector<double>& theirs, const std::vector<double>& ours, const Shape& shape) {
-  const std::size_t n = std::max(theirs.size(), ours.size());
+  const std::size_t n = std::max(theirs.size(), ours.size()), layers = shape.number.size();
+  const bool by_layer = std::ranges::any_of(std::array{u.reduction, u.our_reduction}, [](std::string_view how) { return how == "each" || how == "most" || how == "least" || how == "first"; });
   for (std::size_t i = 0; i < n; ++i) {
-    r.name.emplace_back(u.name), r.layer.push_back(n == 1 ? "all" : n == shape.number.size() ? std::to_string(shape.number[i]) : concat(shape.number[i], "→", shape.number[i + 1]));
+    r.name.emplace_back(u.name), r.layer.push_back(!by_layer ? "all" : n == layers ? std::to_string(shape.number[i]) : concat(shape.number[i], "→", shape.number[i + 1]));
     r.theirs.push_back(theirs.size() == 1 ? theirs[0] : theirs[i]), r.ours.push_back(ours.size() == 1 ? ours[0] : ours[i]);
     r.id.emplace_back(u.our_id), r.difference.emplace_back(i == 0 ? u.difference : "");
   }
@@ -105,11 +107,13 @@ Report in_convention(const TraceSource& trace, std::string_view name, const Anal
   Rows rows;
   Report r;
   r.title = concat("In the words of ", found->about);
+  const TraceHeader& h = trace.header();
+  r.facts = {{"model", h.model_id.empty() ? "not named" : h.model_id}, {"tokens", std::to_string(trace.tokens())}, {"MoE layers", std::to_string(h.layers.size())}};
   r.warnings = trace.warnings();
   for (const Upstream& u : all_figures) {
     if (u.convention != name) continue;
     const auto theirs = value(u.id), ours = value(u.our_id);
-    if (theirs == measured.end() || ours == measured.end()) r.warnings.push_back(concat("'", u.name, "' is left out: the trace does not hold ", find_definition(theirs == measured.end() ? u.id : u.our_id)->needs));
+    if (theirs == measured.end() || ours == measured.end()) r.warnings.push_back(concat("'", u.name, "' is left out: the trace lacks part of what it needs (", find_definition(theirs == measured.end() ? u.id : u.our_id)->needs, ")"));
     else append(rows, u, reduced(*theirs, u.reduction, shape), reduced(*ours, u.our_reduction, shape), shape);
   }
   r.tables.push_back({"convention", "Their figures and ours", "", Chart::none,

@@ -161,8 +161,8 @@ std::string finding(const All& a) {
   const Column& c = d.columns[1];
   for (std::size_t r = 0; r < a.shown.size(); ++r)
     if (c.low[r] > 0 || c.high[r] < 0) clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (", std::get<std::vector<double>>(c.cells)[r] > 0 ? "+" : "", figure(std::get<std::vector<double>>(c.cells)[r], 3), ")");
-  if (clear.empty()) return concat("Nothing sets ", a.trace[1].name, " apart from ", a.trace[0].name, " beyond what other text of the same kind would.");
-  return concat(a.trace[1].name, " differs from ", a.trace[0].name, " beyond what other text of the same kind would, in ", clear, ".");
+  if (clear.empty()) return concat("No headline figure of ", a.trace[1].name, " differs from that of ", a.trace[0].name, " by more than other text of the same kind would change it.");
+  return concat(a.trace[1].name, " differs from ", a.trace[0].name, " by more than other text of the same kind would change, in ", clear, ".");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Tables for a width: with "(chance 0.02)" beside the value when that fits, else "(0.02)" with the word in the heading, else in
-// blocks of columns that repeat the keys, else one value a line.
+// blocks of columns that repeat the keys, else one value a line. Words wider than half the terminal go on below; nothing is cut.
 #include "analysis/report/terminal.h"
 #include "analysis/report/utf8.h"
 
@@ -32,10 +32,8 @@ Block written(const Terminal& t, const Table& table, std::size_t count, Beside h
       cells.push_back(text);
     }
     int widest = 0;
-    for (std::string& s : cells) {
-      if (!is_number(c)) s = clip(s, std::max(8, t.width / 2), t.ascii);
-      widest = std::max(widest, columns(s));
-    }
+    for (const std::string& s : cells) widest = std::max(widest, columns(s));
+    if (!is_number(c)) widest = std::min(widest, std::max(8, t.width / 2));
     out.cells.push_back(cells);
     out.width.push_back(widest);
     out.right.push_back(is_number(c)), out.light.push_back(c.light);
@@ -51,13 +49,23 @@ int total(const Block& b, const std::vector<std::size_t>& which) {
 
 void put(const Terminal& t, const Block& b, const std::vector<std::size_t>& which, Lines& out) {
   for (std::size_t r = 0; r < b.cells[0].size(); ++r) {
-    std::string line;
+    std::vector<Lines> cells;
+    std::size_t high = 1;
     for (const std::size_t c : which) {
-      const std::string text = padded(b.cells[c][r], b.width[c], b.right[c]);
-      line += "  " + (b.light[c] && r > 0 ? t.lamp(text) : text);
+      const std::string& text = b.cells[c][r];
+      cells.push_back(columns(text) > b.width[c] ? wrap(text, b.width[c]) : Lines{text});
+      high = std::max(high, cells.back().size());
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out.push_back(r == 0 ? t.dim(line) : line);
+    for (std::size_t i = 0; i < high; ++i) {
+      std::string line;
+      for (std::size_t at = 0; at < which.size(); ++at) {
+        const std::size_t c = which[at];
+        const std::string text = padded(i < cells[at].size() ? cells[at][i] : "", b.width[c], b.right[c]);
+        line += "  " + (b.light[c] && r > 0 && i == 0 ? t.lamp(text) : text);
+      }
+      line.erase(line.find_last_not_of(' ') + 1);
+      out.push_back(r == 0 ? t.dim(line) : line);
+    }
   }
 }
 

@@ -61,6 +61,9 @@ TEST_CASE("text tells the findings first, chance beside the value, and what it c
   cut.tables = {{"t", "Long", "", Chart::none, {{"x", "", "", std::vector<std::int64_t>(100, 1), "", {}, 3}}, "", true, {}}};
   CHECK(text(cut, {80, false, false, 0}).find("88 more rows: -o report.csv has all") != std::string::npos);
   CHECK(text(cut, {80, false, false, 5}).find("95 more rows") != std::string::npos);
+  Report wordy;
+  wordy.tables = {{"t", "Words", "", Chart::none, {{"x", "", "", std::vector<std::int64_t>{1, 2}, "", {}, 3}, {"why", "", "", std::vector<std::string>{"because long words go on below", "no"}, "", {}, 3}}, "", false, {}}};
+  CHECK(text(wordy, {30, false, false, 0}).find("  x  why\n  1  because long\n     words go on\n     below\n  2  no\n") != std::string::npos);
 }
 
 TEST_CASE("ascii text of ascii names is ascii") {
