@@ -96,7 +96,7 @@ const std::map<std::string, double (*)(const Case&)>& closed_forms() {
       {"null_crosslayer_mi_bits", [](const Case& c) { return chance::crosslayer_mi_bits(c.e, c.e, c.t); }},
       {"null_domain_expert_mi_bits", [](const Case& c) { return chance::mi_bits(c.domains, c.e, c.k, c.t * c.k); }},
       {"null_token_expert_mi_bits", [](const Case& c) { return chance::mi_bits(c.vocabulary, c.e, c.k, c.t * c.k); }},
-      {"null_a2a_distinct_ranks", [](const Case& c) { return chance::distinct_ranks(c.e, c.k, c.ranks); }},
+      {"null_a2a_distinct_ranks", [](const Case& c) { return chance::distinct_ranks(int(c.e), c.k, int(c.ranks)); }},
       {"null_cache_hit_rate_lru", [](const Case& c) { return chance::lru_hit_rate(c.e, c.k, c.cache); }}};
   return all;
 }

@@ -1,8 +1,13 @@
 // Would a cache of experts help? Each layer keeps C experts near the processor and fetches the others. Requests are those of
 // the tokens one by one, in the order of the trace; simulated on the first `tokens` of them.
+#include <cmath>
+#include <numeric>
+#include <utility>
+
 #include "analysis/metric/cache_policies.h"
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/load.h"
 
 namespace moe {
 namespace {
@@ -75,33 +80,56 @@ class Cache final : public Metric {
   void report(Report&) const override;
 
  private:
-  // Hit rates of LFU, Belady and static at each size when experts are drawn by lot; the start, when the cache is empty, included.
-  const std::vector<double>& random(Memo& memo, std::size_t l) const {
+  // Hit rates of LRU, LFU, Belady and static at each size when experts are drawn by lot, the start with an empty cache included. LFU and Belady
+  // are simulated on the first 8192 tokens at most.
+  const std::vector<chance::Value>& random(Memo& memo, std::size_t l) const {
     const int experts = shape_.experts[l], k = std::clamp(int(rounded(double(layer_[l].recency.requests()) / double(layer_[l].tokens))), 1, experts);
-    const std::int64_t tokens = std::min<std::int64_t>(layer_[l].tokens, 8192);
-    return memo.get({double(experts), double(k), double(tokens)}, [&] {
-      Simulation s(experts, sizes_);
-      Rng rng(20240229);
-      std::vector<int> deck(static_cast<std::size_t>(experts));
-      std::iota(deck.begin(), deck.end(), 0);
-      for (std::int64_t t = 0; t < tokens; ++t)
-        for (int j = 0; j < k; ++j) {
-          std::swap(deck[std::size_t(j)], deck[std::size_t(j + rng.below(experts - j))]);
-          s.request(deck[std::size_t(j)]);
+    const std::int64_t all = layer_[l].tokens, tokens = std::min<std::int64_t>(all, 8192);
+    return memo.get({double(experts), double(k), double(all)}, [&] {
+      const int runs = int(std::clamp<std::int64_t>(262144 / (tokens * k), 4, 200));
+      std::vector<std::vector<double>> lru(sizes_.size()), lfu = lru, belady = lru;
+      for (int run = 0; run < runs; ++run) {
+        Simulation s(experts, sizes_);
+        Rng rng(20240229, std::uint64_t(run));
+        std::vector<int> deck(static_cast<std::size_t>(experts)), one(static_cast<std::size_t>(k));
+        std::iota(deck.begin(), deck.end(), 0);
+        std::vector<double> lost(sizes_.size(), 0);
+        std::vector<char> seen(deck.size(), 0);
+        int met = 0;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+          chance::draw_experts(deck, one, rng);
+          for (int j = 0; j < k; ++j) {
+            const auto e = std::size_t(one[std::size_t(j)]);
+            for (std::size_t i = 0; i < sizes_.size(); ++i) lost[i] += cold(met, j, sizes_[i], experts);
+            s.request(int(e)), met += !std::exchange(seen[e], 1);
+          }
         }
-      std::vector<double> out;
-      const double n = double(s.recency.requests());
+        const double n = double(s.recency.requests());
+        for (std::size_t i = 0; i < sizes_.size(); ++i) {
+          lru[i].push_back(chance::lru_hit_rate(experts, k, sizes_[i]) - lost[i] / (double(all) * k));
+          lfu[i].push_back(double(s.lfu[i].hits()) / n), belady[i].push_back(double(s.recency.belady_hits(i)) / n);
+        }
+      }
+      const double requests = double(all) * k, shorter = std::sqrt(double(tokens) / double(all));
+      std::vector<chance::Value> out;
       for (std::size_t i = 0; i < sizes_.size(); ++i) {
-        const auto fixed = chance::simulate_load(experts, k, layer_[l].tokens, 1, [&](auto counts) {
-          std::vector<std::int64_t> falling(counts.begin(), counts.end());
-          std::sort(falling.rbegin(), falling.rend());
-          double held = 0, all = 0;
-          for (std::size_t e = 0; e < falling.size(); ++e) all += double(falling[e]), held += int(e) < sizes_[i] ? double(falling[e]) : 0;
-          return std::vector<double>{held / all}; }, 50);
-        out.push_back(double(s.lfu[i].hits()) / n), out.push_back(double(s.recency.belady_hits(i)) / n), out.push_back(fixed[0]);
+        const double rate = chance::of_runs(lru[i]).mean;
+        out.push_back({rate, std::sqrt(rate * (1 - rate) / requests)});
+        for (const auto* hits : {&lfu[i], &belady[i]}) out.push_back({chance::of_runs(*hits).mean, runs < 16 ? out[4 * i].spread : chance::of_runs(*hits).spread * shorter});
+        out.push_back(fixed(experts, k, all, sizes_[i]));
       }
       return out;
     });
+  }
+  // What an LRU cache that has met only so many experts misses, beyond a warm one, at a token's j-th request: share of requests.
+  static double cold(int met, int j, int size, int experts) {
+    const double full = std::min(size, experts);
+    return (std::max(0.0, full - j) - std::max(0.0, std::min<double>(full, double(met)) - j)) / (experts - j);
+  }
+  static chance::Value fixed(int experts, int k, std::int64_t tokens, int size) {
+    return chance::simulate_load(experts, k, tokens, 1, [size](auto counts) {
+      return std::vector<double>{load_topn_coverage(counts, size)};
+    })[0];
   }
 
   Shape shape_;
@@ -112,11 +140,13 @@ class Cache final : public Metric {
 
 void Cache::report(Report& r) const {
   std::vector<std::int64_t> size;
-  std::vector<double> v[4], null[4];  // lru, lfu, belady, static
+  std::vector<double> v[4];  // lru, lfu, belady, static
+  Nulls null[4];
   std::int64_t tokens = 0, whole = 0;
   Memo memo;
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
-    double sum[4] = {}, chance_sum[4] = {}, layers = 0;
+    double sum[4] = {}, layers = 0;
+    std::vector<chance::Value> lots[4];
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const Simulation& s = layer_[l];
       const double n = double(s.recency.requests());
@@ -124,12 +154,11 @@ void Cache::report(Report& r) const {
       layers += 1, tokens = std::max(tokens, s.tokens), whole = std::max<std::int64_t>(whole, shape_.experts[l]);
       const double hits[] = {double(s.recency.lru_hits(sizes_[i])), double(s.lfu[i].hits()), double(s.recency.belady_hits(i)), double(s.static_hits(sizes_[i]))};
       const auto& lot = random(memo, l);
-      const double lots[] = {chance::lru_hit_rate(shape_.experts[l], n / double(s.tokens), sizes_[i]), lot[3 * i], lot[3 * i + 1], lot[3 * i + 2]};
-      for (int c = 0; c < 4; ++c) sum[c] += hits[c] / n, chance_sum[c] += lots[c];
+      for (std::size_t c = 0; c < 4; ++c) sum[c] += hits[c] / n, lots[c].push_back(lot[4 * i + c]);
     }
     if (layers == 0) return;
     size.push_back(sizes_[i]);
-    for (int c = 0; c < 4; ++c) v[c].push_back(sum[c] / layers), null[c].push_back(chance_sum[c] / layers);
+    for (int c = 0; c < 4; ++c) v[c].push_back(sum[c] / layers), null[c].add(chance::mean_of_independent(lots[c]));
   }
   r.tables.push_back({"cache", "What a cache of experts would catch", "Share of requests that find their expert in a cache of so many experts a layer, mean over layers, one token after the other, over " + std::to_string(tokens) +
       " tokens from the start of the trace. Belady is the best that any policy could do with the future known; static holds the most used of these very tokens. Chance values: tokens that draw their experts by lot.", Chart::none,
@@ -138,7 +167,7 @@ void Cache::report(Report& r) const {
        column({"Belady", "share", "evicts the one requested latest in the future: cache_hits_belady over cache_accesses", "cache_hits_belady"}, v[2], null[2]),
        column({"static", "share", "holds the most used and never changes: cache_hits_static over cache_accesses", "cache_hits_static"}, v[3], null[3])}, section::deployment, false, {}});
   const std::size_t i = sizes_.size() / 2;
-  r.findings.push_back("A cache of " + std::to_string(size[i]) + " of " + std::to_string(whole) + " experts a layer would catch " + percent(v[0][i]) + " of the requests with LRU (random routing: " + percent(null[0][i]) +
+  r.findings.push_back("A cache of " + std::to_string(size[i]) + " of " + std::to_string(whole) + " experts a layer would catch " + percent(v[0][i]) + " of the requests with LRU (random routing: " + percent(null[0].value[i]) +
                        "), " + percent(v[2][i]) + " at best.");
 }
 

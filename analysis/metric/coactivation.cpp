@@ -80,7 +80,8 @@ class Coactivation final : public Metric {
 
 void Coactivation::pairs(Report& r) const {
   std::vector<std::int64_t> layer, one, other, together;
-  std::vector<double> conditional, null, lift, null_lift, npmi, null_npmi;
+  std::vector<double> null_together, conditional, lift, npmi, all_lift;
+  Nulls null_all, null, null_lift, null_npmi;
   Pair best{0, 0, 0};
   std::size_t where = 0;
   double best_null = no_value;
@@ -88,30 +89,39 @@ void Coactivation::pairs(Report& r) const {
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const State& s = state_[l];
     const double e = shape_.experts[l], k = double(s.assignments) / double(s.tokens);
-    const double chance = memo.get({e, double(rounded(k)), double(s.tokens)}, [&] {
-      return std::vector<double>{chance::coactivation_max_lift(int(e), int(rounded(k)), s.tokens, e > 64 ? 20 : 200)}; })[0];
+    const int whole = std::clamp(int(rounded(k)), 1, shape_.experts[l]);
+    const auto& lot = memo.get({e, double(whole), double(s.tokens)}, [&] {
+      const chance::ClosestPairs lot_of = chance::closest_pairs(shape_.experts[l], whole, s.tokens, std::size_t(top_), e > 64 ? 20 : 100);
+      std::vector<chance::Value> flat{lot_of.max_lift};
+      for (const auto& p : lot_of.listed) flat.push_back(p.lift), flat.push_back(p.conditional), flat.push_back(p.npmi);
+      return flat;
+    });
+    all_lift.push_back(coactivation_max_lift(s.pairs, s.tokens)), null_all.add(lot[0]);
     const auto pmi = coactivation_npmi(s.pairs, s.tokens);
     const auto all = sorted(s);
-    if (!all.empty() && all[0].lift > best.lift) best = all[0], where = l, best_null = chance;
+    if (!all.empty() && all[0].lift > best.lift) best = all[0], where = l, best_null = lot[1].mean;
     for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
       const Pair& p = all[n];
       const bool swap = s.pairs(p.i, p.i) > s.pairs(p.j, p.j);  // the rarer expert first: given it, how sure is the other?
       const Index a = swap ? p.j : p.i, b = swap ? p.i : p.j;
       layer.push_back(shape_.number[l]), one.push_back(a), other.push_back(b), together.push_back(s.pairs(a, b));
-      conditional.push_back(double(s.pairs(a, b)) / double(s.pairs(a, a))), null.push_back((k - 1) / (e - 1));
-      lift.push_back(p.lift), null_lift.push_back(chance), npmi.push_back(pmi(a, b)), null_npmi.push_back(0);
+      null_together.push_back(lot[3 * n + 1].mean * double(s.tokens) * k * k / (e * e));
+      conditional.push_back(double(s.pairs(a, b)) / double(s.pairs(a, a))), lift.push_back(p.lift), npmi.push_back(pmi(a, b));
+      null_lift.add(lot[3 * n + 1]), null.add(lot[3 * n + 2]), null_npmi.add(lot[3 * n + 3]);
     }
   }
-  r.tables.push_back({"coactivation", "Experts that are chosen together", "The pairs with the largest lift: how much more often a token takes both than their loads alone would give. Even the strongest of many random pairs lies above 1: the chance value is the "
-      "largest lift of any pair under random routing. Pairs that chance would bring together less than 5 times are left out.", Chart::none,
+  r.tables.push_back({"coactivation", "Experts that are chosen together", "The pairs with the largest lift: how much more often a token takes both than their loads alone would give. The chance values are those of the closest, second closest, ... pair under "
+      "random routing; a pair drawn blindly has a lift of E(K-1)/(K(E-1)), a little below 1. Pairs that chance would bring together less than 5 times are left out.", Chart::none,
       {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "the rarer of the two", ""}, one), column({"with", "", "the other", ""}, other),
-       column({"together", "tokens", "tokens that chose both", "coactivation_counts"}, together),
+       column({"together", "tokens", "tokens that chose both", "coactivation_counts"}, together, null_together),
        column({"given the first", "share", "share of the first expert's tokens that chose the other too", "coactivation_conditional"}, conditional, null),
        column({"lift", "x", "times as often as if the two were chosen independently", "", 2}, lift, null_lift),
        column({"NPMI", "", "normalised pointwise mutual information: -1 never together, 0 independent, 1 only together", "coactivation_npmi"}, npmi, null_npmi)}, section::coactivation, false, {}});
+  r.tables.push_back({"coactivation_lift", "The largest lift of each layer", "Of all pairs, however rarely chance would bring them together: of few tokens that is one chance meeting. The chance value is the largest lift under random routing.", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"largest lift", "x", "of all pairs of the layer", "coactivation_max_lift", 2}, all_lift, null_all)}, section::coactivation, true, {}});
   if (best.lift > 0)
     r.findings.push_back("The closest pair of experts is " + std::to_string(best.i) + " and " + std::to_string(best.j) + " of layer " + std::to_string(shape_.number[where]) + ": chosen together " + figure(best.lift) +
-                         "x as often as their loads would give (largest of all pairs under random routing: " + figure(best_null) + "x).");
+                         "x as often as their loads would give (closest pair of a layer under random routing: " + figure(best_null) + "x).");
 }
 
 void Coactivation::maps(Report& r) const {

@@ -1,4 +1,7 @@
 // How much where a token stands decides its expert: its document (few experts a document?) and its position in it.
+#include <cmath>
+#include <numeric>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
@@ -35,14 +38,22 @@ class Context final : public Metric {
 
   void report(Report& r) const override {
     if (state_.empty() || state_[0].assignments == 0) return;
-    std::vector<double> null_document, null_position, evenness;
+    Nulls null_document, null_position;
     const auto all = values();
     for (std::size_t l = 0; l < state_.size(); ++l) {
-      const State& s = state_[l];
-      const double e = shape_.experts[l], n = double(s.assignments), k = n / double(s.tokens), documents = double(s.documents + 1);
-      null_document.push_back(std::max(0.0, std::log2(e) - chance::mi_bits(2, e, k, n / documents)));
-      const auto used = row_sums(table(s));
-      null_position.push_back(chance::mi_bits(double(std::count_if(used.begin(), used.end(), [](auto c) { return c > 0; })), e, k, n));
+      State s = state_[l];
+      end_document(s);
+      const double k = double(s.assignments) / double(s.tokens);
+      chance::Labels label(shape_.experts[l], std::clamp(int(rounded(k)), 1, shape_.experts[l]));
+      double mean = 0, variance = 0, documents = 0;
+      for (const auto& [assignments, n] : s.lengths) {
+        const chance::Value v = label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));
+        mean += v.mean * double(n), variance += v.spread * v.spread * double(n), documents += double(n);
+      }
+      null_document.add({mean / documents, std::sqrt(variance) / documents});
+      std::vector<std::int64_t> buckets = row_sums(table(s));
+      for (auto& n : buckets) n = rounded(double(n) / k);
+      null_position.add(label.mi_bits(buckets));
     }
     r.tables.push_back({"context", "Document and position", "Entropy of the experts inside one document: log2 E if every document uses all experts evenly (random routing: a little below), less if a document keeps to a few. "
         "Position information: what the place in the sequence (in buckets of " + std::to_string(bucket_) + ") tells about the expert; random routing gives the small chance value.", Chart::none,
@@ -60,10 +71,11 @@ class Context final : public Metric {
     std::uint32_t sequence = 0;
     std::int64_t tokens = 0, assignments = 0, documents = 0;
     double entropy = 0;
+    std::map<std::int64_t, std::int64_t> lengths;  // assignments of a document -> how many documents had as many
   };
   static void end_document(State& s) {
     if (std::all_of(s.document.begin(), s.document.end(), [](auto c) { return c == 0; })) return;
-    s.entropy += entropy_bits(s.document), ++s.documents;
+    s.entropy += entropy_bits(s.document), ++s.documents, ++s.lengths[std::accumulate(s.document.begin(), s.document.end(), std::int64_t{0})];
     std::fill(s.document.begin(), s.document.end(), 0);
   }
   static double document_entropy(State s) {

@@ -1,4 +1,8 @@
 // How far the expert of one layer tells that of the next: transitions, information, and the best guess.
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
@@ -59,61 +63,84 @@ class CrossLayer final : public Metric {
     return tokens(s) ? double(*std::max_element(cols.begin(), cols.end())) / double(tokens(s)) : no_value;
   }
   std::string step(std::size_t l) const { return std::to_string(shape_.number[l]) + "→" + std::to_string(shape_.number[l + 1]); }
-  void transitions(Report&) const;
+  enum Lot { lot_guess, lot_base, lot_mi, lot_first };  // then, of the first, second, .. of the most travelled steps: tokens, share, lift
+  const std::vector<chance::Value>& by_lot(Memo&, std::size_t l) const;
+  void transitions(Report&, Memo&) const;
 
   Shape shape_;
   int top_;
   std::vector<State> state_;
 };
 
-void CrossLayer::transitions(Report& r) const {
-  struct Step { std::size_t l; Index from, to; double share, lift; };
+namespace {
+struct Step { Index from, to; std::int64_t tokens; double share, lift; };
+
+std::vector<Step> most_travelled(const Counts& j, std::size_t top) {
+  const auto rows = row_sums(j), cols = column_sums(j);
+  const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  std::vector<Step> all;
+  for (Index a = 0; a < j.rows(); ++a)
+    for (Index b = 0; b < j.cols(); ++b)
+      if (j(a, b)) all.push_back({a, b, j(a, b), double(j(a, b)) / double(rows[std::size_t(a)]), double(j(a, b)) * n / (double(rows[std::size_t(a)]) * double(cols[std::size_t(b)]))});
+  top = std::min(all.size(), top);
+  std::partial_sort(all.begin(), all.begin() + std::ptrdiff_t(top), all.end(), [](const Step& x, const Step& y) { return std::tie(y.tokens, x.from, x.to) < std::tie(x.tokens, y.from, y.to); });
+  all.resize(top);
+  return all;
+}
+}  // namespace
+
+const std::vector<chance::Value>& CrossLayer::by_lot(Memo& memo, std::size_t l) const {
+  const int a = shape_.experts[l], b = shape_.experts[l + 1];
+  const std::int64_t n = tokens(state_[l]);
+  return memo.get({double(a), double(b), double(n)}, [&] {
+    return chance::simulate_steps(a, b, n, lot_first + 3 * std::size_t(top_), [&](const Counts& j) {
+      const auto cols = column_sums(j);
+      std::vector<double> out{best_guess_share(j), double(*std::max_element(cols.begin(), cols.end())) / double(n), mutual_information_bits(j)};
+      for (const Step& s : most_travelled(j, std::size_t(top_))) out.push_back(double(s.tokens)), out.push_back(s.share), out.push_back(s.lift);
+      out.resize(lot_first + 3 * std::size_t(top_), no_value);
+      return out;
+    });
+  });
+}
+
+void CrossLayer::transitions(Report& r, Memo& memo) const {
   std::vector<std::string> layers;
   std::vector<std::int64_t> from, to, count;
-  std::vector<double> share, null, lift;
+  std::vector<double> null_count, share, lift;
+  Nulls null_share, null_lift;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const Counts& j = state_[l].first;
-    const auto rows = row_sums(j), cols = column_sums(j);
-    const double n = double(tokens(state_[l]));
-    std::vector<Step> all;
-    for (Index a = 0; a < j.rows(); ++a)
-      for (Index b = 0; b < j.cols(); ++b)
-        if (j(a, b)) all.push_back({l, a, b, double(j(a, b)) / double(rows[std::size_t(a)]), double(j(a, b)) * n / (double(rows[std::size_t(a)]) * double(cols[std::size_t(b)]))});
-    std::stable_sort(all.begin(), all.end(), [&](const Step& x, const Step& y) { return j(x.from, x.to) > j(y.from, y.to); });
-    for (std::size_t i = 0; i < std::min(all.size(), std::size_t(top_)); ++i) {
-      layers.push_back(step(l)), from.push_back(all[i].from), to.push_back(all[i].to), count.push_back(j(all[i].from, all[i].to));
-      share.push_back(all[i].share), null.push_back(1.0 / double(j.cols())), lift.push_back(all[i].lift);
+    const auto all = most_travelled(state_[l].first, std::size_t(top_));
+    const auto& lot = by_lot(memo, l);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      layers.push_back(step(l)), from.push_back(all[i].from), to.push_back(all[i].to), count.push_back(all[i].tokens), null_count.push_back(lot[lot_first + 3 * i].mean);
+      share.push_back(all[i].share), null_share.add(lot[lot_first + 3 * i + 1]), lift.push_back(all[i].lift), null_lift.add(lot[lot_first + 3 * i + 2]);
     }
   }
-  r.tables.push_back({"transitions", "Most travelled steps from layer to layer", "First choice to first choice. Random routing sends 1/E' of every expert's tokens to each expert of the next layer, with lift 1.", Chart::none,
+  r.tables.push_back({"transitions", "Most travelled steps from layer to layer", "First choice to first choice. Random routing sends about 1/E' of every expert's tokens to each expert of the next layer, but the most travelled of many steps lie above that: the chance values are those of "
+      "the first, second, ... most travelled step.", Chart::none,
       {column({"layers", "", "from and to, absolute numbers", ""}, layers), column({"from", "", "expert", ""}, from), column({"to", "", "expert of the next layer", ""}, to),
-       column({"tokens", "tokens", "how many took this step", ""}, count), column({"share", "share", "of the first expert's tokens", ""}, share, null),
-       column({"lift", "x", "times as often as if the layers were independent", "", 2}, lift, std::vector<double>(lift.size(), 1))}, section::paths, true, {}});
+       column({"tokens", "tokens", "how many took this step", ""}, count, null_count), column({"share", "share", "of the first expert's tokens", ""}, share, null_share),
+       column({"lift", "x", "times as often as if the layers were independent", "", 2}, lift, null_lift)}, section::paths, true, {}});
 }
 
 void CrossLayer::report(Report& r) const {
   if (state_.empty() || tokens(state_[0]) == 0) return;
   const auto all = values();
   std::vector<std::string> layers;
-  std::vector<double> null_mi, null_guess, null_base;
+  Nulls null_mi, null_guess, null_base;
   Memo memo;
   std::size_t best = 0;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const int a = shape_.experts[l], b = shape_.experts[l + 1];
-    const std::int64_t n = tokens(state_[l]);
-    layers.push_back(step(l)), null_mi.push_back(chance::crosslayer_mi_bits(a, b, double(n)));
-    const auto& sim = memo.get({double(a), double(b), double(n)}, [&] {
-      return std::vector<double>{chance::best_guess_share(a, b, n, a * b > 16384 ? 10 : 50), chance::simulate_load(b, 1, n, 1, [n](auto c) { return std::vector<double>{double(*std::max_element(c.begin(), c.end())) / double(n)}; })[0]};
-    });
-    null_guess.push_back(sim[0]), null_base.push_back(sim[1]);
-    if (all[2].values[l] - null_mi[l] > all[2].values[best] - null_mi[best]) best = l;
+    const auto& lot = by_lot(memo, l);
+    layers.push_back(step(l)), null_guess.add(lot[lot_guess]), null_base.add(lot[lot_base]), null_mi.add(lot[lot_mi]);
+    if (all[2].values[l] - null_mi.value[l] > all[2].values[best] - null_mi.value[best]) best = l;
   }
   r.tables.push_back({"crosslayer", "How far one layer tells the next", "Best guess: how often the most frequent follower of a token's expert is right, on the same trace; base: how often always guessing the busiest expert is. What counts is the distance of the two. "
       "Random routing gives both a little more than 1/E.", Chart::lines,
       {column({"layers", "", "from and to, absolute numbers", ""}, layers), column({"best guess", "share", "right guesses of the next first choice from this one", "crosslayer_predictability"}, all[3].values, null_guess),
        column({"base", "share", "right guesses without looking", "crosslayer_base"}, all[4].values, null_base),
        column({"information", "bits", "mutual information of the two first choices", "crosslayer_mi_bits"}, all[2].values, null_mi)}, section::paths, false, {}});
-  transitions(r);
+  transitions(r, memo);
   const Counts& j = state_[best].first;
   std::vector<std::int64_t> row, col;
   std::vector<double> cell, null;
@@ -124,7 +151,7 @@ void CrossLayer::report(Report& r) const {
   r.tables.push_back({"transition_map", "Where the tokens of an expert go next, layers " + step(best), "The step with the most information. Row: first choice before; column: first choice after; share of the row. Random routing: 1/E' everywhere.", Chart::heatmap,
       {column({"from", "", "expert", ""}, row), column({"to", "", "expert of the next layer", ""}, col), column({"share", "share", "of the row's tokens", ""}, cell, null)}, section::paths, true, {}});
   r.findings.push_back("A token's expert tells most about the next layer's between layers " + step(best) + ": the best guess is right in " + percent(all[3].values[best]) + " of cases, always guessing the busiest in " +
-                       percent(all[4].values[best]) + " (random routing: " + percent(null_guess[best]) + ").");
+                       percent(all[4].values[best]) + " (random routing: " + percent(null_guess.value[best]) + " and " + percent(null_base.value[best]) + ").");
 }
 
 }  // namespace

@@ -43,7 +43,9 @@ class Domains final : public Metric {
     std::vector<std::int64_t> tokens;  // (D)
   };
   struct Figures {
-    double mi, null_mi, norm, excess, lift, entropy, ami;
+    double mi, norm, lift, entropy, ami;
+    chance::Value null_mi;
+    double excess() const { return mi - null_mi.mean; }
   };
 
   bool labelled() const {
@@ -59,13 +61,22 @@ class Domains final : public Metric {
         if (tokens[std::size_t(d)]) out(d, e) = double(c(d, e)) / double(tokens[std::size_t(d)]);
     return out;
   }
+  int choices(std::size_t l) const {  // of a token, on average
+    const auto n = row_sums(state_[l].chosen);
+    const double tokens = std::accumulate(state_[l].tokens.begin(), state_[l].tokens.end(), 0.0);
+    return std::clamp(int(rounded(std::accumulate(n.begin(), n.end(), 0.0) / tokens)), 1, shape_.experts[l]);
+  }
   Figures figures(std::size_t l) const {
+    const State& s = state_[l];
+    const double mi = mutual_information_bits(s.chosen), h = entropy_bits(row_sums(s.chosen));
+    return {mi, h > 0 ? mi / h : 0, max_lift(s.chosen), h, adjusted_mutual_information(s.first), chance::Labels(shape_.experts[l], choices(l)).mi_bits(s.tokens)};
+  }
+  double excess_bits(std::size_t l) const {  // by the closed form of the definition
     const State& s = state_[l];
     const auto per_domain = row_sums(s.chosen);
     double n = 0, tokens = 0, seen = 0;
     for (std::size_t d = 0; d < per_domain.size(); ++d) n += double(per_domain[d]), tokens += double(s.tokens[d]), seen += per_domain[d] > 0;
-    const double mi = mutual_information_bits(s.chosen), h = entropy_bits(per_domain), null = chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
-    return {mi, null, h > 0 ? mi / h : 0, mi - null, max_lift(s.chosen), h, adjusted_mutual_information(s.first)};
+    return mutual_information_bits(s.chosen) - chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
   }
   struct Lift {  // of every cell; the sums are made once a layer, for with many experts they cost as much as all cells
     explicit Lift(const State& s) : chosen(s.chosen), rows(row_sums(s.chosen)), cols(column_sums(s.chosen)), n(double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}))) {}
@@ -74,12 +85,46 @@ class Domains final : public Metric {
     std::vector<std::int64_t> rows, cols;
     double n;
   };
-  bool tells_apart(std::size_t l) const {  // under chance 2 N ln2 x information is near chi-squared: four deviations above it count
-    const auto& tokens = state_[l].tokens;
+  bool tells_apart(std::size_t l) const {  // four deviations above chance count
     const Figures f = figures(l);
-    const double freedom = double(std::count_if(tokens.begin(), tokens.end(), [](auto n) { return n > 0; }) - 1) * (shape_.experts[l] - 1);
-    return freedom > 0 && f.excess > 4 * std::sqrt(2 / freedom) * f.null_mi;
+    return f.excess() > 4 * f.null_mi.spread;
   }
+  // Lift and hit rate of the first, second, .. of each domain's listed experts when all layers are drawn by lot: (D, listed, 2).
+  std::vector<chance::Value> favourites_by_lot() const {
+    constexpr int runs = 50;
+    const std::size_t domains = names_.size();
+    std::vector<std::vector<double>> seen(2 * domains * listed);
+    for (int run = 0; run < runs; ++run) {
+      Rng rng(20240229, std::uint64_t(run));
+      std::vector<std::vector<std::pair<double, double>>> best(domains);  // lift, hit rate
+      for (std::size_t l = 0; l < state_.size(); ++l) {
+        const State s{by_lot(l, rng), {}, state_[l].tokens};
+        const Lift lift(s);
+        const double fair = double(choices(l)) / shape_.experts[l];
+        for (std::size_t d = 0; d < domains; ++d)
+          for (Index e = 0; e < shape_.experts[l]; ++e)
+            if (const double rate = double(s.chosen(Index(d), e)) / double(s.tokens[d]); rate > fair) best[d].emplace_back(lift(Index(d), e), rate);
+      }
+      for (std::size_t d = 0; d < domains; ++d) {
+        const std::size_t n = std::min(listed, best[d].size());
+        std::stable_sort(best[d].begin(), best[d].end(), [](const auto& a, const auto& b) { return a.first > b.first; });
+        for (std::size_t i = 0; i < n; ++i) seen[2 * (d * listed + i)].push_back(best[d][i].first), seen[2 * (d * listed + i) + 1].push_back(best[d][i].second);
+      }
+    }
+    std::vector<chance::Value> out;
+    for (const auto& of : seen) out.push_back(chance::of_runs(of));
+    return out;
+  }
+  Counts by_lot(std::size_t l, Rng& rng) const {
+    Counts out(Index(names_.size()), shape_.experts[l]);
+    for (std::size_t d = 0; d < names_.size(); ++d) {
+      if (state_[l].tokens[d] == 0) continue;
+      const auto counts = chance::draw_counts(shape_.experts[l], choices(l), state_[l].tokens[d], rng);
+      std::copy(counts.begin(), counts.end(), out.row(Index(d)).begin());
+    }
+    return out;
+  }
+  static constexpr std::size_t listed = 5;  // experts of a domain
   void summary(Report&) const;
   void maps(Report&) const;
   void favourites(Report&) const;
@@ -98,36 +143,37 @@ std::vector<MetricValue> Domains::values() const {
     const Figures f = figures(l);
     rate.push_back(rates(state_[l].chosen, state_[l].tokens)), top1.push_back(rates(state_[l].first, state_[l].tokens));
     tv.push_back(total_variation(state_[l].chosen));
-    mi.push_back(f.mi), norm.push_back(f.norm), excess.push_back(f.excess), lift.push_back(f.lift), ami.push_back(f.ami);
+    mi.push_back(f.mi), norm.push_back(f.norm), excess.push_back(excess_bits(l)), lift.push_back(f.lift), ami.push_back(f.ami);
   }
   return {per_layer("domain_hit_rate", rate), per_layer("domain_hit_rate_top1", top1), per_layer("domain_tv", tv), per_layer("domain_expert_mi_bits", mi),
           per_layer("domain_expert_mi_norm", norm), per_layer("domain_expert_mi_excess_bits", excess), per_layer("domain_max_lift", lift), per_layer("domain_cluster_ami", ami)};
 }
 
 void Domains::summary(Report& r) const {
-  std::vector<double> mi, null, norm, null_norm, excess, lift, null_lift, ami;
+  std::vector<double> mi, norm, excess, lift, ami;
+  Nulls null, null_norm, null_excess, null_lift;
   Memo memo;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Figures f = figures(l);
-    mi.push_back(f.mi), null.push_back(f.null_mi), norm.push_back(f.norm), null_norm.push_back(f.entropy > 0 ? f.null_mi / f.entropy : 0);
-    excess.push_back(f.excess), lift.push_back(f.lift), ami.push_back(f.ami);
-    std::vector<double> key{double(shape_.experts[l]), double(shape_.top_k[l])};
-    null_lift.push_back(memo.get(key, [&] { return std::vector<double>{chance::domain_max_lift(shape_.experts[l], shape_.top_k[l], state_[l].tokens)}; })[0]);
+    mi.push_back(f.mi), null.add(f.null_mi), norm.push_back(f.norm), null_norm.add(f.entropy > 0 ? chance::Value{f.null_mi.mean / f.entropy, f.null_mi.spread / f.entropy} : chance::Value{0, 0});
+    excess.push_back(excess_bits(l)), null_excess.add({f.null_mi.mean - (f.mi - excess.back()), f.null_mi.spread}), lift.push_back(f.lift), ami.push_back(f.ami);
+    null_lift.add(memo.get({double(shape_.experts[l]), double(choices(l))}, [&] {
+      return chance::simulate_joint(state_[l].tokens, shape_.experts[l], choices(l), 1, [](const Counts& c) { return std::vector<double>{max_lift(c)}; }); })[0]);
   }
   r.tables.push_back({"domains", "How much the domain tells about the expert", "Mutual information is what knowing a token's domain tells about its expert: 0 bits if experts ignore the domain, at most the "
       "domains' own entropy. A finite sample of random routing gives a little more than 0: the chance value, already taken off in the excess.",
       Chart::lines,
       {column({"layer", "", "absolute layer number", ""}, shape_.number),
        column({"information", "bits", "mutual information of domain and expert", "domain_expert_mi_bits", 4}, mi, null),
-       column({"above chance", "bits", "information less its chance value; may be below 0", "domain_expert_mi_excess_bits", 4}, excess, std::vector<double>(excess.size(), 0)),
+       column({"above chance", "bits", "information less (D-1)(E-K)/(2 N ln 2); may be below 0", "domain_expert_mi_excess_bits", 4}, excess, null_excess),
        column({"of the domain", "share", "information over the entropy of the domains", "domain_expert_mi_norm", 4}, norm, null_norm),
        column({"largest lift", "x", "the strongest preference: share of an expert in one domain over its share in all", "domain_max_lift", 2}, lift, null_lift),
        column({"same partition", "", "adjusted mutual information of first choice and domain: 1 = experts and domains cut the text alike", "domain_cluster_ami", 4}, ami, std::vector<double>(ami.size(), 0))},
       section::specialisation, false, {}});
   const std::size_t best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
   r.findings.push_back(tells_apart(best) ? "Experts tell the domains apart most in layer " + std::to_string(shape_.number[best]) + ": " + figure(mi[best], 3) + " bits (" + percent(norm[best]) +
-                                                       " of what there is to know; random routing: " + figure(null[best], 4) + " bits)."
-                                                 : "Experts do not tell the domains apart: " + figure(mi[best], 4) + " bits at most, random routing gives " + figure(null[best], 4) + ".");
+                                                       " of what there is to know; random routing: " + figure(null.value[best], 4) + " bits)."
+                                                 : "Experts do not tell the domains apart: " + figure(mi[best], 4) + " bits at most, random routing gives " + figure(null.value[best], 4) + ".");
 }
 
 void Domains::maps(Report& r) const {
@@ -169,7 +215,9 @@ void Domains::favourites(Report& r) const {
   struct Best { std::size_t layer; Index expert; double lift, rate; };
   std::vector<std::string> domain, said;
   std::vector<std::int64_t> layer, expert;
-  std::vector<double> lifts, hit, null;
+  std::vector<double> lifts, hit;
+  Nulls null_lift, null_hit;
+  const auto lot = favourites_by_lot();
   for (std::size_t d = 0; d < names_.size(); ++d) {
     std::vector<Best> all;
     for (std::size_t l = 0; l < state_.size(); ++l) {
@@ -183,15 +231,15 @@ void Domains::favourites(Report& r) const {
     }
     std::stable_sort(all.begin(), all.end(), [](const Best& a, const Best& b) { return a.lift > b.lift; });
     if (!all.empty() && tells_apart(all[0].layer)) said.push_back(names_[d] + ": expert " + std::to_string(all[0].expert) + " of layer " + std::to_string(shape_.number[all[0].layer]) + " (" + percent(all[0].rate) + " of its tokens, " + figure(all[0].lift, 1) + "x its usual share)");
-    for (std::size_t i = 0; i < std::min<std::size_t>(5, all.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(listed, all.size()); ++i) {
       domain.push_back(names_[d]), layer.push_back(shape_.number[all[i].layer]), expert.push_back(all[i].expert), lifts.push_back(all[i].lift), hit.push_back(all[i].rate);
-      null.push_back(double(shape_.top_k[all[i].layer]) / shape_.experts[all[i].layer]);
+      null_lift.add(lot[2 * (d * listed + i)]), null_hit.add(lot[2 * (d * listed + i) + 1]);
     }
   }
-  r.tables.push_back({"domain_experts", "Each domain's own experts", "For every domain the experts with the largest lift among those that take more than a fair share of its tokens. Lift 1 is no preference, what random routing gives but for noise.", Chart::none,
+  r.tables.push_back({"domain_experts", "Each domain's own experts", "For every domain the experts with the largest lift among those that take more than a fair share of its tokens. Lift 1 is no preference; the chance value is what the first, second, ... of as many experts would show under random routing.", Chart::none,
       {column({"domain", "", "label of the text", ""}, domain), column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert),
-       column({"lift", "x", "share of the domain's assignments over the share of all assignments", "", 2}, lifts, std::vector<double>(lifts.size(), 1)),
-       column({"hit rate", "share", "tokens of the domain that chose the expert", "domain_hit_rate"}, hit, null)},
+       column({"lift", "x", "share of the domain's assignments over the share of all assignments", "", 2}, lifts, null_lift),
+       column({"hit rate", "share", "tokens of the domain that chose the expert", "domain_hit_rate"}, hit, null_hit)},
       section::specialisation, false, {}});
   for (const std::string& s : said) r.findings.push_back("Who took " + s + ".");
 }
@@ -207,7 +255,7 @@ void Domains::distances(Report& r) const {
         if (std::isnan(all(a, b))) continue;
         const double t = 2 / (1 / double(state_[l].tokens[std::size_t(a)]) + 1 / double(state_[l].tokens[std::size_t(b)])), e = shape_.experts[l], k = shape_.top_k[l];
         layer.push_back(shape_.number[l]), one.push_back(names_[std::size_t(a)]), other.push_back(names_[std::size_t(b)]), tv.push_back(all(a, b));
-        null.push_back(std::sqrt(std::max(0.0, e - k) / (3.14159265358979 * k * t)));
+        null.push_back(chance::total_variation(e, k, t));
       }
   }
   if (tv.empty()) return;

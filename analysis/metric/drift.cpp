@@ -1,5 +1,9 @@
 // How routing changed while the model was trained, from one trace recorded during training: its steps are cut into blocks, and
 // each block's loads, and the expert that each token id goes to, are compared. Nothing for traces without training steps.
+#include <cmath>
+#include <map>
+#include <numeric>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 
@@ -105,6 +109,27 @@ class Drift final : public Metric {
     for (std::size_t b = 0; b < n; ++b) out.push_back(all[b] > 0 ? same[b] / all[b] : no_value);
     return out;
   }
+  // The same when every token's first choice is drawn by lot: a rare id's favourite is the lower of equals, so it is one expert more often than another.
+  std::vector<chance::Value> saturation_by_lot(const State& s, int experts, chance::Labels& label) const {
+    const std::size_t e = std::size_t(experts), n = std::size_t(blocks_);
+    std::vector<double> same(n, 0), all(n, 0), square(n, 0);
+    std::vector<chance::Value> out;
+    for (std::size_t id = 0; id * n * e < s.first.size(); ++id) {
+      const auto seen = [&](std::size_t b) {
+        const auto begin = s.first.begin() + std::ptrdiff_t((id * n + b) * e);
+        return std::accumulate(begin, begin + std::ptrdiff_t(e), std::int64_t{0});
+      };
+      const std::int64_t end = seen(n - 1);
+      for (std::size_t b = 0; b < n && end > 0; ++b) {
+        const std::int64_t now = seen(b);
+        if (now == 0) continue;
+        const double p = b + 1 == n ? 1 : label.same_favourite(now, end);
+        all[b] += double(now), same[b] += double(now) * p, square[b] += double(now) * double(now) * p * (1 - p);
+      }
+    }
+    for (std::size_t b = 0; b < n; ++b) out.push_back(all[b] > 0 ? chance::Value{same[b] / all[b], std::sqrt(square[b]) / all[b]} : chance::Value{});
+    return out;
+  }
 
   Shape shape_;
   int blocks_, ids_;
@@ -117,24 +142,30 @@ class Drift final : public Metric {
 void Drift::report(Report& r) const {
   if (layer_.empty()) return;
   const std::size_t n = std::size_t(blocks_);
-  std::vector<double> v[3], null[3];
-  for (auto* side : {v, null})
-    for (int c = 0; c < 3; ++c) side[c].assign(n, 0);
+  std::vector<double> v[3];
+  std::vector<std::vector<chance::Value>> by_lot[3];  // (blocks, layers)
+  for (int c = 0; c < 3; ++c) v[c].assign(n, 0), by_lot[c].resize(n);
+  std::map<int, chance::Labels> first;  // by the number of experts
   const double share = 1.0 / double(layer_.size());
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const State& s = layer_[l];
     const auto cv = block_cv(s), moved = moves(s), settled = saturation(s, shape_.experts[l]);
     const double e = shape_.experts[l];
+    const auto lot = saturation_by_lot(s, shape_.experts[l], first.try_emplace(shape_.experts[l], shape_.experts[l], 1).first->second);
     for (std::size_t b = 0; b < n; ++b) {
       const auto row = s.counts.row(Index(b));
       const double tokens = double(s.tokens[b]), k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
-      v[0][b] += cv[b] * share, null[0][b] += chance::load_cv(e, k, tokens) * share;
+      const double root = chance::mean_root(e - 1), even = chance::load_cv(e, k, tokens);
+      v[0][b] += cv[b] * share, by_lot[0][b].push_back({even * root, even * std::sqrt(std::max(0.0, 1 - root * root))});
       const double before = b ? double(s.tokens[b - 1]) : 0, harmonic = 2 * tokens * before / (tokens + before);
       v[1][b] += (b ? moved[b - 1] : no_value) * share;
-      null[1][b] += (b ? chance::total_variation(e, k, harmonic) : no_value) * share;
-      v[2][b] += settled[b] * share, null[2][b] += (b + 1 < n ? 1 / e : 1) * share;
+      by_lot[1][b].push_back({b ? chance::total_variation(e, k, harmonic) : no_value});
+      v[2][b] += settled[b] * share, by_lot[2][b].push_back(lot[b]);
     }
   }
+  Nulls null[3];
+  for (int c = 0; c < 3; ++c)
+    for (const auto& layers : by_lot[c]) null[c].add(chance::mean_of_independent(layers));
   r.tables.push_back({"drift", "How routing settled during training", "Mean over layers of each block of training steps: how uneven the loads are; how far they moved since the block before (0 = not at all, 1 = to other experts altogether); and for how many tokens the id's "
       "favourite expert is already the one it has in the last block. Chance values: tokens that draw their experts by lot.", Chart::lines,
       {column({"from step", "", "first training step of the block", ""}, from_), column({"load CV", "", "of the block's counts", "load_drift_cv"}, v[0], null[0]),

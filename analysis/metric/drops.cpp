@@ -68,10 +68,11 @@ class Drops final : public Metric {
     }
     Memo memo;
     for (std::size_t i = 0; i < factors_.size(); ++i) {
-      std::vector<double> value, null;
+      std::vector<double> value;
+      Nulls null;
       for (std::size_t l = 0; l < state_.size(); ++l) {
         value.push_back(all[0].values[l * factors_.size() + i]);
-        null.push_back(chance_drops(memo, l)[i]);
+        null.add(chance_drops(memo, l)[i]);
       }
       t.columns.push_back(column({"", "share", "share dropped at this capacity factor", "capacity_drop_rate", 4}, value, null));
       t.columns.back().name = "at factor " + number_text(factors_[i]);
@@ -113,7 +114,7 @@ class Drops final : public Metric {
   }
   static double drop_rate(const State& s) { return double(s.dropped) / double(load_figures(s.counts).assignments); }
 
-  std::vector<double> chance_drops(Memo& memo, std::size_t l) const {
+  std::vector<chance::Value> chance_drops(Memo& memo, std::size_t l) const {
     const State& s = state_[l];
     const double k = double(std::max<std::int64_t>(1, rounded(double(load_figures(s.counts).assignments) / double(s.tokens))));
     return memo.get({double(shape_.experts[l]), k, double(s.tokens)}, [&] {

@@ -3,6 +3,7 @@
 #include <limits>
 #include <map>
 
+#include "analysis/metric/chance.h"
 #include "analysis/metric/metric.h"
 
 namespace moe {
@@ -38,7 +39,12 @@ struct Note {  // what a column says about itself
   const char *name, *unit, *meaning, *metric;
   int digits = 3;
 };
+struct Nulls {  // the chance values of a column, row by row
+  std::vector<double> value, spread;
+  void add(const chance::Value& v) { value.push_back(v.mean), spread.push_back(v.spread); }
+};
 Column column(const Note&, std::vector<double> cells, std::vector<double> chance = {});
+Column column(const Note&, std::vector<double> cells, Nulls chance);
 Column column(const Note&, std::vector<std::int64_t> cells, std::vector<double> chance = {});
 Column column(const Note&, std::vector<std::string> cells);
 
@@ -58,14 +64,14 @@ std::vector<Index> shown_layers(Index layers, Index most = 3);
 class Memo {
  public:
   template <class Make>
-  const std::vector<double>& get(const std::vector<double>& key, Make make) {
+  const std::vector<chance::Value>& get(const std::vector<double>& key, Make make) {
     auto [at, fresh] = held_.try_emplace(key);
     if (fresh) at->second = make();
     return at->second;
   }
 
  private:
-  std::map<std::vector<double>, std::vector<double>> held_;
+  std::map<std::vector<double>, std::vector<chance::Value>> held_;
 };
 
 }  // namespace moe

@@ -2,6 +2,7 @@
 #include "lib/core/load.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
@@ -45,9 +46,16 @@ class Load final : public Metric {
     }
     s.tokens += std::int64_t(w.valid.size());
     if (rows.weight.empty()) return;
-    for (const Index t : w.valid)
-      for (Index j = 0; j < rows.expert.cols(); ++j)
-        if (const int e = rows.expert(t, j); e >= 0 && std::isfinite(rows.weight(t, j))) s.importance[std::size_t(e)] += double(rows.weight(t, j));  // NaN: the reader warns
+    for (const Index t : w.valid) {
+      double sum = 0;
+      for (Index j = 0; j < rows.expert.cols(); ++j) {
+        const double weight = rows.weight(t, j);
+        if (const int e = rows.expert(t, j); e < 0 || !std::isfinite(weight)) continue;  // NaN: the reader warns
+        else s.importance[std::size_t(e)] += weight;
+        sum += weight, s.weight_squares += weight * weight;
+      }
+      s.token_squares += sum * sum;
+    }
   }
 
   std::vector<MetricValue> values() const override;
@@ -57,6 +65,7 @@ class Load final : public Metric {
   struct State {
     std::vector<std::int64_t> counts, step_counts;
     std::vector<double> importance;
+    double weight_squares = 0, token_squares = 0;  // sums of squares of weights, and of the tokens' sums of weights
     std::int64_t tokens = 0, steps = 0;
     std::uint32_t step = 0;
     double step_cv = 0, step_maxvio = 0;
@@ -64,6 +73,7 @@ class Load final : public Metric {
   struct Done {  // of one layer
     LoadFigures all;
     double cv_batch, maxvio_batch, k, tokens, step_tokens;
+    std::int64_t steps;
   };
 
   // Neighbouring ids are often equal or near, and adding twice to one place waits for the first: two tables take turns.
@@ -88,15 +98,36 @@ class Load final : public Metric {
     end_step(s);
     const LoadFigures f = load_figures(s.counts);
     const double steps = double(s.steps), tokens = double(s.tokens);
-    return {f, s.step_cv / steps, s.step_maxvio / steps, double(f.assignments) / tokens, tokens, tokens / steps};
+    return {f, s.step_cv / steps, s.step_maxvio / steps, double(f.assignments) / tokens, tokens, tokens / steps, s.steps};
   }
-  static const std::vector<double>& simulated(Memo& memo, int experts, int k, std::int64_t tokens) {  // MaxVio, median of max/min
+  // What the table of figures() gives for random routing, in its order.
+  const std::vector<chance::Value>& simulated(Memo& memo, int experts, int k, std::int64_t tokens) const {
     return memo.get({double(experts), double(k), double(tokens)}, [&] {
-      const auto of = [](std::span<const std::int64_t> c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.maxvio, f.max_over_min}; };
-      return chance::simulate_load(experts, k, tokens, 2, of, 200, 1);
+      const auto of = [&](std::span<const std::int64_t> c) { return figures(load_figures(c), c); };
+      return chance::simulate_load(experts, k, tokens, of(std::vector<std::int64_t>(std::size_t(experts), 1)).size(), of, max_min);
     });
   }
+  // The part of `figures` that is of one layer's counts; then coverage and concentration of each topn, waste of each tile size.
+  enum Figure { cv, cv_sample, max_mean, max_min, maxvio, avgvio, minvio, entropy, entropy_norm, effective, jain, gini, dead_share, figure_count };
+  std::vector<double> figures(const LoadFigures& f, std::span<const std::int64_t> counts) const {
+    std::vector<double> out{f.cv, f.cv_sample, f.max_over_mean, f.max_over_min, f.maxvio, f.avgvio, f.minvio, f.entropy, f.entropy_norm, f.effective, f.jain, f.gini, f.dead_fraction};
+    const double experts = double(counts.size());
+    for (const int n : topn_) out.push_back(load_topn_coverage(counts, n)), out.push_back(out.back() / (std::min(double(n), experts) / experts));
+    for (const int m : tiles_) out.push_back(tile_padding_waste(counts, m));
+    return out;
+  }
+  static double importance_cv(const State& s) {
+    const double experts = double(s.importance.size()), mean = std::accumulate(s.importance.begin(), s.importance.end(), 0.0) / experts;
+    double square = 0;
+    for (const double i : s.importance) square += (i - mean) * (i - mean) / experts;
+    return mean != 0 ? std::sqrt(square) / mean : no_value;
+  }
+  static double importance_chance(const State& s) {  // a token's weights fall on distinct experts by lot: sqrt((E sum w^2 - sum (sum of a token's w)^2) / W^2)
+    const double experts = double(s.importance.size()), all = std::accumulate(s.importance.begin(), s.importance.end(), 0.0);
+    return all != 0 ? std::sqrt(std::max(0.0, experts * s.weight_squares - s.token_squares)) / std::abs(all) * chance::mean_root(experts - 1) : no_value;
+  }
   void summary(Report&) const;
+  void more(Report&) const;
   void shares(Report&) const;
   void histogram(Report&) const;
   void findings(Report&) const;
@@ -120,22 +151,15 @@ std::vector<MetricValue> Load::values() const {
       fraction.back().push_back(double(c) / n);
       use.back().push_back(double(c) * experts / n);
     }
-    for (const int top : topn_) {
-      coverage.back().push_back(load_topn_coverage(s.counts, top));
-      focus.back().push_back(coverage.back().back() / (std::min(double(top), experts) / experts));
-    }
-    for (const int tile : tiles_) waste.back().push_back(tile_padding_waste(s.counts, tile));
+    const std::vector<double> f = figures(d.all, s.counts);
+    std::size_t at = figure_count;
+    for (std::size_t i = 0; i < topn_.size(); ++i) coverage.back().push_back(f[at++]), focus.back().push_back(f[at++]);
+    for (std::size_t i = 0; i < tiles_.size(); ++i) waste.back().push_back(f[at++]);
     importance.push_back(s.importance);
-    double sum = 0, square = 0;
-    for (const double i : s.importance) sum += i / experts;
-    for (const double i : s.importance) square += (i - sum) * (i - sum) / experts;
-    const std::pair<const char*, double> figures[] = {
-        {"load_cv", d.all.cv}, {"load_cv_sample", d.all.cv_sample}, {"load_cv_batch", d.cv_batch}, {"load_max_over_mean", d.all.max_over_mean},
-        {"load_max_over_min", d.all.max_over_min}, {"load_maxvio_global", d.all.maxvio}, {"load_maxvio_batch", d.maxvio_batch},
-        {"load_avgvio", d.all.avgvio}, {"load_minvio", d.all.minvio}, {"load_entropy", d.all.entropy}, {"load_entropy_norm", d.all.entropy_norm},
-        {"load_effective_experts", d.all.effective}, {"load_jain", d.all.jain}, {"load_gini", d.all.gini},
-        {"load_dead_fraction", d.all.dead_fraction}, {"importance_cv", std::sqrt(square) / sum}};
-    for (const auto& [id, value] : figures) one[id].push_back(value);
+    constexpr const char* ids[figure_count] = {"load_cv", "load_cv_sample", "load_max_over_mean", "load_max_over_min", "load_maxvio_global", "load_avgvio", "load_minvio", "load_entropy",
+                                               "load_entropy_norm", "load_effective_experts", "load_jain", "load_gini", "load_dead_fraction"};
+    for (std::size_t i = 0; i < figure_count; ++i) one[ids[i]].push_back(f[i]);
+    one["load_cv_batch"].push_back(d.cv_batch), one["load_maxvio_batch"].push_back(d.maxvio_batch), one["importance_cv"].push_back(importance_cv(s));
   }
   std::vector<MetricValue> out{per_layer("load_counts", counts), per_layer("load_fraction", fraction), per_layer("load_utilization", use),
                                per_layer("load_topn_coverage", coverage), per_layer("load_topn_concentration", focus),
@@ -147,60 +171,100 @@ std::vector<MetricValue> Load::values() const {
 }
 
 void Load::summary(Report& r) const {
-  struct Series { std::vector<double> value, chance; };
-  std::map<std::string, Series> s;
+  std::vector<double> value[figure_count + 1];  // the last: MaxVio of a step
+  Nulls null[figure_count + 1];
   std::vector<std::int64_t> dead;
   Memo memo;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const Done d = done(l);
-    const double e = shape_.experts[l];
-    const int k = std::max(1, int(rounded(d.k)));
-    const std::vector<double> whole = simulated(memo, int(e), k, std::int64_t(d.tokens)), step = simulated(memo, int(e), k, rounded(d.step_tokens));
-    const auto add = [&](const char* name, double value, double chance) { s[name].value.push_back(value), s[name].chance.push_back(chance); };
+    const int e = shape_.experts[l], k = std::max(1, int(rounded(d.k)));
+    const auto here = figures(d.all, layer_[l].counts);
+    const auto &whole = simulated(memo, e, k, std::int64_t(d.tokens)), &step = simulated(memo, e, k, rounded(d.step_tokens));
+    for (std::size_t i = 0; i < figure_count; ++i) value[i].push_back(here[i]), null[i].add(whole[i]);
+    const double none = chance::load_dead(e, d.k, d.tokens);
+    null[dead_share].value.back() = none, null[dead_share].spread.back() = std::sqrt(none * (1 - none) / e);
+    value[figure_count].push_back(d.maxvio_batch), null[figure_count].add({step[maxvio].mean, step[maxvio].spread / std::sqrt(double(std::max<std::int64_t>(1, d.steps)))});
     dead.push_back(d.all.dead);
-    add("cv", d.all.cv, chance::load_cv(e, d.k, d.tokens));
-    add("maxvio", d.all.maxvio, whole[0]);
-    add("maxvio_batch", d.maxvio_batch, step[0]);
-    add("max_min", d.all.max_over_min, whole[1]);
-    add("entropy", d.all.entropy_norm, chance::load_entropy_norm(e, d.k, d.tokens));
-    add("effective", d.all.effective, chance::load_effective(e, d.k, d.tokens));
-    add("gini", d.all.gini, chance::load_gini(e, d.k, d.tokens));
-    add("dead", d.all.dead_fraction, chance::load_dead(e, d.k, d.tokens));
   }
-  const auto take = [&](const char* name, const Note& n) { return column(n, s[name].value, s[name].chance); };
+  const auto take = [&](std::size_t which, const Note& n) { return column(n, value[which], null[which]); };
   r.tables.push_back({"load", "Load balance, layer by layer",
       "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. Random routing is not 0 either: each column's chance value "
       "is what tokens that draw their experts by lot would give on a trace of this size. The busiest expert sets the pace of its layer.",
       Chart::none,
       {column({"layer", "", "absolute layer number", ""}, shape_.number),
-       take("cv", {"CV", "", "standard deviation of the experts' loads over their mean", "load_cv"}),
-       take("maxvio", {"MaxVio", "x mean", "how far the busiest expert lies above the mean load, over the whole trace", "load_maxvio_global"}),
-       take("maxvio_batch", {"MaxVio per step", "x mean", "the same for every step alone, averaged: what a batch really waits for", "load_maxvio_batch"}),
-       take("max_min", {"max/min", "x", "busiest over least busy expert; ∞ where an expert is dead", "load_max_over_min", 2}),
-       take("entropy", {"entropy", "", "entropy of the load over its largest possible value", "load_entropy_norm"}),
-       take("effective", {"effective experts", "share", "exp(entropy) over E: the share of experts that an even layer of this entropy would use", "load_effective_experts"}),
-       take("gini", {"Gini", "", "0 = all experts equal, towards 1 = one takes everything", "load_gini"}),
+       take(cv, {"CV", "", "standard deviation of the experts' loads over their mean", "load_cv"}),
+       take(maxvio, {"MaxVio", "x mean", "how far the busiest expert lies above the mean load, over the whole trace", "load_maxvio_global"}),
+       take(figure_count, {"MaxVio per step", "x mean", "the same for every step alone, averaged: what a batch really waits for", "load_maxvio_batch"}),
+       take(max_min, {"max/min", "x", "busiest over least busy expert; ∞ where an expert is dead", "load_max_over_min", 2}),
+       take(entropy_norm, {"entropy", "", "entropy of the load over its largest possible value", "load_entropy_norm"}),
+       take(effective, {"effective experts", "share", "exp(entropy) over E: the share of experts that an even layer of this entropy would use", "load_effective_experts"}),
+       take(gini, {"Gini", "", "0 = all experts equal, towards 1 = one takes everything", "load_gini"}),
        column({"dead", "experts", "experts without a single token", ""}, dead),
-       take("dead", {"dead share", "share", "dead experts over E", "load_dead_fraction"})},
+       take(dead_share, {"dead share", "share", "dead experts over E", "load_dead_fraction"})},
       section::balance, false, {}});
+}
+
+// The other definitions of the same idea, for whoever needs the very one of a paper or a tool.
+void Load::more(Report& r) const {
+  const std::size_t width = figure_count + 2 * topn_.size() + tiles_.size();
+  std::vector<std::vector<double>> value(width);
+  std::vector<Nulls> null(width);
+  std::vector<double> steps, importance;
+  Nulls step_null, importance_null;
+  Memo memo;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const Done d = done(l);
+    const int e = shape_.experts[l], k = std::max(1, int(rounded(d.k)));
+    const auto here = figures(d.all, layer_[l].counts);
+    const auto &whole = simulated(memo, e, k, std::int64_t(d.tokens)), &step = simulated(memo, e, k, rounded(d.step_tokens));
+    for (std::size_t i = 0; i < width; ++i) value[i].push_back(here[i]), null[i].add(whole[i]);
+    steps.push_back(d.cv_batch), step_null.add({step[cv].mean, step[cv].spread / std::sqrt(double(std::max<std::int64_t>(1, d.steps)))});
+    importance.push_back(importance_cv(layer_[l])), importance_null.add({importance_chance(layer_[l]), whole[cv].spread / whole[cv].mean * importance_chance(layer_[l])});
+  }
+  Table t{"load_more", "The same loads by other definitions", "What papers and tools call balance, each under the id of its definition (docs/metrics.md), beside what random routing gives on a trace of this size.", Chart::none,
+          {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::balance, true, {}};
+  const auto add = [&](const Note& n, const std::vector<double>& v, const Nulls& by, const std::string& suffix = "") {
+    t.columns.push_back(column(n, v, by));
+    t.columns.back().name += suffix;
+  };
+  add({"sample CV", "", "with divisor E-1", "load_cv_sample"}, value[cv_sample], null[cv_sample]);
+  add({"CV per step", "", "mean over steps of the CV of the step's counts", "load_cv_batch"}, steps, step_null);
+  add({"max/mean", "x", "busiest expert over the mean load", "load_max_over_mean"}, value[max_mean], null[max_mean]);
+  add({"AvgVio", "x mean", "mean distance of an expert's load from the mean", "load_avgvio"}, value[avgvio], null[avgvio]);
+  add({"MinVio", "x mean", "how far the least busy expert lies below the mean", "load_minvio"}, value[minvio], null[minvio]);
+  add({"entropy", "nats", "of the load", "load_entropy"}, value[entropy], null[entropy]);
+  add({"Jain", "", "Jain's index: 1 = even, 1/E = one expert", "load_jain"}, value[jain], null[jain]);
+  std::size_t at = figure_count;
+  for (const int n : topn_) {
+    add({"share of top ", "share", "assignments of the busiest experts", "load_topn_coverage"}, value[at], null[at], std::to_string(n)), ++at;
+    add({"concentration of top ", "x", "that share over the share of experts", "load_topn_concentration"}, value[at], null[at], std::to_string(n)), ++at;
+  }
+  for (const int m : tiles_) add({"padding at tile ", "share", "rows that are padding where each expert's rows are filled up to whole tiles", "tile_padding_waste"}, value[at], null[at], std::to_string(m)), ++at;
+  if (has_weights_) add({"importance CV", "", "of the experts' sums of combine weights", "importance_cv"}, importance, importance_null);
+  r.tables.push_back(std::move(t));
 }
 
 void Load::shares(Report& r) const {
   std::vector<std::int64_t> layer, expert, count;
-  std::vector<double> share, fair, mean;
+  std::vector<double> share, fair, mean, use, weight, fair_weight;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const LoadFigures f = load_figures(layer_[l].counts);
+    const auto& importance = layer_[l].importance;
+    const double all = std::accumulate(importance.begin(), importance.end(), 0.0);
     for (std::size_t e = 0; e < layer_[l].counts.size(); ++e) {
       layer.push_back(shape_.number[l]), expert.push_back(std::int64_t(e)), count.push_back(layer_[l].counts[e]);
       share.push_back(double(count.back()) / double(f.assignments));
-      fair.push_back(1.0 / f.experts), mean.push_back(double(f.assignments) / f.experts);
+      fair.push_back(1.0 / f.experts), mean.push_back(double(f.assignments) / f.experts), use.push_back(share.back() * f.experts);
+      weight.push_back(importance[e]), fair_weight.push_back(all / f.experts);
     }
   }
   const Column row = column({"layer", "", "absolute layer number", ""}, layer), col = column({"expert", "", "expert id", ""}, expert);
   r.tables.push_back({"load_map", "Who takes how much", "Every cell is one expert's share of its layer's assignments; an even layer is one colour at 1/E.", Chart::heatmap,
                       {row, col, column({"share", "share", "assignments of the expert over all of the layer", "load_fraction", 4}, share, fair)}, section::balance, true, {}});
   r.tables.push_back({"load_counts", "Assignments per expert", "Before capacity, without padding. Random routing gives every expert of a layer T·K/E of them.", Chart::none,
-                      {row, col, column({"assignments", "tokens", "times the expert was chosen", "load_counts"}, count, mean)}, section::balance, true, {}});
+                      {row, col, column({"assignments", "tokens", "times the expert was chosen", "load_counts"}, count, mean),
+                       column({"utilization", "x mean", "over the mean of the layer", "load_utilization"}, use, std::vector<double>(use.size(), 1))}, section::balance, true, {}});
+  if (has_weights_) r.tables.back().columns.push_back(column({"importance", "", "sum of its combine weights", "importance_sum"}, weight, fair_weight));
 }
 
 void Load::histogram(Report& r) const {
@@ -247,7 +311,7 @@ void Load::report(Report& r) const {
   bool any = false;
   for (const State& s : layer_) any |= load_figures(s.counts).assignments > 0;
   if (!any) return r.warnings.push_back("the trace holds no assignments: there is no load to judge");
-  summary(r), histogram(r), shares(r), findings(r);
+  summary(r), histogram(r), more(r), shares(r), findings(r);
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ class LogitSimilarity final : public Metric {
   void report(Report& r) const override {
     if (!has_) return;
     std::vector<std::int64_t> layer, one, other;
-    std::vector<double> most, half;
+    std::vector<double> most, largest;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       if (layer_[l].tokens == 0 || shape_.experts[l] < 2) continue;
       const Matrix<double> m = similarity(layer_[l]);
@@ -52,12 +52,12 @@ class LogitSimilarity final : public Metric {
       for (Index i = 0; i < m.rows(); ++i)
         for (Index j = 0; j < i; ++j)
           if (m(i, j) > m(a, b)) a = i, b = j;
-      layer.push_back(shape_.number[l]), one.push_back(b), other.push_back(a), most.push_back(m(a, b)), half.push_back(0.5);
+      layer.push_back(shape_.number[l]), one.push_back(b), other.push_back(a), most.push_back(m(a, b)), largest.push_back((1 + chance::largest_cosine(double(m.rows() * (m.rows() - 1) / 2), double(layer_[l].tokens))) / 2);
     }
     if (layer.empty()) return;
-    r.tables.push_back({"logit_similarity", "Experts that the router wants together", "The pair of each layer whose logits rise and fall together most: 1 always, 0 opposite, 0.5 unrelated, which is what logits drawn by lot give.", Chart::none,
+    r.tables.push_back({"logit_similarity", "Experts that the router wants together", "The pair of each layer whose logits rise and fall together most: 1 always, 0 opposite, 0.5 unrelated. The chance value is that of the closest of all pairs where logits are drawn by lot, around 0.", Chart::none,
         {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, one), column({"other", "", "expert id", ""}, other),
-         column({"similarity", "", "(cosine of the two columns of logits + 1) / 2", "router_logit_similarity"}, most, half)}, section::redundancy, true, {}});
+         column({"similarity", "", "(cosine of the two columns of logits + 1) / 2", "router_logit_similarity"}, most, largest)}, section::redundancy, true, {}});
   }
 
  private:

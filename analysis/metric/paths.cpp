@@ -2,6 +2,7 @@
 // memory; beyond that by Misra-Gries (1982), which never overstates a path and says by how much it may understate.
 #include <algorithm>
 
+#include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/path_table.h"
 
@@ -70,13 +71,15 @@ class Paths final : public Metric {
 void Paths::report(Report& r) const {
   if (tokens_ == 0 || shape_.layers() < 2) return;
   if (count_.size() == 0) return r.warnings.push_back("more distinct paths than memory allows, and none of them often enough to be kept: the most travelled paths are left out");
-  double random = 1;
-  for (const int e : shape_.experts) random /= e;
+  double all_paths = 1;
+  for (const int e : shape_.experts) all_paths *= e;
+  const std::vector<std::size_t> top = sorted();
+  const std::vector<double> lot = chance::fullest_cells(all_paths, double(tokens_), top.size());
   std::vector<std::string> name;
   std::vector<std::int64_t> count;
   std::vector<double> share, null, expected;
-  double covered = 0;
-  for (const std::size_t i : sorted()) {
+  double covered = 0, random = 0;
+  for (const std::size_t i : top) {
     const auto path = count_.path(i);
     const std::int64_t n = count_.count(i);
     std::string text;
@@ -85,10 +88,10 @@ void Paths::report(Report& r) const {
       text += (l ? "→" : "") + std::to_string(unsigned(path[l]));
       independent *= double(first_[l][path[l]]) / double(tokens_);
     }
-    name.push_back(text), count.push_back(n), share.push_back(double(n) / double(tokens_)), null.push_back(random), expected.push_back(independent * double(tokens_));
-    covered += share.back();
+    name.push_back(text), count.push_back(n), share.push_back(double(n) / double(tokens_)), null.push_back(lot[null.size()] / double(tokens_)), expected.push_back(independent * double(tokens_));
+    covered += share.back(), random += null.back();
   }
-  Table t{"paths", "The most travelled paths", "A path is a token's first choice in every layer. Random routing gives each path the share 1/E per layer multiplied up; `if independent` is how many tokens would take it "
+  Table t{"paths", "The most travelled paths", "A path is a token's first choice in every layer. Random routing spreads the tokens over all paths alike, yet some paths are taken more often: the chance values are those of the most, second most, ... travelled. `if independent` is how many tokens would take it "
           "if layers ignored each other but kept their loads.", Chart::none,
           {column({"path", "", "experts from the first to the last MoE layer", ""}, name), column({"tokens", "tokens", "tokens that took it", ""}, count),
            column({"share", "share", "of all tokens", "path_frequency", 5}, share, null), column({"if independent", "tokens", "expected tokens from the layers' first-choice shares alone", "", 1}, expected)}, section::paths, false, {}};
@@ -97,7 +100,7 @@ void Paths::report(Report& r) const {
   if (count[0] < 2) return r.findings.push_back("No two tokens take the same path through the " + std::to_string(shape_.layers()) + " layers.");
   const std::string shown = shape_.layers() <= 8 ? ", " + name[0] + "," : "";
   r.findings.push_back("The most travelled path" + shown + " is taken by " + percent(share[0]) + " of the tokens; the " + std::to_string(name.size()) + " busiest of " + (understated_ ? "more than " : "") +
-                       std::to_string(count_.size()) + " paths carry " + percent(covered) + " (random routing: " + percent(random * double(name.size())) + ").");
+                       std::to_string(count_.size()) + " paths carry " + percent(covered) + " (random routing: " + percent(random) + ").");
 }
 
 }  // namespace

@@ -45,16 +45,18 @@ class Placement final : public Metric {
 
   void report(Report& r) const override {
     std::vector<std::int64_t> layer;
-    std::vector<double> v[3], null[3];
+    std::vector<double> v[3];
+    Nulls null[3];
     Memo memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
       const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) + std::accumulate(s.second.begin(), s.second.end(), 0.0);
       if (n == 0) continue;
       const int experts = shape_.experts[l], k = std::clamp(int(rounded(n / double(s.tokens))), 1, experts);
-      const std::vector<double> here = judged(s.first, s.second), lot = memo.get({double(experts), double(k), double(s.tokens)}, [&] { return random(experts, k, s.tokens); });
+      const std::vector<double> here = judged(s.first, s.second);
+      const auto& lot = memo.get({double(experts), double(k), double(s.tokens)}, [&] { return random(experts, k, s.tokens); });
       layer.push_back(shape_.number[l]);
-      for (std::size_t c = 0; c < 3; ++c) v[c].push_back(here[c]), null[c].push_back(lot[c]);
+      for (std::size_t c = 0; c < 3; ++c) v[c].push_back(here[c]), null[c].add(lot[c]);
     }
     if (layer.empty()) return;
     r.tables.push_back({"placement", "What replicating busy experts would bring", "Mean over largest load of " + std::to_string(eplb_.gpus) + " GPUs, 1 = even: experts in order; with " + std::to_string(extra_) +
@@ -83,16 +85,15 @@ class Placement final : public Metric {
     const bool halves = std::any_of(first.begin(), first.end(), [](double c) { return c > 0; });
     return {plain, eplb_plan(all, s).balancedness, halves ? eplb_balancedness(eplb_plan(first, s), second, s.gpus) : no_value};
   }
-  std::vector<double> random(int experts, int k, std::int64_t tokens) const {
-    std::vector<double> sum(3, 0);
-    constexpr int runs = 50;
-    for (int run = 0; run < runs; ++run) {
+  std::vector<chance::Value> random(int experts, int k, std::int64_t tokens) const {
+    std::vector<std::vector<double>> seen(3);
+    for (int run = 0; run < 100; ++run) {
       Rng rng(20240229, std::uint64_t(run));
-      const auto a = chance::draw_counts(experts, k, tokens / 2, rng), b = chance::draw_counts(experts, k, tokens - tokens / 2, rng);
+      const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng), b = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
       const auto one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
-      for (std::size_t c = 0; c < 3; ++c) sum[c] += one[c] / runs;
+      for (std::size_t c = 0; c < 3; ++c) seen[c].push_back(one[c]);
     }
-    return sum;
+    return {chance::of_runs(seen[0]), chance::of_runs(seen[1]), chance::of_runs(seen[2])};
   }
 
   Shape shape_;

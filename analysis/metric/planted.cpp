@@ -37,14 +37,14 @@ class Planted final : public Metric {
   void report(Report& r) const override {
     if (clusters_ == 0) return;
     const auto all = values();
-    std::vector<double> lot;
+    Nulls lot;
     std::int64_t most = 0;
     Memo memo;
     for (std::size_t l = 0; l < first_.size(); ++l) {
-      const auto rows = row_sums(first_[l]);
-      const std::int64_t n = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+      const auto clusters = column_sums(first_[l]);
+      const std::int64_t n = std::accumulate(clusters.begin(), clusters.end(), std::int64_t{0});
       most = std::max(most, n);
-      lot.push_back(n ? memo.get({double(shape_.experts[l]), double(n)}, [&] { return std::vector<double>{chance::best_guess_share(shape_.experts[l], clusters_, n, 50)}; })[0] : no_value);
+      lot.add(memo.get({double(shape_.experts[l]), double(n)}, [&] { return chance::simulate_joint(clusters, shape_.experts[l], 1, 1, [](const Counts& c) { return std::vector<double>{purity(c)}; }); })[0]);
     }
     if (most == 0) return r.warnings.push_back("no token of the trace has a planted cluster: --truth names another dataset than the trace was made with");
     r.tables.push_back({"planted", "Do the experts recover what was planted?", "First choices against the " + std::to_string(clusters_) + " clusters of the dataset. Agreement 1: experts and clusters cut the tokens alike; it falls too where several experts share a cluster. "
@@ -53,10 +53,21 @@ class Planted final : public Metric {
          column({"purity", "share", "first choices whose expert's most frequent cluster is the token's", "planted_purity"}, all[1].values, lot)}, section::specialisation, false, {}});
     const std::size_t best = std::size_t(std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
     r.findings.push_back("The planted clusters are recovered best in layer " + std::to_string(shape_.number[best]) + ": agreement " + figure(all[0].values[best], 3) + " (random routing: 0), purity " + percent(all[1].values[best]) +
-                         " (random routing: " + percent(lot[best]) + ").");
+                         " (random routing: " + percent(lot.value[best]) + ").");
   }
 
  private:
+  static double purity(const Counts& by_cluster) {  // (clusters,E): the largest cluster of each expert, over all
+    double best = 0;
+    for (Index e = 0; e < by_cluster.cols(); ++e) {
+      std::int64_t most = 0;
+      for (Index c = 0; c < by_cluster.rows(); ++c) most = std::max(most, by_cluster(c, e));
+      best += double(most);
+    }
+    const auto rows = row_sums(by_cluster);
+    return best / double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  }
+
   Shape shape_;
   std::vector<int> truth_;
   int clusters_ = 0;

@@ -1,5 +1,8 @@
 // How well a predictor, whose ranking stands in the trace, foretold the experts: for prefetching, token by token, and for the
 // loads as a whole.
+#include <cmath>
+#include <numeric>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 
@@ -94,9 +97,10 @@ class Prefetch final : public Metric {
       t.columns.back().name = "recall at " + std::to_string(sizes_[i]);
     }
     std::vector<double> even;
-    for (std::size_t l = 0; l < layer_.size(); ++l) even.push_back(chance::load_jain(shape_.experts[l], double(layer_[l].assignments) / layer_[l].tokens, layer_[l].tokens));
+    Nulls rank;
+    for (std::size_t l = 0; l < layer_.size(); ++l) even.push_back(chance::load_jain(shape_.experts[l], double(layer_[l].assignments) / layer_[l].tokens, layer_[l].tokens)), rank.add({0, 1 / std::sqrt(std::max(1.0, shape_.experts[l] - 1.0))});  // Spearman: 1/(E-1) is its variance
     t.columns.push_back(column({"load cosine", "", "of predicted and actual counts", "predictor_count_cosine"}, all[1].values, even));
-    t.columns.push_back(column({"load rank correlation", "", "Spearman's, of predicted and actual counts", "predictor_count_spearman"}, all[2].values, std::vector<double>(layer_.size(), 0)));
+    t.columns.push_back(column({"load rank correlation", "", "Spearman's, of predicted and actual counts", "predictor_count_spearman"}, all[2].values, rank));
     r.tables.push_back(std::move(t));
   }
 

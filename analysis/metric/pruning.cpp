@@ -1,5 +1,10 @@
 // What each expert adds: scores that pruning goes by (REAP 2510.13999, EAN), from the norms of the chosen experts' outputs, and
 // whether the router's order is the order of those norms.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
 #include "analysis/metric/layout.h"
 
 namespace moe {
@@ -38,8 +43,9 @@ class Pruning final : public Metric {
           continue;
         }
         norm.push_back(n);
-        s.norm[std::size_t(e)] += n, ++s.count[std::size_t(e)];
-        if (!rows.weight.empty()) s.weighted[std::size_t(e)] += double(rows.weight(t, j)) * n;
+        const double added = rows.weight.empty() ? n : double(rows.weight(t, j)) * n;
+        s.norm[std::size_t(e)] += n, ++s.count[std::size_t(e)], s.squares += added * added;
+        if (!rows.weight.empty()) s.weighted[std::size_t(e)] += added;
       }
       if (int(norm.size()) != k) continue;
       ++s.whole;
@@ -71,25 +77,29 @@ class Pruning final : public Metric {
     if (strange) r.warnings.push_back(std::to_string(strange) + " choices have a combine weight or an output norm that is not a finite number: what each expert adds is counted without them");
     if (!has_norm_ || any == 0) return;
     std::vector<std::int64_t> least;
-    std::vector<double> score, mean, first, lot;
+    std::vector<double> score, first;
+    Nulls least_null, first_null;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
       const auto scores = over(has_weight_ ? s.weighted : s.norm, s.count);
       const auto low = std::min_element(scores.begin(), scores.end());
-      least.push_back(low - scores.begin()), score.push_back(*low), mean.push_back(std::accumulate(scores.begin(), scores.end(), 0.0) / double(scores.size()));
-      first.push_back(s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value), lot.push_back(s.ranks.rows() ? 1.0 / double(s.ranks.rows()) : no_value);
+      least.push_back(low - scores.begin()), score.push_back(*low), least_null.add(least_by_lot(s));
+      const double lot = s.ranks.rows() ? 1.0 / double(s.ranks.rows()) : no_value;
+      first.push_back(s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value), first_null.add({lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
     }
     const char* id = has_weight_ ? "prune_reap" : "prune_ean_mean";
-    r.tables.push_back({"pruning", "Which expert adds least", "The expert with the smallest mean size of what it adds (" + std::string(has_weight_ ? "weight times output norm, REAP" : "output norm") + "), beside the mean over experts, which is what an expert drawn by lot "
-        "would have. Last column: how often the first choice is also the one with the largest output; 1/K by chance.", Chart::none,
-        {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"expert", "", "the one that adds least", ""}, least), column({"adds", "", "its score; beside it the mean over experts", id}, score, mean),
-         column({"first is largest", "share", "tokens whose first choice has the largest output norm", "norm_rank_contingency"}, first, lot)}, section::redundancy, false, {}});
+    r.tables.push_back({"pruning", "Which expert adds least", "The expert with the smallest mean size of what it adds (" + std::string(has_weight_ ? "weight times output norm, REAP" : "output norm") + "), beside what the least of as many experts "
+        "would add if the choices had fallen on them by lot. Last column: how often the first choice is also the one with the largest output; 1/K by chance.", Chart::none,
+        {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"expert", "", "the one that adds least", ""}, least), column({"adds", "", "its score", id}, score, least_null),
+         column({"first is largest", "share", "tokens whose first choice has the largest output norm", "norm_rank_contingency"}, first, first_null)}, section::redundancy, false, {}});
     scores_table(r, id);
+    more(r);
   }
 
  private:
   struct State {
     std::vector<double> norm, weighted;  // (E) sums
+    double squares = 0;                  // of what single choices add
     std::vector<std::int64_t> count;     // (E)
     Matrix<std::int64_t> ranks;          // (K,K) rank by key, rank by norm
     std::int64_t whole = 0;              // tokens with K experts
@@ -100,6 +110,43 @@ class Pruning final : public Metric {
     for (std::size_t e = 0; e < sum.size(); ++e)
       if (count[e]) out[e] = sum[e] / double(count[e]);
     return out;
+  }
+  void more(Report& r) const {
+    std::vector<std::int64_t> layer, expert;
+    std::vector<double> v[3], null[3];  // mean norm, sum of norms, sum of weighted norms
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      const State& s = layer_[l];
+      const std::vector<double> of[] = {over(s.norm, s.count), s.norm, s.weighted};
+      for (std::size_t e = 0; e < s.count.size(); ++e) layer.push_back(shape_.number[l]), expert.push_back(std::int64_t(e));
+      for (int c = 0; c < 3; ++c) {
+        v[c].insert(v[c].end(), of[c].begin(), of[c].end());
+        null[c].insert(null[c].end(), of[c].size(), std::accumulate(of[c].begin(), of[c].end(), 0.0) / double(of[c].size()));
+      }
+    }
+    Table t{"prune_more", "What every expert adds, by other definitions", "Scores by which experts are pruned, each under the id of its definition (docs/metrics.md). Beside them the mean over the experts of the layer: what an expert drawn by lot would have.", Chart::none,
+            {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert), column({"mean norm", "", "mean norm of its outputs", "prune_ean_mean"}, v[0], null[0]),
+             column({"sum of norms", "", "sum of the norms of its outputs", "prune_ean_sum", 1}, v[1], null[1])}, section::redundancy, true, {}};
+    if (has_weight_) t.columns.push_back(column({"weighted sum", "", "sum of weight times norm", "prune_weighted_ean_sum", 1}, v[2], null[2]));
+    r.tables.push_back(std::move(t));
+  }
+  // The smallest mean over experts when every expert's choices are drawn from all alike.
+  chance::Value least_by_lot(const State& s) const {
+    const double n = double(std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0})), experts = double(s.count.size());
+    const auto& sums = has_weight_ ? s.weighted : s.norm;
+    const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / n, spread = std::sqrt(std::max(0.0, s.squares / n - mean * mean));
+    std::vector<double> least;
+    for (int run = 0; run < 100; ++run) {
+      Rng rng(20240229, std::uint64_t(run));
+      double low = std::numeric_limits<double>::infinity();
+      const int k = std::clamp(int(s.ranks.rows()), 1, int(experts));
+      for (const std::int64_t c : chance::draw_counts(int(experts), k, std::max<std::int64_t>(1, rounded(n / k)), rng)) {
+        double sum = c > 8 ? double(c) * mean + std::sqrt(double(c)) * spread * rng.normal() : 0;
+        for (std::int64_t i = 0; i < c && c <= 8; ++i) sum += mean + spread * std::sqrt(3.0) * (2 * rng.uniform() - 1);
+        low = std::min(low, c ? sum / double(c) : 0);
+      }
+      least.push_back(low);
+    }
+    return chance::of_runs(least);
   }
   void scores_table(Report& r, const char* id) const {
     std::vector<std::int64_t> layer, expert;

@@ -1,6 +1,8 @@
 // Experts spread over ranks and nodes (expert parallelism): how uneven the ranks are, and what all-to-all has to send. Experts
 // stand on ranks in order, rank = e R / E, and ranks on nodes likewise; counts per rank and per step are all that is kept.
 #include <bit>
+#include <cmath>
+#include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
@@ -144,16 +146,22 @@ class Ranks final : public Metric {
     const Load r = rank_load(counts, ranks);
     return r.mean / r.most;  // nothing at all: NaN
   }
+  double distinct_nodes(int experts, double k) const {
+    std::vector<int> on(std::size_t(nodes_), 0);
+    for (std::int64_t e = 0; e < experts; ++e) ++on[std::size_t(e * ep_ / experts / (ep_ / nodes_))];
+    return std::accumulate(on.begin(), on.end(), 0.0, [&](double sum, int n) { return sum + chance::meets(experts, k, n); });
+  }
   double choices(const State& s) const { return double(s.assignments) / double(s.tokens); }
-  double chance_balancedness(Memo& memo, std::size_t l, int ranks, std::int64_t tokens, bool imbalance) const {
-    const int k = int(rounded(choices(layer_[l])));
+  chance::Value chance_balancedness(Memo& memo, std::size_t l, int ranks, std::int64_t tokens, bool imbalance) const {
+    const int k = std::clamp(int(rounded(choices(layer_[l]))), 1, shape_.experts[l]);
     return memo.get({double(shape_.experts[l]), double(k), double(tokens), double(ranks), double(imbalance)}, [&] {
       return chance::simulate_load(shape_.experts[l], k, tokens, 1, [&](auto counts) {
         const double b = balancedness(counts, ranks);
-        return std::vector<double>{imbalance ? 1 / b - 1 : b}; }, 100); })[0];
+        return std::vector<double>{imbalance ? 1 / b - 1 : b}; }); })[0];
   }
   void by_size(Report&, Memo&) const;
   void by_layer(Report&, Memo&) const;
+  void whole(Report&, Memo&) const;
   void matrix(Report&) const;
 
   Shape shape_;
@@ -185,20 +193,22 @@ std::vector<MetricValue> Ranks::values() const {
 
 void Ranks::by_size(Report& r, Memo& memo) const {
   std::vector<std::int64_t> size;
-  std::vector<double> v[3], null[3];
+  std::vector<double> v[3];
+  Nulls null[3];
   for (std::size_t i = 0; i < sizes_.size(); ++i) {
     size.push_back(sizes_[i]);
-    double sum[3] = {}, random[3] = {}, layers = 0;
+    double sum[3] = {}, layers = 0;
+    std::vector<chance::Value> random[3];
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
       if (s.assignments == 0) continue;
       layers += 1;
       const double ranks = chance::distinct_ranks(shape_.experts[l], choices(s), sizes_[i]);
-      sum[0] += double(s.at_size[i]) / double(s.tokens), random[0] += ranks;
-      sum[1] += double(s.at_size[i]) / double(s.assignments), random[1] += ranks / choices(s);
-      sum[2] += balancedness(s.counts, sizes_[i]), random[2] += chance_balancedness(memo, l, sizes_[i], s.tokens, false);
+      sum[0] += double(s.at_size[i]) / double(s.tokens), random[0].push_back({ranks});
+      sum[1] += double(s.at_size[i]) / double(s.assignments), random[1].push_back({ranks / choices(s)});
+      sum[2] += balancedness(s.counts, sizes_[i]), random[2].push_back(chance_balancedness(memo, l, sizes_[i], s.tokens, false));
     }
-    for (int c = 0; c < 3; ++c) v[c].push_back(sum[c] / layers), null[c].push_back(random[c] / layers);
+    for (int c = 0; c < 3; ++c) v[c].push_back(sum[c] / layers), null[c].add(chance::mean_of_independent(random[c]));
   }
   r.tables.push_back({"all_to_all", "Experts over ranks: what it would cost", "Mean over layers, experts placed on the ranks in order. A token is sent once to every rank that holds one of its experts; the dedup factor is what that saves "
       "against one copy an expert (1 = nothing). Balancedness is mean over largest load of a rank, 1 = even. Chance values: tokens that draw their experts by lot.", Chart::none,
@@ -207,20 +217,22 @@ void Ranks::by_size(Report& r, Memo& memo) const {
       section::deployment, false, {}});
   const auto usual = std::find(sizes_.begin(), sizes_.end(), std::max(2, usual_ranks(shape_)));
   const std::size_t i = usual == sizes_.end() ? 0 : std::size_t(usual - sizes_.begin());
-  r.findings.push_back("On " + std::to_string(sizes_[i]) + " expert-parallel ranks a token goes to " + figure(v[0][i]) + " of them (random routing: " + figure(null[0][i]) + "), and the ranks' loads have a balancedness of " +
-                       figure(v[2][i]) + " (random routing: " + figure(null[2][i]) + ").");
+  r.findings.push_back("On " + std::to_string(sizes_[i]) + " expert-parallel ranks a token goes to " + figure(v[0][i]) + " of them (random routing: " + figure(null[0].value[i]) + "), and the ranks' loads have a balancedness of " +
+                       figure(v[2][i]) + " (random routing: " + figure(null[2].value[i]) + ").");
 }
 
 void Ranks::by_layer(Report& r, Memo& memo) const {
   const auto all = values();
-  std::vector<double> null[5];
+  Nulls null[5];
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     State s = layer_[l];
     end_step(s);
-    const double k = choices(s), e = shape_.experts[l];
-    null[0].push_back(chance_balancedness(memo, l, ep_, rounded(double(s.tokens) / double(s.steps)), true));
-    null[1].push_back(chance_balancedness(memo, l, ep_, s.tokens, false));
-    null[2].push_back(chance::distinct_ranks(e, k, ep_)), null[3].push_back(null[2].back() / k), null[4].push_back(chance::distinct_ranks(e, k, nodes_));
+    const double k = choices(s);
+    const int e = shape_.experts[l];
+    const chance::Value step = chance_balancedness(memo, l, ep_, rounded(double(s.tokens) / double(s.steps)), true);
+    null[0].add({step.mean, step.spread / std::sqrt(double(std::max<std::int64_t>(1, s.steps)))}), null[1].add(chance_balancedness(memo, l, ep_, s.tokens, false));
+    const double ranks = chance::distinct_ranks(e, k, ep_);
+    null[2].add({ranks}), null[3].add({ranks / k}), null[4].add({distinct_nodes(e, k)});
   }
   Table t{"ranks", "Layer by layer on " + std::to_string(ep_) + " ranks in " + std::to_string(nodes_) + (nodes_ == 1 ? " node" : " nodes"), "Imbalance is what a step waits for: the largest load of a rank over the mean, less 1, for each step alone. Random routing is uneven too, the more the smaller a step.", Chart::none,
       {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"imbalance", "x mean", "mean over steps of largest over mean load of a rank, less 1", "ep_rank_imbalance"}, all[0].values, null[0]),
@@ -229,28 +241,47 @@ void Ranks::by_layer(Report& r, Memo& memo) const {
       section::deployment, true, {}};
   if (has_rank_) {
     std::vector<double> other;
-    for (std::size_t l = 0; l < layer_.size(); ++l) other.push_back(double(layer_[l].tokens - layer_[l].foreign) * null[4][l] * (nodes_ - 1) / nodes_);
+    for (std::size_t l = 0; l < layer_.size(); ++l) other.push_back(double(layer_[l].tokens - layer_[l].foreign) * null[4].value[l] * (nodes_ - 1) / nodes_);
     t.columns.push_back(column({"sends to other nodes", "tokens", "distinct nodes of a token's experts other than its own", "a2a_internode_sends", 0}, all[9].values, other));
     if (layer_[0].foreign) t.warnings.push_back(std::to_string(layer_[0].foreign) + " tokens come from ranks beyond the " + std::to_string(ep_) + " and are in no matrix: set ranks:ep_size=");
   }
   r.tables.push_back(std::move(t));
 }
 
+void Ranks::whole(Report& r, Memo& memo) const {
+  const auto all = values();
+  double means = 0, mosts = 0;
+  std::vector<chance::Value> each;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const double mean = double(layer_[l].assignments) / ep_;
+    means += mean, mosts += mean * (1 + chance_balancedness(memo, l, ep_, layer_[l].tokens, true).mean), each.push_back(chance_balancedness(memo, l, ep_, layer_[l].tokens, false));
+  }
+  Nulls eps;
+  eps.add(chance::mean_of_independent(each));
+  r.tables.push_back({"ranks_whole", "All layers in one number, on " + std::to_string(ep_) + " ranks", "Two ways in which engines sum balancedness up: the ratio of the sums weighs layers by their load, the mean of ratios (with an epsilon) all alike. 1 = even.", Chart::none,
+      {column({"ranks", "", "expert-parallel size", ""}, std::vector<std::int64_t>{ep_}), column({"ratio of sums", "", "sum over layers of the mean over the sum of the largest load", "ep_balancedness_sum_ratio"}, all[2].values, std::vector<double>{means / mosts}),
+       column({"mean of ratios", "", "mean over layers of mean over largest load", "ep_balancedness_eps_mean"}, all[3].values, eps)}, section::deployment, true, {}});
+}
+
 void Ranks::matrix(Report& r) const {
   std::vector<std::int64_t> from, to;
-  std::vector<double> sent, even;
-  for (int a = 0; a < ep_; ++a) {
-    std::int64_t row = 0;
-    for (const State& s : layer_)
-      for (int b = 0; b < ep_; ++b) row += s.tokens_to(a, b);
+  std::vector<double> sent, copies, lot, lot_copies;
+  for (int a = 0; a < ep_; ++a)
     for (int b = 0; b < ep_; ++b) {
-      std::int64_t n = 0;
-      for (const State& s : layer_) n += s.tokens_to(a, b);
-      from.push_back(a), to.push_back(b), sent.push_back(double(n)), even.push_back(double(row) / ep_);
+      for (auto* column : {&sent, &copies, &lot, &lot_copies}) column->push_back(0);
+      for (std::size_t l = 0; l < layer_.size(); ++l) {
+        const State& s = layer_[l];
+        const auto row = s.copies_to.row(a);
+        const double k = choices(s), all = std::accumulate(row.begin(), row.end(), 0.0), here = double(std::count(s.rank_of.begin(), s.rank_of.end(), b));
+        sent.back() += double(s.tokens_to(a, b)), copies.back() += double(s.copies_to(a, b));
+        lot.back() += all / k * chance::meets(shape_.experts[l], k, here), lot_copies.back() += all * here / shape_.experts[l];
+      }
+      from.push_back(a), to.push_back(b);
     }
-  }
-  r.tables.push_back({"a2a_matrix", "Tokens from rank to rank", "Summed over layers; a token counts once for each rank that holds one of its experts. Random routing sends every row evenly.", Chart::heatmap,
-      {column({"from", "", "source rank", ""}, from), column({"to", "", "rank of the expert", ""}, to), column({"tokens", "tokens", "tokens sent", "a2a_matrix", 0}, sent, even)}, section::deployment, true, {}});
+  r.tables.push_back({"a2a_matrix", "Tokens from rank to rank", "Summed over layers; a token counts once for each rank that holds one of its experts. Random routing sends every row evenly, to ranks with more experts more.", Chart::heatmap,
+      {column({"from", "", "source rank", ""}, from), column({"to", "", "rank of the expert", ""}, to), column({"tokens", "tokens", "tokens sent", "a2a_matrix", 0}, sent, lot)}, section::deployment, true, {}});
+  r.tables.push_back({"a2a_matrix_copies", "Copies from rank to rank", "Summed over layers; a token counts once for each of its experts. Random routing sends every row evenly, to ranks with more experts more.", Chart::none,
+      {column({"from", "", "source rank", ""}, from), column({"to", "", "rank of the expert", ""}, to), column({"copies", "assignments", "assignments sent", "a2a_matrix_copies", 0}, copies, lot_copies)}, section::deployment, true, {}});
 }
 
 void Ranks::report(Report& r) const {
@@ -258,7 +289,7 @@ void Ranks::report(Report& r) const {
   for (const State& s : layer_) any += s.assignments;
   if (any == 0 || sizes_.empty()) return;
   Memo memo;
-  by_size(r, memo), by_layer(r, memo);
+  by_size(r, memo), by_layer(r, memo), whole(r, memo);
   if (has_rank_) matrix(r);
 }
 

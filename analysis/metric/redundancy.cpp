@@ -105,9 +105,18 @@ void Redundancy::summary(Report& r) const {
       mean.push_back(n > 0 ? sum / n : no_value), most.push_back(top);
     }
     t.columns.push_back({std::string(k.id) + ", mean", "", std::string("mean over pairs, ") + k.says, mean, k.id, std::isnan(k.chance) ? std::vector<double>{} : std::vector<double>(mean.size(), k.chance), 3});
-    if (k.listed) t.columns.push_back({"largest", "", std::string("largest of all pairs, ") + k.says, most, k.id, {}, 3});
+    std::vector<double> largest;
+    if (p->name == "gate_row_cosine")  // rows of H numbers by lot: cosines of deviation 1/sqrt(H)
+      for (std::size_t l = 0; l < width_.size(); ++l) largest.push_back(chance::largest_cosine(shape_.experts[l] * (shape_.experts[l] - 1.0) / 2, width_[l]));
+    if (k.listed) t.columns.push_back({"largest", "", std::string("largest of all pairs, ") + k.says, most, k.id, largest, 3});
     else if (k.distance) t.columns.push_back({"smallest", "", std::string("smallest of all pairs, ") + k.says, most, k.id, {}, 3});
   }
+  for (const MetricValue& m : values())
+    if (m.id == "gate_expert_r2") {
+      std::vector<double> null;  // of a line through so many unrelated points
+      for (const int e : shape_.experts) null.push_back(e > 2 ? 1 / (e * (e - 1) / 2.0 - 1) : no_value);
+      t.columns.push_back({"router tells weights", "", "R² of the cosines of expert weights on those of the router rows", m.values, m.id, null, 4});
+    }
   r.tables.push_back(std::move(t));
 }
 

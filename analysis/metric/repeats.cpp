@@ -1,6 +1,7 @@
 // Whether the next token keeps its experts. Pairs are tokens of one sequence whose positions differ by the lag, neither of
 // them padding; sequences may be interleaved, as decoding engines write them.
 #include <bit>
+#include <cmath>
 #include <unordered_map>
 
 #include "analysis/metric/chance.h"
@@ -134,6 +135,7 @@ class Repeats final : public Metric {
   void report(Report&) const override;
 
  private:
+  void distinct(Report&) const;
   std::size_t words(Index l) const { return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64; }
 
   Shape shape_;
@@ -142,13 +144,29 @@ class Repeats final : public Metric {
   std::vector<State> state_;
 };
 
+void Repeats::distinct(Report& r) const {
+  Table t{"distinct", "How many experts a batch needs", "Mean number of distinct experts that a block of so many consecutive tokens chooses: what has to be read from memory for a batch of that size. Random routing: E (1-(1-K/E)^B).", Chart::none,
+          {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::deployment, true, {}};
+  for (std::size_t i = 0; i < asked_.blocks.size(); ++i) {
+    std::vector<double> v, null;
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      const Block& b = state_[l].blocks[i];
+      v.push_back(b.blocks > 0 ? b.sum / b.blocks : no_value);
+      null.push_back(chance::distinct_experts(shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens), asked_.blocks[i]));
+    }
+    t.columns.push_back(column({"", "experts", "distinct experts of so many consecutive tokens, mean over blocks", "distinct_experts", 2}, v, null));
+    t.columns.back().name = std::to_string(asked_.blocks[i]) + " tokens";
+  }
+  r.tables.push_back(std::move(t));
+}
+
 void Repeats::report(Report& r) const {
   if (state_.empty() || state_[0].neighbours == 0) return;
   const auto all = values();
-  std::vector<double> null_first, null_any;
+  Nulls null_first, null_any;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    null_first.push_back(1.0 / shape_.experts[l]);
-    null_any.push_back(chance::repeat_any(shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens)));
+    const double first = 1.0 / shape_.experts[l], any = chance::repeat_any(shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens)), pairs = state_[l].neighbours;
+    null_first.add({first, std::sqrt(first * (1 - first) / pairs)}), null_any.add({any, std::sqrt(any * (1 - any) / pairs)});  // neighbouring pairs are independent by lot
   }
   r.tables.push_back({"repeats", "Does the next token keep its expert?", "Share of neighbouring tokens whose first choice is the same, and that share at least one expert. Random routing gives 1/E and 1 - C(E-K,K)/C(E,K); "
       "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.", Chart::lines,
@@ -166,8 +184,9 @@ void Repeats::report(Report& r) const {
     t.columns.back().name = "lag " + std::to_string(lags_[i]);
   }
   r.tables.push_back(std::move(t));
+  distinct(r);
   const std::size_t best = std::size_t(std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
-  r.findings.push_back("Neighbouring tokens keep their first expert in " + percent(all[0].values[best]) + " of cases in layer " + std::to_string(shape_.number[best]) + ", the most of all layers (random routing: " + percent(null_first[best]) + ").");
+  r.findings.push_back("Neighbouring tokens keep their first expert in " + percent(all[0].values[best]) + " of cases in layer " + std::to_string(shape_.number[best]) + ", the most of all layers (random routing: " + percent(null_first.value[best]) + ").");
 }
 
 }  // namespace

@@ -105,6 +105,7 @@ class Router final : public Metric {
     s.seq_tokens = s.seq_assignments = 0;
   }
   double aux_concat() const;
+  void more(Report&, const std::vector<MetricValue>&) const;
 
   Shape shape_;
   TraceFields has_;
@@ -181,6 +182,33 @@ std::vector<MetricValue> Router::values() const {
   return out;
 }
 
+// The other figures, by layer; and the loss that is one number for all layers.
+void Router::more(Report& r, const std::vector<MetricValue>& all) const {
+  Table t{"router_more", "The router's confidence and balance losses by other definitions", "Each figure under the id of its definition (docs/metrics.md). The chance values are those of equal logits; losses are without their coefficient.", Chart::none,
+          {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::router, true, {}};
+  const auto each = [&](double (*of)(double)) {
+    std::vector<double> out;
+    for (const int e : shape_.experts) out.push_back(of(double(e)));
+    return out;
+  };
+  const auto zero = each([](double) { return 0.0; }), one = each([](double) { return 1.0; }), log = each([](double e) { return std::log(e); }), square = each([](double e) { return std::log(e) * std::log(e); });
+  const auto ratio = each([](double e) { return e > 1 ? 1.0 : 0.0; });
+  const std::pair<Note, const std::vector<double>*> notes[] = {
+      {{"entropy", "nats", "mean entropy of the router's distribution", "router_entropy"}, &log}, {{"information", "nats", "entropy of the mean distribution less the mean entropy: how far p depends on the token", "router_mutual_information", 4}, &zero},
+      {{"second over first", "", "median of the second largest probability over the largest", "router_second_ratio_median"}, &ratio}, {{"variance", "", "mean over tokens of the variance of p over experts", "router_gate_variance", 5}, &zero},
+      {{"z", "nats²", "mean squared logsumexp of the logits (z-loss)", "router_z", 2}, &square}, {{"Switch loss", "", "E sum f p over the layer", "aux_switch"}, &one}, {{"sequence loss", "", "mean over sequences of the Switch loss of each", "aux_sequence"}, &one}};
+  for (const MetricValue& m : all) {
+    for (const auto& [note, null] : notes)
+      if (m.id == note.metric) t.columns.push_back(column(note, m.values, *null));
+    if (m.id != "aux_concat" || std::isnan(m.values[0])) continue;
+    double choices = 0, tokens = 0;
+    for (const Sums& s : sums_) choices += s.assignments, tokens += s.tokens;
+    r.tables.push_back({"aux_concat", "The balance loss over all layers at once", "As Hugging Face computes it, without its coefficient: at balance and for equal logits it is K, not 1.", Chart::none,
+        {column({"layers", "", "MoE layers", ""}, std::vector<std::int64_t>{shape_.layers()}), column({"loss", "", "E sum f p, both over all layers and tokens together", "aux_concat"}, m.values, std::vector<double>{choices / tokens})}, section::router, true, {}});
+  }
+  if (t.columns.size() > 1) r.tables.push_back(std::move(t));
+}
+
 void Router::report(Report& r) const {
   const auto all = values();
   const auto find = [&](const char* id) {
@@ -204,6 +232,7 @@ void Router::report(Report& r) const {
   add({"first choice", "probability", "mean probability of the first choice", "router_top1_mass"}, share);
   add({"chosen", "probability", "mean probability of all chosen experts together", "router_topk_mass"}, mass);
   r.tables.push_back(t);
+  more(r, all);
   if (const auto e = find("router_entropy_norm"); !e.empty()) {
     const auto [low, high] = std::minmax_element(e.begin(), e.end());
     if (!std::isnan(*low))

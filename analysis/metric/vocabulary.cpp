@@ -77,11 +77,23 @@ class Vocabulary final : public Metric {
     std::vector<double> alone;   // (E) load_exclusive_coverage
   };
   Figures figures(std::size_t l) const;
-  std::vector<double> chances(std::size_t l) const;  // weighted, frequent, MI, uncertainty, exclusive coverage of one expert
+  double first_tail(std::int64_t count, double experts) const;  // P(one expert is the first choice in at least `alone` of so many occurrences)
+  struct Chances {
+    chance::Value unweighted, weighted, frequent{0, 0}, mi, uncertainty, context_std{0, 0};
+    double alone = 0;            // load_exclusive_coverage of one expert
+    std::vector<double> expert;  // (E) vocab_spec_expert
+  };
+  struct Told {  // all there is to say of one layer, by its figures and what chance gives
+    Index layer;
+    Figures figures;
+    Chances chances;
+  };
+  using LabelsOf = std::map<std::pair<int, int>, chance::Labels>;  // by experts and choices: layers of one shape share them
+  Chances chances(std::size_t l, LabelsOf&) const;
   bool any() const { return !counted_.empty() && !state_[std::size_t(counted_[0])].ids.empty(); }
-  void summary(Report&) const;
-  void top_tokens(Report&) const;
-  void coverage(Report&) const;
+  void summary(Report&, const std::vector<Told>&) const;
+  void top_tokens(Report&, const std::vector<Told>&) const;
+  void coverage(Report&, const std::vector<Told>&) const;
   std::string listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const;
 
   Shape shape_;
@@ -126,27 +138,44 @@ Vocabulary::Figures Vocabulary::figures(std::size_t l) const {
   return f;
 }
 
-// How often an id was seen decides what chance gives: simulated for each count once, counts above 32 in steps of a tenth.
-std::vector<double> Vocabulary::chances(std::size_t l) const {
+// How often an id was seen decides what chance gives.
+Vocabulary::Chances Vocabulary::chances(std::size_t l, LabelsOf& known) const {
   const State& s = state_[l];
-  const double e = shape_.experts[l], n = double(s.assignments), k = n / double(s.tokens), h = std::log2(e);
-  std::map<std::int64_t, std::pair<double, double>> known;  // count -> biggest share, P(first choices of one expert >= alone)
-  double weighted = 0, frequent = 0, often = 0, alone = 0;
-  for (const Id& v : s.ids) {
-    const std::int64_t count = v.seen <= 32 ? v.seen : std::llround(std::pow(1.1, std::round(std::log(double(v.seen)) / std::log(1.1))));
-    auto [at, fresh] = known.try_emplace(count);
-    if (fresh) {
-      at->second.first = chance::biggest_share(int(e), int(std::max<std::int64_t>(1, rounded(k))), count);
-      double tail = 0;  // P(Bin(count, 1/E) >= alone * count)
-      for (std::int64_t x = std::int64_t(std::ceil(alone_ * double(count))); x <= count && count <= 4096; ++x)
-        tail += std::exp(std::lgamma(double(count) + 1) - std::lgamma(double(x) + 1) - std::lgamma(double(count - x) + 1) - double(x) * std::log(e) + (e > 1 ? double(count - x) * std::log1p(-1 / e) : x == count ? 0 : -1e9));
-      at->second.second = tail;
-    }
-    weighted += at->second.first * double(v.seen) / double(s.tokens);
-    if (v.seen >= min_count_) frequent += at->second.first, often += 1, alone += at->second.second * double(v.seen) / double(s.tokens);
+  const int experts = shape_.experts[l];
+  const double e = experts, ids = double(s.ids.size()), tokens = double(s.tokens);
+  const int k = std::clamp(int(rounded(double(s.assignments) / tokens)), 1, experts);
+  chance::Labels& label = known.try_emplace({experts, k}, experts, k).first->second;
+  std::map<std::int64_t, std::int64_t> often;  // occurrences -> ids with so many
+  for (const Id& v : s.ids) ++often[v.seen];
+  Chances c;
+  const auto add = [](chance::Value& sum, const chance::Value& v, double weight, double n) { sum.mean += weight * n * v.mean, sum.spread += weight * weight * n * v.spread * v.spread; };
+  for (auto* sum : {&c.unweighted, &c.weighted}) *sum = {0, 0};
+  std::vector<std::int64_t> seen;
+  std::vector<double> prefer(std::size_t(experts), 0), taken(std::size_t(experts), 0);
+  double frequent = 0;
+  for (const auto& [count, n] : often) frequent += count >= min_count_ ? double(n) : 0;
+  for (const auto& [count, n] : often) {
+    const chance::Value share = label.share(count);
+    add(c.unweighted, share, 1 / ids, double(n)), add(c.weighted, share, double(count) / tokens, double(n));
+    if (count >= min_count_) add(c.frequent, share, 1 / frequent, double(n)), add(c.context_std, label.deviation(count), 1 / frequent, double(n)), c.alone += first_tail(count, e) * double(count) / tokens * double(n);
+    const chance::Label& near = label.nearest(count);
+    for (std::size_t i = 0; i < prefer.size(); ++i) prefer[i] += double(n) * near.favourite[i], taken[i] += double(n) * near.favourite[i] * near.favourite_share[i];
+    seen.insert(seen.end(), std::size_t(n), count);
   }
-  const double mi = chance::mi_bits(double(s.ids.size()), e, k, n);
-  return {weighted, often > 0 ? frequent / often : 0, mi, h > 0 ? mi / h : 0, alone};
+  for (auto* sum : {&c.unweighted, &c.weighted, &c.frequent, &c.context_std}) sum->spread = std::sqrt(sum->spread);
+  for (std::size_t i = 0; i < prefer.size(); ++i) c.expert.push_back(prefer[i] > 0 ? taken[i] / prefer[i] : no_value);
+  c.mi = label.mi_bits(seen);
+  const double h = label.entropy(s.tokens).mean;
+  c.uncertainty = h > 0 ? chance::Value{c.mi.mean / h, c.mi.spread / h} : chance::Value{0, 0};
+  return c;
+}
+
+double Vocabulary::first_tail(std::int64_t count, double e) const {
+  if (count > 4096 || e <= 1) return e <= 1;
+  double tail = 0;
+  const double n = double(count);
+  for (double x = std::ceil(alone_ * n); x <= n; ++x) tail += std::exp(std::lgamma(n + 1) - std::lgamma(x + 1) - std::lgamma(n - x + 1) - x * std::log(e) + (n - x) * std::log1p(-1 / e));
+  return tail;
 }
 
 std::vector<MetricValue> Vocabulary::values() const {
@@ -164,16 +193,15 @@ std::vector<MetricValue> Vocabulary::values() const {
   return out;
 }
 
-void Vocabulary::summary(Report& r) const {
+void Vocabulary::summary(Report& r, const std::vector<Told>& told) const {
   std::vector<std::int64_t> number;
-  std::vector<double> c[5], v[5];
-  for (const Index l : counted_) {
-    const Figures f = figures(std::size_t(l));
-    const std::vector<double> null = chances(std::size_t(l));
+  std::vector<double> v[6];
+  Nulls c[6];
+  for (const auto& [l, f, null] : told) {
     number.push_back(shape_.number[std::size_t(l)]);
-    const double mine[] = {f.weighted, f.frequent, f.uncertainty, f.mi, f.unweighted};
-    const double chance[] = {null[0], null[1], null[3], null[2], no_value};
-    for (int i = 0; i < 5; ++i) v[i].push_back(mine[i]), c[i].push_back(chance[i]);
+    const double mine[] = {f.weighted, f.frequent, f.uncertainty, f.mi, f.unweighted, f.context_std};
+    const chance::Value lot[] = {null.weighted, null.frequent, null.uncertainty, null.mi, null.unweighted, null.context_std};
+    for (int i = 0; i < 6; ++i) v[i].push_back(mine[i]), c[i].add(lot[i]);
   }
   const std::string often = "ids seen at least " + std::to_string(min_count_) + " times";
   Table t{"vocabulary", "How much the token decides the expert", "Specialisation of an id is the share of its occurrences that its favourite expert takes. Rare ids score high by construction "
@@ -188,13 +216,19 @@ void Vocabulary::summary(Report& r) const {
   t.columns[2].meaning = "mean specialisation of " + often + ", every id counting once";
   if (Index(counted_.size()) < shape_.layers()) t.warnings.push_back("counted in " + std::to_string(counted_.size()) + " of " + std::to_string(shape_.layers()) + " layers to stay within memory");
   r.tables.push_back(t);
+  r.tables.push_back({"vocabulary_more", "The same by other definitions", "How far a token id decides its expert, each figure under the id of its definition (docs/metrics.md). Ids seen once have a specialisation of 1 by construction: the chance values know how often each id was seen.", Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, number), column({"all ids", "share", "mean specialisation, every id counting once", "vocab_spec_unweighted"}, v[4], c[4]),
+       column({"information", "bits", "mutual information of token id and expert", "token_expert_mi_bits", 4}, v[3], c[3]),
+       column({"deviation", "share", "of a frequent id's shares over experts, mean over ids", "token_context_std", 4}, v[5], c[5])}, section::vocabulary, true, {}});
+  const auto above = [&](std::size_t l) { return v[2][l] - c[2].value[l]; };
   std::size_t best = 0;
   for (std::size_t l = 0; l < v[2].size(); ++l)
-    if (v[2][l] - c[2][l] > v[2][best] - c[2][best]) best = l;
-  r.findings.push_back(v[2][best] > 1.25 * c[2][best] ? "The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) +
-                                                            ", the most above chance of all layers (random routing: " + percent(c[2][best]) + ")."
-                                                      : "The token id tells no more than random routing would about the expert." + std::string(
-      v[0][best] > 1.25 * c[0][best] ? " That an id's favourite expert takes " + percent(v[0][best]) + " of its occurrences in layer " + std::to_string(number[best]) + " (random routing: " + percent(c[0][best]) + ") is the uneven load, the same for every id." : ""));
+    if (above(l) > above(best)) best = l;
+  r.findings.push_back(above(best) > 4 * c[2].spread[best] && v[2][best] > 1.25 * c[2].value[best]
+                           ? "The token id alone tells " + percent(v[2][best]) + " of what there is to know about the expert in layer " + std::to_string(number[best]) +
+                                 ", the most above chance of all layers (random routing: " + percent(c[2].value[best]) + ")."
+                           : "The token id tells no more than random routing would about the expert." + std::string(
+      v[0][best] > 1.25 * c[0].value[best] ? " That an id's favourite expert takes " + percent(v[0][best]) + " of its occurrences in layer " + std::to_string(number[best]) + " (random routing: " + percent(c[0].value[best]) + ") is the uneven load, the same for every id." : ""));
 }
 
 std::string Vocabulary::listed(const std::vector<std::pair<double, std::uint32_t>>& best, bool shares) const {
@@ -204,13 +238,13 @@ std::string Vocabulary::listed(const std::vector<std::pair<double, std::uint32_t
   return out;
 }
 
-void Vocabulary::top_tokens(Report& r) const {
+void Vocabulary::top_tokens(Report& r, const std::vector<Told>& told) const {
   std::vector<std::int64_t> layer, expert;
   std::vector<std::string> occurrence, frequent;
-  std::vector<double> spec;
-  for (const Index l : counted_) {
+  std::vector<double> spec, null;
+  for (const auto& [l, f, lot] : told) {
     const State& s = state_[std::size_t(l)];
-    const Figures f = figures(std::size_t(l));
+    null.insert(null.end(), lot.expert.begin(), lot.expert.end());
     for (std::size_t e = 0; e < std::size_t(shape_.experts[std::size_t(l)]); ++e) {
       std::vector<std::pair<double, std::uint32_t>> most, own;
       for (const Id& v : s.ids) {
@@ -227,19 +261,18 @@ void Vocabulary::top_tokens(Report& r) const {
   Table t{"top_tokens", "What every expert reads", "By occurrence: the ids an expert took most often, with counts; common ids top every list. Frequent ids: those it takes the largest share of; a share near K/E is what random routing gives.", Chart::none,
       {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert),
        column({"by occurrence", "tokens", "ids it took most often", ""}, occurrence), column({"frequent ids", "share", "", ""}, frequent),
-       column({"specialisation", "share", "mean specialisation of the ids that prefer this expert", "vocab_spec_expert"}, spec)}, section::vocabulary, true, {}};
+       column({"specialisation", "share", "mean specialisation of the ids that prefer this expert", "vocab_spec_expert"}, spec, null)}, section::vocabulary, true, {}};
   t.columns[3].meaning = often;
   r.tables.push_back(std::move(t));
 }
 
-void Vocabulary::coverage(Report& r) const {
+void Vocabulary::coverage(Report& r, const std::vector<Told>& told) const {
   std::vector<std::int64_t> layer, expert;
   std::vector<double> share, null;
   double best = -1;
   std::string who;
-  for (const Index l : counted_) {
-    const Figures f = figures(std::size_t(l));
-    const double chance = chances(std::size_t(l))[4];
+  for (const auto& [l, f, lot] : told) {
+    const double chance = lot.alone;
     for (std::size_t e = 0; e < f.alone.size(); ++e) {
       layer.push_back(shape_.number[std::size_t(l)]), expert.push_back(std::int64_t(e)), share.push_back(f.alone[e]), null.push_back(chance);
       if (f.alone[e] > best) best = f.alone[e], who = "expert " + std::to_string(e) + " of layer " + std::to_string(layer.back());
@@ -254,7 +287,10 @@ void Vocabulary::coverage(Report& r) const {
 
 void Vocabulary::report(Report& r) const {
   if (!any()) return r.warnings.push_back("the trace holds no token ids: vocabulary specialisation is left out");
-  summary(r), top_tokens(r), coverage(r);
+  std::vector<Told> told;
+  LabelsOf labels;
+  for (const Index l : counted_) told.push_back({l, figures(std::size_t(l)), chances(std::size_t(l), labels)});
+  summary(r, told), top_tokens(r, told), coverage(r, told);
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ TEST_CASE("closed chance values agree with the golden table") {
     const double e = in("num_experts", i), k = in("top_k", i), t = in("num_tokens", i);
     same("load_cv", i, chance::load_cv(e, k, t)), same("load_jain", i, chance::load_jain(e, k, t)), same("load_dead_fraction", i, chance::load_dead(e, k, t));
     same("repeat_any", i, chance::repeat_any(e, k)), same("distinct_experts", i, chance::distinct_experts(e, k, in("batch_size", i)));
-    same("a2a_distinct_ranks", i, chance::distinct_ranks(e, k, in("ep_size", i))), same("cache_hit_rate_lru", i, chance::lru_hit_rate(e, k, in("cache_size", i)));
+    same("a2a_distinct_ranks", i, chance::distinct_ranks(int(e), k, int(in("ep_size", i)))), same("cache_hit_rate_lru", i, chance::lru_hit_rate(e, k, in("cache_size", i)));
     same("domain_expert_mi_bits", i, chance::mi_bits(in("num_domains", i), e, k, t * k)), same("token_expert_mi_bits", i, chance::mi_bits(in("vocab_size", i), e, k, t * k));
     same("crosslayer_mi_bits", i, chance::crosslayer_mi_bits(e, e, t));
   }
@@ -81,28 +81,44 @@ TEST_CASE("closed chance values agree with the golden table") {
 
 TEST_CASE("simulated chance values agree with closed ones, and with the published figure") {
   const auto sim = chance::simulate_load(256, 8, 4096, 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.cv, f.maxvio}; });
-  CHECK(sim[0] == Approx(0.087).epsilon(0.02));
-  CHECK(sim[1] == Approx(0.25).epsilon(0.1));
-  const auto few = chance::simulate_load(8, 2, 20, 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.cv * f.cv, f.dead_fraction}; }, 4000);
-  CHECK(few[0] == Approx(chance::load_cv(8, 2, 20) * chance::load_cv(8, 2, 20)).epsilon(0.05));
-  CHECK(few[1] == Approx(chance::load_dead(8, 2, 20)).epsilon(0.2));
-  CHECK(chance::biggest_share(8, 2, 1) == 1);
-  CHECK(chance::biggest_share(8, 2, 1000000) == Approx(0.25).epsilon(0.02));
-  CHECK(chance::best_guess_share(8, 8, 1000000) == Approx(0.125).epsilon(0.03));
-  CHECK(chance::best_guess_share(1, 1, 10) == 1);
-  CHECK(chance::coactivation_max_lift(8, 1, 100) == 0);
-  CHECK(std::isnan(chance::simulate_load(2, 3, 10, 1, [](auto) { return std::vector<double>{0}; })[0]));
+  CHECK(sim[0].mean == Approx(0.087).epsilon(0.02));
+  CHECK(sim[1].mean == Approx(0.25).epsilon(0.1));
+  const auto few = chance::simulate_load(8, 2, 20, 2, [](auto c) { const LoadFigures f = load_figures(c); return std::vector<double>{f.cv * f.cv, f.dead_fraction}; });
+  CHECK(few[0].mean == Approx(chance::load_cv(8, 2, 20) * chance::load_cv(8, 2, 20)).epsilon(0.05));
+  CHECK(few[1].mean == Approx(chance::load_dead(8, 2, 20)).epsilon(0.2));
+  chance::Labels pair(8, 2);
+  CHECK(pair.share(1).mean == 1);
+  CHECK(pair.share(1000000).mean == Approx(0.25).epsilon(0.02));
+  CHECK(pair.entropy(1).mean == 1);
+  CHECK(pair.entropy(1000000).mean == Approx(3).epsilon(1e-5));
+  const std::vector<std::int64_t> frequent{5000, 5000, 5000}, once(64, 1);
+  CHECK(pair.mi_bits(frequent).mean == Approx(chance::mi_bits(3, 8, 2, 30000)).epsilon(1e-9));
+  CHECK(pair.mi_bits(once).mean == Approx(2).margin(0.05));  // 3 bits of experts, 1 bit left by a token's two
+  const auto step = [](int e, std::int64_t n) { return chance::simulate_steps(e, e, n, 1, [](const Counts& c) { return std::vector<double>{best_guess_share(c)}; })[0].mean; };
+  CHECK(step(8, 1000000) == Approx(0.125).epsilon(0.03));
+  CHECK(step(1, 10) == 1);
+  CHECK(std::isnan(chance::closest_pairs(8, 1, 100, 1, 10).max_lift.mean));
+  CHECK(chance::closest_pairs(2, 2, 1000, 1, 10).listed[0].lift.mean == 1);
+  CHECK(chance::largest_cosine(1, 64) == Approx(0).margin(1e-9));
+  CHECK(chance::largest_cosine(100, 1e6) == Approx(2.5076e-3).epsilon(1e-3));  // of normal numbers
+  CHECK(chance::mean_root(4) == Approx(0.93999).epsilon(1e-4));
+  CHECK(std::isnan(chance::simulate_load(2, 3, 10, 1, [](auto) { return std::vector<double>{0}; })[0].mean));
 }
 
-TEST_CASE("Poisson draws have their mean and variance") {
-  for (const double mean : {0.5, 8.0, 100.0}) {
-    double sum = 0, square = 0;
-    for (std::uint64_t i = 0; i < 4000; ++i) {
-      Rng rng(3, i);
-      const double n = double(chance::draw_poisson(mean, rng));
-      sum += n, square += n * n;
+TEST_CASE("the fullest of many equal cells") {
+  for (const auto& [cells, tokens] : {std::pair{25, 1536}, {256, 4096}, {4096, 512}, {8, 20000}}) {
+    std::vector<double> sum(3, 0);
+    constexpr int runs = 300;
+    for (std::uint64_t run = 0; run < runs; ++run) {
+      Rng rng(9, run);
+      std::vector<int> held(std::size_t(cells), 0);
+      for (int t = 0; t < tokens; ++t) ++held[std::size_t(rng.below(cells))];
+      std::sort(held.rbegin(), held.rend());
+      for (std::size_t i = 0; i < 3; ++i) sum[i] += held[i] / double(runs);
     }
-    CHECK(sum / 4000 == Approx(mean).epsilon(0.06));
-    CHECK(square / 4000 - sum / 4000 * sum / 4000 == Approx(mean).epsilon(0.1));
+    const auto mine = chance::fullest_cells(cells, tokens, 3);
+    INFO(cells << " cells, " << tokens << " tokens");
+    for (std::size_t i = 0; i < 3; ++i) CHECK(mine[i] == Approx(sum[i]).epsilon(0.02));
   }
+  CHECK(chance::fullest_cells(1e150, 65536, 2) == std::vector<double>{1, 1});
 }
