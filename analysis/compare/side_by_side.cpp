@@ -155,14 +155,17 @@ Table layers(const All& a) {
   return t;
 }
 
-std::string finding(const All& a) {
+// Of trace i against the first; "" where no figure has an interval.
+std::string finding(const All& a, const Table& differences, std::size_t i) {
+  const Column& c = differences.columns[i];
+  if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); })) return "";
   std::string clear;
-  const Table d = differences(a);
-  const Column& c = d.columns[1];
-  for (std::size_t r = 0; r < a.shown.size(); ++r)
-    if (c.low[r] > 0 || c.high[r] < 0) clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (", std::get<std::vector<double>>(c.cells)[r] > 0 ? "+" : "", figure(std::get<std::vector<double>>(c.cells)[r], 3), ")");
-  if (clear.empty()) return concat("No headline figure of ", a.trace[1].name, " differs from that of ", a.trace[0].name, " by more than other text of the same kind would change it.");
-  return concat(a.trace[1].name, " differs from ", a.trace[0].name, " by more than other text of the same kind would change, in ", clear, ".");
+  for (std::size_t r = 0; r < a.shown.size(); ++r) {
+    const double by = std::get<std::vector<double>>(c.cells)[r];
+    if (c.low[r] > 0 || c.high[r] < 0) clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (", by > 0 ? "+" : "", figure(by, 3), ")");
+  }
+  if (clear.empty()) return concat("No headline figure of ", c.name, " differs from that of ", a.trace[0].name, " by more than other text of the same kind would change it.");
+  return concat(c.name, " differs from ", a.trace[0].name, " by more than other text of the same kind would change, in ", clear, ".");
 }
 
 }  // namespace
@@ -180,7 +183,8 @@ void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const An
   const All a = collect(traces, o);
   if (a.shown.empty()) return r.warnings.push_back("none of the traces has choices: there is nothing to compare");
   r.tables.push_back(values(a)), r.tables.push_back(differences(a)), r.tables.push_back(layers(a));
-  if (o.bootstrap > 0 && std::ranges::any_of(r.tables[r.tables.size() - 2].columns[1].low, [](double v) { return std::isfinite(v); })) r.findings.push_back(finding(a));
+  for (std::size_t i = 1; i < traces.size(); ++i)
+    if (const std::string says = finding(a, r.tables[r.tables.size() - 2], i); !says.empty()) r.findings.push_back(says);
 }
 
 Report side_by_side(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {

@@ -78,9 +78,14 @@ std::string map_figure(const Table& t, const Map& m, const std::string& id) {
   return out + (one ? "" : "</div>") + (inside.empty() ? "" : concat("<p class=note>", html(inside), ".</p>"));
 }
 
+bool drawn_as_map(const Table& t, const Panel& p) {  // more series or bars than a chart can tell apart
+  const std::size_t groups = p.series.size();
+  return groups > 8 || (t.chart == Chart::bars && groups > 1 && groups * rows(t) > 160);
+}
+
 std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::string& id) {
   const std::size_t n = rows(t), groups = p.series.size();
-  if (groups > 8 || (t.chart == Chart::bars && groups > 1 && groups * n > 160)) {
+  if (drawn_as_map(t, p)) {
     Table titled = t;  // a map of the series
     return map_figure(titled, map_of(titled, p), id);
   }
@@ -109,9 +114,12 @@ std::string figure_of(const Table& t, const std::string& id) {
   if (t.chart == Chart::heatmap) return map_figure(t, map_of(t), id);
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
-  for (std::size_t i = 0; i < all.size(); ++i) out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
   bool chances = false, intervals = false;
-  for (const Column& c : t.columns) chances = chances || !c.chance.empty(), intervals = intervals || any_interval(c);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
+    if (drawn_as_map(t, all[i])) continue;  // has a scale of its own
+    for (const Column* c : all[i].series) chances = chances || !c->chance.empty(), intervals = intervals || any_interval(*c);
+  }
   out += all.size() > 1 ? "</div>" : "";
   return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "") +
          (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>" : "");
