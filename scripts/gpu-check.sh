@@ -5,7 +5,8 @@
 #   scripts/gpu-check.sh [--build-only | --compile-only]      (--compile-only: the CUDA sources alone, for machines without a GPU)
 # Exit code 0: all passed; 1: something failed, was too slow or did not fit into the time; 2: usage; 7: no CUDA toolkit or no device
 # here, so nothing was run. BUILD: the folder to build in (build/gpu-check); ARCH: what to compile for (90); LIMIT: seconds for each
-# part (240); TOTAL: for everything (600); CHECK: a moe_gpu_check that is built already; DEVICE: cuda, or cpu to rehearse with CHECK.
+# part (240); TOTAL: for everything (600); CHECK: a moe_gpu_check that is built already; DEVICE: cuda, or cpu to rehearse with CHECK;
+# PYTHON: one that has PyTorch (python3).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=${BUILD:-build/gpu-check} arch=${ARCH:-90} limit=${LIMIT:-240} total=${TOTAL:-600} device=${DEVICE:-cuda}
@@ -89,8 +90,9 @@ for kind in "${kinds[@]}"; do
   part "ten steps $kind" "$check" steps "$kind"
 done
 part speed "$check" "$speed" "${kinds[-1]}"
-if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-  within python3 tests/peers/expert_layer_torch.py >"$build/out" || row "PyTorch" "ended with exit code $?" '' ''  # says nothing against us
+python=${PYTHON:-python3}
+if "$python" -c "import torch; assert '$device' == 'cpu' or torch.cuda.is_available()" 2>/dev/null; then
+  within "$python" tests/peers/expert_layer_torch.py --device "$device" >"$build/out" || row "PyTorch" "ended with exit code $?" '' ''  # says nothing against us
   grep $'^row\t' "$build/out" >>"$rows"
 else
   row "PyTorch beside it" "not here" '' ''

@@ -68,8 +68,11 @@ class Bench {
   // The experts alone, on the rows that the last forward pass sorted.
   void experts() {
     ExpertTape<float> bodies;
-    if (ys_.empty()) ys_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
-    backend_.experts(layer_.bodies().weights(), std::as_const(tape_->sorted).view(), tape_->plan, bodies, ys_.view());
+    if (sorted_.rows() != tape_->plan.slots) {
+      sorted_ = Array<float>(backend_, tape_->plan.slots, x_.cols()), ys_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
+      backend_.dispatch(std::as_const(x_).view(), tape_->plan, sorted_.view());
+    }
+    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->plan, bodies, ys_.view());
   }
   // Experts that got a token, in the last pass.
   Index used() const {
@@ -83,7 +86,7 @@ class Bench {
   Backend<float>& backend_;
   MoeLayer<float> layer_;
   Batch batch_;
-  Array<float> x_, dy_, y_, dx_, ys_;
+  Array<float> x_, dy_, y_, dx_, sorted_, ys_;
   std::vector<Parameter<float>*> parameters_;
   std::unique_ptr<MoeTape<float>> tape_;
 };

@@ -72,8 +72,8 @@ struct ExpertGrads {  // added to; same shapes; empty = not wanted
   View<S> gate, up, down, gate_bias, up_bias, down_bias;
 };
 template <class S>
-struct ExpertTape {  // what forward leaves for backward, (S,I) each; gate empty where ungated
-  Array<S> gate, up, h;
+struct ExpertTape {  // what forward leaves for backward: pre-activations, (S,I) each; gate empty where ungated
+  Array<S> gate, up;
 };
 
 template <class S>
@@ -110,7 +110,11 @@ class Backend : public Memory {
 
   // ---- row by row. gate is empty for ungated activations; equations.md section 4
   virtual void activate(Activation, View<const S> gate, View<const S> up, View<S> h) = 0;
-  virtual void activate_backward(Activation, View<const S> gate, View<const S> up, View<const S> dh, View<S> dgate, View<S> dup) = 0;
+  // Backwards for rows by slot whose outputs the plan's weights multiply: dh comes in as the gradient by h before the weight and leaves as
+  // w h, which is what the next product's gradient reads. dgate and dup are weighted; dweight_tk = dh[s] . h[s] + share[s] (0 where not computed).
+  // An empty weight counts as 1; an empty dweight is left out; an empty share is 0.
+  virtual void activate_backward(Activation, View<const S> gate, View<const S> up, const Plan&, View<const S> weight /*(T,K)*/, View<const S> share /*(S,1)*/,
+                                 View<S> dh, View<S> dgate, View<S> dup, View<S> dweight /*(T,K)*/) = 0;
   // RMSNorm over groups of w.cols columns (whole rows, or heads): y = x / sqrt(mean(x^2) + eps) * w. rstd (T, cols/w.cols)
   virtual void norm(View<const S> x, View<const S> w /*(1,n)*/, double eps, View<S> y, View<S> rstd) = 0;
   virtual void norm_backward(View<const S> dy, View<const S> x, View<const S> w, View<const S> rstd, View<S> dx, View<S> dw, S beta) = 0;  // dx = .. + beta dx
@@ -144,10 +148,17 @@ class Backend : public Memory {
   virtual double sum_squares(View<const S>) = 0;  // fixed order; NaN and Inf come through
 
   // ---- coarse operations with a default made of the finer ones; a fast backend overrides them
-  // The bodies of all slots: xs (S,H) -> ys (S,H), rows grouped as the plan says. Fills the tape.
+  // The bodies of all slots: xs (S,H) -> ys (S,H), rows grouped as the plan says. Fills the tape; hidden units are not kept.
   virtual void experts(const ExpertWeights<S>&, View<const S> xs, const Plan&, ExpertTape<S>&, View<S> ys);
+  // Backwards from dys (S,H), the gradient that arrives at the token of every slot: ys were combined by `weight` (T,K), or as they are where it
+  // is empty. Hidden units are computed again from the tape, and the weights' gradient from them, so that nobody keeps ys. Sets dxs and dweight.
   virtual void experts_backward(const ExpertWeights<S>&, const ExpertGrads<S>&, View<const S> xs, const Plan&, const ExpertTape<S>&,
-                                View<const S> dys, View<S> dxs);  // sets dxs
+                                View<const S> dys, View<const S> weight, View<S> dxs, View<S> dweight);
+
+ protected:
+  // What the bias of the down projection brings: its rows by dys, (S,1), and its gradient. Empty, and nothing, where there is none.
+  Array<S> bias_share(View<const S> bias /*(E,H)*/, View<const S> dys, const Plan&);
+  void weighted_bias_grad(View<const S> dys, const Plan&, View<const S> weight, View<S> db /*(E,H)*/);
 };
 
 // Backends are named by specs: "reference", "cpu:threads=2", "check:of={cpu}". They compute in float; the definition also in double.

@@ -54,7 +54,7 @@ class Host {
   }
   const ExpertTape<float>& operator()(const ExpertTape<float>& t) {
     ExpertTape<float>& host = tapes_.emplace_back();
-    host.gate = array<float>(t.gate), host.up = array<float>(t.up), host.h = array<float>(t.h);
+    host.gate = array<float>(t.gate), host.up = array<float>(t.up);
     return host;
   }
   const AttentionShape& operator()(const AttentionShape& a) { return a; }
@@ -184,9 +184,10 @@ class Check : public Backend<float> {
   void activate(Activation a, In gate, In up, Out h) override {
     both(Call(concat("activate ", name_of(a)).c_str(), gate, up), [&](auto& b, auto&& m) { b.activate(a, m(gate), m(up), m.out("h", h)); });
   }
-  void activate_backward(Activation a, In gate, In up, In dh, Out dgate, Out dup) override {
-    both(Call(concat("activate_backward ", name_of(a)).c_str(), gate, up),
-         [&](auto& b, auto&& m) { b.activate_backward(a, m(gate), m(up), m(dh), m.out("dgate", dgate), m.out("dup", dup)); });
+  void activate_backward(Activation a, In gate, In up, const Plan& p, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) override {
+    both(Call(concat("activate_backward ", name_of(a)).c_str(), gate, up), [&](auto& b, auto&& m) {
+      b.activate_backward(a, m(gate), m(up), m(p), m(weight), m(share), m.out("dh", dh), m.out("dgate", dgate), m.out("dup", dup), m.out("dweight", dweight));
+    });
   }
   void norm(In x, In w, double eps, Out y, Out rstd) override {
     both(Call("norm", x, w), [&](auto& b, auto&& m) { b.norm(m(x), m(w), eps, m.out("y", y), m.out("rstd", rstd)); });
@@ -253,9 +254,10 @@ class Check : public Backend<float> {
   double sum_squares(In x) override;
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
   void experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs, const Plan& p, const ExpertTape<float>& tape, In dys,
-                        Out dxs) override {
-    both(Call("experts_backward", xs, w.up),
-         [&](auto& b, auto&& m) { b.experts_backward(m(w), m.out(g), m(xs), m(p), m(tape), m(dys), m.out("dxs", dxs, used(p))); });
+                        In weight, Out dxs, Out dweight) override {
+    both(Call("experts_backward", xs, w.up), [&](auto& b, auto&& m) {
+      b.experts_backward(m(w), m.out(g), m(xs), m(p), m(tape), m(dys), m(weight), m.out("dxs", dxs, used(p)), m.out("dweight", dweight));
+    });
   }
 
  private:
@@ -324,7 +326,7 @@ void Check::experts(const ExpertWeights<float>& w, In xs, const Plan& p, ExpertT
   of_->experts(w, xs, p, tape, ys);
   const Call call("experts", xs, w.up);
   const Index rows = used(p);
-  for (const auto& [name, got, definition] : {std::tuple{"gate", &tape.gate, &want.gate}, {"up", &tape.up, &want.up}, {"h", &tape.h, &want.h}}) {
+  for (const auto& [name, got, definition] : {std::tuple{"gate", &tape.gate, &want.gate}, std::tuple{"up", &tape.up, &want.up}}) {
     const Index n = definition->empty() ? 0 : rows;
     equal(call, name, fetched(std::as_const(*got).view()).view().slice(0, n), std::as_const(*definition).view().slice(0, n));
   }

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "lib/backend/cpu_loops.h"
+#include "lib/backend/cpu_tiles.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
 
@@ -97,10 +97,12 @@ void Cpu::activate(Activation a, In gate, In up, Out h) {
     loops::activate(a, gate.empty() ? nullptr : gate.data + i, up.data + i, h.data + i, last - i);
   });
 }
-void Cpu::activate_backward(Activation a, In gate, In up, In dh, Out dgate, Out dup) {
-  parallel_for(up.size(), run_grain, [&](Index i, Index last) {
-    loops::activate_backward(a, gate.empty() ? nullptr : gate.data + i, up.data + i, dh.data + i, dgate.empty() ? nullptr : dgate.data + i,
-                             dup.data + i, last - i);
+void Cpu::activate_backward(Activation a, In gate, In up, const Plan& plan, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) {
+  std::ranges::fill(dweight.flat(), 0.0f);
+  parallel_for(plan.slots, 1 + run_grain / std::max<Index>(up.cols, 1), [&](Index first, Index last) {
+    const RowTile t{0, first, last - first};
+    const auto rows = [&](auto m) { return tiles::rows_of(m, t); };
+    tiles::activation_backward(a, rows(gate), rows(up), t, plan, weight, rows(share), rows(dh), rows(dgate), rows(dup), dweight);
   });
 }
 void Cpu::norm(In x, In w, double eps, Out y, Out rstd) {

@@ -37,7 +37,7 @@ class Cpu : public HostBackend<float> {
   void combine_backward(In dy, In ys, const Plan&, In weight, Out dys, Out dweight) override;
   void scale_slots(Out xs, const Plan&, In weight) override;
   void activate(Activation, In gate, In up, Out h) override;
-  void activate_backward(Activation, In gate, In up, In dh, Out dgate, Out dup) override;
+  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
   void center(Out x) override;
@@ -61,7 +61,7 @@ class Cpu : public HostBackend<float> {
   // A tile of rows goes through gate, up, activation and down while it is in the cache.
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
   void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys,
-                        Out dxs) override;
+                        In weight, Out dxs, Out dweight) override;
 
  private:
   // Cosines and sines of positions 0, 1, ... for one set of frequencies: (positions, n) each.

@@ -41,15 +41,22 @@ MOE_INLINE void forward(Phi phi, const float* gate, const float* up, float* h, I
   }
 }
 template <class Phi>
-MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const float* dh, float* __restrict dgate, float* __restrict dup, Index n) {
+MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const float* dh, float w, float* __restrict h, float* __restrict dgate,
+                         float* __restrict dup, Index n) {
   if (gate) {
     for (Index i = 0; i < n; ++i) {
       const Both p = phi(gate[i]);
-      dgate[i] = dh[i] * p.slope * up[i];
-      dup[i] = dh[i] * p.value;
+      const float d = w * dh[i];
+      h[i] = p.value * up[i];
+      dgate[i] = d * p.slope * up[i];
+      dup[i] = d * p.value;
     }
   } else {
-    for (Index i = 0; i < n; ++i) dup[i] = dh[i] * phi(up[i]).slope;
+    for (Index i = 0; i < n; ++i) {
+      const Both p = phi(up[i]);
+      h[i] = p.value;
+      dup[i] = w * dh[i] * p.slope;
+    }
   }
 }
 
@@ -70,20 +77,22 @@ MOE_SIMD void activate(Activation a, const float* gate, const float* up, float* 
   }
 }
 
-MOE_SIMD void activate_backward(Activation a, const float* gate, const float* up, const float* dh, float* __restrict dgate,
-                                float* __restrict dup, Index n) {
+MOE_SIMD void activate_backward(Activation a, const float* gate, const float* up, const float* dh, float w, float* __restrict h,
+                                float* __restrict dgate, float* __restrict dup, Index n) {
   if (!is_gated(a)) gate = nullptr;
   switch (a) {
-    case Activation::swiglu: case Activation::silu: return backward(MOE_PHI(fast_silu), gate, up, dh, dgate, dup, n);
-    case Activation::geglu: case Activation::gelu: return backward(MOE_PHI(fast_gelu), gate, up, dh, dgate, dup, n);
-    case Activation::geglu_tanh: case Activation::gelu_tanh: return backward(MOE_PHI(fast_gelu_tanh), gate, up, dh, dgate, dup, n);
-    case Activation::reglu: case Activation::relu: return backward(MOE_PHI(fast_relu), gate, up, dh, dgate, dup, n);
-    case Activation::relu2: return backward(MOE_PHI(fast_relu2), gate, up, dh, dgate, dup, n);
+    case Activation::swiglu: case Activation::silu: return backward(MOE_PHI(fast_silu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::geglu: case Activation::gelu: return backward(MOE_PHI(fast_gelu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::geglu_tanh: case Activation::gelu_tanh: return backward(MOE_PHI(fast_gelu_tanh), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::reglu: case Activation::relu: return backward(MOE_PHI(fast_relu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::relu2: return backward(MOE_PHI(fast_relu2), gate, up, dh, w, h, dgate, dup, n);
     case Activation::swiglu_clamped:
       for (Index i = 0; i < n; ++i) {
         const Body<float> b = fast_clamped(gate[i], up[i]);
-        dgate[i] = dh[i] * b.dgate;
-        dup[i] = dh[i] * b.dup;
+        const float d = w * dh[i];
+        h[i] = b.h;
+        dgate[i] = d * b.dgate;
+        dup[i] = d * b.dup;
       }
   }
 }

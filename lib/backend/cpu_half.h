@@ -21,7 +21,7 @@ class CpuHalf : public Cpu {
   void grouped_linear_dw(In dy, In x, const Plan&, Out dw) override;
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
   void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys,
-                        Out dxs) override;
+                        In weight, Out dxs, Out dweight) override;
 
  private:
   using Halves = View<const Half>;

@@ -15,7 +15,8 @@ void to_half(const float* x, std::uint16_t* y, Index n);                      //
 float dot(const float* x, const float* y, Index n);
 double sum_squares(const float* x, Index n);
 void activate(Activation, const float* gate, const float* up, float* h, Index n);
-void activate_backward(Activation, const float* gate, const float* up, const float* dh, float* dgate, float* dup, Index n);
+// h = act(gate, up), and the gradients by gate and up of w h
+void activate_backward(Activation, const float* gate, const float* up, const float* dh, float w, float* h, float* dgate, float* dup, Index n);
 void adamw(float* value, const float* grad, float* m, float* v, const AdamW&, Index n);
 
 // ---- rows of n numbers

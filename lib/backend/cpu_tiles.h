@@ -76,6 +76,26 @@ void biased_product(Memory& memory, View<const T> x, View<const T> w, View<const
   if (!bias.empty()) loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
 }
 
+// Rows of all slots that belong to a tile; empty stays empty.
+template <class T>
+View<T> rows_of(View<T> all, const RowTile& t) { return all.empty() ? all : all.slice(t.first, t.count); }
+
+// Backend::activate_backward for the rows of one tile, row by row while they are in the cache. By slot: gate, up, share, dh, dgate, dup, the tile's rows alone.
+inline void activation_backward(Activation a, View<const float> gate, View<const float> up, const RowTile& t, const Plan& plan, View<const float> weight,
+                                View<const float> share, View<float> dh, View<float> dgate, View<float> dup, View<float> dweight) {
+  const Index n = up.cols;
+  const int* choice = plan.choice.view().data + t.first;
+  std::vector<float> h(std::size_t(n), 0);
+  for (Index r = 0; r < t.count; ++r) {
+    const float w = weight.empty() ? 1 : weight.data[choice[r]];
+    float* d = dh.data + r * n;
+    const auto row = [&](auto m) { return m.empty() ? nullptr : m.data + r * n; };
+    loops::activate_backward(a, row(gate), row(up), d, w, h.data(), row(dgate), row(dup), n);
+    if (!dweight.empty()) dweight.data[choice[r]] = loops::dot(d, h.data(), n) + (share.empty() ? 0 : share(r, 0));
+    loops::scaled(h.data(), d, w, n);
+  }
+}
+
 inline std::vector<RowTile> one_expert(Index rows) {
   const int offset[] = {0, int(rows)};
   return row_tiles({offset, 1, 2}, row_height);

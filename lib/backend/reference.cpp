@@ -161,11 +161,22 @@ void Reference<S>::activate(Activation a, View<const S> gate, View<const S> up, 
   for (Index i = 0; i < up.size(); ++i) h.data[i] = body(a, gate.empty() ? S(0) : gate.data[i], up.data[i]).h;
 }
 template <class S>
-void Reference<S>::activate_backward(Activation a, View<const S> gate, View<const S> up, View<const S> dh, View<S> dgate, View<S> dup) {
-  for (Index i = 0; i < up.size(); ++i) {
-    const Body<S> b = body(a, gate.empty() ? S(0) : gate.data[i], up.data[i]);
-    dup.data[i] = dh.data[i] * b.dup;
-    if (!dgate.empty()) dgate.data[i] = dh.data[i] * b.dgate;
+void Reference<S>::activate_backward(Activation a, View<const S> gate, View<const S> up, const Plan& plan, View<const S> weight, View<const S> share,
+                                     View<S> dh, View<S> dgate, View<S> dup, View<S> dweight) {
+  for (S& v : dweight.flat()) v = 0;
+  for (Index s = 0; s < plan.slots; ++s) {
+    const int choice = plan.choice.view()(0, s);
+    const S w = weight.empty() ? S(1) : weight.data[choice];
+    double dot = share.empty() ? 0 : double(share(s, 0));
+    for (Index i = 0; i < up.cols; ++i) {
+      const Body<S> b = body(a, gate.empty() ? S(0) : gate(s, i), up(s, i));
+      const S d = dh(s, i);
+      dot += double(d) * double(b.h);
+      dup(s, i) = w * d * b.dup;
+      if (!dgate.empty()) dgate(s, i) = w * d * b.dgate;
+      dh(s, i) = w * b.h;
+    }
+    if (!dweight.empty()) dweight.data[choice] = S(dot);
   }
 }
 template <class S>

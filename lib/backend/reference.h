@@ -25,7 +25,8 @@ class Reference : public HostBackend<S> {
   void combine_backward(View<const S> dy, View<const S> ys, const Plan&, View<const S> weight, View<S> dys, View<S> dweight) override;
   void scale_slots(View<S> xs, const Plan&, View<const S> weight) override;
   void activate(Activation, View<const S> gate, View<const S> up, View<S> h) override;
-  void activate_backward(Activation, View<const S> gate, View<const S> up, View<const S> dh, View<S> dgate, View<S> dup) override;
+  void activate_backward(Activation, View<const S> gate, View<const S> up, const Plan&, View<const S> weight, View<const S> share, View<S> dh,
+                         View<S> dgate, View<S> dup, View<S> dweight) override;
   void norm(View<const S> x, View<const S> w, double eps, View<S> y, View<S> rstd) override;
   void norm_backward(View<const S> dy, View<const S> x, View<const S> w, View<const S> rstd, View<S> dx, View<S> dw, S beta) override;
   void center(View<S> x) override;

@@ -55,7 +55,7 @@ Case grouped_bias(const Sizes& s, bool backward) {
 struct BodyData {
   Plan plan;
   Array<float> xs, gate, up, down, gate_bias, up_bias, down_bias, ys, dxs;
-  Array<float> dgate, dup, ddown, dgate_bias, dup_bias, ddown_bias;
+  Array<float> dgate, dup, ddown, dgate_bias, dup_bias, ddown_bias, weight, dweight;
   ExpertTape<float> tape;
   ExpertWeights<float> weights(Activation a) const {
     return {a, Weight(gate.view()), Weight(up.view()), Weight(down.view()), gate_bias.view(), up_bias.view(), down_bias.view()};
@@ -85,27 +85,52 @@ Case experts(const Sizes& s, Activation a, bool bias) {
   const auto prepare = [=](Backend<float>& b) {
     const auto d = bodies(b, s, a, bias, false);
     return Trial{[d, a, &b] { b.experts(d->weights(a), std::as_const(d->xs).view(), d->plan, d->tape, d->ys.view()); },
-                 [d] { return outputs({{"gate", &d->tape.gate}, {"up", &d->tape.up}, {"h", &d->tape.h}, {"ys", &d->ys}}); }};
+                 [d] { return outputs({{"gate", &d->tape.gate}, {"up", &d->tape.up}, {"ys", &d->ys}}); }};
   };
   const double products = is_gated(a) ? 3 : 2;
   return {"experts", text_of(s, a, bias), prepare, 1e-10, products * flops(s), products * bytes(s)};
 }
-Case experts_backward(const Sizes& s, Activation a, bool bias, bool wanted) {
+// The activation alone, backwards, with the weights of the choices and their gradient, or without.
+Case activate_backward(const Sizes& s, Activation a, bool weighted, bool shared) {
+  struct Slots {
+    Plan plan;
+    Array<float> gate, up, weight, share, dh, dgate, dup, dweight;
+  };
+  const auto prepare = [=](Backend<float>& b) {
+    Inputs in(b, 24);
+    const auto d = std::make_shared<Slots>();
+    d->plan = plan_of(in, s);
+    const Index rows = d->plan.slots, gated = is_gated(a) ? rows : 0;
+    d->gate = in.noise(gated, s.width, 4), d->up = in.noise(rows, s.width, 4), d->dh = in.noise(rows, s.width);
+    d->dgate = in.unset(gated, s.width), d->dup = in.unset(rows, s.width);
+    if (weighted) d->weight = in.noise(s.tokens, s.choices), d->dweight = in.unset(s.tokens, s.choices);
+    if (shared) d->share = in.noise(rows, 1);
+    const auto run = [d, a, &b] {
+      b.activate_backward(a, std::as_const(d->gate).view(), std::as_const(d->up).view(), d->plan, std::as_const(d->weight).view(), std::as_const(d->share).view(),
+                          d->dh.view(), d->dgate.view(), d->dup.view(), d->dweight.view());
+    };
+    return Trial{run, [d] { return outputs({{"w h", &d->dh}, {"dgate", &d->dgate}, {"dup", &d->dup}, {"dweight", &d->dweight}}); }};
+  };
+  return {"activate_backward", concat(text_of(s, a, false), weighted ? " weighted" : "", shared ? " share" : ""), prepare, 1e-10, 0, 24 * double(s.slots() * s.width)};
+}
+Case experts_backward(const Sizes& s, Activation a, bool bias, bool wanted, bool weighted = true) {
   const auto prepare = [=](Backend<float>& b) {
     const auto d = bodies(b, s, a, bias, wanted);
+    if (Inputs in(b, 25); weighted) d->weight = in.noise(s.tokens, s.choices), d->dweight = in.unset(s.tokens, s.choices);
     const auto ready = std::make_shared<bool>(false);
     const auto run = [d, a, ready, &b] {
       if (!*ready) b.experts(d->weights(a), std::as_const(d->xs).view(), d->plan, d->tape, d->ys.view());
       *ready = true;
-      b.experts_backward(d->weights(a), d->grads(), std::as_const(d->xs).view(), d->plan, d->tape, std::as_const(d->ys).view(), d->dxs.view());
+      b.experts_backward(d->weights(a), d->grads(), std::as_const(d->xs).view(), d->plan, d->tape, std::as_const(d->ys).view(), std::as_const(d->weight).view(),
+                         d->dxs.view(), d->dweight.view());
     };
     return Trial{run, [d] {
                    return outputs({{"dxs", &d->dxs}, {"dgate", &d->dgate}, {"dup", &d->dup}, {"ddown", &d->ddown}, {"dgate_bias", &d->dgate_bias},
-                                   {"dup_bias", &d->dup_bias}, {"ddown_bias", &d->ddown_bias}});
+                                   {"dup_bias", &d->dup_bias}, {"ddown_bias", &d->ddown_bias}, {"dweight", &d->dweight}});
                  }};
   };
   const double products = (is_gated(a) ? 3 : 2) * (wanted ? 2 : 1);
-  return {"experts_backward", concat(text_of(s, a, bias), wanted ? "" : " frozen"), prepare, 1e-10, products * flops(s), products * bytes(s)};
+  return {"experts_backward", concat(text_of(s, a, bias), wanted ? "" : " frozen", weighted ? " weighted" : ""), prepare, 1e-10, products * flops(s), products * bytes(s)};
 }
 
 std::vector<Case> at_size() {
@@ -116,6 +141,7 @@ std::vector<Case> at_size() {
     all.push_back(experts(s, Activation::swiglu, false));
     all.push_back(experts_backward(s, Activation::swiglu, false, true));
   }
+  all.push_back(activate_backward({2048, 512, 1024, 8, 2, Spread::even}, Activation::swiglu, true, false));
   return all;
 }
 
@@ -136,11 +162,15 @@ std::vector<Case> expert_cases(bool bench) {
     all.push_back(experts(s, Activation::swiglu, false));
     all.push_back(experts_backward(s, Activation::swiglu, false, true));
     all.push_back(experts_backward(s, Activation::relu, true, false));
+    all.push_back(experts_backward(s, Activation::swiglu, true, true, false));
+    all.push_back(activate_backward(s, Activation::swiglu, true, true));
+    all.push_back(activate_backward(s, Activation::silu, false, false));
   }
   const Sizes middle{50, 24, 18, 4, 2, Spread::holes};
   for (const std::string& name : activation_names()) {
     all.push_back(experts(middle, activation_of(name), true));
     all.push_back(experts_backward(middle, activation_of(name), true, true));
+    all.push_back(activate_backward(middle, activation_of(name), true, false));
   }
   return all;
 }

@@ -62,10 +62,10 @@ void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tap
 
 template <class S>
 void FeedForward<S>::backward(const Tape& tape, View<const S> x, View<const S> dy, View<S> dx) {
-  if (tape.sorted.empty()) return backend_->experts_backward(bodies_.weights(), bodies_.grads(), x, tape.plan, tape.bodies, dy, dx);
+  if (tape.sorted.empty()) return backend_->experts_backward(bodies_.weights(), bodies_.grads(), x, tape.plan, tape.bodies, dy, {}, dx, {});
   Array<S> dys(*backend_, tape.plan.slots, x.cols), dxs(*backend_, tape.plan.slots, x.cols);
   backend_->dispatch(dy, tape.plan, dys.view());
-  backend_->experts_backward(bodies_.weights(), bodies_.grads(), tape.sorted.view(), tape.plan, tape.bodies, dys.view(), dxs.view());
+  backend_->experts_backward(bodies_.weights(), bodies_.grads(), tape.sorted.view(), tape.plan, tape.bodies, dys.view(), {}, dxs.view(), {});
   backend_->combine(dxs.view(), tape.plan, {}, dx, 0);
 }
 

@@ -43,7 +43,7 @@ void MoeLayer<S>::mix_backward(const MoeTape<S>& t, View<const S> x, View<const 
   Array<S> dys = Array<S>::zeros(backend_, slots, config_.hidden), dxs(backend_, slots, config_.hidden), dmix(backend_, tokens, slots), ddispatch(backend_, tokens, slots);
   backend_.linear_dw(t.mix.view(), dy, dys.view());
   backend_.linear(dy, Weight(t.out.view()), dmix.view(), 0);
-  backend_.experts_backward(bodies_.weights(), bodies_.grads(), t.sorted.view(), t.plan, t.bodies, dys.view(), dxs.view());
+  backend_.experts_backward(bodies_.weights(), bodies_.grads(), t.sorted.view(), t.plan, t.bodies, dys.view(), {}, dxs.view(), {});
   backend_.linear(x, Weight(std::as_const(dxs).view()), ddispatch.view(), 0);
   backend_.linear_dx(t.dispatch.view(), Weight(std::as_const(dxs).view()), dx, 0);
   router_->mix_backward(t.input, t.routing, to_host(ddispatch), to_host(dmix), dscores);

@@ -189,7 +189,7 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<
   if (routes_there(pass)) route_there(pass, x, t);
   else score(pass, x, t), route(pass, t);
   if (router_->slots() > 0) mix(x, y, t);
-  else compute(x, y, t);
+  else compute(pass, x, y, t);
   if (t.there) count_there(pass, t);
   if (config_.shared_width > 0) share(pass, x, y, t);
 }
@@ -214,9 +214,17 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
   score_backward(pass, t, x, std::move(dscores), dx);
 }
 
-// y = sum of the chosen experts
 template <class S>
-void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
+Array<S> MoeLayer<S>::rows_of_slots(View<const S> x, const MoeTape<S>& t) {
+  Array<S> sorted(backend_, t.plan.slots, x.cols);
+  backend_.dispatch(x, t.plan, sorted.view());
+  if (config_.weight_on_input) backend_.scale_slots(sorted.view(), t.plan, t.weight.view());
+  return sorted;
+}
+
+// y = sum of the chosen experts. Of size (S,H) nothing is kept for backward: rows are gathered again, and the weights' gradient comes from hidden units.
+template <class S>
+void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
   Array<int> kept;  // 3. dispatch
   if (!t.there) {
     const Matrix<int> bodied = light_.without(t.routing.computed());
@@ -224,12 +232,11 @@ void MoeLayer<S>::compute(View<const S> x, View<S> y, MoeTape<S>& t) {
     kept = Array<int>(backend_, bodied.view()), t.weight = Array<S>(backend_, weight.view());
   }
   t.plan = backend_.plan(t.there ? std::as_const(t.there->expert).view() : std::as_const(kept).view(), config_.experts);
-  t.sorted = Array<S>(backend_, t.plan.slots, config_.hidden);
   t.out = Array<S>(backend_, t.plan.slots, config_.hidden);
-  backend_.dispatch(x, t.plan, t.sorted.view());
-  if (config_.weight_on_input) backend_.scale_slots(t.sorted.view(), t.plan, t.weight.view());
-  bodies_.forward(backend_, t.sorted.view(), t.plan, t.bodies, t.out.view());  // 4. compute
+  const Array<S> sorted = rows_of_slots(x, t);
+  bodies_.forward(backend_, sorted.view(), t.plan, t.bodies, t.out.view());  // 4. compute
   backend_.combine(t.out.view(), t.plan, config_.weight_on_input ? View<const S>{} : t.weight.view(), y, 0);  // 5. combine
+  if (pass.training) t.out = {};
   if (!light_.empty()) light_.forward(x, t.routing.computed(), t.weight.view(), y, t.light);
   for (std::size_t n = 0; n < t.untouched.size(); ++n)
     if (t.untouched[n]) backend_.add(x.slice(Index(n), 1), y.slice(Index(n), 1), 1);
@@ -240,8 +247,10 @@ Array<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> x, Vie
   const Index slots = t.plan.slots, hidden = config_.hidden;
   Array<S> dout(backend_, slots, hidden), dsorted(backend_, slots, hidden), dweight(backend_, t.weight.rows(), t.weight.cols());
   const bool on_input = config_.weight_on_input;
-  backend_.combine_backward(dy, t.out.view(), t.plan, on_input ? View<const S>{} : t.weight.view(), dout.view(), on_input ? View<S>{} : dweight.view());  // 5.
-  backend_.experts_backward(bodies_.weights(), bodies_.grads(), t.sorted.view(), t.plan, t.bodies, dout.view(), dsorted.view());  // 4.
+  const Array<S> sorted = rows_of_slots(x, t);
+  backend_.dispatch(dy, t.plan, dout.view());  // 5. every slot gets its token's; 4. weighs it
+  backend_.experts_backward(bodies_.weights(), bodies_.grads(), sorted.view(), t.plan, t.bodies, dout.view(), on_input ? View<const S>{} : t.weight.view(),
+                            dsorted.view(), on_input ? View<S>{} : dweight.view());  // 4.
   if (on_input) {  // v = dE at w x: dw = v . x, dx = w v
     Array<S> scaled(backend_, slots, hidden);
     backend_.combine_backward(x, dsorted.view(), t.plan, {}, scaled.view(), dweight.view());

@@ -60,7 +60,8 @@ struct MoeTape {
   Matrix<double> jitter;                 // (T,H) factors; empty = none
   std::vector<std::uint8_t> untouched;   // (T) 1 = no slot kept and output=identity
   Plan plan;
-  Array<S> weight, sorted, out;          // combine weights (T,K); rows by slot (S,H); expert outputs (S,H)
+  Array<S> weight;                       // combine weights (T,K)
+  Array<S> sorted, out;                  // (S,H) rows by slot and what experts made of them: of a mixing router; out of others where not training
   ExpertTape<S> bodies;
   std::vector<typename RouterProduct<S>::Tape> products;
   typename LightExperts<S>::Tape light;
@@ -112,7 +113,8 @@ class MoeLayer {
   void balance(const Pass&, MoeTape<S>&);
   BalanceInput balance_input(const Pass&, const MoeTape<S>&) const;
   bool balances() const { return !balancers_.empty() && !products_.empty() && router_->slots() == 0; }
-  void compute(View<const S> x, View<S> y, MoeTape<S>&);
+  Array<S> rows_of_slots(View<const S> x, const MoeTape<S>&);  // (S,H), what experts read
+  void compute(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
   Array<S> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);  // gradient of the weights (T,K)
   bool routes_there(const Pass&) const;
   void route_there(const Pass&, View<const S> x, MoeTape<S>&);

@@ -14,23 +14,23 @@ std::int64_t body_flops(Activation a, Index hidden, Index width) { return 2 * (i
 
 // What one token leaves on the tape of a feed-forward or MoE layer: floats in the backend's memory, doubles of the routing.
 std::int64_t feed_bytes(const ModelConfig& c, bool moe) {
-  const std::int64_t m = is_gated(c.moe.activation) ? 3 : 2;
-  if (!moe) return 4 * m * c.twin_width();
+  const std::int64_t kept = is_gated(c.moe.activation) ? 2 : 1;  // pre-activations
+  if (!moe) return 4 * kept * c.twin_width();
   const auto router = make_router(c.moe.router, c.moe.experts);
   const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
   if (const Index slots = router->slots(); slots > 0)  // rows are slots, however many tokens; both mixtures on host and device
-    return 4 * 2 * slots + 8 * 5 * slots + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 16 * k;
+    return 4 * 2 * slots + 8 * 5 * slots + (c.moe.shared_width ? 4 * (kept * c.moe.shared_width + c.hidden) : 0) + 16 * k;
   const std::int64_t matrices = c.moe.balance.empty() ? 3 : 6;  // products, logits, scores; with balance losses probabilities and two gradients
-  return 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (m * c.moe.shared_width + c.hidden) : 0) + 8 * (matrices * scored + 2 * k) + 16 * k;
+  return 4 * (kept * k * c.moe.width + k) + (c.moe.shared_width ? 4 * (kept * c.moe.shared_width + c.hidden) : 0) + 8 * (matrices * scored + 2 * k) + 16 * k;
 }
 
-// What one token takes on top while one layer goes backwards: gradients of what feed_bytes() counts, scores in double and twice in float.
+// What one token takes on top while one layer goes backwards: rows of slots and their gradients, gradients of hidden units, scores in double and twice in float.
 std::int64_t backward_bytes(const ModelConfig& c, bool moe) {
   const std::int64_t m = is_gated(c.moe.activation) ? 3 : 2, both = 8 * c.hidden;
   if (!moe) return both + 4 * m * c.twin_width();
   const auto router = make_router(c.moe.router, c.moe.experts);
   const std::int64_t k = router->choices(), scored = router->projections().empty() ? 0 : c.moe.experts;
-  return both + 4 * (2 * k * c.hidden + m * k * c.moe.width + k) + 16 * scored;
+  return both + 4 * (3 * k * c.hidden + m * k * c.moe.width + k) + 16 * scored;
 }
 
 struct AttentionSizes {

@@ -29,7 +29,7 @@ struct Wrong : Reference<float> {
   }
   void experts(const ExpertWeights<float>& w, View<const float> xs, const Plan& plan, ExpertTape<float>& tape, View<float> ys) override {
     Reference::experts(w, xs, plan, tape, ys);
-    if (fault == "tape") tape.h.view()(1, 0) *= 1.01f;
+    if (fault == "tape") tape.up.view()(1, 0) *= 1.01f;
   }
   double sum_squares(View<const float> x) override { return Reference::sum_squares(x) * (fault == "sum" ? 1.01 : 1); }
 };
@@ -80,7 +80,7 @@ TEST_CASE("the check backend stops at the first wrong number and names it") {
   CHECK_THAT(complaint("number", run_norm), Contains("wrong differs from the definition: norm (4,3) (1,3): y is") && Contains("at (2,1)"));
   CHECK_THAT(complaint("nan", run_norm), Contains("y is nan instead of") && Contains("at (3,0)"));
   CHECK_THAT(complaint("order", run_plan), Contains("plan (4,1): token is 2 instead of 0 at (0,0)"));
-  CHECK_THAT(complaint("tape", run_experts), Contains("experts") && Contains("h is") && Contains("at (1,0)"));
+  CHECK_THAT(complaint("tape", run_experts), Contains("experts") && Contains("up is") && Contains("at (1,0)"));
   CHECK_THAT(complaint("sum", run_sum), Contains("sum_squares"));
 }
 

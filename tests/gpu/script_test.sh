@@ -27,9 +27,17 @@ case "$FAKE:$1" in
   *) printf 'row\t%s %s\tfine\t\tok\n' "$1" "$2" ;;
 esac
 FAKE
-chmod +x "$folder/fake"
+cat >"$folder/python" <<'FAKE'
+#!/usr/bin/env bash
+[ "$1" = -c ] && exit "$NO_TORCH"
+[ "$*" = 'tests/peers/expert_layer_torch.py --device cpu' ] || exit 3
+printf 'row\ttheirs\tfine\t\t\n'
+FAKE
+chmod +x "$folder/fake" "$folder/python"
 fake=(CHECK="$folder/fake" DEVICE=cpu LIMIT=1)
 expect 0 '^whole check .* ok$' "${fake[@]}" FAKE=good
+expect 0 '^theirs  *fine' "${fake[@]}" FAKE=good PYTHON="$folder/python" NO_TORCH=0
+expect 0 '^PyTorch beside it  *not here' "${fake[@]}" FAKE=good PYTHON="$folder/python" NO_TORCH=1
 expect 7 'need a GPU' "${fake[@]}" FAKE=nodevice
 expect 1 'does not start: exit code 127' "${fake[@]}" FAKE=broken
 expect 1 '^verify cpu .*ended with exit code 139 .*FAILED' "${fake[@]}" FAKE=crash

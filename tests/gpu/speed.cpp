@@ -71,9 +71,10 @@ class Layer {
     ++version_;
     forward();
     Array<float> dout(b_, plan_.slots, s_.hidden), dsorted(b_, plan_.slots, s_.hidden), dweight(b_, s_.tokens, s_.choices);
-    b_.combine_backward(std::as_const(dy_).view(), std::as_const(out_).view(), plan_, std::as_const(weight_).view(), dout.view(), dweight.view());
+    b_.dispatch(std::as_const(x_).view(), plan_, sorted_.view());
+    b_.dispatch(std::as_const(dy_).view(), plan_, dout.view());
     b_.experts_backward(weights(), {dgate_.view(), dup_.view(), ddown_.view(), {}, {}, {}}, std::as_const(sorted_).view(), plan_, tape_,
-                        std::as_const(dout).view(), dsorted.view());
+                        std::as_const(dout).view(), std::as_const(weight_).view(), dsorted.view(), dweight.view());
     b_.combine(std::as_const(dsorted).view(), plan_, {}, dx_.view(), 0);
   }
   void wait() {

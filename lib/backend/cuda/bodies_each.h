@@ -33,17 +33,6 @@ struct Activate {
   float* h;
   MOE_HD void operator()(Index i) const { h[i] = body(a, gate ? gate[i] : 0.0f, up[i]).h; }
 };
-struct ActivateBackward {
-  Activation a;
-  const float *gate, *up, *dh;
-  float *dgate, *dup;  // dgate null: not wanted
-  MOE_HD void operator()(Index i) const {
-    const Body<float> b = body(a, gate ? gate[i] : 0.0f, up[i]);
-    const float d = dh[i];
-    dup[i] = d * b.dup;
-    if (dgate) dgate[i] = d * b.dgate;
-  }
-};
 
 struct Adam {
   float *value, *grad, *m, *v;

@@ -96,4 +96,29 @@ struct ScaleSlots {  // xs[s] *= w of its choice
   }
 };
 
+struct ActivateBackward {  // dh becomes w h
+  Activation a;
+  const float *gate, *up;       // gate null where ungated
+  const int* choice;
+  const float *weight, *share;  // null: 1, 0
+  float *dh, *dgate, *dup, *dweight;  // dgate, dweight null: not wanted
+  Index cols;
+  template <class G>
+  MOE_HD void operator()(Index s, const G& g) const {
+    const float w = weight ? weight[choice[s]] : 1;
+    double sum = 0;
+    for (Index i = s * cols + g.lane(); i < (s + 1) * cols; i += G::width) {
+      const Body<float> b = body(a, gate ? gate[i] : 0.0f, up[i]);
+      const float d = dh[i];
+      sum += double(d) * double(b.h);
+      dup[i] = w * d * b.dup;
+      if (dgate) dgate[i] = w * d * b.dgate;
+      dh[i] = w * b.h;
+    }
+    if (!dweight) return;
+    sum = g.sum(sum);
+    if (g.lane() == 0) dweight[choice[s]] = float(sum + (share ? double(share[s]) : 0.0));
+  }
+};
+
 }  // namespace moe::gpu

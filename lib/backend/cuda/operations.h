@@ -71,7 +71,7 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void combine_backward(In dy, In ys, const Plan&, In weight, Out dys, Out dweight) override;
   void scale_slots(Out xs, const Plan&, In weight) override;
   void activate(Activation, In gate, In up, Out h) override;
-  void activate_backward(Activation, In gate, In up, In dh, Out dgate, Out dup) override;
+  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
   void center(Out x) override;
@@ -97,7 +97,7 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void add_squares(In x, View<double> sum) override;
   // As the default, but an operand that several products read is rounded once.
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
-  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys, Out dxs) override;
+  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys, In weight, Out dxs, Out dweight) override;
 
   Engine& engine() { return engine_; }
 

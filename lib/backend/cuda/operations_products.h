@@ -114,7 +114,6 @@ void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& pl
   const bool gated = is_gated(w.activation);
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(*this, xs.rows, width);
-  tape.h = Array<float>(*this, xs.rows, width);
   tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
   {
     const Operand x = operand(xs);
@@ -123,25 +122,27 @@ void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& pl
   }
   if (gated && !w.gate_bias.empty()) grouped_add_bias(w.gate_bias, plan, tape.gate.view());
   if (!w.up_bias.empty()) grouped_add_bias(w.up_bias, plan, tape.up.view());
-  activate(w.activation, tape.gate.view(), tape.up.view(), tape.h.view());
-  grouped_linear(tape.h.view(), w.down, plan, ys, 0);
+  Array<float> h(*this, xs.rows, width);
+  activate(w.activation, tape.gate.view(), tape.up.view(), h.view());
+  grouped_linear(h.view(), w.down, plan, ys, 0);
   if (!w.down_bias.empty()) grouped_add_bias(w.down_bias, plan, ys);
 }
 
 template <class E>
 void Operations<E>::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs, const Plan& plan,
-                                     const ExpertTape<float>& tape, In dys, Out dxs) {
+                                     const ExpertTape<float>& tape, In dys, In weight, Out dxs, Out dweight) {
   const bool gated = is_gated(w.activation);
-  const Index width = tape.h.cols();
+  const Index width = tape.up.cols();
   Array<float> dh(*this, xs.rows, width), dup(*this, xs.rows, width), dgate(*this, gated ? xs.rows : 0, width);
   {
     const Operand d = operand(dys);
+    const Array<float> share = dweight.empty() ? Array<float>{} : bias_share(w.down_bias, dys, plan);
     grouped(Kind::dx, d, operand(w.down), plan, dh.view(), 0);
-    if (!g.down.empty()) grouped(Kind::dw, d, operand(tape.h.view()), plan, g.down, 1);
+    activate_backward(w.activation, tape.gate.view(), tape.up.view(), plan, weight, share.view(), dh.view(), dgate.view(), dup.view(), dweight);
+    if (!g.down.empty()) grouped(Kind::dw, d, operand(In(dh.view())), plan, g.down, 1);
   }
-  if (!g.down_bias.empty()) grouped_bias_grad(dys, plan, g.down_bias);
-  activate_backward(w.activation, tape.gate.view(), tape.up.view(), dh.view(), dgate.view(), dup.view());
   dh = {};
+  weighted_bias_grad(dys, plan, weight, g.down_bias);
   if (!g.up_bias.empty()) grouped_bias_grad(dup.view(), plan, g.up_bias);
   if (gated && !g.gate_bias.empty()) grouped_bias_grad(dgate.view(), plan, g.gate_bias);
   Operand x;

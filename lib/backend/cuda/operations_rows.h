@@ -74,9 +74,11 @@ void Operations<E>::activate(Activation a, In gate, In up, Out h) {
   engine_.each("activate", up.size(), Activate{a, gate.empty() ? nullptr : gate.data, up.data, h.data});
 }
 template <class E>
-void Operations<E>::activate_backward(Activation a, In gate, In up, In dh, Out dgate, Out dup) {
-  engine_.each("activate_backward", up.size(),
-               ActivateBackward{a, gate.empty() ? nullptr : gate.data, up.data, dh.data, dgate.empty() ? nullptr : dgate.data, dup.data});
+void Operations<E>::activate_backward(Activation a, In gate, In up, const Plan& p, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) {
+  const auto or_null = [](auto m) { return m.empty() ? nullptr : m.data; };
+  if (!dweight.empty()) zero(dweight.data, std::size_t(dweight.size()) * sizeof(float));
+  engine_.rows("activate_backward", p.slots, ActivateBackward{a, or_null(gate), up.data, p.choice.view().data, or_null(weight), or_null(share), dh.data,
+                                                              or_null(dgate), dup.data, or_null(dweight), up.cols});
 }
 template <class E>
 void Operations<E>::norm(In x, In w, double eps, Out y, Out rstd) {
