@@ -268,7 +268,7 @@ void Load::shares(Report& r) const {
 }
 
 void Load::histogram(Report& r) const {
-  Table t{"load_histogram", "Load of each expert", "Bars of equal height mean balance: 1/E each. Random routing differs from that by a CV of " , Chart::bars, {}, section::balance, false, {}};
+  Table t{"load_histogram", "Load of each expert", "Equal bars, or one colour where they are too many to stand, mean balance: 1/E each. Random routing differs from that by a CV of " , Chart::bars, {}, section::balance, false, {}};
   std::vector<std::int64_t> expert;
   for (int e = 0; e < shape_.max_experts(); ++e) expert.push_back(e);
   t.columns.push_back(column({"expert", "", "expert id", ""}, expert));

@@ -64,8 +64,8 @@ std::string render_html(const Report& report, const RenderOptions& options) {
   body += sample_section(report);
   if (!report.samples.empty()) nav += "<a href=\"#sample\">Text</a>";
   if (const std::string made = facts(report, false); !made.empty()) {
-    nav += "<a href=\"#made\">How it was made</a>";
-    body += concat("<section id=made><h2>How it was made</h2>", made, "</section>\n");
+    nav += "<a href=\"#made\">Origin</a>";
+    body += concat("<section id=made><h2>Origin</h2>", made, "</section>\n");
   }
   std::string out = "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content=\"width=device-width,initial-scale=1\">";
   out += concat("<meta name=color-scheme content=\"light dark\"><title>", html(report.title), "</title>\n<style>", style_sheet(experts_in(report)), "</style></head>\n");

@@ -29,7 +29,7 @@ code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mo
 .facts dd{margin:0;font-size:.92rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .facts .long dd{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 nav{position:sticky;top:0;z-index:5;display:flex;gap:.2rem;overflow-x:auto;background:var(--bar);border-block:1px solid var(--line);padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;backdrop-filter:blur(8px)}
-nav a{flex:none;font-size:.88rem;color:var(--muted);text-decoration:none;padding:.22rem .62rem;border-radius:6px}
+nav a{flex:none;font-size:.84rem;color:var(--muted);text-decoration:none;padding:.22rem .5rem;border-radius:6px}
 nav .warned{color:var(--yellow)}
 nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
 .findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;grid-template-columns:minmax(0,1fr);gap:.7rem;max-width:54rem}

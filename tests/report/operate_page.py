@@ -166,10 +166,10 @@ def picture(b):  # the value under the pointer
     b.mouse("document.querySelector('svg[data-map] image')", ["mouseMoved"], across=0.01)
     said = b.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
     svg = "document.querySelector('svg[data-map]')"
-    place, value = said.rsplit(": ", 1)
-    assert place.endswith(" / 0"), said
-    cells = b.js(f"(t => [...t.tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent.trim())))(document.getElementById({svg}.dataset.map))")
-    assert [place.split(" / ")[0], value] in [c[:2] for c in cells], said
+    keys, value = said.rsplit(": ", 1)
+    *row, across = keys.split(" / ")
+    table = b.js(f"(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent.trim())))(document.getElementById({svg}.dataset.map))")
+    assert [r[table[0].index(across)] for r in table if r[:len(row)] == row] == [value.strip()], said
 
 
 def fits(b, page):
