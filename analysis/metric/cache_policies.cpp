@@ -11,46 +11,46 @@ namespace {
 constexpr std::size_t block = 32;          // rows are padded to whole blocks: loops of this length have no remainder
 constexpr std::uint16_t never = 0xffff;    // deeper than any expert that was requested
 
-// An expert was kept from its last request, at `depth`, to now: over moments that had at most `most` kept. Those requested since then saw
-// only such moments (the last one none at all), the others these and earlier ones.
-MOE_SIMD void keep(std::uint16_t* __restrict kept, const std::uint16_t* __restrict at, std::size_t n, std::uint16_t depth, std::uint16_t most) {
-  const auto now = std::uint16_t(most + 1);
-  for (std::size_t first = 0; first < n; first += block)
-    for (std::size_t k = first; k < first + block; ++k) {
-      const std::uint16_t more = std::uint16_t(kept[k] + (at[k] ? 1 : 0)), other = kept[k] > now ? kept[k] : now;
-      kept[k] = at[k] < depth ? more : other;
+// What a request at `depth` does to the rows. In the first, those requested since then are one deeper. In each other, where `kept` says that it
+// was a hit: the expert was kept over moments that had at most now - 1 kept, and they have one more. Those requested since its last request
+// saw only such moments (the last one none at all), the others these and earlier ones. The expert itself starts anew. One pass of whole
+// blocks: a number stored alone would have to reach memory before the row could be read at once.
+MOE_SIMD void renew(std::uint16_t* at, std::size_t n, std::size_t expert, std::uint16_t depth, const RecencyStack::Kept* kept, std::size_t sizes) {
+  for (std::size_t first = 0; first < n; first += block) {
+    const auto fresh = std::uint16_t(std::min(expert - first, block));
+    std::uint16_t old[block];
+    for (std::uint16_t k = 0; k < block; ++k) old[k] = at[first + k];
+    for (std::uint16_t k = 0; k < block; ++k) at[first + k] = k == fresh ? std::uint16_t(0) : std::uint16_t(old[k] + (old[k] < depth ? 1 : 0));
+    for (std::size_t b = 0; b < sizes; ++b) {
+      std::uint16_t* row = at + (b + 1) * n + first;
+      const std::uint16_t now = kept[b].now, since = kept[b].depth;
+      for (std::uint16_t k = 0; k < block; ++k) {
+        const std::uint16_t more = std::uint16_t(row[k] + (old[k] ? 1 : 0)), other = row[k] > now ? row[k] : now;
+        row[k] = k == fresh ? std::uint16_t(0) : old[k] < since ? more : other;
+      }
     }
-}
-
-// Those requested since the last request of an expert at `depth` are one deeper now.
-MOE_SIMD void deepen(std::uint16_t* at, std::size_t n, std::uint16_t depth) {
-  for (std::size_t first = 0; first < n; first += block)
-    for (std::size_t k = first; k < first + block; ++k) at[k] = std::uint16_t(at[k] + (at[k] < depth ? 1 : 0));
+  }
 }
 
 }  // namespace
 
 RecencyStack::RecencyStack(int experts, const std::vector<int>& belady_sizes)
-    : at_((std::size_t(experts) + block - 1) / block * block, never), depth_(std::size_t(experts), 0), counts_(std::size_t(experts), 0) {
-  for (const int size : belady_sizes) belady_.push_back({unsigned(size), 0, std::vector<std::uint16_t>(at_.size(), 0)});
+    : padded_((std::size_t(experts) + block - 1) / block * block), rows_((belady_sizes.size() + 1) * padded_, 0), depth_(std::size_t(experts), 0), counts_(std::size_t(experts), 0), kept_(belady_sizes.size()), belady_hits_(belady_sizes.size(), 0) {
+  std::fill_n(rows_.begin(), padded_, never);
+  for (const int size : belady_sizes) sizes_.push_back(unsigned(size));
 }
 
 void RecencyStack::request(int expert) {
   const auto x = std::size_t(expert);
   ++requests_, ++counts_[x];
-  const std::uint16_t depth = at_[x];
+  const std::uint16_t depth = rows_[x];
   if (depth != never) ++depth_[depth];
-  for (Belady& b : belady_) {
-    const std::uint16_t most = b.kept[x];
-    if (depth == 0) {
-      ++b.hits;
-      continue;
-    }
-    if (depth != never && most + 1u < b.size) ++b.hits, keep(b.kept.data(), at_.data(), at_.size(), depth, most);
-    b.kept[x] = 0;
+  for (std::size_t b = 0; b < sizes_.size(); ++b) {
+    const std::uint16_t most = rows_[(b + 1) * padded_ + x];
+    const bool hit = depth == 0 || (depth != never && most + 1u < sizes_[b]);
+    belady_hits_[b] += hit, kept_[b] = hit ? Kept{depth, std::uint16_t(most + 1)} : Kept{0, 0};  // zeros leave a row as it is
   }
-  if (depth > 0) deepen(at_.data(), at_.size(), depth);
-  at_[x] = 0;
+  if (depth > 0) renew(rows_.data(), padded_, x, depth, kept_.data(), kept_.size());
 }
 
 std::int64_t RecencyStack::lru_hits(int size) const {

@@ -18,19 +18,21 @@ class RecencyStack {
 
   std::int64_t requests() const { return requests_; }
   std::int64_t lru_hits(int size) const;             // any size
-  std::int64_t belady_hits(std::size_t which) const { return belady_[which].hits; }
+  std::int64_t belady_hits(std::size_t which) const { return belady_hits_[which]; }
   std::vector<std::int64_t> counts() const { return counts_; }
 
- private:
-  struct Belady {
-    unsigned size;
-    std::int64_t hits = 0;
-    std::vector<std::uint16_t> kept;  // (E, padded) most experts kept at a moment since the last request
+  struct Kept {  // what a request does to one size
+    std::uint16_t depth, now;
   };
-  std::vector<std::uint16_t> at_;     // (E, padded) depth; the largest number where there was no request yet
+
+ private:
+  std::size_t padded_;                // E in whole blocks
+  std::vector<std::uint16_t> rows_;   // (1 + sizes, padded_) depth, the largest number where there was no request yet; then, for every Belady size, most experts kept at a moment since the last request
   std::vector<std::int64_t> depth_;   // (E) hits at each depth
   std::vector<std::int64_t> counts_;  // (E)
-  std::vector<Belady> belady_;
+  std::vector<unsigned> sizes_;       // of Belady
+  std::vector<Kept> kept_;            // (sizes) scratch of one request
+  std::vector<std::int64_t> belady_hits_;
   std::int64_t requests_ = 0;
 };
 
