@@ -2,6 +2,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/pair_counts.h"
 
 namespace moe {
 namespace {
@@ -16,18 +17,19 @@ class Coactivation final : public Metric {
 
   void observe_layer(const Window& w, Index l) override {
     State& s = state_[std::size_t(l)];
-    for (const Index t : w.valid) {
-      const auto chosen = w.layer[std::size_t(l)].of(t);
-      for (std::size_t i = 0; i < chosen.size(); ++i) {
-        std::int64_t* row = s.pairs.row(chosen[i]).data();
-        for (std::size_t j = i; j < chosen.size(); ++j) ++row[chosen[j]];  // one direction; finish() adds the other
-        if (i + 1 < chosen.size()) ++s.adjacent(chosen[i], chosen[i + 1]);
+    const LayerChoices& c = w.layer[std::size_t(l)];
+    count_own_pairs(c, w.valid, s.pairs);
+    in_small_cells(s.adjacent, w.valid.size() * std::size_t(c.width), [&](auto* cells) {
+      for (const Index t : w.valid) {
+        const auto chosen = c.of(t);
+        for (std::size_t i = 1; i < chosen.size(); ++i) ++cells[chosen[i - 1] * s.adjacent.cols() + chosen[i]];
+        s.assignments += std::int64_t(chosen.size());
       }
-      ++s.tokens, s.assignments += std::int64_t(chosen.size());
-    }
+    });
+    s.tokens += std::int64_t(w.valid.size());
   }
 
-  // Until the last window both tables hold the pair in the order of the ranks only: half the work.
+  // Until the last window both tables hold a pair once, at one of its two places: half the work.
   void finish() override {
     for (State& s : state_)
       for (Counts* m : {&s.pairs, &s.adjacent})

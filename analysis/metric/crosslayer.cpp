@@ -6,6 +6,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/pair_counts.h"
 
 namespace moe {
 namespace {
@@ -25,15 +26,23 @@ class CrossLayer final : public Metric {
     if (l + 1 >= shape_.layers()) return;
     State& s = state_[std::size_t(l)];
     const LayerChoices &a = w.layer[std::size_t(l)], &b = w.layer[std::size_t(l + 1)];
-    for (const Index t : w.valid) {
-      const auto from = a.of(t), to = b.of(t);
-      for (const int i : from) {
-        std::int64_t* row = s.all.row(i).data();
-        for (const int j : to) ++row[j];
+    count_pairs(a, b, w.valid, s.all);
+    const std::size_t ranks = std::size_t(std::min(a.width, b.width));
+    in_small_cells(s.first, w.valid.size(), [&](auto* cells) {
+      for (const Index t : w.valid)
+        if (const int from = a.first(t), to = b.first(t); from >= 0 && to >= 0) ++cells[from * s.first.cols() + to];
+    });
+    in_small_cells(s.zip, w.valid.size() * ranks, [&](auto* cells) {  // behind the first
+      for (const Index t : w.valid) {
+        const auto from = a.of(t), to = b.of(t);
+        for (std::size_t r = 1; r < std::min(from.size(), to.size()); ++r) ++cells[from[r] * s.zip.cols() + to[r]];
       }
-      for (std::size_t r = 0; r < std::min(from.size(), to.size()); ++r) ++s.zip(from[r], to[r]);
-      if (!from.empty() && !to.empty()) ++s.first(from[0], to[0]);
-    }
+    });
+  }
+
+  void finish() override {
+    for (State& s : state_)
+      for (Index c = 0; c < s.zip.size(); ++c) s.zip.data()[c] += s.first.data()[c];
   }
 
   std::vector<MetricValue> values() const override {
@@ -52,7 +61,7 @@ class CrossLayer final : public Metric {
 
  private:
   struct State {
-    Counts all, zip, first;  // (E,E'): all pairs of choices; rank with same rank; first choices
+    Counts all, zip, first;  // (E,E'): all pairs of choices; rank with same rank, the first from finish() on; first choices
   };
   static std::int64_t tokens(const State& s) {
     const auto rows = row_sums(s.first);
