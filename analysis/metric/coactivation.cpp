@@ -9,8 +9,8 @@ namespace {
 
 class Coactivation final : public Metric {
  public:
-  Coactivation(Spec& spec, const TraceSource& trace) : shape_(trace), top_(spec.get("top", 10, 1)) {
-    for (const int e : shape_.experts) state_.push_back({Counts(e, e), Counts(e, e), 0, 0});
+  Coactivation(Spec& spec, const TraceSource& trace, bool adjacent, std::int64_t memory) : shape_(trace), memory_(memory), top_(spec.get("top", 10, 1)) {
+    for (const int e : shape_.experts) state_.push_back({Counts(e, e), adjacent ? Counts(e, e) : Counts(), 0, 0});
   }
 
   TraceFields needs() const override { return no_fields; }
@@ -19,14 +19,15 @@ class Coactivation final : public Metric {
     State& s = state_[std::size_t(l)];
     const LayerChoices& c = w.layer[std::size_t(l)];
     count_own_pairs(c, w.valid, s.pairs);
+    for (const Index t : w.valid) s.assignments += std::int64_t(c.of(t).size());
+    s.tokens += std::int64_t(w.valid.size());
+    if (s.adjacent.empty()) return;
     in_small_cells(s.adjacent, w.valid.size() * std::size_t(c.width), [&](auto* cells) {
       for (const Index t : w.valid) {
         const auto chosen = c.of(t);
         for (std::size_t i = 1; i < chosen.size(); ++i) ++cells[chosen[i - 1] * s.adjacent.cols() + chosen[i]];
-        s.assignments += std::int64_t(chosen.size());
       }
     });
-    s.tokens += std::int64_t(w.valid.size());
   }
 
   // Until the last window both tables hold a pair once, at one of its two places: half the work.
@@ -55,7 +56,8 @@ class Coactivation final : public Metric {
 
  private:
   struct State {
-    Counts pairs, adjacent;  // (E,E)
+    Counts pairs;     // (E,E)
+    Counts adjacent;  // (E,E) of neighbouring ranks alone; empty where nobody asks
     std::int64_t tokens, assignments;
   };
   struct Pair {
@@ -76,6 +78,7 @@ class Coactivation final : public Metric {
   void maps(Report&) const;
 
   Shape shape_;
+  std::int64_t memory_;
   int top_;
   std::vector<State> state_;
 };
@@ -127,7 +130,9 @@ void Coactivation::pairs(Report& r) const {
 }
 
 void Coactivation::maps(Report& r) const {
-  for (const Index l : shown_layers(shape_.layers())) {
+  const Index fit = maps_within(memory_, shape_.max_experts(), shape_.max_experts());
+  if (fit < 1) r.warnings.push_back("the maps of experts chosen together are left out: a row for each pair of experts would take more than --memory allows");
+  for (const Index l : shown_layers(shape_.layers(), std::min<Index>(3, fit))) {
     const State& s = state_[std::size_t(l)];
     const Matrix<double> conditional = coactivation_conditional(s.pairs);
     const double e = shape_.experts[std::size_t(l)], k = double(s.assignments) / double(s.tokens);
@@ -151,8 +156,8 @@ void Coactivation::report(Report& r) const {
 }  // namespace
 
 std::unique_ptr<Metric> make_coactivation_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) {
-  const std::int64_t bytes = 2 * pair_bytes(trace);
-  if (bytes <= o.memory) return std::make_unique<Coactivation>(spec, trace);
+  const std::int64_t bytes = (o.values ? 2 : 1) * pair_bytes(trace);
+  if (bytes <= o.memory) return std::make_unique<Coactivation>(spec, trace, o.values != nullptr, o.memory);
   spec.get("top", 10, 1);  // known, as where it is measured
   return left_out("which experts are chosen together", bytes, o.memory);
 }

@@ -13,10 +13,10 @@ namespace {
 
 class CrossLayer final : public Metric {
  public:
-  CrossLayer(Spec& spec, const TraceSource& trace) : shape_(trace), top_(spec.get("top", 5, 1)) {
+  CrossLayer(Spec& spec, const TraceSource& trace, bool matrices, std::int64_t memory) : shape_(trace), memory_(memory), top_(spec.get("top", 5, 1)) {
     for (std::size_t l = 0; l + 1 < shape_.experts.size(); ++l) {
-      const Counts empty(shape_.experts[l], shape_.experts[l + 1]);
-      state_.push_back({empty, empty, empty});
+      const Counts zeros(shape_.experts[l], shape_.experts[l + 1]), none;
+      state_.push_back({zeros, matrices ? zeros : none, matrices ? zeros : none});
     }
   }
 
@@ -26,13 +26,13 @@ class CrossLayer final : public Metric {
     if (l + 1 >= shape_.layers()) return;
     State& s = state_[std::size_t(l)];
     const LayerChoices &a = w.layer[std::size_t(l)], &b = w.layer[std::size_t(l + 1)];
-    count_pairs(a, b, w.valid, s.all);
-    const std::size_t ranks = std::size_t(std::min(a.width, b.width));
     in_small_cells(s.first, w.valid.size(), [&](auto* cells) {
       for (const Index t : w.valid)
         if (const int from = a.first(t), to = b.first(t); from >= 0 && to >= 0) ++cells[from * s.first.cols() + to];
     });
-    in_small_cells(s.zip, w.valid.size() * ranks, [&](auto* cells) {  // behind the first
+    if (s.all.empty()) return;
+    count_pairs(a, b, w.valid, s.all);
+    in_small_cells(s.zip, w.valid.size() * std::size_t(std::min(a.width, b.width)), [&](auto* cells) {  // behind the first
       for (const Index t : w.valid) {
         const auto from = a.of(t), to = b.of(t);
         for (std::size_t r = 1; r < std::min(from.size(), to.size()); ++r) ++cells[from[r] * s.zip.cols() + to[r]];
@@ -61,7 +61,8 @@ class CrossLayer final : public Metric {
 
  private:
   struct State {
-    Counts all, zip, first;  // (E,E'): all pairs of choices; rank with same rank, the first from finish() on; first choices
+    Counts first;     // (E,E') of first choices
+    Counts all, zip;  // all pairs of choices; rank with same rank, the first from finish() on; empty where nobody asks
   };
   static std::int64_t tokens(const State& s) {
     const auto rows = row_sums(s.first);
@@ -75,8 +76,10 @@ class CrossLayer final : public Metric {
   enum Lot { lot_guess, lot_base, lot_mi, lot_first };  // then, of the first, second, .. of the most travelled steps: tokens, share, lift
   const std::vector<chance::Value>& by_lot(Memo&, std::size_t l) const;
   void transitions(Report&, Memo&) const;
+  void map(Report&, std::size_t l) const;
 
   Shape shape_;
+  std::int64_t memory_;
   int top_;
   std::vector<State> state_;
 };
@@ -132,6 +135,20 @@ void CrossLayer::transitions(Report& r, Memo& memo) const {
        column({"lift", "x", "times as often as if the layers were independent", "", 2}, lift, null_lift)}, section::paths, true, {}});
 }
 
+void CrossLayer::map(Report& r, std::size_t l) const {
+  const Counts& j = state_[l].first;
+  if (maps_within(memory_, int(j.rows()), int(j.cols())) < 1) return r.warnings.push_back("the map of steps from layer to layer is left out: a row for each pair of experts would take more than --memory allows");
+  const auto rows = row_sums(j);
+  std::vector<std::int64_t> row, col;
+  std::vector<double> cell, null;
+  for (Index a = 0; a < j.rows(); ++a) {
+    const double n = double(rows[std::size_t(a)]);
+    for (Index b = 0; b < j.cols(); ++b) row.push_back(a), col.push_back(b), cell.push_back(n > 0 ? double(j(a, b)) / n : no_value), null.push_back(1.0 / double(j.cols()));
+  }
+  r.tables.push_back({"transition_map", "Where the tokens of an expert go next, layers " + step(l), "The step with the most information. Row: first choice before; column: first choice after; share of the row. Random routing: 1/E' everywhere.", Chart::heatmap,
+      {column({"from", "", "expert", ""}, row), column({"to", "", "expert of the next layer", ""}, col), column({"share", "share", "of the row's tokens", ""}, cell, null)}, section::paths, true, {}});
+}
+
 void CrossLayer::report(Report& r) const {
   if (state_.empty() || tokens(state_[0]) == 0) return;
   const auto all = values();
@@ -150,21 +167,18 @@ void CrossLayer::report(Report& r) const {
        column({"base", "share", "right guesses without looking", "crosslayer_base"}, all[4].values, null_base),
        column({"information", "bits", "mutual information of the two first choices", "crosslayer_mi_bits"}, all[2].values, null_mi)}, section::paths, false, {}});
   transitions(r, memo);
-  const Counts& j = state_[best].first;
-  std::vector<std::int64_t> row, col;
-  std::vector<double> cell, null;
-  for (Index a = 0; a < j.rows(); ++a) {
-    const double n = double(row_sums(j)[std::size_t(a)]);
-    for (Index b = 0; b < j.cols(); ++b) row.push_back(a), col.push_back(b), cell.push_back(n > 0 ? double(j(a, b)) / n : no_value), null.push_back(1.0 / double(j.cols()));
-  }
-  r.tables.push_back({"transition_map", "Where the tokens of an expert go next, layers " + step(best), "The step with the most information. Row: first choice before; column: first choice after; share of the row. Random routing: 1/E' everywhere.", Chart::heatmap,
-      {column({"from", "", "expert", ""}, row), column({"to", "", "expert of the next layer", ""}, col), column({"share", "share", "of the row's tokens", ""}, cell, null)}, section::paths, true, {}});
+  map(r, best);
   r.findings.push_back("A token's expert tells most about the next layer's between layers " + step(best) + ": the best guess is right in " + percent(all[3].values[best]) + " of cases, always guessing the busiest in " +
                        percent(all[4].values[best]) + " (random routing: " + percent(null_guess.value[best]) + " and " + percent(null_base.value[best]) + ").");
 }
 
 }  // namespace
 
-std::unique_ptr<Metric> make_crosslayer_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<CrossLayer>(spec, trace); }
+std::unique_ptr<Metric> make_crosslayer_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) {
+  const std::int64_t bytes = (o.values ? 3 : 1) * pair_bytes(trace);
+  if (bytes <= o.memory) return std::make_unique<CrossLayer>(spec, trace, o.values != nullptr, o.memory);
+  spec.get("top", 5, 1);  // known, as where it is measured
+  return left_out("how far one layer tells the next", bytes, o.memory);
+}
 
 }  // namespace moe

@@ -114,8 +114,13 @@ std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, st
   return std::make_unique<LeftOut>(what + " is left out: all pairs of experts would take " + gib(bytes) + " GiB, and a metric may take " + gib(memory));
 }
 
+Index maps_within(std::int64_t memory, int experts, int others) {
+  return Index(memory / (std::int64_t{32} * std::max(1, experts) * std::max(1, others)));  // two keys, the value and its chance value
+}
+
 std::vector<Index> shown_layers(Index layers, Index most) {
   std::vector<Index> out;
+  if (most < 1) return out;
   if (layers <= most) {
     for (Index l = 0; l < layers; ++l) out.push_back(l);
   } else {

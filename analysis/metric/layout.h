@@ -57,6 +57,9 @@ std::int64_t rounded(double value);  // NaN: 0
 std::int64_t pair_bytes(const TraceSource&);
 std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory);
 
+// How many tables of a row for each pair of experts may stand in a report whose metrics may take so many bytes each.
+Index maps_within(std::int64_t memory, int experts, int others);
+
 // Which layers a figure shows when there are too many for one page: first, middle, last.
 std::vector<Index> shown_layers(Index layers, Index most = 3);
 

@@ -56,6 +56,7 @@ struct AnalyzeOptions {
   int bootstrap = 0;                   // replicas behind the 95 % intervals of a report; 0 = no intervals
   std::uint64_t bootstrap_stream = 0;  // traces over the same text take the same, and their differences are paired
   std::vector<Replicated>* replicas = nullptr;  // filled, where the caller wants them
+  std::vector<MetricValue>* values = nullptr;   // filled too; then matrices that no report shows are counted as well
 };
 
 using MakeMetric = std::unique_ptr<Metric>(Spec&, const TraceSource&, const AnalyzeOptions&);

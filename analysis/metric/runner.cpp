@@ -179,6 +179,11 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
 }  // namespace
 
 namespace {
+void give_values(const Metrics& all, const AnalyzeOptions& o) {
+  if (!o.values) return;
+  for (const auto& m : all)
+    for (MetricValue& v : m->values()) o.values->push_back(std::move(v));
+}
 void give_replicas(const Metrics& all, const AnalyzeOptions& o) {
   if (o.bootstrap > 0 && o.replicas) *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
 }
@@ -199,18 +204,18 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, 
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) { return section_rank(a.section) < section_rank(b.section); });
   for (const TraceLayer& l : trace.header().layers) r.layers.push_back(l.index);
   r.samples = sampler.samples();
-  give_replicas(all, o);
+  give_replicas(all, o), give_values(all, o);
   return r;
 }
 
-std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
+std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& options) {
+  std::vector<MetricValue> out;
+  AnalyzeOptions o = options;
+  o.values = &out;
   Metrics all = make(trace, specs, o, nullptr);
   if (o.bootstrap > 0) all.push_back(std::make_unique<Bootstrap>(trace, o));
   pass(trace, all, nullptr, o);
-  std::vector<MetricValue> out;
-  for (const auto& m : all)
-    for (MetricValue& v : m->values()) out.push_back(std::move(v));
-  give_replicas(all, o);
+  give_replicas(all, o), give_values(all, o);
   return out;
 }
 
