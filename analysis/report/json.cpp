@@ -41,13 +41,14 @@ Json column_json(const Column& c) {
     if (!c.chance_spread.empty()) spreads.push_back(number_json(chance_spread(c, r)));
   }
   Json out = {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
-              {"metric", clean(c.metric)}, {"values", values},      {"chance", c.chance.empty() ? Json(nullptr) : chances}};
+              {"metric", clean(c.metric)}};
+  out["values"] = std::move(values), out["chance"] = c.chance.empty() ? Json(nullptr) : std::move(chances);
   for (const auto& [name, bound] : {std::pair("low", &c.low), std::pair("high", &c.high)}) {
     if (bound->empty()) continue;
     for (const double v : *bound) out[name].push_back(number_json(v));
   }
-  if (!spreads.empty()) out["chance_spread"] = spreads;
-  if (!inside.empty()) out["inside_chance"] = inside;
+  if (!spreads.empty()) out["chance_spread"] = std::move(spreads);
+  if (!inside.empty()) out["inside_chance"] = std::move(inside);
   return out;
 }
 
@@ -55,9 +56,10 @@ Json table_json(const Table& t) {
   static constexpr const char* charts[] = {"none", "bars", "lines", "heatmap"};
   Json columns = Json::array();
   for (const Column& c : t.columns) columns.push_back(column_json(c));
-  return {{"id", clean(t.id)},           {"title", clean(t.title)},           {"section", clean(t.section)},
-          {"reading", clean(t.reading)}, {"chart", charts[int(t.chart)]},     {"detail", t.detail},
-          {"rows", rows(t)},             {"warnings", texts(t.warnings)},     {"columns", columns}};
+  Json out = {{"id", clean(t.id)},           {"title", clean(t.title)},       {"section", clean(t.section)}, {"reading", clean(t.reading)},
+              {"chart", charts[int(t.chart)]}, {"detail", t.detail}, {"rows", rows(t)},           {"warnings", texts(t.warnings)}};
+  out["columns"] = std::move(columns);
+  return out;
 }
 
 Json sample_json(const TokenSample& s) {
@@ -71,10 +73,12 @@ Json sample_json(const TokenSample& s) {
   return {{"domain", clean(s.domain)}, {"piece_hex", pieces}, {"expert", s.expert}};
 }
 
-std::string lines(const std::vector<Json>& items) {
-  std::string out = "[";
-  for (std::size_t i = 0; i < items.size(); ++i) out += concat(i ? ",\n  " : "\n  ", items[i].dump());
-  return out + (items.empty() ? "]" : "\n ]");
+// One object at a time: a large table takes many times its text.
+template <class Item>
+void append_lines(std::string& out, const std::vector<Item>& items, Json (*json)(const Item&)) {
+  out += "[";
+  for (std::size_t i = 0; i < items.size(); ++i) out += i ? ",\n  " : "\n  ", out += json(items[i]).dump();
+  out += items.empty() ? "]" : "\n ]";
 }
 
 }  // namespace
@@ -82,14 +86,13 @@ std::string lines(const std::vector<Json>& items) {
 std::string render_json(const Report& report, const RenderOptions&) {
   Json facts = Json::array();
   for (const auto& [name, text] : report.facts) facts.push_back({{"name", clean(name)}, {"value", clean(text, true)}});
-  std::vector<Json> tables, samples;
-  for (const Table& t : report.tables) tables.push_back(table_json(t));
-  for (const TokenSample& s : report.samples) samples.push_back(sample_json(s));
   std::string out = "{\"schema\": \"moe-report/1\",\n";
   out += concat(" \"title\": ", Json(clean(report.title)).dump(), ",\n \"facts\": ", facts.dump(), ",\n");
   out += concat(" \"findings\": ", texts(report.findings).dump(), ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
-  out += concat(" \"tables\": ", lines(tables), ",\n \"layers\": ", Json(report.layers).dump(), ",\n");
-  return out + concat(" \"samples\": ", lines(samples), "\n}\n");
+  out += " \"tables\": ", append_lines(out, report.tables, table_json);
+  out += concat(",\n \"layers\": ", Json(report.layers).dump(), ",\n \"samples\": ");
+  append_lines(out, report.samples, sample_json);
+  return out += "\n}\n";
 }
 
 // {"table":"load","layer":0,"cv":0.1,...}: what pandas.read_json(lines=True) and jq -c take.
