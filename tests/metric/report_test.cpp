@@ -174,13 +174,16 @@ TEST_CASE("unknown metrics, unknown options and senseless rows are refused in on
 
 TEST_CASE("pairs of very many experts are left out in a sentence, and the rest is reported") {
   const MemoryTrace trace = make_trace({.tokens = 64, .layers = 1, .experts = 64, .extras = false});
-  const AnalyzeOptions small{.memory = 2 * 8 * 64 * 64 - 1}, enough{.memory = 2 * 8 * 64 * 64};
-  const Report r = analyze(trace, {"load", "coactivation:top=3"}, small);
+  const AnalyzeOptions small{.memory = 8 * 64 * 64 - 1}, counts{.memory = 8 * 64 * 64}, enough{.memory = 32 * 64 * 64};  // of counts; of a row a pair
+  const Report r = analyze(trace, {"load", "coactivation:top=3"}, small), listed = analyze(trace, {"coactivation:top=3"}, counts);
   REQUIRE(r.warnings.size() == 1);
   CHECK(r.warnings[0].find("which experts are chosen together is left out") != std::string::npos);
   CHECK_FALSE(r.tables.empty());
-  CHECK(measure(trace, {"coactivation"}, small).empty());
+  REQUIRE(listed.warnings.size() == 1);
+  CHECK(listed.warnings[0].find("maps of experts chosen together are left out") != std::string::npos);
+  CHECK(listed.tables.size() == 2);
   CHECK(analyze(trace, {"load", "coactivation:top=3"}, enough).warnings.empty());
+  CHECK(measure(trace, {"coactivation"}, counts).empty());  // values have two matrices
   CHECK_FALSE(measure(trace, {"coactivation"}, enough).empty());
   CHECK_THROWS(analyze(trace, {"coactivation:tops=3"}, small));
 }
