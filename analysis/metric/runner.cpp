@@ -187,6 +187,17 @@ void give_values(const Metrics& all, const AnalyzeOptions& o) {
 void give_replicas(const Metrics& all, const AnalyzeOptions& o) {
   if (o.bootstrap > 0 && o.replicas) *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
 }
+
+// Side by side, each into a report of its own, joined in their order; those from `first_after` on then see all of it.
+void report_all(const Metrics& all, std::size_t first_after, Report& r) {
+  std::vector<Report> each(first_after);
+  parallel_for(Index(first_after), 1, [&](Index from, Index to) {
+    for (Index i = from; i < to; ++i) all[std::size_t(i)]->report(each[std::size_t(i)]);
+  });
+  const auto append = [](auto& to, auto& from) { std::move(from.begin(), from.end(), std::back_inserter(to)); };
+  for (Report& one : each) append(r.facts, one.facts), append(r.findings, one.findings), append(r.warnings, one.warnings), append(r.tables, one.tables);
+  for (std::size_t i = first_after; i < all.size(); ++i) all[i]->report(r);
+}
 }  // namespace
 
 Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
@@ -200,7 +211,7 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, 
   facts(r, trace, resolved);
   r.warnings = trace.warnings();
   if (trace.tokens() == 0) r.warnings.push_back("the trace holds no tokens");
-  for (const auto& m : all) m->report(r);
+  report_all(all, o.bootstrap > 0 ? all.size() - 1 : all.size(), r);
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) { return section_rank(a.section) < section_rank(b.section); });
   for (const TraceLayer& l : trace.header().layers) r.layers.push_back(l.index);
   r.samples = sampler.samples();

@@ -38,7 +38,9 @@ class Vocabulary final : public Metric {
     State& s = state_[std::size_t(l)];
     const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
     const LayerChoices& c = w.layer[std::size_t(l)];
-    for (const Index t : w.valid) {
+    for (std::size_t i = 0; i < w.valid.size(); ++i) {
+      const Index t = w.valid[i];
+      if (i + 8 < w.valid.size()) s.fetch(w.rows.token_id[std::size_t(w.valid[i + 8])]);
       const std::uint32_t id = w.rows.token_id[std::size_t(t)];
       if (id == withheld_token) continue;
       Id& v = s.ids[s.at(id, experts)];
@@ -68,6 +70,11 @@ class Vocabulary final : public Metric {
       }
       ids.push_back({id, 0, std::vector<std::uint32_t>(experts, 0), std::vector<std::uint32_t>(experts, 0)});
       return next;
+    }
+    void fetch(std::uint32_t id) const {  // the counts of an id lie anywhere: those of a token to come are brought near
+      if (id >= low.size() || !low[id]) return;
+      const Id& v = ids[low[id] - 1];
+      for (std::size_t e = 0; e < std::min<std::size_t>(v.chosen.size(), 256); e += 16) __builtin_prefetch(&v.chosen[e], 1), __builtin_prefetch(&v.first[e], 1);
     }
     std::int64_t tokens = 0, assignments = 0;
   };
@@ -252,7 +259,7 @@ void Vocabulary::top_tokens(Report& r, const std::vector<Told>& told) const {
         if (v.chosen[e] && v.seen >= min_count_) own.emplace_back(double(v.chosen[e]) / double(v.seen), v.id);
       }
       const auto order = [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
-      std::sort(most.begin(), most.end(), order), std::sort(own.begin(), own.end(), order);
+      for (auto* list : {&most, &own}) std::partial_sort(list->begin(), list->begin() + std::min(std::ssize(*list), std::ptrdiff_t(top_)), list->end(), order);
       layer.push_back(shape_.number[std::size_t(l)]), expert.push_back(std::int64_t(e));
       occurrence.push_back(listed(most, false)), frequent.push_back(listed(own, true)), spec.push_back(f.expert[e] < 0 ? no_value : f.expert[e]);
     }
