@@ -6,6 +6,7 @@
 #include "analysis/compare/compare.h"
 #include "analysis/compare/conventions.h"
 #include "analysis/compare/lights.h"
+#include "analysis/metric/definitions.h"
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/output.h"
@@ -15,13 +16,14 @@
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
+#include "lib/trace/arrays.h"
 
 namespace moe {
 namespace {
 
 struct Options {
   std::vector<std::string> traces, metrics, thresholds;
-  std::string against, convention, fail_on;
+  std::string against, convention, fail_on, values;
   int sample = 600, bootstrap = 200;
   std::string memory = "300MB", truth;
   OutputOptions out;
@@ -61,6 +63,23 @@ Report compared(const Options& o, const AnalyzeOptions& options) {
   return r;
 }
 
+// Every definition's bare numbers, each under its id.
+void write_values(const Options& o, const TraceSource& trace, const std::vector<MetricValue>& all, const Report& r) {
+  std::vector<NamedArray> arrays;
+  std::vector<double> numbers;
+  for (const TraceLayer& l : trace.header().layers) numbers.push_back(double(l.index));
+  arrays.push_back({"layer", {numbers.size()}, numbers, {{"definition", "absolute number of each MoE layer: what axis L counts"}}});
+  for (const MetricValue& v : all) {
+    arrays.push_back({v.id, {v.dims.begin(), v.dims.end()}, v.values, {}});
+    if (const Definition* d = find_definition(v.id))
+      arrays.back().notes = {{"definition", std::string(d->formula)}, {"axes", std::string(d->shape)}, {"range", std::string(d->range)}, {"random_routing", std::string(d->chance)}};
+  }
+  Notes notes;
+  for (const auto& [name, text] : r.facts) notes.emplace_back(name, text);
+  write_arrays(o.values, arrays, notes);
+  note(fmt::format("wrote {}", o.values));
+}
+
 Report of_one(const Options& o, AnalyzeOptions& options) {
   refuse_folder(o.traces[0]);
   const FileTrace trace(o.traces[0]);
@@ -71,13 +90,19 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
     options.bootstrap = 0;
     return in_convention(trace, o.convention, options);
   }
-  return analyze(trace, o.metrics, options);
+  std::vector<MetricValue> values;
+  if (!o.values.empty()) options.values = &values;
+  Report r = analyze(trace, o.metrics, options);
+  if (!o.values.empty()) write_values(o, trace, values, r);
+  return r;
 }
 
 void check(const Options& o) {
   check_output(o.out);
   const bool several = o.traces.size() > 1 || !o.against.empty();
   if (!o.convention.empty() && (several || !o.metrics.empty())) throw Error(Exit::usage, "--convention asks one trace for the figures of another tool, all of them").hint("moe report a.moetrace.h5 --convention " + o.convention);
+  if ((several || !o.convention.empty()) && !o.values.empty()) throw Error(Exit::usage, "--values holds the numbers of one trace, by our definitions").hint("moe report a.moetrace.h5 --values a.values.h5");
+  if (!o.values.empty()) refuse_existing(o.values, o.out.force);
   if ((several || !o.convention.empty()) && !o.truth.empty()) throw Error(Exit::usage, "--truth scores the report of one trace").hint("moe report a.moetrace.h5 --truth clusters:...");
   if ((several || !o.convention.empty()) && (!o.thresholds.empty() || !o.fail_on.empty())) throw Error(Exit::usage, "the traffic lights of --threshold and --fail-on stand in the report of one trace").hint("moe report a.moetrace.h5 --fail-on red");
   if (o.traces.size() > 1 && !o.against.empty()) throw Error(Exit::usage, concat("--against holds one trace against another, and ", o.traces.size(), " are given")).hint("moe report a --against b; or side by side: moe report a b c");
@@ -116,6 +141,7 @@ Run report_command(CLI::App& cli) {
   cli.add_option("--bootstrap", o->bootstrap, "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")->capture_default_str()->check(whole(0, 10000));
   cli.add_option("--memory", o->memory, "memory to keep to, about; one metric's counts get a third of it, and what does not fit is left out in a sentence")->type_name("SIZE")->capture_default_str();
   cli.add_option("--truth", o->truth, "the data the trace was made with, where its clusters were planted (clusters:...): how well the experts recover them")->type_name("SPEC");
+  cli.add_option("--values", o->values, "an HDF5 file for the bare numbers of every definition, a dataset for each id of docs/metrics.md")->type_name("FILE");
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
   return [o] { return report(*o); };

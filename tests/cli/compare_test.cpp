@@ -35,6 +35,9 @@ TEST_CASE("report compares traces, refuses other text, speaks other tools' words
   CHECK(said(f, "report hot.h5 --threshold load=1,2", 2).find("load_cv") != std::string::npos);
   CHECK(said(f, "report hot.h5 --convention vllm", 0).find("balancedness (log)") != std::string::npos);
   CHECK(said(f, "report hot.h5 --convention vlm", 2).find("'vllm'") != std::string::npos);
+  CHECK(said(f, "report hot.h5 --values hot.values.h5 --metric load", 0).find("wrote hot.values.h5") != std::string::npos);
+  CHECK(said(f, "report hot.h5 --values hot.values.h5", 2).find("exists") != std::string::npos);
+  CHECK(said(f, "report hot.h5 --convention vllm --values b.h5", 2).find("by our definitions") != std::string::npos);
   CHECK(said(f, "list conventions", 0).find("megatron") != std::string::npos);
   const std::string with = said(f, "report even.h5 --metric load", 0), without = said(f, "report even.h5 --metric load --bootstrap 0", 0);
   CHECK(with.find("[0.0") != std::string::npos);

@@ -60,7 +60,7 @@ TEST_CASE("the examples of docs/reading-traces.md run") {
       continue;
     }
     std::ofstream(folder / "block.py") << blocks[i];
-    const int status = run("cd '" + folder.string() + "' && " + python + " block.py > out.txt 2>&1");
+    const int status = run("cd '" + folder.string() + "' && PATH='" MOE_PROGRAM_FOLDER "':\"$PATH\" " + python + " block.py > out.txt 2>&1");
     std::ifstream said(folder / "out.txt");
     INFO(std::string(std::istreambuf_iterator<char>(said), {}));
     CHECK(status == 0);
