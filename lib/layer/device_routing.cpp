@@ -65,18 +65,19 @@ void MoeLayer<S>::count_there(const Pass& pass, MoeTape<S>& t) {
   for (Index n = 0; n < pass.batch.tokens(); ++n) t.facts.tokens += pass.batch.is_valid(n);
   t.facts.entropy = std::numeric_limits<double>::quiet_NaN();  // until it is read
   for (const auto& b : balancers_) {
-    r.factors.push_back(b->across_layers() ? SumFactors{} : b->sum_factors({t.facts.counts, t.facts.tokens, pass.other_counts, eta_}));
-    weigh(*b, r.factors.back(), pass.loss_scale * b->reduction(pass.layers), r);
+    t.factors.push_back(b->across_layers() ? SumFactors{} : b->sum_factors({t.facts.counts, t.facts.tokens, pass.other_counts, eta_}));
+    weigh(*b, t.factors.back(), pass.loss_scale * b->reduction(pass.layers), r);
   }
   if (pass.layers_follow) return;
   MoeLayer* mine[] = {this};
   MoeTape<S>* tapes[] = {&t};
-  balance_there(pass, mine, tapes);
+  const Matrix<S> sums = balance_there(pass, mine, tapes).to_host();
+  read_sums(sums.view(), mine, tapes);
 }
 
-// Losses over all layers, then the values of all losses from the sums of all layers, in one copy.
+// Gradients of losses over all layers; the sums of all layers, for one copy.
 template <class S>
-void MoeLayer<S>::balance_there(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
+Array<S> MoeLayer<S>::balance_there(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
   Backend<S>& backend = layers[0]->backend_;
   const std::size_t experts = std::size_t(layers[0]->config_.experts);
   auto sums = Array<S>::zeros(backend, Index(layers.size()), Index(experts) + 2);
@@ -87,16 +88,24 @@ void MoeLayer<S>::balance_there(const Pass& pass, std::span<MoeLayer* const> lay
     for (std::size_t e = 0; e < experts; ++e) counts[e] += tapes[l]->facts.counts[e];
     tokens += tapes[l]->facts.tokens;
   }
-  const Matrix<S> host = sums.to_host();
-  for (std::size_t l = 0; l < layers.size(); ++l) {
-    MoeTape<S>& t = *tapes[l];
-    const auto row = host.row(Index(l));
-    t.facts.entropy = double(row[experts + 1]);
-    t.losses.clear();
+  for (std::size_t l = 0; l < layers.size(); ++l)
     for (std::size_t b = 0; b < layers[l]->balancers_.size(); ++b) {
       const Balancer& balancer = *layers[l]->balancers_[b];
-      SumFactors& f = t.there->factors[b];
-      if (balancer.across_layers()) f = balancer.sum_factors({.chosen = counts, .tokens = tokens}), weigh(balancer, f, pass.loss_scale, *t.there);
+      SumFactors& f = tapes[l]->factors[b];
+      if (balancer.across_layers()) f = balancer.sum_factors({.chosen = counts, .tokens = tokens}), weigh(balancer, f, pass.loss_scale, *tapes[l]->there);
+    }
+  return sums;
+}
+
+template <class S>
+void MoeLayer<S>::read_sums(View<const S> on_host, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    MoeTape<S>& t = *tapes[l];
+    const S* row = on_host.data + Index(l) * on_host.cols;
+    const std::size_t experts = std::size_t(on_host.cols - 2);
+    t.facts.entropy = double(row[experts + 1]);
+    t.losses.clear();
+    for (const SumFactors& f : t.factors) {
       double loss = f.square * double(row[experts]);
       for (std::size_t e = 0; e < f.probability.size(); ++e) loss += f.probability[e] * double(row[e]);
       t.losses.push_back(loss);
@@ -134,7 +143,7 @@ void MoeLayer<S>::fetch_routing(MoeTape<S>& t) {
 
 template <class S>
 RoutingSums MoeLayer<S>::facts(const MoeTape<S>& t) const {
-  if (t.there) return t.facts;
+  if (!t.facts.counts.empty()) return t.facts;
   RoutingSums f{count_experts(t.routing.expert, config_.experts), count_experts(t.routing.computed(), config_.experts)};
   const Matrix<double>& p = t.probability.empty() ? t.routing.score : t.probability;
   for (Index n = 0; n < t.routing.tokens(); ++n) {
@@ -150,7 +159,8 @@ RoutingSums MoeLayer<S>::facts(const MoeTape<S>& t) const {
   template bool MoeLayer<S>::routes_there(const Pass&) const;                                                                 \
   template void MoeLayer<S>::route_there(const Pass&, View<const S>, MoeTape<S>&);                                            \
   template void MoeLayer<S>::count_there(const Pass&, MoeTape<S>&);                                                           \
-  template void MoeLayer<S>::balance_there(const Pass&, std::span<MoeLayer<S>* const>, std::span<MoeTape<S>* const>);         \
+  template Array<S> MoeLayer<S>::balance_there(const Pass&, std::span<MoeLayer<S>* const>, std::span<MoeTape<S>* const>);     \
+  template void MoeLayer<S>::read_sums(View<const S>, std::span<MoeLayer<S>* const>, std::span<MoeTape<S>* const>);           \
   template void MoeLayer<S>::backward_there(const Pass&, const MoeTape<S>&, View<const S>, View<const S>, View<S>);           \
   template void MoeLayer<S>::fetch_routing(MoeTape<S>&);                                                                      \
   template RoutingSums MoeLayer<S>::facts(const MoeTape<S>&) const;

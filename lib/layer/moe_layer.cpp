@@ -140,10 +140,10 @@ BalanceInput MoeLayer<S>::balance_input(const Pass& pass, const MoeTape<S>& t) c
 }
 
 template <class S>
-void MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
-  if (layers.empty()) return;
+Array<S> MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeLayer* const> layers, std::span<MoeTape<S>* const> tapes) {
+  if (layers.empty()) return {};
   if (tapes[0]->there) return balance_there(pass, layers, tapes);
-  if (!layers[0]->balances()) return;
+  if (!layers[0]->balances()) return {};
   std::vector<BalanceInput> in;
   std::vector<BalanceGrad> grad;
   for (std::size_t l = 0; l < layers.size(); ++l) {
@@ -157,6 +157,7 @@ void MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeLayer* const> la
     const std::vector<double> shares = balancer.losses(in, pass.loss_scale, grad);
     for (std::size_t l = 0; l < layers.size(); ++l) tapes[l]->losses[b] = shares[l];
   }
+  return {};
 }
 
 template <class S>

@@ -21,6 +21,7 @@ struct Pass {  // what one call is about
   std::span<const std::int64_t> other_counts;  // (E), for scope=global
   int layers = 1;                        // MoE layers whose balance losses add up
   bool layers_follow = false;            // losses over all layers are left to balance_across()
+  bool losses_later = false;             // losses that a device knows stay there until Decoder::read_losses()
   bool host_scores = false;              // scores of this pass are wanted on the host as it goes (gate residual)
   const GivenNoise* given = nullptr;
   const Matrix<double>* previous = nullptr;    // (T,E) logits z of the MoE layer before, where gate_residual is set
@@ -36,7 +37,6 @@ struct RoutingThere {
   Array<S> logits;                       // (T,E) before temperature
   Array<int> expert, valid;              // (T,K); (1,T) or empty: all
   Array<S> sums;                         // (1,E+2) over tokens: probabilities, lse^2, entropy
-  std::vector<SumFactors> factors;       // one a balancer
   std::vector<double> dprobability;      // (E) gradient of the balance losses by every token's probability; empty = none
   double dsquare = 0;                    // the same by lse^2
 };
@@ -53,7 +53,8 @@ struct MoeTape {
   RouterInput input;
   Routing routing;                       // where a device routes, empty until fetch_routing()
   std::optional<RoutingThere<S>> there;
-  RoutingSums facts;                     // of `there`; else see MoeLayer::facts()
+  RoutingSums facts;                     // of `there`, and of what was `there`; else see MoeLayer::facts()
+  std::vector<SumFactors> factors;       // of `there`, one a balancer: what makes losses of the sums
   Matrix<double> probability;            // (T,E)
   std::vector<double> losses;            // one a balancer, without coefficient
   Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
@@ -80,8 +81,10 @@ class MoeLayer {
   void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
   // Adds to every wanted gradient; sets dx. `x` as in forward.
   void backward(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
-  // After the last layer ran forward: losses over all layers together, and what devices kept to themselves of all losses: one wait.
-  static void balance_across(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
+  // After the last layer ran forward: losses over all layers together. Where a device routes it returns the sums (layers,E+2) that the values of
+  // all losses are made of, still on the device: read_sums() takes them when they have come.
+  static Array<S> balance_across(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
+  static void read_sums(View<const S> on_host, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
   // Brings what a device decided to the host: tape.routing, probabilities and losses, as if the host had decided.
   void fetch_routing(MoeTape<S>&);
   RoutingSums facts(const MoeTape<S>&) const;
@@ -119,7 +122,7 @@ class MoeLayer {
   bool routes_there(const Pass&) const;
   void route_there(const Pass&, View<const S> x, MoeTape<S>&);
   void count_there(const Pass&, MoeTape<S>&);
-  static void balance_there(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
+  static Array<S> balance_there(const Pass&, std::span<MoeLayer* const>, std::span<MoeTape<S>* const>);
   void backward_there(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dweight, View<S> dx);
   void mix(View<const S> x, View<S> y, MoeTape<S>&);
   void mix_backward(const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx, std::vector<Matrix<double>>& dscores);

@@ -209,9 +209,36 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   Array<S> loss(backend_, 1, tape.normed.rows());
   const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
   backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(), S(scale / config_.logit_divisor), true);
-  MoeLayer<S>::balance_across(pass, moe_layers(), seen);  // here, for it may wait
-  tape.token_loss = loss.to_host();
-  for (const S v : tape.token_loss.flat()) tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
+  tape.sums_there = MoeLayer<S>::balance_across(pass, moe_layers(), seen);
+  tape.loss_there = std::move(loss);
+  if (!pass.losses_later || tape.sums_there.empty()) read_losses({&tape, 1});  // a host that routes has waited already
+}
+
+template <class S>
+void Decoder<S>::read_losses(std::span<Tape> tapes) {
+  Index all = 0;
+  for (const Tape& t : tapes) all += t.loss_there.view().size() + t.sums_there.view().size();
+  if (all == 0) return;
+  auto together = Array<S>::zeros(backend_, 1, all);
+  Index at = 0;
+  for (const Tape& t : tapes)
+    for (const Array<S>* part : {&t.loss_there, &t.sums_there})
+      if (!part->empty()) backend_.add(part->view(), View<S>{together.view().data + at, part->rows(), part->cols()}, 1), at += part->view().size();
+  const Matrix<S> host = together.to_host();
+  const S* from = host.data();
+  for (Tape& t : tapes) {
+    if (t.loss_there.empty()) continue;
+    t.token_loss = Matrix<S>(1, t.loss_there.cols());
+    std::copy(from, from + t.loss_there.cols(), t.token_loss.data()), from += t.loss_there.cols();
+    for (const S v : t.token_loss.flat()) t.loss += double(v) / double(std::max<Index>(t.targets, 1));
+    if (!t.sums_there.empty()) {
+      std::vector<MoeTape<S>*> seen;
+      for (BlockTape& b : t.block)
+        if (b.moe) seen.push_back(&*b.moe);
+      MoeLayer<S>::read_sums({from, t.sums_there.rows(), t.sums_there.cols()}, moe_layers(), seen), from += t.sums_there.view().size();
+    }
+    t.loss_there = {}, t.sums_there = {};
+  }
 }
 
 template <class S>

@@ -30,6 +30,7 @@ class Decoder {
     std::vector<BlockTape> block;
     Array<int> token, target;
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
+    Array<S> loss_there, sums_there;       // of a pass with losses_later: token losses (1,T), sums of balance losses (layers,E+2)
     Matrix<S> token_loss;                  // (1,T) nats; 0 where there is no target
     Matrix<int> predicted;                 // (1,T) argmax of the logits; filled where wanted
     double loss = 0;                       // mean over targets, nats
@@ -41,6 +42,8 @@ class Decoder {
   // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of the balance losses.
   // pass.other_counts holds the counts of all MoE layers, (moe_layers*E), or nothing. Padding stands at the end of a sequence.
   void forward(const Pass&, Tape&);
+  // Fills loss, token_loss and the layers' balance losses where forward() left them on the device: one wait for all tapes. Else nothing.
+  void read_losses(std::span<Tape> tapes);
   // Adds to the gradients of what is trained. Frees the tape as it goes down; what the host holds of a MoE layer (routing, losses,
   // probabilities) stays.
   void backward(const Pass&, Tape&);

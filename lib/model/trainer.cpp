@@ -96,19 +96,24 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     r.layer.back().temperature = layer->router().temperature;
   }
   model_.clear_grads();
+  std::vector<Decoder<float>::Tape> kept;  // whose losses are still on the device: read with the gradient norm, once a step
   for (Index micro = 0; micro < options_.accumulate; ++micro) {
     const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro);
     const Batch batch = next(number);
     Rng rng = Rng(options_.seed).stream(number);
     Decoder<float>::Tape tape;
-    const Pass pass{.batch = batch, .training = true, .rng = &rng, .loss_scale = 1.0 / double(options_.accumulate)};
+    const Pass pass{.batch = batch, .training = true, .rng = &rng, .loss_scale = 1.0 / double(options_.accumulate), .losses_later = !observe};
     model_.forward(pass, tape);
-    measure(tape, r);
-    refuse_nonfinite(r, tape);
+    const bool later = !tape.loss_there.empty();
+    if (!later) measure(tape, r), refuse_nonfinite(r, tape);
     if (observe) model_.fetch_routing(tape), observe(batch, tape);
     model_.backward(pass, tape);
+    if (later) kept.push_back(std::move(tape));
   }
   r.gradient_norm = norm_of_gradients();
+  model_.read_losses(kept);
+  for (const auto& tape : kept) measure(tape, r);
+  if (!kept.empty()) refuse_nonfinite(r, {});
   if (!std::isfinite(r.gradient_norm)) refuse_nonfinite(r, {});
   if (want_gradient_norms) norms_by_expert(r);
   update(r);
@@ -144,7 +149,7 @@ void Trainer::settle(StepResult& r) {
 }
 
 // Adds one micro-batch's losses and load to the step's.
-void Trainer::measure(Decoder<float>::Tape& tape, StepResult& r) const {
+void Trainer::measure(const Decoder<float>::Tape& tape, StepResult& r) const {
   const double share = 1.0 / double(options_.accumulate);
   r.loss += tape.loss * share;
   r.total_loss += tape.loss * share;

@@ -71,7 +71,7 @@ class Trainer {
   std::vector<Moment> moments();
 
  private:
-  void measure(Decoder<float>::Tape&, StepResult&) const;
+  void measure(const Decoder<float>::Tape&, StepResult&) const;
   void update(const StepResult&);
   void settle(StepResult&);
   void norms_by_expert(StepResult&);
