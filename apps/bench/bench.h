@@ -26,8 +26,9 @@ std::vector<Timing> time_in_turn(const std::vector<std::function<void()>>& runs,
 std::vector<Timing> time_in_turn(Backend<float>&, const std::vector<std::function<void()>>& runs, double budget);
 
 inline const char* device_dtype(const Backend<float>& b) { return b.rounding() > 0 ? "bf16" : "f32"; }  // of the operands of its products
-// GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H), by the device's own `linear`: best of 5 or more.
-double ceiling_gflops(Backend<float>&, Index rows, Index hidden, Index width);
+// GFLOP/s of a gated body as three dense products, (T,H)(H,I) twice and (T,I)(I,H): best of 5 or more. On a device the plain products of
+// its library (OnDevice::plain_products), with their gradients where `backward`; on the host its `linear`, whose rate stands for both.
+double ceiling_gflops(Backend<float>&, Index rows, Index hidden, Index width, bool backward = false);
 // GB/s of y += x over arrays that no cache holds: best of 5 or more.
 double memory_gbytes(Backend<float>&);
 

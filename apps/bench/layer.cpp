@@ -12,6 +12,7 @@
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/core/text.h"
+#include "lib/backend/on_device.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/router/router.h"
 
@@ -122,12 +123,12 @@ void bench_shape(const Shape& s, const Options& o, Backend<float>& device, doubl
   LayerConfig c{.hidden = s.hidden, .width = s.width, .experts = int(s.experts)};
   c.router = s.router, c.balance = o.balance;
   Bench bench(device, c, s.tokens);
-  const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width);
+  const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width), ceiling_both = dynamic_cast<OnDevice<float>*>(&device) ? ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width, true) : ceiling;
   const auto t = time_in_turn(device, {[&] { bench.forward(false); }, [&] { bench.experts(); }, [&] { bench.both(); }}, o.bench.seconds);
   const double flops = 6.0 * double(s.tokens) * double(s.width) * double(s.hidden) * double(s.k), weights = 12.0 * double(bench.used()) * double(s.hidden * s.width);
   const double outside = 100 * (1 - t[1].median() / t[0].median());
   add_row(rows, device, s, "forward", t[0], flops, weights, ceiling, bandwidth, outside);
-  add_row(rows, device, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling, bandwidth, NAN);
+  add_row(rows, device, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling_both, bandwidth, NAN);
   times.push_back(t[0]), times.push_back(t[2]);
 }
 

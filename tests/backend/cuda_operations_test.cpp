@@ -63,6 +63,19 @@ TEST_CASE("the host engine catches lanes that part ways") {
   CHECK_THROWS(engine.rows("planted", 1, ForgottenSum{}));
 }
 
+TEST_CASE("the yardstick is three library products forwards and nine with their gradients") {
+  for (const gpu::Choices c : {gpu::Choices{}, gpu::Choices{.half = true}}) {
+    gpu::Operations<HostEngine> device(c);
+    const auto forward = device.plain_products(24, 16, 8, false), both = device.plain_products(24, 16, 8, true);
+    const std::size_t before = device.engine().gemms();
+    forward();
+    CHECK(device.engine().gemms() == before + 3);
+    both(), both();
+    CHECK(device.engine().gemms() == before + 3 + 18);
+  }
+  CHECK_FALSE(host_definition<float>()->plain_products(24, 16, 8, false));
+}
+
 TEST_CASE("copies of weights follow their version") {
   HostCuda device({.half = true});
   const Matrix<float> one(1, 1, 1), two(1, 1, 2);

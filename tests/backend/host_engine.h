@@ -63,6 +63,7 @@ class HostEngine {
   }
   void gemm(const gpu::Gemm& g, gpu::GemmTypes t) {
     const Open open(*this);
+    ++gemms_;
     multiply(g, t);
   }
   void gemm_group(std::span<const gpu::Gemm> all, gpu::GemmTypes t) {
@@ -74,6 +75,7 @@ class HostEngine {
     gpu::sort_choices(thrust::cpp::par, kept, n, experts, key, choice, offset);
   }
   std::size_t weight_budget() const { return 4096; }  // small: copies come and go
+  std::size_t gemms() const { return gemms_; }        // library products so far
   std::size_t waits() const { return waits_; }        // how often a host would have waited for a device
 
  private:
@@ -111,7 +113,7 @@ class HostEngine {
   }
 
   char* memory_ = nullptr;
-  std::size_t used_ = 0, waits_ = 0;
+  std::size_t used_ = 0, waits_ = 0, gemms_ = 0;
   std::map<std::size_t, std::vector<char*>> free_;
   Lanes<3> lanes_;
 };

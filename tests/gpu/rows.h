@@ -27,9 +27,6 @@ void same_bytes(const std::string& device, Rows&);    // every case twice
 void ten_steps(const std::string& device, Rows&);     // ten fixed losses of a layer that trains
 void speed(const std::string& device, bool small, Rows&);
 
-// Seconds of the dense bf16 products with the FLOPs of an expert layer, forwards or forwards and backwards; NaN where this program
-// was built without CUDA. 18 (6 forwards) rows*hidden*width FLOPs.
-double dense_seconds(Index rows, Index hidden, Index width, bool backward);
 std::string device_text();  // what the GPU is; empty without CUDA
 
 }  // namespace moe::gpu_check

@@ -95,6 +95,7 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void top_k(In z, const TopK&, View<const double> bias, View<const int> valid, View<int> expert, Out weight, Out seen) override;
   void top_k_backward(In z, const TopK&, View<const int> valid, View<const int> expert, In dweight, View<const double> dprobability, double dsquare, Out dz) override;
   void add_squares(In x, View<double> sum) override;
+  std::function<void()> plain_products(Index rows, Index hidden, Index width, bool backward) override;
   // As the default, but an operand that several products read is rounded once.
   void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
   void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys, In weight, Out dxs, Out dweight) override;

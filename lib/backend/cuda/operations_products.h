@@ -1,7 +1,11 @@
 // The products of Operations: dense, grouped by expert, and the expert bodies made of them. In bf16 the library's grouped call
 // writes bf16, which is added to the f32 result; one call an expert writes f32 at once.
 #pragma once
+#include <memory>
+
 #include "lib/backend/cuda/operations.h"
+#include "lib/core/dtype.h"
+#include "lib/core/rng.h"
 
 namespace moe::gpu {
 
@@ -42,6 +46,35 @@ void Operations<E>::multiply(const Gemm& g, bool half) {
   if (g.m == 0 || g.n == 0) return;
   if (g.k > 0) return engine_.gemm(g, {half, false});
   engine_.each("scale", g.m * g.n, Scaled{static_cast<float*>(g.c), g.beta});  // an empty sum
+}
+
+template <class E>
+std::function<void()> Operations<E>::plain_products(Index rows, Index hidden, Index width, bool backward) {
+  const bool half = choices_.half;
+  const auto numbers = [&](Index size, std::uint64_t seed) {  // ordinary ones, of many the first million over and over
+    Rng rng(seed);
+    Matrix<float> block(1, std::min<Index>(size, Index(1) << 20));
+    for (float& v : block.flat()) v = float(rng.normal());
+    std::vector<std::uint16_t> rounded;
+    for (const float v : block.flat()) rounded.push_back(float_to_bf16(v));
+    auto out = std::make_shared<Array<std::uint16_t>>(*this, 1, half ? size : 2 * size);  // bytes, of either type
+    const std::size_t each = half ? 2 : 4;
+    for (Index at = 0; at < size; at += block.cols())
+      to_device(half ? static_cast<const void*>(rounded.data()) : block.data(), reinterpret_cast<char*>(out->view().data) + std::size_t(at) * each, std::size_t(std::min(block.cols(), size - at)) * each);
+    return out;
+  };
+  const auto x = numbers(rows * hidden, 1), g = numbers(rows * width, 2), u = numbers(rows * width, 3), y = numbers(rows * hidden, 4);
+  const auto wg = numbers(width * hidden, 5), wu = numbers(width * hidden, 6), wd = numbers(hidden * width, 7);
+  return [=, this] {
+    const auto product = [&](const Gemm& call) { engine_.gemm(call, {half, half}); };
+    const auto at = [](const auto& array) { return static_cast<void*>(array->view().data); };
+    product(forward_gemm(rows, hidden, width, at(x), at(wg), at(g), 0)), product(forward_gemm(rows, hidden, width, at(x), at(wu), at(u), 0));
+    product(forward_gemm(rows, width, hidden, at(u), at(wd), at(y), 0));
+    if (!backward) return;
+    product(dx_gemm(rows, width, hidden, at(y), at(wd), at(g), 0)), product(dx_gemm(rows, hidden, width, at(u), at(wg), at(y), 0));
+    product(dx_gemm(rows, hidden, width, at(u), at(wu), at(y), 0)), product(dw_gemm(rows, width, hidden, at(g), at(y), at(wd), 0));
+    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wg), 0)), product(dw_gemm(rows, hidden, width, at(x), at(u), at(wu), 0));
+  };
 }
 
 template <class E>
