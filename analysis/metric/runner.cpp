@@ -1,5 +1,7 @@
 // The registry, and the one pass over a trace that all metrics share: window by window, layers side by side on threads.
 
+#include <bit>
+
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
@@ -128,12 +130,20 @@ void check_layers(const TraceSource& trace) {
     if (l.experts < 1) throw Error(Exit::input, concat("MoE layer ", l.index, " of the trace has ", l.experts, " experts")).hint("was the header written?");
 }
 
+// The window, or less where its choices would take more than a fifth of a metric's memory: a power of two, so that chunks are read once.
+std::uint64_t rows_at_a_time(const TraceSource& trace, const AnalyzeOptions& o) {
+  std::int64_t row = 0;  // bytes: ids as stored and as numbers
+  for (const TraceLayer& l : trace.header().layers) row += 8 * std::int64_t{l.top_k};
+  const auto fit = std::uint64_t(o.memory / 5 / std::max<std::int64_t>(1, row));
+  return std::max<std::uint64_t>(1, fit < o.window ? std::max<std::uint64_t>(256, std::bit_floor(fit)) : o.window);
+}
+
 void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const AnalyzeOptions& o) {
   check_layers(trace);
   TraceFields fields = no_fields;
   for (const auto& m : all) fields = either(fields, m->needs());
   const Index layers = Index(trace.header().layers.size());
-  const std::uint64_t step = std::max<std::uint64_t>(1, o.window);
+  const std::uint64_t step = rows_at_a_time(trace, o);
   for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
     const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
     const Window w = window_of(rows, trace);
