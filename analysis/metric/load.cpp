@@ -126,8 +126,16 @@ class Load final : public Metric {
     const double experts = double(s.importance.size()), all = std::accumulate(s.importance.begin(), s.importance.end(), 0.0);
     return all != 0 ? std::sqrt(std::max(0.0, experts * s.weight_squares - s.token_squares)) / std::abs(all) * chance::mean_root(experts - 1) : no_value;
   }
-  void summary(Report&) const;
-  void more(Report&) const;
+  struct Judged {  // every figure of every layer beside what random routing gives
+    std::vector<std::vector<double>> value;  // (figures, L), in the order of figures()
+    std::vector<Nulls> null;
+    std::vector<double> step_cv, step_maxvio, importance;  // (L)
+    Nulls step_cv_null, step_maxvio_null, importance_null;
+    std::vector<std::int64_t> dead;
+  };
+  Judged judged() const;
+  void summary(Report&, const Judged&) const;
+  void more(Report&, const Judged&) const;
   void shares(Report&) const;
   void histogram(Report&) const;
   void findings(Report&) const;
@@ -170,23 +178,30 @@ std::vector<MetricValue> Load::values() const {
   return out;
 }
 
-void Load::summary(Report& r) const {
-  std::vector<double> value[figure_count + 1];  // the last: MaxVio of a step
-  Nulls null[figure_count + 1];
-  std::vector<std::int64_t> dead;
+Load::Judged Load::judged() const {
+  Judged j;
+  const std::size_t width = figure_count + 2 * topn_.size() + tiles_.size();
+  j.value.resize(width), j.null.resize(width);
   Memo memo;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const Done d = done(l);
     const int e = shape_.experts[l], k = std::max(1, int(rounded(d.k)));
     const auto here = figures(d.all, layer_[l].counts);
     const auto &whole = simulated(memo, e, k, std::int64_t(d.tokens)), &step = simulated(memo, e, k, rounded(d.step_tokens));
-    for (std::size_t i = 0; i < figure_count; ++i) value[i].push_back(here[i]), null[i].add(whole[i]);
+    for (std::size_t i = 0; i < width; ++i) j.value[i].push_back(here[i]), j.null[i].add(whole[i]);
     const double none = chance::load_dead(e, d.k, d.tokens);
-    null[dead_share].value.back() = none, null[dead_share].spread.back() = std::sqrt(none * (1 - none) / e);
-    value[figure_count].push_back(d.maxvio_batch), null[figure_count].add({step[maxvio].mean, step[maxvio].spread / std::sqrt(double(std::max<std::int64_t>(1, d.steps)))});
-    dead.push_back(d.all.dead);
+    j.null[dead_share].value.back() = none, j.null[dead_share].spread.back() = std::sqrt(none * (1 - none) / e);
+    const auto of_step = [&](Figure f) { return chance::Value{step[f].mean, step[f].spread / std::sqrt(double(std::max<std::int64_t>(1, d.steps)))}; };
+    j.step_cv.push_back(d.cv_batch), j.step_cv_null.add(of_step(cv)), j.step_maxvio.push_back(d.maxvio_batch), j.step_maxvio_null.add(of_step(maxvio));
+    const double lot = importance_chance(layer_[l]);
+    j.importance.push_back(importance_cv(layer_[l])), j.importance_null.add({lot, whole[cv].spread / whole[cv].mean * lot});
+    j.dead.push_back(d.all.dead);
   }
-  const auto take = [&](std::size_t which, const Note& n) { return column(n, value[which], null[which]); };
+  return j;
+}
+
+void Load::summary(Report& r, const Judged& j) const {
+  const auto take = [&](Figure which, const Note& n) { return column(n, j.value[which], j.null[which]); };
   r.tables.push_back({"load", "Load balance, layer by layer",
       "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. Random routing is not 0 either: each column's chance value "
       "is what tokens that draw their experts by lot would give on a trace of this size. The busiest expert sets the pace of its layer.",
@@ -194,53 +209,38 @@ void Load::summary(Report& r) const {
       {column({"layer", "", "absolute layer number", ""}, shape_.number),
        take(cv, {"CV", "", "standard deviation of the experts' loads over their mean", "load_cv"}),
        take(maxvio, {"MaxVio", "x mean", "how far the busiest expert lies above the mean load, over the whole trace", "load_maxvio_global"}),
-       take(figure_count, {"MaxVio per step", "x mean", "the same for every step alone, averaged: what a batch really waits for", "load_maxvio_batch"}),
+       column({"MaxVio per step", "x mean", "the same for every step alone, averaged: what a batch really waits for", "load_maxvio_batch"}, j.step_maxvio, j.step_maxvio_null),
        take(max_min, {"max/min", "x", "busiest over least busy expert; ∞ where an expert is dead", "load_max_over_min", 2}),
        take(entropy_norm, {"entropy", "", "entropy of the load over its largest possible value", "load_entropy_norm"}),
        take(effective, {"effective experts", "share", "exp(entropy) over E: the share of experts that an even layer of this entropy would use", "load_effective_experts"}),
        take(gini, {"Gini", "", "0 = all experts equal, towards 1 = one takes everything", "load_gini"}),
-       column({"dead", "experts", "experts without a single token", ""}, dead),
+       column({"dead", "experts", "experts without a single token", ""}, j.dead),
        take(dead_share, {"dead share", "share", "dead experts over E", "load_dead_fraction"})},
       section::balance, false, {}});
 }
 
 // The other definitions of the same idea, for whoever needs the very one of a paper or a tool.
-void Load::more(Report& r) const {
-  const std::size_t width = figure_count + 2 * topn_.size() + tiles_.size();
-  std::vector<std::vector<double>> value(width);
-  std::vector<Nulls> null(width);
-  std::vector<double> steps, importance;
-  Nulls step_null, importance_null;
-  Memo memo;
-  for (std::size_t l = 0; l < layer_.size(); ++l) {
-    const Done d = done(l);
-    const int e = shape_.experts[l], k = std::max(1, int(rounded(d.k)));
-    const auto here = figures(d.all, layer_[l].counts);
-    const auto &whole = simulated(memo, e, k, std::int64_t(d.tokens)), &step = simulated(memo, e, k, rounded(d.step_tokens));
-    for (std::size_t i = 0; i < width; ++i) value[i].push_back(here[i]), null[i].add(whole[i]);
-    steps.push_back(d.cv_batch), step_null.add({step[cv].mean, step[cv].spread / std::sqrt(double(std::max<std::int64_t>(1, d.steps)))});
-    importance.push_back(importance_cv(layer_[l])), importance_null.add({importance_chance(layer_[l]), whole[cv].spread / whole[cv].mean * importance_chance(layer_[l])});
-  }
+void Load::more(Report& r, const Judged& j) const {
   Table t{"load_more", "The same loads by other definitions", "What papers and tools call balance, each under the id of its definition (docs/metrics.md), beside what random routing gives on a trace of this size.", Chart::none,
           {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::balance, true, {}};
   const auto add = [&](const Note& n, const std::vector<double>& v, const Nulls& by, const std::string& suffix = "") {
     t.columns.push_back(column(n, v, by));
     t.columns.back().name += suffix;
   };
-  add({"sample CV", "", "with divisor E-1", "load_cv_sample"}, value[cv_sample], null[cv_sample]);
-  add({"CV per step", "", "mean over steps of the CV of the step's counts", "load_cv_batch"}, steps, step_null);
-  add({"max/mean", "x", "busiest expert over the mean load", "load_max_over_mean"}, value[max_mean], null[max_mean]);
-  add({"AvgVio", "x mean", "mean distance of an expert's load from the mean", "load_avgvio"}, value[avgvio], null[avgvio]);
-  add({"MinVio", "x mean", "how far the least busy expert lies below the mean", "load_minvio"}, value[minvio], null[minvio]);
-  add({"entropy", "nats", "of the load", "load_entropy"}, value[entropy], null[entropy]);
-  add({"Jain", "", "Jain's index: 1 = even, 1/E = one expert", "load_jain"}, value[jain], null[jain]);
+  add({"sample CV", "", "with divisor E-1", "load_cv_sample"}, j.value[cv_sample], j.null[cv_sample]);
+  add({"CV per step", "", "mean over steps of the CV of the step's counts", "load_cv_batch"}, j.step_cv, j.step_cv_null);
+  add({"max/mean", "x", "busiest expert over the mean load", "load_max_over_mean"}, j.value[max_mean], j.null[max_mean]);
+  add({"AvgVio", "x mean", "mean distance of an expert's load from the mean", "load_avgvio"}, j.value[avgvio], j.null[avgvio]);
+  add({"MinVio", "x mean", "how far the least busy expert lies below the mean", "load_minvio"}, j.value[minvio], j.null[minvio]);
+  add({"entropy", "nats", "of the load", "load_entropy"}, j.value[entropy], j.null[entropy]);
+  add({"Jain", "", "Jain's index: 1 = even, 1/E = one expert", "load_jain"}, j.value[jain], j.null[jain]);
   std::size_t at = figure_count;
   for (const int n : topn_) {
-    add({"share of top ", "share", "assignments of the busiest experts", "load_topn_coverage"}, value[at], null[at], std::to_string(n)), ++at;
-    add({"concentration of top ", "x", "that share over the share of experts", "load_topn_concentration"}, value[at], null[at], std::to_string(n)), ++at;
+    add({"share of top ", "share", "assignments of the busiest experts", "load_topn_coverage"}, j.value[at], j.null[at], std::to_string(n)), ++at;
+    add({"concentration of top ", "x", "that share over the share of experts", "load_topn_concentration"}, j.value[at], j.null[at], std::to_string(n)), ++at;
   }
-  for (const int m : tiles_) add({"padding at tile ", "share", "rows that are padding where each expert's rows are filled up to whole tiles", "tile_padding_waste"}, value[at], null[at], std::to_string(m)), ++at;
-  if (has_weights_) add({"importance CV", "", "of the experts' sums of combine weights", "importance_cv"}, importance, importance_null);
+  for (const int m : tiles_) add({"padding at tile ", "share", "rows that are padding where each expert's rows are filled up to whole tiles", "tile_padding_waste"}, j.value[at], j.null[at], std::to_string(m)), ++at;
+  if (has_weights_) add({"importance CV", "", "of the experts' sums of combine weights", "importance_cv"}, j.importance, j.importance_null);
   r.tables.push_back(std::move(t));
 }
 
@@ -311,7 +311,8 @@ void Load::report(Report& r) const {
   bool any = false;
   for (const State& s : layer_) any |= load_figures(s.counts).assignments > 0;
   if (!any) return r.warnings.push_back("the trace holds no assignments: there is no load to judge");
-  summary(r), histogram(r), more(r), shares(r), findings(r);
+  const Judged j = judged();
+  summary(r, j), histogram(r), more(r, j), shares(r), findings(r);
 }
 
 }  // namespace
