@@ -90,7 +90,7 @@ class Cache final : public Metric {
       std::vector<std::vector<double>> lru(sizes_.size()), lfu = lru, belady = lru;
       for (int run = 0; run < runs; ++run) {
         Simulation s(experts, sizes_);
-        Rng rng(20240229, std::uint64_t(run));
+        Rng rng(chance::seed, std::uint64_t(run));
         std::vector<int> deck(static_cast<std::size_t>(experts)), one(static_cast<std::size_t>(k));
         std::iota(deck.begin(), deck.end(), 0);
         std::vector<double> lost(sizes_.size(), 0);

@@ -5,11 +5,8 @@
 #include <numbers>
 #include <numeric>
 
-
 namespace moe::chance {
 namespace {
-
-constexpr std::uint64_t seed = 20240229;  // any number, always the same
 
 double missed(double experts, double k, double left) {  // C(left,K)/C(E,K), for broken K by interpolation
   k = std::min(k, experts);
@@ -188,30 +185,23 @@ std::vector<Value> simulate_load(int experts, int k, std::int64_t tokens, std::s
   return simulated(results, enough(experts), [&](Rng& rng) { return draw_counts(experts, k, tokens, rng); }, of, median_of);
 }
 
+Counts draw_joint(std::span<const std::int64_t> row_tokens, int columns, int k, Rng& rng) {
+  Counts joint(Index(row_tokens.size()), columns);
+  for (std::size_t r = 0; r < row_tokens.size(); ++r) {
+    if (impossible(columns, k, row_tokens[r])) continue;
+    const auto counts = draw_counts(columns, k, row_tokens[r], rng);
+    std::copy(counts.begin(), counts.end(), joint.row(Index(r)).begin());
+  }
+  return joint;
+}
+
 std::vector<Value> simulate_joint(std::span<const std::int64_t> row_tokens, int columns, int k, std::size_t results, const JointStatistics& of) {
-  return simulated(results, enough(columns * Index(row_tokens.size())), [&](Rng& rng) {
-    Counts joint(Index(row_tokens.size()), columns);
-    for (std::size_t r = 0; r < row_tokens.size(); ++r) {
-      if (impossible(columns, k, row_tokens[r])) continue;
-      const auto counts = draw_counts(columns, k, row_tokens[r], rng);
-      std::copy(counts.begin(), counts.end(), joint.row(Index(r)).begin());
-    }
-    return joint;
-  }, of);
+  return simulated(results, enough(columns * Index(row_tokens.size())), [&](Rng& rng) { return draw_joint(row_tokens, columns, k, rng); }, of);
 }
 
 std::vector<Value> simulate_steps(int from, int to, std::int64_t tokens, std::size_t results, const JointStatistics& of) {
   if (impossible(from, 1, tokens) || to < 1) return std::vector<Value>(results);
-  return simulated(results, enough(Index(from) * to / 8), [&](Rng& rng) {
-    Counts joint(from, to);
-    const auto rows = draw_counts(from, 1, tokens, rng);
-    for (Index r = 0; r < from; ++r) {
-      if (rows[std::size_t(r)] == 0) continue;
-      const auto cells = draw_counts(to, 1, rows[std::size_t(r)], rng);
-      std::copy(cells.begin(), cells.end(), joint.row(r).begin());
-    }
-    return joint;
-  }, of);
+  return simulated(results, enough(Index(from) * to / 8), [&](Rng& rng) { return draw_joint(draw_counts(from, 1, tokens, rng), to, 1, rng); }, of);
 }
 
 }  // namespace moe::chance

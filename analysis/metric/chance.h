@@ -37,18 +37,20 @@ double largest_cosine(double pairs, double dimensions);               // mean of
 std::vector<double> fullest_cells(double cells, double tokens, std::size_t n);
 
 // ---- simulations
+constexpr std::uint64_t seed = 20240229;  // of all of them: any number, always the same
 // Counts of T tokens that each draw K distinct of E; drawn token by token where that is cheap, else from the normal limit
 // with the exact covariance (variance T p(1-p), sum fixed) and skew.
 std::vector<std::int64_t> draw_counts(int experts, int k, std::int64_t tokens, Rng&);
 void draw_experts(std::vector<int>& deck, std::span<int> out, Rng&);  // distinct ones of a deck 0..E-1, which it keeps shuffled
 
-// Every statistic that `of` returns for a simulated count vector, 32,768 experts in all (at least 100 vectors, at most 2000); the median for statistic `median_of` (max/min is infinite now and
-// then). E < 1, K > E or T < 1: NaN.
+// Every statistic that `of` returns for a simulated count vector, 32,768 experts in all (at least 100 vectors, at most 2000); the median for
+// statistic `median_of` (max/min is infinite now and then). E < 1, K > E or T < 1: NaN.
 using Statistics = std::function<std::vector<double>(std::span<const std::int64_t> counts)>;
 std::vector<Value> simulate_load(int experts, int k, std::int64_t tokens, std::size_t results, const Statistics& of, int median_of = -1);
 
 // The same for joint counts: a row of `columns` cells for each label, seen so many times, each time drawing K distinct.
 using Counts = Matrix<std::int64_t>;
+Counts draw_joint(std::span<const std::int64_t> row_tokens, int columns, int k, Rng&);
 using JointStatistics = std::function<std::vector<double>(const Counts&)>;
 std::vector<Value> simulate_joint(std::span<const std::int64_t> row_tokens, int columns, int k, std::size_t results, const JointStatistics& of);
 // First choices of two layers: the rows are drawn too.

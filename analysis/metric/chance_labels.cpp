@@ -10,8 +10,6 @@
 namespace moe::chance {
 namespace {
 
-constexpr std::uint64_t seed = 20240229;
-
 struct Pair { double lift, conditional, npmi; };
 
 // One trace of random choices: its pairs of experts in falling order of lift, given the rarer of the two.
@@ -117,7 +115,7 @@ Value Labels::deviation(std::int64_t n) {
 Value Labels::entropy(std::int64_t n) {  // bits; what is missing falls as 1/n
   const double e = experts_, k = k_, most = std::log2(e), assignments = double(n) * k;
   if (e < 2 || k > e) return {e < 2 ? 0 : std::numeric_limits<double>::quiet_NaN(), 0};
-  if (assignments > 40 * e) {  // closed form: missing bits x 2 N ln 2 E/(E-K).. is near chi-squared with E-1 degrees of freedom
+  if (assignments > 40 * e) {  // closed form: what is missing is near chi-squared, scaled, with E-1 degrees of freedom
     const double missing = (e - k) / (2 * assignments * std::numbers::ln2);
     return {most - missing, missing * std::sqrt(2 / (e - 1))};
   }

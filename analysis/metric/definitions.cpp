@@ -31,7 +31,8 @@ those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 **Random routing** is what every token drawing K distinct experts by lot would give on a trace of this size: closed forms, or the mean
 of simulated traces with a fixed seed ("simulated"). It is not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25.
 Plug-in information exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits, by less where labels are rare. Lists of the closest, busiest or most
-travelled stand beside what the first, second, ... of such a list shows by lot. A test holds every chance value of a report to traces drawn by lot.
+travelled stand beside what the first, second, ... of such a list shows by lot. A test holds the chance values of a report to traces drawn by lot
+and lists the exceptions (tests/metric/chance_test.cpp).
 
 **Intervals.** Tokens are not independent, sequences nearly are: `moe report --bootstrap N` (200; 0 = none) weighs every sequence Poisson(1)
 in each of N replicas, in the same pass. The interval is the middle 95 % of the replicas, moved so that their mean lies on the figure

@@ -94,13 +94,15 @@ class Domains final : public Metric {
     constexpr int runs = 50;
     const std::size_t domains = names_.size();
     std::vector<std::vector<double>> seen(2 * domains * listed);
+    std::vector<int> k;
+    for (std::size_t l = 0; l < state_.size(); ++l) k.push_back(choices(l));
     for (int run = 0; run < runs; ++run) {
-      Rng rng(20240229, std::uint64_t(run));
+      Rng rng(chance::seed, std::uint64_t(run));
       std::vector<std::vector<std::pair<double, double>>> best(domains);  // lift, hit rate
       for (std::size_t l = 0; l < state_.size(); ++l) {
-        const State s{by_lot(l, rng), {}, state_[l].tokens};
+        const State s{chance::draw_joint(state_[l].tokens, shape_.experts[l], k[l], rng), {}, state_[l].tokens};
         const Lift lift(s);
-        const double fair = double(choices(l)) / shape_.experts[l];
+        const double fair = double(k[l]) / shape_.experts[l];
         for (std::size_t d = 0; d < domains; ++d)
           for (Index e = 0; e < shape_.experts[l]; ++e)
             if (const double rate = double(s.chosen(Index(d), e)) / double(s.tokens[d]); rate > fair) best[d].emplace_back(lift(Index(d), e), rate);
@@ -113,15 +115,6 @@ class Domains final : public Metric {
     }
     std::vector<chance::Value> out;
     for (const auto& of : seen) out.push_back(chance::of_runs(of));
-    return out;
-  }
-  Counts by_lot(std::size_t l, Rng& rng) const {
-    Counts out(Index(names_.size()), shape_.experts[l]);
-    for (std::size_t d = 0; d < names_.size(); ++d) {
-      if (state_[l].tokens[d] == 0) continue;
-      const auto counts = chance::draw_counts(shape_.experts[l], choices(l), state_[l].tokens[d], rng);
-      std::copy(counts.begin(), counts.end(), out.row(Index(d)).begin());
-    }
     return out;
   }
   static constexpr std::size_t listed = 5;  // experts of a domain

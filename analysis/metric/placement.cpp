@@ -88,7 +88,7 @@ class Placement final : public Metric {
   std::vector<chance::Value> random(int experts, int k, std::int64_t tokens) const {
     std::vector<std::vector<double>> seen(3);
     for (int run = 0; run < 100; ++run) {
-      Rng rng(20240229, std::uint64_t(run));
+      Rng rng(chance::seed, std::uint64_t(run));
       const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng), b = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
       const auto one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
       for (std::size_t c = 0; c < 3; ++c) seen[c].push_back(one[c]);

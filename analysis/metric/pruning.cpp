@@ -136,7 +136,7 @@ class Pruning final : public Metric {
     const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / n, spread = std::sqrt(std::max(0.0, s.squares / n - mean * mean));
     std::vector<double> least;
     for (int run = 0; run < 100; ++run) {
-      Rng rng(20240229, std::uint64_t(run));
+      Rng rng(chance::seed, std::uint64_t(run));
       double low = std::numeric_limits<double>::infinity();
       const int k = std::clamp(int(s.ranks.rows()), 1, int(experts));
       for (const std::int64_t c : chance::draw_counts(int(experts), k, std::max<std::int64_t>(1, rounded(n / k)), rng)) {

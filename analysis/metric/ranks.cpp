@@ -146,11 +146,6 @@ class Ranks final : public Metric {
     const Load r = rank_load(counts, ranks);
     return r.mean / r.most;  // nothing at all: NaN
   }
-  double distinct_nodes(int experts, double k) const {
-    std::vector<int> on(std::size_t(nodes_), 0);
-    for (std::int64_t e = 0; e < experts; ++e) ++on[std::size_t(e * ep_ / experts / (ep_ / nodes_))];
-    return std::accumulate(on.begin(), on.end(), 0.0, [&](double sum, int n) { return sum + chance::meets(experts, k, n); });
-  }
   double choices(const State& s) const { return double(s.assignments) / double(s.tokens); }
   chance::Value chance_balancedness(Memo& memo, std::size_t l, int ranks, std::int64_t tokens, bool imbalance) const {
     const int k = std::clamp(int(rounded(choices(layer_[l]))), 1, shape_.experts[l]);
@@ -232,7 +227,7 @@ void Ranks::by_layer(Report& r, Memo& memo) const {
     const chance::Value step = chance_balancedness(memo, l, ep_, rounded(double(s.tokens) / double(s.steps)), true);
     null[0].add({step.mean, step.spread / std::sqrt(double(std::max<std::int64_t>(1, s.steps)))}), null[1].add(chance_balancedness(memo, l, ep_, s.tokens, false));
     const double ranks = chance::distinct_ranks(e, k, ep_);
-    null[2].add({ranks}), null[3].add({ranks / k}), null[4].add({distinct_nodes(e, k)});
+    null[2].add({ranks}), null[3].add({ranks / k}), null[4].add({chance::distinct_ranks(e, k, nodes_)});  // nodes hold experts in order too
   }
   Table t{"ranks", "Layer by layer on " + std::to_string(ep_) + " ranks in " + std::to_string(nodes_) + (nodes_ == 1 ? " node" : " nodes"), "Imbalance is what a step waits for: the largest load of a rank over the mean, less 1, for each step alone. Random routing is uneven too, the more the smaller a step.", Chart::none,
       {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"imbalance", "x mean", "mean over steps of largest over mean load of a rank, less 1", "ep_rank_imbalance"}, all[0].values, null[0]),
