@@ -83,7 +83,7 @@ class Cache final : public Metric {
   // Hit rates of LRU, LFU, Belady and static at each size when experts are drawn by lot, the start with an empty cache included. LFU and Belady
   // are simulated on the first 8192 tokens at most.
   const std::vector<chance::Value>& random(Memo& memo, std::size_t l) const {
-    const int experts = shape_.experts[l], k = std::clamp(int(rounded(double(layer_[l].recency.requests()) / double(layer_[l].tokens))), 1, experts);
+    const int experts = shape_.experts[l], k = whole_choices(double(layer_[l].recency.requests()) / double(layer_[l].tokens), experts);
     const std::int64_t all = layer_[l].tokens, tokens = std::min<std::int64_t>(all, 8192);
     return memo.get({double(experts), double(k), double(all)}, [&] {
       const int runs = int(std::clamp<std::int64_t>(262144 / (tokens * k), 4, 200));

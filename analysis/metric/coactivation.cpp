@@ -94,7 +94,7 @@ void Coactivation::pairs(Report& r) const {
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const State& s = state_[l];
     const double e = shape_.experts[l], k = double(s.assignments) / double(s.tokens);
-    const int whole = std::clamp(int(rounded(k)), 1, shape_.experts[l]);
+    const int whole = whole_choices(k, shape_.experts[l]);
     const auto& lot = memo.get({e, double(whole), double(s.tokens)}, [&] {
       const chance::ClosestPairs lot_of = chance::closest_pairs(shape_.experts[l], whole, s.tokens, std::size_t(top_), e > 64 ? 20 : 100);
       std::vector<chance::Value> flat{lot_of.max_lift};

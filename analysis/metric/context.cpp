@@ -44,7 +44,7 @@ class Context final : public Metric {
       State s = state_[l];
       end_document(s);
       const double k = double(s.assignments) / double(s.tokens);
-      chance::Labels label(shape_.experts[l], std::clamp(int(rounded(k)), 1, shape_.experts[l]));
+      chance::Labels label(shape_.experts[l], whole_choices(k, shape_.experts[l]));
       double mean = 0, variance = 0, documents = 0;
       for (const auto& [assignments, n] : s.lengths) {
         const chance::Value v = label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));

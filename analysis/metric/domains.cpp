@@ -64,7 +64,7 @@ class Domains final : public Metric {
   int choices(std::size_t l) const {  // of a token, on average
     const auto n = row_sums(state_[l].chosen);
     const double tokens = std::accumulate(state_[l].tokens.begin(), state_[l].tokens.end(), 0.0);
-    return std::clamp(int(rounded(std::accumulate(n.begin(), n.end(), 0.0) / tokens)), 1, shape_.experts[l]);
+    return whole_choices(std::accumulate(n.begin(), n.end(), 0.0) / tokens, shape_.experts[l]);
   }
   Figures figures(std::size_t l) const {
     const State& s = state_[l];

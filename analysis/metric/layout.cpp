@@ -89,6 +89,7 @@ std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share);
 std::string figure(double value, int digits) { return std::isinf(value) ? "∞" : fmt::format("{:.{}f}", value, digits); }
 
 std::int64_t rounded(double value) { return std::isnan(value) ? 0 : std::llround(value); }
+int whole_choices(double mean, int experts) { return std::clamp(int(rounded(mean)), 1, std::max(1, experts)); }
 
 std::int64_t pair_bytes(const TraceSource& trace) {
   std::int64_t bytes = 0;

@@ -52,6 +52,7 @@ Column column(const Note&, std::vector<std::string> cells);
 std::string percent(double share);
 std::string figure(double value, int digits = 2);
 std::int64_t rounded(double value);  // NaN: 0
+int whole_choices(double mean, int experts);  // of a token, for what draws whole numbers of them: 1..E
 
 // Bytes of (E,E) matrices of 64-bit numbers, one a layer; and a metric that only says that it was left out for want of them.
 std::int64_t pair_bytes(const TraceSource&);

@@ -185,7 +185,7 @@ Load::Judged Load::judged() const {
   Memo memo;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const Done d = done(l);
-    const int e = shape_.experts[l], k = std::max(1, int(rounded(d.k)));
+    const int e = shape_.experts[l], k = whole_choices(d.k, e);
     const auto here = figures(d.all, layer_[l].counts);
     const auto &whole = simulated(memo, e, k, std::int64_t(d.tokens)), &step = simulated(memo, e, k, rounded(d.step_tokens));
     for (std::size_t i = 0; i < width; ++i) j.value[i].push_back(here[i]), j.null[i].add(whole[i]);

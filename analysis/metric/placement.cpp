@@ -52,7 +52,7 @@ class Placement final : public Metric {
       const State& s = layer_[l];
       const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) + std::accumulate(s.second.begin(), s.second.end(), 0.0);
       if (n == 0) continue;
-      const int experts = shape_.experts[l], k = std::clamp(int(rounded(n / double(s.tokens))), 1, experts);
+      const int experts = shape_.experts[l], k = whole_choices(n / double(s.tokens), experts);
       const std::vector<double> here = judged(s.first, s.second);
       const auto& lot = memo.get({double(experts), double(k), double(s.tokens)}, [&] { return random(experts, k, s.tokens); });
       layer.push_back(shape_.number[l]);

@@ -148,7 +148,7 @@ class Ranks final : public Metric {
   }
   double choices(const State& s) const { return double(s.assignments) / double(s.tokens); }
   chance::Value chance_balancedness(Memo& memo, std::size_t l, int ranks, std::int64_t tokens, bool imbalance) const {
-    const int k = std::clamp(int(rounded(choices(layer_[l]))), 1, shape_.experts[l]);
+    const int k = whole_choices(choices(layer_[l]), shape_.experts[l]);
     return memo.get({double(shape_.experts[l]), double(k), double(tokens), double(ranks), double(imbalance)}, [&] {
       return chance::simulate_load(shape_.experts[l], k, tokens, 1, [&](auto counts) {
         const double b = balancedness(counts, ranks);

@@ -150,7 +150,7 @@ Vocabulary::Chances Vocabulary::chances(std::size_t l, LabelsOf& known) const {
   const State& s = state_[l];
   const int experts = shape_.experts[l];
   const double e = experts, ids = double(s.ids.size()), tokens = double(s.tokens);
-  const int k = std::clamp(int(rounded(double(s.assignments) / tokens)), 1, experts);
+  const int k = whole_choices(double(s.assignments) / tokens, experts);
   chance::Labels& label = known.try_emplace({experts, k}, experts, k).first->second;
   std::map<std::int64_t, std::int64_t> often;  // occurrences -> ids with so many
   for (const Id& v : s.ids) ++often[v.seen];
