@@ -1,5 +1,5 @@
-// What every analysis returns and every renderer draws: columns that say what they mean. No metric formats text; no
-// renderer knows a metric.
+// What every analysis returns and every renderer draws: columns that say what they mean. No metric
+// formats text; no renderer knows a metric.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -9,45 +9,57 @@
 
 namespace moe {
 
-using Cells = std::variant<std::vector<std::int64_t>, std::vector<double>, std::vector<std::string>>;
+using Cells =
+    std::variant<std::vector<std::int64_t>, std::vector<double>, std::vector<std::string>>;
 
 struct Column {
-  std::string name, unit, meaning;  // "max/mean", "x", "load of the busiest expert over the mean load"
-  Cells cells;                      // doubles: NaN = no value, +inf is printed as such
-  std::string metric;               // definition id of docs/metrics.md ("load_cv"); empty = a key or label
-  std::vector<double> chance;       // the value under random routing, row by row; empty = not known
-  int digits = 3;                   // after the point, for doubles
-  std::vector<double> low = {}, high = {};  // 95 % interval, row by row, NaN where there is none; empty = not known
-  bool light = false;                       // cells are the words green, yellow, red, and are drawn in that colour too
-  std::vector<double> chance_spread = {};   // standard deviation of the figure under random routing, as `chance`; empty = not known
+  // "max/mean", "x", "load of the busiest expert over the mean load"
+  std::string name, unit, meaning;
+  Cells cells;  // doubles: NaN = no value, +inf is printed as such
+  // definition id of docs/metrics.md ("load_cv"); empty = a key or label
+  std::string metric;
+  std::vector<double> chance;  // the value under random routing, row by row; empty = not known
+  int digits = 3;              // after the point, for doubles
+  // 95 % interval, row by row, NaN where there is none; empty = not known
+  std::vector<double> low = {}, high = {};
+  // cells are the words green, yellow, red, and are drawn in that colour too
+  bool light = false;
+  // standard deviation of the figure under random routing, as `chance`; empty = not known
+  std::vector<double> chance_spread = {};
 };
 
 enum class Chart { none, bars, lines, heatmap };
 
-// bars/lines: column 0 is the x axis, every numeric column a series. heatmap: columns are (row, col, value).
+// bars/lines: column 0 is the x axis, every numeric column a series. heatmap: columns are (row,
+// col, value).
 struct Table {
-  std::string id, title, reading;  // reading: one or two sentences on how to read it, and what chance would give
+  // reading: one or two sentences on how to read it, and what chance would give
+  std::string id, title, reading;
   Chart chart = Chart::none;
   std::vector<Column> columns;
-  std::string section;             // heading it stands under: "balance", "specialisation", "paths", "redundancy", ...
-  bool detail = false;             // long data: drawn or cut in text and html, whole in csv and json
+  // heading it stands under: "balance", "specialisation", "paths", "redundancy", ...
+  std::string section;
+  // long data: drawn or cut in text and html, whole in csv and json
+  bool detail = false;
   std::vector<std::string> warnings;
 };
 
 // A sample of the text, every token with the expert chosen first in each layer (Mixtral's figure).
 struct TokenSample {
   std::string domain;
-  std::vector<std::string> piece;           // (T) raw bytes of each token
-  std::vector<std::vector<int>> expert;     // (L)(T) first choice; -1 = none
+  std::vector<std::string> piece;        // (T) raw bytes of each token
+  std::vector<std::vector<int>> expert;  // (L)(T) first choice; -1 = none
 };
 
 struct Report {
   std::string title;
   std::vector<std::pair<std::string, std::string>> facts;  // command, version, seed, file...
-  std::vector<std::string> findings;                       // the story in sentences: what stands out, with numbers
+  // the story in sentences: what stands out, with numbers
+  std::vector<std::string> findings;
   std::vector<std::string> warnings;
   std::vector<Table> tables;
-  std::vector<int> layers;                                 // absolute numbers, for the sample's selector
+  // absolute numbers, for the sample's selector
+  std::vector<int> layers;
   std::vector<TokenSample> samples;
 };
 

@@ -17,42 +17,59 @@ std::string& typed() {
 }
 
 std::string quoted(const std::string& word) {
-  if (!word.empty() && word.find_first_of(" \t\n'\"\\$&|;<>()*?[]{}~#!`") == word.npos) return word;
+  if (!word.empty() && word.find_first_of(" \t\n'\"\\$&|;<>()*?[]{}~#!`") == word.npos)
+    return word;
   std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  for (const char c : word)
+    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
 }
 
-// CLI11's sentences, said plainly: "--x: At Most 1 required but received 2", "--x: 1 required TEXT missing", "--x is required".
+// CLI11's sentences, said plainly: "--x: At Most 1 required but received 2", "--x: 1 required TEXT
+// missing", "--x is required".
 std::string in_our_words(std::string text) {
   std::ranges::replace(text, '\n', ' ');
-  while (text.ends_with(' ')) text.pop_back();
-  static constexpr std::string_view often = ": At Most 1 required but received ", unreadable = "Could not convert: ";
-  if (const auto at = text.find(often); at != text.npos) return concat(text.substr(0, at), " was given ", text.substr(at + often.size()), " times and takes one value");
-  if (const auto at = text.find(": 1 required "); at != text.npos && text.ends_with(" missing")) return text.substr(0, at) + " needs a value";
-  if (text.ends_with(" is required")) return text.substr(0, text.size() - std::string_view("required").size()) + "missing";
-  if (text.starts_with(unreadable)) return concat("the value of ", text.substr(unreadable.size()), " is out of range");
+  while (text.ends_with(' '))
+    text.pop_back();
+  static constexpr std::string_view often = ": At Most 1 required but received ";
+  static constexpr std::string_view unreadable = "Could not convert: ";
+  if (const auto at = text.find(often); at != text.npos) {
+    return concat(text.substr(0, at), " was given ", text.substr(at + often.size()),
+                  " times and takes one value");
+  }
+  if (const auto at = text.find(": 1 required "); at != text.npos && text.ends_with(" missing"))
+    return text.substr(0, at) + " needs a value";
+  if (text.ends_with(" is required"))
+    return text.substr(0, text.size() - std::string_view("required").size()) + "missing";
+  if (text.starts_with(unreadable))
+    return concat("the value of ", text.substr(unreadable.size()), " is out of range");
   return text;
 }
 
 std::vector<std::string> option_names(const CLI::App& verb) {
   std::vector<std::string> out;
-  for (const CLI::Option* o : verb.get_options())
-    for (const std::string& name : o->get_lnames()) out.push_back(name);
+  for (const CLI::Option* o : verb.get_options()) {
+    for (const std::string& name : o->get_lnames())
+      out.push_back(name);
+  }
   return out;
 }
 
 bool is_given(const std::vector<std::string>& words, const CLI::Option& option) {
   return std::ranges::any_of(words, [&](const std::string& w) {
     const std::string name = w.substr(0, w.find('='));
-    return std::ranges::any_of(option.get_lnames(), [&](const std::string& n) { return name == "--" + n; }) ||
-           std::ranges::any_of(option.get_snames(), [&](const std::string& n) { return w.starts_with("-" + n) && !w.starts_with("--"); });
+    return std::ranges::any_of(option.get_lnames(),
+                               [&](const std::string& n) { return name == "--" + n; }) ||
+           std::ranges::any_of(option.get_snames(), [&](const std::string& n) {
+             return w.starts_with("-" + n) && !w.starts_with("--");
+           });
   });
 }
 
 // Adds the options of one file to the words, where they are not given otherwise.
 void add_config(std::vector<std::string>& words, const std::string& path, CLI::App& verb) {
-  if (!std::filesystem::is_regular_file(path)) throw Error(Exit::input, concat("there is no configuration file '", path, "'"));
+  if (!std::filesystem::is_regular_file(path))
+    throw Error(Exit::input, concat("there is no configuration file '", path, "'"));
   std::vector<CLI::ConfigItem> items;
   try {
     items = CLI::ConfigTOML().from_file(path);
@@ -62,22 +79,33 @@ void add_config(std::vector<std::string>& words, const std::string& path, CLI::A
   const std::vector<std::string> names = option_names(verb);
   std::vector<std::string> more;
   for (const CLI::ConfigItem& item : items) {
-    if (item.name == "++" || item.name == "--") continue;  // marks of sections
-    if (!item.parents.empty() && !(item.parents.size() == 1 && item.parents[0] == verb.get_name()))
-      throw Error(Exit::usage, concat(path, ": section [", item.parents[0], "] is not for the verb '", verb.get_name(), "'"));
+    if (item.name == "++" || item.name == "--")
+      continue;  // marks of sections
+    if (!item.parents.empty() &&
+        !(item.parents.size() == 1 && item.parents[0] == verb.get_name())) {
+      throw Error(Exit::usage, concat(path, ": section [", item.parents[0],
+                                      "] is not for the verb '", verb.get_name(), "'"));
+    }
     const CLI::Option* option = verb.get_option_no_throw("--" + item.name);
     if (!option || item.name == "config" || item.name == "help") {
       const std::string near = nearest(item.name, names);
-      throw Error(Exit::usage, concat(path, ": unknown key '", item.name, "'")).hint(near.empty() ? concat("moe ", verb.get_name(), " --help lists the options") : concat("'", near, "'"));
+      throw Error(Exit::usage, concat(path, ": unknown key '", item.name, "'"))
+          .hint(near.empty() ? concat("moe ", verb.get_name(), " --help lists the options")
+                             : concat("'", near, "'"));
     }
-    if (is_given(words, *option) || (!option->get_envname().empty() && std::getenv(option->get_envname().c_str()))) continue;
+    if (is_given(words, *option) ||
+        (!option->get_envname().empty() && std::getenv(option->get_envname().c_str()))) {
+      continue;
+    }
     if (option->get_expected_max() == 0) {
       if (item.inputs.size() != 1 || (item.inputs[0] != "true" && item.inputs[0] != "false"))
         throw Error(Exit::usage, concat(path, ": ", item.name, " is true or false"));
-      if (item.inputs[0] == "true") more.push_back("--" + item.name);
+      if (item.inputs[0] == "true")
+        more.push_back("--" + item.name);
       continue;
     }
-    for (const std::string& value : item.inputs) more.push_back("--" + item.name + "=" + value);
+    for (const std::string& value : item.inputs)
+      more.push_back("--" + item.name + "=" + value);
   }
   words.insert(words.end(), more.begin(), more.end());
 }
@@ -87,16 +115,29 @@ void add_config(std::vector<std::string>& words, const std::string& path, CLI::A
 std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   std::vector<std::string> words(argv + 1, argv + argc);
   const std::string name = std::filesystem::path(argv[0]).filename().string();
-  if (name.starts_with("moe-") && commands().find(name.substr(4))) words.insert(words.begin(), name.substr(4));
+  if (name.starts_with("moe-") && commands().find(name.substr(4)))
+    words.insert(words.begin(), name.substr(4));
   typed() = "moe";
-  for (const std::string& w : words) typed() += " " + quoted(w);
-  if (!words.empty() && words[0] == "help") words = words.size() == 1 ? std::vector<std::string>{"--help"} : std::vector<std::string>{words[1], "--help"};
-  if (words.empty()) return words;
-  if (!words[0].starts_with("-") && !commands().find(words[0])) no_such("command", words[0], commands().names());
+  for (const std::string& w : words)
+    typed() += " " + quoted(w);
+  if (!words.empty() && words[0] == "help") {
+    words = words.size() == 1 ? std::vector<std::string>{"--help"}
+                              : std::vector<std::string>{words[1], "--help"};
+  }
+  if (words.empty())
+    return words;
+  if (!words[0].starts_with("-") && !commands().find(words[0]))
+    no_such("command", words[0], commands().names());
   CLI::App* verb = words[0].starts_with("-") ? nullptr : app.get_subcommand(words[0]);
   for (std::size_t i = 1; verb && i < words.size(); ++i) {
-    if (words[i] == "--config" && i + 1 < words.size()) return add_config(words, std::string(words[i + 1]), *verb), words;
-    if (words[i].starts_with("--config=")) return add_config(words, words[i].substr(9), *verb), words;
+    if (words[i] == "--config" && i + 1 < words.size()) {
+      add_config(words, std::string(words[i + 1]), *verb);
+      return words;
+    }
+    if (words[i].starts_with("--config=")) {
+      add_config(words, words[i].substr(9), *verb);
+      return words;
+    }
   }
   return words;
 }
@@ -105,39 +146,56 @@ Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
   const auto parsed = app.get_subcommands();
   const CLI::App* deepest = &app;
   std::string help = "moe ";
-  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front(), help += deepest->get_name() + " ";
+  while (!deepest->get_subcommands().empty()) {
+    deepest = deepest->get_subcommands().front();
+    help += deepest->get_name() + " ";
+  }
   const CLI::App& verb = *deepest;
   help += "--help";
   const auto rest = verb.remaining(true);
   if (&verb != &app && !verb.get_subcommands([](const CLI::App*) { return true; }).empty()) {
     std::vector<std::string> subjects;
-    for (const CLI::App* s : verb.get_subcommands([](const CLI::App*) { return true; })) subjects.push_back(s->get_name());
-    if (!rest.empty() && !rest.front().starts_with("-")) no_such(concat("subject of moe ", verb.get_name()), rest.front(), subjects);
-    if (rest.empty()) return Error(Exit::usage, concat("moe ", verb.get_name(), " of what? ", join(subjects, ", "))).hint(help);
+    for (const CLI::App* s : verb.get_subcommands([](const CLI::App*) { return true; }))
+      subjects.push_back(s->get_name());
+    if (!rest.empty() && !rest.front().starts_with("-"))
+      no_such(concat("subject of moe ", verb.get_name()), rest.front(), subjects);
+    if (rest.empty()) {
+      return Error(Exit::usage, concat("moe ", verb.get_name(), " of what? ", join(subjects, ", ")))
+          .hint(help);
+    }
   }
   if (dynamic_cast<const CLI::ExtrasError*>(&e) && !rest.empty()) {
     const std::string word = rest.front().substr(0, rest.front().find('='));
-    if (!word.starts_with("-")) return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
+    if (!word.starts_with("-"))
+      return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
     const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
-    return Error(Exit::usage, concat("unknown option '", word, "'")).hint(near.empty() ? help : concat("--", near));
+    return Error(Exit::usage, concat("unknown option '", word, "'"))
+        .hint(near.empty() ? help : concat("--", near));
   }
   const auto* entry = parsed.empty() ? nullptr : commands().find(parsed.front()->get_name());
-  return Error(Exit::usage, in_our_words(e.what())).hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
+  return Error(Exit::usage, in_our_words(e.what()))
+      .hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
 }
 
 std::string options_json(const CLI::App& verb) {
   nlohmann::json out;
   for (const CLI::Option* o : verb.get_options()) {
     const std::string name = o->get_lnames().empty() ? o->get_name() : o->get_lnames().front();
-    if (name == "help" || name == "config" || name == "force") continue;
+    if (name == "help" || name == "config" || name == "force")
+      continue;
     const std::vector<std::string> given = o->count() ? o->results() : std::vector<std::string>{};
-    if (given.size() > 1 || (o->get_expected_max() > 1 && !given.empty())) out[name] = given;
-    else if (!given.empty()) out[name] = given[0];
-    else if (!o->get_default_str().empty()) out[name] = o->get_default_str();
+    if (given.size() > 1 || (o->get_expected_max() > 1 && !given.empty()))
+      out[name] = given;
+    else if (!given.empty())
+      out[name] = given[0];
+    else if (!o->get_default_str().empty())
+      out[name] = o->get_default_str();
   }
   return out.dump();
 }
 
-const std::string& command_line() { return typed(); }
+const std::string& command_line() {
+  return typed();
+}
 
 }  // namespace moe

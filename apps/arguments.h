@@ -1,5 +1,6 @@
-// The command line around CLI11: the program's name as a verb, --config files with unknown keys refused, usage errors in one
-// sentence with the nearest name, and the resolved options for provenance.
+// The command line around CLI11: the program's name as a verb, --config files with unknown keys
+// refused, usage errors in one sentence with the nearest name, and the resolved options for
+// provenance.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>
@@ -9,14 +10,15 @@
 
 namespace moe {
 
-// argv without its first word; "moe-train ..." becomes "train ...". The options of a --config file are added where the command
-// line and the environment do not give them.
+// argv without its first word; "moe-train ..." becomes "train ...". The options of a --config file
+// are added where the command line and the environment do not give them.
 std::vector<std::string> arguments(int argc, char** argv, CLI::App&);
 
 // What CLI11 has to say, as one sentence of ours; exit code 2.
 Error usage_error(const CLI::ParseError&, const CLI::App&);
 
-// Every option of a verb with its final value, as JSON text: {"steps":"2000",...}. For run.json, checkpoints, traces.
+// Every option of a verb with its final value, as JSON text: {"steps":"2000",...}. For run.json,
+// checkpoints, traces.
 std::string options_json(const CLI::App& verb);
 
 // The command line as it was typed, quoted where needed; set once by arguments().

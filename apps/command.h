@@ -1,5 +1,5 @@
-// A verb: it adds its options, and returns what to run once they are parsed. The int is the exit code: 0 done, 1 a check
-// failed. Trouble is thrown as Error; only apps/main.cpp catches.
+// A verb: it adds its options, and returns what to run once they are parsed. The int is the exit
+// code: 0 done, 1 a check failed. Trouble is thrown as Error; only apps/main.cpp catches.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <functional>

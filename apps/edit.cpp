@@ -1,4 +1,5 @@
-// moe edit: a checkpoint made from a checkpoint. The edits themselves are lib/model/edit.h; here they are read from the command line.
+// moe edit: a checkpoint made from a checkpoint. The edits themselves are lib/model/edit.h; here
+// they are read from the command line.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -28,17 +29,25 @@ struct Options {
 };
 
 ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore kind) {
-  if (o.trace.empty()) throw Error(Exit::usage, "which experts matter is read from a trace, and none is given").hint("--trace a.moetrace.h5");
+  if (o.trace.empty()) {
+    throw Error(Exit::usage, "which experts matter is read from a trace, and none is given")
+        .hint("--trace a.moetrace.h5");
+  }
   return expert_scores(model, TraceReader(o.trace), kind);
 }
 
 Edited remove(const Options& o, Decoder<float>& model) {
-  if (!o.remove.empty() && o.remove[0] >= '0' && o.remove[0] <= '9') return remove_experts(model, expert_names(o.remove));
+  if (!o.remove.empty() && o.remove[0] >= '0' && o.remove[0] <= '9')
+    return remove_experts(model, expert_names(o.remove));
   Spec spec(o.remove);
-  if (spec.name() != "load" && spec.name() != "reap") no_such("way to choose experts", spec.name(), {"load", "reap"});
+  if (spec.name() != "load" && spec.name() != "reap")
+    no_such("way to choose experts", spec.name(), {"load", "reap"});
   const int count = spec.get("count", 1, 1);
   spec.done();
-  return remove_experts(model, lowest(model, scores(o, model, spec.name() == "load" ? ExpertScore::load : ExpertScore::reap), count));
+  return remove_experts(
+      model,
+      lowest(model, scores(o, model, spec.name() == "load" ? ExpertScore::load : ExpertScore::reap),
+             count));
 }
 
 Edited add(const Options& o, Decoder<float>& model) {
@@ -46,7 +55,9 @@ Edited add(const Options& o, Decoder<float>& model) {
   const int count = spec.get("count", 1, 1);
   const double noise = spec.get("noise", 0.01, 0.0);
   spec.done();
-  return add_experts(model, count, noise, o.trace.empty() ? ExpertScores{} : scores(o, model, ExpertScore::load), o.seed);
+  return add_experts(model, count, noise,
+                     o.trace.empty() ? ExpertScores{} : scores(o, model, ExpertScore::load),
+                     o.seed);
 }
 
 Edited merge(const Options& o, Decoder<float>& model) {
@@ -58,39 +69,70 @@ Edited merge(const Options& o, Decoder<float>& model) {
 
 Edited edited(const Options& o, Decoder<float>& model) {
   int asked = 0;
-  for (const std::string* s : {&o.upcycle, &o.split, &o.add, &o.remove, &o.merge}) asked += !s->empty();
-  if (asked != 1) throw Error(Exit::usage, fmt::format("{} edits were asked for", asked)).hint("one of --upcycle, --split, --add, --remove, --merge; several are several calls");
-  if (!o.upcycle.empty()) return upcycle(model, o.upcycle, o.seed);
-  if (!o.split.empty()) return split_dense(model, o.split, o.seed);
-  if (!o.add.empty()) return add(o, model);
+  for (const std::string* s : {&o.upcycle, &o.split, &o.add, &o.remove, &o.merge})
+    asked += !s->empty();
+  if (asked != 1) {
+    throw Error(Exit::usage, fmt::format("{} edits were asked for", asked))
+        .hint("one of --upcycle, --split, --add, --remove, --merge; several are several calls");
+  }
+  if (!o.upcycle.empty())
+    return upcycle(model, o.upcycle, o.seed);
+  if (!o.split.empty())
+    return split_dense(model, o.split, o.seed);
+  if (!o.add.empty())
+    return add(o, model);
   return o.remove.empty() ? merge(o, model) : remove(o, model);
 }
 
 RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float>& to) {
   RunState s;
-  if (from.state) s = *from.state;
-  s.step = 0, s.train.steps = 0, s.trace.clear(), s.trace_rows = 0, s.steps_with_gradient.clear();
-  s.model = to_spec(to.config()), s.tokenizer = from.tokenizer, s.options = o.options, s.device = o.device.device;
+  if (from.state)
+    s = *from.state;
+  s.step = 0;
+  s.train.steps = 0;
+  s.trace.clear();
+  s.trace_rows = 0;
+  s.steps_with_gradient.clear();
+  s.model = to_spec(to.config());
+  s.tokenizer = from.tokenizer;
+  s.options = o.options;
+  s.device = o.device.device;
   return s;
 }
 
 int edit(const Options& o) {
   const fs::path folder = o.output;
-  if (fs::exists(folder)) throw Error(Exit::usage, concat("'", o.output, "' exists")).hint("another -o").safe("it was not touched");
+  if (fs::exists(folder)) {
+    throw Error(Exit::usage, concat("'", o.output, "' exists"))
+        .hint("another -o")
+        .safe("it was not touched");
+  }
   const auto device = open_device(o.device);
   LoadedModel loaded = load_model(o.model, *device);
-  for (const std::string& n : loaded.checkpoint.notes) warning(n);
+  for (const std::string& n : loaded.checkpoint.notes)
+    warning(n);
   const Edited result = edited(o, *loaded.model);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const RunLock lock(folder);
-  write_json(folder / "run.json", {{"format", "moe-run"}, {"version", 1}, {"moe", version_short()}, {"command", command_line()}, {"created_utc", now_utc()},
-                                   {"from", loaded.checkpoint.path.string()}, {"model", to_spec(result.model->config())}, {"changes", result.changes}});
-  const fs::path saved = save_checkpoint(folder, *result.model, nullptr, state_of(o, loaded, *result.model),
-                                         tokenizer_files(*tokenizer, !has_tokenizer(loaded)));
-  for (const std::string& c : result.changes) fmt::print("{}\n", c);
-  const ModelCost a = cost_of(loaded.model->config(), 1), b = cost_of(result.model->config(), 1);
-  fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters, a.active_parameters, b.active_parameters);
-  note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW", saved.string(), fit_of(result.model->config()).family, o.output));
+  write_json(folder / "run.json", {{"format", "moe-run"},
+                                   {"version", 1},
+                                   {"moe", version_short()},
+                                   {"command", command_line()},
+                                   {"created_utc", now_utc()},
+                                   {"from", loaded.checkpoint.path.string()},
+                                   {"model", to_spec(result.model->config())},
+                                   {"changes", result.changes}});
+  const fs::path saved =
+      save_checkpoint(folder, *result.model, nullptr, state_of(o, loaded, *result.model),
+                      tokenizer_files(*tokenizer, !has_tokenizer(loaded)));
+  for (const std::string& c : result.changes)
+    fmt::print("{}\n", c);
+  const ModelCost a = cost_of(loaded.model->config(), 1);
+  const ModelCost b = cost_of(result.model->config(), 1);
+  fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters,
+             a.active_parameters, b.active_parameters);
+  note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
+                   saved.string(), fit_of(result.model->config()).family, o.output));
   return 0;
 }
 
@@ -99,14 +141,29 @@ int edit(const Options& o) {
 Run edit_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
-  cli.add_option("-o,--output", o->output, "the folder to make; the new checkpoint lies in it")->required();
-  cli.add_option("--upcycle", o->upcycle, "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; every=n for each n-th layer")->group("edits");
-  cli.add_option("--split", o->split, "cut the dense feed-forward into experts: experts=4,k=4,order=index|random")->group("edits");
-  cli.add_option("--add", o->add, "N more experts in each layer, copies of the first (of the busiest with --trace): 2,noise=0.01")->group("edits");
-  cli.add_option("--remove", o->remove, "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")->group("edits");
-  cli.add_option("--merge", o->merge, "experts of like weights become their mean: threshold=0.9")->group("edits");
+  cli.add_option("-o,--output", o->output, "the folder to make; the new checkpoint lies in it")
+      ->required();
+  cli.add_option("--upcycle", o->upcycle,
+                 "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
+                 "every=n for each n-th layer")
+      ->group("edits");
+  cli.add_option("--split", o->split,
+                 "cut the dense feed-forward into experts: experts=4,k=4,order=index|random")
+      ->group("edits");
+  cli.add_option("--add", o->add,
+                 "N more experts in each layer, copies of the first (of the busiest with --trace): "
+                 "2,noise=0.01")
+      ->group("edits");
+  cli.add_option(
+         "--remove", o->remove,
+         "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")
+      ->group("edits");
+  cli.add_option("--merge", o->merge, "experts of like weights become their mean: threshold=0.9")
+      ->group("edits");
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
-  cli.add_option("--seed", o->seed, "of noise and new router rows")->capture_default_str()->check(whole(0));
+  cli.add_option("--seed", o->seed, "of noise and new router rows")
+      ->capture_default_str()
+      ->check(whole(0));
   add_device(cli, o->device);
   add_config(cli);
   CLI::App* app = &cli;

@@ -36,38 +36,82 @@ Table table_of(const std::vector<DomainLoss>& losses) {
   std::vector<std::int64_t> tokens;
   std::vector<double> loss, bits, perplexity;
   const auto row = [&](const std::string& n, double l, Index t) {
-    name.push_back(n), tokens.push_back(t), loss.push_back(l), bits.push_back(l / std::numbers::ln2), perplexity.push_back(std::exp(l));
+    name.push_back(n);
+    tokens.push_back(t);
+    loss.push_back(l);
+    bits.push_back(l / std::numbers::ln2);
+    perplexity.push_back(std::exp(l));
   };
   Index all = 0;
-  for (const DomainLoss& d : losses) row(d.name, d.tokens ? d.loss() : NAN, d.tokens), all += d.tokens;
-  if (losses.size() > 1) row("mean of domains", mean_loss(losses), all);
-  Table t{.id = "loss", .title = "Loss by domain", .reading = "Mean cross-entropy of the next token. A model that knows nothing has ln(vocabulary)."};
-  t.columns = {{.name = "domain", .cells = name}, {.name = "tokens", .meaning = "tokens predicted", .cells = tokens},
-               {.name = "loss", .unit = "nats", .meaning = "mean negative log-probability of the next token", .cells = loss, .digits = 4},
-               {.name = "bits", .unit = "bits/token", .meaning = "loss / ln 2; for the tokenizer `bytes`, bits per byte", .cells = bits, .digits = 4},
+  for (const DomainLoss& d : losses) {
+    row(d.name, d.tokens ? d.loss() : NAN, d.tokens);
+    all += d.tokens;
+  }
+  if (losses.size() > 1)
+    row("mean of domains", mean_loss(losses), all);
+  Table t{
+      .id = "loss",
+      .title = "Loss by domain",
+      .reading =
+          "Mean cross-entropy of the next token. A model that knows nothing has ln(vocabulary)."};
+  t.columns = {{.name = "domain", .cells = name},
+               {.name = "tokens", .meaning = "tokens predicted", .cells = tokens},
+               {.name = "loss",
+                .unit = "nats",
+                .meaning = "mean negative log-probability of the next token",
+                .cells = loss,
+                .digits = 4},
+               {.name = "bits",
+                .unit = "bits/token",
+                .meaning = "loss / ln 2; for the tokenizer `bytes`, bits per byte",
+                .cells = bits,
+                .digits = 4},
                {.name = "perplexity", .meaning = "exp(loss)", .cells = perplexity}};
   return t;
 }
 
 // Loss beside what it was with every expert.
-Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less, const std::string& names, bool renormalised) {
+Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less,
+                    const std::string& names, bool renormalised) {
   std::vector<std::string> name;
   std::vector<double> with, without, change;
-  const auto row = [&](const std::string& n, double a, double b) { name.push_back(n), with.push_back(a), without.push_back(b), change.push_back(b - a); };
-  for (std::size_t d = 0; d < all.size(); ++d) row(all[d].name, all[d].tokens ? all[d].loss() : NAN, less[d].tokens ? less[d].loss() : NAN);
-  if (all.size() > 1) row("mean of domains", mean_loss(all), mean_loss(less));
+  const auto row = [&](const std::string& n, double a, double b) {
+    name.push_back(n);
+    with.push_back(a);
+    without.push_back(b);
+    change.push_back(b - a);
+  };
+  for (std::size_t d = 0; d < all.size(); ++d)
+    row(all[d].name, all[d].tokens ? all[d].loss() : NAN, less[d].tokens ? less[d].loss() : NAN);
+  if (all.size() > 1)
+    row("mean of domains", mean_loss(all), mean_loss(less));
   Table t{.id = "knock_out_" + names, .title = fmt::format("Loss without {}", names)};
-  t.reading = fmt::format("Tokens still choose as before; choices of {} are dropped and the other weights of the token {}.", names, renormalised ? "scaled so that their sum stays" : "stay as they are");
-  t.columns = {{.name = "domain", .cells = name}, {.name = "loss", .unit = "nats", .meaning = "with every expert", .cells = with, .digits = 4},
-               {.name = "loss without", .unit = "nats", .meaning = "with the choices of these experts dropped", .cells = without, .digits = 4},
-               {.name = "change", .unit = "nats", .meaning = "loss without - loss; what the experts are worth here", .cells = change, .digits = 4}};
+  t.reading = fmt::format(
+      "Tokens still choose as before; choices of {} are dropped and the other weights of the token "
+      "{}.",
+      names, renormalised ? "scaled so that their sum stays" : "stay as they are");
+  t.columns = {
+      {.name = "domain", .cells = name},
+      {.name = "loss", .unit = "nats", .meaning = "with every expert", .cells = with, .digits = 4},
+      {.name = "loss without",
+       .unit = "nats",
+       .meaning = "with the choices of these experts dropped",
+       .cells = without,
+       .digits = 4},
+      {.name = "change",
+       .unit = "nats",
+       .meaning = "loss without - loss; what the experts are worth here",
+       .cells = change,
+       .digits = 4}};
   return t;
 }
 
 void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool renormalise) {
   std::vector<std::vector<int>> missing(std::size_t(model.config().moe_layers()));
-  for (const ExpertName& n : names) missing[std::size_t(moe_layer_of(model, n))].push_back(n.expert);
-  for (std::size_t l = 0; l < missing.size(); ++l) model.moe_layers()[l]->knock_out(missing[l], renormalise);
+  for (const ExpertName& n : names)
+    missing[std::size_t(moe_layer_of(model, n))].push_back(n.expert);
+  for (std::size_t l = 0; l < missing.size(); ++l)
+    model.moe_layers()[l]->knock_out(missing[l], renormalise);
 }
 
 int eval(const Options& o) {
@@ -76,14 +120,21 @@ int eval(const Options& o) {
   const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
   tell(loaded);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer, o.seed);
+  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer,
+                      o.seed);
   tell_of_bytes(loaded, corpus);
-  const WalkOptions options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, loaded.model->config())};
-  for (const std::string& list : o.without) knock_out(*loaded.model, expert_names(list), o.renormalise);  // refused before anything is computed
+  const WalkOptions options{.tokens = o.tokens,
+                            .sequences = o.batch,
+                            .length = length_for(o.length, loaded.model->config())};
+  // refused before anything is computed
+  for (const std::string& list : o.without)
+    knock_out(*loaded.model, expert_names(list), o.renormalise);
   knock_out(*loaded.model, {}, false);
-  Progress progress("tokens", double(walk_size(corpus, options)) * double(1 + o.without.size()), "tok");
+  Progress progress("tokens", double(walk_size(corpus, options)) * double(1 + o.without.size()),
+                    "tok");
   catch_stop_signals();
-  Index before = 0, now = 0;
+  Index before = 0;
+  Index now = 0;
   const auto measured = [&] {
     before += now;
     return evaluate(*loaded.model, corpus, options, [&](Index seen) {
@@ -94,13 +145,20 @@ int eval(const Options& o) {
   const auto losses = measured();
   std::vector<Table> without;
   for (const std::string& list : o.without) {
-    if (stop_signal()) break;
+    if (stop_signal())
+      break;
     knock_out(*loaded.model, expert_names(list), o.renormalise);
     without.push_back(table_without(losses, measured(), list, o.renormalise));
   }
-  if (stop_signal()) return 128 + stop_signal();
+  if (stop_signal())
+    return 128 + stop_signal();
   Report report{.title = fmt::format("{}: loss {:.4f}", o.model, mean_loss(losses))};
-  report.facts = {{"checkpoint", loaded.checkpoint.path.string()}, {"data", join(corpus.specs(), " ")}, {"router", loaded.model->config().moe.router}, {"device", device->name()}, {"moe", version_short()}, {"command", command_line()}};
+  report.facts = {{"checkpoint", loaded.checkpoint.path.string()},
+                  {"data", join(corpus.specs(), " ")},
+                  {"router", loaded.model->config().moe.router},
+                  {"device", device->name()},
+                  {"moe", version_short()},
+                  {"command", command_line()}};
   report.tables.push_back(table_of(losses));
   report.tables.insert(report.tables.end(), without.begin(), without.end());
   write_report(report, o.out);
@@ -113,18 +171,37 @@ Run eval_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
-  cli.add_option("--router", o->router, "the same weights under another router: replay:trace=FILE goes where the trace went (the same --data, --tokens, --length, --batch)")->type_name("SPEC");
-  cli.add_option("--without-expert", o->without, "knock-out: the loss once more without LAYER:EXPERT; several with commas are missing together, given again they are tables of their own")->expected(1)->take_all();
-  cli.add_flag("--renormalise", o->renormalise, "where an expert is missing, scale a token's other weights so that their sum stays; else they stay as they are");
-  cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));
+  cli.add_option("--router", o->router,
+                 "the same weights under another router: replay:trace=FILE goes where the trace "
+                 "went (the same --data, --tokens, --length, --batch)")
+      ->type_name("SPEC");
+  cli.add_option("--without-expert", o->without,
+                 "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
+                 "missing together, given again they are tables of their own")
+      ->expected(1)
+      ->take_all();
+  cli.add_flag("--renormalise", o->renormalise,
+               "where an expert is missing, scale a token's other weights so that their sum stays; "
+               "else they stay as they are");
+  cli.add_option(
+         "--tokens", o->tokens,
+         "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
+      ->capture_default_str()
+      ->check(whole(0));
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
-  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
+      ->capture_default_str()
+      ->check(whole(0));
+  cli.add_option("--seed", o->seed, "for routers that draw")
+      ->capture_default_str()
+      ->check(whole(0));
   add_device(cli, o->device);
   add_experts(cli, o->experts);
   add_output(cli, o->out, "where the table goes");
   add_config(cli);
-  return [o] { return eval(*o); };
+  return [o] {
+    return eval(*o);
+  };
 }
 
 }  // namespace moe

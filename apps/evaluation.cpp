@@ -6,10 +6,14 @@
 
 namespace moe {
 
-std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, const WalkOptions& walk_options, const std::function<bool(Index)>& visited) {
+std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
+                                 const WalkOptions& walk_options,
+                                 const std::function<bool(Index)>& visited) {
   std::vector<DomainLoss> out;
-  for (const std::string& name : corpus.info().domains) out.push_back({name});
-  for (auto* layer : model.moe_layers()) layer->router().rewind();
+  for (const std::string& name : corpus.info().domains)
+    out.push_back({name});
+  for (auto* layer : model.moe_layers())
+    layer->router().rewind();
   Index seen = 0;
   Rng rng(0);  // routers that draw do so from the same numbers every time
   walk(corpus, walk_options, [&](const Batch& batch) {
@@ -18,7 +22,8 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, co
     for (Index q = 0; q < batch.sequences(); ++q) {
       DomainLoss& d = out[std::size_t(batch.domain[std::size_t(q)])];
       for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
-        if (batch.target[std::size_t(t)] < 0) continue;
+        if (batch.target[std::size_t(t)] < 0)
+          continue;
         d.nats += double(tape.token_loss(0, t));
         ++d.tokens;
       }
@@ -26,20 +31,33 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus, co
     seen += batch.tokens();
     return !visited || visited(seen);
   });
-  for (const DomainLoss& d : out)
-    if (!std::isfinite(d.nats)) throw Error(Exit::numeric, concat("the loss on '", d.name, "' is not finite")).hint("the checkpoint is broken or diverged: moe verify CHECKPOINT");
+  for (const DomainLoss& d : out) {
+    if (!std::isfinite(d.nats)) {
+      throw Error(Exit::numeric, concat("the loss on '", d.name, "' is not finite"))
+          .hint("the checkpoint is broken or diverged: moe verify CHECKPOINT");
+    }
+  }
   return out;
 }
 
 int length_for(int asked, const ModelConfig& config) {
-  if (asked > config.context) throw Error(Exit::usage, concat("--length ", asked, " is more than the model's context of ", config.context)).hint(concat("--length ", config.context));
+  if (asked > config.context) {
+    throw Error(Exit::usage,
+                concat("--length ", asked, " is more than the model's context of ", config.context))
+        .hint(concat("--length ", config.context));
+  }
   return asked > 0 ? asked : config.context;
 }
 
 double mean_loss(const std::vector<DomainLoss>& all) {
-  double sum = 0, n = 0;
-  for (const DomainLoss& d : all)
-    if (d.tokens) sum += d.loss(), ++n;
+  double sum = 0;
+  double n = 0;
+  for (const DomainLoss& d : all) {
+    if (d.tokens) {
+      sum += d.loss();
+      ++n;
+    }
+  }
   return n ? sum / n : 0;
 }
 

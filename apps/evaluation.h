@@ -7,14 +7,19 @@ namespace moe {
 
 struct DomainLoss {
   std::string name;
-  double nats = 0;  // sum over targets
+  double nats = 0;   // sum over targets
   Index tokens = 0;  // targets
-  double loss() const { return tokens ? nats / double(tokens) : 0; }
+  double loss() const {
+    return tokens ? nats / double(tokens) : 0;
+  }
 };
 
-// Runs the corpus through the model without gradients. `visited` hears of every batch (progress) and may stop.
-std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const WalkOptions&, const std::function<bool(Index tokens)>& visited = {});
-// The sequence length that was asked for, or the context where none was; refused where it is longer than the context.
+// Runs the corpus through the model without gradients. `visited` hears of every batch (progress)
+// and may stop.
+std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const WalkOptions&,
+                                 const std::function<bool(Index tokens)>& visited = {});
+// The sequence length that was asked for, or the context where none was; refused where it is longer
+// than the context.
 int length_for(int asked, const ModelConfig&);
 double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
 

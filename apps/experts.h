@@ -1,4 +1,5 @@
-// How the experts of a checkpoint come into memory, for the verbs that only run it; and what is to be said of a checkpoint that was loaded.
+// How the experts of a checkpoint come into memory, for the verbs that only run it; and what is to
+// be said of a checkpoint that was loaded.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>

@@ -1,4 +1,5 @@
-// moe generate: continues a prompt, one token at a time, with a key-value cache; may record the routing of prompt and answer.
+// moe generate: continues a prompt, one token at a time, with a key-value cache; may record the
+// routing of prompt and answer.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,34 +31,55 @@ struct Options {
   ExpertOptions experts;
 };
 
-// Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best. Ids from `limit` on are padding.
+// Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best.
+// Ids from `limit` on are padding.
 int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng) {
   std::vector<int> order(static_cast<std::size_t>(limit));
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
-  if (o.temperature == 0) return order[0];
-  if (o.top_k > 0) order.resize(std::size_t(std::min(o.top_k, limit)));
+  std::ranges::stable_sort(
+      order, [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
+  if (o.temperature == 0)
+    return order[0];
+  if (o.top_k > 0)
+    order.resize(std::size_t(std::min(o.top_k, limit)));
   std::vector<double> p;
-  for (const int v : order) p.push_back(std::exp(double(logits[std::size_t(v)] - logits[std::size_t(order[0])]) / o.temperature));
+  for (const int v : order) {
+    p.push_back(
+        std::exp(double(logits[std::size_t(v)] - logits[std::size_t(order[0])]) / o.temperature));
+  }
   double left = rng.uniform() * std::accumulate(p.begin(), p.end(), 0.0);
-  for (std::size_t i = 0; i < p.size(); ++i)
-    if ((left -= p[i]) < 0) return order[i];
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    if ((left -= p[i]) < 0)
+      return order[i];
+  }
   return order.back();
 }
 
-// A young model writes any byte: on a terminal those that would move the cursor or change its state are shown as blanks.
+// A young model writes any byte: on a terminal those that would move the cursor or change its state
+// are shown as blanks.
 std::string shown(std::string text) {
-  if (is_terminal(stdout))
-    for (char& c : text)
-      if ((c >= 0 && c < 32 && c != '\n' && c != '\t') || c == 127) c = ' ';
+  if (is_terminal(stdout)) {
+    for (char& c : text) {
+      if ((c >= 0 && c < 32 && c != '\n' && c != '\t') || c == 127)
+        c = ' ';
+    }
+  }
   return text;
 }
 
-// How a model is spoken to: in texts of its tokenizer, or in bare ids, which are printed as they are.
+// How a model is spoken to: in texts of its tokenizer, or in bare ids, which are printed as they
+// are.
 class Voice {
  public:
-  Voice(const LoadedModel& loaded, const Options& o) : tokenizer_(make_tokenizer(loaded.tokenizer)), bare_(!o.ids.empty()), vocabulary_(loaded.model->config().vocabulary), end_(bare_ ? loaded.end : tokenizer_->boundary()) {
-    if (!bare_ && !has_tokenizer(loaded)) throw Error(Exit::usage, "this model's own tokenizer is not read, so it can be given no text").hint("--ids \"1 5 7\": token ids to continue, as its tokenizer makes them");
+  Voice(const LoadedModel& loaded, const Options& o)
+      : tokenizer_(make_tokenizer(loaded.tokenizer)),
+        bare_(!o.ids.empty()),
+        vocabulary_(loaded.model->config().vocabulary),
+        end_(bare_ ? loaded.end : tokenizer_->boundary()) {
+    if (!bare_ && !has_tokenizer(loaded)) {
+      throw Error(Exit::usage, "this model's own tokenizer is not read, so it can be given no text")
+          .hint("--ids \"1 5 7\": token ids to continue, as its tokenizer makes them");
+    }
   }
   std::vector<int> begin(const Options& o) const {
     if (!bare_) {
@@ -67,18 +89,37 @@ class Voice {
     }
     std::vector<int> out;
     for (const std::string& word : split(o.ids, ' ')) {
-      if (word.empty()) continue;
-      if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos || std::stoi(word) >= vocabulary_) throw Error(Exit::usage, concat("--ids has '", word, "', which is no id from 0 to ", vocabulary_ - 1)).hint("--ids \"1 5 7\"");
+      if (word.empty())
+        continue;
+      if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos ||
+          std::stoi(word) >= vocabulary_) {
+        throw Error(Exit::usage,
+                    concat("--ids has '", word, "', which is no id from 0 to ", vocabulary_ - 1))
+            .hint("--ids \"1 5 7\"");
+      }
       out.push_back(std::stoi(word));
     }
-    if (out.empty()) throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
+    if (out.empty())
+      throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
     return out;
   }
-  int end() const { return end_; }                                        // -1 = nothing ends a text
-  int limit() const { return bare_ ? vocabulary_ : end_ + 1; }            // ids from here on are padding
-  std::string said(int id) const { return bare_ ? concat(" ", id) : shown(tokenizer_->decode({id})); }
-  const Tokenizer& tokenizer() const { return *tokenizer_; }
-  bool bare() const { return bare_; }
+  // -1 = nothing ends a text
+  int end() const {
+    return end_;
+  }
+  // ids from here on are padding
+  int limit() const {
+    return bare_ ? vocabulary_ : end_ + 1;
+  }
+  std::string said(int id) const {
+    return bare_ ? concat(" ", id) : shown(tokenizer_->decode({id}));
+  }
+  const Tokenizer& tokenizer() const {
+    return *tokenizer_;
+  }
+  bool bare() const {
+    return bare_;
+  }
 
  private:
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -87,7 +128,8 @@ class Voice {
 };
 
 int generate(const Options& o) {
-  if (!o.trace.empty()) refuse_existing(o.trace, o.force);
+  if (!o.trace.empty())
+    refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
   tell(loaded);
@@ -101,7 +143,8 @@ int generate(const Options& o) {
   if (!o.trace.empty()) {
     TraceHeader h = trace_header(model);
     describe_source(h, o.options, loaded.checkpoint.path.string(), voice.tokenizer(), o.seed);
-    if (voice.bare()) without_pieces(h);
+    if (voice.bare())
+      without_pieces(h);
     h.checkpoint_step = loaded.checkpoint.step;
     writer.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = stored});
     writer->sequence(no_domain);
@@ -116,20 +159,26 @@ int generate(const Options& o) {
     Decoder<float>::Tape tape;
     Matrix<float> logits;
     BatchRows rows(batch, past == 0 ? token_flag::prompt : token_flag::decode, voice.end());
-    model.infer({.batch = batch, .rng = &rng}, tape, [&](int l, const MoeTape<float>& t, View<const float>) { rows.layer(l, t, stored); }, &state, &logits);
+    model.infer(
+        {.batch = batch, .rng = &rng}, tape,
+        [&](int l, const MoeTape<float>& t, View<const float>) { rows.layer(l, t, stored); },
+        &state, &logits);
     if (writer) {
       writer->step({.step = n, .phase = past == 0 ? Phase::prefill : Phase::decode});
       rows.append(*writer);
     }
     past += batch.tokens();
-    if (n == o.tokens) break;
+    if (n == o.tokens)
+      break;
     next = {sample(logits.row(0), voice.limit(), o, rng)};
-    if (next[0] == voice.end()) break;
+    if (next[0] == voice.end())
+      break;
     fmt::print("{}", voice.said(next[0]));
     std::fflush(stdout);
   }
   fmt::print("\n");
-  if (writer) writer->finish();
+  if (writer)
+    writer->finish();
   return stop_signal() ? 128 + stop_signal() : 0;
 }
 
@@ -138,11 +187,19 @@ int generate(const Options& o) {
 Run generate_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
-  CLI::Option* prompt = cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
-  cli.add_option("--ids", o->ids, "token ids to continue, for a model whose tokenizer is not read; ids are printed")->type_name("IDS")->excludes(prompt);
+  CLI::Option* prompt =
+      cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
+  cli.add_option("--ids", o->ids,
+                 "token ids to continue, for a model whose tokenizer is not read; ids are printed")
+      ->type_name("IDS")
+      ->excludes(prompt);
   cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(whole(0));
-  cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")->capture_default_str()->check(real(0, 100.0));
-  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")->capture_default_str()->check(whole(0));
+  cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")
+      ->capture_default_str()
+      ->check(real(0, 100.0));
+  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")
+      ->capture_default_str()
+      ->check(whole(0));
   cli.add_option("--seed", o->seed, "seed of the sampling")->capture_default_str()->check(whole(0));
   cli.add_option("--trace", o->trace, "record the routing to this file")->type_name("FILE");
   cli.add_flag("--force", o->force, "replace a trace that exists");

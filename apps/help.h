@@ -1,4 +1,5 @@
-// --help as a page: what a verb does, how it is called, its options in columns that fit the terminal, examples.
+// --help as a page: what a verb does, how it is called, its options in columns that fit the
+// terminal, examples.
 #pragma once
 #include <CLI/CLI.hpp>
 

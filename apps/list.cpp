@@ -28,37 +28,55 @@ struct Kind {
 template <class R>
 Kind kind(std::string_view name, std::string_view title, const R& registry) {
   Kind k{name, title, {}};
-  for (const auto& e : registry.entries()) k.rows.push_back({std::string(e.name), std::string(e.about), std::string(e.examples)});
+  for (const auto& e : registry.entries())
+    k.rows.push_back({std::string(e.name), std::string(e.about), std::string(e.examples)});
   return k;
 }
 
 std::vector<Kind> kinds() {
-  std::vector<Kind> out = {kind("routers", "Routers (--router)", routers()),       kind("balancers", "Balancers (--balance, repeatable)", balancers()),
-                           kind("capacities", "Capacity rules (--capacity)", capacities()), kind("datasets", "Datasets (--data, repeatable)", datasets()),
-                           kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),    kind("devices", "Devices (--device)", backends()),
-                           kind("metrics", "Metrics (moe report --metric)", metrics()), kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),    kind("formats", "Formats (--format)", renderers())};
-  Kind models{"models", "Models (--model)", {}}, activations{"activations", "Activations (--model ...:activation=)", {}}, verbs = kind("commands", "Verbs", commands());
+  std::vector<Kind> out = {kind("routers", "Routers (--router)", routers()),
+                           kind("balancers", "Balancers (--balance, repeatable)", balancers()),
+                           kind("capacities", "Capacity rules (--capacity)", capacities()),
+                           kind("datasets", "Datasets (--data, repeatable)", datasets()),
+                           kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),
+                           kind("devices", "Devices (--device)", backends()),
+                           kind("metrics", "Metrics (moe report --metric)", metrics()),
+                           kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
+                           kind("formats", "Formats (--format)", renderers())};
+  Kind models{"models", "Models (--model)", {}};
+  Kind activations{"activations", "Activations (--model ...:activation=)", {}};
+  Kind verbs = kind("commands", "Verbs", commands());
   Kind words{"conventions", "Conventions of other tools (moe report --convention)", {}};
   for (const ToolConvention& c : conventions()) {
     std::string figures;
-    for (const Upstream& u : upstream_figures())
-      if (u.convention == c.name) figures += concat(figures.empty() ? "" : ", ", u.name);
+    for (const Upstream& u : upstream_figures()) {
+      if (u.convention == c.name)
+        figures += concat(figures.empty() ? "" : ", ", u.name);
+    }
     words.rows.push_back({std::string(c.name), std::string(c.about), figures});
   }
   out.push_back(words);
-  for (const Preset& p : model_presets()) models.rows.push_back({std::string(p.name), std::string(p.about), ""});
-  for (const std::string& a : activation_names()) activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
-  for (auto& row : verbs.rows) row[2] = row[2].substr(0, row[2].find('|'));
+  for (const Preset& p : model_presets())
+    models.rows.push_back({std::string(p.name), std::string(p.about), ""});
+  for (const std::string& a : activation_names())
+    activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
+  for (auto& row : verbs.rows)
+    row[2] = row[2].substr(0, row[2].find('|'));
   out.insert(out.end(), {models, activations, verbs});
   return out;
 }
 
 Table table_of(const Kind& k) {
   std::vector<std::string> name, about, examples;
-  for (const auto& [n, a, e] : k.rows) name.push_back(n), about.push_back(a), examples.push_back(e);
+  for (const auto& [n, a, e] : k.rows) {
+    name.push_back(n);
+    about.push_back(a);
+    examples.push_back(e);
+  }
   Table t{.id = std::string(k.name), .title = std::string(k.title)};
   t.columns = {{.name = "name", .cells = name}, {.name = "what it is", .cells = about}};
-  if (std::ranges::any_of(examples, [](const std::string& e) { return !e.empty(); })) t.columns.push_back({.name = "examples", .cells = examples});
+  if (std::ranges::any_of(examples, [](const std::string& e) { return !e.empty(); }))
+    t.columns.push_back({.name = "examples", .cells = examples});
   return t;
 }
 
@@ -68,38 +86,88 @@ std::string text_of(const std::vector<Kind>& all, int width, const Style& style)
   for (const Kind& k : all) {
     out += concat(out.empty() ? "" : "\n", style.bold, k.title, style.plain, "\n");
     int left = 0;
-    for (const auto& [name, about, examples] : k.rows) left = std::max(left, drawing::columns(name));
+    for (const auto& [name, about, examples] : k.rows)
+      left = std::max(left, drawing::columns(name));
     const std::string indent(std::size_t(left) + 4, ' ');
     for (const auto& [name, about, examples] : k.rows) {
       std::string mark = "  " + drawing::padded(name, left, false) + "  ";
-      for (const std::string& l : drawing::wrap(about, std::max(20, width - left - 4))) out += mark + l + "\n", mark = indent;
-      if (examples.empty() || examples == name) continue;
-      for (const std::string& l : drawing::wrap(examples, std::max(20, width - left - 4))) out += concat(indent, style.dim, l, style.plain, "\n");
+      for (const std::string& l : drawing::wrap(about, std::max(20, width - left - 4))) {
+        out += mark + l + "\n";
+        mark = indent;
+      }
+      if (examples.empty() || examples == name)
+        continue;
+      for (const std::string& l : drawing::wrap(examples, std::max(20, width - left - 4)))
+        out += concat(indent, style.dim, l, style.plain, "\n");
     }
   }
   return out;
 }
 
-constexpr const char* drawn_only[] = {"--experts", "--k", "--layers", "--sequences", "--skew", "--seed"};
+constexpr const char* drawn_only[] = {"--experts",   "--k",    "--layers",
+                                      "--sequences", "--skew", "--seed"};
 
 void add_values(CLI::App& cli, bool& values, BalanceValues& b) {
-  cli.add_flag("--values", values, "with `balance`: what each system's balance loss reports for one batch, and the coefficient that stands for 0.01 of ours")->group("balance --values");
-  cli.add_option("--tokens", b.tokens, "of the batch")->capture_default_str()->check(whole(1, 10'000'000))->group("balance --values");
-  cli.add_option("--experts", b.experts, "of a layer")->capture_default_str()->check(whole(1, 65536))->group("balance --values");
-  cli.add_option("--k", b.k, "choices of a token")->capture_default_str()->check(whole(1, 65536))->group("balance --values");
-  cli.add_option("--layers", b.layers, "MoE layers")->capture_default_str()->check(whole(1, 1000))->group("balance --values");
-  cli.add_option("--sequences", b.sequences, "that the tokens are cut into")->capture_default_str()->check(whole(1, 10'000'000))->group("balance --values");
-  cli.add_option("--skew", b.skew, "how much logits fall with the expert's rank: skew times ln(rank)")->capture_default_str()->check(real(-100, 100))->group("balance --values");
-  cli.add_option("--seed", b.seed, "of the drawn logits")->capture_default_str()->check(whole(0))->group("balance --values");
-  cli.add_option("--trace", b.trace, "the first --tokens rows of a trace with logits instead of drawn ones")->type_name("FILE")->group("balance --values");
+  cli.add_flag("--values", values,
+               "with `balance`: what each system's balance loss reports for one batch, and the "
+               "coefficient that stands for 0.01 of ours")
+      ->group("balance --values");
+  cli.add_option("--tokens", b.tokens, "of the batch")
+      ->capture_default_str()
+      ->check(whole(1, 10'000'000))
+      ->group("balance --values");
+  cli.add_option("--experts", b.experts, "of a layer")
+      ->capture_default_str()
+      ->check(whole(1, 65536))
+      ->group("balance --values");
+  cli.add_option("--k", b.k, "choices of a token")
+      ->capture_default_str()
+      ->check(whole(1, 65536))
+      ->group("balance --values");
+  cli.add_option("--layers", b.layers, "MoE layers")
+      ->capture_default_str()
+      ->check(whole(1, 1000))
+      ->group("balance --values");
+  cli.add_option("--sequences", b.sequences, "that the tokens are cut into")
+      ->capture_default_str()
+      ->check(whole(1, 10'000'000))
+      ->group("balance --values");
+  cli.add_option("--skew", b.skew,
+                 "how much logits fall with the expert's rank: skew times ln(rank)")
+      ->capture_default_str()
+      ->check(real(-100, 100))
+      ->group("balance --values");
+  cli.add_option("--seed", b.seed, "of the drawn logits")
+      ->capture_default_str()
+      ->check(whole(0))
+      ->group("balance --values");
+  cli.add_option("--trace", b.trace,
+                 "the first --tokens rows of a trace with logits instead of drawn ones")
+      ->type_name("FILE")
+      ->group("balance --values");
 }
 
 void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
-  if (values && kind != "balancers") throw Error(Exit::usage, concat("--values compares balance losses, not ", kind.empty() ? "everything" : kind)).hint("moe list balance --values");
+  if (values && kind != "balancers") {
+    throw Error(Exit::usage, concat("--values compares balance losses, not ",
+                                    kind.empty() ? "everything" : kind))
+        .hint("moe list balance --values");
+  }
   for (const CLI::Option* given : app.get_options()) {
-    if (given->get_group() != "balance --values" || !given->count() || given->get_name() == "--values") continue;
-    if (!values) throw Error(Exit::usage, concat(given->get_name(), " describes the batch of --values")).hint("moe list balance --values");
-    if (app.get_option("--trace")->count() && std::ranges::find(drawn_only, given->get_name()) != std::end(drawn_only)) throw Error(Exit::usage, concat(given->get_name(), " is of a drawn batch, and --trace brings one")).hint("--tokens says how many of its rows");
+    if (given->get_group() != "balance --values" || !given->count() ||
+        given->get_name() == "--values") {
+      continue;
+    }
+    if (!values) {
+      throw Error(Exit::usage, concat(given->get_name(), " describes the batch of --values"))
+          .hint("moe list balance --values");
+    }
+    if (app.get_option("--trace")->count() &&
+        std::ranges::find(drawn_only, given->get_name()) != std::end(drawn_only)) {
+      throw Error(Exit::usage,
+                  concat(given->get_name(), " is of a drawn batch, and --trace brings one"))
+          .hint("--tokens says how many of its rows");
+    }
   }
 }
 
@@ -113,13 +181,17 @@ Run list_command(CLI::App& cli) {
     BalanceValues batch;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("kind", o->kind, "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, metrics, conventions, patterns, formats, commands; all where left out");
+  cli.add_option(
+      "kind", o->kind,
+      "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, "
+      "metrics, conventions, patterns, formats, commands; all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
   CLI::App* app = &cli;
   return [o, app] {
     check_output(o->out);
-    if (o->kind == "balance") o->kind = "balancers";
+    if (o->kind == "balance")
+      o->kind = "balancers";
     refuse_values(*app, o->kind, o->values);
     if (o->values) {
       write_report(balance_values(o->batch), o->out);
@@ -129,16 +201,24 @@ Run list_command(CLI::App& cli) {
     std::vector<Kind> wanted;
     for (const Kind& k : kinds()) {
       names.emplace_back(k.name);
-      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name || (o->kind == "capacity" && k.name == "capacities")) wanted.push_back(k);
+      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name ||
+          (o->kind == "capacity" && k.name == "capacities")) {
+        wanted.push_back(k);
+      }
     }
-    if (wanted.empty()) no_such("kind of thing", o->kind, names);
+    if (wanted.empty())
+      no_such("kind of thing", o->kind, names);
     if (format_for(o->out) == "text") {
-      write_result(o->out.file, text_of(wanted, o->out.to_screen() ? std::min(terminal_width(stdout), 120) : 100, o->out.to_screen() ? Style::of(stdout) : Style{}), o->out.force);
+      write_result(o->out.file,
+                   text_of(wanted, o->out.to_screen() ? std::min(terminal_width(stdout), 120) : 100,
+                           o->out.to_screen() ? Style::of(stdout) : Style{}),
+                   o->out.force);
       return 0;
     }
     Report report;
     report.title = "What moe can be told to use";
-    for (const Kind& k : wanted) report.tables.push_back(table_of(k));
+    for (const Kind& k : wanted)
+      report.tables.push_back(table_of(k));
     write_report(report, o->out);
     return 0;
   };

@@ -1,5 +1,5 @@
-// moe: the table of verbs, and the one place where an Error is caught. The program is installed as moe-train, moe-trace and
-// moe-report too: the name it is called by picks the verb.
+// moe: the table of verbs, and the one place where an Error is caught. The program is installed as
+// moe-train, moe-trace and moe-report too: the name it is called by picks the verb.
 #include <fmt/format.h>
 #include <malloc.h>
 
@@ -30,7 +30,7 @@ const Registry<Command>& commands() {
 #define COMMAND(name, about, examples) {#name, about, examples, name##_command},
 #include "apps/commands.def"
 #undef COMMAND
-  });
+                                                });
   return all;
 }
 
@@ -38,33 +38,45 @@ namespace {
 
 std::string examples_text(std::string_view examples) {
   std::string out = "examples:";
-  for (const std::string& e : split(examples, '|')) out += "\n  moe " + e;
+  for (const std::string& e : split(examples, '|'))
+    out += "\n  moe " + e;
   return out;
 }
 
 // A way out where whoever threw knew none.
 std::string hint_of(const Error& e) {
-  if (!e.hint().empty()) return e.hint();
+  if (!e.hint().empty())
+    return e.hint();
   switch (e.code()) {
-    case Exit::usage: return "moe VERB --help, or moe list for what can be chosen";
-    case Exit::input: return "check the path; moe show PATH says what a file or folder is, moe verify PATH what is wrong with it";
-    case Exit::io: return "check the folder, its permissions and the free space";
-    default: return "";
+    case Exit::usage:
+      return "moe VERB --help, or moe list for what can be chosen";
+    case Exit::input:
+      return "check the path; moe show PATH says what a file or folder is, moe verify PATH what is "
+             "wrong with it";
+    case Exit::io:
+      return "check the folder, its permissions and the free space";
+    default:
+      return "";
   }
 }
 
 int say(const Error& e) {
   const Style style = Style::of(stderr);
   talk(concat(style.red, "moe:", style.plain, " ", e.what(), "\n"));
-  if (!e.safe().empty()) talk(concat("  safe: ", e.safe(), "\n"));
-  if (const std::string hint = hint_of(e); !hint.empty()) talk(concat("  try:  ", hint, "\n"));
+  if (!e.safe().empty())
+    talk(concat("  safe: ", e.safe(), "\n"));
+  if (const std::string hint = hint_of(e); !hint.empty())
+    talk(concat("  try:  ", hint, "\n"));
   return int(e.code());
 }
 
-// What was printed may still sit in the buffer: a full disk shows itself here. A reader that left (| head) is no trouble.
+// What was printed may still sit in the buffer: a full disk shows itself here. A reader that left
+// (| head) is no trouble.
 int flushed(int code) {
-  if (std::fflush(stdout) == 0 || errno == EPIPE) return code;
-  throw Error(Exit::io, concat("cannot write the result: ", std::strerror(errno))).hint("free space, or another place for the output");
+  if (std::fflush(stdout) == 0 || errno == EPIPE)
+    return code;
+  throw Error(Exit::io, concat("cannot write the result: ", std::strerror(errno)))
+      .hint("free space, or another place for the output");
 }
 
 int run(int argc, char** argv) {
@@ -72,10 +84,12 @@ int run(int argc, char** argv) {
   app.formatter(std::make_shared<Help>());  // before the verbs, which inherit it
   app.require_subcommand(0, 1);
   app.set_help_flag("-h,--help", "show this help");
-  bool version = false, json = false;
+  bool version = false;
+  bool json = false;
   CLI::Option* asks = app.add_flag("--version", version, "versions and how it was built");
   app.add_flag("--json", json, "with --version: as JSON")->needs(asks);
-  app.footer("moe VERB --help explains a verb and shows examples; moe list shows what can be chosen.");
+  app.footer(
+      "moe VERB --help explains a verb and shows examples; moe list shows what can be chosen.");
   std::vector<std::pair<CLI::App*, Run>> ready;
   for (const auto& entry : commands().entries()) {
     CLI::App* sub = app.add_subcommand(std::string(entry.name), std::string(entry.about));
@@ -96,8 +110,10 @@ int run(int argc, char** argv) {
     fmt::print("{}", json ? version_json() : version_text());
     return 0;
   }
-  for (auto& [sub, go] : ready)
-    if (sub->parsed()) return go();
+  for (auto& [sub, go] : ready) {
+    if (sub->parsed())
+      return go();
+  }
   fmt::print("{}", app.help());
   return argc > 1 ? 2 : 0;
 }
@@ -107,9 +123,11 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
 #ifdef __GLIBC__
-  // Matrices of (tokens, experts) are made in every pass. Given back to the system each time, their pages are cleared and mapped anew, which took
-  // half of a layer's time with 4096 experts; kept, the next pass finds them.
-  ::mallopt(M_MMAP_THRESHOLD, 1 << 30), ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
+  // Matrices of (tokens, experts) are made in every pass. Given back to the system each time, their
+  // pages are cleared and mapped anew, which took half of a layer's time with 4096 experts; kept,
+  // the next pass finds them.
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
+  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, not a death
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file that has grown to the limit of its size
@@ -119,13 +137,17 @@ int main(int argc, char** argv) {
   } catch (const moe::Error& e) {
     return moe::say(e);
   } catch (const std::bad_alloc&) {
-    return moe::say(moe::Error(moe::Exit::memory, "out of memory").hint("fewer tokens a step, or a smaller model; --dry-run says what is needed"));
+    return moe::say(
+        moe::Error(moe::Exit::memory, "out of memory")
+            .hint("fewer tokens a step, or a smaller model; --dry-run says what is needed"));
   } catch (const std::filesystem::filesystem_error& e) {
     return moe::say(moe::Error(moe::Exit::io, e.what()));
   } catch (const std::system_error& e) {  // fmt::print to a closed pipe or a full disk
-    if (e.code() == std::errc::broken_pipe) return 0;
+    if (e.code() == std::errc::broken_pipe)
+      return 0;
     return moe::say(moe::Error(moe::Exit::io, std::string("cannot write the result: ") + e.what()));
   } catch (const std::exception& e) {
-    return moe::say(moe::Error(moe::Exit::bug, std::string("internal error: ") + e.what()).hint("this is a bug in moe; please report it with the command line"));
+    return moe::say(moe::Error(moe::Exit::bug, std::string("internal error: ") + e.what())
+                        .hint("this is a bug in moe; please report it with the command line"));
   }
 }

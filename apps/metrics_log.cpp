@@ -17,7 +17,9 @@ namespace {
 
 using Line = nlohmann::ordered_json;
 
-Line number(double v) { return std::isfinite(v) ? Line(v) : std::isinf(v) ? Line("inf") : Line(nullptr); }
+Line number(double v) {
+  return std::isfinite(v) ? Line(v) : std::isinf(v) ? Line("inf") : Line(nullptr);
+}
 
 // The lines of steps up to `last`; those behind belong to work that is done again.
 std::string kept_lines(const std::filesystem::path& path, Index last) {
@@ -25,23 +27,42 @@ std::string kept_lines(const std::filesystem::path& path, Index last) {
   std::string out, line;
   while (std::getline(in, line)) {
     const auto j = nlohmann::json::parse(line, nullptr, false);
-    if (!j.is_discarded() && j.contains("step") && j["step"].is_number_integer() && j["step"].get<Index>() <= last) out += line + "\n";
+    if (!j.is_discarded() && j.contains("step") && j["step"].is_number_integer() &&
+        j["step"].get<Index>() <= last) {
+      out += line + "\n";
+    }
   }
   return out;
 }
 
-Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& layer, const std::vector<std::int64_t>& with_gradient, Index steps) {
+Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& layer,
+                const std::vector<std::int64_t>& with_gradient, Index steps) {
   const LoadFigures f = load_figures(s.counts);
-  std::int64_t chosen = 0, kept = 0;
-  for (std::size_t e = 0; e < s.counts.size(); ++e) chosen += s.counts[e], kept += s.kept[e];
-  Line out = {{"layer", number_of_layer}, {"cv", number(f.cv)}, {"maxvio", number(f.maxvio)}, {"max_over_min", number(f.max_over_min)},
-              {"entropy_norm", number(f.entropy_norm)}, {"dead", f.dead}, {"dropped", number(chosen ? 1 - double(kept) / double(chosen) : 0)},
-              {"router_entropy", number(s.entropy)}, {"counts", s.counts}};
-  for (std::size_t b = 0; b < s.losses.size(); ++b) out["balance"][layer.balancers()[b]->name()] = number(s.losses[b]);
-  if (layer.router().cooling.moves()) out["temperature"] = number(s.temperature);
-  Line norms = Line::array(), shares = Line::array();
-  for (const double v : s.gradient_norm) norms.push_back(number(v));
-  for (const auto n : with_gradient) shares.push_back(number(double(n) / double(steps)));
+  std::int64_t chosen = 0;
+  std::int64_t kept = 0;
+  for (std::size_t e = 0; e < s.counts.size(); ++e) {
+    chosen += s.counts[e];
+    kept += s.kept[e];
+  }
+  Line out = {{"layer", number_of_layer},
+              {"cv", number(f.cv)},
+              {"maxvio", number(f.maxvio)},
+              {"max_over_min", number(f.max_over_min)},
+              {"entropy_norm", number(f.entropy_norm)},
+              {"dead", f.dead},
+              {"dropped", number(chosen ? 1 - double(kept) / double(chosen) : 0)},
+              {"router_entropy", number(s.entropy)},
+              {"counts", s.counts}};
+  for (std::size_t b = 0; b < s.losses.size(); ++b)
+    out["balance"][layer.balancers()[b]->name()] = number(s.losses[b]);
+  if (layer.router().cooling.moves())
+    out["temperature"] = number(s.temperature);
+  Line norms = Line::array();
+  Line shares = Line::array();
+  for (const double v : s.gradient_norm)
+    norms.push_back(number(v));
+  for (const auto n : with_gradient)
+    shares.push_back(number(double(n) / double(steps)));
   out["gradient_norm"] = norms;
   out["steps_with_gradient"] = shares;
   return out;
@@ -50,17 +71,23 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, Index steps_done) : path_(path) {
-  write_file(path, std::filesystem::exists(path) ? kept_lines(path, steps_done) : "");  // whole or not at all
+  // whole or not at all
+  write_file(path, std::filesystem::exists(path) ? kept_lines(path, steps_done) : "");
   file_ = std::fopen(path.c_str(), "a");
-  if (!file_) throw Error(Exit::io, concat("cannot write '", path.string(), "': ", std::strerror(errno)));
+  if (!file_)
+    throw Error(Exit::io, concat("cannot write '", path.string(), "': ", std::strerror(errno)));
 }
 MetricsLog::~MetricsLog() {
-  if (file_) std::fclose(file_);
+  if (file_)
+    std::fclose(file_);
 }
 
 void MetricsLog::write(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0)
-    throw Error(Exit::io, concat("cannot write '", path_.string(), "': is the disk full?")).safe("checkpoints written so far are whole").hint("free space, then moe train --resume");
+  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0) {
+    throw Error(Exit::io, concat("cannot write '", path_.string(), "': is the disk full?"))
+        .safe("checkpoints written so far are whole")
+        .hint("free space, then moe train --resume");
+  }
 }
 
 double MetricsLog::tokens_per_second() const {
@@ -69,26 +96,39 @@ double MetricsLog::tokens_per_second() const {
 }
 
 void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& trainer) {
-  Line line = {{"step", r.step}, {"loss", number(r.loss)}, {"total_loss", number(r.total_loss)}, {"gradient_norm", number(r.gradient_norm)},
-               {"lr", r.lr}, {"tokens_per_second", number(tokens_per_second())}};
+  Line line = {{"step", r.step},
+               {"loss", number(r.loss)},
+               {"total_loss", number(r.total_loss)},
+               {"gradient_norm", number(r.gradient_norm)},
+               {"lr", r.lr},
+               {"tokens_per_second", number(tokens_per_second())}};
   Line layers = Line::array();
   const auto moe = model.moe_layers();
-  for (std::size_t l = 0; l < r.layer.size(); ++l) layers.push_back(layer_line(r.layer[l], model.layer_of(int(l)), *moe[l], trainer.steps_with_gradient()[l], r.step));
+  for (std::size_t l = 0; l < r.layer.size(); ++l) {
+    layers.push_back(layer_line(r.layer[l], model.layer_of(int(l)), *moe[l],
+                                trainer.steps_with_gradient()[l], r.step));
+  }
   line["layers"] = layers;
   write(line.dump() + "\n");
 }
 
 void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
   Line domains = Line::object();
-  for (const DomainLoss& d : losses)
-    if (d.tokens) domains[d.name] = {{"loss", number(d.loss())}, {"tokens", d.tokens}};
-  write(Line({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}}).dump() + "\n");
+  for (const DomainLoss& d : losses) {
+    if (d.tokens)
+      domains[d.name] = {{"loss", number(d.loss())}, {"tokens", d.tokens}};
+  }
+  write(Line({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}})
+            .dump() +
+        "\n");
 }
 
 std::string per_domain_text(const std::vector<DomainLoss>& losses) {
-  if (losses.size() < 2) return "";
+  if (losses.size() < 2)
+    return "";
   std::string out;
-  for (const DomainLoss& d : losses) out += fmt::format("{}{} {:.3f}", out.empty() ? " (" : ", ", d.name, d.loss());
+  for (const DomainLoss& d : losses)
+    out += fmt::format("{}{} {:.3f}", out.empty() ? " (" : ", ", d.name, d.loss());
   return out + ")";
 }
 

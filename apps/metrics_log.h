@@ -1,5 +1,5 @@
-// metrics.jsonl: one JSON object a line, flushed, so that a killed run still has every line. On resume the lines behind the
-// checkpoint are cut off.
+// metrics.jsonl: one JSON object a line, flushed, so that a killed run still has every line. On
+// resume the lines behind the checkpoint are cut off.
 #pragma once
 #include <chrono>
 #include <cstdio>
@@ -15,7 +15,9 @@ class MetricsLog {
   MetricsLog(const std::filesystem::path&, Index steps_done);
   MetricsLog(const MetricsLog&) = delete;
   ~MetricsLog();
-  void count(Index tokens) { tokens_ += double(tokens); }
+  void count(Index tokens) {
+    tokens_ += double(tokens);
+  }
   double tokens_per_second() const;
   void step(const StepResult&, Decoder<float>&, Trainer&);
   void validation(Index step, const std::vector<DomainLoss>&);

@@ -15,22 +15,32 @@
 namespace moe {
 
 void add_output(CLI::App& cli, OutputOptions& o, const char* what) {
-  cli.add_option("-o,--output", o.file, std::string(what) + "; its ending picks the format; - is stdout")->type_name("FILE");
-  cli.add_option("--format", o.format, "text, md, csv, json, jsonl or html; default: by the ending of -o, or text")->type_name("NAME");
+  cli.add_option("-o,--output", o.file,
+                 std::string(what) + "; its ending picks the format; - is stdout")
+      ->type_name("FILE");
+  cli.add_option("--format", o.format,
+                 "text, md, csv, json, jsonl or html; default: by the ending of -o, or text")
+      ->type_name("NAME");
   cli.add_flag("--force", o.force, "replace a file that exists");
 }
 
 std::string format_for(const OutputOptions& o) {
-  if (!o.format.empty()) return std::string(renderers().at(o.format).name);
-  if (o.to_screen()) return "text";
+  if (!o.format.empty())
+    return std::string(renderers().at(o.format).name);
+  if (o.to_screen())
+    return "text";
   const std::string_view format = format_of(o.file);
-  if (format.empty()) throw Error(Exit::usage, concat("the name '", o.file, "' does not say which format is meant")).hint("an ending such as .html, .md, .csv, .json or .txt, or --format");
+  if (format.empty()) {
+    throw Error(Exit::usage, concat("the name '", o.file, "' does not say which format is meant"))
+        .hint("an ending such as .html, .md, .csv, .json or .txt, or --format");
+  }
   return std::string(format);
 }
 
 void check_output(const OutputOptions& o) {
   format_for(o);
-  if (!o.to_screen()) refuse_existing(o.file, o.force);
+  if (!o.to_screen())
+    refuse_existing(o.file, o.force);
 }
 
 void write_report(const Report& report, const OutputOptions& o) {
@@ -40,36 +50,50 @@ void write_report(const Report& report, const OutputOptions& o) {
   options.width = to_screen ? terminal_width(stdout) : 100;
   options.colour = to_screen && !Style::of(stdout).plain.empty();
   write_result(o.file, renderer.make(report, options), o.force);
-  if (!to_screen) note(fmt::format("wrote {}", o.file));
+  if (!to_screen)
+    note(fmt::format("wrote {}", o.file));
 }
 
 void add_device_name(CLI::App& cli, DeviceOptions& o) {
-  cli.add_option("--device", o.device, "what computes: moe list devices")->type_name("SPEC")->capture_default_str()->envname("MOE_DEVICE");
+  cli.add_option("--device", o.device, "what computes: moe list devices")
+      ->type_name("SPEC")
+      ->capture_default_str()
+      ->envname("MOE_DEVICE");
 }
 void add_device(CLI::App& cli, DeviceOptions& o) {
   add_device_name(cli, o);
-  cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")->capture_default_str()->check(whole(0, 1024))->envname("MOE_THREADS");
+  cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")
+      ->capture_default_str()
+      ->check(whole(0, 1024))
+      ->envname("MOE_THREADS");
 }
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
-  if (o.threads > 0) set_threads(o.threads);
+  if (o.threads > 0)
+    set_threads(o.threads);
   auto made = make_backend(o.device);
-  if (const std::string notice = made->notice(); !notice.empty()) note(notice);
+  if (const std::string notice = made->notice(); !notice.empty())
+    note(notice);
   return made;
 }
 
 void add_config(CLI::App& cli) {
   static std::string file;  // read by arguments() before CLI11 sees it
-  cli.add_option("--config", file, "a TOML file with options of this verb; the command line wins")->type_name("FILE");
+  cli.add_option("--config", file, "a TOML file with options of this verb; the command line wins")
+      ->type_name("FILE");
 }
 void add_data(CLI::App& cli, std::vector<std::string>& specs, bool required) {
-  auto* option = cli.add_option("--data", specs, "where tokens come from, NAME:key=value,...; may be given again: moe list datasets");
+  auto* option = cli.add_option(
+      "--data", specs,
+      "where tokens come from, NAME:key=value,...; may be given again: moe list datasets");
   option->expected(1)->take_all()->type_name("SPEC");
-  if (required) option->required();
+  if (required)
+    option->required();
 }
 
 std::string now_utc() {
   std::time_t now = std::time(nullptr);
-  if (const char* epoch = std::getenv("SOURCE_DATE_EPOCH")) now = std::time_t(std::atoll(epoch));
+  if (const char* epoch = std::getenv("SOURCE_DATE_EPOCH"))
+    now = std::time_t(std::atoll(epoch));
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
 }
 

@@ -1,4 +1,5 @@
-// Options that many verbs share, added the same way everywhere: where the result goes, what computes, where tokens come from.
+// Options that many verbs share, added the same way everywhere: where the result goes, what
+// computes, where tokens come from.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>
@@ -12,11 +13,15 @@ namespace moe {
 struct OutputOptions {
   std::string file, format;  // format: by name, or by the ending of the file, or text
   bool force = false;
-  bool to_screen() const { return file.empty() || file == "-"; }
+  bool to_screen() const {
+    return file.empty() || file == "-";
+  }
 };
 void add_output(CLI::App&, OutputOptions&, const char* what);
-std::string format_for(const OutputOptions&);             // throws Error(usage) for a name or an ending that is none
-void check_output(const OutputOptions&);                  // what write_report() would refuse, before the work is done
+// throws Error(usage) for a name or an ending that is none
+std::string format_for(const OutputOptions&);
+// what write_report() would refuse, before the work is done
+void check_output(const OutputOptions&);
 void write_report(const Report&, const OutputOptions&);  // to the file, or stdout
 
 struct DeviceOptions {
@@ -29,6 +34,7 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions&);
 
 void add_config(CLI::App&);                                                // --config
 void add_data(CLI::App&, std::vector<std::string>& specs, bool required);  // --data, repeatable
-std::string now_utc();                                                     // ISO 8601; SOURCE_DATE_EPOCH where it is set
+// ISO 8601; SOURCE_DATE_EPOCH where it is set
+std::string now_utc();
 
 }  // namespace moe

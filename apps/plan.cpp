@@ -1,5 +1,6 @@
-// moe plan: what a model takes — parameters, products, memory, what travels — from its sizes alone: a published model by name, any
-// config.json, a run, or one of our own specs. Nothing is built; several models make a table.
+// moe plan: what a model takes — parameters, products, memory, what travels — from its sizes alone:
+// a published model by name, any config.json, a run, or one of our own specs. Nothing is built;
+// several models make a table.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,28 +29,43 @@ struct Options {
 };
 
 std::string lower(std::string s) {
-  std::ranges::transform(s, s.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
+  std::ranges::transform(s, s.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c; });
   return s;
 }
 
 [[noreturn]] void unknown(const std::string& word) {
-  if (word.find('/') != word.npos && (word.starts_with('.') || word.starts_with('/') || word.ends_with(".json")))
-    throw Error(Exit::input, concat("there is no '", word, "'")).hint("a config.json, a folder with one, or a published model by name: moe plan lists them");
+  if (word.find('/') != word.npos &&
+      (word.starts_with('.') || word.starts_with('/') || word.ends_with(".json"))) {
+    throw Error(Exit::input, concat("there is no '", word, "'"))
+        .hint(
+            "a config.json, a folder with one, or a published model by name: moe plan lists them");
+  }
   std::vector<std::string> names, shown;
-  for (const auto& m : plan::published_models()) names.push_back(lower(std::string(m.name))), shown.emplace_back(m.name);
-  for (const auto& p : model_presets()) names.emplace_back(p.name), shown.emplace_back(p.name);
+  for (const auto& m : plan::published_models()) {
+    names.push_back(lower(std::string(m.name)));
+    shown.emplace_back(m.name);
+  }
+  for (const auto& p : model_presets()) {
+    names.emplace_back(p.name);
+    shown.emplace_back(p.name);
+  }
   const std::string near = nearest(lower(word), names);
   const auto at = std::ranges::find(names, near);
   throw Error(Exit::usage, concat("no model, file or folder named '", word, "'"))
-      .hint(concat(near.empty() ? "" : concat("'", shown[std::size_t(at - names.begin())], "'; "), "moe plan lists the published models, moe list models our own"));
+      .hint(concat(near.empty() ? "" : concat("'", shown[std::size_t(at - names.begin())], "'; "),
+                   "moe plan lists the published models, moe list models our own"));
 }
 
 plan::Description described(const std::string& word) {
   std::error_code none;
-  if (fs::exists(word, none)) return plan::describe_path(word);
-  if (const auto* model = plan::find_published(word)) return plan::describe(*model);
+  if (fs::exists(word, none))
+    return plan::describe_path(word);
+  if (const auto* model = plan::find_published(word))
+    return plan::describe(*model);
   const std::string name = word.substr(0, word.find(':'));
-  if (std::ranges::any_of(model_presets(), [&](const Preset& p) { return p.name == name; })) return plan::describe(model_config(word), word);
+  if (std::ranges::any_of(model_presets(), [&](const Preset& p) { return p.name == name; }))
+    return plan::describe(model_config(word), word);
   unknown(word);
 }
 
@@ -63,14 +79,17 @@ int run_plan(const Options& o) {
     return 0;
   }
   PlanOptions options{.context = o.context, .sharding = o.sharding};
-  for (const plan::Format f : plan::formats)
-    if (name_of(f) == o.format) options.format = f;
+  for (const plan::Format f : plan::formats) {
+    if (name_of(f) == o.format)
+      options.format = f;
+  }
   std::vector<plan::Description> models;
   for (const std::string& word : o.models) {
     models.push_back(described(word));
     check(o.sharding, models.back());
   }
-  write_report(models.size() == 1 ? plan_of(models[0], options) : comparison_of(models, options), o.out);
+  write_report(models.size() == 1 ? plan_of(models[0], options) : comparison_of(models, options),
+               o.out);
   return 0;
 }
 
@@ -78,17 +97,39 @@ int run_plan(const Options& o) {
 
 Run plan_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->models, "a published model by name, a config.json, a folder with one, a run, or a spec such as tiny:experts=64; several make a table; none lists the names");
-  cli.add_option("--context", o->context, "tokens that attention looks back on")->type_name("N")->capture_default_str()->check(whole(1, 100'000'000));
-  cli.add_option("--ep", o->sharding.experts, "ranks that the experts are spread over")->type_name("N")->capture_default_str()->check(whole(1, 1'000'000));
-  cli.add_option("--tp", o->sharding.tensor, "ranks that every matrix is cut over")->type_name("N")->capture_default_str()->check(whole(1, 1'000'000));
-  cli.add_option("--zero", o->sharding.zero, "data-parallel ranks that share weights, gradients and moments (ZeRO-3)")->type_name("N")->capture_default_str()->check(whole(1, 1'000'000));
+  cli.add_option("model", o->models,
+                 "a published model by name, a config.json, a folder with one, a run, or a spec "
+                 "such as tiny:experts=64; several make a table; none lists the names");
+  cli.add_option("--context", o->context, "tokens that attention looks back on")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(whole(1, 100'000'000));
+  cli.add_option("--ep", o->sharding.experts, "ranks that the experts are spread over")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(whole(1, 1'000'000));
+  cli.add_option("--tp", o->sharding.tensor, "ranks that every matrix is cut over")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(whole(1, 1'000'000));
+  cli.add_option("--zero", o->sharding.zero,
+                 "data-parallel ranks that share weights, gradients and moments (ZeRO-3)")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(whole(1, 1'000'000));
   std::vector<std::string> names;
-  for (const plan::Format f : plan::formats) names.emplace_back(name_of(f));
-  cli.add_option("--weights", o->format, "format of the weights on a device that serves: " + join(names))->type_name("NAME")->capture_default_str()->check(one_of(names));
+  for (const plan::Format f : plan::formats)
+    names.emplace_back(name_of(f));
+  cli.add_option("--weights", o->format,
+                 "format of the weights on a device that serves: " + join(names))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->check(one_of(names));
   add_output(cli, o->out, "where the plan goes");
   add_config(cli);
-  return [o] { return run_plan(*o); };
+  return [o] {
+    return run_plan(*o);
+  };
 }
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// Numbers of a plan as tables. Bytes stand whole for programs and in GiB for people; every column says what it counts.
+// Numbers of a plan as tables. Bytes stand whole for programs and in GiB for people; every column
+// says what it counts.
 #include "apps/plan_tables.h"
 
 #include <fmt/format.h>
@@ -17,28 +18,48 @@ using plan::Description;
 constexpr double gib = 1024.0 * 1024 * 1024;
 
 // Parameters as publications say them: 46.7B.
-std::string billions(double n) { return n < 1e9 ? fmt::format("{:.1f}M", n / 1e6) : n < 1e12 ? fmt::format("{:.{}f}B", n / 1e9, n < 1e11 ? 1 : 0) : fmt::format("{:.2f}T", n / 1e12); }
-std::string whole_text(double n) { return fmt::format("{}", std::llround(n)); }
+std::string billions(double n) {
+  return n < 1e9    ? fmt::format("{:.1f}M", n / 1e6)
+         : n < 1e12 ? fmt::format("{:.{}f}B", n / 1e9, n < 1e11 ? 1 : 0)
+                    : fmt::format("{:.2f}T", n / 1e12);
+}
+std::string whole_text(double n) {
+  return fmt::format("{}", std::llround(n));
+}
 
 std::string layers_text(const Description& d) {
-  const Count moe = d.moe_layers(), all = Count(d.layers.size());
+  const Count moe = d.moe_layers();
+  const Count all = Count(d.layers.size());
   const std::string stacks = d.encoder_decoder() ? " (encoder and decoder)" : "";
-  return moe == 0 ? fmt::format("{}, all dense{}", all, stacks) : moe == all ? fmt::format("{}, all MoE{}", all, stacks) : fmt::format("{}, {} of them MoE{}", all, moe, stacks);
+  return moe == 0     ? fmt::format("{}, all dense{}", all, stacks)
+         : moe == all ? fmt::format("{}, all MoE{}", all, stacks)
+                      : fmt::format("{}, {} of them MoE{}", all, moe, stacks);
 }
 
 std::string mixers_text(const Description& d) {
-  constexpr std::string_view names[] = {"attention", "latent attention", "Mamba", "Mamba-2", "lightning attention"};
+  constexpr std::string_view names[] = {"attention", "latent attention", "Mamba", "Mamba-2",
+                                        "lightning attention"};
   std::vector<std::string> out;
   for (int kind = 0; kind < 5; ++kind) {
     const plan::Mixer* first = nullptr;
     int count = 0;
-    for (const plan::Layer& l : d.layers)
-      for (const plan::Mixer& m : l.mixers)
-        if (int(m.kind) == kind && count++ == 0) first = &m;
-    if (!first) continue;
+    for (const plan::Layer& l : d.layers) {
+      for (const plan::Mixer& m : l.mixers) {
+        if (int(m.kind) == kind && count++ == 0)
+          first = &m;
+      }
+    }
+    if (!first)
+      continue;
     std::string text = fmt::format("{} x {}", count, names[kind]);
-    if (kind == 0) text += fmt::format(", {} heads, {} of keys, of {}", first->heads, first->kv_heads, first->head_dim);
-    if (kind == 1) text += fmt::format(", {} heads of {}+{}, latent {}", first->heads, first->nope, first->rope, first->kv_rank);
+    if (kind == 0) {
+      text += fmt::format(", {} heads, {} of keys, of {}", first->heads, first->kv_heads,
+                          first->head_dim);
+    }
+    if (kind == 1) {
+      text += fmt::format(", {} heads of {}+{}, latent {}", first->heads, first->nope, first->rope,
+                          first->kv_rank);
+    }
     out.push_back(text);
   }
   return join(out, "; ");
@@ -46,27 +67,48 @@ std::string mixers_text(const Description& d) {
 
 std::string experts_text(const plan::Feed& f) {
   std::string out = fmt::format("{}, {} a token, {} wide", f.experts, f.k, f.width);
-  if (f.shared_width > 0) out += fmt::format("; shared {} wide", f.shared_width);
+  if (f.shared_width > 0)
+    out += fmt::format("; shared {} wide", f.shared_width);
   return out;
 }
 
 Table parameters_table(const plan::Parameters& p) {
   std::vector<std::string> part;
-  std::vector<double> stored, active, share;  // grouped in threes where people read them, whole for programs
-  const auto row = [&](std::string name, Count n, double a) { part.push_back(std::move(name)), stored.push_back(double(n)), share.push_back(100 * double(n) / double(p.total)), active.push_back(a); };
-  for (int i = 0; i < plan::part_count; ++i)
-    if (p.part[std::size_t(i)] > 0) row(std::string(name_of(plan::Part(i))), p.part[std::size_t(i)], p.active[std::size_t(i)]);
+  // grouped in threes where people read them, whole for programs
+  std::vector<double> stored, active, share;
+  const auto row = [&](std::string name, Count n, double a) {
+    part.push_back(std::move(name));
+    stored.push_back(double(n));
+    share.push_back(100 * double(n) / double(p.total));
+    active.push_back(a);
+  };
+  for (int i = 0; i < plan::part_count; ++i) {
+    if (p.part[std::size_t(i)] > 0)
+      row(std::string(name_of(plan::Part(i))), p.part[std::size_t(i)], p.active[std::size_t(i)]);
+  }
   row("all", p.total, p.a0);
-  Table t{.id = "parameters", .title = "Parameters", .reading = "A tied output matrix is the input embedding."};
-  t.columns = {{.name = "part", .cells = part}, {.name = "parameters", .cells = stored, .digits = 0}, {.name = "share", .unit = "%", .cells = share, .digits = 2},
-               {.name = "active", .meaning = "touched by one token, the whole embedding counted", .cells = active, .digits = 0}};
+  Table t{.id = "parameters",
+          .title = "Parameters",
+          .reading = "A tied output matrix is the input embedding."};
+  t.columns = {{.name = "part", .cells = part},
+               {.name = "parameters", .cells = stored, .digits = 0},
+               {.name = "share", .unit = "%", .cells = share, .digits = 2},
+               {.name = "active",
+                .meaning = "touched by one token, the whole embedding counted",
+                .cells = active,
+                .digits = 0}};
   return t;
 }
 
 Table active_table(const Description& d, const plan::Parameters& p) {
   std::vector<std::string> what, value;
-  const auto row = [&](const char* name, std::string text) { what.emplace_back(name), value.push_back(std::move(text)); };
-  const auto count = [&](double n) { return fmt::format("{} ({}, {:.2f} %)", whole_text(n), billions(n), 100 * n / double(p.total)); };
+  const auto row = [&](const char* name, std::string text) {
+    what.emplace_back(name);
+    value.push_back(std::move(text));
+  };
+  const auto count = [&](double n) {
+    return fmt::format("{} ({}, {:.2f} %)", whole_text(n), billions(n), 100 * n / double(p.total));
+  };
   row("A0: everything touched", count(p.a0));
   row("A1: without input embedding", count(p.a1));
   row("A2: without output matrix too", count(p.a2));
@@ -75,8 +117,13 @@ Table active_table(const Description& d, const plan::Parameters& p) {
     row("expert activation ratio (k/E)", fmt::format("{:.4f}", double(f->k) / double(f->experts)));
     row("sparsity (1 - k/E)", fmt::format("{:.4f}", 1 - double(f->k) / double(f->experts)));
   }
-  if (p.in_file != p.total) row("in the published file", fmt::format("{}, with the layers that predict further tokens", p.in_file));
-  Table t{.id = "active", .title = "Active parameters", .reading = "Publications count in three ways; their figure is one of these."};
+  if (p.in_file != p.total) {
+    row("in the published file",
+        fmt::format("{}, with the layers that predict further tokens", p.in_file));
+  }
+  Table t{.id = "active",
+          .title = "Active parameters",
+          .reading = "Publications count in three ways; their figure is one of these."};
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
   return t;
 }
@@ -85,20 +132,30 @@ Table compute_table(const Description& d, const PlanOptions& o, Count context) {
   const plan::Flops f = plan::flops(d, context);
   const plan::Cache c = plan::cache(d, context);
   std::vector<std::string> what, value;
-  const auto row = [&](std::string name, std::string text) { what.push_back(std::move(name)), value.push_back(std::move(text)); };
+  const auto row = [&](std::string name, std::string text) {
+    what.push_back(std::move(name));
+    value.push_back(std::move(text));
+  };
   row("FLOPs, products with weights", count_text(f.products));
   row(fmt::format("FLOPs, attention at {} tokens", context), count_text(f.attention));
   row("FLOPs, forward", count_text(f.products + f.attention));
   row("FLOPs, training", count_text(3 * (f.products + f.attention)));
-  row(fmt::format("weights read, {}", name_of(o.format)), bytes_text(plan::active_bytes(d, o.format)));
+  row(fmt::format("weights read, {}", name_of(o.format)),
+      bytes_text(plan::active_bytes(d, o.format)));
   if (c.per_token > 0) {
     row("cache of a token, bf16", fmt::format("{} bytes", std::llround(2 * c.per_token)));
     row(fmt::format("cache of {} tokens, bf16", context), bytes_text(2 * c.at_context));
     row(fmt::format("cache of {} tokens, fp8", context), bytes_text(c.at_context));
   }
-  if (c.state > 0) row("states of a sequence, f32", bytes_text(4 * c.state));
-  Table t{.id = "compute", .title = "Compute and cache of a token", .reading = "A multiply-add counts 2, backward twice the forward. Weights read: by one token alone; cache: keys and values."};
-  if (d.encoder_decoder()) t.reading += " One source and one target token together; the cache is the decoder's.";
+  if (c.state > 0)
+    row("states of a sequence, f32", bytes_text(4 * c.state));
+  Table t{.id = "compute",
+          .title = "Compute and cache of a token",
+          .reading =
+              "A multiply-add counts 2, backward twice the forward. Weights read: by one token "
+              "alone; cache: keys and values."};
+  if (d.encoder_decoder())
+    t.reading += " One source and one target token together; the cache is the decoder's.";
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
   return t;
 }
@@ -109,10 +166,15 @@ Table memory_table(const Description& d) {
   Table t{.id = "memory", .title = "Weights by format"};
   for (const plan::Format f : plan::formats) {
     const double b = plan::weight_bytes(d, f);
-    format.emplace_back(name_of(f)), bytes.push_back(b), size.push_back(b / gib);
-    if (f >= plan::Format::int8) t.reading += fmt::format("{}{}: {}.", t.reading.empty() ? "" : " ", name_of(f), about(f));
+    format.emplace_back(name_of(f));
+    bytes.push_back(b);
+    size.push_back(b / gib);
+    if (f >= plan::Format::int8)
+      t.reading += fmt::format("{}{}: {}.", t.reading.empty() ? "" : " ", name_of(f), about(f));
   }
-  t.columns = {{.name = "format", .cells = format}, {.name = "bytes", .cells = bytes, .digits = 0}, {.name = "size", .unit = "GiB", .cells = size, .digits = 2}};
+  t.columns = {{.name = "format", .cells = format},
+               {.name = "bytes", .cells = bytes, .digits = 0},
+               {.name = "size", .unit = "GiB", .cells = size, .digits = 2}};
   return t;
 }
 
@@ -122,12 +184,26 @@ Table devices_table(const std::vector<Description>& models, const PlanOptions& o
   for (const Description& d : models) {
     const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
     const plan::Share s = plan::share(d, o.sharding, o.format, context);
-    name.push_back(d.name), serve.push_back(s.serving / gib), cache.push_back(s.cache / gib);
-    optimizer.push_back(s.optimizer / gib), all.push_back((s.weights + s.gradients + s.optimizer) / gib);
+    name.push_back(d.name);
+    serve.push_back(s.serving / gib);
+    cache.push_back(s.cache / gib);
+    optimizer.push_back(s.optimizer / gib);
+    all.push_back((s.weights + s.gradients + s.optimizer) / gib);
   }
-  Table t{.id = "devices", .title = fmt::format("One of {} devices: ep {} x tp {} x zero {}", o.sharding.devices(), o.sharding.experts, o.sharding.tensor, o.sharding.zero)};
-  t.reading = "Experts are cut by ep and tp, other matrices by tp; norms and routers stand on every device. ZeRO-3 shares the experts among zero ranks and the rest among ep x zero. Training: bf16 weights and gradients, f32 master weights and both moments; activations come on top.";
-  const auto column = [&](std::string title, std::string meaning, std::vector<double> v) { t.columns.push_back({.name = std::move(title), .unit = "GiB", .meaning = std::move(meaning), .cells = std::move(v), .digits = 2}); };
+  Table t{.id = "devices",
+          .title = fmt::format("One of {} devices: ep {} x tp {} x zero {}", o.sharding.devices(),
+                               o.sharding.experts, o.sharding.tensor, o.sharding.zero)};
+  t.reading =
+      "Experts are cut by ep and tp, other matrices by tp; norms and routers stand on every "
+      "device. ZeRO-3 shares the experts among zero ranks and the rest among ep x zero. Training: "
+      "bf16 weights and gradients, f32 master weights and both moments; activations come on top.";
+  const auto column = [&](std::string title, std::string meaning, std::vector<double> v) {
+    t.columns.push_back({.name = std::move(title),
+                         .unit = "GiB",
+                         .meaning = std::move(meaning),
+                         .cells = std::move(v),
+                         .digits = 2});
+  };
   t.columns = {{.name = "model", .cells = name}};
   column("serving", fmt::format("weights in {}, without ZeRO", name_of(o.format)), serve);
   column("cache", "keys and values of one sequence, bf16; states in f32", cache);
@@ -141,38 +217,82 @@ Table traffic_table(const Description& d, const PlanOptions& o) {
   std::vector<double> each, fp8, once;
   const Count experts = d.moe()->experts;
   std::vector<Count> shown;
-  if (o.sharding.experts > 1) shown = {o.sharding.experts};
-  else for (Count r = 2; r <= std::min<Count>(experts, 256); r *= 2) shown.push_back(r);
-  for (const Count r : shown) {
-    if (experts % r != 0) continue;
-    const plan::AllToAll bytes = plan::all_to_all(d, r, 2);
-    ranks.push_back(r), each.push_back(bytes.each), once.push_back(bytes.once), fp8.push_back(bytes.each / 2);
+  if (o.sharding.experts > 1) {
+    shown = {o.sharding.experts};
+  } else {
+    for (Count r = 2; r <= std::min<Count>(experts, 256); r *= 2)
+      shown.push_back(r);
   }
-  Table t{.id = "all_to_all", .title = "All-to-all of a MoE layer, bytes a token", .reading = fmt::format("What leaves a device for a token's experts elsewhere; the results take the same way back in bf16. {} layers do this, and backward once more.", d.moe_layers())};
-  t.columns = {{.name = "ranks", .cells = ranks}, {.name = "out, bf16", .unit = "B", .meaning = "a copy for every choice: k H (1 - 1/R) 2", .cells = each, .digits = 0},
-               {.name = "out, fp8", .unit = "B", .meaning = "the same at one byte", .cells = fp8, .digits = 0},
-               {.name = "out, once a device", .unit = "B", .meaning = "bf16, one copy a device, as expected where every choice is equally likely", .cells = once, .digits = 0}};
+  for (const Count r : shown) {
+    if (experts % r != 0)
+      continue;
+    const plan::AllToAll bytes = plan::all_to_all(d, r, 2);
+    ranks.push_back(r);
+    each.push_back(bytes.each);
+    once.push_back(bytes.once);
+    fp8.push_back(bytes.each / 2);
+  }
+  Table t{.id = "all_to_all",
+          .title = "All-to-all of a MoE layer, bytes a token",
+          .reading =
+              fmt::format("What leaves a device for a token's experts elsewhere; the results take "
+                          "the same way back in bf16. {} layers do this, and backward once more.",
+                          d.moe_layers())};
+  t.columns = {
+      {.name = "ranks", .cells = ranks},
+      {.name = "out, bf16",
+       .unit = "B",
+       .meaning = "a copy for every choice: k H (1 - 1/R) 2",
+       .cells = each,
+       .digits = 0},
+      {.name = "out, fp8",
+       .unit = "B",
+       .meaning = "the same at one byte",
+       .cells = fp8,
+       .digits = 0},
+      {.name = "out, once a device",
+       .unit = "B",
+       .meaning = "bf16, one copy a device, as expected where every choice is equally likely",
+       .cells = once,
+       .digits = 0}};
   return t;
 }
 
-bool sharded(const PlanOptions& o) { return o.sharding.devices() > 1; }
+bool sharded(const PlanOptions& o) {
+  return o.sharding.devices() > 1;
+}
 
 }  // namespace
 
 Report plan_of(const Description& d, const PlanOptions& o) {
   const plan::Parameters p = plan::parameters(d);
   const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
-  Report r{.title = fmt::format("{}: {} parameters, {} active a token", d.name, billions(double(p.total)), billions(p.a0))};
-  r.facts = {{"family", d.family}, {"layers", layers_text(d)}, {"hidden size", fmt::format("{}", d.hidden)}, {"mixing", mixers_text(d)}};
-  if (const plan::Feed* f = d.moe()) r.facts.emplace_back("experts", experts_text(*f));
-  r.facts.emplace_back("vocabulary", fmt::format("{}{}", d.vocabulary, d.tied ? ", output tied to it" : ""));
-  if (const auto* m = plan::find_published(d.name); m && m->name == d.name && (m->total == 0 || m->total == p.total)) {  // not a folder of that name
+  Report r{.title = fmt::format("{}: {} parameters, {} active a token", d.name,
+                                billions(double(p.total)), billions(p.a0))};
+  r.facts = {{"family", d.family},
+             {"layers", layers_text(d)},
+             {"hidden size", fmt::format("{}", d.hidden)},
+             {"mixing", mixers_text(d)}};
+  if (const plan::Feed* f = d.moe())
+    r.facts.emplace_back("experts", experts_text(*f));
+  r.facts.emplace_back("vocabulary",
+                       fmt::format("{}{}", d.vocabulary, d.tied ? ", output tied to it" : ""));
+  // not a folder of that name
+  if (const auto* m = plan::find_published(d.name);
+      m && m->name == d.name && (m->total == 0 || m->total == p.total)) {
     r.facts.emplace_back("published as", fmt::format("{} ({})", m->published, m->active));
-    r.facts.emplace_back("sizes from", m->source == "config" ? "its config.json" : m->source == "total" ? "the papers, confirmed by the total" : "the papers; the total agrees as far as it was rounded");
+    r.facts.emplace_back("sizes from",
+                         m->source == "config" ? "its config.json"
+                         : m->source == "total"
+                             ? "the papers, confirmed by the total"
+                             : "the papers; the total agrees as far as it was rounded");
   }
-  r.tables = {parameters_table(p), active_table(d, p), compute_table(d, o, context), memory_table(d)};
-  if (sharded(o)) r.tables.push_back(devices_table({d}, o));
-  if (d.moe() && d.moe()->experts > 1) r.tables.push_back(traffic_table(d, o));
+  r.tables = {parameters_table(p), active_table(d, p), compute_table(d, o, context),
+              memory_table(d)};
+  if (sharded(o))
+    r.tables.push_back(devices_table({d}, o));
+  if (d.moe() && d.moe()->experts > 1)
+    r.tables.push_back(traffic_table(d, o));
   return r;
 }
 
@@ -186,21 +306,65 @@ Report comparison_of(const std::vector<Description>& models, const PlanOptions& 
     const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
     const plan::Flops f = plan::flops(d, context);
     const plan::Feed* moe = d.moe();
-    name.push_back(d.name), total.push_back(double(p.total)), a0.push_back(p.a0 / 1e9), a1.push_back(p.a1 / 1e9), a2.push_back(p.a2 / 1e9), ratio.push_back(p.activation_ratio());
+    name.push_back(d.name);
+    total.push_back(double(p.total));
+    a0.push_back(p.a0 / 1e9);
+    a1.push_back(p.a1 / 1e9);
+    a2.push_back(p.a2 / 1e9);
+    ratio.push_back(p.activation_ratio());
     experts.push_back(moe ? fmt::format("{} of {}", moe->k, moe->experts) : "dense");
     sparsity.push_back(moe ? 1 - double(moe->k) / double(moe->experts) : NAN);
-    flops.push_back((f.products + f.attention) / 1e9), kv.push_back(2 * plan::cache(d, context).per_token), cache.push_back(2 * plan::cache(d, context).at_context / gib);
-    for (const plan::Format format : plan::formats) size[std::size_t(format)].push_back(plan::weight_bytes(d, format) / gib);
+    flops.push_back((f.products + f.attention) / 1e9);
+    kv.push_back(2 * plan::cache(d, context).per_token);
+    cache.push_back(2 * plan::cache(d, context).at_context / gib);
+    for (const plan::Format format : plan::formats)
+      size[std::size_t(format)].push_back(plan::weight_bytes(d, format) / gib);
   }
   Report r{.title = fmt::format("{} models side by side", models.size())};
-  Table counts{.id = "parameters", .title = "Parameters", .reading = "Active in billions, by the three published counts: A0 everything touched, A1 without input embedding, A2 without embedding and output matrix."};
-  counts.columns = {{.name = "model", .cells = name}, {.name = "parameters", .cells = total, .digits = 0}, {.name = "A0", .unit = "1e9", .cells = a0}, {.name = "A1", .unit = "1e9", .cells = a1}, {.name = "A2", .unit = "1e9", .cells = a2},
-                    {.name = "active/total", .meaning = "activation ratio, A0 over all", .cells = ratio, .digits = 4}, {.name = "experts", .meaning = "chosen a token, of how many", .cells = experts}, {.name = "sparsity", .meaning = "1 - k/E", .cells = sparsity, .digits = 4}};
-  Table costs{.id = "cost", .title = "Compute and memory", .reading = fmt::format("FLOPs of a token's forward with {} tokens before it (or a shorter context of the model), multiply-add = 2. Weights in each format: moe plan MODEL says how.", o.context)};
-  costs.columns = {{.name = "model", .cells = name}, {.name = "forward", .unit = "GFLOP/token", .cells = flops, .digits = 2}, {.name = "cache", .unit = "B/token", .meaning = "keys and values, bf16", .cells = kv, .digits = 0}, {.name = "cache at context", .unit = "GiB", .meaning = "of one sequence, bf16; a window keeps less", .cells = cache, .digits = 2}};
-  for (const plan::Format format : plan::formats) costs.columns.push_back({.name = std::string(name_of(format)), .unit = "GiB", .meaning = std::string(about(format)), .cells = size[std::size_t(format)], .digits = 1});
+  Table counts{.id = "parameters",
+               .title = "Parameters",
+               .reading =
+                   "Active in billions, by the three published counts: A0 everything touched, A1 "
+                   "without input embedding, A2 without embedding and output matrix."};
+  counts.columns = {{.name = "model", .cells = name},
+                    {.name = "parameters", .cells = total, .digits = 0},
+                    {.name = "A0", .unit = "1e9", .cells = a0},
+                    {.name = "A1", .unit = "1e9", .cells = a1},
+                    {.name = "A2", .unit = "1e9", .cells = a2},
+                    {.name = "active/total",
+                     .meaning = "activation ratio, A0 over all",
+                     .cells = ratio,
+                     .digits = 4},
+                    {.name = "experts", .meaning = "chosen a token, of how many", .cells = experts},
+                    {.name = "sparsity", .meaning = "1 - k/E", .cells = sparsity, .digits = 4}};
+  Table costs{.id = "cost",
+              .title = "Compute and memory",
+              .reading = fmt::format(
+                  "FLOPs of a token's forward with {} tokens before it (or a shorter context of "
+                  "the model), multiply-add = 2. Weights in each format: moe plan MODEL says how.",
+                  o.context)};
+  costs.columns = {{.name = "model", .cells = name},
+                   {.name = "forward", .unit = "GFLOP/token", .cells = flops, .digits = 2},
+                   {.name = "cache",
+                    .unit = "B/token",
+                    .meaning = "keys and values, bf16",
+                    .cells = kv,
+                    .digits = 0},
+                   {.name = "cache at context",
+                    .unit = "GiB",
+                    .meaning = "of one sequence, bf16; a window keeps less",
+                    .cells = cache,
+                    .digits = 2}};
+  for (const plan::Format format : plan::formats) {
+    costs.columns.push_back({.name = std::string(name_of(format)),
+                             .unit = "GiB",
+                             .meaning = std::string(about(format)),
+                             .cells = size[std::size_t(format)],
+                             .digits = 1});
+  }
   r.tables = {counts, costs};
-  if (sharded(o)) r.tables.push_back(devices_table(models, o));
+  if (sharded(o))
+    r.tables.push_back(devices_table(models, o));
   return r;
 }
 
@@ -208,11 +372,24 @@ Table published_table() {
   std::vector<std::string> name, published, source;
   std::vector<double> total;
   for (const plan::PublishedModel& m : plan::published_models()) {
-    name.emplace_back(m.name), total.push_back(double(plan::parameters(plan::describe(m)).total)), source.emplace_back(m.source);
-    published.push_back(m.published.find("active") == m.published.npos ? std::string(m.published) : fmt::format("{} ({})", m.published, m.active));
+    name.emplace_back(m.name);
+    total.push_back(double(plan::parameters(plan::describe(m)).total));
+    source.emplace_back(m.source);
+    published.push_back(m.published.find("active") == m.published.npos
+                            ? std::string(m.published)
+                            : fmt::format("{} ({})", m.published, m.active));
   }
-  Table t{.id = "published", .title = "Published models", .reading = "moe plan NAME plans one, several names compare. Behind the published figure: which count of active parameters it is. Sizes from a published config.json (config), or from papers and confirmed by the total to the last parameter (total) or as far as it was rounded (paper)."};
-  t.columns = {{.name = "name", .cells = name}, {.name = "parameters", .cells = total, .digits = 0}, {.name = "published as", .cells = published}, {.name = "sizes", .cells = source}};
+  Table t{.id = "published",
+          .title = "Published models",
+          .reading =
+              "moe plan NAME plans one, several names compare. Behind the published figure: which "
+              "count of active parameters it is. Sizes from a published config.json (config), or "
+              "from papers and confirmed by the total to the last parameter (total) or as far as "
+              "it was rounded (paper)."};
+  t.columns = {{.name = "name", .cells = name},
+               {.name = "parameters", .cells = total, .digits = 0},
+               {.name = "published as", .cells = published},
+               {.name = "sizes", .cells = source}};
   return t;
 }
 

@@ -13,7 +13,8 @@ Run recover_command(CLI::App& cli) {
     bool force = false;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("trace", o->in, "the interrupted trace, usually NAME.part; it is never changed")->required();
+  cli.add_option("trace", o->in, "the interrupted trace, usually NAME.part; it is never changed")
+      ->required();
   cli.add_option("-o,--output", o->out, "the new file")->type_name("FILE")->required();
   cli.add_flag("--force", o->force, "replace a file that exists");
   return [o] {

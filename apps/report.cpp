@@ -29,53 +29,81 @@ struct Options {
   OutputOptions out;
 };
 
-// Of what the whole program may take, one metric's counts get a third: few are that large at once, and the rest is windows,
-// the tables of the report, and the program.
-std::int64_t of_one_metric(std::int64_t all) { return all / 3; }
+// Of what the whole program may take, one metric's counts get a third: few are that large at once,
+// and the rest is windows, the tables of the report, and the program.
+std::int64_t of_one_metric(std::int64_t all) {
+  return all / 3;
+}
 
 void refuse_folder(const std::string& path) {
-  if (std::filesystem::is_directory(path)) throw Error(Exit::input, concat("'", path, "' is a folder, and a report is made from a trace")).hint(concat("moe trace ", path, " --data SPEC -o a.moetrace.h5, then moe report a.moetrace.h5"));
+  if (std::filesystem::is_directory(path)) {
+    throw Error(Exit::input, concat("'", path, "' is a folder, and a report is made from a trace"))
+        .hint(concat("moe trace ", path,
+                     " --data SPEC -o a.moetrace.h5, then moe report a.moetrace.h5"));
+  }
 }
 
 // The last part of each name, or as much of the path as it takes to tell them apart.
 std::string name_of(const std::string& path, const std::vector<std::string>& all) {
   const std::string name = std::filesystem::path(path).filename().string();
-  for (const std::string& other : all)
-    if (other != path && std::filesystem::path(other).filename() == name) return path;
+  for (const std::string& other : all) {
+    if (other != path && std::filesystem::path(other).filename() == name)
+      return path;
+  }
   return name;
 }
 
 Report compared(const Options& o, const AnalyzeOptions& options) {
-  if (!o.metrics.empty()) throw Error(Exit::usage, "--metric chooses what is asked of one trace, and several are compared by their headlines").hint("a report of each trace with --metric");
+  if (!o.metrics.empty()) {
+    throw Error(
+        Exit::usage,
+        "--metric chooses what is asked of one trace, and several are compared by their headlines")
+        .hint("a report of each trace with --metric");
+  }
   std::vector<std::string> paths = o.traces;
-  if (!o.against.empty()) paths.push_back(o.against);
+  if (!o.against.empty())
+    paths.push_back(o.against);
   std::vector<std::unique_ptr<FileTrace>> files;
   std::vector<NamedTrace> named;
   for (const std::string& path : paths) {
     refuse_folder(path);
     files.push_back(std::make_unique<FileTrace>(path));
-    named.push_back({name_of(path, paths), files.back().get(), files.back()->reader().state().corpus_sha256});
+    named.push_back(
+        {name_of(path, paths), files.back().get(), files.back()->reader().state().corpus_sha256});
   }
   Progress progress("tokens", 0, "tok");
-  Report r = o.against.empty() ? side_by_side(named, options) : compare_against(named[0], named[1], options);
-  for (std::size_t i = 0; i < files.size(); ++i)
-    for (const std::string& w : files[i]->warnings()) r.warnings.push_back(concat(named[i].name, ": ", w));
+  Report r = o.against.empty() ? side_by_side(named, options)
+                               : compare_against(named[0], named[1], options);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    for (const std::string& w : files[i]->warnings())
+      r.warnings.push_back(concat(named[i].name, ": ", w));
+  }
   return r;
 }
 
 // Every definition's bare numbers, each under its id.
-void write_values(const Options& o, const TraceSource& trace, const std::vector<MetricValue>& all, const Report& r) {
+void write_values(const Options& o, const TraceSource& trace, const std::vector<MetricValue>& all,
+                  const Report& r) {
   std::vector<NamedArray> arrays;
   std::vector<double> numbers;
-  for (const TraceLayer& l : trace.header().layers) numbers.push_back(double(l.index));
-  arrays.push_back({"layer", {numbers.size()}, numbers, {{"definition", "absolute number of each MoE layer: what axis L counts"}}});
+  for (const TraceLayer& l : trace.header().layers)
+    numbers.push_back(double(l.index));
+  arrays.push_back({"layer",
+                    {numbers.size()},
+                    numbers,
+                    {{"definition", "absolute number of each MoE layer: what axis L counts"}}});
   for (const MetricValue& v : all) {
     arrays.push_back({v.id, {v.dims.begin(), v.dims.end()}, v.values, {}});
-    if (const Definition* d = find_definition(v.id))
-      arrays.back().notes = {{"definition", std::string(d->formula)}, {"axes", std::string(d->shape)}, {"range", std::string(d->range)}, {"random_routing", std::string(d->chance)}};
+    if (const Definition* d = find_definition(v.id)) {
+      arrays.back().notes = {{"definition", std::string(d->formula)},
+                             {"axes", std::string(d->shape)},
+                             {"range", std::string(d->range)},
+                             {"random_routing", std::string(d->chance)}};
+    }
   }
   Notes notes;
-  for (const auto& [name, text] : r.facts) notes.emplace_back(name, text);
+  for (const auto& [name, text] : r.facts)
+    notes.emplace_back(name, text);
   write_arrays(o.values, arrays, notes);
   note(fmt::format("wrote {}", o.values));
 }
@@ -84,28 +112,52 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
   refuse_folder(o.traces[0]);
   const FileTrace trace(o.traces[0]);
   Progress progress("tokens", double(trace.tokens()), "tok");
-  options.progress = [&](std::uint64_t rows) { progress.update(double(rows)); };
-  if (!o.truth.empty()) options.truth = planted_truth(o.truth, trace.header().vocab_size);
+  options.progress = [&](std::uint64_t rows) {
+    progress.update(double(rows));
+  };
+  if (!o.truth.empty())
+    options.truth = planted_truth(o.truth, trace.header().vocab_size);
   if (!o.convention.empty()) {
     options.bootstrap = 0;
     return in_convention(trace, o.convention, options);
   }
   std::vector<MetricValue> values;
-  if (!o.values.empty()) options.values = &values;
+  if (!o.values.empty())
+    options.values = &values;
   Report r = analyze(trace, o.metrics, options);
-  if (!o.values.empty()) write_values(o, trace, values, r);
+  if (!o.values.empty())
+    write_values(o, trace, values, r);
   return r;
 }
 
 void check(const Options& o) {
   check_output(o.out);
   const bool several = o.traces.size() > 1 || !o.against.empty();
-  if (!o.convention.empty() && (several || !o.metrics.empty())) throw Error(Exit::usage, "--convention asks one trace for the figures of another tool, all of them").hint("moe report a.moetrace.h5 --convention " + o.convention);
-  if ((several || !o.convention.empty()) && !o.values.empty()) throw Error(Exit::usage, "--values holds the numbers of one trace, by our definitions").hint("moe report a.moetrace.h5 --values a.values.h5");
-  if (!o.values.empty()) refuse_existing(o.values, o.out.force);
-  if ((several || !o.convention.empty()) && !o.truth.empty()) throw Error(Exit::usage, "--truth scores the report of one trace").hint("moe report a.moetrace.h5 --truth clusters:...");
-  if ((several || !o.convention.empty()) && (!o.thresholds.empty() || !o.fail_on.empty())) throw Error(Exit::usage, "the traffic lights of --threshold and --fail-on stand in the report of one trace").hint("moe report a.moetrace.h5 --fail-on red");
-  if (o.traces.size() > 1 && !o.against.empty()) throw Error(Exit::usage, concat("--against holds one trace against another, and ", o.traces.size(), " are given")).hint("moe report a --against b; or side by side: moe report a b c");
+  if (!o.convention.empty() && (several || !o.metrics.empty())) {
+    throw Error(Exit::usage,
+                "--convention asks one trace for the figures of another tool, all of them")
+        .hint("moe report a.moetrace.h5 --convention " + o.convention);
+  }
+  if ((several || !o.convention.empty()) && !o.values.empty()) {
+    throw Error(Exit::usage, "--values holds the numbers of one trace, by our definitions")
+        .hint("moe report a.moetrace.h5 --values a.values.h5");
+  }
+  if (!o.values.empty())
+    refuse_existing(o.values, o.out.force);
+  if ((several || !o.convention.empty()) && !o.truth.empty()) {
+    throw Error(Exit::usage, "--truth scores the report of one trace")
+        .hint("moe report a.moetrace.h5 --truth clusters:...");
+  }
+  if ((several || !o.convention.empty()) && (!o.thresholds.empty() || !o.fail_on.empty())) {
+    throw Error(Exit::usage,
+                "the traffic lights of --threshold and --fail-on stand in the report of one trace")
+        .hint("moe report a.moetrace.h5 --fail-on red");
+  }
+  if (o.traces.size() > 1 && !o.against.empty()) {
+    throw Error(Exit::usage, concat("--against holds one trace against another, and ",
+                                    o.traces.size(), " are given"))
+        .hint("moe report a --against b; or side by side: moe report a b c");
+  }
 }
 
 int report(const Options& o) {
@@ -122,8 +174,12 @@ int report(const Options& o) {
   r.facts.emplace_back("report by", "moe " + version_short());
   r.facts.emplace_back("report command", command_line());
   write_report(r, o.out);
-  if (o.fail_on.empty()) return 0;
-  if (!worst) throw Error(Exit::failed, "--fail-on found no figure that has a light").hint("the lights come from the metrics load, drops and ranks");
+  if (o.fail_on.empty())
+    return 0;
+  if (!worst) {
+    throw Error(Exit::failed, "--fail-on found no figure that has a light")
+        .hint("the lights come from the metrics load, drops and ranks");
+  }
   return *worst >= (o.fail_on == "red" ? Light::red : Light::yellow) ? int(Exit::failed) : 0;
 }
 
@@ -131,20 +187,55 @@ int report(const Options& o) {
 
 Run report_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("trace", o->traces, "traces (*.moetrace.h5), of moe or of any engine that writes the format; several stand side by side")->required();
-  cli.add_option("--against", o->against, "a reference over the same text: how far the trace's routing is that of this one")->type_name("TRACE");
-  cli.add_option("--metric", o->metrics, "only these, NAME:key=value,...; may be given again: moe list metrics")->expected(1)->take_all()->type_name("SPEC");
-  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")->capture_default_str()->check(whole(0, 100000));
-  cli.add_option("--convention", o->convention, "the figures of another tool by its own definitions, beside ours: moe list conventions")->type_name("NAME");
-  cli.add_option("--threshold", o->thresholds, "where a traffic light turns, ID=YELLOW,RED; may be given again")->expected(1)->take_all()->type_name("ID=Y,R");
-  cli.add_option("--fail-on", o->fail_on, "exit code 1 where a light is red, or at least yellow")->check(one_of({"red", "yellow"}))->type_name("LIGHT");
-  cli.add_option("--bootstrap", o->bootstrap, "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")->capture_default_str()->check(whole(0, 10000));
-  cli.add_option("--memory", o->memory, "memory to keep to, about; one metric's counts get a third of it, and what does not fit is left out in a sentence")->type_name("SIZE")->capture_default_str();
-  cli.add_option("--truth", o->truth, "the data the trace was made with, where its clusters were planted (clusters:...): how well the experts recover them")->type_name("SPEC");
-  cli.add_option("--values", o->values, "an HDF5 file for the bare numbers of every definition, a dataset for each id of docs/metrics.md")->type_name("FILE");
+  cli.add_option("trace", o->traces,
+                 "traces (*.moetrace.h5), of moe or of any engine that writes the format; several "
+                 "stand side by side")
+      ->required();
+  cli.add_option("--against", o->against,
+                 "a reference over the same text: how far the trace's routing is that of this one")
+      ->type_name("TRACE");
+  cli.add_option("--metric", o->metrics,
+                 "only these, NAME:key=value,...; may be given again: moe list metrics")
+      ->expected(1)
+      ->take_all()
+      ->type_name("SPEC");
+  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")
+      ->capture_default_str()
+      ->check(whole(0, 100000));
+  cli.add_option(
+         "--convention", o->convention,
+         "the figures of another tool by its own definitions, beside ours: moe list conventions")
+      ->type_name("NAME");
+  cli.add_option("--threshold", o->thresholds,
+                 "where a traffic light turns, ID=YELLOW,RED; may be given again")
+      ->expected(1)
+      ->take_all()
+      ->type_name("ID=Y,R");
+  cli.add_option("--fail-on", o->fail_on, "exit code 1 where a light is red, or at least yellow")
+      ->check(one_of({"red", "yellow"}))
+      ->type_name("LIGHT");
+  cli.add_option("--bootstrap", o->bootstrap,
+                 "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")
+      ->capture_default_str()
+      ->check(whole(0, 10000));
+  cli.add_option("--memory", o->memory,
+                 "memory to keep to, about; one metric's counts get a third of it, and what does "
+                 "not fit is left out in a sentence")
+      ->type_name("SIZE")
+      ->capture_default_str();
+  cli.add_option("--truth", o->truth,
+                 "the data the trace was made with, where its clusters were planted "
+                 "(clusters:...): how well the experts recover them")
+      ->type_name("SPEC");
+  cli.add_option("--values", o->values,
+                 "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
+                 "docs/metrics.md")
+      ->type_name("FILE");
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
-  return [o] { return report(*o); };
+  return [o] {
+    return report(*o);
+  };
 }
 
 }  // namespace moe

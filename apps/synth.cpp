@@ -22,7 +22,8 @@ struct Options {
 
 std::string where(const Known& k) {
   std::string out;
-  for (const Index i : k.at) out += concat(out.empty() ? "[" : ",", i);
+  for (const Index i : k.at)
+    out += concat(out.empty() ? "[" : ",", i);
   return out.empty() ? "" : out + "]";
 }
 
@@ -30,17 +31,24 @@ int synth(const Options& o, const std::string& json) {
   const Synth made = make_synth(o.pattern, o.shape);
   refuse_existing(o.file, o.force);
   TraceHeader h;
-  h.producer = "moe " + version_short(), h.engine_version = version_short();
-  h.command = command_line(), h.config = json, h.created_utc = now_utc();
+  h.producer = "moe " + version_short();
+  h.engine_version = version_short();
+  h.command = command_line();
+  h.config = json;
+  h.created_utc = now_utc();
   h.model_id = "synthetic " + made.resolved;
   TraceWriterOptions w;
-  w.force = o.force, w.deflate = o.deflate;
+  w.force = o.force;
+  w.deflate = o.deflate;
   Progress progress("tokens", double(o.shape.tokens), "tok");
   write_synth(o.file, made, h, w, [&](std::uint64_t rows) { progress.update(double(rows)); });
   const double n = double(o.shape.tokens) * o.shape.layers * o.shape.k;
-  note(fmt::format("wrote {}: {} tokens x {} layers x {} choices = {} assignments, {}", o.file, o.shape.tokens, o.shape.layers, o.shape.k, count_text(n), bytes_text(double(std::filesystem::file_size(o.file)))));
+  note(fmt::format("wrote {}: {} tokens x {} layers x {} choices = {} assignments, {}", o.file,
+                   o.shape.tokens, o.shape.layers, o.shape.k, count_text(n),
+                   bytes_text(double(std::filesystem::file_size(o.file)))));
   note("known for every layer, give or take chance (one deviation):");
-  for (const Known& k : made.pattern->known()) talk(fmt::format("  {:<38} {:<10.6g} ± {:.2g}\n", k.id + where(k), k.value, k.noise));
+  for (const Known& k : made.pattern->known())
+    talk(fmt::format("  {:<38} {:<10.6g} ± {:.2g}\n", k.id + where(k), k.value, k.noise));
   return 0;
 }
 
@@ -49,8 +57,14 @@ int synth(const Options& o, const std::string& json) {
 Run synth_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   SynthShape& s = o->shape;
-  const auto count = [&](const char* name, auto& value, const char* about, std::int64_t least, std::int64_t most) { cli.add_option(name, value, about)->capture_default_str()->check(whole(least, most)); };
-  cli.add_option("pattern", o->pattern, "how experts are drawn, NAME:key=value,...: moe list patterns")->capture_default_str()->type_name("SPEC");
+  const auto count = [&](const char* name, auto& value, const char* about, std::int64_t least,
+                         std::int64_t most) {
+    cli.add_option(name, value, about)->capture_default_str()->check(whole(least, most));
+  };
+  cli.add_option("pattern", o->pattern,
+                 "how experts are drawn, NAME:key=value,...: moe list patterns")
+      ->capture_default_str()
+      ->type_name("SPEC");
   cli.add_option("-o,--output", o->file, "the trace to write")->required()->type_name("FILE");
   count("--tokens", s.tokens, "rows, T", 0, std::int64_t{1} << 40);
   count("--layers", s.layers, "MoE layers, L", 1, 4096);
@@ -58,15 +72,23 @@ Run synth_command(CLI::App& cli) {
   count("--topk", s.k, "choices of a token, K", 1, 65534);
   count("--sequence", s.sequence, "rows of a sequence", 1, 1 << 30);
   count("--step", s.step, "rows of an engine step", 1, 1 << 30);
-  count("--domains", s.domains, "label the sequences with so many domains in turn; 0 = no labels", 0, 65534);
-  count("--ranks", s.ranks, "record a data-parallel rank for every row, sequences in turn; 0 = none", 0, 65535);
-  count("--vocab", s.vocabulary, "token ids are drawn evenly from so many", 1, std::numeric_limits<std::int32_t>::max());
+  count("--domains", s.domains, "label the sequences with so many domains in turn; 0 = no labels",
+        0, 65534);
+  count("--ranks", s.ranks,
+        "record a data-parallel rank for every row, sequences in turn; 0 = none", 0, 65535);
+  count("--vocab", s.vocabulary, "token ids are drawn evenly from so many", 1,
+        std::numeric_limits<std::int32_t>::max());
   cli.add_flag("--weights", s.weights, "record combine weights, 1/K each");
   count("--seed", s.seed, "of the random numbers", 0, std::numeric_limits<std::int64_t>::max());
-  count("--deflate", o->deflate, "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate at this level, checksum", 0, 9);
+  count("--deflate", o->deflate,
+        "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate at this "
+        "level, checksum",
+        0, 9);
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_config(cli);
-  return [o, &cli] { return synth(*o, options_json(cli)); };
+  return [o, &cli] {
+    return synth(*o, options_json(cli));
+  };
 }
 
 }  // namespace moe

@@ -18,61 +18,90 @@
 
 namespace moe {
 
-bool is_terminal(std::FILE* f) { return isatty(fileno(f)) == 1; }
+bool is_terminal(std::FILE* f) {
+  return isatty(fileno(f)) == 1;
+}
 
 int terminal_width(std::FILE* f) {
   winsize size{};
-  if (ioctl(fileno(f), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
-  if (const char* columns = std::getenv("COLUMNS")) return std::clamp(std::atoi(columns), 20, 1000);
+  if (ioctl(fileno(f), TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    return size.ws_col;
+  if (const char* columns = std::getenv("COLUMNS"))
+    return std::clamp(std::atoi(columns), 20, 1000);
   return 80;
 }
 
 Style Style::of(std::FILE* f) {
-  const char *no = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
-  if (!is_terminal(f) || (no && *no) || (term && std::string_view(term) == "dumb")) return {};
+  const char* no = std::getenv("NO_COLOR");
+  const char* term = std::getenv("TERM");
+  if (!is_terminal(f) || (no && *no) || (term && std::string_view(term) == "dumb"))
+    return {};
   return {"\033[31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"};
 }
 
-void talk(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
-void note(const std::string& sentence) { talk(concat("moe: ", sentence, "\n")); }
+void talk(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stderr);
+}
+void note(const std::string& sentence) {
+  talk(concat("moe: ", sentence, "\n"));
+}
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
   talk(concat(s.yellow, "moe: ", sentence, s.plain, "\n"));
 }
 
 std::string duration_text(double s) {
-  if (!std::isfinite(s)) return "?";
-  if (s < 10) return fmt::format("{:.1f} s", s);
+  if (!std::isfinite(s))
+    return "?";
+  if (s < 10)
+    return fmt::format("{:.1f} s", s);
   const long n = std::lround(s);
-  if (n < 100) return fmt::format("{} s", n);
-  if (n < 3600) return fmt::format("{} min {:02} s", n / 60, n % 60);
+  if (n < 100)
+    return fmt::format("{} s", n);
+  if (n < 3600)
+    return fmt::format("{} min {:02} s", n / 60, n % 60);
   return fmt::format("{} h {:02} min", n / 3600, n % 3600 / 60);
 }
 std::string count_text(double n) {
-  if (n < 1000) return fmt::format("{:.0f}", n);
-  if (n < 1e6) return fmt::format("{:.1f}k", n / 1e3);
-  if (n < 1e9) return fmt::format("{:.2f}M", n / 1e6);
+  if (n < 1000)
+    return fmt::format("{:.0f}", n);
+  if (n < 1e6)
+    return fmt::format("{:.1f}k", n / 1e3);
+  if (n < 1e9)
+    return fmt::format("{:.2f}M", n / 1e6);
   return fmt::format("{:.2f}G", n / 1e9);
 }
 std::string bytes_text(double b) {
   static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int u = 0;
-  for (; b >= 1024 && u < 4; ++u) b /= 1024;
+  for (; b >= 1024 && u < 4; ++u)
+    b /= 1024;
   return u == 0 ? fmt::format("{:.0f} B", b) : fmt::format("{:.1f} {}", b, units[u]);
 }
 
 Progress::Progress(std::string what, double total, std::string unit)
-    : what_(std::move(what)), unit_(std::move(unit)), total_(total), terminal_(is_terminal(stderr)), start_(std::chrono::steady_clock::now()), last_(start_) {}
+    : what_(std::move(what)),
+      unit_(std::move(unit)),
+      total_(total),
+      terminal_(is_terminal(stderr)),
+      start_(std::chrono::steady_clock::now()),
+      last_(start_) {}
 Progress::~Progress() {
-  if (drawn_) talk("\r\033[K");
+  if (drawn_)
+    talk("\r\033[K");
 }
-double Progress::seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+double Progress::seconds() const {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+}
 
 void Progress::update(double done, const std::string& figures) {
   done_ = done;
   const auto now = std::chrono::steady_clock::now();
   const double since = std::chrono::duration<double>(now - last_).count();
-  if (terminal_ ? seconds() < 1 || (since < 0.1 && done < total_) : seconds() < 1 || (done - next_share_ < total_ / 10 && since < 30)) return;
+  if (terminal_ ? seconds() < 1 || (since < 0.1 && done < total_)
+                : seconds() < 1 || (done - next_share_ < total_ / 10 && since < 30)) {
+    return;
+  }
   last_ = now;
   next_share_ = done;
   draw(figures);
@@ -80,34 +109,49 @@ void Progress::update(double done, const std::string& figures) {
 
 void Progress::draw(const std::string& figures) {
   const double left = rate() > 0 ? std::max(0.0, total_ - done_) / rate() : NAN;
-  const auto exact = [&](double n) { return total_ < 1e5 ? fmt::format("{:.0f}", n) : count_text(n); };
+  const auto exact = [&](double n) {
+    return total_ < 1e5 ? fmt::format("{:.0f}", n) : count_text(n);
+  };
   const std::string pace = rate() < 10 ? fmt::format("{:.1f}", rate()) : count_text(rate());
-  std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, exact(done_), exact(total_), pace, unit_, duration_text(left));
-  if (!figures.empty()) text = fmt::format("{}  {}", text, figures);
-  if (!terminal_) return talk(text + "\n");
+  std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, exact(done_), exact(total_),
+                                 pace, unit_, duration_text(left));
+  if (!figures.empty())
+    text = fmt::format("{}  {}", text, figures);
+  if (!terminal_)
+    return talk(text + "\n");
   const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
   talk("\r\033[K" + text.substr(0, width));
   drawn_ = true;
 }
 
 void Progress::line(const std::string& text) {
-  if (drawn_) talk("\r\033[K");
+  if (drawn_)
+    talk("\r\033[K");
   drawn_ = false;
   talk(text + "\n");
 }
 
 void refuse_existing(const std::string& path, bool force) {
-  if (path == "-") return;
+  if (path == "-")
+    return;
   const auto folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder))
-    throw Error(Exit::io, concat("there is no folder '", folder.string(), "' to write '", path, "' into")).hint(concat("mkdir -p ", folder.string()));
-  if (std::filesystem::is_directory(path)) throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
-  if (!force && std::filesystem::exists(path))
-    throw Error(Exit::usage, concat("'", path, "' exists")).hint("--force to replace it, or another name").safe("it was not touched");
+  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
+    throw Error(Exit::io,
+                concat("there is no folder '", folder.string(), "' to write '", path, "' into"))
+        .hint(concat("mkdir -p ", folder.string()));
+  }
+  if (std::filesystem::is_directory(path))
+    throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
+  if (!force && std::filesystem::exists(path)) {
+    throw Error(Exit::usage, concat("'", path, "' exists"))
+        .hint("--force to replace it, or another name")
+        .safe("it was not touched");
+  }
 }
 
 void write_result(const std::string& path, const std::string& text, bool force) {
-  if (path.empty() || path == "-") return fmt::print("{}", text);
+  if (path.empty() || path == "-")
+    return fmt::print("{}", text);
   refuse_existing(path, force);
   write_file(path, text);
 }
@@ -115,18 +159,21 @@ void write_result(const std::string& path, const std::string& text, bool force) 
 namespace {
 std::atomic<int> asked_to_stop{0};
 void remember(int signal) {
-  if (signal == SIGINT && asked_to_stop.load() != 0) _exit(130);
+  if (signal == SIGINT && asked_to_stop.load() != 0)
+    _exit(130);
   asked_to_stop.store(signal);
 }
 }  // namespace
 
-// On a stack of its own: oneDNN's f32 kernels put the stack pointer into their workspace on the heap while they sum over more than 256
-// numbers, and a handler that ran there would write over what lies before it (seen as "corrupted size vs. prev_size" in one of some 230
-// runs that were stopped). Signals to the process go to the main thread, which is the one that calls this.
+// On a stack of its own: oneDNN's f32 kernels put the stack pointer into their workspace on the
+// heap while they sum over more than 256 numbers, and a handler that ran there would write over
+// what lies before it (seen as "corrupted size vs. prev_size" in one of some 230 runs that were
+// stopped). Signals to the process go to the main thread, which is the one that calls this.
 void catch_stop_signals() {
   static char stack[1 << 16];
   stack_t own{};
-  own.ss_sp = stack, own.ss_size = sizeof stack;
+  own.ss_sp = stack;
+  own.ss_size = sizeof stack;
   sigaltstack(&own, nullptr);
   struct sigaction action {};
   action.sa_handler = remember;
@@ -134,6 +181,8 @@ void catch_stop_signals() {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
 }
-int stop_signal() { return asked_to_stop.load(); }
+int stop_signal() {
+  return asked_to_stop.load();
+}
 
 }  // namespace moe

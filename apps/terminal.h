@@ -1,5 +1,5 @@
-// What the person at the other end sees: colours where there is a terminal, a progress line that redraws itself there and plain
-// lines elsewhere, notes on stderr.
+// What the person at the other end sees: colours where there is a terminal, a progress line that
+// redraws itself there and plain lines elsewhere, notes on stderr.
 #pragma once
 #include <chrono>
 #include <cstdio>
@@ -15,7 +15,8 @@ struct Style {  // escape sequences, empty where there is no terminal, NO_COLOR 
 bool is_terminal(std::FILE*);
 int terminal_width(std::FILE*);  // columns; 80 where unknown
 
-void talk(const std::string& text);         // on stderr as it is; that nobody reads it any more stops nothing
+// on stderr as it is; that nobody reads it any more stops nothing
+void talk(const std::string& text);
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 
@@ -25,17 +26,23 @@ std::string duration_text(double seconds);
 std::string count_text(double n);
 std::string bytes_text(double bytes);  // 512 B, 1.5 MiB
 
-// Progress of a known amount of work. On a terminal one line from the first second on, at most ten times a second; elsewhere a
-// plain line every 10 % or 30 s. Nothing at all where the work took less than a second.
+// Progress of a known amount of work. On a terminal one line from the first second on, at most ten
+// times a second; elsewhere a plain line every 10 % or 30 s. Nothing at all where the work took
+// less than a second.
 class Progress {
  public:
   Progress(std::string what, double total, std::string unit);
   ~Progress();                                                // removes the line
   void update(double done, const std::string& figures = {});  // figures: what else to show
-  void line(const std::string& text);                         // a line that stays, above the progress
+  // a line that stays, above the progress
+  void line(const std::string& text);
   double seconds() const;
-  double rate() const { return seconds() > 0 ? (done_ - started_at_) / seconds() : 0; }
-  void start_at(double done) { done_ = started_at_ = next_share_ = done; }  // resumed work
+  double rate() const {
+    return seconds() > 0 ? (done_ - started_at_) / seconds() : 0;
+  }
+  void start_at(double done) {
+    done_ = started_at_ = next_share_ = done;
+  }  // resumed work
 
  private:
   void draw(const std::string& figures);
@@ -45,9 +52,11 @@ class Progress {
   std::chrono::steady_clock::time_point start_, last_;
 };
 
-// Writes text to a file whole or not at all; "-" is stdout. Refuses an existing file unless `force`.
+// Writes text to a file whole or not at all; "-" is stdout. Refuses an existing file unless
+// `force`.
 void write_result(const std::string& path, const std::string& text, bool force);
-void refuse_existing(const std::string& path, bool force);  // also a folder that is missing, or a folder of that name
+// also a folder that is missing, or a folder of that name
+void refuse_existing(const std::string& path, bool force);
 
 // SIGINT and SIGTERM set a flag; a second SIGINT ends the program at once.
 void catch_stop_signals();

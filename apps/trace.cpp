@@ -29,15 +29,21 @@ struct Options {
   ExpertOptions experts;
 };
 
-TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer, const Corpus& corpus, bool paired) {
+TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
+                      const Corpus& corpus, bool paired) {
   TraceHeader h = trace_header(*loaded.model);
   describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
-  if (!paired) return h;
+  if (!paired)
+    return h;
   h.pairs = weight_likeness(*loaded.model, o.matched);
   const auto shape = h.pairs[0].layer;
   if (o.redundancy_tokens > 0)
-    for (const std::string& name : OutputLikeness::names()) h.pairs.push_back({name, shape});  // declared here, measured on the way
+  // declared here, measured on the way
+  {
+    for (const std::string& name : OutputLikeness::names())
+      h.pairs.push_back({name, shape});
+  }
   return h;
 }
 
@@ -45,12 +51,20 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
   LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
   tell(loaded);
   const auto layers = loaded.model->moe_layers();
-  if (layers.empty()) throw Error(Exit::input, concat("'", o.model, "' is a dense model: it has no routing to record")).hint("moe eval measures its loss");
+  if (layers.empty()) {
+    throw Error(Exit::input,
+                concat("'", o.model, "' is a dense model: it has no routing to record"))
+        .hint("moe eval measures its loss");
+  }
   const Router& router = layers[0]->router();
-  if (!router.causal())
-    warning(concat("the router ", layers[0]->config().router, " is not causal: a token's experts depend on later tokens of the batch"));
-  else if (!router.causal_in_training())
-    note(concat("the router ", layers[0]->config().router, " was not causal in training, where it balanced whole batches; here each token chooses for itself"));
+  if (!router.causal()) {
+    warning(concat("the router ", layers[0]->config().router,
+                   " is not causal: a token's experts depend on later tokens of the batch"));
+  } else if (!router.causal_in_training()) {
+    note(concat("the router ", layers[0]->config().router,
+                " was not causal in training, where it balanced whole batches; here each token "
+                "chooses for itself"));
+  }
   return loaded;
 }
 
@@ -61,8 +75,12 @@ bool compares_pairs(const LoadedModel& loaded) {
     note("the experts are not in memory together: how alike they are is left out of the trace");
     return false;
   }
-  if (experts <= most_paired_experts) return true;
-  note(fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace (it is measured up to {})", experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
+  if (experts <= most_paired_experts)
+    return true;
+  note(
+      fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace "
+                  "(it is measured up to {})",
+                  experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
   return false;
 }
 
@@ -73,43 +91,58 @@ int trace(const Options& o) {
   Decoder<float>& model = *loaded.model;
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
-  for (const std::string& n : corpus.info().notes) note(n);
+  for (const std::string& n : corpus.info().notes)
+    note(n);
   tell_of_bytes(loaded, corpus);
-  const WalkOptions walk_options{.tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
+  const WalkOptions walk_options{
+      .tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
   TraceFields fields = trace_fields(model);
-  fields.out_norm = o.out_norm, fields.logits = o.logits;
+  fields.out_norm = o.out_norm;
+  fields.logits = o.logits;
   const bool paired = compares_pairs(loaded);
-  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus, paired), {.force = o.force, .power = o.durability == "power", .fields = fields});
+  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus, paired),
+                     {.force = o.force, .power = o.durability == "power", .fields = fields});
   OutputLikeness outputs(model, paired ? o.redundancy_tokens : 0);
   Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
   catch_stop_signals();
   Rng rng(o.seed);
   std::int64_t step = 0;
-  double nats = 0, targets = 0;
+  double nats = 0;
+  double targets = 0;
   walk(corpus, walk_options, [&](const Batch& batch) {
     BatchRows rows(batch, 0, corpus.boundary());
     Decoder<float>::Tape tape;
-    model.infer({.batch = batch, .rng = &rng}, tape, [&](int n, const MoeTape<float>& t, View<const float> x) {
-      rows.layer(n, t, fields);
-      if (outputs.wants_more()) outputs.see(n, x, t.routing.expert);
-    });
+    model.infer({.batch = batch, .rng = &rng}, tape,
+                [&](int n, const MoeTape<float>& t, View<const float> x) {
+                  rows.layer(n, t, fields);
+                  if (outputs.wants_more())
+                    outputs.see(n, x, t.routing.expert);
+                });
     outputs.batch_done();
     rows.predictions(tape);
     writer.step({.step = step++, .phase = Phase::eval});
     rows.append(writer);
-    nats += tape.loss * double(tape.targets), targets += double(tape.targets);
-    progress.update(double(writer.rows()), fmt::format("loss {:.3f}", targets > 0 ? nats / targets : 0));
+    nats += tape.loss * double(tape.targets);
+    targets += double(tape.targets);
+    progress.update(double(writer.rows()),
+                    fmt::format("loss {:.3f}", targets > 0 ? nats / targets : 0));
     return stop_signal() == 0;
   });
   if (const int signal = stop_signal()) {
     writer.commit(step);
-    note(fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: moe recover {}.part -o {}", writer.safe_rows(), o.output, o.output, o.output));
+    note(
+        fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: "
+                    "moe recover {}.part -o {}",
+                    writer.safe_rows(), o.output, o.output, o.output));
     return 128 + signal;
   }
-  if (paired && o.redundancy_tokens > 0) writer.pairs(outputs.result());
+  if (paired && o.redundancy_tokens > 0)
+    writer.pairs(outputs.result());
   writer.finish();
-  note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(), model.moe_layers().size(), duration_text(progress.seconds()),
-                   count_text(double(writer.rows()) / progress.seconds()), targets > 0 ? nats / targets : 0, o.output));
+  note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(),
+                   model.moe_layers().size(), duration_text(progress.seconds()),
+                   count_text(double(writer.rows()) / progress.seconds()),
+                   targets > 0 ? nats / targets : 0, o.output));
   return 0;
 }
 
@@ -119,17 +152,42 @@ Run trace_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
-  cli.add_option("--router", o->router, "the same weights under another router: replay:trace=FILE goes where the trace went (the same --data, --tokens, --length, --batch)")->type_name("SPEC");
-  cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")->type_name("FILE")->required();
-  cli.add_option("--tokens", o->tokens, "about this many, in whole sequences shared by the domains; 0 = the whole valid split")->capture_default_str()->check(whole(0));
+  cli.add_option("--router", o->router,
+                 "the same weights under another router: replay:trace=FILE goes where the trace "
+                 "went (the same --data, --tokens, --length, --batch)")
+      ->type_name("SPEC");
+  cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")
+      ->type_name("FILE")
+      ->required();
+  cli.add_option(
+         "--tokens", o->tokens,
+         "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
+      ->capture_default_str()
+      ->check(whole(0));
   cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
-  cli.add_option("--redundancy-tokens", o->redundancy_tokens, "tokens on which all experts run, to compare their outputs; 0 = none")->capture_default_str()->check(whole(0));
-  cli.add_flag("--matched-neurons", o->matched, "compare experts also with their hidden units matched one to one: takes width^3 steps a pair");
-  cli.add_flag("--out-norm", o->out_norm, "record the norm of each chosen expert's output (the REAP score reads it)");
-  cli.add_flag("--logits", o->logits, "record every expert's logit, in 16 bits each (moe list balance --values reads them)");
-  cli.add_option("--durability", o->durability, "process: rows survive a kill; power: a power cut too")->type_name("WHICH")->capture_default_str()->check(one_of({"process", "power"}));
-  cli.add_option("--seed", o->seed, "for routers that draw")->capture_default_str()->check(whole(0));
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
+      ->capture_default_str()
+      ->check(whole(0));
+  cli.add_option("--redundancy-tokens", o->redundancy_tokens,
+                 "tokens on which all experts run, to compare their outputs; 0 = none")
+      ->capture_default_str()
+      ->check(whole(0));
+  cli.add_flag("--matched-neurons", o->matched,
+               "compare experts also with their hidden units matched one to one: takes width^3 "
+               "steps a pair");
+  cli.add_flag("--out-norm", o->out_norm,
+               "record the norm of each chosen expert's output (the REAP score reads it)");
+  cli.add_flag(
+      "--logits", o->logits,
+      "record every expert's logit, in 16 bits each (moe list balance --values reads them)");
+  cli.add_option("--durability", o->durability,
+                 "process: rows survive a kill; power: a power cut too")
+      ->type_name("WHICH")
+      ->capture_default_str()
+      ->check(one_of({"process", "power"}));
+  cli.add_option("--seed", o->seed, "for routers that draw")
+      ->capture_default_str()
+      ->check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_device(cli, o->device);
   add_experts(cli, o->experts);

@@ -15,9 +15,13 @@ std::vector<int> planted_truth(const std::string& data_spec, std::uint32_t vocab
   Batch every;
   every.token.resize(std::min<std::size_t>(vocabulary ? vocabulary : 65536, 1 << 20));
   std::iota(every.token.begin(), every.token.end(), 0);
-  every.start = {0, Index(every.token.size())}, every.domain = {0};
+  every.start = {0, Index(every.token.size())};
+  every.domain = {0};
   std::vector<int> out = corpus.truth(every);
-  if (out.empty()) throw Error(Exit::usage, concat("nothing was planted in '", data_spec, "'")).hint("--truth is for data whose tokens have known clusters: clusters:clusters=8");
+  if (out.empty()) {
+    throw Error(Exit::usage, concat("nothing was planted in '", data_spec, "'"))
+        .hint("--truth is for data whose tokens have known clusters: clusters:clusters=8");
+  }
   return out;
 }
 

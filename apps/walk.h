@@ -1,5 +1,5 @@
-// Batches of a corpus for verbs that only look: every piece of the valid split, domain by domain, or as many train batches as
-// asked for.
+// Batches of a corpus for verbs that only look: every piece of the valid split, domain by domain,
+// or as many train batches as asked for.
 #pragma once
 #include <functional>
 
@@ -8,10 +8,14 @@
 namespace moe {
 
 struct WalkOptions {
-  Index tokens = 0;  // about this many in all, in whole sequences, shared equally by the domains; 0 = the whole valid split, or 100,000 of train
+  // about this many in all, in whole sequences, shared equally by the domains; 0 = the whole valid
+  // split, or 100,000 of train
+  Index tokens = 0;
   int sequences = 16, length = 256;
 };
-Index walk_size(const Corpus&, const WalkOptions&);  // tokens that walk() will visit, for progress; an upper bound
-void walk(const Corpus&, const WalkOptions&, const std::function<bool(const Batch&)>& visit);  // false stops
+// tokens that walk() will visit, for progress; an upper bound
+Index walk_size(const Corpus&, const WalkOptions&);
+// false stops
+void walk(const Corpus&, const WalkOptions&, const std::function<bool(const Batch&)>& visit);
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// The tokenizer that cannot fail: id = byte, 256 = document boundary, padded to 320 rows (a multiple of 64 for the products).
-// For Hugging Face it is a byte-level BPE without merges, its vocabulary written in GPT-2's printable alphabet for bytes.
+// The tokenizer that cannot fail: id = byte, 256 = document boundary, padded to 320 rows (a
+// multiple of 64 for the products). For Hugging Face it is a byte-level BPE without merges, its
+// vocabulary written in GPT-2's printable alphabet for bytes.
 #include <nlohmann/json.hpp>
 
 #include "datasets/tokenizer.h"
@@ -13,11 +14,13 @@ constexpr int kBoundary = 256, kRows = 320;
 constexpr const char* kBoundaryText = "<|endoftext|>";
 
 std::string utf8(unsigned code) {  // code < 0x800
-  if (code < 0x80) return std::string(1, char(code));
+  if (code < 0x80)
+    return std::string(1, char(code));
   return {char(0xC0 | code >> 6), char(0x80 | (code & 0x3F))};
 }
 
-// GPT-2's alphabet: a byte that prints in Latin-1 stands for itself, the others take U+0100, U+0101, ... in order.
+// GPT-2's alphabet: a byte that prints in Latin-1 stands for itself, the others take U+0100,
+// U+0101, ... in order.
 std::vector<std::string> alphabet() {
   std::vector<std::string> out;
   unsigned next = 0x100;
@@ -30,22 +33,33 @@ std::vector<std::string> alphabet() {
 
 class Bytes final : public Tokenizer {
  public:
-  std::string id() const override { return "bytes"; }
-  int vocabulary() const override { return kRows; }
-  int boundary() const override { return kBoundary; }
+  std::string id() const override {
+    return "bytes";
+  }
+  int vocabulary() const override {
+    return kRows;
+  }
+  int boundary() const override {
+    return kBoundary;
+  }
 
   std::vector<int> encode(std::string_view text) const override {
     std::vector<int> ids(text.size());
-    std::ranges::transform(text, ids.begin(), [](char c) { return int(static_cast<unsigned char>(c)); });
+    std::ranges::transform(text, ids.begin(),
+                           [](char c) { return int(static_cast<unsigned char>(c)); });
     return ids;
   }
 
   std::string decode(const std::vector<int>& ids) const override {
     std::string text;
     for (const int id : ids) {
-      if (id < 0 || id >= kRows)
-        throw Error(Exit::input, concat("token id ", id, " is outside the vocabulary of the tokenizer bytes (0 to ", kRows - 1, ")"));
-      if (id < 256) text += char(id);
+      if (id < 0 || id >= kRows) {
+        throw Error(Exit::input, concat("token id ", id,
+                                        " is outside the vocabulary of the tokenizer bytes (0 to ",
+                                        kRows - 1, ")"));
+      }
+      if (id < 256)
+        text += char(id);
     }
     return text;
   }
@@ -54,22 +68,31 @@ class Bytes final : public Tokenizer {
     std::vector<std::string> out;
     for (int b = 0; b < 256; ++b) {
       const char digits[] = "0123456789ABCDEF";
-      out.push_back(b >= 0x20 && b < 0x7F ? std::string(1, char(b)) : concat("<0x", digits[b >> 4], digits[b & 15], ">"));
+      out.push_back(b >= 0x20 && b < 0x7F ? std::string(1, char(b))
+                                          : concat("<0x", digits[b >> 4], digits[b & 15], ">"));
     }
     out.push_back(kBoundaryText);
-    while (int(out.size()) < kRows) out.push_back(concat("<|pad", out.size(), "|>"));
+    while (int(out.size()) < kRows)
+      out.push_back(concat("<|pad", out.size(), "|>"));
     return out;
   }
 
   std::string tokenizer_json() const override {
     Json vocabulary;
     const auto letters = alphabet();
-    for (int b = 0; b < 256; ++b) vocabulary[letters[std::size_t(b)]] = b;
+    for (int b = 0; b < 256; ++b)
+      vocabulary[letters[std::size_t(b)]] = b;
     vocabulary[kBoundaryText] = kBoundary;
-    for (int id = kBoundary + 1; id < kRows; ++id) vocabulary[concat("<|pad", id, "|>")] = id;  // no text reaches them: BPE without merges
-    const Json boundary = {{"id", kBoundary}, {"content", kBoundaryText}, {"single_word", false}, {"lstrip", false},
-                           {"rstrip", false}, {"normalized", false},      {"special", true}};
-    const Json level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", false}};
+    // no text reaches them: BPE without merges
+    for (int id = kBoundary + 1; id < kRows; ++id)
+      vocabulary[concat("<|pad", id, "|>")] = id;
+    const Json boundary = {{"id", kBoundary}, {"content", kBoundaryText}, {"single_word", false},
+                           {"lstrip", false}, {"rstrip", false},          {"normalized", false},
+                           {"special", true}};
+    const Json level = {{"type", "ByteLevel"},
+                        {"add_prefix_space", false},
+                        {"trim_offsets", false},
+                        {"use_regex", false}};
     const Json model = {{"type", "BPE"},
                         {"dropout", nullptr},
                         {"unk_token", nullptr},
@@ -79,10 +102,15 @@ class Bytes final : public Tokenizer {
                         {"byte_fallback", false},
                         {"vocab", vocabulary},
                         {"merges", Json::array()}};
-    const Json all = {
-        {"version", "1.0"},      {"truncation", nullptr},  {"padding", nullptr},        {"added_tokens", Json::array({boundary})},
-        {"normalizer", nullptr}, {"pre_tokenizer", level}, {"post_processor", nullptr}, {"decoder", level},
-        {"model", model}};
+    const Json all = {{"version", "1.0"},
+                      {"truncation", nullptr},
+                      {"padding", nullptr},
+                      {"added_tokens", Json::array({boundary})},
+                      {"normalizer", nullptr},
+                      {"pre_tokenizer", level},
+                      {"post_processor", nullptr},
+                      {"decoder", level},
+                      {"model", model}};
     return all.dump(1) + "\n";
   }
 
@@ -90,13 +118,16 @@ class Bytes final : public Tokenizer {
     const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                          {"bos_token", kBoundaryText},
                          {"eos_token", kBoundaryText},
-                         {"clean_up_tokenization_spaces", false}};  // cleaning would change the text that comes back
+                         // cleaning would change the text that comes back
+                         {"clean_up_tokenization_spaces", false}};
     return config.dump(1) + "\n";
   }
 };
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_bytes_tokenizer(Spec&) { return std::make_unique<Bytes>(); }
+std::unique_ptr<Tokenizer> make_bytes_tokenizer(Spec&) {
+  return std::make_unique<Bytes>();
+}
 
 }  // namespace moe

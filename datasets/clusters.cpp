@@ -1,6 +1,7 @@
-// `clusters`: planted truth. The vocabulary is dealt out to clusters; a Markov chain stays in a cluster with probability
-// `stay` and otherwise moves to another one. Inside a cluster every token has a few favourite successors, which a model can
-// learn, and the cluster of each token is known, so that specialization can be scored against it.
+// `clusters`: planted truth. The vocabulary is dealt out to clusters; a Markov chain stays in a
+// cluster with probability `stay` and otherwise moves to another one. Inside a cluster every token
+// has a few favourite successors, which a model can learn, and the cluster of each token is known,
+// so that specialization can be scored against it.
 #include <array>
 #include <map>
 
@@ -11,7 +12,8 @@ namespace moe {
 namespace {
 
 constexpr int kFavourites = 3;
-constexpr double kFavoured = 0.8;  // of the steps inside a cluster go to a favourite, the rest anywhere in the cluster
+// of the steps inside a cluster go to a favourite, the rest anywhere in the cluster
+constexpr double kFavoured = 0.8;
 
 class Clusters final : public Generated {
  public:
@@ -20,22 +22,28 @@ class Clusters final : public Generated {
     const int vocabulary = spec.get("vocabulary", 256, 1);
     stay_ = spec.get("stay", 0.95, 0.0);
     const int seed = spec.get("seed", 0);
-    if (clusters_ > vocabulary)
-      throw Error(Exit::usage, concat("clusters: clusters=", clusters_, " is more than vocabulary=", vocabulary))
+    if (clusters_ > vocabulary) {
+      throw Error(Exit::usage,
+                  concat("clusters: clusters=", clusters_, " is more than vocabulary=", vocabulary))
           .hint("a cluster needs a token");
-    if (!(stay_ <= 1))
+    }
+    if (!(stay_ <= 1)) {
       throw Error(Exit::usage, concat("clusters: stay=", stay_, " is a probability, at most 1"))
           .hint("stay=1 keeps a sequence in one cluster");
+    }
     open(spec, vocabulary);
     plant(vocabulary, Rng(std::uint64_t(seed)).stream(0x706c616e74));
-    info_.notes.push_back(concat("clusters: entropy ", number_text(float(entropy())), " nats a token, the loss of a perfect model"));
+    info_.notes.push_back(concat("clusters: entropy ", number_text(float(entropy())),
+                                 " nats a token, the loss of a perfect model"));
     fill(std::uint64_t(seed));
   }
 
   std::vector<int> truth(const std::vector<int>& token) const override {
     std::vector<int> out(token.size(), -1);  // -1: no token of ours
-    for (std::size_t i = 0; i < token.size(); ++i)
-      if (token[i] >= 0 && token[i] < int(cluster_.size())) out[i] = cluster_[std::size_t(token[i])];
+    for (std::size_t i = 0; i < token.size(); ++i) {
+      if (token[i] >= 0 && token[i] < int(cluster_.size()))
+        out[i] = cluster_[std::size_t(token[i])];
+    }
     return out;
   }
 
@@ -43,15 +51,18 @@ class Clusters final : public Generated {
   void plant(int vocabulary, Rng rng) {
     std::vector<int> deck(std::size_t(vocabulary), 0);
     std::iota(deck.begin(), deck.end(), 0);
-    for (std::size_t i = deck.size(); i > 1; --i) std::swap(deck[i - 1], deck[std::size_t(rng.below(Index(i)))]);
-    cluster_.resize(deck.size()), members_.resize(std::size_t(clusters_));
+    for (std::size_t i = deck.size(); i > 1; --i)
+      std::swap(deck[i - 1], deck[std::size_t(rng.below(Index(i)))]);
+    cluster_.resize(deck.size());
+    members_.resize(std::size_t(clusters_));
     for (std::size_t i = 0; i < deck.size(); ++i) {
       cluster_[std::size_t(deck[i])] = int(i % std::size_t(clusters_));
       members_[i % std::size_t(clusters_)].push_back(deck[i]);
     }
     for (const int c : cluster_) {
       std::array<int, kFavourites> chosen{};
-      for (int& f : chosen) f = any_of(c, rng);
+      for (int& f : chosen)
+        f = any_of(c, rng);
       favourite_.push_back(chosen);
     }
   }
@@ -68,8 +79,10 @@ class Clusters final : public Generated {
     for (int n = 0; n < 200; ++n) {
       std::vector<double> next(now.size());
       for (std::size_t i = 0; i < now.size(); ++i) {
-        next[i] += (1 - stay_ * kFavoured) / (clusters_ * double(members_[std::size_t(cluster_[i])].size()));
-        for (const int f : favourite_[i]) next[std::size_t(f)] += now[i] * stay_ * kFavoured / kFavourites;
+        next[i] += (1 - stay_ * kFavoured) /
+                   (clusters_ * double(members_[std::size_t(cluster_[i])].size()));
+        for (const int f : favourite_[i])
+          next[std::size_t(f)] += now[i] * stay_ * kFavoured / kFavourites;
       }
       now = std::move(next);
     }
@@ -78,18 +91,23 @@ class Clusters final : public Generated {
 
   // Of the chain, in nats a token: what cannot be foreseen of the next token, given this one.
   double entropy() const {
-    const auto term = [](double p) { return p > 0 ? -p * std::log(p) : 0.0; };
+    const auto term = [](double p) {
+      return p > 0 ? -p * std::log(p) : 0.0;
+    };
     const auto often = frequencies();
     double sum = 0;
     for (std::size_t i = 0; i < often.size(); ++i) {
       std::map<int, double> favoured;
-      for (const int f : favourite_[i]) favoured[f] += stay_ * kFavoured / kFavourites;
+      for (const int f : favourite_[i])
+        favoured[f] += stay_ * kFavoured / kFavourites;
       const auto& own = members_[std::size_t(cluster_[i])];
       double row = double(own.size() - favoured.size()) * term(plain(i));
-      for (const auto& [id, p] : favoured) row += term(p + plain(i));
+      for (const auto& [id, p] : favoured)
+        row += term(p + plain(i));
       for (int c = 0; c < clusters_; ++c) {
         const double size = double(members_[std::size_t(c)].size());
-        if (c != cluster_[i]) row += size * term((1 - stay_) / (clusters_ - 1) / size);
+        if (c != cluster_[i])
+          row += size * term((1 - stay_) / (clusters_ - 1) / size);
       }
       sum += often[i] * row;
     }
@@ -128,6 +146,8 @@ class Clusters final : public Generated {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_clusters_dataset(Spec& spec, const Tokenizer&) { return std::make_unique<Clusters>(spec); }
+std::unique_ptr<Dataset> make_clusters_dataset(Spec& spec, const Tokenizer&) {
+  return std::make_unique<Clusters>(spec);
+}
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// Several datasets as one. Everything drawn is numbered: training sequence n takes domain n mod D of its round's shuffle and
-// its own random stream, so a batch depends on (seed, cursor, shape) and on nothing that happened before it.
+// Several datasets as one. Everything drawn is numbered: training sequence n takes domain n mod D
+// of its round's shuffle and its own random stream, so a batch depends on (seed, cursor, shape) and
+// on nothing that happened before it.
 #include "datasets/dataset.h"
 #include "lib/core/error.h"
 
@@ -10,11 +11,13 @@ enum Streams : std::uint64_t { order_stream = 1, piece_stream = 2 };
 
 std::string unique_name(const std::string& name, const std::vector<std::string>& taken) {
   std::string out = name;
-  for (int n = 2; std::ranges::find(taken, out) != taken.end(); ++n) out = concat(name, "-", n);
+  for (int n = 2; std::ranges::find(taken, out) != taken.end(); ++n)
+    out = concat(name, "-", n);
   return out;
 }
 
-void append(Batch& batch, int domain, const std::vector<int>& token, const std::vector<int>& target) {
+void append(Batch& batch, int domain, const std::vector<int>& token,
+            const std::vector<int>& target) {
   batch.token.insert(batch.token.end(), token.begin(), token.end());
   batch.target.insert(batch.target.end(), target.begin(), target.end());
   batch.start.push_back(batch.tokens());
@@ -23,25 +26,40 @@ void append(Batch& batch, int domain, const std::vector<int>& token, const std::
 
 }  // namespace
 
-Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer, std::uint64_t seed) : seed_(seed) {
-  if (specs.empty())
-    throw Error(Exit::usage, "no data was named").hint("--data text:path=FOLDER, or --data system for text found on this machine");
-  for (const std::string& text : specs) add(text, tokenizer);
-  info_.bare_ids = std::ranges::all_of(parts_, [](const auto& part) { return part->info().bare_ids; });
-  if (!info_.bare_ids) info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary()), boundary_ = tokenizer.boundary();
+Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer,
+               std::uint64_t seed)
+    : seed_(seed) {
+  if (specs.empty()) {
+    throw Error(Exit::usage, "no data was named")
+        .hint("--data text:path=FOLDER, or --data system for text found on this machine");
+  }
+  for (const std::string& text : specs)
+    add(text, tokenizer);
+  info_.bare_ids =
+      std::ranges::all_of(parts_, [](const auto& part) { return part->info().bare_ids; });
+  if (!info_.bare_ids) {
+    info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary());
+    boundary_ = tokenizer.boundary();
+  }
   info_.spec = join(specs_, " ");
-  if (split_ == Split::valid && std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; }))
-    throw Error(Exit::input, concat("split=valid of ", info_.spec, " is empty: the text is too short to be split"))
+  if (split_ == Split::valid &&
+      std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; })) {
+    throw Error(Exit::input, concat("split=valid of ", info_.spec,
+                                    " is empty: the text is too short to be split"))
         .hint("give at least 161 bytes a domain, or split=train");
+  }
 }
 
 void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
   Spec spec(text);
   const auto& entry = datasets().at(spec.name());
-  const Split split = spec.choice("split", {"train", "valid"}) == "valid" ? Split::valid : Split::train;
-  if (!parts_.empty() && split != split_)
-    throw Error(Exit::usage, concat("'", text, "' asks for another split than '", specs_.front(), "'"))
+  const Split split =
+      spec.choice("split", {"train", "valid"}) == "valid" ? Split::valid : Split::train;
+  if (!parts_.empty() && split != split_) {
+    throw Error(Exit::usage,
+                concat("'", text, "' asks for another split than '", specs_.front(), "'"))
         .hint("give every --data the same split=");
+  }
   split_ = split;
   parts_.push_back(entry.make(spec, tokenizer));
   specs_.push_back(spec.resolved());
@@ -51,9 +69,10 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
     info_.domains.push_back(unique_name(part.domains[d], info_.domains));
     info_.train_tokens.push_back(part.train_tokens[d]);
     info_.valid_tokens.push_back(part.valid_tokens[d]);
-    if (part.valid_tokens[d] == 0)
-      info_.notes.push_back(
-          concat("domain ", info_.domains.back(), ": ", part.train_tokens[d], " tokens are too few to keep some for validation"));
+    if (part.valid_tokens[d] == 0) {
+      info_.notes.push_back(concat("domain ", info_.domains.back(), ": ", part.train_tokens[d],
+                                   " tokens are too few to keep some for validation"));
+    }
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
@@ -63,7 +82,8 @@ int Corpus::drawn_domain(std::uint64_t sequence) const {
   std::vector<int> order(owner_.size());
   std::iota(order.begin(), order.end(), 0);
   Rng rng = Rng(seed_).stream(order_stream).stream(sequence / order.size());
-  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[std::size_t(rng.below(Index(i)))]);
+  for (std::size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[std::size_t(rng.below(Index(i)))]);
   return order[sequence % order.size()];
 }
 
@@ -85,18 +105,26 @@ bool Corpus::valid(int domain, Index first_piece, int sequences, int length, Bat
   batch = {};
   const auto [part, local] = owner_.at(std::size_t(domain));
   std::vector<int> token, target;
-  for (int q = 0; q < sequences && parts_[std::size_t(part)]->valid_piece(local, length, first_piece + q, token, target); ++q)
+  for (int q = 0; q < sequences && parts_[std::size_t(part)]->valid_piece(
+                                       local, length, first_piece + q, token, target);
+       ++q) {
     append(batch, domain, token, target);
+  }
   return batch.sequences() > 0;
 }
 
 std::vector<int> Corpus::truth(const Batch& batch) const {
   std::vector<int> all;
-  for (const auto& part : parts_)
-    if (part->truth({0}).empty()) return {};
+  for (const auto& part : parts_) {
+    if (part->truth({0}).empty())
+      return {};
+  }
   for (Index q = 0; q < batch.sequences() && !batch.domain.empty(); ++q) {
-    const std::vector<int> token(batch.token.begin() + batch.start[std::size_t(q)], batch.token.begin() + batch.start[std::size_t(q) + 1]);
-    const auto part = parts_[std::size_t(owner_.at(std::size_t(batch.domain[std::size_t(q)])).first)]->truth(token);
+    const std::vector<int> token(batch.token.begin() + batch.start[std::size_t(q)],
+                                 batch.token.begin() + batch.start[std::size_t(q) + 1]);
+    const auto part =
+        parts_[std::size_t(owner_.at(std::size_t(batch.domain[std::size_t(q)])).first)]->truth(
+            token);
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

@@ -1,5 +1,6 @@
-// Where tokens come from. A dataset has domains (labels), a train and a valid split that never overlap, and is a pure
-// function of its spec, the seed and a cursor: the same position gives the same tokens, so resuming needs three numbers.
+// Where tokens come from. A dataset has domains (labels), a train and a valid split that never
+// overlap, and is a pure function of its spec, the seed and a cursor: the same position gives the
+// same tokens, so resuming needs three numbers.
 #pragma once
 #include "datasets/tokenizer.h"
 #include "lib/core/batch.h"
@@ -14,48 +15,71 @@ struct DatasetInfo {
   std::string spec;    // resolved
   int vocabulary = 0;  // ids are below it
   std::vector<std::string> domains;
-  std::vector<Index> train_tokens, valid_tokens;  // per domain, boundaries counted; train may be kEndless
-  bool bare_ids = false;                          // ids without a tokenizer of ours: its vocabulary says nothing about them
-  std::vector<std::string> notes;                 // what a user should hear: files skipped, bytes cut by limit
+  // per domain, boundaries counted; train may be kEndless
+  std::vector<Index> train_tokens, valid_tokens;
+  // ids without a tokenizer of ours: its vocabulary says nothing about them
+  bool bare_ids = false;
+  // what a user should hear: files skipped, bytes cut by limit
+  std::vector<std::string> notes;
 };
 
 class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual const DatasetInfo& info() const = 0;
-  // `tokens` ids and the id after each (so tokens+1 ids are read) of a piece of one domain; target -1 where no id follows.
-  // Train: position drawn from rng; throws Error(input) if the domain is smaller than a piece. Valid: `piece` counts the
-  // consecutive pieces of that domain's valid split; false when it is used up (the last piece may be short).
-  virtual void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const = 0;
-  virtual bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const = 0;
-  // Planted truth, where there is one: the class of each token (`clusters`: its cluster); empty otherwise.
+  // `tokens` ids and the id after each (so tokens+1 ids are read) of a piece of one domain; target
+  // -1 where no id follows. Train: position drawn from rng; throws Error(input) if the domain is
+  // smaller than a piece. Valid: `piece` counts the consecutive pieces of that domain's valid
+  // split; false when it is used up (the last piece may be short).
+  virtual void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
+                           std::vector<int>& target) const = 0;
+  virtual bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
+                           std::vector<int>& target) const = 0;
+  // Planted truth, where there is one: the class of each token (`clusters`: its cluster); empty
+  // otherwise.
   virtual std::vector<int> truth(const std::vector<int>& token) const {
     (void)token;
     return {};
   }
 };
 
-// A maker calls spec.done() before it reads anything. It is not told the run's seed: the text, its split and a planted
-// structure must be the same for the run that trains and the run that evaluates. The tokenizer outlives the dataset.
+// A maker calls spec.done() before it reads anything. It is not told the run's seed: the text, its
+// split and a planted structure must be the same for the run that trains and the run that
+// evaluates. The tokenizer outlives the dataset.
 using MakeDataset = std::unique_ptr<Dataset>(Spec&, const Tokenizer&);
 const Registry<MakeDataset>& datasets();
-// The specs with vocabulary= set where a dataset of bare ids leaves it open: ids that a model does not have are then refused where they stand.
+// The specs with vocabulary= set where a dataset of bare ids leaves it open: ids that a model does
+// not have are then refused where they stand.
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary);
 
-// Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec is read here (train, valid).
+// Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec
+// is read here (train, valid).
 class Corpus {
  public:
   Corpus(const std::vector<std::string>& specs, const Tokenizer&, std::uint64_t seed);
-  const DatasetInfo& info() const { return info_; }
-  const std::vector<std::string>& specs() const { return specs_; }  // resolved
-  Split split() const { return split_; }                            // what the specs asked for; train by default
-  int boundary() const { return boundary_; }                        // id between texts; -1 where the ids are another tokenizer's
+  const DatasetInfo& info() const {
+    return info_;
+  }
+  const std::vector<std::string>& specs() const {
+    return specs_;
+  }  // resolved
+  // what the specs asked for; train by default
+  Split split() const {
+    return split_;
+  }
+  // id between texts; -1 where the ids are another tokenizer's
+  int boundary() const {
+    return boundary_;
+  }
 
-  // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a seeded shuffle.
+  // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a
+  // seeded shuffle.
   Batch train(std::uint64_t cursor, int sequences, int length) const;
-  // Validation pieces of one domain, at most `sequences` a batch; false when the split is used up. Pieces never mix domains.
+  // Validation pieces of one domain, at most `sequences` a batch; false when the split is used up.
+  // Pieces never mix domains.
   bool valid(int domain, Index first_piece, int sequences, int length, Batch&) const;
-  std::vector<int> truth(const Batch&) const;  // see Dataset::truth; empty unless every dataset has one
+  // see Dataset::truth; empty unless every dataset has one
+  std::vector<int> truth(const Batch&) const;
 
  private:
   void add(const std::string& text, const Tokenizer&);

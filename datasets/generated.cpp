@@ -1,4 +1,5 @@
-// What the datasets that are made up share: pieces, the stored validation text, drawing from weights.
+// What the datasets that are made up share: pieces, the stored validation text, drawing from
+// weights.
 #include "datasets/generated.h"
 
 namespace moe {
@@ -18,13 +19,15 @@ void Generated::fill(std::uint64_t seed) {
   valid_.add(generate(Split::valid, info_.valid_tokens[0], rng));
 }
 
-void Generated::train_piece(int, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const {
+void Generated::train_piece(int, int tokens, Rng& rng, std::vector<int>& token,
+                            std::vector<int>& target) const {
   token = generate(Split::train, tokens + 1, rng);
   target.assign(token.begin() + 1, token.end());
   token.pop_back();
 }
 
-bool Generated::valid_piece(int, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const {
+bool Generated::valid_piece(int, int tokens, Index piece, std::vector<int>& token,
+                            std::vector<int>& target) const {
   return valid_.consecutive(tokens, piece, token, target);
 }
 

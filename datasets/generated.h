@@ -1,5 +1,5 @@
-// Text that is made up: endless for training, a stored stretch for validation. What is planted in it depends on the spec
-// alone; the run's seed only says which part of the endless text is read.
+// Text that is made up: endless for training, a stored stretch for validation. What is planted in
+// it depends on the spec alone; the run's seed only says which part of the endless text is read.
 #pragma once
 #include "datasets/stream.h"
 
@@ -7,14 +7,20 @@ namespace moe {
 
 class Generated : public Dataset {
  public:
-  const DatasetInfo& info() const override { return info_; }
-  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token, std::vector<int>& target) const override;
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const override;
+  const DatasetInfo& info() const override {
+    return info_;
+  }
+  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token,
+                   std::vector<int>& target) const override;
+  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
+                   std::vector<int>& target) const override;
 
  protected:
-  // The derived maker: options first, then open(), which reads `valid=` (tokens of the valid split) and closes the spec, then fill().
+  // The derived maker: options first, then open(), which reads `valid=` (tokens of the valid split)
+  // and closes the spec, then fill().
   void open(Spec&, int vocabulary);
-  void fill(std::uint64_t seed);                                          // writes the validation text, once generate() can work
+  // writes the validation text, once generate() can work
+  void fill(std::uint64_t seed);
   virtual std::vector<int> generate(Split, Index count, Rng&) const = 0;  // `count` consecutive ids
 
   DatasetInfo info_;

@@ -1,5 +1,6 @@
-// Token ids from a file, where no tokenizer of ours made them: NumPy arrays, text, JSON lines. What is read is one document after the
-// other, each of one domain; an id that is no id of the vocabulary is refused with the place where it stands.
+// Token ids from a file, where no tokenizer of ours made them: NumPy arrays, text, JSON lines. What
+// is read is one document after the other, each of one domain; an id that is no id of the
+// vocabulary is refused with the place where it stands.
 #pragma once
 #include <filesystem>
 #include <functional>
@@ -16,8 +17,10 @@ struct IdDocument {
   std::string domain;  // "" = the file's
   std::vector<int> ids;
 };
-// Calls `each` for every document: a row of a NumPy array (all of it where it has one dimension), the whole of a text, a line of JSON.
-// vocabulary 0 = any id below 2^31 - 1. Throws Error(input) or Error(io).
-void read_ids(const std::filesystem::path&, IdFormat, Index vocabulary, const std::function<void(IdDocument&&)>& each);
+// Calls `each` for every document: a row of a NumPy array (all of it where it has one dimension),
+// the whole of a text, a line of JSON. vocabulary 0 = any id below 2^31 - 1. Throws Error(input) or
+// Error(io).
+void read_ids(const std::filesystem::path&, IdFormat, Index vocabulary,
+              const std::function<void(IdDocument&&)>& each);
 
 }  // namespace moe

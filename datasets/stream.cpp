@@ -1,5 +1,6 @@
-// The cut is by blocks numbered from the start of the domain; which of them are valid is a function of the number. Blocks that
-// follow each other in a document and a split are encoded as one stretch.
+// The cut is by blocks numbered from the start of the domain; which of them are valid is a function
+// of the number. Blocks that follow each other in a document and a split are encoded as one
+// stretch.
 #include "datasets/stream.h"
 
 #include "lib/core/error.h"
@@ -9,17 +10,22 @@ namespace {
 
 constexpr Index kFirstBlock = 128, kBlock = 8192, kGroup = 10;
 
-Index block_size(Index position) { return std::clamp(position / 8, kFirstBlock, kBlock); }
+Index block_size(Index position) {
+  return std::clamp(position / 8, kFirstBlock, kBlock);
+}
 
-// One block of each ten, drawn by the group's number; the second of the first ten, so that 161 bytes already have a valid block.
+// One block of each ten, drawn by the group's number; the second of the first ten, so that 161
+// bytes already have a valid block.
 bool is_valid_block(Index block) {
   const Index group = block / kGroup;
   return block % kGroup == (group == 0 ? 1 : Rng(0, std::uint64_t(group)).below(kGroup));
 }
 
-// A good place to cut near `at`: the document's end, a line's end within `window`, or the next whole character.
+// A good place to cut near `at`: the document's end, a line's end within `window`, or the next
+// whole character.
 Index good_cut(std::string_view text, Index at, Index window) {
-  if (Index(text.size()) - at <= window) return Index(text.size());
+  if (Index(text.size()) - at <= window)
+    return Index(text.size());
   const auto line = text.substr(std::size_t(at - 1), std::size_t(window)).find('\n');
   return line != text.npos ? at + Index(line) : character_edge(text, at);
 }
@@ -28,12 +34,16 @@ Index good_cut(std::string_view text, Index at, Index window) {
 
 std::vector<Stretch> split_blocks(const std::vector<Document>& documents) {
   std::vector<Stretch> out;
-  Index position = 0, block = 0, until = block_size(0);  // in the documents laid end to end
+  Index position = 0;
+  Index block = 0;
+  Index until = block_size(0);  // in the documents laid end to end
   for (Index d = 0; d < Index(documents.size()); ++d) {
     const std::string_view text = documents[std::size_t(d)].text;
     for (Index at = 0; at < Index(text.size());) {
-      const Index wanted = until - position, left = Index(text.size()) - at;
-      const Index end = wanted >= left ? Index(text.size()) : good_cut(text, at + wanted, block_size(position) / 4);
+      const Index wanted = until - position;
+      const Index left = Index(text.size()) - at;
+      const Index end = wanted >= left ? Index(text.size())
+                                       : good_cut(text, at + wanted, block_size(position) / 4);
       const Split split = is_valid_block(block) ? Split::valid : Split::train;
       if (!out.empty() && out.back().document == d && out.back().split == split)
         out.back().last = end;
@@ -41,44 +51,58 @@ std::vector<Stretch> split_blocks(const std::vector<Document>& documents) {
         out.push_back({d, at, end, split});
       position += end - at;
       at = end;
-      if (position >= until) ++block, until = position + block_size(position);
+      if (position >= until) {
+        ++block;
+        until = position + block_size(position);
+      }
     }
   }
   return out;
 }
 
 void TokenStream::push(int id) {
-  if (id > 0xFFFF && high_.empty()) high_.resize(low_.size());
+  if (id > 0xFFFF && high_.empty())
+    high_.resize(low_.size());
   low_.push_back(std::uint16_t(id & 0xFFFF));
-  if (id > 0xFFFF || !high_.empty()) high_.push_back(std::uint16_t(id >> 16));
+  if (id > 0xFFFF || !high_.empty())
+    high_.push_back(std::uint16_t(id >> 16));
 }
 void TokenStream::add(const std::vector<int>& ids) {
-  for (const int id : ids) push(id);
+  for (const int id : ids)
+    push(id);
 }
 void TokenStream::add_unfinished(const std::vector<int>& ids, bool goes_on) {
   add(ids);
-  if (!goes_on && !ids.empty()) unfinished_.push_back(size() - 1);
+  if (!goes_on && !ids.empty())
+    unfinished_.push_back(size() - 1);
 }
 void TokenStream::add(int boundary, const std::vector<int>& ids, bool finished) {
   push(boundary);
   add(ids);
-  if (!finished) unfinished_.push_back(size() - 1);
+  if (!finished)
+    unfinished_.push_back(size() - 1);
 }
 
-void TokenStream::piece(Index first, Index count, std::vector<int>& token, std::vector<int>& target) const {
-  token.resize(std::size_t(count)), target.resize(std::size_t(count));
+void TokenStream::piece(Index first, Index count, std::vector<int>& token,
+                        std::vector<int>& target) const {
+  token.resize(std::size_t(count));
+  target.resize(std::size_t(count));
   for (Index i = 0; i < count; ++i) {
     const Index at = (first + i) % size();
     token[std::size_t(i)] = id(at);
-    target[std::size_t(i)] = std::ranges::binary_search(unfinished_, at) ? -1 : id((at + 1) % size());
+    target[std::size_t(i)] =
+        std::ranges::binary_search(unfinished_, at) ? -1 : id((at + 1) % size());
   }
 }
 
-bool TokenStream::consecutive(int tokens, Index number, std::vector<int>& token, std::vector<int>& target) const {
+bool TokenStream::consecutive(int tokens, Index number, std::vector<int>& token,
+                              std::vector<int>& target) const {
   const Index first = number * tokens;
-  if (first >= size()) return false;
+  if (first >= size())
+    return false;
   piece(first, std::min<Index>(tokens, size() - first), token, target);
-  if (first + tokens >= size()) target.back() = -1;
+  if (first + tokens >= size())
+    target.back() = -1;
   return true;
 }
 
@@ -91,9 +115,11 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   TokenStream train, valid;
   for (const Stretch& s : split_blocks(domain.documents)) {
     const Document& document = domain.documents[std::size_t(s.document)];
-    const auto text = std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
+    const auto text =
+        std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
     const bool finished = s.last == Index(document.text.size()) && document.whole;
-    (s.split == Split::valid ? valid : train).add(tokenizer.boundary(), tokenizer.encode(text), finished);
+    (s.split == Split::valid ? valid : train)
+        .add(tokenizer.boundary(), tokenizer.encode(text), finished);
   }
   note(domain);
   info_.domains.push_back(domain.name);
@@ -104,29 +130,42 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
 }
 
 void StreamDataset::tell(const std::string& what, const std::string& whom) {
-  for (std::string& note : info_.notes)
-    if (note.starts_with(what)) return void(note += ", " + whom);
+  for (std::string& note : info_.notes) {
+    if (note.starts_with(what))
+      return void(note += ", " + whom);
+  }
   info_.notes.push_back(concat(what, ": ", whom));
 }
 
 void StreamDataset::note(const DomainText& domain) {
-  const auto counted = [&](Index files) { return concat(domain.name, " (", files, files == 1 ? " file)" : " files)"); };
-  if (domain.limited) tell("cut at limit", domain.name);
-  if (domain.copies > 0) tell("left out, the same as another file", counted(domain.copies));
-  if (domain.empty > 0) tell("left out, empty", counted(domain.empty));
-  if (domain.binary > 0) tell("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
+  const auto counted = [&](Index files) {
+    return concat(domain.name, " (", files, files == 1 ? " file)" : " files)");
+  };
+  if (domain.limited)
+    tell("cut at limit", domain.name);
+  if (domain.copies > 0)
+    tell("left out, the same as another file", counted(domain.copies));
+  if (domain.empty > 0)
+    tell("left out, empty", counted(domain.empty));
+  if (domain.binary > 0)
+    tell("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
 }
 
-void StreamDataset::train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const {
+void StreamDataset::train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
+                                std::vector<int>& target) const {
   const TokenStream& stream = train_.at(std::size_t(domain));
-  if (stream.size() <= tokens)
-    throw Error(Exit::input, concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
-                                    " training tokens, too few for a piece of ", tokens))
+  if (stream.size() <= tokens) {
+    throw Error(Exit::input,
+                concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
+                       " training tokens, too few for a piece of ", tokens))
         .hint("give it more text, leave it out with glob=, or train with a shorter context");
-  stream.piece(rng.below(stream.size()), tokens, token, target);  // every token is equally likely: the stream is a ring
+  }
+  // every token is equally likely: the stream is a ring
+  stream.piece(rng.below(stream.size()), tokens, token, target);
 }
 
-bool StreamDataset::valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const {
+bool StreamDataset::valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
+                                std::vector<int>& target) const {
   return valid_.at(std::size_t(domain)).consecutive(tokens, piece, token, target);
 }
 

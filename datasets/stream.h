@@ -1,5 +1,6 @@
-// Text cut into a train and a valid stream of ids, and the dataset that serves pieces of such streams. The cut depends on the
-// text alone and only on what stands before it: a longer limit adds blocks, it moves none from one split to the other.
+// Text cut into a train and a valid stream of ids, and the dataset that serves pieces of such
+// streams. The cut depends on the text alone and only on what stands before it: a longer limit adds
+// blocks, it moves none from one split to the other.
 #pragma once
 #include "datasets/dataset.h"
 #include "datasets/files.h"
@@ -12,19 +13,28 @@ class TokenStream {
   // finished = the document ends with this stretch, so that a boundary rightly follows
   void add(int boundary, const std::vector<int>& ids, bool finished);
   void add(const std::vector<int>& ids);  // one stretch without a boundary
-  void add_unfinished(const std::vector<int>& ids, bool goes_on);  // the same; unless it goes on with the next, nothing follows its last id
-  Index size() const { return Index(low_.size()); }
-  // `count` ids from `first` on and what follows each: -1 behind the end of an unfinished stretch. A ring: the first id follows the last.
+  // the same; unless it goes on with the next, nothing follows its last id
+  void add_unfinished(const std::vector<int>& ids, bool goes_on);
+  Index size() const {
+    return Index(low_.size());
+  }
+  // `count` ids from `first` on and what follows each: -1 behind the end of an unfinished stretch.
+  // A ring: the first id follows the last.
   void piece(Index first, Index count, std::vector<int>& token, std::vector<int>& target) const;
   // Piece number `piece` of the consecutive pieces; not a ring.
-  bool consecutive(int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const;
+  bool consecutive(int tokens, Index piece, std::vector<int>& token,
+                   std::vector<int>& target) const;
 
  private:
-  int id(Index i) const { return low_[std::size_t(i)] | (high_.empty() ? 0 : high_[std::size_t(i)] << 16); }
+  int id(Index i) const {
+    return low_[std::size_t(i)] | (high_.empty() ? 0 : high_[std::size_t(i)] << 16);
+  }
   void push(int id);
 
-  std::vector<std::uint16_t> low_, high_;  // high halves only once an id needs them: text is kept at two bytes a token
-  std::vector<Index> unfinished_;          // where a stretch ends before its document does, ascending
+  // high halves only once an id needs them: text is kept at two bytes a token
+  std::vector<std::uint16_t> low_, high_;
+  // where a stretch ends before its document does, ascending
+  std::vector<Index> unfinished_;
 };
 
 // Bytes [first, last) of a document that go to one split.
@@ -32,8 +42,9 @@ struct Stretch {
   Index document, first, last;
   Split split;
 };
-// One block in ten is valid. Blocks are 8 KiB; at the start of a domain they grow from 128 bytes, so that a small file has
-// several. They end at a line's end where one is near, and never within a UTF-8 character.
+// One block in ten is valid. Blocks are 8 KiB; at the start of a domain they grow from 128 bytes,
+// so that a small file has several. They end at a line's end where one is near, and never within a
+// UTF-8 character.
 std::vector<Stretch> split_blocks(const std::vector<Document>&);
 
 class StreamDataset final : public Dataset {
@@ -41,12 +52,17 @@ class StreamDataset final : public Dataset {
   StreamDataset(Spec&, const Tokenizer&);
   void add(const DomainText&, const Tokenizer&);
   void note(const DomainText&);  // what was left out of a domain
-  const DatasetInfo& info() const override { return info_; }
-  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token, std::vector<int>& target) const override;
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const override;
+  const DatasetInfo& info() const override {
+    return info_;
+  }
+  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token,
+                   std::vector<int>& target) const override;
+  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
+                   std::vector<int>& target) const override;
 
  private:
-  void tell(const std::string& what, const std::string& whom);  // one note a kind, however many domains
+  // one note a kind, however many domains
+  void tell(const std::string& what, const std::string& whom);
 
   DatasetInfo info_;
   std::vector<TokenStream> train_, valid_;

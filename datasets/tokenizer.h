@@ -1,5 +1,6 @@
-// Text to ids and back. A tokenizer also says how it is written beside a checkpoint, in the two files that Hugging Face's
-// `tokenizers` reads, so that a checkpoint of ours and the ids in a trace mean the same text to everybody.
+// Text to ids and back. A tokenizer also says how it is written beside a checkpoint, in the two
+// files that Hugging Face's `tokenizers` reads, so that a checkpoint of ours and the ids in a trace
+// mean the same text to everybody.
 #pragma once
 #include <memory>
 #include <string>
@@ -18,9 +19,11 @@ class Tokenizer {
   virtual int vocabulary() const = 0;  // padded size: rows of the embedding
   virtual int boundary() const = 0;    // id of the document boundary; no text encodes to it
   virtual std::vector<int> encode(std::string_view text) const = 0;
-  virtual std::string decode(const std::vector<int>& ids) const = 0;  // boundary and padding ids stand for no text
-  virtual std::vector<std::string> pieces() const = 0;                // what each id looks like, valid UTF-8
-  virtual std::string tokenizer_json() const = 0;                     // as `tokenizers` reads it
+  // boundary and padding ids stand for no text
+  virtual std::string decode(const std::vector<int>& ids) const = 0;
+  // what each id looks like, valid UTF-8
+  virtual std::vector<std::string> pieces() const = 0;
+  virtual std::string tokenizer_json() const = 0;  // as `tokenizers` reads it
   virtual std::string tokenizer_config_json() const = 0;
 };
 

@@ -1,5 +1,6 @@
-// `tokens`: ids that some other tokenizer made, so that any model can be traced, evaluated and trained before its tokenizer is here. The split
-// is that of text, by ids in place of bytes; no boundary is put in between, for only the ids' maker knows which id that would be.
+// `tokens`: ids that some other tokenizer made, so that any model can be traced, evaluated and
+// trained before its tokenizer is here. The split is that of text, by ids in place of bytes; no
+// boundary is put in between, for only the ids' maker knows which id that would be.
 #include <map>
 
 #include "datasets/ids.h"
@@ -13,8 +14,12 @@ namespace fs = std::filesystem;
 
 IdFormat format_of(const std::string& chosen, const fs::path& path) {
   const std::string ending = path.extension();
-  if (chosen == "npy" || (chosen == "auto" && ending == ".npy")) return IdFormat::npy;
-  if (chosen == "jsonl" || (chosen == "auto" && (ending == ".jsonl" || ending == ".json" || ending == ".ndjson"))) return IdFormat::jsonl;
+  if (chosen == "npy" || (chosen == "auto" && ending == ".npy"))
+    return IdFormat::npy;
+  if (chosen == "jsonl" ||
+      (chosen == "auto" && (ending == ".jsonl" || ending == ".json" || ending == ".ndjson"))) {
+    return IdFormat::jsonl;
+  }
   return IdFormat::text;
 }
 
@@ -22,30 +27,49 @@ class Tokens final : public Dataset {
  public:
   explicit Tokens(Spec& spec) {
     const fs::path path = spec.get("path", "");
-    const std::string format = spec.choice("format", {"auto", "npy", "text", "jsonl"}), domain = spec.get("domain", "");
+    const std::string format = spec.choice("format", {"auto", "npy", "text", "jsonl"});
+    const std::string domain = spec.get("domain", "");
     const int vocabulary = spec.get("vocabulary", 0, 0);
     whole_ = spec.get("whole", false);
     spec.done();
-    if (path.empty()) throw Error(Exit::usage, "the dataset tokens was given no path").hint("tokens:path=ids.npy, ids.txt or ids.jsonl");
+    if (path.empty()) {
+      throw Error(Exit::usage, "the dataset tokens was given no path")
+          .hint("tokens:path=ids.npy, ids.txt or ids.jsonl");
+    }
     info_.spec = spec.resolved();
     info_.vocabulary = vocabulary;
     info_.bare_ids = true;
     const std::string usual = domain.empty() ? path.stem().string() : domain;
-    read_ids(path, format_of(format, path), vocabulary, [&](IdDocument&& d) { documents_[place(d.domain.empty() || !domain.empty() ? usual : d.domain)].push_back(std::move(d.ids)); });
-    for (std::size_t d = 0; d < documents_.size(); ++d) cut(d);
+    read_ids(path, format_of(format, path), vocabulary, [&](IdDocument&& d) {
+      documents_[place(d.domain.empty() || !domain.empty() ? usual : d.domain)].push_back(
+          std::move(d.ids));
+    });
+    for (std::size_t d = 0; d < documents_.size(); ++d)
+      cut(d);
     documents_.clear();
-    if (info_.domains.empty() || info_.train_tokens[0] + info_.valid_tokens[0] == 0) throw Error(Exit::input, concat("'", path.native(), "' holds no ids")).hint("ids as a NumPy array, as text, or as JSON lines");
+    if (info_.domains.empty() || info_.train_tokens[0] + info_.valid_tokens[0] == 0) {
+      throw Error(Exit::input, concat("'", path.native(), "' holds no ids"))
+          .hint("ids as a NumPy array, as text, or as JSON lines");
+    }
   }
-  const DatasetInfo& info() const override { return info_; }
+  const DatasetInfo& info() const override {
+    return info_;
+  }
 
-  void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token, std::vector<int>& target) const override {
+  void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
+                   std::vector<int>& target) const override {
     const TokenStream& stream = train_.at(std::size_t(domain));
-    if (stream.size() <= tokens)
-      throw Error(Exit::input, concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(), " training tokens, too few for a piece of ", tokens))
-          .hint(whole_ ? "whole=1 keeps all of them for split=valid" : "more ids, or a shorter --length");
+    if (stream.size() <= tokens) {
+      throw Error(Exit::input,
+                  concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
+                         " training tokens, too few for a piece of ", tokens))
+          .hint(whole_ ? "whole=1 keeps all of them for split=valid"
+                       : "more ids, or a shorter --length");
+    }
     stream.piece(rng.below(stream.size()), tokens, token, target);
   }
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token, std::vector<int>& target) const override {
+  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
+                   std::vector<int>& target) const override {
     return valid_.at(std::size_t(domain)).consecutive(tokens, piece, token, target);
   }
 
@@ -54,22 +78,30 @@ class Tokens final : public Dataset {
 
   std::size_t place(const std::string& domain) {  // domains in the order in which they first come
     const auto [at, is_new] = place_.emplace(domain, documents_.size());
-    if (is_new) info_.domains.push_back(domain), documents_.emplace_back();
+    if (is_new) {
+      info_.domains.push_back(domain);
+      documents_.emplace_back();
+    }
     return at->second;
   }
   void cut(std::size_t domain) {
     std::vector<Document> shapes;  // a letter for each id: what the rule of text cuts
     for (const std::vector<int>& ids : documents_[domain]) {
       shapes.push_back({std::string(ids.size(), 'x')});
-      for (const int id : ids) info_.vocabulary = std::max(info_.vocabulary, id + 1);
+      for (const int id : ids)
+        info_.vocabulary = std::max(info_.vocabulary, id + 1);
     }
     TokenStream train, valid;
     for (const Stretch& s : split_blocks(shapes)) {
       const std::vector<int>& ids = documents_[domain][std::size_t(s.document)];
-      (whole_ || s.split == Split::valid ? valid : train).add_unfinished({ids.begin() + s.first, ids.begin() + s.last}, whole_ && s.last < Index(ids.size()));
+      (whole_ || s.split == Split::valid ? valid : train)
+          .add_unfinished({ids.begin() + s.first, ids.begin() + s.last},
+                          whole_ && s.last < Index(ids.size()));
     }
-    info_.train_tokens.push_back(train.size()), info_.valid_tokens.push_back(valid.size());
-    train_.push_back(std::move(train)), valid_.push_back(std::move(valid));
+    info_.train_tokens.push_back(train.size());
+    info_.valid_tokens.push_back(valid.size());
+    train_.push_back(std::move(train));
+    valid_.push_back(std::move(valid));
   }
 
   DatasetInfo info_;
@@ -81,13 +113,16 @@ class Tokens final : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_tokens_dataset(Spec& spec, const Tokenizer&) { return std::make_unique<Tokens>(spec); }
+std::unique_ptr<Dataset> make_tokens_dataset(Spec& spec, const Tokenizer&) {
+  return std::make_unique<Tokens>(spec);
+}
 
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary) {
   std::vector<std::string> out;
   for (const std::string& text : specs) {
     Spec spec(text);
-    if (spec.name() == "tokens" && !spec.has("vocabulary")) spec.set("vocabulary", concat(vocabulary));
+    if (spec.name() == "tokens" && !spec.has("vocabulary"))
+      spec.set("vocabulary", concat(vocabulary));
     out.push_back(spec.name() == "tokens" ? spec.given_text() : text);
   }
   return out;

@@ -1,5 +1,5 @@
-// `zipf`: independent ids whose frequency falls as 1/(id+1)^alpha, as words in a language do. Nothing but the frequencies can
-// be learnt, so their entropy is the loss of a perfect model.
+// `zipf`: independent ids whose frequency falls as 1/(id+1)^alpha, as words in a language do.
+// Nothing but the frequencies can be learnt, so their entropy is the loss of a perfect model.
 #include "datasets/generated.h"
 #include "lib/core/error.h"
 
@@ -11,24 +11,31 @@ class Zipf final : public Generated {
   explicit Zipf(Spec& spec) {
     const int vocabulary = spec.get("vocabulary", 256, 1);
     const double alpha = spec.get("alpha", 1.1, 0.0);
-    if (!(alpha <= 64)) throw Error(Exit::usage, concat("zipf: alpha=", alpha, " must be at most 64")).hint("languages have about 1");
+    if (!(alpha <= 64)) {
+      throw Error(Exit::usage, concat("zipf: alpha=", alpha, " must be at most 64"))
+          .hint("languages have about 1");
+    }
     const int seed = spec.get("seed", 0);
     open(spec, vocabulary);
-    double sum = 0, weighted = 0;
+    double sum = 0;
+    double weighted = 0;
     for (int i = 0; i < vocabulary; ++i) {
       const double weight = std::pow(i + 1, -alpha);
       cumulative_.push_back(sum += weight);
-      if (weight > 0) weighted += weight * std::log(weight);
+      if (weight > 0)
+        weighted += weight * std::log(weight);
     }
-    info_.notes.push_back(
-        concat("zipf: entropy ", number_text(float(std::log(sum) - weighted / sum)), " nats a token, the loss of a perfect model"));
+    info_.notes.push_back(concat("zipf: entropy ",
+                                 number_text(float(std::log(sum) - weighted / sum)),
+                                 " nats a token, the loss of a perfect model"));
     fill(std::uint64_t(seed));
   }
 
  private:
   std::vector<int> generate(Split, Index count, Rng& rng) const override {
     std::vector<int> ids(std::size_t(count), 0);
-    for (int& id : ids) id = draw(cumulative_, rng);
+    for (int& id : ids)
+      id = draw(cumulative_, rng);
     return ids;
   }
   std::vector<double> cumulative_;
@@ -36,6 +43,8 @@ class Zipf final : public Generated {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_zipf_dataset(Spec& spec, const Tokenizer&) { return std::make_unique<Zipf>(spec); }
+std::unique_ptr<Dataset> make_zipf_dataset(Spec& spec, const Tokenizer&) {
+  return std::make_unique<Zipf>(spec);
+}
 
 }  // namespace moe

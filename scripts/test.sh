@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=dev
 [ "${1:-}" = --asan ] && preset=asan
 scripts/install-deps.sh
+scripts/format.sh --check
 cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset"
 ctest --preset "$preset" -j "$(nproc)"

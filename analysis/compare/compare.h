@@ -1,5 +1,6 @@
-// Several traces in one report: two over the same text, token by token; any number side by side, with the differences of their
-// headline figures. Traces over the same text are resampled together, so what the text contributes falls out of a difference.
+// Several traces in one report: two over the same text, token by token; any number side by side,
+// with the differences of their headline figures. Traces over the same text are resampled together,
+// so what the text contributes falls out of a difference.
 #pragma once
 #include "analysis/metric/agreement.h"
 
@@ -14,8 +15,8 @@ struct NamedTrace {
 // Why the two are not over the same text with the same layers, in a sentence; empty where they are.
 std::string not_the_same_text(const NamedTrace& a, const NamedTrace& b);
 
-// How far a's routing is that of the reference b, and the headlines of both. Throws Error(input) with the reason where they are not
-// over the same text.
+// How far a's routing is that of the reference b, and the headlines of both. Throws Error(input)
+// with the reason where they are not over the same text.
 Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOptions&);
 
 // Headline metrics, a column a trace, and how far each differs from the first.
@@ -23,7 +24,8 @@ Report side_by_side(const std::vector<NamedTrace>&, const AnalyzeOptions&);
 void add_side_by_side(Report&, const std::vector<NamedTrace>&, const AnalyzeOptions&);
 
 struct Headline {
-  std::string_view id, name, column;  // column: the end of its name, where a definition has several ("1.25"); empty = the first
+  // column: the end of its name, where a definition has several ("1.25"); empty = the first
+  std::string_view id, name, column;
 };
 std::span<const Headline> headlines();
 

@@ -1,4 +1,5 @@
-// The figures of other tools as those tools compute them, quirks included, beside ours: a registry of names, and a table a tool.
+// The figures of other tools as those tools compute them, quirks included, beside ours: a registry
+// of names, and a table a tool.
 #pragma once
 #include "analysis/metric/metric.h"
 
@@ -14,8 +15,8 @@ struct Upstream {
 };
 std::span<const Upstream> upstream_figures();
 
-// One table: their name, layer, their value, our id, our value, how theirs differs. Throws Error(usage) for an unknown name. A figure
-// that the trace has no data for is named in a warning.
+// One table: their name, layer, their value, our id, our value, how theirs differs. Throws
+// Error(usage) for an unknown name. A figure that the trace has no data for is named in a warning.
 Report in_convention(const TraceSource&, std::string_view name, const AnalyzeOptions& = {});
 
 }  // namespace moe

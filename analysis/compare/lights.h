@@ -1,5 +1,6 @@
-// Traffic lights: the worst layer of each headline figure of balance against two thresholds, in words and colour. What random
-// routing would give just as well is green: a short trace is uneven by chance.
+// Traffic lights: the worst layer of each headline figure of balance against two thresholds, in
+// words and colour. What random routing would give just as well is green: a short trace is uneven
+// by chance.
 #pragma once
 #include <optional>
 
@@ -18,7 +19,8 @@ std::vector<Threshold> thresholds(const std::vector<std::string>& settings);
 
 enum class Light { green, yellow, red };
 
-// Puts the table of lights first and a sentence before the findings; returns the worst of them, nothing where no figure was found.
+// Puts the table of lights first and a sentence before the findings; returns the worst of them,
+// nothing where no figure was found.
 std::optional<Light> add_lights(Report&, const std::vector<Threshold>&);
 
 }  // namespace moe

@@ -11,106 +11,159 @@ namespace moe {
 namespace {
 
 constexpr const char* title = "side by side";
-const std::vector<std::string> metrics_needed = {"load", "drops", "router", "domains", "vocabulary", "repeats", "crosslayer", "ranks", "cache"};
+const std::vector<std::string> metrics_needed = {
+    "load", "drops", "router", "domains", "vocabulary", "repeats", "crosslayer", "ranks", "cache"};
 
 struct Figure {  // of one trace: the mean over layers
-  double value = no_value, chance = no_value, spread = no_value;  // spread: of the mean of as many layers under random routing
+  // spread: of the mean of as many layers under random routing
+  double value = no_value, chance = no_value, spread = no_value;
   std::vector<double> layer, replicas;  // (L); (R+1), [0] the trace itself
   double least = 0, most = 0;
 };
 
 double mean_of(std::span<const double> v) {
-  double sum = 0, n = 0;
-  for (const double x : v)
-    if (std::isfinite(x)) sum += x, n += 1;
+  double sum = 0;
+  double n = 0;
+  for (const double x : v) {
+    if (std::isfinite(x)) {
+      sum += x;
+      n += 1;
+    }
+  }
   return n > 0 ? sum / n : no_value;
 }
 
-double spread_of_mean(const std::vector<double>& v, std::size_t layers) {  // they are independent at random; one that is not known: not known
-  if (v.size() == 1) return v[0] / std::sqrt(double(layers));
+// they are independent at random; one that is not known: not known
+double spread_of_mean(const std::vector<double>& v, std::size_t layers) {
+  if (v.size() == 1)
+    return v[0] / std::sqrt(double(layers));
   double sum = 0;
-  for (const double x : v) sum += x * x;
+  for (const double x : v)
+    sum += x * x;
   return v.empty() ? no_value : std::sqrt(sum) / double(v.size());
 }
 
-const Column* find(const Report& r, const Headline& h) {  // in a table by layer; caches stand in one by size
+// in a table by layer; caches stand in one by size
+const Column* find(const Report& r, const Headline& h) {
   const bool by_size = h.id == "cache_hit_rate_lru";
-  for (const bool detail : {false, true})
-    for (const Table& t : r.tables)
-      for (const Column& c : t.columns)
-        if (t.detail == detail && t.columns[0].name.starts_with("layer") != by_size && c.metric == h.id && c.name.ends_with(h.column) && std::holds_alternative<std::vector<double>>(c.cells)) return &c;
+  for (const bool detail : {false, true}) {
+    for (const Table& t : r.tables) {
+      for (const Column& c : t.columns) {
+        if (t.detail == detail && t.columns[0].name.starts_with("layer") != by_size &&
+            c.metric == h.id && c.name.ends_with(h.column) &&
+            std::holds_alternative<std::vector<double>>(c.cells)) {
+          return &c;
+        }
+      }
+    }
+  }
   return nullptr;
 }
 
 Figure figure_of(const Report& r, const std::vector<Replicated>& all, const Headline& h) {
   Figure f;
   const Column* c = find(r, h);
-  if (!c) return f;
+  if (!c)
+    return f;
   const auto& cells = std::get<std::vector<double>>(c->cells);
   if (h.id == "cache_hit_rate_lru") {  // a row a size, over all layers
     const std::size_t middle = cells.size() / 2;
-    f.value = cells.empty() ? no_value : cells[middle], f.chance = middle < c->chance.size() ? c->chance[middle] : no_value;
+    f.value = cells.empty() ? no_value : cells[middle];
+    f.chance = middle < c->chance.size() ? c->chance[middle] : no_value;
     f.spread = middle < c->chance_spread.size() ? c->chance_spread[middle] : no_value;
     return f;
   }
-  f.layer = cells, f.value = mean_of(cells), f.chance = mean_of(c->chance);
+  f.layer = cells;
+  f.value = mean_of(cells);
+  f.chance = mean_of(c->chance);
   f.spread = spread_of_mean(c->chance_spread, cells.size());
   double layers = 0;
   for (const Replicated& one : all) {
-    if (one.id != h.id || (!h.column.empty() && concat(" ", one.parameter) != h.column)) continue;
-    f.replicas.resize(one.values.size(), 0), layers += 1, f.least = one.least, f.most = one.most;
-    for (std::size_t i = 0; i < one.values.size(); ++i) f.replicas[i] += one.values[i];
+    if (one.id != h.id || (!h.column.empty() && concat(" ", one.parameter) != h.column))
+      continue;
+    f.replicas.resize(one.values.size(), 0);
+    layers += 1;
+    f.least = one.least;
+    f.most = one.most;
+    for (std::size_t i = 0; i < one.values.size(); ++i)
+      f.replicas[i] += one.values[i];
   }
-  for (double& v : f.replicas) v /= layers;
-  if (!f.replicas.empty() && !(std::abs(f.replicas[0] - f.value) <= 1e-6)) f.replicas.clear();  // not the same figure
+  for (double& v : f.replicas)
+    v /= layers;
+  // not the same figure
+  if (!f.replicas.empty() && !(std::abs(f.replicas[0] - f.value) <= 1e-6))
+    f.replicas.clear();
   return f;
 }
 
 void bound(Column& c, std::span<const double> replicas, double at, double least, double most) {
   const Interval i = interval_of(replicas, at, least, most);
-  c.low.push_back(i.low), c.high.push_back(i.high);
+  c.low.push_back(i.low);
+  c.high.push_back(i.high);
 }
 
 struct All {
   std::vector<NamedTrace> trace;
-  std::vector<std::size_t> stream;           // traces over the same text share one
-  std::vector<std::vector<Figure>> figure;   // (trace)(headline)
-  std::vector<std::size_t> shown;            // headlines that at least one trace has
+  std::vector<std::size_t> stream;          // traces over the same text share one
+  std::vector<std::vector<Figure>> figure;  // (trace)(headline)
+  std::vector<std::size_t> shown;           // headlines that at least one trace has
 };
 
 All collect(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
   All a{traces, {}, {}, {}};
   for (std::size_t i = 0; i < traces.size(); ++i) {
     std::size_t stream = i;
-    for (std::size_t j = 0; j < i && stream == i; ++j)
-      if (!traces[i].corpus.empty() && traces[i].corpus == traces[j].corpus && traces[i].trace->sequences().size() == traces[j].trace->sequences().size()) stream = j;
+    for (std::size_t j = 0; j < i && stream == i; ++j) {
+      if (!traces[i].corpus.empty() && traces[i].corpus == traces[j].corpus &&
+          traces[i].trace->sequences().size() == traces[j].trace->sequences().size()) {
+        stream = j;
+      }
+    }
     std::vector<Replicated> replicas;
     AnalyzeOptions mine = o;
-    mine.sample_tokens = 0, mine.bootstrap_stream = stream, mine.replicas = &replicas;
+    mine.sample_tokens = 0;
+    mine.bootstrap_stream = stream;
+    mine.replicas = &replicas;
     const Report r = analyze(*traces[i].trace, metrics_needed, mine);
-    a.stream.push_back(stream), a.figure.emplace_back();
-    for (const Headline& h : headlines()) a.figure.back().push_back(figure_of(r, replicas, h));
+    a.stream.push_back(stream);
+    a.figure.emplace_back();
+    for (const Headline& h : headlines())
+      a.figure.back().push_back(figure_of(r, replicas, h));
   }
-  for (std::size_t h = 0; h < headlines().size(); ++h)
-    if (std::ranges::any_of(a.figure, [h](const auto& f) { return std::isfinite(f[h].value); })) a.shown.push_back(h);
+  for (std::size_t h = 0; h < headlines().size(); ++h) {
+    if (std::ranges::any_of(a.figure, [h](const auto& f) { return std::isfinite(f[h].value); }))
+      a.shown.push_back(h);
+  }
   return a;
 }
 
 std::vector<std::string> names_of(const All& a, bool ids) {
   std::vector<std::string> out;
-  for (const std::size_t h : a.shown) out.emplace_back(ids ? headlines()[h].id : headlines()[h].name);
+  for (const std::size_t h : a.shown)
+    out.emplace_back(ids ? headlines()[h].id : headlines()[h].name);
   return out;
 }
 
 Table values(const All& a) {
-  Table t{"side_by_side", "Headline figures", "Means over layers, with 95 % intervals by resampling sequences where the trace has enough of them. The chance value is that of random routing on a trace of the same size.", Chart::none, {}, title, false, {}};
+  Table t{"side_by_side",
+          "Headline figures",
+          "Means over layers, with 95 % intervals by resampling sequences where the trace has "
+          "enough of them. The chance value is that of random routing on a trace of the same size.",
+          Chart::none,
+          {},
+          title,
+          false,
+          {}};
   t.columns.push_back(column({"figure", "", "", ""}, names_of(a, false)));
   for (std::size_t i = 0; i < a.trace.size(); ++i) {
     Column c{a.trace[i].name, "", "", {}, "", {}, 4};
     std::vector<double> cells;
     for (const std::size_t h : a.shown) {
       const Figure& f = a.figure[i][h];
-      cells.push_back(f.value), c.chance.push_back(f.chance), c.chance_spread.push_back(f.spread), bound(c, f.replicas, f.value, f.least, f.most);
+      cells.push_back(f.value);
+      c.chance.push_back(f.chance);
+      c.chance_spread.push_back(f.spread);
+      bound(c, f.replicas, f.value, f.least, f.most);
     }
     c.cells = cells;
     t.columns.push_back(std::move(c));
@@ -120,16 +173,35 @@ Table values(const All& a) {
 }
 
 Table differences(const All& a) {
-  Table t{"differences", "Differences from " + a.trace[0].name, "Of the means over layers. An interval that holds 0 is no difference that this much text can show. Traces over the same text are resampled together; others on their own.", Chart::none, {}, title, false, {}};
+  Table t{"differences",
+          "Differences from " + a.trace[0].name,
+          "Of the means over layers. An interval that holds 0 is no difference that this much text "
+          "can show. Traces over the same text are resampled together; others on their own.",
+          Chart::none,
+          {},
+          title,
+          false,
+          {}};
   t.columns.push_back(column({"figure", "", "", ""}, names_of(a, false)));
   for (std::size_t i = 1; i < a.trace.size(); ++i) {
-    Column c{a.trace[i].name, "difference", a.stream[i] == a.stream[0] ? "less the first trace; over the same text" : "less the first trace; over other text", {}, "", {}, 4};
+    Column c{a.trace[i].name,
+             "difference",
+             a.stream[i] == a.stream[0] ? "less the first trace; over the same text"
+                                        : "less the first trace; over other text",
+             {},
+             "",
+             {},
+             4};
     std::vector<double> cells;
     for (const std::size_t h : a.shown) {
-      const Figure &x = a.figure[i][h], &y = a.figure[0][h];
+      const Figure& x = a.figure[i][h];
+      const Figure& y = a.figure[0][h];
       std::vector<double> less;
-      for (std::size_t r = 0; r < std::min(x.replicas.size(), y.replicas.size()); ++r) less.push_back(x.replicas[r] - y.replicas[r]);
-      cells.push_back(x.value - y.value), bound(c, less, cells.back(), -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity());
+      for (std::size_t r = 0; r < std::min(x.replicas.size(), y.replicas.size()); ++r)
+        less.push_back(x.replicas[r] - y.replicas[r]);
+      cells.push_back(x.value - y.value);
+      bound(c, less, cells.back(), -std::numeric_limits<double>::infinity(),
+            std::numeric_limits<double>::infinity());
     }
     c.cells = cells;
     t.columns.push_back(std::move(c));
@@ -138,34 +210,54 @@ Table differences(const All& a) {
 }
 
 Table layers(const All& a) {
-  Table t{"side_by_side_layers", "Headline figures, layer by layer", "Layers in order; traces with fewer have none behind their last.", Chart::none, {}, title, true, {}};
+  Table t{"side_by_side_layers",
+          "Headline figures, layer by layer",
+          "Layers in order; traces with fewer have none behind their last.",
+          Chart::none,
+          {},
+          title,
+          true,
+          {}};
   std::vector<std::string> what;
   std::vector<std::int64_t> layer;
   std::vector<std::vector<double>> cells(a.trace.size());
   for (const std::size_t h : a.shown) {
     std::size_t most = 0;
-    for (const auto& f : a.figure) most = std::max(most, f[h].layer.size());
+    for (const auto& f : a.figure)
+      most = std::max(most, f[h].layer.size());
     for (std::size_t l = 0; l < most; ++l) {
-      what.emplace_back(headlines()[h].id), layer.push_back(std::int64_t(l));
-      for (std::size_t i = 0; i < a.trace.size(); ++i) cells[i].push_back(l < a.figure[i][h].layer.size() ? a.figure[i][h].layer[l] : no_value);
+      what.emplace_back(headlines()[h].id);
+      layer.push_back(std::int64_t(l));
+      for (std::size_t i = 0; i < a.trace.size(); ++i)
+        cells[i].push_back(l < a.figure[i][h].layer.size() ? a.figure[i][h].layer[l] : no_value);
     }
   }
-  t.columns = {column({"id", "", "definition", ""}, what), column({"MoE layer", "", "counted from 0", ""}, layer)};
-  for (std::size_t i = 0; i < a.trace.size(); ++i) t.columns.push_back({a.trace[i].name, "", "", cells[i], "", {}, 4});
+  t.columns = {column({"id", "", "definition", ""}, what),
+               column({"MoE layer", "", "counted from 0", ""}, layer)};
+  for (std::size_t i = 0; i < a.trace.size(); ++i)
+    t.columns.push_back({a.trace[i].name, "", "", cells[i], "", {}, 4});
   return t;
 }
 
 // Of trace i against the first; "" where no figure has an interval.
 std::string finding(const All& a, const Table& differences, std::size_t i) {
   const Column& c = differences.columns[i];
-  if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); })) return "";
+  if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); }))
+    return "";
   std::string clear;
   for (std::size_t r = 0; r < a.shown.size(); ++r) {
     const double by = std::get<std::vector<double>>(c.cells)[r];
-    if (c.low[r] > 0 || c.high[r] < 0) clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (", by > 0 ? "+" : "", figure(by, 3), ")");
+    if (c.low[r] > 0 || c.high[r] < 0) {
+      clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (",
+                      by > 0 ? "+" : "", figure(by, 3), ")");
+    }
   }
-  if (clear.empty()) return concat("No headline figure of ", c.name, " differs from that of ", a.trace[0].name, " by more than other text of the same kind would change it.");
-  return concat(c.name, " differs from ", a.trace[0].name, " by more than other text of the same kind would change, in ", clear, ".");
+  if (clear.empty()) {
+    return concat("No headline figure of ", c.name, " differs from that of ", a.trace[0].name,
+                  " by more than other text of the same kind would change it.");
+  }
+  return concat(c.name, " differs from ", a.trace[0].name,
+                " by more than other text of the same kind would change, in ", clear, ".");
 }
 
 }  // namespace
@@ -181,10 +273,15 @@ std::span<const Headline> headlines() {
 
 void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
   const All a = collect(traces, o);
-  if (a.shown.empty()) return r.warnings.push_back("none of the traces has choices: there is nothing to compare");
-  r.tables.push_back(values(a)), r.tables.push_back(differences(a)), r.tables.push_back(layers(a));
-  for (std::size_t i = 1; i < traces.size(); ++i)
-    if (const std::string says = finding(a, r.tables[r.tables.size() - 2], i); !says.empty()) r.findings.push_back(says);
+  if (a.shown.empty())
+    return r.warnings.push_back("none of the traces has choices: there is nothing to compare");
+  r.tables.push_back(values(a));
+  r.tables.push_back(differences(a));
+  r.tables.push_back(layers(a));
+  for (std::size_t i = 1; i < traces.size(); ++i) {
+    if (const std::string says = finding(a, r.tables[r.tables.size() - 2], i); !says.empty())
+      r.findings.push_back(says);
+  }
 }
 
 Report side_by_side(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
@@ -192,8 +289,10 @@ Report side_by_side(const std::vector<NamedTrace>& traces, const AnalyzeOptions&
   for (const NamedTrace& t : traces) {
     r.title += (r.title.empty() ? "" : ", ") + t.name;
     const TraceHeader& h = t.trace->header();
-    r.facts.emplace_back(t.name, concat(h.model_id.empty() ? "" : h.model_id + ", ", t.trace->tokens(), " tokens, ", t.trace->sequences().size(), " sequences, ", h.layers.size(), " MoE layers",
-                                        h.checkpoint_step >= 0 ? concat(", step ", h.checkpoint_step) : ""));
+    r.facts.emplace_back(
+        t.name, concat(h.model_id.empty() ? "" : h.model_id + ", ", t.trace->tokens(), " tokens, ",
+                       t.trace->sequences().size(), " sequences, ", h.layers.size(), " MoE layers",
+                       h.checkpoint_step >= 0 ? concat(", step ", h.checkpoint_step) : ""));
   }
   add_side_by_side(r, traces, o);
   return r;

@@ -12,37 +12,52 @@ namespace {
 template <class T>
 std::vector<T> column_of(const GoldenFile& f, const std::string& name, std::size_t tokens) {
   std::vector<T> out(tokens, T{});
-  if (!f.has(name)) return out;
+  if (!f.has(name))
+    return out;
   const auto values = f.integers(name).values;
-  if (values.size() != tokens) throw Error(Exit::input, concat(name, " has ", values.size(), " values for ", tokens, " tokens"));
-  for (std::size_t t = 0; t < tokens; ++t) out[t] = T(values[t]);
+  if (values.size() != tokens) {
+    throw Error(Exit::input,
+                concat(name, " has ", values.size(), " values for ", tokens, " tokens"));
+  }
+  for (std::size_t t = 0; t < tokens; ++t)
+    out[t] = T(values[t]);
   return out;
 }
 
 template <class T>
 void slice(const GoldenFile& f, const std::string& name, Index l, Matrix<T>& into) {
-  if (!f.has(name)) return;
+  if (!f.has(name))
+    return;
   const auto all = f.reals(name);  // [T,L,n]
   into = Matrix<T>(all.dims[0], all.dims[2]);
-  for (Index t = 0; t < all.dims[0]; ++t)
-    for (Index j = 0; j < all.dims[2]; ++j) into(t, j) = T(all.values[std::size_t((t * all.dims[1] + l) * all.dims[2] + j)]);
+  for (Index t = 0; t < all.dims[0]; ++t) {
+    for (Index j = 0; j < all.dims[2]; ++j)
+      into(t, j) = T(all.values[std::size_t((t * all.dims[1] + l) * all.dims[2] + j)]);
+  }
 }
 
 LayerRows layer_of(const GoldenFile& f, const std::string& g, Index l, Index layers) {
   LayerRows r;
-  slice(f, g + "expert_ids", l, r.expert), slice(f, g + "weights", l, r.weight), slice(f, g + "logits", l, r.logits);
-  slice(f, g + "out_norm", l, r.out_norm), slice(f, g + "predicted_ids", l, r.predicted);
+  slice(f, g + "expert_ids", l, r.expert);
+  slice(f, g + "weights", l, r.weight);
+  slice(f, g + "logits", l, r.logits);
+  slice(f, g + "out_norm", l, r.out_norm);
+  slice(f, g + "predicted_ids", l, r.predicted);
   if (f.has(g + "dropped")) {
     const auto bits = f.integers(g + "dropped").values;
     r.dropped = Matrix<std::uint8_t>(r.expert.rows(), r.expert.cols());
-    for (Index t = 0; t < r.expert.rows(); ++t)
-      for (Index j = 0; j < r.expert.cols(); ++j) r.dropped(t, j) = bits[std::size_t(t * layers + l)] >> j & 1;
+    for (Index t = 0; t < r.expert.rows(); ++t) {
+      for (Index j = 0; j < r.expert.cols(); ++j)
+        r.dropped(t, j) = bits[std::size_t(t * layers + l)] >> j & 1;
+    }
   }
   return r;
 }
 
-// The cases label tokens; a trace labels sequences: one sequence for every run of one (sequence, domain).
-void sequences_of(TraceRows& rows, const std::vector<int>& domain, bool has_sequences, std::vector<TraceSequence>& out) {
+// The cases label tokens; a trace labels sequences: one sequence for every run of one (sequence,
+// domain).
+void sequences_of(TraceRows& rows, const std::vector<int>& domain, bool has_sequences,
+                  std::vector<TraceSequence>& out) {
   const auto before = rows.sequence;
   for (std::size_t t = 0; t < rows.tokens(); ++t) {
     if (t == 0 || (has_sequences && before[t] != before[t - 1]) || domain[t] != domain[t - 1])
@@ -53,16 +68,20 @@ void sequences_of(TraceRows& rows, const std::vector<int>& domain, bool has_sequ
 }
 
 template <class T>
-Matrix<T> matrix_of(const GoldenFile& f, const std::string& name) {  // the last dimension is the columns
+// the last dimension is the columns
+Matrix<T> matrix_of(const GoldenFile& f, const std::string& name) {
   const auto a = f.reals(name);
-  if (a.dims.empty() || a.dims.back() < 1) throw Error(Exit::input, concat(name, " is no matrix"));
+  if (a.dims.empty() || a.dims.back() < 1)
+    throw Error(Exit::input, concat(name, " is no matrix"));
   Matrix<T> out(a.size() / a.dims.back(), a.dims.back());
   std::copy(a.values.begin(), a.values.end(), out.data());
   return out;
 }
 
-void experts_of(const GoldenFile& f, TraceHeader& h) {  // what `moe trace` would have stored beside the rows
-  if (f.has("router/weight")) h.router_weight = {matrix_of<float>(f, "router/weight")};
+// what `moe trace` would have stored beside the rows
+void experts_of(const GoldenFile& f, TraceHeader& h) {
+  if (f.has("router/weight"))
+    h.router_weight = {matrix_of<float>(f, "router/weight")};
   for (const auto& [name, m] : golden_pairs(f)) {
     Matrix<float> stored(m.rows(), m.cols());
     std::copy(m.flat().begin(), m.flat().end(), stored.data());
@@ -76,47 +95,68 @@ std::vector<std::pair<std::string, Matrix<double>>> golden_pairs(const GoldenFil
   std::vector<std::pair<std::string, Matrix<double>>> out;
   const Index experts = f.integer("num_experts");
   if (f.has("experts/up")) {
-    const auto gate = matrix_of<double>(f, "experts/gate"), up = matrix_of<double>(f, "experts/up"), down = matrix_of<double>(f, "experts/down");
+    const auto gate = matrix_of<double>(f, "experts/gate");
+    const auto up = matrix_of<double>(f, "experts/up");
+    const auto down = matrix_of<double>(f, "experts/down");
     const ExpertMatrices<double> w{experts, gate.view(), up.view(), down.view()};
-    out.emplace_back("expert_weight_cosine", expert_weight_cosine(w)), out.emplace_back("expert_up_cosine", expert_up_cosine(w));
-    out.emplace_back("expert_neuron_mean_cosine", expert_neuron_mean_cosine(w)), out.emplace_back("expert_matched_cosine", expert_matched_cosine(w));
+    out.emplace_back("expert_weight_cosine", expert_weight_cosine(w));
+    out.emplace_back("expert_up_cosine", expert_up_cosine(w));
+    out.emplace_back("expert_neuron_mean_cosine", expert_neuron_mean_cosine(w));
+    out.emplace_back("expert_matched_cosine", expert_matched_cosine(w));
   }
-  if (!f.has("outputs/expert_outputs")) return out;
+  if (!f.has("outputs/expert_outputs"))
+    return out;
   const auto y = matrix_of<double>(f, "outputs/expert_outputs");
   LayerRows rows;
   slice(f, "trace/expert_ids", 0, rows.expert);
   const View<const int> chosen = std::as_const(rows.expert).view();
   const View<const double> all = y.view();
-  out.emplace_back("expert_output_cosine", expert_output_cosine(all, experts)), out.emplace_back("expert_output_cka", expert_output_cka(all, experts));
-  out.emplace_back("expert_mean_output_angle", expert_mean_output_angle(all, experts)), out.emplace_back("expert_ttm_distance", expert_ttm_distance(all, experts, chosen));
+  out.emplace_back("expert_output_cosine", expert_output_cosine(all, experts));
+  out.emplace_back("expert_output_cka", expert_output_cka(all, experts));
+  out.emplace_back("expert_mean_output_angle", expert_mean_output_angle(all, experts));
+  out.emplace_back("expert_ttm_distance", expert_ttm_distance(all, experts, chosen));
   return out;
 }
 
 MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
   const std::string g = std::string(group) + "/";
   const auto ids = f.integers(g + "expert_ids");
-  if (ids.dims.size() != 3) throw Error(Exit::input, concat(g, "expert_ids has ", ids.dims.size(), " dimensions, not tokens, layers and choices"));
+  if (ids.dims.size() != 3) {
+    throw Error(Exit::input, concat(g, "expert_ids has ", ids.dims.size(),
+                                    " dimensions, not tokens, layers and choices"));
+  }
   const std::size_t tokens = std::size_t(ids.dims[0]);
   TraceHeader h;
   for (Index l = 0; l < ids.dims[1]; ++l) {
     TraceLayer layer;
-    layer.index = int(l), layer.experts = int(f.integer("num_experts")), layer.top_k = int(f.integer("top_k"));
+    layer.index = int(l);
+    layer.experts = int(f.integer("num_experts"));
+    layer.top_k = int(f.integer("top_k"));
     h.layers.push_back(layer);
   }
-  if (f.has(g + "domain"))
-    for (int d = 0; d < f.integer("param_num_domains"); ++d) h.domains.push_back("d" + std::to_string(d));
+  if (f.has(g + "domain")) {
+    for (int d = 0; d < f.integer("param_num_domains"); ++d)
+      h.domains.push_back("d" + std::to_string(d));
+  }
   TraceRows rows;
   rows.token_id = column_of<std::uint32_t>(f, g + "token_id", tokens);
   rows.position = column_of<std::uint32_t>(f, g + "position", tokens);
   rows.sequence = column_of<std::uint32_t>(f, g + "sequence", tokens);
   rows.step = column_of<std::uint32_t>(f, g + "step", tokens);
-  if (f.has(g + "rank")) rows.rank = column_of<std::uint16_t>(f, g + "rank", tokens);
-  if (!f.has(g + "valid")) rows.flags.assign(tokens, 0);
-  else for (const int valid : column_of<int>(f, g + "valid", tokens)) rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
-  for (Index l = 0; l < ids.dims[1]; ++l) rows.layer.push_back(layer_of(f, g, l, ids.dims[1]));
+  if (f.has(g + "rank"))
+    rows.rank = column_of<std::uint16_t>(f, g + "rank", tokens);
+  if (!f.has(g + "valid")) {
+    rows.flags.assign(tokens, 0);
+  } else {
+    for (const int valid : column_of<int>(f, g + "valid", tokens))
+      rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
+  }
+  for (Index l = 0; l < ids.dims[1]; ++l)
+    rows.layer.push_back(layer_of(f, g, l, ids.dims[1]));
   experts_of(f, h);
   std::vector<int> domain(tokens, -1);
-  if (f.has(g + "domain")) domain = column_of<int>(f, g + "domain", tokens);
+  if (f.has(g + "domain"))
+    domain = column_of<int>(f, g + "domain", tokens);
   std::vector<TraceSequence> sequences;
   sequences_of(rows, domain, f.has(g + "sequence"), sequences);
   return MemoryTrace(std::move(h), std::move(sequences), {}, std::move(rows));
@@ -124,18 +164,23 @@ MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
 
 std::vector<std::string> golden_specs(const GoldenFile& f) {
   const std::map<std::string, std::vector<std::string>> options = {
-      {"load", {"topn", "tile_sizes"}}, {"drops", {"capacity_factors"}}, {"context", {"position_bucket"}}, {"vocabulary", {"min_count"}},
-      {"repeats", {"lags", "batch_sizes"}}, {"cache", {"cache_sizes"}}, {"prefetch", {"prefetch_sizes"}}, {"ranks", {"ep_size", "num_nodes"}}};
+      {"load", {"topn", "tile_sizes"}},     {"drops", {"capacity_factors"}},
+      {"context", {"position_bucket"}},     {"vocabulary", {"min_count"}},
+      {"repeats", {"lags", "batch_sizes"}}, {"cache", {"cache_sizes"}},
+      {"prefetch", {"prefetch_sizes"}},     {"ranks", {"ep_size", "num_nodes"}}};
   std::vector<std::string> out;
   for (const std::string& name : metrics().names()) {
     std::string spec = name;
-    if (const auto at = options.find(name); at != options.end())
+    if (const auto at = options.find(name); at != options.end()) {
       for (const std::string& key : at->second) {
-        if (!f.has_attribute("param_" + key)) continue;
+        if (!f.has_attribute("param_" + key))
+          continue;
         std::vector<std::string> list;
-        for (const double v : f.real_list("param_" + key)) list.push_back(number_text(v));
+        for (const double v : f.real_list("param_" + key))
+          list.push_back(number_text(v));
         spec += concat(spec == name ? ":" : ",", key, "={", join(list, ","), "}");
       }
+    }
     out.push_back(spec);
   }
   return out;

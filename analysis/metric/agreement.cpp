@@ -4,8 +4,8 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/error.h"
-#include "lib/core/text.h"
 #include "lib/core/parallel.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -13,97 +13,152 @@ namespace {
 // Experts chosen, in key order, -1 left out. Filled into a buffer that is used again.
 void chosen(const Matrix<int>& ids, Index t, std::vector<int>& out) {
   out.clear();
-  for (const int e : ids.row(t))
-    if (e >= 0) out.push_back(e);
+  for (const int e : ids.row(t)) {
+    if (e >= 0)
+      out.push_back(e);
+  }
 }
 
 std::int64_t common(std::span<const int> a, std::span<const int> b) {
-  return std::count_if(b.begin(), b.end(), [&](int e) { return std::find(a.begin(), a.end(), e) != a.end(); });
+  return std::count_if(b.begin(), b.end(),
+                       [&](int e) { return std::find(a.begin(), a.end(), e) != a.end(); });
 }
 
-// Gap between the last expert chosen and the first one not, from what the rows hold; NaN where they do not say.
+// Gap between the last expert chosen and the first one not, from what the rows hold; NaN where they
+// do not say.
 double margin_of(const LayerRows& rows, Index t, std::size_t k, int experts) {
-  if (!rows.margin.empty()) return rows.margin[std::size_t(t)];
-  if (rows.logits.empty() || k == 0) return no_value;
+  if (!rows.margin.empty())
+    return rows.margin[std::size_t(t)];
+  if (rows.logits.empty() || k == 0)
+    return no_value;
   const auto z = rows.logits.row(t).first(std::size_t(experts));
-  if (std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); })) return no_value;  // NaN has no place in an order
+  // NaN has no place in an order
+  if (std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); }))
+    return no_value;
   std::vector<double> p(z.begin(), z.end());
   std::sort(p.rbegin(), p.rend());
   double sum = 0;
-  for (const double v : p) sum += std::exp(v - p[0]);
+  for (const double v : p)
+    sum += std::exp(v - p[0]);
   return (std::exp(p[k - 1] - p[0]) - (k < p.size() ? std::exp(p[k] - p[0]) : 0)) / sum;
 }
 
-bool has_margin(const TraceFields& f) { return f.margin || f.logits; }
+bool has_margin(const TraceFields& f) {
+  return f.margin || f.logits;
+}
 
 class Comparer {
  public:
-  Comparer(const TraceSource& a, const TraceSource& b, const AgreeOptions& o) : margin_from_b_(has_margin(b.fields())) {
-    if (has_margin(a.fields()) || margin_from_b_) result_.margins = o.margins;
-    if (!std::is_sorted(o.margins.begin(), o.margins.end())) throw Error(Exit::usage, "the margins that tokens are sorted by do not rise");
+  Comparer(const TraceSource& a, const TraceSource& b, const AgreeOptions& o)
+      : margin_from_b_(has_margin(b.fields())) {
+    if (has_margin(a.fields()) || margin_from_b_)
+      result_.margins = o.margins;
+    if (!std::is_sorted(o.margins.begin(), o.margins.end()))
+      throw Error(Exit::usage, "the margins that tokens are sorted by do not rise");
     const std::size_t bins = result_.margins.empty() ? 0 : result_.margins.size() + 1;
     for (const TraceLayer& l : b.header().layers) {
       result_.layer.push_back({.number = l.index, .experts = l.experts});
-      result_.layer.back().bin_choices.assign(bins, 0), result_.layer.back().bin_lost.assign(bins, 0);
+      result_.layer.back().bin_choices.assign(bins, 0);
+      result_.layer.back().bin_lost.assign(bins, 0);
     }
     pending_.resize(result_.layer.size());
-    if (o.bootstrap < 1 || b.sequences().size() < Bootstrap::least_sequences) return;
-    for (LayerAgreement& l : result_.layer)
-      for (auto* r : {&l.replica_overlap, &l.replica_first, &l.replica_tokens}) r->assign(std::size_t(o.bootstrap) + 1, 0);
+    if (o.bootstrap < 1 || b.sequences().size() < Bootstrap::least_sequences)
+      return;
+    for (LayerAgreement& l : result_.layer) {
+      for (auto* r : {&l.replica_overlap, &l.replica_first, &l.replica_tokens})
+        r->assign(std::size_t(o.bootstrap) + 1, 0);
+    }
   }
 
   void window(const TraceRows& a, const TraceRows& b) {
     check(a, b);
-    const std::size_t tokens = a.tokens(), layers = result_.layer.size();
+    const std::size_t tokens = a.tokens();
+    const std::size_t layers = result_.layer.size();
     differs_.assign(tokens * layers, 0);
     parallel_for(Index(layers), 1, [&](Index first, Index last) {
-      for (Index l = first; l < last; ++l) layer(a, b, std::size_t(l));
+      for (Index l = first; l < last; ++l)
+        layer(a, b, std::size_t(l));
     });
     for (std::size_t t = 0; t < tokens; ++t) {
-      if (!a.valid(t) || !b.valid(t)) continue;
+      if (!a.valid(t) || !b.valid(t))
+        continue;
       std::int64_t flips = 0;
-      for (std::size_t l = 0; l < layers; ++l) flips += differs_[l * tokens + t];
-      ++result_.tokens, result_.flipped_layers += flips, result_.flipped_tokens += flips > 0;
+      for (std::size_t l = 0; l < layers; ++l)
+        flips += differs_[l * tokens + t];
+      ++result_.tokens;
+      result_.flipped_layers += flips;
+      result_.flipped_tokens += flips > 0;
     }
   }
   Agreement result() {
-    for (std::size_t l = 0; l < pending_.size(); ++l) close(l);
+    for (std::size_t l = 0; l < pending_.size(); ++l)
+      close(l);
     return std::move(result_);
   }
 
  private:
   static void check(const TraceRows& a, const TraceRows& b) {
-    for (std::size_t t = 0; t < a.tokens(); ++t)
-      if (a.token_id[t] != b.token_id[t] && a.token_id[t] != withheld_token && b.token_id[t] != withheld_token)
-        throw Error(Exit::input, concat("the traces are not over the same tokens: row ", a.first + t, " is token ", a.token_id[t], " in one and ", b.token_id[t], " in the other")).hint("trace both on the same data with the same length");
+    for (std::size_t t = 0; t < a.tokens(); ++t) {
+      if (a.token_id[t] != b.token_id[t] && a.token_id[t] != withheld_token &&
+          b.token_id[t] != withheld_token) {
+        throw Error(Exit::input, concat("the traces are not over the same tokens: row ",
+                                        a.first + t, " is token ", a.token_id[t], " in one and ",
+                                        b.token_id[t], " in the other"))
+            .hint("trace both on the same data with the same length");
+      }
+    }
   }
   void layer(const TraceRows& a, const TraceRows& b, std::size_t l) {
     LayerAgreement& s = result_.layer[l];
-    const LayerRows &ra = a.layer[l], &rb = b.layer[l];
+    const LayerRows& ra = a.layer[l];
+    const LayerRows& rb = b.layer[l];
     std::vector<int> ca, cb;
     for (std::size_t t = 0; t < a.tokens(); ++t) {
-      if (!a.valid(t) || !b.valid(t)) continue;
-      chosen(ra.expert, Index(t), ca), chosen(rb.expert, Index(t), cb);
-      const std::int64_t both = common(ca, cb), n = std::ssize(cb);
+      if (!a.valid(t) || !b.valid(t))
+        continue;
+      chosen(ra.expert, Index(t), ca);
+      chosen(rb.expert, Index(t), cb);
+      const std::int64_t both = common(ca, cb);
+      const std::int64_t n = std::ssize(cb);
       differs_[l * a.tokens() + t] = both != n || ca.size() != cb.size();
-      if (n == 0) continue;
+      if (n == 0)
+        continue;
       Pending& p = pending_[l];
-      if (p.sequence != std::int64_t(b.sequence[t])) close(l), p.sequence = b.sequence[t];
-      p.tokens += 1, p.overlap += double(both) / double(n), p.first += !ca.empty() && ca[0] == cb[0];
-      ++s.tokens, s.choices += n, s.common += both, s.overlap += double(both) / double(n);
+      if (p.sequence != std::int64_t(b.sequence[t])) {
+        close(l);
+        p.sequence = b.sequence[t];
+      }
+      p.tokens += 1;
+      p.overlap += double(both) / double(n);
+      p.first += !ca.empty() && ca[0] == cb[0];
+      ++s.tokens;
+      s.choices += n;
+      s.common += both;
+      s.overlap += double(both) / double(n);
       s.first += !ca.empty() && ca[0] == cb[0];
       by_k(s, ca, cb);
-      if (result_.margins.empty()) continue;
-      const double margin = margin_from_b_ ? margin_of(rb, Index(t), cb.size(), s.experts) : margin_of(ra, Index(t), ca.size(), s.experts);
-      if (std::isnan(margin)) continue;
-      const auto bin = std::size_t(std::upper_bound(result_.margins.begin(), result_.margins.end(), margin) - result_.margins.begin());
-      s.bin_choices[bin] += n, s.bin_lost[bin] += n - both;
+      if (result_.margins.empty())
+        continue;
+      const double margin = margin_from_b_ ? margin_of(rb, Index(t), cb.size(), s.experts)
+                                           : margin_of(ra, Index(t), ca.size(), s.experts);
+      if (std::isnan(margin))
+        continue;
+      const auto bin =
+          std::size_t(std::upper_bound(result_.margins.begin(), result_.margins.end(), margin) -
+                      result_.margins.begin());
+      s.bin_choices[bin] += n;
+      s.bin_lost[bin] += n - both;
     }
   }
   static void by_k(LayerAgreement& s, std::span<const int> a, std::span<const int> b) {
-    if (b.size() > s.overlap_k.size()) s.overlap_k.resize(b.size(), 0), s.tokens_k.resize(b.size(), 0);
-    for (std::size_t k = 1; k <= b.size(); ++k)
-      s.overlap_k[k - 1] += double(common(a.first(std::min(k, a.size())), b.first(k))) / double(k), ++s.tokens_k[k - 1];
+    if (b.size() > s.overlap_k.size()) {
+      s.overlap_k.resize(b.size(), 0);
+      s.tokens_k.resize(b.size(), 0);
+    }
+    for (std::size_t k = 1; k <= b.size(); ++k) {
+      s.overlap_k[k - 1] += double(common(a.first(std::min(k, a.size())), b.first(k))) / double(k);
+      ++s.tokens_k[k - 1];
+    }
   }
 
   struct Pending {  // of the sequence being read
@@ -113,11 +168,15 @@ class Comparer {
   void close(std::size_t l) {
     LayerAgreement& s = result_.layer[l];
     const Pending p = std::exchange(pending_[l], {});
-    if (p.sequence < 0 || s.replica_tokens.empty()) return;
+    if (p.sequence < 0 || s.replica_tokens.empty())
+      return;
     std::vector<std::uint32_t> weight(s.replica_tokens.size());
     poisson_weights(0, std::uint64_t(p.sequence), weight);
-    for (std::size_t r = 0; r < weight.size(); ++r)
-      s.replica_overlap[r] += weight[r] * p.overlap, s.replica_first[r] += weight[r] * p.first, s.replica_tokens[r] += weight[r] * p.tokens;
+    for (std::size_t r = 0; r < weight.size(); ++r) {
+      s.replica_overlap[r] += weight[r] * p.overlap;
+      s.replica_first[r] += weight[r] * p.first;
+      s.replica_tokens[r] += weight[r] * p.tokens;
+    }
   }
 
   bool margin_from_b_;
@@ -128,39 +187,55 @@ class Comparer {
 
 void interval(Column& c, const LayerAgreement& l, const std::vector<double>& replica) {
   std::vector<double> share;
-  for (std::size_t r = 0; r < replica.size(); ++r) share.push_back(replica[r] / l.replica_tokens[r]);
+  for (std::size_t r = 0; r < replica.size(); ++r)
+    share.push_back(replica[r] / l.replica_tokens[r]);
   const Interval i = interval_of(share, share.empty() ? no_value : share[0], 0, 1);
-  c.low.push_back(i.low), c.high.push_back(i.high);
+  c.low.push_back(i.low);
+  c.high.push_back(i.high);
 }
 
-double choices(const LayerAgreement& l) { return double(l.choices) / double(l.tokens); }
+double choices(const LayerAgreement& l) {
+  return double(l.choices) / double(l.tokens);
+}
 
 }  // namespace
 
 std::string incomparable(const TraceSource& a, const TraceSource& b) {
-  if (a.tokens() != b.tokens()) return concat("one trace has ", a.tokens(), " tokens, the other ", b.tokens());
-  const auto &x = a.header().layers, &y = b.header().layers;
-  if (x.size() != y.size()) return concat("one trace has ", x.size(), " MoE layers, the other ", y.size());
-  for (std::size_t l = 0; l < x.size(); ++l)
-    if (x[l].experts != y[l].experts || x[l].index != y[l].index)
-      return concat("MoE layer ", l, " has ", x[l].experts, " experts at depth ", x[l].index, " in one trace and ", y[l].experts, " at ", y[l].index, " in the other");
+  if (a.tokens() != b.tokens())
+    return concat("one trace has ", a.tokens(), " tokens, the other ", b.tokens());
+  const auto& x = a.header().layers;
+  const auto& y = b.header().layers;
+  if (x.size() != y.size())
+    return concat("one trace has ", x.size(), " MoE layers, the other ", y.size());
+  for (std::size_t l = 0; l < x.size(); ++l) {
+    if (x[l].experts != y[l].experts || x[l].index != y[l].index) {
+      return concat("MoE layer ", l, " has ", x[l].experts, " experts at depth ", x[l].index,
+                    " in one trace and ", y[l].experts, " at ", y[l].index, " in the other");
+    }
+  }
   return "";
 }
 
 Agreement agree(const TraceSource& a, const TraceSource& b, const AgreeOptions& o) {
-  if (const std::string why = incomparable(a, b); !why.empty()) throw Error(Exit::input, "the traces cannot be compared token by token: " + why).hint("trace both on the same data with the same length");
+  if (const std::string why = incomparable(a, b); !why.empty()) {
+    throw Error(Exit::input, "the traces cannot be compared token by token: " + why)
+        .hint("trace both on the same data with the same length");
+  }
   Comparer all(a, b, o);
   const auto fields = [](const TraceFields& has) {
     TraceFields f = no_fields;
-    f.margin = has.margin, f.logits = has.logits && !has.margin;
+    f.margin = has.margin;
+    f.logits = has.logits && !has.margin;
     return f;
   };
   const bool from_b = has_margin(b.fields());
   const std::uint64_t step = std::max<std::uint64_t>(1, o.window);
   for (std::uint64_t first = 0; first < a.tokens(); first += step) {
     const std::uint64_t n = std::min(step, a.tokens() - first);
-    all.window(a.read(first, n, from_b ? no_fields : fields(a.fields())), b.read(first, n, fields(b.fields())));
-    if (o.progress) o.progress(first + n);
+    all.window(a.read(first, n, from_b ? no_fields : fields(a.fields())),
+               b.read(first, n, fields(b.fields())));
+    if (o.progress)
+      o.progress(first + n);
   }
   return all.result();
 }
@@ -168,53 +243,118 @@ Agreement agree(const TraceSource& a, const TraceSource& b, const AgreeOptions& 
 std::vector<MetricValue> Agreement::values() const {
   std::vector<double> all, first;
   std::vector<std::vector<double>> by_k, by_margin;
-  std::int64_t common_choices = 0, every = 0;
+  std::int64_t common_choices = 0;
+  std::int64_t every = 0;
   for (const LayerAgreement& l : layer) {
-    all.push_back(l.overlap / double(l.tokens)), first.push_back(double(l.first) / double(l.tokens));
-    by_k.emplace_back(), by_margin.emplace_back();
-    for (std::size_t k = 0; k < l.overlap_k.size(); ++k) by_k.back().push_back(l.overlap_k[k] / double(l.tokens_k[k]));
-    for (std::size_t m = 0; m < l.bin_lost.size(); ++m) by_margin.back().push_back(double(l.bin_lost[m]) / double(l.bin_choices[m]));
-    common_choices += l.common, every += l.choices;
+    all.push_back(l.overlap / double(l.tokens));
+    first.push_back(double(l.first) / double(l.tokens));
+    by_k.emplace_back();
+    by_margin.emplace_back();
+    for (std::size_t k = 0; k < l.overlap_k.size(); ++k)
+      by_k.back().push_back(l.overlap_k[k] / double(l.tokens_k[k]));
+    for (std::size_t m = 0; m < l.bin_lost.size(); ++m)
+      by_margin.back().push_back(double(l.bin_lost[m]) / double(l.bin_choices[m]));
+    common_choices += l.common;
+    every += l.choices;
   }
-  std::vector<MetricValue> out{per_layer("router_saturation", all), per_layer("router_saturation_top1", first), per_layer("router_saturation_by_k", by_k),
-                               {"flip_token_rate", {}, {double(flipped_tokens) / double(tokens)}}, {"flip_layers_mean", {}, {double(flipped_layers) / double(tokens)}},
+  std::vector<MetricValue> out{per_layer("router_saturation", all),
+                               per_layer("router_saturation_top1", first),
+                               per_layer("router_saturation_by_k", by_k),
+                               {"flip_token_rate", {}, {double(flipped_tokens) / double(tokens)}},
+                               {"flip_layers_mean", {}, {double(flipped_layers) / double(tokens)}},
                                {"flip_rate", {}, {double(every - common_choices) / double(every)}}};
-  if (!margins.empty()) out.push_back(per_layer("flip_rate_by_margin", by_margin));
+  if (!margins.empty())
+    out.push_back(per_layer("flip_rate_by_margin", by_margin));
   return out;
 }
 
 void Agreement::report(Report& r) const {
-  std::int64_t every = 0, lost = 0;
-  for (const LayerAgreement& l : layer) every += l.choices, lost += l.choices - l.common;
-  if (tokens == 0 || every == 0) return r.warnings.push_back("the two traces have no tokens with choices in common: there is nothing to compare");
+  std::int64_t every = 0;
+  std::int64_t lost = 0;
+  for (const LayerAgreement& l : layer) {
+    every += l.choices;
+    lost += l.choices - l.common;
+  }
+  if (tokens == 0 || every == 0) {
+    return r.warnings.push_back(
+        "the two traces have no tokens with choices in common: there is nothing to compare");
+  }
   std::vector<std::int64_t> number;
   std::vector<double> share, first, null, null_first;
-  double untouched = 1, random_lost = 0;
+  double untouched = 1;
+  double random_lost = 0;
   for (const LayerAgreement& l : layer) {
-    if (l.tokens == 0) continue;
-    number.push_back(l.number), share.push_back(l.overlap / double(l.tokens)), first.push_back(double(l.first) / double(l.tokens));
-    null.push_back(choices(l) / l.experts), null_first.push_back(1.0 / l.experts);
-    untouched *= chance::same_set(l.experts, choices(l)), random_lost += double(l.choices) / double(every) * (1 - choices(l) / l.experts);
+    if (l.tokens == 0)
+      continue;
+    number.push_back(l.number);
+    share.push_back(l.overlap / double(l.tokens));
+    first.push_back(double(l.first) / double(l.tokens));
+    null.push_back(choices(l) / l.experts);
+    null_first.push_back(1.0 / l.experts);
+    untouched *= chance::same_set(l.experts, choices(l));
+    random_lost += double(l.choices) / double(every) * (1 - choices(l) / l.experts);
   }
-  r.tables.push_back({"agreement", "Do the two choose the same experts?", "Share of the reference's experts that the other trace chose too, token by token, and of tokens with the same first choice. Random routing: K/E and 1/E.", Chart::lines,
-      {column({"layer", "", "absolute layer number", ""}, number), column({"same experts", "share", "of the reference's experts, chosen in both", "router_saturation"}, share, null),
-       column({"same first choice", "share", "tokens with the same first choice", "router_saturation_top1"}, first, null_first)}, section::specialisation, false, {}});
-  for (const LayerAgreement& l : layer)
-    if (l.tokens && !l.replica_tokens.empty()) interval(r.tables.back().columns[1], l, l.replica_overlap), interval(r.tables.back().columns[2], l, l.replica_first);
+  r.tables.push_back(
+      {"agreement",
+       "Do the two choose the same experts?",
+       "Share of the reference's experts that the other trace chose too, token by token, and of "
+       "tokens with the same first choice. Random routing: K/E and 1/E.",
+       Chart::lines,
+       {column({"layer", "", "absolute layer number", ""}, number),
+        column({"same experts", "share", "of the reference's experts, chosen in both",
+                "router_saturation"},
+               share, null),
+        column({"same first choice", "share", "tokens with the same first choice",
+                "router_saturation_top1"},
+               first, null_first)},
+       section::specialisation,
+       false,
+       {}});
+  for (const LayerAgreement& l : layer) {
+    if (l.tokens && !l.replica_tokens.empty()) {
+      interval(r.tables.back().columns[1], l, l.replica_overlap);
+      interval(r.tables.back().columns[2], l, l.replica_first);
+    }
+  }
   if (!margins.empty()) {
     std::vector<std::string> bin;
     std::vector<double> rate, lot;
     for (std::size_t m = 0; m <= margins.size(); ++m) {
-      std::int64_t n = 0, gone = 0;
-      for (const LayerAgreement& l : layer) n += l.bin_choices[m], gone += l.bin_lost[m];
-      bin.push_back(m == 0 ? "below " + number_text(margins[0]) : m == margins.size() ? "from " + number_text(margins.back()) : number_text(margins[m - 1]) + " to " + number_text(margins[m]));
-      rate.push_back(double(gone) / double(n)), lot.push_back(random_lost);
+      std::int64_t n = 0;
+      std::int64_t gone = 0;
+      for (const LayerAgreement& l : layer) {
+        n += l.bin_choices[m];
+        gone += l.bin_lost[m];
+      }
+      bin.push_back(m == 0 ? "below " + number_text(margins[0])
+                    : m == margins.size()
+                        ? "from " + number_text(margins.back())
+                        : number_text(margins[m - 1]) + " to " + number_text(margins[m]));
+      rate.push_back(double(gone) / double(n));
+      lot.push_back(random_lost);
     }
-    r.tables.push_back({"flips_by_margin", "Where the two differ: how sure the router was", "Share of the reference's experts that the other did not choose, by the router's margin (last chosen over first not chosen, in probability). Numerical noise flips small margins only; learning flips all.", Chart::none,
-        {column({"margin", "probability", "of the reference where it is recorded", ""}, bin), column({"lost", "share", "of the reference's choices, not made by the other", "flip_rate_by_margin", 4}, rate, lot)}, section::specialisation, false, {}});
+    r.tables.push_back(
+        {"flips_by_margin",
+         "Where the two differ: how sure the router was",
+         "Share of the reference's experts that the other did not choose, by the router's margin "
+         "(last chosen over first not chosen, in probability). Numerical noise flips small margins "
+         "only; learning flips all.",
+         Chart::none,
+         {column({"margin", "probability", "of the reference where it is recorded", ""}, bin),
+          column({"lost", "share", "of the reference's choices, not made by the other",
+                  "flip_rate_by_margin", 4},
+                 rate, lot)},
+         section::specialisation,
+         false,
+         {}});
   }
-  r.findings.push_back("The two traces differ in " + percent(double(lost) / double(every)) + " of the choices (random routing: " + percent(random_lost) + "); " + percent(double(flipped_tokens) / double(tokens)) +
-                       " of the tokens take another set of experts in at least one layer (random routing: " + percent(1 - untouched) + "), in " + figure(double(flipped_layers) / double(tokens)) + " layers on average.");
+  r.findings.push_back(
+      "The two traces differ in " + percent(double(lost) / double(every)) +
+      " of the choices (random routing: " + percent(random_lost) + "); " +
+      percent(double(flipped_tokens) / double(tokens)) +
+      " of the tokens take another set of experts in at least one layer (random routing: " +
+      percent(1 - untouched) + "), in " + figure(double(flipped_layers) / double(tokens)) +
+      " layers on average.");
 }
 
 }  // namespace moe

@@ -1,41 +1,48 @@
-// Two traces over the same tokens: a checkpoint A and a reference B, or two engines with the same weights. How many of B's
-// experts A chose too, layer by layer, for the first k choices, and by how sure the router was. Counts only, so traces of any
-// length are compared in bounded memory.
+// Two traces over the same tokens: a checkpoint A and a reference B, or two engines with the same
+// weights. How many of B's experts A chose too, layer by layer, for the first k choices, and by how
+// sure the router was. Counts only, so traces of any length are compared in bounded memory.
 #pragma once
 #include "analysis/metric/metric.h"
 
 namespace moe {
 
 struct AgreeOptions {
-  std::vector<double> margins = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3};  // rising; bins below the first, between, from the last on
-  std::uint64_t window = 16384;                                        // rows read at a time
+  // rising; bins below the first, between, from the last on
+  std::vector<double> margins = {0.001, 0.003, 0.01, 0.03, 0.1, 0.3};
+  std::uint64_t window = 16384;  // rows read at a time
   std::function<void(std::uint64_t rows)> progress;
-  int bootstrap = 0;                                                   // replicas behind the 95 % intervals; 0 = none
+  // replicas behind the 95 % intervals; 0 = none
+  int bootstrap = 0;
 };
 
 struct LayerAgreement {
-  int number = 0, experts = 0;                 // absolute layer number
-  std::int64_t tokens = 0, choices = 0;        // tokens for which B chose; B's choices
-  std::int64_t common = 0, first = 0;          // choices of B that are A's too; tokens with equal first choice
-  double overlap = 0;                          // sum over tokens of |A & B| / |B|
-  std::vector<double> overlap_k;               // (K) the same for the first k choices of both
-  std::vector<std::int64_t> tokens_k;          // (K) tokens with at least k choices in B
-  std::vector<std::int64_t> bin_choices, bin_lost;  // (margins+1) B's choices, and those that A lost, by router margin
-  std::vector<double> replica_overlap, replica_first, replica_tokens;  // (R) with every sequence Poisson(1) times; [0] as it is
+  int number = 0, experts = 0;           // absolute layer number
+  std::int64_t tokens = 0, choices = 0;  // tokens for which B chose; B's choices
+  // choices of B that are A's too; tokens with equal first choice
+  std::int64_t common = 0, first = 0;
+  double overlap = 0;                  // sum over tokens of |A & B| / |B|
+  std::vector<double> overlap_k;       // (K) the same for the first k choices of both
+  std::vector<std::int64_t> tokens_k;  // (K) tokens with at least k choices in B
+  // (margins+1) B's choices, and those that A lost, by router margin
+  std::vector<std::int64_t> bin_choices, bin_lost;
+  // (R) with every sequence Poisson(1) times; [0] as it is
+  std::vector<double> replica_overlap, replica_first, replica_tokens;
 };
 
 struct Agreement {
-  std::vector<double> margins;                 // empty: neither trace has margins or logits
+  std::vector<double> margins;  // empty: neither trace has margins or logits
   std::vector<LayerAgreement> layer;
-  std::int64_t tokens = 0, flipped_tokens = 0, flipped_layers = 0;  // valid in both; with another set in any layer; (token, layer) pairs with another set
+  // valid in both; with another set in any layer; (token, layer) pairs with another set
+  std::int64_t tokens = 0, flipped_tokens = 0, flipped_layers = 0;
 
-  // router_saturation, router_saturation_top1, router_saturation_by_k, flip_token_rate, flip_layers_mean, flip_rate, flip_rate_by_margin
+  // router_saturation, router_saturation_top1, router_saturation_by_k, flip_token_rate,
+  // flip_layers_mean, flip_rate, flip_rate_by_margin
   std::vector<MetricValue> values() const;
-  void report(Report&) const;                  // tables with chance values, findings
+  void report(Report&) const;  // tables with chance values, findings
 };
 
-// Why the two cannot be compared token by token, in a sentence; empty where they can, as far as headers tell. (The corpus hash is
-// the reader's: TraceReader::corpus_sha256.)
+// Why the two cannot be compared token by token, in a sentence; empty where they can, as far as
+// headers tell. (The corpus hash is the reader's: TraceReader::corpus_sha256.)
 std::string incomparable(const TraceSource& a, const TraceSource& b);
 
 // Reads both in step. Throws Error(input) where they are not over the same tokens.

@@ -1,6 +1,7 @@
-// How far the headline figures would move with other text of the same kind: a Poisson bootstrap over sequences (tokens are not
-// independent, sequences nearly are), beside the metrics in their one pass. Every sequence weighs Poisson(1) in each replica, a
-// function of (seed, stream, sequence); counts of all replicas are kept: 4 bytes a layer, domain, expert and replica.
+// How far the headline figures would move with other text of the same kind: a Poisson bootstrap
+// over sequences (tokens are not independent, sequences nearly are), beside the metrics in their
+// one pass. Every sequence weighs Poisson(1) in each replica, a function of (seed, stream,
+// sequence); counts of all replicas are kept: 4 bytes a layer, domain, expert and replica.
 #pragma once
 #include "analysis/metric/metric.h"
 
@@ -10,7 +11,7 @@ struct Interval {
   double low, high;  // NaN: not known
 };
 
-struct Replicated {  // one figure of one layer
+struct Replicated {            // one figure of one layer
   std::string id;              // definition id
   double parameter;            // capacity factor; NaN where the definition has none
   Index layer;                 // of the trace, from 0
@@ -18,8 +19,9 @@ struct Replicated {  // one figure of one layer
   double least, most;          // of the definition's range
 };
 
-// 2.5 % to 97.5 % of the replicas, moved so that their mean lies on `at`: resampling adds noise of its own to figures such as a CV,
-// and that much is taken off again. Fewer than 20 finite replicas: NaN. {0,1,...,100} behind any [0], at 50: {2.5, 97.5}
+// 2.5 % to 97.5 % of the replicas, moved so that their mean lies on `at`: resampling adds noise of
+// its own to figures such as a CV, and that much is taken off again. Fewer than 20 finite replicas:
+// NaN. {0,1,...,100} behind any [0], at 50: {2.5, 97.5}
 Interval interval_of(std::span<const double> values, double at, double least, double most);
 
 // Poisson(1) weights of one sequence; out[0] = 1, the trace as it is.
@@ -32,19 +34,22 @@ class Bootstrap final : public Metric {
 
   TraceFields needs() const override;
   void observe_layer(const Window&, Index layer) override;
-  std::vector<MetricValue> values() const override { return {}; }
-  void report(Report&) const override;  // adds low and high to columns of tables by layer, and says what they are
+  std::vector<MetricValue> values() const override {
+    return {};
+  }
+  // adds low and high to columns of tables by layer, and says what they are
+  void report(Report&) const override;
   std::vector<Replicated> results() const;
 
  private:
   enum Ratio { entropy, repeat, dedup, ratio_count };  // figures that are a sum over a sum
   struct State {
-    std::vector<std::uint32_t> replica;          // (domain slot, E, R): counts
-    std::vector<double> over, under;             // (ratios, R)
-    std::vector<std::int64_t> pending;           // (E) of the sequence being read
-    std::vector<int> touched;                    // experts with pending counts
+    std::vector<std::uint32_t> replica;  // (domain slot, E, R): counts
+    std::vector<double> over, under;     // (ratios, R)
+    std::vector<std::int64_t> pending;   // (E) of the sequence being read
+    std::vector<int> touched;            // experts with pending counts
     double pending_over[ratio_count] = {}, pending_under[ratio_count] = {};
-    std::vector<std::uint32_t> weight;           // (R)
+    std::vector<std::uint32_t> weight;  // (R)
     std::int64_t sequence = -1;
     int domain = -1, last_first = -1;
     std::uint32_t last_position = 0;

@@ -1,33 +1,44 @@
-// Caches of experts under a stream of requests, each in one pass with a state of E numbers: LRU at every size at once, the
-// best possible (Belady) at given sizes without looking ahead, and LFU at one size.
+// Caches of experts under a stream of requests, each in one pass with a state of E numbers: LRU at
+// every size at once, the best possible (Belady) at given sizes without looking ahead, and LFU at
+// one size.
 #pragma once
 #include <cstdint>
 #include <vector>
 
 namespace moe {
 
-// How many others were requested since an expert's last request is its depth (0 = the one requested before); LRU of C experts hits
-// exactly when depth < C. Belady with every miss admitted keeps an expert between two requests when fewer than C-1 others are kept over
-// every moment in between (earliest end first is optimal for intervals of equal worth); what is needed to know that is the largest number
-// kept at a moment since each expert's last request: one number an expert and size. All stand by expert in 16 bits, and nothing moves:
-// a request renews whole rows of them, many at once. An expert 65,535 deep counts as never requested: no cache of fewer experts notices.
+// How many others were requested since an expert's last request is its depth (0 = the one requested
+// before); LRU of C experts hits exactly when depth < C. Belady with every miss admitted keeps an
+// expert between two requests when fewer than C-1 others are kept over every moment in between
+// (earliest end first is optimal for intervals of equal worth); what is needed to know that is the
+// largest number kept at a moment since each expert's last request: one number an expert and size.
+// All stand by expert in 16 bits, and nothing moves: a request renews whole rows of them, many at
+// once. An expert 65,535 deep counts as never requested: no cache of fewer experts notices.
 class RecencyStack {
  public:
   RecencyStack(int experts, const std::vector<int>& belady_sizes);
   void request(int expert);
 
-  std::int64_t requests() const { return requests_; }
-  std::int64_t lru_hits(int size) const;             // any size
-  std::int64_t belady_hits(std::size_t which) const { return belady_hits_[which]; }
-  std::vector<std::int64_t> counts() const { return counts_; }
+  std::int64_t requests() const {
+    return requests_;
+  }
+  std::int64_t lru_hits(int size) const;  // any size
+  std::int64_t belady_hits(std::size_t which) const {
+    return belady_hits_[which];
+  }
+  std::vector<std::int64_t> counts() const {
+    return counts_;
+  }
 
   struct Kept {  // what a request does to one size
     std::uint16_t depth, now;
   };
 
  private:
-  std::size_t padded_;                // E in whole blocks
-  std::vector<std::uint16_t> rows_;   // (1 + sizes, padded_) depth, the largest number where there was no request yet; then, for every Belady size, most experts kept at a moment since the last request
+  std::size_t padded_;  // E in whole blocks
+  // (1 + sizes, padded_) depth, the largest number where there was no request yet; then, for every
+  // Belady size, most experts kept at a moment since the last request
+  std::vector<std::uint16_t> rows_;
   std::vector<std::int64_t> depth_;   // (E) hits at each depth
   std::vector<std::int64_t> counts_;  // (E)
   std::vector<unsigned> sizes_;       // of Belady
@@ -36,13 +47,20 @@ class RecencyStack {
   std::int64_t requests_ = 0;
 };
 
-// Evicts the resident with the fewest requests of all time, of equals the one not requested for longest. Residents stand in the order in
-// which they would go; a request moves one up, mostly by a place or two.
+// Evicts the resident with the fewest requests of all time, of equals the one not requested for
+// longest. Residents stand in the order in which they would go; a request moves one up, mostly by a
+// place or two.
 class LfuCache {
  public:
-  LfuCache(int experts, int size) : size_(std::size_t(size)), key_(std::size_t(experts), 0), place_(std::size_t(experts), -1), count_(std::size_t(experts), 0) {}
+  LfuCache(int experts, int size)
+      : size_(std::size_t(size)),
+        key_(std::size_t(experts), 0),
+        place_(std::size_t(experts), -1),
+        count_(std::size_t(experts), 0) {}
   void request(int expert);
-  std::int64_t hits() const { return hits_; }
+  std::int64_t hits() const {
+    return hits_;
+  }
 
  private:
   static constexpr int time_bits = 34;

@@ -8,11 +8,13 @@
 namespace moe::chance {
 namespace {
 
-double missed(double experts, double k, double left) {  // C(left,K)/C(E,K), for broken K by interpolation
+// C(left,K)/C(E,K), for broken K by interpolation
+double missed(double experts, double k, double left) {
   k = std::min(k, experts);
   const auto whole = [&](int choices) {
     double p = 1;
-    for (int j = 0; j < choices && experts > j; ++j) p *= std::max(0.0, (left - j) / (experts - j));
+    for (int j = 0; j < choices && experts > j; ++j)
+      p *= std::max(0.0, (left - j) / (experts - j));
     return p;
   };
   const int below = int(k);
@@ -21,85 +23,135 @@ double missed(double experts, double k, double left) {  // C(left,K)/C(E,K), for
 }
 
 double median(std::vector<double> values) {
-  if (values.empty()) return std::numeric_limits<double>::quiet_NaN();
+  if (values.empty())
+    return std::numeric_limits<double>::quiet_NaN();
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
-bool impossible(int experts, int k, std::int64_t tokens) { return experts < 1 || k < 1 || k > experts || tokens < 1; }
+bool impossible(int experts, int k, std::int64_t tokens) {
+  return experts < 1 || k < 1 || k > experts || tokens < 1;
+}
 
-int enough(Index cells) { return int(std::clamp<Index>(32768 / std::max<Index>(1, cells), 100, 2000)); }  // runs
+// runs
+int enough(Index cells) {
+  return int(std::clamp<Index>(32768 / std::max<Index>(1, cells), 100, 2000));
+}
 
 // `of` of each of `runs` draws; statistic `median_of`: median, and no spread.
 template <class Draw, class Of>
-std::vector<Value> simulated(std::size_t results, int runs, Draw draw, const Of& of, int median_of = -1) {
+std::vector<Value> simulated(std::size_t results, int runs, Draw draw, const Of& of,
+                             int median_of = -1) {
   std::vector<std::vector<double>> seen(results);
   for (int run = 0; run < runs; ++run) {
     Rng rng(seed, std::uint64_t(run));
     const std::vector<double> one = of(draw(rng));
-    for (std::size_t i = 0; i < results; ++i) seen[i].push_back(one[i]);
+    for (std::size_t i = 0; i < results; ++i)
+      seen[i].push_back(one[i]);
   }
   std::vector<Value> out;
-  for (std::size_t i = 0; i < results; ++i) out.push_back(int(i) == median_of ? Value{median(seen[i])} : of_runs(seen[i]));
+  for (std::size_t i = 0; i < results; ++i)
+    out.push_back(int(i) == median_of ? Value{median(seen[i])} : of_runs(seen[i]));
   return out;
 }
 
 }  // namespace
 
 Value of_runs(std::span<const double> runs) {
-  double sum = 0, square = 0, n = 0;
-  for (const double v : runs)
-    if (std::isfinite(v)) sum += v, n += 1;
-  if (n == 0) return {};
-  for (const double v : runs)
-    if (std::isfinite(v)) square += (v - sum / n) * (v - sum / n);
+  double sum = 0;
+  double square = 0;
+  double n = 0;
+  for (const double v : runs) {
+    if (std::isfinite(v)) {
+      sum += v;
+      n += 1;
+    }
+  }
+  if (n == 0)
+    return {};
+  for (const double v : runs) {
+    if (std::isfinite(v))
+      square += (v - sum / n) * (v - sum / n);
+  }
   return n > 1 ? Value{sum / n, std::sqrt(square / (n - 1))} : Value{sum / n};
 }
 
 Value mean_of_independent(std::span<const Value> each) {
   Value out{0, 0};
   const double n = double(each.size());
-  for (const Value& v : each) out.mean += v.mean / n, out.spread += v.spread * v.spread / (n * n);
+  for (const Value& v : each) {
+    out.mean += v.mean / n;
+    out.spread += v.spread * v.spread / (n * n);
+  }
   out.spread = std::sqrt(out.spread);
   return each.empty() ? Value{} : out;
 }
 
-double load_cv(double e, double k, double t) { return std::sqrt(std::max(0.0, e / k - 1) / t); }
-double load_jain(double e, double k, double t) { return 1 / (1 + std::max(0.0, e / k - 1) / t); }
-double load_dead(double e, double k, double t) { return std::pow(1 - k / e, t); }
-double meets(double e, double k, double of) { return 1 - missed(e, k, e - of); }
-double repeat_any(double e, double k) { return meets(e, k, k); }
-double distinct_experts(double e, double k, double block) { return e * (1 - std::pow(1 - k / e, block)); }
-double mi_bits(double labels, double e, double k, double n) { return std::max(0.0, labels - 1) * std::max(0.0, e - k) / (2 * n * std::numbers::ln2); }
-double total_variation(double e, double k, double t) { return std::min(1.0, std::sqrt(std::max(0.0, e - k) / (std::numbers::pi * k * t))); }
-double crosslayer_mi_bits(double from, double to, double t) { return (from - 1) * (to - 1) / (2 * t * std::numbers::ln2); }
+double load_cv(double e, double k, double t) {
+  return std::sqrt(std::max(0.0, e / k - 1) / t);
+}
+double load_jain(double e, double k, double t) {
+  return 1 / (1 + std::max(0.0, e / k - 1) / t);
+}
+double load_dead(double e, double k, double t) {
+  return std::pow(1 - k / e, t);
+}
+double meets(double e, double k, double of) {
+  return 1 - missed(e, k, e - of);
+}
+double repeat_any(double e, double k) {
+  return meets(e, k, k);
+}
+double distinct_experts(double e, double k, double block) {
+  return e * (1 - std::pow(1 - k / e, block));
+}
+double mi_bits(double labels, double e, double k, double n) {
+  return std::max(0.0, labels - 1) * std::max(0.0, e - k) / (2 * n * std::numbers::ln2);
+}
+double total_variation(double e, double k, double t) {
+  return std::min(1.0, std::sqrt(std::max(0.0, e - k) / (std::numbers::pi * k * t)));
+}
+double crosslayer_mi_bits(double from, double to, double t) {
+  return (from - 1) * (to - 1) / (2 * t * std::numbers::ln2);
+}
 
 double distinct_ranks(int experts, double k, int ranks) {
   std::vector<int> on(static_cast<std::size_t>(ranks), 0);
-  for (std::int64_t e = 0; e < experts; ++e) ++on[std::size_t(e * ranks / experts)];
+  for (std::int64_t e = 0; e < experts; ++e)
+    ++on[std::size_t(e * ranks / experts)];
   double sum = 0;
-  for (const int n : on) sum += meets(experts, k, n);
+  for (const int n : on)
+    sum += meets(experts, k, n);
   return sum;
 }
 
 double same_set(double e, double k) {
   double p = 1;
-  for (int j = 0; j < int(std::lround(k)) && j < e; ++j) p *= (j + 1) / (e - j);
+  for (int j = 0; j < int(std::lround(k)) && j < e; ++j)
+    p *= (j + 1) / (e - j);
   return p;
 }
 
 double lru_hit_rate(double e, double k, double cache) {
-  if (cache >= e) return 1;
+  if (cache >= e)
+    return 1;
   double sum = 0;
   const int choices = std::clamp(int(std::lround(k)), 1, int(e));
-  for (int j = 0; j < choices; ++j) sum += std::max(0.0, cache - j) / (e - j);
+  for (int j = 0; j < choices; ++j)
+    sum += std::max(0.0, cache - j) / (e - j);
   return sum / choices;
 }
 
-double mean_root(double freedom) { return freedom > 0 ? std::exp(std::lgamma((freedom + 1) / 2) - std::lgamma(freedom / 2)) * std::sqrt(2 / freedom) : 1; }
+double mean_root(double freedom) {
+  return freedom > 0 ? std::exp(std::lgamma((freedom + 1) / 2) - std::lgamma(freedom / 2)) *
+                           std::sqrt(2 / freedom)
+                     : 1;
+}
 
-double largest_cosine(double pairs, double dimensions) {  // density (1-c^2)^((H-3)/2); the largest of n lies below c with probability P(c)^n
-  if (pairs < 1 || dimensions < 2) return std::numeric_limits<double>::quiet_NaN();
+// density (1-c^2)^((H-3)/2); the largest of n lies below c with probability P(c)^n
+double largest_cosine(double pairs, double dimensions) {
+  if (pairs < 1 || dimensions < 2)
+    return std::numeric_limits<double>::quiet_NaN();
   const double reach = std::min(1.0, 12 / std::sqrt(dimensions));
   constexpr int steps = 8192;
   std::vector<double> below(steps);
@@ -107,46 +159,62 @@ double largest_cosine(double pairs, double dimensions) {  // density (1-c^2)^((H
   for (int i = 0; i < steps; ++i) {
     const double c = reach * (2 * (i + 0.5) / steps - 1);
     const double here = std::exp((dimensions - 3) / 2 * std::log1p(-c * c));
-    below[std::size_t(i)] = sum + here / 2, sum += here;
+    below[std::size_t(i)] = sum + here / 2;
+    sum += here;
   }
   double mean = reach;
-  for (const double p : below) mean -= 2 * reach / steps * std::pow(p / sum, pairs);
+  for (const double p : below)
+    mean -= 2 * reach / steps * std::pow(p / sum, pairs);
   return mean;
 }
 
 namespace {
 double poisson_tail(double mean, double c) {  // P(count >= c)
-  if (mean > 600) return std::erfc((c - 0.5 - mean) / std::sqrt(2 * mean)) / 2;
-  const auto exactly = [mean](double x) { return std::exp(x * std::log(mean) - mean - std::lgamma(x + 1)); };
+  if (mean > 600)
+    return std::erfc((c - 0.5 - mean) / std::sqrt(2 * mean)) / 2;
+  const auto exactly = [mean](double x) {
+    return std::exp(x * std::log(mean) - mean - std::lgamma(x + 1));
+  };
   double sum = 0;
   if (c > mean) {
-    for (double x = c, p = exactly(c); p > sum * 1e-17; p *= mean / ++x) sum += p;
+    for (double x = c, p = exactly(c); p > sum * 1e-17; p *= mean / ++x)
+      sum += p;
     return sum;
   }
-  for (double x = c - 1, p = exactly(c - 1); x >= 0 && p > sum * 1e-17; p *= x / mean, --x) sum += p;
+  for (double x = c - 1, p = exactly(c - 1); x >= 0 && p > sum * 1e-17; p *= x / mean, --x)
+    sum += p;
   return 1 - sum;
 }
 }  // namespace
 
 std::vector<double> fullest_cells(double cells, double tokens, std::size_t n) {
   cells = std::min(cells, 1e200);  // more make no difference
-  const double mean = tokens / cells, first = std::max(1.0, std::floor(mean - 12 * std::sqrt(mean)));
+  const double mean = tokens / cells;
+  const double first = std::max(1.0, std::floor(mean - 12 * std::sqrt(mean)));
   std::vector<double> out(n, first - 1);  // every cell holds that many
   for (double c = first;; ++c) {
-    const double share = poisson_tail(mean, c), fuller = cells * share;  // cells with c or more: binomially many
-    if (fuller < 1e-9) break;
+    // cells with c or more: binomially many
+    const double share = poisson_tail(mean, c);
+    const double fuller = cells * share;
+    if (fuller < 1e-9)
+      break;
     const double odds = share < 1 ? share / (1 - share) : 0;
-    double exactly = share < 1 ? std::exp(cells * std::log1p(-share)) : 0, at_most = 0;
+    double exactly = share < 1 ? std::exp(cells * std::log1p(-share)) : 0;
+    double at_most = 0;
     for (std::size_t i = 0; i < n && double(i) < cells; ++i) {
-      at_most += exactly, exactly *= (cells - double(i)) / double(i + 1) * odds;
+      at_most += exactly;
+      exactly *= (cells - double(i)) / double(i + 1) * odds;
       out[i] += fuller > 700 + double(n) ? 1 : std::max(0.0, 1 - at_most);
     }
   }
-  for (std::size_t i = 0; i < n; ++i) out[i] = double(i) < cells ? mean + (out[i] - mean) * std::sqrt(1 - 1 / cells) : 0;  // their sum is fixed
+  // their sum is fixed
+  for (std::size_t i = 0; i < n; ++i)
+    out[i] = double(i) < cells ? mean + (out[i] - mean) * std::sqrt(1 - 1 / cells) : 0;
   return out;
 }
 
-void draw_experts(std::vector<int>& deck, std::span<int> out, Rng& rng) {  // Fisher-Yates, as far as needed
+// Fisher-Yates, as far as needed
+void draw_experts(std::vector<int>& deck, std::span<int> out, Rng& rng) {
   for (std::size_t j = 0; j < out.size(); ++j) {
     std::swap(deck[j], deck[j + std::size_t(rng.below(Index(deck.size() - j)))]);
     out[j] = deck[j];
@@ -156,52 +224,78 @@ void draw_experts(std::vector<int>& deck, std::span<int> out, Rng& rng) {  // Fi
 std::vector<std::int64_t> draw_counts(int experts, int k, std::int64_t tokens, Rng& rng) {
   std::vector<std::int64_t> counts(std::size_t(experts), 0);
   if (tokens * k <= 16 * experts || tokens <= 8) {
-    std::vector<int> deck(counts.size()), one(static_cast<std::size_t>(k));
+    std::vector<int> deck(counts.size());
+    std::vector<int> one(static_cast<std::size_t>(k));
     std::iota(deck.begin(), deck.end(), 0);
     for (std::int64_t t = 0; t < tokens; ++t) {
       draw_experts(deck, one, rng);
-      for (const int e : one) ++counts[std::size_t(e)];
+      for (const int e : one)
+        ++counts[std::size_t(e)];
     }
     return counts;
   }
-  const double p = double(k) / experts, mean = double(tokens) * p;
-  const double spread = experts > 1 ? std::sqrt(double(tokens) * p * (1 - p) * experts / (experts - 1.0)) : 0;
+  const double p = double(k) / experts;
+  const double mean = double(tokens) * p;
+  const double spread =
+      experts > 1 ? std::sqrt(double(tokens) * p * (1 - p) * experts / (experts - 1.0)) : 0;
   const double skew = spread > 0 ? (1 - 2 * p) / std::sqrt(double(tokens) * p * (1 - p)) : 0;
   std::vector<double> g(counts.size());
   double middle = 0;
-  for (double& x : g) x = rng.normal(), x += skew / 6 * (x * x - 1), middle += x / experts;
+  for (double& x : g) {
+    x = rng.normal();
+    x += skew / 6 * (x * x - 1);
+    middle += x / experts;
+  }
   std::int64_t left = tokens * k;
-  for (std::size_t e = 0; e < g.size(); ++e) counts[e] = std::clamp<std::int64_t>(std::llround(mean + spread * (g[e] - middle)), 0, tokens), left -= counts[e];
+  for (std::size_t e = 0; e < g.size(); ++e) {
+    counts[e] = std::clamp<std::int64_t>(std::llround(mean + spread * (g[e] - middle)), 0, tokens);
+    left -= counts[e];
+  }
   while (left != 0) {  // rounded
     std::int64_t& c = counts[std::size_t(rng.below(experts))];
     const std::int64_t one = left > 0 ? 1 : -1;
-    if (c + one >= 0 && c + one <= tokens) c += one, left -= one;
+    if (c + one >= 0 && c + one <= tokens) {
+      c += one;
+      left -= one;
+    }
   }
   return counts;
 }
 
-std::vector<Value> simulate_load(int experts, int k, std::int64_t tokens, std::size_t results, const Statistics& of, int median_of) {
-  if (impossible(experts, k, tokens)) return std::vector<Value>(results);
-  return simulated(results, enough(experts), [&](Rng& rng) { return draw_counts(experts, k, tokens, rng); }, of, median_of);
+std::vector<Value> simulate_load(int experts, int k, std::int64_t tokens, std::size_t results,
+                                 const Statistics& of, int median_of) {
+  if (impossible(experts, k, tokens))
+    return std::vector<Value>(results);
+  return simulated(
+      results, enough(experts), [&](Rng& rng) { return draw_counts(experts, k, tokens, rng); }, of,
+      median_of);
 }
 
 Counts draw_joint(std::span<const std::int64_t> row_tokens, int columns, int k, Rng& rng) {
   Counts joint(Index(row_tokens.size()), columns);
   for (std::size_t r = 0; r < row_tokens.size(); ++r) {
-    if (impossible(columns, k, row_tokens[r])) continue;
+    if (impossible(columns, k, row_tokens[r]))
+      continue;
     const auto counts = draw_counts(columns, k, row_tokens[r], rng);
     std::copy(counts.begin(), counts.end(), joint.row(Index(r)).begin());
   }
   return joint;
 }
 
-std::vector<Value> simulate_joint(std::span<const std::int64_t> row_tokens, int columns, int k, std::size_t results, const JointStatistics& of) {
-  return simulated(results, enough(columns * Index(row_tokens.size())), [&](Rng& rng) { return draw_joint(row_tokens, columns, k, rng); }, of);
+std::vector<Value> simulate_joint(std::span<const std::int64_t> row_tokens, int columns, int k,
+                                  std::size_t results, const JointStatistics& of) {
+  return simulated(
+      results, enough(columns * Index(row_tokens.size())),
+      [&](Rng& rng) { return draw_joint(row_tokens, columns, k, rng); }, of);
 }
 
-std::vector<Value> simulate_steps(int from, int to, std::int64_t tokens, std::size_t results, const JointStatistics& of) {
-  if (impossible(from, 1, tokens) || to < 1) return std::vector<Value>(results);
-  return simulated(results, enough(Index(from) * to / 8), [&](Rng& rng) { return draw_joint(draw_counts(from, 1, tokens, rng), to, 1, rng); }, of);
+std::vector<Value> simulate_steps(int from, int to, std::int64_t tokens, std::size_t results,
+                                  const JointStatistics& of) {
+  if (impossible(from, 1, tokens) || to < 1)
+    return std::vector<Value>(results);
+  return simulated(
+      results, enough(Index(from) * to / 8),
+      [&](Rng& rng) { return draw_joint(draw_counts(from, 1, tokens, rng), to, 1, rng); }, of);
 }
 
 }  // namespace moe::chance

@@ -1,4 +1,5 @@
-// How much where a token stands decides its expert: its document (few experts a document?) and its position in it.
+// How much where a token stands decides its expert: its document (few experts a document?) and its
+// position in it.
 #include <cmath>
 #include <numeric>
 
@@ -11,33 +12,52 @@ namespace {
 
 class Context final : public Metric {
  public:
-  Context(Spec& spec, const TraceSource& trace) : shape_(trace), bucket_(spec.get("position_bucket", 16, 1)), state_(shape_.experts.size()) {
-    for (std::size_t l = 0; l < state_.size(); ++l) state_[l].document.assign(std::size_t(shape_.experts[l]), 0);
+  Context(Spec& spec, const TraceSource& trace)
+      : shape_(trace), bucket_(spec.get("position_bucket", 16, 1)), state_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < state_.size(); ++l)
+      state_[l].document.assign(std::size_t(shape_.experts[l]), 0);
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe_layer(const Window& w, Index l) override {
     State& s = state_[std::size_t(l)];
     const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
     for (const Index t : w.valid) {
-      if (w.rows.sequence[std::size_t(t)] != s.sequence) end_document(s), s.sequence = w.rows.sequence[std::size_t(t)];
-      const std::size_t bucket = std::min<std::size_t>(w.rows.position[std::size_t(t)] / std::uint32_t(bucket_), most_buckets - 1);
-      if (bucket >= s.position.size()) s.position.resize(bucket + 1);
-      if (s.position[bucket].empty()) s.position[bucket].assign(experts, 0);
-      for (const int e : w.layer[std::size_t(l)].of(t)) ++s.document[std::size_t(e)], ++s.position[bucket][std::size_t(e)], ++s.assignments;
+      if (w.rows.sequence[std::size_t(t)] != s.sequence) {
+        end_document(s);
+        s.sequence = w.rows.sequence[std::size_t(t)];
+      }
+      const std::size_t bucket = std::min<std::size_t>(
+          w.rows.position[std::size_t(t)] / std::uint32_t(bucket_), most_buckets - 1);
+      if (bucket >= s.position.size())
+        s.position.resize(bucket + 1);
+      if (s.position[bucket].empty())
+        s.position[bucket].assign(experts, 0);
+      for (const int e : w.layer[std::size_t(l)].of(t)) {
+        ++s.document[std::size_t(e)];
+        ++s.position[bucket][std::size_t(e)];
+        ++s.assignments;
+      }
       ++s.tokens;
     }
   }
 
   std::vector<MetricValue> values() const override {
     std::vector<double> documents, positions;
-    for (const State& s : state_) documents.push_back(document_entropy(s)), positions.push_back(mutual_information_bits(table(s)));
-    return {per_layer("document_entropy_bits", documents), per_layer("position_expert_mi_bits", positions)};
+    for (const State& s : state_) {
+      documents.push_back(document_entropy(s));
+      positions.push_back(mutual_information_bits(table(s)));
+    }
+    return {per_layer("document_entropy_bits", documents),
+            per_layer("position_expert_mi_bits", positions)};
   }
 
   void report(Report& r) const override {
-    if (state_.empty() || state_[0].assignments == 0) return;
+    if (state_.empty() || state_[0].assignments == 0)
+      return;
     Nulls null_document, null_position;
     const auto all = values();
     for (std::size_t l = 0; l < state_.size(); ++l) {
@@ -45,22 +65,42 @@ class Context final : public Metric {
       end_document(s);
       const double k = double(s.assignments) / double(s.tokens);
       chance::Labels label(shape_.experts[l], whole_choices(k, shape_.experts[l]));
-      double mean = 0, variance = 0, documents = 0;
+      double mean = 0;
+      double variance = 0;
+      double documents = 0;
       for (const auto& [assignments, n] : s.lengths) {
-        const chance::Value v = label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));
-        mean += v.mean * double(n), variance += v.spread * v.spread * double(n), documents += double(n);
+        const chance::Value v =
+            label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));
+        mean += v.mean * double(n);
+        variance += v.spread * v.spread * double(n);
+        documents += double(n);
       }
       null_document.add({mean / documents, std::sqrt(variance) / documents});
       std::vector<std::int64_t> buckets = row_sums(table(s));
-      for (auto& n : buckets) n = rounded(double(n) / k);
+      for (auto& n : buckets)
+        n = rounded(double(n) / k);
       null_position.add(label.mi_bits(buckets));
     }
-    r.tables.push_back({"context", "Document and position", "Entropy of the experts inside one document: log2 E if every document uses all experts evenly (random routing: a little below), less if a document keeps to a few. "
-        "Position information: what the place in the sequence (in buckets of " + std::to_string(bucket_) + ") tells about the expert; random routing gives the small chance value.", Chart::none,
-        {column({"layer", "", "absolute layer number", ""}, shape_.number),
-         column({"document entropy", "bits", "mean over sequences of the entropy of their expert shares", "document_entropy_bits"}, all[0].values, null_document),
-         column({"position information", "bits", "mutual information of position bucket and expert", "position_expert_mi_bits", 4}, all[1].values, null_position)},
-        section::specialisation, false, {}});
+    r.tables.push_back(
+        {"context",
+         "Document and position",
+         "Entropy of the experts inside one document: log2 E if every document uses all experts "
+         "evenly (random routing: a little below), less if a document keeps to a few. "
+         "Position information: what the place in the sequence (in buckets of " +
+             std::to_string(bucket_) +
+             ") tells about the expert; random routing gives the small chance value.",
+         Chart::none,
+         {column({"layer", "", "absolute layer number", ""}, shape_.number),
+          column({"document entropy", "bits",
+                  "mean over sequences of the entropy of their expert shares",
+                  "document_entropy_bits"},
+                 all[0].values, null_document),
+          column({"position information", "bits",
+                  "mutual information of position bucket and expert", "position_expert_mi_bits", 4},
+                 all[1].values, null_position)},
+         section::specialisation,
+         false,
+         {}});
   }
 
  private:
@@ -71,11 +111,15 @@ class Context final : public Metric {
     std::uint32_t sequence = 0;
     std::int64_t tokens = 0, assignments = 0, documents = 0;
     double entropy = 0;
-    std::map<std::int64_t, std::int64_t> lengths;  // assignments of a document -> how many documents had as many
+    // assignments of a document -> how many documents had as many
+    std::map<std::int64_t, std::int64_t> lengths;
   };
   static void end_document(State& s) {
-    if (std::all_of(s.document.begin(), s.document.end(), [](auto c) { return c == 0; })) return;
-    s.entropy += entropy_bits(s.document), ++s.documents, ++s.lengths[std::accumulate(s.document.begin(), s.document.end(), std::int64_t{0})];
+    if (std::all_of(s.document.begin(), s.document.end(), [](auto c) { return c == 0; }))
+      return;
+    s.entropy += entropy_bits(s.document);
+    ++s.documents;
+    ++s.lengths[std::accumulate(s.document.begin(), s.document.end(), std::int64_t{0})];
     std::fill(s.document.begin(), s.document.end(), 0);
   }
   static double document_entropy(State s) {
@@ -84,7 +128,8 @@ class Context final : public Metric {
   }
   static Counts table(const State& s) {
     Counts out(Index(s.position.size()), Index(s.document.size()));
-    for (std::size_t b = 0; b < s.position.size(); ++b) std::copy(s.position[b].begin(), s.position[b].end(), out.row(Index(b)).begin());
+    for (std::size_t b = 0; b < s.position.size(); ++b)
+      std::copy(s.position[b].begin(), s.position[b].end(), out.row(Index(b)).begin());
     return out;
   }
 
@@ -95,6 +140,9 @@ class Context final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_context_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Context>(spec, trace); }
+std::unique_ptr<Metric> make_context_metric(Spec& spec, const TraceSource& trace,
+                                            const AnalyzeOptions&) {
+  return std::make_unique<Context>(spec, trace);
+}
 
 }  // namespace moe

@@ -7,76 +7,102 @@ namespace moe {
 namespace {
 
 constexpr Definition all[] = {
-#define DEFINE(id, metric, shape, formula, range, chance, needs) {#id, #metric, shape, formula, range, chance, needs},
+#define DEFINE(id, metric, shape, formula, range, chance, needs) \
+  {#id, #metric, shape, formula, range, chance, needs},
 #include "analysis/metric/definitions.def"
 #undef DEFINE
 };
 
 std::string cell(std::string_view text) {  // a bar would end the column
   std::string out;
-  for (const char c : text) out += c == '|' ? std::string("\\|") : std::string(1, c);
+  for (const char c : text)
+    out += c == '|' ? std::string("\\|") : std::string(1, c);
   return out;
 }
 
 constexpr const char* head = R"(# Metrics
 
-Every number of a report carries the id of its definition. An id never changes its meaning; another definition gets another id.
-This page is written from the program's own table (`analysis/metric/definitions.def`); a test keeps the two in step.
+Every number of a report carries the id of its definition. An id never changes its meaning;
+another definition gets another id. This page is written from the program's own table
+(`analysis/metric/definitions.def`); a test keeps the two in step.
 
-**Letters.** T valid tokens (padding counts nowhere), L MoE layers, E experts of a layer, K choices a token, D domains, V token ids.
-Choices are logical experts before capacity, best first; a token may have fewer than K. c_e = assignments to expert e in a layer,
-N = their sum, m = N/E, q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token id v, n_ve =
-those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
+**Letters.** T valid tokens (padding counts nowhere), L MoE layers, E experts of a layer, K
+choices a token, D domains, V token ids. Choices are logical experts before capacity, best first;
+a token may have fewer than K. c_e = assignments to expert e in a layer, N = their sum, m = N/E,
+q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token
+id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 
-**Random routing** is what every token drawing K distinct experts by lot would give on a trace of this size: closed forms, or the mean
-of simulated traces with a fixed seed ("simulated"). It is not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25.
-Plug-in information exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits, by less where labels are rare. Lists of the closest, busiest or most
-travelled stand beside what the first, second, ... of such a list shows by lot. A test holds the chance values of a report to traces drawn by lot
-and lists the exceptions (tests/metric/chance_test.cpp).
+**Random routing** is what every token drawing K distinct experts by lot would give on a trace of
+this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
+not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25. Plug-in information
+exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits, by less where labels are rare. Lists of the
+closest, busiest or most travelled stand beside what the first, second, ... of such a list shows
+by lot. A test holds the chance values of a report to traces drawn by lot and lists the exceptions
+(tests/metric/chance_test.cpp).
 
-**Intervals.** Tokens are not independent, sequences nearly are: `moe report --bootstrap N` (200; 0 = none) weighs every sequence Poisson(1)
-in each of N replicas, in the same pass. The interval is the middle 95 % of the replicas, moved so that their mean lies on the figure
-(resampling adds noise of its own to a CV), for what a trace of this size from the same source gives on average. It takes 4 bytes a layer,
-domain, expert and replica, within a metric's share of --memory; at least 8 sequences. Figures that have one: load_cv, load_maxvio_global, load_dead_fraction,
-load_entropy_norm, load_effective_experts, load_gini, ep_balancedness, capacity_drop_rate (factors 1, 1.25, 2), domain_expert_mi_bits,
-router_entropy (where it is stored), repeat_first, a2a_dedup_factor, and router_saturation of two traces. Not yet: figures whose counts a
-replica cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chance": the interval holds the value of random
-routing; a figure without an interval lies within two standard deviations of random routing, where those are known.
+**Intervals.** Tokens are not independent, sequences nearly are: `moe report --bootstrap N` (200;
+0 = none) weighs every sequence Poisson(1) in each of N replicas, in the same pass. The interval
+is the middle 95 % of the replicas, moved so that their mean lies on the figure (resampling adds
+noise of its own to a CV), for what a trace of this size from the same source gives on average. It
+takes 4 bytes a layer, domain, expert and replica, within a metric's share of --memory; at least 8
+sequences. Figures that have one: load_cv, load_maxvio_global, load_dead_fraction,
+load_entropy_norm, load_effective_experts, load_gini, ep_balancedness, capacity_drop_rate (factors
+1, 1.25, 2), domain_expert_mi_bits, router_entropy (where it is stored), repeat_first,
+a2a_dedup_factor, and router_saturation of two traces. Not yet: figures whose counts a replica
+cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chance": the interval
+holds the value of random routing; a figure without an interval lies within two standard
+deviations of random routing, where those are known.
 
-**Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red from 0.75), load_maxvio_global (1, 2),
-load_dead_fraction (0.001, 0.05), ep_balancedness (below 0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing
-would be as bad: no more than twice its value, or its value inside the interval. Thresholds are house rules but for balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead
-experts (ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, `--fail-on red` makes them an exit code of 1.
+**Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red
+from 0.75), load_maxvio_global (1, 2), load_dead_fraction (0.001, 0.05), ep_balancedness (below
+0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing would be as bad: no
+more than twice its value, or its value inside the interval. Thresholds are house rules but for
+balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead experts
+(ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, `--fail-on red`
+makes them an exit code of 1.
 
-**Two traces and more.** `moe report a --against b` compares token by token, over the same text only; `moe report a b c` puts the
-headline figures side by side. Replicas of traces over the same text weigh the same sequences alike, so their differences are paired.
+**Two traces and more.** `moe report a --against b` compares token by token, over the same text
+only; `moe report a b c` puts the headline figures side by side. Replicas of traces over the same
+text weigh the same sequences alike, so their differences are paired.
 
-**Shape.** [L] is one number a layer; a list parameter (`topn`, `lags`, ...) adds an axis. Redundancy by weights or outputs is computed
-once by `moe trace` and stored in the trace.
+**Shape.** [L] is one number a layer; a list parameter (`topn`, `lags`, ...) adds an axis.
+Redundancy by weights or outputs is computed once by `moe trace` and stored in the trace.
 
-**Same idea, other number.** `moe report a --convention NAME` gives the figures of olmoe, mixtral, sglang, vllm, trtllm, hf, megatron or
-nemo by their own definitions, quirks included, beside ours, with a line on how they differ; `moe list conventions` names them. NeMo and
-TensorRT-LLM print load_cv_sample; the loss-free balancing paper's MaxVio is load_maxvio_global or
-_batch; OLMoE's domain specialisation is domain_hit_rate, its co-activation code coactivation_adjacent, its layer counters
-crosslayer_rank_zip; Megatron's balance loss is aux_switch (1 at balance), Hugging Face's aux_concat (K at balance).
+**Same idea, other number.** `moe report a --convention NAME` gives the figures of olmoe, mixtral,
+sglang, vllm, trtllm, hf, megatron or nemo by their own definitions, quirks included, beside ours,
+with a line on how they differ; `moe list conventions` names them. NeMo and TensorRT-LLM print
+load_cv_sample; the loss-free balancing paper's MaxVio is load_maxvio_global or _batch; OLMoE's
+domain specialisation is domain_hit_rate, its co-activation code coactivation_adjacent, its layer
+counters crosslayer_rank_zip; Megatron's balance loss is aux_switch (1 at balance), Hugging Face's
+aux_concat (K at balance).
 )";
 
 }  // namespace
 
-std::span<const Definition> definitions() { return all; }
+std::span<const Definition> definitions() {
+  return all;
+}
 
 const Definition* find_definition(std::string_view id) {
-  for (const Definition& d : all)
-    if (d.id == id) return &d;
+  for (const Definition& d : all) {
+    if (d.id == id)
+      return &d;
+  }
   return nullptr;
 }
 
 namespace {
 std::string table(std::string_view metric) {
-  std::string out = "| id | shape | definition | range | random routing | needs |\n|---|---|---|---|---|---|\n";
-  for (const Definition& d : all)
-    if (d.metric == metric)
-      out += concat("| `", d.id, "` | ", d.shape.empty() ? std::string("one number") : concat("[", d.shape, "]"), " | ", cell(d.formula), " | ", cell(d.range), " | ", cell(d.chance), " | ", d.needs, " |\n");
+  std::string out =
+      "| id | shape | definition | range | random routing | needs |\n|---|---|---|---|---|---|\n";
+  for (const Definition& d : all) {
+    if (d.metric == metric) {
+      out += concat("| `", d.id, "` | ",
+                    d.shape.empty() ? std::string("one number") : concat("[", d.shape, "]"), " | ",
+                    cell(d.formula), " | ", cell(d.range), " | ", cell(d.chance), " | ", d.needs,
+                    " |\n");
+    }
+  }
   return out;
 }
 }  // namespace
@@ -85,10 +111,15 @@ std::string definitions_page() {
   std::string out = head;
   for (const auto& entry : metrics().entries()) {
     std::string examples;
-    for (const std::string& e : split(entry.examples, ' ')) examples += concat(examples.empty() ? "`" : ", `", e, "`");
-    out += concat("\n## ", entry.name, "\n", entry.about, ". For example ", examples, ".\n\n", table(entry.name));
+    for (const std::string& e : split(entry.examples, ' '))
+      examples += concat(examples.empty() ? "`" : ", `", e, "`");
+    out += concat("\n## ", entry.name, "\n", entry.about, ". For example ", examples, ".\n\n",
+                  table(entry.name));
   }
-  return out + "\n## two traces\na checkpoint against a reference, or one engine against another, over the same tokens.\n\n" + table("two traces");
+  return out +
+         "\n## two traces\na checkpoint against a reference, or one engine against another, over "
+         "the same tokens.\n\n" +
+         table("two traces");
 }
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// The definitions behind the numbers: one row for every id that a metric gives. Ids never change their meaning; another
-// definition gets another id. docs/metrics.md is written from this table and a test keeps the two in step.
+// The definitions behind the numbers: one row for every id that a metric gives. Ids never change
+// their meaning; another definition gets another id. docs/metrics.md is written from this table and
+// a test keeps the two in step.
 #pragma once
 #include <span>
 #include <string>
@@ -8,8 +9,9 @@
 namespace moe {
 
 struct Definition {
-  std::string_view id, metric;  // who computes it: a name of metrics.def, or "two traces" (agreement.h)
-  std::string_view shape;       // L layers, E experts, D domains; empty = one number
+  // who computes it: a name of metrics.def, or "two traces" (agreement.h)
+  std::string_view id, metric;
+  std::string_view shape;  // L layers, E experts, D domains; empty = one number
   std::string_view formula, range, chance, needs;
 };
 

@@ -1,5 +1,6 @@
-// How routing changed while the model was trained, from one trace recorded during training: its steps are cut into blocks, and
-// each block's loads, and the expert that each token id goes to, are compared. Nothing for traces without training steps.
+// How routing changed while the model was trained, from one trace recorded during training: its
+// steps are cut into blocks, and each block's loads, and the expert that each token id goes to, are
+// compared. Nothing for traces without training steps.
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -12,41 +13,69 @@ namespace {
 
 class Drift final : public Metric {
  public:
-  Drift(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) : shape_(trace), blocks_(spec.get("blocks", 8, 2)), ids_(spec.get("ids", 1024, 1)), vocabulary_(trace.header().vocab_size) {
+  Drift(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
+      : shape_(trace),
+        blocks_(spec.get("blocks", 8, 2)),
+        ids_(spec.get("ids", 1024, 1)),
+        vocabulary_(trace.header().vocab_size) {
     const auto& steps = trace.steps();
-    const bool training = std::any_of(steps.begin(), steps.end(), [](const TraceStep& s) { return s.phase == Phase::train; });
-    if (!training || steps.size() < 2) return;
-    blocks_ = int(std::min<std::size_t>(std::size_t(blocks_), steps.size())), steps_ = steps.size();
-    for (int b = 0; b < blocks_; ++b) from_.push_back(steps[std::size_t(b) * steps_ / std::size_t(blocks_)].step);
+    const bool training = std::any_of(steps.begin(), steps.end(),
+                                      [](const TraceStep& s) { return s.phase == Phase::train; });
+    if (!training || steps.size() < 2)
+      return;
+    blocks_ = int(std::min<std::size_t>(std::size_t(blocks_), steps.size()));
+    steps_ = steps.size();
+    for (int b = 0; b < blocks_; ++b)
+      from_.push_back(steps[std::size_t(b) * steps_ / std::size_t(blocks_)].step);
     std::int64_t each = 0;  // bytes an id takes in all layers
-    for (const int e : shape_.experts) each += std::int64_t{4} * e * blocks_;
+    for (const int e : shape_.experts)
+      each += std::int64_t{4} * e * blocks_;
     ids_ = int(std::clamp<std::int64_t>(o.memory / 4 / std::max<std::int64_t>(1, each), 1, ids_));
-    for (const int e : shape_.experts) layer_.push_back({Matrix<std::int64_t>(blocks_, e), std::vector<std::int64_t>(std::size_t(blocks_), 0), {}, {}});
+    for (const int e : shape_.experts) {
+      layer_.push_back({Matrix<std::int64_t>(blocks_, e),
+                        std::vector<std::int64_t>(std::size_t(blocks_), 0),
+                        {},
+                        {}});
+    }
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe_layer(const Window& w, Index l) override {
-    if (layer_.empty()) return;
+    if (layer_.empty())
+      return;
     State& s = layer_[std::size_t(l)];
     const int experts = shape_.experts[std::size_t(l)];
     for (const Index t : w.valid) {
       const auto chosen = w.layer[std::size_t(l)].of(t);
-      if (chosen.empty()) continue;
-      const auto block = std::min<std::size_t>(w.rows.step[std::size_t(t)] * std::size_t(blocks_) / steps_, std::size_t(blocks_) - 1);
+      if (chosen.empty())
+        continue;
+      const auto block = std::min<std::size_t>(
+          w.rows.step[std::size_t(t)] * std::size_t(blocks_) / steps_, std::size_t(blocks_) - 1);
       auto counts = s.counts.row(Index(block));
-      for (const int e : chosen) ++counts[std::size_t(e)];
+      for (const int e : chosen)
+        ++counts[std::size_t(e)];
       ++s.tokens[block];
-      if (const int slot = slot_of(s, w.rows.token_id[std::size_t(t)], experts); slot >= 0)
-        ++s.first[(std::size_t(slot) * std::size_t(blocks_) + block) * std::size_t(experts) + std::size_t(chosen[0])];
+      if (const int slot = slot_of(s, w.rows.token_id[std::size_t(t)], experts); slot >= 0) {
+        ++s.first[(std::size_t(slot) * std::size_t(blocks_) + block) * std::size_t(experts) +
+                  std::size_t(chosen[0])];
+      }
     }
   }
 
   std::vector<MetricValue> values() const override {
-    if (layer_.empty()) return {};
+    if (layer_.empty())
+      return {};
     std::vector<std::vector<double>> cv, moved, settled;
-    for (std::size_t l = 0; l < layer_.size(); ++l) cv.push_back(block_cv(layer_[l])), moved.push_back(moves(layer_[l])), settled.push_back(saturation(layer_[l], shape_.experts[l]));
-    return {per_layer("load_drift_cv", cv), per_layer("load_drift_tv", moved), per_layer("token_saturation", settled)};
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      cv.push_back(block_cv(layer_[l]));
+      moved.push_back(moves(layer_[l]));
+      settled.push_back(saturation(layer_[l], shape_.experts[l]));
+    }
+    return {per_layer("load_drift_cv", cv), per_layer("load_drift_tv", moved),
+            per_layer("token_saturation", settled)};
   }
 
   void report(Report&) const override;
@@ -58,61 +87,86 @@ class Drift final : public Metric {
     std::vector<int> slot;             // (vocabulary) place among the ids followed, -1 = none
     std::vector<std::uint32_t> first;  // (ids seen, blocks, E) first choices
   };
-  int slot_of(State& s, std::uint32_t id, int experts) const {  // the first ids_ distinct ids are followed
+  // the first ids_ distinct ids are followed
+  int slot_of(State& s, std::uint32_t id, int experts) const {
     constexpr std::uint32_t most = 1u << 20;
-    if (id >= (vocabulary_ ? std::min(vocabulary_, most) : most)) return -1;
-    if (id >= s.slot.size()) s.slot.resize(std::size_t(id) + 1, -1);
+    if (id >= (vocabulary_ ? std::min(vocabulary_, most) : most))
+      return -1;
+    if (id >= s.slot.size())
+      s.slot.resize(std::size_t(id) + 1, -1);
     if (s.slot[id] < 0) {
-      const std::size_t each = std::size_t(blocks_) * std::size_t(experts), known = s.first.size() / each;
-      if (known >= std::size_t(ids_)) return -1;
-      s.slot[id] = int(known), s.first.resize(s.first.size() + each, 0);
+      const std::size_t each = std::size_t(blocks_) * std::size_t(experts);
+      const std::size_t known = s.first.size() / each;
+      if (known >= std::size_t(ids_))
+        return -1;
+      s.slot[id] = int(known);
+      s.first.resize(s.first.size() + each, 0);
     }
     return s.slot[id];
   }
   std::vector<double> block_cv(const State& s) const {
     std::vector<double> out;
-    for (Index b = 0; b < s.counts.rows(); ++b) out.push_back(cv_of(s.counts.row(b)));
+    for (Index b = 0; b < s.counts.rows(); ++b)
+      out.push_back(cv_of(s.counts.row(b)));
     return out;
   }
   static double cv_of(std::span<const std::int64_t> c) {
-    const double n = double(c.size()), mean = std::accumulate(c.begin(), c.end(), 0.0) / n;
+    const double n = double(c.size());
+    const double mean = std::accumulate(c.begin(), c.end(), 0.0) / n;
     double around = 0;
-    for (const auto v : c) around += (double(v) - mean) * (double(v) - mean) / n;
+    for (const auto v : c)
+      around += (double(v) - mean) * (double(v) - mean) / n;
     return mean > 0 ? std::sqrt(around) / mean : no_value;
   }
-  std::vector<double> moves(const State& s) const {  // (blocks-1) total variation to the block before
+  // (blocks-1) total variation to the block before
+  std::vector<double> moves(const State& s) const {
     std::vector<double> out;
     for (Index b = 1; b < s.counts.rows(); ++b) {
-      const auto x = s.counts.row(b - 1), y = s.counts.row(b);
-      const double nx = std::accumulate(x.begin(), x.end(), 0.0), ny = std::accumulate(y.begin(), y.end(), 0.0);
+      const auto x = s.counts.row(b - 1);
+      const auto y = s.counts.row(b);
+      const double nx = std::accumulate(x.begin(), x.end(), 0.0);
+      const double ny = std::accumulate(y.begin(), y.end(), 0.0);
       double distance = nx > 0 && ny > 0 ? 0 : no_value;
-      for (std::size_t e = 0; e < x.size(); ++e) distance += std::abs(double(x[e]) / nx - double(y[e]) / ny) / 2;
+      for (std::size_t e = 0; e < x.size(); ++e)
+        distance += std::abs(double(x[e]) / nx - double(y[e]) / ny) / 2;
       out.push_back(distance);
     }
     return out;
   }
-  // Share of a block's tokens (of ids that the last block has too) whose id had the same favourite then as at the end.
+  // Share of a block's tokens (of ids that the last block has too) whose id had the same favourite
+  // then as at the end.
   std::vector<double> saturation(const State& s, int experts) const {
-    const std::size_t e = std::size_t(experts), n = std::size_t(blocks_);
-    std::vector<double> same(n, 0), all(n, 0), out;
+    const std::size_t e = std::size_t(experts);
+    const std::size_t n = std::size_t(blocks_);
+    std::vector<double> same(n, 0);
+    std::vector<double> all(n, 0);
+    std::vector<double> out;
     for (std::size_t id = 0; id * n * e < s.first.size(); ++id) {
       const auto favourite = [&](std::size_t b) {
-        const auto begin = s.first.begin() + std::ptrdiff_t((id * n + b) * e), best = std::max_element(begin, begin + std::ptrdiff_t(e));
+        const auto begin = s.first.begin() + std::ptrdiff_t((id * n + b) * e);
+        const auto best = std::max_element(begin, begin + std::ptrdiff_t(e));
         return std::pair{best - begin, std::accumulate(begin, begin + std::ptrdiff_t(e), 0.0)};
       };
       const auto end = favourite(n - 1);
       for (std::size_t b = 0; b < n && end.second > 0; ++b) {
         const auto now = favourite(b);
-        all[b] += now.second, same[b] += now.first == end.first ? now.second : 0;
+        all[b] += now.second;
+        same[b] += now.first == end.first ? now.second : 0;
       }
     }
-    for (std::size_t b = 0; b < n; ++b) out.push_back(all[b] > 0 ? same[b] / all[b] : no_value);
+    for (std::size_t b = 0; b < n; ++b)
+      out.push_back(all[b] > 0 ? same[b] / all[b] : no_value);
     return out;
   }
-  // The same when every token's first choice is drawn by lot: a rare id's favourite is the lower of equals, so it is one expert more often than another.
-  std::vector<chance::Value> saturation_by_lot(const State& s, int experts, chance::Labels& label) const {
-    const std::size_t e = std::size_t(experts), n = std::size_t(blocks_);
-    std::vector<double> same(n, 0), all(n, 0), square(n, 0);
+  // The same when every token's first choice is drawn by lot: a rare id's favourite is the lower of
+  // equals, so it is one expert more often than another.
+  std::vector<chance::Value> saturation_by_lot(const State& s, int experts,
+                                               chance::Labels& label) const {
+    const std::size_t e = std::size_t(experts);
+    const std::size_t n = std::size_t(blocks_);
+    std::vector<double> same(n, 0);
+    std::vector<double> all(n, 0);
+    std::vector<double> square(n, 0);
     std::vector<chance::Value> out;
     for (std::size_t id = 0; id * n * e < s.first.size(); ++id) {
       const auto seen = [&](std::size_t b) {
@@ -122,12 +176,18 @@ class Drift final : public Metric {
       const std::int64_t end = seen(n - 1);
       for (std::size_t b = 0; b < n && end > 0; ++b) {
         const std::int64_t now = seen(b);
-        if (now == 0) continue;
+        if (now == 0)
+          continue;
         const double p = b + 1 == n ? 1 : label.same_favourite(now, end);
-        all[b] += double(now), same[b] += double(now) * p, square[b] += double(now) * double(now) * p * (1 - p);
+        all[b] += double(now);
+        same[b] += double(now) * p;
+        square[b] += double(now) * double(now) * p * (1 - p);
       }
     }
-    for (std::size_t b = 0; b < n; ++b) out.push_back(all[b] > 0 ? chance::Value{same[b] / all[b], std::sqrt(square[b]) / all[b]} : chance::Value{});
+    for (std::size_t b = 0; b < n; ++b) {
+      out.push_back(all[b] > 0 ? chance::Value{same[b] / all[b], std::sqrt(square[b]) / all[b]}
+                               : chance::Value{});
+    }
     return out;
   }
 
@@ -140,41 +200,75 @@ class Drift final : public Metric {
 };
 
 void Drift::report(Report& r) const {
-  if (layer_.empty()) return;
+  if (layer_.empty())
+    return;
   const std::size_t n = std::size_t(blocks_);
   std::vector<double> v[3];
   std::vector<std::vector<chance::Value>> by_lot[3];  // (blocks, layers)
-  for (int c = 0; c < 3; ++c) v[c].assign(n, 0), by_lot[c].resize(n);
+  for (int c = 0; c < 3; ++c) {
+    v[c].assign(n, 0);
+    by_lot[c].resize(n);
+  }
   std::map<int, chance::Labels> first;  // by the number of experts
   const double share = 1.0 / double(layer_.size());
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const State& s = layer_[l];
-    const auto cv = block_cv(s), moved = moves(s), settled = saturation(s, shape_.experts[l]);
+    const auto cv = block_cv(s);
+    const auto moved = moves(s);
+    const auto settled = saturation(s, shape_.experts[l]);
     const double e = shape_.experts[l];
-    const auto lot = saturation_by_lot(s, shape_.experts[l], first.try_emplace(shape_.experts[l], shape_.experts[l], 1).first->second);
+    const auto lot =
+        saturation_by_lot(s, shape_.experts[l],
+                          first.try_emplace(shape_.experts[l], shape_.experts[l], 1).first->second);
     for (std::size_t b = 0; b < n; ++b) {
       const auto row = s.counts.row(Index(b));
-      const double tokens = double(s.tokens[b]), k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
-      const double root = chance::mean_root(e - 1), even = chance::load_cv(e, k, tokens);
-      v[0][b] += cv[b] * share, by_lot[0][b].push_back({even * root, even * std::sqrt(std::max(0.0, 1 - root * root))});
-      const double before = b ? double(s.tokens[b - 1]) : 0, harmonic = 2 * tokens * before / (tokens + before);
+      const double tokens = double(s.tokens[b]);
+      const double k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
+      const double root = chance::mean_root(e - 1);
+      const double even = chance::load_cv(e, k, tokens);
+      v[0][b] += cv[b] * share;
+      by_lot[0][b].push_back({even * root, even * std::sqrt(std::max(0.0, 1 - root * root))});
+      const double before = b ? double(s.tokens[b - 1]) : 0;
+      const double harmonic = 2 * tokens * before / (tokens + before);
       v[1][b] += (b ? moved[b - 1] : no_value) * share;
       by_lot[1][b].push_back({b ? chance::total_variation(e, k, harmonic) : no_value});
-      v[2][b] += settled[b] * share, by_lot[2][b].push_back(lot[b]);
+      v[2][b] += settled[b] * share;
+      by_lot[2][b].push_back(lot[b]);
     }
   }
   Nulls null[3];
-  for (int c = 0; c < 3; ++c)
-    for (const auto& layers : by_lot[c]) null[c].add(chance::mean_of_independent(layers));
-  r.tables.push_back({"drift", "How routing settled during training", "Mean over layers of each block of training steps: how uneven the loads are; how far they moved since the block before (0 = not at all, 1 = to other experts altogether); and for how many tokens the id's "
-      "favourite expert is already the one it has in the last block. Chance values: tokens that draw their experts by lot.", Chart::lines,
-      {column({"from step", "", "first training step of the block", ""}, from_), column({"load CV", "", "of the block's counts", "load_drift_cv"}, v[0], null[0]),
-       column({"moved", "share", "total variation between the load shares of this block and the one before", "load_drift_tv"}, v[1], null[1]),
-       column({"settled", "share", "tokens whose id has its final favourite expert", "token_saturation"}, v[2], null[2])}, section::balance, false, {}});
+  for (int c = 0; c < 3; ++c) {
+    for (const auto& layers : by_lot[c])
+      null[c].add(chance::mean_of_independent(layers));
+  }
+  r.tables.push_back(
+      {"drift",
+       "How routing settled during training",
+       "Mean over layers of each block of training steps: how uneven the loads are; how far they "
+       "moved since the block before (0 = not at all, 1 = to other experts altogether); and for "
+       "how many tokens the id's "
+       "favourite expert is already the one it has in the last block. Chance values: tokens that "
+       "draw their experts by lot.",
+       Chart::lines,
+       {column({"from step", "", "first training step of the block", ""}, from_),
+        column({"load CV", "", "of the block's counts", "load_drift_cv"}, v[0], null[0]),
+        column({"moved", "share",
+                "total variation between the load shares of this block and the one before",
+                "load_drift_tv"},
+               v[1], null[1]),
+        column({"settled", "share", "tokens whose id has its final favourite expert",
+                "token_saturation"},
+               v[2], null[2])},
+       section::balance,
+       false,
+       {}});
 }
 
 }  // namespace
 
-std::unique_ptr<Metric> make_drift_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) { return std::make_unique<Drift>(spec, trace, o); }
+std::unique_ptr<Metric> make_drift_metric(Spec& spec, const TraceSource& trace,
+                                          const AnalyzeOptions& o) {
+  return std::make_unique<Drift>(spec, trace, o);
+}
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// What capacity dropped (as recorded), and what a capacity of other factors would have dropped on the whole trace.
+// What capacity dropped (as recorded), and what a capacity of other factors would have dropped on
+// the whole trace.
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/load.h"
@@ -9,8 +10,13 @@ namespace {
 class Drops final : public Metric {
  public:
   Drops(Spec& spec, const TraceSource& trace)
-      : shape_(trace), factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)), bucket_(spec.get("position_bucket", 64, 1)), recorded_(trace.fields().dropped), state_(shape_.experts.size()) {
-    for (std::size_t l = 0; l < state_.size(); ++l) state_[l].counts.assign(std::size_t(shape_.experts[l]), 0);
+      : shape_(trace),
+        factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)),
+        bucket_(spec.get("position_bucket", 64, 1)),
+        recorded_(trace.fields().dropped),
+        state_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < state_.size(); ++l)
+      state_[l].counts.assign(std::size_t(shape_.experts[l]), 0);
   }
 
   TraceFields needs() const override {
@@ -24,11 +30,14 @@ class Drops final : public Metric {
     const LayerRows& rows = w.rows.layer[std::size_t(l)];
     for (const Index t : w.valid) {
       const auto chosen = w.layer[std::size_t(l)].of(t);
-      for (const int e : chosen) ++s.counts[std::size_t(e)];
+      for (const int e : chosen)
+        ++s.counts[std::size_t(e)];
       ++s.tokens;
-      if (rows.dropped.empty()) continue;
+      if (rows.dropped.empty())
+        continue;
       int lost = 0;
-      for (Index j = 0; j < rows.expert.cols(); ++j) lost += rows.expert(t, j) >= 0 && rows.dropped(t, j);
+      for (Index j = 0; j < rows.expert.cols(); ++j)
+        lost += rows.expert(t, j) >= 0 && rows.dropped(t, j);
       s.dropped += lost;
       at_position(s, w.rows.position[std::size_t(t)], lost, int(chosen.size()));
       s.whole += lost && lost == int(chosen.size());
@@ -40,29 +49,49 @@ class Drops final : public Metric {
     std::vector<double> share, tokens;
     for (const State& s : state_) {
       would.push_back({});
-      for (const double f : factors_) would.back().push_back(capacity_drop_rate(s.counts, f));
-      share.push_back(drop_rate(s)), tokens.push_back(double(s.whole) / double(s.tokens));
+      for (const double f : factors_)
+        would.back().push_back(capacity_drop_rate(s.counts, f));
+      share.push_back(drop_rate(s));
+      tokens.push_back(double(s.whole) / double(s.tokens));
     }
     std::vector<MetricValue> out{per_layer("capacity_drop_rate", would)};
-    if (!recorded_) return out;
+    if (!recorded_)
+      return out;
     std::vector<std::vector<double>> places;
     for (const State& s : state_) {
       places.emplace_back();
-      for (const Place& p : s.place) places.back().push_back(double(p.dropped) / double(p.all));
+      for (const Place& p : s.place)
+        places.back().push_back(double(p.dropped) / double(p.all));
     }
-    out.push_back(per_layer("observed_drop_rate", share)), out.push_back(per_layer("observed_token_drop_rate", tokens)), out.push_back(per_layer("observed_drop_rate_by_position", places));
+    out.push_back(per_layer("observed_drop_rate", share));
+    out.push_back(per_layer("observed_token_drop_rate", tokens));
+    out.push_back(per_layer("observed_drop_rate_by_position", places));
     return out;
   }
 
   void report(Report& r) const override {
-    if (state_.empty() || load_figures(state_[0].counts).assignments == 0) return;
-    Table t{"dropped", "Dropped by capacity", "A dropped assignment is not computed; a token that loses all of its experts passes through the residual alone. "
-            "The capacity columns ask what would be dropped if every expert took at most factor x the mean load of the whole trace; their chance values are for random routing.",
-            Chart::none, {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::balance, false, {}};
+    if (state_.empty() || load_figures(state_[0].counts).assignments == 0)
+      return;
+    Table t{"dropped",
+            "Dropped by capacity",
+            "A dropped assignment is not computed; a token that loses all of its experts passes "
+            "through the residual alone. "
+            "The capacity columns ask what would be dropped if every expert took at most factor x "
+            "the mean load of the whole trace; their chance values are for random routing.",
+            Chart::none,
+            {column({"layer", "", "absolute layer number", ""}, shape_.number)},
+            section::balance,
+            false,
+            {}};
     const auto all = values();
     if (recorded_) {
-      t.columns.push_back(column({"dropped", "share", "assignments flagged as dropped", "observed_drop_rate", 4}, all[1].values));
-      t.columns.push_back(column({"tokens without expert", "share", "tokens whose every assignment was dropped", "observed_token_drop_rate", 4}, all[2].values));
+      t.columns.push_back(
+          column({"dropped", "share", "assignments flagged as dropped", "observed_drop_rate", 4},
+                 all[1].values));
+      t.columns.push_back(
+          column({"tokens without expert", "share", "tokens whose every assignment was dropped",
+                  "observed_token_drop_rate", 4},
+                 all[2].values));
     } else {
       t.warnings.push_back("the trace does not say what was dropped");
     }
@@ -74,7 +103,9 @@ class Drops final : public Metric {
         value.push_back(all[0].values[l * factors_.size() + i]);
         null.add(chance_drops(memo, l)[i]);
       }
-      t.columns.push_back(column({"", "share", "share dropped at this capacity factor", "capacity_drop_rate", 4}, value, null));
+      t.columns.push_back(
+          column({"", "share", "share dropped at this capacity factor", "capacity_drop_rate", 4},
+                 value, null));
       t.columns.back().name = "at factor " + number_text(factors_[i]);
     }
     r.tables.push_back(std::move(t));
@@ -84,57 +115,95 @@ class Drops final : public Metric {
 
  private:
   static constexpr std::size_t most_places = 256;  // later positions share the last bucket
-  struct Place { std::int64_t dropped = 0, all = 0; };
+  struct Place {
+    std::int64_t dropped = 0, all = 0;
+  };
   struct State {
     std::vector<std::int64_t> counts;
     std::vector<Place> place;  // by bucket of positions
     std::int64_t tokens = 0, dropped = 0, whole = 0;
   };
   void at_position(State& s, std::uint32_t position, int lost, int all) const {
-    const std::size_t at = std::min<std::size_t>(position / std::uint32_t(bucket_), most_places - 1);
-    if (at >= s.place.size()) s.place.resize(at + 1);
-    s.place[at].dropped += lost, s.place[at].all += all;
+    const std::size_t at =
+        std::min<std::size_t>(position / std::uint32_t(bucket_), most_places - 1);
+    if (at >= s.place.size())
+      s.place.resize(at + 1);
+    s.place[at].dropped += lost;
+    s.place[at].all += all;
   }
-  // Summed over layers. A rule that fills experts in order of position drops towards the end of a sequence.
+  // Summed over layers. A rule that fills experts in order of position drops towards the end of a
+  // sequence.
   void by_position(Report& r) const {
     std::vector<Place> sum;
     Place all;
-    for (const State& s : state_)
+    for (const State& s : state_) {
       for (std::size_t i = 0; i < s.place.size(); ++i) {
-        if (i >= sum.size()) sum.resize(i + 1);
-        sum[i].dropped += s.place[i].dropped, sum[i].all += s.place[i].all, all.dropped += s.place[i].dropped, all.all += s.place[i].all;
+        if (i >= sum.size())
+          sum.resize(i + 1);
+        sum[i].dropped += s.place[i].dropped;
+        sum[i].all += s.place[i].all;
+        all.dropped += s.place[i].dropped;
+        all.all += s.place[i].all;
       }
-    if (all.dropped == 0 || sum.size() < 2) return;
+    }
+    if (all.dropped == 0 || sum.size() < 2)
+      return;
     std::vector<std::int64_t> from;
     std::vector<double> rate;
-    for (std::size_t i = 0; i < sum.size(); ++i) from.push_back(std::int64_t(i) * bucket_), rate.push_back(double(sum[i].dropped) / double(sum[i].all));
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+      from.push_back(std::int64_t(i) * bucket_);
+      rate.push_back(double(sum[i].dropped) / double(sum[i].all));
+    }
     const std::vector<double> even(rate.size(), double(all.dropped) / double(all.all));
-    r.tables.push_back({"drops_by_position", "Where in the sequence capacity drops", "Share of assignments dropped by position, all layers together. A rule that fills experts in the order of positions drops towards the end; were position without influence, every bucket would show the share of the whole.", Chart::lines,
-        {column({"position", "", "first position of the bucket", ""}, from), column({"dropped", "share", "assignments of these positions flagged as dropped", "observed_drop_rate_by_position", 4}, rate, even)}, section::balance, false, {}});
+    r.tables.push_back(
+        {"drops_by_position",
+         "Where in the sequence capacity drops",
+         "Share of assignments dropped by position, all layers together. A rule that fills experts "
+         "in the order of positions drops towards the end; were position without influence, every "
+         "bucket would show the share of the whole.",
+         Chart::lines,
+         {column({"position", "", "first position of the bucket", ""}, from),
+          column({"dropped", "share", "assignments of these positions flagged as dropped",
+                  "observed_drop_rate_by_position", 4},
+                 rate, even)},
+         section::balance,
+         false,
+         {}});
   }
-  static double drop_rate(const State& s) { return double(s.dropped) / double(load_figures(s.counts).assignments); }
+  static double drop_rate(const State& s) {
+    return double(s.dropped) / double(load_figures(s.counts).assignments);
+  }
 
   std::vector<chance::Value> chance_drops(Memo& memo, std::size_t l) const {
     const State& s = state_[l];
-    const double k = double(std::max<std::int64_t>(1, rounded(double(load_figures(s.counts).assignments) / double(s.tokens))));
+    const double k = double(std::max<std::int64_t>(
+        1, rounded(double(load_figures(s.counts).assignments) / double(s.tokens))));
     return memo.get({double(shape_.experts[l]), k, double(s.tokens)}, [&] {
-      return chance::simulate_load(shape_.experts[l], int(k), s.tokens, factors_.size(), [&](auto counts) {
-        std::vector<double> out;
-        for (const double f : factors_) out.push_back(capacity_drop_rate(counts, f));
-        return out;
-      });
+      return chance::simulate_load(shape_.experts[l], int(k), s.tokens, factors_.size(),
+                                   [&](auto counts) {
+                                     std::vector<double> out;
+                                     for (const double f : factors_)
+                                       out.push_back(capacity_drop_rate(counts, f));
+                                     return out;
+                                   });
     });
   }
 
   void finding(Report& r) const {
-    if (!recorded_) return;
-    std::int64_t dropped = 0, all = 0;
+    if (!recorded_)
+      return;
+    std::int64_t dropped = 0;
+    std::int64_t all = 0;
     std::size_t worst = 0;
     for (std::size_t l = 0; l < state_.size(); ++l) {
-      dropped += state_[l].dropped, all += load_figures(state_[l].counts).assignments;
-      if (drop_rate(state_[l]) > drop_rate(state_[worst])) worst = l;
+      dropped += state_[l].dropped;
+      all += load_figures(state_[l].counts).assignments;
+      if (drop_rate(state_[l]) > drop_rate(state_[worst]))
+        worst = l;
     }
-    r.findings.push_back(dropped ? "Capacity dropped " + percent(double(dropped) / double(all)) + " of all assignments, most in layer " + std::to_string(shape_.number[worst]) + " (" +
+    r.findings.push_back(dropped ? "Capacity dropped " + percent(double(dropped) / double(all)) +
+                                       " of all assignments, most in layer " +
+                                       std::to_string(shape_.number[worst]) + " (" +
                                        percent(drop_rate(state_[worst])) + ")."
                                  : "Nothing was dropped by capacity.");
   }
@@ -148,6 +217,9 @@ class Drops final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_drops_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Drops>(spec, trace); }
+std::unique_ptr<Metric> make_drops_metric(Spec& spec, const TraceSource& trace,
+                                          const AnalyzeOptions&) {
+  return std::make_unique<Drops>(spec, trace);
+}
 
 }  // namespace moe

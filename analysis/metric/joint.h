@@ -1,5 +1,6 @@
-// Formulas on counts and joint counts: what the definitions of docs/metrics.md come down to once the trace is counted.
-// Worked example throughout: counts J = {{3,1},{0,4}} (rows: label, columns: expert), N = 8.
+// Formulas on counts and joint counts: what the definitions of docs/metrics.md come down to once
+// the trace is counted. Worked example throughout: counts J = {{3,1},{0,4}} (rows: label, columns:
+// expert), N = 8.
 #pragma once
 #include "lib/core/matrix.h"
 
@@ -13,22 +14,30 @@ std::vector<std::int64_t> row_sums(const Counts&);          // {4,4}
 
 // Plug-in mutual information of row and column in bits: J: 0.5488; independent: 0; no counts: 0
 double mutual_information_bits(const Counts&);
-// Mutual information less what rows and columns of these sums share by lot, over the mean of their entropies less the same (Vinh, Epps,
-// Bailey 2010): 1 = the same partition, 0 on average by lot. {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; one row or one column in use, or nothing: 0
+// Mutual information less what rows and columns of these sums share by lot, over the mean of their
+// entropies less the same (Vinh, Epps, Bailey 2010): 1 = the same partition, 0 on average by lot.
+// {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; one row or one column in use, or nothing: 0
 double adjusted_mutual_information(const Counts&);
-// sum over rows of the largest cell, over the total (crosslayer_predictability). J: (3+4)/8 = 0.875; no counts: NaN
+// sum over rows of the largest cell, over the total (crosslayer_predictability). J: (3+4)/8 =
+// 0.875; no counts: NaN
 double best_guess_share(const Counts&);
-// domain_max_lift: max q_row(col)/q(col) over columns that were used. J: column 0: (3/4)/(3/8) = 2; no counts: NaN
+// domain_max_lift: max q_row(col)/q(col) over columns that were used. J: column 0: (3/4)/(3/8) = 2;
+// no counts: NaN
 double max_lift(const Counts&);
-// domain_tv: (rows,rows), half the L1 distance of the rows' shares. J: 0.5 (|3/4-0|+|1/4-1|) = 0.75. Rows without counts: NaN
+// domain_tv: (rows,rows), half the L1 distance of the rows' shares. J: 0.5 (|3/4-0|+|1/4-1|) =
+// 0.75. Rows without counts: NaN
 Matrix<double> total_variation(const Counts&);
 
 // Pair counts N_ij of one layer, diagonal N_i, over T tokens. N = {{5,2},{2,4}}, T = 8:
-Matrix<double> coactivation_conditional(const Counts& pairs);                  // P(1|0) = 2/5; N_i = 0: row 0; diagonal 1
-Matrix<double> coactivation_npmi(const Counts& pairs, std::int64_t tokens);    // ln(2*8/20)/-ln(2/8) = -0.1610
-double coactivation_max_lift(const Counts& pairs, std::int64_t tokens);        // 2*8/(5*4) = 0.8; none: 0
+// P(1|0) = 2/5; N_i = 0: row 0; diagonal 1
+Matrix<double> coactivation_conditional(const Counts& pairs);
+// ln(2*8/20)/-ln(2/8) = -0.1610
+Matrix<double> coactivation_npmi(const Counts& pairs, std::int64_t tokens);
+// 2*8/(5*4) = 0.8; none: 0
+double coactivation_max_lift(const Counts& pairs, std::int64_t tokens);
 
-// R^2 of the least-squares line of y on x over pairs i < j of two (E,E) matrices (gate_expert_r2). Fewer than 3 pairs: NaN
+// R^2 of the least-squares line of y on x over pairs i < j of two (E,E) matrices (gate_expert_r2).
+// Fewer than 3 pairs: NaN
 double pair_r2(View<const float> x, View<const float> y);
 
 }  // namespace moe

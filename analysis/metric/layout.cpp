@@ -18,20 +18,25 @@ Shape::Shape(const TraceSource& trace) {
   }
 }
 
-int Shape::max_experts() const { return experts.empty() ? 0 : *std::max_element(experts.begin(), experts.end()); }
+int Shape::max_experts() const {
+  return experts.empty() ? 0 : *std::max_element(experts.begin(), experts.end());
+}
 
 int usual_ranks(const Shape& s) {
   int least = s.max_experts();
-  for (const int e : s.experts) least = std::min(least, e);
+  for (const int e : s.experts)
+    least = std::min(least, e);
   int ranks = 8;
-  while (ranks > 1 && ranks > least / 2) ranks /= 2;
+  while (ranks > 1 && ranks > least / 2)
+    ranks /= 2;
   return ranks;
 }
 
 std::vector<double> list_of(Spec& spec, const char* key, const char* fallback, double least) {
   std::vector<double> out;
   for (const std::string& text : split(spec.get(key, fallback), ',')) {
-    Spec one(concat(spec.name(), ":", key, "=", text));  // the spec's own number check, sentence included
+    // the spec's own number check, sentence included
+    Spec one(concat(spec.name(), ":", key, "=", text));
     out.push_back(one.get(key, 0.0, least));
   }
   return out;
@@ -46,29 +51,44 @@ std::vector<int> whole_list_of(Spec& spec, const char* key, const char* fallback
   return out;
 }
 
-MetricValue per_layer(const char* id, const std::vector<double>& values) { return {id, {Index(values.size())}, values}; }
+MetricValue per_layer(const char* id, const std::vector<double>& values) {
+  return {id, {Index(values.size())}, values};
+}
 
 MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows) {
   std::size_t widest = 0;
-  for (const auto& r : rows) widest = std::max(widest, r.size());
-  MetricValue out{id, {Index(rows.size()), Index(widest)}, std::vector<double>(rows.size() * widest, no_value)};
-  for (std::size_t r = 0; r < rows.size(); ++r) std::copy(rows[r].begin(), rows[r].end(), out.values.begin() + std::ptrdiff_t(r * widest));
+  for (const auto& r : rows)
+    widest = std::max(widest, r.size());
+  MetricValue out{
+      id, {Index(rows.size()), Index(widest)}, std::vector<double>(rows.size() * widest, no_value)};
+  for (std::size_t r = 0; r < rows.size(); ++r)
+    std::copy(rows[r].begin(), rows[r].end(), out.values.begin() + std::ptrdiff_t(r * widest));
   return out;
 }
 
 MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers) {
-  Index rows = 0, cols = 0;
-  for (const auto& m : layers) rows = std::max(rows, m.rows()), cols = std::max(cols, m.cols());
-  MetricValue out{id, {Index(layers.size()), rows, cols}, std::vector<double>(layers.size() * std::size_t(rows * cols), no_value)};
-  for (std::size_t l = 0; l < layers.size(); ++l)
-    for (Index r = 0; r < layers[l].rows(); ++r)
-      for (Index c = 0; c < layers[l].cols(); ++c) out.values[std::size_t((Index(l) * rows + r) * cols + c)] = layers[l](r, c);
+  Index rows = 0;
+  Index cols = 0;
+  for (const auto& m : layers) {
+    rows = std::max(rows, m.rows());
+    cols = std::max(cols, m.cols());
+  }
+  MetricValue out{id,
+                  {Index(layers.size()), rows, cols},
+                  std::vector<double>(layers.size() * std::size_t(rows * cols), no_value)};
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    for (Index r = 0; r < layers[l].rows(); ++r) {
+      for (Index c = 0; c < layers[l].cols(); ++c)
+        out.values[std::size_t((Index(l) * rows + r) * cols + c)] = layers[l](r, c);
+    }
+  }
   return out;
 }
 
 Matrix<double> as_double(const Matrix<std::int64_t>& counts) {
   Matrix<double> out(counts.rows(), counts.cols());
-  std::transform(counts.flat().begin(), counts.flat().end(), out.data(), [](std::int64_t n) { return double(n); });
+  std::transform(counts.flat().begin(), counts.flat().end(), out.data(),
+                 [](std::int64_t n) { return double(n); });
   return out;
 }
 
@@ -83,17 +103,28 @@ Column column(const Note& n, std::vector<double> cells, Nulls chance) {
 Column column(const Note& n, std::vector<std::int64_t> cells, std::vector<double> chance) {
   return {n.name, n.unit, n.meaning, std::move(cells), n.metric, std::move(chance), n.digits};
 }
-Column column(const Note& n, std::vector<std::string> cells) { return {n.name, n.unit, n.meaning, std::move(cells), n.metric, {}, n.digits}; }
+Column column(const Note& n, std::vector<std::string> cells) {
+  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, {}, n.digits};
+}
 
-std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
-std::string figure(double value, int digits) { return std::isinf(value) ? "∞" : fmt::format("{:.{}f}", value, digits); }
+std::string percent(double share) {
+  return fmt::format("{:.1f} %", 100 * share);
+}
+std::string figure(double value, int digits) {
+  return std::isinf(value) ? "∞" : fmt::format("{:.{}f}", value, digits);
+}
 
-std::int64_t rounded(double value) { return std::isnan(value) ? 0 : std::llround(value); }
-int whole_choices(double mean, int experts) { return std::clamp(int(rounded(mean)), 1, std::max(1, experts)); }
+std::int64_t rounded(double value) {
+  return std::isnan(value) ? 0 : std::llround(value);
+}
+int whole_choices(double mean, int experts) {
+  return std::clamp(int(rounded(mean)), 1, std::max(1, experts));
+}
 
 std::int64_t pair_bytes(const TraceSource& trace) {
   std::int64_t bytes = 0;
-  for (const TraceLayer& l : trace.header().layers) bytes += std::int64_t{8} * l.experts * l.experts;
+  for (const TraceLayer& l : trace.header().layers)
+    bytes += std::int64_t{8} * l.experts * l.experts;
   return bytes;
 }
 
@@ -101,9 +132,15 @@ namespace {
 class LeftOut final : public Metric {
  public:
   explicit LeftOut(std::string sentence) : sentence_(std::move(sentence)) {}
-  TraceFields needs() const override { return no_fields; }
-  std::vector<MetricValue> values() const override { return {}; }
-  void report(Report& r) const override { r.warnings.push_back(sentence_); }
+  TraceFields needs() const override {
+    return no_fields;
+  }
+  std::vector<MetricValue> values() const override {
+    return {};
+  }
+  void report(Report& r) const override {
+    r.warnings.push_back(sentence_);
+  }
 
  private:
   std::string sentence_;
@@ -111,21 +148,28 @@ class LeftOut final : public Metric {
 }  // namespace
 
 std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory) {
-  const auto gib = [](std::int64_t n) { return figure(double(n) / double(1 << 30), 1); };
-  return std::make_unique<LeftOut>(what + " is left out: all pairs of experts would take " + gib(bytes) + " GiB, and a metric may take " + gib(memory));
+  const auto gib = [](std::int64_t n) {
+    return figure(double(n) / double(1 << 30), 1);
+  };
+  return std::make_unique<LeftOut>(what + " is left out: all pairs of experts would take " +
+                                   gib(bytes) + " GiB, and a metric may take " + gib(memory));
 }
 
 Index maps_within(std::int64_t memory, int experts, int others) {
-  return Index(memory / (std::int64_t{32} * std::max(1, experts) * std::max(1, others)));  // two keys, the value and its chance value
+  // two keys, the value and its chance value
+  return Index(memory / (std::int64_t{32} * std::max(1, experts) * std::max(1, others)));
 }
 
 std::vector<Index> shown_layers(Index layers, Index most) {
   std::vector<Index> out;
-  if (most < 1) return out;
+  if (most < 1)
+    return out;
   if (layers <= most) {
-    for (Index l = 0; l < layers; ++l) out.push_back(l);
+    for (Index l = 0; l < layers; ++l)
+      out.push_back(l);
   } else {
-    for (Index i = 0; i < most; ++i) out.push_back(i * (layers - 1) / std::max<Index>(1, most - 1));
+    for (Index i = 0; i < most; ++i)
+      out.push_back(i * (layers - 1) / std::max<Index>(1, most - 1));
   }
   return out;
 }

@@ -1,4 +1,5 @@
-// What the metrics share: the shape of a trace, options that are lists, and tables built row by layer.
+// What the metrics share: the shape of a trace, options that are lists, and tables built row by
+// layer.
 #pragma once
 #include <limits>
 #include <map>
@@ -12,27 +13,34 @@ constexpr double no_value = std::numeric_limits<double>::quiet_NaN();
 
 // Sections in the order of a report: its story.
 namespace section {
-constexpr const char *balance = "is it balanced?", *router = "how sure is the router?", *specialisation = "who specialises in what?", *vocabulary = specialisation,
-                     *paths = "what follows what?", *coactivation = "what is redundant?", *redundancy = coactivation, *deployment = "what would it cost to serve?";
+constexpr const char *balance = "is it balanced?", *router = "how sure is the router?",
+                     *specialisation = "who specialises in what?", *vocabulary = specialisation,
+                     *paths = "what follows what?", *coactivation = "what is redundant?",
+                     *redundancy = coactivation, *deployment = "what would it cost to serve?";
 }
 
 struct Shape {  // of a trace, as metrics need it
   explicit Shape(const TraceSource&);
-  Index layers() const { return Index(experts.size()); }
+  Index layers() const {
+    return Index(experts.size());
+  }
   int max_experts() const;
-  std::vector<int> experts, top_k;       // (L)
-  std::vector<std::int64_t> number;      // (L) absolute layer numbers
+  std::vector<int> experts, top_k;   // (L)
+  std::vector<std::int64_t> number;  // (L) absolute layer numbers
 };
 
-int usual_ranks(const Shape&);  // of expert parallelism: the largest of 8, 4, 2, 1 that leaves two experts a rank
+// of expert parallelism: the largest of 8, 4, 2, 1 that leaves two experts a rank
+int usual_ranks(const Shape&);
 
-std::vector<double> list_of(Spec&, const char* key, const char* fallback, double least);       // "lags={1,2,5}"
+// "lags={1,2,5}"
+std::vector<double> list_of(Spec&, const char* key, const char* fallback, double least);
 std::vector<int> whole_list_of(Spec&, const char* key, const char* fallback, int least);
 
 // values: (L) or (L,n): row by row into one MetricValue.
 MetricValue per_layer(const char* id, const std::vector<double>& values);
-MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows);  // ragged rows are padded with NaN
-MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers);     // [L,R,C]
+// ragged rows are padded with NaN
+MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows);
+MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers);  // [L,R,C]
 Matrix<double> as_double(const Matrix<std::int64_t>&);
 
 struct Note {  // what a column says about itself
@@ -41,7 +49,10 @@ struct Note {  // what a column says about itself
 };
 struct Nulls {  // the chance values of a column, row by row
   std::vector<double> value, spread;
-  void add(const chance::Value& v) { value.push_back(v.mean), spread.push_back(v.spread); }
+  void add(const chance::Value& v) {
+    value.push_back(v.mean);
+    spread.push_back(v.spread);
+  }
 };
 Column column(const Note&, std::vector<double> cells, std::vector<double> chance = {});
 Column column(const Note&, std::vector<double> cells, Nulls chance);
@@ -52,13 +63,16 @@ Column column(const Note&, std::vector<std::string> cells);
 std::string percent(double share);
 std::string figure(double value, int digits = 2);
 std::int64_t rounded(double value);  // NaN: 0
-int whole_choices(double mean, int experts);  // of a token, for what draws whole numbers of them: 1..E
+// of a token, for what draws whole numbers of them: 1..E
+int whole_choices(double mean, int experts);
 
-// Bytes of (E,E) matrices of 64-bit numbers, one a layer; and a metric that only says that it was left out for want of them.
+// Bytes of (E,E) matrices of 64-bit numbers, one a layer; and a metric that only says that it was
+// left out for want of them.
 std::int64_t pair_bytes(const TraceSource&);
 std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory);
 
-// How many tables of a row for each pair of experts may stand in a report whose metrics may take so many bytes each.
+// How many tables of a row for each pair of experts may stand in a report whose metrics may take so
+// many bytes each.
 Index maps_within(std::int64_t memory, int experts, int others);
 
 // Which layers a figure shows when there are too many for one page: first, middle, last.
@@ -70,7 +84,8 @@ class Memo {
   template <class Make>
   const std::vector<chance::Value>& get(const std::vector<double>& key, Make make) {
     auto [at, fresh] = held_.try_emplace(key);
-    if (fresh) at->second = make();
+    if (fresh)
+      at->second = make();
     return at->second;
   }
 

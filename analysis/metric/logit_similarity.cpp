@@ -1,5 +1,6 @@
-// Experts that the router wants for the same tokens: cosine of the columns of the logits, as MC-SMoE groups by. From the (E,E)
-// products of logits, summed over the first `tokens` that have some.
+// Experts that the router wants for the same tokens: cosine of the columns of the logits, as
+// MC-SMoE groups by. From the (E,E) products of logits, summed over the first `tokens` that have
+// some.
 #include "analysis/metric/layout.h"
 
 namespace moe {
@@ -7,8 +8,13 @@ namespace {
 
 class LogitSimilarity final : public Metric {
  public:
-  LogitSimilarity(Spec& spec, const TraceSource& trace) : shape_(trace), has_(trace.fields().logits), most_(spec.get("tokens", 65536, 0)), layer_(shape_.experts.size()) {
-    for (std::size_t l = 0; l < layer_.size() && has_; ++l) layer_[l].products = Matrix<double>(shape_.experts[l], shape_.experts[l]);
+  LogitSimilarity(Spec& spec, const TraceSource& trace)
+      : shape_(trace),
+        has_(trace.fields().logits),
+        most_(spec.get("tokens", 65536, 0)),
+        layer_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < layer_.size() && has_; ++l)
+      layer_[l].products = Matrix<double>(shape_.experts[l], shape_.experts[l]);
   }
 
   TraceFields needs() const override {
@@ -19,45 +25,79 @@ class LogitSimilarity final : public Metric {
 
   void observe_layer(const Window& w, Index l) override {
     const Matrix<float>& logits = w.rows.layer[std::size_t(l)].logits;
-    if (logits.empty()) return;
+    if (logits.empty())
+      return;
     State& s = layer_[std::size_t(l)];
     for (const Index t : w.valid) {
-      if (most_ > 0 && s.tokens >= most_) return;
+      if (most_ > 0 && s.tokens >= most_)
+        return;
       const auto z = logits.row(t).first(std::size_t(shape_.experts[std::size_t(l)]));
-      if (!std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); })) continue;  // recorded for some rows only, masked, or damaged
+      // recorded for some rows only, masked, or damaged
+      if (!std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); }))
+        continue;
       ++s.tokens;
       for (std::size_t i = 0; i < z.size(); ++i) {
         const double a = z[i];
         double* row = s.products.row(Index(i)).data();
-        for (std::size_t j = 0; j <= i; ++j) row[j] += a * double(z[j]);
+        for (std::size_t j = 0; j <= i; ++j)
+          row[j] += a * double(z[j]);
       }
     }
   }
 
   std::vector<MetricValue> values() const override {
-    if (!has_) return {};
+    if (!has_)
+      return {};
     std::vector<Matrix<double>> out;
-    for (const State& s : layer_) out.push_back(similarity(s));
+    for (const State& s : layer_)
+      out.push_back(similarity(s));
     return {per_layer("router_logit_similarity", out)};
   }
 
   void report(Report& r) const override {
-    if (!has_) return;
+    if (!has_)
+      return;
     std::vector<std::int64_t> layer, one, other;
     std::vector<double> most, largest;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
-      if (layer_[l].tokens == 0 || shape_.experts[l] < 2) continue;
+      if (layer_[l].tokens == 0 || shape_.experts[l] < 2)
+        continue;
       const Matrix<double> m = similarity(layer_[l]);
-      Index a = 1, b = 0;
-      for (Index i = 0; i < m.rows(); ++i)
-        for (Index j = 0; j < i; ++j)
-          if (m(i, j) > m(a, b)) a = i, b = j;
-      layer.push_back(shape_.number[l]), one.push_back(b), other.push_back(a), most.push_back(m(a, b)), largest.push_back((1 + chance::largest_cosine(double(m.rows() * (m.rows() - 1) / 2), double(layer_[l].tokens))) / 2);
+      Index a = 1;
+      Index b = 0;
+      for (Index i = 0; i < m.rows(); ++i) {
+        for (Index j = 0; j < i; ++j) {
+          if (m(i, j) > m(a, b)) {
+            a = i;
+            b = j;
+          }
+        }
+      }
+      layer.push_back(shape_.number[l]);
+      one.push_back(b);
+      other.push_back(a);
+      most.push_back(m(a, b));
+      largest.push_back((1 + chance::largest_cosine(double(m.rows() * (m.rows() - 1) / 2),
+                                                    double(layer_[l].tokens))) /
+                        2);
     }
-    if (layer.empty()) return;
-    r.tables.push_back({"logit_similarity", "Experts that the router wants together", "The pair of each layer whose logits rise and fall together most: 1 always, 0 opposite, 0.5 unrelated. The chance value is that of the closest of all pairs where logits are drawn by lot, around 0.", Chart::none,
-        {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, one), column({"other", "", "expert id", ""}, other),
-         column({"similarity", "", "(cosine of the two columns of logits + 1) / 2", "router_logit_similarity"}, most, largest)}, section::redundancy, true, {}});
+    if (layer.empty())
+      return;
+    r.tables.push_back({"logit_similarity",
+                        "Experts that the router wants together",
+                        "The pair of each layer whose logits rise and fall together most: 1 "
+                        "always, 0 opposite, 0.5 unrelated. The chance value is that of the "
+                        "closest of all pairs where logits are drawn by lot, around 0.",
+                        Chart::none,
+                        {column({"layer", "", "absolute layer number", ""}, layer),
+                         column({"expert", "", "expert id", ""}, one),
+                         column({"other", "", "expert id", ""}, other),
+                         column({"similarity", "", "(cosine of the two columns of logits + 1) / 2",
+                                 "router_logit_similarity"},
+                                most, largest)},
+                        section::redundancy,
+                        true,
+                        {}});
   }
 
  private:
@@ -67,12 +107,14 @@ class LogitSimilarity final : public Metric {
   };
   static Matrix<double> similarity(const State& s) {
     Matrix<double> out(s.products.rows(), s.products.cols(), no_value);
-    if (s.tokens == 0) return out;
-    for (Index i = 0; i < out.rows(); ++i)
+    if (s.tokens == 0)
+      return out;
+    for (Index i = 0; i < out.rows(); ++i) {
       for (Index j = 0; j <= i; ++j) {
         const double size = std::sqrt(s.products(i, i) * s.products(j, j));
         out(i, j) = out(j, i) = ((size > 0 ? s.products(i, j) / size : 0) + 1) / 2;
       }
+    }
     return out;
   }
 
@@ -84,9 +126,11 @@ class LogitSimilarity final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_logit_similarity_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) {
+std::unique_ptr<Metric> make_logit_similarity_metric(Spec& spec, const TraceSource& trace,
+                                                     const AnalyzeOptions& o) {
   const std::int64_t bytes = trace.fields().logits ? pair_bytes(trace) : 0;
-  if (bytes <= o.memory) return std::make_unique<LogitSimilarity>(spec, trace);
+  if (bytes <= o.memory)
+    return std::make_unique<LogitSimilarity>(spec, trace);
   spec.get("tokens", 65536, 0);  // known, as where it is measured
   return left_out("which experts the router wants together", bytes, o.memory);
 }

@@ -1,5 +1,6 @@
-// A question asked of a trace. A metric sees every row once, in order, a window at a time, and answers with values under the
-// ids of docs/metrics.md and with tables for people. State is counts, so a trace of any length needs little memory.
+// A question asked of a trace. A metric sees every row once, in order, a window at a time, and
+// answers with values under the ids of docs/metrics.md and with tables for people. State is counts,
+// so a trace of any length needs little memory.
 #pragma once
 #include "analysis/metric/source.h"
 #include "analysis/table.h"
@@ -8,7 +9,8 @@
 
 namespace moe {
 
-// The choices of one layer with the gaps closed: of(t) are the experts of token t in key order, no -1 among them.
+// The choices of one layer with the gaps closed: of(t) are the experts of token t in key order, no
+// -1 among them.
 struct LayerChoices {
   int width = 0;              // Kmax
   const int* data = nullptr;  // (T,Kmax): the rows themselves where no choice is missing, else `id`
@@ -16,8 +18,12 @@ struct LayerChoices {
   std::vector<int> id;        // (T,Kmax)
   std::vector<int> count;     // (T) how many there are
 
-  std::span<const int> of(Index t) const { return {data + t * width, std::size_t(full ? width : count[std::size_t(t)])}; }
-  int first(Index t) const { return width > 0 && (full || count[std::size_t(t)]) ? data[t * width] : -1; }
+  std::span<const int> of(Index t) const {
+    return {data + t * width, std::size_t(full ? width : count[std::size_t(t)])};
+  }
+  int first(Index t) const {
+    return width > 0 && (full || count[std::size_t(t)]) ? data[t * width] : -1;
+  }
 };
 
 struct Window {
@@ -27,7 +33,8 @@ struct Window {
   std::vector<int> domain;          // (T) domain of the row's sequence, -1 = none
 };
 
-// One definition's values. Layers with fewer experts than the widest have NaN behind their last expert.
+// One definition's values. Layers with fewer experts than the widest have NaN behind their last
+// expert.
 struct MetricValue {
   std::string id;
   std::vector<Index> dims;  // empty = scalar
@@ -39,36 +46,50 @@ struct Replicated;  // bootstrap.h
 class Metric {
  public:
   virtual ~Metric() = default;
-  virtual TraceFields needs() const = 0;                            // optional fields it reads
-  virtual void observe_layer(const Window&, Index /*layer*/) {}     // called for all layers at once, on several threads
-  virtual void observe(const Window&) {}                            // called once a window, on one thread
-  virtual void finish() {}                                          // called once, after the last window
-  virtual std::vector<MetricValue> values() const = 0;              // of every id it can give for this trace
-  virtual void report(Report&) const = 0;                           // appends tables, findings and warnings
+  virtual TraceFields needs() const = 0;  // optional fields it reads
+  // called for all layers at once, on several threads
+  virtual void observe_layer(const Window&, Index /*layer*/) {}
+  // called once a window, on one thread
+  virtual void observe(const Window&) {}
+  // called once, after the last window
+  virtual void finish() {}
+  // of every id it can give for this trace
+  virtual std::vector<MetricValue> values() const = 0;
+  // appends tables, findings and warnings
+  virtual void report(Report&) const = 0;
 };
 
 struct AnalyzeOptions {
-  std::uint64_t window = 8192;            // rows read at a time
+  std::uint64_t window = 8192;                  // rows read at a time
   std::int64_t memory = std::int64_t{2} << 30;  // bytes that one metric's counts may take
-  int sample_tokens = 600;                 // of text per domain, coloured by expert; 0 = no samples
-  std::vector<int> truth;                  // planted cluster of each token id, -1 = none; empty = nothing was planted
+  int sample_tokens = 600;  // of text per domain, coloured by expert; 0 = no samples
+  // planted cluster of each token id, -1 = none; empty = nothing was planted
+  std::vector<int> truth;
   std::function<void(std::uint64_t rows)> progress;  // after every window
-  int bootstrap = 0;                   // replicas behind the 95 % intervals of a report; 0 = no intervals
-  std::uint64_t bootstrap_stream = 0;  // traces over the same text take the same, and their differences are paired
+  // replicas behind the 95 % intervals of a report; 0 = no intervals
+  int bootstrap = 0;
+  // traces over the same text take the same, and their differences are paired
+  std::uint64_t bootstrap_stream = 0;
   std::vector<Replicated>* replicas = nullptr;  // filled, where the caller wants them
-  std::vector<MetricValue>* values = nullptr;   // filled too; then matrices that no report shows are counted as well
+  // filled too; then matrices that no report shows are counted as well
+  std::vector<MetricValue>* values = nullptr;
 };
 
 using MakeMetric = std::unique_ptr<Metric>(Spec&, const TraceSource&, const AnalyzeOptions&);
 const Registry<MakeMetric>& metrics();
 
-// Runs the metrics over the whole trace. No specs: every metric of the registry with its defaults, in that order; what the
-// trace does not hold is left out. Throws Error(usage) for unknown names or options, Error(input) for rows that make no sense.
-Report analyze(const TraceSource&, const std::vector<std::string>& metric_specs = {}, const AnalyzeOptions& = {});
+// Runs the metrics over the whole trace. No specs: every metric of the registry with its defaults,
+// in that order; what the trace does not hold is left out. Throws Error(usage) for unknown names or
+// options, Error(input) for rows that make no sense.
+Report analyze(const TraceSource&, const std::vector<std::string>& metric_specs = {},
+               const AnalyzeOptions& = {});
 
 // The same pass, bare values instead of a report: what tests compare and programs read.
-std::vector<MetricValue> measure(const TraceSource&, const std::vector<std::string>& metric_specs = {}, const AnalyzeOptions& = {});
+std::vector<MetricValue> measure(const TraceSource&,
+                                 const std::vector<std::string>& metric_specs = {},
+                                 const AnalyzeOptions& = {});
 
-constexpr TraceFields no_fields{false, false, false, false, false, false, false, false, false, false, false};
+constexpr TraceFields no_fields{false, false, false, false, false, false,
+                                false, false, false, false, false};
 
 }  // namespace moe

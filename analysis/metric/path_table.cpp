@@ -6,7 +6,10 @@ namespace moe {
 
 std::size_t PathTable::hash(const std::uint16_t* path) const {
   std::uint64_t h = 0x9E3779B97F4A7C15;
-  for (std::size_t i = 0; i < length_; ++i) h = (h ^ path[i]) * 0xD6E8FEB86659FD93, h ^= h >> 29;
+  for (std::size_t i = 0; i < length_; ++i) {
+    h = (h ^ path[i]) * 0xD6E8FEB86659FD93;
+    h ^= h >> 29;
+  }
   return std::size_t(h ^ h >> 32);
 }
 
@@ -14,7 +17,8 @@ void PathTable::index(std::size_t slots) {
   slot_.assign(slots, 0);
   for (std::size_t i = 0; i < size(); ++i) {
     std::size_t at = hash(path(i).data()) & (slots - 1);
-    while (slot_[at]) at = (at + 1) & (slots - 1);
+    while (slot_[at])
+      at = (at + 1) & (slots - 1);
     slot_[at] = std::uint32_t(i + 1);
   }
 }
@@ -22,22 +26,30 @@ void PathTable::index(std::size_t slots) {
 void PathTable::add(const std::uint16_t* wanted) {
   const std::size_t mask = slot_.size() - 1;
   std::size_t at = hash(wanted) & mask;
-  for (; slot_[at]; at = (at + 1) & mask)
-    if (const std::size_t i = slot_[at] - 1; std::equal(wanted, wanted + length_, key_.data() + i * length_)) return void(++count_[i]);
-  key_.insert(key_.end(), wanted, wanted + length_), count_.push_back(1);
+  for (; slot_[at]; at = (at + 1) & mask) {
+    if (const std::size_t i = slot_[at] - 1;
+        std::equal(wanted, wanted + length_, key_.data() + i * length_)) {
+      return void(++count_[i]);
+    }
+  }
+  key_.insert(key_.end(), wanted, wanted + length_);
+  count_.push_back(1);
   slot_[at] = std::uint32_t(size());
-  if (2 * size() > slot_.size()) index(2 * slot_.size());
+  if (2 * size() > slot_.size())
+    index(2 * slot_.size());
 }
 
 void PathTable::thin() {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < size(); ++i) {
-    if (count_[i] == 1) continue;
+    if (count_[i] == 1)
+      continue;
     count_[kept] = count_[i] - 1;
     std::copy_n(key_.data() + i * length_, length_, key_.data() + kept * length_);
     ++kept;
   }
-  count_.resize(kept), key_.resize(kept * length_);
+  count_.resize(kept);
+  key_.resize(kept * length_);
   index(slot_.size());
 }
 

@@ -1,5 +1,6 @@
-// The most travelled paths: a token's first choices through all layers. Counted exactly while the distinct paths fit in
-// memory; beyond that by Misra-Gries (1982), which never overstates a path and says by how much it may understate.
+// The most travelled paths: a token's first choices through all layers. Counted exactly while the
+// distinct paths fit in memory; beyond that by Misra-Gries (1982), which never overstates a path
+// and says by how much it may understate.
 #include <algorithm>
 
 #include "analysis/metric/chance.h"
@@ -12,35 +13,52 @@ namespace {
 class Paths final : public Metric {
  public:
   Paths(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
-      : shape_(trace), top_(spec.get("top", 20, 1)), most_(std::size_t(std::max<std::int64_t>(1024, o.memory / 4 / std::int64_t(96 + 2 * shape_.experts.size())))), first_(shape_.experts.size()) {
-    for (std::size_t l = 0; l < first_.size(); ++l) first_[l].assign(std::size_t(shape_.experts[l]), 0);
+      : shape_(trace),
+        top_(spec.get("top", 20, 1)),
+        most_(std::size_t(std::max<std::int64_t>(
+            1024, o.memory / 4 / std::int64_t(96 + 2 * shape_.experts.size())))),
+        first_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < first_.size(); ++l)
+      first_[l].assign(std::size_t(shape_.experts[l]), 0);
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe(const Window& w) override {
     const std::size_t layers = shape_.experts.size();
-    if (layers == 0) return;
-    path_.resize(w.valid.size() * layers), whole_.assign(w.valid.size(), 1);
-    for (std::size_t l = 0; l < layers; ++l)
+    if (layers == 0)
+      return;
+    path_.resize(w.valid.size() * layers);
+    whole_.assign(w.valid.size(), 1);
+    for (std::size_t l = 0; l < layers; ++l) {
       for (std::size_t i = 0; i < w.valid.size(); ++i) {
         const int e = w.layer[l].first(w.valid[i]);
-        if (e < 0 || e >= 0xFFFF) whole_[i] = 0;
+        if (e < 0 || e >= 0xFFFF)
+          whole_[i] = 0;
         path_[i * layers + l] = std::uint16_t(e);
       }
+    }
     for (std::size_t i = 0; i < w.valid.size(); ++i) {
-      if (!whole_[i]) continue;
+      if (!whole_[i])
+        continue;
       const std::uint16_t* path = &path_[i * layers];
       ++tokens_;
-      for (std::size_t l = 0; l < layers; ++l) ++first_[l][path[l]];
+      for (std::size_t l = 0; l < layers; ++l)
+        ++first_[l][path[l]];
       count_.add(path);
-      if (count_.size() > most_) count_.thin(), ++understated_;
+      if (count_.size() > most_) {
+        count_.thin();
+        ++understated_;
+      }
     }
   }
 
   std::vector<MetricValue> values() const override {
     MetricValue v{"path_frequency", {0}, {}};
-    for (const std::size_t i : sorted()) v.values.push_back(double(count_.count(i)) / double(tokens_));
+    for (const std::size_t i : sorted())
+      v.values.push_back(double(count_.count(i)) / double(tokens_));
     v.dims[0] = Index(v.values.size());
     return {v};
   }
@@ -48,10 +66,16 @@ class Paths final : public Metric {
   void report(Report&) const override;
 
  private:
-  std::vector<std::size_t> sorted() const {  // the `top` first, of equals in the order of their experts
+  // the `top` first, of equals in the order of their experts
+  std::vector<std::size_t> sorted() const {
     std::vector<std::size_t> all(count_.size());
-    for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
-    const auto order = [&](std::size_t a, std::size_t b) { return count_.count(a) != count_.count(b) ? count_.count(a) > count_.count(b) : std::ranges::lexicographical_compare(count_.path(a), count_.path(b)); };
+    for (std::size_t i = 0; i < all.size(); ++i)
+      all[i] = i;
+    const auto order = [&](std::size_t a, std::size_t b) {
+      return count_.count(a) != count_.count(b)
+                 ? count_.count(a) > count_.count(b)
+                 : std::ranges::lexicographical_compare(count_.path(a), count_.path(b));
+    };
     const std::size_t n = std::min(all.size(), std::size_t(top_));
     std::partial_sort(all.begin(), all.begin() + std::ptrdiff_t(n), all.end(), order);
     all.resize(n);
@@ -69,16 +93,23 @@ class Paths final : public Metric {
 };
 
 void Paths::report(Report& r) const {
-  if (tokens_ == 0 || shape_.layers() < 2) return;
-  if (count_.size() == 0) return r.warnings.push_back("more distinct paths than memory allows, and none of them often enough to be kept: the most travelled paths are left out");
+  if (tokens_ == 0 || shape_.layers() < 2)
+    return;
+  if (count_.size() == 0) {
+    return r.warnings.push_back(
+        "more distinct paths than memory allows, and none of them often enough to be kept: the "
+        "most travelled paths are left out");
+  }
   double all_paths = 1;
-  for (const int e : shape_.experts) all_paths *= e;
+  for (const int e : shape_.experts)
+    all_paths *= e;
   const std::vector<std::size_t> top = sorted();
   const std::vector<double> lot = chance::fullest_cells(all_paths, double(tokens_), top.size());
   std::vector<std::string> name;
   std::vector<std::int64_t> count;
   std::vector<double> share, null, expected;
-  double covered = 0, random = 0;
+  double covered = 0;
+  double random = 0;
   for (const std::size_t i : top) {
     const auto path = count_.path(i);
     const std::int64_t n = count_.count(i);
@@ -88,23 +119,52 @@ void Paths::report(Report& r) const {
       text += (l ? "→" : "") + std::to_string(unsigned(path[l]));
       independent *= double(first_[l][path[l]]) / double(tokens_);
     }
-    name.push_back(text), count.push_back(n), share.push_back(double(n) / double(tokens_)), null.push_back(lot[null.size()] / double(tokens_)), expected.push_back(independent * double(tokens_));
-    covered += share.back(), random += null.back();
+    name.push_back(text);
+    count.push_back(n);
+    share.push_back(double(n) / double(tokens_));
+    null.push_back(lot[null.size()] / double(tokens_));
+    expected.push_back(independent * double(tokens_));
+    covered += share.back();
+    random += null.back();
   }
-  Table t{"paths", "The most travelled paths", "A path is a token's first choice in every layer. Random routing spreads the tokens over all paths alike, yet some paths are taken more often: the chance values are those of the most, second most, ... travelled. `if independent` is how many tokens would take it "
-          "if layers ignored each other but kept their loads.", Chart::none,
-          {column({"path", "", "experts from the first to the last MoE layer", ""}, name), column({"tokens", "tokens", "tokens that took it", ""}, count),
-           column({"share", "share", "of all tokens", "path_frequency", 5}, share, null), column({"if independent", "tokens", "expected tokens from the layers' first-choice shares alone", "", 1}, expected)}, section::paths, false, {}};
-  if (understated_) t.warnings.push_back("more distinct paths than memory allows: each count may be up to " + std::to_string(understated_) + " too low");
+  Table t{"paths",
+          "The most travelled paths",
+          "A path is a token's first choice in every layer. Random routing spreads the tokens over "
+          "all paths alike, yet some paths are taken more often: the chance values are those of "
+          "the most, second most, ... travelled. `if independent` is how many tokens would take it "
+          "if layers ignored each other but kept their loads.",
+          Chart::none,
+          {column({"path", "", "experts from the first to the last MoE layer", ""}, name),
+           column({"tokens", "tokens", "tokens that took it", ""}, count),
+           column({"share", "share", "of all tokens", "path_frequency", 5}, share, null),
+           column({"if independent", "tokens",
+                   "expected tokens from the layers' first-choice shares alone", "", 1},
+                  expected)},
+          section::paths,
+          false,
+          {}};
+  if (understated_) {
+    t.warnings.push_back("more distinct paths than memory allows: each count may be up to " +
+                         std::to_string(understated_) + " too low");
+  }
   r.tables.push_back(std::move(t));
-  if (count[0] < 2) return r.findings.push_back("No two tokens take the same path through the " + std::to_string(shape_.layers()) + " layers.");
+  if (count[0] < 2) {
+    return r.findings.push_back("No two tokens take the same path through the " +
+                                std::to_string(shape_.layers()) + " layers.");
+  }
   const std::string shown = shape_.layers() <= 8 ? ", " + name[0] + "," : "";
-  r.findings.push_back("The most travelled path" + shown + " is taken by " + percent(share[0]) + " of the tokens; the " + std::to_string(name.size()) + " busiest of " + (understated_ ? "more than " : "") +
-                       std::to_string(count_.size()) + " paths carry " + percent(covered) + " (random routing: " + percent(random) + ").");
+  r.findings.push_back("The most travelled path" + shown + " is taken by " + percent(share[0]) +
+                       " of the tokens; the " + std::to_string(name.size()) + " busiest of " +
+                       (understated_ ? "more than " : "") + std::to_string(count_.size()) +
+                       " paths carry " + percent(covered) + " (random routing: " + percent(random) +
+                       ").");
 }
 
 }  // namespace
 
-std::unique_ptr<Metric> make_paths_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o) { return std::make_unique<Paths>(spec, trace, o); }
+std::unique_ptr<Metric> make_paths_metric(Spec& spec, const TraceSource& trace,
+                                          const AnalyzeOptions& o) {
+  return std::make_unique<Paths>(spec, trace, o);
+}
 
 }  // namespace moe

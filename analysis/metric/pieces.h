@@ -7,8 +7,9 @@ namespace moe {
 class Pieces {
  public:
   explicit Pieces(const TraceHeader&);
-  std::string bytes(std::uint32_t id) const;     // as in the text; "�" where withheld or unknown
-  std::string readable(std::uint32_t id) const;  // printable UTF-8: ⏎ for a newline, ␣ for a lone space, <0xE4> for half a character
+  std::string bytes(std::uint32_t id) const;  // as in the text; "�" where withheld or unknown
+  // printable UTF-8: ⏎ for a newline, ␣ for a lone space, <0xE4> for half a character
+  std::string readable(std::uint32_t id) const;
 
  private:
   enum class Style { raw, bytes, byte_level, sentencepiece };

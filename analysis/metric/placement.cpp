@@ -1,5 +1,6 @@
-// What replicating and placing the busy experts (EPLB) would bring: the GPUs' balance under the loads that the plan was made
-// from, and, which is what counts, under loads it has not seen: planned on the first half of the trace, judged on the second.
+// What replicating and placing the busy experts (EPLB) would bring: the GPUs' balance under the
+// loads that the plan was made from, and, which is what counts, under loads it has not seen:
+// planned on the first half of the trace, judged on the second.
 #include "analysis/metric/chance.h"
 #include "analysis/metric/eplb.h"
 #include "analysis/metric/layout.h"
@@ -11,25 +12,35 @@ namespace {
 
 class Placement final : public Metric {
  public:
-  Placement(Spec& spec, const TraceSource& trace) : shape_(trace), half_(trace.tokens() / 2), layer_(shape_.experts.size()) {
+  Placement(Spec& spec, const TraceSource& trace)
+      : shape_(trace), half_(trace.tokens() / 2), layer_(shape_.experts.size()) {
     int gpus = 8;
-    for (const int e : shape_.experts)
-      while (gpus > 1 && gpus > e / 2) gpus /= 2;
-    eplb_.gpus = spec.get("gpus", gpus, 1), extra_ = spec.get("extra", eplb_.gpus, 0);
-    eplb_.nodes = spec.get("nodes", 1, 1), eplb_.groups = spec.get("groups", 1, 1);
+    for (const int e : shape_.experts) {
+      while (gpus > 1 && gpus > e / 2)
+        gpus /= 2;
+    }
+    eplb_.gpus = spec.get("gpus", gpus, 1);
+    extra_ = spec.get("extra", eplb_.gpus, 0);
+    eplb_.nodes = spec.get("nodes", 1, 1);
+    eplb_.groups = spec.get("groups", 1, 1);
     for (std::size_t l = 0; l < layer_.size(); ++l) {
-      layer_[l].first.assign(std::size_t(shape_.experts[l]), 0), layer_[l].second = layer_[l].first;
-      eplb_plan(layer_[l].first, of(shape_.experts[l]));  // refuses numbers that do not divide before anything is read
+      layer_[l].first.assign(std::size_t(shape_.experts[l]), 0);
+      layer_[l].second = layer_[l].first;
+      // refuses numbers that do not divide before anything is read
+      eplb_plan(layer_[l].first, of(shape_.experts[l]));
     }
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe_layer(const Window& w, Index l) override {
     State& s = layer_[std::size_t(l)];
     for (const Index t : w.valid) {
       auto& counts = w.rows.first + std::uint64_t(t) < half_ ? s.first : s.second;
-      for (const int e : w.layer[std::size_t(l)].of(t)) counts[std::size_t(e)] += 1;
+      for (const int e : w.layer[std::size_t(l)].of(t))
+        counts[std::size_t(e)] += 1;
       ++s.tokens;
     }
   }
@@ -38,7 +49,8 @@ class Placement final : public Metric {
     std::vector<double> seen, unseen;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const auto both = judged(layer_[l].first, layer_[l].second);
-      seen.push_back(both[1]), unseen.push_back(both[2]);
+      seen.push_back(both[1]);
+      unseen.push_back(both[2]);
     }
     return {per_layer("eplb_balancedness", seen), per_layer("eplb_balancedness_held_out", unseen)};
   }
@@ -50,20 +62,47 @@ class Placement final : public Metric {
     Memo memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
-      const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) + std::accumulate(s.second.begin(), s.second.end(), 0.0);
-      if (n == 0) continue;
-      const int experts = shape_.experts[l], k = whole_choices(n / double(s.tokens), experts);
+      const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) +
+                       std::accumulate(s.second.begin(), s.second.end(), 0.0);
+      if (n == 0)
+        continue;
+      const int experts = shape_.experts[l];
+      const int k = whole_choices(n / double(s.tokens), experts);
       const std::vector<double> here = judged(s.first, s.second);
-      const auto& lot = memo.get({double(experts), double(k), double(s.tokens)}, [&] { return random(experts, k, s.tokens); });
+      const auto& lot = memo.get({double(experts), double(k), double(s.tokens)},
+                                 [&] { return random(experts, k, s.tokens); });
       layer.push_back(shape_.number[l]);
-      for (std::size_t c = 0; c < 3; ++c) v[c].push_back(here[c]), null[c].add(lot[c]);
+      for (std::size_t c = 0; c < 3; ++c) {
+        v[c].push_back(here[c]);
+        null[c].add(lot[c]);
+      }
     }
-    if (layer.empty()) return;
-    r.tables.push_back({"placement", "What replicating busy experts would bring", "Mean over largest load of " + std::to_string(eplb_.gpus) + " GPUs, 1 = even: experts in order; with " + std::to_string(extra_) +
-        " more slots filled and placed by EPLB from these very loads; and the same planned on the first half of the trace, judged on the second. Only the last says what a server would see. Random routing has little to gain.", Chart::none,
-        {column({"layer", "", "absolute layer number", ""}, layer), column({"in order", "", "mean over largest GPU load, experts placed in order", "ep_balancedness"}, v[0], null[0]),
-         column({"planned", "", "mean over largest GPU load, planned and judged on the whole trace", "eplb_balancedness"}, v[1], null[1]),
-         column({"held out", "", "mean over largest GPU load of the second half, planned on the first", "eplb_balancedness_held_out"}, v[2], null[2])}, section::deployment, false, {}});
+    if (layer.empty())
+      return;
+    r.tables.push_back(
+        {"placement",
+         "What replicating busy experts would bring",
+         "Mean over largest load of " + std::to_string(eplb_.gpus) +
+             " GPUs, 1 = even: experts in order; with " + std::to_string(extra_) +
+             " more slots filled and placed by EPLB from these very loads; and the same planned on "
+             "the first half of the trace, judged on the second. Only the last says what a server "
+             "would see. Random routing has little to gain.",
+         Chart::none,
+         {column({"layer", "", "absolute layer number", ""}, layer),
+          column({"in order", "", "mean over largest GPU load, experts placed in order",
+                  "ep_balancedness"},
+                 v[0], null[0]),
+          column(
+              {"planned", "", "mean over largest GPU load, planned and judged on the whole trace",
+               "eplb_balancedness"},
+              v[1], null[1]),
+          column({"held out", "",
+                  "mean over largest GPU load of the second half, planned on the first",
+                  "eplb_balancedness_held_out"},
+                 v[2], null[2])},
+         section::deployment,
+         false,
+         {}});
   }
 
  private:
@@ -76,22 +115,34 @@ class Placement final : public Metric {
     s.replicas = (experts + extra_ + s.gpus - 1) / s.gpus * s.gpus;
     return s;
   }
-  std::vector<double> judged(const std::vector<double>& first, const std::vector<double>& second) const {  // in order, planned, held out
+  // in order, planned, held out
+  std::vector<double> judged(const std::vector<double>& first,
+                             const std::vector<double>& second) const {
     const EplbShape s = of(int(first.size()));
-    std::vector<double> all(first.size()), load(std::size_t(s.gpus), 0);
-    for (std::size_t e = 0; e < all.size(); ++e) all[e] = first[e] + second[e], load[e * load.size() / all.size()] += all[e];
+    std::vector<double> all(first.size());
+    std::vector<double> load(std::size_t(s.gpus), 0);
+    for (std::size_t e = 0; e < all.size(); ++e) {
+      all[e] = first[e] + second[e];
+      load[e * load.size() / all.size()] += all[e];
+    }
     const double most = *std::max_element(load.begin(), load.end());
-    const double plain = most > 0 ? std::accumulate(load.begin(), load.end(), 0.0) / double(s.gpus) / most : no_value;
+    const double plain =
+        most > 0 ? std::accumulate(load.begin(), load.end(), 0.0) / double(s.gpus) / most
+                 : no_value;
     const bool halves = std::any_of(first.begin(), first.end(), [](double c) { return c > 0; });
-    return {plain, eplb_plan(all, s).balancedness, halves ? eplb_balancedness(eplb_plan(first, s), second, s.gpus) : no_value};
+    return {plain, eplb_plan(all, s).balancedness,
+            halves ? eplb_balancedness(eplb_plan(first, s), second, s.gpus) : no_value};
   }
   std::vector<chance::Value> random(int experts, int k, std::int64_t tokens) const {
     std::vector<std::vector<double>> seen(3);
     for (int run = 0; run < 100; ++run) {
       Rng rng(chance::seed, std::uint64_t(run));
-      const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng), b = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
+      const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng);
+      const auto b =
+          chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
       const auto one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
-      for (std::size_t c = 0; c < 3; ++c) seen[c].push_back(one[c]);
+      for (std::size_t c = 0; c < 3; ++c)
+        seen[c].push_back(one[c]);
     }
     return {chance::of_runs(seen[0]), chance::of_runs(seen[1]), chance::of_runs(seen[2])};
   }
@@ -105,6 +156,9 @@ class Placement final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_placement_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Placement>(spec, trace); }
+std::unique_ptr<Metric> make_placement_metric(Spec& spec, const TraceSource& trace,
+                                              const AnalyzeOptions&) {
+  return std::make_unique<Placement>(spec, trace);
+}
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// How well the experts recover a truth that was planted: the cluster of every token id, known where the dataset made it. First choices only.
+// How well the experts recover a truth that was planted: the cluster of every token id, known where
+// the dataset made it. First choices only.
 #include <algorithm>
 
 #include "analysis/metric/chance.h"
@@ -11,31 +12,42 @@ namespace {
 class Planted final : public Metric {
  public:
   Planted(const TraceSource& trace, const AnalyzeOptions& o) : shape_(trace), truth_(o.truth) {
-    for (const int c : truth_) clusters_ = std::max(clusters_, c + 1);
-    for (const int e : shape_.experts) first_.emplace_back(e, clusters_);
+    for (const int c : truth_)
+      clusters_ = std::max(clusters_, c + 1);
+    for (const int e : shape_.experts)
+      first_.emplace_back(e, clusters_);
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe_layer(const Window& w, Index l) override {
-    if (clusters_ == 0) return;
+    if (clusters_ == 0)
+      return;
     Counts& c = first_[std::size_t(l)];
     for (const Index t : w.valid) {
       const std::uint32_t id = w.rows.token_id[std::size_t(t)];
       const int e = w.layer[std::size_t(l)].first(t);
-      if (id < truth_.size() && truth_[id] >= 0 && e >= 0) ++c(e, truth_[id]);
+      if (id < truth_.size() && truth_[id] >= 0 && e >= 0)
+        ++c(e, truth_[id]);
     }
   }
 
   std::vector<MetricValue> values() const override {
-    if (clusters_ == 0) return {};
+    if (clusters_ == 0)
+      return {};
     std::vector<double> ami, purity;
-    for (const Counts& c : first_) ami.push_back(adjusted_mutual_information(c)), purity.push_back(best_guess_share(c));
+    for (const Counts& c : first_) {
+      ami.push_back(adjusted_mutual_information(c));
+      purity.push_back(best_guess_share(c));
+    }
     return {per_layer("planted_ami", ami), per_layer("planted_purity", purity)};
   }
 
   void report(Report& r) const override {
-    if (clusters_ == 0) return;
+    if (clusters_ == 0)
+      return;
     const auto all = values();
     Nulls lot;
     std::int64_t most = 0;
@@ -44,24 +56,53 @@ class Planted final : public Metric {
       const auto clusters = column_sums(first_[l]);
       const std::int64_t n = std::accumulate(clusters.begin(), clusters.end(), std::int64_t{0});
       most = std::max(most, n);
-      lot.add(memo.get({double(shape_.experts[l]), double(n)}, [&] { return chance::simulate_joint(clusters, shape_.experts[l], 1, 1, [](const Counts& c) { return std::vector<double>{purity(c)}; }); })[0]);
+      lot.add(memo.get({double(shape_.experts[l]), double(n)}, [&] {
+        return chance::simulate_joint(clusters, shape_.experts[l], 1, 1, [](const Counts& c) {
+          return std::vector<double>{purity(c)};
+        });
+      })[0]);
     }
-    if (most == 0) return r.warnings.push_back("no token of the trace has a planted cluster: --truth names another dataset than the trace was made with");
-    r.tables.push_back({"planted", "Do the experts recover what was planted?", "First choices against the " + std::to_string(clusters_) + " clusters of the dataset. Agreement 1: experts and clusters cut the tokens alike; it falls too where several experts share a cluster. "
-        "Purity: how often an expert's most frequent cluster is right. Random routing gives agreement 0 and the purity beside.", Chart::lines,
-        {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"agreement", "", "adjusted mutual information of first choice and cluster", "planted_ami"}, all[0].values, std::vector<double>(first_.size(), 0)),
-         column({"purity", "share", "first choices whose expert's most frequent cluster is the token's", "planted_purity"}, all[1].values, lot)}, section::specialisation, false, {}});
-    const std::size_t best = std::size_t(std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
-    r.findings.push_back("The planted clusters are recovered best in layer " + std::to_string(shape_.number[best]) + ": agreement " + figure(all[0].values[best], 3) + " (random routing: 0), purity " + percent(all[1].values[best]) +
-                         " (random routing: " + percent(lot.value[best]) + ").");
+    if (most == 0) {
+      return r.warnings.push_back(
+          "no token of the trace has a planted cluster: --truth names another dataset than the "
+          "trace was made with");
+    }
+    r.tables.push_back(
+        {"planted",
+         "Do the experts recover what was planted?",
+         "First choices against the " + std::to_string(clusters_) +
+             " clusters of the dataset. Agreement 1: experts and clusters cut the tokens alike; it "
+             "falls too where several experts share a cluster. "
+             "Purity: how often an expert's most frequent cluster is right. Random routing gives "
+             "agreement 0 and the purity beside.",
+         Chart::lines,
+         {column({"layer", "", "absolute layer number", ""}, shape_.number),
+          column({"agreement", "", "adjusted mutual information of first choice and cluster",
+                  "planted_ami"},
+                 all[0].values, std::vector<double>(first_.size(), 0)),
+          column({"purity", "share",
+                  "first choices whose expert's most frequent cluster is the token's",
+                  "planted_purity"},
+                 all[1].values, lot)},
+         section::specialisation,
+         false,
+         {}});
+    const std::size_t best = std::size_t(
+        std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
+    r.findings.push_back(
+        "The planted clusters are recovered best in layer " + std::to_string(shape_.number[best]) +
+        ": agreement " + figure(all[0].values[best], 3) + " (random routing: 0), purity " +
+        percent(all[1].values[best]) + " (random routing: " + percent(lot.value[best]) + ").");
   }
 
  private:
-  static double purity(const Counts& by_cluster) {  // (clusters,E): the largest cluster of each expert, over all
+  // (clusters,E): the largest cluster of each expert, over all
+  static double purity(const Counts& by_cluster) {
     double best = 0;
     for (Index e = 0; e < by_cluster.cols(); ++e) {
       std::int64_t most = 0;
-      for (Index c = 0; c < by_cluster.rows(); ++c) most = std::max(most, by_cluster(c, e));
+      for (Index c = 0; c < by_cluster.rows(); ++c)
+        most = std::max(most, by_cluster(c, e));
       best += double(most);
     }
     const auto rows = row_sums(by_cluster);
@@ -76,6 +117,9 @@ class Planted final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_planted_metric(Spec&, const TraceSource& trace, const AnalyzeOptions& o) { return std::make_unique<Planted>(trace, o); }
+std::unique_ptr<Metric> make_planted_metric(Spec&, const TraceSource& trace,
+                                            const AnalyzeOptions& o) {
+  return std::make_unique<Planted>(trace, o);
+}
 
 }  // namespace moe

@@ -1,5 +1,5 @@
-// How well a predictor, whose ranking stands in the trace, foretold the experts: for prefetching, token by token, and for the
-// loads as a whole.
+// How well a predictor, whose ranking stands in the trace, foretold the experts: for prefetching,
+// token by token, and for the loads as a whole.
 #include <cmath>
 #include <numeric>
 
@@ -9,37 +9,50 @@
 namespace moe {
 namespace {
 
-std::vector<double> ranks_of(const std::vector<std::int64_t>& v) {  // 1..n, equals share their mean rank
+// 1..n, equals share their mean rank
+std::vector<double> ranks_of(const std::vector<std::int64_t>& v) {
   std::vector<std::size_t> by(v.size());
   std::iota(by.begin(), by.end(), std::size_t{0});
   std::sort(by.begin(), by.end(), [&](auto a, auto b) { return v[a] < v[b]; });
   std::vector<double> out(v.size());
   for (std::size_t i = 0; i < by.size();) {
     std::size_t last = i;
-    while (last + 1 < by.size() && v[by[last + 1]] == v[by[i]]) ++last;
-    for (std::size_t j = i; j <= last; ++j) out[by[j]] = double(i + last) / 2 + 1;
+    while (last + 1 < by.size() && v[by[last + 1]] == v[by[i]])
+      ++last;
+    for (std::size_t j = i; j <= last; ++j)
+      out[by[j]] = double(i + last) / 2 + 1;
     i = last + 1;
   }
   return out;
 }
 
 double cosine(const std::vector<double>& a, const std::vector<double>& b) {
-  const auto dot = [](const auto& x, const auto& y) { return std::inner_product(x.begin(), x.end(), y.begin(), 0.0); };
+  const auto dot = [](const auto& x, const auto& y) {
+    return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
+  };
   const double size = std::sqrt(dot(a, a) * dot(b, b));
   return size > 0 ? dot(a, b) / size : 0;
 }
 
 std::vector<double> centred(std::vector<double> v) {
   const double mean = std::accumulate(v.begin(), v.end(), 0.0) / double(v.size());
-  for (double& x : v) x -= mean;
+  for (double& x : v)
+    x -= mean;
   return v;
 }
 
 class Prefetch final : public Metric {
  public:
-  Prefetch(Spec& spec, const TraceSource& trace) : shape_(trace), sizes_(whole_list_of(spec, "prefetch_sizes", "1,2,4,8", 1)), has_(trace.fields().predicted), layer_(shape_.experts.size()) {
-    for (std::size_t l = 0; l < layer_.size(); ++l)
-      layer_[l].found.assign(sizes_.size(), 0), layer_[l].actual.assign(std::size_t(shape_.experts[l]), 0), layer_[l].predicted = layer_[l].actual;
+  Prefetch(Spec& spec, const TraceSource& trace)
+      : shape_(trace),
+        sizes_(whole_list_of(spec, "prefetch_sizes", "1,2,4,8", 1)),
+        has_(trace.fields().predicted),
+        layer_(shape_.experts.size()) {
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      layer_[l].found.assign(sizes_.size(), 0);
+      layer_[l].actual.assign(std::size_t(shape_.experts[l]), 0);
+      layer_[l].predicted = layer_[l].actual;
+    }
   }
 
   TraceFields needs() const override {
@@ -50,64 +63,106 @@ class Prefetch final : public Metric {
 
   void observe_layer(const Window& w, Index l) override {
     const Matrix<int>& guess = w.rows.layer[std::size_t(l)].predicted;
-    if (guess.empty()) return;
+    if (guess.empty())
+      return;
     State& s = layer_[std::size_t(l)];
     s.ranked = std::max(s.ranked, int(guess.cols()));
     const int experts = shape_.experts[std::size_t(l)];
     for (const Index t : w.valid) {
       const auto chosen = w.layer[std::size_t(l)].of(t);
-      if (chosen.empty()) continue;
-      s.tokens += 1, s.assignments += std::int64_t(chosen.size());
-      for (const int e : chosen) ++s.actual[std::size_t(e)];
+      if (chosen.empty())
+        continue;
+      s.tokens += 1;
+      s.assignments += std::int64_t(chosen.size());
+      for (const int e : chosen)
+        ++s.actual[std::size_t(e)];
       const auto row = guess.row(t);
       for (std::size_t j = 0; j < row.size(); ++j) {
-        if (row[j] < 0 || row[j] >= experts) continue;
-        if (j < chosen.size()) ++s.predicted[std::size_t(row[j])];
-        if (std::find(chosen.begin(), chosen.end(), row[j]) == chosen.end()) continue;
-        for (std::size_t i = 0; i < sizes_.size(); ++i)
-          if (int(j) < sizes_[i]) s.found[i] += 1.0 / double(chosen.size());
+        if (row[j] < 0 || row[j] >= experts)
+          continue;
+        if (j < chosen.size())
+          ++s.predicted[std::size_t(row[j])];
+        if (std::find(chosen.begin(), chosen.end(), row[j]) == chosen.end())
+          continue;
+        for (std::size_t i = 0; i < sizes_.size(); ++i) {
+          if (int(j) < sizes_[i])
+            s.found[i] += 1.0 / double(chosen.size());
+        }
       }
     }
   }
 
   std::vector<MetricValue> values() const override {
-    if (!has_) return {};
+    if (!has_)
+      return {};
     std::vector<std::vector<double>> recall;
     std::vector<double> alike, order;
     for (const State& s : layer_) {
       recall.emplace_back();
-      for (const double f : s.found) recall.back().push_back(f / s.tokens);
-      const std::vector<double> a(s.actual.begin(), s.actual.end()), p(s.predicted.begin(), s.predicted.end());
+      for (const double f : s.found)
+        recall.back().push_back(f / s.tokens);
+      const std::vector<double> a(s.actual.begin(), s.actual.end());
+      const std::vector<double> p(s.predicted.begin(), s.predicted.end());
       alike.push_back(s.tokens > 0 ? cosine(p, a) : no_value);
-      order.push_back(s.tokens > 0 ? cosine(centred(ranks_of(s.predicted)), centred(ranks_of(s.actual))) : no_value);
+      order.push_back(s.tokens > 0
+                          ? cosine(centred(ranks_of(s.predicted)), centred(ranks_of(s.actual)))
+                          : no_value);
     }
-    return {per_layer("prefetch_recall", recall), per_layer("predictor_count_cosine", alike), per_layer("predictor_count_spearman", order)};
+    return {per_layer("prefetch_recall", recall), per_layer("predictor_count_cosine", alike),
+            per_layer("predictor_count_spearman", order)};
   }
 
   void report(Report& r) const override {
-    if (!has_ || layer_.empty() || layer_[0].tokens == 0) return;
+    if (!has_ || layer_.empty() || layer_[0].tokens == 0)
+      return;
     const auto all = values();
-    Table t{"prefetch", "How well the predictor foretold the experts", "Recall at m: the share of a token's experts among the predictor's first m; drawing m experts by lot finds m/E. The loads' cosine is high for any predictor when the load is even.", Chart::none,
-            {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::deployment, false, {}};
+    Table t{"prefetch",
+            "How well the predictor foretold the experts",
+            "Recall at m: the share of a token's experts among the predictor's first m; drawing m "
+            "experts by lot finds m/E. The loads' cosine is high for any predictor when the load "
+            "is even.",
+            Chart::none,
+            {column({"layer", "", "absolute layer number", ""}, shape_.number)},
+            section::deployment,
+            false,
+            {}};
     for (std::size_t i = 0; i < sizes_.size(); ++i) {
-      if (i > 0 && sizes_[i] > layer_[0].ranked && sizes_[i - 1] >= layer_[0].ranked) continue;  // it ranks no more
+      // it ranks no more
+      if (i > 0 && sizes_[i] > layer_[0].ranked && sizes_[i - 1] >= layer_[0].ranked)
+        continue;
       std::vector<double> v, null;
-      for (std::size_t l = 0; l < layer_.size(); ++l) v.push_back(all[0].values[l * sizes_.size() + i]), null.push_back(std::min(1.0, double(std::min(sizes_[i], layer_[l].ranked)) / shape_.experts[l]));
-      t.columns.push_back(column({"", "share", "of a token's experts among the first m predicted", "prefetch_recall"}, v, null));
+      for (std::size_t l = 0; l < layer_.size(); ++l) {
+        v.push_back(all[0].values[l * sizes_.size() + i]);
+        null.push_back(
+            std::min(1.0, double(std::min(sizes_[i], layer_[l].ranked)) / shape_.experts[l]));
+      }
+      t.columns.push_back(column(
+          {"", "share", "of a token's experts among the first m predicted", "prefetch_recall"}, v,
+          null));
       t.columns.back().name = "recall at " + std::to_string(sizes_[i]);
     }
     std::vector<double> even;
     Nulls rank;
-    for (std::size_t l = 0; l < layer_.size(); ++l) even.push_back(chance::load_jain(shape_.experts[l], double(layer_[l].assignments) / layer_[l].tokens, layer_[l].tokens)), rank.add({0, 1 / std::sqrt(std::max(1.0, shape_.experts[l] - 1.0))});  // Spearman: 1/(E-1) is its variance
-    t.columns.push_back(column({"load cosine", "", "of predicted and actual counts", "predictor_count_cosine"}, all[1].values, even));
-    t.columns.push_back(column({"load rank correlation", "", "Spearman's, of predicted and actual counts", "predictor_count_spearman"}, all[2].values, rank));
+    // Spearman: 1/(E-1) is its variance
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      even.push_back(chance::load_jain(
+          shape_.experts[l], double(layer_[l].assignments) / layer_[l].tokens, layer_[l].tokens));
+      rank.add({0, 1 / std::sqrt(std::max(1.0, shape_.experts[l] - 1.0))});
+    }
+    t.columns.push_back(
+        column({"load cosine", "", "of predicted and actual counts", "predictor_count_cosine"},
+               all[1].values, even));
+    t.columns.push_back(
+        column({"load rank correlation", "", "Spearman's, of predicted and actual counts",
+                "predictor_count_spearman"},
+               all[2].values, rank));
     r.tables.push_back(std::move(t));
   }
 
  private:
   struct State {
-    std::vector<double> found;                   // (sizes)
-    std::vector<std::int64_t> actual, predicted; // (E)
+    std::vector<double> found;                    // (sizes)
+    std::vector<std::int64_t> actual, predicted;  // (E)
     double tokens = 0;
     std::int64_t assignments = 0;
     int ranked = 0;  // how many the predictor ranks
@@ -120,6 +175,9 @@ class Prefetch final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_prefetch_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Prefetch>(spec, trace); }
+std::unique_ptr<Metric> make_prefetch_metric(Spec& spec, const TraceSource& trace,
+                                             const AnalyzeOptions&) {
+  return std::make_unique<Prefetch>(spec, trace);
+}
 
 }  // namespace moe

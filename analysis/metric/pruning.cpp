@@ -1,5 +1,5 @@
-// What each expert adds: scores that pruning goes by (REAP 2510.13999, EAN), from the norms of the chosen experts' outputs, and
-// whether the router's order is the order of those norms.
+// What each expert adds: scores that pruning goes by (REAP 2510.13999, EAN), from the norms of the
+// chosen experts' outputs, and whether the router's order is the order of those norms.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,23 +12,31 @@ namespace {
 
 class Pruning final : public Metric {
  public:
-  explicit Pruning(const TraceSource& trace) : shape_(trace), has_norm_(trace.fields().out_norm), has_weight_(trace.fields().weights), layer_(shape_.experts.size()) {
+  explicit Pruning(const TraceSource& trace)
+      : shape_(trace),
+        has_norm_(trace.fields().out_norm),
+        has_weight_(trace.fields().weights),
+        layer_(shape_.experts.size()) {
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const auto n = std::size_t(shape_.experts[l]);
-      layer_[l].norm.assign(n, 0), layer_[l].weighted.assign(n, 0), layer_[l].count.assign(n, 0);
+      layer_[l].norm.assign(n, 0);
+      layer_[l].weighted.assign(n, 0);
+      layer_[l].count.assign(n, 0);
       layer_[l].ranks = Matrix<std::int64_t>(shape_.top_k[l], shape_.top_k[l]);
     }
   }
 
   TraceFields needs() const override {
     TraceFields f = no_fields;
-    f.out_norm = has_norm_, f.weights = has_norm_ && has_weight_;
+    f.out_norm = has_norm_;
+    f.weights = has_norm_ && has_weight_;
     return f;
   }
 
   void observe_layer(const Window& w, Index l) override {
     const LayerRows& rows = w.rows.layer[std::size_t(l)];
-    if (rows.out_norm.empty()) return;
+    if (rows.out_norm.empty())
+      return;
     State& s = layer_[std::size_t(l)];
     const int k = int(s.ranks.rows());
     std::vector<double> norm;
@@ -36,7 +44,8 @@ class Pruning final : public Metric {
       norm.clear();
       for (Index j = 0; j < rows.expert.cols(); ++j) {
         const int e = rows.expert(t, j);
-        if (e < 0) continue;
+        if (e < 0)
+          continue;
         const double n = rows.out_norm(t, j);
         if (!std::isfinite(n) || (!rows.weight.empty() && !std::isfinite(rows.weight(t, j)))) {
           ++s.strange;
@@ -44,38 +53,61 @@ class Pruning final : public Metric {
         }
         norm.push_back(n);
         const double added = rows.weight.empty() ? n : double(rows.weight(t, j)) * n;
-        s.norm[std::size_t(e)] += n, ++s.count[std::size_t(e)], s.squares += added * added;
-        if (!rows.weight.empty()) s.weighted[std::size_t(e)] += added;
+        s.norm[std::size_t(e)] += n;
+        ++s.count[std::size_t(e)];
+        s.squares += added * added;
+        if (!rows.weight.empty())
+          s.weighted[std::size_t(e)] += added;
       }
-      if (int(norm.size()) != k) continue;
+      if (int(norm.size()) != k)
+        continue;
       ++s.whole;
       for (int a = 0; a < k; ++a) {
         int larger = 0;
-        for (int b = 0; b < k; ++b) larger += norm[std::size_t(b)] > norm[std::size_t(a)] || (norm[std::size_t(b)] == norm[std::size_t(a)] && b < a);
+        for (int b = 0; b < k; ++b) {
+          larger += norm[std::size_t(b)] > norm[std::size_t(a)] ||
+                    (norm[std::size_t(b)] == norm[std::size_t(a)] && b < a);
+        }
         ++s.ranks(a, larger);
       }
     }
   }
 
   std::vector<MetricValue> values() const override {
-    if (!has_norm_) return {};
+    if (!has_norm_)
+      return {};
     std::vector<std::vector<double>> reap, sum, mean, weighted;
     std::vector<Matrix<double>> ranks;
     for (const State& s : layer_) {
-      sum.push_back(s.norm), weighted.push_back(s.weighted), reap.push_back(over(s.weighted, s.count)), mean.push_back(over(s.norm, s.count)), ranks.push_back(as_double(s.ranks));
+      sum.push_back(s.norm);
+      weighted.push_back(s.weighted);
+      reap.push_back(over(s.weighted, s.count));
+      mean.push_back(over(s.norm, s.count));
+      ranks.push_back(as_double(s.ranks));
     }
-    std::vector<MetricValue> out{per_layer("prune_ean_sum", sum), per_layer("prune_ean_mean", mean), per_layer("norm_rank_contingency", ranks)};
-    if (has_weight_) out.push_back(per_layer("prune_reap", reap)), out.push_back(per_layer("prune_weighted_ean_sum", weighted));
+    std::vector<MetricValue> out{per_layer("prune_ean_sum", sum), per_layer("prune_ean_mean", mean),
+                                 per_layer("norm_rank_contingency", ranks)};
+    if (has_weight_) {
+      out.push_back(per_layer("prune_reap", reap));
+      out.push_back(per_layer("prune_weighted_ean_sum", weighted));
+    }
     return out;
   }
 
   void report(Report& r) const override {
     std::int64_t any = 0;
-    for (const State& s : layer_) any += std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0});
+    for (const State& s : layer_)
+      any += std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0});
     std::int64_t strange = 0;
-    for (const State& s : layer_) strange += s.strange;
-    if (strange) r.warnings.push_back(std::to_string(strange) + " choices have a combine weight or an output norm that is not a finite number: what each expert adds is counted without them");
-    if (!has_norm_ || any == 0) return;
+    for (const State& s : layer_)
+      strange += s.strange;
+    if (strange) {
+      r.warnings.push_back(std::to_string(strange) +
+                           " choices have a combine weight or an output norm that is not a finite "
+                           "number: what each expert adds is counted without them");
+    }
+    if (!has_norm_ || any == 0)
+      return;
     std::vector<std::int64_t> least;
     std::vector<double> score, first;
     Nulls least_null, first_null;
@@ -83,15 +115,32 @@ class Pruning final : public Metric {
       const State& s = layer_[l];
       const auto scores = over(has_weight_ ? s.weighted : s.norm, s.count);
       const auto low = std::min_element(scores.begin(), scores.end());
-      least.push_back(low - scores.begin()), score.push_back(*low), least_null.add(least_by_lot(s));
+      least.push_back(low - scores.begin());
+      score.push_back(*low);
+      least_null.add(least_by_lot(s));
       const double lot = s.ranks.rows() ? 1.0 / double(s.ranks.rows()) : no_value;
-      first.push_back(s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value), first_null.add({lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
+      first.push_back(s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value);
+      first_null.add({lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
     }
     const char* id = has_weight_ ? "prune_reap" : "prune_ean_mean";
-    r.tables.push_back({"pruning", "Which expert adds least", "The expert with the smallest mean size of what it adds (" + std::string(has_weight_ ? "weight times output norm, REAP" : "output norm") + "), beside what the least of as many experts "
-        "would add if the choices had fallen on them by lot. Last column: how often the first choice is also the one with the largest output; 1/K by chance.", Chart::none,
-        {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"expert", "", "the one that adds least", ""}, least), column({"adds", "", "its score", id}, score, least_null),
-         column({"first is largest", "share", "tokens whose first choice has the largest output norm", "norm_rank_contingency"}, first, first_null)}, section::redundancy, false, {}});
+    r.tables.push_back(
+        {"pruning",
+         "Which expert adds least",
+         "The expert with the smallest mean size of what it adds (" +
+             std::string(has_weight_ ? "weight times output norm, REAP" : "output norm") +
+             "), beside what the least of as many experts "
+             "would add if the choices had fallen on them by lot. Last column: how often the first "
+             "choice is also the one with the largest output; 1/K by chance.",
+         Chart::none,
+         {column({"layer", "", "absolute layer number", ""}, shape_.number),
+          column({"expert", "", "the one that adds least", ""}, least),
+          column({"adds", "", "its score", id}, score, least_null),
+          column({"first is largest", "share",
+                  "tokens whose first choice has the largest output norm", "norm_rank_contingency"},
+                 first, first_null)},
+         section::redundancy,
+         false,
+         {}});
     scores_table(r, id);
     more(r);
   }
@@ -105,10 +154,13 @@ class Pruning final : public Metric {
     std::int64_t whole = 0;              // tokens with K experts
     std::int64_t strange = 0;            // choices left out: norm or weight is not finite
   };
-  static std::vector<double> over(const std::vector<double>& sum, const std::vector<std::int64_t>& count) {
+  static std::vector<double> over(const std::vector<double>& sum,
+                                  const std::vector<std::int64_t>& count) {
     std::vector<double> out(sum.size(), 0);
-    for (std::size_t e = 0; e < sum.size(); ++e)
-      if (count[e]) out[e] = sum[e] / double(count[e]);
+    for (std::size_t e = 0; e < sum.size(); ++e) {
+      if (count[e])
+        out[e] = sum[e] / double(count[e]);
+    }
     return out;
   }
   void more(Report& r) const {
@@ -117,31 +169,54 @@ class Pruning final : public Metric {
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
       const std::vector<double> of[] = {over(s.norm, s.count), s.norm, s.weighted};
-      for (std::size_t e = 0; e < s.count.size(); ++e) layer.push_back(shape_.number[l]), expert.push_back(std::int64_t(e));
+      for (std::size_t e = 0; e < s.count.size(); ++e) {
+        layer.push_back(shape_.number[l]);
+        expert.push_back(std::int64_t(e));
+      }
       for (int c = 0; c < 3; ++c) {
         v[c].insert(v[c].end(), of[c].begin(), of[c].end());
-        null[c].insert(null[c].end(), of[c].size(), std::accumulate(of[c].begin(), of[c].end(), 0.0) / double(of[c].size()));
+        null[c].insert(null[c].end(), of[c].size(),
+                       std::accumulate(of[c].begin(), of[c].end(), 0.0) / double(of[c].size()));
       }
     }
-    Table t{"prune_more", "What every expert adds, by other definitions", "Scores by which experts are pruned, each under the id of its definition (docs/metrics.md). Beside them the mean over the experts of the layer: what an expert drawn by lot would have.", Chart::none,
-            {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert), column({"mean norm", "", "mean norm of its outputs", "prune_ean_mean"}, v[0], null[0]),
-             column({"sum of norms", "", "sum of the norms of its outputs", "prune_ean_sum", 1}, v[1], null[1])}, section::redundancy, true, {}};
-    if (has_weight_) t.columns.push_back(column({"weighted sum", "", "sum of weight times norm", "prune_weighted_ean_sum", 1}, v[2], null[2]));
+    Table t{"prune_more",
+            "What every expert adds, by other definitions",
+            "Scores by which experts are pruned, each under the id of its definition "
+            "(docs/metrics.md). Beside them the mean over the experts of the layer: what an expert "
+            "drawn by lot would have.",
+            Chart::none,
+            {column({"layer", "", "absolute layer number", ""}, layer),
+             column({"expert", "", "expert id", ""}, expert),
+             column({"mean norm", "", "mean norm of its outputs", "prune_ean_mean"}, v[0], null[0]),
+             column({"sum of norms", "", "sum of the norms of its outputs", "prune_ean_sum", 1},
+                    v[1], null[1])},
+            section::redundancy,
+            true,
+            {}};
+    if (has_weight_) {
+      t.columns.push_back(
+          column({"weighted sum", "", "sum of weight times norm", "prune_weighted_ean_sum", 1},
+                 v[2], null[2]));
+    }
     r.tables.push_back(std::move(t));
   }
   // The smallest mean over experts when every expert's choices are drawn from all alike.
   chance::Value least_by_lot(const State& s) const {
-    const double n = double(std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0})), experts = double(s.count.size());
+    const double n = double(std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0}));
+    const double experts = double(s.count.size());
     const auto& sums = has_weight_ ? s.weighted : s.norm;
-    const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / n, spread = std::sqrt(std::max(0.0, s.squares / n - mean * mean));
+    const double mean = std::accumulate(sums.begin(), sums.end(), 0.0) / n;
+    const double spread = std::sqrt(std::max(0.0, s.squares / n - mean * mean));
     std::vector<double> least;
     for (int run = 0; run < 100; ++run) {
       Rng rng(chance::seed, std::uint64_t(run));
       double low = std::numeric_limits<double>::infinity();
       const int k = std::clamp(int(s.ranks.rows()), 1, int(experts));
-      for (const std::int64_t c : chance::draw_counts(int(experts), k, std::max<std::int64_t>(1, rounded(n / k)), rng)) {
+      for (const std::int64_t c :
+           chance::draw_counts(int(experts), k, std::max<std::int64_t>(1, rounded(n / k)), rng)) {
         double sum = c > 8 ? double(c) * mean + std::sqrt(double(c)) * spread * rng.normal() : 0;
-        for (std::int64_t i = 0; i < c && c <= 8; ++i) sum += mean + spread * std::sqrt(3.0) * (2 * rng.uniform() - 1);
+        for (std::int64_t i = 0; i < c && c <= 8; ++i)
+          sum += mean + spread * std::sqrt(3.0) * (2 * rng.uniform() - 1);
         low = std::min(low, c ? sum / double(c) : 0);
       }
       least.push_back(low);
@@ -153,11 +228,27 @@ class Pruning final : public Metric {
     std::vector<double> value, mean;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const auto scores = over(has_weight_ ? layer_[l].weighted : layer_[l].norm, layer_[l].count);
-      const double middle = std::accumulate(scores.begin(), scores.end(), 0.0) / double(scores.size());
-      for (std::size_t e = 0; e < scores.size(); ++e) layer.push_back(shape_.number[l]), expert.push_back(std::int64_t(e)), value.push_back(scores[e]), mean.push_back(middle);
+      const double middle =
+          std::accumulate(scores.begin(), scores.end(), 0.0) / double(scores.size());
+      for (std::size_t e = 0; e < scores.size(); ++e) {
+        layer.push_back(shape_.number[l]);
+        expert.push_back(std::int64_t(e));
+        value.push_back(scores[e]);
+        mean.push_back(middle);
+      }
     }
-    r.tables.push_back({"prune_scores", "What every expert adds", "Mean size of what an expert adds to a token that chose it; an unused expert has 0. Beside it the mean over experts of the layer: what an expert drawn by lot would have.", Chart::heatmap,
-        {column({"layer", "", "absolute layer number", ""}, layer), column({"expert", "", "expert id", ""}, expert), column({"adds", "", "mean over its tokens", id}, value, mean)}, section::redundancy, true, {}});
+    r.tables.push_back(
+        {"prune_scores",
+         "What every expert adds",
+         "Mean size of what an expert adds to a token that chose it; an unused expert has 0. "
+         "Beside it the mean over experts of the layer: what an expert drawn by lot would have.",
+         Chart::heatmap,
+         {column({"layer", "", "absolute layer number", ""}, layer),
+          column({"expert", "", "expert id", ""}, expert),
+          column({"adds", "", "mean over its tokens", id}, value, mean)},
+         section::redundancy,
+         true,
+         {}});
   }
 
   Shape shape_;
@@ -167,6 +258,9 @@ class Pruning final : public Metric {
 
 }  // namespace
 
-std::unique_ptr<Metric> make_pruning_metric(Spec&, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Pruning>(trace); }
+std::unique_ptr<Metric> make_pruning_metric(Spec&, const TraceSource& trace,
+                                            const AnalyzeOptions&) {
+  return std::make_unique<Pruning>(trace);
+}
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// Whether the next token keeps its experts. Pairs are tokens of one sequence whose positions differ by the lag, neither of
-// them padding; sequences may be interleaved, as decoding engines write them.
+// Whether the next token keeps its experts. Pairs are tokens of one sequence whose positions differ
+// by the lag, neither of them padding; sequences may be interleaved, as decoding engines write
+// them.
 #include <bit>
 #include <cmath>
 #include <unordered_map>
@@ -11,7 +12,7 @@
 namespace moe {
 namespace {
 
-struct Block {  // of consecutive valid tokens
+struct Block {                      // of consecutive valid tokens
   std::vector<std::uint64_t> seen;  // (words)
   int tokens = 0;
   double sum = 0, blocks = 0;
@@ -20,7 +21,8 @@ struct Past {  // a token; its experts are bits of Recent::bits
   std::uint32_t position = 0;
   int count = -1, first = -1;  // -1: nothing here yet
 };
-struct Recent {  // of one sequence: a ring of tokens at least as long as the longest lag, a token at position % ring
+// of one sequence: a ring of tokens at least as long as the longest lag, a token at position % ring
+struct Recent {
   std::vector<Past> past;
   std::vector<std::uint64_t> bits;  // (ring, words)
   std::int64_t last = -2;           // position of the token before
@@ -28,7 +30,7 @@ struct Recent {  // of one sequence: a ring of tokens at least as long as the lo
 struct State {
   std::vector<double> overlap, pairs;  // (lags)
   std::vector<Block> blocks;
-  std::vector<std::uint64_t> now;  // (words) experts of the token being read
+  std::vector<std::uint64_t> now;                  // (words) experts of the token being read
   std::unordered_map<std::uint32_t, Recent> open;  // sequences not yet at their end
   Recent* current = nullptr;
   std::uint32_t sequence = 0;
@@ -43,35 +45,48 @@ struct Asked {
 
 MOE_INLINE int common(const std::uint64_t* a, const std::uint64_t* b, std::size_t words) {
   int n = 0;
-  for (std::size_t i = 0; i < words; ++i) n += std::popcount(a[i] & b[i]);
+  for (std::size_t i = 0; i < words; ++i)
+    n += std::popcount(a[i] & b[i]);
   return n;
 }
 
 MOE_INLINE void end_of_block(State& s, const Asked& a, std::size_t words) {
   for (std::size_t i = 0; i < a.blocks.size(); ++i) {
     Block& b = s.blocks[i];
-    for (std::size_t x = 0; x < words; ++x) b.seen[x] |= s.now[x];
-    if (++b.tokens < a.blocks[i]) continue;
-    b.sum += common(b.seen.data(), b.seen.data(), words), b.blocks += 1, b.tokens = 0;
-    for (std::size_t x = 0; x < words; ++x) b.seen[x] = 0;
+    for (std::size_t x = 0; x < words; ++x)
+      b.seen[x] |= s.now[x];
+    if (++b.tokens < a.blocks[i])
+      continue;
+    b.sum += common(b.seen.data(), b.seen.data(), words);
+    b.blocks += 1;
+    b.tokens = 0;
+    for (std::size_t x = 0; x < words; ++x)
+      b.seen[x] = 0;
   }
 }
 
-MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence, std::uint32_t position, std::span<const int> chosen) {
+MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence,
+                           std::uint32_t position, std::span<const int> chosen) {
   if (!s.current || s.sequence != sequence) {
     Recent& r = s.open[s.sequence = sequence];
-    if (r.past.empty()) r.past.resize(a.ring), r.bits.resize(a.ring * words);
+    if (r.past.empty()) {
+      r.past.resize(a.ring);
+      r.bits.resize(a.ring * words);
+    }
     s.current = &r;
   }
   Recent& r = *s.current;
   const std::uint32_t ring = std::uint32_t(a.ring) - 1;
   for (std::size_t i = 0; i < a.lags.size(); ++i) {
     const auto lag = std::uint32_t(a.lags[i]);
-    if (lag > position) continue;
+    if (lag > position)
+      continue;
     const std::size_t at = (position - lag) & ring;
     const Past& p = r.past[at];
-    if (p.position != position - lag || p.count <= 0) continue;
-    s.overlap[i] += double(common(&r.bits[at * words], s.now.data(), words)) / p.count, s.pairs[i] += 1;
+    if (p.position != position - lag || p.count <= 0)
+      continue;
+    s.overlap[i] += double(common(&r.bits[at * words], s.now.data(), words)) / p.count;
+    s.pairs[i] += 1;
   }
   if (r.last + 1 == std::int64_t(position)) {
     const std::size_t at = (position - 1) & ring;
@@ -81,9 +96,13 @@ MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uin
   }
   const std::size_t at = position & ring;
   r.past[at] = {position, int(chosen.size()), chosen.empty() ? -1 : chosen[0]};
-  for (std::size_t x = 0; x < words; ++x) r.bits[at * words + x] = s.now[x];
+  for (std::size_t x = 0; x < words; ++x)
+    r.bits[at * words + x] = s.now[x];
   r.last = position;
-  if (sequence < a.lengths.size() && position + 1 >= a.lengths[sequence].length) s.open.erase(sequence), s.current = nullptr;
+  if (sequence < a.lengths.size() && position + 1 >= a.lengths[sequence].length) {
+    s.open.erase(sequence);
+    s.current = nullptr;
+  }
 }
 
 MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::size_t words) {
@@ -91,29 +110,48 @@ MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::si
   std::uint64_t* now = s.now.data();
   for (const Index t : w.valid) {
     const auto chosen = c.of(t);
-    for (std::size_t x = 0; x < words; ++x) now[x] = 0;
-    for (const int e : chosen) now[unsigned(e) / 64] |= std::uint64_t{1} << (e % 64);
+    for (std::size_t x = 0; x < words; ++x)
+      now[x] = 0;
+    for (const int e : chosen)
+      now[unsigned(e) / 64] |= std::uint64_t{1} << (e % 64);
     end_of_block(s, a, words);
-    s.assignments += std::int64_t(chosen.size()), ++s.tokens;
-    neighbours(s, a, words, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)], chosen);
+    s.assignments += std::int64_t(chosen.size());
+    ++s.tokens;
+    neighbours(s, a, words, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)],
+               chosen);
   }
 }
-MOE_SIMD void scan_64(State& s, const Asked& a, const Window& w, Index l) { scan(s, a, w, l, 1); }  // up to 64 experts: one word
-MOE_SIMD void scan_more(State& s, const Asked& a, const Window& w, Index l, std::size_t words) { scan(s, a, w, l, words); }
+// up to 64 experts: one word
+MOE_SIMD void scan_64(State& s, const Asked& a, const Window& w, Index l) {
+  scan(s, a, w, l, 1);
+}
+MOE_SIMD void scan_more(State& s, const Asked& a, const Window& w, Index l, std::size_t words) {
+  scan(s, a, w, l, words);
+}
 
 class Repeats final : public Metric {
  public:
   Repeats(Spec& spec, const TraceSource& trace)
-      : shape_(trace), asked_{whole_list_of(spec, "lags", "1,2,4,8", 1), whole_list_of(spec, "batch_sizes", "8,64", 1), trace.sequences()}, state_(shape_.experts.size()) {
-    asked_.ring = std::bit_ceil(std::size_t(lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
+      : shape_(trace),
+        asked_{whole_list_of(spec, "lags", "1,2,4,8", 1),
+               whole_list_of(spec, "batch_sizes", "8,64", 1), trace.sequences()},
+        state_(shape_.experts.size()) {
+    asked_.ring = std::bit_ceil(
+        std::size_t(lags_.empty() ? 1 : *std::max_element(lags_.begin(), lags_.end())));
     for (std::size_t l = 0; l < state_.size(); ++l) {
       State& s = state_[l];
-      s.overlap.assign(lags_.size(), 0), s.pairs.assign(lags_.size(), 0), s.blocks.resize(asked_.blocks.size()), s.now.assign(words(Index(l)), 0);
-      for (Block& b : s.blocks) b.seen.assign(words(Index(l)), 0);
+      s.overlap.assign(lags_.size(), 0);
+      s.pairs.assign(lags_.size(), 0);
+      s.blocks.resize(asked_.blocks.size());
+      s.now.assign(words(Index(l)), 0);
+      for (Block& b : s.blocks)
+        b.seen.assign(words(Index(l)), 0);
     }
   }
 
-  TraceFields needs() const override { return no_fields; }
+  TraceFields needs() const override {
+    return no_fields;
+  }
 
   void observe_layer(const Window& w, Index l) override {
     State& s = state_[std::size_t(l)];
@@ -124,19 +162,26 @@ class Repeats final : public Metric {
     std::vector<double> first, any;
     std::vector<std::vector<double>> overlap, distinct;
     for (const State& s : state_) {
-      first.push_back(s.same_first / s.neighbours), any.push_back(s.same_any / s.neighbours);
-      overlap.push_back({}), distinct.push_back({});
-      for (std::size_t i = 0; i < lags_.size(); ++i) overlap.back().push_back(s.pairs[i] > 0 ? s.overlap[i] / s.pairs[i] : 0);
-      for (const Block& b : s.blocks) distinct.back().push_back(b.sum / b.blocks);
+      first.push_back(s.same_first / s.neighbours);
+      any.push_back(s.same_any / s.neighbours);
+      overlap.push_back({});
+      distinct.push_back({});
+      for (std::size_t i = 0; i < lags_.size(); ++i)
+        overlap.back().push_back(s.pairs[i] > 0 ? s.overlap[i] / s.pairs[i] : 0);
+      for (const Block& b : s.blocks)
+        distinct.back().push_back(b.sum / b.blocks);
     }
-    return {per_layer("repeat_first", first), per_layer("repeat_any", any), per_layer("lag_overlap", overlap), per_layer("distinct_experts", distinct)};
+    return {per_layer("repeat_first", first), per_layer("repeat_any", any),
+            per_layer("lag_overlap", overlap), per_layer("distinct_experts", distinct)};
   }
 
   void report(Report&) const override;
 
  private:
   void distinct(Report&) const;
-  std::size_t words(Index l) const { return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64; }
+  std::size_t words(Index l) const {
+    return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64;
+  }
 
   Shape shape_;
   Asked asked_;
@@ -145,35 +190,74 @@ class Repeats final : public Metric {
 };
 
 void Repeats::distinct(Report& r) const {
-  Table t{"distinct", "How many experts a batch needs", "Mean number of distinct experts that a block of so many consecutive tokens chooses: what has to be read from memory for a batch of that size. Random routing: E (1-(1-K/E)^B).", Chart::none,
-          {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::deployment, true, {}};
+  Table t{
+      "distinct",
+      "How many experts a batch needs",
+      "Mean number of distinct experts that a block of so many consecutive tokens chooses: what "
+      "has to be read from memory for a batch of that size. Random routing: E (1-(1-K/E)^B).",
+      Chart::none,
+      {column({"layer", "", "absolute layer number", ""}, shape_.number)},
+      section::deployment,
+      true,
+      {}};
   for (std::size_t i = 0; i < asked_.blocks.size(); ++i) {
     std::vector<double> v, null;
     for (std::size_t l = 0; l < state_.size(); ++l) {
       const Block& b = state_[l].blocks[i];
       v.push_back(b.blocks > 0 ? b.sum / b.blocks : no_value);
-      null.push_back(chance::distinct_experts(shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens), asked_.blocks[i]));
+      null.push_back(chance::distinct_experts(
+          shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens),
+          asked_.blocks[i]));
     }
-    t.columns.push_back(column({"", "experts", "distinct experts of so many consecutive tokens, mean over blocks", "distinct_experts", 2}, v, null));
+    t.columns.push_back(
+        column({"", "experts", "distinct experts of so many consecutive tokens, mean over blocks",
+                "distinct_experts", 2},
+               v, null));
     t.columns.back().name = std::to_string(asked_.blocks[i]) + " tokens";
   }
   r.tables.push_back(std::move(t));
 }
 
 void Repeats::report(Report& r) const {
-  if (state_.empty() || state_[0].neighbours == 0) return;
+  if (state_.empty() || state_[0].neighbours == 0)
+    return;
   const auto all = values();
   Nulls null_first, null_any;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const double first = 1.0 / shape_.experts[l], any = chance::repeat_any(shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens)), pairs = state_[l].neighbours;
-    null_first.add({first, std::sqrt(first * (1 - first) / pairs)}), null_any.add({any, std::sqrt(any * (1 - any) / pairs)});  // neighbouring pairs are independent by lot
+    const double first = 1.0 / shape_.experts[l];
+    const double any = chance::repeat_any(shape_.experts[l],
+                                          double(state_[l].assignments) / double(state_[l].tokens));
+    const double pairs = state_[l].neighbours;
+    // neighbouring pairs are independent by lot
+    null_first.add({first, std::sqrt(first * (1 - first) / pairs)});
+    null_any.add({any, std::sqrt(any * (1 - any) / pairs)});
   }
-  r.tables.push_back({"repeats", "Does the next token keep its expert?", "Share of neighbouring tokens whose first choice is the same, and that share at least one expert. Random routing gives 1/E and 1 - C(E-K,K)/C(E,K); "
-      "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.", Chart::lines,
-      {column({"layer", "", "absolute layer number", ""}, shape_.number), column({"same first choice", "share", "neighbours with the same first choice", "repeat_first"}, all[0].values, null_first),
-       column({"a common expert", "share", "neighbours with at least one expert in common", "repeat_any"}, all[1].values, null_any)}, section::paths, false, {}});
-  Table t{"lags", "Experts kept over distance", "Share of a token's experts that the token so many positions later has too; random routing: K/E. Falls towards the value of unrelated tokens.", Chart::none,
-          {column({"layer", "", "absolute layer number", ""}, shape_.number)}, section::paths, true, {}};
+  r.tables.push_back(
+      {"repeats",
+       "Does the next token keep its expert?",
+       "Share of neighbouring tokens whose first choice is the same, and that share at least one "
+       "expert. Random routing gives 1/E and 1 - C(E-K,K)/C(E,K); "
+       "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.",
+       Chart::lines,
+       {column({"layer", "", "absolute layer number", ""}, shape_.number),
+        column(
+            {"same first choice", "share", "neighbours with the same first choice", "repeat_first"},
+            all[0].values, null_first),
+        column({"a common expert", "share", "neighbours with at least one expert in common",
+                "repeat_any"},
+               all[1].values, null_any)},
+       section::paths,
+       false,
+       {}});
+  Table t{"lags",
+          "Experts kept over distance",
+          "Share of a token's experts that the token so many positions later has too; random "
+          "routing: K/E. Falls towards the value of unrelated tokens.",
+          Chart::none,
+          {column({"layer", "", "absolute layer number", ""}, shape_.number)},
+          section::paths,
+          true,
+          {}};
   for (std::size_t i = 0; i < lags_.size(); ++i) {
     std::vector<double> v, null;
     for (std::size_t l = 0; l < state_.size(); ++l) {
@@ -185,12 +269,19 @@ void Repeats::report(Report& r) const {
   }
   r.tables.push_back(std::move(t));
   distinct(r);
-  const std::size_t best = std::size_t(std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
-  r.findings.push_back("Neighbouring tokens keep their first expert in " + percent(all[0].values[best]) + " of cases in layer " + std::to_string(shape_.number[best]) + ", the most of all layers (random routing: " + percent(null_first.value[best]) + ").");
+  const std::size_t best = std::size_t(
+      std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
+  r.findings.push_back(
+      "Neighbouring tokens keep their first expert in " + percent(all[0].values[best]) +
+      " of cases in layer " + std::to_string(shape_.number[best]) +
+      ", the most of all layers (random routing: " + percent(null_first.value[best]) + ").");
 }
 
 }  // namespace
 
-std::unique_ptr<Metric> make_repeats_metric(Spec& spec, const TraceSource& trace, const AnalyzeOptions&) { return std::make_unique<Repeats>(spec, trace); }
+std::unique_ptr<Metric> make_repeats_metric(Spec& spec, const TraceSource& trace,
+                                            const AnalyzeOptions&) {
+  return std::make_unique<Repeats>(spec, trace);
+}
 
 }  // namespace moe

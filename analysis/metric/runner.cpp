@@ -1,4 +1,5 @@
-// The registry, and the one pass over a trace that all metrics share: window by window, layers side by side on threads.
+// The registry, and the one pass over a trace that all metrics share: window by window, layers side
+// by side on threads.
 
 #include <bit>
 
@@ -20,7 +21,7 @@ const Registry<MakeMetric>& metrics() {
 #define METRIC(name, about, examples) {#name, about, examples, make_##name##_metric},
 #include "analysis/metric/metrics.def"
 #undef METRIC
-  });
+                                                  });
   return all;
 }
 
@@ -29,64 +30,85 @@ namespace {
 using Metrics = std::vector<std::unique_ptr<Metric>>;
 
 TraceFields either(const TraceFields& a, const TraceFields& b) {
-  return {a.weights || b.weights, a.dropped || b.dropped, a.kept || b.kept, a.entropy || b.entropy, a.margin || b.margin, a.logsumexp || b.logsumexp,
-          a.logits || b.logits, a.out_norm || b.out_norm, a.predicted || b.predicted, a.rank || b.rank, a.prediction || b.prediction};
+  return {a.weights || b.weights, a.dropped || b.dropped,      a.kept || b.kept,
+          a.entropy || b.entropy, a.margin || b.margin,        a.logsumexp || b.logsumexp,
+          a.logits || b.logits,   a.out_norm || b.out_norm,    a.predicted || b.predicted,
+          a.rank || b.rank,       a.prediction || b.prediction};
 }
 
-Metrics make(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o, std::string* resolved) {
+Metrics make(const TraceSource& trace, const std::vector<std::string>& specs,
+             const AnalyzeOptions& o, std::string* resolved) {
   std::vector<std::string> wanted = specs;
-  if (wanted.empty()) wanted = metrics().names();
+  if (wanted.empty())
+    wanted = metrics().names();
   Metrics out;
   for (const std::string& text : wanted) {
     Spec spec(text);
     out.push_back(metrics().at(spec.name()).make(spec, trace, o));
     spec.done();
-    if (resolved) *resolved += (resolved->empty() ? "" : " ") + spec.resolved();
+    if (resolved)
+      *resolved += (resolved->empty() ? "" : " ") + spec.resolved();
   }
   return out;
 }
 
 [[noreturn]] void senseless(std::uint64_t row, const std::string& what) {
-  throw Error(Exit::input, concat("row ", row, " of the trace ", what)).hint("`moe verify` on the trace lists everything that is wrong with it");
+  throw Error(Exit::input, concat("row ", row, " of the trace ", what))
+      .hint("`moe verify` on the trace lists everything that is wrong with it");
 }
 
 MOE_SIMD unsigned largest(const int* id, Index n) {  // as unsigned numbers: -1 is the largest
   unsigned most = 0;
-  for (Index i = 0; i < n; ++i) most = most > unsigned(id[i]) ? most : unsigned(id[i]);
+  for (Index i = 0; i < n; ++i)
+    most = most > unsigned(id[i]) ? most : unsigned(id[i]);
   return most;
 }
 
 LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
   const Matrix<int>& from = rows.layer[l].expert;
   const std::size_t tokens = rows.tokens();
-  if (from.rows() != Index(tokens)) senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens, " tokens in MoE layer ", l));
+  if (from.rows() != Index(tokens)) {
+    senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens,
+                                 " tokens in MoE layer ", l));
+  }
   LayerChoices out{int(from.cols()), from.data(), false, {}, {}};
   out.full = from.size() > 0 && largest(from.data(), from.size()) < unsigned(experts);
-  if (out.full) return out;
-  out.id.assign(std::size_t(from.size()), -1), out.count.assign(tokens, 0);
+  if (out.full)
+    return out;
+  out.id.assign(std::size_t(from.size()), -1);
+  out.count.assign(tokens, 0);
   out.data = out.id.data();  // moving keeps the buffer
-  for (Index t = 0; t < Index(tokens); ++t)
+  for (Index t = 0; t < Index(tokens); ++t) {
     for (Index j = 0; j < from.cols(); ++j) {
       const int e = from(t, j);
-      if (e == -1) continue;
-      if (e < -1 || e >= experts) senseless(rows.first + std::uint64_t(t), concat("names expert ", e, " in MoE layer ", l, ", which has ", experts));
+      if (e == -1)
+        continue;
+      if (e < -1 || e >= experts) {
+        senseless(rows.first + std::uint64_t(t),
+                  concat("names expert ", e, " in MoE layer ", l, ", which has ", experts));
+      }
       out.id[std::size_t(t * from.cols() + out.count[std::size_t(t)]++)] = e;
     }
+  }
   return out;
 }
 
 Window window_of(const TraceRows& rows, const TraceSource& trace) {
   Window w{rows, {}, {}, {}};
   const auto& layers = trace.header().layers;
-  if (rows.layer.size() != layers.size()) senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
+  if (rows.layer.size() != layers.size())
+    senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
   w.layer.resize(layers.size());
   parallel_for(Index(layers.size()), 1, [&](Index first, Index last) {
-    for (Index l = first; l < last; ++l) w.layer[std::size_t(l)] = choices(rows, std::size_t(l), layers[std::size_t(l)].experts);
+    for (Index l = first; l < last; ++l)
+      w.layer[std::size_t(l)] = choices(rows, std::size_t(l), layers[std::size_t(l)].experts);
   });
   for (std::size_t t = 0; t < rows.tokens(); ++t) {
-    if (rows.valid(t)) w.valid.push_back(Index(t));
+    if (rows.valid(t))
+      w.valid.push_back(Index(t));
     const std::uint32_t q = rows.sequence[t];
-    const std::uint16_t domain = q < trace.sequences().size() ? trace.sequences()[q].domain : no_domain;
+    const std::uint16_t domain =
+        q < trace.sequences().size() ? trace.sequences()[q].domain : no_domain;
     w.domain.push_back(domain == no_domain ? -1 : int(domain));
   }
   return w;
@@ -95,25 +117,33 @@ Window window_of(const TraceRows& rows, const TraceSource& trace) {
 // Collects the first tokens of every domain, for the coloured text.
 class Sampler {
  public:
-  Sampler(const TraceSource& trace, int most) : trace_(trace), pieces_(trace.header()), most_(std::size_t(most)) {}
+  Sampler(const TraceSource& trace, int most)
+      : trace_(trace), pieces_(trace.header()), most_(std::size_t(most)) {}
 
   void observe(const Window& w) {
     for (const Index t : w.valid) {
       const auto [at, fresh] = found_.try_emplace(w.domain[std::size_t(t)]);
       TokenSample& s = at->second;
-      if (fresh) s.expert.resize(w.layer.size());
-      if (s.piece.size() >= most_) continue;
+      if (fresh)
+        s.expert.resize(w.layer.size());
+      if (s.piece.size() >= most_)
+        continue;
       s.piece.push_back(pieces_.bytes(w.rows.token_id[std::size_t(t)]));
-      for (std::size_t l = 0; l < w.layer.size(); ++l) s.expert[l].push_back(w.layer[l].first(t));
+      for (std::size_t l = 0; l < w.layer.size(); ++l)
+        s.expert[l].push_back(w.layer[l].first(t));
     }
   }
   std::vector<TokenSample> samples() {
     std::vector<TokenSample> out;
     const auto& names = trace_.header().domains;
     for (auto& [domain, sample] : found_) {
-      if (domain < 0 && found_.size() > 1) continue;  // unlabelled text beside labelled
-      sample.domain = domain < 0 ? "text" : std::size_t(domain) < names.size() ? names[std::size_t(domain)] : "domain " + std::to_string(domain);
-      if (!sample.piece.empty()) out.push_back(std::move(sample));
+      if (domain < 0 && found_.size() > 1)
+        continue;  // unlabelled text beside labelled
+      sample.domain = domain < 0                           ? "text"
+                      : std::size_t(domain) < names.size() ? names[std::size_t(domain)]
+                                                           : "domain " + std::to_string(domain);
+      if (!sample.piece.empty())
+        out.push_back(std::move(sample));
     }
     return out;
   }
@@ -126,28 +156,38 @@ class Sampler {
 };
 
 void check_layers(const TraceSource& trace) {
-  for (const TraceLayer& l : trace.header().layers)
-    if (l.experts < 1) throw Error(Exit::input, concat("MoE layer ", l.index, " of the trace has ", l.experts, " experts")).hint("was the header written?");
+  for (const TraceLayer& l : trace.header().layers) {
+    if (l.experts < 1) {
+      throw Error(Exit::input,
+                  concat("MoE layer ", l.index, " of the trace has ", l.experts, " experts"))
+          .hint("was the header written?");
+    }
+  }
 }
 
-// The window, or less where its choices would take more than a fifth of a metric's memory: a power of two, so that chunks are read once.
+// The window, or less where its choices would take more than a fifth of a metric's memory: a power
+// of two, so that chunks are read once.
 std::uint64_t rows_at_a_time(const TraceSource& trace, const AnalyzeOptions& o) {
   std::int64_t row = 0;  // bytes: ids as stored and as numbers
-  for (const TraceLayer& l : trace.header().layers) row += 8 * std::int64_t{l.top_k};
+  for (const TraceLayer& l : trace.header().layers)
+    row += 8 * std::int64_t{l.top_k};
   const auto fit = std::uint64_t(o.memory / 5 / std::max<std::int64_t>(1, row));
-  return std::max<std::uint64_t>(1, fit < o.window ? std::max<std::uint64_t>(256, std::bit_floor(fit)) : o.window);
+  return std::max<std::uint64_t>(
+      1, fit < o.window ? std::max<std::uint64_t>(256, std::bit_floor(fit)) : o.window);
 }
 
 void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const AnalyzeOptions& o) {
   check_layers(trace);
   TraceFields fields = no_fields;
-  for (const auto& m : all) fields = either(fields, m->needs());
+  for (const auto& m : all)
+    fields = either(fields, m->needs());
   const Index layers = Index(trace.header().layers.size());
   const std::uint64_t step = rows_at_a_time(trace, o);
   for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
     const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
     const Window w = window_of(rows, trace);
-    const Index parts = Index(all.size()) * (layers + 1);  // every metric: its whole-window part, then its layers
+    // every metric: its whole-window part, then its layers
+    const Index parts = Index(all.size()) * (layers + 1);
     parallel_for(parts, 1, [&](Index from, Index to) {
       for (Index p = from; p < to; ++p) {
         Metric& m = *all[std::size_t(p / (layers + 1))];
@@ -155,17 +195,23 @@ void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const Analyz
         l >= 0 ? m.observe_layer(w, l) : m.observe(w);
       }
     });
-    if (sampler) sampler->observe(w);
-    if (o.progress) o.progress(first + rows.tokens());
+    if (sampler)
+      sampler->observe(w);
+    if (o.progress)
+      o.progress(first + rows.tokens());
   }
-  for (const auto& m : all) m->finish();
+  for (const auto& m : all)
+    m->finish();
 }
 
 int section_rank(const std::string& name) {
-  const char* order[] = {section::balance, section::router, section::specialisation, section::vocabulary, section::paths, section::coactivation, section::redundancy, section::deployment};
+  const char* order[] = {section::balance,    section::router,    section::specialisation,
+                         section::vocabulary, section::paths,     section::coactivation,
+                         section::redundancy, section::deployment};
   int rank = 0;
   for (const char* s : order) {
-    if (name == s) break;
+    if (name == s)
+      break;
     ++rank;
   }
   return rank;
@@ -173,70 +219,109 @@ int section_rank(const std::string& name) {
 
 void facts(Report& r, const TraceSource& trace, const std::string& specs) {
   const TraceHeader& h = trace.header();
-  const auto add = [&](const char* key, const std::string& value) { if (!value.empty()) r.facts.emplace_back(key, value); };
-  add("model", h.model_id), add("engine", h.engine + (h.engine_version.empty() ? "" : " " + h.engine_version));
-  add("tokens", std::to_string(trace.tokens())), add("sequences", std::to_string(trace.sequences().size()));
+  const auto add = [&](const char* key, const std::string& value) {
+    if (!value.empty())
+      r.facts.emplace_back(key, value);
+  };
+  add("model", h.model_id);
+  add("engine", h.engine + (h.engine_version.empty() ? "" : " " + h.engine_version));
+  add("tokens", std::to_string(trace.tokens()));
+  add("sequences", std::to_string(trace.sequences().size()));
   std::string layers;
   for (const TraceLayer& l : h.layers) {
-    const std::string shape = concat("E=", l.experts, " k=", l.top_k, l.shared ? concat(" shared=", l.shared) : "");
-    if (layers.find(shape) == std::string::npos) layers += (layers.empty() ? "" : ", ") + shape;
+    const std::string shape =
+        concat("E=", l.experts, " k=", l.top_k, l.shared ? concat(" shared=", l.shared) : "");
+    if (layers.find(shape) == std::string::npos)
+      layers += (layers.empty() ? "" : ", ") + shape;
   }
-  add("MoE layers", concat(h.layers.size(), " (", layers, ")")), add("domains", join(h.domains));
-  if (h.checkpoint_step >= 0) add("checkpoint step", std::to_string(h.checkpoint_step));
-  add("tokenizer", h.tokenizer_id), add("seed", std::to_string(h.seed)), add("recorded by", h.command), add("recorded", h.created_utc), add("metrics", specs);
+  add("MoE layers", concat(h.layers.size(), " (", layers, ")"));
+  add("domains", join(h.domains));
+  if (h.checkpoint_step >= 0)
+    add("checkpoint step", std::to_string(h.checkpoint_step));
+  add("tokenizer", h.tokenizer_id);
+  add("seed", std::to_string(h.seed));
+  add("recorded by", h.command);
+  add("recorded", h.created_utc);
+  add("metrics", specs);
 }
 
 }  // namespace
 
 namespace {
 void give_values(const Metrics& all, const AnalyzeOptions& o) {
-  if (!o.values) return;
-  for (const auto& m : all)
-    for (MetricValue& v : m->values()) o.values->push_back(std::move(v));
+  if (!o.values)
+    return;
+  for (const auto& m : all) {
+    for (MetricValue& v : m->values())
+      o.values->push_back(std::move(v));
+  }
 }
 void give_replicas(const Metrics& all, const AnalyzeOptions& o) {
-  if (o.bootstrap > 0 && o.replicas) *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
+  if (o.bootstrap > 0 && o.replicas)
+    *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
 }
 
-// Side by side, each into a report of its own, joined in their order; those from `first_after` on then see all of it.
+// Side by side, each into a report of its own, joined in their order; those from `first_after` on
+// then see all of it.
 void report_all(const Metrics& all, std::size_t first_after, Report& r) {
   std::vector<Report> each(first_after);
   parallel_for(Index(first_after), 1, [&](Index from, Index to) {
-    for (Index i = from; i < to; ++i) all[std::size_t(i)]->report(each[std::size_t(i)]);
+    for (Index i = from; i < to; ++i)
+      all[std::size_t(i)]->report(each[std::size_t(i)]);
   });
-  const auto append = [](auto& to, auto& from) { std::move(from.begin(), from.end(), std::back_inserter(to)); };
-  for (Report& one : each) append(r.facts, one.facts), append(r.findings, one.findings), append(r.warnings, one.warnings), append(r.tables, one.tables);
-  for (std::size_t i = first_after; i < all.size(); ++i) all[i]->report(r);
+  const auto append = [](auto& to, auto& from) {
+    std::move(from.begin(), from.end(), std::back_inserter(to));
+  };
+  for (Report& one : each) {
+    append(r.facts, one.facts);
+    append(r.findings, one.findings);
+    append(r.warnings, one.warnings);
+    append(r.tables, one.tables);
+  }
+  for (std::size_t i = first_after; i < all.size(); ++i)
+    all[i]->report(r);
 }
 }  // namespace
 
-Report analyze(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o) {
+Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
+               const AnalyzeOptions& o) {
   std::string resolved;
   Metrics all = make(trace, specs, o, &resolved);
-  if (o.bootstrap > 0) all.push_back(std::make_unique<Bootstrap>(trace, o));  // last: its intervals go into the others' tables
+  // last: its intervals go into the others' tables
+  if (o.bootstrap > 0)
+    all.push_back(std::make_unique<Bootstrap>(trace, o));
   Sampler sampler(trace, std::max(0, o.sample_tokens));
   pass(trace, all, o.sample_tokens > 0 ? &sampler : nullptr, o);
   Report r;
-  r.title = trace.header().model_id.empty() ? "Who went where" : "Who went where: " + trace.header().model_id;
+  r.title = trace.header().model_id.empty() ? "Who went where"
+                                            : "Who went where: " + trace.header().model_id;
   facts(r, trace, resolved);
   r.warnings = trace.warnings();
-  if (trace.tokens() == 0) r.warnings.push_back("the trace holds no tokens");
+  if (trace.tokens() == 0)
+    r.warnings.push_back("the trace holds no tokens");
   report_all(all, o.bootstrap > 0 ? all.size() - 1 : all.size(), r);
-  std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) { return section_rank(a.section) < section_rank(b.section); });
-  for (const TraceLayer& l : trace.header().layers) r.layers.push_back(l.index);
+  std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) {
+    return section_rank(a.section) < section_rank(b.section);
+  });
+  for (const TraceLayer& l : trace.header().layers)
+    r.layers.push_back(l.index);
   r.samples = sampler.samples();
-  give_replicas(all, o), give_values(all, o);
+  give_replicas(all, o);
+  give_values(all, o);
   return r;
 }
 
-std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& options) {
+std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std::string>& specs,
+                                 const AnalyzeOptions& options) {
   std::vector<MetricValue> out;
   AnalyzeOptions o = options;
   o.values = &out;
   Metrics all = make(trace, specs, o, nullptr);
-  if (o.bootstrap > 0) all.push_back(std::make_unique<Bootstrap>(trace, o));
+  if (o.bootstrap > 0)
+    all.push_back(std::make_unique<Bootstrap>(trace, o));
   pass(trace, all, nullptr, o);
-  give_replicas(all, o), give_values(all, o);
+  give_replicas(all, o);
+  give_values(all, o);
   return out;
 }
 

@@ -1,4 +1,5 @@
-// Where metrics get their rows from: a trace file, or rows held in memory (tests, live training). Metrics never know which.
+// Where metrics get their rows from: a trace file, or rows held in memory (tests, live training).
+// Metrics never know which.
 #pragma once
 #include <filesystem>
 #include <functional>
@@ -17,37 +18,68 @@ class TraceSource {
   virtual const std::vector<TraceSequence>& sequences() const = 0;
   virtual const std::vector<TraceStep>& steps() const = 0;
   virtual std::uint64_t tokens() const = 0;
-  virtual TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const = 0;
-  virtual std::vector<std::string> warnings() const { return {}; }  // rows ignored, newer minor version, ...
+  virtual TraceRows read(std::uint64_t first, std::uint64_t count,
+                         const TraceFields& wanted) const = 0;
+  // rows ignored, newer minor version, ...
+  virtual std::vector<std::string> warnings() const {
+    return {};
+  }
 };
 
 class FileTrace final : public TraceSource {
  public:
   explicit FileTrace(const std::filesystem::path& path) : reader_(path) {}
   explicit FileTrace(TraceReader reader) : reader_(std::move(reader)) {}
-  const TraceHeader& header() const override { return reader_.header(); }
-  const TraceFields& fields() const override { return reader_.fields(); }
-  const std::vector<TraceSequence>& sequences() const override { return reader_.sequences(); }
-  const std::vector<TraceStep>& steps() const override { return reader_.steps(); }
-  std::uint64_t tokens() const override { return reader_.tokens(); }
-  TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const override { return reader_.read(first, count, wanted); }
+  const TraceHeader& header() const override {
+    return reader_.header();
+  }
+  const TraceFields& fields() const override {
+    return reader_.fields();
+  }
+  const std::vector<TraceSequence>& sequences() const override {
+    return reader_.sequences();
+  }
+  const std::vector<TraceStep>& steps() const override {
+    return reader_.steps();
+  }
+  std::uint64_t tokens() const override {
+    return reader_.tokens();
+  }
+  TraceRows read(std::uint64_t first, std::uint64_t count,
+                 const TraceFields& wanted) const override {
+    return reader_.read(first, count, wanted);
+  }
   std::vector<std::string> warnings() const override;
-  const TraceReader& reader() const { return reader_; }
+  const TraceReader& reader() const {
+    return reader_;
+  }
 
  private:
   TraceReader reader_;
 };
 
-// Rows in memory; the fields are what the rows hold. read() hands out slices, so windows of any size are tested.
+// Rows in memory; the fields are what the rows hold. read() hands out slices, so windows of any
+// size are tested.
 class MemoryTrace final : public TraceSource {
  public:
   MemoryTrace(TraceHeader, std::vector<TraceSequence>, std::vector<TraceStep>, TraceRows);
-  const TraceHeader& header() const override { return header_; }
-  const TraceFields& fields() const override { return fields_; }
-  const std::vector<TraceSequence>& sequences() const override { return sequences_; }
-  const std::vector<TraceStep>& steps() const override { return steps_; }
-  std::uint64_t tokens() const override { return rows_.tokens(); }
-  TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const override;
+  const TraceHeader& header() const override {
+    return header_;
+  }
+  const TraceFields& fields() const override {
+    return fields_;
+  }
+  const std::vector<TraceSequence>& sequences() const override {
+    return sequences_;
+  }
+  const std::vector<TraceStep>& steps() const override {
+    return steps_;
+  }
+  std::uint64_t tokens() const override {
+    return rows_.tokens();
+  }
+  TraceRows read(std::uint64_t first, std::uint64_t count,
+                 const TraceFields& wanted) const override;
 
  private:
   TraceHeader header_;

@@ -1,5 +1,6 @@
-// The text with every token on the colour of its first expert. The page holds the choices of all layers (two base-36 letters a token
-// and layer) and its script swaps the classes; without a script the first layer stands.
+// The text with every token on the colour of its first expert. The page holds the choices of all
+// layers (two base-36 letters a token and layer) and its script swaps the classes; without a script
+// the first layer stands.
 #include "analysis/report/page.h"
 
 #include <fmt/format.h>
@@ -11,20 +12,24 @@ namespace moe::drawing {
 namespace {
 
 int expert_of(const TokenSample& s, std::size_t layer, std::size_t token) {
-  if (layer >= s.expert.size() || token >= s.expert[layer].size()) return -1;
+  if (layer >= s.expert.size() || token >= s.expert[layer].size())
+    return -1;
   return s.expert[layer][token];
 }
 
 std::string letters(int expert) {  // 0..1295 in base 36; "--" = none
   static constexpr std::string_view digits = "0123456789abcdefghijklmnopqrstuvwxyz";
-  if (expert < 0 || expert >= 36 * 36) return "--";
+  if (expert < 0 || expert >= 36 * 36)
+    return "--";
   return {digits[std::size_t(expert / 36)], digits[std::size_t(expert % 36)]};
 }
 
 std::string shown(const std::string& bytes) {
   std::string out;
-  if (bytes.empty()) return "<s>∅</s>";
-  for (const char c : html(bytes)) out += c == '\n' ? "<s>↵</s>\n" : std::string(1, c);
+  if (bytes.empty())
+    return "<s>∅</s>";
+  for (const char c : html(bytes))
+    out += c == '\n' ? "<s>↵</s>\n" : std::string(1, c);
   return out;
 }
 
@@ -36,17 +41,23 @@ std::string span(const TokenSample& s, const Piece& p) {
     title += (i ? ", " : "") + (e < 0 ? "none" : std::to_string(e));
   }
   const std::string many = p.count > 1 ? fmt::format(" data-n={}", p.count) : "";
-  return fmt::format("<span class=\"{}\"{} title=\"{}\">{}</span>", first < 0 ? "no" : fmt::format("e{}", first % expert_colours), many, title, shown(p.text));
+  return fmt::format("<span class=\"{}\"{} title=\"{}\">{}</span>",
+                     first < 0 ? "no" : fmt::format("e{}", first % expert_colours), many, title,
+                     shown(p.text));
 }
 
 std::string text(const TokenSample& s) {
   std::string layers;
   for (std::size_t l = 0; l < s.expert.size(); ++l) {
-    if (l) layers += ' ';
-    for (std::size_t i = 0; i < s.piece.size(); ++i) layers += letters(expert_of(s, l, i));
+    if (l)
+      layers += ' ';
+    for (std::size_t i = 0; i < s.piece.size(); ++i)
+      layers += letters(expert_of(s, l, i));
   }
-  std::string out = concat("<h3>", html(s.domain), "</h3><p class=tokens data-layers=\"", layers, "\">");
-  for (const Piece& p : whole_characters(s.piece)) out += span(s, p);
+  std::string out =
+      concat("<h3>", html(s.domain), "</h3><p class=tokens data-layers=\"", layers, "\">");
+  for (const Piece& p : whole_characters(s.piece))
+    out += span(s, p);
   return out + "</p>\n";
 }
 
@@ -54,30 +65,51 @@ std::string text(const TokenSample& s) {
 
 int experts_in(const Report& report) {
   int most = 0;
-  for (const TokenSample& s : report.samples)
-    for (const auto& layer : s.expert)
-      for (const int e : layer) most = std::max(most, e + 1);
+  for (const TokenSample& s : report.samples) {
+    for (const auto& layer : s.expert) {
+      for (const int e : layer)
+        most = std::max(most, e + 1);
+    }
+  }
   return most;
 }
 
 std::string sample_section(const Report& report) {
-  if (report.samples.empty()) return "";
+  if (report.samples.empty())
+    return "";
   std::size_t layers = 0;
-  for (const TokenSample& s : report.samples) layers = std::max(layers, s.expert.size());
+  for (const TokenSample& s : report.samples)
+    layers = std::max(layers, s.expert.size());
   const int experts = experts_in(report);
-  std::string out = "<section id=sample><h2>Text</h2><p class=reading>Every token on the colour of the expert that it chose first. Bytes of one "
-                    "character stand together, in the colour of the first byte. Choose an expert to see only its tokens.</p>\n<div class=bar>";
+  std::string out =
+      "<section id=sample><h2>Text</h2><p class=reading>Every token on the colour of the expert "
+      "that it chose first. Bytes of one "
+      "character stand together, in the colour of the first byte. Choose an expert to see only its "
+      "tokens.</p>\n<div class=bar>";
   out += "<label>Layer <select id=layer>";
-  for (std::size_t l = 0; l < layers; ++l) out += fmt::format("<option value={}>{}</option>", l, l < report.layers.size() ? report.layers[l] : int(l));
+  for (std::size_t l = 0; l < layers; ++l) {
+    out += fmt::format("<option value={}>{}</option>", l,
+                       l < report.layers.size() ? report.layers[l] : int(l));
+  }
   out += "</select></label><div class=experts role=group aria-label=Experts>";
   for (int e = 0; e < std::min(experts, expert_colours); ++e) {
     std::string name = std::to_string(e);
-    if (e + expert_colours < experts) name += "+";
-    out += fmt::format("<button type=button class=e{} data-e={} aria-pressed=false title=\"expert {}\">{}</button>", e, e, name, name);
+    if (e + expert_colours < experts)
+      name += "+";
+    out += fmt::format(
+        "<button type=button class=e{} data-e={} aria-pressed=false title=\"expert "
+        "{}\">{}</button>",
+        e, e, name, name);
   }
   out += "</div></div>\n";
-  if (experts > expert_colours) out += fmt::format("<p class=note>{} experts share {} colours: e and e + {} look the same; point at a token to read its id.</p>", experts, expert_colours, expert_colours);
-  for (const TokenSample& s : report.samples) out += text(s);
+  if (experts > expert_colours) {
+    out += fmt::format(
+        "<p class=note>{} experts share {} colours: e and e + {} look the same; point at a token "
+        "to read its id.</p>",
+        experts, expert_colours, expert_colours);
+  }
+  for (const TokenSample& s : report.samples)
+    out += text(s);
   return out + "</section>\n";
 }
 

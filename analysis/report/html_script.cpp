@@ -6,18 +6,22 @@ namespace moe::drawing {
 std::string_view page_script() {
   return R"js(
 'use strict';
-// Tables: a click on a heading sorts, a second one turns the order. "∞" is large, no value comes last.
+// Tables: a click on a heading sorts, a second one turns the order. "∞" is large,)js"
+         R"js( no value comes last.
 const key = cell => {
-  const text = (cell?.firstChild?.data ?? '').trim(), n = Number(text.replace(/[,<>]| ≈/g, '').replace('∞', 'Infinity'));
+  const text = (cell?.firstChild?.data ?? '').trim(), n = Number(text.replace(/[,<>]| ≈/g,)js"
+         R"js( '').replace('∞', 'Infinity'));
   return text === '–' || text === '' ? null : Number.isNaN(n) ? text : n;
 };
 const compare = (a, b, up) => {
   if (a === null || b === null) return (a === null) - (b === null);
-  const d = typeof a === 'number' && typeof b === 'number' ? (a < b ? -1 : a > b ? 1 : 0) : String(a).localeCompare(String(b));
+  const d = typeof a === 'number' && typeof b === 'number' ? (a < b ? -1 : a > b ? 1 : 0) : )js"
+         R"js(String(a).localeCompare(String(b));
   return up ? d : -d;
 };
 for (const button of document.querySelectorAll('.data thead button')) button.onclick = () => {
-  const th = button.parentNode, body = th.closest('table').tBodies[0], up = th.getAttribute('aria-sort') !== 'ascending';
+  const th = button.parentNode, body = th.closest('table').tBodies[0],)js"
+         R"js( up = th.getAttribute('aria-sort') !== 'ascending';
   for (const other of th.parentNode.children) other.removeAttribute('aria-sort');
   th.setAttribute('aria-sort', up ? 'ascending' : 'descending');
   const rows = [...body.rows].map(row => [key(row.cells[th.cellIndex]), row]);
@@ -43,7 +47,8 @@ for (const svg of document.querySelectorAll('svg[data-map]')) {
   };
 }
 // The text: two base-36 letters a token and layer.
-const select = document.getElementById('layer'), buttons = [...document.querySelectorAll('.experts button')];
+const select = document.getElementById('layer'),)js"
+         R"js( buttons = [...document.querySelectorAll('.experts button')];
 let only = null;
 const paint = () => {
   for (const text of document.querySelectorAll('.tokens')) {
@@ -56,15 +61,18 @@ const paint = () => {
         ids.push(code === '' || code === '--' ? -1 : parseInt(code, 36));
       }
       const colour = ids[0] < 0 ? -1 : ids[0] % 64;
-      span.className = (colour < 0 ? 'no' : 'e' + colour) + (only !== null && colour !== only ? ' off' : '');
-      span.title = (ids.length > 1 ? 'experts ' : 'expert ') + ids.map(e => e < 0 ? 'none' : e).join(', ');
+      span.className = (colour < 0 ? 'no' : 'e' + colour) + (only !== null && colour !== only )js"
+         R"js(? ' off' : '');
+      span.title = (ids.length > 1 ? 'experts ' : 'expert ') + ids.map(e => e < 0 ? 'none' : )js"
+         R"js(e).join(', ');
     }
   }
   for (const b of buttons) b.setAttribute('aria-pressed', +b.dataset.e === only);
 };
 if (select) {
   select.onchange = paint;
-  for (const b of buttons) b.onclick = () => { only = +b.dataset.e === only ? null : +b.dataset.e; paint(); };
+  for (const b of buttons) b.onclick = () => { only = +b.dataset.e === only ? null : )js"
+         R"js(+b.dataset.e; paint(); };
   paint();
 }
 )js";

@@ -14,127 +14,204 @@ constexpr std::size_t pivot_limit = 20000;  // cells of a map whose data is show
 constexpr std::size_t tall = 24;  // rows that stand on the page; more scroll in a box
 
 std::string scroll(const std::string& inside, const std::string& label, std::size_t n = 0) {
-  return concat("<div class=", n > tall ? "\"scroll tall\"" : "scroll", " tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
+  return concat("<div class=", n > tall ? "\"scroll tall\"" : "scroll",
+                " tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
 }
 
 std::string head_cell(const Column& c) {
-  return concat("<th scope=col", is_number(c) ? " class=n" : "", c.meaning.empty() ? "" : " title=\"" + html(c.meaning) + "\"", "><button type=button>", html(c.name),
-                c.unit.empty() || c.unit == c.name ? "" : " <small>" + html(c.unit) + "</small>", "</button></th>");
+  return concat("<th scope=col", is_number(c) ? " class=n" : "",
+                c.meaning.empty() ? "" : " title=\"" + html(c.meaning) + "\"",
+                "><button type=button>", html(c.name),
+                c.unit.empty() || c.unit == c.name ? "" : " <small>" + html(c.unit) + "</small>",
+                "</button></th>");
 }
 
 std::string long_table(const Table& t, const RenderOptions& options) {
-  const std::size_t n = rows(t), most = options.rows > 0 ? std::size_t(options.rows) : 200;
+  const std::size_t n = rows(t);
+  const std::size_t most = options.rows > 0 ? std::size_t(options.rows) : 200;
   const std::size_t shown = t.detail || n > 1000 ? std::min(n, most) : n;
   std::string out = "<table class=data><thead><tr>";
-  for (const Column& c : t.columns) out += head_cell(c);
+  for (const Column& c : t.columns)
+    out += head_cell(c);
   out += "</tr></thead><tbody>";
   for (std::size_t r = 0; r < shown; ++r) {
     out += "<tr>";
     for (const Column& c : t.columns) {
       const std::string by = chance_beside(c, r, false);
-      const std::string range = interval_cell(c, r), text = html(cell(c, r));
-      if (c.light) out += concat("<td><span class=\"lamp ", text, "\">", text, "</span>");
-      else out += concat(!is_number(c) ? "<td>" : inside_chance(c, r) ? "<td class=\"n near\">" : "<td class=n>", text, range.empty() ? "" : concat("<small> ", range, "</small>"), by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
+      const std::string range = interval_cell(c, r);
+      const std::string text = html(cell(c, r));
+      if (c.light) {
+        out += concat("<td><span class=\"lamp ", text, "\">", text, "</span>");
+      } else {
+        out += concat(!is_number(c)         ? "<td>"
+                      : inside_chance(c, r) ? "<td class=\"n near\">"
+                                            : "<td class=n>",
+                      text, range.empty() ? "" : concat("<small> ", range, "</small>"),
+                      by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
+      }
     }
     out += "\n";
   }
   out = scroll(out + "</tbody></table>", t.title, shown);
-  if (shown < n) out += concat("<p class=note>", n - shown, " more rows: <code>-o report.csv</code> has all.</p>");
+  if (shown < n) {
+    out +=
+        concat("<p class=note>", n - shown, " more rows: <code>-o report.csv</code> has all.</p>");
+  }
   return out;
 }
 
 // The largest values of a map too large for the page.
 std::string largest_table(const Table& t, const Map& m, const RenderOptions& options) {
   const Table top = largest_first(t, m, options.rows > 0 ? std::size_t(options.rows) : 200);
-  return concat("<p class=note>The ", rows(top), " largest of ", rows(t), ": <code>-o report.csv</code> has all.</p>", long_table(top, options));
+  return concat("<p class=note>The ", rows(top), " largest of ", rows(t),
+                ": <code>-o report.csv</code> has all.</p>", long_table(top, options));
 }
 
 std::string pivot_table(const Table& t, const Map& m, const std::string& id) {
-  std::string out = concat("<table class=\"data pivot\" id=\"", id, "\"><thead><tr>", m.facet.empty() ? "" : "<th>" + html(m.facet) + "</th>", "<th>", html(m.row), " \\ ", html(m.col), "</th>");
-  for (const std::string& c : m.grids[0].col) out += concat("<th scope=col class=n>", html(c), "</th>");
+  std::string out = concat("<table class=\"data pivot\" id=\"", id, "\"><thead><tr>",
+                           m.facet.empty() ? "" : "<th>" + html(m.facet) + "</th>", "<th>",
+                           html(m.row), " \\ ", html(m.col), "</th>");
+  for (const std::string& c : m.grids[0].col)
+    out += concat("<th scope=col class=n>", html(c), "</th>");
   out += "</tr></thead><tbody>";
-  for (const Grid& g : m.grids)
+  for (const Grid& g : m.grids) {
     for (std::size_t r = 0; r < g.row.size(); ++r) {
-      out += concat("<tr>", m.facet.empty() ? "" : "<th>" + html(g.facet) + "</th>", "<th scope=row>", html(g.row[r]), "</th>");
-      for (std::size_t c = 0; c < g.col.size(); ++c) out += concat("<td>", number(g.at(r, c), digits(*m.value)), g.inside[r * g.col.size() + c] ? " ≈" : "");
+      out += concat("<tr>", m.facet.empty() ? "" : "<th>" + html(g.facet) + "</th>",
+                    "<th scope=row>", html(g.row[r]), "</th>");
+      for (std::size_t c = 0; c < g.col.size(); ++c) {
+        out += concat("<td>", number(g.at(r, c), digits(*m.value)),
+                      g.inside[r * g.col.size() + c] ? " ≈" : "");
+      }
       out += "\n";
     }
+  }
   return scroll(out + "</tbody></table>", t.title);
 }
 
 std::string map_figure(const Table& t, const Map& m, const std::string& id) {
-  std::string out = concat("<div class=scalebox><span>", html(m.row.empty() && !m.value->unit.empty() ? m.value->unit : heading(*m.value)), "</span>", map_scale(m, id + "g"), "</div>");
+  std::string out =
+      concat("<div class=scalebox><span>",
+             html(m.row.empty() && !m.value->unit.empty() ? m.value->unit : heading(*m.value)),
+             "</span>", map_scale(m, id + "g"), "</div>");
   const bool one = m.grids.size() == 1;
   out += one ? "" : "<div class=facets>";
   for (std::size_t i = 0; i < std::min<std::size_t>(m.grids.size(), 64); ++i) {
     const Grid& g = m.grids[i];
-    const std::string hover = m.cells() > pivot_limit ? "" : fmt::format(" data-map=\"{}p\" data-first={} data-rows={} data-cols={}", id, i * g.row.size(), g.row.size(), g.col.size());
+    const std::string hover =
+        m.cells() > pivot_limit
+            ? ""
+            : fmt::format(" data-map=\"{}p\" data-first={} data-rows={} data-cols={}", id,
+                          i * g.row.size(), g.row.size(), g.col.size());
     const bool broad = g.col.size() > 12;
     const std::string chart = map_chart(m, g, hover, one ? 1040 : 270);
-    if (one) out += scroll(concat("<div class=\"", broad ? "broad" : "slim", "\">", chart, "</div>"), t.title);
-    else out += concat("<figure><figcaption>", html(m.facet), " ", html(g.facet), "</figcaption>", chart, "</figure>");
+    if (one) {
+      out += scroll(concat("<div class=\"", broad ? "broad" : "slim", "\">", chart, "</div>"),
+                    t.title);
+    } else {
+      out += concat("<figure><figcaption>", html(m.facet), " ", html(g.facet), "</figcaption>",
+                    chart, "</figure>");
+    }
   }
   const std::string inside = m.inside_words();
-  return out + (one ? "" : "</div>") + (inside.empty() ? "" : concat("<p class=note>", html(inside), ".</p>"));
+  return out + (one ? "" : "</div>") +
+         (inside.empty() ? "" : concat("<p class=note>", html(inside), ".</p>"));
 }
 
-bool drawn_as_map(const Table& t, const Panel& p) {  // more series or bars than a chart can tell apart
+// more series or bars than a chart can tell apart
+bool drawn_as_map(const Table& t, const Panel& p) {
   const std::size_t groups = p.series.size();
   return groups > 8 || (t.chart == Chart::bars && groups > 1 && groups * rows(t) > 160);
 }
 
 std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::string& id) {
-  const std::size_t n = rows(t), groups = p.series.size();
+  const std::size_t n = rows(t);
+  const std::size_t groups = p.series.size();
   if (drawn_as_map(t, p)) {
     Table titled = t;  // a map of the series
     return map_figure(titled, map_of(titled, p), id);
   }
   std::string out, chart;
-  if (!alone && groups == 1) out += concat("<figcaption title=\"", html(p.series[0]->meaning), "\">", html(heading(*p.series[0])), "</figcaption>");
+  if (!alone && groups == 1) {
+    out += concat("<figcaption title=\"", html(p.series[0]->meaning), "\">",
+                  html(heading(*p.series[0])), "</figcaption>");
+  }
   if (groups > 1) {
     out += "<figcaption class=keys>";
-    for (std::size_t s = 0; s < groups; ++s) out += fmt::format("<span title=\"{}\"><i class=\"s{}\"></i>{}</span>", html(p.series[s]->meaning), s, html(heading(*p.series[s])));
+    for (std::size_t s = 0; s < groups; ++s) {
+      out += fmt::format("<span title=\"{}\"><i class=\"s{}\"></i>{}</span>",
+                         html(p.series[s]->meaning), s, html(heading(*p.series[s])));
+    }
     out += "</figcaption>";
   }
   const bool small = n * groups <= 12 && t.chart == Chart::bars;
-  const Size size = alone ? Size{lying(t) && t.chart == Chart::bars ? 640 : small ? 480 : 760, 250} : Size{360, 190};
-  if (t.chart == Chart::lines) chart = line_chart(t, p, size);
-  else chart = lying(t) ? row_bars(t, p, alone ? size.width : 420) : bar_chart(t, p, size);
-  if (alone) chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad", "\" style=\"max-width:", size.width, lying(t) ? "px;min-width:460px\">" : "px\">", chart, "</div>"), t.title);
+  const Size size = alone ? Size{lying(t) && t.chart == Chart::bars ? 640
+                                 : small                            ? 480
+                                                                    : 760,
+                                 250}
+                          : Size{360, 190};
+  if (t.chart == Chart::lines)
+    chart = line_chart(t, p, size);
+  else
+    chart = lying(t) ? row_bars(t, p, alone ? size.width : 420) : bar_chart(t, p, size);
+  if (alone) {
+    chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad",
+                          "\" style=\"max-width:", size.width,
+                          lying(t) ? "px;min-width:460px\">" : "px\">", chart, "</div>"),
+                   t.title);
+  }
   return concat("<figure>", out, chart, "</figure>");
 }
 
 bool any_interval(const Column& c) {
-  for (std::size_t r = 0; r < rows(c); ++r)
-    if (!interval_cell(c, r).empty()) return true;
+  for (std::size_t r = 0; r < rows(c); ++r) {
+    if (!interval_cell(c, r).empty())
+      return true;
+  }
   return false;
 }
 
 std::string figure_of(const Table& t, const std::string& id) {
-  if (t.chart == Chart::heatmap) return map_figure(t, map_of(t), id);
+  if (t.chart == Chart::heatmap)
+    return map_figure(t, map_of(t), id);
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
-  bool chances = false, intervals = false;
+  bool chances = false;
+  bool intervals = false;
   for (std::size_t i = 0; i < all.size(); ++i) {
     out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
-    if (drawn_as_map(t, all[i])) continue;  // has a scale of its own
-    for (const Column* c : all[i].series) chances = chances || !c->chance.empty(), intervals = intervals || any_interval(*c);
+    if (drawn_as_map(t, all[i]))
+      continue;  // has a scale of its own
+    for (const Column* c : all[i].series) {
+      chances = chances || !c->chance.empty();
+      intervals = intervals || any_interval(*c);
+    }
   }
   out += all.size() > 1 ? "</div>" : "";
-  return out + (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>" : "") +
-         (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>" : "");
+  return out +
+         (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path "
+                    "class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>"
+                  : "") +
+         (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path "
+                      "class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>"
+                    : "");
 }
 
 std::string legend(const Table& t) {
   std::string out;
-  for (const Column& c : t.columns)
-    if (!c.meaning.empty()) out += concat("<div><dt>", html(heading(c)), "</dt><dd>", html(c.meaning), c.metric.empty() ? "" : " <code>" + html(c.metric) + "</code>", "</dd></div>");
+  for (const Column& c : t.columns) {
+    if (!c.meaning.empty()) {
+      out += concat("<div><dt>", html(heading(c)), "</dt><dd>", html(c.meaning),
+                    c.metric.empty() ? "" : " <code>" + html(c.metric) + "</code>", "</dd></div>");
+    }
+  }
   return out.empty() ? out : "<dl class=legend>" + out + "</dl>";
 }
 
 bool any_chance(const Table& t) {
-  for (const Column& c : t.columns)
-    if (!c.chance.empty()) return true;
+  for (const Column& c : t.columns) {
+    if (!c.chance.empty())
+      return true;
+  }
   return false;
 }
 
@@ -146,21 +223,35 @@ bool any_interval(const Table& t) {
 
 std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
   std::string out = concat("<article id=\"", id, "\"><h3>", html(t.title), "</h3>\n");
-  if (!t.reading.empty()) out += concat("<p class=reading>", html(t.reading), "</p>\n");
-  for (const std::string& w : t.warnings) out += concat("<p class=warning>", html(w), "</p>\n");
+  if (!t.reading.empty())
+    out += concat("<p class=reading>", html(t.reading), "</p>\n");
+  for (const std::string& w : t.warnings)
+    out += concat("<p class=warning>", html(w), "</p>\n");
   const std::size_t n = rows(t);
-  if (n == 0) return out + "<p class=note>No rows.</p></article>\n";
+  if (n == 0)
+    return out + "<p class=note>No rows.</p></article>\n";
   const Map m = map_of(t);
-  const bool figure = draws(t), pivot = m.value && m.cells() <= pivot_limit;
-  const std::string data = pivot ? pivot_table(t, m, id + "p") : m.value ? largest_table(t, m, options) : long_table(t, options);
+  const bool figure = draws(t);
+  const bool pivot = m.value && m.cells() <= pivot_limit;
+  const std::string data = pivot     ? pivot_table(t, m, id + "p")
+                           : m.value ? largest_table(t, m, options)
+                                     : long_table(t, options);
   const std::string inside = inside_words(t);
   std::string by;
-  if (pivot && !inside.empty()) by = concat("<p class=note>", html(inside), ".</p>");
-  if (!pivot && any_chance(t)) by = concat("<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "", "the value under random routing.", inside.empty() ? "" : " " + html(inside) + ".", "</p>");
+  if (pivot && !inside.empty())
+    by = concat("<p class=note>", html(inside), ".</p>");
+  if (!pivot && any_chance(t)) {
+    by = concat(
+        "<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "",
+        "the value under random routing.", inside.empty() ? "" : " " + html(inside) + ".", "</p>");
+  }
   constexpr std::size_t long_enough_to_fold = 12;
-  if (!figure && !(t.detail && n > long_enough_to_fold)) return out + data + by + legend(t) + "</article>\n";
-  if (figure) out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));
-  out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows", "</small></summary>", data, by, figure ? "" : legend(t), "</details></article>\n");
+  if (!figure && !(t.detail && n > long_enough_to_fold))
+    return out + data + by + legend(t) + "</article>\n";
+  if (figure)
+    out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));
+  out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows",
+                "</small></summary>", data, by, figure ? "" : legend(t), "</details></article>\n");
   return out;
 }
 

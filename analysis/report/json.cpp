@@ -1,5 +1,6 @@
-// One strict JSON object: everything in the report. A number that is none is null, infinity the string "inf" or "-inf" (bare NaN
-// and Infinity are not JSON); token pieces are hexadecimal, since a token may be part of a character. A line a table, for diff.
+// One strict JSON object: everything in the report. A number that is none is null, infinity the
+// string "inf" or "-inf" (bare NaN and Infinity are not JSON); token pieces are hexadecimal, since
+// a token may be part of a character. A line a table, for diff.
 #include <cmath>
 
 #include <nlohmann/json.hpp>
@@ -15,49 +16,74 @@ using Json = nlohmann::ordered_json;
 using namespace drawing;
 
 Json number_json(double v) {
-  if (std::isnan(v)) return nullptr;
-  if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
+  if (std::isnan(v))
+    return nullptr;
+  if (std::isinf(v))
+    return v > 0 ? "inf" : "-inf";
   return v;
 }
 
 Json texts(const std::vector<std::string>& list) {
   Json out = Json::array();
-  for (const std::string& s : list) out.push_back(clean(s, true));
+  for (const std::string& s : list)
+    out.push_back(clean(s, true));
   return out;
 }
 
 Json cell_json(const Column& c, std::size_t r) {
-  if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells)) return clean((*s)[r], true);
-  if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells)) return (*i)[r];
+  if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells))
+    return clean((*s)[r], true);
+  if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells))
+    return (*i)[r];
   return number_json(value(c, r));
 }
 
 Json column_json(const Column& c) {
-  Json values = Json::array(), chances = Json::array(), spreads = Json::array(), inside = Json::array();
+  Json values = Json::array();
+  Json chances = Json::array();
+  Json spreads = Json::array();
+  Json inside = Json::array();
   for (std::size_t r = 0; r < rows(c); ++r) {
     values.push_back(cell_json(c, r));
-    if (c.chance.empty()) continue;
-    chances.push_back(number_json(chance(c, r))), inside.push_back(inside_chance(c, r));
-    if (!c.chance_spread.empty()) spreads.push_back(number_json(chance_spread(c, r)));
+    if (c.chance.empty())
+      continue;
+    chances.push_back(number_json(chance(c, r)));
+    inside.push_back(inside_chance(c, r));
+    if (!c.chance_spread.empty())
+      spreads.push_back(number_json(chance_spread(c, r)));
   }
-  Json out = {{"name", clean(c.name)},     {"unit", clean(c.unit)}, {"meaning", clean(c.meaning)},
+  Json out = {{"name", clean(c.name)},
+              {"unit", clean(c.unit)},
+              {"meaning", clean(c.meaning)},
               {"metric", clean(c.metric)}};
-  out["values"] = std::move(values), out["chance"] = c.chance.empty() ? Json(nullptr) : std::move(chances);
+  out["values"] = std::move(values);
+  out["chance"] = c.chance.empty() ? Json(nullptr) : std::move(chances);
   for (const auto& [name, bound] : {std::pair("low", &c.low), std::pair("high", &c.high)}) {
-    if (bound->empty()) continue;
-    for (const double v : *bound) out[name].push_back(number_json(v));
+    if (bound->empty())
+      continue;
+    for (const double v : *bound)
+      out[name].push_back(number_json(v));
   }
-  if (!spreads.empty()) out["chance_spread"] = std::move(spreads);
-  if (!inside.empty()) out["inside_chance"] = std::move(inside);
+  if (!spreads.empty())
+    out["chance_spread"] = std::move(spreads);
+  if (!inside.empty())
+    out["inside_chance"] = std::move(inside);
   return out;
 }
 
 Json table_json(const Table& t) {
   static constexpr const char* charts[] = {"none", "bars", "lines", "heatmap"};
   Json columns = Json::array();
-  for (const Column& c : t.columns) columns.push_back(column_json(c));
-  Json out = {{"id", clean(t.id)},           {"title", clean(t.title)},       {"section", clean(t.section)}, {"reading", clean(t.reading)},
-              {"chart", charts[int(t.chart)]}, {"detail", t.detail}, {"rows", rows(t)},           {"warnings", texts(t.warnings)}};
+  for (const Column& c : t.columns)
+    columns.push_back(column_json(c));
+  Json out = {{"id", clean(t.id)},
+              {"title", clean(t.title)},
+              {"section", clean(t.section)},
+              {"reading", clean(t.reading)},
+              {"chart", charts[int(t.chart)]},
+              {"detail", t.detail},
+              {"rows", rows(t)},
+              {"warnings", texts(t.warnings)}};
   out["columns"] = std::move(columns);
   return out;
 }
@@ -66,8 +92,10 @@ Json sample_json(const TokenSample& s) {
   Json pieces = Json::array();
   for (const std::string& p : s.piece) {
     std::string hex;
-    for (const char c : p)
-      for (const int half : {static_cast<unsigned char>(c) >> 4, c & 15}) hex += "0123456789abcdef"[half];
+    for (const char c : p) {
+      for (const int half : {static_cast<unsigned char>(c) >> 4, c & 15})
+        hex += "0123456789abcdef"[half];
+    }
     pieces.push_back(hex);
   }
   return {{"domain", clean(s.domain)}, {"piece_hex", pieces}, {"expert", s.expert}};
@@ -77,7 +105,10 @@ Json sample_json(const TokenSample& s) {
 template <class Item>
 void append_lines(std::string& out, const std::vector<Item>& items, Json (*json)(const Item&)) {
   out += "[";
-  for (std::size_t i = 0; i < items.size(); ++i) out += i ? ",\n  " : "\n  ", out += json(items[i]).dump();
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    out += i ? ",\n  " : "\n  ";
+    out += json(items[i]).dump();
+  }
   out += items.empty() ? "]" : "\n ]";
 }
 
@@ -85,11 +116,15 @@ void append_lines(std::string& out, const std::vector<Item>& items, Json (*json)
 
 std::string render_json(const Report& report, const RenderOptions&) {
   Json facts = Json::array();
-  for (const auto& [name, text] : report.facts) facts.push_back({{"name", clean(name)}, {"value", clean(text, true)}});
+  for (const auto& [name, text] : report.facts)
+    facts.push_back({{"name", clean(name)}, {"value", clean(text, true)}});
   std::string out = "{\"schema\": \"moe-report/1\",\n";
-  out += concat(" \"title\": ", Json(clean(report.title)).dump(), ",\n \"facts\": ", facts.dump(), ",\n");
-  out += concat(" \"findings\": ", texts(report.findings).dump(), ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
-  out += " \"tables\": ", append_lines(out, report.tables, table_json);
+  out += concat(" \"title\": ", Json(clean(report.title)).dump(), ",\n \"facts\": ", facts.dump(),
+                ",\n");
+  out += concat(" \"findings\": ", texts(report.findings).dump(),
+                ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
+  out += " \"tables\": ";
+  append_lines(out, report.tables, table_json);
   out += concat(",\n \"layers\": ", Json(report.layers).dump(), ",\n \"samples\": ");
   append_lines(out, report.samples, sample_json);
   return out += "\n}\n";
@@ -98,13 +133,16 @@ std::string render_json(const Report& report, const RenderOptions&) {
 // {"table":"load","layer":0,"cv":0.1,...}: what pandas.read_json(lines=True) and jq -c take.
 std::string render_jsonl(const Report& report, const RenderOptions&) {
   std::string out;
-  for (const Table& t : report.tables)
+  for (const Table& t : report.tables) {
     for (std::size_t r = 0; r < rows(t); ++r) {
       Json row = {{"table", clean(t.id)}};
-      for (const Column& c : t.columns)
-        if (r < rows(c)) row[clean(c.name)] = cell_json(c, r);
+      for (const Column& c : t.columns) {
+        if (r < rows(c))
+          row[clean(c.name)] = cell_json(c, r);
+      }
       out += row.dump() + "\n";
     }
+  }
   return out;
 }
 

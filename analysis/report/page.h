@@ -1,4 +1,5 @@
-// Parts of the HTML page. Everything that comes from the report goes through html() of utf8.h on its way in.
+// Parts of the HTML page. Everything that comes from the report goes through html() of utf8.h on
+// its way in.
 #pragma once
 #include <string>
 
@@ -8,13 +9,16 @@
 namespace moe::drawing {
 
 std::string style_sheet(int experts);  // with the colours of that many experts, light and dark
-std::string_view page_script();        // sorting, layers of the sample, values under the pointer on large maps
+// sorting, layers of the sample, values under the pointer on large maps
+std::string_view page_script();
 
-// A table with its reading, its figure when it asks for one, and its data. `id` is its own on the page.
+// A table with its reading, its figure when it asks for one, and its data. `id` is its own on the
+// page.
 std::string article(const Table&, const std::string& id, const RenderOptions&);
 
-// Of a map too large for its numbers to stand on the page: bars of how many values are how large ("" where they say nothing),
-// and the rows of its table with the largest values, the largest first; a thing against itself is left out of both.
+// Of a map too large for its numbers to stand on the page: bars of how many values are how large
+// ("" where they say nothing), and the rows of its table with the largest values, the largest
+// first; a thing against itself is left out of both.
 std::string values_figure(const Map&);
 Table largest_first(const Table&, const Map&, std::size_t most);
 

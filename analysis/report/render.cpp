@@ -11,17 +11,21 @@ const Registry<Render>& renderers() {
 #define RENDERER(name, about, examples) {#name, about, examples, render_##name},
 #include "analysis/report/renderers.def"
 #undef RENDERER
-  });
+                                              });
   return all;
 }
 
 std::string_view format_of(std::string_view path) {
   const auto dot = path.find_last_of("./");
-  if (dot == path.npos || path[dot] == '/') return "";
+  if (dot == path.npos || path[dot] == '/')
+    return "";
   const std::string_view ending = path.substr(dot + 1);
-  if (ending == "txt") return "text";
-  if (ending == "htm") return "html";
-  if (ending == "markdown") return "md";
+  if (ending == "txt")
+    return "text";
+  if (ending == "htm")
+    return "html";
+  if (ending == "markdown")
+    return "md";
   const auto* entry = renderers().find(ending);
   return entry ? entry->name : "";
 }

@@ -10,12 +10,15 @@
 namespace moe::drawing {
 namespace {
 
-double text_width(std::string_view s) { return 6.3 * columns(s); }  // of the 11 px labels
+double text_width(std::string_view s) {
+  return 6.3 * columns(s);
+}  // of the 11 px labels
 
-std::string marked(const Table& t, const Column& c, std::size_t r) {  // what a mark says when pointed at
+// what a mark says when pointed at
+std::string marked(const Table& t, const Column& c, std::size_t r) {
   const std::string by = chance_beside(c, r, true);
-  return html(concat(t.columns[0].name, " ", cell(t.columns[0], r), ": ", c.name, " ", cell(c, r), c.unit.empty() ? "" : " " + c.unit,
-                     by.empty() ? "" : " (" + by + ")"));
+  return html(concat(t.columns[0].name, " ", cell(t.columns[0], r), ": ", c.name, " ", cell(c, r),
+                     c.unit.empty() ? "" : " " + c.unit, by.empty() ? "" : " (" + by + ")"));
 }
 
 // The frame of a chart with a vertical axis of values.
@@ -25,126 +28,206 @@ struct Frame {
   double left = 46, right = 8, top = 10, bottom = 34;
   std::string out{};
 
-  double x(double at) const { return left + at * (size.width - left - right); }  // 0..1
-  double y(double v) const { return size.height - bottom - (v - axis.low) / (axis.high - axis.low) * (size.height - bottom - top); }
-  double span() const { return size.width - left - right; }
+  double x(double at) const {
+    return left + at * (size.width - left - right);
+  }  // 0..1
+  double y(double v) const {
+    return size.height - bottom -
+           (v - axis.low) / (axis.high - axis.low) * (size.height - bottom - top);
+  }
+  double span() const {
+    return size.width - left - right;
+  }
 
   void begin(const std::string& label) {
     double widest = 0;
-    for (const double t : axis.ticks) widest = std::max(widest, text_width(short_number(t)));
+    for (const double t : axis.ticks)
+      widest = std::max(widest, text_width(short_number(t)));
     left = widest + 12;
-    out = fmt::format("<svg class=chart viewBox=\"0 0 {} {}\" role=img aria-label=\"{}\">", size.width, size.height, html(label));
+    out = fmt::format("<svg class=chart viewBox=\"0 0 {} {}\" role=img aria-label=\"{}\">",
+                      size.width, size.height, html(label));
     for (const double t : axis.ticks) {
       const bool zero = std::abs(t) < 1e-12;
-      out += fmt::format("<path class={} d=\"M{:.1f} {:.1f}H{}\"/><text class=tick x={:.1f} y={:.1f} text-anchor=end>{}</text>", zero ? "base" : "grid",
-                         left, y(t), size.width - right, left - 6, y(t) + 3.6, short_number(t));
+      out += fmt::format(
+          "<path class={} d=\"M{:.1f} {:.1f}H{}\"/><text class=tick x={:.1f} y={:.1f} "
+          "text-anchor=end>{}</text>",
+          zero ? "base" : "grid", left, y(t), size.width - right, left - 6, y(t) + 3.6,
+          short_number(t));
     }
   }
 
   // Labels of the x axis, as many as fit without touching.
   void names(const Column& c, std::size_t n, bool inside) {
     double widest = 8;
-    for (std::size_t r = 0; r < n; ++r) widest = std::max(widest, text_width(clip(cell(c, r), 14, false)) + 10);
+    for (std::size_t r = 0; r < n; ++r)
+      widest = std::max(widest, text_width(clip(cell(c, r), 14, false)) + 10);
     const double room = span() / double(n);
     const auto every = std::size_t(std::max(1.0, std::ceil(widest / room)));
-    for (std::size_t r = 0; r < n; r += every) out += fmt::format("<text class=tick x={:.1f} y={} text-anchor=middle>{}</text>", middle(r, n, inside), size.height - bottom + 15, html(clip(cell(c, r), 14, false)));
-    out += fmt::format("<text class=name x={:.1f} y={} text-anchor=middle>{}</text>", x(0.5), size.height - 4, html(heading(c)));
+    for (std::size_t r = 0; r < n; r += every) {
+      out += fmt::format("<text class=tick x={:.1f} y={} text-anchor=middle>{}</text>",
+                         middle(r, n, inside), size.height - bottom + 15,
+                         html(clip(cell(c, r), 14, false)));
+    }
+    out += fmt::format("<text class=name x={:.1f} y={} text-anchor=middle>{}</text>", x(0.5),
+                       size.height - 4, html(heading(c)));
   }
-  double middle(std::size_t r, std::size_t n, bool inside) const {  // of a band, or of a point on an axis from end to end
-    if (inside) return x((double(r) + 0.5) / double(n));
+  // of a band, or of a point on an axis from end to end
+  double middle(std::size_t r, std::size_t n, bool inside) const {
+    if (inside)
+      return x((double(r) + 0.5) / double(n));
     return n < 2 ? x(0.5) : x(0.02 + 0.96 * double(r) / double(n - 1));
   }
-  std::string end() { return std::move(out) + "</svg>"; }
+  std::string end() {
+    return std::move(out) + "</svg>";
+  }
 };
 
 // The same chance everywhere is a line with its value, else NaN.
 double constant_chance(const Panel& p, std::size_t n) {
   const double first = chance(*p.series[0], 0);
-  for (const Column* c : p.series)
-    for (std::size_t r = 0; r < n; ++r)
-      if (!(std::abs(chance(*c, r) - first) <= 1e-9 * std::abs(first))) return std::nan("");
+  for (const Column* c : p.series) {
+    for (std::size_t r = 0; r < n; ++r) {
+      if (!(std::abs(chance(*c, r) - first) <= 1e-9 * std::abs(first)))
+        return std::nan("");
+    }
+  }
   return first;
 }
 
 void chance_line(Frame& f, double v, int after) {
-  f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}H{}\"><title>chance {}</title></path>", f.left, f.y(v), f.size.width - f.right, number(v, after));
+  f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}H{}\"><title>chance {}</title></path>",
+                       f.left, f.y(v), f.size.width - f.right, number(v, after));
 }
 
-// Whiskers over the 95 % interval of one figure: along the values from `low` to `high` (pixels) at `at` across them. "" = none.
-std::string error_bar(const Column& c, std::size_t r, const auto& place, double at, double cap, bool across) {
+// Whiskers over the 95 % interval of one figure: along the values from `low` to `high` (pixels) at
+// `at` across them. "" = none.
+std::string error_bar(const Column& c, std::size_t r, const auto& place, double at, double cap,
+                      bool across) {
   const std::string says = interval_cell(c, r);
-  if (says.empty() || !std::isfinite(c.low[r]) || !std::isfinite(c.high[r])) return "";
-  const double low = place(c.low[r]), high = place(c.high[r]);
-  const std::string d = across ? fmt::format("M{0:.1f} {2:.1f}v{4:.1f}M{1:.1f} {2:.1f}v{4:.1f}M{0:.1f} {3:.1f}H{1:.1f}", low, high, at - cap, at, 2 * cap)
-                               : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}", low, high, at - cap, at, 2 * cap);
-  return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>", d, html(c.name), cell(c, r), says,
+  if (says.empty() || !std::isfinite(c.low[r]) || !std::isfinite(c.high[r]))
+    return "";
+  const double low = place(c.low[r]);
+  const double high = place(c.high[r]);
+  const std::string d =
+      across
+          ? fmt::format("M{0:.1f} {2:.1f}v{4:.1f}M{1:.1f} {2:.1f}v{4:.1f}M{0:.1f} {3:.1f}H{1:.1f}",
+                        low, high, at - cap, at, 2 * cap)
+          : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}",
+                        low, high, at - cap, at, 2 * cap);
+  return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>",
+                     d, html(c.name), cell(c, r), says,
                      inside_chance(c, r) ? ", holds chance " + chance_cell(c, r) : "");
 }
 
 void put_bar(Frame& f, double x, double width, double v, int series, const std::string& title) {
-  if (std::isnan(v)) return;
-  const double base = f.y(std::clamp(0.0, f.axis.low, f.axis.high)), to = std::isinf(v) ? f.y(v > 0 ? f.axis.high : f.axis.low) : f.y(v);
-  f.out += fmt::format("<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} rx={}><title>{}</title></rect>", series % 8, x, std::min(base, to), width,
-                       std::max(0.5, std::abs(base - to)), width > 6 ? 1.5 : 0.0, title);
-  if (std::isinf(v)) f.out += fmt::format("<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞</text>", x + width / 2, to + 12);
+  if (std::isnan(v))
+    return;
+  const double base = f.y(std::clamp(0.0, f.axis.low, f.axis.high));
+  const double to = std::isinf(v) ? f.y(v > 0 ? f.axis.high : f.axis.low) : f.y(v);
+  f.out += fmt::format(
+      "<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} "
+      "rx={}><title>{}</title></rect>",
+      series % 8, x, std::min(base, to), width, std::max(0.5, std::abs(base - to)),
+      width > 6 ? 1.5 : 0.0, title);
+  if (std::isinf(v)) {
+    f.out += fmt::format("<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞</text>",
+                         x + width / 2, to + 12);
+  }
 }
 
 }  // namespace
 
 bool lying(const Table& t) {
-  if (t.columns.empty() || is_number(t.columns[0]) || rows(t) > 40) return false;
+  if (t.columns.empty() || is_number(t.columns[0]) || rows(t) > 40)
+    return false;
   int longest = 0;
-  for (std::size_t r = 0; r < rows(t); ++r) longest = std::max(longest, columns(cell(t.columns[0], r)));
+  for (std::size_t r = 0; r < rows(t); ++r)
+    longest = std::max(longest, columns(cell(t.columns[0], r)));
   return longest > 10;
 }
 
 std::string bar_chart(const Table& t, const Panel& p, Size size) {
-  const std::size_t n = rows(t), groups = p.series.size();
+  const std::size_t n = rows(t);
+  const std::size_t groups = p.series.size();
   Frame f{size, axis_of(p, true)};
   f.begin(t.title + ": " + heading(*p.series[0]));
-  const double band = f.span() / double(n), width = std::min(46.0, band * (band > 5 ? 0.78 : 1.0) / double(groups));
+  const double band = f.span() / double(n);
+  const double width = std::min(46.0, band * (band > 5 ? 0.78 : 1.0) / double(groups));
   const double steady = constant_chance(p, n);
-  for (std::size_t r = 0; r < n; ++r)
+  for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t s = 0; s < groups; ++s) {
       const Column& c = *p.series[s];
       const double x = f.middle(r, n, true) + (double(s) - double(groups) / 2) * width;
-      put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(c, r), int(s), marked(t, c, r));
-      f.out += error_bar(c, r, [&](double v) { return f.y(v); }, x + width / 2, std::min(4.0, width / 3), false);
-      if (const double by = chance(c, r); std::isnan(steady) && std::isfinite(by))
-        f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}h{:.1f}\"><title>chance {}</title></path>", x - 1.5, f.y(by), width + 2, chance_cell(c, r));
+      put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(c, r), int(s),
+              marked(t, c, r));
+      f.out += error_bar(
+          c, r, [&](double v) { return f.y(v); }, x + width / 2, std::min(4.0, width / 3), false);
+      if (const double by = chance(c, r); std::isnan(steady) && std::isfinite(by)) {
+        f.out += fmt::format(
+            "<path class=chance d=\"M{:.1f} {:.1f}h{:.1f}\"><title>chance {}</title></path>",
+            x - 1.5, f.y(by), width + 2, chance_cell(c, r));
+      }
     }
-  if (std::isfinite(steady)) chance_line(f, steady, digits(*p.series[0]));
+  }
+  if (std::isfinite(steady))
+    chance_line(f, steady, digits(*p.series[0]));
   f.names(t.columns[0], n, true);
   return f.end();
 }
 
 std::string row_bars(const Table& t, const Panel& p, int width) {
-  const std::size_t n = rows(t), groups = p.series.size();
+  const std::size_t n = rows(t);
+  const std::size_t groups = p.series.size();
   const Axis a = axis_of(p, true);
   double names = 0;
-  for (std::size_t r = 0; r < n; ++r) names = std::max(names, 7.6 * columns(clip(cell(t.columns[0], r), 28, false)));  // arrows are broad
-  const double left = names + 14, thick = groups > 1 ? 10 : 15, band = thick * double(groups) + 8, top = 6;
+  // arrows are broad
+  for (std::size_t r = 0; r < n; ++r)
+    names = std::max(names, 7.6 * columns(clip(cell(t.columns[0], r), 28, false)));
+  const double left = names + 14;
+  const double thick = groups > 1 ? 10 : 15;
+  const double band = thick * double(groups) + 8;
+  const double top = 6;
   const double height = top + band * double(n) + 22;
-  const auto x = [&](double v) { return left + (v - a.low) / (a.high - a.low) * (width - left - 56); };
-  std::string out = fmt::format("<svg class=chart viewBox=\"0 0 {} {:.0f}\" role=img aria-label=\"{}\">", width, height, html(t.title));
-  for (const double v : a.ticks)
-    out += fmt::format("<path class={} d=\"M{:.1f} {}V{:.1f}\"/><text class=tick x={:.1f} y={:.1f} text-anchor=middle>{}</text>", std::abs(v) < 1e-12 ? "base" : "grid", x(v),
-                       top, height - 20, x(v), height - 6, short_number(v));
+  const auto x = [&](double v) {
+    return left + (v - a.low) / (a.high - a.low) * (width - left - 56);
+  };
+  std::string out =
+      fmt::format("<svg class=chart viewBox=\"0 0 {} {:.0f}\" role=img aria-label=\"{}\">", width,
+                  height, html(t.title));
+  for (const double v : a.ticks) {
+    out += fmt::format(
+        "<path class={} d=\"M{:.1f} {}V{:.1f}\"/><text class=tick x={:.1f} y={:.1f} "
+        "text-anchor=middle>{}</text>",
+        std::abs(v) < 1e-12 ? "base" : "grid", x(v), top, height - 20, x(v), height - 6,
+        short_number(v));
+  }
   for (std::size_t r = 0; r < n; ++r) {
     const double y = top + band * double(r) + 4;
-    out += fmt::format("<text class=row x={:.1f} y={:.1f} text-anchor=end>{}</text>", left - 8, y + thick * double(groups) / 2 + 4, html(clip(cell(t.columns[0], r), 28, false)));
+    out += fmt::format("<text class=row x={:.1f} y={:.1f} text-anchor=end>{}</text>", left - 8,
+                       y + thick * double(groups) / 2 + 4,
+                       html(clip(cell(t.columns[0], r), 28, false)));
     for (std::size_t s = 0; s < groups; ++s) {
       const Column& c = *p.series[s];
-      const double v = value(c, r), at = y + thick * double(s);
-      if (std::isnan(v)) continue;
-      const double from = x(std::clamp(0.0, a.low, a.high)), to = std::isinf(v) ? x(v > 0 ? a.high : a.low) : x(v);
-      out += fmt::format("<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} rx=1.5><title>{}</title></rect>", s % 8, std::min(from, to), at,
-                         std::max(0.5, std::abs(to - from)), thick - 1, marked(t, c, r));
+      const double v = value(c, r);
+      const double at = y + thick * double(s);
+      if (std::isnan(v))
+        continue;
+      const double from = x(std::clamp(0.0, a.low, a.high));
+      const double to = std::isinf(v) ? x(v > 0 ? a.high : a.low) : x(v);
+      out += fmt::format(
+          "<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} "
+          "rx=1.5><title>{}</title></rect>",
+          s % 8, std::min(from, to), at, std::max(0.5, std::abs(to - from)), thick - 1,
+          marked(t, c, r));
       const std::string bar = error_bar(c, r, x, at + thick / 2 - 0.5, 3, true);
       const double end = std::max({from, to, bar.empty() ? from : x(c.high[r])});
-      out += bar + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5, at + thick / 2 + 3.4, cell(c, r));
-      if (const double by = chance(c, r); std::isfinite(by))
-        out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}v{:.1f}\"><title>chance {}</title></path>", x(by), at - 2, thick + 3, chance_cell(c, r));
+      out += bar + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5,
+                               at + thick / 2 + 3.4, cell(c, r));
+      if (const double by = chance(c, r); std::isfinite(by)) {
+        out += fmt::format(
+            "<path class=chance d=\"M{:.1f} {:.1f}v{:.1f}\"><title>chance {}</title></path>", x(by),
+            at - 2, thick + 3, chance_cell(c, r));
+      }
     }
   }
   return out + "</svg>";
@@ -155,23 +238,42 @@ std::string line_chart(const Table& t, const Panel& p, Size size) {
   Frame f{size, axis_of(p, false)};
   f.begin(t.title + ": " + heading(*p.series[0]));
   const double steady = constant_chance(p, n);
-  if (std::isfinite(steady)) chance_line(f, steady, digits(*p.series[0]));
+  if (std::isfinite(steady))
+    chance_line(f, steady, digits(*p.series[0]));
   for (std::size_t s = 0; s < p.series.size(); ++s) {
     const Column& c = *p.series[s];
     std::string line, by_chance, dots;
-    bool pen = false, chance_pen = false;
+    bool pen = false;
+    bool chance_pen = false;
     for (std::size_t r = 0; r < n; ++r) {
-      const double v = value(c, r), by = chance(c, r), x = f.middle(r, n, false);
-      if (std::isfinite(v)) line += fmt::format("{}{:.1f} {:.1f}", pen ? "L" : "M", x, f.y(v));
-      if (std::isfinite(v) && n <= 160)
-        dots += fmt::format("<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>", s % 8, x, f.y(v), n <= 40 ? 3 : 2, marked(t, c, r));
-      if (std::isfinite(v) && n <= 160) dots += error_bar(c, r, [&](double to) { return f.y(to); }, x, n <= 40 ? 4 : 2, false);
-      if (std::isinf(v)) dots += fmt::format("<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞<title>{}</title></text>", x, f.y(v > 0 ? f.axis.high : f.axis.low) + 4, marked(t, c, r));
-      if (std::isnan(steady) && std::isfinite(by)) by_chance += fmt::format("{}{:.1f} {:.1f}", chance_pen ? "L" : "M", x, f.y(by));
-      pen = std::isfinite(v), chance_pen = std::isfinite(by);
+      const double v = value(c, r);
+      const double by = chance(c, r);
+      const double x = f.middle(r, n, false);
+      if (std::isfinite(v))
+        line += fmt::format("{}{:.1f} {:.1f}", pen ? "L" : "M", x, f.y(v));
+      if (std::isfinite(v) && n <= 160) {
+        dots += fmt::format(
+            "<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>", s % 8, x,
+            f.y(v), n <= 40 ? 3 : 2, marked(t, c, r));
+      }
+      if (std::isfinite(v) && n <= 160) {
+        dots += error_bar(
+            c, r, [&](double to) { return f.y(to); }, x, n <= 40 ? 4 : 2, false);
+      }
+      if (std::isinf(v)) {
+        dots += fmt::format(
+            "<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞<title>{}</title></text>", x,
+            f.y(v > 0 ? f.axis.high : f.axis.low) + 4, marked(t, c, r));
+      }
+      if (std::isnan(steady) && std::isfinite(by))
+        by_chance += fmt::format("{}{:.1f} {:.1f}", chance_pen ? "L" : "M", x, f.y(by));
+      pen = std::isfinite(v);
+      chance_pen = std::isfinite(by);
     }
-    if (!by_chance.empty()) f.out += fmt::format("<path class=chance d=\"{}\"><title>chance</title></path>", by_chance);
-    if (!line.empty()) f.out += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", s % 8, line);
+    if (!by_chance.empty())
+      f.out += fmt::format("<path class=chance d=\"{}\"><title>chance</title></path>", by_chance);
+    if (!line.empty())
+      f.out += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", s % 8, line);
     f.out += dots;
   }
   f.names(t.columns[0], n, false);

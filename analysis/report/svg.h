@@ -1,5 +1,6 @@
-// Charts as inline SVG: bars, lines and maps with axes, ticks, labels, a <title> on every mark, and the chance value drawn where
-// it is known. Colours of text and series come from the page's CSS variables, so one drawing serves light and dark.
+// Charts as inline SVG: bars, lines and maps with axes, ticks, labels, a <title> on every mark, and
+// the chance value drawn where it is known. Colours of text and series come from the page's CSS
+// variables, so one drawing serves light and dark.
 #pragma once
 #include <string>
 
@@ -16,7 +17,8 @@ std::string row_bars(const Table&, const Panel&, int width);  // lying bars, for
 std::string line_chart(const Table&, const Panel&, Size);
 bool lying(const Table&);  // its names are too long to stand under bars
 
-// One grid of a map: few cells are rectangles, many are a picture, which gets the attributes `hover` for the page's script.
+// One grid of a map: few cells are rectangles, many are a picture, which gets the attributes
+// `hover` for the page's script.
 std::string map_chart(const Map&, const Grid&, const std::string& hover, int width);
 std::string map_scale(const Map&, const std::string& id);  // colour bar with ends and chance
 

@@ -1,4 +1,5 @@
-// A report for a terminal: findings first, then the tables by section, drawn with characters where a chart is asked for.
+// A report for a terminal: findings first, then the tables by section, drawn with characters where
+// a chart is asked for.
 #include "analysis/report/render.h"
 #include "analysis/report/terminal.h"
 #include "analysis/report/utf8.h"
@@ -16,7 +17,8 @@ std::string Terminal::lamp(const std::string& word) const {
 
 std::string Terminal::rule(int n) const {
   std::string out;
-  for (int i = 0; i < n; ++i) out += ascii ? "-" : "─";
+  for (int i = 0; i < n; ++i)
+    out += ascii ? "-" : "─";
   return out;
 }
 
@@ -30,13 +32,17 @@ class Page {
  public:
   explicit Page(const Terminal& t) : t_(t) {}
 
-  void line(const std::string& s = "") { out_ += s + "\n"; }
+  void line(const std::string& s = "") {
+    out_ += s + "\n";
+  }
   void lines(const Lines& all) {
-    for (const std::string& s : all) line(s);
+    for (const std::string& s : all)
+      line(s);
   }
   // `text` wrapped, its first line behind `mark`, the rest indented as far.
   void paragraph(std::string_view mark, std::string_view text, bool dim = false) {
-    const std::string safe = clean(text), indent(std::size_t(columns(mark)), ' ');
+    const std::string safe = clean(text);
+    const std::string indent(std::size_t(columns(mark)), ' ');
     bool first = true;
     for (const std::string& s : wrap(safe, std::max(8, t_.width - columns(mark)))) {
       const std::string whole = (first ? std::string(mark) : indent) + s;
@@ -45,86 +51,126 @@ class Page {
     }
   }
   void title(std::string_view text, bool ruled) {
-    for (const std::string& s : wrap(clean(text), t_.width)) line(t_.bold(s));
-    if (ruled) line(t_.dim(t_.rule(std::min(t_.width, std::max(12, columns(clean(text)))))));
+    for (const std::string& s : wrap(clean(text), t_.width))
+      line(t_.bold(s));
+    if (ruled)
+      line(t_.dim(t_.rule(std::min(t_.width, std::max(12, columns(clean(text)))))));
   }
   void warnings(const std::vector<std::string>& all) {
-    for (const std::string& w : all) paragraph("! ", w);
+    for (const std::string& w : all)
+      paragraph("! ", w);
   }
-  std::string take() { return std::move(out_); }
+  std::string take() {
+    return std::move(out_);
+  }
 
  private:
   const Terminal& t_;
   std::string out_;
 };
 
-// Words only, and too many for one line a row: a glossary, with everything but the name wrapped and nothing cut.
+// Words only, and too many for one line a row: a glossary, with everything but the name wrapped and
+// nothing cut.
 bool is_glossary(const Terminal& t, const Table& table) {
   int width = 0;
   for (const Column& c : table.columns) {
     const auto* words = std::get_if<std::vector<std::string>>(&c.cells);
-    if (!words) return false;
+    if (!words)
+      return false;
     int most = 0;
-    for (const std::string& w : *words) most = std::max(most, columns(clean(w)));
+    for (const std::string& w : *words)
+      most = std::max(most, columns(clean(w)));
     width += most + 2;
   }
   return table.columns.size() > 1 && width > t.width;
 }
 void put_glossary(Page& page, const Terminal& t, const Table& table) {
   int name_width = 0;
-  for (std::size_t r = 0; r < rows(table); ++r) name_width = std::max(name_width, columns(cell(table.columns[0], r)));
+  for (std::size_t r = 0; r < rows(table); ++r)
+    name_width = std::max(name_width, columns(cell(table.columns[0], r)));
   name_width = std::min(name_width, t.width / 3);
   for (std::size_t r = 0; r < rows(table); ++r) {
     const std::string name = clean(cell(table.columns[0], r));
     page.paragraph("  " + padded(name, name_width, false) + "  ", cell(table.columns[1], r));
-    for (std::size_t c = 2; c < table.columns.size(); ++c)
-      if (const std::string more = cell(table.columns[c], r); !more.empty()) page.paragraph(std::string(std::size_t(name_width) + 4, ' '), more, true);
+    for (std::size_t c = 2; c < table.columns.size(); ++c) {
+      if (const std::string more = cell(table.columns[c], r); !more.empty())
+        page.paragraph(std::string(std::size_t(name_width) + 4, ' '), more, true);
+    }
   }
 }
 
 void put_table(Page& page, const Terminal& t, const Table& table) {
   page.line();
   page.title(table.title, false);
-  if (!table.reading.empty()) page.paragraph("", table.reading, true);
+  if (!table.reading.empty())
+    page.paragraph("", table.reading, true);
   page.warnings(table.warnings);
-  const std::size_t n = rows(table), shown = table.detail ? std::min(n, t.rows) : n;
-  if (n == 0) return page.line("  no rows");
-  if (is_glossary(t, table)) return put_glossary(page, t, table);
-  const bool chart = draws(table), map = chart && table.chart == Chart::heatmap;
+  const std::size_t n = rows(table);
+  const std::size_t shown = table.detail ? std::min(n, t.rows) : n;
+  if (n == 0)
+    return page.line("  no rows");
+  if (is_glossary(t, table))
+    return put_glossary(page, t, table);
+  const bool chart = draws(table);
+  const bool map = chart && table.chart == Chart::heatmap;
   Lines drawn;
-  if (map) drawn = map_lines(t, map_of(table));
-  else if (chart && table.chart == Chart::bars) drawn = bar_lines(t, table, shown);
+  if (map)
+    drawn = map_lines(t, map_of(table));
+  else if (chart && table.chart == Chart::bars)
+    drawn = bar_lines(t, table, shown);
   page.lines(drawn);
   bool single = true;  // bars with one series carry every value themselves
-  for (const Panel& p : panels(table)) single = single && p.series.size() == 1;
-  const bool told = !drawn.empty() && ((map && n > t.rows) || (table.chart == Chart::bars && single && drawn.size() > shown));
-  if (!told) page.lines(table_lines(t, table, shown));
-  if (chart && table.chart == Chart::lines) page.lines(spark_lines(t, table));
-  if (map && told) page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
-  else if (shown < n) page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
-  if (const std::string inside = inside_words(table, t.ascii); !inside.empty()) page.paragraph("  ", inside, true);
-  for (const Column& c : table.columns)
-    if (!c.meaning.empty()) page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
+  for (const Panel& p : panels(table))
+    single = single && p.series.size() == 1;
+  const bool told =
+      !drawn.empty() &&
+      ((map && n > t.rows) || (table.chart == Chart::bars && single && drawn.size() > shown));
+  if (!told)
+    page.lines(table_lines(t, table, shown));
+  if (chart && table.chart == Chart::lines)
+    page.lines(spark_lines(t, table));
+  if (map && told)
+    page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
+  else if (shown < n)
+    page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
+  if (const std::string inside = inside_words(table, t.ascii); !inside.empty())
+    page.paragraph("  ", inside, true);
+  for (const Column& c : table.columns) {
+    if (!c.meaning.empty())
+      page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
+  }
 }
 
 }  // namespace
 
 std::string render_text(const Report& report, const RenderOptions& options) {
-  const Terminal t{std::max(20, options.width), options.colour, options.ascii, std::size_t(options.rows > 0 ? options.rows : 12)};
+  const Terminal t{std::max(20, options.width), options.colour, options.ascii,
+                   std::size_t(options.rows > 0 ? options.rows : 12)};
   Page page(t);
   page.title(report.title, true);
   int name_width = 0;
-  for (const auto& [name, text] : report.facts) name_width = std::max(name_width, columns(clean(name)));
+  for (const auto& [name, text] : report.facts)
+    name_width = std::max(name_width, columns(clean(name)));
   for (const auto& [name, text] : report.facts) {
-    if (name_width + 10 <= t.width) page.paragraph(padded(clean(name), name_width, false) + "  ", text);
-    else page.paragraph("", concat(name, ": ", text));
+    if (name_width + 10 <= t.width)
+      page.paragraph(padded(clean(name), name_width, false) + "  ", text);
+    else
+      page.paragraph("", concat(name, ": ", text));
   }
-  if (!report.findings.empty()) page.line(), page.title("Findings", false);
-  for (const std::string& f : report.findings) page.paragraph(t.ascii ? "* " : "• ", f);
+  if (!report.findings.empty()) {
+    page.line();
+    page.title("Findings", false);
+  }
+  for (const std::string& f : report.findings)
+    page.paragraph(t.ascii ? "* " : "• ", f);
   page.warnings(report.warnings);
   for (const Section& s : sections(report)) {
-    if (!s.name.empty()) page.line(), page.title(s.name, true);
-    for (const Table* table : s.tables) put_table(page, t, *table);
+    if (!s.name.empty()) {
+      page.line();
+      page.title(s.name, true);
+    }
+    for (const Table* table : s.tables)
+      put_table(page, t, *table);
   }
   if (const Lines sample = sample_lines(t, report); !sample.empty()) {
     page.line();

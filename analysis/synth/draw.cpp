@@ -6,9 +6,12 @@
 
 namespace moe {
 
-Deck::Deck(int first, int count) : ids_(std::size_t(count)) { std::iota(ids_.begin(), ids_.end(), first); }
+Deck::Deck(int first, int count) : ids_(std::size_t(count)) {
+  std::iota(ids_.begin(), ids_.end(), first);
+}
 
-void Deck::deal(Rng& rng, std::span<int> out) {  // Fisher-Yates, as far as needed; any order to begin with is as good
+// Fisher-Yates, as far as needed; any order to begin with is as good
+void Deck::deal(Rng& rng, std::span<int> out) {
   for (std::size_t j = 0; j < out.size(); ++j) {
     std::swap(ids_[j], ids_[j + std::size_t(rng.below(Index(ids_.size() - j)))]);
     out[j] = ids_[j];
@@ -17,23 +20,29 @@ void Deck::deal(Rng& rng, std::span<int> out) {  // Fisher-Yates, as far as need
 
 Weighted::Weighted(std::vector<double> share, int k) : share_(std::move(share)) {
   double sum = 0;
-  for (const double s : share_) ends_.push_back(sum += s * k);
+  for (const double s : share_)
+    ends_.push_back(sum += s * k);
 }
 
 void Weighted::deal(Rng& rng, std::span<int> out) const {
   const double u = rng.uniform();
   int before = -1;
   for (std::size_t j = 0; j < out.size(); ++j) {
-    const auto at = int(std::upper_bound(ends_.begin(), ends_.end(), u + double(j)) - ends_.begin());
-    const int last = int(ends_.size()) - int(out.size() - j);  // rounding at the ends must leave room for the rest
+    const auto at =
+        int(std::upper_bound(ends_.begin(), ends_.end(), u + double(j)) - ends_.begin());
+    // rounding at the ends must leave room for the rest
+    const int last = int(ends_.size()) - int(out.size() - j);
     out[j] = before = std::clamp(at, before + 1, last);
   }
-  for (std::size_t j = out.size(); j > 1; --j) std::swap(out[j - 1], out[std::size_t(rng.below(Index(j)))]);
+  for (std::size_t j = out.size(); j > 1; --j)
+    std::swap(out[j - 1], out[std::size_t(rng.below(Index(j)))]);
 }
 
 std::vector<double> hot_shares(int experts, int first, int count, double share) {
-  std::vector<double> out(std::size_t(experts), count < experts ? (1 - share) / (experts - count) : 0);
-  for (int i = 0; i < count; ++i) out[std::size_t((first + i) % experts)] = share / count;
+  std::vector<double> out(std::size_t(experts),
+                          count < experts ? (1 - share) / (experts - count) : 0);
+  for (int i = 0; i < count; ++i)
+    out[std::size_t((first + i) % experts)] = share / count;
   return out;
 }
 
@@ -41,39 +50,58 @@ std::vector<double> capped(std::vector<double> w, int k) {
   const double most = 1.0 / k;
   std::vector<bool> full(w.size(), false);
   for (bool again = true; again;) {
-    double left = 1, sum = 0;
-    for (std::size_t e = 0; e < w.size(); ++e) full[e] ? left -= most : sum += w[e];
+    double left = 1;
+    double sum = 0;
+    for (std::size_t e = 0; e < w.size(); ++e)
+      full[e] ? left -= most : sum += w[e];
     again = false;
     for (std::size_t e = 0; e < w.size(); ++e) {
-      if (full[e]) continue;
+      if (full[e])
+        continue;
       w[e] *= left / sum;
-      if (w[e] > most) w[e] = most, full[e] = again = true;
+      if (w[e] > most) {
+        w[e] = most;
+        full[e] = again = true;
+      }
     }
   }
   return w;
 }
 
-double even_noise(const SynthShape& s) { return std::sqrt((1.0 / s.experts) * (1 - double(s.k) / s.experts) / (double(s.tokens) * s.k)); }
+double even_noise(const SynthShape& s) {
+  return std::sqrt((1.0 / s.experts) * (1 - double(s.k) / s.experts) / (double(s.tokens) * s.k));
+}
 
-Known known_rate(std::string id, std::vector<Index> at, double p, double n) { return {std::move(id), std::move(at), p, std::sqrt(std::max(0.0, p * (1 - p)) / n)}; }
+Known known_rate(std::string id, std::vector<Index> at, double p, double n) {
+  return {std::move(id), std::move(at), p, std::sqrt(std::max(0.0, p * (1 - p)) / n)};
+}
 
 double common(double experts, double k) {
   double none = 1;
-  for (int j = 0; j < int(k); ++j) none *= std::max(0.0, (experts - k - j) / (experts - j));
+  for (int j = 0; j < int(k); ++j)
+    none *= std::max(0.0, (experts - k - j) / (experts - j));
   return 1 - none;
 }
 
 std::vector<Known> known_load(const std::vector<double>& share, const SynthShape& s) {
-  const double n = double(s.tokens) * s.k, e = double(share.size());
+  const double n = double(s.tokens) * s.k;
+  const double e = double(share.size());
   std::vector<double> q = share;
   std::sort(q.begin(), q.end(), std::greater<>());
-  double square = 0, entropy = 0, gini = 0, dead = 0;
+  double square = 0;
+  double entropy = 0;
+  double gini = 0;
+  double dead = 0;
   for (std::size_t i = 0; i < q.size(); ++i) {
-    square += q[i] * q[i], dead += q[i] == 0;
-    if (q[i] > 0) entropy -= q[i] * std::log(q[i]);
+    square += q[i] * q[i];
+    dead += q[i] == 0;
+    if (q[i] > 0)
+      entropy -= q[i] * std::log(q[i]);
     gini += (e - 1 - 2 * double(i)) * q[i] / e;
   }
-  const double cv = std::sqrt(std::max(0.0, e * square - 1)), one = std::sqrt(q[0] / n), bias = e / n;
+  const double cv = std::sqrt(std::max(0.0, e * square - 1));
+  const double one = std::sqrt(q[0] / n);
+  const double bias = e / n;
   std::vector<Known> out{{"load_cv", {}, cv, std::sqrt(e) * one + bias / std::max(cv, 0.01)},
                          {"load_jain", {}, 1 / (1 + cv * cv), 2 * std::sqrt(e) * one + bias},
                          {"load_entropy", {}, entropy, std::log(e) * std::sqrt(e) * one + bias},
@@ -83,7 +111,8 @@ std::vector<Known> known_load(const std::vector<double>& share, const SynthShape
   const int tops[] = {1, 2, 4};
   for (Index i = 0; i < 3; ++i) {
     double sum = 0;
-    for (int j = 0; j < std::min(tops[i], int(e)); ++j) sum += q[std::size_t(j)];
+    for (int j = 0; j < std::min(tops[i], int(e)); ++j)
+      sum += q[std::size_t(j)];
     out.push_back({"load_topn_coverage", {i}, sum, 2 * tops[i] * one});
   }
   for (const std::size_t x : {std::size_t{0}, share.size() / 2, share.size() - 1})

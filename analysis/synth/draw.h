@@ -1,4 +1,5 @@
-// Drawing K different experts: all subsets alike, or with a given chance for each expert; and what the load metrics give for it.
+// Drawing K different experts: all subsets alike, or with a given chance for each expert; and what
+// the load metrics give for it.
 #pragma once
 #include "analysis/synth/synth.h"
 
@@ -13,25 +14,32 @@ class Deck {  // K of the ids first..first+count, every subset and order alike
   std::vector<int> ids_;
 };
 
-// Expert e is among the K with probability share[e]*K, exactly, and first with share[e]: systematic sampling (Madow 1949), then
-// a random order. Which experts come together is not independent: neighbours in number hardly do.
+// Expert e is among the K with probability share[e]*K, exactly, and first with share[e]: systematic
+// sampling (Madow 1949), then a random order. Which experts come together is not independent:
+// neighbours in number hardly do.
 class Weighted {
  public:
   Weighted(std::vector<double> share, int k);  // shares of sum 1, none above 1/K
   void deal(Rng&, std::span<int> out) const;
-  const std::vector<double>& share() const { return share_; }
+  const std::vector<double>& share() const {
+    return share_;
+  }
 
  private:
   std::vector<double> share_, ends_;  // ends_: running sums of share*K
 };
 
-std::vector<double> hot_shares(int experts, int first, int count, double share);  // `count` from `first` on, round the end
-std::vector<double> capped(std::vector<double> weights, int k);                   // shares in proportion, none above 1/K
+// `count` from `first` on, round the end
+std::vector<double> hot_shares(int experts, int first, int count, double share);
+// shares in proportion, none above 1/K
+std::vector<double> capped(std::vector<double> weights, int k);
 
-// load_fraction, load_cv, load_entropy, load_jain, load_gini, load_max_over_mean, load_topn_coverage, load_dead_fraction of uneven shares.
+// load_fraction, load_cv, load_entropy, load_jain, load_gini, load_max_over_mean,
+// load_topn_coverage, load_dead_fraction of uneven shares.
 std::vector<Known> known_load(const std::vector<double>& share, const SynthShape&);
 double even_noise(const SynthShape&);  // deviation of one expert's share under even routing
-Known known_rate(std::string id, std::vector<Index> at, double p, double observations);  // a proportion
+// a proportion
+Known known_rate(std::string id, std::vector<Index> at, double p, double observations);
 double common(double experts, double k);  // two random K-subsets of E have an expert in common
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// The registry of patterns, and a trace out of one: sequence by sequence, layers side by side on threads.
+// The registry of patterns, and a trace out of one: sequence by sequence, layers side by side on
+// threads.
 #include "analysis/synth/synth.h"
 
 #include "lib/core/error.h"
@@ -15,18 +16,27 @@ const Registry<MakePattern>& patterns() {
 #define PATTERN(name, about, examples) {#name, about, examples, make_##name##_pattern},
 #include "analysis/synth/patterns.def"
 #undef PATTERN
-  });
+                                                    });
   return all;
 }
 
 namespace {
 
-constexpr std::uint64_t token_stream = 0x746F6B656E73;  // of the token ids; layers have the numbers from 0
+// of the token ids; layers have the numbers from 0
+constexpr std::uint64_t token_stream = 0x746F6B656E73;
 
 void check(const SynthShape& s) {
-  if (s.layers < 1 || s.experts < 1 || s.sequence < 1 || s.step < 1 || s.vocabulary < 1 || s.domains < 0 || s.ranks < 0)
-    throw Error(Exit::usage, concat("a trace of ", s.layers, " layers, ", s.experts, " experts, sequences of ", s.sequence, " and steps of ", s.step, " rows cannot be"));
-  if (s.k < 1 || s.k > s.experts) throw Error(Exit::usage, concat("a token cannot take ", s.k, " different experts of ", s.experts)).hint("1 <= K <= E");
+  if (s.layers < 1 || s.experts < 1 || s.sequence < 1 || s.step < 1 || s.vocabulary < 1 ||
+      s.domains < 0 || s.ranks < 0) {
+    throw Error(Exit::usage,
+                concat("a trace of ", s.layers, " layers, ", s.experts, " experts, sequences of ",
+                       s.sequence, " and steps of ", s.step, " rows cannot be"));
+  }
+  if (s.k < 1 || s.k > s.experts) {
+    throw Error(Exit::usage,
+                concat("a token cannot take ", s.k, " different experts of ", s.experts))
+        .hint("1 <= K <= E");
+  }
 }
 
 TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t sequence) {
@@ -34,17 +44,24 @@ TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t seque
   const auto n = std::size_t(std::min<std::uint64_t>(std::uint64_t(s.sequence), s.tokens - first));
   TraceRows rows;
   Rng ids = Rng(s.seed).stream(token_stream).stream(sequence);
-  for (std::size_t t = 0; t < n; ++t) rows.token_id.push_back(std::uint32_t(ids.below(s.vocabulary))), rows.position.push_back(std::uint32_t(t));
+  for (std::size_t t = 0; t < n; ++t) {
+    rows.token_id.push_back(std::uint32_t(ids.below(s.vocabulary)));
+    rows.position.push_back(std::uint32_t(t));
+  }
   rows.flags.assign(n, 0);
-  if (s.ranks) rows.rank.assign(n, std::uint16_t(sequence % std::uint64_t(s.ranks)));
+  if (s.ranks)
+    rows.rank.assign(n, std::uint16_t(sequence % std::uint64_t(s.ranks)));
   rows.layer.resize(std::size_t(s.layers));
   parallel_for(s.layers, 1, [&](Index a, Index b) {
     for (Index l = a; l < b; ++l) {
       LayerRows& layer = rows.layer[std::size_t(l)];
       layer.expert = Matrix<int>(Index(n), s.k);
-      if (s.weights) layer.weight = Matrix<float>(Index(n), s.k, 1.0f / float(s.k));
+      if (s.weights)
+        layer.weight = Matrix<float>(Index(n), s.k, 1.0f / float(s.k));
       Rng rng = Rng(s.seed).stream(std::uint64_t(l)).stream(sequence);
-      m.pattern->draw({first, sequence, int(n), int(l), s.domains ? int(sequence % std::uint64_t(s.domains)) : -1}, rng, layer.expert);
+      m.pattern->draw({first, sequence, int(n), int(l),
+                       s.domains ? int(sequence % std::uint64_t(s.domains)) : -1},
+                      rng, layer.expert);
     }
   });
   return rows;
@@ -52,12 +69,14 @@ TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t seque
 
 template <class T>
 std::vector<T> cut(const std::vector<T>& all, std::size_t first, std::size_t count) {
-  if (all.empty()) return {};
+  if (all.empty())
+    return {};
   return {all.begin() + std::ptrdiff_t(first), all.begin() + std::ptrdiff_t(first + count)};
 }
 template <class T>
 Matrix<T> cut(const Matrix<T>& all, std::size_t first, std::size_t count) {
-  if (all.empty()) return {};
+  if (all.empty())
+    return {};
   Matrix<T> out(Index(count), all.cols());
   std::copy_n(all.data() + Index(first) * all.cols(), out.size(), out.data());
   return out;
@@ -65,11 +84,14 @@ Matrix<T> cut(const Matrix<T>& all, std::size_t first, std::size_t count) {
 
 TraceRows cut(const TraceRows& all, std::size_t first, std::size_t count) {
   TraceRows out;
-  out.token_id = cut(all.token_id, first, count), out.position = cut(all.position, first, count);
-  out.flags = cut(all.flags, first, count), out.rank = cut(all.rank, first, count);
+  out.token_id = cut(all.token_id, first, count);
+  out.position = cut(all.position, first, count);
+  out.flags = cut(all.flags, first, count);
+  out.rank = cut(all.rank, first, count);
   for (const LayerRows& l : all.layer) {
     out.layer.emplace_back();
-    out.layer.back().expert = cut(l.expert, first, count), out.layer.back().weight = cut(l.weight, first, count);
+    out.layer.back().expert = cut(l.expert, first, count);
+    out.layer.back().weight = cut(l.weight, first, count);
   }
   return out;
 }
@@ -82,15 +104,19 @@ void describe(TraceHeader& h, const SynthShape& s) {
   h.order = "unknown";  // nothing ranked these choices
   h.weight_normalized = s.weights;
   h.wide_weights = s.weights;  // 1/K as it is
-  h.layers.clear(), h.domains.clear();
+  h.layers.clear();
+  h.domains.clear();
   for (int l = 0; l < s.layers; ++l) {
     TraceLayer layer;
-    layer.index = l, layer.experts = s.experts, layer.top_k = s.k;
+    layer.index = l;
+    layer.experts = s.experts;
+    layer.top_k = s.k;
     layer.norm_topk = s.weights ? 1 : 255;
     layer.capacity_factor = std::numeric_limits<float>::quiet_NaN();
     h.layers.push_back(layer);
   }
-  for (int d = 0; d < s.domains; ++d) h.domains.push_back(concat("domain ", d));
+  for (int d = 0; d < s.domains; ++d)
+    h.domains.push_back(concat("domain ", d));
 }
 
 }  // namespace
@@ -104,10 +130,12 @@ Synth make_synth(const std::string& text, const SynthShape& shape) {
   return out;
 }
 
-void write_synth(const std::filesystem::path& path, const Synth& m, TraceHeader header, TraceWriterOptions options, const std::function<void(std::uint64_t)>& progress) {
+void write_synth(const std::filesystem::path& path, const Synth& m, TraceHeader header,
+                 TraceWriterOptions options, const std::function<void(std::uint64_t)>& progress) {
   const SynthShape& s = m.shape;
   describe(header, s);
-  options.fields = {s.weights, false, false, false, false, false, false, false, false, s.ranks > 0, false};
+  options.fields = {s.weights, false, false, false,       false, false,
+                    false,     false, false, s.ranks > 0, false};
   TraceWriter writer(path, header, options);
   std::uint64_t sequence = 0;
   const auto step = std::uint64_t(s.step);
@@ -116,13 +144,16 @@ void write_synth(const std::filesystem::path& path, const Synth& m, TraceHeader 
     const std::uint64_t end = first + rows.tokens();
     writer.sequence(s.domains ? std::uint16_t(sequence % std::uint64_t(s.domains)) : no_domain);
     for (std::uint64_t at = first; at < end;) {  // pieces of one step
-      if (at % step == 0) writer.step({std::int64_t(at / step), 0, 0, Phase::eval});
+      if (at % step == 0)
+        writer.step({std::int64_t(at / step), 0, 0, Phase::eval});
       const std::uint64_t until = std::min(end, (at / step + 1) * step);
-      at == first && until == end ? writer.append(rows) : writer.append(cut(rows, at - first, until - at));
+      at == first&& until == end ? writer.append(rows)
+                                 : writer.append(cut(rows, at - first, until - at));
       at = until;
     }
     first = end;
-    if (progress) progress(first);
+    if (progress)
+      progress(first);
   }
   writer.finish();
 }

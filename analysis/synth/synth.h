@@ -1,5 +1,6 @@
-// Traces made up so that the answers are known: a pattern says how experts are drawn and, in closed form, what the metrics of
-// docs/metrics.md must then give. Every (layer, sequence) has random numbers of its own: the same bytes for any number of threads.
+// Traces made up so that the answers are known: a pattern says how experts are drawn and, in closed
+// form, what the metrics of docs/metrics.md must then give. Every (layer, sequence) has random
+// numbers of its own: the same bytes for any number of threads.
 #pragma once
 #include <filesystem>
 #include <functional>
@@ -15,31 +16,35 @@ namespace moe {
 struct SynthShape {
   std::uint64_t tokens = 65536;  // T
   int layers = 4, experts = 64, k = 8;
-  int sequence = 512;      // rows of a sequence; the last may be shorter
-  int step = 4096;         // rows of an engine step
-  int domains = 0;         // sequences take turns: sequence q is of domain q mod domains; 0 = no labels
-  int ranks = 0;           // sequence q is of data-parallel rank q mod ranks; 0 = not recorded
-  int vocabulary = 1000;   // token ids are uniform in 0..vocabulary-1, whatever the experts are
-  bool weights = false;    // record 1/K for every choice
+  int sequence = 512;  // rows of a sequence; the last may be shorter
+  int step = 4096;     // rows of an engine step
+  // sequences take turns: sequence q is of domain q mod domains; 0 = no labels
+  int domains = 0;
+  int ranks = 0;          // sequence q is of data-parallel rank q mod ranks; 0 = not recorded
+  int vocabulary = 1000;  // token ids are uniform in 0..vocabulary-1, whatever the experts are
+  bool weights = false;   // record 1/K for every choice
   std::uint64_t seed = 1;
 };
 
-struct SynthRun {  // rows of one sequence in one layer
+struct SynthRun {                         // rows of one sequence in one layer
   std::uint64_t first = 0, sequence = 0;  // row of its first token; which sequence
   int rows = 0, layer = 0, domain = -1;
 };
 
-// What a metric must give for every layer, but for chance: |measured - value| is a few `noise` at most.
+// What a metric must give for every layer, but for chance: |measured - value| is a few `noise` at
+// most.
 struct Known {
-  std::string id;               // of docs/metrics.md
-  std::vector<Index> at;        // where behind the layer axis: {} scalar, {e}, {i,j}
-  double value = 0, noise = 0;  // noise: about one standard deviation at this T, bias included; 0 = exact
+  std::string id;         // of docs/metrics.md
+  std::vector<Index> at;  // where behind the layer axis: {} scalar, {e}, {i,j}
+  // noise: about one standard deviation at this T, bias included; 0 = exact
+  double value = 0, noise = 0;
 };
 
 class Pattern {
  public:
   virtual ~Pattern() = default;
-  virtual void draw(const SynthRun&, Rng&, Matrix<int>& out /*(rows,K) distinct experts*/) const = 0;
+  virtual void draw(const SynthRun&, Rng&,
+                    Matrix<int>& out /*(rows,K) distinct experts*/) const = 0;
   virtual std::vector<Known> known() const = 0;
 };
 
@@ -51,9 +56,12 @@ struct Synth {
   std::string resolved;  // the spec with its defaults
   std::unique_ptr<Pattern> pattern;
 };
-Synth make_synth(const std::string& spec, const SynthShape&);  // throws Error(usage) for shapes that cannot be
+// throws Error(usage) for shapes that cannot be
+Synth make_synth(const std::string& spec, const SynthShape&);
 
-// Writes the trace through the writer of lib/trace. `header` gives the provenance; layers, domains and vocabulary are filled in.
-void write_synth(const std::filesystem::path&, const Synth&, TraceHeader header, TraceWriterOptions, const std::function<void(std::uint64_t rows)>& progress = {});
+// Writes the trace through the writer of lib/trace. `header` gives the provenance; layers, domains
+// and vocabulary are filled in.
+void write_synth(const std::filesystem::path&, const Synth&, TraceHeader header, TraceWriterOptions,
+                 const std::function<void(std::uint64_t rows)>& progress = {});
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// moe bench layer: one MoE layer, forward and forward with backward, as a share of what dense products of the same FLOPs reach in
-// the same run. FLOPs by the public convention: 6 T I H k for a gated layer forward, twice that backward.
+// moe bench layer: one MoE layer, forward and forward with backward, as a share of what dense
+// products of the same FLOPs reach in the same run. FLOPs by the public convention: 6 T I H k for a
+// gated layer forward, twice that backward.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,10 +10,10 @@
 #include "apps/bench/bench.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "lib/backend/on_device.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/core/text.h"
-#include "lib/backend/on_device.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/router/router.h"
 
@@ -31,13 +32,17 @@ struct Shape {
   int threads;
 };
 
-// Normal numbers; of many, the first 65,536 over and over, a row begun elsewhere each time: drawing them would take longer than the bench.
+// Normal numbers; of many, the first 65,536 over and over, a row begun elsewhere each time: drawing
+// them would take longer than the bench.
 Array<float> noise(Backend<float>& b, Rng& rng, Index rows, Index cols, double scale) {
   std::vector<float> drawn(std::size_t(std::min<Index>(rows * cols, 65536)));
-  for (float& v : drawn) v = float(scale * rng.normal());
+  for (float& v : drawn)
+    v = float(scale * rng.normal());
   Matrix<float> m(rows, cols);
-  for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < cols; ++j) m(i, j) = drawn[std::size_t((i * (cols + 7919) + j) % Index(drawn.size()))];
+  for (Index i = 0; i < rows; ++i) {
+    for (Index j = 0; j < cols; ++j)
+      m(i, j) = drawn[std::size_t((i * (cols + 7919) + j) % Index(drawn.size()))];
+  }
   return {b, m.view()};
 }
 
@@ -46,40 +51,50 @@ class Bench {
  public:
   Bench(Backend<float>& b, const LayerConfig& c, Index tokens) : backend_(b), layer_(c, b) {
     Rng rng(7);
-    for (Index t = 0; t < tokens; ++t) batch_.token.push_back(int(t % 251));
+    for (Index t = 0; t < tokens; ++t)
+      batch_.token.push_back(int(t % 251));
     batch_.start = {0, tokens};
-    x_ = noise(b, rng, tokens, c.hidden, 1), dy_ = noise(b, rng, tokens, c.hidden, 1);
-    y_ = Array<float>(b, tokens, c.hidden), dx_ = Array<float>(b, tokens, c.hidden);
+    x_ = noise(b, rng, tokens, c.hidden, 1);
+    dy_ = noise(b, rng, tokens, c.hidden, 1);
+    y_ = Array<float>(b, tokens, c.hidden);
+    dx_ = Array<float>(b, tokens, c.hidden);
     layer_.collect(parameters_);
     for (Parameter<float>* p : parameters_) {
-      p->set(noise(b, rng, p->value().rows, p->value().cols, 1 / std::sqrt(double(p->value().cols))).to_host().view());
+      p->set(noise(b, rng, p->value().rows, p->value().cols, 1 / std::sqrt(double(p->value().cols)))
+                 .to_host()
+                 .view());
       p->want_grad(b);
     }
   }
   void forward(bool training) {
     Rng rng(8);
     tape_ = std::make_unique<MoeTape<float>>(batch_);
-    layer_.forward({.batch = batch_, .training = training, .rng = &rng}, std::as_const(x_).view(), y_.view(), *tape_);
+    layer_.forward({.batch = batch_, .training = training, .rng = &rng}, std::as_const(x_).view(),
+                   y_.view(), *tape_);
   }
   void both() {
     forward(true);
     Rng rng(8);
-    layer_.backward({.batch = batch_, .training = true, .rng = &rng}, *tape_, std::as_const(x_).view(), std::as_const(dy_).view(), dx_.view());
+    layer_.backward({.batch = batch_, .training = true, .rng = &rng}, *tape_,
+                    std::as_const(x_).view(), std::as_const(dy_).view(), dx_.view());
   }
   // The experts alone, on the rows that the last forward pass sorted.
   void experts() {
     ExpertTape<float> bodies;
     if (sorted_.rows() != tape_->plan.slots) {
-      sorted_ = Array<float>(backend_, tape_->plan.slots, x_.cols()), ys_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
+      sorted_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
+      ys_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
       backend_.dispatch(std::as_const(x_).view(), tape_->plan, sorted_.view());
     }
-    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->plan, bodies, ys_.view());
+    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->plan, bodies,
+                     ys_.view());
   }
   // Experts that got a token, in the last pass.
   Index used() const {
     const Matrix<int> offset = tape_->plan.offset.to_host();
     Index n = 0;
-    for (Index e = 0; e + 1 < offset.cols(); ++e) n += offset(0, e) < offset(0, e + 1);
+    for (Index e = 0; e + 1 < offset.cols(); ++e)
+      n += offset(0, e) < offset(0, e + 1);
     return n;
   }
 
@@ -94,42 +109,80 @@ class Bench {
 
 std::vector<Shape> shapes_of(const Options& o) {
   std::vector<Shape> out;
-  for (const int threads : o.bench.threads)
-    for (const Index tokens : o.tokens)
-      for (const Index hidden : o.hidden)
-        for (const Index width : o.width)
-          for (const Index experts : o.experts)
+  for (const int threads : o.bench.threads) {
+    for (const Index tokens : o.tokens) {
+      for (const Index hidden : o.hidden) {
+        for (const Index width : o.width) {
+          for (const Index experts : o.experts) {
             for (const Index k : o.k) {
-              if (o.router.empty()) out.push_back({tokens, hidden, width, experts, k, concat("softmax:k=", k), threads});
-              for (const std::string& r : o.router) out.push_back({tokens, hidden, width, experts, Index(make_router(r, int(experts))->choices()), r, threads});
+              if (o.router.empty()) {
+                out.push_back(
+                    {tokens, hidden, width, experts, k, concat("softmax:k=", k), threads});
+              }
+              for (const std::string& r : o.router) {
+                out.push_back({tokens, hidden, width, experts,
+                               Index(make_router(r, int(experts))->choices()), r, threads});
+              }
             }
+          }
+        }
+      }
+    }
+  }
   return out;
 }
 
-void add_row(Rows& rows, const Backend<float>& device, const Shape& s, const char* pass, const Timing& t, double flops, double bytes, double ceiling, double bandwidth, double outside) {
+void add_row(Rows& rows, const Backend<float>& device, const Shape& s, const char* pass,
+             const Timing& t, double flops, double bytes, double ceiling, double bandwidth,
+             double outside) {
   rows.next();
   rows.text("router", s.router);
-  rows.whole("tokens", s.tokens), rows.whole("hidden", s.hidden), rows.whole("width", s.width), rows.whole("experts", s.experts), rows.whole("k", s.k);
-  rows.text("dtype", device_dtype(device)), rows.whole("threads", s.threads), rows.text("pass", pass);
+  rows.whole("tokens", s.tokens);
+  rows.whole("hidden", s.hidden);
+  rows.whole("width", s.width);
+  rows.whole("experts", s.experts);
+  rows.whole("k", s.k);
+  rows.text("dtype", device_dtype(device));
+  rows.whole("threads", s.threads);
+  rows.text("pass", pass);
   add_times(rows, t);
-  rows.number("gflops", "GFLOP/s", "6 T I H k forward, three times that with backward", flops / t.median() * 1e-9);
-  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of T k rows, best of 5 or more", ceiling);
+  rows.number("gflops", "GFLOP/s", "6 T I H k forward, three times that with backward",
+              flops / t.median() * 1e-9);
+  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of T k rows, best of 5 or more",
+              ceiling);
   rows.number("ratio", "x", "gflops over ceiling_gflops", flops / t.median() * 1e-9 / ceiling, 3);
-  rows.number("outside", "%", "of the time not in the experts: router, plan, dispatch, combine", outside);
-  rows.number("memory_ms", "ms", "what the weights and gradients of the experts in use take to read and write, at the rate of y += x", bytes / bandwidth * 1e-6, 2);
+  rows.number("outside", "%", "of the time not in the experts: router, plan, dispatch, combine",
+              outside);
+  rows.number("memory_ms", "ms",
+              "what the weights and gradients of the experts in use take to read and write, at the "
+              "rate of y += x",
+              bytes / bandwidth * 1e-6, 2);
 }
 
-void bench_shape(const Shape& s, const Options& o, Backend<float>& device, double bandwidth, Rows& rows, std::vector<Timing>& times) {
+void bench_shape(const Shape& s, const Options& o, Backend<float>& device, double bandwidth,
+                 Rows& rows, std::vector<Timing>& times) {
   LayerConfig c{.hidden = s.hidden, .width = s.width, .experts = int(s.experts)};
-  c.router = s.router, c.balance = o.balance;
+  c.router = s.router;
+  c.balance = o.balance;
   Bench bench(device, c, s.tokens);
-  const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width), ceiling_both = dynamic_cast<OnDevice<float>*>(&device) ? ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width, true) : ceiling;
-  const auto t = time_in_turn(device, {[&] { bench.forward(false); }, [&] { bench.experts(); }, [&] { bench.both(); }}, o.bench.seconds);
-  const double flops = 6.0 * double(s.tokens) * double(s.width) * double(s.hidden) * double(s.k), weights = 12.0 * double(bench.used()) * double(s.hidden * s.width);
+  const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width);
+  const double ceiling_both = dynamic_cast<OnDevice<float>*>(&device)
+                                  ? ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width, true)
+                                  : ceiling;
+  const auto t = time_in_turn(device,
+                              {[&] { bench.forward(false); }, [&] { bench.experts(); },
+                               [&] {
+                                 bench.both();
+                               }},
+                              o.bench.seconds);
+  const double flops = 6.0 * double(s.tokens) * double(s.width) * double(s.hidden) * double(s.k);
+  const double weights = 12.0 * double(bench.used()) * double(s.hidden * s.width);
   const double outside = 100 * (1 - t[1].median() / t[0].median());
   add_row(rows, device, s, "forward", t[0], flops, weights, ceiling, bandwidth, outside);
-  add_row(rows, device, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling_both, bandwidth, NAN);
-  times.push_back(t[0]), times.push_back(t[2]);
+  add_row(rows, device, s, "forward+backward", t[2], 3 * flops, 4 * weights, ceiling_both,
+          bandwidth, NAN);
+  times.push_back(t[0]);
+  times.push_back(t[2]);
 }
 
 int layer(const Options& o) {
@@ -144,32 +197,59 @@ int layer(const Options& o) {
     bench_shape(shapes[i], o, *device, bandwidth, rows, times);
     progress.update(double(i + 1));
   }
-  const std::string title = fmt::format("A MoE layer on {}; memory {:.1f} GB/s", device->name(), bandwidth);
-  return write_bench(std::move(rows).table("layer", "Layer", "ratio 1 = as fast as dense products of the same FLOPs."), title, times, o.bench);
+  const std::string title =
+      fmt::format("A MoE layer on {}; memory {:.1f} GB/s", device->name(), bandwidth);
+  return write_bench(
+      std::move(rows).table("layer", "Layer",
+                            "ratio 1 = as fast as dense products of the same FLOPs."),
+      title, times, o.bench);
 }
 
 // Sweeps: an option given twice makes a row for each value.
-void add_sizes(CLI::App& cli, const char* name, std::vector<Index>& values, const char* about, const char* standard) {
-  cli.add_option(name, values, about)->expected(1)->take_all()->check(whole(1))->default_str(standard);
+void add_sizes(CLI::App& cli, const char* name, std::vector<Index>& values, const char* about,
+               const char* standard) {
+  cli.add_option(name, values, about)
+      ->expected(1)
+      ->take_all()
+      ->check(whole(1))
+      ->default_str(standard);
 }
 
 }  // namespace
 
 Run bench_layer(CLI::App& cli) {
   auto o = std::make_shared<Options>();
-  add_sizes(cli, "--tokens", o->tokens, "T, tokens of a batch; every size may be given again for a sweep", "2048");
+  add_sizes(cli, "--tokens", o->tokens,
+            "T, tokens of a batch; every size may be given again for a sweep", "2048");
   add_sizes(cli, "--hidden", o->hidden, "H", "512");
   add_sizes(cli, "--width", o->width, "I, hidden units of an expert", "1024");
   add_sizes(cli, "--experts", o->experts, "E", "8");
   add_sizes(cli, "--top-k", o->k, "experts a token, by the softmax router", "2");
-  cli.add_option("--router", o->router, "another router, its k with it: forced:k=2,hot=0.5 for a skewed load; may be given again")->type_name("SPEC")->expected(1)->take_all();
-  cli.add_option("--balance", o->balance, "balance losses that the layer computes; may be given again")->type_name("SPEC")->expected(1)->take_all();
+  cli.add_option(
+         "--router", o->router,
+         "another router, its k with it: forced:k=2,hot=0.5 for a skewed load; may be given again")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->take_all();
+  cli.add_option("--balance", o->balance,
+                 "balance losses that the layer computes; may be given again")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->take_all();
   add_bench(cli, o->bench);
   CLI::App* app = &cli;
   return [o, app] {
-    if (!o->router.empty() && !o->k.empty()) throw Error(Exit::usage, "--router brings its own k: --top-k cannot be given with it");
-    const auto standard = [](std::vector<Index>& v, Index n) { if (v.empty()) v.push_back(n); };
-    standard(o->tokens, 2048), standard(o->hidden, 512), standard(o->width, 1024), standard(o->experts, 8), standard(o->k, 2);
+    if (!o->router.empty() && !o->k.empty())
+      throw Error(Exit::usage, "--router brings its own k: --top-k cannot be given with it");
+    const auto standard = [](std::vector<Index>& v, Index n) {
+      if (v.empty())
+        v.push_back(n);
+    };
+    standard(o->tokens, 2048);
+    standard(o->hidden, 512);
+    standard(o->width, 1024);
+    standard(o->experts, 8);
+    standard(o->k, 2);
     settle(o->bench);
     return layer(*o);
   };

@@ -1,4 +1,5 @@
-// moe bench model: a whole training step of a preset, on random tokens: forward, with backward, and with clipping and AdamW.
+// moe bench model: a whole training step of a preset, on random tokens: forward, with backward, and
+// with clipping and AdamW.
 #include <algorithm>
 #include <memory>
 
@@ -29,23 +30,36 @@ struct Row {
   double flops;  // of the pass
 };
 
-void add_row(Rows& rows, const Row& r, const Timing& t, double ceiling, double memory, double planned) {
+void add_row(Rows& rows, const Row& r, const Timing& t, double ceiling, double memory,
+             double planned) {
   rows.next();
-  rows.text("model", r.model), rows.whole("tokens", r.tokens), rows.text("dtype", r.dtype), rows.whole("threads", r.threads), rows.text("pass", r.pass);
+  rows.text("model", r.model);
+  rows.whole("tokens", r.tokens);
+  rows.text("dtype", r.dtype);
+  rows.whole("threads", r.threads);
+  rows.text("pass", r.pass);
   add_times(rows, t);
   rows.number("tokens_per_s", "tok/s", "", double(r.tokens) / t.median(), 0);
-  rows.number("gflops", "GFLOP/s", "products of the layers, attention at full context, output matrix", r.flops / t.median() * 1e-9);
-  rows.number("ceiling_gflops", "GFLOP/s", "three dense products of an expert's shape for all choices, best of 5 or more", ceiling);
+  rows.number("gflops", "GFLOP/s",
+              "products of the layers, attention at full context, output matrix",
+              r.flops / t.median() * 1e-9);
+  rows.number("ceiling_gflops", "GFLOP/s",
+              "three dense products of an expert's shape for all choices, best of 5 or more",
+              ceiling);
   rows.number("ratio", "x", "gflops over ceiling_gflops", r.flops / t.median() * 1e-9 / ceiling, 3);
   rows.number("memory", "MiB", "peak of the process while this row ran", memory / 1048576, 0);
-  rows.number("planned", "MiB", "what moe train --dry-run says of a step, program and scratch left out", planned / 1048576, 0);
+  rows.number("planned", "MiB",
+              "what moe train --dry-run says of a step, program and scratch left out",
+              planned / 1048576, 0);
 }
 
 // A model with a batch, and what is timed of it.
 class Bench {
  public:
   Bench(const ModelConfig& c, Backend<float>& device, Index sequences, Index length)
-      : batch_(random_batch(c, sequences, length)), model_(c, device), trainer_(model_, options(sequences, length), comm_) {
+      : batch_(random_batch(c, sequences, length)),
+        model_(c, device),
+        trainer_(model_, options(sequences, length), comm_) {
     model_.initialise(1);
   }
   void forward() {
@@ -66,7 +80,11 @@ class Bench {
 
  private:
   static TrainOptions options(Index sequences, Index length) {
-    return {.steps = 1'000'000, .sequences = sequences, .length = length, .lr = 1e-5, .schedule = "constant"};
+    return {.steps = 1'000'000,
+            .sequences = sequences,
+            .length = length,
+            .lr = 1e-5,
+            .schedule = "constant"};
   }
   Batch batch_;
   Decoder<float> model_;
@@ -75,25 +93,40 @@ class Bench {
 };
 
 // One row for each pass.
-void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device, Rows& rows, std::vector<Timing>& times) {
+void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device,
+                 Rows& rows, std::vector<Timing>& times) {
   set_threads(threads);
   const ModelConfig c = model_config(spec);
-  const Index length = o.length > 0 ? o.length : c.context, tokens = o.sequences * length;
-  if (length > c.context) throw Error(Exit::usage, concat("--length ", length, " is longer than the context of ", spec, ", ", c.context));
+  const Index length = o.length > 0 ? o.length : c.context;
+  const Index tokens = o.sequences * length;
+  if (length > c.context) {
+    throw Error(Exit::usage, concat("--length ", length, " is longer than the context of ", spec,
+                                    ", ", c.context));
+  }
   const ModelCost cost = cost_of(c, tokens);
   const int k = c.dense ? 1 : make_router(c.moe.router, c.moe.experts)->choices();
-  const double ceiling = ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
+  const double ceiling =
+      ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
   Bench bench(c, device, o.sequences, length);
   reset_peak_memory();
   std::vector<std::pair<const char*, double>> pass;  // and its FLOPs
   std::vector<std::function<void()>> runs;
   const auto want = [&](const char* name, double times_forward, const std::function<void()>& run) {
-    if (o.only.empty() || std::ranges::find(o.only, name) != o.only.end()) pass.emplace_back(name, times_forward * cost.flops_per_token_forward * double(tokens)), runs.push_back(run);
+    if (o.only.empty() || std::ranges::find(o.only, name) != o.only.end()) {
+      pass.emplace_back(name, times_forward * cost.flops_per_token_forward * double(tokens));
+      runs.push_back(run);
+    }
   };
-  want("forward", 1, [&] { bench.forward(); }), want("forward+backward", 3, [&] { bench.both(); }), want("step", 3, [&] { bench.step(); });
+  want("forward", 1, [&] { bench.forward(); });
+  want("forward+backward", 3, [&] { bench.both(); });
+  want("step", 3, [&] { bench.step(); });
   const auto t = time_in_turn(device, runs, o.bench.seconds);
-  const double memory = peak_memory(), planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
-  for (std::size_t i = 0; i < runs.size(); ++i) add_row(rows, {spec, tokens, threads, device_dtype(device), pass[i].first, pass[i].second}, t[i], ceiling, memory, planned);
+  const double memory = peak_memory();
+  const double planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    add_row(rows, {spec, tokens, threads, device_dtype(device), pass[i].first, pass[i].second},
+            t[i], ceiling, memory, planned);
+  }
   times.insert(times.end(), t.begin(), t.end());
 }
 
@@ -103,27 +136,48 @@ int model(const Options& o) {
   std::vector<Timing> times;
   Progress progress("models", double(o.model.size() * o.bench.threads.size()), "model");
   double done = 0;
-  for (const std::string& m : o.model)
+  for (const std::string& m : o.model) {
     for (const int threads : o.bench.threads) {
-      if (stop_signal()) break;
+      if (stop_signal())
+        break;
       bench_model(m, threads, o, *device, rows, times);
       progress.update(++done, m);
     }
-  return write_bench(std::move(rows).table("model", "Model", "A step is forward, backward, clipping and AdamW on one batch of random tokens."), concat("Training steps on ", device->name()), times, o.bench);
+  }
+  return write_bench(
+      std::move(rows).table(
+          "model", "Model",
+          "A step is forward, backward, clipping and AdamW on one batch of random tokens."),
+      concat("Training steps on ", device->name()), times, o.bench);
 }
 
 }  // namespace
 
 Run bench_model(CLI::App& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("--model", o->model, "preset, and fields over it; may be given again (moe list models)")->type_name("SPEC")->expected(1)->take_all()->default_str("tiny");
-  cli.add_option("--batch", o->sequences, "sequences of a batch")->capture_default_str()->check(whole(1));
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")->capture_default_str()->check(whole(0));
-  cli.add_option("--only", o->only, "forward, forward+backward or step; may be given again; all where left out")->type_name("PASS")->expected(1)->take_all()->check(one_of({"forward", "forward+backward", "step"}));
+  cli.add_option("--model", o->model,
+                 "preset, and fields over it; may be given again (moe list models)")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->take_all()
+      ->default_str("tiny");
+  cli.add_option("--batch", o->sequences, "sequences of a batch")
+      ->capture_default_str()
+      ->check(whole(1));
+  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
+      ->capture_default_str()
+      ->check(whole(0));
+  cli.add_option("--only", o->only,
+                 "forward, forward+backward or step; may be given again; all where left out")
+      ->type_name("PASS")
+      ->expected(1)
+      ->take_all()
+      ->check(one_of({"forward", "forward+backward", "step"}));
   add_bench(cli, o->bench);
   return [o] {
     settle(o->bench);
-    if (o->model.empty()) o->model = {"tiny"};
+    if (o->model.empty())
+      o->model = {"tiny"};
     return model(*o);
   };
 }

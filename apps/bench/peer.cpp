@@ -1,4 +1,5 @@
-// The Python beside moe bench report. The script is the one of tests/peers, so that it can be read and run alone.
+// The Python beside moe bench report. The script is the one of tests/peers, so that it can be read
+// and run alone.
 #include "apps/bench/peer.h"
 
 #include <sys/wait.h>
@@ -22,7 +23,8 @@ constexpr const char* script =
 
 std::string quoted(const std::string& word) {  // for a shell
   std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  for (const char c : word)
+    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
 }
 
@@ -36,23 +38,35 @@ bool succeeds(const std::string& command) {
 std::string python_with_h5py(const std::string& wanted) {
   const char* named = std::getenv("MOE_PYTHON");
   std::vector<std::string> all = {named ? named : "", "python3", "/usr/bin/python3"};
-  if (!wanted.empty()) all = {wanted};
-  for (const std::string& p : all)
-    if (!p.empty() && succeeds(quoted(p) + " -c 'import h5py, numpy' >/dev/null 2>&1")) return p;
-  if (!wanted.empty()) throw Error(Exit::environment, concat("'", wanted, "' is no Python that imports h5py and numpy"));
+  if (!wanted.empty())
+    all = {wanted};
+  for (const std::string& p : all) {
+    if (!p.empty() && succeeds(quoted(p) + " -c 'import h5py, numpy' >/dev/null 2>&1"))
+      return p;
+  }
+  if (!wanted.empty()) {
+    throw Error(Exit::environment,
+                concat("'", wanted, "' is no Python that imports h5py and numpy"));
+  }
   return "";
 }
 
-PeerCounts peer_counts(const std::string& python, const std::filesystem::path& folder, const std::filesystem::path& trace, double budget) {
-  const auto program = folder / "report_counts.py", said = folder / "report_counts.json";
+PeerCounts peer_counts(const std::string& python, const std::filesystem::path& folder,
+                       const std::filesystem::path& trace, double budget) {
+  const auto program = folder / "report_counts.py";
+  const auto said = folder / "report_counts.json";
   std::ofstream(program) << script;
-  if (!succeeds(concat(quoted(python), " ", quoted(program.string()), " ", quoted(trace.string()), " ", budget, " >", quoted(said.string()))))
-    throw Error(Exit::environment, concat(python, " did not count '", trace.string(), "'; what it said stands above"));
+  if (!succeeds(concat(quoted(python), " ", quoted(program.string()), " ", quoted(trace.string()),
+                       " ", budget, " >", quoted(said.string())))) {
+    throw Error(Exit::environment,
+                concat(python, " did not count '", trace.string(), "'; what it said stands above"));
+  }
   std::ifstream in(said);
   PeerCounts out;
   try {
     const auto all = nlohmann::json::parse(in);
-    out.counts = all.at("counts").get<std::vector<std::vector<double>>>(), out.wall.seconds = all.at("seconds").get<std::vector<double>>();
+    out.counts = all.at("counts").get<std::vector<std::vector<double>>>();
+    out.wall.seconds = all.at("seconds").get<std::vector<double>>();
     const auto processor = all.at("processor").get<std::vector<double>>();
     out.processor = *std::ranges::min_element(processor);
   } catch (const nlohmann::json::exception& e) {

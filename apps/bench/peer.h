@@ -6,8 +6,8 @@
 
 namespace moe {
 
-// The first of: `wanted` alone where it is given, else MOE_PYTHON, python3, /usr/bin/python3, that imports h5py and numpy; "" where none does.
-// Throws Error(environment) where `wanted` does not.
+// The first of: `wanted` alone where it is given, else MOE_PYTHON, python3, /usr/bin/python3, that
+// imports h5py and numpy; "" where none does. Throws Error(environment) where `wanted` does not.
 std::string python_with_h5py(const std::string& wanted);
 
 struct PeerCounts {
@@ -16,6 +16,7 @@ struct PeerCounts {
   double processor = 0;  // seconds, least of the runs
 };
 // Runs tests/peers/report_counts.py, which is compiled in and written to `folder` first.
-PeerCounts peer_counts(const std::string& python, const std::filesystem::path& folder, const std::filesystem::path& trace, double budget);
+PeerCounts peer_counts(const std::string& python, const std::filesystem::path& folder,
+                       const std::filesystem::path& trace, double budget);
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// moe bench trace: a forward pass without and with its routing recorded to a file, in turn: what the recording costs.
+// moe bench trace: a forward pass without and with its routing recorded to a file, in turn: what
+// the recording costs.
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -22,46 +23,66 @@ struct Options {
   BenchOptions bench;
 };
 
-void add_row(Rows& rows, const std::string& model, Index tokens, int threads, const char* pass, const Timing& t, double slower, double bytes) {
+void add_row(Rows& rows, const std::string& model, Index tokens, int threads, const char* pass,
+             const Timing& t, double slower, double bytes) {
   rows.next();
-  rows.text("model", model), rows.whole("tokens", tokens), rows.whole("threads", threads), rows.text("pass", pass);
+  rows.text("model", model);
+  rows.whole("tokens", tokens);
+  rows.whole("threads", threads);
+  rows.text("pass", pass);
   add_times(rows, t);
   rows.number("tokens_per_s", "tok/s", "", double(tokens) / t.median(), 0);
   rows.number("cost", "%", "more time than without recording, median against median", slower);
   rows.number("bytes_per_token", "B", "of the trace, routing logits included", bytes);
 }
 
-void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device, Rows& rows, std::vector<Timing>& times) {
+void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device,
+                 Rows& rows, std::vector<Timing>& times) {
   set_threads(threads);
   const ModelConfig c = model_config(spec);
-  if (c.dense || c.moe_layers() == 0) throw Error(Exit::usage, concat(spec, " is dense: it has no routing to record"));
+  if (c.dense || c.moe_layers() == 0)
+    throw Error(Exit::usage, concat(spec, " is dense: it has no routing to record"));
   Decoder<float> model(c, device);
   model.initialise(1);
   const Batch batch = random_batch(c, o.sequences, c.context);
-  const std::filesystem::path file = std::filesystem::path(o.folder) / concat("moe-bench-", fresh_parameter_id(), ".moetrace.h5");
+  const std::filesystem::path file =
+      std::filesystem::path(o.folder) / concat("moe-bench-", fresh_parameter_id(), ".moetrace.h5");
   const TraceFields fields = trace_fields(model);
-  std::optional<TraceWriter> writer(std::in_place, file, trace_header(model), TraceWriterOptions{.force = true, .fields = fields});
+  std::optional<TraceWriter> writer(std::in_place, file, trace_header(model),
+                                    TraceWriterOptions{.force = true, .fields = fields});
   std::int64_t step = 0;
   const auto forward = [&](bool record) {
     Rng rng(1);
     Decoder<float>::Tape tape;
     BatchRows out(batch, 0, -1);
     Decoder<float>::Observe observe;
-    if (record) observe = [&](int n, const MoeTape<float>& t, View<const float>) { out.layer(n, t, fields); };
+    if (record) {
+      observe = [&](int n, const MoeTape<float>& t, View<const float>) {
+        out.layer(n, t, fields);
+      };
+    }
     model.infer({.batch = batch, .rng = &rng}, tape, observe);
-    if (!record) return;
+    if (!record)
+      return;
     out.predictions(tape);
     writer->step({.step = step++, .phase = Phase::eval});
     out.append(*writer);
   };
-  const auto t = time_in_turn(device, {[&] { forward(false); }, [&] { forward(true); }}, o.bench.seconds);
+  const auto t = time_in_turn(device,
+                              {[&] { forward(false); },
+                               [&] {
+                                 forward(true);
+                               }},
+                              o.bench.seconds);
   writer->finish();
   writer.reset();
-  const double bytes = double(std::filesystem::file_size(file)) / double(step * Index(batch.token.size()));
+  const double bytes =
+      double(std::filesystem::file_size(file)) / double(step * Index(batch.token.size()));
   std::filesystem::remove(file);
   const Index tokens = Index(batch.token.size());
   add_row(rows, spec, tokens, threads, "forward", t[0], NAN, NAN);
-  add_row(rows, spec, tokens, threads, "forward+trace", t[1], 100 * (t[1].median() / t[0].median() - 1), bytes);
+  add_row(rows, spec, tokens, threads, "forward+trace", t[1],
+          100 * (t[1].median() / t[0].median() - 1), bytes);
   times.insert(times.end(), t.begin(), t.end());
 }
 
@@ -69,25 +90,44 @@ int trace(const Options& o) {
   const auto device = open_device(o.bench.device);
   Rows rows;
   std::vector<Timing> times;
-  for (const std::string& m : o.model)
-    for (const int threads : o.bench.threads)
-      if (!stop_signal()) bench_model(m, threads, o, *device, rows, times);
-  return write_bench(std::move(rows).table("trace", "Trace", "The same forward pass, once as it is and once recorded, in turn."), concat("Recording on ", device->name()), times, o.bench);
+  for (const std::string& m : o.model) {
+    for (const int threads : o.bench.threads) {
+      if (!stop_signal())
+        bench_model(m, threads, o, *device, rows, times);
+    }
+  }
+  return write_bench(
+      std::move(rows).table("trace", "Trace",
+                            "The same forward pass, once as it is and once recorded, in turn."),
+      concat("Recording on ", device->name()), times, o.bench);
 }
 
 }  // namespace
 
 Run bench_trace(CLI::App& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("--model", o->model, "preset, and fields over it; may be given again (moe list models)")->type_name("SPEC")->expected(1)->take_all()->default_str("tiny");
-  cli.add_option("--batch", o->sequences, "sequences of a batch, each as long as the model's context")->capture_default_str()->check(whole(1));
-  cli.add_option("--folder", o->folder, "where the trace is written meanwhile; default: the system's folder for temporary files")->type_name("FOLDER");
+  cli.add_option("--model", o->model,
+                 "preset, and fields over it; may be given again (moe list models)")
+      ->type_name("SPEC")
+      ->expected(1)
+      ->take_all()
+      ->default_str("tiny");
+  cli.add_option("--batch", o->sequences,
+                 "sequences of a batch, each as long as the model's context")
+      ->capture_default_str()
+      ->check(whole(1));
+  cli.add_option(
+         "--folder", o->folder,
+         "where the trace is written meanwhile; default: the system's folder for temporary files")
+      ->type_name("FOLDER");
   o->bench.seconds = 3;
   add_bench(cli, o->bench);
   return [o] {
     settle(o->bench);
-    if (o->model.empty()) o->model = {"tiny"};
-    if (o->folder.empty()) o->folder = std::filesystem::temp_directory_path().string();
+    if (o->model.empty())
+      o->model = {"tiny"};
+    if (o->folder.empty())
+      o->folder = std::filesystem::temp_directory_path().string();
     return trace(*o);
   };
 }

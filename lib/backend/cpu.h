@@ -1,5 +1,6 @@
-// The fast host backend in f32. Products are cut into tiles whose sizes depend on the shapes alone, every tile is one
-// single-threaded library product and every sum has a fixed order: the same bytes come out for any number of threads.
+// The fast host backend in f32. Products are cut into tiles whose sizes depend on the shapes alone,
+// every tile is one single-threaded library product and every sum has a fixed order: the same bytes
+// come out for any number of threads.
 #pragma once
 #include <functional>
 #include <map>
@@ -18,8 +19,12 @@ class Cpu : public HostBackend<float> {
   // A notice where bf16 was asked for and this machine has none.
   explicit Cpu(std::string notice = {}) : notice_(std::move(notice)) {}
 
-  std::string name() const override { return "cpu"; }
-  std::string notice() const override { return notice_; }
+  std::string name() const override {
+    return "cpu";
+  }
+  std::string notice() const override {
+    return notice_;
+  }
 
   void linear(In x, const Weight& w, Out y, float beta) override;
   void linear_dx(In dy, const Weight& w, Out dx, float beta) override;
@@ -37,7 +42,8 @@ class Cpu : public HostBackend<float> {
   void combine_backward(In dy, In ys, const Plan&, In weight, Out dys, Out dweight) override;
   void scale_slots(Out xs, const Plan&, In weight) override;
   void activate(Activation, In gate, In up, Out h) override;
-  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) override;
+  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh,
+                         Out dgate, Out dup, Out dweight) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
   void center(Out x) override;
@@ -53,15 +59,17 @@ class Cpu : public HostBackend<float> {
   void embed_backward(In dy, View<const int> id, Out dtable) override;
   void cross_entropy(Out z, View<const int> target, Out loss, float scale, bool backward) override;
   void attention(In q, In k, In v, const AttentionShape&, Out out, Out lse) override;
-  void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq, Out dk, Out dv) override;
+  void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq,
+                          Out dk, Out dv) override;
   void attention_sink(In sink, Out out, Out lse) override;
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
   // A tile of rows goes through gate, up, activation and down while it is in the cache.
-  void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
-  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys,
-                        In weight, Out dxs, Out dweight) override;
+  void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&,
+               Out ys) override;
+  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&,
+                        const ExpertTape<float>&, In dys, In weight, Out dxs, Out dweight) override;
 
  private:
   // Cosines and sines of positions 0, 1, ... for one set of frequencies: (positions, n) each.
@@ -75,15 +83,16 @@ class Cpu : public HostBackend<float> {
   std::map<std::pair<double, std::vector<double>>, std::shared_ptr<const Angles>> angles_;
 };
 
-// Calls each(i) for tasks 0..count: by all threads where the work (multiply-adds) is worth waking them, else here and now. The
-// same tasks either way.
+// Calls each(i) for tasks 0..count: by all threads where the work (multiply-adds) is worth waking
+// them, else here and now. The same tasks either way.
 void run_tasks(Index count, double work, const std::function<void(Index)>& each);
 
 // Rows [first, first+count) of expert e: what one task of a grouped product computes.
 struct RowTile {
   Index expert, first, count;
 };
-// The used slots of every expert in nearly equal tiles of at most `height` rows, cut by the counts alone.
+// The used slots of every expert in nearly equal tiles of at most `height` rows, cut by the counts
+// alone.
 std::vector<RowTile> row_tiles(View<const int> offset, Index height);
 
 }  // namespace moe

@@ -1,5 +1,5 @@
-// The activations of expert bodies, vectorised: the formulas of kinds.h with a fast exponential. Compiled with optimisation in
-// every build type.
+// The activations of expert bodies, vectorised: the formulas of kinds.h with a fast exponential.
+// Compiled with optimisation in every build type.
 #include "lib/backend/cpu_loops.h"
 #include "lib/backend/simd.h"
 
@@ -18,15 +18,20 @@ MOE_INLINE Both fast_gelu(float v) {
 }
 MOE_INLINE Both fast_gelu_tanh(float v) {
   const float t = simd::tanh(0.79788456f * (v + 0.044715f * v * v * v));
-  return {0.5f * v * (1 + t), 0.5f * (1 + t) + 0.5f * v * (1 - t * t) * 0.79788456f * (1 + 0.134145f * v * v)};
+  return {0.5f * v * (1 + t),
+          0.5f * (1 + t) + 0.5f * v * (1 - t * t) * 0.79788456f * (1 + 0.134145f * v * v)};
 }
-MOE_INLINE Both fast_relu(float v) { return {v > 0 ? v : 0, v > 0 ? 1.0f : 0.0f}; }
+MOE_INLINE Both fast_relu(float v) {
+  return {v > 0 ? v : 0, v > 0 ? 1.0f : 0.0f};
+}
 MOE_INLINE Both fast_relu2(float v) {
   const float r = v > 0 ? v : 0;
   return {r * r, 2 * r};
 }
 MOE_INLINE Body<float> fast_clamped(float g, float u) {
-  const float gc = g > 7 ? 7 : g, uc = u < -7 ? -7 : u > 7 ? 7 : u, q = simd::sigmoid(1.702f * gc);
+  const float gc = g > 7 ? 7 : g;
+  const float uc = u < -7 ? -7 : u > 7 ? 7 : u;
+  const float q = simd::sigmoid(1.702f * gc);
   const float dg = (uc + 1) * (q + 1.702f * gc * q * (1 - q));
   return {(uc + 1) * gc * q, g > 7 ? 0 : dg, uc == u ? gc * q : 0};
 }
@@ -35,14 +40,17 @@ MOE_INLINE Body<float> fast_clamped(float g, float u) {
 template <class Phi>
 MOE_INLINE void forward(Phi phi, const float* gate, const float* up, float* h, Index n) {
   if (gate) {
-    for (Index i = 0; i < n; ++i) h[i] = phi(gate[i]).value * up[i];
+    for (Index i = 0; i < n; ++i)
+      h[i] = phi(gate[i]).value * up[i];
   } else {
-    for (Index i = 0; i < n; ++i) h[i] = phi(up[i]).value;
+    for (Index i = 0; i < n; ++i)
+      h[i] = phi(up[i]).value;
   }
 }
 template <class Phi>
-MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const float* dh, float w, float* __restrict h, float* __restrict dgate,
-                         float* __restrict dup, Index n) {
+MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const float* dh, float w,
+                         float* __restrict h, float* __restrict dgate, float* __restrict dup,
+                         Index n) {
   if (gate) {
     for (Index i = 0; i < n; ++i) {
       const Both p = phi(gate[i]);
@@ -62,30 +70,55 @@ MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const floa
 
 }  // namespace
 
-#define MOE_PHI(f) [](float v) __attribute__((always_inline)) { return f(v); }
+#define MOE_PHI(f)                             \
+  [](float v) __attribute__((always_inline)) { \
+    return f(v);                               \
+  }
 
 MOE_SIMD void activate(Activation a, const float* gate, const float* up, float* h, Index n) {
-  if (!is_gated(a)) gate = nullptr;
+  if (!is_gated(a))
+    gate = nullptr;
   switch (a) {
-    case Activation::swiglu: case Activation::silu: return forward(MOE_PHI(fast_silu), gate, up, h, n);
-    case Activation::geglu: case Activation::gelu: return forward(MOE_PHI(fast_gelu), gate, up, h, n);
-    case Activation::geglu_tanh: case Activation::gelu_tanh: return forward(MOE_PHI(fast_gelu_tanh), gate, up, h, n);
-    case Activation::reglu: case Activation::relu: return forward(MOE_PHI(fast_relu), gate, up, h, n);
-    case Activation::relu2: return forward(MOE_PHI(fast_relu2), gate, up, h, n);
+    case Activation::swiglu:
+    case Activation::silu:
+      return forward(MOE_PHI(fast_silu), gate, up, h, n);
+    case Activation::geglu:
+    case Activation::gelu:
+      return forward(MOE_PHI(fast_gelu), gate, up, h, n);
+    case Activation::geglu_tanh:
+    case Activation::gelu_tanh:
+      return forward(MOE_PHI(fast_gelu_tanh), gate, up, h, n);
+    case Activation::reglu:
+    case Activation::relu:
+      return forward(MOE_PHI(fast_relu), gate, up, h, n);
+    case Activation::relu2:
+      return forward(MOE_PHI(fast_relu2), gate, up, h, n);
     case Activation::swiglu_clamped:
-      for (Index i = 0; i < n; ++i) h[i] = fast_clamped(gate[i], up[i]).h;
+      for (Index i = 0; i < n; ++i)
+        h[i] = fast_clamped(gate[i], up[i]).h;
   }
 }
 
-MOE_SIMD void activate_backward(Activation a, const float* gate, const float* up, const float* dh, float w, float* __restrict h,
-                                float* __restrict dgate, float* __restrict dup, Index n) {
-  if (!is_gated(a)) gate = nullptr;
+MOE_SIMD void activate_backward(Activation a, const float* gate, const float* up, const float* dh,
+                                float w, float* __restrict h, float* __restrict dgate,
+                                float* __restrict dup, Index n) {
+  if (!is_gated(a))
+    gate = nullptr;
   switch (a) {
-    case Activation::swiglu: case Activation::silu: return backward(MOE_PHI(fast_silu), gate, up, dh, w, h, dgate, dup, n);
-    case Activation::geglu: case Activation::gelu: return backward(MOE_PHI(fast_gelu), gate, up, dh, w, h, dgate, dup, n);
-    case Activation::geglu_tanh: case Activation::gelu_tanh: return backward(MOE_PHI(fast_gelu_tanh), gate, up, dh, w, h, dgate, dup, n);
-    case Activation::reglu: case Activation::relu: return backward(MOE_PHI(fast_relu), gate, up, dh, w, h, dgate, dup, n);
-    case Activation::relu2: return backward(MOE_PHI(fast_relu2), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::swiglu:
+    case Activation::silu:
+      return backward(MOE_PHI(fast_silu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::geglu:
+    case Activation::gelu:
+      return backward(MOE_PHI(fast_gelu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::geglu_tanh:
+    case Activation::gelu_tanh:
+      return backward(MOE_PHI(fast_gelu_tanh), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::reglu:
+    case Activation::relu:
+      return backward(MOE_PHI(fast_relu), gate, up, dh, w, h, dgate, dup, n);
+    case Activation::relu2:
+      return backward(MOE_PHI(fast_relu2), gate, up, dh, w, h, dgate, dup, n);
     case Activation::swiglu_clamped:
       for (Index i = 0; i < n; ++i) {
         const Body<float> b = fast_clamped(gate[i], up[i]);

@@ -1,6 +1,7 @@
-// Causal attention of the cpu backend: a task takes one head of one sequence - backwards one key-value head with the query
-// heads that share it - and goes through its queries in blocks. Scores, outputs and gradients of a block are library products
-// over only those keys that some query of the block may see.
+// Causal attention of the cpu backend: a task takes one head of one sequence - backwards one
+// key-value head with the query heads that share it - and goes through its queries in blocks.
+// Scores, outputs and gradients of a block are library products over only those keys that some
+// query of the block may see.
 #include <vector>
 
 #include "lib/backend/cpu.h"
@@ -19,13 +20,19 @@ struct Sequence {
   Index query, queries, key, keys;
   const AttentionShape* shape;
   // Keys that query i may see, counted from `key`.
-  Index last(Index i) const { return keys - queries + i + 1; }
-  Index first(Index i) const { return shape->first_key(last(i) - 1); }
+  Index last(Index i) const {
+    return keys - queries + i + 1;
+  }
+  Index first(Index i) const {
+    return shape->first_key(last(i) - 1);
+  }
 };
 std::vector<Sequence> sequences(const AttentionShape& a) {
   std::vector<Sequence> out;
-  for (std::size_t s = 0; s + 1 < a.query_start.size(); ++s)
-    out.push_back({a.query_start[s], a.query_start[s + 1] - a.query_start[s], a.key_start[s], a.key_start[s + 1] - a.key_start[s], &a});
+  for (std::size_t s = 0; s + 1 < a.query_start.size(); ++s) {
+    out.push_back({a.query_start[s], a.query_start[s + 1] - a.query_start[s], a.key_start[s],
+                   a.key_start[s + 1] - a.key_start[s], &a});
+  }
   return out;
 }
 
@@ -33,22 +40,30 @@ std::vector<Sequence> sequences(const AttentionShape& a) {
 struct Block {
   Index row, rows, from, keys;
   Block(const Sequence& s, Index first)
-      : row(first), rows(std::min(block_rows, s.queries - first)), from(s.first(first)), keys(s.last(first + rows - 1) - from) {}
+      : row(first),
+        rows(std::min(block_rows, s.queries - first)),
+        from(s.first(first)),
+        keys(s.last(first + rows - 1) - from) {}
 };
 Index most_keys(const Sequence& s) {  // that one block sees
   Index seen = s.keys;
-  for (const int limit : {s.shape->window, s.shape->chunk})
-    if (limit > 0) seen = std::min(seen, limit + block_rows);
+  for (const int limit : {s.shape->window, s.shape->chunk}) {
+    if (limit > 0)
+      seen = std::min(seen, limit + block_rows);
+  }
   return seen;
 }
 
 double work_of(const std::vector<Sequence>& all, In q) {
   double work = 0;
-  for (const Sequence& s : all) work += 2 * double(s.queries) * double(most_keys(s)) * double(q.cols);
+  for (const Sequence& s : all)
+    work += 2 * double(s.queries) * double(most_keys(s)) * double(q.cols);
   return work;
 }
 
-Operand rows_of(In m, Index row, Index column, Op op = Op::plain) { return {m.data + row * m.cols + column, m.cols, op}; }
+Operand rows_of(In m, Index row, Index column, Op op = Op::plain) {
+  return {m.data + row * m.cols + column, m.cols, op};
+}
 
 struct Forward {
   In q, k, v;
@@ -56,18 +71,26 @@ struct Forward {
   Out out, lse;
 
   void head(Memory& memory, const Sequence& s, Index h) const {
-    const Index d = a.head_dim, n = a.value_columns(), g = h / (a.heads / a.kv_heads);
+    const Index d = a.head_dim;
+    const Index n = a.value_columns();
+    const Index g = h / (a.heads / a.kv_heads);
     Array<float> buffer(memory, block_rows, most_keys(s));
     for (Index first = 0; first < s.queries; first += block_rows) {
       const Block b(s, first);
-      const Index row = s.query + b.row, key = s.key + b.from;
+      const Index row = s.query + b.row;
+      const Index key = s.key + b.from;
       float* p = buffer.view().data;
-      gemm(b.rows, b.keys, d, rows_of(q, row, h * d), rows_of(k, key, g * d, Op::transposed), 0, p, b.keys);
+      gemm(b.rows, b.keys, d, rows_of(q, row, h * d), rows_of(k, key, g * d, Op::transposed), 0, p,
+           b.keys);
       float inverse[block_rows];
-      for (Index i = 0; i < b.rows; ++i)
-        inverse[i] = loops::softmax(p + i * b.keys, s.first(first + i) - b.from, s.last(first + i) - b.from, b.keys, float(a.scale), &lse(row + i, h));
+      for (Index i = 0; i < b.rows; ++i) {
+        inverse[i] =
+            loops::softmax(p + i * b.keys, s.first(first + i) - b.from, s.last(first + i) - b.from,
+                           b.keys, float(a.scale), &lse(row + i, h));
+      }
       gemm(b.rows, n, b.keys, {p, b.keys}, rows_of(v, key, g * n), 0, &out(row, h * n), out.cols);
-      for (Index i = 0; i < b.rows; ++i) loops::scaled(&out(row + i, h * n), &out(row + i, h * n), inverse[i], n);
+      for (Index i = 0; i < b.rows; ++i)
+        loops::scaled(&out(row + i, h * n), &out(row + i, h * n), inverse[i], n);
     }
   }
 };
@@ -78,19 +101,29 @@ struct Backward {
   Out dq, dk, dv;
 
   void block(const Sequence& s, Index h, Index first, float* p, float* ds) const {
-    const Index d = a.head_dim, m = a.value_columns(), g = h / (a.heads / a.kv_heads) * d, n = h * d, gv = h / (a.heads / a.kv_heads) * m, o = h * m;
+    const Index d = a.head_dim;
+    const Index m = a.value_columns();
+    const Index g = h / (a.heads / a.kv_heads) * d;
+    const Index n = h * d;
+    const Index gv = h / (a.heads / a.kv_heads) * m;
+    const Index o = h * m;
     const Block b(s, first);
-    const Index row = s.query + b.row, key = s.key + b.from;
+    const Index row = s.query + b.row;
+    const Index key = s.key + b.from;
     gemm(b.rows, b.keys, d, rows_of(q, row, n), rows_of(k, key, g, Op::transposed), 0, p, b.keys);
-    gemm(b.rows, b.keys, m, rows_of(dout, row, o), rows_of(v, key, gv, Op::transposed), 0, ds, b.keys);
+    gemm(b.rows, b.keys, m, rows_of(dout, row, o), rows_of(v, key, gv, Op::transposed), 0, ds,
+         b.keys);
     for (Index i = 0; i < b.rows; ++i) {
       const float delta = loops::dot(&out(row + i, o), &dout(row + i, o), m);
-      loops::softmax_backward(p + i * b.keys, ds + i * b.keys, s.first(first + i) - b.from, s.last(first + i) - b.from, b.keys, float(a.scale),
-                              lse(row + i, h), delta);
+      loops::softmax_backward(p + i * b.keys, ds + i * b.keys, s.first(first + i) - b.from,
+                              s.last(first + i) - b.from, b.keys, float(a.scale), lse(row + i, h),
+                              delta);
     }
-    gemm(b.keys, m, b.rows, {p, b.keys, Op::transposed}, rows_of(dout, row, o), 1, &dv(key, gv), dv.cols);
+    gemm(b.keys, m, b.rows, {p, b.keys, Op::transposed}, rows_of(dout, row, o), 1, &dv(key, gv),
+         dv.cols);
     gemm(b.rows, d, b.keys, {ds, b.keys}, rows_of(k, key, g), 0, &dq(row, n), dq.cols);
-    gemm(b.keys, d, b.rows, {ds, b.keys, Op::transposed}, rows_of(q, row, n), 1, &dk(key, g), dk.cols);
+    gemm(b.keys, d, b.rows, {ds, b.keys, Op::transposed}, rows_of(q, row, n), 1, &dk(key, g),
+         dk.cols);
   }
   void group(Memory& memory, const Sequence& s, Index g) const {
     for (Index j = 0; j < s.keys; ++j) {
@@ -99,8 +132,10 @@ struct Backward {
     }
     Array<float> p(memory, block_rows, most_keys(s)), ds(memory, block_rows, most_keys(s));
     const Index sharing = a.heads / a.kv_heads;
-    for (Index h = g * sharing; h < (g + 1) * sharing; ++h)
-      for (Index first = 0; first < s.queries; first += block_rows) block(s, h, first, p.view().data, ds.view().data);
+    for (Index h = g * sharing; h < (g + 1) * sharing; ++h) {
+      for (Index first = 0; first < s.queries; first += block_rows)
+        block(s, h, first, p.view().data, ds.view().data);
+    }
   }
 };
 
@@ -109,13 +144,16 @@ struct Backward {
 void Cpu::attention(In q, In k, In v, const AttentionShape& a, Out out, Out lse) {
   const std::vector<Sequence> all = sequences(a);
   const Forward work{q, k, v, a, out, lse};
-  run_tasks(Index(all.size()) * a.heads, work_of(all, q), [&](Index i) { work.head(*this, all[std::size_t(i / a.heads)], i % a.heads); });
+  run_tasks(Index(all.size()) * a.heads, work_of(all, q),
+            [&](Index i) { work.head(*this, all[std::size_t(i / a.heads)], i % a.heads); });
 }
 
-void Cpu::attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape& a, Out dq, Out dk, Out dv) {
+void Cpu::attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape& a,
+                             Out dq, Out dk, Out dv) {
   const std::vector<Sequence> all = sequences(a);
   const Backward work{q, k, v, out, lse, dout, a, dq, dk, dv};
-  run_tasks(Index(all.size()) * a.kv_heads, 3 * work_of(all, q), [&](Index i) { work.group(*this, all[std::size_t(i / a.kv_heads)], i % a.kv_heads); });
+  run_tasks(Index(all.size()) * a.kv_heads, 3 * work_of(all, q),
+            [&](Index i) { work.group(*this, all[std::size_t(i / a.kv_heads)], i % a.kv_heads); });
 }
 
 }  // namespace moe

@@ -1,32 +1,40 @@
-// The vectorised inner loops of the cpu backend: plain functions over rows of numbers, without threads or shapes.
+// The vectorised inner loops of the cpu backend: plain functions over rows of numbers, without
+// threads or shapes.
 #pragma once
 #include "lib/backend/backend.h"
 
 namespace moe::loops {
 
 // ---- a run of n numbers
-void add(const float* x, float* y, float scale, Index n);                    // y += scale x
-void scaled(const float* x, float* y, float scale, Index n);                 // y = scale x
-void center(float* x, Index n);                                              // less its mean
+void add(const float* x, float* y, float scale, Index n);     // y += scale x
+void scaled(const float* x, float* y, float scale, Index n);  // y = scale x
+void center(float* x, Index n);                               // less its mean
 void clamp(float* x, float limit, Index n);
-void clamp_backward(const float* y, float limit, float* dy, Index n);        // dy = 0 where |y| is at the limit
-void axpby(const float* x, float a, float* y, float b, Index n);             // y = a x + b y, y not read where b = 0
-void to_half(const float* x, std::uint16_t* y, Index n);                      // bf16, nearest even
+// dy = 0 where |y| is at the limit
+void clamp_backward(const float* y, float limit, float* dy, Index n);
+// y = a x + b y, y not read where b = 0
+void axpby(const float* x, float a, float* y, float b, Index n);
+void to_half(const float* x, std::uint16_t* y, Index n);  // bf16, nearest even
 float dot(const float* x, const float* y, Index n);
 double sum_squares(const float* x, Index n);
 void activate(Activation, const float* gate, const float* up, float* h, Index n);
 // h = act(gate, up), and the gradients by gate and up of w h
-void activate_backward(Activation, const float* gate, const float* up, const float* dh, float w, float* h, float* dgate, float* dup, Index n);
+void activate_backward(Activation, const float* gate, const float* up, const float* dh, float w,
+                       float* h, float* dgate, float* dup, Index n);
 void adamw(float* value, const float* grad, float* m, float* v, const AdamW&, Index n);
 
 // ---- rows of n numbers
-void add_row(const float* b, float* y, Index rows, Index n);                 // y_r += b
-void add_columns(const float* x, float* sum, Index rows, Index n);           // sum += x_r, in order of r
+void add_row(const float* b, float* y, Index rows, Index n);  // y_r += b
+// sum += x_r, in order of r
+void add_columns(const float* x, float* sum, Index rows, Index n);
 void norm(const float* x, const float* w, double eps, float* y, float* rstd, Index rows, Index n);
 // dw += the rows' share, where dw is not null
-void norm_backward(const float* dy, const float* x, const float* w, const float* rstd, float* dx, float* dw, float beta, Index rows, Index n);
-// One row of `heads` heads of `head_dim` numbers: the first 2*pairs of each turned by the angles whose cosines and sines are given
-void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index head_dim, Index pairs, bool interleaved);
+void norm_backward(const float* dy, const float* x, const float* w, const float* rstd, float* dx,
+                   float* dw, float beta, Index rows, Index n);
+// One row of `heads` heads of `head_dim` numbers: the first 2*pairs of each turned by the angles
+// whose cosines and sines are given
+void rope(float* x, const float* cosine, const float* sine, float sign, Index heads, Index head_dim,
+          Index pairs, bool interleaved);
 // z becomes scale (softmax(z) - onehot(target)) where `backward`; returns the loss
 float cross_entropy(float* z, Index n, Index target, float scale, bool backward);
 
@@ -34,6 +42,7 @@ float cross_entropy(float* z, Index n, Index target, float scale, bool backward)
 // row = exp(scale row - max) inside, 0 outside; returns 1/sum and sets lse of the scaled scores
 float softmax(float* row, Index first, Index last, Index keys, float scale, float* lse);
 // p = exp(scale p - lse) inside, 0 outside; ds = p (ds - delta) scale
-void softmax_backward(float* p, float* ds, Index first, Index last, Index keys, float scale, float lse, float delta);
+void softmax_backward(float* p, float* ds, Index first, Index last, Index keys, float scale,
+                      float lse, float delta);
 
 }  // namespace moe::loops

@@ -1,5 +1,6 @@
-// How far two matrices are apart, and whether that is near enough. Written so that a NaN, an infinity or a wrong shape never
-// passes: near enough is `error <= allowed`, and those make the error NaN.
+// How far two matrices are apart, and whether that is near enough. Written so that a NaN, an
+// infinity or a wrong shape never passes: near enough is `error <= allowed`, and those make the
+// error NaN.
 #pragma once
 #include <string>
 
@@ -8,12 +9,17 @@
 namespace moe {
 
 struct Difference {
-  double error = 0;           // sum (got-want)^2 / sum want^2; the plain sum of squares where want is 0; NaN: cannot be compared
-  Index row = -1, col = -1;   // of the number that differs most (the first NaN, where there is one); -1: none differs
-  double got = 0, want = 0;   // there
-  double worst = 0;           // |got - want| there
+  // sum (got-want)^2 / sum want^2; the plain sum of squares where want is 0; NaN: cannot be
+  // compared
+  double error = 0;
+  // of the number that differs most (the first NaN, where there is one); -1: none differs
+  Index row = -1, col = -1;
+  double got = 0, want = 0;  // there
+  double worst = 0;          // |got - want| there
 
-  bool within(double allowed) const { return error <= allowed; }
+  bool within(double allowed) const {
+    return error <= allowed;
+  }
 };
 
 template <class S>

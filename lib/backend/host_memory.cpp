@@ -9,8 +9,8 @@
 namespace moe {
 
 namespace {
-// Sizes are rounded up to one of 16 steps between powers of two: routing gives new sizes at every step, and each would
-// otherwise leave a block of its own behind.
+// Sizes are rounded up to one of 16 steps between powers of two: routing gives new sizes at every
+// step, and each would otherwise leave a block of its own behind.
 std::size_t rounded(std::size_t bytes) {
   const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes | 1) / 16);
   return (bytes + step - 1) / step * step;
@@ -28,7 +28,10 @@ void* HostPool::allocate(std::size_t bytes) {
     }
   }
   void* p = std::aligned_alloc(64, bytes);
-  if (!p) throw Error(Exit::memory, concat("cannot allocate ", bytes, " bytes")).hint("fewer tokens a step, or a smaller model; --dry-run says what is needed");
+  if (!p) {
+    throw Error(Exit::memory, concat("cannot allocate ", bytes, " bytes"))
+        .hint("fewer tokens a step, or a smaller model; --dry-run says what is needed");
+  }
   return p;
 }
 void HostPool::release(void* p, std::size_t bytes) noexcept {
@@ -37,8 +40,10 @@ void HostPool::release(void* p, std::size_t bytes) noexcept {
   free_[bytes].push_back(p);
 }
 HostPool::~HostPool() {
-  for (auto& [bytes, blocks] : free_)
-    for (void* p : blocks) std::free(p);
+  for (auto& [bytes, blocks] : free_) {
+    for (void* p : blocks)
+      std::free(p);
+  }
 }
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// Memory of the host backends: 64-byte aligned blocks, kept for reuse so that a training step does not fault pages in again.
+// Memory of the host backends: 64-byte aligned blocks, kept for reuse so that a training step does
+// not fault pages in again.
 #pragma once
 #include <cstring>
 #include <map>
@@ -24,11 +25,21 @@ class HostPool {
 template <class S>
 class HostBackend : public Backend<S> {
  public:
-  void* allocate(std::size_t bytes) override { return pool_.allocate(bytes); }
-  void release(void* p, std::size_t bytes) noexcept override { pool_.release(p, bytes); }
-  void to_device(const void* host, void* device, std::size_t bytes) override { std::memcpy(device, host, bytes); }
-  void to_host(const void* device, void* host, std::size_t bytes) override { std::memcpy(host, device, bytes); }
-  void zero(void* p, std::size_t bytes) override { std::memset(p, 0, bytes); }
+  void* allocate(std::size_t bytes) override {
+    return pool_.allocate(bytes);
+  }
+  void release(void* p, std::size_t bytes) noexcept override {
+    pool_.release(p, bytes);
+  }
+  void to_device(const void* host, void* device, std::size_t bytes) override {
+    std::memcpy(device, host, bytes);
+  }
+  void to_host(const void* device, void* host, std::size_t bytes) override {
+    std::memcpy(host, device, bytes);
+  }
+  void zero(void* p, std::size_t bytes) override {
+    std::memset(p, 0, bytes);
+  }
 
  private:
   HostPool pool_;

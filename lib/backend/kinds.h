@@ -1,4 +1,5 @@
-// The activations of expert bodies and their derivatives (equations.md section 4), one definition for every host and device loop.
+// The activations of expert bodies and their derivatives (equations.md section 4), one definition
+// for every host and device loop.
 #pragma once
 #include <cmath>
 #include <string>
@@ -9,15 +10,30 @@
 
 namespace moe {
 
-enum class Activation { swiglu, geglu, geglu_tanh, reglu, swiglu_clamped, silu, relu, relu2, gelu, gelu_tanh };
+enum class Activation {
+  swiglu,
+  geglu,
+  geglu_tanh,
+  reglu,
+  swiglu_clamped,
+  silu,
+  relu,
+  relu2,
+  gelu,
+  gelu_tanh
+};
 
-MOE_HD constexpr bool is_gated(Activation a) { return a <= Activation::swiglu_clamped; }
+MOE_HD constexpr bool is_gated(Activation a) {
+  return a <= Activation::swiglu_clamped;
+}
 std::string_view name_of(Activation);
 Activation activation_of(std::string_view name);  // throws Error(usage) with the list
 std::vector<std::string> activation_names();
 
 template <class S>
-struct Slope { S value, slope; };  // phi(v) and phi'(v)
+struct Slope {
+  S value, slope;
+};  // phi(v) and phi'(v)
 
 template <class S>
 MOE_HD inline Slope<S> silu(S v) {
@@ -33,33 +49,67 @@ template <class S>
 MOE_HD inline Slope<S> gelu_tanh(S v) {
   const S c = S(0.79788456080286535588);
   const S t = std::tanh(c * (v + S(0.044715) * v * v * v));
-  return {S(0.5) * v * (S(1) + t), S(0.5) * (S(1) + t) + S(0.5) * v * (S(1) - t * t) * c * (S(1) + S(0.134145) * v * v)};
+  return {S(0.5) * v * (S(1) + t),
+          S(0.5) * (S(1) + t) + S(0.5) * v * (S(1) - t * t) * c * (S(1) + S(0.134145) * v * v)};
 }
 template <class S>
-MOE_HD inline Slope<S> relu(S v) { return v > S(0) ? Slope<S>{v, S(1)} : Slope<S>{S(0), S(0)}; }
+MOE_HD inline Slope<S> relu(S v) {
+  return v > S(0) ? Slope<S>{v, S(1)} : Slope<S>{S(0), S(0)};
+}
 
 template <class S>
-struct Body { S h, dgate, dup; };  // h(g,u), dh/dg, dh/du
+struct Body {
+  S h, dgate, dup;
+};  // h(g,u), dh/dg, dh/du
 
 // g is ignored (and dgate 0) where the activation is ungated.
 template <class S>
 MOE_HD inline Body<S> body(Activation a, S g, S u) {
   switch (a) {
-    case Activation::swiglu: { const auto p = silu(g); return {p.value * u, p.slope * u, p.value}; }
-    case Activation::geglu: { const auto p = gelu(g); return {p.value * u, p.slope * u, p.value}; }
-    case Activation::geglu_tanh: { const auto p = gelu_tanh(g); return {p.value * u, p.slope * u, p.value}; }
-    case Activation::reglu: { const auto p = relu(g); return {p.value * u, p.slope * u, p.value}; }
+    case Activation::swiglu: {
+      const auto p = silu(g);
+      return {p.value * u, p.slope * u, p.value};
+    }
+    case Activation::geglu: {
+      const auto p = gelu(g);
+      return {p.value * u, p.slope * u, p.value};
+    }
+    case Activation::geglu_tanh: {
+      const auto p = gelu_tanh(g);
+      return {p.value * u, p.slope * u, p.value};
+    }
+    case Activation::reglu: {
+      const auto p = relu(g);
+      return {p.value * u, p.slope * u, p.value};
+    }
     case Activation::swiglu_clamped: {  // gpt-oss: gate <= 7, |up| <= 7, slope 1.702, up + 1
-      const S gc = g < S(7) ? g : S(7), uc = u < S(-7) ? S(-7) : u > S(7) ? S(7) : u;
+      const S gc = g < S(7) ? g : S(7);
+      const S uc = u < S(-7) ? S(-7) : u > S(7) ? S(7) : u;
       const S q = S(1) / (S(1) + std::exp(S(-1.702) * gc));
-      return {(uc + S(1)) * gc * q, g <= S(7) ? (uc + S(1)) * (q + S(1.702) * gc * q * (S(1) - q)) : S(0),
+      return {(uc + S(1)) * gc * q,
+              g <= S(7) ? (uc + S(1)) * (q + S(1.702) * gc * q * (S(1) - q)) : S(0),
               u >= S(-7) && u <= S(7) ? gc * q : S(0)};
     }
-    case Activation::silu: { const auto p = silu(u); return {p.value, S(0), p.slope}; }
-    case Activation::relu: { const auto p = relu(u); return {p.value, S(0), p.slope}; }
-    case Activation::relu2: { const auto p = relu(u); return {p.value * p.value, S(0), S(2) * p.value}; }
-    case Activation::gelu: { const auto p = gelu(u); return {p.value, S(0), p.slope}; }
-    case Activation::gelu_tanh: { const auto p = gelu_tanh(u); return {p.value, S(0), p.slope}; }
+    case Activation::silu: {
+      const auto p = silu(u);
+      return {p.value, S(0), p.slope};
+    }
+    case Activation::relu: {
+      const auto p = relu(u);
+      return {p.value, S(0), p.slope};
+    }
+    case Activation::relu2: {
+      const auto p = relu(u);
+      return {p.value * p.value, S(0), S(2) * p.value};
+    }
+    case Activation::gelu: {
+      const auto p = gelu(u);
+      return {p.value, S(0), p.slope};
+    }
+    case Activation::gelu_tanh: {
+      const auto p = gelu_tanh(u);
+      return {p.value, S(0), p.slope};
+    }
   }
   return {};
 }

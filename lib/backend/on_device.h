@@ -1,5 +1,6 @@
-// What only a backend with memory of its own offers, so that the host need not wait for it: routing from scores that never leave the
-// device, and sums that stay there. A backend has it where dynamic_cast finds it; host_definition() is its definition on host views.
+// What only a backend with memory of its own offers, so that the host need not wait for it: routing
+// from scores that never leave the device, and sums that stay there. A backend has it where
+// dynamic_cast finds it; host_definition() is its definition on host views.
 #pragma once
 #include <functional>
 #include <memory>
@@ -15,17 +16,28 @@ class OnDevice {
  public:
   virtual ~OnDevice() = default;
 
-  // The k best of each token in falling order, ties to the lower id, and their weights; -1 and 0 where `valid` is 0. `bias` is for the
-  // selection only. `seen` is for balance losses and the log: probabilities (softmax, or s / sum s), lse^2 and entropy of each token.
-  virtual void top_k(View<const S> z /*(T,E) logits before temperature*/, const TopK&, View<const double> bias /*(1,E) or empty*/,
-                     View<const int> valid /*(1,T) or empty*/, View<int> expert /*(T,K)*/, View<S> weight /*(T,K)*/, View<S> seen /*(T,E+2)*/) = 0;
-  // Sets dz from what arrives by the weights, by the probabilities (one gradient an expert, the same for all tokens) and by lse^2.
-  virtual void top_k_backward(View<const S> z, const TopK&, View<const int> valid, View<const int> expert, View<const S> dweight /*(T,K)*/,
-                              View<const double> dprobability /*(1,E) or empty*/, double dsquare, View<S> dz) = 0;
-  // A yardstick for benches: queues the library products alone that a gated body of these rows comes to, (T,H)(H,I) twice and (T,I)(I,H), and
-  // with `backward` the six of their gradients, on operands of its own in the dtype of its products. Empty where there is no such library.
-  virtual std::function<void()> plain_products(Index /*rows*/, Index /*hidden*/, Index /*width*/, bool /*backward*/) { return {}; }
-  virtual void add_squares(View<const S> x, View<double> sum /*(1,1)*/) = 0;  // sum += x.x, in a fixed order; NaN and Inf come through
+  // The k best of each token in falling order, ties to the lower id, and their weights; -1 and 0
+  // where `valid` is 0. `bias` is for the selection only. `seen` is for balance losses and the log:
+  // probabilities (softmax, or s / sum s), lse^2 and entropy of each token.
+  virtual void top_k(View<const S> z /*(T,E) logits before temperature*/, const TopK&,
+                     View<const double> bias /*(1,E) or empty*/,
+                     View<const int> valid /*(1,T) or empty*/, View<int> expert /*(T,K)*/,
+                     View<S> weight /*(T,K)*/, View<S> seen /*(T,E+2)*/) = 0;
+  // Sets dz from what arrives by the weights, by the probabilities (one gradient an expert, the
+  // same for all tokens) and by lse^2.
+  virtual void top_k_backward(View<const S> z, const TopK&, View<const int> valid,
+                              View<const int> expert, View<const S> dweight /*(T,K)*/,
+                              View<const double> dprobability /*(1,E) or empty*/, double dsquare,
+                              View<S> dz) = 0;
+  // A yardstick for benches: queues the library products alone that a gated body of these rows
+  // comes to, (T,H)(H,I) twice and (T,I)(I,H), and with `backward` the six of their gradients, on
+  // operands of its own in the dtype of its products. Empty where there is no such library.
+  virtual std::function<void()> plain_products(Index /*rows*/, Index /*hidden*/, Index /*width*/,
+                                               bool /*backward*/) {
+    return {};
+  }
+  // sum += x.x, in a fixed order; NaN and Inf come through
+  virtual void add_squares(View<const S> x, View<double> sum /*(1,1)*/) = 0;
 };
 
 template <class S>

@@ -1,5 +1,5 @@
-// A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may keep a packed or converted
-// copy of it, keyed by `id` and `version`; id 0 = never cache.
+// A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may
+// keep a packed or converted copy of it, keyed by `id` and `version`; id 0 = never cache.
 #pragma once
 #include "lib/core/dtype.h"
 
@@ -22,7 +22,9 @@ struct Weight {
     w.exact = true;
     return w;
   }
-  bool empty() const { return rows * cols == 0; }
+  bool empty() const {
+    return rows * cols == 0;
+  }
 };
 
 // The numbers as a view, where they are stored as S; throws Error(bug) otherwise.

@@ -11,7 +11,7 @@ const Registry<MakeBalancer>& balancers() {
 #define BALANCER(name, about, examples) {#name, about, examples, make_##name##_balancer},
 #include "lib/balance/balancers.def"
 #undef BALANCER
-  });
+                                                      });
   return all;
 }
 
@@ -29,14 +29,17 @@ std::unique_ptr<Balancer> make_balancer(const std::string& text) {
 
 Index BalanceInput::valid_tokens() const {
   Index n = 0;
-  for (Index t = 0; t < tokens(); ++t) n += router.batch.is_valid(t);
+  for (Index t = 0; t < tokens(); ++t)
+    n += router.batch.is_valid(t);
   return n;
 }
 
 std::vector<std::int64_t> count_experts(const Matrix<int>& ids, int experts) {
   std::vector<std::int64_t> n(std::size_t(experts), 0);
-  for (const int e : ids.flat())
-    if (e >= 0) ++n[std::size_t(e)];
+  for (const int e : ids.flat()) {
+    if (e >= 0)
+      ++n[std::size_t(e)];
+  }
   return n;
 }
 
@@ -44,13 +47,23 @@ namespace {
 class None final : public Balancer {
  public:
   None() : Balancer("none") {}
-  double loss(const BalanceInput&, double, const BalanceGrad&) const override { return 0; }
-  double coefficient() const override { return 0; }
-  bool needs_scores() const override { return false; }
-  bool by_sums() const override { return true; }
+  double loss(const BalanceInput&, double, const BalanceGrad&) const override {
+    return 0;
+  }
+  double coefficient() const override {
+    return 0;
+  }
+  bool needs_scores() const override {
+    return false;
+  }
+  bool by_sums() const override {
+    return true;
+  }
 };
 }  // namespace
 
-std::unique_ptr<Balancer> make_none_balancer(Spec&) { return std::make_unique<None>(); }
+std::unique_ptr<Balancer> make_none_balancer(Spec&) {
+  return std::make_unique<None>();
+}
 
 }  // namespace moe

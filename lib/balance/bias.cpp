@@ -1,5 +1,6 @@
-// Loss-free balancing (equations.md 7.1; paper 2408.15664): after each step the selection bias of every expert moves by `rate`
-// against its load, by the sign of (mean - count); center=1 takes the mean of the moves out.
+// Loss-free balancing (equations.md 7.1; paper 2408.15664): after each step the selection bias of
+// every expert moves by `rate` against its load, by the sign of (mean - count); center=1 takes the
+// mean of the moves out.
 #include <numeric>
 
 #include "lib/balance/balancer.h"
@@ -11,17 +12,30 @@ namespace {
 class Bias final : public Balancer {
  public:
   Bias(double rate, bool center) : Balancer("bias"), rate_(rate), center_(center) {}
-  double loss(const BalanceInput&, double, const BalanceGrad&) const override { return 0; }
-  double coefficient() const override { return 0; }
-  bool by_sums() const override { return true; }
+  double loss(const BalanceInput&, double, const BalanceGrad&) const override {
+    return 0;
+  }
+  double coefficient() const override {
+    return 0;
+  }
+  bool by_sums() const override {
+    return true;
+  }
   void stepped(Router& router, std::span<const std::int64_t> counts, std::int64_t) override {
     const std::span<double> beta = router.correction_bias();
-    if (beta.empty()) throw Error(Exit::usage, "the balancer 'bias' needs a router with a correction bias").hint("--router sigmoid:bias=1 or softmax:bias=1");
-    const double mean = double(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) / double(counts.size());
+    if (beta.empty()) {
+      throw Error(Exit::usage, "the balancer 'bias' needs a router with a correction bias")
+          .hint("--router sigmoid:bias=1 or softmax:bias=1");
+    }
+    const double mean = double(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) /
+                        double(counts.size());
     std::vector<double> move(beta.size());
-    for (std::size_t e = 0; e < move.size(); ++e) move[e] = rate_ * double((mean > double(counts[e])) - (mean < double(counts[e])));
-    const double shift = center_ ? std::accumulate(move.begin(), move.end(), 0.0) / double(move.size()) : 0;
-    for (std::size_t e = 0; e < move.size(); ++e) beta[e] += move[e] - shift;
+    for (std::size_t e = 0; e < move.size(); ++e)
+      move[e] = rate_ * double((mean > double(counts[e])) - (mean < double(counts[e])));
+    const double shift =
+        center_ ? std::accumulate(move.begin(), move.end(), 0.0) / double(move.size()) : 0;
+    for (std::size_t e = 0; e < move.size(); ++e)
+      beta[e] += move[e] - shift;
   }
 
  private:

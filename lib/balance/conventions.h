@@ -1,5 +1,6 @@
-// "The balance loss" of one batch as the training systems define it: the same counts and probabilities, put together in each system's
-// way. The same coefficient means up to layers x k times as much in one as in another; docs/routers.md.
+// "The balance loss" of one batch as the training systems define it: the same counts and
+// probabilities, put together in each system's way. The same coefficient means up to layers x k
+// times as much in one as in another; docs/routers.md.
 #pragma once
 #include <string>
 #include <vector>
@@ -20,7 +21,8 @@ struct Convention {
   double at_balance = 0;  // where every expert gets the same
 };
 
-// The first one is ours: switch, summed over layers. Throws Error(usage) where the batch is no batch (no layers, k > E).
+// The first one is ours: switch, summed over layers. Throws Error(usage) where the batch is no
+// batch (no layers, k > E).
 std::vector<Convention> balance_conventions(const RoutedBatch&);
 
 }  // namespace moe

@@ -1,6 +1,7 @@
-// Quantile balancing (Megatron-LM, qb_dual_update; docs/routers.md): no loss and no rate. A balanced assignment of tokens to experts is a
-// linear programme; one step of its dual by coordinates gives the selection bias at which every expert would be chosen by exactly its
-// share of the batch, were the tokens' own thresholds to stay.
+// Quantile balancing (Megatron-LM, qb_dual_update; docs/routers.md): no loss and no rate. A
+// balanced assignment of tokens to experts is a linear programme; one step of its dual by
+// coordinates gives the selection bias at which every expert would be chosen by exactly its share
+// of the batch, were the tokens' own thresholds to stay.
 #include <algorithm>
 #include <functional>
 #include <numeric>
@@ -15,29 +16,49 @@ namespace {
 class Quantile final : public Balancer {
  public:
   explicit Quantile(double ema) : Balancer("quantile"), ema_(ema) {}
-  double loss(const BalanceInput&, double, const BalanceGrad&) const override { return 0; }
-  double coefficient() const override { return 0; }
+  double loss(const BalanceInput&, double, const BalanceGrad&) const override {
+    return 0;
+  }
+  double coefficient() const override {
+    return 0;
+  }
   void check(const Router& router) const override {
-    if (!router.ranks_all()) throw Error(Exit::usage, "the balancer 'quantile' compares every expert's key with a token's threshold, and this router does not rank all experts for every token").hint("softmax or sigmoid without groups: softmax:k=2,bias=1,bias_on=logit");
-    if (router.choices() >= router.experts()) throw Error(Exit::usage, concat("the balancer 'quantile' has nothing to move where every token takes all ", router.experts(), " experts")).hint("a smaller k");
+    if (!router.ranks_all()) {
+      throw Error(Exit::usage,
+                  "the balancer 'quantile' compares every expert's key with a token's threshold, "
+                  "and this router does not rank all experts for every token")
+          .hint("softmax or sigmoid without groups: softmax:k=2,bias=1,bias_on=logit");
+    }
+    if (router.choices() >= router.experts()) {
+      throw Error(Exit::usage,
+                  concat("the balancer 'quantile' has nothing to move where every token takes all ",
+                         router.experts(), " experts"))
+          .hint("a smaller k");
+    }
   }
 
   void seen(Router& router, const BalanceInput& in) override {
     const std::span<const double> beta = router.correction_bias();
     const Index tokens = in.valid_tokens();
-    if (tokens == 0) return;
-    Matrix<double> above(tokens, in.experts);  // v - alpha: how far an expert's key, without bias, is above the token's threshold
+    if (tokens == 0)
+      return;
+    // v - alpha: how far an expert's key, without bias, is above the token's threshold
+    Matrix<double> above(tokens, in.experts);
     std::vector<Index> row;
-    for (Index t = 0; t < in.tokens(); ++t)
-      if (in.router.batch.is_valid(t)) row.push_back(t);
+    for (Index t = 0; t < in.tokens(); ++t) {
+      if (in.router.batch.is_valid(t))
+        row.push_back(t);
+    }
     parallel_for(tokens, 64, [&](Index first, Index last) {
-      std::vector<double> key(static_cast<std::size_t>(in.experts)), sorted;
+      std::vector<double> key(static_cast<std::size_t>(in.experts));
+      std::vector<double> sorted;
       for (Index n = first; n < last; ++n) {
         router.rank(in.routing, row[std::size_t(n)], key);
         sorted = key;
         const auto threshold = sorted.begin() + router.choices();
         std::ranges::nth_element(sorted, threshold, std::greater{});
-        for (std::size_t e = 0; e < key.size(); ++e) above(n, Index(e)) = key[e] - beta[e] - *threshold;
+        for (std::size_t e = 0; e < key.size(); ++e)
+          above(n, Index(e)) = key[e] - beta[e] - *threshold;
       }
     });
     const Index share = tokens * router.choices() / in.experts;  // m
@@ -45,7 +66,8 @@ class Quantile final : public Balancer {
     parallel_for(in.experts, 16, [&](Index first, Index last) {
       std::vector<double> column(static_cast<std::size_t>(tokens));
       for (Index e = first; e < last; ++e) {
-        for (Index n = 0; n < tokens; ++n) column[std::size_t(n)] = above(n, e);
+        for (Index n = 0; n < tokens; ++n)
+          column[std::size_t(n)] = above(n, e);
         std::ranges::nth_element(column, column.begin() + share, std::greater{});
         sum_[std::size_t(e)] -= column[std::size_t(share)];
       }
@@ -54,12 +76,16 @@ class Quantile final : public Balancer {
   }
 
   void stepped(Router& router, std::span<const std::int64_t>, std::int64_t) override {
-    if (batches_ == 0) return;
+    if (batches_ == 0)
+      return;
     const std::span<double> beta = router.correction_bias();
-    for (std::size_t e = 0; e < beta.size(); ++e) beta[e] = ema_ * beta[e] + (1 - ema_) * sum_[e] / double(batches_);
+    for (std::size_t e = 0; e < beta.size(); ++e)
+      beta[e] = ema_ * beta[e] + (1 - ema_) * sum_[e] / double(batches_);
     const double mean = std::accumulate(beta.begin(), beta.end(), 0.0) / double(beta.size());
-    for (double& b : beta) b -= mean;
-    sum_.clear(), batches_ = 0;
+    for (double& b : beta)
+      b -= mean;
+    sum_.clear();
+    batches_ = 0;
   }
 
  private:
@@ -72,7 +98,8 @@ class Quantile final : public Balancer {
 
 std::unique_ptr<Balancer> make_quantile_balancer(Spec& spec) {
   const double ema = spec.get("ema", 0.0, 0.0);
-  if (ema >= 1) throw Error(Exit::usage, concat("quantile: ema=", ema, " must be below 1")).hint("ema=0.9");
+  if (ema >= 1)
+    throw Error(Exit::usage, concat("quantile: ema=", ema, " must be below 1")).hint("ema=0.9");
   return std::make_unique<Quantile>(ema);
 }
 

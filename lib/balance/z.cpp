@@ -10,18 +10,26 @@ namespace {
 class ZLoss final : public Balancer {
  public:
   explicit ZLoss(double coef) : Balancer("z"), coef_(coef) {}
-  double coefficient() const override { return coef_; }
-  bool by_sums() const override { return true; }
-  SumFactors sum_factors(const SelectionCounts& c) const override { return {{}, c.tokens ? 1.0 / double(c.tokens) : 0}; }
+  double coefficient() const override {
+    return coef_;
+  }
+  bool by_sums() const override {
+    return true;
+  }
+  SumFactors sum_factors(const SelectionCounts& c) const override {
+    return {{}, c.tokens ? 1.0 / double(c.tokens) : 0};
+  }
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const double tokens = double(in.valid_tokens());
     double sum = 0;
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (!in.router.batch.is_valid(t)) continue;
+      if (!in.router.batch.is_valid(t))
+        continue;
       const auto z = in.routing.logits.row(t);
       const double lse = log_sum_exp(z);
       sum += lse * lse / tokens;
-      for (std::size_t e = 0; e < z.size(); ++e) grad.dlogits(t, Index(e)) += scale * coef_ * 2 / tokens * lse * std::exp(z[e] - lse);
+      for (std::size_t e = 0; e < z.size(); ++e)
+        grad.dlogits(t, Index(e)) += scale * coef_ * 2 / tokens * lse * std::exp(z[e] - lse);
     }
     return sum;
   }
@@ -32,6 +40,8 @@ class ZLoss final : public Balancer {
 
 }  // namespace
 
-std::unique_ptr<Balancer> make_z_balancer(Spec& spec) { return std::make_unique<ZLoss>(spec.get("coef", 0.001, 0.0)); }
+std::unique_ptr<Balancer> make_z_balancer(Spec& spec) {
+  return std::make_unique<ZLoss>(spec.get("coef", 0.001, 0.0));
+}
 
 }  // namespace moe

@@ -11,7 +11,8 @@ namespace moe::check {
 
 Array<float> Inputs::noise(Index rows, Index cols, double scale) {
   Matrix<float> m(rows, cols);
-  for (float& v : m.flat()) v = float(rng_.normal() * scale);
+  for (float& v : m.flat())
+    v = float(rng_.normal() * scale);
   return {backend_, std::as_const(m).view()};
 }
 Array<int> Inputs::ids(Index rows, Index cols, int below, double empty) {
@@ -19,7 +20,8 @@ Array<int> Inputs::ids(Index rows, Index cols, int below, double empty) {
   for (int& v : m.flat()) {
     const bool hole = rng_.uniform() < empty;
     v = int(rng_.below(below));
-    if (hole) v = -1;
+    if (hole)
+      v = -1;
   }
   return {backend_, std::as_const(m).view()};
 }
@@ -39,30 +41,39 @@ std::string_view name_of(Spread s) {
   return names[std::size_t(s)];
 }
 std::string Sizes::text() const {
-  return concat("T=", tokens, " H=", hidden, " I=", width, " E=", experts, " K=", choices, " ", name_of(spread));
+  return concat("T=", tokens, " H=", hidden, " I=", width, " E=", experts, " K=", choices, " ",
+                name_of(spread));
 }
-Index Sizes::slots() const { return spread == Spread::none ? 0 : tokens * choices; }
+Index Sizes::slots() const {
+  return spread == Spread::none ? 0 : tokens * choices;
+}
 
 namespace {
 // An expert that the token does not have yet; -1 where it has them all.
 int fresh(std::span<const int> chosen, int experts, Rng& rng) {
-  for (int tries = 0; tries < 64; ++tries)
-    if (const int e = int(rng.below(experts)); std::ranges::find(chosen, e) == chosen.end()) return e;
+  for (int tries = 0; tries < 64; ++tries) {
+    if (const int e = int(rng.below(experts)); std::ranges::find(chosen, e) == chosen.end())
+      return e;
+  }
   return -1;
 }
 }  // namespace
 
 Matrix<int> kept_choices(const Sizes& s, Rng& rng) {
   Matrix<int> kept(s.tokens, s.choices, -1);
-  for (Index t = 0; t < s.tokens && s.spread != Spread::none; ++t)
+  for (Index t = 0; t < s.tokens && s.spread != Spread::none; ++t) {
     for (Index k = 0; k < s.choices; ++k) {
       int e = fresh(kept.row(t).first(std::size_t(k)), s.experts, rng);
       const bool now = rng.uniform() < 0.5;
-      if (s.spread == Spread::one) e = k == 0 ? std::min(1, s.experts - 1) : -1;
-      if (s.spread == Spread::skewed && k == 0 && now) e = 0;
-      if (s.spread == Spread::holes && (e == s.experts / 2 || (now && t % 3 == 0))) e = -1;
+      if (s.spread == Spread::one)
+        e = k == 0 ? std::min(1, s.experts - 1) : -1;
+      if (s.spread == Spread::skewed && k == 0 && now)
+        e = 0;
+      if (s.spread == Spread::holes && (e == s.experts / 2 || (now && t % 3 == 0)))
+        e = -1;
       kept(t, k) = e;
     }
+  }
   return kept;
 }
 Plan plan_of(Inputs& in, const Sizes& s) {

@@ -12,18 +12,25 @@ class Inputs {
   Inputs(Backend<float>& backend, std::uint64_t seed) : backend_(backend), rng_(seed) {}
 
   Array<float> noise(Index rows, Index cols, double scale = 1);
-  Array<float> unset(Index rows, Index cols);  // NaN everywhere: what an operation sets, it must set
-  Array<int> ids(Index rows, Index cols, int below, double empty = 0);  // uniform below; a share `empty` is -1
-  Array<int> counted(Index first, Index count);                         // first, first+1, ...
-  Rng& rng() { return rng_; }
-  Backend<float>& backend() { return backend_; }
+  // NaN everywhere: what an operation sets, it must set
+  Array<float> unset(Index rows, Index cols);
+  // uniform below; a share `empty` is -1
+  Array<int> ids(Index rows, Index cols, int below, double empty = 0);
+  Array<int> counted(Index first, Index count);  // first, first+1, ...
+  Rng& rng() {
+    return rng_;
+  }
+  Backend<float>& backend() {
+    return backend_;
+  }
 
  private:
   Backend<float>& backend_;
   Rng rng_;
 };
 
-enum class Spread { even, skewed, one, holes, none };  // experts chosen alike | expert 0 by half | expert 1 by all | some -1, one expert empty | all -1
+// experts chosen alike | expert 0 by half | expert 1 by all | some -1, one expert empty | all -1
+enum class Spread { even, skewed, one, holes, none };
 std::string_view name_of(Spread);
 
 struct Sizes {
@@ -36,9 +43,11 @@ struct Sizes {
 Matrix<int> kept_choices(const Sizes&, Rng&);  // (T,K); the ids of a token differ
 Plan plan_of(Inputs&, const Sizes&);
 
-inline std::vector<Output> outputs(std::initializer_list<std::pair<const char*, const Array<float>*>> list) {
+inline std::vector<Output> outputs(
+    std::initializer_list<std::pair<const char*, const Array<float>*>> list) {
   std::vector<Output> out;
-  for (const auto& [name, array] : list) out.push_back({name, array->to_host()});
+  for (const auto& [name, array] : list)
+    out.push_back({name, array->to_host()});
   return out;
 }
 

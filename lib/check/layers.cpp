@@ -1,5 +1,6 @@
-// Cases of a whole MoE layer: outputs, gradients, balance losses. Routing is decided on the host from scores that two backends
-// round differently; the layers are small enough that no choice is that near a tie.
+// Cases of a whole MoE layer: outputs, gradients, balance losses. Routing is decided on the host
+// from scores that two backends round differently; the layers are small enough that no choice is
+// that near a tie.
 #include <memory>
 
 #include "lib/check/inputs.h"
@@ -11,16 +12,25 @@ namespace {
 
 Batch batch_of(Index tokens, bool padded) {
   Batch b;
-  for (Index t = 0; t < tokens; ++t) b.token.push_back(int(t * 7 % 11));
+  for (Index t = 0; t < tokens; ++t)
+    b.token.push_back(int(t * 7 % 11));
   b.start = {0, tokens / 3, tokens};
-  if (padded) b.valid.assign(std::size_t(tokens), 1), b.valid[std::size_t(tokens / 2)] = 0, b.valid.back() = 0;
+  if (padded) {
+    b.valid.assign(std::size_t(tokens), 1);
+    b.valid[std::size_t(tokens / 2)] = 0;
+    b.valid.back() = 0;
+  }
   return b;
 }
 
 struct World {
-  World(Backend<float>& b, const LayerConfig& c, Index tokens, bool padded) : layer(c, b), batch(batch_of(tokens, padded)) {
+  World(Backend<float>& b, const LayerConfig& c, Index tokens, bool padded)
+      : layer(c, b), batch(batch_of(tokens, padded)) {
     Inputs in(b, 61);
-    x = in.noise(tokens, c.hidden), dy = in.noise(tokens, c.hidden), y = in.unset(tokens, c.hidden), dx = in.unset(tokens, c.hidden);
+    x = in.noise(tokens, c.hidden);
+    dy = in.noise(tokens, c.hidden);
+    y = in.unset(tokens, c.hidden);
+    dx = in.unset(tokens, c.hidden);
     layer.collect(parameters);
     for (auto* p : parameters) {
       const Array<float> value = in.noise(p->value().rows, p->value().cols, 0.3);
@@ -43,7 +53,8 @@ struct World {
       all.push_back({p->name(), std::move(g)});
     }
     Matrix<float> losses(1, Index(tape->losses.size()));
-    for (Index i = 0; i < losses.cols(); ++i) losses(0, i) = float(tape->losses[std::size_t(i)]);
+    for (Index i = 0; i < losses.cols(); ++i)
+      losses(0, i) = float(tape->losses[std::size_t(i)]);
     all.push_back({"losses", std::move(losses)});
     return all;
   }
@@ -58,12 +69,21 @@ struct World {
 Case layer(const LayerConfig& c, Index tokens, bool padded) {
   const auto prepare = [=](Backend<float>& b) {
     const auto w = std::make_shared<World>(b, c, tokens, padded);
-    return Trial{[w] { w->run(); }, [w, &b] { return w->results(b); }};
+    return Trial{[w] { w->run(); },
+                 [w, &b] {
+                   return w->results(b);
+                 }};
   };
   const int k = make_router(c.router, c.experts)->choices();
-  return {"layer", concat("T=", tokens, " H=", c.hidden, " I=", c.width, " E=", c.experts, " ", c.router, c.balance.empty() ? "" : " ", join(c.balance, " "),
-                          " ", c.capacity, " ", moe::name_of(c.activation), c.shared_width ? " shared" : "", padded ? " padded" : ""),
-          prepare, 1e-9, 18.0 * double(tokens) * double(c.width * c.hidden) * k, 0};
+  return {
+      "layer",
+      concat("T=", tokens, " H=", c.hidden, " I=", c.width, " E=", c.experts, " ", c.router,
+             c.balance.empty() ? "" : " ", join(c.balance, " "), " ", c.capacity, " ",
+             moe::name_of(c.activation), c.shared_width ? " shared" : "", padded ? " padded" : ""),
+      prepare,
+      1e-9,
+      18.0 * double(tokens) * double(c.width * c.hidden) * k,
+      0};
 }
 
 }  // namespace
@@ -73,17 +93,27 @@ std::vector<Case> layer_cases(bool bench) {
   c.balance = {"switch:coef=0.3", "z:coef=0.1"};
   if (bench) {
     std::vector<Case> all;
-    for (const auto& [hidden, width, experts, k] : std::vector<std::array<int, 4>>{{512, 1024, 8, 2}, {512, 128, 64, 8}}) {
-      c.hidden = hidden, c.width = width, c.experts = experts, c.router = concat("softmax:k=", k);
+    for (const auto& [hidden, width, experts, k] :
+         std::vector<std::array<int, 4>>{{512, 1024, 8, 2}, {512, 128, 64, 8}}) {
+      c.hidden = hidden;
+      c.width = width;
+      c.experts = experts;
+      c.router = concat("softmax:k=", k);
       all.push_back(layer(c, 2048, false));
     }
     return all;
   }
   std::vector<Case> all{layer(c, 40, false), layer(c, 40, true)};
-  c.router = "sigmoid:k=3", c.capacity = "position:factor=0.8", c.activation = Activation::gelu;
-  c.expert_bias = c.router_bias = true, c.shared_width = 9, c.shared_gate = true;
+  c.router = "sigmoid:k=3";
+  c.capacity = "position:factor=0.8";
+  c.activation = Activation::gelu;
+  c.expert_bias = c.router_bias = true;
+  c.shared_width = 9;
+  c.shared_gate = true;
   all.push_back(layer(c, 50, true));
-  c.weight_on_input = true, c.activation = Activation::relu2, c.shared_gate = false;
+  c.weight_on_input = true;
+  c.activation = Activation::relu2;
+  c.shared_gate = false;
   all.push_back(layer(c, 50, false));
   c = {.hidden = 16, .width = 8, .experts = 5};
   c.router = "dense";

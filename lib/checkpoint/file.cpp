@@ -23,7 +23,8 @@ constexpr std::size_t buffer_size = 1 << 20;
 
 int retried(auto&& call) {  // a signal is not a failure
   int r;
-  do r = call();
+  do
+    r = call();
   while (r < 0 && errno == EINTR);
   return r;
 }
@@ -40,15 +41,19 @@ std::string in_quotes(std::string_view name) {
       out += c;
   }
   if (name.size() > 200) {
-    while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xc0) == 0x80) out.pop_back();  // not in the middle of a character
-    if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80)) out.pop_back();
+    // not in the middle of a character
+    while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xc0) == 0x80)
+      out.pop_back();
+    if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80))
+      out.pop_back();
     out += "...";
   }
   return out + "'";
 }
 
 void io_failure(std::string_view doing, const fs::path& path, int error) {
-  throw Error(Exit::io, fmt::format("cannot {} {}: {}", doing, in_quotes(path), std::strerror(error)));
+  throw Error(Exit::io,
+              fmt::format("cannot {} {}: {}", doing, in_quotes(path), std::strerror(error)));
 }
 
 struct OutputFile::State {
@@ -62,8 +67,10 @@ struct OutputFile::State {
   void put(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       const ssize_t n = ::write(file, bytes.data(), bytes.size());
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) full(n < 0 ? errno : ENOSPC);
+      if (n < 0 && errno == EINTR)
+        continue;
+      if (n <= 0)
+        full(n < 0 ? errno : ENOSPC);
       written += n;
       bytes = bytes.subspan(std::size_t(n));
     }
@@ -77,8 +84,10 @@ struct OutputFile::State {
     std::string free;
     if (::statvfs(temporary.parent_path().c_str(), &disk) == 0)
       free = fmt::format("; {} bytes are free there", disk.f_bavail * disk.f_frsize);
-    const std::string amount = need >= 0 ? fmt::format("{} of {} bytes", written, need) : fmt::format("{} bytes", written);
-    throw Error(Exit::io, fmt::format("cannot write {}: {} after {}{}", in_quotes(final_name), std::strerror(error), amount, free))
+    const std::string amount =
+        need >= 0 ? fmt::format("{} of {} bytes", written, need) : fmt::format("{} bytes", written);
+    throw Error(Exit::io, fmt::format("cannot write {}: {} after {}{}", in_quotes(final_name),
+                                      std::strerror(error), amount, free))
         .safe("what was there before is untouched")
         .hint("free some space or write to another disk");
   }
@@ -88,37 +97,53 @@ OutputFile::OutputFile(fs::path final_name, Index need) : state_(std::make_uniqu
   State& s = *state_;
   s.final_name = std::move(final_name);
   const fs::path folder = s.final_name.parent_path();
-  s.temporary = (folder.empty() ? fs::path(".") : folder) / fmt::format(".{}.{}.tmp", s.final_name.filename().native(), ::getpid());
+  s.temporary = (folder.empty() ? fs::path(".") : folder) /
+                fmt::format(".{}.{}.tmp", s.final_name.filename().native(), ::getpid());
   s.need = need;
   XXH3_64bits_reset(&s.hash);
-  s.file = retried([&] { return ::open(s.temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
-  if (s.file < 0) io_failure("create", s.final_name, errno);
+  s.file = retried(
+      [&] { return ::open(s.temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666); });
+  if (s.file < 0)
+    io_failure("create", s.final_name, errno);
 }
 
 OutputFile::~OutputFile() {
-  if (!state_ || state_->committed) return;
-  if (state_->file >= 0) ::close(state_->file);
+  if (!state_ || state_->committed)
+    return;
+  if (state_->file >= 0)
+    ::close(state_->file);
   ::unlink(state_->temporary.c_str());
 }
 
 void OutputFile::write(std::span<const std::byte> bytes) {
   State& s = *state_;
-  if (bytes.empty()) return;
+  if (bytes.empty())
+    return;
   XXH3_64bits_update(&s.hash, bytes.data(), bytes.size());
-  if (s.buffer.size() + bytes.size() > buffer_size) s.flush();
-  if (bytes.size() >= buffer_size) return s.put(bytes);
+  if (s.buffer.size() + bytes.size() > buffer_size)
+    s.flush();
+  if (bytes.size() >= buffer_size)
+    return s.put(bytes);
   s.buffer.insert(s.buffer.end(), bytes.begin(), bytes.end());
 }
 
-Index OutputFile::written() const { return state_->written + Index(state_->buffer.size()); }
-std::uint64_t OutputFile::hash() const { return XXH3_64bits_digest(&state_->hash); }
+Index OutputFile::written() const {
+  return state_->written + Index(state_->buffer.size());
+}
+std::uint64_t OutputFile::hash() const {
+  return XXH3_64bits_digest(&state_->hash);
+}
 
 void OutputFile::commit() {
   State& s = *state_;
   s.flush();
-  if (retried([&] { return ::fsync(s.file); }) != 0) s.full(errno);
-  if (::close(std::exchange(s.file, -1)) != 0) s.full(errno);  // network disks report a full quota here
-  if (::rename(s.temporary.c_str(), s.final_name.c_str()) != 0) io_failure("rename a finished file to", s.final_name, errno);
+  if (retried([&] { return ::fsync(s.file); }) != 0)
+    s.full(errno);
+  // network disks report a full quota here
+  if (::close(std::exchange(s.file, -1)) != 0)
+    s.full(errno);
+  if (::rename(s.temporary.c_str(), s.final_name.c_str()) != 0)
+    io_failure("rename a finished file to", s.final_name, errno);
   s.committed = true;
 }
 
@@ -129,16 +154,24 @@ void write_file(const fs::path& path, std::string_view text) {
 }
 
 void sync_folder(const fs::path& path) {
-  const int folder = retried([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-  if (folder < 0) io_failure("open the folder", path, errno);
-  const int result = retried([&] { return ::fsync(folder); }), error = errno;
+  const int folder =
+      retried([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+  if (folder < 0)
+    io_failure("open the folder", path, errno);
+  const int result = retried([&] { return ::fsync(folder); });
+  const int error = errno;
   ::close(folder);
-  if (result != 0 && error != EINVAL && error != EROFS) io_failure("sync the folder", path, error);  // some file systems cannot
+  // some file systems cannot
+  if (result != 0 && error != EINVAL && error != EROFS)
+    io_failure("sync the folder", path, error);
 }
 
 InputFile::InputFile(fs::path path) : path_(std::move(path)) {
   file_ = retried([&] { return ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
-  if (file_ < 0) throw Error(Exit::input, fmt::format("cannot read {}: {}", in_quotes(path_), std::strerror(errno)));
+  if (file_ < 0) {
+    throw Error(Exit::input,
+                fmt::format("cannot read {}: {}", in_quotes(path_), std::strerror(errno)));
+  }
   struct stat info {};
   const bool known = ::fstat(file_, &info) == 0;
   if (!known || !S_ISREG(info.st_mode)) {
@@ -148,15 +181,20 @@ InputFile::InputFile(fs::path path) : path_(std::move(path)) {
   size_ = info.st_size;
 }
 
-InputFile::~InputFile() { ::close(file_); }
+InputFile::~InputFile() {
+  ::close(file_);
+}
 
 std::size_t InputFile::read(std::span<char> into) {
   std::size_t done = 0;
   while (done < into.size()) {
     const ssize_t n = ::read(file_, into.data() + done, into.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) io_failure("read", path_, errno);
-    if (n == 0) break;
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0)
+      io_failure("read", path_, errno);
+    if (n == 0)
+      break;
     done += std::size_t(n);
   }
   return done;
@@ -164,23 +202,34 @@ std::size_t InputFile::read(std::span<char> into) {
 
 std::shared_ptr<const std::byte> InputFile::map() const {
   const std::size_t size = std::size_t(size_);
-  if (size == 0) return nullptr;
+  if (size == 0)
+    return nullptr;
   void* at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file_, 0);
-  if (at == MAP_FAILED)
-    throw Error(Exit::memory, fmt::format("cannot map the {} bytes of {}: {}", size, in_quotes(path_), std::strerror(errno)));
-  return {static_cast<const std::byte*>(at), [size](const std::byte* p) { ::munmap(const_cast<std::byte*>(p), size); }};
+  if (at == MAP_FAILED) {
+    throw Error(Exit::memory, fmt::format("cannot map the {} bytes of {}: {}", size,
+                                          in_quotes(path_), std::strerror(errno)));
+  }
+  return {static_cast<const std::byte*>(at), [size](const std::byte* p) {
+            ::munmap(const_cast<std::byte*>(p), size);
+          }};
 }
 
 void forget_pages(std::span<const std::byte> mapped) {
-  const std::uintptr_t page = std::uintptr_t(::sysconf(_SC_PAGESIZE)), begin = reinterpret_cast<std::uintptr_t>(mapped.data());
-  const std::uintptr_t first = (begin + page - 1) / page * page, last = (begin + mapped.size()) / page * page;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);  // advice: where it is not taken, nothing is lost
+  const std::uintptr_t page = std::uintptr_t(::sysconf(_SC_PAGESIZE));
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(mapped.data());
+  const std::uintptr_t first = (begin + page - 1) / page * page;
+  const std::uintptr_t last = (begin + mapped.size()) / page * page;
+  // advice: where it is not taken, nothing is lost
+  if (first < last)
+    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 std::string read_file(const fs::path& path, Index limit) {
   InputFile file(path);
-  if (file.size() > limit)
-    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(path), file.size(), limit));
+  if (file.size() > limit) {
+    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have",
+                                         in_quotes(path), file.size(), limit));
+  }
   std::string text(std::size_t(file.size()), '\0');
   text.resize(file.read(text));
   return text;
@@ -191,7 +240,8 @@ std::uint64_t hash_file(const fs::path& path) {
   std::vector<char> buffer(buffer_size);
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
-  while (const std::size_t n = file.read(buffer)) XXH3_64bits_update(&state, buffer.data(), n);
+  while (const std::size_t n = file.read(buffer))
+    XXH3_64bits_update(&state, buffer.data(), n);
   return XXH3_64bits_digest(&state);
 }
 

@@ -1,5 +1,6 @@
-// Files that are whole or absent. OutputFile writes beside its final name, checks every call, hashes as it goes, and renames when
-// all is on disk; Mapped is a read-only view of a file. Failures are one sentence with the path and the numbers.
+// Files that are whole or absent. OutputFile writes beside its final name, checks every call,
+// hashes as it goes, and renames when all is on disk; Mapped is a read-only view of a file.
+// Failures are one sentence with the path and the numbers.
 #pragma once
 #include <concepts>
 #include <cstddef>
@@ -14,12 +15,14 @@
 
 namespace moe {
 
-std::string in_quotes(std::string_view name);  // in quotes, control characters escaped, cut after 200 bytes
+// in quotes, control characters escaped, cut after 200 bytes
+std::string in_quotes(std::string_view name);
 template <std::same_as<std::filesystem::path> P>
 std::string in_quotes(const P& path) {
   return in_quotes(std::string_view(path.native()));
 }
-[[noreturn]] void io_failure(std::string_view doing, const std::filesystem::path&, int error);  // "cannot open 'x': Permission denied"
+// "cannot open 'x': Permission denied"
+[[noreturn]] void io_failure(std::string_view doing, const std::filesystem::path&, int error);
 
 class OutputFile {
  public:
@@ -28,8 +31,11 @@ class OutputFile {
   OutputFile(const OutputFile&) = delete;
   ~OutputFile();  // without commit(): what was written is removed
 
-  void write(std::span<const std::byte>);  // throws Error(io) naming path, bytes written, needed and free
-  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+  // throws Error(io) naming path, bytes written, needed and free
+  void write(std::span<const std::byte>);
+  void write(std::string_view text) {
+    write(std::as_bytes(std::span(text)));
+  }
   Index written() const;
   void commit();               // flush, fsync, rename to the final name
   std::uint64_t hash() const;  // XXH3-64 of everything written
@@ -42,16 +48,22 @@ class OutputFile {
 void write_file(const std::filesystem::path&, std::string_view text);
 void sync_folder(const std::filesystem::path&);  // makes renames in it survive power loss
 
-// Opens a regular file for reading without waiting on pipes. Throws Error(input) where it is missing or not a regular file.
+// Opens a regular file for reading without waiting on pipes. Throws Error(input) where it is
+// missing or not a regular file.
 class InputFile {
  public:
   explicit InputFile(std::filesystem::path);
   InputFile(const InputFile&) = delete;
   ~InputFile();
-  Index size() const { return size_; }
-  const std::filesystem::path& path() const { return path_; }
-  std::size_t read(std::span<char>);             // fills what it can; fewer only at the end
-  std::shared_ptr<const std::byte> map() const;  // the whole file, for as long as a copy of the pointer lives
+  Index size() const {
+    return size_;
+  }
+  const std::filesystem::path& path() const {
+    return path_;
+  }
+  std::size_t read(std::span<char>);  // fills what it can; fewer only at the end
+  // the whole file, for as long as a copy of the pointer lives
+  std::shared_ptr<const std::byte> map() const;
 
  private:
   std::filesystem::path path_;
@@ -59,10 +71,12 @@ class InputFile {
   Index size_ = 0;
 };
 
-// Bytes of a map(): their whole pages need not stay in memory. They are read again from the file when they are looked at.
+// Bytes of a map(): their whole pages need not stay in memory. They are read again from the file
+// when they are looked at.
 void forget_pages(std::span<const std::byte> mapped);
 
-std::string read_file(const std::filesystem::path&, Index limit);  // throws Error(input) where longer than `limit` bytes
-std::uint64_t hash_file(const std::filesystem::path&);             // XXH3-64
+// throws Error(input) where longer than `limit` bytes
+std::string read_file(const std::filesystem::path&, Index limit);
+std::uint64_t hash_file(const std::filesystem::path&);  // XXH3-64
 
 }  // namespace moe

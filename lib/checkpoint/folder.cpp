@@ -29,8 +29,10 @@ fs::path temporary_of(const fs::path& run, std::int64_t step) {
 bool alive(std::string_view pid_text) {
   int pid = 0;
   const auto [end, code] = std::from_chars(pid_text.data(), pid_text.data() + pid_text.size(), pid);
-  if (code != std::errc{} || end != pid_text.data() + pid_text.size() || pid <= 0) return false;
-  return pid != ::getpid() && (::kill(pid, 0) == 0 || errno == EPERM);  // ours: of a namesake, as containers have
+  if (code != std::errc{} || end != pid_text.data() + pid_text.size() || pid <= 0)
+    return false;
+  // ours: of a namesake, as containers have
+  return pid != ::getpid() && (::kill(pid, 0) == 0 || errno == EPERM);
 }
 
 void remove_stale(const fs::path& run) {
@@ -38,77 +40,109 @@ void remove_stale(const fs::path& run) {
   std::vector<fs::path> stale;
   for (const auto& entry : fs::directory_iterator(run, ignored)) {
     const std::string name = entry.path().filename().native();
-    if (name.starts_with(temporary_prefix) && !alive(std::string_view(name).substr(name.rfind('-') + 1))) stale.push_back(entry.path());
+    if (name.starts_with(temporary_prefix) &&
+        !alive(std::string_view(name).substr(name.rfind('-') + 1))) {
+      stale.push_back(entry.path());
+    }
   }
-  for (const fs::path& p : stale) fs::remove_all(p, ignored);  // what cannot be removed is only in the way of nobody
+  // what cannot be removed is only in the way of nobody
+  for (const fs::path& p : stale)
+    fs::remove_all(p, ignored);
 }
 
 // Puts `from` in the place of `to`, which exists; what was there is at `from` afterwards.
 void exchange(const fs::path& from, const fs::path& to) {
-  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return;
-  if (errno != EINVAL && errno != ENOSYS) io_failure("rename a finished checkpoint to", to, errno);
-  const fs::path old =
-      from.native() + "-old-0";  // a file system without exchange: a crash between the two leaves neither under the final name
-  if (::rename(to.c_str(), old.c_str()) != 0 || ::rename(from.c_str(), to.c_str()) != 0 || ::rename(old.c_str(), from.c_str()) != 0)
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0)
+    return;
+  if (errno != EINVAL && errno != ENOSYS)
     io_failure("rename a finished checkpoint to", to, errno);
+  const fs::path old =
+      // a file system without exchange: a crash between the two leaves neither under the final name
+      from.native() + "-old-0";
+  if (::rename(to.c_str(), old.c_str()) != 0 || ::rename(from.c_str(), to.c_str()) != 0 ||
+      ::rename(old.c_str(), from.c_str()) != 0) {
+    io_failure("rename a finished checkpoint to", to, errno);
+  }
 }
 
 }  // namespace
 
-std::string checkpoint_name(std::int64_t step) { return fmt::format("checkpoint-{:08}", step); }
+std::string checkpoint_name(std::int64_t step) {
+  return fmt::format("checkpoint-{:08}", step);
+}
 
-CheckpointWriter::CheckpointWriter(fs::path run, std::int64_t step) : run_(std::move(run)), step_(step) {
-  if (run_.empty()) run_ = ".";
-  if (step < 0) throw Error(Exit::bug, fmt::format("a checkpoint of step {} cannot be", step));
+CheckpointWriter::CheckpointWriter(fs::path run, std::int64_t step)
+    : run_(std::move(run)), step_(step) {
+  if (run_.empty())
+    run_ = ".";
+  if (step < 0)
+    throw Error(Exit::bug, fmt::format("a checkpoint of step {} cannot be", step));
   std::error_code code;
   fs::create_directories(run_, code);
-  if (code) io_failure("make the run folder", run_, code.value());
+  if (code)
+    io_failure("make the run folder", run_, code.value());
   remove_stale(run_);
   temporary_ = temporary_of(run_, step);
   fs::remove_all(temporary_, code);
-  if (::mkdir(temporary_.c_str(), 0777) != 0) io_failure("make the folder", temporary_, errno);
+  if (::mkdir(temporary_.c_str(), 0777) != 0)
+    io_failure("make the folder", temporary_, errno);
 }
 
 CheckpointWriter::~CheckpointWriter() {
   std::error_code ignored;
-  if (!finished_) fs::remove_all(temporary_, ignored);
+  if (!finished_)
+    fs::remove_all(temporary_, ignored);
 }
 
-void CheckpointWriter::record(const WrittenFile& f) { files_[f.name] = f; }
+void CheckpointWriter::record(const WrittenFile& f) {
+  files_[f.name] = f;
+}
 
 void CheckpointWriter::text(const std::string& name, std::string_view content) {
-  if (!plain_name(name) || name == manifest_name)
-    throw Error(Exit::bug, fmt::format("a checkpoint cannot hold a file named {}", in_quotes(name)));
+  if (!plain_name(name) || name == manifest_name) {
+    throw Error(Exit::bug,
+                fmt::format("a checkpoint cannot hold a file named {}", in_quotes(name)));
+  }
   OutputFile file(temporary_ / name, Index(content.size()));
   file.write(content);
   file.commit();
   record({name, file.written(), file.hash()});
 }
 
-void CheckpointWriter::json(const std::string& name, const Json& j) { text(name, json_text(j)); }
-void CheckpointWriter::tensors(const std::string& name, std::span<const NamedTensor> t) { record(write_safetensors(temporary_ / name, t)); }
+void CheckpointWriter::json(const std::string& name, const Json& j) {
+  text(name, json_text(j));
+}
+void CheckpointWriter::tensors(const std::string& name, std::span<const NamedTensor> t) {
+  record(write_safetensors(temporary_ / name, t));
+}
 
 void CheckpointWriter::model(std::span<const NamedTensor> t, Index shard_bytes) {
-  for (const WrittenFile& f : write_sharded(temporary_, t, shard_bytes)) record(f);
+  for (const WrittenFile& f : write_sharded(temporary_, t, shard_bytes))
+    record(f);
 }
 
 fs::path CheckpointWriter::finish() {
   std::error_code code;
-  for (const auto& entry : fs::directory_iterator(temporary_, code)) {  // files that others put here
+  // files that others put here
+  for (const auto& entry : fs::directory_iterator(temporary_, code)) {
     const std::string name = entry.path().filename().native();
-    if (!files_.contains(name)) record(adopt(entry.path()));
+    if (!files_.contains(name))
+      record(adopt(entry.path()));
   }
-  if (code) io_failure("read the folder", temporary_, code.value());
+  if (code)
+    io_failure("read the folder", temporary_, code.value());
   write_manifest(temporary_, step_, files_);
   sync_folder(temporary_);
   const fs::path final_name = run_ / checkpoint_name(step_);
-  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_name.c_str(), RENAME_NOREPLACE) != 0) {
+  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_name.c_str(), RENAME_NOREPLACE) !=
+      0) {
     const bool there = fs::exists(fs::symlink_status(final_name, code));
     if (there)
       exchange(temporary_, final_name);
     else if (::rename(temporary_.c_str(), final_name.c_str()) != 0)
       io_failure("rename a finished checkpoint to", final_name, errno);
-    if (there) fs::remove_all(temporary_, code);
+    if (there)
+      fs::remove_all(temporary_, code);
   }
   finished_ = true;
   sync_folder(run_);
@@ -122,31 +156,42 @@ std::vector<std::int64_t> checkpoint_steps(const fs::path& run) {
     const std::string name = entry.path().filename().native();
     constexpr std::string_view prefix = "checkpoint-";
     std::int64_t step = -1;
-    if (!name.starts_with(prefix) || name.size() < prefix.size() + 8) continue;
-    const auto [end, error] = std::from_chars(name.data() + prefix.size(), name.data() + name.size(), step);
-    if (error == std::errc{} && step >= 0 && name == checkpoint_name(step)) steps.push_back(step);
+    if (!name.starts_with(prefix) || name.size() < prefix.size() + 8)
+      continue;
+    const auto [end, error] =
+        std::from_chars(name.data() + prefix.size(), name.data() + name.size(), step);
+    if (error == std::errc{} && step >= 0 && name == checkpoint_name(step))
+      steps.push_back(step);
   }
   std::ranges::sort(steps, std::greater<>());
   return steps;
 }
 
 std::vector<fs::path> prune(const fs::path& run, int keep, const fs::path& trusted) {
-  if (keep < 1) throw Error(Exit::usage, fmt::format("{} checkpoints cannot be kept", keep)).hint("keep at least 1");
+  if (keep < 1) {
+    throw Error(Exit::usage, fmt::format("{} checkpoints cannot be kept", keep))
+        .hint("keep at least 1");
+  }
   const auto steps = checkpoint_steps(run);
   std::vector<fs::path> removed;
-  if (steps.size() <= std::size_t(keep)) return removed;
+  if (steps.size() <= std::size_t(keep))
+    return removed;
   const auto works = [&](std::int64_t step) {
     const fs::path path = run / checkpoint_name(step);
     return (!trusted.empty() && path == trusted) || checkpoint_problem(path).empty();
   };
   const auto newest = std::ranges::find_if(steps, works);
-  if (newest == steps.end()) return removed;  // something may still be saved from them by hand
+  if (newest == steps.end())
+    return removed;  // something may still be saved from them by hand
   for (std::size_t i = std::size_t(keep); i < steps.size(); ++i) {
-    if (steps[i] == *newest) continue;
+    if (steps[i] == *newest)
+      continue;
     const fs::path path = run / checkpoint_name(steps[i]);
-    const fs::path out = temporary_of(run, steps[i]);  // under its final name it is whole to the last
+    // under its final name it is whole to the last
+    const fs::path out = temporary_of(run, steps[i]);
     std::error_code code;
-    if (::rename(path.c_str(), out.c_str()) != 0) io_failure("remove the old checkpoint", path, errno);
+    if (::rename(path.c_str(), out.c_str()) != 0)
+      io_failure("remove the old checkpoint", path, errno);
     fs::remove_all(out, code);
     removed.push_back(path);
   }

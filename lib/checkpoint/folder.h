@@ -1,6 +1,7 @@
-// Checkpoint folders that appear whole or not at all. Files go to a hidden folder beside the final name; MANIFEST.json (sizes and XXH3-64
-// hashes) is written last, everything is synced, and one rename makes it `checkpoint-00001200`. Kill the program at any moment: the
-// run folder holds what it held before, or that and one whole checkpoint more.
+// Checkpoint folders that appear whole or not at all. Files go to a hidden folder beside the final
+// name; MANIFEST.json (sizes and XXH3-64 hashes) is written last, everything is synced, and one
+// rename makes it `checkpoint-00001200`. Kill the program at any moment: the run folder holds what
+// it held before, or that and one whole checkpoint more.
 #pragma once
 #include <cstdint>
 #include <filesystem>
@@ -19,18 +20,23 @@ std::string checkpoint_name(std::int64_t step);  // "checkpoint-00001200"
 
 class CheckpointWriter {
  public:
-  // Makes the hidden folder, and removes those that dead writers left. One writer at a time: hold a RunLock.
+  // Makes the hidden folder, and removes those that dead writers left. One writer at a time: hold a
+  // RunLock.
   CheckpointWriter(std::filesystem::path run, std::int64_t step);
   CheckpointWriter(const CheckpointWriter&) = delete;
   ~CheckpointWriter();  // without finish(): what was written is removed
 
   void text(const std::string& name, std::string_view);
   void json(const std::string& name, const Json&);
-  void tensors(const std::string& name, std::span<const NamedTensor>);           // one file
-  void model(std::span<const NamedTensor>, Index shard_bytes = 50'000'000'000);  // model.safetensors, or shards and their index
+  void tensors(const std::string& name, std::span<const NamedTensor>);  // one file
+  // model.safetensors, or shards and their index
+  void model(std::span<const NamedTensor>, Index shard_bytes = 50'000'000'000);
   // Where other writers may put plain files before finish().
-  const std::filesystem::path& folder() const { return temporary_; }
-  // Manifest, syncs, rename; returns the final path. A checkpoint of the same step that is there already is replaced in one exchange.
+  const std::filesystem::path& folder() const {
+    return temporary_;
+  }
+  // Manifest, syncs, rename; returns the final path. A checkpoint of the same step that is there
+  // already is replaced in one exchange.
   std::filesystem::path finish();
 
  private:
@@ -47,18 +53,21 @@ struct Checkpoint {
   std::vector<std::string> notes;  // newer ones that were skipped, each with the reason
 };
 
-// A checkpoint folder (ours, or a plain Hugging Face one without manifest), or a run folder: its newest checkpoint whose sizes and hashes
-// are those of its manifest. Throws Error(input) where there is none, saying why each was refused.
+// A checkpoint folder (ours, or a plain Hugging Face one without manifest), or a run folder: its
+// newest checkpoint whose sizes and hashes are those of its manifest. Throws Error(input) where
+// there is none, saying why each was refused.
 Checkpoint find_checkpoint(const std::filesystem::path&);
 
-// What is wrong with a checkpoint folder, as one sentence; empty if nothing is. Without `hashes` only sizes are compared.
+// What is wrong with a checkpoint folder, as one sentence; empty if nothing is. Without `hashes`
+// only sizes are compared.
 std::string checkpoint_problem(const std::filesystem::path&, bool hashes = true);
 
 // Steps of all checkpoint-* folders of a run, newest first; nothing is verified.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);
 
-// Removes all but the newest `keep` checkpoints, but never the newest valid one. `trusted`: one just written here, which needs no
-// second reading. Returns what was removed.
-std::vector<std::filesystem::path> prune(const std::filesystem::path& run, int keep, const std::filesystem::path& trusted = {});
+// Removes all but the newest `keep` checkpoints, but never the newest valid one. `trusted`: one
+// just written here, which needs no second reading. Returns what was removed.
+std::vector<std::filesystem::path> prune(const std::filesystem::path& run, int keep,
+                                         const std::filesystem::path& trusted = {});
 
 }  // namespace moe

@@ -28,12 +28,16 @@ struct Cursor {
   using reference = const char&;
   const char* at;
   Place* place;
-  const char& operator*() const { return *at; }
+  const char& operator*() const {
+    return *at;
+  }
   Cursor& operator++() {
-    if (*at++ == '\n')
-      ++place->line, place->column = 0;
-    else
+    if (*at++ == '\n') {
+      ++place->line;
+      place->column = 0;
+    } else {
       ++place->column;
+    }
     return *this;
   }
   Cursor operator++(int) {
@@ -41,24 +45,33 @@ struct Cursor {
     ++*this;
     return before;
   }
-  bool operator==(const Cursor& o) const { return at == o.at; }
+  bool operator==(const Cursor& o) const {
+    return at == o.at;
+  }
 };
 
 std::string reason(const Json::exception& e) {
   std::string text = e.what();
-  if (const auto at = text.find("column "); at != text.npos)
-    if (const auto colon = text.find(": ", at); colon != text.npos) text.erase(0, colon + 2);
+  if (const auto at = text.find("column "); at != text.npos) {
+    if (const auto colon = text.find(": ", at); colon != text.npos)
+      text.erase(0, colon + 2);
+  }
   return text.substr(0, std::min<std::size_t>(text.find("; last read"), 160));
 }
 
 void check_finite(const Json& j, const std::string& where) {
-  if (j.is_number_float() && !std::isfinite(j.get<double>()))
-    throw Error(Exit::numeric,
-                fmt::format("the value {} of '{}' cannot be written as JSON", number_text(j.get<double>()), where.substr(0, 200)));
-  if (j.is_object())
-    for (const auto& [key, value] : j.items()) check_finite(value, where.empty() ? key : where + "." + key);
-  if (j.is_array())
-    for (std::size_t i = 0; i < j.size(); ++i) check_finite(j[i], fmt::format("{}[{}]", where, i));
+  if (j.is_number_float() && !std::isfinite(j.get<double>())) {
+    throw Error(Exit::numeric, fmt::format("the value {} of '{}' cannot be written as JSON",
+                                           number_text(j.get<double>()), where.substr(0, 200)));
+  }
+  if (j.is_object()) {
+    for (const auto& [key, value] : j.items())
+      check_finite(value, where.empty() ? key : where + "." + key);
+  }
+  if (j.is_array()) {
+    for (std::size_t i = 0; i < j.size(); ++i)
+      check_finite(j[i], fmt::format("{}[{}]", where, i));
+  }
 }
 
 }  // namespace
@@ -67,23 +80,33 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
   Place place;
   std::vector<std::set<std::string>> seen;  // keys of the objects that are open
   const auto refuse = [&](const std::string& why) -> Error {
-    return {Exit::input, fmt::format("{} line {}, column {}: {}", in_quotes(name), place.line, place.column, why)};
+    return {Exit::input, fmt::format("{} line {}, column {}: {}", in_quotes(name), place.line,
+                                     place.column, why)};
   };
-  if (Index(text.size()) > limits.bytes)
-    throw Error(Exit::input,
-                fmt::format("{} has {} bytes, more than the {} such a file may have", in_quotes(name), text.size(), limits.bytes));
+  if (Index(text.size()) > limits.bytes) {
+    throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have",
+                                         in_quotes(name), text.size(), limits.bytes));
+  }
   const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
     using Event = Json::parse_event_t;
-    if (depth >= limits.depth) throw refuse(fmt::format("nested more than {} deep", limits.depth));
-    if (event == Event::object_start) seen.emplace_back();
-    if (event == Event::object_end) seen.pop_back();
-    if (event == Event::key && !seen.back().insert(value.get<std::string>()).second)
-      throw refuse(fmt::format("the key {} occurs twice", in_quotes(value.get_ref<const std::string&>())));
+    if (depth >= limits.depth)
+      throw refuse(fmt::format("nested more than {} deep", limits.depth));
+    if (event == Event::object_start)
+      seen.emplace_back();
+    if (event == Event::object_end)
+      seen.pop_back();
+    if (event == Event::key && !seen.back().insert(value.get<std::string>()).second) {
+      throw refuse(
+          fmt::format("the key {} occurs twice", in_quotes(value.get_ref<const std::string&>())));
+    }
     return true;
   };
   try {
-    Json parsed = Json::parse(Cursor{text.data(), &place}, Cursor{text.data() + text.size(), &place}, watch);
-    if (text.find('\0') != text.npos) throw refuse("a zero byte");  // the parser takes it for the end
+    Json parsed =
+        Json::parse(Cursor{text.data(), &place}, Cursor{text.data() + text.size(), &place}, watch);
+    // the parser takes it for the end
+    if (text.find('\0') != text.npos)
+      throw refuse("a zero byte");
     return parsed;
   } catch (const Json::exception& e) {
     throw refuse(reason(e));
@@ -96,11 +119,16 @@ Json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
 
 std::string json_text(const Json& j) {
   check_finite(j, "");
-  return j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";  // file names need not be UTF-8
+  // file names need not be UTF-8
+  return j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-void write_json(const std::filesystem::path& path, const Json& j) { write_file(path, json_text(j)); }
+void write_json(const std::filesystem::path& path, const Json& j) {
+  write_file(path, json_text(j));
+}
 
-double json_number(float v) { return std::isfinite(v) ? std::strtod(number_text(v).c_str(), nullptr) : double(v); }
+double json_number(float v) {
+  return std::isfinite(v) ? std::strtod(number_text(v).c_str(), nullptr) : double(v);
+}
 
 }  // namespace moe

@@ -1,4 +1,5 @@
-// MANIFEST.json: which files a checkpoint has, how long they are, and their hashes. Its presence says that the checkpoint is whole.
+// MANIFEST.json: which files a checkpoint has, how long they are, and their hashes. Its presence
+// says that the checkpoint is whole.
 #pragma once
 #include <filesystem>
 #include <map>
@@ -15,9 +16,11 @@ struct Manifest {
   std::map<std::string, WrittenFile> files;
 };
 
-bool plain_name(std::string_view);                     // names a file in the same folder
-WrittenFile adopt(const std::filesystem::path& file);  // hashes and syncs a file that someone else wrote; throws Error(bug) for a folder
-void write_manifest(const std::filesystem::path& folder, std::int64_t step, const std::map<std::string, WrittenFile>&);
+bool plain_name(std::string_view);  // names a file in the same folder
+// hashes and syncs a file that someone else wrote; throws Error(bug) for a folder
+WrittenFile adopt(const std::filesystem::path& file);
+void write_manifest(const std::filesystem::path& folder, std::int64_t step,
+                    const std::map<std::string, WrittenFile>&);
 Manifest read_manifest(const std::filesystem::path& folder);  // throws Error(input)
 
 }  // namespace moe

@@ -31,25 +31,32 @@ std::string host_name() {
 Holder read_holder(int file) {
   std::array<char, 1024> text{};
   const ssize_t n = ::pread(file, text.data(), text.size(), 0);
-  if (n <= 0) return {};
-  const auto json = nlohmann::json::parse(text.data(), text.data() + n, nullptr, false);
-  if (!json.is_object() || !json.contains("pid") || !json["pid"].is_number_integer() || !json.contains("host") || !json["host"].is_string())
+  if (n <= 0)
     return {};
+  const auto json = nlohmann::json::parse(text.data(), text.data() + n, nullptr, false);
+  if (!json.is_object() || !json.contains("pid") || !json["pid"].is_number_integer() ||
+      !json.contains("host") || !json["host"].is_string()) {
+    return {};
+  }
   return {json["pid"].get<long>(), json["host"].get<std::string>()};
 }
 
 [[noreturn]] void held(const fs::path& run, const Holder& by) {
-  const std::string who = by.pid ? fmt::format("process {} on {}", by.pid, in_quotes(by.host)) : "another process";
+  const std::string who =
+      by.pid ? fmt::format("process {} on {}", by.pid, in_quotes(by.host)) : "another process";
   throw Error(Exit::io, fmt::format("the run {} is being written by {}", in_quotes(run), who))
       .safe("nothing in it was changed")
-      .hint(fmt::format("wait for it or choose another folder; if that process is gone, remove {}", in_quotes(run / "lock")));
+      .hint(fmt::format("wait for it or choose another folder; if that process is gone, remove {}",
+                        in_quotes(run / "lock")));
 }
 
-// The file may have been removed by its last holder between our open and our lock: then we hold a name that no longer exists.
+// The file may have been removed by its last holder between our open and our lock: then we hold a
+// name that no longer exists.
 bool still_named(int file, const fs::path& path) {
-  struct stat ours {
-  }, named{};
-  return ::fstat(file, &ours) == 0 && ::stat(path.c_str(), &named) == 0 && ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
+  struct stat ours {};
+  struct stat named {};
+  return ::fstat(file, &ours) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
 }
 
 }  // namespace
@@ -57,27 +64,34 @@ bool still_named(int file, const fs::path& path) {
 RunLock::RunLock(const fs::path& run) : run_(run) {
   std::error_code code;
   fs::create_directories(run, code);
-  if (code) io_failure("make the run folder", run, code.value());
+  if (code)
+    io_failure("make the run folder", run, code.value());
   const fs::path path = run / "lock";
   for (;;) {
     const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (file < 0) io_failure("open the lock", path, errno);
+    if (file < 0)
+      io_failure("open the lock", path, errno);
     const bool locked = ::flock(file, LOCK_EX | LOCK_NB) == 0;
     const int error = errno;
     const Holder holder = read_holder(file);
     if (locked && still_named(file, path)) {
       file_ = file;
-      if (holder.pid == 0 || holder.host == host_name()) break;
+      if (holder.pid == 0 || holder.host == host_name())
+        break;
       ::close(std::exchange(file_, -1));
       held(run, holder);
     }
     ::close(file);
-    if (!locked && error == EWOULDBLOCK) held(run, holder);
-    if (!locked && error != EINTR) io_failure("lock", path, error);
+    if (!locked && error == EWOULDBLOCK)
+      held(run, holder);
+    if (!locked && error != EINTR)
+      io_failure("lock", path, error);
   }
-  const std::string text =
-      nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}}.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  if (::ftruncate(file_, 0) != 0 || ::pwrite(file_, text.data(), text.size(), 0) != ssize_t(text.size())) {
+  const std::string text = nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}}.dump(
+                               -1, ' ', false, nlohmann::json::error_handler_t::replace) +
+                           "\n";
+  if (::ftruncate(file_, 0) != 0 ||
+      ::pwrite(file_, text.data(), text.size(), 0) != ssize_t(text.size())) {
     const int error = errno;
     ::unlink(path.c_str());
     ::close(file_);
@@ -85,10 +99,12 @@ RunLock::RunLock(const fs::path& run) : run_(run) {
   }
 }
 
-RunLock::RunLock(RunLock&& o) noexcept : run_(std::move(o.run_)), file_(std::exchange(o.file_, -1)) {}
+RunLock::RunLock(RunLock&& o) noexcept
+    : run_(std::move(o.run_)), file_(std::exchange(o.file_, -1)) {}
 
 RunLock::~RunLock() {
-  if (file_ < 0) return;
+  if (file_ < 0)
+    return;
   ::unlink((run_ / "lock").c_str());  // while it is still ours
   ::close(file_);
 }

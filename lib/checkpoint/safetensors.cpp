@@ -15,26 +15,36 @@ namespace fs = std::filesystem;
 
 std::string safetensors_name(DType t) {
   std::string name(name_of(t));
-  for (char& c : name) c = char(std::toupper(static_cast<unsigned char>(c)));
+  for (char& c : name)
+    c = char(std::toupper(static_cast<unsigned char>(c)));
   return name;
 }
 
 DType dtype_of_name(std::string_view name, bool& known) {
-  for (int i = 0; i < dtype_count; ++i)
-    if (safetensors_name(DType(i)) == name) return known = true, DType(i);
-  return known = false, DType::f32;
+  for (int i = 0; i < dtype_count; ++i) {
+    if (safetensors_name(DType(i)) == name) {
+      known = true;
+      return DType(i);
+    }
+  }
+  known = false;
+  return DType::f32;
 }
 
 Tensors::Tensors(fs::path path) : path_(std::move(path)) {
   std::error_code none;
   if (fs::is_directory(path_, none)) {
-    const fs::path single = path_ / "model.safetensors", index = path_ / "model.safetensors.index.json";
-    if (fs::exists(single, none))
+    const fs::path single = path_ / "model.safetensors";
+    const fs::path index = path_ / "model.safetensors.index.json";
+    if (fs::exists(single, none)) {
       tensors_ = add(single);
-    else if (fs::exists(index, none))
+    } else if (fs::exists(index, none)) {
       read_index(index);
-    else
-      throw Error(Exit::input, fmt::format("{} has neither model.safetensors nor model.safetensors.index.json", in_quotes(path_)));
+    } else {
+      throw Error(Exit::input,
+                  fmt::format("{} has neither model.safetensors nor model.safetensors.index.json",
+                              in_quotes(path_)));
+    }
   } else if (path_.extension() == ".json") {
     read_index(path_);
   } else {
@@ -45,7 +55,8 @@ Tensors::Tensors(fs::path path) : path_(std::move(path)) {
 std::vector<TensorInfo> Tensors::add(const fs::path& path) {
   InputFile file(path);
   SafetensorsHeader header = read_safetensors_header(file);
-  for (TensorInfo& t : header.tensors) t.file = int(files_.size());
+  for (TensorInfo& t : header.tensors)
+    t.file = int(files_.size());
   metadata_.merge(header.metadata);
   files_.push_back({path, file.map()});
   return std::move(header.tensors);
@@ -53,36 +64,52 @@ std::vector<TensorInfo> Tensors::add(const fs::path& path) {
 
 void Tensors::read_index(const fs::path& index) {
   const Json json = read_json(index, {.bytes = max_header_bytes, .depth = 8});
-  const auto bad = [&](const std::string& why) { return Error(Exit::input, fmt::format("{} {}", in_quotes(index), why)); };
-  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object()) throw bad("has no 'weight_map' object");
+  const auto bad = [&](const std::string& why) {
+    return Error(Exit::input, fmt::format("{} {}", in_quotes(index), why));
+  };
+  if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
+    throw bad("has no 'weight_map' object");
   std::map<std::string, std::vector<std::string>> by_file;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
-    if (!file.is_string()) throw bad(fmt::format("gives no file name for the tensor {}", in_quotes(tensor)));
+    if (!file.is_string())
+      throw bad(fmt::format("gives no file name for the tensor {}", in_quotes(tensor)));
     const std::string& name = file.get_ref<const std::string&>();
-    if (name.empty() || name.find('/') != name.npos || name.find('\0') != name.npos || name == "." || name == "..")
-      throw bad(fmt::format("puts the tensor {} in {}, which is not a file beside it", in_quotes(tensor), in_quotes(name)));
+    if (name.empty() || name.find('/') != name.npos || name.find('\0') != name.npos ||
+        name == "." || name == "..") {
+      throw bad(fmt::format("puts the tensor {} in {}, which is not a file beside it",
+                            in_quotes(tensor), in_quotes(name)));
+    }
     by_file[name].push_back(tensor);  // in the order of names
   }
   for (const auto& [name, wanted] : by_file) {
     const fs::path path = index.parent_path() / name;
     std::error_code none;
-    if (!fs::exists(path, none)) throw bad(fmt::format("names {}, which does not exist", in_quotes(path)));
+    if (!fs::exists(path, none))
+      throw bad(fmt::format("names {}, which does not exist", in_quotes(path)));
     auto next = wanted.begin();
     for (TensorInfo& t : add(path)) {
-      if (next != wanted.end() && *next < t.name) break;  // not in the file: said below
-      if (next != wanted.end() && *next == t.name)
-        ++next, tensors_.push_back(std::move(t));
-      else
-        notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out", in_quotes(t.name), in_quotes(path)));
+      if (next != wanted.end() && *next < t.name)
+        break;  // not in the file: said below
+      if (next != wanted.end() && *next == t.name) {
+        ++next;
+        tensors_.push_back(std::move(t));
+      } else {
+        notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out",
+                                     in_quotes(t.name), in_quotes(path)));
+      }
     }
-    if (next != wanted.end()) throw bad(fmt::format("puts the tensor {} in {}, which does not hold it", in_quotes(*next), in_quotes(path)));
+    if (next != wanted.end()) {
+      throw bad(fmt::format("puts the tensor {} in {}, which does not hold it", in_quotes(*next),
+                            in_quotes(path)));
+    }
   }
   std::ranges::sort(tensors_, {}, &TensorInfo::name);
 }
 
 std::vector<std::string> Tensors::names() const {
   std::vector<std::string> out;
-  for (const TensorInfo& t : tensors_) out.push_back(t.name);
+  for (const TensorInfo& t : tensors_)
+    out.push_back(t.name);
   return out;
 }
 
@@ -92,18 +119,24 @@ const TensorInfo* Tensors::find(std::string_view name) const {
 }
 
 const TensorInfo& Tensors::at(std::string_view name) const {
-  if (const TensorInfo* t = find(name)) return *t;
-  Error error(Exit::input, fmt::format("tensor {} is missing in {}", in_quotes(name), in_quotes(path_)));
-  if (tensors_.size() < 10'000)
-    if (const std::string near = nearest(name, names()); !near.empty()) error.hint(fmt::format("there is {}", in_quotes(near)));
+  if (const TensorInfo* t = find(name))
+    return *t;
+  Error error(Exit::input,
+              fmt::format("tensor {} is missing in {}", in_quotes(name), in_quotes(path_)));
+  if (tensors_.size() < 10'000) {
+    if (const std::string near = nearest(name, names()); !near.empty())
+      error.hint(fmt::format("there is {}", in_quotes(near)));
+  }
   throw error;
 }
 
 Tensor Tensors::get(std::string_view name) const {
   const TensorInfo& t = at(name);
-  if (t.dims.size() > max_rank)
-    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {}, more than {} dimensions", in_quotes(name), in_quotes(file(t)),
-                                         text_of(t.dims), max_rank));
+  if (t.dims.size() > max_rank) {
+    throw Error(Exit::input,
+                fmt::format("tensor {} in {} has the shape {}, more than {} dimensions",
+                            in_quotes(name), in_quotes(file(t)), text_of(t.dims), max_rank));
+  }
   const auto& bytes = files_[std::size_t(t.file)].bytes;
   Tensor mapped(t.dtype, t.dims, std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
   return mapped.aligned() ? mapped : mapped.copy();
@@ -111,9 +144,11 @@ Tensor Tensors::get(std::string_view name) const {
 
 Tensor Tensors::get(std::string_view name, const Dims& expected) const {
   const TensorInfo& t = at(name);
-  if (t.dims != expected)
-    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {} where {} is expected", in_quotes(name), in_quotes(file(t)),
-                                         text_of(t.dims), text_of(expected)));
+  if (t.dims != expected) {
+    throw Error(Exit::input, fmt::format("tensor {} in {} has the shape {} where {} is expected",
+                                         in_quotes(name), in_quotes(file(t)), text_of(t.dims),
+                                         text_of(expected)));
+  }
   return get(name);
 }
 

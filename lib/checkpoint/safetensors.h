@@ -1,5 +1,6 @@
-// Named tensors in safetensors files: one file, or shards with an index. The header is checked against every rule of the format and
-// against the size of the file before anything is believed; the numbers are mapped, so a model larger than memory can be opened.
+// Named tensors in safetensors files: one file, or shards with an index. The header is checked
+// against every rule of the format and against the size of the file before anything is believed;
+// the numbers are mapped, so a model larger than memory can be opened.
 #pragma once
 #include <filesystem>
 #include <functional>
@@ -22,30 +23,48 @@ struct TensorInfo {
 };
 
 inline constexpr Index max_header_bytes = 100'000'000;
-inline constexpr std::size_t max_file_rank = 8;  // of a tensor that may be listed; Tensor holds max_rank
+// of a tensor that may be listed; Tensor holds max_rank
+inline constexpr std::size_t max_file_rank = 8;
 
-// What a header says, checked: names unique, tensors contiguous and exactly as long as the file. Sorted by name.
+// What a header says, checked: names unique, tensors contiguous and exactly as long as the file.
+// Sorted by name.
 struct SafetensorsHeader {
   std::vector<TensorInfo> tensors;
   std::map<std::string, std::string> metadata;
 };
-SafetensorsHeader read_safetensors_header(class InputFile&);  // throws Error(input), one sentence with file, tensor and numbers
+// throws Error(input), one sentence with file, tensor and numbers
+SafetensorsHeader read_safetensors_header(class InputFile&);
 
 class Tensors {
  public:
-  // A .safetensors file, an .index.json, or a folder with model.safetensors or model.safetensors.index.json.
+  // A .safetensors file, an .index.json, or a folder with model.safetensors or
+  // model.safetensors.index.json.
   explicit Tensors(std::filesystem::path);
 
-  const std::filesystem::path& path() const { return path_; }
-  std::span<const TensorInfo> list() const { return tensors_; }  // sorted by name
+  const std::filesystem::path& path() const {
+    return path_;
+  }
+  std::span<const TensorInfo> list() const {
+    return tensors_;
+  }  // sorted by name
   std::vector<std::string> names() const;
   const TensorInfo* find(std::string_view name) const;
-  const TensorInfo& at(std::string_view name) const;              // throws Error(input) with the nearest name
-  Tensor get(std::string_view name) const;                        // mapped, or a copy where the file does not align it
-  Tensor get(std::string_view name, const Dims& expected) const;  // throws Error(input) with both shapes
-  const std::filesystem::path& file(const TensorInfo& t) const { return files_[std::size_t(t.file)].path; }
-  const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const std::vector<std::string>& notes() const { return notes_; }  // tensors in shards that the index does not name
+  // throws Error(input) with the nearest name
+  const TensorInfo& at(std::string_view name) const;
+  // mapped, or a copy where the file does not align it
+  Tensor get(std::string_view name) const;
+  // throws Error(input) with both shapes
+  Tensor get(std::string_view name, const Dims& expected) const;
+  const std::filesystem::path& file(const TensorInfo& t) const {
+    return files_[std::size_t(t.file)].path;
+  }
+  const std::map<std::string, std::string>& metadata() const {
+    return metadata_;
+  }
+  // tensors in shards that the index does not name
+  const std::vector<std::string>& notes() const {
+    return notes_;
+  }
 
  private:
   struct File {
@@ -62,9 +81,14 @@ class Tensors {
   std::vector<std::string> notes_;
 };
 
-// A tensor to be written. `make` is called once, when its turn comes, so that one tensor at a time needs to be in memory.
+// A tensor to be written. `make` is called once, when its turn comes, so that one tensor at a time
+// needs to be in memory.
 struct NamedTensor {
-  NamedTensor(std::string n, Tensor t) : name(std::move(n)), dtype(t.dtype()), dims(t.dims()), make([t = std::move(t)] { return t; }) {}
+  NamedTensor(std::string n, Tensor t)
+      : name(std::move(n)),
+        dtype(t.dtype()),
+        dims(t.dims()),
+        make([t = std::move(t)] { return t; }) {}
   NamedTensor(std::string n, DType d, Dims s, std::function<Tensor()> m)
       : name(std::move(n)), dtype(d), dims(std::move(s)), make(std::move(m)) {}
   std::string name;
@@ -79,14 +103,18 @@ struct WrittenFile {
   std::uint64_t hash = 0;  // XXH3-64
 };
 
-// One file, whole or absent, in the published order (wider types first, then by name). `metadata` is added to {"format":"pt"}.
-// Throws Error(io) naming the path, the bytes written, needed and free.
+// One file, whole or absent, in the published order (wider types first, then by name). `metadata`
+// is added to {"format":"pt"}. Throws Error(io) naming the path, the bytes written, needed and
+// free.
 WrittenFile write_safetensors(const std::filesystem::path&, std::span<const NamedTensor>,
                               const std::map<std::string, std::string>& metadata = {});
 
-// STEM.safetensors, or where the tensors take more than `shard_bytes`: STEM-00001-of-000NN.safetensors and STEM.safetensors.index.json.
-std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder, std::span<const NamedTensor>,
-                                       Index shard_bytes = 50'000'000'000, std::string_view stem = "model");
+// STEM.safetensors, or where the tensors take more than `shard_bytes`:
+// STEM-00001-of-000NN.safetensors and STEM.safetensors.index.json.
+std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder,
+                                       std::span<const NamedTensor>,
+                                       Index shard_bytes = 50'000'000'000,
+                                       std::string_view stem = "model");
 
 DType dtype_of_name(std::string_view safetensors_name, bool& known);  // "BF16" -> bf16
 std::string safetensors_name(DType);

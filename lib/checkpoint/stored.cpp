@@ -14,82 +14,131 @@
 namespace moe {
 namespace {
 
-constexpr std::array<float, 16> fp4 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+constexpr std::array<float, 16> fp4 = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                       -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
 const std::array<float, 256>& e4m3() {
   static const std::array<float, 256> table = [] {
     std::array<float, 256> t{};
-    for (int i = 0; i < 256; ++i) t[std::size_t(i)] = f8_to_float(DType::f8_e4m3, std::uint8_t(i));
+    for (int i = 0; i < 256; ++i)
+      t[std::size_t(i)] = f8_to_float(DType::f8_e4m3, std::uint8_t(i));
     return t;
   }();
   return table;
 }
 
-bool is_fp8(DType t) { return t == DType::f8_e4m3 || t == DType::f8_e5m2; }
+bool is_fp8(DType t) {
+  return t == DType::f8_e4m3 || t == DType::f8_e5m2;
+}
 
 [[noreturn]] void refuse(const Tensors& tensors, const std::string& name, const std::string& why) {
   const TensorInfo* t = tensors.find(name);
-  throw Error(Exit::input, fmt::format("tensor {} in {} {}", in_quotes(name), in_quotes(t ? tensors.file(*t) : tensors.path()), why));
+  throw Error(Exit::input, fmt::format("tensor {} in {} {}", in_quotes(name),
+                                       in_quotes(t ? tensors.file(*t) : tensors.path()), why));
 }
 
-Index up(Index n, Index by) { return (n + by - 1) / by; }
+Index up(Index n, Index by) {
+  return (n + by - 1) / by;
+}
 
 }  // namespace
 
-Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims) : name_(name), dims_(dims) {
-  if (!checked_size(dims, size_)) throw Error(Exit::bug, fmt::format("the shape {} of {} has no size", text_of(dims), in_quotes(name)));
+Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims)
+    : name_(name), dims_(dims) {
+  if (!checked_size(dims, size_)) {
+    throw Error(Exit::bug,
+                fmt::format("the shape {} of {} has no size", text_of(dims), in_quotes(name)));
+  }
   const TensorInfo* t = tensors.find(name);
   if (!t && tensors.find(name + "_blocks") && tensors.find(name + "_scales")) {
     open_mxfp4(tensors);
     return;
   }
   values_ = tensors.get(name, dims);
-  if (is_fp8(values_.dtype())) open_fp8(tensors);
-  const bool numbers = values_.dtype() == DType::f64 || values_.dtype() == DType::f32 || values_.dtype() == DType::bf16 || values_.dtype() == DType::f16;
-  if (kind_ == Kind::plain && !numbers) refuse(tensors, name, fmt::format("is stored as {}, which is no format of weights", name_of(values_.dtype())));
+  if (is_fp8(values_.dtype()))
+    open_fp8(tensors);
+  const bool numbers = values_.dtype() == DType::f64 || values_.dtype() == DType::f32 ||
+                       values_.dtype() == DType::bf16 || values_.dtype() == DType::f16;
+  if (kind_ == Kind::plain && !numbers) {
+    refuse(tensors, name,
+           fmt::format("is stored as {}, which is no format of weights", name_of(values_.dtype())));
+  }
 }
 
 void Stored::open_fp8(const Tensors& tensors) {
   kind_ = Kind::fp8;
   const std::string scale = name_ + "_scale_inv";
-  if (!tensors.find(scale)) refuse(tensors, name_, fmt::format("is stored as {} and there is no {}", name_of(values_.dtype()), in_quotes(scale)));
-  if (dims_.size() != 2) refuse(tensors, name_, fmt::format("is stored in blocks and has the shape {} where a matrix belongs", text_of(dims_)));
+  if (!tensors.find(scale)) {
+    refuse(tensors, name_,
+           fmt::format("is stored as {} and there is no {}", name_of(values_.dtype()),
+                       in_quotes(scale)));
+  }
+  if (dims_.size() != 2) {
+    refuse(tensors, name_,
+           fmt::format("is stored in blocks and has the shape {} where a matrix belongs",
+                       text_of(dims_)));
+  }
   scales_ = tensors.get(scale, {up(dims_[0], block), up(dims_[1], block)});
-  if (scales_.dtype() != DType::f32 && scales_.dtype() != DType::bf16 && scales_.dtype() != DType::f8_e8m0)
-    refuse(tensors, scale, fmt::format("is stored as {}, which is no format of scales", name_of(scales_.dtype())));
+  if (scales_.dtype() != DType::f32 && scales_.dtype() != DType::bf16 &&
+      scales_.dtype() != DType::f8_e8m0) {
+    refuse(tensors, scale,
+           fmt::format("is stored as {}, which is no format of scales", name_of(scales_.dtype())));
+  }
 }
 
 void Stored::open_mxfp4(const Tensors& tensors) {
   kind_ = Kind::mxfp4;
-  if (dims_.size() < 2) refuse(tensors, name_ + "_blocks", fmt::format("stands for the shape {} where a matrix belongs", text_of(dims_)));
-  const Index in = dims_[dims_.size() - 2], out = dims_.back();
+  if (dims_.size() < 2) {
+    refuse(tensors, name_ + "_blocks",
+           fmt::format("stands for the shape {} where a matrix belongs", text_of(dims_)));
+  }
+  const Index in = dims_[dims_.size() - 2];
+  const Index out = dims_.back();
   Dims outer(dims_.begin(), dims_.end() - 2);
-  if (in % group != 0) refuse(tensors, name_ + "_blocks", fmt::format("holds groups of {} and {} numbers are expected in a row", group, in));
-  if (outer.size() > 1) refuse(tensors, name_ + "_blocks", fmt::format("stands for the shape {}, more than three dimensions", text_of(dims_)));
+  if (in % group != 0) {
+    refuse(tensors, name_ + "_blocks",
+           fmt::format("holds groups of {} and {} numbers are expected in a row", group, in));
+  }
+  if (outer.size() > 1) {
+    refuse(tensors, name_ + "_blocks",
+           fmt::format("stands for the shape {}, more than three dimensions", text_of(dims_)));
+  }
   outer.insert(outer.end(), {out, in / group});
   scales_ = tensors.get(name_ + "_scales", outer);
   outer.push_back(group / 2);
   values_ = tensors.get(name_ + "_blocks", outer);
-  for (const Tensor* t : {&values_, &scales_})
-    if (t->dtype() != DType::u8) refuse(tensors, name_ + (t == &values_ ? "_blocks" : "_scales"), fmt::format("is stored as {} where u8 belongs", name_of(t->dtype())));
+  for (const Tensor* t : {&values_, &scales_}) {
+    if (t->dtype() != DType::u8) {
+      refuse(tensors, name_ + (t == &values_ ? "_blocks" : "_scales"),
+             fmt::format("is stored as {} where u8 belongs", name_of(t->dtype())));
+    }
+  }
 }
 
 std::vector<std::string> Stored::tensors() const {
-  if (kind_ == Kind::mxfp4) return {name_ + "_blocks", name_ + "_scales"};
-  if (kind_ == Kind::fp8) return {name_, name_ + "_scale_inv"};
+  if (kind_ == Kind::mxfp4)
+    return {name_ + "_blocks", name_ + "_scales"};
+  if (kind_ == Kind::fp8)
+    return {name_, name_ + "_scale_inv"};
   return {name_};
 }
 
 void Stored::to_float(Index first, View<float> out) const {
-  if (first < 0 || out.cols != cols() || first > rows() - out.rows)
-    throw Error(Exit::bug, fmt::format("rows {} to {} of {} numbers asked of {} of shape {}", first, first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
-  if (kind_ == Kind::fp8) return from_fp8(first, out);
-  if (kind_ == Kind::mxfp4) return from_mxfp4(first, out);
+  if (first < 0 || out.cols != cols() || first > rows() - out.rows) {
+    throw Error(Exit::bug,
+                fmt::format("rows {} to {} of {} numbers asked of {} of shape {}", first,
+                            first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
+  }
+  if (kind_ == Kind::fp8)
+    return from_fp8(first, out);
+  if (kind_ == Kind::mxfp4)
+    return from_mxfp4(first, out);
   values_.to_float(first, out);
 }
 
 Tensor Stored::numbers() const {
-  if (kind_ == Kind::plain) return values_;
+  if (kind_ == Kind::plain)
+    return values_;
   Tensor t(DType::f32, dims_);
   to_float(0, t.mutable_view<float>());
   return t;
@@ -97,11 +146,14 @@ Tensor Stored::numbers() const {
 
 // MXFP4 has the rows of one matrix side by side: all of that matrix goes.
 void Stored::forget(Index first, Index rows) const {
-  if (values_.owned() || rows <= 0) return;
+  if (values_.owned() || rows <= 0)
+    return;
   const std::span<const std::byte> all = values_.bytes();
   if (kind_ == Kind::mxfp4) {
-    const Index in = dims_[dims_.size() - 2], each = Index(all.size()) / (this->rows() / in);
-    const Index from = first / in, to = (first + rows + in - 1) / in;
+    const Index in = dims_[dims_.size() - 2];
+    const Index each = Index(all.size()) / (this->rows() / in);
+    const Index from = first / in;
+    const Index to = (first + rows + in - 1) / in;
     return forget_pages(all.subspan(std::size_t(from * each), std::size_t((to - from) * each)));
   }
   const Index row = Index(all.size()) / this->rows();
@@ -114,21 +166,30 @@ void Stored::from_fp8(Index first, View<float> out) const {
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(values_.bytes().data());
   for (Index r = 0; r < out.rows; ++r) {
     const Index row = first + r;
-    if (r == 0 || row % block == 0) scales_.to_float(row / block, {scale.data(), 1, Index(scale.size())});
+    if (r == 0 || row % block == 0)
+      scales_.to_float(row / block, {scale.data(), 1, Index(scale.size())});
     const std::uint8_t* from = bytes + row * out.cols;
     float* to = out.row(r).data();
-    for (Index c = 0; c < out.cols; ++c) to[c] = (table ? e4m3()[from[c]] : f8_to_float(values_.dtype(), from[c])) * scale[std::size_t(c / block)];
+    for (Index c = 0; c < out.cols; ++c) {
+      to[c] = (table ? e4m3()[from[c]] : f8_to_float(values_.dtype(), from[c])) *
+              scale[std::size_t(c / block)];
+    }
   }
 }
 
 // Row (e, i) of the numbers is column i of the stored rows (e, 0..out).
 void Stored::from_mxfp4(Index first, View<float> out) const {
-  const Index in = dims_[dims_.size() - 2], outs = dims_.back(), groups = in / group;
+  const Index in = dims_[dims_.size() - 2];
+  const Index outs = dims_.back();
+  const Index groups = in / group;
   const auto* blocks = reinterpret_cast<const std::uint8_t*>(values_.bytes().data());
   const auto* scales = reinterpret_cast<const std::uint8_t*>(scales_.bytes().data());
   for (Index at = 0; at < out.rows;) {
-    const Index e = (first + at) / in, i = (first + at) % in, g = i / group;
-    const Index count = std::min({out.rows - at, group - i % group});  // rows of one expert and group
+    const Index e = (first + at) / in;
+    const Index i = (first + at) % in;
+    const Index g = i / group;
+    // rows of one expert and group
+    const Index count = std::min({out.rows - at, group - i % group});
     for (Index o = 0; o < outs; ++o) {
       const Index place = (e * outs + o) * groups + g;
       const float scale = f8_to_float(DType::f8_e8m0, scales[place]);

@@ -1,5 +1,6 @@
-// A tensor as numbers, whatever the file holds: plain floats of any width, FP8 with a scale for each block (DeepSeek-V3, Kimi), MXFP4
-// (gpt-oss). Nothing is converted before it is asked for, a few rows at a time if wanted, so weights can stay in their mapped file.
+// A tensor as numbers, whatever the file holds: plain floats of any width, FP8 with a scale for
+// each block (DeepSeek-V3, Kimi), MXFP4 (gpt-oss). Nothing is converted before it is asked for, a
+// few rows at a time if wanted, so weights can stay in their mapped file.
 #pragma once
 #include "lib/checkpoint/safetensors.h"
 
@@ -7,24 +8,38 @@ namespace moe {
 
 class Stored {
  public:
-  static constexpr Index block = 128;  // rows and columns that share an FP8 scale; blocks at the edge are cut
-  static constexpr Index group = 32;   // numbers that share an MXFP4 scale
+  // rows and columns that share an FP8 scale; blocks at the edge are cut
+  static constexpr Index block = 128;
+  static constexpr Index group = 32;  // numbers that share an MXFP4 scale
 
-  // `dims` is the shape of the numbers. Where NAME is FP8, NAME_scale_inv must be there; where NAME is missing and NAME_blocks and
-  // NAME_scales are there, the numbers are MXFP4, stored (..., out, in) and seen as (..., in, out), as the unquantised tensor is.
-  // Throws Error(input) naming tensor and shapes.
+  // `dims` is the shape of the numbers. Where NAME is FP8, NAME_scale_inv must be there; where NAME
+  // is missing and NAME_blocks and NAME_scales are there, the numbers are MXFP4, stored (..., out,
+  // in) and seen as (..., in, out), as the unquantised tensor is. Throws Error(input) naming tensor
+  // and shapes.
   Stored(const Tensors&, const std::string& name, const Dims& dims);
 
-  const std::string& name() const { return name_; }
-  const Dims& dims() const { return dims_; }
-  Index rows() const { return cols() == 0 ? 0 : size_ / cols(); }  // all sizes but the last
-  Index cols() const { return dims_.empty() ? 1 : dims_.back(); }
-  bool quantised() const { return kind_ != Kind::plain; }
+  const std::string& name() const {
+    return name_;
+  }
+  const Dims& dims() const {
+    return dims_;
+  }
+  Index rows() const {
+    return cols() == 0 ? 0 : size_ / cols();
+  }  // all sizes but the last
+  Index cols() const {
+    return dims_.empty() ? 1 : dims_.back();
+  }
+  bool quantised() const {
+    return kind_ != Kind::plain;
+  }
   std::vector<std::string> tensors() const;  // the names in the file that make it up
 
   void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
-  Tensor numbers() const;                             // the mapped tensor itself where it is plain, else f32
-  void forget(Index first, Index rows) const;         // gives the pages of these rows back to the system; they are read again when asked for
+  // the mapped tensor itself where it is plain, else f32
+  Tensor numbers() const;
+  // gives the pages of these rows back to the system; they are read again when asked for
+  void forget(Index first, Index rows) const;
 
  private:
   enum class Kind { plain, fp8, mxfp4 };

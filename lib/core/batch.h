@@ -8,16 +8,24 @@
 namespace moe {
 
 struct Batch {
-  std::vector<int> token;            // (T) ids
-  std::vector<int> target;           // (T) the id to predict; -1 = nothing; empty = no loss wanted
-  std::vector<Index> start{0};       // (Q+1) first row of each sequence; start.back() == T
-  std::vector<int> domain;           // (Q) index into the dataset's domains; -1 = none; empty = none
-  std::vector<Index> past;           // (Q) tokens of the sequence already in the state (decoding); empty = 0
-  std::vector<std::uint8_t> valid;   // (T) 0 = padding; empty = all valid
+  std::vector<int> token;       // (T) ids
+  std::vector<int> target;      // (T) the id to predict; -1 = nothing; empty = no loss wanted
+  std::vector<Index> start{0};  // (Q+1) first row of each sequence; start.back() == T
+  // (Q) index into the dataset's domains; -1 = none; empty = none
+  std::vector<int> domain;
+  // (Q) tokens of the sequence already in the state (decoding); empty = 0
+  std::vector<Index> past;
+  std::vector<std::uint8_t> valid;  // (T) 0 = padding; empty = all valid
 
-  Index tokens() const { return Index(token.size()); }
-  Index sequences() const { return Index(start.size()) - 1; }
-  bool is_valid(Index t) const { return valid.empty() || valid[std::size_t(t)]; }
+  Index tokens() const {
+    return Index(token.size());
+  }
+  Index sequences() const {
+    return Index(start.size()) - 1;
+  }
+  bool is_valid(Index t) const {
+    return valid.empty() || valid[std::size_t(t)];
+  }
 };
 
 }  // namespace moe

@@ -1,6 +1,7 @@
-// MOE_SIMD makes the compiler write a function three times and the loader choose by what the processor can do (levels v3 = AVX2, FMA and
-// popcnt, v4 = AVX-512; naming a processor instead, "arch=haswell", would leave AMD's out), while the program stays baseline x86-64. What such
-// a function calls must be MOE_INLINE to become fast with it.
+// MOE_SIMD makes the compiler write a function three times and the loader choose by what the
+// processor can do (levels v3 = AVX2, FMA and popcnt, v4 = AVX-512; naming a processor instead,
+// "arch=haswell", would leave AMD's out), while the program stays baseline x86-64. What such a
+// function calls must be MOE_INLINE to become fast with it.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

@@ -1,5 +1,6 @@
-// The other processes of a run. Everything that is summed over a global batch (expert counts, gradients, clip norm) goes
-// through a Comm from the start; today there is one rank, and Solo is it.
+// The other processes of a run. Everything that is summed over a global batch (expert counts,
+// gradients, clip norm) goes through a Comm from the start; today there is one rank, and Solo is
+// it.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -17,8 +18,12 @@ class Comm {
 
 class Solo final : public Comm {
  public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
+  int rank() const override {
+    return 0;
+  }
+  int size() const override {
+    return 1;
+  }
   void all_reduce_sum(std::span<std::int64_t>) override {}
   void all_reduce_sum(std::span<double>) override {}
 };

@@ -7,7 +7,8 @@ namespace moe {
 template <class To, class From>
 Matrix<To> converted(const Matrix<From>& m) {
   Matrix<To> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) out.data()[i] = To(m.data()[i]);
+  for (Index i = 0; i < m.size(); ++i)
+    out.data()[i] = To(m.data()[i]);
   return out;
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-std::int64_t total(std::span<const std::int64_t> counts) { return std::accumulate(counts.begin(), counts.end(), std::int64_t{0}); }
+std::int64_t total(std::span<const std::int64_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
 
 LoadFigures nothing(int experts) {
   LoadFigures f;
@@ -28,7 +30,8 @@ double gini(std::span<const std::int64_t> counts, double n) {
   std::sort(rising.begin(), rising.end());
   const double experts = double(rising.size());
   double sum = 0;
-  for (std::size_t i = 0; i < rising.size(); ++i) sum += (2.0 * double(i + 1) - experts - 1) * double(rising[i]);
+  for (std::size_t i = 0; i < rising.size(); ++i)
+    sum += (2.0 * double(i + 1) - experts - 1) * double(rising[i]);
   return sum / (experts * n);
 }
 
@@ -36,19 +39,26 @@ double gini(std::span<const std::int64_t> counts, double n) {
 
 LoadFigures load_figures(std::span<const std::int64_t> counts) {
   const std::int64_t assignments = total(counts);
-  const double experts = double(counts.size()), n = double(assignments), mean = n / experts;
-  if (assignments <= 0) return nothing(int(counts.size()));
+  const double experts = double(counts.size());
+  const double n = double(assignments);
+  const double mean = n / experts;
+  if (assignments <= 0)
+    return nothing(int(counts.size()));
   LoadFigures f;
   f.assignments = assignments;
   f.experts = int(counts.size());
-  double squares = 0, deviation = 0, around = 0;
+  double squares = 0;
+  double deviation = 0;
+  double around = 0;
   for (const std::int64_t c : counts) {
-    const double count = double(c), share = count / n;
+    const double count = double(c);
+    const double share = count / n;
     f.dead += c == 0;
     squares += count * count;
     around += (count - mean) * (count - mean);
     deviation += std::abs(count / mean - 1);
-    if (c > 0) f.entropy -= share * std::log(share);
+    if (c > 0)
+      f.entropy -= share * std::log(share);
   }
   const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
   f.cv = std::sqrt(around / experts) / mean;
@@ -57,7 +67,8 @@ LoadFigures load_figures(std::span<const std::int64_t> counts) {
   f.maxvio = f.max_over_mean - 1;
   f.avgvio = deviation / experts;
   f.minvio = 1 - double(*least) / mean;
-  f.max_over_min = *least > 0 ? double(*most) / double(*least) : std::numeric_limits<double>::infinity();
+  f.max_over_min =
+      *least > 0 ? double(*most) / double(*least) : std::numeric_limits<double>::infinity();
   f.entropy_norm = counts.size() > 1 ? f.entropy / std::log(experts) : 1;
   f.effective = std::exp(f.entropy) / experts;
   f.jain = n * n / (experts * squares);
@@ -74,15 +85,18 @@ double load_topn_coverage(std::span<const std::int64_t> counts, int n) {
 }
 
 double capacity_drop_rate(std::span<const std::int64_t> counts, double factor) {
-  const double n = double(total(counts)), capacity = std::ceil(n / double(counts.size()) * factor - 1e-9);
+  const double n = double(total(counts));
+  const double capacity = std::ceil(n / double(counts.size()) * factor - 1e-9);
   double over = 0;
-  for (const std::int64_t c : counts) over += std::max(0.0, double(c) - capacity);
+  for (const std::int64_t c : counts)
+    over += std::max(0.0, double(c) - capacity);
   return over / n;
 }
 
 double tile_padding_waste(std::span<const std::int64_t> counts, int tile) {
   std::int64_t padded = 0;
-  for (const std::int64_t c : counts) padded += (c + tile - 1) / tile * tile;
+  for (const std::int64_t c : counts)
+    padded += (c + tile - 1) / tile * tile;
   return 1 - double(total(counts)) / double(padded);
 }
 

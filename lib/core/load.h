@@ -1,5 +1,6 @@
-// How evenly assignments spread over experts: every figure of one layer from its counts alone. Pure, so training progress
-// lines, metrics.jsonl, reports and tests share one definition. Ids are those of docs/metrics.md (load_cv, ...).
+// How evenly assignments spread over experts: every figure of one layer from its counts alone.
+// Pure, so training progress lines, metrics.jsonl, reports and tests share one definition. Ids are
+// those of docs/metrics.md (load_cv, ...).
 #pragma once
 #include <cstdint>
 #include <span>
@@ -25,12 +26,14 @@ struct LoadFigures {
   double dead_fraction = 0;      // load_dead_fraction = 2/4 = 0.5
 };
 
-// No assignments at all: every figure but `dead_fraction` (1) is NaN, for there is nothing to judge.
+// No assignments at all: every figure but `dead_fraction` (1) is NaN, for there is nothing to
+// judge.
 LoadFigures load_figures(std::span<const std::int64_t> counts);
 
 // load_topn_coverage: share of the n busiest, n > E counts as E. {6,2,0,0}, n=1: 0.75
 double load_topn_coverage(std::span<const std::int64_t> counts, int n);
-// capacity_drop_rate: sum max(0, c - C)/N with C = ceil(N/E * factor - 1e-9). {6,2,0,0}, factor 1: C = 2, (6-2)/8 = 0.5
+// capacity_drop_rate: sum max(0, c - C)/N with C = ceil(N/E * factor - 1e-9). {6,2,0,0}, factor 1:
+// C = 2, (6-2)/8 = 0.5
 double capacity_drop_rate(std::span<const std::int64_t> counts, double factor);
 // tile_padding_waste: 1 - N / sum ceil(c/M) M. {6,2,0,0}, M = 4: 1 - 8/12 = 0.3333
 double tile_padding_waste(std::span<const std::int64_t> counts, int tile);

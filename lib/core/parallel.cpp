@@ -17,16 +17,25 @@ int& wanted() {
 }
 }  // namespace
 
-int threads() { return wanted(); }
-void set_threads(int n) { omp_set_num_threads(wanted() = std::max(1, n)); }
+int threads() {
+  return wanted();
+}
+void set_threads(int n) {
+  omp_set_num_threads(wanted() = std::max(1, n));
+}
 
-OneThread::OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-OneThread::~OneThread() { omp_set_num_threads(before_); }
+OneThread::OneThread() : before_(omp_get_max_threads()) {
+  omp_set_num_threads(1);
+}
+OneThread::~OneThread() {
+  omp_set_num_threads(before_);
+}
 
 void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
   const Index pieces = (count + grain - 1) / grain;
   if (pieces <= 1 || wanted() == 1 || omp_in_parallel()) {
-    for (Index i = 0; i < pieces; ++i) body(i * grain, std::min(count, (i + 1) * grain));
+    for (Index i = 0; i < pieces; ++i)
+      body(i * grain, std::min(count, (i + 1) * grain));
     return;
   }
   std::exception_ptr failure;
@@ -36,10 +45,12 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
       body(i * grain, std::min(count, (i + 1) * grain));
     } catch (...) {
 #pragma omp critical(moe_parallel_failure)
-      if (!failure) failure = std::current_exception();
+      if (!failure)
+        failure = std::current_exception();
     }
   }
-  if (failure) std::rethrow_exception(failure);
+  if (failure)
+    std::rethrow_exception(failure);
 }
 
 struct Worker::State {
@@ -53,7 +64,8 @@ struct Worker::State {
     for (;;) {
       std::unique_lock lock(mutex);
       changed.wait(lock, [&] { return ending || !waiting.empty(); });
-      if (waiting.empty()) return;
+      if (waiting.empty())
+        return;
       const auto work = std::move(waiting.front());
       waiting.pop_front();
       lock.unlock();
@@ -62,7 +74,9 @@ struct Worker::State {
   }
 };
 
-Worker::Worker() : state_(std::make_unique<State>()) { state_->thread = std::thread([s = state_.get()] { s->run(); }); }
+Worker::Worker() : state_(std::make_unique<State>()) {
+  state_->thread = std::thread([s = state_.get()] { s->run(); });
+}
 Worker::~Worker() {
   {
     const std::lock_guard lock(state_->mutex);

@@ -1,5 +1,5 @@
-// Threads. Work is cut into pieces that do not depend on the number of threads, and every piece is computed by one thread in
-// a fixed order: the same bytes come out for any number of threads.
+// Threads. Work is cut into pieces that do not depend on the number of threads, and every piece is
+// computed by one thread in a fixed order: the same bytes come out for any number of threads.
 #pragma once
 #include <functional>
 #include <memory>
@@ -8,13 +8,17 @@
 
 namespace moe {
 
-int threads();           // how many parallel loops use; starts at OMP_NUM_THREADS or the number of cores
+// how many parallel loops use; starts at OMP_NUM_THREADS or the number of cores
+int threads();
 void set_threads(int n);
 
-// Calls body(first, last) for the pieces of 0..count, each `grain` long but the last. An exception in a piece is rethrown.
-void parallel_for(Index count, Index grain, const std::function<void(Index first, Index last)>& body);
+// Calls body(first, last) for the pieces of 0..count, each `grain` long but the last. An exception
+// in a piece is rethrown.
+void parallel_for(Index count, Index grain,
+                  const std::function<void(Index first, Index last)>& body);
 
-// While it lives, libraries that use OpenMP themselves (oneDNN) work on the calling thread alone, inside a piece or outside.
+// While it lives, libraries that use OpenMP themselves (oneDNN) work on the calling thread alone,
+// inside a piece or outside.
 class OneThread {
  public:
   OneThread();
@@ -26,7 +30,8 @@ class OneThread {
   int before_;
 };
 
-// One thread beside the others, for work that nobody waits for at once: what is given to it runs in order. ~ runs what is left.
+// One thread beside the others, for work that nobody waits for at once: what is given to it runs in
+// order. ~ runs what is left.
 class Worker {
  public:
   Worker();

@@ -14,13 +14,17 @@ template <class A, class B>
 double dot(const A* a, const B* b, Index n) {
   double part[8] = {};
   Index i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (Index j = 0; j < 8; ++j) part[j] += double(a[i + j]) * double(b[i + j]);
-  for (; i < n; ++i) part[0] += double(a[i]) * double(b[i]);
+  for (; i + 8 <= n; i += 8) {
+    for (Index j = 0; j < 8; ++j)
+      part[j] += double(a[i + j]) * double(b[i + j]);
+  }
+  for (; i < n; ++i)
+    part[0] += double(a[i]) * double(b[i]);
   return ((part[0] + part[4]) + (part[1] + part[5])) + ((part[2] + part[6]) + (part[3] + part[7]));
 }
 
-double over(double product, double a, double b) {  // cosine from a product and two squares; 0 where a vector is 0
+// cosine from a product and two squares; 0 where a vector is 0
+double over(double product, double a, double b) {
   const double size = std::sqrt(a * b);
   return size > 0 ? product / size : 0;
 }
@@ -30,46 +34,70 @@ template <class F>
 Matrix<double> cosines(Index n, F product) {
   Matrix<double> out(n, n);
   parallel_for(n, 1, [&](Index first, Index last) {
-    for (Index i = first; i < last; ++i)
-      for (Index j = 0; j <= i; ++j) out(i, j) = product(i, j);
+    for (Index i = first; i < last; ++i) {
+      for (Index j = 0; j <= i; ++j)
+        out(i, j) = product(i, j);
+    }
   });
   std::vector<double> square;
-  for (Index i = 0; i < n; ++i) square.push_back(out(i, i));
   for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j <= i; ++j) out(i, j) = out(j, i) = over(out(i, j), square[std::size_t(i)], square[std::size_t(j)]);
+    square.push_back(out(i, i));
+  for (Index i = 0; i < n; ++i) {
+    for (Index j = 0; j <= i; ++j)
+      out(i, j) = out(j, i) = over(out(i, j), square[std::size_t(i)], square[std::size_t(j)]);
+  }
   return out;
 }
 
 template <class T>
 double block_dot(View<const T> m, Index experts, Index i, Index j) {
-  if (m.empty()) return 0;
+  if (m.empty())
+    return 0;
   const Index n = m.size() / experts;
   return dot(m.data + i * n, m.data + j * n, n);
 }
 
 template <class T>
 Matrix<double> neurons(const ExpertMatrices<T>& w, Index e) {  // (I, 2H or 3H) of one expert
-  const Index width = w.down.cols, hidden = w.down.rows / w.experts, parts = w.gate.empty() ? 2 : 3;
+  const Index width = w.down.cols;
+  const Index hidden = w.down.rows / w.experts;
+  const Index parts = w.gate.empty() ? 2 : 3;
   Matrix<double> out(width, parts * hidden);
   for (Index n = 0; n < width; ++n) {
     double* to = out.row(n).data();
-    if (!w.gate.empty()) to = std::copy_n(w.gate.row(e * width + n).data(), hidden, to);
+    if (!w.gate.empty())
+      to = std::copy_n(w.gate.row(e * width + n).data(), hidden, to);
     to = std::copy_n(w.up.row(e * width + n).data(), hidden, to);
-    for (Index h = 0; h < hidden; ++h) to[h] = double(w.down(e * hidden + h, n));
+    for (Index h = 0; h < hidden; ++h)
+      to[h] = double(w.down(e * hidden + h, n));
   }
   return out;
 }
 
 double matched(const Matrix<double>& a, const Matrix<double>& b) {
-  const Index n = a.rows(), d = a.cols();
+  const Index n = a.rows();
+  const Index d = a.cols();
   Matrix<double> product(n, n), cosine(n, n);
   std::vector<double> sa, sb;
-  for (Index i = 0; i < n; ++i) sa.push_back(dot(a.row(i).data(), a.row(i).data(), d)), sb.push_back(dot(b.row(i).data(), b.row(i).data(), d));
-  for (Index i = 0; i < n; ++i)
-    for (Index j = 0; j < n; ++j) product(i, j) = dot(a.row(i).data(), b.row(j).data(), d), cosine(i, j) = over(product(i, j), sa[std::size_t(i)], sb[std::size_t(j)]);
+  for (Index i = 0; i < n; ++i) {
+    sa.push_back(dot(a.row(i).data(), a.row(i).data(), d));
+    sb.push_back(dot(b.row(i).data(), b.row(i).data(), d));
+  }
+  for (Index i = 0; i < n; ++i) {
+    for (Index j = 0; j < n; ++j) {
+      product(i, j) = dot(a.row(i).data(), b.row(j).data(), d);
+      cosine(i, j) = over(product(i, j), sa[std::size_t(i)], sb[std::size_t(j)]);
+    }
+  }
   const std::vector<int> row = best_matching(cosine.view());
-  double sum = 0, all_a = 0, all_b = 0;
-  for (Index j = 0; j < n; ++j) sum += product(row[std::size_t(j)], j), all_a += sa[std::size_t(j)], all_b += sb[std::size_t(j)];
+  double sum = 0;
+  double all_a = 0;
+  double all_b = 0;
+  for (Index j = 0; j < n; ++j) {
+    sum += product(row[std::size_t(j)], j);
+    all_a += sa[std::size_t(j)];
+    all_b += sb[std::size_t(j)];
+  }
   return over(sum, all_a, all_b);
 }
 
@@ -77,7 +105,10 @@ double matched(const Matrix<double>& a, const Matrix<double>& b) {
 
 template <class T>
 Matrix<double> expert_weight_cosine(const ExpertMatrices<T>& w) {
-  return cosines(w.experts, [&](Index i, Index j) { return block_dot(w.gate, w.experts, i, j) + block_dot(w.up, w.experts, i, j) + block_dot(w.down, w.experts, i, j); });
+  return cosines(w.experts, [&](Index i, Index j) {
+    return block_dot(w.gate, w.experts, i, j) + block_dot(w.up, w.experts, i, j) +
+           block_dot(w.down, w.experts, i, j);
+  });
 }
 
 template <class T>
@@ -91,23 +122,33 @@ Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>& w) {
   for (Index e = 0; e < w.experts; ++e) {
     const Matrix<double> all = neurons(w, e);
     mean.emplace_back(std::size_t(all.cols()), 0.0);
-    for (Index n = 0; n < all.rows(); ++n)
-      for (Index c = 0; c < all.cols(); ++c) mean.back()[std::size_t(c)] += all(n, c) / double(all.rows());
+    for (Index n = 0; n < all.rows(); ++n) {
+      for (Index c = 0; c < all.cols(); ++c)
+        mean.back()[std::size_t(c)] += all(n, c) / double(all.rows());
+    }
   }
-  return cosines(w.experts, [&](Index i, Index j) { return dot(mean[std::size_t(i)].data(), mean[std::size_t(j)].data(), Index(mean[std::size_t(i)].size())); });
+  return cosines(w.experts, [&](Index i, Index j) {
+    return dot(mean[std::size_t(i)].data(), mean[std::size_t(j)].data(),
+               Index(mean[std::size_t(i)].size()));
+  });
 }
 
 template <class T>
 Matrix<double> expert_matched_cosine(const ExpertMatrices<T>& w) {
   std::vector<Matrix<double>> all;
-  for (Index e = 0; e < w.experts; ++e) all.push_back(neurons(w, e));
+  for (Index e = 0; e < w.experts; ++e)
+    all.push_back(neurons(w, e));
   Matrix<double> out(w.experts, w.experts);
   parallel_for(w.experts, 1, [&](Index first, Index last) {
-    for (Index i = first; i < last; ++i)
-      for (Index j = 0; j <= i; ++j) out(i, j) = i == j ? 1 : matched(all[std::size_t(i)], all[std::size_t(j)]);
+    for (Index i = first; i < last; ++i) {
+      for (Index j = 0; j <= i; ++j)
+        out(i, j) = i == j ? 1 : matched(all[std::size_t(i)], all[std::size_t(j)]);
+    }
   });
-  for (Index i = 0; i < w.experts; ++i)
-    for (Index j = 0; j < i; ++j) out(j, i) = out(i, j);
+  for (Index i = 0; i < w.experts; ++i) {
+    for (Index j = 0; j < i; ++j)
+      out(j, i) = out(i, j);
+  }
   return out;
 }
 
@@ -116,8 +157,11 @@ Matrix<double> expert_output_cosine(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
   Matrix<double> sum(experts, experts);
   for (Index t = 0; t < tokens; ++t) {
-    const Matrix<double> one = cosines(experts, [&](Index i, Index j) { return dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols); });
-    for (Index i = 0; i < one.size(); ++i) sum.data()[i] += one.data()[i] / double(tokens);
+    const Matrix<double> one = cosines(experts, [&](Index i, Index j) {
+      return dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols);
+    });
+    for (Index i = 0; i < one.size(); ++i)
+      sum.data()[i] += one.data()[i] / double(tokens);
   }
   return sum;
 }
@@ -125,32 +169,45 @@ Matrix<double> expert_output_cosine(View<const T> y, Index experts) {
 template <class T>
 Matrix<double> expert_output_cka(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
-  std::vector<Matrix<double>> gram(static_cast<std::size_t>(experts));  // (T,T): ||Y'X||^2 = sum of the products of XX' and YY'
+  // (T,T): ||Y'X||^2 = sum of the products of XX' and YY'
+  std::vector<Matrix<double>> gram(static_cast<std::size_t>(experts));
   parallel_for(experts, 1, [&](Index first, Index last) {
     for (Index e = first; e < last; ++e) {
       Matrix<double> x(tokens, y.cols);
       for (Index c = 0; c < y.cols; ++c) {
         double mean = 0;
-        for (Index t = 0; t < tokens; ++t) mean += double(y(t * experts + e, c)) / double(tokens);
-        for (Index t = 0; t < tokens; ++t) x(t, c) = double(y(t * experts + e, c)) - mean;
+        for (Index t = 0; t < tokens; ++t)
+          mean += double(y(t * experts + e, c)) / double(tokens);
+        for (Index t = 0; t < tokens; ++t)
+          x(t, c) = double(y(t * experts + e, c)) - mean;
       }
       Matrix<double>& g = gram[std::size_t(e)] = Matrix<double>(tokens, tokens);
-      for (Index a = 0; a < tokens; ++a)
-        for (Index b = 0; b <= a; ++b) g(a, b) = g(b, a) = dot(x.row(a).data(), x.row(b).data(), y.cols);
+      for (Index a = 0; a < tokens; ++a) {
+        for (Index b = 0; b <= a; ++b)
+          g(a, b) = g(b, a) = dot(x.row(a).data(), x.row(b).data(), y.cols);
+      }
     }
   });
-  return cosines(experts, [&](Index i, Index j) { return dot(gram[std::size_t(i)].data(), gram[std::size_t(j)].data(), tokens * tokens); });
+  return cosines(experts, [&](Index i, Index j) {
+    return dot(gram[std::size_t(i)].data(), gram[std::size_t(j)].data(), tokens * tokens);
+  });
 }
 
 template <class T>
 Matrix<double> expert_mean_output_angle(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
   Matrix<double> mean(experts, y.cols);
-  for (Index t = 0; t < tokens; ++t)
-    for (Index e = 0; e < experts; ++e)
-      for (Index c = 0; c < y.cols; ++c) mean(e, c) += double(y(t * experts + e, c)) / double(tokens);
-  Matrix<double> out = cosines(experts, [&](Index i, Index j) { return dot(mean.row(i).data(), mean.row(j).data(), y.cols); });
-  for (double& c : out.flat()) c = std::acos(std::clamp(c, -1.0, 1.0)) / std::numbers::pi;
+  for (Index t = 0; t < tokens; ++t) {
+    for (Index e = 0; e < experts; ++e) {
+      for (Index c = 0; c < y.cols; ++c)
+        mean(e, c) += double(y(t * experts + e, c)) / double(tokens);
+    }
+  }
+  Matrix<double> out = cosines(experts, [&](Index i, Index j) {
+    return dot(mean.row(i).data(), mean.row(j).data(), y.cols);
+  });
+  for (double& c : out.flat())
+    c = std::acos(std::clamp(c, -1.0, 1.0)) / std::numbers::pi;
   return out;
 }
 
@@ -158,31 +215,43 @@ template <class T>
 Matrix<double> expert_ttm_distance(View<const T> y, Index experts, View<const int> chosen) {
   const Index tokens = y.rows / experts;
   Matrix<double> sum(experts, experts), out(experts, experts);
-  std::vector<double> used(std::size_t(experts), 0), square(std::size_t(experts), 0);
+  std::vector<double> used(std::size_t(experts), 0);
+  std::vector<double> square(std::size_t(experts), 0);
   for (Index t = 0; t < tokens; ++t) {
-    for (Index e = 0; e < experts; ++e) square[std::size_t(e)] = dot(y.row(t * experts + e).data(), y.row(t * experts + e).data(), y.cols);
+    for (Index e = 0; e < experts; ++e) {
+      square[std::size_t(e)] =
+          dot(y.row(t * experts + e).data(), y.row(t * experts + e).data(), y.cols);
+    }
     for (const int i : chosen.row(t)) {
-      if (i < 0) continue;
+      if (i < 0)
+        continue;
       used[std::size_t(i)] += 1;
-      for (Index j = 0; j < experts; ++j)
-        sum(i, j) += 1 - over(dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols), square[std::size_t(i)], square[std::size_t(j)]);
+      for (Index j = 0; j < experts; ++j) {
+        sum(i, j) +=
+            1 - over(dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols),
+                     square[std::size_t(i)], square[std::size_t(j)]);
+      }
     }
   }
-  for (Index i = 0; i < experts; ++i)
+  for (Index i = 0; i < experts; ++i) {
     for (Index j = 0; j < experts; ++j) {
       const double n = used[std::size_t(i)] + used[std::size_t(j)];
       out(i, j) = i != j && n > 0 ? (sum(i, j) + sum(j, i)) / n : 0;
     }
+  }
   return out;
 }
 
-// Columns join one by one; each is matched along the shortest augmenting path under potentials that keep all reduced costs
-// from going negative.
+// Columns join one by one; each is matched along the shortest augmenting path under potentials that
+// keep all reduced costs from going negative.
 std::vector<int> best_matching(View<const double> value) {
   const Index n = value.cols;
   constexpr double infinite = std::numeric_limits<double>::infinity();
-  std::vector<double> of_col(std::size_t(n) + 1, 0), of_row(std::size_t(n) + 1, 0);
-  std::vector<Index> owner(std::size_t(n) + 1, n), before(std::size_t(n) + 1, n);  // owner[row] = column; n = nobody, and the extra row
+  std::vector<double> of_col(std::size_t(n) + 1, 0);
+  std::vector<double> of_row(std::size_t(n) + 1, 0);
+  // owner[row] = column; n = nobody, and the extra row
+  std::vector<Index> owner(std::size_t(n) + 1, n);
+  std::vector<Index> before(std::size_t(n) + 1, n);
   for (Index c = 0; c < n; ++c) {
     std::vector<double> slack(std::size_t(n) + 1, infinite);
     std::vector<std::uint8_t> done(std::size_t(n) + 1, 0);
@@ -194,32 +263,45 @@ std::vector<int> best_matching(View<const double> value) {
       double least = infinite;
       Index next = n;
       for (Index r = 0; r < n; ++r) {
-        if (done[std::size_t(r)]) continue;
+        if (done[std::size_t(r)])
+          continue;
         const double cost = -value(r, col) - of_col[std::size_t(col)] - of_row[std::size_t(r)];
-        if (cost < slack[std::size_t(r)]) slack[std::size_t(r)] = cost, before[std::size_t(r)] = row;
-        if (slack[std::size_t(r)] < least) least = slack[std::size_t(r)], next = r;
+        if (cost < slack[std::size_t(r)]) {
+          slack[std::size_t(r)] = cost;
+          before[std::size_t(r)] = row;
+        }
+        if (slack[std::size_t(r)] < least) {
+          least = slack[std::size_t(r)];
+          next = r;
+        }
       }
       for (Index r = 0; r <= n; ++r) {
-        if (done[std::size_t(r)]) of_col[std::size_t(owner[std::size_t(r)])] += least, of_row[std::size_t(r)] -= least;
-        else slack[std::size_t(r)] -= least;
+        if (done[std::size_t(r)]) {
+          of_col[std::size_t(owner[std::size_t(r)])] += least;
+          of_row[std::size_t(r)] -= least;
+        } else {
+          slack[std::size_t(r)] -= least;
+        }
       }
       row = next;
     } while (owner[std::size_t(row)] != n);
-    for (; row != n; row = before[std::size_t(row)]) owner[std::size_t(row)] = owner[std::size_t(before[std::size_t(row)])];
+    for (; row != n; row = before[std::size_t(row)])
+      owner[std::size_t(row)] = owner[std::size_t(before[std::size_t(row)])];
   }
   std::vector<int> out(static_cast<std::size_t>(n));
-  for (Index r = 0; r < n; ++r) out[std::size_t(owner[std::size_t(r)])] = int(r);
+  for (Index r = 0; r < n; ++r)
+    out[std::size_t(owner[std::size_t(r)])] = int(r);
   return out;
 }
 
-#define MOE_SIMILARITY(T)                                                                  \
-  template Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);                  \
-  template Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);                      \
-  template Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&);             \
-  template Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);                 \
-  template Matrix<double> expert_output_cosine(View<const T>, Index);                      \
-  template Matrix<double> expert_output_cka(View<const T>, Index);                         \
-  template Matrix<double> expert_mean_output_angle(View<const T>, Index);                  \
+#define MOE_SIMILARITY(T)                                                      \
+  template Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);      \
+  template Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);          \
+  template Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&); \
+  template Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);     \
+  template Matrix<double> expert_output_cosine(View<const T>, Index);          \
+  template Matrix<double> expert_output_cka(View<const T>, Index);             \
+  template Matrix<double> expert_mean_output_angle(View<const T>, Index);      \
   template Matrix<double> expert_ttm_distance(View<const T>, Index, View<const int>);
 MOE_SIMILARITY(float)
 MOE_SIMILARITY(double)

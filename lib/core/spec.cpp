@@ -13,11 +13,15 @@ namespace {
 std::size_t option_length(std::string_view text, std::string_view whole) {
   int depth = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '{') ++depth;
-    if (text[i] == '}' && --depth < 0) break;
-    if (text[i] == ',' && depth == 0) return i;
+    if (text[i] == '{')
+      ++depth;
+    if (text[i] == '}' && --depth < 0)
+      break;
+    if (text[i] == ',' && depth == 0)
+      return i;
   }
-  if (depth != 0) throw Error(Exit::usage, concat("'", whole, "': braces do not match"));
+  if (depth != 0)
+    throw Error(Exit::usage, concat("'", whole, "': braces do not match"));
   return text.size();
 }
 
@@ -35,40 +39,57 @@ T number(const std::string& spec, std::string_view key, const std::string& text,
 Spec::Spec(std::string_view text) {
   const auto colon = text.find(':');
   name_ = text.substr(0, colon);
-  if (name_.empty()) throw Error(Exit::usage, concat("'", text, "' names nothing")).hint("write NAME or NAME:key=value,...");
-  if (colon == text.npos) return;
+  if (name_.empty()) {
+    throw Error(Exit::usage, concat("'", text, "' names nothing"))
+        .hint("write NAME or NAME:key=value,...");
+  }
+  if (colon == text.npos)
+    return;
   for (std::string_view rest = text.substr(colon + 1); !rest.empty();) {
     const std::size_t length = option_length(rest, text);
     const std::string_view option = rest.substr(0, length);
     const auto equals = option.find('=');
-    if (equals == option.npos || equals == 0) throw Error(Exit::usage, concat("'", text, "': expected key=value, got '", option, "'"));
+    if (equals == option.npos || equals == 0)
+      throw Error(Exit::usage, concat("'", text, "': expected key=value, got '", option, "'"));
     const std::string_view key = option.substr(0, equals);
     std::string_view value = option.substr(equals + 1);
-    if (value.size() >= 2 && value.front() == '{' && value.back() == '}') value = value.substr(1, value.size() - 2);
-    if (given(key)) throw Error(Exit::usage, concat("'", text, "': ", key, " is given twice"));
+    if (value.size() >= 2 && value.front() == '{' && value.back() == '}')
+      value = value.substr(1, value.size() - 2);
+    if (given(key))
+      throw Error(Exit::usage, concat("'", text, "': ", key, " is given twice"));
     given_.emplace_back(key, value);
     rest = length == rest.size() ? std::string_view{} : rest.substr(length + 1);
   }
 }
 
 const std::string* Spec::given(std::string_view key) const {
-  for (const auto& [k, v] : given_)
-    if (k == key) return &v;
+  for (const auto& [k, v] : given_) {
+    if (k == key)
+      return &v;
+  }
   return nullptr;
 }
 void Spec::note(std::string_view key, const std::string& value) {
-  for (auto& [k, v] : asked_)
-    if (k == key) return void(v = value);
+  for (auto& [k, v] : asked_) {
+    if (k == key)
+      return void(v = value);
+  }
   asked_.emplace_back(key, value);
 }
-bool Spec::has(std::string_view key) const { return given(key) != nullptr; }
+bool Spec::has(std::string_view key) const {
+  return given(key) != nullptr;
+}
 void Spec::set(std::string_view key, std::string_view value) {
-  for (auto& [k, v] : given_)
-    if (k == key) return void(v = value);
+  for (auto& [k, v] : given_) {
+    if (k == key)
+      return void(v = value);
+  }
   given_.emplace_back(key, value);
 }
 
-std::string Spec::get(std::string_view key, const char* fallback) { return get(key, std::string(fallback)); }
+std::string Spec::get(std::string_view key, const char* fallback) {
+  return get(key, std::string(fallback));
+}
 std::string Spec::get(std::string_view key, const std::string& fallback) {
   const std::string* text = given(key);
   const std::string value = text ? *text : fallback;
@@ -78,14 +99,16 @@ std::string Spec::get(std::string_view key, const std::string& fallback) {
 int Spec::get(std::string_view key, int fallback, int least) {
   const std::string* text = given(key);
   const int value = text ? number<int>(name_, key, *text, "a whole number") : fallback;
-  if (value < least) throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
+  if (value < least)
+    throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
   note(key, concat(value));
   return value;
 }
 double Spec::get(std::string_view key, double fallback, double least) {
   const std::string* text = given(key);
   const double value = text ? number<double>(name_, key, *text, "a number") : fallback;
-  if (!(value >= least)) throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
+  if (!(value >= least))
+    throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
   note(key, concat(value));
   return value;
 }
@@ -99,24 +122,31 @@ bool Spec::get(std::string_view key, bool fallback) {
 }
 std::string Spec::choice(std::string_view key, const std::vector<std::string>& allowed) {
   const std::string value = get(key, allowed.front());
-  if (std::ranges::find(allowed, value) == allowed.end())
-    throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " is not known")).hint(concat(key, " is one of ", join(allowed)));
+  if (std::ranges::find(allowed, value) == allowed.end()) {
+    throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " is not known"))
+        .hint(concat(key, " is one of ", join(allowed)));
+  }
   return value;
 }
 
 void Spec::done() const {
   std::vector<std::string> known;
-  for (const auto& [k, v] : asked_) known.push_back(k);
+  for (const auto& [k, v] : asked_)
+    known.push_back(k);
   for (const auto& [key, value] : given_) {
-    if (std::ranges::find(known, key) != known.end()) continue;
+    if (std::ranges::find(known, key) != known.end())
+      continue;
     const std::string near = nearest(key, known);
     throw Error(Exit::usage, concat(name_, " has no option '", key, "'"))
-        .hint(known.empty() ? concat(name_, " takes no options") : concat(near.empty() ? "" : concat("'", near, "'; "), "it has ", join(known)));
+        .hint(known.empty()
+                  ? concat(name_, " takes no options")
+                  : concat(near.empty() ? "" : concat("'", near, "'; "), "it has ", join(known)));
   }
 }
 
 namespace {
-std::string written(const std::string& name, const std::vector<std::pair<std::string, std::string>>& options) {
+std::string written(const std::string& name,
+                    const std::vector<std::pair<std::string, std::string>>& options) {
   std::string out = name;
   for (std::size_t i = 0; i < options.size(); ++i) {
     const auto& [k, v] = options[i];
@@ -127,7 +157,11 @@ std::string written(const std::string& name, const std::vector<std::pair<std::st
 }
 }  // namespace
 
-std::string Spec::given_text() const { return written(name_, given_); }
-std::string Spec::resolved() const { return written(name_, asked_); }
+std::string Spec::given_text() const {
+  return written(name_, given_);
+}
+std::string Spec::resolved() const {
+  return written(name_, asked_);
+}
 
 }  // namespace moe

@@ -1,5 +1,5 @@
-// Our values beside those of a file: the largest error and where, the first disagreement, and what the file expects that
-// nobody has compared.
+// Our values beside those of a file: the largest error and where, the first disagreement, and what
+// the file expects that nobody has compared.
 #pragma once
 #include <set>
 
@@ -13,12 +13,18 @@ class Comparison {
  public:
   Comparison(const GoldenFile& file, double tolerance) : file_(file), tolerance_(tolerance) {}
 
-  // Each compares with "expected/NAME" where the file has it. Equal within tolerance * max(1, max |expected|) of the tensor.
-  void reals(const std::string& name, std::span<const double> ours) { reals(name, ours, tolerance_); }
+  // Each compares with "expected/NAME" where the file has it. Equal within tolerance * max(1, max
+  // |expected|) of the tensor.
+  void reals(const std::string& name, std::span<const double> ours) {
+    reals(name, ours, tolerance_);
+  }
   void reals(const std::string& name, std::span<const double> ours, double tolerance);
-  void real(const std::string& name, double ours) { reals(name, {&ours, 1}); }
+  void real(const std::string& name, double ours) {
+    reals(name, {&ours, 1});
+  }
   void integers(const std::string& name, std::span<const std::int64_t> ours);
-  void ids(const std::string& name, const Matrix<int>& ours, Index width);         // padded with -1 to `width` columns
+  // padded with -1 to `width` columns
+  void ids(const std::string& name, const Matrix<int>& ours, Index width);
   void weights(const std::string& name, const Matrix<double>& ours, Index width);  // padded with 0
   template <class S>
   void tensor(const std::string& name, View<const S> ours) {
@@ -26,13 +32,19 @@ class Comparison {
     reals(name, wide);
   }
 
-  const GoldenError& worst() const { return worst_; }
-  const std::string& disagreement() const { return first_; }  // "" = none
-  std::vector<std::string> left() const;                      // expected datasets that nobody compared
+  const GoldenError& worst() const {
+    return worst_;
+  }
+  const std::string& disagreement() const {
+    return first_;
+  }  // "" = none
+  // expected datasets that nobody compared
+  std::vector<std::string> left() const;
 
  private:
   void disagree(const std::string& sentence) {
-    if (first_.empty()) first_ = sentence;
+    if (first_.empty())
+      first_ = sentence;
   }
   const GoldenFile& file_;
   double tolerance_;

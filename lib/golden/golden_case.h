@@ -1,11 +1,15 @@
-// A case file as our layer understands it: options become specs and a LayerConfig, given draws become GivenNoise.
+// A case file as our layer understands it: options become specs and a LayerConfig, given draws
+// become GivenNoise.
 #pragma once
 #include "lib/layer/moe_layer.h"
 #include "lib/trace/golden.h"
 
 namespace moe {
 
-struct Unsupported { std::string why; };  // thrown for an option or value that our layer does not have
+// thrown for an option or value that our layer does not have
+struct Unsupported {
+  std::string why;
+};
 
 struct GoldenCase {
   LayerConfig config;
@@ -16,12 +20,13 @@ struct GoldenCase {
   Matrix<double> x, grad_y;                // (T,H)
   Matrix<double> previous;                 // (T,E) logits of the layer before, or empty
   bool training = true, exact_ties = false, f64_only = false;
-  Index ids_width = 0;                     // columns of ids in the file; ours may have fewer
+  Index ids_width = 0;  // columns of ids in the file; ours may have fewer
 };
 
 // Throws Unsupported, or Error(input) where the file is not what it should be.
 GoldenCase read_golden_case(const GoldenFile&);
 
-Matrix<double> golden_matrix(const GoldenFile&, const std::string& dataset);  // one dimension: a column; more than two: rows*cols of the last
+// one dimension: a column; more than two: rows*cols of the last
+Matrix<double> golden_matrix(const GoldenFile&, const std::string& dataset);
 
 }  // namespace moe

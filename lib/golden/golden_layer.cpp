@@ -15,21 +15,28 @@ constexpr double tolerance64 = 1e-10, tolerance32 = 1e-5;
 template <class S>
 Matrix<S> narrow(const Matrix<double>& m) {
   Matrix<S> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i) out.data()[i] = S(m.data()[i]);
+  for (Index i = 0; i < m.size(); ++i)
+    out.data()[i] = S(m.data()[i]);
   return out;
 }
 
 // The file's parameters into the layer's; every one of either side must have its fellow.
 template <class S>
-void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend, std::vector<Parameter<S>*>& parameters) {
+void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend,
+          std::vector<Parameter<S>*>& parameters) {
   std::vector<std::string> unused;
-  for (const std::string& name : file.datasets())
-    if (name.starts_with("param/")) unused.push_back(name);
+  for (const std::string& name : file.datasets()) {
+    if (name.starts_with("param/"))
+      unused.push_back(name);
+  }
   layer.collect(parameters);
   for (Parameter<S>* p : parameters) {
     const std::string name = "param/" + p->name();
     const auto values = file.reals(name);
-    if (values.size() != p->size()) throw Error(Exit::input, concat(name, " has ", values.size(), " numbers, and the layer's ", p->size()));
+    if (values.size() != p->size()) {
+      throw Error(Exit::input,
+                  concat(name, " has ", values.size(), " numbers, and the layer's ", p->size()));
+    }
     Matrix<double> wide(p->value().rows, p->value().cols);
     std::ranges::copy(values.values, wide.data());
     const Matrix<S> narrowed = narrow<S>(wide);
@@ -39,18 +46,24 @@ void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend, std::
   }
   if (const std::span<double> beta = layer.router().correction_bias(); !beta.empty()) {
     const auto values = file.reals("param/router.correction_bias").values;
-    if (values.size() != beta.size()) throw Error(Exit::input, "param/router.correction_bias is not one number an expert");
+    if (values.size() != beta.size())
+      throw Error(Exit::input, "param/router.correction_bias is not one number an expert");
     std::ranges::copy(values, beta.begin());
     std::erase(unused, "param/router.correction_bias");
   }
-  if (!unused.empty()) throw Unsupported{concat(unused[0], " has no place in our layer")};
+  if (!unused.empty())
+    throw Unsupported{concat(unused[0], " has no place in our layer")};
 }
 
-void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capacity, Comparison& out) {
+void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capacity,
+                     Comparison& out) {
   // With integer data the logits are exact in any order of summation, in either precision.
-  if (c.exact_ties) out.reals("logits", r.logits.flat(), 0);
-  else out.reals("logits", r.logits.flat());
-  if (!r.mix.empty()) return;  // nobody is chosen
+  if (c.exact_ties)
+    out.reals("logits", r.logits.flat(), 0);
+  else
+    out.reals("logits", r.logits.flat());
+  if (!r.mix.empty())
+    return;  // nobody is chosen
   out.reals("probs", r.score.flat());
   out.ids("topk_ids", r.expert, c.ids_width);
   out.weights("topk_weights", r.weight, c.ids_width);
@@ -59,51 +72,68 @@ void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capa
   out.weights("post_capacity/weights", r.combined(), c.ids_width);
   out.integers("post_capacity/counts", count_experts(r.computed(), c.config.experts));
   std::vector<std::int64_t> kept(std::size_t(r.tokens() * c.ids_width), 0);
-  for (Index t = 0; t < r.tokens(); ++t)
-    for (Index j = 0; j < r.choices(); ++j) kept[std::size_t(t * c.ids_width + j)] = r.computed()(t, j) >= 0;
+  for (Index t = 0; t < r.tokens(); ++t) {
+    for (Index j = 0; j < r.choices(); ++j)
+      kept[std::size_t(t * c.ids_width + j)] = r.computed()(t, j) >= 0;
+  }
   out.integers("post_capacity/kept", kept);
   Index valid = 0;
-  for (Index t = 0; t < r.tokens(); ++t) valid += c.batch.is_valid(t);
+  for (Index t = 0; t < r.tokens(); ++t)
+    valid += c.batch.is_valid(t);
   const auto room = capacity.room_of(valid, int(r.choices()), c.config.experts);
-  if (!room.empty()) out.integers("post_capacity/capacity", std::vector<std::int64_t>(room.begin(), room.end()));
+  if (!room.empty())
+    out.integers("post_capacity/capacity", std::vector<std::int64_t>(room.begin(), room.end()));
 }
 
-// What follows from the routing alone: summed weights and, where logits are positive or not, the share of zeros.
+// What follows from the routing alone: summed weights and, where logits are positive or not, the
+// share of zeros.
 void compare_sums(const GoldenCase& c, const Routing& r, Comparison& out) {
   std::vector<double> importance(std::size_t(c.config.experts), 0.0);
-  double chosen = 0, valid = 0;
+  double chosen = 0;
+  double valid = 0;
   for (Index t = 0; t < r.tokens(); ++t) {
     valid += c.batch.is_valid(t);
     for (Index j = 0; j < r.choices(); ++j) {
-      if (r.expert(t, j) < 0) continue;
+      if (r.expert(t, j) < 0)
+        continue;
       ++chosen;
       importance[std::size_t(r.expert(t, j))] += r.weight(t, j);
     }
   }
   out.reals("importance", importance);
   out.real("relu_sparsity", 1 - chosen / (valid * c.config.experts));
-  if (!r.noise.empty()) out.reals("smooth_load", smooth_load(r, c.batch));
+  if (!r.noise.empty())
+    out.reals("smooth_load", smooth_load(r, c.batch));
 }
 
 template <class S>
-double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& layer, const MoeTape<S>& tape) {
+double total_loss(const GoldenCase& c, const Matrix<S>& y, const MoeLayer<S>& layer,
+                  const MoeTape<S>& tape) {
   double sum = 0;
-  for (Index i = 0; i < y.size(); ++i) sum += double(y.data()[i]) * c.grad_y.data()[i];
-  for (std::size_t b = 0; b < tape.losses.size(); ++b) sum += layer.balancers()[b]->coefficient() * tape.losses[b];
+  for (Index i = 0; i < y.size(); ++i)
+    sum += double(y.data()[i]) * c.grad_y.data()[i];
+  for (std::size_t b = 0; b < tape.losses.size(); ++b)
+    sum += layer.balancers()[b]->coefficient() * tape.losses[b];
   return sum;
 }
 
 // What the router thought on the way, and what one optimiser step makes of the state.
 template <class S>
-void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& tape, Comparison& out) {
-  for (const auto& [name, value] : layer.router().details(tape.input, tape.routing)) out.reals(name, value.flat());
-  if (tape.routing.mix.empty()) compare_sums(c, tape.routing, out);
+void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& tape,
+                   Comparison& out) {
+  for (const auto& [name, value] : layer.router().details(tape.input, tape.routing))
+    out.reals(name, value.flat());
+  if (tape.routing.mix.empty())
+    compare_sums(c, tape.routing, out);
   Index valid = 0;
-  for (Index t = 0; t < c.batch.tokens(); ++t) valid += c.batch.is_valid(t);
+  for (Index t = 0; t < c.batch.tokens(); ++t)
+    valid += c.batch.is_valid(t);
   layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
   for (const auto& [name, numbers] : layer.state()) {
-    if (name == "router.correction_bias") out.reals("updated/router.correction_bias", numbers);
-    if (name == "balance.l1.coef") out.reals("updated/l1_coef", numbers);
+    if (name == "router.correction_bias")
+      out.reals("updated/router.correction_bias", numbers);
+    if (name == "balance.l1.coef")
+      out.reals("updated/l1_coef", numbers);
   }
 }
 
@@ -113,13 +143,23 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   MoeLayer<S> layer(c.config, backend);
   std::vector<Parameter<S>*> parameters;
   load(file, layer, backend, parameters);
-  const Matrix<S> host_x = narrow<S>(c.x), host_dy = narrow<S>(c.grad_y);
-  const Array<S> x(backend, host_x.view()), dy(backend, host_dy.view());
-  Array<S> y(backend, c.x.rows(), c.x.cols()), dx(backend, c.x.rows(), c.x.cols());
+  const Matrix<S> host_x = narrow<S>(c.x);
+  const Matrix<S> host_dy = narrow<S>(c.grad_y);
+  const Array<S> x(backend, host_x.view());
+  const Array<S> dy(backend, host_dy.view());
+  Array<S> y(backend, c.x.rows(), c.x.cols());
+  Array<S> dx(backend, c.x.rows(), c.x.cols());
   std::vector<Matrix<double>> dscores;
   Matrix<double> dprevious(c.previous.rows(), c.previous.cols());
-  Pass pass{.batch = c.batch, .training = c.training, .other_counts = c.other_counts, .given = &c.given, .dscores = &dscores};
-  if (!c.previous.empty()) pass.previous = &c.previous, pass.dprevious = &dprevious;
+  Pass pass{.batch = c.batch,
+            .training = c.training,
+            .other_counts = c.other_counts,
+            .given = &c.given,
+            .dscores = &dscores};
+  if (!c.previous.empty()) {
+    pass.previous = &c.previous;
+    pass.dprevious = &dprevious;
+  }
   MoeTape<S> tape(c.batch);
   layer.forward(pass, x.view(), y.view(), tape);
   layer.fetch_routing(tape);
@@ -127,23 +167,29 @@ void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend,
   compare_routing(c, tape.routing, layer.capacity(), out);
   const Matrix<S> host_y = y.to_host();
   out.tensor("y", host_y.view());
-  for (std::size_t b = 0; b < c.loss_names.size(); ++b)
-    if (!c.loss_names[b].empty()) out.real(c.loss_names[b], tape.losses[b]);
+  for (std::size_t b = 0; b < c.loss_names.size(); ++b) {
+    if (!c.loss_names[b].empty())
+      out.real(c.loss_names[b], tape.losses[b]);
+  }
   out.real("total_loss", total_loss(c, host_y, layer, tape));
 
   layer.backward(pass, tape, x.view(), dy.view(), dx.view());
   const Matrix<S> host_dx = dx.to_host();
   out.tensor("grad/x", host_dx.view());
-  if (!dscores.empty()) out.reals("grad/logits", dscores[0].flat());
-  if (!c.previous.empty()) out.reals("grad/prev_logits", dprevious.flat());
+  if (!dscores.empty())
+    out.reals("grad/logits", dscores[0].flat());
+  if (!c.previous.empty())
+    out.reals("grad/prev_logits", dprevious.flat());
   for (Parameter<S>* p : parameters) {
     Matrix<S> grad(p->value().rows, p->value().cols);
     backend.to_host(p->grad().data, grad.data(), std::size_t(grad.size()) * sizeof(S));
     out.tensor("grad/" + p->name(), std::as_const(grad).view());
   }
-  const Array<S> nothing = Array<S>::zeros(backend, dy.rows(), dy.cols());  // what remains then comes from the losses alone
+  // what remains then comes from the losses alone
+  const Array<S> nothing = Array<S>::zeros(backend, dy.rows(), dy.cols());
   layer.backward(pass, tape, x.view(), nothing.view(), dx.view());
-  if (!dscores.empty()) out.reals("aux_grad/logits", dscores[0].flat());
+  if (!dscores.empty())
+    out.reals("aux_grad/logits", dscores[0].flat());
 
   compare_state(c, layer, tape, out);
 }
@@ -160,8 +206,10 @@ void judge(GoldenResult& result, const char* precision, const Comparison& compar
 }
 
 void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
-  if (const std::string format = file.text("format"); format != "moe-golden-layer") throw Unsupported{concat("files of the format '", format, "'")};
-  if (const std::string version = file.text("format_version"); !version.starts_with("1.")) throw Unsupported{concat("format version ", version)};
+  if (const std::string format = file.text("format"); format != "moe-golden-layer")
+    throw Unsupported{concat("files of the format '", format, "'")};
+  if (const std::string version = file.text("format_version"); !version.starts_with("1."))
+    throw Unsupported{concat("format version ", version)};
   const std::string kind = file.text("kind");
   Comparison wide(file, tolerance64), single(file, tolerance32);
   if (kind != "layer") {
@@ -170,16 +218,20 @@ void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result
     return judge(result, "f64", wide);
   }
   const GoldenCase c = read_golden_case(file);
-  try {  // a refusal of the specs themselves: the case asks for something that a router or rule of ours does not have
+  // a refusal of the specs themselves: the case asks for something that a router or rule of ours
+  // does not have
+  try {
     MoeLayer<double>(c.config, *make_reference<double>());
   } catch (const Error& e) {
-    if (e.code() == Exit::usage) throw Unsupported{e.what()};
+    if (e.code() == Exit::usage)
+      throw Unsupported{e.what()};
     throw;
   }
   run_layer(file, c, *make_reference<double>(), wide);
   result.f64 = wide.worst();
   judge(result, "f64", wide);
-  if (c.f64_only) return;
+  if (c.f64_only)
+    return;
   run_layer(file, c, device, single);
   result.f32 = single.worst();
   judge(result, "f32", single);
@@ -202,24 +254,36 @@ GoldenResult verify_golden_case(const std::filesystem::path& path, Backend<float
     result.state = GoldenResult::State::unsupported;
     result.reason = u.why;
   } catch (const Error& e) {
-    if (e.code() == Exit::memory || e.code() == Exit::environment) throw;
+    if (e.code() == Exit::memory || e.code() == Exit::environment)
+      throw;
     result.state = GoldenResult::State::failed;
     result.reason = e.what();
   }
   return result;
 }
 
-std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder, const std::string& device) {
+std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder,
+                                        const std::string& device) {
   const auto backend = make_backend(device);
   std::vector<std::filesystem::path> files;
   std::error_code failed;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, failed))
-    if (entry.path().extension() == ".h5") files.push_back(entry.path());
-  if (failed) throw Error(Exit::input, concat("cannot read the folder '", folder.string(), "': ", failed.message())).hint("moe verify --golden DIR");
-  if (files.empty()) throw Error(Exit::input, concat("no case files (*.h5) in '", folder.string(), "'")).hint("a folder such as golden/layers");
+  for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
+    if (entry.path().extension() == ".h5")
+      files.push_back(entry.path());
+  }
+  if (failed) {
+    throw Error(Exit::input,
+                concat("cannot read the folder '", folder.string(), "': ", failed.message()))
+        .hint("moe verify --golden DIR");
+  }
+  if (files.empty()) {
+    throw Error(Exit::input, concat("no case files (*.h5) in '", folder.string(), "'"))
+        .hint("a folder such as golden/layers");
+  }
   std::ranges::sort(files);
   std::vector<GoldenResult> out;
-  for (const auto& f : files) out.push_back(verify_golden_case(f, *backend));
+  for (const auto& f : files)
+    out.push_back(verify_golden_case(f, *backend));
   return out;
 }
 

@@ -1,7 +1,8 @@
-// Holds our MoE layer to files of expected values (`moe verify --golden DIR`): one HDF5 file a case with every option, parameter
-// and random draw in it, and every output and gradient expected in f64. A case runs twice: in f64 on `reference`, which must
-// agree to 1e-10, and in f32 on the device asked for, 1e-5; ids, counts and masks must be equal. What our layer cannot express
-// is reported as unsupported, by name, and never left out in silence.
+// Holds our MoE layer to files of expected values (`moe verify --golden DIR`): one HDF5 file a case
+// with every option, parameter and random draw in it, and every output and gradient expected in
+// f64. A case runs twice: in f64 on `reference`, which must agree to 1e-10, and in f32 on the
+// device asked for, 1e-5; ids, counts and masks must be equal. What our layer cannot express is
+// reported as unsupported, by name, and never left out in silence.
 #pragma once
 #include <filesystem>
 #include <optional>
@@ -13,7 +14,8 @@
 namespace moe {
 
 struct GoldenError {  // the worst disagreement of one run
-  double error = 0;   // largest |a - b| / max(1, max |b|) over the tensors; infinite where a value is NaN
+  // largest |a - b| / max(1, max |b|) over the tensors; infinite where a value is NaN
+  double error = 0;
   std::string where;  // "grad/experts.up[17]"
 };
 
@@ -28,7 +30,9 @@ std::string_view name_of(GoldenResult::State);
 // One case file. Throws nothing but Error(memory) and the like: a damaged file is a failed case.
 GoldenResult verify_golden_case(const std::filesystem::path& file, Backend<float>& device);
 
-// Every *.h5 of a folder, by name. Throws Error(input) where there is none, Error(usage) for an unknown device.
-std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder, const std::string& device = "reference");
+// Every *.h5 of a folder, by name. Throws Error(input) where there is none, Error(usage) for an
+// unknown device.
+std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder,
+                                        const std::string& device = "reference");
 
 }  // namespace moe

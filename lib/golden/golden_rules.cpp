@@ -9,8 +9,10 @@
 namespace moe {
 namespace {
 
-// The loss over all layers together, from what each of them leaves: value and gradient on the logits, coefficient 1.
-std::pair<double, std::vector<double>> concat_loss(Router& router, const Batch& batch, const std::vector<Matrix<double>>& logits) {
+// The loss over all layers together, from what each of them leaves: value and gradient on the
+// logits, coefficient 1.
+std::pair<double, std::vector<double>> concat_loss(Router& router, const Batch& batch,
+                                                   const std::vector<Matrix<double>>& logits) {
   struct Layer {
     RouterInput in;
     Routing routing;
@@ -29,7 +31,8 @@ std::pair<double, std::vector<double>> concat_loss(Router& router, const Batch& 
     grad.push_back({l.dprob, l.dlogits, l.dnoise, l.dweight});
   }
   const auto shares = make_balancer("concat:coef=1")->losses(in, 1, grad);
-  std::pair<double, std::vector<double>> out{std::accumulate(shares.begin(), shares.end(), 0.0), {}};
+  std::pair<double, std::vector<double>> out{std::accumulate(shares.begin(), shares.end(), 0.0),
+                                             {}};
   for (Layer& l : layers) {
     std::vector<Matrix<double>> dz{Matrix<double>(l.p.rows(), l.p.cols())};
     router.backward(l.in, l.routing, {}, l.dprob, dz);
@@ -44,14 +47,19 @@ struct LayerLoss {
 };
 
 // One balancer's loss and gradient on the logits of one layer, coefficient 1.
-LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch, const Matrix<double>& logits, Routing& routing) {
+LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch,
+                  const Matrix<double>& logits, Routing& routing) {
   RouterInput in{.scores = {logits}, .batch = batch};
   routing = router.route(in);
   const Matrix<double> p = router.probabilities(in, routing);
-  Matrix<double> dprob(p.rows(), p.cols()), dlogits(p.rows(), p.cols()), dnoise, dweight;
+  Matrix<double> dprob(p.rows(), p.cols());
+  Matrix<double> dlogits(p.rows(), p.cols());
+  Matrix<double> dnoise;
+  Matrix<double> dweight;
   const auto balance = make_balancer(concat(balancer, ":coef=1"));
   LayerLoss out;
-  out.value = balance->loss({in, routing, p, router.experts(), {}}, 1, {dprob, dlogits, dnoise, dweight});
+  out.value =
+      balance->loss({in, routing, p, router.experts(), {}}, 1, {dprob, dlogits, dnoise, dweight});
   std::vector<Matrix<double>> dscores{dlogits};
   router.backward(in, routing, {}, dprob, dscores);
   out.dz.assign(dscores[0].flat().begin(), dscores[0].flat().end());
@@ -59,14 +67,18 @@ LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch, cons
 }
 
 void run_losses(const GoldenFile& file, Comparison& out) {
-  const Index layers = file.integer("num_layers"), tokens = file.integer("num_tokens"), experts = file.integer("num_experts");
+  const Index layers = file.integer("num_layers");
+  const Index tokens = file.integer("num_tokens");
+  const Index experts = file.integer("num_experts");
   const int k = int(file.integer("top_k"));
   const auto logits = file.reals("input/logits").values;
   Batch batch;
   batch.token.assign(std::size_t(tokens), 0);
   batch.start = {0, tokens};
-  for (const auto v : file.integers("input/mask").values) batch.valid.push_back(std::uint8_t(v));
-  if (Index(logits.size()) != layers * tokens * experts || Index(batch.valid.size()) != tokens) throw Error(Exit::input, "input/logits or input/mask has another size than the options say");
+  for (const auto v : file.integers("input/mask").values)
+    batch.valid.push_back(std::uint8_t(v));
+  if (Index(logits.size()) != layers * tokens * experts || Index(batch.valid.size()) != tokens)
+    throw Error(Exit::input, "input/logits or input/mask has another size than the options say");
   const auto router = make_router(concat("softmax:k=", k), int(experts));
   std::vector<double> value[2], dz[2];
   std::vector<std::int64_t> ids, counts;
@@ -80,7 +92,8 @@ void run_losses(const GoldenFile& file, Comparison& out) {
       const LayerLoss loss = loss_of(kind == 0 ? "switch" : "z", *router, batch, z, routing);
       value[kind].push_back(loss.value);
       dz[kind].insert(dz[kind].end(), loss.dz.begin(), loss.dz.end());
-      if (kind == 1) continue;
+      if (kind == 1)
+        continue;
       ids.insert(ids.end(), routing.expert.flat().begin(), routing.expert.flat().end());
       const auto n = count_experts(routing.expert, int(experts));
       counts.insert(counts.end(), n.begin(), n.end());
@@ -102,7 +115,9 @@ void run_losses(const GoldenFile& file, Comparison& out) {
 
 // The L1 coefficient driven by given sparsities: counts of a large batch that have them.
 void run_l1_updates(const GoldenFile& file, int experts, Comparison& out) {
-  const auto l1 = make_balancer(concat("l1:coef=", file.reals("input/l1_coef").values.at(0), ",growth=", file.real("l1_growth"), ",k=", file.integer("top_k")));
+  const auto l1 =
+      make_balancer(concat("l1:coef=", file.reals("input/l1_coef").values.at(0),
+                           ",growth=", file.real("l1_growth"), ",k=", file.integer("top_k")));
   const auto router = make_router("relu", experts);
   constexpr std::int64_t tokens = 1'000'000'000;
   std::vector<double> after;
@@ -121,14 +136,17 @@ void run_updates(const GoldenFile& file, Comparison& out) {
   const Index steps = file.integer("num_steps");
   const auto start = file.reals("input/bias").values;
   const auto counts = file.integers("input/counts").values;
-  if (Index(start.size()) != experts || Index(counts.size()) != steps * experts) throw Error(Exit::input, "input/bias or input/counts has another size than the options say");
+  if (Index(start.size()) != experts || Index(counts.size()) != steps * experts)
+    throw Error(Exit::input, "input/bias or input/counts has another size than the options say");
   for (const bool center : {false, true}) {
     const auto router = make_router(concat("softmax:bias=1,k=", file.integer("top_k")), experts);
-    const auto bias = make_balancer(concat("bias:rate=", file.real("bias_update_rate"), ",center=", center));
+    const auto bias =
+        make_balancer(concat("bias:rate=", file.real("bias_update_rate"), ",center=", center));
     std::ranges::copy(start, router->correction_bias().begin());
     std::vector<double> after;
     for (Index s = 0; s < steps; ++s) {
-      bias->stepped(*router, std::span(counts).subspan(std::size_t(s * experts), std::size_t(experts)), 0);
+      bias->stepped(*router,
+                    std::span(counts).subspan(std::size_t(s * experts), std::size_t(experts)), 0);
       after.insert(after.end(), router->correction_bias().begin(), router->correction_bias().end());
     }
     out.reals(center ? "bias_sign_centered" : "bias_sign", after);
@@ -139,9 +157,12 @@ void run_updates(const GoldenFile& file, Comparison& out) {
 }  // namespace
 
 void run_golden_rules(const GoldenFile& file, const std::string& kind, Comparison& out) {
-  if (kind == "loss") return run_losses(file, out);
-  if (kind == "update") return run_updates(file, out);
-  if (kind == "transform") return run_golden_transform(file, out);
+  if (kind == "loss")
+    return run_losses(file, out);
+  if (kind == "update")
+    return run_updates(file, out);
+  if (kind == "transform")
+    return run_golden_transform(file, out);
   throw Unsupported{concat("kind '", kind, "' is not there")};
 }
 

@@ -1,11 +1,13 @@
-// Case files of kinds other than a whole layer: losses over several layers' logits, and updates without gradient. What has no
-// counterpart of ours (accounting tables) is unsupported.
+// Case files of kinds other than a whole layer: losses over several layers' logits, and updates
+// without gradient. What has no counterpart of ours (accounting tables) is unsupported.
 #pragma once
 #include "lib/golden/comparison.h"
 
 namespace moe {
 
-void run_golden_rules(const GoldenFile&, const std::string& kind, Comparison&);  // throws Unsupported
-void run_golden_transform(const GoldenFile&, Comparison&);                           // dense bodies made sparse; throws Unsupported
+// throws Unsupported
+void run_golden_rules(const GoldenFile&, const std::string& kind, Comparison&);
+// dense bodies made sparse; throws Unsupported
+void run_golden_transform(const GoldenFile&, Comparison&);
 
 }  // namespace moe

@@ -11,8 +11,9 @@
 namespace moe {
 namespace {
 
-constexpr std::size_t matrices = 3;    // of an expert's parts, before its biases
-constexpr Index rows_at_once = 4096;  // enough rows for all threads; more experts would only take more memory between them
+constexpr std::size_t matrices = 3;  // of an expert's parts, before its biases
+// enough rows for all threads; more experts would only take more memory between them
+constexpr Index rows_at_once = 4096;
 
 template <class S>
 std::array<const Parameter<S>*, 6> parts_of(const Bodies<S>& b) {
@@ -23,60 +24,88 @@ std::array<const Parameter<S>*, 6> parts_of(const Bodies<S>& b) {
 template <class S>
 Plan plan_of(Backend<S>& backend, const std::vector<Index>& offset, bool on_host) {
   Matrix<int> numbers(1, Index(offset.size()));
-  for (std::size_t i = 0; i < offset.size(); ++i) numbers(0, Index(i)) = int(offset[i]);
+  for (std::size_t i = 0; i < offset.size(); ++i)
+    numbers(0, Index(i)) = int(offset[i]);
   Plan plan;
   plan.offset = Array<int>(backend, std::as_const(numbers).view());
   plan.slots = offset.back();
-  if (on_host) plan.host_offset = offset;
+  if (on_host)
+    plan.host_offset = offset;
   return plan;
 }
 
 }  // namespace
 
 template <class S>
-ExpertCache<S>::ExpertCache(Backend<S>& backend, Index limit_bytes, Index experts) : backend_(backend), limit_(limit_bytes), experts_(experts) {}
+ExpertCache<S>::ExpertCache(Backend<S>& backend, Index limit_bytes, Index experts)
+    : backend_(backend), limit_(limit_bytes), experts_(experts) {}
 
 template <class S>
 void ExpertCache<S>::open(const Bodies<S>& bodies) {
   const auto parts = parts_of(bodies);
   if (!part_.empty()) {
-    for (std::size_t i = 0; i < parts.size(); ++i)
-      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols || parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0]))
-        throw Error(Exit::bug, "the layers of a model have experts of one shape, and this one has another");
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols ||
+                                 parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0])) {
+        throw Error(Exit::bug,
+                    "the layers of a model have experts of one shape, and this one has another");
+      }
+    }
     return;
   }
-  const auto half = [&](std::size_t part) { return part < matrices && backend_.operand_type() == DType::bf16; };
+  const auto half = [&](std::size_t part) {
+    return part < matrices && backend_.operand_type() == DType::bf16;
+  };
   Index bytes = 0;
-  for (std::size_t i = 0; i < parts.size(); ++i) bytes += parts[i]->empty() ? 0 : parts[i]->size() / parts[i]->dims()[0] * Index(half(i) ? sizeof(std::uint16_t) : sizeof(S));
-  const Index room = std::clamp<Index>(limit_ / std::max<Index>(1, bytes), 1, std::max<Index>(1, experts_));
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const Index rows = parts[i]->empty() ? 0 : parts[i]->value().rows / parts[i]->dims()[0], cols = parts[i]->value().cols;
-    part_.push_back({Array<S>(backend_, half(i) ? 0 : room * rows, cols), Array<std::uint16_t>(backend_, half(i) ? room * rows : 0, cols), rows, cols});
+    bytes += parts[i]->empty() ? 0
+                               : parts[i]->size() / parts[i]->dims()[0] *
+                                     Index(half(i) ? sizeof(std::uint16_t) : sizeof(S));
+  }
+  const Index room =
+      std::clamp<Index>(limit_ / std::max<Index>(1, bytes), 1, std::max<Index>(1, experts_));
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Index rows = parts[i]->empty() ? 0 : parts[i]->value().rows / parts[i]->dims()[0];
+    const Index cols = parts[i]->value().cols;
+    part_.push_back({Array<S>(backend_, half(i) ? 0 : room * rows, cols),
+                     Array<std::uint16_t>(backend_, half(i) ? room * rows : 0, cols), rows, cols});
   }
   place_.resize(std::size_t(room));
 }
 
-// Rows of each expert lie together in xs. Groups of experts are brought in; of a group, those whose places rise are one call.
+// Rows of each expert lie together in xs. Groups of experts are brought in; of a group, those whose
+// places rise are one call.
 template <class S>
-void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Plan& plan, View<S> ys) {
+void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Plan& plan,
+                             View<S> ys) {
   open(bodies);
   const Matrix<int> offset = plan.offset.to_host();
   std::vector<Index> used;
-  for (Index e = 0; e < plan.experts(); ++e)
-    if (offset(0, e + 1) > offset(0, e)) used.push_back(e);
+  for (Index e = 0; e < plan.experts(); ++e) {
+    if (offset(0, e + 1) > offset(0, e))
+      used.push_back(e);
+  }
   for (std::size_t first = 0; first < used.size();) {
     std::size_t end = first;
-    for (Index rows = 0; end < used.size() && Index(end - first) < room() && rows < rows_at_once; ++end) rows += offset(0, used[end] + 1) - offset(0, used[end]);
+    for (Index rows = 0; end < used.size() && Index(end - first) < room() && rows < rows_at_once;
+         ++end) {
+      rows += offset(0, used[end] + 1) - offset(0, used[end]);
+    }
     const std::span<const Index> group = std::span(used).subspan(first, end - first);
     const std::vector<Index> place = bring(bodies, group);
     for (std::size_t a = 0, b = 1; a < group.size(); a = b++) {
-      while (b < group.size() && place[b] > place[b - 1]) ++b;
-      const Index start = offset(0, group[a]), count = place[b - 1] - place[a] + 1;
+      while (b < group.size() && place[b] > place[b - 1])
+        ++b;
+      const Index start = offset(0, group[a]);
+      const Index count = place[b - 1] - place[a] + 1;
       std::vector<Index> here(std::size_t(count) + 1, 0);  // places between have no rows
-      for (std::size_t i = a; i < b; ++i) here[std::size_t(place[i] - place[a]) + 1] = offset(0, group[i] + 1) - offset(0, group[i]);
+      for (std::size_t i = a; i < b; ++i)
+        here[std::size_t(place[i] - place[a]) + 1] = offset(0, group[i] + 1) - offset(0, group[i]);
       std::partial_sum(here.begin(), here.end(), here.begin());
       ExpertTape<S> tape;
-      backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()), plan_of(backend_, here, !plan.host_offset.empty()), tape, ys.slice(start, here.back()));
+      backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()),
+                       plan_of(backend_, here, !plan.host_offset.empty()), tape,
+                       ys.slice(start, here.back()));
     }
     first = end;
   }
@@ -89,20 +118,30 @@ std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<cons
   for (const Index e : experts) {
     const auto at = at_.find({bodies.up.id(), e});
     out.push_back(at == at_.end() ? -1 : at->second);
-    if (at == at_.end()) missing.push_back(e);
-    else place_[std::size_t(at->second)].used = clock_;
+    if (at == at_.end())
+      missing.push_back(e);
+    else
+      place_[std::size_t(at->second)].used = clock_;
   }
-  hits_ += std::int64_t(experts.size() - missing.size()), misses_ += std::int64_t(missing.size());
-  if (missing.empty()) return out;
-  for (Index i = 0; i < room(); ++i)
-    if (place_[std::size_t(i)].used != clock_) free.push_back(i);
+  hits_ += std::int64_t(experts.size() - missing.size());
+  misses_ += std::int64_t(missing.size());
+  if (missing.empty())
+    return out;
+  for (Index i = 0; i < room(); ++i) {
+    if (place_[std::size_t(i)].used != clock_)
+      free.push_back(i);
+  }
   std::ranges::stable_sort(free, {}, [&](Index i) { return place_[std::size_t(i)].used; });
   places.assign(free.begin(), free.begin() + std::ptrdiff_t(missing.size()));
   std::ranges::sort(places);  // so that neighbours are computed in one call
-  for (const Index i : places) at_.erase(place_[std::size_t(i)].key), place_[std::size_t(i)] = {};
+  for (const Index i : places) {
+    at_.erase(place_[std::size_t(i)].key);
+    place_[std::size_t(i)] = {};
+  }
   fill(bodies, missing, places);
   for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
-    if (out[i] >= 0) continue;
+    if (out[i] >= 0)
+      continue;
     place_[std::size_t(places[next])] = {{bodies.up.id(), experts[i]}, clock_};
     at_[{bodies.up.id(), experts[i]}] = out[i] = places[next++];
   }
@@ -110,31 +149,39 @@ std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<cons
 }
 
 template <class S>
-void ExpertCache<S>::fill(const Bodies<S>& bodies, std::span<const Index> experts, std::span<const Index> places) {
+void ExpertCache<S>::fill(const Bodies<S>& bodies, std::span<const Index> experts,
+                          std::span<const Index> places) {
   const auto parts = parts_of(bodies);
   parallel_for(Index(parts.size() * experts.size()), 1, [&](Index task, Index) {
-    const std::size_t i = std::size_t(task) % parts.size(), n = std::size_t(task) / parts.size();
-    if (!parts[i]->empty()) fill_part(*parts[i], part_[i], experts[n], places[n]);
+    const std::size_t i = std::size_t(task) % parts.size();
+    const std::size_t n = std::size_t(task) / parts.size();
+    if (!parts[i]->empty())
+      fill_part(*parts[i], part_[i], experts[n], places[n]);
   });
 }
 
 template <class S>
 void ExpertCache<S>::fill_part(const Parameter<S>& from, Part& part, Index expert, Index place) {
-  const bool direct = dynamic_cast<HostBackend<S>*>(&backend_) != nullptr;  // its arrays can be written where they are
+  // its arrays can be written where they are
+  const bool direct = dynamic_cast<HostBackend<S>*>(&backend_) != nullptr;
   const Index rows = part.rows;
-  if (!part.halves.empty()) {  // a few rows at a time, so that what is read is rounded while it is in the cache
+  // a few rows at a time, so that what is read is rounded while it is in the cache
+  if (!part.halves.empty()) {
     const View<std::uint16_t> to = part.halves.view().block(place, rows);
     Matrix<S> some(std::clamp<Index>(32768 / std::max<Index>(part.cols, 1), 1, rows), part.cols);
     for (Index r = 0; r < rows; r += some.rows()) {
       const View<S> read = some.view().slice(0, std::min(some.rows(), rows - r));
       from.read(expert * rows + r, read);
-      if constexpr (std::is_same_v<S, float>) loops::to_half(read.data, to.row(r).data(), read.size());
-      else throw Error(Exit::bug, "only a backend in f32 multiplies bf16");
+      if constexpr (std::is_same_v<S, float>)
+        loops::to_half(read.data, to.row(r).data(), read.size());
+      else
+        throw Error(Exit::bug, "only a backend in f32 multiplies bf16");
     }
     return;
   }
   const View<S> to = part.numbers.view().block(place, rows);
-  if (direct) return from.read(expert * rows, to);
+  if (direct)
+    return from.read(expert * rows, to);
   Matrix<S> host(to.rows, to.cols);
   from.read(expert * rows, host.view());
   const std::lock_guard one_at_a_time(copying_);
@@ -143,10 +190,16 @@ void ExpertCache<S>::fill_part(const Parameter<S>& from, Part& part, Index exper
 
 template <class S>
 ExpertWeights<S> ExpertCache<S>::weights(const Bodies<S>& bodies, Index first, Index count) const {
-  const auto rows = [&](std::size_t i) { return part_[i].numbers.empty() ? View<const S>{} : part_[i].numbers.view().slice(first * part_[i].rows, count * part_[i].rows); };
+  const auto rows = [&](std::size_t i) {
+    return part_[i].numbers.empty()
+               ? View<const S>{}
+               : part_[i].numbers.view().slice(first * part_[i].rows, count * part_[i].rows);
+  };
   const auto matrix = [&](std::size_t i) {
     const Part& p = part_[i];
-    return p.halves.empty() ? Weight(rows(i)) : Weight(p.halves.view().block(first, p.rows).data, DType::bf16, count * p.rows, p.cols);
+    return p.halves.empty() ? Weight(rows(i))
+                            : Weight(p.halves.view().block(first, p.rows).data, DType::bf16,
+                                     count * p.rows, p.cols);
   };
   return {bodies.activation, matrix(0), matrix(1), matrix(2), rows(3), rows(4), rows(5)};
 }

@@ -1,7 +1,8 @@
-// Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as many as a limit of bytes holds,
-// those used longest ago go first. Matrices are held in the type that the backend multiplies, which halves them in bf16. One buffer
-// serves all layers of a model, whose experts have one shape. What comes out is what Backend::experts gives for all of them at once, bit for
-// bit where a backend computes every expert's rows for themselves.
+// Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as
+// many as a limit of bytes holds, those used longest ago go first. Matrices are held in the type
+// that the backend multiplies, which halves them in bf16. One buffer serves all layers of a model,
+// whose experts have one shape. What comes out is what Backend::experts gives for all of them at
+// once, bit for bit where a backend computes every expert's rows for themselves.
 #pragma once
 #include <map>
 #include <mutex>
@@ -15,15 +16,24 @@ namespace moe {
 template <class S>
 class ExpertCache {
  public:
-  // At least one expert is held, at most `experts` (of all layers). Memory is taken when the first is asked for.
+  // At least one expert is held, at most `experts` (of all layers). Memory is taken when the first
+  // is asked for.
   ExpertCache(Backend<S>&, Index limit_bytes, Index experts);
 
-  // The bodies of all slots, xs (S,H) -> ys (S,H), as Backend::experts; nothing is left for a backward pass.
+  // The bodies of all slots, xs (S,H) -> ys (S,H), as Backend::experts; nothing is left for a
+  // backward pass.
   void experts(const Bodies<S>&, View<const S> xs, const Plan&, View<S> ys);
 
-  Index room() const { return Index(place_.size()); }  // experts held at most; 0 before the first was asked for
-  std::int64_t hits() const { return hits_; }
-  std::int64_t misses() const { return misses_; }
+  // experts held at most; 0 before the first was asked for
+  Index room() const {
+    return Index(place_.size());
+  }
+  std::int64_t hits() const {
+    return hits_;
+  }
+  std::int64_t misses() const {
+    return misses_;
+  }
 
  private:
   using Key = std::pair<std::uint64_t, Index>;  // a layer's parameter, an expert

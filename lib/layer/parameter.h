@@ -1,6 +1,7 @@
-// A trained tensor: its name, shape, value, gradient. Writing goes through mutate(), which bumps the version, so that copies a
-// backend keeps of it (packed, bf16) are made anew. The gradient exists only for what is trained. The numbers may lie elsewhere, in a file
-// say: then there is a shape, and read() asks for rows of them.
+// A trained tensor: its name, shape, value, gradient. Writing goes through mutate(), which bumps
+// the version, so that copies a backend keeps of it (packed, bf16) are made anew. The gradient
+// exists only for what is trained. The numbers may lie elsewhere, in a file say: then there is a
+// shape, and read() asks for rows of them.
 #pragma once
 #include <atomic>
 #include <functional>
@@ -30,51 +31,104 @@ template <class S>
 class Parameter {
  public:
   Parameter() = default;
-  Parameter(Memory& memory, std::string name, std::vector<Index> dims, ParameterKind kind = ParameterKind::matrix, Storage where = Storage::own)
+  Parameter(Memory& memory, std::string name, std::vector<Index> dims,
+            ParameterKind kind = ParameterKind::matrix, Storage where = Storage::own)
       : name_(std::move(name)), dims_(std::move(dims)), kind_(kind), id_(fresh_parameter_id()) {
     shape_ = {nullptr, 1, dims_.back()};
-    for (std::size_t i = 0; i + 1 < dims_.size(); ++i) shape_.rows *= dims_[i];
+    for (std::size_t i = 0; i + 1 < dims_.size(); ++i)
+      shape_.rows *= dims_[i];
     memory_ = &memory;
-    if (where == Storage::own) value_ = Array<S>::zeros(memory, shape_.rows, shape_.cols);
+    if (where == Storage::own)
+      value_ = Array<S>::zeros(memory, shape_.rows, shape_.cols);
   }
 
-  const std::string& name() const { return name_; }
-  void rename(std::string name) { name_ = std::move(name); }
-  const std::vector<Index>& dims() const { return dims_; }
-  ParameterKind kind() const { return kind_; }
-  bool empty() const { return shape_.empty(); }
-  Index size() const { return shape_.size(); }
-  std::uint64_t id() const { return id_; }
+  const std::string& name() const {
+    return name_;
+  }
+  void rename(std::string name) {
+    name_ = std::move(name);
+  }
+  const std::vector<Index>& dims() const {
+    return dims_;
+  }
+  ParameterKind kind() const {
+    return kind_;
+  }
+  bool empty() const {
+    return shape_.empty();
+  }
+  Index size() const {
+    return shape_.size();
+  }
+  std::uint64_t id() const {
+    return id_;
+  }
 
-  bool stored() const { return !value_.empty() || empty(); }
-  void lie_elsewhere(ReadRows<S> read) { read_ = std::move(read); }
+  bool stored() const {
+    return !value_.empty() || empty();
+  }
+  void lie_elsewhere(ReadRows<S> read) {
+    read_ = std::move(read);
+  }
   void read(Index first, View<S> host) const {  // rows first .. first+host.rows, wherever they lie
-    if (!value_.empty()) return memory_->to_host(value_.view().slice(first, host.rows).data, host.data, std::size_t(host.size()) * sizeof(S));
-    if (!read_) throw Error(Exit::bug, concat("the numbers of '", name_, "' lie nowhere"));
+    if (!value_.empty()) {
+      return memory_->to_host(value_.view().slice(first, host.rows).data, host.data,
+                              std::size_t(host.size()) * sizeof(S));
+    }
+    if (!read_)
+      throw Error(Exit::bug, concat("the numbers of '", name_, "' lie nowhere"));
     read_(first, host);
   }
 
-  View<const S> value() const { return value_.empty() ? shape_ : value_.view(); }  // no more than a shape where not stored()
-  View<S> mutate() { return here(), ++version_, value_.view(); }
-  void set(View<const S> host) { here(), ++version_, value_.set(host); }
+  // no more than a shape where not stored()
+  View<const S> value() const {
+    return value_.empty() ? shape_ : value_.view();
+  }
+  View<S> mutate() {
+    here();
+    ++version_;
+    return value_.view();
+  }
+  void set(View<const S> host) {
+    here();
+    ++version_;
+    value_.set(host);
+  }
   Matrix<S> to_host() const {
     Matrix<S> m(shape_.rows, shape_.cols);
-    if (!empty()) read(0, m.view());
+    if (!empty())
+      read(0, m.view());
     return m;
   }
-  Weight weight() const { return here(), Weight{value_.view().data, dtype_of<S>, shape_.rows, shape_.cols, id_, version_}; }
-
-  bool trained() const { return trained_; }
-  void freeze() { trained_ = false, grad_ = {}; }
-  void want_grad(Memory& memory) {  // makes the gradient, zeroed, if this is trained
-    if (trained_ && grad_.empty() && !value_.empty()) grad_ = Array<S>::zeros(memory, value_.rows(), value_.cols());
+  Weight weight() const {
+    here();
+    return Weight{value_.view().data, dtype_of<S>, shape_.rows, shape_.cols, id_, version_};
   }
-  View<S> grad() { return grad_.view(); }  // empty where none is wanted
-  void clear_grad() { grad_.clear(); }
+
+  bool trained() const {
+    return trained_;
+  }
+  void freeze() {
+    trained_ = false;
+    grad_ = {};
+  }
+  void want_grad(Memory& memory) {  // makes the gradient, zeroed, if this is trained
+    if (trained_ && grad_.empty() && !value_.empty())
+      grad_ = Array<S>::zeros(memory, value_.rows(), value_.cols());
+  }
+  View<S> grad() {
+    return grad_.view();
+  }  // empty where none is wanted
+  void clear_grad() {
+    grad_.clear();
+  }
 
  private:
   void here() const {
-    if (!stored()) throw Error(Exit::bug, concat("the numbers of '", name_, "' lie elsewhere and were used as if they were in memory"));
+    if (!stored()) {
+      throw Error(Exit::bug, concat("the numbers of '", name_,
+                                    "' lie elsewhere and were used as if they were in memory"));
+    }
   }
 
   std::string name_;

@@ -27,7 +27,8 @@ std::vector<double> norms(const Matrix<S>& m) {
   std::vector<double> out;
   for (Index i = 0; i < m.rows(); ++i) {
     double sum = cosine_eps;
-    for (const S v : m.row(i)) sum += double(v) * double(v);
+    for (const S v : m.row(i))
+      sum += double(v) * double(v);
     out.push_back(std::sqrt(sum));
   }
   return out;
@@ -36,37 +37,49 @@ std::vector<double> norms(const Matrix<S>& m) {
 }  // namespace
 
 template <class S>
-RouterProduct<S>::RouterProduct(Backend<S>& b, const Projection& p, Index hidden, bool bias, bool residual) : what_(p), backend_(&b) {
+RouterProduct<S>::RouterProduct(Backend<S>& b, const Projection& p, Index hidden, bool bias,
+                                bool residual)
+    : what_(p), backend_(&b) {
   const Index inner = p.through > 0 ? p.through : hidden;
   weight_ = Parameter<S>(b, "router." + p.name, {p.rows, inner});
-  if (p.through > 0) project_ = Parameter<S>(b, "router.project", {p.through, hidden});
-  if (p.cosine) scale_ = Parameter<S>(b, "router." + p.scale_name, {1}, ParameterKind::vector);
-  if (bias) bias_ = Parameter<S>(b, "router.bias", {p.rows}, ParameterKind::vector);
-  if (residual) residual_ = Parameter<S>(b, "router.residual_weight", {p.rows, p.rows});
+  if (p.through > 0)
+    project_ = Parameter<S>(b, "router.project", {p.through, hidden});
+  if (p.cosine)
+    scale_ = Parameter<S>(b, "router." + p.scale_name, {1}, ParameterKind::vector);
+  if (bias)
+    bias_ = Parameter<S>(b, "router.bias", {p.rows}, ParameterKind::vector);
+  if (residual)
+    residual_ = Parameter<S>(b, "router.residual_weight", {p.rows, p.rows});
 }
 
 template <class S>
 void RouterProduct<S>::collect(std::vector<Parameter<S>*>& all) {
-  for (Parameter<S>* p : {&weight_, &bias_, &residual_, &scale_, &project_})
-    if (!p->empty()) all.push_back(p);
+  for (Parameter<S>* p : {&weight_, &bias_, &residual_, &scale_, &project_}) {
+    if (!p->empty())
+      all.push_back(p);
+  }
 }
 
 template <class S>
 Array<S> RouterProduct<S>::logits(View<const S> x) const {
   Array<S> z(*backend_, x.rows, what_.rows);
   backend_->linear(x, weight_.weight().in_full(), z.view(), 0);
-  if (!bias_.empty()) backend_->add_bias(bias_.value(), z.view());
+  if (!bias_.empty())
+    backend_->add_bias(bias_.value(), z.view());
   return z;
 }
 template <class S>
 void RouterProduct<S>::logits_backward(View<const S> x, View<const S> dz, View<S> dx) {
-  if (!weight_.grad().empty()) backend_->linear_dw(dz, x, weight_.grad());
-  if (!bias_.grad().empty()) backend_->bias_grad(dz, bias_.grad());
+  if (!weight_.grad().empty())
+    backend_->linear_dw(dz, x, weight_.grad());
+  if (!bias_.grad().empty())
+    backend_->bias_grad(dz, bias_.grad());
   backend_->linear_dx(dz, weight_.weight().in_full(), dx, 1);
 }
 
 template <class S>
-Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matrix<double>* previous, Tape& t) const {
+Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau,
+                                         const Matrix<double>* previous, Tape& t) const {
   View<const S> u = x;
   if (!project_.empty()) {
     t.through = Array<S>(*backend_, x.rows, what_.through);
@@ -75,17 +88,24 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau, const Matr
   }
   Array<S> z = logits(u);
   Matrix<double> out = converted<double>(z.to_host());
-  if (what_.cosine) to_cosine(u, out, t);
+  if (what_.cosine)
+    to_cosine(u, out, t);
   if (!residual_.empty()) {
-    if (!previous || previous->rows() != x.rows || previous->cols() != what_.rows)
-      throw Error(Exit::bug, concat("a layer with a gate residual got no logits of the layer before, (", x.rows, ",", what_.rows, ")"));
+    if (!previous || previous->rows() != x.rows || previous->cols() != what_.rows) {
+      throw Error(Exit::bug,
+                  concat("a layer with a gate residual got no logits of the layer before, (",
+                         x.rows, ",", what_.rows, ")"));
+    }
     const Array<S> before = to_device<S>(*backend_, *previous);
     backend_->linear(before.view(), residual_.weight().in_full(), z.view(), 0);
     const Matrix<S> more = z.to_host();
-    for (Index i = 0; i < more.size(); ++i) out.data()[i] += double(more.data()[i]);
+    for (Index i = 0; i < more.size(); ++i)
+      out.data()[i] += double(more.data()[i]);
   }
-  if (tau != 1)
-    for (double& v : out.flat()) v /= tau;
+  if (tau != 1) {
+    for (double& v : out.flat())
+      v /= tau;
+  }
   return out;
 }
 
@@ -95,28 +115,41 @@ void RouterProduct<S>::to_cosine(View<const S> u, Matrix<double>& z, Tape& t) co
   t.u_norm = norms(to_host(*backend_, u));
   t.w_norm = norms(weight_.to_host());
   const double a = double(scale_.to_host()(0, 0));
-  for (Index n = 0; n < z.rows(); ++n)
-    for (Index i = 0; i < z.cols(); ++i) z(n, i) *= a / (t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)]);
+  for (Index n = 0; n < z.rows(); ++n) {
+    for (Index i = 0; i < z.cols(); ++i)
+      z(n, i) *= a / (t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)]);
+  }
 }
 
-// With c = a u.w/(|u||w|): what arrives at u.w is dz a/(|u||w|); the norms give -(sum dz c)/|u|^2 u, and the same for w.
+// With c = a u.w/(|u||w|): what arrives at u.w is dz a/(|u||w|); the norms give -(sum dz c)/|u|^2
+// u, and the same for w.
 template <class S>
 Matrix<S> RouterProduct<S>::cosine_backward(View<const S> u, const Tape& t, Matrix<double>& dz) {
   const double a = double(scale_.to_host()(0, 0));
-  const Matrix<S> host_u = to_host(*backend_, u), host_w = weight_.to_host();
-  std::vector<double> by_u(std::size_t(dz.rows()), 0.0), by_w(std::size_t(dz.cols()), 0.0);
+  const Matrix<S> host_u = to_host(*backend_, u);
+  const Matrix<S> host_w = weight_.to_host();
+  std::vector<double> by_u(std::size_t(dz.rows()), 0.0);
+  std::vector<double> by_w(std::size_t(dz.cols()), 0.0);
   double da = 0;
-  for (Index n = 0; n < dz.rows(); ++n)
+  for (Index n = 0; n < dz.rows(); ++n) {
     for (Index i = 0; i < dz.cols(); ++i) {
-      const double norm = t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)], cosine = t.raw(n, i) / norm;
+      const double norm = t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)];
+      const double cosine = t.raw(n, i) / norm;
       da += dz(n, i) * cosine;
-      by_u[std::size_t(n)] += dz(n, i) * a * cosine, by_w[std::size_t(i)] += dz(n, i) * a * cosine;
+      by_u[std::size_t(n)] += dz(n, i) * a * cosine;
+      by_w[std::size_t(i)] += dz(n, i) * a * cosine;
       dz(n, i) *= a / norm;
     }
-  const auto along = [](const Matrix<S>& m, const std::vector<double>& sum, const std::vector<double>& norm) {
+  }
+  const auto along = [](const Matrix<S>& m, const std::vector<double>& sum,
+                        const std::vector<double>& norm) {
     Matrix<S> out(m.rows(), m.cols());
-    for (Index r = 0; r < m.rows(); ++r)
-      for (Index c = 0; c < m.cols(); ++c) out(r, c) = S(-sum[std::size_t(r)] / (norm[std::size_t(r)] * norm[std::size_t(r)]) * double(m(r, c)));
+    for (Index r = 0; r < m.rows(); ++r) {
+      for (Index c = 0; c < m.cols(); ++c) {
+        out(r, c) = S(-sum[std::size_t(r)] / (norm[std::size_t(r)] * norm[std::size_t(r)]) *
+                      double(m(r, c)));
+      }
+    }
     return out;
   };
   if (!weight_.grad().empty()) {
@@ -131,26 +164,37 @@ Matrix<S> RouterProduct<S>::cosine_backward(View<const S> u, const Tape& t, Matr
 }
 
 template <class S>
-void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double>* previous, const Tape& t, Matrix<double> dz, View<S> dx, Matrix<double>* dprevious) {
-  if (tau != 1)
-    for (double& v : dz.flat()) v /= tau;
+void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double>* previous,
+                                const Tape& t, Matrix<double> dz, View<S> dx,
+                                Matrix<double>* dprevious) {
+  if (tau != 1) {
+    for (double& v : dz.flat())
+      v /= tau;
+  }
   if (!residual_.empty()) {
-    const Array<S> d = to_device<S>(*backend_, dz), before = to_device<S>(*backend_, *previous);
-    if (!residual_.grad().empty()) backend_->linear_dw(d.view(), before.view(), residual_.grad());
+    const Array<S> d = to_device<S>(*backend_, dz);
+    const Array<S> before = to_device<S>(*backend_, *previous);
+    if (!residual_.grad().empty())
+      backend_->linear_dw(d.view(), before.view(), residual_.grad());
     Array<S> back(*backend_, dz.rows(), dz.cols());
     backend_->linear_dx(d.view(), residual_.weight().in_full(), back.view(), 0);
     const Matrix<S> host = back.to_host();
-    for (Index i = 0; i < host.size() && dprevious; ++i) dprevious->data()[i] += double(host.data()[i]);
+    for (Index i = 0; i < host.size() && dprevious; ++i)
+      dprevious->data()[i] += double(host.data()[i]);
   }
   const View<const S> u = project_.empty() ? x : t.through.view();
   Matrix<S> besides;
-  if (what_.cosine) besides = cosine_backward(u, t, dz);
+  if (what_.cosine)
+    besides = cosine_backward(u, t, dz);
   const Array<S> d = to_device<S>(*backend_, dz);
-  if (!what_.cosine) return logits_backward(u, d.view(), dx);
+  if (!what_.cosine)
+    return logits_backward(u, d.view(), dx);
   Array<S> du(*backend_, std::as_const(besides).view());
   logits_backward(u, d.view(), du.view());
-  if (project_.empty()) return backend_->add(std::as_const(du).view(), dx, 1);
-  if (!project_.grad().empty()) backend_->linear_dw(std::as_const(du).view(), x, project_.grad());
+  if (project_.empty())
+    return backend_->add(std::as_const(du).view(), dx, 1);
+  if (!project_.grad().empty())
+    backend_->linear_dw(std::as_const(du).view(), x, project_.grad());
   backend_->linear_dx(std::as_const(du).view(), project_.weight().in_full(), dx, 1);
 }
 

@@ -13,8 +13,10 @@ namespace {
 template <class S>
 Matrix<S> rows_of(const Matrix<S>& m, std::span<const Index> row, double factor) {
   Matrix<S> out(m.empty() ? 0 : Index(row.size()), m.cols());
-  for (Index i = 0; i < out.rows(); ++i)
-    for (Index j = 0; j < m.cols(); ++j) out(i, j) = S(double(m(row[std::size_t(i)], j)) * factor);
+  for (Index i = 0; i < out.rows(); ++i) {
+    for (Index j = 0; j < m.cols(); ++j)
+      out(i, j) = S(double(m(row[std::size_t(i)], j)) * factor);
+  }
   return out;
 }
 
@@ -22,13 +24,17 @@ Matrix<S> rows_of(const Matrix<S>& m, std::span<const Index> row, double factor)
 template <class S>
 Matrix<S> cells_of(const Matrix<S>& m, const Matrix<Index>& unit, double factor) {
   Matrix<S> out(m.empty() ? 0 : unit.rows(), unit.cols());
-  for (Index i = 0; i < out.size(); ++i) out.data()[i] = S(double(m(0, unit.data()[i])) * factor);
+  for (Index i = 0; i < out.size(); ++i)
+    out.data()[i] = S(double(m(0, unit.data()[i])) * factor);
   return out;
 }
 
 Index part(Index width, Index parts, const char* what) {
-  if (parts < 1 || width % parts)
-    throw Error(Exit::usage, concat("a feed-forward of width ", width, " does not cut into ", parts, " equal ", what)).hint(concat(what, "=", std::gcd(width, std::max<Index>(parts, 1))));
+  if (parts < 1 || width % parts) {
+    throw Error(Exit::usage, concat("a feed-forward of width ", width, " does not cut into ", parts,
+                                    " equal ", what))
+        .hint(concat(what, "=", std::gcd(width, std::max<Index>(parts, 1))));
+  }
   return width / parts;
 }
 
@@ -36,44 +42,65 @@ Index part(Index width, Index parts, const char* what) {
 
 template <class S>
 HostBodies<S> host_bodies(const Bodies<S>& b) {
-  const auto host = [](const Parameter<S>& p) { return p.empty() ? Matrix<S>{} : p.to_host(); };
-  return {host(b.gate), host(b.up), host(b.down), host(b.gate_bias), host(b.up_bias), host(b.down_bias)};
+  const auto host = [](const Parameter<S>& p) {
+    return p.empty() ? Matrix<S>{} : p.to_host();
+  };
+  return {host(b.gate),      host(b.up),      host(b.down),
+          host(b.gate_bias), host(b.up_bias), host(b.down_bias)};
 }
 
 template <class S>
 void set_bodies(Bodies<S>& b, const HostBodies<S>& h) {
   const auto set = [](Parameter<S>& p, const Matrix<S>& m) {
-    if (p.size() != m.size() || (!m.empty() && p.value().cols != m.cols()))
-      throw Error(Exit::bug, concat(p.name(), " has ", p.size(), " numbers and was given ", m.size()));
-    if (!m.empty()) p.set(m.view());
+    if (p.size() != m.size() || (!m.empty() && p.value().cols != m.cols())) {
+      throw Error(Exit::bug,
+                  concat(p.name(), " has ", p.size(), " numbers and was given ", m.size()));
+    }
+    if (!m.empty())
+      p.set(m.view());
   };
-  set(b.gate, h.gate), set(b.up, h.up), set(b.down, h.down), set(b.gate_bias, h.gate_bias), set(b.up_bias, h.up_bias), set(b.down_bias, h.down_bias);
+  set(b.gate, h.gate);
+  set(b.up, h.up);
+  set(b.down, h.down);
+  set(b.gate_bias, h.gate_bias);
+  set(b.up_bias, h.up_bias);
+  set(b.down_bias, h.down_bias);
 }
 
 template <class S>
-HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit, double scale, double outer) {
-  const Index experts = unit.rows(), width = unit.cols(), hidden = dense.down.rows();
+HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit, double scale,
+                         double outer) {
+  const Index experts = unit.rows();
+  const Index width = unit.cols();
+  const Index hidden = dense.down.rows();
   HostBodies<S> out;
-  out.gate = rows_of(dense.gate, unit.flat(), scale), out.up = rows_of(dense.up, unit.flat(), scale);
+  out.gate = rows_of(dense.gate, unit.flat(), scale);
+  out.up = rows_of(dense.up, unit.flat(), scale);
   out.down = Matrix<S>(experts * hidden, width);
-  for (Index e = 0; e < experts; ++e)
-    for (Index h = 0; h < hidden; ++h)
-      for (Index i = 0; i < width; ++i) out.down(e * hidden + h, i) = S(double(dense.down(h, unit(e, i))) * scale);
-  out.gate_bias = cells_of(dense.gate_bias, unit, scale), out.up_bias = cells_of(dense.up_bias, unit, scale);
+  for (Index e = 0; e < experts; ++e) {
+    for (Index h = 0; h < hidden; ++h) {
+      for (Index i = 0; i < width; ++i)
+        out.down(e * hidden + h, i) = S(double(dense.down(h, unit(e, i))) * scale);
+    }
+  }
+  out.gate_bias = cells_of(dense.gate_bias, unit, scale);
+  out.up_bias = cells_of(dense.up_bias, unit, scale);
   out.down_bias = rows_of(dense.down_bias, std::vector<Index>(std::size_t(experts), 0), outer);
   return out;
 }
 
 Matrix<Index> units_of_copies(Index experts, Index width) {
   Matrix<Index> unit(experts, width);
-  for (Index e = 0; e < experts; ++e) std::iota(unit.row(e).begin(), unit.row(e).end(), Index(0));
+  for (Index e = 0; e < experts; ++e)
+    std::iota(unit.row(e).begin(), unit.row(e).end(), Index(0));
   return unit;
 }
 
 Matrix<Index> units_of_shards(Index shards, Index expansion, Index width) {
   const Index each = part(width, shards, "shards");
   Matrix<Index> unit(shards * expansion, each);
-  for (Index e = 0; e < unit.rows(); ++e) std::iota(unit.row(e).begin(), unit.row(e).end(), e % shards * each);
+  for (Index e = 0; e < unit.rows(); ++e)
+    std::iota(unit.row(e).begin(), unit.row(e).end(), e % shards * each);
   return unit;
 }
 
@@ -86,7 +113,8 @@ Matrix<Index> units_of_parts(std::span<const Index> order, Index experts) {
 template <class S>
 Matrix<S> repeated_rows(const Matrix<S>& m, Index times) {
   Matrix<S> out(m.rows() * times, m.cols());
-  for (Index r = 0; r < out.rows(); ++r) std::ranges::copy(m.row(r / times), out.row(r).begin());
+  for (Index r = 0; r < out.rows(); ++r)
+    std::ranges::copy(m.row(r / times), out.row(r).begin());
   return out;
 }
 
@@ -101,7 +129,9 @@ template HostBodies<float> host_bodies(const Bodies<float>&);
 template HostBodies<double> host_bodies(const Bodies<double>&);
 template void set_bodies(Bodies<float>&, const HostBodies<float>&);
 template void set_bodies(Bodies<double>&, const HostBodies<double>&);
-template HostBodies<float> from_units(const HostBodies<float>&, const Matrix<Index>&, double, double);
-template HostBodies<double> from_units(const HostBodies<double>&, const Matrix<Index>&, double, double);
+template HostBodies<float> from_units(const HostBodies<float>&, const Matrix<Index>&, double,
+                                      double);
+template HostBodies<double> from_units(const HostBodies<double>&, const Matrix<Index>&, double,
+                                       double);
 
 }  // namespace moe

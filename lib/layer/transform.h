@@ -1,5 +1,6 @@
-// Expert bodies made from a dense one (equations.md section 8): copies (2212.05055), granular shards (2410.07524) and parts
-// (MoEfication, 2110.01786). All three are one thing: expert e computes some hidden units of the dense body, weights scaled.
+// Expert bodies made from a dense one (equations.md section 8): copies (2212.05055), granular
+// shards (2410.07524) and parts (MoEfication, 2110.01786). All three are one thing: expert e
+// computes some hidden units of the dense body, weights scaled.
 #pragma once
 #include "lib/core/matrix.h"
 #include "lib/layer/feed_forward.h"
@@ -7,7 +8,7 @@
 namespace moe {
 
 template <class S>
-struct HostBodies {         // E bodies of width I in host memory; E = 1: a dense one
+struct HostBodies {          // E bodies of width I in host memory; E = 1: a dense one
   Matrix<S> gate, up, down;  // (E*I,H), (E*I,H), (E*H,I); gate empty where ungated
   Matrix<S> gate_bias, up_bias, down_bias;  // (E,I), (E,I), (E,H); empty = none
 };
@@ -16,19 +17,26 @@ HostBodies<S> host_bodies(const Bodies<S>&);
 template <class S>
 void set_bodies(Bodies<S>&, const HostBodies<S>&);
 
-// Expert e has the hidden units unit.row(e) of `dense`. Weights and inner biases are multiplied by `scale`, the outer bias by `outer`.
+// Expert e has the hidden units unit.row(e) of `dense`. Weights and inner biases are multiplied by
+// `scale`, the outer bias by `outer`.
 template <class S>
-HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit /*(E,I')*/, double scale, double outer);
+HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit /*(E,I')*/,
+                         double scale, double outer);
 
-Matrix<Index> units_of_copies(Index experts, Index width);                        // all units, for each expert
-Matrix<Index> units_of_shards(Index shards, Index expansion, Index width);        // expert i = contiguous shard i mod `shards`
-Matrix<Index> units_of_parts(std::span<const Index> order, Index experts);        // a permutation cut into equal parts
+// all units, for each expert
+Matrix<Index> units_of_copies(Index experts, Index width);
+// expert i = contiguous shard i mod `shards`
+Matrix<Index> units_of_shards(Index shards, Index expansion, Index width);
+// a permutation cut into equal parts
+Matrix<Index> units_of_parts(std::span<const Index> order, Index experts);
 
 template <class S>
-Matrix<S> repeated_rows(const Matrix<S>& m, Index times);                         // a, a, b, b, ...: router rows of virtual groups
+// a, a, b, b, ...: router rows of virtual groups
+Matrix<S> repeated_rows(const Matrix<S>& m, Index times);
 
-// What granular upcycling multiplies weights by: s^(1/3) for gated bodies and relu2, s^(1/2) otherwise; s = shards where the chosen
-// weights are divided by their sum, else expansion * shards^2 / k.
+// What granular upcycling multiplies weights by: s^(1/3) for gated bodies and relu2, s^(1/2)
+// otherwise; s = shards where the chosen weights are divided by their sum, else expansion *
+// shards^2 / k.
 double granular_scale(Activation, Index shards, Index expansion, int k, bool norm);
 
 }  // namespace moe

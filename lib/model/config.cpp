@@ -1,5 +1,5 @@
-// Presets, specs and refusals. One function, visit(), knows every field: it reads them from a spec, and since a spec remembers what
-// it was asked for, it also writes them.
+// Presets, specs and refusals. One function, visit(), knows every field: it reads them from a spec,
+// and since a spec remembers what it was asked for, it also writes them.
 #include "lib/model/config.h"
 
 #include <algorithm>
@@ -11,16 +11,20 @@ namespace moe {
 namespace {
 
 template <class E>
-void pick(Spec& spec, const char* key, E& value, std::initializer_list<std::pair<E, const char*>> names) {
+void pick(Spec& spec, const char* key, E& value,
+          std::initializer_list<std::pair<E, const char*>> names) {
   std::vector<std::string> all;
   std::string now;
   for (const auto& [v, name] : names) {
     all.emplace_back(name);
-    if (v == value) now = name;
+    if (v == value)
+      now = name;
   }
   const std::string chosen = spec.get(key, now);
-  for (const auto& [v, name] : names)
-    if (chosen == name) return void(value = v);
+  for (const auto& [v, name] : names) {
+    if (chosen == name)
+      return void(value = v);
+  }
   no_such(key, chosen, all);
 }
 
@@ -47,13 +51,18 @@ void visit(Spec& s, LayerConfig& m) {
 
 std::vector<int> numbers_of(Spec& s, const char* key, const std::vector<int>& now) {
   std::string text;
-  for (const int n : now) text += concat(text.empty() ? "" : ";", n);
+  for (const int n : now)
+    text += concat(text.empty() ? "" : ";", n);
   const std::string given = s.get(key, text.empty() ? "none" : text);
   std::vector<int> out;
-  if (given == "none") return out;
+  if (given == "none")
+    return out;
   for (const std::string& word : split(given, ';')) {
-    if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != word.npos)
-      throw Error(Exit::usage, concat(key, "=", given, " has '", word, "' where the number of a layer belongs")).hint(concat(key, "=0;3, or none"));
+    if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != word.npos) {
+      throw Error(Exit::usage,
+                  concat(key, "=", given, " has '", word, "' where the number of a layer belongs"))
+          .hint(concat(key, "=0;3, or none"));
+    }
     out.push_back(std::stoi(word));
   }
   return out;
@@ -92,10 +101,17 @@ void visit(Spec& s, ModelConfig& c) {
   c.rope_theta = s.get("rope_theta", c.rope_theta);
   c.norm_eps = s.get("norm_eps", c.norm_eps, 0.0);
   c.tied = s.get("tied", c.tied);
-  pick<QkNorm>(s, "qk_norm", c.qk_norm, {{QkNorm::none, "none"}, {QkNorm::head, "head"}, {QkNorm::full, "full"}, {QkNorm::head_after, "head_after"}, {QkNorm::length_after, "length_after"}});
+  pick<QkNorm>(s, "qk_norm", c.qk_norm,
+               {{QkNorm::none, "none"},
+                {QkNorm::head, "head"},
+                {QkNorm::full, "full"},
+                {QkNorm::head_after, "head_after"},
+                {QkNorm::length_after, "length_after"}});
   c.window = s.get("window", c.window, 0);
   visit_attention(s, c);
-  pick<NormKind>(s, "norm", c.norm, {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}, {NormKind::layer_bias, "layer_bias"}});
+  pick<NormKind>(
+      s, "norm", c.norm,
+      {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}, {NormKind::layer_bias, "layer_bias"}});
   c.output_bias = s.get("output_bias", c.output_bias);
   c.embedding_scale = s.get("embedding_scale", c.embedding_scale);
   c.residual_scale = s.get("residual_scale", c.residual_scale);
@@ -105,19 +121,25 @@ void visit(Spec& s, ModelConfig& c) {
   c.dense_at = numbers_of(s, "dense_at", c.dense_at);
   c.dense_width = s.get("dense_width", c.dense_width, 0);
   c.dense = s.get("dense", c.dense);
-  pick<std::string>(s, "init", c.init, {{"trunc_normal", "trunc_normal"}, {"layerwise", "layerwise"}, {"depth_scaled", "depth_scaled"}, {"switch", "switch"}});
+  pick<std::string>(s, "init", c.init,
+                    {{"trunc_normal", "trunc_normal"},
+                     {"layerwise", "layerwise"},
+                     {"depth_scaled", "depth_scaled"},
+                     {"switch", "switch"}});
   visit(s, c.moe);
   c.moe.hidden = c.hidden;
 }
 
 void refuse(bool when, const std::string& sentence, const std::string& hint) {
-  if (when) throw Error(Exit::usage, sentence).hint(hint);
+  if (when)
+    throw Error(Exit::usage, sentence).hint(hint);
 }
 
 const Preset& preset_of(const std::string& name) {
   std::vector<std::string> names;
   for (const Preset& p : model_presets()) {
-    if (p.name == name) return p;
+    if (p.name == name)
+      return p;
     names.emplace_back(p.name);
   }
   no_such("model", name, names);
@@ -135,20 +157,30 @@ const std::vector<Preset>& model_presets() {
 }
 
 bool ModelConfig::is_moe(int layer) const {
-  return !dense && layer >= dense_layers && (layer - dense_layers + 1) % moe_every == 0 && std::ranges::find(dense_at, layer) == dense_at.end();
+  return !dense && layer >= dense_layers && (layer - dense_layers + 1) % moe_every == 0 &&
+         std::ranges::find(dense_at, layer) == dense_at.end();
 }
-bool ModelConfig::has_rope(int layer) const { return std::ranges::find(no_rope_layers, layer) == no_rope_layers.end(); }
-bool ModelConfig::sees_all(int layer) const { return !has_rope(layer) || std::ranges::find(full_layers, layer) != full_layers.end(); }
+bool ModelConfig::has_rope(int layer) const {
+  return std::ranges::find(no_rope_layers, layer) == no_rope_layers.end();
+}
+bool ModelConfig::sees_all(int layer) const {
+  return !has_rope(layer) || std::ranges::find(full_layers, layer) != full_layers.end();
+}
 int ModelConfig::moe_layers() const {
   int n = 0;
-  for (int l = 0; l < layers; ++l) n += is_moe(l);
+  for (int l = 0; l < layers; ++l)
+    n += is_moe(l);
   return n;
 }
 int ModelConfig::twin_width() const {
-  return dense_width > 0 ? dense_width : make_router(moe.router, moe.experts)->choices() * int(moe.width) + int(moe.shared_width);
+  return dense_width > 0 ? dense_width
+                         : make_router(moe.router, moe.experts)->choices() * int(moe.width) +
+                               int(moe.shared_width);
 }
 
-ModelConfig model_config(const std::string& text) { return model_config(Spec(text)); }
+ModelConfig model_config(const std::string& text) {
+  return model_config(Spec(text));
+}
 ModelConfig model_config(Spec spec) {
   const Preset& preset = preset_of(spec.name());
   ModelConfig c;
@@ -159,10 +191,13 @@ ModelConfig model_config(Spec spec) {
   base.done();
   visit(spec, c);
   spec.done();
-  if (c.head_dim == 0 && c.kv_rank > 0) c.head_dim = c.nope_dim + c.rope_dim;
+  if (c.head_dim == 0 && c.kv_rank > 0)
+    c.head_dim = c.nope_dim + c.rope_dim;
   if (c.head_dim == 0) {
-    refuse(c.hidden % c.heads != 0, concat("the hidden size ", c.hidden, " is not divisible by ", c.heads, " heads"),
-           concat("hidden=", (c.hidden / c.heads + 1) * c.heads, ", another number of heads, or head_dim=", c.hidden / c.heads + 1));
+    refuse(c.hidden % c.heads != 0,
+           concat("the hidden size ", c.hidden, " is not divisible by ", c.heads, " heads"),
+           concat("hidden=", (c.hidden / c.heads + 1) * c.heads,
+                  ", another number of heads, or head_dim=", c.hidden / c.heads + 1));
     c.head_dim = c.hidden / c.heads;
   }
   return resolved(c);
@@ -178,55 +213,108 @@ std::string to_spec(const ModelConfig& config) {
 namespace {
 
 void check_attention(const ModelConfig& c) {
-  refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim, concat("rotary embedding turns pairs, and ", c.rotary_dims(), " of ", c.head_dim, " numbers of a head were asked for"), "rotary_dim=0 for all, or an even number");
+  refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim,
+         concat("rotary embedding turns pairs, and ", c.rotary_dims(), " of ", c.head_dim,
+                " numbers of a head were asked for"),
+         "rotary_dim=0 for all, or an even number");
   const bool mixed = rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed;
-  refuse(mixed && (c.rope_interleaved || c.rotary_dims() != c.head_dim), "Fourier position embedding turns whole heads in pairs (j, j + d/2)", "rope_interleaved=0,rotary_dim=0,kv_rank=0, or another rope");
-  for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at})
-    for (const int l : *list) refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers), "layers count from 0");
-  refuse(c.window > 0 && c.chunk > 0, concat("window=", c.window, " and chunk=", c.chunk, " both cut what a query sees"), "chunk=0");
-  refuse(c.logit_divisor == 0 || c.residual_scale == 0 || c.embedding_scale == 0, "a factor of 0 would silence the model", "embedding_scale=1,residual_scale=1,logit_divisor=1");
-  refuse(c.stretch_scale != 0 && c.stretch_floor <= 0, concat("stretch_scale=", c.stretch_scale, " counts positions in steps of stretch_floor, which is ", c.stretch_floor), "stretch_floor=8192");
-  if (c.kv_rank == 0) return refuse(c.q_rank > 0 || c.nope_dim > 0 || c.rope_dim > 0 || c.value_dim > 0, "q_rank, nope_dim, rope_dim and value_dim belong to latent attention, and kv_rank is 0", "kv_rank=32");
-  refuse(c.nope_dim < 1 || c.rope_dim < 2 || c.value_dim < 1, concat("latent attention needs nope_dim, rope_dim and value_dim, got ", c.nope_dim, ", ", c.rope_dim, " and ", c.value_dim), "nope_dim=16,rope_dim=8,value_dim=16");
-  refuse(c.head_dim != c.nope_dim + c.rope_dim, concat("head_dim=", c.head_dim, " is not nope_dim + rope_dim = ", c.nope_dim + c.rope_dim), concat("head_dim=", c.nope_dim + c.rope_dim));
-  refuse(c.heads != c.kv_heads, concat("latent attention has a key for each of its ", c.heads, " heads, and kv_heads is ", c.kv_heads), concat("kv_heads=", c.heads));
-  refuse(c.qk_norm != QkNorm::none || c.clip_qkv > 0 || !c.no_rope_layers.empty(), "latent attention has neither qk_norm nor clip_qkv nor layers without rotary embedding", "qk_norm=none,clip_qkv=0,no_rope_layers=none");
+  refuse(mixed && (c.rope_interleaved || c.rotary_dims() != c.head_dim),
+         "Fourier position embedding turns whole heads in pairs (j, j + d/2)",
+         "rope_interleaved=0,rotary_dim=0,kv_rank=0, or another rope");
+  for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at}) {
+    for (const int l : *list) {
+      refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers),
+             "layers count from 0");
+    }
+  }
+  refuse(c.window > 0 && c.chunk > 0,
+         concat("window=", c.window, " and chunk=", c.chunk, " both cut what a query sees"),
+         "chunk=0");
+  refuse(c.logit_divisor == 0 || c.residual_scale == 0 || c.embedding_scale == 0,
+         "a factor of 0 would silence the model",
+         "embedding_scale=1,residual_scale=1,logit_divisor=1");
+  refuse(c.stretch_scale != 0 && c.stretch_floor <= 0,
+         concat("stretch_scale=", c.stretch_scale,
+                " counts positions in steps of stretch_floor, which is ", c.stretch_floor),
+         "stretch_floor=8192");
+  if (c.kv_rank == 0) {
+    return refuse(
+        c.q_rank > 0 || c.nope_dim > 0 || c.rope_dim > 0 || c.value_dim > 0,
+        "q_rank, nope_dim, rope_dim and value_dim belong to latent attention, and kv_rank is 0",
+        "kv_rank=32");
+  }
+  refuse(c.nope_dim < 1 || c.rope_dim < 2 || c.value_dim < 1,
+         concat("latent attention needs nope_dim, rope_dim and value_dim, got ", c.nope_dim, ", ",
+                c.rope_dim, " and ", c.value_dim),
+         "nope_dim=16,rope_dim=8,value_dim=16");
+  refuse(c.head_dim != c.nope_dim + c.rope_dim,
+         concat("head_dim=", c.head_dim, " is not nope_dim + rope_dim = ", c.nope_dim + c.rope_dim),
+         concat("head_dim=", c.nope_dim + c.rope_dim));
+  refuse(c.heads != c.kv_heads,
+         concat("latent attention has a key for each of its ", c.heads, " heads, and kv_heads is ",
+                c.kv_heads),
+         concat("kv_heads=", c.heads));
+  refuse(c.qk_norm != QkNorm::none || c.clip_qkv > 0 || !c.no_rope_layers.empty(),
+         "latent attention has neither qk_norm nor clip_qkv nor layers without rotary embedding",
+         "qk_norm=none,clip_qkv=0,no_rope_layers=none");
 }
 
 }  // namespace
 
 void check(const ModelConfig& c) {
-  refuse(c.vocabulary < 2 || c.hidden < 1 || c.layers < 1 || c.heads < 1 || c.kv_heads < 1 || c.head_dim < 1 || c.context < 1,
-         concat("a model needs sizes of at least 1 and two words, got vocabulary=", c.vocabulary, ", hidden=", c.hidden, ", layers=", c.layers,
-                ", heads=", c.heads, ", kv_heads=", c.kv_heads, ", head_dim=", c.head_dim, ", context=", c.context), "see moe list models");
-  refuse(c.heads % c.kv_heads != 0, concat(c.heads, " query heads do not share ", c.kv_heads, " key heads evenly"), concat("kv_heads=", c.heads, " or a divisor of it"));
-  refuse(c.rotary_dim == 0 && c.kv_rank == 0 && c.head_dim % 2 != 0, concat("head_dim=", c.head_dim, " is odd and rotary embedding turns pairs"), concat("head_dim=", c.head_dim + 1));
-  refuse(!(c.rope_theta > 0), concat("rope_theta=", c.rope_theta, " must be above 0"), "rope_theta=10000");
-  refuse(!(c.norm_eps >= 0), concat("norm_eps=", c.norm_eps, " must be at least 0"), "norm_eps=1e-5");
+  refuse(c.vocabulary < 2 || c.hidden < 1 || c.layers < 1 || c.heads < 1 || c.kv_heads < 1 ||
+             c.head_dim < 1 || c.context < 1,
+         concat("a model needs sizes of at least 1 and two words, got vocabulary=", c.vocabulary,
+                ", hidden=", c.hidden, ", layers=", c.layers, ", heads=", c.heads,
+                ", kv_heads=", c.kv_heads, ", head_dim=", c.head_dim, ", context=", c.context),
+         "see moe list models");
+  refuse(c.heads % c.kv_heads != 0,
+         concat(c.heads, " query heads do not share ", c.kv_heads, " key heads evenly"),
+         concat("kv_heads=", c.heads, " or a divisor of it"));
+  refuse(c.rotary_dim == 0 && c.kv_rank == 0 && c.head_dim % 2 != 0,
+         concat("head_dim=", c.head_dim, " is odd and rotary embedding turns pairs"),
+         concat("head_dim=", c.head_dim + 1));
+  refuse(!(c.rope_theta > 0), concat("rope_theta=", c.rope_theta, " must be above 0"),
+         "rope_theta=10000");
+  refuse(!(c.norm_eps >= 0), concat("norm_eps=", c.norm_eps, " must be at least 0"),
+         "norm_eps=1e-5");
   refuse(c.window < 0, concat("window=", c.window, " must be at least 0"), "window=0 for no limit");
   check_attention(c);
   refuse(c.moe_every < 1, concat("moe_every=", c.moe_every, " must be at least 1"), "moe_every=1");
-  refuse(c.dense_width < 0, concat("dense_width=", c.dense_width, " must be at least 0"), "dense_width=0 for as many active parameters as a MoE layer");
+  refuse(c.dense_width < 0, concat("dense_width=", c.dense_width, " must be at least 0"),
+         "dense_width=0 for as many active parameters as a MoE layer");
   refuse(c.moe.experts < 1 || c.moe.width < 1 || c.moe.shared_width < 0,
-         concat("a MoE layer needs experts, got experts=", c.moe.experts, ", width=", c.moe.width, ", shared_width=", c.moe.shared_width), "experts=8,width=192");
-  refuse(c.moe.hidden != c.hidden, concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden), "give both the same");
-  refuse(!c.dense && c.moe_layers() == 0, concat("none of the ", c.layers, " layers is MoE with dense_layers=", c.dense_layers, " and moe_every=", c.moe_every),
+         concat("a MoE layer needs experts, got experts=", c.moe.experts, ", width=", c.moe.width,
+                ", shared_width=", c.moe.shared_width),
+         "experts=8,width=192");
+  refuse(c.moe.hidden != c.hidden,
+         concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden),
+         "give both the same");
+  refuse(!c.dense && c.moe_layers() == 0,
+         concat("none of the ", c.layers, " layers is MoE with dense_layers=", c.dense_layers,
+                " and moe_every=", c.moe_every),
          "fewer dense layers, or dense=1 for a dense model");
-  refuse(c.moe.shared_gate && c.moe.shared_width == 0, "shared_gate=1 needs a shared expert and shared_width is 0", concat("shared_width=", c.moe.width));
+  refuse(c.moe.shared_gate && c.moe.shared_width == 0,
+         "shared_gate=1 needs a shared expert and shared_width is 0",
+         concat("shared_width=", c.moe.width));
   refuse(c.moe.router_bias && make_router(c.moe.router, c.moe.experts)->projections().empty(),
-         concat("router_bias=1 needs a router with scores, and ", c.moe.router, " has none"), "router_bias=0");
+         concat("router_bias=1 needs a router with scores, and ", c.moe.router, " has none"),
+         "router_bias=0");
 }
 
 ModelConfig resolved(const ModelConfig& config) {
   check(config);
   ModelConfig c = config;
-  LayerConfig small = c.moe;  // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
+  // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
+  LayerConfig small = c.moe;
   small.hidden = small.width = 1;
-  for (Index& w : small.widths) w = 1;
+  for (Index& w : small.widths)
+    w = 1;
   small.shared_width = std::min<Index>(small.shared_width, 1);
   const auto backend = make_reference<double>();
   const MoeLayer<double> layer(small, *backend);
-  if (!c.moe.widths.empty()) c.moe.width = std::ranges::max(c.moe.widths);
+  if (!c.moe.widths.empty())
+    c.moe.width = std::ranges::max(c.moe.widths);
   c.moe.router = layer.config().router;
   c.moe.capacity = layer.config().capacity;
   c.moe.balance = layer.config().balance;

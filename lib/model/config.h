@@ -1,4 +1,5 @@
-// What a model is: sizes and switches, named as config.json names them where it has a name. A preset is a filled-in ModelConfig;
+// What a model is: sizes and switches, named as config.json names them where it has a name. A
+// preset is a filled-in ModelConfig;
 // "--model tiny:layers=6,hidden=96" starts from one and sets fields.
 #pragma once
 #include <string>
@@ -10,76 +11,94 @@
 
 namespace moe {
 
-// RMSNorm of q and k: per head (Qwen3) or over the whole row (OLMoE) before they are turned, per head after (Hunyuan), per head after and
-// without weights (Llama 4, in layers with rotary embedding).
+// RMSNorm of q and k: per head (Qwen3) or over the whole row (OLMoE) before they are turned, per
+// head after (Hunyuan), per head after and without weights (Llama 4, in layers with rotary
+// embedding).
 enum class QkNorm { none, head, full, head_after, length_after };
 
 struct ModelConfig {
-  std::string preset;        // where it came from, for people
-  int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32, context = 256;
+  std::string preset;  // where it came from, for people
+  int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32,
+      context = 256;
   double rope_theta = 10000, norm_eps = 1e-5;
-  bool tied = false;         // the output matrix is the embedding
+  bool tied = false;  // the output matrix is the embedding
   QkNorm qk_norm = QkNorm::none;
-  int window = 0;            // sliding window of attention; 0 = all
-  int chunk = 0;             // attention inside chunks of so many positions (Llama 4); 0 = all
-  std::vector<int> full_layers;     // layers where neither window nor chunk counts
-  std::vector<int> no_rope_layers;  // layers without rotary embedding; there nothing cuts what is seen
-  std::string rope = "default";     // rule of the frequencies, see rotary.h
-  int rotary_dim = 0;        // numbers of a head that are turned; 0 = all
-  bool rope_interleaved = false;    // pairs (2j, 2j+1) for (j, j + d/2)
-  double stretch_floor = 0, stretch_scale = 0;  // of queries without rotary embedding (Llama 4); 0 = none
-  double attention_scale = 0;       // of q.k; 0 = head_dim^-0.5
-  double clip_qkv = 0;       // queries, keys and values clamped to +-clip; 0 = not
+  int window = 0;                // sliding window of attention; 0 = all
+  int chunk = 0;                 // attention inside chunks of so many positions (Llama 4); 0 = all
+  std::vector<int> full_layers;  // layers where neither window nor chunk counts
+  // layers without rotary embedding; there nothing cuts what is seen
+  std::vector<int> no_rope_layers;
+  std::string rope = "default";   // rule of the frequencies, see rotary.h
+  int rotary_dim = 0;             // numbers of a head that are turned; 0 = all
+  bool rope_interleaved = false;  // pairs (2j, 2j+1) for (j, j + d/2)
+  // of queries without rotary embedding (Llama 4); 0 = none
+  double stretch_floor = 0, stretch_scale = 0;
+  double attention_scale = 0;  // of q.k; 0 = head_dim^-0.5
+  double clip_qkv = 0;         // queries, keys and values clamped to +-clip; 0 = not
   bool qkv_bias = false, o_bias = false, output_bias = false;
-  bool sinks = false;        // one more score a head, without value (gpt-oss)
+  bool sinks = false;  // one more score a head, without value (gpt-oss)
   NormKind norm = NormKind::rms;
   double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
-  // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight from x.
+  // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight
+  // from x.
   int q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, value_dim = 0;
-  int dense_layers = 0;      // leading layers with a dense feed-forward (DeepSeek)
-  int moe_every = 1;         // of the others, every n-th is MoE, the last of each n (GShard: 2)
-  std::vector<int> dense_at; // more layers that are dense
-  int dense_width = 0;       // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE layer
-  bool dense = false;        // the dense twin: every layer dense, of dense_width
-  LayerConfig moe;           // experts, width, activation, router, balance, capacity, shared, ...
-  std::string init = "trunc_normal";  // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
+  int dense_layers = 0;       // leading layers with a dense feed-forward (DeepSeek)
+  int moe_every = 1;          // of the others, every n-th is MoE, the last of each n (GShard: 2)
+  std::vector<int> dense_at;  // more layers that are dense
+  // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE
+  // layer
+  int dense_width = 0;
+  bool dense = false;  // the dense twin: every layer dense, of dense_width
+  LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
+  // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
+  std::string init = "trunc_normal";
 
   bool is_moe(int layer) const;
   int moe_layers() const;
   bool has_rope(int layer) const;
   bool sees_all(int layer) const;
-  int rotary_dims() const { return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim; }
-  int twin_width() const;    // dense_width with 0 resolved
+  int rotary_dims() const {
+    return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim;
+  }
+  int twin_width() const;  // dense_width with 0 resolved
 };
 
 struct Preset {
-  std::string_view name, about, fields;  // about: what it is after and what was scaled down; fields: as a user would write them
+  // about: what it is after and what was scaled down; fields: as a user would write them
+  std::string_view name, about, fields;
 };
 const std::vector<Preset>& model_presets();  // presets.def
 
-// "tiny", "tiny:layers=6,router={softmax:k=1},balance={switch:coef=0.01;z:coef=0.001}": every field settable; throws Error(usage) in a
-// sentence (hidden size not divisible by heads, k > E, unknown field with the nearest name). Router, capacity and balance come back
-// with their defaults filled in. A command line's own options go in with Spec::set("router", ...), which replaces what was given.
+// "tiny", "tiny:layers=6,router={softmax:k=1},balance={switch:coef=0.01;z:coef=0.001}": every field
+// settable; throws Error(usage) in a sentence (hidden size not divisible by heads, k > E, unknown
+// field with the nearest name). Router, capacity and balance come back with their defaults filled
+// in. A command line's own options go in with Spec::set("router", ...), which replaces what was
+// given.
 ModelConfig model_config(const std::string& spec);
 ModelConfig model_config(Spec);
-void check(const ModelConfig&);         // the same refusals for a config from elsewhere
+void check(const ModelConfig&);            // the same refusals for a config from elsewhere
 ModelConfig resolved(const ModelConfig&);  // checked, and with every default of its specs filled in
-// "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model back.
+// "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model
+// back.
 std::string to_spec(const ModelConfig&);
 
 // Sizes of one MoE layer, without building anything (equations.md section 10).
 struct LayerCost {
-  // Parameters. expert: the widest; experts: all of them; active: with the mean expert where they differ; stored: total with the
-  // zeros that pad narrow experts.
-  std::int64_t router = 0, expert = 0, experts = 0, shared = 0 /*its gate included*/, total = 0, active = 0, stored = 0;
-  std::int64_t router_flops = 0, routed_flops = 0, shared_flops = 0;  // of a token's forward, multiply-add = 2; backward is twice that
+  // Parameters. expert: the widest; experts: all of them; active: with the mean expert where they
+  // differ; stored: total with the zeros that pad narrow experts.
+  std::int64_t router = 0, expert = 0, experts = 0, shared = 0 /*its gate included*/, total = 0,
+               active = 0, stored = 0;
+  // of a token's forward, multiply-add = 2; backward is twice that
+  std::int64_t router_flops = 0, routed_flops = 0, shared_flops = 0;
 };
 LayerCost cost_of(const LayerConfig&);
 
 struct ModelCost {
-  std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0, embedding_parameters = 0;
-  double flops_per_token_forward = 0;       // multiply-add = 2; attention at full context included
-  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the tape holds between the passes, and one layer's backward on top
+  std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0,
+               embedding_parameters = 0;
+  double flops_per_token_forward = 0;  // multiply-add = 2; attention at full context included
+  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the
+  // tape holds between the passes, and one layer's backward on top
   std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;
 };
 ModelCost cost_of(const ModelConfig&, Index tokens_per_step);

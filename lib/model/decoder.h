@@ -1,5 +1,6 @@
-// A pre-norm decoder: embedding, then per layer x += attention(norm(x)); x += feed-forward or MoE(norm(x)), then norm and the
-// output matrix. Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a layer.
+// A pre-norm decoder: embedding, then per layer x += attention(norm(x)); x += feed-forward or
+// MoE(norm(x)), then norm and the output matrix. Forward and backward stand side by side; Tape
+// holds what backward needs, nothing is hidden in a layer.
 #pragma once
 #include <functional>
 #include <optional>
@@ -11,8 +12,11 @@ namespace moe {
 template <class S>
 class Decoder {
  public:
-  Decoder(const ModelConfig&, Backend<S>&, Storage experts = Storage::own);  // zeros; initialise() or a checkpoint fills it
-  void initialise(std::uint64_t seed);  // by config().init; the same on every backend. Experts that lie elsewhere are drawn when asked for
+  // zeros; initialise() or a checkpoint fills it
+  Decoder(const ModelConfig&, Backend<S>&, Storage experts = Storage::own);
+  // by config().init; the same on every backend. Experts that lie elsewhere are drawn when asked
+  // for
+  void initialise(std::uint64_t seed);
 
   struct Block {
     Norm<S> attention_norm, feed_norm;
@@ -30,50 +34,70 @@ class Decoder {
     std::vector<BlockTape> block;
     Array<int> token, target;
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
-    Array<S> loss_there, sums_there;       // of a pass with losses_later: token losses (1,T), sums of balance losses (layers,E+2)
-    Matrix<S> token_loss;                  // (1,T) nats; 0 where there is no target
-    Matrix<int> predicted;                 // (1,T) argmax of the logits; filled where wanted
-    double loss = 0;                       // mean over targets, nats
+    // of a pass with losses_later: token losses (1,T), sums of balance losses (layers,E+2)
+    Array<S> loss_there, sums_there;
+    Matrix<S> token_loss;   // (1,T) nats; 0 where there is no target
+    Matrix<int> predicted;  // (1,T) argmax of the logits; filled where wanted
+    double loss = 0;        // mean over targets, nats
     Index targets = 0;
   };
-  // Called for each MoE layer after it ran: its place among the MoE layers, its tape, its input (T,H).
+  // Called for each MoE layer after it ran: its place among the MoE layers, its tape, its input
+  // (T,H).
   using Observe = std::function<void(int moe_layer, const MoeTape<S>&, View<const S> x)>;
 
-  // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of the balance losses.
-  // pass.other_counts holds the counts of all MoE layers, (moe_layers*E), or nothing. Padding stands at the end of a sequence.
+  // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of
+  // the balance losses. pass.other_counts holds the counts of all MoE layers, (moe_layers*E), or
+  // nothing. Padding stands at the end of a sequence.
   void forward(const Pass&, Tape&);
-  // Fills loss, token_loss and the layers' balance losses where forward() left them on the device: one wait for all tapes. Else nothing.
+  // Fills loss, token_loss and the layers' balance losses where forward() left them on the device:
+  // one wait for all tapes. Else nothing.
   void read_losses(std::span<Tape> tapes);
-  // Adds to the gradients of what is trained. Frees the tape as it goes down; what the host holds of a MoE layer (routing, losses,
-  // probabilities) stays.
+  // Adds to the gradients of what is trained. Frees the tape as it goes down; what the host holds
+  // of a MoE layer (routing, losses, probabilities) stays.
   void backward(const Pass&, Tape&);
-  // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss, predicted of `out` where the batch has
-  // targets; logits of the last token of each sequence (Q,V) where wanted.
-  void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr, Matrix<S>* last_logits = nullptr);
+  // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss,
+  // predicted of `out` where the batch has targets; logits of the last token of each sequence (Q,V)
+  // where wanted.
+  void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr,
+             Matrix<S>* last_logits = nullptr);
 
   void logits(View<const S> normed /*(T,H), Tape::normed*/, View<S> z /*(T,V), set*/) const;
 
-  const ModelConfig& config() const { return config_; }  // specs resolved
-  Backend<S>& backend() { return backend_; }
-  std::vector<Parameter<S>*> parameters();               // in a fixed order, names "layers.3.moe.experts.gate", "embedding", ...
+  const ModelConfig& config() const {
+    return config_;
+  }  // specs resolved
+  Backend<S>& backend() {
+    return backend_;
+  }
+  // in a fixed order, names "layers.3.moe.experts.gate", "embedding", ...
+  std::vector<Parameter<S>*> parameters();
   std::vector<MoeLayer<S>*> moe_layers();
-  int layer_of(int moe_layer) const;                     // absolute layer number
-  std::vector<Block>& blocks() { return blocks_; }
-  void fetch_routing(Tape&);                             // before somebody looks at a tape of forward(): see MoeLayer
+  int layer_of(int moe_layer) const;  // absolute layer number
+  std::vector<Block>& blocks() {
+    return blocks_;
+  }
+  // before somebody looks at a tape of forward(): see MoeLayer
+  void fetch_routing(Tape&);
   void want_grads();
   void clear_grads();
 
  private:
   Array<S> embed(const Batch&, Tape&);
-  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, KeyValues<S>*);  // the block's output
-  void backward(const Pass&, int layer, BlockTape&, View<S> dx /*of the output in, of the input out*/);
-  void read_out(Array<S> x, Tape&);                                     // final norm
-  void losses(Tape&, View<S> logits, Index first);                      // of rows first.., without gradients
+  // the block's output
+  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, KeyValues<S>*);
+  void backward(const Pass&, int layer, BlockTape&,
+                View<S> dx /*of the output in, of the input out*/);
+  void read_out(Array<S> x, Tape&);  // final norm
+  // of rows first.., without gradients
+  void losses(Tape&, View<S> logits, Index first);
   Pass of_layer(const Pass&, int moe_layer) const;
   void scale(View<S> y, double factor) {  // in place
-    if (factor != 1) backend_.add(y, y, S(factor - 1));
+    if (factor != 1)
+      backend_.add(y, y, S(factor - 1));
   }
-  const Parameter<S>& head() const { return config_.tied ? embedding_ : output_; }
+  const Parameter<S>& head() const {
+    return config_.tied ? embedding_ : output_;
+  }
 
   ModelConfig config_;
   Backend<S>& backend_;

@@ -4,6 +4,7 @@
 
 namespace moe {
 
-void copy_parameter(const Parameter<float>& from, Parameter<float>& to);  // throws Error(usage) where the shapes differ
+// throws Error(usage) where the shapes differ
+void copy_parameter(const Parameter<float>& from, Parameter<float>& to);
 
 }  // namespace moe

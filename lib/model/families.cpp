@@ -1,4 +1,5 @@
-// The list of families, and what a router's spec says in the words that published configurations have for it.
+// The list of families, and what a router's spec says in the words that published configurations
+// have for it.
 #include "lib/model/families.h"
 
 #include <map>
@@ -38,7 +39,8 @@ RoutingFacts routing_facts(const ModelConfig& c) {
   const Cooling cooling = read_cooling(spec);
   f.temperature = cooling.moves() ? 0 : cooling.to;
   f.bias_on_logits = spec.get("bias_on", "score") == "logit";
-  if (f.kind == "gshard" || f.kind == "dense") {  // without draws: the two best of a softmax; a softmax over all
+  // without draws: the two best of a softmax; a softmax over all
+  if (f.kind == "gshard" || f.kind == "dense") {
     f.kind = "softmax";
     return f;
   }

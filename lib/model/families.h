@@ -1,5 +1,6 @@
-// Checkpoints as others know them: which published class can hold a model, its config.json, its tensor names, and back. No files are
-// touched here; lib/checkpoint writes what store() names and maps what load() asks for.
+// Checkpoints as others know them: which published class can hold a model, its config.json, its
+// tensor names, and back. No files are touched here; lib/checkpoint writes what store() names and
+// maps what load() asks for.
 #pragma once
 #include <string>
 #include <vector>
@@ -19,14 +20,16 @@ struct Fit {
   std::string family;  // the published class that computes what the model computes, or "moe"
   std::string reason;  // one sentence where it is "moe"
 };
-// Capacity, balance and the draws of training are no part of what a class computes; where tokens are dropped its logits differ.
+// Capacity, balance and the draws of training are no part of what a class computes; where tokens
+// are dropped its logits differ.
 Fit fit_of(const ModelConfig&);
 
 struct TokenizerFacts {
   int bos = -1, eos = -1, pad = -1;  // -1 = none
 };
 
-// What transformers reads, and beside it "moe_training": {"spec": to_spec(config)}, from which we read ourselves back exactly.
+// What transformers reads, and beside it "moe_training": {"spec": to_spec(config)}, from which we
+// read ourselves back exactly.
 Json config_json(const ModelConfig&, const std::string& family, const TokenizerFacts& = {});
 
 struct Published {
@@ -34,12 +37,13 @@ struct Published {
   std::string family;
   TokenizerFacts tokenizer;
 };
-// Ours, or a published one of the families above. Throws Error(input) in a sentence naming file and key: an unknown model_type, a
-// missing size, a switch this program does not compute (biases of q, k and v, scaled or partial rotary embedding, ...).
+// Ours, or a published one of the families above. Throws Error(input) in a sentence naming file and
+// key: an unknown model_type, a missing size, a switch this program does not compute (biases of q,
+// k and v, scaled or partial rotary embedding, ...).
 Published config_from_json(const Json&, const std::string& file = "config.json");
 
-// Every tensor under its published name, an expert at a time, in float32; made from the model when the writer asks, so it must live
-// until then.
+// Every tensor under its published name, an expert at a time, in float32; made from the model when
+// the writer asks, so it must live until then.
 std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
 
 // Asked for every tensor with the shape it must have; Tensors::get(name, dims) is one.
@@ -47,7 +51,8 @@ std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
 using Lookup = std::function<Tensor(const std::string& name, const Dims&)>;
 void load(Decoder<float>&, const std::string& family, const Lookup&);
 
-// Where those lie: number (r,c) of rows first .. first+rows at offset + r*row + c*column of the tensor.
+// Where those lie: number (r,c) of rows first .. first+rows at offset + r*row + c*column of the
+// tensor.
 struct TensorRows {
   std::string tensor;
   Dims dims;

@@ -1,5 +1,5 @@
-// Hunyuan-A13B: queries and keys normalised per head after they are turned, a shared expert as wide as the others, frequencies stretched
-// by a fixed alpha.
+// Hunyuan-A13B: queries and keys normalised per head after they are turned, a shared expert as wide
+// as the others, frequencies stretched by a fixed alpha.
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
@@ -10,9 +10,11 @@ namespace {
 
 // A number, or a list of one number a layer that must all be the same.
 int same(const ConfigReader& r, const char* key) {
-  if (!r.at(key).is_array()) return r.whole(key);
+  if (!r.at(key).is_array())
+    return r.whole(key);
   const std::vector<int> all = r.wholes(key);
-  if (all.empty() || std::ranges::count(all, all[0]) != std::ptrdiff_t(all.size())) r.refuse(concat(key, " differs between layers and this program has one for all"));
+  if (all.empty() || std::ranges::count(all, all[0]) != std::ptrdiff_t(all.size()))
+    r.refuse(concat(key, " differs between layers and this program has one for all"));
   return all[0];
 }
 
@@ -23,9 +25,13 @@ void read(const ConfigReader& r, ModelConfig& c) {
   r.must_be("use_cla", false, false);
   c.moe.experts = same(r, "num_experts");
   const int k = same(r, "moe_topk");
-  if (k < 1 || k > c.moe.experts) r.refuse(concat("moe_topk is ", k, " and num_experts ", c.moe.experts), "between 1 and the number of experts");
+  if (k < 1 || k > c.moe.experts) {
+    r.refuse(concat("moe_topk is ", k, " and num_experts ", c.moe.experts),
+             "between 1 and the number of experts");
+  }
   c.moe.router = concat("softmax:k=", k, ",norm=1");
-  c.moe.width = r.whole("intermediate_size"), c.moe.shared_width = c.moe.width;
+  c.moe.width = r.whole("intermediate_size");
+  c.moe.shared_width = c.moe.width;
 }
 
 void write(const ModelConfig& c, Json& j) {
@@ -36,8 +42,12 @@ void write(const ModelConfig& c, Json& j) {
 }  // namespace
 
 FamilyRules hunyuan_v1_moe_family() {
-  return {read, write, {.below = {{"moe.router.weight", "mlp.gate.wg.weight"}, {"attention.q_norm", "self_attn.query_layernorm.weight"}, {"attention.k_norm", "self_attn.key_layernorm.weight"}},
-                 .shared = "mlp.shared_mlp."}};
+  return {read,
+          write,
+          {.below = {{"moe.router.weight", "mlp.gate.wg.weight"},
+                     {"attention.q_norm", "self_attn.query_layernorm.weight"},
+                     {"attention.k_norm", "self_attn.key_layernorm.weight"}},
+           .shared = "mlp.shared_mlp."}};
 }
 
 }  // namespace moe

@@ -1,5 +1,6 @@
-// Published checkpoints with the outputs of their own classes (expected.h5 or expected.safetensors beside config.json), and malformed
-// ones with the right reaction (bad/expected.json): what `moe verify --golden` runs for a folder of that layout.
+// Published checkpoints with the outputs of their own classes (expected.h5 or expected.safetensors
+// beside config.json), and malformed ones with the right reaction (bad/expected.json): what `moe
+// verify --golden` runs for a folder of that layout.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -12,12 +13,14 @@ namespace moe {
 struct GoldenModelResult {
   std::string name, family;
   bool passed = false;
-  double logits = -1, router_logits = -1, hidden = -1, weights = -1, loss = -1;  // largest differences; -1 = not compared
-  long choices = 0, wrong_choices = 0;   // experts of tokens, those that differ
-  std::string why;                       // of a failure; of a malformed one the sentence that came
+  // largest differences; -1 = not compared
+  double logits = -1, router_logits = -1, hidden = -1, weights = -1, loss = -1;
+  long choices = 0, wrong_choices = 0;  // experts of tokens, those that differ
+  std::string why;                      // of a failure; of a malformed one the sentence that came
 };
 
-bool is_golden_models(const std::filesystem::path&);  // some folder inside has config.json and expected values
+// some folder inside has config.json and expected values
+bool is_golden_models(const std::filesystem::path&);
 std::vector<GoldenModelResult> verify_golden_models(const std::filesystem::path&, Backend<float>&);
 GoldenModelResult verify_golden_model(const std::filesystem::path& folder, Backend<float>&);
 

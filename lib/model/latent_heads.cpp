@@ -1,5 +1,6 @@
-// Latent heads (DeepSeek-V2, 2405.04434): keys and values come from one narrow row a token, queries may come from another; beside
-// the part of a key that comes from it stands a turned part that all heads share. m = nope_dim, n = rope_dim of a head.
+// Latent heads (DeepSeek-V2, 2405.04434): keys and values come from one narrow row a token, queries
+// may come from another; beside the part of a key that comes from it stands a turned part that all
+// heads share. m = nope_dim, n = rope_dim of a head.
 #include "lib/core/error.h"
 #include "lib/model/attention.h"
 
@@ -14,24 +15,40 @@ class Latent final : public Heads<S> {
   using Tape = AttentionTape<S>;
 
   Latent(const ModelConfig& c, Backend<S>& b)
-      : backend_(b), heads_(c.heads), nope_(c.nope_dim), turned_(c.rope_dim), value_(c.value_dim), rank_(c.kv_rank), interleaved_(c.rope_interleaved),
+      : backend_(b),
+        heads_(c.heads),
+        nope_(c.nope_dim),
+        turned_(c.rope_dim),
+        value_(c.value_dim),
+        rank_(c.kv_rank),
+        interleaved_(c.rope_interleaved),
         rotary_(rotary_of(c.rope, c.rope_dim, c.rope_theta)) {
     const Index q = Index(heads_) * (nope_ + turned_);
-    const auto vector = [&](const char* name, Index n) { return Parameter<S>(b, name, {n}, ParameterKind::vector); };
+    const auto vector = [&](const char* name, Index n) {
+      return Parameter<S>(b, name, {n}, ParameterKind::vector);
+    };
     if (c.q_rank > 0) {
-      q_a_ = Parameter<S>(b, "q_a", {c.q_rank, c.hidden}), q_b_ = Parameter<S>(b, "q_b", {q, c.q_rank}), q_a_norm_ = vector("q_a_norm", c.q_rank);
-      if (c.qkv_bias) q_a_bias_ = vector("q_a_bias", c.q_rank);
+      q_a_ = Parameter<S>(b, "q_a", {c.q_rank, c.hidden});
+      q_b_ = Parameter<S>(b, "q_b", {q, c.q_rank});
+      q_a_norm_ = vector("q_a_norm", c.q_rank);
+      if (c.qkv_bias)
+        q_a_bias_ = vector("q_a_bias", c.q_rank);
     } else {
       q_ = Parameter<S>(b, "q", {q, c.hidden});
     }
-    kv_a_ = Parameter<S>(b, "kv_a", {rank_ + turned_, c.hidden}), kv_b_ = Parameter<S>(b, "kv_b", {Index(heads_) * (nope_ + value_), rank_});
+    kv_a_ = Parameter<S>(b, "kv_a", {rank_ + turned_, c.hidden});
+    kv_b_ = Parameter<S>(b, "kv_b", {Index(heads_) * (nope_ + value_), rank_});
     kv_a_norm_ = vector("kv_a_norm", rank_);
-    if (c.qkv_bias) kv_a_bias_ = vector("kv_a_bias", rank_ + turned_);
+    if (c.qkv_bias)
+      kv_a_bias_ = vector("kv_a_bias", rank_ + turned_);
   }
 
   void collect(std::vector<Parameter<S>*>& all) override {
-    for (Parameter<S>* p : {&q_, &q_a_, &q_a_bias_, &q_a_norm_, &q_b_, &kv_a_, &kv_a_bias_, &kv_a_norm_, &kv_b_})
-      if (!p->empty()) all.push_back(p);
+    for (Parameter<S>* p :
+         {&q_, &q_a_, &q_a_bias_, &q_a_norm_, &q_b_, &kv_a_, &kv_a_bias_, &kv_a_norm_, &kv_b_}) {
+      if (!p->empty())
+        all.push_back(p);
+    }
   }
 
   void forward(View<const S> x, Tape& t) override {
@@ -57,21 +74,32 @@ class Latent final : public Heads<S> {
     backend_.join_heads(plain.view(), turned.view(), heads_, t.k.view());
   }
 
-  void backward(const Tape& t, View<const S> x, Array<S> dq, Array<S> dk, Array<S> dv, View<S> dx) override {
+  void backward(const Tape& t, View<const S> x, Array<S> dq, Array<S> dk, Array<S> dv,
+                View<S> dx) override {
     const Index rows = x.rows;
-    Array<S> dplain(backend_, rows, heads_ * nope_), dturned(backend_, rows, turned_), dwide(backend_, rows, heads_ * (nope_ + value_));
-    Array<S> dnormed(backend_, rows, rank_), dlatent(backend_, rows, rank_), dnarrow(backend_, rows, rank_ + turned_);
+    Array<S> dplain(backend_, rows, heads_ * nope_);
+    Array<S> dturned(backend_, rows, turned_);
+    Array<S> dwide(backend_, rows, heads_ * (nope_ + value_));
+    Array<S> dnormed(backend_, rows, rank_);
+    Array<S> dlatent(backend_, rows, rank_);
+    Array<S> dnarrow(backend_, rows, rank_ + turned_);
     backend_.split_heads(dk.view(), heads_, dplain.view(), dturned.view());
     turn(t, dq.view(), dturned.view(), true);
     backend_.join_heads(dplain.view(), dv.view(), heads_, dwide.view());
-    project_backward(backend_, std::as_const(dwide).view(), t.latent_normed.view(), kv_b_, none_, dnormed.view(), S(0));
-    backend_.norm_backward(dnormed.view(), t.latent.view(), kv_a_norm_.value(), t.latent_rstd.view(), dlatent.view(), kv_a_norm_.grad(), 0);
+    project_backward(backend_, std::as_const(dwide).view(), t.latent_normed.view(), kv_b_, none_,
+                     dnormed.view(), S(0));
+    backend_.norm_backward(dnormed.view(), t.latent.view(), kv_a_norm_.value(),
+                           t.latent_rstd.view(), dlatent.view(), kv_a_norm_.grad(), 0);
     backend_.join_heads(dlatent.view(), dturned.view(), 1, dnarrow.view());
     project_backward(backend_, std::as_const(dnarrow).view(), x, kv_a_, kv_a_bias_, dx, S(0));
-    if (!q_.empty()) return project_backward(backend_, std::as_const(dq).view(), x, q_, none_, dx, S(1));
-    Array<S> dq_normed(backend_, rows, t.latent_q.cols()), dq_latent(backend_, rows, t.latent_q.cols());
-    project_backward(backend_, std::as_const(dq).view(), t.latent_q_normed.view(), q_b_, none_, dq_normed.view(), S(0));
-    backend_.norm_backward(dq_normed.view(), t.latent_q.view(), q_a_norm_.value(), t.latent_q_rstd.view(), dq_latent.view(), q_a_norm_.grad(), 0);
+    if (!q_.empty())
+      return project_backward(backend_, std::as_const(dq).view(), x, q_, none_, dx, S(1));
+    Array<S> dq_normed(backend_, rows, t.latent_q.cols());
+    Array<S> dq_latent(backend_, rows, t.latent_q.cols());
+    project_backward(backend_, std::as_const(dq).view(), t.latent_q_normed.view(), q_b_, none_,
+                     dq_normed.view(), S(0));
+    backend_.norm_backward(dq_normed.view(), t.latent_q.view(), q_a_norm_.value(),
+                           t.latent_q_rstd.view(), dq_latent.view(), q_a_norm_.grad(), 0);
     project_backward(backend_, std::as_const(dq_latent).view(), x, q_a_, q_a_bias_, dx, S(1));
   }
 
@@ -82,12 +110,15 @@ class Latent final : public Heads<S> {
     return y;
   }
   void normed(const Array<S>& x, const Parameter<S>& w, Array<S>& y, Array<S>& rstd) {
-    y = Array<S>(backend_, x.rows(), x.cols()), rstd = Array<S>(backend_, x.rows(), 1);
+    y = Array<S>(backend_, x.rows(), x.cols());
+    rstd = Array<S>(backend_, x.rows(), 1);
     backend_.norm(x.view(), w.value(), latent_eps, y.view(), rstd.view());
   }
   void turn(const Tape& t, View<S> q, View<S> k, bool transposed) {
-    backend_.rope(q, rotary_.rotation(nope_ + turned_, nope_, interleaved_, t.furthest), t.position.view(), transposed);
-    backend_.rope(k, rotary_.rotation(turned_, 0, interleaved_, t.furthest), t.position.view(), transposed);
+    backend_.rope(q, rotary_.rotation(nope_ + turned_, nope_, interleaved_, t.furthest),
+                  t.position.view(), transposed);
+    backend_.rope(k, rotary_.rotation(turned_, 0, interleaved_, t.furthest), t.position.view(),
+                  transposed);
   }
 
   Backend<S>& backend_;

@@ -1,14 +1,16 @@
-// Experts read from their files when rows need them, so that a model larger than memory runs. For looking on: a model loaded this way
-// does not train.
+// Experts read from their files when rows need them, so that a model larger than memory runs. For
+// looking on: a model loaded this way does not train.
 #pragma once
 #include "lib/checkpoint/stored.h"
 #include "lib/model/decoder.h"
 
 namespace moe {
 
-// For a decoder made with Storage::elsewhere: says where its experts' numbers lie and gives it a cache of `bytes`. Shapes are checked
-// now, numbers that are not finite are refused when they are read. `asked` hears of every tensor.
-void experts_from(const Tensors&, Decoder<float>&, const std::string& family, Index bytes, const std::function<void(const Stored&)>& asked);
+// For a decoder made with Storage::elsewhere: says where its experts' numbers lie and gives it a
+// cache of `bytes`. Shapes are checked now, numbers that are not finite are refused when they are
+// read. `asked` hears of every tensor.
+void experts_from(const Tensors&, Decoder<float>&, const std::string& family, Index bytes,
+                  const std::function<void(const Stored&)>& asked);
 
 Index machine_bytes();  // how much memory this machine has
 

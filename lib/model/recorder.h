@@ -1,51 +1,66 @@
-// Turns what the layers decided into trace rows: the bridge between a model that runs and the trace file. Used while tracing a
-// checkpoint, while training and while generating; the file itself is lib/trace.
+// Turns what the layers decided into trace rows: the bridge between a model that runs and the trace
+// file. Used while tracing a checkpoint, while training and while generating; the file itself is
+// lib/trace.
 #pragma once
 #include "lib/model/decoder.h"
 #include "lib/trace/writer.h"
 
 namespace moe {
 
-// Header of a trace of this model: layers, router rows, expert bytes. The caller fills in command, config, tokenizer and labels.
+// Header of a trace of this model: layers, router rows, expert bytes. The caller fills in command,
+// config, tokenizer and labels.
 TraceHeader trace_header(Decoder<float>&);
 
-// Fields that a trace of this model holds (dropped choices only where a capacity or a router can drop).
+// Fields that a trace of this model holds (dropped choices only where a capacity or a router can
+// drop).
 TraceFields trace_fields(Decoder<float>&);
 
-// Pairs of experts are compared up to this many experts: the matrices grow with the square (65,536 experts: 17 GB a layer).
+// Pairs of experts are compared up to this many experts: the matrices grow with the square (65,536
+// experts: 17 GB a layer).
 inline constexpr int most_paired_experts = 1024;
 
-// The (E,E) cosine of the experts' concatenated weights (gate, up, down), a MoE layer each: expert_weight_cosine.
+// The (E,E) cosine of the experts' concatenated weights (gate, up, down), a MoE layer each:
+// expert_weight_cosine.
 PairMatrix weight_cosine(Decoder<float>&);
-// That, expert_up_cosine and expert_neuron_mean_cosine; and, with neurons matched one to one, expert_matched_cosine: I^3 steps a pair.
+// That, expert_up_cosine and expert_neuron_mean_cosine; and, with neurons matched one to one,
+// expert_matched_cosine: I^3 steps a pair.
 std::vector<PairMatrix> weight_likeness(Decoder<float>&, bool matched);
 
-// How alike the experts' outputs are, all experts run on the same tokens, which are taken from the batches offered until `tokens`
-// were seen. expert_output_cosine is the mean over all of them; expert_output_cka, expert_mean_output_angle and expert_ttm_distance
-// need the outputs side by side and are over those of the first batch (CKA over as many of them as fit 256 MiB).
+// How alike the experts' outputs are, all experts run on the same tokens, which are taken from the
+// batches offered until `tokens` were seen. expert_output_cosine is the mean over all of them;
+// expert_output_cka, expert_mean_output_angle and expert_ttm_distance need the outputs side by side
+// and are over those of the first batch (CKA over as many of them as fit 256 MiB).
 class OutputLikeness {
  public:
   OutputLikeness(Decoder<float>&, Index tokens);
   static std::vector<std::string> names();  // of what result() gives, in its order
-  bool wants_more() const { return seen_ < wanted_; }
-  void see(int moe_layer, View<const float> x /*(T,H) the layer's input*/, const Matrix<int>& chosen /*(T,K)*/);
-  void batch_done() { seen_ += pending_; pending_ = 0; }
+  bool wants_more() const {
+    return seen_ < wanted_;
+  }
+  void see(int moe_layer, View<const float> x /*(T,H) the layer's input*/,
+           const Matrix<int>& chosen /*(T,K)*/);
+  void batch_done() {
+    seen_ += pending_;
+    pending_ = 0;
+  }
   std::vector<PairMatrix> result() const;
 
  private:
   Decoder<float>& model_;
   Index wanted_, seen_ = 0, pending_ = 0;
-  std::vector<Matrix<double>> sum_;                    // (L) of (E,E) cosines
-  std::vector<std::vector<Matrix<float>>> together_;   // (the other names)(L) of (E,E)
+  std::vector<Matrix<double>> sum_;                   // (L) of (E,E) cosines
+  std::vector<std::vector<Matrix<float>>> together_;  // (the other names)(L) of (E,E)
 };
 
 // Rows of one batch, gathered layer by layer.
 class BatchRows {
  public:
-  BatchRows(const Batch&, std::uint8_t flags /*token_flag of every row*/, int boundary /*id marked special; -1 = none*/);
+  BatchRows(const Batch&, std::uint8_t flags /*token_flag of every row*/,
+            int boundary /*id marked special; -1 = none*/);
   void layer(int moe_layer, const MoeTape<float>&, const TraceFields&);
   void predictions(const Decoder<float>::Tape&);  // predicted_id, target_id, logprob
-  // Appends the rows, sequence by sequence; domains are those of the batch. A sequence whose past is not empty continues the last one.
+  // Appends the rows, sequence by sequence; domains are those of the batch. A sequence whose past
+  // is not empty continues the last one.
   void append(TraceWriter&) const;
 
  private:

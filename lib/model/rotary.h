@@ -1,4 +1,5 @@
-// Rotary embedding as published models have it: frequencies of the plain rule, or changed by one of the rules for longer contexts.
+// Rotary embedding as published models have it: frequencies of the plain rule, or changed by one of
+// the rules for longer contexts.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,22 +8,30 @@
 
 namespace moe {
 
-// Frequencies and the factor of cosines and sines. LongRoPE has two sets: the second counts where a batch reaches past `original`.
+// Frequencies and the factor of cosines and sines. LongRoPE has two sets: the second counts where a
+// batch reaches past `original`.
 struct Rotary {
   std::vector<double> frequency, far_frequency;
   double scale = 1, far_scale = 1;
-  int original = 0;  // 0 = one set
+  int original = 0;                           // 0 = one set
   bool mixed = false, mixed_by_head = false;  // fourier.h: `frequency` has those that are kept
 
-  bool is_far(int furthest) const { return original > 0 && furthest >= original; }
-  // Heads of `head_dim`, turned from number `first` on, where the last position of the batch is `furthest`.
+  bool is_far(int furthest) const {
+    return original > 0 && furthest >= original;
+  }
+  // Heads of `head_dim`, turned from number `first` on, where the last position of the batch is
+  // `furthest`.
   Rotation rotation(int head_dim, int first, bool interleaved, int furthest) const {
-    return {head_dim, first, interleaved, is_far(furthest) ? far_scale : scale, is_far(furthest) ? far_frequency : frequency};
+    return {head_dim, first, interleaved, is_far(furthest) ? far_scale : scale,
+            is_far(furthest) ? far_frequency : frequency};
   }
 };
 
-// rule: "default", "linear:factor=2", "llama3:factor=8,low=1,high=4,original=8192", "yarn:factor=32,original=4096,...",
-// "longrope:short=1;1.1,long=2;4,original=4096,short_scale=1,long_scale=1.2", "fourier:pairs=16,by_head=1" (pairs=0: all). Throws Error(usage) for another name or wrong numbers.
+// rule: "default", "linear:factor=2", "llama3:factor=8,low=1,high=4,original=8192",
+// "yarn:factor=32,original=4096,...",
+// "longrope:short=1;1.1,long=2;4,original=4096,short_scale=1,long_scale=1.2",
+// "fourier:pairs=16,by_head=1" (pairs=0: all). Throws Error(usage) for another name or wrong
+// numbers.
 Rotary rotary_of(const std::string& rule, int dims, double theta);
 const std::vector<std::string>& rotary_rules();
 

@@ -1,4 +1,5 @@
-// What a router's spec says, in the words of published configurations. For the two files that write and read config.json.
+// What a router's spec says, in the words of published configurations. For the two files that write
+// and read config.json.
 #pragma once
 #include "lib/model/config.h"
 

@@ -1,5 +1,6 @@
-// A run on disk: RUN/{run.json, metrics.jsonl, checkpoint-00001200/, ...}. A checkpoint is a Hugging Face folder (config.json,
-// model.safetensors, tokenizer.json) with optimizer.safetensors and state.json beside them; MANIFEST.json makes it whole.
+// A run on disk: RUN/{run.json, metrics.jsonl, checkpoint-00001200/, ...}. A checkpoint is a
+// Hugging Face folder (config.json, model.safetensors, tokenizer.json) with optimizer.safetensors
+// and state.json beside them; MANIFEST.json makes it whole.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -10,28 +11,31 @@
 namespace moe {
 
 struct TokenizerFiles {
-  std::string spec, json, config_json;  // "bytes"; tokenizer.json; tokenizer_config.json, both empty where none is written
-  int boundary = -1;                    // id that ends a text; -1 = none
+  // "bytes"; tokenizer.json; tokenizer_config.json, both empty where none is written
+  std::string spec, json, config_json;
+  int boundary = -1;  // id that ends a text; -1 = none
 };
 
 // Everything that continues a run, beside weights and moments.
 struct RunState {
   Index step = 0;
-  TrainOptions train;              // horizon, batch, learning rate, seed, ...
-  std::string model;               // to_spec() of the configuration
-  std::vector<std::string> data;   // resolved --data specs
+  TrainOptions train;             // horizon, batch, learning rate, seed, ...
+  std::string model;              // to_spec() of the configuration
+  std::vector<std::string> data;  // resolved --data specs
   std::string tokenizer = "bytes", device = "cpu";
-  std::string options = "{}";      // the command's resolved options, JSON
-  std::string trace;               // file being recorded, or empty
+  std::string options = "{}";  // the command's resolved options, JSON
+  std::string trace;           // file being recorded, or empty
   Index trace_every = 1;
-  std::uint64_t trace_rows = 0;    // rows of it that belong to this state
+  std::uint64_t trace_rows = 0;  // rows of it that belong to this state
   Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
   std::vector<std::vector<std::int64_t>> steps_with_gradient;  // (moe layers)(E)
 };
 
-// Writes RUN/checkpoint-STEP whole or not at all, a tensor at a time; returns its path. Without a trainer there are no moments, and then
-// weights may be rounded (bf16).
-std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*, const RunState&, const TokenizerFiles&, DType weights = DType::f32);
+// Writes RUN/checkpoint-STEP whole or not at all, a tensor at a time; returns its path. Without a
+// trainer there are no moments, and then weights may be rounded (bf16).
+std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*,
+                                      const RunState&, const TokenizerFiles&,
+                                      DType weights = DType::f32);
 
 // What a checkpoint says of its model, without its weights.
 struct Blueprint {
@@ -43,19 +47,25 @@ Blueprint read_blueprint(const std::filesystem::path&);
 struct LoadedModel {
   Checkpoint checkpoint;
   std::unique_ptr<Decoder<float>> model;
-  std::string family;              // model_type of its config.json
-  std::optional<RunState> state;   // absent for folders from elsewhere
+  std::string family;             // model_type of its config.json
+  std::optional<RunState> state;  // absent for folders from elsewhere
   std::string tokenizer = "bytes";
-  int end = -1;                    // eos_token_id of its config.json; -1 = none
-  Index expert_limit = -1;         // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
+  int end = -1;  // eos_token_id of its config.json; -1 = none
+  // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
+  Index expert_limit = -1;
 };
-// Bytes of experts (as f32) that are kept in memory, the others being read from the file when they are used:
+// Bytes of experts (as f32) that are kept in memory, the others being read from the file when they
+// are used:
 inline constexpr Index all_experts = -1;  // no limit
-inline constexpr Index as_fits = -2;      // no limit where the model takes up to half of the machine's memory, else an eighth of it
-// A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we know.
-// With `router` the checkpoint's weights under another router that has the same parameters (replay). A model with a limit does not train.
-LoadedModel load_model(const std::filesystem::path&, Backend<float>&, const std::string& router = {}, Index expert_limit = all_experts);
-// Moments, router state and step of a checkpoint into a trainer of the same model. Throws Error(input) where they do not fit.
+// no limit where the model takes up to half of the machine's memory, else an eighth of it
+inline constexpr Index as_fits = -2;
+// A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
+// know. With `router` the checkpoint's weights under another router that has the same parameters
+// (replay). A model with a limit does not train.
+LoadedModel load_model(const std::filesystem::path&, Backend<float>&,
+                       const std::string& router = {}, Index expert_limit = all_experts);
+// Moments, router state and step of a checkpoint into a trainer of the same model. Throws
+// Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);
 
 }  // namespace moe

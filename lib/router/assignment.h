@@ -1,4 +1,5 @@
-// An exact balanced assignment: every expert gets floor(T/E) or ceil(T/E) tokens and the sum of values is as large as it can be.
+// An exact balanced assignment: every expert gets floor(T/E) or ceil(T/E) tokens and the sum of
+// values is as large as it can be.
 #pragma once
 #include <vector>
 
@@ -6,7 +7,8 @@
 
 namespace moe {
 
-// value (T,E), finite; returns the expert of each row. Exactly T mod E experts get one more than the others.
+// value (T,E), finite; returns the expert of each row. Exactly T mod E experts get one more than
+// the others.
 std::vector<int> balanced_assignment(View<const double> value);
 
 }  // namespace moe

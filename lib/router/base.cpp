@@ -1,5 +1,6 @@
-// BASE layers (equations.md 2.10; paper 2103.16716): in training tokens are dealt out so that every expert gets the same number
-// and the sum of logits is largest; the weight is the sigmoid of the logit. In evaluation each token takes its best, causally.
+// BASE layers (equations.md 2.10; paper 2103.16716): in training tokens are dealt out so that every
+// expert gets the same number and the sum of logits is largest; the weight is the sigmoid of the
+// logit. In evaluation each token takes its best, causally.
 #include "lib/router/assignment.h"
 #include "lib/router/one_score.h"
 
@@ -9,29 +10,41 @@ namespace {
 class Base final : public OneScoreRouter {
  public:
   explicit Base(int experts) : OneScoreRouter(experts, 1, ScoreKind::sigmoid, {false, 1}) {}
-  bool causal_in_training() const override { return false; }
-  bool limits_itself() const override { return true; }
+  bool causal_in_training() const override {
+    return false;
+  }
+  bool limits_itself() const override {
+    return true;
+  }
   std::vector<Detail> details(const RouterInput& in, const Routing& r) const override {
-    if (!in.training) return {};
+    if (!in.training)
+      return {};
     Matrix<double> sum(1, 1);
-    for (Index t = 0; t < r.tokens(); ++t)
-      if (r.expert(t, 0) >= 0) sum(0, 0) += r.logits(t, r.expert(t, 0));
+    for (Index t = 0; t < r.tokens(); ++t) {
+      if (r.expert(t, 0) >= 0)
+        sum(0, 0) += r.logits(t, r.expert(t, 0));
+    }
     return {{"assignment_value", sum}};
   }
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {
     std::vector<Index> valid;
-    for (Index t = 0; t < r.tokens(); ++t)
-      if (in.batch.is_valid(t)) valid.push_back(t);
+    for (Index t = 0; t < r.tokens(); ++t) {
+      if (in.batch.is_valid(t))
+        valid.push_back(t);
+    }
     if (!in.training) {
-      for (const Index t : valid) best_of(r.logits.row(t), r.expert.row(t));
+      for (const Index t : valid)
+        best_of(r.logits.row(t), r.expert.row(t));
       return;
     }
     Matrix<double> value(Index(valid.size()), experts_);
-    for (std::size_t i = 0; i < valid.size(); ++i) std::ranges::copy(r.logits.row(valid[i]), value.row(Index(i)).begin());
+    for (std::size_t i = 0; i < valid.size(); ++i)
+      std::ranges::copy(r.logits.row(valid[i]), value.row(Index(i)).begin());
     const std::vector<int> of = balanced_assignment(std::as_const(value).view());
-    for (std::size_t i = 0; i < valid.size(); ++i) r.expert(valid[i], 0) = of[i];
+    for (std::size_t i = 0; i < valid.size(); ++i)
+      r.expert(valid[i], 0) = of[i];
   }
 };
 

@@ -1,5 +1,6 @@
-// Baselines that look at nothing (equations.md 2.16): `random` draws k distinct experts, `round_robin` takes them in turn.
-// Weights are 1/k and there is nothing to learn: what a trained router must beat.
+// Baselines that look at nothing (equations.md 2.16): `random` draws k distinct experts,
+// `round_robin` takes them in turn. Weights are 1/k and there is nothing to learn: what a trained
+// router must beat.
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
 
@@ -9,12 +10,19 @@ namespace {
 class Blind : public Router {
  public:
   Blind(int experts, int k) : Router(experts), k_(k) {}
-  int choices() const override { return k_; }
-  std::vector<Projection> projections() const override { return {}; }
-  void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&, std::vector<Matrix<double>>&) const override {}
+  int choices() const override {
+    return k_;
+  }
+  std::vector<Projection> projections() const override {
+    return {};
+  }
+  void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&,
+                std::vector<Matrix<double>>&) const override {}
 
  protected:
-  Routing nobody(Index tokens) const { return {Matrix<int>(tokens, k_, -1), Matrix<double>(tokens, k_), {}, {}, {}, {}}; }
+  Routing nobody(Index tokens) const {
+    return {Matrix<int>(tokens, k_, -1), Matrix<double>(tokens, k_), {}, {}, {}, {}};
+  }
   int k_;
 };
 
@@ -25,8 +33,10 @@ class Random final : public Blind {
     Routing r = nobody(in.tokens());
     std::vector<double> key(static_cast<std::size_t>(experts_));
     for (Index t = 0; t < in.tokens(); ++t) {
-      for (std::size_t e = 0; e < key.size(); ++e) key[e] = in.noise_given() ? in.given->noise(t, Index(e)) : in.rng->uniform();
-      if (!in.batch.is_valid(t)) continue;
+      for (std::size_t e = 0; e < key.size(); ++e)
+        key[e] = in.noise_given() ? in.given->noise(t, Index(e)) : in.rng->uniform();
+      if (!in.batch.is_valid(t))
+        continue;
       best_of(key, r.expert.row(t));
       std::ranges::fill(r.weight.row(t), 1.0 / k_);
     }
@@ -41,7 +51,8 @@ class RoundRobin final : public Blind {
     Routing r = nobody(in.tokens());
     Index turn = 0;
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (!in.batch.is_valid(t)) continue;
+      if (!in.batch.is_valid(t))
+        continue;
       for (Index j = 0; j < k_; ++j) {
         r.expert(t, j) = int(turn++ % experts_);
         r.weight(t, j) = 1.0 / k_;
@@ -53,7 +64,11 @@ class RoundRobin final : public Blind {
 
 }  // namespace
 
-std::unique_ptr<Router> make_random_router(Spec& spec, int experts) { return std::make_unique<Random>(experts, spec.get("k", 2, 1)); }
-std::unique_ptr<Router> make_round_robin_router(Spec& spec, int experts) { return std::make_unique<RoundRobin>(experts, spec.get("k", 2, 1)); }
+std::unique_ptr<Router> make_random_router(Spec& spec, int experts) {
+  return std::make_unique<Random>(experts, spec.get("k", 2, 1));
+}
+std::unique_ptr<Router> make_round_robin_router(Spec& spec, int experts) {
+  return std::make_unique<RoundRobin>(experts, spec.get("k", 2, 1));
+}
 
 }  // namespace moe

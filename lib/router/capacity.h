@@ -1,4 +1,5 @@
-// Capacity: how many slots an expert may take, who loses when it is full, what happens to the weights (equations.md section 3).
+// Capacity: how many slots an expert may take, who loses when it is full, what happens to the
+// weights (equations.md section 3).
 #pragma once
 #include <memory>
 #include <vector>
@@ -10,15 +11,28 @@ namespace moe {
 class Capacity {
  public:
   virtual ~Capacity() = default;
-  // Cuts the routing of the router: fills kept and combine, and moved where slots went to another expert.
+  // Cuts the routing of the router: fills kept and combine, and moved where slots went to another
+  // expert.
   virtual void apply(Routing&, const RouterInput&, const Router&) const = 0;
-  virtual bool reroutes() const { return false; }  // needs Router::reroutable()
-  // Gradient of the weights (T,K) from that of the combine weights (T,K); with moved slots (T,2K): beside it that of the moved weights.
+  virtual bool reroutes() const {
+    return false;
+  }  // needs Router::reroutable()
+  // Gradient of the weights (T,K) from that of the combine weights (T,K); with moved slots (T,2K):
+  // beside it that of the moved weights.
   virtual Matrix<double> backward(const Routing&, const Matrix<double>& dcombine) const = 0;
-  virtual bool identity_output() const { return false; }  // a token without any kept slot gets x instead of 0
-  virtual void share_out(std::vector<double> /*share (E)*/) {}  // room in proportion to these; without a call the same for all
-  virtual std::vector<Index> room_of(Index /*valid tokens*/, int /*k*/, int /*experts*/) const { return {}; }  // (E); empty = no limit
-  virtual double factor() const { return 0; }             // 0 = no limit
+  // a token without any kept slot gets x instead of 0
+  virtual bool identity_output() const {
+    return false;
+  }
+  // room in proportion to these; without a call the same for all
+  virtual void share_out(std::vector<double> /*share (E)*/) {}
+  // (E); empty = no limit
+  virtual std::vector<Index> room_of(Index /*valid tokens*/, int /*k*/, int /*experts*/) const {
+    return {};
+  }
+  virtual double factor() const {
+    return 0;
+  }  // 0 = no limit
 };
 
 using MakeCapacity = std::unique_ptr<Capacity>(Spec&);

@@ -13,11 +13,16 @@ namespace {
 
 constexpr double coldest = 1e-6;
 
-double temperature_of(const std::string& text, const std::string& whole, const std::string& router) {
+double temperature_of(const std::string& text, const std::string& whole,
+                      const std::string& router) {
   double v = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), v);
-  if (failed != std::errc() || end != text.data() + text.size() || !(v >= coldest) || !std::isfinite(v))
-    throw Error(Exit::usage, concat(router, ": temperature=", whole, ": '", text, "' is not a number of ", coldest, " or more")).hint("temperature=0.7, or temperature=2..0.5 to move along training");
+  if (failed != std::errc() || end != text.data() + text.size() || !(v >= coldest) ||
+      !std::isfinite(v)) {
+    throw Error(Exit::usage, concat(router, ": temperature=", whole, ": '", text,
+                                    "' is not a number of ", coldest, " or more"))
+        .hint("temperature=0.7, or temperature=2..0.5 to move along training");
+  }
   return v;
 }
 
@@ -25,10 +30,14 @@ double temperature_of(const std::string& text, const std::string& whole, const s
 
 double Cooling::at(double done) const {
   const double x = until > 0 ? std::clamp(done / until, 0.0, 1.0) : 1;
-  if (x == 0) return from;
-  if (x == 1) return to;
-  if (kind == Kind::linear) return from + (to - from) * x;
-  if (kind == Kind::cosine) return to + (from - to) * 0.5 * (1 + std::cos(std::numbers::pi * x));
+  if (x == 0)
+    return from;
+  if (x == 1)
+    return to;
+  if (kind == Kind::linear)
+    return from + (to - from) * x;
+  if (kind == Kind::cosine)
+    return to + (from - to) * 0.5 * (1 + std::cos(std::numbers::pi * x));
   return from * std::pow(to / from, x);
 }
 
@@ -38,11 +47,18 @@ Cooling read_cooling(Spec& spec) {
   Cooling c;
   c.from = temperature_of(text.substr(0, dots), text, spec.name());
   c.to = dots == text.npos ? c.from : temperature_of(text.substr(dots + 2), text, spec.name());
-  if (dots == text.npos) return c;
+  if (dots == text.npos)
+    return c;
   const std::string kind = spec.choice("cooling", {"exponential", "linear", "cosine"});
-  c.kind = kind == "linear" ? Cooling::Kind::linear : kind == "cosine" ? Cooling::Kind::cosine : Cooling::Kind::exponential;
+  c.kind = kind == "linear"   ? Cooling::Kind::linear
+           : kind == "cosine" ? Cooling::Kind::cosine
+                              : Cooling::Kind::exponential;
   c.until = spec.get("cooling_until", 1.0, 0.0);
-  if (c.until > 1) throw Error(Exit::usage, concat(spec.name(), ": cooling_until=", c.until, " is a share of the run and cannot pass 1")).hint("cooling_until=0.8");
+  if (c.until > 1) {
+    throw Error(Exit::usage, concat(spec.name(), ": cooling_until=", c.until,
+                                    " is a share of the run and cannot pass 1"))
+        .hint("cooling_until=0.8");
+  }
   return c;
 }
 

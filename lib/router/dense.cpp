@@ -1,4 +1,5 @@
-// The dense mixture (equations.md 2.12; Jacobs et al. 1991): every expert computes every token, weighted by the softmax.
+// The dense mixture (equations.md 2.12; Jacobs et al. 1991): every expert computes every token,
+// weighted by the softmax.
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -10,8 +11,10 @@ class Dense final : public OneScoreRouter {
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {
-    for (Index t = 0; t < r.tokens(); ++t)
-      if (in.batch.is_valid(t)) best_of(r.logits.row(t), r.expert.row(t));
+    for (Index t = 0; t < r.tokens(); ++t) {
+      if (in.batch.is_valid(t))
+        best_of(r.logits.row(t), r.expert.row(t));
+    }
   }
 };
 

@@ -1,5 +1,6 @@
-// Expert choice (equations.md 2.7; paper 2202.09368): every expert takes the C tokens that want it most. Load is even by
-// construction; a token may get no expert or all of them. What a token gets depends on later tokens: no use in decoding.
+// Expert choice (equations.md 2.7; paper 2202.09368): every expert takes the C tokens that want it
+// most. Load is even by construction; a token may get no expert or all of them. What a token gets
+// depends on later tokens: no use in decoding.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -12,13 +13,19 @@ namespace {
 
 class ExpertChoice final : public OneScoreRouter {
  public:
-  ExpertChoice(int experts, double factor, WeightRule rule) : OneScoreRouter(experts, experts, ScoreKind::softmax, rule), factor_(factor) {}
-  bool causal() const override { return false; }
-  bool limits_itself() const override { return true; }
+  ExpertChoice(int experts, double factor, WeightRule rule)
+      : OneScoreRouter(experts, experts, ScoreKind::softmax, rule), factor_(factor) {}
+  bool causal() const override {
+    return false;
+  }
+  bool limits_itself() const override {
+    return true;
+  }
   std::vector<Detail> details(const RouterInput& in, const Routing& r) const override {
     const std::vector<Index> valid = valid_tokens(in);
     const Index room = capacity(valid);
-    Matrix<double> tokens(experts_, room), one(1, 1, double(room));
+    Matrix<double> tokens(experts_, room);
+    Matrix<double> one(1, 1, double(room));
     for (int e = 0; e < experts_; ++e) {
       const auto taken = best_tokens(r, e, valid, room);
       std::ranges::transform(taken, tokens.row(e).begin(), [](Index t) { return double(t); });
@@ -30,8 +37,10 @@ class ExpertChoice final : public OneScoreRouter {
   void choose(const RouterInput& in, Routing& r) const override {
     const std::vector<Index> valid = valid_tokens(in);
     std::vector<std::vector<int>> chosen(std::size_t(r.tokens()));
-    for (int e = 0; e < experts_; ++e)
-      for (const Index t : best_tokens(r, e, valid, capacity(valid))) chosen[std::size_t(t)].push_back(e);
+    for (int e = 0; e < experts_; ++e) {
+      for (const Index t : best_tokens(r, e, valid, capacity(valid)))
+        chosen[std::size_t(t)].push_back(e);
+    }
     for (Index t = 0; t < r.tokens(); ++t) {
       auto& mine = chosen[std::size_t(t)];
       std::ranges::stable_sort(mine, [&](int a, int b) { return r.logits(t, a) > r.logits(t, b); });
@@ -42,18 +51,24 @@ class ExpertChoice final : public OneScoreRouter {
  private:
   static std::vector<Index> valid_tokens(const RouterInput& in) {
     std::vector<Index> valid;
-    for (Index t = 0; t < in.tokens(); ++t)
-      if (in.batch.is_valid(t)) valid.push_back(t);
+    for (Index t = 0; t < in.tokens(); ++t) {
+      if (in.batch.is_valid(t))
+        valid.push_back(t);
+    }
     return valid;
   }
   Index capacity(const std::vector<Index>& valid) const {
     const Index tokens = Index(valid.size());
-    return std::min(tokens, std::max<Index>(1, Index(std::ceil(double(tokens) * factor_ / experts_ - 1e-9))));
+    return std::min(
+        tokens, std::max<Index>(1, Index(std::ceil(double(tokens) * factor_ / experts_ - 1e-9))));
   }
   // The `room` tokens of largest score with expert e, best first; equal scores: the earlier token.
-  static std::vector<Index> best_tokens(const Routing& r, int e, const std::vector<Index>& valid, Index room) {
+  static std::vector<Index> best_tokens(const Routing& r, int e, const std::vector<Index>& valid,
+                                        Index room) {
     std::vector<Index> tokens(valid);
-    const auto better = [&](Index a, Index b) { return r.score(a, e) != r.score(b, e) ? r.score(a, e) > r.score(b, e) : a < b; };
+    const auto better = [&](Index a, Index b) {
+      return r.score(a, e) != r.score(b, e) ? r.score(a, e) > r.score(b, e) : a < b;
+    };
     std::ranges::partial_sort(tokens, tokens.begin() + std::ptrdiff_t(room), better);
     tokens.resize(std::size_t(room));
     return tokens;
@@ -65,7 +80,10 @@ class ExpertChoice final : public OneScoreRouter {
 
 std::unique_ptr<Router> make_expert_choice_router(Spec& spec, int experts) {
   const double factor = spec.get("factor", 2.0, 0.0);
-  if (factor == 0) throw Error(Exit::usage, "expert_choice: factor=0 gives every expert nothing").hint("factor= is the mean number of experts a token has");
+  if (factor == 0) {
+    throw Error(Exit::usage, "expert_choice: factor=0 gives every expert nothing")
+        .hint("factor= is the mean number of experts a token has");
+  }
   auto made = std::make_unique<ExpertChoice>(experts, factor, weight_rule(spec, false));
   read_temperature_and_jitter(spec, *made);
   return made;

@@ -1,7 +1,9 @@
-// Choices with a given skew, for benchmarks: who is loaded how much is decided beforehand and nothing is learned. Expert e gets the
-// share p_e of all choices, p falling by Zipf's law or one expert hot and the rest even. A token's k experts are a systematic
-// sample: points u, u+1, ..., u+k-1 on the line of summed inclusion probabilities k p_e, so they are distinct, and with u_n the
-// fractional parts of n times the golden ratio the counts of any run of tokens stay within a few of T k p_e.
+// Choices with a given skew, for benchmarks: who is loaded how much is decided beforehand and
+// nothing is learned. Expert e gets the share p_e of all choices, p falling by Zipf's law or one
+// expert hot and the rest even. A token's k experts are a systematic sample: points u, u+1, ...,
+// u+k-1 on the line of summed inclusion probabilities k p_e, so they are distinct, and with u_n the
+// fractional parts of n times the golden ratio the counts of any run of tokens stay within a few of
+// T k p_e.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -14,11 +16,16 @@ namespace {
 
 class Forced final : public Router {
  public:
-  Forced(int experts, int k, std::vector<double> inclusion) : Router(experts), k_(k), end_(std::move(inclusion)) {
+  Forced(int experts, int k, std::vector<double> inclusion)
+      : Router(experts), k_(k), end_(std::move(inclusion)) {
     std::partial_sum(end_.begin(), end_.end(), end_.begin());
   }
-  int choices() const override { return k_; }
-  std::vector<Projection> projections() const override { return {}; }
+  int choices() const override {
+    return k_;
+  }
+  std::vector<Projection> projections() const override {
+    return {};
+  }
 
   Routing route(const RouterInput& in) override {
     Routing r;
@@ -26,7 +33,8 @@ class Forced final : public Router {
     r.weight = Matrix<double>(in.tokens(), k_);
     double u = 0.5;
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (!in.batch.is_valid(t)) continue;
+      if (!in.batch.is_valid(t))
+        continue;
       for (int j = 0; j < k_; ++j) {
         const auto e = std::upper_bound(end_.begin(), end_.end(), u + j) - end_.begin();
         // Sums may round to just beside a whole number; ids rise all the same.
@@ -38,7 +46,8 @@ class Forced final : public Router {
     }
     return r;
   }
-  void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&, std::vector<Matrix<double>>&) const override {}
+  void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&,
+                std::vector<Matrix<double>>&) const override {}
 
  private:
   int k_;
@@ -52,14 +61,21 @@ std::vector<double> inclusion_of(std::vector<double> p, int k) {
   for (bool again = true; again;) {
     again = false;
     double rest = 0;
-    for (std::size_t e = 0; e < p.size(); ++e) rest += full[e] ? 0 : p[e];
     for (std::size_t e = 0; e < p.size(); ++e)
-      if (!full[e] && left * p[e] > rest) full[e] = 1, again = true;
+      rest += full[e] ? 0 : p[e];
+    for (std::size_t e = 0; e < p.size(); ++e) {
+      if (!full[e] && left * p[e] > rest) {
+        full[e] = 1;
+        again = true;
+      }
+    }
     left = k - double(std::ranges::count(full, 1));
   }
   double rest = 0;
-  for (std::size_t e = 0; e < p.size(); ++e) rest += full[e] ? 0 : p[e];
-  for (std::size_t e = 0; e < p.size(); ++e) p[e] = full[e] ? 1 : left * p[e] / rest;
+  for (std::size_t e = 0; e < p.size(); ++e)
+    rest += full[e] ? 0 : p[e];
+  for (std::size_t e = 0; e < p.size(); ++e)
+    p[e] = full[e] ? 1 : left * p[e] / rest;
   return p;
 }
 
@@ -67,17 +83,28 @@ std::vector<double> inclusion_of(std::vector<double> p, int k) {
 
 std::unique_ptr<Router> make_forced_router(Spec& spec, int experts) {
   const int k = spec.get("k", 2, 1);
-  if (k > experts) return std::make_unique<Forced>(experts, k, std::vector<double>(std::size_t(experts), 1.0));  // refused by its k
+  // refused by its k
+  if (k > experts)
+    return std::make_unique<Forced>(experts, k, std::vector<double>(std::size_t(experts), 1.0));
   std::vector<double> p(static_cast<std::size_t>(experts));
   if (spec.has("hot")) {
     const double hot = spec.get("hot", 0.0, 0.0);
-    if (spec.has("zipf")) throw Error(Exit::usage, "forced: hot= and zipf= are two kinds of skew").hint("forced:k=2,zipf=1 or forced:k=2,hot=0.4");
-    if (hot * k > 1 || experts == 1) throw Error(Exit::usage, concat("forced: an expert cannot take the share hot=", hot, " of the choices of tokens that have ", k, " different ones of ", experts, " experts")).hint(concat("hot=", 1.0 / k, " or less"));
+    if (spec.has("zipf")) {
+      throw Error(Exit::usage, "forced: hot= and zipf= are two kinds of skew")
+          .hint("forced:k=2,zipf=1 or forced:k=2,hot=0.4");
+    }
+    if (hot * k > 1 || experts == 1) {
+      throw Error(Exit::usage, concat("forced: an expert cannot take the share hot=", hot,
+                                      " of the choices of tokens that have ", k,
+                                      " different ones of ", experts, " experts"))
+          .hint(concat("hot=", 1.0 / k, " or less"));
+    }
     std::ranges::fill(p, (1 - hot) / (experts - 1));
     p[0] = hot;
   } else {
     const double zipf = spec.get("zipf", 1.0, 0.0);
-    for (std::size_t e = 0; e < p.size(); ++e) p[e] = std::pow(double(e + 1), -zipf);
+    for (std::size_t e = 0; e < p.size(); ++e)
+      p[e] = std::pow(double(e + 1), -zipf);
   }
   return std::make_unique<Forced>(experts, k, inclusion_of(std::move(p), k));
 }

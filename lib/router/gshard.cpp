@@ -1,5 +1,6 @@
-// GShard (equations.md 2.5, paper 2006.16668 algorithm 1): the two best of a softmax share their sum; the second one is kept
-// with probability min(1, 2 w2). Its removal comes before capacity and takes no slot.
+// GShard (equations.md 2.5, paper 2006.16668 algorithm 1): the two best of a softmax share their
+// sum; the second one is kept with probability min(1, 2 w2). Its removal comes before capacity and
+// takes no slot.
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -7,18 +8,24 @@ namespace {
 
 class GShard final : public OneScoreRouter {
  public:
-  GShard(int experts, bool random, double scale) : OneScoreRouter(experts, 2, ScoreKind::softmax, {true, scale}), random_(random), scale_(scale) {}
+  GShard(int experts, bool random, double scale)
+      : OneScoreRouter(experts, 2, ScoreKind::softmax, {true, scale}),
+        random_(random),
+        scale_(scale) {}
 
   Routing route(const RouterInput& in) override {
     Routing r = OneScoreRouter::route(in);
-    if (random_ && (in.training || in.noise_given())) thin_out(in, r);
+    if (random_ && (in.training || in.noise_given()))
+      thin_out(in, r);
     return r;
   }
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {
-    for (Index t = 0; t < r.tokens(); ++t)
-      if (in.batch.is_valid(t)) best_of(r.logits.row(t), r.expert.row(t));
+    for (Index t = 0; t < r.tokens(); ++t) {
+      if (in.batch.is_valid(t))
+        best_of(r.logits.row(t), r.expert.row(t));
+    }
   }
 
  private:
@@ -28,7 +35,8 @@ class GShard final : public OneScoreRouter {
     r.combine = r.weight;
     for (Index t = 0; t < in.tokens(); ++t) {
       const double u = in.noise_given() ? in.given->noise(t, 0) : in.rng->uniform();
-      if (r.expert(t, 1) >= 0 && 2 * r.weight(t, 1) / scale_ > u) continue;
+      if (r.expert(t, 1) >= 0 && 2 * r.weight(t, 1) / scale_ > u)
+        continue;
       r.kept(t, 1) = -1;
       r.combine(t, 1) = 0;
     }

@@ -1,5 +1,6 @@
-// A gate of several levels (equations.md 2.13; 1701.06538 appendix B; docs/routers.md): the best nodes of the first level, in each of
-// them the best of the second, down to experts; an expert's weight is the product of the weights on its path.
+// A gate of several levels (equations.md 2.13; 1701.06538 appendix B; docs/routers.md): the best
+// nodes of the first level, in each of them the best of the second, down to experts; an expert's
+// weight is the product of the weights on its path.
 #include <algorithm>
 #include <charconv>
 
@@ -10,27 +11,46 @@ namespace moe {
 namespace {
 
 struct Tree {
-  std::vector<int> size, keep;  // (D) children of a node on each level, and how many of them are kept
-  int depth() const { return int(size.size()); }
+  // (D) children of a node on each level, and how many of them are kept
+  std::vector<int> size, keep;
+  int depth() const {
+    return int(size.size());
+  }
   int product(const std::vector<int>& of, int first, int last) const {
     int n = 1;
-    for (int d = first; d < last; ++d) n *= of[std::size_t(d)];
+    for (int d = first; d < last; ++d)
+      n *= of[std::size_t(d)];
     return n;
   }
-  int nodes(int d) const { return product(size, 0, d + 1); }
-  int kept(int d) const { return product(keep, 0, d + 1); }
-  int below(int d) const { return product(size, d + 1, depth()); }       // experts under a node of level d
-  int kept_below(int d) const { return product(keep, d + 1, depth()); }
+  int nodes(int d) const {
+    return product(size, 0, d + 1);
+  }
+  int kept(int d) const {
+    return product(keep, 0, d + 1);
+  }
+  // experts under a node of level d
+  int below(int d) const {
+    return product(size, d + 1, depth());
+  }
+  int kept_below(int d) const {
+    return product(keep, d + 1, depth());
+  }
 };
 
 class Hierarchical final : public Router {
  public:
-  Hierarchical(int experts, Tree tree, WeightRule level, double scale) : Router(experts), tree_(std::move(tree)), level_(level), scale_(scale) {}
+  Hierarchical(int experts, Tree tree, WeightRule level, double scale)
+      : Router(experts), tree_(std::move(tree)), level_(level), scale_(scale) {}
 
-  int choices() const override { return tree_.kept(tree_.depth() - 1); }
+  int choices() const override {
+    return tree_.kept(tree_.depth() - 1);
+  }
   std::vector<Projection> projections() const override {  // the experts' own level first
     std::vector<Projection> all{{.name = "weight", .rows = experts_}};
-    for (int d = 0; d + 1 < tree_.depth(); ++d) all.push_back({.name = d ? concat("group_weight_", d + 1) : "group_weight", .rows = tree_.nodes(d)});
+    for (int d = 0; d + 1 < tree_.depth(); ++d) {
+      all.push_back(
+          {.name = d ? concat("group_weight_", d + 1) : "group_weight", .rows = tree_.nodes(d)});
+    }
     return all;
   }
 
@@ -41,70 +61,94 @@ class Hierarchical final : public Router {
     r.weight = Matrix<double>(tokens, choices());
     r.logits = r.score = Matrix<double>(tokens, experts_);
     for (Index t = 0; t < tokens; ++t) {
-      if (!in.batch.is_valid(t)) continue;
+      if (!in.batch.is_valid(t))
+        continue;
       std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
       const Paths paths = paths_of(in, t);
       std::vector<std::pair<double, int>> slots;  // weight, expert
       for (int i = 0; i < choices(); ++i) {
         double w = scale_;
-        for (int d = 0; d < tree_.depth(); ++d) w *= paths[std::size_t(d)].weight[std::size_t(i / tree_.kept_below(d))];
+        for (int d = 0; d < tree_.depth(); ++d)
+          w *= paths[std::size_t(d)].weight[std::size_t(i / tree_.kept_below(d))];
         slots.emplace_back(w, paths.back().id[std::size_t(i)]);
       }
-      std::ranges::sort(slots, [](const auto& a, const auto& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; });
-      for (Index j = 0; j < choices(); ++j) r.weight(t, j) = slots[std::size_t(j)].first, r.expert(t, j) = slots[std::size_t(j)].second;
+      std::ranges::sort(slots, [](const auto& a, const auto& b) {
+        return a.first != b.first ? a.first > b.first : a.second < b.second;
+      });
+      for (Index j = 0; j < choices(); ++j) {
+        r.weight(t, j) = slots[std::size_t(j)].first;
+        r.expert(t, j) = slots[std::size_t(j)].second;
+      }
       for (int e = 0; e < experts_; ++e) {
         r.score(t, e) = 1;
-        for (int d = 0; d < tree_.depth(); ++d) r.score(t, e) *= paths[std::size_t(d)].p[std::size_t(e / tree_.below(d))];
+        for (int d = 0; d < tree_.depth(); ++d)
+          r.score(t, e) *= paths[std::size_t(d)].p[std::size_t(e / tree_.below(d))];
       }
     }
     return r;
   }
 
-  void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight, const Matrix<double>& dprob,
-                std::vector<Matrix<double>>& dscores) const override {
+  void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight,
+                const Matrix<double>& dprob, std::vector<Matrix<double>>& dscores) const override {
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (!in.batch.is_valid(t)) continue;
+      if (!in.batch.is_valid(t))
+        continue;
       const Paths paths = paths_of(in, t);
       std::vector<std::vector<double>> dp;
-      for (const Level& l : paths) dp.emplace_back(l.p.size(), 0.0);
-      for (int e = 0; e < experts_ && !dprob.empty(); ++e)
-        for (int d = 0; d < tree_.depth(); ++d) dp[std::size_t(d)][std::size_t(e / tree_.below(d))] += dprob(t, e) * others(paths, e, d);
-      if (!dweight.empty()) weights_backward(paths, r, t, dweight, dp);
+      for (const Level& l : paths)
+        dp.emplace_back(l.p.size(), 0.0);
+      for (int e = 0; e < experts_ && !dprob.empty(); ++e) {
+        for (int d = 0; d < tree_.depth(); ++d)
+          dp[std::size_t(d)][std::size_t(e / tree_.below(d))] += dprob(t, e) * others(paths, e, d);
+      }
+      if (!dweight.empty())
+        weights_backward(paths, r, t, dweight, dp);
       for (int d = 0; d < tree_.depth(); ++d) {
         const std::size_t n = std::size_t(tree_.size[std::size_t(d)]);
         const std::span<double> dz = dscores[std::size_t(score_of(d))].row(t);
-        for (std::size_t first = 0; first < dz.size(); first += n)
-          softmax_row_backward(std::span(paths[std::size_t(d)].p).subspan(first, n), std::span(dp[std::size_t(d)]).subspan(first, n), dz.subspan(first, n));
+        for (std::size_t first = 0; first < dz.size(); first += n) {
+          softmax_row_backward(std::span(paths[std::size_t(d)].p).subspan(first, n),
+                               std::span(dp[std::size_t(d)]).subspan(first, n),
+                               dz.subspan(first, n));
+        }
       }
     }
   }
 
   std::vector<Detail> details(const RouterInput& in, const Routing&) const override {
-    return tree_.depth() > 1 ? std::vector<Detail>{{"group_logits", in.scores[1]}} : std::vector<Detail>{};
+    return tree_.depth() > 1 ? std::vector<Detail>{{"group_logits", in.scores[1]}}
+                             : std::vector<Detail>{};
   }
 
  private:
-  struct Level {  // of one token
+  struct Level {                 // of one token
     std::vector<double> p;       // (nodes) softmax among the children of one node
     std::vector<int> id;         // (kept) nodes, the children of the first kept node above first
     std::vector<double> weight;  // (kept)
   };
   using Paths = std::vector<Level>;
 
-  int score_of(int d) const { return d + 1 == tree_.depth() ? 0 : d + 1; }  // where the logits of level d stand
+  // where the logits of level d stand
+  int score_of(int d) const {
+    return d + 1 == tree_.depth() ? 0 : d + 1;
+  }
 
   Paths paths_of(const RouterInput& in, Index t) const {
     Paths paths;
     for (int d = 0; d < tree_.depth(); ++d) {
       const std::span<const double> z = in.scores[std::size_t(score_of(d))].row(t);
-      const std::size_t n = std::size_t(tree_.size[std::size_t(d)]), keep = std::size_t(tree_.keep[std::size_t(d)]);
-      Level l{std::vector<double>(z.size()), std::vector<int>(std::size_t(tree_.kept(d))), std::vector<double>(std::size_t(tree_.kept(d)))};
-      for (std::size_t first = 0; first < z.size(); first += n) softmax_row(z.subspan(first, n), std::span(l.p).subspan(first, n));
+      const std::size_t n = std::size_t(tree_.size[std::size_t(d)]);
+      const std::size_t keep = std::size_t(tree_.keep[std::size_t(d)]);
+      Level l{std::vector<double>(z.size()), std::vector<int>(std::size_t(tree_.kept(d))),
+              std::vector<double>(std::size_t(tree_.kept(d)))};
+      for (std::size_t first = 0; first < z.size(); first += n)
+        softmax_row(z.subspan(first, n), std::span(l.p).subspan(first, n));
       for (std::size_t i = 0; i * keep < l.id.size(); ++i) {
         const std::size_t first = d ? std::size_t(paths.back().id[i]) * n : 0;
         const std::span<int> mine = std::span(l.id).subspan(i * keep, keep);
         best_of(z.subspan(first, n), mine);
-        for (int& id : mine) id += int(first);
+        for (int& id : mine)
+          id += int(first);
         weights_of(l.p, mine, level_, std::span(l.weight).subspan(i * keep, keep));
       }
       paths.push_back(std::move(l));
@@ -114,24 +158,32 @@ class Hierarchical final : public Router {
   // The product of an expert's probabilities on all levels but one.
   double others(const Paths& paths, int expert, int but) const {
     double p = 1;
-    for (int d = 0; d < tree_.depth(); ++d) p *= d == but ? 1 : paths[std::size_t(d)].p[std::size_t(expert / tree_.below(d))];
+    for (int d = 0; d < tree_.depth(); ++d)
+      p *= d == but ? 1 : paths[std::size_t(d)].p[std::size_t(expert / tree_.below(d))];
     return p;
   }
   // w = scale times the weights on the path, slot by slot, then section 1 on each level.
-  void weights_backward(const Paths& paths, const Routing& r, Index t, const Matrix<double>& dweight, std::vector<std::vector<double>>& dp) const {
+  void weights_backward(const Paths& paths, const Routing& r, Index t,
+                        const Matrix<double>& dweight, std::vector<std::vector<double>>& dp) const {
     for (int d = 0; d < tree_.depth(); ++d) {
       const Level& l = paths[std::size_t(d)];
       std::vector<double> dw(l.weight.size(), 0.0);
       for (Index j = 0; j < choices(); ++j) {
-        const int i = int(std::ranges::find(paths.back().id, r.expert(t, j)) - paths.back().id.begin());
+        const int i =
+            int(std::ranges::find(paths.back().id, r.expert(t, j)) - paths.back().id.begin());
         double rest = scale_ * dweight(t, j);
-        for (int o = 0; o < tree_.depth(); ++o) rest *= o == d ? 1 : paths[std::size_t(o)].weight[std::size_t(i / tree_.kept_below(o))];
+        for (int o = 0; o < tree_.depth(); ++o)
+          rest *= o == d ? 1 : paths[std::size_t(o)].weight[std::size_t(i / tree_.kept_below(o))];
         dw[std::size_t(i / tree_.kept_below(d))] += rest;
       }
       const std::size_t keep = std::size_t(tree_.keep[std::size_t(d)]);
-      const auto slots = [&](auto& v, std::size_t first) { return std::span(v).subspan(first, keep); };
-      for (std::size_t first = 0; first < dw.size(); first += keep)
-        weights_of_backward(l.p, slots(l.id, first), level_, slots(l.weight, first), slots(dw, first), dp[std::size_t(d)]);
+      const auto slots = [&](auto& v, std::size_t first) {
+        return std::span(v).subspan(first, keep);
+      };
+      for (std::size_t first = 0; first < dw.size(); first += keep) {
+        weights_of_backward(l.p, slots(l.id, first), level_, slots(l.weight, first),
+                            slots(dw, first), dp[std::size_t(d)]);
+      }
     }
   }
   Tree tree_;
@@ -145,36 +197,68 @@ std::vector<int> sizes_of(const std::string& key, const std::string& text) {
   for (const std::string& word : split(text, 'x')) {
     int n = 0;
     const auto [end, failed] = std::from_chars(word.data(), word.data() + word.size(), n);
-    if (failed != std::errc() || end != word.data() + word.size() || n < 1)
-      throw Error(Exit::usage, concat("hierarchical: ", key, "=", text, ": '", word, "' is not a number of 1 or more")).hint("levels=4x4x2,keep=2x2x1");
+    if (failed != std::errc() || end != word.data() + word.size() || n < 1) {
+      throw Error(Exit::usage, concat("hierarchical: ", key, "=", text, ": '", word,
+                                      "' is not a number of 1 or more"))
+          .hint("levels=4x4x2,keep=2x2x1");
+    }
     out.push_back(n);
   }
   return out;
 }
 
 Tree tree_of(Spec& spec, int experts) {
-  for (const char* two : {"groups", "topk_groups", "inner"})
-    if (spec.has(two)) throw Error(Exit::usage, concat("hierarchical: levels= and ", two, "= both say how the tree looks")).hint("levels=4x4x2,keep=2x2x1, or groups=4,topk_groups=2,inner=1");
+  for (const char* two : {"groups", "topk_groups", "inner"}) {
+    if (spec.has(two)) {
+      throw Error(Exit::usage,
+                  concat("hierarchical: levels= and ", two, "= both say how the tree looks"))
+          .hint("levels=4x4x2,keep=2x2x1, or groups=4,topk_groups=2,inner=1");
+    }
+  }
   const std::string sizes = spec.get("levels", "");
   Tree tree{sizes_of("levels", sizes), {}};
   std::string least;
-  for (int d = 0; d < tree.depth(); ++d) least += d ? "x1" : "1";
+  for (int d = 0; d < tree.depth(); ++d)
+    least += d ? "x1" : "1";
   const std::string kept = spec.get("keep", least);
   tree.keep = sizes_of("keep", kept);
-  if (tree.keep.size() != tree.size.size()) throw Error(Exit::usage, concat("hierarchical: levels=", sizes, " has ", tree.size.size(), " levels and keep=", kept, " ", tree.keep.size()));
+  if (tree.keep.size() != tree.size.size()) {
+    throw Error(Exit::usage, concat("hierarchical: levels=", sizes, " has ", tree.size.size(),
+                                    " levels and keep=", kept, " ", tree.keep.size()));
+  }
   double leaves = 1;
-  for (const int n : tree.size) leaves *= n;
-  if (leaves != experts) throw Error(Exit::usage, concat("hierarchical: levels=", sizes, " makes ", leaves, " experts and the layer has ", experts)).hint("the product of the levels is the number of experts");
-  for (std::size_t d = 0; d < tree.size.size(); ++d)
-    if (tree.keep[d] > tree.size[d]) throw Error(Exit::usage, concat("hierarchical: keep=", kept, " takes ", tree.keep[d], " of the ", tree.size[d], " of level ", d + 1));
+  for (const int n : tree.size)
+    leaves *= n;
+  if (leaves != experts) {
+    throw Error(Exit::usage, concat("hierarchical: levels=", sizes, " makes ", leaves,
+                                    " experts and the layer has ", experts))
+        .hint("the product of the levels is the number of experts");
+  }
+  for (std::size_t d = 0; d < tree.size.size(); ++d) {
+    if (tree.keep[d] > tree.size[d]) {
+      throw Error(Exit::usage, concat("hierarchical: keep=", kept, " takes ", tree.keep[d],
+                                      " of the ", tree.size[d], " of level ", d + 1));
+    }
+  }
   return tree;
 }
 
 Tree two_levels(Spec& spec, int experts) {
-  const int groups = spec.get("groups", 2, 1), topk = spec.get("topk_groups", 1, 1), inner = spec.get("inner", 2, 1);
-  if (experts % groups) throw Error(Exit::usage, concat("hierarchical: ", experts, " experts do not split into ", groups, " equal groups"));
-  if (topk > groups) throw Error(Exit::usage, concat("hierarchical: topk_groups=", topk, " is more than groups=", groups));
-  if (inner > experts / groups) throw Error(Exit::usage, concat("hierarchical: inner=", inner, " is more than the ", experts / groups, " experts of a group"));
+  const int groups = spec.get("groups", 2, 1);
+  const int topk = spec.get("topk_groups", 1, 1);
+  const int inner = spec.get("inner", 2, 1);
+  if (experts % groups) {
+    throw Error(Exit::usage, concat("hierarchical: ", experts, " experts do not split into ",
+                                    groups, " equal groups"));
+  }
+  if (topk > groups) {
+    throw Error(Exit::usage,
+                concat("hierarchical: topk_groups=", topk, " is more than groups=", groups));
+  }
+  if (inner > experts / groups) {
+    throw Error(Exit::usage, concat("hierarchical: inner=", inner, " is more than the ",
+                                    experts / groups, " experts of a group"));
+  }
   return {{groups, experts / groups}, {topk, inner}};
 }
 
@@ -183,7 +267,8 @@ Tree two_levels(Spec& spec, int experts) {
 std::unique_ptr<Router> make_hierarchical_router(Spec& spec, int experts) {
   const Tree tree = spec.has("levels") ? tree_of(spec, experts) : two_levels(spec, experts);
   const bool norm = spec.get("norm", true);
-  auto made = std::make_unique<Hierarchical>(experts, tree, WeightRule{norm, 1}, spec.get("scale", 1.0));
+  auto made =
+      std::make_unique<Hierarchical>(experts, tree, WeightRule{norm, 1}, spec.get("scale", 1.0));
   read_temperature_and_jitter(spec, *made);
   return made;
 }

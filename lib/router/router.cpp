@@ -13,7 +13,7 @@ const Registry<MakeRouter>& routers() {
 #define ROUTER(name, about, examples) {#name, about, examples, make_##name##_router},
 #include "lib/router/routers.def"
 #undef ROUTER
-  });
+                                                  });
   return all;
 }
 
@@ -21,8 +21,11 @@ std::unique_ptr<Router> make_router(const std::string& text, int experts, std::s
   Spec spec(text);
   auto made = routers().at(spec.name()).make(spec, experts);
   spec.done();
-  if (made->choices() > experts)
-    throw Error(Exit::usage, concat(spec.name(), ": k=", made->choices(), " is more than the ", experts, " experts")).hint(concat("k=", experts, " or less, or --experts ", made->choices(), " or more"));
+  if (made->choices() > experts) {
+    throw Error(Exit::usage, concat(spec.name(), ": k=", made->choices(), " is more than the ",
+                                    experts, " experts"))
+        .hint(concat("k=", experts, " or less, or --experts ", made->choices(), " or more"));
+  }
   resolved = spec.resolved();
   return made;
 }

@@ -1,5 +1,6 @@
-// softmax (equations.md 2.1) and sigmoid (2.2): scores, a correction bias for the selection, groups (2.3), weights by section 1.
-// Papers: 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral), 2405.04434 (V2 groups), 2412.19437 (DeepSeek-V3).
+// softmax (equations.md 2.1) and sigmoid (2.2): scores, a correction bias for the selection, groups
+// (2.3), weights by section 1. Papers: 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral),
+// 2405.04434 (V2 groups), 2412.19437 (DeepSeek-V3).
 #include <algorithm>
 #include <cmath>
 
@@ -24,25 +25,45 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   o.k = spec.get("k", 2, 1);
   o.rule = weight_rule(spec, true);
   o.biased = spec.get("bias", false);
-  if (o.biased) o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
+  if (o.biased)
+    o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
   o.groups.groups = spec.get("groups", 1, 1);
   if (o.groups.groups > 1) {
-    o.groups.mode = spec.choice("group_mode", {"limited", "one"}) == "one" ? Groups::Mode::one : Groups::Mode::limited;
+    o.groups.mode = spec.choice("group_mode", {"limited", "one"}) == "one" ? Groups::Mode::one
+                                                                           : Groups::Mode::limited;
     if (o.groups.mode == Groups::Mode::limited) {
       o.groups.topk = spec.get("topk_groups", 1, 1);
-      const auto names = sigmoid ? std::vector<std::string>{"top2_sum", "max"} : std::vector<std::string>{"max", "top2_sum"};
-      o.groups.score = spec.choice("group_score", names) == "max" ? Groups::Score::max : Groups::Score::top2_sum;
+      const auto names = sigmoid ? std::vector<std::string>{"top2_sum", "max"}
+                                 : std::vector<std::string>{"max", "top2_sum"};
+      o.groups.score =
+          spec.choice("group_score", names) == "max" ? Groups::Score::max : Groups::Score::top2_sum;
     }
   }
-  const int n = o.groups.groups, size = experts / n;
-  if (experts % n) throw Error(Exit::usage, concat(spec.name(), ": ", experts, " experts do not split into ", n, " equal groups"));
-  if (o.groups.mode == Groups::Mode::one && o.k % n) throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " is not a multiple of groups=", n));
-  if (o.groups.mode == Groups::Mode::one && o.k / n > size) throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " needs more than the ", size, " experts of each group"));
+  const int n = o.groups.groups;
+  const int size = experts / n;
+  if (experts % n) {
+    throw Error(Exit::usage, concat(spec.name(), ": ", experts, " experts do not split into ", n,
+                                    " equal groups"));
+  }
+  if (o.groups.mode == Groups::Mode::one && o.k % n)
+    throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " is not a multiple of groups=", n));
+  if (o.groups.mode == Groups::Mode::one && o.k / n > size) {
+    throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " needs more than the ", size,
+                                    " experts of each group"));
+  }
   if (o.groups.mode == Groups::Mode::limited) {
-    if (o.groups.topk > n) throw Error(Exit::usage, concat(spec.name(), ": topk_groups=", o.groups.topk, " is more than groups=", n));
-    if (o.groups.topk * size < o.k && o.k <= experts)
-      throw Error(Exit::usage, concat(spec.name(), ": ", o.groups.topk, " groups of ", size, " hold fewer than k=", o.k, " experts"));
-    if (o.groups.score == Groups::Score::top2_sum && size < 2) throw Error(Exit::usage, concat(spec.name(), ": group_score=top2_sum needs groups of two or more"));
+    if (o.groups.topk > n) {
+      throw Error(Exit::usage,
+                  concat(spec.name(), ": topk_groups=", o.groups.topk, " is more than groups=", n));
+    }
+    if (o.groups.topk * size < o.k && o.k <= experts) {
+      throw Error(Exit::usage, concat(spec.name(), ": ", o.groups.topk, " groups of ", size,
+                                      " hold fewer than k=", o.k, " experts"));
+    }
+    if (o.groups.score == Groups::Score::top2_sum && size < 2) {
+      throw Error(Exit::usage,
+                  concat(spec.name(), ": group_score=top2_sum needs groups of two or more"));
+    }
   }
   return o;
 }
@@ -50,12 +71,21 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
 // What softmax and sigmoid have in common; they differ in the score and its backward.
 class Scored : public Router {
  public:
-  Scored(int experts, const ScoredOptions& o) : Router(experts), o_(o), beta_(std::size_t(o.biased ? experts : 0), 0.0) {}
+  Scored(int experts, const ScoredOptions& o)
+      : Router(experts), o_(o), beta_(std::size_t(o.biased ? experts : 0), 0.0) {}
 
-  int choices() const override { return o_.k; }
-  std::vector<Projection> projections() const override { return {{.name = "weight", .rows = experts_}}; }
-  std::span<double> correction_bias() override { return beta_; }
-  void exclude(const std::vector<std::uint8_t>& out) override { excluded_ = out; }
+  int choices() const override {
+    return o_.k;
+  }
+  std::vector<Projection> projections() const override {
+    return {{.name = "weight", .rows = experts_}};
+  }
+  std::span<double> correction_bias() override {
+    return beta_;
+  }
+  void exclude(const std::vector<std::uint8_t>& out) override {
+    excluded_ = out;
+  }
 
   Routing route(const RouterInput& in) override {
     const Index tokens = in.tokens();
@@ -67,88 +97,130 @@ class Scored : public Router {
     parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
       std::vector<double> key(static_cast<std::size_t>(experts_)), group_key(key);
       for (Index t = first; t < last; ++t) {
-        if (!in.batch.is_valid(t)) continue;
+        if (!in.batch.is_valid(t))
+          continue;
         std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
         score(r.logits.row(t), r.score.row(t));
         keys(r.logits.row(t), r.score.row(t), key, group_key);
-        if (in.routes_given()) std::ranges::copy(in.given->expert.row(t), r.expert.row(t).begin());
-        else choose(key, group_key, o_.groups, r.expert.row(t));
+        if (in.routes_given())
+          std::ranges::copy(in.given->expert.row(t), r.expert.row(t).begin());
+        else
+          choose(key, group_key, o_.groups, r.expert.row(t));
         weights_of(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t));
       }
     });
     return r;
   }
 
-  void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight, const Matrix<double>& dprob,
-                std::vector<Matrix<double>>& dscores) const override {
+  void backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight,
+                const Matrix<double>& dprob, std::vector<Matrix<double>>& dscores) const override {
     parallel_for(in.tokens(), rows_at_once, [&](Index first, Index last) {
       std::vector<double> ds(static_cast<std::size_t>(experts_));
       for (Index t = first; t < last; ++t) {
-        if (!in.batch.is_valid(t)) continue;
+        if (!in.batch.is_valid(t))
+          continue;
         std::ranges::fill(ds, 0.0);
-        if (!dweight.empty()) weights_of_backward(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t), dweight.row(t), ds);
-        if (dweight.cols() > o_.k) moved_backward(r, t, dweight, ds);
-        if (!dprob.empty()) probability_backward(r.score.row(t), dprob.row(t), ds);
+        if (!dweight.empty()) {
+          weights_of_backward(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t),
+                              dweight.row(t), ds);
+        }
+        if (dweight.cols() > o_.k)
+          moved_backward(r, t, dweight, ds);
+        if (!dprob.empty())
+          probability_backward(r.score.row(t), dprob.row(t), ds);
         score_backward(r.score.row(t), ds, dscores[0].row(t));
       }
     });
   }
 
   std::optional<TopK> top_k() const override {
-    if (!excluded_.empty() || o_.groups.groups > 64) return {};
+    if (!excluded_.empty() || o_.groups.groups > 64)
+      return {};
     const bool limited = o_.groups.mode == Groups::Mode::limited;
-    return TopK{.sigmoid = from_sigmoid(), .k = o_.k, .norm = o_.rule.norm, .scale = o_.rule.scale, .temperature = temperature, .bias_on_logit = o_.on_logits,
-                .groups = o_.groups.groups, .topk_groups = limited ? o_.groups.topk : 0, .top2_sum = limited && o_.groups.score == Groups::Score::top2_sum};
+    return TopK{.sigmoid = from_sigmoid(),
+                .k = o_.k,
+                .norm = o_.rule.norm,
+                .scale = o_.rule.scale,
+                .temperature = temperature,
+                .bias_on_logit = o_.on_logits,
+                .groups = o_.groups.groups,
+                .topk_groups = limited ? o_.groups.topk : 0,
+                .top2_sum = limited && o_.groups.score == Groups::Score::top2_sum};
   }
-  bool reroutable() const override { return true; }
-  bool takes_routes() const override { return true; }
-  bool ranks_all() const override { return o_.groups.mode == Groups::Mode::none; }
+  bool reroutable() const override {
+    return true;
+  }
+  bool takes_routes() const override {
+    return true;
+  }
+  bool ranks_all() const override {
+    return o_.groups.mode == Groups::Mode::none;
+  }
   void rank(const Routing& r, Index t, std::span<double> key) const override {
     std::vector<double> group_key(key.size());
     std::vector<int> chosen(static_cast<std::size_t>(o_.k));
     keys(r.logits.row(t), r.score.row(t), key, group_key);
-    choose(key, group_key, o_.groups, chosen);  // for what it leaves in key: -inf outside the chosen groups
+    // for what it leaves in key: -inf outside the chosen groups
+    choose(key, group_key, o_.groups, chosen);
   }
   double weight_of(const Routing& r, Index t, int expert) const override {
-    if (!excluded_.empty() && excluded_[std::size_t(expert)]) return 0;
+    if (!excluded_.empty() && excluded_[std::size_t(expert)])
+      return 0;
     return o_.rule.scale * r.score(t, expert) / divisor_of(r.score.row(t), weighed(r, t), o_.rule);
   }
 
  protected:
-  virtual bool from_sigmoid() const { return false; }
+  virtual bool from_sigmoid() const {
+    return false;
+  }
   virtual void score(std::span<const double> z, std::span<double> s) const = 0;
-  virtual void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const = 0;
-  virtual void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const = 0;
+  virtual void score_backward(std::span<const double> s, std::span<const double> ds,
+                              std::span<double> dz) const = 0;
+  virtual void probability_backward(std::span<const double> s, std::span<const double> dprob,
+                                    std::span<double> ds) const = 0;
   // What ranks experts, and what ranks groups.
-  virtual void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const = 0;
-  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const {
-    if (!o_.on_logits) return score_keys(z, s, key, group_key);
-    for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = z[e] + beta(e);
+  virtual void score_keys(std::span<const double> z, std::span<const double> s,
+                          std::span<double> key, std::span<double> group_key) const = 0;
+  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key,
+            std::span<double> group_key) const {
+    if (!o_.on_logits)
+      return score_keys(z, s, key, group_key);
+    for (std::size_t e = 0; e < key.size(); ++e)
+      key[e] = group_key[e] = z[e] + beta(e);
   }
 
-  // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the original choice.
-  void moved_backward(const Routing& r, Index t, const Matrix<double>& dweight, std::span<double> ds) const {
+  // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the
+  // original choice.
+  void moved_backward(const Routing& r, Index t, const Matrix<double>& dweight,
+                      std::span<double> ds) const {
     const std::vector<int> chosen = weighed(r, t);
     const double d = divisor_of(r.score.row(t), chosen, o_.rule);
     for (Index j = 0; j < o_.k; ++j) {
       const int now = r.kept(t, j);
-      if (now < 0 || now == r.expert(t, j) || (!excluded_.empty() && excluded_[std::size_t(now)])) continue;
+      if (now < 0 || now == r.expert(t, j) || (!excluded_.empty() && excluded_[std::size_t(now)]))
+        continue;
       const double g = dweight(t, o_.k + j);
       ds[std::size_t(now)] += g * o_.rule.scale / d;
-      for (Index i = 0; i < o_.k && o_.rule.norm; ++i)
-        if (chosen[std::size_t(i)] >= 0) ds[std::size_t(chosen[std::size_t(i)])] -= g * r.moved(t, j) / d;
+      for (Index i = 0; i < o_.k && o_.rule.norm; ++i) {
+        if (chosen[std::size_t(i)] >= 0)
+          ds[std::size_t(chosen[std::size_t(i)])] -= g * r.moved(t, j) / d;
+      }
     }
   }
   // The chosen experts of token t that have a weight; -1 in place of the others.
   std::vector<int> weighed(const Routing& r, Index t) const {
     std::vector<int> ids(r.expert.row(t).begin(), r.expert.row(t).end());
-    for (int& e : ids)
-      if (e >= 0 && !excluded_.empty() && excluded_[std::size_t(e)]) e = -1;
+    for (int& e : ids) {
+      if (e >= 0 && !excluded_.empty() && excluded_[std::size_t(e)])
+        e = -1;
+    }
     return ids;
   }
-  double beta(std::size_t e) const { return beta_.empty() ? 0 : beta_[e]; }
+  double beta(std::size_t e) const {
+    return beta_.empty() ? 0 : beta_[e];
+  }
   ScoredOptions o_;
-  std::vector<double> beta_;  // (E) or empty
+  std::vector<double> beta_;            // (E) or empty
   std::vector<std::uint8_t> excluded_;  // (E) or empty
 };
 
@@ -157,15 +229,22 @@ class Softmax : public Scored {
   using Scored::Scored;
 
  protected:
-  void score(std::span<const double> z, std::span<double> s) const override { softmax_row(z, s); }
-  void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
+  void score(std::span<const double> z, std::span<double> s) const override {
+    softmax_row(z, s);
+  }
+  void score_backward(std::span<const double> s, std::span<const double> ds,
+                      std::span<double> dz) const override {
     softmax_row_backward(s, ds, dz);
   }
-  void probability_backward(std::span<const double>, std::span<const double> dprob, std::span<double> ds) const override {
-    for (std::size_t e = 0; e < ds.size(); ++e) ds[e] += dprob[e];
+  void probability_backward(std::span<const double>, std::span<const double> dprob,
+                            std::span<double> ds) const override {
+    for (std::size_t e = 0; e < ds.size(); ++e)
+      ds[e] += dprob[e];
   }
-  void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
-    for (std::size_t e = 0; e < key.size(); ++e) {  // z orders as p does, without ties where p underflows
+  void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key,
+                  std::span<double> group_key) const override {
+    // z orders as p does, without ties where p underflows
+    for (std::size_t e = 0; e < key.size(); ++e) {
       key[e] = beta_.empty() ? z[e] : s[e] + beta(e);
       group_key[e] = s[e] + beta(e);
     }
@@ -175,30 +254,49 @@ class Softmax : public Scored {
 class Sigmoid final : public Scored {
  public:
   using Scored::Scored;
-  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override { return normalized_rows(r.score); }
+  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
+    return normalized_rows(r.score);
+  }
 
  protected:
-  bool from_sigmoid() const override { return true; }
-  void score(std::span<const double> z, std::span<double> s) const override { sigmoid_row(z, s); }
-  void score_backward(std::span<const double> s, std::span<const double> ds, std::span<double> dz) const override {
-    for (std::size_t e = 0; e < s.size(); ++e) dz[e] += ds[e] * s[e] * (1 - s[e]);
+  bool from_sigmoid() const override {
+    return true;
   }
-  void probability_backward(std::span<const double> s, std::span<const double> dprob, std::span<double> ds) const override {
+  void score(std::span<const double> z, std::span<double> s) const override {
+    sigmoid_row(z, s);
+  }
+  void score_backward(std::span<const double> s, std::span<const double> ds,
+                      std::span<double> dz) const override {
+    for (std::size_t e = 0; e < s.size(); ++e)
+      dz[e] += ds[e] * s[e] * (1 - s[e]);
+  }
+  void probability_backward(std::span<const double> s, std::span<const double> dprob,
+                            std::span<double> ds) const override {
     normalized_row_backward(s, dprob, ds);
   }
-  void score_keys(std::span<const double>, std::span<const double> s, std::span<double> key, std::span<double> group_key) const override {
-    for (std::size_t e = 0; e < key.size(); ++e) key[e] = group_key[e] = s[e] + beta(e);
+  void score_keys(std::span<const double>, std::span<const double> s, std::span<double> key,
+                  std::span<double> group_key) const override {
+    for (std::size_t e = 0; e < key.size(); ++e)
+      key[e] = group_key[e] = s[e] + beta(e);
   }
 };
 
-// Cosines instead of products (X-MoE, 2204.09179; docs/routers.md): no expert wins by the length of its row.
+// Cosines instead of products (X-MoE, 2204.09179; docs/routers.md): no expert wins by the length of
+// its row.
 class Cosine final : public Softmax {
  public:
-  Cosine(int experts, const ScoredOptions& o, int dim, double start) : Softmax(experts, o), dim_(dim), start_(start) {}
+  Cosine(int experts, const ScoredOptions& o, int dim, double start)
+      : Softmax(experts, o), dim_(dim), start_(start) {}
   std::vector<Projection> projections() const override {
-    return {{.name = "weight", .rows = experts_, .cosine = true, .scale_start = start_, .through = dim_}};
+    return {{.name = "weight",
+             .rows = experts_,
+             .cosine = true,
+             .scale_start = start_,
+             .through = dim_}};
   }
-  std::optional<TopK> top_k() const override { return {}; }  // a cosine is no plain product
+  std::optional<TopK> top_k() const override {
+    return {};
+  }  // a cosine is no plain product
 
  private:
   int dim_;
@@ -214,7 +312,9 @@ std::unique_ptr<Router> make(Spec& spec, int experts, bool sigmoid) {
 
 }  // namespace
 
-std::unique_ptr<Router> make_softmax_router(Spec& spec, int experts) { return make<Softmax>(spec, experts, false); }
+std::unique_ptr<Router> make_softmax_router(Spec& spec, int experts) {
+  return make<Softmax>(spec, experts, false);
+}
 std::unique_ptr<Router> make_cosine_router(Spec& spec, int experts) {
   const ScoredOptions o = options(spec, experts, false);
   const int dim = spec.get("dim", std::max(2, experts / 2), 0);
@@ -223,6 +323,8 @@ std::unique_ptr<Router> make_cosine_router(Spec& spec, int experts) {
   return made;
 }
 
-std::unique_ptr<Router> make_sigmoid_router(Spec& spec, int experts) { return make<Sigmoid>(spec, experts, true); }
+std::unique_ptr<Router> make_sigmoid_router(Spec& spec, int experts) {
+  return make<Sigmoid>(spec, experts, true);
+}
 
 }  // namespace moe

@@ -16,9 +16,11 @@ void best_of(std::span<const double> key, std::span<int> out) {
   if (n * 4 < key.size()) {  // few of many: keep a sorted list of the best so far
     std::size_t held = 0;
     for (std::size_t e = 0; e < key.size(); ++e) {
-      if (key[e] == never || (held == n && !(key[e] > key[std::size_t(out[n - 1])]))) continue;
+      if (key[e] == never || (held == n && !(key[e] > key[std::size_t(out[n - 1])])))
+        continue;
       std::size_t at = held < n ? held++ : n - 1;
-      for (; at > 0 && key[e] > key[std::size_t(out[at - 1])]; --at) out[at] = out[at - 1];
+      for (; at > 0 && key[e] > key[std::size_t(out[at - 1])]; --at)
+        out[at] = out[at - 1];
       out[at] = int(e);
     }
     std::fill(out.begin() + std::ptrdiff_t(held), out.end(), -1);
@@ -26,71 +28,99 @@ void best_of(std::span<const double> key, std::span<int> out) {
   }
   std::vector<int> order(key.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
-  for (std::size_t j = 0; j < n; ++j) out[j] = j < order.size() && key[std::size_t(order[j])] != never ? order[j] : -1;
+  std::ranges::stable_sort(order,
+                           [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  for (std::size_t j = 0; j < n; ++j)
+    out[j] = j < order.size() && key[std::size_t(order[j])] != never ? order[j] : -1;
 }
 
 double log_sum_exp(std::span<const double> z) {
   const double top = *std::ranges::max_element(z);
   double sum = 0;
-  for (const double v : z) sum += std::exp(v - top);
+  for (const double v : z)
+    sum += std::exp(v - top);
   return top + std::log(sum);
 }
 void softmax_row(std::span<const double> z, std::span<double> p) {
   const double top = *std::ranges::max_element(z);
   double sum = 0;
-  for (std::size_t e = 0; e < z.size(); ++e) sum += p[e] = std::exp(z[e] - top);
-  for (double& v : p) v /= sum;
+  for (std::size_t e = 0; e < z.size(); ++e)
+    sum += p[e] = std::exp(z[e] - top);
+  for (double& v : p)
+    v /= sum;
 }
-void softmax_row_backward(std::span<const double> p, std::span<const double> dp, std::span<double> dz) {
+void softmax_row_backward(std::span<const double> p, std::span<const double> dp,
+                          std::span<double> dz) {
   double mean = 0;
-  for (std::size_t e = 0; e < p.size(); ++e) mean += dp[e] * p[e];
-  for (std::size_t e = 0; e < p.size(); ++e) dz[e] += p[e] * (dp[e] - mean);
+  for (std::size_t e = 0; e < p.size(); ++e)
+    mean += dp[e] * p[e];
+  for (std::size_t e = 0; e < p.size(); ++e)
+    dz[e] += p[e] * (dp[e] - mean);
 }
 
 void sigmoid_row(std::span<const double> z, std::span<double> s) {
-  for (std::size_t e = 0; e < s.size(); ++e) s[e] = 1 / (1 + std::exp(-z[e]));
+  for (std::size_t e = 0; e < s.size(); ++e)
+    s[e] = 1 / (1 + std::exp(-z[e]));
 }
 Matrix<double> normalized_rows(const Matrix<double>& s) {
   Matrix<double> p = s;
   for (Index t = 0; t < p.rows(); ++t) {
     double sum = norm_eps;
-    for (const double v : p.row(t)) sum += v;
-    for (double& v : p.row(t)) v /= sum;
+    for (const double v : p.row(t))
+      sum += v;
+    for (double& v : p.row(t))
+      v /= sum;
   }
   return p;
 }
-void normalized_row_backward(std::span<const double> s, std::span<const double> dp, std::span<double> ds) {
-  double sum = norm_eps, mean = 0;
-  for (const double v : s) sum += v;
-  for (std::size_t e = 0; e < s.size(); ++e) mean += dp[e] * s[e] / sum;
-  for (std::size_t e = 0; e < s.size(); ++e) ds[e] += (dp[e] - mean) / sum;
+void normalized_row_backward(std::span<const double> s, std::span<const double> dp,
+                             std::span<double> ds) {
+  double sum = norm_eps;
+  double mean = 0;
+  for (const double v : s)
+    sum += v;
+  for (std::size_t e = 0; e < s.size(); ++e)
+    mean += dp[e] * s[e] / sum;
+  for (std::size_t e = 0; e < s.size(); ++e)
+    ds[e] += (dp[e] - mean) / sum;
 }
 
 double divisor_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule) {
-  if (!rule.norm) return 1;
+  if (!rule.norm)
+    return 1;
   double sum = 0;
-  for (const int e : ids)
-    if (e >= 0) sum += score[std::size_t(e)];
+  for (const int e : ids) {
+    if (e >= 0)
+      sum += score[std::size_t(e)];
+  }
   return sum + norm_eps;
 }
 
-void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<double> weight) {
+void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule,
+                std::span<double> weight) {
   const double d = divisor_of(score, ids, rule);
-  for (std::size_t j = 0; j < ids.size(); ++j) weight[j] = ids[j] < 0 ? 0 : rule.scale * score[std::size_t(ids[j])] / d;
+  for (std::size_t j = 0; j < ids.size(); ++j)
+    weight[j] = ids[j] < 0 ? 0 : rule.scale * score[std::size_t(ids[j])] / d;
 }
-void weights_of_backward(std::span<const double> score, std::span<const int> ids, const WeightRule& rule, std::span<const double> weight,
+void weights_of_backward(std::span<const double> score, std::span<const int> ids,
+                         const WeightRule& rule, std::span<const double> weight,
                          std::span<const double> dweight, std::span<double> dscore) {
   const double d = divisor_of(score, ids, rule);
   double mean = 0;
-  for (std::size_t j = 0; j < ids.size() && rule.norm; ++j)
-    if (ids[j] >= 0) mean += dweight[j] * weight[j] / rule.scale;
-  for (std::size_t j = 0; j < ids.size(); ++j)
-    if (ids[j] >= 0) dscore[std::size_t(ids[j])] += rule.scale / d * (dweight[j] - mean);
+  for (std::size_t j = 0; j < ids.size() && rule.norm; ++j) {
+    if (ids[j] >= 0)
+      mean += dweight[j] * weight[j] / rule.scale;
+  }
+  for (std::size_t j = 0; j < ids.size(); ++j) {
+    if (ids[j] >= 0)
+      dscore[std::size_t(ids[j])] += rule.scale / d * (dweight[j] - mean);
+  }
 }
 
-void choose(std::span<double> key, std::span<const double> group_key, const Groups& g, std::span<int> out) {
-  if (g.mode == Groups::Mode::none) return best_of(key, out);
+void choose(std::span<double> key, std::span<const double> group_key, const Groups& g,
+            std::span<int> out) {
+  if (g.mode == Groups::Mode::none)
+    return best_of(key, out);
   const std::size_t size = key.size() / std::size_t(g.groups);
   if (g.mode == Groups::Mode::one) {
     const std::size_t each = out.size() / std::size_t(g.groups);
@@ -98,10 +128,12 @@ void choose(std::span<double> key, std::span<const double> group_key, const Grou
     for (std::size_t i = 0; i < std::size_t(g.groups); ++i) {
       const std::span<int> mine = std::span(picked).subspan(i * each, each);
       best_of(key.subspan(i * size, size), mine);
-      for (int& e : mine) e += int(i * size);
+      for (int& e : mine)
+        e += int(i * size);
     }
     std::ranges::sort(picked);
-    std::ranges::stable_sort(picked, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+    std::ranges::stable_sort(
+        picked, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
     std::ranges::copy(picked, out.begin());
     return;
   }
@@ -114,8 +146,10 @@ void choose(std::span<double> key, std::span<const double> group_key, const Grou
   }
   std::vector<int> keep(std::size_t(g.topk));
   best_of(value, keep);
-  for (std::size_t i = 0; i < value.size(); ++i)
-    if (std::ranges::find(keep, int(i)) == keep.end()) std::ranges::fill(key.subspan(i * size, size), never);
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    if (std::ranges::find(keep, int(i)) == keep.end())
+      std::ranges::fill(key.subspan(i * size, size), never);
+  }
   best_of(key, out);
 }
 

@@ -1,5 +1,6 @@
-// Sinkhorn (equations.md 2.9; S-BASE 2202.01169, Megatron-LM): in training the choice is made on logits balanced over the whole
-// batch by alternating normalisation, weights come from the plain scores. In evaluation it is a plain top-k, and causal.
+// Sinkhorn (equations.md 2.9; S-BASE 2202.01169, Megatron-LM): in training the choice is made on
+// logits balanced over the whole batch by alternating normalisation, weights come from the plain
+// scores. In evaluation it is a plain top-k, and causal.
 #include <cmath>
 
 #include "lib/router/one_score.h"
@@ -13,23 +14,29 @@ struct Plan {
 };
 
 Plan balance(const RouterInput& in, const Matrix<double>& z) {
-  const Index tokens = z.rows(), experts = z.cols();
+  const Index tokens = z.rows();
+  const Index experts = z.cols();
   Matrix<double> a(tokens, experts);
   double valid = 0;
   for (Index t = 0; t < tokens; ++t) {
-    if (!in.batch.is_valid(t)) continue;
+    if (!in.batch.is_valid(t))
+      continue;
     ++valid;
-    for (Index e = 0; e < experts; ++e) a(t, e) = std::exp(z(t, e));
+    for (Index e = 0; e < experts; ++e)
+      a(t, e) = std::exp(z(t, e));
   }
-  std::vector<double> d0(std::size_t(tokens), 0.0), d1(std::size_t(experts), 1.0);
+  std::vector<double> d0(std::size_t(tokens), 0.0);
+  std::vector<double> d1(std::size_t(experts), 1.0);
   Plan plan;
   for (double moved = 1; moved > 1e-4 && plan.rounds < 10000; ++plan.rounds) {
     std::vector<double> column(d1.size(), 0.0);
     for (Index t = 0; t < tokens; ++t) {
       double sum = 1e-8;
-      for (Index e = 0; e < experts; ++e) sum += d1[std::size_t(e)] * a(t, e);
+      for (Index e = 0; e < experts; ++e)
+        sum += d1[std::size_t(e)] * a(t, e);
       d0[std::size_t(t)] = 1 / valid / sum;
-      for (Index e = 0; e < experts; ++e) column[std::size_t(e)] += d0[std::size_t(t)] * a(t, e);
+      for (Index e = 0; e < experts; ++e)
+        column[std::size_t(e)] += d0[std::size_t(t)] * a(t, e);
     }
     moved = 0;
     for (std::size_t e = 0; e < d1.size(); ++e) {
@@ -39,26 +46,35 @@ Plan balance(const RouterInput& in, const Matrix<double>& z) {
     }
   }
   plan.value = Matrix<double>(tokens, experts);
-  for (Index t = 0; t < tokens; ++t)
-    for (Index e = 0; e < experts; ++e) plan.value(t, e) = d1[std::size_t(e)] * a(t, e) * d0[std::size_t(t)];
+  for (Index t = 0; t < tokens; ++t) {
+    for (Index e = 0; e < experts; ++e)
+      plan.value(t, e) = d1[std::size_t(e)] * a(t, e) * d0[std::size_t(t)];
+  }
   return plan;
 }
 
 class Sinkhorn final : public OneScoreRouter {
  public:
-  Sinkhorn(int experts, int k, WeightRule rule) : OneScoreRouter(experts, k, k == 1 ? ScoreKind::sigmoid : ScoreKind::softmax, rule) {}
-  bool causal_in_training() const override { return false; }
+  Sinkhorn(int experts, int k, WeightRule rule)
+      : OneScoreRouter(experts, k, k == 1 ? ScoreKind::sigmoid : ScoreKind::softmax, rule) {}
+  bool causal_in_training() const override {
+    return false;
+  }
   std::vector<Detail> details(const RouterInput& in, const Routing& r) const override {
-    if (!in.training) return {};
+    if (!in.training)
+      return {};
     const Plan plan = balance(in, r.logits);
-    return {{"sinkhorn_plan", plan.value}, {"sinkhorn_iterations", Matrix<double>(1, 1, plan.rounds)}};
+    return {{"sinkhorn_plan", plan.value},
+            {"sinkhorn_iterations", Matrix<double>(1, 1, plan.rounds)}};
   }
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {
     const Matrix<double> key = in.training ? balance(in, r.logits).value : r.logits;
-    for (Index t = 0; t < r.tokens(); ++t)
-      if (in.batch.is_valid(t)) best_of(key.row(t), r.expert.row(t));
+    for (Index t = 0; t < r.tokens(); ++t) {
+      if (in.batch.is_valid(t))
+        best_of(key.row(t), r.expert.row(t));
+    }
   }
 };
 

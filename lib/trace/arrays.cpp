@@ -10,14 +10,19 @@ namespace moe {
 namespace {
 
 void note_all(hid_t object, const Notes& notes) {
-  for (const auto& [name, text] : notes) h5::put(object, name.c_str(), text);
+  for (const auto& [name, text] : notes)
+    h5::put(object, name.c_str(), text);
 }
 
-void write_file(const std::filesystem::path& path, const std::vector<NamedArray>& arrays, const Notes& notes) {
-  h5::Handle file{H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, h5::file_access(true)), "make the file"};
+void write_file(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,
+                const Notes& notes) {
+  h5::Handle file{H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, h5::file_access(true)),
+                  "make the file"};
   for (const NamedArray& a : arrays) {
-    h5::Handle data = h5::dataset(file, "/" + a.name, H5T_IEEE_F64LE, {.dims = a.dims, .chunk = {}});
-    if (!a.values.empty()) h5::write(data, H5T_NATIVE_DOUBLE, a.values.data(), a.name);
+    h5::Handle data =
+        h5::dataset(file, "/" + a.name, H5T_IEEE_F64LE, {.dims = a.dims, .chunk = {}});
+    if (!a.values.empty())
+      h5::write(data, H5T_NATIVE_DOUBLE, a.values.data(), a.name);
     note_all(data, a.notes);
     data.close("close " + a.name);
   }
@@ -30,7 +35,8 @@ void write_file(const std::filesystem::path& path, const std::vector<NamedArray>
 
 }  // namespace
 
-void write_arrays(const std::filesystem::path& path, const std::vector<NamedArray>& arrays, const Notes& notes) {
+void write_arrays(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,
+                  const Notes& notes) {
   h5::start();
   std::filesystem::path beside = path;
   beside += concat(".", ::getpid(), ".tmp");

@@ -17,8 +17,9 @@ struct NamedArray {
   Notes notes;
 };
 
-// A dataset of float64 for each array, with its notes; notes of the whole on the root. Written beside and renamed: the file is there whole, or as
-// it was. Throws Error(io) where it cannot be written.
+// A dataset of float64 for each array, with its notes; notes of the whole on the root. Written
+// beside and renamed: the file is there whole, or as it was. Throws Error(io) where it cannot be
+// written.
 void write_arrays(const std::filesystem::path&, const std::vector<NamedArray>&, const Notes&);
 
 }  // namespace moe

@@ -31,23 +31,29 @@ struct Answer {  // 'R' result, or 'E' error: code, sentence, hint
 void send(int fd, const std::string& bytes) {
   for (std::size_t at = 0; at < bytes.size();) {
     const ssize_t n = ::write(fd, bytes.data() + at, bytes.size() - at);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) ::_exit(1);
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      ::_exit(1);
     at += std::size_t(n);
   }
 }
 
 // Kind, code and the two lengths, then the texts: a message cut short is recognised.
 std::string packed(const Answer& a) {
-  const std::uint64_t head[4] = {std::uint64_t(a.kind), std::uint64_t(a.code), a.text.size(), a.hint.size()};
+  const std::uint64_t head[4] = {std::uint64_t(a.kind), std::uint64_t(a.code), a.text.size(),
+                                 a.hint.size()};
   return std::string(reinterpret_cast<const char*>(head), sizeof head) + a.text + a.hint;
 }
 bool unpacked(const std::string& bytes, Answer& a) {
   std::uint64_t head[4];
-  if (bytes.size() < sizeof head) return false;
+  if (bytes.size() < sizeof head)
+    return false;
   std::memcpy(head, bytes.data(), sizeof head);
-  if (bytes.size() != sizeof head + head[2] + head[3]) return false;
-  a = {char(head[0]), int(head[1]), bytes.substr(sizeof head, head[2]), bytes.substr(sizeof head + head[2])};
+  if (bytes.size() != sizeof head + head[2] + head[3])
+    return false;
+  a = {char(head[0]), int(head[1]), bytes.substr(sizeof head, head[2]),
+       bytes.substr(sizeof head + head[2])};
   return true;
 }
 
@@ -65,7 +71,8 @@ void limit_self(std::uint64_t cpu_seconds) {
   const int null = ::open("/dev/null", O_WRONLY);
   ::dup2(null, 1);
   ::dup2(null, 2);
-  for (const int s : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGINT, SIGTERM, SIGPIPE}) ::signal(s, SIG_DFL);
+  for (const int s : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGINT, SIGTERM, SIGPIPE})
+    ::signal(s, SIG_DFL);
 }
 
 Answer answer_of(const std::function<std::string()>& body) {
@@ -76,7 +83,8 @@ Answer answer_of(const std::function<std::string()>& body) {
   } catch (const std::bad_alloc&) {
     return {'E', int(Exit::input), "reading it needs more than 2 GiB of memory", ""};
   } catch (const std::exception& e) {
-    return {'E', int(Exit::input), fmt::format("it is damaged ({})", e.what()), ""};  // such as a length no vector has
+    // such as a length no vector has
+    return {'E', int(Exit::input), fmt::format("it is damaged ({})", e.what()), ""};
   }
 }
 
@@ -86,14 +94,20 @@ std::string listen(int fd, std::chrono::seconds patience) {
   std::string out;
   char buffer[4096];
   for (;;) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now()).count();
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+                          end - std::chrono::steady_clock::now())
+                          .count();
     pollfd p{fd, POLLIN, 0};
     const int ready = left <= 0 ? 0 : ::poll(&p, 1, int(std::min<long long>(left, 1000)));
-    if (left <= 0) return out;
-    if (ready <= 0) continue;
+    if (left <= 0)
+      return out;
+    if (ready <= 0)
+      continue;
     const ssize_t n = ::read(fd, buffer, sizeof buffer);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return out;
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return out;
     out.append(buffer, std::size_t(n));
   }
 }
@@ -105,11 +119,14 @@ std::string run_apart(const std::filesystem::path& path, const std::function<std
   const auto size = std::filesystem::file_size(path, none);
   const std::uint64_t seconds = 60 + (none ? 0 : size >> 24);  // and a second for each 16 MiB
   int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) throw Error(Exit::environment, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
+  if (::pipe2(ends, O_CLOEXEC) != 0)
+    throw Error(Exit::environment, fmt::format("cannot make a pipe: {}", std::strerror(errno)));
   const pid_t child = ::fork();
   if (child < 0) {
-    ::close(ends[0]), ::close(ends[1]);
-    throw Error(Exit::environment, fmt::format("cannot start a process to read {} in: {}", path.string(), std::strerror(errno)));
+    ::close(ends[0]);
+    ::close(ends[1]);
+    throw Error(Exit::environment, fmt::format("cannot start a process to read {} in: {}",
+                                               path.string(), std::strerror(errno)));
   }
   if (child == 0) {
     limit_self(seconds);
@@ -122,16 +139,24 @@ std::string run_apart(const std::filesystem::path& path, const std::function<std
   ::close(ends[0]);
   Answer answer;
   const bool whole = unpacked(said, answer);
-  if (!whole) ::kill(child, SIGKILL);
+  if (!whole)
+    ::kill(child, SIGKILL);
   int status = 0;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (whole && answer.kind == 'R') return answer.text;
-  if (whole) throw Error(Exit(answer.code), answer.text).hint(answer.hint);
+  if (whole && answer.kind == 'R')
+    return answer.text;
+  if (whole)
+    throw Error(Exit(answer.code), answer.text).hint(answer.hint);
   const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  if (signal == SIGXCPU || signal == SIGKILL)
-    throw Error(Exit::input, fmt::format("{}: reading it took more than {} s; it is damaged, or made to be slow", path.string(), seconds));
-  throw Error(Exit::input, fmt::format("{}: it is damaged in a way that crashes the HDF5 library (signal {})", path.string(), signal));
+  if (signal == SIGXCPU || signal == SIGKILL) {
+    throw Error(Exit::input,
+                fmt::format("{}: reading it took more than {} s; it is damaged, or made to be slow",
+                            path.string(), seconds));
+  }
+  throw Error(Exit::input,
+              fmt::format("{}: it is damaged in a way that crashes the HDF5 library (signal {})",
+                          path.string(), signal));
 }
 
 }  // namespace moe

@@ -8,7 +8,8 @@ namespace moe {
 void CommitJob::add(Plane p) {
   const TraceColumn& c = columns_[p.column];
   const std::size_t bytes = std::size_t(c.chunk) * c.row_bytes();
-  for (std::size_t at = 0; at < p.raw.size(); at += bytes) chunks.push_back({planes.size(), at, p.row + at / c.row_bytes(), {}});
+  for (std::size_t at = 0; at < p.raw.size(); at += bytes)
+    chunks.push_back({planes.size(), at, p.row + at / c.row_bytes(), {}});
   planes.push_back(std::move(p));
 }
 
@@ -26,8 +27,10 @@ void CommitJob::work() noexcept {
 }
 
 void CommitJob::wait() const {
-  for (std::size_t n; (n = finished_.load()) <= chunks.size();) finished_.wait(n);
-  if (failure_) std::rethrow_exception(failure_);
+  for (std::size_t n; (n = finished_.load()) <= chunks.size();)
+    finished_.wait(n);
+  if (failure_)
+    std::rethrow_exception(failure_);
 }
 
 void CommitJob::pack_one(std::size_t item) {
@@ -38,14 +41,16 @@ void CommitJob::pack_one(std::size_t item) {
   Chunk& k = chunks[item];
   const Plane& p = planes[k.plane];
   const TraceColumn& c = columns_[p.column];
-  const std::span<const std::uint8_t> raw{p.raw.data() + k.at, std::size_t(c.chunk) * c.row_bytes()};
+  const std::span<const std::uint8_t> raw{p.raw.data() + k.at,
+                                          std::size_t(c.chunk) * c.row_bytes()};
   if (deflate_ == 0) {
     k.packed.assign(raw.begin(), raw.end());
     return;
   }
   const std::size_t element = h5::bytes_of(c.cell);
   k.packed = pack(raw, element, false, deflate_);
-  if (k.at == 0 && k.packed.size() == p.last_packed) k.packed = pack(raw, element, true, deflate_);
+  if (k.at == 0 && k.packed.size() == p.last_packed)
+    k.packed = pack(raw, element, true, deflate_);
 }
 
 std::uint64_t CommitJob::hash() const {
@@ -53,7 +58,8 @@ std::uint64_t CommitJob::hash() const {
   for (std::size_t i = 0, j = 0; i < columns_.size(); ++i) {
     const TraceColumn& c = columns_[i];
     std::vector<const std::uint8_t*> from;
-    for (; j < planes.size() && planes[j].column == i; ++j) from.push_back(planes[j].raw.data() + (first - planes[j].row) * c.row_bytes());
+    for (; j < planes.size() && planes[j].column == i; ++j)
+      from.push_back(planes[j].raw.data() + (first - planes[j].row) * c.row_bytes());
     data.update(interleave(from, Index(rows - first), c.row_bytes()));
   }
   return data.value();

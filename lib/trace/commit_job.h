@@ -1,5 +1,6 @@
-// One commit on its way to the file: rows copied out of the writer's buffers when it fell due, packed by a thread of its own (or by
-// whoever waits for it), written by the thread that writes. The HDF5 library is never called from here.
+// One commit on its way to the file: rows copied out of the writer's buffers when it fell due,
+// packed by a thread of its own (or by whoever waits for it), written by the thread that writes.
+// The HDF5 library is never called from here.
 #pragma once
 #include <atomic>
 #include <exception>
@@ -11,14 +12,15 @@ namespace moe {
 
 class CommitJob {
  public:
-  struct Plane {                    // rows of one plane of one column, whole chunks
+  struct Plane {  // rows of one plane of one column, whole chunks
     std::size_t column, plane;
-    std::uint64_t row;              // the first: start of a chunk
-    std::size_t last_packed;        // bytes of that chunk as it was committed before; 0 = it was not
+    std::uint64_t row;  // the first: start of a chunk
+    // bytes of that chunk as it was committed before; 0 = it was not
+    std::size_t last_packed;
     std::vector<std::uint8_t> raw;
   };
   struct Chunk {
-    std::size_t plane, at;          // of planes; its first byte there
+    std::size_t plane, at;  // of planes; its first byte there
     std::uint64_t row;
     std::vector<std::uint8_t> packed;
   };
@@ -27,15 +29,19 @@ class CommitJob {
   std::size_t steps_from = 0, sequences_from = 0;  // where the records below go
   std::vector<TraceStep> steps;
   std::vector<TraceSequence> sequences;
-  std::vector<Plane> planes;        // by column, then plane
-  std::vector<Chunk> chunks;        // in that order
+  std::vector<Plane> planes;  // by column, then plane
+  std::vector<Chunk> chunks;  // in that order
   std::uint64_t data_xxh3 = 0;
 
-  CommitJob(const std::vector<TraceColumn>& columns, int deflate) : columns_(columns), deflate_(deflate) {}
-  void add(Plane);                  // and its chunks
-  void work() noexcept;             // packs what nobody has begun, until nothing is left to begin; on any number of threads
-  bool done() const { return finished_.load() == chunks.size() + 1; }
-  void wait() const;                // until done; throws what went wrong
+  CommitJob(const std::vector<TraceColumn>& columns, int deflate)
+      : columns_(columns), deflate_(deflate) {}
+  void add(Plane);  // and its chunks
+  // packs what nobody has begun, until nothing is left to begin; on any number of threads
+  void work() noexcept;
+  bool done() const {
+    return finished_.load() == chunks.size() + 1;
+  }
+  void wait() const;  // until done; throws what went wrong
 
  private:
   void pack_one(std::size_t item);  // a chunk, or after the last the hash of the rows

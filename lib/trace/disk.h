@@ -4,14 +4,18 @@
 
 namespace moe {
 
-void sync_file(const std::filesystem::path&);               // fsync
-void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);  // rename, then fsync of the folder
-std::string free_space(const std::filesystem::path&);       // " (12.5 MB free)", or nothing where it cannot be known
+void sync_file(const std::filesystem::path&);  // fsync
+// rename, then fsync of the folder
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+// " (12.5 MB free)", or nothing where it cannot be known
+std::string free_space(const std::filesystem::path&);
 
-// Held while a trace is being written; released by the system when the writer dies. Readers take no such lock.
+// Held while a trace is being written; released by the system when the writer dies. Readers take no
+// such lock.
 class WriteLock {
  public:
-  explicit WriteLock(const std::filesystem::path&);  // makes the file; throws Error(usage) where another process writes it
+  // makes the file; throws Error(usage) where another process writes it
+  explicit WriteLock(const std::filesystem::path&);
   ~WriteLock();
   WriteLock(const WriteLock&) = delete;
   WriteLock& operator=(const WriteLock&) = delete;
@@ -20,8 +24,9 @@ class WriteLock {
   int fd_;
 };
 
-// A mark outside the file's bytes (an extended attribute: it does not travel with a download or a copy) that this user's own
-// writer finished a file of just this size and time. Where the file system has none, every file counts as foreign.
+// A mark outside the file's bytes (an extended attribute: it does not travel with a download or a
+// copy) that this user's own writer finished a file of just this size and time. Where the file
+// system has none, every file counts as foreign.
 void mark_own(const std::filesystem::path&);
 bool is_own(const std::filesystem::path&);
 

@@ -1,5 +1,6 @@
-// Reads small HDF5 files of expected values (golden cases of layers and metrics): every number as double or as 64-bit
-// integer, whatever its stored type. For trusted files of a few megabytes; traces have their own reader.
+// Reads small HDF5 files of expected values (golden cases of layers and metrics): every number as
+// double or as 64-bit integer, whatever its stored type. For trusted files of a few megabytes;
+// traces have their own reader.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -16,7 +17,9 @@ struct GoldenArray {
   std::vector<Index> dims;  // empty = scalar
   std::vector<T> values;    // row-major
 
-  Index size() const { return Index(values.size()); }
+  Index size() const {
+    return Index(values.size());
+  }
 };
 
 class GoldenFile {
@@ -25,14 +28,16 @@ class GoldenFile {
   ~GoldenFile();
   GoldenFile(GoldenFile&&) noexcept;
 
-  bool has(std::string_view dataset) const;            // "expected/grad/x"
-  bool has_attribute(std::string_view name) const;     // of the root
-  std::vector<std::string> datasets() const;           // full paths without the leading slash, sorted
-  std::vector<std::string> attributes() const;         // of the root, sorted
+  bool has(std::string_view dataset) const;         // "expected/grad/x"
+  bool has_attribute(std::string_view name) const;  // of the root
+  // full paths without the leading slash, sorted
+  std::vector<std::string> datasets() const;
+  std::vector<std::string> attributes() const;  // of the root, sorted
   bool is_text(std::string_view attribute) const;
-  bool is_real(std::string_view attribute) const;      // floating point
+  bool is_real(std::string_view attribute) const;  // floating point
 
-  // Each throws Error(input) naming file and item where it is missing, of another kind, or (integers) not whole.
+  // Each throws Error(input) naming file and item where it is missing, of another kind, or
+  // (integers) not whole.
   GoldenArray<double> reals(std::string_view dataset) const;
   GoldenArray<std::int64_t> integers(std::string_view dataset) const;
   double real(std::string_view attribute) const;

@@ -1,4 +1,5 @@
-// The two hashes of the format: SHA-256 for what identifies a corpus, XXH3 (64 bit) for what is checked at every commit.
+// The two hashes of the format: SHA-256 for what identifies a corpus, XXH3 (64 bit) for what is
+// checked at every commit.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -14,7 +15,8 @@ class Sha256 {  // FIPS 180-4
 
  private:
   void block(const std::uint8_t* bytes);
-  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   std::array<std::uint8_t, 64> pending_{};
   std::uint64_t bytes_ = 0;
 };

@@ -1,4 +1,5 @@
-// Reads a trace of any engine: schema-checked before anything is allocated, rows trusted up to the last valid commit.
+// Reads a trace of any engine: schema-checked before anything is allocated, rows trusted up to the
+// last valid commit.
 #pragma once
 #include <filesystem>
 #include <memory>
@@ -8,9 +9,9 @@
 namespace moe {
 
 struct TraceState {
-  bool complete = false;           // finished under its final name
-  std::uint64_t tokens = 0;        // rows that can be trusted
-  std::uint64_t ignored = 0;       // rows behind the last valid commit
+  bool complete = false;      // finished under its final name
+  std::uint64_t tokens = 0;   // rows that can be trusted
+  std::uint64_t ignored = 0;  // rows behind the last valid commit
   std::uint64_t commits = 0;
   std::string corpus_sha256;
   std::vector<std::string> warnings;
@@ -33,8 +34,11 @@ class TraceReader {
   const std::vector<TraceSequence>& sequences() const;
   const std::vector<TraceStep>& steps() const;
   std::vector<TraceCommit> commits() const;  // those that can be trusted
-  std::uint64_t tokens() const { return state().tokens; }
-  TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;  // absent fields stay empty
+  std::uint64_t tokens() const {
+    return state().tokens;
+  }
+  // absent fields stay empty
+  TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;
 
   struct File;
 
@@ -42,11 +46,13 @@ class TraceReader {
   std::unique_ptr<File> file_;
 };
 
-// Checks everything that can be checked: schema, commits and their hashes, id ranges, weights finite, order of keys,
-// corpus hash. One sentence a finding; empty = whole.
+// Checks everything that can be checked: schema, commits and their hashes, id ranges, weights
+// finite, order of keys, corpus hash. One sentence a finding; empty = whole.
 std::vector<std::string> verify_trace(const std::filesystem::path&);
 
-// Copies the committed rows of `in` to a new, complete file; never touches `in`. Returns the rows kept.
-std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out, bool force);
+// Copies the committed rows of `in` to a new, complete file; never touches `in`. Returns the rows
+// kept.
+std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out,
+                            bool force);
 
 }  // namespace moe

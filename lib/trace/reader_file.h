@@ -1,4 +1,5 @@
-// The inside of TraceReader, shared with verify.cpp: the open datasets and how rows come out of them.
+// The inside of TraceReader, shared with verify.cpp: the open datasets and how rows come out of
+// them.
 #pragma once
 #include "lib/trace/columns.h"
 #include "lib/trace/create.h"
@@ -11,9 +12,12 @@ struct Source {  // one token-major dataset of the file
   TraceColumn column;
   DataInfo data;
   Index planes = 1;
-  bool direct = false;           // its chunks are read raw and unpacked here, on threads
-  std::vector<std::uint64_t> tokens;  // for /routing/logits of some rows only: which; empty = every token
-  std::uint64_t rows() const { return data.dims[0]; }
+  bool direct = false;  // its chunks are read raw and unpacked here, on threads
+  // for /routing/logits of some rows only: which; empty = every token
+  std::vector<std::uint64_t> tokens;
+  std::uint64_t rows() const {
+    return data.dims[0];
+  }
 };
 
 struct Piece {  // rows of one plane, as they lie in the file
@@ -39,8 +43,11 @@ struct TraceReader::File {
 
   explicit File(const std::filesystem::path&);
   TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;
-  std::uint64_t data_xxh3(std::uint64_t first, std::uint64_t count) const;  // what /commits should say of these rows
-  void warn(std::string sentence) { state.warnings.push_back(std::move(sentence)); }
+  // what /commits should say of these rows
+  std::uint64_t data_xxh3(std::uint64_t first, std::uint64_t count) const;
+  void warn(std::string sentence) {
+    state.warnings.push_back(std::move(sentence));
+  }
 
  private:
   void read_header();

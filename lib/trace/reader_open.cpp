@@ -11,7 +11,9 @@ namespace moe {
 namespace {
 using h5::Cell;
 
-ScoreFn score_fn(std::uint8_t code) { return code <= 2 ? ScoreFn(code) : ScoreFn::unknown; }
+ScoreFn score_fn(std::uint8_t code) {
+  return code <= 2 ? ScoreFn(code) : ScoreFn::unknown;
+}
 }  // namespace
 
 TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
@@ -20,31 +22,51 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
   read_commits();  // before the columns: what a living writer adds meanwhile only makes them longer
   open_columns();
   settle_tokens();
-  if (!state.complete) check_last_commit();
+  if (!state.complete)
+    check_last_commit();
   read_records();
   read_constants();
 }
 
 void TraceReader::File::read_header() {
   const hid_t f = schema.file();
-  if (schema.text(f, "format", "") != "moe-trace") schema.refuse("this HDF5 file is not a moe-trace");
+  if (schema.text(f, "format", "") != "moe-trace")
+    schema.refuse("this HDF5 file is not a moe-trace");
   TraceHeader& h = header;
   h.format_version = schema.text(f, "format_version", "");
-  int major = -1, minor = -1;
+  int major = -1;
+  int minor = -1;
   const char* end = h.format_version.data() + h.format_version.size();
   const auto dot = std::from_chars(h.format_version.data(), end, major);
-  if (dot.ec == std::errc() && dot.ptr != end && *dot.ptr == '.') std::from_chars(dot.ptr + 1, end, minor);
-  if (major < 0 || minor < 0) schema.refuse(fmt::format("its format version is '{}'", h.format_version));
-  if (major > 1)
-    throw Error(Exit::input, fmt::format("{}: it is in moe-trace format {}; this program reads 1.x", path.string(), h.format_version))
+  if (dot.ec == std::errc() && dot.ptr != end && *dot.ptr == '.')
+    std::from_chars(dot.ptr + 1, end, minor);
+  if (major < 0 || minor < 0)
+    schema.refuse(fmt::format("its format version is '{}'", h.format_version));
+  if (major > 1) {
+    throw Error(Exit::input, fmt::format("{}: it is in moe-trace format {}; this program reads 1.x",
+                                         path.string(), h.format_version))
         .hint(fmt::format("a moe that reads format {}", major));
-  if (minor > 0) warn(fmt::format("format {} is newer than 1.0: what is new in it is not read", h.format_version));
-  const std::pair<const char*, std::string*> texts[] = {
-      {"producer", &h.producer}, {"engine", &h.engine}, {"engine_version", &h.engine_version}, {"command", &h.command}, {"config", &h.config},
-      {"model_id", &h.model_id}, {"model_revision", &h.model_revision}, {"tokenizer_id", &h.tokenizer_id},
-      {"tokenizer_sha256", &h.tokenizer_sha256}, {"created_utc", &h.created_utc}, {"compute_dtype", &h.compute_dtype},
-      {"quantization", &h.quantization}, {"capture_point", &h.capture_point}, {"corpus_sha256", &state.corpus_sha256}};
-  for (const auto& [name, to] : texts) *to = schema.text(f, name, "");
+  }
+  if (minor > 0) {
+    warn(fmt::format("format {} is newer than 1.0: what is new in it is not read",
+                     h.format_version));
+  }
+  const std::pair<const char*, std::string*> texts[] = {{"producer", &h.producer},
+                                                        {"engine", &h.engine},
+                                                        {"engine_version", &h.engine_version},
+                                                        {"command", &h.command},
+                                                        {"config", &h.config},
+                                                        {"model_id", &h.model_id},
+                                                        {"model_revision", &h.model_revision},
+                                                        {"tokenizer_id", &h.tokenizer_id},
+                                                        {"tokenizer_sha256", &h.tokenizer_sha256},
+                                                        {"created_utc", &h.created_utc},
+                                                        {"compute_dtype", &h.compute_dtype},
+                                                        {"quantization", &h.quantization},
+                                                        {"capture_point", &h.capture_point},
+                                                        {"corpus_sha256", &state.corpus_sha256}};
+  for (const auto& [name, to] : texts)
+    *to = schema.text(f, name, "");
   h.vocab_size = std::uint32_t(schema.number(f, "vocab_size", 0));
   h.checkpoint_step = schema.number(f, "checkpoint_step", -1);
   h.seed = std::uint64_t(schema.number(f, "seed", 0));
@@ -55,40 +77,63 @@ void TraceReader::File::read_header() {
 void TraceReader::File::read_model() {
   const auto index = schema.all<std::int32_t>("/model/layer_index", Cell::i32, 1);
   const std::size_t n = index.size();
-  if (n == 0 || n > 65535) schema.refuse(fmt::format("/model/layer_index names {} MoE layers", n));
+  if (n == 0 || n > 65535)
+    schema.refuse(fmt::format("/model/layer_index names {} MoE layers", n));
   header.layers.resize(n);
   const auto each = [&](const char* name, bool needed, auto cell, Cell type, auto put) {
     const auto values = schema.all<decltype(cell)>(fmt::format("/model/{}", name), type, 1);
-    if (values.empty() && !needed) return;
-    if (values.size() != n) schema.refuse(fmt::format("/model/{} has {} values for {} MoE layers", name, values.size(), n));
-    for (std::size_t l = 0; l < n; ++l) put(header.layers[l], values[l]);
+    if (values.empty() && !needed)
+      return;
+    if (values.size() != n) {
+      schema.refuse(
+          fmt::format("/model/{} has {} values for {} MoE layers", name, values.size(), n));
+    }
+    for (std::size_t l = 0; l < n; ++l)
+      put(header.layers[l], values[l]);
   };
-  for (std::size_t l = 0; l < n; ++l) header.layers[l].index = index[l];
-  if (schema.find("/model/num_experts", {Cell::u16, Cell::u32}, 1).value_or(DataInfo{}).cell == Cell::u32)
-    each("num_experts", true, std::uint32_t{}, Cell::u32, [](TraceLayer& l, auto v) { l.experts = int(v); });
-  else
-    each("num_experts", true, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.experts = v; });
+  for (std::size_t l = 0; l < n; ++l)
+    header.layers[l].index = index[l];
+  if (schema.find("/model/num_experts", {Cell::u16, Cell::u32}, 1).value_or(DataInfo{}).cell ==
+      Cell::u32) {
+    each("num_experts", true, std::uint32_t{}, Cell::u32,
+         [](TraceLayer& l, auto v) { l.experts = int(v); });
+  } else {
+    each("num_experts", true, std::uint16_t{}, Cell::u16,
+         [](TraceLayer& l, auto v) { l.experts = v; });
+  }
   each("top_k", true, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.top_k = v; });
-  each("num_shared", false, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.shared = v; });
+  each("num_shared", false, std::uint16_t{}, Cell::u16,
+       [](TraceLayer& l, auto v) { l.shared = v; });
   each("n_group", false, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.n_group = v; });
-  each("topk_group", false, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.topk_group = v; });
-  each("score_fn", false, std::uint8_t{}, Cell::u8, [](TraceLayer& l, auto v) { l.score_fn = score_fn(v); });
-  each("norm_topk", false, std::uint8_t{}, Cell::u8, [](TraceLayer& l, auto v) { l.norm_topk = v; });
-  each("routed_scale", false, float{}, Cell::f32, [](TraceLayer& l, auto v) { l.routed_scale = v; });
-  each("capacity_factor", false, float{}, Cell::f32, [](TraceLayer& l, auto v) { l.capacity_factor = v; });
-  each("expert_bytes", false, std::uint64_t{}, Cell::u64, [](TraceLayer& l, auto v) { l.expert_bytes = v; });
-  for (const TraceLayer& l : header.layers)
-    if (l.experts < 1 || l.experts > (1 << 24) || l.top_k > l.experts)
-      schema.refuse(fmt::format("MoE layer {} has {} experts and top_k {}", l.index, l.experts, l.top_k));
+  each("topk_group", false, std::uint16_t{}, Cell::u16,
+       [](TraceLayer& l, auto v) { l.topk_group = v; });
+  each("score_fn", false, std::uint8_t{}, Cell::u8,
+       [](TraceLayer& l, auto v) { l.score_fn = score_fn(v); });
+  each("norm_topk", false, std::uint8_t{}, Cell::u8,
+       [](TraceLayer& l, auto v) { l.norm_topk = v; });
+  each("routed_scale", false, float{}, Cell::f32,
+       [](TraceLayer& l, auto v) { l.routed_scale = v; });
+  each("capacity_factor", false, float{}, Cell::f32,
+       [](TraceLayer& l, auto v) { l.capacity_factor = v; });
+  each("expert_bytes", false, std::uint64_t{}, Cell::u64,
+       [](TraceLayer& l, auto v) { l.expert_bytes = v; });
+  for (const TraceLayer& l : header.layers) {
+    if (l.experts < 1 || l.experts > (1 << 24) || l.top_k > l.experts) {
+      schema.refuse(
+          fmt::format("MoE layer {} has {} experts and top_k {}", l.index, l.experts, l.top_k));
+    }
+  }
 }
 
 void TraceReader::File::read_constants() {
   header.domains = schema.texts("/domains/name");
   header.pieces = schema.texts("/vocab/piece");
-  const std::uint64_t layers = header.layers.size(), experts = std::uint64_t(header.max_experts());
+  const std::uint64_t layers = header.layers.size();
+  const std::uint64_t experts = std::uint64_t(header.max_experts());
   std::vector<std::uint64_t> dims;
   const auto shaped = [&](const std::string& name) {
-    if (dims[0] != layers || dims[1] != experts) schema.refuse(fmt::format("{} has the shape of another model", name));
+    if (dims[0] != layers || dims[1] != experts)
+      schema.refuse(fmt::format("{} has the shape of another model", name));
   };
   if (const auto cells = schema.all<float>("/router/weight", Cell::f32, 3, &dims); !cells.empty()) {
     shaped("/router/weight");
@@ -100,19 +145,27 @@ void TraceReader::File::read_constants() {
   }
   if (const auto cells = schema.all<float>("/router/bias", Cell::f32, 2, &dims); !cells.empty()) {
     shaped("/router/bias");
-    for (std::uint64_t l = 0; l < layers; ++l)
-      header.router_bias.emplace_back(cells.begin() + std::ptrdiff_t(l * experts), cells.begin() + std::ptrdiff_t(l * experts) + header.layers[l].experts);
+    for (std::uint64_t l = 0; l < layers; ++l) {
+      header.router_bias.emplace_back(
+          cells.begin() + std::ptrdiff_t(l * experts),
+          cells.begin() + std::ptrdiff_t(l * experts) + header.layers[l].experts);
+    }
   }
   for (const std::string& name : schema.names("/experts")) {
     const auto cells = schema.all<float>("/experts/" + name, Cell::f32, 3, &dims);
-    if (cells.empty()) continue;
+    if (cells.empty())
+      continue;
     shaped("/experts/" + name);
-    if (dims[2] != experts) schema.refuse(fmt::format("/experts/{} is not square", name));
+    if (dims[2] != experts)
+      schema.refuse(fmt::format("/experts/{} is not square", name));
     PairMatrix pair{name, {}};
     for (std::uint64_t l = 0; l < layers; ++l) {
       const int e = header.layers[l].experts;
       Matrix<float> m(e, e);
-      for (int r = 0; r < e; ++r) std::copy_n(cells.begin() + std::ptrdiff_t((l * experts + std::uint64_t(r)) * experts), e, m.row(r).begin());
+      for (int r = 0; r < e; ++r) {
+        std::copy_n(cells.begin() + std::ptrdiff_t((l * experts + std::uint64_t(r)) * experts), e,
+                    m.row(r).begin());
+      }
       pair.layer.push_back(std::move(m));
     }
     header.pairs.push_back(std::move(pair));
@@ -123,14 +176,19 @@ void TraceReader::File::read_constants() {
 void TraceReader::File::read_commits() {
   const h5::Handle type = commit_type();
   const auto info = schema.find("/commits", type, 1);
-  if (!info) return warn("it has no /commits: its rows are taken as its attributes say");
+  if (!info)
+    return warn("it has no /commits: its rows are taken as its attributes say");
   const auto bytes = schema.whole(*info, type, sizeof(CommitRow));
-  std::uint64_t before = 0, last_rows = 0;
+  std::uint64_t before = 0;
+  std::uint64_t last_rows = 0;
   for (std::size_t at = 0; at < bytes.size(); at += sizeof(CommitRow)) {
     CommitRow row;
     std::memcpy(&row, bytes.data() + at, sizeof row);
     if (row.prev_xxh3 != before || row.rows < last_rows || (row.rows == last_rows && at > 0)) {
-      if (state.complete) warn(fmt::format("/commits is broken after {} of {} rows", commits.size(), bytes.size() / sizeof row));
+      if (state.complete) {
+        warn(fmt::format("/commits is broken after {} of {} rows", commits.size(),
+                         bytes.size() / sizeof row));
+      }
       break;
     }
     before = xxh3({bytes.data() + at, sizeof row});
@@ -147,18 +205,25 @@ void TraceReader::File::open_columns() {
     auto info = c.is_id() ? schema.find(c.path, {Cell::u16, Cell::u32}, 3)
                 : half    ? schema.find(c.path, {Cell::f16, Cell::f32}, 3)
                           : schema.find(c.path, {c.cell}, std::size_t(c.rank));
-    if (!info) continue;
+    if (!info)
+      continue;
     const auto& d = info->dims;
-    if (c.field == Field::predicted) c.width = Index(d[2]);
-    if ((c.rank > 1 && d[1] != layers) || (c.rank > 2 && d[2] != std::uint64_t(c.width)) || c.width < 1 || c.width > (1 << 24))
-      schema.refuse(fmt::format("{} has shape [{}]; the model has {} MoE layers, {} experts, top {}", c.path, fmt::join(d, ","), layers,
-                                header.max_experts(), header.max_choices()));
+    if (c.field == Field::predicted)
+      c.width = Index(d[2]);
+    if ((c.rank > 1 && d[1] != layers) || (c.rank > 2 && d[2] != std::uint64_t(c.width)) ||
+        c.width < 1 || c.width > (1 << 24)) {
+      schema.refuse(
+          fmt::format("{} has shape [{}]; the model has {} MoE layers, {} experts, top {}", c.path,
+                      fmt::join(d, ","), layers, header.max_experts(), header.max_choices()));
+    }
     c.cell = info->cell;
     Source s{c, std::move(*info), c.layered ? Index(layers) : 1, false, {}};
     const auto& chunk = s.data.chunk;
-    s.direct = !chunk.empty() && s.data.plain_shuffle && (c.rank < 2 || chunk[1] == 1) && (c.rank < 3 || chunk[2] == std::uint64_t(c.width));
+    s.direct = !chunk.empty() && s.data.plain_shuffle && (c.rank < 2 || chunk[1] == 1) &&
+               (c.rank < 3 || chunk[2] == std::uint64_t(c.width));
     s.column.chunk = chunk.empty() ? 0 : Index(chunk[0]);
-    if (c.field == Field::logits) open_logits_token(s);
+    if (c.field == Field::logits)
+      open_logits_token(s);
     set_asked(fields, c.field);
     sources.push_back(std::move(s));
   }
@@ -166,10 +231,16 @@ void TraceReader::File::open_columns() {
   for (const Source& s : sources) {
     const hid_t d = s.data.dataset;
     set_asked(held, s.column.field);
-    if (s.column.field == Field::expert) header.order = schema.text(d, "order", "unknown");
-    if (s.column.field == Field::predicted) header.predicted = int(s.column.width);
-    if (s.column.field == Field::logits) header.logit_kind = schema.text(d, "kind", "logits"), header.wide_logits = s.column.cell == Cell::f32;
-    if (s.column.field != Field::weight) continue;
+    if (s.column.field == Field::expert)
+      header.order = schema.text(d, "order", "unknown");
+    if (s.column.field == Field::predicted)
+      header.predicted = int(s.column.width);
+    if (s.column.field == Field::logits) {
+      header.logit_kind = schema.text(d, "kind", "logits");
+      header.wide_logits = s.column.cell == Cell::f32;
+    }
+    if (s.column.field != Field::weight)
+      continue;
     header.weight_kind = schema.text(d, "kind", "combine");
     header.weight_normalized = schema.number(d, "normalized", 0) != 0;
     header.wide_weights = s.column.cell == Cell::f32;
@@ -179,36 +250,57 @@ void TraceReader::File::open_columns() {
 
 void TraceReader::File::open_logits_token(Source& s) {
   s.tokens = schema.all<std::uint64_t>("/routing/logits_token", Cell::u64, 1);
-  if (s.tokens.empty()) return;
-  if (s.tokens.size() > s.rows()) s.tokens.resize(s.rows());
-  for (std::size_t r = 1; r < s.tokens.size(); ++r)
-    if (s.tokens[r] <= s.tokens[r - 1]) schema.refuse(fmt::format("/routing/logits_token does not grow at row {}", r));
+  if (s.tokens.empty())
+    return;
+  if (s.tokens.size() > s.rows())
+    s.tokens.resize(s.rows());
+  for (std::size_t r = 1; r < s.tokens.size(); ++r) {
+    if (s.tokens[r] <= s.tokens[r - 1])
+      schema.refuse(fmt::format("/routing/logits_token does not grow at row {}", r));
+  }
 }
 
 // How many rows count: those of the last valid commit; every dataset must have them.
 void TraceReader::File::settle_tokens() {
-  std::uint64_t longest = 0, token_rows = 0;
-  bool ids = false, names = false;
+  std::uint64_t longest = 0;
+  std::uint64_t token_rows = 0;
+  bool ids = false;
+  bool names = false;
   for (const Source& s : sources) {
-    if (!s.tokens.empty()) continue;
+    if (!s.tokens.empty())
+      continue;
     longest = std::max(longest, s.rows());
     ids |= s.column.field == Field::expert;
     names |= s.column.field == Field::token_id;
-    if (s.column.field == Field::token_id) token_rows = s.rows();
+    if (s.column.field == Field::token_id)
+      token_rows = s.rows();
   }
-  const std::uint64_t claimed = state.tokens, committed = commits.empty() ? 0 : commits.back().rows;
+  const std::uint64_t claimed = state.tokens;
+  const std::uint64_t committed = commits.empty() ? 0 : commits.back().rows;
   const bool by_commits = !commits.empty() || schema.has("/commits");
   state.tokens = by_commits ? committed : state.complete ? claimed : token_rows;
-  if (state.complete && claimed != state.tokens)
-    warn(fmt::format("num_tokens says {} rows and the last valid commit {}: the smaller number is used", claimed, state.tokens));
-  if (state.complete) state.tokens = std::min(state.tokens, claimed);
-  if (state.tokens > 0 && (!ids || !names)) schema.refuse("it has rows, but no /tokens/token_id or no /routing/expert_ids");
-  for (const Source& s : sources)
-    if (s.tokens.empty() && s.rows() < state.tokens)
-      schema.refuse(fmt::format("{} has {} rows where {} are committed", s.column.path, s.rows(), state.tokens));
+  if (state.complete && claimed != state.tokens) {
+    warn(fmt::format(
+        "num_tokens says {} rows and the last valid commit {}: the smaller number is used", claimed,
+        state.tokens));
+  }
+  if (state.complete)
+    state.tokens = std::min(state.tokens, claimed);
+  if (state.tokens > 0 && (!ids || !names))
+    schema.refuse("it has rows, but no /tokens/token_id or no /routing/expert_ids");
+  for (const Source& s : sources) {
+    if (s.tokens.empty() && s.rows() < state.tokens) {
+      schema.refuse(fmt::format("{} has {} rows where {} are committed", s.column.path, s.rows(),
+                                state.tokens));
+    }
+  }
   state.ignored = longest - std::min(longest, state.tokens);
   state.commits = commits.size();
-  if (!state.complete) warn(fmt::format("the recording was not finished: {} rows in {} commits are read, {} behind them ignored", state.tokens, commits.size(), state.ignored));
+  if (!state.complete) {
+    warn(fmt::format(
+        "the recording was not finished: {} rows in {} commits are read, {} behind them ignored",
+        state.tokens, commits.size(), state.ignored));
+  }
 }
 
 // After a power loss the newest blocks may be missing although /commits names them.
@@ -220,8 +312,10 @@ void TraceReader::File::check_last_commit() {
       whole = data_xxh3(before, commits.back().rows - before) == commits.back().data_xxh3;
     } catch (const Error&) {
     }
-    if (whole) return;
-    warn(fmt::format("the commit of rows {}..{} does not fit its hash and is ignored", before, commits.back().rows));
+    if (whole)
+      return;
+    warn(fmt::format("the commit of rows {}..{} does not fit its hash and is ignored", before,
+                     commits.back().rows));
     state.ignored += commits.back().rows - before;
     commits.pop_back();
     state.tokens = before;
@@ -235,26 +329,35 @@ void TraceReader::File::read_records() {
   const auto domain = schema.all<std::uint16_t>("/sequences/domain", Cell::u16, 1);
   const std::uint64_t n = state.tokens;
   for (std::size_t i = 0; i < std::min(start.size(), length.size()); ++i) {
-    if (!state.complete && start[i] >= n && !(start[i] == 0 && n == 0)) break;
+    if (!state.complete && start[i] >= n && !(start[i] == 0 && n == 0))
+      break;
     const std::uint64_t left = n - std::min(n, start[i]);
-    sequences.push_back({start[i], std::uint32_t(std::min<std::uint64_t>(length[i], state.complete ? length[i] : left)),
-                         i < domain.size() ? domain[i] : no_domain});
+    sequences.push_back(
+        {start[i],
+         std::uint32_t(std::min<std::uint64_t>(length[i], state.complete ? length[i] : left)),
+         i < domain.size() ? domain[i] : no_domain});
   }
   const auto step = schema.all<std::int64_t>("/steps/step", Cell::i64, 1);
   const auto first = schema.all<std::uint64_t>("/steps/token_start", Cell::u64, 1);
   const auto count = schema.all<std::uint32_t>("/steps/num_tokens", Cell::u32, 1);
   const auto phase = schema.all<std::uint8_t>("/steps/phase", Cell::u8, 1);
   for (std::size_t i = 0; i < std::min({step.size(), first.size(), count.size()}); ++i) {
-    if (!state.complete && first[i] >= n && !(first[i] == 0 && n == 0)) break;
+    if (!state.complete && first[i] >= n && !(first[i] == 0 && n == 0))
+      break;
     const std::uint64_t left = n - std::min(n, first[i]);
-    steps.push_back({step[i], first[i], std::uint32_t(std::min<std::uint64_t>(count[i], state.complete ? count[i] : left)),
-                     i < phase.size() && phase[i] <= 3 ? Phase(phase[i]) : Phase::eval});
+    steps.push_back(
+        {step[i], first[i],
+         std::uint32_t(std::min<std::uint64_t>(count[i], state.complete ? count[i] : left)),
+         i < phase.size() && phase[i] <= 3 ? Phase(phase[i]) : Phase::eval});
   }
   has_sequences = !sequences.empty();
   has_steps = !steps.empty();
   const auto all = std::uint32_t(std::min<std::uint64_t>(n, 0xFFFFFFFFu));
-  if (!has_sequences && n > 0) sequences.push_back({0, all, no_domain});  // so that every row's number names a record
-  if (!has_steps && n > 0) steps.push_back({0, 0, all, Phase::eval});
+  // so that every row's number names a record
+  if (!has_sequences && n > 0)
+    sequences.push_back({0, all, no_domain});
+  if (!has_steps && n > 0)
+    steps.push_back({0, 0, all, Phase::eval});
 }
 
 }  // namespace moe

@@ -1,5 +1,5 @@
-// Copies the rows that can be trusted into a new file, commit by commit: what comes out is, byte for byte, what a recording
-// that ended there would have written.
+// Copies the rows that can be trusted into a new file, commit by commit: what comes out is, byte
+// for byte, what a recording that ended there would have written.
 #include <fmt/format.h>
 
 #include "lib/core/error.h"
@@ -11,12 +11,15 @@ namespace moe {
 void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) {
   const auto& sequences = from.sequences();
   const auto& steps = from.steps();
-  const auto until = [&](std::uint64_t row, std::size_t last_sequence, std::size_t last_step) {  // records that begin by then
-    while (to.sequences.size() < sequences.size() && (sequences[to.sequences.size()].start <= row || to.sequences.size() <= last_sequence)) {
+  // records that begin by then
+  const auto until = [&](std::uint64_t row, std::size_t last_sequence, std::size_t last_step) {
+    while (to.sequences.size() < sequences.size() &&
+           (sequences[to.sequences.size()].start <= row || to.sequences.size() <= last_sequence)) {
       to.begin_sequence(sequences[to.sequences.size()].domain);
       to.sequences.back().start = sequences[to.sequences.size() - 1].start;
     }
-    while (to.steps.size() < steps.size() && (steps[to.steps.size()].token_start <= row || to.steps.size() <= last_step)) {
+    while (to.steps.size() < steps.size() &&
+           (steps[to.steps.size()].token_start <= row || to.steps.size() <= last_step)) {
       const TraceStep& step = steps[to.steps.size()];
       to.begin(step);
       to.steps.back().token_start = step.token_start;
@@ -25,28 +28,40 @@ void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) 
   const auto commits = from.commits();
   std::size_t next = 0;
   for (std::uint64_t at = 0; at < rows;) {
-    while (next < commits.size() && commits[next].rows <= at) ++next;
+    while (next < commits.size() && commits[next].rows <= at)
+      ++next;
     std::uint64_t end = std::min(rows, at / commit_rows * commit_rows + commit_rows);
-    if (next < commits.size()) end = std::min(end, commits[next].rows);
+    if (next < commits.size())
+      end = std::min(end, commits[next].rows);
     const TraceRows window = from.read(at, end - at, to.fields);
-    for (std::uint64_t row = at; row < end; ++row) {  // a run of rows between records at a time would be as right, and no faster
+    // a run of rows between records at a time would be as right, and no faster
+    for (std::uint64_t row = at; row < end; ++row) {
       const auto t = std::size_t(row - at);
       until(row, window.sequence[t], window.step[t]);
     }
     const bool recorded = next < commits.size() && commits[next].rows == end;
     to.append(window, true, recorded ? commits[next].step : to.steps.back().step);
-    if (recorded) to.commit(commits[next].step);
+    if (recorded)
+      to.commit(commits[next].step);
     at = end;
   }
-  if (rows == from.tokens() && from.state().complete) until(rows, sequences.size(), steps.size());
+  if (rows == from.tokens() && from.state().complete)
+    until(rows, sequences.size(), steps.size());
   to.commit(to.steps.empty() ? -1 : to.steps.back().step);
 }
 
-std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out, bool force) {
+std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out,
+                            bool force) {
   std::error_code none;
-  if (std::filesystem::equivalent(in, out, none)) throw Error(Exit::usage, fmt::format("{} cannot be recovered onto itself", in.string())).hint("another name after -o");
+  if (std::filesystem::equivalent(in, out, none)) {
+    throw Error(Exit::usage, fmt::format("{} cannot be recovered onto itself", in.string()))
+        .hint("another name after -o");
+  }
   const TraceReader from(in);
-  if (std::filesystem::exists(out) && !force) throw Error(Exit::usage, fmt::format("{} exists", out.string())).hint("another name, or --force to replace it");
+  if (std::filesystem::exists(out) && !force) {
+    throw Error(Exit::usage, fmt::format("{} exists", out.string()))
+        .hint("another name, or --force to replace it");
+  }
   const std::filesystem::path building = out.string() + ".recovering";
   TraceWriter::File to(out, from.header(), from.fields(), building);
   try {

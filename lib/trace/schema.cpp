@@ -12,19 +12,26 @@
 
 namespace moe {
 namespace {
-constexpr std::uint64_t chunk_limit = 64ull << 20, whole_limit = 1ull << 30, text_limit = 16ull << 20;
+constexpr std::uint64_t chunk_limit = 64ull << 20, whole_limit = 1ull << 30,
+                        text_limit = 16ull << 20;
 constexpr std::uint64_t deflate_ratio = 1100;  // deflate cannot do better than 1,032 to 1
 
 // a*b*..., or nullopt where it passes 2^62
-std::optional<std::uint64_t> product(const std::vector<std::uint64_t>& factors, std::uint64_t start) {
+std::optional<std::uint64_t> product(const std::vector<std::uint64_t>& factors,
+                                     std::uint64_t start) {
   std::uint64_t out = start;
-  for (const std::uint64_t f : factors)
-    if (__builtin_mul_overflow(out, f, &out) || out >> 62) return std::nullopt;
+  for (const std::uint64_t f : factors) {
+    if (__builtin_mul_overflow(out, f, &out) || out >> 62)
+      return std::nullopt;
+  }
   return out;
 }
 
 [[noreturn]] void nothing_in(const std::filesystem::path& path) {
-  throw Error(Exit::input, fmt::format("{} was stopped before its first row: there is nothing in it", path.string())).hint("record it again, with --force");
+  throw Error(
+      Exit::input,
+      fmt::format("{} was stopped before its first row: there is nothing in it", path.string()))
+      .hint("record it again, with --force");
 }
 
 // Size of a regular, readable file that begins as HDF5 files do.
@@ -32,18 +39,24 @@ std::uint64_t checked_size(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     const int code = errno;
-    throw Error(code == ENOENT || code == ENOTDIR ? Exit::input : Exit::io, fmt::format("cannot open {}: {}", path.string(), std::strerror(code)));
+    throw Error(code == ENOENT || code == ENOTDIR ? Exit::input : Exit::io,
+                fmt::format("cannot open {}: {}", path.string(), std::strerror(code)));
   }
-  struct stat s{};
+  struct stat s {};
   char head[8] = {};
   const bool regular = ::fstat(fd, &s) == 0 && S_ISREG(s.st_mode);
   const ssize_t got = regular ? ::pread(fd, head, sizeof head, 0) : 0;
   ::close(fd);
-  if (!regular) throw Error(Exit::input, fmt::format("{} is not a regular file", path.string()));
+  if (!regular)
+    throw Error(Exit::input, fmt::format("{} is not a regular file", path.string()));
   const bool is_hdf5 = got == 8 && std::memcmp(head, "\211HDF\r\n\032\n", 8) == 0;
-  if (!is_hdf5 && path.extension() == ".part") nothing_in(path);
-  if (!is_hdf5)
-    throw Error(Exit::input, fmt::format("{} is not an HDF5 file ({} bytes)", path.string(), s.st_size)).hint("a file made by moe trace");
+  if (!is_hdf5 && path.extension() == ".part")
+    nothing_in(path);
+  if (!is_hdf5) {
+    throw Error(Exit::input,
+                fmt::format("{} is not an HDF5 file ({} bytes)", path.string(), s.st_size))
+        .hint("a file made by moe trace");
+  }
   return std::uint64_t(s.st_size);
 }
 }  // namespace
@@ -52,48 +65,65 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
   h5::start();
   const h5::Handle access = h5::file_access(false);
   hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
-  if (id < 0) {  // the writer lives, or died: HDF5's own reading beside a writer, told not to retry a torn block for ever
+  // the writer lives, or died: HDF5's own reading beside a writer, told not to retry a torn block
+  // for ever
+  if (id < 0) {
     interrupted_ = true;
     h5::must(H5Pset_metadata_read_attempts(access, 10), "prepare to read");
     id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
   }
   try {
     file_ = h5::Handle{id, fmt::format("read {}", path.string())};
-  } catch (const Error& e) {  // readers are let in before the first row is taken, so a file that lets none in holds none
+  } catch (const Error& e) {  // readers are let in before the first row is taken, so a file that
+                              // lets none in holds none
     const std::string_view why = e.what();
-    constexpr std::uint64_t page = 4096;  // a file that readers were let into has its first pages on disk
-    const bool unsaid = why.find("not already open for SWMR") != why.npos || (file_bytes_ < 4 * page && why.find("truncated file") != why.npos);
-    if (!unsaid || path.extension() != ".part") throw;
+    // a file that readers were let into has its first pages on disk
+    constexpr std::uint64_t page = 4096;
+    const bool unsaid = why.find("not already open for SWMR") != why.npos ||
+                        (file_bytes_ < 4 * page && why.find("truncated file") != why.npos);
+    if (!unsaid || path.extension() != ".part")
+      throw;
     nothing_in(path);
   }
 }
 
-void Schema::refuse(const std::string& sentence) const { throw Error(Exit::input, fmt::format("{}: {}", path_.string(), sentence)); }
+void Schema::refuse(const std::string& sentence) const {
+  throw Error(Exit::input, fmt::format("{}: {}", path_.string(), sentence));
+}
 
 bool Schema::has(const std::string& path) const {
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string part = path.substr(0, end);
     const htri_t there = H5Lexists(file_, part.c_str(), H5P_DEFAULT);
-    if (there < 0) h5::must(there, fmt::format("look up {} in {}", part, path_.string()));
-    if (there == 0) return false;
+    if (there < 0)
+      h5::must(there, fmt::format("look up {} in {}", part, path_.string()));
+    if (there == 0)
+      return false;
     H5L_info_t info;
-    h5::must(H5Lget_info(file_, part.c_str(), &info, H5P_DEFAULT), fmt::format("look up {} in {}", part, path_.string()));
-    if (info.type != H5L_TYPE_HARD) refuse(fmt::format("{} is a soft or external link, which traces do not have", part));
-    if (end == std::string::npos) return true;
+    h5::must(H5Lget_info(file_, part.c_str(), &info, H5P_DEFAULT),
+             fmt::format("look up {} in {}", part, path_.string()));
+    if (info.type != H5L_TYPE_HARD)
+      refuse(fmt::format("{} is a soft or external link, which traces do not have", part));
+    if (end == std::string::npos)
+      return true;
   }
 }
 
 std::vector<std::string> Schema::names(const std::string& group) const {
   std::vector<std::string> out;
-  if (!has(group)) return out;
-  const h5::Handle g{H5Gopen2(file_, group.c_str(), H5P_DEFAULT), fmt::format("open {} of {}", group, path_.string())};
+  if (!has(group))
+    return out;
+  const h5::Handle g{H5Gopen2(file_, group.c_str(), H5P_DEFAULT),
+                     fmt::format("open {} of {}", group, path_.string())};
   H5G_info_t info;
   h5::must(H5Gget_info(g, &info), "list " + group);
   for (hsize_t i = 0; i < std::min<hsize_t>(info.nlinks, 256); ++i) {
     char name[256];
-    const ssize_t n = H5Lget_name_by_idx(g, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
+    const ssize_t n =
+        H5Lget_name_by_idx(g, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);
     h5::must(n, "list " + group);
-    if (n < ssize_t(sizeof name)) out.emplace_back(name, std::size_t(n));
+    if (n < ssize_t(sizeof name))
+      out.emplace_back(name, std::size_t(n));
   }
   return out;
 }
@@ -101,20 +131,27 @@ std::vector<std::string> Schema::names(const std::string& group) const {
 DataInfo Schema::open(const std::string& path) const {
   DataInfo info;
   info.path = path;
-  info.dataset = h5::Handle{H5Dopen2(file_, path.c_str(), H5P_DEFAULT), fmt::format("open {} of {}", path, path_.string())};
+  info.dataset = h5::Handle{H5Dopen2(file_, path.c_str(), H5P_DEFAULT),
+                            fmt::format("open {} of {}", path, path_.string())};
   return info;
 }
 
 void Schema::check_filters(hid_t list, DataInfo& info, std::size_t cell_bytes) const {
   const auto n = int(h5::must(H5Pget_nfilters(list), "read the filters of " + info.path));
   for (int i = 0; i < n; ++i) {
-    unsigned flags = 0, config = 0, values[8] = {};
+    unsigned flags = 0;
+    unsigned config = 0;
+    unsigned values[8] = {};
     std::size_t count = 8;
-    const H5Z_filter_t id = H5Pget_filter2(list, unsigned(i), &flags, &count, values, 0, nullptr, &config);
+    const H5Z_filter_t id =
+        H5Pget_filter2(list, unsigned(i), &flags, &count, values, 0, nullptr, &config);
     h5::must(id, "read the filters of " + info.path);
-    if (id != H5Z_FILTER_DEFLATE && id != H5Z_FILTER_SHUFFLE && id != H5Z_FILTER_FLETCHER32)
-      refuse(fmt::format("{} uses HDF5 filter {}; traces use shuffle, deflate and fletcher32 only", info.path, int(id)));
-    if (id == H5Z_FILTER_SHUFFLE && count > 0 && values[0] != cell_bytes) info.plain_shuffle = false;
+    if (id != H5Z_FILTER_DEFLATE && id != H5Z_FILTER_SHUFFLE && id != H5Z_FILTER_FLETCHER32) {
+      refuse(fmt::format("{} uses HDF5 filter {}; traces use shuffle, deflate and fletcher32 only",
+                         info.path, int(id)));
+    }
+    if (id == H5Z_FILTER_SHUFFLE && count > 0 && values[0] != cell_bytes)
+      info.plain_shuffle = false;
     info.pipeline.push_back(Filter(id));
   }
 }
@@ -124,37 +161,57 @@ void Schema::check_size(const DataInfo& info, std::size_t cell_bytes) const {
   const auto bytes = product(info.dims, cell_bytes);
   const std::uint64_t stored = info.chunk.empty() ? 0 : H5Dget_storage_size(info.dataset);
   std::error_code failed;
-  const std::uint64_t now = std::filesystem::file_size(path_, failed), file_bytes = failed ? file_bytes_ : now;  // after that: a writer may be at it
-  if (!bytes) refuse(fmt::format("{} claims more than 2^62 bytes", info.path));
-  if (info.chunk.empty() && *bytes > file_bytes) refuse(fmt::format("{} claims {} bytes in a file of {}", info.path, *bytes, file_bytes));
-  if (info.chunk.empty()) return;
-  if (stored > file_bytes) refuse(fmt::format("{} claims to store {} bytes in a file of {}", info.path, stored, file_bytes));
-  if (*bytes > (stored * deflate_ratio) + (1 << 20)) refuse(fmt::format("{} claims {} bytes and stores only {}", info.path, *bytes, stored));
+  // after that: a writer may be at it
+  const std::uint64_t now = std::filesystem::file_size(path_, failed);
+  const std::uint64_t file_bytes = failed ? file_bytes_ : now;
+  if (!bytes)
+    refuse(fmt::format("{} claims more than 2^62 bytes", info.path));
+  if (info.chunk.empty() && *bytes > file_bytes)
+    refuse(fmt::format("{} claims {} bytes in a file of {}", info.path, *bytes, file_bytes));
+  if (info.chunk.empty())
+    return;
+  if (stored > file_bytes) {
+    refuse(
+        fmt::format("{} claims to store {} bytes in a file of {}", info.path, stored, file_bytes));
+  }
+  if (*bytes > (stored * deflate_ratio) + (1 << 20))
+    refuse(fmt::format("{} claims {} bytes and stores only {}", info.path, *bytes, stored));
 }
 
 void Schema::check_layout(DataInfo& info, std::size_t cell_bytes, std::size_t rank) const {
   const h5::Handle list{H5Dget_create_plist(info.dataset), "read the layout of " + info.path};
   const h5::Handle extent{H5Dget_space(info.dataset), "read the shape of " + info.path};
-  if (H5Sget_simple_extent_type(extent) != H5S_SIMPLE || H5Sget_simple_extent_ndims(extent) != int(rank))
-    refuse(fmt::format("{} has rank {}, not {}", info.path, H5Sget_simple_extent_ndims(extent), rank));
+  if (H5Sget_simple_extent_type(extent) != H5S_SIMPLE ||
+      H5Sget_simple_extent_ndims(extent) != int(rank)) {
+    refuse(
+        fmt::format("{} has rank {}, not {}", info.path, H5Sget_simple_extent_ndims(extent), rank));
+  }
   info.dims = h5::dims_of(info.dataset);
   const H5D_layout_t layout = H5Pget_layout(list);
-  if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED) refuse(fmt::format("{} is a virtual dataset, which traces do not have", info.path));
-  if (layout != H5D_CHUNKED && h5::must(H5Pget_external_count(list), "read the layout of " + info.path) != 0)
+  if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED)
+    refuse(fmt::format("{} is a virtual dataset, which traces do not have", info.path));
+  if (layout != H5D_CHUNKED &&
+      h5::must(H5Pget_external_count(list), "read the layout of " + info.path) != 0) {
     refuse(fmt::format("{} keeps its data in another file, which traces do not do", info.path));
+  }
   if (layout == H5D_CHUNKED) {
     std::vector<hsize_t> chunk(rank);
     h5::must(H5Pget_chunk(list, int(rank), chunk.data()), "read the chunks of " + info.path);
     info.chunk.assign(chunk.begin(), chunk.end());
     const auto bytes = product(info.chunk, cell_bytes);
-    if (!bytes || *bytes == 0 || *bytes > chunk_limit) refuse(fmt::format("{} has chunks of {} bytes; 64 MiB is the limit", info.path, bytes.value_or(0)));
+    if (!bytes || *bytes == 0 || *bytes > chunk_limit) {
+      refuse(fmt::format("{} has chunks of {} bytes; 64 MiB is the limit", info.path,
+                         bytes.value_or(0)));
+    }
   }
   check_filters(list, info, cell_bytes);
   check_size(info, cell_bytes);
 }
 
-std::optional<DataInfo> Schema::find(const std::string& path, std::initializer_list<h5::Cell> cells, std::size_t rank) const {
-  if (!has(path)) return std::nullopt;
+std::optional<DataInfo> Schema::find(const std::string& path, std::initializer_list<h5::Cell> cells,
+                                     std::size_t rank) const {
+  if (!has(path))
+    return std::nullopt;
   DataInfo info = open(path);
   const h5::Handle type{H5Dget_type(info.dataset), "read the type of " + path};
   std::string wanted;
@@ -169,31 +226,42 @@ std::optional<DataInfo> Schema::find(const std::string& path, std::initializer_l
   refuse(fmt::format("{} has another element type than {}", path, wanted));
 }
 
-std::optional<DataInfo> Schema::find(const std::string& path, hid_t wanted, std::size_t rank) const {
-  if (!has(path)) return std::nullopt;
+std::optional<DataInfo> Schema::find(const std::string& path, hid_t wanted,
+                                     std::size_t rank) const {
+  if (!has(path))
+    return std::nullopt;
   DataInfo info = open(path);
   const h5::Handle type{H5Dget_type(info.dataset), "read the type of " + path};
-  if (H5Tequal(type, wanted) <= 0) refuse(fmt::format("{} has another element type than the format says", path));
+  if (H5Tequal(type, wanted) <= 0)
+    refuse(fmt::format("{} has another element type than the format says", path));
   check_layout(info, H5Tget_size(type), rank);
   return info;
 }
 
-std::vector<std::uint8_t> Schema::whole(const DataInfo& info, hid_t type, std::size_t cell_bytes) const {
+std::vector<std::uint8_t> Schema::whole(const DataInfo& info, hid_t type,
+                                        std::size_t cell_bytes) const {
   const std::uint64_t bytes = *product(info.dims, cell_bytes);  // check_size has seen it
-  if (bytes > whole_limit) refuse(fmt::format("{} has {} bytes; 1 GiB is the limit for it", info.path, bytes));
+  if (bytes > whole_limit)
+    refuse(fmt::format("{} has {} bytes; 1 GiB is the limit for it", info.path, bytes));
   std::vector<std::uint8_t> out(bytes);
-  if (bytes > 0) h5::must(H5Dread(info.dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out.data()), fmt::format("read {} of {}", info.path, path_.string()));
+  if (bytes > 0) {
+    h5::must(H5Dread(info.dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out.data()),
+             fmt::format("read {} of {}", info.path, path_.string()));
+  }
   return out;
 }
 
 std::vector<std::string> Schema::texts(const std::string& path) const {
   std::vector<std::string> out;
-  if (!has(path)) return out;
+  if (!has(path))
+    return out;
   DataInfo info = open(path);
   const h5::Handle type{H5Dget_type(info.dataset), "read the type of " + path};
-  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0) refuse(fmt::format("{} is not fixed-length text", path));
+  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0)
+    refuse(fmt::format("{} is not fixed-length text", path));
   const std::size_t width = H5Tget_size(type);
-  if (width == 0 || width > text_limit) refuse(fmt::format("{} has texts of {} bytes", path, width));
+  if (width == 0 || width > text_limit)
+    refuse(fmt::format("{} has texts of {} bytes", path, width));
   check_layout(info, width, 1);
   const auto cells = whole(info, type, width);
   for (std::size_t at = 0; at < cells.size(); at += width) {
@@ -204,27 +272,43 @@ std::vector<std::string> Schema::texts(const std::string& path) const {
 }
 
 std::string Schema::text(hid_t object, const char* attribute, const std::string& fallback) const {
-  if (h5::must(H5Aexists(object, attribute), fmt::format("look up the attribute {}", attribute)) == 0) return fallback;
-  const h5::Handle a{H5Aopen(object, attribute, H5P_DEFAULT), fmt::format("open the attribute {}", attribute)};
-  const h5::Handle type{H5Aget_type(a), "read a type"}, extent{H5Aget_space(a), "read a shape"};
-  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 || H5Sget_simple_extent_npoints(extent) != 1)
+  if (h5::must(H5Aexists(object, attribute), fmt::format("look up the attribute {}", attribute)) ==
+      0) {
+    return fallback;
+  }
+  const h5::Handle a{H5Aopen(object, attribute, H5P_DEFAULT),
+                     fmt::format("open the attribute {}", attribute)};
+  const h5::Handle type{H5Aget_type(a), "read a type"};
+  const h5::Handle extent{H5Aget_space(a), "read a shape"};
+  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
+      H5Sget_simple_extent_npoints(extent) != 1) {
     refuse(fmt::format("the attribute {} is not one fixed-length text", attribute));
+  }
   const std::size_t width = H5Tget_size(type);
-  if (width > text_limit || width > file_bytes_) refuse(fmt::format("the attribute {} has {} bytes", attribute, width));
+  if (width > text_limit || width > file_bytes_)
+    refuse(fmt::format("the attribute {} has {} bytes", attribute, width));
   std::string out(width, '\0');
   h5::must(H5Aread(a, type, out.data()), fmt::format("read the attribute {}", attribute));
   return out.substr(0, out.find_last_not_of('\0') + 1);
 }
 
 std::int64_t Schema::number(hid_t object, const char* attribute, std::int64_t fallback) const {
-  if (h5::must(H5Aexists(object, attribute), fmt::format("look up the attribute {}", attribute)) == 0) return fallback;
-  const h5::Handle a{H5Aopen(object, attribute, H5P_DEFAULT), fmt::format("open the attribute {}", attribute)};
-  const h5::Handle type{H5Aget_type(a), "read a type"}, extent{H5Aget_space(a), "read a shape"};
-  if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) > 8 || H5Sget_simple_extent_npoints(extent) != 1)
+  if (h5::must(H5Aexists(object, attribute), fmt::format("look up the attribute {}", attribute)) ==
+      0) {
+    return fallback;
+  }
+  const h5::Handle a{H5Aopen(object, attribute, H5P_DEFAULT),
+                     fmt::format("open the attribute {}", attribute)};
+  const h5::Handle type{H5Aget_type(a), "read a type"};
+  const h5::Handle extent{H5Aget_space(a), "read a shape"};
+  if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) > 8 ||
+      H5Sget_simple_extent_npoints(extent) != 1) {
     refuse(fmt::format("the attribute {} is not one whole number", attribute));
+  }
   std::int64_t value = 0;  // u64 beyond 2^63 keeps its bits
   const bool is_signed = H5Tget_sign(type) == H5T_SGN_2;
-  h5::must(H5Aread(a, is_signed ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64, &value), fmt::format("read the attribute {}", attribute));
+  h5::must(H5Aread(a, is_signed ? H5T_NATIVE_INT64 : H5T_NATIVE_UINT64, &value),
+           fmt::format("read the attribute {}", attribute));
   return value;
 }
 

@@ -7,13 +7,15 @@ namespace moe {
 
 int TraceHeader::max_experts() const {
   int most = 0;
-  for (const TraceLayer& layer : layers) most = std::max(most, layer.experts);
+  for (const TraceLayer& layer : layers)
+    most = std::max(most, layer.experts);
   return most;
 }
 
 int TraceHeader::max_choices() const {
   int most = 0;
-  for (const TraceLayer& layer : layers) most = std::max(most, layer.top_k);
+  for (const TraceLayer& layer : layers)
+    most = std::max(most, layer.top_k);
   return most;
 }
 

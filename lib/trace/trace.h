@@ -1,5 +1,6 @@
-// The trace as values: what a writer is given and a reader returns. The file format is docs/trace-format.md; HDF5 stays
-// inside lib/trace. One row a token, all MoE layers; expert ids are logical, before capacity, in key-descending order.
+// The trace as values: what a writer is given and a reader returns. The file format is
+// docs/trace-format.md; HDF5 stays inside lib/trace. One row a token, all MoE layers; expert ids
+// are logical, before capacity, in key-descending order.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,7 +23,7 @@ struct TraceLayer {  // one MoE layer: /model/*
   int index = 0;     // absolute layer number
   int experts = 0, top_k = 0, shared = 0, n_group = 1, topk_group = 1;
   ScoreFn score_fn = ScoreFn::unknown;
-  int norm_topk = 255;  // 0, 1, 255 unknown
+  int norm_topk = 255;                          // 0, 1, 255 unknown
   float routed_scale = 1, capacity_factor = 0;  // NaN = dropless or unknown
   std::uint64_t expert_bytes = 0;               // bytes of one expert as deployed
 };
@@ -45,10 +46,12 @@ struct PairMatrix {  // /experts/NAME: one (E,E) a layer
   std::vector<Matrix<float>> layer;
 };
 
-// What is known before the first row: root attributes, layers, labels, and what was computed once from the weights.
+// What is known before the first row: root attributes, layers, labels, and what was computed once
+// from the weights.
 struct TraceHeader {
-  std::string producer = "moe", engine = "moe", engine_version, command, config, model_id, model_revision, tokenizer_id,
-      tokenizer_sha256, created_utc, compute_dtype = "f32", quantization, capture_point = "logical", format_version = "1.0";
+  std::string producer = "moe", engine = "moe", engine_version, command, config, model_id,
+              model_revision, tokenizer_id, tokenizer_sha256, created_utc, compute_dtype = "f32",
+              quantization, capture_point = "logical", format_version = "1.0";
   std::uint32_t vocab_size = 0;
   std::int64_t checkpoint_step = -1;
   std::uint64_t seed = 0;
@@ -58,12 +61,13 @@ struct TraceHeader {
   std::vector<Matrix<float>> router_weight;     // (E,H) a layer; may be empty
   std::vector<std::vector<float>> router_bias;  // (E) a layer; may be empty
   std::vector<PairMatrix> pairs;
-  std::string weight_kind = "combine";          // combine|prob|score|mix
+  std::string weight_kind = "combine";  // combine|prob|score|mix
   bool weight_normalized = false;
-  std::string order = "key_desc";               // key_desc|weight_desc|id_asc|unknown
-  std::string logit_kind = "logits";            // logits|probs
+  std::string order = "key_desc";                  // key_desc|weight_desc|id_asc|unknown
+  std::string logit_kind = "logits";               // logits|probs
   bool wide_weights = false, wide_logits = false;  // stored as f32 instead of f16
-  int predicted = 0;                            // columns of LayerRows::predicted; 0 = max_choices()
+  // columns of LayerRows::predicted; 0 = max_choices()
+  int predicted = 0;
 
   int max_experts() const;
   int max_choices() const;
@@ -71,22 +75,24 @@ struct TraceHeader {
 
 // Which optional datasets a file holds, and which ones a reader is asked for.
 struct TraceFields {
-  bool weights = true, dropped = true, kept = false, entropy = true, margin = true, logsumexp = true, logits = false, out_norm = false,
-       predicted = false, rank = false, prediction = false /* predicted_id, target_id, logprob */;
+  bool weights = true, dropped = true, kept = false, entropy = true, margin = true,
+       logsumexp = true, logits = false, out_norm = false, predicted = false, rank = false,
+       prediction = false /* predicted_id, target_id, logprob */;
 };
 
-struct LayerRows {              // T rows of one layer
-  Matrix<int> expert;           // (T,Kmax); -1 = none
-  Matrix<float> weight;         // (T,Kmax) before any drop; empty = absent
-  Matrix<std::uint8_t> dropped; // (T,Kmax) 1 = dropped by capacity; empty = absent
-  Matrix<int> kept;             // (T,Kmax) the expert that computed the slot; empty = absent
-  Matrix<int> predicted;        // (T,M); empty = absent
-  std::vector<float> entropy, margin, logsumexp;  // (T); empty = absent. nats; p_K - p_(K+1); of the logits
-  Matrix<float> logits;         // (T,Emax) ; empty = absent
-  Matrix<float> out_norm;       // (T,Kmax); empty = absent
+struct LayerRows {               // T rows of one layer
+  Matrix<int> expert;            // (T,Kmax); -1 = none
+  Matrix<float> weight;          // (T,Kmax) before any drop; empty = absent
+  Matrix<std::uint8_t> dropped;  // (T,Kmax) 1 = dropped by capacity; empty = absent
+  Matrix<int> kept;              // (T,Kmax) the expert that computed the slot; empty = absent
+  Matrix<int> predicted;         // (T,M); empty = absent
+  // (T); empty = absent. nats; p_K - p_(K+1); of the logits
+  std::vector<float> entropy, margin, logsumexp;
+  Matrix<float> logits;    // (T,Emax) ; empty = absent
+  Matrix<float> out_norm;  // (T,Kmax); empty = absent
 };
 
-struct TraceRows {  // T rows, all layers: one append, or one window of a read
+struct TraceRows {          // T rows, all layers: one append, or one window of a read
   std::uint64_t first = 0;  // index of the first row (set by readers)
   std::vector<std::uint32_t> token_id, position, sequence, step;  // (T)
   std::vector<std::uint8_t> flags;                                // (T)
@@ -95,8 +101,12 @@ struct TraceRows {  // T rows, all layers: one append, or one window of a read
   std::vector<float> logprob;                                     // (T) nats; may be empty
   std::vector<LayerRows> layer;                                   // (L)
 
-  std::size_t tokens() const { return token_id.size(); }
-  bool valid(std::size_t t) const { return flags.empty() || !(flags[t] & token_flag::padding); }
+  std::size_t tokens() const {
+    return token_id.size();
+  }
+  bool valid(std::size_t t) const {
+    return flags.empty() || !(flags[t] & token_flag::padding);
+  }
 };
 
 }  // namespace moe

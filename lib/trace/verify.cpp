@@ -19,10 +19,14 @@ struct Finding {
   Index layer = -1;
 
   void seen(std::uint64_t at_row, Index at_layer = -1) {
-    if (count++ == 0) row = at_row, layer = at_layer;
+    if (count++ == 0) {
+      row = at_row;
+      layer = at_layer;
+    }
   }
   std::string sentence() const {
-    return fmt::format("{} {} (first: row {}{})", count, what, row, layer < 0 ? "" : fmt::format(", MoE layer {}", layer));
+    return fmt::format("{} {} (first: row {}{})", count, what, row,
+                       layer < 0 ? "" : fmt::format(", MoE layer {}", layer));
   }
 };
 
@@ -34,14 +38,23 @@ class Check {
     std::vector<std::string> out = file_.state.warnings;
     std::uint64_t before = 0;
     for (const CommitRow& commit : file_.commits) {
-      if (commit.rows > file_.state.tokens) break;
-      if (!hash_fits(before, commit)) out.push_back(fmt::format("rows {}..{} are not those that were committed: their hash differs", before, commit.rows));
+      if (commit.rows > file_.state.tokens)
+        break;
+      if (!hash_fits(before, commit)) {
+        out.push_back(
+            fmt::format("rows {}..{} are not those that were committed: their hash differs", before,
+                        commit.rows));
+      }
       before = commit.rows;
     }
-    for (std::uint64_t at = 0; at < file_.state.tokens; at += commit_rows) window(at, std::min<std::uint64_t>(commit_rows, file_.state.tokens - at));
-    for (const Finding* f : {&repeated_, &infinite_, &order_, &kept_, &place_})
-      if (f->count > 0) out.push_back(f->sentence());
-    if (file_.state.complete) whole_file(out);
+    for (std::uint64_t at = 0; at < file_.state.tokens; at += commit_rows)
+      window(at, std::min<std::uint64_t>(commit_rows, file_.state.tokens - at));
+    for (const Finding* f : {&repeated_, &infinite_, &order_, &kept_, &place_}) {
+      if (f->count > 0)
+        out.push_back(f->sentence());
+    }
+    if (file_.state.complete)
+      whole_file(out);
     return out;
   }
 
@@ -51,39 +64,54 @@ class Check {
   }
 
   void window(std::uint64_t first, std::uint64_t count) {
-    const TraceRows rows = file_.read(first, count, file_.fields);  // ids out of range are refused here
-    for (std::size_t l = 0; l < rows.layer.size(); ++l) layer_rows(rows, Index(l));
+    // ids out of range are refused here
+    const TraceRows rows = file_.read(first, count, file_.fields);
+    for (std::size_t l = 0; l < rows.layer.size(); ++l)
+      layer_rows(rows, Index(l));
     for (std::size_t t = 0; t < rows.tokens(); ++t) {
       const std::uint64_t row = first + t;
       const TraceSequence& s = file_.sequences[rows.sequence[t]];
       const TraceStep& step = file_.steps[rows.step[t]];
-      if (row < s.start || row < step.token_start) place_.seen(row);
-      if (rows.sequence[t] >= members_.size()) members_.resize(rows.sequence[t] + 1);
+      if (row < s.start || row < step.token_start)
+        place_.seen(row);
+      if (rows.sequence[t] >= members_.size())
+        members_.resize(rows.sequence[t] + 1);
       ++members_[rows.sequence[t]];
     }
-    corpus_.update({reinterpret_cast<const std::uint8_t*>(rows.token_id.data()), rows.tokens() * 4});
+    corpus_.update(
+        {reinterpret_cast<const std::uint8_t*>(rows.token_id.data()), rows.tokens() * 4});
   }
 
   void layer_rows(const TraceRows& rows, Index l) {
     const LayerRows& r = rows.layer[std::size_t(l)];
     const TraceLayer& info = file_.header.layers[std::size_t(l)];
     const TraceHeader& h = file_.header;
-    const bool falls = h.order == "weight_desc" ||
-                       (h.order == "key_desc" && info.score_fn == ScoreFn::softmax && h.router_bias.empty() && h.weight_kind != "mix");
+    const bool falls =
+        h.order == "weight_desc" || (h.order == "key_desc" && info.score_fn == ScoreFn::softmax &&
+                                     h.router_bias.empty() && h.weight_kind != "mix");
     for (Index t = 0; t < r.expert.rows(); ++t) {
       const std::uint64_t row = rows.first + std::uint64_t(t);
       for (Index k = 0; k < r.expert.cols(); ++k) {
         const int id = r.expert(t, k);
-        if (id < 0) continue;
-        for (Index j = 0; j < k; ++j)
-          if (r.expert(t, j) == id) repeated_.seen(row, l);
-        if (k > 0 && h.order == "id_asc" && r.expert(t, k - 1) > id) order_.seen(row, l);
-        if (r.weight.empty()) continue;
-        if (!std::isfinite(r.weight(t, k))) infinite_.seen(row, l);
-        if (k > 0 && falls && r.expert(t, k - 1) >= 0 && r.weight(t, k) > r.weight(t, k - 1)) order_.seen(row, l);
+        if (id < 0)
+          continue;
+        for (Index j = 0; j < k; ++j) {
+          if (r.expert(t, j) == id)
+            repeated_.seen(row, l);
+        }
+        if (k > 0 && h.order == "id_asc" && r.expert(t, k - 1) > id)
+          order_.seen(row, l);
+        if (r.weight.empty())
+          continue;
+        if (!std::isfinite(r.weight(t, k)))
+          infinite_.seen(row, l);
+        if (k > 0 && falls && r.expert(t, k - 1) >= 0 && r.weight(t, k) > r.weight(t, k - 1))
+          order_.seen(row, l);
       }
-      for (Index k = 0; k < r.kept.cols(); ++k)
-        if (r.expert(t, k) < 0 && r.kept(t, k) >= 0) kept_.seen(row, l);
+      for (Index k = 0; k < r.kept.cols(); ++k) {
+        if (r.expert(t, k) < 0 && r.kept(t, k) >= 0)
+          kept_.seen(row, l);
+      }
     }
   }
 
@@ -93,21 +121,28 @@ class Check {
     for (std::size_t i = 0; i < members_.size(); ++i) {
       if (members_[i] != file_.sequences[i].length && file_.has_sequences)
         position_.seen(file_.sequences[i].start);
-      if (file_.has_sequences) lengths.push_back(file_.sequences[i].length);
+      if (file_.has_sequences)
+        lengths.push_back(file_.sequences[i].length);
     }
-    if (position_.count > 0) out.push_back(position_.sentence());
+    if (position_.count > 0)
+      out.push_back(position_.sentence());
     corpus_.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
     const std::string corpus = corpus_.hex();
-    if (corpus != file_.state.corpus_sha256)
-      out.push_back(fmt::format("corpus_sha256 is {} and the token ids give {}", file_.state.corpus_sha256.empty() ? "missing" : file_.state.corpus_sha256, corpus));
+    if (corpus != file_.state.corpus_sha256) {
+      out.push_back(fmt::format(
+          "corpus_sha256 is {} and the token ids give {}",
+          file_.state.corpus_sha256.empty() ? "missing" : file_.state.corpus_sha256, corpus));
+    }
   }
 
   TraceReader::File file_;
   Sha256 corpus_;
   std::vector<std::uint64_t> members_;  // rows that name a sequence
-  Finding repeated_{"times an expert is chosen twice by one token"}, infinite_{"combine weights are not finite"},
-      order_{"choices stand behind a smaller one"}, kept_{"slots were computed that no choice asked for"},
-      place_{"rows belong to a sequence or step that begins behind them"}, position_{"sequences have another length than the rows that name them"};
+  Finding repeated_{"times an expert is chosen twice by one token"},
+      infinite_{"combine weights are not finite"}, order_{"choices stand behind a smaller one"},
+      kept_{"slots were computed that no choice asked for"},
+      place_{"rows belong to a sequence or step that begins behind them"},
+      position_{"sequences have another length than the rows that name them"};
 };
 
 std::string checked(const std::filesystem::path& path) {
@@ -123,11 +158,13 @@ std::string checked(const std::filesystem::path& path) {
 }  // namespace
 
 std::vector<std::string> verify_trace(const std::filesystem::path& path) {
-  if (!std::filesystem::is_regular_file(path)) throw Error(Exit::input, fmt::format("cannot open {}: there is no such file", path.string()));
+  if (!std::filesystem::is_regular_file(path))
+    throw Error(Exit::input, fmt::format("cannot open {}: there is no such file", path.string()));
   try {
     return split(run_apart(path, [&] { return checked(path); }), '\n');
   } catch (const Error& e) {
-    if (e.code() != Exit::input) throw;
+    if (e.code() != Exit::input)
+      throw;
     return {e.what()};
   }
 }

@@ -1,4 +1,5 @@
-// The writing protocol: rows gather in memory; a commit writes them, then says so in /commits; only then are they safe.
+// The writing protocol: rows gather in memory; a commit writes them, then says so in /commits; only
+// then are they safe.
 #include "lib/trace/writer.h"
 
 #include <fmt/chrono.h>
@@ -19,21 +20,29 @@ namespace moe {
 namespace {
 using h5::Cell;
 
-std::filesystem::path plus(const std::filesystem::path& path, const char* ending) { return path.string() + ending; }
+std::filesystem::path plus(const std::filesystem::path& path, const char* ending) {
+  return path.string() + ending;
+}
 
 std::string now_utc() {  // SOURCE_DATE_EPOCH makes two recordings of the same run the same file
   const char* fixed = std::getenv("SOURCE_DATE_EPOCH");
-  const std::time_t now = fixed && *fixed ? std::time_t(std::strtoll(fixed, nullptr, 10)) : std::time(nullptr);
+  const std::time_t now =
+      fixed && *fixed ? std::time_t(std::strtoll(fixed, nullptr, 10)) : std::time(nullptr);
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(now));
 }
 
 TraceHeader checked(const TraceHeader& given) {
   TraceHeader h = given;
-  if (h.layers.empty()) throw Error(Exit::usage, "a trace needs at least one MoE layer, and this model has none");
-  for (const TraceLayer& l : h.layers)
-    if (l.experts < 1 || l.top_k < 1 || l.top_k > 65535)
-      throw Error(Exit::bug, fmt::format("MoE layer {} has {} experts and top_k {}", l.index, l.experts, l.top_k));
-  if (h.created_utc.empty()) h.created_utc = now_utc();
+  if (h.layers.empty())
+    throw Error(Exit::usage, "a trace needs at least one MoE layer, and this model has none");
+  for (const TraceLayer& l : h.layers) {
+    if (l.experts < 1 || l.top_k < 1 || l.top_k > 65535) {
+      throw Error(Exit::bug, fmt::format("MoE layer {} has {} experts and top_k {}", l.index,
+                                         l.experts, l.top_k));
+    }
+  }
+  if (h.created_utc.empty())
+    h.created_utc = now_utc();
   return h;
 }
 
@@ -44,23 +53,38 @@ constexpr std::size_t most_on_their_way = 2;
 
 template <class Body>
 void TraceWriter::File::guarded(Body body) {
-  if (finished) throw Error(Exit::bug, fmt::format("{}: the trace is finished", target.string()));
-  if (failed) throw Error(Exit::io, fmt::format("{}: recording stopped after an earlier failure", building.string())).safe(fmt::format("{} rows", safe));
+  if (finished)
+    throw Error(Exit::bug, fmt::format("{}: the trace is finished", target.string()));
+  if (failed) {
+    throw Error(Exit::io,
+                fmt::format("{}: recording stopped after an earlier failure", building.string()))
+        .safe(fmt::format("{} rows", safe));
+  }
   try {
     body();
   } catch (const Error& e) {
-    if (e.code() != Exit::io && e.code() != Exit::input) throw;  // our own complaint, not the disk's
+    // our own complaint, not the disk's
+    if (e.code() != Exit::io && e.code() != Exit::input)
+      throw;
     failed = true;
     Error out(Exit::io, fmt::format("{}: {}{}", building.string(), e.what(), free_space(building)));
-    if (safe == 0) throw std::move(out).safe("no row was safe yet").hint("another place, or free space");
+    if (safe == 0)
+      throw std::move(out).safe("no row was safe yet").hint("another place, or free space");
     throw std::move(out)
         .safe(fmt::format("{} rows of {} are safe in {}", safe, rows, building.string()))
-        .hint(fmt::format("free space, then moe recover {} -o {}", building.string(), target.string()));
+        .hint(fmt::format("free space, then moe recover {} -o {}", building.string(),
+                          target.string()));
   }
 }
 
-TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given, const TraceFields& asked_for, std::filesystem::path name, int level)
-    : target(path), part(plus(path, ".part")), building(std::move(name)), header(checked(given)), fields(asked_for), deflate(level) {
+TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given,
+                        const TraceFields& asked_for, std::filesystem::path name, int level)
+    : target(path),
+      part(plus(path, ".part")),
+      building(std::move(name)),
+      header(checked(given)),
+      fields(asked_for),
+      deflate(level) {
   h5::start();
   columns = columns_of(header, fields);
   for (const TraceColumn& c : columns) {
@@ -83,16 +107,22 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
 
 TraceWriter::File::~File() {
   try {
-    if (!failed && !finished) settle(true);  // what fell due is kept where it can be
+    if (!failed && !finished)
+      settle(true);  // what fell due is kept where it can be
   } catch (const Error&) {
   }
-  if (!failed || finished) return;  // handles close themselves
-  // What failed once would be tried again on closing. The file as it lies there is the one that readers are known to survive.
+  if (!failed || finished)
+    return;  // handles close themselves
+  // What failed once would be tried again on closing. The file as it lies there is the one that
+  // readers are known to survive.
   h5.file.abandon();
   h5.token.abandon();
-  for (auto& d : h5.columns) d.abandon();
-  for (auto& [path, d] : h5.records) d.abandon();
-  for (auto& [name, d] : h5.pairs) d.abandon();
+  for (auto& d : h5.columns)
+    d.abandon();
+  for (auto& [path, d] : h5.records)
+    d.abandon();
+  for (auto& [name, d] : h5.pairs)
+    d.abandon();
 }
 
 void TraceWriter::File::discard() {
@@ -105,11 +135,15 @@ void TraceWriter::File::begin(const TraceStep& step) {
   steps.back().token_start = rows;
   steps.back().num_tokens = 0;
 }
-void TraceWriter::File::begin_sequence(std::uint16_t domain) { sequences.push_back({rows, 0, domain}); }
+void TraceWriter::File::begin_sequence(std::uint16_t domain) {
+  sequences.push_back({rows, 0, domain});
+}
 
 // Fills in which step and sequence rows belong to, or (copying) counts what they say themselves.
-void TraceWriter::File::count_records(const TraceRows& given, Index first, Index count, bool keep_records, TraceRows& own) {
-  if (sequences.empty()) begin_sequence(no_domain);
+void TraceWriter::File::count_records(const TraceRows& given, Index first, Index count,
+                                      bool keep_records, TraceRows& own) {
+  if (sequences.empty())
+    begin_sequence(no_domain);
   steps_safe = std::min(steps_safe, steps.size() - 1);
   sequences_safe = std::min(sequences_safe, sequences.size() - 1);
   if (!keep_records) {
@@ -136,55 +170,78 @@ void TraceWriter::File::take(const TraceRows& given, Index first, Index count, b
     const TraceColumn& c = columns[i];
     Pending& p = pending[i];
     const bool filled_in = !keep_records && (c.field == Field::step || c.field == Field::sequence);
-    const Index row = Index(rows) % p.span, whole_chunks = (row + count + c.chunk - 1) / c.chunk * c.chunk;
+    const Index row = Index(rows) % p.span;
+    const Index whole_chunks = (row + count + c.chunk - 1) / c.chunk * c.chunk;
     const auto at = std::size_t(row) * c.row_bytes();
     for (std::size_t l = 0; l < p.planes.size(); ++l) {
-      if (row == 0) p.planes[l].clear();
+      if (row == 0)
+        p.planes[l].clear();
       p.planes[l].resize(std::size_t(whole_chunks) * c.row_bytes());  // zeros behind the rows
-      filled_in ? encode(own, 0, count, c, header.layers[l], Index(l), p.planes[l].data() + at)
-                : encode(given, first, count, c, header.layers[l], Index(l), p.planes[l].data() + at);
+      filled_in
+          ? encode(own, 0, count, c, header.layers[l], Index(l), p.planes[l].data() + at)
+          : encode(given, first, count, c, header.layers[l], Index(l), p.planes[l].data() + at);
     }
   }
-  corpus.update({reinterpret_cast<const std::uint8_t*>(given.token_id.data() + first), std::size_t(count) * 4});
+  corpus.update({reinterpret_cast<const std::uint8_t*>(given.token_id.data() + first),
+                 std::size_t(count) * 4});
   rows += std::uint64_t(count);
 }
 
 void TraceWriter::File::append(const TraceRows& given) {
-  if (steps.empty()) begin({});
+  if (steps.empty())
+    begin({});
   append(given, false, steps.back().step);
 }
 
 void TraceWriter::File::append(const TraceRows& given, bool keep_records, std::int64_t step) {
   const auto n = Index(given.tokens());
-  if (given.layer.size() != header.layers.size())
-    throw Error(Exit::bug, fmt::format("rows of {} MoE layers for a trace of {}", given.layer.size(), header.layers.size()));
+  if (given.layer.size() != header.layers.size()) {
+    throw Error(Exit::bug, fmt::format("rows of {} MoE layers for a trace of {}",
+                                       given.layer.size(), header.layers.size()));
+  }
   for (Index done = 0; done < n;) {
-    const Index room = commit_rows - Index(rows % commit_rows), count = std::min(n - done, room);
+    const Index room = commit_rows - Index(rows % commit_rows);
+    const Index count = std::min(n - done, room);
     guarded([&] { take(given, done, count, keep_records); });
     done += count;
-    if (rows % commit_rows == 0) fall_due(step);
+    if (rows % commit_rows == 0)
+      fall_due(step);
     settle(false);
   }
 }
 
-// What the next commit is made of: chunks as they lie now (rows keep coming into the buffers), records as they are now.
+// What the next commit is made of: chunks as they lie now (rows keep coming into the buffers),
+// records as they are now.
 void TraceWriter::File::fall_due(std::int64_t step) {
   auto job = std::make_shared<CommitJob>(columns, deflate);
-  job->first = due, job->rows = rows, job->step = step;
+  job->first = due;
+  job->rows = rows;
+  job->step = step;
   for (std::size_t i = 0; i < columns.size() && due < rows; ++i) {
     const TraceColumn& c = columns[i];
-    const std::uint64_t row = due / std::uint64_t(c.chunk) * std::uint64_t(c.chunk), chunks = (rows - row + std::uint64_t(c.chunk) - 1) / std::uint64_t(c.chunk);
-    const std::size_t at = std::size_t(row % std::uint64_t(pending[i].span)) * c.row_bytes(), bytes = chunks * std::size_t(c.chunk) * c.row_bytes();
+    const std::uint64_t row = due / std::uint64_t(c.chunk) * std::uint64_t(c.chunk);
+    const std::uint64_t chunks = (rows - row + std::uint64_t(c.chunk) - 1) / std::uint64_t(c.chunk);
+    const std::size_t at = std::size_t(row % std::uint64_t(pending[i].span)) * c.row_bytes();
+    const std::size_t bytes = chunks * std::size_t(c.chunk) * c.row_bytes();
     for (std::size_t l = 0; l < pending[i].planes.size(); ++l) {
       const auto from = pending[i].planes[l].begin() + std::ptrdiff_t(at);
-      job->add({i, l, row, row < due ? pending[i].last_packed[l] : 0, {from, from + std::ptrdiff_t(bytes)}});
+      job->add({i,
+                l,
+                row,
+                row < due ? pending[i].last_packed[l] : 0,
+                {from, from + std::ptrdiff_t(bytes)}});
     }
   }
-  job->steps_from = steps_safe, job->steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
-  job->sequences_from = sequences_safe, job->sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
-  steps_safe = steps.size(), sequences_safe = sequences.size(), due = rows;
+  job->steps_from = steps_safe;
+  job->steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
+  job->sequences_from = sequences_safe;
+  job->sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
+  steps_safe = steps.size();
+  sequences_safe = sequences.size();
+  due = rows;
   jobs.push_back(job);
-  if (!worker_) worker_.emplace();
+  if (!worker_)
+    worker_.emplace();
   worker_->give([job] { job->work(); });
 }
 
@@ -193,14 +250,16 @@ void TraceWriter::File::settle(bool all) {
     while (!jobs.empty()) {
       const std::shared_ptr<CommitJob> job = jobs.front();
       if (!job->done()) {
-        if (!all && jobs.size() <= most_on_their_way) return;
+        if (!all && jobs.size() <= most_on_their_way)
+          return;
         parallel_for(threads(), 1, [&](Index, Index) { job->work(); });
       }
       job->wait();
       write(*job);
       jobs.pop_front();
       safe = job->rows;
-      if (acknowledged) acknowledged(safe);
+      if (acknowledged)
+        acknowledged(safe);
     }
   });
 }
@@ -208,9 +267,11 @@ void TraceWriter::File::settle(bool all) {
 void TraceWriter::File::write(const CommitJob& job) {
   write_columns(job);
   write_records(job);
-  if (power) sync_file(building);
+  if (power)
+    sync_file(building);
   write_commit(job);
-  if (power) sync_file(building);
+  if (power)
+    sync_file(building);
 }
 
 void TraceWriter::File::write_columns(const CommitJob& job) {
@@ -223,7 +284,8 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
       const CommitJob::Chunk& k = job.chunks[j];
       const std::size_t plane = job.planes[k.plane].plane;
       const hsize_t at[3] = {k.row, plane, 0};
-      h5::must(H5Dwrite_chunk(h5.columns[i], H5P_DEFAULT, 0, at, k.packed.size(), k.packed.data()), fmt::format("write {}", c.path));
+      h5::must(H5Dwrite_chunk(h5.columns[i], H5P_DEFAULT, 0, at, k.packed.size(), k.packed.data()),
+               fmt::format("write {}", c.path));
       pending[i].last_packed[plane] = k.packed.size();
     }
     h5::must(H5Dflush(h5.columns[i]), fmt::format("flush {}", c.path));
@@ -233,8 +295,10 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
 }
 
 void TraceWriter::File::write_records(const CommitJob& job) {
-  const auto column = [&](const char* path, Cell cell, std::size_t from, const auto& records, auto get) {
-    if (records.empty()) return;
+  const auto column = [&](const char* path, Cell cell, std::size_t from, const auto& records,
+                          auto get) {
+    if (records.empty())
+      return;
     std::vector<std::uint8_t> cells(records.size() * h5::bytes_of(cell));
     for (std::size_t i = 0; i < records.size(); ++i) {
       const auto value = get(records[i]);
@@ -245,13 +309,19 @@ void TraceWriter::File::write_records(const CommitJob& job) {
     h5::write_rows(d, h5::type_of(cell), from, records.size(), cells.data(), path);
     h5::must(H5Dflush(d), fmt::format("flush {}", path));
   };
-  const std::size_t q = job.sequences_from, n = job.steps_from;
-  column("/sequences/start", Cell::u64, q, job.sequences, [](const TraceSequence& s) { return s.start; });
-  column("/sequences/length", Cell::u32, q, job.sequences, [](const TraceSequence& s) { return s.length; });
-  column("/sequences/domain", Cell::u16, q, job.sequences, [](const TraceSequence& s) { return s.domain; });
+  const std::size_t q = job.sequences_from;
+  const std::size_t n = job.steps_from;
+  column("/sequences/start", Cell::u64, q, job.sequences,
+         [](const TraceSequence& s) { return s.start; });
+  column("/sequences/length", Cell::u32, q, job.sequences,
+         [](const TraceSequence& s) { return s.length; });
+  column("/sequences/domain", Cell::u16, q, job.sequences,
+         [](const TraceSequence& s) { return s.domain; });
   column("/steps/step", Cell::i64, n, job.steps, [](const TraceStep& s) { return s.step; });
-  column("/steps/token_start", Cell::u64, n, job.steps, [](const TraceStep& s) { return s.token_start; });
-  column("/steps/num_tokens", Cell::u32, n, job.steps, [](const TraceStep& s) { return s.num_tokens; });
+  column("/steps/token_start", Cell::u64, n, job.steps,
+         [](const TraceStep& s) { return s.token_start; });
+  column("/steps/num_tokens", Cell::u32, n, job.steps,
+         [](const TraceStep& s) { return s.num_tokens; });
   column("/steps/phase", Cell::u8, n, job.steps, [](const TraceStep& s) { return s.phase; });
 }
 
@@ -266,14 +336,18 @@ void TraceWriter::File::write_commit(const CommitJob& job) {
 }
 
 void TraceWriter::File::commit(std::int64_t step) {
-  if (rows > due && (deflate > 0 || rows % commit_rows == 0 || finishing)) fall_due(step);
+  if (rows > due && (deflate > 0 || rows % commit_rows == 0 || finishing))
+    fall_due(step);
   settle(true);
 }
 
 void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
   for (const PairMatrix& pair : pairs) {
     const auto at = h5.pairs.find(pair.name);
-    if (at == h5.pairs.end()) throw Error(Exit::bug, fmt::format("pair matrix {} was not declared when the trace began", pair.name));
+    if (at == h5.pairs.end()) {
+      throw Error(Exit::bug,
+                  fmt::format("pair matrix {} was not declared when the trace began", pair.name));
+    }
     guarded([&] {
       write_pair(at->second, pair, header);
       h5::must(H5Dflush(at->second), "flush /experts/" + pair.name);
@@ -281,38 +355,48 @@ void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
   }
 }
 
-// Closes the file, sets what only the whole trace knows, and looks at it once more: a close has reported success on a full disk.
+// Closes the file, sets what only the whole trace knows, and looks at it once more: a close has
+// reported success on a full disk.
 void TraceWriter::File::seal() {
-  for (auto& d : h5.columns) d.close("close a dataset");
-  for (auto& [path, d] : h5.records) d.close("close " + path);
-  for (auto& [name, d] : h5.pairs) d.close("close /experts/" + name);
+  for (auto& d : h5.columns)
+    d.close("close a dataset");
+  for (auto& [path, d] : h5.records)
+    d.close("close " + path);
+  for (auto& [name, d] : h5.pairs)
+    d.close("close /experts/" + name);
   h5.token.close("close /token");
   h5.file.close("close the file");
   sync_file(building);
   std::vector<std::uint32_t> lengths;
-  for (const TraceSequence& s : sequences) lengths.push_back(s.length);
+  for (const TraceSequence& s : sequences)
+    lengths.push_back(s.length);
   corpus.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
   const std::uint8_t yes = 1;
-  h5.file = h5::Handle{H5Fopen(building.c_str(), H5F_ACC_RDWR, h5::file_access(true)), "open the file again"};
+  h5.file = h5::Handle{H5Fopen(building.c_str(), H5F_ACC_RDWR, h5::file_access(true)),
+                       "open the file again"};
   h5::set(h5.file, "corpus_sha256", corpus.hex());
   h5::set(h5.file, "num_tokens", Cell::u64, &rows);
   h5::set(h5.file, "complete", Cell::u8, &yes);
   h5.file.close("close the file");
   forget_times(building);
   sync_file(building);
-  h5::Handle again{H5Fopen(building.c_str(), H5F_ACC_RDONLY, h5::file_access(false)), "open the finished file"};
+  h5::Handle again{H5Fopen(building.c_str(), H5F_ACC_RDONLY, h5::file_access(false)),
+                   "open the finished file"};
   again.close("close the finished file");
 }
 
 void TraceWriter::File::finish() {
-  if (finished) return;
+  if (finished)
+    return;
   finishing = true;
   commit(steps.empty() ? -1 : steps.back().step);
   guarded([&] {
     {  // records that no row has followed
       CommitJob rest(columns, deflate);
-      rest.steps_from = steps_safe, rest.steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
-      rest.sequences_from = sequences_safe, rest.sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
+      rest.steps_from = steps_safe;
+      rest.steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
+      rest.sequences_from = sequences_safe;
+      rest.sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
       write_records(rest);
     }
     seal();
@@ -323,27 +407,45 @@ void TraceWriter::File::finish() {
   lock.reset();
 }
 
-TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header, const TraceWriterOptions& options) {
-  const auto part = plus(path, ".part"), copy = plus(path, ".part.resumed");
+TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header,
+                         const TraceWriterOptions& options) {
+  const auto part = plus(path, ".part");
+  const auto copy = plus(path, ".part.resumed");
   const bool interrupted = std::filesystem::exists(part);
-  if (std::filesystem::exists(path) && !options.force)
-    throw Error(Exit::usage, fmt::format("{} exists", path.string())).hint("another name, or --force to replace it");
-  if (options.resume_rows < 0 && interrupted && !options.force)
-    throw Error(Exit::usage, fmt::format("{} exists: a recording that was interrupted, or still runs", part.string()))
-        .hint(fmt::format("moe recover {} -o {}, or --force to replace it", part.string(), path.string()));
-  if (options.resume_rows > 0 && !interrupted)
-    throw Error(Exit::input, fmt::format("{} is not there: no recording to continue at row {}", part.string(), options.resume_rows))
+  if (std::filesystem::exists(path) && !options.force) {
+    throw Error(Exit::usage, fmt::format("{} exists", path.string()))
+        .hint("another name, or --force to replace it");
+  }
+  if (options.resume_rows < 0 && interrupted && !options.force) {
+    throw Error(
+        Exit::usage,
+        fmt::format("{} exists: a recording that was interrupted, or still runs", part.string()))
+        .hint(fmt::format("moe recover {} -o {}, or --force to replace it", part.string(),
+                          path.string()));
+  }
+  if (options.resume_rows > 0 && !interrupted) {
+    throw Error(Exit::input, fmt::format("{} is not there: no recording to continue at row {}",
+                                         part.string(), options.resume_rows))
         .hint("another name for the trace, which then begins here");
+  }
   if (options.resume_rows >= 0 && interrupted) {
     const TraceReader old(part);
     const auto rows = std::uint64_t(options.resume_rows);
-    if (rows > old.tokens())
-      throw Error(Exit::input, fmt::format("{} holds {} rows that can be trusted; row {} was to follow", part.string(), old.tokens(), rows));
-    if (old.header().layers.size() != header.layers.size() || old.header().max_experts() != header.max_experts() ||
-        old.header().max_choices() != header.max_choices())
-      throw Error(Exit::input, fmt::format("{} was recorded from a model of {} MoE layers, {} experts, top {}; this one has {}, {}, {}", part.string(),
-                                           old.header().layers.size(), old.header().max_experts(), old.header().max_choices(),
-                                           header.layers.size(), header.max_experts(), header.max_choices()));
+    if (rows > old.tokens()) {
+      throw Error(Exit::input,
+                  fmt::format("{} holds {} rows that can be trusted; row {} was to follow",
+                              part.string(), old.tokens(), rows));
+    }
+    if (old.header().layers.size() != header.layers.size() ||
+        old.header().max_experts() != header.max_experts() ||
+        old.header().max_choices() != header.max_choices()) {
+      throw Error(Exit::input,
+                  fmt::format("{} was recorded from a model of {} MoE layers, {} experts, top {}; "
+                              "this one has {}, {}, {}",
+                              part.string(), old.header().layers.size(), old.header().max_experts(),
+                              old.header().max_choices(), header.layers.size(),
+                              header.max_experts(), header.max_choices()));
+    }
     const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
     file_ = std::make_unique<File>(path, old.header(), options.fields, copy, options.deflate);
     try {
@@ -363,13 +465,29 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
 }
 
 TraceWriter::~TraceWriter() = default;
-void TraceWriter::step(const TraceStep& s) { file_->begin(s); }
-void TraceWriter::sequence(std::uint16_t domain) { file_->begin_sequence(domain); }
-void TraceWriter::append(const TraceRows& rows) { file_->append(rows); }
-void TraceWriter::commit(std::int64_t step) { file_->commit(step); }
-void TraceWriter::pairs(const std::vector<PairMatrix>& pairs) { file_->set_pairs(pairs); }
-void TraceWriter::finish() { file_->finish(); }
-std::uint64_t TraceWriter::rows() const { return file_->rows; }
-std::uint64_t TraceWriter::safe_rows() const { return file_->safe; }
+void TraceWriter::step(const TraceStep& s) {
+  file_->begin(s);
+}
+void TraceWriter::sequence(std::uint16_t domain) {
+  file_->begin_sequence(domain);
+}
+void TraceWriter::append(const TraceRows& rows) {
+  file_->append(rows);
+}
+void TraceWriter::commit(std::int64_t step) {
+  file_->commit(step);
+}
+void TraceWriter::pairs(const std::vector<PairMatrix>& pairs) {
+  file_->set_pairs(pairs);
+}
+void TraceWriter::finish() {
+  file_->finish();
+}
+std::uint64_t TraceWriter::rows() const {
+  return file_->rows;
+}
+std::uint64_t TraceWriter::safe_rows() const {
+  return file_->safe;
+}
 
 }  // namespace moe

@@ -1,5 +1,5 @@
-// The inside of TraceWriter, shared with what copies traces (recover.cpp): an open .part file, the rows not yet safe, the commits
-// on their way, and the records that grow with them.
+// The inside of TraceWriter, shared with what copies traces (recover.cpp): an open .part file, the
+// rows not yet safe, the commits on their way, and the records that grow with them.
 #pragma once
 #include <deque>
 #include <optional>
@@ -15,9 +15,11 @@ namespace moe {
 
 // Rows of one column since the start of the chunk that the next commit touches first.
 struct Pending {
-  Index span = 0;                                 // rows held: a multiple of the chunk and of a commit
-  std::vector<std::vector<std::uint8_t>> planes;  // row t at t % span; as many whole chunks as have rows
-  std::vector<std::size_t> last_packed;           // bytes of the chunk last written, a plane
+  // rows held: a multiple of the chunk and of a commit
+  Index span = 0;
+  // row t at t % span; as many whole chunks as have rows
+  std::vector<std::vector<std::uint8_t>> planes;
+  std::vector<std::size_t> last_packed;  // bytes of the chunk last written, a plane
 };
 
 struct TraceWriter::File {
@@ -31,19 +33,23 @@ struct TraceWriter::File {
   Sha256 corpus;
   std::vector<TraceStep> steps;
   std::vector<TraceSequence> sequences;
-  std::size_t steps_safe = 0, sequences_safe = 0;  // records before these did not change since the last commit fell due
-  std::uint64_t rows = 0, due = 0 /*rows whose commit is written or on its way*/, safe = 0, commits = 0, last_xxh3 = 0;
+  // records before these did not change since the last commit fell due
+  std::size_t steps_safe = 0, sequences_safe = 0;
+  std::uint64_t rows = 0, due = 0 /*rows whose commit is written or on its way*/, safe = 0,
+                commits = 0, last_xxh3 = 0;
   int deflate = 1;
   bool power = false, failed = false, finishing = false, finished = false;
   std::function<void(std::uint64_t)> acknowledged;
   std::deque<std::shared_ptr<CommitJob>> jobs;  // oldest first
 
-  File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&, std::filesystem::path building, int deflate = 1);
+  File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&,
+       std::filesystem::path building, int deflate = 1);
   ~File();
   void begin(const TraceStep&);
   void begin_sequence(std::uint16_t domain);
   void append(const TraceRows&);
-  // Copying: sequence and step of the rows stand as given; a commit that falls due is said to be of step `step`.
+  // Copying: sequence and step of the rows stand as given; a commit that falls due is said to be of
+  // step `step`.
   void append(const TraceRows&, bool keep_records, std::int64_t step);
   void commit(std::int64_t step);
   void set_pairs(const std::vector<PairMatrix>&);
@@ -56,7 +62,8 @@ struct TraceWriter::File {
   void take(const TraceRows&, Index first, Index count, bool keep_records);
   void count_records(const TraceRows&, Index first, Index count, bool keep_records, TraceRows& own);
   void fall_due(std::int64_t step);  // rows up to now go on their way
-  void settle(bool all);             // writes commits that are packed; all: waits for those that are not
+  // writes commits that are packed; all: waits for those that are not
+  void settle(bool all);
   void write(const CommitJob&);
   void write_columns(const CommitJob&);
   void write_records(const CommitJob&);
@@ -66,7 +73,8 @@ struct TraceWriter::File {
   std::optional<Worker> worker_;  // last: it ends before what it works on
 };
 
-// Appends rows 0..rows of a trace to an empty writer with the commits they had. Defined in recover.cpp.
+// Appends rows 0..rows of a trace to an empty writer with the commits they had. Defined in
+// recover.cpp.
 class TraceReader;
 void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to);
 

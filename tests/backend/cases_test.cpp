@@ -1,4 +1,5 @@
-// Every backend of this machine on the whole list of cases, and the same bytes from any number of threads.
+// Every backend of this machine on the whole list of cases, and the same bytes from any number of
+// threads.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -14,16 +15,25 @@ using namespace moe;
 namespace {
 
 struct Threads {  // sets a number of threads and puts the old one back
-  explicit Threads(int n) : before(threads()) { set_threads(n); }
-  ~Threads() { set_threads(before); }
+  explicit Threads(int n) : before(threads()) {
+    set_threads(n);
+  }
+  ~Threads() {
+    set_threads(before);
+  }
   int before;
 };
 
 bool same_bytes(const std::vector<Output>& a, const std::vector<Output>& b) {
-  if (a.size() != b.size()) return false;
+  if (a.size() != b.size())
+    return false;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    const auto x = a[i].value.flat(), y = b[i].value.flat();
-    if (x.size() != y.size() || (!x.empty() && std::memcmp(x.data(), y.data(), x.size_bytes()) != 0)) return false;
+    const auto x = a[i].value.flat();
+    const auto y = b[i].value.flat();
+    if (x.size() != y.size() ||
+        (!x.empty() && std::memcmp(x.data(), y.data(), x.size_bytes()) != 0)) {
+      return false;
+    }
   }
   return true;
 }
@@ -33,7 +43,8 @@ bool same_bytes(const std::vector<Output>& a, const std::vector<Output>& b) {
 TEST_CASE("every backend agrees with the definition on every case") {
   const auto definition = make_backend("reference");
   for (const std::string& name : devices()) {
-    if (name == "reference") continue;
+    if (name == "reference")
+      continue;
     const auto device = make_backend(name);
     for (const Case& c : cases()) {
       const Verdict v = compare(c, *device, *definition);
@@ -58,19 +69,57 @@ TEST_CASE("the cpu backend gives the same bytes with any number of threads") {
 
 TEST_CASE("the cases name every operation, forwards and backwards") {
   std::set<std::string> seen;
-  for (const Case& c : cases()) seen.insert(c.operation);
-  for (const char* name : {"linear", "linear_dx", "linear_dw", "add_bias", "bias_grad", "grouped_linear", "grouped_linear_dx", "grouped_linear_dw",
-                           "grouped_add_bias", "grouped_bias_grad", "plan", "dispatch", "combine", "combine_backward", "scale_slots", "activate",
-                           "activate_backward", "norm", "norm_backward", "rope", "add", "sigmoid_gate", "sigmoid_gate_backward", "embed",
-                           "embed_backward", "cross_entropy", "attention", "attention_backward", "adamw", "sum_squares", "experts", "experts_backward", "layer", "top_k", "top_k_backward", "add_squares"}) {
+  for (const Case& c : cases())
+    seen.insert(c.operation);
+  for (const char* name : {"linear",
+                           "linear_dx",
+                           "linear_dw",
+                           "add_bias",
+                           "bias_grad",
+                           "grouped_linear",
+                           "grouped_linear_dx",
+                           "grouped_linear_dw",
+                           "grouped_add_bias",
+                           "grouped_bias_grad",
+                           "plan",
+                           "dispatch",
+                           "combine",
+                           "combine_backward",
+                           "scale_slots",
+                           "activate",
+                           "activate_backward",
+                           "norm",
+                           "norm_backward",
+                           "rope",
+                           "add",
+                           "sigmoid_gate",
+                           "sigmoid_gate_backward",
+                           "embed",
+                           "embed_backward",
+                           "cross_entropy",
+                           "attention",
+                           "attention_backward",
+                           "adamw",
+                           "sum_squares",
+                           "experts",
+                           "experts_backward",
+                           "layer",
+                           "top_k",
+                           "top_k_backward",
+                           "add_squares"}) {
     INFO(name);
     CHECK(seen.count(name) == 1);
   }
 }
 
 TEST_CASE("a difference is found, and a NaN never passes") {
-  const float good[] = {1, 2, 3, 4}, off[] = {1, 2, 3.5f, 4}, nan[] = {1, std::nanf(""), 3, 4}, inf[] = {1, INFINITY, 3, 4};
-  const auto view = [](const float* p) { return View<const float>{p, 2, 2}; };
+  const float good[] = {1, 2, 3, 4};
+  const float off[] = {1, 2, 3.5f, 4};
+  const float nan[] = {1, std::nanf(""), 3, 4};
+  const float inf[] = {1, INFINITY, 3, 4};
+  const auto view = [](const float* p) {
+    return View<const float>{p, 2, 2};
+  };
   CHECK(difference(view(good), view(good)).within(0));
   CHECK(difference(view(off), view(good)).row == 1);
   CHECK(difference(view(off), view(good)).col == 0);

@@ -1,4 +1,5 @@
-// The backends that this machine can run: all of them, but for `cuda` where it is not built or no GPU is there.
+// The backends that this machine can run: all of them, but for `cuda` where it is not built or no
+// GPU is there.
 #pragma once
 #include <catch2/catch.hpp>
 

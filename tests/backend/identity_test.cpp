@@ -1,5 +1,5 @@
-// What must hold whatever the backend: one expert is a dense feed-forward, permuted tokens give permuted rows, and every
-// choice is either computed or dropped.
+// What must hold whatever the backend: one expert is a dense feed-forward, permuted tokens give
+// permuted rows, and every choice is either computed or dropped.
 #include <catch2/catch.hpp>
 
 #include <numeric>
@@ -16,7 +16,8 @@ namespace {
 Matrix<float> noise(Index rows, Index cols, std::uint64_t seed) {
   Rng rng(seed);
   Matrix<float> m(rows, cols);
-  for (float& v : m.flat()) v = float(rng.normal() * 0.4);
+  for (float& v : m.flat())
+    v = float(rng.normal() * 0.4);
   return m;
 }
 Batch batch_of(Index tokens) {
@@ -64,7 +65,8 @@ TEST_CASE("one expert is a dense feed-forward") {
     FeedForward<float> dense(*b, "dense.", c.activation, c.width, c.hidden);
     fill(dense);
     std::vector<Parameter<float>*> from, to;
-    dense.collect(from), layer.bodies().collect(to);
+    dense.collect(from);
+    layer.bodies().collect(to);
     for (std::size_t i = 0; i < from.size(); ++i) {
       const Matrix<float> value = from[i]->to_host();
       to[i]->set(value.view());
@@ -73,7 +75,8 @@ TEST_CASE("one expert is a dense feed-forward") {
     MoeTape<float> tape(batch);
     FeedForward<float>::Tape dense_tape;
     const Array<float> there(*b, x.view());
-    Array<float> y(*b, 50, 12), want(*b, 50, 12);
+    Array<float> y(*b, 50, 12);
+    Array<float> want(*b, 50, 12);
     layer.forward({.batch = batch}, there.view(), y.view(), tape);
     dense.forward(batch, there.view(), want.view(), dense_tape);
     CHECK(difference(std::as_const(y).view(), std::as_const(want).view()).within(0));
@@ -87,7 +90,8 @@ TEST_CASE("permuted tokens give permuted rows") {
     const auto b = make_backend(name);
     LayerConfig c{.hidden = 12, .width = 20, .experts = 6};
     const Matrix<float> x = noise(77, 12, 9);
-    Matrix<float> turned(77, 12), want(77, 12);
+    Matrix<float> turned(77, 12);
+    Matrix<float> want(77, 12);
     const Matrix<float> y = forward(*b, c, x).y;
     for (Index t = 0; t < 77; ++t) {
       std::ranges::copy(x.row(t * 10 % 77), turned.row(t).begin());
@@ -99,7 +103,7 @@ TEST_CASE("permuted tokens give permuted rows") {
 }
 
 TEST_CASE("every choice is computed or dropped") {
-  for (const std::string& name : devices())
+  for (const std::string& name : devices()) {
     for (const char* capacity : {"none", "position:factor=0.5", "prob:factor=0.75"}) {
       INFO(name << " " << capacity);
       const auto b = make_backend(name);
@@ -116,4 +120,5 @@ TEST_CASE("every choice is computed or dropped") {
       CHECK(load + dropped == 77 * 2);
       CHECK((dropped > 0) == (std::string(capacity) != "none"));
     }
+  }
 }

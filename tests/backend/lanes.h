@@ -1,5 +1,6 @@
-// A group of lanes on the host, as a warp is one on the device: each lane has a stack of its own and runs until it meets a
-// collective operation, then the next one does. Lanes that do not all meet the same collective operation are caught.
+// A group of lanes on the host, as a warp is one on the device: each lane has a stack of its own
+// and runs until it meets a collective operation, then the next one does. Lanes that do not all
+// meet the same collective operation are caught.
 #pragma once
 #include <ucontext.h>
 
@@ -20,13 +21,19 @@ namespace moe {
 
 // Tells the address sanitizer that the stack changes; nothing without it.
 struct Fiber {
-  void* fake = nullptr;        // what the sanitizer keeps of this stack while another one runs
+  void* fake = nullptr;  // what the sanitizer keeps of this stack while another one runs
   const void* bottom = nullptr;
   std::size_t size = 0;
 
 #ifdef __SANITIZE_ADDRESS__
-  static void leave(Fiber* from, const Fiber& to) { __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, to.bottom, to.size); }  // null: for good
-  static void arrive(Fiber& here, Fiber* from) { __sanitizer_finish_switch_fiber(here.fake, from ? &from->bottom : nullptr, from ? &from->size : nullptr); }
+  // null: for good
+  static void leave(Fiber* from, const Fiber& to) {
+    __sanitizer_start_switch_fiber(from ? &from->fake : nullptr, to.bottom, to.size);
+  }
+  static void arrive(Fiber& here, Fiber* from) {
+    __sanitizer_finish_switch_fiber(here.fake, from ? &from->bottom : nullptr,
+                                    from ? &from->size : nullptr);
+  }
 #else
   static void leave(Fiber*, const Fiber&) {}
   static void arrive(Fiber&, Fiber*) {}
@@ -40,23 +47,29 @@ class Lanes {
    public:
     static constexpr int width = W;
     Group(Lanes& all, int lane) : all_(&all), lane_(lane) {}
-    int lane() const { return lane_; }
+    int lane() const {
+      return lane_;
+    }
     template <class T>
     T sum(T v) const {
       const std::array<T, W> values = all_->exchange(lane_, 's', v);
       T total = values[0];
-      for (int i = 1; i < W; ++i) total += values[std::size_t(i)];
+      for (int i = 1; i < W; ++i)
+        total += values[std::size_t(i)];
       return total;
     }
     template <class T>
     T max(T v) const {
       const std::array<T, W> values = all_->exchange(lane_, 'm', v);
       T most = values[0];
-      for (int i = 1; i < W; ++i) most = most < values[std::size_t(i)] ? values[std::size_t(i)] : most;
+      for (int i = 1; i < W; ++i)
+        most = most < values[std::size_t(i)] ? values[std::size_t(i)] : most;
       return most;
     }
     template <class T>
-    T from(T v, int lane) const { return all_->exchange(lane_, 'f', v)[std::size_t(lane)]; }
+    T from(T v, int lane) const {
+      return all_->exchange(lane_, 'f', v)[std::size_t(lane)];
+    }
 
    private:
     Lanes* all_;
@@ -64,17 +77,20 @@ class Lanes {
   };
 
   Lanes() {
-    for (auto& lane : lanes_) lane.stack = std::make_unique<char[]>(stack_bytes);
+    for (auto& lane : lanes_)
+      lane.stack = std::make_unique<char[]>(stack_bytes);
   }
 
   // body(row, group) for all rows, the last one first, for no order may matter.
   template <class Body>
   void run(const Body& body, Index rows) {
     const std::function<void(int)> work = [&](int lane) {
-      for (Index r = rows; r-- > 0;) body(r, Group(*this, lane));
+      for (Index r = rows; r-- > 0;)
+        body(r, Group(*this, lane));
     };
     work_ = &work;
-    for (int i = 0; i < W; ++i) start(i);
+    for (int i = 0; i < W; ++i)
+      start(i);
     while (true) {  // from one collective operation to the next
       int done = 0;
       for (int i = 0; i < W; ++i) {
@@ -87,9 +103,12 @@ class Lanes {
         }
         done += lane.done;
       }
-      if (done == W) return;
-      for (const Lane& l : lanes_)
-        if (l.done || l.what != lanes_[0].what || l.met != lanes_[0].met) throw std::logic_error("lanes of a group went different ways");
+      if (done == W)
+        return;
+      for (const Lane& l : lanes_) {
+        if (l.done || l.what != lanes_[0].what || l.met != lanes_[0].met)
+          throw std::logic_error("lanes of a group went different ways");
+      }
     }
   }
 
@@ -100,19 +119,25 @@ class Lanes {
     std::unique_ptr<char[]> stack;
     Fiber fiber;
     bool done = false;
-    char what = 0;          // the collective operation it waits in,
-    std::size_t met = 0;    // and how many it has met
-    double value[2] = {};   // its number there, a float or a double; two, so that the next operation does not overwrite what others still read
+    char what = 0;        // the collective operation it waits in,
+    std::size_t met = 0;  // and how many it has met
+    // its number there, a float or a double; two, so that the next operation does not overwrite
+    // what others still read
+    double value[2] = {};
   };
 
   void start(int i) {
     Lane& l = lanes_[std::size_t(i)];
-    l.done = false, l.met = 0;
+    l.done = false;
+    l.met = 0;
     l.fiber = {nullptr, l.stack.get(), stack_bytes};
     getcontext(&l.context);
-    l.context.uc_stack.ss_sp = l.stack.get(), l.context.uc_stack.ss_size = stack_bytes, l.context.uc_link = &main_;
+    l.context.uc_stack.ss_sp = l.stack.get();
+    l.context.uc_stack.ss_size = stack_bytes;
+    l.context.uc_link = &main_;
     const auto self = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&l.context, reinterpret_cast<void (*)()>(&Lanes::enter), 2, unsigned(self), unsigned(self >> 32));
+    makecontext(&l.context, reinterpret_cast<void (*)()>(&Lanes::enter), 2, unsigned(self),
+                unsigned(self >> 32));
   }
   static void enter(unsigned low, unsigned high) {
     auto* self = reinterpret_cast<Lanes*>(std::uintptr_t(low) | std::uintptr_t(high) << 32);
@@ -133,7 +158,8 @@ class Lanes {
     swapcontext(&mine.context, &main_);
     Fiber::arrive(mine.fiber, &main_fiber_);
     std::array<T, W> all;
-    for (int i = 0; i < W; ++i) std::memcpy(&all[std::size_t(i)], &lanes_[std::size_t(i)].value[side], sizeof(T));
+    for (int i = 0; i < W; ++i)
+      std::memcpy(&all[std::size_t(i)], &lanes_[std::size_t(i)].value[side], sizeof(T));
     return all;
   }
 

@@ -1,4 +1,5 @@
-// Checkpoint folders: whole or absent whatever happens (kill -9, full disk), found again, pruned, locked.
+// Checkpoint folders: whole or absent whatever happens (kill -9, full disk), found again, pruned,
+// locked.
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -23,8 +24,11 @@ namespace {
 fs::path save(const fs::path& run, std::int64_t step, Index numbers = 1000, int tensors = 6) {
   CheckpointWriter w(run, step);
   std::vector<NamedTensor> model;
-  for (int i = 0; i < tensors; ++i)
-    model.emplace_back(concat("w", i), Tensor::from_float(DType::f32, {numbers}, std::vector<float>(std::size_t(numbers), float(step))));
+  for (int i = 0; i < tensors; ++i) {
+    model.emplace_back(concat("w", i),
+                       Tensor::from_float(DType::f32, {numbers},
+                                          std::vector<float>(std::size_t(numbers), float(step))));
+  }
   w.model(model, numbers * 4 * 4);
   w.json("config.json", {{"model_type", "moe"}});
   w.json("state.json", {{"step", step}});
@@ -34,7 +38,8 @@ fs::path save(const fs::path& run, std::int64_t step, Index numbers = 1000, int 
 
 int hidden(const fs::path& run) {
   int n = 0;
-  for (const auto& e : fs::directory_iterator(run)) n += e.path().filename().native().starts_with(".");
+  for (const auto& e : fs::directory_iterator(run))
+    n += e.path().filename().native().starts_with(".");
   return n;
 }
 
@@ -47,7 +52,8 @@ void damage(const fs::path& file) {
 int in_child(const std::function<int()>& body) {
   const pid_t child = ::fork();
   REQUIRE(child >= 0);
-  if (child == 0) ::_exit(body());
+  if (child == 0)
+    ::_exit(body());
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -59,7 +65,8 @@ TEST_CASE("a checkpoint is found again, the newest whole one") {
   Scratch dir;
   const fs::path run = dir / "run";
   CHECK(save(run, 100) == run / "checkpoint-00000100");
-  save(run, 200), save(run, 300);
+  save(run, 200);
+  save(run, 300);
   CHECK(hidden(run) == 0);
   CHECK(find_checkpoint(run).step == 300);
   CHECK(find_checkpoint(run / "checkpoint-00000200").step == 200);
@@ -70,7 +77,8 @@ TEST_CASE("a checkpoint is found again, the newest whole one") {
     const Checkpoint c = find_checkpoint(run);
     REQUIRE(c.notes.size() == 1);
     INFO(c.notes[0]);
-    CHECK((c.step == 200 && c.notes[0].find(mentions) != std::string::npos && c.notes[0].find("checkpoint-00000300") != std::string::npos));
+    CHECK((c.step == 200 && c.notes[0].find(mentions) != std::string::npos &&
+           c.notes[0].find("checkpoint-00000300") != std::string::npos));
     const Outcome o = outcome([&] { find_checkpoint(newest); });
     CHECK((o.code == Exit::input && o.what.find(mentions) != std::string::npos));
   };
@@ -89,19 +97,23 @@ TEST_CASE("a checkpoint is found again, the newest whole one") {
   }
   SECTION("a broken manifest") {
     for (const char* text :
-         {"", "{", "[]", R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"../x":{"bytes":1,"xxh3":"0000000000000000"}}})",
+         {"", "{", "[]",
+          R"({"format":"moe-checkpoint","version":1,"step":1,)"
+          R"("files":{"../x":{"bytes":1,"xxh3":"0000000000000000"}}})",
           R"({"format":"moe-checkpoint","version":2,"step":1,"files":{}})",
           R"({"format":"moe-checkpoint","version":1,"step":1,"files":{}})",
-          R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"state.json":{"bytes":-1,"xxh3":"0"}}})"}) {
+          R"({"format":"moe-checkpoint","version":1,"step":1,"files":{"state.json":{"bytes":-1,)"
+          R"("xxh3":"0"}}})"}) {
       put(newest / "MANIFEST.json", text);
       skipped("MANIFEST.json");
     }
   }
   SECTION("all are broken") {
-    for (const auto step : checkpoint_steps(run)) fs::resize_file(run / checkpoint_name(step) / "state.json", 3);
+    for (const auto step : checkpoint_steps(run))
+      fs::resize_file(run / checkpoint_name(step) / "state.json", 3);
     const Outcome o = outcome([&] { find_checkpoint(run); });
-    CHECK(
-        (o.code == Exit::input && o.what.find("no valid checkpoint") != std::string::npos && o.what.find("00000100") != std::string::npos));
+    CHECK((o.code == Exit::input && o.what.find("no valid checkpoint") != std::string::npos &&
+           o.what.find("00000100") != std::string::npos));
   }
 }
 
@@ -121,7 +133,8 @@ TEST_CASE("what is not a checkpoint is said in one sentence") {
   says(dir.path, "no checkpoint yet");
   put(dir / "config.json", "{}");
   says(dir.path, "neither model.safetensors");
-  put(dir / "model.safetensors", "x");  // a plain published folder: its files are checked when they are opened
+  // a plain published folder: its files are checked when they are opened
+  put(dir / "model.safetensors", "x");
   CHECK(find_checkpoint(dir.path).step == -1);
 }
 
@@ -151,8 +164,11 @@ TEST_CASE("the same step again replaces the checkpoint whole") {
 
 TEST_CASE("prune keeps the newest, and never takes the last that works") {
   Scratch dir;
-  for (const int s : {1, 2, 3, 4, 5}) save(dir.path, s, 10, 1);
-  const auto steps = [&] { return checkpoint_steps(dir.path); };
+  for (const int s : {1, 2, 3, 4, 5})
+    save(dir.path, s, 10, 1);
+  const auto steps = [&] {
+    return checkpoint_steps(dir.path);
+  };
   CHECK(prune(dir.path, 9).empty());
   CHECK(prune(dir.path, 4).size() == 1);
   CHECK(steps() == std::vector<std::int64_t>{5, 4, 3, 2});
@@ -194,31 +210,39 @@ TEST_CASE("kill -9 while checkpoints are written: every one that is there is who
       RunLock lock(run);
       for (std::int64_t step = next;; ++step) {
         const fs::path saved = save(run, step, 3000);
-        if (::write(pipe[1], &step, sizeof step) != sizeof step) ::_exit(9);
+        if (::write(pipe[1], &step, sizeof step) != sizeof step)
+          ::_exit(9);
         prune(run, 2, saved);
       }
     }
     ::close(pipe[1]);
-    std::int64_t acknowledged = 0, step = 0;
-    REQUIRE(::read(pipe[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged);  // past the first one
+    std::int64_t acknowledged = 0;
+    std::int64_t step = 0;
+    // past the first one
+    REQUIRE(::read(pipe[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged);
     std::this_thread::sleep_for(std::chrono::microseconds(random() % 60'000));
     ::kill(child, SIGKILL);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
     REQUIRE(WIFSIGNALED(status));
-    while (::read(pipe[0], &step, sizeof step) == sizeof step) acknowledged = step;
+    while (::read(pipe[0], &step, sizeof step) == sizeof step)
+      acknowledged = step;
     ::close(pipe[0]);
     const Checkpoint found = find_checkpoint(run);
     CHECK((found.notes.empty() && found.step >= acknowledged && found.step <= acknowledged + 1));
     CHECK(Tensors(found.path).get("w5").to_float()(0, 2999) == float(found.step));
-    for (const auto s : checkpoint_steps(run)) CHECK(checkpoint_problem(run / checkpoint_name(s)).empty());
+    for (const auto s : checkpoint_steps(run))
+      CHECK(checkpoint_problem(run / checkpoint_name(s)).empty());
     partial += hidden(run) > 0;
     next = found.step + 1;
   }
   CHECK(partial > 0);
   save(run, next);
   CHECK(hidden(run) == 0);
-  if (std::getenv("MOE_TIMES")) std::fprintf(stderr, "%d kills, %d within a write, last step %ld\n", kills, partial, long(next));
+  if (std::getenv("MOE_TIMES")) {
+    std::fprintf(stderr, "%d kills, %d within a write, last step %ld\n", kills, partial,
+                 long(next));
+  }
 }
 
 TEST_CASE("a file size limit at any point leaves what was there") {
@@ -231,29 +255,37 @@ TEST_CASE("a file size limit at any point leaves what was there") {
       const rlimit r{limit, limit};
       ::setrlimit(RLIMIT_FSIZE, &r);
       const Outcome o = outcome([&] { save(dir.path, 2, 1000, 1); });
-      if (!o.threw || o.code != Exit::io) return 1;
-      const bool says = o.what.find("cannot write") != std::string::npos && o.what.find("checkpoint-00000002") != std::string::npos &&
-                        o.what.find(" bytes") != std::string::npos && o.what.find("free") != std::string::npos;
+      if (!o.threw || o.code != Exit::io)
+        return 1;
+      const bool says = o.what.find("cannot write") != std::string::npos &&
+                        o.what.find("checkpoint-00000002") != std::string::npos &&
+                        o.what.find(" bytes") != std::string::npos &&
+                        o.what.find("free") != std::string::npos;
       return says ? 0 : 2;
     });
     CHECK(result == 0);
-    CHECK((find_checkpoint(dir.path).step == 1 && hidden(dir.path) == 0 && checkpoint_steps(dir.path).size() == 1));
+    CHECK((find_checkpoint(dir.path).step == 1 && hidden(dir.path) == 0 &&
+           checkpoint_steps(dir.path).size() == 1));
   }
 }
 
 TEST_CASE("a full disk") {  // where this process may mount one of its own
   Scratch dir;
   const int result = in_child([&] {
-    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        ::mount("tmpfs", dir.path.c_str(), "tmpfs", 0, "size=256k") != 0)
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("tmpfs", dir.path.c_str(), "tmpfs", 0, "size=256k") != 0) {
       return 77;
+    }
     save(dir.path, 1, 1000, 1);
     for (int i = 2; i < 40; ++i) {
       const Outcome o = outcome([&] { save(dir.path, i, 10'000, 1); });
-      if (!o.threw) continue;
+      if (!o.threw)
+        continue;
       if (i < 3 || o.code != Exit::io || o.what.find("No space left") == std::string::npos ||
-          o.what.find("are free there") == std::string::npos)
+          o.what.find("are free there") == std::string::npos) {
         return 1;
+      }
       return find_checkpoint(dir.path).step == i - 1 && hidden(dir.path) == 0 ? 0 : 2;
     }
     return 3;
@@ -266,14 +298,19 @@ TEST_CASE("a full disk") {  // where this process may mount one of its own
 
 TEST_CASE("one writer a run folder") {
   Scratch dir;
-  const fs::path run = dir / "run", file = run / "lock";
+  const fs::path run = dir / "run";
+  const fs::path file = run / "lock";
   {
     const RunLock lock(run);
     CHECK(slurp(file).find(std::to_string(::getpid())) != std::string::npos);
     for (const bool child : {false, true}) {
       const auto second = [&] {
         const Outcome o = outcome([&] { RunLock again(run); });
-        return o.code == Exit::io && o.what.find(concat("process ", child ? ::getppid() : ::getpid())) != std::string::npos ? 0 : 1;
+        return o.code == Exit::io &&
+                       o.what.find(concat("process ", child ? ::getppid() : ::getpid())) !=
+                           std::string::npos
+                   ? 0
+                   : 1;
       };
       CHECK((child ? in_child(second) : second()) == 0);
     }
@@ -292,6 +329,7 @@ TEST_CASE("one writer a run folder") {
   }
   put(file, R"({"pid":12,"host":"another-machine"})");
   const Outcome o = outcome([&] { RunLock lock(run); });
-  CHECK((o.code == Exit::io && o.what.find("process 12 on 'another-machine'") != std::string::npos));
+  CHECK(
+      (o.code == Exit::io && o.what.find("process 12 on 'another-machine'") != std::string::npos));
   CHECK(slurp(file).find("another-machine") != std::string::npos);
 }

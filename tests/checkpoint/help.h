@@ -1,4 +1,5 @@
-// Small things that the checkpoint tests share: a folder that goes away, raw safetensors bytes, and errors as values.
+// Small things that the checkpoint tests share: a folder that goes away, raw safetensors bytes, and
+// errors as values.
 #pragma once
 #include <unistd.h>
 
@@ -28,7 +29,9 @@ struct Scratch {
     std::error_code ignored;
     fs::remove_all(path, ignored);
   }
-  fs::path operator/(const std::string& name) const { return path / name; }
+  fs::path operator/(const std::string& name) const {
+    return path / name;
+  }
 };
 
 inline void put(const fs::path& path, const std::string& bytes) {
@@ -47,7 +50,8 @@ inline std::string slurp(const fs::path& path) {
 
 inline std::string safetensors_bytes(const std::string& header, std::size_t data_bytes) {
   std::string out(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) out[i] = char(header.size() >> (8 * i) & 255);
+  for (std::size_t i = 0; i < 8; ++i)
+    out[i] = char(header.size() >> (8 * i) & 255);
   return out + header + std::string(data_bytes, '\x3f');
 }
 
@@ -57,7 +61,9 @@ inline constexpr int slowness = 15;
 #else
 inline constexpr int slowness = 1;
 #endif
-inline double cpu_seconds() { return double(std::clock()) / CLOCKS_PER_SEC; }
+inline double cpu_seconds() {
+  return double(std::clock()) / CLOCKS_PER_SEC;
+}
 
 struct Outcome {
   bool threw = false;
@@ -75,7 +81,8 @@ inline Outcome outcome(const std::function<void()>& body) {
 }
 
 inline fs::path shared() {
-  if (const char* set = std::getenv("MOE_SHARED")) return set;
+  if (const char* set = std::getenv("MOE_SHARED"))
+    return set;
   return fs::path(MOE_SOURCE_DIR).parent_path() / "shared";
 }
 

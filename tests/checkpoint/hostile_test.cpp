@@ -1,4 +1,5 @@
-// Files made to break a reader: each is refused in one sentence that names the file, with the right exit code, quickly.
+// Files made to break a reader: each is refused in one sentence that names the file, with the right
+// exit code, quickly.
 #include <sys/stat.h>
 
 #include <nlohmann/json.hpp>
@@ -21,24 +22,30 @@ struct Case {
 };
 
 // "a" as a tensor of 8 bytes, with parts replaced.
-std::string tensor(std::string dtype = R"("F32")", std::string shape = "[2]", std::string offsets = "[0,8]") {
+std::string tensor(std::string dtype = R"("F32")", std::string shape = "[2]",
+                   std::string offsets = "[0,8]") {
   return concat(R"({"dtype":)", dtype, R"(,"shape":)", shape, R"(,"data_offsets":)", offsets, "}");
 }
-std::string a(std::string t) { return R"({"a":)" + t + "}"; }
+std::string a(std::string t) {
+  return R"({"a":)" + t + "}";
+}
 std::string repeat(std::string_view s, int n) {
   std::string out;
-  for (int i = 0; i < n; ++i) out += s;
+  for (int i = 0; i < n; ++i)
+    out += s;
   return out;
 }
 
 std::string many_entries(int n) {
   std::string out = "\"k\":\"v\"";
-  for (int i = 1; i < n; ++i) out += concat(",\"k", i, "\":\"v\"");
+  for (int i = 1; i < n; ++i)
+    out += concat(",\"k", i, "\":\"v\"");
   return out;
 }
 
 std::vector<Case> headers() {
-  const std::string f32 = R"("F32")", good = tensor();
+  const std::string f32 = R"("F32")";
+  const std::string good = tensor();
   return {
       {"not an object", R"(["a"])", 0, "begin with '{'"},
       {"a blank first", " {}", 0, "begin with '{'"},
@@ -66,10 +73,16 @@ std::vector<Case> headers() {
       {"no dtype", a(R"({"shape":[2],"data_offsets":[0,8]})"), 8, "no dtype"},
       {"no shape", a(R"({"dtype":"F32","data_offsets":[0,8]})"), 8, "no shape"},
       {"no data_offsets", a(R"({"dtype":"F32","shape":[2]})"), 8, "no data_offsets"},
-      {"a strange key", a(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1})"), 8, "unknown key 'x'"},
-      {"dtype twice", a(R"({"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 8, "dtype twice"},
-      {"shape twice", a(R"({"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]})"), 8, "shape twice"},
-      {"data_offsets twice", a(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"data_offsets":[0,8]})"), 8, "data_offsets twice"},
+      {"a strange key", a(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1})"), 8,
+       "unknown key 'x'"},
+      {"dtype twice", a(R"({"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]})"), 8,
+       "dtype twice"},
+      {"shape twice", a(R"({"dtype":"F32","shape":[2],"shape":[2],"data_offsets":[0,8]})"), 8,
+       "shape twice"},
+      {"data_offsets twice",
+       a(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],)"
+         R"("data_offsets":[0,8]})"),
+       8, "data_offsets twice"},
       {"unknown dtype", a(tensor(R"("F33")")), 8, "'F33'"},
       {"dtype in small letters", a(tensor(R"("f32")")), 8, "'f32'"},
       {"empty dtype", a(tensor(R"("")")), 8, "unknown dtype"},
@@ -91,7 +104,8 @@ std::vector<Case> headers() {
       {"a shape that wraps to 0", a(tensor(f32, "[4294967296,4294967296]")), 8, "impossible shape"},
       {"bytes that wrap", a(tensor(f32, "[4611686018427387906]")), 8, "impossible shape"},
       {"9 dimensions", a(tensor(f32, "[1,1,1,1,1,1,1,1,2]")), 8, "more than 8 dimensions"},
-      {"a million dimensions", a(tensor(f32, "[1" + repeat(",1", 1'000'000) + "]")), 8, "dimensions"},
+      {"a million dimensions", a(tensor(f32, "[1" + repeat(",1", 1'000'000) + "]")), 8,
+       "dimensions"},
       {"half a byte", a(tensor(R"("F4")", "[3]", "[0,2]")), 2, "impossible shape"},
       {"too few bytes", a(tensor(f32, "[3]")), 8, "needs 12 bytes"},
       {"too many bytes", a(tensor(f32, "[1]")), 8, "needs 4 bytes"},
@@ -102,18 +116,24 @@ std::vector<Case> headers() {
       {"negative offset", a(tensor(f32, "[2]", "[-8,0]")), 8, "-8"},
       {"a fraction as offset", a(tensor(f32, "[2]", "[0,8.0]")), 8, "8.0"},
       {"offsets as text", a(tensor(f32, "[2]", R"(["0","8"])")), 8, "data_offsets"},
-      {"offset 2^64-1", a(tensor(f32, "[2]", "[18446744073709551607,18446744073709551615]")), 8, "18446744073709551615"},
+      {"offset 2^64-1", a(tensor(f32, "[2]", "[18446744073709551607,18446744073709551615]")), 8,
+       "18446744073709551615"},
       {"offset 2^64", a(tensor(f32, "[2]", "[0,18446744073709551616]")), 8, "18446744073709551616"},
       {"past the end", a(tensor(f32, "[2]", "[4,12]")), 8, "12"},
       {"a hole at the start", a(tensor(f32, "[2]", "[4,12]")), 12, "4 bytes at byte 0"},
       {"bytes after the last tensor", a(good), 9, "describes"},
       {"bytes and no tensor", "{}", 4, "describes"},
-      {"the same name twice", R"({"a":)" + good + R"(,"a":)" + tensor(f32, "[2]", "[8,16]") + "}", 16, "'a'"},
-      {"the same name twice, once escaped", R"({"a":)" + good + R"(,"\u0061":)" + tensor(f32, "[2]", "[8,16]") + "}", 16, "'a'"},
+      {"the same name twice", R"({"a":)" + good + R"(,"a":)" + tensor(f32, "[2]", "[8,16]") + "}",
+       16, "'a'"},
+      {"the same name twice, once escaped",
+       R"({"a":)" + good + R"(,"\u0061":)" + tensor(f32, "[2]", "[8,16]") + "}", 16, "'a'"},
       {"the same bytes twice", R"({"a":)" + good + R"(,"b":)" + good + "}", 8, "inside the tensor"},
-      {"an overlap", R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[2]", "[4,12]") + "}", 12, "'b'"},
-      {"an empty tensor inside another", R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[0]", "[4,4]") + "}", 8, "'"},
-      {"a hole", R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[2]", "[12,20]") + "}", 20, "4 bytes at byte 8"},
+      {"an overlap", R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[2]", "[4,12]") + "}", 12,
+       "'b'"},
+      {"an empty tensor inside another",
+       R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[0]", "[4,4]") + "}", 8, "'"},
+      {"a hole", R"({"a":)" + good + R"(,"b":)" + tensor(f32, "[2]", "[12,20]") + "}", 20,
+       "4 bytes at byte 8"},
       {"an empty tensor past the end", a(tensor(f32, "[0]", "[9,9]")), 0, "'a'"},
       {"metadata a list", R"({"__metadata__":[]})", 0, "__metadata__"},
       {"metadata null", R"({"__metadata__":null})", 0, "__metadata__"},
@@ -123,10 +143,14 @@ std::vector<Case> headers() {
       {"metadata twice", R"({"__metadata__":{},"__metadata__":{}})", 0, "twice"},
       {"nested lists", "{\"a\":" + repeat("[", 1'000'000), 0, "'a'"},
       {"nested objects", repeat("{\"a\":", 1'000'000), 0, "'a'"},
-      {"a name of five megabytes", "{\"" + std::string(5 << 20, 'n') + "\":1}", 0, "more than 4194304 bytes"},
-      {"a number of five megabytes", a(tensor(f32, "[" + std::string(5 << 20, '9') + "]")), 8, "more than 4194304 bytes"},
-      {"a blank of five megabytes", "{" + std::string(5 << 20, ' ') + "}", 0, "more than 4194304 bytes"},
-      {"much metadata", "{\"__metadata__\":{" + many_entries(70'000) + "}}", 0, "more than 65536 metadata entries"},
+      {"a name of five megabytes", "{\"" + std::string(5 << 20, 'n') + "\":1}", 0,
+       "more than 4194304 bytes"},
+      {"a number of five megabytes", a(tensor(f32, "[" + std::string(5 << 20, '9') + "]")), 8,
+       "more than 4194304 bytes"},
+      {"a blank of five megabytes", "{" + std::string(5 << 20, ' ') + "}", 0,
+       "more than 4194304 bytes"},
+      {"much metadata", "{\"__metadata__\":{" + many_entries(70'000) + "}}", 0,
+       "more than 65536 metadata entries"},
       {"a name of a megabyte", "{\"" + repeat("n", 1'000'000) + "\":1}", 0, "..."},
   };
 }
@@ -164,11 +188,12 @@ TEST_CASE("hostile lengths and things that are not files") {
   const std::string good = safetensors_bytes(a(tensor()), 8);
   const auto with_length = [&](std::uint64_t n) {
     std::string s = good;
-    for (std::size_t i = 0; i < 8; ++i) s[i] = char(n >> (8 * i) & 255);
+    for (std::size_t i = 0; i < 8; ++i)
+      s[i] = char(n >> (8 * i) & 255);
     put(file, s);
   };
-  for (const std::uint64_t n :
-       std::vector<std::uint64_t>{~0ull, ~0ull - 7, 1ull << 63, 1ull << 60, 1ull << 32, good.size(), good.size() - 7}) {
+  for (const std::uint64_t n : std::vector<std::uint64_t>{
+           ~0ull, ~0ull - 7, 1ull << 63, 1ull << 60, 1ull << 32, good.size(), good.size() - 7}) {
     with_length(n);
     refused(file, "length beyond the file", "header has");
   }
@@ -181,7 +206,8 @@ TEST_CASE("hostile lengths and things that are not files") {
   put(file, good);
   fs::resize_file(file, 300'000'000);  // sparse
   std::string length(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) length[i] = char(100'000'001ull >> (8 * i) & 255);
+  for (std::size_t i = 0; i < 8; ++i)
+    length[i] = char(100'000'001ull >> (8 * i) & 255);
   {
     std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
     f.write(length.data(), 8);
@@ -216,34 +242,41 @@ TEST_CASE("what looks odd and is allowed") {
     put(dir / "fine.safetensors", safetensors_bytes(header, data));
     CHECK_FALSE(outcome([&] { Tensors t(dir / "fine.safetensors"); }).threw);
   }
-  CHECK(outcome([&] { (void)Tensors(dir / "fine.safetensors").get("a"); }).code == Exit::input);  // six dimensions: listed, not opened
+  // six dimensions: listed, not opened
+  CHECK(outcome([&] { (void)Tensors(dir / "fine.safetensors").get("a"); }).code == Exit::input);
 }
 
 TEST_CASE("cut at every length, and every single byte of the header changed") {
   Scratch dir;
   const fs::path file = dir / "cut.safetensors";
-  const std::vector<NamedTensor> tensors{{"a", Tensor(DType::f32, {2, 3})}, {"b", Tensor(DType::bf16, {5})}};
+  const std::vector<NamedTensor> tensors{{"a", Tensor(DType::f32, {2, 3})},
+                                         {"b", Tensor(DType::bf16, {5})}};
   write_safetensors(file, tensors);
   const std::string whole = slurp(file);
   for (std::size_t n = 0; n < whole.size(); ++n) {
     put(file, whole.substr(0, n));
     const Outcome o = outcome([&] { Tensors t(file); });
     INFO(n << " of " << whole.size() << ": " << o.what);
-    CHECK((o.threw && o.code == Exit::input && o.what.find("cut.safetensors") != std::string::npos));
+    CHECK(
+        (o.threw && o.code == Exit::input && o.what.find("cut.safetensors") != std::string::npos));
   }
-  for (std::size_t i = 0; i + 34 < whole.size(); ++i)
+  for (std::size_t i = 0; i + 34 < whole.size(); ++i) {
     for (const char c : {'\0', '"', '{', '9', ',', '\xff', ' '}) {
       std::string changed = whole;
       changed[i] = c;
       put(file, changed);
-      const Outcome o = outcome([&] {  // a changed name or digit may still be valid; reading all of it must be safe
+      // a changed name or digit may still be valid; reading all of it must be safe
+      const Outcome o = outcome([&] {
         const Tensors t(file);
-        for (const TensorInfo& info : t.list())
-          if (info.dims.size() <= max_rank && bits_of(info.dtype) >= 8 && info.dtype != DType::c64) (void)t.get(info.name).to_float();
+        for (const TensorInfo& info : t.list()) {
+          if (info.dims.size() <= max_rank && bits_of(info.dtype) >= 8 && info.dtype != DType::c64)
+            (void)t.get(info.name).to_float();
+        }
       });
       INFO(i << ' ' << int(c) << ": " << o.what);
       CHECK((!o.threw || o.code == Exit::input));
     }
+  }
 }
 
 TEST_CASE("golden malformed checkpoints") {
@@ -252,35 +285,45 @@ TEST_CASE("golden malformed checkpoints") {
     WARN("skipped: no " << bad);
     return;
   }
-  const auto open = [&](const char* name) { return outcome([&] { Tensors t(bad / name); }); };
+  const auto open = [&](const char* name) {
+    return outcome([&] { Tensors t(bad / name); });
+  };
   CHECK_FALSE(open("control").threw);
   CHECK_FALSE(open("tensor_extra").threw);
   CHECK_FALSE(open("nan_weights").threw);
-  const std::pair<const char*, const char*> cases[] = {{"dtype_unknown", "F33"},
-                                                       {"duplicate_key", "model.layers.0.block_sparse_moe.gate.weight"},
-                                                       {"header_beyond_file", "model.safetensors"},
-                                                       {"header_length_huge", "1152921504606846976"},
-                                                       {"offsets_hole", "64 bytes"},
-                                                       {"offsets_overlap", "in '"},
-                                                       {"shape_overflow", "model.layers.0.block_sparse_moe.gate.weight"},
-                                                       {"shard_missing", "model-00002-of-00002.safetensors"},
-                                                       {"shard_truncated", "model-00002-of-00002.safetensors"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"dtype_unknown", "F33"},
+      {"duplicate_key", "model.layers.0.block_sparse_moe.gate.weight"},
+      {"header_beyond_file", "model.safetensors"},
+      {"header_length_huge", "1152921504606846976"},
+      {"offsets_hole", "64 bytes"},
+      {"offsets_overlap", "in '"},
+      {"shape_overflow", "model.layers.0.block_sparse_moe.gate.weight"},
+      {"shard_missing", "model-00002-of-00002.safetensors"},
+      {"shard_truncated", "model-00002-of-00002.safetensors"}};
   for (const auto& [name, mentions] : cases) {
     const Outcome o = open(name);
     INFO(name << ": " << o.what);
     CHECK((o.threw && o.code == Exit::input && o.what.find(mentions) != std::string::npos));
   }
-  const Outcome shape = outcome([&] { (void)Tensors(bad / "shape_mismatch").get("model.layers.0.self_attn.k_proj.weight", {4, 8}); });
-  CHECK((shape.what.find("[8, 8]") != std::string::npos && shape.what.find("[4, 8]") != std::string::npos));
-  const Outcome missing = outcome([&] { (void)Tensors(bad / "tensor_missing").at("model.layers.0.block_sparse_moe.experts.3.w2.weight"); });
+  const Outcome shape = outcome([&] {
+    (void)Tensors(bad / "shape_mismatch").get("model.layers.0.self_attn.k_proj.weight", {4, 8});
+  });
+  CHECK((shape.what.find("[8, 8]") != std::string::npos &&
+         shape.what.find("[4, 8]") != std::string::npos));
+  const Outcome missing = outcome([&] {
+    (void)Tensors(bad / "tensor_missing").at("model.layers.0.block_sparse_moe.experts.3.w2.weight");
+  });
   CHECK(missing.what.find("experts.3.w2.weight' is missing") != std::string::npos);
 }
 
 TEST_CASE("JSON files: strict reading, floats that stay floats") {
   const auto says = [](const std::string& text, const char* mentions) {
-    const Outcome o = outcome([&] { (void)parse_json(text, "c.json", {.bytes = 4000, .depth = 8}); });
+    const Outcome o =
+        outcome([&] { (void)parse_json(text, "c.json", {.bytes = 4000, .depth = 8}); });
     INFO(o.what);
-    CHECK((o.threw && o.code == Exit::input && o.what.find("c.json") != std::string::npos && o.what.find(mentions) != std::string::npos));
+    CHECK((o.threw && o.code == Exit::input && o.what.find("c.json") != std::string::npos &&
+           o.what.find(mentions) != std::string::npos));
   };
   says("{\n \"a\":1,\n \"a\":2}", "line 3, column 4: the key 'a' occurs twice");
   says("{\"x\":{\"a\":1,\"b\":{\"a\":2},\"a\":3}}", "'a' occurs twice");

@@ -46,27 +46,39 @@ TEST_CASE("a tensor is seen as rows of its last dimension") {
 }
 
 TEST_CASE("float rounds to 16 bits and back") {
-  const std::vector<float> v{0, -0.0f, 1, -2.5f, 65504, 1e-7f, 3e38f, std::numeric_limits<float>::infinity(), NAN, 1.00390625f};
+  const std::vector<float> v{0,     -0.0f,      1,     -2.5f,
+                             65504, 1e-7f,      3e38f, std::numeric_limits<float>::infinity(),
+                             NAN,   1.00390625f};
   for (const DType t : {DType::f64, DType::f32}) {
     const Matrix<float> back = Tensor::from_float(t, {10}, v).to_float();
-    for (int i = 0; i < 10; ++i) CHECK((back(0, i) == v[i] || (std::isnan(v[i]) && std::isnan(back(0, i)))));
+    for (int i = 0; i < 10; ++i)
+      CHECK((back(0, i) == v[i] || (std::isnan(v[i]) && std::isnan(back(0, i)))));
   }
   const Matrix<float> b = Tensor::from_float(DType::bf16, {10}, v).to_float();
   CHECK((b(0, 3) == -2.5f && std::isnan(b(0, 8)) && b(0, 9) == 1.0f));  // a tie goes to even
   const Matrix<float> h = Tensor::from_float(DType::f16, {10}, v).to_float();
-  CHECK((h(0, 4) == 65504 && std::isinf(h(0, 6)) && std::isnan(h(0, 8)) && h(0, 5) == std::ldexp(2.0f, -24)));
+  CHECK((h(0, 4) == 65504 && std::isinf(h(0, 6)) && std::isnan(h(0, 8)) &&
+         h(0, 5) == std::ldexp(2.0f, -24)));
 }
 
 TEST_CASE("8-bit floats: ends of their ranges") {
-  const auto value = [](DType t, int v) { return f8_to_float(t, std::uint8_t(v)); };
-  CHECK((value(DType::f8_e4m3, 0x7e) == 448 && value(DType::f8_e4m3, 0x01) == std::ldexp(1.0f, -9) &&
+  const auto value = [](DType t, int v) {
+    return f8_to_float(t, std::uint8_t(v));
+  };
+  CHECK((value(DType::f8_e4m3, 0x7e) == 448 &&
+         value(DType::f8_e4m3, 0x01) == std::ldexp(1.0f, -9) &&
          std::isnan(value(DType::f8_e4m3, 0xff))));
-  CHECK((value(DType::f8_e4m3, 0x38) == 1 && value(DType::f8_e4m3, 0xb8) == -1 && std::signbit(value(DType::f8_e4m3, 0x80))));
-  CHECK((value(DType::f8_e5m2, 0x7b) == 57344 && value(DType::f8_e5m2, 0x01) == std::ldexp(1.0f, -16) &&
+  CHECK((value(DType::f8_e4m3, 0x38) == 1 && value(DType::f8_e4m3, 0xb8) == -1 &&
+         std::signbit(value(DType::f8_e4m3, 0x80))));
+  CHECK((value(DType::f8_e5m2, 0x7b) == 57344 &&
+         value(DType::f8_e5m2, 0x01) == std::ldexp(1.0f, -16) &&
          std::isinf(value(DType::f8_e5m2, 0x7c))));
   CHECK((std::isnan(value(DType::f8_e5m2, 0x7d)) && value(DType::f8_e5m2, 0xfc) < 0));
-  CHECK((value(DType::f8_e4m3fnuz, 0x7f) == 240 && value(DType::f8_e4m3fnuz, 0x01) == std::ldexp(1.0f, -10) &&
+  CHECK((value(DType::f8_e4m3fnuz, 0x7f) == 240 &&
+         value(DType::f8_e4m3fnuz, 0x01) == std::ldexp(1.0f, -10) &&
          std::isnan(value(DType::f8_e4m3fnuz, 0x80))));
-  CHECK((value(DType::f8_e5m2fnuz, 0x7f) == 57344 && value(DType::f8_e5m2fnuz, 0x01) == std::ldexp(1.0f, -17)));
-  CHECK((value(DType::f8_e8m0, 127) == 1 && value(DType::f8_e8m0, 0) == std::ldexp(1.0f, -127) && std::isnan(value(DType::f8_e8m0, 255))));
+  CHECK((value(DType::f8_e5m2fnuz, 0x7f) == 57344 &&
+         value(DType::f8_e5m2fnuz, 0x01) == std::ldexp(1.0f, -17)));
+  CHECK((value(DType::f8_e8m0, 127) == 1 && value(DType::f8_e8m0, 0) == std::ldexp(1.0f, -127) &&
+         std::isnan(value(DType::f8_e8m0, 255))));
 }

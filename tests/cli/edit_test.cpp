@@ -1,6 +1,7 @@
-// Models made from models, trained in parts, run without experts and along recorded routes, as a person does it.
-#include <catch2/catch.hpp>
+// Models made from models, trained in parts, run without experts and along recorded routes, as a
+// person does it.
 #include <sys/resource.h>
+#include <catch2/catch.hpp>
 
 #include <cmath>
 #include <cstring>
@@ -14,7 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-const std::string valid = " --data text:path=corpus,split=valid --tokens 256 --length 32 --batch 2 --threads 1";
+const std::string valid =
+    " --data text:path=corpus,split=valid --tokens 256 --length 32 --batch 2 --threads 1";
 
 std::string small(const std::string& fields) {  // nano with other fields
   std::string words = nano;
@@ -40,17 +42,20 @@ void refused(const Folder& f, const std::string& words, int code, const std::str
 
 // One column of a table of `moe eval --format json`.
 std::vector<double> column(const json& report, std::size_t table, const std::string& name) {
-  for (const json& c : report.at("tables").at(table).at("columns"))
+  for (const json& c : report.at("tables").at(table).at("columns")) {
     if (c.at("name") == name) {
       std::vector<double> out;
-      for (const json& v : c.at("values")) out.push_back(v.get<double>());
+      for (const json& v : c.at("values"))
+        out.push_back(v.get<double>());
       return out;
     }
+  }
   FAIL("no column " << name);
   return {};
 }
 
-std::vector<double> losses(const Folder& f, const std::string& words, std::size_t table = 0, const std::string& name = "loss") {
+std::vector<double> losses(const Folder& f, const std::string& words, std::size_t table = 0,
+                           const std::string& name = "loss") {
   return column(json::parse(good(f, "eval " + words + valid + " --format json").out), table, name);
 }
 
@@ -61,7 +66,8 @@ std::string tensor(const fs::path& file, const std::string& name) {
   std::memcpy(&n, all.data(), 8);
   const json header = json::parse(all.substr(8, n));
   const auto at = header.at(name).at("data_offsets");
-  return all.substr(8 + n + at[0].get<std::size_t>(), at[1].get<std::size_t>() - at[0].get<std::size_t>());
+  return all.substr(8 + n + at[0].get<std::size_t>(),
+                    at[1].get<std::size_t>() - at[0].get<std::size_t>());
 }
 
 }  // namespace
@@ -69,20 +75,29 @@ std::string tensor(const fs::path& file, const std::string& name) {
 TEST_CASE("dense to sparse and back to training") {
   const Folder f;
   good(f, nano + " --dense --steps 4 -o dense");
-  CHECK(good(f, "edit dense -o copies --upcycle copy:experts=4,k=2").out.find("4 copies of width 128") != std::string::npos);
+  CHECK(good(f, "edit dense -o copies --upcycle copy:experts=4,k=2")
+            .out.find("4 copies of width 128") != std::string::npos);
   good(f, "edit dense -o shards --upcycle granular:shards=2,expansion=2");
   good(f, "edit dense -o parts --split experts=4");
-  const auto before = losses(f, "dense"), copies = losses(f, "copies"), parts = losses(f, "parts");
+  const auto before = losses(f, "dense");
+  const auto copies = losses(f, "copies");
+  const auto parts = losses(f, "parts");
   for (std::size_t d = 0; d < before.size(); ++d) {
     CHECK(copies[d] == Approx(before[d]).epsilon(1e-5));
     CHECK(parts[d] == Approx(before[d]).epsilon(1e-5));
   }
-  const std::string on = "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 128 --threads 1 --steps 3 --init ";
-  for (const std::string from : {"copies", "shards", "parts"}) good(f, on + from + " -o " + from + "_on");
+  const std::string on =
+      "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 128 --threads 1 --steps 3 "
+      "--init ";
+  for (const std::string from : {"copies", "shards", "parts"})
+    good(f, on + from + " -o " + from + "_on");
   good(f, on + "copies --balance concat:coef=0.02 --capacity position:factor=1.5 -o other");
   CHECK(good(f, "show other --format json").out.find("concat:coef=0.02") != std::string::npos);
-  CHECK(good(f, on + "copies --router softmax:k=1,temperature=2 -o cooled").err.find("keep this program's own form, not that of mixtral: no published class computes this; mixtral comes nearest, with router={") != std::string::npos);
-  refused(f, on + "copies --model nano -o x", 2, "--model cannot change what --init brings with it");
+  CHECK(good(f, on + "copies --router softmax:k=1,temperature=2 -o cooled")
+            .err.find("keep this program's own form, not that of mixtral: no published class "
+                      "computes this; mixtral comes nearest, with router={") != std::string::npos);
+  refused(f, on + "copies --model nano -o x", 2,
+          "--model cannot change what --init brings with it");
   refused(f, on + "copies --router softmax:k=9 -o x", 2, "k=9 is more than the 4 experts");
   refused(f, on + "copies --router noisy:k=2 -o x", 2, "has no layers.0.moe.router.noise");
   refused(f, "edit dense -o x --add 1", 2, "a dense model has no experts");
@@ -95,7 +110,8 @@ TEST_CASE("experts are added, removed and merged, and the selection bias goes wi
   const Folder f;
   good(f, nano + " --steps 6 --router softmax:k=2,bias=1 --balance bias:rate=0.1 -o a");
   good(f, "trace a --out-norm -o a.h5" + valid);
-  CHECK(good(f, "edit a -o more --add 2,noise=0.01 --trace a.h5").out.find("parameters") != std::string::npos);
+  CHECK(good(f, "edit a -o more --add 2,noise=0.01 --trace a.h5").out.find("parameters") !=
+        std::string::npos);
   good(f, "edit a -o same --remove 0:7,1:7");
   good(f, "edit a -o less --remove load:count=3 --trace a.h5");
   good(f, "edit a -o reap --remove reap:count=2 --trace a.h5");
@@ -103,12 +119,18 @@ TEST_CASE("experts are added, removed and merged, and the selection bias goes wi
   for (const std::string name : {"more", "same", "less", "reap", "merged"}) {
     INFO(name);
     CHECK(std::isfinite(losses(f, name)[0]));
-    const std::string bias = tensor(f / (name + "/checkpoint-00000000/optimizer.safetensors"), "layers.0.moe.router.correction_bias");
+    const std::string bias = tensor(f / (name + "/checkpoint-00000000/optimizer.safetensors"),
+                                    "layers.0.moe.router.correction_bias");
     CHECK(bias.find_first_not_of('\0') != bias.npos);
-    good(f, "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps 2 --init " + name + " -o " + name + "_on");
+    good(f,
+         "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps "
+         "2 --init " +
+             name + " -o " + name + "_on");
   }
-  const std::string all = tensor(f / "a/checkpoint-00000006/optimizer.safetensors", "layers.1.moe.router.correction_bias");
-  CHECK(tensor(f / "same/checkpoint-00000000/optimizer.safetensors", "layers.1.moe.router.correction_bias") == all.substr(0, 7 * 8));
+  const std::string all = tensor(f / "a/checkpoint-00000006/optimizer.safetensors",
+                                 "layers.1.moe.router.correction_bias");
+  CHECK(tensor(f / "same/checkpoint-00000000/optimizer.safetensors",
+               "layers.1.moe.router.correction_bias") == all.substr(0, 7 * 8));
   refused(f, "edit a -o x --remove load:count=2", 2, "none is given");
   refused(f, "edit a -o x --remove 0:7", 2, "");
   refused(f, "edit a -o x --remove 0:9,1:9", 2, "9");
@@ -123,7 +145,9 @@ TEST_CASE("what is not trained stays, bit by bit, and a factor of zero is the sa
   const Folder f;
   const std::string start = small("shared_width=16,shared_gate=1") + " --steps 3 --seed 5 ";
   good(f, start + "--lr 0 -o still");  // the first weights; decay is times the rate
-  const auto weights = [&](const std::string& run, const std::string& name) { return tensor(f / (run + "/checkpoint-00000003/model.safetensors"), name); };
+  const auto weights = [&](const std::string& run, const std::string& name) {
+    return tensor(f / (run + "/checkpoint-00000003/model.safetensors"), name);
+  };
   const json header = [&] {
     const std::string all = text_of(f / "still/checkpoint-00000003/model.safetensors");
     std::uint64_t n = 0;
@@ -132,13 +156,18 @@ TEST_CASE("what is not trained stays, bit by bit, and a factor of zero is the sa
   }();
   const auto moved = [&](const std::string& run, const auto& should) {
     for (const auto& [name, about] : header.items()) {
-      if (name == "__metadata__") continue;
+      if (name == "__metadata__")
+        continue;
       INFO(run << ": " << name);
       CHECK((weights(run, name) != weights("still", name)) == should(name));
     }
   };
-  const auto has = [](const std::string& name, const char* part) { return name.find(part) != name.npos; };
-  const auto router = [&](const std::string& n) { return has(n, "mlp.gate.") || has(n, "router"); };
+  const auto has = [](const std::string& name, const char* part) {
+    return name.find(part) != name.npos;
+  };
+  const auto router = [&](const std::string& n) {
+    return has(n, "mlp.gate.") || has(n, "router");
+  };
   good(f, start + "--train router -o router");
   moved("router", router);
   good(f, start + "--train shared -o shared");
@@ -146,11 +175,14 @@ TEST_CASE("what is not trained stays, bit by bit, and a factor of zero is the sa
   good(f, start + "--train all -o all");
   moved("all", [](const std::string&) { return true; });
   good(f, start + "--train experts=1,3 -o some");
-  moved("some", [&](const std::string& n) { return (has(n, "experts.1.") || has(n, "experts.3.")) && !has(n, "shared"); });
+  moved("some", [&](const std::string& n) {
+    return (has(n, "experts.1.") || has(n, "experts.3.")) && !has(n, "shared");
+  });
   good(f, start + "--lr-factor router=0 -o slow");
   moved("slow", [&](const std::string& n) { return !router(n); });
   good(f, start + "--lr-factor experts=2 -o fast");
-  CHECK(weights("fast", "model.embed_tokens.weight") != weights("still", "model.embed_tokens.weight"));
+  CHECK(weights("fast", "model.embed_tokens.weight") !=
+        weights("still", "model.embed_tokens.weight"));
   refused(f, start + "--train experts=1,9 -o x", 2, "there is no expert '9' among 0 to 7");
   refused(f, start + "--train rooter -o x", 2, "rooter");
   refused(f, start + "--train all --train router -o x", 2, "says all and then less");
@@ -162,8 +194,12 @@ TEST_CASE("loss without an expert, and along recorded routes") {
   const Folder f;
   good(f, nano + " --steps 6 -o a");
   const auto whole = losses(f, "a");
-  const auto with = losses(f, "a --without-expert 0:1 --without-expert 0:0,0:1,0:2,0:3,0:4,0:5,0:6,0:7", 1), without = losses(f, "a --without-expert 0:1", 1, "loss without"),
-             none = losses(f, "a --without-expert 0:1 --without-expert 0:0,0:1,0:2,0:3,0:4,0:5,0:6,0:7", 2, "loss without");
+  const auto with =
+      losses(f, "a --without-expert 0:1 --without-expert 0:0,0:1,0:2,0:3,0:4,0:5,0:6,0:7", 1);
+  const auto without = losses(f, "a --without-expert 0:1", 1, "loss without");
+  const auto none =
+      losses(f, "a --without-expert 0:1 --without-expert 0:0,0:1,0:2,0:3,0:4,0:5,0:6,0:7", 2,
+             "loss without");
   CHECK(with[0] == whole[0]);
   CHECK(without[0] != whole[0]);
   CHECK(none[0] != without[0]);
@@ -171,31 +207,46 @@ TEST_CASE("loss without an expert, and along recorded routes") {
   refused(f, "eval a --without-expert 5:0" + valid, 2, "5");
 
   good(f, "trace a --logits -o a.h5" + valid);
-  CHECK(losses(f, "a --router replay:trace=a.h5") == whole);  // the same weights along the same routes
-  CHECK(losses(f, "a --router replay:trace=a.h5,weights=trace")[0] == Approx(whole[0]).epsilon(1e-3));
+  // the same weights along the same routes
+  CHECK(losses(f, "a --router replay:trace=a.h5") == whole);
+  CHECK(losses(f, "a --router replay:trace=a.h5,weights=trace")[0] ==
+        Approx(whole[0]).epsilon(1e-3));
   good(f, nano + " --steps 6 --seed 9 -o b");
-  const auto own = losses(f, "b"), along = losses(f, "b --router replay:trace=a.h5");
+  const auto own = losses(f, "b");
+  const auto along = losses(f, "b --router replay:trace=a.h5");
   CHECK(along[0] != own[0]);
   CHECK(std::isfinite(along[0]));
   good(f, "trace b --router replay:trace=a.h5 -o along.h5" + valid);
   CHECK(good(f, "verify along.h5").out == "along.h5: whole\n");
-  const auto counts = [&](const std::string& file) {  // of choices; sums of combine weights are the model's own
+  // of choices; sums of combine weights are the model's own
+  const auto counts = [&](const std::string& file) {
     const auto report = json::parse(good(f, "report " + file + " --metric load --format json").out);
-    for (const auto& t : report.at("tables"))
-      if (t.at("id") == "load_counts") return t.at("columns").at(2).at("values");
+    for (const auto& t : report.at("tables")) {
+      if (t.at("id") == "load_counts")
+        return t.at("columns").at(2).at("values");
+    }
     return json();
   };
   CHECK(counts("a.h5").size() == 16);
   CHECK(counts("along.h5") == counts("a.h5"));
-  refused(f, "eval a --router replay:trace=a.h5 --data text:path=corpus,split=train --tokens 256 --length 32 --threads 1 --batch 2", 3, "of the trace 'a.h5'");
-  refused(f, "eval a --router replay:trace=a.h5,router={softmax:k=1}" + valid, 3, "2 choices a token and the model 1");
-  refused(f, "eval a --router replay:trace=a.h5 --data text:path=corpus,split=valid --tokens 256 --length 16 --threads 1 --batch 2", 3, "of its sequence and of the data's token");
+  refused(f,
+          "eval a --router replay:trace=a.h5 --data text:path=corpus,split=train --tokens 256 "
+          "--length 32 --threads 1 --batch 2",
+          3, "of the trace 'a.h5'");
+  refused(f, "eval a --router replay:trace=a.h5,router={softmax:k=1}" + valid, 3,
+          "2 choices a token and the model 1");
+  refused(f,
+          "eval a --router replay:trace=a.h5 --data text:path=corpus,split=valid --tokens 256 "
+          "--length 16 --threads 1 --batch 2",
+          3, "of its sequence and of the data's token");
   refused(f, "eval a --router replay:trace=none.h5" + valid, 3, "none.h5");
   refused(f, nano + " --steps 2 --router replay:trace=a.h5 -o x", 2, "training draws batches");
   good(f, small("layers=3") + " --steps 1 -o deep");
-  refused(f, "eval deep --router replay:trace=a.h5" + valid, 3, "it has 2 MoE layers and the model 3");
+  refused(f, "eval deep --router replay:trace=a.h5" + valid, 3,
+          "it has 2 MoE layers and the model 3");
 
-  const json values = json::parse(good(f, "list balance --values --trace a.h5 --tokens 128 --format json").out);
+  const json values =
+      json::parse(good(f, "list balance --values --trace a.h5 --tokens 128 --format json").out);
   CHECK(column(values, 0, "factor")[0] == 1);
   refused(f, "list balance --values --trace a.h5 --skew 2", 2, "--skew is of a drawn batch");
   good(f, "trace a -o plain.h5" + valid);
@@ -204,8 +255,10 @@ TEST_CASE("loss without an expert, and along recorded routes") {
 
 TEST_CASE("what systems call the balance loss") {
   const Folder f;
-  const json drawn = json::parse(good(f, "list balance --values --layers 4 --k 2 --format json").out);
-  const auto factor = column(drawn, 0, "factor"), coefficient = column(drawn, 0, "coefficient");
+  const json drawn =
+      json::parse(good(f, "list balance --values --layers 4 --k 2 --format json").out);
+  const auto factor = column(drawn, 0, "factor");
+  const auto coefficient = column(drawn, 0, "coefficient");
   CHECK(factor[1] == Approx(0.25));
   CHECK(coefficient[1] == Approx(0.04));
   CHECK(good(f, "list balance --values --format csv").out.find("MegaBlocks") != std::string::npos);
@@ -215,13 +268,17 @@ TEST_CASE("what systems call the balance loss") {
   CHECK(good(f, "list balance").out.find("concat:coef=0.01") != std::string::npos);
 }
 
-TEST_CASE("a temperature that moves is in the metrics and in the checkpoint, a balanced table in the checkpoint") {
+TEST_CASE(
+    "a temperature that moves is in the metrics and in the checkpoint, a balanced table in the "
+    "checkpoint") {
   const Folder f;
   good(f, nano + " --steps 3 --router softmax:k=2,temperature=2..0.5,cooling=linear -o warm");
   std::istringstream lines(text_of(f / "warm/metrics.jsonl"));
   std::vector<double> seen;
-  for (std::string line; std::getline(lines, line);)
-    if (const json j = json::parse(line); j.contains("layers")) seen.push_back(j["layers"][0]["temperature"].get<double>());
+  for (std::string line; std::getline(lines, line);) {
+    if (const json j = json::parse(line); j.contains("layers"))
+      seen.push_back(j["layers"][0]["temperature"].get<double>());
+  }
   CHECK(seen == std::vector<double>{2, 1.25, 0.5});
   good(f, "eval warm" + valid);
   good(f, nano + " --steps 3 --router hash:k=1,fn=balanced --balance none -o table");
@@ -231,8 +288,12 @@ TEST_CASE("a temperature that moves is in the metrics and in the checkpoint, a b
 
 TEST_CASE("thousands of experts train a step and trace in the memory that was stated") {
   const Folder f;
-  const std::string start = "train --data text:path=corpus --model nano:layers=1,hidden=16,heads=2,kv_heads=1,width=2,context=32,router={softmax:k=8} --experts 4096 --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps 1";
-  const std::string dry = good(f, start + " --dry-run").out, row = "memory in all";
+  const std::string start =
+      "train --data text:path=corpus --model "
+      "nano:layers=1,hidden=16,heads=2,kv_heads=1,width=2,context=32,router={softmax:k=8} "
+      "--experts 4096 --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps 1";
+  const std::string dry = good(f, start + " --dry-run").out;
+  const std::string row = "memory in all";
   std::istringstream in(dry.substr(dry.find(row) + row.size()));
   std::string about, unit;
   double stated = 0;
@@ -240,7 +301,9 @@ TEST_CASE("thousands of experts train a step and trace in the memory that was st
   REQUIRE((about == "about" && (unit == "MiB" || unit == "GiB")));
   stated *= unit == "GiB" ? 1024 : 1;
   good(f, start + " -o many");
-  good(f, "trace many --data text:path=corpus,split=valid --tokens 64 --length 32 --threads 1 -o many.h5");
+  good(f,
+       "trace many --data text:path=corpus,split=valid --tokens 64 --length 32 --threads 1 -o "
+       "many.h5");
   CHECK(good(f, "verify many.h5").out == "many.h5: whole\n");
   rusage usage{};
   REQUIRE(getrusage(RUSAGE_CHILDREN, &usage) == 0);  // the largest of all programs started so far

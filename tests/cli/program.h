@@ -1,5 +1,5 @@
-// Runs the built program as a person would: in a folder of its own that holds a small corpus, with everything it said and the way
-// it ended.
+// Runs the built program as a person would: in a folder of its own that holds a small corpus, with
+// everything it said and the way it ended.
 #pragma once
 #include <sys/types.h>
 
@@ -12,15 +12,16 @@ namespace moe::cli {
 namespace fs = std::filesystem;
 
 struct Result {
-  int code = -1;    // exit code; 128 + signal where one killed it
+  int code = -1;  // exit code; 128 + signal where one killed it
   std::string out, err;
   double seconds = 0;
 };
 
 struct Start {
   std::vector<std::string> environment;  // NAME=value, on top of ours
-  long file_limit = -1;                  // bytes a file may grow to: a disk that is full, without being root
-  std::string program;                   // another name than moe
+  // bytes a file may grow to: a disk that is full, without being root
+  long file_limit = -1;
+  std::string program;  // another name than moe
 };
 
 class Process {  // a running moe; ~ kills and collects it
@@ -47,9 +48,14 @@ class Folder {  // temporary; corpus/{english,numbers}.txt
   Folder();
   Folder(const Folder&) = delete;
   ~Folder();
-  const fs::path& path() const { return path_; }
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  Result run(const std::string& words, const Start& = {}) const;  // split at blanks; '...' keeps them
+  const fs::path& path() const {
+    return path_;
+  }
+  fs::path operator/(const std::string& name) const {
+    return path_ / name;
+  }
+  // split at blanks; '...' keeps them
+  Result run(const std::string& words, const Start& = {}) const;
   std::vector<std::string> names() const;  // every file and folder below, sorted
 
  private:
@@ -62,6 +68,8 @@ void put(const fs::path&, const std::string& text);
 double now();  // seconds
 
 // Options of a run that takes a moment: nano, 64 tokens a step.
-inline const std::string nano = "train --data text:path=corpus --model nano --batch 2 --length 32 --eval-tokens 128 --log-every 1 --threads 1";
+inline const std::string nano =
+    "train --data text:path=corpus --model nano --batch 2 --length 32 --eval-tokens 128 "
+    "--log-every 1 --threads 1";
 
 }  // namespace moe::cli

@@ -1,5 +1,5 @@
-// Bad input: every refusal is one sentence with the values in it and a way out, has its exit code, prints nothing on stdout and
-// leaves the folder as it was.
+// Bad input: every refusal is one sentence with the values in it and a way out, has its exit code,
+// prints nothing on stdout and leaves the folder as it was.
 #include <catch2/catch.hpp>
 
 #include "tests/cli/program.h"
@@ -51,14 +51,17 @@ TEST_CASE("words that are not understood") {
       {nano + " -o r --lr nan", 2, "'nan' is not a number", ""},
       {nano + " -o r --clip -1", 2, "-1 is less than 0", ""},
       {nano + " -o r --seed -1", 2, "-1 is less than 0", ""},
-      {nano + " -o r --seed 99999999999999999999", 2, "'99999999999999999999' is not a whole number", ""},
+      {nano + " -o r --seed 99999999999999999999", 2,
+       "'99999999999999999999' is not a whole number", ""},
       {nano + " -o r --accumulate 0", 2, "0 is less than 1", ""},
       {"list thing", 2, "no kind of thing named 'thing'", "routers"},
       {"verify", 2, "nothing to verify was named", "moe verify"},
-      {"trace r --data system -o t.h5 --durability powr", 2, "'powr' is not one of process, power", ""},
+      {"trace r --data system -o t.h5 --durability powr", 2, "'powr' is not one of process, power",
+       ""},
       {"train --config none.toml", 3, "none.toml", ""},
   };
-  for (const Case& c : cases) refuses(f, c);
+  for (const Case& c : cases)
+    refuses(f, c);
 }
 
 TEST_CASE("things to choose that are not there, or do not fit") {
@@ -76,22 +79,29 @@ TEST_CASE("things to choose that are not there, or do not fit") {
       {nano + " -o r --schedule cosin", 2, "no schedule named 'cosin'", "'cosine'"},
       {nano + " -o r --schedule cosine:warmup=x", 2, "warmup=x is not a number", ""},
       {"train --data system --model nan -o r", 2, "no model named 'nan'", "'nano'"},
-      {"train --data system --model nano:hidden=66 -o r", 2, "66 is not divisible by 4 heads", "hidden=68"},
+      {"train --data system --model nano:hidden=66 -o r", 2, "66 is not divisible by 4 heads",
+       "hidden=68"},
       {"train --data system --model nano:hiden=64 -o r", 2, "no option 'hiden'", "'hidden'"},
-      {"train --data system --model nano --length 500 -o r", 2, "--length 500 is more than the model's context of 128", "--length 128"},
-      {"train --data text:path=corpus --model nano:hidden=400000,head_dim=16 -o r", 5, "of memory and this machine has", "--dry-run"},
+      {"train --data system --model nano --length 500 -o r", 2,
+       "--length 500 is more than the model's context of 128", "--length 128"},
+      {"train --data text:path=corpus --model nano:hidden=400000,head_dim=16 -o r", 5,
+       "of memory and this machine has", "--dry-run"},
       {"train --data txt -o r", 2, "no dataset named 'txt'", "'text'"},
       {"train --data text:pth=x -o r", 2, "no option 'pth'", "'path'"},
       {"train --data text -o r", 2, "given no path", "text:path="},
       {nano + " --dense -o r --trace t.h5", 2, "a dense model has no routing", "--trace"},
   };
-  for (const Case& c : cases) refuses(f, c);
+  for (const Case& c : cases)
+    refuses(f, c);
 }
 
 TEST_CASE("files that are missing, empty, binary or in the way") {
   const Folder f;
-  put(f / "empty/nothing.txt", ""), put(f / "binary.dat", std::string("ab\0cd", 5)), put(f / "notes.txt", "mine");
-  put(f / "bad.toml", "steps = 3\nstep = 4\n"), put(f / "section.toml", "[report]\nsample = 4\n");
+  put(f / "empty/nothing.txt", "");
+  put(f / "binary.dat", std::string("ab\0cd", 5));
+  put(f / "notes.txt", "mine");
+  put(f / "bad.toml", "steps = 3\nstep = 4\n");
+  put(f / "section.toml", "[report]\nsample = 4\n");
   const std::string start = "train --model nano --steps 1 -o r --data ";
   const std::vector<Case> cases = {
       {start + "text:path=nowhere", 3, "'nowhere' does not exist", "path"},
@@ -122,19 +132,25 @@ TEST_CASE("files that are missing, empty, binary or in the way") {
       {"verify none", 3, "'none'", ""},
       {"verify --golden corpus", 3, "no case files", ""},
   };
-  for (const Case& c : cases) refuses(f, c);
+  for (const Case& c : cases)
+    refuses(f, c);
   CHECK(text_of(f / "notes.txt") == "mine");
 }
 
-// A build with CUDA on a machine without a GPU says why there is none; one without CUDA says how to have it. Exit code 7 either way.
+// A build with CUDA on a machine without a GPU says why there is none; one without CUDA says how to
+// have it. Exit code 7 either way.
 TEST_CASE("a device that this machine has not got") {
   const Folder f;
   const std::string facts = f.run("--version").out;
   const bool built = facts.find("cuda") != facts.npos && facts.find("not built") == facts.npos;
-  if (built && f.run("verify --device cuda").code != 7) return;  // there is a GPU
-  const std::string says = built ? "NVIDIA" : "built without the CUDA backend", tries = built ? "--device cpu" : "cmake --preset cuda";
-  for (const char* device : {"cuda", "cuda:dtype=bf16", "check:of={cuda}"}) refuses(f, {nano + " -o r --device " + device, 7, says, tries});
-  for (const char* words : {"verify --device cuda", "bench ops --device cuda"}) refuses(f, {words, 7, says, tries});
+  if (built && f.run("verify --device cuda").code != 7)
+    return;  // there is a GPU
+  const std::string says = built ? "NVIDIA" : "built without the CUDA backend";
+  const std::string tries = built ? "--device cpu" : "cmake --preset cuda";
+  for (const char* device : {"cuda", "cuda:dtype=bf16", "check:of={cuda}"})
+    refuses(f, {nano + " -o r --device " + device, 7, says, tries});
+  for (const char* words : {"verify --device cuda", "bench ops --device cuda"})
+    refuses(f, {words, 7, says, tries});
 }
 
 }  // namespace moe::cli

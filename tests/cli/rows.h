@@ -6,8 +6,10 @@
 
 namespace moe::cli {
 
-// Every row of `part` is the row of `whole` at its place: ids, places, experts, weights. `all`: and there are as many.
+// Every row of `part` is the row of `whole` at its place: ids, places, experts, weights. `all`: and
+// there are as many.
 bool same_rows(const std::filesystem::path& part, const std::filesystem::path& whole, bool all);
-std::vector<std::string> steps_of(const std::filesystem::path& metrics);  // "3", "4", "4 valid", ...
+// "3", "4", "4 valid", ...
+std::vector<std::string> steps_of(const std::filesystem::path& metrics);
 
 }  // namespace moe::cli

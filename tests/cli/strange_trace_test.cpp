@@ -1,5 +1,6 @@
-// Traces that nobody would record on purpose: nothing in them, one token, one expert, numbers that are none, ids beyond the experts, shapes that
-// do not fit, bytes changed at random. report, verify and show give a sentence or a report that says what is wrong; they never crash or hang.
+// Traces that nobody would record on purpose: nothing in them, one token, one expert, numbers that
+// are none, ids beyond the experts, shapes that do not fit, bytes changed at random. report, verify
+// and show give a sentence or a report that says what is wrong; they never crash or hang.
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,8 @@ namespace {
 using nlohmann::json;
 
 bool has_h5py() {
-  if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") == 0) return true;
+  if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") == 0)
+    return true;
   WARN("skipped: /usr/bin/python3 has no h5py");
   return false;
 }
@@ -21,13 +23,18 @@ bool has_h5py() {
 // The trace of `synth`, then lines of Python on the open file f.
 void edit(const Folder& f, const std::string& synth, const std::string& python) {
   REQUIRE(f.run("synth " + synth + " --force -o t.h5").code == 0);
-  put(f / "edit.py", "import h5py, sys\nimport numpy as np\nf = h5py.File(sys.argv[1], 'r+')\n" + python + "\nf.close()\n");
-  REQUIRE(std::system(("/usr/bin/python3 '" + (f / "edit.py").string() + "' '" + (f / "t.h5").string() + "'").c_str()) == 0);
+  put(f / "edit.py", "import h5py, sys\nimport numpy as np\nf = h5py.File(sys.argv[1], 'r+')\n" +
+                         python + "\nf.close()\n");
+  REQUIRE(std::system(("/usr/bin/python3 '" + (f / "edit.py").string() + "' '" +
+                       (f / "t.h5").string() + "'")
+                          .c_str()) == 0);
 }
 
 bool bare_number(const std::string& text) {  // a cell that shows what a division by zero gives
-  for (const char* word : {" nan", "-nan", " inf ", "-inf", ">nan", ",nan"})
-    if (text.find(word) != text.npos) return true;
+  for (const char* word : {" nan", "-nan", " inf ", "-inf", ">nan", ",nan"}) {
+    if (text.find(word) != text.npos)
+      return true;
+  }
   return false;
 }
 
@@ -37,8 +44,10 @@ void reports(const Folder& f, const std::string& warning) {
     INFO(format << ": " << r.err);
     CHECK(r.code == 0);
     CHECK(!bare_number(r.out));
-    if (std::string(format) == "json") CHECK(json::accept(r.out));
-    if (!warning.empty() && std::string(format) != "csv") CHECK(r.out.find(warning) != r.out.npos);
+    if (std::string(format) == "json")
+      CHECK(json::accept(r.out));
+    if (!warning.empty() && std::string(format) != "csv")
+      CHECK(r.out.find(warning) != r.out.npos);
   }
   CHECK(f.run("show t.h5").code == 0);
 }
@@ -71,9 +80,11 @@ TEST_CASE("no token, one token, one expert, one layer: a report without a divisi
 }
 
 TEST_CASE("numbers that are none, and ids that are nobody's") {
-  if (!has_h5py()) return;
+  if (!has_h5py())
+    return;
   const Folder f;
-  const std::string small = "uniform --tokens 600 --layers 2 --experts 8 --topk 2 --weights --domains 2";
+  const std::string small =
+      "uniform --tokens 600 --layers 2 --experts 8 --topk 2 --weights --domains 2";
   edit(f, small, "w = f['routing/weights']; w[5:9] = np.nan; w[20:30] = np.inf");
   reports(f, "not finite");
   CHECK(f.run("verify t.h5").out.find("not finite") != std::string::npos);
@@ -97,12 +108,17 @@ TEST_CASE("numbers that are none, and ids that are nobody's") {
 }
 
 TEST_CASE("shapes that do not fit, and datasets that are missing") {
-  if (!has_h5py()) return;
+  if (!has_h5py())
+    return;
   const Folder f;
   const std::string small = "uniform --tokens 600 --layers 2 --experts 8 --topk 2";
-  for (const char* change : {"del f['routing/expert_ids']", "del f['model/num_experts']", "f['routing/expert_ids'].resize(300, 0)",
-                             "f['tokens/position'].resize(10, 0)", "d = f['routing/expert_ids'][:, :1]; del f['routing/expert_ids']; f['routing/expert_ids'] = d",
-                             "del f['tokens/flags']; f['tokens/flags'] = np.zeros(600, 'f8')", "f.attrs['format'] = 'something'", "f.attrs['format_version'] = '9.0'"}) {
+  for (const char* change :
+       {"del f['routing/expert_ids']", "del f['model/num_experts']",
+        "f['routing/expert_ids'].resize(300, 0)", "f['tokens/position'].resize(10, 0)",
+        "d = f['routing/expert_ids'][:, :1]; del f['routing/expert_ids']; f['routing/expert_ids'] "
+        "= d",
+        "del f['tokens/flags']; f['tokens/flags'] = np.zeros(600, 'f8')",
+        "f.attrs['format'] = 'something'", "f.attrs['format_version'] = '9.0'"}) {
     INFO(change);
     edit(f, small, change);
     refused(f, "t.h5");
@@ -125,24 +141,33 @@ TEST_CASE("reports of traces with bytes changed at random end with a report or a
   const int most = std::getenv("MOE_MUTANTS") ? std::atoi(std::getenv("MOE_MUTANTS")) : 60;
   std::string whole[2];
   for (const int deflate : {0, 1}) {
-    REQUIRE(f.run("synth zipf --tokens 150 --layers 2 --experts 8 --topk 2 --domains 2 --sequence 50 --step 60 --weights --force --deflate " + std::to_string(deflate) + " -o t.h5").code == 0);
+    REQUIRE(f.run("synth zipf --tokens 150 --layers 2 --experts 8 --topk 2 --domains 2 --sequence "
+                  "50 --step 60 --weights --force --deflate " +
+                  std::to_string(deflate) + " -o t.h5")
+                .code == 0);
     whole[deflate] = text_of(f / "t.h5");
   }
-  int read = 0, refused = 0;
+  int read = 0;
+  int refused = 0;
   for (int n = 0; n < most; ++n) {
     std::mt19937 random{std::uint32_t(n)};
     std::string bytes = whole[n % 2];
-    const std::size_t used = n % 4 < 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 16384);  // half of them where the structure lies
-    for (auto left = 1 + random() % 12; left > 0; --left) bytes[random() % used] = char(random());
+    // half of them where the structure lies
+    const std::size_t used = n % 4 < 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 16384);
+    for (auto left = 1 + random() % 12; left > 0; --left)
+      bytes[random() % used] = char(random());
     put(f / "t.h5", bytes);
     const Result r = f.run("report t.h5 --sample 50");
-    INFO("mutant " << n << " of MOE_MUTANTS, code " << r.code << ", " << r.seconds << " s: " << r.err);
+    INFO("mutant " << n << " of MOE_MUTANTS, code " << r.code << ", " << r.seconds
+                   << " s: " << r.err);
     REQUIRE((r.code == 0 || r.code == 3));
     REQUIRE(r.seconds < 60);
-    if (r.code == 3) REQUIRE(r.err.size() > 20);
+    if (r.code == 3)
+      REQUIRE(r.err.size() > 20);
     ++(r.code == 0 ? read : refused);
   }
-  if (std::getenv("MOE_MUTANTS")) WARN(most << " mutants: " << read << " read, " << refused << " refused in a sentence");
+  if (std::getenv("MOE_MUTANTS"))
+    WARN(most << " mutants: " << read << " read, " << refused << " refused in a sentence");
   CHECK(read > 0);
   CHECK(refused > 0);
 }

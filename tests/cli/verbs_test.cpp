@@ -1,4 +1,5 @@
-// Every verb once, for real: what it prints, that JSON is JSON and alone on stdout, that pipes and names behave.
+// Every verb once, for real: what it prints, that JSON is JSON and alone on stdout, that pipes and
+// names behave.
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -43,17 +44,22 @@ TEST_CASE("train, trace, report and the verbs around them") {
   CHECK(train.out.empty());
   CHECK(train.err.find("step 6  validation loss") != train.err.npos);
   double size = 0;
-  for (const auto& e : fs::directory_iterator(f / "runs/a/checkpoint-00000006")) size += double(e.file_size());
+  for (const auto& e : fs::directory_iterator(f / "runs/a/checkpoint-00000006"))
+    size += double(e.file_size());
   CHECK(bytes_in(dry.out, "disk: one checkpoint") == Approx(size).epsilon(0.05));
   CHECK(f.run("train --resume runs/a").err.find("is done: step 6 of 6") != std::string::npos);
   CHECK(f.run("train --resume runs/a --lr 1").code == 2);
   CHECK(f.run(nano + " --steps 6 -o runs/a").code == 2);
 
-  REQUIRE(f.run("trace runs/a --data text:path=corpus,split=valid --tokens 800 -o a.moetrace.h5", {.environment = {}, .program = "moe"}).code == 0);
-  CHECK(f.run("trace runs/a --data text:path=corpus --length 4096 -o b.h5").err.find("context of 128") != std::string::npos);
+  REQUIRE(f.run("trace runs/a --data text:path=corpus,split=valid --tokens 800 -o a.moetrace.h5",
+                {.environment = {}, .program = "moe"})
+              .code == 0);
+  CHECK(f.run("trace runs/a --data text:path=corpus --length 4096 -o b.h5")
+            .err.find("context of 128") != std::string::npos);
   CHECK(json_of(f, "report a.moetrace.h5 --format json").is_object());
   CHECK(json_of(f, "report a.moetrace.h5 --format json --metric load -o -").is_object());
-  CHECK(json_of(f, "eval runs/a --data text:path=corpus,split=valid --tokens 300 --format json").is_object());
+  CHECK(json_of(f, "eval runs/a --data text:path=corpus,split=valid --tokens 300 --format json")
+            .is_object());
   CHECK(json_of(f, "show runs/a --format json").is_object());
   CHECK(json_of(f, "show a.moetrace.h5 --format json").is_object());
   CHECK(json_of(f, "verify runs/a a.moetrace.h5 --format json").is_object());
@@ -70,7 +76,8 @@ TEST_CASE("train, trace, report and the verbs around them") {
   CHECK(f.run("plan mixtral-8x7").err.find("'Mixtral-8x7B'") != std::string::npos);
   CHECK(f.run("plan ./none.json").code == 3);
   CHECK(f.run("report a.moetrace.h5 --metric help").err.find("load") != std::string::npos);
-  const Result text = f.run("generate runs/a --prompt 'the house' --tokens 5 --trace g.moetrace.h5");
+  const Result text =
+      f.run("generate runs/a --prompt 'the house' --tokens 5 --trace g.moetrace.h5");
   CHECK(text.code == 0);
   CHECK(text.out.starts_with("the house"));
   CHECK(f.run("verify g.moetrace.h5").code == 0);
@@ -82,19 +89,23 @@ TEST_CASE("help, version, list, config files and the other names of the program"
   CHECK(json_of(f, "list --format json").is_object());
   CHECK(f.run("help train").out == f.run("train --help").out);
   CHECK(f.run("help").code == 0);
-  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "plan", "list", "show", "recover"}) {
+  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "plan",
+                           "list", "show", "recover"}) {
     const Result r = f.run(std::string(verb) + " --help");
     CHECK(r.code == 0);
     CHECK(r.out.find("examples:") != r.out.npos);
     std::istringstream lines(r.out);
-    for (std::string line; std::getline(lines, line);) CHECK(line.size() <= 120);
+    for (std::string line; std::getline(lines, line);)
+      CHECK(line.size() <= 120);
   }
   const Result list = f.run("list routers", {.environment = {"COLUMNS=60"}});
   CHECK(list.out.find("softmax:k=2") != list.out.npos);
   CHECK(list.out.find("…") == list.out.npos);
-  CHECK(f.run("--dry-run --model nano", {.program = "moe-train"}).out.find("parameters") != std::string::npos);
+  CHECK(f.run("--dry-run --model nano", {.program = "moe-train"}).out.find("parameters") !=
+        std::string::npos);
   CHECK(f.run("none.h5", {.program = "moe-report"}).code == 3);
-  put(f / "a.toml", "model = \"nano\"\nsteps = 7\nbatch = 3\ndry-run = true\n[train]\nlength = 32\n");
+  put(f / "a.toml",
+      "model = \"nano\"\nsteps = 7\nbatch = 3\ndry-run = true\n[train]\nlength = 32\n");
   const Result configured = f.run("train --config a.toml --steps 5");  // the command line wins
   CHECK(configured.out.find("tokens in all                  480") != configured.out.npos);
 }
@@ -108,36 +119,46 @@ TEST_CASE("bench prints a row for each pass and size") {
     REQUIRE(r.code == 0);
     std::vector<json> out;
     std::istringstream in(r.out);
-    for (std::string line; std::getline(in, line);) out.push_back(json::parse(line));
+    for (std::string line; std::getline(in, line);)
+      out.push_back(json::parse(line));
     return out;
   };
-  const auto layer = rows("bench layer --tokens 64 --tokens 96 --hidden 32 --width 16 --experts 4 --threads 1");
+  const auto layer =
+      rows("bench layer --tokens 64 --tokens 96 --hidden 32 --width 16 --experts 4 --threads 1");
   REQUIRE(layer.size() == 4);
-  CHECK((layer[0]["pass"] == "forward" && layer[1]["pass"] == "forward+backward" && layer[0]["tokens"] == 64 && layer[3]["tokens"] == 96));
+  CHECK((layer[0]["pass"] == "forward" && layer[1]["pass"] == "forward+backward" &&
+         layer[0]["tokens"] == 64 && layer[3]["tokens"] == 96));
   for (const json& row : layer) {
-    const double flops = 6.0 * row["tokens"].get<double>() * 32 * 16 * 2 * (row["pass"] == "forward" ? 1 : 3);
+    const double flops =
+        6.0 * row["tokens"].get<double>() * 32 * 16 * 2 * (row["pass"] == "forward" ? 1 : 3);
     CHECK(row["gflops"].get<double>() == Approx(flops / row["median"].get<double>() * 1e-6));
-    CHECK(row["ratio"].get<double>() == Approx(row["gflops"].get<double>() / row["ceiling_gflops"].get<double>()));
+    CHECK(row["ratio"].get<double>() ==
+          Approx(row["gflops"].get<double>() / row["ceiling_gflops"].get<double>()));
     CHECK((row["best"] <= row["median"] && row["median"] <= row["p99"]));
   }
   CHECK(rows("bench model --model nano:layers=1 --batch 1 --length 16 --threads 1").size() == 3);
   const auto trace = rows("bench trace --model nano:layers=1,context=16 --batch 2 --folder .");
   REQUIRE(trace.size() == 2);
   CHECK((trace[0]["cost"].is_null() && trace[1]["cost"].is_number()));
-  for (const auto& entry : fs::directory_iterator(f.path())) CHECK(entry.path().string().find("moe-bench") == std::string::npos);
-  const auto report = rows("bench report --tokens 600 --layers 2 --experts 8 --topk 2 --folder . --threads 1");
+  for (const auto& entry : fs::directory_iterator(f.path()))
+    CHECK(entry.path().string().find("moe-bench") == std::string::npos);
+  const auto report =
+      rows("bench report --tokens 600 --layers 2 --experts 8 --topk 2 --folder . --threads 1");
   REQUIRE((report.size() == 4 || report.size() == 6));  // without h5py, with it
   for (const json& row : report) {
-    CHECK(row["assignments_per_s"].get<double>() == Approx(2.4e-3 / row["median"].get<double>() * 1e3).epsilon(1e-3));
+    CHECK(row["assignments_per_s"].get<double>() ==
+          Approx(2.4e-3 / row["median"].get<double>() * 1e3).epsilon(1e-3));
     CHECK((row["processor"] >= 0 && row["processor"].is_number()));
   }
-  CHECK((report.front()["file"] == "uncompressed" && report.back()["file"] == "deflated" && report[0]["what"] == "load metrics" && report[1]["what"] == "default report"));
+  CHECK((report.front()["file"] == "uncompressed" && report.back()["file"] == "deflated" &&
+         report[0]["what"] == "load metrics" && report[1]["what"] == "default report"));
   REQUIRE(f.run("synth zipf --tokens 300 --layers 1 --experts 8 --topk 2 -o s.h5").code == 0);
   CHECK(rows("bench report --trace s.h5 --folder . --threads 1")[0]["file"] == "s.h5");
   CHECK(f.run("bench report --trace s.h5 --python /usr/bin/false").code == 7);
   CHECK(f.run("bench report --trace none.h5").code == 3);
   CHECK(f.run("bench report --folder nowhere").code == 4);
-  for (const auto& entry : fs::directory_iterator(f.path())) CHECK(entry.path().string().find("moe-bench") == std::string::npos);
+  for (const auto& entry : fs::directory_iterator(f.path()))
+    CHECK(entry.path().string().find("moe-bench") == std::string::npos);
   CHECK(rows("bench ops combine --threads 1 --threads 2").size() % 2 == 0);
   CHECK(f.run("bench").err.find("of what? ops, layer") != std::string::npos);
   CHECK(f.run("bench laye").err.find("layer") != std::string::npos);
@@ -145,11 +166,13 @@ TEST_CASE("bench prints a row for each pass and size") {
   CHECK(f.run("bench ops nothing").code == 2);
 }
 
-
 TEST_CASE("weights of step 0 alone, and experts read when used") {
   const Folder f;
-  const std::string model = "train --model olmoe-toy:layers=2,hidden=64 --steps 0 --save-dtype bf16";
-  CHECK(f.run("train --model nano --steps 5 --save-dtype bf16 -o runs/b").err.find("a run of 5 steps must be able to go on where it stopped") != std::string::npos);
+  const std::string model =
+      "train --model olmoe-toy:layers=2,hidden=64 --steps 0 --save-dtype bf16";
+  CHECK(f.run("train --model nano --steps 5 --save-dtype bf16 -o runs/b")
+            .err.find("a run of 5 steps must be able to go on where it stopped") !=
+        std::string::npos);
   CHECK(f.run("train --model nano --steps 0 --save-dtype f16 -o runs/b").code == 2);
   const Result train = f.run(model + " -o runs/a");
   INFO(train.err);
@@ -157,17 +180,23 @@ TEST_CASE("weights of step 0 alone, and experts read when used") {
   REQUIRE(f.run(model + " --data text:path=corpus -o runs/c").code == 0);
   const Result resumed = f.run("train --resume runs/c --steps 3");
   CHECK(resumed.code == 3);
-  CHECK(resumed.err.find("holds weights alone: it can be used, but not resumed") != std::string::npos);
-  const std::string trace = "trace runs/a --data text:path=corpus,split=valid --tokens 600 --redundancy-tokens 0 -o ";
+  CHECK(resumed.err.find("holds weights alone: it can be used, but not resumed") !=
+        std::string::npos);
+  const std::string trace =
+      "trace runs/a --data text:path=corpus,split=valid --tokens 600 --redundancy-tokens 0 -o ";
   REQUIRE(f.run(trace + "all.h5 --expert-memory all").code == 0);
   const Result lazy = f.run(trace + "one.h5 --expert-memory 0");
   REQUIRE(lazy.code == 0);
   CHECK(lazy.err.find("experts are read from the file when they are used") != std::string::npos);
   CHECK(lazy.err.find("how alike they are is left out") != std::string::npos);
-  const std::string loss = "eval runs/a --data text:path=corpus,split=valid --tokens 600 --format csv --expert-memory ";
+  const std::string loss =
+      "eval runs/a --data text:path=corpus,split=valid --tokens 600 --format csv --expert-memory ";
   const Result all = f.run(loss + "all");
   REQUIRE(all.code == 0);
-  const auto table = [](const Result& r) { return r.out.substr(std::min(r.out.size(), r.out.find("\nloss,"))); };  // behind the facts, which hold the command
+  // behind the facts, which hold the command
+  const auto table = [](const Result& r) {
+    return r.out.substr(std::min(r.out.size(), r.out.find("\nloss,")));
+  };
   REQUIRE(table(all).size() > 10);
   CHECK(table(all) == table(f.run(loss + "0")));
   CHECK(table(all) == table(f.run(loss + "200kB")));
@@ -178,30 +207,46 @@ TEST_CASE("weights of step 0 alone, and experts read when used") {
 
 TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not ours") {
   const Folder f;
-  REQUIRE(f.run("train --data text:path=corpus --model nano --steps 2 --batch 2 --length 32 --eval-tokens 64 -o own").code == 0);
+  REQUIRE(f.run("train --data text:path=corpus --model nano --steps 2 --batch 2 --length 32 "
+                "--eval-tokens 64 -o own")
+              .code == 0);
   fs::create_directories(f / "theirs");
-  for (const char* name : {"config.json", "model.safetensors"}) fs::copy_file(fs::path(f / "own/checkpoint-00000002") / name, fs::path(f / "theirs") / name);
+  for (const char* name : {"config.json", "model.safetensors"})
+    fs::copy_file(fs::path(f / "own/checkpoint-00000002") / name, fs::path(f / "theirs") / name);
   std::string ids;
-  for (int n = 0; n < 400; ++n) ids += std::to_string(n * 7 % 311) + " ";
+  for (int n = 0; n < 400; ++n)
+    ids += std::to_string(n * 7 % 311) + " ";
   put(f / "ids.txt", ids);
   const Result refused = f.run("generate theirs --prompt hello");
   CHECK(refused.code == 2);
   CHECK(refused.err.find("--ids") != std::string::npos);
-  CHECK(f.run("generate theirs --ids '1 320'").err.find("'320', which is no id from 0 to 319") != std::string::npos);
+  CHECK(f.run("generate theirs --ids '1 320'").err.find("'320', which is no id from 0 to 319") !=
+        std::string::npos);
   CHECK(f.run("generate theirs --ids '1 x'").code == 2);
   CHECK(f.run("generate theirs --ids '1' --prompt a").code == 2);
-  const Result said = f.run("generate theirs --ids '1 5 7' --tokens 4 --temperature 0 --trace g.moetrace.h5");
+  const Result said =
+      f.run("generate theirs --ids '1 5 7' --tokens 4 --temperature 0 --trace g.moetrace.h5");
   CHECK(said.code == 0);
   CHECK(said.out.starts_with("1 5 7 "));
-  CHECK(f.run("trace theirs --data text:path=corpus --tokens 64 --length 32 -o text.moetrace.h5").err.find("text goes in as bytes") != std::string::npos);
-  const Result traced = f.run("trace theirs --data tokens:path=ids.txt --tokens 32 --length 16 -o ids.moetrace.h5");
+  CHECK(f.run("trace theirs --data text:path=corpus --tokens 64 --length 32 -o text.moetrace.h5")
+            .err.find("text goes in as bytes") != std::string::npos);
+  const Result traced =
+      f.run("trace theirs --data tokens:path=ids.txt --tokens 32 --length 16 -o ids.moetrace.h5");
   CHECK(traced.code == 0);
   CHECK(traced.err.find("bytes") == std::string::npos);
-  for (const char* name : {"g", "ids"}) CHECK(f.run("show " + std::string(name) + ".moetrace.h5").out.find("tokenizer        none") != std::string::npos);
-  REQUIRE(f.run("train --init theirs --data tokens:path=ids.txt --steps 1 --batch 1 --length 4 --eval-tokens 4 -o tuned").code == 0);
+  for (const char* name : {"g", "ids"}) {
+    CHECK(f.run("show " + std::string(name) + ".moetrace.h5").out.find("tokenizer        none") !=
+          std::string::npos);
+  }
+  REQUIRE(f.run("train --init theirs --data tokens:path=ids.txt --steps 1 --batch 1 --length 4 "
+                "--eval-tokens 4 -o tuned")
+              .code == 0);
   CHECK(!fs::exists(f / "tuned/checkpoint-00000001/tokenizer.json"));
-  CHECK(f.run("train --data text:path=corpus --model nano:rope={fourier:pairs=5} --steps 2 --batch 2 --length 32 --eval-tokens 64 -o mixed").code == 0);
-  CHECK(f.run("train --resume mixed --steps 3").code == 0);  // its fixed matrices belong to a group and have no moments
+  CHECK(f.run("train --data text:path=corpus --model nano:rope={fourier:pairs=5} --steps 2 --batch "
+              "2 --length 32 --eval-tokens 64 -o mixed")
+            .code == 0);
+  // its fixed matrices belong to a group and have no moments
+  CHECK(f.run("train --resume mixed --steps 3").code == 0);
   CHECK(f.run("generate tuned --prompt a").code == 2);
   CHECK(f.run("generate own --prompt ab --tokens 2").out.starts_with("ab"));
   CHECK(f.run("verify theirs").out == "theirs: whole\n");

@@ -39,7 +39,8 @@ TEST_CASE("even load is zero imbalance, one expert is even, nothing at all has n
   CHECK(f.max_over_min == 1);
   CHECK(f.entropy_norm == Approx(1));
   CHECK(f.gini == 0);
-  const std::int64_t one[] = {7}, none[] = {0, 0};
+  const std::int64_t one[] = {7};
+  const std::int64_t none[] = {0, 0};
   CHECK(load_figures(one).entropy_norm == 1);
   CHECK(load_figures(one).cv == 0);
   CHECK(load_figures(none).dead_fraction == 1);

@@ -17,14 +17,17 @@ TEST_CASE("philox gives the published words") {
 
 TEST_CASE("a generator continues from its three numbers") {
   Rng a(7, 3);
-  for (int i = 0; i < 10; ++i) a.next();
+  for (int i = 0; i < 10; ++i)
+    a.next();
   Rng b(a.seed(), a.stream_id(), a.counter());
   CHECK(a.next() == b.next());
   CHECK(Rng(7).stream(1).next() != Rng(7).stream(2).next());
-  double sum = 0, square = 0;
+  double sum = 0;
+  double square = 0;
   for (int i = 0; i < 20000; ++i) {
     const double v = a.normal();
-    sum += v, square += v * v;
+    sum += v;
+    square += v * v;
   }
   CHECK(std::abs(sum / 20000) < 0.03);
   CHECK(std::abs(square / 20000 - 1) < 0.05);
@@ -33,9 +36,12 @@ TEST_CASE("a generator continues from its three numbers") {
 TEST_CASE("16-bit floats round to nearest even and keep what they hold") {
   for (int h = 0; h < 65536; ++h) {
     const auto bits = std::uint16_t(h);
-    const float b = bf16_to_float(bits), f = f16_to_float(bits);
-    if (b == b) REQUIRE(float_to_bf16(b) == bits);
-    if (f == f) REQUIRE(float_to_f16(f) == bits);
+    const float b = bf16_to_float(bits);
+    const float f = f16_to_float(bits);
+    if (b == b)
+      REQUIRE(float_to_bf16(b) == bits);
+    if (f == f)
+      REQUIRE(float_to_f16(f) == bits);
   }
   CHECK(float_to_f16(65520.0f) == 0x7c00);
   CHECK(float_to_f16(65519.0f) == 0x7bff);

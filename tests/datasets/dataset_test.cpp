@@ -1,4 +1,5 @@
-// What every dataset owes, for each example spec of datasets.def, and what a corpus of several owes.
+// What every dataset owes, for each example spec of datasets.def, and what a corpus of several
+// owes.
 #include <catch2/catch.hpp>
 #include <map>
 #include <set>
@@ -11,8 +12,10 @@ namespace {
 
 std::vector<std::string> examples() {
   std::vector<std::string> out;
-  for (const auto& entry : datasets().entries())
-    for (const std::string& spec : split(entry.examples, ' ')) out.push_back(spec);
+  for (const auto& entry : datasets().entries()) {
+    for (const std::string& spec : split(entry.examples, ' '))
+      out.push_back(spec);
+  }
   return out;
 }
 
@@ -23,8 +26,10 @@ bool same(const Batch& a, const Batch& b) {
 std::vector<int> all_valid(const Corpus& corpus, int domain, int sequences, int length) {
   std::vector<int> ids;
   Batch batch;
-  for (Index piece = 0; corpus.valid(domain, piece, sequences, length, batch); piece += batch.sequences())
+  for (Index piece = 0; corpus.valid(domain, piece, sequences, length, batch);
+       piece += batch.sequences()) {
     ids.insert(ids.end(), batch.token.begin(), batch.token.end());
+  }
   return ids;
 }
 
@@ -36,19 +41,26 @@ TEST_CASE("every dataset gives the same tokens again from its spec, the seed and
   REQUIRE(examples().size() >= datasets().entries().size());
   for (const std::string& spec : examples()) {
     CAPTURE(spec);
-    const Corpus one({spec}, *tokenizer, 5), other({spec}, *tokenizer, 6);
+    const Corpus one({spec}, *tokenizer, 5);
+    const Corpus other({spec}, *tokenizer, 6);
     const Corpus again(one.specs(), *tokenizer, 5);  // from what a checkpoint keeps
     CHECK(again.specs() == one.specs());
     CHECK(again.info().notes == one.info().notes);
-    for (const std::uint64_t cursor : {7, 0, 3}) CHECK(same(one.train(cursor, 5, 40), again.train(cursor, 5, 40)));
+    for (const std::uint64_t cursor : {7, 0, 3})
+      CHECK(same(one.train(cursor, 5, 40), again.train(cursor, 5, 40)));
     CHECK_FALSE(same(one.train(0, 5, 40), one.train(1, 5, 40)));
     CHECK_FALSE(same(one.train(0, 5, 40), other.train(0, 5, 40)));
     for (int d = 0; d < int(one.info().domains.size()); ++d)
-      CHECK(all_valid(one, d, 3, 64) == all_valid(other, d, 3, 64));  // the split is not the seed's affair
+    // the split is not the seed's affair
+    {
+      CHECK(all_valid(one, d, 3, 64) == all_valid(other, d, 3, 64));
+    }
   }
 }
 
-TEST_CASE("every batch has the shape that was asked for, ids below the vocabulary, and targets that follow") {
+TEST_CASE(
+    "every batch has the shape that was asked for, ids below the vocabulary, and targets that "
+    "follow") {
   Folder folder;
   const auto tokenizer = make_tokenizer("bytes");
   for (const std::string& spec : examples()) {
@@ -62,7 +74,8 @@ TEST_CASE("every batch has the shape that was asked for, ids below the vocabular
       const auto i = std::size_t(t);
       REQUIRE((batch.token[i] >= 0 && batch.token[i] < corpus.info().vocabulary));
       REQUIRE((batch.target[i] >= -1 && batch.target[i] < corpus.info().vocabulary));
-      if ((t + 1) % 33 != 0 && batch.target[i] != -1) REQUIRE(batch.target[i] == batch.token[i + 1]);
+      if ((t + 1) % 33 != 0 && batch.target[i] != -1)
+        REQUIRE(batch.target[i] == batch.token[i + 1]);
     }
   }
 }
@@ -99,19 +112,24 @@ TEST_CASE("a short last piece keeps its length and the pieces before it") {
 TEST_CASE("domains of several datasets stand side by side and are drawn equally often") {
   Folder folder;
   const auto tokenizer = make_tokenizer("bytes");
-  const Corpus corpus({"text:path=corpus", "arithmetic", "clusters", "clusters:seed=1"}, *tokenizer, 9);
-  CHECK(corpus.info().domains == std::vector<std::string>{"chinese", "code", "english", "arithmetic", "clusters", "clusters-2"});
+  const Corpus corpus({"text:path=corpus", "arithmetic", "clusters", "clusters:seed=1"}, *tokenizer,
+                      9);
+  CHECK(corpus.info().domains == std::vector<std::string>{"chinese", "code", "english",
+                                                          "arithmetic", "clusters", "clusters-2"});
   CHECK(corpus.info().vocabulary == 320);
   std::map<int, int> seen;
   std::set<std::vector<int>> orders;
   for (std::uint64_t cursor = 0; cursor < 60; ++cursor) {
     const Batch batch = corpus.train(cursor, 6, 8);
-    for (const int d : batch.domain) ++seen[d];
+    for (const int d : batch.domain)
+      ++seen[d];
     orders.insert(batch.domain);
   }
-  for (int d = 0; d < 6; ++d) CHECK(seen[d] == 60);
+  for (int d = 0; d < 6; ++d)
+    CHECK(seen[d] == 60);
   CHECK(orders.size() > 30);  // in turn, yet not always in the same turn
-  for (int d = 0; d < 3; ++d) CHECK(corpus.info().train_tokens[std::size_t(d)] > 0);
+  for (int d = 0; d < 3; ++d)
+    CHECK(corpus.info().train_tokens[std::size_t(d)] > 0);
   CHECK(corpus.info().train_tokens[3] == kEndless);
   CHECK(corpus.truth(corpus.train(0, 6, 8)).empty());  // not every dataset has one
 }
@@ -120,10 +138,13 @@ TEST_CASE("split= is read by the corpus") {
   Folder folder;
   const auto tokenizer = make_tokenizer("bytes");
   CHECK(Corpus({"text:path=corpus"}, *tokenizer, 0).split() == Split::train);
-  CHECK(Corpus({"text:path=corpus,split=valid", "zipf:split=valid"}, *tokenizer, 0).split() == Split::valid);
+  CHECK(Corpus({"text:path=corpus,split=valid", "zipf:split=valid"}, *tokenizer, 0).split() ==
+        Split::valid);
   CHECK(refusal([&] {
           Corpus({"text:path=corpus,split=valid", "zipf"}, *tokenizer, 0);
-        }) == "2: 'zipf' asks for another split than 'text:split=valid,path=corpus,glob=*,domain=,limit=none,binary=0'");
+        }) ==
+        "2: 'zipf' asks for another split than "
+        "'text:split=valid,path=corpus,glob=*,domain=,limit=none,binary=0'");
   CHECK(refusal_of("zipf:split=test") == "2: zipf: split=test is not known");
   CHECK(refusal([&] { Corpus({}, *tokenizer, 0); }) == "2: no data was named");
   CHECK(refusal_of("txt:path=corpus") == "2: no dataset named 'txt'");

@@ -1,5 +1,5 @@
-// A small corpus in a temporary folder, which is the current folder while the fixture lives: the example specs of
-// datasets.def name `corpus`.
+// A small corpus in a temporary folder, which is the current folder while the fixture lives: the
+// example specs of datasets.def name `corpus`.
 #pragma once
 #include <filesystem>
 #include <fstream>
@@ -20,7 +20,8 @@ inline void write(const fs::path& path, const std::string& text) {
 // Lines that say their number, so that a place in the text is known from the text.
 inline std::string numbered(const std::string& word, int lines) {
   std::string out;
-  for (int i = 0; i < lines; ++i) out += word + " " + std::to_string(i) + "\n";
+  for (int i = 0; i < lines; ++i)
+    out += word + " " + std::to_string(i) + "\n";
   return out;
 }
 
@@ -28,7 +29,8 @@ class Folder {
  public:
   Folder() : before_(fs::current_path()) {
     std::string name = (fs::temp_directory_path() / "moe-data-XXXXXX").string();
-    if (!mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
+    if (!mkdtemp(name.data()))
+      throw std::runtime_error("no temporary folder");
     path_ = name;
     fs::current_path(path_);
     write("corpus/english.txt", numbered("the house number", 9000));
@@ -38,7 +40,8 @@ class Folder {
     write("corpus/code/.git/hidden.h", numbered("hidden", 100));
     std::string lines, ids;
     for (int i = 0; i < 600; ++i) {
-      lines += R"({"input_ids":[)" + std::to_string(i % 97) + ",5,6,7,8], \"domain\":\"" + (i % 3 ? "code" : "prose") + "\"}\n";
+      lines += R"({"input_ids":[)" + std::to_string(i % 97) + ",5,6,7,8], \"domain\":\"" +
+               (i % 3 ? "code" : "prose") + "\"}\n";
       ids += std::to_string(i * 7 % 512) + (i % 9 ? " " : "\n");
     }
     write("ids.jsonl", lines);
@@ -55,7 +58,8 @@ class Folder {
   fs::path before_, path_;
 };
 
-// What an action throws: "CODE: sentence"; "" if nothing. A refusal without a hint is marked, so that a test fails.
+// What an action throws: "CODE: sentence"; "" if nothing. A refusal without a hint is marked, so
+// that a test fails.
 template <class F>
 std::string refusal(F action) {
   try {

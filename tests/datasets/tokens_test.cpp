@@ -1,4 +1,5 @@
-// Token ids from files: every format gives the same ids, nothing is lost or added, and what is no id is refused where it stands.
+// Token ids from files: every format gives the same ids, nothing is lost or added, and what is no
+// id is refused where it stands.
 #include <catch2/catch.hpp>
 #include <cstring>
 
@@ -10,11 +11,16 @@ using namespace moe;
 namespace {
 
 template <class T>
-std::string npy(const std::string& type, const std::string& shape, const std::vector<T>& values, const std::string& order = "False") {
-  std::string head = "{'descr': '" + type + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }";
+std::string npy(const std::string& type, const std::string& shape, const std::vector<T>& values,
+                const std::string& order = "False") {
+  std::string head =
+      "{'descr': '" + type + "', 'fortran_order': " + order + ", 'shape': " + shape + ", }";
   head += std::string((64 - (10 + head.size() + 1) % 64) % 64, ' ') + "\n";
   std::string out = "\x93NUMPY";
-  out += char(1), out += char(0), out += char(head.size() & 255), out += char(head.size() >> 8);
+  out += char(1);
+  out += char(0);
+  out += char(head.size() & 255);
+  out += char(head.size() >> 8);
   out += head;
   return out.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
 }
@@ -24,7 +30,8 @@ std::vector<int> all(const Corpus& corpus, int domain, std::vector<int>* targets
   Batch batch;
   for (Index piece = 0; corpus.valid(domain, piece, 4, 64, batch); piece += batch.sequences()) {
     ids.insert(ids.end(), batch.token.begin(), batch.token.end());
-    if (targets) targets->insert(targets->end(), batch.target.begin(), batch.target.end());
+    if (targets)
+      targets->insert(targets->end(), batch.target.begin(), batch.target.end());
   }
   return ids;
 }
@@ -38,17 +45,28 @@ std::vector<int> read(const std::string& spec) {
 TEST_CASE("the same ids from every format") {
   const Folder folder;
   std::vector<int> want;
-  for (int i = 0; i < 700; ++i) want.push_back(i * 91 % 60000);
-  const auto as = [&]<class T>(T) { return std::vector<T>(want.begin(), want.end()); };
+  for (int i = 0; i < 700; ++i)
+    want.push_back(i * 91 % 60000);
+  const auto as = [&]<class T>(T) {
+    return std::vector<T>(want.begin(), want.end());
+  };
   write("u2.npy", npy("<u2", "(700,)", as(std::uint16_t())));
   write("u4.npy", npy("<u4", "(700,)", as(std::uint32_t())));
   write("i4.npy", npy("<i4", "(7, 100)", as(std::int32_t())));
   write("i8.npy", npy("<i8", "(700,)", as(std::int64_t())));
-  std::string text, list = "[";
-  for (const int id : want) text += std::to_string(id) + "\n", list += std::to_string(id) + ",";
+  std::string text;
+  std::string list = "[";
+  for (const int id : want) {
+    text += std::to_string(id) + "\n";
+    list += std::to_string(id) + ",";
+  }
   list.back() = ']';
-  write("t.txt", text), write("t.jsonl", list + "\n\n"), write("odd.ids", "{\"input_ids\":" + list + "}");
-  for (const char* spec : {"tokens:path=u2.npy", "tokens:path=u4.npy", "tokens:path=i4.npy", "tokens:path=i8.npy", "tokens:path=t.txt", "tokens:path=t.jsonl", "tokens:path=odd.ids,format=jsonl"}) {
+  write("t.txt", text);
+  write("t.jsonl", list + "\n\n");
+  write("odd.ids", "{\"input_ids\":" + list + "}");
+  for (const char* spec :
+       {"tokens:path=u2.npy", "tokens:path=u4.npy", "tokens:path=i4.npy", "tokens:path=i8.npy",
+        "tokens:path=t.txt", "tokens:path=t.jsonl", "tokens:path=odd.ids,format=jsonl"}) {
     CAPTURE(spec);
     CHECK(read(spec) == want);
   }
@@ -64,24 +82,40 @@ TEST_CASE("ids are cut into splits without loss, and nothing follows the end of 
   CHECK(corpus.info().train_tokens[1] + corpus.info().valid_tokens[1] == 400 * 5);
   CHECK(corpus.info().valid_tokens[0] > 0);
   std::vector<int> target;
-  const std::vector<int> ids = all(Corpus({"tokens:path=ids.jsonl,domain=one,whole=1,split=valid"}, *tokenizer, 1), 0, &target);
+  const std::vector<int> ids = all(
+      Corpus({"tokens:path=ids.jsonl,domain=one,whole=1,split=valid"}, *tokenizer, 1), 0, &target);
   REQUIRE(ids.size() == 600 * 5);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     const bool end = i % 5 == 4;  // 8 is the last id of every line
-    CHECK((end ? ids[i] == 8 && target[i] == -1 : (target[i] == -1 && i % 64 == 63) || target[i] == ids[i + 1]));
+    CHECK((end ? ids[i] == 8 && target[i] == -1
+               : (target[i] == -1 && i % 64 == 63) || target[i] == ids[i + 1]));
   }
   CHECK(Corpus({"tokens:path=ids.txt", "zipf"}, *tokenizer, 1).info().vocabulary == 512);
   CHECK(Corpus({"tokens:path=ids.jsonl", "zipf"}, *tokenizer, 1).info().vocabulary == 320);
-  CHECK(for_vocabulary({"tokens:path=a", "zipf", "tokens:path=b,vocabulary=7"}, 50) == std::vector<std::string>{"tokens:path=a,vocabulary=50", "zipf", "tokens:path=b,vocabulary=7"});
+  CHECK(for_vocabulary({"tokens:path=a", "zipf", "tokens:path=b,vocabulary=7"}, 50) ==
+        std::vector<std::string>{"tokens:path=a,vocabulary=50", "zipf",
+                                 "tokens:path=b,vocabulary=7"});
 }
 
 TEST_CASE("what is no id of the vocabulary is refused where it stands") {
   const Folder folder;
-  write("a.txt", "1 2 9 3"), write("b.txt", "1 x"), write("c.txt", ""), write("d.txt", "1 -1");
-  write("a.jsonl", "[1]\n{\"input_ids\":[3,9]}\n"), write("b.jsonl", "[1\n"), write("c.jsonl", "{\"ids\":[1]}\n"), write("d.jsonl", "[1.5]\n"), write("e.jsonl", "[99999999999999999999]\n");
-  write("a.npy", npy<std::uint16_t>("<u2", "(2, 2)", {1, 2, 3, 9})), write("b.npy", npy<std::int32_t>("<i4", "(2,)", {1, -5}));
-  write("c.npy", npy<std::uint16_t>("<u2", "(3,)", {1, 2})), write("d.npy", npy<float>("<f4", "(1,)", {1})), write("e.npy", npy<std::uint16_t>("<u2", "(2, 1)", {1, 2}, "True"));
-  write("f.npy", npy<std::uint16_t>("<u2", "(4611686018427387904, 4)", {1})), write("g.npy", "\x93NUMPY"), write("h.npy", npy<std::uint64_t>("<u8", "(1,)", {~std::uint64_t(0)}));
+  write("a.txt", "1 2 9 3");
+  write("b.txt", "1 x");
+  write("c.txt", "");
+  write("d.txt", "1 -1");
+  write("a.jsonl", "[1]\n{\"input_ids\":[3,9]}\n");
+  write("b.jsonl", "[1\n");
+  write("c.jsonl", "{\"ids\":[1]}\n");
+  write("d.jsonl", "[1.5]\n");
+  write("e.jsonl", "[99999999999999999999]\n");
+  write("a.npy", npy<std::uint16_t>("<u2", "(2, 2)", {1, 2, 3, 9}));
+  write("b.npy", npy<std::int32_t>("<i4", "(2,)", {1, -5}));
+  write("c.npy", npy<std::uint16_t>("<u2", "(3,)", {1, 2}));
+  write("d.npy", npy<float>("<f4", "(1,)", {1}));
+  write("e.npy", npy<std::uint16_t>("<u2", "(2, 1)", {1, 2}, "True"));
+  write("f.npy", npy<std::uint16_t>("<u2", "(4611686018427387904, 4)", {1}));
+  write("g.npy", "\x93NUMPY");
+  write("h.npy", npy<std::uint64_t>("<u8", "(1,)", {~std::uint64_t(0)}));
   const auto says = [](const std::string& file, const std::string& part) {
     const std::string what = refusal_of("tokens:path=" + file + ",vocabulary=9");
     INFO(what);
@@ -89,9 +123,23 @@ TEST_CASE("what is no id of the vocabulary is refused where it stands") {
     CHECK(what.find(part) != what.npos);
     CHECK(what.find("[no hint]") == what.npos);
   };
-  says("a.txt", "the id '9' at position 2, which is not from 0 to 8"), says("b.txt", "'x' at position 1"), says("c.txt", "holds no ids"), says("d.txt", "'-1' at position 1");
-  says("a.jsonl", "the id 9 at line 2, position 1"), says("b.jsonl", "line 1 is not JSON"), says("c.jsonl", "line 1 has no input_ids"), says("d.jsonl", "1.5 at line 1, position 0"), says("e.jsonl", "line 1, position 0");
-  says("a.npy", "the id 9 at row 1, position 1"), says("b.npy", "the id -5 at position 1"), says("c.npy", "4 bytes behind its header"), says("d.npy", "the type '<f4'"), says("e.npy", "column by column");
-  says("f.npy", "bytes behind its header"), says("g.npy", "is not a NumPy file"), says("h.npy", "the id -1 at position 0"), says("none.npy", "does not exist");
+  says("a.txt", "the id '9' at position 2, which is not from 0 to 8");
+  says("b.txt", "'x' at position 1");
+  says("c.txt", "holds no ids");
+  says("d.txt", "'-1' at position 1");
+  says("a.jsonl", "the id 9 at line 2, position 1");
+  says("b.jsonl", "line 1 is not JSON");
+  says("c.jsonl", "line 1 has no input_ids");
+  says("d.jsonl", "1.5 at line 1, position 0");
+  says("e.jsonl", "line 1, position 0");
+  says("a.npy", "the id 9 at row 1, position 1");
+  says("b.npy", "the id -5 at position 1");
+  says("c.npy", "4 bytes behind its header");
+  says("d.npy", "the type '<f4'");
+  says("e.npy", "column by column");
+  says("f.npy", "bytes behind its header");
+  says("g.npy", "is not a NumPy file");
+  says("h.npy", "the id -1 at position 0");
+  says("none.npy", "does not exist");
   CHECK(refusal_of("tokens").starts_with("2: the dataset tokens was given no path"));
 }

@@ -1,4 +1,5 @@
-// The layer against files of expected values: our own small ones always, the shared ones where they are.
+// The layer against files of expected values: our own small ones always, the shared ones where they
+// are.
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
@@ -12,7 +13,8 @@ using namespace moe;
 namespace {
 std::filesystem::path shared_layers() {
   const char* set = std::getenv("MOE_SHARED");
-  const std::filesystem::path root = set ? std::filesystem::path(set) : std::filesystem::path(MOE_SOURCE_DIR) / ".." / "shared";
+  const std::filesystem::path root =
+      set ? std::filesystem::path(set) : std::filesystem::path(MOE_SOURCE_DIR) / ".." / "shared";
   return root / "golden" / "layers";
 }
 }  // namespace
@@ -23,15 +25,22 @@ TEST_CASE("shared golden layers agree") {
     return;
   }
   for (const GoldenResult& r : verify_golden(shared_layers())) {
-    const auto error = [](const auto& e) { return e ? concat(e->error, " at ", e->where) : std::string("-"); };
-    if (std::getenv("MOE_GOLDEN_PRINT")) WARN(r.name << ": " << name_of(r.state) << " " << r.reason << " f64 " << error(r.f64) << " f32 " << error(r.f32));
+    const auto error = [](const auto& e) {
+      return e ? concat(e->error, " at ", e->where) : std::string("-");
+    };
+    if (std::getenv("MOE_GOLDEN_PRINT")) {
+      WARN(r.name << ": " << name_of(r.state) << " " << r.reason << " f64 " << error(r.f64)
+                  << " f32 " << error(r.f32));
+    }
     INFO(r.name << ": " << r.reason);
-    CHECK(r.state == (r.name == "accounting" ? GoldenResult::State::unsupported : GoldenResult::State::passed));
+    CHECK(r.state == (r.name == "accounting" ? GoldenResult::State::unsupported
+                                             : GoldenResult::State::passed));
   }
 }
 
 TEST_CASE("our own golden layers agree") {
-  const auto results = verify_golden(std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/cases", GENERATE(as<std::string>{}, "reference", "cpu"));
+  const auto results = verify_golden(std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/cases",
+                                     GENERATE(as<std::string>{}, "reference", "cpu"));
   CHECK(results.size() >= 4);
   for (const GoldenResult& r : results) {
     INFO(r.name << ": " << r.reason);
@@ -46,14 +55,23 @@ TEST_CASE("our own golden layers agree") {
 
 TEST_CASE("a golden file that is wrong, or asks for what is not there, does not pass") {
   const auto device = make_backend("reference");
-  const auto result = [&](const char* name) { return verify_golden_case(std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/bad" / (std::string(name) + ".h5"), *device); };
+  const auto result = [&](const char* name) {
+    return verify_golden_case(
+        std::filesystem::path(MOE_SOURCE_DIR) / "tests/golden/bad" / (std::string(name) + ".h5"),
+        *device);
+  };
   using State = GoldenResult::State;
   CHECK(result("wrong_value").state == State::failed);
   CHECK_THAT(result("wrong_value").reason, Catch::Contains("grad/x[0]"));
   CHECK(result("wrong_id").state == State::failed);
   CHECK(result("not_a_number").state == State::failed);
   CHECK(result("no_such_file").state == State::failed);
-  for (const auto& [name, why] : {std::pair{"unknown_expectation", "grad/soul"}, {"unknown_option", "teleport"}, {"unknown_value", "sine"}, {"unknown_router", "oracle"}, {"not_expressed", "temperature"}, {"unused_parameter", "experts.middle"}}) {
+  for (const auto& [name, why] : {std::pair{"unknown_expectation", "grad/soul"},
+                                  {"unknown_option", "teleport"},
+                                  {"unknown_value", "sine"},
+                                  {"unknown_router", "oracle"},
+                                  {"not_expressed", "temperature"},
+                                  {"unused_parameter", "experts.middle"}}) {
     INFO(name << ": " << result(name).reason);
     CHECK(result(name).state == State::unsupported);
     CHECK_THAT(result(name).reason, Catch::Contains(why));

@@ -4,6 +4,8 @@
 
 namespace moe::gpu_check {
 
-std::string device_text() { return gpu::Device(0).description(); }
+std::string device_text() {
+  return gpu::Device(0).description();
+}
 
 }  // namespace moe::gpu_check

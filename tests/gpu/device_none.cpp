@@ -3,6 +3,8 @@
 
 namespace moe::gpu_check {
 
-std::string device_text() { return {}; }
+std::string device_text() {
+  return {};
+}
 
 }  // namespace moe::gpu_check

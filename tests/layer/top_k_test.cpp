@@ -1,5 +1,5 @@
-// Routing on a device has one definition, and it is what the routers of lib/router do: the same choices, weights, probabilities and
-// gradients for every way to choose.
+// Routing on a device has one definition, and it is what the routers of lib/router do: the same
+// choices, weights, probabilities and gradients for every way to choose.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -24,7 +24,8 @@ constexpr Index tokens = 60;
 
 Matrix<double> noise(Rng& rng, Index rows, Index cols, bool halves) {
   Matrix<double> m(rows, cols);
-  for (double& v : m.flat()) v = halves ? double(rng.below(9)) / 2 - 2 : 4 * rng.uniform() - 2;
+  for (double& v : m.flat())
+    v = halves ? double(rng.below(9)) / 2 - 2 : 4 * rng.uniform() - 2;
   return m;
 }
 
@@ -34,16 +35,24 @@ void compare(const Way& w, bool halves) {
   const auto router = make_router(w.spec, experts);
   REQUIRE(router->top_k());
   CHECK(*router->top_k() == w.how);
-  for (double& b : router->correction_bias()) b = double(rng.below(7)) / 16;
+  for (double& b : router->correction_bias())
+    b = double(rng.below(7)) / 16;
   Batch batch;
-  batch.token.assign(std::size_t(tokens), 0), batch.start = {0, tokens}, batch.valid.assign(std::size_t(tokens), 1);
+  batch.token.assign(std::size_t(tokens), 0);
+  batch.start = {0, tokens};
+  batch.valid.assign(std::size_t(tokens), 1);
   batch.valid[7] = 0;
   RouterInput in{.scores = {noise(rng, tokens, experts, halves)}, .batch = batch};
-  const Matrix<double> z = in.scores[0], dweight = noise(rng, tokens, w.how.k, false), dprob = noise(rng, 1, experts, false);
-  for (double& v : in.scores[0].flat()) v /= w.how.temperature;
+  const Matrix<double> z = in.scores[0];
+  const Matrix<double> dweight = noise(rng, tokens, w.how.k, false);
+  const Matrix<double> dprob = noise(rng, 1, experts, false);
+  for (double& v : in.scores[0].flat())
+    v /= w.how.temperature;
   const Routing want = router->route(in);
-  Matrix<double> all(tokens, experts), probability = router->probabilities(in, want);
-  for (Index t = 0; t < tokens; ++t) std::ranges::copy(dprob.row(0), all.row(t).begin());
+  Matrix<double> all(tokens, experts);
+  Matrix<double> probability = router->probabilities(in, want);
+  for (Index t = 0; t < tokens; ++t)
+    std::ranges::copy(dprob.row(0), all.row(t).begin());
   std::vector<Matrix<double>> dz{Matrix<double>(tokens, experts)};
   router->backward(in, want, dweight, all, dz);
 
@@ -55,19 +64,26 @@ void compare(const Way& w, bool halves) {
   const auto bias = router->correction_bias();
   const View<const double> beta{bias.data(), bias.empty() ? 0 : 1, Index(bias.size())};
   Matrix<int> expert(tokens, w.how.k);
-  Matrix<double> weight(tokens, w.how.k), seen(tokens, experts + 2), got(tokens, experts);
+  Matrix<double> weight(tokens, w.how.k);
+  Matrix<double> seen(tokens, experts + 2);
+  Matrix<double> got(tokens, experts);
   const auto definition = host_definition<double>();
   definition->top_k(z.view(), w.how, beta, valid.view(), expert.view(), weight.view(), seen.view());
-  definition->top_k_backward(z.view(), w.how, valid.view(), std::as_const(expert).view(), dweight.view(), dprob.view(), 0.3, got.view());
+  definition->top_k_backward(z.view(), w.how, valid.view(), std::as_const(expert).view(),
+                             dweight.view(), dprob.view(), 0.3, got.view());
   CHECK(expert == want.expert);
   for (Index t = 0; t < tokens; ++t) {
     const double lse = batch.is_valid(t) ? log_sum_exp(in.scores[0].row(t)) : 0;
-    for (Index j = 0; j < w.how.k; ++j) CHECK(weight(t, j) == Approx(want.weight(t, j)).epsilon(1e-13));
+    for (Index j = 0; j < w.how.k; ++j)
+      CHECK(weight(t, j) == Approx(want.weight(t, j)).epsilon(1e-13));
     double entropy = 0;
     for (Index e = 0; e < experts; ++e) {
-      const double p = probability(t, e), by_square = batch.is_valid(t) ? 0.6 * lse * std::exp(in.scores[0](t, e) - lse) : 0;
+      const double p = probability(t, e);
+      const double by_square =
+          batch.is_valid(t) ? 0.6 * lse * std::exp(in.scores[0](t, e) - lse) : 0;
       CHECK(seen(t, e) == Approx(p).epsilon(1e-13));
-      CHECK(got(t, e) == Approx((dz[0](t, e) + by_square) / w.how.temperature).epsilon(1e-11).margin(1e-13));
+      CHECK(got(t, e) ==
+            Approx((dz[0](t, e) + by_square) / w.how.temperature).epsilon(1e-11).margin(1e-13));
       entropy -= p > 0 ? p * std::log(p) : 0;
     }
     CHECK(seen(t, experts) == Approx(lse * lse));
@@ -86,21 +102,27 @@ TEST_CASE("routing on a device is defined as the routers softmax and sigmoid do 
       {"softmax:k=2,bias=1", {.k = 2}},
       {"softmax:k=2,bias=1,bias_on=logit", {.k = 2, .bias_on_logit = true}},
       {"softmax:k=3,groups=4,topk_groups=2", {.k = 3, .groups = 4, .topk_groups = 2}},
-      {"softmax:k=3,groups=4,topk_groups=2,group_score=top2_sum,bias=1", {.k = 3, .groups = 4, .topk_groups = 2, .top2_sum = true}},
+      {"softmax:k=3,groups=4,topk_groups=2,group_score=top2_sum,bias=1",
+       {.k = 3, .groups = 4, .topk_groups = 2, .top2_sum = true}},
       {"softmax:k=6,groups=3,group_mode=one", {.k = 6, .groups = 3}},
       {"sigmoid:k=2", {.sigmoid = true, .k = 2}},
       {"sigmoid:k=1,norm=0,scale=2", {.sigmoid = true, .k = 1, .norm = false, .scale = 2}},
-      {"sigmoid:k=4,bias=1,groups=3,topk_groups=2,scale=2.5", {.sigmoid = true, .k = 4, .scale = 2.5, .groups = 3, .topk_groups = 2, .top2_sum = true}},
-      {"sigmoid:k=4,bias=1,bias_on=logit,groups=3,topk_groups=1,group_score=max", {.sigmoid = true, .k = 4, .bias_on_logit = true, .groups = 3, .topk_groups = 1}},
+      {"sigmoid:k=4,bias=1,groups=3,topk_groups=2,scale=2.5",
+       {.sigmoid = true, .k = 4, .scale = 2.5, .groups = 3, .topk_groups = 2, .top2_sum = true}},
+      {"sigmoid:k=4,bias=1,bias_on=logit,groups=3,topk_groups=1,group_score=max",
+       {.sigmoid = true, .k = 4, .bias_on_logit = true, .groups = 3, .topk_groups = 1}},
       {"sigmoid:k=4,groups=2,group_mode=one,bias=1", {.sigmoid = true, .k = 4, .groups = 2}},
   };
-  for (const Way& w : ways)
-    for (const bool halves : {false, true}) compare(w, halves);
+  for (const Way& w : ways) {
+    for (const bool halves : {false, true})
+      compare(w, halves);
+  }
 }
 
 TEST_CASE("a router says its rule for devices only where the rule is all of it") {
   for (const auto& e : routers().entries()) {
-    if (e.name == "softmax" || e.name == "sigmoid") continue;
+    if (e.name == "softmax" || e.name == "sigmoid")
+      continue;
     for (const std::string& spec : split(e.examples, ' ')) {
       INFO(spec);
       std::unique_ptr<Router> made;

@@ -1,5 +1,6 @@
-// The value of random routing that stands beside a figure, held to random routing itself: many traces drawn by lot, every column of the
-// report, the mean of what was measured against what the column says chance gives. MOE_CHANCE=1 prints the table of docs/measurements.md.
+// The value of random routing that stands beside a figure, held to random routing itself: many
+// traces drawn by lot, every column of the report, the mean of what was measured against what the
+// column says chance gives. MOE_CHANCE=1 prints the table of docs/measurements.md.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>
@@ -21,119 +22,197 @@ struct Lot {
   int layers = 2, sequence = 80, step = 256, ids = 40, domains = 3, ranks = 4;
 };
 
-// Every optional field there is, none of which knows anything of the choices; token ids from rare to common.
+// Every optional field there is, none of which knows anything of the choices; token ids from rare
+// to common.
 MemoryTrace by_lot(const Lot& m, std::uint64_t seed) {
-  Rng rng(seed, 1), beside(seed, 2);
+  Rng rng(seed, 1);
+  Rng beside(seed, 2);
   TraceHeader h;
   for (int l = 0; l < m.layers; ++l) {
     TraceLayer layer;
-    layer.index = l, layer.experts = m.experts, layer.top_k = m.k;
+    layer.index = l;
+    layer.experts = m.experts;
+    layer.top_k = m.k;
     h.layers.push_back(layer);
     Matrix<float> rows(m.experts, 64);
-    for (float& v : rows.flat()) v = float(beside.normal());
+    for (float& v : rows.flat())
+      v = float(beside.normal());
     h.router_weight.push_back(rows);
   }
-  for (const char* name : {"expert_weight_cosine", "expert_up_cosine", "expert_neuron_mean_cosine", "expert_matched_cosine", "expert_output_cosine", "expert_output_cka", "expert_mean_output_angle", "expert_ttm_distance"}) {
+  for (const char* name : {"expert_weight_cosine", "expert_up_cosine", "expert_neuron_mean_cosine",
+                           "expert_matched_cosine", "expert_output_cosine", "expert_output_cka",
+                           "expert_mean_output_angle", "expert_ttm_distance"}) {
     PairMatrix p{name, {}};
     const std::string_view id = name;
-    const double middle = id == "expert_mean_output_angle" ? 0.5 : id == "expert_ttm_distance" ? 1 : 0;
+    const double middle = id == "expert_mean_output_angle" ? 0.5
+                          : id == "expert_ttm_distance"    ? 1
+                                                           : 0;
     for (int l = 0; l < m.layers; ++l) {
       p.layer.emplace_back(m.experts, m.experts);
-      for (Index i = 0; i < m.experts; ++i)
-        for (Index j = 0; j <= i; ++j) p.layer.back()(i, j) = p.layer.back()(j, i) = float(middle + (i == j ? 0 : 0.1 * beside.normal()));
+      for (Index i = 0; i < m.experts; ++i) {
+        for (Index j = 0; j <= i; ++j) {
+          p.layer.back()(i, j) = p.layer.back()(j, i) =
+              float(middle + (i == j ? 0 : 0.1 * beside.normal()));
+        }
+      }
     }
     h.pairs.push_back(std::move(p));
   }
-  for (int d = 0; d < m.domains; ++d) h.domains.push_back("domain" + std::to_string(d));
+  for (int d = 0; d < m.domains; ++d)
+    h.domains.push_back("domain" + std::to_string(d));
   h.vocab_size = std::uint32_t(m.ids);
   TraceRows r;
   std::vector<TraceSequence> sequences;
   std::vector<TraceStep> steps;
   r.layer.resize(std::size_t(m.layers));
   for (LayerRows& l : r.layer) {
-    l.expert = Matrix<int>(m.tokens, m.k), l.predicted = Matrix<int>(m.tokens, m.k), l.weight = Matrix<float>(m.tokens, m.k);
-    l.dropped = Matrix<std::uint8_t>(m.tokens, m.k), l.out_norm = Matrix<float>(m.tokens, m.k), l.logits = Matrix<float>(m.tokens, m.experts);
-    for (float& w : l.weight.flat()) w = float(beside.uniform());
-    for (float& z : l.logits.flat()) z = m.logits ? float(beside.normal()) : 0;
-    for (float& n : l.out_norm.flat()) n = 1 + float(beside.uniform());
-    for (std::uint8_t& d : l.dropped.flat()) d = beside.uniform() < 0.1;
+    l.expert = Matrix<int>(m.tokens, m.k);
+    l.predicted = Matrix<int>(m.tokens, m.k);
+    l.weight = Matrix<float>(m.tokens, m.k);
+    l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
+    l.out_norm = Matrix<float>(m.tokens, m.k);
+    l.logits = Matrix<float>(m.tokens, m.experts);
+    for (float& w : l.weight.flat())
+      w = float(beside.uniform());
+    for (float& z : l.logits.flat())
+      z = m.logits ? float(beside.normal()) : 0;
+    for (float& n : l.out_norm.flat())
+      n = 1 + float(beside.uniform());
+    for (std::uint8_t& d : l.dropped.flat())
+      d = beside.uniform() < 0.1;
   }
   std::vector<int> deck(static_cast<std::size_t>(m.experts));
   std::iota(deck.begin(), deck.end(), 0);
   const auto deal = [&](Rng& from, std::span<int> to) {  // Fisher-Yates, as far as needed
-    for (std::size_t j = 0; j < to.size(); ++j) std::swap(deck[j], deck[j + std::size_t(from.below(Index(deck.size() - j)))]), to[j] = deck[j];
+    for (std::size_t j = 0; j < to.size(); ++j) {
+      std::swap(deck[j], deck[j + std::size_t(from.below(Index(deck.size() - j)))]);
+      to[j] = deck[j];
+    }
   };
   for (int t = 0; t < m.tokens; ++t) {
     const int q = t / m.sequence;
-    if (t % m.sequence == 0) sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)), std::uint16_t(q % m.domains)});
-    if (t % m.step == 0) steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)), Phase::train});
+    if (t % m.sequence == 0) {
+      sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)),
+                           std::uint16_t(q % m.domains)});
+    }
+    if (t % m.step == 0) {
+      steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)),
+                       Phase::train});
+    }
     r.token_id.push_back(std::uint32_t(double(m.ids) * std::pow(beside.uniform(), 3)));
-    r.position.push_back(std::uint32_t(t % m.sequence)), r.sequence.push_back(std::uint32_t(q)), r.step.push_back(std::uint32_t(steps.size() - 1));
-    r.flags.push_back(0), r.rank.push_back(std::uint16_t(t % m.ranks));
-    for (LayerRows& l : r.layer) deal(rng, l.expert.row(t)), deal(beside, l.predicted.row(t));
+    r.position.push_back(std::uint32_t(t % m.sequence));
+    r.sequence.push_back(std::uint32_t(q));
+    r.step.push_back(std::uint32_t(steps.size() - 1));
+    r.flags.push_back(0);
+    r.rank.push_back(std::uint16_t(t % m.ranks));
+    for (LayerRows& l : r.layer) {
+      deal(rng, l.expert.row(t));
+      deal(beside, l.predicted.row(t));
+    }
   }
   return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));
 }
 
 struct Seen {
-  std::vector<double> off;           // (traces) measured less chance, mean over the rows that are alike
-  double chance = 0;                 // of the last trace
-  double spread = 0;                 // mean over traces; NaN: not known
+  // (traces) measured less chance, mean over the rows that are alike
+  std::vector<double> off;
+  double chance = 0;  // of the last trace
+  double spread = 0;  // mean over traces; NaN: not known
   int rows = 0;
 };
 
 // Why a column is not held to the mean over random traces of this kind; "" where it is.
 std::string exempt(const std::string& key, const Lot& m) {
-  if (key == "load / max/min") return "its chance value is a median: of few tokens, now and then an expert has none and the figure is infinite";
-  if (key.starts_with("router") && m.logits && !key.ends_with("loss")) return "its chance values are those of equal logits";
-  if (key.starts_with("logit_similarity /") && !m.logits) return "equal logits have no directions";
+  if (key == "load / max/min") {
+    return "its chance value is a median: of few tokens, now and then an expert has none and the "
+           "figure is infinite";
+  }
+  if (key.starts_with("router") && m.logits && !key.ends_with("loss"))
+    return "its chance values are those of equal logits";
+  if (key.starts_with("logit_similarity /") && !m.logits)
+    return "equal logits have no directions";
   return "";
 }
 
-// Figures that hardly ever move, then by much, so that a few traces do not tell their spread; and rows that shift where a domain has fewer than
-// five experts above its fair share.
-bool rare(const std::string& key) { return key.starts_with("load_more / padding") || key == "planted / purity" || key == "load / dead share" || key.starts_with("drift / settled") || key.starts_with("domain_experts"); }
+// Figures that hardly ever move, then by much, so that a few traces do not tell their spread; and
+// rows that shift where a domain has fewer than five experts above its fair share.
+bool rare(const std::string& key) {
+  return key.starts_with("load_more / padding") || key == "planted / purity" ||
+         key == "load / dead share" || key.starts_with("drift / settled") ||
+         key.starts_with("domain_experts");
+}
 
 std::map<std::string, Seen> held(const Lot& m) {
   std::map<std::string, Seen> out;
   AnalyzeOptions o;
-  for (int id = 0; id < m.ids; ++id) o.truth.push_back(id % 4);
-  for (int trace = 0; trace < m.traces; ++trace)
-    for (const Table& t : analyze(by_lot(m, 1000 + std::uint64_t(trace)), {}, o).tables)
+  for (int id = 0; id < m.ids; ++id)
+    o.truth.push_back(id % 4);
+  for (int trace = 0; trace < m.traces; ++trace) {
+    for (const Table& t : analyze(by_lot(m, 1000 + std::uint64_t(trace)), {}, o).tables) {
       for (const Column& c : t.columns) {
         const auto* v = std::get_if<std::vector<double>>(&c.cells);
-        if (!v || c.chance.empty()) continue;
-        const bool together = t.columns[0].name == "layer" || v->size() > 16;  // else every row is a figure of its own
-        struct Sum { double off = 0, spread = 0; int rows = 0; };
+        if (!v || c.chance.empty())
+          continue;
+        // else every row is a figure of its own
+        const bool together = t.columns[0].name == "layer" || v->size() > 16;
+        struct Sum {
+          double off = 0, spread = 0;
+          int rows = 0;
+        };
         std::map<std::string, Sum> sum;
         for (std::size_t i = 0; i < v->size(); ++i) {
-          if (!std::isfinite((*v)[i]) || std::isnan(c.chance[i])) continue;
-          const std::string key = t.id + " / " + c.name + (together ? "" : " / row " + std::to_string(i));
+          if (!std::isfinite((*v)[i]) || std::isnan(c.chance[i]))
+            continue;
+          const std::string key =
+              t.id + " / " + c.name + (together ? "" : " / row " + std::to_string(i));
           Sum& s = sum[key];
-          s.off += (*v)[i] - c.chance[i], ++s.rows, s.spread += i < c.chance_spread.size() ? c.chance_spread[i] : no_value;
+          s.off += (*v)[i] - c.chance[i];
+          ++s.rows;
+          s.spread += i < c.chance_spread.size() ? c.chance_spread[i] : no_value;
           out[key].chance = c.chance[i];
         }
-        for (const auto& [key, s] : sum) out[key].off.push_back(s.off / s.rows), out[key].spread += s.spread / s.rows / m.traces, out[key].rows = s.rows;
+        for (const auto& [key, s] : sum) {
+          out[key].off.push_back(s.off / s.rows);
+          out[key].spread += s.spread / s.rows / m.traces;
+          out[key].rows = s.rows;
+        }
       }
+    }
+  }
   return out;
 }
 
 void hold(const Lot& m) {
-  int columns = 0, spreads = 0;
+  int columns = 0;
+  int spreads = 0;
   for (const auto& [key, s] : held(m)) {
-    if (!exempt(key, m).empty()) continue;
+    if (!exempt(key, m).empty())
+      continue;
     const double n = double(s.off.size());
-    double mean = 0, square = 0;
-    for (const double d : s.off) mean += d / n;
-    for (const double d : s.off) square += (d - mean) * (d - mean) / (n - 1);
-    const double said = std::isnan(s.spread) || s.rows > m.layers ? 0 : s.spread / std::sqrt(n * s.rows);
-    const double error = std::max(std::sqrt(square / n), said);  // of rare events the traces may hold none
-    const double alone = std::sqrt(square * s.rows);             // layers are independent
-    INFO("T=" << m.tokens << " E=" << m.experts << " K=" << m.k << ": " << key << ": chance " << s.chance << ", measured less chance " << mean << " +- " << error << "; spread said " << s.spread << ", measured " << alone);
-    if (std::getenv("MOE_CHANCE")) std::printf("%d\t%d\t%d\t%s\t%.5g\t%.3g\t%.3g\t%.3g\t%.3g\n", m.tokens, m.experts, m.k, key.c_str(), s.chance, mean, error, s.spread, alone);
+    double mean = 0;
+    double square = 0;
+    for (const double d : s.off)
+      mean += d / n;
+    for (const double d : s.off)
+      square += (d - mean) * (d - mean) / (n - 1);
+    const double said =
+        std::isnan(s.spread) || s.rows > m.layers ? 0 : s.spread / std::sqrt(n * s.rows);
+    // of rare events the traces may hold none
+    const double error = std::max(std::sqrt(square / n), said);
+    const double alone = std::sqrt(square * s.rows);  // layers are independent
+    INFO("T=" << m.tokens << " E=" << m.experts << " K=" << m.k << ": " << key << ": chance "
+              << s.chance << ", measured less chance " << mean << " +- " << error
+              << "; spread said " << s.spread << ", measured " << alone);
+    if (std::getenv("MOE_CHANCE")) {
+      std::printf("%d\t%d\t%d\t%s\t%.5g\t%.3g\t%.3g\t%.3g\t%.3g\n", m.tokens, m.experts, m.k,
+                  key.c_str(), s.chance, mean, error, s.spread, alone);
+    }
     CHECK(std::abs(mean) <= 4 * error + 0.01 * std::abs(s.chance) + 1e-6);
     ++columns;
-    if (std::isnan(s.spread) || s.spread < 1e-9 || s.spread > std::abs(s.chance) || s.rows > m.layers || rare(key)) continue;
+    if (std::isnan(s.spread) || s.spread < 1e-9 || s.spread > std::abs(s.chance) ||
+        s.rows > m.layers || rare(key)) {
+      continue;
+    }
     CHECK(alone < 1.7 * s.spread + 1e-6);
     CHECK(alone > 0.4 * s.spread - 1e-6);
     ++spreads;
@@ -146,24 +225,35 @@ void hold(const Lot& m) {
 
 // Figures that random routing gives no value, and why.
 const std::map<std::string, std::string> without{
-    {"observed_drop_rate", "what was dropped depends on the capacity in force; capacity_drop_rate has the values of given capacities"},
+    {"observed_drop_rate",
+     "what was dropped depends on the capacity in force; capacity_drop_rate has the values of "
+     "given capacities"},
     {"observed_token_drop_rate", "as observed_drop_rate"},
     {"cache_accesses", "a number of requests: T K whatever the routing"},
     {"cache_hits_lru", "a count; cache_hit_rate_lru is its share"},
-    {"crosslayer_transition", "a matrix too large for a report; every cell is T K^2/E^2 by symmetry"},
+    {"crosslayer_transition",
+     "a matrix too large for a report; every cell is T K^2/E^2 by symmetry"},
     {"crosslayer_rank_zip", "a matrix too large for a report; every cell is T K/E^2 by symmetry"},
-    {"coactivation_adjacent", "a matrix for comparison with OLMoE's code; every cell is 2(K-1)/(K(E-1)) by symmetry"},
-    {"expert_matched_cosine", "of weights, not of routing: the best of many permutations of as many hidden units as the trace does not tell"},
-    {"expert_output_cka", "of outputs, not of routing: about H/T, of tokens that the trace does not tell"}};
+    {"coactivation_adjacent",
+     "a matrix for comparison with OLMoE's code; every cell is 2(K-1)/(K(E-1)) by symmetry"},
+    {"expert_matched_cosine",
+     "of weights, not of routing: the best of many permutations of as many hidden units as the "
+     "trace does not tell"},
+    {"expert_output_cka",
+     "of outputs, not of routing: about H/T, of tokens that the trace does not tell"}};
 
 TEST_CASE("every definition stands in a report with its chance value, or it is said why not") {
   std::set<std::string> with, seen;
   const Lot m{512, 16, 4};
   AnalyzeOptions o;
-  for (int id = 0; id < m.ids; ++id) o.truth.push_back(id % 4);
-  for (const Table& t : analyze(by_lot(m, 1), {}, o).tables)
-    for (const Column& c : t.columns)
-      if (!c.metric.empty()) (c.chance.empty() ? seen : with).insert(c.metric);
+  for (int id = 0; id < m.ids; ++id)
+    o.truth.push_back(id % 4);
+  for (const Table& t : analyze(by_lot(m, 1), {}, o).tables) {
+    for (const Column& c : t.columns) {
+      if (!c.metric.empty())
+        (c.chance.empty() ? seen : with).insert(c.metric);
+    }
+  }
   for (const Definition& d : definitions()) {
     const std::string id(d.id);
     INFO(id << (seen.contains(id) ? ": in a column without chance value" : ": in no column"));
@@ -173,8 +263,18 @@ TEST_CASE("every definition stands in a report with its chance value, or it is s
 }
 
 // Per column: the mean over traces, and where it is said, how far a figure spreads.
-TEST_CASE("chance values hold on random routing: 16 experts, 2 choices, equal logits") { hold({4096, 16, 2, 32, false}); }
-TEST_CASE("chance values hold on random routing: 64 experts, 8 choices") { hold({1024, 64, 8}); }
-TEST_CASE("chance values hold on random routing: 5 experts, 1 choice") { hold({1536, 5, 1}); }
-TEST_CASE("chance values hold on random routing: 96 tokens") { hold({96, 32, 2}); }
-TEST_CASE("chance values hold on random routing: 5 of 6 experts") { hold({512, 6, 5}); }
+TEST_CASE("chance values hold on random routing: 16 experts, 2 choices, equal logits") {
+  hold({4096, 16, 2, 32, false});
+}
+TEST_CASE("chance values hold on random routing: 64 experts, 8 choices") {
+  hold({1024, 64, 8});
+}
+TEST_CASE("chance values hold on random routing: 5 experts, 1 choice") {
+  hold({1536, 5, 1});
+}
+TEST_CASE("chance values hold on random routing: 96 tokens") {
+  hold({96, 32, 2});
+}
+TEST_CASE("chance values hold on random routing: 5 of 6 experts") {
+  hold({512, 6, 5});
+}

@@ -16,29 +16,40 @@ namespace {
 
 Report of(const MemoryTrace& t) {
   AnalyzeOptions o;
-  o.sample_tokens = 0, o.bootstrap = 40;
+  o.sample_tokens = 0;
+  o.bootstrap = 40;
   return analyze(t, {"load", "drops", "ranks"}, o);
 }
 
 const Table& table(const Report& r, const std::string& id) {
-  for (const Table& t : r.tables)
-    if (t.id == id) return t;
+  for (const Table& t : r.tables) {
+    if (t.id == id)
+      return t;
+  }
   throw std::runtime_error("no table " + id);
 }
 
 const std::vector<double>& numbers(const Table& t, const std::string& name) {
-  for (const Column& c : t.columns)
-    if (c.name == name) return std::get<std::vector<double>>(c.cells);
+  for (const Column& c : t.columns) {
+    if (c.name == name)
+      return std::get<std::vector<double>>(c.cells);
+  }
   throw std::runtime_error("no column " + name);
 }
 
-const std::vector<std::string>& words(const Table& t, std::size_t column) { return std::get<std::vector<std::string>>(t.columns.at(column).cells); }
+const std::vector<std::string>& words(const Table& t, std::size_t column) {
+  return std::get<std::vector<std::string>>(t.columns.at(column).cells);
+}
 
-NamedTrace named(const std::string& name, const MemoryTrace& t, const std::string& corpus = "c") { return {name, &t, corpus}; }
+NamedTrace named(const std::string& name, const MemoryTrace& t, const std::string& corpus = "c") {
+  return {name, &t, corpus};
+}
 
 }  // namespace
 
-TEST_CASE("a forced collapse turns lights red, random routing is green even where little text makes it uneven") {
+TEST_CASE(
+    "a forced collapse turns lights red, random routing is green even where little text makes it "
+    "uneven") {
   Report collapsed = of(make_trace({.routing = Make::collapsed}));
   CHECK(add_lights(collapsed, thresholds({})) == Light::red);
   CHECK(collapsed.tables[0].id == "lights");
@@ -47,14 +58,20 @@ TEST_CASE("a forced collapse turns lights red, random routing is green even wher
   for (const int tokens : {4096, 96}) {
     Report even = of(make_trace({.tokens = tokens, .experts = 16}));
     CHECK(add_lights(even, thresholds({})) == Light::green);
-    for (const std::string& w : words(even.tables[0], 1)) CHECK(w == "green");
+    for (const std::string& w : words(even.tables[0], 1))
+      CHECK(w == "green");
   }
 }
 
 TEST_CASE("thresholds are set by name, and what makes no sense is refused") {
-  Report r = of(make_trace({.routing = Make::by_domain}));  // 4 of 8 experts: CV 1, dead half, on average
-  CHECK(add_lights(r, thresholds({"load_cv=5,6", "load_maxvio_global=5,6", "load_dead_fraction=0.9,0.95", "ep_balancedness=0.2,0.1"})) == Light::green);
-  CHECK(add_lights(r, thresholds({"load_cv=0.9,6", "load_maxvio_global=5,6", "load_dead_fraction=0.9,0.95", "ep_balancedness=0.2,0.1"})) == Light::yellow);
+  // 4 of 8 experts: CV 1, dead half, on average
+  Report r = of(make_trace({.routing = Make::by_domain}));
+  CHECK(add_lights(r, thresholds({"load_cv=5,6", "load_maxvio_global=5,6",
+                                  "load_dead_fraction=0.9,0.95", "ep_balancedness=0.2,0.1"})) ==
+        Light::green);
+  CHECK(add_lights(r, thresholds({"load_cv=0.9,6", "load_maxvio_global=5,6",
+                                  "load_dead_fraction=0.9,0.95", "ep_balancedness=0.2,0.1"})) ==
+        Light::yellow);
   CHECK_THROWS_WITH(thresholds({"load_cw=1,2"}), Catch::Contains("load_cv"));
   CHECK_THROWS_AS(thresholds({"load_cv=2,1"}), Error);
   CHECK_THROWS_AS(thresholds({"ep_balancedness=0.5,0.8"}), Error);
@@ -64,8 +81,11 @@ TEST_CASE("thresholds are set by name, and what makes no sense is refused") {
   CHECK_FALSE(add_lights(none, thresholds({})));
 }
 
-TEST_CASE("every figure of every convention stands on definitions, and is computed where the trace holds what it needs") {
-  const MemoryTrace t = make_trace({.logits = true}), bare = make_trace({.extras = false});
+TEST_CASE(
+    "every figure of every convention stands on definitions, and is computed where the trace holds "
+    "what it needs") {
+  const MemoryTrace t = make_trace({.logits = true});
+  const MemoryTrace bare = make_trace({.extras = false});
   for (const Upstream& u : upstream_figures()) {
     INFO(u.name);
     CHECK(find_definition(u.id));
@@ -76,8 +96,10 @@ TEST_CASE("every figure of every convention stands on definitions, and is comput
     INFO(c.name);
     const Report r = in_convention(t, c.name);
     CHECK(r.warnings.empty());
-    for (const char* side : {"their value", "our value"})
-      for (const double v : numbers(r.tables.at(0), side)) CHECK(std::isfinite(v));
+    for (const char* side : {"their value", "our value"}) {
+      for (const double v : numbers(r.tables.at(0), side))
+        CHECK(std::isfinite(v));
+    }
     in_convention(bare, c.name);
   }
   CHECK(in_convention(bare, "hf").warnings.size() == 1);
@@ -87,42 +109,61 @@ TEST_CASE("every figure of every convention stands on definitions, and is comput
 TEST_CASE("conventions have their quirks") {
   const MemoryTrace t = make_trace({.logits = true});  // E = 8, k = 2, 3 layers
   const Table nemo = in_convention(t, "nemo").tables[0];
-  for (std::size_t l = 0; l < 3; ++l) CHECK(numbers(nemo, "their value")[l] == Approx(numbers(nemo, "our value")[l] * std::sqrt(8.0 / 7)));
+  for (std::size_t l = 0; l < 3; ++l) {
+    CHECK(numbers(nemo, "their value")[l] ==
+          Approx(numbers(nemo, "our value")[l] * std::sqrt(8.0 / 7)));
+  }
   const Table hf = in_convention(t, "hf").tables[0];
   CHECK(numbers(hf, "their value")[0] == Approx(2).margin(0.05));  // K at balance
   CHECK(numbers(hf, "our value")[0] == Approx(1).margin(0.05));
   const Table olmoe = in_convention(t, "olmoe").tables[0];
   CHECK(numbers(olmoe, "their value").back() == Approx(2 * numbers(olmoe, "our value").back()));
   const Table mega = in_convention(t, "megatron").tables[0];
-  for (std::size_t i = 0; i < words(mega, 0).size(); ++i) CHECK(numbers(mega, "their value")[i] == Approx(numbers(mega, "our value")[i]));
-  const Table mixtral = in_convention(make_trace({.layers = 1, .routing = Make::sticky}), "mixtral").tables[0];
+  for (std::size_t i = 0; i < words(mega, 0).size(); ++i)
+    CHECK(numbers(mega, "their value")[i] == Approx(numbers(mega, "our value")[i]));
+  const Table mixtral =
+      in_convention(make_trace({.layers = 1, .routing = Make::sticky}), "mixtral").tables[0];
   CHECK(words(mixtral, 1)[0] == "1");  // the number of its one layer, not "all"
-  for (std::size_t i = 0; i < 2; ++i) CHECK(numbers(mixtral, "their value")[i] >= numbers(mixtral, "our value")[i]);  // any expert in common, the share in common
+  // any expert in common, the share in common
+  for (std::size_t i = 0; i < 2; ++i)
+    CHECK(numbers(mixtral, "their value")[i] >= numbers(mixtral, "our value")[i]);
   const Table vllm = in_convention(make_trace({.routing = Make::collapsed}), "vllm").tables[0];
   CHECK(numbers(vllm, "their value")[0] == Approx(0.25));  // both experts on one of 4 ranks
 }
 
 TEST_CASE("a trace against itself agrees in every table; other text is refused with the reason") {
-  const MemoryTrace a = make_trace({}), b = make_trace({.routing = Make::sticky});
+  const MemoryTrace a = make_trace({});
+  const MemoryTrace b = make_trace({.routing = Make::sticky});
   AnalyzeOptions o;
   o.bootstrap = 40;
   const Report same = compare_against(named("a", a), named("a2", a), o);
-  for (const double v : numbers(table(same, "agreement"), "same experts")) CHECK(v == 1);
-  for (const double v : numbers(table(same, "agreement_by_k"), "k=1")) CHECK(v == 1);
-  for (const double v : numbers(table(same, "flips"), "value")) CHECK(v == 0);
-  for (const Column& c : table(same, "differences").columns)
-    for (std::size_t r = 0; r < c.low.size(); ++r)
-      if (!std::isnan(c.low[r])) CHECK((c.low[r] == Approx(0).margin(1e-12) && c.high[r] == Approx(0).margin(1e-12)));
+  for (const double v : numbers(table(same, "agreement"), "same experts"))
+    CHECK(v == 1);
+  for (const double v : numbers(table(same, "agreement_by_k"), "k=1"))
+    CHECK(v == 1);
+  for (const double v : numbers(table(same, "flips"), "value"))
+    CHECK(v == 0);
+  for (const Column& c : table(same, "differences").columns) {
+    for (std::size_t r = 0; r < c.low.size(); ++r) {
+      if (!std::isnan(c.low[r]))
+        CHECK((c.low[r] == Approx(0).margin(1e-12) && c.high[r] == Approx(0).margin(1e-12)));
+    }
+  }
   const Report other = compare_against(named("a", b), named("b", a), o);
   const Column& c = table(other, "agreement").columns[1];
   REQUIRE(c.low.size() == 3);
-  for (std::size_t l = 0; l < 3; ++l) CHECK((c.low[l] < c.high[l] && c.low[l] <= std::get<std::vector<double>>(c.cells)[l]));
-  CHECK_THROWS_WITH(compare_against(named("a", a, "aaaa"), named("b", a, "bbbb"), o), Catch::Contains("different text"));
-  CHECK_THROWS_WITH(compare_against(named("a", a), named("b", make_trace({.tokens = 64})), o), Catch::Contains("2048 tokens"));
+  for (std::size_t l = 0; l < 3; ++l)
+    CHECK((c.low[l] < c.high[l] && c.low[l] <= std::get<std::vector<double>>(c.cells)[l]));
+  CHECK_THROWS_WITH(compare_against(named("a", a, "aaaa"), named("b", a, "bbbb"), o),
+                    Catch::Contains("different text"));
+  CHECK_THROWS_WITH(compare_against(named("a", a), named("b", make_trace({.tokens = 64})), o),
+                    Catch::Contains("2048 tokens"));
 }
 
 TEST_CASE("side by side tells a collapse from random routing, and nothing from nothing") {
-  const MemoryTrace a = make_trace({}), b = make_trace({.routing = Make::collapsed}), deeper = make_trace({.layers = 5});
+  const MemoryTrace a = make_trace({});
+  const MemoryTrace b = make_trace({.routing = Make::collapsed});
+  const MemoryTrace deeper = make_trace({.layers = 5});
   AnalyzeOptions o;
   o.bootstrap = 40;
   const Report r = side_by_side({named("a", a), named("b", b), named("deeper", deeper, "")}, o);
@@ -135,5 +176,7 @@ TEST_CASE("side by side tells a collapse from random routing, and nothing from n
   REQUIRE(r.findings.size() == 2);  // one a trace behind the first
   CHECK(r.findings[0].find("load CV (+1.") != std::string::npos);
   CHECK(r.findings[1].find("deeper") != std::string::npos);
-  CHECK(side_by_side({named("a", a), named("again", a)}, o).findings.at(0).find("No headline figure of again differs") == 0);
+  CHECK(side_by_side({named("a", a), named("again", a)}, o)
+            .findings.at(0)
+            .find("No headline figure of again differs") == 0);
 }

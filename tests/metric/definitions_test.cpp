@@ -1,4 +1,5 @@
-// docs/metrics.md says what the code says, and every id that is given has a definition. MOE_UPDATE_GOLDEN=1 rewrites the page.
+// docs/metrics.md says what the code says, and every id that is given has a definition.
+// MOE_UPDATE_GOLDEN=1 rewrites the page.
 #include "analysis/metric/definitions.h"
 
 #include <catch2/catch.hpp>
@@ -14,7 +15,8 @@ using namespace moe;
 
 TEST_CASE("docs/metrics.md is in step with the table of definitions") {
   const auto path = std::filesystem::path(MOE_SOURCE_DIR) / "docs" / "metrics.md";
-  if (std::getenv("MOE_UPDATE_GOLDEN")) std::ofstream(path) << definitions_page();
+  if (std::getenv("MOE_UPDATE_GOLDEN"))
+    std::ofstream(path) << definitions_page();
   std::ostringstream page;
   page << std::ifstream(path).rdbuf();
   CHECK(page.str() == definitions_page());
@@ -37,11 +39,12 @@ TEST_CASE("every id is defined once, by a metric that exists, and every id given
     INFO(v.id);
     CHECK(find_definition(v.id) != nullptr);
   }
-  for (const Table& t : analyze(trace).tables)
+  for (const Table& t : analyze(trace).tables) {
     for (const Column& c : t.columns) {
       INFO(t.id << " / " << c.metric);
       CHECK((c.metric.empty() || find_definition(c.metric) != nullptr));
     }
+  }
   CHECK(find_definition("load_cv")->shape == "L");
   CHECK(find_definition("nothing") == nullptr);
 }

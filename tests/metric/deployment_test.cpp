@@ -1,4 +1,5 @@
-// What serving would cost: caches against plain simulations, placement against the published example, ranks by hand.
+// What serving would cost: caches against plain simulations, placement against the published
+// example, ranks by hand.
 #include <catch2/catch.hpp>
 #include <map>
 
@@ -12,9 +13,11 @@ using namespace moe;
 
 namespace {
 
-std::vector<int> stream_of(int experts, int requests, Rng& rng) {  // half of the requests go to a quarter of the experts
+// half of the requests go to a quarter of the experts
+std::vector<int> stream_of(int experts, int requests, Rng& rng) {
   std::vector<int> out;
-  for (int i = 0; i < requests; ++i) out.push_back(int(rng.below(rng.uniform() < 0.5 ? std::max(1, experts / 4) : experts)));
+  for (int i = 0; i < requests; ++i)
+    out.push_back(int(rng.below(rng.uniform() < 0.5 ? std::max(1, experts / 4) : experts)));
   return out;
 }
 
@@ -24,16 +27,24 @@ std::int64_t plain(const std::vector<int>& stream, int size, Victim victim) {
   std::vector<int> held;
   std::int64_t hits = 0;
   for (std::size_t i = 0; i < stream.size(); ++i) {
-    if (std::find(held.begin(), held.end(), stream[i]) != held.end()) { ++hits; continue; }
-    if (int(held.size()) == size) held.erase(std::max_element(held.begin(), held.end(), [&](int a, int b) { return victim(i, a) < victim(i, b); }));
+    if (std::find(held.begin(), held.end(), stream[i]) != held.end()) {
+      ++hits;
+      continue;
+    }
+    if (int(held.size()) == size) {
+      held.erase(std::max_element(held.begin(), held.end(),
+                                  [&](int a, int b) { return victim(i, a) < victim(i, b); }));
+    }
     held.push_back(stream[i]);
   }
   return hits;
 }
 
 const std::vector<double>& of(const std::vector<MetricValue>& all, const std::string& id) {
-  for (const MetricValue& v : all)
-    if (v.id == id) return v.values;
+  for (const MetricValue& v : all) {
+    if (v.id == id)
+      return v.values;
+  }
   throw std::runtime_error("no " + id);
 }
 
@@ -41,52 +52,81 @@ const std::vector<double>& of(const std::vector<MetricValue>& all, const std::st
 
 TEST_CASE("caches agree with simulations that look at every resident") {
   Rng rng(3);
-  for (const int experts : {1, 2, 5, 16})
+  for (const int experts : {1, 2, 5, 16}) {
     for (int run = 0; run < 6; ++run) {
       const std::vector<int> sizes = {1, 2, 3, 7, 16};
       const auto stream = stream_of(experts, 300, rng);
       RecencyStack stack(experts, sizes);
       std::vector<LfuCache> lfu;
-      for (const int c : sizes) lfu.emplace_back(experts, c);
+      for (const int c : sizes)
+        lfu.emplace_back(experts, c);
       for (const int e : stream) {
         stack.request(e);
-        for (LfuCache& c : lfu) c.request(e);
+        for (LfuCache& c : lfu)
+          c.request(e);
       }
-      const auto last = [&](std::size_t i, int e) { while (i-- > 0) if (stream[i] == e) return double(i); return -1.0; };
-      const auto next = [&](std::size_t i, int e) { for (; i < stream.size(); ++i) if (stream[i] == e) return double(i); return 1e9 + e; };
-      const auto count = [&](std::size_t i, int e) { return double(std::count(stream.begin(), stream.begin() + std::ptrdiff_t(i), e)); };
+      const auto last = [&](std::size_t i, int e) {
+        while (i-- > 0) {
+          if (stream[i] == e)
+            return double(i);
+        }
+        return -1.0;
+      };
+      const auto next = [&](std::size_t i, int e) {
+        for (; i < stream.size(); ++i) {
+          if (stream[i] == e)
+            return double(i);
+        }
+        return 1e9 + e;
+      };
+      const auto count = [&](std::size_t i, int e) {
+        return double(std::count(stream.begin(), stream.begin() + std::ptrdiff_t(i), e));
+      };
       CHECK(stack.requests() == 300);
       for (std::size_t s = 0; s < sizes.size(); ++s) {
         INFO(experts << " experts, " << sizes[s] << " held");
-        CHECK(stack.lru_hits(sizes[s]) == plain(stream, sizes[s], [&](std::size_t i, int e) { return -last(i, e); }));
+        CHECK(stack.lru_hits(sizes[s]) ==
+              plain(stream, sizes[s], [&](std::size_t i, int e) { return -last(i, e); }));
         CHECK(stack.belady_hits(s) == plain(stream, sizes[s], next));
-        CHECK(lfu[s].hits() == plain(stream, sizes[s], [&](std::size_t i, int e) { return -1e6 * count(i, e) - last(i, e); }));
+        CHECK(lfu[s].hits() == plain(stream, sizes[s], [&](std::size_t i, int e) {
+                return -1e6 * count(i, e) - last(i, e);
+              }));
       }
     }
+  }
 }
 
 TEST_CASE("the hit rate of LRU under random routing is the closed form") {
-  const MemoryTrace trace = make_trace({.tokens = 8000, .layers = 1, .experts = 16, .k = 4, .extras = false});
+  const MemoryTrace trace =
+      make_trace({.tokens = 8000, .layers = 1, .experts = 16, .k = 4, .extras = false});
   const auto rate = of(measure(trace, {"cache:cache_sizes={4,8,16}"}), "cache_hit_rate_lru");
-  for (const int i : {0, 1, 2}) CHECK(rate[std::size_t(i)] == Approx(chance::lru_hit_rate(16, 4, 4 << i)).margin(0.01));
+  for (const int i : {0, 1, 2})
+    CHECK(rate[std::size_t(i)] == Approx(chance::lru_hit_rate(16, 4, 4 << i)).margin(0.01));
   CHECK(of(measure(trace, {"cache:tokens=10"}), "cache_accesses")[0] == 40);
   CHECK(of(measure(trace, {"cache:tokens=0"}), "cache_accesses")[0] == 32000);
 }
 
 TEST_CASE("the published example of the placement is met slot by slot") {
-  const std::vector<double> a{90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86}, b{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27};
+  const std::vector<double> a{90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86};
+  const std::vector<double> b{20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27};
   const EplbShape shape{.replicas = 16, .groups = 4, .nodes = 2, .gpus = 8};
-  CHECK(eplb_plan(a, shape).expert == std::vector<int>{5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1});
-  CHECK(eplb_plan(b, shape).expert == std::vector<int>{7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1});
+  CHECK(eplb_plan(a, shape).expert ==
+        std::vector<int>{5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1});
+  CHECK(eplb_plan(b, shape).expert ==
+        std::vector<int>{7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1});
   CHECK(eplb_plan(a, shape).balancedness == Approx(0.8277).margin(5e-5));
   CHECK(eplb_plan(b, shape).balancedness == Approx(0.8050).margin(5e-5));
   const EplbShape global{.replicas = 16, .gpus = 8};
   CHECK(eplb_plan(a, global).balancedness == Approx(0.9323).margin(5e-5));
   CHECK(eplb_plan(b, global).balancedness == Approx(0.8401).margin(5e-5));
-  CHECK(eplb_plan(a, {.replicas = 16, .groups = 3, .nodes = 2, .gpus = 8}).expert == eplb_plan(a, global).expert);
-  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 16, .groups = 5, .gpus = 8}), "12 experts do not divide among 5 groups");
-  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 8, .gpus = 8}), "8 slots are fewer than the 12 experts");
-  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 17, .gpus = 8}), "17 slots do not divide among 8 GPUs");
+  CHECK(eplb_plan(a, {.replicas = 16, .groups = 3, .nodes = 2, .gpus = 8}).expert ==
+        eplb_plan(a, global).expert);
+  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 16, .groups = 5, .gpus = 8}),
+                    "12 experts do not divide among 5 groups");
+  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 8, .gpus = 8}),
+                    "8 slots are fewer than the 12 experts");
+  CHECK_THROWS_WITH(eplb_plan(a, {.replicas = 17, .gpus = 8}),
+                    "17 slots do not divide among 8 GPUs");
 }
 
 TEST_CASE("a placement is judged on loads it has not seen") {
@@ -97,12 +137,15 @@ TEST_CASE("a placement is judged on loads it has not seen") {
   CHECK(of(all, "eplb_balancedness")[0] > 0.6);
   CHECK(of(all, "eplb_balancedness_held_out")[0] == of(all, "eplb_balancedness")[0]);
   CHECK_THROWS_AS(measure(make_trace(m), {"placement:gpus=4,nodes=3"}), Error);
-  CHECK_THROWS_WITH(measure(make_trace(m), {"ranks:ep_size=4,num_nodes=3"}), "ranks: ep_size=4 does not divide into num_nodes=3");
+  CHECK_THROWS_WITH(measure(make_trace(m), {"ranks:ep_size=4,num_nodes=3"}),
+                    "ranks: ep_size=4 does not divide into num_nodes=3");
 }
 
 TEST_CASE("one rank, a rank an expert, more ranks than experts") {
   const MemoryTrace trace = make_trace({.tokens = 512, .layers = 1, .extras = false});
-  const auto at = [&](const std::string& spec, const char* id) { return of(measure(trace, {spec}), id)[0]; };
+  const auto at = [&](const std::string& spec, const char* id) {
+    return of(measure(trace, {spec}), id)[0];
+  };
   CHECK(at("ranks:ep_size=1,num_nodes=1", "a2a_distinct_ranks") == 1);
   CHECK(at("ranks:ep_size=1,num_nodes=1", "ep_balancedness") == 1);
   CHECK(at("ranks:ep_size=1,num_nodes=1", "a2a_dedup_factor") == 0.5);
@@ -115,14 +158,18 @@ TEST_CASE("training that settles shows: loads move less, ids keep their expert")
   Make m{.tokens = 4096, .layers = 1, .experts = 8, .k = 1, .training = true, .extras = false};
   const MemoryTrace random = make_trace(m);
   TraceRows rows = random.read(0, random.tokens(), {});
-  for (Index t = 2048; t < 4096; ++t) rows.layer[0].expert(t, 0) = int(rows.token_id[std::size_t(t)] % 8);  // from the middle on, the id decides
-  const auto settled = measure(MemoryTrace(random.header(), random.sequences(), random.steps(), rows), {"drift:blocks=4"});
+  // from the middle on, the id decides
+  for (Index t = 2048; t < 4096; ++t)
+    rows.layer[0].expert(t, 0) = int(rows.token_id[std::size_t(t)] % 8);
+  const auto settled = measure(
+      MemoryTrace(random.header(), random.sequences(), random.steps(), rows), {"drift:blocks=4"});
   CHECK(of(settled, "token_saturation")[0] < 0.5);
   CHECK(of(settled, "token_saturation")[2] == 1);
   CHECK(of(settled, "token_saturation")[3] == 1);
   CHECK(of(settled, "load_drift_tv").size() == 3);
   const auto null = of(measure(random, {"drift:blocks=4"}), "load_drift_tv");
-  for (const double tv : null) CHECK(tv == Approx(chance::total_variation(8, 1, 1024)).margin(0.03));
+  for (const double tv : null)
+    CHECK(tv == Approx(chance::total_variation(8, 1, 1024)).margin(0.03));
   m.training = false;
   CHECK(measure(make_trace(m), {"drift"}).empty());
 }
@@ -131,8 +178,11 @@ TEST_CASE("drops that come late in a sequence show by position") {
   Make m{.tokens = 1024, .layers = 1};
   const MemoryTrace plain_trace = make_trace(m);
   TraceRows rows = plain_trace.read(0, 1024, {.dropped = true});
-  for (Index t = 0; t < 1024; ++t) rows.layer[0].dropped(t, 0) = rows.position[std::size_t(t)] >= 24;
-  const auto all = measure(MemoryTrace(plain_trace.header(), plain_trace.sequences(), plain_trace.steps(), rows), {"drops:position_bucket=8"});
+  for (Index t = 0; t < 1024; ++t)
+    rows.layer[0].dropped(t, 0) = rows.position[std::size_t(t)] >= 24;
+  const auto all =
+      measure(MemoryTrace(plain_trace.header(), plain_trace.sequences(), plain_trace.steps(), rows),
+              {"drops:position_bucket=8"});
   CHECK(of(all, "observed_drop_rate_by_position") == std::vector<double>{0, 0, 0, 0.5});
   CHECK(of(all, "observed_drop_rate")[0] == 0.125);
 }

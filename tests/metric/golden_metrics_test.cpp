@@ -1,5 +1,5 @@
-// Every golden file, every id it lists: counts exactly, figures from numbers that a trace stores as float to 1e-5, everything
-// else to 1e-10.
+// Every golden file, every id it lists: counts exactly, figures from numbers that a trace stores as
+// float to 1e-5, everything else to 1e-10.
 #include "analysis/golden/golden_metrics.h"
 
 #include <catch2/catch.hpp>
@@ -11,23 +11,29 @@
 using namespace moe;
 
 TEST_CASE("every golden metric has its expected value") {
-  if (!std::filesystem::exists(shared_golden("metrics"))) return;
+  if (!std::filesystem::exists(shared_golden("metrics")))
+    return;
   REQUIRE(has_golden_metrics(shared_golden("metrics")));
-  int files = 0, ids = 0;
+  int files = 0;
+  int ids = 0;
   for (const GoldenMetricResult& r : verify_golden_metrics(shared_golden("metrics"))) {
     INFO(r.file << ": " << r.where);
     CHECK(r.passed);
     CHECK(r.error <= 1e-10);
     CHECK(r.float_error <= 1e-5);
     CHECK(r.ids > 0);
-    ++files, ids += r.ids;
+    ++files;
+    ids += r.ids;
   }
   CHECK(files == 22);
   CHECK(ids == 239);
-  if (std::filesystem::exists(shared_golden("layers"))) CHECK_FALSE(has_golden_metrics(shared_golden("layers")));
+  if (std::filesystem::exists(shared_golden("layers")))
+    CHECK_FALSE(has_golden_metrics(shared_golden("layers")));
 }
 
-TEST_CASE("a file of expected values that is damaged is a failed case, and a folder that is not there an error") {
+TEST_CASE(
+    "a file of expected values that is damaged is a failed case, and a folder that is not there an "
+    "error") {
   const auto folder = std::filesystem::temp_directory_path() / "moe-golden-metrics-test";
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "torn.h5") << "not hdf5";

@@ -18,7 +18,8 @@ TEST_CASE("a golden file that is missing or is no HDF5 is one sentence") {
 
 TEST_CASE("attributes and datasets of a golden file are read whatever their stored type") {
   const auto path = shared_golden("metrics") / "load_even.h5";
-  if (!std::filesystem::exists(path)) return;
+  if (!std::filesystem::exists(path))
+    return;
   const GoldenFile f(path);
   CHECK(f.text("case") == "load_even");
   CHECK(f.integer("num_experts") == 8);

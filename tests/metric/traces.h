@@ -17,30 +17,42 @@ struct Make {  // T tokens, sequences of 32, steps of 64, domains in turn
 
 inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
   std::vector<int> out;
-  while (int(out.size()) < m.k)
-    if (const int e = int(rng.below(m.experts)); std::find(out.begin(), out.end(), e) == out.end()) out.push_back(e);
+  while (int(out.size()) < m.k) {
+    if (const int e = int(rng.below(m.experts)); std::find(out.begin(), out.end(), e) == out.end())
+      out.push_back(e);
+  }
   return out;
 }
 
 inline MemoryTrace make_trace(const Make& m) {
   TraceHeader h;
-  Rng rng(7), beside(8);  // beside: what does not touch the choices
+  Rng rng(7);
+  Rng beside(8);  // beside: what does not touch the choices
   for (int l = 0; l < m.layers; ++l) {
     TraceLayer layer;
-    layer.index = 2 * l + 1, layer.experts = m.experts, layer.top_k = m.k;
+    layer.index = 2 * l + 1;
+    layer.experts = m.experts;
+    layer.top_k = m.k;
     h.layers.push_back(layer);
-    if (!m.extras) continue;
+    if (!m.extras)
+      continue;
     Matrix<float> rows(m.experts, 16);
-    for (float& v : rows.flat()) v = float(rng.normal());
+    for (float& v : rows.flat())
+      v = float(rng.normal());
     h.router_weight.push_back(rows);
   }
   if (m.extras) {
     Matrix<float> same(m.experts, m.experts);
     for (Index i = 0; i < m.experts; ++i)
-      for (Index j = 0; j < m.experts; ++j) same(i, j) = i == j ? 1.0f : i + j == 1 ? 0.95f : 0.01f;  // experts 0 and 1 alike
+    // experts 0 and 1 alike
+    {
+      for (Index j = 0; j < m.experts; ++j)
+        same(i, j) = i == j ? 1.0f : i + j == 1 ? 0.95f : 0.01f;
+    }
     h.pairs = {{"expert_weight_cosine", std::vector<Matrix<float>>(std::size_t(m.layers), same)}};
   }
-  for (int d = 0; d < m.domains; ++d) h.domains.push_back("domain" + std::to_string(d));
+  for (int d = 0; d < m.domains; ++d)
+    h.domains.push_back("domain" + std::to_string(d));
   h.vocab_size = 64;
   TraceRows r;
   std::vector<TraceSequence> sequences;
@@ -48,33 +60,53 @@ inline MemoryTrace make_trace(const Make& m) {
   r.layer.resize(std::size_t(m.layers));
   for (LayerRows& l : r.layer) {
     l.expert = Matrix<int>(m.tokens, m.k, -1);
-    if (!m.extras) continue;
+    if (!m.extras)
+      continue;
     l.weight = Matrix<float>(m.tokens, m.k, 1.0f / float(m.k));
     l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
     l.out_norm = Matrix<float>(m.tokens, m.k);
-    for (float& n : l.out_norm.flat()) n = 1 + float(beside.uniform());
+    for (float& n : l.out_norm.flat())
+      n = 1 + float(beside.uniform());
     l.predicted = Matrix<int>(m.tokens, m.k);
     if (m.logits) {
       l.logits = Matrix<float>(m.tokens, m.experts);
-      for (float& z : l.logits.flat()) z = float(beside.normal());
+      for (float& z : l.logits.flat())
+        z = float(beside.normal());
     }
-    l.entropy.assign(std::size_t(m.tokens), 1.0f), l.margin.assign(std::size_t(m.tokens), 0.1f);
+    l.entropy.assign(std::size_t(m.tokens), 1.0f);
+    l.margin.assign(std::size_t(m.tokens), 0.1f);
   }
   for (int t = 0; t < m.tokens; ++t) {
-    if (t % 32 == 0) sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)), m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
-    if (t % 64 == 0) steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)), m.training ? Phase::train : Phase::eval});
-    r.token_id.push_back(std::uint32_t(rng.below(64))), r.position.push_back(std::uint32_t(t % 32));
-    r.sequence.push_back(std::uint32_t(sequences.size() - 1)), r.step.push_back(std::uint32_t(steps.size() - 1)), r.flags.push_back(0), r.rank.push_back(std::uint16_t(t % 2));
+    if (t % 32 == 0) {
+      sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)),
+                           m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
+    }
+    if (t % 64 == 0) {
+      steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)),
+                       m.training ? Phase::train : Phase::eval});
+    }
+    r.token_id.push_back(std::uint32_t(rng.below(64)));
+    r.position.push_back(std::uint32_t(t % 32));
+    r.sequence.push_back(std::uint32_t(sequences.size() - 1));
+    r.step.push_back(std::uint32_t(steps.size() - 1));
+    r.flags.push_back(0);
+    r.rank.push_back(std::uint16_t(t % 2));
     for (LayerRows& l : r.layer) {
       std::vector<int> e = draw(m, rng);
-      if (m.routing == Make::collapsed) std::iota(e.begin(), e.end(), 0);
-      if (m.routing == Make::by_domain)
-        for (int j = 0; j < m.k; ++j) e[std::size_t(j)] = int(sequences.back().domain) * m.k + j;
-      if (m.routing == Make::sticky && t % 32 != 0)
-        for (int j = 0; j < m.k; ++j) e[std::size_t(j)] = l.expert(t - 1, j);
+      if (m.routing == Make::collapsed)
+        std::iota(e.begin(), e.end(), 0);
+      if (m.routing == Make::by_domain) {
+        for (int j = 0; j < m.k; ++j)
+          e[std::size_t(j)] = int(sequences.back().domain) * m.k + j;
+      }
+      if (m.routing == Make::sticky && t % 32 != 0) {
+        for (int j = 0; j < m.k; ++j)
+          e[std::size_t(j)] = l.expert(t - 1, j);
+      }
       std::copy(e.begin(), e.end(), l.expert.row(t).begin());
       const std::vector<int> guess = m.routing == Make::random ? draw(m, beside) : e;
-      if (m.extras) std::copy(guess.begin(), guess.end(), l.predicted.row(t).begin());
+      if (m.extras)
+        std::copy(guess.begin(), guess.end(), l.predicted.row(t).begin());
     }
   }
   return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));

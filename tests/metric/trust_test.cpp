@@ -1,5 +1,5 @@
-// What keeps a report honest on hostile or very long traces: numbers that are none are left out and said, memory stays bounded, and a planted
-// truth is scored as what it is.
+// What keeps a report honest on hostile or very long traces: numbers that are none are left out and
+// said, memory stays bounded, and a planted truth is scored as what it is.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -19,7 +19,8 @@ MemoryTrace edited(const MemoryTrace& trace, Edit edit) {
 }
 
 bool warned(const Report& r, const std::string& part) {
-  return std::any_of(r.warnings.begin(), r.warnings.end(), [&](const std::string& w) { return w.find(part) != w.npos; });
+  return std::any_of(r.warnings.begin(), r.warnings.end(),
+                     [&](const std::string& w) { return w.find(part) != w.npos; });
 }
 
 }  // namespace
@@ -29,12 +30,15 @@ TEST_CASE("logits, weights and norms that are no numbers are left out, and the r
   m.logits = true;
   const MemoryTrace good = make_trace(m);
   const MemoryTrace bad = edited(good, [](TraceRows& rows) {
-    rows.layer[0].logits(5, 3) = NAN, rows.layer[0].logits(6, 0) = INFINITY;
-    for (float& z : rows.layer[1].logits.row(7)) z = -INFINITY;
+    rows.layer[0].logits(5, 3) = NAN;
+    rows.layer[0].logits(6, 0) = INFINITY;
+    for (float& z : rows.layer[1].logits.row(7))
+      z = -INFINITY;
     for (LayerRows& l : rows.layer) {
       l.out_norm = Matrix<float>(l.expert.rows(), l.expert.cols(), 1);
       l.out_norm(3, 1) = NAN;
-      if (!l.weight.empty()) l.weight(4, 0) = NAN;
+      if (!l.weight.empty())
+        l.weight(4, 0) = NAN;
     }
   });
   const Report r = analyze(bad);
@@ -42,22 +46,34 @@ TEST_CASE("logits, weights and norms that are no numbers are left out, and the r
   CHECK(warned(r, "4 choices"));
   for (const MetricValue& v : measure(bad, {"router", "pruning", "logit_similarity", "load"})) {
     INFO(v.id);
-    const auto finite = [](double x) { return std::isfinite(x); };
-    if (v.id != "load_max_over_min") CHECK(std::all_of(v.values.begin(), v.values.end(), finite));
+    const auto finite = [](double x) {
+      return std::isfinite(x);
+    };
+    if (v.id != "load_max_over_min")
+      CHECK(std::all_of(v.values.begin(), v.values.end(), finite));
   }
   CHECK_FALSE(warned(analyze(good), "rows of logits"));
 }
 
-TEST_CASE("the median of the second ratio is exact for short traces and within a bin for long ones") {
+TEST_CASE(
+    "the median of the second ratio is exact for short traces and within a bin for long ones") {
   for (const int tokens : {1001, 150'001}) {
     Make m{.tokens = tokens, .layers = 1, .experts = 2, .k = 1, .domains = 1};
     m.extras = false;
     const MemoryTrace trace = edited(make_trace(m), [&](TraceRows& rows) {
       rows.layer[0].logits = Matrix<float>(tokens, 2);
-      for (Index t = 0; t < tokens; ++t) rows.layer[0].logits(t, 0) = 0, rows.layer[0].logits(t, 1) = float(std::log((double(t) + 1) / tokens));
+      for (Index t = 0; t < tokens; ++t) {
+        rows.layer[0].logits(t, 0) = 0;
+        rows.layer[0].logits(t, 1) = float(std::log((double(t) + 1) / tokens));
+      }
     });
-    for (const MetricValue& v : measure(trace, {"router"}))
-      if (v.id == "router_second_ratio_median") CHECK(v.values.at(0) == Approx((tokens + 1) / 2 / double(tokens)).margin(tokens > 65536 ? 7.7e-6 : 1e-7).epsilon(0));
+    for (const MetricValue& v : measure(trace, {"router"})) {
+      if (v.id == "router_second_ratio_median") {
+        CHECK(v.values.at(0) == Approx((tokens + 1) / 2 / double(tokens))
+                                    .margin(tokens > 65536 ? 7.7e-6 : 1e-7)
+                                    .epsilon(0));
+      }
+    }
   }
 }
 
@@ -68,11 +84,15 @@ TEST_CASE("the path table counts like a map, thinned or not") {
     std::map<std::vector<std::uint16_t>, std::int64_t> plain;
     for (int n = 0; n < 20'000; ++n) {
       std::vector<std::uint16_t> path(4);
-      for (auto& e : path) e = std::uint16_t(rng.below(variety) * rng.below(variety));
-      table.add(path.data()), ++plain[path];
-      if (n % 2500 != 2499) continue;
+      for (auto& e : path)
+        e = std::uint16_t(rng.below(variety) * rng.below(variety));
+      table.add(path.data());
+      ++plain[path];
+      if (n % 2500 != 2499)
+        continue;
       table.thin();
-      for (auto at = plain.begin(); at != plain.end();) at = --at->second ? std::next(at) : plain.erase(at);
+      for (auto at = plain.begin(); at != plain.end();)
+        at = --at->second ? std::next(at) : plain.erase(at);
     }
     REQUIRE(table.size() == plain.size());
     for (std::size_t i = 0; i < table.size(); ++i) {
@@ -83,7 +103,8 @@ TEST_CASE("the path table counts like a map, thinned or not") {
 }
 
 TEST_CASE("planted clusters: recovered, merged, ignored") {
-  const MemoryTrace random = make_trace({.tokens = 4096, .layers = 3, .experts = 8, .k = 1, .domains = 2});
+  const MemoryTrace random =
+      make_trace({.tokens = 4096, .layers = 3, .experts = 8, .k = 1, .domains = 2});
   std::uint32_t most = 0;
   const MemoryTrace trace = edited(random, [&](TraceRows& rows) {
     for (Index t = 0; t < Index(rows.tokens()); ++t) {
@@ -94,17 +115,23 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
     }
   });
   AnalyzeOptions o;
-  for (std::uint32_t id = 0; id <= most; ++id) o.truth.push_back(int(id % 8));
+  for (std::uint32_t id = 0; id <= most; ++id)
+    o.truth.push_back(int(id % 8));
   std::map<std::string, std::vector<double>> got;
-  for (const MetricValue& v : measure(trace, {"planted"}, o)) got[v.id] = v.values;
-  const auto ami = got.at("planted_ami"), purity = got.at("planted_purity");
+  for (const MetricValue& v : measure(trace, {"planted"}, o))
+    got[v.id] = v.values;
+  const auto ami = got.at("planted_ami");
+  const auto purity = got.at("planted_purity");
   CHECK(ami[0] == Approx(1));
   CHECK(purity[0] == 1);
-  CHECK((ami[1] > 0.7 && ami[1] < 0.9));  // 2 bits of about 3, over the mean of 2 and 3: 0.8 where all clusters are as frequent
+  // 2 bits of about 3, over the mean of 2 and 3: 0.8 where all clusters are as frequent
+  CHECK((ami[1] > 0.7 && ami[1] < 0.9));
   CHECK(purity[1] == Approx(0.5).margin(0.05));
   CHECK(std::abs(ami[2]) < 0.01);
   CHECK(measure(trace, {"planted"}).empty());
-  CHECK(analyze(trace, {"planted"}, o).findings.at(0).find("recovered best in layer 1") != std::string::npos);
-  o.truth.assign(o.truth.size(), -1), o.truth.push_back(0);
+  CHECK(analyze(trace, {"planted"}, o).findings.at(0).find("recovered best in layer 1") !=
+        std::string::npos);
+  o.truth.assign(o.truth.size(), -1);
+  o.truth.push_back(0);
   CHECK(warned(analyze(trace, {"planted"}, o), "no token of the trace has a planted cluster"));
 }

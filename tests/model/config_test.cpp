@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "lib/core/error.h"
 #include "lib/core/comm.h"
+#include "lib/core/error.h"
 #include "lib/model/trainer.h"
 #include "lib/trace/golden.h"
 
@@ -16,7 +16,8 @@ namespace {
 // The folder of expected values, or nothing.
 std::filesystem::path shared() {
   const char* given = std::getenv("MOE_SHARED");
-  return given ? std::filesystem::path(given) : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared";
+  return given ? std::filesystem::path(given)
+               : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared";
 }
 }  // namespace
 
@@ -34,8 +35,12 @@ TEST_CASE("every preset says everything in its spec") {
 
 TEST_CASE("presets have the structure of what they are named after") {
   const ModelConfig v3 = model_config("deepseek-v3-toy");
-  CHECK(v3.moe.router == "sigmoid:k=4,norm=1,scale=2.5,bias=1,bias_on=score,groups=4,group_mode=limited,topk_groups=2,group_score=top2_sum,temperature=1,jitter=0");
-  CHECK(v3.moe.balance == std::vector<std::string>{"bias:rate=0.001,center=0", "switch:coef=1e-04,counts=unbiased,scope=sequence,layers=sum"});
+  CHECK(v3.moe.router ==
+        "sigmoid:k=4,norm=1,scale=2.5,bias=1,bias_on=score,groups=4,group_mode=limited,topk_groups="
+        "2,group_score=top2_sum,temperature=1,jitter=0");
+  CHECK(v3.moe.balance ==
+        std::vector<std::string>{"bias:rate=0.001,center=0",
+                                 "switch:coef=1e-04,counts=unbiased,scope=sequence,layers=sum"});
   CHECK_FALSE(v3.is_moe(0));
   CHECK(v3.is_moe(1));
   CHECK(v3.twin_width() == 4 * 64 + 64);
@@ -49,19 +54,26 @@ TEST_CASE("presets have the structure of what they are named after") {
 }
 
 TEST_CASE("a model that cannot be is refused in a sentence") {
-  CHECK_THROWS_WITH(model_config("tiny:hidden=100,heads=6"), "the hidden size 100 is not divisible by 6 heads");
-  CHECK_THROWS_WITH(model_config("tiny:router={softmax:k=9}"), "softmax: k=9 is more than the 8 experts");
+  CHECK_THROWS_WITH(model_config("tiny:hidden=100,heads=6"),
+                    "the hidden size 100 is not divisible by 6 heads");
+  CHECK_THROWS_WITH(model_config("tiny:router={softmax:k=9}"),
+                    "softmax: k=9 is more than the 8 experts");
   CHECK_THROWS_WITH(model_config("tiny:hiden=64"), "tiny has no option 'hiden'");
   CHECK_THROWS_WITH(model_config("tyni"), "no model named 'tyni'");
   CHECK_THROWS_WITH(model_config("tiny:qk_norm=heads"), "no qk_norm named 'heads'");
-  CHECK_THROWS_WITH(model_config("tiny:kv_heads=3"), "4 query heads do not share 3 key heads evenly");
-  CHECK_THROWS_WITH(model_config("tiny:head_dim=5"), "head_dim=5 is odd and rotary embedding turns pairs");
-  CHECK_THROWS_WITH(model_config("tiny:dense_layers=4"), "none of the 4 layers is MoE with dense_layers=4 and moe_every=1");
-  CHECK_THROWS_WITH(model_config("tiny:shared_gate=1"), "shared_gate=1 needs a shared expert and shared_width is 0");
+  CHECK_THROWS_WITH(model_config("tiny:kv_heads=3"),
+                    "4 query heads do not share 3 key heads evenly");
+  CHECK_THROWS_WITH(model_config("tiny:head_dim=5"),
+                    "head_dim=5 is odd and rotary embedding turns pairs");
+  CHECK_THROWS_WITH(model_config("tiny:dense_layers=4"),
+                    "none of the 4 layers is MoE with dense_layers=4 and moe_every=1");
+  CHECK_THROWS_WITH(model_config("tiny:shared_gate=1"),
+                    "shared_gate=1 needs a shared expert and shared_width is 0");
   CHECK_THROWS_WITH(model_config("tiny:layers=0"), "tiny: layers=0 must be at least 1");
   CHECK_THROWS_WITH(model_config("tiny:rope_theta=0"), "rope_theta=0 must be above 0");
   CHECK_THROWS_WITH(model_config("tiny:balance=bias"), Catch::Contains("has none"));
-  CHECK_THROWS_WITH(model_config("tiny:router={random:k=2},router_bias=1,balance=none"), Catch::Contains("needs a router with scores"));
+  CHECK_THROWS_WITH(model_config("tiny:router={random:k=2},router_bias=1,balance=none"),
+                    Catch::Contains("needs a router with scores"));
   try {
     model_config("tiny:hiden=64");
   } catch (const Error& e) {
@@ -71,17 +83,22 @@ TEST_CASE("a model that cannot be is refused in a sentence") {
 
 TEST_CASE("parameters counted from the configuration are those of the model") {
   const auto backend = make_reference<float>();
-  std::vector<std::string> specs{"nano:tied=1,qk_norm=full,shared_width=24,shared_gate=1", "nano:qk_norm=head,dense_layers=1,expert_bias=1,router_bias=1", "nano:dense=1",
+  std::vector<std::string> specs{"nano:tied=1,qk_norm=full,shared_width=24,shared_gate=1",
+                                 "nano:qk_norm=head,dense_layers=1,expert_bias=1,router_bias=1",
+                                 "nano:dense=1",
                                  "nano:router={round_robin:k=3},balance=none,activation=relu2"};
-  for (const Preset& p : model_presets()) specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  for (const Preset& p : model_presets())
+    specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
   for (const std::string& spec : specs) {
     INFO(spec);
     const ModelConfig c = model_config(spec);
     Decoder<float> model(c, *backend);
-    std::int64_t all = 0, experts = 0;
+    std::int64_t all = 0;
+    std::int64_t experts = 0;
     for (auto* p : model.parameters()) {
       all += p->size();
-      if (p->name().find(".experts.") != std::string::npos) experts += p->size();
+      if (p->name().find(".experts.") != std::string::npos)
+        experts += p->size();
     }
     const ModelCost cost = cost_of(c, 64);
     CHECK(cost.parameters == all);
@@ -94,7 +111,8 @@ TEST_CASE("parameters counted from the configuration are those of the model") {
 }
 
 TEST_CASE("the dense twin does as much work for a token as the model it stands beside") {
-  const ModelCost sparse = cost_of(model_config("tiny"), 1), dense = cost_of(model_config("tiny:dense=1"), 1);
+  const ModelCost sparse = cost_of(model_config("tiny"), 1);
+  const ModelCost dense = cost_of(model_config("tiny:dense=1"), 1);
   const double router = 4 * 2.0 * 128 * 8;
   CHECK(sparse.flops_per_token_forward - dense.flops_per_token_forward == router);
   CHECK(sparse.active_parameters - dense.active_parameters == 4 * 128 * 8);
@@ -103,7 +121,10 @@ TEST_CASE("the dense twin does as much work for a token as the model it stands b
 
 TEST_CASE("unequal experts are counted by what they are") {
   const auto backend = make_reference<float>();
-  const ModelConfig plain = model_config("nano:experts=4,balance=none"), c = model_config("nano:experts=4,widths=64;32*3,expert_types=ffn*2;constant;zero,gate_residual=1,balance=none");
+  const ModelConfig plain = model_config("nano:experts=4,balance=none");
+  const ModelConfig c = model_config(
+      "nano:experts=4,widths=64;32*3,expert_types=ffn*2;constant;zero,gate_residual=1,balance="
+      "none");
   CHECK(c.moe.width == 64);
   CHECK(to_spec(model_config(Spec(to_spec(c)))) == to_spec(c));
   const LayerCost cost = cost_of(c.moe);
@@ -112,13 +133,18 @@ TEST_CASE("unequal experts are counted by what they are") {
   CHECK(cost.stored > cost.total);
   Decoder<float> model(c, *backend);
   model.initialise(1);
-  std::int64_t stored = 0, alive = 0;
+  std::int64_t stored = 0;
+  std::int64_t alive = 0;
   for (auto* p : model.parameters()) {
     stored += p->size();
     const Matrix<float> host = p->to_host();
-    for (const float v : host.flat()) alive += v != 0 || p->name().ends_with("residual_weight");
+    for (const float v : host.flat())
+      alive += v != 0 || p->name().ends_with("residual_weight");
     if (p->name().ends_with("const_gate") || p->name().ends_with("const_vec"))
-      alive -= p->size() * 3 / 4;  // three of four experts are not constant: their numbers are stored and never read
+    // three of four experts are not constant: their numbers are stored and never read
+    {
+      alive -= p->size() * 3 / 4;
+    }
   }
   const ModelCost whole = cost_of(c, 64);
   CHECK(whole.weight_bytes == 4 * stored);
@@ -129,19 +155,29 @@ TEST_CASE("unequal experts are counted by what they are") {
 
 TEST_CASE("counts of single layers are those expected") {
   const auto file = shared() / "golden" / "layers" / "accounting.h5";
-  if (!std::filesystem::exists(file)) return;
+  if (!std::filesystem::exists(file))
+    return;
   const GoldenFile golden(file);
-  const auto in = [&](const char* name, std::size_t i) { return golden.integers(std::string("input/") + name).values[i]; };
-  const auto want = [&](const char* name, std::size_t i) { return golden.integers(std::string("expected/") + name).values[i]; };
+  const auto in = [&](const char* name, std::size_t i) {
+    return golden.integers(std::string("input/") + name).values[i];
+  };
+  const auto want = [&](const char* name, std::size_t i) {
+    return golden.integers(std::string("expected/") + name).values[i];
+  };
   int compared = 0;
   for (std::size_t i = 0; i < 6; ++i) {
-    if (in("noisy", i) && !routers().find("noisy")) continue;
+    if (in("noisy", i) && !routers().find("noisy"))
+      continue;
     LayerConfig c;
-    c.hidden = in("hidden_size", i), c.width = in("intermediate_size", i), c.experts = int(in("num_experts", i));
+    c.hidden = in("hidden_size", i);
+    c.width = in("intermediate_size", i);
+    c.experts = int(in("num_experts", i));
     c.router = concat(in("noisy", i) ? "noisy" : "softmax", ":k=", in("top_k", i));
     c.activation = in("glu", i) ? Activation::swiglu : Activation::relu;
-    c.expert_bias = in("expert_bias", i), c.router_bias = in("router_bias", i);
-    c.shared_width = in("shared_width", i), c.shared_gate = in("shared_gate", i);
+    c.expert_bias = in("expert_bias", i);
+    c.router_bias = in("router_bias", i);
+    c.shared_width = in("shared_width", i);
+    c.shared_gate = in("shared_gate", i);
     const LayerCost cost = cost_of(c);
     const std::int64_t tokens = in("num_tokens", i);
     INFO("row " << i);
@@ -165,11 +201,15 @@ TEST_CASE("every preset is built and takes a training step") {
     Decoder<float> model(model_config(std::string(p.name)), *backend);
     model.initialise(1);
     Solo solo;
-    Trainer trainer(model, {.steps = 2, .sequences = 1, .length = 32, .schedule = "constant:warmup=0"}, solo);
+    Trainer trainer(
+        model, {.steps = 2, .sequences = 1, .length = 32, .schedule = "constant:warmup=0"}, solo);
     const auto next = [](std::uint64_t n) {
       Batch b;
       b.start = {0, 32};
-      for (int t = 0; t < 32; ++t) b.token.push_back(int(n + std::uint64_t(t) * 7) % 320), b.target.push_back((t * 5 + 3) % 320);
+      for (int t = 0; t < 32; ++t) {
+        b.token.push_back(int(n + std::uint64_t(t) * 7) % 320);
+        b.target.push_back((t * 5 + 3) % 320);
+      }
       return b;
     };
     const StepResult r = trainer.step(next, true);

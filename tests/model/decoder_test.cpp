@@ -1,5 +1,6 @@
-// Whole tiny models in f64: the gradient of every kind of parameter against central differences, decoding with a state against
-// reading all at once, what padding may touch, what training must be able to do.
+// Whole tiny models in f64: the gradient of every kind of parameter against central differences,
+// decoding with a state against reading all at once, what padding may touch, what training must be
+// able to do.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -17,32 +18,43 @@ const std::string least = "custom:vocabulary=11,hidden=8,heads=2,width=5,experts
 Batch batch_of(bool padded) {
   Batch b;
   b.start = {0, 5, 12};
-  for (int t = 0; t < 12; ++t) b.token.push_back(t * 7 % vocabulary), b.target.push_back((t * 5 + 3) % vocabulary);
+  for (int t = 0; t < 12; ++t) {
+    b.token.push_back(t * 7 % vocabulary);
+    b.target.push_back((t * 5 + 3) % vocabulary);
+  }
   b.target[2] = -1;
-  if (padded) b.valid.assign(12, 1), b.valid[4] = b.valid[10] = b.valid[11] = 0;
+  if (padded) {
+    b.valid.assign(12, 1);
+    b.valid[4] = b.valid[10] = b.valid[11] = 0;
+  }
   return b;
 }
 
 struct World {
-  explicit World(const std::string& fields, double spread = 0.5) : backend(make_reference<double>()), model(model_config(least + fields), *backend) {
+  explicit World(const std::string& fields, double spread = 0.5)
+      : backend(make_reference<double>()), model(model_config(least + fields), *backend) {
     Rng rng(3);
     for (auto* p : model.parameters()) {
       const double centre = p->name().ends_with("norm") ? 1 : 0;
-      for (double& v : p->mutate().flat()) v = centre + spread * rng.normal();
+      for (double& v : p->mutate().flat())
+        v = centre + spread * rng.normal();
     }
     int i = 0;
-    for (auto* m : model.moe_layers())
-      for (double& v : m->router().correction_bias()) v = 0.05 * double(i++ % 3);
+    for (auto* m : model.moe_layers()) {
+      for (double& v : m->router().correction_bias())
+        v = 0.05 * double(i++ % 3);
+    }
   }
   double loss(const Batch& batch, Decoder<double>::Tape& tape) {
     Rng rng(5);
     model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
     double sum = tape.loss;
-    for (auto& block : tape.block)
+    for (auto& block : tape.block) {
       for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) {
         const Balancer& b = *model.moe_layers()[0]->balancers()[i];
         sum += b.coefficient() * b.reduction(model.config().moe_layers()) * block.moe->losses[i];
       }
+    }
     return sum;
   }
   std::unique_ptr<Backend<double>> backend;
@@ -50,9 +62,13 @@ struct World {
 };
 
 bool same_choices(const Decoder<double>::Tape& a, const Decoder<double>::Tape& b) {
-  for (std::size_t l = 0; l < a.block.size(); ++l)
-    if (a.block[l].moe && !(a.block[l].moe->routing.expert == b.block[l].moe->routing.expert && a.block[l].moe->routing.computed() == b.block[l].moe->routing.computed()))
+  for (std::size_t l = 0; l < a.block.size(); ++l) {
+    if (a.block[l].moe &&
+        !(a.block[l].moe->routing.expert == b.block[l].moe->routing.expert &&
+          a.block[l].moe->routing.computed() == b.block[l].moe->routing.computed())) {
       return false;
+    }
+  }
   return true;
 }
 
@@ -74,16 +90,19 @@ void check_gradients(const std::string& fields, bool padded = false) {
     const Index step = std::max<Index>(1, p->size() / 12) | 1;
     for (Index i = 0; i < p->size(); i += step) {
       double* v = p->mutate().data + i;
-      const double kept = *v, h = 1e-5;
+      const double kept = *v;
+      const double h = 1e-5;
       Decoder<double>::Tape up, down;
       *v = kept + h;
       const double above = w.loss(batch, up);
       *v = kept - h;
       const double below = w.loss(batch, down);
       *v = kept;
-      if (!same_choices(up, tape) || !same_choices(down, tape)) continue;
+      if (!same_choices(up, tape) || !same_choices(down, tape))
+        continue;
       ++tried;
-      const double want = (above - below) / (2 * h), got = p->grad().data[i];
+      const double want = (above - below) / (2 * h);
+      const double got = p->grad().data[i];
       largest = std::max(largest, std::abs(want));
       INFO(p->name() << "[" << i << "]: backward " << got << ", differences " << want);
       REQUIRE(std::abs(got - want) <= 1e-6 * std::max(1.0, std::abs(want)));
@@ -98,15 +117,26 @@ void check_gradients(const std::string& fields, bool padded = false) {
 
 TEST_CASE("the gradient of a whole model agrees with central differences") {
   check_gradients("layers=2,kv_heads=1,balance={switch:coef=0.3;z:coef=0.1}");
-  check_gradients("layers=2,kv_heads=1,qk_norm=head,window=3,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1,scale=2.5},shared_width=5,dense_layers=1,balance={bias;switch:coef=0.1,scope=sequence}", true);
+  check_gradients(
+      "layers=2,kv_heads=1,qk_norm=head,window=3,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1,"
+      "scale=2.5},shared_width=5,dense_layers=1,balance={bias;switch:coef=0.1,scope=sequence}",
+      true);
   check_gradients("layers=2,qk_norm=full,tied=1,shared_width=3,shared_gate=1,router_bias=1", true);
-  check_gradients("layers=4,moe_every=2,activation=gelu,expert_bias=1,router={softmax:k=1,norm=0,jitter=0.1},capacity={position:factor=1.25}");
+  check_gradients(
+      "layers=4,moe_every=2,activation=gelu,expert_bias=1,router={softmax:k=1,norm=0,jitter=0.1},"
+      "capacity={position:factor=1.25}");
   check_gradients("layers=1,kv_heads=1,dense=1,tied=1");
-  check_gradients("layers=3,kv_heads=1,gate_residual=1,expert_types=ffn*2;copy;constant,zc_tau=0.5,balance={switch:coef=0.3}", true);
+  check_gradients(
+      "layers=3,kv_heads=1,gate_residual=1,expert_types=ffn*2;copy;constant,zc_tau=0.5,balance={"
+      "switch:coef=0.3}",
+      true);
   check_gradients("layers=2,kv_heads=1,widths=5;3*2;1,router={cosine:k=2,dim=3}");
   check_gradients("layers=2,kv_heads=1,router={soft:slots=2},balance=none", true);
-  check_gradients("layers=3,kv_heads=1,router={softmax:k=2,norm=0},balance={concat:coef=0.5;z:coef=0.1}", true);
-  check_gradients("layers=4,moe_every=2,kv_heads=1,router={sigmoid:k=2},balance={switch:coef=0.3,layers=mean;concat:coef=0.4}");
+  check_gradients(
+      "layers=3,kv_heads=1,router={softmax:k=2,norm=0},balance={concat:coef=0.5;z:coef=0.1}", true);
+  check_gradients(
+      "layers=4,moe_every=2,kv_heads=1,router={sigmoid:k=2},balance={switch:coef=0.3,layers=mean;"
+      "concat:coef=0.4}");
 }
 
 TEST_CASE("the loss over all layers is one loss, and the mean over layers a share of their sum") {
@@ -118,46 +148,85 @@ TEST_CASE("the loss over all layers is one loss, and the mean over layers a shar
     w.model.want_grads();
     w.model.backward({.batch = batch, .training = true}, tape);
     gradient.clear();
-    for (auto* p : w.model.parameters())
-      if (p->name().find("router") != p->name().npos) gradient.insert(gradient.end(), p->grad().flat().begin(), p->grad().flat().end());
-    // by hand, from what the layers chose and believed
-    std::vector<double> n(4, 0.0), p(4, 0.0);
-    double apart = 0, together = 0;
-    for (auto& block : tape.block) {
-      std::vector<double> mine(4, 0.0), mean(4, 0.0);
-      for (const int e : block.moe->routing.expert.flat())
-        if (e >= 0) n[std::size_t(e)] += 1, mine[std::size_t(e)] += 1;
-      for (Index t = 0; t < 12; ++t)
-        for (std::size_t e = 0; e < 4; ++e) p[e] += block.moe->probability(t, Index(e)), mean[e] += block.moe->probability(t, Index(e));
-      for (std::size_t e = 0; e < 4; ++e) apart += 4 * mine[e] / 18 * mean[e] / 9;
+    for (auto* p : w.model.parameters()) {
+      if (p->name().find("router") != p->name().npos)
+        gradient.insert(gradient.end(), p->grad().flat().begin(), p->grad().flat().end());
     }
-    for (std::size_t e = 0; e < 4; ++e) together += 4 * n[e] / 18 * p[e] / 18;
-    CHECK(all == Approx(balance.find("concat") != balance.npos ? together : balance.find("mean") != balance.npos ? apart / 2 : apart).epsilon(1e-12));
+    // by hand, from what the layers chose and believed
+    std::vector<double> n(4, 0.0);
+    std::vector<double> p(4, 0.0);
+    double apart = 0;
+    double together = 0;
+    for (auto& block : tape.block) {
+      std::vector<double> mine(4, 0.0);
+      std::vector<double> mean(4, 0.0);
+      for (const int e : block.moe->routing.expert.flat()) {
+        if (e >= 0) {
+          n[std::size_t(e)] += 1;
+          mine[std::size_t(e)] += 1;
+        }
+      }
+      for (Index t = 0; t < 12; ++t) {
+        for (std::size_t e = 0; e < 4; ++e) {
+          p[e] += block.moe->probability(t, Index(e));
+          mean[e] += block.moe->probability(t, Index(e));
+        }
+      }
+      for (std::size_t e = 0; e < 4; ++e)
+        apart += 4 * mine[e] / 18 * mean[e] / 9;
+    }
+    for (std::size_t e = 0; e < 4; ++e)
+      together += 4 * n[e] / 18 * p[e] / 18;
+    CHECK(all == Approx(balance.find("concat") != balance.npos ? together
+                        : balance.find("mean") != balance.npos ? apart / 2
+                                                               : apart)
+                     .epsilon(1e-12));
     CHECK(together != Approx(apart));
   };
   std::vector<double> concat, sum, mean, none;
-  run("concat:coef=1", concat), run("switch:coef=1", sum), run("switch:coef=1,layers=mean", mean);
+  run("concat:coef=1", concat);
+  run("switch:coef=1", sum);
+  run("switch:coef=1,layers=mean", mean);
   CHECK(concat != sum);
   World w("layers=2,kv_heads=1,router={softmax:k=2,norm=0}");
   Decoder<double>::Tape tape;
   w.loss(batch, tape);
   w.model.want_grads();
   w.model.backward({.batch = batch, .training = true}, tape);
-  for (auto* p : w.model.parameters())
-    if (p->name().find("router") != p->name().npos) none.insert(none.end(), p->grad().flat().begin(), p->grad().flat().end());
-  for (std::size_t i = 0; i < none.size(); ++i) CHECK(mean[i] - none[i] == Approx((sum[i] - none[i]) / 2).margin(1e-12));
+  for (auto* p : w.model.parameters()) {
+    if (p->name().find("router") != p->name().npos)
+      none.insert(none.end(), p->grad().flat().begin(), p->grad().flat().end());
+  }
+  for (std::size_t i = 0; i < none.size(); ++i)
+    CHECK(mean[i] - none[i] == Approx((sum[i] - none[i]) / 2).margin(1e-12));
 }
 
 TEST_CASE("the gradient of every switch of published models agrees with central differences") {
-  check_gradients("layers=2,kv_heads=1,qkv_bias=1,o_bias=1,sinks=1,window=3,full_layers=1,router_bias=1,expert_bias=1,activation=swiglu_clamped,rope={yarn:factor=4,original=8,truncate=0}", true);
-  check_gradients("layers=2,norm=layer_bias,output_bias=1,qkv_bias=1,o_bias=1,rope={longrope:original=4,short=1;1.5,long=2;3,long_scale=1.2}");
+  check_gradients(
+      "layers=2,kv_heads=1,qkv_bias=1,o_bias=1,sinks=1,window=3,full_layers=1,router_bias=1,expert_"
+      "bias=1,activation=swiglu_clamped,rope={yarn:factor=4,original=8,truncate=0}",
+      true);
+  check_gradients(
+      "layers=2,norm=layer_bias,output_bias=1,qkv_bias=1,o_bias=1,rope={longrope:original=4,short="
+      "1;1.5,long=2;3,long_scale=1.2}");
   check_gradients("layers=2,norm=layer,clip_qkv=0.4,kv_heads=1", true);
-  check_gradients("layers=2,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,rope_interleaved=1,qkv_bias=1,attention_scale=0.7,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1},dense_at=1", true);
+  check_gradients(
+      "layers=2,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,rope_interleaved=1,"
+      "qkv_bias=1,attention_scale=0.7,router={sigmoid:k=2,bias=1,groups=2,topk_groups=1},dense_at="
+      "1",
+      true);
   check_gradients("layers=1,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=1,kv_heads=2,tied=1");
-  check_gradients("layers=2,qk_norm=head_after,rotary_dim=2,embedding_scale=3,residual_scale=0.4,logit_divisor=2,attention_scale=0.3,tied=1", true);
+  check_gradients(
+      "layers=2,qk_norm=head_after,rotary_dim=2,embedding_scale=3,residual_scale=0.4,logit_divisor="
+      "2,attention_scale=0.3,tied=1",
+      true);
   check_gradients("layers=2,qk_norm=head,head_dim=6,kv_heads=1,rope={fourier:pairs=2,by_head=1}");
-  check_gradients("layers=1,rope={fourier:by_head=0},router={softmax:k=2,groups=2,group_mode=one}", true);
-  check_gradients("layers=2,qk_norm=length_after,no_rope_layers=1,chunk=3,stretch_floor=2,stretch_scale=0.3,rope_interleaved=1,rope={llama3:factor=4,original=16},shared_width=3,weight_on_input=1,router={sigmoid:k=1,norm=0}");
+  check_gradients("layers=1,rope={fourier:by_head=0},router={softmax:k=2,groups=2,group_mode=one}",
+                  true);
+  check_gradients(
+      "layers=2,qk_norm=length_after,no_rope_layers=1,chunk=3,stretch_floor=2,stretch_scale=0.3,"
+      "rope_interleaved=1,rope={llama3:factor=4,original=16},shared_width=3,weight_on_input=1,"
+      "router={sigmoid:k=1,norm=0}");
 }
 
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
@@ -174,45 +243,64 @@ TEST_CASE("gradients add up over batches and backward frees what only it needed"
   };
   step(1);
   std::vector<double> once;
-  for (auto* p : w.model.parameters()) once.insert(once.end(), p->grad().flat().begin(), p->grad().flat().end());
-  w.model.clear_grads();
-  step(0.25), step(0.75);
-  std::size_t i = 0;
   for (auto* p : w.model.parameters())
-    for (const double g : p->grad().flat()) REQUIRE(g == Approx(once[i++]).margin(1e-13));
+    once.insert(once.end(), p->grad().flat().begin(), p->grad().flat().end());
+  w.model.clear_grads();
+  step(0.25);
+  step(0.75);
+  std::size_t i = 0;
+  for (auto* p : w.model.parameters()) {
+    for (const double g : p->grad().flat())
+      REQUIRE(g == Approx(once[i++]).margin(1e-13));
+  }
 }
 
 TEST_CASE("decoding with a state gives the logits of reading everything at once") {
-  for (const std::string fields : {"", "window=3,qk_norm=head,shared_width=4", "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1", "gate_residual=1,router={softmax:k=2,norm=0}",
-                                   "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2", "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2", "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2", "rope={fourier:pairs=1}"}) {
+  for (const std::string fields :
+       {"", "window=3,qk_norm=head,shared_width=4",
+        "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1",
+        "gate_residual=1,router={softmax:k=2,norm=0}",
+        "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2",
+        "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2",
+        "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2",
+        "rope={fourier:pairs=1}"}) {
     World w(fields);
     const Batch all = batch_of(false);
     KeyValues<double> state;
     std::vector<Index> past{0, 0};
-    for (const auto& [first, second] : {std::pair{3, 2}, {1, 1}, {1, 3}, {0, 1}}) {  // tokens of each sequence in turn
+    // tokens of each sequence in turn
+    for (const auto& [first, second] : {std::pair{3, 2}, {1, 1}, {1, 3}, {0, 1}}) {
       Batch part, whole;
       for (const Index q : {0, 1}) {
-        const Index n = q ? second : first, from = all.start[std::size_t(q)];
+        const Index n = q ? second : first;
+        const Index from = all.start[std::size_t(q)];
         for (Index t = 0; t < past[std::size_t(q)] + n; ++t) {
           whole.token.push_back(all.token[std::size_t(from + t)]);
-          if (t >= past[std::size_t(q)]) part.token.push_back(all.token[std::size_t(from + t)]);
+          if (t >= past[std::size_t(q)])
+            part.token.push_back(all.token[std::size_t(from + t)]);
         }
-        whole.start.push_back(whole.tokens()), part.start.push_back(part.tokens());
+        whole.start.push_back(whole.tokens());
+        part.start.push_back(part.tokens());
       }
       part.past = past;
       Decoder<double>::Tape a, b;
       Matrix<double> stepwise, at_once;
       w.model.infer({.batch = part}, a, {}, &state, &stepwise);
       w.model.infer({.batch = whole}, b, {}, nullptr, &at_once);
-      for (Index q = 0; q < 2; ++q)
-        for (Index v = 0; v < vocabulary && (q ? second : first) > 0; ++v) REQUIRE(std::abs(stepwise(q, v) - at_once(q, v)) <= 1e-10);
-      past[0] += first, past[1] += second;
+      for (Index q = 0; q < 2; ++q) {
+        for (Index v = 0; v < vocabulary && (q ? second : first) > 0; ++v)
+          REQUIRE(std::abs(stepwise(q, v) - at_once(q, v)) <= 1e-10);
+      }
+      past[0] += first;
+      past[1] += second;
     }
     CHECK(state.start == std::vector<Index>{0, 5, 12});
     Batch wrong;
-    wrong.token = {1}, wrong.start = {0, 1};
+    wrong.token = {1};
+    wrong.start = {0, 1};
     Decoder<double>::Tape t;
-    CHECK_THROWS_WITH(w.model.infer({.batch = wrong}, t, {}, &state), "a state of 2 sequences was given a batch of 1");
+    CHECK_THROWS_WITH(w.model.infer({.batch = wrong}, t, {}, &state),
+                      "a state of 2 sequences was given a batch of 1");
   }
 }
 
@@ -225,14 +313,21 @@ TEST_CASE("one sequence decoded a token at a time has room to grow and the same 
     std::vector<Index> moved;  // the lengths at which keys and values got more room
     for (Index t = 0, room = 0; t < 11; ++t) {
       Batch part;
-      part.token = {int(t * 7 % vocabulary)}, part.start = {0, 1}, part.past = {t};
-      whole.token.push_back(part.token[0]), whole.start[1] = t + 1;
+      part.token = {int(t * 7 % vocabulary)};
+      part.start = {0, 1};
+      part.past = {t};
+      whole.token.push_back(part.token[0]);
+      whole.start[1] = t + 1;
       Decoder<double>::Tape a, b;
       Matrix<double> stepwise, at_once;
       w.model.infer({.batch = part}, a, {}, &state, &stepwise);
       w.model.infer({.batch = whole}, b, {}, nullptr, &at_once);
-      for (Index v = 0; v < vocabulary; ++v) REQUIRE(std::abs(stepwise(0, v) - at_once(0, v)) <= 1e-10);
-      if (state.k[0].rows() != room) moved.push_back(t + 1), room = state.k[0].rows();
+      for (Index v = 0; v < vocabulary; ++v)
+        REQUIRE(std::abs(stepwise(0, v) - at_once(0, v)) <= 1e-10);
+      if (state.k[0].rows() != room) {
+        moved.push_back(t + 1);
+        room = state.k[0].rows();
+      }
     }
     CHECK(moved == std::vector<Index>{1, 2, 3, 5, 9});
   }
@@ -244,32 +339,43 @@ TEST_CASE("infer and forward agree on the loss; the best guess is the largest lo
   Decoder<double>::Tape trained, inferred;
   w.model.forward({.batch = batch}, trained);
   std::vector<int> seen;
-  w.model.infer({.batch = batch}, inferred, [&](int place, const MoeTape<double>& t, View<const double> x) {
-    seen.push_back(place);
-    CHECK(x.rows == 12);
-    CHECK(t.routing.expert == trained.block[std::size_t(place)].moe->routing.expert);
-  });
+  w.model.infer({.batch = batch}, inferred,
+                [&](int place, const MoeTape<double>& t, View<const double> x) {
+                  seen.push_back(place);
+                  CHECK(x.rows == 12);
+                  CHECK(t.routing.expert == trained.block[std::size_t(place)].moe->routing.expert);
+                });
   CHECK(seen == std::vector<int>{0, 1});
   CHECK(inferred.targets == 8);  // 12 less one without target, three padded
   CHECK(trained.loss == Approx(inferred.loss).epsilon(1e-14));
   CHECK(trained.token_loss == inferred.token_loss);
   CHECK(inferred.token_loss(0, 2) == 0);
   CHECK(inferred.token_loss(0, 11) == 0);
-  Batch first = batch;  // the last logits of the first sequence, whose last row is padding, are those of row 3
+  // the last logits of the first sequence, whose last row is padding, are those of row 3
+  Batch first = batch;
   Matrix<double> logits;
   Decoder<double>::Tape t;
   w.model.infer({.batch = first}, t, {}, nullptr, &logits);
-  CHECK(inferred.predicted(0, 3) == std::ranges::max_element(logits.row(0)) - logits.row(0).begin());
+  CHECK(inferred.predicted(0, 3) ==
+        std::ranges::max_element(logits.row(0)) - logits.row(0).begin());
 }
 
 TEST_CASE("padding changes nothing for the tokens before it") {
   World w("layers=2,kv_heads=1,shared_width=4");
-  Batch plain = batch_of(false), padded;
+  Batch plain = batch_of(false);
+  Batch padded;
   padded.start = {0};
   for (const Index q : {0, 1}) {
-    for (Index t = plain.start[std::size_t(q)]; t < plain.start[std::size_t(q) + 1]; ++t)
-      padded.token.push_back(plain.token[std::size_t(t)]), padded.target.push_back(plain.target[std::size_t(t)]), padded.valid.push_back(1);
-    for (int i = 0; i < 2; ++i) padded.token.push_back(1), padded.target.push_back(1), padded.valid.push_back(0);
+    for (Index t = plain.start[std::size_t(q)]; t < plain.start[std::size_t(q) + 1]; ++t) {
+      padded.token.push_back(plain.token[std::size_t(t)]);
+      padded.target.push_back(plain.target[std::size_t(t)]);
+      padded.valid.push_back(1);
+    }
+    for (int i = 0; i < 2; ++i) {
+      padded.token.push_back(1);
+      padded.target.push_back(1);
+      padded.valid.push_back(0);
+    }
     padded.start.push_back(padded.tokens());
   }
   Decoder<double>::Tape a, b;
@@ -277,7 +383,8 @@ TEST_CASE("padding changes nothing for the tokens before it") {
   w.model.infer({.batch = padded}, b);
   CHECK(a.targets == b.targets);
   CHECK(a.loss == Approx(b.loss).epsilon(1e-14));
-  padded.valid[5] = 0, padded.valid[6] = 1;
+  padded.valid[5] = 0;
+  padded.valid[6] = 1;
   CHECK_THROWS_WITH(w.model.infer({.batch = padded}, b), "row 6 follows padding inside sequence 0");
   plain.token[3] = vocabulary;
   CHECK_THROWS_WITH(w.model.infer({.batch = plain}, a), "token 11 is outside the vocabulary of 11");
@@ -291,13 +398,19 @@ TEST_CASE("a nano model learns a fixed batch by heart") {
   Batch batch;
   Rng rng(2);
   for (const Index end : {16, 32}) {
-    while (batch.tokens() < end) batch.token.push_back(int(rng.below(32)));
+    while (batch.tokens() < end)
+      batch.token.push_back(int(rng.below(32)));
     batch.start.push_back(end);
   }
-  for (Index t = 0; t < 32; ++t) batch.target.push_back(t % 16 == 15 ? -1 : batch.token[std::size_t(t) + 1]);
+  for (Index t = 0; t < 32; ++t)
+    batch.target.push_back(t % 16 == 15 ? -1 : batch.token[std::size_t(t) + 1]);
   std::vector<std::pair<Array<float>, Array<float>>> moments;
-  for (auto* p : model.parameters()) moments.emplace_back(Array<float>::zeros(*backend, p->value().rows, p->value().cols), Array<float>::zeros(*backend, p->value().rows, p->value().cols));
-  double first = 0, last = 0;
+  for (auto* p : model.parameters()) {
+    moments.emplace_back(Array<float>::zeros(*backend, p->value().rows, p->value().cols),
+                         Array<float>::zeros(*backend, p->value().rows, p->value().cols));
+  }
+  double first = 0;
+  double last = 0;
   for (int step = 1; step <= 60; ++step) {
     Decoder<float>::Tape tape;
     Rng draws(9, std::uint64_t(step));
@@ -307,7 +420,8 @@ TEST_CASE("a nano model learns a fixed batch by heart") {
     (step == 1 ? first : last) = tape.loss;
     std::size_t i = 0;
     for (auto* p : model.parameters()) {
-      backend->adamw(p->mutate(), p->grad(), moments[i].first.view(), moments[i].second.view(), {.lr = 1e-2, .step = step});
+      backend->adamw(p->mutate(), p->grad(), moments[i].first.view(), moments[i].second.view(),
+                     {.lr = 1e-2, .step = step});
       ++i;
     }
     model.clear_grads();
@@ -319,21 +433,29 @@ TEST_CASE("a nano model learns a fixed batch by heart") {
 TEST_CASE("initial weights depend on the seed and the name alone, and follow the rule") {
   const auto backend = make_reference<float>();
   const auto values = [&](Decoder<float>& m, const std::string& name) {
-    for (auto* p : m.parameters())
-      if (p->name() == name) return p->to_host();
+    for (auto* p : m.parameters()) {
+      if (p->name() == name)
+        return p->to_host();
+    }
     FAIL(name);
     return Matrix<float>{};
   };
-  Decoder<float> a(model_config("nano"), *backend), twin(model_config("nano:dense=1,layers=3"), *backend), other(model_config("nano:init=depth_scaled"), *backend);
-  a.initialise(7), twin.initialise(7), other.initialise(8);
+  Decoder<float> a(model_config("nano"), *backend);
+  Decoder<float> twin(model_config("nano:dense=1,layers=3"), *backend);
+  Decoder<float> other(model_config("nano:init=depth_scaled"), *backend);
+  a.initialise(7);
+  twin.initialise(7);
+  other.initialise(8);
   CHECK(values(a, "layers.1.attention.q") == values(twin, "layers.1.attention.q"));
   CHECK_FALSE(values(a, "embedding") == values(other, "embedding"));
   CHECK(values(a, "layers.0.feed_norm") == Matrix<float>(1, 64, 1.0f));
   const auto spread = [](const Matrix<float>& m) {
     double sum = 0;
-    for (const float v : m.flat()) sum += double(v) * v;
+    for (const float v : m.flat())
+      sum += double(v) * v;
     return std::sqrt(sum / double(m.size()));
   };
-  CHECK(spread(values(a, "layers.0.moe.experts.up")) == Approx(0.02 * 0.987).epsilon(0.02));  // cut at 3 standard deviations
+  // cut at 3 standard deviations
+  CHECK(spread(values(a, "layers.0.moe.experts.up")) == Approx(0.02 * 0.987).epsilon(0.02));
   CHECK(spread(values(other, "layers.0.moe.experts.down")) == Approx(0.01 * 0.987).epsilon(0.02));
 }

@@ -1,5 +1,6 @@
-// Experts that are read from their file when rows need them: the same bytes as with all of them in memory, whatever a cache may hold;
-// initial weights drawn as they are written; what a config.json asks for beyond its files.
+// Experts that are read from their file when rows need them: the same bytes as with all of them in
+// memory, whatever a cache may hold; initial weights drawn as they are written; what a config.json
+// asks for beyond its files.
 #include <catch2/catch.hpp>
 
 #include <unistd.h>
@@ -23,14 +24,21 @@ namespace fs = std::filesystem;
 
 struct Scratch {
   fs::path path = fs::temp_directory_path() / concat("moe-lazy-", ::getpid());
-  Scratch() { fs::remove_all(path); }
-  ~Scratch() { fs::remove_all(path); }
+  Scratch() {
+    fs::remove_all(path);
+  }
+  ~Scratch() {
+    fs::remove_all(path);
+  }
 };
 
 Batch some_tokens(int vocabulary, Index length) {
   Batch b;
   for (Index q = 0; q < 2; ++q) {
-    for (Index t = 0; t < length; ++t) b.token.push_back(int((q * 31 + t * t * 7 + t) % vocabulary)), b.target.push_back(int(t % vocabulary));
+    for (Index t = 0; t < length; ++t) {
+      b.token.push_back(int((q * 31 + t * t * 7 + t) % vocabulary));
+      b.target.push_back(int(t % vocabulary));
+    }
     b.start.push_back(b.tokens());
   }
   return b;
@@ -44,7 +52,12 @@ Answer answer(Decoder<float>& model, Index length = 24) {
   Answer out;
   Rng rng(1);
   Decoder<float>::Tape tape;
-  model.infer({.batch = some_tokens(model.config().vocabulary, length), .rng = &rng}, tape, [&](int, const MoeTape<float>& t, View<const float>) { out.expert.push_back(t.routing.expert); }, nullptr, &out.logits);
+  model.infer(
+      {.batch = some_tokens(model.config().vocabulary, length), .rng = &rng}, tape,
+      [&](int, const MoeTape<float>& t, View<const float>) {
+        out.expert.push_back(t.routing.expert);
+      },
+      nullptr, &out.logits);
   out.token_loss = tape.token_loss;
   return out;
 }
@@ -54,15 +67,18 @@ void check_same(const Answer& a, const Answer& b) {
   CHECK(a.expert == b.expert);
 }
 
-fs::path written(const fs::path& folder, const std::string& spec, Backend<float>& backend, DType weights = DType::f32, Storage experts = Storage::own) {
+fs::path written(const fs::path& folder, const std::string& spec, Backend<float>& backend,
+                 DType weights = DType::f32, Storage experts = Storage::own) {
   Decoder<float> model(model_config(spec), backend, experts);
   model.initialise(3);
   RunState state;
   state.model = to_spec(model.config());
-  return save_checkpoint(folder, model, nullptr, state, {.spec = "bytes", .json = "{}", .config_json = "{}"}, weights);
+  return save_checkpoint(folder, model, nullptr, state,
+                         {.spec = "bytes", .json = "{}", .config_json = "{}"}, weights);
 }
 
-void check_lazy(const fs::path& folder, const std::string& device, std::initializer_list<Index> limits) {
+void check_lazy(const fs::path& folder, const std::string& device,
+                std::initializer_list<Index> limits) {
   const auto backend = make_backend(device);
   const LoadedModel eager = load_model(folder, *backend);
   const Answer wanted = answer(*eager.model);
@@ -83,26 +99,34 @@ TEST_CASE("experts read when used give the bytes of experts in memory") {
   const Scratch scratch;
   const auto backend = make_reference<float>();
   int n = 0;
-  for (const std::string spec : {"nano:layers=3,experts=6,width=24", "nano:expert_bias=1,activation=gelu,shared_width=16", "nano:router={soft:k=2,slots=2},balance=none,experts=4", "olmoe-toy:hidden=64,layers=2",
-                                 "deepseek-v3-toy:hidden=64,width=16,layers=3"}) {
+  for (const std::string spec :
+       {"nano:layers=3,experts=6,width=24", "nano:expert_bias=1,activation=gelu,shared_width=16",
+        "nano:router={soft:k=2,slots=2},balance=none,experts=4", "olmoe-toy:hidden=64,layers=2",
+        "deepseek-v3-toy:hidden=64,width=16,layers=3"}) {
     ++n;
-    const fs::path folder = written(scratch.path / concat("run", n), spec, *backend, n % 2 ? DType::f32 : DType::bf16);
+    const fs::path folder =
+        written(scratch.path / concat("run", n), spec, *backend, n % 2 ? DType::f32 : DType::bf16);
     check_lazy(folder, "cpu", {0, 100'000, 1'000'000'000});
-    if (n == 1) check_lazy(folder, "reference", {0, 50'000});
-    check_lazy(folder, "cpu:dtype=bf16", {0, 100'000, 1'000'000'000});  // matrices held as bf16; f32 where the processor has no such products
+    if (n == 1)
+      check_lazy(folder, "reference", {0, 50'000});
+    // matrices held as bf16; f32 where the processor has no such products
+    check_lazy(folder, "cpu:dtype=bf16", {0, 100'000, 1'000'000'000});
   }
 }
 
 TEST_CASE("published checkpoints, fused and quantised ones too, read expert by expert") {
   const char* given = std::getenv("MOE_SHARED");
-  const fs::path golden = (given ? fs::path(given) : fs::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden" / "hf";
+  const fs::path golden =
+      (given ? fs::path(given) : fs::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden" /
+      "hf";
   if (!fs::exists(golden)) {
     WARN("skipped: there is no " << golden);
     return;
   }
   int seen = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {
-    if (entry.path().filename() == "bad" || !fs::exists(entry.path() / "config.json")) continue;
+    if (entry.path().filename() == "bad" || !fs::exists(entry.path() / "config.json"))
+      continue;
     check_lazy(entry.path(), "cpu", {0, 20'000});
     ++seen;
   }
@@ -112,18 +136,24 @@ TEST_CASE("published checkpoints, fused and quantised ones too, read expert by e
 TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   const auto backend = make_backend("cpu");
   const ModelConfig c = model_config("nano:layers=1,experts=8");
-  Decoder<float> whole(c, *backend), lazy(c, *backend, Storage::elsewhere);
-  whole.initialise(3), lazy.initialise(3);
+  Decoder<float> whole(c, *backend);
+  Decoder<float> lazy(c, *backend, Storage::elsewhere);
+  whole.initialise(3);
+  lazy.initialise(3);
   const Index expert = 3 * c.moe.width * c.hidden * Index(sizeof(float));
   const auto cache = std::make_shared<ExpertCache<float>>(*backend, 3 * expert, 8);
   lazy.moe_layers()[0]->bodies().cache = cache;
   const Index rows = 12;
-  Matrix<float> xs(rows, c.hidden), want(rows, c.hidden), got(rows, c.hidden);
-  for (Index i = 0; i < xs.size(); ++i) xs.data()[i] = float(i % 17) / 8 - 1;
+  Matrix<float> xs(rows, c.hidden);
+  Matrix<float> want(rows, c.hidden);
+  Matrix<float> got(rows, c.hidden);
+  for (Index i = 0; i < xs.size(); ++i)
+    xs.data()[i] = float(i % 17) / 8 - 1;
   const auto run = [&](std::vector<int> of_rows) {  // rows in order of their experts
     const Plan plan = backend->plan(View<const int>{of_rows.data(), rows, 1}, 8);
     ExpertTape<float> a, b;
-    backend->experts(whole.moe_layers()[0]->bodies().weights(), std::as_const(xs).view(), plan, a, want.view());
+    backend->experts(whole.moe_layers()[0]->bodies().weights(), std::as_const(xs).view(), plan, a,
+                     want.view());
     lazy.moe_layers()[0]->bodies().forward(*backend, std::as_const(xs).view(), plan, b, got.view());
     CHECK(want == got);
   };
@@ -136,7 +166,8 @@ TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   run({1, 1, 2, 2, 2, 2, 5, 5, 5, 5, 5, 5});
   CHECK((cache->misses() == 4 && cache->hits() == 6));
   run({0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7});
-  CHECK_THROWS_WITH(lazy.moe_layers()[0]->bodies().weights(), Catch::Contains("lie elsewhere and were used as if they were in memory"));
+  CHECK_THROWS_WITH(lazy.moe_layers()[0]->bodies().weights(),
+                    Catch::Contains("lie elsewhere and were used as if they were in memory"));
 }
 
 TEST_CASE("a cache holds what its bytes hold: twice the experts in bf16") {
@@ -156,24 +187,35 @@ TEST_CASE("a cache holds what its bytes hold: twice the experts in bf16") {
 TEST_CASE("weights drawn as they are written are those drawn at once") {
   const Scratch scratch;
   const auto backend = make_backend("cpu");
-  for (const std::string spec : {"olmoe-toy:hidden=96,width=160,layers=2", "switch-toy:layers=2"}) {  // 245,760 numbers a parameter: several pieces
+  // 245,760 numbers a parameter: several pieces
+  for (const std::string spec : {"olmoe-toy:hidden=96,width=160,layers=2", "switch-toy:layers=2"}) {
     const ModelConfig c = model_config(spec);
-    Decoder<float> at_once(c, *backend), later(c, *backend, Storage::elsewhere);
-    at_once.initialise(7), later.initialise(7);
+    Decoder<float> at_once(c, *backend);
+    Decoder<float> later(c, *backend, Storage::elsewhere);
+    at_once.initialise(7);
+    later.initialise(7);
     for (std::size_t i = 0; i < at_once.parameters().size(); ++i) {
-      const Parameter<float>&a = *at_once.parameters()[i], &b = *later.parameters()[i];
+      const Parameter<float>& a = *at_once.parameters()[i];
+      const Parameter<float>& b = *later.parameters()[i];
       CHECK(a.to_host() == b.to_host());
-      Matrix<float> some(1, a.value().cols), same(1, a.value().cols);
-      a.read(a.value().rows - 1, some.view()), b.read(b.value().rows - 1, same.view());
+      Matrix<float> some(1, a.value().cols);
+      Matrix<float> same(1, a.value().cols);
+      a.read(a.value().rows - 1, some.view());
+      b.read(b.value().rows - 1, same.view());
       CHECK(some == same);
     }
   }
-  const auto file = [](const fs::path& p) { return read_file(p / "model.safetensors", 100'000'000); };
+  const auto file = [](const fs::path& p) {
+    return read_file(p / "model.safetensors", 100'000'000);
+  };
   const std::string spec = "olmoe-toy:hidden=96,layers=2";
-  CHECK(file(written(scratch.path / "a", spec, *backend)) == file(written(scratch.path / "b", spec, *backend, DType::f32, Storage::elsewhere)));
-  const fs::path half = written(scratch.path / "c", spec, *backend, DType::bf16, Storage::elsewhere);
+  CHECK(file(written(scratch.path / "a", spec, *backend)) ==
+        file(written(scratch.path / "b", spec, *backend, DType::f32, Storage::elsewhere)));
+  const fs::path half =
+      written(scratch.path / "c", spec, *backend, DType::bf16, Storage::elsewhere);
   CHECK(read_json(half / "config.json")["torch_dtype"] == "bfloat16");
-  for (const TensorInfo& t : Tensors(half).list()) CHECK(t.dtype == DType::bf16);
+  for (const TensorInfo& t : Tensors(half).list())
+    CHECK(t.dtype == DType::bf16);
 }
 
 TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused") {
@@ -185,9 +227,12 @@ TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused"
   down.mutate()(down.value().rows - 1, 0) = std::numeric_limits<float>::infinity();
   RunState state;
   state.model = to_spec(model.config());
-  const fs::path folder = save_checkpoint(scratch.path, model, nullptr, state, {.spec = "bytes", .json = "{}", .config_json = "{}"});
+  const fs::path folder = save_checkpoint(scratch.path, model, nullptr, state,
+                                          {.spec = "bytes", .json = "{}", .config_json = "{}"});
   const LoadedModel lazy = load_model(folder, *backend, {}, 0);
-  CHECK_THROWS_WITH(answer(*lazy.model), "tensor 'model.layers.0.block_sparse_moe.experts.7.w2.weight' holds numbers that are not finite");
+  CHECK_THROWS_WITH(answer(*lazy.model),
+                    "tensor 'model.layers.0.block_sparse_moe.experts.7.w2.weight' holds numbers "
+                    "that are not finite");
   const fs::path plain = scratch.path / "plain";
   fs::create_directory(plain);
   fs::copy_file(folder / "model.safetensors", plain / "model.safetensors");
@@ -195,5 +240,6 @@ TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused"
   config.erase("moe_training");
   config["vocab_size"] = 1'000'000'000;
   write_file(plain / "config.json", json_text(config));
-  CHECK_THROWS_WITH(load_model(plain, *backend), Catch::Contains("config.json describes a model of 128000"));
+  CHECK_THROWS_WITH(load_model(plain, *backend),
+                    Catch::Contains("config.json describes a model of 128000"));
 }

@@ -1,5 +1,5 @@
-// How alike the experts of a model are, as a trace stores it: an expert that is another's copy is found by weights, by neurons in
-// any order and by outputs.
+// How alike the experts of a model are, as a trace stores it: an expert that is another's copy is
+// found by weights, by neurons in any order and by outputs.
 #include <catch2/catch.hpp>
 
 #include <algorithm>
@@ -10,7 +10,9 @@ using namespace moe;
 
 TEST_CASE("a copied expert is the same by every measure, and others are not") {
   const auto backend = make_reference<float>();
-  Decoder<float> model(model_config("custom:vocabulary=11,hidden=8,heads=2,layers=1,width=5,experts=4,context=16,router={softmax:k=2}"), *backend);
+  Decoder<float> model(model_config("custom:vocabulary=11,hidden=8,heads=2,layers=1,width=5,"
+                                    "experts=4,context=16,router={softmax:k=2}"),
+                       *backend);
   model.initialise(3);
   auto& bodies = model.moe_layers()[0]->bodies();
   for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
@@ -27,7 +29,8 @@ TEST_CASE("a copied expert is the same by every measure, and others are not") {
   }
   Rng rng(5);
   Matrix<float> x(20, 8);
-  for (float& v : x.flat()) v = float(rng.normal());
+  for (float& v : x.flat())
+    v = float(rng.normal());
   Matrix<int> chosen(20, 2, 1);
   OutputLikeness outputs(model, 12);
   outputs.see(0, std::as_const(x).view(), chosen);

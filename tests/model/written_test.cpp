@@ -1,4 +1,5 @@
-// What we write, opened by transformers: MOE_PYTHON and MOE_PYTHON4 name pythons with torch and its versions 5 and 4.
+// What we write, opened by transformers: MOE_PYTHON and MOE_PYTHON4 name pythons with torch and its
+// versions 5 and 4.
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -20,7 +21,10 @@ void check_with(const char* variable, const char* version, const std::filesystem
     return;
   }
   const std::string log = folder.string() + ".log";
-  const int status = std::system(concat("'", python, "' '", MOE_SOURCE_DIR, "/tests/peers/check_logits.py' --expect ", version, " '", folder.string(), "' > '", log, "' 2>&1").c_str());
+  const int status = std::system(concat("'", python, "' '", MOE_SOURCE_DIR,
+                                        "/tests/peers/check_logits.py' --expect ", version, " '",
+                                        folder.string(), "' > '", log, "' 2>&1")
+                                     .c_str());
   std::ifstream in(log);
   INFO(std::string(std::istreambuf_iterator<char>(in), {}));
   CHECK(status == 0);
@@ -37,7 +41,8 @@ TEST_CASE("what is written opens in transformers 4 and 5 with the same logits") 
   const auto folder = std::filesystem::temp_directory_path() / concat("moe-written-", ::getpid());
   const std::vector<std::string> specs = test::written_models();
   CHECK(specs.size() > 15);
-  for (std::size_t i = 0; i < specs.size(); ++i) test::write_model(specs[i], folder / concat("model-", 100 + i));
+  for (std::size_t i = 0; i < specs.size(); ++i)
+    test::write_model(specs[i], folder / concat("model-", 100 + i));
   check_with("MOE_PYTHON", "5", folder);
   check_with("MOE_PYTHON4", "4", folder);
   std::filesystem::remove_all(folder);

@@ -8,6 +8,7 @@ within 2e-5. A tensor that the class misses or does not know is a failure, and s
 families; those are said and left out.
 --expect: refuse to run in another major version.
 """
+
 import json
 import sys
 from pathlib import Path
@@ -24,7 +25,9 @@ def compare(folder):
     if said["family"] in ONLY_IN_5 and transformers.__version__.startswith("4."):
         print(f"none {said['family']:<10} this version has no such class  {said['spec']}")
         return True
-    model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, attn_implementation="eager", torch_dtype=torch.float32)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, attn_implementation="eager", torch_dtype=torch.float32
+    )
     strays = [f"{kind}: {sorted(map(str, names))}" for kind, names in report.items() if names]
     if model.config.model_type != said["family"]:
         strays.append(f"opened as {model.config.model_type}")
@@ -34,7 +37,11 @@ def compare(folder):
     ours = load_file(folder / "expected.safetensors")["logits"]
     worst = (ours - theirs).abs().max().item()
     ok = worst <= 2e-5 and not strays
-    print(f"{'ok  ' if ok else 'FAIL'} {said['family']:<10} {worst:.1e} of {theirs.abs().max():.1f}  {said['spec']}", *strays, flush=True)
+    print(
+        f"{'ok  ' if ok else 'FAIL'} {said['family']:<10} {worst:.1e} of {theirs.abs().max():.1f}  {said['spec']}",
+        *strays,
+        flush=True,
+    )
     return ok
 
 

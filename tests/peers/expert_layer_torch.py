@@ -2,6 +2,7 @@
 loop over experts, once by grouped products (torch._grouped_mm, where it is). bf16 throughout, random inputs, forward and forward
 with backward. Prints rows for the table of scripts/gpu-check.sh. --device cpu rehearses it on a processor, with tiny sizes, and holds the
 two ways to each other; nothing said of a processor is a measurement of a GPU."""
+
 import argparse
 import statistics
 import sys
@@ -10,8 +11,14 @@ import time
 import torch
 import torch.nn.functional as F
 
-SHAPES = {"cuda": [("fine-grained", 24576, 1536, 256, 128, 8), ("I=1024 E=32 k=2", 24576, 1536, 1024, 32, 2), ("Mixtral", 8192, 4096, 14336, 8, 2)],
-          "cpu": [("fine-grained, small", 256, 64, 32, 16, 4), ("Mixtral, small", 256, 64, 128, 8, 2)]}  # as tests/gpu/speed.cpp
+SHAPES = {
+    "cuda": [
+        ("fine-grained", 24576, 1536, 256, 128, 8),
+        ("I=1024 E=32 k=2", 24576, 1536, 1024, 32, 2),
+        ("Mixtral", 8192, 4096, 14336, 8, 2),
+    ],
+    "cpu": [("fine-grained, small", 256, 64, 32, 16, 4), ("Mixtral, small", 256, 64, 128, 8, 2)],
+}  # as tests/gpu/speed.cpp
 
 
 def wait(device):
@@ -86,10 +93,19 @@ def missing(bodies, inputs):
 
 def run_shape(name, tokens, hidden, width, experts, k, device):
     new = lambda *s: torch.randn(*s, device=device, dtype=torch.bfloat16)
-    scale = hidden ** -0.5
+    scale = hidden**-0.5
     chosen = torch.rand(tokens, experts, device=device).topk(k).indices
-    weights = [(new(*s) * scale).requires_grad_() for s in ((experts, hidden, width), (experts, hidden, width), (experts, width, hidden))]
-    inputs = new(tokens, hidden).requires_grad_(), chosen, new(tokens, k).requires_grad_(), weights, new(tokens, hidden)
+    weights = [
+        (new(*s) * scale).requires_grad_()
+        for s in ((experts, hidden, width), (experts, hidden, width), (experts, width, hidden))
+    ]
+    inputs = (
+        new(tokens, hidden).requires_grad_(),
+        chosen,
+        new(tokens, k).requires_grad_(),
+        weights,
+        new(tokens, hidden),
+    )
     flops = 6 * tokens * k * hidden * width
     absent = {way: missing(bodies, inputs) for way, bodies in WAYS.items()}
     if not any(absent.values()):
@@ -98,9 +114,15 @@ def run_shape(name, tokens, hidden, width, experts, k, device):
         if absent[way]:
             print(f"row\t{name}: PyTorch {torch.__version__}, {way}\t{absent[way]}\t\t", flush=True)
             continue
-        f = seconds(lambda: layer(bodies, *(i.detach() for i in inputs[:3]), [w.detach() for w in weights]), device)
+        f = seconds(
+            lambda: layer(bodies, *(i.detach() for i in inputs[:3]), [w.detach() for w in weights]),
+            device,
+        )
         b = seconds(lambda: gradients(bodies, *inputs), device)
-        print(f"row\t{name}: PyTorch {torch.__version__}, {way}\t{f * 1e3:.2f}; {b * 1e3:.2f} ms ({flops / f / 1e12:.3g}; {3 * flops / b / 1e12:.3g} TFLOP/s)\t\t", flush=True)
+        print(
+            f"row\t{name}: PyTorch {torch.__version__}, {way}\t{f * 1e3:.2f}; {b * 1e3:.2f} ms ({flops / f / 1e12:.3g}; {3 * flops / b / 1e12:.3g} TFLOP/s)\t\t",
+            flush=True,
+        )
 
 
 def main():
@@ -108,7 +130,9 @@ def main():
     parser.add_argument("--device", choices=list(SHAPES), default="cuda")
     device = parser.parse_args().device
     if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("expert_layer_torch.py: this PyTorch finds no GPU; --device cpu rehearses with small sizes")
+        sys.exit(
+            "expert_layer_torch.py: this PyTorch finds no GPU; --device cpu rehearses with small sizes"
+        )
     torch.manual_seed(1)
     for shape in SHAPES[device]:
         run_shape(*shape, device)

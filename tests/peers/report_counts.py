@@ -5,6 +5,7 @@
 Says one JSON object: "counts", layer by layer as long as the layer has experts; "seconds" and "processor" (both of every round, the imports not
 in them). At least three rounds after one to warm up, and as many as SECONDS allow. `moe bench report` runs it and compares the counts.
 """
+
 import json
 import sys
 import time
@@ -20,13 +21,15 @@ def count(path):
         counts = [np.zeros(e, np.int64) for e in experts]
         rows = data.chunks[0] if data.chunks else 4096
         for first in range(0, len(data), rows):
-            window = data[first:first + rows]  # [rows, L, K]
-            padding = (flags[first:first + rows] & 1).astype(bool)
+            window = data[first : first + rows]  # [rows, L, K]
+            padding = (flags[first : first + rows] & 1).astype(bool)
             if padding.any():
                 window = window[~padding]
             for layer, total in enumerate(counts):
                 ids = window[:, layer].ravel()
-                total += np.bincount(ids, minlength=len(total))[:len(total)]  # all ones is no expert and lies beyond
+                total += np.bincount(ids, minlength=len(total))[
+                    : len(total)
+                ]  # all ones is no expert and lies beyond
         return [c.tolist() for c in counts]
 
 

@@ -7,6 +7,7 @@
 VARIANT: loop (an index per expert), grouped (torch._grouped_mm on rows sorted by expert), bmm (rows padded to the busiest expert),
 +compile behind one of them for torch.compile. Used by scripts/peers.sh.
 """
+
 import argparse
 import json
 import math
@@ -29,13 +30,19 @@ class Attention(torch.nn.Module):
     def __init__(self, c):
         super().__init__()
         h, self.d = c["hidden_size"], c["head_dim"]
-        self.heads, self.kv, self.theta = c["num_attention_heads"], c["num_key_value_heads"], c["rope_theta"]
+        self.heads, self.kv, self.theta = (
+            c["num_attention_heads"],
+            c["num_key_value_heads"],
+            c["rope_theta"],
+        )
         self.q = torch.nn.Linear(h, self.heads * self.d, bias=False)
         self.k = torch.nn.Linear(h, self.kv * self.d, bias=False)
         self.v = torch.nn.Linear(h, self.kv * self.d, bias=False)
         self.o = torch.nn.Linear(self.heads * self.d, h, bias=False)
-        angle = torch.outer(torch.arange(c["max_position_embeddings"], dtype=torch.float64),
-                            self.theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d))
+        angle = torch.outer(
+            torch.arange(c["max_position_embeddings"], dtype=torch.float64),
+            self.theta ** (-torch.arange(0, self.d, 2, dtype=torch.float64) / self.d),
+        )
         self.register_buffer("cos", angle.cos().float().repeat(1, 2), persistent=False)
         self.register_buffer("sin", angle.sin().float().repeat(1, 2), persistent=False)
 
@@ -47,7 +54,9 @@ class Attention(torch.nn.Module):
     def forward(self, x):
         b, t, _ = x.shape
         q, k, v = (m(x).view(b, t, -1, self.d).transpose(1, 2) for m in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(self.rope(q), self.rope(k), v, is_causal=True, enable_gqa=True)
+        y = F.scaled_dot_product_attention(
+            self.rope(q), self.rope(k), v, is_causal=True, enable_gqa=True
+        )
         return self.o(y.transpose(1, 2).reshape(b, t, -1))
 
 
@@ -66,7 +75,9 @@ class Moe(torch.nn.Module):
             for e in range(self.e):
                 token, slot = torch.where(ids == e)
                 rows = x[token]
-                y = F.linear(F.silu(F.linear(rows, self.gate[e])) * F.linear(rows, self.up[e]), self.down[e])
+                y = F.linear(
+                    F.silu(F.linear(rows, self.gate[e])) * F.linear(rows, self.up[e]), self.down[e]
+                )
                 out.index_add_(0, token, (y * weights[token, slot, None]).to(out.dtype))
             return out
         order = ids.flatten().argsort(stable=True)
@@ -77,8 +88,16 @@ class Moe(torch.nn.Module):
             y = mm(F.silu(mm(x[token], self.gate)) * mm(x[token], self.up), self.down)
         else:
             most = int(count.max())
-            place = torch.arange(len(order)) - (count.cumsum(0) - count)[ids.flatten()[order]] + ids.flatten()[order] * most
-            rows = x.new_zeros(self.e * most, x.shape[1]).index_copy(0, place, x[token]).view(self.e, most, -1)
+            place = (
+                torch.arange(len(order))
+                - (count.cumsum(0) - count)[ids.flatten()[order]]
+                + ids.flatten()[order] * most
+            )
+            rows = (
+                x.new_zeros(self.e * most, x.shape[1])
+                .index_copy(0, place, x[token])
+                .view(self.e, most, -1)
+            )
             mm = lambda a, w: torch.bmm(a, w.transpose(1, 2))
             y = mm(F.silu(mm(rows, self.gate)) * mm(rows, self.up), self.down).flatten(0, 1)[place]
         return out.index_add_(0, token, (y * weights.flatten()[order][:, None]).to(out.dtype))
@@ -98,8 +117,14 @@ class Decoder(torch.nn.Module):
         norm = lambda: torch.nn.RMSNorm(c["hidden_size"], eps=c["rms_norm_eps"])
         self.embed = torch.nn.Embedding(c["vocab_size"], c["hidden_size"])
         self.blocks = torch.nn.ModuleList(
-            torch.nn.ModuleDict({"a": norm(), "attention": Attention(c), "b": norm(), "moe": Moe(c, variant)}) for _ in range(c["num_hidden_layers"]))
-        self.norm, self.head = norm(), torch.nn.Linear(c["hidden_size"], c["vocab_size"], bias=False)
+            torch.nn.ModuleDict(
+                {"a": norm(), "attention": Attention(c), "b": norm(), "moe": Moe(c, variant)}
+            )
+            for _ in range(c["num_hidden_layers"])
+        )
+        self.norm, self.head = norm(), torch.nn.Linear(
+            c["hidden_size"], c["vocab_size"], bias=False
+        )
 
     def forward(self, ids, targets):
         x, balance = self.embed(ids), 0
@@ -119,12 +144,16 @@ def load(run, variant):
     w = load_file(folder / "model.safetensors")
     m = Decoder(c, variant)
     with torch.no_grad():
-        m.embed.weight.copy_(w["model.embed_tokens.weight"]), m.head.weight.copy_(w["lm_head.weight"]), m.norm.weight.copy_(w["model.norm.weight"])
+        m.embed.weight.copy_(w["model.embed_tokens.weight"]), m.head.weight.copy_(
+            w["lm_head.weight"]
+        ), m.norm.weight.copy_(w["model.norm.weight"])
         for n, b in enumerate(m.blocks):
             at = lambda name: w[f"model.layers.{n}.{name}.weight"]
             for x in "qkvo":
                 getattr(b["attention"], x).weight.copy_(at(f"self_attn.{x}_proj"))
-            b["a"].weight.copy_(at("input_layernorm")), b["b"].weight.copy_(at("post_attention_layernorm"))
+            b["a"].weight.copy_(at("input_layernorm")), b["b"].weight.copy_(
+                at("post_attention_layernorm")
+            )
             b["moe"].router.copy_(at("block_sparse_moe.gate"))
             for e in range(c["num_local_experts"]):
                 for name, key in (("gate", "w1"), ("up", "w3"), ("down", "w2")):
@@ -133,8 +162,15 @@ def load(run, variant):
 
 
 def optimizer_of(m, lr, decay=0.1):
-    matrices, vectors = [p for p in m.parameters() if p.dim() > 1], [p for p in m.parameters() if p.dim() == 1]
-    return torch.optim.AdamW([{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}], lr=lr, betas=(0.9, 0.95), eps=1e-8)
+    matrices, vectors = [p for p in m.parameters() if p.dim() > 1], [
+        p for p in m.parameters() if p.dim() == 1
+    ]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=lr,
+        betas=(0.9, 0.95),
+        eps=1e-8,
+    )
 
 
 def step(m, optimizer, ids, targets, coef, autocast=False):
@@ -153,16 +189,19 @@ def targets_of(text, ids):
     piece = bytes(ids[start:])
     at = text.find(piece)
     if at < 0 or text.find(piece, at + 1) >= 0 or at + len(piece) >= len(text):
-        sys.exit("a sequence of the trace is not found once in the text: another seed, or another text")
+        sys.exit(
+            "a sequence of the trace is not found once in the text: another seed, or another text"
+        )
     out = ids[1:] + [text[at + len(piece)]]
     for n, i in enumerate(ids[1:]):
-        if i > 255 and not text.endswith(bytes(ids[max(0, n - 40):n + 1])):
+        if i > 255 and not text.endswith(bytes(ids[max(0, n - 40) : n + 1])):
             out[n] = -1
     return out
 
 
 def agree(a):
     import h5py
+
     text = pathlib.Path(a.text).read_bytes()
     m, c = load(a.run, a.variant)
     lines = [json.loads(l) for l in open(a.metrics)]
@@ -184,8 +223,12 @@ def agree(a):
         worst = [max(x, y) for x, y in zip(worst, errors)]
         if not all(math.isfinite(e) for e in errors):
             worst = [math.inf] * 2
-        print(f"step {number}: loss {loss.item():.6f} ours {line['loss']:.6f}, gradient norm {norm.item():.6f} ours {line['gradient_norm']:.6f}")
-    print(f"{len(steps)} steps: largest relative difference of the loss {worst[0]:.1e}, of the gradient norm {worst[1]:.1e}")
+        print(
+            f"step {number}: loss {loss.item():.6f} ours {line['loss']:.6f}, gradient norm {norm.item():.6f} ours {line['gradient_norm']:.6f}"
+        )
+    print(
+        f"{len(steps)} steps: largest relative difference of the loss {worst[0]:.1e}, of the gradient norm {worst[1]:.1e}"
+    )
     return 0 if max(worst) < a.tolerance else 1
 
 
@@ -208,24 +251,50 @@ def timed(a):
         times.append(time.perf_counter() - t)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     median = statistics.median(times)
-    print(json.dumps({"variant": a.variant, "dtype": a.dtype, "threads": torch.get_num_threads(), "tokens": a.batch * length, "median": median * 1e3, "best": min(times) * 1e3,
-                      "tokens_per_s": a.batch * length / median, "memory_mib": peak / 1024, "memory_over_import_mib": (peak - before) / 1024, "torch": torch.__version__}))
+    print(
+        json.dumps(
+            {
+                "variant": a.variant,
+                "dtype": a.dtype,
+                "threads": torch.get_num_threads(),
+                "tokens": a.batch * length,
+                "median": median * 1e3,
+                "best": min(times) * 1e3,
+                "tokens_per_s": a.batch * length / median,
+                "memory_mib": peak / 1024,
+                "memory_over_import_mib": (peak - before) / 1024,
+                "torch": torch.__version__,
+            }
+        )
+    )
     return 0
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     p.add_argument("--threads", type=int, default=0)
-    p.add_argument("--coef", type=float, default=0.01, help="of the balance loss, summed over layers")
+    p.add_argument(
+        "--coef", type=float, default=0.01, help="of the balance loss, summed over layers"
+    )
     verbs = p.add_subparsers(required=True)
     v = verbs.add_parser("agree")
-    v.add_argument("run"), v.add_argument("trace"), v.add_argument("metrics"), v.add_argument("text")
-    v.add_argument("--variant", default="loop"), v.add_argument("--tolerance", type=float, default=1e-4)
+    v.add_argument("run"), v.add_argument("trace"), v.add_argument("metrics"), v.add_argument(
+        "text"
+    )
+    v.add_argument("--variant", default="loop"), v.add_argument(
+        "--tolerance", type=float, default=1e-4
+    )
     v.set_defaults(go=agree)
     v = verbs.add_parser("time")
     v.add_argument("run"), v.add_argument("variant")
-    v.add_argument("--batch", type=int, default=8), v.add_argument("--length", type=int, default=0), v.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
-    v.add_argument("--seconds", type=float, default=10), v.add_argument("--warm", type=int, default=3)
+    v.add_argument("--batch", type=int, default=8), v.add_argument(
+        "--length", type=int, default=0
+    ), v.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    v.add_argument("--seconds", type=float, default=10), v.add_argument(
+        "--warm", type=int, default=3
+    )
     v.set_defaults(go=timed)
     a = p.parse_args()
     if a.threads:

@@ -1,4 +1,5 @@
-// What a plan says against what is there: our decoders, published files, hand-worked sizes; and what it refuses.
+// What a plan says against what is there: our decoders, published files, hand-worked sizes; and
+// what it refuses.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdlib>
@@ -21,18 +22,22 @@ fs::path golden() {
   return (set ? fs::path(set) : fs::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden/hf";
 }
 
-// Parameters of the built decoder; correction biases are state there and parameters of the published file.
+// Parameters of the built decoder; correction biases are state there and parameters of the
+// published file.
 Count built(const ModelConfig& c) {
   const auto backend = make_backend("reference");
   Decoder<float> model(c, *backend);
   Count n = 0;
-  for (const auto* p : model.parameters()) n += p->size();
+  for (const auto* p : model.parameters())
+    n += p->size();
   return n;
 }
 Count corrections(const Description& d) {
   Count n = 0;
-  for (const plan::Layer& l : d.layers)
-    if (l.feed && l.feed->correction_bias) n += l.feed->experts;
+  for (const plan::Layer& l : d.layers) {
+    if (l.feed && l.feed->correction_bias)
+      n += l.feed->experts;
+  }
   return n;
 }
 
@@ -45,13 +50,18 @@ std::string refusal(const Json& j) {
   return "";
 }
 
-Json mixtral() { return parse_json(find_published("Mixtral-8x7B")->config, "mixtral"); }
+Json mixtral() {
+  return parse_json(find_published("Mixtral-8x7B")->config, "mixtral");
+}
 
 }  // namespace
 
 TEST_CASE("a plan of our own models counts what their decoder holds") {
-  for (const char* spec : {"nano", "tiny:layers=2,tied=1", "deepseek-v3-toy:layers=2", "olmoe-toy:layers=2", "switch-toy:layers=2", "shazeer-toy", "qwen3-toy:layers=2",
-                           "nano:expert_bias=1,shared_width=32,shared_gate=1", "nano:gate_residual=1,layers=3", "nano:router={soft:slots=8},balance=none", "nano:dense=1"}) {
+  for (const char* spec :
+       {"nano", "tiny:layers=2,tied=1", "deepseek-v3-toy:layers=2", "olmoe-toy:layers=2",
+        "switch-toy:layers=2", "shazeer-toy", "qwen3-toy:layers=2",
+        "nano:expert_bias=1,shared_width=32,shared_gate=1", "nano:gate_residual=1,layers=3",
+        "nano:router={soft:slots=8},balance=none", "nano:dense=1"}) {
     CAPTURE(spec);
     const ModelConfig c = model_config(std::string(spec));
     const Description d = describe(c, spec);
@@ -63,21 +73,33 @@ TEST_CASE("a plan of our own models counts what their decoder holds") {
     const Flops f = flops(d, c.context);
     CHECK(f.products + f.attention == Approx(cost.flops_per_token_forward).epsilon(1e-12));
   }
-  const ModelConfig mixed = model_config(std::string("nano:expert_types=zero*2;copy;constant;ffn*4,shared_width=16"));
+  const ModelConfig mixed =
+      model_config(std::string("nano:expert_types=zero*2;copy;constant;ffn*4,shared_width=16"));
   CHECK(parameters(describe(mixed, "mixed")).total == cost_of(mixed, 1).parameters);
   const ModelConfig widths = model_config(std::string("nano:widths=16*4;64*4"));
   CHECK(parameters(describe(widths, "widths")).total == cost_of(widths, 1).parameters);
 }
 
 TEST_CASE("a config.json that the decoder can run and the plan of it agree") {
-  const char* sizes = R"("vocab_size":96,"hidden_size":32,"num_hidden_layers":3,"num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":64)";
+  const char* sizes =
+      R"("vocab_size":96,"hidden_size":32,"num_hidden_layers":3,)"
+      R"("num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":64)";
   const std::string configs[] = {
-      R"({"model_type":"mixtral","intermediate_size":24,"num_local_experts":4,"num_experts_per_tok":2,)",
+      R"({"model_type":"mixtral","intermediate_size":24,"num_local_experts":4,)"
+      R"("num_experts_per_tok":2,)",
       R"({"model_type":"olmoe","intermediate_size":24,"num_experts":4,"num_experts_per_tok":2,)",
-      R"({"model_type":"qwen2_moe","qkv_bias":false,"intermediate_size":40,"moe_intermediate_size":24,"shared_expert_intermediate_size":16,"num_experts":4,"num_experts_per_tok":2,)",
-      R"({"model_type":"qwen3_moe","head_dim":16,"intermediate_size":40,"mlp_only_layers":[0],"moe_intermediate_size":24,"num_experts":4,"num_experts_per_tok":2,"tie_word_embeddings":true,)",
-      R"({"model_type":"glm4_moe","partial_rotary_factor":1.0,"head_dim":8,"intermediate_size":40,"moe_intermediate_size":24,"n_routed_experts":4,"n_shared_experts":2,"num_experts_per_tok":2,"first_k_dense_replace":1,)",
-      R"({"model_type":"llama","intermediate_size":40,)", R"({"model_type":"qwen3","head_dim":8,"intermediate_size":40,)"};
+      R"({"model_type":"qwen2_moe","qkv_bias":false,"intermediate_size":40,)"
+      R"("moe_intermediate_size":24,"shared_expert_intermediate_size":16,"num_experts":4,)"
+      R"("num_experts_per_tok":2,)",
+      R"({"model_type":"qwen3_moe","head_dim":16,"intermediate_size":40,"mlp_only_layers":[0],)"
+      R"("moe_intermediate_size":24,"num_experts":4,"num_experts_per_tok":2,)"
+      R"("tie_word_embeddings":true,)",
+      R"({"model_type":"glm4_moe","partial_rotary_factor":1.0,"head_dim":8,)"
+      R"("intermediate_size":40,"moe_intermediate_size":24,"n_routed_experts":4,)"
+      R"("n_shared_experts":2,"num_experts_per_tok":2,"first_k_dense_replace":1,)",
+      R"({"model_type":"llama","intermediate_size":40,)",
+      R"({"model_type":"qwen3","head_dim":8,)"
+      R"("intermediate_size":40,)"};
   for (const std::string& text : configs) {
     CAPTURE(text);
     const Json j = parse_json(text + sizes + "}", "config.json");
@@ -97,47 +119,63 @@ TEST_CASE("a plan counts every number of the golden checkpoints") {
   }
   int seen = 0;
   for (const auto& entry : fs::directory_iterator(golden())) {
-    if (!fs::exists(entry.path() / "config.json")) continue;
+    if (!fs::exists(entry.path() / "config.json"))
+      continue;
     CAPTURE(entry.path().string());
-    Count numbers = 0, bytes = 0;
+    Count numbers = 0;
+    Count bytes = 0;
     const Tensors tensors(entry.path());
     for (const TensorInfo& t : tensors.list()) {
       Count n = 1;
-      for (const Index d : t.dims) n *= d;
-      numbers += n, bytes += t.bytes;
+      for (const Index d : t.dims)
+        n *= d;
+      numbers += n;
+      bytes += t.bytes;
     }
-    const Description d = describe(read_json(entry.path() / "config.json"), (entry.path() / "config.json").string(), "golden");
+    const Description d = describe(read_json(entry.path() / "config.json"),
+                                   (entry.path() / "config.json").string(), "golden");
     CHECK(parameters(d).total == numbers);
-    if (entry.path().filename() == "mixtral") CHECK(weight_bytes(d, Format::f32) == double(bytes));
+    if (entry.path().filename() == "mixtral")
+      CHECK(weight_bytes(d, Format::f32) == double(bytes));
     ++seen;
   }
   CHECK(seen >= 11);
 }
 
 TEST_CASE("formats, caches and shares of models that were worked out by hand") {
-  const Description v3 = describe(*find_published("DeepSeek-V3")), oss = describe(*find_published("gpt-oss-120b")), mix = describe(*find_published("Mixtral-8x7B"));
+  const Description v3 = describe(*find_published("DeepSeek-V3"));
+  const Description oss = describe(*find_published("gpt-oss-120b"));
+  const Description mix = describe(*find_published("Mixtral-8x7B"));
   CHECK(cache(v3, 1).per_token == 61 * (512 + 64));
   CHECK(cache(mix, 4096).at_context == 32.0 * 2 * 8 * 128 * 4096);
-  CHECK(cache(oss, 4096).at_context == 2.0 * 8 * 64 * (18 * 128 + 18 * 4096));  // every other layer looks back 128
+  // every other layer looks back 128
+  CHECK(cache(oss, 4096).at_context == 2.0 * 8 * 64 * (18 * 128 + 18 * 4096));
   CHECK(weight_bytes(mix, Format::bf16) == 2.0 * 46'702'792'704);
   // A matrix of 576x7168 has 5x56 blocks, the ragged one included.
   CHECK(weight_bytes(Piece{Part::attention, 576, 7168}, Format::fp8) == 576.0 * 7168 + 4 * 5 * 56);
   CHECK(weight_bytes(Piece{Part::experts, 2, 33}, Format::mxfp4) == 2 * 2 * 17);
   CHECK(weight_bytes(Piece{Part::experts, 5, 33}, Format::int8) == 5 * 33 + 5 * 4);
   CHECK(weight_bytes(Piece{Part::router, 8, 64}, Format::fp8) == 2 * 8 * 64);
-  CHECK(weight_bytes(oss, Format::mxfp4) / (1024.0 * 1024 * 1024) == Approx(60.8).margin(0.05));  // as its model card says
-  CHECK(weight_bytes(describe(*find_published("gpt-oss-20b")), Format::mxfp4) / (1024.0 * 1024 * 1024) == Approx(12.8).margin(0.05));
+  // as its model card says
+  CHECK(weight_bytes(oss, Format::mxfp4) / (1024.0 * 1024 * 1024) == Approx(60.8).margin(0.05));
+  CHECK(weight_bytes(describe(*find_published("gpt-oss-20b")), Format::mxfp4) /
+            (1024.0 * 1024 * 1024) ==
+        Approx(12.8).margin(0.05));
 
-  const Share whole = share(mix, {}, Format::bf16, 1), spread = share(mix, {.experts = 8, .tensor = 2, .zero = 4}, Format::bf16, 1);
+  const Share whole = share(mix, {}, Format::bf16, 1);
+  const Share spread = share(mix, {.experts = 8, .tensor = 2, .zero = 4}, Format::bf16, 1);
   CHECK(whole.weights == 2.0 * 46'702'792'704);
   CHECK(whole.weights + whole.gradients + whole.optimizer == 16.0 * 46'702'792'704);
-  CHECK(spread.weights == Approx(whole.weights / 64).epsilon(1e-3));  // norms and routers are not cut
+  // norms and routers are not cut
+  CHECK(spread.weights == Approx(whole.weights / 64).epsilon(1e-3));
   CHECK(spread.weights > whole.weights / 64);
   CHECK(spread.cache == whole.cache / 2);
   const double experts = 2.0 * double(parameters(mix).part[std::size_t(Part::experts)]);
-  CHECK(share(mix, {.experts = 8}, Format::bf16, 1).serving == Approx(whole.weights - experts + experts / 8).epsilon(1e-12));
+  CHECK(share(mix, {.experts = 8}, Format::bf16, 1).serving ==
+        Approx(whole.weights - experts + experts / 8).epsilon(1e-12));
 
-  // 2 choices of 8 experts on 4 devices: both elsewhere or not, each with 3/4; one copy: 3 devices, each with 1 - C(6,2)/C(8,2)
+  // 2 choices of 8 experts on 4 devices: both elsewhere or not, each with 3/4; one copy: 3 devices,
+  // each with 1 - C(6,2)/C(8,2)
   CHECK(all_to_all(mix, 4, 2).each == Approx(2 * 0.75 * 4096 * 2));
   CHECK(all_to_all(mix, 4, 2).once == Approx(3 * (1 - 15.0 / 28) * 4096 * 2));
   CHECK(all_to_all(mix, 1, 2).each == 0);
@@ -148,21 +186,29 @@ TEST_CASE("a plan refuses what it cannot know") {
   Json j = mixtral();
   j["model_type"] = "mixtral_next";
   CHECK(refusal(j) == "config.json: model_type 'mixtral_next' is none whose sizes are known");
-  j = mixtral(), j.erase("num_local_experts");
+  j = mixtral();
+  j.erase("num_local_experts");
   CHECK(refusal(j) == "config.json: num_local_experts is missing");
-  j = mixtral(), j["num_experts_per_tok"] = 9;
+  j = mixtral();
+  j["num_experts_per_tok"] = 9;
   CHECK(refusal(j) == "config.json: num_experts_per_tok is 9 and num_local_experts is 8");
-  j = mixtral(), j["num_hidden_layers"] = 2'000'000;
+  j = mixtral();
+  j["num_hidden_layers"] = 2'000'000;
   CHECK(refusal(j).find("num_hidden_layers is 2000000") != std::string::npos);
-  for (const Json& bad : {Json(-1), Json(1e30), Json(0.5), Json("64"), Json(std::int64_t(1) << 60)}) {
-    j = mixtral(), j["hidden_size"] = bad;
+  for (const Json& bad :
+       {Json(-1), Json(1e30), Json(0.5), Json("64"), Json(std::int64_t(1) << 60)}) {
+    j = mixtral();
+    j["hidden_size"] = bad;
     CHECK(refusal(j).find("hidden_size is ") != std::string::npos);
   }
   j = mixtral();
-  for (const char* key : {"hidden_size", "intermediate_size", "vocab_size", "num_local_experts"}) j[key] = 100'000'000;
-  CHECK_THROWS_AS(parameters(describe(j, "config.json", "x")), Error);  // more than 62 bits of parameters
+  for (const char* key : {"hidden_size", "intermediate_size", "vocab_size", "num_local_experts"})
+    j[key] = 100'000'000;
+  // more than 62 bits of parameters
+  CHECK_THROWS_AS(parameters(describe(j, "config.json", "x")), Error);
   CHECK(refusal(Json::array()) == "config.json: this is not an object");
-  const Description mix = describe(*find_published("Mixtral-8x7B")), dense = describe(*find_published("T5-Base"));
+  const Description mix = describe(*find_published("Mixtral-8x7B"));
+  const Description dense = describe(*find_published("T5-Base"));
   CHECK_THROWS_AS(check({.experts = 3}, mix), Error);
   CHECK_THROWS_AS(check({.experts = 16}, mix), Error);
   CHECK_THROWS_AS(check({.tensor = 5}, mix), Error);

@@ -1,4 +1,5 @@
-// Every published model gives its published total, to the last parameter where that is known, and its active counts.
+// Every published model gives its published total, to the last parameter where that is known, and
+// its active counts.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -26,7 +27,8 @@ TEST_CASE("every published model has its published number of parameters") {
     CAPTURE(std::string(m.name));
     const Parameters p = parameters(describe(m));
     exact += m.total > 0;
-    if (m.total > 0) CHECK(p.total == m.total);
+    if (m.total > 0)
+      CHECK(p.total == m.total);
     CHECK(p.a0 <= double(p.total));
     CHECK(p.a0 >= p.a1);
     CHECK(p.a1 >= p.a2);
@@ -38,7 +40,8 @@ TEST_CASE("every published model has its published number of parameters") {
   CHECK(double(of("MoE-LLaVA-StableLM-1.6B-4e").total) == Approx(2.890e9).epsilon(5e-4));
   CHECK(double(of("MoE-LLaVA-Qwen-1.8B-4e").total) == Approx(3.054e9).epsilon(5e-4));
   CHECK(double(of("MoE-LLaVA-Phi2-2.7B-4e").total) == Approx(5.297e9).epsilon(5e-4));
-  CHECK(of("DeepSeek-V3").in_file == 684'489'845'504);  // with the layer that predicts a further token
+  // with the layer that predicts a further token
+  CHECK(of("DeepSeek-V3").in_file == 684'489'845'504);
 }
 
 TEST_CASE("active parameters by the published counts") {
@@ -46,13 +49,35 @@ TEST_CASE("active parameters by the published counts") {
     const char* name;
     double a0, a1;
   };
-  const Row rows[] = {{"Mixtral-8x7B", 12.88, 12.75}, {"Mixtral-8x22B", 39.15, 38.96}, {"OLMoE-1B-7B", 1.28, 1.18}, {"Qwen1.5-MoE-A2.7B", 2.69, 2.38},
-                      {"Qwen2-57B-A14B", 14.25, 13.70}, {"Qwen3-30B-A3B", 3.35, 3.04}, {"Qwen3-235B-A22B", 22.19, 21.57}, {"Intern-S1-Pro", 22.36, 21.73},
-                      {"DeepSeekMoE-16B", 2.83, 2.62}, {"DeepSeek-V2-Lite", 2.66, 2.45}, {"DeepSeek-V2", 21.38, 20.85}, {"DeepSeek-V3", 37.55, 36.63},
-                      {"Kimi-K2", 32.86, 31.69}, {"gpt-oss-20b", 4.19, 3.61}, {"gpt-oss-120b", 5.71, 5.13}, {"Phi-3.5-MoE", 6.64, 6.51}, {"DBRX", 36.47, 35.85},
-                      {"Llama-4-Scout", 17.17, 16.14}, {"Llama-4-Maverick", 17.18, 16.15}, {"Nemotron-3-Nano", 3.58, 3.23}, {"GLM-4.5-Air", 13.42, 12.80},
-                      {"GLM-4.5", 33.63, 32.86}, {"ERNIE-4.5-21B-A3B", 3.35, 3.09}, {"Hunyuan-A13B", 12.75, 12.22}, {"MiniMax-Text-01", 48.40, 47.17},
-                      {"MiniMax-M2", 11.03, 10.42}, {"Granite-3.0-1B-A400M", 0.43, 0.38}, {"Granite-3.0-3B-A800M", 0.88, 0.81}, {"Jamba-v0.1", 12.11, 11.84},
+  const Row rows[] = {{"Mixtral-8x7B", 12.88, 12.75},
+                      {"Mixtral-8x22B", 39.15, 38.96},
+                      {"OLMoE-1B-7B", 1.28, 1.18},
+                      {"Qwen1.5-MoE-A2.7B", 2.69, 2.38},
+                      {"Qwen2-57B-A14B", 14.25, 13.70},
+                      {"Qwen3-30B-A3B", 3.35, 3.04},
+                      {"Qwen3-235B-A22B", 22.19, 21.57},
+                      {"Intern-S1-Pro", 22.36, 21.73},
+                      {"DeepSeekMoE-16B", 2.83, 2.62},
+                      {"DeepSeek-V2-Lite", 2.66, 2.45},
+                      {"DeepSeek-V2", 21.38, 20.85},
+                      {"DeepSeek-V3", 37.55, 36.63},
+                      {"Kimi-K2", 32.86, 31.69},
+                      {"gpt-oss-20b", 4.19, 3.61},
+                      {"gpt-oss-120b", 5.71, 5.13},
+                      {"Phi-3.5-MoE", 6.64, 6.51},
+                      {"DBRX", 36.47, 35.85},
+                      {"Llama-4-Scout", 17.17, 16.14},
+                      {"Llama-4-Maverick", 17.18, 16.15},
+                      {"Nemotron-3-Nano", 3.58, 3.23},
+                      {"GLM-4.5-Air", 13.42, 12.80},
+                      {"GLM-4.5", 33.63, 32.86},
+                      {"ERNIE-4.5-21B-A3B", 3.35, 3.09},
+                      {"Hunyuan-A13B", 12.75, 12.22},
+                      {"MiniMax-Text-01", 48.40, 47.17},
+                      {"MiniMax-M2", 11.03, 10.42},
+                      {"Granite-3.0-1B-A400M", 0.43, 0.38},
+                      {"Granite-3.0-3B-A800M", 0.88, 0.81},
+                      {"Jamba-v0.1", 12.11, 11.84},
                       {"Jamba-1.5-Large", 94.15, 93.61}};
   for (const Row& r : rows) {
     CAPTURE(std::string(r.name));

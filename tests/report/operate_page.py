@@ -1,10 +1,17 @@
 """Operates report pages in headless Chromium, with real keys and clicks through the DevTools pipe. operate_page.py CHROMIUM PAGE..."""
+
 import json, os, shutil, signal, subprocess, sys, tempfile
 
 
 class Browser:
     def __init__(self, program):
-        self.folder, self.rest, self.last, self.session, self.thrown = tempfile.mkdtemp(), b"", 0, None, []
+        self.folder, self.rest, self.last, self.session, self.thrown = (
+            tempfile.mkdtemp(),
+            b"",
+            0,
+            None,
+            [],
+        )
         theirs, self.to = os.pipe()
         self.back, answers = os.pipe()
 
@@ -12,11 +19,25 @@ class Browser:
             a, b = os.dup(theirs), os.dup(answers)
             os.dup2(a, 3), os.dup2(b, 4)
 
-        self.process = subprocess.Popen([program, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--user-data-dir=" + self.folder],
-                                        preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [
+                program,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-pipe",
+                "--user-data-dir=" + self.folder,
+            ],
+            preexec_fn=pipes,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         os.close(theirs), os.close(answers)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         self.call("Page.enable"), self.call("Runtime.enable")
 
     def read(self):
@@ -32,7 +53,9 @@ class Browser:
 
     def call(self, method, **params):
         self.last += 1
-        message = {"id": self.last, "method": method, "params": params} | ({"sessionId": self.session} if self.session else {})
+        message = {"id": self.last, "method": method, "params": params} | (
+            {"sessionId": self.session} if self.session else {}
+        )
         os.write(self.to, json.dumps(message).encode() + b"\0")
         while (answer := self.read()).get("id") != self.last:
             pass
@@ -40,8 +63,18 @@ class Browser:
         return answer["result"]
 
     def open(self, page, width, dark=False):
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
-        self.call("Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media="",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
         self.call("Page.navigate", url="file://" + os.path.abspath(page))
         while self.read().get("method") != "Page.loadEventFired":
             pass
@@ -53,14 +86,25 @@ class Browser:
 
     def key(self, key, code):
         text = {"Enter": "\r"}.get(key)
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **({"text": text} if text else {}))
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+        self.call(
+            "Input.dispatchKeyEvent",
+            type="keyDown",
+            key=key,
+            code=key,
+            windowsVirtualKeyCode=code,
+            **({"text": text} if text else {}),
+        )
+        self.call(
+            "Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code
+        )
 
     def tab_to(self, selector):  # how many presses it took
         for presses in range(1, 400):
             self.key("Tab", 9)
             if self.js(f"document.activeElement.matches({selector!r})"):
-                assert self.js("getComputedStyle(document.activeElement).outlineStyle") != "none", "the focus cannot be seen"
+                assert (
+                    self.js("getComputedStyle(document.activeElement).outlineStyle") != "none"
+                ), "the focus cannot be seen"
                 return presses
         assert False, "Tab does not reach " + selector
 
@@ -69,9 +113,17 @@ class Browser:
 
     def mouse(self, element, kinds, across=0.5):  # element: an expression
         self.js(element + ".scrollIntoView({block: 'center'})")
-        x, y = self.js(f"(r => [r.left + r.width * {across}, r.top + r.height / 2])({element}.getBoundingClientRect())")
+        x, y = self.js(
+            f"(r => [r.left + r.width * {across}, r.top + r.height / 2])({element}.getBoundingClientRect())"
+        )
         for kind in kinds:
-            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **({} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}))
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=x,
+                y=y,
+                **({} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}),
+            )
 
     def click(self, element):
         self.mouse(element, ["mousePressed", "mouseReleased"])
@@ -92,7 +144,9 @@ def figure(text):  # what stands in a cell, without what stands beside it; None 
 
 
 def column(b, header):
-    cells = b.js(f"[...{header}.closest('table').tBodies[0].rows].map(r => r.cells[{header}.cellIndex].firstChild?.data ?? '')")
+    cells = b.js(
+        f"[...{header}.closest('table').tBodies[0].rows].map(r => r.cells[{header}.cellIndex].firstChild?.data ?? '')"
+    )
     return [figure(c) for c in cells]
 
 
@@ -100,7 +154,10 @@ def is_sorted(values, up):
     known = [v for v in values if v is not None]
     if any(isinstance(v, str) for v in known):
         return  # as the reader's language sorts words
-    assert values[len(known):] == [None] * (len(values) - len(known)), ("no value comes last", values)
+    assert values[len(known) :] == [None] * (len(values) - len(known)), (
+        "no value comes last",
+        values,
+    )
     assert known == sorted(known, reverse=not up), (up, values)
 
 
@@ -122,22 +179,35 @@ def sorting(b):
             was = b.js(header + ".getAttribute('aria-sort')")
             b.click(header + ".querySelector('button')")
             up = was != "ascending"
-            assert b.js(header + ".getAttribute('aria-sort')") == ("ascending" if up else "descending"), i
+            assert b.js(header + ".getAttribute('aria-sort')") == (
+                "ascending" if up else "descending"
+            ), i
             is_sorted(column(b, header), up)
         assert sorted(map(str, column(b, header))) == before, "sorting loses rows"
-        assert b.js(f"[...{header}.parentNode.children].filter(h => h.hasAttribute('aria-sort')).length") == 1
+        assert (
+            b.js(
+                f"[...{header}.parentNode.children].filter(h => h.hasAttribute('aria-sort')).length"
+            )
+            == 1
+        )
 
 
 def data(b):  # of every figure, one key or click away
-    assert b.js("[...document.querySelectorAll('article')].every(a => !a.querySelector('svg.chart') || a.querySelectorAll(':scope > details > summary').length == 1)")
+    assert b.js(
+        "[...document.querySelectorAll('article')].every(a => !a.querySelector('svg.chart') || a.querySelectorAll(':scope > details > summary').length == 1)"
+    )
     assert b.js("document.querySelectorAll('details').length") > 0
     shown = "document.querySelectorAll('details')[{}].querySelector('table').checkVisibility()"
-    folded = b.js("[...document.querySelectorAll('details')].map(d => d.querySelector('table') !== null)")
+    folded = b.js(
+        "[...document.querySelectorAll('details')].map(d => d.querySelector('table') !== null)"
+    )
     assert all(folded) and not b.js(shown.format(0))
     b.js("document.activeElement.blur()")
     b.tab_to("summary")
     b.enter()
-    assert b.js("document.activeElement.parentNode.open") and b.js("document.activeElement.parentNode.querySelector('table').checkVisibility()")
+    assert b.js("document.activeElement.parentNode.open") and b.js(
+        "document.activeElement.parentNode.querySelector('table').checkVisibility()"
+    )
     b.enter()
     assert not b.js("document.activeElement.parentNode.open")
     for i in range(len(folded)):
@@ -155,7 +225,9 @@ def text(b):  # layers by the keyboard, one expert by a click
     assert b.js("document.getElementById('layer').value") == "1" and b.js(classes) != first
     b.click("document.querySelector('.experts button')")
     assert b.js("document.querySelector('.experts button').getAttribute('aria-pressed')") == "true"
-    assert b.js("[...document.querySelectorAll('.tokens span')].every(s => s.matches('.e0:not(.off), .off'))")
+    assert b.js(
+        "[...document.querySelectorAll('.tokens span')].every(s => s.matches('.e0:not(.off), .off'))"
+    )
     b.enter()  # the same button, by its key
     assert b.js("document.querySelectorAll('.tokens .off').length") == 0
 
@@ -164,24 +236,37 @@ def picture(b):  # the value under the pointer
     if not b.js("document.querySelector('svg[data-map] image') !== null"):
         return
     b.mouse("document.querySelector('svg[data-map] image')", ["mouseMoved"], across=0.01)
-    said = b.js("document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent")
+    said = b.js(
+        "document.getElementById('tip').hidden ? '' : document.getElementById('tip').textContent"
+    )
     svg = "document.querySelector('svg[data-map]')"
     keys, value = said.rsplit(": ", 1)
     *row, across = keys.split(" / ")
-    table = b.js(f"(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent.trim())))(document.getElementById({svg}.dataset.map))")
-    assert [r[table[0].index(across)] for r in table if r[:len(row)] == row] == [value.strip()], said
+    table = b.js(
+        f"(t => [...t.rows].map(r => [...r.cells].map(c => c.textContent.trim())))(document.getElementById({svg}.dataset.map))"
+    )
+    assert [r[table[0].index(across)] for r in table if r[: len(row)] == row] == [
+        value.strip()
+    ], said
 
 
 def fits(b, page):
     for width in (1280, 390):
         for dark in (False, True):
             b.open(page, width, dark)
-            assert b.js("document.documentElement.scrollWidth <= innerWidth"), (width, "the page scrolls sideways")
-            light = b.js("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c > 128)")
+            assert b.js("document.documentElement.scrollWidth <= innerWidth"), (
+                width,
+                "the page scrolls sideways",
+            )
+            light = b.js(
+                "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c > 128)"
+            )
             assert light != dark, (width, dark)
     b.open(page, 740)  # a sheet of paper
     b.call("Emulation.setEmulatedMedia", media="print")
-    cut = b.js("[...document.querySelectorAll('table, svg, p')].filter(e => !e.closest('details') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.closest('article')?.id ?? e.outerHTML.slice(0, 80))")
+    cut = b.js(
+        "[...document.querySelectorAll('table, svg, p')].filter(e => !e.closest('details') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.closest('article')?.id ?? e.outerHTML.slice(0, 80))"
+    )
     assert cut == [], ("cut on paper", cut)
 
 

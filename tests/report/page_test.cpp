@@ -1,4 +1,5 @@
-// Report pages in a real browser: operate_page.py presses keys, clicks and looks. Without Chromium it is skipped in a sentence.
+// Report pages in a real browser: operate_page.py presses keys, clicks and looks. Without Chromium
+// it is skipped in a sentence.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -18,7 +19,8 @@ TEST_CASE("the page sorts, unfolds, shows values and fits, by key and by pointer
   }
   const fs::path folder = fs::temp_directory_path() / "moe_operate_page";
   fs::create_directories(folder);
-  std::string command = "python3 '" + std::string(MOE_SOURCE_DIR) + "/tests/report/operate_page.py' chromium";
+  std::string command =
+      "python3 '" + std::string(MOE_SOURCE_DIR) + "/tests/report/operate_page.py' chromium";
   int number = 0;
   for (const Report& r : {test::realistic(), test::awkward(), test::large(12, 80)}) {
     const fs::path page = folder / (std::to_string(number++) + ".html");

@@ -1,5 +1,6 @@
-// Every renderer against its golden file and against what its readers demand. MOE_UPDATE_GOLDEN=1 writes the golden files anew and
-// fails, so that a run that wrote them cannot pass for one that checked them.
+// Every renderer against its golden file and against what its readers demand. MOE_UPDATE_GOLDEN=1
+// writes the golden files anew and fails, so that a run that wrote them cannot pass for one that
+// checked them.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -29,22 +30,28 @@ void spit(const fs::path& path, const std::string& text) {
   REQUIRE(out.good());
 }
 
-std::string render(std::string_view format, const Report& r, RenderOptions o = {}) { return renderers().at(format).make(r, o); }
+std::string render(std::string_view format, const Report& r, RenderOptions o = {}) {
+  return renderers().at(format).make(r, o);
+}
 
 // Runs a Python program over a rendered report; its exit status.
 int python(const std::string& program, const std::string& text) {
-  const fs::path folder = fs::temp_directory_path() / ("moe_render_" + std::to_string(std::hash<std::string>{}(program + text)));
+  const fs::path folder =
+      fs::temp_directory_path() /
+      ("moe_render_" + std::to_string(std::hash<std::string>{}(program + text)));
   fs::create_directories(folder);
   spit(folder / "program.py", program);
   spit(folder / "input", text);
-  const int status = std::system(("python3 " + (folder / "program.py").string() + " " + (folder / "input").string()).c_str());
+  const int status = std::system(
+      ("python3 " + (folder / "program.py").string() + " " + (folder / "input").string()).c_str());
   fs::remove_all(folder);
   return status;
 }
 
 std::size_t count(const std::string& text, const std::string& what) {
   std::size_t n = 0;
-  for (auto at = text.find(what); at != text.npos; at = text.find(what, at + 1)) ++n;
+  for (auto at = text.find(what); at != text.npos; at = text.find(what, at + 1))
+    ++n;
   return n;
 }
 
@@ -53,7 +60,8 @@ std::size_t count(const std::string& text, const std::string& what) {
 TEST_CASE("every renderer writes its golden file") {
   for (const auto& entry : renderers().entries()) {
     const std::string got = render(entry.name, test::awkward());
-    const fs::path path = fs::path(MOE_SOURCE_DIR) / "tests/report/golden" / ("awkward." + std::string(entry.name));
+    const fs::path path =
+        fs::path(MOE_SOURCE_DIR) / "tests/report/golden" / ("awkward." + std::string(entry.name));
     INFO(path);
     if (std::getenv("MOE_UPDATE_GOLDEN")) {
       spit(path, got);
@@ -70,10 +78,12 @@ TEST_CASE("every renderer draws an empty report, and says nothing of nan") {
   const std::regex nan("\\bnan\\b|nan%|-nan", std::regex::icase);
   for (const auto& entry : renderers().entries()) {
     INFO(entry.name);
-    CHECK(render(entry.name, Report{}).empty() == (entry.name == "jsonl"));  // which is rows and nothing else
+    // which is rows and nothing else
+    CHECK(render(entry.name, Report{}).empty() == (entry.name == "jsonl"));
     for (const Report& r : {test::awkward(), test::realistic()}) {
       std::string got = render(entry.name, r);
-      if (entry.name == "html") got = got.substr(0, got.find("<script>\n'use strict'"));
+      if (entry.name == "html")
+        got = got.substr(0, got.find("<script>\n'use strict'"));
       CHECK_FALSE(std::regex_search(got, nan));
     }
   }
@@ -100,29 +110,41 @@ assert c['ratio']['values'] == [None, 'inf', '-inf'] and c['ratio']['chance'] ==
 assert c['count']['values'] == [-3, 1234567, 0] and c['tiny']['values'][0] == 1e-7
 assert t['hollow']['rows'] == 0 and t['bare']['columns'] == []
 s = d['samples'][0]
-assert bytes.fromhex(''.join(s['piece_hex'])).startswith(b'a<\xe4\xb8\xad\xe4b') and s['expert'][1][8] == -1
+assert bytes.fromhex(''.join(s['piece_hex'])).startswith(b'a<\xe4\xb8\xad\xe4b')
+assert s['expert'][1][8] == -1
 )";
   CHECK(python(check, render("json", test::awkward())) == 0);
-  CHECK(python("import json, sys\nd = json.load(open(sys.argv[1], encoding='utf-8'))\nassert d['tables'] == [] and d['samples'] == []\n", render("json", Report{})) == 0);
+  CHECK(python("import json, sys\nd = json.load(open(sys.argv[1], encoding='utf-8'))\nassert "
+               "d['tables'] == [] and d['samples'] == []\n",
+               render("json", Report{})) == 0);
 }
 
 TEST_CASE("csv has every cell of every table once") {
   const std::string check = R"(
 import csv, sys
 r = list(csv.DictReader(open(sys.argv[1], encoding='utf-8', newline='')))
-assert list(r[0]) == 'table,row,column,value,unit,chance,metric,low,high,chance_spread,inside_chance'.split(',') and all(None not in x and None not in x.values() for x in r)
+names = 'table,row,column,value,unit,chance,metric,low,high,chance_spread,inside_chance'
+assert list(r[0]) == names.split(',')
+assert all(None not in x and None not in x.values() for x in r)
 g = {(x['table'], int(x['row']), x['column']): x for x in r}
 assert len(g) == len(r) == 3 + 12 + 12 + 9, len(r)
-assert g['odd', 1, 'name']['value'] == 'a|b,"c"\nd' and g['report', 0, 'file']['value'] == 'a,b"c|d.h5'
-assert g['odd', 0, 'ratio']['value'] == '' and g['odd', 1, 'ratio']['value'] == 'inf' and g['odd', 2, 'ratio']['value'] == '-inf'
-assert float(g['odd', 0, 'tiny']['value']) == 1e-7 and g['map', 3, 'share']['chance'] == '0.5' and g['odd', 0, 'ratio']['unit'] == 'x'
+assert g['odd', 1, 'name']['value'] == 'a|b,"c"\nd'
+assert g['report', 0, 'file']['value'] == 'a,b"c|d.h5'
+assert g['odd', 0, 'ratio']['value'] == ''
+assert g['odd', 1, 'ratio']['value'] == 'inf'
+assert g['odd', 2, 'ratio']['value'] == '-inf'
+assert float(g['odd', 0, 'tiny']['value']) == 1e-7
+assert g['map', 3, 'share']['chance'] == '0.5'
+assert g['odd', 0, 'ratio']['unit'] == 'x'
 )";
   CHECK(python(check, render("csv", test::awkward())) == 0);
-  CHECK(count(render("csv", test::realistic()), "\ncoactivation,") == 4 * 16 * 16 * 4);  // a detail table is whole
+  // a detail table is whole
+  CHECK(count(render("csv", test::realistic()), "\ncoactivation,") == 4 * 16 * 16 * 4);
 }
 
 TEST_CASE("html escapes, points nowhere, and closes what it opens") {
-  const std::string got = render("html", test::awkward()), real = render("html", test::realistic());
+  const std::string got = render("html", test::awkward());
+  const std::string real = render("html", test::realistic());
   CHECK(count(got, "<script>") == 1);  // our own
   CHECK(count(got, "<b>") == 0);
   for (const std::string& page : {got, real}) {
@@ -140,15 +162,16 @@ TEST_CASE("html escapes, points nowhere, and closes what it opens") {
   const std::string ids = R"py(
 import re, sys
 from html.parser import HTMLParser
+blocks = '''div section article details figure dl ol p span svg table main'''.split()
 class P(HTMLParser):
     ids, stack = set(), []
     def handle_starttag(self, tag, attrs):
         i = dict(attrs).get('id')
         assert i is None or i not in self.ids, i
         self.ids.add(i)
-        if tag in ('div', 'section', 'article', 'details', 'figure', 'dl', 'ol', 'p', 'span', 'svg', 'table', 'main'): self.stack.append(tag)
+        if tag in blocks: self.stack.append(tag)
     def handle_endtag(self, tag):
-        if tag in ('div', 'section', 'article', 'details', 'figure', 'dl', 'ol', 'p', 'span', 'svg', 'table', 'main'):
+        if tag in blocks:
             assert self.stack and self.stack.pop() == tag, (tag, self.getpos())
 p = P()
 text = open(sys.argv[1], encoding='utf-8').read()
@@ -162,9 +185,12 @@ for a in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)|data-map="([^"]*)"', text)
   CHECK(python(ids, render("html", test::large(12, 80))) == 0);
 }
 
-TEST_CASE("intervals stand behind values, chance inside them is marked, lights are words and colour") {
+TEST_CASE(
+    "intervals stand behind values, chance inside them is marked, lights are words and colour") {
   const Report r = test::realistic();
-  const std::string text = render("text", r, {120, false, false, 0}), ascii = render("text", r, {120, false, true, 0}), colour = render("text", r, {120, true, false, 0});
+  const std::string text = render("text", r, {120, false, false, 0});
+  const std::string ascii = render("text", r, {120, false, true, 0});
+  const std::string colour = render("text", r, {120, true, false, 0});
   CHECK(text.find("0.540 [0.480, 0.600] (chance 0.021)") != text.npos);
   CHECK(text.find("0.620 [0.040, 0.700] (≈ chance 0.050)") != text.npos);
   CHECK(text.find("the 95 % interval holds the value of random routing") != text.npos);
@@ -175,12 +201,16 @@ TEST_CASE("intervals stand behind values, chance inside them is marked, lights a
   CHECK(render("json", r).find("\"low\":[0.48,0.04,0.06]") != std::string::npos);
   const std::string page = render("html", r);
   CHECK(page.find("<span class=\"lamp red\">red</span>") != page.npos);
-  CHECK(page.find("<td class=\"n near\">0.620<small> [0.040, 0.700]</small><small class=by> ≈ 0.050</small>") != page.npos);
+  CHECK(page.find("<td class=\"n near\">0.620<small> [0.040, 0.700]</small><small class=by> ≈ "
+                  "0.050</small>") != page.npos);
   CHECK(page.find("id=overview") < page.find("id=findings"));
 }
 
-TEST_CASE("the page opens with the map, counts its warnings in the bar, and ends with the facts too long for its head") {
-  const std::string page = render("html", test::awkward()), real = render("html", test::realistic());
+TEST_CASE(
+    "the page opens with the map, counts its warnings in the bar, and ends with the facts too long "
+    "for its head") {
+  const std::string page = render("html", test::awkward());
+  const std::string real = render("html", test::realistic());
   CHECK(page.find("<a class=warned href=\"#warnings\">1 warning</a>") < page.find("id=overview"));
   CHECK(page.find("id=overview") < page.find("id=warnings"));
   CHECK(page.find("id=warnings") < page.find("<p class=warning>Only 3 tokens."));
@@ -193,16 +223,24 @@ TEST_CASE("the page opens with the map, counts its warnings in the bar, and ends
 }
 
 TEST_CASE("what is inside chance carries the same mark in every format") {
-  Column c{"figure", "", "", std::vector<double>{0.11, 0.12, 0.13, 0.14, 0.15, 0.16}, "load_cv", {0.1}, 2};
-  c.low = {0.05, 0.11, NAN, NAN, NAN, NAN}, c.high = {0.2, 0.13, NAN, NAN, NAN, NAN};
-  c.chance_spread = {1e-9, 1, 0.016, 0.019, 0.026, NAN};  // an interval is asked first: row 0 is inside, row 1 is not; row 3 is 2.1 spreads off
+  Column c{"figure",  "",    "", std::vector<double>{0.11, 0.12, 0.13, 0.14, 0.15, 0.16},
+           "load_cv", {0.1}, 2};
+  c.low = {0.05, 0.11, NAN, NAN, NAN, NAN};
+  c.high = {0.2, 0.13, NAN, NAN, NAN, NAN};
+  // an interval is asked first: row 0 is inside, row 1 is not; row 3 is 2.1 spreads off
+  c.chance_spread = {1e-9, 1, 0.016, 0.019, 0.026, NAN};
   const std::vector<bool> inside{true, false, true, false, true, false};
-  for (std::size_t r = 0; r < inside.size(); ++r) CHECK(drawing::inside_chance(c, r) == inside[r]);
-  const Column from{"from", "", "", std::vector<std::int64_t>(6, 0), "", {}}, layer{"layer", "", "", std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}, "", {}};
+  for (std::size_t r = 0; r < inside.size(); ++r)
+    CHECK(drawing::inside_chance(c, r) == inside[r]);
+  const Column from{"from", "", "", std::vector<std::int64_t>(6, 0), "", {}};
+  const Column layer{"layer", "", "", std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}, "", {}};
   const auto drawn = [&](const char* format, Chart chart) {
     std::vector<Column> columns{layer, c};
-    if (chart == Chart::heatmap) columns.insert(columns.begin(), from);
-    return render(format, {"R", {}, {}, {}, {{"t", "T", "", chart, columns, "", false, {}}}, {}, {}}, {200, false, false, 0});
+    if (chart == Chart::heatmap)
+      columns.insert(columns.begin(), from);
+    return render(format,
+                  {"R", {}, {}, {}, {{"t", "T", "", chart, columns, "", false, {}}}, {}, {}},
+                  {200, false, false, 0});
   };
   for (const Chart chart : {Chart::none, Chart::bars, Chart::lines, Chart::heatmap}) {
     INFO(int(chart));
@@ -212,26 +250,41 @@ TEST_CASE("what is inside chance carries the same mark in every format") {
     CHECK(count(page, "<small class=by> ≈ 0.10</small>") == (chart == Chart::heatmap ? 0 : 3));
     CHECK(count(page, " ≈<td>") == (chart == Chart::heatmap ? 3 : 0));
     CHECK(count(drawn("csv", chart), ",1\n") == 3);
-    CHECK(drawn("json", chart).find("\"inside_chance\":[true,false,true,false,true,false]") != std::string::npos);
-    for (const char* format : {"text", "md", "html"}) CHECK(drawn(format, chart).find("without an interval, the figure lies within two standard deviations") != std::string::npos);
+    CHECK(drawn("json", chart).find("\"inside_chance\":[true,false,true,false,true,false]") !=
+          std::string::npos);
+    for (const char* format : {"text", "md", "html"}) {
+      CHECK(drawn(format, chart)
+                .find("without an interval, the figure lies within two standard deviations") !=
+            std::string::npos);
+    }
   }
   CHECK(count(drawn("md", Chart::lines), "(≈ chance 0.10)") == 3);
   CHECK(count(drawn("md", Chart::heatmap), " ≈ |") == 3);
   CHECK(drawn("text", Chart::heatmap).find("3 of 6 values are inside chance") != std::string::npos);
-  c.chance_spread.clear(), c.low.clear(), c.high.clear();  // then nothing is said, and chance stands beside
+  // then nothing is said, and chance stands beside
+  c.chance_spread.clear();
+  c.low.clear();
+  c.high.clear();
   CHECK(count(drawn("text", Chart::none), "(chance 0.10)") == 6);
-  for (const char* format : {"text", "md", "html"}) CHECK(count(drawn(format, Chart::none), "≈ ") == 0);
+  for (const char* format : {"text", "md", "html"})
+    CHECK(count(drawn(format, Chart::none), "≈ ") == 0);
 }
 
 TEST_CASE("charts draw intervals as whiskers with a title, and only where there is one") {
   const std::string page = render("html", test::awkward());
-  CHECK(count(page, "<path class=error d=") == 6);  // lying bars 2, points of a line 2, a key below each chart that has them
+  // lying bars 2, points of a line 2, a key below each chart that has them
+  CHECK(count(page, "<path class=error d=") == 6);
   CHECK(count(page, ", 95 % interval [") == 4);
   CHECK(count(page, "95 % interval [0.00, 0.02], holds chance 0.01</title>") == 1);
-  CHECK(count(page, "a 0.100, 95 % interval [0.050, 0.180]</title>") == 1);  // chance 0.2 lies above it
+  // chance 0.2 lies above it
+  CHECK(count(page, "a 0.100, 95 % interval [0.050, 0.180]</title>") == 1);
   Report bare = test::awkward();
-  for (Table& t : bare.tables)
-    for (Column& c : t.columns) c.low.clear(), c.high.clear();
+  for (Table& t : bare.tables) {
+    for (Column& c : t.columns) {
+      c.low.clear();
+      c.high.clear();
+    }
+  }
   CHECK(count(render("html", bare), "<path class=error d=") == 0);
 }
 
@@ -241,18 +294,31 @@ TEST_CASE("html of 64 layers and 256 experts stays below 2 MB") {
   CHECK(got.find("data:image/png;base64,") != std::string::npos);
 }
 
-TEST_CASE("a map too large for the page shows how its values are spread, and the largest of them first") {
-  Table t{"pairs", "Pairs", "", Chart::heatmap, {{"from", "", "", std::vector<std::int64_t>{}, "", {}}, {"to", "", "", std::vector<std::int64_t>{}, "", {}}, {"share", "", "", std::vector<double>{}, "x", {}}}, "", true, {}};
+TEST_CASE(
+    "a map too large for the page shows how its values are spread, and the largest of them first") {
+  Table t{"pairs",
+          "Pairs",
+          "",
+          Chart::heatmap,
+          {{"from", "", "", std::vector<std::int64_t>{}, "", {}},
+           {"to", "", "", std::vector<std::int64_t>{}, "", {}},
+           {"share", "", "", std::vector<double>{}, "x", {}}},
+          "",
+          true,
+          {}};
   const std::int64_t n = 150;  // 22,500 cells; the diagonal is larger than any other
   for (std::int64_t i = 0; i < n * n; ++i) {
-    std::get<0>(t.columns[0].cells).push_back(i / n), std::get<0>(t.columns[1].cells).push_back(i % n);
+    std::get<0>(t.columns[0].cells).push_back(i / n);
+    std::get<0>(t.columns[1].cells).push_back(i % n);
     std::get<1>(t.columns[2].cells).push_back(i / n == i % n ? 1e6 : double(i * 7919 % 22501));
   }
   const Report r{"large", {}, {}, {}, {t}, {}, {}};
   const std::string page = render("html", r);
   CHECK(page.find("How many of the 22,350 values are how large") != page.npos);
   CHECK(page.find("The 200 largest of 22500") != page.npos);
-  const auto row = [&](const char* v) { return page.find(concat("<td class=n>", v)); };
+  const auto row = [&](const char* v) {
+    return page.find(concat("<td class=n>", v));
+  };
   CHECK(row("22,499") < row("22,498"));
   CHECK(row("22,498") < row("22,497"));
   CHECK(row("22,497") != page.npos);
@@ -263,7 +329,10 @@ TEST_CASE("a map too large for the page shows how its values are spread, and the
 TEST_CASE("pages to look at", "[.look]") {
   const char* folder = std::getenv("MOE_LOOK");
   REQUIRE(folder);
-  for (const auto& entry : renderers().entries()) spit(fs::path(folder) / ("realistic." + std::string(entry.name)), render(entry.name, test::realistic(), {100, false, false, 0}));
+  for (const auto& entry : renderers().entries()) {
+    spit(fs::path(folder) / ("realistic." + std::string(entry.name)),
+         render(entry.name, test::realistic(), {100, false, false, 0}));
+  }
   spit(fs::path(folder) / "large.html", render("html", test::large(64, 256)));
   spit(fs::path(folder) / "middle.html", render("html", test::large(24, 64)));
   spit(fs::path(folder) / "awkward.html", render("html", test::awkward()));

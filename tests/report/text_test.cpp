@@ -15,13 +15,17 @@ using namespace moe::drawing;
 
 namespace {
 
-std::string text(const Report& r, RenderOptions o) { return renderers().at("text").make(r, o); }
+std::string text(const Report& r, RenderOptions o) {
+  return renderers().at("text").make(r, o);
+}
 
 std::string plain(const std::string& s) {  // without the colours
   std::string out;
   for (std::size_t i = 0; i < s.size(); ++i) {
-    if (s[i] == '\x1b') i = s.find('m', i);
-    else out += s[i];
+    if (s[i] == '\x1b')
+      i = s.find('m', i);
+    else
+      out += s[i];
   }
   return out;
 }
@@ -29,22 +33,26 @@ std::string plain(const std::string& s) {  // without the colours
 int widest(const std::string& s) {
   int most = 0;
   std::istringstream in(plain(s));
-  for (std::string line; std::getline(in, line);) most = std::max(most, columns(line));
+  for (std::string line; std::getline(in, line);)
+    most = std::max(most, columns(line));
   return most;
 }
 
 }  // namespace
 
 TEST_CASE("text is never wider than the terminal") {
-  for (const int width : {20, 27, 40, 80, 132, 200})
-    for (const bool colour : {false, true})
-      for (const bool ascii : {false, true})
+  for (const int width : {20, 27, 40, 80, 132, 200}) {
+    for (const bool colour : {false, true}) {
+      for (const bool ascii : {false, true}) {
         for (const Report& r : {test::realistic(), test::awkward(), test::large(40, 72)}) {
           INFO(width << " colour " << colour << " ascii " << ascii);
           const std::string got = text(r, {width, colour, ascii, 0});
           CHECK(widest(got) <= width);
           CHECK((got.find('\x1b') != got.npos) == colour);
         }
+      }
+    }
+  }
 }
 
 TEST_CASE("text tells the findings first, chance beside the value, and what it cut") {
@@ -55,25 +63,52 @@ TEST_CASE("text tells the findings first, chance beside the value, and what it c
   CHECK(wide.find("1024 values: -o report.csv has all") != wide.npos);
   for (const int width : {20, 80}) {  // nothing is dropped when it is narrow: it is wrapped
     const std::string narrow = text(test::realistic(), {width, false, false, 0});
-    for (const char* heading : {"Gini", "max/min", "dead experts", "entropy"}) CHECK(narrow.find(heading) != narrow.npos);
+    for (const char* heading : {"Gini", "max/min", "dead experts", "entropy"})
+      CHECK(narrow.find(heading) != narrow.npos);
   }
   Report cut;
-  cut.tables = {{"t", "Long", "", Chart::none, {{"x", "", "", std::vector<std::int64_t>(100, 1), "", {}, 3}}, "", true, {}}};
-  CHECK(text(cut, {80, false, false, 0}).find("88 more rows: -o report.csv has all") != std::string::npos);
+  cut.tables = {{"t",
+                 "Long",
+                 "",
+                 Chart::none,
+                 {{"x", "", "", std::vector<std::int64_t>(100, 1), "", {}, 3}},
+                 "",
+                 true,
+                 {}}};
+  CHECK(text(cut, {80, false, false, 0}).find("88 more rows: -o report.csv has all") !=
+        std::string::npos);
   CHECK(text(cut, {80, false, false, 5}).find("95 more rows") != std::string::npos);
   Report wordy;
-  wordy.tables = {{"t", "Words", "", Chart::none, {{"x", "", "", std::vector<std::int64_t>{1, 2}, "", {}, 3}, {"why", "", "", std::vector<std::string>{"because long words go on below", "no"}, "", {}, 3}}, "", false, {}}};
-  CHECK(text(wordy, {30, false, false, 0}).find("  x  why\n  1  because long\n     words go on\n     below\n  2  no\n") != std::string::npos);
+  wordy.tables = {{"t",
+                   "Words",
+                   "",
+                   Chart::none,
+                   {{"x", "", "", std::vector<std::int64_t>{1, 2}, "", {}, 3},
+                    {"why",
+                     "",
+                     "",
+                     std::vector<std::string>{"because long words go on below", "no"},
+                     "",
+                     {},
+                     3}},
+                   "",
+                   false,
+                   {}}};
+  CHECK(text(wordy, {30, false, false, 0})
+            .find("  x  why\n  1  because long\n     words go on\n     below\n  2  no\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("ascii text of ascii names is ascii") {
   const std::string got = text(test::large(8, 16), {80, false, true, 0});
-  CHECK(std::all_of(got.begin(), got.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }));
+  CHECK(std::all_of(got.begin(), got.end(),
+                    [](char c) { return static_cast<unsigned char>(c) < 0x80; }));
 }
 
 TEST_CASE("names cannot drive the terminal") {
   const std::string got = text(test::awkward(), {80, false, false, 0});
-  for (const char c : got) CHECK((c == '\n' || static_cast<unsigned char>(c) >= 0x20));
+  for (const char c : got)
+    CHECK((c == '\n' || static_cast<unsigned char>(c) >= 0x20));
 }
 
 TEST_CASE("numbers read as people write them") {
@@ -91,7 +126,8 @@ TEST_CASE("numbers read as people write them") {
 }
 
 TEST_CASE("axes end on round numbers and hold what they were given") {
-  for (const auto& [low, high] : std::vector<std::pair<double, double>>{{0, 0.37}, {0, 0}, {-0.4, 1}, {3, 3}, {0, 1e-9}, {0, 7.3e8}}) {
+  for (const auto& [low, high] : std::vector<std::pair<double, double>>{
+           {0, 0.37}, {0, 0}, {-0.4, 1}, {3, 3}, {0, 1e-9}, {0, 7.3e8}}) {
     const Axis a = axis(low, high, 4);
     CHECK(a.low <= low);
     CHECK(a.high >= high);
@@ -101,7 +137,8 @@ TEST_CASE("axes end on round numbers and hold what they were given") {
 }
 
 TEST_CASE("bytes become whole characters") {
-  const std::vector<Piece> p = whole_characters({"a", "\xE4", "\xB8", "\xAD", "\xE4", "b", "\xB8", "\xE4\xB8", "\xAD.", ""});
+  const std::vector<Piece> p =
+      whole_characters({"a", "\xE4", "\xB8", "\xAD", "\xE4", "b", "\xB8", "\xE4\xB8", "\xAD.", ""});
   REQUIRE(p.size() == 7);
   CHECK(p[1].text == "中");
   CHECK(p[1].count == 3);
@@ -113,7 +150,8 @@ TEST_CASE("bytes become whole characters") {
   CHECK(clean("\x1b[2J") == "␛[2J");
   CHECK(columns("中a") == 3);
   CHECK(clip("abcdef", 4, false) == "abc…");
-  for (const std::string& line : wrap("一二三四五 abcdefghij kl", 5)) CHECK(columns(line) <= 5);
+  for (const std::string& line : wrap("一二三四五 abcdefghij kl", 5))
+    CHECK(columns(line) <= 5);
 }
 
 TEST_CASE("colours rise evenly and the experts' stay apart") {
@@ -152,12 +190,14 @@ TEST_CASE("a map knows its axes, its span and its facets") {
   CHECK(cosine.diverging);
   CHECK(cosine.high < 1);  // the diagonal sets no span
   Table nothing = r.tables[0];
-  nothing.columns[2].cells = std::vector<double>(8 * 16, 0), nothing.columns[2].chance = {4e-88};
+  nothing.columns[2].cells = std::vector<double>(8 * 16, 0);
+  nothing.columns[2].chance = {4e-88};
   CHECK(map_of(nothing).high == 1e-3);  // three digits: no scale that reads 0.000 at both ends
   const Grid small = pooled(load.grids[0], 4, 16);
   CHECK(small.row.size() == 4);
   CHECK(small.col.size() == 8);
-  CHECK(small.at(0, 0) == std::max({load.grids[0].at(0, 0), load.grids[0].at(0, 1), load.grids[0].at(1, 0), load.grids[0].at(1, 1)}));
+  CHECK(small.at(0, 0) == std::max({load.grids[0].at(0, 0), load.grids[0].at(0, 1),
+                                    load.grids[0].at(1, 0), load.grids[0].at(1, 1)}));
 }
 
 TEST_CASE("a picture is a PNG") {

@@ -1,5 +1,5 @@
-// Traces with known answers: what the metrics give on every pattern of the registry is held to its closed forms, and the bytes
-// do not depend on threads.
+// Traces with known answers: what the metrics give on every pattern of the registry is held to its
+// closed forms, and the bytes do not depend on threads.
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -18,8 +18,12 @@ namespace {
 
 struct Folder {
   fs::path path = fs::temp_directory_path() / ("moe-synth-" + std::to_string(::getpid()));
-  Folder() { fs::create_directories(path); }
-  ~Folder() { fs::remove_all(path); }
+  Folder() {
+    fs::create_directories(path);
+  }
+  ~Folder() {
+    fs::remove_all(path);
+  }
 };
 
 fs::path write(const Folder& f, const std::string& spec, const SynthShape& shape, int deflate = 1) {
@@ -27,7 +31,8 @@ fs::path write(const Folder& f, const std::string& spec, const SynthShape& shape
   TraceHeader h;
   h.created_utc = "2024-01-01T00:00:00Z";
   TraceWriterOptions o;
-  o.force = true, o.deflate = deflate;
+  o.force = true;
+  o.deflate = deflate;
   write_synth(to, make_synth(spec, shape), h, o);
   return to;
 }
@@ -38,8 +43,10 @@ std::string bytes(const fs::path& p) {
 }
 
 const MetricValue* find(const std::vector<MetricValue>& all, const std::string& id) {
-  for (const auto& v : all)
-    if (v.id == id) return &v;
+  for (const auto& v : all) {
+    if (v.id == id)
+      return &v;
+  }
   return nullptr;
 }
 
@@ -56,7 +63,8 @@ double value_at(const MetricValue& v, Index l, const std::vector<Index>& at) {
 
 int check_known(const Folder& f, const std::string& spec, const SynthShape& shape) {
   const Synth made = make_synth(spec, shape);
-  const auto measured = measure(FileTrace(write(f, spec, shape)), {"load", "domains", "repeats", "crosslayer", "coactivation"});
+  const auto measured = measure(FileTrace(write(f, spec, shape)),
+                                {"load", "domains", "repeats", "crosslayer", "coactivation"});
   int seen = 0;
   for (const Known& k : made.pattern->known()) {
     const MetricValue* v = find(measured, k.id);
@@ -81,40 +89,69 @@ TEST_CASE("metrics give what is known of every pattern") {
     std::istringstream specs{std::string(entry.examples)};
     for (std::string spec; specs >> spec;) {
       SynthShape shape;
-      shape.tokens = 32768, shape.layers = 2, shape.experts = 32, shape.k = 4, shape.sequence = 512, shape.step = 2048, shape.domains = 4;
+      shape.tokens = 32768;
+      shape.layers = 2;
+      shape.experts = 32;
+      shape.k = 4;
+      shape.sequence = 512;
+      shape.step = 2048;
+      shape.domains = 4;
       CHECK(check_known(f, spec, shape) >= 2);
-      shape.seed = 7, shape.experts = 64, shape.k = 8, shape.sequence = 300;  // the last sequence is shorter, steps cut sequences
+      // the last sequence is shorter, steps cut sequences
+      shape.seed = 7;
+      shape.experts = 64;
+      shape.k = 8;
+      shape.sequence = 300;
       shape.tokens = 20001;
-      if (spec.find("size=8") == std::string::npos) CHECK(check_known(f, spec, shape) >= 2);
+      if (spec.find("size=8") == std::string::npos)
+        CHECK(check_known(f, spec, shape) >= 2);
     }
   }
 }
 
 TEST_CASE("a known answer that is wrong is noticed") {  // the noise is small beside the effects
   SynthShape shape;
-  shape.tokens = 32768, shape.layers = 1, shape.experts = 32, shape.k = 4;
+  shape.tokens = 32768;
+  shape.layers = 1;
+  shape.experts = 32;
+  shape.k = 4;
   const auto of = [&](const char* spec, const char* id) {
-    for (const Known& k : make_synth(spec, shape).pattern->known())
-      if (k.id == id) return k;
+    for (const Known& k : make_synth(spec, shape).pattern->known()) {
+      if (k.id == id)
+        return k;
+    }
     return Known{};
   };
-  const Known a = of("markov:stay=0.6", "repeat_first"), b = of("markov:stay=0.7", "repeat_first");
+  const Known a = of("markov:stay=0.6", "repeat_first");
+  const Known b = of("markov:stay=0.7", "repeat_first");
   CHECK(b.value - a.value > 10 * (a.noise + b.noise));
-  const Known c = of("zipf:s=1", "load_cv"), d = of("zipf:s=0.8", "load_cv");
+  const Known c = of("zipf:s=1", "load_cv");
+  const Known d = of("zipf:s=0.8", "load_cv");
   CHECK(c.value - d.value > 5 * (c.noise + d.noise));
 }
 
-TEST_CASE("same bytes for any number of threads, other bytes for another seed, same rows for any compression") {
+TEST_CASE(
+    "same bytes for any number of threads, other bytes for another seed, same rows for any "
+    "compression") {
   const Folder f;
   SynthShape shape;
-  shape.tokens = 9000, shape.layers = 3, shape.experts = 16, shape.k = 2, shape.domains = 2, shape.ranks = 2, shape.weights = true;
+  shape.tokens = 9000;
+  shape.layers = 3;
+  shape.experts = 16;
+  shape.k = 2;
+  shape.domains = 2;
+  shape.ranks = 2;
+  shape.weights = true;
   const int before = threads();
   set_threads(1);
   const std::string one = bytes(write(f, "markov", shape));
   set_threads(3);
   CHECK(bytes(write(f, "markov", shape)) == one);
   set_threads(before);
-  const TraceRows packed = FileTrace(f.path / "t.moetrace.h5").read(0, 9000, TraceFields{true, false, false, false, false, false, false, false, false, true, false});
+  const TraceRows packed = FileTrace(f.path / "t.moetrace.h5")
+                               .read(0, 9000,
+                                     TraceFields{true, false, false, false, false, false, false,
+                                                 false, false, true, false});
   for (const int level : {0, 9}) {
     const fs::path p = write(f, "markov", shape, level);
     CHECK(verify_trace(p).empty());
@@ -122,10 +159,13 @@ TEST_CASE("same bytes for any number of threads, other bytes for another seed, s
     CHECK(back.reader().state().complete);
     CHECK(back.header().engine == "synthetic");
     CHECK(back.sequences()[1].domain == 1);
-    const TraceRows rows = back.read(0, 9000, TraceFields{true, false, false, false, false, false, false, false, false, true, false});
+    const TraceRows rows = back.read(
+        0, 9000,
+        TraceFields{true, false, false, false, false, false, false, false, false, true, false});
     CHECK(rows.rank[512] == 1);
     CHECK(rows.layer[2].weight(8999, 1) == 0.5f);
-    for (std::size_t l = 0; l < 3; ++l) CHECK(std::ranges::equal(rows.layer[l].expert.flat(), packed.layer[l].expert.flat()));
+    for (std::size_t l = 0; l < 3; ++l)
+      CHECK(std::ranges::equal(rows.layer[l].expert.flat(), packed.layer[l].expert.flat()));
   }
   shape.seed = 2;
   CHECK(bytes(write(f, "markov", shape)) != one);
@@ -133,9 +173,13 @@ TEST_CASE("same bytes for any number of threads, other bytes for another seed, s
 
 TEST_CASE("what cannot be is refused in a sentence") {
   SynthShape shape;
-  shape.experts = 8, shape.k = 4;
-  for (const char* spec : {"hot:experts=1,share=0.5", "dead:count=5", "blocks:size=3", "blocks:size=2", "domains", "markov:stay=1", "burst:expert=8", "burst:share=1.5", "zipf:s=nan", "nothing", "rotate:experts=9"})
+  shape.experts = 8;
+  shape.k = 4;
+  for (const char* spec : {"hot:experts=1,share=0.5", "dead:count=5", "blocks:size=3",
+                           "blocks:size=2", "domains", "markov:stay=1", "burst:expert=8",
+                           "burst:share=1.5", "zipf:s=nan", "nothing", "rotate:experts=9"}) {
     CHECK_THROWS_AS(make_synth(spec, shape), Error);
+  }
   shape.k = 9;
   CHECK_THROWS_AS(make_synth("uniform", shape), Error);
   shape.k = 8;  // all of them, always

@@ -1,4 +1,5 @@
-// What an interruption leaves behind: kill -9 at random moments, a disk that is full, a reader beside a living writer.
+// What an interruption leaves behind: kill -9 at random moments, a disk that is full, a reader
+// beside a living writer.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -28,13 +29,15 @@ sample::Shape shape() {
 }
 
 // Writes until it dies, and says each acknowledged row count through the pipe.
-[[noreturn]] void write_for_ever(const std::filesystem::path& path, int pipe, std::uint64_t commit_each) {
+[[noreturn]] void write_for_ever(const std::filesystem::path& path, int pipe,
+                                 std::uint64_t commit_each) {
   set_threads(1);
   const auto s = shape();
   TraceWriterOptions options;
   options.fields = s.fields;
   options.acknowledged = [&](std::uint64_t rows) {
-    if (::write(pipe, &rows, sizeof rows) != sizeof rows) ::_exit(2);
+    if (::write(pipe, &rows, sizeof rows) != sizeof rows)
+      ::_exit(2);
   };
   try {
     TraceWriter w(path, sample::header(s), options);
@@ -54,7 +57,8 @@ struct Writer {
     int ends[2];
     REQUIRE(::pipe(ends) == 0);
     pid = ::fork();
-    if (pid == 0) write_for_ever(path, ends[1], commit_each);
+    if (pid == 0)
+      write_for_ever(path, ends[1], commit_each);
     ::close(ends[1]);
     from = ends[0];
   }
@@ -65,16 +69,22 @@ struct Writer {
   std::uint64_t kill_and_count() {  // the last count it had acknowledged
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
-    std::uint64_t rows = 0, last = 0;
-    while (::read(from, &rows, sizeof rows) == sizeof rows) last = rows;
+    std::uint64_t rows = 0;
+    std::uint64_t last = 0;
+    while (::read(from, &rows, sizeof rows) == sizeof rows)
+      last = rows;
     return last;
   }
-  ~Writer() { ::close(from); }
+  ~Writer() {
+    ::close(from);
+  }
 };
 
-int run(const std::function<int()>& body) {  // in a child; its exit code, or 1000 + the signal it died of
+// in a child; its exit code, or 1000 + the signal it died of
+int run(const std::function<int()>& body) {
   const pid_t pid = ::fork();
-  if (pid == 0) ::_exit(body());
+  if (pid == 0)
+    ::_exit(body());
   int status = 0;
   ::waitpid(pid, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
@@ -87,17 +97,24 @@ int fill_up(const std::filesystem::path& path, int pipe) {
   TraceWriterOptions options;
   options.fields = s.fields;
   std::uint64_t acknowledged = 0;
-  options.acknowledged = [&](std::uint64_t rows) { acknowledged = rows; };
+  options.acknowledged = [&](std::uint64_t rows) {
+    acknowledged = rows;
+  };
   int verdict = 10;
   try {
     TraceWriter w(path, sample::header(s), options);
     try {
-      for (std::uint64_t at = 0; at < 400000; at += 1536) sample::append(w, s, at, at + 1536);
+      for (std::uint64_t at = 0; at < 400000; at += 1536)
+        sample::append(w, s, at, at + 1536);
       w.finish();
     } catch (const Error& e) {
       const std::string what = e.what();
-      verdict = e.code() != Exit::io ? 11 : what.find(path.filename().string()) == std::string::npos ? 12 : e.safe().empty() ? 13 : 0;
-      if (verdict == 0 && w.safe_rows() != acknowledged) verdict = 14;
+      verdict = e.code() != Exit::io                                       ? 11
+                : what.find(path.filename().string()) == std::string::npos ? 12
+                : e.safe().empty()                                         ? 13
+                                                                           : 0;
+      if (verdict == 0 && w.safe_rows() != acknowledged)
+        verdict = 14;
       try {
         w.append(sample::rows(s, 0, 1));
         verdict = 15;  // recording must have stopped
@@ -110,7 +127,8 @@ int fill_up(const std::filesystem::path& path, int pipe) {
   return ::write(pipe, &acknowledged, sizeof acknowledged) == sizeof acknowledged ? verdict : 17;
 }
 
-std::uint64_t check_full_disk(const std::filesystem::path& path, const std::function<void()>& limit) {
+std::uint64_t check_full_disk(const std::filesystem::path& path,
+                              const std::function<void()>& limit) {
   int ends[2];
   REQUIRE(::pipe(ends) == 0);
   const int code = run([&] {
@@ -120,10 +138,12 @@ std::uint64_t check_full_disk(const std::filesystem::path& path, const std::func
   CHECK(code == 0);
   std::uint64_t acknowledged = 0;
   REQUIRE(::read(ends[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged);
-  ::close(ends[0]), ::close(ends[1]);
+  ::close(ends[0]);
+  ::close(ends[1]);
   CHECK_FALSE(std::filesystem::exists(path));  // never under its final name
   const std::filesystem::path part = path.string() + ".part";
-  if (acknowledged == 0) return 0;
+  if (acknowledged == 0)
+    return 0;
   const TraceReader r(part);
   CHECK(r.tokens() >= acknowledged);
   CHECK(sample::difference(r, shape(), 0, r.tokens()) == "");
@@ -161,7 +181,8 @@ TEST_CASE("a recording that was killed goes on after --resume") {
   const sample::Folder folder;
   const auto s = shape();
   Writer writer(folder / "a.h5", 1000);
-  for (int i = 0; i < 3; ++i) REQUIRE(writer.wait_for_one() > 0);
+  for (int i = 0; i < 3; ++i)
+    REQUIRE(writer.wait_for_one() > 0);
   writer.kill_and_count();
   TraceWriterOptions options;
   options.fields = s.fields;
@@ -192,7 +213,8 @@ TEST_CASE("a reader sees whole commits while the writer goes on") {
   writer.kill_and_count();
 }
 
-TEST_CASE("a file that may not grow further stops the recording, and what was acknowledged is there") {
+TEST_CASE(
+    "a file that may not grow further stops the recording, and what was acknowledged is there") {
   const sample::Folder folder;
   std::uint64_t most = 0;
   for (const rlim_t bytes : {20000u, 150000u, 300000u, 700000u, 1500000u, 1500001u, 2222222u}) {

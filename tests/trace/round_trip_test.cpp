@@ -1,4 +1,5 @@
-// What goes into a trace comes out: every field, wide ids, tiny and empty traces, resuming, recovering.
+// What goes into a trace comes out: every field, wide ids, tiny and empty traces, resuming,
+// recovering.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -41,20 +42,26 @@ void check_header(const TraceHeader& a, const TraceHeader& b) {
   CHECK(a.order == b.order);
   REQUIRE(a.layers.size() == b.layers.size());
   for (std::size_t l = 0; l < a.layers.size(); ++l) {
-    const TraceLayer &x = a.layers[l], &y = b.layers[l];
-    CHECK((x.index == y.index && x.experts == y.experts && x.top_k == y.top_k && x.shared == y.shared && x.n_group == y.n_group));
-    CHECK((x.topk_group == y.topk_group && x.score_fn == y.score_fn && x.norm_topk == y.norm_topk && x.expert_bytes == y.expert_bytes));
+    const TraceLayer& x = a.layers[l];
+    const TraceLayer& y = b.layers[l];
+    CHECK((x.index == y.index && x.experts == y.experts && x.top_k == y.top_k &&
+           x.shared == y.shared && x.n_group == y.n_group));
+    CHECK((x.topk_group == y.topk_group && x.score_fn == y.score_fn && x.norm_topk == y.norm_topk &&
+           x.expert_bytes == y.expert_bytes));
     CHECK(x.routed_scale == y.routed_scale);
-    CHECK((x.capacity_factor == y.capacity_factor || (std::isnan(x.capacity_factor) && std::isnan(y.capacity_factor))));
+    CHECK((x.capacity_factor == y.capacity_factor ||
+           (std::isnan(x.capacity_factor) && std::isnan(y.capacity_factor))));
   }
 }
 }  // namespace
 
 TEST_CASE("sha-256 and xxh3 of known texts") {
-  const std::string text = "abc", longer(200, 'a');
+  const std::string text = "abc";
+  const std::string longer(200, 'a');
   const auto sha = [](const std::string& s) {
     Sha256 h;
-    for (const char c : s) h.update({reinterpret_cast<const std::uint8_t*>(&c), 1});
+    for (const char c : s)
+      h.update({reinterpret_cast<const std::uint8_t*>(&c), 1});
     return h.hex();
   };
   CHECK(sha("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -82,7 +89,8 @@ TEST_CASE("every field comes back, over several commits and in windows of any pl
   CHECK(r.sequences()[3].start == 96);
   CHECK(r.sequences()[4].domain == 1);
   CHECK(r.steps().size() == 94);
-  CHECK((r.steps()[2].step == 20 && r.steps()[2].token_start == 192 && r.steps()[2].num_tokens == 96 && r.steps()[2].phase == Phase::train));
+  CHECK((r.steps()[2].step == 20 && r.steps()[2].token_start == 192 &&
+         r.steps()[2].num_tokens == 96 && r.steps()[2].phase == Phase::train));
   check_header(r.header(), sample::header(s));
   CHECK(verify_trace(folder / "a.moetrace.h5") == std::vector<std::string>{});
   CHECK_THROWS_AS(r.read(8999, 2, s.fields), Error);
@@ -137,7 +145,8 @@ TEST_CASE("layers of different sizes, constants and pair matrices") {
   h.weight_normalized = true;
   h.router_weight = {Matrix<float>(8, 5, 1.5f), Matrix<float>(4, 5, -2)};
   h.router_bias = {{1, 2, 3, 4, 5, 6, 7, 8}, {9, 10, 11, 12}};
-  h.pairs = {{"expert_weight_cosine", {Matrix<float>(8, 8, 0.25f), Matrix<float>(4, 4, 0.5f)}}, {"expert_output_cosine", {}}};
+  h.pairs = {{"expert_weight_cosine", {Matrix<float>(8, 8, 0.25f), Matrix<float>(4, 4, 0.5f)}},
+             {"expert_output_cosine", {}}};
   TraceRows rows = sample::rows(s, 0, 3);
   rows.layer[1] = {};
   rows.layer[1].expert = Matrix<int>(3, 1, 3);
@@ -184,7 +193,8 @@ TEST_CASE("a long configuration and text survive") {
   CHECK(r.state().complete);
 }
 
-TEST_CASE("the same input gives the same bytes, for any number of threads and any cut into appends") {
+TEST_CASE(
+    "the same input gives the same bytes, for any number of threads and any cut into appends") {
   const sample::Folder folder;
   const auto s = full_shape();
   const int before = threads();
@@ -210,7 +220,8 @@ TEST_CASE("a name that exists is refused without force") {
   { TraceWriter unfinished(folder / "b.h5", sample::header(s)); }
   CHECK(error_of([&] { sample::write(folder / "b.h5", s, 20); }).code() == Exit::usage);
   TraceWriter open(folder / "c.h5", sample::header(s));
-  CHECK(error_of([&] { sample::write(folder / "c.h5", s, 20, true); }).code() == Exit::usage);  // still being written
+  // still being written
+  CHECK(error_of([&] { sample::write(folder / "c.h5", s, 20, true); }).code() == Exit::usage);
 }
 
 TEST_CASE("a recording goes on where it was cut back to, as if it had never stopped") {
@@ -258,7 +269,9 @@ TEST_CASE("an unfinished recording is read and recovered up to its last commit")
   TraceWriterOptions options;
   options.fields = s.fields;
   std::uint64_t acknowledged = 0;
-  options.acknowledged = [&](std::uint64_t rows) { acknowledged = rows; };
+  options.acknowledged = [&](std::uint64_t rows) {
+    acknowledged = rows;
+  };
   {
     TraceWriter w(folder / "a.h5", sample::header(s), options);
     sample::append(w, s, 0, 6000);

@@ -15,22 +15,34 @@ namespace {
 
 constexpr std::uint64_t batch = 96, sequence = 32;
 
-std::uint32_t mix(std::uint64_t a, std::uint64_t b, std::uint64_t c) {  // any fixed scrambling will do
+// any fixed scrambling will do
+std::uint32_t mix(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
   std::uint64_t x = a * 0x9E3779B97F4A7C15u + b * 0xBF58476D1CE4E5B9u + c * 0x94D049BB133111EBu + 1;
-  x ^= x >> 30, x *= 0xBF58476D1CE4E5B9u, x ^= x >> 27, x *= 0x94D049BB133111EBu;
+  x ^= x >> 30;
+  x *= 0xBF58476D1CE4E5B9u;
+  x ^= x >> 27;
+  x *= 0x94D049BB133111EBu;
   return std::uint32_t(x >> 32);
 }
-float exact(std::uint32_t n) { return float(n % 512) / 512; }  // a half float holds it
+float exact(std::uint32_t n) {
+  return float(n % 512) / 512;
+}  // a half float holds it
 
 void fill(LayerRows& r, const Shape& s, std::uint64_t first, Index n, int l) {
   const TraceFields& f = s.fields;
   r.expert = Matrix<int>(n, s.k);
-  if (f.weights) r.weight = Matrix<float>(n, s.k);
-  if (f.dropped) r.dropped = Matrix<std::uint8_t>(n, s.k);
-  if (f.kept) r.kept = Matrix<int>(n, s.k);
-  if (f.predicted) r.predicted = Matrix<int>(n, 3);
-  if (f.logits) r.logits = Matrix<float>(n, s.experts);
-  if (f.out_norm) r.out_norm = Matrix<float>(n, s.k);
+  if (f.weights)
+    r.weight = Matrix<float>(n, s.k);
+  if (f.dropped)
+    r.dropped = Matrix<std::uint8_t>(n, s.k);
+  if (f.kept)
+    r.kept = Matrix<int>(n, s.k);
+  if (f.predicted)
+    r.predicted = Matrix<int>(n, 3);
+  if (f.logits)
+    r.logits = Matrix<float>(n, s.experts);
+  if (f.out_norm)
+    r.out_norm = Matrix<float>(n, s.k);
   for (Index t = 0; t < n; ++t) {
     const std::uint64_t row = first + std::uint64_t(t);
     const int start = int(mix(row, std::uint64_t(l), 1) % std::uint32_t(s.experts));
@@ -38,16 +50,25 @@ void fill(LayerRows& r, const Shape& s, std::uint64_t first, Index n, int l) {
       const bool none = k == s.k - 1 && s.k > 1 && row % 11 == 0;
       r.expert(t, k) = none ? -1 : (start + k) % s.experts;
       const bool dropped = !none && mix(row, std::uint64_t(l), 20 + std::uint64_t(k)) % 7 == 0;
-      if (f.weights) r.weight(t, k) = none ? 0 : float(512 - 64 * (k % 8)) / 512 - float(k / 8) / 512;
-      if (f.dropped) r.dropped(t, k) = dropped;
-      if (f.kept) r.kept(t, k) = dropped ? -1 : r.expert(t, k);
-      if (f.out_norm) r.out_norm(t, k) = exact(mix(row, std::uint64_t(l), 3)) * 3.3f;
+      if (f.weights)
+        r.weight(t, k) = none ? 0 : float(512 - 64 * (k % 8)) / 512 - float(k / 8) / 512;
+      if (f.dropped)
+        r.dropped(t, k) = dropped;
+      if (f.kept)
+        r.kept(t, k) = dropped ? -1 : r.expert(t, k);
+      if (f.out_norm)
+        r.out_norm(t, k) = exact(mix(row, std::uint64_t(l), 3)) * 3.3f;
     }
-    for (Index m = 0; m < r.predicted.cols(); ++m) r.predicted(t, m) = int((row + std::uint64_t(m)) % std::uint64_t(s.experts));
-    for (Index e = 0; e < r.logits.cols(); ++e) r.logits(t, e) = exact(mix(row, std::uint64_t(l), 100 + std::uint64_t(e)));
-    if (f.entropy) r.entropy.push_back(exact(mix(row, std::uint64_t(l), 4)));
-    if (f.margin) r.margin.push_back(exact(mix(row, std::uint64_t(l), 5)));
-    if (f.logsumexp) r.logsumexp.push_back(exact(mix(row, std::uint64_t(l), 6)) * 1.7f);
+    for (Index m = 0; m < r.predicted.cols(); ++m)
+      r.predicted(t, m) = int((row + std::uint64_t(m)) % std::uint64_t(s.experts));
+    for (Index e = 0; e < r.logits.cols(); ++e)
+      r.logits(t, e) = exact(mix(row, std::uint64_t(l), 100 + std::uint64_t(e)));
+    if (f.entropy)
+      r.entropy.push_back(exact(mix(row, std::uint64_t(l), 4)));
+    if (f.margin)
+      r.margin.push_back(exact(mix(row, std::uint64_t(l), 5)));
+    if (f.logsumexp)
+      r.logsumexp.push_back(exact(mix(row, std::uint64_t(l), 6)) * 1.7f);
   }
 }
 
@@ -62,7 +83,9 @@ Folder::~Folder() {
   std::filesystem::remove_all(path, ignored);
 }
 
-TraceFields every_field() { return {true, true, true, true, true, true, true, true, true, true, true}; }
+TraceFields every_field() {
+  return {true, true, true, true, true, true, true, true, true, true, true};
+}
 
 TraceHeader header(const Shape& s) {
   TraceHeader h;
@@ -76,12 +99,23 @@ TraceHeader header(const Shape& s) {
   h.checkpoint_step = 1200;
   h.seed = 0xFFFFFFFFFFFFFFF0u;
   for (int l = 0; l < s.layers; ++l) {
-    TraceLayer layer{2 * l + 1, s.experts, s.k, l, 1, 1, ScoreFn::softmax, 1, 2.5f, l == 0 ? std::numeric_limits<float>::quiet_NaN() : 1.25f, 4096u + unsigned(l)};
+    TraceLayer layer{2 * l + 1,
+                     s.experts,
+                     s.k,
+                     l,
+                     1,
+                     1,
+                     ScoreFn::softmax,
+                     1,
+                     2.5f,
+                     l == 0 ? std::numeric_limits<float>::quiet_NaN() : 1.25f,
+                     4096u + unsigned(l)};
     h.layers.push_back(layer);
   }
   h.domains = {"english", "中文", "code"};
   h.pieces = {"a", "b", "é"};
-  if (s.fields.predicted) h.predicted = 3;
+  if (s.fields.predicted)
+    h.predicted = 3;
   return h;
 }
 
@@ -93,8 +127,10 @@ TraceRows rows(const Shape& s, std::uint64_t first, std::uint64_t count) {
     out.sequence.push_back(std::uint32_t(t / sequence));
     out.step.push_back(std::uint32_t(t / batch));
     out.flags.push_back(std::uint8_t(t % 50 == 49 ? token_flag::padding : token_flag::prompt));
-    if (s.fields.rank) out.rank.push_back(std::uint16_t(t % 4));
-    if (!s.fields.prediction) continue;
+    if (s.fields.rank)
+      out.rank.push_back(std::uint16_t(t % 4));
+    if (!s.fields.prediction)
+      continue;
     out.predicted_id.push_back(mix(t, 1, 0) % 320);
     out.target_id.push_back(mix(t, 2, 0) % 320);
     out.logprob.push_back(-exact(mix(t, 3, 0)) * 1.3f);
@@ -109,8 +145,10 @@ TraceRows rows(const Shape& s, std::uint64_t first, std::uint64_t count) {
 void append(TraceWriter& w, const Shape& s, std::uint64_t first, std::uint64_t last) {
   for (std::uint64_t t = first; t < last;) {
     const std::uint64_t end = std::min(last, t / sequence * sequence + sequence);
-    if (t % batch == 0) w.step({std::int64_t(t / batch * 10), 0, 0, Phase::train});
-    if (t % sequence == 0) w.sequence(std::uint16_t(t / sequence % 3));
+    if (t % batch == 0)
+      w.step({std::int64_t(t / batch * 10), 0, 0, Phase::train});
+    if (t % sequence == 0)
+      w.sequence(std::uint16_t(t / sequence % 3));
     w.append(rows(s, t, end - t));
     t = end;
   }
@@ -125,11 +163,14 @@ void write(const std::filesystem::path& path, const Shape& s, std::uint64_t toke
   w.finish();
 }
 
-std::string difference(const TraceReader& r, const Shape& s, std::uint64_t first, std::uint64_t count) {
-  const TraceRows is = r.read(first, count, s.fields), want = rows(s, first, count);
+std::string difference(const TraceReader& r, const Shape& s, std::uint64_t first,
+                       std::uint64_t count) {
+  const TraceRows is = r.read(first, count, s.fields);
+  const TraceRows want = rows(s, first, count);
   std::string out;
   const auto same = [&](const std::string& what, const auto& a, const auto& b) {
-    if (!(a == b)) out += (out.empty() ? "" : ", ") + what;
+    if (!(a == b))
+      out += (out.empty() ? "" : ", ") + what;
   };
   same("token_id", is.token_id, want.token_id);
   same("position", is.position, want.position);
@@ -141,7 +182,8 @@ std::string difference(const TraceReader& r, const Shape& s, std::uint64_t first
   same("target_id", is.target_id, want.target_id);
   same("logprob", is.logprob, want.logprob);
   for (std::size_t l = 0; l < want.layer.size(); ++l) {
-    const LayerRows &a = is.layer.at(l), &b = want.layer[l];
+    const LayerRows& a = is.layer.at(l);
+    const LayerRows& b = want.layer[l];
     const std::string at = concat(" of layer ", l);
     same("expert" + at, a.expert, b.expert);
     same("weight" + at, a.weight, b.weight);
@@ -161,11 +203,18 @@ std::string bytes(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
 }
-void put_bytes(const std::filesystem::path& path, const std::string& content) { std::ofstream(path, std::ios::binary) << content; }
+void put_bytes(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
 std::string first_difference(const std::filesystem::path& x, const std::filesystem::path& y) {
-  const std::string a = bytes(x), b = bytes(y);
-  if (a == b) return "";
-  const auto at = std::mismatch(a.begin(), a.begin() + std::ptrdiff_t(std::min(a.size(), b.size())), b.begin()).first - a.begin();
+  const std::string a = bytes(x);
+  const std::string b = bytes(y);
+  if (a == b)
+    return "";
+  const auto at =
+      std::mismatch(a.begin(), a.begin() + std::ptrdiff_t(std::min(a.size(), b.size())), b.begin())
+          .first -
+      a.begin();
   return concat("sizes ", a.size(), " and ", b.size(), ", first different byte ", at);
 }
 int env(const char* name, int fallback) {

@@ -1,4 +1,5 @@
-// Traces with known content for the tests: row t of a sample is a function of t alone, so any prefix can be checked anywhere.
+// Traces with known content for the tests: row t of a sample is a function of t alone, so any
+// prefix can be checked anywhere.
 #pragma once
 #include <cstdlib>
 #include <filesystem>
@@ -13,7 +14,9 @@ namespace moe::sample {
 struct Folder {  // a folder of its own, removed at the end
   Folder();
   ~Folder();
-  std::filesystem::path operator/(const char* name) const { return path / name; }
+  std::filesystem::path operator/(const char* name) const {
+    return path / name;
+  }
   std::filesystem::path path;
 };
 
@@ -30,11 +33,13 @@ TraceRows rows(const Shape&, std::uint64_t first, std::uint64_t count);  // floa
 void append(TraceWriter&, const Shape&, std::uint64_t first, std::uint64_t last);
 void write(const std::filesystem::path&, const Shape&, std::uint64_t tokens, bool force = false);
 
-// The first difference between what a reader holds in rows first..first+count and the sample; "" = none.
+// The first difference between what a reader holds in rows first..first+count and the sample; "" =
+// none.
 std::string difference(const TraceReader&, const Shape&, std::uint64_t first, std::uint64_t count);
 std::string bytes(const std::filesystem::path&);
 void put_bytes(const std::filesystem::path&, const std::string&);
-std::string first_difference(const std::filesystem::path&, const std::filesystem::path&);  // of their bytes; "" = none
+// of their bytes; "" = none
+std::string first_difference(const std::filesystem::path&, const std::filesystem::path&);
 int env(const char* name, int fallback);
 
 }  // namespace moe::sample

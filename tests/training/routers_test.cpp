@@ -1,5 +1,6 @@
-// Every example spec of every router trains: 300 steps of a very small model on text from a fixed Markov chain bring the loss from
-// that of guessing to near the chain's entropy, the experts' weights move and nothing becomes infinite.
+// Every example spec of every router trains: 300 steps of a very small model on text from a fixed
+// Markov chain bring the loss from that of guessing to near the chain's entropy, the experts'
+// weights move and nothing becomes infinite.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -33,15 +34,20 @@ Batch batch_of(std::uint64_t number, Index sequences, Index length) {
 }
 
 // What a router needs from outside: counts of token ids, recorded routes (here drawn).
-void bring(Router& router, const std::vector<std::int64_t>& counts, const std::vector<std::uint32_t>& text) {
-  if (router.wants_counts()) router.learn(counts);
-  if (router.recording().empty()) return;
+void bring(Router& router, const std::vector<std::int64_t>& counts,
+           const std::vector<std::uint32_t>& text) {
+  if (router.wants_counts())
+    router.learn(counts);
+  if (router.recording().empty())
+    return;
   const Index rows = Index(text.size());
-  Recorded r{"a.h5", std::make_shared<const std::vector<std::uint32_t>>(text), Matrix<int>(rows, router.choices()), Matrix<float>(rows, router.choices(), 0.5f)};
+  Recorded r{"a.h5", std::make_shared<const std::vector<std::uint32_t>>(text),
+             Matrix<int>(rows, router.choices()), Matrix<float>(rows, router.choices(), 0.5f)};
   Rng rng(9);
   for (Index t = 0; t < rows; ++t) {
     const int first = int(rng.below(router.experts()));
-    for (Index j = 0; j < router.choices(); ++j) r.expert(t, j) = int((first + j) % router.experts());
+    for (Index j = 0; j < router.choices(); ++j)
+      r.expert(t, j) = int((first + j) % router.experts());
   }
   router.replay(std::move(r));
 }
@@ -53,22 +59,41 @@ struct Outcome {
 
 Outcome train(const std::string& router, const std::string& more) {
   const auto backend = make_backend("reference");
-  Decoder<float> model(model_config(concat("custom:vocabulary=", words, ",hidden=16,layers=1,heads=2,kv_heads=1,width=12,experts=6,context=16,router={", router, "}", more)), *backend);
+  Decoder<float> model(
+      model_config(
+          concat("custom:vocabulary=", words,
+                 ",hidden=16,layers=1,heads=2,kv_heads=1,width=12,experts=6,context=16,router={",
+                 router, "}", more)),
+      *backend);
   model.initialise(1);
   Solo comm;
   std::vector<std::int64_t> counts(words, 0);
   std::vector<std::uint32_t> text;
-  for (int n = 0; n < 300; ++n)
-    for (const int id : batch_of(std::uint64_t(n), 4, 12).token) ++counts[std::size_t(id)], text.push_back(std::uint32_t(id));
+  for (int n = 0; n < 300; ++n) {
+    for (const int id : batch_of(std::uint64_t(n), 4, 12).token) {
+      ++counts[std::size_t(id)];
+      text.push_back(std::uint32_t(id));
+    }
+  }
   bring(model.moe_layers()[0]->router(), counts, text);
-  Trainer trainer(model, {.steps = 300, .sequences = 4, .length = 12, .lr = 1e-2, .decay = 0, .schedule = "cosine:warmup=10"}, comm);
+  Trainer trainer(model,
+                  {.steps = 300,
+                   .sequences = 4,
+                   .length = 12,
+                   .lr = 1e-2,
+                   .decay = 0,
+                   .schedule = "cosine:warmup=10"},
+                  comm);
   Outcome o;
   auto& bodies = model.moe_layers()[0]->bodies();
-  const Matrix<float> up = bodies.up.to_host(), down = bodies.down.to_host();
+  const Matrix<float> up = bodies.up.to_host();
+  const Matrix<float> down = bodies.down.to_host();
   for (int step = 0; step < 300; ++step) {
     const StepResult r = trainer.step([&](std::uint64_t n) { return batch_of(n, 4, 12); }, false);
-    if (step < 10) o.first += r.loss / 10;
-    if (step >= 290) o.last += r.loss / 10;
+    if (step < 10)
+      o.first += r.loss / 10;
+    if (step >= 290)
+      o.last += r.loss / 10;
   }
   o.moved = !(up == bodies.up.to_host()) && !(down == bodies.down.to_host());
   return o;
@@ -78,7 +103,7 @@ Outcome train(const std::string& router, const std::string& more) {
 
 TEST_CASE("every router's example specs train") {
   // The chain's own entropy is 0.80 nats, guessing costs ln 16 = 2.77.
-  for (const auto& entry : routers().entries())
+  for (const auto& entry : routers().entries()) {
     for (const std::string& spec : split(entry.examples, ' ')) {
       const Outcome o = train(spec, "");
       INFO(spec << ": from " << o.first << " to " << o.last);
@@ -86,10 +111,13 @@ TEST_CASE("every router's example specs train") {
       CHECK(o.last < 1.15);
       CHECK(o.moved);
     }
+  }
 }
 
 TEST_CASE("unequal experts train") {
-  for (const char* more : {",widths=12*2;4*4", ",expert_types=ffn*3;constant;copy;zero,zc_tau=0.75,balance={switch:coef=0.01}"}) {
+  for (const char* more :
+       {",widths=12*2;4*4",
+        ",expert_types=ffn*3;constant;copy;zero,zc_tau=0.75,balance={switch:coef=0.01}"}) {
     const Outcome o = train("softmax:k=2", more);
     INFO(more << ": from " << o.first << " to " << o.last);
     CHECK(o.last < 1.15);

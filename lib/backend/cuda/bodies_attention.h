@@ -1,6 +1,7 @@
-// Bodies of causal attention. Forward: a group takes one query and head and goes over its keys, a lane a key, with a running
-// maximum. Backward: the same for the gradient of the query; then a group a key for its own gradients, over the queries that see
-// it. Every number is written by one group in a fixed order: no atomics, nothing of size queries x keys.
+// Bodies of causal attention. Forward: a group takes one query and head and goes over its keys, a
+// lane a key, with a running maximum. Backward: the same for the gradient of the query; then a
+// group a key for its own gradients, over the queries that see it. Every number is written by one
+// group in a fixed order: no atomics, nothing of size queries x keys.
 #pragma once
 #include "lib/backend/cuda/bodies_rows.h"
 
@@ -9,14 +10,26 @@ namespace moe::gpu {
 struct Heads {
   Index heads, kv_heads, d, n;  // d: columns of queries and keys, n: of values and outputs
   float scale;
-  MOE_HD Index kv_of(Index h) const { return h / (heads / kv_heads); }
-  MOE_HD Index query(Index t, Index h) const { return (t * heads + h) * d; }      // where the head's numbers start
-  MOE_HD Index key(Index j, Index kv) const { return (j * kv_heads + kv) * d; }
-  MOE_HD Index output(Index t, Index h) const { return (t * heads + h) * n; }
-  MOE_HD Index value(Index j, Index kv) const { return (j * kv_heads + kv) * n; }
+  MOE_HD Index kv_of(Index h) const {
+    return h / (heads / kv_heads);
+  }
+  // where the head's numbers start
+  MOE_HD Index query(Index t, Index h) const {
+    return (t * heads + h) * d;
+  }
+  MOE_HD Index key(Index j, Index kv) const {
+    return (j * kv_heads + kv) * d;
+  }
+  MOE_HD Index output(Index t, Index h) const {
+    return (t * heads + h) * n;
+  }
+  MOE_HD Index value(Index j, Index kv) const {
+    return (j * kv_heads + kv) * n;
+  }
   MOE_HD float dot(const float* a, const float* b, Index size) const {
     float sum = 0;
-    for (Index i = 0; i < size; ++i) sum += a[i] * b[i];
+    for (Index i = 0; i < size; ++i)
+      sum += a[i] * b[i];
     return sum;
   }
 };
@@ -29,29 +42,45 @@ struct Attend {  // r: query and head
   Index queries;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const Index t = r / a.heads, h = r % a.heads, kv = a.kv_of(h), first = range[t], last = range[queries + t];
+    const Index t = r / a.heads;
+    const Index h = r % a.heads;
+    const Index kv = a.kv_of(h);
+    const Index first = range[t];
+    const Index last = range[queries + t];
     const float* mine = q + a.query(t, h);
     float* result = out + a.output(t, h);
-    float top = -std::numeric_limits<float>::infinity(), total = 0;
-    for (Index i = g.lane(); i < a.n; i += G::width) result[i] = 0;
+    float top = -std::numeric_limits<float>::infinity();
+    float total = 0;
+    for (Index i = g.lane(); i < a.n; i += G::width)
+      result[i] = 0;
     for (Index j0 = first; j0 < last; j0 += G::width) {
-      const Index j = j0 + g.lane(), count = last - j0 < G::width ? last - j0 : G::width;
-      const float s = j < last ? a.scale * a.dot(mine, k + a.key(j, kv), a.d) : -std::numeric_limits<float>::infinity();
-      const float best = g.max(s), next = top < best ? best : top;
-      const float keep = std::exp(top - next), p = j < last ? std::exp(s - next) : 0.0f;
-      total = total * keep + g.sum(p), top = next;
-      for (Index i0 = 0; i0 < a.n; i0 += G::width) {  // all lanes go through, for p comes from all of them
+      const Index j = j0 + g.lane();
+      const Index count = last - j0 < G::width ? last - j0 : G::width;
+      const float s = j < last ? a.scale * a.dot(mine, k + a.key(j, kv), a.d)
+                               : -std::numeric_limits<float>::infinity();
+      const float best = g.max(s);
+      const float next = top < best ? best : top;
+      const float keep = std::exp(top - next);
+      const float p = j < last ? std::exp(s - next) : 0.0f;
+      total = total * keep + g.sum(p);
+      top = next;
+      // all lanes go through, for p comes from all of them
+      for (Index i0 = 0; i0 < a.n; i0 += G::width) {
         const Index i = i0 + g.lane();
         float sum = i < a.n ? result[i] * keep : 0;
         for (Index n = 0; n < count; ++n) {
           const float pn = g.from(p, int(n));
-          if (i < a.n) sum += pn * v[a.value(j0 + n, kv) + i];
+          if (i < a.n)
+            sum += pn * v[a.value(j0 + n, kv) + i];
         }
-        if (i < a.n) result[i] = sum;
+        if (i < a.n)
+          result[i] = sum;
       }
     }
-    for (Index i = g.lane(); i < a.n; i += G::width) result[i] /= total;
-    if (g.lane() == 0) lse[r] = top + std::log(total);
+    for (Index i = g.lane(); i < a.n; i += G::width)
+      result[i] /= total;
+    if (g.lane() == 0)
+      lse[r] = top + std::log(total);
   }
 };
 
@@ -62,7 +91,8 @@ struct AttendDelta {  // r: query and head; out . dout
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     const double sum = dot(g, out + r * d, dout + r * d, d);
-    if (g.lane() == 0) delta[r] = float(sum);
+    if (g.lane() == 0)
+      delta[r] = float(sum);
   }
 };
 
@@ -74,22 +104,34 @@ struct AttendQueries {  // r: query and head; dq
   Index queries;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const Index t = r / a.heads, h = r % a.heads, kv = a.kv_of(h), first = range[t], last = range[queries + t];
-    const float *mine = q + a.query(t, h), *arriving = dout + a.output(t, h);
+    const Index t = r / a.heads;
+    const Index h = r % a.heads;
+    const Index kv = a.kv_of(h);
+    const Index first = range[t];
+    const Index last = range[queries + t];
+    const float* mine = q + a.query(t, h);
+    const float* arriving = dout + a.output(t, h);
     float* result = dq + a.query(t, h);
-    for (Index i = g.lane(); i < a.d; i += G::width) result[i] = 0;
+    for (Index i = g.lane(); i < a.d; i += G::width)
+      result[i] = 0;
     for (Index j0 = first; j0 < last; j0 += G::width) {
-      const Index j = j0 + g.lane(), count = last - j0 < G::width ? last - j0 : G::width;
+      const Index j = j0 + g.lane();
+      const Index count = last - j0 < G::width ? last - j0 : G::width;
       float ds = 0;
-      if (j < last) ds = std::exp(a.scale * a.dot(mine, k + a.key(j, kv), a.d) - lse[r]) * (a.dot(arriving, v + a.value(j, kv), a.n) - delta[r]) * a.scale;
+      if (j < last) {
+        ds = std::exp(a.scale * a.dot(mine, k + a.key(j, kv), a.d) - lse[r]) *
+             (a.dot(arriving, v + a.value(j, kv), a.n) - delta[r]) * a.scale;
+      }
       for (Index i0 = 0; i0 < a.d; i0 += G::width) {
         const Index i = i0 + g.lane();
         float sum = i < a.d ? result[i] : 0;
         for (Index n = 0; n < count; ++n) {
           const float dn = g.from(ds, int(n));
-          if (i < a.d) sum += dn * k[a.key(j0 + n, kv) + i];
+          if (i < a.d)
+            sum += dn * k[a.key(j0 + n, kv) + i];
         }
-        if (i < a.d) result[i] = sum;
+        if (i < a.d)
+          result[i] = sum;
       }
     }
   }
@@ -103,30 +145,47 @@ struct AttendKeys {  // r: key and its head; dk and dv
   Index keys;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const Index j = r / a.kv_heads, kv = r % a.kv_heads, first = range[j], last = range[keys + j], each = a.heads / a.kv_heads;
-    const Index at = a.key(j, kv), to = a.value(j, kv), wide = a.d < a.n ? a.n : a.d;
-    for (Index i = g.lane(); i < a.d; i += G::width) dk[at + i] = 0;
-    for (Index i = g.lane(); i < a.n; i += G::width) dv[to + i] = 0;
-    for (Index h = kv * each; h < (kv + 1) * each; ++h)
+    const Index j = r / a.kv_heads;
+    const Index kv = r % a.kv_heads;
+    const Index first = range[j];
+    const Index last = range[keys + j];
+    const Index each = a.heads / a.kv_heads;
+    const Index at = a.key(j, kv);
+    const Index to = a.value(j, kv);
+    const Index wide = a.d < a.n ? a.n : a.d;
+    for (Index i = g.lane(); i < a.d; i += G::width)
+      dk[at + i] = 0;
+    for (Index i = g.lane(); i < a.n; i += G::width)
+      dv[to + i] = 0;
+    for (Index h = kv * each; h < (kv + 1) * each; ++h) {
       for (Index t0 = first; t0 < last; t0 += G::width) {
-        const Index t = t0 + g.lane(), count = last - t0 < G::width ? last - t0 : G::width;
-        float p = 0, ds = 0;
+        const Index t = t0 + g.lane();
+        const Index count = last - t0 < G::width ? last - t0 : G::width;
+        float p = 0;
+        float ds = 0;
         if (t < last) {
           p = std::exp(a.scale * a.dot(q + a.query(t, h), k + at, a.d) - lse[t * a.heads + h]);
           ds = p * (a.dot(dout + a.output(t, h), v + to, a.n) - delta[t * a.heads + h]) * a.scale;
         }
         for (Index i0 = 0; i0 < wide; i0 += G::width) {
           const Index i = i0 + g.lane();
-          float sum_k = i < a.d ? dk[at + i] : 0, sum_v = i < a.n ? dv[to + i] : 0;
+          float sum_k = i < a.d ? dk[at + i] : 0;
+          float sum_v = i < a.n ? dv[to + i] : 0;
           for (Index n = 0; n < count; ++n) {
-            const float pn = g.from(p, int(n)), dn = g.from(ds, int(n));
-            if (i < a.d) sum_k += dn * q[a.query(t0 + n, h) + i];
-            if (i < a.n) sum_v += pn * dout[a.output(t0 + n, h) + i];
+            const float pn = g.from(p, int(n));
+            const float dn = g.from(ds, int(n));
+            if (i < a.d)
+              sum_k += dn * q[a.query(t0 + n, h) + i];
+            if (i < a.n)
+              sum_v += pn * dout[a.output(t0 + n, h) + i];
           }
-          if (i < a.d) dk[at + i] = sum_k;
-          if (i < a.n) dv[to + i] = sum_v;
+          if (i < a.d)
+            dk[at + i] = sum_k;
+          if (i < a.n)
+            dv[to + i] = sum_v;
         }
       }
+    }
   }
 };
 

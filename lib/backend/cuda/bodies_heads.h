@@ -1,4 +1,5 @@
-// Bodies of what is done to heads around attention: turning, joining and splitting, clamping, centring, sinks.
+// Bodies of what is done to heads around attention: turning, joining and splitting, clamping,
+// centring, sinks.
 #pragma once
 #include "lib/backend/cuda/bodies_rows.h"
 
@@ -10,22 +11,27 @@ struct Center {
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     double sum = 0;
-    for (Index c = g.lane(); c < cols; c += G::width) sum += double(x[r * cols + c]);
+    for (Index c = g.lane(); c < cols; c += G::width)
+      sum += double(x[r * cols + c]);
     const double mean = g.sum(sum) / double(cols);
-    for (Index c = g.lane(); c < cols; c += G::width) x[r * cols + c] = float(double(x[r * cols + c]) - mean);
+    for (Index c = g.lane(); c < cols; c += G::width)
+      x[r * cols + c] = float(double(x[r * cols + c]) - mean);
   }
 };
 struct Clamp {
   float* x;
   float limit;
-  MOE_HD void operator()(Index i) const { x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i]; }
+  MOE_HD void operator()(Index i) const {
+    x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i];
+  }
 };
 struct ClampBackward {
   const float* y;
   float* dy;
   float limit;
   MOE_HD void operator()(Index i) const {
-    if (y[i] >= limit || y[i] <= -limit) dy[i] = 0;
+    if (y[i] >= limit || y[i] <= -limit)
+      dy[i] = 0;
   }
 };
 
@@ -38,14 +44,18 @@ struct Rope {  // r: a token; its angles serve all heads
   double scale;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const Index step = interleaved ? 2 : 1, apart = interleaved ? 1 : pairs;
+    const Index step = interleaved ? 2 : 1;
+    const Index apart = interleaved ? 1 : pairs;
     for (Index j = g.lane(); j < pairs; j += G::width) {
       const double angle = double(position[r]) * frequency[j] * (transposed ? -1 : 1);
-      const double c = scale * cos(angle), s = scale * sin(angle);
+      const double c = scale * cos(angle);
+      const double s = scale * sin(angle);
       for (Index h = 0; h < cols / head_dim; ++h) {
         float* a = x + r * cols + h * head_dim + first + j * step;
-        const double va = double(a[0]), vb = double(a[apart]);
-        a[0] = float(va * c - vb * s), a[apart] = float(vb * c + va * s);
+        const double va = double(a[0]);
+        const double vb = double(a[apart]);
+        a[0] = float(va * c - vb * s);
+        a[apart] = float(vb * c + va * s);
       }
     }
   }
@@ -57,7 +67,10 @@ struct JoinHeads {
   float* y;
   Index heads, m, n, apart;
   MOE_HD void operator()(Index i) const {
-    const Index wide = m + n, t = i / (heads * wide), h = i / wide % heads, c = i % wide;
+    const Index wide = m + n;
+    const Index t = i / (heads * wide);
+    const Index h = i / wide % heads;
+    const Index c = i % wide;
     y[i] = c < m ? a[(t * heads + h) * m + c] : b[t * (apart ? heads * n : n) + h * apart + c - m];
   }
 };
@@ -65,7 +78,9 @@ struct SplitFirst {  // i: a number of a
   const float* y;
   float* a;
   Index m, n;
-  MOE_HD void operator()(Index i) const { a[i] = y[i / m * (m + n) + i % m]; }
+  MOE_HD void operator()(Index i) const {
+    a[i] = y[i / m * (m + n) + i % m];
+  }
 };
 struct SplitSecond {  // i: a number of b
   const float* y;
@@ -78,26 +93,32 @@ struct SplitSecond {  // i: a number of b
       return;
     }
     float sum = 0;
-    for (Index h = 0; h < heads; ++h) sum += y[(i / n * heads + h) * wide + m + i % n];
+    for (Index h = 0; h < heads; ++h)
+      sum += y[(i / n * heads + h) * wide + m + i % n];
     b[i] = sum;
   }
 };
 
-MOE_HD inline double with_sink(double lse, double sink) { return fmax(lse, sink) + log1p(exp(-fabs(lse - sink))); }
+MOE_HD inline double with_sink(double lse, double sink) {
+  return fmax(lse, sink) + log1p(exp(-fabs(lse - sink)));
+}
 struct SinkScale {  // i: a number of out
   const float *sink, *lse;
   float* out;
   Index heads, d;
   MOE_HD void operator()(Index i) const {
     const Index r = i / d;
-    out[i] = float(double(out[i]) * exp(double(lse[r]) - with_sink(double(lse[r]), double(sink[r % heads]))));
+    out[i] = float(double(out[i]) *
+                   exp(double(lse[r]) - with_sink(double(lse[r]), double(sink[r % heads]))));
   }
 };
 struct SinkSum {  // i: a number of lse
   const float* sink;
   float* lse;
   Index heads;
-  MOE_HD void operator()(Index i) const { lse[i] = float(with_sink(double(lse[i]), double(sink[i % heads]))); }
+  MOE_HD void operator()(Index i) const {
+    lse[i] = float(with_sink(double(lse[i]), double(sink[i % heads])));
+  }
 };
 struct SinkBackward {  // r: a head; lanes share the tokens
   const float *sink, *out, *lse, *dout;
@@ -108,11 +129,13 @@ struct SinkBackward {  // r: a head; lanes share the tokens
     double sum = 0;
     for (Index t = g.lane(); t < tokens; t += G::width) {
       double dot = 0;
-      for (Index i = 0; i < d; ++i) dot += double(out[(t * heads + r) * d + i]) * double(dout[(t * heads + r) * d + i]);
+      for (Index i = 0; i < d; ++i)
+        dot += double(out[(t * heads + r) * d + i]) * double(dout[(t * heads + r) * d + i]);
       sum -= exp(double(sink[r]) - double(lse[t * heads + r])) * dot;
     }
     sum = g.sum(sum);
-    if (g.lane() == 0) dsink[r] += float(sum);
+    if (g.lane() == 0)
+      dsink[r] += float(sum);
   }
 };
 

@@ -1,5 +1,6 @@
-// Bodies of what goes row by row: biases, norm, gates, tokens, loss. Sums run in double, as in the definition
-// (reference.cpp), so the only difference is the order of a sum; each body works on row r with the lanes of group g.
+// Bodies of what goes row by row: biases, norm, gates, tokens, loss. Sums run in double, as in the
+// definition (reference.cpp), so the only difference is the order of a sum; each body works on row
+// r with the lanes of group g.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -12,7 +13,8 @@ namespace moe::gpu {
 template <class T, class G>
 MOE_HD double dot(const G& g, const T* a, const T* b, Index n) {
   double sum = 0;
-  for (Index i = g.lane(); i < n; i += G::width) sum += double(a[i]) * double(b[i]);
+  for (Index i = g.lane(); i < n; i += G::width)
+    sum += double(a[i]) * double(b[i]);
   return g.sum(sum);
 }
 
@@ -22,7 +24,8 @@ struct AddBias {  // y += b for each row
   Index cols;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    for (Index c = g.lane(); c < cols; c += G::width) y[r * cols + c] += b[c];
+    for (Index c = g.lane(); c < cols; c += G::width)
+      y[r * cols + c] += b[c];
   }
 };
 
@@ -34,8 +37,10 @@ struct Norm {  // r: one group of n columns
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     const double scale = 1 / sqrt(dot(g, x + r * n, x + r * n, n) / double(n) + eps);
-    if (g.lane() == 0) rstd[r] = float(scale);
-    for (Index i = g.lane(); i < n; i += G::width) y[r * n + i] = float(double(x[r * n + i]) * scale) * w[i];
+    if (g.lane() == 0)
+      rstd[r] = float(scale);
+    for (Index i = g.lane(); i < n; i += G::width)
+      y[r * n + i] = float(double(x[r * n + i]) * scale) * w[i];
   }
 };
 struct NormBackward {  // dx = .. + beta dx
@@ -45,13 +50,16 @@ struct NormBackward {  // dx = .. + beta dx
   float beta;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const float *gy = dy + r * n, *gx = x + r * n;
+    const float* gy = dy + r * n;
+    const float* gx = x + r * n;
     const double scale = double(rstd[r]);
     double sum = 0;
-    for (Index i = g.lane(); i < n; i += G::width) sum += double(gy[i]) * double(w[i]) * double(gx[i]);
+    for (Index i = g.lane(); i < n; i += G::width)
+      sum += double(gy[i]) * double(w[i]) * double(gx[i]);
     sum = g.sum(sum);
     for (Index i = g.lane(); i < n; i += G::width) {
-      const double d = scale * (double(gy[i]) * double(w[i]) - double(gx[i]) * scale * scale * sum / double(n));
+      const double d =
+          scale * (double(gy[i]) * double(w[i]) - double(gx[i]) * scale * scale * sum / double(n));
       float& out = dx[r * n + i];
       out = float(d) + (beta == 0 ? 0 : beta * out);
     }
@@ -65,7 +73,8 @@ struct SigmoidGate {  // y += sigmoid(gate) x
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     const float s = 1 + std::exp(-gate[r]);
-    for (Index c = g.lane(); c < cols; c += G::width) y[r * cols + c] += x[r * cols + c] / s;
+    for (Index c = g.lane(); c < cols; c += G::width)
+      y[r * cols + c] += x[r * cols + c] / s;
   }
 };
 struct SigmoidGateBackward {
@@ -76,8 +85,10 @@ struct SigmoidGateBackward {
   MOE_HD void operator()(Index r, const G& g) const {
     const double s = 1 / (1 + exp(-double(gate[r])));
     const double sum = dot(g, dy + r * cols, x + r * cols, cols);
-    for (Index c = g.lane(); c < cols; c += G::width) dx[r * cols + c] = float(s) * dy[r * cols + c];
-    if (g.lane() == 0) dgate[r] = float(sum * s * (1 - s));
+    for (Index c = g.lane(); c < cols; c += G::width)
+      dx[r * cols + c] = float(s) * dy[r * cols + c];
+    if (g.lane() == 0)
+      dgate[r] = float(sum * s * (1 - s));
   }
 };
 
@@ -88,21 +99,26 @@ struct Embed {  // y[r] = table[id[r]]
   Index cols;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    for (Index c = g.lane(); c < cols; c += G::width) y[r * cols + c] = table[id[r] * cols + c];
+    for (Index c = g.lane(); c < cols; c += G::width)
+      y[r * cols + c] = table[id[r] * cols + c];
   }
 };
-struct EmbedBackward {  // r: a row of the table; its tokens in order, choice[offset[r]] .. choice[offset[r+1]]
+// r: a row of the table; its tokens in order, choice[offset[r]] .. choice[offset[r+1]]
+struct EmbedBackward {
   const float* dy;
   const int *offset, *choice;
   float* dtable;
   Index cols;
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
-    const int first = offset[r], last = offset[r + 1];
-    if (first == last) return;
+    const int first = offset[r];
+    const int last = offset[r + 1];
+    if (first == last)
+      return;
     for (Index c = g.lane(); c < cols; c += G::width) {
       float sum = dtable[r * cols + c];
-      for (int s = first; s < last; ++s) sum += dy[choice[s] * cols + c];
+      for (int s = first; s < last; ++s)
+        sum += dy[choice[s] * cols + c];
       dtable[r * cols + c] = sum;
     }
   }
@@ -118,18 +134,26 @@ struct CrossEntropy {
   template <class G>
   MOE_HD void operator()(Index r, const G& g) const {
     float* row = z + r * cols;
-    double top = -std::numeric_limits<double>::infinity(), sum = 0;
-    for (Index c = g.lane(); c < cols; c += G::width) top = fmax(top, double(row[c]));  // a NaN is met in the sum
+    double top = -std::numeric_limits<double>::infinity();
+    double sum = 0;
+    // a NaN is met in the sum
+    for (Index c = g.lane(); c < cols; c += G::width)
+      top = fmax(top, double(row[c]));
     top = g.max(top);
-    for (Index c = g.lane(); c < cols; c += G::width) sum += exp(double(row[c]) - top);
+    for (Index c = g.lane(); c < cols; c += G::width)
+      sum += exp(double(row[c]) - top);
     const double lse = top + log(g.sum(sum));
     const int want = target[r];
-    // a lane only reads the columns that it writes, so the loss comes from the lane that has the target
+    // a lane only reads the columns that it writes, so the loss comes from the lane that has the
+    // target
     for (Index c = g.lane(); c < cols; c += G::width) {
-      if (c == want) loss[r] = float(lse - double(row[c]));
-      if (backward) row[c] = want < 0 ? 0 : scale * float(exp(double(row[c]) - lse) - (c == want ? 1.0 : 0.0));
+      if (c == want)
+        loss[r] = float(lse - double(row[c]));
+      if (backward)
+        row[c] = want < 0 ? 0 : scale * float(exp(double(row[c]) - lse) - (c == want ? 1.0 : 0.0));
     }
-    if (want < 0 && g.lane() == 0) loss[r] = 0;
+    if (want < 0 && g.lane() == 0)
+      loss[r] = 0;
   }
 };
 

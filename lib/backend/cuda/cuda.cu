@@ -1,4 +1,5 @@
-// The CUDA backend: Operations over a GPU. Everything that nvcc compiles is in this file and in plan.cu.
+// The CUDA backend: Operations over a GPU. Everything that nvcc compiles is in this file and in
+// plan.cu.
 #include "lib/backend/cuda/device.h"
 #include "lib/backend/cuda/group.h"
 #include "lib/backend/cuda/no_device.h"
@@ -9,16 +10,20 @@ namespace moe {
 namespace gpu {
 namespace {
 
-constexpr int block = 256;           // threads
+constexpr int block = 256;              // threads
 constexpr Index most_blocks = 1 << 16;  // a kernel goes on from there
 
 template <class Body>
 __global__ void __launch_bounds__(block) each_number(Index n, Body body) {
-  for (Index i = Index(blockIdx.x) * block + threadIdx.x; i < n; i += Index(gridDim.x) * block) body(i);
+  for (Index i = Index(blockIdx.x) * block + threadIdx.x; i < n; i += Index(gridDim.x) * block)
+    body(i);
 }
 template <class Body>
 __global__ void __launch_bounds__(block) each_row(Index n, Body body) {
-  for (Index r = (Index(blockIdx.x) * block + threadIdx.x) / Warp::width; r < n; r += Index(gridDim.x) * (block / Warp::width)) body(r, Warp{});
+  for (Index r = (Index(blockIdx.x) * block + threadIdx.x) / Warp::width; r < n;
+       r += Index(gridDim.x) * (block / Warp::width)) {
+    body(r, Warp{});
+  }
 }
 
 class Gpu : public Device {
@@ -26,15 +31,25 @@ class Gpu : public Device {
   using Device::Device;
   template <class Body>
   void each(const char* name, Index n, const Body& body) {
-    if (n <= 0) return;
-    each_number<<<unsigned(std::min(most_blocks, (n + block - 1) / block)), block, 0, stream()>>>(n, body);
+    if (n <= 0)
+      return;
+    each_number < < < unsigned(std::min(most_blocks, (n + block - 1) / block));
+    block;
+    0;
+stream()>>>(n;
+body;
     check(cudaPeekAtLastError(), name);
   }
   template <class Body>
   void rows(const char* name, Index n, const Body& body) {
-    if (n <= 0) return;
+    if (n <= 0)
+      return;
     constexpr Index in_block = block / Warp::width;
-    each_row<<<unsigned(std::min(most_blocks, (n + in_block - 1) / in_block)), block, 0, stream()>>>(n, body);
+    each_row < < < unsigned(std::min(most_blocks, (n + in_block - 1) / in_block));
+    block;
+    0;
+stream()>>>(n;
+body;
     check(cudaPeekAtLastError(), name);
   }
   void sort_choices(const int* kept, Index n, int experts, int* key, int* choice, int* offset) {
@@ -47,13 +62,18 @@ class Gpu : public Device {
 void require_code(int ordinal) {
   cudaFuncAttributes attributes{};
   const cudaError_t status = cudaFuncGetAttributes(&attributes, each_number<Add>);
-  if (status == cudaSuccess) return;
+  if (status == cudaSuccess)
+    return;
   cudaGetLastError();
   cudaDeviceProp p{};
   cudaGetDeviceProperties(&p, ordinal);
-  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction || status == cudaErrorUnsupportedPtxVersion)
+  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction ||
+      status == cudaErrorUnsupportedPtxVersion) {
     throw no_code_for(p.name, p.major, p.minor, MOE_CUDA_ARCHITECTURES);
-  throw Error(Exit::environment, concat("the device code does not load on ", p.name, ": ", cudaGetErrorString(status))).hint("nvidia-smi");
+  }
+  throw Error(Exit::environment,
+              concat("the device code does not load on ", p.name, ": ", cudaGetErrorString(status)))
+      .hint("nvidia-smi");
 }
 
 }  // namespace gpu

@@ -5,7 +5,8 @@
 namespace moe {
 
 std::unique_ptr<Backend<float>> make_cuda_backend(Spec&) {
-  throw Error(Exit::environment, "this moe was built without the CUDA backend").hint("cmake --preset cuda && cmake --build --preset cuda, with the CUDA toolkit 13");
+  throw Error(Exit::environment, "this moe was built without the CUDA backend")
+      .hint("cmake --preset cuda && cmake --build --preset cuda, with the CUDA toolkit 13");
 }
 
 }  // namespace moe

@@ -1,10 +1,11 @@
-// Every operation of Backend<float> for a device, written once over an engine: memory, a way to run a body for each number or each
-// row, BLAS products, and a stable sort. The engine of cuda.cu is a GPU; the tests have one on the host, under which the same
-// bodies, index arithmetic and BLAS calls meet the definition on machines without a GPU. An engine has
+// Every operation of Backend<float> for a device, written once over an engine: memory, a way to run
+// a body for each number or each row, BLAS products, and a stable sort. The engine of cuda.cu is a
+// GPU; the tests have one on the host, under which the same bodies, index arithmetic and BLAS calls
+// meet the definition on machines without a GPU. An engine has
 //   allocate, release, to_device, to_host, zero          as in Memory
 //   wait(doing)            until all of that is done; `doing` stands in the sentence if it failed
-//   each(name, n, body)    body(i) for i < n, in any order; body is trivially copyable and callable on the device
-//   rows(name, n, body)    body(r, group) for r < n, the lanes of a group together
+//   each(name, n, body)    body(i) for i < n, in any order; body is trivially copyable and callable
+//   on the device rows(name, n, body)    body(r, group) for r < n, the lanes of a group together
 //   gemm(call, types), gemm_group(calls, types)
 //   sort_choices(kept, n, experts, key, choice, offset)  as in plan.h
 //   weight_budget()        bytes for converted copies of weights
@@ -26,14 +27,20 @@
 namespace moe::gpu {
 
 struct Choices {
-  bool half = false;    // operands of products are rounded to bf16; sums and everything else stay f32
+  // operands of products are rounded to bf16; sums and everything else stay f32
+  bool half = false;
   bool grouped = true;  // all experts in one library call; false: one call an expert
 };
 inline Choices choices_of(Spec& spec) {
   Choices c;
   c.half = spec.choice("dtype", {"f32", "bf16"}) == "bf16";
   c.grouped = spec.get("grouped", true);
-  if (!spec.get("deterministic", true)) throw Error(Exit::usage, "the CUDA backend gives the same bytes every time: it has no faster way that would not").hint("leave deterministic=0 out");
+  if (!spec.get("deterministic", true)) {
+    throw Error(
+        Exit::usage,
+        "the CUDA backend gives the same bytes every time: it has no faster way that would not")
+        .hint("leave deterministic=0 out");
+  }
   return c;
 }
 
@@ -46,14 +53,31 @@ class Operations : public Backend<float>, public OnDevice<float> {
   template <class... A>
   explicit Operations(Choices c, A&&... a) : choices_(c), engine_(std::forward<A>(a)...) {}
 
-  std::string name() const override { return concat("cuda:dtype=", choices_.half ? "bf16" : "f32", choices_.grouped ? "" : ",grouped=0"); }
-  double rounding() const override { return choices_.half ? 1.0 / 512 : 0; }
-  void* allocate(std::size_t bytes) override { return engine_.allocate(bytes); }
-  void release(void* p, std::size_t bytes) noexcept override { engine_.release(p, bytes); }
-  void to_device(const void* host, void* device, std::size_t bytes) override { engine_.to_device(host, device, bytes); }
-  void to_host(const void* device, void* host, std::size_t bytes) override { engine_.to_host(device, host, bytes); }
-  void zero(void* p, std::size_t bytes) override { engine_.zero(p, bytes); }
-  void wait() override { engine_.wait("waiting"); }
+  std::string name() const override {
+    return concat("cuda:dtype=", choices_.half ? "bf16" : "f32",
+                  choices_.grouped ? "" : ",grouped=0");
+  }
+  double rounding() const override {
+    return choices_.half ? 1.0 / 512 : 0;
+  }
+  void* allocate(std::size_t bytes) override {
+    return engine_.allocate(bytes);
+  }
+  void release(void* p, std::size_t bytes) noexcept override {
+    engine_.release(p, bytes);
+  }
+  void to_device(const void* host, void* device, std::size_t bytes) override {
+    engine_.to_device(host, device, bytes);
+  }
+  void to_host(const void* device, void* host, std::size_t bytes) override {
+    engine_.to_host(device, host, bytes);
+  }
+  void zero(void* p, std::size_t bytes) override {
+    engine_.zero(p, bytes);
+  }
+  void wait() override {
+    engine_.wait("waiting");
+  }
 
   void linear(In x, const Weight& w, Out y, float beta) override;
   void linear_dx(In dy, const Weight& w, Out dx, float beta) override;
@@ -71,7 +95,8 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void combine_backward(In dy, In ys, const Plan&, In weight, Out dys, Out dweight) override;
   void scale_slots(Out xs, const Plan&, In weight) override;
   void activate(Activation, In gate, In up, Out h) override;
-  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh, Out dgate, Out dup, Out dweight) override;
+  void activate_backward(Activation, In gate, In up, const Plan&, In weight, In share, Out dh,
+                         Out dgate, Out dup, Out dweight) override;
   void norm(In x, In w, double eps, Out y, Out rstd) override;
   void norm_backward(In dy, In x, In w, In rstd, Out dx, Out dw, float beta) override;
   void center(Out x) override;
@@ -87,20 +112,28 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void embed_backward(In dy, View<const int> id, Out dtable) override;
   void cross_entropy(Out z, View<const int> target, Out loss, float scale, bool backward) override;
   void attention(In q, In k, In v, const AttentionShape&, Out out, Out lse) override;
-  void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq, Out dk, Out dv) override;
+  void attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape&, Out dq,
+                          Out dk, Out dv) override;
   void attention_sink(In sink, Out out, Out lse) override;
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
-  void top_k(In z, const TopK&, View<const double> bias, View<const int> valid, View<int> expert, Out weight, Out seen) override;
-  void top_k_backward(In z, const TopK&, View<const int> valid, View<const int> expert, In dweight, View<const double> dprobability, double dsquare, Out dz) override;
+  void top_k(In z, const TopK&, View<const double> bias, View<const int> valid, View<int> expert,
+             Out weight, Out seen) override;
+  void top_k_backward(In z, const TopK&, View<const int> valid, View<const int> expert, In dweight,
+                      View<const double> dprobability, double dsquare, Out dz) override;
   void add_squares(In x, View<double> sum) override;
-  std::function<void()> plain_products(Index rows, Index hidden, Index width, bool backward) override;
+  std::function<void()> plain_products(Index rows, Index hidden, Index width,
+                                       bool backward) override;
   // As the default, but an operand that several products read is rounded once.
-  void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&, Out ys) override;
-  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&, const ExpertTape<float>&, In dys, In weight, Out dxs, Out dweight) override;
+  void experts(const ExpertWeights<float>&, In xs, const Plan&, ExpertTape<float>&,
+               Out ys) override;
+  void experts_backward(const ExpertWeights<float>&, const ExpertGrads<float>&, In xs, const Plan&,
+                        const ExpertTape<float>&, In dys, In weight, Out dxs, Out dweight) override;
 
-  Engine& engine() { return engine_; }
+  Engine& engine() {
+    return engine_;
+  }
 
  private:
   // A matrix as products read it: f32 where it lies, or a bf16 copy (its own, or one of the cache).
@@ -109,21 +142,31 @@ class Operations : public Backend<float>, public OnDevice<float> {
     bool half = false;
     Index rows = 0, cols = 0;
     Array<std::uint16_t> copy;
-    const void* at(Index row) const { return static_cast<const char*>(data) + row * cols * (half ? 2 : 4); }
+    const void* at(Index row) const {
+      return static_cast<const char*>(data) + row * cols * (half ? 2 : 4);
+    }
   };
   Operand operand(In x, bool half);
-  Operand operand(In x) { return operand(x, choices_.half); }
+  Operand operand(In x) {
+    return operand(x, choices_.half);
+  }
   Operand operand(const Weight& w);
   void multiply(const Gemm&, bool half);
 
-  // The three grouped products on operands; `count` and `first` of every expert are known to the host.
+  // The three grouped products on operands; `count` and `first` of every expert are known to the
+  // host.
   enum class Kind { forward, dx, dw };
   void grouped(Kind, const Operand& a, const Operand& b, const Plan&, Out c, float beta);
   std::vector<Index> offsets_on_host(const Plan&);
 
-  void sum_columns(const char* name, const Value&, const int* offset, Index experts, Index rows, Out out);
-  Index slots_of(const Plan& p) { return p.slots; }
-  Heads heads_of(const AttentionShape& a) { return {a.heads, a.kv_heads, a.head_dim, a.value_columns(), float(a.scale)}; }
+  void sum_columns(const char* name, const Value&, const int* offset, Index experts, Index rows,
+                   Out out);
+  Index slots_of(const Plan& p) {
+    return p.slots;
+  }
+  Heads heads_of(const AttentionShape& a) {
+    return {a.heads, a.kv_heads, a.head_dim, a.value_columns(), float(a.scale)};
+  }
   Array<int> ranges_of_queries(const AttentionShape&, Index queries);
   Array<int> ranges_of_keys(const AttentionShape&, Index keys);
 
@@ -133,13 +176,13 @@ class Operations : public Backend<float>, public OnDevice<float> {
   };
 
   Choices choices_;
-  Engine engine_;                        // before what lives in its memory
+  Engine engine_;                         // before what lives in its memory
   std::map<std::uint64_t, Copy> copies_;  // of weights in bf16, by id
   std::size_t copied_ = 0;                // bytes
 };
 
 }  // namespace moe::gpu
 
+#include "lib/backend/cuda/operations_heads.h"
 #include "lib/backend/cuda/operations_products.h"
 #include "lib/backend/cuda/operations_rows.h"
-#include "lib/backend/cuda/operations_heads.h"

@@ -1,5 +1,6 @@
-// The products of Operations: dense, grouped by expert, and the expert bodies made of them. In bf16 the library's grouped call
-// writes bf16, which is added to the f32 result; one call an expert writes f32 at once.
+// The products of Operations: dense, grouped by expert, and the expert bodies made of them. In bf16
+// the library's grouped call writes bf16, which is added to the f32 result; one call an expert
+// writes f32 at once.
 #pragma once
 #include <memory>
 
@@ -11,7 +12,8 @@ namespace moe::gpu {
 
 template <class E>
 auto Operations<E>::operand(In x, bool half) -> Operand {
-  if (!half) return {x.data, false, x.rows, x.cols, {}};
+  if (!half)
+    return {x.data, false, x.rows, x.cols, {}};
   Array<std::uint16_t> copy(*this, x.rows, x.cols);
   engine_.each("to_bf16", x.size(), ToHalf{x.data, copy.view().data});
   const void* data = copy.view().data;
@@ -23,14 +25,18 @@ template <class E>
 auto Operations<E>::operand(const Weight& w) -> Operand {
   const In plain_w = plain<float>(w);
   const bool half = choices_.half && !w.exact;
-  if (!half || w.id == 0) return operand(plain_w, half);
+  if (!half || w.id == 0)
+    return operand(plain_w, half);
   Copy& copy = copies_[w.id];
   const bool fits = copy.numbers.rows() == w.rows && copy.numbers.cols() == w.cols;
   if (!fits || copy.version != w.version) {
     const std::size_t bytes = std::size_t(w.rows * w.cols) * 2;
     if (!fits) {
       copied_ -= copy.numbers.bytes();
-      if (copied_ + bytes > engine_.weight_budget()) copies_.clear(), copied_ = 0;
+      if (copied_ + bytes > engine_.weight_budget()) {
+        copies_.clear();
+        copied_ = 0;
+      }
       copies_[w.id].numbers = Array<std::uint16_t>(*this, w.rows, w.cols);
       copied_ += bytes;
     }
@@ -43,90 +49,137 @@ auto Operations<E>::operand(const Weight& w) -> Operand {
 
 template <class E>
 void Operations<E>::multiply(const Gemm& g, bool half) {
-  if (g.m == 0 || g.n == 0) return;
-  if (g.k > 0) return engine_.gemm(g, {half, false});
+  if (g.m == 0 || g.n == 0)
+    return;
+  if (g.k > 0)
+    return engine_.gemm(g, {half, false});
   engine_.each("scale", g.m * g.n, Scaled{static_cast<float*>(g.c), g.beta});  // an empty sum
 }
 
 template <class E>
-std::function<void()> Operations<E>::plain_products(Index rows, Index hidden, Index width, bool backward) {
+std::function<void()> Operations<E>::plain_products(Index rows, Index hidden, Index width,
+                                                    bool backward) {
   const bool half = choices_.half;
-  const auto numbers = [&](Index size, std::uint64_t seed) {  // ordinary ones, of many the first million over and over
+  // ordinary ones, of many the first million over and over
+  const auto numbers = [&](Index size, std::uint64_t seed) {
     Rng rng(seed);
     Matrix<float> block(1, std::min<Index>(size, Index(1) << 20));
-    for (float& v : block.flat()) v = float(rng.normal());
+    for (float& v : block.flat())
+      v = float(rng.normal());
     std::vector<std::uint16_t> rounded;
-    for (const float v : block.flat()) rounded.push_back(float_to_bf16(v));
-    auto out = std::make_shared<Array<std::uint16_t>>(*this, 1, half ? size : 2 * size);  // bytes, of either type
+    for (const float v : block.flat())
+      rounded.push_back(float_to_bf16(v));
+    // bytes, of either type
+    auto out = std::make_shared<Array<std::uint16_t>>(*this, 1, half ? size : 2 * size);
     const std::size_t each = half ? 2 : 4;
-    for (Index at = 0; at < size; at += block.cols())
-      to_device(half ? static_cast<const void*>(rounded.data()) : block.data(), reinterpret_cast<char*>(out->view().data) + std::size_t(at) * each, std::size_t(std::min(block.cols(), size - at)) * each);
+    for (Index at = 0; at < size; at += block.cols()) {
+      to_device(half ? static_cast<const void*>(rounded.data()) : block.data(),
+                reinterpret_cast<char*>(out->view().data) + std::size_t(at) * each,
+                std::size_t(std::min(block.cols(), size - at)) * each);
+    }
     return out;
   };
-  const auto x = numbers(rows * hidden, 1), g = numbers(rows * width, 2), u = numbers(rows * width, 3), y = numbers(rows * hidden, 4);
-  const auto wg = numbers(width * hidden, 5), wu = numbers(width * hidden, 6), wd = numbers(hidden * width, 7);
+  const auto x = numbers(rows * hidden, 1);
+  const auto g = numbers(rows * width, 2);
+  const auto u = numbers(rows * width, 3);
+  const auto y = numbers(rows * hidden, 4);
+  const auto wg = numbers(width * hidden, 5);
+  const auto wu = numbers(width * hidden, 6);
+  const auto wd = numbers(hidden * width, 7);
   return [=, this] {
-    const auto product = [&](const Gemm& call) { engine_.gemm(call, {half, half}); };
-    const auto at = [](const auto& array) { return static_cast<void*>(array->view().data); };
-    product(forward_gemm(rows, hidden, width, at(x), at(wg), at(g), 0)), product(forward_gemm(rows, hidden, width, at(x), at(wu), at(u), 0));
+    const auto product = [&](const Gemm& call) {
+      engine_.gemm(call, {half, half});
+    };
+    const auto at = [](const auto& array) {
+      return static_cast<void*>(array->view().data);
+    };
+    product(forward_gemm(rows, hidden, width, at(x), at(wg), at(g), 0));
+    product(forward_gemm(rows, hidden, width, at(x), at(wu), at(u), 0));
     product(forward_gemm(rows, width, hidden, at(u), at(wd), at(y), 0));
-    if (!backward) return;
-    product(dx_gemm(rows, width, hidden, at(y), at(wd), at(g), 0)), product(dx_gemm(rows, hidden, width, at(u), at(wg), at(y), 0));
-    product(dx_gemm(rows, hidden, width, at(u), at(wu), at(y), 0)), product(dw_gemm(rows, width, hidden, at(g), at(y), at(wd), 0));
-    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wg), 0)), product(dw_gemm(rows, hidden, width, at(x), at(u), at(wu), 0));
+    if (!backward)
+      return;
+    product(dx_gemm(rows, width, hidden, at(y), at(wd), at(g), 0));
+    product(dx_gemm(rows, hidden, width, at(u), at(wg), at(y), 0));
+    product(dx_gemm(rows, hidden, width, at(u), at(wu), at(y), 0));
+    product(dw_gemm(rows, width, hidden, at(g), at(y), at(wd), 0));
+    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wg), 0));
+    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wu), 0));
   };
 }
 
 template <class E>
 void Operations<E>::linear(In x, const Weight& w, Out y, float beta) {
-  const Operand b = operand(w), a = operand(x, b.half);
+  const Operand b = operand(w);
+  const Operand a = operand(x, b.half);
   multiply(forward_gemm(x.rows, x.cols, w.rows, a.data, b.data, y.data, beta), a.half);
 }
 template <class E>
 void Operations<E>::linear_dx(In dy, const Weight& w, Out dx, float beta) {
-  const Operand b = operand(w), a = operand(dy, b.half);
+  const Operand b = operand(w);
+  const Operand a = operand(dy, b.half);
   multiply(dx_gemm(dy.rows, w.cols, w.rows, a.data, b.data, dx.data, beta), a.half);
 }
 template <class E>
 void Operations<E>::linear_dw(In dy, In x, Out dw) {
-  const Operand a = operand(dy), b = operand(x);
+  const Operand a = operand(dy);
+  const Operand b = operand(x);
   multiply(dw_gemm(x.rows, x.cols, dy.cols, a.data, b.data, dw.data, 1), a.half);
 }
 
 template <class E>
 std::vector<Index> Operations<E>::offsets_on_host(const Plan& p) {
-  if (!p.host_offset.empty()) return p.host_offset;
+  if (!p.host_offset.empty())
+    return p.host_offset;
   const Matrix<int> m = p.offset.to_host();
   return {m.data(), m.data() + m.size()};
 }
 
-// forward: a = x (S,I), b = w (E*O,I), c = y (S,O). dx: a = dy (S,O), b = w, c = dx (S,I). dw: a = dy, b = x, c = dw (E*O,I).
+// forward: a = x (S,I), b = w (E*O,I), c = y (S,O). dx: a = dy (S,O), b = w, c = dx (S,I). dw: a =
+// dy, b = x, c = dw (E*O,I).
 template <class E>
-void Operations<E>::grouped(Kind kind, const Operand& a, const Operand& b, const Plan& plan, Out c, float beta) {
+void Operations<E>::grouped(Kind kind, const Operand& a, const Operand& b, const Plan& plan, Out c,
+                            float beta) {
   const std::vector<Index> offset = offsets_on_host(plan);
-  const Index experts = plan.experts(), out = kind == Kind::dw ? a.cols : b.rows / experts, in = b.cols, used = offset.back();
+  const Index experts = plan.experts();
+  const Index out = kind == Kind::dw ? a.cols : b.rows / experts;
+  const Index in = b.cols;
+  const Index used = offset.back();
   const bool wide = a.half && choices_.grouped;  // through a bf16 result
   Array<std::uint16_t> half(*this, !wide ? 0 : kind == Kind::dw ? c.rows : used, c.cols);
   const auto target = [&](Index row) -> void* {
-    if (wide) return half.view().data + row * c.cols;
+    if (wide)
+      return half.view().data + row * c.cols;
     return c.data + row * c.cols;
   };
   std::vector<Gemm> calls;
   bool idle = false;  // an expert without rows
   for (Index e = 0; e < experts; ++e) {
-    const Index first = offset[std::size_t(e)], rows = offset[std::size_t(e) + 1] - first;
-    if (rows == 0) idle = true;
-    if (rows == 0 || in == 0 || out == 0) continue;
+    const Index first = offset[std::size_t(e)];
+    const Index rows = offset[std::size_t(e) + 1] - first;
+    if (rows == 0)
+      idle = true;
+    if (rows == 0 || in == 0 || out == 0)
+      continue;
     const float keep = wide ? 0 : beta;
-    if (kind == Kind::forward) calls.push_back(forward_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
-    if (kind == Kind::dx) calls.push_back(dx_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
-    if (kind == Kind::dw) calls.push_back(dw_gemm(rows, in, out, a.at(first), b.at(first), target(e * out), keep));
+    if (kind == Kind::forward)
+      calls.push_back(forward_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
+    if (kind == Kind::dx)
+      calls.push_back(dx_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
+    if (kind == Kind::dw)
+      calls.push_back(dw_gemm(rows, in, out, a.at(first), b.at(first), target(e * out), keep));
   }
-  if (wide && kind == Kind::dw && idle) half.clear();
-  if (calls.empty()) return;
-  if (choices_.grouped) engine_.gemm_group(calls, {a.half, wide});
-  else for (const Gemm& g : calls) engine_.gemm(g, {a.half, false});
-  if (wide) engine_.each("from_bf16", half.rows() * half.cols(), FromHalf{half.view().data, c.data, beta});
+  if (wide && kind == Kind::dw && idle)
+    half.clear();
+  if (calls.empty())
+    return;
+  if (choices_.grouped) {
+    engine_.gemm_group(calls, {a.half, wide});
+  } else {
+    for (const Gemm& g : calls)
+      engine_.gemm(g, {a.half, false});
+  }
+  if (wide)
+    engine_.each("from_bf16", half.rows() * half.cols(), FromHalf{half.view().data, c.data, beta});
 }
 
 template <class E>
@@ -143,52 +196,69 @@ void Operations<E>::grouped_linear_dw(In dy, In x, const Plan& p, Out dw) {
 }
 
 template <class E>
-void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, ExpertTape<float>& tape, Out ys) {
+void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
+                            ExpertTape<float>& tape, Out ys) {
   const bool gated = is_gated(w.activation);
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(*this, xs.rows, width);
   tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
   {
     const Operand x = operand(xs);
-    if (gated) grouped(Kind::forward, x, operand(w.gate), plan, tape.gate.view(), 0);
+    if (gated)
+      grouped(Kind::forward, x, operand(w.gate), plan, tape.gate.view(), 0);
     grouped(Kind::forward, x, operand(w.up), plan, tape.up.view(), 0);
   }
-  if (gated && !w.gate_bias.empty()) grouped_add_bias(w.gate_bias, plan, tape.gate.view());
-  if (!w.up_bias.empty()) grouped_add_bias(w.up_bias, plan, tape.up.view());
+  if (gated && !w.gate_bias.empty())
+    grouped_add_bias(w.gate_bias, plan, tape.gate.view());
+  if (!w.up_bias.empty())
+    grouped_add_bias(w.up_bias, plan, tape.up.view());
   Array<float> h(*this, xs.rows, width);
   activate(w.activation, tape.gate.view(), tape.up.view(), h.view());
   grouped_linear(h.view(), w.down, plan, ys, 0);
-  if (!w.down_bias.empty()) grouped_add_bias(w.down_bias, plan, ys);
+  if (!w.down_bias.empty())
+    grouped_add_bias(w.down_bias, plan, ys);
 }
 
 template <class E>
-void Operations<E>::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs, const Plan& plan,
-                                     const ExpertTape<float>& tape, In dys, In weight, Out dxs, Out dweight) {
+void Operations<E>::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g,
+                                     In xs, const Plan& plan, const ExpertTape<float>& tape, In dys,
+                                     In weight, Out dxs, Out dweight) {
   const bool gated = is_gated(w.activation);
   const Index width = tape.up.cols();
-  Array<float> dh(*this, xs.rows, width), dup(*this, xs.rows, width), dgate(*this, gated ? xs.rows : 0, width);
+  Array<float> dh(*this, xs.rows, width);
+  Array<float> dup(*this, xs.rows, width);
+  Array<float> dgate(*this, gated ? xs.rows : 0, width);
   {
     const Operand d = operand(dys);
-    const Array<float> share = dweight.empty() ? Array<float>{} : bias_share(w.down_bias, dys, plan);
+    const Array<float> share =
+        dweight.empty() ? Array<float>{} : bias_share(w.down_bias, dys, plan);
     grouped(Kind::dx, d, operand(w.down), plan, dh.view(), 0);
-    activate_backward(w.activation, tape.gate.view(), tape.up.view(), plan, weight, share.view(), dh.view(), dgate.view(), dup.view(), dweight);
-    if (!g.down.empty()) grouped(Kind::dw, d, operand(In(dh.view())), plan, g.down, 1);
+    activate_backward(w.activation, tape.gate.view(), tape.up.view(), plan, weight, share.view(),
+                      dh.view(), dgate.view(), dup.view(), dweight);
+    if (!g.down.empty())
+      grouped(Kind::dw, d, operand(In(dh.view())), plan, g.down, 1);
   }
   dh = {};
   weighted_bias_grad(dys, plan, weight, g.down_bias);
-  if (!g.up_bias.empty()) grouped_bias_grad(dup.view(), plan, g.up_bias);
-  if (gated && !g.gate_bias.empty()) grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+  if (!g.up_bias.empty())
+    grouped_bias_grad(dup.view(), plan, g.up_bias);
+  if (gated && !g.gate_bias.empty())
+    grouped_bias_grad(dgate.view(), plan, g.gate_bias);
   Operand x;
-  if (!g.up.empty() || (gated && !g.gate.empty())) x = operand(xs);
+  if (!g.up.empty() || (gated && !g.gate.empty()))
+    x = operand(xs);
   {
     const Operand d = operand(In(dup.view()));
     grouped(Kind::dx, d, operand(w.up), plan, dxs, 0);
-    if (!g.up.empty()) grouped(Kind::dw, d, x, plan, g.up, 1);
+    if (!g.up.empty())
+      grouped(Kind::dw, d, x, plan, g.up, 1);
   }
-  if (!gated) return;
+  if (!gated)
+    return;
   const Operand d = operand(In(dgate.view()));
   grouped(Kind::dx, d, operand(w.gate), plan, dxs, 1);
-  if (!g.gate.empty()) grouped(Kind::dw, d, x, plan, g.gate, 1);
+  if (!g.gate.empty())
+    grouped(Kind::dw, d, x, plan, g.gate, 1);
 }
 
 }  // namespace moe::gpu

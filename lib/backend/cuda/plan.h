@@ -1,5 +1,6 @@
-// The sort behind every plan, written once with Thrust and an execution policy: the GPU runs it under thrust::cuda, the tests under
-// OpenMP. Stable, so inside an expert choices stay in the order of tokens, then ranks.
+// The sort behind every plan, written once with Thrust and an execution policy: the GPU runs it
+// under thrust::cuda, the tests under OpenMP. Stable, so inside an expert choices stay in the order
+// of tokens, then ranks.
 #pragma once
 #include <thrust/binary_search.h>
 #include <thrust/iterator/counting_iterator.h>
@@ -13,12 +14,16 @@ namespace moe::gpu {
 
 struct KeyOf {  // not computed = after all experts
   int experts;
-  MOE_HD int operator()(int expert) const { return expert < 0 ? experts : expert; }
+  MOE_HD int operator()(int expert) const {
+    return expert < 0 ? experts : expert;
+  }
 };
 
-// key (n): the experts in order; choice (n): the places in `kept` they stood at; offset (experts+1): where each expert begins.
+// key (n): the experts in order; choice (n): the places in `kept` they stood at; offset
+// (experts+1): where each expert begins.
 template <class Policy>
-void sort_choices(const Policy& policy, const int* kept, Index n, int experts, int* key, int* choice, int* offset) {
+void sort_choices(const Policy& policy, const int* kept, Index n, int experts, int* key,
+                  int* choice, int* offset) {
   thrust::transform(policy, kept, kept + n, key, KeyOf{experts});
   thrust::sequence(policy, choice, choice + n);
   thrust::stable_sort_by_key(policy, key, key + n, choice);

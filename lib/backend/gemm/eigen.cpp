@@ -12,26 +12,35 @@ using Step = Eigen::OuterStride<>;
 
 template <class A, class B, class C>
 void multiply(const A& a, const B& b, float beta, C& c) {
-  if (beta == 0) c.setZero();
-  else if (beta != 1) c *= beta;
+  if (beta == 0)
+    c.setZero();
+  else if (beta != 1)
+    c *= beta;
   c.noalias() += a * b;
 }
 
 }  // namespace
 
 void gemm(Index m, Index n, Index k, Operand a, Operand b, float beta, float* c, Index c_step) {
-  if (detail::gemm_trivial(m, n, k, beta, c, c_step)) return;
-  const bool ta = a.op == Op::transposed, tb = b.op == Op::transposed;
-  const Eigen::Map<const Rows, 0, Step> ma(a.data, ta ? k : m, ta ? m : k, Step(a.step)), mb(b.data, tb ? n : k, tb ? k : n, Step(b.step));
+  if (detail::gemm_trivial(m, n, k, beta, c, c_step))
+    return;
+  const bool ta = a.op == Op::transposed;
+  const bool tb = b.op == Op::transposed;
+  const Eigen::Map<const Rows, 0, Step> ma(a.data, ta ? k : m, ta ? m : k, Step(a.step));
+  const Eigen::Map<const Rows, 0, Step> mb(b.data, tb ? n : k, tb ? k : n, Step(b.step));
   Eigen::Map<Rows, 0, Step> mc(c, m, n, Step(c_step));
-  if (ta && tb) return multiply(ma.transpose(), mb.transpose(), beta, mc);
-  if (ta) return multiply(ma.transpose(), mb, beta, mc);
-  if (tb) return multiply(ma, mb.transpose(), beta, mc);
+  if (ta && tb)
+    return multiply(ma.transpose(), mb.transpose(), beta, mc);
+  if (ta)
+    return multiply(ma.transpose(), mb, beta, mc);
+  if (tb)
+    return multiply(ma, mb.transpose(), beta, mc);
   multiply(ma, mb, beta, mc);
 }
 
 std::string_view gemm_library() {
-  static const std::string name = concat("Eigen ", EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION);
+  static const std::string name =
+      concat("Eigen ", EIGEN_WORLD_VERSION, ".", EIGEN_MAJOR_VERSION, ".", EIGEN_MINOR_VERSION);
   return name;
 }
 

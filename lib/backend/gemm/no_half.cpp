@@ -4,8 +4,12 @@
 
 namespace moe {
 
-std::string no_half_products() { return "this build has no oneDNN, which makes them"; }
+std::string no_half_products() {
+  return "this build has no oneDNN, which makes them";
+}
 
-void gemm(Index, Index, Index, HalfOperand, HalfOperand, float, float*, Index) { throw Error(Exit::bug, "a bf16 product in a build that has none"); }
+void gemm(Index, Index, Index, HalfOperand, HalfOperand, float, float*, Index) {
+  throw Error(Exit::bug, "a bf16 product in a build that has none");
+}
 
 }  // namespace moe

@@ -1,6 +1,7 @@
-// What a model is made of, in just the detail that its sizes need: layers of mixers and feed-forwards, nothing of what they compute.
-// Filled from a published config.json of any family (also of those that this program cannot run) or from a configuration of ours;
-// nothing is allocated. Letters as everywhere: H hidden, V vocabulary, E experts, k choices, d head size.
+// What a model is made of, in just the detail that its sizes need: layers of mixers and
+// feed-forwards, nothing of what they compute. Filled from a published config.json of any family
+// (also of those that this program cannot run) or from a configuration of ours; nothing is
+// allocated. Letters as everywhere: H hidden, V vocabulary, E experts, k choices, d head size.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -21,22 +22,26 @@ struct Mixer {
   Count heads = 0, kv_heads = 0, head_dim = 0;
   bool qkv_bias = false, o_bias = false, sinks = false;
   QkNorm qk_norm = QkNorm::none;
-  Count window = 0;                                             // keys a query sees; 0 = all
-  bool cross = false;                                           // keys and values of the encoder's output
-  Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;  // latent attention: ranks (0 = none for q) and sizes a head
-  Count inner = 0, state = 0, groups = 0, rank = 0;              // Mamba: inner width, N, groups (2), rank of dt (1)
+  Count window = 0;  // keys a query sees; 0 = all
+  // keys and values of the encoder's output
+  bool cross = false;
+  // latent attention: ranks (0 = none for q) and sizes a head
+  Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
+  // Mamba: inner width, N, groups (2), rank of dt (1)
+  Count inner = 0, state = 0, groups = 0, rank = 0;
 };
 
 struct Feed {
   Count experts = 0, k = 0;  // 0 experts: dense
   Count width = 0;
-  int matrices = 3;           // 3 gated, 2 not
+  int matrices = 3;  // 3 gated, 2 not
   bool bias = false, router_bias = false, correction_bias = false;
-  Count shared_width = 0;     // all shared experts together
+  Count shared_width = 0;  // all shared experts together
   bool shared_gate = false;
   std::vector<Count> widths;  // instead of `width`: of each expert; 0 = one that multiplies nothing
   Count light = 0;            // parameters of all experts that multiply nothing
-  std::optional<std::pair<Count, Count>> router;  // instead of (E,H): its parameters, and those of them in products
+  // instead of (E,H): its parameters, and those of them in products
+  std::optional<std::pair<Count, Count>> router;
 };
 
 struct Layer {
@@ -54,22 +59,25 @@ struct Extra {  // parameters that no rule above makes
 struct Description {
   std::string name, family;
   Count hidden = 0, vocabulary = 0, context = 0;  // context 0 = not known
-  bool tied = false, head = true;                 // head: there is an output matrix, if only the embedding once more
+  // head: there is an output matrix, if only the embedding once more
+  bool tied = false, head = true;
   bool norm_bias = false;
   int final_norms = 1;
   std::vector<Layer> layers;
   std::vector<Extra> extra;
-  Count further_layers = 0;  // layers that predict further tokens (DeepSeek-V3): in the file, no part of the model
+  // layers that predict further tokens (DeepSeek-V3): in the file, no part of the model
+  Count further_layers = 0;
 
   const Feed* moe() const;  // the first MoE feed-forward; null = dense
   Count moe_layers() const;
   bool encoder_decoder() const;
 };
 
-// A published config.json, or one of ours (which says everything in moe_training). Throws Error(input) naming file and key.
+// A published config.json, or one of ours (which says everything in moe_training). Throws
+// Error(input) naming file and key.
 Description describe(const Json&, const std::string& file, const std::string& name);
 Description describe(const ModelConfig&, const std::string& name);
 Description describe_path(const std::string& path);  // a config.json, a folder with one, or a run
-std::vector<std::string> known_types();  // model_type values that describe() reads
+std::vector<std::string> known_types();              // model_type values that describe() reads
 
 }  // namespace moe::plan

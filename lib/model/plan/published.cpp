@@ -9,10 +9,13 @@ namespace moe::plan {
 namespace {
 
 std::string bare(std::string_view name) {
-  if (const auto slash = name.rfind('/'); slash != name.npos) name.remove_prefix(slash + 1);
+  if (const auto slash = name.rfind('/'); slash != name.npos)
+    name.remove_prefix(slash + 1);
   std::string out;
-  for (const char c : name)
-    if (c != '-' && c != '_' && c != '.' && c != ' ') out += c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+  for (const char c : name) {
+    if (c != '-' && c != '_' && c != '.' && c != ' ')
+      out += c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
+  }
   return out;
 }
 
@@ -20,7 +23,8 @@ std::string bare(std::string_view name) {
 
 const std::vector<PublishedModel>& published_models() {
   static const std::vector<PublishedModel> all{
-#define PUBLISHED(name, total, published, active, source, config) {name, total, published, active, source, config},
+#define PUBLISHED(name, total, published, active, source, config) \
+  {name, total, published, active, source, config},
 #include "lib/model/plan/published.def"
 #undef PUBLISHED
   };
@@ -29,8 +33,10 @@ const std::vector<PublishedModel>& published_models() {
 
 const PublishedModel* find_published(const std::string& name) {
   const std::string wanted = bare(name);
-  for (const PublishedModel& m : published_models())
-    if (bare(m.name) == wanted) return &m;
+  for (const PublishedModel& m : published_models()) {
+    if (bare(m.name) == wanted)
+      return &m;
+  }
   return nullptr;
 }
 

@@ -1,4 +1,5 @@
-// Published models by name, so that a plan needs no file: their sizes are data (published.def), held to the published totals by tests/plan.
+// Published models by name, so that a plan needs no file: their sizes are data (published.def),
+// held to the published totals by tests/plan.
 #pragma once
 #include "lib/model/plan/description.h"
 
@@ -13,7 +14,8 @@ struct PublishedModel {
   std::string_view config;     // JSON
 };
 const std::vector<PublishedModel>& published_models();
-const PublishedModel* find_published(const std::string& name);  // case, blanks, - _ . and an owner in front do not matter
+// case, blanks, - _ . and an owner in front do not matter
+const PublishedModel* find_published(const std::string& name);
 Description describe(const PublishedModel&);
 
 }  // namespace moe::plan
