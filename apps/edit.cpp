@@ -1,4 +1,4 @@
-// moe edit: a checkpoint made from a checkpoint. The edits themselves are lib/model/edit.h; here
+// moe edit: a checkpoint made from a checkpoint. The edits themselves are lib/edit/edit.h; here
 // they are read from the command line.
 #include <fmt/format.h>
 
@@ -13,9 +13,9 @@
 #include "apps/version.h"
 #include "datasets/dataset.h"
 #include "lib/checkpoint/run_lock.h"
-#include "lib/model/expert_scores.h"
-#include "lib/model/families.h"
-#include "lib/model/run_folder.h"
+#include "lib/edit/expert_scores.h"
+#include "lib/family/families.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {

@@ -13,8 +13,8 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
-#include "lib/model/edit.h"
-#include "lib/model/run_folder.h"
+#include "lib/edit/edit.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {

@@ -4,7 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
-#include "lib/model/run_folder.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 

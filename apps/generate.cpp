@@ -15,8 +15,8 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "datasets/tokenizer.h"
-#include "lib/model/recorder.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/recorder.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {

@@ -13,7 +13,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
-#include "lib/model/plan/published.h"
+#include "lib/plan/published.h"
 
 namespace moe {
 namespace {

@@ -7,7 +7,7 @@
 #include <cmath>
 
 #include "apps/terminal.h"
-#include "lib/model/plan/published.h"
+#include "lib/plan/published.h"
 
 namespace moe {
 namespace {

@@ -1,7 +1,7 @@
 // The tables of moe plan: one model in detail, several side by side, the published ones by name.
 #pragma once
 #include "analysis/table.h"
-#include "lib/model/plan/cost.h"
+#include "lib/plan/cost.h"
 
 namespace moe {
 

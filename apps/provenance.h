@@ -1,7 +1,7 @@
 // Where a trace came from, written into its header the same way by every verb that records.
 #pragma once
 #include "datasets/dataset.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/run_folder.h"
 #include "lib/trace/trace.h"
 
 namespace moe {

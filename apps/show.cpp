@@ -8,8 +8,8 @@
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "lib/core/error.h"
-#include "lib/model/families.h"
-#include "lib/model/run_folder.h"
+#include "lib/family/families.h"
+#include "lib/run/run_folder.h"
 #include "lib/trace/reader.h"
 
 namespace moe {

@@ -11,8 +11,8 @@
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
-#include "lib/model/recorder.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/recorder.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {

@@ -17,9 +17,9 @@
 #include "apps/version.h"
 #include "lib/checkpoint/run_lock.h"
 #include "lib/core/load.h"
-#include "lib/model/edit.h"
-#include "lib/model/families.h"
-#include "lib/model/recorder.h"
+#include "lib/edit/edit.h"
+#include "lib/family/families.h"
+#include "lib/run/recorder.h"
 
 namespace moe {
 namespace {

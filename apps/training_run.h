@@ -3,7 +3,7 @@
 // lib/model/trainer.h.
 #pragma once
 #include "apps/output.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 

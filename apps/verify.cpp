@@ -15,8 +15,8 @@
 #include "lib/checkpoint/manifest.h"
 #include "lib/core/error.h"
 #include "lib/golden/golden_layer.h"
-#include "lib/model/check_training.h"
-#include "lib/model/golden_models.h"
+#include "lib/run/check_training.h"
+#include "lib/run/golden_models.h"
 #include "lib/trace/reader.h"
 
 namespace moe {

@@ -11,7 +11,7 @@
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/core/text.h"
-#include "lib/model/recorder.h"
+#include "lib/run/recorder.h"
 
 namespace moe {
 namespace {

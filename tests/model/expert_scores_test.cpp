@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "lib/core/error.h"
-#include "lib/model/expert_scores.h"
-#include "lib/model/recorder.h"
+#include "lib/edit/expert_scores.h"
+#include "lib/run/recorder.h"
 
 using namespace moe;
 

@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
-#include "lib/model/families.h"
-#include "lib/model/golden_models.h"
+#include "lib/family/families.h"
+#include "lib/run/golden_models.h"
 
 using namespace moe;
 

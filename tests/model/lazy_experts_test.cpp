@@ -12,9 +12,9 @@
 
 #include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
+#include "lib/family/families.h"
 #include "lib/layer/expert_cache.h"
-#include "lib/model/families.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/run_folder.h"
 
 using namespace moe;
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "lib/model/recorder.h"
+#include "lib/run/recorder.h"
 
 using namespace moe;
 

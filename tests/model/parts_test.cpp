@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
-#include "lib/model/run_folder.h"
+#include "lib/run/run_folder.h"
 
 using namespace moe;
 

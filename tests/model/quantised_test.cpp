@@ -5,8 +5,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "lib/model/families.h"
-#include "lib/model/run_folder.h"
+#include "lib/family/families.h"
+#include "lib/run/run_folder.h"
 #include "tests/checkpoint/help.h"
 
 using namespace moe;

@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
-#include "lib/model/families.h"
+#include "lib/family/families.h"
 
 namespace moe::test {
 

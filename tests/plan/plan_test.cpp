@@ -7,9 +7,9 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
-#include "lib/model/families.h"
-#include "lib/model/plan/cost.h"
-#include "lib/model/plan/published.h"
+#include "lib/family/families.h"
+#include "lib/plan/cost.h"
+#include "lib/plan/published.h"
 
 using namespace moe;
 using namespace moe::plan;

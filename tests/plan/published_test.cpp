@@ -5,8 +5,8 @@
 #include <map>
 
 #include "lib/core/error.h"
-#include "lib/model/plan/cost.h"
-#include "lib/model/plan/published.h"
+#include "lib/plan/cost.h"
+#include "lib/plan/published.h"
 
 using namespace moe;
 using namespace moe::plan;

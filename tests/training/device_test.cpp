@@ -6,8 +6,8 @@
 #include <cmath>
 
 #include "lib/backend/reference.h"
-#include "lib/model/check_training.h"
 #include "lib/model/trainer.h"
+#include "lib/run/check_training.h"
 #include "tests/backend/host_engine.h"
 
 using namespace moe;

@@ -1,0 +1,122 @@
+// What a published family is to us: a function that turns its config.json into our switches, and
+// the names of its tensors. One file a family where it is not trivial (family_*.cpp), one line in
+// families.def.
+#pragma once
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lib/checkpoint/json.h"
+#include "lib/model/config.h"
+
+namespace moe {
+
+// The values of a config.json; refused in a sentence with file and key where they are not what they
+// must be.
+class ConfigReader {
+ public:
+  ConfigReader(const Json& json, std::string file) : json_(json), file_(std::move(file)) {}
+
+  [[noreturn]] void refuse(const std::string& what, const std::string& hint = "") const;
+  bool has(const char* key) const;      // there and not null
+  bool is_null(const char* key) const;  // there, and null
+  const Json& at(const char* key) const;
+  int whole(const char* key, int fallback = -1) const;  // from 0; -1 = must be there
+  double real(const char* key, double fallback) const;
+  bool flag(const char* key, bool fallback) const;
+  std::string text(const char* key) const;
+  std::string text(const char* key, const std::string& fallback) const {
+    return has(key) ? text(key) : fallback;
+  }
+  std::vector<int> wholes(const char* key) const;  // empty where absent
+  std::vector<double> reals(const char* key) const;
+  std::vector<std::string> texts(const char* key) const;  // empty where absent
+  ConfigReader in(const char* key) const;                 // of an object inside
+  // a switch whose other setting is not computed
+  void must_be(const char* key, bool value, bool fallback) const;
+  void must_be(const char* key, const std::string& value) const;  // absent is right too
+
+  const Json& json() const {
+    return json_;
+  }
+  const std::string& file() const {
+    return file_;
+  }
+
+ private:
+  const Json& json_;
+  std::string file_;
+};
+
+// One tensor that holds several of our parameters of a layer, or one of them with its axes swapped.
+struct Joined {
+  std::string name;                // below the layer
+  std::vector<std::string> parts;  // our names below the layer, in order along the output axis
+  bool swapped = false;            // [.., in, out] where ours is [.., out, in]
+  bool interleaved = false;        // the outputs of the parts in turn
+  bool flat = false;               // experts and the axis after them are one: [E*I, H]
+};
+
+struct Names {
+  std::string prefix = "model.", layers = "layers.", embedding = "embed_tokens.weight",
+              final_norm = "norm", output = "lm_head";
+  // our name below the layer -> theirs, before the common ones
+  std::map<std::string, std::string> below = {};
+  std::string experts = "mlp.experts.", gate = "gate_proj", up = "up_proj", down = "down_proj";
+  std::string shared = "mlp.shared_experts.", dense = "mlp.";
+  std::string correction_bias = "mlp.gate.e_score_correction_bias";
+  bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
+  std::vector<Joined> joined = {};
+};
+
+// write() says in the family's keys what read() understands, on top of the common ones; where a
+// class has a switch no key for, it writes what the class does. A model fits the family where
+// read() gives the same model back. Null: transformers has no such class.
+struct FamilyRules {
+  void (*read)(const ConfigReader&, ModelConfig&);
+  void (*write)(const ModelConfig&, Json&);
+  Names names;
+};
+#define FAMILY(name, architecture, about) FamilyRules name##_family();
+#include "lib/family/families.def"
+#undef FAMILY
+const FamilyRules& rules_of(const std::string& family);
+
+// ---- what families have in common
+struct SizeKeys {
+  const char *hidden = "hidden_size", *layers = "num_hidden_layers", *heads = "num_attention_heads",
+             *kv_heads = "num_key_value_heads", *context = "max_position_embeddings";
+};
+struct Defaults {
+  double theta = 10000, eps = 1e-6, rotary_share = 1;
+  bool tied = false;
+};
+void read_common(const ConfigReader&, ModelConfig&, const Defaults& = {}, const SizeKeys& = {});
+// quantization_config, here and in text_config: refused by name unless it can be undone
+void check_weights(const ConfigReader&);
+// rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by
+// name.
+void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
+void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers are dense
+void write_rope(const ModelConfig&, Json&);  // rope_scaling, where it is not the plain rule
+struct ExpertKeys {
+  const char *experts, *k, *width;
+};
+void write_experts(const ModelConfig&, Json&, const ExpertKeys&);
+std::vector<int> dense_layers(const ModelConfig&);
+// returns k, checked against the number of experts
+int read_experts(const ConfigReader&, ModelConfig&, const ExpertKeys&);
+// Which layers are MoE, in our words: leading dense ones, and those that stand between.
+void set_moe_layers(ModelConfig&, const std::function<bool(int layer)>& is_moe);
+
+// Attention and layers of DeepSeek-V2 and V3.
+void read_latent(const ConfigReader&, ModelConfig&);
+// first_k_dense_replace, moe_layer_freq, shared experts
+void read_deepseek_layers(const ConfigReader&, ModelConfig&);
+// the router of V3, Kimi K2, GLM-4.5
+std::string deepseek_sigmoid(const ConfigReader&, int k);
+Names mixtral_names();
+
+}  // namespace moe

@@ -1,0 +1,117 @@
+// config.json of the families, written and read. Floats are written as floats (typed classes refuse
+// 1 for 1.0) and absent keys are read as the class that wrote the file would read them.
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/family/family.h"
+
+namespace moe {
+namespace {
+
+const Family& family(const std::string& name) {
+  for (const Family& f : families()) {
+    if (f.name == name)
+      return f;
+  }
+  std::vector<std::string> names;
+  for (const Family& f : families())
+    names.emplace_back(f.name);
+  no_such("model family", name, names);
+}
+
+double switch_coefficient(const ModelConfig& c) {
+  for (const std::string& spec : c.moe.balance) {
+    if (Spec s(spec); s.name() == "switch")
+      return s.get("coef", 0.01);
+  }
+  return 0;
+}
+
+ModelConfig foreign(const ConfigReader& r, const std::string& name) {
+  ModelConfig c;
+  check_weights(r);
+  rules_of(name).read(r, c);
+  return c;
+}
+
+}  // namespace
+
+Json config_json(const ModelConfig& c, const std::string& name, const TokenizerFacts& facts) {
+  const auto id = [](int v) {
+    return v < 0 ? Json(nullptr) : Json(v);
+  };
+  Json j{{"architectures", {family(name).architecture}},
+         {"model_type", name},
+         {"torch_dtype", "float32"},
+         {"vocab_size", c.vocabulary},
+         {"hidden_size", c.hidden},
+         {"num_hidden_layers", c.layers},
+         {"num_attention_heads", c.heads},
+         {"num_key_value_heads", c.kv_heads},
+         {"head_dim", c.head_dim},
+         {"hidden_act", "silu"},
+         {"rms_norm_eps", c.norm_eps},
+         {"rope_theta", c.rope_theta},
+         {"max_position_embeddings", c.context},
+         {"tie_word_embeddings", c.tied},
+         {"initializer_range", 0.02},
+         {"attention_dropout", 0.0},
+         {"attention_bias", false},
+         {"use_cache", true},
+         {"bos_token_id", id(facts.bos)},
+         {"eos_token_id", id(facts.eos)},
+         {"pad_token_id", id(facts.pad)}};
+  write_rope(c, j);
+  rules_of(name).write(c, j);
+  if (c.moe_layers() > 0) {
+    j["router_aux_loss_coef"] = switch_coefficient(c);
+    j["output_router_logits"] = false;
+  }
+  j["moe_training"] = {{"spec", to_spec(c)}};
+  return j;
+}
+
+Published config_from_json(const Json& j, const std::string& file) {
+  const ConfigReader r(j, file);
+  if (!j.is_object())
+    r.refuse("this is not an object");
+  Published out;
+  out.family = r.text("model_type");
+  if (std::ranges::none_of(families(), [&](const Family& f) { return f.name == out.family; })) {
+    std::vector<std::string> names;
+    for (const Family& f : families())
+      names.emplace_back(f.name);
+    r.refuse(concat("model_type '", out.family, "' is none that this program reads"),
+             "it reads " + join(names));
+  }
+  const auto id = [&](const char* key) {
+    return r.has(key) && j[key].is_number_integer() ? r.whole(key) : -1;
+  };
+  out.tokenizer = {id("bos_token_id"), id("eos_token_id"), id("pad_token_id")};
+  try {
+    if (!r.has("moe_training")) {
+      if (out.family == "moe")
+        r.refuse("moe_training is missing, which says what the model is");
+      out.config = resolved(foreign(r, out.family));
+      return out;
+    }
+    out.config = model_config(r.in("moe_training").text("spec"));
+  } catch (const Error& e) {
+    if (e.code() == Exit::input)
+      throw;
+    r.refuse(e.what(), e.hint());
+  }
+  // nobody changed a size behind the spec's back
+  const Json expected = config_json(out.config, out.family, out.tokenizer);
+  for (const auto& [key, value] : expected.items()) {
+    if (key != "moe_training" && key != "torch_dtype" && key != "architectures" &&
+        key != "use_cache" && r.has(key.c_str()) && j[key] != value) {
+      r.refuse(concat(key, " is ", j[key].dump(), " and moe_training says ", value.dump()),
+               "change both, or remove moe_training");
+    }
+  }
+  return out;
+}
+
+}  // namespace moe

@@ -1,0 +1,164 @@
+// Which published class computes what a model computes: the first family whose config.json, written
+// from the model and read again, gives the same model. So a writer says what its class does, and
+// nothing here knows families.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/family/family.h"
+#include "lib/family/routing_facts.h"
+#include "lib/model/rotary.h"
+
+namespace moe {
+namespace {
+
+// What a router computes without the draws of training; `corrected`: with a correction bias, be it
+// of zeros.
+std::string router_text(const ModelConfig& c, bool corrected) {
+  const RoutingFacts f = routing_facts(c);
+  if (f.kind == "sparsemixer")
+    return concat("sparsemixer:eps=", Spec(c.moe.router).get("eps", 0.01));
+  if (f.kind != "softmax" && f.kind != "sigmoid")
+    return f.kind;
+  std::string out = concat(f.kind, ":k=", f.k, ",norm=", int(f.norm));
+  if (f.bias || corrected)
+    out += f.bias_on_logits ? ",bias=1,bias_on=logit" : ",bias=1";
+  if (f.scale != 1)
+    out += concat(",scale=", f.scale);
+  if (f.temperature != 1)
+    out += concat(",temperature=", f.temperature);
+  if (f.groups > 1) {
+    out += f.one_per_group ? concat(",groups=", f.groups, ",group_mode=one")
+                           : concat(",groups=", f.groups, ",topk_groups=", f.topk_groups,
+                                    ",group_score=", f.top2_sum ? "top2_sum" : "max");
+  }
+  return out;
+}
+
+// Two models that compute the same come out alike: fields without effect at their default, one way
+// of saying each thing.
+ModelConfig plain(ModelConfig c) {
+  const ModelConfig usual;
+  const bool cuts = c.window > 0 || c.chunk > 0;
+  c.preset = "custom";
+  c.init = usual.init;
+  std::vector<int> all;
+  for (int l = 0; cuts && l < c.layers; ++l) {
+    if (c.sees_all(l))
+      all.push_back(l);
+  }
+  c.full_layers = all;
+  if (int(all.size()) == c.layers) {
+    c.full_layers.clear();
+    c.window = c.chunk = 0;
+  }
+  if (c.kv_rank > 0 || c.rotary_dim == c.head_dim)
+    c.rotary_dim = 0;
+  if (c.attention_scale == 0)
+    c.attention_scale = 1 / std::sqrt(double(c.head_dim));
+  if (c.stretch_scale == 0 || c.no_rope_layers.empty())
+    c.stretch_floor = c.stretch_scale = 0;
+  const std::vector<int> dense = dense_layers(c);
+  c.dense_width = dense.empty() ? 0 : c.twin_width();
+  c.dense = int(dense.size()) == c.layers;
+  c.dense_layers = 0;
+  c.moe_every = 1;
+  c.dense_at = c.dense ? std::vector<int>{} : dense;
+  if (c.dense) {
+    c.moe = usual.moe;
+    c.moe.hidden = c.hidden;
+  }
+  c.moe.capacity = usual.moe.capacity;
+  c.moe.balance.clear();
+  return c;
+}
+
+bool near(const std::vector<double>& a, const std::vector<double>& b) {
+  return std::ranges::equal(
+      a, b, [](double x, double y) { return std::abs(x - y) <= 1e-12 * std::abs(x); });
+}
+bool turned_alike(const ModelConfig& a, const ModelConfig& b) {
+  if (a.rotary_dims() != b.rotary_dims())
+    return false;
+  const Rotary x = rotary_of(a.rope, a.rotary_dims(), a.rope_theta);
+  const Rotary y = rotary_of(b.rope, b.rotary_dims(), b.rope_theta);
+  return near(x.frequency, y.frequency) && near(x.far_frequency, y.far_frequency) &&
+         near({x.scale, x.far_scale}, {y.scale, y.far_scale}) && x.original == y.original;
+}
+
+// "activation=relu" of "tiny:hidden=128,activation=relu,...".
+std::vector<std::string> fields(const std::string& spec) {
+  std::vector<std::string> out(1);
+  int depth = 0;
+  for (const char c : spec.substr(spec.find(':') + 1)) {
+    depth += (c == '{') - (c == '}');
+    if (c == ',' && depth == 0)
+      out.emplace_back();
+    else
+      out.back() += c;
+  }
+  return out;
+}
+
+// "activation=swiglu instead of relu", ... where the family's model, as read back, is not ours.
+std::vector<std::string> differences(const ModelConfig& model, const Family& family) {
+  const FamilyRules& rules = rules_of(std::string(family.name));
+  const Json written = config_json(model, std::string(family.name));
+  ModelConfig theirs;
+  rules.read(ConfigReader(written, "config.json"), theirs);
+  ModelConfig a = plain(theirs);
+  ModelConfig b = plain(model);
+  if (turned_alike(a, b)) {
+    a.rope = b.rope;
+    a.rope_theta = b.rope_theta;
+  }
+  // said in other words, rounded once more
+  if (near({a.attention_scale}, {b.attention_scale}))
+    a.attention_scale = b.attention_scale;
+  std::vector<std::string> out;
+  if (!b.dense) {
+    const bool corrected = rules.names.always_corrected;
+    const std::string has = a.dense ? "none" : router_text(theirs, corrected);
+    const std::string wanted = router_text(model, corrected);
+    if (has != wanted)
+      out.push_back(concat("router={", has, "} instead of {", wanted, "}"));
+    a.moe.router = b.moe.router;
+  }
+  const std::vector<std::string> has = fields(to_spec(a));
+  const std::vector<std::string> wanted = fields(to_spec(b));
+  for (std::size_t i = 0; i < std::min(has.size(), wanted.size()); ++i) {
+    if (has[i] != wanted[i])
+      out.push_back(concat(has[i], " instead of ", wanted[i].substr(wanted[i].find('=') + 1)));
+  }
+  return out;
+}
+
+}  // namespace
+
+Fit fit_of(const ModelConfig& c) {
+  std::string nearest;
+  std::vector<std::string> least;
+  for (const Family& f : families()) {
+    if (f.name == "moe" || !rules_of(std::string(f.name)).write)
+      continue;
+    std::vector<std::string> found;
+    try {
+      found = differences(c, f);
+    } catch (const Error&) {
+      continue;  // what its configuration cannot even say
+    }
+    if (found.empty())
+      return {std::string(f.name), ""};
+    if (nearest.empty() || found.size() < least.size()) {
+      nearest = f.name;
+      least = std::move(found);
+    }
+  }
+  if (nearest.empty())
+    return {"moe", "no published class has these sizes"};
+  return {"moe", concat("no published class computes this; ", nearest, " comes nearest, with ",
+                        join(least))};
+}
+
+}  // namespace moe

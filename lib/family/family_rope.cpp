@@ -1,0 +1,138 @@
+// Rotary embedding in config.json, read and written: rope_theta beside rope_scaling, which 4.x
+// reads and 5.x folds into rope_parameters.
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/family/family.h"
+#include "lib/model/rotary.h"
+
+namespace moe {
+namespace {
+
+std::string numbers(const std::vector<double>& all) {
+  std::string out;
+  for (const double v : all)
+    out += concat(out.empty() ? "" : ";", v);
+  return out;
+}
+
+std::string yarn(const ConfigReader& s, const ModelConfig& c) {
+  const double factor = s.real("factor", -1);
+  if (!(factor > 0))
+    s.refuse(concat("factor is ", factor < 0 ? "missing" : "0"));
+  double scale = s.real("attention_factor", -1);
+  if (scale < 0) {
+    scale = s.has("mscale") && s.has("mscale_all_dim") && s.real("mscale", 1) != 0 &&
+                    s.real("mscale_all_dim", 1) != 0
+                ? yarn_magnitude(factor, s.real("mscale", 1)) /
+                      yarn_magnitude(factor, s.real("mscale_all_dim", 1))
+                : yarn_magnitude(factor, 1);
+  }
+  return concat("yarn:factor=", factor,
+                ",original=", s.whole("original_max_position_embeddings", c.context),
+                ",beta_fast=", s.real("beta_fast", 32), ",beta_slow=", s.real("beta_slow", 1),
+                ",truncate=", s.flag("truncate", true), ",scale=", scale);
+}
+std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelConfig& c) {
+  const int original = s.has("original_max_position_embeddings")
+                           ? s.whole("original_max_position_embeddings")
+                           : r.whole("original_max_position_embeddings", c.context);
+  const double factor = s.real("factor", double(c.context) / std::max(original, 1));
+  const double usual =
+      s.real("attention_factor",
+             factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(double(original))));
+  return concat("longrope:original=", original, ",short=", numbers(s.reals("short_factor")),
+                ",long=", numbers(s.reals("long_factor")),
+                ",short_scale=", s.real("short_mscale", usual),
+                ",long_scale=", s.real("long_mscale", usual));
+}
+
+}  // namespace
+
+void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
+  const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const Json empty = Json::object();
+  const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
+  c.rope_theta =
+      r.has("rope_theta") ? r.real("rope_theta", d.theta) : s.real("rope_theta", d.theta);
+  const double share = s.has("partial_rotary_factor")
+                           ? s.real("partial_rotary_factor", 1)
+                           : r.real("partial_rotary_factor", d.rotary_share);
+  c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
+  const std::string type = s.has("rope_type") ? s.text("rope_type") : s.text("type", "default");
+  if (type == "default")
+    return;
+  if (type == "linear") {
+    c.rope = concat("linear:factor=", s.real("factor", 1));
+  } else if (type == "llama3") {
+    c.rope = concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1),
+                    ",high=", s.real("high_freq_factor", 4),
+                    ",original=", s.whole("original_max_position_embeddings", c.context));
+  } else if (type == "yarn") {
+    c.rope = yarn(s, c);
+  } else if (type == "longrope" || type == "su") {
+    c.rope = longrope(r, s, c);
+  }
+  // Hunyuan: fixed, whatever the length
+  else if (type == "dynamic" && s.has("alpha")) {
+    c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));
+  } else {
+    r.refuse(
+        concat(place, " asks for the rope type '", type, "' and this program does not have it"),
+        "it has " + join(rotary_rules()));
+  }
+}
+
+namespace {
+
+std::vector<double> numbers_in(const std::string& list) {
+  std::vector<double> out;
+  for (const std::string& word : split(list, ';'))
+    out.push_back(std::stod(word));
+  return out;
+}
+
+// The weight w of a scale of attention g(w)^2 / sqrt(d), with which latent attention makes up for
+// the stretched context.
+double weight_of_scale(const ModelConfig& c, double factor) {
+  return (std::sqrt(c.attention_scale * std::sqrt(double(c.head_dim))) - 1) /
+         (0.1 * std::log(factor));
+}
+
+}  // namespace
+
+void write_rope(const ModelConfig& c, Json& j) {
+  Spec s(c.rope);
+  const std::string type = s.name();
+  // of the latter no class that is written has a key
+  if (type == "default" || type == "fourier")
+    return;
+  Json r{{"rope_type", type}};
+  if (type == "linear" || type == "llama3" || type == "yarn")
+    r["factor"] = s.get("factor", type == "llama3" ? 8.0 : 1.0);
+  if (type == "llama3") {
+    r["low_freq_factor"] = s.get("low", 1.0);
+    r["high_freq_factor"] = s.get("high", 4.0);
+  }
+  if (type != "linear")
+    r["original_max_position_embeddings"] = s.get("original", type == "llama3" ? 8192 : 4096);
+  if (type == "yarn") {
+    const double factor = r["factor"];
+    r["beta_fast"] = s.get("beta_fast", 32.0);
+    r["beta_slow"] = s.get("beta_slow", 1.0);
+    r["truncate"] = s.get("truncate", true);
+    r["attention_factor"] = s.get("scale", yarn_magnitude(factor, 1));
+    if (c.kv_rank > 0 && c.attention_scale > 0 && factor > 1)
+      r["mscale_all_dim"] = weight_of_scale(c, factor);
+  }
+  if (type == "longrope") {
+    r["short_factor"] = numbers_in(s.get("short", ""));
+    r["long_factor"] = numbers_in(s.get("long", ""));
+    r["short_mscale"] = s.get("short_scale", 1.0);
+    r["long_mscale"] = s.get("long_scale", 1.0);
+  }
+  j["rope_scaling"] = r;
+}
+
+}  // namespace moe

@@ -1,0 +1,305 @@
+// Tensor names of the families. One list of pieces says which numbers of which parameter lie where
+// in which tensor; store() and load() walk it.
+#include <map>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/family/family.h"
+
+namespace moe {
+namespace {
+
+// Rows first .. first+rows of a parameter: number (r,c) of them stands at offset + r*row + c*column
+// of the tensor.
+struct Part {
+  Parameter<float>* parameter = nullptr;
+  Index first = 0, rows = 1;
+  Index offset = 0, row = 0, column = 1;
+};
+struct Piece {
+  std::string name;
+  Dims dims;
+  std::vector<Part> parts;
+  Router* router = nullptr;  // instead: its correction bias
+};
+
+Piece whole(std::string name, Parameter<float>& p) {
+  const View<const float> v = p.value();
+  return {std::move(name), p.dims(), {{&p, 0, v.rows, 0, v.cols, 1}}, nullptr};
+}
+
+// (G,n,n) or (n,n), with its last two axes swapped.
+Piece fourier(std::string name, Parameter<float>& p) {
+  const Index n = p.dims().back();
+  Piece out{std::move(name), p.dims(), {}, nullptr};
+  for (Index first = 0; first < p.value().rows; first += n)
+    out.parts.push_back({&p, first, n, first * n, 1, n});
+  return out;
+}
+
+// of one layer, by what follows "layers.3."
+using ByName = std::map<std::string, Parameter<float>*>;
+
+// A tensor made of several parameters (E,O,I), (O,I), (E,O) or (O), their outputs one after the
+// other or in turn.
+Piece joined(const std::string& name, const Joined& j,
+             const std::vector<Parameter<float>*>& parameters) {
+  const bool experts = j.parts[0].starts_with("moe.experts.");
+  const bool vectors = parameters[0]->kind() == ParameterKind::vector;
+  const Dims& like = parameters[0]->dims();
+  const Index count = experts ? like[0] : 1;
+  const Index inputs = vectors ? 1 : like.back();
+  Index outputs = 0;
+  for (Parameter<float>* p : parameters)
+    outputs += p->size() / (count * inputs);
+  Piece out{name, {}, {}, nullptr};
+  if (experts)
+    out.dims.push_back(count);
+  if (vectors)
+    out.dims.push_back(outputs);
+  else
+    out.dims.insert(out.dims.end(), {j.swapped ? inputs : outputs, j.swapped ? outputs : inputs});
+  if (j.flat && experts)
+    out.dims = {out.dims[0] * out.dims[1], out.dims[2]};
+  const Index turns = j.interleaved ? Index(parameters.size()) : 1;
+  const Index row = j.swapped ? 1 : inputs;
+  const Index column = j.swapped ? outputs : 1;
+  Index before = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Index own = parameters[i]->size() / (count * inputs);
+    const Index start = (j.interleaved ? Index(i) : before) * row;
+    for (Index e = 0; e < count; ++e) {
+      const Index offset = e * outputs * inputs + start;
+      // a row of biases
+      if (vectors)
+        out.parts.push_back({parameters[i], experts ? e : 0, 1, offset, 0, turns});
+      else
+        out.parts.push_back({parameters[i], e * own, own, offset, row * turns, column});
+    }
+    before += own;
+  }
+  return out;
+}
+
+std::string common_name(const Names& n, const std::string& ours) {
+  static const std::map<std::string, std::string> same{
+      {"attention_norm", "input_layernorm.weight"},
+      {"feed_norm", "post_attention_layernorm.weight"},
+      {"attention_norm_bias", "input_layernorm.bias"},
+      {"feed_norm_bias", "post_attention_layernorm.bias"},
+      {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
+      {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
+      {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
+      {"attention.kv_a_bias", "self_attn.kv_a_proj_with_mqa.bias"},
+      {"attention.sinks", "self_attn.sinks"},
+      {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
+      {"moe.router.weight", "mlp.gate.weight"},
+      {"moe.router.bias", "mlp.gate.bias"}};
+  if (const auto at = n.below.find(ours); at != n.below.end())
+    return at->second;
+  if (const auto at = same.find(ours); at != same.end())
+    return at->second;
+  const std::string last = ours.substr(ours.rfind('.') + 1);
+  const bool bias = last.ends_with("_bias");
+  const std::string bare = bias ? last.substr(0, last.size() - 5) : last;
+  const std::string tail = bias ? ".bias" : ".weight";
+  if (ours.starts_with("attention."))
+    return "self_attn." + (bare.ends_with("_norm") ? bare : bare + "_proj") + tail;
+  if (ours.starts_with("dense."))
+    return n.dense + bare + "_proj" + tail;
+  if (ours.starts_with("moe.shared."))
+    return n.shared + bare + "_proj" + tail;
+  if (ours.starts_with("moe.router."))
+    return "mlp.router." + last + ".weight";
+  throw Error(Exit::bug, concat("the parameter '", ours, "' has no published name"));
+}
+
+void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
+                 const std::string& part, Parameter<float>& p) {
+  const bool bias = part.ends_with("_bias");
+  const std::string bare = bias ? part.substr(0, part.size() - 5) : part;
+  const std::string name = bare == "gate"   ? n.gate
+                           : bare == "up"   ? n.up
+                           : bare == "down" ? n.down
+                                            : bare + "_proj";
+  const Index count = p.dims()[0];
+  const Index rows = p.value().rows / count;
+  for (Index e = 0; e < count; ++e) {
+    out.push_back({concat(at, n.experts, e, ".", name, bias ? ".bias" : ".weight"),
+                   Dims(p.dims().begin() + 1, p.dims().end()),
+                   {{&p, e * rows, rows, 0, p.value().cols, 1}},
+                   nullptr});
+  }
+}
+
+void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
+               const std::vector<std::pair<std::string, Parameter<float>*>>& layer) {
+  ByName left(layer.begin(), layer.end());
+  for (const Joined& j : n.joined) {
+    std::vector<Parameter<float>*> parts;
+    for (const std::string& part : j.parts) {
+      if (const auto found = left.find(part); found != left.end())
+        parts.push_back(found->second);
+    }
+    if (parts.size() != j.parts.size())
+      continue;
+    out.push_back(joined(at + j.name, j, parts));
+    for (const std::string& part : j.parts)
+      left.erase(part);
+  }
+  const std::string experts = "moe.experts.";
+  for (const auto& [ours, p] : layer) {
+    if (!left.contains(ours))
+      continue;
+    if (ours.starts_with(experts))
+      add_experts(out, n, at, ours.substr(experts.size()), *p);
+    else
+      out.push_back(whole(at + common_name(n, ours), *p));
+  }
+}
+
+std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
+  const Names& n = rules_of(family).names;
+  const std::map<std::string, std::string> top{
+      {"embedding", n.prefix + n.embedding},
+      {"final_norm", n.prefix + n.final_norm + ".weight"},
+      {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
+      {"output", n.output + ".weight"},
+      {"output_bias", n.output + ".bias"}};
+  std::vector<Piece> out;
+  std::vector<std::vector<std::pair<std::string, Parameter<float>*>>> layers(
+      std::size_t(model.config().layers));
+  for (Parameter<float>* p : model.parameters()) {
+    if (p->name().starts_with("fourier_")) {
+      out.push_back(fourier(
+          concat(n.prefix, "rotary_emb.", p->name() == "fourier_cosine" ? "cos" : "sin", "_coef"),
+          *p));
+      continue;
+    }
+    if (const auto at = top.find(p->name()); at != top.end()) {
+      out.push_back(whole(at->second, *p));
+      continue;
+    }
+    const auto dot = p->name().find('.', 7);  // layers.3.
+    layers[std::size_t(std::stoi(p->name().substr(7, dot - 7)))].emplace_back(
+        p->name().substr(dot + 1), p);
+  }
+  const auto place = [&](int l) {
+    return concat(n.prefix, n.layers, l, ".");
+  };
+  for (std::size_t l = 0; l < layers.size(); ++l)
+    add_layer(out, n, place(int(l)), layers[l]);
+  const auto moe = model.moe_layers();
+  for (std::size_t i = 0; i < moe.size(); ++i) {
+    Router& router = moe[i]->router();
+    if (router.correction_bias().empty() && !n.always_corrected)
+      continue;
+    const Index experts = model.config().moe.experts;
+    out.push_back({place(model.layer_of(int(i))) + n.correction_bias,
+                   n.correction_row ? Dims{1, experts} : Dims{experts},
+                   {},
+                   &router});
+  }
+  return out;
+}
+
+void fill(Tensor& t, const Piece& p) {
+  float* to = t.mutable_view<float>().data;
+  if (p.router) {
+    const auto beta = p.router->correction_bias();
+    for (std::size_t e = 0; e < beta.size(); ++e)
+      to[e] = float(beta[e]);
+    return;
+  }
+  for (const Part& part : p.parts) {
+    const Index cols = part.parameter->value().cols;
+    if (part.row == cols && part.column == 1) {
+      part.parameter->read(part.first, {to + part.offset, part.rows, cols});
+      continue;
+    }
+    Matrix<float> host(part.rows, cols);
+    part.parameter->read(part.first, host.view());
+    for (Index r = 0; r < part.rows; ++r) {
+      for (Index c = 0; c < cols; ++c)
+        to[part.offset + r * part.row + c * part.column] = host(r, c);
+    }
+  }
+}
+
+// Parts of one tensor are all experts' or none is.
+bool elsewhere(const Piece& p) {
+  return !p.parts.empty() && !p.parts[0].parameter->stored();
+}
+
+}  // namespace
+
+std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family) {
+  std::vector<NamedTensor> out;
+  for (Piece& p : pieces(model, family)) {
+    const auto make = [p] {
+      Tensor t(DType::f32, p.dims);
+      fill(t, p);
+      return t;
+    };
+    out.emplace_back(p.name, DType::f32, p.dims, make);
+  }
+  return out;
+}
+
+void load(Decoder<float>& model, const std::string& family, const Lookup& lookup) {
+  struct Coming {
+    Matrix<float> host;
+    Index missing;
+  };
+  // of those that lie in several pieces, until the last has come
+  std::map<Parameter<float>*, Coming> coming;
+  for (const Piece& p : pieces(model, family)) {
+    if (elsewhere(p))
+      continue;
+    const Matrix<float> values = lookup(p.name, p.dims).to_float();
+    Index size = 1;
+    for (const Index n : p.dims)
+      size *= n;
+    if (values.size() != size) {
+      throw Error(Exit::bug,
+                  concat("'", p.name, "' came with ", values.size(), " numbers for ", size));
+    }
+    if (p.router) {
+      const auto beta = p.router->correction_bias();
+      for (std::size_t e = 0; e < beta.size(); ++e)
+        beta[e] = double(values.data()[e]);
+    }
+    for (const Part& part : p.parts) {
+      const View<const float> all = part.parameter->value();
+      auto at = coming.find(part.parameter);
+      if (at == coming.end()) {
+        at = coming.emplace(part.parameter, Coming{Matrix<float>(all.rows, all.cols), all.rows})
+                 .first;
+      }
+      Coming& c = at->second;
+      for (Index r = 0; r < part.rows; ++r) {
+        for (Index k = 0; k < all.cols; ++k)
+          c.host(part.first + r, k) = values.data()[part.offset + r * part.row + k * part.column];
+      }
+      if ((c.missing -= part.rows) > 0)
+        continue;
+      part.parameter->set(std::as_const(c.host).view());
+      coming.erase(at);
+    }
+  }
+}
+
+std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const std::string& family) {
+  std::vector<TensorRows> out;
+  for (const Piece& p : pieces(model, family)) {
+    for (const Part& part : p.parts) {
+      if (!part.parameter->stored()) {
+        out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row,
+                       part.column});
+      }
+    }
+  }
+  return out;
+}
+
+}  // namespace moe

@@ -1,0 +1,99 @@
+#include "lib/run/lazy_experts.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <map>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/layer/expert_cache.h"
+
+namespace moe {
+namespace {
+
+struct Where {
+  std::shared_ptr<const Stored> tensor;
+  TensorRows rows;
+};
+
+// Rows first .. first+out.rows of the part.
+void read_part(const Where& w, Index first, View<float> out) {
+  const TensorRows& at = w.rows;
+  const Index cols = w.tensor->cols();
+  const Index begin = at.offset + first * at.row;
+  if (at.column == 1 && at.row == cols && out.cols == cols && begin % cols == 0) {
+    w.tensor->to_float(begin / cols, out);
+    return w.tensor->forget(begin / cols, out.rows);
+  }
+  const Index top = begin / cols;
+  const Index last = begin + (out.rows - 1) * at.row + (out.cols - 1) * at.column;
+  // in turn with others, or with its axes swapped
+  Matrix<float> around(last / cols - top + 1, cols);
+  w.tensor->to_float(top, around.view());
+  w.tensor->forget(top, around.rows());
+  for (Index r = 0; r < out.rows; ++r) {
+    for (Index c = 0; c < out.cols; ++c)
+      out(r, c) = around.data()[begin - top * cols + r * at.row + c * at.column];
+  }
+}
+
+// Parts stand in order of their first row and fill the parameter.
+void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
+  auto part =
+      std::ranges::upper_bound(parts, first, {}, [](const Where& w) { return w.rows.first; });
+  for (Index done = 0; done < out.rows;) {
+    const Where& w = *(part++ - 1);
+    const Index from = first + done - w.rows.first;
+    const Index count = std::min(out.rows - done, w.rows.rows - from);
+    const View<float> to = out.slice(done, count);
+    read_part(w, from, to);
+    std::uint32_t largest = 0;  // exponent of an infinity or a NaN, where there is one
+    for (const float v : to.flat())
+      largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
+    if (largest == 0x7f800000u) {
+      throw Error(Exit::input,
+                  concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
+          .hint("the checkpoint is broken or diverged");
+    }
+    done += count;
+  }
+}
+
+}  // namespace
+
+void experts_from(const Tensors& tensors, Decoder<float>& model, const std::string& family,
+                  Index bytes, const std::function<void(const Stored&)>& asked) {
+  std::map<std::string, std::shared_ptr<const Stored>> open;
+  std::map<Parameter<float>*, std::vector<Where>> where;
+  for (const TensorRows& rows : rows_elsewhere(model, family)) {
+    std::shared_ptr<const Stored>& tensor = open[rows.tensor];
+    if (!tensor)
+      asked(*(tensor = std::make_shared<const Stored>(tensors, rows.tensor, rows.dims)));
+    where[rows.parameter].push_back({tensor, rows});
+  }
+  for (auto& [parameter, parts] : where) {
+    std::ranges::sort(parts, {}, [](const Where& w) { return w.rows.first; });
+    Index next = 0;
+    for (const Where& w : parts)
+      next = w.rows.first == next ? next + w.rows.rows : -1;
+    if (next != parameter->value().rows)
+      throw Error(Exit::bug, concat("the tensors of '", parameter->name(), "' do not fill it"));
+    parameter->lie_elsewhere(
+        [parts = std::move(parts)](Index first, View<float> out) { read_rows(parts, first, out); });
+  }
+  const ModelConfig& c = model.config();
+  const auto cache = std::make_shared<ExpertCache<float>>(model.backend(), bytes,
+                                                          Index(c.moe_layers()) * c.moe.experts);
+  for (MoeLayer<float>* layer : model.moe_layers())
+    layer->bodies().cache = cache;
+}
+
+Index machine_bytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page = ::sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? Index(pages) * page : Index(4) << 30;
+}
+
+}  // namespace moe

@@ -1,0 +1,239 @@
+#include "lib/run/recorder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lib/core/error.h"
+#include "lib/core/parallel.h"
+
+namespace moe {
+namespace {
+
+constexpr float unlimited = std::numeric_limits<float>::quiet_NaN();
+
+TraceLayer describe(Decoder<float>& model, int n) {
+  MoeLayer<float>& layer = *model.moe_layers()[std::size_t(n)];
+  const LayerConfig& c = layer.config();
+  Spec router(c.router);
+  TraceLayer l;
+  l.index = model.layer_of(n);
+  l.experts = c.experts;
+  l.top_k = layer.router().choices();
+  l.shared = c.shared_width > 0 ? 1 : 0;
+  l.n_group = router.get("groups", 1);
+  l.topk_group = router.get("topk_groups", l.n_group);
+  const bool softmax =
+      router.name() == "softmax" || router.name() == "gshard" || router.name() == "dense";
+  l.score_fn = softmax                      ? ScoreFn::softmax
+               : router.name() == "sigmoid" ? ScoreFn::sigmoid
+                                            : ScoreFn::other;
+  l.norm_topk = router.has("norm") ? int(router.get("norm", true)) : 255;
+  l.routed_scale = float(router.get("scale", 1.0));
+  l.capacity_factor = layer.capacity().factor() > 0 ? float(layer.capacity().factor()) : unlimited;
+  Index numbers = 0;
+  const auto& b = layer.bodies();
+  for (const auto* p : {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias})
+    numbers += p->size();
+  l.expert_bytes = std::uint64_t(numbers / c.experts) * sizeof(float);
+  return l;
+}
+
+// Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
+Matrix<float> output_norms(const MoeTape<float>& tape) {
+  const Matrix<float> out = tape.out.to_host();
+  const Matrix<int> place = tape.plan.place.to_host();
+  Matrix<float> norm(place.rows(), place.cols());
+  for (Index i = 0; i < place.size(); ++i) {
+    if (place.data()[i] < 0)
+      continue;
+    double sum = 0;
+    for (const float v : out.row(place.data()[i]))
+      sum += double(v) * v;
+    norm.data()[i] = float(std::sqrt(sum));
+  }
+  return norm;
+}
+
+Matrix<float> as_float(const Matrix<double>& m) {
+  Matrix<float> out(m.rows(), m.cols());
+  for (Index i = 0; i < m.size(); ++i)
+    out.data()[i] = float(m.data()[i]);
+  return out;
+}
+
+}  // namespace
+
+TraceHeader trace_header(Decoder<float>& model) {
+  TraceHeader h;
+  h.vocab_size = std::uint32_t(model.config().vocabulary);
+  const auto layers = model.moe_layers();
+  for (int n = 0; n < int(layers.size()); ++n) {
+    h.layers.push_back(describe(model, n));
+    // a row of the hidden size for each expert, or nothing to show
+    auto& products = layers[std::size_t(n)]->products();
+    if (products.empty())
+      continue;
+    const Parameter<float>& w = products[0].weight();
+    if (w.value().rows == layers[std::size_t(n)]->config().experts &&
+        w.value().cols == layers[std::size_t(n)]->config().hidden) {
+      h.router_weight.push_back(w.to_host());
+    }
+  }
+  if (h.router_weight.size() != layers.size())
+    h.router_weight.clear();
+  for (auto* layer : layers) {  // what moves the order of keys away from that of the weights
+    const auto beta = layer->router().correction_bias();
+    if (!beta.empty())
+      h.router_bias.emplace_back(beta.begin(), beta.end());
+  }
+  if (h.router_bias.size() != layers.size())
+    h.router_bias.clear();
+  h.weight_normalized = !h.layers.empty() && h.layers[0].norm_topk == 1;
+  return h;
+}
+
+TraceFields trace_fields(Decoder<float>& model) {
+  TraceFields f{.weights = true, .dropped = false, .kept = false, .prediction = true};
+  for (auto* layer : model.moe_layers()) {
+    f.dropped =
+        f.dropped || layer->capacity().factor() > 0 || layer->config().router.starts_with("gshard");
+    const bool scores = !layer->products().empty();
+    f.entropy = f.entropy && scores;
+    f.margin = f.margin && scores;
+    f.logsumexp = f.logsumexp && scores;
+  }
+  return f;
+}
+
+BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : batch_(batch) {
+  const Index tokens = batch.tokens();
+  rows_.token_id.assign(batch.token.begin(), batch.token.end());
+  rows_.flags.assign(std::size_t(tokens), flags);
+  rows_.position.resize(std::size_t(tokens));
+  for (Index q = 0; q < batch.sequences(); ++q) {
+    const Index past = batch.past.empty() ? 0 : batch.past[std::size_t(q)];
+    for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t)
+      rows_.position[std::size_t(t)] = std::uint32_t(past + t - batch.start[std::size_t(q)]);
+  }
+  for (Index t = 0; t < tokens; ++t) {
+    if (!batch.is_valid(t))
+      rows_.flags[std::size_t(t)] |= token_flag::padding;
+    if (batch.token[std::size_t(t)] == boundary)
+      rows_.flags[std::size_t(t)] |= token_flag::special;
+  }
+}
+
+void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields) {
+  if (rows_.layer.size() <= std::size_t(moe_layer))
+    rows_.layer.resize(std::size_t(moe_layer) + 1);
+  LayerRows& out = rows_.layer[std::size_t(moe_layer)];
+  const Routing& r = tape.routing;
+  out.expert = r.expert;
+  if (fields.weights)
+    out.weight = as_float(r.weight);
+  if (fields.dropped) {
+    out.dropped = Matrix<std::uint8_t>(r.tokens(), r.choices());
+    for (Index i = 0; i < r.expert.size(); ++i)
+      out.dropped.data()[i] = r.expert.data()[i] >= 0 && r.computed().data()[i] < 0;
+  }
+  if (fields.kept)
+    out.kept = r.computed();
+  if (fields.out_norm)
+    out.out_norm = output_norms(tape);
+  if (fields.logits && r.logits.empty())
+    throw Error(Exit::usage, "this router has no logits to record").hint("leave --logits out");
+  if (fields.logits)
+    out.logits = as_float(r.logits);
+  if (r.score.empty())
+    return;
+  const Matrix<double>& p = tape.probability.empty() ? r.score : tape.probability;
+  out.entropy.resize(std::size_t(r.tokens()));
+  out.margin = out.entropy;
+  out.logsumexp = out.entropy;
+  parallel_for(r.tokens(), 256, [&](Index first, Index last) {
+    std::vector<double> sorted;
+    for (Index t = first; t < last; ++t) {
+      if (!batch_.is_valid(t))
+        continue;
+      double sum = 0;
+      double entropy = 0;
+      double top = -std::numeric_limits<double>::infinity();
+      double exps = 0;
+      for (const double v : p.row(t))
+        sum += v;
+      for (const double v : p.row(t))
+        entropy -= v > 0 ? v / sum * std::log(v / sum) : 0;
+      for (const double v : r.logits.row(t))
+        top = std::max(top, v);
+      for (const double v : r.logits.row(t))
+        exps += std::exp(v - top);
+      sorted.assign(p.row(t).begin(), p.row(t).end());
+      const std::size_t k = std::size_t(std::min<Index>(r.choices(), p.cols()));
+      std::ranges::partial_sort(
+          sorted, sorted.begin() + std::ptrdiff_t(std::min(k + 1, sorted.size())), std::greater{});
+      out.entropy[std::size_t(t)] = float(entropy);
+      out.margin[std::size_t(t)] =
+          float((sorted[k - 1] - (k < sorted.size() ? sorted[k] : 0)) / sum);
+      out.logsumexp[std::size_t(t)] = float(top + std::log(exps));
+    }
+  });
+}
+
+void BatchRows::predictions(const Decoder<float>::Tape& tape) {
+  const std::size_t tokens = rows_.token_id.size();
+  rows_.predicted_id.resize(tokens);
+  rows_.target_id.resize(tokens);
+  rows_.logprob.resize(tokens);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const int want = batch_.target.empty() ? -1 : batch_.target[t];
+    rows_.predicted_id[t] =
+        tape.predicted.empty() ? withheld_token : std::uint32_t(tape.predicted(0, Index(t)));
+    rows_.target_id[t] = want < 0 ? withheld_token : std::uint32_t(want);
+    rows_.logprob[t] = want < 0 ? 0.0f : -tape.token_loss(0, Index(t));
+  }
+}
+
+void BatchRows::append(TraceWriter& writer) const {
+  if (batch_.sequences() == 1 && !batch_.past.empty() && batch_.past[0] > 0)
+    return writer.append(rows_);
+  const auto part = [](const auto& v, std::size_t first, std::size_t n) {
+    using V = std::decay_t<decltype(v)>;
+    return v.empty() ? V{}
+                     : V(v.begin() + std::ptrdiff_t(first), v.begin() + std::ptrdiff_t(first + n));
+  };
+  const auto rows_of = []<class T>(const Matrix<T>& m, Index first, Index n) {
+    Matrix<T> out(m.empty() ? 0 : n, m.cols());
+    if (!m.empty())
+      std::ranges::copy(m.view().slice(first, n).flat(), out.data());
+    return out;
+  };
+  for (Index q = 0; q < batch_.sequences(); ++q) {
+    const std::size_t first = std::size_t(batch_.start[std::size_t(q)]);
+    const std::size_t n = std::size_t(batch_.start[std::size_t(q) + 1]) - first;
+    TraceRows out;
+    out.token_id = part(rows_.token_id, first, n);
+    out.position = part(rows_.position, first, n);
+    out.flags = part(rows_.flags, first, n);
+    out.predicted_id = part(rows_.predicted_id, first, n);
+    out.target_id = part(rows_.target_id, first, n);
+    out.logprob = part(rows_.logprob, first, n);
+    for (const LayerRows& l : rows_.layer) {
+      LayerRows& o = out.layer.emplace_back();
+      o.expert = rows_of(l.expert, Index(first), Index(n));
+      o.weight = rows_of(l.weight, Index(first), Index(n));
+      o.dropped = rows_of(l.dropped, Index(first), Index(n));
+      o.kept = rows_of(l.kept, Index(first), Index(n));
+      o.out_norm = rows_of(l.out_norm, Index(first), Index(n));
+      o.logits = rows_of(l.logits, Index(first), Index(n));
+      o.entropy = part(l.entropy, first, n);
+      o.margin = part(l.margin, first, n);
+      o.logsumexp = part(l.logsumexp, first, n);
+    }
+    const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
+    writer.sequence(domain < 0 ? no_domain : std::uint16_t(domain));
+    writer.append(out);
+  }
+}
+
+}  // namespace moe

@@ -1,0 +1,327 @@
+#include "lib/run/run_folder.h"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "lib/checkpoint/file.h"
+#include "lib/checkpoint/stored.h"
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/run/lazy_experts.h"
+#include "lib/run/replay.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+Json state_json(const RunState& s) {
+  const TrainOptions& t = s.train;
+  return {{"format", "moe-state"},
+          {"version", 1},
+          {"step", s.step},
+          {"model", s.model},
+          {"data", s.data},
+          {"tokenizer", s.tokenizer},
+          {"device", s.device},
+          {"options", Json::parse(s.options)},
+          {"steps_with_gradient", s.steps_with_gradient},
+          {"train",
+           {{"horizon", t.steps},
+            {"sequences", t.sequences},
+            {"length", t.length},
+            {"accumulate", t.accumulate},
+            {"lr", t.lr},
+            {"beta1", t.beta1},
+            {"beta2", t.beta2},
+            {"eps", t.eps},
+            {"decay", t.decay},
+            {"clip", t.clip},
+            {"schedule", t.schedule},
+            {"seed", t.seed},
+            {"trained", t.trained},
+            {"lr_factor", t.lr_factor}}},
+          {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+          {"run",
+           {{"save_every", s.save_every},
+            {"keep", s.keep},
+            {"eval_every", s.eval_every},
+            {"log_every", s.log_every},
+            {"eval_tokens", s.eval_tokens}}}};
+}
+
+RunState state_from(const Json& j, const fs::path& path) {
+  try {
+    if (j.at("format") != "moe-state")
+      throw Error(Exit::input, concat("'", path.string(), "' is not a state of moe"));
+    if (j.at("version").get<int>() > 1) {
+      throw Error(Exit::input, concat("'", path.string(), "' has version ",
+                                      j.at("version").get<int>(), "; this moe reads version 1"))
+          .hint("a newer moe");
+    }
+    RunState s;
+    j.at("step").get_to(s.step);
+    j.at("model").get_to(s.model);
+    j.at("data").get_to(s.data);
+    j.at("tokenizer").get_to(s.tokenizer);
+    j.at("device").get_to(s.device);
+    s.options = j.at("options").dump();
+    j.at("steps_with_gradient").get_to(s.steps_with_gradient);
+    const Json& t = j.at("train");
+    const Json& r = j.at("run");
+    const Json& trace = j.at("trace");
+    TrainOptions& o = s.train;
+    t.at("horizon").get_to(o.steps);
+    t.at("sequences").get_to(o.sequences);
+    t.at("length").get_to(o.length);
+    t.at("accumulate").get_to(o.accumulate);
+    t.at("lr").get_to(o.lr);
+    t.at("beta1").get_to(o.beta1);
+    t.at("beta2").get_to(o.beta2);
+    t.at("eps").get_to(o.eps);
+    t.at("decay").get_to(o.decay);
+    t.at("clip").get_to(o.clip);
+    t.at("schedule").get_to(o.schedule);
+    t.at("seed").get_to(o.seed);
+    o.trained = t.value("trained", o.trained);
+    o.lr_factor = t.value("lr_factor", o.lr_factor);
+    trace.at("path").get_to(s.trace);
+    trace.at("every").get_to(s.trace_every);
+    trace.at("rows").get_to(s.trace_rows);
+    r.at("save_every").get_to(s.save_every);
+    r.at("keep").get_to(s.keep);
+    r.at("eval_every").get_to(s.eval_every);
+    r.at("log_every").get_to(s.log_every);
+    r.at("eval_tokens").get_to(s.eval_tokens);
+    return s;
+  } catch (const Json::exception& e) {
+    throw Error(Exit::input, concat("'", path.string(), "': ", e.what()))
+        .hint("moe verify on the checkpoint says whether it is whole");
+  }
+}
+
+// What routers and balancers hold besides parameters (selection bias, loss coefficients), named by
+// layer.
+struct NamedState {
+  std::string name;
+  std::span<double> values;
+};
+std::vector<NamedState> router_state(Decoder<float>& model) {
+  std::vector<NamedState> out;
+  const auto layers = model.moe_layers();
+  for (int l = 0; l < int(layers.size()); ++l) {
+    for (const auto& [name, values] : layers[std::size_t(l)]->state())
+      out.push_back({concat("layers.", model.layer_of(l), ".moe.", name), values});
+  }
+  return out;
+}
+
+// Moments in float; what routers hold in double, so that resuming is bitwise.
+std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer* trainer) {
+  std::vector<NamedTensor> out;
+  for (const Trainer::Moment& m : trainer ? trainer->moments() : std::vector<Trainer::Moment>{}) {
+    out.emplace_back(m.name, DType::f32, *m.dims, [values = m.values, dims = *m.dims] {
+      return Tensor::from_float(DType::f32, dims, values->to_host().flat());
+    });
+  }
+  for (const NamedState& s : router_state(model)) {
+    out.emplace_back(
+        s.name, Tensor::copy_of(View<const double>{s.values.data(), 1, Index(s.values.size())}));
+  }
+  return out;
+}
+
+Tensor rounded(const Tensor& t, DType type) {
+  return Tensor::from_float(type, t.dims(), t.view<float>().flat());
+}
+
+}  // namespace
+
+std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer,
+                                      const RunState& state, const TokenizerFiles& tokenizer,
+                                      DType weights) {
+  CheckpointWriter writer(run, state.step);
+  const Fit fit = fit_of(model.config());
+  std::vector<NamedTensor> tensors = store(model, fit.family);
+  if (weights != DType::f32) {
+    for (NamedTensor& t : tensors) {
+      t = NamedTensor(t.name, weights, t.dims,
+                      [make = t.make, weights] { return rounded(make(), weights); });
+    }
+  }
+  writer.model(tensors);
+  Json config = config_json(model.config(), fit.family,
+                            {.bos = tokenizer.boundary, .eos = tokenizer.boundary});
+  if (weights == DType::bf16)
+    config["torch_dtype"] = "bfloat16";
+  writer.json("config.json", config);
+  if (!tokenizer.json.empty()) {
+    writer.text("tokenizer.json", tokenizer.json);
+    writer.text("tokenizer_config.json", tokenizer.config_json);
+  }
+  writer.json("state.json", state_json(state));
+  if (trainer || !router_state(model).empty())
+    writer.tensors("optimizer.safetensors", training_tensors(model, trainer));
+  return writer.finish();
+}
+
+namespace {
+// Weights on their way into a model: formats undone, numbers looked at, and which tensors of the
+// file nobody asked for.
+class WeightReader {
+ public:
+  explicit WeightReader(const Tensors& tensors) : tensors_(tensors) {}
+  Tensor get(const std::string& name, const Dims& dims) {
+    if (last_)
+      last_->forget(0, last_->rows());  // its numbers were copied
+    const Stored& stored = last_.emplace(tensors_, name, dims);
+    asked(stored);
+    Tensor t = stored.numbers();
+    Matrix<float> rows(std::min<Index>(t.rows(), 256), t.cols());
+    for (Index first = 0; first < t.rows(); first += rows.rows()) {
+      const View<float> part = rows.view().slice(0, std::min(rows.rows(), t.rows() - first));
+      t.to_float(first, part);
+      float sum = 0;  // of zeros, unless a number is not finite
+      for (const float v : part.flat())
+        sum += v * 0;
+      if (sum != 0 || std::isnan(sum)) {
+        throw Error(Exit::input,
+                    concat("tensor '", name, "' in ",
+                           in_quotes(tensors_.find(name) ? tensors_.file(tensors_.at(name))
+                                                         : tensors_.path()),
+                           " holds numbers that are not finite"))
+            .hint("the checkpoint is broken or diverged");
+      }
+    }
+    return t;
+  }
+  void asked(const Stored& stored) {
+    for (const std::string& n : stored.tensors())
+      asked_.insert(n);
+  }
+  // One sentence, or nothing.
+  std::string left_over() const {
+    std::string names;
+    int count = 0;
+    for (const TensorInfo& t : tensors_.list()) {
+      if (!asked_.contains(t.name) && ++count <= 3)
+        names += concat(count > 1 ? ", " : "", in_quotes(t.name));
+    }
+    if (count == 0)
+      return "";
+    return concat(count, count == 1 ? " tensor is" : " tensors are",
+                  " no part of the model and left out: ", names, count > 3 ? ", ..." : "");
+  }
+
+ private:
+  const Tensors& tensors_;
+  std::optional<Stored> last_;
+  std::set<std::string> asked_;
+};
+
+// Nothing is allocated by what a config.json says before the files are large enough for it: four
+// bits a parameter is the narrowest format.
+void refuse_sizes(const Tensors& tensors, const ModelConfig& config) {
+  double bytes = 0;
+  for (const TensorInfo& t : tensors.list())
+    bytes += double(t.bytes);
+  const double parameters = double(cost_of(config, 1).parameters);
+  if (parameters > 2 * bytes) {
+    throw Error(Exit::input, concat("config.json describes a model of ", parameters,
+                                    " parameters and the tensors in ", in_quotes(tensors.path()),
+                                    " have ", bytes, " bytes"))
+        .hint("the config.json of another model, or files that are missing");
+  }
+}
+
+Index limit_for(const ModelConfig& config, Index wanted) {
+  if (config.moe_layers() == 0)
+    return all_experts;
+  if (wanted != as_fits)
+    return wanted;
+  return double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2
+             ? all_experts
+             : machine_bytes() / 8;
+}
+
+Published read_config(const fs::path& folder) {
+  return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
+}
+}  // namespace
+
+Blueprint read_blueprint(const fs::path& path) {
+  const fs::path folder = find_checkpoint(path).path;
+  Blueprint out{.config = read_config(folder).config};
+  if (fs::exists(folder / "state.json"))
+    out.tokenizer = state_from(read_json(folder / "state.json"), folder / "state.json").tokenizer;
+  return out;
+}
+
+LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
+                       Index expert_limit) {
+  LoadedModel out;
+  // what it is, is said before what is missing
+  if (fs::exists(path / "config.json"))
+    read_config(path);
+  out.checkpoint = find_checkpoint(path);
+  const fs::path& folder = out.checkpoint.path;
+  Published published = read_config(folder);
+  if (!router.empty())
+    published.config.moe.router = with_inner(router, published.config.moe.router);
+  out.family = published.family;
+  out.end = published.tokenizer.eos;
+  const Tensors tensors(folder);
+  refuse_sizes(tensors, published.config);
+  out.expert_limit = limit_for(published.config, expert_limit);
+  out.model = std::make_unique<Decoder<float>>(
+      published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
+  WeightReader reader(tensors);
+  load(*out.model, published.family,
+       [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
+  if (out.expert_limit >= 0) {
+    experts_from(tensors, *out.model, published.family, out.expert_limit,
+                 [&](const Stored& s) { reader.asked(s); });
+  }
+  if (const std::string note = reader.left_over(); !note.empty())
+    out.checkpoint.notes.push_back(note);
+  if (fs::exists(folder / "state.json")) {
+    out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
+    out.tokenizer = out.state->tokenizer;
+  }
+  if (fs::exists(folder / "optimizer.safetensors")) {
+    const Tensors training(folder / "optimizer.safetensors");
+    for (const NamedState& n : router_state(*out.model)) {
+      std::ranges::copy(training.get(n.name, {1, Index(n.values.size())}).view<double>().flat(),
+                        n.values.begin());
+    }
+  }
+  attach_replay(*out.model);
+  return out;
+}
+
+void load_training(const LoadedModel& loaded, Trainer& trainer) {
+  const fs::path& folder = loaded.checkpoint.path;
+  const auto weights_alone = [&] {
+    return Error(Exit::input, concat("'", folder.string(),
+                                     "' holds weights alone: it can be used, but not resumed"))
+        .hint(concat("moe train --init ", folder.string(), " starts a run from it"));
+  };
+  if (!fs::exists(folder / "optimizer.safetensors"))
+    throw weights_alone();
+  const Tensors tensors(folder / "optimizer.safetensors");
+  for (const Trainer::Moment& m : trainer.moments()) {
+    if (!tensors.find(m.name))
+      throw weights_alone();
+  }
+  for (const Trainer::Moment& m : trainer.moments()) {
+    const Matrix<float> host = tensors.get(m.name, *m.dims).to_float();
+    m.values->set(View<const float>{host.data(), m.values->rows(), m.values->cols()});
+  }
+  trainer.resume_at(loaded.state->step);
+  trainer.steps_with_gradient() = loaded.state->steps_with_gradient;
+}
+
+}  // namespace moe
