@@ -204,6 +204,18 @@ class Backend : public Memory {
   virtual void attention_sink_backward(View<const S> sink, View<const S> out, View<const S> lse,
                                        View<const S> dout, View<S> dsink) = 0;
 
+  // ---- along sequences laid end to end: rows start[q]..start[q+1] are sequence q
+  // Depthwise causal convolution: y_t = b + sum_j w_j * x_(t-K+1+j), j < K, by column. Rows before
+  // a sequence's first are `before`, the oldest first, or 0 where that is empty.
+  virtual void causal_conv(View<const S> x /*(T,H)*/, View<const S> w /*(H,K)*/,
+                           View<const S> bias /*(1,H) or empty*/,
+                           std::span<const Index> start /*(Q+1), host memory*/,
+                           View<const S> before /*(Q*(K-1),H) or empty*/, View<S> y /*(T,H)*/);
+  // Of sequences that start from 0. Sets dx, adds to dw and dbias, which are left out where empty.
+  virtual void causal_conv_backward(View<const S> dy, View<const S> x, View<const S> w,
+                                    std::span<const Index> start, View<S> dx, View<S> dw,
+                                    View<S> dbias);
+
   // ---- optimiser
   virtual void adamw(View<S> value, View<S> grad, View<S> m, View<S> v, const AdamW&) = 0;
   virtual double sum_squares(View<const S>) = 0;  // fixed order; NaN and Inf come through

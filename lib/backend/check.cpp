@@ -76,6 +76,9 @@ class Host {
   const AttentionShape& operator()(const AttentionShape& a) {
     return a;
   }
+  std::span<const Index> operator()(std::span<const Index> start) {
+    return start;
+  }
 
   // What the operation writes; only its first `rows` rows are defined where given.
   Out out(const char* name, Out v, Index rows = -1) {
@@ -331,6 +334,18 @@ class Check : public Backend<float> {
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override {
     both(Call("attention_sink_backward", out), [&](auto& b, auto&& m) {
       b.attention_sink_backward(m(sink), m(out), m(lse), m(dout), m.out("dsink", dsink));
+    });
+  }
+  void causal_conv(In x, In w, In bias, std::span<const Index> start, In before, Out y) override {
+    both(Call("causal_conv", x, w), [&](auto& b, auto&& m) {
+      b.causal_conv(m(x), m(w), m(bias), m(start), m(before), m.out("y", y));
+    });
+  }
+  void causal_conv_backward(In dy, In x, In w, std::span<const Index> start, Out dx, Out dw,
+                            Out dbias) override {
+    both(Call("causal_conv_backward", dy, w), [&](auto& b, auto&& m) {
+      b.causal_conv_backward(m(dy), m(x), m(w), m(start), m.out("dx", dx), m.out("dw", dw),
+                             m.out("dbias", dbias));
     });
   }
   void adamw(Out value, Out grad, Out mean, Out square, const AdamW& o) override {

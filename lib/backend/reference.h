@@ -58,6 +58,11 @@ class Reference : public HostBackend<S> {
   void attention_sink(View<const S> sink, View<S> out, View<S> lse) override;
   void attention_sink_backward(View<const S> sink, View<const S> out, View<const S> lse,
                                View<const S> dout, View<S> dsink) override;
+  void causal_conv(View<const S> x, View<const S> w, View<const S> bias,
+                   std::span<const Index> start, View<const S> before, View<S> y) override;
+  void causal_conv_backward(View<const S> dy, View<const S> x, View<const S> w,
+                            std::span<const Index> start, View<S> dx, View<S> dw,
+                            View<S> dbias) override;
   void adamw(View<S> value, View<S> grad, View<S> m, View<S> v, const AdamW&) override;
   double sum_squares(View<const S>) override;
 };

@@ -13,7 +13,7 @@ std::vector<Case> gathered(bool bench) {
   for (const auto& part :
        {check::product_cases(bench), check::routing_cases(bench), check::expert_cases(bench),
         check::row_cases(bench), check::attention_cases(bench), check::head_cases(bench),
-        check::layer_cases(bench), check::on_device_cases(bench)}) {
+        check::sequence_cases(bench), check::layer_cases(bench), check::on_device_cases(bench)}) {
     all.insert(all.end(), part.begin(), part.end());
   }
   return all;

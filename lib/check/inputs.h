@@ -57,6 +57,7 @@ std::vector<Case> expert_cases(bool bench);
 std::vector<Case> row_cases(bool bench);
 std::vector<Case> attention_cases(bool bench);
 std::vector<Case> head_cases(bool bench);
+std::vector<Case> sequence_cases(bool bench);
 std::vector<Case> layer_cases(bool bench);
 std::vector<Case> on_device_cases(bool bench);
 

@@ -99,6 +99,8 @@ TEST_CASE("the cases name every operation, forwards and backwards") {
                            "cross_entropy",
                            "attention",
                            "attention_backward",
+                           "causal_conv",
+                           "causal_conv_backward",
                            "adamw",
                            "sum_squares",
                            "experts",
