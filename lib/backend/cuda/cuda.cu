@@ -33,11 +33,8 @@ class Gpu : public Device {
   void each(const char* name, Index n, const Body& body) {
     if (n <= 0)
       return;
-    each_number < < < unsigned(std::min(most_blocks, (n + block - 1) / block));
-    block;
-    0;
-stream()>>>(n;
-body;
+    const auto blocks = unsigned(std::min(most_blocks, (n + block - 1) / block));
+    each_number<<<blocks, block, 0, stream()>>>(n, body);
     check(cudaPeekAtLastError(), name);
   }
   template <class Body>
@@ -45,11 +42,8 @@ body;
     if (n <= 0)
       return;
     constexpr Index in_block = block / Warp::width;
-    each_row < < < unsigned(std::min(most_blocks, (n + in_block - 1) / in_block));
-    block;
-    0;
-stream()>>>(n;
-body;
+    const auto blocks = unsigned(std::min(most_blocks, (n + in_block - 1) / in_block));
+    each_row<<<blocks, block, 0, stream()>>>(n, body);
     check(cudaPeekAtLastError(), name);
   }
   void sort_choices(const int* kept, Index n, int experts, int* key, int* choice, int* offset) {
