@@ -113,17 +113,24 @@ struct Backward {
     gemm(b.rows, b.keys, d, rows_of(q, row, n), rows_of(k, key, g, Op::transposed), 0, p, b.keys);
     gemm(b.rows, b.keys, m, rows_of(dout, row, o), rows_of(v, key, gv, Op::transposed), 0, ds,
          b.keys);
-    for (Index i = 0; i < b.rows; ++i) {
-      const float delta = loops::dot(&out(row + i, o), &dout(row + i, o), m);
-      loops::softmax_backward(p + i * b.keys, ds + i * b.keys, s.first(first + i) - b.from,
-                              s.last(first + i) - b.from, b.keys, float(a.scale), lse(row + i, h),
-                              delta);
-    }
+    by_scores(s, b, h, first, p, ds);
     gemm(b.keys, m, b.rows, {p, b.keys, Op::transposed}, rows_of(dout, row, o), 1, &dv(key, gv),
          dv.cols);
     gemm(b.rows, d, b.keys, {ds, b.keys}, rows_of(k, key, g), 0, &dq(row, n), dq.cols);
     gemm(b.keys, d, b.rows, {ds, b.keys, Op::transposed}, rows_of(q, row, n), 1, &dk(key, g),
          dk.cols);
+  }
+  // ds by probabilities becomes ds by scores, row by row.
+  void by_scores(const Sequence& s, const Block& b, Index h, Index first, float* p,
+                 float* ds) const {
+    const Index m = a.value_columns();
+    const Index row = s.query + b.row;
+    for (Index i = 0; i < b.rows; ++i) {
+      const float delta = loops::dot(&out(row + i, h * m), &dout(row + i, h * m), m);
+      loops::softmax_backward(p + i * b.keys, ds + i * b.keys, s.first(first + i) - b.from,
+                              s.last(first + i) - b.from, b.keys, float(a.scale), lse(row + i, h),
+                              delta);
+    }
   }
   void group(Memory& memory, const Sequence& s, Index g) const {
     for (Index j = 0; j < s.keys; ++j) {

@@ -8,6 +8,12 @@
 
 namespace moe {
 
+// The weights of experts as products read them.
+struct RoundedExperts {
+  Array<Half> space[3];
+  View<const Half> gate, up, down;
+};
+
 class CpuHalf : public Cpu {
  public:
   std::string name() const override {
@@ -40,6 +46,7 @@ class CpuHalf : public Cpu {
   // What products read of a weight: its numbers where they lie as bf16, else a copy, kept by id and
   // version (half the weight's size).
   Halves halves(const Weight&, Array<Half>& space);
+  RoundedExperts halves(const ExpertWeights<float>&);
   Array<Half> rounded(In);
 
   std::map<std::uint64_t, Copy> copies_;

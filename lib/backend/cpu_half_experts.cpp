@@ -15,7 +15,99 @@ void round(In x, View<Half> to) {
   loops::to_half(x.data, to.data, x.size());
 }
 
+// What the forward pass of a tile reads and writes.
+struct ForwardPass {
+  Memory& memory;
+  const ExpertWeights<float>& weights;
+  const RoundedExperts& rounded;
+  In xs;
+  Out gate, up, ys;
+
+  void tile(const RowTile& t) const {
+    const Index width = up.cols;
+    Array<Half> x(memory, t.count, xs.cols);
+    Array<Half> hidden(memory, t.count, width);
+    round(rows_of(xs, t), x.view());
+    Array<float> space_h(memory, t.count, width);
+    const Out u = rows_of(up, t);
+    const Out g = rows_of(gate, t);
+    const Out h = space_h.view();
+    const Halves in(x.view());
+    if (is_gated(weights.activation))
+      biased_product(memory, in, rounded.gate.block(t.expert, width), weights.gate_bias, t.expert,
+                     g);
+    biased_product(memory, in, rounded.up.block(t.expert, width), weights.up_bias, t.expert, u);
+    loops::activate(weights.activation, g.data, u.data, h.data, u.size());
+    round(h, hidden.view());
+    biased_product(memory, Halves(hidden.view()), rounded.down.block(t.expert, ys.cols),
+                   weights.down_bias, t.expert, rows_of(ys, t));
+  }
+};
+
+// What the backward pass leaves by slot for the gradients of the weights: rounded for products, and
+// in full for the sums of biases, where there are any.
+struct SlotGradients {
+  Array<Half> dys, h, dup, dgate;
+  Array<float> full_dup, full_dgate;
+  SlotGradients(Memory& m, Index rows, Index hidden, Index width, bool gated, bool biased)
+      : dys(m, rows, hidden),
+        h(m, rows, width),
+        dup(m, rows, width),
+        dgate(m, gated ? rows : 0, width),
+        full_dup(m, biased ? rows : 0, width),
+        full_dgate(m, biased && gated ? rows : 0, width) {}
+};
+
+struct BackwardPass {
+  Memory& memory;
+  Activation activation;
+  const RoundedExperts& rounded;
+  const Plan& plan;
+  const ExpertTape<float>& tape;
+  In dys, weight, share;
+  Out dxs, dweight;
+  SlotGradients& slots;
+
+  void tile(const RowTile& t) const {
+    const bool gated = is_gated(activation);
+    const bool biased = !slots.full_dup.empty();
+    const Index width = tape.up.cols();
+    Array<float> space_h(memory, t.count, width);
+    Array<float> space_u(memory, biased ? 0 : t.count, width);
+    Array<float> space_g(memory, biased || !gated ? 0 : t.count, width);
+    const Out dh = space_h.view();
+    const Out du = biased ? rows_of(slots.full_dup.view(), t) : space_u.view();
+    const Out dg = biased ? rows_of(slots.full_dgate.view(), t) : space_g.view();
+    const View<Half> half_dys = rows_of(slots.dys.view(), t);
+    round(rows_of(dys, t), half_dys);
+    tile_product(memory, Halves(half_dys), rounded.down.block(t.expert, dys.cols), Op::plain, dh,
+                 0);
+    activation_backward(activation, rows_of(tape.gate.view(), t), rows_of(tape.up.view(), t), t,
+                        plan, weight, rows_of(share, t), dh, dg, du, dweight);
+    round(dh, rows_of(slots.h.view(), t));
+    add_dx(t, rounded.up, du, slots.dup, 0);
+    if (gated)
+      add_dx(t, rounded.gate, dg, slots.dgate, 1);
+  }
+  // dx = d w + beta dx, with d rounded and kept
+  void add_dx(const RowTile& t, Halves w, In d, Array<Half>& kept, float beta) const {
+    const View<Half> half = rows_of(kept.view(), t);
+    round(d, half);
+    tile_product(memory, Halves(half), w.block(t.expert, tape.up.cols()), Op::plain,
+                 rows_of(dxs, t), beta);
+  }
+};
+
 }  // namespace
+
+RoundedExperts CpuHalf::halves(const ExpertWeights<float>& w) {
+  RoundedExperts r;
+  if (is_gated(w.activation))
+    r.gate = halves(w.gate, r.space[0]);
+  r.up = halves(w.up, r.space[1]);
+  r.down = halves(w.down, r.space[2]);
+  return r;
+}
 
 void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
                       ExpertTape<float>& tape, Out ys) {
@@ -23,30 +115,9 @@ void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(*this, xs.rows, width);
   tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
-  Array<Half> space[3];
-  const Halves wg = gated ? halves(w.gate, space[0]) : Halves{};
-  const Halves wu = halves(w.up, space[1]);
-  const Halves wd = halves(w.down, space[2]);
-  const Out gate = tape.gate.view();
-  const Out up = tape.up.view();
-  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
-  run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3, [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
-    Array<Half> x(*this, t.count, xs.cols);
-    Array<Half> hidden(*this, t.count, width);
-    round(rows_of(xs, t), x.view());
-    Array<float> space_h(*this, t.count, width);
-    const Out u = rows_of(up, t);
-    const Out g = rows_of(gate, t);
-    const Out h = space_h.view();
-    if (gated)
-      biased_product(*this, Halves(x.view()), wg.block(t.expert, width), w.gate_bias, t.expert, g);
-    biased_product(*this, Halves(x.view()), wu.block(t.expert, width), w.up_bias, t.expert, u);
-    loops::activate(w.activation, g.data, u.data, h.data, u.size());
-    round(h, hidden.view());
-    biased_product(*this, Halves(hidden.view()), wd.block(t.expert, ys.cols), w.down_bias, t.expert,
-                   rows_of(ys, t));
-  });
+  const RoundedExperts rounded_w = halves(w);
+  run_tiles(plan, xs, width,
+            ForwardPass{*this, w, rounded_w, xs, tape.gate.view(), tape.up.view(), ys});
 }
 
 void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs,
@@ -54,62 +125,27 @@ void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<
                                Out dxs, Out dweight) {
   const bool gated = is_gated(w.activation);
   const bool biased = !g.up_bias.empty() || !g.gate_bias.empty();
-  const Index width = tape.up.cols();
-  const Index hidden = xs.cols;
-  const Index rows = xs.rows;
-  // in full, for the sums of biases
-  Array<float> dup(*this, biased ? rows : 0, width);
-  Array<float> dgate(*this, biased && gated ? rows : 0, width);
-  Array<Half> hdys(*this, rows, hidden);
-  Array<Half> hh(*this, rows, width);
-  Array<Half> hdup(*this, rows, width);
-  Array<Half> hdgate(*this, gated ? rows : 0, width);
+  SlotGradients slots(*this, xs.rows, xs.cols, tape.up.cols(), gated, biased);
   const Array<float> share = dweight.empty() ? Array<float>{} : bias_share(w.down_bias, dys, plan);
-  Array<Half> space[3];
-  const Halves wg = gated ? halves(w.gate, space[0]) : Halves{};
-  const Halves wu = halves(w.up, space[1]);
-  const Halves wd = halves(w.down, space[2]);
-  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
+  const RoundedExperts rounded_w = halves(w);
   std::ranges::fill(dweight.flat(), 0.0f);
-  run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3, [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
-    Array<float> space_h(*this, t.count, width);
-    Array<float> space_u(*this, biased ? 0 : t.count, width);
-    Array<float> space_g(*this, biased || !gated ? 0 : t.count, width);
-    const Out dh = space_h.view();
-    const Out du = biased ? rows_of(dup.view(), t) : space_u.view();
-    const Out dg = biased ? rows_of(dgate.view(), t) : space_g.view();
-    const Out dx = rows_of(dxs, t);
-    round(rows_of(dys, t), rows_of(hdys.view(), t));
-    tile_product(*this, Halves(rows_of(hdys.view(), t)), wd.block(t.expert, hidden), Op::plain, dh,
-                 0);
-    activation_backward(w.activation, rows_of(tape.gate.view(), t), rows_of(tape.up.view(), t), t,
-                        plan, weight, rows_of(share.view(), t), dh, dg, du, dweight);
-    round(dh, rows_of(hh.view(), t));
-    round(du, rows_of(hdup.view(), t));
-    if (gated)
-      round(dg, rows_of(hdgate.view(), t));
-    tile_product(*this, Halves(rows_of(hdup.view(), t)), wu.block(t.expert, width), Op::plain, dx,
-                 0);
-    if (gated) {
-      tile_product(*this, Halves(rows_of(hdgate.view(), t)), wg.block(t.expert, width), Op::plain,
-                   dx, 1);
-    }
-  });
+  run_tiles(plan, xs, tape.up.cols(),
+            BackwardPass{*this, w.activation, rounded_w, plan, tape, dys, weight, share.view(), dxs,
+                         dweight, slots});
   if (!g.down.empty())
-    weight_products<Half>(*this, hdys.view(), hh.view(), plan, g.down);
+    weight_products<Half>(*this, slots.dys.view(), slots.h.view(), plan, g.down);
   if (!g.up.empty() || !g.gate.empty()) {
     const Array<Half> hxs = rounded(xs);
     if (!g.up.empty())
-      weight_products<Half>(*this, hdup.view(), hxs.view(), plan, g.up);
+      weight_products<Half>(*this, slots.dup.view(), hxs.view(), plan, g.up);
     if (gated && !g.gate.empty())
-      weight_products<Half>(*this, hdgate.view(), hxs.view(), plan, g.gate);
+      weight_products<Half>(*this, slots.dgate.view(), hxs.view(), plan, g.gate);
   }
   weighted_bias_grad(dys, plan, weight, g.down_bias);
   if (!g.up_bias.empty())
-    grouped_bias_grad(dup.view(), plan, g.up_bias);
+    grouped_bias_grad(slots.full_dup.view(), plan, g.up_bias);
   if (gated && !g.gate_bias.empty())
-    grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+    grouped_bias_grad(slots.full_dgate.view(), plan, g.gate_bias);
 }
 
 }  // namespace moe

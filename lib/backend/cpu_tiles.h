@@ -214,4 +214,12 @@ void weight_products(Memory& memory, View<const T> dy, View<const T> x, const Pl
   run_all(memory, list);
 }
 
+// pass.tile(t) for the tiles of all slots: a pass through expert bodies of so many hidden units.
+template <class Pass>
+void run_tiles(const Plan& plan, View<const float> xs, Index width, const Pass& pass) {
+  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
+  run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3,
+            [&](Index i) { pass.tile(tiles[std::size_t(i)]); });
+}
+
 }  // namespace moe::tiles

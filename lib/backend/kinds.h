@@ -62,54 +62,51 @@ struct Body {
   S h, dgate, dup;
 };  // h(g,u), dh/dg, dh/du
 
+// h = phi(g) u
+template <class S>
+MOE_HD inline Body<S> gated_by(Slope<S> phi, S u) {
+  return {phi.value * u, phi.slope * u, phi.value};
+}
+template <class S>
+MOE_HD inline Body<S> swiglu_clamped(S g, S u) {  // gpt-oss
+  const S gc = g < S(7) ? g : S(7);
+  const S uc = u < S(-7) ? S(-7) : u > S(7) ? S(7) : u;
+  const S q = S(1) / (S(1) + std::exp(S(-1.702) * gc));
+  return {(uc + S(1)) * gc * q,
+          g <= S(7) ? (uc + S(1)) * (q + S(1.702) * gc * q * (S(1) - q)) : S(0),
+          u >= S(-7) && u <= S(7) ? gc * q : S(0)};
+}
+template <class S>
+MOE_HD inline Body<S> ungated(Slope<S> phi) {
+  return {phi.value, S(0), phi.slope};
+}
+
 // g is ignored (and dgate 0) where the activation is ungated.
 template <class S>
 MOE_HD inline Body<S> body(Activation a, S g, S u) {
   switch (a) {
-    case Activation::swiglu: {
-      const auto p = silu(g);
-      return {p.value * u, p.slope * u, p.value};
-    }
-    case Activation::geglu: {
-      const auto p = gelu(g);
-      return {p.value * u, p.slope * u, p.value};
-    }
-    case Activation::geglu_tanh: {
-      const auto p = gelu_tanh(g);
-      return {p.value * u, p.slope * u, p.value};
-    }
-    case Activation::reglu: {
-      const auto p = relu(g);
-      return {p.value * u, p.slope * u, p.value};
-    }
-    case Activation::swiglu_clamped: {  // gpt-oss: gate <= 7, |up| <= 7, slope 1.702, up + 1
-      const S gc = g < S(7) ? g : S(7);
-      const S uc = u < S(-7) ? S(-7) : u > S(7) ? S(7) : u;
-      const S q = S(1) / (S(1) + std::exp(S(-1.702) * gc));
-      return {(uc + S(1)) * gc * q,
-              g <= S(7) ? (uc + S(1)) * (q + S(1.702) * gc * q * (S(1) - q)) : S(0),
-              u >= S(-7) && u <= S(7) ? gc * q : S(0)};
-    }
-    case Activation::silu: {
-      const auto p = silu(u);
-      return {p.value, S(0), p.slope};
-    }
-    case Activation::relu: {
-      const auto p = relu(u);
-      return {p.value, S(0), p.slope};
-    }
+    case Activation::swiglu:
+      return gated_by(silu(g), u);
+    case Activation::geglu:
+      return gated_by(gelu(g), u);
+    case Activation::geglu_tanh:
+      return gated_by(gelu_tanh(g), u);
+    case Activation::reglu:
+      return gated_by(relu(g), u);
+    case Activation::swiglu_clamped:
+      return swiglu_clamped(g, u);
+    case Activation::silu:
+      return ungated(silu(u));
+    case Activation::relu:
+      return ungated(relu(u));
     case Activation::relu2: {
-      const auto p = relu(u);
+      const Slope<S> p = relu(u);
       return {p.value * p.value, S(0), S(2) * p.value};
     }
-    case Activation::gelu: {
-      const auto p = gelu(u);
-      return {p.value, S(0), p.slope};
-    }
-    case Activation::gelu_tanh: {
-      const auto p = gelu_tanh(u);
-      return {p.value, S(0), p.slope};
-    }
+    case Activation::gelu:
+      return ungated(gelu(u));
+    case Activation::gelu_tanh:
+      return ungated(gelu_tanh(u));
   }
   return {};
 }

@@ -51,20 +51,13 @@ std::vector<int> best(const std::vector<double>& key, std::size_t n) {
   return order;
 }
 
-// What ranks the experts of a token: -inf outside the groups it may choose from.
-std::vector<double> keys(const std::vector<double>& z, const std::vector<double>& s, const TopK& o,
-                         View<const double> bias) {
-  const std::size_t experts = z.size();
+// `key` in the groups that the token may choose from, -inf elsewhere: in every group the same
+// number of best experts, or all experts of the groups that are best by `group_key`.
+std::vector<double> in_best_groups(const std::vector<double>& key,
+                                   const std::vector<double>& group_key, const TopK& o) {
+  const std::size_t experts = key.size();
   const std::size_t size = experts / std::size_t(o.groups);
-  std::vector<double> key(experts), group_key(experts), value;
-  for (std::size_t e = 0; e < experts; ++e) {
-    const double b = bias.empty() ? 0 : bias.data[e];
-    group_key[e] = (o.bias_on_logit ? z[e] : s[e]) + b;
-    // z orders as p does, without ties where p underflows
-    key[e] = !o.bias_on_logit && !o.sigmoid && bias.empty() ? z[e] : group_key[e];
-  }
-  if (o.groups == 1)
-    return key;
+  std::vector<double> value;
   std::vector<double> out(experts, never);
   const auto group = [&](const std::vector<double>& of, std::size_t g) {
     return std::vector<double>(of.begin() + std::ptrdiff_t(g * size),
@@ -90,6 +83,21 @@ std::vector<double> keys(const std::vector<double>& z, const std::vector<double>
   return out;
 }
 
+// What ranks the experts of a token: -inf outside the groups it may choose from.
+std::vector<double> keys(const std::vector<double>& z, const std::vector<double>& s, const TopK& o,
+                         View<const double> bias) {
+  const std::size_t experts = z.size();
+  std::vector<double> key(experts);
+  std::vector<double> group_key(experts);
+  for (std::size_t e = 0; e < experts; ++e) {
+    const double b = bias.empty() ? 0 : bias.data[e];
+    group_key[e] = (o.bias_on_logit ? z[e] : s[e]) + b;
+    // z orders as p does, without ties where p underflows
+    key[e] = !o.bias_on_logit && !o.sigmoid && bias.empty() ? z[e] : group_key[e];
+  }
+  return o.groups == 1 ? key : in_best_groups(key, group_key, o);
+}
+
 double divisor(const std::vector<double>& s, std::span<const int> chosen, const TopK& o) {
   double sum = top_k_eps;
   for (const int e : chosen)
@@ -103,6 +111,33 @@ std::vector<double> logits(View<const S> z, Index t, const TopK& o) {
   for (const S v : z.row(t))
     out.push_back(double(v) / o.temperature);
   return out;
+}
+
+// Gradient of one token by its scores s, of weights w_j = a s_j / D and probabilities s / sum s.
+template <class S>
+std::vector<double> by_scores(const std::vector<double>& s, const TopK& o,
+                              std::span<const int> expert, std::span<const S> dweight,
+                              View<const double> dprobability) {
+  std::vector<double> ds(s.size(), 0.0);
+  const double d = divisor(s, expert, o);
+  const double all = o.sigmoid ? std::accumulate(s.begin(), s.end(), top_k_eps) : 1;
+  double by_divisor = 0;
+  double by_all = 0;
+  for (std::size_t j = 0; j < std::size_t(o.k); ++j) {
+    if (const int e = expert[j]; e >= 0 && o.norm)
+      by_divisor += double(dweight[j]) * s[std::size_t(e)] / d;
+  }
+  for (std::size_t j = 0; j < std::size_t(o.k); ++j) {
+    if (const int e = expert[j]; e >= 0)
+      ds[std::size_t(e)] += o.scale / d * (double(dweight[j]) - by_divisor);
+  }
+  if (!dprobability.empty()) {
+    for (std::size_t e = 0; e < s.size() && o.sigmoid; ++e)
+      by_all += dprobability.data[e] * s[e] / all;
+    for (std::size_t e = 0; e < s.size(); ++e)
+      ds[e] += (dprobability.data[e] - by_all) / all;
+  }
+  return ds;
 }
 
 template <class S>
@@ -145,27 +180,8 @@ class Definition final : public OnDevice<S> {
       const std::vector<double> logit = logits(z, t, o);
       const std::vector<double> s = scores(logit, o);
       const std::vector<double> p = softmax(logit);
-      std::vector<double> ds(s.size(), 0.0);
-      const double d = divisor(s, expert.row(t), o);
-      const double all = o.sigmoid ? std::accumulate(s.begin(), s.end(), top_k_eps) : 1;
-      // w_j = a s_j / D, and the probability is s / all
-      double by_divisor = 0;
-      double by_all = 0;
+      const std::vector<double> ds = by_scores(s, o, expert.row(t), dweight.row(t), dprobability);
       double mean = 0;
-      for (Index j = 0; j < o.k; ++j) {
-        if (const int e = expert(t, j); e >= 0 && o.norm)
-          by_divisor += double(dweight(t, j)) * s[std::size_t(e)] / d;
-      }
-      for (Index j = 0; j < o.k; ++j) {
-        if (const int e = expert(t, j); e >= 0)
-          ds[std::size_t(e)] += o.scale / d * (double(dweight(t, j)) - by_divisor);
-      }
-      if (!dprobability.empty()) {
-        for (std::size_t e = 0; e < s.size() && o.sigmoid; ++e)
-          by_all += dprobability.data[e] * s[e] / all;
-        for (std::size_t e = 0; e < s.size(); ++e)
-          ds[e] += (dprobability.data[e] - by_all) / all;
-      }
       for (std::size_t e = 0; e < s.size(); ++e)
         mean += ds[e] * s[e];
       const double lse = log_sum_exp(logit);

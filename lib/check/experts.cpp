@@ -88,6 +88,16 @@ struct BodyData {
             up_bias.view(),
             down_bias.view()};
   }
+  std::vector<Output> gradients() const {
+    return outputs({{"dxs", &dxs},
+                    {"dgate", &dgate},
+                    {"dup", &dup},
+                    {"ddown", &ddown},
+                    {"dgate_bias", &dgate_bias},
+                    {"dup_bias", &dup_bias},
+                    {"ddown_bias", &ddown_bias},
+                    {"dweight", &dweight}});
+  }
   ExpertGrads<float> grads() {
     return {dgate.view(),      dup.view(),      ddown.view(),
             dgate_bias.view(), dup_bias.view(), ddown_bias.view()};
@@ -142,29 +152,34 @@ Case experts(const Sizes& s, Activation a, bool bias) {
   const double products = is_gated(a) ? 3 : 2;
   return {"experts", text_of(s, a, bias), prepare, 1e-10, products * flops(s), products * bytes(s)};
 }
+struct Slots {
+  Plan plan;
+  Array<float> gate, up, weight, share, dh, dgate, dup, dweight;
+};
+std::shared_ptr<Slots> slots(Backend<float>& b, const Sizes& s, Activation a, bool weighted,
+                             bool shared) {
+  Inputs in(b, 24);
+  auto d = std::make_shared<Slots>();
+  d->plan = plan_of(in, s);
+  const Index rows = d->plan.slots;
+  const Index gated = is_gated(a) ? rows : 0;
+  d->gate = in.noise(gated, s.width, 4);
+  d->up = in.noise(rows, s.width, 4);
+  d->dh = in.noise(rows, s.width);
+  d->dgate = in.unset(gated, s.width);
+  d->dup = in.unset(rows, s.width);
+  if (weighted) {
+    d->weight = in.noise(s.tokens, s.choices);
+    d->dweight = in.unset(s.tokens, s.choices);
+  }
+  if (shared)
+    d->share = in.noise(rows, 1);
+  return d;
+}
 // The activation alone, backwards, with the weights of the choices and their gradient, or without.
 Case activate_backward(const Sizes& s, Activation a, bool weighted, bool shared) {
-  struct Slots {
-    Plan plan;
-    Array<float> gate, up, weight, share, dh, dgate, dup, dweight;
-  };
   const auto prepare = [=](Backend<float>& b) {
-    Inputs in(b, 24);
-    const auto d = std::make_shared<Slots>();
-    d->plan = plan_of(in, s);
-    const Index rows = d->plan.slots;
-    const Index gated = is_gated(a) ? rows : 0;
-    d->gate = in.noise(gated, s.width, 4);
-    d->up = in.noise(rows, s.width, 4);
-    d->dh = in.noise(rows, s.width);
-    d->dgate = in.unset(gated, s.width);
-    d->dup = in.unset(rows, s.width);
-    if (weighted) {
-      d->weight = in.noise(s.tokens, s.choices);
-      d->dweight = in.unset(s.tokens, s.choices);
-    }
-    if (shared)
-      d->share = in.noise(rows, 1);
+    const auto d = slots(b, s, a, weighted, shared);
     const auto run = [d, a, &b] {
       b.activate_backward(a, std::as_const(d->gate).view(), std::as_const(d->up).view(), d->plan,
                           std::as_const(d->weight).view(), std::as_const(d->share).view(),
@@ -200,14 +215,7 @@ Case experts_backward(const Sizes& s, Activation a, bool bias, bool wanted, bool
                          d->dxs.view(), d->dweight.view());
     };
     return Trial{run, [d] {
-                   return outputs({{"dxs", &d->dxs},
-                                   {"dgate", &d->dgate},
-                                   {"dup", &d->dup},
-                                   {"ddown", &d->ddown},
-                                   {"dgate_bias", &d->dgate_bias},
-                                   {"dup_bias", &d->dup_bias},
-                                   {"ddown_bias", &d->ddown_bias},
-                                   {"dweight", &d->dweight}});
+                   return d->gradients();
                  }};
   };
   const double products = (is_gated(a) ? 3 : 2) * (wanted ? 2 : 1);
@@ -236,6 +244,24 @@ std::vector<Case> at_size() {
   return all;
 }
 
+std::vector<Case> of_sizes(const Sizes& s) {
+  std::vector<Case> all;
+  all.push_back(grouped(s, Which::forward, 0));
+  all.push_back(grouped(s, Which::forward, 0.5f));
+  all.push_back(grouped(s, Which::dx, 0));
+  all.push_back(grouped(s, Which::dx, 1));
+  all.push_back(grouped(s, Which::dw, 1));
+  for (const bool backward : {false, true})
+    all.push_back(grouped_bias(s, backward));
+  all.push_back(experts(s, Activation::swiglu, false));
+  all.push_back(experts_backward(s, Activation::swiglu, false, true));
+  all.push_back(experts_backward(s, Activation::relu, true, false));
+  all.push_back(experts_backward(s, Activation::swiglu, true, true, false));
+  all.push_back(activate_backward(s, Activation::swiglu, true, true));
+  all.push_back(activate_backward(s, Activation::silu, false, false));
+  return all;
+}
+
 }  // namespace
 
 std::vector<Case> expert_cases(bool bench) {
@@ -250,19 +276,8 @@ std::vector<Case> expert_cases(bool bench) {
                                            {2100, 9, 7, 1, 1, Spread::even},
                                            {64, 40, 150, 16, 4, Spread::even},
                                            {5, 8, 8, 64, 2, Spread::even}}) {
-    all.push_back(grouped(s, Which::forward, 0));
-    all.push_back(grouped(s, Which::forward, 0.5f));
-    all.push_back(grouped(s, Which::dx, 0));
-    all.push_back(grouped(s, Which::dx, 1));
-    all.push_back(grouped(s, Which::dw, 1));
-    for (const bool backward : {false, true})
-      all.push_back(grouped_bias(s, backward));
-    all.push_back(experts(s, Activation::swiglu, false));
-    all.push_back(experts_backward(s, Activation::swiglu, false, true));
-    all.push_back(experts_backward(s, Activation::relu, true, false));
-    all.push_back(experts_backward(s, Activation::swiglu, true, true, false));
-    all.push_back(activate_backward(s, Activation::swiglu, true, true));
-    all.push_back(activate_backward(s, Activation::silu, false, false));
+    const std::vector<Case> some = of_sizes(s);
+    all.insert(all.end(), some.begin(), some.end());
   }
   const Sizes middle{50, 24, 18, 4, 2, Spread::holes};
   for (const std::string& name : activation_names()) {

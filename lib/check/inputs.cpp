@@ -78,8 +78,8 @@ Matrix<int> kept_choices(const Sizes& s, Rng& rng) {
 }
 Plan plan_of(Inputs& in, const Sizes& s) {
   const Matrix<int> kept = kept_choices(s, in.rng());
-  const Array<int> there(in.backend(), kept.view());
-  return in.backend().plan(there.view(), s.experts);
+  const Array<int> on_device(in.backend(), kept.view());
+  return in.backend().plan(on_device.view(), s.experts);
 }
 
 }  // namespace moe::check

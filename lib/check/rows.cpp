@@ -223,6 +223,19 @@ std::vector<Case> at_size() {
           sum_squares(4096, 1024)};
 }
 
+// What has its backward beside it.
+void add_both_ways(std::vector<Case>& all) {
+  for (const bool backward : {false, true}) {
+    for (const auto& [rows, cols] : std::vector<std::pair<Index, Index>>{{1, 1}, {70, 33}})
+      all.push_back(sigmoid_gate(rows, cols, backward));
+    all.push_back(embed(1, 1, 1, backward));
+    all.push_back(embed(500, 70, 11, backward));
+    for (const double spread : {1.0, 30.0})
+      all.push_back(cross_entropy(70, 65, spread, backward));
+    all.push_back(cross_entropy(1, 1, 1, backward));
+  }
+}
+
 }  // namespace
 
 std::vector<Case> row_cases(bool bench) {
@@ -233,15 +246,7 @@ std::vector<Case> row_cases(bool bench) {
     all.push_back(activate(activation_of(name), 37, 29));
   all.push_back(activate(Activation::swiglu, 1, 1));
   all.push_back(activate(Activation::swiglu, 300, 257));
-  for (const bool backward : {false, true}) {
-    for (const auto& [rows, cols] : std::vector<std::pair<Index, Index>>{{1, 1}, {70, 33}})
-      all.push_back(sigmoid_gate(rows, cols, backward));
-    all.push_back(embed(1, 1, 1, backward));
-    all.push_back(embed(500, 70, 11, backward));
-    for (const double spread : {1.0, 30.0})
-      all.push_back(cross_entropy(70, 65, spread, backward));
-    all.push_back(cross_entropy(1, 1, 1, backward));
-  }
+  add_both_ways(all);
   for (const auto& [rows, cols, group] :
        std::vector<std::tuple<Index, Index, Index>>{{1, 1, 1}, {5, 24, 8}, {600, 33, 33}}) {
     all.push_back(norm(rows, cols, group));

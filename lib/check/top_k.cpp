@@ -166,6 +166,27 @@ Case add_squares(Index rows, Index cols) {
       "add_squares", concat("T=", rows, " n=", cols), prepare, 1e-12, 0, 4.0 * double(rows * cols)};
 }
 
+std::vector<Shape> odd_shapes() {
+  return {{.tokens = 1, .experts = 1, .how = {.k = 1}},
+          {.tokens = 5, .experts = 4, .how = {.k = 4, .norm = false, .scale = 1.5}},
+          {.tokens = 40,
+           .experts = 9,
+           .how = {.k = 3, .temperature = 0.7},
+           .padded = true,
+           .ties = true},
+          {.tokens = 40,
+           .experts = 12,
+           .how = {.k = 2, .groups = 4, .topk_groups = 2},
+           .biased = true,
+           .ties = true},
+          {.tokens = 40,
+           .experts = 12,
+           .how = {.k = 5, .scale = 2.5, .groups = 3, .topk_groups = 2, .top2_sum = true},
+           .biased = true},
+          {.tokens = 30, .experts = 12, .how = {.k = 4, .groups = 2}, .padded = true, .ties = true},
+          {.tokens = 30, .experts = 70, .how = {.k = 8, .bias_on_logit = true}, .biased = true}};
+}
+
 }  // namespace
 
 std::vector<Case> on_device_cases(bool bench) {
@@ -178,32 +199,7 @@ std::vector<Case> on_device_cases(bool bench) {
   }
   std::vector<Case> all;
   for (const bool sigmoid : {false, true}) {
-    for (const Shape& s : std::vector<Shape>{
-             {.tokens = 1, .experts = 1, .how = {.k = 1}},
-             {.tokens = 5, .experts = 4, .how = {.k = 4, .norm = false, .scale = 1.5}},
-             {.tokens = 40,
-             .experts = 9,
-             .how = {.k = 3, .temperature = 0.7},
-             .padded = true,
-             .ties = true},
-             {.tokens = 40,
-             .experts = 12,
-             .how = {.k = 2, .groups = 4, .topk_groups = 2},
-             .biased = true,
-             .ties = true},
-             {.tokens = 40,
-             .experts = 12,
-             .how = {.k = 5, .scale = 2.5, .groups = 3, .topk_groups = 2, .top2_sum = true},
-             .biased = true},
-             {.tokens = 30,
-             .experts = 12,
-             .how = {.k = 4, .groups = 2},
-             .padded = true,
-             .ties = true},
-             {.tokens = 30,
-             .experts = 70,
-             .how = {.k = 8, .bias_on_logit = true},
-             .biased = true}}) {
+    for (const Shape& s : odd_shapes()) {
       Shape shape = s;
       shape.how.sigmoid = sigmoid;
       all.push_back(top_k(shape));

@@ -87,38 +87,44 @@ void write_manifest(const fs::path& folder, std::int64_t step,
              {{"format", format_name}, {"version", 1}, {"step", step}, {"files", list}});
 }
 
+namespace {
+Error bad(const fs::path& path, const std::string& why) {
+  return Error(Exit::input, fmt::format("{} {}", in_quotes(path), why));
+}
+bool whole(const Json& j, const char* key) {
+  return j.contains(key) && j[key].is_number_integer() && j[key] >= 0;
+}
+WrittenFile listed_file(const fs::path& path, const std::string& name, const Json& f) {
+  if (!plain_name(name))
+    throw bad(path, fmt::format("lists {}, which is not a file beside it", in_quotes(name)));
+  if (!f.is_object() || !whole(f, "bytes") || !f.contains("xxh3") || !f["xxh3"].is_string())
+    throw bad(path, fmt::format("gives no size and hash for {}", in_quotes(name)));
+  const std::string& hex = f["xxh3"].get_ref<const std::string&>();
+  WrittenFile file{name, f["bytes"].get<Index>(), 0};
+  const auto [end, code] = std::from_chars(hex.data(), hex.data() + hex.size(), file.hash, 16);
+  if (hex.size() != 16 || code != std::errc{} || end != hex.data() + 16)
+    throw bad(path, fmt::format("has the hash {} for {}", in_quotes(hex), in_quotes(name)));
+  return file;
+}
+}  // namespace
+
 Manifest read_manifest(const fs::path& folder) {
   const fs::path path = folder / manifest_name;
   const Json json = read_json(path);
-  const auto bad = [&](const std::string& why) {
-    return Error(Exit::input, fmt::format("{} {}", in_quotes(path), why));
-  };
-  const auto whole = [](const Json& j, const char* key) {
-    return j.contains(key) && j[key].is_number_integer() && j[key] >= 0;
-  };
   if (!json.is_object() || json.value("format", Json()) != format_name)
-    throw bad(fmt::format("is not the manifest of a checkpoint (format is not '{}')", format_name));
+    throw bad(path,
+              fmt::format("is not the manifest of a checkpoint (format is not '{}')", format_name));
   if (!whole(json, "version") || json["version"] != 1) {
-    throw bad(
-        fmt::format("has version {}, this program reads 1", json.value("version", Json()).dump()));
+    throw bad(path, fmt::format("has version {}, this program reads 1",
+                                json.value("version", Json()).dump()));
   }
   if (!whole(json, "step"))
-    throw bad("has no step");
+    throw bad(path, "has no step");
   if (!json.contains("files") || !json["files"].is_object() || json["files"].empty())
-    throw bad("lists no files");
+    throw bad(path, "lists no files");
   Manifest manifest{.step = json["step"].get<std::int64_t>(), .files = {}};
-  for (const auto& [name, f] : json["files"].items()) {
-    if (!plain_name(name))
-      throw bad(fmt::format("lists {}, which is not a file beside it", in_quotes(name)));
-    if (!f.is_object() || !whole(f, "bytes") || !f.contains("xxh3") || !f["xxh3"].is_string())
-      throw bad(fmt::format("gives no size and hash for {}", in_quotes(name)));
-    const std::string& hex = f["xxh3"].get_ref<const std::string&>();
-    WrittenFile file{name, f["bytes"].get<Index>(), 0};
-    const auto [end, code] = std::from_chars(hex.data(), hex.data() + hex.size(), file.hash, 16);
-    if (hex.size() != 16 || code != std::errc{} || end != hex.data() + 16)
-      throw bad(fmt::format("has the hash {} for {}", in_quotes(hex), in_quotes(name)));
-    manifest.files.emplace(name, file);
-  }
+  for (const auto& [name, f] : json["files"].items())
+    manifest.files.emplace(name, listed_file(path, name, f));
   return manifest;
 }
 

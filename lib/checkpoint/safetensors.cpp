@@ -62,48 +62,54 @@ std::vector<TensorInfo> Tensors::add(const fs::path& path) {
   return std::move(header.tensors);
 }
 
+namespace {
+Error bad(const fs::path& index, const std::string& why) {
+  return Error(Exit::input, fmt::format("{} {}", in_quotes(index), why));
+}
+}  // namespace
+
 void Tensors::read_index(const fs::path& index) {
   const Json json = read_json(index, {.bytes = max_header_bytes, .depth = 8});
-  const auto bad = [&](const std::string& why) {
-    return Error(Exit::input, fmt::format("{} {}", in_quotes(index), why));
-  };
   if (!json.is_object() || !json.contains("weight_map") || !json["weight_map"].is_object())
-    throw bad("has no 'weight_map' object");
+    throw bad(index, "has no 'weight_map' object");
   std::map<std::string, std::vector<std::string>> by_file;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
     if (!file.is_string())
-      throw bad(fmt::format("gives no file name for the tensor {}", in_quotes(tensor)));
+      throw bad(index, fmt::format("gives no file name for the tensor {}", in_quotes(tensor)));
     const std::string& name = file.get_ref<const std::string&>();
     if (name.empty() || name.find('/') != name.npos || name.find('\0') != name.npos ||
         name == "." || name == "..") {
-      throw bad(fmt::format("puts the tensor {} in {}, which is not a file beside it",
-                            in_quotes(tensor), in_quotes(name)));
+      throw bad(index, fmt::format("puts the tensor {} in {}, which is not a file beside it",
+                                   in_quotes(tensor), in_quotes(name)));
     }
     by_file[name].push_back(tensor);  // in the order of names
   }
-  for (const auto& [name, wanted] : by_file) {
-    const fs::path path = index.parent_path() / name;
-    std::error_code none;
-    if (!fs::exists(path, none))
-      throw bad(fmt::format("names {}, which does not exist", in_quotes(path)));
-    auto next = wanted.begin();
-    for (TensorInfo& t : add(path)) {
-      if (next != wanted.end() && *next < t.name)
-        break;  // not in the file: said below
-      if (next != wanted.end() && *next == t.name) {
-        ++next;
-        tensors_.push_back(std::move(t));
-      } else {
-        notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out",
-                                     in_quotes(t.name), in_quotes(path)));
-      }
-    }
-    if (next != wanted.end()) {
-      throw bad(fmt::format("puts the tensor {} in {}, which does not hold it", in_quotes(*next),
-                            in_quotes(path)));
+  for (const auto& [name, wanted] : by_file)
+    read_shard(index, index.parent_path() / name, wanted);
+  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+}
+
+void Tensors::read_shard(const fs::path& index, const fs::path& path,
+                         const std::vector<std::string>& wanted) {
+  std::error_code none;
+  if (!fs::exists(path, none))
+    throw bad(index, fmt::format("names {}, which does not exist", in_quotes(path)));
+  auto next = wanted.begin();
+  for (TensorInfo& t : add(path)) {
+    if (next != wanted.end() && *next < t.name)
+      break;  // not in the file: said below
+    if (next != wanted.end() && *next == t.name) {
+      ++next;
+      tensors_.push_back(std::move(t));
+    } else {
+      notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out",
+                                   in_quotes(t.name), in_quotes(path)));
     }
   }
-  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+  if (next != wanted.end()) {
+    throw bad(index, fmt::format("puts the tensor {} in {}, which does not hold it",
+                                 in_quotes(*next), in_quotes(path)));
+  }
 }
 
 std::vector<std::string> Tensors::names() const {

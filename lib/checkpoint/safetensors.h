@@ -73,6 +73,8 @@ class Tensors {
   };
   std::vector<TensorInfo> add(const std::filesystem::path& file);
   void read_index(const std::filesystem::path& index);
+  void read_shard(const std::filesystem::path& index, const std::filesystem::path& path,
+                  const std::vector<std::string>& wanted);
 
   std::filesystem::path path_;
   std::vector<File> files_;

@@ -111,26 +111,35 @@ WrittenFile write_safetensors(const std::filesystem::path& path,
   return {path.filename().native(), file.written(), file.hash()};
 }
 
+namespace {
+struct Shards {
+  std::vector<std::size_t> first{0};  // tensor of each shard
+  Index bytes = 0, numbers = 0;       // of all
+};
+Shards shards_of(std::span<const NamedTensor> tensors, Index shard_bytes) {
+  Shards s;
+  Index in_shard = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const Index bytes = bytes_of(tensors[i]);
+    if (in_shard > 0 && in_shard + bytes > shard_bytes) {
+      s.first.push_back(i);
+      in_shard = 0;
+    }
+    in_shard += bytes;
+    s.bytes += bytes;
+    Index size = 0;
+    checked_size(tensors[i].dims, size);
+    s.numbers += size;
+  }
+  return s;
+}
+}  // namespace
+
 std::vector<WrittenFile> write_sharded(const std::filesystem::path& folder,
                                        std::span<const NamedTensor> tensors, Index shard_bytes,
                                        std::string_view stem) {
   check_names(tensors);
-  std::vector<std::size_t> first{0};  // of each shard
-  Index total = 0;
-  Index in_shard = 0;
-  Index numbers = 0;
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Index bytes = bytes_of(tensors[i]);
-    if (in_shard > 0 && in_shard + bytes > shard_bytes) {
-      first.push_back(i);
-      in_shard = 0;
-    }
-    in_shard += bytes;
-    total += bytes;
-    Index size = 0;
-    checked_size(tensors[i].dims, size);
-    numbers += size;
-  }
+  const auto [first, total, numbers] = shards_of(tensors, shard_bytes);
   if (first.size() == 1)
     return {write_safetensors(folder / fmt::format("{}.safetensors", stem), tensors)};
   std::vector<WrittenFile> written;

@@ -35,6 +35,15 @@ double gini(std::span<const std::int64_t> counts, double n) {
   return sum / (experts * n);
 }
 
+void set_extremes(LoadFigures& f, std::span<const std::int64_t> counts, double mean) {
+  const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
+  f.max_over_mean = double(*most) / mean;
+  f.maxvio = f.max_over_mean - 1;
+  f.minvio = 1 - double(*least) / mean;
+  f.max_over_min =
+      *least > 0 ? double(*most) / double(*least) : std::numeric_limits<double>::infinity();
+}
+
 }  // namespace
 
 LoadFigures load_figures(std::span<const std::int64_t> counts) {
@@ -60,15 +69,10 @@ LoadFigures load_figures(std::span<const std::int64_t> counts) {
     if (c > 0)
       f.entropy -= share * std::log(share);
   }
-  const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
+  set_extremes(f, counts, mean);
   f.cv = std::sqrt(around / experts) / mean;
   f.cv_sample = counts.size() > 1 ? std::sqrt(around / (experts - 1)) / mean : 0;
-  f.max_over_mean = double(*most) / mean;
-  f.maxvio = f.max_over_mean - 1;
   f.avgvio = deviation / experts;
-  f.minvio = 1 - double(*least) / mean;
-  f.max_over_min =
-      *least > 0 ? double(*most) / double(*least) : std::numeric_limits<double>::infinity();
   f.entropy_norm = counts.size() > 1 ? f.entropy / std::log(experts) : 1;
   f.effective = std::exp(f.entropy) / experts;
   f.jain = n * n / (experts * squares);

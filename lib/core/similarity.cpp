@@ -242,56 +242,82 @@ Matrix<double> expert_ttm_distance(View<const T> y, Index experts, View<const in
   return out;
 }
 
+namespace {
 // Columns join one by one; each is matched along the shortest augmenting path under potentials that
 // keep all reduced costs from going negative.
-std::vector<int> best_matching(View<const double> value) {
-  const Index n = value.cols;
-  constexpr double infinite = std::numeric_limits<double>::infinity();
-  std::vector<double> of_col(std::size_t(n) + 1, 0);
-  std::vector<double> of_row(std::size_t(n) + 1, 0);
-  // owner[row] = column; n = nobody, and the extra row
-  std::vector<Index> owner(std::size_t(n) + 1, n);
-  std::vector<Index> before(std::size_t(n) + 1, n);
-  for (Index c = 0; c < n; ++c) {
-    std::vector<double> slack(std::size_t(n) + 1, infinite);
-    std::vector<std::uint8_t> done(std::size_t(n) + 1, 0);
-    Index row = n;
-    owner[std::size_t(n)] = c;
+class Matching {
+ public:
+  explicit Matching(View<const double> value)
+      : value_(value),
+        n_(value.cols),
+        of_col_(std::size_t(n_) + 1, 0),
+        of_row_(std::size_t(n_) + 1, 0),
+        owner_(std::size_t(n_) + 1, n_),
+        before_(std::size_t(n_) + 1, n_) {}
+
+  void join(Index column) {
+    slack_.assign(std::size_t(n_) + 1, std::numeric_limits<double>::infinity());
+    done_.assign(std::size_t(n_) + 1, 0);
+    Index row = n_;
+    owner_[std::size_t(n_)] = column;
     do {
-      done[std::size_t(row)] = 1;
-      const Index col = owner[std::size_t(row)];
-      double least = infinite;
-      Index next = n;
-      for (Index r = 0; r < n; ++r) {
-        if (done[std::size_t(r)])
-          continue;
-        const double cost = -value(r, col) - of_col[std::size_t(col)] - of_row[std::size_t(r)];
-        if (cost < slack[std::size_t(r)]) {
-          slack[std::size_t(r)] = cost;
-          before[std::size_t(r)] = row;
-        }
-        if (slack[std::size_t(r)] < least) {
-          least = slack[std::size_t(r)];
-          next = r;
-        }
-      }
-      for (Index r = 0; r <= n; ++r) {
-        if (done[std::size_t(r)]) {
-          of_col[std::size_t(owner[std::size_t(r)])] += least;
-          of_row[std::size_t(r)] -= least;
-        } else {
-          slack[std::size_t(r)] -= least;
-        }
-      }
-      row = next;
-    } while (owner[std::size_t(row)] != n);
-    for (; row != n; row = before[std::size_t(row)])
-      owner[std::size_t(row)] = owner[std::size_t(before[std::size_t(row)])];
+      row = next_row(row);
+    } while (owner_[std::size_t(row)] != n_);
+    for (; row != n_; row = before_[std::size_t(row)])
+      owner_[std::size_t(row)] = owner_[std::size_t(before_[std::size_t(row)])];
   }
-  std::vector<int> out(static_cast<std::size_t>(n));
-  for (Index r = 0; r < n; ++r)
-    out[std::size_t(owner[std::size_t(r)])] = int(r);
-  return out;
+  std::vector<int> rows() const {  // of each column
+    std::vector<int> out(static_cast<std::size_t>(n_));
+    for (Index r = 0; r < n_; ++r)
+      out[std::size_t(owner_[std::size_t(r)])] = int(r);
+    return out;
+  }
+
+ private:
+  // Reaches from `row` the row that costs least, and moves the potentials so that it costs nothing.
+  Index next_row(Index row) {
+    done_[std::size_t(row)] = 1;
+    const Index col = owner_[std::size_t(row)];
+    double least = std::numeric_limits<double>::infinity();
+    Index next = n_;
+    for (Index r = 0; r < n_; ++r) {
+      if (done_[std::size_t(r)])
+        continue;
+      const double cost = -value_(r, col) - of_col_[std::size_t(col)] - of_row_[std::size_t(r)];
+      if (cost < slack_[std::size_t(r)]) {
+        slack_[std::size_t(r)] = cost;
+        before_[std::size_t(r)] = row;
+      }
+      if (slack_[std::size_t(r)] < least) {
+        least = slack_[std::size_t(r)];
+        next = r;
+      }
+    }
+    for (Index r = 0; r <= n_; ++r) {
+      if (done_[std::size_t(r)]) {
+        of_col_[std::size_t(owner_[std::size_t(r)])] += least;
+        of_row_[std::size_t(r)] -= least;
+      } else {
+        slack_[std::size_t(r)] -= least;
+      }
+    }
+    return next;
+  }
+
+  View<const double> value_;
+  Index n_;
+  std::vector<double> of_col_, of_row_, slack_;
+  // owner[row] = column; n = nobody, and the extra row
+  std::vector<Index> owner_, before_;
+  std::vector<std::uint8_t> done_;
+};
+}  // namespace
+
+std::vector<int> best_matching(View<const double> value) {
+  Matching matching(value);
+  for (Index c = 0; c < value.cols; ++c)
+    matching.join(c);
+  return matching.rows();
 }
 
 #define MOE_SIMILARITY(T)                                                      \

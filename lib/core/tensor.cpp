@@ -150,50 +150,77 @@ Tensor Tensor::copy() const {
   return out;
 }
 
+namespace {
+// Each returns false where the numbers are of another kind.
+bool from_floats(DType type, const std::byte* from, std::span<float> to) {
+  switch (type) {
+    case DType::f64:
+      cast<double>(from, to);
+      return true;
+    case DType::f32:
+      cast<float>(from, to);
+      return true;
+    case DType::bf16:
+      convert<std::uint16_t>(from, to, bf16_to_float);
+      return true;
+    case DType::f16:
+      convert<std::uint16_t>(from, to, f16_to_float);
+      return true;
+    case DType::f8_e4m3:
+    case DType::f8_e5m2:
+    case DType::f8_e8m0:
+    case DType::f8_e4m3fnuz:
+    case DType::f8_e5m2fnuz:
+      convert<std::uint8_t>(from, to, [type](std::uint8_t v) { return f8_to_float(type, v); });
+      return true;
+    default:
+      return false;
+  }
+}
+bool from_integers(DType type, const std::byte* from, std::span<float> to) {
+  switch (type) {
+    case DType::i64:
+      cast<std::int64_t>(from, to);
+      return true;
+    case DType::u64:
+      cast<std::uint64_t>(from, to);
+      return true;
+    case DType::i32:
+      cast<std::int32_t>(from, to);
+      return true;
+    case DType::u32:
+      cast<std::uint32_t>(from, to);
+      return true;
+    case DType::i16:
+      cast<std::int16_t>(from, to);
+      return true;
+    case DType::u16:
+      cast<std::uint16_t>(from, to);
+      return true;
+    case DType::i8:
+      cast<std::int8_t>(from, to);
+      return true;
+    case DType::u8:
+      cast<std::uint8_t>(from, to);
+      return true;
+    case DType::boolean:
+      convert<std::uint8_t>(from, to, [](std::uint8_t v) { return v ? 1.0f : 0.0f; });
+      return true;
+    default:
+      return false;
+  }
+}
+}  // namespace
+
 void Tensor::to_float(Index first, View<float> out) const {
   if (first < 0 || out.rows < 0 || first > rows() - out.rows || out.cols != cols()) {
     throw Error(Exit::bug, concat("rows ", first, " to ", first + out.rows, " of ", out.cols,
                                   " numbers asked of a tensor of shape ", text_of(dims_)));
   }
   const std::byte* from = bytes_.get() + first * cols() * bytes_of(dtype_);
-  const std::span<float> to = out.flat();
-  switch (dtype_) {
-    case DType::f64:
-      return cast<double>(from, to);
-    case DType::f32:
-      return cast<float>(from, to);
-    case DType::bf16:
-      return convert<std::uint16_t>(from, to, bf16_to_float);
-    case DType::f16:
-      return convert<std::uint16_t>(from, to, f16_to_float);
-    case DType::i64:
-      return cast<std::int64_t>(from, to);
-    case DType::u64:
-      return cast<std::uint64_t>(from, to);
-    case DType::i32:
-      return cast<std::int32_t>(from, to);
-    case DType::u32:
-      return cast<std::uint32_t>(from, to);
-    case DType::i16:
-      return cast<std::int16_t>(from, to);
-    case DType::u16:
-      return cast<std::uint16_t>(from, to);
-    case DType::i8:
-      return cast<std::int8_t>(from, to);
-    case DType::u8:
-      return cast<std::uint8_t>(from, to);
-    case DType::boolean:
-      return convert<std::uint8_t>(from, to, [](std::uint8_t v) { return v ? 1.0f : 0.0f; });
-    case DType::f8_e4m3:
-    case DType::f8_e5m2:
-    case DType::f8_e8m0:
-    case DType::f8_e4m3fnuz:
-    case DType::f8_e5m2fnuz:
-      return convert<std::uint8_t>(from, to,
-                                   [t = dtype_](std::uint8_t v) { return f8_to_float(t, v); });
-    default:
-      throw Error(Exit::input,
-                  concat("a tensor of type ", name_of(dtype_), " cannot be read as numbers"));
+  if (!from_floats(dtype_, from, out.flat()) && !from_integers(dtype_, from, out.flat())) {
+    throw Error(Exit::input,
+                concat("a tensor of type ", name_of(dtype_), " cannot be read as numbers"));
   }
 }
 

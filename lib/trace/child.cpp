@@ -112,6 +112,19 @@ std::string listen(int fd, std::chrono::seconds patience) {
   }
 }
 
+// Why the child has no answer.
+[[noreturn]] void no_answer(const std::filesystem::path& path, int status, std::uint64_t seconds) {
+  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  if (signal == SIGXCPU || signal == SIGKILL) {
+    throw Error(Exit::input,
+                fmt::format("{}: reading it took more than {} s; it is damaged, or made to be slow",
+                            path.string(), seconds));
+  }
+  throw Error(Exit::input,
+              fmt::format("{}: it is damaged in a way that crashes the HDF5 library (signal {})",
+                          path.string(), signal));
+}
+
 }  // namespace
 
 std::string run_apart(const std::filesystem::path& path, const std::function<std::string()>& body) {
@@ -148,15 +161,7 @@ std::string run_apart(const std::filesystem::path& path, const std::function<std
     return answer.text;
   if (whole)
     throw Error(Exit(answer.code), answer.text).hint(answer.hint);
-  const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  if (signal == SIGXCPU || signal == SIGKILL) {
-    throw Error(Exit::input,
-                fmt::format("{}: reading it took more than {} s; it is damaged, or made to be slow",
-                            path.string(), seconds));
-  }
-  throw Error(Exit::input,
-              fmt::format("{}: it is damaged in a way that crashes the HDF5 library (signal {})",
-                          path.string(), signal));
+  no_answer(path, status, seconds);
 }
 
 }  // namespace moe

@@ -250,12 +250,14 @@ void set_asked(TraceFields& fields, Field f) {
     fields.*member(f) = true;
 }
 
-std::vector<TraceColumn> columns_of(const TraceHeader& h, const TraceFields& fields) {
+namespace {
+// In path order.
+std::vector<TraceColumn> routing_columns(const TraceHeader& h) {
   const Index k = h.max_choices();
   const Index experts = h.max_experts();
   const Index ahead = h.predicted > 0 ? h.predicted : k;
   const Cell id = experts >= 65535 ? Cell::u32 : Cell::u16;
-  const std::vector<TraceColumn> all = {
+  return {
       {Field::dropped, "/routing/dropped", Cell::u8, true, (k + 7) / 8, 3, commit_rows, k},
       {Field::entropy, "/routing/entropy", Cell::f16, true, 1, 2},
       {Field::expert, "/routing/expert_ids", id, true, k},
@@ -267,6 +269,10 @@ std::vector<TraceColumn> columns_of(const TraceHeader& h, const TraceFields& fie
       {Field::out_norm, "/routing/out_norm", Cell::f32, true, k},
       {Field::predicted, "/routing/predicted_ids", id, true, ahead},
       {Field::weight, "/routing/weights", h.wide_weights ? Cell::f32 : Cell::f16, true, k},
+  };
+}
+std::vector<TraceColumn> token_columns() {
+  return {
       {Field::flags, "/tokens/flags", Cell::u8, false, 1, 1, token_chunk},
       {Field::logprob, "/tokens/logprob", Cell::f32, false, 1, 1, token_chunk},
       {Field::position, "/tokens/position", Cell::u32, false, 1, 1, token_chunk},
@@ -277,13 +283,23 @@ std::vector<TraceColumn> columns_of(const TraceHeader& h, const TraceFields& fie
       {Field::target_id, "/tokens/target_id", Cell::u32, false, 1, 1, token_chunk},
       {Field::token_id, "/tokens/token_id", Cell::u32, false, 1, 1, token_chunk},
   };
+}
+// Every dataset there can be, in path order.
+std::vector<TraceColumn> all_columns(const TraceHeader& h) {
+  std::vector<TraceColumn> all = routing_columns(h);
+  const std::vector<TraceColumn> tokens = token_columns();
+  all.insert(all.end(), tokens.begin(), tokens.end());
+  return all;
+}
+}  // namespace
+
+std::vector<TraceColumn> columns_of(const TraceHeader& h, const TraceFields& fields) {
   std::vector<TraceColumn> out;
-  for (const TraceColumn& c : all) {
+  for (const TraceColumn& c : all_columns(h)) {
     if (asked(fields, c.field))
       out.push_back(c);
   }
-  for (TraceColumn& c : out)  // very wide rows: shorter chunks, far below what readers refuse
-  {
+  for (TraceColumn& c : out) {  // very wide rows: shorter chunks, far below what readers refuse
     while (c.chunk > 1 && c.chunk * Index(c.row_bytes()) > (16 << 20))
       c.chunk /= 2;
   }
@@ -326,20 +342,9 @@ void prepare(TraceRows& out, Index count, const TraceColumn& c, Index layer) {
     rows.dropped = Matrix<std::uint8_t>(count, c.choices);
 }
 
-void decode(const std::uint8_t* cells, Index count, const TraceColumn& c, const TraceLayer& info,
-            Index layer, TraceRows& out, Index at) {
-  const auto copy = [&](auto& v) {
-    std::memcpy(v.data() + at, cells, std::size_t(count) * sizeof(v[0]));
-  };
-  if (auto* v = c.layered ? nullptr : numbers(out, c.field))
-    return copy(*v);
-  if (c.field == Field::flags)
-    return copy(out.flags);
-  if (c.field == Field::rank)
-    return copy(out.rank);
-  if (c.field == Field::logprob)
-    return copy(out.logprob);
-  auto& rows = out.layer[std::size_t(layer)];
+namespace {
+void decode_layer(const std::uint8_t* cells, Index count, const TraceColumn& c,
+                  const TraceLayer& info, Index layer, LayerRows& rows, Index at) {
   if (auto* m = ids(rows, c.field)) {
     return c.cell == Cell::u16
                ? decode_ids<std::uint16_t>(cells, count, c, info.experts, layer, *m, at)
@@ -359,6 +364,23 @@ void decode(const std::uint8_t* cells, Index count, const TraceColumn& c, const 
         rows.dropped(at + t, k) = cells[t * c.width + k / 8] >> (k % 8) & 1;
     }
   }
+}
+}  // namespace
+
+void decode(const std::uint8_t* cells, Index count, const TraceColumn& c, const TraceLayer& info,
+            Index layer, TraceRows& out, Index at) {
+  const auto copy = [&](auto& v) {
+    std::memcpy(v.data() + at, cells, std::size_t(count) * sizeof(v[0]));
+  };
+  if (auto* v = c.layered ? nullptr : numbers(out, c.field))
+    return copy(*v);
+  if (c.field == Field::flags)
+    return copy(out.flags);
+  if (c.field == Field::rank)
+    return copy(out.rank);
+  if (c.field == Field::logprob)
+    return copy(out.logprob);
+  decode_layer(cells, count, c, info, layer, out.layer[std::size_t(layer)], at);
 }
 
 std::vector<std::uint8_t> interleave(const std::vector<const std::uint8_t*>& planes, Index rows,

@@ -55,16 +55,7 @@ void per_layer(hid_t file, const char* name, Cell cell, const TraceHeader& h, Ge
   h5::write(d, h5::type_of(cell), values.data(), path);
 }
 
-void model_datasets(hid_t file, const TraceHeader& h) {
-  per_layer<std::int32_t>(file, "layer_index", Cell::i32, h,
-                          [](const TraceLayer& l) { return l.index; });
-  if (h.max_experts() < 65536) {
-    per_layer<std::uint16_t>(file, "num_experts", Cell::u16, h,
-                             [](const TraceLayer& l) { return l.experts; });
-  } else {
-    per_layer<std::uint32_t>(file, "num_experts", Cell::u32, h,
-                             [](const TraceLayer& l) { return l.experts; });
-  }
+void layer_settings(hid_t file, const TraceHeader& h) {
   per_layer<std::uint16_t>(file, "top_k", Cell::u16, h,
                            [](const TraceLayer& l) { return l.top_k; });
   per_layer<std::uint16_t>(file, "num_shared", Cell::u16, h,
@@ -85,6 +76,19 @@ void model_datasets(hid_t file, const TraceHeader& h) {
                            [](const TraceLayer& l) { return l.expert_bytes; });
 }
 
+void model_datasets(hid_t file, const TraceHeader& h) {
+  per_layer<std::int32_t>(file, "layer_index", Cell::i32, h,
+                          [](const TraceLayer& l) { return l.index; });
+  if (h.max_experts() < 65536) {
+    per_layer<std::uint16_t>(file, "num_experts", Cell::u16, h,
+                             [](const TraceLayer& l) { return l.experts; });
+  } else {
+    per_layer<std::uint32_t>(file, "num_experts", Cell::u32, h,
+                             [](const TraceLayer& l) { return l.experts; });
+  }
+  layer_settings(file, h);
+}
+
 void texts(hid_t file, const std::string& path, const std::vector<std::string>& values) {
   std::size_t width = 1;
   for (const auto& v : values)
@@ -97,27 +101,27 @@ void texts(hid_t file, const std::string& path, const std::vector<std::string>& 
   h5::write(d, type, cells.data(), path);
 }
 
-void router_rows(hid_t file, const TraceHeader& h) {
+void router_weights(hid_t file, const TraceHeader& h) {
   const std::uint64_t layers = h.layers.size();
   const std::uint64_t experts = std::uint64_t(h.max_experts());
-  if (!h.router_weight.empty()) {
-    const auto hidden = std::uint64_t(h.router_weight[0].cols());
-    std::vector<float> cells(layers * experts * hidden);
-    for (std::size_t l = 0; l < layers; ++l) {
-      const auto rows = h.router_weight[l].flat();
-      if (h.router_weight[l].cols() != Index(hidden) ||
-          h.router_weight[l].rows() > Index(experts)) {
-        throw Error(Exit::bug, fmt::format("router rows of layer {} are {}x{}", l,
-                                           h.router_weight[l].rows(), h.router_weight[l].cols()));
-      }
-      std::copy(rows.begin(), rows.end(), cells.begin() + std::ptrdiff_t(l * experts * hidden));
+  const auto hidden = std::uint64_t(h.router_weight[0].cols());
+  std::vector<float> cells(layers * experts * hidden);
+  for (std::size_t l = 0; l < layers; ++l) {
+    const auto rows = h.router_weight[l].flat();
+    if (h.router_weight[l].cols() != Index(hidden) || h.router_weight[l].rows() > Index(experts)) {
+      throw Error(Exit::bug, fmt::format("router rows of layer {} are {}x{}", l,
+                                         h.router_weight[l].rows(), h.router_weight[l].cols()));
     }
-    const Handle d = h5::dataset(file, "/router/weight", h5::type_of(Cell::f32),
-                                 {{layers, experts, hidden}, {}});
-    h5::write(d, h5::type_of(Cell::f32), cells.data(), "/router/weight");
+    std::copy(rows.begin(), rows.end(), cells.begin() + std::ptrdiff_t(l * experts * hidden));
   }
-  if (h.router_bias.empty())
-    return;
+  const Handle d =
+      h5::dataset(file, "/router/weight", h5::type_of(Cell::f32), {{layers, experts, hidden}, {}});
+  h5::write(d, h5::type_of(Cell::f32), cells.data(), "/router/weight");
+}
+
+void router_biases(hid_t file, const TraceHeader& h) {
+  const std::uint64_t layers = h.layers.size();
+  const std::uint64_t experts = std::uint64_t(h.max_experts());
   std::vector<float> cells(layers * experts);
   for (std::size_t l = 0; l < layers; ++l) {
     if (h.router_bias[l].size() > experts) {
@@ -256,8 +260,8 @@ void write_pair(hid_t dataset, const PairMatrix& pair, const TraceHeader& h) {
   h5::write(dataset, h5::type_of(Cell::f32), cells.data(), "/experts/" + pair.name);
 }
 
-TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
-                       const std::vector<TraceColumn>& columns, int deflate) {
+namespace {
+Handle new_file(const std::filesystem::path& path) {
   const Handle creation{H5Pcreate(H5P_FILE_CREATE), "prepare a file"};
   h5::must(H5Pset_file_space_strategy(creation, H5F_FSPACE_STRATEGY_PAGE, false, 1),
            "prepare a file");
@@ -265,10 +269,10 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
   h5::must(H5Pset_obj_track_times(creation, false), "prepare a file");
   h5::must(H5Pset_link_phase_change(creation, 64, 32), "prepare a file");
   h5::must(H5Pset_attr_phase_change(creation, 64, 32), "prepare a file");
-  TraceFile out;
-  out.file = Handle{H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, h5::file_access(true)),
-                    "make the file"};
-  root_attributes(out.file, h);
+  return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, h5::file_access(true)), "make the file"};
+}
+
+void make_groups(hid_t file, const TraceHeader& h) {
   std::vector<const char*> groups = {"/model", "/tokens", "/routing", "/sequences", "/steps"};
   if (!h.domains.empty())
     groups.push_back("/domains");
@@ -279,13 +283,25 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
   if (!h.pairs.empty())
     groups.push_back("/experts");
   for (const char* name : groups)
-    h5::group(out.file, name);
+    h5::group(file, name);
+}
+}  // namespace
+
+TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
+                       const std::vector<TraceColumn>& columns, int deflate) {
+  TraceFile out;
+  out.file = new_file(path);
+  root_attributes(out.file, h);
+  make_groups(out.file, h);
   model_datasets(out.file, h);
   if (!h.domains.empty())
     texts(out.file, "/domains/name", h.domains);
   if (!h.pieces.empty())
     texts(out.file, "/vocab/piece", h.pieces);
-  router_rows(out.file, h);
+  if (!h.router_weight.empty())
+    router_weights(out.file, h);
+  if (!h.router_bias.empty())
+    router_biases(out.file, h);
   const auto experts = std::uint64_t(h.max_experts());
   for (const PairMatrix& pair : h.pairs) {
     Handle& d = out.pairs[pair.name];

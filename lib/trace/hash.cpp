@@ -4,6 +4,7 @@
 
 #include <xxhash.h>
 
+#include <array>
 #include <bit>
 #include <cstring>
 #include <new>
@@ -20,10 +21,11 @@ constexpr std::uint32_t round_constants[64] = {
     0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-}  // namespace
 
-void Sha256::block(const std::uint8_t* bytes) {
-  std::uint32_t w[64];
+// The message schedule: the block's 16 words, and 48 made of them.
+std::array<std::uint32_t, 64> schedule(const std::uint8_t* bytes) {
+  std::array<std::uint32_t, 64> words{};
+  std::uint32_t* w = words.data();
   for (int i = 0; i < 16; ++i) {
     w[i] = std::uint32_t(bytes[4 * i]) << 24 | std::uint32_t(bytes[4 * i + 1]) << 16 |
            std::uint32_t(bytes[4 * i + 2]) << 8 | bytes[4 * i + 3];
@@ -33,10 +35,16 @@ void Sha256::block(const std::uint8_t* bytes) {
     const std::uint32_t s1 = std::rotr(w[i - 2], 17) ^ std::rotr(w[i - 2], 19) ^ (w[i - 2] >> 10);
     w[i] = w[i - 16] + s0 + w[i - 7] + s1;
   }
+  return words;
+}
+}  // namespace
+
+void Sha256::block(const std::uint8_t* bytes) {
+  const std::array<std::uint32_t, 64> w = schedule(bytes);
   auto [a, b, c, d, e, f, g, h] = state_;
   for (int i = 0; i < 64; ++i) {
     const std::uint32_t s1 = std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25);
-    const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constants[i] + w[i];
+    const std::uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + round_constants[i] + w[std::size_t(i)];
     const std::uint32_t s0 = std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22);
     const std::uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
     h = g;

@@ -159,6 +159,12 @@ void TraceReader::File::read_some_logits(const Source& s, TraceRows& out) const 
   }
 }
 
+bool TraceReader::File::is_read(const Source& s, const TraceFields& wanted) const {
+  const Field f = s.column.field;
+  return asked(wanted, f) && (f != Field::sequence || has_sequences) &&
+         (f != Field::step || has_steps);
+}
+
 TraceRows TraceReader::File::read(std::uint64_t first, std::uint64_t count,
                                   const TraceFields& wanted) const {
   if (first > state.tokens || count > state.tokens - first) {
@@ -178,11 +184,8 @@ TraceRows TraceReader::File::read(std::uint64_t first, std::uint64_t count,
   zeros(out.flags);
   std::vector<Piece> pieces;
   for (const Source& s : sources) {
-    const Field f = s.column.field;
-    if (!asked(wanted, f) || (f == Field::sequence && !has_sequences) ||
-        (f == Field::step && !has_steps)) {
+    if (!is_read(s, wanted))
       continue;
-    }
     if (!s.tokens.empty()) {
       read_some_logits(s, out);
       continue;

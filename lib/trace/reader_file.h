@@ -50,15 +50,27 @@ struct TraceReader::File {
   }
 
  private:
+  bool is_read(const Source&, const TraceFields& wanted) const;
   void read_header();
+  void check_version();
   void read_model();
+  void read_settings();
+  template <class T, class Put>
+  void read_layers(const char* name, bool needed, h5::Cell, Put);
   void read_constants();
+  void read_router_rows();
+  void read_pairs();
+  void check_shape(const std::string& name, const std::vector<std::uint64_t>& dims);
   void read_commits();
   void open_columns();
+  void open_column(TraceColumn);
+  void describe_columns();
   void open_logits_token(Source&);
   void settle_tokens();
   void check_last_commit();
   void read_records();
+  void read_sequences();
+  void read_steps();
   std::vector<Piece> collect(const Source&, std::uint64_t first, std::uint64_t count) const;
   void check_records(const TraceRows&) const;
   void read_some_logits(const Source&, TraceRows&) const;

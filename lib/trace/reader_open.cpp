@@ -32,25 +32,8 @@ void TraceReader::File::read_header() {
   const hid_t f = schema.file();
   if (schema.text(f, "format", "") != "moe-trace")
     schema.refuse("this HDF5 file is not a moe-trace");
+  check_version();
   TraceHeader& h = header;
-  h.format_version = schema.text(f, "format_version", "");
-  int major = -1;
-  int minor = -1;
-  const char* end = h.format_version.data() + h.format_version.size();
-  const auto dot = std::from_chars(h.format_version.data(), end, major);
-  if (dot.ec == std::errc() && dot.ptr != end && *dot.ptr == '.')
-    std::from_chars(dot.ptr + 1, end, minor);
-  if (major < 0 || minor < 0)
-    schema.refuse(fmt::format("its format version is '{}'", h.format_version));
-  if (major > 1) {
-    throw Error(Exit::input, fmt::format("{}: it is in moe-trace format {}; this program reads 1.x",
-                                         path.string(), h.format_version))
-        .hint(fmt::format("a moe that reads format {}", major));
-  }
-  if (minor > 0) {
-    warn(fmt::format("format {} is newer than 1.0: what is new in it is not read",
-                     h.format_version));
-  }
   const std::pair<const char*, std::string*> texts[] = {{"producer", &h.producer},
                                                         {"engine", &h.engine},
                                                         {"engine_version", &h.engine_version},
@@ -74,49 +57,59 @@ void TraceReader::File::read_header() {
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", 0));
 }
 
+void TraceReader::File::check_version() {
+  TraceHeader& h = header;
+  h.format_version = schema.text(schema.file(), "format_version", "");
+  int major = -1;
+  int minor = -1;
+  const char* end = h.format_version.data() + h.format_version.size();
+  const auto dot = std::from_chars(h.format_version.data(), end, major);
+  if (dot.ec == std::errc() && dot.ptr != end && *dot.ptr == '.')
+    std::from_chars(dot.ptr + 1, end, minor);
+  if (major < 0 || minor < 0)
+    schema.refuse(fmt::format("its format version is '{}'", h.format_version));
+  if (major > 1) {
+    throw Error(Exit::input, fmt::format("{}: it is in moe-trace format {}; this program reads 1.x",
+                                         path.string(), h.format_version))
+        .hint(fmt::format("a moe that reads format {}", major));
+  }
+  if (minor > 0) {
+    warn(fmt::format("format {} is newer than 1.0: what is new in it is not read",
+                     h.format_version));
+  }
+}
+
+// One number for each MoE layer, from /model/NAME.
+template <class T, class Put>
+void TraceReader::File::read_layers(const char* name, bool needed, Cell type, Put put) {
+  const auto values = schema.all<T>(fmt::format("/model/{}", name), type, 1);
+  if (values.empty() && !needed)
+    return;
+  const std::size_t n = header.layers.size();
+  if (values.size() != n) {
+    schema.refuse(fmt::format("/model/{} has {} values for {} MoE layers", name, values.size(), n));
+  }
+  for (std::size_t l = 0; l < n; ++l)
+    put(header.layers[l], values[l]);
+}
+
 void TraceReader::File::read_model() {
   const auto index = schema.all<std::int32_t>("/model/layer_index", Cell::i32, 1);
   const std::size_t n = index.size();
   if (n == 0 || n > 65535)
     schema.refuse(fmt::format("/model/layer_index names {} MoE layers", n));
   header.layers.resize(n);
-  const auto each = [&](const char* name, bool needed, auto cell, Cell type, auto put) {
-    const auto values = schema.all<decltype(cell)>(fmt::format("/model/{}", name), type, 1);
-    if (values.empty() && !needed)
-      return;
-    if (values.size() != n) {
-      schema.refuse(
-          fmt::format("/model/{} has {} values for {} MoE layers", name, values.size(), n));
-    }
-    for (std::size_t l = 0; l < n; ++l)
-      put(header.layers[l], values[l]);
-  };
   for (std::size_t l = 0; l < n; ++l)
     header.layers[l].index = index[l];
   if (schema.find("/model/num_experts", {Cell::u16, Cell::u32}, 1).value_or(DataInfo{}).cell ==
       Cell::u32) {
-    each("num_experts", true, std::uint32_t{}, Cell::u32,
-         [](TraceLayer& l, auto v) { l.experts = int(v); });
+    read_layers<std::uint32_t>("num_experts", true, Cell::u32,
+                               [](TraceLayer& l, auto v) { l.experts = int(v); });
   } else {
-    each("num_experts", true, std::uint16_t{}, Cell::u16,
-         [](TraceLayer& l, auto v) { l.experts = v; });
+    read_layers<std::uint16_t>("num_experts", true, Cell::u16,
+                               [](TraceLayer& l, auto v) { l.experts = v; });
   }
-  each("top_k", true, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.top_k = v; });
-  each("num_shared", false, std::uint16_t{}, Cell::u16,
-       [](TraceLayer& l, auto v) { l.shared = v; });
-  each("n_group", false, std::uint16_t{}, Cell::u16, [](TraceLayer& l, auto v) { l.n_group = v; });
-  each("topk_group", false, std::uint16_t{}, Cell::u16,
-       [](TraceLayer& l, auto v) { l.topk_group = v; });
-  each("score_fn", false, std::uint8_t{}, Cell::u8,
-       [](TraceLayer& l, auto v) { l.score_fn = score_fn(v); });
-  each("norm_topk", false, std::uint8_t{}, Cell::u8,
-       [](TraceLayer& l, auto v) { l.norm_topk = v; });
-  each("routed_scale", false, float{}, Cell::f32,
-       [](TraceLayer& l, auto v) { l.routed_scale = v; });
-  each("capacity_factor", false, float{}, Cell::f32,
-       [](TraceLayer& l, auto v) { l.capacity_factor = v; });
-  each("expert_bytes", false, std::uint64_t{}, Cell::u64,
-       [](TraceLayer& l, auto v) { l.expert_bytes = v; });
+  read_settings();
   for (const TraceLayer& l : header.layers) {
     if (l.experts < 1 || l.experts > (1 << 24) || l.top_k > l.experts) {
       schema.refuse(
@@ -125,18 +118,46 @@ void TraceReader::File::read_model() {
   }
 }
 
+void TraceReader::File::read_settings() {
+  read_layers<std::uint16_t>("top_k", true, Cell::u16, [](TraceLayer& l, auto v) { l.top_k = v; });
+  read_layers<std::uint16_t>("num_shared", false, Cell::u16,
+                             [](TraceLayer& l, auto v) { l.shared = v; });
+  read_layers<std::uint16_t>("n_group", false, Cell::u16,
+                             [](TraceLayer& l, auto v) { l.n_group = v; });
+  read_layers<std::uint16_t>("topk_group", false, Cell::u16,
+                             [](TraceLayer& l, auto v) { l.topk_group = v; });
+  read_layers<std::uint8_t>("score_fn", false, Cell::u8,
+                            [](TraceLayer& l, auto v) { l.score_fn = score_fn(v); });
+  read_layers<std::uint8_t>("norm_topk", false, Cell::u8,
+                            [](TraceLayer& l, auto v) { l.norm_topk = v; });
+  read_layers<float>("routed_scale", false, Cell::f32,
+                     [](TraceLayer& l, auto v) { l.routed_scale = v; });
+  read_layers<float>("capacity_factor", false, Cell::f32,
+                     [](TraceLayer& l, auto v) { l.capacity_factor = v; });
+  read_layers<std::uint64_t>("expert_bytes", false, Cell::u64,
+                             [](TraceLayer& l, auto v) { l.expert_bytes = v; });
+}
+
 void TraceReader::File::read_constants() {
   header.domains = schema.texts("/domains/name");
   header.pieces = schema.texts("/vocab/piece");
+  read_router_rows();
+  read_pairs();
+}
+
+// Of what is stored by layer and expert.
+void TraceReader::File::check_shape(const std::string& name,
+                                    const std::vector<std::uint64_t>& dims) {
+  if (dims[0] != header.layers.size() || dims[1] != std::uint64_t(header.max_experts()))
+    schema.refuse(fmt::format("{} has the shape of another model", name));
+}
+
+void TraceReader::File::read_router_rows() {
   const std::uint64_t layers = header.layers.size();
   const std::uint64_t experts = std::uint64_t(header.max_experts());
   std::vector<std::uint64_t> dims;
-  const auto shaped = [&](const std::string& name) {
-    if (dims[0] != layers || dims[1] != experts)
-      schema.refuse(fmt::format("{} has the shape of another model", name));
-  };
   if (const auto cells = schema.all<float>("/router/weight", Cell::f32, 3, &dims); !cells.empty()) {
-    shaped("/router/weight");
+    check_shape("/router/weight", dims);
     for (std::uint64_t l = 0; l < layers; ++l) {
       Matrix<float> m(header.layers[l].experts, Index(dims[2]));
       std::copy_n(cells.begin() + std::ptrdiff_t(l * experts * dims[2]), m.size(), m.data());
@@ -144,18 +165,24 @@ void TraceReader::File::read_constants() {
     }
   }
   if (const auto cells = schema.all<float>("/router/bias", Cell::f32, 2, &dims); !cells.empty()) {
-    shaped("/router/bias");
+    check_shape("/router/bias", dims);
     for (std::uint64_t l = 0; l < layers; ++l) {
       header.router_bias.emplace_back(
           cells.begin() + std::ptrdiff_t(l * experts),
           cells.begin() + std::ptrdiff_t(l * experts) + header.layers[l].experts);
     }
   }
+}
+
+void TraceReader::File::read_pairs() {
+  const std::uint64_t layers = header.layers.size();
+  const std::uint64_t experts = std::uint64_t(header.max_experts());
+  std::vector<std::uint64_t> dims;
   for (const std::string& name : schema.names("/experts")) {
     const auto cells = schema.all<float>("/experts/" + name, Cell::f32, 3, &dims);
     if (cells.empty())
       continue;
-    shaped("/experts/" + name);
+    check_shape("/experts/" + name, dims);
     if (dims[2] != experts)
       schema.refuse(fmt::format("/experts/{} is not square", name));
     PairMatrix pair{name, {}};
@@ -199,34 +226,49 @@ void TraceReader::File::read_commits() {
 
 void TraceReader::File::open_columns() {
   TraceFields every{true, true, true, true, true, true, true, true, true, true, true};
+  for (const TraceColumn& c : columns_of(header, every))
+    open_column(c);
+  describe_columns();
+}
+
+namespace {
+// Chunks of whole rows of one layer, packed by no filter but ours.
+bool read_directly(const TraceColumn& c, const DataInfo& data) {
+  const auto& chunk = data.chunk;
+  return !chunk.empty() && data.plain_shuffle && (c.rank < 2 || chunk[1] == 1) &&
+         (c.rank < 3 || chunk[2] == std::uint64_t(c.width));
+}
+}  // namespace
+
+void TraceReader::File::open_column(TraceColumn c) {
   const std::uint64_t layers = header.layers.size();
-  for (TraceColumn c : columns_of(header, every)) {
-    const bool half = c.field == Field::weight || c.field == Field::logits;
-    auto info = c.is_id() ? schema.find(c.path, {Cell::u16, Cell::u32}, 3)
-                : half    ? schema.find(c.path, {Cell::f16, Cell::f32}, 3)
-                          : schema.find(c.path, {c.cell}, std::size_t(c.rank));
-    if (!info)
-      continue;
-    const auto& d = info->dims;
-    if (c.field == Field::predicted)
-      c.width = Index(d[2]);
-    if ((c.rank > 1 && d[1] != layers) || (c.rank > 2 && d[2] != std::uint64_t(c.width)) ||
-        c.width < 1 || c.width > (1 << 24)) {
-      schema.refuse(
-          fmt::format("{} has shape [{}]; the model has {} MoE layers, {} experts, top {}", c.path,
-                      fmt::join(d, ","), layers, header.max_experts(), header.max_choices()));
-    }
-    c.cell = info->cell;
-    Source s{c, std::move(*info), c.layered ? Index(layers) : 1, false, {}};
-    const auto& chunk = s.data.chunk;
-    s.direct = !chunk.empty() && s.data.plain_shuffle && (c.rank < 2 || chunk[1] == 1) &&
-               (c.rank < 3 || chunk[2] == std::uint64_t(c.width));
-    s.column.chunk = chunk.empty() ? 0 : Index(chunk[0]);
-    if (c.field == Field::logits)
-      open_logits_token(s);
-    set_asked(fields, c.field);
-    sources.push_back(std::move(s));
+  const bool half = c.field == Field::weight || c.field == Field::logits;
+  auto info = c.is_id() ? schema.find(c.path, {Cell::u16, Cell::u32}, 3)
+              : half    ? schema.find(c.path, {Cell::f16, Cell::f32}, 3)
+                        : schema.find(c.path, {c.cell}, std::size_t(c.rank));
+  if (!info)
+    return;
+  const auto& d = info->dims;
+  if (c.field == Field::predicted)
+    c.width = Index(d[2]);
+  if ((c.rank > 1 && d[1] != layers) || (c.rank > 2 && d[2] != std::uint64_t(c.width)) ||
+      c.width < 1 || c.width > (1 << 24)) {
+    schema.refuse(fmt::format("{} has shape [{}]; the model has {} MoE layers, {} experts, top {}",
+                              c.path, fmt::join(d, ","), layers, header.max_experts(),
+                              header.max_choices()));
   }
+  c.cell = info->cell;
+  Source s{c, std::move(*info), c.layered ? Index(layers) : 1, false, {}};
+  s.direct = read_directly(c, s.data);
+  s.column.chunk = s.data.chunk.empty() ? 0 : Index(s.data.chunk[0]);
+  if (c.field == Field::logits)
+    open_logits_token(s);
+  set_asked(fields, c.field);
+  sources.push_back(std::move(s));
+}
+
+// What the datasets that are there say of themselves.
+void TraceReader::File::describe_columns() {
   TraceFields held{false, false, false, false, false, false, false, false, false, false, false};
   for (const Source& s : sources) {
     const hid_t d = s.data.dataset;
@@ -324,6 +366,20 @@ void TraceReader::File::check_last_commit() {
 }
 
 void TraceReader::File::read_records() {
+  read_sequences();
+  read_steps();
+  const std::uint64_t n = state.tokens;
+  has_sequences = !sequences.empty();
+  has_steps = !steps.empty();
+  const auto all = std::uint32_t(std::min<std::uint64_t>(n, 0xFFFFFFFFu));
+  // so that every row's number names a record
+  if (!has_sequences && n > 0)
+    sequences.push_back({0, all, no_domain});
+  if (!has_steps && n > 0)
+    steps.push_back({0, 0, all, Phase::eval});
+}
+
+void TraceReader::File::read_sequences() {
   const auto start = schema.all<std::uint64_t>("/sequences/start", Cell::u64, 1);
   const auto length = schema.all<std::uint32_t>("/sequences/length", Cell::u32, 1);
   const auto domain = schema.all<std::uint16_t>("/sequences/domain", Cell::u16, 1);
@@ -337,6 +393,10 @@ void TraceReader::File::read_records() {
          std::uint32_t(std::min<std::uint64_t>(length[i], state.complete ? length[i] : left)),
          i < domain.size() ? domain[i] : no_domain});
   }
+}
+
+void TraceReader::File::read_steps() {
+  const std::uint64_t n = state.tokens;
   const auto step = schema.all<std::int64_t>("/steps/step", Cell::i64, 1);
   const auto first = schema.all<std::uint64_t>("/steps/token_start", Cell::u64, 1);
   const auto count = schema.all<std::uint32_t>("/steps/num_tokens", Cell::u32, 1);
@@ -350,14 +410,6 @@ void TraceReader::File::read_records() {
          std::uint32_t(std::min<std::uint64_t>(count[i], state.complete ? count[i] : left)),
          i < phase.size() && phase[i] <= 3 ? Phase(phase[i]) : Phase::eval});
   }
-  has_sequences = !sequences.empty();
-  has_steps = !steps.empty();
-  const auto all = std::uint32_t(std::min<std::uint64_t>(n, 0xFFFFFFFFu));
-  // so that every row's number names a record
-  if (!has_sequences && n > 0)
-    sequences.push_back({0, all, no_domain});
-  if (!has_steps && n > 0)
-    steps.push_back({0, 0, all, Phase::eval});
 }
 
 }  // namespace moe

@@ -8,23 +8,27 @@
 
 namespace moe {
 
-void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) {
+namespace {
+// Begins the records that begin by `row`, at least up to the given ones.
+void begin_records(const TraceReader& from, TraceWriter::File& to, std::uint64_t row,
+                   std::size_t last_sequence, std::size_t last_step) {
   const auto& sequences = from.sequences();
   const auto& steps = from.steps();
-  // records that begin by then
-  const auto until = [&](std::uint64_t row, std::size_t last_sequence, std::size_t last_step) {
-    while (to.sequences.size() < sequences.size() &&
-           (sequences[to.sequences.size()].start <= row || to.sequences.size() <= last_sequence)) {
-      to.begin_sequence(sequences[to.sequences.size()].domain);
-      to.sequences.back().start = sequences[to.sequences.size() - 1].start;
-    }
-    while (to.steps.size() < steps.size() &&
-           (steps[to.steps.size()].token_start <= row || to.steps.size() <= last_step)) {
-      const TraceStep& step = steps[to.steps.size()];
-      to.begin(step);
-      to.steps.back().token_start = step.token_start;
-    }
-  };
+  while (to.sequences.size() < sequences.size() &&
+         (sequences[to.sequences.size()].start <= row || to.sequences.size() <= last_sequence)) {
+    to.begin_sequence(sequences[to.sequences.size()].domain);
+    to.sequences.back().start = sequences[to.sequences.size() - 1].start;
+  }
+  while (to.steps.size() < steps.size() &&
+         (steps[to.steps.size()].token_start <= row || to.steps.size() <= last_step)) {
+    const TraceStep& step = steps[to.steps.size()];
+    to.begin(step);
+    to.steps.back().token_start = step.token_start;
+  }
+}
+}  // namespace
+
+void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) {
   const auto commits = from.commits();
   std::size_t next = 0;
   for (std::uint64_t at = 0; at < rows;) {
@@ -37,7 +41,7 @@ void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) 
     // a run of rows between records at a time would be as right, and no faster
     for (std::uint64_t row = at; row < end; ++row) {
       const auto t = std::size_t(row - at);
-      until(row, window.sequence[t], window.step[t]);
+      begin_records(from, to, row, window.sequence[t], window.step[t]);
     }
     const bool recorded = next < commits.size() && commits[next].rows == end;
     to.append(window, true, recorded ? commits[next].step : to.steps.back().step);
@@ -46,7 +50,7 @@ void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) 
     at = end;
   }
   if (rows == from.tokens() && from.state().complete)
-    until(rows, sequences.size(), steps.size());
+    begin_records(from, to, rows, from.sequences().size(), from.steps().size());
   to.commit(to.steps.empty() ? -1 : to.steps.back().step);
 }
 

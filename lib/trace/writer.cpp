@@ -294,35 +294,38 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
   h5::must(H5Dflush(h5.token), "flush /token");
 }
 
+// Appends one number of each record to the dataset at `path`, which has `from` already.
+template <class Record, class Get>
+void TraceWriter::File::write_column(const char* path, Cell cell, std::size_t from,
+                                     const std::vector<Record>& records, Get get) {
+  if (records.empty())
+    return;
+  std::vector<std::uint8_t> cells(records.size() * h5::bytes_of(cell));
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const auto value = get(records[i]);
+    std::memcpy(cells.data() + i * sizeof value, &value, sizeof value);
+  }
+  const hid_t d = h5.records.at(path);
+  h5::resize(d, {from + records.size()}, path);
+  h5::write_rows(d, h5::type_of(cell), from, records.size(), cells.data(), path);
+  h5::must(H5Dflush(d), fmt::format("flush {}", path));
+}
+
 void TraceWriter::File::write_records(const CommitJob& job) {
-  const auto column = [&](const char* path, Cell cell, std::size_t from, const auto& records,
-                          auto get) {
-    if (records.empty())
-      return;
-    std::vector<std::uint8_t> cells(records.size() * h5::bytes_of(cell));
-    for (std::size_t i = 0; i < records.size(); ++i) {
-      const auto value = get(records[i]);
-      std::memcpy(cells.data() + i * sizeof value, &value, sizeof value);
-    }
-    const hid_t d = h5.records.at(path);
-    h5::resize(d, {from + records.size()}, path);
-    h5::write_rows(d, h5::type_of(cell), from, records.size(), cells.data(), path);
-    h5::must(H5Dflush(d), fmt::format("flush {}", path));
-  };
   const std::size_t q = job.sequences_from;
   const std::size_t n = job.steps_from;
-  column("/sequences/start", Cell::u64, q, job.sequences,
-         [](const TraceSequence& s) { return s.start; });
-  column("/sequences/length", Cell::u32, q, job.sequences,
-         [](const TraceSequence& s) { return s.length; });
-  column("/sequences/domain", Cell::u16, q, job.sequences,
-         [](const TraceSequence& s) { return s.domain; });
-  column("/steps/step", Cell::i64, n, job.steps, [](const TraceStep& s) { return s.step; });
-  column("/steps/token_start", Cell::u64, n, job.steps,
-         [](const TraceStep& s) { return s.token_start; });
-  column("/steps/num_tokens", Cell::u32, n, job.steps,
-         [](const TraceStep& s) { return s.num_tokens; });
-  column("/steps/phase", Cell::u8, n, job.steps, [](const TraceStep& s) { return s.phase; });
+  write_column("/sequences/start", Cell::u64, q, job.sequences,
+               [](const TraceSequence& s) { return s.start; });
+  write_column("/sequences/length", Cell::u32, q, job.sequences,
+               [](const TraceSequence& s) { return s.length; });
+  write_column("/sequences/domain", Cell::u16, q, job.sequences,
+               [](const TraceSequence& s) { return s.domain; });
+  write_column("/steps/step", Cell::i64, n, job.steps, [](const TraceStep& s) { return s.step; });
+  write_column("/steps/token_start", Cell::u64, n, job.steps,
+               [](const TraceStep& s) { return s.token_start; });
+  write_column("/steps/num_tokens", Cell::u32, n, job.steps,
+               [](const TraceStep& s) { return s.num_tokens; });
+  write_column("/steps/phase", Cell::u8, n, job.steps, [](const TraceStep& s) { return s.phase; });
 }
 
 void TraceWriter::File::write_commit(const CommitJob& job) {
@@ -407,10 +410,11 @@ void TraceWriter::File::finish() {
   lock.reset();
 }
 
-TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header,
-                         const TraceWriterOptions& options) {
-  const auto part = plus(path, ".part");
-  const auto copy = plus(path, ".part.resumed");
+namespace {
+
+// Refuses to replace what is there, or to continue what is not.
+void check_target(const std::filesystem::path& path, const std::filesystem::path& part,
+                  const TraceWriterOptions& options) {
   const bool interrupted = std::filesystem::exists(part);
   if (std::filesystem::exists(path) && !options.force) {
     throw Error(Exit::usage, fmt::format("{} exists", path.string()))
@@ -428,24 +432,39 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
                                          part.string(), options.resume_rows))
         .hint("another name for the trace, which then begins here");
   }
-  if (options.resume_rows >= 0 && interrupted) {
+}
+
+// Refuses to continue a recording that has fewer rows, or that is of another model.
+void check_resumable(const TraceReader& old, const std::filesystem::path& part,
+                     const TraceHeader& header, std::uint64_t rows) {
+  if (rows > old.tokens()) {
+    throw Error(Exit::input,
+                fmt::format("{} holds {} rows that can be trusted; row {} was to follow",
+                            part.string(), old.tokens(), rows));
+  }
+  if (old.header().layers.size() != header.layers.size() ||
+      old.header().max_experts() != header.max_experts() ||
+      old.header().max_choices() != header.max_choices()) {
+    throw Error(Exit::input,
+                fmt::format("{} was recorded from a model of {} MoE layers, {} experts, top {}; "
+                            "this one has {}, {}, {}",
+                            part.string(), old.header().layers.size(), old.header().max_experts(),
+                            old.header().max_choices(), header.layers.size(), header.max_experts(),
+                            header.max_choices()));
+  }
+}
+
+}  // namespace
+
+TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header,
+                         const TraceWriterOptions& options) {
+  const auto part = plus(path, ".part");
+  const auto copy = plus(path, ".part.resumed");
+  check_target(path, part, options);
+  if (options.resume_rows >= 0 && std::filesystem::exists(part)) {
     const TraceReader old(part);
     const auto rows = std::uint64_t(options.resume_rows);
-    if (rows > old.tokens()) {
-      throw Error(Exit::input,
-                  fmt::format("{} holds {} rows that can be trusted; row {} was to follow",
-                              part.string(), old.tokens(), rows));
-    }
-    if (old.header().layers.size() != header.layers.size() ||
-        old.header().max_experts() != header.max_experts() ||
-        old.header().max_choices() != header.max_choices()) {
-      throw Error(Exit::input,
-                  fmt::format("{} was recorded from a model of {} MoE layers, {} experts, top {}; "
-                              "this one has {}, {}, {}",
-                              part.string(), old.header().layers.size(), old.header().max_experts(),
-                              old.header().max_choices(), header.layers.size(),
-                              header.max_experts(), header.max_choices()));
-    }
+    check_resumable(old, part, header, rows);
     const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
     file_ = std::make_unique<File>(path, old.header(), options.fields, copy, options.deflate);
     try {

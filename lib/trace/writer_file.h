@@ -67,6 +67,8 @@ struct TraceWriter::File {
   void write(const CommitJob&);
   void write_columns(const CommitJob&);
   void write_records(const CommitJob&);
+  template <class Record, class Get>
+  void write_column(const char* path, h5::Cell, std::size_t from, const std::vector<Record>&, Get);
   void write_commit(const CommitJob&);
   void seal();
 

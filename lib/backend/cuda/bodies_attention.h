@@ -64,23 +64,29 @@ struct Attend {  // r: query and head
       const float p = j < last ? std::exp(s - next) : 0.0f;
       total = total * keep + g.sum(p);
       top = next;
-      // all lanes go through, for p comes from all of them
-      for (Index i0 = 0; i0 < a.n; i0 += G::width) {
-        const Index i = i0 + g.lane();
-        float sum = i < a.n ? result[i] * keep : 0;
-        for (Index n = 0; n < count; ++n) {
-          const float pn = g.from(p, int(n));
-          if (i < a.n)
-            sum += pn * v[a.value(j0 + n, kv) + i];
-        }
-        if (i < a.n)
-          result[i] = sum;
-      }
+      add_values(g, p, keep, j0, count, kv, result);
     }
     for (Index i = g.lane(); i < a.n; i += G::width)
       result[i] /= total;
     if (g.lane() == 0)
       lse[r] = top + std::log(total);
+  }
+  // result = keep result + the sum of p of lane n times the value of key j0 + n; all lanes go
+  // through, for p comes from all of them
+  template <class G>
+  MOE_HD void add_values(const G& g, float p, float keep, Index j0, Index count, Index kv,
+                         float* result) const {
+    for (Index i0 = 0; i0 < a.n; i0 += G::width) {
+      const Index i = i0 + g.lane();
+      float sum = i < a.n ? result[i] * keep : 0;
+      for (Index n = 0; n < count; ++n) {
+        const float pn = g.from(p, int(n));
+        if (i < a.n)
+          sum += pn * v[a.value(j0 + n, kv) + i];
+      }
+      if (i < a.n)
+        result[i] = sum;
+    }
   }
 };
 
@@ -152,7 +158,6 @@ struct AttendKeys {  // r: key and its head; dk and dv
     const Index each = a.heads / a.kv_heads;
     const Index at = a.key(j, kv);
     const Index to = a.value(j, kv);
-    const Index wide = a.d < a.n ? a.n : a.d;
     for (Index i = g.lane(); i < a.d; i += G::width)
       dk[at + i] = 0;
     for (Index i = g.lane(); i < a.n; i += G::width)
@@ -167,24 +172,31 @@ struct AttendKeys {  // r: key and its head; dk and dv
           p = std::exp(a.scale * a.dot(q + a.query(t, h), k + at, a.d) - lse[t * a.heads + h]);
           ds = p * (a.dot(dout + a.output(t, h), v + to, a.n) - delta[t * a.heads + h]) * a.scale;
         }
-        for (Index i0 = 0; i0 < wide; i0 += G::width) {
-          const Index i = i0 + g.lane();
-          float sum_k = i < a.d ? dk[at + i] : 0;
-          float sum_v = i < a.n ? dv[to + i] : 0;
-          for (Index n = 0; n < count; ++n) {
-            const float pn = g.from(p, int(n));
-            const float dn = g.from(ds, int(n));
-            if (i < a.d)
-              sum_k += dn * q[a.query(t0 + n, h) + i];
-            if (i < a.n)
-              sum_v += pn * dout[a.output(t0 + n, h) + i];
-          }
-          if (i < a.d)
-            dk[at + i] = sum_k;
-          if (i < a.n)
-            dv[to + i] = sum_v;
-        }
+        add_queries(g, p, ds, t0, count, h, dk + at, dv + to);
       }
+    }
+  }
+  // Adds what `count` queries from t0 on bring; p and ds of query n are those of lane n.
+  template <class G>
+  MOE_HD void add_queries(const G& g, float p, float ds, Index t0, Index count, Index h,
+                          float* k_sum, float* v_sum) const {
+    const Index wide = a.d < a.n ? a.n : a.d;
+    for (Index i0 = 0; i0 < wide; i0 += G::width) {
+      const Index i = i0 + g.lane();
+      float sum_k = i < a.d ? k_sum[i] : 0;
+      float sum_v = i < a.n ? v_sum[i] : 0;
+      for (Index n = 0; n < count; ++n) {
+        const float pn = g.from(p, int(n));
+        const float dn = g.from(ds, int(n));
+        if (i < a.d)
+          sum_k += dn * q[a.query(t0 + n, h) + i];
+        if (i < a.n)
+          sum_v += pn * dout[a.output(t0 + n, h) + i];
+      }
+      if (i < a.d)
+        k_sum[i] = sum_k;
+      if (i < a.n)
+        v_sum[i] = sum_v;
     }
   }
 };

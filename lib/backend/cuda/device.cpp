@@ -192,40 +192,51 @@ void Device::gemm(const Gemm& g, GemmTypes t) {
         "a product");
 }
 
-// One group a call; the addresses stand in device memory, as the library wants them.
+namespace {
+// The arguments of one library call with one group for each product.
+struct GroupArguments {
+  std::vector<cublasOperation_t> op_a, op_b;
+  std::vector<std::int64_t> m, n, k, lda, ldb, ldc;
+  std::vector<float> beta;
+  std::vector<const void*> address;  // of all a, then all b, then all c
+
+  explicit GroupArguments(std::span<const Gemm> calls) : address(3 * calls.size()) {
+    const std::size_t groups = calls.size();
+    for (std::size_t i = 0; i < groups; ++i) {
+      const Gemm& g = calls[i];
+      op_a.push_back(op(g.transpose_a));
+      op_b.push_back(op(g.transpose_b));
+      m.push_back(g.m);
+      n.push_back(g.n);
+      k.push_back(g.k);
+      lda.push_back(g.lda);
+      ldb.push_back(g.ldb);
+      ldc.push_back(g.ldc);
+      beta.push_back(g.beta);
+      address[i] = g.a;
+      address[groups + i] = g.b;
+      address[2 * groups + i] = g.c;
+    }
+  }
+};
+}  // namespace
+
+// The library wants the addresses in device memory.
 void Device::gemm_group(std::span<const Gemm> calls, GemmTypes t) {
   const std::size_t n = calls.size();
-  std::vector<cublasOperation_t> op_a, op_b;
-  std::vector<std::int64_t> ms, ns, ks, lda, ldb, ldc;
+  const GroupArguments g(calls);
   const std::vector<std::int64_t> ones(n, 1);
   const std::vector<float> alpha(n, 1.0f);
-  std::vector<float> beta;
-  std::vector<const void*> address(3 * n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const Gemm& g = calls[i];
-    op_a.push_back(op(g.transpose_a));
-    op_b.push_back(op(g.transpose_b));
-    ms.push_back(g.m);
-    ns.push_back(g.n);
-    ks.push_back(g.k);
-    lda.push_back(g.lda);
-    ldb.push_back(g.ldb);
-    ldc.push_back(g.ldc);
-    beta.push_back(g.beta);
-    address[i] = g.a;
-    address[n + i] = g.b;
-    address[2 * n + i] = g.c;
-  }
-  const std::size_t bytes = address.size() * sizeof(void*);
-  void* there = allocate(bytes);
-  to_device(address.data(), there, bytes);
-  auto* a = static_cast<const void* const*>(there);
+  const std::size_t bytes = g.address.size() * sizeof(void*);
+  void* on_device = allocate(bytes);
+  to_device(g.address.data(), on_device, bytes);
+  auto* a = static_cast<const void* const*>(on_device);
   const cublasStatus_t status = cublasGemmGroupedBatchedEx_64(
-      blas_, op_a.data(), op_b.data(), ms.data(), ns.data(), ks.data(), alpha.data(), a,
-      type(t.half_in), lda.data(), a + n, type(t.half_in), ldb.data(), beta.data(),
-      const_cast<void* const*>(a + 2 * n), type(t.half_out), ldc.data(), std::int64_t(n),
+      blas_, g.op_a.data(), g.op_b.data(), g.m.data(), g.n.data(), g.k.data(), alpha.data(), a,
+      type(t.half_in), g.lda.data(), a + n, type(t.half_in), g.ldb.data(), g.beta.data(),
+      const_cast<void* const*>(a + 2 * n), type(t.half_out), g.ldc.data(), std::int64_t(n),
       ones.data(), CUBLAS_COMPUTE_32F);
-  release(there, bytes);
+  release(on_device, bytes);
   check(status, "a grouped product");
 }
 
