@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lib/backend/cpu_tiles.h"
+#include "lib/backend/native.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
 
@@ -33,6 +34,9 @@ std::unique_ptr<Backend<float>> make_cpu_backend(Spec& spec) {
   if (const std::string none = no_half_products(); !none.empty())
     return std::make_unique<Cpu>(concat("no bf16 products: ", none, ". Computing in f32."));
   return std::make_unique<CpuHalf>();
+}
+bool Cpu::native(Operation op) const {
+  return overrides<Cpu>(op);
 }
 
 // ---- who goes where --------------------------------------------------------------------------

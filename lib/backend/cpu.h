@@ -25,6 +25,7 @@ class Cpu : public HostBackend<float> {
   std::string notice() const override {
     return notice_;
   }
+  bool native(Operation) const override;
 
   void linear(In x, const Weight& w, Out y, float beta) override;
   void linear_dx(In dy, const Weight& w, Out dx, float beta) override;

@@ -1,6 +1,6 @@
-// What only a backend with memory of its own offers, so that the host need not wait for it: routing
-// from scores that never leave the device, and sums that stay there. A backend has it where
-// dynamic_cast finds it; host_definition() is its definition on host views.
+// What only a device offers, so that the host need not wait for it: routing from scores that never
+// leave the device, and sums that stay there. dynamic_cast<OnDevice<S>*> of a backend finds it
+// where it is offered; host_definition() is its definition on host views.
 #pragma once
 #include <functional>
 #include <memory>
@@ -16,22 +16,23 @@ class OnDevice {
  public:
   virtual ~OnDevice() = default;
 
-  // The k best of each token in falling order, ties to the lower id, and their weights; -1 and 0
-  // where `valid` is 0. `bias` is for the selection only. `seen` is for balance losses and the log:
-  // probabilities (softmax, or s / sum s), lse^2 and entropy of each token.
+  // The k best experts of each token in falling order, ties to the lower id, and their weights; -1
+  // and 0 where `valid` is 0. `bias` is added for the selection only. `seen` holds what balance
+  // losses and the log need of each token: probabilities (softmax, or s / sum s), lse^2, entropy.
   virtual void top_k(View<const S> z /*(T,E) logits before temperature*/, const TopK&,
                      View<const double> bias /*(1,E) or empty*/,
                      View<const int> valid /*(1,T) or empty*/, View<int> expert /*(T,K)*/,
                      View<S> weight /*(T,K)*/, View<S> seen /*(T,E+2)*/) = 0;
-  // Sets dz from what arrives by the weights, by the probabilities (one gradient an expert, the
-  // same for all tokens) and by lse^2.
+  // Sets dz, the gradient by the logits, from the gradients by the weights, by the probabilities
+  // (one for each expert, the same for all tokens) and by lse^2.
   virtual void top_k_backward(View<const S> z, const TopK&, View<const int> valid,
                               View<const int> expert, View<const S> dweight /*(T,K)*/,
                               View<const double> dprobability /*(1,E) or empty*/, double dsquare,
                               View<S> dz) = 0;
-  // A yardstick for benches: queues the library products alone that a gated body of these rows
-  // comes to, (T,H)(H,I) twice and (T,I)(I,H), and with `backward` the six of their gradients, on
-  // operands of its own in the dtype of its products. Empty where there is no such library.
+  // For benchmarks: a function that enqueues only the GEMMs of a gated expert with this many rows,
+  // as the attainable ceiling: (T,H)(H,I) twice and (T,I)(I,H), with `backward` the six of their
+  // gradients too, on operands of its own in the dtype of this backend's products. Empty where
+  // there is no such library.
   virtual std::function<void()> plain_products(Index /*rows*/, Index /*hidden*/, Index /*width*/,
                                                bool /*backward*/) {
     return {};

@@ -46,9 +46,9 @@ Run forward(Backend<float>& b, const LayerConfig& c, const Matrix<float>& x) {
   fill(layer);
   const Batch batch = batch_of(x.rows());
   MoeTape<float> tape(batch);
-  const Array<float> there(b, x.view());
+  const Array<float> on_device(b, x.view());
   Array<float> y(b, x.rows(), x.cols());
-  layer.forward({.batch = batch}, there.view(), y.view(), tape);
+  layer.forward({.batch = batch}, on_device.view(), y.view(), tape);
   return {y.to_host(), tape.routing, tape.plan.offset.to_host()};
 }
 
@@ -74,11 +74,11 @@ TEST_CASE("one expert is a dense feed-forward") {
     const Batch batch = batch_of(x.rows());
     MoeTape<float> tape(batch);
     FeedForward<float>::Tape dense_tape;
-    const Array<float> there(*b, x.view());
+    const Array<float> on_device(*b, x.view());
     Array<float> y(*b, 50, 12);
     Array<float> want(*b, 50, 12);
-    layer.forward({.batch = batch}, there.view(), y.view(), tape);
-    dense.forward(batch, there.view(), want.view(), dense_tape);
+    layer.forward({.batch = batch}, on_device.view(), y.view(), tape);
+    dense.forward(batch, on_device.view(), want.view(), dense_tape);
     CHECK(difference(std::as_const(y).view(), std::as_const(want).view()).within(0));
     CHECK(want.to_host() != Matrix<float>(50, 12));
   }

@@ -2,7 +2,7 @@
 // centring, sinks.
 #pragma once
 #include "lib/backend/cuda/bodies_heads.h"
-#include "lib/backend/cuda/operations.h"
+#include "lib/backend/cuda/operations_class.h"
 
 namespace moe::gpu {
 

@@ -4,7 +4,7 @@
 #pragma once
 #include <memory>
 
-#include "lib/backend/cuda/operations.h"
+#include "lib/backend/cuda/operations_class.h"
 #include "lib/core/dtype.h"
 #include "lib/core/rng.h"
 
@@ -56,29 +56,50 @@ void Operations<E>::multiply(const Gemm& g, bool half) {
   engine_.each("scale", g.m * g.n, Scaled{static_cast<float*>(g.c), g.beta});  // an empty sum
 }
 
+// So many ordinary numbers, of many the first million over and over, in f32 or bf16.
+template <class E>
+auto Operations<E>::numbers(Index size, std::uint64_t seed)
+    -> std::shared_ptr<Array<std::uint16_t>> {
+  const bool half = choices_.half;
+  Rng rng(seed);
+  Matrix<float> block(1, std::min<Index>(size, Index(1) << 20));
+  for (float& v : block.flat())
+    v = float(rng.normal());
+  std::vector<std::uint16_t> rounded;
+  for (const float v : block.flat())
+    rounded.push_back(float_to_bf16(v));
+  auto out = std::make_shared<Array<std::uint16_t>>(*this, 1, half ? size : 2 * size);
+  const std::size_t each = half ? 2 : 4;
+  for (Index at = 0; at < size; at += block.cols()) {
+    to_device(half ? static_cast<const void*>(rounded.data()) : block.data(),
+              reinterpret_cast<char*>(out->view().data) + std::size_t(at) * each,
+              std::size_t(std::min(block.cols(), size - at)) * each);
+  }
+  return out;
+}
+
+// The products of one gated expert; operands x, g, u, y, w_gate, w_up, w_down.
+inline std::vector<Gemm> gated_expert_calls(Index rows, Index hidden, Index width,
+                                            const std::vector<void*>& at, bool backward) {
+  void *x = at[0], *g = at[1], *u = at[2], *y = at[3], *wg = at[4], *wu = at[5], *wd = at[6];
+  std::vector<Gemm> calls = {forward_gemm(rows, hidden, width, x, wg, g, 0),
+                             forward_gemm(rows, hidden, width, x, wu, u, 0),
+                             forward_gemm(rows, width, hidden, u, wd, y, 0)};
+  if (backward) {
+    calls.push_back(dx_gemm(rows, width, hidden, y, wd, g, 0));
+    calls.push_back(dx_gemm(rows, hidden, width, u, wg, y, 0));
+    calls.push_back(dx_gemm(rows, hidden, width, u, wu, y, 0));
+    calls.push_back(dw_gemm(rows, width, hidden, g, y, wd, 0));
+    calls.push_back(dw_gemm(rows, hidden, width, x, u, wg, 0));
+    calls.push_back(dw_gemm(rows, hidden, width, x, u, wu, 0));
+  }
+  return calls;
+}
+
 template <class E>
 std::function<void()> Operations<E>::plain_products(Index rows, Index hidden, Index width,
                                                     bool backward) {
   const bool half = choices_.half;
-  // ordinary ones, of many the first million over and over
-  const auto numbers = [&](Index size, std::uint64_t seed) {
-    Rng rng(seed);
-    Matrix<float> block(1, std::min<Index>(size, Index(1) << 20));
-    for (float& v : block.flat())
-      v = float(rng.normal());
-    std::vector<std::uint16_t> rounded;
-    for (const float v : block.flat())
-      rounded.push_back(float_to_bf16(v));
-    // bytes, of either type
-    auto out = std::make_shared<Array<std::uint16_t>>(*this, 1, half ? size : 2 * size);
-    const std::size_t each = half ? 2 : 4;
-    for (Index at = 0; at < size; at += block.cols()) {
-      to_device(half ? static_cast<const void*>(rounded.data()) : block.data(),
-                reinterpret_cast<char*>(out->view().data) + std::size_t(at) * each,
-                std::size_t(std::min(block.cols(), size - at)) * each);
-    }
-    return out;
-  };
   const auto x = numbers(rows * hidden, 1);
   const auto g = numbers(rows * width, 2);
   const auto u = numbers(rows * width, 3);
@@ -86,24 +107,14 @@ std::function<void()> Operations<E>::plain_products(Index rows, Index hidden, In
   const auto wg = numbers(width * hidden, 5);
   const auto wu = numbers(width * hidden, 6);
   const auto wd = numbers(hidden * width, 7);
-  return [=, this] {
-    const auto product = [&](const Gemm& call) {
+  const std::vector operands = {x, g, u, y, wg, wu, wd};  // live as long as the function
+  std::vector<void*> at;
+  for (const auto& operand : operands)
+    at.push_back(operand->view().data);
+  const std::vector<Gemm> calls = gated_expert_calls(rows, hidden, width, at, backward);
+  return [this, half, calls, operands] {
+    for (const Gemm& call : calls)
       engine_.gemm(call, {half, half});
-    };
-    const auto at = [](const auto& array) {
-      return static_cast<void*>(array->view().data);
-    };
-    product(forward_gemm(rows, hidden, width, at(x), at(wg), at(g), 0));
-    product(forward_gemm(rows, hidden, width, at(x), at(wu), at(u), 0));
-    product(forward_gemm(rows, width, hidden, at(u), at(wd), at(y), 0));
-    if (!backward)
-      return;
-    product(dx_gemm(rows, width, hidden, at(y), at(wd), at(g), 0));
-    product(dx_gemm(rows, hidden, width, at(u), at(wg), at(y), 0));
-    product(dx_gemm(rows, hidden, width, at(u), at(wu), at(y), 0));
-    product(dw_gemm(rows, width, hidden, at(g), at(y), at(wd), 0));
-    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wg), 0));
-    product(dw_gemm(rows, hidden, width, at(x), at(u), at(wu), 0));
   };
 }
 
@@ -135,39 +146,45 @@ std::vector<Index> Operations<E>::offsets_on_host(const Plan& p) {
 }
 
 // forward: a = x (S,I), b = w (E*O,I), c = y (S,O). dx: a = dy (S,O), b = w, c = dx (S,I). dw: a =
-// dy, b = x, c = dw (E*O,I).
+// dy, b = x, c = dw (E*O,I). The calls of experts that have rows; `target` is a row of c.
+template <class E>
+template <class Target>
+std::vector<Gemm> Operations<E>::expert_calls(Kind kind, const Operand& a, const Operand& b,
+                                              const std::vector<Index>& offset, float beta,
+                                              const Target& target) {
+  const Index experts = Index(offset.size()) - 1;
+  const Index out = kind == Kind::dw ? a.cols : b.rows / experts;
+  const Index in = b.cols;
+  std::vector<Gemm> calls;
+  for (Index e = 0; e < experts; ++e) {
+    const Index first = offset[std::size_t(e)];
+    const Index rows = offset[std::size_t(e) + 1] - first;
+    if (rows == 0 || in == 0 || out == 0)
+      continue;
+    if (kind == Kind::forward)
+      calls.push_back(forward_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), beta));
+    if (kind == Kind::dx)
+      calls.push_back(dx_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), beta));
+    if (kind == Kind::dw)
+      calls.push_back(dw_gemm(rows, in, out, a.at(first), b.at(first), target(e * out), beta));
+  }
+  return calls;
+}
+
 template <class E>
 void Operations<E>::grouped(Kind kind, const Operand& a, const Operand& b, const Plan& plan, Out c,
                             float beta) {
   const std::vector<Index> offset = offsets_on_host(plan);
-  const Index experts = plan.experts();
-  const Index out = kind == Kind::dw ? a.cols : b.rows / experts;
-  const Index in = b.cols;
-  const Index used = offset.back();
   const bool wide = a.half && choices_.grouped;  // through a bf16 result
-  Array<std::uint16_t> half(*this, !wide ? 0 : kind == Kind::dw ? c.rows : used, c.cols);
+  Array<std::uint16_t> half(*this, !wide ? 0 : kind == Kind::dw ? c.rows : offset.back(), c.cols);
   const auto target = [&](Index row) -> void* {
     if (wide)
       return half.view().data + row * c.cols;
     return c.data + row * c.cols;
   };
-  std::vector<Gemm> calls;
-  bool idle = false;  // an expert without rows
-  for (Index e = 0; e < experts; ++e) {
-    const Index first = offset[std::size_t(e)];
-    const Index rows = offset[std::size_t(e) + 1] - first;
-    if (rows == 0)
-      idle = true;
-    if (rows == 0 || in == 0 || out == 0)
-      continue;
-    const float keep = wide ? 0 : beta;
-    if (kind == Kind::forward)
-      calls.push_back(forward_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
-    if (kind == Kind::dx)
-      calls.push_back(dx_gemm(rows, in, out, a.at(first), b.at(e * out), target(first), keep));
-    if (kind == Kind::dw)
-      calls.push_back(dw_gemm(rows, in, out, a.at(first), b.at(first), target(e * out), keep));
-  }
+  const std::vector<Gemm> calls = expert_calls(kind, a, b, offset, wide ? 0 : beta, target);
+  // experts without rows have no call
+  const bool idle = std::ranges::adjacent_find(offset) != offset.end();
   if (wide && kind == Kind::dw && idle)
     half.clear();
   if (calls.empty())
@@ -219,6 +236,23 @@ void Operations<E>::experts(const ExpertWeights<float>& w, In xs, const Plan& pl
     grouped_add_bias(w.down_bias, plan, ys);
 }
 
+// dx = d w + beta dx; dw += d' x, unless dw is empty
+template <class E>
+void Operations<E>::through_inner(const Operand& d, const Weight& w, const Operand& x,
+                                  const Plan& plan, Out dx, float beta, Out dw) {
+  grouped(Kind::dx, d, operand(w), plan, dx, beta);
+  if (!dw.empty())
+    grouped(Kind::dw, d, x, plan, dw, 1);
+}
+template <class E>
+void Operations<E>::inner_bias_grads(In dup, In dgate, const Plan& plan,
+                                     const ExpertGrads<float>& g) {
+  if (!g.up_bias.empty())
+    grouped_bias_grad(dup, plan, g.up_bias);
+  if (!dgate.empty() && !g.gate_bias.empty())
+    grouped_bias_grad(dgate, plan, g.gate_bias);
+}
+
 template <class E>
 void Operations<E>::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g,
                                      In xs, const Plan& plan, const ExpertTape<float>& tape, In dys,
@@ -240,25 +274,13 @@ void Operations<E>::experts_backward(const ExpertWeights<float>& w, const Expert
   }
   dh = {};
   weighted_bias_grad(dys, plan, weight, g.down_bias);
-  if (!g.up_bias.empty())
-    grouped_bias_grad(dup.view(), plan, g.up_bias);
-  if (gated && !g.gate_bias.empty())
-    grouped_bias_grad(dgate.view(), plan, g.gate_bias);
+  inner_bias_grads(dup.view(), dgate.view(), plan, g);
   Operand x;
   if (!g.up.empty() || (gated && !g.gate.empty()))
     x = operand(xs);
-  {
-    const Operand d = operand(In(dup.view()));
-    grouped(Kind::dx, d, operand(w.up), plan, dxs, 0);
-    if (!g.up.empty())
-      grouped(Kind::dw, d, x, plan, g.up, 1);
-  }
-  if (!gated)
-    return;
-  const Operand d = operand(In(dgate.view()));
-  grouped(Kind::dx, d, operand(w.gate), plan, dxs, 1);
-  if (!g.gate.empty())
-    grouped(Kind::dw, d, x, plan, g.gate, 1);
+  through_inner(operand(In(dup.view())), w.up, x, plan, dxs, 0, g.up);
+  if (gated)
+    through_inner(operand(In(dgate.view())), w.gate, x, plan, dxs, 1, g.gate);
 }
 
 }  // namespace moe::gpu

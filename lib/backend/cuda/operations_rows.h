@@ -2,7 +2,7 @@
 // optimiser. Host synchronisation: plan (a grouped library call needs its sizes on the host) and
 // sum_squares (its result is a host number); nothing else waits.
 #pragma once
-#include "lib/backend/cuda/operations.h"
+#include "lib/backend/cuda/operations_class.h"
 
 namespace moe::gpu {
 

@@ -1,0 +1,23 @@
+// Where each kept choice of each token is computed: rows (slots) sorted by expert, inside an expert
+// by token, then by rank.
+#pragma once
+#include <vector>
+
+#include "lib/backend/array.h"
+
+namespace moe {
+
+struct Plan {
+  Array<int> place;   // (T,K) slot of the choice; -1 = not computed
+  Array<int> offset;  // (1,E+1) first slot of each expert; offset[E] = number of slots
+  Array<int> token;   // (1,S) token of each slot
+  Array<int> choice;  // (1,S) t*K + k of each slot
+  Index slots = 0;    // offset[E]
+  // offset again, where a device's library calls need it; else empty
+  std::vector<Index> host_offset;
+  Index experts() const {
+    return offset.cols() - 1;
+  }
+};
+
+}  // namespace moe
