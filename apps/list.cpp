@@ -66,6 +66,28 @@ std::vector<Kind> kinds() {
   return out;
 }
 
+// What of a device's operations is its own, and what runs by the definition on host copies.
+std::string own_operations(const std::string& device) {
+  std::unique_ptr<Backend<float>> backend;
+  try {
+    backend = make_backend(device);
+  } catch (const Error& e) {
+    return concat("Not available: ", e.what(), ".");
+  }
+  std::size_t native = 0;
+  std::string rest;
+  for (const Operation op : operations()) {
+    if (backend->native(op))
+      ++native;
+    else if (!is_composed(op))
+      rest += concat(rest.empty() ? "" : ", ", name_of(op));
+  }
+  if (native == 0)
+    return "No native operations: all run by the definition.";
+  return concat(native, " of ", operations().size(), " operations are native",
+                rest.empty() ? "" : "; by the definition: ", rest, ".");
+}
+
 Table table_of(const Kind& k) {
   std::vector<std::string> name, about, examples;
   for (const auto& [n, a, e] : k.rows) {
@@ -208,6 +230,10 @@ Run list_command(CLI::App& cli) {
     }
     if (wanted.empty())
       no_such("kind of thing", o->kind, names);
+    if (wanted.size() == 1 && wanted[0].name == "devices") {
+      for (auto& [name, about, examples] : wanted[0].rows)
+        about += concat(". ", own_operations(name));
+    }
     if (format_for(o->out) == "text") {
       write_result(o->out.file,
                    text_of(wanted, o->out.to_screen() ? std::min(terminal_width(stdout), 120) : 100,

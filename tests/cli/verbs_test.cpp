@@ -111,6 +111,14 @@ TEST_CASE("help, version, list, config files and the other names of the program"
 }
 
 // Every row of a bench is an object of its own.
+TEST_CASE("the list of devices says whose operations are native") {
+  const Folder f;
+  const std::string all = json_of(f, "list devices --format json").dump();
+  CHECK(all.find("No native operations: all run by the definition.") != all.npos);
+  CHECK(all.find("operations are native; by the definition: causal_conv, causal_conv_backward.") !=
+        all.npos);
+}
+
 TEST_CASE("bench prints a row for each pass and size") {
   const Folder f;
   const auto rows = [&](const std::string& words) {
