@@ -4,53 +4,73 @@
 
 #include "apps/terminal.h"
 #include "apps/training_run.h"
+#include "lib/model/cost.h"
 
 namespace moe {
+namespace {
 
-int dry_run(const ModelConfig& config, const RunOptions& o) {
-  const RunState s = state_of(config, o);
-  const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
-  const double total = 3 * c.flops_per_token_forward * double(s.train.tokens_per_step());
-  Table t{.id = "cost",
-          .title = "What this run would take",
-          .reading =
-              "Backward counts twice the forward FLOPs (multiply-add = 2). Memory is that of one "
-              "training step; the text itself comes on top. Nothing was built."};
+struct Rows {
   std::vector<std::string> what, value;
-  const auto row = [&](const char* name, std::string text) {
+
+  void add(const char* name, std::string text) {
     what.emplace_back(name);
     value.push_back(std::move(text));
-  };
-  row("parameters", fmt::format("{} ({})", c.parameters, count_text(double(c.parameters))));
-  row("active parameters a token",
-      fmt::format("{} ({})", c.active_parameters, count_text(double(c.active_parameters))));
-  row("of them in experts", fmt::format("{}", c.expert_parameters));
-  row("FLOPs a token, forward", count_text(c.flops_per_token_forward));
-  row("FLOPs a step", count_text(total));
-  row("tokens a step", fmt::format("{}", s.train.tokens_per_step()));
-  row("tokens in all", count_text(double(s.train.tokens_per_step() * s.train.steps)));
-  row("memory: weights", bytes_text(double(c.weight_bytes)));
-  row("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
-  row("memory: activations", bytes_text(double(c.activation_bytes)));
-  const double copies =
-      Spec(o.device.device).get("dtype", "f32") == "bf16" ? 2 * double(c.parameters) : 0;
+  }
+};
+
+void add_work(Rows& rows, const ModelCost& c, const TrainOptions& t) {
+  const double total = 3 * c.flops_per_token_forward * double(t.tokens_per_step());
+  rows.add("parameters", fmt::format("{} ({})", c.parameters, count_text(double(c.parameters))));
+  rows.add("active parameters a token",
+           fmt::format("{} ({})", c.active_parameters, count_text(double(c.active_parameters))));
+  rows.add("of them in experts", fmt::format("{}", c.expert_parameters));
+  rows.add("FLOPs a token, forward", count_text(c.flops_per_token_forward));
+  rows.add("FLOPs a step", count_text(total));
+  rows.add("tokens a step", fmt::format("{}", t.tokens_per_step()));
+  rows.add("tokens in all", count_text(double(t.tokens_per_step() * t.steps)));
+}
+
+// copies: bytes of bf16 weights beside those in f32
+void add_memory(Rows& rows, const ModelCost& c, double copies) {
+  rows.add("memory: weights", bytes_text(double(c.weight_bytes)));
+  rows.add("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
+  rows.add("memory: activations", bytes_text(double(c.activation_bytes)));
   if (copies > 0)
-    row("memory: bf16 copies of weights", bytes_text(copies));
+    rows.add("memory: bf16 copies of weights", bytes_text(copies));
   // Measured for nano to small, batches of 2 to 16: within a tenth in f32, up to an eighth more is
   // used in bf16. Code that oneDNN writes for AVX-512 takes some 7 MiB more than that for AVX2.
   const double around = 27 * 1024 * 1024 + 0.15 * double(c.activation_bytes);
-  row("memory: program and scratch", concat("about ", bytes_text(around)));
-  row("memory in all",
-      concat("about ", bytes_text(double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes) +
-                                  copies + around)));
+  const double held = double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes);
+  rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
+  rows.add("memory in all", concat("about ", bytes_text(held + copies + around)));
+}
+
+void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index keep) {
   const double tensors = config.dense ? 0
                                       : double(config.moe_layers()) * config.moe.experts *
                                             (is_gated(config.moe.activation) ? 3 : 2);
   // each expert's tensors have a line of the header, about 125 bytes long
   const double disk = double(c.weight_bytes) * 3 + 125 * tensors;
-  row("disk: one checkpoint", bytes_text(disk));
-  row("disk: checkpoints kept", bytes_text(disk * double(s.keep + 1)));
-  t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
+  rows.add("disk: one checkpoint", bytes_text(disk));
+  rows.add("disk: checkpoints kept", bytes_text(disk * double(keep + 1)));
+}
+
+}  // namespace
+
+int dry_run(const ModelConfig& config, const RunOptions& o) {
+  const RunState s = state_of(config, o);
+  const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
+  const bool narrow = Spec(o.device.device).get("dtype", "f32") == "bf16";
+  Rows rows;
+  add_work(rows, c, s.train);
+  add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0);
+  add_disk(rows, c, config, s.keep);
+  Table t{.id = "cost",
+          .title = "What this run would take",
+          .reading =
+              "Backward counts twice the forward FLOPs (multiply-add = 2). Memory is that of one "
+              "training step; the text itself comes on top. Nothing was built."};
+  t.columns = {{.name = "what", .cells = rows.what}, {.name = "value", .cells = rows.value}};
   Report report{.title = fmt::format("{}: dry run", config.preset)};
   report.tables.push_back(t);
   write_report(report, {});

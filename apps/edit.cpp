@@ -15,6 +15,7 @@
 #include "lib/checkpoint/run_lock.h"
 #include "lib/edit/expert_scores.h"
 #include "lib/family/families.h"
+#include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 
 namespace moe {

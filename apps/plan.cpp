@@ -13,6 +13,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
+#include "lib/model/config.h"
 #include "lib/plan/published.h"
 
 namespace moe {
@@ -22,7 +23,7 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::vector<std::string> models;
-  plan::Count context = 4096;
+  Count context = 4096;
   plan::Sharding sharding;
   std::string format = "bf16";
   OutputOptions out;
@@ -57,7 +58,7 @@ std::string lower(std::string s) {
                    "moe plan lists the published models, moe list models our own"));
 }
 
-plan::Description described(const std::string& word) {
+Architecture described(const std::string& word) {
   std::error_code none;
   if (fs::exists(word, none))
     return plan::describe_path(word);
@@ -83,7 +84,7 @@ int run_plan(const Options& o) {
     if (name_of(f) == o.format)
       options.format = f;
   }
-  std::vector<plan::Description> models;
+  std::vector<Architecture> models;
   for (const std::string& word : o.models) {
     models.push_back(described(word));
     check(o.sharding, models.back());

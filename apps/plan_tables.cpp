@@ -7,13 +7,11 @@
 #include <cmath>
 
 #include "apps/terminal.h"
+#include "lib/core/text.h"
 #include "lib/plan/published.h"
 
 namespace moe {
 namespace {
-
-using plan::Count;
-using plan::Description;
 
 constexpr double gib = 1024.0 * 1024 * 1024;
 
@@ -27,52 +25,52 @@ std::string whole_text(double n) {
   return fmt::format("{}", std::llround(n));
 }
 
-std::string layers_text(const Description& d) {
-  const Count moe = d.moe_layers();
-  const Count all = Count(d.layers.size());
-  const std::string stacks = d.encoder_decoder() ? " (encoder and decoder)" : "";
+std::string layers_text(const Architecture& a) {
+  const Count moe = a.moe_layers();
+  const Count all = Count(a.layers.size());
+  const std::string stacks = a.encoder_decoder() ? " (encoder and decoder)" : "";
   return moe == 0     ? fmt::format("{}, all dense{}", all, stacks)
          : moe == all ? fmt::format("{}, all MoE{}", all, stacks)
                       : fmt::format("{}, {} of them MoE{}", all, moe, stacks);
 }
 
-std::string mixers_text(const Description& d) {
-  constexpr std::string_view names[] = {"attention", "latent attention", "Mamba", "Mamba-2",
-                                        "lightning attention"};
+std::string sizes_text(const MixerShape& m) {
+  if (m.kind == MixerKind::attention)
+    return fmt::format(", {} heads, {} of keys, of {}", m.heads, m.kv_heads, m.head_dim);
+  if (m.kind == MixerKind::latent)
+    return fmt::format(", {} heads of {}+{}, latent {}", m.heads, m.nope, m.rope, m.kv_rank);
+  return "";
+}
+
+std::string mixers_text(const Architecture& a) {
   std::vector<std::string> out;
-  for (int kind = 0; kind < 5; ++kind) {
-    const plan::Mixer* first = nullptr;
+  for (const MixerKind kind : mixer_kinds) {
+    const MixerShape* first = nullptr;
     int count = 0;
-    for (const plan::Layer& l : d.layers) {
-      for (const plan::Mixer& m : l.mixers) {
-        if (int(m.kind) == kind && count++ == 0)
+    for (const LayerShape& l : a.layers) {
+      for (const MixerShape& m : l.mixers) {
+        if (m.kind == kind && count++ == 0)
           first = &m;
       }
     }
-    if (!first)
-      continue;
-    std::string text = fmt::format("{} x {}", count, names[kind]);
-    if (kind == 0) {
-      text += fmt::format(", {} heads, {} of keys, of {}", first->heads, first->kv_heads,
-                          first->head_dim);
-    }
-    if (kind == 1) {
-      text += fmt::format(", {} heads of {}+{}, latent {}", first->heads, first->nope, first->rope,
-                          first->kv_rank);
-    }
-    out.push_back(text);
+    if (first)
+      out.push_back(fmt::format("{} x {}{}", count, name_of(kind), sizes_text(*first)));
   }
   return join(out, "; ");
 }
 
-std::string experts_text(const plan::Feed& f) {
+std::string experts_text(const FeedShape& f) {
   std::string out = fmt::format("{}, {} a token, {} wide", f.experts, f.k, f.width);
   if (f.shared_width > 0)
     out += fmt::format("; shared {} wide", f.shared_width);
   return out;
 }
 
-Table parameters_table(const plan::Parameters& p) {
+Count context_of(const Architecture& a, const PlanOptions& o) {
+  return a.context > 0 ? std::min(o.context, a.context) : o.context;
+}
+
+Table parameters_table(const ParameterCount& p) {
   std::vector<std::string> part;
   // grouped in threes where people read them, whole for programs
   std::vector<double> stored, active, share;
@@ -82,9 +80,9 @@ Table parameters_table(const plan::Parameters& p) {
     share.push_back(100 * double(n) / double(p.total));
     active.push_back(a);
   };
-  for (int i = 0; i < plan::part_count; ++i) {
+  for (int i = 0; i < part_count; ++i) {
     if (p.part[std::size_t(i)] > 0)
-      row(std::string(name_of(plan::Part(i))), p.part[std::size_t(i)], p.active[std::size_t(i)]);
+      row(std::string(name_of(ModelPart(i))), p.part[std::size_t(i)], p.active[std::size_t(i)]);
   }
   row("all", p.total, p.a0);
   Table t{.id = "parameters",
@@ -100,7 +98,7 @@ Table parameters_table(const plan::Parameters& p) {
   return t;
 }
 
-Table active_table(const Description& d, const plan::Parameters& p) {
+Table active_table(const Architecture& a, const ParameterCount& p) {
   std::vector<std::string> what, value;
   const auto row = [&](const char* name, std::string text) {
     what.emplace_back(name);
@@ -113,7 +111,7 @@ Table active_table(const Description& d, const plan::Parameters& p) {
   row("A1: without input embedding", count(p.a1));
   row("A2: without output matrix too", count(p.a2));
   row("activation ratio (A0/total)", fmt::format("{:.4f}", p.activation_ratio()));
-  if (const plan::Feed* f = d.moe()) {
+  if (const FeedShape* f = a.moe()) {
     row("expert activation ratio (k/E)", fmt::format("{:.4f}", double(f->k) / double(f->experts)));
     row("sparsity (1 - k/E)", fmt::format("{:.4f}", 1 - double(f->k) / double(f->experts)));
   }
@@ -128,9 +126,10 @@ Table active_table(const Description& d, const plan::Parameters& p) {
   return t;
 }
 
-Table compute_table(const Description& d, const PlanOptions& o, Count context) {
-  const plan::Flops f = plan::flops(d, context);
-  const plan::Cache c = plan::cache(d, context);
+Table compute_table(const Architecture& a, const PlanOptions& o) {
+  const Count context = context_of(a, o);
+  const Flops f = flops(a, context);
+  const plan::Cache c = plan::cache(a, context);
   std::vector<std::string> what, value;
   const auto row = [&](std::string name, std::string text) {
     what.push_back(std::move(name));
@@ -141,7 +140,7 @@ Table compute_table(const Description& d, const PlanOptions& o, Count context) {
   row("FLOPs, forward", count_text(f.products + f.attention));
   row("FLOPs, training", count_text(3 * (f.products + f.attention)));
   row(fmt::format("weights read, {}", name_of(o.format)),
-      bytes_text(plan::active_bytes(d, o.format)));
+      bytes_text(plan::active_bytes(a, o.format)));
   if (c.per_token > 0) {
     row("cache of a token, bf16", fmt::format("{} bytes", std::llround(2 * c.per_token)));
     row(fmt::format("cache of {} tokens, bf16", context), bytes_text(2 * c.at_context));
@@ -154,18 +153,18 @@ Table compute_table(const Description& d, const PlanOptions& o, Count context) {
           .reading =
               "A multiply-add counts 2, backward twice the forward. Weights read: by one token "
               "alone; cache: keys and values."};
-  if (d.encoder_decoder())
+  if (a.encoder_decoder())
     t.reading += " One source and one target token together; the cache is the decoder's.";
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
   return t;
 }
 
-Table memory_table(const Description& d) {
+Table memory_table(const Architecture& a) {
   std::vector<std::string> format;
   std::vector<double> bytes, size;
   Table t{.id = "memory", .title = "Weights by format"};
   for (const plan::Format f : plan::formats) {
-    const double b = plan::weight_bytes(d, f);
+    const double b = plan::weight_bytes(a, f);
     format.emplace_back(name_of(f));
     bytes.push_back(b);
     size.push_back(b / gib);
@@ -178,13 +177,12 @@ Table memory_table(const Description& d) {
   return t;
 }
 
-Table devices_table(const std::vector<Description>& models, const PlanOptions& o) {
+Table devices_table(const std::vector<Architecture>& models, const PlanOptions& o) {
   std::vector<std::string> name;
   std::vector<double> serve, cache, optimizer, all;
-  for (const Description& d : models) {
-    const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
-    const plan::Share s = plan::share(d, o.sharding, o.format, context);
-    name.push_back(d.name);
+  for (const Architecture& a : models) {
+    const plan::Share s = plan::share(a, o.sharding, o.format, context_of(a, o));
+    name.push_back(a.name);
     serve.push_back(s.serving / gib);
     cache.push_back(s.cache / gib);
     optimizer.push_back(s.optimizer / gib);
@@ -212,10 +210,10 @@ Table devices_table(const std::vector<Description>& models, const PlanOptions& o
   return t;
 }
 
-Table traffic_table(const Description& d, const PlanOptions& o) {
+Table traffic_table(const Architecture& a, const PlanOptions& o) {
   std::vector<std::int64_t> ranks;
   std::vector<double> each, fp8, once;
-  const Count experts = d.moe()->experts;
+  const Count experts = a.moe()->experts;
   std::vector<Count> shown;
   if (o.sharding.experts > 1) {
     shown = {o.sharding.experts};
@@ -226,7 +224,7 @@ Table traffic_table(const Description& d, const PlanOptions& o) {
   for (const Count r : shown) {
     if (experts % r != 0)
       continue;
-    const plan::AllToAll bytes = plan::all_to_all(d, r, 2);
+    const plan::AllToAll bytes = plan::all_to_all(a, r, 2);
     ranks.push_back(r);
     each.push_back(bytes.each);
     once.push_back(bytes.once);
@@ -237,7 +235,7 @@ Table traffic_table(const Description& d, const PlanOptions& o) {
           .reading =
               fmt::format("What leaves a device for a token's experts elsewhere; the results take "
                           "the same way back in bf16. {} layers do this, and backward once more.",
-                          d.moe_layers())};
+                          a.moe_layers())};
   t.columns = {
       {.name = "ranks", .cells = ranks},
       {.name = "out, bf16",
@@ -262,51 +260,25 @@ bool sharded(const PlanOptions& o) {
   return o.sharding.devices() > 1;
 }
 
-}  // namespace
-
-Report plan_of(const Description& d, const PlanOptions& o) {
-  const plan::Parameters p = plan::parameters(d);
-  const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
-  Report r{.title = fmt::format("{}: {} parameters, {} active a token", d.name,
-                                billions(double(p.total)), billions(p.a0))};
-  r.facts = {{"family", d.family},
-             {"layers", layers_text(d)},
-             {"hidden size", fmt::format("{}", d.hidden)},
-             {"mixing", mixers_text(d)}};
-  if (const plan::Feed* f = d.moe())
-    r.facts.emplace_back("experts", experts_text(*f));
-  r.facts.emplace_back("vocabulary",
-                       fmt::format("{}{}", d.vocabulary, d.tied ? ", output tied to it" : ""));
+void add_publication(Report& r, const Architecture& a, Count total) {
+  const auto* m = plan::find_published(a.name);
   // not a folder of that name
-  if (const auto* m = plan::find_published(d.name);
-      m && m->name == d.name && (m->total == 0 || m->total == p.total)) {
-    r.facts.emplace_back("published as", fmt::format("{} ({})", m->published, m->active));
-    r.facts.emplace_back("sizes from",
-                         m->source == "config" ? "its config.json"
-                         : m->source == "total"
-                             ? "the papers, confirmed by the total"
-                             : "the papers; the total agrees as far as it was rounded");
-  }
-  r.tables = {parameters_table(p), active_table(d, p), compute_table(d, o, context),
-              memory_table(d)};
-  if (sharded(o))
-    r.tables.push_back(devices_table({d}, o));
-  if (d.moe() && d.moe()->experts > 1)
-    r.tables.push_back(traffic_table(d, o));
-  return r;
+  if (!m || m->name != a.name || (m->total != 0 && m->total != total))
+    return;
+  r.facts.emplace_back("published as", fmt::format("{} ({})", m->published, m->active));
+  r.facts.emplace_back("sizes from", m->source == "config"  ? "its config.json"
+                                     : m->source == "total" ? "the papers, confirmed by the total"
+                                                            : "the papers; the total agrees as far "
+                                                              "as it was rounded");
 }
 
-Report comparison_of(const std::vector<Description>& models, const PlanOptions& o) {
-  std::vector<std::string> name;
-  std::vector<double> total, kv, a0, a1, a2, ratio, sparsity, flops, cache;
-  std::vector<std::string> experts;
-  std::vector<std::vector<double>> size(std::size(plan::formats));
-  for (const Description& d : models) {
-    const plan::Parameters p = plan::parameters(d);
-    const Count context = d.context > 0 ? std::min(o.context, d.context) : o.context;
-    const plan::Flops f = plan::flops(d, context);
-    const plan::Feed* moe = d.moe();
-    name.push_back(d.name);
+Table comparison_counts(const std::vector<Architecture>& models) {
+  std::vector<std::string> name, experts;
+  std::vector<double> total, a0, a1, a2, ratio, sparsity;
+  for (const Architecture& a : models) {
+    const ParameterCount p = parameters(a);
+    const FeedShape* moe = a.moe();
+    name.push_back(a.name);
     total.push_back(double(p.total));
     a0.push_back(p.a0 / 1e9);
     a1.push_back(p.a1 / 1e9);
@@ -314,55 +286,99 @@ Report comparison_of(const std::vector<Description>& models, const PlanOptions& 
     ratio.push_back(p.activation_ratio());
     experts.push_back(moe ? fmt::format("{} of {}", moe->k, moe->experts) : "dense");
     sparsity.push_back(moe ? 1 - double(moe->k) / double(moe->experts) : NAN);
-    flops.push_back((f.products + f.attention) / 1e9);
-    kv.push_back(2 * plan::cache(d, context).per_token);
-    cache.push_back(2 * plan::cache(d, context).at_context / gib);
-    for (const plan::Format format : plan::formats)
-      size[std::size_t(format)].push_back(plan::weight_bytes(d, format) / gib);
   }
-  Report r{.title = fmt::format("{} models side by side", models.size())};
-  Table counts{.id = "parameters",
-               .title = "Parameters",
-               .reading =
-                   "Active in billions, by the three published counts: A0 everything touched, A1 "
-                   "without input embedding, A2 without embedding and output matrix."};
-  counts.columns = {{.name = "model", .cells = name},
-                    {.name = "parameters", .cells = total, .digits = 0},
-                    {.name = "A0", .unit = "1e9", .cells = a0},
-                    {.name = "A1", .unit = "1e9", .cells = a1},
-                    {.name = "A2", .unit = "1e9", .cells = a2},
-                    {.name = "active/total",
-                     .meaning = "activation ratio, A0 over all",
-                     .cells = ratio,
-                     .digits = 4},
-                    {.name = "experts", .meaning = "chosen a token, of how many", .cells = experts},
-                    {.name = "sparsity", .meaning = "1 - k/E", .cells = sparsity, .digits = 4}};
-  Table costs{.id = "cost",
-              .title = "Compute and memory",
-              .reading = fmt::format(
-                  "FLOPs of a token's forward with {} tokens before it (or a shorter context of "
-                  "the model), multiply-add = 2. Weights in each format: moe plan MODEL says how.",
-                  o.context)};
-  costs.columns = {{.name = "model", .cells = name},
-                   {.name = "forward", .unit = "GFLOP/token", .cells = flops, .digits = 2},
-                   {.name = "cache",
-                    .unit = "B/token",
-                    .meaning = "keys and values, bf16",
-                    .cells = kv,
-                    .digits = 0},
-                   {.name = "cache at context",
-                    .unit = "GiB",
-                    .meaning = "of one sequence, bf16; a window keeps less",
-                    .cells = cache,
-                    .digits = 2}};
+  Table t{.id = "parameters",
+          .title = "Parameters",
+          .reading =
+              "Active in billions, by the three published counts: A0 everything touched, A1 "
+              "without input embedding, A2 without embedding and output matrix."};
+  t.columns = {{.name = "model", .cells = name},
+               {.name = "parameters", .cells = total, .digits = 0},
+               {.name = "A0", .unit = "1e9", .cells = a0},
+               {.name = "A1", .unit = "1e9", .cells = a1},
+               {.name = "A2", .unit = "1e9", .cells = a2},
+               {.name = "active/total",
+                .meaning = "activation ratio, A0 over all",
+                .cells = ratio,
+                .digits = 4},
+               {.name = "experts", .meaning = "chosen a token, of how many", .cells = experts},
+               {.name = "sparsity", .meaning = "1 - k/E", .cells = sparsity, .digits = 4}};
+  return t;
+}
+
+void add_formats(Table& t, const std::vector<Architecture>& models) {
   for (const plan::Format format : plan::formats) {
-    costs.columns.push_back({.name = std::string(name_of(format)),
-                             .unit = "GiB",
-                             .meaning = std::string(about(format)),
-                             .cells = size[std::size_t(format)],
-                             .digits = 1});
+    std::vector<double> size;
+    for (const Architecture& a : models)
+      size.push_back(plan::weight_bytes(a, format) / gib);
+    t.columns.push_back({.name = std::string(name_of(format)),
+                         .unit = "GiB",
+                         .meaning = std::string(about(format)),
+                         .cells = size,
+                         .digits = 1});
   }
-  r.tables = {counts, costs};
+}
+
+Table comparison_costs(const std::vector<Architecture>& models, const PlanOptions& o) {
+  std::vector<std::string> name;
+  std::vector<double> work, kv, cache;
+  for (const Architecture& a : models) {
+    const Count context = context_of(a, o);
+    const Flops f = flops(a, context);
+    const plan::Cache kept = plan::cache(a, context);
+    name.push_back(a.name);
+    work.push_back((f.products + f.attention) / 1e9);
+    kv.push_back(2 * kept.per_token);
+    cache.push_back(2 * kept.at_context / gib);
+  }
+  Table t{.id = "cost",
+          .title = "Compute and memory",
+          .reading = fmt::format(
+              "FLOPs of a token's forward with {} tokens before it (or a shorter context of the "
+              "model), multiply-add = 2. Weights in each format: moe plan MODEL says how.",
+              o.context)};
+  t.columns = {{.name = "model", .cells = name},
+               {.name = "forward", .unit = "GFLOP/token", .cells = work, .digits = 2},
+               {.name = "cache",
+                .unit = "B/token",
+                .meaning = "keys and values, bf16",
+                .cells = kv,
+                .digits = 0},
+               {.name = "cache at context",
+                .unit = "GiB",
+                .meaning = "of one sequence, bf16; a window keeps less",
+                .cells = cache,
+                .digits = 2}};
+  add_formats(t, models);
+  return t;
+}
+
+}  // namespace
+
+Report plan_of(const Architecture& a, const PlanOptions& o) {
+  const ParameterCount p = parameters(a);
+  Report r{.title = fmt::format("{}: {} parameters, {} active a token", a.name,
+                                billions(double(p.total)), billions(p.a0))};
+  r.facts = {{"family", a.family},
+             {"layers", layers_text(a)},
+             {"hidden size", fmt::format("{}", a.hidden)},
+             {"mixing", mixers_text(a)}};
+  if (const FeedShape* f = a.moe())
+    r.facts.emplace_back("experts", experts_text(*f));
+  r.facts.emplace_back("vocabulary",
+                       fmt::format("{}{}", a.vocabulary, a.tied ? ", output tied to it" : ""));
+  add_publication(r, a, p.total);
+  r.tables = {parameters_table(p), active_table(a, p), compute_table(a, o), memory_table(a)};
+  if (sharded(o))
+    r.tables.push_back(devices_table({a}, o));
+  if (a.moe() && a.moe()->experts > 1)
+    r.tables.push_back(traffic_table(a, o));
+  return r;
+}
+
+Report comparison_of(const std::vector<Architecture>& models, const PlanOptions& o) {
+  Report r{.title = fmt::format("{} models side by side", models.size())};
+  r.tables = {comparison_counts(models), comparison_costs(models, o)};
   if (sharded(o))
     r.tables.push_back(devices_table(models, o));
   return r;
@@ -373,7 +389,7 @@ Table published_table() {
   std::vector<double> total;
   for (const plan::PublishedModel& m : plan::published_models()) {
     name.emplace_back(m.name);
-    total.push_back(double(plan::parameters(plan::describe(m)).total));
+    total.push_back(double(parameters(plan::describe(m)).total));
     source.emplace_back(m.source);
     published.push_back(m.published.find("active") == m.published.npos
                             ? std::string(m.published)

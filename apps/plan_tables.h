@@ -6,12 +6,12 @@
 namespace moe {
 
 struct PlanOptions {
-  plan::Count context = 4096;
+  Count context = 4096;
   plan::Sharding sharding;
   plan::Format format = plan::Format::bf16;
 };
-Report plan_of(const plan::Description&, const PlanOptions&);
-Report comparison_of(const std::vector<plan::Description>&, const PlanOptions&);
+Report plan_of(const Architecture&, const PlanOptions&);
+Report comparison_of(const std::vector<Architecture>&, const PlanOptions&);
 Table published_table();
 
 }  // namespace moe

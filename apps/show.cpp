@@ -9,6 +9,7 @@
 #include "apps/terminal.h"
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 #include "lib/trace/reader.h"
 

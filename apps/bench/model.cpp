@@ -9,6 +9,7 @@
 #include "apps/values.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
+#include "lib/model/cost.h"
 #include "lib/model/trainer.h"
 
 namespace moe {

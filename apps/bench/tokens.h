@@ -1,5 +1,6 @@
 // A batch of random tokens for benches of whole models.
 #pragma once
+#include "lib/core/batch.h"
 #include "lib/core/rng.h"
 #include "lib/model/config.h"
 

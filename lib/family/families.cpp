@@ -2,11 +2,13 @@
 // have for it.
 #include "lib/family/families.h"
 
+#include <algorithm>
 #include <map>
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
 #include "lib/family/routing_facts.h"
+#include "lib/router/router.h"
 
 namespace moe {
 
@@ -17,6 +19,10 @@ const std::vector<Family>& families() {
 #undef FAMILY
   };
   return all;
+}
+
+bool is_family(const std::string& model_type) {
+  return std::ranges::any_of(families(), [&](const Family& f) { return f.name == model_type; });
 }
 
 const FamilyRules& rules_of(const std::string& name) {

@@ -15,6 +15,7 @@ struct Family {
   std::string_view name, architecture, about;  // name: model_type of config.json
 };
 const std::vector<Family>& families();  // families.def
+bool is_family(const std::string& model_type);
 
 struct Fit {
   std::string family;  // the published class that computes what the model computes, or "moe"

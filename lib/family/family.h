@@ -8,47 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "lib/checkpoint/json.h"
+#include "lib/core/text.h"
+#include "lib/family/config_reader.h"
 #include "lib/model/config.h"
 
 namespace moe {
-
-// The values of a config.json; refused in a sentence with file and key where they are not what they
-// must be.
-class ConfigReader {
- public:
-  ConfigReader(const Json& json, std::string file) : json_(json), file_(std::move(file)) {}
-
-  [[noreturn]] void refuse(const std::string& what, const std::string& hint = "") const;
-  bool has(const char* key) const;      // there and not null
-  bool is_null(const char* key) const;  // there, and null
-  const Json& at(const char* key) const;
-  int whole(const char* key, int fallback = -1) const;  // from 0; -1 = must be there
-  double real(const char* key, double fallback) const;
-  bool flag(const char* key, bool fallback) const;
-  std::string text(const char* key) const;
-  std::string text(const char* key, const std::string& fallback) const {
-    return has(key) ? text(key) : fallback;
-  }
-  std::vector<int> wholes(const char* key) const;  // empty where absent
-  std::vector<double> reals(const char* key) const;
-  std::vector<std::string> texts(const char* key) const;  // empty where absent
-  ConfigReader in(const char* key) const;                 // of an object inside
-  // a switch whose other setting is not computed
-  void must_be(const char* key, bool value, bool fallback) const;
-  void must_be(const char* key, const std::string& value) const;  // absent is right too
-
-  const Json& json() const {
-    return json_;
-  }
-  const std::string& file() const {
-    return file_;
-  }
-
- private:
-  const Json& json_;
-  std::string file_;
-};
 
 // One tensor that holds several of our parameters of a layer, or one of them with its axes swapped.
 struct Joined {
@@ -100,6 +64,10 @@ void check_weights(const ConfigReader&);
 // name.
 void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
 void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers are dense
+// use_sliding_window, which counts for the size of a cache and is not computed
+void read_optional_window(const ConfigReader&, ModelConfig&);
+// The text part of a model that sees images too. Read for its sizes it may stand alone.
+ConfigReader text_part(const ConfigReader& whole);
 void write_rope(const ModelConfig&, Json&);  // rope_scaling, where it is not the plain rule
 struct ExpertKeys {
   const char *experts, *k, *width;

@@ -35,33 +35,38 @@ ModelConfig foreign(const ConfigReader& r, const std::string& name) {
   return c;
 }
 
-}  // namespace
-
-Json config_json(const ModelConfig& c, const std::string& name, const TokenizerFacts& facts) {
+// Sizes and switches under the keys that most classes read.
+Json common_json(const ModelConfig& c, const std::string& name, const TokenizerFacts& facts) {
   const auto id = [](int v) {
     return v < 0 ? Json(nullptr) : Json(v);
   };
-  Json j{{"architectures", {family(name).architecture}},
-         {"model_type", name},
-         {"torch_dtype", "float32"},
-         {"vocab_size", c.vocabulary},
-         {"hidden_size", c.hidden},
-         {"num_hidden_layers", c.layers},
-         {"num_attention_heads", c.heads},
-         {"num_key_value_heads", c.kv_heads},
-         {"head_dim", c.head_dim},
-         {"hidden_act", "silu"},
-         {"rms_norm_eps", c.norm_eps},
-         {"rope_theta", c.rope_theta},
-         {"max_position_embeddings", c.context},
-         {"tie_word_embeddings", c.tied},
-         {"initializer_range", 0.02},
-         {"attention_dropout", 0.0},
-         {"attention_bias", false},
-         {"use_cache", true},
-         {"bos_token_id", id(facts.bos)},
-         {"eos_token_id", id(facts.eos)},
-         {"pad_token_id", id(facts.pad)}};
+  return {{"architectures", {family(name).architecture}},
+          {"model_type", name},
+          {"torch_dtype", "float32"},
+          {"vocab_size", c.vocabulary},
+          {"hidden_size", c.hidden},
+          {"num_hidden_layers", c.layers},
+          {"num_attention_heads", c.heads},
+          {"num_key_value_heads", c.kv_heads},
+          {"head_dim", c.head_dim},
+          {"hidden_act", "silu"},
+          {"rms_norm_eps", c.norm_eps},
+          {"rope_theta", c.rope_theta},
+          {"max_position_embeddings", c.context},
+          {"tie_word_embeddings", c.tied},
+          {"initializer_range", 0.02},
+          {"attention_dropout", 0.0},
+          {"attention_bias", false},
+          {"use_cache", true},
+          {"bos_token_id", id(facts.bos)},
+          {"eos_token_id", id(facts.eos)},
+          {"pad_token_id", id(facts.pad)}};
+}
+
+}  // namespace
+
+Json config_json(const ModelConfig& c, const std::string& name, const TokenizerFacts& facts) {
+  Json j = common_json(c, name, facts);
   write_rope(c, j);
   rules_of(name).write(c, j);
   if (c.moe_layers() > 0) {
@@ -78,7 +83,7 @@ Published config_from_json(const Json& j, const std::string& file) {
     r.refuse("this is not an object");
   Published out;
   out.family = r.text("model_type");
-  if (std::ranges::none_of(families(), [&](const Family& f) { return f.name == out.family; })) {
+  if (!is_family(out.family)) {
     std::vector<std::string> names;
     for (const Family& f : families())
       names.emplace_back(f.name);

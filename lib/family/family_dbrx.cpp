@@ -33,9 +33,9 @@ void read(const ConfigReader& r, ModelConfig& c) {
   const bool given = feed.is_null("moe_normalize_expert_weights");
   const double power = given ? 0 : feed.real("moe_normalize_expert_weights", 1);
   if (power != 0 && power != 1) {
-    feed.refuse(concat("moe_normalize_expert_weights is ", power,
-                       " and weights are divided by their sum or not at all"),
-                "1 or null");
+    feed.cannot_compute(concat("moe_normalize_expert_weights is ", power,
+                               " and weights are divided by their sum or not at all"),
+                        "1 or null");
   }
   c.moe.router = concat("softmax:k=", k, ",norm=", power == 1);
 }

@@ -73,11 +73,11 @@ void read_deepseek_v2(const ConfigReader& r, ModelConfig& c) {
   r.must_be("scoring_func", "softmax");
   const std::string method = r.text("topk_method", "greedy");
   if (method != "greedy" && method != "group_limited_greedy") {
-    r.refuse(concat("topk_method is '", method, "' and this program does not have it"),
-             "greedy or group_limited_greedy");
+    r.cannot_compute(concat("topk_method is '", method, "' and this program does not have it"),
+                     "greedy or group_limited_greedy");
   }
   if (r.flag("norm_topk_prob", false)) {
-    r.refuse(
+    r.cannot_compute(
         "norm_topk_prob is true, where the authors' code divides the weights by their sum and "
         "drops the scale, and transformers does neither",
         "norm_topk_prob false, as every published V2 has it");

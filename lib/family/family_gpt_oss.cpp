@@ -11,7 +11,7 @@ namespace {
 void read(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c, {.theta = 150000, .eps = 1e-5});
   if (!r.has("rope_scaling") && !r.has("rope_parameters"))
-    r.refuse("rope_scaling is missing, and this family always stretches its context");
+    r.cannot_compute("rope_scaling is missing, and this family always stretches its context");
   c.qkv_bias = c.o_bias = r.flag("attention_bias", true);
   c.sinks = true;
   c.window = r.whole("sliding_window", 128);
@@ -31,7 +31,7 @@ void read(const ConfigReader& r, ModelConfig& c) {
     }
   }
   if (const double limit = r.real("swiglu_limit", 7); limit != 7)
-    r.refuse(concat("swiglu_limit is ", limit, " and the activation clamps at 7"));
+    r.cannot_compute(concat("swiglu_limit is ", limit, " and the activation clamps at 7"));
   const char* k = r.has("num_experts_per_tok") ? "num_experts_per_tok" : "experts_per_token";
   c.moe.router = concat(
       "softmax:k=", read_experts(r, c, {"num_local_experts", k, "intermediate_size"}), ",norm=1");

@@ -26,7 +26,7 @@ void read(const ConfigReader& r, ModelConfig& c) {
   c.moe.experts = same(r, "num_experts");
   const int k = same(r, "moe_topk");
   if (k < 1 || k > c.moe.experts) {
-    r.refuse(concat("moe_topk is ", k, " and num_experts ", c.moe.experts),
+    r.refuse(concat("moe_topk is ", k, " and num_experts is ", c.moe.experts),
              "between 1 and the number of experts");
   }
   c.moe.router = concat("softmax:k=", k, ",norm=1");

@@ -39,7 +39,7 @@ void read_fourier(const ConfigReader& r, ModelConfig& c) {
 }
 
 void read(const ConfigReader& whole, ModelConfig& c) {
-  const ConfigReader r = whole.in("text_config");
+  const ConfigReader r = text_part(whole);
   read_common(r, c);
   c.tied = whole.flag("tie_word_embeddings", c.tied);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);

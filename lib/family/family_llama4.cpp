@@ -68,7 +68,7 @@ void write_text(const ModelConfig& c, Json& j) {
   j["floor_scale"] = int(std::max(1.0, c.stretch_floor));
 }
 void read_whole(const ConfigReader& r, ModelConfig& c) {
-  read_text(r.in("text_config"), c);
+  read_text(text_part(r), c);
 }
 
 Names names() {

@@ -1,4 +1,4 @@
-// Reading config.json: single values, and what most families say in the same words.
+// What most families say in the same words of their config.json.
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
@@ -7,105 +7,11 @@
 
 namespace moe {
 
-void ConfigReader::refuse(const std::string& what, const std::string& hint) const {
-  throw Error(Exit::input, concat(file_, ": ", what)).hint(hint);
-}
-bool ConfigReader::has(const char* key) const {
-  return json_.contains(key) && !json_[key].is_null();
-}
-bool ConfigReader::is_null(const char* key) const {
-  return json_.contains(key) && json_[key].is_null();
-}
-const Json& ConfigReader::at(const char* key) const {
-  if (!has(key))
-    refuse(concat(key, " is missing"));
-  return json_[key];
-}
-int ConfigReader::whole(const char* key, int fallback) const {
-  if (!has(key) && fallback >= 0)
-    return fallback;
-  const Json& v = at(key);
-  if (!v.is_number_integer() || v < 0 || v > 1'000'000'000)
-    refuse(concat(key, " is ", v.dump(), " and must be a whole number from 0 to 1e9"));
-  return v;
-}
-double ConfigReader::real(const char* key, double fallback) const {
-  if (!has(key))
-    return fallback;
-  if (!json_[key].is_number())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be a number"));
-  return json_[key];
-}
-bool ConfigReader::flag(const char* key, bool fallback) const {
-  if (!has(key))
-    return fallback;
-  if (!json_[key].is_boolean())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be true or false"));
-  return json_[key];
-}
-std::string ConfigReader::text(const char* key) const {
-  if (!at(key).is_string())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be a text"));
-  return json_[key];
-}
-std::vector<int> ConfigReader::wholes(const char* key) const {
-  std::vector<int> out;
-  if (!has(key))
-    return out;
-  if (!json_[key].is_array())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be a list of whole numbers"));
-  for (const Json& v : json_[key]) {
-    if (!v.is_number_integer() || v < 0 || v > 1'000'000'000)
-      refuse(concat(key, " holds ", v.dump(), " and must be a list of whole numbers"));
-    out.push_back(v);
-  }
-  return out;
-}
-std::vector<double> ConfigReader::reals(const char* key) const {
-  std::vector<double> out;
-  if (!at(key).is_array())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be a list of numbers"));
-  for (const Json& v : json_[key]) {
-    if (!v.is_number())
-      refuse(concat(key, " holds ", v.dump(), " and must be a list of numbers"));
-    out.push_back(v);
-  }
-  return out;
-}
-std::vector<std::string> ConfigReader::texts(const char* key) const {
-  std::vector<std::string> out;
-  if (!has(key))
-    return out;
-  if (!json_[key].is_array())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be a list of texts"));
-  for (const Json& v : json_[key]) {
-    if (!v.is_string())
-      refuse(concat(key, " holds ", v.dump(), " and must be a list of texts"));
-    out.push_back(v);
-  }
-  return out;
-}
-ConfigReader ConfigReader::in(const char* key) const {
-  if (!at(key).is_object())
-    refuse(concat(key, " is ", json_[key].dump(), " and must be an object"));
-  return {json_[key], concat(file_, ", ", key)};
-}
-void ConfigReader::must_be(const char* key, bool value, bool fallback) const {
-  if (flag(key, fallback) != value) {
-    refuse(concat(key, has(key) ? " is " : " is absent and so ", value ? "false" : "true",
-                  " and this program has no such switch"));
-  }
-}
-void ConfigReader::must_be(const char* key, const std::string& value) const {
-  if (has(key) && text(key) != value)
-    refuse(concat(key, " is '", text(key), "' and must be ", value));
-}
-
 void read_common(const ConfigReader& r, ModelConfig& c, const Defaults& d, const SizeKeys& keys) {
   c.preset = "custom";
   c.vocabulary = r.whole("vocab_size");
   c.hidden = r.whole(keys.hidden);
-  c.layers = r.whole(keys.layers);
+  c.layers = r.layers(keys.layers);
   c.heads = r.whole(keys.heads);
   c.kv_heads = r.whole(keys.kv_heads, c.heads);
   c.context = r.whole(keys.context, 2048);
@@ -119,8 +25,7 @@ void read_common(const ConfigReader& r, ModelConfig& c, const Defaults& d, const
   c.norm_eps = r.real("rms_norm_eps", d.eps);
   c.tied = r.flag("tie_word_embeddings", d.tied);
   c.moe.hidden = c.hidden;
-  if (r.has("hidden_act") && r.text("hidden_act") != "silu")
-    r.refuse(concat("hidden_act is '", r.text("hidden_act"), "' and must be silu"));
+  r.must_be("hidden_act", "silu");
   r.must_be("mlp_bias", false, false);
   read_rope(r, c, d);
 }
@@ -168,10 +73,21 @@ int read_experts(const ConfigReader& r, ModelConfig& c, const ExpertKeys& keys) 
   c.moe.width = r.whole(keys.width);
   const int k = r.whole(keys.k);
   if (k < 1 || k > c.moe.experts) {
-    r.refuse(concat(keys.k, " is ", k, " and ", keys.experts, " ", c.moe.experts),
+    r.refuse(concat(keys.k, " is ", k, " and ", keys.experts, " is ", c.moe.experts),
              "between 1 and the number of experts");
   }
   return k;
+}
+
+void read_optional_window(const ConfigReader& r, ModelConfig& c) {
+  if (!r.flag("use_sliding_window", false))
+    return;
+  r.cannot_compute("use_sliding_window is true and this program has no such switch");
+  c.window = r.whole("sliding_window", 0);
+}
+
+ConfigReader text_part(const ConfigReader& whole) {
+  return whole.only_sizes() && !whole.has("text_config") ? whole : whole.in("text_config");
 }
 
 void write_experts(const ModelConfig& c, Json& j, const ExpertKeys& keys) {

@@ -48,6 +48,35 @@ std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelCo
                 ",long_scale=", s.real("long_mscale", usual));
 }
 
+std::string llama3(const ConfigReader& s, const ModelConfig& c) {
+  return concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1),
+                ",high=", s.real("high_freq_factor", 4),
+                ",original=", s.whole("original_max_position_embeddings", c.context));
+}
+
+// The rule `type`, from the keys in s.
+void read_rule(const ConfigReader& r, const ConfigReader& s, const std::string& type,
+               ModelConfig& c) {
+  if (type == "default")
+    return;
+  if (type == "linear") {
+    c.rope = concat("linear:factor=", s.real("factor", 1));
+  } else if (type == "llama3") {
+    c.rope = llama3(s, c);
+  } else if (type == "yarn") {
+    c.rope = yarn(s, c);
+  } else if (type == "longrope" || type == "su") {
+    c.rope = longrope(r, s, c);
+  } else if (type == "dynamic" && s.has("alpha")) {  // Hunyuan: fixed, whatever the length
+    c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));
+  } else {
+    const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+    r.cannot_compute(
+        concat(place, " asks for the rope type '", type, "' and this program does not have it"),
+        "it has " + join(rotary_rules()));
+  }
+}
+
 }  // namespace
 
 void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
@@ -60,28 +89,7 @@ void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
                            ? s.real("partial_rotary_factor", 1)
                            : r.real("partial_rotary_factor", d.rotary_share);
   c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
-  const std::string type = s.has("rope_type") ? s.text("rope_type") : s.text("type", "default");
-  if (type == "default")
-    return;
-  if (type == "linear") {
-    c.rope = concat("linear:factor=", s.real("factor", 1));
-  } else if (type == "llama3") {
-    c.rope = concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1),
-                    ",high=", s.real("high_freq_factor", 4),
-                    ",original=", s.whole("original_max_position_embeddings", c.context));
-  } else if (type == "yarn") {
-    c.rope = yarn(s, c);
-  } else if (type == "longrope" || type == "su") {
-    c.rope = longrope(r, s, c);
-  }
-  // Hunyuan: fixed, whatever the length
-  else if (type == "dynamic" && s.has("alpha")) {
-    c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));
-  } else {
-    r.refuse(
-        concat(place, " asks for the rope type '", type, "' and this program does not have it"),
-        "it has " + join(rotary_rules()));
-  }
+  read_rule(r, s, s.has("rope_type") ? s.text("rope_type") : s.text("type", "default"), c);
 }
 
 namespace {
@@ -98,6 +106,16 @@ std::vector<double> numbers_in(const std::string& list) {
 double weight_of_scale(const ModelConfig& c, double factor) {
   return (std::sqrt(c.attention_scale * std::sqrt(double(c.head_dim))) - 1) /
          (0.1 * std::log(factor));
+}
+
+void write_yarn(const ModelConfig& c, Spec& s, Json& r) {
+  const double factor = r["factor"];
+  r["beta_fast"] = s.get("beta_fast", 32.0);
+  r["beta_slow"] = s.get("beta_slow", 1.0);
+  r["truncate"] = s.get("truncate", true);
+  r["attention_factor"] = s.get("scale", yarn_magnitude(factor, 1));
+  if (c.kv_rank > 0 && c.attention_scale > 0 && factor > 1)
+    r["mscale_all_dim"] = weight_of_scale(c, factor);
 }
 
 }  // namespace
@@ -117,15 +135,8 @@ void write_rope(const ModelConfig& c, Json& j) {
   }
   if (type != "linear")
     r["original_max_position_embeddings"] = s.get("original", type == "llama3" ? 8192 : 4096);
-  if (type == "yarn") {
-    const double factor = r["factor"];
-    r["beta_fast"] = s.get("beta_fast", 32.0);
-    r["beta_slow"] = s.get("beta_slow", 1.0);
-    r["truncate"] = s.get("truncate", true);
-    r["attention_factor"] = s.get("scale", yarn_magnitude(factor, 1));
-    if (c.kv_rank > 0 && c.attention_scale > 0 && factor > 1)
-      r["mscale_all_dim"] = weight_of_scale(c, factor);
-  }
+  if (type == "yarn")
+    write_yarn(c, s, r);
   if (type == "longrope") {
     r["short_factor"] = numbers_in(s.get("short", ""));
     r["long_factor"] = numbers_in(s.get("long", ""));

@@ -113,7 +113,7 @@ void write_mistral(const ModelConfig& c, Json& j) {
 }
 void read_qwen3(const ConfigReader& r, ModelConfig& c) {
   read_dense(r, c);
-  r.must_be("use_sliding_window", false, false);
+  read_optional_window(r, c);
   c.qk_norm = QkNorm::head;
 }
 void write_qwen3(const ModelConfig& c, Json& j) {
@@ -132,7 +132,7 @@ void write_own(const ModelConfig& c, Json& j) {
 }  // namespace
 
 void read_qwen_moe(const ConfigReader& r, ModelConfig& c) {
-  r.must_be("use_sliding_window", false, false);
+  read_optional_window(r, c);
   const int k = read_experts(r, c,
                              {r.has("num_experts") ? "num_experts" : "num_local_experts",
                               "num_experts_per_tok", "moe_intermediate_size"});

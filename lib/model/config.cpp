@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/core/error.h"
+#include "lib/layer/moe_layer.h"
 #include "lib/model/rotary.h"
 
 namespace moe {
@@ -89,8 +90,7 @@ void visit_attention(Spec& s, ModelConfig& c) {
   c.value_dim = s.get("value_dim", c.value_dim, 0);
 }
 
-// Every field, from the spec where it is given, else as it is.
-void visit(Spec& s, ModelConfig& c) {
+void visit_sizes(Spec& s, ModelConfig& c) {
   c.vocabulary = s.get("vocabulary", c.vocabulary, 2);
   c.hidden = s.get("hidden", c.hidden, 1);
   c.layers = s.get("layers", c.layers, 1);
@@ -108,7 +108,9 @@ void visit(Spec& s, ModelConfig& c) {
                 {QkNorm::head_after, "head_after"},
                 {QkNorm::length_after, "length_after"}});
   c.window = s.get("window", c.window, 0);
-  visit_attention(s, c);
+}
+
+void visit_scales(Spec& s, ModelConfig& c) {
   pick<NormKind>(
       s, "norm", c.norm,
       {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}, {NormKind::layer_bias, "layer_bias"}});
@@ -116,11 +118,22 @@ void visit(Spec& s, ModelConfig& c) {
   c.embedding_scale = s.get("embedding_scale", c.embedding_scale);
   c.residual_scale = s.get("residual_scale", c.residual_scale);
   c.logit_divisor = s.get("logit_divisor", c.logit_divisor);
+}
+
+void visit_layers(Spec& s, ModelConfig& c) {
   c.dense_layers = s.get("dense_layers", c.dense_layers, 0);
   c.moe_every = s.get("moe_every", c.moe_every, 1);
   c.dense_at = numbers_of(s, "dense_at", c.dense_at);
   c.dense_width = s.get("dense_width", c.dense_width, 0);
   c.dense = s.get("dense", c.dense);
+}
+
+// Every field, from the spec where it is given, else as it is. The order is that of stored specs.
+void visit(Spec& s, ModelConfig& c) {
+  visit_sizes(s, c);
+  visit_attention(s, c);
+  visit_scales(s, c);
+  visit_layers(s, c);
   pick<std::string>(s, "init", c.init,
                     {{"trunc_normal", "trunc_normal"},
                      {"layerwise", "layerwise"},
@@ -154,28 +167,6 @@ const std::vector<Preset>& model_presets() {
 #undef PRESET
   };
   return all;
-}
-
-bool ModelConfig::is_moe(int layer) const {
-  return !dense && layer >= dense_layers && (layer - dense_layers + 1) % moe_every == 0 &&
-         std::ranges::find(dense_at, layer) == dense_at.end();
-}
-bool ModelConfig::has_rope(int layer) const {
-  return std::ranges::find(no_rope_layers, layer) == no_rope_layers.end();
-}
-bool ModelConfig::sees_all(int layer) const {
-  return !has_rope(layer) || std::ranges::find(full_layers, layer) != full_layers.end();
-}
-int ModelConfig::moe_layers() const {
-  int n = 0;
-  for (int l = 0; l < layers; ++l)
-    n += is_moe(l);
-  return n;
-}
-int ModelConfig::twin_width() const {
-  return dense_width > 0 ? dense_width
-                         : make_router(moe.router, moe.experts)->choices() * int(moe.width) +
-                               int(moe.shared_width);
 }
 
 ModelConfig model_config(const std::string& text) {
@@ -212,7 +203,7 @@ std::string to_spec(const ModelConfig& config) {
 
 namespace {
 
-void check_attention(const ModelConfig& c) {
+void check_rotary(const ModelConfig& c) {
   refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim,
          concat("rotary embedding turns pairs, and ", c.rotary_dims(), " of ", c.head_dim,
                 " numbers of a head were asked for"),
@@ -221,6 +212,9 @@ void check_attention(const ModelConfig& c) {
   refuse(mixed && (c.rope_interleaved || c.rotary_dims() != c.head_dim),
          "Fourier position embedding turns whole heads in pairs (j, j + d/2)",
          "rope_interleaved=0,rotary_dim=0,kv_rank=0, or another rope");
+}
+
+void check_attention(const ModelConfig& c) {
   for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at}) {
     for (const int l : *list) {
       refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers),
@@ -237,6 +231,9 @@ void check_attention(const ModelConfig& c) {
          concat("stretch_scale=", c.stretch_scale,
                 " counts positions in steps of stretch_floor, which is ", c.stretch_floor),
          "stretch_floor=8192");
+}
+
+void check_latent(const ModelConfig& c) {
   if (c.kv_rank == 0) {
     return refuse(
         c.q_rank > 0 || c.nope_dim > 0 || c.rope_dim > 0 || c.value_dim > 0,
@@ -259,15 +256,7 @@ void check_attention(const ModelConfig& c) {
          "qk_norm=none,clip_qkv=0,no_rope_layers=none");
 }
 
-}  // namespace
-
-void check(const ModelConfig& c) {
-  refuse(c.vocabulary < 2 || c.hidden < 1 || c.layers < 1 || c.heads < 1 || c.kv_heads < 1 ||
-             c.head_dim < 1 || c.context < 1,
-         concat("a model needs sizes of at least 1 and two words, got vocabulary=", c.vocabulary,
-                ", hidden=", c.hidden, ", layers=", c.layers, ", heads=", c.heads,
-                ", kv_heads=", c.kv_heads, ", head_dim=", c.head_dim, ", context=", c.context),
-         "see moe list models");
+void check_heads(const ModelConfig& c) {
   refuse(c.heads % c.kv_heads != 0,
          concat(c.heads, " query heads do not share ", c.kv_heads, " key heads evenly"),
          concat("kv_heads=", c.heads, " or a divisor of it"));
@@ -279,14 +268,9 @@ void check(const ModelConfig& c) {
   refuse(!(c.norm_eps >= 0), concat("norm_eps=", c.norm_eps, " must be at least 0"),
          "norm_eps=1e-5");
   refuse(c.window < 0, concat("window=", c.window, " must be at least 0"), "window=0 for no limit");
-  check_attention(c);
-  refuse(c.moe_every < 1, concat("moe_every=", c.moe_every, " must be at least 1"), "moe_every=1");
-  refuse(c.dense_width < 0, concat("dense_width=", c.dense_width, " must be at least 0"),
-         "dense_width=0 for as many active parameters as a MoE layer");
-  refuse(c.moe.experts < 1 || c.moe.width < 1 || c.moe.shared_width < 0,
-         concat("a MoE layer needs experts, got experts=", c.moe.experts, ", width=", c.moe.width,
-                ", shared_width=", c.moe.shared_width),
-         "experts=8,width=192");
+}
+
+void check_layers(const ModelConfig& c) {
   refuse(c.moe.hidden != c.hidden,
          concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden),
          "give both the same");
@@ -300,6 +284,33 @@ void check(const ModelConfig& c) {
   refuse(c.moe.router_bias && make_router(c.moe.router, c.moe.experts)->projections().empty(),
          concat("router_bias=1 needs a router with scores, and ", c.moe.router, " has none"),
          "router_bias=0");
+}
+
+}  // namespace
+
+void check_sizes(const ModelConfig& c) {
+  refuse(c.vocabulary < 2 || c.hidden < 1 || c.layers < 1 || c.heads < 1 || c.kv_heads < 1 ||
+             c.head_dim < 1 || c.context < 1,
+         concat("a model needs sizes of at least 1 and two words, got vocabulary=", c.vocabulary,
+                ", hidden=", c.hidden, ", layers=", c.layers, ", heads=", c.heads,
+                ", kv_heads=", c.kv_heads, ", head_dim=", c.head_dim, ", context=", c.context),
+         "see moe list models");
+  refuse(c.moe_every < 1, concat("moe_every=", c.moe_every, " must be at least 1"), "moe_every=1");
+  refuse(c.dense_width < 0, concat("dense_width=", c.dense_width, " must be at least 0"),
+         "dense_width=0 for as many active parameters as a MoE layer");
+  refuse(c.moe.experts < 1 || c.moe.width < 1 || c.moe.shared_width < 0,
+         concat("a MoE layer needs experts, got experts=", c.moe.experts, ", width=", c.moe.width,
+                ", shared_width=", c.moe.shared_width),
+         "experts=8,width=192");
+}
+
+void check(const ModelConfig& c) {
+  check_sizes(c);
+  check_heads(c);
+  check_rotary(c);
+  check_attention(c);
+  check_latent(c);
+  check_layers(c);
 }
 
 ModelConfig resolved(const ModelConfig& config) {

@@ -1,13 +1,12 @@
 // What a model is: sizes and switches, named as config.json names them where it has a name. A
-// preset is a filled-in ModelConfig;
-// "--model tiny:layers=6,hidden=96" starts from one and sets fields.
+// preset is a filled-in ModelConfig; "--model tiny:layers=6,hidden=96" starts from one and sets
+// fields. What layers the fields make is said in architecture.h, what they cost in cost.h.
 #pragma once
 #include <string>
 #include <vector>
 
 #include "lib/core/spec.h"
-#include "lib/layer/moe_layer.h"
-#include "lib/model/norm.h"
+#include "lib/layer/layer_config.h"
 
 namespace moe {
 
@@ -15,6 +14,8 @@ namespace moe {
 // head after (Hunyuan), per head after and without weights (Llama 4, in layers with rotary
 // embedding).
 enum class QkNorm { none, head, full, head_after, length_after };
+// RMSNorm, LayerNorm without bias, LayerNorm.
+enum class NormKind { rms, layer, layer_bias };
 
 struct ModelConfig {
   std::string preset;  // where it came from, for people
@@ -53,10 +54,11 @@ struct ModelConfig {
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
   std::string init = "trunc_normal";
 
+  // Rules of single layers, from 0; defined beside architecture_of(), which applies them.
   bool is_moe(int layer) const;
-  int moe_layers() const;
   bool has_rope(int layer) const;
   bool sees_all(int layer) const;
+  int moe_layers() const;
   int rotary_dims() const {
     return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim;
   }
@@ -77,30 +79,10 @@ const std::vector<Preset>& model_presets();  // presets.def
 ModelConfig model_config(const std::string& spec);
 ModelConfig model_config(Spec);
 void check(const ModelConfig&);            // the same refusals for a config from elsewhere
+void check_sizes(const ModelConfig&);      // of them those without which nothing can be counted
 ModelConfig resolved(const ModelConfig&);  // checked, and with every default of its specs filled in
 // "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model
 // back.
 std::string to_spec(const ModelConfig&);
-
-// Sizes of one MoE layer, without building anything (equations.md section 10).
-struct LayerCost {
-  // Parameters. expert: the widest; experts: all of them; active: with the mean expert where they
-  // differ; stored: total with the zeros that pad narrow experts.
-  std::int64_t router = 0, expert = 0, experts = 0, shared = 0 /*its gate included*/, total = 0,
-               active = 0, stored = 0;
-  // of a token's forward, multiply-add = 2; backward is twice that
-  std::int64_t router_flops = 0, routed_flops = 0, shared_flops = 0;
-};
-LayerCost cost_of(const LayerConfig&);
-
-struct ModelCost {
-  std::int64_t parameters = 0, active_parameters = 0, expert_parameters = 0,
-               embedding_parameters = 0;
-  double flops_per_token_forward = 0;  // multiply-add = 2; attention at full context included
-  // f32; of one training step with T tokens: weights; gradients and both moments of AdamW; what the
-  // tape holds between the passes, and one layer's backward on top
-  std::int64_t weight_bytes = 0, optimizer_bytes = 0, activation_bytes = 0;
-};
-ModelCost cost_of(const ModelConfig&, Index tokens_per_step);
 
 }  // namespace moe

@@ -1,7 +1,10 @@
 // The decoder forwards, backwards and without gradients; the three share the block and the loss.
 #include "lib/model/decoder.h"
 
+#include <algorithm>
+
 #include "lib/core/error.h"
+#include "lib/model/architecture.h"
 
 namespace moe {
 namespace {
@@ -60,8 +63,9 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
   if (rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed)
     fourier_.emplace(c, b);
   blocks_.reserve(std::size_t(c.layers));
-  bool seen_moe = false;
+  const Architecture shape = architecture_of(c);
   for (int l = 0; l < c.layers; ++l) {
+    const FeedShape& feed = *shape.layers[std::size_t(l)].feed;
     const std::string at = concat("layers.", l, ".");
     blocks_.push_back({Norm<S>(b, at + "attention_norm", c.norm, c.hidden, c.norm_eps),
                        Norm<S>(b, at + "feed_norm", c.norm, c.hidden, c.norm_eps),
@@ -69,14 +73,13 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
                        {},
                        {}});
     Block& block = blocks_.back();
-    if (c.is_moe(l)) {
+    if (feed.is_moe()) {
       LayerConfig moe = c.moe;
-      moe.gate_residual = moe.gate_residual && seen_moe;  // the first has no logits before it
+      moe.gate_residual = feed.gate_residual > 0;
       block.moe.emplace(moe, b, experts);
       block.moe->router().vocabulary(c.vocabulary);
-      seen_moe = true;
     } else {
-      block.dense.emplace(b, "", c.moe.activation, c.twin_width(), c.hidden);
+      block.dense.emplace(b, "", c.moe.activation, feed.width, c.hidden);
     }
     const auto name = [](const std::string& prefix, auto& part) {
       std::vector<Parameter<S>*> mine;
@@ -125,7 +128,7 @@ std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
 template <class S>
 int Decoder<S>::layer_of(int moe_layer) const {
   for (int l = 0; l < config_.layers; ++l) {
-    if (config_.is_moe(l) && moe_layer-- == 0)
+    if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
       return l;
   }
   throw Error(Exit::bug, concat("there is no such MoE layer among ", config_.moe_layers()));
@@ -161,7 +164,7 @@ Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
   }
   std::size_t place = 0;
   for (int l = 0; l < layer; ++l)
-    place += config_.is_moe(l);
+    place += blocks_[std::size_t(l)].moe.has_value();
   mine.other_counts = pass.other_counts.subspan(place * experts, experts);
   return mine;
 }

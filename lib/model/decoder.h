@@ -5,7 +5,9 @@
 #include <functional>
 #include <optional>
 
+#include "lib/layer/moe_layer.h"
 #include "lib/model/attention.h"
+#include "lib/model/norm.h"
 
 namespace moe {
 

@@ -2,6 +2,7 @@
 // frequencies that are kept are mixed by fixed matrices, one for all heads or one for each key
 // head, before heads are turned by them; the pairs left over have 1 for both.
 #pragma once
+#include "lib/backend/backend.h"
 #include "lib/layer/parameter.h"
 #include "lib/model/config.h"
 #include "lib/model/rotary.h"

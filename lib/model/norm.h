@@ -3,10 +3,9 @@
 #pragma once
 #include "lib/backend/backend.h"
 #include "lib/layer/parameter.h"
+#include "lib/model/config.h"
 
 namespace moe {
-
-enum class NormKind { rms, layer, layer_bias };
 
 template <class S>
 class Norm {

@@ -1,15 +1,23 @@
 // From model_type to the reader of its sizes, and our own configurations.
+#include "lib/plan/describe.h"
+
 #include <nlohmann/json.hpp>
 
 #include "lib/checkpoint/folder.h"
-#include "lib/plan/keys.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+#include "lib/family/families.h"
+#include "lib/family/family.h"
+#include "lib/plan/readers.h"
 
 namespace moe::plan {
 namespace {
 
+constexpr int most_experts = 1'000'000;
+
 struct Type {
   std::string_view name;
-  Description (*read)(const Keys&, const std::string&);
+  Architecture (*read)(const ConfigReader&, const std::string&);
 };
 constexpr Type types[] = {
 #define TYPE(name, read) {name, read},
@@ -24,11 +32,13 @@ const Type* type_named(const std::string& name) {
   }
   return nullptr;
 }
+bool is_known(const std::string& type) {
+  return is_family(type) || type_named(type);
+}
 
 // Other names of the same layout.
 std::string usual_name(const std::string& type) {
   static constexpr std::pair<std::string_view, std::string_view> same[] = {
-      {"llama4", "llama4_text"},
       {"interns1_pro_text", "interns1_pro"},
       {"minimax_text_01", "minimax"},
       {"nllb_moe", "nllb-moe"},
@@ -40,125 +50,103 @@ std::string usual_name(const std::string& type) {
   return type;
 }
 
-Feed own_feed(const ModelConfig& c, int l, bool first_moe) {
-  Feed f;
-  f.matrices = is_gated(c.moe.activation) ? 3 : 2;
-  if (!c.is_moe(l)) {
-    f.width = c.twin_width();
-    return f;
+// By the reader with which the family is computed.
+Architecture read_family(const ConfigReader& r, const std::string& type) {
+  ModelConfig c;
+  try {
+    rules_of(type).read(r, c);
+    if (c.moe.experts > most_experts) {
+      r.refuse(concat("there are ", c.moe.experts, " experts, more than the ", most_experts,
+                      " that are believed"));
+    }
+    check_sizes(c);
+    Architecture a = architecture_of(c);
+    if (!r.has("max_position_embeddings") && !r.has("max_seq_len"))
+      a.context = 0;
+    if (type == "deepseek_v3" || type == "kimi_k2")
+      a.further_layers = r.whole("num_nextn_predict_layers", 0);
+    return a;
+  } catch (const Error& e) {
+    if (e.code() == Exit::input)
+      throw;
+    r.refuse(e.what(), e.hint());
   }
-  LayerConfig m = c.moe;
-  m.gate_residual = m.gate_residual && !first_moe;  // the first has no logits before it
-  const LayerCost cost = cost_of(m);
-  const auto router = make_router(m.router, m.experts);
-  f.experts = m.experts;
-  f.k = router->slots() > 0 ? m.experts : router->choices();
-  f.width = m.width;
-  f.bias = m.expert_bias;
-  f.shared_width = m.shared_width;
-  f.shared_gate = m.shared_gate;
-  f.router = std::pair(Count(cost.router), Count(cost.router_flops / 2));
-  f.correction_bias = !router->correction_bias().empty();
-  if (m.widths.empty() && m.types.empty())
-    return f;
-  for (int e = 0; e < m.experts; ++e) {
-    f.widths.push_back(m.type_of(e) == ExpertKind::ffn ? m.width_of(e) : 0);
-    if (m.type_of(e) == ExpertKind::constant)
-      f.light += 3 * m.hidden;
+}
+
+// A class that always has a correction bias stores one of zeros for a router without.
+void add_corrections(Architecture& a, const std::string& type) {
+  if (!is_family(type) || !rules_of(type).names.always_corrected)
+    return;
+  for (LayerShape& l : a.layers) {
+    if (l.feed && l.feed->is_moe())
+      l.feed->correction_bias = true;
   }
-  return f;
+}
+
+Architecture describe_run(const ConfigReader& r, const std::string& name) {
+  const std::string type = r.text("model_type", "");
+  Architecture a = describe(model_config(r.in("moe_training").text("spec", "")), name);
+  if (type != "moe")
+    a.family = type;
+  add_corrections(a, type);
+  return a;
+}
+
+// The text part of a larger model, which may leave its type and whether its output is tied to the
+// whole.
+Architecture describe_text(const ConfigReader& r, const char* key, const std::string& name) {
+  Json text = r.in(key).json();
+  if (!is_known(usual_name(text.value("model_type", ""))))
+    text["model_type"] = r.text("model_type", "");
+  if (!text.contains("tie_word_embeddings") && r.has("tie_word_embeddings"))
+    text["tie_word_embeddings"] = r.json()["tie_word_embeddings"];
+  return describe(text, concat(r.file(), ", ", key), name);
 }
 
 }  // namespace
 
 std::vector<std::string> known_types() {
   std::vector<std::string> out;
+  for (const Family& f : families())
+    out.emplace_back(f.name);
   for (const Type& t : types)
     out.emplace_back(t.name);
-  out.emplace_back("moe");
   return out;
 }
 
-const Feed* Description::moe() const {
-  for (const Layer& l : layers) {
-    if (l.feed && l.feed->experts > 0)
-      return &*l.feed;
-  }
-  return nullptr;
-}
-Count Description::moe_layers() const {
-  return std::ranges::count_if(layers,
-                               [](const Layer& l) { return l.feed && l.feed->experts > 0; });
-}
-bool Description::encoder_decoder() const {
-  return std::ranges::any_of(layers, [](const Layer& l) { return l.encoder; }) &&
-         std::ranges::any_of(layers, [](const Layer& l) { return !l.encoder; });
+Architecture describe(const ModelConfig& config, const std::string& name) {
+  Architecture a = architecture_of(resolved(config));
+  a.name = name;
+  return a;
 }
 
-Description describe(const ModelConfig& config, const std::string& name) {
-  const ModelConfig c = resolved(config);
-  Description d;
-  d.name = name;
-  d.family = "moe";
-  d.hidden = c.hidden;
-  d.vocabulary = c.vocabulary;
-  d.context = c.context;
-  d.tied = c.tied;
-  Mixer m;
-  m.heads = c.heads;
-  m.kv_heads = c.kv_heads;
-  m.head_dim = c.head_dim;
-  m.qk_norm = c.qk_norm;
-  m.window = c.window;
-  bool first = true;
-  for (int l = 0; l < c.layers; ++l) {
-    d.layers.push_back({.mixers = {m}, .feed = own_feed(c, l, first)});
-    first = first && !c.is_moe(l);
-  }
-  return d;
-}
-
-Description describe(const Json& j, const std::string& file, const std::string& name) {
-  const Keys r{j, file};
+Architecture describe(const Json& j, const std::string& file, const std::string& name) {
+  const ConfigReader r(j, file, ReadFor::sizes);
   if (!j.is_object())
     r.refuse("this is not an object");
-  if (r.has("moe_training")) {
-    const std::string type = r.text("model_type", "");
-    Description d = describe(model_config(r.below("moe_training").text("spec", "")), name);
-    if (type != "moe")
-      d.family = type;
-    for (Layer& l : d.layers)  // the class has one always
-    {
-      if (type == "glm4_moe" && l.feed && l.feed->experts > 0)
-        l.feed->correction_bias = true;
-    }
-    return d;
-  }
-  for (const char* inner : {"text_config", "llm_config"}) {
-    if (!r.has(inner))
-      continue;
-    Json below = r.below(inner).j;
-    if (!type_named(usual_name(below.value("model_type", ""))))
-      below["model_type"] = r.text("model_type", "");
-    return describe(below, concat(file, ", ", inner), name);
+  if (r.has("moe_training"))
+    return describe_run(r, name);
+  for (const char* key : {"text_config", "llm_config"}) {
+    if (r.has(key))
+      return describe_text(r, key, name);
   }
   const std::string given = r.text("model_type", "");
   if (given.empty())
     r.refuse("model_type is missing", "a config.json of a published model says what it is");
-  const Type* type = type_named(usual_name(given));
-  if (!type) {
+  const std::string type = usual_name(given);
+  if (!is_known(type)) {
     const std::string near = nearest(given, known_types());
     r.refuse(
         concat("model_type '", given, "' is none whose sizes are known"),
         concat(near.empty() ? "" : concat("'", near, "'; "), "there is ", join(known_types())));
   }
-  Description d = type->read(r, std::string(type->name));
-  d.name = name;
-  d.family = given;
-  return d;
+  Architecture a = is_family(type) ? read_family(r, type) : type_named(type)->read(r, type);
+  a.name = name;
+  a.family = given;
+  return a;
 }
 
-Description describe_path(const std::string& path) {
+Architecture describe_path(const std::string& path) {
   std::filesystem::path file = path;
   if (std::filesystem::is_directory(file)) {
     if (!std::filesystem::exists(file / "config.json"))

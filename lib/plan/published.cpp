@@ -40,7 +40,7 @@ const PublishedModel* find_published(const std::string& name) {
   return nullptr;
 }
 
-Description describe(const PublishedModel& m) {
+Architecture describe(const PublishedModel& m) {
   return describe(parse_json(m.config, m.name), std::string(m.name), std::string(m.name));
 }
 

@@ -1,7 +1,7 @@
 // Published models by name, so that a plan needs no file: their sizes are data (published.def),
 // held to the published totals by tests/plan.
 #pragma once
-#include "lib/plan/description.h"
+#include "lib/plan/describe.h"
 
 namespace moe::plan {
 
@@ -16,6 +16,6 @@ struct PublishedModel {
 const std::vector<PublishedModel>& published_models();
 // case, blanks, - _ . and an owner in front do not matter
 const PublishedModel* find_published(const std::string& name);
-Description describe(const PublishedModel&);
+Architecture describe(const PublishedModel&);
 
 }  // namespace moe::plan

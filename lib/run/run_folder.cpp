@@ -10,6 +10,7 @@
 #include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/model/cost.h"
 #include "lib/run/lazy_experts.h"
 #include "lib/run/replay.h"
 

@@ -161,7 +161,7 @@ TEST_CASE("what a class does and this program does not is refused in a sentence"
   CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_experts_per_tok", gone)),
                     "config.json: num_experts_per_tok is missing");
   CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_experts_per_tok", 9)),
-                    "config.json: num_experts_per_tok is 9 and num_local_experts 8");
+                    "config.json: num_experts_per_tok is 9 and num_local_experts is 8");
   CHECK_THROWS_WITH(config_from_json(changed("tiny", "hidden_size", 1.5)),
                     "config.json: hidden_size is 1.5 and must be a whole number from 0 to 1e9");
   CHECK_THROWS_WITH(config_from_json(changed("tiny", "num_attention_heads", 3)),

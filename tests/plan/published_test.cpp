@@ -13,7 +13,7 @@ using namespace moe::plan;
 
 namespace {
 
-Parameters of(const std::string& name) {
+ParameterCount of(const std::string& name) {
   const PublishedModel* m = find_published(name);
   REQUIRE(m != nullptr);
   return parameters(describe(*m));
@@ -25,7 +25,7 @@ TEST_CASE("every published model has its published number of parameters") {
   int exact = 0;
   for (const PublishedModel& m : published_models()) {
     CAPTURE(std::string(m.name));
-    const Parameters p = parameters(describe(m));
+    const ParameterCount p = parameters(describe(m));
     exact += m.total > 0;
     if (m.total > 0)
       CHECK(p.total == m.total);
@@ -81,7 +81,7 @@ TEST_CASE("active parameters by the published counts") {
                       {"Jamba-1.5-Large", 94.15, 93.61}};
   for (const Row& r : rows) {
     CAPTURE(std::string(r.name));
-    const Parameters p = of(r.name);
+    const ParameterCount p = of(r.name);
     CHECK(std::abs(p.a0 / 1e9 - r.a0) <= 0.0051);
     CHECK(std::abs(p.a1 / 1e9 - r.a1) <= 0.0051);
   }

@@ -1,0 +1,124 @@
+// Formulas of the families' own code, one function a kind.
+#include "lib/model/mixer_shape.h"
+
+#include <algorithm>
+
+namespace moe {
+namespace {
+
+constexpr ModelPart part = ModelPart::attention;
+
+void attention(const MixerShape& m, Count hidden, PieceList& out) {
+  const Count q = m.heads * m.head_dim;
+  const Count kv = m.kv_heads * m.head_dim;
+  out.matrix(part, q, hidden);
+  out.matrix(part, kv, hidden, 2);
+  out.matrix(part, hidden, q);
+  if (m.qkv_bias)
+    out.vector(part, q + 2 * kv);
+  out.vector(part, m.qk_norm);
+}
+
+// DeepSeek-V2, 2405.04434. Only compressed queries have a bias.
+void latent(const MixerShape& m, Count hidden, PieceList& out) {
+  const Count q = m.heads * (m.nope + m.rope);
+  out.matrix(part, m.kv_rank + m.rope, hidden);
+  out.vector(part, m.kv_rank);
+  out.matrix(part, m.heads * (m.nope + m.value), m.kv_rank);
+  out.matrix(part, hidden, m.heads * m.value);
+  if (m.qkv_bias)
+    out.vector(part, m.q_rank + m.kv_rank + m.rope);
+  if (m.q_rank == 0)
+    return out.matrix(part, q, hidden);
+  out.matrix(part, m.q_rank, hidden);
+  out.vector(part, m.q_rank);
+  out.matrix(part, q, m.q_rank);
+}
+
+void mamba1(const MixerShape& m, Count hidden, PieceList& out) {
+  out.matrix(part, 2 * m.inner, hidden);
+  out.matrix(part, m.rank + 2 * m.state, m.inner);
+  out.matrix(part, m.inner, m.rank);
+  out.matrix(part, hidden, m.inner);
+  // convolution of 4 with bias
+  out.vector(part, 5 * m.inner);
+  out.vector(part, 2 * m.inner + m.inner * m.state);  // bias of dt, D, A
+  out.vector(part, m.rank + 2 * m.state);             // norms
+}
+
+void mamba2(const MixerShape& m, Count hidden, PieceList& out) {
+  const Count mixed = m.inner + 2 * m.groups * m.state;
+  out.matrix(part, m.inner + mixed + m.heads, hidden);
+  out.matrix(part, hidden, m.inner);
+  out.vector(part, 5 * mixed + 3 * m.heads + m.inner);
+}
+
+// q, k, v and the output's gate, then the output
+void lightning(const MixerShape& m, Count hidden, PieceList& out) {
+  const Count inner = m.heads * m.head_dim;
+  out.matrix(part, inner, hidden, 4);
+  out.matrix(part, hidden, inner);
+  out.vector(part, inner);
+}
+
+}  // namespace
+
+std::string_view name_of(MixerKind kind) {
+  constexpr std::string_view names[] = {"attention", "latent attention", "Mamba", "Mamba-2",
+                                        "lightning attention"};
+  return names[std::size_t(kind)];
+}
+
+void add_pieces(const MixerShape& m, Count hidden, PieceList& out) {
+  constexpr void (*add[])(const MixerShape&, Count, PieceList&) = {attention, latent, mamba1,
+                                                                   mamba2, lightning};
+  add[std::size_t(m.kind)](m, hidden, out);
+  if (m.o_bias)
+    out.vector(part, hidden);
+  if (m.sinks)
+    out.vector(part, m.heads);
+}
+
+Count keys_seen(const MixerShape& m, Count context) {
+  return m.window > 0 ? std::min(m.window, context) : context;
+}
+
+double mixing_flops(const MixerShape& m, Count context) {
+  const double seen = double(keys_seen(m, context));
+  switch (m.kind) {
+    case MixerKind::attention:
+      return 4.0 * seen * double(m.heads * m.head_dim);
+    case MixerKind::latent:
+      return 2.0 * seen * double(m.heads) * double(m.nope + m.rope + m.value);
+    case MixerKind::lightning:
+      return 6.0 * double(m.heads) * double(m.head_dim) * double(m.head_dim);
+    default:
+      return 6.0 * double(m.inner) * double(m.state);
+  }
+}
+
+double cached_per_token(const MixerShape& m) {
+  switch (m.kind) {
+    case MixerKind::attention:
+      return double(2 * m.kv_heads * m.head_dim);
+    case MixerKind::latent:
+      return double(m.kv_rank + m.rope);
+    default:
+      return 0;
+  }
+}
+
+double state_numbers(const MixerShape& m) {
+  switch (m.kind) {
+    case MixerKind::mamba1:
+      return double(m.inner) * double(m.state + 3);
+    case MixerKind::mamba2:
+      return double(m.inner) * double(m.state) + 3.0 * double(m.inner + 2 * m.groups * m.state);
+    case MixerKind::lightning:
+      return double(m.heads) * double(m.head_dim) * double(m.head_dim);
+    default:
+      return 0;
+  }
+}
+
+}  // namespace moe

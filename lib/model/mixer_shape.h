@@ -1,0 +1,47 @@
+// What mixes the tokens of a layer, in just the detail that its sizes need, for every kind that
+// sizes are known of; those that the decoder computes are attention and latent attention. One
+// function a question: parameters, FLOPs besides products with weights, what decoding keeps.
+#pragma once
+#include "lib/model/pieces.h"
+
+namespace moe {
+
+enum class MixerKind { attention, latent, mamba1, mamba2, lightning };
+inline constexpr MixerKind mixer_kinds[] = {MixerKind::attention, MixerKind::latent,
+                                            MixerKind::mamba1, MixerKind::mamba2,
+                                            MixerKind::lightning};
+std::string_view name_of(MixerKind);
+
+struct MixerShape {
+  MixerKind kind = MixerKind::attention;
+  Count heads = 0, kv_heads = 0, head_dim = 0;
+  bool qkv_bias = false, o_bias = false, sinks = false;
+  Count qk_norm = 0;  // weights of the norms of queries and keys together
+  Count window = 0;   // keys a query sees at most, of a window or a chunk; 0 = all
+  // keys and values of the encoder's output
+  bool cross = false;
+  // latent attention: ranks (0 = none for q) and sizes a head
+  Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
+  // Mamba: inner width, N, groups (2), rank of dt (1)
+  Count inner = 0, state = 0, groups = 0, rank = 0;
+  // numbers of 4 bytes that a token leaves for the backward pass of our decoder; 0 = not computed
+  Count tape_numbers = 0;
+
+  bool attends() const {
+    return kind == MixerKind::attention || kind == MixerKind::latent;
+  }
+};
+
+void add_pieces(const MixerShape&, Count hidden, PieceList&);
+// Keys that the last query of `context` tokens sees.
+Count keys_seen(const MixerShape&, Count context);
+// FLOPs of a token that are no products with weights, multiply-add = 2: scores and values of
+// attention at `context`, or 6 for each number of a state.
+double mixing_flops(const MixerShape&, Count context);
+// Numbers that decoding keeps of a token: keys and values, or the latent row; 0 for other kinds.
+double cached_per_token(const MixerShape&);
+// Numbers that a recurrent layer keeps of a sequence: its state, and what the convolution of 4
+// looks back at.
+double state_numbers(const MixerShape&);
+
+}  // namespace moe

@@ -1,0 +1,280 @@
+// One model, counted three ways: what the built decoder holds, what a dry run says, what a plan
+// says. Every field that a spec can set is changed once, so that a field added later must say here
+// what it does to the sizes.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "lib/core/text.h"
+#include "lib/model/cost.h"
+#include "lib/model/decoder.h"
+#include "lib/plan/cost.h"
+#include "lib/plan/describe.h"
+
+using namespace moe;
+
+namespace {
+
+const std::string base =
+    "vocabulary=40,hidden=32,layers=4,heads=4,kv_heads=2,width=12,experts=6,context=64";
+const std::string latent = "kv_heads=4,kv_rank=8,nope_dim=6,rope_dim=4,value_dim=5";
+const std::string mixed = "expert_types=ffn*3;constant;copy;zero";
+
+// Latent attention but for one of its sizes.
+std::string latent_without(const std::string& field) {
+  std::string out;
+  for (const std::string& f : split(latent, ','))
+    out += f.starts_with(field + "=") ? "" : (out.empty() ? "" : ",") + f;
+  return out;
+}
+
+struct Change {
+  std::string field, value;
+  bool resizes;              // whether parameters are more or fewer
+  std::string companions{};  // without which the field is refused or means nothing
+  std::string before{};      // fields of the model it is compared with; empty = the companions
+};
+
+const std::vector<Change>& changes() {
+  static const std::vector<Change> all{
+      {"vocabulary", "41", true},
+      {"hidden", "48", true},
+      {"layers", "5", true},
+      {"heads", "8", true, "head_dim=8"},
+      {"kv_heads", "4", true},
+      {"head_dim", "16", true},
+      {"context", "128", false},
+      {"rope_theta", "500", false},
+      {"norm_eps", "1e-6", false},
+      {"tied", "1", true},
+      {"qk_norm", "head", true},
+      {"qk_norm", "full", true},
+      {"qk_norm", "head_after", true},
+      {"qk_norm", "length_after", false},
+      {"window", "16", false},
+      {"chunk", "16", false},
+      {"full_layers", "0;2", false, "window=16"},
+      {"no_rope_layers", "1", false, "qk_norm=head_after"},
+      {"rope", "{linear:factor=2}", false},
+      {"rope", "{fourier:pairs=3}", true},
+      {"rope", "{fourier:pairs=3,by_head=1}", true},
+      {"rotary_dim", "4", false},
+      {"rope_interleaved", "1", false},
+      {"stretch_floor", "8", false, "no_rope_layers=1"},
+      {"stretch_scale", "0.1", false, "no_rope_layers=1,stretch_floor=8"},
+      {"attention_scale", "0.5", false},
+      {"clip_qkv", "4", false},
+      {"qkv_bias", "1", true},
+      {"qkv_bias", "1", true, latent},
+      {"qkv_bias", "1", true, latent + ",q_rank=7"},
+      {"o_bias", "1", true},
+      {"o_bias", "1", true, latent},
+      {"sinks", "1", true},
+      {"sinks", "1", true, latent},
+      {"q_rank", "7", true, latent},
+      {"kv_rank", "9", true, latent_without("kv_rank"), latent},
+      {"nope_dim", "7", true, latent_without("nope_dim"), latent},
+      {"rope_dim", "6", true, latent_without("rope_dim"), latent},
+      {"value_dim", "9", true, latent_without("value_dim"), latent},
+      {"norm", "layer", false},
+      {"norm", "layer_bias", true},
+      {"output_bias", "1", true},
+      {"output_bias", "1", true, "tied=1"},
+      {"embedding_scale", "2", false},
+      {"residual_scale", "0.5", false},
+      {"logit_divisor", "2", false},
+      {"dense_layers", "1", true, "dense_width=20"},
+      {"moe_every", "2", true},
+      {"dense_at", "1;3", true},
+      {"dense_width", "20", true, "dense_layers=1"},
+      {"dense", "1", true},
+      {"init", "switch", false},
+      {"experts", "7", true},
+      {"width", "16", true},
+      {"widths", "8;12*4;20", true},
+      {"widths", "8;12*4;20", true, "expert_bias=1"},
+      {"expert_types", "ffn*3;constant;copy;zero", true},
+      {"expert_types", "ffn*3;constant*3", true, "widths=8;12*4;20"},
+      {"zc_tau", "0.5", false, mixed},
+      {"zc_capacity", "1", false, mixed + ",capacity={position:factor=1.25}"},
+      {"zc_exclude_zero", "1", false, mixed},
+      {"gate_residual", "1", true},
+      {"gate_residual", "1", true, "moe_every=2"},
+      {"router", "{sigmoid:k=3,bias=1}", false},
+      {"router", "{random:k=2}", true},
+      {"capacity", "{position:factor=1.25}", false},
+      {"balance", "{switch:coef=0.1}", false},
+      {"activation", "relu", true},
+      {"activation", "geglu", false},
+      {"shared_width", "20", true},
+      {"shared_width", "20", true, "activation=relu,expert_bias=1"},
+      {"shared_gate", "1", true, "shared_width=20"},
+      {"router_bias", "1", true},
+      {"expert_bias", "1", true, "dense_layers=1,shared_width=20"},
+      {"weight_on_input", "1", false},
+  };
+  return all;
+}
+
+// "hidden" -> "32" of "hidden=32,router={softmax:k=2}"; the later of two of a name counts.
+std::map<std::string, std::string> fields_in(const std::string& text) {
+  std::map<std::string, std::string> out;
+  std::string field;
+  int depth = 0;
+  for (const char c : text + ",") {
+    depth += (c == '{') - (c == '}');
+    if (c != ',' || depth > 0) {
+      field += c;
+      continue;
+    }
+    if (!field.empty())
+      out[field.substr(0, field.find('='))] = field.substr(field.find('=') + 1);
+    field.clear();
+  }
+  return out;
+}
+std::map<std::string, std::string> fields_of(const ModelConfig& config) {
+  const std::string spec = to_spec(config);
+  return fields_in(spec.substr(spec.find(':') + 1));
+}
+
+// The base with other fields, which count where both say something.
+std::string with(const std::string& fields) {
+  std::string out;
+  for (const auto& [field, value] : fields_in(base + "," + fields))
+    out += concat(out.empty() ? "custom:" : ",", field, "=", value);
+  return out;
+}
+
+// Numbers of a decoder's tensor that are used: narrow experts are padded with zeros, and experts
+// that are not constant leave the room of a constant one empty.
+double used(const Parameter<float>& p, const LayerConfig& c) {
+  const std::string& name = p.name();
+  if (name.find(".experts.") == name.npos)
+    return double(p.size());
+  const double each = double(p.size()) / c.experts;
+  double sum = 0;
+  for (int e = 0; e < c.experts; ++e) {
+    if (name.find(".const_") != name.npos)
+      sum += c.type_of(e) == ExpertKind::constant ? each : 0;
+    else if (name.ends_with("down_bias"))
+      sum += c.width_of(e) > 0 ? each : 0;
+    else
+      sum += each * double(c.width_of(e)) / double(c.width);
+  }
+  return sum;
+}
+
+struct Built {
+  double parameters = 0, stored = 0, experts = 0, active = 0, products = 0, state = 0;
+};
+
+Built built(const ModelConfig& c) {
+  const auto backend = make_reference<float>();
+  Decoder<float> model(c, *backend);
+  const LayerConfig& moe = model.config().moe;
+  const auto router = make_router(moe.router, moe.experts);
+  const double k = router->slots() > 0 ? moe.experts : router->choices();
+  Built out;
+  for (const Parameter<float>* p : model.parameters()) {
+    const double n = used(*p, moe);
+    const bool routed = p->name().find(".experts.") != std::string::npos;
+    const double touched = routed ? n * k / moe.experts : n;
+    const bool looked_up = p->name() == "embedding" && !c.tied;
+    out.stored += double(p->size());
+    out.parameters += n;
+    out.experts += routed ? n : 0;
+    out.active += touched;
+    if (p->kind() == ParameterKind::matrix && p->trained() && !looked_up)
+      out.products += 2 * touched;
+    if (p->name().ends_with("const_vec"))
+      out.products += 4 * touched;  // a1 x + a2 v
+  }
+  for (MoeLayer<float>* layer : model.moe_layers())
+    out.state += double(layer->router().correction_bias().size());
+  return out;
+}
+
+// The three counts of a model, which must agree; returns its parameters.
+Count agreed(const std::string& spec) {
+  INFO(spec);
+  const ModelConfig c = model_config(spec);
+  const Built b = built(c);
+  const ModelCost cost = cost_of(c, 1);
+  CHECK(double(cost.parameters) == b.parameters);
+  CHECK(double(cost.expert_parameters) == b.experts);
+  CHECK(double(cost.weight_bytes) == 4 * b.stored);
+  CHECK(double(cost.active_parameters) == Approx(b.active).margin(0.5));
+  const Architecture a = plan::describe(c, spec);
+  const ParameterCount p = parameters(a);
+  CHECK(double(p.total) - b.state == b.parameters);
+  CHECK(p.a0 - b.state == Approx(b.active).epsilon(1e-12));
+  const Flops work = flops(a, c.context);
+  CHECK(work.products == Approx(b.products).epsilon(1e-12));
+  CHECK(work.products + work.attention == Approx(cost.flops_per_token_forward).epsilon(1e-12));
+  return cost.parameters;
+}
+
+}  // namespace
+
+TEST_CASE("the built decoder, the dry run and the plan agree whatever a field says") {
+  const auto usual = fields_of(model_config(with("")));
+  std::set<std::string> seen;
+  for (const Change& change : changes()) {
+    const std::string spec = with(concat(change.companions, ",", change.field, "=", change.value));
+    INFO(spec);
+    REQUIRE(usual.count(change.field) == 1);
+    CHECK(fields_of(model_config(spec)).at(change.field) != usual.at(change.field));
+    const Count before = agreed(with(change.before.empty() ? change.companions : change.before));
+    CHECK((agreed(spec) != before) == change.resizes);
+    seen.insert(change.field);
+  }
+  for (const auto& [field, value] : usual) {
+    INFO("the field '" << field << "' is not among the changes of this test");
+    CHECK(seen.count(field) == 1);
+  }
+}
+
+TEST_CASE("the three counts agree for every preset and every router") {
+  for (const Preset& p : model_presets())
+    agreed(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  for (const char* spec : {"tiny:qkv_bias=1,o_bias=1,sinks=1", "tiny:norm=layer_bias,output_bias=1",
+                           "tiny:kv_rank=32,nope_dim=16,rope_dim=16,value_dim=16,kv_heads=4"}) {
+    agreed(spec);
+  }
+  for (const auto& entry : routers().entries()) {
+    for (const std::string& router : split(entry.examples, ' ')) {
+      agreed(with(concat("router={", router, "}")));
+      const auto made = make_router(router, 6);
+      const std::vector<Projection> products = made->projections();
+      if (products.empty() || made->slots() > 0)
+        continue;
+      agreed(with(concat("router={", router, "},gate_residual=1")));
+      if (!products[0].cosine)
+        agreed(with(concat("router={", router, "},router_bias=1")));
+    }
+  }
+}
+
+TEST_CASE("a plan of our own models keeps as much as their layers look back on") {
+  const auto cache = [](const std::string& spec) {
+    return plan::cache(plan::describe(model_config(spec), spec), 256);
+  };
+  const double row = 2 * 2 * 32;  // keys and values of two heads of 32
+  CHECK(cache("tiny").at_context == 4 * row * 256);
+  CHECK(cache("tiny:window=32").at_context == 4 * row * 32);
+  CHECK(cache("tiny:window=32,full_layers=1;3").at_context == 2 * row * (32 + 256));
+  CHECK(cache("tiny:chunk=64,no_rope_layers=3").at_context == row * (3 * 64 + 256));
+  const std::string narrow = "tiny:kv_rank=24,nope_dim=16,rope_dim=8,value_dim=16,kv_heads=4";
+  CHECK(cache(narrow).per_token == 4 * (24 + 8));
+  CHECK(cache(narrow).at_context == 4 * (24 + 8) * 256);
+  CHECK(cache(narrow + ",window=32,full_layers=0").at_context == (24 + 8) * (256 + 3 * 32));
+
+  const auto attention = [](const std::string& spec) {
+    return flops(plan::describe(model_config(spec), spec), 256).attention;
+  };
+  CHECK(attention("tiny:window=32,full_layers=1;3") == 2 * 4.0 * 4 * 32 * (32 + 256));
+  CHECK(attention(narrow) == 4 * 2.0 * 256 * 4 * (16 + 8 + 16));
+}
