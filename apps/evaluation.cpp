@@ -3,6 +3,9 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/router/replays_routes.h"
+#include "lib/router/router.h"
 
 namespace moe {
 
@@ -12,8 +15,10 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
   std::vector<DomainLoss> out;
   for (const std::string& name : corpus.info().domains)
     out.push_back({name});
-  for (auto* layer : model.moe_layers())
-    layer->router().rewind();
+  for (auto* layer : model.moe_layers()) {
+    if (auto* replay = capability<ReplaysRoutes>(layer->router()))
+      replay->rewind();
+  }
   Index seen = 0;
   Rng rng(0);  // routers that draw do so from the same numbers every time
   walk(corpus, walk_options, [&](const Batch& batch) {

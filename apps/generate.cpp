@@ -15,6 +15,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "datasets/tokenizer.h"
+#include "lib/core/rng.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 

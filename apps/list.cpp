@@ -16,6 +16,7 @@
 #include "lib/core/error.h"
 #include "lib/model/config.h"
 #include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

@@ -11,6 +11,8 @@
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "lib/core/rng.h"
+#include "lib/router/router.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 
@@ -56,11 +58,11 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
                 concat("'", o.model, "' is a dense model: it has no routing to record"))
         .hint("moe eval measures its loss");
   }
-  const Router& router = layers[0]->router();
-  if (!router.causal()) {
+  const RouterFacts router = layers[0]->router().facts();
+  if (!router.causal) {
     warning(concat("the router ", layers[0]->config().router,
                    " is not causal: a token's experts depend on later tokens of the batch"));
-  } else if (!router.causal_in_training()) {
+  } else if (!router.causal_in_training) {
     note(concat("the router ", layers[0]->config().router,
                 " was not causal in training, where it balanced whole batches; here each token "
                 "chooses for itself"));

@@ -20,6 +20,8 @@
 #include "lib/edit/edit.h"
 #include "lib/family/families.h"
 #include "lib/model/cost.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/router.h"
 #include "lib/run/recorder.h"
 
 namespace moe {
@@ -314,7 +316,8 @@ void learn_tables(Decoder<float>& model, const Corpus& corpus, const TrainOption
   constexpr Index enough = 1'000'000;
   std::vector<std::int64_t> counts;
   for (auto* layer : model.moe_layers()) {
-    if (!layer->router().wants_counts())
+    auto* table = capability<LearnsFromText>(layer->router());
+    if (!table)
       continue;
     const Index batches =
         std::min(t.steps * t.accumulate, std::max<Index>(1, enough / (t.sequences * t.length)));
@@ -324,7 +327,7 @@ void learn_tables(Decoder<float>& model, const Corpus& corpus, const TrainOption
         ++counts[std::size_t(id)];
     }
     counts.resize(std::size_t(model.config().vocabulary), 0);
-    layer->router().learn(counts);
+    table->learn(counts);
   }
 }
 
@@ -387,7 +390,8 @@ int start_run(const ModelConfig& given, const RunOptions& o) {
   refuse_folder(folder, o.force);
   if (!o.trace.empty())
     refuse_trace(given, o);
-  if (Spec(given.moe.router).name() == "replay") {
+  if (given.moe_layers() > 0 &&
+      router_facts(given.moe.router, given.moe.experts).needs_recorded_routes) {
     throw Error(Exit::usage,
                 "a replay follows a trace token by token, and training draws batches and validates "
                 "between them")
@@ -461,8 +465,8 @@ int write_initial(const ModelConfig& given, const RunOptions& o) {
   Decoder<float> model(config, *device, drawn_later ? Storage::elsewhere : Storage::own);
   model.initialise(state.train.seed);
   for (auto* layer : model.moe_layers()) {
-    if (layer->router().wants_counts())
-      layer->router().learn(std::vector<std::int64_t>(std::size_t(config.vocabulary), 0));
+    if (auto* table = capability<LearnsFromText>(layer->router()))
+      table->learn(std::vector<std::int64_t>(std::size_t(config.vocabulary), 0));
   }
   bool bare = false;
   if (!o.init.empty()) {

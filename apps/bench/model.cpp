@@ -8,9 +8,11 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/parallel.h"
+#include "lib/core/rng.h"
 #include "lib/core/text.h"
 #include "lib/model/cost.h"
 #include "lib/model/trainer.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

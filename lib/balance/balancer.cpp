@@ -1,5 +1,8 @@
 #include "lib/balance/balancer.h"
 
+#include "lib/core/spec.h"
+#include "lib/router/input.h"
+
 namespace moe {
 
 #define BALANCER(name, about, examples) MakeBalancer make_##name##_balancer;
@@ -27,10 +30,13 @@ std::unique_ptr<Balancer> make_balancer(const std::string& text) {
   return make_balancer(text, resolved);
 }
 
+const Batch& BalanceInput::batch() const {
+  return router.batch;
+}
 Index BalanceInput::valid_tokens() const {
   Index n = 0;
   for (Index t = 0; t < tokens(); ++t)
-    n += router.batch.is_valid(t);
+    n += batch().is_valid(t);
   return n;
 }
 

@@ -3,9 +3,16 @@
 #pragma once
 #include <memory>
 
-#include "lib/router/router.h"
+#include "lib/core/batch.h"
+#include "lib/core/registry.h"
+#include "lib/core/routing.h"
+#include "lib/core/state.h"
 
 namespace moe {
+
+class Router;
+class Spec;
+struct RouterInput;
 
 struct BalanceInput {
   const RouterInput& router;  // scores, batch
@@ -19,6 +26,7 @@ struct BalanceInput {
   Index tokens() const {
     return routing.tokens();
   }
+  const Batch& batch() const;
   Index valid_tokens() const;
 };
 
@@ -80,6 +88,10 @@ class Balancer {
   virtual void seen(Router&, const BalanceInput&) {}
   virtual bool needs_scores() const {
     return true;
+  }
+  // moves Router::correction_bias(), which the router then must have; one balancer of a layer may
+  virtual bool moves_bias() const {
+    return false;
   }
   // throws Error(usage) where this cannot go with the router
   virtual void check(const Router&) const {}

@@ -5,6 +5,8 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -19,6 +21,9 @@ class Bias final : public Balancer {
     return 0;
   }
   bool by_sums() const override {
+    return true;
+  }
+  bool moves_bias() const override {
     return true;
   }
   void stepped(Router& router, std::span<const std::int64_t> counts, std::int64_t) override {

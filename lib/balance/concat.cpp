@@ -3,6 +3,7 @@
 // probability over N; L = E sum_e f_e P_e, k at balance. It asks for an even load over the layers
 // together, so layers that lean on different experts cost nothing.
 #include "lib/balance/balancer.h"
+#include "lib/core/spec.h"
 
 namespace moe {
 namespace {
@@ -49,7 +50,7 @@ class Concat final : public Balancer {
     const std::vector<double> slope = sum_factors({.chosen = chosen, .tokens = rows}).probability;
     for (std::size_t l = 0; l < layers.size(); ++l) {
       for (Index t = 0; t < layers[l].tokens(); ++t) {
-        if (!layers[l].router.batch.is_valid(t))
+        if (!layers[l].batch().is_valid(t))
           continue;
         for (std::size_t e = 0; e < slope.size(); ++e) {
           share[l] += slope[e] * layers[l].probability(t, Index(e));

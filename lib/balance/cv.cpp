@@ -1,10 +1,13 @@
 // The CV^2 losses of noisy top-k (equations.md 6.4; 1701.06538 eq. 6-11): squared coefficient of
 // variation over the experts of `importance`, the sum of an expert's weights, and of `load`, a
 // smooth estimate of how many tokens choose it.
+#include <algorithm>
 #include <cmath>
 
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/router/router.h"
 #include "lib/router/scores.h"
 
 namespace moe {
@@ -91,7 +94,7 @@ class Load final : public Balancer {
     return coef_;
   }
   void check(const Router& router) const override {
-    if (!router.learns_noise()) {
+    if (!router.facts().learns_noise) {
       throw Error(Exit::usage, "the balancer 'load' needs a router that learns its noise")
           .hint("--router noisy:k=2");
     }
@@ -101,12 +104,12 @@ class Load final : public Balancer {
     // evaluation draws no noise, and without noise there is no smooth load
     if (r.noise.empty())
       return 0;
-    const std::vector<double> load = smooth_load(r, in.router.batch);
+    const std::vector<double> load = smooth_load(r, in.batch());
     std::vector<double> dload(load.size());
     const double value = cv_squared(load, dload);
     if (r.choices() == in.experts)
       return value;  // load is T, whatever the logits
-    for_terms(r, in.router.batch, [&](Index t, Index e, double a, int m) {
+    for_terms(r, in.batch(), [&](Index t, Index e, double a, int m) {
       const double slope = scale * coef_ * dload[std::size_t(e)] * pdf(a) / r.sigma(t, e);
       const auto to_noise = [&](Index expert, double dsigma) {  // sigma = softplus(q) + eps
         grad.dnoise(t, expert) += dsigma / (1 + std::exp(-in.router.scores[1](t, expert)));

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "lib/balance/balancer.h"
+#include "lib/core/spec.h"
 #include "lib/router/scores.h"
 
 namespace moe {
@@ -18,7 +19,7 @@ class Entropy final : public Balancer {
     const double tokens = double(in.valid_tokens());
     double sum = 0;
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (!in.router.batch.is_valid(t))
+      if (!in.batch().is_valid(t))
         continue;
       const auto z = in.routing.logits.row(t);
       const double lse = log_sum_exp(z);

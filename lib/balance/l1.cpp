@@ -7,6 +7,7 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 
 namespace moe {
 namespace {

@@ -9,6 +9,9 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/core/spec.h"
+#include "lib/router/reroutes.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -22,8 +25,12 @@ class Quantile final : public Balancer {
   double coefficient() const override {
     return 0;
   }
+  bool moves_bias() const override {
+    return true;
+  }
   void check(const Router& router) const override {
-    if (!router.ranks_all()) {
+    const Reroutes* ranking = capability<Reroutes>(router);
+    if (!ranking || !ranking->ranks_all()) {
       throw Error(Exit::usage,
                   "the balancer 'quantile' compares every expert's key with a token's threshold, "
                   "and this router does not rank all experts for every token")
@@ -38,31 +45,12 @@ class Quantile final : public Balancer {
   }
 
   void seen(Router& router, const BalanceInput& in) override {
-    const std::span<const double> beta = router.correction_bias();
-    const Index tokens = in.valid_tokens();
-    if (tokens == 0)
+    if (in.valid_tokens() == 0)
       return;
-    // v - alpha: how far an expert's key, without bias, is above the token's threshold
-    Matrix<double> above(tokens, in.experts);
-    std::vector<Index> row;
-    for (Index t = 0; t < in.tokens(); ++t) {
-      if (in.router.batch.is_valid(t))
-        row.push_back(t);
-    }
-    parallel_for(tokens, 64, [&](Index first, Index last) {
-      std::vector<double> key(static_cast<std::size_t>(in.experts));
-      std::vector<double> sorted;
-      for (Index n = first; n < last; ++n) {
-        router.rank(in.routing, row[std::size_t(n)], key);
-        sorted = key;
-        const auto threshold = sorted.begin() + router.choices();
-        std::ranges::nth_element(sorted, threshold, std::greater{});
-        for (std::size_t e = 0; e < key.size(); ++e)
-          above(n, Index(e)) = key[e] - beta[e] - *threshold;
-      }
-    });
-    const Index share = tokens * router.choices() / in.experts;  // m
-    sum_.resize(beta.size(), 0.0);
+    const Matrix<double> above = above_threshold(router, in);
+    const Index tokens = above.rows();
+    const Index share = tokens * in.routing.choices() / in.experts;  // m
+    sum_.resize(std::size_t(in.experts), 0.0);
     parallel_for(in.experts, 16, [&](Index first, Index last) {
       std::vector<double> column(static_cast<std::size_t>(tokens));
       for (Index e = first; e < last; ++e) {
@@ -89,6 +77,33 @@ class Quantile final : public Balancer {
   }
 
  private:
+  // v - alpha, (valid tokens, E): how far an expert's key, without bias, is above the threshold of
+  // its token, the key of the best expert that is not chosen.
+  static Matrix<double> above_threshold(Router& router, const BalanceInput& in) {
+    const Reroutes& ranking = *capability<Reroutes>(router);
+    const std::span<const double> beta = router.correction_bias();
+    const Index choices = in.routing.choices();
+    std::vector<Index> row;
+    for (Index t = 0; t < in.tokens(); ++t) {
+      if (in.batch().is_valid(t))
+        row.push_back(t);
+    }
+    Matrix<double> above(Index(row.size()), in.experts);
+    parallel_for(above.rows(), 64, [&](Index first, Index last) {
+      std::vector<double> key(static_cast<std::size_t>(in.experts));
+      std::vector<double> sorted;
+      for (Index n = first; n < last; ++n) {
+        ranking.rank(in.routing, row[std::size_t(n)], key);
+        sorted = key;
+        const auto threshold = sorted.begin() + choices;
+        std::ranges::nth_element(sorted, threshold, std::greater{});
+        for (std::size_t e = 0; e < key.size(); ++e)
+          above(n, Index(e)) = key[e] - beta[e] - *threshold;
+      }
+    });
+    return above;
+  }
+
   double ema_;
   std::vector<double> sum_;  // (E) of this step's micro-batches
   int batches_ = 0;

@@ -2,6 +2,7 @@
 // for scope=sequence): L = E sum_i eta_i f_i P_i with f_i = n_i / sum n (no gradient) and P_i the
 // mean probability. 1 at balance.
 #include "lib/balance/balancer.h"
+#include "lib/core/spec.h"
 #include "lib/router/scores.h"
 
 namespace moe {
@@ -44,7 +45,7 @@ class Switch final : public Balancer {
     if (!sequence_)
       return part(in, ids, 0, in.tokens(), scale, grad);
     Index sequences = 0;
-    const auto& start = in.router.batch.start;
+    const auto& start = in.batch().start;
     for (std::size_t q = 0; q + 1 < start.size(); ++q)
       sequences += valid(in, start[q], start[q + 1]) > 0;
     double sum = 0;
@@ -59,14 +60,14 @@ class Switch final : public Balancer {
   static Index valid(const BalanceInput& in, Index first, Index last) {
     Index n = 0;
     for (Index t = first; t < last; ++t)
-      n += in.router.batch.is_valid(t);
+      n += in.batch().is_valid(t);
     return n;
   }
   // The k best of the scores without correction bias and groups.
   static Matrix<int> best_scores(const BalanceInput& in) {
     Matrix<int> ids(in.tokens(), in.routing.choices(), -1);
     for (Index t = 0; t < in.tokens(); ++t) {
-      if (in.router.batch.is_valid(t))
+      if (in.batch().is_valid(t))
         best_of(in.routing.score.row(t), ids.row(t));
     }
     return ids;
@@ -92,7 +93,7 @@ class Switch final : public Balancer {
     std::vector<double> mean(experts, 0.0);
     double tokens = 0;
     for (Index t = first; t < last; ++t) {
-      if (!in.router.batch.is_valid(t))
+      if (!in.batch().is_valid(t))
         continue;
       ++tokens;
       for (Index j = 0; j < (counts_ == Counts::top1 ? 1 : ids.cols()); ++j) {
@@ -109,7 +110,7 @@ class Switch final : public Balancer {
     for (std::size_t e = 0; e < experts; ++e)
       sum += n[e] * mean[e] / tokens;
     for (Index t = first; t < last; ++t) {
-      for (std::size_t e = 0; e < experts && in.router.batch.is_valid(t); ++e)
+      for (std::size_t e = 0; e < experts && in.batch().is_valid(t); ++e)
         grad.dprob(t, Index(e)) += scale * coef_ * n[e] / tokens;
     }
     return sum;

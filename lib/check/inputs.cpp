@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "lib/core/rng.h"
 #include "lib/core/text.h"
 
 namespace moe::check {

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "lib/check/inputs.h"
+#include "lib/core/rng.h"
 #include "lib/core/text.h"
 
 namespace moe::check {

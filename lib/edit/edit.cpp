@@ -7,7 +7,9 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/edit/edit_parts.h"
+#include "lib/router/router.h"
 #include "lib/run/recorder.h"
 
 namespace moe {
@@ -55,24 +57,25 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
   ModelConfig c = old.config();
   const int before = c.moe.experts;
   const int after = int(sources[0].size());
-  if (Spec router(c.moe.router); router.get("groups", 1) > 1) {
-    throw Error(Exit::usage, concat("the groups of ", router.name(),
+  const RouterFacts router = router_facts(c.moe.router, before);
+  const std::string name = Spec(c.moe.router).name();
+  if (router.groups > 1) {
+    throw Error(Exit::usage, concat("the groups of ", name,
                                     " are runs of expert ids, and another number of experts would "
                                     "move experts between them"))
         .hint("a model without groups");
   }
-  if (Spec router(c.moe.router);
-      router.get("fn", "random") == "balanced" && router.name() == "hash") {
+  if (router.needs_token_counts) {
     throw Error(
         Exit::usage,
         concat("the table of ", c.moe.router,
                " names experts by their ids, and another number of experts would move them"))
         .hint("a model whose router is not hash:fn=balanced");
   }
-  if (Spec router(c.moe.router); router.has("levels") && !router.get("levels", "").empty()) {
+  if (router.levels > 0) {
     throw Error(
         Exit::usage,
-        concat("the levels of ", router.name(),
+        concat("the levels of ", name,
                " are runs of expert ids, and another number of experts would not fill them"))
         .hint("a model without levels");
   }

@@ -5,10 +5,13 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/core/tensor.h"
 #include "lib/edit/edit.h"
 #include "lib/edit/edit_parts.h"
+#include "lib/layer/router_product.h"
 #include "lib/layer/transform.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

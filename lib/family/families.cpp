@@ -1,5 +1,4 @@
-// The list of families, and what a router's spec says in the words that published configurations
-// have for it.
+// The list of families.
 #include "lib/family/families.h"
 
 #include <algorithm>
@@ -7,8 +6,6 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
-#include "lib/router/router.h"
 
 namespace moe {
 
@@ -32,31 +29,6 @@ const FamilyRules& rules_of(const std::string& name) {
 #undef FAMILY
   };
   return all.at(name);
-}
-
-RoutingFacts routing_facts(const ModelConfig& c) {
-  std::string defaults;
-  const int k = make_router(c.moe.router, c.moe.experts, defaults)->choices();
-  Spec spec(defaults);
-  RoutingFacts f;
-  f.kind = spec.name();
-  f.k = k;
-  f.scale = spec.get("scale", 1.0);
-  const Cooling cooling = read_cooling(spec);
-  f.temperature = cooling.moves() ? 0 : cooling.to;
-  f.bias_on_logits = spec.get("bias_on", "score") == "logit";
-  // without draws: the two best of a softmax; a softmax over all
-  if (f.kind == "gshard" || f.kind == "dense") {
-    f.kind = "softmax";
-    return f;
-  }
-  f.norm = spec.get("norm", true);
-  f.bias = spec.get("bias", false);
-  f.groups = spec.get("groups", 1);
-  f.topk_groups = spec.get("topk_groups", 1);
-  f.top2_sum = spec.get("group_score", "max") == "top2_sum";
-  f.one_per_group = spec.get("group_mode", "limited") == "one";
-  return f;
 }
 
 }  // namespace moe

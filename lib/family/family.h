@@ -11,8 +11,15 @@
 #include "lib/core/text.h"
 #include "lib/family/config_reader.h"
 #include "lib/model/config.h"
+#include "lib/router/facts.h"
 
 namespace moe {
+
+// Of the router of a model's MoE layers.
+RouterFacts router_facts(const ModelConfig&);
+// What a published class calls norm_topk_prob: whether the weights of a token's choices are divided
+// by their sum. True of routers that have no such option.
+bool norm_topk(const ModelConfig&);
 
 // One tensor that holds several of our parameters of a layer, or one of them with its axes swapped.
 struct Joined {

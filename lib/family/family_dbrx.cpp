@@ -4,7 +4,6 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
 
 namespace moe {
 namespace {
@@ -57,8 +56,7 @@ void write(const ModelConfig& c, Json& j) {
   j["attn_config"] = {{"kv_n_heads", c.kv_heads},
                       {"clip_qkv", c.clip_qkv > 0 ? c.clip_qkv : 8.0},
                       {"rope_theta", c.rope_theta}};
-  j["ffn_config"] = {
-      {"moe_normalize_expert_weights", routing_facts(c).norm ? Json(1.0) : Json(nullptr)}};
+  j["ffn_config"] = {{"moe_normalize_expert_weights", norm_topk(c) ? Json(1.0) : Json(nullptr)}};
   write_experts(c, j["ffn_config"], experts);
 }
 

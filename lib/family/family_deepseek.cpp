@@ -5,7 +5,6 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
 #include "lib/model/rotary.h"
 
 namespace moe {
@@ -114,15 +113,15 @@ void read_glm4_moe(const ConfigReader& r, ModelConfig& c) {
 // add.
 void write_routing(const ModelConfig& c, Json& j) {
   write_experts(c, j, expert_keys);
-  const RoutingFacts f = routing_facts(c);
+  const RouterFacts f = router_facts(c);
   const bool grouped = f.groups > 1 && c.moe.experts / f.groups > 1;
   j["n_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width);
   j["intermediate_size"] = c.twin_width();
   j["first_k_dense_replace"] = c.dense_layers;
-  j["norm_topk_prob"] = f.norm;
+  j["norm_topk_prob"] = norm_topk(c);
   j["routed_scaling_factor"] = f.scale;
   j["n_group"] = grouped ? f.groups : 1;
-  j["topk_group"] = grouped ? f.topk_groups : 1;
+  j["topk_group"] = grouped && !f.every_group ? f.topk_groups : 1;
 }
 void write_latent(const ModelConfig& c, Json& j) {
   j["q_lora_rank"] = c.q_rank > 0 ? Json(c.q_rank) : Json(nullptr);
@@ -144,7 +143,7 @@ void write_deepseek_v2(const ModelConfig& c, Json& j) {
   write_routing(c, j);
   write_latent(c, j);
   j["norm_topk_prob"] = false;
-  j["topk_method"] = routing_facts(c).groups > 1 ? "group_limited_greedy" : "greedy";
+  j["topk_method"] = router_facts(c).groups > 1 ? "group_limited_greedy" : "greedy";
 }
 void write_deepseek_v3(const ModelConfig& c, Json& j) {
   write_routing(c, j);

@@ -7,8 +7,8 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
 #include "lib/model/rotary.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -16,22 +16,27 @@ namespace {
 // What a router computes without the draws of training; `corrected`: with a correction bias, be it
 // of zeros.
 std::string router_text(const ModelConfig& c, bool corrected) {
-  const RoutingFacts f = routing_facts(c);
-  if (f.kind == "sparsemixer")
-    return concat("sparsemixer:eps=", Spec(c.moe.router).get("eps", 0.01));
-  if (f.kind != "softmax" && f.kind != "sigmoid")
-    return f.kind;
-  std::string out = concat(f.kind, ":k=", f.k, ",norm=", int(f.norm));
+  const auto router = make_router(c.moe.router, c.moe.experts);
+  const RouterFacts f = router->facts();
+  if (f.score == ScoreFunction::other) {
+    Spec spec(c.moe.router);
+    return spec.name() == "sparsemixer" ? concat("sparsemixer:eps=", spec.get("eps", 0.01))
+                                        : spec.name();
+  }
+  std::string out = concat(f.score == ScoreFunction::sigmoid ? "sigmoid" : "softmax", ":k=", f.k,
+                           ",norm=", int(norm_topk(c)));
   if (f.bias || corrected)
-    out += f.bias_on_logits ? ",bias=1,bias_on=logit" : ",bias=1";
+    out += f.bias_on_logit ? ",bias=1,bias_on=logit" : ",bias=1";
   if (f.scale != 1)
     out += concat(",scale=", f.scale);
-  if (f.temperature != 1)
-    out += concat(",temperature=", f.temperature);
+  // 0: it moves along training
+  const double temperature = router->cooling.moves() ? 0 : router->cooling.to;
+  if (temperature != 1)
+    out += concat(",temperature=", temperature);
   if (f.groups > 1) {
-    out += f.one_per_group ? concat(",groups=", f.groups, ",group_mode=one")
-                           : concat(",groups=", f.groups, ",topk_groups=", f.topk_groups,
-                                    ",group_score=", f.top2_sum ? "top2_sum" : "max");
+    out += f.every_group ? concat(",groups=", f.groups, ",group_mode=one")
+                         : concat(",groups=", f.groups, ",topk_groups=", f.topk_groups,
+                                  ",group_score=", f.top2_sum ? "top2_sum" : "max");
   }
   return out;
 }

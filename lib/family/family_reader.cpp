@@ -3,7 +3,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
+#include "lib/router/facts.h"
 
 namespace moe {
 
@@ -90,9 +90,17 @@ ConfigReader text_part(const ConfigReader& whole) {
   return whole.only_sizes() && !whole.has("text_config") ? whole : whole.in("text_config");
 }
 
+RouterFacts router_facts(const ModelConfig& c) {
+  return router_facts(c.moe.router, c.moe.experts);
+}
+bool norm_topk(const ModelConfig& c) {
+  const RouterFacts f = router_facts(c);
+  return f.normalised || !f.norm_is_option;
+}
+
 void write_experts(const ModelConfig& c, Json& j, const ExpertKeys& keys) {
   j[keys.experts] = c.moe.experts;
-  j[keys.k] = routing_facts(c).k;
+  j[keys.k] = router_facts(c).k;
   j[keys.width] = c.moe.width;
 }
 

@@ -4,7 +4,6 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
-#include "lib/family/routing_facts.h"
 
 namespace moe {
 namespace {
@@ -40,14 +39,14 @@ void read_olmoe(const ConfigReader& r, ModelConfig& c) {
 }
 void write_olmoe(const ModelConfig& c, Json& j) {
   write_experts(c, j, olmoe_experts);
-  j["norm_topk_prob"] = routing_facts(c).norm;
+  j["norm_topk_prob"] = norm_topk(c);
   j["clip_qkv"] = c.clip_qkv > 0 ? Json(c.clip_qkv) : Json(nullptr);
   j["attention_bias"] = c.qkv_bias;
   j.erase("head_dim");
 }
 void write_qwen_moe(const ModelConfig& c, Json& j) {
   write_experts(c, j, qwen_experts);
-  j["norm_topk_prob"] = routing_facts(c).norm;
+  j["norm_topk_prob"] = norm_topk(c);
   j["intermediate_size"] = c.twin_width();
   j["decoder_sparse_step"] = 1;
   j["mlp_only_layers"] = dense_layers(c);

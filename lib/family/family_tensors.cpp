@@ -5,6 +5,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

@@ -10,6 +10,7 @@
 #include "lib/core/convert.h"
 #include "lib/core/error.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/router/device_rule.h"
 
 namespace moe {
 namespace {
@@ -44,7 +45,8 @@ void weigh(const Balancer& b, const SumFactors& f, double scale, RoutingThere<S>
 
 template <class S>
 bool MoeLayer<S>::routes_there(const Pass& pass) const {
-  if (!device_ || !router_->top_k() || !products_[0].plain() || pass.host_scores ||
+  const auto* rule = capability<DeviceRule>(*router_);
+  if (!device_ || !rule || !rule->top_k() || !products_[0].plain() || pass.host_scores ||
       draws_given(pass.given) || config_.gate_residual) {
     return false;
   }
@@ -61,7 +63,7 @@ void MoeLayer<S>::route_there(const Pass& pass, View<const S> x, MoeTape<S>& t) 
   const Index tokens = x.rows;
   const Index experts = config_.experts;
   RoutingThere<S>& r = t.there.emplace();
-  r.rule = *router_->top_k();
+  r.rule = *capability<DeviceRule>(*router_)->top_k();
   r.logits = products_[0].logits(x);
   r.expert = Array<int>(backend_, tokens, r.rule.k);
   t.weight = Array<S>(backend_, tokens, r.rule.k);

@@ -1,5 +1,6 @@
 #include "lib/layer/light_experts.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 

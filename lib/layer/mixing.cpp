@@ -24,7 +24,7 @@ Matrix<double> to_host(const Array<S>& a) {
 // xs = D' x, ys = E(xs), y = C ys
 template <class S>
 void MoeLayer<S>::mix(View<const S> x, View<S> y, MoeTape<S>& t) {
-  const Index slots = router_->slots();
+  const Index slots = capability<Mixing>(*router_)->slots();
   const Index each = slots / config_.experts;
   Matrix<int> expert(slots, 1);
   for (Index n = 0; n < slots; ++n)
@@ -45,7 +45,7 @@ void MoeLayer<S>::mix(View<const S> x, View<S> y, MoeTape<S>& t) {
 template <class S>
 void MoeLayer<S>::mix_backward(const MoeTape<S>& t, View<const S> x, View<const S> dy, View<S> dx,
                                std::vector<Matrix<double>>& dscores) {
-  const Index slots = router_->slots();
+  const Index slots = capability<Mixing>(*router_)->slots();
   const Index tokens = x.rows;
   Array<S> dys = Array<S>::zeros(backend_, slots, config_.hidden);
   Array<S> dxs(backend_, slots, config_.hidden);
@@ -57,7 +57,8 @@ void MoeLayer<S>::mix_backward(const MoeTape<S>& t, View<const S> x, View<const 
                             dys.view(), {}, dxs.view(), {});
   backend_.linear(x, Weight(std::as_const(dxs).view()), ddispatch.view(), 0);
   backend_.linear_dx(t.dispatch.view(), Weight(std::as_const(dxs).view()), dx, 0);
-  router_->mix_backward(t.input, t.routing, to_host(ddispatch), to_host(dmix), dscores);
+  capability<Mixing>(*router_)->mix_backward(t.input, t.routing, to_host(ddispatch), to_host(dmix),
+                                             dscores);
 }
 
 template void MoeLayer<float>::mix(View<const float>, View<float>, MoeTape<float>&);

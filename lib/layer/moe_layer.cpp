@@ -5,6 +5,9 @@
 
 #include "lib/core/convert.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/router/excludes_experts.h"
+#include "lib/router/reroutes.h"
 
 namespace moe {
 namespace {
@@ -42,7 +45,7 @@ MoeLayer<S>::MoeLayer(const LayerConfig& c, Backend<S>& backend, Storage experts
     if (c.zc_capacity)
       capacity_->share_out(room);
     if (c.zc_exclude_zero)
-      router_->exclude(zero);
+      exclude_experts(*router_, zero);
   }
   for (const Projection& p : router_->projections()) {
     products_.emplace_back(backend, p, c.hidden, c.router_bias && products_.empty(),
@@ -69,8 +72,8 @@ void MoeLayer<S>::check() {
   };
   check_experts(c);
   const bool scores = !router_->projections().empty();
-  const bool mixes = router_->slots() > 0;
-  int moves = 0;
+  const bool mixes = capability<Mixing>(*router_) != nullptr;
+  const Balancer* moves = nullptr;
   for (const auto& b : balancers_) {
     refuse(b->needs_scores() && !scores,
            concat("the balancer '", b->name(), "' needs a router with scores, and ", c.router,
@@ -80,20 +83,24 @@ void MoeLayer<S>::check() {
            concat("the balancer '", b->name(), "' evens out choices, and ", c.router,
                   " chooses nobody: its slots are even already"),
            "--balance none");
-    refuse((b->name() == "bias" || b->name() == "quantile") && router_->correction_bias().empty(),
+    refuse(b->moves_bias() && router_->correction_bias().empty(),
            concat("the balancer '", b->name(), "' moves a correction bias, and ", c.router,
                   " has none"),
            "--router sigmoid:k=2,bias=1");
     b->check(*router_);
-    moves += b->name() == "bias" || b->name() == "quantile";
+    if (!b->moves_bias())
+      continue;
+    refuse(moves,
+           concat("the balancers '", moves ? moves->name() : "", "' and '", b->name(),
+                  "' both move the one correction bias"),
+           "one of them");
+    moves = b.get();
   }
-  refuse(moves > 1, "the balancers 'bias' and 'quantile' both move the one correction bias",
-         "one of them");
-  refuse(router_->limits_itself() && capacity_->factor() > 0,
+  refuse(router_->facts().limits_load && capacity_->factor() > 0,
          concat(c.router, " bounds the load of experts itself, and ", c.capacity,
                 " would cut it again"),
          "--capacity none");
-  refuse(capacity_->reroutes() && !router_->reroutable(),
+  refuse(capacity_->reroutes() && !capability<Reroutes>(*router_),
          concat(c.capacity, " needs a router whose tokens rank all experts, and ", c.router,
                 " does not"),
          "--router softmax:k=2 or sigmoid:k=2");
@@ -176,8 +183,8 @@ void MoeLayer<S>::balance(const Pass& pass, MoeTape<S>& t) {
   t.probability = router_->probabilities(t.input, t.routing);
   t.dprob = Matrix<double>(t.probability.rows(), t.probability.cols());
   t.dlogits = Matrix<double>(t.probability.rows(), t.probability.cols());
-  t.dnoise =
-      Matrix<double>(router_->learns_noise() ? t.probability.rows() : 0, t.probability.cols());
+  t.dnoise = Matrix<double>(router_->facts().learns_noise ? t.probability.rows() : 0,
+                            t.probability.cols());
   t.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
   const BalanceInput in = balance_input(pass, t);
   for (const auto& b : balancers_) {
@@ -231,7 +238,7 @@ void MoeLayer<S>::knock_out(std::vector<int> experts, bool renormalise) {
                   concat("there is no expert ", e, " among 0 to ", config_.experts - 1));
     }
   }
-  if (router_->slots() > 0 && !experts.empty()) {
+  if (capability<Mixing>(*router_) && !experts.empty()) {
     throw Error(
         Exit::usage,
         concat(config_.router,
@@ -272,7 +279,7 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<
     score(pass, x, t);
     route(pass, t);
   }
-  if (router_->slots() > 0)
+  if (capability<Mixing>(*router_))
     mix(x, y, t);
   else
     compute(pass, x, y, t);
@@ -295,7 +302,7 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
   for (const auto& s : t.input.scores)
     dscores.emplace_back(s.rows(), s.cols());
   Matrix<double> dweight;
-  if (router_->slots() > 0) {
+  if (capability<Mixing>(*router_)) {
     mix_backward(t, x, dy, dx, dscores);
   } else {
     dweight =

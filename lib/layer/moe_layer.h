@@ -3,6 +3,7 @@
 // moe_layer.cpp forward and backward mirror each other.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "lib/backend/on_device.h"
@@ -11,6 +12,8 @@
 #include "lib/layer/light_experts.h"
 #include "lib/layer/router_product.h"
 #include "lib/router/capacity.h"
+#include "lib/router/mixing.h"
+#include "lib/router/router.h"
 
 namespace moe {
 
@@ -152,7 +155,7 @@ class MoeLayer {
   void balance(const Pass&, MoeTape<S>&);
   BalanceInput balance_input(const Pass&, const MoeTape<S>&) const;
   bool balances() const {
-    return !balancers_.empty() && !products_.empty() && router_->slots() == 0;
+    return !balancers_.empty() && !products_.empty() && !capability<Mixing>(*router_);
   }
   Array<S> rows_of_slots(View<const S> x, const MoeTape<S>&);  // (S,H), what experts read
   void compute(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);

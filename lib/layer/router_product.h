@@ -4,7 +4,7 @@
 #pragma once
 #include "lib/backend/backend.h"
 #include "lib/layer/parameter.h"
-#include "lib/router/router.h"
+#include "lib/router/input.h"
 
 namespace moe {
 

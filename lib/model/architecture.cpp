@@ -9,6 +9,7 @@
 #include "lib/core/text.h"
 #include "lib/model/config.h"
 #include "lib/model/rotary.h"
+#include "lib/router/mixing.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -148,7 +149,7 @@ FeedShape feed_of(const LayerConfig& c) {
   const std::vector<Projection> projections = router->projections();
   FeedShape f;
   f.experts = c.experts;
-  f.k = router->slots() > 0 ? c.experts : router->choices();
+  f.k = capability<Mixing>(*router) ? c.experts : router->choices();
   f.width = c.widths.empty() ? c.width : std::ranges::max(c.widths);
   f.matrices = is_gated(c.activation) ? 3 : 2;
   f.bias = c.expert_bias;

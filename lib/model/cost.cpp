@@ -6,6 +6,7 @@
 
 #include "lib/model/config.h"
 #include "lib/model/sizes.h"
+#include "lib/router/mixing.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -50,7 +51,8 @@ Bytes feed_tape(const FeedShape& f, const ModelConfig& c) {
   const auto router = make_router(c.moe.router, c.moe.experts);
   const Count k = router->choices();
   // both mixtures on host and device
-  if (const Count slots = router->slots(); slots > 0) {
+  if (const auto* mixing = capability<Mixing>(*router)) {
+    const Count slots = mixing->slots();
     return {.token = 2 * f32 * slots + 5 * f64 * slots + shared + 2 * f64 * k,
             .batch = f32 * slots * (2 * c.hidden + kept * f.width)};
   }
@@ -70,7 +72,8 @@ Bytes feed_backward(const FeedShape& f, const ModelConfig& c) {
     return {.token = both + f32 * f.matrices * f.width};
   const auto router = make_router(c.moe.router, c.moe.experts);
   // gradients of both mixtures, on the device and twice on the host, and of the scores
-  if (const Count slots = router->slots(); slots > 0) {
+  if (const auto* mixing = capability<Mixing>(*router)) {
+    const Count slots = mixing->slots();
     return {.token = both + slots * (4 * f32 + 3 * f64),
             .batch = f32 * slots * (2 * c.hidden + f.matrices * f.width)};
   }

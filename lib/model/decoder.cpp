@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/model/architecture.h"
+#include "lib/router/learns_from_text.h"
 
 namespace moe {
 namespace {
@@ -77,7 +78,8 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
       LayerConfig moe = c.moe;
       moe.gate_residual = feed.gate_residual > 0;
       block.moe.emplace(moe, b, experts);
-      block.moe->router().vocabulary(c.vocabulary);
+      if (auto* table = capability<LearnsFromText>(block.moe->router()))
+        table->set_vocabulary(c.vocabulary);
     } else {
       block.dense.emplace(b, "", c.moe.activation, feed.width, c.hidden);
     }

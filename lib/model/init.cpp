@@ -6,7 +6,9 @@
 #include <mutex>
 
 #include "lib/core/parallel.h"
+#include "lib/core/rng.h"
 #include "lib/model/decoder.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

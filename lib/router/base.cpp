@@ -10,11 +10,11 @@ namespace {
 class Base final : public OneScoreRouter {
  public:
   explicit Base(int experts) : OneScoreRouter(experts, 1, ScoreKind::sigmoid, {false, 1}) {}
-  bool causal_in_training() const override {
-    return false;
-  }
-  bool limits_itself() const override {
-    return true;
+  RouterFacts facts() const override {
+    RouterFacts f = OneScoreRouter::facts();
+    f.causal_in_training = false;
+    f.limits_load = true;
+    return f;
   }
   std::vector<Detail> details(const RouterInput& in, const Routing& r) const override {
     if (!in.training)

@@ -1,6 +1,8 @@
 // Baselines that look at nothing (equations.md 2.16): `random` draws k distinct experts,
 // `round_robin` takes them in turn. Weights are 1/k and there is nothing to learn: what a trained
 // router must beat.
+#include "lib/core/rng.h"
+#include "lib/core/spec.h"
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
 
@@ -10,8 +12,8 @@ namespace {
 class Blind : public Router {
  public:
   Blind(int experts, int k) : Router(experts), k_(k) {}
-  int choices() const override {
-    return k_;
+  RouterFacts facts() const override {
+    return {.k = k_, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};

@@ -6,6 +6,10 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/core/spec.h"
+#include "lib/router/reroutes.h"
+#include "lib/router/router.h"
 
 namespace moe {
 
@@ -227,12 +231,13 @@ class Reroute final : public Position {
  protected:
   void overflow(Routing& r, const Router& router, const std::vector<Index>& slots,
                 std::vector<Index>& room) const override {
+    const Reroutes& ranking = *capability<Reroutes>(router);  // the layer refuses others
     r.moved = r.weight;
     std::vector<double> key(room.size());
     for (const Index i : slots) {
       const Index t = i / r.choices();
       const Index j = i % r.choices();
-      router.rank(r, t, key);
+      ranking.rank(r, t, key);
       int best = -1;
       for (int e = 0; e < router.experts(); ++e) {
         const bool held =
@@ -247,7 +252,7 @@ class Reroute final : public Position {
       if (best < 0)
         continue;
       r.kept(t, j) = best;
-      r.moved(t, j) = router.weight_of(r, t, best);
+      r.moved(t, j) = ranking.weight_of(r, t, best);
       --room[std::size_t(best)];
     }
   }

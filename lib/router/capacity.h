@@ -4,9 +4,14 @@
 #include <memory>
 #include <vector>
 
-#include "lib/router/router.h"
+#include "lib/core/registry.h"
+#include "lib/core/routing.h"
 
 namespace moe {
+
+class Router;
+class Spec;
+struct RouterInput;
 
 class Capacity {
  public:
@@ -16,7 +21,7 @@ class Capacity {
   virtual void apply(Routing&, const RouterInput&, const Router&) const = 0;
   virtual bool reroutes() const {
     return false;
-  }  // needs Router::reroutable()
+  }  // needs a router that is Reroutes
   // Gradient of the weights (T,K) from that of the combine weights (T,K); with moved slots (T,2K):
   // beside it that of the moved weights.
   virtual Matrix<double> backward(const Routing&, const Matrix<double>& dcombine) const = 0;

@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/core/text.h"
 
 namespace moe {

@@ -2,9 +2,10 @@
 // horizon. A pure function of the share of the horizon that is done, so a resumed run has the same
 // temperatures.
 #pragma once
-#include "lib/core/spec.h"
 
 namespace moe {
+
+class Spec;
 
 struct Cooling {
   enum class Kind { exponential, linear, cosine };

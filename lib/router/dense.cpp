@@ -8,6 +8,12 @@ namespace {
 class Dense final : public OneScoreRouter {
  public:
   explicit Dense(int experts) : OneScoreRouter(experts, experts, ScoreKind::softmax, {false, 1}) {}
+  RouterFacts facts() const override {
+    RouterFacts f = OneScoreRouter::facts();
+    f.score = ScoreFunction::softmax;
+    f.normalised = true;  // the probabilities of all experts
+    return f;
+  }
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -15,11 +16,12 @@ class ExpertChoice final : public OneScoreRouter {
  public:
   ExpertChoice(int experts, double factor, WeightRule rule)
       : OneScoreRouter(experts, experts, ScoreKind::softmax, rule), factor_(factor) {}
-  bool causal() const override {
-    return false;
-  }
-  bool limits_itself() const override {
-    return true;
+  RouterFacts facts() const override {
+    RouterFacts f = OneScoreRouter::facts();
+    f.norm_is_option = true;
+    f.causal = f.causal_in_training = false;
+    f.limits_load = true;
+    return f;
   }
   std::vector<Detail> details(const RouterInput& in, const Routing& r) const override {
     const std::vector<Index> valid = valid_tokens(in);

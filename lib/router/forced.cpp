@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -20,8 +21,8 @@ class Forced final : public Router {
       : Router(experts), k_(k), end_(std::move(inclusion)) {
     std::partial_sum(end_.begin(), end_.end(), end_.begin());
   }
-  int choices() const override {
-    return k_;
+  RouterFacts facts() const override {
+    return {.k = k_, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};

@@ -1,6 +1,8 @@
 // GShard (equations.md 2.5, paper 2006.16668 algorithm 1): the two best of a softmax share their
 // sum; the second one is kept with probability min(1, 2 w2). Its removal comes before capacity and
 // takes no slot.
+#include "lib/core/rng.h"
+#include "lib/core/spec.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -12,6 +14,12 @@ class GShard final : public OneScoreRouter {
       : OneScoreRouter(experts, 2, ScoreKind::softmax, {true, scale}),
         random_(random),
         scale_(scale) {}
+  RouterFacts facts() const override {
+    RouterFacts f = OneScoreRouter::facts();
+    f.score = ScoreFunction::softmax;
+    f.may_drop = true;  // with second=all too: traces of both kinds hold the same fields
+    return f;
+  }
 
   Routing route(const RouterInput& in) override {
     Routing r = OneScoreRouter::route(in);

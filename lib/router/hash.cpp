@@ -7,18 +7,19 @@
 #include <set>
 
 #include "lib/core/error.h"
-#include "lib/router/one_score.h"
+#include "lib/core/rng.h"
+#include "lib/core/spec.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
 
-class Hash final : public Router {
+class Hash : public Router {
  public:
-  enum class Kind { random, modulo, balanced };
-  Hash(int experts, int k, Kind kind, std::uint64_t seed)
-      : Router(experts), k_(k), kind_(kind), seed_(seed) {}
-  int choices() const override {
-    return k_;
+  Hash(int experts, int k) : Router(experts), k_(k) {}
+  RouterFacts facts() const override {
+    return {.k = k_, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};
@@ -32,7 +33,11 @@ class Hash final : public Router {
     for (Index t = 0; t < tokens; ++t) {
       if (!in.batch.is_valid(t))
         continue;
-      look_up(in, in.batch.token[std::size_t(t)], r.expert.row(t));
+      const int id = in.batch.token[std::size_t(t)];
+      if (in.given && !in.given->table.empty())
+        look_up_given(in.given->table, id, r.expert.row(t));
+      else
+        look_up(id, r.expert.row(t));
       std::ranges::fill(r.weight.row(t), 1.0 / k_);
     }
     return r;
@@ -40,18 +45,64 @@ class Hash final : public Router {
   void backward(const RouterInput&, const Routing&, const Matrix<double>&, const Matrix<double>&,
                 std::vector<Matrix<double>>&) const override {}
 
-  bool wants_counts() const override {
-    return kind_ == Kind::balanced;
+ protected:
+  virtual void look_up(int id, std::span<int> out /*(k)*/) const = 0;
+  int k_;
+
+ private:
+  void look_up_given(const Matrix<int>& table, int id, std::span<int> out) const {
+    if (id < 0 || id >= table.rows() || table.cols() != k_) {
+      throw Error(Exit::input, concat("hash: token ", id, " is not in the given table of ",
+                                      table.rows(), " ids with ", table.cols(), " choices"));
+    }
+    std::ranges::copy(table.row(id), out.begin());
   }
-  void vocabulary(int words) override {
-    if (kind_ == Kind::balanced)
-      table_.assign(std::size_t(words) * std::size_t(k_), -1.0);
+};
+
+class RandomHash final : public Hash {
+ public:
+  RandomHash(int experts, int k, std::uint64_t seed) : Hash(experts, k), seed_(seed) {}
+
+ protected:
+  void look_up(int id, std::span<int> out) const override {
+    Rng rng(seed_, std::uint64_t(id) + 1);
+    for (std::size_t j = 0; j < out.size();) {  // draws until k are distinct
+      out[j] = int(rng.below(experts_));
+      j += std::ranges::find(out.first(j), out[j]) == out.begin() + std::ptrdiff_t(j);
+    }
+  }
+
+ private:
+  std::uint64_t seed_;
+};
+
+class ModuloHash final : public Hash {
+ public:
+  using Hash::Hash;
+
+ protected:
+  void look_up(int id, std::span<int> out) const override {
+    for (std::size_t j = 0; j < out.size(); ++j)
+      out[j] = int((std::int64_t(id) + std::int64_t(j)) % experts_);
+  }
+};
+
+class BalancedHash final : public Hash, public LearnsFromText {
+ public:
+  using Hash::Hash;
+  RouterFacts facts() const override {
+    RouterFacts f = Hash::facts();
+    f.needs_token_counts = true;
+    return f;
   }
   std::vector<State> state() override {
     return table_.empty() ? std::vector<State>{} : std::vector<State>{{"table", table_}};
   }
+  void set_vocabulary(int words) override {
+    table_.assign(std::size_t(words) * std::size_t(k_), -1.0);
+  }
   void learn(std::span<const std::int64_t> counts) override {
-    vocabulary(int(counts.size()));
+    set_vocabulary(int(counts.size()));
     std::vector<std::size_t> order(counts.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::stable_sort(order,
@@ -72,8 +123,8 @@ class Hash final : public Router {
     }
   }
 
- private:
-  void look_up_balanced(int id, std::span<int> out) const {
+ protected:
+  void look_up(int id, std::span<int> out) const override {
     const std::size_t first = std::size_t(id) * out.size();
     if (first + out.size() > table_.size() || table_[first] < 0) {
       throw Error(Exit::input, concat("hash: fn=balanced has no expert for token ", id,
@@ -84,33 +135,9 @@ class Hash final : public Router {
     for (std::size_t j = 0; j < out.size(); ++j)
       out[j] = int(table_[first + j]);
   }
-  void look_up(const RouterInput& in, int id, std::span<int> out) const {
-    if (in.given && !in.given->table.empty()) {
-      const Matrix<int>& table = in.given->table;
-      if (id < 0 || id >= table.rows() || table.cols() != k_) {
-        throw Error(Exit::input, concat("hash: token ", id, " is not in the given table of ",
-                                        table.rows(), " ids with ", table.cols(), " choices"));
-      }
-      std::ranges::copy(table.row(id), out.begin());
-      return;
-    }
-    if (kind_ == Kind::balanced)
-      return look_up_balanced(id, out);
-    if (kind_ == Kind::modulo) {
-      for (std::size_t j = 0; j < out.size(); ++j)
-        out[j] = int((std::int64_t(id) + std::int64_t(j)) % experts_);
-      return;
-    }
-    Rng rng(seed_, std::uint64_t(id) + 1);
-    for (std::size_t j = 0; j < out.size();) {  // draws until k are distinct
-      out[j] = int(rng.below(experts_));
-      j += std::ranges::find(out.first(j), out[j]) == out.begin() + std::ptrdiff_t(j);
-    }
-  }
-  int k_;
-  Kind kind_;
-  std::uint64_t seed_;
-  std::vector<double> table_;  // (V,k) of fn=balanced; -1 = not learned
+
+ private:
+  std::vector<double> table_;  // (V,k); -1 = not learned
 };
 
 }  // namespace
@@ -118,14 +145,14 @@ class Hash final : public Router {
 std::unique_ptr<Router> make_hash_router(Spec& spec, int experts) {
   const int k = spec.get("k", 1, 1);
   const std::string fn = spec.choice("fn", {"random", "modulo", "balanced"});
-  const Hash::Kind kind = fn == "random"   ? Hash::Kind::random
-                          : fn == "modulo" ? Hash::Kind::modulo
-                                           : Hash::Kind::balanced;
   // distinct draws must end
   if (k > experts)
     throw Error(Exit::usage, concat("hash: k=", k, " is more than the ", experts, " experts"));
-  return std::make_unique<Hash>(
-      experts, k, kind, kind == Hash::Kind::random ? std::uint64_t(spec.get("seed", 0, 0)) : 0);
+  if (fn == "modulo")
+    return std::make_unique<ModuloHash>(experts, k);
+  if (fn == "balanced")
+    return std::make_unique<BalancedHash>(experts, k);
+  return std::make_unique<RandomHash>(experts, k, std::uint64_t(spec.get("seed", 0, 0)));
 }
 
 }  // namespace moe

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -13,6 +14,7 @@ namespace {
 struct Tree {
   // (D) children of a node on each level, and how many of them are kept
   std::vector<int> size, keep;
+  bool of_groups = false;  // two levels, as groups= describes them
   int depth() const {
     return int(size.size());
   }
@@ -42,8 +44,18 @@ class Hierarchical final : public Router {
   Hierarchical(int experts, Tree tree, WeightRule level, double scale)
       : Router(experts), tree_(std::move(tree)), level_(level), scale_(scale) {}
 
-  int choices() const override {
-    return tree_.kept(tree_.depth() - 1);
+  RouterFacts facts() const override {
+    RouterFacts f{.k = tree_.kept(tree_.depth() - 1),
+                  .normalised = level_.norm,
+                  .norm_is_option = true,
+                  .scale = scale_};
+    if (!tree_.of_groups) {
+      f.levels = tree_.depth();
+      return f;
+    }
+    f.groups = tree_.size[0];
+    f.topk_groups = tree_.keep[0];
+    return f;
   }
   std::vector<Projection> projections() const override {  // the experts' own level first
     std::vector<Projection> all{{.name = "weight", .rows = experts_}};
@@ -65,25 +77,13 @@ class Hierarchical final : public Router {
         continue;
       std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
       const Paths paths = paths_of(in, t);
-      std::vector<std::pair<double, int>> slots;  // weight, expert
-      for (int i = 0; i < choices(); ++i) {
-        double w = scale_;
-        for (int d = 0; d < tree_.depth(); ++d)
-          w *= paths[std::size_t(d)].weight[std::size_t(i / tree_.kept_below(d))];
-        slots.emplace_back(w, paths.back().id[std::size_t(i)]);
+      const std::vector<std::pair<double, int>> slots = slots_of(paths);
+      for (std::size_t j = 0; j < slots.size(); ++j) {
+        r.weight(t, Index(j)) = slots[j].first;
+        r.expert(t, Index(j)) = slots[j].second;
       }
-      std::ranges::sort(slots, [](const auto& a, const auto& b) {
-        return a.first != b.first ? a.first > b.first : a.second < b.second;
-      });
-      for (Index j = 0; j < choices(); ++j) {
-        r.weight(t, j) = slots[std::size_t(j)].first;
-        r.expert(t, j) = slots[std::size_t(j)].second;
-      }
-      for (int e = 0; e < experts_; ++e) {
-        r.score(t, e) = 1;
-        for (int d = 0; d < tree_.depth(); ++d)
-          r.score(t, e) *= paths[std::size_t(d)].p[std::size_t(e / tree_.below(d))];
-      }
+      for (int e = 0; e < experts_; ++e)
+        r.score(t, e) = others(paths, e, -1);
     }
     return r;
   }
@@ -155,7 +155,22 @@ class Hierarchical final : public Router {
     }
     return paths;
   }
-  // The product of an expert's probabilities on all levels but one.
+  // Weight and expert of every choice, the largest weight first, ties to the lower id.
+  std::vector<std::pair<double, int>> slots_of(const Paths& paths) const {
+    std::vector<std::pair<double, int>> slots;
+    const int k = choices();
+    for (int i = 0; i < k; ++i) {
+      double w = scale_;
+      for (int d = 0; d < tree_.depth(); ++d)
+        w *= paths[std::size_t(d)].weight[std::size_t(i / tree_.kept_below(d))];
+      slots.emplace_back(w, paths.back().id[std::size_t(i)]);
+    }
+    std::ranges::sort(slots, [](const auto& a, const auto& b) {
+      return a.first != b.first ? a.first > b.first : a.second < b.second;
+    });
+    return slots;
+  }
+  // The product of an expert's probabilities on all levels but one; -1 = on all.
   double others(const Paths& paths, int expert, int but) const {
     double p = 1;
     for (int d = 0; d < tree_.depth(); ++d)
@@ -168,7 +183,7 @@ class Hierarchical final : public Router {
     for (int d = 0; d < tree_.depth(); ++d) {
       const Level& l = paths[std::size_t(d)];
       std::vector<double> dw(l.weight.size(), 0.0);
-      for (Index j = 0; j < choices(); ++j) {
+      for (Index j = 0; j < r.choices(); ++j) {
         const int i =
             int(std::ranges::find(paths.back().id, r.expert(t, j)) - paths.back().id.begin());
         double rest = scale_ * dweight(t, j);
@@ -259,7 +274,7 @@ Tree two_levels(Spec& spec, int experts) {
     throw Error(Exit::usage, concat("hierarchical: inner=", inner, " is more than the ",
                                     experts / groups, " experts of a group"));
   }
-  return {{groups, experts / groups}, {topk, inner}};
+  return {{groups, experts / groups}, {topk, inner}, true};
 }
 
 }  // namespace

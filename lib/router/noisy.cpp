@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/core/spec.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -14,15 +16,12 @@ class Noisy final : public Router {
   Noisy(int experts, int k, double eps, double scale)
       : Router(experts), k_(k), eps_(eps), rule_{true, scale} {}
 
-  int choices() const override {
-    return k_;
+  RouterFacts facts() const override {
+    return {.k = k_, .normalised = true, .scale = rule_.scale, .learns_noise = true};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_},
             {.name = "noise_weight", .rows = experts_, .tempered = false, .zero_init = true}};
-  }
-  bool learns_noise() const override {
-    return true;
   }
 
   Routing route(const RouterInput& in) override {

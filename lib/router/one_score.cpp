@@ -4,6 +4,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/core/spec.h"
 
 namespace moe {
 namespace {

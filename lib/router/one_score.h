@@ -14,16 +14,13 @@ class OneScoreRouter : public Router {
   OneScoreRouter(int experts, int choices, ScoreKind kind, WeightRule rule)
       : Router(experts), choices_(choices), kind_(kind), rule_(rule) {}
 
-  int choices() const override {
-    return choices_;
+  RouterFacts facts() const override {
+    return {.k = choices_, .normalised = rule_.norm, .scale = rule_.scale, .takes_routes = true};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_}};
   }
   Routing route(const RouterInput&) override;
-  bool takes_routes() const override {
-    return true;
-  }
   Matrix<double> probabilities(const RouterInput&, const Routing&) const override;
   void backward(const RouterInput&, const Routing&, const Matrix<double>& dweight,
                 const Matrix<double>& dprob, std::vector<Matrix<double>>& dscores) const override;

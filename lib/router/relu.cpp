@@ -11,8 +11,8 @@ namespace {
 class Relu final : public Router {
  public:
   using Router::Router;
-  int choices() const override {
-    return experts_;
+  RouterFacts facts() const override {
+    return {.k = experts_};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_}};

@@ -5,20 +5,28 @@
 #include <algorithm>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/router/excludes_experts.h"
+#include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 
 namespace moe {
 namespace {
 
-class Replay final : public Router {
+class Replay final : public Router, public ReplaysRoutes, public ExcludesExperts {
  public:
   Replay(int experts, std::string file, bool live, std::unique_ptr<Router> inner)
       : Router(experts), file_(std::move(file)), live_(live), inner_(std::move(inner)) {
     temperature = inner_->temperature;
     cooling = inner_->cooling;
   }
-  int choices() const override {
-    return inner_->choices();
+  // Of the recorded routes; how the inner router would have chosen does not count.
+  RouterFacts facts() const override {
+    const RouterFacts inner = inner_->facts();
+    return {.k = inner.k,
+            .bias = inner.bias,
+            .bias_on_logit = inner.bias_on_logit,
+            .needs_recorded_routes = true};
   }
   std::vector<Projection> projections() const override {
     return inner_->projections();
@@ -27,7 +35,7 @@ class Replay final : public Router {
     return inner_->correction_bias();
   }
   void exclude(const std::vector<std::uint8_t>& out) override {
-    inner_->exclude(out);
+    exclude_experts(*inner_, out);
   }
   std::string recording() const override {
     return file_;
@@ -52,13 +60,13 @@ class Replay final : public Router {
     }
     RouterInput mine = in;
     mine.given = &given;
-    Routing r = inner_->takes_routes()
+    Routing r = inner_->facts().takes_routes
                     ? inner_->route(mine)
                     : Routing{.expert = given.expert, .weight = Matrix<double>(tokens, choices())};
     if (live_)
       return r;
     for (Index t = 0; t < tokens; ++t) {
-      for (Index j = 0; j < choices(); ++j)
+      for (Index j = 0; j < r.choices(); ++j)
         r.weight(t, j) = r.expert(t, j) < 0 ? 0 : double(rows_.weight(first + t, j));
     }
     return r;
@@ -115,6 +123,14 @@ class Replay final : public Router {
 
 }  // namespace
 
+std::string with_inner_router(const std::string& text, const std::string& own) {
+  Spec spec(text);
+  if (spec.name() != "replay" || spec.has("router"))
+    return text;
+  spec.set("router", own);
+  return spec.given_text();
+}
+
 std::unique_ptr<Router> make_replay_router(Spec& spec, int experts) {
   const std::string file = spec.get("trace", "");
   if (file.empty()) {
@@ -124,12 +140,13 @@ std::unique_ptr<Router> make_replay_router(Spec& spec, int experts) {
   const bool live = spec.choice("weights", {"live", "trace"}) == "live";
   const std::string name = spec.get("router", "softmax:k=2");
   auto inner = make_router(name, experts);
-  if (!inner->recording().empty()) {
+  const RouterFacts facts = inner->facts();
+  if (facts.needs_recorded_routes) {
     throw Error(Exit::usage,
                 "replay: router= is the router whose weights are computed, and it cannot be a "
                 "replay itself");
   }
-  if (!inner->takes_routes() && (live || !inner->projections().empty())) {
+  if (!facts.takes_routes && (live || !inner->projections().empty())) {
     throw Error(Exit::usage, concat("replay: the weights of ", name,
                                     " are no rule on the scores of given experts"))
         .hint(

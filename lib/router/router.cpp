@@ -1,6 +1,8 @@
 #include "lib/router/router.h"
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/router/excludes_experts.h"
 
 namespace moe {
 
@@ -32,6 +34,26 @@ std::unique_ptr<Router> make_router(const std::string& text, int experts, std::s
 std::unique_ptr<Router> make_router(const std::string& text, int experts) {
   std::string resolved;
   return make_router(text, experts, resolved);
+}
+RouterFacts router_facts(const std::string& spec, int experts) {
+  return make_router(spec, experts)->facts();
+}
+
+std::vector<State> Router::state() {
+  if (correction_bias().empty())
+    return {};
+  return {{"correction_bias", correction_bias()}};
+}
+
+void exclude_experts(Router& router, const std::vector<std::uint8_t>& experts) {
+  auto* excludes = capability<ExcludesExperts>(router);
+  if (!excludes) {
+    throw Error(Exit::usage,
+                "zc_exclude_zero=1 changes the weights of the routers softmax and sigmoid, and "
+                "this router has others")
+        .hint("zc_exclude_zero=0");
+  }
+  excludes->exclude(experts);
 }
 
 }  // namespace moe

@@ -6,7 +6,11 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/core/spec.h"
+#include "lib/router/device_rule.h"
+#include "lib/router/excludes_experts.h"
 #include "lib/router/one_score.h"
+#include "lib/router/reroutes.h"
 
 namespace moe {
 namespace {
@@ -20,6 +24,50 @@ struct ScoredOptions {
   bool biased = false, on_logits = false;  // beta, added to the score or the logit
 };
 
+Groups groups_of(Spec& spec, bool sigmoid) {
+  Groups g;
+  g.groups = spec.get("groups", 1, 1);
+  if (g.groups == 1)
+    return g;
+  const bool one = spec.choice("group_mode", {"limited", "one"}) == "one";
+  g.mode = one ? Groups::Mode::one : Groups::Mode::limited;
+  if (one)
+    return g;
+  g.topk = spec.get("topk_groups", 1, 1);
+  const auto names = sigmoid ? std::vector<std::string>{"top2_sum", "max"}
+                             : std::vector<std::string>{"max", "top2_sum"};
+  g.score =
+      spec.choice("group_score", names) == "max" ? Groups::Score::max : Groups::Score::top2_sum;
+  return g;
+}
+
+void check_groups(const std::string& router, const Groups& g, int k, int experts) {
+  const int n = g.groups;
+  const int size = experts / n;
+  if (experts % n) {
+    throw Error(Exit::usage,
+                concat(router, ": ", experts, " experts do not split into ", n, " equal groups"));
+  }
+  if (g.mode == Groups::Mode::one && k % n)
+    throw Error(Exit::usage, concat(router, ": k=", k, " is not a multiple of groups=", n));
+  if (g.mode == Groups::Mode::one && k / n > size) {
+    throw Error(Exit::usage,
+                concat(router, ": k=", k, " needs more than the ", size, " experts of each group"));
+  }
+  if (g.mode != Groups::Mode::limited)
+    return;
+  if (g.topk > n) {
+    throw Error(Exit::usage, concat(router, ": topk_groups=", g.topk, " is more than groups=", n));
+  }
+  if (g.topk * size < k && k <= experts) {
+    throw Error(Exit::usage, concat(router, ": ", g.topk, " groups of ", size,
+                                    " hold fewer than k=", k, " experts"));
+  }
+  if (g.score == Groups::Score::top2_sum && size < 2) {
+    throw Error(Exit::usage, concat(router, ": group_score=top2_sum needs groups of two or more"));
+  }
+}
+
 ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   ScoredOptions o;
   o.k = spec.get("k", 2, 1);
@@ -27,55 +75,30 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   o.biased = spec.get("bias", false);
   if (o.biased)
     o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
-  o.groups.groups = spec.get("groups", 1, 1);
-  if (o.groups.groups > 1) {
-    o.groups.mode = spec.choice("group_mode", {"limited", "one"}) == "one" ? Groups::Mode::one
-                                                                           : Groups::Mode::limited;
-    if (o.groups.mode == Groups::Mode::limited) {
-      o.groups.topk = spec.get("topk_groups", 1, 1);
-      const auto names = sigmoid ? std::vector<std::string>{"top2_sum", "max"}
-                                 : std::vector<std::string>{"max", "top2_sum"};
-      o.groups.score =
-          spec.choice("group_score", names) == "max" ? Groups::Score::max : Groups::Score::top2_sum;
-    }
-  }
-  const int n = o.groups.groups;
-  const int size = experts / n;
-  if (experts % n) {
-    throw Error(Exit::usage, concat(spec.name(), ": ", experts, " experts do not split into ", n,
-                                    " equal groups"));
-  }
-  if (o.groups.mode == Groups::Mode::one && o.k % n)
-    throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " is not a multiple of groups=", n));
-  if (o.groups.mode == Groups::Mode::one && o.k / n > size) {
-    throw Error(Exit::usage, concat(spec.name(), ": k=", o.k, " needs more than the ", size,
-                                    " experts of each group"));
-  }
-  if (o.groups.mode == Groups::Mode::limited) {
-    if (o.groups.topk > n) {
-      throw Error(Exit::usage,
-                  concat(spec.name(), ": topk_groups=", o.groups.topk, " is more than groups=", n));
-    }
-    if (o.groups.topk * size < o.k && o.k <= experts) {
-      throw Error(Exit::usage, concat(spec.name(), ": ", o.groups.topk, " groups of ", size,
-                                      " hold fewer than k=", o.k, " experts"));
-    }
-    if (o.groups.score == Groups::Score::top2_sum && size < 2) {
-      throw Error(Exit::usage,
-                  concat(spec.name(), ": group_score=top2_sum needs groups of two or more"));
-    }
-  }
+  o.groups = groups_of(spec, sigmoid);
+  check_groups(spec.name(), o.groups, o.k, experts);
   return o;
 }
 
 // What softmax and sigmoid have in common; they differ in the score and its backward.
-class Scored : public Router {
+class Scored : public Router, public Reroutes, public ExcludesExperts {
  public:
   Scored(int experts, const ScoredOptions& o)
       : Router(experts), o_(o), beta_(std::size_t(o.biased ? experts : 0), 0.0) {}
 
-  int choices() const override {
-    return o_.k;
+  RouterFacts facts() const override {
+    const bool every = o_.groups.mode == Groups::Mode::one;
+    return {.k = o_.k,
+            .normalised = o_.rule.norm,
+            .norm_is_option = true,
+            .scale = o_.rule.scale,
+            .bias = o_.biased,
+            .bias_on_logit = o_.on_logits,
+            .groups = o_.groups.groups,
+            .topk_groups = every ? o_.groups.groups : o_.groups.topk,
+            .every_group = every,
+            .top2_sum = o_.groups.score == Groups::Score::top2_sum,
+            .takes_routes = true};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_}};
@@ -133,26 +156,6 @@ class Scored : public Router {
     });
   }
 
-  std::optional<TopK> top_k() const override {
-    if (!excluded_.empty() || o_.groups.groups > 64)
-      return {};
-    const bool limited = o_.groups.mode == Groups::Mode::limited;
-    return TopK{.sigmoid = from_sigmoid(),
-                .k = o_.k,
-                .norm = o_.rule.norm,
-                .scale = o_.rule.scale,
-                .temperature = temperature,
-                .bias_on_logit = o_.on_logits,
-                .groups = o_.groups.groups,
-                .topk_groups = limited ? o_.groups.topk : 0,
-                .top2_sum = limited && o_.groups.score == Groups::Score::top2_sum};
-  }
-  bool reroutable() const override {
-    return true;
-  }
-  bool takes_routes() const override {
-    return true;
-  }
   bool ranks_all() const override {
     return o_.groups.mode == Groups::Mode::none;
   }
@@ -170,8 +173,20 @@ class Scored : public Router {
   }
 
  protected:
-  virtual bool from_sigmoid() const {
-    return false;
+  // For a DeviceRule; empty where experts are excluded or there are more groups than it knows.
+  std::optional<TopK> rule_for_device(bool sigmoid) const {
+    if (!excluded_.empty() || o_.groups.groups > 64)
+      return {};
+    const bool limited = o_.groups.mode == Groups::Mode::limited;
+    return TopK{.sigmoid = sigmoid,
+                .k = o_.k,
+                .norm = o_.rule.norm,
+                .scale = o_.rule.scale,
+                .temperature = temperature,
+                .bias_on_logit = o_.on_logits,
+                .groups = o_.groups.groups,
+                .topk_groups = limited ? o_.groups.topk : 0,
+                .top2_sum = limited && o_.groups.score == Groups::Score::top2_sum};
   }
   virtual void score(std::span<const double> z, std::span<double> s) const = 0;
   virtual void score_backward(std::span<const double> s, std::span<const double> ds,
@@ -224,7 +239,7 @@ class Scored : public Router {
   std::vector<std::uint8_t> excluded_;  // (E) or empty
 };
 
-class Softmax : public Scored {
+class OfSoftmax : public Scored {
  public:
   using Scored::Scored;
 
@@ -251,17 +266,35 @@ class Softmax : public Scored {
   }
 };
 
-class Sigmoid final : public Scored {
+class Softmax final : public OfSoftmax, public DeviceRule {
+ public:
+  using OfSoftmax::OfSoftmax;
+  RouterFacts facts() const override {
+    RouterFacts f = Scored::facts();
+    f.score = ScoreFunction::softmax;
+    return f;
+  }
+  std::optional<TopK> top_k() const override {
+    return rule_for_device(false);
+  }
+};
+
+class Sigmoid final : public Scored, public DeviceRule {
  public:
   using Scored::Scored;
+  RouterFacts facts() const override {
+    RouterFacts f = Scored::facts();
+    f.score = ScoreFunction::sigmoid;
+    return f;
+  }
+  std::optional<TopK> top_k() const override {
+    return rule_for_device(true);
+  }
   Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
     return normalized_rows(r.score);
   }
 
  protected:
-  bool from_sigmoid() const override {
-    return true;
-  }
   void score(std::span<const double> z, std::span<double> s) const override {
     sigmoid_row(z, s);
   }
@@ -283,10 +316,10 @@ class Sigmoid final : public Scored {
 
 // Cosines instead of products (X-MoE, 2204.09179; docs/routers.md): no expert wins by the length of
 // its row.
-class Cosine final : public Softmax {
+class Cosine final : public OfSoftmax {
  public:
   Cosine(int experts, const ScoredOptions& o, int dim, double start)
-      : Softmax(experts, o), dim_(dim), start_(start) {}
+      : OfSoftmax(experts, o), dim_(dim), start_(start) {}
   std::vector<Projection> projections() const override {
     return {{.name = "weight",
              .rows = experts_,
@@ -294,9 +327,6 @@ class Cosine final : public Softmax {
              .scale_start = start_,
              .through = dim_}};
   }
-  std::optional<TopK> top_k() const override {
-    return {};
-  }  // a cosine is no plain product
 
  private:
   int dim_;

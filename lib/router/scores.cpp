@@ -117,26 +117,28 @@ void weights_of_backward(std::span<const double> score, std::span<const int> ids
   }
 }
 
-void choose(std::span<double> key, std::span<const double> group_key, const Groups& g,
-            std::span<int> out) {
-  if (g.mode == Groups::Mode::none)
-    return best_of(key, out);
+namespace {
+
+// The k/groups best of every group, best key first.
+void choose_in_every_group(std::span<const double> key, const Groups& g, std::span<int> out) {
   const std::size_t size = key.size() / std::size_t(g.groups);
-  if (g.mode == Groups::Mode::one) {
-    const std::size_t each = out.size() / std::size_t(g.groups);
-    std::vector<int> picked(out.size());
-    for (std::size_t i = 0; i < std::size_t(g.groups); ++i) {
-      const std::span<int> mine = std::span(picked).subspan(i * each, each);
-      best_of(key.subspan(i * size, size), mine);
-      for (int& e : mine)
-        e += int(i * size);
-    }
-    std::ranges::sort(picked);
-    std::ranges::stable_sort(
-        picked, [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
-    std::ranges::copy(picked, out.begin());
-    return;
+  const std::size_t each = out.size() / std::size_t(g.groups);
+  std::vector<int> picked(out.size());
+  for (std::size_t i = 0; i < std::size_t(g.groups); ++i) {
+    const std::span<int> mine = std::span(picked).subspan(i * each, each);
+    best_of(key.subspan(i * size, size), mine);
+    for (int& e : mine)
+      e += int(i * size);
   }
+  std::ranges::sort(picked);
+  std::ranges::stable_sort(picked,
+                           [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  std::ranges::copy(picked, out.begin());
+}
+
+// Keys outside the best topk groups become -inf.
+void keep_best_groups(std::span<double> key, std::span<const double> group_key, const Groups& g) {
+  const std::size_t size = key.size() / std::size_t(g.groups);
   std::vector<double> value(std::size_t(g.groups));
   for (std::size_t i = 0; i < value.size(); ++i) {
     const auto mine = group_key.subspan(i * size, size);
@@ -150,6 +152,16 @@ void choose(std::span<double> key, std::span<const double> group_key, const Grou
     if (std::ranges::find(keep, int(i)) == keep.end())
       std::ranges::fill(key.subspan(i * size, size), never);
   }
+}
+
+}  // namespace
+
+void choose(std::span<double> key, std::span<const double> group_key, const Groups& g,
+            std::span<int> out) {
+  if (g.mode == Groups::Mode::one)
+    return choose_in_every_group(key, g, out);
+  if (g.mode == Groups::Mode::limited)
+    keep_best_groups(key, group_key, g);
   best_of(key, out);
 }
 

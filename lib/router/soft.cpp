@@ -7,27 +7,27 @@
 #include <limits>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
+#include "lib/router/mixing.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
 namespace {
 
-class Soft final : public Router {
+class Soft final : public Router, public Mixing {
  public:
   Soft(int experts, int slots, int traced, bool normalize)
       : Router(experts), slots_(slots), traced_(traced), normalize_(normalize) {}
 
-  int choices() const override {
-    return traced_;
+  RouterFacts facts() const override {
+    return {.k = traced_,
+            .normalised = traced_ == experts_,
+            .causal = false,
+            .causal_in_training = false,
+            .limits_load = true};
   }
   Index slots() const override {
     return Index(experts_) * slots_;
-  }
-  bool causal() const override {
-    return false;
-  }
-  bool limits_itself() const override {
-    return true;
   }
   std::vector<Projection> projections() const override {
     return {{.name = "slots", .rows = slots(), .cosine = normalize_, .scale_name = "slot_scale"}};

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
 
@@ -16,8 +17,8 @@ class SparseMixer final : public Router {
  public:
   SparseMixer(int experts, double eps) : Router(experts), eps_(eps) {}
 
-  int choices() const override {
-    return 2;
+  RouterFacts facts() const override {
+    return {.k = 2};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_}};

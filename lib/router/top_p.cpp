@@ -1,6 +1,7 @@
 // Top-p (equations.md 2.6; paper 2403.07652): a token takes its most probable experts until their
 // mass reaches p, so easy tokens take few. `k` caps how many (0 = all).
 #include "lib/core/error.h"
+#include "lib/core/spec.h"
 #include "lib/router/one_score.h"
 
 namespace moe {
@@ -10,6 +11,11 @@ class TopP final : public OneScoreRouter {
  public:
   TopP(int experts, int cap, double p, WeightRule rule)
       : OneScoreRouter(experts, cap ? cap : experts, ScoreKind::softmax, rule), p_(p) {}
+  RouterFacts facts() const override {
+    RouterFacts f = OneScoreRouter::facts();
+    f.norm_is_option = true;
+    return f;
+  }
 
  protected:
   void choose(const RouterInput& in, Routing& r) const override {

@@ -7,6 +7,7 @@
 
 #include "lib/backend/difference.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/run/run_folder.h"
 
 namespace moe {

@@ -6,30 +6,42 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
 
 constexpr float unlimited = std::numeric_limits<float>::quiet_NaN();
 
+constexpr int not_stated = 255;
+
+ScoreFn score_fn(ScoreFunction f) {
+  switch (f) {
+    case ScoreFunction::softmax:
+      return ScoreFn::softmax;
+    case ScoreFunction::sigmoid:
+      return ScoreFn::sigmoid;
+    case ScoreFunction::other:
+      break;
+  }
+  return ScoreFn::other;
+}
+
 TraceLayer describe(Decoder<float>& model, int n) {
   MoeLayer<float>& layer = *model.moe_layers()[std::size_t(n)];
   const LayerConfig& c = layer.config();
-  Spec router(c.router);
+  const RouterFacts router = layer.router().facts();
   TraceLayer l;
   l.index = model.layer_of(n);
   l.experts = c.experts;
-  l.top_k = layer.router().choices();
+  l.top_k = router.k;
   l.shared = c.shared_width > 0 ? 1 : 0;
-  l.n_group = router.get("groups", 1);
-  l.topk_group = router.get("topk_groups", l.n_group);
-  const bool softmax =
-      router.name() == "softmax" || router.name() == "gshard" || router.name() == "dense";
-  l.score_fn = softmax                      ? ScoreFn::softmax
-               : router.name() == "sigmoid" ? ScoreFn::sigmoid
-                                            : ScoreFn::other;
-  l.norm_topk = router.has("norm") ? int(router.get("norm", true)) : 255;
-  l.routed_scale = float(router.get("scale", 1.0));
+  l.n_group = router.groups;
+  l.topk_group = router.topk_groups;
+  l.score_fn = score_fn(router.score);
+  l.norm_topk = router.norm_is_option ? int(router.normalised) : not_stated;
+  l.routed_scale = float(router.scale);
   l.capacity_factor = layer.capacity().factor() > 0 ? float(layer.capacity().factor()) : unlimited;
   Index numbers = 0;
   const auto& b = layer.bodies();
@@ -96,8 +108,7 @@ TraceHeader trace_header(Decoder<float>& model) {
 TraceFields trace_fields(Decoder<float>& model) {
   TraceFields f{.weights = true, .dropped = false, .kept = false, .prediction = true};
   for (auto* layer : model.moe_layers()) {
-    f.dropped =
-        f.dropped || layer->capacity().factor() > 0 || layer->config().router.starts_with("gshard");
+    f.dropped = f.dropped || layer->capacity().factor() > 0 || layer->router().facts().may_drop;
     const bool scores = !layer->products().empty();
     f.entropy = f.entropy && scores;
     f.margin = f.margin && scores;

@@ -1,6 +1,8 @@
 #include "lib/run/replay.h"
 
 #include "lib/core/error.h"
+#include "lib/router/replays_routes.h"
+#include "lib/router/router.h"
 #include "lib/trace/reader.h"
 
 namespace moe {
@@ -34,19 +36,11 @@ void check(const TraceReader& trace, Decoder<float>& model, const std::string& f
 
 }  // namespace
 
-std::string with_inner(const std::string& text, const std::string& own) {
-  Spec spec(text);
-  if (spec.name() != "replay" || spec.has("router"))
-    return text;
-  spec.set("router", own);
-  return spec.given_text();
-}
-
 void attach_replay(Decoder<float>& model) {
   const auto layers = model.moe_layers();
-  const std::string file = layers.empty() ? "" : layers[0]->router().recording();
-  if (file.empty())
+  if (layers.empty() || !layers[0]->router().facts().needs_recorded_routes)
     return;
+  const std::string file = capability<ReplaysRoutes>(layers[0]->router())->recording();
   const TraceReader trace(file);
   check(trace, model, file);
   const TraceFields wanted{
@@ -69,7 +63,7 @@ void attach_replay(Decoder<float>& model) {
       }
     }
     r = {};
-    layers[l]->router().replay(std::move(mine));
+    capability<ReplaysRoutes>(layers[l]->router())->replay(std::move(mine));
   }
 }
 

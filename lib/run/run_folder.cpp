@@ -11,6 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/model/cost.h"
+#include "lib/router/replays_routes.h"
 #include "lib/run/lazy_experts.h"
 #include "lib/run/replay.h"
 
@@ -271,7 +272,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   const fs::path& folder = out.checkpoint.path;
   Published published = read_config(folder);
   if (!router.empty())
-    published.config.moe.router = with_inner(router, published.config.moe.router);
+    published.config.moe.router = with_inner_router(router, published.config.moe.router);
   out.family = published.family;
   out.end = published.tokenizer.eos;
   const Tensors tensors(folder);

@@ -6,10 +6,16 @@
 
 #include <cmath>
 #include <numeric>
+#include <optional>
 
+#include "lib/balance/balancer.h"
 #include "lib/balance/conventions.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/layer/router_product.h"
+#include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 

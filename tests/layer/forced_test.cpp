@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lib/balance/balancer.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 

@@ -9,6 +9,11 @@
 
 #include "lib/core/error.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/mixing.h"
+#include "lib/router/replays_routes.h"
+#include "lib/router/reroutes.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 
@@ -59,9 +64,10 @@ struct World {
   }
   // What a router needs from outside: counts of token ids, recorded routes.
   void bring(Router& router) {
-    if (router.wants_counts())
-      router.learn(std::vector<std::int64_t>{5, 0, 3, 3, 1, 1, 1, 9, 2, 0, 4});
-    if (router.recording().empty())
+    if (auto* table = capability<LearnsFromText>(router))
+      table->learn(std::vector<std::int64_t>{5, 0, 3, 3, 1, 1, 1, 9, 2, 0, 4});
+    auto* replay = capability<ReplaysRoutes>(router);
+    if (!replay)
       return;
     Recorded r{
         "a.h5",
@@ -73,12 +79,13 @@ struct World {
         r.weight(t, j) = float(t % 4) / 4;
       }
     }
-    router.replay(std::move(r));
+    replay->replay(std::move(r));
   }
   // sum of c*y and the balance losses; the same draws every time
   double loss(MoeTape<double>& tape) {
     Rng rng(5);
-    layer.router().rewind();
+    if (auto* replay = capability<ReplaysRoutes>(layer.router()))
+      replay->rewind();
     Matrix<double> y(tokens, hidden);
     layer.forward({.batch = batch, .training = true, .rng = &rng, .previous = &previous},
                   std::as_const(x).view(), y.view(), tape);
@@ -171,7 +178,7 @@ TEST_CASE("every router's gradient agrees with central differences") {
       LayerConfig c = small();
       c.router = spec;
       const auto router = make_router(spec, c.experts);
-      if (!router->projections().empty() && router->slots() == 0)
+      if (!router->projections().empty() && !capability<Mixing>(*router))
         c.balance = {"switch:coef=0.3", "z:coef=0.1"};
       for (const Points p : {check(c), check(c, true)}) {
         sum.tried += p.tried;
@@ -213,7 +220,8 @@ TEST_CASE("every capacity rule's gradient agrees with central differences") {
         LayerConfig c = small();
         c.router = router;
         c.capacity = spec;
-        if (make_capacity(spec)->reroutes() && !make_router(router, c.experts)->reroutable()) {
+        if (make_capacity(spec)->reroutes() &&
+            !capability<Reroutes>(*make_router(router, c.experts))) {
           const auto backend = make_reference<double>();
           CHECK_THROWS_WITH(MoeLayer<double>(c, *backend), Catch::Contains("reroute"));
           continue;

@@ -5,6 +5,9 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 
 using namespace moe;
@@ -91,7 +94,7 @@ TEST_CASE("the balanced table gives every expert the same of the text it was mad
   batch.start = {0, 1};
   CHECK_THROWS_WITH(router->route({.batch = batch}), Catch::Contains("no expert for token 0"));
   const std::vector<std::int64_t> counts = {40, 1, 20, 20, 10, 10, 5, 0, 0, 3};
-  router->learn(counts);
+  capability<LearnsFromText>(*router)->learn(counts);
   batch.token.clear();
   for (int id = 0; id < 10; ++id)
     batch.token.push_back(id);
@@ -129,9 +132,10 @@ TEST_CASE("a replay goes where the trace went, weighed by the logits of now or a
        {"softmax:k=2", "softmax:k=2,norm=0,scale=2", "sigmoid:k=2,bias=1"}) {
     const auto live = make_router("replay:trace=a.h5,router={" + inner + "}", 5);
     const auto plain = make_router(inner, 5);
-    CHECK(live->recording() == "a.h5");
+    auto& replay = *capability<ReplaysRoutes>(*live);
+    CHECK(replay.recording() == "a.h5");
     CHECK_THROWS_WITH(live->route(in), Catch::Contains("have not been read"));
-    live->replay(recorded());
+    replay.replay(recorded());
     const Routing r = live->route(in);
     const Routing own = plain->route(in);
     CHECK(r.expert == recorded().expert);
@@ -142,16 +146,16 @@ TEST_CASE("a replay goes where the trace went, weighed by the logits of now or a
       CHECK(r.weight(t, 0) == Approx(inner.find("norm=0") != inner.npos ? 2 * a : a / (a + b)));
     }
     CHECK_THROWS_WITH(live->route(in), Catch::Contains("holds 6 tokens and the data goes on"));
-    live->rewind();
+    replay.rewind();
     CHECK(live->route(in).expert == r.expert);
     const auto stored = make_router("replay:trace=a.h5,weights=trace,router={" + inner + "}", 5);
-    stored->replay(recorded());
+    capability<ReplaysRoutes>(*stored)->replay(recorded());
     CHECK(stored->route(in).weight(3, 1) == 0.25);
   }
   Batch other = batch;
   other.token[2] = 99;
   const auto router = make_router("replay:trace=a.h5", 5);
-  router->replay(recorded());
+  capability<ReplaysRoutes>(*router)->replay(recorded());
   CHECK_THROWS_WITH(router->route({.scores = in.scores, .batch = other}),
                     Catch::Contains("row 2 of the trace 'a.h5' is token 3 and the data has 99"));
   CHECK_THROWS_WITH(make_router("replay", 5), Catch::Contains("trace= is missing"));

@@ -7,6 +7,8 @@
 #include "lib/backend/on_device.h"
 #include "lib/core/rng.h"
 #include "lib/core/text.h"
+#include "lib/router/device_rule.h"
+#include "lib/router/excludes_experts.h"
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
 
@@ -18,6 +20,12 @@ struct Way {
   std::string spec;
   TopK how;
 };
+
+// Of a router that is no DeviceRule: none.
+std::optional<TopK> rule_of(const Router& router) {
+  const auto* rule = capability<DeviceRule>(router);
+  return rule ? rule->top_k() : std::nullopt;
+}
 
 constexpr int experts = 12;
 constexpr Index tokens = 60;
@@ -33,8 +41,8 @@ void compare(const Way& w, bool halves) {
   INFO(w.spec << (halves ? " with ties" : ""));
   Rng rng(3);
   const auto router = make_router(w.spec, experts);
-  REQUIRE(router->top_k());
-  CHECK(*router->top_k() == w.how);
+  REQUIRE(rule_of(*router));
+  CHECK(*rule_of(*router) == w.how);
   for (double& b : router->correction_bias())
     b = double(rng.below(7)) / 16;
   Batch batch;
@@ -127,12 +135,12 @@ TEST_CASE("a router says its rule for devices only where the rule is all of it")
       INFO(spec);
       std::unique_ptr<Router> made;
       CHECK_NOTHROW(made = make_router(spec, 6));
-      CHECK((made && !made->top_k()));
+      CHECK((made && !rule_of(*made)));
     }
   }
   const auto excluding = make_router("softmax:k=2", 4);
-  excluding->exclude({0, 1, 0, 0});
-  CHECK_FALSE(excluding->top_k());
-  CHECK(make_router("softmax:k=2,groups=64", 128)->top_k());
-  CHECK_FALSE(make_router("softmax:k=2,groups=128", 256)->top_k());
+  exclude_experts(*excluding, {0, 1, 0, 0});
+  CHECK_FALSE(rule_of(*excluding));
+  CHECK(rule_of(*make_router("softmax:k=2,groups=64", 128)));
+  CHECK_FALSE(rule_of(*make_router("softmax:k=2,groups=128", 256)));
 }

@@ -11,6 +11,7 @@
 #include "lib/model/cost.h"
 #include "lib/model/sizes.h"
 #include "lib/model/trainer.h"
+#include "lib/router/router.h"
 #include "lib/trace/golden.h"
 
 using namespace moe;

@@ -5,8 +5,11 @@
 
 #include <cmath>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/model/decoder.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 

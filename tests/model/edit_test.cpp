@@ -6,9 +6,11 @@
 
 #include "lib/core/comm.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/edit/edit.h"
 #include "lib/model/cost.h"
 #include "lib/model/trainer.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/edit/expert_scores.h"
 #include "lib/run/recorder.h"
 

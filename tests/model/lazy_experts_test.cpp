@@ -12,6 +12,7 @@
 
 #include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/family/families.h"
 #include "lib/layer/expert_cache.h"
 #include "lib/run/run_folder.h"

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "lib/core/rng.h"
 #include "lib/run/recorder.h"
 
 using namespace moe;

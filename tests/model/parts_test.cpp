@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/router/router.h"
 #include "lib/run/run_folder.h"
 
 using namespace moe;

@@ -4,8 +4,12 @@
 
 #include <numeric>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 

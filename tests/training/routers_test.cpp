@@ -5,7 +5,11 @@
 
 #include <cmath>
 
+#include "lib/core/rng.h"
 #include "lib/model/trainer.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/replays_routes.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 
@@ -36,9 +40,10 @@ Batch batch_of(std::uint64_t number, Index sequences, Index length) {
 // What a router needs from outside: counts of token ids, recorded routes (here drawn).
 void bring(Router& router, const std::vector<std::int64_t>& counts,
            const std::vector<std::uint32_t>& text) {
-  if (router.wants_counts())
-    router.learn(counts);
-  if (router.recording().empty())
+  if (auto* table = capability<LearnsFromText>(router))
+    table->learn(counts);
+  auto* replay = capability<ReplaysRoutes>(router);
+  if (!replay)
     return;
   const Index rows = Index(text.size());
   Recorded r{"a.h5", std::make_shared<const std::vector<std::uint32_t>>(text),
@@ -49,7 +54,7 @@ void bring(Router& router, const std::vector<std::int64_t>& counts,
     for (Index j = 0; j < router.choices(); ++j)
       r.expert(t, j) = int((first + j) % router.experts());
   }
-  router.replay(std::move(r));
+  replay->replay(std::move(r));
 }
 
 struct Outcome {
@@ -128,9 +133,10 @@ TEST_CASE("unequal experts train") {
 TEST_CASE("routers that look at later tokens say so") {
   for (const auto& entry : routers().entries()) {
     const auto router = make_router(std::string(split(entry.examples, ' ')[0]), 6);
-    const bool blind = router->causal() && router->causal_in_training();
+    const RouterFacts facts = router->facts();
+    const bool causal = facts.causal && facts.causal_in_training;
     const std::string about(entry.about);
     INFO(about);
-    CHECK(blind == (about.find("not causal") == about.npos));
+    CHECK(causal == (about.find("not causal") == about.npos));
   }
 }
