@@ -4,8 +4,10 @@
 #include <memory>
 
 #include "lib/check/inputs.h"
+#include "lib/core/rng.h"
 #include "lib/core/text.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/router/router.h"
 
 namespace moe::check {
 namespace {

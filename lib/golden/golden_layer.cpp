@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/golden/comparison.h"
 #include "lib/golden/golden_case.h"
 #include "lib/golden/golden_rules.h"
+#include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -137,61 +140,84 @@ void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& ta
   }
 }
 
+// One case in S: the layer with the file's parameters, and its arrays.
+template <class S>
+struct LayerCase {
+  LayerCase(const GoldenFile& file, const GoldenCase& from, Backend<S>& b)
+      : c(from),
+        backend(b),
+        layer(c.config, b),
+        x(b, narrow<S>(c.x).view()),
+        dy(b, narrow<S>(c.grad_y).view()),
+        y(b, c.x.rows(), c.x.cols()),
+        dx(b, c.x.rows(), c.x.cols()),
+        dprevious(c.previous.rows(), c.previous.cols()),
+        tape(c.batch) {
+    load(file, layer, b, parameters);
+  }
+  Pass pass() const {
+    return {.batch = c.batch,
+            .training = c.training,
+            .other_counts = c.other_counts,
+            .gate = {.given = &c.given, .previous = c.previous.empty() ? nullptr : &c.previous}};
+  }
+  void forward() {
+    layer.forward(pass(), x.view(), y.view(), tape);
+    layer.fetch_routing(tape);
+  }
+  void backward(View<const S> arriving) {
+    layer.backward(pass(), tape, x.view(), arriving, dx.view(),
+                   {.dprevious = c.previous.empty() ? nullptr : &dprevious, .dscores = &dscores});
+  }
+
+  const GoldenCase& c;
+  Backend<S>& backend;
+  MoeLayer<S> layer;
+  std::vector<Parameter<S>*> parameters;
+  Array<S> x, dy, y, dx;
+  std::vector<Matrix<double>> dscores;
+  Matrix<double> dprevious;
+  MoeTape<S> tape;
+};
+
+template <class S>
+void compare_gradients(LayerCase<S>& l, Comparison& out) {
+  const Matrix<S> host_dx = l.dx.to_host();
+  out.tensor("grad/x", host_dx.view());
+  if (!l.dscores.empty())
+    out.reals("grad/logits", l.dscores[0].flat());
+  if (!l.c.previous.empty())
+    out.reals("grad/prev_logits", l.dprevious.flat());
+  for (Parameter<S>* p : l.parameters) {
+    Matrix<S> grad(p->value().rows, p->value().cols);
+    l.backend.to_host(p->grad().data, grad.data(), std::size_t(grad.size()) * sizeof(S));
+    out.tensor("grad/" + p->name(), std::as_const(grad).view());
+  }
+}
+
 // Forward, backward and the update of one case in S; every value goes beside the expected one.
 template <class S>
 void run_layer(const GoldenFile& file, const GoldenCase& c, Backend<S>& backend, Comparison& out) {
-  MoeLayer<S> layer(c.config, backend);
-  std::vector<Parameter<S>*> parameters;
-  load(file, layer, backend, parameters);
-  const Matrix<S> host_x = narrow<S>(c.x);
-  const Matrix<S> host_dy = narrow<S>(c.grad_y);
-  const Array<S> x(backend, host_x.view());
-  const Array<S> dy(backend, host_dy.view());
-  Array<S> y(backend, c.x.rows(), c.x.cols());
-  Array<S> dx(backend, c.x.rows(), c.x.cols());
-  std::vector<Matrix<double>> dscores;
-  Matrix<double> dprevious(c.previous.rows(), c.previous.cols());
-  Pass pass{.batch = c.batch,
-            .training = c.training,
-            .other_counts = c.other_counts,
-            .given = &c.given,
-            .dscores = &dscores};
-  if (!c.previous.empty()) {
-    pass.previous = &c.previous;
-    pass.dprevious = &dprevious;
-  }
-  MoeTape<S> tape(c.batch);
-  layer.forward(pass, x.view(), y.view(), tape);
-  layer.fetch_routing(tape);
-
-  compare_routing(c, tape.routing, layer.capacity(), out);
-  const Matrix<S> host_y = y.to_host();
+  LayerCase<S> l(file, c, backend);
+  l.forward();
+  compare_routing(c, l.tape.routing, l.layer.capacity(), out);
+  const Matrix<S> host_y = l.y.to_host();
   out.tensor("y", host_y.view());
   for (std::size_t b = 0; b < c.loss_names.size(); ++b) {
     if (!c.loss_names[b].empty())
-      out.real(c.loss_names[b], tape.losses[b]);
+      out.real(c.loss_names[b], l.tape.losses[b]);
   }
-  out.real("total_loss", total_loss(c, host_y, layer, tape));
+  out.real("total_loss", total_loss(c, host_y, l.layer, l.tape));
 
-  layer.backward(pass, tape, x.view(), dy.view(), dx.view());
-  const Matrix<S> host_dx = dx.to_host();
-  out.tensor("grad/x", host_dx.view());
-  if (!dscores.empty())
-    out.reals("grad/logits", dscores[0].flat());
-  if (!c.previous.empty())
-    out.reals("grad/prev_logits", dprevious.flat());
-  for (Parameter<S>* p : parameters) {
-    Matrix<S> grad(p->value().rows, p->value().cols);
-    backend.to_host(p->grad().data, grad.data(), std::size_t(grad.size()) * sizeof(S));
-    out.tensor("grad/" + p->name(), std::as_const(grad).view());
-  }
+  l.backward(l.dy.view());
+  compare_gradients(l, out);
   // what remains then comes from the losses alone
-  const Array<S> nothing = Array<S>::zeros(backend, dy.rows(), dy.cols());
-  layer.backward(pass, tape, x.view(), nothing.view(), dx.view());
-  if (!dscores.empty())
-    out.reals("aux_grad/logits", dscores[0].flat());
+  const Array<S> nothing = Array<S>::zeros(backend, l.dy.rows(), l.dy.cols());
+  l.backward(nothing.view());
+  if (!l.dscores.empty())
+    out.reals("aux_grad/logits", l.dscores[0].flat());
 
-  compare_state(c, layer, tape, out);
+  compare_state(c, l.layer, l.tape, out);
 }
 
 void judge(GoldenResult& result, const char* precision, const Comparison& compared) {

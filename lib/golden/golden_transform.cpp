@@ -3,6 +3,7 @@
 #include "lib/core/error.h"
 #include "lib/golden/golden_case.h"
 #include "lib/golden/golden_rules.h"
+#include "lib/layer/router_product.h"
 #include "lib/layer/transform.h"
 
 namespace moe {
@@ -69,53 +70,43 @@ Matrix<double> output(const Transform& t, const std::string& router, Backend<dou
   return y;
 }
 
-void granular(const GoldenFile& file, Transform& t, const std::string& router, Comparison& out) {
+std::string softmax_router(const GoldenFile& file, bool norm) {
+  return concat("softmax:k=", file.integer("top_k"), ",norm=", norm);
+}
+
+void granular(const GoldenFile& file, Transform& t, Comparison& out) {
   const Index shards = file.integer("granularity");
+  const bool norm = file.integer("norm_topk") == 1;
+  t.config.width = t.dense.up.rows() / shards;
   const Index expansion = file.integer("expansion");
-  const double scale = granular_scale(t.config.activation, shards, expansion,
-                                      int(file.integer("top_k")), file.integer("norm_topk") == 1);
+  const double scale =
+      granular_scale(t.config.activation, shards, expansion, int(file.integer("top_k")), norm);
   t.made = from_units(t.dense, units_of_shards(shards, expansion, t.dense.up.rows()), scale, 1);
   t.router = repeated_rows(golden_matrix(file, "input/router.base"), shards);
   out.real("weight_scale", scale);
   out.reals("param/router.weight", t.router.flat());
-  out.reals("y", output(t, router, *make_reference<double>(), out).flat());
+  const auto backend = make_reference<double>();
+  out.reals("y", output(t, softmax_router(file, norm), *backend, out).flat());
 }
 
-}  // namespace
-
-void run_golden_transform(const GoldenFile& file, Comparison& out) {
-  const std::string kind = file.text("transform");
+void copies(const GoldenFile& file, Transform& t, Comparison& out) {
   const auto backend = make_reference<double>();
-  Transform t;
-  t.dense = read_dense(file);
-  t.x = golden_matrix(file, "input/x");
-  t.config.hidden = t.x.cols();
-  t.config.experts = int(file.integer("num_experts"));
-  t.config.activation = activation_of(file.text("activation"));
-  t.config.expert_bias = file.integer("expert_bias") == 1;
-  const auto router = [&](bool norm) {
-    return concat("softmax:k=", file.integer("top_k"), ",norm=", norm);
-  };
-  if (kind == "upcycle_copy") {
-    t.made = from_units(t.dense, units_of_copies(t.config.experts, t.dense.up.rows()), 1, 1);
-    t.config.width = t.dense.up.rows();
-    t.router = golden_matrix(file, "param/router.weight");
-    out.reals("y_norm", output(t, router(true), *backend, out).flat());
-    out.reals("y_nonorm", output(t, router(false), *backend, out).flat());
-  } else if (kind == "upcycle_granular") {
-    t.config.width = t.dense.up.rows() / file.integer("granularity");
-    granular(file, t, router(file.integer("norm_topk") == 1), out);
-  } else if (kind == "split_dense") {
-    const auto order = file.integers("input/unit_order").values;
-    t.made =
-        from_units(t.dense, units_of_parts(order, t.config.experts), 1, 1.0 / t.config.experts);
-    t.config.width = t.dense.up.rows() / t.config.experts;
-    out.reals("expert_y", layer_of(t, "dense", *backend).outputs_of_all(t.x.view()).flat());
-  } else {
-    throw Unsupported{concat("transform '", kind, "' is not there")};
-  }
-  out.reals("y_dense", dense_output(t, *backend).flat());
-  const auto& b = t.made;
+  t.made = from_units(t.dense, units_of_copies(t.config.experts, t.dense.up.rows()), 1, 1);
+  t.config.width = t.dense.up.rows();
+  t.router = golden_matrix(file, "param/router.weight");
+  out.reals("y_norm", output(t, softmax_router(file, true), *backend, out).flat());
+  out.reals("y_nonorm", output(t, softmax_router(file, false), *backend, out).flat());
+}
+
+void parts(const GoldenFile& file, Transform& t, Comparison& out) {
+  const auto backend = make_reference<double>();
+  const auto order = file.integers("input/unit_order").values;
+  t.made = from_units(t.dense, units_of_parts(order, t.config.experts), 1, 1.0 / t.config.experts);
+  t.config.width = t.dense.up.rows() / t.config.experts;
+  out.reals("expert_y", layer_of(t, "dense", *backend).outputs_of_all(t.x.view()).flat());
+}
+
+void compare_bodies(const HostBodies<double>& b, Comparison& out) {
   for (const auto& [name, m] : {std::pair{"gate", &b.gate},
                                 {"up", &b.up},
                                 {"down", &b.down},
@@ -125,6 +116,29 @@ void run_golden_transform(const GoldenFile& file, Comparison& out) {
     if (!m->empty())
       out.reals(concat("param/experts.", name), m->flat());
   }
+}
+
+}  // namespace
+
+void run_golden_transform(const GoldenFile& file, Comparison& out) {
+  const std::string kind = file.text("transform");
+  Transform t;
+  t.dense = read_dense(file);
+  t.x = golden_matrix(file, "input/x");
+  t.config.hidden = t.x.cols();
+  t.config.experts = int(file.integer("num_experts"));
+  t.config.activation = activation_of(file.text("activation"));
+  t.config.expert_bias = file.integer("expert_bias") == 1;
+  if (kind == "upcycle_copy")
+    copies(file, t, out);
+  else if (kind == "upcycle_granular")
+    granular(file, t, out);
+  else if (kind == "split_dense")
+    parts(file, t, out);
+  else
+    throw Unsupported{concat("transform '", kind, "' is not there")};
+  out.reals("y_dense", dense_output(t, *make_reference<double>()).flat());
+  compare_bodies(t.made, out);
 }
 
 }  // namespace moe

@@ -41,18 +41,22 @@ ExpertCache<S>::ExpertCache(Backend<S>& backend, Index limit_bytes, Index expert
     : backend_(backend), limit_(limit_bytes), experts_(experts) {}
 
 template <class S>
-void ExpertCache<S>::open(const Bodies<S>& bodies) {
+void ExpertCache<S>::check_shape(const Bodies<S>& bodies) const {
   const auto parts = parts_of(bodies);
-  if (!part_.empty()) {
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols ||
-                                 parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0])) {
-        throw Error(Exit::bug,
-                    "the layers of a model have experts of one shape, and this one has another");
-      }
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols ||
+                               parts[i]->value().rows != part_[i].rows * parts[i]->dims()[0])) {
+      throw Error(Exit::bug,
+                  "the layers of a model have experts of one shape, and this one has another");
     }
-    return;
   }
+}
+
+template <class S>
+void ExpertCache<S>::open(const Bodies<S>& bodies) {
+  if (!part_.empty())
+    return check_shape(bodies);
+  const auto parts = parts_of(bodies);
   const auto half = [&](std::size_t part) {
     return part < matrices && backend_.operand_type() == DType::bf16;
   };
@@ -73,8 +77,8 @@ void ExpertCache<S>::open(const Bodies<S>& bodies) {
   place_.resize(std::size_t(room));
 }
 
-// Rows of each expert lie together in xs. Groups of experts are brought in; of a group, those whose
-// places rise are one call.
+// Rows of each expert lie together in xs. As many experts as there is room for are brought in at
+// once.
 template <class S>
 void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Plan& plan,
                              View<S> ys) {
@@ -92,29 +96,55 @@ void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Pl
       rows += offset(0, used[end] + 1) - offset(0, used[end]);
     }
     const std::span<const Index> group = std::span(used).subspan(first, end - first);
-    const std::vector<Index> place = bring(bodies, group);
-    for (std::size_t a = 0, b = 1; a < group.size(); a = b++) {
-      while (b < group.size() && place[b] > place[b - 1])
-        ++b;
-      const Index start = offset(0, group[a]);
-      const Index count = place[b - 1] - place[a] + 1;
-      std::vector<Index> here(std::size_t(count) + 1, 0);  // places between have no rows
-      for (std::size_t i = a; i < b; ++i)
-        here[std::size_t(place[i] - place[a]) + 1] = offset(0, group[i] + 1) - offset(0, group[i]);
-      std::partial_sum(here.begin(), here.end(), here.begin());
-      ExpertTape<S> tape;
-      backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()),
-                       plan_of(backend_, here, !plan.host_offset.empty()), tape,
-                       ys.slice(start, here.back()));
-    }
+    run_group(bodies, xs, plan, offset, group, ys);
     first = end;
   }
+}
+
+// Of the experts brought in together, those whose places rise are one call.
+template <class S>
+void ExpertCache<S>::run_group(const Bodies<S>& bodies, View<const S> xs, const Plan& plan,
+                               const Matrix<int>& offset, std::span<const Index> group,
+                               View<S> ys) {
+  const std::vector<Index> place = bring(bodies, group);
+  for (std::size_t a = 0, b = 1; a < group.size(); a = b++) {
+    while (b < group.size() && place[b] > place[b - 1])
+      ++b;
+    const Index start = offset(0, group[a]);
+    const Index count = place[b - 1] - place[a] + 1;
+    std::vector<Index> here(std::size_t(count) + 1, 0);  // places between have no rows
+    for (std::size_t i = a; i < b; ++i)
+      here[std::size_t(place[i] - place[a]) + 1] = offset(0, group[i] + 1) - offset(0, group[i]);
+    std::partial_sum(here.begin(), here.end(), here.begin());
+    ExpertTape<S> tape;
+    backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()),
+                     plan_of(backend_, here, !plan.host_offset.empty()), tape,
+                     ys.slice(start, here.back()));
+  }
+}
+
+// Empties so many places, those that were used longest ago.
+template <class S>
+std::vector<Index> ExpertCache<S>::make_room(std::size_t count) {
+  std::vector<Index> free;
+  for (Index i = 0; i < room(); ++i) {
+    if (place_[std::size_t(i)].used != clock_)
+      free.push_back(i);
+  }
+  std::ranges::stable_sort(free, {}, [&](Index i) { return place_[std::size_t(i)].used; });
+  std::vector<Index> places(free.begin(), free.begin() + std::ptrdiff_t(count));
+  std::ranges::sort(places);  // so that neighbours are computed in one call
+  for (const Index i : places) {
+    at_.erase(place_[std::size_t(i)].key);
+    place_[std::size_t(i)] = {};
+  }
+  return places;
 }
 
 template <class S>
 std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<const Index> experts) {
   ++clock_;
-  std::vector<Index> out, missing, places, free;
+  std::vector<Index> out, missing;
   for (const Index e : experts) {
     const auto at = at_.find({bodies.up.id(), e});
     out.push_back(at == at_.end() ? -1 : at->second);
@@ -127,17 +157,7 @@ std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<cons
   misses_ += std::int64_t(missing.size());
   if (missing.empty())
     return out;
-  for (Index i = 0; i < room(); ++i) {
-    if (place_[std::size_t(i)].used != clock_)
-      free.push_back(i);
-  }
-  std::ranges::stable_sort(free, {}, [&](Index i) { return place_[std::size_t(i)].used; });
-  places.assign(free.begin(), free.begin() + std::ptrdiff_t(missing.size()));
-  std::ranges::sort(places);  // so that neighbours are computed in one call
-  for (const Index i : places) {
-    at_.erase(place_[std::size_t(i)].key);
-    place_[std::size_t(i)] = {};
-  }
+  const std::vector<Index> places = make_room(missing.size());
   fill(bodies, missing, places);
   for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
     if (out[i] >= 0)

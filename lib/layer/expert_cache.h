@@ -48,7 +48,11 @@ class ExpertCache {
   };
 
   void open(const Bodies<S>&);
+  void check_shape(const Bodies<S>&) const;
+  std::vector<Index> make_room(std::size_t count);
   std::vector<Index> bring(const Bodies<S>&, std::span<const Index> experts);  // the place of each
+  void run_group(const Bodies<S>&, View<const S> xs, const Plan&,
+                 const Matrix<int>& offset /*(1,E+1)*/, std::span<const Index> group, View<S> ys);
   void fill(const Bodies<S>&, std::span<const Index> experts, std::span<const Index> places);
   void fill_part(const Parameter<S>&, Part&, Index expert, Index place);
   ExpertWeights<S> weights(const Bodies<S>&, Index first, Index count) const;

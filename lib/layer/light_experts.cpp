@@ -19,6 +19,29 @@ std::pair<double, double> shares(const Matrix<S>& gate, int expert, std::span<co
   return {a, 1 - a};
 }
 
+// d, the gradient of the output a1 x + a2 v, becomes that of x; adds to those of Wc and v.
+template <class S>
+void constant_backward(int e, std::span<const S> x, std::span<S> d, const Matrix<S>& gate,
+                       const Matrix<S>& vec, Matrix<S>& dgate, Matrix<S>& dvec) {
+  const auto [a, b] = shares(gate, e, x);
+  double da = 0;
+  double db = 0;
+  for (std::size_t h = 0; h < d.size(); ++h) {
+    da += double(d[h]) * double(x[h]);
+    db += double(d[h]) * double(vec(e, Index(h)));
+  }
+  const double dz = a * b * (da - db);  // of the first; the second's is minus that
+  for (std::size_t i = 0; i < d.size(); ++i) {
+    const Index h = Index(i);
+    const double g = double(d[i]);
+    const double xh = double(x[i]);
+    dvec(e, h) += S(b * g);
+    dgate(2 * e, h) += S(dz * xh);
+    dgate(2 * e + 1, h) -= S(dz * xh);
+    d[i] = S(a * g + dz * double(gate(2 * e, h) - gate(2 * e + 1, h)));
+  }
+}
+
 }  // namespace
 
 template <class S>
@@ -38,16 +61,6 @@ void LightExperts<S>::collect(std::vector<Parameter<S>*>& all) {
     if (!p->empty())
       all.push_back(p);
   }
-}
-
-template <class S>
-Matrix<int> LightExperts<S>::without(const Matrix<int>& kept) const {
-  Matrix<int> bodies = kept;
-  for (int& e : bodies.flat()) {
-    if (e >= 0 && !types_.empty() && types_[std::size_t(e)] != ExpertKind::ffn)
-      e = -1;
-  }
-  return bodies;
 }
 
 template <class S>
@@ -111,25 +124,8 @@ void LightExperts<S>::backward(const Tape& t, View<const S> dy, View<const S> we
   Matrix<S> dvec(vec.rows(), vec.cols());
   for (Index s = 0; s < d.rows(); ++s) {  // dout becomes dx
     const int e = t.expert[std::size_t(s)];
-    if (e < 0 || types_[std::size_t(e)] == ExpertKind::copy)
-      continue;
-    const auto x = t.rows.row(s);
-    const auto [a, b] = shares(gate, e, x);
-    double da = 0;
-    double db = 0;
-    for (Index h = 0; h < d.cols(); ++h) {
-      da += double(d(s, h)) * double(x[std::size_t(h)]);
-      db += double(d(s, h)) * double(vec(e, h));
-    }
-    const double dz = a * b * (da - db);  // of the first; the second's is minus that
-    for (Index h = 0; h < d.cols(); ++h) {
-      const double g = double(d(s, h));
-      const double xh = double(x[std::size_t(h)]);
-      dvec(e, h) += S(b * g);
-      dgate(2 * e, h) += S(dz * xh);
-      dgate(2 * e + 1, h) -= S(dz * xh);
-      d(s, h) = S(a * g + dz * double(gate(2 * e, h) - gate(2 * e + 1, h)));
-    }
+    if (e >= 0 && types_[std::size_t(e)] == ExpertKind::constant)
+      constant_backward(e, t.rows.row(s), d.row(s), gate, vec, dgate, dvec);
   }
   if (!gate_.grad().empty())
     backend_->add(Array<S>(*backend_, std::as_const(dgate).view()).view(), gate_.grad(), 1);

@@ -23,7 +23,6 @@ class LightExperts {
   bool empty() const {
     return types_.empty();
   }
-  Matrix<int> without(const Matrix<int>& kept) const;  // -1 in place of experts without a body
   // y += weight times what they compute of x
   void forward(View<const S> x, const Matrix<int>& kept, View<const S> weight, View<S> y,
                Tape&) const;

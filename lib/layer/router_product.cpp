@@ -34,6 +34,20 @@ std::vector<double> norms(const Matrix<S>& m) {
   return out;
 }
 
+// -sum_r/|m_r|^2 m_r, row by row: what the norms in a cosine give back.
+template <class S>
+Matrix<S> along(const Matrix<S>& m, const std::vector<double>& sum,
+                const std::vector<double>& norm) {
+  Matrix<S> out(m.rows(), m.cols());
+  for (Index r = 0; r < m.rows(); ++r) {
+    for (Index c = 0; c < m.cols(); ++c) {
+      out(r, c) =
+          S(-sum[std::size_t(r)] / (norm[std::size_t(r)] * norm[std::size_t(r)]) * double(m(r, c)));
+    }
+  }
+  return out;
+}
+
 }  // namespace
 
 template <class S>
@@ -141,17 +155,6 @@ Matrix<S> RouterProduct<S>::cosine_backward(View<const S> u, const Tape& t, Matr
       dz(n, i) *= a / norm;
     }
   }
-  const auto along = [](const Matrix<S>& m, const std::vector<double>& sum,
-                        const std::vector<double>& norm) {
-    Matrix<S> out(m.rows(), m.cols());
-    for (Index r = 0; r < m.rows(); ++r) {
-      for (Index c = 0; c < m.cols(); ++c) {
-        out(r, c) = S(-sum[std::size_t(r)] / (norm[std::size_t(r)] * norm[std::size_t(r)]) *
-                      double(m(r, c)));
-      }
-    }
-    return out;
-  };
   if (!weight_.grad().empty()) {
     const Matrix<S> dw = along(host_w, by_w, t.w_norm);
     backend_->add(Array<S>(*backend_, dw.view()).view(), weight_.grad(), 1);
@@ -164,6 +167,20 @@ Matrix<S> RouterProduct<S>::cosine_backward(View<const S> u, const Tape& t, Matr
 }
 
 template <class S>
+void RouterProduct<S>::residual_backward(const Matrix<double>& previous, const Matrix<double>& dz,
+                                         Matrix<double>* dprevious) {
+  const Array<S> d = to_device<S>(*backend_, dz);
+  const Array<S> before = to_device<S>(*backend_, previous);
+  if (!residual_.grad().empty())
+    backend_->linear_dw(d.view(), before.view(), residual_.grad());
+  Array<S> back(*backend_, dz.rows(), dz.cols());
+  backend_->linear_dx(d.view(), residual_.weight().in_full(), back.view(), 0);
+  const Matrix<S> host = back.to_host();
+  for (Index i = 0; i < host.size() && dprevious; ++i)
+    dprevious->data()[i] += double(host.data()[i]);
+}
+
+template <class S>
 void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double>* previous,
                                 const Tape& t, Matrix<double> dz, View<S> dx,
                                 Matrix<double>* dprevious) {
@@ -171,17 +188,8 @@ void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double
     for (double& v : dz.flat())
       v /= tau;
   }
-  if (!residual_.empty()) {
-    const Array<S> d = to_device<S>(*backend_, dz);
-    const Array<S> before = to_device<S>(*backend_, *previous);
-    if (!residual_.grad().empty())
-      backend_->linear_dw(d.view(), before.view(), residual_.grad());
-    Array<S> back(*backend_, dz.rows(), dz.cols());
-    backend_->linear_dx(d.view(), residual_.weight().in_full(), back.view(), 0);
-    const Matrix<S> host = back.to_host();
-    for (Index i = 0; i < host.size() && dprevious; ++i)
-      dprevious->data()[i] += double(host.data()[i]);
-  }
+  if (!residual_.empty())
+    residual_backward(*previous, dz, dprevious);
   const View<const S> u = project_.empty() ? x : t.through.view();
   Matrix<S> besides;
   if (what_.cosine)

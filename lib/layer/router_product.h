@@ -42,6 +42,9 @@ class RouterProduct {
   }
 
  private:
+  // Of Wr z_previous, from the gradient of z.
+  void residual_backward(const Matrix<double>& previous, const Matrix<double>& dz,
+                         Matrix<double>* dprevious);
   void to_cosine(View<const S> u, Matrix<double>& z, Tape&) const;
   // dz becomes that of u.w; returns what dx gets besides
   Matrix<S> cosine_backward(View<const S> u, const Tape&, Matrix<double>& dz);

@@ -7,6 +7,7 @@
 #include "lib/core/error.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/model/rotary.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {

@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/model/architecture.h"
 #include "lib/router/learns_from_text.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -29,24 +30,6 @@ void check_batch(const Batch& batch, int vocabulary) {
         throw Error(Exit::bug, concat("row ", t, " follows padding inside sequence ", q));
     }
   }
-}
-
-// What only backward needs of a MoE layer goes; routing, losses and host matrices stay for whoever
-// looks at the step.
-template <class S>
-void release(MoeTape<S>& t) {
-  t.there.reset();
-  t.products.clear();
-  t.light = {};
-  t.dispatch = {};
-  t.mix = {};
-  t.weight = {};
-  t.sorted = {};
-  t.out = {};
-  t.bodies = {};
-  t.shared = {};
-  t.shared_out = {};
-  t.shared_gate = {};
 }
 
 }  // namespace
@@ -227,7 +210,8 @@ Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape&
 }
 
 template <class S>
-void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx) {
+void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
+                          const GateGradients& gate) {
   Block& b = blocks_[std::size_t(layer)];
   Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> scaled;
@@ -239,7 +223,7 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx)
     return scaled.view();
   };
   if (b.moe)
-    b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), branch(), part.view());
+    b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), branch(), part.view(), gate);
   else
     b.dense->backward(t.dense, t.feed_in.view(), branch(), part.view());
   b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
@@ -248,7 +232,7 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx)
   t.feed_rstd = {};
   t.dense = {};
   if (t.moe)
-    release(*t.moe);
+    t.moe->release();
   b.attention.backward(pass.batch, t.attention, t.normed.view(), branch(), part.view());
   b.attention_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
   t.x = {};
@@ -272,20 +256,19 @@ void Decoder<S>::logits(View<const S> normed, View<S> z) const {
 }
 
 template <class S>
-void Decoder<S>::forward(const Pass& pass, Tape& tape) {
+void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
   Array<S> x = embed(pass.batch, tape);
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
-  mine.layers = config_.moe_layers();
-  mine.layers_follow = true;
-  mine.host_scores = config_.moe.gate_residual;
+  mine.layers = {.count = config_.moe_layers(), .losses_follow = true};
+  mine.gate.on_host = config_.moe.gate_residual;
   std::vector<MoeTape<S>*> seen;
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape& block = tape.block[std::size_t(l)];
     x = forward(mine, l, std::move(x), block, nullptr);
     if (block.moe) {
-      mine.previous = &block.moe->routing.logits;
+      mine.gate.previous = &block.moe->routing.logits;
       seen.push_back(&*block.moe);
     }
   }
@@ -296,10 +279,10 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape) {
   const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
   backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(),
                          S(scale / config_.logit_divisor), true);
-  tape.sums_there = MoeLayer<S>::balance_across(pass, moe_layers(), seen);
-  tape.loss_there = std::move(loss);
+  tape.sums_on_device = MoeLayer<S>::balance_across(pass, seen);
+  tape.loss_on_device = std::move(loss);
   // a host that routes has waited already
-  if (!pass.losses_later || tape.sums_there.empty())
+  if (when == ReadLosses::now || tape.sums_on_device.empty())
     read_losses({&tape, 1});
 }
 
@@ -307,13 +290,13 @@ template <class S>
 void Decoder<S>::read_losses(std::span<Tape> tapes) {
   Index all = 0;
   for (const Tape& t : tapes)
-    all += t.loss_there.view().size() + t.sums_there.view().size();
+    all += t.loss_on_device.view().size() + t.sums_on_device.view().size();
   if (all == 0)
     return;
   auto together = Array<S>::zeros(backend_, 1, all);
   Index at = 0;
   for (const Tape& t : tapes) {
-    for (const Array<S>* part : {&t.loss_there, &t.sums_there}) {
+    for (const Array<S>* part : {&t.loss_on_device, &t.sums_on_device}) {
       if (!part->empty()) {
         backend_.add(part->view(), View<S>{together.view().data + at, part->rows(), part->cols()},
                      1);
@@ -324,24 +307,24 @@ void Decoder<S>::read_losses(std::span<Tape> tapes) {
   const Matrix<S> host = together.to_host();
   const S* from = host.data();
   for (Tape& t : tapes) {
-    if (t.loss_there.empty())
+    if (t.loss_on_device.empty())
       continue;
-    t.token_loss = Matrix<S>(1, t.loss_there.cols());
-    std::copy(from, from + t.loss_there.cols(), t.token_loss.data());
-    from += t.loss_there.cols();
+    t.token_loss = Matrix<S>(1, t.loss_on_device.cols());
+    std::copy(from, from + t.loss_on_device.cols(), t.token_loss.data());
+    from += t.loss_on_device.cols();
     for (const S v : t.token_loss.flat())
       t.loss += double(v) / double(std::max<Index>(t.targets, 1));
-    if (!t.sums_there.empty()) {
+    if (!t.sums_on_device.empty()) {
       std::vector<MoeTape<S>*> seen;
       for (BlockTape& b : t.block) {
         if (b.moe)
           seen.push_back(&*b.moe);
       }
-      MoeLayer<S>::read_sums({from, t.sums_there.rows(), t.sums_there.cols()}, moe_layers(), seen);
-      from += t.sums_there.view().size();
+      MoeLayer<S>::read_sums({from, t.sums_on_device.rows(), t.sums_on_device.cols()}, seen);
+      from += t.sums_on_device.view().size();
     }
-    t.loss_there = {};
-    t.sums_there = {};
+    t.loss_on_device = {};
+    t.sums_on_device = {};
   }
 }
 
@@ -363,19 +346,20 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
   for (int l = config_.layers - 1; l >= 0; --l) {
     Pass mine = pass;
     BlockTape& block = tape.block[std::size_t(l)];
-    for (int before = l - 1; before >= 0 && !mine.previous; --before) {
+    for (int before = l - 1; before >= 0 && !mine.gate.previous; --before) {
       if (tape.block[std::size_t(before)].moe)
-        mine.previous = &tape.block[std::size_t(before)].moe->routing.logits;
+        mine.gate.previous = &tape.block[std::size_t(before)].moe->routing.logits;
     }
+    GateGradients gate;
     Matrix<double> dprevious;
     const bool residual = block.moe && blocks_[std::size_t(l)].moe->config().gate_residual;
     if (residual) {
-      dprevious = Matrix<double>(mine.previous->rows(), mine.previous->cols());
-      mine.dprevious = &dprevious;
+      dprevious = Matrix<double>(mine.gate.previous->rows(), mine.gate.previous->cols());
+      gate.dprevious = &dprevious;
     }
     if (block.moe && !dlogits.empty())
-      mine.dlogits = &dlogits;
-    backward(mine, l, block, dx.view());
+      gate.dlogits = &dlogits;
+    backward(mine, l, block, dx.view(), gate);
     if (block.moe)
       dlogits = std::move(dprevious);
   }
@@ -412,8 +396,8 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
   }
   int place = 0;
   Pass mine = pass;
-  mine.layers_follow = true;
-  mine.host_scores = config_.moe.gate_residual;
+  mine.layers.losses_follow = true;
+  mine.gate.on_host = config_.moe.gate_residual;
   Matrix<double> before;  // logits of the MoE layer before
   for (int l = 0; l < config_.layers; ++l) {
     BlockTape tape;
@@ -425,7 +409,7 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
     place += tape.moe.has_value();
     if (tape.moe && config_.moe.gate_residual) {
       before = tape.moe->routing.logits;
-      mine.previous = &before;
+      mine.gate.previous = &before;
     }
   }
   if (state)

@@ -36,8 +36,8 @@ class Decoder {
     std::vector<BlockTape> block;
     Array<int> token, target;
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
-    // of a pass with losses_later: token losses (1,T), sums of balance losses (layers,E+2)
-    Array<S> loss_there, sums_there;
+    // until read_losses(): token losses (1,T), sums of balance losses (layers,E+2)
+    Array<S> loss_on_device, sums_on_device;
     Matrix<S> token_loss;   // (1,T) nats; 0 where there is no target
     Matrix<int> predicted;  // (1,T) argmax of the logits; filled where wanted
     double loss = 0;        // mean over targets, nats
@@ -47,10 +47,12 @@ class Decoder {
   // (T,H).
   using Observe = std::function<void(int moe_layer, const MoeTape<S>&, View<const S> x)>;
 
+  // When a device routes, losses need not be read, and waited for, at once.
+  enum class ReadLosses { now, later };
   // Loss and everything backward needs. pass.loss_scale scales the gradient of the mean loss and of
   // the balance losses. pass.other_counts holds the counts of all MoE layers, (moe_layers*E), or
   // nothing. Padding stands at the end of a sequence.
-  void forward(const Pass&, Tape&);
+  void forward(const Pass&, Tape&, ReadLosses = ReadLosses::now);
   // Fills loss, token_loss and the layers' balance losses where forward() left them on the device:
   // one wait for all tapes. Else nothing.
   void read_losses(std::span<Tape> tapes);
@@ -88,7 +90,7 @@ class Decoder {
   // the block's output
   Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, KeyValues<S>*);
   void backward(const Pass&, int layer, BlockTape&,
-                View<S> dx /*of the output in, of the input out*/);
+                View<S> dx /*of the output in, of the input out*/, const GateGradients&);
   void read_out(Array<S> x, Tape&);  // final norm
   // of rows first.., without gradients
   void losses(Tape&, View<S> logits, Index first);

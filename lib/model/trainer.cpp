@@ -4,7 +4,10 @@
 #include <numbers>
 
 #include "lib/backend/on_device.h"
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -132,10 +135,10 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     const Pass pass{.batch = batch,
                     .training = true,
                     .rng = &rng,
-                    .loss_scale = 1.0 / double(options_.accumulate),
-                    .losses_later = !observe};
-    model_.forward(pass, tape);
-    const bool later = !tape.loss_there.empty();
+                    .loss_scale = 1.0 / double(options_.accumulate)};
+    using ReadLosses = Decoder<float>::ReadLosses;
+    model_.forward(pass, tape, observe ? ReadLosses::now : ReadLosses::later);
+    const bool later = !tape.loss_on_device.empty();
     if (!later) {
       measure(tape, r);
       refuse_nonfinite(r, tape);
@@ -215,7 +218,7 @@ void Trainer::measure(const Decoder<float>::Tape& tape, StepResult& r) const {
       for (std::size_t e = 0; e < to.size(); ++e)
         to[e] += from[e];
     };
-    const RoutingSums f = layers[l]->facts(t);
+    const RoutingSums f = layers[l]->routing_sums(t);
     add(s.counts, f.counts);
     add(s.kept, f.kept);
     s.tokens += f.tokens;

@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/layer/router_product.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
 
@@ -53,8 +54,8 @@ TraceLayer describe(Decoder<float>& model, int n) {
 
 // Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
 Matrix<float> output_norms(const MoeTape<float>& tape) {
-  const Matrix<float> out = tape.out.to_host();
-  const Matrix<int> place = tape.plan.place.to_host();
+  const Matrix<float> out = tape.slots.out.to_host();
+  const Matrix<int> place = tape.slots.plan.place.to_host();
   Matrix<float> norm(place.rows(), place.cols());
   for (Index i = 0; i < place.size(); ++i) {
     if (place.data()[i] < 0)

@@ -7,8 +7,11 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/router/capacity.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/mixing.h"
 #include "lib/router/replays_routes.h"
@@ -87,7 +90,7 @@ struct World {
     if (auto* replay = capability<ReplaysRoutes>(layer.router()))
       replay->rewind();
     Matrix<double> y(tokens, hidden);
-    layer.forward({.batch = batch, .training = true, .rng = &rng, .previous = &previous},
+    layer.forward({.batch = batch, .training = true, .rng = &rng, .gate = {.previous = &previous}},
                   std::as_const(x).view(), y.view(), tape);
     double sum = 0;
     for (Index i = 0; i < y.size(); ++i)
@@ -143,12 +146,9 @@ Points check(const LayerConfig& config, bool padded = false) {
   Rng rng(5);
   Matrix<double> dx(tokens, hidden);
   Matrix<double> dprevious(w.previous.rows(), w.previous.cols());
-  w.layer.backward({.batch = w.batch,
-                    .training = true,
-                    .rng = &rng,
-                    .previous = &w.previous,
-                    .dprevious = &dprevious},
-                   tape, std::as_const(w.x).view(), std::as_const(w.c).view(), dx.view());
+  w.layer.backward(
+      {.batch = w.batch, .training = true, .rng = &rng, .gate = {.previous = &w.previous}}, tape,
+      std::as_const(w.x).view(), std::as_const(w.c).view(), dx.view(), {.dprevious = &dprevious});
   int tried = w.compare(w.x.data(), w.x.size(), dx.data(), tape.routing, "x");
   const auto third = [](Index n) {
     return int((n + 2) / 3);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lib/backend/reference.h"
+#include "lib/core/rng.h"
 #include "lib/model/trainer.h"
 #include "lib/run/check_training.h"
 #include "tests/backend/host_engine.h"
@@ -212,13 +213,12 @@ TEST_CASE(
     Array<float> y(b, tokens, 16);
     Array<float> dx(b, tokens, 16);
     MoeTape<float> tape(batch);
-    const Pass pass{
-        .batch = batch, .training = true, .rng = &rng, .given = given, .dscores = &dscores};
+    const Pass pass{.batch = batch, .training = true, .rng = &rng, .gate = {.given = given}};
     layer.forward(pass, x.view(), y.view(), tape);
     layer.fetch_routing(tape);
     losses = tape.losses;
-    layer.backward(pass, tape, x.view(), dy.view(), dx.view());
-    return std::pair{tape.there.has_value(), dx.to_host()};
+    layer.backward(pass, tape, x.view(), dy.view(), dx.view(), {.dscores = &dscores});
+    return std::pair{tape.gate->on_device(), dx.to_host()};
   };
   const auto definition = make_backend("reference");
   HostCuda device(gpu::Choices{});
@@ -228,8 +228,8 @@ TEST_CASE(
   const GivenNoise routes{.expert = Matrix<int>(19, 2, 1)};
   const auto [host, want_dx] = run(*definition, nullptr, want, want_scores);
   CHECK_FALSE(host);
-  const auto [there, got_dx] = run(device, &nothing, got, got_scores);
-  CHECK(there);
+  const auto [on_device, got_dx] = run(device, &nothing, got, got_scores);
+  CHECK(on_device);
   REQUIRE((got.size() == 2 && want.size() == 2 && got_scores.size() == 1 &&
            got_scores[0].size() == want_scores[0].size()));
   for (std::size_t i = 0; i < 2; ++i)

@@ -1,0 +1,292 @@
+// Routing on the host, in double, by any router of lib/router: scores come from the backend,
+// choices and combine weights go back to it, and so do the gradients.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "lib/core/convert.h"
+#include "lib/core/error.h"
+#include "lib/core/rng.h"
+#include "lib/layer/gate.h"
+#include "lib/layer/gate_rules.h"
+#include "lib/router/mixing.h"
+
+namespace moe {
+namespace {
+
+// x times the jitter factors, in the backend's memory.
+template <class S>
+Array<S> jittered(Backend<S>& backend, View<const S> x, const Matrix<double>& factor) {
+  Matrix<S> host(x.rows, x.cols);
+  backend.to_host(x.data, host.data(), std::size_t(x.size()) * sizeof(S));
+  for (Index i = 0; i < host.size(); ++i)
+    host.data()[i] = S(double(host.data()[i]) * factor.data()[i]);
+  return Array<S>(backend, std::as_const(host).view());
+}
+
+template <class S>
+Array<S> to_backend(Backend<S>& backend, const Matrix<double>& m) {
+  const Matrix<S> host = converted<S>(m);
+  return Array<S>(backend, host.view());
+}
+
+void add(const Matrix<double>& from, Matrix<double>& to) {
+  for (Index i = 0; i < from.size(); ++i)
+    to.data()[i] += from.data()[i];
+}
+
+template <class S>
+struct HostMemory final : GateMemory {
+  Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
+  Matrix<double> jitter;                           // (T,H) factors; empty = none
+  std::vector<typename RouterProduct<S>::Tape> products;
+  void release() override {
+    *this = HostMemory();
+  }
+};
+
+template <class S>
+class HostGate final : public Gate<S> {
+ public:
+  explicit HostGate(GateRules<S>& rules) : rules_(rules) {}
+  bool on_device() const override {
+    return false;
+  }
+  bool can_route(const Pass&) const override {
+    return true;
+  }
+
+  void route(const Pass& pass, View<const S> x, GateTape<S>& t) override {
+    t.gate = this;
+    t.memory = std::make_unique<HostMemory<S>>();
+    score(pass, x, t);
+    t.input.training = pass.training;
+    t.input.rng = pass.rng;
+    t.input.given = pass.gate.given;
+    t.routing = rules_.router->route(t.input);
+    rules_.capacity->apply(t.routing, t.input, *rules_.router);
+    if (!rules_.missing.empty() && pass.training)
+      throw Error(Exit::bug, "a layer with experts knocked out cannot train");
+    if (!rules_.missing.empty())
+      drop_missing(t.routing);
+    hand_over(pass, t);
+  }
+
+  void balance(const Pass& pass, const Plan&, GateTape<S>& t) override {
+    if (!rules_.balances())
+      return;
+    t.probability = rules_.router->probabilities(t.input, t.routing);
+    const Index rows = t.probability.rows();
+    const Index cols = t.probability.cols();
+    HostMemory<S>& m = memory(t);
+    m.dprob = Matrix<double>(rows, cols);
+    m.dlogits = Matrix<double>(rows, cols);
+    m.dnoise = Matrix<double>(rules_.router->facts().learns_noise ? rows : 0, cols);
+    m.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
+    const BalanceInput in = balance_input(pass, t);
+    for (const auto& b : rules_.balancers) {
+      const bool later = b->across_layers() && pass.layers.losses_follow;
+      const double scale = pass.loss_scale * b->reduction(pass.layers.count);
+      t.losses.push_back(later ? 0 : b->loss(in, scale, gradients(t)));
+      if (pass.training)
+        b->seen(*rules_.router, in);
+    }
+  }
+
+  Array<S> balance_across(const Pass& pass, std::span<GateTape<S>* const> layers) override {
+    if (!rules_.balances())
+      return {};
+    std::vector<BalanceInput> in;
+    std::vector<BalanceGrad> grad;
+    for (GateTape<S>* t : layers) {
+      in.push_back(static_cast<HostGate&>(*t->gate).balance_input(pass, *t));
+      grad.push_back(gradients(*t));
+    }
+    // the layers of a model have the same balancers
+    for (std::size_t b = 0; b < rules_.balancers.size(); ++b) {
+      const Balancer& balancer = *rules_.balancers[b];
+      if (!balancer.across_layers())
+        continue;
+      const std::vector<double> shares = balancer.losses(in, pass.loss_scale, grad);
+      for (std::size_t l = 0; l < layers.size(); ++l)
+        layers[l]->losses[b] = shares[l];
+    }
+    return {};
+  }
+  void read_sums(std::span<const S>, GateTape<S>&) override {}
+
+  void backward(const Pass& pass, const GateTape<S>& t, View<const S> x,
+                const ChoiceGradients<S>& d, View<S> dx, const GateGradients& more) override {
+    if (rules_.products.empty())
+      return;
+    std::vector<Matrix<double>> dscores;
+    for (const auto& s : t.input.scores)
+      dscores.emplace_back(s.rows(), s.cols());
+    const HostMemory<S>& m = memory(t);
+    if (const auto* mixing = capability<Mixing>(*rules_.router)) {
+      mixing->mix_backward(t.input, t.routing, converted<double>(d.dispatch.to_host()),
+                           converted<double>(d.mix.to_host()), dscores);
+    } else {
+      Matrix<double> dweight =
+          rules_.capacity->backward(t.routing, converted<double>(d.weight.to_host()));
+      // it may be wider than m.dweight: gradients of moved slots lie beside these
+      for (Index n = 0; n < m.dweight.rows(); ++n) {
+        for (Index j = 0; j < m.dweight.cols(); ++j)
+          dweight(n, j) += m.dweight(n, j);
+      }
+      rules_.router->backward(t.input, t.routing, dweight, m.dprob, dscores);
+    }
+    score_backward(pass, m, x, std::move(dscores), dx, more);
+  }
+
+  void fetch(GateTape<S>&) override {}
+
+  RoutingSums sums(const GateTape<S>& t) const override {
+    RoutingSums f{count_experts(t.routing.expert, rules_.config.experts),
+                  count_experts(t.routing.computed(), rules_.config.experts)};
+    const Matrix<double>& p = t.probability.empty() ? t.routing.score : t.probability;
+    for (Index n = 0; n < t.routing.tokens(); ++n) {
+      if (!t.input.batch.is_valid(n))
+        continue;
+      ++f.tokens;
+      for (Index e = 0; e < p.cols(); ++e)
+        f.entropy -= p(n, e) > 0 ? p(n, e) * std::log(p(n, e)) : 0;
+    }
+    if (p.empty())
+      f.entropy = std::numeric_limits<double>::quiet_NaN();
+    return f;
+  }
+
+ private:
+  static HostMemory<S>& memory(const GateTape<S>& t) {
+    return static_cast<HostMemory<S>&>(*t.memory);
+  }
+  static BalanceGrad gradients(const GateTape<S>& t) {
+    HostMemory<S>& m = memory(t);
+    return {m.dprob, m.dlogits, m.dnoise, m.dweight};
+  }
+  BalanceInput balance_input(const Pass& pass, const GateTape<S>& t) const {
+    return {t.input,           t.routing, t.probability, rules_.config.experts,
+            pass.other_counts, rules_.eta};
+  }
+
+  void draw_jitter(const Pass& pass, View<const S> x, HostMemory<S>& m) const {
+    const GivenNoise* given = pass.gate.given;
+    if (given && !given->jitter.empty()) {
+      m.jitter = given->jitter;
+      return;
+    }
+    if (!pass.training)
+      return;
+    m.jitter = Matrix<double>(x.rows, x.cols);
+    for (double& u : m.jitter.flat())
+      u = 1 + rules_.router->jitter * (2 * pass.rng->uniform() - 1);
+  }
+
+  // z = (W (x*u) + b + R) / tau, one matrix a projection
+  void score(const Pass& pass, View<const S> x, GateTape<S>& t) const {
+    HostMemory<S>& m = memory(t);
+    Array<S> shaken;
+    if (rules_.router->jitter > 0)
+      draw_jitter(pass, x, m);
+    if (!m.jitter.empty())
+      shaken = jittered(rules_.backend, x, m.jitter);
+    m.products.resize(rules_.products.size());
+    for (std::size_t i = 0; i < rules_.products.size(); ++i) {
+      const RouterProduct<S>& product = rules_.products[i];
+      const bool tempered = product.projection().tempered;
+      const View<const S> u = tempered && !m.jitter.empty() ? View<const S>(shaken.view()) : x;
+      t.input.scores.push_back(product.forward(u, tempered ? rules_.router->temperature : 1,
+                                               pass.gate.previous, m.products[i]));
+    }
+  }
+
+  void drop_missing(Routing& r) const {
+    Matrix<int> kept = r.computed();
+    Matrix<double> weight = r.combined();
+    for (Index t = 0; t < kept.rows(); ++t) {
+      double before = 0;
+      double left = 0;
+      for (Index j = 0; j < kept.cols(); ++j) {
+        before += weight(t, j);
+        if (std::ranges::find(rules_.missing, kept(t, j)) != rules_.missing.end()) {
+          kept(t, j) = -1;
+          weight(t, j) = 0;
+        }
+        left += weight(t, j);
+      }
+      for (Index j = 0; rules_.renormalise && left > 0 && j < kept.cols(); ++j)
+        weight(t, j) *= before / left;
+    }
+    r.kept = std::move(kept);
+    r.combine = std::move(weight);
+  }
+
+  // The routing becomes choices in the backend's memory.
+  void hand_over(const Pass& pass, GateTape<S>& t) const {
+    const Routing& r = t.routing;
+    if (!r.mix.empty()) {
+      t.choices.dispatch = to_backend(rules_.backend, r.dispatch);
+      t.choices.mix = to_backend(rules_.backend, r.mix);
+      return;
+    }
+    Matrix<int> bodied = r.computed();
+    for (int& e : bodied.flat()) {
+      if (e >= 0 && rules_.config.type_of(e) != ExpertKind::ffn)
+        e = -1;
+    }
+    t.choices.expert = Array<int>(rules_.backend, std::as_const(bodied).view());
+    t.choices.weight = to_backend(rules_.backend, r.combined());
+    if (!rules_.capacity->identity_output())
+      return;
+    t.choices.identity.assign(std::size_t(r.tokens()), 0);
+    for (Index n = 0; n < r.tokens(); ++n) {
+      const auto row = r.computed().row(n);
+      t.choices.identity[std::size_t(n)] =
+          pass.batch.is_valid(n) && std::ranges::all_of(row, [](int e) { return e < 0; });
+    }
+  }
+
+  // From the scores to the projections and x.
+  void score_backward(const Pass& pass, const HostMemory<S>& m, View<const S> x,
+                      std::vector<Matrix<double>> dscores, View<S> dx, const GateGradients& more) {
+    add(m.dlogits, dscores[0]);
+    if (!m.dnoise.empty())
+      add(m.dnoise, dscores[1]);
+    if (more.dlogits)
+      add(*more.dlogits, dscores[0]);
+    if (more.dscores)
+      *more.dscores = dscores;
+    Backend<S>& backend = rules_.backend;
+    const Array<S> shaken = m.jitter.empty() ? Array<S>{} : jittered(backend, x, m.jitter);
+    for (std::size_t i = 0; i < rules_.products.size(); ++i) {
+      RouterProduct<S>& product = rules_.products[i];
+      const bool tempered = product.projection().tempered;
+      const double tau = tempered ? rules_.router->temperature : 1;
+      if (!tempered || m.jitter.empty()) {
+        product.backward(x, tau, pass.gate.previous, m.products[i], std::move(dscores[i]), dx,
+                         more.dprevious);
+        continue;
+      }
+      Array<S> du = Array<S>::zeros(backend, x.rows, x.cols);
+      product.backward(shaken.view(), tau, pass.gate.previous, m.products[i], std::move(dscores[i]),
+                       du.view(), more.dprevious);
+      backend.add(jittered(backend, View<const S>(du.view()), m.jitter).view(), dx, 1);
+    }
+  }
+
+  GateRules<S>& rules_;
+};
+
+}  // namespace
+
+template <class S>
+std::unique_ptr<Gate<S>> make_host_gate(GateRules<S>& rules) {
+  return std::make_unique<HostGate<S>>(rules);
+}
+
+template std::unique_ptr<Gate<float>> make_host_gate(GateRules<float>&);
+template std::unique_ptr<Gate<double>> make_host_gate(GateRules<double>&);
+
+}  // namespace moe
