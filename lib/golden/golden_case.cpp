@@ -2,7 +2,10 @@
 
 #include <set>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/router/capacity.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -130,24 +133,8 @@ void add_choices(Options& o, SpecText& spec, const std::string& router, int expe
   spec.add("k", k);
 }
 
-std::string router_of(Options& o, int experts) {
-  const std::string name = o.text("router");
-  if (!routers().find(name))
-    throw Unsupported{concat("router '", name, "' is not there")};
-  SpecText spec(name);
-  add_choices(o, spec, name, experts);
-  const bool norm = o.flag("norm_topk");
-  if (name == "hash" && !o.has("input/hash_table"))
-    throw Error(Exit::input, "hash routing without input/hash_table");
-  if (one_of(name, {"softmax", "sigmoid", "top_p", "expert_choice", "hierarchical", "sinkhorn"}))
-    spec.add("norm", norm);
-  else
-    spec.add_unless("norm", norm, false);
-  spec.add_unless("scale", o.real("routed_scale"), 1.0);
-  spec.add_unless("temperature", o.real("temperature"), 1.0);
-  spec.add_unless("jitter", o.real("jitter_eps"), 0.0);
-  spec.add_unless("bias", o.flag("correction_bias"), false);
-  add_groups(o, spec, name);
+// Options of one router, which every file states all the same.
+void add_own_options(Options& o, SpecText& spec, const std::string& name) {
   const std::string second = o.text("second_policy");
   if (second != "none" || name == "gshard")
     spec.add("second", second);
@@ -168,6 +155,27 @@ std::string router_of(Options& o, int experts) {
   } else if (slots != 0 || normalize) {
     throw Unsupported{concat("num_slots = ", slots, " of the router '", name, "'")};
   }
+}
+
+std::string router_of(Options& o, int experts) {
+  const std::string name = o.text("router");
+  if (!routers().find(name))
+    throw Unsupported{concat("router '", name, "' is not there")};
+  SpecText spec(name);
+  add_choices(o, spec, name, experts);
+  const bool norm = o.flag("norm_topk");
+  if (name == "hash" && !o.has("input/hash_table"))
+    throw Error(Exit::input, "hash routing without input/hash_table");
+  if (one_of(name, {"softmax", "sigmoid", "top_p", "expert_choice", "hierarchical", "sinkhorn"}))
+    spec.add("norm", norm);
+  else
+    spec.add_unless("norm", norm, false);
+  spec.add_unless("scale", o.real("routed_scale"), 1.0);
+  spec.add_unless("temperature", o.real("temperature"), 1.0);
+  spec.add_unless("jitter", o.real("jitter_eps"), 0.0);
+  spec.add_unless("bias", o.flag("correction_bias"), false);
+  add_groups(o, spec, name);
+  add_own_options(o, spec, name);
   return spec.text();
 }
 
@@ -201,6 +209,17 @@ void add_balance(GoldenCase& c, const char* name, const char* loss, const std::s
   c.loss_names.emplace_back(loss);
 }
 
+void read_l1(Options& o, GoldenCase& c) {
+  const double l1 = o.real("l1_coef");
+  const double growth = o.real("l1_growth");
+  const bool balanced = o.flag("l1_balanced");
+  if (l1 != 0) {
+    add_balance(c, "l1", "l1_loss",
+                concat("l1:coef=", l1, ",growth=", growth, ",balanced=", balanced,
+                       ",k=", o.integer("top_k")));
+  }
+}
+
 void read_balance(Options& o, GoldenCase& c) {
   const std::string type = o.text("aux_type");
   const std::string scope = o.text("aux_scope");
@@ -217,14 +236,7 @@ void read_balance(Options& o, GoldenCase& c) {
     if (const double v = o.real(concat(name, "_coef")); v != 0)
       add_balance(c, name, concat(name, "_loss").c_str(), concat(name, ":coef=", v));
   }
-  const double l1 = o.real("l1_coef");
-  const double growth = o.real("l1_growth");
-  const bool balanced = o.flag("l1_balanced");
-  if (l1 != 0) {
-    add_balance(c, "l1", "l1_loss",
-                concat("l1:coef=", l1, ",growth=", growth, ",balanced=", balanced,
-                       ",k=", o.integer("top_k")));
-  }
+  read_l1(o, c);
   const std::string update = o.text("bias_update");
   const double rate = o.real("bias_update_rate");
   if (update != "none" && update != "sign" && update != "sign_centered")
@@ -310,6 +322,25 @@ void read_batch(const GoldenFile& file, Index tokens, bool masked, Batch& batch)
     batch.valid.push_back(std::uint8_t(v));
 }
 
+// Draws and states that a file brings along.
+void read_given(const GoldenFile& file, GoldenCase& c) {
+  if (file.has("input/noise"))
+    c.given.noise = golden_matrix(file, "input/noise");
+  if (file.has("input/jitter"))
+    c.given.jitter = golden_matrix(file, "input/jitter");
+  if (file.has("input/hash_table")) {
+    const Matrix<double> table = golden_matrix(file, "input/hash_table");
+    c.given.table = Matrix<int>(table.rows(), table.cols());
+    std::ranges::transform(table.flat(), c.given.table.data(), [](double e) { return int(e); });
+  }
+  if (file.has("input/prev_logits"))
+    c.previous = golden_matrix(file, "input/prev_logits");
+  if (file.has("input/drop_noise"))
+    c.given.drop = golden_matrix(file, "input/drop_noise");
+  if (file.has("input/global_counts"))
+    c.other_counts = file.integers("input/global_counts").values;
+}
+
 void check_inputs(const GoldenFile& file, const GoldenCase& c) {
   static const std::set<std::string> known{
       "input/x",          "input/grad_y",       "input/mask",
@@ -375,21 +406,7 @@ GoldenCase read_golden_case(const GoldenFile& file) {
   if (c.x.rows() != tokens || c.x.cols() != c.config.hidden)
     throw Error(Exit::input, "input/x is not (num_tokens, hidden_size)");
   read_batch(file, tokens, masked, c.batch);
-  if (file.has("input/noise"))
-    c.given.noise = golden_matrix(file, "input/noise");
-  if (file.has("input/jitter"))
-    c.given.jitter = golden_matrix(file, "input/jitter");
-  if (file.has("input/hash_table")) {
-    const Matrix<double> table = golden_matrix(file, "input/hash_table");
-    c.given.table = Matrix<int>(table.rows(), table.cols());
-    std::ranges::transform(table.flat(), c.given.table.data(), [](double e) { return int(e); });
-  }
-  if (file.has("input/prev_logits"))
-    c.previous = golden_matrix(file, "input/prev_logits");
-  if (file.has("input/drop_noise"))
-    c.given.drop = golden_matrix(file, "input/drop_noise");
-  if (file.has("input/global_counts"))
-    c.other_counts = file.integers("input/global_counts").values;
+  read_given(file, c);
   check_inputs(file, c);
   return c;
 }

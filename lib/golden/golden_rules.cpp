@@ -5,6 +5,7 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/golden/golden_case.h"
+#include "lib/router/router.h"
 
 namespace moe {
 namespace {
@@ -66,51 +67,67 @@ LayerLoss loss_of(const char* balancer, Router& router, const Batch& batch,
   return out;
 }
 
-void run_losses(const GoldenFile& file, Comparison& out) {
+struct LossInputs {
+  Batch batch;
+  std::vector<Matrix<double>> logits;  // (L) of (T,E)
+};
+
+LossInputs read_loss_inputs(const GoldenFile& file) {
   const Index layers = file.integer("num_layers");
   const Index tokens = file.integer("num_tokens");
   const Index experts = file.integer("num_experts");
-  const int k = int(file.integer("top_k"));
   const auto logits = file.reals("input/logits").values;
-  Batch batch;
-  batch.token.assign(std::size_t(tokens), 0);
-  batch.start = {0, tokens};
+  LossInputs in;
+  in.batch.token.assign(std::size_t(tokens), 0);
+  in.batch.start = {0, tokens};
   for (const auto v : file.integers("input/mask").values)
-    batch.valid.push_back(std::uint8_t(v));
-  if (Index(logits.size()) != layers * tokens * experts || Index(batch.valid.size()) != tokens)
+    in.batch.valid.push_back(std::uint8_t(v));
+  if (Index(logits.size()) != layers * tokens * experts || Index(in.batch.valid.size()) != tokens) {
     throw Error(Exit::input, "input/logits or input/mask has another size than the options say");
-  const auto router = make_router(concat("softmax:k=", k), int(experts));
-  std::vector<double> value[2], dz[2];
-  std::vector<std::int64_t> ids, counts;
-  std::vector<Matrix<double>> all;
+  }
   for (Index l = 0; l < layers; ++l) {
     Matrix<double> z(tokens, experts);
-    std::copy_n(logits.begin() + std::ptrdiff_t(l * tokens * experts), z.size(), z.data());
-    all.push_back(z);
-    for (int kind = 0; kind < 2; ++kind) {
-      Routing routing;
-      const LayerLoss loss = loss_of(kind == 0 ? "switch" : "z", *router, batch, z, routing);
-      value[kind].push_back(loss.value);
-      dz[kind].insert(dz[kind].end(), loss.dz.begin(), loss.dz.end());
-      if (kind == 1)
-        continue;
-      ids.insert(ids.end(), routing.expert.flat().begin(), routing.expert.flat().end());
-      const auto n = count_experts(routing.expert, int(experts));
-      counts.insert(counts.end(), n.begin(), n.end());
-    }
+    std::copy_n(logits.begin() + std::ptrdiff_t(l * z.size()), z.size(), z.data());
+    in.logits.push_back(std::move(z));
   }
-  const auto [concat_value, concat_dz] = concat_loss(*router, batch, all);
+  return in;
+}
+
+// One loss of each layer, its gradients one behind the other.
+struct LayerLosses {
+  std::vector<double> value, dz;
+  void add(const LayerLoss& l) {
+    value.push_back(l.value);
+    dz.insert(dz.end(), l.dz.begin(), l.dz.end());
+  }
+};
+
+void run_losses(const GoldenFile& file, Comparison& out) {
+  const LossInputs in = read_loss_inputs(file);
+  const int experts = int(file.integer("num_experts"));
+  const auto router = make_router(concat("softmax:k=", int(file.integer("top_k"))), experts);
+  LayerLosses even, z;
+  std::vector<std::int64_t> ids, counts;
+  for (const Matrix<double>& logits : in.logits) {
+    Routing routing;
+    even.add(loss_of("switch", *router, in.batch, logits, routing));
+    ids.insert(ids.end(), routing.expert.flat().begin(), routing.expert.flat().end());
+    const auto n = count_experts(routing.expert, experts);
+    counts.insert(counts.end(), n.begin(), n.end());
+    z.add(loss_of("z", *router, in.batch, logits, routing));
+  }
+  const auto [concat_value, concat_dz] = concat_loss(*router, in.batch, in.logits);
   out.real("concat_loss", concat_value);
   out.reals("grad/concat_logits", concat_dz);
   out.integers("topk_ids", ids);
   out.integers("counts", counts);
-  out.reals("switch_loss", value[0]);
-  out.reals("z_loss", value[1]);
-  const double sum = std::accumulate(value[0].begin(), value[0].end(), 0.0);
+  out.reals("switch_loss", even.value);
+  out.reals("z_loss", z.value);
+  const double sum = std::accumulate(even.value.begin(), even.value.end(), 0.0);
   out.real("switch_loss_sum", sum);
-  out.real("switch_loss_mean", sum / double(layers));
-  out.reals("grad/switch_sum_logits", dz[0]);
-  out.reals("grad/z_sum_logits", dz[1]);
+  out.real("switch_loss_mean", sum / double(in.logits.size()));
+  out.reals("grad/switch_sum_logits", even.dz);
+  out.reals("grad/z_sum_logits", z.dz);
 }
 
 // The L1 coefficient driven by given sparsities: counts of a large batch that have them.
