@@ -81,17 +81,17 @@ class Bench {
   // The experts alone, on the rows that the last forward pass sorted.
   void experts() {
     ExpertTape<float> bodies;
-    if (sorted_.rows() != tape_->plan.slots) {
-      sorted_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
-      ys_ = Array<float>(backend_, tape_->plan.slots, x_.cols());
-      backend_.dispatch(std::as_const(x_).view(), tape_->plan, sorted_.view());
+    if (sorted_.rows() != tape_->slots.plan.slots) {
+      sorted_ = Array<float>(backend_, tape_->slots.plan.slots, x_.cols());
+      ys_ = Array<float>(backend_, tape_->slots.plan.slots, x_.cols());
+      backend_.dispatch(std::as_const(x_).view(), tape_->slots.plan, sorted_.view());
     }
-    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->plan, bodies,
-                     ys_.view());
+    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->slots.plan,
+                     bodies, ys_.view());
   }
   // Experts that got a token, in the last pass.
   Index used() const {
-    const Matrix<int> offset = tape_->plan.offset.to_host();
+    const Matrix<int> offset = tape_->slots.plan.offset.to_host();
     Index n = 0;
     for (Index e = 0; e + 1 < offset.cols(); ++e)
       n += offset(0, e) < offset(0, e + 1);

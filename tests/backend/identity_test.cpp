@@ -49,7 +49,7 @@ Run forward(Backend<float>& b, const LayerConfig& c, const Matrix<float>& x) {
   const Array<float> on_device(b, x.view());
   Array<float> y(b, x.rows(), x.cols());
   layer.forward({.batch = batch}, on_device.view(), y.view(), tape);
-  return {y.to_host(), tape.routing, tape.plan.offset.to_host()};
+  return {y.to_host(), tape.routing, tape.slots.plan.offset.to_host()};
 }
 
 }  // namespace

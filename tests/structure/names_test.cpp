@@ -26,12 +26,14 @@ const std::vector<std::string> watched = {"lib/check", "lib/edit", "lib/layer", 
 const std::set<std::string> others = {
     R"(spec.name() == "cosine")",            // schedules of the learning rate
     R"(spec.name() != "cosine")",            // the same
+    R"({"cosine", "wsd", "constant"})",      // the same
     R"(c.init == "switch")",                 // initial weights
     R"({"switch", "switch"})",               // their names in a model's spec
     R"({"switch", "switch_transformers"})",  // published model types
     R"(type == "gshard")",                   // the same
     R"(spec.name() == "load")",              // scores of experts
     R"(spec.name() != "load")",              // the same
+    R"({"load", "reap"})",                   // the same
     R"({"z", &d->a})",                       // a tensor of a check
     R"({"index", "random"}) == "random")",   // the order of hidden units
 };
