@@ -9,9 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/balance/balancer.h"
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
 #include "lib/core/load.h"
+#include "lib/files/file.h"
 #include "lib/router/router.h"
 
 namespace moe {

@@ -12,9 +12,9 @@
 #include <filesystem>
 #include <string_view>
 
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/file.h"
 
 namespace moe {
 
@@ -71,13 +71,6 @@ std::string count_text(double n) {
     return fmt::format("{:.2f}M", n / 1e6);
   return fmt::format("{:.2f}G", n / 1e9);
 }
-std::string bytes_text(double b) {
-  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  int u = 0;
-  for (; b >= 1024 && u < 4; ++u)
-    b /= 1024;
-  return u == 0 ? fmt::format("{:.0f} B", b) : fmt::format("{:.1f} {}", b, units[u]);
-}
 
 Progress::Progress(std::string what, double total, std::string unit)
     : what_(std::move(what)),
@@ -129,24 +122,6 @@ void Progress::line(const std::string& text) {
     talk("\r\033[K");
   drawn_ = false;
   talk(text + "\n");
-}
-
-void refuse_existing(const std::string& path, bool force) {
-  if (path == "-")
-    return;
-  const auto folder = std::filesystem::path(path).parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder)) {
-    throw Error(Exit::io,
-                concat("there is no folder '", folder.string(), "' to write '", path, "' into"))
-        .hint(concat("mkdir -p ", folder.string()));
-  }
-  if (std::filesystem::is_directory(path))
-    throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
-  if (!force && std::filesystem::exists(path)) {
-    throw Error(Exit::usage, concat("'", path, "' exists"))
-        .hint("--force to replace it, or another name")
-        .safe("it was not touched");
-  }
 }
 
 void write_result(const std::string& path, const std::string& text, bool force) {

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <string>
 
+#include "lib/files/file.h"
+
 namespace moe {
 
 struct Style {  // escape sequences, empty where there is no terminal, NO_COLOR is set or TERM=dumb
@@ -24,7 +26,6 @@ void warning(const std::string& sentence);  // the same, in yellow
 std::string duration_text(double seconds);
 // A count as people say it: 950, 12.3k, 4.56M.
 std::string count_text(double n);
-std::string bytes_text(double bytes);  // 512 B, 1.5 MiB
 
 // Progress of a known amount of work. On a terminal one line from the first second on, at most ten
 // times a second; elsewhere a plain line every 10 % or 30 s. Nothing at all where the work took
@@ -55,8 +56,6 @@ class Progress {
 // Writes text to a file whole or not at all; "-" is stdout. Refuses an existing file unless
 // `force`.
 void write_result(const std::string& path, const std::string& text, bool force);
-// also a folder that is missing, or a folder of that name
-void refuse_existing(const std::string& path, bool force);
 
 // SIGINT and SIGTERM set a flag; a second SIGINT ends the program at once.
 void catch_stop_signals();

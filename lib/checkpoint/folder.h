@@ -11,8 +11,8 @@
 #include <string_view>
 #include <vector>
 
-#include "lib/checkpoint/json.h"
 #include "lib/checkpoint/safetensors.h"
+#include "lib/files/json.h"
 
 namespace moe {
 

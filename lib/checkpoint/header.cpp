@@ -8,9 +8,9 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "lib/checkpoint/file.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace {

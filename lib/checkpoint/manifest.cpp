@@ -8,9 +8,9 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "lib/checkpoint/file.h"
 #include "lib/checkpoint/folder.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace fs = std::filesystem;

@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace fs = std::filesystem;

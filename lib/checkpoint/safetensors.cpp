@@ -5,10 +5,10 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 
-#include "lib/checkpoint/file.h"
-#include "lib/checkpoint/json.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/file.h"
+#include "lib/files/json.h"
 
 namespace moe {
 namespace fs = std::filesystem;

@@ -8,8 +8,8 @@
 #include <array>
 #include <cmath>
 
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace {

@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "lib/checkpoint/file.h"
-#include "lib/checkpoint/json.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
+#include "lib/files/json.h"
 
 namespace moe {
 namespace {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/checkpoint/json.h"
+#include "lib/files/json.h"
 
 namespace moe {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "lib/checkpoint/json.h"
 #include "lib/checkpoint/safetensors.h"
+#include "lib/files/json.h"
 #include "lib/model/decoder.h"
 
 namespace moe {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/checkpoint/json.h"
+#include "lib/files/json.h"
 #include "lib/model/architecture.h"
 
 namespace moe {

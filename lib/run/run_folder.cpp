@@ -6,10 +6,10 @@
 #include <optional>
 #include <set>
 
-#include "lib/checkpoint/file.h"
 #include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/files/file.h"
 #include "lib/model/cost.h"
 #include "lib/router/replays_routes.h"
 #include "lib/run/lazy_experts.h"

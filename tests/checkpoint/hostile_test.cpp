@@ -4,9 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "lib/checkpoint/json.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/text.h"
+#include "lib/files/json.h"
 #include "tests/checkpoint/help.h"
 
 using namespace moe;

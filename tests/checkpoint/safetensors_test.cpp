@@ -2,10 +2,10 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
-#include "lib/checkpoint/file.h"
-#include "lib/checkpoint/json.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/text.h"
+#include "lib/files/file.h"
+#include "lib/files/json.h"
 #include "tests/checkpoint/help.h"
 
 using namespace moe;

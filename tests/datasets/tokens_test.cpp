@@ -139,7 +139,38 @@ TEST_CASE("what is no id of the vocabulary is refused where it stands") {
   says("e.npy", "column by column");
   says("f.npy", "bytes behind its header");
   says("g.npy", "is not a NumPy file");
-  says("h.npy", "the id -1 at position 0");
+  says("h.npy", "18446744073709551615 at position 0, above 2^63 - 1");
   says("none.npy", "does not exist");
   CHECK(refusal_of("tokens").starts_with("2: the dataset tokens was given no path"));
+}
+
+TEST_CASE("ids that no vocabulary holds are refused without one, too") {
+  const Folder folder;
+  write("large.npy", npy<std::uint32_t>("<u4", "(2,)", {5, 0x80000000u}));
+  write("largest.npy", npy<std::int64_t>("<i8", "(1,)", {2147483647}));
+  write("negative.npy", npy<std::int16_t>("<i2", "(1,)", {-1}));
+  write("nan.npy", npy<double>("<f8", "(1,)", {0.0 / 0.0}));
+  write("cube.npy", npy<std::uint16_t>("<u2", "(1, 1, 1)", {1}));
+  write("large.jsonl", "[2147483647]\n");
+  write("nan.jsonl", "[1]\n[NaN]\n");
+  write("utf8.jsonl", "{\"input_ids\": [1], \"domain\": \"\xff\"}\n");
+  write("large.txt", "1 4294967296");
+  write("nan.txt", "1 nan");
+  const auto says = [](const std::string& file, const std::string& part) {
+    const std::string what = refusal_of("tokens:path=" + file);
+    INFO(what);
+    CHECK(what.starts_with("3: '" + file + "' "));
+    CHECK(what.find(part) != what.npos);
+    CHECK(what.find("[no hint]") == what.npos);
+  };
+  says("large.npy", "has 2147483648 at position 1, which is no token id");
+  says("largest.npy", "has 2147483647 at position 0");
+  says("negative.npy", "has -1 at position 0");
+  says("nan.npy", "the type '<f8'");
+  says("cube.npy", "has 3 dimensions");
+  says("large.jsonl", "has 2147483647 at line 1, position 0");
+  says("nan.jsonl", "line 2 is not JSON");
+  says("utf8.jsonl", "line 1 is not JSON");
+  says("large.txt", "has '4294967296' at position 1");
+  says("nan.txt", "has 'nan' at position 1");
 }

@@ -10,10 +10,10 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/family/families.h"
+#include "lib/files/file.h"
 #include "lib/layer/expert_cache.h"
 #include "lib/run/run_folder.h"
 

@@ -21,6 +21,7 @@ template <std::same_as<std::filesystem::path> P>
 std::string in_quotes(const P& path) {
   return in_quotes(std::string_view(path.native()));
 }
+std::string bytes_text(double bytes);  // "512 B", "1.5 MiB"
 // "cannot open 'x': Permission denied"
 [[noreturn]] void io_failure(std::string_view doing, const std::filesystem::path&, int error);
 
@@ -46,6 +47,9 @@ class OutputFile {
 };
 
 void write_file(const std::filesystem::path&, std::string_view text);
+// Throws Error(usage) where a file or folder of that name exists, unless `force` (a folder always),
+// and Error(io) where there is no folder to write it into. "-" (stdout) is fine.
+void refuse_existing(const std::string& path, bool force);
 void sync_folder(const std::filesystem::path&);  // makes renames in it survive power loss
 
 // Opens a regular file for reading without waiting on pipes. Throws Error(input) where it is

@@ -1,5 +1,5 @@
 #define XXH_INLINE_ALL
-#include "lib/checkpoint/file.h"
+#include "lib/files/file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lib/core/error.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace fs = std::filesystem;
@@ -49,6 +50,14 @@ std::string in_quotes(std::string_view name) {
     out += "...";
   }
   return out + "'";
+}
+
+std::string bytes_text(double bytes) {
+  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  for (; bytes >= 1024 && unit < 4; ++unit)
+    bytes /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.1f} {}", bytes, units[unit]);
 }
 
 void io_failure(std::string_view doing, const fs::path& path, int error) {
@@ -151,6 +160,24 @@ void write_file(const fs::path& path, std::string_view text) {
   OutputFile file(path, Index(text.size()));
   file.write(text);
   file.commit();
+}
+
+void refuse_existing(const std::string& path, bool force) {
+  if (path == "-")
+    return;
+  const auto folder = fs::path(path).parent_path();
+  if (!folder.empty() && !fs::is_directory(folder)) {
+    throw Error(Exit::io,
+                concat("there is no folder '", folder.string(), "' to write '", path, "' into"))
+        .hint(concat("mkdir -p ", folder.string()));
+  }
+  if (fs::is_directory(path))
+    throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
+  if (!force && fs::exists(path)) {
+    throw Error(Exit::usage, concat("'", path, "' exists"))
+        .hint("--force to replace it, or another name")
+        .safe("it was not touched");
+  }
 }
 
 void sync_folder(const fs::path& path) {

@@ -1,4 +1,4 @@
-#include "lib/checkpoint/json.h"
+#include "lib/files/json.h"
 
 #include <fmt/format.h>
 
@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "lib/checkpoint/file.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace {

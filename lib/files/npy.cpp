@@ -1,0 +1,171 @@
+// Magic, version, length of a Python dictionary, the dictionary, the numbers: the format's versions
+// 1 to 3 (numpy.lib.format). Little-endian machines only, as the whole program.
+#include "lib/files/npy.h"
+
+#include <charconv>
+#include <cstring>
+
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t longest_header = 1 << 16;
+constexpr Index buffer_numbers = 1 << 16;
+constexpr const char* writes_such = "numpy.save writes such files";
+
+[[noreturn]] void refuse(const fs::path& path, const std::string& why, const std::string& hint) {
+  throw Error(Exit::input, concat(in_quotes(path), " ", why)).hint(hint);
+}
+
+// Fills `out`, or refuses the file.
+void read_exactly(InputFile& file, std::span<char> out, const char* otherwise) {
+  if (file.read(out) != out.size())
+    refuse(file.path(), otherwise, "write it again");
+}
+
+// The dictionary's text; the numbers begin behind it.
+std::string header_text(InputFile& file, Index& data_at) {
+  unsigned char head[12] = {};
+  if (file.read({reinterpret_cast<char*>(head), 10}) != 10 ||
+      std::memcmp(head, "\x93NUMPY", 6) != 0) {
+    refuse(file.path(), "is not a NumPy file", writes_such);
+  }
+  std::size_t length = std::size_t(head[8]) | std::size_t(head[9]) << 8;
+  data_at = 10;
+  if (head[6] > 1) {
+    data_at = 12;
+    read_exactly(file, {reinterpret_cast<char*>(head + 10), 2}, "ends inside its NumPy header");
+    length |= std::size_t(head[10]) << 16 | std::size_t(head[11]) << 24;
+  }
+  if (length > longest_header) {
+    refuse(file.path(), concat("says that its NumPy header has ", length, " bytes"), writes_such);
+  }
+  std::string text(length, '\0');
+  read_exactly(file, text, "ends inside its NumPy header");
+  data_at += Index(length);
+  return text;
+}
+
+// The text of one value of the dictionary: {'descr': '<u2', 'shape': (3, 4), }.
+std::string value_of(const fs::path& path, const std::string& dictionary, const std::string& key) {
+  const std::string name = concat("'", key, "':");
+  const auto at = dictionary.find(name);
+  if (at == dictionary.npos)
+    refuse(path, concat("has no '", key, "' in its NumPy header"), writes_such);
+  const auto first = dictionary.find_first_not_of(' ', at + name.size());
+  if (first == dictionary.npos)
+    refuse(path, "has a NumPy header that is cut short", writes_such);
+  const bool tuple = dictionary[first] == '(';
+  const auto end = tuple ? dictionary.find(')', first) : dictionary.find_first_of(",}", first);
+  if (end == dictionary.npos)
+    refuse(path, "has a NumPy header that is cut short", writes_such);
+  return dictionary.substr(first, end - first + (tuple ? 1 : 0));
+}
+
+// "(3, 4)", "(3,)", "()".
+std::vector<Index> shape_of(const fs::path& path, const std::string& text) {
+  const auto wrong = [&] {
+    refuse(path, concat("has the shape ", text), "lengths from 0 on, as numpy.save writes them");
+  };
+  if (text.size() < 2 || text.front() != '(' || text.back() != ')')
+    wrong();
+  std::vector<Index> shape;
+  for (const std::string& word : split(text.substr(1, text.size() - 2), ',')) {
+    const auto first = word.find_first_not_of(' ');
+    if (first == word.npos)
+      continue;
+    Index n = -1;
+    const char* end = word.data() + word.size();
+    const auto [stop, error] = std::from_chars(word.data() + first, end, n);
+    if (error != std::errc() || stop != end || n < 0)
+      wrong();
+    shape.push_back(n);
+  }
+  return shape;
+}
+
+void read_type(const fs::path& path, NpyHeader& h) {
+  const std::string& t = h.type;
+  const auto [end, error] =
+      std::from_chars(t.data() + std::min<std::size_t>(t.size(), 2), t.data() + t.size(), h.width);
+  const bool sound = error == std::errc() && end == t.data() + t.size() && h.width > 0;
+  const bool little = sound && (t[0] == '<' || (t[0] == '|' && h.width == 1));
+  if (!little) {
+    refuse(path, concat("holds numbers of the type '", t, "'"),
+           "plain little-endian numbers: a.astype('<u4')");
+  }
+  h.kind = t[1];
+}
+
+NpyHeader read_header(InputFile& file) {
+  const fs::path& path = file.path();
+  NpyHeader h;
+  const std::string text = header_text(file, h.data_at);
+  const std::string type = value_of(path, text, "descr");
+  if (type.size() < 2 || type.front() != '\'' || type.back() != '\'') {
+    refuse(path, concat("holds numbers of the type ", type),
+           "a plain array; of a record save one field");
+  }
+  h.type = type.substr(1, type.size() - 2);
+  read_type(path, h);
+  if (value_of(path, text, "fortran_order") != "False")
+    refuse(path, "is stored column by column", "numpy.ascontiguousarray(a) before numpy.save");
+  const std::string shape = value_of(path, text, "shape");
+  h.shape = shape_of(path, shape);
+  bool fits = true;
+  for (const Index n : h.shape)
+    fits = fits && !__builtin_mul_overflow(h.numbers, n, &h.numbers);
+  Index bytes = 0;
+  fits = fits && !__builtin_mul_overflow(h.numbers, Index(h.width), &bytes);
+  const Index found = file.size() - h.data_at;
+  if (!fits || bytes != found) {
+    refuse(path,
+           concat("has ", found, " bytes behind its header, which is not what the shape ", shape,
+                  " of '", h.type, "' takes"),
+           "the file is cut short, or is no plain array");
+  }
+  return h;
+}
+
+// Little-endian bytes as a whole number.
+std::uint64_t whole_number(const char* at, const NpyHeader& h) {
+  std::uint64_t v = 0;
+  std::memcpy(&v, at, std::size_t(h.width));
+  const bool negative = h.kind == 'i' && h.width < 8 && v >> (8 * h.width - 1);
+  return negative ? v | ~std::uint64_t(0) << (8 * h.width) : v;
+}
+
+}  // namespace
+
+NpyFile::NpyFile(const fs::path& path) : file_(path), header_(read_header(file_)) {}
+
+std::size_t NpyFile::read(std::span<std::int64_t> out) {
+  if ((header_.kind != 'i' && header_.kind != 'u') || header_.width > 8) {
+    refuse(file_.path(), concat("holds numbers of the type '", header_.type, "'"),
+           "little-endian whole numbers: ids.astype('uint32')");
+  }
+  std::size_t done = 0;
+  while (done < out.size() && read_ < header_.numbers) {
+    const Index count =
+        std::min({buffer_numbers, Index(out.size() - done), header_.numbers - read_});
+    buffer_.resize(std::size_t(count * header_.width));
+    read_exactly(file_, buffer_, "became shorter while it was read");
+    for (Index i = 0; i < count; ++i) {
+      const std::uint64_t v = whole_number(buffer_.data() + i * header_.width, header_);
+      if (header_.kind == 'u' && v > std::uint64_t(INT64_MAX)) {
+        refuse(file_.path(), concat("has ", v, " at position ", read_ + i, ", above 2^63 - 1"),
+               "numbers that fit 63 bits");
+      }
+      out[done + std::size_t(i)] = std::int64_t(v);
+    }
+    done += std::size_t(count);
+    read_ += count;
+  }
+  return done;
+}
+
+}  // namespace moe
