@@ -11,8 +11,8 @@
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/pages.h"
+#include "apps/planted_labels.h"
 #include "apps/terminal.h"
-#include "apps/truth.h"
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
@@ -116,7 +116,7 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
     progress.update(double(rows));
   };
   if (!o.truth.empty())
-    options.truth = planted_truth(o.truth, trace.header().vocab_size);
+    options.truth = planted_labels(o.truth, trace.header().vocab_size);
   if (!o.convention.empty()) {
     options.bootstrap = 0;
     return in_convention(trace, o.convention, options);

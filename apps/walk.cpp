@@ -43,15 +43,15 @@ void walk(const Corpus& corpus, const WalkOptions& o,
   }
   for (std::size_t d = 0; d < corpus.info().domains.size(); ++d) {
     const Index wanted = share_of(corpus, o, d);
-    Batch batch;
     for (Index seen = 0, piece = 0; seen < wanted;) {
       const int pieces =
           int(std::min<Index>(o.sequences, (wanted - seen + o.length - 1) / o.length));
-      if (!corpus.valid(int(d), piece, pieces, o.length, batch))
+      const auto batch = corpus.valid(int(d), piece, pieces, o.length);
+      if (!batch)
         break;
-      seen += batch.tokens();
-      piece += batch.sequences();
-      if (!visit(batch))
+      seen += batch->tokens();
+      piece += batch->sequences();
+      if (!visit(*batch))
         return;
     }
   }

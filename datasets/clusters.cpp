@@ -38,7 +38,7 @@ class Clusters final : public Generated {
     fill(std::uint64_t(seed));
   }
 
-  std::vector<int> truth(const std::vector<int>& token) const override {
+  std::vector<int> planted_labels(const TokenIds& token) const override {
     std::vector<int> out(token.size(), -1);  // -1: no token of ours
     for (std::size_t i = 0; i < token.size(); ++i) {
       if (token[i] >= 0 && token[i] < int(cluster_.size()))

@@ -16,10 +16,13 @@ std::string unique_name(const std::string& name, const std::vector<std::string>&
   return out;
 }
 
-void append(Batch& batch, int domain, const std::vector<int>& token,
-            const std::vector<int>& target) {
-  batch.token.insert(batch.token.end(), token.begin(), token.end());
-  batch.target.insert(batch.target.end(), target.begin(), target.end());
+void append_content(Batch& batch, const TokenIds& ids) {
+  batch.token.insert(batch.token.end(), ids.begin(), ids.end());
+}
+
+void append(Batch& batch, int domain, const Piece& piece) {
+  std::visit([&](const auto& content) { append_content(batch, content); }, piece.content);
+  batch.target.insert(batch.target.end(), piece.target.begin(), piece.target.end());
   batch.start.push_back(batch.tokens());
   batch.domain.push_back(domain);
 }
@@ -89,43 +92,45 @@ int Corpus::drawn_domain(std::uint64_t sequence) const {
 
 Batch Corpus::train(std::uint64_t cursor, int sequences, int length) const {
   Batch batch;
-  std::vector<int> token, target;
   for (int q = 0; q < sequences; ++q) {
     const std::uint64_t sequence = cursor * std::uint64_t(sequences) + std::uint64_t(q);
     const int domain = drawn_domain(sequence);
     const auto [part, local] = owner_[std::size_t(domain)];
     Rng rng = Rng(seed_).stream(piece_stream).stream(sequence);
-    parts_[std::size_t(part)]->train_piece(local, length, rng, token, target);
-    append(batch, domain, token, target);
+    append(batch, domain, parts_[std::size_t(part)]->train_piece(local, length, rng));
   }
   return batch;
 }
 
-bool Corpus::valid(int domain, Index first_piece, int sequences, int length, Batch& batch) const {
-  batch = {};
+std::optional<Batch> Corpus::valid(int domain, Index first_piece, int sequences, int length) const {
   const auto [part, local] = owner_.at(std::size_t(domain));
-  std::vector<int> token, target;
-  for (int q = 0; q < sequences && parts_[std::size_t(part)]->valid_piece(
-                                       local, length, first_piece + q, token, target);
-       ++q) {
-    append(batch, domain, token, target);
+  const Dataset& dataset = *parts_[std::size_t(part)];
+  Batch batch;
+  for (int q = 0; q < sequences; ++q) {
+    const std::optional<Piece> piece = dataset.valid_piece(local, length, first_piece + q);
+    if (!piece)
+      break;
+    append(batch, domain, *piece);
   }
-  return batch.sequences() > 0;
+  if (batch.sequences() == 0)
+    return std::nullopt;
+  return batch;
 }
 
-std::vector<int> Corpus::truth(const Batch& batch) const {
-  std::vector<int> all;
+std::vector<int> Corpus::planted_labels(const Batch& batch) const {
   for (const auto& part : parts_) {
-    if (part->truth({0}).empty())
+    if (part->planted_labels({0}).empty())
       return {};
   }
-  for (Index q = 0; q < batch.sequences() && !batch.domain.empty(); ++q) {
-    const std::vector<int> token(batch.token.begin() + batch.start[std::size_t(q)],
-                                 batch.token.begin() + batch.start[std::size_t(q) + 1]);
-    const auto part =
-        parts_[std::size_t(owner_.at(std::size_t(batch.domain[std::size_t(q)])).first)]->truth(
-            token);
-    all.insert(all.end(), part.begin(), part.end());
+  if (batch.domain.empty())
+    return {};
+  std::vector<int> all;
+  for (Index q = 0; q < batch.sequences(); ++q) {
+    const TokenIds token(batch.token.begin() + batch.start[std::size_t(q)],
+                         batch.token.begin() + batch.start[std::size_t(q) + 1]);
+    const int owner = owner_.at(std::size_t(batch.domain[std::size_t(q)])).first;
+    const std::vector<int> labels = parts_[std::size_t(owner)]->planted_labels(token);
+    all.insert(all.end(), labels.begin(), labels.end());
   }
   return all;
 }

@@ -2,6 +2,9 @@
 // overlap, and is a pure function of its spec, the seed and a cursor: the same position gives the
 // same tokens, so resuming needs three numbers.
 #pragma once
+#include <optional>
+#include <variant>
+
 #include "datasets/tokenizer.h"
 #include "lib/core/batch.h"
 #include "lib/core/rng.h"
@@ -23,21 +26,31 @@ struct DatasetInfo {
   std::vector<std::string> notes;
 };
 
+// What a model reads, an element a row. Token ids are the only kind so far; a kind that brings its
+// own features a row (patches of images, audio frames) is one more alternative here, and whoever
+// makes a batch of pieces (corpus.cpp) has to say how its rows are laid out.
+using TokenIds = std::vector<int>;
+using Content = std::variant<TokenIds>;
+
+// A stretch of one domain, as long as was asked for or shorter.
+struct Piece {
+  Content content;          // (T)
+  std::vector<int> target;  // (T) the id that follows each row; -1 = none
+};
+
 class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual const DatasetInfo& info() const = 0;
-  // `tokens` ids and the id after each (so tokens+1 ids are read) of a piece of one domain; target
-  // -1 where no id follows. Train: position drawn from rng; throws Error(input) if the domain is
-  // smaller than a piece. Valid: `piece` counts the consecutive pieces of that domain's valid
-  // split; false when it is used up (the last piece may be short).
-  virtual void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
-                           std::vector<int>& target) const = 0;
-  virtual bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
-                           std::vector<int>& target) const = 0;
-  // Planted truth, where there is one: the class of each token (`clusters`: its cluster); empty
-  // otherwise.
-  virtual std::vector<int> truth(const std::vector<int>& token) const {
+  // A piece of `tokens` rows from the train split of one domain, its position drawn from rng.
+  // Throws Error(input) where the domain is smaller than a piece.
+  virtual Piece train_piece(int domain, int tokens, Rng& rng) const = 0;
+  // Number `piece` of the consecutive pieces of that domain's valid split; the last one may be
+  // short, and behind it there is none.
+  virtual std::optional<Piece> valid_piece(int domain, int tokens, Index piece) const = 0;
+  // The class that was planted in each token, for data that is made up (`clusters`: its cluster; -1
+  // = none); empty where nothing is planted.
+  virtual std::vector<int> planted_labels(const TokenIds& token) const {
     (void)token;
     return {};
   }
@@ -75,11 +88,11 @@ class Corpus {
   // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a
   // seeded shuffle.
   Batch train(std::uint64_t cursor, int sequences, int length) const;
-  // Validation pieces of one domain, at most `sequences` a batch; false when the split is used up.
+  // Validation pieces of one domain, at most `sequences` a batch; none when the split is used up.
   // Pieces never mix domains.
-  bool valid(int domain, Index first_piece, int sequences, int length, Batch&) const;
-  // see Dataset::truth; empty unless every dataset has one
-  std::vector<int> truth(const Batch&) const;
+  std::optional<Batch> valid(int domain, Index first_piece, int sequences, int length) const;
+  // see Dataset::planted_labels, (T); empty unless every dataset has them
+  std::vector<int> planted_labels(const Batch&) const;
 
  private:
   void add(const std::string& text, const Tokenizer&);

@@ -19,16 +19,15 @@ void Generated::fill(std::uint64_t seed) {
   valid_.add(generate(Split::valid, info_.valid_tokens[0], rng));
 }
 
-void Generated::train_piece(int, int tokens, Rng& rng, std::vector<int>& token,
-                            std::vector<int>& target) const {
-  token = generate(Split::train, tokens + 1, rng);
-  target.assign(token.begin() + 1, token.end());
-  token.pop_back();
+Piece Generated::train_piece(int, int tokens, Rng& rng) const {
+  TokenIds ids = generate(Split::train, tokens + 1, rng);
+  std::vector<int> target(ids.begin() + 1, ids.end());
+  ids.pop_back();
+  return {std::move(ids), std::move(target)};
 }
 
-bool Generated::valid_piece(int, int tokens, Index piece, std::vector<int>& token,
-                            std::vector<int>& target) const {
-  return valid_.consecutive(tokens, piece, token, target);
+std::optional<Piece> Generated::valid_piece(int, int tokens, Index piece) const {
+  return valid_.consecutive(tokens, piece);
 }
 
 int draw(const std::vector<double>& cumulative, Rng& rng) {

@@ -10,10 +10,8 @@ class Generated : public Dataset {
   const DatasetInfo& info() const override {
     return info_;
   }
-  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token,
-                   std::vector<int>& target) const override;
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
-                   std::vector<int>& target) const override;
+  Piece train_piece(int domain, int tokens, Rng&) const override;
+  std::optional<Piece> valid_piece(int domain, int tokens, Index piece) const override;
 
  protected:
   // The derived maker: options first, then open(), which reads `valid=` (tokens of the valid split)

@@ -83,27 +83,26 @@ void TokenStream::add(int boundary, const std::vector<int>& ids, bool finished) 
     unfinished_.push_back(size() - 1);
 }
 
-void TokenStream::piece(Index first, Index count, std::vector<int>& token,
-                        std::vector<int>& target) const {
-  token.resize(std::size_t(count));
-  target.resize(std::size_t(count));
+Piece TokenStream::piece(Index first, Index count) const {
+  TokenIds token(static_cast<std::size_t>(count));
+  std::vector<int> target(token.size());
   for (Index i = 0; i < count; ++i) {
     const Index at = (first + i) % size();
+    const bool ends = std::ranges::binary_search(unfinished_, at);
     token[std::size_t(i)] = id(at);
-    target[std::size_t(i)] =
-        std::ranges::binary_search(unfinished_, at) ? -1 : id((at + 1) % size());
+    target[std::size_t(i)] = ends ? -1 : id((at + 1) % size());
   }
+  return {std::move(token), std::move(target)};
 }
 
-bool TokenStream::consecutive(int tokens, Index number, std::vector<int>& token,
-                              std::vector<int>& target) const {
+std::optional<Piece> TokenStream::consecutive(int tokens, Index number) const {
   const Index first = number * tokens;
   if (first >= size())
-    return false;
-  piece(first, std::min<Index>(tokens, size() - first), token, target);
+    return std::nullopt;
+  Piece out = piece(first, std::min<Index>(tokens, size() - first));
   if (first + tokens >= size())
-    target.back() = -1;
-  return true;
+    out.target.back() = -1;
+  return out;
 }
 
 StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer) {
@@ -121,7 +120,7 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
     (s.split == Split::valid ? valid : train)
         .add(tokenizer.boundary(), tokenizer.encode(text), finished);
   }
-  note(domain);
+  note_left_out(domain);
   info_.domains.push_back(domain.name);
   info_.train_tokens.push_back(train.size());
   info_.valid_tokens.push_back(valid.size());
@@ -129,30 +128,29 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   valid_.push_back(std::move(valid));
 }
 
-void StreamDataset::tell(const std::string& what, const std::string& whom) {
+void StreamDataset::add_note(const std::string& kind, const std::string& about) {
   for (std::string& note : info_.notes) {
-    if (note.starts_with(what))
-      return void(note += ", " + whom);
+    if (note.starts_with(kind))
+      return void(note += ", " + about);
   }
-  info_.notes.push_back(concat(what, ": ", whom));
+  info_.notes.push_back(concat(kind, ": ", about));
 }
 
-void StreamDataset::note(const DomainText& domain) {
+void StreamDataset::note_left_out(const DomainText& domain) {
   const auto counted = [&](Index files) {
     return concat(domain.name, " (", files, files == 1 ? " file)" : " files)");
   };
   if (domain.limited)
-    tell("cut at limit", domain.name);
+    add_note("cut at limit", domain.name);
   if (domain.copies > 0)
-    tell("left out, the same as another file", counted(domain.copies));
+    add_note("left out, the same as another file", counted(domain.copies));
   if (domain.empty > 0)
-    tell("left out, empty", counted(domain.empty));
+    add_note("left out, empty", counted(domain.empty));
   if (domain.binary > 0)
-    tell("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
+    add_note("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
 }
 
-void StreamDataset::train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
-                                std::vector<int>& target) const {
+Piece StreamDataset::train_piece(int domain, int tokens, Rng& rng) const {
   const TokenStream& stream = train_.at(std::size_t(domain));
   if (stream.size() <= tokens) {
     throw Error(Exit::input,
@@ -161,12 +159,11 @@ void StreamDataset::train_piece(int domain, int tokens, Rng& rng, std::vector<in
         .hint("give it more text, leave it out with glob=, or train with a shorter context");
   }
   // every token is equally likely: the stream is a ring
-  stream.piece(rng.below(stream.size()), tokens, token, target);
+  return stream.piece(rng.below(stream.size()), tokens);
 }
 
-bool StreamDataset::valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
-                                std::vector<int>& target) const {
-  return valid_.at(std::size_t(domain)).consecutive(tokens, piece, token, target);
+std::optional<Piece> StreamDataset::valid_piece(int domain, int tokens, Index piece) const {
+  return valid_.at(std::size_t(domain)).consecutive(tokens, piece);
 }
 
 }  // namespace moe

@@ -20,10 +20,10 @@ class TokenStream {
   }
   // `count` ids from `first` on and what follows each: -1 behind the end of an unfinished stretch.
   // A ring: the first id follows the last.
-  void piece(Index first, Index count, std::vector<int>& token, std::vector<int>& target) const;
-  // Piece number `piece` of the consecutive pieces; not a ring.
-  bool consecutive(int tokens, Index piece, std::vector<int>& token,
-                   std::vector<int>& target) const;
+  Piece piece(Index first, Index count) const;
+  // Number `piece` of the consecutive pieces of `tokens` ids; not a ring, so the last one may be
+  // short, and behind it there is none.
+  std::optional<Piece> consecutive(int tokens, Index piece) const;
 
  private:
   int id(Index i) const {
@@ -51,18 +51,16 @@ class StreamDataset final : public Dataset {
  public:
   StreamDataset(Spec&, const Tokenizer&);
   void add(const DomainText&, const Tokenizer&);
-  void note(const DomainText&);  // what was left out of a domain
+  void note_left_out(const DomainText&);  // what was left out of a domain
   const DatasetInfo& info() const override {
     return info_;
   }
-  void train_piece(int domain, int tokens, Rng&, std::vector<int>& token,
-                   std::vector<int>& target) const override;
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
-                   std::vector<int>& target) const override;
+  Piece train_piece(int domain, int tokens, Rng&) const override;
+  std::optional<Piece> valid_piece(int domain, int tokens, Index piece) const override;
 
  private:
-  // one note a kind, however many domains
-  void tell(const std::string& what, const std::string& whom);
+  // one note a kind, however many domains it is about
+  void add_note(const std::string& kind, const std::string& about);
 
   DatasetInfo info_;
   std::vector<TokenStream> train_, valid_;

@@ -134,7 +134,7 @@ std::unique_ptr<Dataset> make_text_dataset(Spec& spec, const Tokenizer& tokenize
       data->add(domain, tokenizer);
       continue;
     }
-    data->note(domain);
+    data->note_left_out(domain);
     without.limited |= domain.limited;
     without.empty += domain.empty;
     if (without.binary == 0)

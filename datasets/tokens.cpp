@@ -56,8 +56,7 @@ class Tokens final : public Dataset {
     return info_;
   }
 
-  void train_piece(int domain, int tokens, Rng& rng, std::vector<int>& token,
-                   std::vector<int>& target) const override {
+  Piece train_piece(int domain, int tokens, Rng& rng) const override {
     const TokenStream& stream = train_.at(std::size_t(domain));
     if (stream.size() <= tokens) {
       throw Error(Exit::input,
@@ -66,11 +65,10 @@ class Tokens final : public Dataset {
           .hint(whole_ ? "whole=1 keeps all of them for split=valid"
                        : "more ids, or a shorter --length");
     }
-    stream.piece(rng.below(stream.size()), tokens, token, target);
+    return stream.piece(rng.below(stream.size()), tokens);
   }
-  bool valid_piece(int domain, int tokens, Index piece, std::vector<int>& token,
-                   std::vector<int>& target) const override {
-    return valid_.at(std::size_t(domain)).consecutive(tokens, piece, token, target);
+  std::optional<Piece> valid_piece(int domain, int tokens, Index piece) const override {
+    return valid_.at(std::size_t(domain)).consecutive(tokens, piece);
   }
 
  private:

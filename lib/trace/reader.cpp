@@ -18,7 +18,7 @@
 namespace moe {
 namespace {
 
-Piece raw_chunk(const Source& s, Index plane, std::uint64_t chunk_first) {
+PlanePiece raw_chunk(const Source& s, Index plane, std::uint64_t chunk_first) {
   const hsize_t at[3] = {chunk_first, hsize_t(plane), 0};
   const hid_t d = s.data.dataset;
   hsize_t size = 0;
@@ -29,7 +29,7 @@ Piece raw_chunk(const Source& s, Index plane, std::uint64_t chunk_first) {
     throw Error(Exit::input, fmt::format("{}: the chunk of row {} has {} bytes where {} are plenty",
                                          s.column.path, chunk_first, size, raw));
   }
-  Piece p{&s, plane, 0, 0, 0, size > 0, 0, {}};
+  PlanePiece p{&s, plane, 0, 0, 0, size > 0, 0, {}};
   p.bytes.resize(size > 0 ? size : raw);  // a chunk that was never written reads as zeros
   if (size > 0) {
     h5::must(H5Dread_chunk(d, H5P_DEFAULT, at, &p.skipped_filters, p.bytes.data()),
@@ -38,8 +38,8 @@ Piece raw_chunk(const Source& s, Index plane, std::uint64_t chunk_first) {
   return p;
 }
 
-Piece plane_rows(const Source& s, Index plane, std::uint64_t first, std::uint64_t count) {
-  Piece p{&s, plane, Index(count), 0, first, false, 0, {}};
+PlanePiece plane_rows(const Source& s, Index plane, std::uint64_t first, std::uint64_t count) {
+  PlanePiece p{&s, plane, Index(count), 0, first, false, 0, {}};
   p.bytes.resize(count * s.column.row_bytes());
   const hsize_t start[3] = {first, hsize_t(plane), 0};
   const hsize_t size[3] = {count, 1, hsize_t(s.column.width)};
@@ -77,9 +77,9 @@ std::string survey(const std::filesystem::path& path) {
 
 }  // namespace
 
-std::vector<Piece> TraceReader::File::collect(const Source& s, std::uint64_t first,
-                                              std::uint64_t count) const {
-  std::vector<Piece> out;
+std::vector<PlanePiece> TraceReader::File::collect(const Source& s, std::uint64_t first,
+                                                   std::uint64_t count) const {
+  std::vector<PlanePiece> out;
   const auto length = std::uint64_t(s.column.chunk);
   for (Index plane = 0; count > 0 && plane < s.planes; ++plane) {
     if (!s.direct) {
@@ -87,7 +87,7 @@ std::vector<Piece> TraceReader::File::collect(const Source& s, std::uint64_t fir
       continue;
     }
     for (std::uint64_t chunk = first / length * length; chunk < first + count; chunk += length) {
-      Piece p = raw_chunk(s, plane, chunk);
+      PlanePiece p = raw_chunk(s, plane, chunk);
       p.first = std::max(first, chunk);
       p.skip = Index(p.first - chunk);
       p.count = Index(std::min(first + count, chunk + length) - p.first);
@@ -98,12 +98,12 @@ std::vector<Piece> TraceReader::File::collect(const Source& s, std::uint64_t fir
 }
 
 template <class Sink>
-void TraceReader::File::unpack_all(const std::vector<Piece>& pieces, Sink sink) const {
+void TraceReader::File::unpack_all(const std::vector<PlanePiece>& pieces, Sink sink) const {
   parallel_for(Index(pieces.size()), 1, [&](Index a, Index b) {
     // kept: a fresh one for each chunk is page faults and zeros
     thread_local std::vector<std::uint8_t> raw;
     for (Index i = a; i < b; ++i) {
-      const Piece& p = pieces[std::size_t(i)];
+      const PlanePiece& p = pieces[std::size_t(i)];
       const TraceColumn& c = p.source->column;
       const std::uint8_t* cells = p.bytes.data();
       const bool stored =
@@ -146,7 +146,7 @@ void TraceReader::File::read_some_logits(const Source& s, TraceRows& out) const 
     prepare(some, Index(count), s.column, l);
     prepare(out, Index(out.tokens()), s.column, l);
   }
-  unpack_all(collect(s, first, count), [&](const Piece& p, const std::uint8_t* cells) {
+  unpack_all(collect(s, first, count), [&](const PlanePiece& p, const std::uint8_t* cells) {
     decode(cells, p.count, s.column, header.layers[std::size_t(p.plane)], p.plane, some,
            Index(p.first - first));
   });
@@ -182,7 +182,7 @@ TraceRows TraceReader::File::read(std::uint64_t first, std::uint64_t count,
   zeros(out.sequence);
   zeros(out.step);
   zeros(out.flags);
-  std::vector<Piece> pieces;
+  std::vector<PlanePiece> pieces;
   for (const Source& s : sources) {
     if (!is_read(s, wanted))
       continue;
@@ -196,7 +196,7 @@ TraceRows TraceReader::File::read(std::uint64_t first, std::uint64_t count,
     std::move(more.begin(), more.end(), std::back_inserter(pieces));
   }
   try {
-    unpack_all(pieces, [&](const Piece& p, const std::uint8_t* cells) {
+    unpack_all(pieces, [&](const PlanePiece& p, const std::uint8_t* cells) {
       decode(cells, p.count, p.source->column, header.layers[std::size_t(p.plane)], p.plane, out,
              Index(p.first - first));
     });
@@ -217,7 +217,7 @@ std::uint64_t TraceReader::File::data_xxh3(std::uint64_t first, std::uint64_t co
     const std::size_t row = s.column.row_bytes();
     std::vector<std::vector<std::uint8_t>> planes(std::size_t(s.planes),
                                                   std::vector<std::uint8_t>(count * row));
-    unpack_all(collect(s, first, count), [&](const Piece& p, const std::uint8_t* cells) {
+    unpack_all(collect(s, first, count), [&](const PlanePiece& p, const std::uint8_t* cells) {
       std::copy_n(cells, std::size_t(p.count) * row,
                   planes[std::size_t(p.plane)].begin() + std::ptrdiff_t((p.first - first) * row));
     });

@@ -20,7 +20,7 @@ struct Source {  // one token-major dataset of the file
   }
 };
 
-struct Piece {  // rows of one plane, as they lie in the file
+struct PlanePiece {  // rows of one plane, as they lie in the file
   const Source* source = nullptr;
   Index plane = 0, count = 0, skip = 0;  // `count` rows behind the first `skip` of the bytes
   std::uint64_t first = 0;               // row
@@ -71,11 +71,11 @@ struct TraceReader::File {
   void read_records();
   void read_sequences();
   void read_steps();
-  std::vector<Piece> collect(const Source&, std::uint64_t first, std::uint64_t count) const;
+  std::vector<PlanePiece> collect(const Source&, std::uint64_t first, std::uint64_t count) const;
   void check_records(const TraceRows&) const;
   void read_some_logits(const Source&, TraceRows&) const;
   template <class Sink>
-  void unpack_all(const std::vector<Piece>&, Sink) const;
+  void unpack_all(const std::vector<PlanePiece>&, Sink) const;
 };
 
 }  // namespace moe

@@ -25,10 +25,10 @@ bool same(const Batch& a, const Batch& b) {
 
 std::vector<int> all_valid(const Corpus& corpus, int domain, int sequences, int length) {
   std::vector<int> ids;
-  Batch batch;
-  for (Index piece = 0; corpus.valid(domain, piece, sequences, length, batch);
-       piece += batch.sequences()) {
-    ids.insert(ids.end(), batch.token.begin(), batch.token.end());
+  Index piece = 0;
+  while (const auto batch = corpus.valid(domain, piece, sequences, length)) {
+    ids.insert(ids.end(), batch->token.begin(), batch->token.end());
+    piece += batch->sequences();
   }
   return ids;
 }
@@ -91,10 +91,11 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
       CHECK(Index(ids.size()) == corpus.info().valid_tokens[std::size_t(d)]);
       CHECK(ids.size() > 0);
       CHECK(ids == all_valid(corpus, d, 1, 101));
-      Batch batch;
-      CHECK_FALSE(corpus.valid(d, (Index(ids.size()) + 127) / 128, 4, 128, batch));
-      REQUIRE(corpus.valid(d, (Index(ids.size()) + 127) / 128 - 1, 4, 128, batch));
-      CHECK(batch.target.back() == -1);
+      const Index pieces = (Index(ids.size()) + 127) / 128;
+      CHECK_FALSE(corpus.valid(d, pieces, 4, 128));
+      const auto last = corpus.valid(d, pieces - 1, 4, 128);
+      REQUIRE(last);
+      CHECK(last->target.back() == -1);
     }
   }
 }
@@ -102,11 +103,11 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
 TEST_CASE("a short last piece keeps its length and the pieces before it") {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({"zipf:valid=250"}, *tokenizer, 1);
-  Batch batch;
-  REQUIRE(corpus.valid(0, 0, 8, 100, batch));
-  CHECK(batch.start == std::vector<Index>{0, 100, 200, 250});
-  CHECK(batch.target[99] == batch.token[100]);
-  CHECK(batch.target[249] == -1);
+  const auto batch = corpus.valid(0, 0, 8, 100);
+  REQUIRE(batch);
+  CHECK(batch->start == std::vector<Index>{0, 100, 200, 250});
+  CHECK(batch->target[99] == batch->token[100]);
+  CHECK(batch->target[249] == -1);
 }
 
 TEST_CASE("domains of several datasets stand side by side and are drawn equally often") {
@@ -131,7 +132,7 @@ TEST_CASE("domains of several datasets stand side by side and are drawn equally 
   for (int d = 0; d < 3; ++d)
     CHECK(corpus.info().train_tokens[std::size_t(d)] > 0);
   CHECK(corpus.info().train_tokens[3] == kEndless);
-  CHECK(corpus.truth(corpus.train(0, 6, 8)).empty());  // not every dataset has one
+  CHECK(corpus.planted_labels(corpus.train(0, 6, 8)).empty());  // not every dataset has one
 }
 
 TEST_CASE("split= is read by the corpus") {

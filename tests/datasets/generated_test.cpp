@@ -22,9 +22,9 @@ std::vector<int> train_ids(const Corpus& corpus, int pieces, int length) {
 }
 
 std::vector<int> valid_ids(const Corpus& corpus) {
-  Batch batch;
-  REQUIRE(corpus.valid(0, 0, 1, int(corpus.info().valid_tokens[0]), batch));
-  return batch.token;
+  const auto batch = corpus.valid(0, 0, 1, int(corpus.info().valid_tokens[0]));
+  REQUIRE(batch);
+  return batch->token;
 }
 
 double noted_entropy(const Corpus& corpus) {
@@ -46,7 +46,7 @@ TEST_CASE(
     every.token.push_back(id);
   every.start = {0, 54};
   every.domain = {0};
-  const auto cluster = corpus.truth(every);
+  const auto cluster = corpus.planted_labels(every);
   std::map<int, int> sizes;
   for (int id = 0; id < 52; ++id)
     ++sizes[cluster.at(std::size_t(id))];
@@ -66,7 +66,7 @@ TEST_CASE(
   for (int c = 0; c < 5; ++c)
     CHECK(often[c] / steps == Approx(0.2).margin(0.03));
   const Batch batch = corpus.train(0, 3, 20);
-  const auto truth = corpus.truth(batch);
+  const auto truth = corpus.planted_labels(batch);
   REQUIRE(truth.size() == 60);
   for (std::size_t i = 0; i < 60; ++i)
     CHECK(truth[i] == cluster[std::size_t(batch.token[i])]);
@@ -78,8 +78,8 @@ TEST_CASE("clusters: what is planted depends on the spec's seed, not on the run'
   const Corpus b({"clusters"}, *tokenizer, 2);
   const Corpus c({"clusters:seed=1"}, *tokenizer, 1);
   const Batch batch = a.train(0, 1, 256);
-  CHECK(a.truth(batch) == b.truth(batch));
-  CHECK(a.truth(batch) != c.truth(batch));
+  CHECK(a.planted_labels(batch) == b.planted_labels(batch));
+  CHECK(a.planted_labels(batch) != c.planted_labels(batch));
 }
 
 TEST_CASE(

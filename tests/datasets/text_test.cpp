@@ -118,9 +118,9 @@ TEST_CASE("train and valid text are disjoint and together the whole") {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({"text:path=corpus/english.txt"}, *tokenizer, 3);
   std::string valid_text;
-  Batch batch;
-  for (Index piece = 0; corpus.valid(0, piece, 1, 512, batch); ++piece)
-    valid_text += tokenizer->decode(batch.token);
+  Index piece = 0;
+  while (const auto batch = corpus.valid(0, piece++, 1, 512))
+    valid_text += tokenizer->decode(batch->token);
   const auto valid = whole_lines(valid_text);
   std::set<std::string> train;
   for (std::uint64_t cursor = 0; cursor < 4000; ++cursor)

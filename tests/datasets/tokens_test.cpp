@@ -27,11 +27,12 @@ std::string npy(const std::string& type, const std::string& shape, const std::ve
 
 std::vector<int> all(const Corpus& corpus, int domain, std::vector<int>* targets = nullptr) {
   std::vector<int> ids;
-  Batch batch;
-  for (Index piece = 0; corpus.valid(domain, piece, 4, 64, batch); piece += batch.sequences()) {
-    ids.insert(ids.end(), batch.token.begin(), batch.token.end());
+  Index piece = 0;
+  while (const auto batch = corpus.valid(domain, piece, 4, 64)) {
+    ids.insert(ids.end(), batch->token.begin(), batch->token.end());
     if (targets)
-      targets->insert(targets->end(), batch.target.begin(), batch.target.end());
+      targets->insert(targets->end(), batch->target.begin(), batch->target.end());
+    piece += batch->sequences();
   }
   return ids;
 }

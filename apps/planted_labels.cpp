@@ -1,4 +1,4 @@
-#include "apps/truth.h"
+#include "apps/planted_labels.h"
 
 #include <algorithm>
 #include <numeric>
@@ -9,7 +9,7 @@
 
 namespace moe {
 
-std::vector<int> planted_truth(const std::string& data_spec, std::uint32_t vocabulary) {
+std::vector<int> planted_labels(const std::string& data_spec, std::uint32_t vocabulary) {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({data_spec}, *tokenizer, 0);
   Batch every;
@@ -17,7 +17,7 @@ std::vector<int> planted_truth(const std::string& data_spec, std::uint32_t vocab
   std::iota(every.token.begin(), every.token.end(), 0);
   every.start = {0, Index(every.token.size())};
   every.domain = {0};
-  std::vector<int> out = corpus.truth(every);
+  std::vector<int> out = corpus.planted_labels(every);
   if (out.empty()) {
     throw Error(Exit::usage, concat("nothing was planted in '", data_spec, "'"))
         .hint("--truth is for data whose tokens have known clusters: clusters:clusters=8");
