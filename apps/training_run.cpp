@@ -19,6 +19,7 @@
 #include "lib/core/load.h"
 #include "lib/edit/edit.h"
 #include "lib/family/families.h"
+#include "lib/model/copy_weights.h"
 #include "lib/model/cost.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"

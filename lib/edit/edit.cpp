@@ -8,7 +8,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
-#include "lib/edit/edit_parts.h"
+#include "lib/model/copy_weights.h"
 #include "lib/router/router.h"
 #include "lib/run/recorder.h"
 
@@ -53,12 +53,10 @@ bool by_expert(const std::string& name) {
          (name.find(".moe.router.") != name.npos && !name.ends_with(".project"));
 }
 
-Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::uint64_t seed) {
-  ModelConfig c = old.config();
-  const int before = c.moe.experts;
-  const int after = int(sources[0].size());
-  const RouterFacts router = router_facts(c.moe.router, before);
-  const std::string name = Spec(c.moe.router).name();
+// Routers whose meaning hangs on expert ids cannot have another number of experts.
+void refuse_fixed_ids(const LayerConfig& c) {
+  const RouterFacts router = router_facts(c.router, c.experts);
+  const std::string name = Spec(c.router).name();
   if (router.groups > 1) {
     throw Error(Exit::usage, concat("the groups of ", name,
                                     " are runs of expert ids, and another number of experts would "
@@ -68,7 +66,7 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
   if (router.needs_token_counts) {
     throw Error(
         Exit::usage,
-        concat("the table of ", c.moe.router,
+        concat("the table of ", c.router,
                " names experts by their ids, and another number of experts would move them"))
         .hint("a model whose router is not hash:fn=balanced");
   }
@@ -79,42 +77,65 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
                " are runs of expert ids, and another number of experts would not fill them"))
         .hint("a model without levels");
   }
-  c.dense_width = c.twin_width();
-  c.moe.experts = after;
-  Edited out{std::make_unique<Decoder<float>>(c, old.backend()), {}};
+}
+
+struct Regrouping {
+  const Sources& sources;
+  int before, after;  // experts of a layer
+  double noise;
+  std::uint64_t seed;
+};
+
+// Bodies and router rows by their sources; every other parameter as it is.
+void regroup_parameters(Decoder<float>& old, Decoder<float>& made, const Regrouping& r) {
   const auto from = old.parameters();
-  const auto to = out.model->parameters();
+  const auto to = made.parameters();
   for (std::size_t i = 0; i < to.size(); ++i) {
     const Index n = from[i]->size();
-    if (!by_expert(to[i]->name()) || n % before || n / before * after != to[i]->size()) {
+    if (!by_expert(to[i]->name()) || n % r.before || n / r.before * r.after != to[i]->size()) {
       copy_parameter(*from[i], *to[i]);
       continue;
     }
     const int layer = std::stoi(to[i]->name().substr(7));
-    const auto& plan = sources[std::size_t(moe_layer_of(old, {layer, 0}))];
+    const auto& sources = r.sources[std::size_t(moe_layer_of(old, {layer, 0}))];
     const Matrix<float> host = from[i]->to_host();
     const bool matrix = to[i]->kind() == ParameterKind::matrix;
     const auto numbers =
-        regrouped(host.flat(), plan, before, matrix ? noise : 0, Rng(seed).stream(i));
+        regrouped(host.flat(), sources, r.before, matrix ? r.noise : 0, Rng(r.seed).stream(i));
     to[i]->set(View<const float>{numbers.data(), to[i]->value().rows, to[i]->value().cols});
   }
-  for (std::size_t l = 0; l < sources.size(); ++l) {
-    const auto a = old.moe_layers()[l]->state();
-    const auto b = out.model->moe_layers()[l]->state();
-    for (std::size_t i = 0; i < b.size(); ++i) {
-      const bool one_each =
-          a[i].second.size() == std::size_t(before) && b[i].second.size() == std::size_t(after);
-      const auto numbers = one_each ? regrouped(std::span<const double>(a[i].second), sources[l],
-                                                before, 0, Rng(seed))
-                                    : std::vector<double>(a[i].second.begin(), a[i].second.end());
-      if (numbers.size() != b[i].second.size()) {
-        throw Error(Exit::usage,
-                    concat(b[i].first, " has ", a[i].second.size(), " numbers for ", before,
-                           " experts and ", b[i].second.size(), " for ", after));
-      }
-      std::ranges::copy(numbers, b[i].second.begin());
+}
+
+// What routers and balancers hold besides parameters: a number an expert goes with its expert.
+void regroup_state(MoeLayer<float>& old, MoeLayer<float>& made, const std::vector<Source>& sources,
+                   const Regrouping& r) {
+  const auto from = old.state();
+  const auto to = made.state();
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    const std::span<const double> values = from[i].second;
+    const bool one_each =
+        values.size() == std::size_t(r.before) && to[i].second.size() == std::size_t(r.after);
+    const auto numbers = one_each ? regrouped(values, sources, r.before, 0, Rng(r.seed))
+                                  : std::vector<double>(values.begin(), values.end());
+    if (numbers.size() != to[i].second.size()) {
+      throw Error(Exit::usage,
+                  concat(to[i].first, " has ", values.size(), " numbers for ", r.before,
+                         " experts and ", to[i].second.size(), " for ", r.after));
     }
+    std::ranges::copy(numbers, to[i].second.begin());
   }
+}
+
+Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::uint64_t seed) {
+  ModelConfig c = old.config();
+  refuse_fixed_ids(c.moe);
+  const Regrouping r{sources, c.moe.experts, int(sources[0].size()), noise, seed};
+  c.dense_width = c.twin_width();
+  c.moe.experts = r.after;
+  Edited out{std::make_unique<Decoder<float>>(c, old.backend()), {}};
+  regroup_parameters(old, *out.model, r);
+  for (std::size_t l = 0; l < sources.size(); ++l)
+    regroup_state(*old.moe_layers()[l], *out.model->moe_layers()[l], sources[l], r);
   return out;
 }
 
@@ -240,6 +261,34 @@ std::vector<ExpertName> lowest(const Decoder<float>& model, const ExpertScores& 
   return out;
 }
 
+namespace {
+
+// Ids by score, the highest first, ties to the lower id; without scores in order.
+std::vector<int> by_score(int experts, const std::vector<double>& score) {
+  std::vector<int> order(std::size_t(experts), 0);
+  std::iota(order.begin(), order.end(), 0);
+  if (!score.empty()) {
+    std::ranges::stable_sort(order, std::greater{}, [&](int e) { return score[std::size_t(e)]; });
+  }
+  return order;
+}
+
+// The experts of each MoE layer that are named, once each, ascending.
+std::vector<std::vector<int>> by_layer(const Decoder<float>& model,
+                                       const std::vector<ExpertName>& names) {
+  std::vector<std::vector<int>> out(std::size_t(model.config().moe_layers()));
+  for (const ExpertName& n : names) {
+    auto& layer = out[std::size_t(moe_layer_of(model, n))];
+    if (std::ranges::find(layer, n.expert) == layer.end())
+      layer.push_back(n.expert);
+  }
+  for (auto& layer : out)
+    std::ranges::sort(layer);
+  return out;
+}
+
+}  // namespace
+
 Edited add_experts(Decoder<float>& model, int count, double noise, const ExpertScores& score,
                    std::uint64_t seed) {
   need_experts(model, "copy");
@@ -249,13 +298,8 @@ Edited add_experts(Decoder<float>& model, int count, double noise, const ExpertS
   Sources sources = as_they_are(model);
   std::vector<std::string> said;
   for (std::size_t l = 0; l < sources.size(); ++l) {
-    std::vector<int> order(std::size_t(experts), 0);
+    const auto order = by_score(experts, score.empty() ? std::vector<double>{} : score[l]);
     std::vector<int> copied;
-    std::iota(order.begin(), order.end(), 0);
-    if (!score.empty()) {
-      std::ranges::stable_sort(order, std::greater{},
-                               [&](int e) { return score[l][std::size_t(e)]; });
-    }
     for (int i = 0; i < count; ++i) {
       copied.push_back(order[std::size_t(i % experts)]);
       sources[l].push_back({{copied.back()}, true});
@@ -273,12 +317,7 @@ Edited add_experts(Decoder<float>& model, int count, double noise, const ExpertS
 
 Edited remove_experts(Decoder<float>& model, const std::vector<ExpertName>& names) {
   need_experts(model, "remove");
-  std::vector<std::vector<int>> gone(std::size_t(model.config().moe_layers()));
-  for (const ExpertName& n : names) {
-    auto& layer = gone[std::size_t(moe_layer_of(model, n))];
-    if (std::ranges::find(layer, n.expert) == layer.end())
-      layer.push_back(n.expert);
-  }
+  const auto gone = by_layer(model, names);
   const int experts = model.config().moe.experts;
   Sources sources;
   Edited out;
@@ -291,10 +330,9 @@ Edited remove_experts(Decoder<float>& model, const std::vector<ExpertName>& name
     }
     sources.emplace_back();
     for (int e = 0; e < experts; ++e) {
-      if (std::ranges::find(gone[l], e) == gone[l].end())
+      if (!std::ranges::binary_search(gone[l], e))
         sources.back().push_back({{e}});
     }
-    std::ranges::sort(gone[l]);
     out.changes.push_back(concat("layer ", model.layer_of(int(l)), ": experts ",
                                  numbers_text(gone[l]), " are gone; those behind them moved up"));
   }
@@ -308,39 +346,51 @@ Edited remove_experts(Decoder<float>& model, const std::vector<ExpertName>& name
   return out;
 }
 
+namespace {
+
+// Experts that remain in the layer with the fewest similar ones, and so in every layer.
+std::size_t remaining(const PairMatrix& cosine, double threshold, int choices) {
+  std::size_t most = 1;
+  for (const auto& m : cosine.layer) {
+    const auto least = std::size_t(std::min<Index>(choices, m.rows()));
+    most = std::max(most, merged(m, threshold, least).size());
+  }
+  return most;
+}
+
+}  // namespace
+
 Edited merge_experts(Decoder<float>& model, double threshold) {
   need_experts(model, "merge");
-  if (model.config().moe.experts > most_paired_experts) {
+  const int experts = model.config().moe.experts;
+  if (experts > most_paired_experts) {
     throw Error(Exit::usage,
-                concat("merging compares all pairs of experts, and ", model.config().moe.experts,
+                concat("merging compares all pairs of experts, and ", experts,
                        " are more than the ", most_paired_experts, " it does that for"))
         .hint("--remove load:count=...");
   }
   const PairMatrix cosine = weight_cosine(model);
-  const std::size_t k = std::size_t(model.moe_layers()[0]->router().choices());
-  std::size_t floor = 1;
-  for (const auto& m : cosine.layer)
-    floor = std::max(floor, merged(m, threshold, std::min(k, std::size_t(m.rows()))).size());
+  const std::size_t left = remaining(cosine, threshold, model.moe_layers()[0]->router().choices());
   Sources sources;
-  Edited out;
+  std::vector<std::string> said;
   for (std::size_t l = 0; l < cosine.layer.size(); ++l) {
-    sources.push_back(merged(cosine.layer[l], threshold, floor));
+    sources.push_back(merged(cosine.layer[l], threshold, left));
     for (const Source& s : sources.back()) {
       if (s.of.size() > 1) {
-        out.changes.push_back(concat("layer ", model.layer_of(int(l)), ": experts ",
-                                     numbers_text(s.of), " became one (least cosine ",
-                                     linkage(cosine.layer[l], s.of, s.of), ")"));
+        said.push_back(concat("layer ", model.layer_of(int(l)), ": experts ", numbers_text(s.of),
+                              " became one (least cosine ", linkage(cosine.layer[l], s.of, s.of),
+                              ")"));
       }
     }
   }
-  out.model = regroup(model, sources, 0, 0).model;
-  out.changes.insert(
-      out.changes.begin(),
-      floor == std::size_t(model.config().moe.experts)
+  Edited out{regroup(model, sources, 0, 0).model, {}};
+  out.changes.push_back(
+      left == std::size_t(experts)
           ? concat("nothing was merged: some layer has no two experts with a cosine of ", threshold,
                    " or more, and all layers have the same number")
-          : concat(model.config().moe.experts, " experts became ", floor,
+          : concat(experts, " experts became ", left,
                    ", as many as the least redundant layer keeps at a cosine of ", threshold));
+  out.changes.insert(out.changes.end(), said.begin(), said.end());
   return out;
 }
 

@@ -13,10 +13,6 @@ struct Edited {
   std::vector<std::string> changes;  // what was done, a sentence each
 };
 
-// Every parameter that both models have, by name, and the state of routers; throws Error(usage)
-// naming the parameter where `to` has one that `from` has not, or of another shape.
-void copy_weights(Decoder<float>& from, Decoder<float>& to);
-
 // Dense feed-forwards into experts (equations.md section 8); router rows N(0, 0.02^2). The other
 // parameters stay as they are.
 //   "copy:experts=8,k=2,noise=0.01,every=1": every expert is the dense body; noise: a share of each

@@ -24,51 +24,70 @@ void check_shape(const Decoder<float>& model, const TraceHeader& h) {
   }
 }
 
+struct Sums {
+  ExpertScores count, weighed;  // (layers)(E) choices; weight times norm of the output
+};
+
+// Adds the choices of one layer's rows.
+void add_choices(const TraceRows& rows, std::size_t layer, bool weighed, Sums& sums) {
+  const LayerRows& r = rows.layer[layer];
+  for (Index t = 0; t < r.expert.rows(); ++t) {
+    if (!rows.valid(std::size_t(t)))
+      continue;
+    for (Index j = 0; j < r.expert.cols(); ++j) {
+      const int e = r.expert(t, j);
+      if (e < 0)
+        continue;
+      sums.count[layer][std::size_t(e)] += 1;
+      if (weighed)
+        sums.weighed[layer][std::size_t(e)] += double(r.weight(t, j)) * double(r.out_norm(t, j));
+    }
+  }
+}
+
+// Share of the layer's choices.
+std::vector<double> shares(const std::vector<double>& count) {
+  double all = 0;
+  for (const double n : count)
+    all += n;
+  std::vector<double> out;
+  for (const double n : count)
+    out.push_back(all > 0 ? n / all : 0);
+  return out;
+}
+
+// Mean over the choices of each expert.
+std::vector<double> means(const std::vector<double>& sum, const std::vector<double>& count) {
+  std::vector<double> out;
+  for (std::size_t e = 0; e < sum.size(); ++e)
+    out.push_back(count[e] > 0 ? sum[e] / count[e] : 0);
+  return out;
+}
+
 }  // namespace
 
 ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace,
                            ExpertScore kind) {
   check_shape(model, trace.header());
-  if (kind == ExpertScore::reap && !(trace.fields().out_norm && trace.fields().weights)) {
+  const bool reap = kind == ExpertScore::reap;
+  if (reap && !(trace.fields().out_norm && trace.fields().weights)) {
     throw Error(Exit::usage, "the trace has no norms of expert outputs, which the REAP score needs")
         .hint("moe trace --out-norm, or load:count=...");
   }
-  const TraceFields wanted{.dropped = false,
-                           .entropy = false,
-                           .margin = false,
-                           .logsumexp = false,
-                           .out_norm = kind == ExpertScore::reap};
+  const TraceFields wanted{
+      .dropped = false, .entropy = false, .margin = false, .logsumexp = false, .out_norm = reap};
   const std::size_t layers = trace.header().layers.size();
-  const std::size_t experts = std::size_t(model.config().moe.experts);
-  ExpertScores sum(layers, std::vector<double>(experts));
-  ExpertScores count = sum;
+  const ExpertScores zero(layers, std::vector<double>(std::size_t(model.config().moe.experts)));
+  Sums sums{zero, zero};
   for (std::uint64_t first = 0; first < trace.tokens(); first += window) {
     const TraceRows rows = trace.read(first, std::min(window, trace.tokens() - first), wanted);
-    for (std::size_t l = 0; l < layers; ++l) {
-      const LayerRows& r = rows.layer[l];
-      for (Index t = 0; t < r.expert.rows(); ++t) {
-        for (Index j = 0; j < r.expert.cols() && rows.valid(std::size_t(t)); ++j) {
-          const int e = r.expert(t, j);
-          if (e < 0)
-            continue;
-          count[l][std::size_t(e)] += 1;
-          if (kind == ExpertScore::reap)
-            sum[l][std::size_t(e)] += double(r.weight(t, j)) * double(r.out_norm(t, j));
-        }
-      }
-    }
+    for (std::size_t l = 0; l < layers; ++l)
+      add_choices(rows, l, reap, sums);
   }
-  for (std::size_t l = 0; l < layers; ++l) {
-    double all = 0;
-    for (const double n : count[l])
-      all += n;
-    for (std::size_t e = 0; e < experts; ++e) {
-      sum[l][e] = kind == ExpertScore::load ? (all > 0 ? count[l][e] / all : 0)
-                  : count[l][e] > 0         ? sum[l][e] / count[l][e]
-                                            : 0;
-    }
-  }
-  return sum;
+  ExpertScores out;
+  for (std::size_t l = 0; l < layers; ++l)
+    out.push_back(reap ? means(sums.weighed[l], sums.count[l]) : shares(sums.count[l]));
+  return out;
 }
 
 }  // namespace moe

@@ -1,4 +1,4 @@
-// Edits that make a dense model sparse (equations.md section 8), and copying what two models share.
+// Edits that make a dense model sparse (equations.md section 8).
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -8,9 +8,9 @@
 #include "lib/core/rng.h"
 #include "lib/core/tensor.h"
 #include "lib/edit/edit.h"
-#include "lib/edit/edit_parts.h"
 #include "lib/layer/router_product.h"
 #include "lib/layer/transform.h"
+#include "lib/model/copy_weights.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -111,92 +111,83 @@ void need_dense(const Decoder<float>& model, const char* what) {
 
 }  // namespace
 
-void copy_parameter(const Parameter<float>& from, Parameter<float>& to) {
-  if (from.dims() != to.dims()) {
-    throw Error(Exit::usage, concat(to.name(), " is ", text_of(from.dims()), " there and ",
-                                    text_of(to.dims()), " here"))
-        .hint("the sizes of both models must agree");
-  }
-  to.set(from.to_host().view());
+namespace {
+
+// How a dense model becomes sparse, and the sentence that says so.
+struct Upcycling {
+  Recipe recipe;
+  std::string said;
+};
+
+Upcycling as_copies(Spec& spec, const ModelConfig& dense, int every) {
+  const Index width = dense.twin_width();
+  const int experts = spec.get("experts", 8, 1);
+  Recipe r;
+  r.noise = spec.get("noise", 0.0, 0.0);
+  const std::string router =
+      spec.has("router") ? spec.get("router", "")
+                         : concat("softmax:k=", spec.get("k", std::min(2, experts), 1), ",norm=1");
+  r.unit = units_of_copies(experts, width);
+  r.config = sparse(dense, experts, width, every, router, spec.get("balance", "switch:coef=0.01"));
+  std::string said = concat(experts, " copies of width ", width);
+  if (r.noise > 0)
+    said += concat(", with noise of ", r.noise, " times the root mean square of each matrix");
+  return {std::move(r), std::move(said)};
 }
 
-void copy_weights(Decoder<float>& from, Decoder<float>& to) {
-  std::map<std::string, Parameter<float>*> there;
-  for (auto* p : from.parameters())
-    there[p->name()] = p;
-  for (auto* p : to.parameters()) {
-    const auto at = there.find(p->name());
-    if (at == there.end()) {
-      throw Error(Exit::usage, concat("the other model has no ", p->name()))
-          .hint("the structures of both models must agree");
-    }
-    copy_parameter(*at->second, *p);
-  }
-  const auto a = from.moe_layers();
-  const auto b = to.moe_layers();
-  for (std::size_t l = 0; l < b.size() && l < a.size(); ++l) {
-    for (const auto& [name, numbers] : b[l]->state()) {
-      for (const auto& [old_name, old] : a[l]->state()) {
-        if (name == old_name && old.size() == numbers.size())
-          std::ranges::copy(old, numbers.begin());
-      }
-    }
-  }
+Upcycling as_shards(Spec& spec, const ModelConfig& dense, int every) {
+  const int shards = spec.get("shards", 4, 1);
+  const int expansion = spec.get("expansion", 2, 1);
+  const int k = spec.get("k", shards, 1);
+  const bool norm = spec.get("norm", true);
+  const Activation activation = dense.moe.activation;
+  Recipe r;
+  r.unit = units_of_shards(shards, expansion, dense.twin_width());
+  r.repeat = shards;
+  r.scale = granular_scale(activation, shards, expansion, k, norm);
+  r.config =
+      sparse(dense, r.unit.rows(), r.unit.cols(), every, concat("softmax:k=", k, ",norm=", norm),
+             spec.get("balance", "switch:coef=0.01"));
+  const bool exact =
+      norm && k == shards && (activation == Activation::relu || activation == Activation::relu2);
+  std::string said = concat(r.unit.rows(), " experts of width ", r.unit.cols(), ": ", shards,
+                            " shards ", expansion, " times, weights times ", r.scale,
+                            exact ? "; the output is that of the dense model"
+                                  : "; the output is only near that of the dense model");
+  return {std::move(r), std::move(said)};
 }
+
+// 0, 1, ... width - 1, shuffled where asked for.
+std::vector<Index> unit_order(Index width, bool random, std::uint64_t seed) {
+  std::vector<Index> order(static_cast<std::size_t>(width));
+  std::iota(order.begin(), order.end(), Index(0));
+  if (!random)
+    return order;
+  Rng rng = Rng(seed).stream(0x0bde7);
+  for (Index i = width; i > 1; --i)
+    std::swap(order[std::size_t(i - 1)], order[std::size_t(rng.below(i))]);
+  return order;
+}
+
+}  // namespace
 
 Edited upcycle(Decoder<float>& model, const std::string& text, std::uint64_t seed) {
   need_dense(model, "--upcycle");
   Spec spec(text);
   if (spec.name() != "copy" && spec.name() != "granular")
     no_such("upcycling", spec.name(), {"copy", "granular"});
-  const bool copy = spec.name() == "copy";
-  const Index width = model.config().twin_width();
-  Recipe r;
   const int every = spec.get("every", 1, 1);
-  std::string said;
-  if (copy) {
-    const int experts = spec.get("experts", 8, 1);
-    r.noise = spec.get("noise", 0.0, 0.0);
-    const std::string router =
-        spec.has("router")
-            ? spec.get("router", "")
-            : concat("softmax:k=", spec.get("k", std::min(2, experts), 1), ",norm=1");
-    r.unit = units_of_copies(experts, width);
-    r.config = sparse(model.config(), experts, width, every, router,
-                      spec.get("balance", "switch:coef=0.01"));
-    said = concat(experts, " copies of width ", width,
-                  r.noise > 0 ? concat(", with noise of ", r.noise,
-                                       " times the root mean square of each matrix")
-                              : "");
-  } else {
-    const int shards = spec.get("shards", 4, 1);
-    const int expansion = spec.get("expansion", 2, 1);
-    const int k = spec.get("k", shards, 1);
-    const bool norm = spec.get("norm", true);
-    r.unit = units_of_shards(shards, expansion, width);
-    r.repeat = shards;
-    r.scale = granular_scale(model.config().moe.activation, shards, expansion, k, norm);
-    r.config =
-        sparse(model.config(), r.unit.rows(), r.unit.cols(), every,
-               concat("softmax:k=", k, ",norm=", norm), spec.get("balance", "switch:coef=0.01"));
-    const bool exact = norm && k == shards &&
-                       (model.config().moe.activation == Activation::relu ||
-                        model.config().moe.activation == Activation::relu2);
-    said = concat(r.unit.rows(), " experts of width ", r.unit.cols(), ": ", shards, " shards ",
-                  expansion, " times, weights times ", r.scale,
-                  exact ? "; the output is that of the dense model"
-                        : "; the output is only near that of the dense model");
-  }
+  const Upcycling way = spec.name() == "copy" ? as_copies(spec, model.config(), every)
+                                              : as_shards(spec, model.config(), every);
   spec.done();
-  Edited out{build(model, r, seed), {}};
-  out.changes = {
-      concat("the dense feed-forward of width ", width,
-             every > 1 ? concat(" in each ", every, ". layer") : std::string(" in every layer"),
-             " became ", said),
-      concat("router ", out.model->config().moe.router, " with rows drawn from N(0, ", router_std,
-             "^2), balance ",
-             out.model->config().moe.balance.empty() ? "none"
-                                                     : join(out.model->config().moe.balance))};
+  Edited out{build(model, way.recipe, seed), {}};
+  const LayerConfig& moe = out.model->config().moe;
+  const std::string which =
+      every > 1 ? concat(" in each ", every, ". layer") : std::string(" in every layer");
+  out.changes = {concat("the dense feed-forward of width ", model.config().twin_width(), which,
+                        " became ", way.said),
+                 concat("router ", moe.router, " with rows drawn from N(0, ", router_std,
+                        "^2), balance ", moe.balance.empty() ? "none" : join(moe.balance))};
   return out;
 }
 
@@ -210,29 +201,24 @@ Edited split_dense(Decoder<float>& model, const std::string& options, std::uint6
   const std::string balance = spec.get("balance", k == experts ? "none" : "switch:coef=0.01");
   spec.done();
   const Index width = model.config().twin_width();
-  std::vector<Index> order(static_cast<std::size_t>(width));
-  std::iota(order.begin(), order.end(), Index(0));
-  Rng rng = Rng(seed).stream(0x0bde7);
-  for (Index i = width; random && i > 1; --i)
-    std::swap(order[std::size_t(i - 1)], order[std::size_t(rng.below(i))]);
   Recipe r;
-  r.unit = units_of_parts(order, experts);
+  r.unit = units_of_parts(unit_order(width, random, seed), experts);
   r.outer = 1.0 / experts;
   if (k == experts)
     r.router_std = 0;  // equal scores: every weight is k * 1/k
   r.config = sparse(model.config(), experts, r.unit.cols(), every,
                     concat("softmax:k=", k, ",norm=1,scale=", k), balance);
   Edited out{build(model, r, seed), {}};
-  out.changes = {
-      concat("the dense feed-forward of width ", width, " was cut into ", experts,
-             " experts of width ", r.unit.cols(),
-             random ? ", its hidden units shuffled" : ", its hidden units in order"),
+  out.changes.push_back(concat(
+      "the dense feed-forward of width ", width, " was cut into ", experts, " experts of width ",
+      r.unit.cols(), random ? ", its hidden units shuffled" : ", its hidden units in order"));
+  out.changes.push_back(
       k == experts
           ? concat("all ", k,
                    " compute every token with weight 1: the output is that of the dense model")
           : concat(k, " of ", experts,
                    " compute a token, each with a weight near 1: the output is only part of the "
-                   "dense model's until it is trained")};
+                   "dense model's until it is trained"));
   return out;
 }
 
