@@ -3,9 +3,11 @@
 // provenance.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "apps/command.h"
 #include "lib/core/error.h"
 
 namespace moe {
@@ -20,6 +22,17 @@ Error usage_error(const CLI::ParseError&, const CLI::App&);
 // Every option of a verb with its final value, as JSON text: {"steps":"2000",...}. For run.json,
 // checkpoints, traces.
 std::string options_json(const CLI::App& verb);
+
+// What a verb runs once it is parsed: `verb` of its options, whose field `options` holds them all
+// as that JSON text.
+template <class Options>
+Run run_with(CLI::App& cli, std::shared_ptr<Options> options, int (*verb)(const Options&)) {
+  CLI::App* app = &cli;
+  return [options, app, verb] {
+    options->options = options_json(*app);
+    return verb(*options);
+  };
+}
 
 // The command line as it was typed, quoted where needed; set once by arguments().
 const std::string& command_line();

@@ -60,7 +60,7 @@ void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index k
 int dry_run(const ModelConfig& config, const RunOptions& o) {
   const RunState s = state_of(config, o);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
-  const bool narrow = Spec(o.device.device).get("dtype", "f32") == "bf16";
+  const bool narrow = Spec(o.device).get("dtype", "f32") == "bf16";
   Rows rows;
   add_work(rows, c, s.train);
   add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0);

@@ -101,6 +101,17 @@ RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float
   return s;
 }
 
+void write_run_json(const fs::path& folder, const LoadedModel& from, const Edited& result) {
+  write_json(folder / "run.json", {{"format", "moe-run"},
+                                   {"version", 1},
+                                   {"moe", version_short()},
+                                   {"command", command_line()},
+                                   {"created_utc", now_utc()},
+                                   {"from", from.checkpoint.path.string()},
+                                   {"model", to_spec(result.model->config())},
+                                   {"changes", result.changes}});
+}
+
 int edit(const Options& o) {
   const fs::path folder = o.output;
   if (fs::exists(folder)) {
@@ -115,14 +126,7 @@ int edit(const Options& o) {
   const Edited result = edited(o, *loaded.model);
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const RunLock lock(folder);
-  write_json(folder / "run.json", {{"format", "moe-run"},
-                                   {"version", 1},
-                                   {"moe", version_short()},
-                                   {"command", command_line()},
-                                   {"created_utc", now_utc()},
-                                   {"from", loaded.checkpoint.path.string()},
-                                   {"model", to_spec(result.model->config())},
-                                   {"changes", result.changes}});
+  write_run_json(folder, loaded, result);
   const fs::path saved =
       save_checkpoint(folder, *result.model, nullptr, state_of(o, loaded, *result.model),
                       tokenizer_files(*tokenizer, !has_tokenizer(loaded)));
@@ -167,11 +171,7 @@ Run edit_command(CLI::App& cli) {
       ->check(whole(0));
   add_device(cli, o->device);
   add_config(cli);
-  CLI::App* app = &cli;
-  return [o, app] {
-    o->options = options_json(*app);
-    return edit(*o);
-  };
+  return run_with(cli, std::move(o), edit);
 }
 
 }  // namespace moe

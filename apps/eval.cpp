@@ -6,7 +6,6 @@
 
 #include "apps/arguments.h"
 #include "apps/command.h"
-#include "apps/evaluation.h"
 #include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
@@ -14,6 +13,7 @@
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/edit/edit.h"
+#include "lib/run/evaluation.h"
 #include "lib/run/run_folder.h"
 
 namespace moe {
@@ -23,8 +23,7 @@ struct Options {
   std::string model, router;
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
-  Index tokens = 0;
-  int batch = 16, length = 0;
+  EvalBatches batches{.length = 0 /*the model's context*/};
   std::uint64_t seed = 1;
   DeviceOptions device;
   ExpertOptions experts;
@@ -114,53 +113,75 @@ void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool
     model.moe_layers()[l]->knock_out(missing[l], renormalise);
 }
 
+// Losses of the same batches, once or several times, behind one progress line.
+class Measurement {
+ public:
+  Measurement(Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches, int times)
+      : model_(model),
+        corpus_(corpus),
+        batches_(batches),
+        progress_("tokens", double(token_count(corpus, batches)) * times, "tok") {}
+
+  std::vector<DomainLoss> losses() {
+    before_ += now_;
+    return evaluate(model_, corpus_, batches_, [&](Index seen) {
+      now_ = seen;
+      progress_.update(double(before_ + now_));
+      return stop_signal() == 0;
+    });
+  }
+
+ private:
+  Decoder<float>& model_;
+  const Corpus& corpus_;
+  EvalBatches batches_;
+  Progress progress_;
+  Index before_ = 0, now_ = 0;  // tokens of the times before, and of this one
+};
+
+// The table of losses, and one for each list of experts that are left out.
+std::vector<Table> measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
+                            const EvalBatches& batches, std::vector<DomainLoss>& losses) {
+  // refused before anything is computed
+  for (const std::string& list : o.without)
+    knock_out(model, expert_names(list), o.renormalise);
+  knock_out(model, {}, false);
+  Measurement measurement(model, corpus, batches, 1 + int(o.without.size()));
+  catch_stop_signals();
+  losses = measurement.losses();
+  std::vector<Table> tables = {table_of(losses)};
+  for (const std::string& list : o.without) {
+    if (stop_signal())
+      break;
+    knock_out(model, expert_names(list), o.renormalise);
+    tables.push_back(table_without(losses, measurement.losses(), list, o.renormalise));
+  }
+  return tables;
+}
+
 int eval(const Options& o) {
   check_output(o.out);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
-  tell(loaded);
+  report_loading(loaded);
+  Decoder<float>& model = *loaded.model;
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer,
-                      o.seed);
-  tell_of_bytes(loaded, corpus);
-  const WalkOptions options{.tokens = o.tokens,
-                            .sequences = o.batch,
-                            .length = length_for(o.length, loaded.model->config())};
-  // refused before anything is computed
-  for (const std::string& list : o.without)
-    knock_out(*loaded.model, expert_names(list), o.renormalise);
-  knock_out(*loaded.model, {}, false);
-  Progress progress("tokens", double(walk_size(corpus, options)) * double(1 + o.without.size()),
-                    "tok");
-  catch_stop_signals();
-  Index before = 0;
-  Index now = 0;
-  const auto measured = [&] {
-    before += now;
-    return evaluate(*loaded.model, corpus, options, [&](Index seen) {
-      progress.update(double(before + (now = seen)));
-      return stop_signal() == 0;
-    });
-  };
-  const auto losses = measured();
-  std::vector<Table> without;
-  for (const std::string& list : o.without) {
-    if (stop_signal())
-      break;
-    knock_out(*loaded.model, expert_names(list), o.renormalise);
-    without.push_back(table_without(losses, measured(), list, o.renormalise));
-  }
-  if (stop_signal())
-    return 128 + stop_signal();
+  const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
+  warn_of_bytes(loaded, corpus);
+  EvalBatches batches = o.batches;
+  batches.length = length_for(o.batches.length, model.config());
+  std::vector<DomainLoss> losses;
+  std::vector<Table> tables = measured(o, model, corpus, batches, losses);
+  if (const int signal = stop_signal())
+    return 128 + signal;
   Report report{.title = fmt::format("{}: loss {:.4f}", o.model, mean_loss(losses))};
   report.facts = {{"checkpoint", loaded.checkpoint.path.string()},
                   {"data", join(corpus.specs(), " ")},
-                  {"router", loaded.model->config().moe.router},
+                  {"router", model.config().moe.router},
                   {"device", device->name()},
                   {"moe", version_short()},
                   {"command", command_line()}};
-  report.tables.push_back(table_of(losses));
-  report.tables.insert(report.tables.end(), without.begin(), without.end());
+  report.tables = std::move(tables);
   write_report(report, o.out);
   return 0;
 }
@@ -171,10 +192,7 @@ Run eval_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
-  cli.add_option("--router", o->router,
-                 "the same weights under another router: replay:trace=FILE goes where the trace "
-                 "went (the same --data, --tokens, --length, --batch)")
-      ->type_name("SPEC");
+  add_router(cli, o->router);
   cli.add_option("--without-expert", o->without,
                  "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
                  "missing together, given again they are tables of their own")
@@ -183,15 +201,7 @@ Run eval_command(CLI::App& cli) {
   cli.add_flag("--renormalise", o->renormalise,
                "where an expert is missing, scale a token's other weights so that their sum stays; "
                "else they stay as they are");
-  cli.add_option(
-         "--tokens", o->tokens,
-         "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
-      ->capture_default_str()
-      ->check(whole(0));
-  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
-      ->capture_default_str()
-      ->check(whole(0));
+  add_batches(cli, o->batches);
   cli.add_option("--seed", o->seed, "for routers that draw")
       ->capture_default_str()
       ->check(whole(0));

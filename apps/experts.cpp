@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "apps/terminal.h"
+#include "apps/values.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -22,7 +23,28 @@ Index expert_limit(const ExpertOptions& o) {
   return o.memory == "all" ? all_experts : parse_size(o.memory, "--expert-memory");
 }
 
-void tell(const LoadedModel& loaded) {
+void add_router(CLI::App& cli, std::string& router) {
+  cli.add_option("--router", router,
+                 "the same weights under another router: replay:trace=FILE goes where the trace "
+                 "went (the same --data, --tokens, --length, --batch)")
+      ->type_name("SPEC");
+}
+
+void add_batches(CLI::App& cli, EvalBatches& o) {
+  cli.add_option(
+         "--tokens", o.tokens,
+         "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
+      ->capture_default_str()
+      ->check(whole(0));
+  cli.add_option("--batch", o.sequences, "sequences at once")
+      ->capture_default_str()
+      ->check(whole(1));
+  cli.add_option("--length", o.length, "tokens of a sequence; 0 = the model's context")
+      ->capture_default_str()
+      ->check(whole(0));
+}
+
+void report_loading(const LoadedModel& loaded) {
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
   if (loaded.expert_limit >= 0) {

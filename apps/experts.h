@@ -1,9 +1,10 @@
-// How the experts of a checkpoint come into memory, for the verbs that only run it; and what is to
-// be said of a checkpoint that was loaded.
+// What the verbs that only run a checkpoint have in common: how its experts come into memory, the
+// batches it sees, and what is to be said once it is loaded.
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "lib/run/eval_batches.h"
 #include "lib/run/run_folder.h"
 
 namespace moe {
@@ -14,6 +15,10 @@ struct ExpertOptions {
 void add_experts(CLI::App&, ExpertOptions&);  // --expert-memory
 Index expert_limit(const ExpertOptions&);     // for load_model(); throws Error(usage)
 
-void tell(const LoadedModel&);  // warnings, and how much of the experts is kept
+void add_router(CLI::App&, std::string& router);  // --router
+void add_batches(CLI::App&, EvalBatches&);        // --tokens, --batch, --length
+
+// Warnings of a checkpoint that was loaded, and how much of its experts is kept in memory.
+void report_loading(const LoadedModel&);
 
 }  // namespace moe

@@ -68,11 +68,30 @@ std::string shown(std::string text) {
   return text;
 }
 
-// How a model is spoken to: in texts of its tokenizer, or in bare ids, which are printed as they
+// The ids of --ids "1 5 7", each below the vocabulary.
+std::vector<int> ids_of(const std::string& text, int vocabulary) {
+  std::vector<int> out;
+  for (const std::string& word : split(text, ' ')) {
+    if (word.empty())
+      continue;
+    if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos ||
+        std::stoi(word) >= vocabulary) {
+      throw Error(Exit::usage,
+                  concat("--ids has '", word, "', which is no id from 0 to ", vocabulary - 1))
+          .hint("--ids \"1 5 7\"");
+    }
+    out.push_back(std::stoi(word));
+  }
+  if (out.empty())
+    throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
+  return out;
+}
+
+// Prompt and answer, as texts of the model's tokenizer or as bare ids, which are printed as they
 // are.
-class Voice {
+class Dialogue {
  public:
-  Voice(const LoadedModel& loaded, const Options& o)
+  Dialogue(const LoadedModel& loaded, const Options& o)
       : tokenizer_(make_tokenizer(loaded.tokenizer)),
         bare_(!o.ids.empty()),
         vocabulary_(loaded.model->config().vocabulary),
@@ -82,29 +101,14 @@ class Voice {
           .hint("--ids \"1 5 7\": token ids to continue, as its tokenizer makes them");
     }
   }
-  std::vector<int> begin(const Options& o) const {
-    if (!bare_) {
-      std::vector<int> out = tokenizer_->encode(o.prompt);
-      out.insert(out.begin(), tokenizer_->boundary());  // a text begins after a boundary
-      return out;
-    }
-    std::vector<int> out;
-    for (const std::string& word : split(o.ids, ' ')) {
-      if (word.empty())
-        continue;
-      if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos ||
-          std::stoi(word) >= vocabulary_) {
-        throw Error(Exit::usage,
-                    concat("--ids has '", word, "', which is no id from 0 to ", vocabulary_ - 1))
-            .hint("--ids \"1 5 7\"");
-      }
-      out.push_back(std::stoi(word));
-    }
-    if (out.empty())
-      throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
+  std::vector<int> prompt(const Options& o) const {
+    if (bare_)
+      return ids_of(o.ids, vocabulary_);
+    std::vector<int> out = tokenizer_->encode(o.prompt);
+    out.insert(out.begin(), tokenizer_->boundary());  // a text begins after a boundary
     return out;
   }
-  // -1 = nothing ends a text
+  // id that ends an answer; -1 = none
   int end() const {
     return end_;
   }
@@ -112,7 +116,7 @@ class Voice {
   int limit() const {
     return bare_ ? vocabulary_ : end_ + 1;
   }
-  std::string said(int id) const {
+  std::string text_of(int id) const {
     return bare_ ? concat(" ", id) : shown(tokenizer_->decode({id}));
   }
   const Tokenizer& tokenizer() const {
@@ -128,58 +132,86 @@ class Voice {
   int vocabulary_, end_;
 };
 
+// The trace of prompt and answer, one sequence; nothing where none is asked for.
+class AnswerTrace {
+ public:
+  AnswerTrace(const Options& o, const LoadedModel& loaded, const Dialogue& dialogue)
+      : fields_(trace_fields(*loaded.model)) {
+    fields_.prediction = false;
+    if (o.trace.empty())
+      return;
+    TraceHeader h = trace_header(*loaded.model);
+    describe_source(h, provenance_of(o.options), loaded.checkpoint.path.string(),
+                    dialogue.tokenizer(), o.seed);
+    if (dialogue.bare())
+      without_pieces(h);
+    h.checkpoint_step = loaded.checkpoint.step;
+    writer_.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = fields_});
+    writer_->sequence(no_domain);
+  }
+  const TraceFields& fields() const {
+    return fields_;
+  }
+  void append(std::int64_t step, Phase phase, const BatchRows& rows) {
+    if (!writer_)
+      return;
+    writer_->step({.step = step, .phase = phase});
+    rows.append(*writer_);
+  }
+  void finish() {
+    if (writer_)
+      writer_->finish();
+  }
+
+ private:
+  TraceFields fields_;
+  std::optional<TraceWriter> writer_;
+};
+
+// Prints the answer as it comes.
+void answer(const Options& o, Decoder<float>& model, const Dialogue& dialogue,
+            std::vector<int> next, AnswerTrace& trace) {
+  Rng rng(o.seed);
+  KeyValues<float> state;
+  Index past = 0;
+  for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
+    const bool is_prompt = past == 0;
+    const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
+    Decoder<float>::Tape tape;
+    Matrix<float> logits;
+    BatchRows rows(batch, is_prompt ? token_flag::prompt : token_flag::decode, dialogue.end());
+    model.infer(
+        {.batch = batch, .rng = &rng}, tape,
+        [&](int l, const MoeTape<float>& t, View<const float>) {
+          rows.layer(l, t, trace.fields());
+        },
+        &state, &logits);
+    trace.append(n, is_prompt ? Phase::prefill : Phase::decode, rows);
+    past += batch.tokens();
+    if (n == o.tokens)
+      break;
+    next = {sample(logits.row(0), dialogue.limit(), o, rng)};
+    if (next[0] == dialogue.end())
+      break;
+    fmt::print("{}", dialogue.text_of(next[0]));
+    std::fflush(stdout);
+  }
+  fmt::print("\n");
+}
+
 int generate(const Options& o) {
   if (!o.trace.empty())
     refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
-  tell(loaded);
-  Decoder<float>& model = *loaded.model;
-  const Voice voice(loaded, o);
-  std::vector<int> next = voice.begin(o);
-  std::optional<TraceWriter> writer;
-  const TraceFields fields = trace_fields(model);
-  TraceFields stored = fields;
-  stored.prediction = false;
-  if (!o.trace.empty()) {
-    TraceHeader h = trace_header(model);
-    describe_source(h, o.options, loaded.checkpoint.path.string(), voice.tokenizer(), o.seed);
-    if (voice.bare())
-      without_pieces(h);
-    h.checkpoint_step = loaded.checkpoint.step;
-    writer.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = stored});
-    writer->sequence(no_domain);
-  }
+  report_loading(loaded);
+  const Dialogue dialogue(loaded, o);
+  const std::vector<int> prompt = dialogue.prompt(o);
+  AnswerTrace trace(o, loaded, dialogue);
   catch_stop_signals();
-  Rng rng(o.seed);
-  KeyValues<float> state;
-  Index past = 0;
-  fmt::print("{}", voice.bare() ? o.ids : o.prompt);
-  for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
-    const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
-    Decoder<float>::Tape tape;
-    Matrix<float> logits;
-    BatchRows rows(batch, past == 0 ? token_flag::prompt : token_flag::decode, voice.end());
-    model.infer(
-        {.batch = batch, .rng = &rng}, tape,
-        [&](int l, const MoeTape<float>& t, View<const float>) { rows.layer(l, t, stored); },
-        &state, &logits);
-    if (writer) {
-      writer->step({.step = n, .phase = past == 0 ? Phase::prefill : Phase::decode});
-      rows.append(*writer);
-    }
-    past += batch.tokens();
-    if (n == o.tokens)
-      break;
-    next = {sample(logits.row(0), voice.limit(), o, rng)};
-    if (next[0] == voice.end())
-      break;
-    fmt::print("{}", voice.said(next[0]));
-    std::fflush(stdout);
-  }
-  fmt::print("\n");
-  if (writer)
-    writer->finish();
+  fmt::print("{}", dialogue.bare() ? o.ids : o.prompt);
+  answer(o, *loaded.model, dialogue, prompt, trace);
+  trace.finish();
   return stop_signal() ? 128 + stop_signal() : 0;
 }
 
@@ -207,11 +239,7 @@ Run generate_command(CLI::App& cli) {
   add_device(cli, o->device);
   add_experts(cli, o->experts);
   add_config(cli);
-  CLI::App* app = &cli;
-  return [o, app] {
-    o->options = options_json(*app);
-    return generate(*o);
-  };
+  return run_with(cli, std::move(o), generate);
 }
 
 }  // namespace moe

@@ -5,7 +5,6 @@
 
 #include "apps/arguments.h"
 #include "apps/command.h"
-#include "apps/evaluation.h"
 #include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
@@ -13,6 +12,7 @@
 #include "apps/values.h"
 #include "lib/core/rng.h"
 #include "lib/router/router.h"
+#include "lib/run/evaluation.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 
@@ -23,8 +23,8 @@ struct Options {
   std::string model, output, options, router;
   std::vector<std::string> data;
   std::string durability = "process";
-  Index tokens = 0, redundancy_tokens = 256;
-  int batch = 16, length = 0;
+  EvalBatches batches{.length = 0 /*the model's context*/};
+  Index redundancy_tokens = 256;
   std::uint64_t seed = 1;
   bool force = false, out_norm = false, logits = false, matched = false;
   DeviceOptions device;
@@ -34,15 +34,15 @@ struct Options {
 TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
                       const Corpus& corpus, bool paired) {
   TraceHeader h = trace_header(*loaded.model);
-  describe_source(h, o.options, loaded.checkpoint.path.string(), tokenizer, corpus, o.seed);
+  describe_source(h, provenance_of(o.options), loaded.checkpoint.path.string(), tokenizer, corpus,
+                  o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
   if (!paired)
     return h;
   h.pairs = weight_likeness(*loaded.model, o.matched);
   const auto shape = h.pairs[0].layer;
-  if (o.redundancy_tokens > 0)
-  // declared here, measured on the way
-  {
+  if (o.redundancy_tokens > 0) {
+    // declared here, measured on the way
     for (const std::string& name : OutputLikeness::names())
       h.pairs.push_back({name, shape});
   }
@@ -51,7 +51,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
   LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
-  tell(loaded);
+  report_loading(loaded);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) {
     throw Error(Exit::input,
@@ -86,66 +86,108 @@ bool compares_pairs(const LoadedModel& loaded) {
   return false;
 }
 
-int trace(const Options& o) {
-  refuse_existing(o.output, o.force);
-  const auto device = open_device(o.device);
-  const LoadedModel loaded = open_model(o, *device);
+// Runs batches and appends what the layers decided, and how alike their experts' outputs are.
+class Recording {
+ public:
+  Recording(Decoder<float>& model, TraceWriter& writer, const TraceFields& fields, int boundary,
+            Index redundancy_tokens, std::uint64_t seed)
+      : model_(model),
+        writer_(writer),
+        fields_(fields),
+        boundary_(boundary),
+        outputs_(model, redundancy_tokens),
+        rng_(seed) {}
+
+  void add(const Batch& batch) {
+    BatchRows rows(batch, 0, boundary_);
+    Decoder<float>::Tape tape;
+    model_.infer({.batch = batch, .rng = &rng_}, tape,
+                 [&](int n, const MoeTape<float>& t, View<const float> x) {
+                   rows.layer(n, t, fields_);
+                   if (outputs_.wants_more())
+                     outputs_.see(n, x, t.routing.expert);
+                 });
+    outputs_.batch_done();
+    rows.predictions(tape);
+    writer_.step({.step = step_++, .phase = Phase::eval});
+    rows.append(writer_);
+    nats_ += tape.loss * double(tape.targets);
+    targets_ += double(tape.targets);
+  }
+  double loss() const {
+    return targets_ > 0 ? nats_ / targets_ : 0;
+  }
+  std::int64_t steps() const {
+    return step_;
+  }
+  const OutputLikeness& outputs() const {
+    return outputs_;
+  }
+
+ private:
+  Decoder<float>& model_;
+  TraceWriter& writer_;
+  const TraceFields& fields_;
+  int boundary_;
+  OutputLikeness outputs_;
+  Rng rng_;
+  std::int64_t step_ = 0;
+  double nats_ = 0, targets_ = 0;
+};
+
+int stopped(const Options& o, TraceWriter& writer, std::int64_t steps, int signal) {
+  writer.commit(steps);
+  note(
+      fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: "
+                  "moe recover {}.part -o {}",
+                  writer.safe_rows(), o.output, o.output, o.output));
+  return 128 + signal;
+}
+
+// Writes the trace of a model over a corpus.
+int record(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
+           const Corpus& corpus) {
   Decoder<float>& model = *loaded.model;
-  const auto tokenizer = make_tokenizer(loaded.tokenizer);
-  const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
-  for (const std::string& n : corpus.info().notes)
-    note(n);
-  tell_of_bytes(loaded, corpus);
-  const WalkOptions walk_options{
-      .tokens = o.tokens, .sequences = o.batch, .length = length_for(o.length, model.config())};
+  EvalBatches batches = o.batches;
+  batches.length = length_for(o.batches.length, model.config());
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
   const bool paired = compares_pairs(loaded);
-  TraceWriter writer(o.output, header_of(o, loaded, *tokenizer, corpus, paired),
+  const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
+  TraceWriter writer(o.output, header_of(o, loaded, tokenizer, corpus, paired),
                      {.force = o.force, .power = o.durability == "power", .fields = fields});
-  OutputLikeness outputs(model, paired ? o.redundancy_tokens : 0);
-  Progress progress("tokens", double(walk_size(corpus, walk_options)), "tok");
+  Recording recording(model, writer, fields, corpus.boundary(), redundancy_tokens, o.seed);
+  Progress progress("tokens", double(token_count(corpus, batches)), "tok");
   catch_stop_signals();
-  Rng rng(o.seed);
-  std::int64_t step = 0;
-  double nats = 0;
-  double targets = 0;
-  walk(corpus, walk_options, [&](const Batch& batch) {
-    BatchRows rows(batch, 0, corpus.boundary());
-    Decoder<float>::Tape tape;
-    model.infer({.batch = batch, .rng = &rng}, tape,
-                [&](int n, const MoeTape<float>& t, View<const float> x) {
-                  rows.layer(n, t, fields);
-                  if (outputs.wants_more())
-                    outputs.see(n, x, t.routing.expert);
-                });
-    outputs.batch_done();
-    rows.predictions(tape);
-    writer.step({.step = step++, .phase = Phase::eval});
-    rows.append(writer);
-    nats += tape.loss * double(tape.targets);
-    targets += double(tape.targets);
-    progress.update(double(writer.rows()),
-                    fmt::format("loss {:.3f}", targets > 0 ? nats / targets : 0));
+  for_each_batch(corpus, batches, [&](const Batch& batch) {
+    recording.add(batch);
+    progress.update(double(writer.rows()), fmt::format("loss {:.3f}", recording.loss()));
     return stop_signal() == 0;
   });
-  if (const int signal = stop_signal()) {
-    writer.commit(step);
-    note(
-        fmt::format("stopped after {} tokens, which are safe in {}.part; make them a trace with: "
-                    "moe recover {}.part -o {}",
-                    writer.safe_rows(), o.output, o.output, o.output));
-    return 128 + signal;
-  }
-  if (paired && o.redundancy_tokens > 0)
-    writer.pairs(outputs.result());
+  if (const int signal = stop_signal())
+    return stopped(o, writer, recording.steps(), signal);
+  if (redundancy_tokens > 0)
+    writer.pairs(recording.outputs().result());
   writer.finish();
   note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(),
                    model.moe_layers().size(), duration_text(progress.seconds()),
-                   count_text(double(writer.rows()) / progress.seconds()),
-                   targets > 0 ? nats / targets : 0, o.output));
+                   count_text(double(writer.rows()) / progress.seconds()), recording.loss(),
+                   o.output));
   return 0;
+}
+
+int trace(const Options& o) {
+  refuse_existing(o.output, o.force);
+  const auto device = open_device(o.device);
+  const LoadedModel loaded = open_model(o, *device);
+  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer,
+                      o.seed);
+  for (const std::string& n : corpus.info().notes)
+    note(n);
+  warn_of_bytes(loaded, corpus);
+  return record(o, loaded, *tokenizer, corpus);
 }
 
 }  // namespace
@@ -154,22 +196,11 @@ Run trace_command(CLI::App& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
   add_data(cli, o->data, true);
-  cli.add_option("--router", o->router,
-                 "the same weights under another router: replay:trace=FILE goes where the trace "
-                 "went (the same --data, --tokens, --length, --batch)")
-      ->type_name("SPEC");
+  add_router(cli, o->router);
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")
       ->type_name("FILE")
       ->required();
-  cli.add_option(
-         "--tokens", o->tokens,
-         "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
-      ->capture_default_str()
-      ->check(whole(0));
-  cli.add_option("--batch", o->batch, "sequences at once")->capture_default_str()->check(whole(1));
-  cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
-      ->capture_default_str()
-      ->check(whole(0));
+  add_batches(cli, o->batches);
   cli.add_option("--redundancy-tokens", o->redundancy_tokens,
                  "tokens on which all experts run, to compare their outputs; 0 = none")
       ->capture_default_str()
@@ -194,11 +225,7 @@ Run trace_command(CLI::App& cli) {
   add_device(cli, o->device);
   add_experts(cli, o->experts);
   add_config(cli);
-  CLI::App* app = &cli;
-  return [o, app] {
-    o->options = options_json(*app);
-    return trace(*o);
-  };
+  return run_with(cli, std::move(o), trace);
 }
 
 }  // namespace moe

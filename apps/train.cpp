@@ -40,7 +40,10 @@ std::string model_spec(const ModelOptions& o) {
 struct Options {
   ModelOptions model;
   RunOptions run;
+  DeviceOptions device;
+  std::vector<std::string> parts;  // what trains; empty = all
   std::string resume;
+  std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
 };
 
@@ -55,117 +58,72 @@ ModelConfig config_of(Options& o, const CLI::App& cli) {
           .hint("moe edit makes another model of a checkpoint");
     }
   }
-  const Blueprint there = read_blueprint(o.run.init);
-  o.run.tokenizer = there.tokenizer;
-  o.model.model = to_spec(there.config);
+  const Blueprint initial = read_blueprint(o.run.init);
+  o.run.tokenizer = initial.tokenizer;
+  o.model.model = to_spec(initial.config);
   return model_config(model_spec(o.model));
 }
 
 void add_model(CLI::App& cli, ModelOptions& o) {
-  cli.add_option("--model", o.model,
-                 "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")
-      ->type_name("SPEC")
-      ->capture_default_str()
-      ->group("model");
-  cli.add_option("--router", o.router, "who goes where (moe list routers); default: the preset's")
-      ->type_name("SPEC")
-      ->group("model");
-  cli.add_option("--balance", o.balance,
-                 "what keeps experts evenly used; may be given again; none = nothing")
-      ->type_name("SPEC")
-      ->expected(1)
-      ->take_all()
-      ->group("model");
-  cli.add_option("--capacity", o.capacity, "how many slots an expert may take")
-      ->type_name("SPEC")
-      ->group("model");
-  cli.add_option("--experts", o.experts, "number of experts")->check(whole(1))->group("model");
-  cli.add_option("--width", o.width, "width of an expert")->check(whole(1))->group("model");
+  const OptionGroup model(cli, "model");
+  model
+      .text("--model", o.model, "SPEC",
+            "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")
+      ->capture_default_str();
+  model.text("--router", o.router, "SPEC",
+             "who goes where (moe list routers); default: the preset's");
+  model
+      .repeatable("--balance", o.balance,
+                  "what keeps experts evenly used; may be given again; none = nothing")
+      ->type_name("SPEC");
+  model.text("--capacity", o.capacity, "SPEC", "how many slots an expert may take");
+  model.add("--experts", o.experts, "number of experts")->check(whole(1));
+  model.add("--width", o.width, "width of an expert")->check(whole(1));
   cli.add_flag("--dense", o.dense, "the dense twin: the same active parameters a token, no experts")
       ->group("model");
 }
 
-void add_training(CLI::App& cli, RunOptions& o) {
-  TrainOptions& t = o.train;
-  cli.add_option("--steps", t.steps, "the horizon: steps in all")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("training");
-  cli.add_option("--batch", t.sequences, "sequences of a micro-batch")
-      ->capture_default_str()
-      ->check(whole(1))
-      ->group("training");
-  cli.add_option("--length", o.length, "tokens of a sequence; default: the model's context")
-      ->check(whole(1))
-      ->group("training");
-  cli.add_option("--accumulate", t.accumulate, "micro-batches of a step")
-      ->capture_default_str()
-      ->check(whole(1))
-      ->group("training");
-  cli.add_option("--lr", t.lr, "peak learning rate")
-      ->capture_default_str()
-      ->check(real(0, 1e300))
-      ->group("training");
-  cli.add_option("--schedule", t.schedule,
-                 "cosine:warmup=,floor= | wsd:warmup=,decay=,floor= | constant:warmup=")
-      ->type_name("SPEC")
-      ->capture_default_str()
-      ->group("training");
-  cli.add_option("--decay", t.decay, "AdamW's weight decay (matrices only)")
-      ->capture_default_str()
-      ->check(real(0, 1e300))
-      ->group("training");
-  cli.add_option("--clip", t.clip, "largest gradient norm; 0 = none")
-      ->capture_default_str()
-      ->check(real(0, 1e300))
-      ->group("training");
-  cli.add_option("--train", o.parts,
-                 "what trains: router | experts | experts=1,3 | shared | attention | dense | norms "
-                 "| embedding | all; may be given again; the rest is frozen")
-      ->expected(1)
-      ->take_all()
-      ->group("training");
-  cli.add_option("--lr-factor", t.lr_factor,
-                 "learning rate by group, times the peak: router=0.1,experts=2")
-      ->group("training");
-  cli.add_option("--seed", t.seed, "seed of everything random")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("training");
-  cli.add_option("--save-every", o.save_every, "steps between checkpoints; 0 = only at the end")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("run");
-  cli.add_option("--save-dtype", o.save_dtype,
-                 "with --steps 0: write the weights alone, as f32 or bf16; such a run can be used, "
-                 "but not resumed")
-      ->type_name("WHICH")
-      ->check(one_of({"f32", "bf16"}))
-      ->group("run");
-  cli.add_option("--keep", o.keep, "newest checkpoints kept")
-      ->capture_default_str()
-      ->check(whole(1))
-      ->group("run");
-  cli.add_option("--eval-every", o.eval_every, "steps between validations; 0 = only at the end")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("run");
-  cli.add_option("--eval-tokens", o.eval_tokens,
-                 "validation tokens, over all domains; 0 = the whole split")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("run");
-  cli.add_option("--log-every", o.log_every, "steps between lines of metrics.jsonl")
-      ->capture_default_str()
-      ->check(whole(1))
-      ->group("run");
-  cli.add_option("--trace", o.trace, "record routing while training, to this file")
-      ->type_name("FILE")
-      ->group("run");
-  cli.add_option("--trace-every", o.trace_every, "record every n-th step")
-      ->capture_default_str()
-      ->check(whole(1))
-      ->group("run");
+void add_training(CLI::App& cli, Options& o) {
+  TrainOptions& t = o.run.train;
+  const OptionGroup training(cli, "training");
+  training.number("--steps", t.steps, "the horizon: steps in all", whole(0));
+  training.number("--batch", t.sequences, "sequences of a micro-batch", whole(1));
+  training.add("--length", o.run.length, "tokens of a sequence; default: the model's context")
+      ->check(whole(1));
+  training.number("--accumulate", t.accumulate, "micro-batches of a step", whole(1));
+  training.number("--lr", t.lr, "peak learning rate", real(0, 1e300));
+  training
+      .text("--schedule", t.schedule, "SPEC",
+            "cosine:warmup=,floor= | wsd:warmup=,decay=,floor= | constant:warmup=")
+      ->capture_default_str();
+  training.number("--decay", t.decay, "AdamW's weight decay (matrices only)", real(0, 1e300));
+  training.number("--clip", t.clip, "largest gradient norm; 0 = none", real(0, 1e300));
+  training.repeatable(
+      "--train", o.parts,
+      "what trains: router | experts | experts=1,3 | shared | attention | dense | norms "
+      "| embedding | all; may be given again; the rest is frozen");
+  training.add("--lr-factor", t.lr_factor,
+               "learning rate by group, times the peak: router=0.1,experts=2");
+  training.number("--seed", t.seed, "seed of everything random", whole(0));
+}
+
+void add_saving(CLI::App& cli, Options& o) {
+  RunOptions& r = o.run;
+  const OptionGroup run(cli, "run");
+  run.number("--save-every", r.save_every, "steps between checkpoints; 0 = only at the end",
+             whole(0));
+  run.text("--save-dtype", o.save_dtype, "WHICH",
+           "with --steps 0: write the weights alone, as f32 or bf16; such a run can be used, "
+           "but not resumed")
+      ->check(one_of({"f32", "bf16"}));
+  run.number("--keep", r.keep, "newest checkpoints kept", whole(1));
+  run.number("--eval-every", r.eval_every, "steps between validations; 0 = only at the end",
+             whole(0));
+  run.number("--eval-tokens", r.eval_tokens,
+             "validation tokens, over all domains; 0 = the whole split", whole(0));
+  run.number("--log-every", r.log_every, "steps between lines of metrics.jsonl", whole(1));
+  run.text("--trace", r.trace, "FILE", "record routing while training, to this file");
+  run.number("--trace-every", r.trace_every, "record every n-th step", whole(1));
 }
 
 // A resumed run goes on as it was begun: only the horizon and what computes may change.
@@ -181,6 +139,29 @@ void refuse_changes(const CLI::App& app, const std::string& folder) {
   }
 }
 
+int train(Options& o, const CLI::App& cli) {
+  o.run.options = options_json(cli);
+  o.run.device = o.device.device;
+  if (!o.parts.empty())
+    o.run.train.trained = join(o.parts, ";");
+  if (!o.resume.empty()) {
+    refuse_changes(cli, o.resume);
+    const bool moved = cli.get_option("--steps")->count() > 0;
+    return resume_run(o.resume, moved ? o.run.train.steps : -1, o.device);
+  }
+  const ModelConfig config = config_of(o, cli);
+  if (o.dry)
+    return dry_run(config, o.run);
+  if (o.run.data.empty() && o.save_dtype.empty()) {
+    throw Error(Exit::usage, "--data is missing: nothing to train on")
+        .hint("--data system, or --data text:path=FOLDER");
+  }
+  if (o.run.folder.empty())
+    throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");
+  return o.save_dtype.empty() ? start_run(config, o.run, o.device)
+                              : write_initial(config, o.run, o.save_dtype, o.device);
+}
+
 }  // namespace
 
 Run train_command(CLI::App& cli) {
@@ -190,8 +171,9 @@ Run train_command(CLI::App& cli) {
       ->type_name("SPEC")
       ->capture_default_str();
   add_model(cli, o->model);
-  add_training(cli, o->run);
-  add_device(cli, o->run.device);
+  add_training(cli, *o);
+  add_saving(cli, *o);
+  add_device(cli, o->device);
   cli.add_option("-o,--output", o->run.folder, "the run folder to make")->type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
       ->type_name("FOLDER");
@@ -204,24 +186,7 @@ Run train_command(CLI::App& cli) {
   add_config(cli);
   CLI::App* app = &cli;
   return [o, app] {
-    o->run.options = options_json(*app);
-    if (!o->run.parts.empty())
-      o->run.train.trained = join(o->run.parts, ";");
-    if (!o->resume.empty()) {
-      refuse_changes(*app, o->resume);
-      return resume_run(o->resume, app->get_option("--steps")->count() ? o->run.train.steps : -1,
-                        o->run.device);
-    }
-    const ModelConfig config = config_of(*o, *app);
-    if (o->dry)
-      return dry_run(config, o->run);
-    if (o->run.data.empty() && o->run.save_dtype.empty()) {
-      throw Error(Exit::usage, "--data is missing: nothing to train on")
-          .hint("--data system, or --data text:path=FOLDER");
-    }
-    if (o->run.folder.empty())
-      throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");
-    return o->run.save_dtype.empty() ? start_run(config, o->run) : write_initial(config, o->run);
+    return train(*o, *app);
   };
 }
 

@@ -233,7 +233,7 @@ std::string model_problem(const std::filesystem::path& folder) {
     return "";
   const auto device = make_backend("cpu");
   try {
-    tell(load_model(folder, *device, {}, as_fits));
+    report_loading(load_model(folder, *device, {}, as_fits));
   } catch (const Error& e) {
     if (e.code() != Exit::input)
       throw;

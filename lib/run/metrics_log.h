@@ -5,20 +5,22 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "apps/evaluation.h"
 #include "lib/model/trainer.h"
+#include "lib/run/evaluation.h"
 
 namespace moe {
 
 class MetricsLog {
  public:
+  // Goes on with a file that is there: lines of steps behind `steps_done` are cut off. Throws
+  // Error(io), as every call that writes.
   MetricsLog(const std::filesystem::path&, Index steps_done);
   MetricsLog(const MetricsLog&) = delete;
   ~MetricsLog();
   void count(Index tokens) {
     tokens_ += double(tokens);
   }
-  double tokens_per_second() const;
+  double tokens_per_second() const;  // of those counted, since this log was opened
   void step(const StepResult&, Decoder<float>&, Trainer&);
   void validation(Index step, const std::vector<DomainLoss>&);
 
@@ -29,7 +31,5 @@ class MetricsLog {
   double tokens_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
-
-std::string per_domain_text(const std::vector<DomainLoss>&);  // " (a 1.23, b 4.56)"
 
 }  // namespace moe

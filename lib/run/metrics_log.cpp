@@ -1,6 +1,4 @@
-#include "apps/metrics_log.h"
-
-#include <fmt/format.h>
+#include "lib/run/metrics_log.h"
 
 #include <cerrno>
 #include <cmath>
@@ -123,15 +121,6 @@ void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
   write(Line({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}})
             .dump() +
         "\n");
-}
-
-std::string per_domain_text(const std::vector<DomainLoss>& losses) {
-  if (losses.size() < 2)
-    return "";
-  std::string out;
-  for (const DomainLoss& d : losses)
-    out += fmt::format("{}{} {:.3f}", out.empty() ? " (" : ", ", d.name, d.loss());
-  return out + ")";
 }
 
 }  // namespace moe

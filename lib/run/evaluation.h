@@ -1,7 +1,7 @@
-// Loss per domain: what `moe eval` prints and validation while training writes down.
+// Loss per domain: what `moe eval` reports and validation while training writes down.
 #pragma once
-#include "apps/walk.h"
 #include "lib/model/decoder.h"
+#include "lib/run/eval_batches.h"
 
 namespace moe {
 
@@ -15,11 +15,11 @@ struct DomainLoss {
 };
 
 // Runs the corpus through the model without gradients. `visited` hears of every batch (progress)
-// and may stop.
-std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const WalkOptions&,
+// and may stop. Throws Error(numeric) naming the domain whose loss is not finite.
+std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const EvalBatches&,
                                  const std::function<bool(Index tokens)>& visited = {});
-// The sequence length that was asked for, or the context where none was; refused where it is longer
-// than the context.
+// The sequence length that was asked for, or the context where none (0) was. Throws Error(usage)
+// where it is longer than the context.
 int length_for(int asked, const ModelConfig&);
 double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
 

@@ -1,4 +1,4 @@
-#include "apps/evaluation.h"
+#include "lib/run/evaluation.h"
 
 #include <cmath>
 
@@ -9,8 +9,26 @@
 
 namespace moe {
 
+namespace {
+
+// Adds the losses of one batch to those of its domains.
+void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
+                std::vector<DomainLoss>& losses) {
+  for (Index q = 0; q < batch.sequences(); ++q) {
+    DomainLoss& d = losses[std::size_t(batch.domain[std::size_t(q)])];
+    for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
+      if (batch.target[std::size_t(t)] < 0)
+        continue;
+      d.nats += double(tape.token_loss(0, t));
+      ++d.tokens;
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
-                                 const WalkOptions& walk_options,
+                                 const EvalBatches& batches,
                                  const std::function<bool(Index)>& visited) {
   std::vector<DomainLoss> out;
   for (const std::string& name : corpus.info().domains)
@@ -21,18 +39,10 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
   }
   Index seen = 0;
   Rng rng(0);  // routers that draw do so from the same numbers every time
-  walk(corpus, walk_options, [&](const Batch& batch) {
+  for_each_batch(corpus, batches, [&](const Batch& batch) {
     Decoder<float>::Tape tape;
     model.infer({.batch = batch, .rng = &rng}, tape);
-    for (Index q = 0; q < batch.sequences(); ++q) {
-      DomainLoss& d = out[std::size_t(batch.domain[std::size_t(q)])];
-      for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
-        if (batch.target[std::size_t(t)] < 0)
-          continue;
-        d.nats += double(tape.token_loss(0, t));
-        ++d.tokens;
-      }
-    }
+    add_losses(batch, tape, out);
     seen += batch.tokens();
     return !visited || visited(seen);
   });

@@ -1,0 +1,360 @@
+#include "lib/run/start_run.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/files/file.h"
+#include "lib/model/copy_weights.h"
+#include "lib/model/cost.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/router.h"
+#include "lib/run/lazy_experts.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig& config,
+                    const Provenance& p) {
+  const ModelCost cost = cost_of(config, s.train.sequences * s.train.length);
+  write_json(folder / "run.json", {{"format", "moe-run"},
+                                   {"version", 1},
+                                   {"moe", p.version},
+                                   {"command", p.command},
+                                   {"created_utc", p.created_utc},
+                                   {"options", Json::parse(s.options)},
+                                   {"model", s.model},
+                                   {"data", s.data},
+                                   {"tokenizer", s.tokenizer},
+                                   {"seed", s.train.seed},
+                                   {"steps", s.train.steps},
+                                   {"parameters", cost.parameters},
+                                   {"active_parameters", cost.active_parameters}});
+}
+
+// What a start that was killed within its first milliseconds leaves: the lock, and a file of ours
+// that was being written.
+bool is_leftover(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name == "lock" || (name.ends_with(".tmp") && (name.starts_with(".run.json.") ||
+                                                       name.starts_with(".metrics.jsonl.")));
+}
+
+void refuse_folder(const fs::path& folder, bool force) {
+  if (!fs::exists(folder) || (fs::is_directory(folder) &&
+                              std::ranges::all_of(fs::directory_iterator(folder), is_leftover))) {
+    return;
+  }
+  const std::string name = folder.string();
+  if (!fs::exists(folder / "run.json")) {
+    throw Error(Exit::usage, concat("'", name, "' exists and is not a run of moe",
+                                    force ? "; --force replaces runs only" : ""))
+        .hint("another -o")
+        .safe("it was not touched");
+  }
+  if (!force) {
+    throw Error(Exit::usage, concat("the run '", name, "' exists"))
+        .hint(
+            concat("moe train --resume ", name, " to go on, --force to replace it, or another -o"))
+        .safe("it was not touched");
+  }
+}
+
+void refuse_trace(const ModelConfig& config, const RunOptions& o) {
+  if (config.moe_layers() == 0)
+    throw Error(Exit::usage, "a dense model has no routing to record").hint("leave --trace out");
+  refuse_existing(o.trace, o.force);
+  if (!o.force && fs::exists(o.trace + ".part")) {
+    throw Error(
+        Exit::usage,
+        concat("'", o.trace, ".part' exists: a recording that was interrupted, or still runs"))
+        .hint(concat("moe recover ", o.trace, ".part -o FILE keeps its rows; --force replaces it"));
+  }
+}
+
+// A size that this machine cannot hold is said at once, not after minutes of swapping.
+void refuse_size(const ModelConfig& config, const TrainOptions& t) {
+  const ModelCost c = cost_of(config, t.sequences * t.length);
+  const double need =
+      double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes);
+  const double available = double(machine_bytes());
+  if (need > available) {
+    throw Error(Exit::memory, concat("training takes ", bytes_text(need),
+                                     " of memory and this machine has ", bytes_text(available)))
+        .hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
+  }
+}
+
+void refuse_replay(const ModelConfig& config) {
+  if (config.moe_layers() > 0 &&
+      router_facts(config.moe.router, config.moe.experts).needs_recorded_routes) {
+    throw Error(Exit::usage,
+                "a replay follows a trace token by token, and training draws batches and validates "
+                "between them")
+        .hint("moe eval or moe trace with --router replay:trace=FILE");
+  }
+}
+
+// Data that does not fit the weights a run starts from.
+void refuse_data(const ModelConfig& config, const RunOptions& o, const Corpus& corpus) {
+  if (!o.init.empty() && config.vocabulary != corpus.info().vocabulary) {
+    throw Error(Exit::usage,
+                concat("'", o.init, "' has a vocabulary of ", config.vocabulary,
+                       " and the tokenizer ", o.tokenizer, " one of ", corpus.info().vocabulary))
+        .hint("the tokenizer the checkpoint was trained with");
+  }
+}
+
+void refuse_validation_split(const Corpus& corpus) {
+  if (corpus.split() == Split::valid) {
+    throw Error(Exit::usage,
+                "--data says split=valid, and training on the validation split would spoil it")
+        .hint("leave split= out");
+  }
+}
+
+// Counts of token ids in the first batches of a run, a million tokens at most.
+std::vector<std::int64_t> count_ids(const Corpus& corpus, const TrainOptions& t, int vocabulary) {
+  constexpr Index enough = 1'000'000;
+  const Index batches =
+      std::min(t.steps * t.accumulate, std::max<Index>(1, enough / (t.sequences * t.length)));
+  std::vector<std::int64_t> counts(std::size_t(vocabulary), 0);
+  for (Index n = 0; n < batches; ++n) {
+    for (const int id : corpus.train(std::uint64_t(n), int(t.sequences), int(t.length)).token)
+      ++counts[std::size_t(id)];
+  }
+  return counts;
+}
+
+// Gives the counts to the routers whose table balances them.
+void learn_tables(Decoder<float>& model, const Corpus& corpus, const TrainOptions& t) {
+  std::vector<std::int64_t> counts;
+  for (auto* layer : model.moe_layers()) {
+    auto* table = capability<LearnsFromText>(layer->router());
+    if (!table)
+      continue;
+    if (counts.empty())
+      counts = count_ids(corpus, t, model.config().vocabulary);
+    table->learn(counts);
+  }
+}
+
+// What a run holds; whatever else lies in the folder stays.
+void clear_run(const fs::path& folder) {
+  for (const auto step : checkpoint_steps(folder))
+    fs::remove_all(folder / checkpoint_name(step));
+  std::vector<fs::path> old = {folder / "metrics.jsonl"};
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().filename() != "lock" && is_leftover(entry.path()))
+      old.push_back(entry.path());
+  }
+  for (const fs::path& path : old)
+    fs::remove(path);
+  fs::remove(folder / "run.json");
+}
+
+// Weights of a checkpoint, and what its reader should know: tensors left out, and a class that will
+// not open what is written.
+void start_from(const std::string& init, Decoder<float>& model, TrainingObserver& observer) {
+  const LoadedModel from = load_model(init, model.backend());
+  for (const std::string& n : from.checkpoint.notes)
+    observer.warning(n);
+  copy_weights(*from.model, model);
+  const Fit fit = fit_of(model.config());
+  if (from.family != "moe" && fit.family == "moe") {
+    observer.note(concat("checkpoints of this run keep this program's own form, not that of ",
+                         from.family, ": ", fit.reason));
+  }
+}
+
+void refuse_no_run(const std::string& folder) {
+  if (!fs::is_directory(folder))
+    throw Error(Exit::input, concat("there is no run '", folder, "'"));
+  if (checkpoint_steps(folder).empty()) {
+    throw Error(Exit::input, concat("'", folder,
+                                    fs::exists(fs::path(folder) / "run.json")
+                                        ? "' was stopped before its first checkpoint"
+                                        : "' is not a run: it has no checkpoint-* folder"))
+        .hint("moe train starts one; --force replaces a run");
+  }
+}
+
+LoadedModel load_run(const std::string& folder, Backend<float>& device,
+                     TrainingObserver& observer) {
+  LoadedModel loaded = load_model(folder, device);
+  for (const std::string& n : loaded.checkpoint.notes)
+    observer.warning(n);
+  if (!loaded.state) {
+    throw Error(Exit::input, concat("'", loaded.checkpoint.path.string(),
+                                    "' has no state.json: it can be used, but not resumed"))
+        .hint("moe train starts a new run");
+  }
+  return loaded;
+}
+
+// A table of no counts, for weights that are written before any data is seen.
+void learn_nothing(Decoder<float>& model) {
+  for (auto* layer : model.moe_layers()) {
+    if (auto* table = capability<LearnsFromText>(layer->router()))
+      table->learn(std::vector<std::int64_t>(std::size_t(model.config().vocabulary), 0));
+  }
+}
+
+void refuse_initial(const RunOptions& o) {
+  if (o.train.steps != 0) {
+    throw Error(Exit::usage, concat("--save-dtype writes weights alone, and a run of ",
+                                    o.train.steps, " steps must be able to go on where it stopped"))
+        .hint(
+            "--steps 0; of a trained run: moe train --init RUN --steps 0 --save-dtype bf16 -o NEW");
+  }
+  if (!o.trace.empty()) {
+    throw Error(Exit::usage, "no step is made, so there is no routing to record")
+        .hint("leave --trace out");
+  }
+  refuse_folder(o.folder, o.force);
+}
+
+// A tokenizer whose ids a model does not all have.
+void refuse_few_ids(const ModelConfig& config, const RunOptions& o, const Tokenizer& tokenizer) {
+  if (config.vocabulary < tokenizer.vocabulary()) {
+    throw Error(Exit::usage,
+                concat("the model has ", config.vocabulary, " token ids and the tokenizer ",
+                       o.tokenizer, " ", tokenizer.vocabulary()))
+        .hint(concat("--model ...:vocabulary=", tokenizer.vocabulary()));
+  }
+}
+
+}  // namespace
+
+RunState state_of(const ModelConfig& config, const RunOptions& o) {
+  RunState s;
+  s.train = o.train;
+  s.train.length = o.length > 0 ? o.length : config.context;
+  Schedule(s.train.schedule, s.train.steps);  // refused here, before anything is made
+  if (s.train.length > config.context) {
+    throw Error(Exit::usage, concat("--length ", s.train.length,
+                                    " is more than the model's context of ", config.context))
+        .hint(concat("--length ", config.context, ", or --model ...:context=", s.train.length));
+  }
+  s.data = o.data;
+  s.tokenizer = o.tokenizer;
+  s.device = o.device;
+  s.options = o.options;
+  s.trace = o.trace.empty() ? "" : fs::absolute(o.trace).string();
+  s.trace_every = o.trace_every;
+  s.save_every = o.save_every;
+  s.keep = o.keep;
+  s.eval_every = o.eval_every;
+  s.log_every = o.log_every;
+  s.eval_tokens = o.eval_tokens;
+  return s;
+}
+
+std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOptions& o,
+                                       const RunContext& context, TrainingObserver& observer) {
+  refuse_folder(o.folder, o.force);
+  if (!o.trace.empty())
+    refuse_trace(given, o);
+  refuse_replay(given);
+  auto tokenizer = make_tokenizer(o.tokenizer);
+  ModelConfig config = given;
+  RunState state = state_of(config, o);
+  if (!o.init.empty())
+    state.data = for_vocabulary(state.data, config.vocabulary);
+  const Corpus corpus(state.data, *tokenizer, state.train.seed);
+  refuse_data(config, o, corpus);
+  config.vocabulary = corpus.info().vocabulary;
+  for (const std::string& n : corpus.info().notes)
+    observer.note(n);
+  refuse_validation_split(corpus);
+  state.data = corpus.specs();
+  refuse_size(config, state.train);
+  auto model = std::make_unique<Decoder<float>>(config, context.device());
+  model->initialise(state.train.seed);
+  learn_tables(*model, corpus, state.train);
+  if (!o.init.empty())
+    start_from(o.init, *model, observer);
+  state.model = to_spec(model->config());
+  Parts(state.train.trained, state.train.lr_factor, *model);  // refused before anything is made
+  RunLock lock(o.folder);
+  clear_run(o.folder);
+  write_run_json(o.folder, state, model->config(), context.provenance);
+  return std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
+                                                          .state = std::move(state),
+                                                          .model = std::move(model),
+                                                          .tokenizer = std::move(tokenizer),
+                                                          .lock = std::move(lock),
+                                                          .provenance = context.provenance,
+                                                          .replace_trace = o.force});
+}
+
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, Index horizon,
+                                        const RunContext& context, TrainingObserver& observer) {
+  refuse_no_run(folder);
+  RunLock lock(folder);
+  LoadedModel loaded = load_run(folder, context.device(), observer);
+  RunState state = *loaded.state;
+  if (horizon >= 0 && horizon != state.train.steps) {
+    observer.warning(concat("the horizon changes from ", state.train.steps, " to ", horizon,
+                            " steps: the learning rate, and a temperature that moves, follow the "
+                            "new one"));
+    state.train.steps = horizon;
+  }
+  const bool recording = !state.trace.empty() && fs::exists(state.trace + ".part");
+  if (state.step >= state.train.steps && !recording) {
+    observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
+    return nullptr;
+  }
+  auto tokenizer = make_tokenizer(state.tokenizer);
+  if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
+    observer.warning(
+        concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
+    state.trace.clear();
+  }
+  auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = folder,
+                                                              .state = std::move(state),
+                                                              .model = std::move(loaded.model),
+                                                              .tokenizer = std::move(tokenizer),
+                                                              .lock = std::move(lock),
+                                                              .provenance = context.provenance,
+                                                              .resumed = true});
+  load_training(loaded, run->trainer);
+  return run;
+}
+
+InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DType weights,
+                             const RunContext& context) {
+  refuse_initial(o);
+  const auto tokenizer = make_tokenizer(o.tokenizer);
+  ModelConfig config = given;
+  RunState state = state_of(config, o);
+  if (!o.data.empty()) {
+    const Corpus corpus(state.data, *tokenizer, state.train.seed);
+    state.data = corpus.specs();
+    config.vocabulary = corpus.info().vocabulary;
+  }
+  refuse_few_ids(config, o, *tokenizer);
+  Backend<float>& device = context.device();
+  const bool drawn_later = o.init.empty() && config.moe.widths.empty() && config.moe.all_ffn();
+  Decoder<float> model(config, device, drawn_later ? Storage::elsewhere : Storage::own);
+  model.initialise(state.train.seed);
+  learn_nothing(model);
+  bool bare = false;
+  if (!o.init.empty()) {
+    const LoadedModel from = load_model(o.init, device);
+    copy_weights(*from.model, model);
+    bare = !has_tokenizer(from);
+  }
+  state.model = to_spec(model.config());
+  const RunLock lock(o.folder);
+  clear_run(o.folder);
+  write_run_json(o.folder, state, model.config(), context.provenance);
+  const fs::path saved =
+      save_checkpoint(o.folder, model, nullptr, state, tokenizer_files(*tokenizer, bare), weights);
+  return {saved, cost_of(config, 1).parameters};
+}
+
+}  // namespace moe

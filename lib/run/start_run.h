@@ -1,0 +1,55 @@
+// A run from nothing, from another checkpoint's weights, or from where it stopped: everything that
+// cannot be is refused before a file is written or a device is opened.
+#pragma once
+#include <functional>
+
+#include "lib/run/training.h"
+
+namespace moe {
+
+struct RunOptions {
+  std::vector<std::string> data;  // specs of datasets
+  std::string tokenizer = "bytes";
+  std::string folder;
+  std::string trace;           // file to record routing into; empty = none
+  std::string init;            // checkpoint whose weights a new run starts from; empty = drawn ones
+  std::string options = "{}";  // the command's resolved options, JSON
+  std::string device = "cpu";  // its spec, as the state remembers it
+  TrainOptions train;
+  Index length = 0;  // tokens of a sequence; 0 = the model's context
+  Index save_every = 500, keep = 2;
+  Index eval_every = 500, eval_tokens = 65536;
+  Index log_every = 10, trace_every = 1;
+  bool force = false;  // replace a run and a trace that exist
+};
+
+// What the program brings to a run.
+struct RunContext {
+  // Opens the device, once all has been checked that needs none. It outlives the run.
+  std::function<Backend<float>&()> device;
+  Provenance provenance;
+};
+
+// The state at step 0. Throws Error(usage) for what cannot be.
+RunState state_of(const ModelConfig&, const RunOptions&);
+
+// A new run: checked, its folder made and locked, its model drawn. The model's vocabulary is that
+// of the data.
+std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, const RunContext&,
+                                       TrainingObserver&);
+
+// The newest valid checkpoint of a run, to go on from; null where the run is done and its trace
+// complete (the observer gets a note). Throws Error(input) for what is no run.
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, Index horizon /*-1: as saved*/,
+                                        const RunContext&, TrainingObserver&);
+
+// The weights of step 0 alone, as a run that can be used but not resumed; new experts are drawn as
+// they are written.
+struct InitialWeights {
+  std::filesystem::path checkpoint;
+  std::int64_t parameters = 0;
+};
+InitialWeights write_initial(const ModelConfig&, const RunOptions&, DType weights,
+                             const RunContext&);
+
+}  // namespace moe

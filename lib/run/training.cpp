@@ -1,0 +1,205 @@
+#include "lib/run/training.h"
+
+#include <cmath>
+#include <optional>
+
+#include "lib/core/error.h"
+#include "lib/run/recorder.h"
+
+namespace moe {
+
+void TrainingObserver::note(const std::string&) {}
+void TrainingObserver::warning(const std::string&) {}
+void TrainingObserver::started(Index, Index) {}
+void TrainingObserver::stepped(const StepReport&) {}
+void TrainingObserver::recorded(Index, std::uint64_t) {}
+void TrainingObserver::validated(Index, const std::vector<DomainLoss>&) {}
+void TrainingObserver::saved(Index, const std::filesystem::path&) {}
+bool TrainingObserver::wants_stop() {
+  return false;
+}
+
+TrainingRun::TrainingRun(Setup s)
+    : setup(std::move(s)),
+      trainer(*setup.model, setup.state.train, comm),
+      corpus(setup.state.data, *setup.tokenizer, setup.state.train.seed),
+      validation(validation_specs(setup.state.data), *setup.tokenizer, setup.state.train.seed),
+      log(setup.folder / "metrics.jsonl", setup.state.step) {
+  setup.provenance.options = setup.state.options;
+}
+
+namespace {
+
+namespace fs = std::filesystem;
+
+class TrainingLoop {
+ public:
+  TrainingLoop(TrainingRun& run, TrainingObserver& observer)
+      : run_(run),
+        observer_(observer),
+        folder_(run.setup.folder),
+        state_(run.setup.state),
+        model_(*run.setup.model),
+        trainer_(run.trainer) {}
+
+  TrainingResult go();
+
+ private:
+  void open_trace();
+  void train_to_horizon();
+  void step();
+  void record(const Batch&, const Decoder<float>::Tape&, Index step);
+  void validate();
+  void save();
+  void refuse_nonfinite() const;
+  std::string kept() const;
+
+  TrainingRun& run_;
+  TrainingObserver& observer_;
+  const fs::path& folder_;
+  RunState& state_;
+  Decoder<float>& model_;
+  Trainer& trainer_;
+  std::optional<TraceWriter> trace_;
+  TraceFields fields_;
+  TrainingResult result_;
+};
+
+void TrainingLoop::open_trace() {
+  if (state_.trace.empty())
+    return;
+  fields_ = trace_fields(model_);
+  fields_.prediction = false;
+  TraceHeader header = trace_header(model_);
+  describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
+                  run_.corpus, state_.train.seed);
+  TraceWriterOptions options{.force = run_.setup.replace_trace, .fields = fields_};
+  if (run_.setup.resumed)
+    options.resume_rows = std::int64_t(state_.trace_rows);
+  trace_.emplace(state_.trace, header, options);
+}
+
+void TrainingLoop::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
+  BatchRows rows(batch, token_flag::train, run_.corpus.boundary());
+  int n = 0;
+  for (const auto& block : tape.block) {
+    if (block.moe)
+      rows.layer(n++, *block.moe, fields_);
+  }
+  trace_->step({.step = step, .phase = Phase::train});
+  rows.append(*trace_);
+  observer_.recorded(step, trace_->rows());
+}
+
+void TrainingLoop::validate() {
+  const auto losses = evaluate(model_, run_.validation,
+                               {.tokens = state_.eval_tokens,
+                                .sequences = int(state_.train.sequences),
+                                .length = int(state_.train.length)});
+  run_.log.validation(trainer_.done(), losses);
+  result_.validations.push_back({trainer_.done(), losses});
+  observer_.validated(trainer_.done(), losses);
+}
+
+// What a person still has when the run stops on an error.
+std::string TrainingLoop::kept() const {
+  const auto steps = checkpoint_steps(folder_);
+  return steps.empty()
+             ? "no checkpoint was written yet"
+             : concat("the checkpoint of step ", steps.front(), " is kept in ", folder_.string());
+}
+
+// A checkpoint with a NaN in it would become the newest, and the good ones before it would be
+// pruned.
+void TrainingLoop::refuse_nonfinite() const {
+  for (const auto* p : model_.parameters()) {
+    if (!std::isfinite(model_.backend().sum_squares(p->value()))) {
+      throw Error(Exit::numeric, concat("step ", trainer_.done(), ": the weights of ", p->name(),
+                                        " are not finite"))
+          .hint("a smaller --lr, or a longer warm-up");
+    }
+  }
+}
+
+void TrainingLoop::save() {
+  refuse_nonfinite();
+  state_.step = trainer_.done();
+  state_.steps_with_gradient = trainer_.steps_with_gradient();
+  if (trace_) {
+    trace_->commit(trainer_.done());
+    state_.trace_rows = trace_->safe_rows();
+  }
+  result_.checkpoint =
+      save_checkpoint(folder_, model_, &trainer_, state_,
+                      tokenizer_files(*run_.setup.tokenizer, run_.corpus.info().bare_ids));
+  prune(folder_, int(state_.keep), result_.checkpoint);
+  observer_.saved(state_.step, result_.checkpoint);
+}
+
+// One step and what is due after it.
+void TrainingLoop::step() {
+  const Index step = trainer_.done() + 1;
+  const bool last = step == run_.horizon();
+  const auto is_due = [&](Index every) {
+    return every > 0 && step % every == 0;
+  };
+  const auto next = [&](std::uint64_t n) {
+    return run_.corpus.train(n, int(state_.train.sequences), int(state_.train.length));
+  };
+  Trainer::Observe observe;
+  if (trace_ && (step - 1) % state_.trace_every == 0) {
+    observe = [&](const Batch& b, const Decoder<float>::Tape& t) {
+      record(b, t, step);
+    };
+  }
+  const bool logged = is_due(state_.log_every) || step == 1 || last;
+  const StepResult r = trainer_.step(next, logged, observe);
+  result_.losses.push_back(r.loss);
+  run_.log.count(state_.train.tokens_per_step());
+  if (logged)
+    run_.log.step(r, model_, trainer_);
+  observer_.stepped({r, logged, run_.log.tokens_per_second()});
+  if (is_due(state_.eval_every) || last)
+    validate();
+  if (is_due(state_.save_every) && !last)
+    save();
+}
+
+void TrainingLoop::train_to_horizon() {
+  if (!run_.setup.resumed)
+    save();  // from here on there is always something to resume from
+  while (!run_.finished()) {
+    step();
+    if (!run_.finished() && observer_.wants_stop()) {
+      result_.stopped = true;
+      return save();
+    }
+  }
+  if (run_.horizon() > 0)
+    save();
+}
+
+TrainingResult TrainingLoop::go() {
+  open_trace();
+  result_.first_step = trainer_.done() + 1;
+  observer_.started(trainer_.done(), run_.horizon());
+  // a run that was killed between its last checkpoint and the end of its trace lacks only that
+  if (!run_.setup.resumed || !run_.finished()) {
+    try {
+      train_to_horizon();
+    } catch (const Error& e) {
+      throw Error(e).safe(kept());
+    }
+  }
+  if (trace_ && !result_.stopped)
+    trace_->finish();
+  return std::move(result_);
+}
+
+}  // namespace
+
+TrainingResult train(TrainingRun& run, TrainingObserver& observer) {
+  return TrainingLoop(run, observer).go();
+}
+
+}  // namespace moe
