@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/command.h"
 #include "lib/core/text.h"
@@ -66,46 +67,62 @@ bool is_given(const std::vector<std::string>& words, const CLI::Option& option) 
   });
 }
 
-// Adds the options of one file to the words, where they are not given otherwise.
-void add_config(std::vector<std::string>& words, const std::string& path, CLI::App& verb) {
+std::vector<CLI::ConfigItem> read_config(const std::string& path) {
   if (!std::filesystem::is_regular_file(path))
     throw Error(Exit::input, concat("there is no configuration file '", path, "'"));
-  std::vector<CLI::ConfigItem> items;
   try {
-    items = CLI::ConfigTOML().from_file(path);
+    return CLI::ConfigTOML().from_file(path);
   } catch (const CLI::Error& e) {
     throw Error(Exit::usage, concat(path, ": ", e.what()));
   }
-  const std::vector<std::string> names = option_names(verb);
+}
+
+// The option that a line of a configuration file sets.
+const CLI::Option& option_of(const CLI::ConfigItem& item, const std::string& path,
+                             const CLI::App& verb) {
+  const bool own_section = item.parents.size() == 1 && item.parents[0] == verb.get_name();
+  if (!item.parents.empty() && !own_section) {
+    throw Error(Exit::usage, concat(path, ": section [", item.parents[0], "] is not for the verb '",
+                                    verb.get_name(), "'"));
+  }
+  const CLI::Option* option = verb.get_option_no_throw("--" + item.name);
+  if (!option || item.name == "config" || item.name == "help") {
+    const std::string near = nearest(item.name, option_names(verb));
+    throw Error(Exit::usage, concat(path, ": unknown key '", item.name, "'"))
+        .hint(near.empty() ? concat("moe ", verb.get_name(), " --help lists the options")
+                           : concat("'", near, "'"));
+  }
+  return *option;
+}
+
+// The words that such a line stands for.
+std::vector<std::string> words_of(const CLI::ConfigItem& item, const std::string& path,
+                                  const CLI::Option& option) {
+  if (option.get_expected_max() == 0) {  // a flag
+    if (item.inputs.size() != 1 || (item.inputs[0] != "true" && item.inputs[0] != "false"))
+      throw Error(Exit::usage, concat(path, ": ", item.name, " is true or false"));
+    if (item.inputs[0] == "false")
+      return {};
+    return {"--" + item.name};
+  }
+  std::vector<std::string> out;
+  for (const std::string& value : item.inputs)
+    out.push_back("--" + item.name + "=" + value);
+  return out;
+}
+
+// Adds the options of one file to the words, where they are not given otherwise.
+void add_config(std::vector<std::string>& words, const std::string& path, const CLI::App& verb) {
   std::vector<std::string> more;
-  for (const CLI::ConfigItem& item : items) {
+  for (const CLI::ConfigItem& item : read_config(path)) {
     if (item.name == "++" || item.name == "--")
       continue;  // marks of sections
-    if (!item.parents.empty() &&
-        !(item.parents.size() == 1 && item.parents[0] == verb.get_name())) {
-      throw Error(Exit::usage, concat(path, ": section [", item.parents[0],
-                                      "] is not for the verb '", verb.get_name(), "'"));
-    }
-    const CLI::Option* option = verb.get_option_no_throw("--" + item.name);
-    if (!option || item.name == "config" || item.name == "help") {
-      const std::string near = nearest(item.name, names);
-      throw Error(Exit::usage, concat(path, ": unknown key '", item.name, "'"))
-          .hint(near.empty() ? concat("moe ", verb.get_name(), " --help lists the options")
-                             : concat("'", near, "'"));
-    }
-    if (is_given(words, *option) ||
-        (!option->get_envname().empty() && std::getenv(option->get_envname().c_str()))) {
+    const CLI::Option& option = option_of(item, path, verb);
+    const std::string& variable = option.get_envname();
+    if (is_given(words, option) || (!variable.empty() && std::getenv(variable.c_str())))
       continue;
-    }
-    if (option->get_expected_max() == 0) {
-      if (item.inputs.size() != 1 || (item.inputs[0] != "true" && item.inputs[0] != "false"))
-        throw Error(Exit::usage, concat(path, ": ", item.name, " is true or false"));
-      if (item.inputs[0] == "true")
-        more.push_back("--" + item.name);
-      continue;
-    }
-    for (const std::string& value : item.inputs)
-      more.push_back("--" + item.name + "=" + value);
+    const std::vector<std::string> own = words_of(item, path, option);
+    more.insert(more.end(), own.begin(), own.end());
   }
   words.insert(words.end(), more.begin(), more.end());
 }
@@ -142,36 +159,58 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   return words;
 }
 
+namespace {
+
+std::vector<std::string> subject_names(const CLI::App& verb) {
+  std::vector<std::string> out;
+  for (const CLI::App* s : verb.get_subcommands([](const CLI::App*) { return true; }))
+    out.push_back(s->get_name());
+  return out;
+}
+
+// A verb with subjects of its own was given none, or one that is not there: "moe bench opps".
+std::optional<Error> subject_error(const CLI::App& verb, const std::vector<std::string>& rest,
+                                   const std::string& help) {
+  const std::vector<std::string> subjects = subject_names(verb);
+  if (subjects.empty())
+    return std::nullopt;
+  if (rest.empty()) {
+    return Error(Exit::usage, concat("moe ", verb.get_name(), " of what? ", join(subjects, ", ")))
+        .hint(help);
+  }
+  if (!rest.front().starts_with("-"))
+    no_such(concat("subject of moe ", verb.get_name()), rest.front(), subjects);
+  return std::nullopt;
+}
+
+// A word that is neither an option nor wanted.
+Error extra_word_error(const CLI::App& verb, const std::string& given, const std::string& help) {
+  const std::string word = given.substr(0, given.find('='));
+  if (!word.starts_with("-"))
+    return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
+  const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
+  return Error(Exit::usage, concat("unknown option '", word, "'"))
+      .hint(near.empty() ? help : concat("--", near));
+}
+
+}  // namespace
+
 Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
-  const auto parsed = app.get_subcommands();
-  const CLI::App* deepest = &app;
+  const CLI::App* verb = &app;
   std::string help = "moe ";
-  while (!deepest->get_subcommands().empty()) {
-    deepest = deepest->get_subcommands().front();
-    help += deepest->get_name() + " ";
+  while (!verb->get_subcommands().empty()) {
+    verb = verb->get_subcommands().front();
+    help += verb->get_name() + " ";
   }
-  const CLI::App& verb = *deepest;
   help += "--help";
-  const auto rest = verb.remaining(true);
-  if (&verb != &app && !verb.get_subcommands([](const CLI::App*) { return true; }).empty()) {
-    std::vector<std::string> subjects;
-    for (const CLI::App* s : verb.get_subcommands([](const CLI::App*) { return true; }))
-      subjects.push_back(s->get_name());
-    if (!rest.empty() && !rest.front().starts_with("-"))
-      no_such(concat("subject of moe ", verb.get_name()), rest.front(), subjects);
-    if (rest.empty()) {
-      return Error(Exit::usage, concat("moe ", verb.get_name(), " of what? ", join(subjects, ", ")))
-          .hint(help);
-    }
+  const auto rest = verb->remaining(true);
+  if (verb != &app) {
+    if (const auto error = subject_error(*verb, rest, help))
+      return *error;
   }
-  if (dynamic_cast<const CLI::ExtrasError*>(&e) && !rest.empty()) {
-    const std::string word = rest.front().substr(0, rest.front().find('='));
-    if (!word.starts_with("-"))
-      return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
-    const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
-    return Error(Exit::usage, concat("unknown option '", word, "'"))
-        .hint(near.empty() ? help : concat("--", near));
-  }
+  if (dynamic_cast<const CLI::ExtrasError*>(&e) && !rest.empty())
+    return extra_word_error(*verb, rest.front(), help);
+  const auto parsed = app.get_subcommands();
   const auto* entry = parsed.empty() ? nullptr : commands().find(parsed.front()->get_name());
   return Error(Exit::usage, in_our_words(e.what()))
       .hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);

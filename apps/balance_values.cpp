@@ -38,6 +38,43 @@ RoutedBatch drawn(const BalanceValues& o) {
   return b;
 }
 
+// Rows of the trace that are no padding, and where the sequences among them begin.
+struct ValidRows {
+  std::vector<Index> row;
+  std::vector<Index> start = {0};
+};
+
+ValidRows valid_rows(const TraceReader& trace, const TraceRows& rows, std::uint64_t count) {
+  ValidRows out;
+  for (const TraceSequence& q : trace.sequences()) {
+    for (std::uint64_t t = q.start; t < std::min(q.start + q.length, count); ++t) {
+      if (!(rows.flags[t] & token_flag::padding))
+        out.row.push_back(Index(t));
+    }
+    if (Index(out.row.size()) > out.start.back())
+      out.start.push_back(Index(out.row.size()));
+  }
+  return out;
+}
+
+Matrix<double> logits_of(const std::string& file, const LayerRows& layer, Index experts,
+                         const std::vector<Index>& rows) {
+  Matrix<double> z(Index(rows.size()), experts);
+  for (Index t = 0; t < z.rows(); ++t) {
+    for (Index e = 0; e < z.cols(); ++e) {
+      z(t, e) = double(layer.logits(rows[std::size_t(t)], e));
+      if (!std::isfinite(z(t, e))) {
+        throw Error(Exit::input,
+                    concat("'", file, "': a logit of row ", rows[std::size_t(t)], " is not finite"))
+            .hint(
+                "moe trace --logits records every row; a file with the logits of some rows only "
+                "cannot be used here");
+      }
+    }
+  }
+  return z;
+}
+
 RoutedBatch read(const BalanceValues& o) {
   const TraceReader trace(o.trace);
   if (!trace.fields().logits) {
@@ -53,42 +90,18 @@ RoutedBatch read(const BalanceValues& o) {
                                      .margin = false,
                                      .logsumexp = false,
                                      .logits = true});
+  const ValidRows valid = valid_rows(trace, rows, count);
   RoutedBatch b;
   b.k = trace.header().max_choices();
-  std::vector<Index> valid;
-  b.start = {0};
-  for (const TraceSequence& q : trace.sequences()) {
-    for (std::uint64_t t = q.start; t < std::min(q.start + q.length, count); ++t) {
-      if (!(rows.flags[t] & token_flag::padding))
-        valid.push_back(Index(t));
-    }
-    if (Index(valid.size()) > b.start.back())
-      b.start.push_back(Index(valid.size()));
-  }
+  b.start = valid.start;
   for (std::size_t l = 0; l < rows.layer.size(); ++l) {
-    Matrix<double>& z =
-        b.logits.emplace_back(Index(valid.size()), trace.header().layers[l].experts);
-    for (Index t = 0; t < z.rows(); ++t) {
-      for (Index e = 0; e < z.cols(); ++e) {
-        z(t, e) = double(rows.layer[l].logits(valid[std::size_t(t)], e));
-        if (!std::isfinite(z(t, e))) {
-          throw Error(Exit::input, concat("'", o.trace, "': a logit of row ", valid[std::size_t(t)],
-                                          " is not finite"))
-              .hint(
-                  "moe trace --logits records every row; a file with the logits of some rows only "
-                  "cannot be used here");
-        }
-      }
-    }
+    b.logits.push_back(
+        logits_of(o.trace, rows.layer[l], trace.header().layers[l].experts, valid.row));
   }
   return b;
 }
 
-}  // namespace
-
-Report balance_values(const BalanceValues& o) {
-  const RoutedBatch batch = o.trace.empty() ? drawn(o) : read(o);
-  const auto all = balance_conventions(batch);
+Table values_table(const std::vector<Convention>& all) {
   std::vector<std::string> name, systems, formula;
   std::vector<double> value, at_balance, factor, coefficient;
   for (const Convention& c : all) {
@@ -100,15 +113,6 @@ Report balance_values(const BalanceValues& o) {
     factor.push_back(c.value / all[0].value);
     coefficient.push_back(0.01 * all[0].at_balance / c.at_balance);
   }
-  const auto tokens = batch.logits[0].rows();
-  Report report{.title = fmt::format("One batch, {} balance losses: from {:.4g} to {:.4g}",
-                                     all.size(), *std::ranges::min_element(value),
-                                     *std::ranges::max_element(value))};
-  report.facts = {
-      {"batch", o.trace.empty() ? fmt::format("drawn, skew {}, seed {}", o.skew, o.seed) : o.trace},
-      {"size",
-       fmt::format("{} tokens in {} sequences, {} layers, {} experts, k = {}", tokens,
-                   batch.start.size() - 1, batch.logits.size(), batch.logits[0].cols(), batch.k)}};
   Table t{.id = "balance_values", .title = "What each system reports for the same choices"};
   t.reading =
       "n: choices of an expert, n1: first choices, T tokens, L layers, P mean probability (softmax "
@@ -132,7 +136,23 @@ Report balance_values(const BalanceValues& o) {
                 .digits = 5},
                {.name = "systems", .cells = systems},
                {.name = "formula", .cells = formula}};
-  report.tables.push_back(std::move(t));
+  return t;
+}
+
+}  // namespace
+
+Report balance_values(const BalanceValues& o) {
+  const RoutedBatch batch = o.trace.empty() ? drawn(o) : read(o);
+  const auto all = balance_conventions(batch);
+  const auto [least, most] = std::ranges::minmax_element(all, {}, &Convention::value);
+  Report report{.title = fmt::format("One batch, {} balance losses: from {:.4g} to {:.4g}",
+                                     all.size(), least->value, most->value)};
+  report.facts = {
+      {"batch", o.trace.empty() ? fmt::format("drawn, skew {}, seed {}", o.skew, o.seed) : o.trace},
+      {"size", fmt::format("{} tokens in {} sequences, {} layers, {} experts, k = {}",
+                           batch.logits[0].rows(), batch.start.size() - 1, batch.logits.size(),
+                           batch.logits[0].cols(), batch.k)}};
+  report.tables.push_back(values_table(all));
   return report;
 }
 

@@ -34,37 +34,54 @@ Kind kind(std::string_view name, std::string_view title, const R& registry) {
   return k;
 }
 
-std::vector<Kind> kinds() {
-  std::vector<Kind> out = {kind("routers", "Routers (--router)", routers()),
-                           kind("balancers", "Balancers (--balance, repeatable)", balancers()),
-                           kind("capacities", "Capacity rules (--capacity)", capacities()),
-                           kind("datasets", "Datasets (--data, repeatable)", datasets()),
-                           kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),
-                           kind("devices", "Devices (--device)", backends()),
-                           kind("metrics", "Metrics (moe report --metric)", metrics()),
-                           kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
-                           kind("formats", "Formats (--format)", renderers())};
-  Kind models{"models", "Models (--model)", {}};
-  Kind activations{"activations", "Activations (--model ...:activation=)", {}};
-  Kind verbs = kind("commands", "Verbs", commands());
-  Kind words{"conventions", "Conventions of other tools (moe report --convention)", {}};
+Kind convention_kind() {
+  Kind out{"conventions", "Conventions of other tools (moe report --convention)", {}};
   for (const ToolConvention& c : conventions()) {
-    std::string figures;
+    std::vector<std::string> figures;
     for (const Upstream& u : upstream_figures()) {
       if (u.convention == c.name)
-        figures += concat(figures.empty() ? "" : ", ", u.name);
+        figures.emplace_back(u.name);
     }
-    words.rows.push_back({std::string(c.name), std::string(c.about), figures});
+    out.rows.push_back({std::string(c.name), std::string(c.about), join(figures)});
   }
-  out.push_back(words);
-  for (const Preset& p : model_presets())
-    models.rows.push_back({std::string(p.name), std::string(p.about), ""});
-  for (const std::string& a : activation_names())
-    activations.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
-  for (auto& row : verbs.rows)
-    row[2] = row[2].substr(0, row[2].find('|'));
-  out.insert(out.end(), {models, activations, verbs});
   return out;
+}
+
+Kind model_kind() {
+  Kind out{"models", "Models (--model)", {}};
+  for (const Preset& p : model_presets())
+    out.rows.push_back({std::string(p.name), std::string(p.about), ""});
+  return out;
+}
+
+Kind activation_kind() {
+  Kind out{"activations", "Activations (--model ...:activation=)", {}};
+  for (const std::string& a : activation_names())
+    out.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
+  return out;
+}
+
+Kind verb_kind() {
+  Kind out = kind("commands", "Verbs", commands());
+  for (auto& row : out.rows)
+    row[2] = row[2].substr(0, row[2].find('|'));
+  return out;
+}
+
+std::vector<Kind> kinds() {
+  return {kind("routers", "Routers (--router)", routers()),
+          kind("balancers", "Balancers (--balance, repeatable)", balancers()),
+          kind("capacities", "Capacity rules (--capacity)", capacities()),
+          kind("datasets", "Datasets (--data, repeatable)", datasets()),
+          kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),
+          kind("devices", "Devices (--device)", backends()),
+          kind("metrics", "Metrics (moe report --metric)", metrics()),
+          kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
+          kind("formats", "Formats (--format)", renderers()),
+          convention_kind(),
+          model_kind(),
+          activation_kind(),
+          verb_kind()};
 }
 
 // What of a device's operations is its own, and what runs by the definition on host copies.
@@ -130,44 +147,24 @@ std::string text_of(const std::vector<Kind>& all, int width, const Style& style)
 constexpr const char* drawn_only[] = {"--experts",   "--k",    "--layers",
                                       "--sequences", "--skew", "--seed"};
 
+constexpr const char* values_group = "balance --values";
+
 void add_values(CLI::App& cli, bool& values, BalanceValues& b) {
   cli.add_flag("--values", values,
                "with `balance`: what each system's balance loss reports for one batch, and the "
                "coefficient that stands for 0.01 of ours")
-      ->group("balance --values");
-  cli.add_option("--tokens", b.tokens, "of the batch")
-      ->capture_default_str()
-      ->check(whole(1, 10'000'000))
-      ->group("balance --values");
-  cli.add_option("--experts", b.experts, "of a layer")
-      ->capture_default_str()
-      ->check(whole(1, 65536))
-      ->group("balance --values");
-  cli.add_option("--k", b.k, "choices of a token")
-      ->capture_default_str()
-      ->check(whole(1, 65536))
-      ->group("balance --values");
-  cli.add_option("--layers", b.layers, "MoE layers")
-      ->capture_default_str()
-      ->check(whole(1, 1000))
-      ->group("balance --values");
-  cli.add_option("--sequences", b.sequences, "that the tokens are cut into")
-      ->capture_default_str()
-      ->check(whole(1, 10'000'000))
-      ->group("balance --values");
-  cli.add_option("--skew", b.skew,
-                 "how much logits fall with the expert's rank: skew times ln(rank)")
-      ->capture_default_str()
-      ->check(real(-100, 100))
-      ->group("balance --values");
-  cli.add_option("--seed", b.seed, "of the drawn logits")
-      ->capture_default_str()
-      ->check(whole(0))
-      ->group("balance --values");
-  cli.add_option("--trace", b.trace,
-                 "the first --tokens rows of a trace with logits instead of drawn ones")
-      ->type_name("FILE")
-      ->group("balance --values");
+      ->group(values_group);
+  const OptionGroup batch(cli, values_group);
+  batch.number("--tokens", b.tokens, "of the batch", whole(1, 10'000'000));
+  batch.number("--experts", b.experts, "of a layer", whole(1, 65536));
+  batch.number("--k", b.k, "choices of a token", whole(1, 65536));
+  batch.number("--layers", b.layers, "MoE layers", whole(1, 1000));
+  batch.number("--sequences", b.sequences, "that the tokens are cut into", whole(1, 10'000'000));
+  batch.number("--skew", b.skew, "how much logits fall with the expert's rank: skew times ln(rank)",
+               real(-100, 100));
+  batch.number("--seed", b.seed, "of the drawn logits", whole(0));
+  batch.text("--trace", b.trace, "FILE",
+             "the first --tokens rows of a trace with logits instead of drawn ones");
 }
 
 void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
@@ -177,8 +174,7 @@ void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
         .hint("moe list balance --values");
   }
   for (const CLI::Option* given : app.get_options()) {
-    if (given->get_group() != "balance --values" || !given->count() ||
-        given->get_name() == "--values") {
+    if (given->get_group() != values_group || !given->count() || given->get_name() == "--values") {
       continue;
     }
     if (!values) {
@@ -194,15 +190,67 @@ void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
   }
 }
 
+struct Options {
+  std::string kind;
+  OutputOptions out;
+  bool values = false;
+  BalanceValues batch;
+};
+
+// The kinds that a word names, in singular or plural; all of them for none.
+std::vector<Kind> kinds_named(const std::string& word) {
+  std::vector<std::string> names;
+  std::vector<Kind> out;
+  for (const Kind& k : kinds()) {
+    names.emplace_back(k.name);
+    if (word.empty() || word == k.name || word + "s" == k.name ||
+        (word == "capacity" && k.name == "capacities")) {
+      out.push_back(k);
+    }
+  }
+  if (out.empty())
+    no_such("kind of thing", word, names);
+  return out;
+}
+
+// The kinds that a word names; of devices alone also what each computes itself.
+std::vector<Kind> wanted_kinds(const std::string& word) {
+  std::vector<Kind> out = kinds_named(word);
+  if (out.size() == 1 && out[0].name == "devices") {
+    for (auto& [name, about, examples] : out[0].rows)
+      about += concat(". ", own_operations(name));
+  }
+  return out;
+}
+
+void write_list(const std::vector<Kind>& wanted, const OutputOptions& out) {
+  if (format_for(out) == "text") {
+    const bool screen = out.to_screen();
+    const int width = screen ? std::min(terminal_width(stdout), 120) : 100;
+    write_result(out.file, text_of(wanted, width, screen ? Style::of(stdout) : Style{}), out.force);
+    return;
+  }
+  Report report;
+  report.title = "What moe can be told to use";
+  for (const Kind& k : wanted)
+    report.tables.push_back(table_of(k));
+  write_report(report, out);
+}
+
+int list(const Options& o, const CLI::App& cli) {
+  check_output(o.out);
+  const std::string kind = o.kind == "balance" ? "balancers" : o.kind;
+  refuse_values(cli, kind, o.values);
+  if (o.values)
+    write_report(balance_values(o.batch), o.out);
+  else
+    write_list(wanted_kinds(kind), o.out);
+  return 0;
+}
+
 }  // namespace
 
 Run list_command(CLI::App& cli) {
-  struct Options {
-    std::string kind;
-    OutputOptions out;
-    bool values = false;
-    BalanceValues batch;
-  };
   auto o = std::make_shared<Options>();
   cli.add_option(
       "kind", o->kind,
@@ -212,42 +260,7 @@ Run list_command(CLI::App& cli) {
   add_output(cli, o->out, "where the list goes");
   CLI::App* app = &cli;
   return [o, app] {
-    check_output(o->out);
-    if (o->kind == "balance")
-      o->kind = "balancers";
-    refuse_values(*app, o->kind, o->values);
-    if (o->values) {
-      write_report(balance_values(o->batch), o->out);
-      return 0;
-    }
-    std::vector<std::string> names;
-    std::vector<Kind> wanted;
-    for (const Kind& k : kinds()) {
-      names.emplace_back(k.name);
-      if (o->kind.empty() || o->kind == k.name || o->kind + "s" == k.name ||
-          (o->kind == "capacity" && k.name == "capacities")) {
-        wanted.push_back(k);
-      }
-    }
-    if (wanted.empty())
-      no_such("kind of thing", o->kind, names);
-    if (wanted.size() == 1 && wanted[0].name == "devices") {
-      for (auto& [name, about, examples] : wanted[0].rows)
-        about += concat(". ", own_operations(name));
-    }
-    if (format_for(o->out) == "text") {
-      write_result(o->out.file,
-                   text_of(wanted, o->out.to_screen() ? std::min(terminal_width(stdout), 120) : 100,
-                           o->out.to_screen() ? Style::of(stdout) : Style{}),
-                   o->out.force);
-      return 0;
-    }
-    Report report;
-    report.title = "What moe can be told to use";
-    for (const Kind& k : wanted)
-      report.tables.push_back(table_of(k));
-    write_report(report, o->out);
-    return 0;
+    return list(*o, *app);
   };
 }
 

@@ -81,6 +81,32 @@ Report show_trace(const std::string& path) {
   return r;
 }
 
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+// How a run of ours was trained; nothing of a checkpoint from elsewhere.
+Facts training_facts(const LoadedModel& loaded) {
+  if (!loaded.state)
+    return {};
+  const RunState& s = *loaded.state;
+  return {
+      {"horizon", fmt::format("{} steps of {} tokens", s.train.steps, s.train.tokens_per_step())},
+      {"data", join(s.data, " ")},
+      {"seed", fmt::format("{}", s.train.seed)},
+      {"trained on", s.device}};
+}
+
+Facts model_facts(const LoadedModel& loaded, const ModelCost& cost) {
+  const ModelConfig& c = loaded.model->config();
+  const Fit fit = fit_of(c);
+  return {{"model", to_spec(c)},
+          {"parameters", fmt::format("{}", cost.parameters)},
+          {"active parameters", fmt::format("{}", cost.active_parameters)},
+          {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)},
+          {"tokenizer", loaded.tokenizer},
+          {"opens in transformers",
+           fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}};
+}
+
 Report show_model(const std::string& path) {
   const auto device = make_backend("reference");
   const LoadedModel loaded = load_model(path, *device);
@@ -88,28 +114,13 @@ Report show_model(const std::string& path) {
   const Index tokens =
       loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;
   const ModelCost cost = cost_of(c, tokens);
-  const Fit fit = fit_of(c);
   Report r{.title = fmt::format("{}: {} parameters, {} active a token", path,
                                 count_text(double(cost.parameters)),
                                 count_text(double(cost.active_parameters)))};
   r.facts = {{"checkpoint", loaded.checkpoint.path.string()},
              {"step", step_text(loaded.checkpoint.step)}};
-  if (loaded.state) {
-    const RunState& s = *loaded.state;
-    r.facts.insert(r.facts.end(), {{"horizon", fmt::format("{} steps of {} tokens", s.train.steps,
-                                                           s.train.tokens_per_step())},
-                                   {"data", join(s.data, " ")},
-                                   {"seed", fmt::format("{}", s.train.seed)},
-                                   {"trained on", s.device}});
-  }
-  r.facts.insert(r.facts.end(),
-                 {{"model", to_spec(c)},
-                  {"parameters", fmt::format("{}", cost.parameters)},
-                  {"active parameters", fmt::format("{}", cost.active_parameters)},
-                  {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)},
-                  {"tokenizer", loaded.tokenizer},
-                  {"opens in transformers",
-                   fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}});
+  for (const Facts& facts : {training_facts(loaded), model_facts(loaded, cost)})
+    r.facts.insert(r.facts.end(), facts.begin(), facts.end());
   r.warnings = loaded.checkpoint.notes;
   return r;
 }

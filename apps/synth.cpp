@@ -52,20 +52,11 @@ int synth(const Options& o, const std::string& json) {
   return 0;
 }
 
-}  // namespace
-
-Run synth_command(CLI::App& cli) {
-  auto o = std::make_shared<Options>();
-  SynthShape& s = o->shape;
+void add_shape(CLI::App& cli, SynthShape& s) {
   const auto count = [&](const char* name, auto& value, const char* about, std::int64_t least,
                          std::int64_t most) {
     cli.add_option(name, value, about)->capture_default_str()->check(whole(least, most));
   };
-  cli.add_option("pattern", o->pattern,
-                 "how experts are drawn, NAME:key=value,...: moe list patterns")
-      ->capture_default_str()
-      ->type_name("SPEC");
-  cli.add_option("-o,--output", o->file, "the trace to write")->required()->type_name("FILE");
   count("--tokens", s.tokens, "rows, T", 0, std::int64_t{1} << 40);
   count("--layers", s.layers, "MoE layers, L", 1, 4096);
   count("--experts", s.experts, "experts of a layer, E", 1, 65534);
@@ -80,10 +71,23 @@ Run synth_command(CLI::App& cli) {
         std::numeric_limits<std::int32_t>::max());
   cli.add_flag("--weights", s.weights, "record combine weights, 1/K each");
   count("--seed", s.seed, "of the random numbers", 0, std::numeric_limits<std::int64_t>::max());
-  count("--deflate", o->deflate,
-        "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate at this "
-        "level, checksum",
-        0, 9);
+}
+
+}  // namespace
+
+Run synth_command(CLI::App& cli) {
+  auto o = std::make_shared<Options>();
+  cli.add_option("pattern", o->pattern,
+                 "how experts are drawn, NAME:key=value,...: moe list patterns")
+      ->capture_default_str()
+      ->type_name("SPEC");
+  cli.add_option("-o,--output", o->file, "the trace to write")->required()->type_name("FILE");
+  add_shape(cli, o->shape);
+  cli.add_option("--deflate", o->deflate,
+                 "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate "
+                 "at this level, checksum")
+      ->capture_default_str()
+      ->check(whole(0, 9));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_config(cli);
   return [o, &cli] {

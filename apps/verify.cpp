@@ -30,57 +30,66 @@ struct Options {
   OutputOptions out;
 };
 
-bool verify_device(const Options& o, Report& report) {
-  const auto device = open_device(o.device);
-  const auto reference = make_backend("reference");
+// Cases of a backend against the definition, a row each.
+struct DeviceCases {
   std::vector<std::string> name, shape, state;
   std::vector<double> error, allowed;
   int failed = 0;
+
+  void add(const std::string& what, const std::string& of, double off_by, double may_be,
+           bool passed, const std::string& sentence) {
+    name.push_back(what);
+    shape.push_back(of);
+    error.push_back(off_by);
+    allowed.push_back(may_be);
+    state.push_back(passed ? "passed" : "FAILED " + sentence);
+    failed += !passed;
+  }
+  Table table() const {
+    Table t{.id = "cases",
+            .title = "Operations",
+            .reading =
+                "error = squared difference over squared size, against `reference`; of a resumed "
+                "run the numbers with other bits. A NaN fails."};
+    t.columns = {{.name = "operation", .cells = name},
+                 {.name = "shape", .cells = shape},
+                 {.name = "error", .cells = error},
+                 {.name = "allowed", .cells = allowed},
+                 {.name = "result", .cells = state}};
+    return t;
+  }
+};
+
+bool verify_device(const Options& o, Report& report) {
+  const auto device = open_device(o.device);
+  const auto reference = make_backend("reference");
+  DeviceCases rows;
   const auto all = cases();
   Progress progress("cases", double(all.size()), "case");
   for (const Case& c : all) {
     const Verdict v = compare(c, *device, *reference);
-    progress.update(double(name.size()));
-    name.push_back(c.operation);
-    shape.push_back(c.shape);
-    error.push_back(v.difference.error);
-    allowed.push_back(c.allowed);
-    state.push_back(v.passed ? "passed" : "FAILED " + v.sentence());
-    failed += !v.passed;
+    progress.update(double(rows.name.size()));
+    rows.add(c.operation, c.shape, v.difference.error, c.allowed, v.passed,
+             v.passed ? "" : v.sentence());
   }
-  for (const TrainingVerdict& v : check_training(*device, *reference)) {
-    name.push_back(v.what);
-    shape.push_back(v.of);
-    error.push_back(v.error);
-    allowed.push_back(v.allowed);
-    state.push_back(v.passed ? "passed" : "FAILED " + v.sentence);
-    failed += !v.passed;
-  }
+  for (const TrainingVerdict& v : check_training(*device, *reference))
+    rows.add(v.what, v.of, v.error, v.allowed, v.passed, v.sentence);
   report.title = fmt::format("{} against the definition: {} of {} cases passed", device->name(),
-                             int(name.size()) - failed, name.size());
-  Table t{.id = "cases",
-          .title = "Operations",
-          .reading =
-              "error = squared difference over squared size, against `reference`; of a resumed run "
-              "the numbers with other bits. A NaN fails."};
-  t.columns = {{.name = "operation", .cells = name},
-               {.name = "shape", .cells = shape},
-               {.name = "error", .cells = error},
-               {.name = "allowed", .cells = allowed},
-               {.name = "result", .cells = state}};
-  report.tables.push_back(t);
-  return failed == 0;
+                             int(rows.name.size()) - rows.failed, rows.name.size());
+  report.tables.push_back(rows.table());
+  return rows.failed == 0;
 }
 
-bool verify_metrics(const Options& o, Report& report) {
+// Files of expected metrics, a row each.
+struct MetricFiles {
   std::vector<std::string> name, state, where;
   std::vector<std::int64_t> ids;
   std::vector<double> f64, f32;
   int failed = 0;
-  double worst64 = 0;
-  double worst32 = 0;
-  std::int64_t compared = 0;
-  for (const GoldenMetricResult& r : verify_golden_metrics(o.golden)) {
+  double worst64 = 0, worst32 = 0;  // of those that passed
+  std::int64_t compared = 0;        // metrics
+
+  void add(const GoldenMetricResult& r) {
     name.push_back(r.file);
     state.emplace_back(r.passed ? "passed" : "FAILED");
     where.push_back(r.where);
@@ -94,23 +103,32 @@ bool verify_metrics(const Options& o, Report& report) {
       worst32 = std::max(worst32, r.float_error);
     }
   }
+  Table table() const {
+    Table t{.id = "golden_metrics",
+            .title = "Metrics against expected values",
+            .reading =
+                "Counts and ids must be equal; figures may be off by 1e-10 of max(1, |expected|), "
+                "by 1e-5 where a trace stores their input as f32."};
+    t.columns = {{.name = "file", .cells = name},       {.name = "result", .cells = state},
+                 {.name = "metrics", .cells = ids},     {.name = "f64", .cells = f64},
+                 {.name = "through f32", .cells = f32}, {.name = "where or why", .cells = where}};
+    return t;
+  }
+};
+
+bool verify_metrics(const Options& o, Report& report) {
+  MetricFiles files;
+  for (const GoldenMetricResult& r : verify_golden_metrics(o.golden))
+    files.add(r);
   report.title = fmt::format(
       "{}: {} of {} files passed, {} metrics compared; largest error {:.1e}, {:.1e} through "
       "numbers stored as f32",
-      o.golden, int(name.size()) - failed, name.size(), compared, worst64, worst32);
-  Table t{.id = "golden_metrics",
-          .title = "Metrics against expected values",
-          .reading =
-              "Counts and ids must be equal; figures may be off by 1e-10 of max(1, |expected|), by "
-              "1e-5 where a trace stores their input as f32."};
-  t.columns = {{.name = "file", .cells = name},       {.name = "result", .cells = state},
-               {.name = "metrics", .cells = ids},     {.name = "f64", .cells = f64},
-               {.name = "through f32", .cells = f32}, {.name = "where or why", .cells = where}};
-  report.tables.push_back(t);
-  return failed == 0;
+      o.golden, int(files.name.size()) - files.failed, files.name.size(), files.compared,
+      files.worst64, files.worst32);
+  report.tables.push_back(files.table());
+  return files.failed == 0;
 }
 
-// Published checkpoints beside the outputs of their classes.
 // The sentence without the folder of its case, which stands beside it.
 std::string without_folder(std::string sentence, const std::filesystem::path& folder) {
   const std::string text = folder.string() + "/";
@@ -138,23 +156,15 @@ Table malformed_table(const std::string& golden, const std::vector<GoldenModelRe
   return t;
 }
 
-bool verify_models(const Options& o, Report& report) {
-  const auto device = open_device(o.device);
+// Published checkpoints, a row each.
+struct ModelCases {
   std::vector<std::string> name, family, state, experts;
   std::vector<double> logits, router, hidden, loss;
-  std::vector<GoldenModelResult> bad;
-  std::size_t failed = 0;
-  double worst = 0;
-  const auto known = [](double v) {
-    return v < 0 ? NAN : v;
-  };
-  for (const GoldenModelResult& r : verify_golden_models(o.golden, *device)) {
-    failed += !r.passed;
-    worst = std::max(worst, r.logits);
-    if (r.name.starts_with("bad/")) {
-      bad.push_back(r);
-      continue;
-    }
+
+  void add(const GoldenModelResult& r) {
+    const auto known = [](double v) {
+      return v < 0 ? NAN : v;
+    };
     name.push_back(r.name);
     family.push_back(r.family);
     state.push_back(r.passed ? "passed" : "FAILED: " + r.why);
@@ -165,39 +175,56 @@ bool verify_models(const Options& o, Report& report) {
     hidden.push_back(known(r.hidden));
     loss.push_back(known(r.loss));
   }
-  const std::size_t cases = name.size() + bad.size();
+  Table table() const {
+    Table t{.id = "models",
+            .title = "Checkpoints",
+            .reading =
+                "Largest absolute differences from what the class itself gave; logits may be off "
+                "by 2e-5, router logits by 1e-5, experts by none."};
+    t.columns = {{.name = "case", .cells = name},
+                 {.name = "family", .cells = family},
+                 {.name = "logits", .cells = logits},
+                 {.name = "router logits", .cells = router},
+                 {.name = "hidden", .cells = hidden},
+                 {.name = "loss", .cells = loss},
+                 {.name = "experts equal", .cells = experts},
+                 {.name = "result", .cells = state}};
+    return t;
+  }
+};
+
+// Published checkpoints beside the outputs of their classes.
+bool verify_models(const Options& o, Report& report) {
+  const auto device = open_device(o.device);
+  ModelCases models;
+  std::vector<GoldenModelResult> malformed;
+  std::size_t failed = 0;
+  double worst = 0;
+  for (const GoldenModelResult& r : verify_golden_models(o.golden, *device)) {
+    failed += !r.passed;
+    worst = std::max(worst, r.logits);
+    if (r.name.starts_with("bad/"))
+      malformed.push_back(r);
+    else
+      models.add(r);
+  }
+  const std::size_t cases = models.name.size() + malformed.size();
   report.title = fmt::format("{} on {}: {} of {} cases passed, largest difference of logits {:.1e}",
                              o.golden, device->name(), cases - failed, cases, worst);
-  Table t{.id = "models",
-          .title = "Checkpoints",
-          .reading =
-              "Largest absolute differences from what the class itself gave; logits may be off by "
-              "2e-5, router logits by 1e-5, experts by none."};
-  t.columns = {{.name = "case", .cells = name},
-               {.name = "family", .cells = family},
-               {.name = "logits", .cells = logits},
-               {.name = "router logits", .cells = router},
-               {.name = "hidden", .cells = hidden},
-               {.name = "loss", .cells = loss},
-               {.name = "experts equal", .cells = experts},
-               {.name = "result", .cells = state}};
-  report.tables.push_back(t);
-  if (!bad.empty())
-    report.tables.push_back(malformed_table(o.golden, bad));
+  report.tables.push_back(models.table());
+  if (!malformed.empty())
+    report.tables.push_back(malformed_table(o.golden, malformed));
   return failed == 0;
 }
 
-bool verify_golden_folder(const Options& o, Report& report) {
-  if (has_golden_metrics(o.golden))
-    return verify_metrics(o, report);
-  if (is_golden_models(o.golden))
-    return verify_models(o, report);
+// Files of expected values of one layer, a row each.
+struct LayerCases {
   std::vector<std::string> name, state, where;
   std::vector<double> f64, f32;
-  int count[3] = {0, 0, 0};
-  double worst64 = 0;
-  double worst32 = 0;
-  for (const GoldenResult& r : verify_golden(o.golden, o.device.device)) {
+  int count[3] = {0, 0, 0};         // passed, failed, unsupported
+  double worst64 = 0, worst32 = 0;  // of those that passed
+
+  void add(const GoldenResult& r) {
     ++count[int(r.state)];
     name.push_back(r.name);
     state.emplace_back(name_of(r.state));
@@ -209,21 +236,34 @@ bool verify_golden_folder(const Options& o, Report& report) {
       worst32 = std::max(worst32, r.f32 ? r.f32->error : 0);
     }
   }
+  Table table() const {
+    Table t{.id = "golden",
+            .title = "Cases",
+            .reading =
+                "f64 on `reference` may be off by 1e-10, f32 on the device by 1e-5 of the "
+                "tensor's largest number; ids must be equal."};
+    t.columns = {{.name = "case", .cells = name},
+                 {.name = "result", .cells = state},
+                 {.name = "f64", .cells = f64},
+                 {.name = "f32", .cells = f32},
+                 {.name = "where or why", .cells = where}};
+    return t;
+  }
+};
+
+bool verify_golden_folder(const Options& o, Report& report) {
+  if (has_golden_metrics(o.golden))
+    return verify_metrics(o, report);
+  if (is_golden_models(o.golden))
+    return verify_models(o, report);
+  LayerCases layers;
+  for (const GoldenResult& r : verify_golden(o.golden, o.device.device))
+    layers.add(r);
   report.title = fmt::format(
       "{}: {} passed, {} failed, {} unsupported; largest error {:.1e} in f64, {:.1e} in f32",
-      o.golden, count[0], count[1], count[2], worst64, worst32);
-  Table t{.id = "golden",
-          .title = "Cases",
-          .reading =
-              "f64 on `reference` may be off by 1e-10, f32 on the device by 1e-5 of the tensor's "
-              "largest number; ids must be equal."};
-  t.columns = {{.name = "case", .cells = name},
-               {.name = "result", .cells = state},
-               {.name = "f64", .cells = f64},
-               {.name = "f32", .cells = f32},
-               {.name = "where or why", .cells = where}};
-  report.tables.push_back(t);
-  return count[1] == 0;
+      o.golden, layers.count[0], layers.count[1], layers.count[2], layers.worst64, layers.worst32);
+  report.tables.push_back(layers.table());
+  return layers.count[1] == 0;
 }
 
 // A folder from elsewhere has no manifest: it is read as every other verb would read it, numbers of
@@ -272,16 +312,12 @@ std::vector<std::string> problems(const std::string& path) {
   return out;
 }
 
-int verify(const Options& o) {
-  if (o.paths.empty() && o.golden.empty() && !o.device_given) {
-    throw Error(Exit::usage, "nothing to verify was named")
-        .hint("moe verify --device cpu, moe verify FILE, or moe verify --golden DIR");
-  }
-  check_output(o.out);
-  Report report;
+// Traces, checkpoints and runs, a row for each thing that is wrong, or one that says "whole".
+struct FileRows {
   std::vector<std::string> file, result;
   bool good = true;
-  for (const std::string& path : o.paths) {
+
+  void add(const std::string& path) {
     const auto wrong = problems(path);
     for (const std::string& w : wrong) {
       file.push_back(path);
@@ -293,23 +329,44 @@ int verify(const Options& o) {
     }
     good = good && wrong.empty();
   }
-  if (!o.paths.empty()) {
-    report.title = good ? "All is whole" : "Something is wrong";
+  Table table() const {
     Table t{.id = "files", .title = "Files"};
     t.columns = {{.name = "file", .cells = file}, {.name = "result", .cells = result}};
-    report.tables.push_back(t);
+    return t;
   }
-  if (!o.golden.empty() || (o.paths.empty() && o.device_given)) {
-    good = (o.golden.empty() ? verify_device(o, report) : verify_golden_folder(o, report)) && good;
-  }
-  if (o.paths.empty() || !o.golden.empty() || format_for(o.out) != "text" || !o.out.to_screen()) {
-    write_report(report, o.out);
-  } else {
+  void print() const {
     for (std::size_t i = 0; i < file.size(); ++i) {
       fmt::print("{}\n",
                  result[i].starts_with(file[i]) ? result[i] : concat(file[i], ": ", result[i]));
     }
   }
+};
+
+int verify(const Options& o) {
+  if (o.paths.empty() && o.golden.empty() && !o.device_given) {
+    throw Error(Exit::usage, "nothing to verify was named")
+        .hint("moe verify --device cpu, moe verify FILE, or moe verify --golden DIR");
+  }
+  check_output(o.out);
+  Report report;
+  FileRows files;
+  for (const std::string& path : o.paths)
+    files.add(path);
+  bool good = files.good;
+  if (!o.paths.empty()) {
+    report.title = good ? "All is whole" : "Something is wrong";
+    report.tables.push_back(files.table());
+  }
+  if (!o.golden.empty())
+    good = verify_golden_folder(o, report) && good;
+  else if (o.paths.empty() && o.device_given)
+    good = verify_device(o, report) && good;
+  const bool plain =
+      !o.paths.empty() && o.golden.empty() && format_for(o.out) == "text" && o.out.to_screen();
+  if (plain)
+    files.print();
+  else
+    write_report(report, o.out);
   return good ? 0 : 1;
 }
 

@@ -95,6 +95,40 @@ class Bench {
   Trainer trainer_;
 };
 
+struct BenchedPass {
+  const char* name;
+  double flops;
+  std::function<void()> run;
+};
+
+// The passes that are asked for.
+std::vector<BenchedPass> passes_of(Bench& bench, const Options& o, double forward_flops) {
+  std::vector<BenchedPass> all = {
+      {"forward", forward_flops,
+       [&] {
+         bench.forward();
+       }},
+      {"forward+backward", 3 * forward_flops,
+       [&] {
+         bench.both();
+       }},
+      {"step", 3 * forward_flops,
+       [&] {
+         bench.step();
+       }},
+  };
+  std::erase_if(all, [&](const BenchedPass& p) {
+    return !o.only.empty() && std::ranges::find(o.only, p.name) == o.only.end();
+  });
+  return all;
+}
+
+// Speed that the device's products could reach on the experts of this model.
+double model_ceiling(const ModelConfig& c, Index tokens, Backend<float>& device) {
+  const int k = c.dense ? 1 : make_router(c.moe.router, c.moe.experts)->choices();
+  return ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
+}
+
 // One row for each pass.
 void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device,
                  Rows& rows, std::vector<Timing>& times) {
@@ -107,27 +141,18 @@ void bench_model(const std::string& spec, int threads, const Options& o, Backend
                                     ", ", c.context));
   }
   const ModelCost cost = cost_of(c, tokens);
-  const int k = c.dense ? 1 : make_router(c.moe.router, c.moe.experts)->choices();
-  const double ceiling =
-      ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
+  const double ceiling = model_ceiling(c, tokens, device);
   Bench bench(c, device, o.sequences, length);
   reset_peak_memory();
-  std::vector<std::pair<const char*, double>> pass;  // and its FLOPs
+  const auto passes = passes_of(bench, o, cost.flops_per_token_forward * double(tokens));
   std::vector<std::function<void()>> runs;
-  const auto want = [&](const char* name, double times_forward, const std::function<void()>& run) {
-    if (o.only.empty() || std::ranges::find(o.only, name) != o.only.end()) {
-      pass.emplace_back(name, times_forward * cost.flops_per_token_forward * double(tokens));
-      runs.push_back(run);
-    }
-  };
-  want("forward", 1, [&] { bench.forward(); });
-  want("forward+backward", 3, [&] { bench.both(); });
-  want("step", 3, [&] { bench.step(); });
+  for (const BenchedPass& p : passes)
+    runs.push_back(p.run);
   const auto t = time_in_turn(device, runs, o.bench.seconds);
   const double memory = peak_memory();
   const double planned = double(cost.weight_bytes + cost.optimizer_bytes + cost.activation_bytes);
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    add_row(rows, {spec, tokens, threads, device_dtype(device), pass[i].first, pass[i].second},
+    add_row(rows, {spec, tokens, threads, device_dtype(device), passes[i].name, passes[i].flops},
             t[i], ceiling, memory, planned);
   }
   times.insert(times.end(), t.begin(), t.end());

@@ -36,53 +36,77 @@ void add_row(Rows& rows, const std::string& model, Index tokens, int threads, co
   rows.number("bytes_per_token", "B", "of the trace, routing logits included", bytes);
 }
 
+// A forward pass of one batch, with or without recording it into a trace in `folder`.
+class Bench {
+ public:
+  Bench(const ModelConfig& c, const Options& o, Backend<float>& device)
+      : model_(drawn(c, device)),
+        batch_(random_batch(c, o.sequences, c.context)),
+        file_(std::filesystem::path(o.folder) /
+              concat("moe-bench-", fresh_parameter_id(), ".moetrace.h5")),
+        fields_(trace_fields(*model_)),
+        writer_(std::in_place, file_, trace_header(*model_),
+                TraceWriterOptions{.force = true, .fields = fields_}) {}
+
+  void forward() {
+    Rng rng(1);
+    Decoder<float>::Tape tape;
+    model_->infer({.batch = batch_, .rng = &rng}, tape);
+  }
+  void recorded() {
+    Rng rng(1);
+    Decoder<float>::Tape tape;
+    BatchRows rows(batch_, 0, -1);
+    model_->infer(
+        {.batch = batch_, .rng = &rng}, tape,
+        [&](int n, const MoeTape<float>& t, View<const float>) { rows.layer(n, t, fields_); });
+    rows.predictions(tape);
+    writer_->step({.step = step_++, .phase = Phase::eval});
+    rows.append(*writer_);
+  }
+  Index tokens() const {
+    return batch_.tokens();
+  }
+  // Ends and removes the trace; returns how many bytes it took a token.
+  double bytes_per_token() {
+    writer_->finish();
+    writer_.reset();
+    const double bytes = double(std::filesystem::file_size(file_));
+    std::filesystem::remove(file_);
+    return bytes / double(step_ * tokens());
+  }
+
+ private:
+  static std::unique_ptr<Decoder<float>> drawn(const ModelConfig& c, Backend<float>& device) {
+    auto model = std::make_unique<Decoder<float>>(c, device);
+    model->initialise(1);
+    return model;
+  }
+  std::unique_ptr<Decoder<float>> model_;
+  Batch batch_;
+  std::filesystem::path file_;
+  TraceFields fields_;
+  std::optional<TraceWriter> writer_;
+  std::int64_t step_ = 0;
+};
+
 void bench_model(const std::string& spec, int threads, const Options& o, Backend<float>& device,
                  Rows& rows, std::vector<Timing>& times) {
   set_threads(threads);
   const ModelConfig c = model_config(spec);
   if (c.dense || c.moe_layers() == 0)
     throw Error(Exit::usage, concat(spec, " is dense: it has no routing to record"));
-  Decoder<float> model(c, device);
-  model.initialise(1);
-  const Batch batch = random_batch(c, o.sequences, c.context);
-  const std::filesystem::path file =
-      std::filesystem::path(o.folder) / concat("moe-bench-", fresh_parameter_id(), ".moetrace.h5");
-  const TraceFields fields = trace_fields(model);
-  std::optional<TraceWriter> writer(std::in_place, file, trace_header(model),
-                                    TraceWriterOptions{.force = true, .fields = fields});
-  std::int64_t step = 0;
-  const auto forward = [&](bool record) {
-    Rng rng(1);
-    Decoder<float>::Tape tape;
-    BatchRows out(batch, 0, -1);
-    Decoder<float>::Observe observe;
-    if (record) {
-      observe = [&](int n, const MoeTape<float>& t, View<const float>) {
-        out.layer(n, t, fields);
-      };
-    }
-    model.infer({.batch = batch, .rng = &rng}, tape, observe);
-    if (!record)
-      return;
-    out.predictions(tape);
-    writer->step({.step = step++, .phase = Phase::eval});
-    out.append(*writer);
-  };
+  Bench bench(c, o, device);
   const auto t = time_in_turn(device,
-                              {[&] { forward(false); },
+                              {[&] { bench.forward(); },
                                [&] {
-                                 forward(true);
+                                 bench.recorded();
                                }},
                               o.bench.seconds);
-  writer->finish();
-  writer.reset();
-  const double bytes =
-      double(std::filesystem::file_size(file)) / double(step * Index(batch.token.size()));
-  std::filesystem::remove(file);
-  const Index tokens = Index(batch.token.size());
-  add_row(rows, spec, tokens, threads, "forward", t[0], NAN, NAN);
-  add_row(rows, spec, tokens, threads, "forward+trace", t[1],
-          100 * (t[1].median() / t[0].median() - 1), bytes);
+  const double bytes = bench.bytes_per_token();
+  const double slower = 100 * (t[1].median() / t[0].median() - 1);
+  add_row(rows, spec, bench.tokens(), threads, "forward", t[0], NAN, NAN);
+  add_row(rows, spec, bench.tokens(), threads, "forward+trace", t[1], slower, bytes);
   times.insert(times.end(), t.begin(), t.end());
 }
 

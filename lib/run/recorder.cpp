@@ -136,6 +136,52 @@ BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : bat
   }
 }
 
+namespace {
+
+std::vector<float>& sized(std::vector<float>& v, Index rows) {
+  v.resize(std::size_t(rows));
+  return v;
+}
+
+struct ScoreFigures {
+  float entropy, margin, logsumexp;
+};
+
+// Entropy of what the router believed, its lead of the last choice over the next best expert, and
+// the size of its logits, for one token; `sorted` is room to work in.
+ScoreFigures figures_of(std::span<const double> belief, std::span<const double> logits,
+                        Index choices, std::vector<double>& sorted) {
+  double sum = 0;
+  double entropy = 0;
+  double top = -std::numeric_limits<double>::infinity();
+  double exps = 0;
+  for (const double v : belief)
+    sum += v;
+  for (const double v : belief)
+    entropy -= v > 0 ? v / sum * std::log(v / sum) : 0;
+  for (const double v : logits)
+    top = std::max(top, v);
+  for (const double v : logits)
+    exps += std::exp(v - top);
+  sorted.assign(belief.begin(), belief.end());
+  const std::size_t k = std::size_t(std::min<Index>(choices, Index(belief.size())));
+  const std::size_t best = std::min(k + 1, sorted.size());
+  std::ranges::partial_sort(sorted, sorted.begin() + std::ptrdiff_t(best), std::greater{});
+  const double next = k < sorted.size() ? sorted[k] : 0;
+  return {.entropy = float(entropy),
+          .margin = float((sorted[k - 1] - next) / sum),
+          .logsumexp = float(top + std::log(exps))};
+}
+
+Matrix<std::uint8_t> dropped_choices(const Routing& r) {
+  Matrix<std::uint8_t> out(r.tokens(), r.choices());
+  for (Index i = 0; i < r.expert.size(); ++i)
+    out.data()[i] = r.expert.data()[i] >= 0 && r.computed().data()[i] < 0;
+  return out;
+}
+
+}  // namespace
+
 void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields) {
   if (rows_.layer.size() <= std::size_t(moe_layer))
     rows_.layer.resize(std::size_t(moe_layer) + 1);
@@ -144,11 +190,8 @@ void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFiel
   out.expert = r.expert;
   if (fields.weights)
     out.weight = as_float(r.weight);
-  if (fields.dropped) {
-    out.dropped = Matrix<std::uint8_t>(r.tokens(), r.choices());
-    for (Index i = 0; i < r.expert.size(); ++i)
-      out.dropped.data()[i] = r.expert.data()[i] >= 0 && r.computed().data()[i] < 0;
-  }
+  if (fields.dropped)
+    out.dropped = dropped_choices(r);
   if (fields.kept)
     out.kept = r.computed();
   if (fields.out_norm)
@@ -157,37 +200,25 @@ void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFiel
     throw Error(Exit::usage, "this router has no logits to record").hint("leave --logits out");
   if (fields.logits)
     out.logits = as_float(r.logits);
-  if (r.score.empty())
-    return;
-  const Matrix<double>& p = tape.probability.empty() ? r.score : tape.probability;
-  out.entropy.resize(std::size_t(r.tokens()));
-  out.margin = out.entropy;
-  out.logsumexp = out.entropy;
+  if (!r.score.empty())
+    score_figures(tape, out);
+}
+
+void BatchRows::score_figures(const MoeTape<float>& tape, LayerRows& out) const {
+  const Routing& r = tape.routing;
+  const Matrix<double>& belief = tape.probability.empty() ? r.score : tape.probability;
+  std::vector<float>& entropy = sized(out.entropy, r.tokens());
+  std::vector<float>& margin = sized(out.margin, r.tokens());
+  std::vector<float>& logsumexp = sized(out.logsumexp, r.tokens());
   parallel_for(r.tokens(), 256, [&](Index first, Index last) {
     std::vector<double> sorted;
     for (Index t = first; t < last; ++t) {
       if (!batch_.is_valid(t))
         continue;
-      double sum = 0;
-      double entropy = 0;
-      double top = -std::numeric_limits<double>::infinity();
-      double exps = 0;
-      for (const double v : p.row(t))
-        sum += v;
-      for (const double v : p.row(t))
-        entropy -= v > 0 ? v / sum * std::log(v / sum) : 0;
-      for (const double v : r.logits.row(t))
-        top = std::max(top, v);
-      for (const double v : r.logits.row(t))
-        exps += std::exp(v - top);
-      sorted.assign(p.row(t).begin(), p.row(t).end());
-      const std::size_t k = std::size_t(std::min<Index>(r.choices(), p.cols()));
-      std::ranges::partial_sort(
-          sorted, sorted.begin() + std::ptrdiff_t(std::min(k + 1, sorted.size())), std::greater{});
-      out.entropy[std::size_t(t)] = float(entropy);
-      out.margin[std::size_t(t)] =
-          float((sorted[k - 1] - (k < sorted.size() ? sorted[k] : 0)) / sum);
-      out.logsumexp[std::size_t(t)] = float(top + std::log(exps));
+      const ScoreFigures f = figures_of(belief.row(t), r.logits.row(t), r.choices(), sorted);
+      entropy[std::size_t(t)] = f.entropy;
+      margin[std::size_t(t)] = f.margin;
+      logsumexp[std::size_t(t)] = f.logsumexp;
     }
   });
 }
@@ -206,45 +237,57 @@ void BatchRows::predictions(const Decoder<float>::Tape& tape) {
   }
 }
 
+namespace {
+
+// Rows [first, first + n) of what may be empty.
+template <class T>
+std::vector<T> slice(const std::vector<T>& v, Index first, Index n) {
+  return v.empty() ? v : std::vector<T>(v.begin() + first, v.begin() + first + n);
+}
+template <class T>
+Matrix<T> slice(const Matrix<T>& m, Index first, Index n) {
+  Matrix<T> out(m.empty() ? 0 : n, m.cols());
+  if (!m.empty())
+    std::ranges::copy(m.view().slice(first, n).flat(), out.data());
+  return out;
+}
+LayerRows slice(const LayerRows& l, Index first, Index n) {
+  LayerRows out;
+  out.expert = slice(l.expert, first, n);
+  out.weight = slice(l.weight, first, n);
+  out.dropped = slice(l.dropped, first, n);
+  out.kept = slice(l.kept, first, n);
+  out.out_norm = slice(l.out_norm, first, n);
+  out.logits = slice(l.logits, first, n);
+  out.entropy = slice(l.entropy, first, n);
+  out.margin = slice(l.margin, first, n);
+  out.logsumexp = slice(l.logsumexp, first, n);
+  return out;
+}
+TraceRows slice(const TraceRows& rows, Index first, Index n) {
+  TraceRows out;
+  out.token_id = slice(rows.token_id, first, n);
+  out.position = slice(rows.position, first, n);
+  out.flags = slice(rows.flags, first, n);
+  out.predicted_id = slice(rows.predicted_id, first, n);
+  out.target_id = slice(rows.target_id, first, n);
+  out.logprob = slice(rows.logprob, first, n);
+  for (const LayerRows& l : rows.layer)
+    out.layer.push_back(slice(l, first, n));
+  return out;
+}
+
+}  // namespace
+
 void BatchRows::append(TraceWriter& writer) const {
   if (batch_.sequences() == 1 && !batch_.past.empty() && batch_.past[0] > 0)
     return writer.append(rows_);
-  const auto part = [](const auto& v, std::size_t first, std::size_t n) {
-    using V = std::decay_t<decltype(v)>;
-    return v.empty() ? V{}
-                     : V(v.begin() + std::ptrdiff_t(first), v.begin() + std::ptrdiff_t(first + n));
-  };
-  const auto rows_of = []<class T>(const Matrix<T>& m, Index first, Index n) {
-    Matrix<T> out(m.empty() ? 0 : n, m.cols());
-    if (!m.empty())
-      std::ranges::copy(m.view().slice(first, n).flat(), out.data());
-    return out;
-  };
   for (Index q = 0; q < batch_.sequences(); ++q) {
-    const std::size_t first = std::size_t(batch_.start[std::size_t(q)]);
-    const std::size_t n = std::size_t(batch_.start[std::size_t(q) + 1]) - first;
-    TraceRows out;
-    out.token_id = part(rows_.token_id, first, n);
-    out.position = part(rows_.position, first, n);
-    out.flags = part(rows_.flags, first, n);
-    out.predicted_id = part(rows_.predicted_id, first, n);
-    out.target_id = part(rows_.target_id, first, n);
-    out.logprob = part(rows_.logprob, first, n);
-    for (const LayerRows& l : rows_.layer) {
-      LayerRows& o = out.layer.emplace_back();
-      o.expert = rows_of(l.expert, Index(first), Index(n));
-      o.weight = rows_of(l.weight, Index(first), Index(n));
-      o.dropped = rows_of(l.dropped, Index(first), Index(n));
-      o.kept = rows_of(l.kept, Index(first), Index(n));
-      o.out_norm = rows_of(l.out_norm, Index(first), Index(n));
-      o.logits = rows_of(l.logits, Index(first), Index(n));
-      o.entropy = part(l.entropy, first, n);
-      o.margin = part(l.margin, first, n);
-      o.logsumexp = part(l.logsumexp, first, n);
-    }
+    const Index first = batch_.start[std::size_t(q)];
+    const Index n = batch_.start[std::size_t(q) + 1] - first;
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
     writer.sequence(domain < 0 ? no_domain : std::uint16_t(domain));
-    writer.append(out);
+    writer.append(slice(rows_, first, n));
   }
 }
 

@@ -64,6 +64,7 @@ class BatchRows {
   void append(TraceWriter&) const;
 
  private:
+  void score_figures(const MoeTape<float>&, LayerRows&) const;  // entropy, margin, logsumexp
   const Batch& batch_;
   TraceRows rows_;
 };

@@ -55,15 +55,38 @@ Json state_json(const RunState& s) {
             {"eval_tokens", s.eval_tokens}}}};
 }
 
+TrainOptions train_options_from(const Json& j) {
+  TrainOptions o;
+  j.at("horizon").get_to(o.steps);
+  j.at("sequences").get_to(o.sequences);
+  j.at("length").get_to(o.length);
+  j.at("accumulate").get_to(o.accumulate);
+  j.at("lr").get_to(o.lr);
+  j.at("beta1").get_to(o.beta1);
+  j.at("beta2").get_to(o.beta2);
+  j.at("eps").get_to(o.eps);
+  j.at("decay").get_to(o.decay);
+  j.at("clip").get_to(o.clip);
+  j.at("schedule").get_to(o.schedule);
+  j.at("seed").get_to(o.seed);
+  o.trained = j.value("trained", o.trained);
+  o.lr_factor = j.value("lr_factor", o.lr_factor);
+  return o;
+}
+
+void refuse_other_state(const Json& j, const fs::path& path) {
+  if (j.at("format") != "moe-state")
+    throw Error(Exit::input, concat("'", path.string(), "' is not a state of moe"));
+  if (const int version = j.at("version").get<int>(); version > 1) {
+    throw Error(Exit::input,
+                concat("'", path.string(), "' has version ", version, "; this moe reads version 1"))
+        .hint("a newer moe");
+  }
+}
+
 RunState state_from(const Json& j, const fs::path& path) {
   try {
-    if (j.at("format") != "moe-state")
-      throw Error(Exit::input, concat("'", path.string(), "' is not a state of moe"));
-    if (j.at("version").get<int>() > 1) {
-      throw Error(Exit::input, concat("'", path.string(), "' has version ",
-                                      j.at("version").get<int>(), "; this moe reads version 1"))
-          .hint("a newer moe");
-    }
+    refuse_other_state(j, path);
     RunState s;
     j.at("step").get_to(s.step);
     j.at("model").get_to(s.model);
@@ -72,37 +95,26 @@ RunState state_from(const Json& j, const fs::path& path) {
     j.at("device").get_to(s.device);
     s.options = j.at("options").dump();
     j.at("steps_with_gradient").get_to(s.steps_with_gradient);
-    const Json& t = j.at("train");
-    const Json& r = j.at("run");
+    s.train = train_options_from(j.at("train"));
     const Json& trace = j.at("trace");
-    TrainOptions& o = s.train;
-    t.at("horizon").get_to(o.steps);
-    t.at("sequences").get_to(o.sequences);
-    t.at("length").get_to(o.length);
-    t.at("accumulate").get_to(o.accumulate);
-    t.at("lr").get_to(o.lr);
-    t.at("beta1").get_to(o.beta1);
-    t.at("beta2").get_to(o.beta2);
-    t.at("eps").get_to(o.eps);
-    t.at("decay").get_to(o.decay);
-    t.at("clip").get_to(o.clip);
-    t.at("schedule").get_to(o.schedule);
-    t.at("seed").get_to(o.seed);
-    o.trained = t.value("trained", o.trained);
-    o.lr_factor = t.value("lr_factor", o.lr_factor);
     trace.at("path").get_to(s.trace);
     trace.at("every").get_to(s.trace_every);
     trace.at("rows").get_to(s.trace_rows);
-    r.at("save_every").get_to(s.save_every);
-    r.at("keep").get_to(s.keep);
-    r.at("eval_every").get_to(s.eval_every);
-    r.at("log_every").get_to(s.log_every);
-    r.at("eval_tokens").get_to(s.eval_tokens);
+    const Json& run = j.at("run");
+    run.at("save_every").get_to(s.save_every);
+    run.at("keep").get_to(s.keep);
+    run.at("eval_every").get_to(s.eval_every);
+    run.at("log_every").get_to(s.log_every);
+    run.at("eval_tokens").get_to(s.eval_tokens);
     return s;
   } catch (const Json::exception& e) {
     throw Error(Exit::input, concat("'", path.string(), "': ", e.what()))
         .hint("moe verify on the checkpoint says whether it is whole");
   }
+}
+
+RunState read_state(const fs::path& folder) {
+  return state_from(read_json(folder / "state.json"), folder / "state.json");
 }
 
 // What routers and balancers hold besides parameters (selection bias, loss coefficients), named by
@@ -258,9 +270,34 @@ Blueprint read_blueprint(const fs::path& path) {
   const fs::path folder = find_checkpoint(path).path;
   Blueprint out{.config = read_config(folder).config};
   if (fs::exists(folder / "state.json"))
-    out.tokenizer = state_from(read_json(folder / "state.json"), folder / "state.json").tokenizer;
+    out.tokenizer = read_state(folder).tokenizer;
   return out;
 }
+
+namespace {
+
+// Weights into a model that was made for them; a note of tensors that no part of it asked for.
+void load_weights(const Tensors& tensors, LoadedModel& into) {
+  WeightReader reader(tensors);
+  load(*into.model, into.family,
+       [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
+  if (into.expert_limit >= 0) {
+    experts_from(tensors, *into.model, into.family, into.expert_limit,
+                 [&](const Stored& s) { reader.asked(s); });
+  }
+  if (const std::string note = reader.left_over(); !note.empty())
+    into.checkpoint.notes.push_back(note);
+}
+
+void load_router_state(const fs::path& file, Decoder<float>& model) {
+  const Tensors training(file);
+  for (const NamedState& n : router_state(model)) {
+    const Tensor stored = training.get(n.name, {1, Index(n.values.size())});
+    std::ranges::copy(stored.view<double>().flat(), n.values.begin());
+  }
+}
+
+}  // namespace
 
 LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
                        Index expert_limit) {
@@ -269,7 +306,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   if (fs::exists(path / "config.json"))
     read_config(path);
   out.checkpoint = find_checkpoint(path);
-  const fs::path& folder = out.checkpoint.path;
+  const fs::path folder = out.checkpoint.path;
   Published published = read_config(folder);
   if (!router.empty())
     published.config.moe.router = with_inner_router(router, published.config.moe.router);
@@ -280,26 +317,13 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   out.expert_limit = limit_for(published.config, expert_limit);
   out.model = std::make_unique<Decoder<float>>(
       published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
-  WeightReader reader(tensors);
-  load(*out.model, published.family,
-       [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
-  if (out.expert_limit >= 0) {
-    experts_from(tensors, *out.model, published.family, out.expert_limit,
-                 [&](const Stored& s) { reader.asked(s); });
-  }
-  if (const std::string note = reader.left_over(); !note.empty())
-    out.checkpoint.notes.push_back(note);
+  load_weights(tensors, out);
   if (fs::exists(folder / "state.json")) {
-    out.state = state_from(read_json(folder / "state.json"), folder / "state.json");
+    out.state = read_state(folder);
     out.tokenizer = out.state->tokenizer;
   }
-  if (fs::exists(folder / "optimizer.safetensors")) {
-    const Tensors training(folder / "optimizer.safetensors");
-    for (const NamedState& n : router_state(*out.model)) {
-      std::ranges::copy(training.get(n.name, {1, Index(n.values.size())}).view<double>().flat(),
-                        n.values.begin());
-    }
-  }
+  if (fs::exists(folder / "optimizer.safetensors"))
+    load_router_state(folder / "optimizer.safetensors", *out.model);
   attach_replay(*out.model);
   return out;
 }
