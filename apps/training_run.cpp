@@ -8,6 +8,7 @@
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "lib/core/load.h"
+#include "lib/model/config.h"
 #include "lib/model/cost.h"
 
 namespace moe {

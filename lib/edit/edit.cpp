@@ -8,6 +8,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
 #include "lib/router/router.h"
 #include "lib/run/recorder.h"

@@ -10,6 +10,7 @@
 #include "lib/edit/edit.h"
 #include "lib/layer/router_product.h"
 #include "lib/layer/transform.h"
+#include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
 #include "lib/router/router.h"
 

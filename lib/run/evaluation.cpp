@@ -4,6 +4,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 

@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/files/file.h"
+#include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
 #include "lib/model/cost.h"
 #include "lib/router/learns_from_text.h"

@@ -10,6 +10,10 @@ using namespace moe;
 
 namespace {
 
+const TokenIds& ids_of(const Piece& piece) {
+  return std::get<TokenIds>(piece.content);
+}
+
 std::set<std::string> whole_lines(const std::string& text) {
   auto lines = split(text, '\n');
   if (lines.size() < 3)
@@ -149,13 +153,12 @@ TEST_CASE(
             .first_binary = {}},
            tokenizer);
   data.add({.name = "b", .documents = {{std::string(3000, 'x')}}, .first_binary = {}}, tokenizer);
-  std::vector<int> token;
-  std::vector<int> target;
   std::vector<int> seen(std::size_t(tokenizer.last()) + 1, 0);
   std::vector<int> kept(seen);
   for (int d = 0; d < 2; ++d) {
-    for (Index piece = 0; data.valid_piece(d, 77, piece, token, target); ++piece) {
-      for (const int id : token)
+    Index number = 0;
+    while (const auto piece = data.valid_piece(d, 77, number++)) {
+      for (const int id : ids_of(*piece))
         ++kept[std::size_t(id)];
     }
   }
@@ -163,7 +166,9 @@ TEST_CASE(
   const Index size = data.info().train_tokens[1];
   const int pieces = 4000;
   for (int i = 0; i < pieces; ++i) {
-    data.train_piece(1, 100, rng, token, target);
+    const Piece piece = data.train_piece(1, 100, rng);
+    const TokenIds& token = ids_of(piece);
+    const std::vector<int>& target = piece.target;
     for (const int id : token)
       ++seen[std::size_t(id)];
     for (int j = 0; j + 1 < 100; ++j) {
@@ -198,10 +203,11 @@ TEST_CASE("a document begins with a boundary, and what follows a cut is not aske
            *tokenizer);
   CHECK(data.info().train_tokens[0] == 9);
   CHECK(data.info().valid_tokens[0] == 0);
-  std::vector<int> token, target;
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     Rng rng(seed);
-    data.train_piece(0, 8, rng, token, target);
+    const Piece piece = data.train_piece(0, 8, rng);
+    const TokenIds& token = ids_of(piece);
+    const std::vector<int>& target = piece.target;
     for (std::size_t i = 0; i < 8; ++i) {
       if (token[i] == 'd')
         CHECK(target[i] == -1);
@@ -212,9 +218,9 @@ TEST_CASE("a document begins with a boundary, and what follows a cut is not aske
     }
   }
   Rng rng(0);
-  CHECK(refusal([&] { data.train_piece(0, 9, rng, token, target); }) ==
+  CHECK(refusal([&] { data.train_piece(0, 9, rng); }) ==
         "3: domain 'a' has 9 training tokens, too few for a piece of 9");
-  CHECK_FALSE(data.valid_piece(0, 8, 0, token, target));
+  CHECK_FALSE(data.valid_piece(0, 8, 0));
 }
 
 TEST_CASE("files and sub-folders of a folder are the domains") {
