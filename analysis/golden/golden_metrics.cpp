@@ -108,65 +108,66 @@ struct Case {
   double e, k, t, vocabulary, domains, batch, cache, ranks;
 };
 
-const std::map<std::string, double (*)(const Case&)>& closed_forms() {
-  static const std::map<std::string, double (*)(const Case&)> all = {
-      {"null_load_cv",
-       [](const Case& c) {
-         return chance::load_cv(c.e, c.k, c.t);
-       }},
-      {"null_load_jain",
-       [](const Case& c) {
-         return chance::load_jain(c.e, c.k, c.t);
-       }},
-      {"null_load_dead_fraction",
-       [](const Case& c) {
-         return chance::load_dead(c.e, c.k, c.t);
-       }},
-      {"null_repeat_first",
-       [](const Case& c) {
-         return 1 / c.e;
-       }},
-      {"null_repeat_any",
-       [](const Case& c) {
-         return chance::repeat_any(c.e, c.k);
-       }},
-      {"null_lag_overlap",
-       [](const Case& c) {
-         return c.k / c.e;
-       }},
-      {"null_distinct_experts",
-       [](const Case& c) {
-         return chance::distinct_experts(c.e, c.k, c.batch);
-       }},
-      {"null_coactivation_conditional",
-       [](const Case& c) {
-         return (c.k - 1) / (c.e - 1);
-       }},
-      {"null_coactivation_adjacent",
-       [](const Case& c) {
-         return 2 * (c.k - 1) / (c.k * (c.e - 1));
-       }},
-      {"null_crosslayer_mi_bits",
-       [](const Case& c) {
-         return chance::crosslayer_mi_bits(c.e, c.e, c.t);
-       }},
-      {"null_domain_expert_mi_bits",
-       [](const Case& c) {
-         return chance::mi_bits(c.domains, c.e, c.k, c.t * c.k);
-       }},
-      {"null_token_expert_mi_bits",
-       [](const Case& c) {
-         return chance::mi_bits(c.vocabulary, c.e, c.k, c.t * c.k);
-       }},
-      {"null_a2a_distinct_ranks",
-       [](const Case& c) {
-         return chance::distinct_ranks(int(c.e), c.k, int(c.ranks));
-       }},
-      {"null_cache_hit_rate_lru", [](const Case& c) {
-         return chance::lru_hit_rate(c.e, c.k, c.cache);
-       }}};
-  return all;
-}
+struct ClosedForm {
+  const char* name;
+  double (*of)(const Case&);
+};
+constexpr ClosedForm closed_forms[] = {{"null_load_cv",
+                                        [](const Case& c) {
+                                          return chance::load_cv(c.e, c.k, c.t);
+                                        }},
+                                       {"null_load_jain",
+                                        [](const Case& c) {
+                                          return chance::load_jain(c.e, c.k, c.t);
+                                        }},
+                                       {"null_load_dead_fraction",
+                                        [](const Case& c) {
+                                          return chance::load_dead(c.e, c.k, c.t);
+                                        }},
+                                       {"null_repeat_first",
+                                        [](const Case& c) {
+                                          return 1 / c.e;
+                                        }},
+                                       {"null_repeat_any",
+                                        [](const Case& c) {
+                                          return chance::repeat_any(c.e, c.k);
+                                        }},
+                                       {"null_lag_overlap",
+                                        [](const Case& c) {
+                                          return c.k / c.e;
+                                        }},
+                                       {"null_distinct_experts",
+                                        [](const Case& c) {
+                                          return chance::distinct_experts(c.e, c.k, c.batch);
+                                        }},
+                                       {"null_coactivation_conditional",
+                                        [](const Case& c) {
+                                          return (c.k - 1) / (c.e - 1);
+                                        }},
+                                       {"null_coactivation_adjacent",
+                                        [](const Case& c) {
+                                          return 2 * (c.k - 1) / (c.k * (c.e - 1));
+                                        }},
+                                       {"null_crosslayer_mi_bits",
+                                        [](const Case& c) {
+                                          return chance::crosslayer_mi_bits(c.e, c.e, c.t);
+                                        }},
+                                       {"null_domain_expert_mi_bits",
+                                        [](const Case& c) {
+                                          return chance::mi_bits(c.domains, c.e, c.k, c.t * c.k);
+                                        }},
+                                       {"null_token_expert_mi_bits",
+                                        [](const Case& c) {
+                                          return chance::mi_bits(c.vocabulary, c.e, c.k, c.t * c.k);
+                                        }},
+                                       {"null_a2a_distinct_ranks",
+                                        [](const Case& c) {
+                                          return chance::distinct_ranks(int(c.e), c.k,
+                                                                        int(c.ranks));
+                                        }},
+                                       {"null_cache_hit_rate_lru", [](const Case& c) {
+                                          return chance::lru_hit_rate(c.e, c.k, c.cache);
+                                        }}};
 
 void verify_chance(const GoldenFile& f, Score& score) {
   const auto column = [&](const char* name) {
@@ -188,14 +189,15 @@ void verify_chance(const GoldenFile& f, Score& score) {
     if (!name.starts_with("expected/"))
       continue;
     const std::string id = name.substr(9);
-    const auto form = closed_forms().find(id);
-    if (form == closed_forms().end()) {
+    const auto* form =
+        std::ranges::find_if(closed_forms, [&](const ClosedForm& one) { return one.name == id; });
+    if (form == std::end(closed_forms)) {
       score.fail(id + " is not computed");
       continue;
     }
     std::vector<double> got;
     for (std::size_t i = 0; i < e.size(); ++i)
-      got.push_back(form->second({e[i], k[i], t[i], v[i], d[i], b[i], c[i], r[i]}));
+      got.push_back(form->of({e[i], k[i], t[i], v[i], d[i], b[i], c[i], r[i]}));
     score.compare(f, id, got, false);
   }
 }

@@ -118,26 +118,23 @@ std::vector<std::pair<std::string, Matrix<double>>> golden_pairs(const GoldenFil
   return out;
 }
 
-MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
-  const std::string g = std::string(group) + "/";
-  const auto ids = f.integers(g + "expert_ids");
-  if (ids.dims.size() != 3) {
-    throw Error(Exit::input, concat(g, "expert_ids has ", ids.dims.size(),
-                                    " dimensions, not tokens, layers and choices"));
-  }
-  const std::size_t tokens = std::size_t(ids.dims[0]);
+namespace {
+
+TraceHeader header_of(const GoldenFile& f, Index layers, bool domains) {
   TraceHeader h;
-  for (Index l = 0; l < ids.dims[1]; ++l) {
+  for (Index l = 0; l < layers; ++l) {
     TraceLayer layer;
     layer.index = int(l);
     layer.experts = int(f.integer("num_experts"));
     layer.top_k = int(f.integer("top_k"));
     h.layers.push_back(layer);
   }
-  if (f.has(g + "domain")) {
-    for (int d = 0; d < f.integer("param_num_domains"); ++d)
-      h.domains.push_back("d" + std::to_string(d));
-  }
+  for (int d = 0; domains && d < f.integer("param_num_domains"); ++d)
+    h.domains.push_back(concat("d", d));
+  return h;
+}
+
+TraceRows rows_of(const GoldenFile& f, const std::string& g, std::size_t tokens, Index layers) {
   TraceRows rows;
   rows.token_id = column_of<std::uint32_t>(f, g + "token_id", tokens);
   rows.position = column_of<std::uint32_t>(f, g + "position", tokens);
@@ -151,12 +148,27 @@ MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
     for (const int valid : column_of<int>(f, g + "valid", tokens))
       rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
   }
-  for (Index l = 0; l < ids.dims[1]; ++l)
-    rows.layer.push_back(layer_of(f, g, l, ids.dims[1]));
+  for (Index l = 0; l < layers; ++l)
+    rows.layer.push_back(layer_of(f, g, l, layers));
+  return rows;
+}
+
+}  // namespace
+
+MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
+  const std::string g = std::string(group) + "/";
+  const auto ids = f.integers(g + "expert_ids");
+  if (ids.dims.size() != 3) {
+    throw Error(Exit::input, concat(g, "expert_ids has ", ids.dims.size(),
+                                    " dimensions, not tokens, layers and choices"));
+  }
+  const std::size_t tokens = std::size_t(ids.dims[0]);
+  const bool domains = f.has(g + "domain");
+  TraceHeader h = header_of(f, ids.dims[1], domains);
+  TraceRows rows = rows_of(f, g, tokens, ids.dims[1]);
   experts_of(f, h);
-  std::vector<int> domain(tokens, -1);
-  if (f.has(g + "domain"))
-    domain = column_of<int>(f, g + "domain", tokens);
+  const std::vector<int> domain =
+      domains ? column_of<int>(f, g + "domain", tokens) : std::vector<int>(tokens, -1);
   std::vector<TraceSequence> sequences;
   sequences_of(rows, domain, f.has(g + "sequence"), sequences);
   return MemoryTrace(std::move(h), std::move(sequences), {}, std::move(rows));

@@ -221,31 +221,46 @@ void draw_experts(std::vector<int>& deck, std::span<int> out, Rng& rng) {
   }
 }
 
-std::vector<std::int64_t> draw_counts(int experts, int k, std::int64_t tokens, Rng& rng) {
+namespace {
+
+std::vector<std::int64_t> counts_token_by_token(int experts, int k, std::int64_t tokens, Rng& rng) {
   std::vector<std::int64_t> counts(std::size_t(experts), 0);
-  if (tokens * k <= 16 * experts || tokens <= 8) {
-    std::vector<int> deck(counts.size());
-    std::vector<int> one(static_cast<std::size_t>(k));
-    std::iota(deck.begin(), deck.end(), 0);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      draw_experts(deck, one, rng);
-      for (const int e : one)
-        ++counts[std::size_t(e)];
-    }
-    return counts;
+  std::vector<int> deck(counts.size());
+  std::vector<int> one(static_cast<std::size_t>(k));
+  std::iota(deck.begin(), deck.end(), 0);
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    draw_experts(deck, one, rng);
+    for (const int e : one)
+      ++counts[std::size_t(e)];
   }
+  return counts;
+}
+
+// (E) of the normal limit, skewed as the counts are, before their sum is fixed.
+std::vector<double> skewed_normal(int experts, double skew, Rng& rng) {
+  std::vector<double> out(static_cast<std::size_t>(experts));
+  for (double& x : out) {
+    x = rng.normal();
+    x += skew / 6 * (x * x - 1);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> draw_counts(int experts, int k, std::int64_t tokens, Rng& rng) {
+  if (tokens * k <= 16 * experts || tokens <= 8)
+    return counts_token_by_token(experts, k, tokens, rng);
   const double p = double(k) / experts;
   const double mean = double(tokens) * p;
   const double spread =
       experts > 1 ? std::sqrt(double(tokens) * p * (1 - p) * experts / (experts - 1.0)) : 0;
   const double skew = spread > 0 ? (1 - 2 * p) / std::sqrt(double(tokens) * p * (1 - p)) : 0;
-  std::vector<double> g(counts.size());
+  const std::vector<double> g = skewed_normal(experts, skew, rng);
   double middle = 0;
-  for (double& x : g) {
-    x = rng.normal();
-    x += skew / 6 * (x * x - 1);
+  for (const double x : g)
     middle += x / experts;
-  }
+  std::vector<std::int64_t> counts(g.size(), 0);
   std::int64_t left = tokens * k;
   for (std::size_t e = 0; e < g.size(); ++e) {
     counts[e] = std::clamp<std::int64_t>(std::llround(mean + spread * (g[e] - middle)), 0, tokens);

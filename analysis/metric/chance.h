@@ -111,6 +111,7 @@ class Labels {
 
  private:
   std::int64_t step(std::int64_t tokens) const;
+  void simulate(Label&, std::int64_t tokens) const;
   int experts_, k_;
   std::map<std::int64_t, Label> known_;
 };

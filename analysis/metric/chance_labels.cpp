@@ -57,31 +57,45 @@ int label_runs(int experts) {
 
 }  // namespace
 
+namespace {
+
+// of a pair drawn blindly
+struct OfOnePair {
+  OfOnePair(double experts, double k)
+      : lift(experts * (k - 1) / (k * (experts - 1))),
+        together(k * (k - 1) / (experts * (experts - 1))),
+        conditional((k - 1) / (experts - 1)) {}
+  double lift, together, conditional;
+};
+
+// Very many experts: pairs are near Poisson, and one expert's count hardly varies beside them.
+ClosestPairs of_many_experts(double e, double c, double tokens, std::size_t top) {
+  ClosestPairs out{{}, std::vector<PairValue>(top)};
+  const double all = e * (e - 1) / 2;
+  const double together = OfOnePair(e, c).together;
+  const double mean = tokens * together;
+  const double thin = std::sqrt(1 - together);
+  const auto fullest = fullest_cells(all, tokens * c * (c - 1) / 2, top);
+  for (std::size_t i = 0; i < top && double(i) < all; ++i) {
+    const double lift = (mean + (fullest[i] - mean) * thin) / (tokens * c * c / (e * e));
+    out.listed[i] = {{lift}, {lift * c / e}, {std::log(lift) / -std::log(lift * c * c / (e * e))}};
+  }
+  out.max_lift = out.listed[0].lift;
+  return out;
+}
+
+}  // namespace
+
 ClosestPairs closest_pairs(int experts, int k, std::int64_t tokens, std::size_t top, int runs) {
   ClosestPairs out{{}, std::vector<PairValue>(top)};
   if (experts < 2 || k < 2 || k > experts || tokens < 1)
     return out;
-  const double e = experts;
-  const double c = k;
-  const double all = e * (e - 1) / 2;
-  const double lift0 = e * (c - 1) / (c * (e - 1));
-  const double together = c * (c - 1) / (e * (e - 1));
+  const OfOnePair one(experts, k);
   // tokens that bring a pair together 50 times: beyond that, deviations shrink as 1/sqrt(tokens)
-  const double enough = 50 / together;
+  const double enough = 50 / one.together;
   constexpr double most = 65536;
-  // very many experts: pairs are near Poisson, and one expert's count hardly varies beside them
-  if (double(tokens) > most && enough > most) {
-    const double mean = double(tokens) * together;
-    const double thin = std::sqrt(1 - together);
-    const auto fullest = fullest_cells(all, double(tokens) * c * (c - 1) / 2, top);
-    for (std::size_t i = 0; i < top && double(i) < all; ++i) {
-      const double lift = (mean + (fullest[i] - mean) * thin) / (double(tokens) * c * c / (e * e));
-      out.listed[i] = {
-          {lift}, {lift * c / e}, {std::log(lift) / -std::log(lift * c * c / (e * e))}};
-    }
-    out.max_lift = out.listed[0].lift;
-    return out;
-  }
+  if (double(tokens) > most && enough > most)
+    return of_many_experts(experts, k, double(tokens), top);
   const std::int64_t drawn =
       std::min<std::int64_t>(tokens, std::max<std::int64_t>(1024, std::llround(enough)));
   const double shrink = std::sqrt(double(drawn) / double(tokens));
@@ -100,10 +114,10 @@ ClosestPairs closest_pairs(int experts, int k, std::int64_t tokens, std::size_t 
     const Value v = of_runs(seen);
     return Value{limit + (v.mean - limit) * shrink, v.spread * shrink};
   };
-  out.max_lift = scaled(max_lift, lift0);
+  out.max_lift = scaled(max_lift, one.lift);
   for (std::size_t i = 0; i < top; ++i) {
-    out.listed[i] = {scaled(lift[i], lift0), scaled(conditional[i], (c - 1) / (e - 1)),
-                     scaled(npmi[i], std::log(lift0) / -std::log(together))};
+    out.listed[i] = {scaled(lift[i], one.lift), scaled(conditional[i], one.conditional),
+                     scaled(npmi[i], std::log(one.lift) / -std::log(one.together))};
   }
   return out;
 }
@@ -120,11 +134,14 @@ const Label& Labels::nearest(std::int64_t tokens) {
   Label& l = at->second;
   if (!fresh)
     return l;
-  const std::size_t experts = std::size_t(experts_);
-  l.favourite.assign(experts, 0);
-  l.favourite_share.assign(experts, 0);
-  if (experts_ < 1 || k_ < 1 || k_ > experts_ || n < 1)
-    return l;
+  l.favourite.assign(std::size_t(experts_), 0);
+  l.favourite_share = l.favourite;
+  if (experts_ >= 1 && k_ >= 1 && k_ <= experts_ && n >= 1)
+    simulate(l, n);
+  return l;
+}
+
+void Labels::simulate(Label& l, std::int64_t n) const {
   const int runs = label_runs(experts_);
   std::vector<double> share, entropy, deviation;
   for (int run = 0; run < runs; ++run) {
@@ -142,12 +159,11 @@ const Label& Labels::nearest(std::int64_t tokens) {
     l.favourite[std::size_t(most - counts.begin())] += 1.0 / runs;
     l.favourite_share[std::size_t(most - counts.begin())] += share.back() / runs;
   }
-  for (std::size_t e = 0; e < experts; ++e)
+  for (std::size_t e = 0; e < l.favourite.size(); ++e)
     l.favourite_share[e] /= l.favourite[e] > 0 ? l.favourite[e] : 1;
   l.share = of_runs(share);
   l.entropy = of_runs(entropy);
   l.deviation = of_runs(deviation);
-  return l;
 }
 
 // Between the numbers simulated, what random counts add to their limit falls as 1/sqrt(n).

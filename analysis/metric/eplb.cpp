@@ -100,6 +100,25 @@ std::vector<int> by_node(std::span<const double> w, int groups, int nodes) {
   return out;
 }
 
+// One node's slots: its experts, the busy ones several times, packed on its GPUs.
+void place(std::span<const double> weight, std::span<const int> local, int gpus,
+           std::span<int> slots, std::vector<int>& copies) {
+  std::vector<double> w;
+  for (const int e : local)
+    w.push_back(weight[std::size_t(e)]);
+  const std::vector<int> copy = replicate(w, int(slots.size()));
+  for (const int e : copy)
+    ++copies[std::size_t(local[std::size_t(e)])];
+  std::vector<double> load;
+  for (const int e : copy)
+    load.push_back(w[std::size_t(e)] / copies[std::size_t(local[std::size_t(e)])]);
+  const auto placed = pack(load, gpus);
+  const int each = int(slots.size()) / gpus;
+  for (std::size_t i = 0; i < copy.size(); ++i) {
+    slots[std::size_t(placed[i].pack * each + placed[i].position)] = local[std::size_t(copy[i])];
+  }
+}
+
 }  // namespace
 
 EplbPlan eplb_plan(std::span<const double> weight, const EplbShape& shape) {
@@ -109,27 +128,15 @@ EplbPlan eplb_plan(std::span<const double> weight, const EplbShape& shape) {
   const int nodes = flat ? 1 : shape.nodes;
   const int gpus = shape.gpus / nodes;
   const int slots = shape.replicas / nodes;
-  const int each = slots / gpus;
+  const int each = slots / gpus;  // of a GPU
   const std::size_t experts = weight.size() / std::size_t(nodes);
   const std::vector<int> order = by_node(weight, groups, nodes);
   EplbPlan plan{
       std::vector<int>(std::size_t(shape.replicas)), std::vector<int>(weight.size(), 0), {}, 0};
   for (int node = 0; node < nodes; ++node) {
-    const int* local = order.data() + std::size_t(node) * experts;
-    std::vector<double> w;
-    for (std::size_t e = 0; e < experts; ++e)
-      w.push_back(weight[std::size_t(local[e])]);
-    const std::vector<int> copy = replicate(w, slots);
-    for (const int e : copy)
-      ++plan.copies[std::size_t(local[e])];
-    std::vector<double> load;
-    for (const int e : copy)
-      load.push_back(w[std::size_t(e)] / plan.copies[std::size_t(local[e])]);
-    const auto placed = pack(load, gpus);
-    for (std::size_t i = 0; i < copy.size(); ++i) {
-      plan.expert[std::size_t(node * slots + placed[i].pack * each + placed[i].position)] =
-          local[copy[i]];
-    }
+    const std::span<const int> local{order.data() + std::size_t(node) * experts, experts};
+    place(weight, local, gpus, {plan.expert.data() + std::size_t(node * slots), std::size_t(slots)},
+          plan.copies);
   }
   plan.gpu_load.assign(std::size_t(shape.gpus), 0);
   for (std::size_t i = 0; i < plan.expert.size(); ++i) {

@@ -91,7 +91,7 @@ std::string cell(const Column& c, std::size_t row, bool ascii) {
   if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells))
     return clean((*s)[row]);
   if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells)) {
-    const std::string text = std::to_string((*i)[row]);
+    const std::string text = concat((*i)[row]);
     return c.metric.empty() ? text : grouped(text);  // a key (id, step, year) stays as it is
   }
   return number(value(c, row), c.digits, ascii);

@@ -12,6 +12,7 @@
 #include "analysis/report/cells.h"
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -38,7 +39,7 @@ std::string value_field(const Column& c, std::size_t row) {
   if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells))
     return field((*s)[row]);
   if (const auto* i = std::get_if<std::vector<std::int64_t>>(&c.cells))
-    return std::to_string((*i)[row]);
+    return concat((*i)[row]);
   return exact(value(c, row));
 }
 

@@ -50,24 +50,15 @@ const Table* first_map(const Report& report) {
 
 }  // namespace
 
-std::string render_html(const Report& report, const RenderOptions& options) {
-  const Table* first = first_map(report);
+namespace {
+
+struct Page {  // links to its parts, and the parts
   std::string nav, body;
+};
+
+void put_sections(Page& page, const Report& report, const Table* first,
+                  const RenderOptions& options) {
   int number = 0;
-  if (first) {
-    nav += "<a href=\"#overview\">Overview</a>";
-    body += concat("<section id=overview><h2>Overview</h2>", article(*first, "t0", options),
-                   "</section>\n");
-  }
-  const std::size_t warned = report.warnings.size();
-  if (warned) {
-    nav += concat("<a class=warned href=\"#warnings\">", warned,
-                  warned == 1 ? " warning" : " warnings", "</a>");
-  }
-  body += warnings(report);
-  if (!report.findings.empty())
-    nav += "<a href=\"#findings\">Findings</a>";
-  body += findings(report);
   for (const Section& s : sections(report)) {
     std::string inside;
     const std::string id = concat("s", ++number);
@@ -78,28 +69,54 @@ std::string render_html(const Report& report, const RenderOptions& options) {
     if (inside.empty())
       continue;
     if (!s.name.empty())
-      nav += concat("<a href=\"#", id, "\">", html(s.name), "</a>");
-    body +=
+      page.nav += concat("<a href=\"#", id, "\">", html(s.name), "</a>");
+    page.body +=
         concat("<section id=", id, ">", s.name.empty() ? "" : concat("<h2>", html(s.name), "</h2>"),
                inside, "</section>\n");
   }
-  body += sample_section(report);
-  if (!report.samples.empty())
-    nav += "<a href=\"#sample\">Text</a>";
-  if (const std::string made = facts(report, false); !made.empty()) {
-    nav += "<a href=\"#made\">Origin</a>";
-    body += concat("<section id=made><h2>Origin</h2>", made, "</section>\n");
+}
+
+Page page_of(const Report& report, const RenderOptions& options) {
+  Page page;
+  const Table* first = first_map(report);
+  if (first) {
+    page.nav += "<a href=\"#overview\">Overview</a>";
+    page.body += concat("<section id=overview><h2>Overview</h2>", article(*first, "t0", options),
+                        "</section>\n");
   }
-  std::string out =
+  if (const std::size_t warned = report.warnings.size()) {
+    page.nav += concat("<a class=warned href=\"#warnings\">", warned,
+                       warned == 1 ? " warning" : " warnings", "</a>");
+  }
+  page.body += warnings(report);
+  if (!report.findings.empty())
+    page.nav += "<a href=\"#findings\">Findings</a>";
+  page.body += findings(report);
+  put_sections(page, report, first, options);
+  page.body += sample_section(report);
+  if (!report.samples.empty())
+    page.nav += "<a href=\"#sample\">Text</a>";
+  if (const std::string made = facts(report, false); !made.empty()) {
+    page.nav += "<a href=\"#made\">Origin</a>";
+    page.body += concat("<section id=made><h2>Origin</h2>", made, "</section>\n");
+  }
+  return page;
+}
+
+}  // namespace
+
+std::string render_html(const Report& report, const RenderOptions& options) {
+  const Page page = page_of(report, options);
+  const std::string head = concat(
       "<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport "
-      "content=\"width=device-width,initial-scale=1\">";
-  out += concat("<meta name=color-scheme content=\"light dark\"><title>", html(report.title),
-                "</title>\n<style>", style_sheet(experts_in(report)), "</style></head>\n");
-  out += concat(
-      "<body>\n<header><h1>", html(report.title), "</h1>\n", facts(report, true), "</header>\n",
-      nav.empty() ? "" : concat("<nav aria-label=Sections>", nav, "</nav>\n"), "<main>\n", body);
-  return out + concat("</main>\n<div id=tip hidden></div>\n<script>", page_script(),
-                      "</script>\n</body></html>\n");
+      "content=\"width=device-width,initial-scale=1\">",
+      "<meta name=color-scheme content=\"light dark\"><title>", html(report.title),
+      "</title>\n<style>", style_sheet(experts_in(report)), "</style></head>\n");
+  return concat(head, "<body>\n<header><h1>", html(report.title), "</h1>\n", facts(report, true),
+                "</header>\n",
+                page.nav.empty() ? "" : concat("<nav aria-label=Sections>", page.nav, "</nav>\n"),
+                "<main>\n", page.body, "</main>\n<div id=tip hidden></div>\n<script>",
+                page_script(), "</script>\n</body></html>\n");
 }
 
 }  // namespace moe

@@ -7,6 +7,7 @@
 
 #include "analysis/report/colour.h"
 #include "analysis/report/utf8.h"
+#include "lib/core/text.h"
 
 namespace moe::drawing {
 namespace {
@@ -38,7 +39,7 @@ std::string span(const TokenSample& s, const Piece& p) {
   std::string title = p.count > 1 ? "experts " : "expert ";
   for (std::size_t i = 0; i < p.count; ++i) {
     const int e = expert_of(s, 0, p.first + i);
-    title += (i ? ", " : "") + (e < 0 ? "none" : std::to_string(e));
+    title += concat(i ? ", " : "", e < 0 ? "none" : concat(e));
   }
   const std::string many = p.count > 1 ? fmt::format(" data-n={}", p.count) : "";
   return fmt::format("<span class=\"{}\"{} title=\"{}\">{}</span>",
@@ -93,7 +94,7 @@ std::string sample_section(const Report& report) {
   }
   out += "</select></label><div class=experts role=group aria-label=Experts>";
   for (int e = 0; e < std::min(experts, expert_colours); ++e) {
-    std::string name = std::to_string(e);
+    std::string name = concat(e);
     if (e + expert_colours < experts)
       name += "+";
     out += fmt::format(

@@ -123,43 +123,39 @@ bool drawn_as_map(const Table& t, const Panel& p) {
   return groups > 8 || (t.chart == Chart::bars && groups > 1 && groups * rows(t) > 160);
 }
 
+// The heading of a panel among others, or the colours of its series.
+std::string caption(const Panel& p, bool alone) {
+  std::string out;
+  if (p.series.size() > 1) {
+    for (std::size_t s = 0; s < p.series.size(); ++s) {
+      out += fmt::format("<span title=\"{}\"><i class=\"s{}\"></i>{}</span>",
+                         html(p.series[s]->meaning), s, html(heading(*p.series[s])));
+    }
+    return concat("<figcaption class=keys>", out, "</figcaption>");
+  }
+  return alone ? ""
+               : concat("<figcaption title=\"", html(p.series[0]->meaning), "\">",
+                        html(heading(*p.series[0])), "</figcaption>");
+}
+
 std::string panel_figure(const Table& t, const Panel& p, bool alone, const std::string& id) {
-  const std::size_t n = rows(t);
-  const std::size_t groups = p.series.size();
   if (drawn_as_map(t, p)) {
     Table titled = t;  // a map of the series
     return map_figure(titled, map_of(titled, p), id);
   }
-  std::string out, chart;
-  if (!alone && groups == 1) {
-    out += concat("<figcaption title=\"", html(p.series[0]->meaning), "\">",
-                  html(heading(*p.series[0])), "</figcaption>");
-  }
-  if (groups > 1) {
-    out += "<figcaption class=keys>";
-    for (std::size_t s = 0; s < groups; ++s) {
-      out += fmt::format("<span title=\"{}\"><i class=\"s{}\"></i>{}</span>",
-                         html(p.series[s]->meaning), s, html(heading(*p.series[s])));
-    }
-    out += "</figcaption>";
-  }
-  const bool small = n * groups <= 12 && t.chart == Chart::bars;
-  const Size size = alone ? Size{lying(t) && t.chart == Chart::bars ? 640
-                                 : small                            ? 480
-                                                                    : 760,
-                                 250}
-                          : Size{360, 190};
-  if (t.chart == Chart::lines)
-    chart = line_chart(t, p, size);
-  else
-    chart = lying(t) ? row_bars(t, p, alone ? size.width : 420) : bar_chart(t, p, size);
+  const bool bars = t.chart == Chart::bars;
+  const bool small = rows(t) * p.series.size() <= 12 && bars;
+  const Size size = alone ? Size{lying(t) && bars ? 640 : small ? 480 : 760, 250} : Size{360, 190};
+  std::string chart = t.chart == Chart::lines ? line_chart(t, p, size)
+                      : lying(t)              ? row_bars(t, p, alone ? size.width : 420)
+                                              : bar_chart(t, p, size);
   if (alone) {
     chart = scroll(concat("<div class=\"", small || lying(t) ? "slim" : "broad",
                           "\" style=\"max-width:", size.width,
                           lying(t) ? "px;min-width:460px\">" : "px\">", chart, "</div>"),
                    t.title);
   }
-  return concat("<figure>", out, chart, "</figure>");
+  return concat("<figure>", caption(p, alone), chart, "</figure>");
 }
 
 bool any_interval(const Column& c) {
@@ -221,6 +217,22 @@ bool any_interval(const Table& t) {
 
 }  // namespace
 
+namespace {
+
+// What the small numbers beside the data are.
+std::string small_print(const Table& t, bool pivot) {
+  const std::string inside = inside_words(t);
+  if (pivot)
+    return inside.empty() ? "" : concat("<p class=note>", html(inside), ".</p>");
+  if (!any_chance(t))
+    return "";
+  return concat("<p class=note>Small grey numbers: ",
+                any_interval(t) ? "[95 % interval], then " : "", "the value under random routing.",
+                inside.empty() ? "" : concat(" ", html(inside), "."), "</p>");
+}
+
+}  // namespace
+
 std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
   std::string out = concat("<article id=\"", id, "\"><h3>", html(t.title), "</h3>\n");
   if (!t.reading.empty())
@@ -233,25 +245,17 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
   const Map m = map_of(t);
   const bool figure = draws(t);
   const bool pivot = m.value && m.cells() <= pivot_limit;
-  const std::string data = pivot     ? pivot_table(t, m, id + "p")
-                           : m.value ? largest_table(t, m, options)
-                                     : long_table(t, options);
-  const std::string inside = inside_words(t);
-  std::string by;
-  if (pivot && !inside.empty())
-    by = concat("<p class=note>", html(inside), ".</p>");
-  if (!pivot && any_chance(t)) {
-    by = concat(
-        "<p class=note>Small grey numbers: ", any_interval(t) ? "[95 % interval], then " : "",
-        "the value under random routing.", inside.empty() ? "" : " " + html(inside) + ".", "</p>");
-  }
+  const std::string data = concat(pivot     ? pivot_table(t, m, id + "p")
+                                  : m.value ? largest_table(t, m, options)
+                                            : long_table(t, options),
+                                  small_print(t, pivot));
   constexpr std::size_t long_enough_to_fold = 12;
   if (!figure && !(t.detail && n > long_enough_to_fold))
-    return out + data + by + legend(t) + "</article>\n";
+    return out + data + legend(t) + "</article>\n";
   if (figure)
     out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));
   out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows",
-                "</small></summary>", data, by, figure ? "" : legend(t), "</details></article>\n");
+                "</small></summary>", data, figure ? "" : legend(t), "</details></article>\n");
   return out;
 }
 

@@ -146,6 +146,16 @@ bool lying(const Table& t) {
   return longest > 10;
 }
 
+namespace {
+
+// A stroke at the chance value of one bar.
+std::string chance_stroke(const Column& c, std::size_t r, const std::string& path) {
+  return fmt::format("<path class=chance d=\"{}\"><title>chance {}</title></path>", path,
+                     chance_cell(c, r));
+}
+
+}  // namespace
+
 std::string bar_chart(const Table& t, const Panel& p, Size size) {
   const std::size_t n = rows(t);
   const std::size_t groups = p.series.size();
@@ -154,18 +164,19 @@ std::string bar_chart(const Table& t, const Panel& p, Size size) {
   const double band = f.span() / double(n);
   const double width = std::min(46.0, band * (band > 5 ? 0.78 : 1.0) / double(groups));
   const double steady = constant_chance(p, n);
+  const auto y = [&](double v) {
+    return f.y(v);
+  };
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t s = 0; s < groups; ++s) {
       const Column& c = *p.series[s];
       const double x = f.middle(r, n, true) + (double(s) - double(groups) / 2) * width;
       put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(c, r), int(s),
               marked(t, c, r));
-      f.out += error_bar(
-          c, r, [&](double v) { return f.y(v); }, x + width / 2, std::min(4.0, width / 3), false);
+      f.out += error_bar(c, r, y, x + width / 2, std::min(4.0, width / 3), false);
       if (const double by = chance(c, r); std::isnan(steady) && std::isfinite(by)) {
-        f.out += fmt::format(
-            "<path class=chance d=\"M{:.1f} {:.1f}h{:.1f}\"><title>chance {}</title></path>",
-            x - 1.5, f.y(by), width + 2, chance_cell(c, r));
+        f.out +=
+            chance_stroke(c, r, fmt::format("M{:.1f} {:.1f}h{:.1f}", x - 1.5, f.y(by), width + 2));
       }
     }
   }
@@ -175,63 +186,116 @@ std::string bar_chart(const Table& t, const Panel& p, Size size) {
   return f.end();
 }
 
-std::string row_bars(const Table& t, const Panel& p, int width) {
-  const std::size_t n = rows(t);
-  const std::size_t groups = p.series.size();
-  const Axis a = axis_of(p, true);
-  double names = 0;
-  // arrows are broad
-  for (std::size_t r = 0; r < n; ++r)
-    names = std::max(names, 7.6 * columns(clip(cell(t.columns[0], r), 28, false)));
-  const double left = names + 14;
-  const double thick = groups > 1 ? 10 : 15;
-  const double band = thick * double(groups) + 8;
-  const double top = 6;
-  const double height = top + band * double(n) + 22;
-  const auto x = [&](double v) {
-    return left + (v - a.low) / (a.high - a.low) * (width - left - 56);
-  };
-  std::string out =
-      fmt::format("<svg class=chart viewBox=\"0 0 {} {:.0f}\" role=img aria-label=\"{}\">", width,
-                  height, html(t.title));
-  for (const double v : a.ticks) {
-    out += fmt::format(
-        "<path class={} d=\"M{:.1f} {}V{:.1f}\"/><text class=tick x={:.1f} y={:.1f} "
-        "text-anchor=middle>{}</text>",
-        std::abs(v) < 1e-12 ? "base" : "grid", x(v), top, height - 20, x(v), height - 6,
-        short_number(v));
+namespace {
+
+struct RowFrame {  // of bars that lie, a row of the table each
+  RowFrame(const Table& table, const Panel& p, int w)
+      : t(table), axis(axis_of(p, true)), groups(p.series.size()), width(w) {
+    double names = 0;
+    // arrows are broad
+    for (std::size_t r = 0; r < rows(t); ++r)
+      names = std::max(names, 7.6 * columns(clip(cell(t.columns[0], r), 28, false)));
+    left = names + 14;
+    thick = groups > 1 ? 10 : 15;
+    band = thick * double(groups) + 8;
+    height = top + band * double(rows(t)) + 22;
   }
-  for (std::size_t r = 0; r < n; ++r) {
-    const double y = top + band * double(r) + 4;
-    out += fmt::format("<text class=row x={:.1f} y={:.1f} text-anchor=end>{}</text>", left - 8,
-                       y + thick * double(groups) / 2 + 4,
-                       html(clip(cell(t.columns[0], r), 28, false)));
-    for (std::size_t s = 0; s < groups; ++s) {
-      const Column& c = *p.series[s];
-      const double v = value(c, r);
-      const double at = y + thick * double(s);
-      if (std::isnan(v))
-        continue;
-      const double from = x(std::clamp(0.0, a.low, a.high));
-      const double to = std::isinf(v) ? x(v > 0 ? a.high : a.low) : x(v);
+  double x(double v) const {
+    return left + (v - axis.low) / (axis.high - axis.low) * (width - left - 56);
+  }
+  std::string begin() const {
+    std::string out =
+        fmt::format("<svg class=chart viewBox=\"0 0 {} {:.0f}\" role=img aria-label=\"{}\">", width,
+                    height, html(t.title));
+    for (const double v : axis.ticks) {
       out += fmt::format(
-          "<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} "
-          "rx=1.5><title>{}</title></rect>",
-          s % 8, std::min(from, to), at, std::max(0.5, std::abs(to - from)), thick - 1,
-          marked(t, c, r));
-      const std::string bar = error_bar(c, r, x, at + thick / 2 - 0.5, 3, true);
-      const double end = std::max({from, to, bar.empty() ? from : x(c.high[r])});
-      out += bar + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5,
-                               at + thick / 2 + 3.4, cell(c, r));
-      if (const double by = chance(c, r); std::isfinite(by)) {
-        out += fmt::format(
-            "<path class=chance d=\"M{:.1f} {:.1f}v{:.1f}\"><title>chance {}</title></path>", x(by),
-            at - 2, thick + 3, chance_cell(c, r));
-      }
+          "<path class={} d=\"M{:.1f} {}V{:.1f}\"/><text class=tick x={:.1f} y={:.1f} "
+          "text-anchor=middle>{}</text>",
+          std::abs(v) < 1e-12 ? "base" : "grid", x(v), top, height - 20, x(v), height - 6,
+          short_number(v));
     }
+    return out;
+  }
+  std::string bar(const Column& c, std::size_t r, std::size_t s, double at) const {
+    const double v = value(c, r);
+    if (std::isnan(v))
+      return "";
+    const double from = x(std::clamp(0.0, axis.low, axis.high));
+    const double to = std::isinf(v) ? x(v > 0 ? axis.high : axis.low) : x(v);
+    std::string out = fmt::format(
+        "<rect class=\"m s{}\" x={:.1f} y={:.1f} width={:.1f} height={:.1f} "
+        "rx=1.5><title>{}</title></rect>",
+        s % 8, std::min(from, to), at, std::max(0.5, std::abs(to - from)), thick - 1,
+        marked(t, c, r));
+    const auto along = [&](double bound) {
+      return x(bound);
+    };
+    const std::string whiskers = error_bar(c, r, along, at + thick / 2 - 0.5, 3, true);
+    const double end = std::max({from, to, whiskers.empty() ? from : x(c.high[r])});
+    out += whiskers + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5,
+                                  at + thick / 2 + 3.4, cell(c, r));
+    if (const double by = chance(c, r); std::isfinite(by)) {
+      out += chance_stroke(c, r, fmt::format("M{:.1f} {:.1f}v{:.1f}", x(by), at - 2, thick + 3));
+    }
+    return out;
+  }
+
+  const Table& t;
+  Axis axis;
+  std::size_t groups;
+  int width;
+  double left = 0, thick = 0, band = 0, height = 0;
+  static constexpr double top = 6;
+};
+
+}  // namespace
+
+std::string row_bars(const Table& t, const Panel& p, int width) {
+  const RowFrame f(t, p, width);
+  std::string out = f.begin();
+  for (std::size_t r = 0; r < rows(t); ++r) {
+    const double y = RowFrame::top + f.band * double(r) + 4;
+    out += fmt::format("<text class=row x={:.1f} y={:.1f} text-anchor=end>{}</text>", f.left - 8,
+                       y + f.thick * double(f.groups) / 2 + 4,
+                       html(clip(cell(t.columns[0], r), 28, false)));
+    for (std::size_t s = 0; s < f.groups; ++s)
+      out += f.bar(*p.series[s], r, s, y + f.thick * double(s));
   }
   return out + "</svg>";
 }
+
+namespace {
+
+struct Pen {  // a line with gaps where there is no value
+  std::string path;
+  bool down = false;
+  void to(bool draw, double x, double y) {
+    if (draw)
+      path += fmt::format("{}{:.1f} {:.1f}", down ? "L" : "M", x, y);
+  }
+};
+
+// What stands at one point of a line: its dot and its interval, or the sign of infinity.
+std::string point(const Table& t, const Frame& f, const Column& c, std::size_t r, std::size_t s) {
+  const std::size_t n = rows(t);
+  const double v = value(c, r);
+  const double x = f.middle(r, n, false);
+  if (std::isinf(v)) {
+    return fmt::format(
+        "<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞<title>{}</title></text>", x,
+        f.y(v > 0 ? f.axis.high : f.axis.low) + 4, marked(t, c, r));
+  }
+  if (std::isnan(v) || n > 160)
+    return "";
+  const auto y = [&](double to) {
+    return f.y(to);
+  };
+  return fmt::format("<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>",
+                     s % 8, x, f.y(v), n <= 40 ? 3 : 2, marked(t, c, r)) +
+         error_bar(c, r, y, x, n <= 40 ? 4 : 2, false);
+}
+
+}  // namespace
 
 std::string line_chart(const Table& t, const Panel& p, Size size) {
   const std::size_t n = rows(t);
@@ -242,38 +306,24 @@ std::string line_chart(const Table& t, const Panel& p, Size size) {
     chance_line(f, steady, digits(*p.series[0]));
   for (std::size_t s = 0; s < p.series.size(); ++s) {
     const Column& c = *p.series[s];
-    std::string line, by_chance, dots;
-    bool pen = false;
-    bool chance_pen = false;
+    Pen line, by_chance;
+    std::string dots;
     for (std::size_t r = 0; r < n; ++r) {
       const double v = value(c, r);
       const double by = chance(c, r);
       const double x = f.middle(r, n, false);
-      if (std::isfinite(v))
-        line += fmt::format("{}{:.1f} {:.1f}", pen ? "L" : "M", x, f.y(v));
-      if (std::isfinite(v) && n <= 160) {
-        dots += fmt::format(
-            "<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>", s % 8, x,
-            f.y(v), n <= 40 ? 3 : 2, marked(t, c, r));
-      }
-      if (std::isfinite(v) && n <= 160) {
-        dots += error_bar(
-            c, r, [&](double to) { return f.y(to); }, x, n <= 40 ? 4 : 2, false);
-      }
-      if (std::isinf(v)) {
-        dots += fmt::format(
-            "<text class=inf x={:.1f} y={:.1f} text-anchor=middle>∞<title>{}</title></text>", x,
-            f.y(v > 0 ? f.axis.high : f.axis.low) + 4, marked(t, c, r));
-      }
-      if (std::isnan(steady) && std::isfinite(by))
-        by_chance += fmt::format("{}{:.1f} {:.1f}", chance_pen ? "L" : "M", x, f.y(by));
-      pen = std::isfinite(v);
-      chance_pen = std::isfinite(by);
+      line.to(std::isfinite(v), x, f.y(v));
+      by_chance.to(std::isnan(steady) && std::isfinite(by), x, f.y(by));
+      dots += point(t, f, c, r, s);
+      line.down = std::isfinite(v);
+      by_chance.down = std::isfinite(by);
     }
-    if (!by_chance.empty())
-      f.out += fmt::format("<path class=chance d=\"{}\"><title>chance</title></path>", by_chance);
-    if (!line.empty())
-      f.out += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", s % 8, line);
+    if (!by_chance.path.empty()) {
+      f.out +=
+          fmt::format("<path class=chance d=\"{}\"><title>chance</title></path>", by_chance.path);
+    }
+    if (!line.path.empty())
+      f.out += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", s % 8, line.path);
     f.out += dots;
   }
   f.names(t.columns[0], n, false);

@@ -29,6 +29,16 @@ struct Place {  // of the cells
   }
 };
 
+std::string title_of(const Map& m, const Grid& g, std::size_t r, std::size_t c) {
+  const std::size_t at = r * g.col.size() + c;
+  const double by = g.chance[at];
+  return html(concat(m.row, " ", g.row[r], ", ", m.col, " ", g.col[c], ": ",
+                     number(g.at(r, c), digits(*m.value)),
+                     std::isnan(by) ? ""
+                                    : concat(" (", g.pooled == 1 && g.inside[at] ? "≈ " : "",
+                                             "chance ", number(by, digits(*m.value)), ")")));
+}
+
 std::string rectangles(const Map& m, const Grid& g, const Place& p) {
   std::string out;
   const double gap = p.w() > 10 && p.h() > 10 ? 1.5 : 0;
@@ -41,18 +51,12 @@ std::string rectangles(const Map& m, const Grid& g, const Place& p) {
       const double v = g.at(r, c);
       const double x = p.left + p.w() * double(c);
       const double y = p.top + p.h() * double(r);
-      const double by = g.chance[r * p.cols + c];
       const Rgb colour = std::isnan(v) ? Rgb{128, 128, 128} : paint(m, position(m, v));
       const std::string fill =
           std::isnan(v) ? "class=none" : fmt::format("fill=\"{}\"", hex(colour));
       out += fmt::format(
           "<rect {} x={:.1f} y={:.1f} width={:.1f} height={:.1f} rx={}><title>{}</title></rect>",
-          fill, x, y, p.w() - gap, p.h() - gap, gap,
-          html(concat(
-              m.row, " ", g.row[r], ", ", m.col, " ", g.col[c], ": ", number(v, digits(*m.value)),
-              std::isnan(by) ? ""
-                             : concat(" (", g.pooled == 1 && g.inside[r * p.cols + c] ? "≈ " : "",
-                                      "chance ", number(by, digits(*m.value)), ")"))));
+          fill, x, y, p.w() - gap, p.h() - gap, gap, title_of(m, g, r, c));
       if (numbers && !std::isnan(v)) {
         out += fmt::format("<text class={} x={:.1f} y={:.1f}>{}</text>",
                            luminance(colour) > 0.45 ? "vd" : "vl", x + (p.w() - gap) / 2,
@@ -100,27 +104,33 @@ std::string labels(const Map& m, const Grid& g, const Place& p) {
   return out + fmt::format("<text class=name x=0 y=10>{}</text>", html(m.row));
 }
 
-}  // namespace
-
-std::string map_chart(const Map& m, const Grid& whole, const std::string& hover, int width) {
-  const Grid g = pooled(whole, 512, 512);
+// Square where rows and columns are the same things.
+Place place_of(const Grid& g, int width) {
   Place p{0, 17, 0, 0, g.row.size(), g.col.size()};
   double widest = 0;
   for (const std::string& r : g.row)
     widest = std::max(widest, 6.3 * columns(clip(r, 16, false)));
   p.left = widest + 12;
   const double room = width - p.left - 4;
-  const bool square = g.row == g.col;
-  const double w =
-      std::min((square ? std::min(room, 640.0) : room) / double(p.cols), square ? 26.0 : 62.0);
-  const double h = square ? w
-                          : std::clamp(std::min(w * 0.62, 420.0 / double(p.rows)),
-                                       std::min(5.0, 900.0 / double(p.rows)), 27.0);
+  if (g.row == g.col) {
+    p.width = std::min(std::min(room, 640.0) / double(p.cols), 26.0) * double(p.cols);
+    p.height = p.width;
+    return p;
+  }
+  const double w = std::min(room / double(p.cols), 62.0);
+  const double h = std::clamp(std::min(w * 0.62, 420.0 / double(p.rows)),
+                              std::min(5.0, 900.0 / double(p.rows)), 27.0);
   p.width = w * double(p.cols);
   p.height =
       std::max(h, p.rows * p.cols > most_rectangles && p.rows > 24 ? 3.0 : 14.0) * double(p.rows);
-  if (square)
-    p.height = p.width;
+  return p;
+}
+
+}  // namespace
+
+std::string map_chart(const Map& m, const Grid& whole, const std::string& hover, int width) {
+  const Grid g = pooled(whole, 512, 512);
+  const Place p = place_of(g, width);
   const double total = p.left + p.width + 4;
   const double height = p.top + p.height + 36;
   const bool few = p.rows * p.cols <= most_rectangles;

@@ -72,6 +72,16 @@ void put_scale(const Terminal& t, const Map& m, Lines& out) {
     out.push_back("  " + s);
 }
 
+std::string bar_of(const Terminal& t, const Column& c, std::size_t r, const Axis& a, int room) {
+  const double v = value(c, r);
+  if (std::isnan(v))
+    return "";
+  const auto at = [&](double to) {
+    return (to - a.low) / (a.high - a.low);
+  };
+  return bar(t, at(0), std::isinf(v) ? double(v > 0) : at(v), at(chance(c, r)), room);
+}
+
 void put_bars(const Terminal& t, const Table& table, const Column& c, std::size_t count,
               Lines& out) {
   std::vector<std::string> left, right;
@@ -80,26 +90,27 @@ void put_bars(const Terminal& t, const Table& table, const Column& c, std::size_
   for (std::size_t r = 0; r < count; ++r) {
     left.push_back(clip(cell(table.columns[0], r, t.ascii), std::max(6, t.width / 3), t.ascii));
     const std::string by = chance_beside(c, r, t.width >= 40, t.ascii);
-    right.push_back(cell(c, r, t.ascii) + (by.empty() ? "" : " (" + by + ")"));
+    right.push_back(concat(cell(c, r, t.ascii), by.empty() ? "" : concat(" (", by, ")")));
     lw = std::max(lw, columns(left.back()));
     rw = std::max(rw, columns(right.back()));
   }
-  const Axis a = axis_of({{&c}}, true);
   const int room = std::min(60, t.width - lw - rw - 6);
   if (room < 4)
     return;  // the table has it
-  const auto at = [&](double v) {
-    return (v - a.low) / (a.high - a.low);
-  };
+  const Axis axis = axis_of({{&c}}, true);
   for (std::size_t r = 0; r < count; ++r) {
-    const double v = value(c, r);
-    const std::string drawn = std::isnan(v) ? ""
-                                            : bar(t, at(0), std::isinf(v) ? double(v > 0) : at(v),
-                                                  at(chance(c, r)), room);
     const std::string line = concat("  ", padded(left[r], lw, is_number(table.columns[0])), "  ",
-                                    padded(right[r], rw, true), "  ", drawn);
+                                    padded(right[r], rw, true), "  ", bar_of(t, c, r, axis, room));
     out.push_back(line.substr(0, line.find_last_not_of(' ') + 1));
   }
+}
+
+// The names of the first and the last column of a block, as far apart as it is wide.
+std::string ends(const Terminal& t, const Grid& g, std::size_t first, std::size_t last, int span) {
+  std::string head = clip(g.col[first], span, t.ascii);
+  if (last - first > 1 && columns(g.col[last - 1]) + columns(head) < span)
+    head += padded(g.col[last - 1], span - columns(head), true);
+  return head;
 }
 
 // A grid in blocks of columns that fit, each under its first and last column's name.
@@ -108,18 +119,15 @@ void put_grid(const Terminal& t, const Map& m, const Grid& g, Lines& out) {
   for (const std::string& r : g.row)
     lw = std::max(lw, columns(r));
   lw = std::min(lw, std::max(4, t.width / 3));
-  const int room = std::max(4, t.width - lw - 4);
-  const std::size_t cell_width = g.col.size() * 3 <= std::size_t(room)   ? 3
-                                 : g.col.size() * 2 <= std::size_t(room) ? 2
-                                                                         : 1;
-  const std::size_t each = std::max<std::size_t>(1, std::size_t(room) / cell_width);
-  for (std::size_t first = 0; first < g.col.size(); first += each) {
-    const std::size_t last = std::min(g.col.size(), first + each);
+  const auto room = std::size_t(std::max(4, t.width - lw - 4));
+  const std::size_t cols = g.col.size();
+  const std::size_t cell_width = cols * 3 <= room ? 3 : cols * 2 <= room ? 2 : 1;
+  const std::size_t each = std::max<std::size_t>(1, room / cell_width);
+  for (std::size_t first = 0; first < cols; first += each) {
+    const std::size_t last = std::min(cols, first + each);
     const int span = int((last - first) * cell_width);
-    std::string head = clip(g.col[first], span, t.ascii);
-    if (last - first > 1 && columns(g.col[last - 1]) + columns(head) < span)
-      head += padded(g.col[last - 1], span - columns(head), true);
-    out.push_back(t.dim(concat(std::string(std::size_t(lw) + 4, ' '), head)));
+    out.push_back(
+        t.dim(concat(std::string(std::size_t(lw) + 4, ' '), ends(t, g, first, last, span))));
     for (std::size_t r = 0; r < g.row.size(); ++r) {
       std::string line = concat("  ", padded(clip(g.row[r], lw, t.ascii), lw, true), "  ");
       for (std::size_t c = first; c < last; ++c)
@@ -153,46 +161,57 @@ Lines bar_lines(const Terminal& t, const Table& table, std::size_t count) {
   return out;
 }
 
-Lines spark_lines(const Terminal& t, const Table& table) {
+namespace {
+
+// One step a row, or of as many rows as there is room for.
+std::string sparks(const Terminal& t, const Column& c, double low, double high, std::size_t room) {
   static constexpr std::array<const char*, 8> steps{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
   static constexpr std::array<const char*, 8> letters{"_", ".", "-", "~", "=", "+", "*", "#"};
+  const std::size_t n = rows(c);
+  std::string out;
+  for (std::size_t i = 0; i < std::min(n, room); ++i) {
+    const double v = value(c, n <= room ? i : i * (n - 1) / std::max<std::size_t>(1, room - 1));
+    const double at = high > low ? std::clamp((v - low) / (high - low), 0.0, 1.0) : 0.5;
+    out += std::isnan(v) ? " " : (t.ascii ? letters : steps)[std::size_t(std::min(7.0, at * 8))];
+  }
+  return out;
+}
+
+// `lw`: columns that the headings of all series take; "" where no value is finite.
+std::string spark_line(const Terminal& t, const Column& c, int lw) {
+  double low = INFINITY;
+  double high = -INFINITY;
+  for (std::size_t r = 0; r < rows(c); ++r) {
+    if (const double v = value(c, r); std::isfinite(v)) {
+      low = std::min(low, v);
+      high = std::max(high, v);
+    }
+  }
+  if (low > high)
+    return "";
+  const std::string range = concat("  ", number(low, digits(c), t.ascii), t.ascii ? " to " : " – ",
+                                   number(high, digits(c), t.ascii));
+  const auto room = std::size_t(std::max(1, std::min(60, t.width - lw - 4 - columns(range))));
+  return clip(concat("  ", padded(clip(heading(c), lw, t.ascii), lw, false), "  ",
+                     sparks(t, c, low, high, room), range),
+              t.width, t.ascii);
+}
+
+}  // namespace
+
+Lines spark_lines(const Terminal& t, const Table& table) {
   Lines out;
   int lw = 0;
-  for (const Panel& p : panels(table)) {
+  const std::vector<Panel> all = panels(table);
+  for (const Panel& p : all) {
     for (const Column* c : p.series)
       lw = std::max(lw, columns(heading(*c)));
   }
   lw = std::min(lw, std::max(6, t.width / 3));
-  for (const Panel& p : panels(table)) {
+  for (const Panel& p : all) {
     for (const Column* c : p.series) {
-      double low = INFINITY;
-      double high = -INFINITY;
-      for (std::size_t r = 0; r < rows(*c); ++r) {
-        if (const double v = value(*c, r); std::isfinite(v)) {
-          low = std::min(low, v);
-          high = std::max(high, v);
-        }
-      }
-      if (low > high)
-        continue;
-      const std::string ends = concat("  ", number(low, digits(*c), t.ascii),
-                                      t.ascii ? " to " : " – ", number(high, digits(*c), t.ascii));
-      const std::size_t n = rows(*c);
-      const std::size_t room =
-          std::size_t(std::max(1, std::min(60, t.width - lw - 4 - columns(ends))));
-      std::string drawn;
-      for (std::size_t i = 0; i < std::min(n, room); ++i) {
-        const double v =
-            value(*c, n <= room ? i : i * (n - 1) / std::max<std::size_t>(1, room - 1));
-        const double at = std::isnan(v) ? NAN
-                          : high > low  ? std::clamp((v - low) / (high - low), 0.0, 1.0)
-                                        : 0.5;
-        drawn +=
-            std::isnan(at) ? " " : (t.ascii ? letters : steps)[std::size_t(std::min(7.0, at * 8))];
-      }
-      out.push_back(
-          clip(concat("  ", padded(clip(heading(*c), lw, t.ascii), lw, false), "  ", drawn, ends),
-               t.width, t.ascii));
+      if (std::string line = spark_line(t, *c, lw); !line.empty())
+        out.push_back(std::move(line));
     }
   }
   return out;

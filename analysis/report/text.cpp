@@ -99,6 +99,22 @@ void put_glossary(Page& page, const Terminal& t, const Table& table) {
   }
 }
 
+// Draws maps and bars; true where that carries every value that the table would.
+bool put_chart(Page& page, const Terminal& t, const Table& table, std::size_t shown) {
+  const bool map = table.chart == Chart::heatmap;
+  Lines drawn;
+  if (map && draws(table))
+    drawn = map_lines(t, map_of(table));
+  else if (draws(table) && table.chart == Chart::bars)
+    drawn = bar_lines(t, table, shown);
+  page.lines(drawn);
+  bool single = true;  // bars with one series carry every value themselves
+  for (const Panel& p : panels(table))
+    single = single && p.series.size() == 1;
+  return !drawn.empty() && ((map && rows(table) > t.rows) ||
+                            (table.chart == Chart::bars && single && drawn.size() > shown));
+}
+
 void put_table(Page& page, const Terminal& t, const Table& table) {
   page.line();
   page.title(table.title, false);
@@ -111,25 +127,12 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
     return page.line("  no rows");
   if (is_glossary(t, table))
     return put_glossary(page, t, table);
-  const bool chart = draws(table);
-  const bool map = chart && table.chart == Chart::heatmap;
-  Lines drawn;
-  if (map)
-    drawn = map_lines(t, map_of(table));
-  else if (chart && table.chart == Chart::bars)
-    drawn = bar_lines(t, table, shown);
-  page.lines(drawn);
-  bool single = true;  // bars with one series carry every value themselves
-  for (const Panel& p : panels(table))
-    single = single && p.series.size() == 1;
-  const bool told =
-      !drawn.empty() &&
-      ((map && n > t.rows) || (table.chart == Chart::bars && single && drawn.size() > shown));
+  const bool told = put_chart(page, t, table, shown);
   if (!told)
     page.lines(table_lines(t, table, shown));
-  if (chart && table.chart == Chart::lines)
+  if (draws(table) && table.chart == Chart::lines)
     page.lines(spark_lines(t, table));
-  if (map && told)
+  if (told && table.chart == Chart::heatmap)
     page.paragraph("  ", concat(n, " values: -o report.csv has all"), true);
   else if (shown < n)
     page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);

@@ -83,31 +83,42 @@ double common(double experts, double k) {
   return 1 - none;
 }
 
+namespace {
+
+struct Moments {
+  double square = 0, entropy = 0, gini = 0, dead = 0;
+};
+Moments moments(const std::vector<double>& falling) {
+  const double e = double(falling.size());
+  Moments out;
+  for (std::size_t i = 0; i < falling.size(); ++i) {
+    const double q = falling[i];
+    out.square += q * q;
+    out.dead += q == 0;
+    if (q > 0)
+      out.entropy -= q * std::log(q);
+    out.gini += (e - 1 - 2 * double(i)) * q / e;
+  }
+  return out;
+}
+
+}  // namespace
+
 std::vector<Known> known_load(const std::vector<double>& share, const SynthShape& s) {
   const double n = double(s.tokens) * s.k;
   const double e = double(share.size());
   std::vector<double> q = share;
   std::sort(q.begin(), q.end(), std::greater<>());
-  double square = 0;
-  double entropy = 0;
-  double gini = 0;
-  double dead = 0;
-  for (std::size_t i = 0; i < q.size(); ++i) {
-    square += q[i] * q[i];
-    dead += q[i] == 0;
-    if (q[i] > 0)
-      entropy -= q[i] * std::log(q[i]);
-    gini += (e - 1 - 2 * double(i)) * q[i] / e;
-  }
-  const double cv = std::sqrt(std::max(0.0, e * square - 1));
+  const Moments of = moments(q);
+  const double cv = std::sqrt(std::max(0.0, e * of.square - 1));
   const double one = std::sqrt(q[0] / n);
   const double bias = e / n;
   std::vector<Known> out{{"load_cv", {}, cv, std::sqrt(e) * one + bias / std::max(cv, 0.01)},
                          {"load_jain", {}, 1 / (1 + cv * cv), 2 * std::sqrt(e) * one + bias},
-                         {"load_entropy", {}, entropy, std::log(e) * std::sqrt(e) * one + bias},
-                         {"load_gini", {}, gini, e * one + bias},
+                         {"load_entropy", {}, of.entropy, std::log(e) * std::sqrt(e) * one + bias},
+                         {"load_gini", {}, of.gini, e * one + bias},
                          {"load_max_over_mean", {}, q[0] * e, 2 * e * one},
-                         {"load_dead_fraction", {}, dead / e, 0}};
+                         {"load_dead_fraction", {}, of.dead / e, 0}};
   const int tops[] = {1, 2, 4};
   for (Index i = 0; i < 3; ++i) {
     double sum = 0;
