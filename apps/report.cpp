@@ -168,6 +168,7 @@ int report(const Options& o) {
   options.bootstrap = o.bootstrap;
   options.memory = of_one_metric(parse_size(o.memory, "--memory"));
   const auto limits = thresholds(o.thresholds);
+  options.thresholds = limits;
   const bool several = o.traces.size() > 1 || !o.against.empty();
   Report r = several ? compared(o, options) : of_one(o, options);
   const auto worst = several || !o.convention.empty() ? std::nullopt : add_lights(r, limits);

@@ -11,93 +11,78 @@ constexpr const char* comparison = "two traces";
 // router_saturation_by_k: a row a layer, a column a k.
 Table by_k(const Agreement& a) {
   std::size_t widest = 0;
-  for (const LayerAgreement& l : a.layer)
-    widest = std::max(widest, l.overlap_k.size());
-  Table t{"agreement_by_k",
-          "Same experts among the first k choices",
-          "The first k choices of both, over the tokens that have k in the reference. Random "
-          "routing: k/E. The first choice settles last where the best two are nearly tied.",
-          widest <= 8 ? Chart::lines : Chart::none,
-          {},
-          comparison,
-          false,
-          {}};
   std::vector<std::int64_t> number;
-  for (const LayerAgreement& l : a.layer)
+  for (const LayerAgreement& l : a.layer) {
+    widest = std::max(widest, l.overlap_k.size());
     number.push_back(l.number);
-  t.columns.push_back(column({"layer", "", "absolute layer number", ""}, number));
+  }
+  TableBuilder t("agreement_by_k", "Same experts among the first k choices", comparison);
+  t.reading(
+       "The first k choices of both, over the tokens that have k in the reference. Random "
+       "routing: k/E. The first choice settles last where the best two are nearly tied.")
+      .chart(widest <= 8 ? Chart::lines : Chart::none);
+  t.layers(number);
   for (std::size_t k = 1; k <= widest; ++k) {
-    std::vector<double> share, null;
+    Values::Rows rows;
     for (const LayerAgreement& l : a.layer) {
       const bool has = k <= l.overlap_k.size();
-      share.push_back(has ? l.overlap_k[k - 1] / double(l.tokens_k[k - 1]) : no_value);
-      null.push_back(has ? double(k) / l.experts : no_value);
+      rows.add(has ? l.overlap_k[k - 1] / double(l.tokens_k[k - 1]) : no_value,
+               has ? double(k) / l.experts : no_value);
     }
-    const std::string name = concat("k=", k);
-    t.columns.push_back(column(
-        {name.c_str(), "share", "of the reference's first k choices, among the trace's first k",
-         "router_saturation_by_k"},
-        share, null));
+    t.column(concat("k=", k))
+        .unit("share")
+        .meaning("of the reference's first k choices, among the trace's first k")
+        .of("router_saturation_by_k")
+        .rows(rows);
   }
-  return t;
+  return t.take();
 }
 
 Table by_margin(const Agreement& a) {
   std::vector<std::int64_t> number, choices;
   std::vector<std::string> bin;
-  std::vector<double> lost, null;
-  const auto& m = a.margins;
+  Values values{"flip_rate_by_margin"};
   for (const LayerAgreement& l : a.layer) {
     for (std::size_t i = 0; i < l.bin_choices.size(); ++i) {
       number.push_back(l.number);
       choices.push_back(l.bin_choices[i]);
-      bin.push_back(i == 0          ? concat("below ", m[0])
-                    : i == m.size() ? concat("from ", m.back())
-                                    : concat(m[i - 1], " to ", m[i]));
-      lost.push_back(double(l.bin_lost[i]) / double(l.bin_choices[i]));
-      null.push_back(1 - double(l.choices) / double(l.tokens) / l.experts);
+      bin.push_back(margin_bin(a.margins, i));
+      values["flip_rate_by_margin"].add(double(l.bin_lost[i]) / double(l.bin_choices[i]),
+                                        1 - double(l.choices) / double(l.tokens) / l.experts);
     }
   }
-  return {"flips_by_margin_and_layer",
-          "The same, layer by layer",
-          "",
-          Chart::none,
-          {column({"layer", "", "absolute layer number", ""}, number),
-           column({"margin", "probability", "of the reference where it is recorded", ""}, bin),
-           column({"choices", "", "of the reference at this margin", ""}, choices),
-           column({"lost", "share", "of them, not made by the other", "flip_rate_by_margin", 4},
-                  lost, null)},
-          comparison,
-          true,
-          {}};
+  TableBuilder t("flips_by_margin_and_layer", "The same, layer by layer", comparison);
+  t.detail().layers(number);
+  t.column("margin")
+      .unit("probability")
+      .meaning("of the reference where it is recorded")
+      .values(bin);
+  t.key("choices", "of the reference at this margin", choices);
+  t.column("lost")
+      .unit("share")
+      .meaning("of them, not made by the other")
+      .of("flip_rate_by_margin", values)
+      .digits(4);
+  return t.take();
 }
 
 Table whole(const Agreement& a) {
   std::vector<std::string> what, id;
   std::vector<double> value;
-  const std::pair<const char*, const char*> names[] = {
-      {"flip_token_rate", "tokens with another set of experts in any layer"},
-      {"flip_layers_mean", "layers with another set, a token"},
-      {"flip_rate", "choices of the reference not made"}};
-  for (const MetricValue& v : a.values()) {
-    for (const auto& [name, about] : names) {
-      if (v.id == name) {
-        what.push_back(about);
-        id.push_back(name);
-        value.push_back(v.values[0]);
-      }
-    }
+  const Values all(a.values());
+  for (const auto& [name, about] :
+       {std::pair("flip_token_rate", "tokens with another set of experts in any layer"),
+        std::pair("flip_layers_mean", "layers with another set, a token"),
+        std::pair("flip_rate", "choices of the reference not made")}) {
+    what.push_back(about);
+    id.push_back(name);
+    value.push_back(all.at(name).value.front());
   }
-  return {"flips",
-          "How much differs in all",
-          "",
-          Chart::none,
-          {column({"what", "", "", ""}, what),
-           column({"value", "", "0 where the two route alike", "", 4}, value),
-           column({"id", "", "definition", ""}, id)},
-          comparison,
-          false,
-          {}};
+  TableBuilder t("flips", "How much differs in all", comparison);
+  t.key("what", "", what);
+  t.column("value").meaning("0 where the two route alike").digits(4).values(value);
+  t.key("id", "definition", id);
+  return t.take();
 }
 
 std::string shortened(const std::string& hash) {
@@ -132,8 +117,8 @@ Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOp
   r.title = concat(a.name, " against ", b.name);
   r.facts = {{"trace", a.name},
              {"reference", b.name},
-             {"tokens", std::to_string(a.trace->tokens())},
-             {"MoE layers", std::to_string(a.trace->header().layers.size())}};
+             {"tokens", concat(a.trace->tokens())},
+             {"MoE layers", concat(a.trace->header().layers.size())}};
   if (a.corpus.empty() || b.corpus.empty()) {
     r.warnings.push_back(
         "a trace has no hash of its token ids: that the text is the same was checked token by "

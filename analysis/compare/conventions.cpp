@@ -8,6 +8,7 @@
 
 #include "analysis/metric/definitions.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -110,7 +111,7 @@ void append(Rows& r, const Upstream& u, const std::vector<double>& theirs,
   for (std::size_t i = 0; i < n; ++i) {
     r.name.emplace_back(u.name);
     r.layer.push_back(!by_layer     ? "all"
-                      : n == layers ? std::to_string(shape.number[i])
+                      : n == layers ? concat(shape.number[i])
                                     : concat(shape.number[i], "→", shape.number[i + 1]));
     r.theirs.push_back(theirs.size() == 1 ? theirs[0] : theirs[i]);
     r.ours.push_back(ours.size() == 1 ? ours[0] : ours[i]);
@@ -128,6 +129,31 @@ std::span<const Upstream> upstream_figures() {
   return all_figures;
 }
 
+namespace {
+
+Report introduction(const TraceSource& trace, const ToolConvention& of) {
+  Report r;
+  r.title = concat("In the words of ", of.about);
+  const TraceHeader& h = trace.header();
+  r.facts = {{"model", h.model_id.empty() ? "not named" : h.model_id},
+             {"tokens", concat(trace.tokens())},
+             {"MoE layers", concat(h.layers.size())}};
+  r.warnings = trace.warnings();
+  return r;
+}
+
+Table table(const Rows& rows) {
+  TableBuilder t("convention", "Their figures and ours", "");
+  t.key("their name", "", rows.name).key("layer", "", rows.layer);
+  t.column("their value").meaning("by their definition").digits(4).values(rows.theirs);
+  t.key("our id", "", rows.id);
+  t.column("our value").meaning("by ours").digits(4).values(rows.ours);
+  t.key("how theirs differs", "", rows.difference);
+  return t.take();
+}
+
+}  // namespace
+
 Report in_convention(const TraceSource& trace, std::string_view name, const AnalyzeOptions& o) {
   std::vector<std::string> names;
   for (const ToolConvention& c : all_conventions)
@@ -141,13 +167,7 @@ Report in_convention(const TraceSource& trace, std::string_view name, const Anal
   };
   const Shape shape(trace);
   Rows rows;
-  Report r;
-  r.title = concat("In the words of ", found->about);
-  const TraceHeader& h = trace.header();
-  r.facts = {{"model", h.model_id.empty() ? "not named" : h.model_id},
-             {"tokens", std::to_string(trace.tokens())},
-             {"MoE layers", std::to_string(h.layers.size())}};
-  r.warnings = trace.warnings();
+  Report r = introduction(trace, *found);
   for (const Upstream& u : all_figures) {
     if (u.convention != name)
       continue;
@@ -162,19 +182,7 @@ Report in_convention(const TraceSource& trace, std::string_view name, const Anal
              shape);
     }
   }
-  r.tables.push_back(
-      {"convention",
-       "Their figures and ours",
-       "",
-       Chart::none,
-       {column({"their name", "", "", ""}, rows.name), column({"layer", "", "", ""}, rows.layer),
-        column({"their value", "", "by their definition", "", 4}, rows.theirs),
-        column({"our id", "", "", ""}, rows.id),
-        column({"our value", "", "by ours", "", 4}, rows.ours),
-        column({"how theirs differs", "", "", ""}, rows.difference)},
-       "",
-       false,
-       {}});
+  r.tables.push_back(table(rows));
   return r;
 }
 

@@ -4,18 +4,10 @@
 #pragma once
 #include <optional>
 
+#include "analysis/metric/thresholds.h"
 #include "analysis/table.h"
 
 namespace moe {
-
-struct Threshold {
-  std::string id, name, column;
-  double yellow, red;  // red < yellow: low values are the bad ones
-  std::string source;
-};
-
-// The registry's thresholds with what the caller sets: "load_cv=0.5,1.0". Throws Error(usage).
-std::vector<Threshold> thresholds(const std::vector<std::string>& settings);
 
 enum class Light { green, yellow, red };
 

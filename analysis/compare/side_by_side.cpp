@@ -96,11 +96,13 @@ Figure figure_of(const Report& r, const std::vector<Replicated>& all, const Head
   return f;
 }
 
-void bound(Column& c, std::span<const double> replicas, double at, double least, double most) {
-  const Interval i = interval_of(replicas, at, least, most);
-  c.low.push_back(i.low);
-  c.high.push_back(i.high);
-}
+struct Bounds {
+  std::vector<double> low, high;
+  void add(const Interval& i) {
+    low.push_back(i.low);
+    high.push_back(i.high);
+  }
+};
 
 struct All {
   std::vector<NamedTrace> trace;
@@ -145,54 +147,35 @@ std::vector<std::string> names_of(const All& a, bool ids) {
 }
 
 Table values(const All& a) {
-  Table t{"side_by_side",
-          "Headline figures",
-          "Means over layers, with 95 % intervals by resampling sequences where the trace has "
-          "enough of them. The chance value is that of random routing on a trace of the same size.",
-          Chart::none,
-          {},
-          title,
-          false,
-          {}};
-  t.columns.push_back(column({"figure", "", "", ""}, names_of(a, false)));
+  TableBuilder t("side_by_side", "Headline figures", title);
+  t.reading(
+      "Means over layers, with 95 % intervals by resampling sequences where the trace has "
+      "enough of them. The chance value is that of random routing on a trace of the same size.");
+  t.key("figure", "", names_of(a, false));
   for (std::size_t i = 0; i < a.trace.size(); ++i) {
-    Column c{a.trace[i].name, "", "", {}, "", {}, 4};
-    std::vector<double> cells;
+    Values::Rows rows;
+    Bounds bounds;
     for (const std::size_t h : a.shown) {
       const Figure& f = a.figure[i][h];
-      cells.push_back(f.value);
-      c.chance.push_back(f.chance);
-      c.chance_spread.push_back(f.spread);
-      bound(c, f.replicas, f.value, f.least, f.most);
+      rows.add(f.value, {f.chance, f.spread});
+      bounds.add(interval_of(f.replicas, f.value, f.least, f.most));
     }
-    c.cells = cells;
-    t.columns.push_back(std::move(c));
+    t.column(a.trace[i].name).digits(4).rows(rows).interval(bounds.low, bounds.high);
   }
-  t.columns.push_back(column({"id", "", "definition", ""}, names_of(a, true)));
-  return t;
+  t.key("id", "definition", names_of(a, true));
+  return t.take();
 }
 
 Table differences(const All& a) {
-  Table t{"differences",
-          "Differences from " + a.trace[0].name,
-          "Of the means over layers. An interval that holds 0 is no difference that this much text "
-          "can show. Traces over the same text are resampled together; others on their own.",
-          Chart::none,
-          {},
-          title,
-          false,
-          {}};
-  t.columns.push_back(column({"figure", "", "", ""}, names_of(a, false)));
+  constexpr double endless = std::numeric_limits<double>::infinity();
+  TableBuilder t("differences", concat("Differences from ", a.trace[0].name), title);
+  t.reading(
+      "Of the means over layers. An interval that holds 0 is no difference that this much text "
+      "can show. Traces over the same text are resampled together; others on their own.");
+  t.key("figure", "", names_of(a, false));
   for (std::size_t i = 1; i < a.trace.size(); ++i) {
-    Column c{a.trace[i].name,
-             "difference",
-             a.stream[i] == a.stream[0] ? "less the first trace; over the same text"
-                                        : "less the first trace; over other text",
-             {},
-             "",
-             {},
-             4};
     std::vector<double> cells;
+    Bounds bounds;
     for (const std::size_t h : a.shown) {
       const Figure& x = a.figure[i][h];
       const Figure& y = a.figure[0][h];
@@ -200,24 +183,20 @@ Table differences(const All& a) {
       for (std::size_t r = 0; r < std::min(x.replicas.size(), y.replicas.size()); ++r)
         less.push_back(x.replicas[r] - y.replicas[r]);
       cells.push_back(x.value - y.value);
-      bound(c, less, cells.back(), -std::numeric_limits<double>::infinity(),
-            std::numeric_limits<double>::infinity());
+      bounds.add(interval_of(less, cells.back(), -endless, endless));
     }
-    c.cells = cells;
-    t.columns.push_back(std::move(c));
+    t.column(a.trace[i].name)
+        .unit("difference")
+        .meaning(a.stream[i] == a.stream[0] ? "less the first trace; over the same text"
+                                            : "less the first trace; over other text")
+        .digits(4)
+        .values(cells)
+        .interval(bounds.low, bounds.high);
   }
-  return t;
+  return t.take();
 }
 
 Table layers(const All& a) {
-  Table t{"side_by_side_layers",
-          "Headline figures, layer by layer",
-          "Layers in order; traces with fewer have none behind their last.",
-          Chart::none,
-          {},
-          title,
-          true,
-          {}};
   std::vector<std::string> what;
   std::vector<std::int64_t> layer;
   std::vector<std::vector<double>> cells(a.trace.size());
@@ -232,11 +211,12 @@ Table layers(const All& a) {
         cells[i].push_back(l < a.figure[i][h].layer.size() ? a.figure[i][h].layer[l] : no_value);
     }
   }
-  t.columns = {column({"id", "", "definition", ""}, what),
-               column({"MoE layer", "", "counted from 0", ""}, layer)};
+  TableBuilder t("side_by_side_layers", "Headline figures, layer by layer", title);
+  t.reading("Layers in order; traces with fewer have none behind their last.").detail();
+  t.key("id", "definition", what).key("MoE layer", "counted from 0", layer);
   for (std::size_t i = 0; i < a.trace.size(); ++i)
-    t.columns.push_back({a.trace[i].name, "", "", cells[i], "", {}, 4});
-  return t;
+    t.column(a.trace[i].name).digits(4).values(cells[i]);
+  return t.take();
 }
 
 // Of trace i against the first; "" where no figure has an interval.

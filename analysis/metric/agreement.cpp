@@ -119,36 +119,45 @@ class Comparer {
       chosen(ra.expert, Index(t), ca);
       chosen(rb.expert, Index(t), cb);
       const std::int64_t both = common(ca, cb);
-      const std::int64_t n = std::ssize(cb);
-      differs_[l * a.tokens() + t] = both != n || ca.size() != cb.size();
-      if (n == 0)
+      differs_[l * a.tokens() + t] = both != std::ssize(cb) || ca.size() != cb.size();
+      if (cb.empty())
         continue;
-      Pending& p = pending_[l];
-      if (p.sequence != std::int64_t(b.sequence[t])) {
-        close(l);
-        p.sequence = b.sequence[t];
-      }
-      p.tokens += 1;
-      p.overlap += double(both) / double(n);
-      p.first += !ca.empty() && ca[0] == cb[0];
-      ++s.tokens;
-      s.choices += n;
-      s.common += both;
-      s.overlap += double(both) / double(n);
-      s.first += !ca.empty() && ca[0] == cb[0];
-      by_k(s, ca, cb);
+      count(l, b.sequence[t], ca, cb, both);
       if (result_.margins.empty())
         continue;
-      const double margin = margin_from_b_ ? margin_of(rb, Index(t), cb.size(), s.experts)
-                                           : margin_of(ra, Index(t), ca.size(), s.experts);
-      if (std::isnan(margin))
-        continue;
-      const auto bin =
-          std::size_t(std::upper_bound(result_.margins.begin(), result_.margins.end(), margin) -
-                      result_.margins.begin());
-      s.bin_choices[bin] += n;
-      s.bin_lost[bin] += n - both;
+      by_margin(s, both, std::ssize(cb),
+                margin_from_b_ ? margin_of(rb, Index(t), cb.size(), s.experts)
+                               : margin_of(ra, Index(t), ca.size(), s.experts));
     }
+  }
+  void count(std::size_t l, std::uint32_t sequence, std::span<const int> a, std::span<const int> b,
+             std::int64_t both) {
+    LayerAgreement& s = result_.layer[l];
+    Pending& p = pending_[l];
+    if (p.sequence != std::int64_t(sequence)) {
+      close(l);
+      p.sequence = sequence;
+    }
+    const double share = double(both) / double(b.size());
+    const bool same_first = !a.empty() && a[0] == b[0];
+    p.tokens += 1;
+    p.overlap += share;
+    p.first += same_first;
+    ++s.tokens;
+    s.choices += std::ssize(b);
+    s.common += both;
+    s.overlap += share;
+    s.first += same_first;
+    by_k(s, a, b);
+  }
+  void by_margin(LayerAgreement& s, std::int64_t both, std::int64_t n, double margin) const {
+    if (std::isnan(margin))
+      return;
+    const auto& edges = result_.margins;
+    const auto bin =
+        std::size_t(std::upper_bound(edges.begin(), edges.end(), margin) - edges.begin());
+    s.bin_choices[bin] += n;
+    s.bin_lost[bin] += n - both;
   }
   static void by_k(LayerAgreement& s, std::span<const int> a, std::span<const int> b) {
     if (b.size() > s.overlap_k.size()) {
@@ -184,19 +193,6 @@ class Comparer {
   std::vector<std::uint8_t> differs_;  // (L,T) of the window
   Agreement result_;
 };
-
-void interval(Column& c, const LayerAgreement& l, const std::vector<double>& replica) {
-  std::vector<double> share;
-  for (std::size_t r = 0; r < replica.size(); ++r)
-    share.push_back(replica[r] / l.replica_tokens[r]);
-  const Interval i = interval_of(share, share.empty() ? no_value : share[0], 0, 1);
-  c.low.push_back(i.low);
-  c.high.push_back(i.high);
-}
-
-double choices(const LayerAgreement& l) {
-  return double(l.choices) / double(l.tokens);
-}
 
 }  // namespace
 
@@ -266,95 +262,6 @@ std::vector<MetricValue> Agreement::values() const {
   if (!margins.empty())
     out.push_back(per_layer("flip_rate_by_margin", by_margin));
   return out;
-}
-
-void Agreement::report(Report& r) const {
-  std::int64_t every = 0;
-  std::int64_t lost = 0;
-  for (const LayerAgreement& l : layer) {
-    every += l.choices;
-    lost += l.choices - l.common;
-  }
-  if (tokens == 0 || every == 0) {
-    return r.warnings.push_back(
-        "the two traces have no tokens with choices in common: there is nothing to compare");
-  }
-  std::vector<std::int64_t> number;
-  std::vector<double> share, first, null, null_first;
-  double untouched = 1;
-  double random_lost = 0;
-  for (const LayerAgreement& l : layer) {
-    if (l.tokens == 0)
-      continue;
-    number.push_back(l.number);
-    share.push_back(l.overlap / double(l.tokens));
-    first.push_back(double(l.first) / double(l.tokens));
-    null.push_back(choices(l) / l.experts);
-    null_first.push_back(1.0 / l.experts);
-    untouched *= chance::same_set(l.experts, choices(l));
-    random_lost += double(l.choices) / double(every) * (1 - choices(l) / l.experts);
-  }
-  r.tables.push_back(
-      {"agreement",
-       "Do the two choose the same experts?",
-       "Share of the reference's experts that the other trace chose too, token by token, and of "
-       "tokens with the same first choice. Random routing: K/E and 1/E.",
-       Chart::lines,
-       {column({"layer", "", "absolute layer number", ""}, number),
-        column({"same experts", "share", "of the reference's experts, chosen in both",
-                "router_saturation"},
-               share, null),
-        column({"same first choice", "share", "tokens with the same first choice",
-                "router_saturation_top1"},
-               first, null_first)},
-       section::specialisation,
-       false,
-       {}});
-  for (const LayerAgreement& l : layer) {
-    if (l.tokens && !l.replica_tokens.empty()) {
-      interval(r.tables.back().columns[1], l, l.replica_overlap);
-      interval(r.tables.back().columns[2], l, l.replica_first);
-    }
-  }
-  if (!margins.empty()) {
-    std::vector<std::string> bin;
-    std::vector<double> rate, lot;
-    for (std::size_t m = 0; m <= margins.size(); ++m) {
-      std::int64_t n = 0;
-      std::int64_t gone = 0;
-      for (const LayerAgreement& l : layer) {
-        n += l.bin_choices[m];
-        gone += l.bin_lost[m];
-      }
-      bin.push_back(m == 0 ? "below " + number_text(margins[0])
-                    : m == margins.size()
-                        ? "from " + number_text(margins.back())
-                        : number_text(margins[m - 1]) + " to " + number_text(margins[m]));
-      rate.push_back(double(gone) / double(n));
-      lot.push_back(random_lost);
-    }
-    r.tables.push_back(
-        {"flips_by_margin",
-         "Where the two differ: how sure the router was",
-         "Share of the reference's experts that the other did not choose, by the router's margin "
-         "(last chosen over first not chosen, in probability). Numerical noise flips small margins "
-         "only; learning flips all.",
-         Chart::none,
-         {column({"margin", "probability", "of the reference where it is recorded", ""}, bin),
-          column({"lost", "share", "of the reference's choices, not made by the other",
-                  "flip_rate_by_margin", 4},
-                 rate, lot)},
-         section::specialisation,
-         false,
-         {}});
-  }
-  r.findings.push_back(
-      "The two traces differ in " + percent(double(lost) / double(every)) +
-      " of the choices (random routing: " + percent(random_lost) + "); " +
-      percent(double(flipped_tokens) / double(tokens)) +
-      " of the tokens take another set of experts in at least one layer (random routing: " +
-      percent(1 - untouched) + "), in " + figure(double(flipped_layers) / double(tokens)) +
-      " layers on average.");
 }
 
 }  // namespace moe

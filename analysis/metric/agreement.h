@@ -39,7 +39,15 @@ struct Agreement {
   // flip_layers_mean, flip_rate, flip_rate_by_margin
   std::vector<MetricValue> values() const;
   void report(Report&) const;  // tables with chance values, findings
+
+ private:
+  void by_layer(Report&) const;
+  void by_margin(Report&) const;
+  void finding(Report&) const;
 };
+
+// "below 0.001", "0.001 to 0.003", ..., "from 0.3": bin i of rising margins.
+std::string margin_bin(const std::vector<double>& margins, std::size_t i);
 
 // Why the two cannot be compared token by token, in a sentence; empty where they can, as far as
 // headers tell. (The corpus hash is the reader's: TraceReader::corpus_sha256.)

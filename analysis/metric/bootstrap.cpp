@@ -9,6 +9,7 @@
 #include "lib/core/load.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -16,7 +17,6 @@ namespace {
 constexpr std::uint64_t seed = 0xB0075;  // fixed: the same trace has the same intervals
 constexpr std::int64_t most_bytes = std::int64_t{256} << 20;
 constexpr double endless = std::numeric_limits<double>::infinity();
-constexpr double factors[] = {1, 1.25, 2};  // of `drops` where nothing else is asked for
 
 std::vector<std::uint32_t> thresholds() {  // 65536 P(X <= n) of Poisson(1), n = 0..7
   std::vector<std::uint32_t> out;
@@ -189,50 +189,75 @@ void Bootstrap::close(State& s) const {
   }
 }
 
-void Bootstrap::counted(const State& s, std::size_t l, std::vector<Replicated>& out) const {
-  const std::size_t experts = std::size_t(experts_[l]);
-  const std::size_t first = out.size();
-  const auto add = [&](const char* id, double parameter, double most) {
-    out.push_back({id, parameter, Index(l), std::vector<double>(width_, no_value), 0, most});
-  };
-  for (const char* id : {"load_cv", "load_maxvio_global"})
-    add(id, no_value, endless);
-  for (const char* id : {"load_dead_fraction", "load_entropy_norm", "load_effective_experts",
-                         "load_gini", "ep_balancedness"}) {
-    add(id, no_value, 1);
-  }
-  for (const double f : factors)
-    add("capacity_drop_rate", f, 1);
-  if (slots_ > 1)
-    add("domain_expert_mi_bits", no_value, endless);
-  for (std::size_t r = 0; r < width_; ++r) {
-    std::vector<std::int64_t> all(experts, 0);
-    Counts labelled(Index(slots_ - 1), Index(experts));
-    for (std::size_t d = 0; d < slots_; ++d) {
-      for (std::size_t e = 0; e < experts; ++e) {
-        const std::int64_t n = s.replica[(d * experts + e) * width_ + r];
-        all[e] += n;
-        if (d > 0)
-          labelled(Index(d - 1), Index(e)) = n;
-      }
+namespace {
+
+struct CountFigure {  // a figure of the counts of one replica
+  const char* id;
+  double most;  // of its range
+  double (*of)(const LoadFigures&);
+};
+constexpr CountFigure count_figures[] = {{"load_cv", endless,
+                                          [](const LoadFigures& f) {
+                                            return f.cv;
+                                          }},
+                                         {"load_maxvio_global", endless,
+                                          [](const LoadFigures& f) {
+                                            return f.maxvio;
+                                          }},
+                                         {"load_dead_fraction", 1,
+                                          [](const LoadFigures& f) {
+                                            return f.dead_fraction;
+                                          }},
+                                         {"load_entropy_norm", 1,
+                                          [](const LoadFigures& f) {
+                                            return f.entropy_norm;
+                                          }},
+                                         {"load_effective_experts", 1,
+                                          [](const LoadFigures& f) {
+                                            return f.effective;
+                                          }},
+                                         {"load_gini", 1, [](const LoadFigures& f) {
+                                            return f.gini;
+                                          }}};
+
+}  // namespace
+
+void Bootstrap::counts_of(const State& s, std::size_t r, std::vector<std::int64_t>& all,
+                          Counts& by_domain) const {
+  const std::size_t experts = all.size();
+  std::fill(all.begin(), all.end(), 0);
+  for (std::size_t d = 0; d < slots_; ++d) {
+    for (std::size_t e = 0; e < experts; ++e) {
+      const std::int64_t n = s.replica[(d * experts + e) * width_ + r];
+      all[e] += n;
+      if (d > 0)
+        by_domain(Index(d - 1), Index(e)) = n;
     }
-    const LoadFigures f = load_figures(all);
-    std::size_t at = first;
-    const auto put = [&](double v) {
-      out[at++].values[r] = v;
-    };
-    put(f.cv);
-    put(f.maxvio);
-    put(f.dead_fraction);
-    put(f.entropy_norm);
-    put(f.effective);
-    put(f.gini);
-    put(f.assignments ? balancedness(all, ranks_) : no_value);
-    for (const double factor : factors)
-      put(capacity_drop_rate(all, factor));
-    if (slots_ > 1)
-      put(mutual_information_bits(labelled));
   }
+}
+
+void Bootstrap::counted(const State& s, std::size_t l, std::vector<Replicated>& out) const {
+  std::vector<std::int64_t> all(std::size_t(experts_[l]), 0);
+  Counts by_domain(Index(slots_ - 1), experts_[l]);
+  std::vector<Replicated> each;
+  for (std::size_t r = 0; r < width_; ++r) {
+    counts_of(s, r, all, by_domain);
+    std::size_t next = 0;
+    const auto put = [&](const char* id, double parameter, double most, double v) {
+      if (r == 0)
+        each.push_back({id, parameter, Index(l), {}, 0, most});
+      each[next++].values.push_back(v);
+    };
+    const LoadFigures f = load_figures(all);
+    for (const CountFigure& one : count_figures)
+      put(one.id, no_value, one.most, one.of(f));
+    put("ep_balancedness", no_value, 1, f.assignments ? balancedness(all, ranks_) : no_value);
+    for (const double factor : usual_capacity_factors)
+      put("capacity_drop_rate", factor, 1, capacity_drop_rate(all, factor));
+    if (slots_ > 1)
+      put("domain_expert_mi_bits", no_value, endless, mutual_information_bits(by_domain));
+  }
+  std::move(each.begin(), each.end(), std::back_inserter(out));
 }
 
 std::vector<Replicated> Bootstrap::of_layer(std::size_t l) const {
@@ -303,14 +328,15 @@ void attach(Column& c, const std::vector<Replicated>& all) {
 
 void Bootstrap::report(Report& r) const {
   if (too_large_) {
-    return r.warnings.push_back("95 % intervals are left out: the replicas would take more than " +
-                                figure(double(most_bytes) / double(1 << 20), 0) + " MiB");
+    return r.warnings.push_back(
+        concat("95 % intervals are left out: the replicas would take more than ",
+               figure(double(most_bytes) / double(1 << 20), 0), " MiB"));
   }
   if (layer_.empty()) {
     if (sequences_ > 0) {
-      r.facts.emplace_back("intervals", "none: they resample sequences, and there are fewer than " +
-                                            std::to_string(least_sequences) + " (" +
-                                            std::to_string(sequences_) + ")");
+      r.facts.emplace_back("intervals",
+                           concat("none: they resample sequences, and there are fewer than ",
+                                  least_sequences, " (", sequences_, ")"));
     }
     return;
   }
@@ -321,9 +347,9 @@ void Bootstrap::report(Report& r) const {
         attach(c, all);
     }
   }
-  r.facts.emplace_back("intervals", "95 %, " + std::to_string(width_ - 1) +
-                                        " Poisson bootstrap replicas over " +
-                                        std::to_string(sequences_) + " sequences");
+  r.facts.emplace_back(
+      "intervals",
+      concat("95 %, ", width_ - 1, " Poisson bootstrap replicas over ", sequences_, " sequences"));
 }
 
 }  // namespace moe

@@ -58,6 +58,8 @@ class Bootstrap final : public Metric {
   void token(State&, const Window&, Index layer, Index t) const;
   void close(State&) const;
   std::vector<Replicated> of_layer(std::size_t l) const;
+  void counts_of(const State&, std::size_t replica, std::vector<std::int64_t>& all,
+                 Matrix<std::int64_t>& by_domain) const;
   void counted(const State&, std::size_t l, std::vector<Replicated>&) const;
 
   std::vector<int> experts_;

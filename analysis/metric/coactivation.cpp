@@ -1,9 +1,12 @@
 // Which experts are chosen together, over all pairs of a token's choices (not only neighbouring
 // ranks).
+#include <tuple>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pair_counts.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -98,7 +101,14 @@ class Coactivation final : public Metric {
                      [](const Pair& a, const Pair& b) { return a.lift > b.lift; });
     return out;
   }
+  static double choices(const State&);  // of a token
+  using Known = std::map<std::tuple<int, int, std::int64_t>, chance::ClosestPairs>;
+  const chance::ClosestPairs& by_lot(Known&, std::size_t layer) const;
+  struct Listed;
+  void list(std::size_t layer, const chance::ClosestPairs&, Listed&) const;
   void pairs(Report&) const;
+  void table_of_pairs(Report&, const Listed&) const;
+  void map(Report&, Index layer) const;
   void maps(Report&) const;
 
   Shape shape_;
@@ -107,106 +117,151 @@ class Coactivation final : public Metric {
   std::vector<State> state_;
 };
 
-void Coactivation::pairs(Report& r) const {
+struct Coactivation::Listed {  // rows of the table of pairs, and the closest of them
   std::vector<std::int64_t> layer, one, other, together;
-  std::vector<double> null_together, conditional, lift, npmi, all_lift;
-  Nulls null_all, null, null_lift, null_npmi;
+  std::vector<double> chance_together;
+  Values values{"coactivation_conditional", "coactivation_npmi"};
+  Values::Rows lift;
   Pair best{0, 0, 0};
-  std::size_t where = 0;
-  double best_null = no_value;
-  Memo memo;
+  std::size_t best_layer = 0;
+  double best_by_chance = no_value;
+};
+
+double Coactivation::choices(const State& s) {
+  return double(s.assignments) / double(s.tokens);
+}
+
+// Of layers of one shape the same, drawn once.
+const chance::ClosestPairs& Coactivation::by_lot(Known& known, std::size_t l) const {
+  const int e = shape_.experts[l];
+  const int k = whole_choices(choices(state_[l]), e);
+  const std::int64_t tokens = state_[l].tokens;
+  const auto [at, fresh] = known.try_emplace({e, k, tokens});
+  if (fresh)
+    at->second = chance::closest_pairs(e, k, tokens, std::size_t(top_), e > 64 ? 20 : 100);
+  return at->second;
+}
+
+void Coactivation::list(std::size_t l, const chance::ClosestPairs& lot, Listed& rows) const {
+  const State& s = state_[l];
+  const double e = shape_.experts[l];
+  const double k = choices(s);
+  const auto npmi = coactivation_npmi(s.pairs, s.tokens);
+  const std::vector<Pair> all = sorted(s);
+  if (!all.empty() && all.front().lift > rows.best.lift) {
+    rows.best = all.front();
+    rows.best_layer = l;
+    rows.best_by_chance = lot.listed[0].lift.mean;
+  }
+  for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
+    const Pair& p = all[n];
+    const chance::PairValue& random = lot.listed[n];
+    // the rarer expert first: given it, how sure is the other?
+    const bool swap = s.pairs(p.i, p.i) > s.pairs(p.j, p.j);
+    const Index a = swap ? p.j : p.i;
+    const Index b = swap ? p.i : p.j;
+    rows.layer.push_back(shape_.number[l]);
+    rows.one.push_back(a);
+    rows.other.push_back(b);
+    rows.together.push_back(s.pairs(a, b));
+    rows.chance_together.push_back(random.lift.mean * double(s.tokens) * k * k / (e * e));
+    rows.values["coactivation_conditional"].add(double(s.pairs(a, b)) / double(s.pairs(a, a)),
+                                                random.conditional);
+    rows.lift.add(p.lift, random.lift);
+    rows.values["coactivation_npmi"].add(npmi(a, b), random.npmi);
+  }
+}
+
+void Coactivation::pairs(Report& r) const {
+  Listed rows;
+  Values largest;
+  Known known;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const State& s = state_[l];
-    const double e = shape_.experts[l];
-    const double k = double(s.assignments) / double(s.tokens);
-    const int whole = whole_choices(k, shape_.experts[l]);
-    const auto& lot = memo.get({e, double(whole), double(s.tokens)}, [&] {
-      const chance::ClosestPairs lot_of = chance::closest_pairs(
-          shape_.experts[l], whole, s.tokens, std::size_t(top_), e > 64 ? 20 : 100);
-      std::vector<chance::Value> flat{lot_of.max_lift};
-      for (const auto& p : lot_of.listed) {
-        flat.push_back(p.lift);
-        flat.push_back(p.conditional);
-        flat.push_back(p.npmi);
-      }
-      return flat;
-    });
-    all_lift.push_back(coactivation_max_lift(s.pairs, s.tokens));
-    null_all.add(lot[0]);
-    const auto pmi = coactivation_npmi(s.pairs, s.tokens);
-    const auto all = sorted(s);
-    if (!all.empty() && all[0].lift > best.lift) {
-      best = all[0];
-      where = l;
-      best_null = lot[1].mean;
-    }
-    for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
-      const Pair& p = all[n];
-      // the rarer expert first: given it, how sure is the other?
-      const bool swap = s.pairs(p.i, p.i) > s.pairs(p.j, p.j);
-      const Index a = swap ? p.j : p.i;
-      const Index b = swap ? p.i : p.j;
-      layer.push_back(shape_.number[l]);
-      one.push_back(a);
-      other.push_back(b);
-      together.push_back(s.pairs(a, b));
-      null_together.push_back(lot[3 * n + 1].mean * double(s.tokens) * k * k / (e * e));
-      conditional.push_back(double(s.pairs(a, b)) / double(s.pairs(a, a)));
-      lift.push_back(p.lift);
-      npmi.push_back(pmi(a, b));
-      null_lift.add(lot[3 * n + 1]);
-      null.add(lot[3 * n + 2]);
-      null_npmi.add(lot[3 * n + 3]);
-    }
+    const chance::ClosestPairs& lot = by_lot(known, l);
+    largest["coactivation_max_lift"].add(coactivation_max_lift(state_[l].pairs, state_[l].tokens),
+                                         lot.max_lift);
+    list(l, lot, rows);
   }
-  r.tables.push_back(
-      {"coactivation",
-       "Experts that are chosen together",
-       "The pairs with the largest lift: how much more often a token takes both than their loads "
-       "alone would give. The chance values are those of the closest, second closest, ... pair "
-       "under "
-       "random routing; a pair drawn blindly has a lift of E(K-1)/(K(E-1)), a little below 1. "
-       "Pairs that chance would bring together less than 5 times are left out.",
-       Chart::none,
-       {column({"layer", "", "absolute layer number", ""}, layer),
-        column({"expert", "", "the rarer of the two", ""}, one),
-        column({"with", "", "the other", ""}, other),
-        column({"together", "tokens", "tokens that chose both", "coactivation_counts"}, together,
-               null_together),
-        column({"given the first", "share",
-                "share of the first expert's tokens that chose the other too",
-                "coactivation_conditional"},
-               conditional, null),
-        column({"lift", "x", "times as often as if the two were chosen independently", "", 2}, lift,
-               null_lift),
-        column({"NPMI", "",
-                "normalised pointwise mutual information: -1 never together, 0 independent, 1 only "
-                "together",
-                "coactivation_npmi"},
-               npmi, null_npmi)},
-       section::coactivation,
-       false,
-       {}});
-  r.tables.push_back(
-      {"coactivation_lift",
-       "The largest lift of each layer",
+  table_of_pairs(r, rows);
+  TableBuilder t("coactivation_lift", "The largest lift of each layer", section::coactivation);
+  t.reading(
        "Of all pairs, however rarely chance would bring them together: of few tokens that is one "
-       "chance meeting. The chance value is the largest lift under random routing.",
-       Chart::none,
-       {column({"layer", "", "absolute layer number", ""}, shape_.number),
-        column({"largest lift", "x", "of all pairs of the layer", "coactivation_max_lift", 2},
-               all_lift, null_all)},
-       section::coactivation,
-       true,
-       {}});
-  if (best.lift > 0) {
-    r.findings.push_back(
-        "The closest pair of experts is " + std::to_string(best.i) + " and " +
-        std::to_string(best.j) + " of layer " + std::to_string(shape_.number[where]) +
-        ": chosen together " + figure(best.lift) +
-        "x as often as their loads would give (closest pair of a layer under random routing: " +
-        figure(best_null) + "x).");
+       "chance meeting. The chance value is the largest lift under random routing.")
+      .detail();
+  t.layers(shape_.number);
+  t.column("largest lift")
+      .unit("x")
+      .meaning("of all pairs of the layer")
+      .of("coactivation_max_lift", largest)
+      .digits(2);
+  t.into(r);
+  if (rows.best.lift <= 0)
+    return;
+  r.findings.push_back(
+      concat("The closest pair of experts is ", rows.best.i, " and ", rows.best.j, " of layer ",
+             shape_.number[rows.best_layer], ": chosen together ", figure(rows.best.lift),
+             "x as often as their loads would give (closest pair of a layer under random routing: ",
+             figure(rows.best_by_chance), "x)."));
+}
+
+void Coactivation::table_of_pairs(Report& r, const Listed& rows) const {
+  TableBuilder t("coactivation", "Experts that are chosen together", section::coactivation);
+  t.reading(
+      "The pairs with the largest lift: how much more often a token takes both than their loads "
+      "alone would give. The chance values are those of the closest, second closest, ... pair "
+      "under "
+      "random routing; a pair drawn blindly has a lift of E(K-1)/(K(E-1)), a little below 1. "
+      "Pairs that chance would bring together less than 5 times are left out.");
+  t.layers(rows.layer).key("expert", "the rarer of the two", rows.one);
+  t.key("with", "the other", rows.other);
+  t.column("together")
+      .unit("tokens")
+      .meaning("tokens that chose both")
+      .of("coactivation_counts")
+      .values(rows.together)
+      .chance(rows.chance_together);
+  t.column("given the first")
+      .unit("share")
+      .meaning("share of the first expert's tokens that chose the other too")
+      .of("coactivation_conditional", rows.values);
+  t.column("lift")
+      .unit("x")
+      .meaning("times as often as if the two were chosen independently")
+      .digits(2)
+      .rows(rows.lift);
+  t.column("NPMI")
+      .meaning(
+          "normalised pointwise mutual information: -1 never together, 0 independent, 1 only "
+          "together")
+      .of("coactivation_npmi", rows.values);
+  t.into(r);
+}
+
+void Coactivation::map(Report& r, Index l) const {
+  const State& s = state_[std::size_t(l)];
+  const Matrix<double> conditional = coactivation_conditional(s.pairs);
+  const double e = shape_.experts[std::size_t(l)];
+  std::vector<std::int64_t> row, col;
+  Values values;
+  for (Index i = 0; i < conditional.rows(); ++i) {
+    for (Index j = 0; j < conditional.cols(); ++j) {
+      row.push_back(i);
+      col.push_back(j);
+      values["coactivation_conditional"].add(i == j ? no_value : conditional(i, j),
+                                             (choices(s) - 1) / (e - 1));
+    }
   }
+  const std::int64_t number = shape_.number[std::size_t(l)];
+  TableBuilder t(concat("coactivation_map_", number), concat("Layer ", number, ": chosen together"),
+                 section::coactivation);
+  t.reading(
+       "Row i, column j: share of expert i's tokens that chose j too; random routing: "
+       "(K-1)/(E-1) everywhere. A bright column is merely a busy expert.")
+      .chart(Chart::heatmap)
+      .detail();
+  t.key("expert", "given", row).key("with", "chosen too", col);
+  t.column("share").unit("share").meaning("P(column | row)").of("coactivation_conditional", values);
+  t.into(r);
 }
 
 void Coactivation::maps(Report& r) const {
@@ -216,34 +271,8 @@ void Coactivation::maps(Report& r) const {
         "the maps of experts chosen together are left out: a row for each pair of experts would "
         "take more than --memory allows");
   }
-  for (const Index l : shown_layers(shape_.layers(), std::min<Index>(3, fit))) {
-    const State& s = state_[std::size_t(l)];
-    const Matrix<double> conditional = coactivation_conditional(s.pairs);
-    const double e = shape_.experts[std::size_t(l)];
-    const double k = double(s.assignments) / double(s.tokens);
-    std::vector<std::int64_t> row, col;
-    std::vector<double> cell, null;
-    for (Index i = 0; i < conditional.rows(); ++i) {
-      for (Index j = 0; j < conditional.cols(); ++j) {
-        row.push_back(i);
-        col.push_back(j);
-        cell.push_back(i == j ? no_value : conditional(i, j));
-        null.push_back((k - 1) / (e - 1));
-      }
-    }
-    const std::string number = std::to_string(shape_.number[std::size_t(l)]);
-    r.tables.push_back(
-        {"coactivation_map_" + number,
-         "Layer " + number + ": chosen together",
-         "Row i, column j: share of expert i's tokens that chose j too; random routing: "
-         "(K-1)/(E-1) everywhere. A bright column is merely a busy expert.",
-         Chart::heatmap,
-         {column({"expert", "", "given", ""}, row), column({"with", "", "chosen too", ""}, col),
-          column({"share", "share", "P(column | row)", "coactivation_conditional"}, cell, null)},
-         section::coactivation,
-         true,
-         {}});
-  }
+  for (const Index l : shown_layers(shape_.layers(), std::min<Index>(3, fit)))
+    map(r, l);
 }
 
 void Coactivation::report(Report& r) const {

@@ -6,6 +6,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -58,49 +59,35 @@ class Context final : public Metric {
   void report(Report& r) const override {
     if (state_.empty() || state_[0].assignments == 0)
       return;
-    Nulls null_document, null_position;
-    const auto all = values();
+    Values all(values());
     for (std::size_t l = 0; l < state_.size(); ++l) {
       State s = state_[l];
       end_document(s);
       const double k = double(s.assignments) / double(s.tokens);
       chance::Labels label(shape_.experts[l], whole_choices(k, shape_.experts[l]));
-      double mean = 0;
-      double variance = 0;
-      double documents = 0;
-      for (const auto& [assignments, n] : s.lengths) {
-        const chance::Value v =
-            label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));
-        mean += v.mean * double(n);
-        variance += v.spread * v.spread * double(n);
-        documents += double(n);
-      }
-      null_document.add({mean / documents, std::sqrt(variance) / documents});
+      all["document_entropy_bits"].chance.add(entropy_by_lot(s, k, label));
       std::vector<std::int64_t> buckets = row_sums(table(s));
       for (auto& n : buckets)
         n = rounded(double(n) / k);
-      null_position.add(label.mi_bits(buckets));
+      all["position_expert_mi_bits"].chance.add(label.mi_bits(buckets));
     }
-    r.tables.push_back(
-        {"context",
-         "Document and position",
-         "Entropy of the experts inside one document: log2 E if every document uses all experts "
-         "evenly (random routing: a little below), less if a document keeps to a few. "
-         "Position information: what the place in the sequence (in buckets of " +
-             std::to_string(bucket_) +
-             ") tells about the expert; random routing gives the small chance value.",
-         Chart::none,
-         {column({"layer", "", "absolute layer number", ""}, shape_.number),
-          column({"document entropy", "bits",
-                  "mean over sequences of the entropy of their expert shares",
-                  "document_entropy_bits"},
-                 all[0].values, null_document),
-          column({"position information", "bits",
-                  "mutual information of position bucket and expert", "position_expert_mi_bits", 4},
-                 all[1].values, null_position)},
-         section::specialisation,
-         false,
-         {}});
+    TableBuilder t("context", "Document and position", section::specialisation);
+    t.reading(concat(
+        "Entropy of the experts inside one document: log2 E if every document uses all experts "
+        "evenly (random routing: a little below), less if a document keeps to a few. "
+        "Position information: what the place in the sequence (in buckets of ",
+        bucket_, ") tells about the expert; random routing gives the small chance value."));
+    t.layers(shape_.number);
+    t.column("document entropy")
+        .unit("bits")
+        .meaning("mean over sequences of the entropy of their expert shares")
+        .of("document_entropy_bits", all);
+    t.column("position information")
+        .unit("bits")
+        .meaning("mutual information of position bucket and expert")
+        .of("position_expert_mi_bits", all)
+        .digits(4);
+    t.into(r);
   }
 
  private:
@@ -121,6 +108,19 @@ class Context final : public Metric {
     ++s.documents;
     ++s.lengths[std::accumulate(s.document.begin(), s.document.end(), std::int64_t{0})];
     std::fill(s.document.begin(), s.document.end(), 0);
+  }
+  static chance::Value entropy_by_lot(const State& s, double k, chance::Labels& label) {
+    double mean = 0;
+    double variance = 0;
+    double documents = 0;
+    for (const auto& [assignments, n] : s.lengths) {
+      const chance::Value v =
+          label.entropy(std::max<std::int64_t>(1, rounded(double(assignments) / k)));
+      mean += v.mean * double(n);
+      variance += v.spread * v.spread * double(n);
+      documents += double(n);
+    }
+    return {mean / documents, std::sqrt(variance) / documents};
   }
   static double document_entropy(State s) {
     end_document(s);

@@ -8,6 +8,7 @@
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pair_counts.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -97,11 +98,21 @@ class CrossLayer final : public Metric {
                      : no_value;
   }
   std::string step(std::size_t l) const {
-    return std::to_string(shape_.number[l]) + "→" + std::to_string(shape_.number[l + 1]);
+    return concat(shape_.number[l], "→", shape_.number[l + 1]);
   }
-  // then, of the first, second, .. of the most travelled steps: tokens, share, lift
-  enum Lot { lot_guess, lot_base, lot_mi, lot_first };
-  const std::vector<chance::Value>& by_lot(Memo&, std::size_t l) const;
+  // What random routing gives: the best guess, the base, the information; then, of the first,
+  // second, .. of the most travelled steps, tokens, share and lift.
+  struct ByLot {
+    chance::Value guess, base, information;
+    struct Step {
+      chance::Value tokens, share, lift;
+    };
+    std::vector<Step> step;
+  };
+  ByLot by_lot(Memo&, std::size_t l) const;
+  Values layer_values(Memo&) const;
+  void summary(Report&, const Values&) const;
+  void finding(Report&, const Values&, std::size_t layer) const;
   void transitions(Report&, Memo&) const;
   void map(Report&, std::size_t l) const;
 
@@ -142,65 +153,74 @@ std::vector<Step> most_travelled(const Counts& j, std::size_t top) {
 }
 }  // namespace
 
-const std::vector<chance::Value>& CrossLayer::by_lot(Memo& memo, std::size_t l) const {
+CrossLayer::ByLot CrossLayer::by_lot(Memo& memo, std::size_t l) const {
   const int a = shape_.experts[l];
   const int b = shape_.experts[l + 1];
   const std::int64_t n = tokens(state_[l]);
-  return memo.get({double(a), double(b), double(n)}, [&] {
-    return chance::simulate_steps(a, b, n, lot_first + 3 * std::size_t(top_), [&](const Counts& j) {
+  const std::size_t top = std::size_t(top_);
+  const auto& all = memo.get({double(a), double(b), double(n)}, [&] {
+    return chance::simulate_steps(a, b, n, 3 + 3 * top, [&](const Counts& j) {
       const auto cols = column_sums(j);
       std::vector<double> out{best_guess_share(j),
                               double(*std::max_element(cols.begin(), cols.end())) / double(n),
                               mutual_information_bits(j)};
-      for (const Step& s : most_travelled(j, std::size_t(top_))) {
+      for (const Step& s : most_travelled(j, top)) {
         out.push_back(double(s.tokens));
         out.push_back(s.share);
         out.push_back(s.lift);
       }
-      out.resize(lot_first + 3 * std::size_t(top_), no_value);
+      out.resize(3 + 3 * top, no_value);
       return out;
     });
   });
+  auto next = all.begin();
+  ByLot out{*next++, *next++, *next++, {}};
+  for (std::size_t i = 0; i < top; ++i) {
+    ByLot::Step step{*next++, *next++, *next++};
+    out.step.push_back(step);
+  }
+  return out;
 }
 
 void CrossLayer::transitions(Report& r, Memo& memo) const {
   std::vector<std::string> layers;
   std::vector<std::int64_t> from, to, count;
-  std::vector<double> null_count, share, lift;
-  Nulls null_share, null_lift;
+  std::vector<double> chance_count;
+  Values::Rows share, lift;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const auto all = most_travelled(state_[l].first, std::size_t(top_));
-    const auto& lot = by_lot(memo, l);
+    const ByLot lot = by_lot(memo, l);
     for (std::size_t i = 0; i < all.size(); ++i) {
       layers.push_back(step(l));
       from.push_back(all[i].from);
       to.push_back(all[i].to);
       count.push_back(all[i].tokens);
-      null_count.push_back(lot[lot_first + 3 * i].mean);
-      share.push_back(all[i].share);
-      null_share.add(lot[lot_first + 3 * i + 1]);
-      lift.push_back(all[i].lift);
-      null_lift.add(lot[lot_first + 3 * i + 2]);
+      chance_count.push_back(lot.step[i].tokens.mean);
+      share.add(all[i].share, lot.step[i].share);
+      lift.add(all[i].lift, lot.step[i].lift);
     }
   }
-  r.tables.push_back(
-      {"transitions",
-       "Most travelled steps from layer to layer",
+  TableBuilder t("transitions", "Most travelled steps from layer to layer", section::paths);
+  t.reading(
        "First choice to first choice. Random routing sends about 1/E' of every expert's tokens to "
        "each expert of the next layer, but the most travelled of many steps lie above that: the "
        "chance values are those of "
-       "the first, second, ... most travelled step.",
-       Chart::none,
-       {column({"layers", "", "from and to, absolute numbers", ""}, layers),
-        column({"from", "", "expert", ""}, from),
-        column({"to", "", "expert of the next layer", ""}, to),
-        column({"tokens", "tokens", "how many took this step", ""}, count, null_count),
-        column({"share", "share", "of the first expert's tokens", ""}, share, null_share),
-        column({"lift", "x", "times as often as if the layers were independent", "", 2}, lift,
-               null_lift)},
-       section::paths,
-       true,
-       {}});
+       "the first, second, ... most travelled step.")
+      .detail();
+  t.key("layers", "from and to, absolute numbers", layers);
+  t.key("from", "expert", from).key("to", "expert of the next layer", to);
+  t.column("tokens")
+      .unit("tokens")
+      .meaning("how many took this step")
+      .values(count)
+      .chance(chance_count);
+  t.column("share").unit("share").meaning("of the first expert's tokens").rows(share);
+  t.column("lift")
+      .unit("x")
+      .meaning("times as often as if the layers were independent")
+      .digits(2)
+      .rows(lift);
+  t.into(r);
 }
 
 void CrossLayer::map(Report& r, std::size_t l) const {
@@ -212,73 +232,93 @@ void CrossLayer::map(Report& r, std::size_t l) const {
   }
   const auto rows = row_sums(j);
   std::vector<std::int64_t> row, col;
-  std::vector<double> cell, null;
+  Values::Rows share;
   for (Index a = 0; a < j.rows(); ++a) {
     const double n = double(rows[std::size_t(a)]);
     for (Index b = 0; b < j.cols(); ++b) {
       row.push_back(a);
       col.push_back(b);
-      cell.push_back(n > 0 ? double(j(a, b)) / n : no_value);
-      null.push_back(1.0 / double(j.cols()));
+      share.add(n > 0 ? double(j(a, b)) / n : no_value, 1.0 / double(j.cols()));
     }
   }
-  r.tables.push_back({"transition_map",
-                      "Where the tokens of an expert go next, layers " + step(l),
-                      "The step with the most information. Row: first choice before; column: first "
-                      "choice after; share of the row. Random routing: 1/E' everywhere.",
-                      Chart::heatmap,
-                      {column({"from", "", "expert", ""}, row),
-                       column({"to", "", "expert of the next layer", ""}, col),
-                       column({"share", "share", "of the row's tokens", ""}, cell, null)},
-                      section::paths,
-                      true,
-                      {}});
+  TableBuilder t("transition_map",
+                 concat("Where the tokens of an expert go next, layers ", step(l)), section::paths);
+  t.reading(
+       "The step with the most information. Row: first choice before; column: first "
+       "choice after; share of the row. Random routing: 1/E' everywhere.")
+      .chart(Chart::heatmap)
+      .detail();
+  t.key("from", "expert", row).key("to", "expert of the next layer", col);
+  t.column("share").unit("share").meaning("of the row's tokens").rows(share);
+  t.into(r);
+}
+
+Values CrossLayer::layer_values(Memo& memo) const {
+  Values all(values());
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const ByLot lot = by_lot(memo, l);
+    all["crosslayer_predictability"].chance.add(lot.guess);
+    all["crosslayer_base"].chance.add(lot.base);
+    all["crosslayer_mi_bits"].chance.add(lot.information);
+  }
+  return all;
+}
+
+void CrossLayer::summary(Report& r, const Values& values) const {
+  std::vector<std::string> layers;
+  for (std::size_t l = 0; l < state_.size(); ++l)
+    layers.push_back(step(l));
+  TableBuilder t("crosslayer", "How far one layer tells the next", section::paths);
+  t.reading(
+       "Best guess: how often the most frequent follower of a token's expert is right, on the same "
+       "trace; base: how often always guessing the busiest expert is. What counts is the distance "
+       "of the two. "
+       "Random routing gives both a little more than 1/E.")
+      .chart(Chart::lines);
+  t.key("layers", "from and to, absolute numbers", layers);
+  t.column("best guess")
+      .unit("share")
+      .meaning("right guesses of the next first choice from this one")
+      .of("crosslayer_predictability", values);
+  t.column("base")
+      .unit("share")
+      .meaning("right guesses without looking")
+      .of("crosslayer_base", values);
+  t.column("information")
+      .unit("bits")
+      .meaning("mutual information of the two first choices")
+      .of("crosslayer_mi_bits", values);
+  t.into(r);
 }
 
 void CrossLayer::report(Report& r) const {
   if (state_.empty() || tokens(state_[0]) == 0)
     return;
-  const auto all = values();
-  std::vector<std::string> layers;
-  Nulls null_mi, null_guess, null_base;
   Memo memo;
+  const Values values = layer_values(memo);
+  const Values::Rows& information = values.at("crosslayer_mi_bits");
+  const auto above = [&](std::size_t l) {
+    return information.value[l] - information.chance.value[l];
+  };
   std::size_t best = 0;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const auto& lot = by_lot(memo, l);
-    layers.push_back(step(l));
-    null_guess.add(lot[lot_guess]);
-    null_base.add(lot[lot_base]);
-    null_mi.add(lot[lot_mi]);
-    if (all[2].values[l] - null_mi.value[l] > all[2].values[best] - null_mi.value[best])
+    if (above(l) > above(best))
       best = l;
   }
-  r.tables.push_back(
-      {"crosslayer",
-       "How far one layer tells the next",
-       "Best guess: how often the most frequent follower of a token's expert is right, on the same "
-       "trace; base: how often always guessing the busiest expert is. What counts is the distance "
-       "of the two. "
-       "Random routing gives both a little more than 1/E.",
-       Chart::lines,
-       {column({"layers", "", "from and to, absolute numbers", ""}, layers),
-        column({"best guess", "share", "right guesses of the next first choice from this one",
-                "crosslayer_predictability"},
-               all[3].values, null_guess),
-        column({"base", "share", "right guesses without looking", "crosslayer_base"}, all[4].values,
-               null_base),
-        column({"information", "bits", "mutual information of the two first choices",
-                "crosslayer_mi_bits"},
-               all[2].values, null_mi)},
-       section::paths,
-       false,
-       {}});
+  summary(r, values);
   transitions(r, memo);
   map(r, best);
-  r.findings.push_back("A token's expert tells most about the next layer's between layers " +
-                       step(best) + ": the best guess is right in " + percent(all[3].values[best]) +
-                       " of cases, always guessing the busiest in " + percent(all[4].values[best]) +
-                       " (random routing: " + percent(null_guess.value[best]) + " and " +
-                       percent(null_base.value[best]) + ").");
+  finding(r, values, best);
+}
+
+void CrossLayer::finding(Report& r, const Values& values, std::size_t l) const {
+  const Values::Rows& guess = values.at("crosslayer_predictability");
+  const Values::Rows& base = values.at("crosslayer_base");
+  r.findings.push_back(concat("A token's expert tells most about the next layer's between layers ",
+                              step(l), ": the best guess is right in ", percent(guess.value[l]),
+                              " of cases, always guessing the busiest in ", percent(base.value[l]),
+                              " (random routing: ", percent(guess.chance.value[l]), " and ",
+                              percent(base.chance.value[l]), ")."));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "analysis/metric/definitions.h"
 
 #include "analysis/metric/metric.h"
+#include "analysis/metric/thresholds.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -13,6 +14,8 @@ constexpr Definition all[] = {
 #undef DEFINE
 };
 
+constexpr std::size_t page_width = 98;
+
 std::string cell(std::string_view text) {  // a bar would end the column
   std::string out;
   for (const char c : text)
@@ -20,7 +23,7 @@ std::string cell(std::string_view text) {  // a bar would end the column
   return out;
 }
 
-constexpr const char* head = R"(# Metrics
+constexpr const char* head_before_lights = R"(# Metrics
 
 Every number of a report carries the id of its definition. An id never changes its meaning;
 another definition gets another id. This page is written from the program's own table
@@ -53,15 +56,10 @@ cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chan
 holds the value of random routing; a figure without an interval lies within two standard
 deviations of random routing, where those are known.
 
-**Lights.** The report of a trace opens with the worst layer of load_cv (yellow from 0.25, red
-from 0.75), load_maxvio_global (1, 2), load_dead_fraction (0.001, 0.05), ep_balancedness (below
-0.8, 0.7) and observed_drop_rate (0.01, 0.1). Green also where random routing would be as bad: no
-more than twice its value, or its value inside the interval. Thresholds are house rules but for
-balancedness (SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead experts
-(ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, `--fail-on red`
-makes them an exit code of 1.
+)";
 
-**Two traces and more.** `moe report a --against b` compares token by token, over the same text
+constexpr const char* head_after_lights =
+    R"(**Two traces and more.** `moe report a --against b` compares token by token, over the same text
 only; `moe report a b c` puts the headline figures side by side. Replicas of traces over the same
 text weigh the same sequences alike, so their differences are paired.
 
@@ -76,6 +74,43 @@ domain specialisation is domain_hit_rate, its co-activation code coactivation_ad
 counters crosslayer_rank_zip; Megatron's balance loss is aux_switch (1 at balance), Hugging Face's
 aux_concat (K at balance).
 )";
+
+// At blanks, no line longer than `width` letters.
+std::string wrapped(const std::string& text, std::size_t width) {
+  std::string out;
+  std::size_t line = 0;
+  for (const std::string& word : split(text, ' ')) {
+    const bool fits = line + 1 + word.size() <= width;
+    out += concat(line == 0 ? "" : fits ? " " : "\n", word);
+    line = line > 0 && fits ? line + 1 + word.size() : word.size();
+  }
+  return out;
+}
+
+std::string lights_paragraph() {
+  std::string figures;
+  const std::vector<Threshold> lights = thresholds({});
+  for (const Threshold& t : lights) {
+    const bool low_is_bad = t.red < t.yellow;
+    figures +=
+        concat(&t == &lights.front()  ? ""
+               : &t == &lights.back() ? " and "
+                                   : ", ",
+               t.id, " (",
+               &t == &lights.front() ? concat("yellow from ", t.yellow, ", red from ", t.red)
+                                  : concat(low_is_bad ? "below " : "", t.yellow, ", ", t.red),
+               ")");
+  }
+  static_assert(chance_slack == 2, "the page says twice");
+  return wrapped(
+      concat("**Lights.** The report of a trace opens with the worst layer of ", figures,
+             ". Green also where random routing would be as bad: no more than twice its value, or "
+             "its value inside the interval. Thresholds are house rules but for balancedness "
+             "(SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead experts "
+             "(ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, "
+             "`--fail-on red` makes them an exit code of 1."),
+      page_width);
+}
 
 }  // namespace
 
@@ -108,7 +143,7 @@ std::string table(std::string_view metric) {
 }  // namespace
 
 std::string definitions_page() {
-  std::string out = head;
+  std::string out = concat(head_before_lights, lights_paragraph(), "\n\n", head_after_lights);
   for (const auto& entry : metrics().entries()) {
     std::string examples;
     for (const std::string& e : split(entry.examples, ' '))

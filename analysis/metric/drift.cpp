@@ -191,6 +191,21 @@ class Drift final : public Metric {
     return out;
   }
 
+  struct Blocks {  // of one figure, (blocks): the mean over layers, and what chance gives in each
+    explicit Blocks(std::size_t n) : mean(n, 0), by_lot(n) {}
+    void add(std::size_t block, double v, const chance::Value& by_chance, std::size_t layers) {
+      mean[block] += v * (1.0 / double(layers));
+      by_lot[block].push_back(by_chance);
+    }
+    std::vector<double> mean;
+    std::vector<std::vector<chance::Value>> by_lot;  // (blocks, layers)
+  };
+  struct OverLayers {
+    Blocks cv, moved, settled;
+  };
+  static chance::Value cv_by_lot(double experts, double k, double tokens);
+  OverLayers over_layers() const;
+
   Shape shape_;
   int blocks_, ids_;
   std::uint32_t vocabulary_;
@@ -199,69 +214,71 @@ class Drift final : public Metric {
   std::vector<State> layer_;
 };
 
-void Drift::report(Report& r) const {
-  if (layer_.empty())
-    return;
+// One block of one layer: how uneven its counts are, by chance too.
+chance::Value Drift::cv_by_lot(double experts, double k, double tokens) {
+  const double root = chance::mean_root(experts - 1);
+  const double even = chance::load_cv(experts, k, tokens);
+  return {even * root, even * std::sqrt(std::max(0.0, 1 - root * root))};
+}
+
+Drift::OverLayers Drift::over_layers() const {
   const std::size_t n = std::size_t(blocks_);
-  std::vector<double> v[3];
-  std::vector<std::vector<chance::Value>> by_lot[3];  // (blocks, layers)
-  for (int c = 0; c < 3; ++c) {
-    v[c].assign(n, 0);
-    by_lot[c].resize(n);
-  }
+  OverLayers out{Blocks(n), Blocks(n), Blocks(n)};
   std::map<int, chance::Labels> first;  // by the number of experts
-  const double share = 1.0 / double(layer_.size());
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const State& s = layer_[l];
+    const int experts = shape_.experts[l];
     const auto cv = block_cv(s);
     const auto moved = moves(s);
-    const auto settled = saturation(s, shape_.experts[l]);
-    const double e = shape_.experts[l];
-    const auto lot =
-        saturation_by_lot(s, shape_.experts[l],
-                          first.try_emplace(shape_.experts[l], shape_.experts[l], 1).first->second);
+    const auto settled = saturation(s, experts);
+    const auto settled_by_lot =
+        saturation_by_lot(s, experts, first.try_emplace(experts, experts, 1).first->second);
     for (std::size_t b = 0; b < n; ++b) {
       const auto row = s.counts.row(Index(b));
       const double tokens = double(s.tokens[b]);
       const double k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
-      const double root = chance::mean_root(e - 1);
-      const double even = chance::load_cv(e, k, tokens);
-      v[0][b] += cv[b] * share;
-      by_lot[0][b].push_back({even * root, even * std::sqrt(std::max(0.0, 1 - root * root))});
       const double before = b ? double(s.tokens[b - 1]) : 0;
       const double harmonic = 2 * tokens * before / (tokens + before);
-      v[1][b] += (b ? moved[b - 1] : no_value) * share;
-      by_lot[1][b].push_back({b ? chance::total_variation(e, k, harmonic) : no_value});
-      v[2][b] += settled[b] * share;
-      by_lot[2][b].push_back(lot[b]);
+      out.cv.add(b, cv[b], cv_by_lot(experts, k, tokens), layer_.size());
+      out.moved.add(b, b ? moved[b - 1] : no_value,
+                    {b ? chance::total_variation(experts, k, harmonic) : no_value}, layer_.size());
+      out.settled.add(b, settled[b], settled_by_lot[b], layer_.size());
     }
   }
-  Nulls null[3];
-  for (int c = 0; c < 3; ++c) {
-    for (const auto& layers : by_lot[c])
-      null[c].add(chance::mean_of_independent(layers));
+  return out;
+}
+
+void Drift::report(Report& r) const {
+  if (layer_.empty())
+    return;
+  const OverLayers all = over_layers();
+  Values values;
+  for (std::size_t b = 0; b < std::size_t(blocks_); ++b) {
+    values["load_drift_cv"].add(all.cv.mean[b], chance::mean_of_independent(all.cv.by_lot[b]));
+    values["load_drift_tv"].add(all.moved.mean[b],
+                                chance::mean_of_independent(all.moved.by_lot[b]));
+    values["token_saturation"].add(all.settled.mean[b],
+                                   chance::mean_of_independent(all.settled.by_lot[b]));
   }
-  r.tables.push_back(
-      {"drift",
-       "How routing settled during training",
+  TableBuilder t("drift", "How routing settled during training", section::balance);
+  t.reading(
        "Mean over layers of each block of training steps: how uneven the loads are; how far they "
        "moved since the block before (0 = not at all, 1 = to other experts altogether); and for "
        "how many tokens the id's "
        "favourite expert is already the one it has in the last block. Chance values: tokens that "
-       "draw their experts by lot.",
-       Chart::lines,
-       {column({"from step", "", "first training step of the block", ""}, from_),
-        column({"load CV", "", "of the block's counts", "load_drift_cv"}, v[0], null[0]),
-        column({"moved", "share",
-                "total variation between the load shares of this block and the one before",
-                "load_drift_tv"},
-               v[1], null[1]),
-        column({"settled", "share", "tokens whose id has its final favourite expert",
-                "token_saturation"},
-               v[2], null[2])},
-       section::balance,
-       false,
-       {}});
+       "draw their experts by lot.")
+      .chart(Chart::lines);
+  t.key("from step", "first training step of the block", from_);
+  t.column("load CV").meaning("of the block's counts").of("load_drift_cv", values);
+  t.column("moved")
+      .unit("share")
+      .meaning("total variation between the load shares of this block and the one before")
+      .of("load_drift_tv", values);
+  t.column("settled")
+      .unit("share")
+      .meaning("tokens whose id has its final favourite expert")
+      .of("token_saturation", values);
+  t.into(r);
 }
 
 }  // namespace

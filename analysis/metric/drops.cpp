@@ -3,6 +3,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/load.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -11,7 +12,7 @@ class Drops final : public Metric {
  public:
   Drops(Spec& spec, const TraceSource& trace)
       : shape_(trace),
-        factors_(list_of(spec, "capacity_factors", "1,1.25,2", 0)),
+        factors_(list_of(spec, "capacity_factors", list_text(usual_capacity_factors).c_str(), 0)),
         bucket_(spec.get("position_bucket", 64, 1)),
         recorded_(trace.fields().dropped),
         state_(shape_.experts.size()) {
@@ -72,43 +73,42 @@ class Drops final : public Metric {
   void report(Report& r) const override {
     if (state_.empty() || load_figures(state_[0].counts).assignments == 0)
       return;
-    Table t{"dropped",
-            "Dropped by capacity",
-            "A dropped assignment is not computed; a token that loses all of its experts passes "
-            "through the residual alone. "
-            "The capacity columns ask what would be dropped if every expert took at most factor x "
-            "the mean load of the whole trace; their chance values are for random routing.",
-            Chart::none,
-            {column({"layer", "", "absolute layer number", ""}, shape_.number)},
-            section::balance,
-            false,
-            {}};
-    const auto all = values();
+    TableBuilder t("dropped", "Dropped by capacity", section::balance);
+    t.reading(
+        "A dropped assignment is not computed; a token that loses all of its experts passes "
+        "through the residual alone. "
+        "The capacity columns ask what would be dropped if every expert took at most factor x "
+        "the mean load of the whole trace; their chance values are for random routing.");
+    t.layers(shape_.number);
+    const Values all(values());
     if (recorded_) {
-      t.columns.push_back(
-          column({"dropped", "share", "assignments flagged as dropped", "observed_drop_rate", 4},
-                 all[1].values));
-      t.columns.push_back(
-          column({"tokens without expert", "share", "tokens whose every assignment was dropped",
-                  "observed_token_drop_rate", 4},
-                 all[2].values));
+      t.column("dropped")
+          .unit("share")
+          .meaning("assignments flagged as dropped")
+          .of("observed_drop_rate", all)
+          .digits(4);
+      t.column("tokens without expert")
+          .unit("share")
+          .meaning("tokens whose every assignment was dropped")
+          .of("observed_token_drop_rate", all)
+          .digits(4);
     } else {
-      t.warnings.push_back("the trace does not say what was dropped");
+      t.warn("the trace does not say what was dropped");
     }
     Memo memo;
+    const std::vector<double>& rate = all.at("capacity_drop_rate").value;
     for (std::size_t i = 0; i < factors_.size(); ++i) {
-      std::vector<double> value;
-      Nulls null;
-      for (std::size_t l = 0; l < state_.size(); ++l) {
-        value.push_back(all[0].values[l * factors_.size() + i]);
-        null.add(chance_drops(memo, l)[i]);
-      }
-      t.columns.push_back(
-          column({"", "share", "share dropped at this capacity factor", "capacity_drop_rate", 4},
-                 value, null));
-      t.columns.back().name = "at factor " + number_text(factors_[i]);
+      Values::Rows rows;
+      for (std::size_t l = 0; l < state_.size(); ++l)
+        rows.add(rate[l * factors_.size() + i], chance_drops(memo, l)[i]);
+      t.column(concat("at factor ", factors_[i]))
+          .unit("share")
+          .meaning("share dropped at this capacity factor")
+          .of("capacity_drop_rate")
+          .digits(4)
+          .rows(rows);
     }
-    r.tables.push_back(std::move(t));
+    t.into(r);
     by_position(r);
     finding(r);
   }
@@ -149,26 +149,25 @@ class Drops final : public Metric {
     if (all.dropped == 0 || sum.size() < 2)
       return;
     std::vector<std::int64_t> from;
-    std::vector<double> rate;
+    Values values;
     for (std::size_t i = 0; i < sum.size(); ++i) {
       from.push_back(std::int64_t(i) * bucket_);
-      rate.push_back(double(sum[i].dropped) / double(sum[i].all));
+      values["observed_drop_rate_by_position"].add(double(sum[i].dropped) / double(sum[i].all),
+                                                   double(all.dropped) / double(all.all));
     }
-    const std::vector<double> even(rate.size(), double(all.dropped) / double(all.all));
-    r.tables.push_back(
-        {"drops_by_position",
-         "Where in the sequence capacity drops",
+    TableBuilder t("drops_by_position", "Where in the sequence capacity drops", section::balance);
+    t.reading(
          "Share of assignments dropped by position, all layers together. A rule that fills experts "
          "in the order of positions drops towards the end; were position without influence, every "
-         "bucket would show the share of the whole.",
-         Chart::lines,
-         {column({"position", "", "first position of the bucket", ""}, from),
-          column({"dropped", "share", "assignments of these positions flagged as dropped",
-                  "observed_drop_rate_by_position", 4},
-                 rate, even)},
-         section::balance,
-         false,
-         {}});
+         "bucket would show the share of the whole.")
+        .chart(Chart::lines);
+    t.key("position", "first position of the bucket", from);
+    t.column("dropped")
+        .unit("share")
+        .meaning("assignments of these positions flagged as dropped")
+        .of("observed_drop_rate_by_position", values)
+        .digits(4);
+    t.into(r);
   }
   static double drop_rate(const State& s) {
     return double(s.dropped) / double(load_figures(s.counts).assignments);
@@ -201,11 +200,11 @@ class Drops final : public Metric {
       if (drop_rate(state_[l]) > drop_rate(state_[worst]))
         worst = l;
     }
-    r.findings.push_back(dropped ? "Capacity dropped " + percent(double(dropped) / double(all)) +
-                                       " of all assignments, most in layer " +
-                                       std::to_string(shape_.number[worst]) + " (" +
-                                       percent(drop_rate(state_[worst])) + ")."
-                                 : "Nothing was dropped by capacity.");
+    r.findings.push_back(dropped
+                             ? concat("Capacity dropped ", percent(double(dropped) / double(all)),
+                                      " of all assignments, most in layer ", shape_.number[worst],
+                                      " (", percent(drop_rate(state_[worst])), ").")
+                             : "Nothing was dropped by capacity.");
   }
 
   Shape shape_;

@@ -92,21 +92,6 @@ Matrix<double> as_double(const Matrix<std::int64_t>& counts) {
   return out;
 }
 
-Column column(const Note& n, std::vector<double> cells, std::vector<double> chance) {
-  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, std::move(chance), n.digits};
-}
-Column column(const Note& n, std::vector<double> cells, Nulls chance) {
-  Column c = column(n, std::move(cells), std::move(chance.value));
-  c.chance_spread = std::move(chance.spread);
-  return c;
-}
-Column column(const Note& n, std::vector<std::int64_t> cells, std::vector<double> chance) {
-  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, std::move(chance), n.digits};
-}
-Column column(const Note& n, std::vector<std::string> cells) {
-  return {n.name, n.unit, n.meaning, std::move(cells), n.metric, {}, n.digits};
-}
-
 std::string percent(double share) {
   return fmt::format("{:.1f} %", 100 * share);
 }

@@ -4,20 +4,12 @@
 #include <limits>
 #include <map>
 
-#include "analysis/metric/chance.h"
-#include "analysis/metric/metric.h"
+#include "analysis/metric/table_builder.h"
+#include "lib/core/text.h"
 
 namespace moe {
 
 constexpr double no_value = std::numeric_limits<double>::quiet_NaN();
-
-// Sections in the order of a report: its story.
-namespace section {
-constexpr const char *balance = "is it balanced?", *router = "how sure is the router?",
-                     *specialisation = "who specialises in what?", *vocabulary = specialisation,
-                     *paths = "what follows what?", *coactivation = "what is redundant?",
-                     *redundancy = coactivation, *deployment = "what would it cost to serve?";
-}
 
 struct Shape {  // of a trace, as metrics need it
   explicit Shape(const TraceSource&);
@@ -32,6 +24,18 @@ struct Shape {  // of a trace, as metrics need it
 // of expert parallelism: the largest of 8, 4, 2, 1 that leaves two experts a rank
 int usual_ranks(const Shape&);
 
+// of `drops`, and of the intervals of what capacity would drop
+constexpr double usual_capacity_factors[] = {1, 1.25, 2};
+
+// "1,1.25,2": the default of an option that is a list
+template <class List>
+std::string list_text(const List& numbers) {
+  std::string out;
+  for (const auto v : numbers)
+    out += concat(out.empty() ? "" : ",", v);
+  return out;
+}
+
 // "lags={1,2,5}"
 std::vector<double> list_of(Spec&, const char* key, const char* fallback, double least);
 std::vector<int> whole_list_of(Spec&, const char* key, const char* fallback, int least);
@@ -42,22 +46,6 @@ MetricValue per_layer(const char* id, const std::vector<double>& values);
 MetricValue per_layer(const char* id, const std::vector<std::vector<double>>& rows);
 MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers);  // [L,R,C]
 Matrix<double> as_double(const Matrix<std::int64_t>&);
-
-struct Note {  // what a column says about itself
-  const char *name, *unit, *meaning, *metric;
-  int digits = 3;
-};
-struct Nulls {  // the chance values of a column, row by row
-  std::vector<double> value, spread;
-  void add(const chance::Value& v) {
-    value.push_back(v.mean);
-    spread.push_back(v.spread);
-  }
-};
-Column column(const Note&, std::vector<double> cells, std::vector<double> chance = {});
-Column column(const Note&, std::vector<double> cells, Nulls chance);
-Column column(const Note&, std::vector<std::int64_t> cells, std::vector<double> chance = {});
-Column column(const Note&, std::vector<std::string> cells);
 
 // "12.3 %", "0.123", "7": numbers inside sentences.
 std::string percent(double share);

@@ -58,46 +58,33 @@ class LogitSimilarity final : public Metric {
     if (!has_)
       return;
     std::vector<std::int64_t> layer, one, other;
-    std::vector<double> most, largest;
+    Values values;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       if (layer_[l].tokens == 0 || shape_.experts[l] < 2)
         continue;
       const Matrix<double> m = similarity(layer_[l]);
-      Index a = 1;
-      Index b = 0;
-      for (Index i = 0; i < m.rows(); ++i) {
-        for (Index j = 0; j < i; ++j) {
-          if (m(i, j) > m(a, b)) {
-            a = i;
-            b = j;
-          }
-        }
-      }
+      const auto [a, b] = closest(m);
       layer.push_back(shape_.number[l]);
       one.push_back(b);
       other.push_back(a);
-      most.push_back(m(a, b));
-      largest.push_back((1 + chance::largest_cosine(double(m.rows() * (m.rows() - 1) / 2),
-                                                    double(layer_[l].tokens))) /
-                        2);
+      const double pairs = double(m.rows() * (m.rows() - 1) / 2);
+      values["router_logit_similarity"].add(
+          m(a, b), (1 + chance::largest_cosine(pairs, double(layer_[l].tokens))) / 2);
     }
     if (layer.empty())
       return;
-    r.tables.push_back({"logit_similarity",
-                        "Experts that the router wants together",
-                        "The pair of each layer whose logits rise and fall together most: 1 "
-                        "always, 0 opposite, 0.5 unrelated. The chance value is that of the "
-                        "closest of all pairs where logits are drawn by lot, around 0.",
-                        Chart::none,
-                        {column({"layer", "", "absolute layer number", ""}, layer),
-                         column({"expert", "", "expert id", ""}, one),
-                         column({"other", "", "expert id", ""}, other),
-                         column({"similarity", "", "(cosine of the two columns of logits + 1) / 2",
-                                 "router_logit_similarity"},
-                                most, largest)},
-                        section::redundancy,
-                        true,
-                        {}});
+    TableBuilder t("logit_similarity", "Experts that the router wants together",
+                   section::redundancy);
+    t.reading(
+         "The pair of each layer whose logits rise and fall together most: 1 "
+         "always, 0 opposite, 0.5 unrelated. The chance value is that of the "
+         "closest of all pairs where logits are drawn by lot, around 0.")
+        .detail();
+    t.layers(layer).key("expert", "expert id", one).key("other", "expert id", other);
+    t.column("similarity")
+        .meaning("(cosine of the two columns of logits + 1) / 2")
+        .of("router_logit_similarity", values);
+    t.into(r);
   }
 
  private:
@@ -105,6 +92,17 @@ class LogitSimilarity final : public Metric {
     Matrix<double> products;  // (E,E) lower half
     std::int64_t tokens = 0;
   };
+  // the first of the largest below the diagonal
+  static std::pair<Index, Index> closest(const Matrix<double>& m) {
+    std::pair<Index, Index> best{1, 0};
+    for (Index i = 0; i < m.rows(); ++i) {
+      for (Index j = 0; j < i; ++j) {
+        if (m(i, j) > m(best.first, best.second))
+          best = {i, j};
+      }
+    }
+    return best;
+  }
   static Matrix<double> similarity(const State& s) {
     Matrix<double> out(s.products.rows(), s.products.cols(), no_value);
     if (s.tokens == 0)

@@ -3,6 +3,7 @@
 // so a trace of any length needs little memory.
 #pragma once
 #include "analysis/metric/source.h"
+#include "analysis/metric/thresholds.h"
 #include "analysis/table.h"
 #include "lib/core/registry.h"
 #include "lib/core/spec.h"
@@ -65,6 +66,7 @@ struct AnalyzeOptions {
   int sample_tokens = 600;  // of text per domain, coloured by expert; 0 = no samples
   // planted cluster of each token id, -1 = none; empty = nothing was planted
   std::vector<int> truth;
+  std::vector<Threshold> thresholds;  // of findings in words; empty = those of lights.def
   std::function<void(std::uint64_t rows)> progress;  // after every window
   // replicas behind the 95 % intervals of a report; 0 = no intervals
   int bootstrap = 0;

@@ -2,10 +2,12 @@
 // distinct paths fit in memory; beyond that by Misra-Gries (1982), which never overstates a path
 // and says by how much it may understate.
 #include <algorithm>
+#include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/path_table.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -82,6 +84,16 @@ class Paths final : public Metric {
     return all;
   }
 
+  struct Listed {  // rows of the table
+    std::vector<std::string> name;
+    std::vector<std::int64_t> count;
+    Values::Rows share;
+    std::vector<double> expected;
+  };
+  Listed listed() const;
+  void table(Report&, const Listed&) const;
+  void finding(Report&, const Listed&) const;
+
   Shape shape_;
   int top_;
   std::size_t most_;
@@ -100,64 +112,76 @@ void Paths::report(Report& r) const {
         "more distinct paths than memory allows, and none of them often enough to be kept: the "
         "most travelled paths are left out");
   }
+  const Listed rows = listed();
+  table(r, rows);
+  finding(r, rows);
+}
+
+Paths::Listed Paths::listed() const {
   double all_paths = 1;
   for (const int e : shape_.experts)
     all_paths *= e;
   const std::vector<std::size_t> top = sorted();
   const std::vector<double> lot = chance::fullest_cells(all_paths, double(tokens_), top.size());
-  std::vector<std::string> name;
-  std::vector<std::int64_t> count;
-  std::vector<double> share, null, expected;
-  double covered = 0;
-  double random = 0;
-  for (const std::size_t i : top) {
-    const auto path = count_.path(i);
-    const std::int64_t n = count_.count(i);
+  Listed out;
+  for (std::size_t i = 0; i < top.size(); ++i) {
+    const auto path = count_.path(top[i]);
+    const std::int64_t n = count_.count(top[i]);
     std::string text;
     double independent = 1;
     for (std::size_t l = 0; l < path.size(); ++l) {
-      text += (l ? "→" : "") + std::to_string(unsigned(path[l]));
+      text += concat(l ? "→" : "", path[l]);
       independent *= double(first_[l][path[l]]) / double(tokens_);
     }
-    name.push_back(text);
-    count.push_back(n);
-    share.push_back(double(n) / double(tokens_));
-    null.push_back(lot[null.size()] / double(tokens_));
-    expected.push_back(independent * double(tokens_));
-    covered += share.back();
-    random += null.back();
+    out.name.push_back(text);
+    out.count.push_back(n);
+    out.share.add(double(n) / double(tokens_), lot[i] / double(tokens_));
+    out.expected.push_back(independent * double(tokens_));
   }
-  Table t{"paths",
-          "The most travelled paths",
-          "A path is a token's first choice in every layer. Random routing spreads the tokens over "
-          "all paths alike, yet some paths are taken more often: the chance values are those of "
-          "the most, second most, ... travelled. `if independent` is how many tokens would take it "
-          "if layers ignored each other but kept their loads.",
-          Chart::none,
-          {column({"path", "", "experts from the first to the last MoE layer", ""}, name),
-           column({"tokens", "tokens", "tokens that took it", ""}, count),
-           column({"share", "share", "of all tokens", "path_frequency", 5}, share, null),
-           column({"if independent", "tokens",
-                   "expected tokens from the layers' first-choice shares alone", "", 1},
-                  expected)},
-          section::paths,
-          false,
-          {}};
+  return out;
+}
+
+void Paths::table(Report& r, const Listed& rows) const {
+  TableBuilder t("paths", "The most travelled paths", section::paths);
+  t.reading(
+      "A path is a token's first choice in every layer. Random routing spreads the tokens over "
+      "all paths alike, yet some paths are taken more often: the chance values are those of "
+      "the most, second most, ... travelled. `if independent` is how many tokens would take it "
+      "if layers ignored each other but kept their loads.");
+  t.key("path", "experts from the first to the last MoE layer", rows.name);
+  t.column("tokens").unit("tokens").meaning("tokens that took it").values(rows.count);
+  t.column("share")
+      .unit("share")
+      .meaning("of all tokens")
+      .of("path_frequency")
+      .digits(5)
+      .rows(rows.share);
+  t.column("if independent")
+      .unit("tokens")
+      .meaning("expected tokens from the layers' first-choice shares alone")
+      .digits(1)
+      .values(rows.expected);
   if (understated_) {
-    t.warnings.push_back("more distinct paths than memory allows: each count may be up to " +
-                         std::to_string(understated_) + " too low");
+    t.warn(concat("more distinct paths than memory allows: each count may be up to ", understated_,
+                  " too low"));
   }
-  r.tables.push_back(std::move(t));
-  if (count[0] < 2) {
-    return r.findings.push_back("No two tokens take the same path through the " +
-                                std::to_string(shape_.layers()) + " layers.");
+  t.into(r);
+}
+
+void Paths::finding(Report& r, const Listed& rows) const {
+  if (rows.count[0] < 2) {
+    return r.findings.push_back(
+        concat("No two tokens take the same path through the ", shape_.layers(), " layers."));
   }
-  const std::string shown = shape_.layers() <= 8 ? ", " + name[0] + "," : "";
-  r.findings.push_back("The most travelled path" + shown + " is taken by " + percent(share[0]) +
-                       " of the tokens; the " + std::to_string(name.size()) + " busiest of " +
-                       (understated_ ? "more than " : "") + std::to_string(count_.size()) +
-                       " paths carry " + percent(covered) + " (random routing: " + percent(random) +
-                       ").");
+  const auto sum = [](const std::vector<double>& v) {
+    return std::accumulate(v.begin(), v.end(), 0.0);
+  };
+  r.findings.push_back(
+      concat("The most travelled path", shape_.layers() <= 8 ? concat(", ", rows.name[0], ",") : "",
+             " is taken by ", percent(rows.share.value.front()), " of the tokens; the ",
+             rows.name.size(), " busiest of ", understated_ ? "more than " : "", count_.size(),
+             " paths carry ", percent(sum(rows.share.value)),
+             " (random routing: ", percent(sum(rows.share.chance.value)), ")."));
 }
 
 }  // namespace

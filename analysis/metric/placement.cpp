@@ -1,6 +1,9 @@
 // What replicating and placing the busy experts (EPLB) would bring: the GPUs' balance under the
 // loads that the plan was made from, and, which is what counts, under loads it has not seen:
 // planned on the first half of the trace, judged on the second.
+#include <array>
+#include <numeric>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/eplb.h"
 #include "analysis/metric/layout.h"
@@ -47,18 +50,17 @@ class Placement final : public Metric {
 
   std::vector<MetricValue> values() const override {
     std::vector<double> seen, unseen;
-    for (std::size_t l = 0; l < layer_.size(); ++l) {
-      const auto both = judged(layer_[l].first, layer_[l].second);
-      seen.push_back(both[1]);
-      unseen.push_back(both[2]);
+    for (const State& s : layer_) {
+      const auto [in_order, planned, held_out] = judged(s.first, s.second);
+      seen.push_back(planned);
+      unseen.push_back(held_out);
     }
     return {per_layer("eplb_balancedness", seen), per_layer("eplb_balancedness_held_out", unseen)};
   }
 
   void report(Report& r) const override {
     std::vector<std::int64_t> layer;
-    std::vector<double> v[3];
-    Nulls null[3];
+    Values values;
     Memo memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
@@ -68,41 +70,33 @@ class Placement final : public Metric {
         continue;
       const int experts = shape_.experts[l];
       const int k = whole_choices(n / double(s.tokens), experts);
-      const std::vector<double> here = judged(s.first, s.second);
+      const Judged here = judged(s.first, s.second);
       const auto& lot = memo.get({double(experts), double(k), double(s.tokens)},
                                  [&] { return random(experts, k, s.tokens); });
       layer.push_back(shape_.number[l]);
-      for (std::size_t c = 0; c < 3; ++c) {
-        v[c].push_back(here[c]);
-        null[c].add(lot[c]);
-      }
+      for (std::size_t c = 0; c < ids.size(); ++c)
+        values[ids[c]].add(here[c], lot[c]);
     }
     if (layer.empty())
       return;
-    r.tables.push_back(
-        {"placement",
-         "What replicating busy experts would bring",
-         "Mean over largest load of " + std::to_string(eplb_.gpus) +
-             " GPUs, 1 = even: experts in order; with " + std::to_string(extra_) +
-             " more slots filled and placed by EPLB from these very loads; and the same planned on "
-             "the first half of the trace, judged on the second. Only the last says what a server "
-             "would see. Random routing has little to gain.",
-         Chart::none,
-         {column({"layer", "", "absolute layer number", ""}, layer),
-          column({"in order", "", "mean over largest GPU load, experts placed in order",
-                  "ep_balancedness"},
-                 v[0], null[0]),
-          column(
-              {"planned", "", "mean over largest GPU load, planned and judged on the whole trace",
-               "eplb_balancedness"},
-              v[1], null[1]),
-          column({"held out", "",
-                  "mean over largest GPU load of the second half, planned on the first",
-                  "eplb_balancedness_held_out"},
-                 v[2], null[2])},
-         section::deployment,
-         false,
-         {}});
+    TableBuilder t("placement", "What replicating busy experts would bring", section::deployment);
+    t.reading(concat(
+        "Mean over largest load of ", eplb_.gpus, " GPUs, 1 = even: experts in order; with ",
+        extra_,
+        " more slots filled and placed by EPLB from these very loads; and the same planned on "
+        "the first half of the trace, judged on the second. Only the last says what a server "
+        "would see. Random routing has little to gain."));
+    t.layers(layer);
+    t.column("in order")
+        .meaning("mean over largest GPU load, experts placed in order")
+        .of("ep_balancedness", values);
+    t.column("planned")
+        .meaning("mean over largest GPU load, planned and judged on the whole trace")
+        .of("eplb_balancedness", values);
+    t.column("held out")
+        .meaning("mean over largest GPU load of the second half, planned on the first")
+        .of("eplb_balancedness_held_out", values);
+    t.into(r);
   }
 
  private:
@@ -115,9 +109,11 @@ class Placement final : public Metric {
     s.replicas = (experts + extra_ + s.gpus - 1) / s.gpus * s.gpus;
     return s;
   }
-  // in order, planned, held out
-  std::vector<double> judged(const std::vector<double>& first,
-                             const std::vector<double>& second) const {
+  // mean over largest load of experts in order, planned, and held out
+  static constexpr std::array ids{"ep_balancedness", "eplb_balancedness",
+                                  "eplb_balancedness_held_out"};
+  using Judged = std::array<double, ids.size()>;
+  Judged judged(const std::vector<double>& first, const std::vector<double>& second) const {
     const EplbShape s = of(int(first.size()));
     std::vector<double> all(first.size());
     std::vector<double> load(std::size_t(s.gpus), 0);
@@ -134,17 +130,20 @@ class Placement final : public Metric {
             halves ? eplb_balancedness(eplb_plan(first, s), second, s.gpus) : no_value};
   }
   std::vector<chance::Value> random(int experts, int k, std::int64_t tokens) const {
-    std::vector<std::vector<double>> seen(3);
+    std::array<std::vector<double>, ids.size()> seen;
     for (int run = 0; run < 100; ++run) {
       Rng rng(chance::seed, std::uint64_t(run));
       const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng);
       const auto b =
           chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
-      const auto one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
-      for (std::size_t c = 0; c < 3; ++c)
+      const Judged one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
+      for (std::size_t c = 0; c < ids.size(); ++c)
         seen[c].push_back(one[c]);
     }
-    return {chance::of_runs(seen[0]), chance::of_runs(seen[1]), chance::of_runs(seen[2])};
+    std::vector<chance::Value> out;
+    for (const std::vector<double>& runs : seen)
+      out.push_back(chance::of_runs(runs));
+    return out;
   }
 
   Shape shape_;

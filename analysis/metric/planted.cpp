@@ -1,10 +1,12 @@
 // How well the experts recover a truth that was planted: the cluster of every token id, known where
 // the dataset made it. First choices only.
 #include <algorithm>
+#include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -48,54 +50,60 @@ class Planted final : public Metric {
   void report(Report& r) const override {
     if (clusters_ == 0)
       return;
-    const auto all = values();
-    Nulls lot;
+    Values all(values());
     std::int64_t most = 0;
     Memo memo;
     for (std::size_t l = 0; l < first_.size(); ++l) {
       const auto clusters = column_sums(first_[l]);
       const std::int64_t n = std::accumulate(clusters.begin(), clusters.end(), std::int64_t{0});
       most = std::max(most, n);
-      lot.add(memo.get({double(shape_.experts[l]), double(n)}, [&] {
+      const auto& random = memo.get({double(shape_.experts[l]), double(n)}, [&] {
         return chance::simulate_joint(clusters, shape_.experts[l], 1, 1, [](const Counts& c) {
           return std::vector<double>{purity(c)};
         });
-      })[0]);
+      });
+      all["planted_purity"].chance.add(random.front());
     }
     if (most == 0) {
       return r.warnings.push_back(
           "no token of the trace has a planted cluster: --truth names another dataset than the "
           "trace was made with");
     }
-    r.tables.push_back(
-        {"planted",
-         "Do the experts recover what was planted?",
-         "First choices against the " + std::to_string(clusters_) +
-             " clusters of the dataset. Agreement 1: experts and clusters cut the tokens alike; it "
-             "falls too where several experts share a cluster. "
-             "Purity: how often an expert's most frequent cluster is right. Random routing gives "
-             "agreement 0 and the purity beside.",
-         Chart::lines,
-         {column({"layer", "", "absolute layer number", ""}, shape_.number),
-          column({"agreement", "", "adjusted mutual information of first choice and cluster",
-                  "planted_ami"},
-                 all[0].values, std::vector<double>(first_.size(), 0)),
-          column({"purity", "share",
-                  "first choices whose expert's most frequent cluster is the token's",
-                  "planted_purity"},
-                 all[1].values, lot)},
-         section::specialisation,
-         false,
-         {}});
-    const std::size_t best = std::size_t(
-        std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
-    r.findings.push_back(
-        "The planted clusters are recovered best in layer " + std::to_string(shape_.number[best]) +
-        ": agreement " + figure(all[0].values[best], 3) + " (random routing: 0), purity " +
-        percent(all[1].values[best]) + " (random routing: " + percent(lot.value[best]) + ").");
+    table(r, all);
+    finding(r, all);
   }
 
  private:
+  void table(Report& r, const Values& values) const {
+    TableBuilder t("planted", "Do the experts recover what was planted?", section::specialisation);
+    t
+        .reading(concat(
+            "First choices against the ", clusters_,
+            " clusters of the dataset. Agreement 1: experts and clusters cut the tokens alike; it "
+            "falls too where several experts share a cluster. "
+            "Purity: how often an expert's most frequent cluster is right. Random routing gives "
+            "agreement 0 and the purity beside."))
+        .chart(Chart::lines);
+    t.layers(shape_.number);
+    t.column("agreement")
+        .meaning("adjusted mutual information of first choice and cluster")
+        .of("planted_ami", values)
+        .chance(0);
+    t.column("purity")
+        .unit("share")
+        .meaning("first choices whose expert's most frequent cluster is the token's")
+        .of("planted_purity", values);
+    t.into(r);
+  }
+  void finding(Report& r, const Values& values) const {
+    const auto& ami = values.at("planted_ami").value;
+    const Values::Rows& purity = values.at("planted_purity");
+    const auto best = std::size_t(std::max_element(ami.begin(), ami.end()) - ami.begin());
+    r.findings.push_back(concat("The planted clusters are recovered best in layer ",
+                                shape_.number[best], ": agreement ", figure(ami[best], 3),
+                                " (random routing: 0), purity ", percent(purity.value[best]),
+                                " (random routing: ", percent(purity.chance.value[best]), ")."));
+  }
   // (clusters,E): the largest cluster of each expert, over all
   static double purity(const Counts& by_cluster) {
     double best = 0;

@@ -5,6 +5,7 @@
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -115,48 +116,38 @@ class Prefetch final : public Metric {
   void report(Report& r) const override {
     if (!has_ || layer_.empty() || layer_[0].tokens == 0)
       return;
-    const auto all = values();
-    Table t{"prefetch",
-            "How well the predictor foretold the experts",
-            "Recall at m: the share of a token's experts among the predictor's first m; drawing m "
-            "experts by lot finds m/E. The loads' cosine is high for any predictor when the load "
-            "is even.",
-            Chart::none,
-            {column({"layer", "", "absolute layer number", ""}, shape_.number)},
-            section::deployment,
-            false,
-            {}};
+    Values all(values());
+    TableBuilder t("prefetch", "How well the predictor foretold the experts", section::deployment);
+    t.reading(
+        "Recall at m: the share of a token's experts among the predictor's first m; drawing m "
+        "experts by lot finds m/E. The loads' cosine is high for any predictor when the load "
+        "is even.");
+    t.layers(shape_.number);
     for (std::size_t i = 0; i < sizes_.size(); ++i) {
       // it ranks no more
       if (i > 0 && sizes_[i] > layer_[0].ranked && sizes_[i - 1] >= layer_[0].ranked)
         continue;
-      std::vector<double> v, null;
-      for (std::size_t l = 0; l < layer_.size(); ++l) {
-        v.push_back(all[0].values[l * sizes_.size() + i]);
-        null.push_back(
-            std::min(1.0, double(std::min(sizes_[i], layer_[l].ranked)) / shape_.experts[l]));
-      }
-      t.columns.push_back(column(
-          {"", "share", "of a token's experts among the first m predicted", "prefetch_recall"}, v,
-          null));
-      t.columns.back().name = "recall at " + std::to_string(sizes_[i]);
+      t.column(concat("recall at ", sizes_[i]))
+          .unit("share")
+          .meaning("of a token's experts among the first m predicted")
+          .of("prefetch_recall")
+          .rows(recall(all.at("prefetch_recall").value, i));
     }
-    std::vector<double> even;
-    Nulls rank;
-    // Spearman: 1/(E-1) is its variance
     for (std::size_t l = 0; l < layer_.size(); ++l) {
-      even.push_back(chance::load_jain(
-          shape_.experts[l], double(layer_[l].assignments) / layer_[l].tokens, layer_[l].tokens));
-      rank.add({0, 1 / std::sqrt(std::max(1.0, shape_.experts[l] - 1.0))});
+      const double k = double(layer_[l].assignments) / layer_[l].tokens;
+      all["predictor_count_cosine"].chance.value.push_back(
+          chance::load_jain(shape_.experts[l], k, layer_[l].tokens));
+      // Spearman: 1/(E-1) is its variance
+      all["predictor_count_spearman"].chance.add(
+          {0, 1 / std::sqrt(std::max(1.0, shape_.experts[l] - 1.0))});
     }
-    t.columns.push_back(
-        column({"load cosine", "", "of predicted and actual counts", "predictor_count_cosine"},
-               all[1].values, even));
-    t.columns.push_back(
-        column({"load rank correlation", "", "Spearman's, of predicted and actual counts",
-                "predictor_count_spearman"},
-               all[2].values, rank));
-    r.tables.push_back(std::move(t));
+    t.column("load cosine")
+        .meaning("of predicted and actual counts")
+        .of("predictor_count_cosine", all);
+    t.column("load rank correlation")
+        .meaning("Spearman's, of predicted and actual counts")
+        .of("predictor_count_spearman", all);
+    t.into(r);
   }
 
  private:
@@ -167,6 +158,16 @@ class Prefetch final : public Metric {
     std::int64_t assignments = 0;
     int ranked = 0;  // how many the predictor ranks
   };
+  // At size number i; all: (L, sizes).
+  Values::Rows recall(const std::vector<double>& all, std::size_t i) const {
+    Values::Rows rows;
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      rows.add(all[l * sizes_.size() + i],
+               std::min(1.0, double(std::min(sizes_[i], layer_[l].ranked)) / shape_.experts[l]));
+    }
+    return rows;
+  }
+
   Shape shape_;
   std::vector<int> sizes_;
   bool has_;

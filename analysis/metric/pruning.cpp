@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -96,52 +97,21 @@ class Pruning final : public Metric {
 
   void report(Report& r) const override {
     std::int64_t any = 0;
-    for (const State& s : layer_)
-      any += std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0});
     std::int64_t strange = 0;
-    for (const State& s : layer_)
+    for (const State& s : layer_) {
+      any += std::accumulate(s.count.begin(), s.count.end(), std::int64_t{0});
       strange += s.strange;
+    }
     if (strange) {
-      r.warnings.push_back(std::to_string(strange) +
-                           " choices have a combine weight or an output norm that is not a finite "
-                           "number: what each expert adds is counted without them");
+      r.warnings.push_back(
+          concat(strange,
+                 " choices have a combine weight or an output norm that is not a finite "
+                 "number: what each expert adds is counted without them"));
     }
     if (!has_norm_ || any == 0)
       return;
-    std::vector<std::int64_t> least;
-    std::vector<double> score, first;
-    Nulls least_null, first_null;
-    for (std::size_t l = 0; l < layer_.size(); ++l) {
-      const State& s = layer_[l];
-      const auto scores = over(has_weight_ ? s.weighted : s.norm, s.count);
-      const auto low = std::min_element(scores.begin(), scores.end());
-      least.push_back(low - scores.begin());
-      score.push_back(*low);
-      least_null.add(least_by_lot(s));
-      const double lot = s.ranks.rows() ? 1.0 / double(s.ranks.rows()) : no_value;
-      first.push_back(s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value);
-      first_null.add({lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
-    }
-    const char* id = has_weight_ ? "prune_reap" : "prune_ean_mean";
-    r.tables.push_back(
-        {"pruning",
-         "Which expert adds least",
-         "The expert with the smallest mean size of what it adds (" +
-             std::string(has_weight_ ? "weight times output norm, REAP" : "output norm") +
-             "), beside what the least of as many experts "
-             "would add if the choices had fallen on them by lot. Last column: how often the first "
-             "choice is also the one with the largest output; 1/K by chance.",
-         Chart::none,
-         {column({"layer", "", "absolute layer number", ""}, shape_.number),
-          column({"expert", "", "the one that adds least", ""}, least),
-          column({"adds", "", "its score", id}, score, least_null),
-          column({"first is largest", "share",
-                  "tokens whose first choice has the largest output norm", "norm_rank_contingency"},
-                 first, first_null)},
-         section::redundancy,
-         false,
-         {}});
-    scores_table(r, id);
+    least(r);
+    scores_table(r);
     more(r);
   }
 
@@ -163,42 +133,80 @@ class Pruning final : public Metric {
     }
     return out;
   }
+  const char* score_id() const {
+    return has_weight_ ? "prune_reap" : "prune_ean_mean";
+  }
+  std::vector<double> scores(const State& s) const {
+    return over(has_weight_ ? s.weighted : s.norm, s.count);
+  }
+  void least(Report& r) const {
+    std::vector<std::int64_t> expert;
+    Values values;
+    for (const State& s : layer_) {
+      const auto all = scores(s);
+      const auto low = std::min_element(all.begin(), all.end());
+      expert.push_back(low - all.begin());
+      values[score_id()].add(*low, least_by_lot(s));
+      const double lot = s.ranks.rows() ? 1.0 / double(s.ranks.rows()) : no_value;
+      values["norm_rank_contingency"].add(
+          s.whole ? double(s.ranks(0, 0)) / double(s.whole) : no_value,
+          {lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
+    }
+    TableBuilder t("pruning", "Which expert adds least", section::redundancy);
+    t.reading(concat(
+        "The expert with the smallest mean size of what it adds (",
+        has_weight_ ? "weight times output norm, REAP" : "output norm",
+        "), beside what the least of as many experts "
+        "would add if the choices had fallen on them by lot. Last column: how often the first "
+        "choice is also the one with the largest output; 1/K by chance."));
+    t.layers(shape_.number).key("expert", "the one that adds least", expert);
+    t.column("adds").meaning("its score").of(score_id(), values);
+    t.column("first is largest")
+        .unit("share")
+        .meaning("tokens whose first choice has the largest output norm")
+        .of("norm_rank_contingency", values);
+    t.into(r);
+  }
+  // A row an expert; beside its value the mean over the experts of its layer.
+  static void add_rows(Values::Rows& rows, const std::vector<double>& of_experts) {
+    const double mean =
+        std::accumulate(of_experts.begin(), of_experts.end(), 0.0) / double(of_experts.size());
+    for (const double v : of_experts)
+      rows.add(v, mean);
+  }
   void more(Report& r) const {
     std::vector<std::int64_t> layer, expert;
-    std::vector<double> v[3], null[3];  // mean norm, sum of norms, sum of weighted norms
+    Values values;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
-      const std::vector<double> of[] = {over(s.norm, s.count), s.norm, s.weighted};
       for (std::size_t e = 0; e < s.count.size(); ++e) {
         layer.push_back(shape_.number[l]);
         expert.push_back(std::int64_t(e));
       }
-      for (int c = 0; c < 3; ++c) {
-        v[c].insert(v[c].end(), of[c].begin(), of[c].end());
-        null[c].insert(null[c].end(), of[c].size(),
-                       std::accumulate(of[c].begin(), of[c].end(), 0.0) / double(of[c].size()));
-      }
+      add_rows(values["prune_ean_mean"], over(s.norm, s.count));
+      add_rows(values["prune_ean_sum"], s.norm);
+      add_rows(values["prune_weighted_ean_sum"], s.weighted);
     }
-    Table t{"prune_more",
-            "What every expert adds, by other definitions",
-            "Scores by which experts are pruned, each under the id of its definition "
-            "(docs/metrics.md). Beside them the mean over the experts of the layer: what an expert "
-            "drawn by lot would have.",
-            Chart::none,
-            {column({"layer", "", "absolute layer number", ""}, layer),
-             column({"expert", "", "expert id", ""}, expert),
-             column({"mean norm", "", "mean norm of its outputs", "prune_ean_mean"}, v[0], null[0]),
-             column({"sum of norms", "", "sum of the norms of its outputs", "prune_ean_sum", 1},
-                    v[1], null[1])},
-            section::redundancy,
-            true,
-            {}};
+    TableBuilder t("prune_more", "What every expert adds, by other definitions",
+                   section::redundancy);
+    t.reading(
+         "Scores by which experts are pruned, each under the id of its definition "
+         "(docs/metrics.md). Beside them the mean over the experts of the layer: what an expert "
+         "drawn by lot would have.")
+        .detail();
+    t.layers(layer).key("expert", "expert id", expert);
+    t.column("mean norm").meaning("mean norm of its outputs").of("prune_ean_mean", values);
+    t.column("sum of norms")
+        .meaning("sum of the norms of its outputs")
+        .of("prune_ean_sum", values)
+        .digits(1);
     if (has_weight_) {
-      t.columns.push_back(
-          column({"weighted sum", "", "sum of weight times norm", "prune_weighted_ean_sum", 1},
-                 v[2], null[2]));
+      t.column("weighted sum")
+          .meaning("sum of weight times norm")
+          .of("prune_weighted_ean_sum", values)
+          .digits(1);
     }
-    r.tables.push_back(std::move(t));
+    t.into(r);
   }
   // The smallest mean over experts when every expert's choices are drawn from all alike.
   chance::Value least_by_lot(const State& s) const {
@@ -223,32 +231,26 @@ class Pruning final : public Metric {
     }
     return chance::of_runs(least);
   }
-  void scores_table(Report& r, const char* id) const {
+  void scores_table(Report& r) const {
     std::vector<std::int64_t> layer, expert;
-    std::vector<double> value, mean;
+    Values values;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
-      const auto scores = over(has_weight_ ? layer_[l].weighted : layer_[l].norm, layer_[l].count);
-      const double middle =
-          std::accumulate(scores.begin(), scores.end(), 0.0) / double(scores.size());
-      for (std::size_t e = 0; e < scores.size(); ++e) {
+      const auto all = scores(layer_[l]);
+      for (std::size_t e = 0; e < all.size(); ++e) {
         layer.push_back(shape_.number[l]);
         expert.push_back(std::int64_t(e));
-        value.push_back(scores[e]);
-        mean.push_back(middle);
       }
+      add_rows(values[score_id()], all);
     }
-    r.tables.push_back(
-        {"prune_scores",
-         "What every expert adds",
+    TableBuilder t("prune_scores", "What every expert adds", section::redundancy);
+    t.reading(
          "Mean size of what an expert adds to a token that chose it; an unused expert has 0. "
-         "Beside it the mean over experts of the layer: what an expert drawn by lot would have.",
-         Chart::heatmap,
-         {column({"layer", "", "absolute layer number", ""}, layer),
-          column({"expert", "", "expert id", ""}, expert),
-          column({"adds", "", "mean over its tokens", id}, value, mean)},
-         section::redundancy,
-         true,
-         {}});
+         "Beside it the mean over experts of the layer: what an expert drawn by lot would have.")
+        .chart(Chart::heatmap)
+        .detail();
+    t.layers(layer).key("expert", "expert id", expert);
+    t.column("adds").meaning("mean over its tokens").of(score_id(), values);
+    t.into(r);
   }
 
   Shape shape_;

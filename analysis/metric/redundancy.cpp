@@ -6,6 +6,7 @@
 
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -101,9 +102,16 @@ class Redundancy final : public Metric {
     }
     return nullptr;
   }
+  struct Pairs {  // of one layer's matrix
+    double mean, most_alike;
+  };
+  static Pairs over_pairs(const Matrix<float>&, bool distance);
+  std::vector<double> largest_by_lot() const;
+  void add_kind(TableBuilder&, const Kind&, const PairMatrix&) const;
   void summary(Report&) const;
   void list(Report&) const;
-  void maps(Report&) const;
+  void finding(Report&, const Kind&, std::size_t found) const;
+  void map(Report&, const PairMatrix&, Index layer) const;
 
   Shape shape_;
   double threshold_;
@@ -111,72 +119,77 @@ class Redundancy final : public Metric {
   std::vector<double> width_;  // (L) H of the router rows
 };
 
+Redundancy::Pairs Redundancy::over_pairs(const Matrix<float>& m, bool distance) {
+  double sum = 0;
+  double n = 0;
+  double top = no_value;
+  for (Index i = 0; i < m.rows(); ++i) {
+    for (Index j = i + 1; j < m.cols(); ++j) {
+      if (std::isnan(m(i, j)))
+        continue;
+      sum += m(i, j);
+      n += 1;
+      top = std::isnan(top) ? m(i, j)
+            : distance      ? std::min<double>(top, m(i, j))
+                            : std::max<double>(top, m(i, j));
+    }
+  }
+  return {n > 0 ? sum / n : no_value, top};
+}
+
+// Router rows of H numbers by lot: cosines of deviation 1/sqrt(H).
+std::vector<double> Redundancy::largest_by_lot() const {
+  std::vector<double> out;
+  for (std::size_t l = 0; l < width_.size(); ++l) {
+    out.push_back(
+        chance::largest_cosine(shape_.experts[l] * (shape_.experts[l] - 1.0) / 2, width_[l]));
+  }
+  return out;
+}
+
+void Redundancy::add_kind(TableBuilder& t, const Kind& k, const PairMatrix& p) const {
+  std::vector<double> mean, most;
+  for (const Matrix<float>& m : p.layer) {
+    const Pairs all = over_pairs(m, k.distance);
+    mean.push_back(all.mean);
+    most.push_back(all.most_alike);
+  }
+  ColumnBuilder means = t.column(concat(k.id, ", mean"));
+  means.meaning(concat("mean over pairs, ", k.says)).of(k.id).values(mean);
+  if (!std::isnan(k.chance))
+    means.chance(k.chance);
+  if (!k.listed && !k.distance)
+    return;
+  t.column(k.distance ? "smallest" : "largest")
+      .meaning(concat(k.distance ? "smallest" : "largest", " of all pairs, ", k.says))
+      .of(k.id)
+      .values(most)
+      .chance(p.name == "gate_row_cosine" ? largest_by_lot() : std::vector<double>{});
+}
+
 void Redundancy::summary(Report& r) const {
-  Table t{
-      "redundancy",
-      "How alike the experts of a layer are",
+  TableBuilder t("redundancy", "How alike the experts of a layer are", section::redundancy);
+  t.reading(
       "Mean over the pairs of a layer, and the most alike pair: a cosine of 0 is unrelated (random "
       "vectors), 1 the same direction; of the two distances 0 is the same, and unrelated are 0.5 "
-      "(angle) and 1 (TTM). Experts copied from one dense network start near 1.",
-      Chart::none,
-      {column({"layer", "", "absolute layer number", ""}, shape_.number)},
-      section::redundancy,
-      false,
-      {}};
+      "(angle) and 1 (TTM). Experts copied from one dense network start near 1.");
+  t.layers(shape_.number);
   for (const Kind& k : kinds) {
-    const PairMatrix* p = find(k.id);
-    if (!p)
-      continue;
-    std::vector<double> mean, most;
-    for (const Matrix<float>& m : p->layer) {
-      double sum = 0;
-      double n = 0;
-      double top = no_value;
-      for (Index i = 0; i < m.rows(); ++i) {
-        for (Index j = i + 1; j < m.cols(); ++j) {
-          if (!std::isnan(m(i, j))) {
-            sum += m(i, j);
-            n += 1;
-            top = std::isnan(top) ? m(i, j)
-                  : k.distance    ? std::min<double>(top, m(i, j))
-                                  : std::max<double>(top, m(i, j));
-          }
-        }
-      }
-      mean.push_back(n > 0 ? sum / n : no_value);
-      most.push_back(top);
-    }
-    t.columns.push_back(
-        {std::string(k.id) + ", mean", "", std::string("mean over pairs, ") + k.says, mean, k.id,
-         std::isnan(k.chance) ? std::vector<double>{} : std::vector<double>(mean.size(), k.chance),
-         3});
-    std::vector<double> largest;
-    if (p->name == "gate_row_cosine")  // rows of H numbers by lot: cosines of deviation 1/sqrt(H)
-    {
-      for (std::size_t l = 0; l < width_.size(); ++l) {
-        largest.push_back(
-            chance::largest_cosine(shape_.experts[l] * (shape_.experts[l] - 1.0) / 2, width_[l]));
-      }
-    }
-    if (k.listed) {
-      t.columns.push_back(
-          {"largest", "", std::string("largest of all pairs, ") + k.says, most, k.id, largest, 3});
-    } else if (k.distance) {
-      t.columns.push_back(
-          {"smallest", "", std::string("smallest of all pairs, ") + k.says, most, k.id, {}, 3});
-    }
+    if (const PairMatrix* p = find(k.id))
+      add_kind(t, k, *p);
   }
-  for (const MetricValue& m : values()) {
-    if (m.id == "gate_expert_r2") {
-      std::vector<double> null;  // of a line through so many unrelated points
-      for (const int e : shape_.experts)
-        null.push_back(e > 2 ? 1 / (e * (e - 1) / 2.0 - 1) : no_value);
-      t.columns.push_back({"router tells weights", "",
-                           "R² of the cosines of expert weights on those of the router rows",
-                           m.values, m.id, null, 4});
-    }
+  const Values all(values());
+  if (all.has("gate_expert_r2")) {
+    std::vector<double> random;  // of a line through so many unrelated points
+    for (const int e : shape_.experts)
+      random.push_back(e > 2 ? 1 / (e * (e - 1) / 2.0 - 1) : no_value);
+    t.column("router tells weights")
+        .meaning("R² of the cosines of expert weights on those of the router rows")
+        .of("gate_expert_r2", all)
+        .digits(4)
+        .chance(random);
   }
-  r.tables.push_back(std::move(t));
+  t.into(r);
 }
 
 void Redundancy::list(Report& r) const {
@@ -201,70 +214,58 @@ void Redundancy::list(Report& r) const {
         }
       }
     }
-    const std::size_t found = kind.size() - before;
-    if (std::string_view(k.id) == "expert_weight_cosine" ||
-        std::string_view(k.id) == "expert_output_cosine") {
-      r.findings.push_back((found ? std::to_string(found) + (found == 1 ? " pair of experts is"
-                                                                        : " pairs of experts are")
-                                  : std::string("No pair of experts is")) +
-                           " redundant, with a cosine above " + figure(threshold_) + ", by " +
-                           k.says + ".");
-    }
+    finding(r, k, kind.size() - before);
   }
-  Table t{
-      "redundant_pairs",
-      "Pairs above the threshold",
-      "Pairs whose cosine exceeds " + figure(threshold_) +
-          " (set with redundancy:threshold=). Unrelated experts have a cosine near 0, so random "
-          "directions give none. Similar weights are a hint; similar outputs are the proof.",
-      Chart::none,
-      {column({"by", "", "what was compared", ""}, kind),
-       column({"layer", "", "absolute layer number", ""}, layer),
-       column({"expert", "", "expert id", ""}, one), column({"other", "", "expert id", ""}, other),
-       column({"cosine", "", "similarity of the two", ""}, value,
-              std::vector<double>(value.size(), 0))},
-      section::redundancy,
-      false,
-      {}};
+  TableBuilder t("redundant_pairs", "Pairs above the threshold", section::redundancy);
+  t.reading(concat("Pairs whose cosine exceeds ", figure(threshold_),
+                   " (set with redundancy:threshold=). Unrelated experts have a cosine near 0, so "
+                   "random "
+                   "directions give none. Similar weights are a hint; similar outputs are the "
+                   "proof."));
+  t.key("by", "what was compared", kind).layers(layer);
+  t.key("expert", "expert id", one).key("other", "expert id", other);
+  t.column("cosine").meaning("similarity of the two").values(value).chance(0);
   if (value.empty())
-    t.warnings.push_back("no pair lies above " + figure(threshold_));
-  r.tables.push_back(std::move(t));
+    t.warn(concat("no pair lies above ", figure(threshold_)));
+  t.into(r);
 }
 
-void Redundancy::maps(Report& r) const {
-  for (const char* id : {"expert_weight_cosine", "expert_output_cosine"}) {
-    const PairMatrix* p = find(id);
-    if (!p)
-      continue;
-    for (const Index l : shown_layers(shape_.layers(), 2)) {
-      const Matrix<float>& m = p->layer[std::size_t(l)];
-      if (m.empty())
-        continue;
-      std::vector<std::int64_t> row, col;
-      std::vector<double> cell;
-      for (Index i = 0; i < m.rows(); ++i) {
-        for (Index j = 0; j < m.cols(); ++j) {
-          row.push_back(i);
-          col.push_back(j);
-          cell.push_back(i == j ? no_value : double(m(i, j)));
-        }
-      }
-      const std::string number = std::to_string(shape_.number[std::size_t(l)]);
-      r.tables.push_back(
-          {std::string(id) + "_" + number,
-           std::string("Layer ") + number +
-               (std::string_view(id) == "expert_weight_cosine" ? ": likeness of expert weights"
-                                                               : ": likeness of expert outputs"),
-           "Cosine of every pair of experts; unrelated experts are near 0.",
-           Chart::heatmap,
-           {column({"expert", "", "expert id", ""}, row),
-            column({"other", "", "expert id", ""}, col),
-            column({"cosine", "", "similarity", id}, cell, std::vector<double>(row.size(), 0))},
-           section::redundancy,
-           true,
-           {}});
+void Redundancy::finding(Report& r, const Kind& k, std::size_t found) const {
+  const std::string_view id = k.id;
+  if (id != "expert_weight_cosine" && id != "expert_output_cosine")
+    return;
+  r.findings.push_back(concat(found == 0   ? "No pair of experts is"
+                              : found == 1 ? "1 pair of experts is"
+                                           : concat(found, " pairs of experts are"),
+                              " redundant, with a cosine above ", figure(threshold_), ", by ",
+                              k.says, "."));
+}
+
+void Redundancy::map(Report& r, const PairMatrix& p, Index l) const {
+  const Matrix<float>& m = p.layer[std::size_t(l)];
+  if (m.empty())
+    return;
+  std::vector<std::int64_t> row, col;
+  std::vector<double> cell;
+  for (Index i = 0; i < m.rows(); ++i) {
+    for (Index j = 0; j < m.cols(); ++j) {
+      row.push_back(i);
+      col.push_back(j);
+      cell.push_back(i == j ? no_value : double(m(i, j)));
     }
   }
+  const std::int64_t number = shape_.number[std::size_t(l)];
+  TableBuilder t(concat(p.name, "_", number),
+                 concat("Layer ", number,
+                        p.name == "expert_weight_cosine" ? ": likeness of expert weights"
+                                                         : ": likeness of expert outputs"),
+                 section::redundancy);
+  t.reading("Cosine of every pair of experts; unrelated experts are near 0.")
+      .chart(Chart::heatmap)
+      .detail();
+  t.key("expert", "expert id", row).key("other", "expert id", col);
+  t.column("cosine").meaning("similarity").of(p.name).values(cell).chance(0);
+  t.into(r);
 }
 
 void Redundancy::report(Report& r) const {
@@ -275,7 +276,11 @@ void Redundancy::report(Report& r) const {
   }
   summary(r);
   list(r);
-  maps(r);
+  for (const char* id : {"expert_weight_cosine", "expert_output_cosine"}) {
+    const PairMatrix* p = find(id);
+    for (const Index l : p ? shown_layers(shape_.layers(), 2) : std::vector<Index>{})
+      map(r, *p, l);
+  }
 }
 
 }  // namespace

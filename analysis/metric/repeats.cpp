@@ -8,6 +8,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/clones.h"
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -65,17 +66,22 @@ MOE_INLINE void end_of_block(State& s, const Asked& a, std::size_t words) {
   }
 }
 
-MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence,
-                           std::uint32_t position, std::span<const int> chosen) {
+MOE_INLINE Recent& recent_of(State& s, const Asked& a, std::size_t words, std::uint32_t sequence) {
   if (!s.current || s.sequence != sequence) {
-    Recent& r = s.open[s.sequence = sequence];
+    s.sequence = sequence;
+    Recent& r = s.open[sequence];
     if (r.past.empty()) {
       r.past.resize(a.ring);
       r.bits.resize(a.ring * words);
     }
     s.current = &r;
   }
-  Recent& r = *s.current;
+  return *s.current;
+}
+
+MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence,
+                           std::uint32_t position, std::span<const int> chosen) {
+  Recent& r = recent_of(s, a, words, sequence);
   const std::uint32_t ring = std::uint32_t(a.ring) - 1;
   for (std::size_t i = 0; i < a.lags.size(); ++i) {
     const auto lag = std::uint32_t(a.lags[i]);
@@ -178,6 +184,9 @@ class Repeats final : public Metric {
   void report(Report&) const override;
 
  private:
+  static double choices(const State&);  // of a token
+  void neighbouring(Report&, const Values&) const;
+  void lags(Report&, const Values&) const;
   void distinct(Report&) const;
   std::size_t words(Index l) const {
     return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64;
@@ -189,92 +198,98 @@ class Repeats final : public Metric {
   std::vector<State> state_;
 };
 
+double Repeats::choices(const State& s) {
+  return double(s.assignments) / double(s.tokens);
+}
+
 void Repeats::distinct(Report& r) const {
-  Table t{
-      "distinct",
-      "How many experts a batch needs",
-      "Mean number of distinct experts that a block of so many consecutive tokens chooses: what "
-      "has to be read from memory for a batch of that size. Random routing: E (1-(1-K/E)^B).",
-      Chart::none,
-      {column({"layer", "", "absolute layer number", ""}, shape_.number)},
-      section::deployment,
-      true,
-      {}};
+  TableBuilder t("distinct", "How many experts a batch needs", section::deployment);
+  t.reading(
+       "Mean number of distinct experts that a block of so many consecutive tokens chooses: what "
+       "has to be read from memory for a batch of that size. Random routing: E (1-(1-K/E)^B).")
+      .detail();
+  t.layers(shape_.number);
   for (std::size_t i = 0; i < asked_.blocks.size(); ++i) {
-    std::vector<double> v, null;
+    Values::Rows rows;
     for (std::size_t l = 0; l < state_.size(); ++l) {
       const Block& b = state_[l].blocks[i];
-      v.push_back(b.blocks > 0 ? b.sum / b.blocks : no_value);
-      null.push_back(chance::distinct_experts(
-          shape_.experts[l], double(state_[l].assignments) / double(state_[l].tokens),
-          asked_.blocks[i]));
+      rows.add(b.blocks > 0 ? b.sum / b.blocks : no_value,
+               chance::distinct_experts(shape_.experts[l], choices(state_[l]), asked_.blocks[i]));
     }
-    t.columns.push_back(
-        column({"", "experts", "distinct experts of so many consecutive tokens, mean over blocks",
-                "distinct_experts", 2},
-               v, null));
-    t.columns.back().name = std::to_string(asked_.blocks[i]) + " tokens";
+    t.column(concat(asked_.blocks[i], " tokens"))
+        .unit("experts")
+        .meaning("distinct experts of so many consecutive tokens, mean over blocks")
+        .of("distinct_experts")
+        .digits(2)
+        .rows(rows);
   }
-  r.tables.push_back(std::move(t));
+  t.into(r);
+}
+
+void Repeats::lags(Report& r, const Values& values) const {
+  TableBuilder t("lags", "Experts kept over distance", section::paths);
+  t.reading(
+       "Share of a token's experts that the token so many positions later has too; random "
+       "routing: K/E. Falls towards the value of unrelated tokens.")
+      .detail();
+  t.layers(shape_.number);
+  const std::vector<double>& overlap = values.at("lag_overlap").value;
+  for (std::size_t i = 0; i < lags_.size(); ++i) {
+    Values::Rows rows;
+    for (std::size_t l = 0; l < state_.size(); ++l) {
+      rows.add(state_[l].pairs[i] > 0 ? overlap[l * lags_.size() + i] : no_value,
+               choices(state_[l]) / shape_.experts[l]);
+    }
+    t.column(concat("lag ", lags_[i]))
+        .unit("share")
+        .meaning("mean overlap at this lag")
+        .of("lag_overlap")
+        .rows(rows);
+  }
+  t.into(r);
+}
+
+void Repeats::neighbouring(Report& r, const Values& values) const {
+  TableBuilder t("repeats", "Does the next token keep its expert?", section::paths);
+  t.reading(
+       "Share of neighbouring tokens whose first choice is the same, and that share at least one "
+       "expert. Random routing gives 1/E and 1 - C(E-K,K)/C(E,K); "
+       "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.")
+      .chart(Chart::lines);
+  t.layers(shape_.number);
+  t.column("same first choice")
+      .unit("share")
+      .meaning("neighbours with the same first choice")
+      .of("repeat_first", values);
+  t.column("a common expert")
+      .unit("share")
+      .meaning("neighbours with at least one expert in common")
+      .of("repeat_any", values);
+  t.into(r);
 }
 
 void Repeats::report(Report& r) const {
   if (state_.empty() || state_[0].neighbours == 0)
     return;
-  const auto all = values();
-  Nulls null_first, null_any;
+  Values all(values());
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const double first = 1.0 / shape_.experts[l];
-    const double any = chance::repeat_any(shape_.experts[l],
-                                          double(state_[l].assignments) / double(state_[l].tokens));
+    const double any = chance::repeat_any(shape_.experts[l], choices(state_[l]));
     const double pairs = state_[l].neighbours;
     // neighbouring pairs are independent by lot
-    null_first.add({first, std::sqrt(first * (1 - first) / pairs)});
-    null_any.add({any, std::sqrt(any * (1 - any) / pairs)});
+    all["repeat_first"].chance.add({first, std::sqrt(first * (1 - first) / pairs)});
+    all["repeat_any"].chance.add({any, std::sqrt(any * (1 - any) / pairs)});
   }
-  r.tables.push_back(
-      {"repeats",
-       "Does the next token keep its expert?",
-       "Share of neighbouring tokens whose first choice is the same, and that share at least one "
-       "expert. Random routing gives 1/E and 1 - C(E-K,K)/C(E,K); "
-       "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.",
-       Chart::lines,
-       {column({"layer", "", "absolute layer number", ""}, shape_.number),
-        column(
-            {"same first choice", "share", "neighbours with the same first choice", "repeat_first"},
-            all[0].values, null_first),
-        column({"a common expert", "share", "neighbours with at least one expert in common",
-                "repeat_any"},
-               all[1].values, null_any)},
-       section::paths,
-       false,
-       {}});
-  Table t{"lags",
-          "Experts kept over distance",
-          "Share of a token's experts that the token so many positions later has too; random "
-          "routing: K/E. Falls towards the value of unrelated tokens.",
-          Chart::none,
-          {column({"layer", "", "absolute layer number", ""}, shape_.number)},
-          section::paths,
-          true,
-          {}};
-  for (std::size_t i = 0; i < lags_.size(); ++i) {
-    std::vector<double> v, null;
-    for (std::size_t l = 0; l < state_.size(); ++l) {
-      v.push_back(state_[l].pairs[i] > 0 ? all[2].values[l * lags_.size() + i] : no_value);
-      null.push_back(double(state_[l].assignments) / double(state_[l].tokens) / shape_.experts[l]);
-    }
-    t.columns.push_back(column({"", "share", "mean overlap at this lag", "lag_overlap"}, v, null));
-    t.columns.back().name = "lag " + std::to_string(lags_[i]);
-  }
-  r.tables.push_back(std::move(t));
+  neighbouring(r, all);
+  lags(r, all);
   distinct(r);
-  const std::size_t best = std::size_t(
-      std::max_element(all[0].values.begin(), all[0].values.end()) - all[0].values.begin());
-  r.findings.push_back(
-      "Neighbouring tokens keep their first expert in " + percent(all[0].values[best]) +
-      " of cases in layer " + std::to_string(shape_.number[best]) +
-      ", the most of all layers (random routing: " + percent(null_first.value[best]) + ").");
+  const Values::Rows& first = all.at("repeat_first");
+  const auto best =
+      std::size_t(std::max_element(first.value.begin(), first.value.end()) - first.value.begin());
+  r.findings.push_back(concat(
+      "Neighbouring tokens keep their first expert in ", percent(first.value[best]),
+      " of cases in layer ", shape_.number[best],
+      ", the most of all layers (random routing: ", percent(first.chance.value[best]), ")."));
 }
 
 }  // namespace

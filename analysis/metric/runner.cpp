@@ -4,11 +4,12 @@
 #include <bit>
 
 #include "analysis/metric/bootstrap.h"
-#include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
+#include "analysis/metric/table_builder.h"
 #include "lib/core/clones.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/core/text.h"
 
 namespace moe {
 
@@ -141,7 +142,7 @@ class Sampler {
         continue;  // unlabelled text beside labelled
       sample.domain = domain < 0                           ? "text"
                       : std::size_t(domain) < names.size() ? names[std::size_t(domain)]
-                                                           : "domain " + std::to_string(domain);
+                                                           : concat("domain ", domain);
       if (!sample.piece.empty())
         out.push_back(std::move(sample));
     }
@@ -176,10 +177,11 @@ std::uint64_t rows_at_a_time(const TraceSource& trace, const AnalyzeOptions& o) 
       1, fit < o.window ? std::max<std::uint64_t>(256, std::bit_floor(fit)) : o.window);
 }
 
-void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const AnalyzeOptions& o) {
+void read_once(const TraceSource& trace, const std::vector<Metric*>& all, Sampler* sampler,
+               const AnalyzeOptions& o) {
   check_layers(trace);
   TraceFields fields = no_fields;
-  for (const auto& m : all)
+  for (const Metric* m : all)
     fields = either(fields, m->needs());
   const Index layers = Index(trace.header().layers.size());
   const std::uint64_t step = rows_at_a_time(trace, o);
@@ -200,21 +202,14 @@ void pass(const TraceSource& trace, Metrics& all, Sampler* sampler, const Analyz
     if (o.progress)
       o.progress(first + rows.tokens());
   }
-  for (const auto& m : all)
+  for (Metric* m : all)
     m->finish();
 }
 
-int section_rank(const std::string& name) {
-  const char* order[] = {section::balance,    section::router,    section::specialisation,
-                         section::vocabulary, section::paths,     section::coactivation,
-                         section::redundancy, section::deployment};
-  int rank = 0;
-  for (const char* s : order) {
-    if (name == s)
-      break;
-    ++rank;
-  }
-  return rank;
+// its place in the story; one that is not of it: last
+auto section_rank(const std::string& name) {
+  return std::find(std::begin(section::order), std::end(section::order), name) -
+         std::begin(section::order);
 }
 
 void facts(Report& r, const TraceSource& trace, const std::string& specs) {
@@ -225,8 +220,8 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
   };
   add("model", h.model_id);
   add("engine", h.engine + (h.engine_version.empty() ? "" : " " + h.engine_version));
-  add("tokens", std::to_string(trace.tokens()));
-  add("sequences", std::to_string(trace.sequences().size()));
+  add("tokens", concat(trace.tokens()));
+  add("sequences", concat(trace.sequences().size()));
   std::string layers;
   for (const TraceLayer& l : h.layers) {
     const std::string shape =
@@ -237,9 +232,9 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
   add("MoE layers", concat(h.layers.size(), " (", layers, ")"));
   add("domains", join(h.domains));
   if (h.checkpoint_step >= 0)
-    add("checkpoint step", std::to_string(h.checkpoint_step));
+    add("checkpoint step", concat(h.checkpoint_step));
   add("tokenizer", h.tokenizer_id);
-  add("seed", std::to_string(h.seed));
+  add("seed", concat(h.seed));
   add("recorded by", h.command);
   add("recorded", h.created_utc);
   add("metrics", specs);
@@ -248,26 +243,46 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
 }  // namespace
 
 namespace {
-void give_values(const Metrics& all, const AnalyzeOptions& o) {
-  if (!o.values)
-    return;
-  for (const auto& m : all) {
-    for (MetricValue& v : m->values())
-      o.values->push_back(std::move(v));
-  }
-}
-void give_replicas(const Metrics& all, const AnalyzeOptions& o) {
-  if (o.bootstrap > 0 && o.replicas)
-    *o.replicas = dynamic_cast<const Bootstrap&>(*all.back()).results();
-}
 
-// Side by side, each into a report of its own, joined in their order; those from `first_after` on
-// then see all of it.
-void report_all(const Metrics& all, std::size_t first_after, Report& r) {
-  std::vector<Report> each(first_after);
-  parallel_for(Index(first_after), 1, [&](Index from, Index to) {
+// The metrics of one run. The bootstrap comes last: its intervals go into the others' tables.
+struct Pass {
+  Metrics asked;
+  std::unique_ptr<Bootstrap> bootstrap;  // where intervals or replicas are wanted
+
+  Pass(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o,
+       std::string* resolved)
+      : asked(make(trace, specs, o, resolved)) {
+    if (o.bootstrap > 0)
+      bootstrap = std::make_unique<Bootstrap>(trace, o);
+  }
+  std::vector<Metric*> all() const {
+    std::vector<Metric*> out;
+    for (const auto& m : asked)
+      out.push_back(m.get());
+    if (bootstrap)
+      out.push_back(bootstrap.get());
+    return out;
+  }
+  void give(const AnalyzeOptions& o) const {  // what the caller wants beside the report
+    if (bootstrap && o.replicas)
+      *o.replicas = bootstrap->results();
+    if (!o.values)
+      return;
+    for (const auto& m : asked) {
+      for (MetricValue& v : m->values())
+        o.values->push_back(std::move(v));
+    }
+  }
+  // Side by side, each into a report of its own, joined in their order; the bootstrap sees them
+  // all.
+  void report(Report& r) const;
+};
+
+void Pass::report(Report& r) const {
+  std::vector<Report> each(asked.size());
+  parallel_for(Index(asked.size()), 1, [&](Index from, Index to) {
     for (Index i = from; i < to; ++i)
-      all[std::size_t(i)]->report(each[std::size_t(i)]);
+      asked[std::size_t(i)]->report(each[std::size_t(i)]);
   });
   const auto append = [](auto& to, auto& from) {
     std::move(from.begin(), from.end(), std::back_inserter(to));
@@ -278,36 +293,33 @@ void report_all(const Metrics& all, std::size_t first_after, Report& r) {
     append(r.warnings, one.warnings);
     append(r.tables, one.tables);
   }
-  for (std::size_t i = first_after; i < all.size(); ++i)
-    all[i]->report(r);
+  if (bootstrap)
+    bootstrap->report(r);
 }
+
 }  // namespace
 
 Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
                const AnalyzeOptions& o) {
   std::string resolved;
-  Metrics all = make(trace, specs, o, &resolved);
-  // last: its intervals go into the others' tables
-  if (o.bootstrap > 0)
-    all.push_back(std::make_unique<Bootstrap>(trace, o));
+  const Pass run(trace, specs, o, &resolved);
   Sampler sampler(trace, std::max(0, o.sample_tokens));
-  pass(trace, all, o.sample_tokens > 0 ? &sampler : nullptr, o);
+  read_once(trace, run.all(), o.sample_tokens > 0 ? &sampler : nullptr, o);
   Report r;
-  r.title = trace.header().model_id.empty() ? "Who went where"
-                                            : "Who went where: " + trace.header().model_id;
+  r.title = concat("Who went where", trace.header().model_id.empty() ? "" : ": ",
+                   trace.header().model_id);
   facts(r, trace, resolved);
   r.warnings = trace.warnings();
   if (trace.tokens() == 0)
     r.warnings.push_back("the trace holds no tokens");
-  report_all(all, o.bootstrap > 0 ? all.size() - 1 : all.size(), r);
+  run.report(r);
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) {
     return section_rank(a.section) < section_rank(b.section);
   });
   for (const TraceLayer& l : trace.header().layers)
     r.layers.push_back(l.index);
   r.samples = sampler.samples();
-  give_replicas(all, o);
-  give_values(all, o);
+  run.give(o);
   return r;
 }
 
@@ -316,12 +328,9 @@ std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std
   std::vector<MetricValue> out;
   AnalyzeOptions o = options;
   o.values = &out;
-  Metrics all = make(trace, specs, o, nullptr);
-  if (o.bootstrap > 0)
-    all.push_back(std::make_unique<Bootstrap>(trace, o));
-  pass(trace, all, nullptr, o);
-  give_replicas(all, o);
-  give_values(all, o);
+  const Pass run(trace, specs, o, nullptr);
+  read_once(trace, run.all(), nullptr, o);
+  run.give(o);
   return out;
 }
 

@@ -81,6 +81,19 @@ TEST_CASE("thresholds are set by name, and what makes no sense is refused") {
   CHECK_FALSE(add_lights(none, thresholds({})));
 }
 
+TEST_CASE("the finding in words goes by the same thresholds as the lights") {
+  const MemoryTrace trace = make_trace({.routing = Make::by_domain});  // a CV of 1
+  const auto verdict = [&](const std::vector<std::string>& settings) {
+    AnalyzeOptions o;
+    o.thresholds = thresholds(settings);
+    return analyze(trace, {"load"}, o).findings.at(0);
+  };
+  CHECK_THAT(verdict({}), Catch::StartsWith("Routing is badly unbalanced"));
+  CHECK_THAT(verdict({"load_cv=0.5,5"}), Catch::StartsWith("Routing is moderately uneven"));
+  CHECK_THAT(verdict({"load_cv=4,5"}), Catch::StartsWith("Routing is well balanced"));
+  CHECK(analyze(trace, {"load"}).findings.at(0) == verdict({}));
+}
+
 TEST_CASE(
     "every figure of every convention stands on definitions, and is computed where the trace holds "
     "what it needs") {

@@ -6,6 +6,7 @@
 #include "analysis/metric/cache_policies.h"
 #include "analysis/metric/chance.h"
 #include "analysis/metric/eplb.h"
+#include "analysis/metric/layout.h"
 #include "lib/core/error.h"
 #include "tests/metric/traces.h"
 
@@ -185,4 +186,29 @@ TEST_CASE("drops that come late in a sequence show by position") {
               {"drops:position_bucket=8"});
   CHECK(of(all, "observed_drop_rate_by_position") == std::vector<double>{0, 0, 0, 0.5});
   CHECK(of(all, "observed_drop_rate")[0] == 0.125);
+}
+
+TEST_CASE("the finding speaks of the number of ranks that was asked for") {
+  const MemoryTrace trace = make_trace({.experts = 16, .k = 4});
+  const auto told = [&](const std::string& spec) {
+    return analyze(trace, {spec}).findings.at(0);
+  };
+  CHECK_THAT(told("ranks"), Catch::StartsWith("On 8 expert-parallel ranks a token goes to "));
+  CHECK_THAT(told("ranks:ep_size=4"), Catch::StartsWith("On 4 expert-parallel ranks"));
+  // no power of two, so that the sweep over sizes does not have it; by hand, from the values
+  CHECK_THAT(told("ranks:ep_size=3"), Catch::StartsWith("On 3 expert-parallel ranks"));
+  const auto all = measure(trace, {"ranks:ep_size=3"});
+  double ranks = 0;
+  for (const double v : of(all, "a2a_distinct_ranks"))
+    ranks += v / 3;
+  double balanced = 0;
+  for (const double v : of(all, "ep_balancedness"))
+    balanced += v / 3;
+  CHECK_THAT(told("ranks:ep_size=3"),
+             Catch::Contains("goes to " + figure(ranks) + " of them (random routing: " +
+                             figure(chance::distinct_ranks(16, 4, 3)) + ")"));
+  CHECK_THAT(told("ranks:ep_size=3"), Catch::Contains("balancedness of " + figure(balanced)));
+  // of so few experts that one rank is usual, two are told
+  const MemoryTrace few = make_trace({.experts = 3});
+  CHECK_THAT(analyze(few, {"ranks"}).findings.at(0), Catch::StartsWith("On 2 expert-parallel"));
 }

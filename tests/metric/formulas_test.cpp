@@ -45,6 +45,18 @@ TEST_CASE("formulas on joint counts give the worked numbers of their header") {
   CHECK(mutual_information_bits(Counts(2, 2)) == 0);
 }
 
+TEST_CASE("a capacity that rounding puts a hair above a whole number is that number") {
+  // mean 100: 100 * 1.1 is 110.00000000000001, and 110 slots an expert hold all but two of 112
+  std::vector<std::int64_t> uneven(10, 100);
+  uneven[0] = 112;
+  uneven[1] = 88;
+  CHECK(100 * 1.1 > 110);
+  CHECK(capacity_drop_rate(uneven, 1.1) == Approx(0.002));
+  // what is above by more than rounding gets the next slot
+  CHECK(capacity_drop_rate(uneven, 1.100001) == Approx(0.001));
+  CHECK(capacity_drop_rate(uneven, 1.12) == 0);
+}
+
 TEST_CASE("adjusted mutual information by hand") {
   const auto ami = [](std::vector<std::vector<std::int64_t>> rows) {
     return adjusted_mutual_information(counts(std::move(rows)));

@@ -1,0 +1,151 @@
+// What agreement.h counts, as tables and a finding.
+#include <cmath>
+
+#include "analysis/metric/agreement.h"
+#include "analysis/metric/bootstrap.h"
+#include "analysis/metric/layout.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+double choices(const LayerAgreement& l) {  // of a token
+  return double(l.choices) / double(l.tokens);
+}
+
+struct Sums {  // over layers: choices of the reference, and those that the other did not make
+  std::int64_t choices = 0, lost = 0;
+};
+Sums sums(const std::vector<LayerAgreement>& layers) {
+  Sums out;
+  for (const LayerAgreement& l : layers) {
+    out.choices += l.choices;
+    out.lost += l.choices - l.common;
+  }
+  return out;
+}
+
+// The share of choices that two random routings would not have in common.
+double lost_by_chance(const std::vector<LayerAgreement>& layers) {
+  const double all = double(sums(layers).choices);
+  double out = 0;
+  for (const LayerAgreement& l : layers) {
+    if (l.tokens)
+      out += double(l.choices) / all * (1 - choices(l) / l.experts);
+  }
+  return out;
+}
+
+struct Bounds {
+  std::vector<double> low, high;
+  void add(const LayerAgreement& l, const std::vector<double>& replica) {
+    std::vector<double> share;
+    for (std::size_t r = 0; r < replica.size(); ++r)
+      share.push_back(replica[r] / l.replica_tokens[r]);
+    const Interval i = interval_of(share, share.empty() ? no_value : share[0], 0, 1);
+    low.push_back(i.low);
+    high.push_back(i.high);
+  }
+};
+
+}  // namespace
+
+std::string margin_bin(const std::vector<double>& margins, std::size_t i) {
+  return i == 0                ? concat("below ", margins[0])
+         : i == margins.size() ? concat("from ", margins.back())
+                               : concat(margins[i - 1], " to ", margins[i]);
+}
+
+void Agreement::by_layer(Report& r) const {
+  std::vector<std::int64_t> number;
+  Values values;
+  Bounds same, same_first;
+  for (const LayerAgreement& l : layer) {
+    if (l.tokens == 0)
+      continue;
+    number.push_back(l.number);
+    values["router_saturation"].add(l.overlap / double(l.tokens), choices(l) / l.experts);
+    values["router_saturation_top1"].add(double(l.first) / double(l.tokens), 1.0 / l.experts);
+    if (l.replica_tokens.empty())
+      continue;
+    same.add(l, l.replica_overlap);
+    same_first.add(l, l.replica_first);
+  }
+  TableBuilder t("agreement", "Do the two choose the same experts?", section::specialisation);
+  t.reading(
+       "Share of the reference's experts that the other trace chose too, token by token, and of "
+       "tokens with the same first choice. Random routing: K/E and 1/E.")
+      .chart(Chart::lines);
+  t.layers(number);
+  t.column("same experts")
+      .unit("share")
+      .meaning("of the reference's experts, chosen in both")
+      .of("router_saturation", values)
+      .interval(same.low, same.high);
+  t.column("same first choice")
+      .unit("share")
+      .meaning("tokens with the same first choice")
+      .of("router_saturation_top1", values)
+      .interval(same_first.low, same_first.high);
+  t.into(r);
+}
+
+void Agreement::by_margin(Report& r) const {
+  std::vector<std::string> bin;
+  Values values;
+  for (std::size_t m = 0; m <= margins.size(); ++m) {
+    std::int64_t n = 0;
+    std::int64_t lost = 0;
+    for (const LayerAgreement& l : layer) {
+      n += l.bin_choices[m];
+      lost += l.bin_lost[m];
+    }
+    bin.push_back(margin_bin(margins, m));
+    values["flip_rate_by_margin"].add(double(lost) / double(n), lost_by_chance(layer));
+  }
+  TableBuilder t("flips_by_margin", "Where the two differ: how sure the router was",
+                 section::specialisation);
+  t.reading(
+      "Share of the reference's experts that the other did not choose, by the router's margin "
+      "(last chosen over first not chosen, in probability). Numerical noise flips small margins "
+      "only; learning flips all.");
+  t.column("margin")
+      .unit("probability")
+      .meaning("of the reference where it is recorded")
+      .values(bin);
+  t.column("lost")
+      .unit("share")
+      .meaning("of the reference's choices, not made by the other")
+      .of("flip_rate_by_margin", values)
+      .digits(4);
+  t.into(r);
+}
+
+void Agreement::finding(Report& r) const {
+  const Sums all = sums(layer);
+  double untouched = 1;  // by chance, a token has the same sets in all layers
+  for (const LayerAgreement& l : layer) {
+    if (l.tokens)
+      untouched *= chance::same_set(l.experts, choices(l));
+  }
+  r.findings.push_back(
+      concat("The two traces differ in ", percent(double(all.lost) / double(all.choices)),
+             " of the choices (random routing: ", percent(lost_by_chance(layer)), "); ",
+             percent(double(flipped_tokens) / double(tokens)),
+             " of the tokens take another set of experts in at least one layer (random routing: ",
+             percent(1 - untouched), "), in ", figure(double(flipped_layers) / double(tokens)),
+             " layers on average."));
+}
+
+void Agreement::report(Report& r) const {
+  if (tokens == 0 || sums(layer).choices == 0) {
+    return r.warnings.push_back(
+        "the two traces have no tokens with choices in common: there is nothing to compare");
+  }
+  by_layer(r);
+  if (!margins.empty())
+    by_margin(r);
+  finding(r);
+}
+
+}  // namespace moe

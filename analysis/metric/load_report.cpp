@@ -1,0 +1,249 @@
+// What load.h counts, as tables and findings.
+#include <numeric>
+
+#include "analysis/metric/load.h"
+#include "lib/core/text.h"
+
+namespace moe {
+
+void LoadMetric::summary(Report& r, const Values& values) const {
+  std::vector<std::int64_t> dead;
+  for (const State& s : layer_)
+    dead.push_back(load_figures(s.counts).dead);
+  TableBuilder t("load", "Load balance, layer by layer", section::balance);
+  t.reading(
+      "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. "
+      "Random routing is not 0 either: each column's chance value "
+      "is what tokens that draw their experts by lot would give on a trace of this size. The "
+      "busiest expert sets the pace of its layer.");
+  t.layers(shape_.number);
+  t.column("CV")
+      .meaning("standard deviation of the experts' loads over their mean")
+      .of("load_cv", values);
+  t.column("MaxVio")
+      .unit("x mean")
+      .meaning("how far the busiest expert lies above the mean load, over the whole trace")
+      .of("load_maxvio_global", values);
+  t.column("MaxVio per step")
+      .unit("x mean")
+      .meaning("the same for every step alone, averaged: what a batch really waits for")
+      .of("load_maxvio_batch", values);
+  t.column("max/min")
+      .unit("x")
+      .meaning("busiest over least busy expert; ∞ where an expert is dead")
+      .of("load_max_over_min", values)
+      .digits(2);
+  t.column("entropy")
+      .meaning("entropy of the load over its largest possible value")
+      .of("load_entropy_norm", values);
+  t.column("effective experts")
+      .unit("share")
+      .meaning(
+          "exp(entropy) over E: the share of experts that an even layer of this entropy would "
+          "use")
+      .of("load_effective_experts", values);
+  t.column("Gini")
+      .meaning("0 = all experts equal, towards 1 = one takes everything")
+      .of("load_gini", values);
+  t.column("dead").unit("experts").meaning("experts without a single token").values(dead);
+  t.column("dead share")
+      .unit("share")
+      .meaning("dead experts over E")
+      .of("load_dead_fraction", values);
+  t.into(r);
+}
+
+// The other definitions of the same idea, for whoever needs the very one of a paper or a tool.
+void LoadMetric::more(Report& r, const Values& values) const {
+  TableBuilder t("load_more", "The same loads by other definitions", section::balance);
+  t.reading(
+       "What papers and tools call balance, each under the id of its definition "
+       "(docs/metrics.md), beside what random routing gives on a trace of this size.")
+      .detail();
+  t.layers(shape_.number);
+  t.column("sample CV").meaning("with divisor E-1").of("load_cv_sample", values);
+  t.column("CV per step")
+      .meaning("mean over steps of the CV of the step's counts")
+      .of("load_cv_batch", values);
+  t.column("max/mean")
+      .unit("x")
+      .meaning("busiest expert over the mean load")
+      .of("load_max_over_mean", values);
+  t.column("AvgVio")
+      .unit("x mean")
+      .meaning("mean distance of an expert's load from the mean")
+      .of("load_avgvio", values);
+  t.column("MinVio")
+      .unit("x mean")
+      .meaning("how far the least busy expert lies below the mean")
+      .of("load_minvio", values);
+  t.column("entropy").unit("nats").meaning("of the load").of("load_entropy", values);
+  t.column("Jain").meaning("Jain's index: 1 = even, 1/E = one expert").of("load_jain", values);
+  list_options(t, values);
+  if (has_weights_) {
+    t.column("importance CV")
+        .meaning("of the experts' sums of combine weights")
+        .of("importance_cv", values);
+  }
+  t.into(r);
+}
+
+void LoadMetric::list_options(TableBuilder& t, const Values& values) const {
+  for (const int n : topn_) {
+    t.column(concat("share of top ", n))
+        .unit("share")
+        .meaning("assignments of the busiest experts")
+        .of("load_topn_coverage")
+        .rows(values.at(concat("load_topn_coverage ", n)));
+    t.column(concat("concentration of top ", n))
+        .unit("x")
+        .meaning("that share over the share of experts")
+        .of("load_topn_concentration")
+        .rows(values.at(concat("load_topn_concentration ", n)));
+  }
+  for (const int m : tiles_) {
+    t.column(concat("padding at tile ", m))
+        .unit("share")
+        .meaning("rows that are padding where each expert's rows are filled up to whole tiles")
+        .of("tile_padding_waste")
+        .rows(values.at(concat("tile_padding_waste ", m)));
+  }
+}
+
+void LoadMetric::shares(Report& r) const {
+  std::vector<std::int64_t> layer, expert, count;
+  std::vector<double> mean;
+  Values values;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const LoadFigures f = load_figures(layer_[l].counts);
+    const auto& importance = layer_[l].importance;
+    const double all = std::accumulate(importance.begin(), importance.end(), 0.0);
+    for (std::size_t e = 0; e < layer_[l].counts.size(); ++e) {
+      const std::int64_t n = layer_[l].counts[e];
+      const double share = double(n) / double(f.assignments);
+      layer.push_back(shape_.number[l]);
+      expert.push_back(std::int64_t(e));
+      count.push_back(n);
+      mean.push_back(double(f.assignments) / f.experts);
+      values["load_fraction"].add(share, 1.0 / f.experts);
+      values["load_utilization"].add(share * f.experts, 1);
+      values["importance_sum"].add(importance[e], all / f.experts);
+    }
+  }
+  TableBuilder map("load_map", "Who takes how much", section::balance);
+  map.reading(
+         "Every cell is one expert's share of its layer's assignments; an even layer is one colour "
+         "at 1/E.")
+      .chart(Chart::heatmap)
+      .detail();
+  map.layers(layer).key("expert", "expert id", expert);
+  map.column("share")
+      .unit("share")
+      .meaning("assignments of the expert over all of the layer")
+      .of("load_fraction", values)
+      .digits(4);
+  map.into(r);
+  TableBuilder t("load_counts", "Assignments per expert", section::balance);
+  t.reading(
+       "Before capacity, without padding. Random routing gives every expert of a layer T·K/E of "
+       "them.")
+      .detail();
+  t.layers(layer).key("expert", "expert id", expert);
+  t.column("assignments")
+      .unit("tokens")
+      .meaning("times the expert was chosen")
+      .of("load_counts")
+      .values(count)
+      .chance(mean);
+  t.column("utilization")
+      .unit("x mean")
+      .meaning("over the mean of the layer")
+      .of("load_utilization", values);
+  if (has_weights_)
+    t.column("importance").meaning("sum of its combine weights").of("importance_sum", values);
+  t.into(r);
+}
+
+void LoadMetric::histogram(Report& r) const {
+  TableBuilder t("load_histogram", "Load of each expert", section::balance);
+  std::vector<std::int64_t> expert(std::size_t(shape_.max_experts()));
+  std::iota(expert.begin(), expert.end(), 0);
+  t.key("expert", "expert id", expert);
+  double chance_cv = 0;
+  for (const Index l : shown_layers(shape_.layers(), 4)) {
+    const Done d = done(std::size_t(l));
+    std::vector<double> share(expert.size(), no_value);
+    std::vector<double> fair(expert.size(), no_value);
+    for (std::size_t e = 0; e < layer_[std::size_t(l)].counts.size(); ++e) {
+      share[e] = double(layer_[std::size_t(l)].counts[e]) / double(d.all.assignments);
+      fair[e] = 1.0 / d.all.experts;
+    }
+    chance_cv = chance::load_cv(d.all.experts, d.k, d.tokens);
+    const std::string name = concat("layer ", shape_.number[std::size_t(l)]);
+    t.column(name)
+        .unit("share")
+        .meaning("share of the assignments of " + name)
+        .of("load_fraction")
+        .digits(4)
+        .values(share)
+        .chance(fair);
+  }
+  t.reading(concat("Equal bars, or one colour where they are too many to stand, mean balance: 1/E "
+                   "each. Random routing differs from that by a CV of ",
+                   figure(chance_cv, 3), ".",
+                   shape_.layers() > 4
+                       ? " Of many layers, four are drawn; the table of assignments has all."
+                       : ""))
+      .chart(Chart::bars);
+  t.into(r);
+}
+
+void LoadMetric::findings(Report& r) const {
+  std::size_t worst = 0;
+  int dead = 0;
+  int experts = 0;
+  std::string where;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const LoadFigures f = done(l).all;
+    if (f.cv > done(worst).all.cv)
+      worst = l;
+    dead += f.dead;
+    experts += f.experts;
+    if (f.dead)
+      where += concat(where.empty() ? "" : ", ", shape_.number[l]);
+  }
+  const Done d = done(worst);
+  const double by_chance = chance::load_cv(d.all.experts, d.k, d.tokens);
+  const char* verdict =
+      d.all.cv <= chance_slack * by_chance ? "Routing is as even as chance: the most uneven layer"
+      : d.all.cv < threshold_.yellow       ? "Routing is well balanced: the most uneven layer"
+      : d.all.cv < threshold_.red          ? "Routing is moderately uneven: the worst layer"
+                                           : "Routing is badly unbalanced: the worst layer";
+  r.findings.push_back(
+      concat(verdict, ", ", shape_.number[worst], ", has a load CV of ", figure(d.all.cv, 3),
+             " (random routing: ", figure(by_chance, 3), "), its busiest expert carries ",
+             figure(d.all.max_over_mean), "x the mean",
+             d.all.dead ? concat(", and ", d.all.dead, " of its experts nothing.")
+                        : concat(" and ", figure(d.all.max_over_min, 1), "x the least busy one.")));
+  r.findings.push_back(dead ? concat(dead, " of ", experts,
+                                     " experts are dead: no token chose them (layer ", where, ").")
+                            : concat("No expert is dead: each of the ", experts, " took tokens."));
+}
+
+void LoadMetric::report(Report& r) const {
+  if (layer_.empty())
+    return;
+  bool any = false;
+  for (const State& s : layer_)
+    any |= load_figures(s.counts).assignments > 0;
+  if (!any)
+    return r.warnings.push_back("the trace holds no assignments: there is no load to judge");
+  const Values values = judged();
+  summary(r, values);
+  histogram(r);
+  more(r, values);
+  shares(r);
+  findings(r);
+}
+
+}  // namespace moe

@@ -1,0 +1,68 @@
+// Experts spread over ranks and nodes (expert parallelism): how uneven the ranks are, and what
+// all-to-all has to send. Experts stand on ranks in order, rank = e R / E, and ranks on nodes
+// likewise; counts per rank and per step are all that is kept. ranks.cpp counts, ranks_report.cpp
+// says what the counts mean.
+#pragma once
+#include "analysis/metric/layout.h"
+
+namespace moe {
+
+class RanksMetric final : public Metric {
+ public:
+  // options: ep_size (usual_ranks()), num_nodes (2, or 1 where ep_size is odd)
+  RanksMetric(Spec&, const TraceSource&);
+
+  TraceFields needs() const override;
+  void observe_layer(const Window&, Index layer) override;
+  std::vector<MetricValue> values() const override;
+  void report(Report&) const override;
+
+  struct State {  // of one layer
+    // (E) choices, and those up to the last step that ended
+    std::vector<std::int64_t> counts, before;
+    std::vector<int> rank_of, node_of;  // (E)
+    // (E): the rank of an expert at the largest size, as a bit
+    std::vector<std::uint64_t> bit;
+    // (E): its rank and node at ep_size; up to 64 ranks
+    std::vector<std::uint64_t> rank_bit, node_bit;
+    // (sizes) distinct ranks, summed over tokens
+    std::vector<std::int64_t> at_size;
+    std::vector<std::int64_t> seen_rank, seen_node;  // token that last met it
+    Matrix<std::int64_t> tokens_to, copies_to;       // (R,R) by source and destination
+    std::int64_t tokens = 0, assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0,
+                 steps = 0;
+    double imbalance = 0;
+    std::uint32_t step = 0;
+  };
+
+ private:
+  struct Load {  // over the ranks
+    double mean, most;
+  };
+  static Load rank_load(std::span<const std::int64_t> counts, int ranks);
+  static double balancedness(std::span<const std::int64_t> counts, int ranks);  // none: NaN
+  static double choices(const State&);                                          // of a token
+  void prepare(State&, int experts) const;
+  void own(State&, std::span<const int> chosen, int source) const;
+  void end_step(State&) const;
+  chance::Value chance_balancedness(Memo&, std::size_t layer, int ranks, std::int64_t tokens,
+                                    bool imbalance) const;
+
+  using Distinct = std::function<std::int64_t(const State&)>;
+  void add_size(Values&, Memo&, int ranks, const Distinct&) const;
+  void by_size(Report&, Memo&) const;
+  void finding(Report&, const Values& by_size, Memo&) const;
+  Values layer_values(Memo&) const;
+  void by_layer(Report&, Memo&) const;
+  void whole(Report&, Memo&) const;
+  void matrix(Report&) const;
+
+  Shape shape_;
+  int ep_, nodes_;
+  int told_;  // the size that the finding speaks of
+  bool has_rank_;
+  std::vector<int> sizes_;  // of the sweep
+  std::vector<State> layer_;
+};
+
+}  // namespace moe

@@ -1,0 +1,240 @@
+// What ranks.h counts, as tables and a finding.
+#include <cmath>
+#include <numeric>
+
+#include "analysis/metric/ranks.h"
+#include "lib/core/text.h"
+
+namespace moe {
+
+// Appends a row of means over layers at one expert-parallel size.
+void RanksMetric::add_size(Values& to, Memo& memo, int ranks, const Distinct& distinct) const {
+  double sent = 0;
+  double dedup = 0;
+  double balanced = 0;
+  double layers = 0;
+  std::vector<chance::Value> random_sent, random_dedup, random_balanced;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const State& s = layer_[l];
+    if (s.assignments == 0)
+      continue;
+    layers += 1;
+    const double by_chance = chance::distinct_ranks(shape_.experts[l], choices(s), ranks);
+    sent += double(distinct(s)) / double(s.tokens);
+    random_sent.push_back({by_chance});
+    dedup += double(distinct(s)) / double(s.assignments);
+    random_dedup.push_back({by_chance / choices(s)});
+    balanced += balancedness(s.counts, ranks);
+    random_balanced.push_back(chance_balancedness(memo, l, ranks, s.tokens, false));
+  }
+  to["a2a_distinct_ranks"].add(sent / layers, chance::mean_of_independent(random_sent));
+  to["a2a_dedup_factor"].add(dedup / layers, chance::mean_of_independent(random_dedup));
+  to["ep_balancedness"].add(balanced / layers, chance::mean_of_independent(random_balanced));
+}
+
+void RanksMetric::by_size(Report& r, Memo& memo) const {
+  Values values;
+  for (std::size_t i = 0; i < sizes_.size(); ++i)
+    add_size(values, memo, sizes_[i], [i](const State& s) { return s.at_size[i]; });
+  TableBuilder t("all_to_all", "Experts over ranks: what it would cost", section::deployment);
+  t.reading(
+      "Mean over layers, experts placed on the ranks in order. A token is sent once to every rank "
+      "that holds one of its experts; the dedup factor is what that saves "
+      "against one copy an expert (1 = nothing). Balancedness is mean over largest load of a "
+      "rank, 1 = even. Chance values: tokens that draw their experts by lot.");
+  t.key("ranks", "expert-parallel size", std::vector<std::int64_t>(sizes_.begin(), sizes_.end()));
+  t.column("ranks a token")
+      .unit("ranks")
+      .meaning("distinct ranks that hold a token's experts")
+      .of("a2a_distinct_ranks", values)
+      .digits(2);
+  t.column("dedup factor").meaning("distinct ranks over choices").of("a2a_dedup_factor", values);
+  t.column("balancedness")
+      .meaning("mean over largest load of the ranks, whole trace")
+      .of("ep_balancedness", values);
+  t.into(r);
+  finding(r, values, memo);
+}
+
+// Of the size that was asked for; the sweep has it, unless it is no power of two or beyond it.
+void RanksMetric::finding(Report& r, const Values& by_size, Memo& memo) const {
+  const auto in_sweep = std::find(sizes_.begin(), sizes_.end(), told_);
+  Values own;
+  if (in_sweep == sizes_.end())
+    add_size(own, memo, told_, [](const State& s) { return s.ranks; });
+  const Values& values = in_sweep == sizes_.end() ? own : by_size;
+  const auto i = std::size_t(in_sweep == sizes_.end() ? 0 : in_sweep - sizes_.begin());
+  const Values::Rows& sent = values.at("a2a_distinct_ranks");
+  const Values::Rows& balanced = values.at("ep_balancedness");
+  r.findings.push_back(
+      concat("On ", told_, " expert-parallel ranks a token goes to ", figure(sent.value[i]),
+             " of them (random routing: ", figure(sent.chance.value[i]),
+             "), and the ranks' loads have a balancedness of ", figure(balanced.value[i]),
+             " (random routing: ", figure(balanced.chance.value[i]), ")."));
+}
+
+Values RanksMetric::layer_values(Memo& memo) const {
+  Values all(values());
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    State s = layer_[l];
+    end_step(s);
+    const double k = choices(s);
+    const int e = shape_.experts[l];
+    const chance::Value step =
+        chance_balancedness(memo, l, ep_, rounded(double(s.tokens) / double(s.steps)), true);
+    const double steps = double(std::max<std::int64_t>(1, s.steps));
+    all["ep_rank_imbalance"].chance.add({step.mean, step.spread / std::sqrt(steps)});
+    all["ep_balancedness"].chance.add(chance_balancedness(memo, l, ep_, s.tokens, false));
+    const double ranks = chance::distinct_ranks(e, k, ep_);
+    all["a2a_distinct_ranks"].chance.add({ranks});
+    all["a2a_dedup_factor"].chance.add({ranks / k});
+    // nodes hold experts in order too
+    all["a2a_distinct_nodes"].chance.add({chance::distinct_ranks(e, k, nodes_)});
+  }
+  return all;
+}
+
+void RanksMetric::by_layer(Report& r, Memo& memo) const {
+  const Values values = layer_values(memo);
+  TableBuilder t(
+      "ranks",
+      concat("Layer by layer on ", ep_, " ranks in ", nodes_, nodes_ == 1 ? " node" : " nodes"),
+      section::deployment);
+  t.reading(
+       "Imbalance is what a step waits for: the largest load of a rank over the mean, less 1, for "
+       "each step alone. Random routing is uneven too, the more the smaller a step.")
+      .detail();
+  t.layers(shape_.number);
+  t.column("imbalance")
+      .unit("x mean")
+      .meaning("mean over steps of largest over mean load of a rank, less 1")
+      .of("ep_rank_imbalance", values);
+  t.column("balancedness")
+      .meaning("mean over largest load of a rank, whole trace")
+      .of("ep_balancedness", values);
+  t.column("ranks a token")
+      .unit("ranks")
+      .meaning("distinct ranks of a token's experts")
+      .of("a2a_distinct_ranks", values)
+      .digits(2);
+  t.column("dedup factor").meaning("distinct ranks over choices").of("a2a_dedup_factor", values);
+  t.column("nodes a token")
+      .unit("nodes")
+      .meaning("distinct nodes of a token's experts")
+      .of("a2a_distinct_nodes", values)
+      .digits(2);
+  if (has_rank_) {
+    std::vector<double> other;
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      other.push_back(double(layer_[l].tokens - layer_[l].foreign) *
+                      values.at("a2a_distinct_nodes").chance.value[l] * (nodes_ - 1) / nodes_);
+    }
+    t.column("sends to other nodes")
+        .unit("tokens")
+        .meaning("distinct nodes of a token's experts other than its own")
+        .of("a2a_internode_sends", values)
+        .digits(0)
+        .chance(other);
+    if (layer_[0].foreign) {
+      t.warn(concat(layer_[0].foreign, " tokens come from ranks beyond the ", ep_,
+                    " and are in no matrix: set ranks:ep_size="));
+    }
+  }
+  t.into(r);
+}
+
+void RanksMetric::whole(Report& r, Memo& memo) const {
+  Values all(values());
+  double means = 0;
+  double mosts = 0;
+  std::vector<chance::Value> each;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const double mean = double(layer_[l].assignments) / ep_;
+    means += mean;
+    mosts += mean * (1 + chance_balancedness(memo, l, ep_, layer_[l].tokens, true).mean);
+    each.push_back(chance_balancedness(memo, l, ep_, layer_[l].tokens, false));
+  }
+  all["ep_balancedness_eps_mean"].chance.add(chance::mean_of_independent(each));
+  TableBuilder t("ranks_whole", concat("All layers in one number, on ", ep_, " ranks"),
+                 section::deployment);
+  t.reading(
+       "Two ways in which engines sum balancedness up: the ratio of the sums weighs layers by "
+       "their load, the mean of ratios (with an epsilon) all alike. 1 = even.")
+      .detail();
+  t.key("ranks", "expert-parallel size", std::vector<std::int64_t>{ep_});
+  t.column("ratio of sums")
+      .meaning("sum over layers of the mean over the sum of the largest load")
+      .of("ep_balancedness_sum_ratio", all)
+      .chance(means / mosts);
+  t.column("mean of ratios")
+      .meaning("mean over layers of mean over largest load")
+      .of("ep_balancedness_eps_mean", all);
+  t.into(r);
+}
+
+void RanksMetric::matrix(Report& r) const {
+  std::vector<std::int64_t> from, to;
+  Values values;
+  for (int a = 0; a < ep_; ++a) {
+    for (int b = 0; b < ep_; ++b) {
+      double sent = 0;
+      double copies = 0;
+      double random_sent = 0;
+      double random_copies = 0;
+      for (std::size_t l = 0; l < layer_.size(); ++l) {
+        const State& s = layer_[l];
+        const auto row = s.copies_to.row(a);
+        const double k = choices(s);
+        const double all = std::accumulate(row.begin(), row.end(), 0.0);
+        const double here = double(std::count(s.rank_of.begin(), s.rank_of.end(), b));
+        sent += double(s.tokens_to(a, b));
+        copies += double(s.copies_to(a, b));
+        random_sent += all / k * chance::meets(shape_.experts[l], k, here);
+        random_copies += all * here / shape_.experts[l];
+      }
+      from.push_back(a);
+      to.push_back(b);
+      values["a2a_matrix"].add(sent, random_sent);
+      values["a2a_matrix_copies"].add(copies, random_copies);
+    }
+  }
+  TableBuilder tokens("a2a_matrix", "Tokens from rank to rank", section::deployment);
+  tokens
+      .reading(
+          "Summed over layers; a token counts once for each rank that holds one of its experts. "
+          "Random routing sends every row evenly, to ranks with more experts more.")
+      .chart(Chart::heatmap)
+      .detail();
+  tokens.key("from", "source rank", from).key("to", "rank of the expert", to);
+  tokens.column("tokens").unit("tokens").meaning("tokens sent").of("a2a_matrix", values).digits(0);
+  tokens.into(r);
+  TableBuilder copies("a2a_matrix_copies", "Copies from rank to rank", section::deployment);
+  copies
+      .reading(
+          "Summed over layers; a token counts once for each of its experts. Random "
+          "routing sends every row evenly, to ranks with more experts more.")
+      .detail();
+  copies.key("from", "source rank", from).key("to", "rank of the expert", to);
+  copies.column("copies")
+      .unit("assignments")
+      .meaning("assignments sent")
+      .of("a2a_matrix_copies", values)
+      .digits(0);
+  copies.into(r);
+}
+
+void RanksMetric::report(Report& r) const {
+  std::int64_t any = 0;
+  for (const State& s : layer_)
+    any += s.assignments;
+  if (any == 0 || sizes_.empty())
+    return;
+  Memo memo;
+  by_size(r, memo);
+  by_layer(r, memo);
+  whole(r, memo);
+  if (has_rank_)
+    matrix(r);
+}
+
+}  // namespace moe

@@ -1,0 +1,230 @@
+// What vocabulary.h counts, as tables and findings.
+#include "analysis/metric/vocabulary.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+constexpr double clearly = 1.25;  // times what random routing gives: worth a sentence
+
+}  // namespace
+
+Values VocabularyMetric::layer_values(const std::vector<Judged>& all) {
+  Values values;
+  for (const auto& [layer, f, by_chance] : all) {
+    values["vocab_spec_weighted"].add(f.weighted, by_chance.weighted);
+    values["vocab_spec_min_count"].add(f.frequent, by_chance.frequent);
+    values["token_uncertainty"].add(f.uncertainty, by_chance.uncertainty);
+    values["token_expert_mi_bits"].add(f.mi, by_chance.mi);
+    values["vocab_spec_unweighted"].add(f.unweighted, by_chance.unweighted);
+    values["token_context_std"].add(f.context_std, by_chance.context_std);
+  }
+  return values;
+}
+
+void VocabularyMetric::summary(Report& r, const std::vector<std::int64_t>& number,
+                               const Values& values) const {
+  TableBuilder t("vocabulary", "How much the token decides the expert", section::vocabulary);
+  t.reading(
+       "Specialisation of an id is the share of its occurrences that its favourite expert "
+       "takes. Rare ids score high by construction "
+       "(seen once: 1), random routing too: compare with the chance values, which know how "
+       "often each id was seen. An expert that is popular with every id is the favourite "
+       "of every id, so an uneven load alone lifts the first two figures; what is known from "
+       "the id is free of that.")
+      .chart(Chart::lines);
+  t.layers(number);
+  t.column("by occurrence")
+      .unit("share")
+      .meaning("specialisation, every occurrence counting once")
+      .of("vocab_spec_weighted", values);
+  t.column("frequent ids")
+      .unit("share")
+      .meaning(concat("mean specialisation of ids seen at least ", min_count_,
+                      " times, every id counting once"))
+      .of("vocab_spec_min_count", values);
+  t.column("known from the id")
+      .unit("share")
+      .meaning("information of the token id about the expert, over the expert's entropy")
+      .of("token_uncertainty", values);
+  if (Index(counted_.size()) < shape_.layers()) {
+    t.warn(concat("counted in ", counted_.size(), " of ", shape_.layers(),
+                  " layers to stay within memory"));
+  }
+  t.into(r);
+}
+
+void VocabularyMetric::more(Report& r, const std::vector<std::int64_t>& number,
+                            const Values& values) const {
+  TableBuilder t("vocabulary_more", "The same by other definitions", section::vocabulary);
+  t.reading(
+       "How far a token id decides its expert, each figure under the id of its definition "
+       "(docs/metrics.md). Ids seen once have a specialisation of 1 by construction: the chance "
+       "values know how often each id was seen.")
+      .detail();
+  t.layers(number);
+  t.column("all ids")
+      .unit("share")
+      .meaning("mean specialisation, every id counting once")
+      .of("vocab_spec_unweighted", values);
+  t.column("information")
+      .unit("bits")
+      .meaning("mutual information of token id and expert")
+      .of("token_expert_mi_bits", values)
+      .digits(4);
+  t.column("deviation")
+      .unit("share")
+      .meaning("of a frequent id's shares over experts, mean over ids")
+      .of("token_context_std", values)
+      .digits(4);
+  t.into(r);
+}
+
+// Of the layer where the id tells most above chance.
+void VocabularyMetric::finding(Report& r, const std::vector<std::int64_t>& number,
+                               const Values& values) const {
+  const Values::Rows& known = values.at("token_uncertainty");
+  const Values::Rows& favourite = values.at("vocab_spec_weighted");
+  const auto above = [&](std::size_t l) {
+    return known.value[l] - known.chance.value[l];
+  };
+  std::size_t best = 0;
+  for (std::size_t l = 0; l < number.size(); ++l) {
+    if (above(l) > above(best))
+      best = l;
+  }
+  const double by_chance = known.chance.value[best];
+  if (above(best) > 4 * known.chance.spread[best] && known.value[best] > clearly * by_chance) {
+    return r.findings.push_back(concat(
+        "The token id alone tells ", percent(known.value[best]),
+        " of what there is to know about the expert in layer ", number[best],
+        ", the most above chance of all layers (random routing: ", percent(by_chance), ")."));
+  }
+  const bool uneven = favourite.value[best] > clearly * favourite.chance.value[best];
+  r.findings.push_back(concat(
+      "The token id tells no more than random routing would about the expert.",
+      uneven ? concat(" That an id's favourite expert takes ", percent(favourite.value[best]),
+                      " of its occurrences in layer ", number[best],
+                      " (random routing: ", percent(favourite.chance.value[best]),
+                      ") is the uneven load, the same for every id.")
+             : ""));
+}
+
+void VocabularyMetric::keep_top(Ranked& ids) const {
+  const auto order = [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  };
+  const auto end = ids.begin() + std::min(std::ssize(ids), std::ptrdiff_t(top_));
+  std::partial_sort(ids.begin(), end, ids.end(), order);
+  ids.erase(end, ids.end());
+}
+
+std::string VocabularyMetric::listed(const Ranked& ids, bool shares) const {
+  std::string out;
+  for (const auto& [value, id] : ids) {
+    out += concat(out.empty() ? "" : "  ", pieces_.readable(id), " ",
+                  rounded(shares ? 100 * value : value), shares ? "%" : "");
+  }
+  return out;
+}
+
+void VocabularyMetric::top_tokens(Report& r, const std::vector<Judged>& all) const {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<std::string> occurrence, frequent;
+  Values values;
+  for (const auto& [l, f, by_chance] : all) {
+    for (std::size_t e = 0; e < f.expert.size(); ++e) {
+      Ranked most, own;
+      for (const Id& v : state_[std::size_t(l)].ids) {
+        if (v.chosen[e])
+          most.emplace_back(double(v.chosen[e]), v.id);
+        if (v.chosen[e] && v.seen >= min_count_)
+          own.emplace_back(double(v.chosen[e]) / double(v.seen), v.id);
+      }
+      keep_top(most);
+      keep_top(own);
+      layer.push_back(shape_.number[std::size_t(l)]);
+      expert.push_back(std::int64_t(e));
+      occurrence.push_back(listed(most, false));
+      frequent.push_back(listed(own, true));
+      values["vocab_spec_expert"].add(f.expert[e] < 0 ? no_value : f.expert[e],
+                                      by_chance.expert[e]);
+    }
+  }
+  TableBuilder t("top_tokens", "What every expert reads", section::vocabulary);
+  t.reading(
+       "By occurrence: the ids an expert took most often, with counts; common ids top every "
+       "list. Frequent ids: those it takes the largest share of; a share near K/E is what "
+       "random routing gives.")
+      .detail();
+  t.layers(layer).key("expert", "expert id", expert);
+  t.column("by occurrence").unit("tokens").meaning("ids it took most often").values(occurrence);
+  t.column("frequent ids")
+      .unit("share")
+      .meaning(concat("of ids seen at least ", min_count_,
+                      " times, those whose occurrences it takes the largest share of"))
+      .values(frequent);
+  t.column("specialisation")
+      .unit("share")
+      .meaning("mean specialisation of the ids that prefer this expert")
+      .of("vocab_spec_expert", values);
+  t.into(r);
+}
+
+void VocabularyMetric::coverage(Report& r, const std::vector<Judged>& all) const {
+  std::vector<std::int64_t> layer, expert;
+  Values values;
+  double most = 0;
+  std::string who;
+  for (const auto& [l, f, by_chance] : all) {
+    for (std::size_t e = 0; e < f.alone.size(); ++e) {
+      layer.push_back(shape_.number[std::size_t(l)]);
+      expert.push_back(std::int64_t(e));
+      values["load_exclusive_coverage"].add(f.alone[e], by_chance.alone);
+      if (f.alone[e] > most) {
+        most = f.alone[e];
+        who = concat("expert ", e, " of layer ", layer.back());
+      }
+    }
+  }
+  TableBuilder t("exclusive", "What one expert takes alone", section::redundancy);
+  t.reading(concat("Share of all tokens whose id (seen at least ", min_count_,
+                   " times) goes to this expert by first choice in at least ", percent(alone_),
+                   " of its occurrences: the data that would be without its reader if the expert "
+                   "were removed. Random routing gives practically 0."))
+      .chart(Chart::heatmap)
+      .detail();
+  t.layers(layer).key("expert", "expert id", expert);
+  t.column("alone")
+      .unit("share")
+      .meaning("share of the tokens that only this expert takes")
+      .of("load_exclusive_coverage", values)
+      .digits(4);
+  t.into(r);
+  r.findings.push_back(most > 0
+                           ? concat("The largest share of the data that one expert takes alone is ",
+                                    percent(most), " (", who, ").")
+                           : "No expert has token ids to itself.");
+}
+
+void VocabularyMetric::report(Report& r) const {
+  if (!any()) {
+    return r.warnings.push_back(
+        "the trace holds no token ids: vocabulary specialisation is left out");
+  }
+  std::vector<Judged> all;
+  std::vector<std::int64_t> number;
+  LabelsOf labels;
+  for (const Index l : counted_) {
+    all.push_back({l, figures(std::size_t(l)), chances(std::size_t(l), labels)});
+    number.push_back(shape_.number[std::size_t(l)]);
+  }
+  const Values values = layer_values(all);
+  summary(r, number, values);
+  more(r, number, values);
+  finding(r, number, values);
+  top_tokens(r, all);
+  coverage(r, all);
+}
+
+}  // namespace moe
