@@ -113,6 +113,7 @@ struct All {
 
 All collect(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
   All a{traces, {}, {}, {}};
+  const auto known = std::make_shared<KnownChance>();  // the traces are often of one shape
   for (std::size_t i = 0; i < traces.size(); ++i) {
     std::size_t stream = i;
     for (std::size_t j = 0; j < i && stream == i; ++j) {
@@ -126,6 +127,7 @@ All collect(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
     mine.sample_tokens = 0;
     mine.bootstrap_stream = stream;
     mine.replicas = &replicas;
+    mine.known_chance = known;
     const Report r = analyze(*traces[i].trace, metrics_needed, mine);
     a.stream.push_back(stream);
     a.figure.emplace_back();

@@ -84,6 +84,19 @@ ClosestPairs of_many_experts(double e, double c, double tokens, std::size_t top)
   return out;
 }
 
+struct Runs {  // what was simulated: (top, runs), and the largest lift of each run
+  explicit Runs(std::size_t top) : lift(top), conditional(top), npmi(top) {}
+  void add(const std::vector<Pair>& found) {
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      lift[i].push_back(found[i].lift);
+      conditional[i].push_back(found[i].conditional);
+      npmi[i].push_back(found[i].npmi);
+    }
+  }
+  std::vector<std::vector<double>> lift, conditional, npmi;
+  std::vector<double> max_lift;
+};
+
 }  // namespace
 
 ClosestPairs closest_pairs(int experts, int k, std::int64_t tokens, std::size_t top, int runs) {
@@ -99,25 +112,19 @@ ClosestPairs closest_pairs(int experts, int k, std::int64_t tokens, std::size_t 
   const std::int64_t drawn =
       std::min<std::int64_t>(tokens, std::max<std::int64_t>(1024, std::llround(enough)));
   const double shrink = std::sqrt(double(drawn) / double(tokens));
-  std::vector<std::vector<double>> lift(top), conditional(top), npmi(top);
-  std::vector<double> max_lift(std::size_t(runs), 0);
+  Runs seen(top);
   for (int run = 0; run < runs; ++run) {
     Rng rng(seed, std::uint64_t(run));
-    const auto found = one_run(experts, k, drawn, top, rng, max_lift[std::size_t(run)]);
-    for (std::size_t i = 0; i < found.size(); ++i) {
-      lift[i].push_back(found[i].lift);
-      conditional[i].push_back(found[i].conditional);
-      npmi[i].push_back(found[i].npmi);
-    }
+    seen.add(one_run(experts, k, drawn, top, rng, seen.max_lift.emplace_back()));
   }
-  const auto scaled = [&](const std::vector<double>& seen, double limit) {
-    const Value v = of_runs(seen);
+  const auto scaled = [&](const std::vector<double>& of, double limit) {
+    const Value v = of_runs(of);
     return Value{limit + (v.mean - limit) * shrink, v.spread * shrink};
   };
-  out.max_lift = scaled(max_lift, one.lift);
+  out.max_lift = scaled(seen.max_lift, one.lift);
   for (std::size_t i = 0; i < top; ++i) {
-    out.listed[i] = {scaled(lift[i], one.lift), scaled(conditional[i], one.conditional),
-                     scaled(npmi[i], std::log(one.lift) / -std::log(one.together))};
+    out.listed[i] = {scaled(seen.lift[i], one.lift), scaled(seen.conditional[i], one.conditional),
+                     scaled(seen.npmi[i], std::log(one.lift) / -std::log(one.together))};
   }
   return out;
 }

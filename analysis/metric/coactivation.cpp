@@ -1,297 +1,104 @@
-// Which experts are chosen together, over all pairs of a token's choices (not only neighbouring
-// ranks).
-#include <tuple>
+#include "analysis/metric/coactivation.h"
 
-#include "analysis/metric/chance.h"
-#include "analysis/metric/joint.h"
-#include "analysis/metric/layout.h"
 #include "analysis/metric/pair_counts.h"
-#include "lib/core/text.h"
 
 namespace moe {
-namespace {
+CoactivationMetric::CoactivationMetric(Spec& spec, const TraceSource& trace, bool adjacent,
+                                       std::int64_t memory)
+    : shape_(trace), memory_(memory), top_(spec.get("top", 10, 1)) {
+  for (const int e : shape_.experts)
+    state_.push_back({Counts(e, e), adjacent ? Counts(e, e) : Counts(), 0, 0});
+}
 
-class Coactivation final : public Metric {
- public:
-  Coactivation(Spec& spec, const TraceSource& trace, bool adjacent, std::int64_t memory)
-      : shape_(trace), memory_(memory), top_(spec.get("top", 10, 1)) {
-    for (const int e : shape_.experts)
-      state_.push_back({Counts(e, e), adjacent ? Counts(e, e) : Counts(), 0, 0});
-  }
+TraceFields CoactivationMetric::needs() const {
+  return no_fields;
+}
 
-  TraceFields needs() const override {
-    return no_fields;
-  }
+void CoactivationMetric::observe_layer(const Window& w, Index l) {
+  State& s = state_[std::size_t(l)];
+  const LayerChoices& c = w.layer[std::size_t(l)];
+  count_own_pairs(c, w.valid, s.pairs);
+  for (const Index t : w.valid)
+    s.assignments += std::int64_t(c.of(t).size());
+  s.tokens += std::int64_t(w.valid.size());
+  if (s.adjacent.empty())
+    return;
+  in_small_cells(s.adjacent, w.valid.size() * std::size_t(c.width), [&](auto* cells) {
+    for (const Index t : w.valid) {
+      const auto chosen = c.of(t);
+      for (std::size_t i = 1; i < chosen.size(); ++i)
+        ++cells[chosen[i - 1] * s.adjacent.cols() + chosen[i]];
+    }
+  });
+}
 
-  void observe_layer(const Window& w, Index l) override {
-    State& s = state_[std::size_t(l)];
-    const LayerChoices& c = w.layer[std::size_t(l)];
-    count_own_pairs(c, w.valid, s.pairs);
-    for (const Index t : w.valid)
-      s.assignments += std::int64_t(c.of(t).size());
-    s.tokens += std::int64_t(w.valid.size());
-    if (s.adjacent.empty())
-      return;
-    in_small_cells(s.adjacent, w.valid.size() * std::size_t(c.width), [&](auto* cells) {
-      for (const Index t : w.valid) {
-        const auto chosen = c.of(t);
-        for (std::size_t i = 1; i < chosen.size(); ++i)
-          ++cells[chosen[i - 1] * s.adjacent.cols() + chosen[i]];
-      }
-    });
-  }
-
-  // Until the last window both tables hold a pair once, at one of its two places: half the work.
-  void finish() override {
-    for (State& s : state_) {
-      for (Counts* m : {&s.pairs, &s.adjacent}) {
-        for (Index i = 0; i < m->rows(); ++i) {
-          for (Index j = i + 1; j < m->cols(); ++j)
-            (*m)(i, j) = (*m)(j, i) = (*m)(i, j) + (*m)(j, i);
-        }
+void CoactivationMetric::finish() {
+  for (State& s : state_) {
+    for (Counts* m : {&s.pairs, &s.adjacent}) {
+      for (Index i = 0; i < m->rows(); ++i) {
+        for (Index j = i + 1; j < m->cols(); ++j)
+          (*m)(i, j) = (*m)(j, i) = (*m)(i, j) + (*m)(j, i);
       }
     }
   }
+}
 
-  std::vector<MetricValue> values() const override {
-    std::vector<Matrix<double>> counts, conditional, adjacent, npmi;
-    std::vector<double> lift;
-    for (const State& s : state_) {
-      counts.push_back(as_double(s.pairs));
-      conditional.push_back(coactivation_conditional(s.pairs));
-      npmi.push_back(coactivation_npmi(s.pairs, s.tokens));
-      lift.push_back(coactivation_max_lift(s.pairs, s.tokens));
-      adjacent.emplace_back(s.pairs.rows(), s.pairs.cols());
-      for (Index i = 0; i < s.pairs.rows(); ++i) {
-        for (Index j = 0; j < s.pairs.cols(); ++j) {
-          adjacent.back()(i, j) =
-              s.pairs(i, i) ? double(s.adjacent(i, j)) / double(s.pairs(i, i)) : 0;
-        }
-      }
-    }
-    return {per_layer("coactivation_counts", counts),
-            per_layer("coactivation_conditional", conditional),
-            per_layer("coactivation_adjacent", adjacent), per_layer("coactivation_npmi", npmi),
-            per_layer("coactivation_max_lift", lift)};
-  }
-
-  void report(Report&) const override;
-
- private:
-  struct State {
-    Counts pairs;     // (E,E)
-    Counts adjacent;  // (E,E) of neighbouring ranks alone; empty where nobody asks
-    std::int64_t tokens, assignments;
-  };
-  struct Pair {
-    Index i, j;
-    double lift;
-  };
-  // by lift, among pairs that chance would bring together at least 5 times
-  std::vector<Pair> sorted(const State& s) const {
-    std::vector<Pair> out;
+std::vector<MetricValue> CoactivationMetric::values() const {
+  std::vector<Matrix<double>> counts, conditional, adjacent, npmi;
+  std::vector<double> lift;
+  for (const State& s : state_) {
+    counts.push_back(as_double(s.pairs));
+    conditional.push_back(coactivation_conditional(s.pairs));
+    npmi.push_back(coactivation_npmi(s.pairs, s.tokens));
+    lift.push_back(coactivation_max_lift(s.pairs, s.tokens));
+    adjacent.emplace_back(s.pairs.rows(), s.pairs.cols());
     for (Index i = 0; i < s.pairs.rows(); ++i) {
-      for (Index j = i + 1; j < s.pairs.cols(); ++j) {
-        const double expected = double(s.pairs(i, i)) * double(s.pairs(j, j)) / double(s.tokens);
-        if (expected >= 5)
-          out.push_back({i, j, double(s.pairs(i, j)) / expected});
+      for (Index j = 0; j < s.pairs.cols(); ++j) {
+        adjacent.back()(i, j) =
+            s.pairs(i, i) ? double(s.adjacent(i, j)) / double(s.pairs(i, i)) : 0;
       }
     }
-    std::stable_sort(out.begin(), out.end(),
-                     [](const Pair& a, const Pair& b) { return a.lift > b.lift; });
-    return out;
   }
-  static double choices(const State&);  // of a token
-  using Known = std::map<std::tuple<int, int, std::int64_t>, chance::ClosestPairs>;
-  const chance::ClosestPairs& by_lot(Known&, std::size_t layer) const;
-  struct Listed;
-  void list(std::size_t layer, const chance::ClosestPairs&, Listed&) const;
-  void pairs(Report&) const;
-  void table_of_pairs(Report&, const Listed&) const;
-  void map(Report&, Index layer) const;
-  void maps(Report&) const;
+  return {per_layer("coactivation_counts", counts),
+          per_layer("coactivation_conditional", conditional),
+          per_layer("coactivation_adjacent", adjacent), per_layer("coactivation_npmi", npmi),
+          per_layer("coactivation_max_lift", lift)};
+}
 
-  Shape shape_;
-  std::int64_t memory_;
-  int top_;
-  std::vector<State> state_;
-};
+std::vector<CoactivationMetric::Pair> CoactivationMetric::sorted(const State& s) const {
+  std::vector<Pair> out;
+  for (Index i = 0; i < s.pairs.rows(); ++i) {
+    for (Index j = i + 1; j < s.pairs.cols(); ++j) {
+      const double expected = double(s.pairs(i, i)) * double(s.pairs(j, j)) / double(s.tokens);
+      if (expected >= 5)
+        out.push_back({i, j, double(s.pairs(i, j)) / expected});
+    }
+  }
+  std::stable_sort(out.begin(), out.end(),
+                   [](const Pair& a, const Pair& b) { return a.lift > b.lift; });
+  return out;
+}
 
-struct Coactivation::Listed {  // rows of the table of pairs, and the closest of them
-  std::vector<std::int64_t> layer, one, other, together;
-  std::vector<double> chance_together;
-  Values values{"coactivation_conditional", "coactivation_npmi"};
-  Values::Rows lift;
-  Pair best{0, 0, 0};
-  std::size_t best_layer = 0;
-  double best_by_chance = no_value;
-};
-
-double Coactivation::choices(const State& s) {
+double CoactivationMetric::choices(const State& s) {
   return double(s.assignments) / double(s.tokens);
 }
 
 // Of layers of one shape the same, drawn once.
-const chance::ClosestPairs& Coactivation::by_lot(Known& known, std::size_t l) const {
+const chance::ClosestPairs& CoactivationMetric::by_lot(std::size_t l) const {
   const int e = shape_.experts[l];
   const int k = whole_choices(choices(state_[l]), e);
   const std::int64_t tokens = state_[l].tokens;
-  const auto [at, fresh] = known.try_emplace({e, k, tokens});
+  const auto [at, fresh] = store().pairs_of.try_emplace({e, k, tokens});
   if (fresh)
     at->second = chance::closest_pairs(e, k, tokens, std::size_t(top_), e > 64 ? 20 : 100);
   return at->second;
 }
 
-void Coactivation::list(std::size_t l, const chance::ClosestPairs& lot, Listed& rows) const {
-  const State& s = state_[l];
-  const double e = shape_.experts[l];
-  const double k = choices(s);
-  const auto npmi = coactivation_npmi(s.pairs, s.tokens);
-  const std::vector<Pair> all = sorted(s);
-  if (!all.empty() && all.front().lift > rows.best.lift) {
-    rows.best = all.front();
-    rows.best_layer = l;
-    rows.best_by_chance = lot.listed[0].lift.mean;
-  }
-  for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
-    const Pair& p = all[n];
-    const chance::PairValue& random = lot.listed[n];
-    // the rarer expert first: given it, how sure is the other?
-    const bool swap = s.pairs(p.i, p.i) > s.pairs(p.j, p.j);
-    const Index a = swap ? p.j : p.i;
-    const Index b = swap ? p.i : p.j;
-    rows.layer.push_back(shape_.number[l]);
-    rows.one.push_back(a);
-    rows.other.push_back(b);
-    rows.together.push_back(s.pairs(a, b));
-    rows.chance_together.push_back(random.lift.mean * double(s.tokens) * k * k / (e * e));
-    rows.values["coactivation_conditional"].add(double(s.pairs(a, b)) / double(s.pairs(a, a)),
-                                                random.conditional);
-    rows.lift.add(p.lift, random.lift);
-    rows.values["coactivation_npmi"].add(npmi(a, b), random.npmi);
-  }
-}
-
-void Coactivation::pairs(Report& r) const {
-  Listed rows;
-  Values largest;
-  Known known;
-  for (std::size_t l = 0; l < state_.size(); ++l) {
-    const chance::ClosestPairs& lot = by_lot(known, l);
-    largest["coactivation_max_lift"].add(coactivation_max_lift(state_[l].pairs, state_[l].tokens),
-                                         lot.max_lift);
-    list(l, lot, rows);
-  }
-  table_of_pairs(r, rows);
-  TableBuilder t("coactivation_lift", "The largest lift of each layer", section::coactivation);
-  t.reading(
-       "Of all pairs, however rarely chance would bring them together: of few tokens that is one "
-       "chance meeting. The chance value is the largest lift under random routing.")
-      .detail();
-  t.layers(shape_.number);
-  t.column("largest lift")
-      .unit("x")
-      .meaning("of all pairs of the layer")
-      .of("coactivation_max_lift", largest)
-      .digits(2);
-  t.into(r);
-  if (rows.best.lift <= 0)
-    return;
-  r.findings.push_back(
-      concat("The closest pair of experts is ", rows.best.i, " and ", rows.best.j, " of layer ",
-             shape_.number[rows.best_layer], ": chosen together ", figure(rows.best.lift),
-             "x as often as their loads would give (closest pair of a layer under random routing: ",
-             figure(rows.best_by_chance), "x)."));
-}
-
-void Coactivation::table_of_pairs(Report& r, const Listed& rows) const {
-  TableBuilder t("coactivation", "Experts that are chosen together", section::coactivation);
-  t.reading(
-      "The pairs with the largest lift: how much more often a token takes both than their loads "
-      "alone would give. The chance values are those of the closest, second closest, ... pair "
-      "under "
-      "random routing; a pair drawn blindly has a lift of E(K-1)/(K(E-1)), a little below 1. "
-      "Pairs that chance would bring together less than 5 times are left out.");
-  t.layers(rows.layer).key("expert", "the rarer of the two", rows.one);
-  t.key("with", "the other", rows.other);
-  t.column("together")
-      .unit("tokens")
-      .meaning("tokens that chose both")
-      .of("coactivation_counts")
-      .values(rows.together)
-      .chance(rows.chance_together);
-  t.column("given the first")
-      .unit("share")
-      .meaning("share of the first expert's tokens that chose the other too")
-      .of("coactivation_conditional", rows.values);
-  t.column("lift")
-      .unit("x")
-      .meaning("times as often as if the two were chosen independently")
-      .digits(2)
-      .rows(rows.lift);
-  t.column("NPMI")
-      .meaning(
-          "normalised pointwise mutual information: -1 never together, 0 independent, 1 only "
-          "together")
-      .of("coactivation_npmi", rows.values);
-  t.into(r);
-}
-
-void Coactivation::map(Report& r, Index l) const {
-  const State& s = state_[std::size_t(l)];
-  const Matrix<double> conditional = coactivation_conditional(s.pairs);
-  const double e = shape_.experts[std::size_t(l)];
-  std::vector<std::int64_t> row, col;
-  Values values;
-  for (Index i = 0; i < conditional.rows(); ++i) {
-    for (Index j = 0; j < conditional.cols(); ++j) {
-      row.push_back(i);
-      col.push_back(j);
-      values["coactivation_conditional"].add(i == j ? no_value : conditional(i, j),
-                                             (choices(s) - 1) / (e - 1));
-    }
-  }
-  const std::int64_t number = shape_.number[std::size_t(l)];
-  TableBuilder t(concat("coactivation_map_", number), concat("Layer ", number, ": chosen together"),
-                 section::coactivation);
-  t.reading(
-       "Row i, column j: share of expert i's tokens that chose j too; random routing: "
-       "(K-1)/(E-1) everywhere. A bright column is merely a busy expert.")
-      .chart(Chart::heatmap)
-      .detail();
-  t.key("expert", "given", row).key("with", "chosen too", col);
-  t.column("share").unit("share").meaning("P(column | row)").of("coactivation_conditional", values);
-  t.into(r);
-}
-
-void Coactivation::maps(Report& r) const {
-  const Index fit = maps_within(memory_, shape_.max_experts(), shape_.max_experts());
-  if (fit < 1) {
-    r.warnings.push_back(
-        "the maps of experts chosen together are left out: a row for each pair of experts would "
-        "take more than --memory allows");
-  }
-  for (const Index l : shown_layers(shape_.layers(), std::min<Index>(3, fit)))
-    map(r, l);
-}
-
-void Coactivation::report(Report& r) const {
-  bool any = false;
-  for (const State& s : state_)
-    any |= s.assignments > s.tokens;
-  if (!any)
-    return;  // one expert a token: nothing is chosen together
-  pairs(r);
-  maps(r);
-}
-
-}  // namespace
-
 std::unique_ptr<Metric> make_coactivation_metric(Spec& spec, const TraceSource& trace,
                                                  const AnalyzeOptions& o) {
   const std::int64_t bytes = (o.values ? 2 : 1) * pair_bytes(trace);
   if (bytes <= o.memory)
-    return std::make_unique<Coactivation>(spec, trace, o.values != nullptr, o.memory);
+    return std::make_unique<CoactivationMetric>(spec, trace, o.values != nullptr, o.memory);
   spec.get("top", 10, 1);  // known, as where it is measured
   return left_out("which experts are chosen together", bytes, o.memory);
 }

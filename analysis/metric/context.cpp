@@ -64,7 +64,8 @@ class Context final : public Metric {
       State s = state_[l];
       end_document(s);
       const double k = double(s.assignments) / double(s.tokens);
-      chance::Labels label(shape_.experts[l], whole_choices(k, shape_.experts[l]));
+      chance::Labels& label =
+          store().labels(shape_.experts[l], whole_choices(k, shape_.experts[l]));
       all["document_entropy_bits"].chance.add(entropy_by_lot(s, k, label));
       std::vector<std::int64_t> buckets = row_sums(table(s));
       for (auto& n : buckets)

@@ -95,10 +95,10 @@ std::string lights_paragraph() {
     figures +=
         concat(&t == &lights.front()  ? ""
                : &t == &lights.back() ? " and "
-                                   : ", ",
+                                      : ", ",
                t.id, " (",
                &t == &lights.front() ? concat("yellow from ", t.yellow, ", red from ", t.red)
-                                  : concat(low_is_bad ? "below " : "", t.yellow, ", ", t.red),
+                                     : concat(low_is_bad ? "below " : "", t.yellow, ", ", t.red),
                ")");
   }
   static_assert(chance_slack == 2, "the page says twice");

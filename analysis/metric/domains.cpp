@@ -77,7 +77,7 @@ DomainsMetric::Figures DomainsMetric::figures(std::size_t l) const {
           max_lift(s.chosen),
           h,
           adjusted_mutual_information(s.first),
-          chance::Labels(shape_.experts[l], choices(l)).mi_bits(s.tokens)};
+          store().labels(shape_.experts[l], choices(l)).mi_bits(s.tokens)};
 }
 
 double DomainsMetric::excess_bits(std::size_t l) const {  // by the closed form of the definition

@@ -9,14 +9,14 @@ namespace moe {
 
 Values DomainsMetric::layer_values() const {
   Values all;
-  Memo memo;
+  Memo& memo = store().memo;
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Figures f = figures(l);
     const double excess = excess_bits(l);
     const chance::Value norm =
         f.entropy > 0 ? chance::Value{f.null_mi.mean / f.entropy, f.null_mi.spread / f.entropy}
                       : chance::Value{0, 0};
-    const auto& lift = memo.get({double(shape_.experts[l]), double(choices(l))}, [&] {
+    const auto& lift = memo.get(key_of(shape_.experts[l], choices(l), state_[l].tokens), [&] {
       return chance::simulate_joint(
           state_[l].tokens, shape_.experts[l], choices(l), 1,
           [](const Counts& c) { return std::vector<double>{max_lift(c)}; });
@@ -68,6 +68,10 @@ void DomainsMetric::summary(Report& r) const {
       .of("domain_cluster_ami", values)
       .digits(4);
   t.into(r);
+  finding(r, values);
+}
+
+void DomainsMetric::finding(Report& r, const Values& values) const {
   const auto& excess = values.at("domain_expert_mi_excess_bits").value;
   const auto best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
   const Values::Rows& mi = values.at("domain_expert_mi_bits");
@@ -80,6 +84,12 @@ void DomainsMetric::summary(Report& r) const {
                    " bits).")
           : concat("Experts do not tell the domains apart: ", figure(mi.value[best], 4),
                    " bits at most, random routing gives ", figure(mi.chance.value[best], 4), "."));
+}
+
+std::string DomainsMetric::favourite(const std::string& domain, const Favourite& of) const {
+  return concat("Who took ", domain, ": expert ", of.expert, " of layer ", shape_.number[of.layer],
+                " (", percent(of.rate), " of its tokens, ", figure(of.lift, 1),
+                "x its usual share).");
 }
 
 void DomainsMetric::favourites(Report& r) const {
@@ -96,12 +106,8 @@ void DomainsMetric::favourites(Report& r) const {
       lift.add(best[i].lift, by_lot[d * listed + i].lift);
       rate.add(best[i].rate, by_lot[d * listed + i].rate);
     }
-    if (best.empty() || !tells_apart(best[0].layer))
-      continue;
-    r.findings.push_back(concat("Who took ", names_[d], ": expert ", best[0].expert, " of layer ",
-                                shape_.number[best[0].layer], " (", percent(best[0].rate),
-                                " of its tokens, ", figure(best[0].lift, 1),
-                                "x its usual share)."));
+    if (!best.empty() && tells_apart(best.front().layer))
+      r.findings.push_back(favourite(names_[d], best.front()));
   }
   TableBuilder t("domain_experts", "Each domain's own experts", section::specialisation);
   t.reading(
@@ -151,32 +157,10 @@ void DomainsMetric::map(Report& r, Index l) const {
   t.into(r);
 }
 
-void DomainsMetric::every_cell(Report& r) const {
-  std::vector<std::int64_t> layer, expert;
-  std::vector<std::string> domain;
-  Values values;
-  Values::Rows lifts;
-  for (std::size_t l = 0; l < state_.size(); ++l) {
-    const Matrix<double> all = rates(state_[l].chosen, state_[l].tokens);
-    const Matrix<double> first = rates(state_[l].first, state_[l].tokens);
-    const Lift lift(state_[l]);
-    for (Index d = 0; d < all.rows(); ++d) {
-      for (Index e = 0; e < all.cols() && state_[l].tokens[std::size_t(d)]; ++e) {
-        layer.push_back(shape_.number[l]);
-        domain.push_back(names_[std::size_t(d)]);
-        expert.push_back(e);
-        values["domain_hit_rate"].add(all(d, e), double(shape_.top_k[l]) / shape_.experts[l]);
-        values["domain_hit_rate_top1"].add(first(d, e), 1.0 / shape_.experts[l]);
-        lifts.add(lift(d, e), 1);
-      }
-    }
-  }
-  TableBuilder t("domain_hit_rate", "Every domain and expert", section::specialisation);
-  t.reading(
-       "Hit rate: share of the domain's tokens that chose the expert (random: K/E). Lift: that "
-       "expert's share of the domain over its share of all domains (random: 1).")
-      .detail();
-  t.layers(layer).key("domain", "label of the text", domain).key("expert", "expert id", expert);
+namespace {
+
+// The columns of the table of every domain and expert that have a value.
+void add_rates(TableBuilder& t, const Values& values, const Values::Rows& lifts) {
   t.column("hit rate")
       .unit("share")
       .meaning("tokens of the domain with the expert among their choices")
@@ -190,6 +174,39 @@ void DomainsMetric::every_cell(Report& r) const {
       .meaning("share of the domain's assignments over the share of all assignments")
       .digits(2)
       .rows(lifts);
+}
+
+}  // namespace
+
+void DomainsMetric::every_cell(Report& r) const {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<std::string> domain;
+  Values values;
+  Values::Rows lifts;
+  for (std::size_t l = 0; l < state_.size(); ++l) {
+    const State& s = state_[l];
+    const Matrix<double> all = rates(s.chosen, s.tokens);
+    const Matrix<double> first = rates(s.first, s.tokens);
+    const Lift lift(s);
+    const double experts = shape_.experts[l];
+    for (Index d = 0; d < all.rows(); ++d) {
+      for (Index e = 0; e < all.cols() && s.tokens[std::size_t(d)]; ++e) {
+        layer.push_back(shape_.number[l]);
+        domain.push_back(names_[std::size_t(d)]);
+        expert.push_back(e);
+        values["domain_hit_rate"].add(all(d, e), shape_.top_k[l] / experts);
+        values["domain_hit_rate_top1"].add(first(d, e), 1 / experts);
+        lifts.add(lift(d, e), 1);
+      }
+    }
+  }
+  TableBuilder t("domain_hit_rate", "Every domain and expert", section::specialisation);
+  t.reading(
+       "Hit rate: share of the domain's tokens that chose the expert (random: K/E). Lift: that "
+       "expert's share of the domain over its share of all domains (random: 1).")
+      .detail();
+  t.layers(layer).key("domain", "label of the text", domain).key("expert", "expert id", expert);
+  add_rates(t, values, lifts);
   t.into(r);
 }
 

@@ -224,15 +224,13 @@ chance::Value Drift::cv_by_lot(double experts, double k, double tokens) {
 Drift::OverLayers Drift::over_layers() const {
   const std::size_t n = std::size_t(blocks_);
   OverLayers out{Blocks(n), Blocks(n), Blocks(n)};
-  std::map<int, chance::Labels> first;  // by the number of experts
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const State& s = layer_[l];
     const int experts = shape_.experts[l];
     const auto cv = block_cv(s);
     const auto moved = moves(s);
     const auto settled = saturation(s, experts);
-    const auto settled_by_lot =
-        saturation_by_lot(s, experts, first.try_emplace(experts, experts, 1).first->second);
+    const auto settled_by_lot = saturation_by_lot(s, experts, store().labels(experts, 1));
     for (std::size_t b = 0; b < n; ++b) {
       const auto row = s.counts.row(Index(b));
       const double tokens = double(s.tokens[b]);

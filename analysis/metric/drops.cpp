@@ -95,7 +95,7 @@ class Drops final : public Metric {
     } else {
       t.warn("the trace does not say what was dropped");
     }
-    Memo memo;
+    Memo& memo = store().memo;
     const std::vector<double>& rate = all.at("capacity_drop_rate").value;
     for (std::size_t i = 0; i < factors_.size(); ++i) {
       Values::Rows rows;

@@ -106,6 +106,12 @@ int whole_choices(double mean, int experts) {
   return std::clamp(int(rounded(mean)), 1, std::max(1, experts));
 }
 
+std::vector<double> key_of(int experts, int k, const std::vector<std::int64_t>& label_tokens) {
+  std::vector<double> out{double(experts), double(k)};
+  out.insert(out.end(), label_tokens.begin(), label_tokens.end());
+  return out;
+}
+
 std::int64_t pair_bytes(const TraceSource& trace) {
   std::int64_t bytes = 0;
   for (const TraceLayer& l : trace.header().layers)
@@ -136,8 +142,8 @@ std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, st
   const auto gib = [](std::int64_t n) {
     return figure(double(n) / double(1 << 30), 1);
   };
-  return std::make_unique<LeftOut>(what + " is left out: all pairs of experts would take " +
-                                   gib(bytes) + " GiB, and a metric may take " + gib(memory));
+  return std::make_unique<LeftOut>(concat(what, " is left out: all pairs of experts would take ",
+                                          gib(bytes), " GiB, and a metric may take ", gib(memory)));
 }
 
 Index maps_within(std::int64_t memory, int experts, int others) {

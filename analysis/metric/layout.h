@@ -3,6 +3,7 @@
 #pragma once
 #include <limits>
 #include <map>
+#include <tuple>
 
 #include "analysis/metric/table_builder.h"
 #include "lib/core/text.h"
@@ -66,7 +67,8 @@ Index maps_within(std::int64_t memory, int experts, int others);
 // Which layers a figure shows when there are too many for one page: first, middle, last.
 std::vector<Index> shown_layers(Index layers, Index most = 3);
 
-// Values computed once for each distinct key; simulations of the same shape are not repeated.
+// Values computed once for each distinct key, which holds all that they depend on but the options
+// of the metric; simulations of the same shape are not repeated.
 class Memo {
  public:
   template <class Make>
@@ -79,6 +81,26 @@ class Memo {
 
  private:
   std::map<std::vector<double>, std::vector<chance::Value>> held_;
+};
+
+// The key of joint counts: experts, choices, and how often each label was seen.
+std::vector<double> key_of(int experts, int k, const std::vector<std::int64_t>& label_tokens);
+
+// What one metric has simulated, with its options.
+struct ChanceStore {
+  Memo memo;
+  // by experts and choices
+  std::map<std::pair<int, int>, chance::Labels> labels_of;
+  chance::Labels& labels(int experts, int k) {
+    return labels_of.try_emplace({experts, k}, experts, k).first->second;
+  }
+  // by experts, choices and tokens
+  std::map<std::tuple<int, int, std::int64_t>, chance::ClosestPairs> pairs_of;
+};
+// By the place and the resolved spec of each metric of a run. Reports made one after another share
+// it; two at once may not.
+struct KnownChance {
+  std::map<std::string, ChanceStore> of_metric;
 };
 
 }  // namespace moe

@@ -232,11 +232,11 @@ std::vector<MetricValue> LoadMetric::values() const {
     const Done d = done(l);
     const double n = double(d.all.assignments);
     counts.emplace_back(s.counts.begin(), s.counts.end());
-    fraction.push_back(counts.back());
-    use.push_back(counts.back());
-    for (std::size_t e = 0; e < s.counts.size(); ++e) {
-      fraction.back()[e] /= n;
-      use.back()[e] = use.back()[e] * double(s.counts.size()) / n;
+    fraction.emplace_back();
+    use.emplace_back();
+    for (const double c : counts.back()) {
+      fraction.back().push_back(c / n);
+      use.back().push_back(c * double(s.counts.size()) / n);
     }
     importance.push_back(s.importance);
     add_figures(figures(d.all, s.counts), one, lists);
@@ -259,7 +259,7 @@ std::vector<MetricValue> LoadMetric::values() const {
 
 Values LoadMetric::judged() const {
   Values all;
-  Memo memo;
+  Memo& memo = store().memo;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const Done d = done(l);
     const int e = shape_.experts[l];

@@ -51,6 +51,8 @@ class LoadMetric final : public Metric {
   void summary(Report&, const Values&) const;
   void more(Report&, const Values&) const;
   void list_options(TableBuilder&, const Values&) const;
+  struct Cells;
+  Cells cells() const;
   void shares(Report&) const;
   void histogram(Report&) const;
   void findings(Report&) const;

@@ -110,10 +110,14 @@ void LoadMetric::list_options(TableBuilder& t, const Values& values) const {
   }
 }
 
-void LoadMetric::shares(Report& r) const {
+struct LoadMetric::Cells {  // a row for every expert of every layer
   std::vector<std::int64_t> layer, expert, count;
-  std::vector<double> mean;
+  std::vector<double> mean;  // of the layer's counts
   Values values;
+};
+
+LoadMetric::Cells LoadMetric::cells() const {
+  Cells out;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const LoadFigures f = load_figures(layer_[l].counts);
     const auto& importance = layer_[l].importance;
@@ -121,15 +125,20 @@ void LoadMetric::shares(Report& r) const {
     for (std::size_t e = 0; e < layer_[l].counts.size(); ++e) {
       const std::int64_t n = layer_[l].counts[e];
       const double share = double(n) / double(f.assignments);
-      layer.push_back(shape_.number[l]);
-      expert.push_back(std::int64_t(e));
-      count.push_back(n);
-      mean.push_back(double(f.assignments) / f.experts);
-      values["load_fraction"].add(share, 1.0 / f.experts);
-      values["load_utilization"].add(share * f.experts, 1);
-      values["importance_sum"].add(importance[e], all / f.experts);
+      out.layer.push_back(shape_.number[l]);
+      out.expert.push_back(std::int64_t(e));
+      out.count.push_back(n);
+      out.mean.push_back(double(f.assignments) / f.experts);
+      out.values["load_fraction"].add(share, 1.0 / f.experts);
+      out.values["load_utilization"].add(share * f.experts, 1);
+      out.values["importance_sum"].add(importance[e], all / f.experts);
     }
   }
+  return out;
+}
+
+void LoadMetric::shares(Report& r) const {
+  const auto [layer, expert, count, mean, values] = cells();
   TableBuilder map("load_map", "Who takes how much", section::balance);
   map.reading(
          "Every cell is one expert's share of its layer's assignments; an even layer is one colour "
@@ -182,7 +191,7 @@ void LoadMetric::histogram(Report& r) const {
     const std::string name = concat("layer ", shape_.number[std::size_t(l)]);
     t.column(name)
         .unit("share")
-        .meaning("share of the assignments of " + name)
+        .meaning(concat("share of the assignments of ", name))
         .of("load_fraction")
         .digits(4)
         .values(share)

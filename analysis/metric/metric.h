@@ -42,7 +42,9 @@ struct MetricValue {
   std::vector<double> values;
 };
 
-struct Replicated;  // bootstrap.h
+struct Replicated;   // bootstrap.h
+struct ChanceStore;  // layout.h
+struct KnownChance;
 
 class Metric {
  public:
@@ -58,6 +60,19 @@ class Metric {
   virtual std::vector<MetricValue> values() const = 0;
   // appends tables, findings and warnings
   virtual void report(Report&) const = 0;
+
+  // Where it keeps what it simulates; longer-lived than the metric.
+  void keep_chance_in(ChanceStore& s) {
+    store_ = &s;
+  }
+
+ protected:
+  ChanceStore& store() const {
+    return *store_;
+  }
+
+ private:
+  ChanceStore* store_ = nullptr;
 };
 
 struct AnalyzeOptions {
@@ -67,6 +82,8 @@ struct AnalyzeOptions {
   // planted cluster of each token id, -1 = none; empty = nothing was planted
   std::vector<int> truth;
   std::vector<Threshold> thresholds;  // of findings in words; empty = those of lights.def
+  // what random routing gives, simulated for traces before this one; empty = each report its own
+  std::shared_ptr<KnownChance> known_chance;
   std::function<void(std::uint64_t rows)> progress;  // after every window
   // replicas behind the 95 % intervals of a report; 0 = no intervals
   int bootstrap = 0;

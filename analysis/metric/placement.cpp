@@ -61,7 +61,7 @@ class Placement final : public Metric {
   void report(Report& r) const override {
     std::vector<std::int64_t> layer;
     Values values;
-    Memo memo;
+    Memo& memo = store().memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
       const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) +
@@ -79,6 +79,11 @@ class Placement final : public Metric {
     }
     if (layer.empty())
       return;
+    table(r, layer, values);
+  }
+
+ private:
+  void table(Report& r, const std::vector<std::int64_t>& layer, const Values& values) const {
     TableBuilder t("placement", "What replicating busy experts would bring", section::deployment);
     t.reading(concat(
         "Mean over largest load of ", eplb_.gpus, " GPUs, 1 = even: experts in order; with ",
@@ -98,8 +103,6 @@ class Placement final : public Metric {
         .of("eplb_balancedness_held_out", values);
     t.into(r);
   }
-
- private:
   struct State {
     std::vector<double> first, second;  // (E) counts of the two halves
     std::int64_t tokens = 0;

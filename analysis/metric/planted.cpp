@@ -52,12 +52,12 @@ class Planted final : public Metric {
       return;
     Values all(values());
     std::int64_t most = 0;
-    Memo memo;
+    Memo& memo = store().memo;
     for (std::size_t l = 0; l < first_.size(); ++l) {
       const auto clusters = column_sums(first_[l]);
       const std::int64_t n = std::accumulate(clusters.begin(), clusters.end(), std::int64_t{0});
       most = std::max(most, n);
-      const auto& random = memo.get({double(shape_.experts[l]), double(n)}, [&] {
+      const auto& random = memo.get(key_of(shape_.experts[l], 1, clusters), [&] {
         return chance::simulate_joint(clusters, shape_.experts[l], 1, 1, [](const Counts& c) {
           return std::vector<double>{purity(c)};
         });

@@ -55,6 +55,7 @@ class RanksMetric final : public Metric {
   Values layer_values(Memo&) const;
   void by_layer(Report&, Memo&) const;
   void whole(Report&, Memo&) const;
+  void add_sent(Values&, int from, int to) const;
   void matrix(Report&) const;
 
   Shape shape_;

@@ -172,30 +172,35 @@ void RanksMetric::whole(Report& r, Memo& memo) const {
   t.into(r);
 }
 
+// What rank `a` sends to rank `b`, over all layers.
+void RanksMetric::add_sent(Values& to, int a, int b) const {
+  double sent = 0;
+  double copies = 0;
+  double random_sent = 0;
+  double random_copies = 0;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const State& s = layer_[l];
+    const auto row = s.copies_to.row(a);
+    const double k = choices(s);
+    const double all = std::accumulate(row.begin(), row.end(), 0.0);
+    const double here = double(std::count(s.rank_of.begin(), s.rank_of.end(), b));
+    sent += double(s.tokens_to(a, b));
+    copies += double(s.copies_to(a, b));
+    random_sent += all / k * chance::meets(shape_.experts[l], k, here);
+    random_copies += all * here / shape_.experts[l];
+  }
+  to["a2a_matrix"].add(sent, random_sent);
+  to["a2a_matrix_copies"].add(copies, random_copies);
+}
+
 void RanksMetric::matrix(Report& r) const {
   std::vector<std::int64_t> from, to;
   Values values;
   for (int a = 0; a < ep_; ++a) {
     for (int b = 0; b < ep_; ++b) {
-      double sent = 0;
-      double copies = 0;
-      double random_sent = 0;
-      double random_copies = 0;
-      for (std::size_t l = 0; l < layer_.size(); ++l) {
-        const State& s = layer_[l];
-        const auto row = s.copies_to.row(a);
-        const double k = choices(s);
-        const double all = std::accumulate(row.begin(), row.end(), 0.0);
-        const double here = double(std::count(s.rank_of.begin(), s.rank_of.end(), b));
-        sent += double(s.tokens_to(a, b));
-        copies += double(s.copies_to(a, b));
-        random_sent += all / k * chance::meets(shape_.experts[l], k, here);
-        random_copies += all * here / shape_.experts[l];
-      }
       from.push_back(a);
       to.push_back(b);
-      values["a2a_matrix"].add(sent, random_sent);
-      values["a2a_matrix_copies"].add(copies, random_copies);
+      add_sent(values, a, b);
     }
   }
   TableBuilder tokens("a2a_matrix", "Tokens from rank to rank", section::deployment);
@@ -229,7 +234,7 @@ void RanksMetric::report(Report& r) const {
     any += s.assignments;
   if (any == 0 || sizes_.empty())
     return;
-  Memo memo;
+  Memo& memo = store().memo;
   by_size(r, memo);
   by_layer(r, memo);
   whole(r, memo);

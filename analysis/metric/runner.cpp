@@ -4,8 +4,8 @@
 #include <bit>
 
 #include "analysis/metric/bootstrap.h"
+#include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
-#include "analysis/metric/table_builder.h"
 #include "lib/core/clones.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
@@ -38,7 +38,7 @@ TraceFields either(const TraceFields& a, const TraceFields& b) {
 }
 
 Metrics make(const TraceSource& trace, const std::vector<std::string>& specs,
-             const AnalyzeOptions& o, std::string* resolved) {
+             const AnalyzeOptions& o, KnownChance& known, std::string* resolved) {
   std::vector<std::string> wanted = specs;
   if (wanted.empty())
     wanted = metrics().names();
@@ -47,6 +47,7 @@ Metrics make(const TraceSource& trace, const std::vector<std::string>& specs,
     Spec spec(text);
     out.push_back(metrics().at(spec.name()).make(spec, trace, o));
     spec.done();
+    out.back()->keep_chance_in(known.of_metric[concat(out.size(), " ", spec.resolved())]);
     if (resolved)
       *resolved += (resolved->empty() ? "" : " ") + spec.resolved();
   }
@@ -219,7 +220,7 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
       r.facts.emplace_back(key, value);
   };
   add("model", h.model_id);
-  add("engine", h.engine + (h.engine_version.empty() ? "" : " " + h.engine_version));
+  add("engine", concat(h.engine, h.engine_version.empty() ? "" : " ", h.engine_version));
   add("tokens", concat(trace.tokens()));
   add("sequences", concat(trace.sequences().size()));
   std::string layers;
@@ -246,12 +247,14 @@ namespace {
 
 // The metrics of one run. The bootstrap comes last: its intervals go into the others' tables.
 struct Pass {
+  std::shared_ptr<KnownChance> known;
   Metrics asked;
   std::unique_ptr<Bootstrap> bootstrap;  // where intervals or replicas are wanted
 
   Pass(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o,
        std::string* resolved)
-      : asked(make(trace, specs, o, resolved)) {
+      : known(o.known_chance ? o.known_chance : std::make_shared<KnownChance>()),
+        asked(make(trace, specs, o, *known, resolved)) {
     if (o.bootstrap > 0)
       bootstrap = std::make_unique<Bootstrap>(trace, o);
   }

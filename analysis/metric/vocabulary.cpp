@@ -144,11 +144,11 @@ void VocabularyMetric::of_frequent(const State& s, Figures& f) const {
 }
 
 // How often an id was seen decides what chance gives.
-VocabularyMetric::Chances VocabularyMetric::chances(std::size_t l, LabelsOf& known) const {
+VocabularyMetric::Chances VocabularyMetric::chances(std::size_t l) const {
   const State& s = state_[l];
   const int experts = shape_.experts[l];
   const int k = whole_choices(double(s.assignments) / double(s.tokens), experts);
-  chance::Labels& label = known.try_emplace({experts, k}, experts, k).first->second;
+  chance::Labels& label = store().labels(experts, k);
   Often often;
   for (const Id& v : s.ids)
     ++often[v.seen];

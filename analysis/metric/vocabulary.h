@@ -63,9 +63,7 @@ class VocabularyMetric final : public Metric {
   void chance_of_shares(const State&, double experts, const Often&, chance::Labels&,
                         Chances&) const;
   static std::vector<double> chance_by_expert(std::size_t experts, const Often&, chance::Labels&);
-  // by experts and choices: layers of one shape share them
-  using LabelsOf = std::map<std::pair<int, int>, chance::Labels>;
-  Chances chances(std::size_t l, LabelsOf&) const;
+  Chances chances(std::size_t l) const;
 
   struct Judged {  // one layer: its figures and what random routing gives
     Index layer;
@@ -81,6 +79,7 @@ class VocabularyMetric final : public Metric {
   void coverage(Report&, const std::vector<Judged>&) const;
   using Ranked = std::vector<std::pair<double, std::uint32_t>>;  // id by count or share
   void keep_top(Ranked&) const;
+  void rank(const State&, std::size_t expert, Ranked& most, Ranked& own) const;
   std::string listed(const Ranked&, bool shares) const;
 
   Shape shape_;

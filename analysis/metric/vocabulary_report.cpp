@@ -119,6 +119,19 @@ void VocabularyMetric::keep_top(Ranked& ids) const {
   ids.erase(end, ids.end());
 }
 
+// The ids that an expert took most often, and those it takes the largest share of.
+void VocabularyMetric::rank(const State& s, std::size_t expert, Ranked& most, Ranked& own) const {
+  for (const Id& v : s.ids) {
+    const double n = v.chosen[expert];
+    if (n > 0)
+      most.emplace_back(n, v.id);
+    if (n > 0 && v.seen >= min_count_)
+      own.emplace_back(n / double(v.seen), v.id);
+  }
+  keep_top(most);
+  keep_top(own);
+}
+
 std::string VocabularyMetric::listed(const Ranked& ids, bool shares) const {
   std::string out;
   for (const auto& [value, id] : ids) {
@@ -135,14 +148,7 @@ void VocabularyMetric::top_tokens(Report& r, const std::vector<Judged>& all) con
   for (const auto& [l, f, by_chance] : all) {
     for (std::size_t e = 0; e < f.expert.size(); ++e) {
       Ranked most, own;
-      for (const Id& v : state_[std::size_t(l)].ids) {
-        if (v.chosen[e])
-          most.emplace_back(double(v.chosen[e]), v.id);
-        if (v.chosen[e] && v.seen >= min_count_)
-          own.emplace_back(double(v.chosen[e]) / double(v.seen), v.id);
-      }
-      keep_top(most);
-      keep_top(own);
+      rank(state_[std::size_t(l)], e, most, own);
       layer.push_back(shape_.number[std::size_t(l)]);
       expert.push_back(std::int64_t(e));
       occurrence.push_back(listed(most, false));
@@ -214,9 +220,8 @@ void VocabularyMetric::report(Report& r) const {
   }
   std::vector<Judged> all;
   std::vector<std::int64_t> number;
-  LabelsOf labels;
   for (const Index l : counted_) {
-    all.push_back({l, figures(std::size_t(l)), chances(std::size_t(l), labels)});
+    all.push_back({l, figures(std::size_t(l)), chances(std::size_t(l))});
     number.push_back(shape_.number[std::size_t(l)]);
   }
   const Values values = layer_values(all);

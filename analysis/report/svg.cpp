@@ -154,6 +154,17 @@ std::string chance_stroke(const Column& c, std::size_t r, const std::string& pat
                      chance_cell(c, r));
 }
 
+// The interval of a bar, and its chance value where that is not one line for all.
+void put_marks(Frame& f, const Column& c, std::size_t r, double x, double width, bool stroke) {
+  const auto y = [&](double v) {
+    return f.y(v);
+  };
+  f.out += error_bar(c, r, y, x + width / 2, std::min(4.0, width / 3), false);
+  if (const double by = chance(c, r); stroke && std::isfinite(by)) {
+    f.out += chance_stroke(c, r, fmt::format("M{:.1f} {:.1f}h{:.1f}", x - 1.5, f.y(by), width + 2));
+  }
+}
+
 }  // namespace
 
 std::string bar_chart(const Table& t, const Panel& p, Size size) {
@@ -164,20 +175,12 @@ std::string bar_chart(const Table& t, const Panel& p, Size size) {
   const double band = f.span() / double(n);
   const double width = std::min(46.0, band * (band > 5 ? 0.78 : 1.0) / double(groups));
   const double steady = constant_chance(p, n);
-  const auto y = [&](double v) {
-    return f.y(v);
-  };
   for (std::size_t r = 0; r < n; ++r) {
     for (std::size_t s = 0; s < groups; ++s) {
-      const Column& c = *p.series[s];
       const double x = f.middle(r, n, true) + (double(s) - double(groups) / 2) * width;
-      put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(c, r), int(s),
-              marked(t, c, r));
-      f.out += error_bar(c, r, y, x + width / 2, std::min(4.0, width / 3), false);
-      if (const double by = chance(c, r); std::isnan(steady) && std::isfinite(by)) {
-        f.out +=
-            chance_stroke(c, r, fmt::format("M{:.1f} {:.1f}h{:.1f}", x - 1.5, f.y(by), width + 2));
-      }
+      put_bar(f, x, std::max(0.8, width - (width > 5 ? 1 : 0)), value(*p.series[s], r), int(s),
+              marked(t, *p.series[s], r));
+      put_marks(f, *p.series[s], r, x, width, std::isnan(steady));
     }
   }
   if (std::isfinite(steady))

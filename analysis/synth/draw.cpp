@@ -102,6 +102,19 @@ Moments moments(const std::vector<double>& falling) {
   return out;
 }
 
+// Shares of the busiest experts, q falling, and of the first, the middle and the last expert.
+void add_shares(const std::vector<double>& q, const std::vector<double>& share, double n,
+                std::vector<Known>& out) {
+  const double one = std::sqrt(q[0] / n);
+  Index i = 0;
+  for (const int top : {1, 2, 4}) {
+    const double sum = std::accumulate(q.begin(), q.begin() + std::min(top, int(q.size())), 0.0);
+    out.push_back({"load_topn_coverage", {i++}, sum, 2 * top * one});
+  }
+  for (const std::size_t x : {std::size_t{0}, share.size() / 2, share.size() - 1})
+    out.push_back({"load_fraction", {Index(x)}, share[x], std::sqrt(share[x] / n)});
+}
+
 }  // namespace
 
 std::vector<Known> known_load(const std::vector<double>& share, const SynthShape& s) {
@@ -119,15 +132,7 @@ std::vector<Known> known_load(const std::vector<double>& share, const SynthShape
                          {"load_gini", {}, of.gini, e * one + bias},
                          {"load_max_over_mean", {}, q[0] * e, 2 * e * one},
                          {"load_dead_fraction", {}, of.dead / e, 0}};
-  const int tops[] = {1, 2, 4};
-  for (Index i = 0; i < 3; ++i) {
-    double sum = 0;
-    for (int j = 0; j < std::min(tops[i], int(e)); ++j)
-      sum += q[std::size_t(j)];
-    out.push_back({"load_topn_coverage", {i}, sum, 2 * tops[i] * one});
-  }
-  for (const std::size_t x : {std::size_t{0}, share.size() / 2, share.size() - 1})
-    out.push_back({"load_fraction", {Index(x)}, share[x], std::sqrt(share[x] / n)});
+  add_shares(q, share, n, out);
   return out;
 }
 

@@ -1,0 +1,40 @@
+// Experts that do the same. The pair matrices were computed once from weights and outputs and stand
+// in the trace's header; gate_row_cosine comes from the router rows. Nothing of this needs the
+// token rows. redundancy.cpp computes, redundancy_report.cpp says what came out.
+#pragma once
+#include "analysis/metric/layout.h"
+
+namespace moe {
+
+class RedundancyMetric final : public Metric {
+ public:
+  RedundancyMetric(Spec& spec, const TraceSource& trace);
+
+  TraceFields needs() const override;
+
+  std::vector<MetricValue> values() const override;
+
+  void report(Report&) const override;
+
+  struct Kind;  // of pair matrices, and how a report speaks of it
+
+ private:
+  const PairMatrix* find(std::string_view name) const;
+  struct Pairs {  // of one layer's matrix
+    double mean, most_alike;
+  };
+  static Pairs over_pairs(const Matrix<float>&, bool distance);
+  std::vector<double> largest_by_lot() const;
+  void add_kind(TableBuilder&, const Kind&, const PairMatrix&) const;
+  void summary(Report&) const;
+  void list(Report&) const;
+  void finding(Report&, const Kind&, std::size_t found) const;
+  void map(Report&, const PairMatrix&, Index layer) const;
+
+  Shape shape_;
+  double threshold_;
+  std::vector<PairMatrix> pairs_;
+  std::vector<double> width_;  // (L) H of the router rows
+};
+
+}  // namespace moe
