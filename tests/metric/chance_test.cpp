@@ -22,11 +22,8 @@ struct Lot {
   int layers = 2, sequence = 80, step = 256, ids = 40, domains = 3, ranks = 4;
 };
 
-// Every optional field there is, none of which knows anything of the choices; token ids from rare
-// to common.
-MemoryTrace by_lot(const Lot& m, std::uint64_t seed) {
-  Rng rng(seed, 1);
-  Rng beside(seed, 2);
+// Pair matrices and router rows of no structure: around the value of unrelated experts.
+TraceHeader header_by_lot(const Lot& m, Rng& beside) {
   TraceHeader h;
   for (int l = 0; l < m.layers; ++l) {
     TraceLayer layer;
@@ -39,14 +36,12 @@ MemoryTrace by_lot(const Lot& m, std::uint64_t seed) {
       v = float(beside.normal());
     h.router_weight.push_back(rows);
   }
-  for (const char* name : {"expert_weight_cosine", "expert_up_cosine", "expert_neuron_mean_cosine",
-                           "expert_matched_cosine", "expert_output_cosine", "expert_output_cka",
-                           "expert_mean_output_angle", "expert_ttm_distance"}) {
+  for (const auto& [name, middle] :
+       {std::pair("expert_weight_cosine", 0.0), std::pair("expert_up_cosine", 0.0),
+        std::pair("expert_neuron_mean_cosine", 0.0), std::pair("expert_matched_cosine", 0.0),
+        std::pair("expert_output_cosine", 0.0), std::pair("expert_output_cka", 0.0),
+        std::pair("expert_mean_output_angle", 0.5), std::pair("expert_ttm_distance", 1.0)}) {
     PairMatrix p{name, {}};
-    const std::string_view id = name;
-    const double middle = id == "expert_mean_output_angle" ? 0.5
-                          : id == "expert_ttm_distance"    ? 1
-                                                           : 0;
     for (int l = 0; l < m.layers; ++l) {
       p.layer.emplace_back(m.experts, m.experts);
       for (Index i = 0; i < m.experts; ++i) {
@@ -61,56 +56,72 @@ MemoryTrace by_lot(const Lot& m, std::uint64_t seed) {
   for (int d = 0; d < m.domains; ++d)
     h.domains.push_back("domain" + std::to_string(d));
   h.vocab_size = std::uint32_t(m.ids);
-  TraceRows r;
+  return h;
+}
+
+LayerRows layer_by_lot(const Lot& m, Rng& beside) {
+  LayerRows l;
+  l.expert = Matrix<int>(m.tokens, m.k);
+  l.predicted = Matrix<int>(m.tokens, m.k);
+  l.weight = Matrix<float>(m.tokens, m.k);
+  l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
+  l.out_norm = Matrix<float>(m.tokens, m.k);
+  l.logits = Matrix<float>(m.tokens, m.experts);
+  for (float& w : l.weight.flat())
+    w = float(beside.uniform());
+  for (float& z : l.logits.flat())
+    z = m.logits ? float(beside.normal()) : 0;
+  for (float& n : l.out_norm.flat())
+    n = 1 + float(beside.uniform());
+  for (std::uint8_t& d : l.dropped.flat())
+    d = beside.uniform() < 0.1;
+  return l;
+}
+
+struct Parts {  // of a trace, while rows are added
+  TraceRows rows;
   std::vector<TraceSequence> sequences;
   std::vector<TraceStep> steps;
-  r.layer.resize(std::size_t(m.layers));
-  for (LayerRows& l : r.layer) {
-    l.expert = Matrix<int>(m.tokens, m.k);
-    l.predicted = Matrix<int>(m.tokens, m.k);
-    l.weight = Matrix<float>(m.tokens, m.k);
-    l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
-    l.out_norm = Matrix<float>(m.tokens, m.k);
-    l.logits = Matrix<float>(m.tokens, m.experts);
-    for (float& w : l.weight.flat())
-      w = float(beside.uniform());
-    for (float& z : l.logits.flat())
-      z = m.logits ? float(beside.normal()) : 0;
-    for (float& n : l.out_norm.flat())
-      n = 1 + float(beside.uniform());
-    for (std::uint8_t& d : l.dropped.flat())
-      d = beside.uniform() < 0.1;
+};
+
+// Row t but for its layers.
+void add_row(const Lot& m, int t, std::uint32_t id, Parts& p) {
+  const int q = t / m.sequence;
+  if (t % m.sequence == 0) {
+    p.sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)),
+                           std::uint16_t(q % m.domains)});
   }
+  if (t % m.step == 0) {
+    p.steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)),
+                       Phase::train});
+  }
+  p.rows.token_id.push_back(id);
+  p.rows.position.push_back(std::uint32_t(t % m.sequence));
+  p.rows.sequence.push_back(std::uint32_t(q));
+  p.rows.step.push_back(std::uint32_t(p.steps.size() - 1));
+  p.rows.flags.push_back(0);
+  p.rows.rank.push_back(std::uint16_t(t % m.ranks));
+}
+
+// Every optional field there is, none of which knows anything of the choices; token ids from rare
+// to common.
+MemoryTrace by_lot(const Lot& m, std::uint64_t seed) {
+  Rng rng(seed, 1);
+  Rng beside(seed, 2);
+  TraceHeader h = header_by_lot(m, beside);
+  Parts p;
+  for (int l = 0; l < m.layers; ++l)
+    p.rows.layer.push_back(layer_by_lot(m, beside));
   std::vector<int> deck(static_cast<std::size_t>(m.experts));
   std::iota(deck.begin(), deck.end(), 0);
-  const auto deal = [&](Rng& from, std::span<int> to) {  // Fisher-Yates, as far as needed
-    for (std::size_t j = 0; j < to.size(); ++j) {
-      std::swap(deck[j], deck[j + std::size_t(from.below(Index(deck.size() - j)))]);
-      to[j] = deck[j];
-    }
-  };
   for (int t = 0; t < m.tokens; ++t) {
-    const int q = t / m.sequence;
-    if (t % m.sequence == 0) {
-      sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)),
-                           std::uint16_t(q % m.domains)});
-    }
-    if (t % m.step == 0) {
-      steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)),
-                       Phase::train});
-    }
-    r.token_id.push_back(std::uint32_t(double(m.ids) * std::pow(beside.uniform(), 3)));
-    r.position.push_back(std::uint32_t(t % m.sequence));
-    r.sequence.push_back(std::uint32_t(q));
-    r.step.push_back(std::uint32_t(steps.size() - 1));
-    r.flags.push_back(0);
-    r.rank.push_back(std::uint16_t(t % m.ranks));
-    for (LayerRows& l : r.layer) {
-      deal(rng, l.expert.row(t));
-      deal(beside, l.predicted.row(t));
+    add_row(m, t, std::uint32_t(double(m.ids) * std::pow(beside.uniform(), 3)), p);
+    for (LayerRows& l : p.rows.layer) {
+      chance::draw_experts(deck, l.expert.row(t), rng);
+      chance::draw_experts(deck, l.predicted.row(t), beside);
     }
   }
-  return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));
+  return {std::move(h), std::move(p.sequences), std::move(p.steps), std::move(p.rows)};
 }
 
 struct Seen {
@@ -142,45 +153,67 @@ bool rare(const std::string& key) {
          key.starts_with("domain_experts");
 }
 
+// One column of one trace: what was measured less what chance gives, row by row or, where the rows
+// are alike, their mean.
+void add(const Table& t, const Column& c, int traces, std::map<std::string, Seen>& out) {
+  const auto* v = std::get_if<std::vector<double>>(&c.cells);
+  if (!v || c.chance.empty())
+    return;
+  // else every row is a figure of its own
+  const bool together = t.columns[0].name == "layer" || v->size() > 16;
+  struct Sum {
+    double off = 0, spread = 0;
+    int rows = 0;
+  };
+  std::map<std::string, Sum> sum;
+  for (std::size_t i = 0; i < v->size(); ++i) {
+    if (!std::isfinite((*v)[i]) || std::isnan(c.chance[i]))
+      continue;
+    const std::string key = t.id + " / " + c.name + (together ? "" : " / row " + std::to_string(i));
+    Sum& s = sum[key];
+    s.off += (*v)[i] - c.chance[i];
+    ++s.rows;
+    s.spread += i < c.chance_spread.size() ? c.chance_spread[i] : no_value;
+    out[key].chance = c.chance[i];
+  }
+  for (const auto& [key, s] : sum) {
+    out[key].off.push_back(s.off / s.rows);
+    out[key].spread += s.spread / s.rows / traces;
+    out[key].rows = s.rows;
+  }
+}
+
 std::map<std::string, Seen> held(const Lot& m) {
   std::map<std::string, Seen> out;
   AnalyzeOptions o;
+  o.known_chance = std::make_shared<KnownChance>();  // the traces are of one shape
   for (int id = 0; id < m.ids; ++id)
     o.truth.push_back(id % 4);
   for (int trace = 0; trace < m.traces; ++trace) {
     for (const Table& t : analyze(by_lot(m, 1000 + std::uint64_t(trace)), {}, o).tables) {
-      for (const Column& c : t.columns) {
-        const auto* v = std::get_if<std::vector<double>>(&c.cells);
-        if (!v || c.chance.empty())
-          continue;
-        // else every row is a figure of its own
-        const bool together = t.columns[0].name == "layer" || v->size() > 16;
-        struct Sum {
-          double off = 0, spread = 0;
-          int rows = 0;
-        };
-        std::map<std::string, Sum> sum;
-        for (std::size_t i = 0; i < v->size(); ++i) {
-          if (!std::isfinite((*v)[i]) || std::isnan(c.chance[i]))
-            continue;
-          const std::string key =
-              t.id + " / " + c.name + (together ? "" : " / row " + std::to_string(i));
-          Sum& s = sum[key];
-          s.off += (*v)[i] - c.chance[i];
-          ++s.rows;
-          s.spread += i < c.chance_spread.size() ? c.chance_spread[i] : no_value;
-          out[key].chance = c.chance[i];
-        }
-        for (const auto& [key, s] : sum) {
-          out[key].off.push_back(s.off / s.rows);
-          out[key].spread += s.spread / s.rows / m.traces;
-          out[key].rows = s.rows;
-        }
-      }
+      for (const Column& c : t.columns)
+        add(t, c, m.traces, out);
     }
   }
   return out;
 }
+
+struct Deviation {  // mean over traces of what was measured less chance, and how sure that is
+  Deviation(const Seen& s, int layers) {
+    const double n = double(s.off.size());
+    double square = 0;
+    for (const double d : s.off)
+      mean += d / n;
+    for (const double d : s.off)
+      square += (d - mean) * (d - mean) / (n - 1);
+    const double said =
+        std::isnan(s.spread) || s.rows > layers ? 0 : s.spread / std::sqrt(n * s.rows);
+    // of rare events the traces may hold none
+    of_mean = std::max(std::sqrt(square / n), said);
+    alone = std::sqrt(square * s.rows);  // layers are independent
+  }
+  double mean = 0, of_mean = 0, alone = 0;
+};
 
 void hold(const Lot& m) {
   int columns = 0;
@@ -188,18 +221,7 @@ void hold(const Lot& m) {
   for (const auto& [key, s] : held(m)) {
     if (!exempt(key, m).empty())
       continue;
-    const double n = double(s.off.size());
-    double mean = 0;
-    double square = 0;
-    for (const double d : s.off)
-      mean += d / n;
-    for (const double d : s.off)
-      square += (d - mean) * (d - mean) / (n - 1);
-    const double said =
-        std::isnan(s.spread) || s.rows > m.layers ? 0 : s.spread / std::sqrt(n * s.rows);
-    // of rare events the traces may hold none
-    const double error = std::max(std::sqrt(square / n), said);
-    const double alone = std::sqrt(square * s.rows);  // layers are independent
+    const auto [mean, error, alone] = Deviation(s, m.layers);
     INFO("T=" << m.tokens << " E=" << m.experts << " K=" << m.k << ": " << key << ": chance "
               << s.chance << ", measured less chance " << mean << " +- " << error
               << "; spread said " << s.spread << ", measured " << alone);

@@ -24,10 +24,8 @@ inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
   return out;
 }
 
-inline MemoryTrace make_trace(const Make& m) {
+inline TraceHeader make_header(const Make& m, Rng& rng) {
   TraceHeader h;
-  Rng rng(7);
-  Rng beside(8);  // beside: what does not touch the choices
   for (int l = 0; l < m.layers; ++l) {
     TraceLayer layer;
     layer.index = 2 * l + 1;
@@ -43,73 +41,96 @@ inline MemoryTrace make_trace(const Make& m) {
   }
   if (m.extras) {
     Matrix<float> same(m.experts, m.experts);
-    for (Index i = 0; i < m.experts; ++i)
-    // experts 0 and 1 alike
-    {
+    for (Index i = 0; i < m.experts; ++i) {
       for (Index j = 0; j < m.experts; ++j)
-        same(i, j) = i == j ? 1.0f : i + j == 1 ? 0.95f : 0.01f;
+        same(i, j) = i == j ? 1.0f : i + j == 1 ? 0.95f : 0.01f;  // experts 0 and 1 alike
     }
     h.pairs = {{"expert_weight_cosine", std::vector<Matrix<float>>(std::size_t(m.layers), same)}};
   }
   for (int d = 0; d < m.domains; ++d)
     h.domains.push_back("domain" + std::to_string(d));
   h.vocab_size = 64;
-  TraceRows r;
+  return h;
+}
+
+// Room for the choices, and what does not touch them.
+inline LayerRows make_layer(const Make& m, Rng& beside) {
+  LayerRows l;
+  l.expert = Matrix<int>(m.tokens, m.k, -1);
+  if (!m.extras)
+    return l;
+  l.weight = Matrix<float>(m.tokens, m.k, 1.0f / float(m.k));
+  l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
+  l.out_norm = Matrix<float>(m.tokens, m.k);
+  for (float& n : l.out_norm.flat())
+    n = 1 + float(beside.uniform());
+  l.predicted = Matrix<int>(m.tokens, m.k);
+  if (m.logits) {
+    l.logits = Matrix<float>(m.tokens, m.experts);
+    for (float& z : l.logits.flat())
+      z = float(beside.normal());
+  }
+  l.entropy.assign(std::size_t(m.tokens), 1.0f);
+  l.margin.assign(std::size_t(m.tokens), 0.1f);
+  return l;
+}
+
+inline std::vector<int> make_choices(const Make& m, const LayerRows& l, int t, int domain,
+                                     Rng& rng) {
+  std::vector<int> e = draw(m, rng);
+  if (m.routing == Make::collapsed)
+    std::iota(e.begin(), e.end(), 0);
+  for (int j = 0; j < m.k; ++j) {
+    if (m.routing == Make::by_domain)
+      e[std::size_t(j)] = domain * m.k + j;
+    if (m.routing == Make::sticky && t % 32 != 0)
+      e[std::size_t(j)] = l.expert(t - 1, j);
+  }
+  return e;
+}
+
+struct TraceParts {  // while rows are added
+  TraceRows rows;
   std::vector<TraceSequence> sequences;
   std::vector<TraceStep> steps;
-  r.layer.resize(std::size_t(m.layers));
-  for (LayerRows& l : r.layer) {
-    l.expert = Matrix<int>(m.tokens, m.k, -1);
-    if (!m.extras)
-      continue;
-    l.weight = Matrix<float>(m.tokens, m.k, 1.0f / float(m.k));
-    l.dropped = Matrix<std::uint8_t>(m.tokens, m.k);
-    l.out_norm = Matrix<float>(m.tokens, m.k);
-    for (float& n : l.out_norm.flat())
-      n = 1 + float(beside.uniform());
-    l.predicted = Matrix<int>(m.tokens, m.k);
-    if (m.logits) {
-      l.logits = Matrix<float>(m.tokens, m.experts);
-      for (float& z : l.logits.flat())
-        z = float(beside.normal());
-    }
-    l.entropy.assign(std::size_t(m.tokens), 1.0f);
-    l.margin.assign(std::size_t(m.tokens), 0.1f);
-  }
-  for (int t = 0; t < m.tokens; ++t) {
-    if (t % 32 == 0) {
-      sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)),
+};
+
+// Row t but for its layers.
+inline void add_row(const Make& m, int t, std::uint32_t id, TraceParts& p) {
+  if (t % 32 == 0) {
+    p.sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)),
                            m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
-    }
-    if (t % 64 == 0) {
-      steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)),
+  }
+  if (t % 64 == 0) {
+    p.steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)),
                        m.training ? Phase::train : Phase::eval});
-    }
-    r.token_id.push_back(std::uint32_t(rng.below(64)));
-    r.position.push_back(std::uint32_t(t % 32));
-    r.sequence.push_back(std::uint32_t(sequences.size() - 1));
-    r.step.push_back(std::uint32_t(steps.size() - 1));
-    r.flags.push_back(0);
-    r.rank.push_back(std::uint16_t(t % 2));
-    for (LayerRows& l : r.layer) {
-      std::vector<int> e = draw(m, rng);
-      if (m.routing == Make::collapsed)
-        std::iota(e.begin(), e.end(), 0);
-      if (m.routing == Make::by_domain) {
-        for (int j = 0; j < m.k; ++j)
-          e[std::size_t(j)] = int(sequences.back().domain) * m.k + j;
-      }
-      if (m.routing == Make::sticky && t % 32 != 0) {
-        for (int j = 0; j < m.k; ++j)
-          e[std::size_t(j)] = l.expert(t - 1, j);
-      }
+  }
+  p.rows.token_id.push_back(id);
+  p.rows.position.push_back(std::uint32_t(t % 32));
+  p.rows.sequence.push_back(std::uint32_t(p.sequences.size() - 1));
+  p.rows.step.push_back(std::uint32_t(p.steps.size() - 1));
+  p.rows.flags.push_back(0);
+  p.rows.rank.push_back(std::uint16_t(t % 2));
+}
+
+inline MemoryTrace make_trace(const Make& m) {
+  Rng rng(7);
+  Rng beside(8);  // beside: what does not touch the choices
+  TraceHeader h = make_header(m, rng);
+  TraceParts p;
+  for (int l = 0; l < m.layers; ++l)
+    p.rows.layer.push_back(make_layer(m, beside));
+  for (int t = 0; t < m.tokens; ++t) {
+    add_row(m, t, std::uint32_t(rng.below(64)), p);
+    for (LayerRows& l : p.rows.layer) {
+      const std::vector<int> e = make_choices(m, l, t, int(p.sequences.back().domain), rng);
       std::copy(e.begin(), e.end(), l.expert.row(t).begin());
       const std::vector<int> guess = m.routing == Make::random ? draw(m, beside) : e;
       if (m.extras)
         std::copy(guess.begin(), guess.end(), l.predicted.row(t).begin());
     }
   }
-  return MemoryTrace(std::move(h), std::move(sequences), std::move(steps), std::move(r));
+  return {std::move(h), std::move(p.sequences), std::move(p.steps), std::move(p.rows)};
 }
 
 }  // namespace moe

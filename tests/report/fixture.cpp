@@ -61,13 +61,10 @@ Table load_map(int layers, int experts) {
 Table balance() {
   const int L = 8;
   std::vector<std::int64_t> layer, dead;
-  std::vector<double> cv;
-  std::vector<double> gini;
-  std::vector<double> entropy;
-  std::vector<double> ratio;
-  std::vector<double> null_cv(L, 0.021);
-  std::vector<double> null_gini(L, 0.012);
-  std::vector<double> null_entropy(L, 1.0);
+  std::vector<double> cv, gini, entropy, ratio, low, high;
+  const std::vector<double> null_cv(L, 0.021);
+  const std::vector<double> null_gini(L, 0.012);
+  const std::vector<double> null_entropy(L, 1.0);
   for (int l = 0; l < L; ++l) {
     layer.push_back(l);
     dead.push_back(l == 3);
@@ -76,7 +73,6 @@ Table balance() {
     entropy.push_back(0.94 + 0.04 * noise(l, 3));
     ratio.push_back(l == 3 ? infinite : 3 + 5 * noise(l, 4));
   }
-  std::vector<double> low, high;
   for (const double v : cv) {
     low.push_back(v - 0.04);
     high.push_back(v + 0.05);
@@ -289,56 +285,69 @@ Report realistic() {
   return r;
 }
 
+namespace {
+
+Table odd() {
+  Column whole{
+      "count",         "", "how many", std::vector<std::int64_t>{-3, 1234567, 0}, "load_counts",
+      {1.5, 1.5, 1.5}, 3};
+  Table t{"odd",
+          "Odd <values>",
+          "A sentence about it.",
+          Chart::bars,
+          {texts("name", {"<script>x</script>", "a|b,\"c\"\nd", "中\xE6"}, "a name"), whole,
+           doubles("ratio", "x", "of what to what", "ratio", {none, infinite, -infinite},
+                   {0.5, none, infinite}, 2),
+           doubles("tiny", "", "", "tiny", {1e-7, 0, 0.5}, {}, 2)},
+          "first",
+          false,
+          {"a <warning>"}};
+  t.columns[3].chance = {0.5, 0.01, 0.45};
+  t.columns[3].low = {none, 0, 0.4};
+  t.columns[3].high = {none, 0.02, 0.6};
+  return t;
+}
+
+std::vector<Table> awkward_tables() {
+  return {odd(),
+          {"map",
+           "Small map",
+           "",
+           Chart::heatmap,
+           {ints("layer", {0, 0, 1, 1}), ints("expert", {0, 1, 0, 1}),
+            doubles("share", "", "", "load_fraction", {0.25, 0.75, none, infinite}, {0.5}, 2)},
+           "second",
+           true,
+           {}},
+          {"line",
+           "Two lines",
+           "",
+           Chart::lines,
+           {ints("layer", {0, 1, 2}), doubles("a", "", "", "m", {0.1, none, 0.3}, {0.2}),
+            doubles("b", "", "", "m", {infinite, 0.2, 0.1})},
+           "second",
+           false,
+           {}},
+          {"hollow",
+           "No rows",
+           "",
+           Chart::bars,
+           {ints("x", {}), doubles("y", "", "", "m", {})},
+           "second",
+           false,
+           {}},
+          {"bare", "No columns", "", Chart::none, {}, "", false, {}}};
+}
+
+}  // namespace
+
 Report awkward() {
   Report r;
   r.title = "A <script>alert(1)</script> & \"quotes\"";
   r.facts = {{"seed", "7"}, {"file", "a,b\"c|d.h5"}, {"bad", "\xFF\x1b[31m"}};
   r.findings = {"Expert 1 has <b>all</b> the load | really."};
   r.warnings = {"Only 3 tokens."};
-  Column whole{
-      "count",         "", "how many", std::vector<std::int64_t>{-3, 1234567, 0}, "load_counts",
-      {1.5, 1.5, 1.5}, 3};
-  r.tables = {{"odd",
-               "Odd <values>",
-               "A sentence about it.",
-               Chart::bars,
-               {texts("name", {"<script>x</script>", "a|b,\"c\"\nd", "中\xE6"}, "a name"), whole,
-                doubles("ratio", "x", "of what to what", "ratio", {none, infinite, -infinite},
-                        {0.5, none, infinite}, 2),
-                doubles("tiny", "", "", "tiny", {1e-7, 0, 0.5}, {}, 2)},
-               "first",
-               false,
-               {"a <warning>"}},
-              {"map",
-               "Small map",
-               "",
-               Chart::heatmap,
-               {ints("layer", {0, 0, 1, 1}), ints("expert", {0, 1, 0, 1}),
-                doubles("share", "", "", "load_fraction", {0.25, 0.75, none, infinite}, {0.5}, 2)},
-               "second",
-               true,
-               {}},
-              {"line",
-               "Two lines",
-               "",
-               Chart::lines,
-               {ints("layer", {0, 1, 2}), doubles("a", "", "", "m", {0.1, none, 0.3}, {0.2}),
-                doubles("b", "", "", "m", {infinite, 0.2, 0.1})},
-               "second",
-               false,
-               {}},
-              {"hollow",
-               "No rows",
-               "",
-               Chart::bars,
-               {ints("x", {}), doubles("y", "", "", "m", {})},
-               "second",
-               false,
-               {}},
-              {"bare", "No columns", "", Chart::none, {}, "", false, {}}};
-  r.tables[0].columns[3].chance = {0.5, 0.01, 0.45};
-  r.tables[0].columns[3].low = {none, 0, 0.4};
-  r.tables[0].columns[3].high = {none, 0.02, 0.6};
+  r.tables = awkward_tables();
   r.tables[2].columns[1].low = {0.05, none, 0.22};
   r.tables[2].columns[1].high = {0.18, none, 0.37};
   r.layers = {1, 3};

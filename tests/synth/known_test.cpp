@@ -4,8 +4,10 @@
 
 #include <catch2/catch.hpp>
 #include <fstream>
+#include <set>
 #include <sstream>
 
+#include "analysis/metric/definitions.h"
 #include "analysis/metric/metric.h"
 #include "analysis/synth/synth.h"
 #include "lib/core/error.h"
@@ -61,12 +63,23 @@ double value_at(const MetricValue& v, Index l, const std::vector<Index>& at) {
   return v.values[std::size_t(i)];
 }
 
+// Those that compute the figures that are known.
+std::vector<std::string> metrics_of(const std::vector<Known>& known) {
+  std::set<std::string> out;
+  for (const Known& k : known) {
+    const Definition* d = find_definition(k.id);
+    REQUIRE(d);
+    out.emplace(d->metric);
+  }
+  return {out.begin(), out.end()};
+}
+
 int check_known(const Folder& f, const std::string& spec, const SynthShape& shape) {
   const Synth made = make_synth(spec, shape);
-  const auto measured = measure(FileTrace(write(f, spec, shape)),
-                                {"load", "domains", "repeats", "crosslayer", "coactivation"});
+  const std::vector<Known> known = made.pattern->known();
+  const auto measured = measure(FileTrace(write(f, spec, shape)), metrics_of(known));
   int seen = 0;
-  for (const Known& k : made.pattern->known()) {
+  for (const Known& k : known) {
     const MetricValue* v = find(measured, k.id);
     INFO(made.resolved << " " << k.id << (k.at.empty() ? "" : "[...]"));
     REQUIRE(v);
