@@ -208,13 +208,15 @@ std::vector<std::int64_t> GoldenFile::integer_list(std::string_view name) const 
 
 double GoldenFile::real(std::string_view name) const {
   const auto list = real_list(name);
-  return list.size() == 1 ? list[0]
-                          : (file_->bad(concat("attribute ", name), "is not a scalar"), 0);
+  if (list.size() != 1)
+    file_->bad(concat("attribute ", name), "is not a scalar");
+  return list[0];
 }
 std::int64_t GoldenFile::integer(std::string_view name) const {
   const auto list = integer_list(name);
-  return list.size() == 1 ? list[0]
-                          : (file_->bad(concat("attribute ", name), "is not a scalar"), 0);
+  if (list.size() != 1)
+    file_->bad(concat("attribute ", name), "is not a scalar");
+  return list[0];
 }
 
 std::string GoldenFile::text(std::string_view name) const {

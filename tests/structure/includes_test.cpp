@@ -1,20 +1,18 @@
-// The floors of the house: which folder may include which, that headers of libraries stay in their
-// folder, and that nothing outside apps prints or exits. The rules are those of
-// docs/architecture.md.
+// Which folder may include which, and where headers of libraries may be included. The rules are
+// those of docs/architecture.md.
 #include <catch2/catch.hpp>
 
 #include <filesystem>
-#include <fstream>
 #include <map>
 #include <regex>
 #include <set>
 #include <string>
 
+#include "tests/structure/source.h"
+
 namespace fs = std::filesystem;
 
 namespace {
-
-const fs::path root = MOE_SOURCE_DIR;
 
 // A folder and the folders it may include from (itself always).
 const std::map<std::string, std::set<std::string>> floors = {
@@ -50,16 +48,6 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/plan", "lib/run", "lib/edit", "datasets", "analysis"}},
 };
 
-// "lib/core/view.h" -> "lib/core", "analysis/metric/x.h" -> "analysis"
-std::string folder_of(const std::string& path) {
-  const auto first = path.find('/');
-  if (first == path.npos)
-    return "";
-  if (!path.starts_with("lib/"))
-    return path.substr(0, first);
-  return path.substr(0, path.find('/', first + 1));
-}
-
 struct Line {
   std::string file, folder, text;
   int number;
@@ -67,19 +55,9 @@ struct Line {
 
 std::vector<Line> lines() {
   std::vector<Line> out;
-  for (const char* top : {"lib", "analysis", "datasets", "apps"}) {
-    for (const auto& entry : fs::recursive_directory_iterator(root / top)) {
-      const std::string ending = entry.path().extension().string();
-      if (ending != ".h" && ending != ".cpp" && ending != ".cu" && ending != ".cuh" &&
-          ending != ".inl") {
-        continue;
-      }
-      const std::string name = fs::relative(entry.path(), root).generic_string();
-      std::ifstream in(entry.path());
-      std::string text;
-      for (int n = 1; std::getline(in, text); ++n)
-        out.push_back({name, folder_of(name), text, n});
-    }
+  for (const structure::File& file : structure::files({"lib", "analysis", "datasets", "apps"})) {
+    for (std::size_t l = 0; l < file.lines.size(); ++l)
+      out.push_back({file.name, file.folder, file.lines[l], int(l) + 1});
   }
   return out;
 }
@@ -96,9 +74,9 @@ TEST_CASE("includes go down the floors only, and from the root") {
     const std::string path = m[1];
     INFO(l.file << ":" << l.number << " includes " << path);
     ++seen;
-    const std::string target = folder_of(path);
+    const std::string target = structure::folder_of(path);
     REQUIRE(floors.count(l.folder) == 1);
-    if (fs::exists(root / path)) {
+    if (fs::exists(structure::root() / path)) {
       CHECK((target == l.folder || floors.at(l.folder).count(target) == 1));
     } else {
       CHECK(((path == "apps/build_info.h" || path == "apps/report_counts.inl") &&
@@ -135,68 +113,4 @@ TEST_CASE("libraries stay where they belong") {
     if (bare.count(l.folder))
       CHECK(!path.starts_with("fmt/"));
   }
-}
-
-TEST_CASE("only apps prints, and only main exits") {
-  static const std::regex prints(
-      R"re(\b(printf|puts|fputs|std::cout|std::cerr|fmt::print)\b\s*[(<])re");
-  static const std::regex exits(R"re((^|[^_\w.>:])(ex)re"
-                                R"re(it|abort|quick_exit)\()re");
-  for (const Line& l : lines()) {
-    if (l.folder == "apps")
-      continue;
-    INFO(l.file << ":" << l.number << ": " << l.text);
-    CHECK(!std::regex_search(l.text, prints));
-    CHECK(!std::regex_search(l.text, exits));
-  }
-}
-
-TEST_CASE("files are one idea each") {
-  std::map<std::string, int> size;
-  for (const Line& l : lines())
-    size[l.file] = l.number;
-  for (const auto& [file, count] : size) {
-    INFO(file << " has " << count << " lines");
-    CHECK(count <= 600);
-  }
-}
-
-// Two types of one name in one namespace are one type to the linker, whatever the compiler saw:
-// with other members, the wrong copy constructor runs. Nested types ("struct A::B {") and what a
-// file keeps for itself (namespace {) are their own.
-TEST_CASE("a type's name is defined once") {
-  static const std::regex opens(R"(^(?:enum class|struct|class)\s+(\w+)\b(?!::)[^;)"
-                                R"(:(]*(?:final\s*)?(?::[^;]*)?\{)");
-  static const std::regex space(R"()"
-                                R"(^namespace ([\w:]*)\s*\{)");
-  static const std::regex closes(R"()"
-                                 R"(^\}  // namespace\s*([\w:]*))");
-  std::map<std::string, std::string> home;
-  std::vector<std::string> inside;
-  std::string file;
-  for (const Line& l : lines()) {
-    if (l.file != file) {
-      file = l.file;
-      inside.clear();
-    }
-    std::smatch m;
-    if (std::regex_search(l.text, m, space)) {
-      inside.push_back(m[1]);
-    } else if (std::regex_search(l.text, m, closes) && !inside.empty()) {
-      inside.pop_back();
-    } else if (std::regex_search(l.text, m, opens)) {
-      std::string name;
-      bool own = false;
-      for (const std::string& s : inside) {
-        own |= s.empty();
-        name += s + "::";
-      }
-      if (own)
-        continue;
-      const auto [first, fresh] = home.emplace(name + m[1].str(), l.file);
-      INFO(name << m[1] << " is defined in " << first->second << " and in " << l.file);
-      CHECK(fresh);
-    }
-  }
-  CHECK(home.size() > 100);
 }
