@@ -1,0 +1,42 @@
+// docs/datasets.md says which options each dataset has and what they are by default: so does the
+// program, and nothing else.
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "tests/datasets/fixture.h"
+#include "tests/page.h"
+
+using namespace moe;
+using namespace moe::test;
+
+TEST_CASE("the page of datasets lists every option with its default") {
+  Folder folder;
+  const auto tokenizer = make_tokenizer("bytes");
+  const std::map<std::string, std::string> needed = {{"text", "path=corpus"},
+                                                     {"tokens", "path=ids.txt"}};
+  std::vector<std::string> names;
+  for (const Cells& row : table_of("datasets.md", {"dataset", "domains", "options (defaults)"})) {
+    const std::string name = code_spans(row.at(0)).at(0);
+    names.push_back(name);
+    INFO(name);
+    std::vector<std::string> listed = {"split=train"};  // of every dataset
+    for (const std::string& option : code_spans(row.at(2))) {
+      if (option.find('=') != option.npos)
+        listed.push_back(option);
+    }
+    std::string spec = name;
+    if (needed.count(name)) {
+      CHECK(listed.at(1) == "path=");
+      CHECK(refusal_of(name).find("path") != std::string::npos);
+      listed.at(1) = needed.at(name);
+      spec += ":" + needed.at(name);
+    }
+    const Corpus corpus({spec}, *tokenizer, 0);
+    REQUIRE(corpus.specs().size() == 1);
+    CHECK(options_of(corpus.specs().at(0)) == listed);
+  }
+  std::vector<std::string> expected = datasets().names();
+  std::ranges::sort(names);
+  std::ranges::sort(expected);
+  CHECK(names == expected);
+}
