@@ -103,6 +103,8 @@ Facts model_facts(const LoadedModel& loaded, const ModelCost& cost) {
           {"active parameters", fmt::format("{}", cost.active_parameters)},
           {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)},
           {"tokenizer", loaded.tokenizer},
+          {"family", loaded.family},
+          {"family verified by", verification(loaded.family)},
           {"opens in transformers",
            fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}};
 }

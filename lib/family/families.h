@@ -11,14 +11,24 @@
 
 namespace moe {
 
+// What our decoder of a family was compared with.
+enum class Verified {
+  not_yet,   // nothing: it is read as its description says
+  remade,    // logits of a decoder written in Python from the description
+  by_class,  // logits of the class in transformers
+  own,       // "moe": this program's own form
+};
 struct Family {
   std::string_view name, architecture, about;  // name: model_type of config.json
+  Verified verified;
 };
 const std::vector<Family>& families();  // families.def
 bool is_family(const std::string& model_type);
+std::string verification(const std::string& family);  // the same in words
 
 struct Fit {
-  std::string family;  // the published class that computes what the model computes, or "moe"
+  // the published class that computes what the model computes, and was compared with ours; or "moe"
+  std::string family;
   std::string reason;  // one sentence where it is "moe"
 };
 // Capacity, balance and the draws of training are no part of what a class computes; where tokens

@@ -50,7 +50,7 @@ struct FamilyRules {
   void (*write)(const ModelConfig&, Json&);
   Names names;
 };
-#define FAMILY(name, architecture, about) FamilyRules name##_family();
+#define FAMILY(name, architecture, verified, about) FamilyRules name##_family();
 #include "lib/family/families.def"
 #undef FAMILY
 const FamilyRules& rules_of(const std::string& family);

@@ -145,7 +145,7 @@ Fit fit_of(const ModelConfig& c) {
   std::string nearest;
   std::vector<std::string> least;
   for (const Family& f : families()) {
-    if (f.name == "moe" || !rules_of(std::string(f.name)).write)
+    if (f.verified != Verified::by_class || !rules_of(std::string(f.name)).write)
       continue;
     std::vector<std::string> found;
     try {

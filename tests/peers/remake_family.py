@@ -102,6 +102,13 @@ class Remade:
             ).double()  # numbers of float32, computed with in double
         return self.w[name]
 
+    def mixture(self, name, *shape):
+        """A matrix near the identity, for each group or for all."""
+        if name not in self.w:
+            z = torch.randn(shape, generator=self.g)
+            self.w[name] = (torch.eye(shape[-1]) + 0.3 * z / shape[-1] ** 0.5).double()
+        return self.w[name]
+
     def linear(self, x, name, out):
         return x @ self.draw(name, out, x.shape[-1]).T
 
@@ -129,14 +136,9 @@ class Remade:
         mixed = []
         for table, name in ((turn.cos(), "cos_coef"), (turn.sin(), "sin_coef")):
             groups = self.kv if fourier["fope_sep_head"] else 1
-            full = f"{self.prefix}rotary_emb.{name}"
-            if full not in self.w:
-                matrix = (
-                    torch.eye(kept)
-                    + 0.3 * torch.randn((groups, kept, kept), generator=self.g) / kept**0.5
-                )
-                self.w[full] = (matrix if fourier["fope_sep_head"] else matrix[0]).double()
-            matrix = self.w[full].reshape(groups, kept, kept)
+            shape = (groups, kept, kept) if fourier["fope_sep_head"] else (kept, kept)
+            matrix = self.mixture(f"{self.prefix}rotary_emb.{name}", *shape)
+            matrix = matrix.reshape(groups, kept, kept)
             out = torch.ones(groups, length, half, dtype=torch.float64)
             for group in range(groups):
                 for j in range(kept):
