@@ -90,8 +90,12 @@ void set_moe_layers(ModelConfig&, const std::function<bool(int layer)>& is_moe);
 void read_latent(const ConfigReader&, ModelConfig&);
 // first_k_dense_replace, moe_layer_freq, shared experts
 void read_deepseek_layers(const ConfigReader&, ModelConfig&);
-// the router of V3, Kimi K2, GLM-4.5
-std::string deepseek_sigmoid(const ConfigReader&, int k);
+// the router of V3, Kimi K2, GLM-4.5; the class's values for keys that are left out
+struct SigmoidDefaults {
+  double scale = 1;
+  int groups = 1, topk_groups = 1;
+};
+std::string deepseek_sigmoid(const ConfigReader&, int k, const SigmoidDefaults& = {});
 Names mixtral_names();
 
 }  // namespace moe

@@ -39,14 +39,14 @@ void read_deepseek_layers(const ConfigReader& r, ModelConfig& c) {
   c.moe.shared_width = c.moe.width * r.whole("n_shared_experts", 0);
 }
 
-std::string deepseek_sigmoid(const ConfigReader& r, int k) {
+std::string deepseek_sigmoid(const ConfigReader& r, int k, const SigmoidDefaults& defaults) {
   r.must_be("scoring_func", "sigmoid");
   r.must_be("topk_method", "noaux_tc");
-  const int groups = r.whole("n_group", 1);
+  const int groups = r.whole("n_group", defaults.groups);
   std::string out = concat("sigmoid:k=", k, ",norm=", r.flag("norm_topk_prob", true),
-                           ",bias=1,scale=", r.real("routed_scaling_factor", 1));
+                           ",bias=1,scale=", r.real("routed_scaling_factor", defaults.scale));
   if (groups > 1) {
-    out += concat(",groups=", groups, ",topk_groups=", r.whole("topk_group", 1),
+    out += concat(",groups=", groups, ",topk_groups=", r.whole("topk_group", defaults.topk_groups),
                   ",group_score=top2_sum");
   }
   return out;
@@ -93,7 +93,8 @@ void read_deepseek_v2(const ConfigReader& r, ModelConfig& c) {
 void read_deepseek_v3(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   read_latent(r, c);
-  c.moe.router = deepseek_sigmoid(r, read_experts(r, c, expert_keys));
+  c.moe.router = deepseek_sigmoid(r, read_experts(r, c, expert_keys),
+                                  {.scale = 2.5, .groups = 8, .topk_groups = 4});
   read_deepseek_layers(r, c);
 }
 

@@ -19,7 +19,7 @@ void qkv_bias(const ConfigReader& r, ModelConfig& c, const char* key, bool fallb
 }
 
 void read_mixtral(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.eps = 1e-5});
+  read_common(r, c, {.theta = 1e6, .eps = 1e-5});
   r.must_be("attention_bias", false, false);
   c.window = r.whole("sliding_window", 0);
   c.moe.router = concat("softmax:k=", read_experts(r, c, mixtral_experts), ",norm=1");

@@ -139,6 +139,16 @@ def write(family, record):
     print(f"{family}: {len(record['tensors'])} lines of tensors", flush=True)
 
 
+BOOKKEEPING = """architectures attention_dropout bos_token_id dtype eos_token_id initializer_range model_type output_router_logits
+    pad_token_id pretraining_tp return_dict router_aux_loss_coef transformers_version use_cache""".split()
+
+
+def defaults(model_type, config):
+    """What the class takes where a file leaves a key out."""
+    of_class = AutoConfig.for_model(model_type).to_dict()
+    return {k: of_class[k] for k in config if k in of_class and k not in BOOKKEEPING}
+
+
 def last_logits(logits):
     return [[float(f"{v:.8g}") for v in row[-1].tolist()] for row in logits]
 
@@ -163,6 +173,7 @@ def from_class(family, work):
         "recorded_from": f"transformers {transformers.__version__}",
         "class": type(loaded).__name__,
         "config": config,
+        "defaults": {} if family in WHOLE else defaults(model_type, config),
         "tensors": tensor_lines(
             {n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))}
         ),
