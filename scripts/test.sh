@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test. With --asan: under the address and undefined-behaviour sanitizers.
+# Ends with how many tests were skipped, and why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,3 +18,10 @@ if command -v nvcc >/dev/null 2>&1; then
 else
   echo "test: no nvcc here, so the CUDA backend was not compiled"
 fi
+
+# A test that cannot run says "skipped: why" (tests/skip.h); ctest's log has what each of them said.
+log=build/$preset/Testing/Temporary/LastTest.log
+total=$(grep -c '^[0-9]*/[0-9]* Testing: ' "$log")
+skipped=$(grep -c '^Test Skipped' "$log" || true)
+reasons=$(sed -n 's/^skipped: //p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\) \(.*\)/\2 (\1)/' | paste -sd ';' | sed 's/;/; /g')
+echo "test: $skipped of $total tests skipped${reasons:+: $reasons}"

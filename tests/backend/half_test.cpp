@@ -8,6 +8,7 @@
 #include "lib/backend/cpu_half.h"
 #include "lib/backend/cpu_loops.h"
 #include "lib/core/rng.h"
+#include "tests/skip.h"
 
 namespace moe {
 namespace {
@@ -69,10 +70,8 @@ TEST_CASE("floats are rounded to bf16 as everywhere, many at once") {
 }
 
 TEST_CASE("bf16 products of any shape") {
-  if (const std::string none = no_half_products(); !none.empty()) {
-    WARN("skipped: no bf16 products: " << none);
-    return;
-  }
+  if (const std::string none = no_half_products(); !none.empty())
+    return test::skip("no bf16 products: " + none);
   for (const Op a : {Op::plain, Op::transposed}) {
     for (const Op b : {Op::plain, Op::transposed}) {
       for (const auto& [m, n, k] : {std::tuple{1, 1, 1},

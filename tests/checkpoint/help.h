@@ -80,10 +80,4 @@ inline Outcome outcome(const std::function<void()>& body) {
   }
 }
 
-inline fs::path shared() {
-  if (const char* set = std::getenv("MOE_SHARED"))
-    return set;
-  return fs::path(MOE_SOURCE_DIR).parent_path() / "shared";
-}
-
 }  // namespace moe::test

@@ -7,6 +7,7 @@
 #include "lib/files/file.h"
 #include "lib/files/json.h"
 #include "tests/checkpoint/help.h"
+#include "tests/skip.h"
 
 using namespace moe;
 using namespace moe::test;
@@ -143,10 +144,8 @@ TEST_CASE("mistakes of the caller are refused before a file exists") {
 
 TEST_CASE("the reference implementation reads what was written, byte for byte the same file") {
   Scratch dir;
-  if (python("import safetensors.numpy") != 0) {
-    WARN("skipped: no python with safetensors (set MOE_PYTHON)");
-    return;
-  }
+  if (python("import safetensors.numpy") != 0)
+    return test::skip("no python with safetensors (MOE_PYTHON names another python)");
   std::vector<NamedTensor> plain;
   for (const NamedTensor& t : one_of_each()) {
     if (t.dtype != DType::c64 && t.dtype != DType::bf16 && bits_of(t.dtype) >= 8 &&

@@ -7,6 +7,7 @@
 #include <random>
 
 #include "tests/cli/program.h"
+#include "tests/skip.h"
 
 namespace moe::cli {
 namespace {
@@ -16,7 +17,7 @@ using nlohmann::json;
 bool has_h5py() {
   if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") == 0)
     return true;
-  WARN("skipped: /usr/bin/python3 has no h5py");
+  test::skip("/usr/bin/python3 has no h5py");
   return false;
 }
 

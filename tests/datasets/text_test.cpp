@@ -5,6 +5,7 @@
 
 #include "datasets/stream.h"
 #include "tests/datasets/fixture.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
@@ -313,10 +314,8 @@ TEST_CASE("input that cannot be used is refused in one sentence") {
 TEST_CASE("a file that may not be read is an error of input and output") {
   Folder folder;
   fs::permissions("corpus/english.txt", fs::perms::none);
-  if (std::ifstream("corpus/english.txt")) {
-    WARN("skipped: this user may read everything");
-    return;
-  }
+  if (std::ifstream("corpus/english.txt"))
+    return test::skip("this user may read everything");
   CHECK(refusal_of("text:path=corpus") ==
         "4: 'corpus/english.txt' cannot be read: Permission denied");
 }
@@ -351,12 +350,9 @@ TEST_CASE("system takes what a machine has, each kind of text a domain, in an or
 }
 
 TEST_CASE("the shared texts give their domains and about a tenth to valid") {
-  const char* given = std::getenv("MOE_SHARED");  // else beside the source tree
-  const fs::path data = fs::path(given ? given : MOE_SOURCE_DIR "/../shared") / "data";
-  if (!fs::exists(data)) {
-    WARN("skipped: " << data << " is not there");
-    return;
-  }
+  const fs::path data = test::shared("data");
+  if (!fs::exists(data))
+    return test::skip("no " + data.string());
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({"text:path={" + data.string() + "},glob=*.txt"}, *tokenizer, 0);
   CHECK(corpus.info().domains ==

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "tests/datasets/fixture.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
@@ -49,10 +50,8 @@ TEST_CASE("bytes: an id is a byte, 256 the boundary, 320 rows") {
 TEST_CASE("Hugging Face reads tokenizer.json with the same ids") {
   const char* given = std::getenv("MOE_PYTHON");
   const std::string python = given ? given : "python3";
-  if (std::system((python + " -c 'import tokenizers' 2>/dev/null").c_str()) != 0) {
-    WARN("skipped: " << python << " has no module tokenizers (MOE_PYTHON names another python)");
-    return;
-  }
+  if (std::system((python + " -c 'import tokenizers' 2>/dev/null").c_str()) != 0)
+    return test::skip(python + " has no module tokenizers (MOE_PYTHON names another python)");
   Folder folder;
   const auto tokenizer = make_tokenizer("bytes");
   write("tokenizer.json", tokenizer->tokenizer_json());

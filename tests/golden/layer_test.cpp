@@ -7,24 +7,15 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/golden/golden_layer.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
-namespace {
-std::filesystem::path shared_layers() {
-  const char* set = std::getenv("MOE_SHARED");
-  const std::filesystem::path root =
-      set ? std::filesystem::path(set) : std::filesystem::path(MOE_SOURCE_DIR) / ".." / "shared";
-  return root / "golden" / "layers";
-}
-}  // namespace
-
 TEST_CASE("shared golden layers agree") {
-  if (!std::filesystem::is_directory(shared_layers())) {
-    WARN("no shared golden files here");
-    return;
-  }
-  for (const GoldenResult& r : verify_golden(shared_layers())) {
+  const std::filesystem::path folder = test::shared("golden/layers");
+  if (!std::filesystem::is_directory(folder))
+    return test::skip("no " + folder.string());
+  for (const GoldenResult& r : verify_golden(folder)) {
     const auto error = [](const auto& e) {
       return e ? concat(e->error, " at ", e->where) : std::string("-");
     };

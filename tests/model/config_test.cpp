@@ -2,7 +2,6 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 
@@ -13,16 +12,11 @@
 #include "lib/model/trainer.h"
 #include "lib/router/router.h"
 #include "lib/trace/golden.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
 namespace {
-// The folder of expected values, or nothing.
-std::filesystem::path shared() {
-  const char* given = std::getenv("MOE_SHARED");
-  return given ? std::filesystem::path(given)
-               : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared";
-}
 
 // Parameters, active parameters and FLOPs of a token's products of one MoE layer, by part.
 struct LayerSizes {
@@ -179,9 +173,9 @@ TEST_CASE("unequal experts are counted by what they are") {
 }
 
 TEST_CASE("counts of single layers are those expected") {
-  const auto file = shared() / "golden" / "layers" / "accounting.h5";
+  const auto file = test::shared("golden/layers/accounting.h5");
   if (!std::filesystem::exists(file))
-    return;
+    return test::skip("no " + file.string());
   const GoldenFile golden(file);
   const auto in = [&](const char* name, std::size_t i) {
     return golden.integers(std::string("input/") + name).values[i];

@@ -12,17 +12,12 @@
 #include "lib/family/families.h"
 #include "lib/router/router.h"
 #include "lib/run/golden_models.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
 namespace {
 
-std::filesystem::path golden_folder() {
-  const char* given = std::getenv("MOE_SHARED");
-  return (given ? std::filesystem::path(given)
-                : std::filesystem::path(MOE_SOURCE_DIR).parent_path() / "shared") /
-         "golden" / "hf";
-}
 Fit fit(const std::string& spec) {
   return fit_of(model_config(spec));
 }
@@ -273,12 +268,13 @@ TEST_CASE("each name means the matrix that its class means by it") {
 TEST_CASE(
     "published checkpoints give the logits of their classes, and malformed ones the right "
     "reaction") {
-  if (!std::filesystem::exists(golden_folder()))
-    return;
+  const std::filesystem::path golden = test::shared("golden/hf");
+  if (!std::filesystem::exists(golden))
+    return test::skip("no " + golden.string());
   const auto backend = make_backend("cpu");
   int whole = 0;
   int malformed = 0;
-  for (const GoldenModelResult& r : verify_golden_models(golden_folder(), *backend)) {
+  for (const GoldenModelResult& r : verify_golden_models(golden, *backend)) {
     INFO(r.name << ": " << r.why);
     CHECK(r.passed);
     if (r.name.starts_with("bad/")) {
@@ -296,10 +292,8 @@ TEST_CASE(
 
 TEST_CASE("families without recorded outputs agree with the classes of transformers") {
   const char* python = std::getenv("MOE_PYTHON");
-  if (!python) {
-    WARN("skipped: MOE_PYTHON names no python with torch and transformers");
-    return;
-  }
+  if (!python)
+    return test::skip("MOE_PYTHON names no python with torch and transformers");
   const auto folder = std::filesystem::temp_directory_path() / concat("moe-families-", ::getpid());
   // the second: those that no class is there for
   for (const char* script : {"make_family.py", "remake_family.py"}) {

@@ -5,7 +5,6 @@
 
 #include <unistd.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -16,6 +15,7 @@
 #include "lib/files/file.h"
 #include "lib/layer/expert_cache.h"
 #include "lib/run/run_folder.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
@@ -116,14 +116,9 @@ TEST_CASE("experts read when used give the bytes of experts in memory") {
 }
 
 TEST_CASE("published checkpoints, fused and quantised ones too, read expert by expert") {
-  const char* given = std::getenv("MOE_SHARED");
-  const fs::path golden =
-      (given ? fs::path(given) : fs::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden" /
-      "hf";
-  if (!fs::exists(golden)) {
-    WARN("skipped: there is no " << golden);
-    return;
-  }
+  const fs::path golden = test::shared("golden/hf");
+  if (!fs::exists(golden))
+    return test::skip("no " + golden.string());
   int seen = 0;
   for (const auto& entry : fs::directory_iterator(golden)) {
     if (entry.path().filename() == "bad" || !fs::exists(entry.path() / "config.json"))

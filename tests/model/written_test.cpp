@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "tests/peers/write_model.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
@@ -16,10 +17,8 @@ namespace {
 // Runs check_logits.py on the folders; its words where it fails.
 void check_with(const char* variable, const char* version, const std::filesystem::path& folder) {
   const char* python = std::getenv(variable);
-  if (!python) {
-    WARN("skipped: " << variable << " names no python with torch and transformers " << version);
-    return;
-  }
+  if (!python)
+    return test::skip(concat(variable, " names no python with torch and transformers ", version));
   const std::string log = folder.string() + ".log";
   const int status = std::system(concat("'", python, "' '", MOE_SOURCE_DIR,
                                         "/tests/peers/check_logits.py' --expect ", version, " '",
@@ -34,10 +33,8 @@ void check_with(const char* variable, const char* version, const std::filesystem
 }  // namespace
 
 TEST_CASE("what is written opens in transformers 4 and 5 with the same logits") {
-  if (!std::getenv("MOE_PYTHON") && !std::getenv("MOE_PYTHON4")) {
-    WARN("skipped: neither MOE_PYTHON nor MOE_PYTHON4 names a python with torch and transformers");
-    return;
-  }
+  if (!std::getenv("MOE_PYTHON") && !std::getenv("MOE_PYTHON4"))
+    return test::skip("neither MOE_PYTHON nor MOE_PYTHON4 names a python with transformers");
   const auto folder = std::filesystem::temp_directory_path() / concat("moe-written-", ::getpid());
   const std::vector<std::string> specs = test::written_models();
   CHECK(specs.size() > 15);

@@ -2,7 +2,6 @@
 // what it refuses.
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -11,17 +10,13 @@
 #include "lib/family/families.h"
 #include "lib/plan/cost.h"
 #include "lib/plan/published.h"
+#include "tests/skip.h"
 
 using namespace moe;
 using namespace moe::plan;
 namespace fs = std::filesystem;
 
 namespace {
-
-fs::path golden() {
-  const char* set = std::getenv("MOE_SHARED");
-  return (set ? fs::path(set) : fs::path(MOE_SOURCE_DIR).parent_path() / "shared") / "golden/hf";
-}
 
 // Parameters of the built decoder; correction biases are state there and parameters of the
 // published file.
@@ -141,12 +136,11 @@ TEST_CASE("what changes no size does not keep a plan from reading a config.json"
 }
 
 TEST_CASE("a plan counts every number of the golden checkpoints") {
-  if (!fs::exists(golden())) {
-    WARN("no golden checkpoints here: skipped");
-    return;
-  }
+  const fs::path golden = test::shared("golden/hf");
+  if (!fs::exists(golden))
+    return test::skip("no " + golden.string());
   int seen = 0;
-  for (const auto& entry : fs::directory_iterator(golden())) {
+  for (const auto& entry : fs::directory_iterator(golden)) {
     if (!fs::exists(entry.path() / "config.json"))
       continue;
     CAPTURE(entry.path().string());

@@ -8,15 +8,14 @@
 
 #include "analysis/report/render.h"
 #include "tests/report/fixture.h"
+#include "tests/skip.h"
 
 using namespace moe;
 namespace fs = std::filesystem;
 
 TEST_CASE("the page sorts, unfolds, shows values and fits, by key and by pointer, in a browser") {
-  if (std::system("chromium --version > /dev/null 2>&1") != 0) {
-    WARN("skipped: there is no chromium");
-    return;
-  }
+  if (std::system("chromium --version > /dev/null 2>&1") != 0)
+    return test::skip("no chromium");
   const fs::path folder = fs::temp_directory_path() / "moe_operate_page";
   fs::create_directories(folder);
   std::string command =

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "analysis/synth/synth.h"
+#include "tests/skip.h"
 
 using namespace moe;
 namespace fs = std::filesystem;
@@ -70,7 +71,7 @@ TEST_CASE("the examples of docs/reading-traces.md run") {
     REQUIRE(blocks[i].find("assert ") != std::string::npos);
     if (run("cd '" + folder.string() + "' && " + python + " -c '" + imports(blocks[i]) +
             "' >/dev/null 2>&1") != 0) {
-      WARN("skipped, a module is not installed: " << imports(blocks[i]));
+      moe::test::skip("a module is not installed: " + imports(blocks[i]));
       continue;
     }
     std::ofstream(folder / "block.py") << blocks[i];

@@ -16,6 +16,7 @@
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
+#include "tests/skip.h"
 #include "tests/trace/sample.h"
 
 using namespace moe;
@@ -234,10 +235,8 @@ TEST_CASE("a small disk that fills up") {
   const sample::Folder folder;
   const auto disk = folder / "disk";
   std::filesystem::create_directory(disk);
-  if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1500k") != 0) {
-    WARN("skipped: needs to mount a small file system");
-    return;
-  }
+  if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=1500k") != 0)
+    return test::skip("no right to mount a small file system");
   CHECK(check_full_disk(disk / "a.h5", [] {}) > 0);
   CHECK(::umount2(disk.c_str(), MNT_DETACH) == 0);
 }

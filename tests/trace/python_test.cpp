@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "lib/core/text.h"
+#include "tests/skip.h"
 #include "tests/trace/sample.h"
 
 using namespace moe;
@@ -18,7 +19,7 @@ int shell(const std::string& command) {
 bool has_h5py() {
   if (shell("/usr/bin/python3 -c 'import h5py' 2>/dev/null") == 0)
     return true;
-  WARN("skipped: /usr/bin/python3 has no h5py");
+  test::skip("/usr/bin/python3 has no h5py");
   return false;
 }
 // Runs a script with the path as its argument; what it says lies in the folder.
