@@ -83,21 +83,31 @@ TEST_CASE("train, trace, report and the verbs around them") {
   CHECK(f.run("verify g.moetrace.h5").code == 0);
 }
 
+TEST_CASE("the help of every verb has its examples and fits a terminal") {
+  const std::vector<std::pair<std::string, std::string>> verbs = {
+#define COMMAND(name, about, examples) {#name, examples},
+#include "apps/commands.def"
+#undef COMMAND
+  };
+  const Folder f;
+  for (const auto& [verb, examples] : verbs) {
+    INFO(verb);
+    const Result r = f.run(verb + " --help");
+    CHECK(r.code == 0);
+    CHECK(r.out.find("examples:") != r.out.npos);
+    CHECK(r.out.find("moe " + examples.substr(0, examples.find('|'))) != r.out.npos);
+    std::istringstream lines(r.out);
+    for (std::string line; std::getline(lines, line);)
+      CHECK(line.size() <= 120);
+  }
+}
+
 TEST_CASE("help, version, list, config files and the other names of the program") {
   const Folder f;
   CHECK(json_of(f, "--version --json").contains("version"));
   CHECK(json_of(f, "list --format json").is_object());
   CHECK(f.run("help train").out == f.run("train --help").out);
   CHECK(f.run("help").code == 0);
-  for (const char* verb : {"train", "trace", "report", "eval", "edit", "generate", "verify", "plan",
-                           "list", "show", "recover"}) {
-    const Result r = f.run(std::string(verb) + " --help");
-    CHECK(r.code == 0);
-    CHECK(r.out.find("examples:") != r.out.npos);
-    std::istringstream lines(r.out);
-    for (std::string line; std::getline(lines, line);)
-      CHECK(line.size() <= 120);
-  }
   const Result list = f.run("list routers", {.environment = {"COLUMNS=60"}});
   CHECK(list.out.find("softmax:k=2") != list.out.npos);
   CHECK(list.out.find("…") == list.out.npos);
@@ -110,7 +120,6 @@ TEST_CASE("help, version, list, config files and the other names of the program"
   CHECK(configured.out.find("tokens in all                  480") != configured.out.npos);
 }
 
-// Every row of a bench is an object of its own.
 TEST_CASE("the list of devices says whose operations are native") {
   const Folder f;
   const std::string all = json_of(f, "list devices --format json").dump();
@@ -119,20 +128,31 @@ TEST_CASE("the list of devices says whose operations are native") {
         all.npos);
 }
 
+namespace {
+
+// Every row of a bench is an object of its own.
+std::vector<json> bench_rows(const Folder& f, const std::string& words) {
+  const Result r = f.run(words + " --seconds 0.01 --format json");
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  std::vector<json> out;
+  std::istringstream in(r.out);
+  for (std::string line; std::getline(in, line);)
+    out.push_back(json::parse(line));
+  return out;
+}
+
+void check_nothing_left(const Folder& f) {
+  for (const auto& entry : fs::directory_iterator(f.path()))
+    CHECK(entry.path().string().find("moe-bench") == std::string::npos);
+}
+
+}  // namespace
+
 TEST_CASE("bench prints a row for each pass and size") {
   const Folder f;
-  const auto rows = [&](const std::string& words) {
-    const Result r = f.run(words + " --seconds 0.01 --format json");
-    INFO(r.err);
-    REQUIRE(r.code == 0);
-    std::vector<json> out;
-    std::istringstream in(r.out);
-    for (std::string line; std::getline(in, line);)
-      out.push_back(json::parse(line));
-    return out;
-  };
-  const auto layer =
-      rows("bench layer --tokens 64 --tokens 96 --hidden 32 --width 16 --experts 4 --threads 1");
+  const auto layer = bench_rows(
+      f, "bench layer --tokens 64 --tokens 96 --hidden 32 --width 16 --experts 4 --threads 1");
   REQUIRE(layer.size() == 4);
   CHECK((layer[0]["pass"] == "forward" && layer[1]["pass"] == "forward+backward" &&
          layer[0]["tokens"] == 64 && layer[3]["tokens"] == 96));
@@ -144,14 +164,25 @@ TEST_CASE("bench prints a row for each pass and size") {
           Approx(row["gflops"].get<double>() / row["ceiling_gflops"].get<double>()));
     CHECK((row["best"] <= row["median"] && row["median"] <= row["p99"]));
   }
-  CHECK(rows("bench model --model nano:layers=1 --batch 1 --length 16 --threads 1").size() == 3);
-  const auto trace = rows("bench trace --model nano:layers=1,context=16 --batch 2 --folder .");
+  CHECK(
+      bench_rows(f, "bench model --model nano:layers=1 --batch 1 --length 16 --threads 1").size() ==
+      3);
+  CHECK(bench_rows(f, "bench ops combine --threads 1 --threads 2").size() % 2 == 0);
+  CHECK(f.run("bench").err.find("of what? ops, layer") != std::string::npos);
+  CHECK(f.run("bench laye").err.find("layer") != std::string::npos);
+  CHECK(f.run("bench layer --router dense --top-k 2").code == 2);
+  CHECK(f.run("bench ops nothing").code == 2);
+}
+
+TEST_CASE("bench of traces and reports cleans up and refuses what is not there") {
+  const Folder f;
+  const auto trace =
+      bench_rows(f, "bench trace --model nano:layers=1,context=16 --batch 2 --folder .");
   REQUIRE(trace.size() == 2);
   CHECK((trace[0]["cost"].is_null() && trace[1]["cost"].is_number()));
-  for (const auto& entry : fs::directory_iterator(f.path()))
-    CHECK(entry.path().string().find("moe-bench") == std::string::npos);
-  const auto report =
-      rows("bench report --tokens 600 --layers 2 --experts 8 --topk 2 --folder . --threads 1");
+  check_nothing_left(f);
+  const auto report = bench_rows(
+      f, "bench report --tokens 600 --layers 2 --experts 8 --topk 2 --folder . --threads 1");
   REQUIRE((report.size() == 4 || report.size() == 6));  // without h5py, with it
   for (const json& row : report) {
     CHECK(row["assignments_per_s"].get<double>() ==
@@ -161,17 +192,11 @@ TEST_CASE("bench prints a row for each pass and size") {
   CHECK((report.front()["file"] == "uncompressed" && report.back()["file"] == "deflated" &&
          report[0]["what"] == "load metrics" && report[1]["what"] == "default report"));
   REQUIRE(f.run("synth zipf --tokens 300 --layers 1 --experts 8 --topk 2 -o s.h5").code == 0);
-  CHECK(rows("bench report --trace s.h5 --folder . --threads 1")[0]["file"] == "s.h5");
+  CHECK(bench_rows(f, "bench report --trace s.h5 --folder . --threads 1")[0]["file"] == "s.h5");
   CHECK(f.run("bench report --trace s.h5 --python /usr/bin/false").code == 7);
   CHECK(f.run("bench report --trace none.h5").code == 3);
   CHECK(f.run("bench report --folder nowhere").code == 4);
-  for (const auto& entry : fs::directory_iterator(f.path()))
-    CHECK(entry.path().string().find("moe-bench") == std::string::npos);
-  CHECK(rows("bench ops combine --threads 1 --threads 2").size() % 2 == 0);
-  CHECK(f.run("bench").err.find("of what? ops, layer") != std::string::npos);
-  CHECK(f.run("bench laye").err.find("layer") != std::string::npos);
-  CHECK(f.run("bench layer --router dense --top-k 2").code == 2);
-  CHECK(f.run("bench ops nothing").code == 2);
+  check_nothing_left(f);
 }
 
 TEST_CASE("weights of step 0 alone, and experts read when used") {
