@@ -43,6 +43,16 @@ TEST_CASE("sizes are read as people write them") {
   CHECK(parse_size("64k", "limit") == 64000);
   CHECK(parse_size("1.5GB", "limit") == 1500000000);
   CHECK(parse_size("512MiB", "limit") == 536870912);
+  std::int64_t decimal = 1;
+  std::int64_t binary = 1;
+  for (const std::string unit : {"k", "m", "g", "t"}) {
+    INFO(unit);
+    decimal *= 1000;
+    binary *= 1024;
+    CHECK(parse_size("3" + unit, "limit") == 3 * decimal);
+    CHECK(parse_size("3" + unit + "B", "limit") == 3 * decimal);
+    CHECK(parse_size("3" + unit + "iB", "limit") == 3 * binary);
+  }
   CHECK_THROWS_WITH(parse_size("4x", "limit"), "limit '4x' is not a size");
   CHECK_THROWS(parse_size("nan", "limit"));
 }
