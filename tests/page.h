@@ -1,5 +1,6 @@
 // Tables of the pages in docs/, for the tests that hold them to the program.
 #pragma once
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>

@@ -133,7 +133,7 @@ class Finder {
     int count = 0;
     for (std::size_t i = at_; i <= end && i < t_.size(); ++i)
       count += t_[i].kind == Kind::text ? 3 : 1;
-    out_.push_back({t_[at_].line, count, at_, end});
+    out_.push_back({t_[at_].line, count, head_.has("TEST_CASE"), at_, end});
     head_.words.clear();
     at_ = end + 1;
   }

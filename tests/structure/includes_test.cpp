@@ -2,12 +2,14 @@
 // those of docs/architecture.md.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <regex>
 #include <set>
 #include <string>
 
+#include "tests/page.h"
 #include "tests/structure/source.h"
 
 namespace fs = std::filesystem;
@@ -84,6 +86,23 @@ TEST_CASE("includes go down the floors only, and from the root") {
     }
   }
   CHECK(seen > 100);
+}
+
+TEST_CASE("the floors of docs/architecture.md are those that are checked") {
+  std::map<std::string, int> floor_of;
+  for (const auto& row : moe::test::table_of("architecture.md", {"floor", "folders"})) {
+    for (const std::string& folder : moe::test::code_spans(row.at(1)))
+      floor_of[folder] = std::stoi(row.at(0));
+  }
+  CHECK(floor_of.size() == floors.size());
+  for (const auto& [folder, below] : floors) {
+    INFO(folder);
+    REQUIRE(floor_of.count(folder) == 1);
+    for (const std::string& target : below) {
+      INFO("may include " << target);
+      CHECK(floor_of[target] < floor_of[folder]);
+    }
+  }
 }
 
 TEST_CASE("libraries stay where they belong") {

@@ -25,6 +25,7 @@ std::vector<Token> tokens_of(std::string_view source);
 struct Function {
   int line;                 // of its opening brace
   int tokens;               // of its body with both braces; a literal in quotes counts as three
+  bool test_case;           // TEST_CASE(...)
   std::size_t first, last;  // the braces, as indices into the tokens
 };
 // Bodies of functions, in order. Lambdas and local types count to the function around them.

@@ -50,6 +50,8 @@ TEST_CASE("bodies of functions are found by what stands before them") {
   CHECK(sizes("namespace a::b { namespace { void f() {} } }\nextern \"C\" { void g() {} }") ==
         std::vector{2, 2});
   CHECK(sizes("TEST_CASE(\"a name\") { CHECK(1); }") == std::vector{7});
+  CHECK(functions_of(tokens_of("TEST_CASE(\"a name\") {}")).at(0).test_case);
+  CHECK_FALSE(functions_of(tokens_of("void f() { TEST_CASE(1); }")).at(0).test_case);
   // lambdas and local types count to the function around them
   CHECK(sizes("void f() { struct X { void g() {} }; h([&](int a) { return a; }); }") ==
         std::vector{29});

@@ -22,12 +22,14 @@ TEST_CASE("a line has at most 100 columns, a file at most 600 lines") {
   }
 }
 
-TEST_CASE("a function has at most 400 tokens") {
+// A test case is a list of checks that is read once, from top to bottom, so it may be twice as
+// long.
+TEST_CASE("a function has at most 400 tokens, a test case 800") {
   int seen = 0;
   for (const File& file : files(all)) {
     for (const Function& f : functions_of(tokens_of(file.text()))) {
       INFO(file.name << ":" << f.line << " has " << f.tokens << " tokens");
-      CHECK(f.tokens <= 400);
+      CHECK(f.tokens <= (f.test_case ? 800 : 400));
       ++seen;
     }
   }
