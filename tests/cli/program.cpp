@@ -54,6 +54,15 @@ std::vector<std::string> words_of(const std::string& line) {
   return out;
 }
 
+// In the child: a file as one of the three streams.
+void redirect(int to, const char* path, int flags) {
+  const int file = ::open(path, flags, 0600);
+  if (file < 0 || ::dup2(file, to) < 0)
+    ::_exit(99);
+  if (file != to)
+    ::close(file);
+}
+
 Process::Process(const fs::path& folder, const std::vector<std::string>& words, const Start& how)
     : start_(now()) {
   static int number = 0;
@@ -71,22 +80,18 @@ Process::Process(const fs::path& folder, const std::vector<std::string>& words, 
   pid_ = ::fork();
   if (pid_ < 0)
     throw std::runtime_error("no fork");
-  if (pid_ > 0)
-    return;
+  if (pid_ == 0)
+    become(argv.data(), folder, how);
+}
+
+void Process::become(char** argv, const fs::path& folder, const Start& how) const {
   for (const char* name : {"NO_COLOR", "COLUMNS", "MOE_DEVICE", "MOE_THREADS"})
     ::unsetenv(name);
   for (const std::string& e : how.environment)
     ::putenv(const_cast<char*>(e.c_str()));
-  const auto onto = [](int to, const char* path, int flags) {
-    const int file = ::open(path, flags, 0600);
-    if (file < 0 || ::dup2(file, to) < 0)
-      ::_exit(99);
-    if (file != to)
-      ::close(file);
-  };
-  onto(0, "/dev/null", O_RDONLY);
-  onto(1, out_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
-  onto(2, err_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
+  redirect(0, "/dev/null", O_RDONLY);
+  redirect(1, out_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
+  redirect(2, err_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
   if (::chdir(folder.c_str()) != 0)
     ::_exit(99);
   if (how.file_limit >= 0) {
@@ -94,7 +99,7 @@ Process::Process(const fs::path& folder, const std::vector<std::string>& words, 
     if (::setrlimit(RLIMIT_FSIZE, &limit) != 0)
       ::_exit(99);
   }
-  ::execv(argv[0], argv.data());
+  ::execv(argv[0], argv);
   ::_exit(99);
 }
 

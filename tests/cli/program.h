@@ -34,6 +34,8 @@ class Process {  // a running moe; ~ kills and collects it
   Result wait();  // ends the test program where it takes more than two minutes
 
  private:
+  // in the child: runs the program there, and never comes back
+  [[noreturn]] void become(char** argv, const fs::path& folder, const Start&) const;
   void collect(int flags);
   fs::path out_, err_;
   pid_t pid_ = -1;

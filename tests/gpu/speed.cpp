@@ -160,12 +160,16 @@ double dense_seconds(Backend<float>& b, Index rows, const Shape& s, bool backwar
   return seconds_of(products, [&] { b.wait(); });
 }
 
+std::string milliseconds(double seconds) {
+  return fixed(seconds * 1e3, 2) + " ms";
+}
+std::string teraflops(double flops, double seconds) {
+  return fixed(flops / seconds * 1e-12, 0);
+}
+
 void compare(const Shape& s, const std::string& device, Rows& rows) {
   const Index n = s.tokens * s.choices;
   const double flops = 6.0 * double(n) * double(s.hidden) * double(s.width);
-  const auto ms = [](double v) {
-    return fixed(v * 1e3, 2) + " ms";
-  };
   const Times even = times_of(device, s, false);
   const Times skewed = times_of(device, s, true);
   const Times loop =
@@ -174,12 +178,11 @@ void compare(const Shape& s, const std::string& device, Rows& rows) {
   const double dense = dense_seconds(*yardstick, n, s, false);
   const double dense_both = dense_seconds(*yardstick, n, s, true);
   const std::string what = concat(s.name, ": ");
-  rows.tell(what + "forward; with backward", concat(ms(even.forward), "; ", ms(even.both)));
-  rows.tell(
-      what + "TFLOP/s; dense cuBLAS bf16",
-      concat(fixed(flops / even.forward * 1e-12, 0), "; ", fixed(3 * flops / even.both * 1e-12, 0),
-             "; dense ", fixed(flops / dense * 1e-12, 0), "; ",
-             fixed(3 * flops / dense_both * 1e-12, 0)));
+  rows.tell(what + "forward; with backward",
+            concat(milliseconds(even.forward), "; ", milliseconds(even.both)));
+  rows.tell(what + "TFLOP/s; dense cuBLAS bf16",
+            concat(teraflops(flops, even.forward), "; ", teraflops(3 * flops, even.both),
+                   "; dense ", teraflops(flops, dense), "; ", teraflops(3 * flops, dense_both)));
   const auto share = [&](const char* name, double got, double wanted) {
     rows.judge(what + name, fixed(got, 2), ">= " + fixed(wanted, 2), got >= wanted);
   };

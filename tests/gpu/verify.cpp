@@ -63,62 +63,83 @@ void same_bytes(const std::string& device, Rows& rows) {
 
 namespace {
 
-// A layer that learns to give fixed random targets: its mean squared error at each of ten steps of
-// AdamW.
-std::vector<double> losses_on(const std::string& device) {
-  const auto backend = make_backend(device);
-  Backend<float>& b = *backend;
-  const Index tokens = 192;
-  const Index hidden = 48;
-  LayerConfig config{.hidden = hidden, .width = 64, .experts = 8};
-  config.router = "softmax:k=2";
-  config.balance = {"switch:coef=0.01"};
-  MoeLayer<float> layer(config, b);
-  Rng rng(77);
-  const auto noise = [&](Index r, Index c, double scale) {
-    Matrix<float> m(r, c);
-    for (float& v : m.flat())
-      v = float(rng.normal() * scale);
-    return m;
-  };
-  std::vector<Parameter<float>*> parameters;
-  layer.collect(parameters);
-  std::vector<Array<float>> mean, square;
-  for (auto* p : parameters) {
-    const Matrix<float> start = noise(p->value().rows, p->value().cols, 0.15);
-    p->set(start.view());
-    p->want_grad(b);
-    mean.push_back(Array<float>::zeros(b, start.rows(), start.cols()));
-    square.push_back(Array<float>::zeros(b, start.rows(), start.cols()));
+constexpr Index layer_tokens = 192;
+constexpr Index layer_hidden = 48;
+
+Matrix<float> noise(Rng& rng, Index rows, Index cols, double scale) {
+  Matrix<float> m(rows, cols);
+  for (float& v : m.flat())
+    v = float(rng.normal() * scale);
+  return m;
+}
+
+// A layer that learns to give fixed random targets, by AdamW.
+class Learner {
+ public:
+  Learner(Backend<float>& b, Rng& rng) : b_(b), rng_(rng), layer_(config(), b) {
+    layer_.collect(parameters_);
+    for (auto* p : parameters_) {
+      const Matrix<float> start = noise(rng, p->value().rows, p->value().cols, 0.15);
+      p->set(start.view());
+      p->want_grad(b);
+      mean_.push_back(Array<float>::zeros(b, start.rows(), start.cols()));
+      square_.push_back(Array<float>::zeros(b, start.rows(), start.cols()));
+    }
+    const Matrix<float> input = noise(rng, layer_tokens, layer_hidden, 1);
+    input_ = Array<float>(b, input.view());
+    target_ = noise(rng, layer_tokens, layer_hidden, 1);
+    batch_.token.assign(std::size_t(layer_tokens), 0);
+    batch_.start = {0, layer_tokens};
   }
-  const Matrix<float> x = noise(tokens, hidden, 1);
-  const Matrix<float> target = noise(tokens, hidden, 1);
-  const Array<float> there(b, x.view());
-  Batch batch;
-  batch.token.assign(std::size_t(tokens), 0);
-  batch.start = {0, tokens};
-  std::vector<double> losses;
-  for (Index step = 1; step <= 10; ++step) {
-    MoeTape<float> tape(batch);
-    const Pass pass{.batch = batch, .training = true, .rng = &rng};
-    Array<float> y(b, tokens, hidden), dx(b, tokens, hidden);
-    layer.forward(pass, there.view(), y.view(), tape);
+
+  // The mean squared error before step number `step`, from 1.
+  double step(Index step) {
+    MoeTape<float> tape(batch_);
+    const Pass pass{.batch = batch_, .training = true, .rng = &rng_};
+    Array<float> y(b_, layer_tokens, layer_hidden), dx(b_, layer_tokens, layer_hidden);
+    layer_.forward(pass, input_.view(), y.view(), tape);
     Matrix<float> d = y.to_host();
     double loss = 0;
     for (Index i = 0; i < d.size(); ++i) {
-      d.data()[i] -= target.data()[i];
+      d.data()[i] -= target_.data()[i];
       loss += double(d.data()[i]) * double(d.data()[i]) / double(d.size());
       d.data()[i] *= 2 / float(d.size());
     }
-    losses.push_back(loss);
-    const Array<float> dy(b, std::as_const(d).view());
-    layer.backward(pass, tape, there.view(), dy.view(), dx.view());
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      b.adamw(parameters[i]->mutate(), parameters[i]->grad(), mean[i].view(), square[i].view(),
-              {.lr = 3e-3, .step = step});
-      parameters[i]->clear_grad();
+    const Array<float> dy(b_, std::as_const(d).view());
+    layer_.backward(pass, tape, input_.view(), dy.view(), dx.view());
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      b_.adamw(parameters_[i]->mutate(), parameters_[i]->grad(), mean_[i].view(), square_[i].view(),
+               {.lr = 3e-3, .step = step});
+      parameters_[i]->clear_grad();
     }
+    return loss;
   }
+
+ private:
+  static LayerConfig config() {
+    LayerConfig c{.hidden = layer_hidden, .width = 64, .experts = 8};
+    c.router = "softmax:k=2";
+    c.balance = {"switch:coef=0.01"};
+    return c;
+  }
+
+  Backend<float>& b_;
+  Rng& rng_;
+  MoeLayer<float> layer_;
+  std::vector<Parameter<float>*> parameters_;
+  std::vector<Array<float>> mean_, square_;
+  Array<float> input_;
+  Matrix<float> target_;
+  Batch batch_;
+};
+
+std::vector<double> losses_on(const std::string& device) {
+  const auto backend = make_backend(device);
+  Rng rng(77);
+  Learner learner(*backend, rng);
+  std::vector<double> losses;
+  for (Index step = 1; step <= 10; ++step)
+    losses.push_back(learner.step(step));
   return losses;
 }
 

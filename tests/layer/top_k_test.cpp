@@ -37,6 +37,77 @@ Matrix<double> noise(Rng& rng, Index rows, Index cols, bool halves) {
   return m;
 }
 
+// A batch whose token 7 is padding.
+Batch padded_batch() {
+  Batch batch;
+  batch.token.assign(std::size_t(tokens), 0);
+  batch.start = {0, tokens};
+  batch.valid.assign(std::size_t(tokens), 1);
+  batch.valid[7] = 0;
+  return batch;
+}
+
+// What both ways start from: scores, and gradients of weights and of summed probabilities.
+struct Given {
+  Matrix<double> z, dweight, dprob;
+};
+
+// What a way computes of it.
+struct Result {
+  Matrix<int> expert;
+  Matrix<double> weight;
+  Matrix<double> seen;  // probabilities, squared logsumexp, entropy of each token
+  Matrix<double> dz;
+};
+
+// The router of lib/router, and the z loss (coefficient 0.3) by hand.
+Result by_router(const Way& w, Router& router, const Given& given) {
+  const Batch batch = padded_batch();
+  RouterInput in{.scores = {given.z}, .batch = batch};
+  for (double& v : in.scores[0].flat())
+    v /= w.how.temperature;
+  const Routing routing = router.route(in);
+  const Matrix<double> probability = router.probabilities(in, routing);
+  Matrix<double> all(tokens, experts);
+  for (Index t = 0; t < tokens; ++t)
+    std::ranges::copy(given.dprob.row(0), all.row(t).begin());
+  std::vector<Matrix<double>> dz{Matrix<double>(tokens, experts)};
+  router.backward(in, routing, given.dweight, all, dz);
+  Result out{routing.expert, routing.weight, Matrix<double>(tokens, experts + 2), dz[0]};
+  for (Index t = 0; t < tokens; ++t) {
+    const double lse = batch.is_valid(t) ? log_sum_exp(in.scores[0].row(t)) : 0;
+    double entropy = 0;
+    for (Index e = 0; e < experts; ++e) {
+      const double p = probability(t, e);
+      const double by_square =
+          batch.is_valid(t) ? 0.6 * lse * std::exp(in.scores[0](t, e) - lse) : 0;
+      out.seen(t, e) = p;
+      out.dz(t, e) = (out.dz(t, e) + by_square) / w.how.temperature;
+      entropy -= p > 0 ? p * std::log(p) : 0;
+    }
+    out.seen(t, experts) = lse * lse;
+    out.seen(t, experts + 1) = entropy;
+  }
+  return out;
+}
+
+// The definition of the operations on a device.
+Result by_definition(const Way& w, Router& router, const Given& given) {
+  Matrix<int> valid(1, tokens, 1);
+  valid(0, 7) = 0;
+  const auto bias = router.correction_bias();
+  const View<const double> beta{bias.data(), bias.empty() ? 0 : 1, Index(bias.size())};
+  Result out{Matrix<int>(tokens, w.how.k), Matrix<double>(tokens, w.how.k),
+             Matrix<double>(tokens, experts + 2), Matrix<double>(tokens, experts)};
+  const auto definition = host_definition<double>();
+  definition->top_k(given.z.view(), w.how, beta, std::as_const(valid).view(), out.expert.view(),
+                    out.weight.view(), out.seen.view());
+  definition->top_k_backward(given.z.view(), w.how, std::as_const(valid).view(),
+                             std::as_const(out.expert).view(), given.dweight.view(),
+                             given.dprob.view(), 0.3, out.dz.view());
+  return out;
+}
+
 void compare(const Way& w, bool halves) {
   INFO(w.spec << (halves ? " with ties" : ""));
   Rng rng(3);
@@ -45,57 +116,21 @@ void compare(const Way& w, bool halves) {
   CHECK(*rule_of(*router) == w.how);
   for (double& b : router->correction_bias())
     b = double(rng.below(7)) / 16;
-  Batch batch;
-  batch.token.assign(std::size_t(tokens), 0);
-  batch.start = {0, tokens};
-  batch.valid.assign(std::size_t(tokens), 1);
-  batch.valid[7] = 0;
-  RouterInput in{.scores = {noise(rng, tokens, experts, halves)}, .batch = batch};
-  const Matrix<double> z = in.scores[0];
+  const Matrix<double> z = noise(rng, tokens, experts, halves);
   const Matrix<double> dweight = noise(rng, tokens, w.how.k, false);
-  const Matrix<double> dprob = noise(rng, 1, experts, false);
-  for (double& v : in.scores[0].flat())
-    v /= w.how.temperature;
-  const Routing want = router->route(in);
-  Matrix<double> all(tokens, experts);
-  Matrix<double> probability = router->probabilities(in, want);
-  for (Index t = 0; t < tokens; ++t)
-    std::ranges::copy(dprob.row(0), all.row(t).begin());
-  std::vector<Matrix<double>> dz{Matrix<double>(tokens, experts)};
-  router->backward(in, want, dweight, all, dz);
-
-  const Matrix<int> valid = [] {
-    Matrix<int> m(1, tokens, 1);
-    m(0, 7) = 0;
-    return m;
-  }();
-  const auto bias = router->correction_bias();
-  const View<const double> beta{bias.data(), bias.empty() ? 0 : 1, Index(bias.size())};
-  Matrix<int> expert(tokens, w.how.k);
-  Matrix<double> weight(tokens, w.how.k);
-  Matrix<double> seen(tokens, experts + 2);
-  Matrix<double> got(tokens, experts);
-  const auto definition = host_definition<double>();
-  definition->top_k(z.view(), w.how, beta, valid.view(), expert.view(), weight.view(), seen.view());
-  definition->top_k_backward(z.view(), w.how, valid.view(), std::as_const(expert).view(),
-                             dweight.view(), dprob.view(), 0.3, got.view());
-  CHECK(expert == want.expert);
+  const Given given{z, dweight, noise(rng, 1, experts, false)};
+  const Result want = by_router(w, *router, given);
+  const Result got = by_definition(w, *router, given);
+  CHECK(got.expert == want.expert);
   for (Index t = 0; t < tokens; ++t) {
-    const double lse = batch.is_valid(t) ? log_sum_exp(in.scores[0].row(t)) : 0;
     for (Index j = 0; j < w.how.k; ++j)
-      CHECK(weight(t, j) == Approx(want.weight(t, j)).epsilon(1e-13));
-    double entropy = 0;
+      CHECK(got.weight(t, j) == Approx(want.weight(t, j)).epsilon(1e-13));
     for (Index e = 0; e < experts; ++e) {
-      const double p = probability(t, e);
-      const double by_square =
-          batch.is_valid(t) ? 0.6 * lse * std::exp(in.scores[0](t, e) - lse) : 0;
-      CHECK(seen(t, e) == Approx(p).epsilon(1e-13));
-      CHECK(got(t, e) ==
-            Approx((dz[0](t, e) + by_square) / w.how.temperature).epsilon(1e-11).margin(1e-13));
-      entropy -= p > 0 ? p * std::log(p) : 0;
+      CHECK(got.seen(t, e) == Approx(want.seen(t, e)).epsilon(1e-13));
+      CHECK(got.dz(t, e) == Approx(want.dz(t, e)).epsilon(1e-11).margin(1e-13));
     }
-    CHECK(seen(t, experts) == Approx(lse * lse));
-    CHECK(seen(t, experts + 1) == Approx(entropy));
+    CHECK(got.seen(t, experts) == Approx(want.seen(t, experts)));
+    CHECK(got.seen(t, experts + 1) == Approx(want.seen(t, experts + 1)));
   }
 }
 

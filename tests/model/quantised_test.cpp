@@ -86,10 +86,25 @@ void add_fp8(Pair& out, const NamedTensor& t) {
   ++out.quantised;
 }
 
-// (E, in, out) becomes blocks (E, out, in/32, 16) and scales (E, out, in/32).
-void add_mxfp4(Pair& out, const NamedTensor& t) {
+// 32 numbers that lie `step` apart: 16 bytes of codes, and the power of two that scales them;
+// `plain` gets the numbers that those stand for.
+int to_mxfp4(const float* v, Index step, std::byte* blocks, float* plain) {
   const std::array<float, 16> codes = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                        -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  float largest = 0;
+  for (Index i = 0; i < 32; ++i)
+    largest = std::max(largest, std::abs(v[i * step]));
+  const int power = int(std::ceil(std::log2(largest / 6)));
+  for (Index i = 0; i < 32; ++i) {
+    const std::uint8_t code = nearest(codes, std::ldexp(v[i * step], -power));
+    blocks[i / 2] |= std::byte(code << (i % 2 * 4));
+    plain[i * step] = std::ldexp(codes[code], power);
+  }
+  return power;
+}
+
+// (E, in, out) becomes blocks (E, out, in/32, 16) and scales (E, out, in/32).
+void add_mxfp4(Pair& out, const NamedTensor& t) {
   const Tensor full = t.make();
   const float* v = full.view<float>().data;
   const Index experts = t.dims[0];
@@ -104,16 +119,9 @@ void add_mxfp4(Pair& out, const NamedTensor& t) {
     const Index e = g / groups / outs;
     const Index o = g / groups % outs;
     const Index first = (e * in + g % groups * 32) * outs + o;
-    float largest = 0;
-    for (Index i = 0; i < 32; ++i)
-      largest = std::max(largest, std::abs(v[first + i * outs]));
-    const int power = int(std::ceil(std::log2(largest / 6)));
+    const int power = to_mxfp4(v + first, outs, blocks.mutable_bytes().data() + g * 16,
+                               plain.mutable_view<float>().data + first);
     scales.mutable_bytes()[std::size_t(g)] = std::byte(power + 127);
-    for (Index i = 0; i < 32; ++i) {
-      const std::uint8_t code = nearest(codes, std::ldexp(v[first + i * outs], -power));
-      blocks.mutable_bytes()[std::size_t(g * 16 + i / 2)] |= std::byte(code << (i % 2 * 4));
-      plain.mutable_view<float>().data[first + i * outs] = std::ldexp(codes[code], power);
-    }
   }
   out.small.emplace_back(t.name + "_blocks", std::move(blocks));
   out.small.emplace_back(t.name + "_scales", std::move(scales));

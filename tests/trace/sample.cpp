@@ -28,7 +28,7 @@ float exact(std::uint32_t n) {
   return float(n % 512) / 512;
 }  // a half float holds it
 
-void fill(LayerRows& r, const Shape& s, std::uint64_t first, Index n, int l) {
+void resize(LayerRows& r, const Shape& s, Index n) {
   const TraceFields& f = s.fields;
   r.expert = Matrix<int>(n, s.k);
   if (f.weights)
@@ -43,34 +43,74 @@ void fill(LayerRows& r, const Shape& s, std::uint64_t first, Index n, int l) {
     r.logits = Matrix<float>(n, s.experts);
   if (f.out_norm)
     r.out_norm = Matrix<float>(n, s.k);
+}
+
+// The choices of row `row`, number t of these, in layer l.
+void fill_choices(LayerRows& r, const Shape& s, std::uint64_t row, Index t, std::uint64_t l) {
+  const TraceFields& f = s.fields;
+  const int start = int(mix(row, l, 1) % std::uint32_t(s.experts));
+  for (int k = 0; k < s.k; ++k) {
+    const bool none = k == s.k - 1 && s.k > 1 && row % 11 == 0;
+    r.expert(t, k) = none ? -1 : (start + k) % s.experts;
+    const bool dropped = !none && mix(row, l, 20 + std::uint64_t(k)) % 7 == 0;
+    if (f.weights)
+      r.weight(t, k) = none ? 0 : float(512 - 64 * (k % 8)) / 512 - float(k / 8) / 512;
+    if (f.dropped)
+      r.dropped(t, k) = dropped;
+    if (f.kept)
+      r.kept(t, k) = dropped ? -1 : r.expert(t, k);
+    if (f.out_norm)
+      r.out_norm(t, k) = exact(mix(row, l, 3)) * 3.3f;
+  }
+}
+
+void fill(LayerRows& r, const Shape& s, std::uint64_t first, Index n, int layer) {
+  const TraceFields& f = s.fields;
+  const auto l = std::uint64_t(layer);
+  resize(r, s, n);
   for (Index t = 0; t < n; ++t) {
     const std::uint64_t row = first + std::uint64_t(t);
-    const int start = int(mix(row, std::uint64_t(l), 1) % std::uint32_t(s.experts));
-    for (int k = 0; k < s.k; ++k) {
-      const bool none = k == s.k - 1 && s.k > 1 && row % 11 == 0;
-      r.expert(t, k) = none ? -1 : (start + k) % s.experts;
-      const bool dropped = !none && mix(row, std::uint64_t(l), 20 + std::uint64_t(k)) % 7 == 0;
-      if (f.weights)
-        r.weight(t, k) = none ? 0 : float(512 - 64 * (k % 8)) / 512 - float(k / 8) / 512;
-      if (f.dropped)
-        r.dropped(t, k) = dropped;
-      if (f.kept)
-        r.kept(t, k) = dropped ? -1 : r.expert(t, k);
-      if (f.out_norm)
-        r.out_norm(t, k) = exact(mix(row, std::uint64_t(l), 3)) * 3.3f;
-    }
+    fill_choices(r, s, row, t, l);
     for (Index m = 0; m < r.predicted.cols(); ++m)
       r.predicted(t, m) = int((row + std::uint64_t(m)) % std::uint64_t(s.experts));
     for (Index e = 0; e < r.logits.cols(); ++e)
-      r.logits(t, e) = exact(mix(row, std::uint64_t(l), 100 + std::uint64_t(e)));
+      r.logits(t, e) = exact(mix(row, l, 100 + std::uint64_t(e)));
     if (f.entropy)
-      r.entropy.push_back(exact(mix(row, std::uint64_t(l), 4)));
+      r.entropy.push_back(exact(mix(row, l, 4)));
     if (f.margin)
-      r.margin.push_back(exact(mix(row, std::uint64_t(l), 5)));
+      r.margin.push_back(exact(mix(row, l, 5)));
     if (f.logsumexp)
-      r.logsumexp.push_back(exact(mix(row, std::uint64_t(l), 6)) * 1.7f);
+      r.logsumexp.push_back(exact(mix(row, l, 6)) * 1.7f);
   }
 }
+
+// Names of what differs, separated by commas.
+class Differences {
+ public:
+  template <class A>
+  void compare(const std::string& what, const A& a, const A& b) {
+    if (!(a == b))
+      found_ += (found_.empty() ? "" : ", ") + what;
+  }
+  void compare_layer(const LayerRows& a, const LayerRows& b, const std::string& at) {
+    compare("expert" + at, a.expert, b.expert);
+    compare("weight" + at, a.weight, b.weight);
+    compare("dropped" + at, a.dropped, b.dropped);
+    compare("kept" + at, a.kept, b.kept);
+    compare("predicted" + at, a.predicted, b.predicted);
+    compare("entropy" + at, a.entropy, b.entropy);
+    compare("margin" + at, a.margin, b.margin);
+    compare("logsumexp" + at, a.logsumexp, b.logsumexp);
+    compare("logits" + at, a.logits, b.logits);
+    compare("out_norm" + at, a.out_norm, b.out_norm);
+  }
+  const std::string& found() const {
+    return found_;
+  }
+
+ private:
+  std::string found_;
+};
 
 }  // namespace
 
@@ -167,36 +207,19 @@ std::string difference(const TraceReader& r, const Shape& s, std::uint64_t first
                        std::uint64_t count) {
   const TraceRows is = r.read(first, count, s.fields);
   const TraceRows want = rows(s, first, count);
-  std::string out;
-  const auto same = [&](const std::string& what, const auto& a, const auto& b) {
-    if (!(a == b))
-      out += (out.empty() ? "" : ", ") + what;
-  };
-  same("token_id", is.token_id, want.token_id);
-  same("position", is.position, want.position);
-  same("sequence", is.sequence, want.sequence);
-  same("step", is.step, want.step);
-  same("flags", is.flags, want.flags);
-  same("rank", is.rank, want.rank);
-  same("predicted_id", is.predicted_id, want.predicted_id);
-  same("target_id", is.target_id, want.target_id);
-  same("logprob", is.logprob, want.logprob);
-  for (std::size_t l = 0; l < want.layer.size(); ++l) {
-    const LayerRows& a = is.layer.at(l);
-    const LayerRows& b = want.layer[l];
-    const std::string at = concat(" of layer ", l);
-    same("expert" + at, a.expert, b.expert);
-    same("weight" + at, a.weight, b.weight);
-    same("dropped" + at, a.dropped, b.dropped);
-    same("kept" + at, a.kept, b.kept);
-    same("predicted" + at, a.predicted, b.predicted);
-    same("entropy" + at, a.entropy, b.entropy);
-    same("margin" + at, a.margin, b.margin);
-    same("logsumexp" + at, a.logsumexp, b.logsumexp);
-    same("logits" + at, a.logits, b.logits);
-    same("out_norm" + at, a.out_norm, b.out_norm);
-  }
-  return out;
+  Differences d;
+  d.compare("token_id", is.token_id, want.token_id);
+  d.compare("position", is.position, want.position);
+  d.compare("sequence", is.sequence, want.sequence);
+  d.compare("step", is.step, want.step);
+  d.compare("flags", is.flags, want.flags);
+  d.compare("rank", is.rank, want.rank);
+  d.compare("predicted_id", is.predicted_id, want.predicted_id);
+  d.compare("target_id", is.target_id, want.target_id);
+  d.compare("logprob", is.logprob, want.logprob);
+  for (std::size_t l = 0; l < want.layer.size(); ++l)
+    d.compare_layer(is.layer.at(l), want.layer[l], concat(" of layer ", l));
+  return d.found();
 }
 
 std::string bytes(const std::filesystem::path& path) {
