@@ -74,6 +74,7 @@ class HostGate final : public Gate<S> {
   }
 
   void balance(const Pass& pass, const Plan&, GateTape<S>& t) override {
+    t.choices.expert = {};  // the plan says it now
     if (!rules_.balances())
       return;
     t.probability = rules_.router->probabilities(t.input, t.routing);
