@@ -12,6 +12,8 @@
 #include "lib/model/decoder.h"
 #include "lib/plan/cost.h"
 #include "lib/plan/describe.h"
+#include "lib/router/mixing.h"
+#include "lib/router/router.h"
 
 using namespace moe;
 
@@ -176,7 +178,7 @@ Built built(const ModelConfig& c) {
   Decoder<float> model(c, *backend);
   const LayerConfig& moe = model.config().moe;
   const auto router = make_router(moe.router, moe.experts);
-  const double k = router->slots() > 0 ? moe.experts : router->choices();
+  const double k = capability<Mixing>(*router) ? moe.experts : router->choices();
   Built out;
   for (const Parameter<float>* p : model.parameters()) {
     const double n = used(*p, moe);
@@ -249,7 +251,7 @@ TEST_CASE("the three counts agree for every preset and every router") {
       agreed(with(concat("router={", router, "}")));
       const auto made = make_router(router, 6);
       const std::vector<Projection> products = made->projections();
-      if (products.empty() || made->slots() > 0)
+      if (products.empty() || capability<Mixing>(*made))
         continue;
       agreed(with(concat("router={", router, "},gate_residual=1")));
       if (!products[0].cosine)
