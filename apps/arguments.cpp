@@ -1,5 +1,6 @@
 #include "apps/arguments.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -216,9 +217,9 @@ Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
       .hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
 }
 
-std::string options_json(const CLI::App& verb) {
+std::string options_json(const CommandLine& verb) {
   nlohmann::json out;
-  for (const CLI::Option* o : verb.get_options()) {
+  for (const CLI::Option* o : verb.app().get_options()) {
     const std::string name = o->get_lnames().empty() ? o->get_name() : o->get_lnames().front();
     if (name == "help" || name == "config" || name == "force")
       continue;

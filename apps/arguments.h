@@ -2,13 +2,17 @@
 // refused, usage errors in one sentence with the nearest name, and the resolved options for
 // provenance.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "apps/command.h"
+#include "apps/command_line.h"
 #include "lib/core/error.h"
+
+namespace CLI {
+class ParseError;
+}  // namespace CLI
 
 namespace moe {
 
@@ -21,15 +25,14 @@ Error usage_error(const CLI::ParseError&, const CLI::App&);
 
 // Every option of a verb with its final value, as JSON text: {"steps":"2000",...}. For run.json,
 // checkpoints, traces.
-std::string options_json(const CLI::App& verb);
+std::string options_json(const CommandLine& verb);
 
 // What a verb runs once it is parsed: `verb` of its options, whose field `options` holds them all
 // as that JSON text.
 template <class Options>
-Run run_with(CLI::App& cli, std::shared_ptr<Options> options, int (*verb)(const Options&)) {
-  CLI::App* app = &cli;
-  return [options, app, verb] {
-    options->options = options_json(*app);
+Run run_with(CommandLine& cli, std::shared_ptr<Options> options, int (*verb)(const Options&)) {
+  return [options, cli, verb] {
+    options->options = options_json(cli);
     return verb(*options);
   };
 }

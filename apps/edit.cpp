@@ -143,32 +143,30 @@ int edit(const Options& o) {
 
 }  // namespace
 
-Run edit_command(CLI::App& cli) {
+Run edit_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
   cli.add_option("-o,--output", o->output, "the folder to make; the new checkpoint lies in it")
-      ->required();
+      .required();
   cli.add_option("--upcycle", o->upcycle,
                  "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
                  "every=n for each n-th layer")
-      ->group("edits");
+      .group("edits");
   cli.add_option("--split", o->split,
                  "cut the dense feed-forward into experts: experts=4,k=4,order=index|random")
-      ->group("edits");
+      .group("edits");
   cli.add_option("--add", o->add,
                  "N more experts in each layer, copies of the first (of the busiest with --trace): "
                  "2,noise=0.01")
-      ->group("edits");
+      .group("edits");
   cli.add_option(
          "--remove", o->remove,
          "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")
-      ->group("edits");
+      .group("edits");
   cli.add_option("--merge", o->merge, "experts of like weights become their mean: threshold=0.9")
-      ->group("edits");
+      .group("edits");
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
-  cli.add_option("--seed", o->seed, "of noise and new router rows")
-      ->capture_default_str()
-      ->check(whole(0));
+  cli.add_option("--seed", o->seed, "of noise and new router rows").show_default().check(whole(0));
   add_device(cli, o->device);
   add_config(cli);
   return run_with(cli, std::move(o), edit);

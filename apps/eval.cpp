@@ -188,23 +188,20 @@ int eval(const Options& o) {
 
 }  // namespace
 
-Run eval_command(CLI::App& cli) {
+Run eval_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
   add_data(cli, o->data, true);
   add_router(cli, o->router);
   cli.add_option("--without-expert", o->without,
                  "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
                  "missing together, given again they are tables of their own")
-      ->expected(1)
-      ->take_all();
+      .repeatable();
   cli.add_flag("--renormalise", o->renormalise,
                "where an expert is missing, scale a token's other weights so that their sum stays; "
                "else they stay as they are");
   add_batches(cli, o->batches);
-  cli.add_option("--seed", o->seed, "for routers that draw")
-      ->capture_default_str()
-      ->check(whole(0));
+  cli.add_option("--seed", o->seed, "for routers that draw").show_default().check(whole(0));
   add_device(cli, o->device);
   add_experts(cli, o->experts);
   add_output(cli, o->out, "where the table goes");

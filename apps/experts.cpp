@@ -8,13 +8,13 @@
 
 namespace moe {
 
-void add_experts(CLI::App& cli, ExpertOptions& o) {
+void add_experts(CommandLine& cli, ExpertOptions& o) {
   cli.add_option(
          "--expert-memory", o.memory,
          "read experts from the file when they are used and keep so much of them (as f32, or bf16 "
          "with --device cpu:dtype=bf16), at least one: 2GB; all = every expert in memory; default: "
          "all where the model takes up to half of this machine's memory, else an eighth of it")
-      ->type_name("SIZE");
+      .type_name("SIZE");
 }
 
 Index expert_limit(const ExpertOptions& o) {
@@ -23,25 +23,23 @@ Index expert_limit(const ExpertOptions& o) {
   return o.memory == "all" ? all_experts : parse_size(o.memory, "--expert-memory");
 }
 
-void add_router(CLI::App& cli, std::string& router) {
+void add_router(CommandLine& cli, std::string& router) {
   cli.add_option("--router", router,
                  "the same weights under another router: replay:trace=FILE goes where the trace "
                  "went (the same --data, --tokens, --length, --batch)")
-      ->type_name("SPEC");
+      .type_name("SPEC");
 }
 
-void add_batches(CLI::App& cli, EvalBatches& o) {
+void add_batches(CommandLine& cli, EvalBatches& o) {
   cli.add_option(
          "--tokens", o.tokens,
          "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
-      ->capture_default_str()
-      ->check(whole(0));
-  cli.add_option("--batch", o.sequences, "sequences at once")
-      ->capture_default_str()
-      ->check(whole(1));
+      .show_default()
+      .check(whole(0));
+  cli.add_option("--batch", o.sequences, "sequences at once").show_default().check(whole(1));
   cli.add_option("--length", o.length, "tokens of a sequence; 0 = the model's context")
-      ->capture_default_str()
-      ->check(whole(0));
+      .show_default()
+      .check(whole(0));
 }
 
 void report_loading(const LoadedModel& loaded) {

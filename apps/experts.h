@@ -1,8 +1,8 @@
 // What the verbs that only run a checkpoint have in common: how its experts come into memory, the
 // batches it sees, and what is to be said once it is loaded.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
+#include "apps/command_line.h"
 
 #include "lib/run/eval_batches.h"
 #include "lib/run/run_folder.h"
@@ -12,11 +12,11 @@ namespace moe {
 struct ExpertOptions {
   std::string memory;  // a size; empty = as fits
 };
-void add_experts(CLI::App&, ExpertOptions&);  // --expert-memory
-Index expert_limit(const ExpertOptions&);     // for load_model(); throws Error(usage)
+void add_experts(CommandLine&, ExpertOptions&);  // --expert-memory
+Index expert_limit(const ExpertOptions&);        // for load_model(); throws Error(usage)
 
-void add_router(CLI::App&, std::string& router);  // --router
-void add_batches(CLI::App&, EvalBatches&);        // --tokens, --batch, --length
+void add_router(CommandLine&, std::string& router);  // --router
+void add_batches(CommandLine&, EvalBatches&);        // --tokens, --batch, --length
 
 // Warnings of a checkpoint that was loaded, and how much of its experts is kept in memory.
 void report_loading(const LoadedModel&);

@@ -217,24 +217,23 @@ int generate(const Options& o) {
 
 }  // namespace
 
-Run generate_command(CLI::App& cli) {
+Run generate_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
-  CLI::Option* prompt =
-      cli.add_option("--prompt", o->prompt, "text to continue")->type_name("TEXT");
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
+  Option prompt = cli.add_option("--prompt", o->prompt, "text to continue").type_name("TEXT");
   cli.add_option("--ids", o->ids,
                  "token ids to continue, for a model whose tokenizer is not read; ids are printed")
-      ->type_name("IDS")
-      ->excludes(prompt);
-  cli.add_option("--tokens", o->tokens, "tokens to add")->capture_default_str()->check(whole(0));
+      .type_name("IDS")
+      .excludes(prompt);
+  cli.add_option("--tokens", o->tokens, "tokens to add").show_default().check(whole(0));
   cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")
-      ->capture_default_str()
-      ->check(real(0, 100.0));
+      .show_default()
+      .check(real(0, 100.0));
   cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")
-      ->capture_default_str()
-      ->check(whole(0));
-  cli.add_option("--seed", o->seed, "seed of the sampling")->capture_default_str()->check(whole(0));
-  cli.add_option("--trace", o->trace, "record the routing to this file")->type_name("FILE");
+      .show_default()
+      .check(whole(0));
+  cli.add_option("--seed", o->seed, "seed of the sampling").show_default().check(whole(0));
+  cli.add_option("--trace", o->trace, "record the routing to this file").type_name("FILE");
   cli.add_flag("--force", o->force, "replace a trace that exists");
   add_device(cli, o->device);
   add_experts(cli, o->experts);

@@ -1,6 +1,8 @@
 // moe list: what there is to choose from, straight from the registries.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "analysis/compare/conventions.h"
 #include "analysis/metric/metric.h"
 #include "analysis/report/render.h"
@@ -149,11 +151,11 @@ constexpr const char* drawn_only[] = {"--experts",   "--k",    "--layers",
 
 constexpr const char* values_group = "balance --values";
 
-void add_values(CLI::App& cli, bool& values, BalanceValues& b) {
+void add_values(CommandLine& cli, bool& values, BalanceValues& b) {
   cli.add_flag("--values", values,
                "with `balance`: what each system's balance loss reports for one batch, and the "
                "coefficient that stands for 0.01 of ours")
-      ->group(values_group);
+      .group(values_group);
   const OptionGroup batch(cli, values_group);
   batch.number("--tokens", b.tokens, "of the batch", whole(1, 10'000'000));
   batch.number("--experts", b.experts, "of a layer", whole(1, 65536));
@@ -167,24 +169,24 @@ void add_values(CLI::App& cli, bool& values, BalanceValues& b) {
              "the first --tokens rows of a trace with logits instead of drawn ones");
 }
 
-void refuse_values(const CLI::App& app, const std::string& kind, bool values) {
+void refuse_values(const CommandLine& app, const std::string& kind, bool values) {
   if (values && kind != "balancers") {
     throw Error(Exit::usage, concat("--values compares balance losses, not ",
                                     kind.empty() ? "everything" : kind))
         .hint("moe list balance --values");
   }
-  for (const CLI::Option* given : app.get_options()) {
-    if (given->get_group() != values_group || !given->count() || given->get_name() == "--values") {
+  for (const Option& option : app.options()) {
+    if (option.group() != values_group || !option.given() || option.name() == "--values") {
       continue;
     }
     if (!values) {
-      throw Error(Exit::usage, concat(given->get_name(), " describes the batch of --values"))
+      throw Error(Exit::usage, concat(option.name(), " describes the batch of --values"))
           .hint("moe list balance --values");
     }
-    if (app.get_option("--trace")->count() &&
-        std::ranges::find(drawn_only, given->get_name()) != std::end(drawn_only)) {
+    if (app.given("--trace") &&
+        std::ranges::find(drawn_only, option.name()) != std::end(drawn_only)) {
       throw Error(Exit::usage,
-                  concat(given->get_name(), " is of a drawn batch, and --trace brings one"))
+                  concat(option.name(), " is of a drawn batch, and --trace brings one"))
           .hint("--tokens says how many of its rows");
     }
   }
@@ -237,7 +239,7 @@ void write_list(const std::vector<Kind>& wanted, const OutputOptions& out) {
   write_report(report, out);
 }
 
-int list(const Options& o, const CLI::App& cli) {
+int list(const Options& o, const CommandLine& cli) {
   check_output(o.out);
   const std::string kind = o.kind == "balance" ? "balancers" : o.kind;
   refuse_values(cli, kind, o.values);
@@ -250,7 +252,7 @@ int list(const Options& o, const CLI::App& cli) {
 
 }  // namespace
 
-Run list_command(CLI::App& cli) {
+Run list_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option(
       "kind", o->kind,
@@ -258,9 +260,8 @@ Run list_command(CLI::App& cli) {
       "metrics, conventions, patterns, formats, commands; all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
-  CLI::App* app = &cli;
-  return [o, app] {
-    return list(*o, *app);
+  return [o, cli] {
+    return list(*o, cli);
   };
 }
 

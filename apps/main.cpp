@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <malloc.h>
 
+#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -95,7 +96,8 @@ int run(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(std::string(entry.name), std::string(entry.about));
     sub->set_help_flag("-h,--help", "show this help");
     sub->footer(examples_text(entry.examples));
-    ready.emplace_back(sub, entry.make(*sub));
+    CommandLine line(*sub);
+    ready.emplace_back(sub, entry.make(line));
   }
   std::vector<std::string> words = arguments(argc, argv, app);
   try {

@@ -14,13 +14,13 @@
 
 namespace moe {
 
-void add_output(CLI::App& cli, OutputOptions& o, const char* what) {
+void add_output(CommandLine& cli, OutputOptions& o, const char* what) {
   cli.add_option("-o,--output", o.file,
                  std::string(what) + "; its ending picks the format; - is stdout")
-      ->type_name("FILE");
+      .type_name("FILE");
   cli.add_option("--format", o.format,
                  "text, md, csv, json, jsonl or html; default: by the ending of -o, or text")
-      ->type_name("NAME");
+      .type_name("NAME");
   cli.add_flag("--force", o.force, "replace a file that exists");
 }
 
@@ -54,18 +54,18 @@ void write_report(const Report& report, const OutputOptions& o) {
     note(fmt::format("wrote {}", o.file));
 }
 
-void add_device_name(CLI::App& cli, DeviceOptions& o) {
+void add_device_name(CommandLine& cli, DeviceOptions& o) {
   cli.add_option("--device", o.device, "what computes: moe list devices")
-      ->type_name("SPEC")
-      ->capture_default_str()
-      ->envname("MOE_DEVICE");
+      .type_name("SPEC")
+      .show_default()
+      .environment("MOE_DEVICE");
 }
-void add_device(CLI::App& cli, DeviceOptions& o) {
+void add_device(CommandLine& cli, DeviceOptions& o) {
   add_device_name(cli, o);
   cli.add_option("--threads", o.threads, "threads of the host; 0 = all cores")
-      ->capture_default_str()
-      ->check(whole(0, 1024))
-      ->envname("MOE_THREADS");
+      .show_default()
+      .check(whole(0, 1024))
+      .environment("MOE_THREADS");
 }
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
   if (o.threads > 0)
@@ -76,18 +76,18 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
   return made;
 }
 
-void add_config(CLI::App& cli) {
+void add_config(CommandLine& cli) {
   static std::string file;  // read by arguments() before CLI11 sees it
   cli.add_option("--config", file, "a TOML file with options of this verb; the command line wins")
-      ->type_name("FILE");
+      .type_name("FILE");
 }
-void add_data(CLI::App& cli, std::vector<std::string>& specs, bool required) {
-  auto* option = cli.add_option(
+void add_data(CommandLine& cli, std::vector<std::string>& specs, bool required) {
+  Option option = cli.add_option(
       "--data", specs,
       "where tokens come from, NAME:key=value,...; may be given again: moe list datasets");
-  option->expected(1)->take_all()->type_name("SPEC");
+  option.repeatable().type_name("SPEC");
   if (required)
-    option->required();
+    option.required();
 }
 
 std::string now_utc() {

@@ -1,9 +1,9 @@
 // Options that many verbs share, added the same way everywhere: where the result goes, what
 // computes, where tokens come from.
 #pragma once
-#include <CLI/CLI.hpp>
 #include <string>
 #include <vector>
+#include "apps/command_line.h"
 
 #include "analysis/table.h"
 #include "lib/backend/backend.h"
@@ -17,7 +17,7 @@ struct OutputOptions {
     return file.empty() || file == "-";
   }
 };
-void add_output(CLI::App&, OutputOptions&, const char* what);
+void add_output(CommandLine&, OutputOptions&, const char* what);
 // throws Error(usage) for a name or an ending that is none
 std::string format_for(const OutputOptions&);
 // what write_report() would refuse, before the work is done
@@ -28,12 +28,12 @@ struct DeviceOptions {
   std::string device = "cpu";
   int threads = 0;  // 0 = all
 };
-void add_device(CLI::App&, DeviceOptions&);       // --device and --threads
-void add_device_name(CLI::App&, DeviceOptions&);  // --device alone
+void add_device(CommandLine&, DeviceOptions&);       // --device and --threads
+void add_device_name(CommandLine&, DeviceOptions&);  // --device alone
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions&);
 
-void add_config(CLI::App&);                                                // --config
-void add_data(CLI::App&, std::vector<std::string>& specs, bool required);  // --data, repeatable
+void add_config(CommandLine&);                                                // --config
+void add_data(CommandLine&, std::vector<std::string>& specs, bool required);  // --data, repeatable
 // ISO 8601; SOURCE_DATE_EPOCH where it is set
 std::string now_utc();
 

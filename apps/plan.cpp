@@ -96,36 +96,36 @@ int run_plan(const Options& o) {
 
 }  // namespace
 
-Run plan_command(CLI::App& cli) {
+Run plan_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->models,
                  "a published model by name, a config.json, a folder with one, a run, or a spec "
                  "such as tiny:experts=64; several make a table; none lists the names");
   cli.add_option("--context", o->context, "tokens that attention looks back on")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(whole(1, 100'000'000));
+      .type_name("N")
+      .show_default()
+      .check(whole(1, 100'000'000));
   cli.add_option("--ep", o->sharding.experts, "ranks that the experts are spread over")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(whole(1, 1'000'000));
+      .type_name("N")
+      .show_default()
+      .check(whole(1, 1'000'000));
   cli.add_option("--tp", o->sharding.tensor, "ranks that every matrix is cut over")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(whole(1, 1'000'000));
+      .type_name("N")
+      .show_default()
+      .check(whole(1, 1'000'000));
   cli.add_option("--zero", o->sharding.zero,
                  "data-parallel ranks that share weights, gradients and moments (ZeRO-3)")
-      ->type_name("N")
-      ->capture_default_str()
-      ->check(whole(1, 1'000'000));
+      .type_name("N")
+      .show_default()
+      .check(whole(1, 1'000'000));
   std::vector<std::string> names;
   for (const plan::Format f : plan::formats)
     names.emplace_back(name_of(f));
   cli.add_option("--weights", o->format,
                  "format of the weights on a device that serves: " + join(names))
-      ->type_name("NAME")
-      ->capture_default_str()
-      ->check(one_of(names));
+      .type_name("NAME")
+      .show_default()
+      .check(one_of(names));
   add_output(cli, o->out, "where the plan goes");
   add_config(cli);
   return [o] {

@@ -186,52 +186,50 @@ int report(const Options& o) {
 
 }  // namespace
 
-Run report_command(CLI::App& cli) {
+Run report_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("trace", o->traces,
                  "traces (*.moetrace.h5), of moe or of any engine that writes the format; several "
                  "stand side by side")
-      ->required();
+      .required();
   cli.add_option("--against", o->against,
                  "a reference over the same text: how far the trace's routing is that of this one")
-      ->type_name("TRACE");
+      .type_name("TRACE");
   cli.add_option("--metric", o->metrics,
                  "only these, NAME:key=value,...; may be given again: moe list metrics")
-      ->expected(1)
-      ->take_all()
-      ->type_name("SPEC");
+      .repeatable()
+      .type_name("SPEC");
   cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")
-      ->capture_default_str()
-      ->check(whole(0, 100000));
+      .show_default()
+      .check(whole(0, 100000));
   cli.add_option(
          "--convention", o->convention,
          "the figures of another tool by its own definitions, beside ours: moe list conventions")
-      ->type_name("NAME");
+      .type_name("NAME");
   cli.add_option("--threshold", o->thresholds,
                  "where a traffic light turns, ID=YELLOW,RED; may be given again")
-      ->expected(1)
-      ->take_all()
-      ->type_name("ID=Y,R");
+      .repeatable()
+      .type_name("ID=Y,R");
   cli.add_option("--fail-on", o->fail_on, "exit code 1 where a light is red, or at least yellow")
-      ->check(one_of({"red", "yellow"}))
-      ->type_name("LIGHT");
+      .check(one_of({"red", "yellow"}))
+      .type_name("LIGHT");
   cli.add_option("--bootstrap", o->bootstrap,
                  "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")
-      ->capture_default_str()
-      ->check(whole(0, 10000));
+      .show_default()
+      .check(whole(0, 10000));
   cli.add_option("--memory", o->memory,
                  "memory to keep to, about; one metric's counts get a third of it, and what does "
                  "not fit is left out in a sentence")
-      ->type_name("SIZE")
-      ->capture_default_str();
+      .type_name("SIZE")
+      .show_default();
   cli.add_option("--truth", o->truth,
                  "the data the trace was made with, where its clusters were planted "
                  "(clusters:...): how well the experts recover them")
-      ->type_name("SPEC");
+      .type_name("SPEC");
   cli.add_option("--values", o->values,
                  "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
                  "docs/metrics.md")
-      ->type_name("FILE");
+      .type_name("FILE");
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
   return [o] {

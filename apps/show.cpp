@@ -129,13 +129,13 @@ Report show_model(const std::string& path) {
 
 }  // namespace
 
-Run show_command(CLI::App& cli) {
+Run show_command(CommandLine& cli) {
   struct Options {
     std::string path;
     OutputOptions out;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("path", o->path, "a run, a checkpoint, or a trace")->required();
+  cli.add_option("path", o->path, "a run, a checkpoint, or a trace").required();
   add_output(cli, o->out, "where the description goes");
   return [o] {
     check_output(o->out);

@@ -52,10 +52,10 @@ int synth(const Options& o, const std::string& json) {
   return 0;
 }
 
-void add_shape(CLI::App& cli, SynthShape& s) {
+void add_shape(CommandLine& cli, SynthShape& s) {
   const auto count = [&](const char* name, auto& value, const char* about, std::int64_t least,
                          std::int64_t most) {
-    cli.add_option(name, value, about)->capture_default_str()->check(whole(least, most));
+    cli.add_option(name, value, about).show_default().check(whole(least, most));
   };
   count("--tokens", s.tokens, "rows, T", 0, std::int64_t{1} << 40);
   count("--layers", s.layers, "MoE layers, L", 1, 4096);
@@ -75,22 +75,22 @@ void add_shape(CLI::App& cli, SynthShape& s) {
 
 }  // namespace
 
-Run synth_command(CLI::App& cli) {
+Run synth_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("pattern", o->pattern,
                  "how experts are drawn, NAME:key=value,...: moe list patterns")
-      ->capture_default_str()
-      ->type_name("SPEC");
-  cli.add_option("-o,--output", o->file, "the trace to write")->required()->type_name("FILE");
+      .show_default()
+      .type_name("SPEC");
+  cli.add_option("-o,--output", o->file, "the trace to write").required().type_name("FILE");
   add_shape(cli, o->shape);
   cli.add_option("--deflate", o->deflate,
                  "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate "
                  "at this level, checksum")
-      ->capture_default_str()
-      ->check(whole(0, 9));
+      .show_default()
+      .check(whole(0, 9));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_config(cli);
-  return [o, &cli] {
+  return [o, cli] {
     return synth(*o, options_json(cli));
   };
 }

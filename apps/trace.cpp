@@ -192,19 +192,19 @@ int trace(const Options& o) {
 
 }  // namespace
 
-Run trace_command(CLI::App& cli) {
+Run trace_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder")->required();
+  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
   add_data(cli, o->data, true);
   add_router(cli, o->router);
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")
-      ->type_name("FILE")
-      ->required();
+      .type_name("FILE")
+      .required();
   add_batches(cli, o->batches);
   cli.add_option("--redundancy-tokens", o->redundancy_tokens,
                  "tokens on which all experts run, to compare their outputs; 0 = none")
-      ->capture_default_str()
-      ->check(whole(0));
+      .show_default()
+      .check(whole(0));
   cli.add_flag("--matched-neurons", o->matched,
                "compare experts also with their hidden units matched one to one: takes width^3 "
                "steps a pair");
@@ -215,12 +215,10 @@ Run trace_command(CLI::App& cli) {
       "record every expert's logit, in 16 bits each (moe list balance --values reads them)");
   cli.add_option("--durability", o->durability,
                  "process: rows survive a kill; power: a power cut too")
-      ->type_name("WHICH")
-      ->capture_default_str()
-      ->check(one_of({"process", "power"}));
-  cli.add_option("--seed", o->seed, "for routers that draw")
-      ->capture_default_str()
-      ->check(whole(0));
+      .type_name("WHICH")
+      .show_default()
+      .check(one_of({"process", "power"}));
+  cli.add_option("--seed", o->seed, "for routers that draw").show_default().check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_device(cli, o->device);
   add_experts(cli, o->experts);

@@ -49,11 +49,11 @@ struct Options {
 
 // A new run on a checkpoint's weights: its model, with another router, balance or capacity where
 // asked for.
-ModelConfig config_of(Options& o, const CLI::App& cli) {
+ModelConfig config_of(Options& o, const CommandLine& cli) {
   if (o.run.init.empty())
     return model_config(model_spec(o.model));
   for (const char* fixed : {"--model", "--experts", "--width", "--dense", "--tokenizer"}) {
-    if (cli.get_option(fixed)->count()) {
+    if (cli.given(fixed)) {
       throw Error(Exit::usage, concat(fixed, " cannot change what --init brings with it"))
           .hint("moe edit makes another model of a checkpoint");
     }
@@ -64,38 +64,38 @@ ModelConfig config_of(Options& o, const CLI::App& cli) {
   return model_config(model_spec(o.model));
 }
 
-void add_model(CLI::App& cli, ModelOptions& o) {
+void add_model(CommandLine& cli, ModelOptions& o) {
   const OptionGroup model(cli, "model");
   model
       .text("--model", o.model, "SPEC",
             "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")
-      ->capture_default_str();
+      .show_default();
   model.text("--router", o.router, "SPEC",
              "who goes where (moe list routers); default: the preset's");
   model
       .repeatable("--balance", o.balance,
                   "what keeps experts evenly used; may be given again; none = nothing")
-      ->type_name("SPEC");
+      .type_name("SPEC");
   model.text("--capacity", o.capacity, "SPEC", "how many slots an expert may take");
-  model.add("--experts", o.experts, "number of experts")->check(whole(1));
-  model.add("--width", o.width, "width of an expert")->check(whole(1));
+  model.add("--experts", o.experts, "number of experts").check(whole(1));
+  model.add("--width", o.width, "width of an expert").check(whole(1));
   cli.add_flag("--dense", o.dense, "the dense twin: the same active parameters a token, no experts")
-      ->group("model");
+      .group("model");
 }
 
-void add_training(CLI::App& cli, Options& o) {
+void add_training(CommandLine& cli, Options& o) {
   TrainOptions& t = o.run.train;
   const OptionGroup training(cli, "training");
   training.number("--steps", t.steps, "the horizon: steps in all", whole(0));
   training.number("--batch", t.sequences, "sequences of a micro-batch", whole(1));
   training.add("--length", o.run.length, "tokens of a sequence; default: the model's context")
-      ->check(whole(1));
+      .check(whole(1));
   training.number("--accumulate", t.accumulate, "micro-batches of a step", whole(1));
   training.number("--lr", t.lr, "peak learning rate", real(0, 1e300));
   training
       .text("--schedule", t.schedule, "SPEC",
             "cosine:warmup=,floor= | wsd:warmup=,decay=,floor= | constant:warmup=")
-      ->capture_default_str();
+      .show_default();
   training.number("--decay", t.decay, "AdamW's weight decay (matrices only)", real(0, 1e300));
   training.number("--clip", t.clip, "largest gradient norm; 0 = none", real(0, 1e300));
   training.repeatable(
@@ -107,7 +107,7 @@ void add_training(CLI::App& cli, Options& o) {
   training.number("--seed", t.seed, "seed of everything random", whole(0));
 }
 
-void add_saving(CLI::App& cli, Options& o) {
+void add_saving(CommandLine& cli, Options& o) {
   RunOptions& r = o.run;
   const OptionGroup run(cli, "run");
   run.number("--save-every", r.save_every, "steps between checkpoints; 0 = only at the end",
@@ -115,7 +115,7 @@ void add_saving(CLI::App& cli, Options& o) {
   run.text("--save-dtype", o.save_dtype, "WHICH",
            "with --steps 0: write the weights alone, as f32 or bf16; such a run can be used, "
            "but not resumed")
-      ->check(one_of({"f32", "bf16"}));
+      .check(one_of({"f32", "bf16"}));
   run.number("--keep", r.keep, "newest checkpoints kept", whole(1));
   run.number("--eval-every", r.eval_every, "steps between validations; 0 = only at the end",
              whole(0));
@@ -127,11 +127,11 @@ void add_saving(CLI::App& cli, Options& o) {
 }
 
 // A resumed run goes on as it was begun: only the horizon and what computes may change.
-void refuse_changes(const CLI::App& app, const std::string& folder) {
-  for (const CLI::Option* given : app.get_options()) {
-    if (const std::string name = given->get_name(); given->count() && name != "--resume" &&
-                                                    name != "--steps" && name != "--device" &&
-                                                    name != "--threads" && name != "--config") {
+void refuse_changes(const CommandLine& app, const std::string& folder) {
+  for (const Option& option : app.options()) {
+    if (const std::string name = option.name(); option.given() && name != "--resume" &&
+                                                name != "--steps" && name != "--device" &&
+                                                name != "--threads" && name != "--config") {
       throw Error(Exit::usage,
                   concat(name, " belongs to the run and cannot change when it is resumed"))
           .hint(concat("moe train --resume ", folder));
@@ -139,14 +139,14 @@ void refuse_changes(const CLI::App& app, const std::string& folder) {
   }
 }
 
-int train(Options& o, const CLI::App& cli) {
+int train(Options& o, const CommandLine& cli) {
   o.run.options = options_json(cli);
   o.run.device = o.device.device;
   if (!o.parts.empty())
     o.run.train.trained = join(o.parts, ";");
   if (!o.resume.empty()) {
     refuse_changes(cli, o.resume);
-    const bool moved = cli.get_option("--steps")->count() > 0;
+    const bool moved = cli.given("--steps");
     return resume_run(o.resume, moved ? o.run.train.steps : -1, o.device);
   }
   const ModelConfig config = config_of(o, cli);
@@ -164,29 +164,28 @@ int train(Options& o, const CLI::App& cli) {
 
 }  // namespace
 
-Run train_command(CLI::App& cli) {
+Run train_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   add_data(cli, o->run.data, false);
   cli.add_option("--tokenizer", o->run.tokenizer, "text to ids (moe list tokenizers)")
-      ->type_name("SPEC")
-      ->capture_default_str();
+      .type_name("SPEC")
+      .show_default();
   add_model(cli, o->model);
   add_training(cli, *o);
   add_saving(cli, *o);
   add_device(cli, o->device);
-  cli.add_option("-o,--output", o->run.folder, "the run folder to make")->type_name("FOLDER");
+  cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
-      ->type_name("FOLDER");
+      .type_name("FOLDER");
   cli.add_option("--init", o->run.init,
                  "start from this checkpoint's weights (a fresh optimizer); --router, --balance "
                  "and --capacity may differ")
-      ->type_name("FOLDER");
+      .type_name("FOLDER");
   cli.add_flag("--dry-run", o->dry, "say sizes, FLOPs, memory and disk; build nothing");
   cli.add_flag("--force", o->run.force, "replace a run folder that exists");
   add_config(cli);
-  CLI::App* app = &cli;
-  return [o, app] {
-    return train(*o, *app);
+  return [o, cli] {
+    return train(*o, cli);
   };
 }
 

@@ -17,14 +17,10 @@ bool reads(const std::string& word, T& value) {
   return error == std::errc{} && end == last;
 }
 
-CLI::Validator checked(std::function<std::string(std::string&)> check) {
-  return CLI::Validator(std::move(check), "");
-}
-
 }  // namespace
 
-CLI::Validator whole(std::int64_t least, std::int64_t most) {
-  return checked([least, most](std::string& word) -> std::string {
+Check whole(std::int64_t least, std::int64_t most) {
+  return [least, most](std::string& word) -> std::string {
     std::int64_t value = 0;
     if (!reads(word, value))
       return concat("'", word, "' is not a whole number");
@@ -34,11 +30,11 @@ CLI::Validator whole(std::int64_t least, std::int64_t most) {
       return concat(value, " is more than ", most);
     word = concat(value);
     return "";
-  });
+  };
 }
 
-CLI::Validator real(double least, double most) {
-  return checked([least, most](std::string& word) -> std::string {
+Check real(double least, double most) {
+  return [least, most](std::string& word) -> std::string {
     double value = 0;
     if (!reads(word, value) || value != value)
       return concat("'", word, "' is not a number");
@@ -47,17 +43,17 @@ CLI::Validator real(double least, double most) {
     if (value > most)
       return concat(value, " is more than ", most);
     return "";
-  });
+  };
 }
 
-CLI::Validator one_of(std::vector<std::string> allowed) {
-  return checked([allowed = std::move(allowed)](std::string& word) -> std::string {
+Check one_of(std::vector<std::string> allowed) {
+  return [allowed = std::move(allowed)](std::string& word) -> std::string {
     if (std::ranges::find(allowed, word) != allowed.end())
       return "";
     const std::string near = nearest(word, allowed);
     return concat("'", word, "' is not one of ", join(allowed),
                   near.empty() ? "" : concat("; did you mean ", near, "?"));
-  });
+  };
 }
 
 }  // namespace moe

@@ -372,16 +372,15 @@ int verify(const Options& o) {
 
 }  // namespace
 
-Run verify_command(CLI::App& cli) {
+Run verify_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("paths", o->paths, "traces, checkpoints or runs");
   cli.add_option("--golden", o->golden, "a folder of files with expected values")
-      ->type_name("FOLDER");
+      .type_name("FOLDER");
   add_device(cli, o->device);
   add_output(cli, o->out, "where the table goes");
-  CLI::Option* device = cli.get_option("--device");
-  return [o, device] {
-    o->device_given = device->count() > 0;
+  return [o, cli] {
+    o->device_given = cli.given("--device");
     return verify(*o);
   };
 }

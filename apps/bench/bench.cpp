@@ -187,19 +187,18 @@ void add_times(Rows& rows, const Timing& t) {
   rows.number("spread", "%", "between the quartiles, of the median", t.spread(), 0);
 }
 
-void add_bench_on_host(CLI::App& cli, BenchOptions& o) {
+void add_bench_on_host(CommandLine& cli, BenchOptions& o) {
   cli.add_option("--seconds", o.seconds, "time for each row")
-      ->capture_default_str()
-      ->check(real(0.001, 600));
+      .show_default()
+      .check(real(0.001, 600));
   cli.add_option("--threads", o.threads,
                  "threads of the host; may be given again for a sweep; all cores where left out")
-      ->type_name("N")
-      ->expected(1)
-      ->take_all()
-      ->check(whole(1, 1024));
+      .type_name("N")
+      .repeatable()
+      .check(whole(1, 1024));
   add_output(cli, o.out, "where the table goes");
 }
-void add_bench(CLI::App& cli, BenchOptions& o) {
+void add_bench(CommandLine& cli, BenchOptions& o) {
   add_bench_on_host(cli, o);
   add_device_name(cli, o.device);
 }
@@ -227,22 +226,20 @@ int write_bench(Table table, std::string title, const std::vector<Timing>& times
   return stop_signal() ? 128 + stop_signal() : 0;
 }
 
-Run bench_command(CLI::App& cli) {
-  cli.require_subcommand(1);
-  auto ready = std::make_shared<std::vector<std::pair<CLI::App*, Run>>>();
+Run bench_command(CommandLine& cli) {
+  auto ready = std::make_shared<std::vector<std::pair<CommandLine, Run>>>();
   for (const auto& entry : benches().entries()) {
-    CLI::App* sub = cli.add_subcommand(std::string(entry.name), std::string(entry.about));
-    sub->set_help_flag("-h,--help", "show this help");
     std::string footer = "examples:";
     for (const std::string& e : split(entry.examples, '|'))
       footer += "\n  moe " + e;
-    sub->footer(footer);
-    ready->emplace_back(sub, entry.make(*sub));
+    CommandLine subject =
+        cli.add_subject(std::string(entry.name), std::string(entry.about), footer);
+    ready->emplace_back(subject, entry.make(subject));
   }
   return [ready] {
     catch_stop_signals();
-    for (auto& [sub, go] : *ready) {
-      if (sub->parsed())
+    for (auto& [subject, go] : *ready) {
+      if (subject.parsed())
         return go();
     }
     return 2;

@@ -77,8 +77,8 @@ struct BenchOptions {
   DeviceOptions device;
   OutputOptions out;
 };
-void add_bench(CLI::App&, BenchOptions&);
-void add_bench_on_host(CLI::App&, BenchOptions&);  // the same without --device
+void add_bench(CommandLine&, BenchOptions&);
+void add_bench_on_host(CommandLine&, BenchOptions&);  // the same without --device
 void settle(BenchOptions&);  // what is not given gets its default; called first by every bench
 // Prints it: JSON as one object a row. Says where times spread too much to be trusted.
 int write_bench(Table, std::string title, const std::vector<Timing>&, const BenchOptions&);

@@ -206,18 +206,14 @@ int layer(const Options& o) {
 }
 
 // Sweeps: an option given twice makes a row for each value.
-void add_sizes(CLI::App& cli, const char* name, std::vector<Index>& values, const char* about,
+void add_sizes(CommandLine& cli, const char* name, std::vector<Index>& values, const char* about,
                const char* standard) {
-  cli.add_option(name, values, about)
-      ->expected(1)
-      ->take_all()
-      ->check(whole(1))
-      ->default_str(standard);
+  cli.add_option(name, values, about).repeatable().check(whole(1)).show_default(standard);
 }
 
 }  // namespace
 
-Run bench_layer(CLI::App& cli) {
+Run bench_layer(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   add_sizes(cli, "--tokens", o->tokens,
             "T, tokens of a batch; every size may be given again for a sweep", "2048");
@@ -228,17 +224,14 @@ Run bench_layer(CLI::App& cli) {
   cli.add_option(
          "--router", o->router,
          "another router, its k with it: forced:k=2,hot=0.5 for a skewed load; may be given again")
-      ->type_name("SPEC")
-      ->expected(1)
-      ->take_all();
+      .type_name("SPEC")
+      .repeatable();
   cli.add_option("--balance", o->balance,
                  "balance losses that the layer computes; may be given again")
-      ->type_name("SPEC")
-      ->expected(1)
-      ->take_all();
+      .type_name("SPEC")
+      .repeatable();
   add_bench(cli, o->bench);
-  CLI::App* app = &cli;
-  return [o, app] {
+  return [o, cli] {
     if (!o->router.empty() && !o->k.empty())
       throw Error(Exit::usage, "--router brings its own k: --top-k cannot be given with it");
     const auto standard = [](std::vector<Index>& v, Index n) {

@@ -181,26 +181,22 @@ int model(const Options& o) {
 
 }  // namespace
 
-Run bench_model(CLI::App& cli) {
+Run bench_model(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("--model", o->model,
                  "preset, and fields over it; may be given again (moe list models)")
-      ->type_name("SPEC")
-      ->expected(1)
-      ->take_all()
-      ->default_str("tiny");
-  cli.add_option("--batch", o->sequences, "sequences of a batch")
-      ->capture_default_str()
-      ->check(whole(1));
+      .type_name("SPEC")
+      .repeatable()
+      .show_default("tiny");
+  cli.add_option("--batch", o->sequences, "sequences of a batch").show_default().check(whole(1));
   cli.add_option("--length", o->length, "tokens of a sequence; 0 = the model's context")
-      ->capture_default_str()
-      ->check(whole(0));
+      .show_default()
+      .check(whole(0));
   cli.add_option("--only", o->only,
                  "forward, forward+backward or step; may be given again; all where left out")
-      ->type_name("PASS")
-      ->expected(1)
-      ->take_all()
-      ->check(one_of({"forward", "forward+backward", "step"}));
+      .type_name("PASS")
+      .repeatable()
+      .check(one_of({"forward", "forward+backward", "step"}));
   add_bench(cli, o->bench);
   return [o] {
     settle(o->bench);

@@ -59,7 +59,7 @@ int ops(const Options& o) {
 
 }  // namespace
 
-Run bench_ops(CLI::App& cli) {
+Run bench_ops(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   o->bench.seconds = 0.5;
   cli.add_option("only", o->only,

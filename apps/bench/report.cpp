@@ -202,23 +202,22 @@ int bench_report_files(const Options& o) {
 
 }  // namespace
 
-Run bench_report(CLI::App& cli) {
+Run bench_report(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   SynthShape& s = o->shape;
   s.tokens = 32768;
   s.layers = 16;
   s.domains = 4;
   const auto count = [&](const char* name, auto& value, const char* about, std::int64_t most) {
-    cli.add_option(name, value, about)->capture_default_str()->check(whole(1, most));
+    cli.add_option(name, value, about).show_default().check(whole(1, most));
   };
   cli.add_option("--trace", o->trace, "time this trace and make none; may be given again")
-      ->type_name("FILE")
-      ->expected(1)
-      ->take_all();
+      .type_name("FILE")
+      .repeatable();
   cli.add_option("--pattern", o->pattern,
                  "how experts of the made-up trace are drawn (moe list patterns)")
-      ->capture_default_str()
-      ->type_name("SPEC");
+      .show_default()
+      .type_name("SPEC");
   count("--tokens", s.tokens, "its rows, T", std::int64_t{1} << 40);
   count("--layers", s.layers, "its MoE layers, L", 4096);
   count("--experts", s.experts, "experts of a layer, E", 65534);
@@ -226,11 +225,11 @@ Run bench_report(CLI::App& cli) {
   cli.add_option(
          "--folder", o->folder,
          "where the traces are written meanwhile; default: the system's folder for temporary files")
-      ->type_name("FOLDER");
+      .type_name("FOLDER");
   cli.add_option("--python", o->python,
                  "the Python to count with; default: MOE_PYTHON, python3 or /usr/bin/python3, the "
                  "first that has h5py")
-      ->type_name("PROGRAM");
+      .type_name("PROGRAM");
   o->bench.seconds = 3;
   add_bench_on_host(cli, o->bench);
   return [o] {

@@ -128,22 +128,21 @@ int trace(const Options& o) {
 
 }  // namespace
 
-Run bench_trace(CLI::App& cli) {
+Run bench_trace(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("--model", o->model,
                  "preset, and fields over it; may be given again (moe list models)")
-      ->type_name("SPEC")
-      ->expected(1)
-      ->take_all()
-      ->default_str("tiny");
+      .type_name("SPEC")
+      .repeatable()
+      .show_default("tiny");
   cli.add_option("--batch", o->sequences,
                  "sequences of a batch, each as long as the model's context")
-      ->capture_default_str()
-      ->check(whole(1));
+      .show_default()
+      .check(whole(1));
   cli.add_option(
          "--folder", o->folder,
          "where the trace is written meanwhile; default: the system's folder for temporary files")
-      ->type_name("FOLDER");
+      .type_name("FOLDER");
   o->bench.seconds = 3;
   add_bench(cli, o->bench);
   return [o] {
