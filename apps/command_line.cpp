@@ -54,10 +54,10 @@ std::string Option::group() const {
   return option_->get_group();
 }
 
-#define MOE_ADD_OPTION(type)                                                     \
-  Option CommandLine::add_option(const std::string& names, type& value,          \
-                                 const std::string& about) const {               \
-    return Option(app_->add_option(names, value, about));                        \
+#define MOE_ADD_OPTION(type)                                                                      \
+  Option CommandLine::add_option(const std::string& names, type& value, const std::string& about) \
+      const {                                                                                     \
+    return Option(app_->add_option(names, value, about));                                         \
   }
 MOE_ADD_OPTION(std::string)
 MOE_ADD_OPTION(int)

@@ -30,8 +30,8 @@ class Option {
   Option& expected(int values);
   Option& repeatable();  // given again, it adds a value
   Option& environment(const std::string& variable);
-  Option& show_default();                     // in --help: the variable's present value
-  Option& show_default(const std::string&);   // in --help: this text
+  Option& show_default();                    // in --help: the variable's present value
+  Option& show_default(const std::string&);  // in --help: this text
   Option& excludes(const Option&);
   bool given() const;
   std::string name() const;  // "--steps", or the name of an argument
@@ -64,7 +64,7 @@ class CommandLine {
   // A subject of this verb; one of them has to be given.
   CommandLine add_subject(const std::string& name, const std::string& about,
                           const std::string& footer) const;
-  bool parsed() const;                       // it is the subject that was given
+  bool parsed() const;                        // it is the subject that was given
   bool given(const std::string& name) const;  // the option "--name" was given
   std::vector<Option> options() const;
   const CLI::App& app() const {

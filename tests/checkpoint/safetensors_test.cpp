@@ -201,7 +201,7 @@ TEST_CASE("a header of 140,000 tensors: time and memory") {
                    parse, seconds, after.ru_maxrss - before.ru_maxrss);
     }
 #if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__)
-    if (!(parse < 1))
+    if (!(parse < 3))  // of processor time: 0.2 s when optimised, up to 1.1 s at -O1
       ::_exit(5);
 #endif
     const bool good =

@@ -18,9 +18,11 @@ std::vector<int> valid_ids(const std::string& spec) {
   const Corpus corpus({spec}, *tokenizer, 0);
   std::vector<int> ids;
   for (int d = 0; d < int(corpus.info().domains.size()); ++d) {
-    Batch batch;
-    for (Index piece = 0; corpus.valid(d, piece, 8, 1024, batch); piece += batch.sequences())
-      ids.insert(ids.end(), batch.token.begin(), batch.token.end());
+    Index piece = 0;
+    while (const auto batch = corpus.valid(d, piece, 8, 1024)) {
+      ids.insert(ids.end(), batch->token.begin(), batch->token.end());
+      piece += batch->sequences();
+    }
   }
   return ids;
 }

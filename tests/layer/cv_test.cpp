@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 
 #include "lib/balance/balancer.h"
+#include "lib/core/rng.h"
+#include "lib/router/input.h"
 
 using namespace moe;
 

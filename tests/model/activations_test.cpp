@@ -9,6 +9,8 @@
 #include <new>
 
 #include "lib/backend/reference.h"
+#include "lib/core/rng.h"
+#include "lib/layer/pass.h"
 #include "lib/model/cost.h"
 #include "lib/model/decoder.h"
 

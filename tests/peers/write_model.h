@@ -5,7 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/family/families.h"
+#include "lib/model/config.h"
+#include "lib/model/decoder.h"
+#include "lib/router/router.h"
 
 namespace moe::test {
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "lib/core/rng.h"
 #include "lib/model/trainer.h"
 
 using namespace moe;
