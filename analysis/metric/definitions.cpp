@@ -59,7 +59,8 @@ deviations of random routing, where those are known.
 )";
 
 constexpr const char* head_after_lights =
-    R"(**Two traces and more.** `moe report a --against b` compares token by token, over the same text
+    R"(**Two traces and more.** `moe report a --against b` compares token by token, over the same )"
+    R"(text
 only; `moe report a b c` puts the headline figures side by side. Replicas of traces over the same
 text weigh the same sequences alike, so their differences are paired.
 

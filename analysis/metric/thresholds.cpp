@@ -7,16 +7,34 @@
 #include "lib/core/text.h"
 
 namespace moe {
+namespace {
 
-std::vector<Threshold> thresholds(const std::vector<std::string>& settings) {
-  std::vector<Threshold> out = {
+std::vector<Threshold> usual_thresholds() {
+  return {
 #define LIGHT(id, name, column, yellow, red, source) {#id, name, column, yellow, red, source},
 #include "analysis/metric/lights.def"
 #undef LIGHT
   };
+}
+
+Threshold& named(std::vector<Threshold>& all, const std::string& name) {
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Threshold& t) { return t.id == name; });
+  if (found != all.end())
+    return *found;
   std::vector<std::string> names;
-  for (const Threshold& t : out)
+  for (const Threshold& t : all)
     names.push_back(t.id);
+  const std::string near = nearest(name, names);
+  throw Error(Exit::usage, concat("there is no light for '", name, "'",
+                                  near.empty() ? "" : concat("; did you mean '", near, "'?")))
+      .hint("lights: " + join(names));
+}
+
+}  // namespace
+
+std::vector<Threshold> thresholds(const std::vector<std::string>& settings) {
+  std::vector<Threshold> out = usual_thresholds();
   for (const std::string& s : settings) {
     const std::size_t equals = s.find('=');
     const std::vector<std::string> two =
@@ -25,16 +43,9 @@ std::vector<Threshold> thresholds(const std::vector<std::string>& settings) {
       throw Error(Exit::usage, concat("the threshold '", s, "' is not NAME=YELLOW,RED"))
           .hint("--threshold load_cv=0.5,1.0");
     }
-    const auto found = std::find_if(
-        out.begin(), out.end(), [&](const Threshold& t) { return t.id == s.substr(0, equals); });
-    if (found == out.end()) {
-      const std::string near = nearest(s.substr(0, equals), names);
-      throw Error(Exit::usage, concat("there is no light for '", s.substr(0, equals), "'",
-                                      near.empty() ? "" : concat("; did you mean '", near, "'?")))
-          .hint("lights: " + join(names));
-    }
-    Spec numbers(concat(found->id, ":yellow=", two[0], ",red=", two[1]));
-    const bool low_is_bad = found->red < found->yellow;
+    Threshold& found = named(out, s.substr(0, equals));
+    Spec numbers(concat(found.id, ":yellow=", two[0], ",red=", two[1]));
+    const bool low_is_bad = found.red < found.yellow;
     const double yellow = numbers.get("yellow", 0.0);
     const double red = numbers.get("red", 0.0);
     if (low_is_bad ? red > yellow : red < yellow) {
@@ -43,9 +54,9 @@ std::vector<Threshold> thresholds(const std::vector<std::string>& settings) {
           .hint(low_is_bad ? "low values are the bad ones: yellow is the larger number"
                            : "yellow first, then red");
     }
-    found->yellow = yellow;
-    found->red = red;
-    found->source = "set by --threshold";
+    found.yellow = yellow;
+    found.red = red;
+    found.source = "set by --threshold";
   }
   return out;
 }

@@ -77,8 +77,7 @@ void LightExperts<S>::compute(int expert, std::span<const S> x, std::span<S> out
 }
 
 template <class S>
-void LightExperts<S>::forward(View<const S> x, const Matrix<int>& kept, View<const S> weight,
-                              View<S> y, Tape& t) const {
+Matrix<int> LightExperts<S>::computed(const Matrix<int>& kept) const {
   Matrix<int> mine = kept;  // zero experts add nothing and get nothing back
   for (int& e : mine.flat()) {
     if (e >= 0 &&
@@ -86,7 +85,14 @@ void LightExperts<S>::forward(View<const S> x, const Matrix<int>& kept, View<con
       e = -1;
     }
   }
-  const Array<int> device(*backend_, std::as_const(mine).view());
+  return mine;
+}
+
+template <class S>
+void LightExperts<S>::forward(View<const S> x, const Matrix<int>& kept, View<const S> weight,
+                              View<S> y, Tape& t) const {
+  const Matrix<int> mine = computed(kept);
+  const Array<int> device(*backend_, mine.view());
   t.plan = backend_->plan(device.view(), int(types_.size()));
   if (t.plan.slots == 0)
     return;

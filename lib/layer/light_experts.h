@@ -35,6 +35,7 @@ class LightExperts {
   void collect(std::vector<Parameter<S>*>& all);
 
  private:
+  Matrix<int> computed(const Matrix<int>& kept) const;  // the choices that add something; else -1
   void compute(int expert, std::span<const S> x, std::span<S> out, const Matrix<S>& gate,
                const Matrix<S>& vec) const;
 

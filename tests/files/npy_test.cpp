@@ -126,6 +126,18 @@ TEST_CASE("a NumPy file that is not what it says is refused by name") {
   says(npy<std::uint8_t>("|O", "(1,)", {1}), "the type '|O'");
   says(header("{'descr': [('a', '<u2')], 'fortran_order': False, 'shape': (1,), }"), "the type [");
   says(npy<std::uint64_t>("<u8", "(2,)", {1, ~std::uint64_t(0)}), "18446744073709551615 at");
+}
+
+TEST_CASE("a NumPy file whose shape or keys say nothing is refused by name") {
+  const Scratch folder;
+  const auto says = [&](const std::string& bytes, const std::string& part) {
+    folder.put("x.npy", bytes);
+    const std::string what = refusal([&] { read_all(folder / "x.npy", 10); });
+    INFO(what);
+    CHECK(what.starts_with("3: '" + (folder / "x.npy").native() + "' "));
+    CHECK(what.find(part) != what.npos);
+    CHECK(what.find("[no hint]") == what.npos);
+  };
   // shapes: too large to count, negative, no number
   says(npy<std::uint16_t>("<u2", "(4611686018427387904, 4)", {1}), "bytes behind its header");
   says(npy<std::uint16_t>("<u2", "(9223372036854775807,)", {1}), "bytes behind its header");

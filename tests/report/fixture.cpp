@@ -1,6 +1,8 @@
 #include "tests/report/fixture.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 namespace moe::test {
@@ -73,10 +75,8 @@ Table balance() {
     entropy.push_back(0.94 + 0.04 * noise(l, 3));
     ratio.push_back(l == 3 ? infinite : 3 + 5 * noise(l, 4));
   }
-  for (const double v : cv) {
-    low.push_back(v - 0.04);
-    high.push_back(v + 0.05);
-  }
+  std::ranges::transform(cv, std::back_inserter(low), [](double v) { return v - 0.04; });
+  std::ranges::transform(cv, std::back_inserter(high), [](double v) { return v + 0.05; });
   Column dead_column = ints("dead experts", dead, "experts that no token chose");
   dead_column.metric = "load_dead_fraction";
   Table t{

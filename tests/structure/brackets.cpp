@@ -58,8 +58,8 @@ std::vector<std::size_t> closing_brackets(const Tokens& t) {
 std::size_t skip_template_arguments(const Tokens& t, std::size_t at) {
   if (at == 0 || t[at - 1].kind != Kind::word)
     return at;
-  static const std::set<std::string> inside = {"::", ",", "*", "&", "&&", "...", "(",
-                                               ")",  "[", "]", "=", "+",  "-"};
+  static const std::set<std::string> inside = {"::", ".", ",", "*", "&", "&&", "...",
+                                               "(",  ")", "[", "]", "=", "+",  "-"};
   int depth = 0;
   int round = 0;
   for (std::size_t i = at; i < t.size(); ++i) {

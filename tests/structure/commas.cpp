@@ -71,6 +71,8 @@ class Scanner {
       after_word(i);
       return i;
     }
+    if (t.text == "<<<")
+      return past_launch(i);
     if (t.text == "<")
       return std::max(i, skip_template_arguments(t_, i) - 1);
     if (t.text == "{" || t.text == "(" || t.text == "[")
@@ -81,6 +83,14 @@ class Scanner {
       out_.push_back(t.line);
     else if (t.text == ";" || (t.text == ":" && at_label(i)))
       stack_.back().start = i + 1;
+    return i;
+  }
+
+  // The sizes of a kernel launch, <<<blocks, threads>>>, are no statement.
+  std::size_t past_launch(std::size_t i) const {
+    int closing = 0;
+    while (closing < 3 && i + 1 < t_.size())
+      closing = t_[++i].text == ">" ? closing + 1 : 0;
     return i;
   }
 

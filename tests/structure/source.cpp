@@ -128,9 +128,9 @@ class Lexer {
   }
 
   void mark() {
-    static constexpr std::array<std::string_view, 26> marks = {
-        "<<=", ">>=", "<=>", "...", "->*", "::", "->", "++", "--", "<<", "<=", ">=", "==",
-        "!=",  "&&",  "||",  "+=",  "-=",  "*=", "/=", "%=", "&=", "|=", "^=", ".*", "##"};
+    static constexpr std::array<std::string_view, 27> marks = {
+        "<<<", "<<=", ">>=", "<=>", "...", "->*", "::", "->", "++", "--", "<<", "<=", ">=", "==",
+        "!=",  "&&",  "||",  "+=",  "-=",  "*=",  "/=", "%=", "&=", "|=", "^=", ".*", "##"};
     std::size_t length = 1;
     for (const std::string_view m : marks) {
       if (s_.substr(at_).starts_with(m)) {
