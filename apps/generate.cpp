@@ -172,7 +172,7 @@ class AnswerTrace {
 void answer(const Options& o, Decoder<float>& model, const Dialogue& dialogue,
             std::vector<int> next, AnswerTrace& trace) {
   Rng rng(o.seed);
-  KeyValues<float> state;
+  DecoderState state;
   Index past = 0;
   for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
     const bool is_prompt = past == 0;

@@ -17,6 +17,7 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/model/config.h"
+#include "lib/model/mixer_type.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
 
@@ -74,6 +75,7 @@ std::vector<Kind> kinds() {
   return {kind("routers", "Routers (--router)", routers()),
           kind("balancers", "Balancers (--balance, repeatable)", balancers()),
           kind("capacities", "Capacity rules (--capacity)", capacities()),
+          kind("mixers", "Mixers (--model ...:mixer=)", mixers()),
           kind("datasets", "Datasets (--data, repeatable)", datasets()),
           kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),
           kind("devices", "Devices (--device)", backends()),
@@ -256,7 +258,7 @@ Run list_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option(
       "kind", o->kind,
-      "routers, balancers, capacities, datasets, tokenizers, devices, models, activations, "
+      "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, activations, "
       "metrics, conventions, patterns, formats, commands; all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");

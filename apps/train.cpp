@@ -8,6 +8,7 @@
 #include "apps/command.h"
 #include "apps/training_run.h"
 #include "apps/values.h"
+#include "lib/model/mixer_type.h"
 
 namespace moe {
 namespace {
@@ -100,8 +101,9 @@ void add_training(CommandLine& cli, Options& o) {
   training.number("--clip", t.clip, "largest gradient norm; 0 = none", real(0, 1e300));
   training.repeatable(
       "--train", o.parts,
-      "what trains: router | experts | experts=1,3 | shared | attention | dense | norms "
-      "| embedding | all; may be given again; the rest is frozen");
+      concat("what trains: router | experts | experts=1,3 | shared | ",
+             join(mixers().names(), " | "),
+             " | dense | norms | embedding | all; may be given again; the rest is frozen"));
   training.add("--lr-factor", t.lr_factor,
                "learning rate by group, times the peak: router=0.1,experts=2");
   training.number("--seed", t.seed, "seed of everything random", whole(0));

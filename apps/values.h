@@ -31,8 +31,9 @@ class OptionGroup {
     return add(name, value, about).type_name(kind);
   }
   // May be given again, a value each time.
-  Option repeatable(const char* name, std::vector<std::string>& values, const char* about) const {
-    return add(name, values, about).repeatable();
+  Option repeatable(const char* name, std::vector<std::string>& values,
+                    const std::string& about) const {
+    return add(name, values, about.c_str()).repeatable();
   }
 
  private:

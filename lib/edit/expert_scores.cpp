@@ -1,6 +1,7 @@
 #include "lib/edit/expert_scores.h"
 
 #include "lib/core/error.h"
+#include "lib/model/config.h"
 
 namespace moe {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/family.h"
+#include "lib/router/router.h"
 
 namespace moe {
 

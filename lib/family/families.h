@@ -7,9 +7,13 @@
 
 #include "lib/checkpoint/safetensors.h"
 #include "lib/files/json.h"
-#include "lib/model/decoder.h"
+#include "lib/layer/parameter.h"
+#include "lib/model/config.h"
 
 namespace moe {
+
+template <class S>
+class Decoder;
 
 // What our decoder of a family was compared with.
 enum class Verified {

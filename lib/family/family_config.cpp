@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/core/registry.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 

@@ -7,6 +7,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
+#include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/router.h"
 
@@ -122,6 +123,13 @@ std::vector<std::string> differences(const ModelConfig& model, const Family& fam
   if (near({a.attention_scale}, {b.attention_scale}))
     a.attention_scale = b.attention_scale;
   std::vector<std::string> out;
+  if (a.mixer != b.mixer) {
+    const auto text = [](const ModelConfig& c) {
+      return c.mixer.empty() ? mixers().names().front() : c.mixer;
+    };
+    out.push_back(concat("mixer={", text(a), "} instead of {", text(b), "}"));
+    a.mixer = b.mixer;
+  }
   if (!b.dense) {
     const bool corrected = rules.names.always_corrected;
     const std::string has = a.dense ? "none" : router_text(theirs, corrected);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/core/text.h"
 #include "lib/family/family.h"
 
 namespace moe {

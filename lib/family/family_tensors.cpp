@@ -5,6 +5,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
+#include "lib/model/decoder.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -29,17 +30,23 @@ Piece whole(std::string name, Parameter<float>& p) {
   return {std::move(name), p.dims(), {{&p, 0, v.rows, 0, v.cols, 1}}, nullptr};
 }
 
-// (G,n,n) or (n,n), with its last two axes swapped.
-Piece fourier(std::string name, Parameter<float>& p) {
-  const Index n = p.dims().back();
-  Piece out{std::move(name), p.dims(), {}, nullptr};
-  for (Index first = 0; first < p.value().rows; first += n)
-    out.parts.push_back({&p, first, n, first * n, 1, n});
+// (..,m,n) with its last two axes swapped.
+Piece swapped(std::string name, Parameter<float>& p) {
+  Dims dims = p.dims();
+  const Index n = dims.back();
+  const Index m = dims[dims.size() - 2];
+  std::swap(dims.back(), dims[dims.size() - 2]);
+  Piece out{std::move(name), dims, {}, nullptr};
+  for (Index first = 0; first < p.value().rows; first += m)
+    out.parts.push_back({&p, first, m, first * n, 1, m});
   return out;
 }
 
-// of one layer, by what follows "layers.3."
-using ByName = std::map<std::string, Parameter<float>*>;
+// Of one layer.
+struct Own {
+  std::string name;  // what follows "layers.3."
+  ModelParameter<float> of;
+};
 
 // A tensor made of several parameters (E,O,I), (O,I), (E,O) or (O), their outputs one after the
 // other or in turn.
@@ -82,30 +89,22 @@ Piece joined(const std::string& name, const Joined& j,
   return out;
 }
 
+// Below the layer, where neither the family nor the part itself has a name for it.
 std::string common_name(const Names& n, const std::string& ours) {
   static const std::map<std::string, std::string> same{
       {"attention_norm", "input_layernorm.weight"},
       {"feed_norm", "post_attention_layernorm.weight"},
       {"attention_norm_bias", "input_layernorm.bias"},
       {"feed_norm_bias", "post_attention_layernorm.bias"},
-      {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
-      {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
-      {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
-      {"attention.kv_a_bias", "self_attn.kv_a_proj_with_mqa.bias"},
-      {"attention.sinks", "self_attn.sinks"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
       {"moe.router.weight", "mlp.gate.weight"},
       {"moe.router.bias", "mlp.gate.bias"}};
-  if (const auto at = n.below.find(ours); at != n.below.end())
-    return at->second;
   if (const auto at = same.find(ours); at != same.end())
     return at->second;
   const std::string last = ours.substr(ours.rfind('.') + 1);
   const bool bias = last.ends_with("_bias");
   const std::string bare = bias ? last.substr(0, last.size() - 5) : last;
   const std::string tail = bias ? ".bias" : ".weight";
-  if (ours.starts_with("attention."))
-    return "self_attn." + (bare.ends_with("_norm") ? bare : bare + "_proj") + tail;
   if (ours.starts_with("dense."))
     return n.dense + bare + "_proj" + tail;
   if (ours.starts_with("moe.shared."))
@@ -113,6 +112,16 @@ std::string common_name(const Names& n, const std::string& ours) {
   if (ours.starts_with("moe.router."))
     return "mlp.router." + last + ".weight";
   throw Error(Exit::bug, concat("the parameter '", ours, "' has no published name"));
+}
+
+Piece named(const Names& n, const std::string& at, const Own& own) {
+  Parameter<float>& p = *own.of.parameter;
+  std::string name = own.of.published;
+  if (const auto found = n.below.find(own.name); found != n.below.end())
+    name = found->second;
+  else if (name.empty())
+    name = common_name(n, own.name);
+  return own.of.swapped ? swapped(at + name, p) : whole(at + name, p);
 }
 
 void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
@@ -134,8 +143,10 @@ void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
 }
 
 void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
-               const std::vector<std::pair<std::string, Parameter<float>*>>& layer) {
-  ByName left(layer.begin(), layer.end());
+               const std::vector<Own>& layer) {
+  std::map<std::string, Parameter<float>*> left;
+  for (const Own& own : layer)
+    left[own.name] = own.of.parameter;
   for (const Joined& j : n.joined) {
     std::vector<Parameter<float>*> parts;
     for (const std::string& part : j.parts) {
@@ -149,13 +160,32 @@ void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
       left.erase(part);
   }
   const std::string experts = "moe.experts.";
-  for (const auto& [ours, p] : layer) {
-    if (!left.contains(ours))
+  for (const Own& own : layer) {
+    if (!left.contains(own.name))
       continue;
-    if (ours.starts_with(experts))
-      add_experts(out, n, at, ours.substr(experts.size()), *p);
+    if (own.name.starts_with(experts))
+      add_experts(out, n, at, own.name.substr(experts.size()), *own.of.parameter);
     else
-      out.push_back(whole(at + common_name(n, ours), *p));
+      out.push_back(named(n, at, own));
+  }
+}
+
+std::string place_of(const Names& n, int layer) {
+  return concat(n.prefix, n.layers, layer, ".");
+}
+
+// Correction biases are state of the routers and no parameters.
+void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<float>& model) {
+  const Index experts = model.config().moe.experts;
+  const auto moe = model.moe_layers();
+  for (std::size_t i = 0; i < moe.size(); ++i) {
+    Router& router = moe[i]->router();
+    if (router.correction_bias().empty() && !n.always_corrected)
+      continue;
+    out.push_back({place_of(n, model.layer_of(int(i))) + n.correction_bias,
+                   n.correction_row ? Dims{1, experts} : Dims{experts},
+                   {},
+                   &router});
   }
 }
 
@@ -168,39 +198,20 @@ std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
       {"output", n.output + ".weight"},
       {"output_bias", n.output + ".bias"}};
   std::vector<Piece> out;
-  std::vector<std::vector<std::pair<std::string, Parameter<float>*>>> layers(
-      std::size_t(model.config().layers));
-  for (Parameter<float>* p : model.parameters()) {
-    if (p->name().starts_with("fourier_")) {
-      out.push_back(fourier(
-          concat(n.prefix, "rotary_emb.", p->name() == "fourier_cosine" ? "cos" : "sin", "_coef"),
-          *p));
-      continue;
-    }
-    if (const auto at = top.find(p->name()); at != top.end()) {
-      out.push_back(whole(at->second, *p));
-      continue;
-    }
-    const auto dot = p->name().find('.', 7);  // layers.3.
-    layers[std::size_t(std::stoi(p->name().substr(7, dot - 7)))].emplace_back(
-        p->name().substr(dot + 1), p);
+  std::vector<std::vector<Own>> layers(std::size_t(model.config().layers));
+  for (const ModelParameter<float>& p : model.inventory()) {
+    const std::string& name = p.parameter->name();
+    if (p.layer >= 0)
+      layers[std::size_t(p.layer)].push_back(
+          {name.substr(concat("layers.", p.layer, ".").size()), p});
+    else if (p.published.empty())
+      out.push_back(whole(top.at(name), *p.parameter));
+    else
+      out.push_back(named(n, n.prefix, {name, p}));
   }
-  const auto place = [&](int l) {
-    return concat(n.prefix, n.layers, l, ".");
-  };
   for (std::size_t l = 0; l < layers.size(); ++l)
-    add_layer(out, n, place(int(l)), layers[l]);
-  const auto moe = model.moe_layers();
-  for (std::size_t i = 0; i < moe.size(); ++i) {
-    Router& router = moe[i]->router();
-    if (router.correction_bias().empty() && !n.always_corrected)
-      continue;
-    const Index experts = model.config().moe.experts;
-    out.push_back({place(model.layer_of(int(i))) + n.correction_bias,
-                   n.correction_row ? Dims{1, experts} : Dims{experts},
-                   {},
-                   &router});
-  }
+    add_layer(out, n, place_of(n, int(l)), layers[l]);
+  add_correction_biases(out, n, model);
   return out;
 }
 

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/model/config.h"
+#include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/mixing.h"
 #include "lib/router/router.h"
@@ -17,59 +18,6 @@ namespace {
 
 bool listed(const std::vector<int>& layers, int layer) {
   return std::ranges::find(layers, layer) != layers.end();
-}
-
-Count qk_norm_weights(const ModelConfig& c) {
-  switch (c.qk_norm) {
-    case QkNorm::head:
-    case QkNorm::head_after:
-      return 2 * Count(c.head_dim);
-    case QkNorm::full:
-      return Count(c.heads + c.kv_heads) * c.head_dim;
-    case QkNorm::none:
-    case QkNorm::length_after:
-      break;
-  }
-  return 0;
-}
-
-// Queries, keys, values and the output, the softmax of each head and the position of a token; what
-// norms, a clamp and latent rows add.
-Count attention_tape(const MixerShape& m, const ModelConfig& c, bool turned) {
-  const bool latent = m.kind == MixerKind::latent;
-  const Count q = m.heads * m.head_dim;
-  const Count kv = m.kv_heads * m.head_dim;
-  const Count value = latent ? m.value : m.head_dim;
-  Count out = q + kv + (m.heads + m.kv_heads) * value + m.heads + 1;
-  const bool after = c.qk_norm == QkNorm::head_after || c.qk_norm == QkNorm::length_after;
-  if (c.qk_norm != QkNorm::none && (turned || !after))
-    out += q + kv + m.heads + m.kv_heads;
-  if (c.clip_qkv > 0)
-    out += q + kv;
-  if (latent)
-    out += 2 * (m.q_rank + m.kv_rank + 1);
-  return out;
-}
-
-MixerShape mixer_of(const ModelConfig& c, int layer) {
-  MixerShape m;
-  m.kind = c.kv_rank > 0 ? MixerKind::latent : MixerKind::attention;
-  m.heads = c.heads;
-  m.kv_heads = c.kv_heads;
-  m.head_dim = c.head_dim;
-  m.qkv_bias = c.qkv_bias;
-  m.o_bias = c.o_bias;
-  m.sinks = c.sinks;
-  m.qk_norm = qk_norm_weights(c);
-  if (!c.sees_all(layer))
-    m.window = c.window > 0 ? c.window : c.chunk;
-  m.q_rank = c.q_rank;
-  m.kv_rank = c.kv_rank;
-  m.nope = c.nope_dim;
-  m.rope = c.rope_dim;
-  m.value = c.value_dim;
-  m.tape_numbers = attention_tape(m, c, c.has_rope(layer));
-  return m;
 }
 
 FeedShape dense_of(const ModelConfig& c) {
@@ -185,16 +133,18 @@ Architecture architecture_of(const ModelConfig& c) {
   const FeedShape dense = c.moe_layers() < c.layers ? dense_of(c) : FeedShape{};
   FeedShape moe = sparse ? feed_of(c.moe) : FeedShape{};
   const Count residual = std::exchange(moe.gate_residual, 0);
+  const std::vector<MixerShape> mixers = mixer_shapes(c);
   for (int l = 0; l < c.layers; ++l) {
     LayerShape& layer = a.layers.emplace_back();
-    layer.mixers = {mixer_of(c, l)};
+    layer.mixers = {mixers[std::size_t(l)]};
     layer.feed = c.is_moe(l) ? moe : dense;
     if (c.is_moe(l))
       moe.gate_residual = residual;  // the first has no logits before it
   }
   if (c.output_bias)
     a.extra.push_back({"bias of the output", c.vocabulary});
-  if (const Count n = fourier_numbers(c); n > 0)
+  const bool attends = std::ranges::any_of(mixers, &MixerShape::attends);
+  if (const Count n = attends ? fourier_numbers(c) : 0; n > 0)
     a.extra.push_back({"Fourier matrices", n, MovedBy::nothing});
   return a;
 }

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 
+#include "lib/backend/backend.h"
 #include "lib/core/error.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/router.h"
 
@@ -142,6 +144,9 @@ void visit(Spec& s, ModelConfig& c) {
                      {"switch", "switch"}});
   visit(s, c.moe);
   c.moe.hidden = c.hidden;
+  // A spec says nothing of the default, so that stored ones stay as they are.
+  if (s.has("mixer") || !c.mixer.empty())
+    c.mixer = s.get("mixer", c.mixer);
 }
 
 void refuse(bool when, const std::string& sentence, const std::string& hint) {
@@ -317,6 +322,7 @@ void check(const ModelConfig& c) {
 ModelConfig resolved(const ModelConfig& config) {
   check(config);
   ModelConfig c = config;
+  c.mixer = resolved_mixers(c.mixer, c.layers);
   // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
   LayerConfig small = c.moe;
   small.hidden = small.width = 1;

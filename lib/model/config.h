@@ -19,6 +19,9 @@ enum class NormKind { rms, layer, layer_bias };
 
 struct ModelConfig {
   std::string preset;  // where it came from, for people
+  // Which layer has which mixer, see mixer_type.h; empty: all have the first of mixers.def. The
+  // fields of attention are those below.
+  std::string mixer;
   int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32,
       context = 256;
   double rope_theta = 10000, norm_eps = 1e-5;

@@ -5,6 +5,9 @@
 
 #include "lib/core/error.h"
 #include "lib/model/architecture.h"
+#include "lib/model/config.h"
+#include "lib/model/linear.h"
+#include "lib/model/mixer_type.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
 
@@ -36,70 +39,73 @@ void check_batch(const Batch& batch, int vocabulary) {
 
 template <class S>
 Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
-    : config_(resolved(config)), backend_(b) {
-  const ModelConfig& c = config_;
+    : config_(std::make_unique<const ModelConfig>(resolved(config))),
+      backend_(b),
+      shared_(std::make_unique<SharedParts<S>>()) {
+  const ModelConfig& c = *config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
   final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, c.norm_eps);
   if (!c.tied)
     output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   if (c.output_bias)
     output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
-  if (rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed)
-    fourier_.emplace(c, b);
-  blocks_.reserve(std::size_t(c.layers));
+  build_blocks(experts);
+}
+
+template <class S>
+Decoder<S>::~Decoder() = default;
+
+template <class S>
+void Decoder<S>::build_blocks(Storage experts) {
+  const ModelConfig& c = *config_;
   const Architecture shape = architecture_of(c);
-  for (int l = 0; l < c.layers; ++l) {
-    const FeedShape& feed = *shape.layers[std::size_t(l)].feed;
+  for (LayerMixer<S>& mixer : make_mixers(c, backend_, *shared_)) {
+    const std::size_t l = blocks_.size();
     const std::string at = concat("layers.", l, ".");
-    blocks_.push_back({Norm<S>(b, at + "attention_norm", c.norm, c.hidden, c.norm_eps),
-                       Norm<S>(b, at + "feed_norm", c.norm, c.hidden, c.norm_eps),
-                       Attention<S>(c, l, b),
-                       {},
-                       {}});
-    Block& block = blocks_.back();
-    if (feed.is_moe()) {
-      LayerConfig moe = c.moe;
-      moe.gate_residual = feed.gate_residual > 0;
-      block.moe.emplace(moe, b, experts);
-      if (auto* table = capability<LearnsFromText>(block.moe->router()))
-        table->set_vocabulary(c.vocabulary);
-    } else {
-      block.dense.emplace(b, "", c.moe.activation, feed.width, c.hidden);
-    }
-    const auto name = [](const std::string& prefix, auto& part) {
-      std::vector<Parameter<S>*> mine;
-      part.collect(mine);
-      for (Parameter<S>* p : mine)
-        p->rename(prefix + p->name());
-    };
-    name(at + "attention.", block.attention);
-    if (block.moe)
-      name(at + "moe.", *block.moe);
-    else
-      name(at + "dense.", *block.dense);
+    Block& block = blocks_.emplace_back();
+    block.mixer_norm = Norm<S>(backend_, at + "attention_norm", c.norm, c.hidden, c.norm_eps);
+    block.feed_norm = Norm<S>(backend_, at + "feed_norm", c.norm, c.hidden, c.norm_eps);
+    block.mixer_name = mixer.name;
+    block.mixer = std::move(mixer.mixer);
+    build_feed(block, *shape.layers[l].feed, experts);
+    name_parameters(block, at);
   }
 }
 
 template <class S>
+void Decoder<S>::build_feed(Block& block, const FeedShape& feed, Storage experts) {
+  const ModelConfig& c = *config_;
+  if (!feed.is_moe()) {
+    block.dense.emplace(backend_, "", c.moe.activation, feed.width, c.hidden);
+    return;
+  }
+  LayerConfig moe = c.moe;
+  moe.gate_residual = feed.gate_residual > 0;
+  block.moe.emplace(moe, backend_, experts);
+  if (auto* table = capability<LearnsFromText>(block.moe->router()))
+    table->set_vocabulary(c.vocabulary);
+}
+
+template <class S>
+void Decoder<S>::name_parameters(Block& block, const std::string& at) {
+  const auto name = [](const std::string& prefix, const std::vector<Parameter<S>*>& part) {
+    for (Parameter<S>* p : part)
+      p->rename(prefix + p->name());
+  };
+  std::vector<ModelParameter<S>> mixer;
+  block.mixer->collect(mixer);
+  name(at + block.mixer_name + ".", pointers(mixer));
+  std::vector<Parameter<S>*> feed;
+  if (block.moe)
+    block.moe->collect(feed);
+  else
+    block.dense->collect(feed);
+  name(at + (block.moe ? "moe." : "dense."), feed);
+}
+
+template <class S>
 std::vector<Parameter<S>*> Decoder<S>::parameters() {
-  std::vector<Parameter<S>*> all{&embedding_};
-  for (Block& b : blocks_) {
-    b.attention_norm.collect(all);
-    b.attention.collect(all);
-    b.feed_norm.collect(all);
-    if (b.moe)
-      b.moe->collect(all);
-    else
-      b.dense->collect(all);
-  }
-  final_norm_.collect(all);
-  for (Parameter<S>* p : {&output_, &output_bias_}) {
-    if (!p->empty())
-      all.push_back(p);
-  }
-  if (fourier_)
-    all.insert(all.end(), {&fourier_->cosine, &fourier_->sine});
-  return all;
+  return pointers(inventory());
 }
 template <class S>
 std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
@@ -112,11 +118,11 @@ std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
 }
 template <class S>
 int Decoder<S>::layer_of(int moe_layer) const {
-  for (int l = 0; l < config_.layers; ++l) {
+  for (int l = 0; l < config_->layers; ++l) {
     if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
       return l;
   }
-  throw Error(Exit::bug, concat("there is no such MoE layer among ", config_.moe_layers()));
+  throw Error(Exit::bug, concat("there is no such MoE layer among ", config_->moe_layers()));
 }
 template <class S>
 void Decoder<S>::fetch_routing(Tape& tape) {
@@ -141,8 +147,8 @@ Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
   Pass mine = pass;
   if (pass.other_counts.empty())
     return mine;
-  const std::size_t experts = std::size_t(config_.moe.experts);
-  const std::size_t layers = std::size_t(config_.moe_layers());
+  const std::size_t experts = std::size_t(config_->moe.experts);
+  const std::size_t layers = std::size_t(config_->moe_layers());
   if (pass.other_counts.size() != experts * layers) {
     throw Error(Exit::bug, concat(pass.other_counts.size(), " counts were given for ", layers,
                                   " MoE layers of ", experts, " experts"));
@@ -156,7 +162,7 @@ Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
 
 template <class S>
 Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
-  check_batch(batch, config_.vocabulary);
+  check_batch(batch, config_->vocabulary);
   const Index tokens = batch.tokens();
   Matrix<int> target(1, tokens, -1);
   tape.targets = 0;
@@ -171,42 +177,59 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   tape.token_loss = Matrix<S>(1, tokens);
   tape.predicted = {};
   tape.loss = 0;
-  Array<S> x(backend_, tokens, config_.hidden);
+  Array<S> x(backend_, tokens, config_->hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
-  scale(x.view(), config_.embedding_scale);
+  scale(x.view(), config_->embedding_scale);
   return x;
 }
 
-// x -> mixed = x + attention(norm(x)) -> mixed + feed(norm(mixed))
+// x -> mixed = x + mixer(norm(x)) -> mixed + feed(norm(mixed))
 template <class S>
 Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape& t,
-                             KeyValues<S>* state) {
+                             DecoderState* state) {
+  mix(pass.batch, layer, std::move(x), t, state);
   Block& b = blocks_[std::size_t(layer)];
-  const Index rows = x.rows();
-  const Index cols = x.cols();
-  const auto fresh = [&] {
-    return Array<S>(backend_, rows, cols);
-  };
-  t.x = std::move(x);
-  t.normed = fresh();
-  t.rstd = Array<S>(backend_, rows, 1);
-  t.mixed = fresh();
-  b.attention_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
-  t.attention.fourier = fourier_ ? &*fourier_ : nullptr;
-  b.attention.forward(pass.batch, t.normed.view(), t.mixed.view(), t.attention, state, layer);
-  scale(t.mixed.view(), config_.residual_scale);
-  backend_.add(t.x.view(), t.mixed.view(), 1);
-  t.feed_in = fresh();
+  const Index rows = t.mixed.rows();
+  const Index cols = t.mixed.cols();
+  t.feed_in = Array<S>(backend_, rows, cols);
   t.feed_rstd = Array<S>(backend_, rows, 1);
   b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
-  Array<S> y = fresh();
+  Array<S> y(backend_, rows, cols);
   if (b.moe)
     b.moe->forward(of_layer(pass, layer), t.feed_in.view(), y.view(), t.moe.emplace(pass.batch));
   else
     b.dense->forward(pass.batch, t.feed_in.view(), y.view(), t.dense);
-  scale(y.view(), config_.residual_scale);
+  scale(y.view(), config_->residual_scale);
   backend_.add(t.mixed.view(), y.view(), 1);
   return y;
+}
+
+template <class S>
+void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, DecoderState* state) {
+  Block& b = blocks_[std::size_t(layer)];
+  t.x = std::move(x);
+  t.normed = Array<S>(backend_, t.x.rows(), t.x.cols());
+  t.rstd = Array<S>(backend_, t.x.rows(), 1);
+  t.mixed = Array<S>(backend_, t.x.rows(), t.x.cols());
+  b.mixer_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
+  if (state) {
+    MixerPast past{*state->layer[std::size_t(layer)], state->start};
+    t.mixer = b.mixer->forward(batch, t.normed.view(), t.mixed.view(), &past);
+  } else {
+    t.mixer = b.mixer->forward(batch, t.normed.view(), t.mixed.view(), nullptr);
+  }
+  scale(t.mixed.view(), config_->residual_scale);
+  backend_.add(t.x.view(), t.mixed.view(), 1);
+}
+
+// What arrives at the end of a branch: dx, or dx times the residual scale in `scaled`.
+template <class S>
+View<const S> Decoder<S>::at_branch(View<const S> dx, Array<S>& scaled) {
+  if (config_->residual_scale == 1)
+    return dx;
+  scaled = Array<S>::zeros(backend_, dx.rows, dx.cols);
+  backend_.add(dx, scaled.view(), S(config_->residual_scale));
+  return scaled.view();
 }
 
 template <class S>
@@ -215,17 +238,11 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   Block& b = blocks_[std::size_t(layer)];
   Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> scaled;
-  const auto branch = [&]() -> View<const S> {  // what arrives at the end of a branch
-    if (config_.residual_scale == 1)
-      return dx;
-    scaled = Array<S>::zeros(backend_, dx.rows, dx.cols);
-    backend_.add(dx, scaled.view(), S(config_.residual_scale));
-    return scaled.view();
-  };
+  const View<const S> dfeed = at_branch(dx, scaled);
   if (b.moe)
-    b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), branch(), part.view(), gate);
+    b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), dfeed, part.view(), gate);
   else
-    b.dense->backward(t.dense, t.feed_in.view(), branch(), part.view());
+    b.dense->backward(t.dense, t.feed_in.view(), dfeed, part.view());
   b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
   t.mixed = {};
   t.feed_in = {};
@@ -233,26 +250,26 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   t.dense = {};
   if (t.moe)
     t.moe->release();
-  b.attention.backward(pass.batch, t.attention, t.normed.view(), branch(), part.view());
-  b.attention_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
+  b.mixer->backward(pass.batch, *t.mixer, t.normed.view(), at_branch(dx, scaled), part.view());
+  b.mixer_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
   t.x = {};
   t.normed = {};
   t.rstd = {};
-  t.attention = {};
+  t.mixer = {};
 }
 
 template <class S>
 void Decoder<S>::read_out(Array<S> x, Tape& tape) {
   tape.last = std::move(x);
-  tape.normed = Array<S>(backend_, tape.last.rows(), config_.hidden);
+  tape.normed = Array<S>(backend_, tape.last.rows(), config_->hidden);
   tape.rstd = Array<S>(backend_, tape.last.rows(), 1);
   final_norm_.forward(tape.last.view(), tape.normed.view(), tape.rstd.view());
 }
 template <class S>
 void Decoder<S>::logits(View<const S> normed, View<S> z) const {
   project(backend_, normed, head(), output_bias_, z);
-  if (config_.logit_divisor != 1)
-    backend_.add(z, z, S(1 / config_.logit_divisor - 1));
+  if (config_->logit_divisor != 1)
+    backend_.add(z, z, S(1 / config_->logit_divisor - 1));
 }
 
 template <class S>
@@ -261,10 +278,10 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
-  mine.layers = {.count = config_.moe_layers(), .losses_follow = true};
-  mine.gate.on_host = config_.moe.gate_residual;
+  mine.layers = {.count = config_->moe_layers(), .losses_follow = true};
+  mine.gate.on_host = config_->moe.gate_residual;
   std::vector<MoeTape<S>*> seen;
-  for (int l = 0; l < config_.layers; ++l) {
+  for (int l = 0; l < config_->layers; ++l) {
     BlockTape& block = tape.block[std::size_t(l)];
     x = forward(mine, l, std::move(x), block, nullptr);
     if (block.moe) {
@@ -273,17 +290,21 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
     }
   }
   read_out(std::move(x), tape);
-  tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_.vocabulary);
-  logits(tape.normed.view(), tape.dlogits.view());
-  Array<S> loss(backend_, 1, tape.normed.rows());
-  const double scale = tape.targets ? pass.loss_scale / double(tape.targets) : 0;
-  backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), loss.view(),
-                         S(scale / config_.logit_divisor), true);
+  compare(tape, pass.loss_scale);
   tape.sums_on_device = MoeLayer<S>::balance_across(pass, seen);
-  tape.loss_on_device = std::move(loss);
   // a host that routes has waited already
   if (when == ReadLosses::now || tape.sums_on_device.empty())
     read_losses({&tape, 1});
+}
+
+template <class S>
+void Decoder<S>::compare(Tape& tape, double loss_scale) {
+  tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_->vocabulary);
+  logits(tape.normed.view(), tape.dlogits.view());
+  tape.loss_on_device = Array<S>(backend_, 1, tape.normed.rows());
+  const double scale = tape.targets ? loss_scale / double(tape.targets) : 0;
+  backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), tape.loss_on_device.view(),
+                         S(scale / config_->logit_divisor), true);
 }
 
 template <class S>
@@ -329,21 +350,24 @@ void Decoder<S>::read_losses(std::span<Tape> tapes) {
 }
 
 template <class S>
-void Decoder<S>::backward(const Pass& pass, Tape& tape) {
-  Array<S> dx(backend_, tape.last.rows(), config_.hidden);
-  {
-    Array<S> dnormed(backend_, dx.rows(), dx.cols());
-    project_backward(backend_, std::as_const(tape.dlogits).view(),
-                     std::as_const(tape.normed).view(), config_.tied ? embedding_ : output_,
-                     output_bias_, dnormed.view(), S(0));
-    final_norm_.backward(dnormed.view(), tape.last.view(), tape.rstd.view(), dx.view(), 0);
-  }
+Array<S> Decoder<S>::read_out_backward(Tape& tape) {
+  Array<S> dx(backend_, tape.last.rows(), config_->hidden);
+  Array<S> dnormed(backend_, dx.rows(), dx.cols());
+  project_backward(backend_, std::as_const(tape.dlogits).view(), std::as_const(tape.normed).view(),
+                   config_->tied ? embedding_ : output_, output_bias_, dnormed.view(), S(0));
+  final_norm_.backward(dnormed.view(), tape.last.view(), tape.rstd.view(), dx.view(), 0);
   tape.dlogits = {};
   tape.last = {};
   tape.normed = {};
   tape.rstd = {};
+  return dx;
+}
+
+template <class S>
+void Decoder<S>::backward(const Pass& pass, Tape& tape) {
+  Array<S> dx = read_out_backward(tape);
   Matrix<double> dlogits;  // of the MoE layer below, from the gate residual of the one above
-  for (int l = config_.layers - 1; l >= 0; --l) {
+  for (int l = config_->layers - 1; l >= 0; --l) {
     Pass mine = pass;
     BlockTape& block = tape.block[std::size_t(l)];
     for (int before = l - 1; before >= 0 && !mine.gate.previous; --before) {
@@ -363,7 +387,7 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     if (block.moe)
       dlogits = std::move(dprevious);
   }
-  scale(dx.view(), config_.embedding_scale);
+  scale(dx.view(), config_->embedding_scale);
   if (!embedding_.grad().empty())
     backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
 }
@@ -384,22 +408,60 @@ void Decoder<S>::losses(Tape& tape, View<S> logits, Index first) {
     tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
 }
 
+// Losses and best guesses of all rows, some at a time.
 template <class S>
-void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyValues<S>* state,
+void Decoder<S>::score_targets(Tape& tape) {
+  const Index rows = tape.normed.rows();
+  tape.predicted = Matrix<int>(1, rows);
+  for (Index first = 0; first < rows; first += rows_of_logits) {
+    Array<S> z(backend_, std::min(rows_of_logits, rows - first), config_->vocabulary);
+    logits(tape.normed.view().slice(first, z.rows()), z.view());
+    losses(tape, z.view(), first);
+  }
+}
+
+// Of the last valid row of each sequence.
+template <class S>
+Matrix<S> Decoder<S>::logits_at_end(const Batch& batch, const Tape& tape) {
+  auto last = Array<S>::zeros(backend_, batch.sequences(), config_->hidden);
+  for (Index q = 0; q < last.rows(); ++q) {
+    const Index first = batch.start[std::size_t(q)];
+    Index end = batch.start[std::size_t(q) + 1];
+    while (end > first && !batch.is_valid(end - 1))
+      --end;
+    if (end > first)
+      backend_.add(tape.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
+  }
+  Array<S> z(backend_, last.rows(), config_->vocabulary);
+  logits(last.view(), z.view());
+  return z.to_host();
+}
+
+// Rows of each sequence after the batch; fills a state that is empty.
+template <class S>
+std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
+  if (state.layer.empty()) {
+    for (const Block& b : blocks_)
+      state.layer.push_back(b.mixer->new_state(batch.sequences()));
+    state.start.assign(batch.start.size(), 0);
+  }
+  return grown(batch, state.start);
+}
+
+template <class S>
+void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, DecoderState* state,
                        Matrix<S>* last_logits) {
   Array<S> x = embed(pass.batch, out);
   out.block.clear();
-  if (state && state->k.empty()) {
-    state->k.resize(blocks_.size());
-    state->v.resize(blocks_.size());
-    state->start.assign(pass.batch.start.size(), 0);
-  }
+  std::vector<Index> after;
+  if (state)
+    after = begin(pass.batch, *state);
   int place = 0;
   Pass mine = pass;
   mine.layers.losses_follow = true;
-  mine.gate.on_host = config_.moe.gate_residual;
+  mine.gate.on_host = config_->moe.gate_residual;
   Matrix<double> before;  // logits of the MoE layer before
-  for (int l = 0; l < config_.layers; ++l) {
+  for (int l = 0; l < config_->layers; ++l) {
     BlockTape tape;
     x = forward(mine, l, std::move(x), tape, state);
     if (tape.moe && observe) {
@@ -407,35 +469,18 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, KeyV
       observe(place, *tape.moe, tape.feed_in.view());
     }
     place += tape.moe.has_value();
-    if (tape.moe && config_.moe.gate_residual) {
+    if (tape.moe && config_->moe.gate_residual) {
       before = tape.moe->routing.logits;
       mine.gate.previous = &before;
     }
   }
   if (state)
-    state->start = grown(pass.batch, state->start);
+    state->start = after;
   read_out(std::move(x), out);
-  if (out.targets > 0) {
-    out.predicted = Matrix<int>(1, out.normed.rows());
-    for (Index first = 0; first < out.normed.rows(); first += rows_of_logits) {
-      Array<S> z(backend_, std::min(rows_of_logits, out.normed.rows() - first), config_.vocabulary);
-      logits(out.normed.view().slice(first, z.rows()), z.view());
-      losses(out, z.view(), first);
-    }
-  }
-  if (!last_logits)
-    return;
-  auto last = Array<S>::zeros(backend_, pass.batch.sequences(), config_.hidden);
-  for (Index q = 0; q < last.rows(); ++q) {
-    Index end = pass.batch.start[std::size_t(q) + 1];
-    while (end > pass.batch.start[std::size_t(q)] && !pass.batch.is_valid(end - 1))
-      --end;
-    if (end > pass.batch.start[std::size_t(q)])
-      backend_.add(out.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
-  }
-  Array<S> z(backend_, last.rows(), config_.vocabulary);
-  logits(last.view(), z.view());
-  *last_logits = z.to_host();
+  if (out.targets > 0)
+    score_targets(out);
+  if (last_logits)
+    *last_logits = logits_at_end(pass.batch, out);
 }
 
 template class Decoder<float>;

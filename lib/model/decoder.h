@@ -1,4 +1,4 @@
-// A pre-norm decoder: embedding, then per layer x += attention(norm(x)); x += feed-forward or
+// A pre-norm decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or
 // MoE(norm(x)), then norm and the output matrix. Forward and backward stand side by side; Tape
 // holds what backward needs, nothing is hidden in a layer.
 #pragma once
@@ -6,29 +6,36 @@
 #include <optional>
 
 #include "lib/layer/moe_layer.h"
-#include "lib/model/attention.h"
+#include "lib/model/mixer.h"
 #include "lib/model/norm.h"
 
 namespace moe {
+
+struct FeedShape;
+struct ModelConfig;
+template <class S>
+struct SharedParts;
 
 template <class S>
 class Decoder {
  public:
   // zeros; initialise() or a checkpoint fills it
   Decoder(const ModelConfig&, Backend<S>&, Storage experts = Storage::own);
+  ~Decoder();
   // by config().init; the same on every backend. Experts that lie elsewhere are drawn when asked
   // for
   void initialise(std::uint64_t seed);
 
   struct Block {
-    Norm<S> attention_norm, feed_norm;
-    Attention<S> attention;
+    Norm<S> mixer_norm, feed_norm;
+    std::string mixer_name;
+    std::unique_ptr<Mixer<S>> mixer;
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
   };
   struct BlockTape {
-    Array<S> x, normed, rstd, mixed /*x after attention*/, feed_in /*norm(mixed)*/, feed_rstd;
-    typename Attention<S>::Tape attention;
+    Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in /*norm(mixed)*/, feed_rstd;
+    std::unique_ptr<MixerTape> mixer;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
   };
@@ -62,19 +69,21 @@ class Decoder {
   // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss,
   // predicted of `out` where the batch has targets; logits of the last token of each sequence (Q,V)
   // where wanted.
-  void infer(const Pass&, Tape& out, const Observe& = {}, KeyValues<S>* state = nullptr,
+  void infer(const Pass&, Tape& out, const Observe& = {}, DecoderState* state = nullptr,
              Matrix<S>* last_logits = nullptr);
 
   void logits(View<const S> normed /*(T,H), Tape::normed*/, View<S> z /*(T,V), set*/) const;
 
-  const ModelConfig& config() const {
-    return config_;
-  }  // specs resolved
+  const ModelConfig& config() const {  // specs resolved
+    return *config_;
+  }
   Backend<S>& backend() {
     return backend_;
   }
   // in a fixed order, names "layers.3.moe.experts.gate", "embedding", ...
   std::vector<Parameter<S>*> parameters();
+  // the same, with what their parts say of them
+  std::vector<ModelParameter<S>> inventory();
   std::vector<MoeLayer<S>*> moe_layers();
   int layer_of(int moe_layer) const;  // absolute layer number
   std::vector<Block>& blocks() {
@@ -86,12 +95,24 @@ class Decoder {
   void clear_grads();
 
  private:
+  void build_blocks(Storage experts);
+  void build_feed(Block&, const FeedShape&, Storage experts);
+  void name_parameters(Block&, const std::string& at);
+  void collect_feed(Block&, int layer, std::vector<ModelParameter<S>>& all);
   Array<S> embed(const Batch&, Tape&);
   // the block's output
-  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, KeyValues<S>*);
+  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, DecoderState*);
+  // its first half: x + mixer(norm(x))
+  void mix(const Batch&, int layer, Array<S> x, BlockTape&, DecoderState*);
+  View<const S> at_branch(View<const S> dx, Array<S>& scaled);
   void backward(const Pass&, int layer, BlockTape&,
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);
-  void read_out(Array<S> x, Tape&);  // final norm
+  void read_out(Array<S> x, Tape&);        // final norm
+  void compare(Tape&, double loss_scale);  // with the targets: losses and dlogits
+  Array<S> read_out_backward(Tape&);
+  std::vector<Index> begin(const Batch&, DecoderState&);
+  void score_targets(Tape&);
+  Matrix<S> logits_at_end(const Batch&, const Tape&);
   // of rows first.., without gradients
   void losses(Tape&, View<S> logits, Index first);
   Pass of_layer(const Pass&, int moe_layer) const;
@@ -100,14 +121,14 @@ class Decoder {
       backend_.add(y, y, S(factor - 1));
   }
   const Parameter<S>& head() const {
-    return config_.tied ? embedding_ : output_;
+    return output_.empty() ? embedding_ : output_;
   }
 
-  ModelConfig config_;
+  std::unique_ptr<const ModelConfig> config_;
   Backend<S>& backend_;
   Parameter<S> embedding_, output_, output_bias_;
   Norm<S> final_norm_;
-  std::optional<Fourier<S>> fourier_;
+  std::unique_ptr<SharedParts<S>> shared_;
   std::vector<Block> blocks_;
 };
 

@@ -7,6 +7,7 @@
 
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/router/router.h"
 
@@ -20,28 +21,7 @@ std::uint64_t hash(std::string_view name) {  // FNV-1a
   return h;
 }
 
-struct Rule {
-  double std = 0.02, cut = 3;  // resampled beyond `cut` standard deviations
-};
-Rule rule_of(const ModelConfig& c, const std::string& name, Index fan_in) {
-  const bool attention = name.find(".attention.") != name.npos;
-  if (name.ends_with(".router.slots"))
-    return {1 / std::sqrt(double(fan_in)), 3};
-  if (name.ends_with(".const_vec"))
-    return {1, 3};
-  // around the unit matrix
-  if (name.starts_with("fourier_"))
-    return {0.5 / std::sqrt(double(fan_in)), 3};
-  if (c.init == "switch")
-    return {std::sqrt(0.1 / double(fan_in)), 2};
-  if (c.init == "layerwise" && attention)
-    return {0.01, 3};
-  if (c.init == "depth_scaled" && (name.ends_with(".attention.o") || name.ends_with(".down")))
-    return {0.02 / std::sqrt(2.0 * c.layers)};
-  return {};
-}
-
-double drawn(Rng& rng, const Rule& rule) {
+double drawn(Rng& rng, const Start& rule) {
   double draw = rng.normal();
   while (std::abs(draw) > rule.cut)
     draw = rng.normal();
@@ -53,7 +33,7 @@ double drawn(Rng& rng, const Rule& rule) {
 // no more than that radius.
 class Draws {
  public:
-  Draws(Rng rng, Rule rule, Index size) : rng_(rng), rule_(rule), size_(size) {}
+  Draws(Rng rng, Start rule, Index size) : rng_(rng), rule_(rule), size_(size) {}
 
   template <class S>
   void numbers(Index first, std::span<S> out) {
@@ -88,54 +68,53 @@ class Draws {
   }
 
   Rng rng_;
-  Rule rule_;
+  Start rule_;
   Index size_;
   std::once_flag counted_;
   std::vector<Rng> mark_;  // before number i * step
 };
 
+// Fills rows as `start` says.
+template <class S>
+ReadRows<S> rows_of(const Start& start, const Parameter<S>& p, std::uint64_t seed) {
+  if (start.std == 0) {
+    return [value = S(start.value)](Index, View<S> out) {
+      std::ranges::fill(out.flat(), value);
+    };
+  }
+  const auto draws = std::make_shared<Draws>(Rng(seed).stream(hash(p.name())), start, p.size());
+  return [draws, unit = start.around_unit](Index first, View<S> out) {
+    draws->numbers(first * out.cols, out.flat());
+    for (Index r = 0; unit && r < out.rows; ++r)
+      out(r, (first + r) % out.cols) += 1;
+  };
+}
+
 }  // namespace
+
+Start matrix_start(const ModelConfig& c, MatrixRole role, Index fan_in) {
+  if (c.init == "switch")
+    return {.std = std::sqrt(0.1 / double(fan_in)), .cut = 2};
+  const bool of_mixer = role == MatrixRole::mixer || role == MatrixRole::mixer_output;
+  if (c.init == "layerwise" && of_mixer)
+    return {.std = 0.01};
+  if (c.init == "depth_scaled" && role != MatrixRole::other && role != MatrixRole::mixer)
+    return {.std = 0.02 / std::sqrt(2.0 * c.layers)};
+  return {.std = 0.02};
+}
 
 template <class S>
 void Decoder<S>::initialise(std::uint64_t seed) {
-  std::vector<std::pair<std::string, double>> fixed;  // parameters of one number everywhere
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    if (!blocks_[l].moe)
-      continue;
-    fixed.emplace_back(concat("layers.", l, ".moe.router.residual_weight"), 0.0);
-    for (const Projection& p : blocks_[l].moe->router().projections()) {
-      if (p.zero_init)
-        fixed.emplace_back(concat("layers.", l, ".moe.router.", p.name), 0.0);
-      if (p.cosine)
-        fixed.emplace_back(concat("layers.", l, ".moe.router.", p.scale_name), p.scale_start);
-    }
-  }
-  for (Parameter<S>* p : parameters()) {
-    ReadRows<S> rows;
-    const auto one = std::ranges::find(fixed, p->name(), &std::pair<std::string, double>::first);
-    if (one != fixed.end() ||
-        (p->kind() == ParameterKind::vector && !p->name().ends_with("const_vec"))) {
-      const S value = one != fixed.end() ? S(one->second) : S(p->name().ends_with("norm") ? 1 : 0);
-      rows = [value](Index, View<S> out) {
-        std::ranges::fill(out.flat(), value);
-      };
-    } else {
-      const auto draws =
-          std::make_shared<Draws>(Rng(seed).stream(hash(p->name())),
-                                  rule_of(config_, p->name(), p->dims().back()), p->size());
-      rows = [draws, unit = p->name().starts_with("fourier_")](Index first, View<S> out) {
-        draws->numbers(first * out.cols, out.flat());
-        for (Index r = 0; unit && r < out.rows; ++r)
-          out(r, (first + r) % out.cols) += 1;
-      };
-    }
-    if (!p->stored()) {
-      p->lie_elsewhere(rows);
+  for (const ModelParameter<S>& m : inventory()) {
+    Parameter<S>& p = *m.parameter;
+    const ReadRows<S> rows = rows_of(m.start, p, seed);
+    if (!p.stored()) {
+      p.lie_elsewhere(rows);
       continue;
     }
-    Matrix<S> host(p->value().rows, p->value().cols);
+    Matrix<S> host(p.value().rows, p.value().cols);
     rows(0, host.view());
-    p->set(std::as_const(host).view());
+    p.set(std::as_const(host).view());
   }
   for (Block& b : blocks_) {
     if (b.moe)

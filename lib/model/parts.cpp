@@ -1,9 +1,11 @@
 #include "lib/model/parts.h"
 
 #include <algorithm>
-#include <set>
 
 #include "lib/core/error.h"
+#include "lib/model/config.h"
+#include "lib/model/decoder.h"
+#include "lib/model/mixer_type.h"
 
 namespace moe {
 namespace {
@@ -27,63 +29,32 @@ std::vector<int> ids_of(const std::string& text, int experts) {
 }  // namespace
 
 const std::vector<std::string>& parameter_groups() {
-  static const std::vector<std::string> all{"router", "experts", "shared",   "attention",
-                                            "dense",  "norms",   "embedding"};
+  static const std::vector<std::string> all = [] {
+    std::vector<std::string> out{"router", "experts", "shared"};
+    for (const std::string& mixer : mixers().names())
+      out.push_back(mixer);
+    out.insert(out.end(), {"dense", "norms", "embedding"});
+    return out;
+  }();
   return all;
 }
 
-std::string group_of(const std::string& name) {
-  const auto has = [&](std::string_view part) {
-    return name.find(part) != name.npos;
-  };
-  if (has(".moe.router."))
-    return "router";
-  if (has(".moe.experts."))
-    return "experts";
-  if (has(".moe.shared"))
-    return "shared";
-  // the latter never train
-  if (has(".attention.") || name.starts_with("fourier_"))
-    return "attention";
-  if (has(".dense."))
-    return "dense";
-  if (name.ends_with("norm") || name.ends_with("norm_bias"))
-    return "norms";
-  if (name == "embedding" || name == "output" || name == "output_bias")
-    return "embedding";
-  throw Error(Exit::bug, concat("the parameter '", name, "' belongs to no group"));
+Parts::Parts(const std::string& trained, const std::string& factors, Decoder<float>& model) {
+  for (const ModelParameter<float>& p : model.inventory()) {
+    group_[p.parameter->name()] = p.group;
+    has_.insert(p.group);
+  }
+  choose(trained, model.config().moe.experts);
+  if (!factors.empty())
+    weigh(factors);
 }
 
-Parts::Parts(const std::string& trained, const std::string& factors, Decoder<float>& model) {
-  std::set<std::string> there;
-  for (auto* p : model.parameters())
-    there.insert(group_of(p->name()));
-  const auto known = [&](const std::string& group) {
-    if (std::ranges::find(parameter_groups(), group) == parameter_groups().end())
-      no_such("group of parameters", group, parameter_groups());
-    if (!there.contains(group)) {
-      throw Error(Exit::usage, concat("this model has no parameters of the group '", group, "'"))
-          .hint(concat("it has ", join({there.begin(), there.end()})));
-    }
-  };
+void Parts::choose(const std::string& trained, int experts) {
   for (const std::string& word : split(trained, ';')) {
-    if (word == "all") {
+    if (word == "all")
       all_ = true;
-      continue;
-    }
-    const std::string group = word.substr(0, word.find('='));
-    known(group);
-    trained_[group] = true;
-    if (group == word)
-      continue;
-    if (group != "experts") {
-      throw Error(Exit::usage,
-                  concat("only experts have numbers, and '", word, "' gives some to the ", group))
-          .hint("--train experts=1,3");
-    }
-    experts_ = ids_of(word.substr(word.find('=') + 1), model.config().moe.experts);
-    if (experts_.empty())
-      throw Error(Exit::usage, concat("'", word, "' names no expert")).hint("--train experts=1,3");
+    else
+      choose_group(word, experts);
   }
   if (all_ && !trained_.empty()) {
     throw Error(Exit::usage, concat("--train '", trained, "' says all and then less"))
@@ -91,24 +62,54 @@ Parts::Parts(const std::string& trained, const std::string& factors, Decoder<flo
   }
   if (!all_ && trained_.empty())
     throw Error(Exit::usage, "no part of the model would train").hint("--train all");
-  if (factors.empty())
+}
+
+void Parts::choose_group(const std::string& word, int experts) {
+  const std::string group = word.substr(0, word.find('='));
+  check_group(group);
+  trained_.insert(group);
+  if (group == word)
     return;
+  if (group != "experts") {
+    throw Error(Exit::usage,
+                concat("only experts have numbers, and '", word, "' gives some to the ", group))
+        .hint("--train experts=1,3");
+  }
+  experts_ = ids_of(word.substr(word.find('=') + 1), experts);
+  if (experts_.empty())
+    throw Error(Exit::usage, concat("'", word, "' names no expert")).hint("--train experts=1,3");
+}
+
+void Parts::weigh(const std::string& factors) {
   Spec spec("lr-factor:" + factors);
   for (const std::string& group : parameter_groups()) {
     if (spec.has(group)) {
-      known(group);
+      check_group(group);
       factor_[group] = spec.get(group, 1.0, 0.0);
     }
   }
   spec.done();
 }
 
+void Parts::check_group(const std::string& group) const {
+  if (std::ranges::find(parameter_groups(), group) == parameter_groups().end())
+    no_such("group of parameters", group, parameter_groups());
+  if (!has_.contains(group)) {
+    throw Error(Exit::usage, concat("this model has no parameters of the group '", group, "'"))
+        .hint(concat("it has ", join({has_.begin(), has_.end()})));
+  }
+}
+
 bool Parts::trains_expert(int e) const {
   return trains("experts") && (experts_.empty() || std::ranges::binary_search(experts_, e));
 }
 
-double Parts::factor(const std::string& group) const {
-  const auto at = factor_.find(group);
+const std::string& Parts::group(const Parameter<float>& p) const {
+  return group_.at(p.name());
+}
+
+double Parts::factor(const Parameter<float>& p) const {
+  const auto at = factor_.find(group(p));
   return at == factor_.end() ? 1 : at->second;
 }
 

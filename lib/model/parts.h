@@ -1,13 +1,18 @@
 // The parts of a model that train, and how fast: parameters in groups by what they belong to.
 #pragma once
 #include <map>
-
-#include "lib/model/decoder.h"
+#include <set>
+#include <string>
+#include <vector>
 
 namespace moe {
 
-// router, experts, shared, attention, dense, norms, embedding (the output matrix too)
-std::string group_of(const std::string& parameter);
+template <class S>
+class Decoder;
+template <class S>
+class Parameter;
+
+// router, experts, shared, each mixer by its name, dense, norms, embedding (the output matrix too)
 const std::vector<std::string>& parameter_groups();
 
 class Parts {
@@ -20,16 +25,26 @@ class Parts {
   bool trains(const std::string& group) const {
     return all_ || trained_.contains(group);
   }
+  const std::string& group(const Parameter<float>&) const;  // of the model given
+  bool trains(const Parameter<float>& p) const {
+    return trains(group(p));
+  }
   // those that train; empty = all, where the group trains
   const std::vector<int>& experts() const {
     return experts_;
   }
   bool trains_expert(int e) const;
-  double factor(const std::string& group) const;
+  double factor(const Parameter<float>&) const;
 
  private:
+  void choose(const std::string& trained, int experts);
+  void choose_group(const std::string& word, int experts);  // "router", "experts=1,3"
+  void weigh(const std::string& factors);
+  void check_group(const std::string&) const;  // throws where the model has none of the name
+
   bool all_ = false;
-  std::map<std::string, bool> trained_;
+  std::map<std::string, std::string> group_;  // by name of the parameter
+  std::set<std::string> has_, trained_;       // groups
   std::map<std::string, double> factor_;
   std::vector<int> experts_;
 };

@@ -7,6 +7,7 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -79,7 +80,7 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
       parts_(o.trained, o.lr_factor, model) {
   options_.schedule = schedule_.resolved();
   for (auto* p : model_.parameters()) {
-    if (!parts_.trains(group_of(p->name())))
+    if (!parts_.trains(*p))
       p->freeze();
     if (!p->trained())
       continue;
@@ -94,7 +95,7 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
 
 std::vector<Trainer::Rows> Trainer::rows_of(const Parameter<float>& p) const {
   const Index all = p.value().rows;
-  if (parts_.experts().empty() || group_of(p.name()) != "experts")
+  if (parts_.experts().empty() || parts_.group(p) != "experts")
     return {{0, all}};
   const Index each = all / p.dims()[0];
   std::vector<Rows> out;
@@ -178,7 +179,7 @@ void Trainer::update(const StepResult& r) {
   o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
-    o.lr = r.lr * parts_.factor(group_of(parameters_[i]->name()));
+    o.lr = r.lr * parts_.factor(*parameters_[i]);
     const View<float> value = parameters_[i]->mutate();
     const View<float> grad = parameters_[i]->grad();
     for (const auto [first, n] : rows_of(*parameters_[i])) {

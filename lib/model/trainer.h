@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "lib/core/comm.h"
+#include "lib/model/decoder.h"
 #include "lib/model/parts.h"
 
 namespace moe {

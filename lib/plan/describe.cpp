@@ -9,6 +9,7 @@
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 #include "lib/plan/readers.h"
+#include "lib/router/router.h"
 
 namespace moe::plan {
 namespace {

@@ -9,6 +9,8 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/layer/expert_cache.h"
+#include "lib/layer/moe_layer.h"
+#include "lib/model/decoder.h"
 
 namespace moe {
 namespace {

@@ -1,10 +1,14 @@
 // Experts read from their files when rows need them, so that a model larger than memory runs. For
 // looking on: a model loaded this way does not train.
 #pragma once
+#include <functional>
+
 #include "lib/checkpoint/stored.h"
-#include "lib/model/decoder.h"
 
 namespace moe {
+
+template <class S>
+class Decoder;
 
 // For a decoder made with Storage::elsewhere: says where its experts' numbers lie and gives it a
 // cache of `bytes`. Shapes are checked now, numbers that are not finite are refused when they are

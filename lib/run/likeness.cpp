@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lib/core/similarity.h"
+#include "lib/model/config.h"
 #include "lib/run/recorder.h"
 
 namespace moe {

@@ -7,6 +7,7 @@
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/layer/router_product.h"
+#include "lib/model/config.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
 

@@ -1,6 +1,7 @@
 #include "lib/run/replay.h"
 
 #include "lib/core/error.h"
+#include "lib/model/decoder.h"
 #include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 #include "lib/trace/reader.h"

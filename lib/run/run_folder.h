@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "lib/checkpoint/folder.h"
+#include "lib/model/config.h"
 #include "lib/model/trainer.h"
 
 namespace moe {

@@ -11,6 +11,7 @@
 #include "lib/backend/reference.h"
 #include "lib/core/rng.h"
 #include "lib/layer/pass.h"
+#include "lib/model/config.h"
 #include "lib/model/cost.h"
 #include "lib/model/decoder.h"
 

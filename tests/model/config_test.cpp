@@ -7,6 +7,7 @@
 
 #include "lib/core/comm.h"
 #include "lib/core/error.h"
+#include "lib/model/config.h"
 #include "lib/model/cost.h"
 #include "lib/model/sizes.h"
 #include "lib/model/trainer.h"

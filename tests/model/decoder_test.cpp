@@ -8,7 +8,9 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/model/decoder.h"
+#include "lib/model/mixers/attention.h"
 #include "lib/router/router.h"
 
 using namespace moe;
@@ -274,7 +276,7 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
         "rope={fourier:pairs=1}"}) {
     World w(fields);
     const Batch all = batch_of(false);
-    KeyValues<double> state;
+    DecoderState state;
     std::vector<Index> past{0, 0};
     // tokens of each sequence in turn
     for (const auto& [first, second] : {std::pair{3, 2}, {1, 1}, {1, 3}, {0, 1}}) {
@@ -315,7 +317,7 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
 TEST_CASE("one sequence decoded a token at a time has room to grow and the same logits") {
   for (const std::string fields : {"", "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2"}) {
     World w(fields);
-    KeyValues<double> state;
+    DecoderState state;
     Batch whole;
     whole.start = {0, 0};
     std::vector<Index> moved;  // the lengths at which keys and values got more room
@@ -332,9 +334,10 @@ TEST_CASE("one sequence decoded a token at a time has room to grow and the same 
       w.model.infer({.batch = whole}, b, {}, nullptr, &at_once);
       for (Index v = 0; v < vocabulary; ++v)
         REQUIRE(std::abs(stepwise(0, v) - at_once(0, v)) <= 1e-10);
-      if (state.k[0].rows() != room) {
+      const Array<double>& keys = static_cast<KeyValues<double>&>(*state.layer[0]).k;
+      if (keys.rows() != room) {
         moved.push_back(t + 1);
-        room = state.k[0].rows();
+        room = keys.rows();
       }
     }
     CHECK(moved == std::vector<Index>{1, 2, 3, 5, 9});

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/edit/edit.h"
+#include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
 #include "lib/model/cost.h"
 #include "lib/model/trainer.h"

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/edit/expert_scores.h"
+#include "lib/model/config.h"
 #include "lib/run/recorder.h"
 
 using namespace moe;

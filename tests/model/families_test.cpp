@@ -10,6 +10,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/model/decoder.h"
 #include "lib/router/router.h"
 #include "lib/run/golden_models.h"
 #include "tests/skip.h"

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/run/recorder.h"
 
 using namespace moe;

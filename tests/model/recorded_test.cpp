@@ -12,6 +12,7 @@
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
+#include "lib/model/decoder.h"
 
 using namespace moe;
 namespace fs = std::filesystem;

@@ -91,7 +91,7 @@ inline Tensor logits_one_by_one(Decoder<float>& model, const std::vector<int>& i
   const Index tokens = Index(ids.size());
   const Index words = model.config().vocabulary;
   Tensor out(DType::f32, {tokens, words});
-  KeyValues<float> state;
+  DecoderState state;
   for (Index t = 0; t < tokens; ++t) {
     Batch batch;
     batch.token = {ids[std::size_t(t)]};

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "lib/core/text.h"
+#include "lib/model/config.h"
 #include "lib/model/cost.h"
 #include "lib/model/decoder.h"
 #include "lib/plan/cost.h"

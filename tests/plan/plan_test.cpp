@@ -8,6 +8,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/model/decoder.h"
 #include "lib/plan/cost.h"
 #include "lib/plan/published.h"
 #include "tests/skip.h"

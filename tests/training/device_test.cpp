@@ -7,6 +7,7 @@
 
 #include "lib/backend/reference.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/model/trainer.h"
 #include "lib/run/check_training.h"
 #include "tests/backend/host_engine.h"
@@ -54,7 +55,7 @@ Outcome outcome_on(Backend<float>& backend, const std::string& more) {
     out.loss.push_back(r.total_loss);
     out.norm.push_back(r.gradient_norm);
   }
-  KeyValues<float> state;
+  DecoderState state;
   for (const auto& piece : {std::vector<int>{1, 2, 3, 4, 5}, {6, 7}}) {
     Batch b;
     b.token = piece;

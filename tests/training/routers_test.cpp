@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/model/trainer.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/replays_routes.h"

@@ -1,8 +1,7 @@
 // Latent heads (DeepSeek-V2, 2405.04434): keys and values come from one narrow row a token, queries
 // may come from another; beside the part of a key that comes from it stands a turned part that all
 // heads share. m = nope_dim, n = rope_dim of a head.
-#include "lib/core/error.h"
-#include "lib/model/attention.h"
+#include "lib/model/mixers/attention.h"
 
 namespace moe {
 namespace {
@@ -52,18 +51,12 @@ class Latent final : public Heads<S> {
   }
 
   void forward(View<const S> x, Tape& t) override {
+    queries(x, t);
     const Index rows = x.rows;
-    t.q = Array<S>(backend_, rows, heads_ * (nope_ + turned_));
-    if (q_.empty()) {
-      t.latent_q = product(x, q_a_, q_a_bias_);
-      normed(t.latent_q, q_a_norm_, t.latent_q_normed, t.latent_q_rstd);
-      backend_.linear(t.latent_q_normed.view(), q_b_.weight(), t.q.view(), 0);
-    } else {
-      backend_.linear(x, q_.weight(), t.q.view(), 0);
-    }
     const Array<S> narrow = product(x, kv_a_, kv_a_bias_);
     t.latent = Array<S>(backend_, rows, rank_);
-    Array<S> turned(backend_, rows, turned_), plain(backend_, rows, heads_ * nope_);
+    Array<S> turned(backend_, rows, turned_);
+    Array<S> plain(backend_, rows, heads_ * nope_);
     backend_.split_heads(narrow.view(), 1, t.latent.view(), turned.view());
     normed(t.latent, kv_a_norm_, t.latent_normed, t.latent_rstd);
     const Array<S> wide = product(std::as_const(t.latent_normed).view(), kv_b_, none_);
@@ -92,18 +85,30 @@ class Latent final : public Heads<S> {
                            t.latent_rstd.view(), dlatent.view(), kv_a_norm_.grad(), 0);
     backend_.join_heads(dlatent.view(), dturned.view(), 1, dnarrow.view());
     project_backward(backend_, std::as_const(dnarrow).view(), x, kv_a_, kv_a_bias_, dx, S(0));
+    queries_backward(t, x, dq, dx);
+  }
+
+ private:
+  void queries(View<const S> x, Tape& t) {
+    t.q = Array<S>(backend_, x.rows, heads_ * (nope_ + turned_));
     if (!q_.empty())
-      return project_backward(backend_, std::as_const(dq).view(), x, q_, none_, dx, S(1));
-    Array<S> dq_normed(backend_, rows, t.latent_q.cols());
-    Array<S> dq_latent(backend_, rows, t.latent_q.cols());
-    project_backward(backend_, std::as_const(dq).view(), t.latent_q_normed.view(), q_b_, none_,
-                     dq_normed.view(), S(0));
+      return backend_.linear(x, q_.weight(), t.q.view(), 0);
+    t.latent_q = product(x, q_a_, q_a_bias_);
+    normed(t.latent_q, q_a_norm_, t.latent_q_normed, t.latent_q_rstd);
+    backend_.linear(t.latent_q_normed.view(), q_b_.weight(), t.q.view(), 0);
+  }
+  // adds to dx, which keys and values have set
+  void queries_backward(const Tape& t, View<const S> x, const Array<S>& dq, View<S> dx) {
+    if (!q_.empty())
+      return project_backward(backend_, dq.view(), x, q_, none_, dx, S(1));
+    Array<S> dq_normed(backend_, x.rows, t.latent_q.cols());
+    Array<S> dq_latent(backend_, x.rows, t.latent_q.cols());
+    project_backward(backend_, dq.view(), t.latent_q_normed.view(), q_b_, none_, dq_normed.view(),
+                     S(0));
     backend_.norm_backward(dq_normed.view(), t.latent_q.view(), q_a_norm_.value(),
                            t.latent_q_rstd.view(), dq_latent.view(), q_a_norm_.grad(), 0);
     project_backward(backend_, std::as_const(dq_latent).view(), x, q_a_, q_a_bias_, dx, S(1));
   }
-
- private:
   Array<S> product(View<const S> x, const Parameter<S>& w, const Parameter<S>& bias) {
     Array<S> y(backend_, x.rows, w.value().rows);
     project(backend_, x, w, bias, y.view());

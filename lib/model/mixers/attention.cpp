@@ -1,10 +1,13 @@
 // Scores, sinks, the output matrix, and keys and values kept for decoding. What the heads are
-// stands in grouped_heads.cpp and latent_heads.cpp.
-#include "lib/model/attention.h"
+// stands in grouped_heads.cpp and latent_heads.cpp, its shape in attention_type.cpp.
+#include "lib/model/mixers/attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
-#include "lib/core/error.h"
+#include "lib/core/batch.h"
+#include "lib/model/rotary.h"
 
 namespace moe {
 namespace {
@@ -58,75 +61,84 @@ Array<S> stretches(Backend<S>& backend, const Matrix<int>& at, double floor, dou
   return Array<S>(backend, std::as_const(out).view());
 }
 
+// Under which name other programs keep it, below the layer.
+std::string published_name(const std::string& name) {
+  static const std::map<std::string, std::string> irregular{
+      {"q_a_norm", "q_a_layernorm.weight"},
+      {"kv_a_norm", "kv_a_layernorm.weight"},
+      {"kv_a", "kv_a_proj_with_mqa.weight"},
+      {"kv_a_bias", "kv_a_proj_with_mqa.bias"},
+      {"sinks", "sinks"}};
+  const std::string at = "self_attn.";
+  if (const auto found = irregular.find(name); found != irregular.end())
+    return at + found->second;
+  if (name.ends_with("_norm"))
+    return at + name + ".weight";
+  if (name.ends_with("_bias"))
+    return at + name.substr(0, name.size() - 5) + "_proj.bias";
+  return at + name + "_proj.weight";
+}
+
+Start start_of(const ModelConfig& c, const std::string& name, ParameterKind kind, Index fan_in) {
+  if (kind == ParameterKind::vector)
+    return {.value = name.ends_with("norm") ? 1.0 : 0.0};
+  return matrix_start(c, name == "o" ? MatrixRole::mixer_output : MatrixRole::mixer, fan_in);
+}
+
+// The mixing matrices of the model's Fourier embedding, where it has one.
+template <class S>
+std::shared_ptr<const Fourier<S>> fourier_of(const MixerPlace<S>& at) {
+  const ModelConfig& c = at.config;
+  if (!rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed)
+    return nullptr;
+  return at.template share<Fourier<S>>("fourier",
+                                       [&] { return std::make_shared<Fourier<S>>(c, at.backend); });
+}
+
 }  // namespace
 
-std::vector<Index> grown(const Batch& batch, std::span<const Index> start) {
-  if (start.size() != batch.start.size()) {
-    throw Error(Exit::bug, concat("a state of ", start.size() - 1,
-                                  " sequences was given a batch of ", batch.sequences()));
-  }
-  std::vector<Index> after(start.begin(), start.end());
-  for (std::size_t q = 0; q < after.size(); ++q)
-    after[q] += batch.start[q];
-  for (std::size_t q = 0; q < batch.past.size(); ++q) {
-    if (batch.past[q] != start[q + 1] - start[q]) {
-      throw Error(Exit::bug, concat("sequence ", q, " has ", start[q + 1] - start[q],
-                                    " tokens in the state and the batch says ", batch.past[q]));
-    }
-  }
-  return after;
-}
-
 template <class S>
-void project(Backend<S>& b, View<const S> x, const Parameter<S>& w, const Parameter<S>& bias,
-             View<S> y) {
-  b.linear(x, w.weight(), y, 0);
-  if (!bias.empty())
-    b.add_bias(bias.value(), y);
-}
-template <class S>
-void project_backward(Backend<S>& b, View<const S> dy, View<const S> x, Parameter<S>& w,
-                      Parameter<S>& bias, View<S> dx, S beta) {
-  b.linear_dx(dy, w.weight(), dx, beta);
-  if (!w.grad().empty())
-    b.linear_dw(dy, x, w.grad());
-  if (!bias.grad().empty())
-    b.bias_grad(dy, bias.grad());
-}
-
-template <class S>
-Attention<S>::Attention(const ModelConfig& c, int layer, Backend<S>& b)
-    : shape_{c.heads,
-             c.kv_heads,
-             c.head_dim,
-             0,
-             c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(double(c.head_dim)),
-             {},
-             {},
-             0,
-             c.value_dim},
-      backend_(b) {
-  if (!c.sees_all(layer)) {
+Attention<S>::Attention(const MixerPlace<S>& at) : config_(at.config), backend_(at.backend) {
+  const ModelConfig& c = at.config;
+  shape_.heads = c.heads;
+  shape_.kv_heads = c.kv_heads;
+  shape_.head_dim = c.head_dim;
+  shape_.value_dim = c.value_dim;
+  shape_.scale = c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(double(c.head_dim));
+  if (!c.sees_all(at.layer)) {
     shape_.window = c.window;
     shape_.chunk = c.chunk;
   }
-  heads_ = c.kv_rank > 0 ? make_latent_heads<S>(c, b) : make_grouped_heads<S>(c, layer, b);
-  wo_ = Parameter<S>(b, "o", {c.hidden, Index(c.heads) * shape_.value_columns()});
+  heads_ = c.kv_rank > 0 ? make_latent_heads<S>(c, backend_)
+                         : make_grouped_heads<S>(c, at.layer, backend_, fourier_of(at));
+  wo_ = Parameter<S>(backend_, "o", {c.hidden, Index(c.heads) * shape_.value_columns()});
   if (c.o_bias)
-    o_bias_ = Parameter<S>(b, "o_bias", {c.hidden}, ParameterKind::vector);
+    o_bias_ = Parameter<S>(backend_, "o_bias", {c.hidden}, ParameterKind::vector);
   if (c.sinks)
-    sinks_ = Parameter<S>(b, "sinks", {c.heads}, ParameterKind::vector);
-  stretch_floor_ = c.has_rope(layer) ? 0 : c.stretch_floor;
+    sinks_ = Parameter<S>(backend_, "sinks", {c.heads}, ParameterKind::vector);
+  stretch_floor_ = c.has_rope(at.layer) ? 0 : c.stretch_floor;
   stretch_scale_ = c.stretch_scale;
 }
 
 template <class S>
-void Attention<S>::collect(std::vector<Parameter<S>*>& all) {
-  heads_->collect(all);
+void Attention<S>::collect(std::vector<ModelParameter<S>>& all) {
+  std::vector<Parameter<S>*> mine;
+  heads_->collect(mine);
   for (Parameter<S>* p : {&wo_, &o_bias_, &sinks_}) {
     if (!p->empty())
-      all.push_back(p);
+      mine.push_back(p);
   }
+  for (Parameter<S>* p : mine) {
+    const std::string name = p->name().substr(p->name().rfind('.') + 1);
+    all.push_back({.parameter = p,
+                   .start = start_of(config_, name, p->kind(), p->dims().back()),
+                   .published = published_name(name)});
+  }
+}
+
+template <class S>
+std::unique_ptr<MixerState> Attention<S>::new_state(Index) const {
+  return std::make_unique<KeyValues<S>>();
 }
 
 template <class S>
@@ -139,10 +151,23 @@ AttentionShape Attention<S>::shape(std::span<const Index> queries,
 }
 
 template <class S>
-void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape& t,
-                           KeyValues<S>* state, int layer) {
-  const Matrix<int> at =
-      positions(batch, state ? std::span<const Index>(state->start) : std::span<const Index>{});
+void Attention<S>::attend(const Batch& batch, const AttentionTape<S>& t, MixerPast& past,
+                          View<S> out, View<S> lse) {
+  auto& [k, v] = static_cast<KeyValues<S>&>(past.state);
+  append(backend_, k, past.start, batch, t.k.view());
+  append(backend_, v, past.start, batch, t.v.view());
+  const std::vector<Index> keys = grown(batch, past.start);
+  backend_.attention(t.q.view(), std::as_const(k).view().slice(0, keys.back()),
+                     std::as_const(v).view().slice(0, keys.back()), shape(batch.start, keys), out,
+                     lse);
+}
+
+template <class S>
+std::unique_ptr<MixerTape> Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y,
+                                                 MixerPast* past) {
+  auto tape = std::make_unique<AttentionTape<S>>();
+  AttentionTape<S>& t = *tape;
+  const Matrix<int> at = positions(batch, past ? past->start : std::span<const Index>{});
   t.position = Array<int>(backend_, at.view());
   t.furthest = at.empty() ? 0 : std::ranges::max(at.flat());
   if (stretch_floor_ > 0)
@@ -150,15 +175,8 @@ void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape&
   heads_->forward(x, t);
   t.out = Array<S>(backend_, x.rows, wo_.value().cols);
   t.lse = Array<S>(backend_, x.rows, shape_.heads);
-  if (state) {
-    const std::vector<Index> keys = grown(batch, state->start);
-    Array<S>& k = state->k[std::size_t(layer)];
-    Array<S>& v = state->v[std::size_t(layer)];
-    append(backend_, k, state->start, batch, std::as_const(t.k).view());
-    append(backend_, v, state->start, batch, std::as_const(t.v).view());
-    backend_.attention(t.q.view(), std::as_const(k).view().slice(0, keys.back()),
-                       std::as_const(v).view().slice(0, keys.back()), shape(batch.start, keys),
-                       t.out.view(), t.lse.view());
+  if (past) {
+    attend(batch, t, *past, t.out.view(), t.lse.view());
   } else {
     backend_.attention(t.q.view(), t.k.view(), t.v.view(), shape(batch.start, batch.start),
                        t.out.view(), t.lse.view());
@@ -166,11 +184,13 @@ void Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape&
   if (!sinks_.empty())
     backend_.attention_sink(sinks_.value(), t.out.view(), t.lse.view());
   project(backend_, std::as_const(t.out).view(), wo_, o_bias_, y);
+  return tape;
 }
 
 template <class S>
-void Attention<S>::backward(const Batch& batch, const Tape& t, View<const S> x, View<const S> dy,
-                            View<S> dx) {
+void Attention<S>::backward(const Batch& batch, const MixerTape& tape, View<const S> x,
+                            View<const S> dy, View<S> dx) {
+  const auto& t = static_cast<const AttentionTape<S>&>(tape);
   const Index rows = x.rows;
   Array<S> dout(backend_, rows, t.out.cols());
   Array<S> dq(backend_, rows, t.q.cols());
@@ -189,13 +209,5 @@ void Attention<S>::backward(const Batch& batch, const Tape& t, View<const S> x, 
 
 template class Attention<float>;
 template class Attention<double>;
-template void project(Backend<float>&, View<const float>, const Parameter<float>&,
-                      const Parameter<float>&, View<float>);
-template void project(Backend<double>&, View<const double>, const Parameter<double>&,
-                      const Parameter<double>&, View<double>);
-template void project_backward(Backend<float>&, View<const float>, View<const float>,
-                               Parameter<float>&, Parameter<float>&, View<float>, float);
-template void project_backward(Backend<double>&, View<const double>, View<const double>,
-                               Parameter<double>&, Parameter<double>&, View<double>, double);
 
 }  // namespace moe

@@ -2,8 +2,7 @@
 // or after they are turned, a clamp, and rotary embedding of all or some of a head's numbers. In
 // this order: product, norm (Qwen3, OLMoE), clamp (DBRX), rotation, norm (Hunyuan, Llama 4), or
 // without rotation a stretch by position (Llama 4).
-#include "lib/core/error.h"
-#include "lib/model/attention.h"
+#include "lib/model/mixers/attention.h"
 
 namespace moe {
 namespace {
@@ -13,8 +12,9 @@ class Grouped final : public Heads<S> {
  public:
   using Tape = AttentionTape<S>;
 
-  Grouped(const ModelConfig& c, int layer, Backend<S>& b)
+  Grouped(const ModelConfig& c, int layer, Backend<S>& b, std::shared_ptr<const Fourier<S>> fourier)
       : backend_(b),
+        fourier_(std::move(fourier)),
         head_dim_(c.head_dim),
         interleaved_(c.rope_interleaved),
         turns_(c.has_rope(layer)),
@@ -133,10 +133,10 @@ class Grouped final : public Heads<S> {
     dk = std::move(dk_raw);
   }
   void turn(const Tape& t, View<S> q, View<S> k, bool transposed) {
-    if (t.fourier) {
+    if (fourier_) {
       const Matrix<int> at = t.position.to_host();
       for (const View<S> x : {q, k})
-        t.fourier->turn(backend_, x, at.view(), transposed);
+        fourier_->turn(backend_, x, at.view(), transposed);
       return;
     }
     const Rotation r = rotary_.rotation(head_dim_, 0, interleaved_, t.furthest);
@@ -150,6 +150,7 @@ class Grouped final : public Heads<S> {
   }
 
   Backend<S>& backend_;
+  std::shared_ptr<const Fourier<S>> fourier_;
   int head_dim_;
   bool interleaved_, turns_, norm_before_ = false, norm_after_ = false;
   double eps_, clip_;
@@ -161,11 +162,14 @@ class Grouped final : public Heads<S> {
 }  // namespace
 
 template <class S>
-std::unique_ptr<Heads<S>> make_grouped_heads(const ModelConfig& c, int layer, Backend<S>& b) {
-  return std::make_unique<Grouped<S>>(c, layer, b);
+std::unique_ptr<Heads<S>> make_grouped_heads(const ModelConfig& c, int layer, Backend<S>& b,
+                                             std::shared_ptr<const Fourier<S>> fourier) {
+  return std::make_unique<Grouped<S>>(c, layer, b, std::move(fourier));
 }
-template std::unique_ptr<Heads<float>> make_grouped_heads(const ModelConfig&, int, Backend<float>&);
+template std::unique_ptr<Heads<float>> make_grouped_heads(const ModelConfig&, int, Backend<float>&,
+                                                          std::shared_ptr<const Fourier<float>>);
 template std::unique_ptr<Heads<double>> make_grouped_heads(const ModelConfig&, int,
-                                                           Backend<double>&);
+                                                           Backend<double>&,
+                                                           std::shared_ptr<const Fourier<double>>);
 
 }  // namespace moe

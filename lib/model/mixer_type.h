@@ -1,0 +1,88 @@
+// Which mixer a layer has. A mixer is one file in lib/model/mixers and one line in mixers.def.
+// ModelConfig::mixer holds specs separated by ";" and repeated by "*", the number of repetitions
+// behind the options: "short_conv:kernel=4*2;attention". This pattern is repeated over the layers
+// and its last repetition cut; an empty list is the first of mixers.def.
+#pragma once
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/core/registry.h"
+#include "lib/core/spec.h"
+#include "lib/model/mixer.h"
+#include "lib/model/mixer_shape.h"
+
+namespace moe {
+
+struct ModelConfig;
+template <class S>
+class Backend;
+
+// A part that several layers of a model share.
+template <class S>
+class SharedPart {
+ public:
+  virtual ~SharedPart() = default;
+  virtual void collect(std::vector<ModelParameter<S>>& all) = 0;
+};
+template <class S>
+struct SharedParts {
+  struct Entry {
+    std::string group;  // the mixer that made it
+    std::shared_ptr<SharedPart<S>> part;
+  };
+  std::map<std::string, Entry> entry;
+};
+
+// Where a mixer is built.
+template <class S>
+struct MixerPlace {
+  const ModelConfig& config;  // outlives the mixer
+  int layer = 0;
+  Backend<S>& backend;
+  SharedParts<S>& shared;
+  std::string group = {};  // name of the mixer
+
+  // The part named so, made by the first layer that needs it.
+  template <class Part, class Make>
+  std::shared_ptr<Part> share(const std::string& name, const Make& make) const {
+    auto& e = shared.entry[name];
+    if (!e.part)
+      e = {group, make()};
+    return std::static_pointer_cast<Part>(e.part);
+  }
+};
+
+// A mixer as a spec describes it, without numbers.
+class MixerType {
+ public:
+  virtual ~MixerType() = default;
+  virtual std::unique_ptr<Mixer<float>> make(const MixerPlace<float>&) const = 0;
+  virtual std::unique_ptr<Mixer<double>> make(const MixerPlace<double>&) const = 0;
+  // What its parameters, FLOPs, tape and state come from: a dry run and a plan build nothing.
+  virtual MixerShape shape(const ModelConfig&, int layer) const = 0;
+};
+
+using MakeMixer = std::unique_ptr<MixerType>(Spec&);
+const Registry<MakeMixer>& mixers();  // mixers.def; the first is the default
+std::unique_ptr<MixerType> make_mixer_type(const std::string& spec);
+
+// The spec of each layer's mixer. Throws Error(usage) where the list does not parse, names no
+// mixer, or is longer than the model.
+std::vector<std::string> layer_mixers(const std::string& list, int layers);
+// The list with every default of its specs filled in; one entry where all layers are alike, and
+// empty where that is the default.
+std::string resolved_mixers(const std::string& list, int layers);
+
+template <class S>
+struct LayerMixer {
+  std::string name;
+  std::unique_ptr<Mixer<S>> mixer;
+};
+// Those of all layers.
+template <class S>
+std::vector<LayerMixer<S>> make_mixers(const ModelConfig&, Backend<S>&, SharedParts<S>&);
+std::vector<MixerShape> mixer_shapes(const ModelConfig&);
+
+}  // namespace moe

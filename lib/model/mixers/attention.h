@@ -1,0 +1,75 @@
+// Causal attention of a decoder layer: heads made from the input - grouped queries, or latent ones
+// - then scores, sinks and the output matrix, and the state for decoding. Forward and backward
+// stand side by side.
+#pragma once
+#include "lib/model/config.h"
+#include "lib/model/linear.h"
+#include "lib/model/mixer_type.h"
+#include "lib/model/mixers/fourier.h"
+
+namespace moe {
+
+// Keys and values of the sequences decoded so far, sequences end to end.
+template <class S>
+struct KeyValues final : MixerState {
+  Array<S> k, v;  // (rows or more, kv_heads*head_dim), (.., kv_heads*value_dim)
+};
+
+// What forward leaves for backward. Which arrays are there depends on the switches.
+template <class S>
+struct AttentionTape final : MixerTape {
+  Array<S> q, k, v;                       // as attention sees them
+  Array<S> q_raw, k_raw, q_rstd, k_rstd;  // before the norm of queries and keys
+  Array<S> q_clamped, k_clamped;          // after the clamp, before they are turned
+  // of latent attention
+  Array<S> latent_q, latent_q_normed, latent_q_rstd, latent, latent_normed, latent_rstd;
+  // stretch: (T,1) factors of queries without rotary embedding
+  Array<S> out, lse, stretch;
+  Array<int> position;  // (1,T) in its sequence
+  int furthest = 0;     // the largest of them
+};
+
+// x -> queries, keys and values of all heads, and back.
+template <class S>
+class Heads {
+ public:
+  virtual ~Heads() = default;
+  // reads the positions, sets q, k, v
+  virtual void forward(View<const S> x, AttentionTape<S>&) = 0;
+  virtual void backward(const AttentionTape<S>&, View<const S> x, Array<S> dq, Array<S> dk,
+                        Array<S> dv, View<S> dx /*set*/) = 0;
+  virtual void collect(std::vector<Parameter<S>*>& all) = 0;
+};
+template <class S>
+// "q", "k", "v", "q_bias", "q_norm", ...; fourier: null where the rotary embedding is plain
+std::unique_ptr<Heads<S>> make_grouped_heads(const ModelConfig&, int layer, Backend<S>&,
+                                             std::shared_ptr<const Fourier<S>> fourier);
+template <class S>
+// "q_a", "q_b" or "q", "kv_a", "kv_b", norms
+std::unique_ptr<Heads<S>> make_latent_heads(const ModelConfig&, Backend<S>&);
+
+template <class S>
+class Attention final : public Mixer<S> {
+ public:
+  explicit Attention(const MixerPlace<S>&);
+  std::unique_ptr<MixerTape> forward(const Batch&, View<const S> x, View<S> y, MixerPast*) override;
+  void backward(const Batch&, const MixerTape&, View<const S> x, View<const S> dy,
+                View<S> dx) override;
+  std::unique_ptr<MixerState> new_state(Index sequences) const override;
+  // those of the heads, "o", "o_bias", "sinks"
+  void collect(std::vector<ModelParameter<S>>& all) override;
+
+ private:
+  AttentionShape shape(std::span<const Index> queries, std::span<const Index> keys) const;
+  // scores of the batch's queries by the keys of the past and their own
+  void attend(const Batch&, const AttentionTape<S>&, MixerPast&, View<S> out, View<S> lse);
+
+  const ModelConfig& config_;
+  AttentionShape shape_;
+  Backend<S>& backend_;
+  std::unique_ptr<Heads<S>> heads_;
+  Parameter<S> wo_, o_bias_, sinks_;
+  double stretch_floor_ = 0, stretch_scale_ = 0;
+};
+
+}  // namespace moe
