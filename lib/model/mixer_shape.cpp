@@ -61,17 +61,26 @@ void lightning(const MixerShape& m, Count hidden, PieceList& out) {
   out.vector(part, inner);
 }
 
+// LFM2: one product for both gates and the input, then a kernel for each channel on its own
+void short_conv(const MixerShape& m, Count hidden, PieceList& out) {
+  out.matrix(part, 3 * m.inner, hidden);
+  out.matrix(part, m.inner, m.kernel);
+  out.matrix(part, hidden, m.inner);
+  if (m.conv_bias)
+    out.vector(part, 4 * m.inner + hidden);
+}
+
 }  // namespace
 
 std::string_view name_of(MixerKind kind) {
-  constexpr std::string_view names[] = {"attention", "latent attention", "Mamba", "Mamba-2",
-                                        "lightning attention"};
+  constexpr std::string_view names[] = {"attention", "latent attention",    "Mamba",
+                                        "Mamba-2",   "lightning attention", "short convolution"};
   return names[std::size_t(kind)];
 }
 
 void add_pieces(const MixerShape& m, Count hidden, PieceList& out) {
-  constexpr void (*add[])(const MixerShape&, Count, PieceList&) = {attention, latent, mamba1,
-                                                                   mamba2, lightning};
+  constexpr void (*add[])(const MixerShape&, Count, PieceList&) = {
+      attention, latent, mamba1, mamba2, lightning, short_conv};
   add[std::size_t(m.kind)](m, hidden, out);
   if (m.o_bias)
     out.vector(part, hidden);
@@ -92,6 +101,8 @@ double mixing_flops(const MixerShape& m, Count context) {
       return 2.0 * seen * double(m.heads) * double(m.nope + m.rope + m.value);
     case MixerKind::lightning:
       return 6.0 * double(m.heads) * double(m.head_dim) * double(m.head_dim);
+    case MixerKind::short_conv:
+      return 0;
     default:
       return 6.0 * double(m.inner) * double(m.state);
   }
@@ -116,6 +127,8 @@ double state_numbers(const MixerShape& m) {
       return double(m.inner) * double(m.state) + 3.0 * double(m.inner + 2 * m.groups * m.state);
     case MixerKind::lightning:
       return double(m.heads) * double(m.head_dim) * double(m.head_dim);
+    case MixerKind::short_conv:
+      return double(m.inner) * double(m.kernel - 1);
     default:
       return 0;
   }

@@ -1,15 +1,15 @@
 // What mixes the tokens of a layer, in just the detail that its sizes need, for every kind that
-// sizes are known of; those that the decoder computes are attention and latent attention. One
-// function a question: parameters, FLOPs besides products with weights, what decoding keeps.
+// sizes are known of; those that the decoder computes say theirs in lib/model/mixers. One function
+// a question: parameters, FLOPs besides products with weights, what decoding keeps.
 #pragma once
 #include "lib/model/pieces.h"
 
 namespace moe {
 
-enum class MixerKind { attention, latent, mamba1, mamba2, lightning };
+enum class MixerKind { attention, latent, mamba1, mamba2, lightning, short_conv };
 inline constexpr MixerKind mixer_kinds[] = {MixerKind::attention, MixerKind::latent,
-                                            MixerKind::mamba1, MixerKind::mamba2,
-                                            MixerKind::lightning};
+                                            MixerKind::mamba1,    MixerKind::mamba2,
+                                            MixerKind::lightning, MixerKind::short_conv};
 std::string_view name_of(MixerKind);
 
 struct MixerShape {
@@ -24,6 +24,9 @@ struct MixerShape {
   Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
   // Mamba: inner width, N, groups (2), rank of dt (1)
   Count inner = 0, state = 0, groups = 0, rank = 0;
+  // short convolution, of `inner` channels: tokens that it sees; whether its products have biases
+  Count kernel = 0;
+  bool conv_bias = false;
   // numbers of 4 bytes that a token leaves for the backward pass of our decoder; 0 = not computed
   Count tape_numbers = 0;
 
@@ -36,12 +39,12 @@ void add_pieces(const MixerShape&, Count hidden, PieceList&);
 // Keys that the last query of `context` tokens sees.
 Count keys_seen(const MixerShape&, Count context);
 // FLOPs of a token that are no products with weights, multiply-add = 2: scores and values of
-// attention at `context`, or 6 for each number of a state.
+// attention at `context`, or 6 for each number of a state. A convolution is a product with weights.
 double mixing_flops(const MixerShape&, Count context);
 // Numbers that decoding keeps of a token: keys and values, or the latent row; 0 for other kinds.
 double cached_per_token(const MixerShape&);
-// Numbers that a recurrent layer keeps of a sequence: its state, and what the convolution of 4
-// looks back at.
+// Numbers that a recurrent layer keeps of a sequence: its state, and what its convolution (of 4 in
+// Mamba) looks back at.
 double state_numbers(const MixerShape&);
 
 }  // namespace moe

@@ -21,7 +21,7 @@ double active_bytes(const Architecture&, Format);  // read for one token alone
 struct Cache {
   double per_token = 0;  // while every layer still grows
   double at_context = 0;
-  double state = 0;  // Mamba and lightning layers, in numbers
+  double state = 0;  // of recurrent and convolution layers, in numbers
 };
 Cache cache(const Architecture&, Count context);
 

@@ -291,4 +291,45 @@ TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not our
   CHECK(broken.out.find("holds numbers that are not finite") != std::string::npos);
 }
 
+TEST_CASE("a model without attention and a hybrid go through every verb") {
+  const Folder f;
+  for (const std::string pattern : {"short_conv", "short_conv:bias=1;attention"}) {
+    INFO(pattern);
+    const std::string run = pattern.find(';') == pattern.npos ? "conv" : "hybrid";
+    const std::string start =
+        "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 "
+        "--model nano:mixer={" +
+        pattern + "} ";
+    const Result plan = f.run(start + "--dry-run");
+    CHECK(plan.code == 0);
+    CHECK(f.run(start + "--steps 4 --save-every 2 -o " + run).code == 0);
+    CHECK(f.run(start + "--steps 1 --trace " + run + "-train.h5 -o " + run + "-traced").code == 0);
+    const Result shown = f.run("show " + run);
+    INFO(shown.out);
+    CHECK(shown.out.find("no published class") != std::string::npos);
+    CHECK(f.run("eval " + run + " --data text:path=corpus --tokens 64 --length 32").code == 0);
+    CHECK(
+        f.run("trace " + run + " --data text:path=corpus --tokens 64 --length 32 -o " + run + ".h5")
+            .code == 0);
+    const Result text = f.run("generate " + run + " --prompt ab --tokens 4 --temperature 0");
+    CHECK(text.code == 0);
+    CHECK(text.out.starts_with("ab"));
+    const fs::path last = f / (run + "/checkpoint-00000004");
+    const std::string whole = text_of(last / "model.safetensors");
+    fs::remove_all(last);
+    CHECK(f.run("train --resume " + run).code == 0);
+    CHECK(text_of(last / "model.safetensors") == whole);
+  }
+  const Result groups = f.run(
+      "train --data text:path=corpus --batch 2 --length 32 --steps 1 --eval-tokens 64 --model "
+      "nano:mixer={short_conv} --train short_conv --lr-factor short_conv=2 -o part");
+  CHECK(groups.code == 0);
+  const Result none = f.run(
+      "train --data text:path=corpus --batch 2 --length 32 --steps 1 --eval-tokens 64 --model "
+      "nano:mixer={short_conv} --train attention -o none");
+  CHECK(none.code == 2);
+  CHECK(none.err.find("no parameters of the group 'attention'") != std::string::npos);
+  CHECK(f.run("list mixers").out.find("short_conv") != std::string::npos);
+}
+
 }  // namespace moe::cli

@@ -113,7 +113,8 @@ TEST_CASE("activation bytes of a dry run are those of a training step") {
         "kv_rank=24,nope_dim=8,rope_dim=8,value_dim=12,kv_heads=4", "activation=relu",
         "layers=3,dense_layers=1,moe_every=2,experts=32,width=16,router={sigmoid:k=6,bias=1}",
         "router={soft:slots=2},balance=none", "router={random:k=2},balance=none",
-        "router={gshard:second=all},capacity={position:factor=4}", "gate_residual=1,layers=3"}) {
+        "router={gshard:second=all},capacity={position:factor=4}", "gate_residual=1,layers=3",
+        "mixer={short_conv:bias=1}", "layers=3,mixer={short_conv:kernel=4;attention}"}) {
     INFO(fields);
     const ModelConfig c = model_config(least + fields);
     const ModelCost cost = cost_of(c, sequences * length);

@@ -105,7 +105,7 @@ TEST_CASE("parameters counted from the configuration are those of the model") {
   const auto backend = make_reference<float>();
   std::vector<std::string> specs{"nano:tied=1,qk_norm=full,shared_width=24,shared_gate=1",
                                  "nano:qk_norm=head,dense_layers=1,expert_bias=1,router_bias=1",
-                                 "nano:dense=1",
+                                 "nano:dense=1", "nano:mixer={short_conv:bias=1;attention}",
                                  "nano:router={round_robin:k=3},balance=none,activation=relu2"};
   for (const Preset& p : model_presets())
     specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));

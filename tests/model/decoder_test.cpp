@@ -239,6 +239,13 @@ TEST_CASE("the gradient of every switch of published models agrees with central 
       "router={sigmoid:k=1,norm=0}");
 }
 
+TEST_CASE("the gradient of a model with several mixers agrees with central differences") {
+  check_gradients("layers=2,kv_heads=1,mixer={short_conv}", true);
+  check_gradients(
+      "layers=3,kv_heads=1,mixer={short_conv:kernel=2,bias=1;attention},dense_layers=1");
+  check_gradients("layers=2,mixer={short_conv;attention},rope={fourier:by_head=0}");
+}
+
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(false);
@@ -273,7 +280,8 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
         "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2",
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2",
         "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2",
-        "rope={fourier:pairs=1}"}) {
+        "rope={fourier:pairs=1}", "mixer={short_conv}",
+        "layers=3,mixer={short_conv:bias=1;attention}"}) {
     World w(fields);
     const Batch all = batch_of(false);
     DecoderState state;
@@ -466,6 +474,14 @@ TEST_CASE("initial weights depend on the seed and the name alone, and follow the
       sum += double(v) * v;
     return std::sqrt(sum / double(m.size()));
   };
+  // a mixer's matrices follow the model's rule, and what it says of its own is its own
+  Decoder<float> mixed(model_config("nano:mixer={short_conv:kernel=4;attention},init=layerwise"),
+                       *backend);
+  mixed.initialise(7);
+  CHECK(spread(values(mixed, "layers.0.short_conv.in_proj")) == Approx(0.01 * 0.987).epsilon(0.04));
+  CHECK(spread(values(mixed, "layers.1.attention.o")) == Approx(0.01 * 0.987).epsilon(0.06));
+  CHECK(spread(values(mixed, "layers.1.moe.experts.up")) == Approx(0.02 * 0.987).epsilon(0.02));
+  CHECK(spread(values(mixed, "layers.0.short_conv.conv")) == Approx(0.5 * 0.987).epsilon(0.2));
   // cut at 3 standard deviations
   CHECK(spread(values(a, "layers.0.moe.experts.up")) == Approx(0.02 * 0.987).epsilon(0.02));
   CHECK(spread(values(other, "layers.0.moe.experts.down")) == Approx(0.01 * 0.987).epsilon(0.02));

@@ -93,6 +93,9 @@ TEST_CASE("each model goes to the class that computes it, or to none with the re
   CHECK(fit("tiny:qk_norm=head,rope={fourier:pairs=5}").reason ==
         "no published class computes this; qwen3_moe comes nearest, with rope=default instead of "
         "{fourier:pairs=5}");
+  CHECK(fit("tiny:mixer={short_conv*2;attention}").reason ==
+        "no published class computes this; mixtral comes nearest, with mixer={attention} instead "
+        "of {short_conv:kernel=3,bias=0*2;attention}");
 }
 
 TEST_CASE("a written configuration is read back exactly, and a changed one is refused") {
@@ -192,6 +195,8 @@ TEST_CASE(
       "nano:qk_norm=head,dense_layers=1",
       "nano:sinks=1,qkv_bias=1,o_bias=1,norm=layer_bias,output_bias=1",
       "nano:rope={fourier:pairs=5},qk_norm=head",
+      "nano:mixer={short_conv;attention},rope={fourier:pairs=5}",
+      "nano:mixer={short_conv:kernel=4,bias=1},dense_layers=1",
       "nano:kv_heads=4,q_rank=8,kv_rank=8,nope_dim=8,rope_dim=4,value_dim=8,qkv_bias=1"};
   for (const Preset& p : model_presets())
     specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));

@@ -40,86 +40,90 @@ struct Change {
   std::string before{};      // fields of the model it is compared with; empty = the companions
 };
 
-const std::vector<Change>& changes() {
-  static const std::vector<Change> all{
-      {"vocabulary", "41", true},
-      {"hidden", "48", true},
-      {"layers", "5", true},
-      {"heads", "8", true, "head_dim=8"},
-      {"kv_heads", "4", true},
-      {"head_dim", "16", true},
-      {"context", "128", false},
-      {"rope_theta", "500", false},
-      {"norm_eps", "1e-6", false},
-      {"tied", "1", true},
-      {"qk_norm", "head", true},
-      {"qk_norm", "full", true},
-      {"qk_norm", "head_after", true},
-      {"qk_norm", "length_after", false},
-      {"window", "16", false},
-      {"chunk", "16", false},
-      {"full_layers", "0;2", false, "window=16"},
-      {"no_rope_layers", "1", false, "qk_norm=head_after"},
-      {"rope", "{linear:factor=2}", false},
-      {"rope", "{fourier:pairs=3}", true},
-      {"rope", "{fourier:pairs=3,by_head=1}", true},
-      {"rotary_dim", "4", false},
-      {"rope_interleaved", "1", false},
-      {"stretch_floor", "8", false, "no_rope_layers=1"},
-      {"stretch_scale", "0.1", false, "no_rope_layers=1,stretch_floor=8"},
-      {"attention_scale", "0.5", false},
-      {"clip_qkv", "4", false},
-      {"qkv_bias", "1", true},
-      {"qkv_bias", "1", true, latent},
-      {"qkv_bias", "1", true, latent + ",q_rank=7"},
-      {"o_bias", "1", true},
-      {"o_bias", "1", true, latent},
-      {"sinks", "1", true},
-      {"sinks", "1", true, latent},
-      {"q_rank", "7", true, latent},
-      {"kv_rank", "9", true, latent_without("kv_rank"), latent},
-      {"nope_dim", "7", true, latent_without("nope_dim"), latent},
-      {"rope_dim", "6", true, latent_without("rope_dim"), latent},
-      {"value_dim", "9", true, latent_without("value_dim"), latent},
-      {"norm", "layer", false},
-      {"norm", "layer_bias", true},
-      {"output_bias", "1", true},
-      {"output_bias", "1", true, "tied=1"},
-      {"embedding_scale", "2", false},
-      {"residual_scale", "0.5", false},
-      {"logit_divisor", "2", false},
-      {"dense_layers", "1", true, "dense_width=20"},
-      {"moe_every", "2", true},
-      {"dense_at", "1;3", true},
-      {"dense_width", "20", true, "dense_layers=1"},
-      {"dense", "1", true},
-      {"init", "switch", false},
-      {"experts", "7", true},
-      {"width", "16", true},
-      {"widths", "8;12*4;20", true},
-      {"widths", "8;12*4;20", true, "expert_bias=1"},
-      {"expert_types", "ffn*3;constant;copy;zero", true},
-      {"expert_types", "ffn*3;constant*3", true, "widths=8;12*4;20"},
-      {"zc_tau", "0.5", false, mixed},
-      {"zc_capacity", "1", false, mixed + ",capacity={position:factor=1.25}"},
-      {"zc_exclude_zero", "1", false, mixed},
-      {"gate_residual", "1", true},
-      {"gate_residual", "1", true, "moe_every=2"},
-      {"router", "{sigmoid:k=3,bias=1}", false},
-      {"router", "{random:k=2}", true},
-      {"capacity", "{position:factor=1.25}", false},
-      {"balance", "{switch:coef=0.1}", false},
-      {"activation", "relu", true},
-      {"activation", "geglu", false},
-      {"shared_width", "20", true},
-      {"shared_width", "20", true, "activation=relu,expert_bias=1"},
-      {"shared_gate", "1", true, "shared_width=20"},
-      {"router_bias", "1", true},
-      {"expert_bias", "1", true, "dense_layers=1,shared_width=20"},
-      {"weight_on_input", "1", false},
-  };
-  return all;
-}
+const std::vector<Change> changes{
+    {"vocabulary", "41", true},
+    {"hidden", "48", true},
+    {"layers", "5", true},
+    {"heads", "8", true, "head_dim=8"},
+    {"kv_heads", "4", true},
+    {"head_dim", "16", true},
+    {"context", "128", false},
+    {"rope_theta", "500", false},
+    {"norm_eps", "1e-6", false},
+    {"tied", "1", true},
+    {"qk_norm", "head", true},
+    {"qk_norm", "full", true},
+    {"qk_norm", "head_after", true},
+    {"qk_norm", "length_after", false},
+    {"window", "16", false},
+    {"chunk", "16", false},
+    {"full_layers", "0;2", false, "window=16"},
+    {"no_rope_layers", "1", false, "qk_norm=head_after"},
+    {"rope", "{linear:factor=2}", false},
+    {"rope", "{fourier:pairs=3}", true},
+    {"rope", "{fourier:pairs=3,by_head=1}", true},
+    {"rotary_dim", "4", false},
+    {"rope_interleaved", "1", false},
+    {"stretch_floor", "8", false, "no_rope_layers=1"},
+    {"stretch_scale", "0.1", false, "no_rope_layers=1,stretch_floor=8"},
+    {"attention_scale", "0.5", false},
+    {"clip_qkv", "4", false},
+    {"qkv_bias", "1", true},
+    {"qkv_bias", "1", true, latent},
+    {"qkv_bias", "1", true, latent + ",q_rank=7"},
+    {"o_bias", "1", true},
+    {"o_bias", "1", true, latent},
+    {"sinks", "1", true},
+    {"sinks", "1", true, latent},
+    {"q_rank", "7", true, latent},
+    {"kv_rank", "9", true, latent_without("kv_rank"), latent},
+    {"nope_dim", "7", true, latent_without("nope_dim"), latent},
+    {"rope_dim", "6", true, latent_without("rope_dim"), latent},
+    {"value_dim", "9", true, latent_without("value_dim"), latent},
+    {"norm", "layer", false},
+    {"norm", "layer_bias", true},
+    {"output_bias", "1", true},
+    {"output_bias", "1", true, "tied=1"},
+    {"embedding_scale", "2", false},
+    {"residual_scale", "0.5", false},
+    {"logit_divisor", "2", false},
+    {"dense_layers", "1", true, "dense_width=20"},
+    {"moe_every", "2", true},
+    {"dense_at", "1;3", true},
+    {"dense_width", "20", true, "dense_layers=1"},
+    {"dense", "1", true},
+    {"init", "switch", false},
+    {"experts", "7", true},
+    {"width", "16", true},
+    {"widths", "8;12*4;20", true},
+    {"widths", "8;12*4;20", true, "expert_bias=1"},
+    {"expert_types", "ffn*3;constant;copy;zero", true},
+    {"expert_types", "ffn*3;constant*3", true, "widths=8;12*4;20"},
+    {"zc_tau", "0.5", false, mixed},
+    {"zc_capacity", "1", false, mixed + ",capacity={position:factor=1.25}"},
+    {"zc_exclude_zero", "1", false, mixed},
+    {"gate_residual", "1", true},
+    {"gate_residual", "1", true, "moe_every=2"},
+    {"router", "{sigmoid:k=3,bias=1}", false},
+    {"router", "{random:k=2}", true},
+    {"capacity", "{position:factor=1.25}", false},
+    {"balance", "{switch:coef=0.1}", false},
+    {"activation", "relu", true},
+    {"activation", "geglu", false},
+    {"shared_width", "20", true},
+    {"shared_width", "20", true, "activation=relu,expert_bias=1"},
+    {"shared_gate", "1", true, "shared_width=20"},
+    {"router_bias", "1", true},
+    {"expert_bias", "1", true, "dense_layers=1,shared_width=20"},
+    {"weight_on_input", "1", false},
+    {"mixer", "{short_conv}", true},
+    {"mixer", "{short_conv:kernel=5}", true, "", "mixer={short_conv}"},
+    {"mixer", "{short_conv:bias=1}", true, "", "mixer={short_conv}"},
+    {"mixer", "{short_conv*3;attention}", true},
+    {"mixer", "{short_conv;attention}", true, "rope={fourier:pairs=3}"},
+    {"mixer", "{short_conv}", true, "rope={fourier:pairs=3}"},
+    {"mixer", "{short_conv:kernel=2;attention}", true, latent},
+};
 
 // "hidden" -> "32" of "hidden=32,router={softmax:k=2}"; the later of two of a name counts.
 std::map<std::string, std::string> fields_in(const std::string& text) {
@@ -140,7 +144,9 @@ std::map<std::string, std::string> fields_in(const std::string& text) {
 }
 std::map<std::string, std::string> fields_of(const ModelConfig& config) {
   const std::string spec = to_spec(config);
-  return fields_in(spec.substr(spec.find(':') + 1));
+  std::map<std::string, std::string> out = fields_in(spec.substr(spec.find(':') + 1));
+  out.emplace("mixer", "");  // the default is not written
+  return out;
 }
 
 // The base with other fields, which count where both say something.
@@ -225,7 +231,7 @@ Count agreed(const std::string& spec) {
 TEST_CASE("the built decoder, the dry run and the plan agree whatever a field says") {
   const auto usual = fields_of(model_config(with("")));
   std::set<std::string> seen;
-  for (const Change& change : changes()) {
+  for (const Change& change : changes) {
     const std::string spec = with(concat(change.companions, ",", change.field, "=", change.value));
     INFO(spec);
     REQUIRE(usual.count(change.field) == 1);
@@ -280,4 +286,11 @@ TEST_CASE("a plan of our own models keeps as much as their layers look back on")
   };
   CHECK(attention("tiny:window=32,full_layers=1;3") == 2 * 4.0 * 4 * 32 * (32 + 256));
   CHECK(attention(narrow) == 4 * 2.0 * 256 * 4 * (16 + 8 + 16));
+
+  // a short convolution keeps the last inputs of each of 128 channels, however long the sequence
+  const plan::Cache hybrid = plan::cache(
+      plan::describe(model_config("tiny:mixer={short_conv:kernel=4;attention}"), ""), 256);
+  CHECK(hybrid.per_token == 2 * row);
+  CHECK(hybrid.state == 2 * 3 * 128);
+  CHECK(attention("tiny:mixer={short_conv}") == 0);
 }

@@ -1,7 +1,8 @@
-// Nobody asks for a router or a balancer by its name: code that compares names is silently wrong
-// for the next one. What it wants to know stands in RouterFacts, in a capability or in Balancer.
-// The folders that make routers and balancers, translate them for published classes and read them
-// from golden files may name them; so may lists of names that only look alike, see `others`.
+// Nobody asks for a router, a balancer or a mixer by its name: code that compares names is silently
+// wrong for the next one. What it wants to know stands in RouterFacts, in a capability, in
+// Balancer, in ModelParameter or in MixerShape. The folders that make them, translate routers and
+// balancers for published classes and read them from golden files may name them; so may lists of
+// names that only look alike, see `others` and `other_lists`.
 #include <catch2/catch.hpp>
 
 #include <filesystem>
@@ -38,6 +39,17 @@ const std::set<std::string> others = {
     R"({"index", "random"}) == "random")",   // the order of hidden units
 };
 
+// The same for mixers, whose names may stand in no string at all outside their folder and registry.
+const std::vector<std::string> watched_for_mixers = {
+    "lib/edit", "lib/family", "lib/layer", "lib/model", "lib/plan", "lib/run", "apps"};
+const std::set<std::string> homes_of_mixers = {"lib/model/mixers", "lib/model/mixer_type.cpp",
+                                               "lib/model/mixer_type.h"};
+const std::set<std::string> other_lists = {
+    R"(names[] = {"attention", "latent attention",)",       // kinds of mixers, for people
+    R"("input embedding", "output matrix", "attention",)",  // parts of a model, for people
+    R"(name == "attention")",                               // published layer types
+};
+
 // The names in a .def file: ROUTER(softmax, ... -> softmax; "none" says that there is nothing.
 std::string names(const std::string& file, const std::string& macro) {
   std::ifstream in(root / file);
@@ -60,41 +72,79 @@ std::regex comparison() {
                     name + " *,");
 }
 
-bool of_another_list(const std::string& line, std::set<std::string>& used) {
-  bool found = false;
-  for (const std::string& text : others) {
-    if (line.find(text) == line.npos)
-      continue;
-    used.insert(text);
-    found = true;
-  }
-  return found;
+// A string that is a mixer's name, or begins with one as a spec or a list does.
+std::regex quoted_mixer() {
+  return std::regex(R"("(?:)" + names("lib/model/mixers.def", "MIXER") + R"()[":;*])");
 }
+
+// Looks for a pattern in the lines of C++ files, but for lines that another list's text excuses.
+class Search {
+ public:
+  Search(std::regex pattern, std::set<std::string> excused)
+      : pattern_(std::move(pattern)), excused_(std::move(excused)) {}
+
+  void folder(const std::string& name, const std::set<std::string>& left_out = {}) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / name)) {
+      const fs::path path = fs::relative(entry.path(), root);
+      const std::string ending = path.extension().string();
+      const bool home = left_out.count(path.generic_string()) > 0 ||
+                        left_out.count(path.parent_path().generic_string()) > 0;
+      if ((ending == ".cpp" || ending == ".h") && !home)
+        file(path.generic_string());
+    }
+  }
+  int lines() const {
+    return lines_;
+  }
+  // Nothing is excused that is gone.
+  void check_excuses() const {
+    CHECK(used_ == excused_);
+  }
+
+ private:
+  void file(const std::string& name) {
+    std::ifstream in(root / name);
+    int number = 0;
+    for (std::string line; std::getline(in, line); ++lines_) {
+      ++number;
+      if (!std::regex_search(line, pattern_) || is_excused(line))
+        continue;
+      INFO(name << ":" << number << ": " << line);
+      CHECK(false);
+    }
+  }
+  bool is_excused(const std::string& line) {
+    bool found = false;
+    for (const std::string& text : excused_) {
+      if (line.find(text) == line.npos)
+        continue;
+      used_.insert(text);
+      found = true;
+    }
+    return found;
+  }
+
+  std::regex pattern_;
+  std::set<std::string> excused_, used_;
+  int lines_ = 0;
+};
 
 }  // namespace
 
 TEST_CASE("routers and balancers are asked for facts, not for their names") {
-  const std::regex compared = comparison();
-  std::set<std::string> used;
-  int lines = 0;
-  for (const std::string& folder : watched) {
-    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
-      const std::string ending = entry.path().extension().string();
-      if (ending != ".cpp" && ending != ".h")
-        continue;
-      std::ifstream in(entry.path());
-      int number = 0;
-      for (std::string line; std::getline(in, line); ++lines) {
-        ++number;
-        if (!std::regex_search(line, compared) || of_another_list(line, used))
-          continue;
-        INFO(fs::relative(entry.path(), root).generic_string() << ":" << number << ": " << line);
-        CHECK(false);
-      }
-    }
-  }
-  CHECK(lines > 5000);
-  CHECK(used == others);  // nothing is excused that is gone
+  Search search(comparison(), others);
+  for (const std::string& folder : watched)
+    search.folder(folder);
+  CHECK(search.lines() > 5000);
+  search.check_excuses();
+}
+
+TEST_CASE("no mixer is named outside its folder and the registry") {
+  Search search(quoted_mixer(), other_lists);
+  for (const std::string& folder : watched_for_mixers)
+    search.folder(folder, homes_of_mixers);
+  CHECK(search.lines() > 5000);
+  search.check_excuses();
 }
 
 TEST_CASE("a comparison with the name of a router or a balancer is seen") {
@@ -111,5 +161,19 @@ TEST_CASE("a comparison with the name of a router or a balancer is seen") {
         R"(.hint("--router softmax:k=2"))", R"(name == "softmaxes")", R"(balance == "none")"}) {
     INFO(line);
     CHECK_FALSE(std::regex_search(line, compared));
+  }
+}
+
+TEST_CASE("the name of a mixer in a string is seen") {
+  const std::regex quoted = quoted_mixer();
+  for (const char* line : {R"(if (group == "attention"))", R"(c.mixer = "short_conv:kernel=4";)",
+                           R"("short_conv*2;attention")"}) {
+    INFO(line);
+    CHECK(std::regex_search(line, quoted));
+  }
+  for (const char* line : {R"("attention_norm")", R"("latent attention")",
+                           R"(attention(m, h, out))", R"(r.flag("attention_bias"))"}) {
+    INFO(line);
+    CHECK_FALSE(std::regex_search(line, quoted));
   }
 }
