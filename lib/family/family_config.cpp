@@ -78,19 +78,39 @@ Json config_json(const ModelConfig& c, const std::string& name, const TokenizerF
   return j;
 }
 
+namespace {
+
+void refuse_unknown(const ConfigReader& r, const std::string& family) {
+  if (is_family(family))
+    return;
+  std::vector<std::string> names;
+  for (const Family& f : families())
+    names.emplace_back(f.name);
+  r.refuse(concat("model_type '", family, "' is none that this program reads"),
+           "it reads " + join(names));
+}
+
+// Nobody may change a size behind the spec's back.
+void refuse_changed(const ConfigReader& r, const Json& j, const Published& read) {
+  const Json expected = config_json(read.config, read.family, read.tokenizer);
+  for (const auto& [key, value] : expected.items()) {
+    if (key != "moe_training" && key != "torch_dtype" && key != "architectures" &&
+        key != "use_cache" && r.has(key.c_str()) && j[key] != value) {
+      r.refuse(concat(key, " is ", j[key].dump(), " and moe_training says ", value.dump()),
+               "change both, or remove moe_training");
+    }
+  }
+}
+
+}  // namespace
+
 Published config_from_json(const Json& j, const std::string& file) {
   const ConfigReader r(j, file);
   if (!j.is_object())
     r.refuse("this is not an object");
   Published out;
   out.family = r.text("model_type");
-  if (!is_family(out.family)) {
-    std::vector<std::string> names;
-    for (const Family& f : families())
-      names.emplace_back(f.name);
-    r.refuse(concat("model_type '", out.family, "' is none that this program reads"),
-             "it reads " + join(names));
-  }
+  refuse_unknown(r, out.family);
   const auto id = [&](const char* key) {
     return r.has(key) && j[key].is_number_integer() ? r.whole(key) : -1;
   };
@@ -108,15 +128,7 @@ Published config_from_json(const Json& j, const std::string& file) {
       throw;
     r.refuse(e.what(), e.hint());
   }
-  // nobody changed a size behind the spec's back
-  const Json expected = config_json(out.config, out.family, out.tokenizer);
-  for (const auto& [key, value] : expected.items()) {
-    if (key != "moe_training" && key != "torch_dtype" && key != "architectures" &&
-        key != "use_cache" && r.has(key.c_str()) && j[key] != value) {
-      r.refuse(concat(key, " is ", j[key].dump(), " and moe_training says ", value.dump()),
-               "change both, or remove moe_training");
-    }
-  }
+  refuse_changed(r, j, out);
   return out;
 }
 

@@ -107,6 +107,16 @@ std::vector<std::string> fields(const std::string& spec) {
   return out;
 }
 
+// One line for each field of a stored spec in which the first is not the second.
+void add_fields(std::vector<std::string>& out, const ModelConfig& a, const ModelConfig& b) {
+  const std::vector<std::string> has = fields(to_spec(a));
+  const std::vector<std::string> wanted = fields(to_spec(b));
+  for (std::size_t i = 0; i < std::min(has.size(), wanted.size()); ++i) {
+    if (has[i] != wanted[i])
+      out.push_back(concat(has[i], " instead of ", wanted[i].substr(wanted[i].find('=') + 1)));
+  }
+}
+
 // "activation=swiglu instead of relu", ... where the family's model, as read back, is not ours.
 std::vector<std::string> differences(const ModelConfig& model, const Family& family) {
   const FamilyRules& rules = rules_of(std::string(family.name));
@@ -138,12 +148,7 @@ std::vector<std::string> differences(const ModelConfig& model, const Family& fam
       out.push_back(concat("router={", has, "} instead of {", wanted, "}"));
     a.moe.router = b.moe.router;
   }
-  const std::vector<std::string> has = fields(to_spec(a));
-  const std::vector<std::string> wanted = fields(to_spec(b));
-  for (std::size_t i = 0; i < std::min(has.size(), wanted.size()); ++i) {
-    if (has[i] != wanted[i])
-      out.push_back(concat(has[i], " instead of ", wanted[i].substr(wanted[i].find('=') + 1)));
-  }
+  add_fields(out, a, b);
   return out;
 }
 

@@ -48,6 +48,20 @@ struct Own {
   ModelParameter<float> of;
 };
 
+// Of a tensor made of several parameters; no experts: 0, vectors: no inputs.
+Dims joined_dims(const Joined& j, Index experts, Index outputs, Index inputs) {
+  Dims out;
+  if (experts > 0)
+    out.push_back(experts);
+  if (inputs == 0)
+    out.push_back(outputs);
+  else
+    out.insert(out.end(), {j.swapped ? inputs : outputs, j.swapped ? outputs : inputs});
+  if (j.flat && experts > 0)
+    out = {out[0] * out[1], out[2]};
+  return out;
+}
+
 // A tensor made of several parameters (E,O,I), (O,I), (E,O) or (O), their outputs one after the
 // other or in turn.
 Piece joined(const std::string& name, const Joined& j,
@@ -60,15 +74,7 @@ Piece joined(const std::string& name, const Joined& j,
   Index outputs = 0;
   for (Parameter<float>* p : parameters)
     outputs += p->size() / (count * inputs);
-  Piece out{name, {}, {}, nullptr};
-  if (experts)
-    out.dims.push_back(count);
-  if (vectors)
-    out.dims.push_back(outputs);
-  else
-    out.dims.insert(out.dims.end(), {j.swapped ? inputs : outputs, j.swapped ? outputs : inputs});
-  if (j.flat && experts)
-    out.dims = {out.dims[0] * out.dims[1], out.dims[2]};
+  Piece out{name, joined_dims(j, experts ? count : 0, outputs, vectors ? 0 : inputs), {}, nullptr};
   const Index turns = j.interleaved ? Index(parameters.size()) : 1;
   const Index row = j.swapped ? 1 : inputs;
   const Index column = j.swapped ? outputs : 1;
@@ -258,6 +264,24 @@ std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family)
   return out;
 }
 
+namespace {
+
+// The values of a tensor in float32. Throws Error(bug) where there are more or fewer than its
+// shape says.
+Matrix<float> looked_up(const Lookup& lookup, const Piece& p) {
+  Matrix<float> values = lookup(p.name, p.dims).to_float();
+  Index size = 1;
+  for (const Index n : p.dims)
+    size *= n;
+  if (values.size() != size) {
+    throw Error(Exit::bug,
+                concat("'", p.name, "' came with ", values.size(), " numbers for ", size));
+  }
+  return values;
+}
+
+}  // namespace
+
 void load(Decoder<float>& model, const std::string& family, const Lookup& lookup) {
   struct Coming {
     Matrix<float> host;
@@ -268,14 +292,7 @@ void load(Decoder<float>& model, const std::string& family, const Lookup& lookup
   for (const Piece& p : pieces(model, family)) {
     if (elsewhere(p))
       continue;
-    const Matrix<float> values = lookup(p.name, p.dims).to_float();
-    Index size = 1;
-    for (const Index n : p.dims)
-      size *= n;
-    if (values.size() != size) {
-      throw Error(Exit::bug,
-                  concat("'", p.name, "' came with ", values.size(), " numbers for ", size));
-    }
+    const Matrix<float> values = looked_up(lookup, p);
     if (p.router) {
       const auto beta = p.router->correction_bias();
       for (std::size_t e = 0; e < beta.size(); ++e)

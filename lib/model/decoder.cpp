@@ -328,25 +328,31 @@ void Decoder<S>::read_losses(std::span<Tape> tapes) {
   const Matrix<S> host = together.to_host();
   const S* from = host.data();
   for (Tape& t : tapes) {
-    if (t.loss_on_device.empty())
-      continue;
-    t.token_loss = Matrix<S>(1, t.loss_on_device.cols());
-    std::copy(from, from + t.loss_on_device.cols(), t.token_loss.data());
-    from += t.loss_on_device.cols();
-    for (const S v : t.token_loss.flat())
-      t.loss += double(v) / double(std::max<Index>(t.targets, 1));
-    if (!t.sums_on_device.empty()) {
-      std::vector<MoeTape<S>*> seen;
-      for (BlockTape& b : t.block) {
-        if (b.moe)
-          seen.push_back(&*b.moe);
-      }
-      MoeLayer<S>::read_sums({from, t.sums_on_device.rows(), t.sums_on_device.cols()}, seen);
-      from += t.sums_on_device.view().size();
-    }
-    t.loss_on_device = {};
-    t.sums_on_device = {};
+    if (!t.loss_on_device.empty())
+      from = take_losses(t, from);
   }
+}
+
+// Those of one tape, from their copy on the host; returns what follows them there.
+template <class S>
+const S* Decoder<S>::take_losses(Tape& t, const S* from) {
+  t.token_loss = Matrix<S>(1, t.loss_on_device.cols());
+  std::copy(from, from + t.loss_on_device.cols(), t.token_loss.data());
+  from += t.loss_on_device.cols();
+  for (const S v : t.token_loss.flat())
+    t.loss += double(v) / double(std::max<Index>(t.targets, 1));
+  if (!t.sums_on_device.empty()) {
+    std::vector<MoeTape<S>*> seen;
+    for (BlockTape& b : t.block) {
+      if (b.moe)
+        seen.push_back(&*b.moe);
+    }
+    MoeLayer<S>::read_sums({from, t.sums_on_device.rows(), t.sums_on_device.cols()}, seen);
+    from += t.sums_on_device.view().size();
+  }
+  t.loss_on_device = {};
+  t.sums_on_device = {};
+  return from;
 }
 
 template <class S>

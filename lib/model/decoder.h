@@ -109,6 +109,7 @@ class Decoder {
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);
   void read_out(Array<S> x, Tape&);        // final norm
   void compare(Tape&, double loss_scale);  // with the targets: losses and dlogits
+  const S* take_losses(Tape&, const S* from);
   Array<S> read_out_backward(Tape&);
   std::vector<Index> begin(const Batch&, DecoderState&);
   void score_targets(Tape&);

@@ -113,7 +113,7 @@ std::vector<Trainer::Moment> Trainer::moments() {
   return out;
 }
 
-StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
+StepResult Trainer::begin_step() {
   StepResult r;
   r.step = done_ + 1;
   r.lr = options_.lr * schedule_.factor(done_);
@@ -125,32 +125,44 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     layer->router().cool(double(done_) / double(std::max<Index>(1, options_.steps - 1)));
     r.layer.back().temperature = layer->router().temperature;
   }
+  return r;
+}
+
+std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, const NextBatch& next,
+                                                        const Observe& observe, StepResult& r) {
+  const Batch batch = next(number);
+  Rng rng = Rng(options_.seed).stream(number);
+  Decoder<float>::Tape tape;
+  const Pass pass{.batch = batch,
+                  .training = true,
+                  .rng = &rng,
+                  .loss_scale = 1.0 / double(options_.accumulate)};
+  using ReadLosses = Decoder<float>::ReadLosses;
+  model_.forward(pass, tape, observe ? ReadLosses::now : ReadLosses::later);
+  const bool later = !tape.loss_on_device.empty();
+  if (!later) {
+    measure(tape, r);
+    refuse_nonfinite(r, tape);
+  }
+  if (observe) {
+    model_.fetch_routing(tape);
+    observe(batch, tape);
+  }
+  model_.backward(pass, tape);
+  if (!later)
+    return {};
+  return tape;
+}
+
+StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
+  StepResult r = begin_step();
   model_.clear_grads();
   // whose losses are still on the device: read with the gradient norm, once a step
   std::vector<Decoder<float>::Tape> kept;
   for (Index micro = 0; micro < options_.accumulate; ++micro) {
     const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro);
-    const Batch batch = next(number);
-    Rng rng = Rng(options_.seed).stream(number);
-    Decoder<float>::Tape tape;
-    const Pass pass{.batch = batch,
-                    .training = true,
-                    .rng = &rng,
-                    .loss_scale = 1.0 / double(options_.accumulate)};
-    using ReadLosses = Decoder<float>::ReadLosses;
-    model_.forward(pass, tape, observe ? ReadLosses::now : ReadLosses::later);
-    const bool later = !tape.loss_on_device.empty();
-    if (!later) {
-      measure(tape, r);
-      refuse_nonfinite(r, tape);
-    }
-    if (observe) {
-      model_.fetch_routing(tape);
-      observe(batch, tape);
-    }
-    model_.backward(pass, tape);
-    if (later)
-      kept.push_back(std::move(tape));
+    if (auto tape = micro_step(number, next, observe, r))
+      kept.push_back(std::move(*tape));
   }
   r.gradient_norm = norm_of_gradients();
   model_.read_losses(kept);

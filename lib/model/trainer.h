@@ -4,6 +4,7 @@
 // bytes, however often the run was resumed and for any number of threads.
 #pragma once
 #include <functional>
+#include <optional>
 
 #include "lib/core/comm.h"
 #include "lib/model/decoder.h"
@@ -101,6 +102,11 @@ class Trainer {
   std::vector<Moment> moments();
 
  private:
+  StepResult begin_step();
+  // One micro-batch forwards and backwards; returns the tape where its losses are still on the
+  // device.
+  std::optional<Decoder<float>::Tape> micro_step(std::uint64_t number, const NextBatch&,
+                                                 const Observe&, StepResult&);
   void measure(const Decoder<float>::Tape&, StepResult&) const;
   void update(const StepResult&);
   void settle(StepResult&);
