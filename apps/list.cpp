@@ -187,8 +187,10 @@ void refuse_values(const CommandLine& app, const std::string& kind, bool values)
     }
     if (app.given("--trace") &&
         std::ranges::find(drawn_only, option.name()) != std::end(drawn_only)) {
-      throw Error(Exit::usage,
-                  concat(option.name(), " is of a drawn batch, and --trace brings one"))
+      throw Error(
+          Exit::usage,
+          concat(option.name(),
+                 " applies to a generated batch; with --trace the batch comes from the trace"))
           .hint("--tokens says how many of its rows");
     }
   }
@@ -235,7 +237,7 @@ void write_list(const std::vector<Kind>& wanted, const OutputOptions& out) {
     return;
   }
   Report report;
-  report.title = "What moe can be told to use";
+  report.title = "What moe offers";
   for (const Kind& k : wanted)
     report.tables.push_back(table_of(k));
   write_report(report, out);

@@ -149,8 +149,7 @@ void check(const Options& o) {
         .hint("moe report a.moetrace.h5 --truth clusters:...");
   }
   if ((several || !o.convention.empty()) && (!o.thresholds.empty() || !o.fail_on.empty())) {
-    throw Error(Exit::usage,
-                "the traffic lights of --threshold and --fail-on stand in the report of one trace")
+    throw Error(Exit::usage, "--threshold and --fail-on work with a single trace only")
         .hint("moe report a.moetrace.h5 --fail-on red");
   }
   if (o.traces.size() > 1 && !o.against.empty()) {

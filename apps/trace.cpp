@@ -39,11 +39,11 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   h.checkpoint_step = loaded.checkpoint.step;
   if (!paired)
     return h;
-  h.pairs = weight_likeness(*loaded.model, o.matched);
+  h.pairs = weight_similarity(*loaded.model, o.matched);
   const auto shape = h.pairs[0].layer;
   if (o.redundancy_tokens > 0) {
     // declared here, measured on the way
-    for (const std::string& name : OutputLikeness::names())
+    for (const std::string& name : OutputSimilarity::names())
       h.pairs.push_back({name, shape});
   }
   return h;
@@ -120,7 +120,7 @@ class Recording {
   std::int64_t steps() const {
     return step_;
   }
-  const OutputLikeness& outputs() const {
+  const OutputSimilarity& outputs() const {
     return outputs_;
   }
 
@@ -129,7 +129,7 @@ class Recording {
   TraceWriter& writer_;
   const TraceFields& fields_;
   int boundary_;
-  OutputLikeness outputs_;
+  OutputSimilarity outputs_;
   Rng rng_;
   std::int64_t step_ = 0;
   double nats_ = 0, targets_ = 0;

@@ -59,7 +59,7 @@ ModelConfig config_of(Options& o, const CommandLine& cli) {
           .hint("moe edit makes another model of a checkpoint");
     }
   }
-  const Blueprint initial = read_blueprint(o.run.init);
+  const CheckpointConfig initial = read_checkpoint_config(o.run.init);
   o.run.tokenizer = initial.tokenizer;
   o.model.model = to_spec(initial.config);
   return model_config(model_spec(o.model));
@@ -72,7 +72,7 @@ void add_model(CommandLine& cli, ModelOptions& o) {
             "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")
       .show_default();
   model.text("--router", o.router, "SPEC",
-             "who goes where (moe list routers); default: the preset's");
+             "routing rule (moe list routers); default: the preset's");
   model
       .repeatable("--balance", o.balance,
                   "what keeps experts evenly used; may be given again; none = nothing")
@@ -80,7 +80,8 @@ void add_model(CommandLine& cli, ModelOptions& o) {
   model.text("--capacity", o.capacity, "SPEC", "how many slots an expert may take");
   model.add("--experts", o.experts, "number of experts").check(whole(1));
   model.add("--width", o.width, "width of an expert").check(whole(1));
-  cli.add_flag("--dense", o.dense, "the dense twin: the same active parameters a token, no experts")
+  cli.add_flag("--dense", o.dense,
+               "a dense baseline: the same active parameters a token, no experts")
       .group("model");
 }
 

@@ -40,7 +40,7 @@ struct Drawn {  // hit rates of random requests: (sizes, runs)
   std::vector<std::vector<double>> lru, lfu, belady;
 };
 
-// Requests of `tokens` tokens that draw k distinct experts by lot. Of LRU the value of a warm
+// Requests of `tokens` tokens that draw k distinct experts at random. Of LRU the value of a warm
 // cache, less what the empty start of a trace of `all` tokens costs.
 void draw_requests(int experts, int k, std::int64_t tokens, std::int64_t all,
                    const std::vector<int>& sizes, Rng rng, Drawn& out) {
@@ -113,7 +113,7 @@ std::vector<MetricValue> CacheMetric::values() const {
           per_layer("cache_hits_static", fixed), per_layer("cache_hit_rate_lru", rate)};
 }
 
-// Hit rates of LRU, LFU, Belady and static at each size when experts are drawn by lot, the start
+// Hit rates of LRU, LFU, Belady and static at each size when experts are drawn at random, the start
 // with an empty cache included. LFU and Belady are simulated on the first 8192 tokens at most.
 std::vector<chance::Value> CacheMetric::simulate(int experts, int k, std::int64_t all) const {
   const std::int64_t tokens = std::min(all, most_simulated);

@@ -68,7 +68,7 @@ void CacheMetric::table(Report& r, const Values& values, std::int64_t tokens) co
       tokens,
       " tokens from the start of the trace. Belady is the best that any policy could do with "
       "the future known; static holds the most used of these very tokens. Chance values: "
-      "tokens that draw their experts by lot."));
+      "tokens that choose their experts at random."));
   t.key("experts held", "cache size, experts a layer",
         std::vector<std::int64_t>(sizes_.begin(), sizes_.end()));
   t.column("LRU")

@@ -1,7 +1,7 @@
 // What random routing would give: every token draws K distinct experts of E uniformly. Closed forms
 // where there are any, else the mean over simulated traces of the same shape, from a fixed seed. A
 // report prints these beside what was measured; tests/metric/chance_test.cpp holds each of them to
-// traces drawn by lot.
+// traces drawn at random.
 #pragma once
 #include <functional>
 #include <limits>

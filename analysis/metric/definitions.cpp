@@ -35,13 +35,13 @@ a token may have fewer than K. c_e = assignments to expert e in a layer, N = the
 q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token
 id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 
-**Random routing** is what every token drawing K distinct experts by lot would give on a trace of
-this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
+**Random routing** is what every token choosing K distinct experts at random would give on a trace
+of this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
 not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25. Plug-in information
 exceeds 0 by about (labels-1)(E-K)/(2 N ln 2) bits, by less where labels are rare. Lists of the
 closest, busiest or most travelled stand beside what the first, second, ... of such a list shows
-by lot. A test holds the chance values of a report to traces drawn by lot and lists the exceptions
-(tests/metric/chance_test.cpp).
+at random. A test holds the chance values of a report to traces drawn at random and lists the
+exceptions (tests/metric/chance_test.cpp).
 
 **Intervals.** Tokens are not independent, sequences nearly are: `moe report --bootstrap N` (200;
 0 = none) weighs every sequence Poisson(1) in each of N replicas, in the same pass. The interval

@@ -68,7 +68,7 @@ class DomainsMetric final : public Metric {
   struct ByChance {
     chance::Value lift, rate;
   };
-  // of the first, second, .. of each domain's listed experts when all layers are drawn by lot:
+  // of the first, second, .. of each domain's listed experts when all layers are drawn at random:
   // (D, listed)
   std::vector<ByChance> favourites_by_lot() const;
 

@@ -158,8 +158,8 @@ class Drift final : public Metric {
       out.push_back(all[b] > 0 ? same[b] / all[b] : no_value);
     return out;
   }
-  // The same when every token's first choice is drawn by lot: a rare id's favourite is the lower of
-  // equals, so it is one expert more often than another.
+  // The same when every token's first choice is drawn at random: a rare id's favourite is the lower
+  // of equals, so it is one expert more often than another.
   std::vector<chance::Value> saturation_by_lot(const State& s, int experts,
                                                chance::Labels& label) const {
     const std::size_t e = std::size_t(experts);
@@ -264,7 +264,7 @@ void Drift::report(Report& r) const {
        "moved since the block before (0 = not at all, 1 = to other experts altogether); and for "
        "how many tokens the id's "
        "favourite expert is already the one it has in the last block. Chance values: tokens that "
-       "draw their experts by lot.")
+       "draw their experts at random.")
       .chart(Chart::lines);
   t.key("from step", "first training step of the block", from_);
   t.column("load CV").meaning("of the block's counts").of("load_drift_cv", values);

@@ -54,7 +54,7 @@ double mutual_information_bits(const Counts& j) {
 }
 
 namespace {
-// Expected contribution of a cell, in bits, whose row and column sum to a and b of n by lot: the
+// Expected contribution of a cell, in bits, whose row and column sum to a and b of n at random: the
 // mean of (x/n) log2(x n/(a b)) over the hypergeometric distribution of x, its terms by their
 // ratios from the most likely one outwards until they vanish.
 double expected_cell_bits(double a, double b, double n) {

@@ -14,8 +14,9 @@ std::vector<std::int64_t> row_sums(const Counts&);          // {4,4}
 
 // Plug-in mutual information of row and column in bits: J: 0.5488; independent: 0; no counts: 0
 double mutual_information_bits(const Counts&);
-// Mutual information less what rows and columns of these sums share by lot, over the mean of their
-// entropies less the same (Vinh, Epps, Bailey 2010): 1 = the same partition, 0 on average by lot.
+// Mutual information less what rows and columns of these sums share at random, over the mean of
+// their entropies less the same (Vinh, Epps, Bailey 2010): 1 = the same partition, 0 on average at
+// random.
 // {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; one row or one column in use, or nothing: 0
 double adjusted_mutual_information(const Counts&);
 // sum over rows of the largest cell, over the total (crosslayer_predictability). J: (3+4)/8 =

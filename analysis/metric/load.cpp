@@ -212,8 +212,8 @@ double LoadMetric::importance_cv(const State& s) {
   return mean != 0 ? std::sqrt(square) / mean : no_value;
 }
 
-// A token's weights fall on distinct experts by lot: sqrt((E sum w^2 - sum (sum of a token's w)^2)
-// / W^2).
+// A token's weights fall on distinct experts at random: sqrt((E sum w^2 - sum (sum of a token's
+// w)^2) / W^2).
 double LoadMetric::importance_chance(const State& s) {
   const double experts = double(s.importance.size());
   const double all = std::accumulate(s.importance.begin(), s.importance.end(), 0.0);

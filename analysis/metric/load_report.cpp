@@ -14,7 +14,7 @@ void LoadMetric::summary(Report& r, const Values& values) const {
   t.reading(
       "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. "
       "Random routing is not 0 either: each column's chance value "
-      "is what tokens that draw their experts by lot would give on a trace of this size. The "
+      "is what tokens that choose their experts at random would give on a trace of this size. The "
       "busiest expert sets the pace of its layer.");
   t.layers(shape_.number);
   t.column("CV")

@@ -78,7 +78,7 @@ class LogitSimilarity final : public Metric {
     t.reading(
          "The pair of each layer whose logits rise and fall together most: 1 "
          "always, 0 opposite, 0.5 unrelated. The chance value is that of the "
-         "closest of all pairs where logits are drawn by lot, around 0.")
+         "closest of all pairs where logits are drawn at random, around 0.")
         .detail();
     t.layers(layer).key("expert", "expert id", one).key("other", "expert id", other);
     t.column("similarity")

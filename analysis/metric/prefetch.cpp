@@ -117,10 +117,10 @@ class Prefetch final : public Metric {
     if (!has_ || layer_.empty() || layer_[0].tokens == 0)
       return;
     Values all(values());
-    TableBuilder t("prefetch", "How well the predictor foretold the experts", section::deployment);
+    TableBuilder t("prefetch", "How well the predictor predicted the experts", section::deployment);
     t.reading(
         "Recall at m: the share of a token's experts among the predictor's first m; drawing m "
-        "experts by lot finds m/E. The loads' cosine is high for any predictor when the load "
+        "experts at random finds m/E. The loads' cosine is high for any predictor when the load "
         "is even.");
     t.layers(shape_.number);
     for (std::size_t i = 0; i < sizes_.size(); ++i) {

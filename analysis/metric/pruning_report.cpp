@@ -41,12 +41,12 @@ void PruningMetric::least(Report& r) const {
         {lot, std::sqrt(lot * (1 - lot) / double(s.whole))});
   }
   TableBuilder t("pruning", "Which expert adds least", section::redundancy);
-  t.reading(
-      concat("The expert with the smallest mean size of what it adds (",
-             has_weight_ ? "weight times output norm, REAP" : "output norm",
-             "), beside what the least of as many experts "
-             "would add if the choices had fallen on them by lot. Last column: how often the first "
-             "choice is also the one with the largest output; 1/K by chance."));
+  t.reading(concat(
+      "The expert with the smallest mean size of what it adds (",
+      has_weight_ ? "weight times output norm, REAP" : "output norm",
+      "), beside what the least of as many experts "
+      "would add if the choices had fallen on them at random. Last column: how often the first "
+      "choice is also the one with the largest output; 1/K by chance."));
   t.layers(shape_.number).key("expert", "the one that adds least", expert);
   t.column("adds").meaning("its score").of(score_id(), values);
   t.column("first is largest")
@@ -80,7 +80,7 @@ void PruningMetric::more(Report& r) const {
   t.reading(
        "Scores by which experts are pruned, each under the id of its definition "
        "(docs/metrics.md). Beside them the mean over the experts of the layer: what an expert "
-       "drawn by lot would have.")
+       "drawn at random would have.")
       .detail();
   t.layers(layer).key("expert", "expert id", expert);
   t.column("mean norm").meaning("mean norm of its outputs").of("prune_ean_mean", values);
@@ -111,7 +111,7 @@ void PruningMetric::scores_table(Report& r) const {
   TableBuilder t("prune_scores", "What every expert adds", section::redundancy);
   t.reading(
        "Mean size of what an expert adds to a token that chose it; an unused expert has 0. "
-       "Beside it the mean over experts of the layer: what an expert drawn by lot would have.")
+       "Beside it the mean over experts of the layer: what an expert drawn at random would have.")
       .chart(Chart::heatmap)
       .detail();
   t.layers(layer).key("expert", "expert id", expert);

@@ -41,7 +41,7 @@ void RanksMetric::by_size(Report& r, Memo& memo) const {
       "Mean over layers, experts placed on the ranks in order. A token is sent once to every rank "
       "that holds one of its experts; the dedup factor is what that saves "
       "against one copy an expert (1 = nothing). Balancedness is mean over largest load of a "
-      "rank, 1 = even. Chance values: tokens that draw their experts by lot.");
+      "rank, 1 = even. Chance values: tokens that choose their experts at random.");
   t.key("ranks", "expert-parallel size", std::vector<std::int64_t>(sizes_.begin(), sizes_.end()));
   t.column("ranks a token")
       .unit("ranks")

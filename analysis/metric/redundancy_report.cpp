@@ -46,7 +46,7 @@ RedundancyMetric::Pairs RedundancyMetric::over_pairs(const Matrix<float>& m, boo
   return {n > 0 ? sum / n : no_value, top};
 }
 
-// Router rows of H numbers by lot: cosines of deviation 1/sqrt(H).
+// Router rows of H numbers at random: cosines of deviation 1/sqrt(H).
 std::vector<double> RedundancyMetric::largest_by_lot() const {
   std::vector<double> out;
   for (std::size_t l = 0; l < width_.size(); ++l) {
@@ -180,7 +180,7 @@ void RedundancyMetric::map(Report& r, const PairMatrix& p, Index l) const {
 void RedundancyMetric::report(Report& r) const {
   if (pairs_.empty()) {
     return r.warnings.push_back(
-        "the trace holds no pair matrices and no router rows: redundancy cannot be told from "
+        "the trace holds no pair matrices and no router rows: redundancy cannot be measured from "
         "routing alone");
   }
   summary(r);

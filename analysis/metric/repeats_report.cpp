@@ -79,7 +79,7 @@ void RepeatsMetric::report(Report& r) const {
     const double first = 1.0 / shape_.experts[l];
     const double any = chance::repeat_any(shape_.experts[l], choices(state_[l]));
     const double pairs = state_[l].neighbours;
-    // neighbouring pairs are independent by lot
+    // neighbouring pairs are independent at random
     all["repeat_first"].chance.add({first, std::sqrt(first * (1 - first) / pairs)});
     all["repeat_any"].chance.add({any, std::sqrt(any * (1 - any) / pairs)});
   }

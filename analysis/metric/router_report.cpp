@@ -121,13 +121,13 @@ void RouterMetric::report(Report& r) const {
   if (strange) {
     r.warnings.push_back(
         concat(strange,
-               " rows of logits hold NaN or infinity: how sure the router is is told without "
+               " rows of logits hold NaN or infinity: router confidence is computed without "
                "them"));
   }
   std::vector<MetricValue> measured = values();
   if (measured.empty()) {
     return r.warnings.push_back(
-        "the trace holds neither logits nor router entropy: how sure the router is cannot be told");
+        "the trace holds neither logits nor router entropy: router confidence cannot be computed");
   }
   const Values all = with_chance(std::move(measured));
   TableBuilder t("router", "How sure the router is", section::router);

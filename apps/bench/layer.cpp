@@ -86,8 +86,8 @@ class Bench {
       ys_ = Array<float>(backend_, tape_->slots.plan.slots, x_.cols());
       backend_.dispatch(std::as_const(x_).view(), tape_->slots.plan, sorted_.view());
     }
-    backend_.experts(layer_.bodies().weights(), std::as_const(sorted_).view(), tape_->slots.plan,
-                     bodies, ys_.view());
+    backend_.experts(layer_.expert_parameters().weights(), std::as_const(sorted_).view(),
+                     tape_->slots.plan, bodies, ys_.view());
   }
   // Experts that got a token, in the last pass.
   Index used() const {

@@ -126,7 +126,8 @@ std::vector<BenchedPass> passes_of(Bench& bench, const Options& o, double forwar
 // Speed that the device's products could reach on the experts of this model.
 double model_ceiling(const ModelConfig& c, Index tokens, Backend<float>& device) {
   const int k = c.dense ? 1 : make_router(c.moe.router, c.moe.experts)->choices();
-  return ceiling_gflops(device, tokens * k, c.hidden, c.dense ? c.twin_width() : c.moe.width);
+  return ceiling_gflops(device, tokens * k, c.hidden,
+                        c.dense ? c.dense_baseline_width() : c.moe.width);
 }
 
 // One row for each pass.

@@ -59,7 +59,7 @@ PeerCounts peer_counts(const std::string& python, const std::filesystem::path& f
   if (!succeeds(concat(quoted(python), " ", quoted(program.string()), " ", quoted(trace.string()),
                        " ", budget, " >", quoted(said.string())))) {
     throw Error(Exit::environment,
-                concat(python, " did not count '", trace.string(), "'; what it said stands above"));
+                concat(python, " did not count '", trace.string(), "'; its output is above"));
   }
   std::ifstream in(said);
   PeerCounts out;

@@ -87,7 +87,7 @@ struct Regrouping {
   std::uint64_t seed;
 };
 
-// Bodies and router rows by their sources; every other parameter as it is.
+// ExpertParameters and router rows by their sources; every other parameter as it is.
 void regroup_parameters(Decoder<float>& old, Decoder<float>& made, const Regrouping& r) {
   const auto from = old.parameters();
   const auto to = made.parameters();
@@ -131,7 +131,7 @@ Edited regroup(Decoder<float>& old, const Sources& sources, double noise, std::u
   ModelConfig c = old.config();
   refuse_fixed_ids(c.moe);
   const Regrouping r{sources, c.moe.experts, int(sources[0].size()), noise, seed};
-  c.dense_width = c.twin_width();
+  c.dense_width = c.dense_baseline_width();
   c.moe.experts = r.after;
   Edited out{std::make_unique<Decoder<float>>(c, old.backend()), {}};
   regroup_parameters(old, *out.model, r);

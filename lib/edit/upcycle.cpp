@@ -27,7 +27,7 @@ ModelConfig sparse(const ModelConfig& dense, Index experts, Index width, int eve
   c.dense = false;
   c.dense_layers = 0;
   c.moe_every = every;
-  c.dense_width = dense.twin_width();
+  c.dense_width = dense.dense_baseline_width();
   c.moe.experts = int(experts);
   c.moe.width = width;
   c.moe.router = router;
@@ -88,15 +88,16 @@ std::unique_ptr<Decoder<float>> build(Decoder<float>& old, const Recipe& r, std:
     if (!made->blocks()[l].moe)
       continue;
     MoeLayer<float>& layer = *made->blocks()[l].moe;
-    HostBodies<float> bodies =
-        from_units(host_bodies(old.blocks()[l].dense->bodies()), r.unit, r.scale, r.outer);
+    HostExpertParameters<float> bodies =
+        from_units(host_expert_parameters(old.blocks()[l].dense->expert_parameters()), r.unit,
+                   r.scale, r.outer);
     Rng rng = Rng(seed).stream(l);
     if (r.noise > 0) {
       int n = 0;
       for (auto* m : {&bodies.gate, &bodies.up, &bodies.down})
         disturb(*m, r.noise, rng.stream(std::uint64_t(++n)));
     }
-    set_bodies(layer.bodies(), bodies);
+    set_expert_parameters(layer.expert_parameters(), bodies);
     draw_router(layer, r, rng.stream(0));
   }
   return made;
@@ -121,7 +122,7 @@ struct Upcycling {
 };
 
 Upcycling as_copies(Spec& spec, const ModelConfig& dense, int every) {
-  const Index width = dense.twin_width();
+  const Index width = dense.dense_baseline_width();
   const int experts = spec.get("experts", 8, 1);
   Recipe r;
   r.noise = spec.get("noise", 0.0, 0.0);
@@ -143,7 +144,7 @@ Upcycling as_shards(Spec& spec, const ModelConfig& dense, int every) {
   const bool norm = spec.get("norm", true);
   const Activation activation = dense.moe.activation;
   Recipe r;
-  r.unit = units_of_shards(shards, expansion, dense.twin_width());
+  r.unit = units_of_shards(shards, expansion, dense.dense_baseline_width());
   r.repeat = shards;
   r.scale = granular_scale(activation, shards, expansion, k, norm);
   r.config =
@@ -185,8 +186,8 @@ Edited upcycle(Decoder<float>& model, const std::string& text, std::uint64_t see
   const LayerConfig& moe = out.model->config().moe;
   const std::string which =
       every > 1 ? concat(" in each ", every, ". layer") : std::string(" in every layer");
-  out.changes = {concat("the dense feed-forward of width ", model.config().twin_width(), which,
-                        " became ", way.said),
+  out.changes = {concat("the dense feed-forward of width ", model.config().dense_baseline_width(),
+                        which, " became ", way.said),
                  concat("router ", moe.router, " with rows drawn from N(0, ", router_std,
                         "^2), balance ", moe.balance.empty() ? "none" : join(moe.balance))};
   return out;
@@ -201,7 +202,7 @@ Edited split_dense(Decoder<float>& model, const std::string& options, std::uint6
   const bool random = spec.choice("order", {"index", "random"}) == "random";
   const std::string balance = spec.get("balance", k == experts ? "none" : "switch:coef=0.01");
   spec.done();
-  const Index width = model.config().twin_width();
+  const Index width = model.config().dense_baseline_width();
   Recipe r;
   r.unit = units_of_parts(unit_order(width, random, seed), experts);
   r.outer = 1.0 / experts;

@@ -117,7 +117,7 @@ void write_routing(const ModelConfig& c, Json& j) {
   const RouterFacts f = router_facts(c);
   const bool grouped = f.groups > 1 && c.moe.experts / f.groups > 1;
   j["n_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width);
-  j["intermediate_size"] = c.twin_width();
+  j["intermediate_size"] = c.dense_baseline_width();
   j["first_k_dense_replace"] = c.dense_layers;
   j["norm_topk_prob"] = norm_topk(c);
   j["routed_scaling_factor"] = f.scale;

@@ -38,7 +38,7 @@ void write(const ModelConfig& c, Json& j) {
   j["moe_layer_end_index"] = moe.empty() ? 0 : moe.back();
   j["moe_layer_interval"] = moe.size() > 1 ? moe[1] - moe[0] : 1;
   j["moe_num_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width);
-  j["intermediate_size"] = c.twin_width();
+  j["intermediate_size"] = c.dense_baseline_width();
   j["use_bias"] = false;
 }
 

@@ -31,7 +31,8 @@ std::string router_text(const ModelConfig& c, bool corrected) {
   if (f.scale != 1)
     out += concat(",scale=", f.scale);
   // 0: it moves along training
-  const double temperature = router->cooling.moves() ? 0 : router->cooling.to;
+  const double temperature =
+      router->temperature_schedule.moves() ? 0 : router->temperature_schedule.to;
   if (temperature != 1)
     out += concat(",temperature=", temperature);
   if (f.groups > 1) {
@@ -66,7 +67,7 @@ ModelConfig plain(ModelConfig c) {
   if (c.stretch_scale == 0 || c.no_rope_layers.empty())
     c.stretch_floor = c.stretch_scale = 0;
   const std::vector<int> dense = dense_layers(c);
-  c.dense_width = dense.empty() ? 0 : c.twin_width();
+  c.dense_width = dense.empty() ? 0 : c.dense_baseline_width();
   c.dense = int(dense.size()) == c.layers;
   c.dense_layers = 0;
   c.moe_every = 1;

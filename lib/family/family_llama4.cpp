@@ -61,7 +61,7 @@ void write_text(const ModelConfig& c, Json& j) {
   j["no_rope_layers"] = turned;
   j["moe_layers"] = moe;
   j["interleave_moe_layer_step"] = 1;
-  j["intermediate_size_mlp"] = c.twin_width();
+  j["intermediate_size_mlp"] = c.dense_baseline_width();
   j["attention_chunk_size"] = c.chunk > 0 ? c.chunk : 8192;
   j["use_qk_norm"] = c.qk_norm == QkNorm::length_after;
   j["attn_temperature_tuning"] = c.stretch_scale != 0;

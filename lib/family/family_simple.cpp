@@ -48,7 +48,7 @@ void write_olmoe(const ModelConfig& c, Json& j) {
 void write_qwen_moe(const ModelConfig& c, Json& j) {
   write_experts(c, j, qwen_experts);
   j["norm_topk_prob"] = norm_topk(c);
-  j["intermediate_size"] = c.twin_width();
+  j["intermediate_size"] = c.dense_baseline_width();
   j["decoder_sparse_step"] = 1;
   j["mlp_only_layers"] = dense_layers(c);
   j["use_sliding_window"] = false;
@@ -100,7 +100,7 @@ void read_dense(const ConfigReader& r, ModelConfig& c) {
   c.dense_width = r.whole("intermediate_size");
 }
 void write_dense(const ModelConfig& c, Json& j) {
-  j["intermediate_size"] = c.twin_width();
+  j["intermediate_size"] = c.dense_baseline_width();
   j["attention_bias"] = c.qkv_bias;
 }
 void read_mistral(const ConfigReader& r, ModelConfig& c) {
@@ -108,7 +108,7 @@ void read_mistral(const ConfigReader& r, ModelConfig& c) {
   c.window = r.is_null("sliding_window") ? 0 : r.whole("sliding_window", 4096);
 }
 void write_mistral(const ModelConfig& c, Json& j) {
-  j["intermediate_size"] = c.twin_width();
+  j["intermediate_size"] = c.dense_baseline_width();
   j["sliding_window"] = c.window > 0 ? Json(c.window) : Json(nullptr);
 }
 void read_qwen3(const ConfigReader& r, ModelConfig& c) {

@@ -11,11 +11,11 @@ namespace {
 
 struct Transform {
   LayerConfig config;  // of the layer with the new bodies
-  HostBodies<double> dense, made;
+  HostExpertParameters<double> dense, made;
   Matrix<double> x, router;  // (T,H), (E,H)
 };
 
-HostBodies<double> read_dense(const GoldenFile& file) {
+HostExpertParameters<double> read_dense(const GoldenFile& file) {
   const auto read = [&](const char* name) {
     const std::string path = concat("input/dense.", name);
     if (!file.has(path))
@@ -36,7 +36,7 @@ Matrix<double> dense_output(const Transform& t, Backend<double>& backend) {
   const Activation a = t.config.activation;
   FeedForward<double> dense(backend, "", a, t.dense.up.rows(), t.x.cols(),
                             !t.dense.up_bias.empty());
-  set_bodies(dense.bodies(), t.dense);
+  set_expert_parameters(dense.expert_parameters(), t.dense);
   Batch batch;
   batch.token.assign(std::size_t(t.x.rows()), 0);
   batch.start = {0, t.x.rows()};
@@ -50,7 +50,7 @@ MoeLayer<double> layer_of(const Transform& t, const std::string& router, Backend
   LayerConfig c = t.config;
   c.router = router;
   MoeLayer<double> layer(c, backend);
-  set_bodies(layer.bodies(), t.made);
+  set_expert_parameters(layer.expert_parameters(), t.made);
   if (!t.router.empty())
     layer.products()[0].weight().set(t.router.view());
   return layer;
@@ -106,7 +106,7 @@ void parts(const GoldenFile& file, Transform& t, Comparison& out) {
   out.reals("expert_y", layer_of(t, "dense", *backend).outputs_of_all(t.x.view()).flat());
 }
 
-void compare_bodies(const HostBodies<double>& b, Comparison& out) {
+void compare_bodies(const HostExpertParameters<double>& b, Comparison& out) {
   for (const auto& [name, m] : {std::pair{"gate", &b.gate},
                                 {"up", &b.up},
                                 {"down", &b.down},

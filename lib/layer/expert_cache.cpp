@@ -16,7 +16,7 @@ constexpr std::size_t matrices = 3;  // of an expert's parts, before its biases
 constexpr Index rows_at_once = 4096;
 
 template <class S>
-std::array<const Parameter<S>*, 6> parts_of(const Bodies<S>& b) {
+std::array<const Parameter<S>*, 6> parts_of(const ExpertParameters<S>& b) {
   return {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias};
 }
 
@@ -41,7 +41,7 @@ ExpertCache<S>::ExpertCache(Backend<S>& backend, Index limit_bytes, Index expert
     : backend_(backend), limit_(limit_bytes), experts_(experts) {}
 
 template <class S>
-void ExpertCache<S>::check_shape(const Bodies<S>& bodies) const {
+void ExpertCache<S>::check_shape(const ExpertParameters<S>& bodies) const {
   const auto parts = parts_of(bodies);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     if (!parts[i]->empty() && (parts[i]->value().cols != part_[i].cols ||
@@ -53,7 +53,7 @@ void ExpertCache<S>::check_shape(const Bodies<S>& bodies) const {
 }
 
 template <class S>
-void ExpertCache<S>::open(const Bodies<S>& bodies) {
+void ExpertCache<S>::open(const ExpertParameters<S>& bodies) {
   if (!part_.empty())
     return check_shape(bodies);
   const auto parts = parts_of(bodies);
@@ -80,7 +80,7 @@ void ExpertCache<S>::open(const Bodies<S>& bodies) {
 // Rows of each expert lie together in xs. As many experts as there is room for are brought in at
 // once.
 template <class S>
-void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Plan& plan,
+void ExpertCache<S>::experts(const ExpertParameters<S>& bodies, View<const S> xs, const Plan& plan,
                              View<S> ys) {
   open(bodies);
   const Matrix<int> offset = plan.offset.to_host();
@@ -103,9 +103,9 @@ void ExpertCache<S>::experts(const Bodies<S>& bodies, View<const S> xs, const Pl
 
 // Of the experts brought in together, those whose places rise are one call.
 template <class S>
-void ExpertCache<S>::run_group(const Bodies<S>& bodies, View<const S> xs, const Plan& plan,
-                               const Matrix<int>& offset, std::span<const Index> group,
-                               View<S> ys) {
+void ExpertCache<S>::run_group(const ExpertParameters<S>& bodies, View<const S> xs,
+                               const Plan& plan, const Matrix<int>& offset,
+                               std::span<const Index> group, View<S> ys) {
   const std::vector<Index> place = bring(bodies, group);
   for (std::size_t a = 0, b = 1; a < group.size(); a = b++) {
     while (b < group.size() && place[b] > place[b - 1])
@@ -142,7 +142,8 @@ std::vector<Index> ExpertCache<S>::make_room(std::size_t count) {
 }
 
 template <class S>
-std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<const Index> experts) {
+std::vector<Index> ExpertCache<S>::bring(const ExpertParameters<S>& bodies,
+                                         std::span<const Index> experts) {
   ++clock_;
   std::vector<Index> out, missing;
   for (const Index e : experts) {
@@ -169,7 +170,7 @@ std::vector<Index> ExpertCache<S>::bring(const Bodies<S>& bodies, std::span<cons
 }
 
 template <class S>
-void ExpertCache<S>::fill(const Bodies<S>& bodies, std::span<const Index> experts,
+void ExpertCache<S>::fill(const ExpertParameters<S>& bodies, std::span<const Index> experts,
                           std::span<const Index> places) {
   const auto parts = parts_of(bodies);
   parallel_for(Index(parts.size() * experts.size()), 1, [&](Index task, Index) {
@@ -209,7 +210,8 @@ void ExpertCache<S>::fill_part(const Parameter<S>& from, Part& part, Index exper
 }
 
 template <class S>
-ExpertWeights<S> ExpertCache<S>::weights(const Bodies<S>& bodies, Index first, Index count) const {
+ExpertWeights<S> ExpertCache<S>::weights(const ExpertParameters<S>& bodies, Index first,
+                                         Index count) const {
   const auto rows = [&](std::size_t i) {
     return part_[i].numbers.empty()
                ? View<const S>{}

@@ -22,7 +22,7 @@ class ExpertCache {
 
   // The bodies of all slots, xs (S,H) -> ys (S,H), as Backend::experts; nothing is left for a
   // backward pass.
-  void experts(const Bodies<S>&, View<const S> xs, const Plan&, View<S> ys);
+  void experts(const ExpertParameters<S>&, View<const S> xs, const Plan&, View<S> ys);
 
   // experts held at most; 0 before the first was asked for
   Index room() const {
@@ -47,15 +47,17 @@ class ExpertCache {
     Index rows = 0, cols = 0;     // an expert's
   };
 
-  void open(const Bodies<S>&);
-  void check_shape(const Bodies<S>&) const;
+  void open(const ExpertParameters<S>&);
+  void check_shape(const ExpertParameters<S>&) const;
   std::vector<Index> make_room(std::size_t count);
-  std::vector<Index> bring(const Bodies<S>&, std::span<const Index> experts);  // the place of each
-  void run_group(const Bodies<S>&, View<const S> xs, const Plan&,
+  std::vector<Index> bring(const ExpertParameters<S>&,
+                           std::span<const Index> experts);  // the place of each
+  void run_group(const ExpertParameters<S>&, View<const S> xs, const Plan&,
                  const Matrix<int>& offset /*(1,E+1)*/, std::span<const Index> group, View<S> ys);
-  void fill(const Bodies<S>&, std::span<const Index> experts, std::span<const Index> places);
+  void fill(const ExpertParameters<S>&, std::span<const Index> experts,
+            std::span<const Index> places);
   void fill_part(const Parameter<S>&, Part&, Index expert, Index place);
-  ExpertWeights<S> weights(const Bodies<S>&, Index first, Index count) const;
+  ExpertWeights<S> weights(const ExpertParameters<S>&, Index first, Index count) const;
 
   Backend<S>& backend_;
   std::mutex copying_;

@@ -5,8 +5,9 @@
 namespace moe {
 
 template <class S>
-Bodies<S>::Bodies(Backend<S>& b, const std::string& prefix, Activation a, Index experts,
-                  Index width, Index hidden, bool bias, Storage where)
+ExpertParameters<S>::ExpertParameters(Backend<S>& b, const std::string& prefix, Activation a,
+                                      Index experts, Index width, Index hidden, bool bias,
+                                      Storage where)
     : activation(a) {
   const auto dims = [&](std::vector<Index> d) {
     if (experts > 0)
@@ -30,24 +31,24 @@ Bodies<S>::Bodies(Backend<S>& b, const std::string& prefix, Activation a, Index 
   down_bias = vector("down_bias", hidden);
 }
 template <class S>
-void Bodies<S>::forward(Backend<S>& b, View<const S> xs, const Plan& plan, ExpertTape<S>& tape,
-                        View<S> ys) const {
+void ExpertParameters<S>::forward(Backend<S>& b, View<const S> xs, const Plan& plan,
+                                  ExpertTape<S>& tape, View<S> ys) const {
   if (cache)
     cache->experts(*this, xs, plan, ys);
   else
     b.experts(weights(), xs, plan, tape, ys);
 }
 template <class S>
-ExpertWeights<S> Bodies<S>::weights() const {
+ExpertWeights<S> ExpertParameters<S>::weights() const {
   return {activation,        gate.weight(),   up.weight(),      down.weight(),
           gate_bias.value(), up_bias.value(), down_bias.value()};
 }
 template <class S>
-ExpertGrads<S> Bodies<S>::grads() {
+ExpertGrads<S> ExpertParameters<S>::grads() {
   return {gate.grad(), up.grad(), down.grad(), gate_bias.grad(), up_bias.grad(), down_bias.grad()};
 }
 template <class S>
-void Bodies<S>::collect(std::vector<Parameter<S>*>& all) {
+void ExpertParameters<S>::collect(std::vector<Parameter<S>*>& all) {
   for (Parameter<S>* p : {&gate, &up, &down, &gate_bias, &up_bias, &down_bias}) {
     if (!p->empty())
       all.push_back(p);
@@ -57,7 +58,7 @@ void Bodies<S>::collect(std::vector<Parameter<S>*>& all) {
 template <class S>
 FeedForward<S>::FeedForward(Backend<S>& b, const std::string& prefix, Activation a, Index width,
                             Index hidden, bool bias)
-    : backend_(&b), bodies_(b, prefix, a, 0, width, hidden, bias) {}
+    : backend_(&b), expert_parameters_(b, prefix, a, 0, width, hidden, bias) {}
 
 template <class S>
 void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape& tape) {
@@ -72,30 +73,32 @@ void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tap
   const Array<int> kept(*backend_, everyone.view());
   tape.plan = backend_->plan(kept.view(), 1);
   if (!padded)
-    return backend_->experts(bodies_.weights(), x, tape.plan, tape.bodies, y);
+    return backend_->experts(expert_parameters_.weights(), x, tape.plan, tape.bodies, y);
   tape.sorted = Array<S>(*backend_, tape.plan.slots, x.cols);
   Array<S> out(*backend_, tape.plan.slots, x.cols);
   backend_->dispatch(x, tape.plan, tape.sorted.view());
-  backend_->experts(bodies_.weights(), tape.sorted.view(), tape.plan, tape.bodies, out.view());
+  backend_->experts(expert_parameters_.weights(), tape.sorted.view(), tape.plan, tape.bodies,
+                    out.view());
   backend_->combine(out.view(), tape.plan, {}, y, 0);
 }
 
 template <class S>
 void FeedForward<S>::backward(const Tape& tape, View<const S> x, View<const S> dy, View<S> dx) {
   if (tape.sorted.empty()) {
-    return backend_->experts_backward(bodies_.weights(), bodies_.grads(), x, tape.plan, tape.bodies,
-                                      dy, {}, dx, {});
+    return backend_->experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), x,
+                                      tape.plan, tape.bodies, dy, {}, dx, {});
   }
   Array<S> dys(*backend_, tape.plan.slots, x.cols);
   Array<S> dxs(*backend_, tape.plan.slots, x.cols);
   backend_->dispatch(dy, tape.plan, dys.view());
-  backend_->experts_backward(bodies_.weights(), bodies_.grads(), tape.sorted.view(), tape.plan,
-                             tape.bodies, dys.view(), {}, dxs.view(), {});
+  backend_->experts_backward(expert_parameters_.weights(), expert_parameters_.grads(),
+                             tape.sorted.view(), tape.plan, tape.bodies, dys.view(), {}, dxs.view(),
+                             {});
   backend_->combine(dxs.view(), tape.plan, {}, dx, 0);
 }
 
-template struct Bodies<float>;
-template struct Bodies<double>;
+template struct ExpertParameters<float>;
+template struct ExpertParameters<double>;
 template class FeedForward<float>;
 template class FeedForward<double>;
 

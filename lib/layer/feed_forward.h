@@ -15,10 +15,10 @@ class ExpertCache;
 // Parameters of E bodies of one shape: gate, up (E,I,H), down (E,H,I), biases; E = 0: no leading
 // dimension.
 template <class S>
-struct Bodies {
-  Bodies() = default;
-  Bodies(Backend<S>&, const std::string& prefix, Activation, Index experts, Index width,
-         Index hidden, bool bias, Storage = Storage::own);
+struct ExpertParameters {
+  ExpertParameters() = default;
+  ExpertParameters(Backend<S>&, const std::string& prefix, Activation, Index experts, Index width,
+                   Index hidden, bool bias, Storage = Storage::own);
   // As Backend::experts; of bodies that lie elsewhere nothing is left in the tape, and they need a
   // cache.
   void forward(Backend<S>&, View<const S> xs, const Plan&, ExpertTape<S>&, View<S> ys) const;
@@ -50,15 +50,15 @@ class FeedForward {
                Tape&);
   void backward(const Tape&, View<const S> x, View<const S> dy, View<S> dx /*set*/);
   void collect(std::vector<Parameter<S>*>& all) {
-    bodies_.collect(all);
+    expert_parameters_.collect(all);
   }
-  Bodies<S>& bodies() {
-    return bodies_;
+  ExpertParameters<S>& expert_parameters() {
+    return expert_parameters_;
   }
 
  private:
   Backend<S>* backend_ = nullptr;
-  Bodies<S> bodies_;
+  ExpertParameters<S> expert_parameters_;
 };
 
 }  // namespace moe

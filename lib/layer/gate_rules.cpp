@@ -24,8 +24,8 @@ void check_balancers(const std::vector<std::unique_ptr<Balancer>>& balancers, Ro
                   " has none"),
            "--balance none");
     refuse(b->needs_scores() && mixes,
-           concat("the balancer '", b->name(), "' evens out choices, and ", name,
-                  " chooses nobody: its slots are even already"),
+           concat("the balancer '", b->name(), "' has no effect on ", name,
+                  ", which makes no discrete choices"),
            "--balance none");
     refuse(
         b->moves_bias() && router.correction_bias().empty(),
@@ -44,11 +44,11 @@ void check_balancers(const std::vector<std::unique_ptr<Balancer>>& balancers, Ro
 
 void check_capacity(const LayerConfig& c, const Capacity& capacity, const Router& router) {
   refuse(router.facts().limits_load && capacity.factor() > 0,
-         concat(c.router, " bounds the load of experts itself, and ", c.capacity,
-                " would cut it again"),
+         concat(c.router, " bounds the load of experts itself, so the capacity rule ", c.capacity,
+                " does not apply"),
          "--capacity none");
   refuse(capacity.reroutes() && !capability<Reroutes>(router),
-         concat(c.capacity, " needs a router whose tokens rank all experts, and ", c.router,
+         concat(c.capacity, " needs a router that ranks all experts for each token; ", c.router,
                 " does not"),
          "--router softmax:k=2 or sigmoid:k=2");
 }
@@ -60,13 +60,13 @@ void check_scores(const LayerConfig& c, const Router& router, bool scores, bool 
   refuse(c.router_bias && scores && router.projections()[0].cosine,
          concat("router_bias=1 shifts a product, and the scores of ", c.router, " are cosines"),
          "router_bias=0");
-  refuse(mixes && !c.all_ffn(),
-         concat(c.router,
-                " gives every expert its slots, also those of expert_types that compute nothing"),
-         "expert_types=ffn");
+  refuse(
+      mixes && !c.all_ffn(),
+      concat(c.router, " gives slots to every expert, including expert_types that compute nothing"),
+      "expert_types=ffn");
   refuse(mixes && c.weight_on_input,
          concat("weight_on_input=1 multiplies the input of a chosen expert, and ", c.router,
-                " chooses nobody"),
+                " makes no discrete choices"),
          "weight_on_input=0");
 }
 

@@ -94,21 +94,21 @@ void check_experts(const LayerConfig& c) {
     if (when)
       throw Error(Exit::usage, sentence).hint(hint);
   };
-  const bool light = !c.all_ffn();
+  const bool typed = !c.all_ffn();
   refuse(!c.types.empty() && c.types.size() != std::size_t(c.experts),
          concat("expert_types names ", c.types.size(), " experts and the layer has ", c.experts),
          concat("expert_types=ffn*", c.experts));
   refuse(!c.widths.empty() && c.widths.size() != std::size_t(c.experts),
          concat("widths names ", c.widths.size(), " experts and the layer has ", c.experts),
          concat("widths=", c.width, "*", c.experts));
-  refuse(light && std::ranges::find(c.types, ExpertKind::ffn) == c.types.end(),
+  refuse(typed && std::ranges::find(c.types, ExpertKind::ffn) == c.types.end(),
          "none of the expert_types is ffn, so the layer computes nothing",
          concat("expert_types=ffn*", c.experts - 1, ";zero"));
-  refuse(light && c.weight_on_input,
+  refuse(typed && c.weight_on_input,
          "weight_on_input=1 multiplies what an expert gets, and zero, copy and constant experts "
          "are defined on x itself",
          "weight_on_input=0");
-  refuse(!light && (c.zc_tau != 1 || c.zc_capacity || c.zc_exclude_zero),
+  refuse(!typed && (c.zc_tau != 1 || c.zc_capacity || c.zc_exclude_zero),
          "zc_tau, zc_capacity and zc_exclude_zero speak of experts that compute nothing, and every "
          "expert is ffn",
          concat("expert_types=ffn*", c.experts - 1, ";zero"));

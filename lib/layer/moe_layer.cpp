@@ -16,7 +16,7 @@ void MoeTape<S>::release() {
   this->choices = {};
   slots = {};
   bodies = {};
-  light = {};
+  zero_computation = {};
   shared = {};
 }
 
@@ -30,9 +30,9 @@ MoeLayer<S>::MoeLayer(const LayerConfig& given, Backend<S>& backend, Storage exp
   exchange_ = capability<Mixing>(router())
                   ? make_mixture_exchange(backend, c.experts)
                   : make_choice_exchange(backend, c.experts, c.weight_on_input);
-  bodies_ = Bodies<S>(backend, "experts.", c.activation, c.experts, c.width, c.hidden,
-                      c.expert_bias, experts);
-  light_ = LightExperts<S>(backend, c);
+  expert_parameters_ = ExpertParameters<S>(backend, "experts.", c.activation, c.experts, c.width,
+                                           c.hidden, c.expert_bias, experts);
+  zero_computation_ = ZeroComputationExperts<S>(backend, c);
   if (c.shared_width > 0) {
     shared_ =
         FeedForward<S>(backend, "shared.", c.activation, c.shared_width, c.hidden, c.expert_bias);
@@ -74,8 +74,8 @@ template <class S>
 void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
   for (RouterProduct<S>& p : products())
     p.collect(all);
-  bodies_.collect(all);
-  light_.collect(all);
+  expert_parameters_.collect(all);
+  zero_computation_.collect(all);
   if (config().shared_width > 0)
     shared_.collect(all);
   if (!shared_gate_.empty())
@@ -109,12 +109,13 @@ template <class S>
 void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
   exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, config().hidden);
-  bodies_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
-                  t.slots.out.view());        // 4. compute
-  exchange_->combine(t.choices, t.slots, y);  // 5. combine
+  expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
+                             t.slots.out.view());  // 4. compute
+  exchange_->combine(t.choices, t.slots, y);       // 5. combine
   exchange_->settle(pass.training, t.slots);
-  if (!light_.empty())
-    light_.forward(x, t.routing.computed(), t.choices.weight.view(), y, t.light);
+  if (!zero_computation_.empty())
+    zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
+                              t.zero_computation);
   for (std::size_t n = 0; n < t.choices.identity.size(); ++n) {
     if (t.choices.identity[n])
       backend_.add(x.slice(Index(n), 1), y.slice(Index(n), 1), 1);
@@ -130,12 +131,13 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
   const View<const S> rows = again.empty() ? t.slots.rows.view() : again.view();
   const View<const S> weight = exchange_->weights_of_outputs(t.choices);
   Array<S> drows(backend_, dout.rows(), dout.cols());
-  backend_.experts_backward(bodies_.weights(), bodies_.grads(), rows, t.slots.plan, t.bodies,
-                            dout.view(), weight, drows.view(),
+  backend_.experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), rows,
+                            t.slots.plan, t.bodies, dout.view(), weight, drows.view(),
                             weight.empty() ? View<S>{} : d.weight.view());       // 4.
   exchange_->dispatch_backward(x, std::move(drows), t.slots, t.choices, d, dx);  // 3.
-  if (!light_.empty())
-    light_.backward(t.light, dy, t.choices.weight.view(), dx, d.weight.view());
+  if (!zero_computation_.empty())
+    zero_computation_.backward(t.zero_computation, dy, t.choices.weight.view(), dx,
+                               d.weight.view());
   for (std::size_t n = 0; n < t.choices.identity.size(); ++n) {
     if (t.choices.identity[n])
       backend_.add(dy.slice(Index(n), 1), dx.slice(Index(n), 1), 1);
@@ -233,12 +235,12 @@ void MoeLayer<S>::trim() {
     }
     p.set(std::as_const(host).view());
   };
-  cut(bodies_.gate, true, false);
-  cut(bodies_.up, true, false);
-  cut(bodies_.down, false, false);
-  cut(bodies_.gate_bias, false, false);
-  cut(bodies_.up_bias, false, false);
-  cut(bodies_.down_bias, false, true);
+  cut(expert_parameters_.gate, true, false);
+  cut(expert_parameters_.up, true, false);
+  cut(expert_parameters_.down, false, false);
+  cut(expert_parameters_.gate_bias, false, false);
+  cut(expert_parameters_.up_bias, false, false);
+  cut(expert_parameters_.down_bias, false, true);
 }
 
 template <class S>
@@ -254,13 +256,13 @@ Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
   Array<S> out(backend_, plan.slots, x.cols);
   ExpertTape<S> tape;
   backend_.dispatch(x, plan, sorted.view());
-  bodies_.forward(backend_, sorted.view(), plan, tape, out.view());
+  expert_parameters_.forward(backend_, sorted.view(), plan, tape, out.view());
   Matrix<S> host = out.to_host();
-  if (light_.empty())
+  if (zero_computation_.empty())
     return host;
   Matrix<S> rows(x.rows, x.cols);
   backend_.to_host(x.data, rows.data(), std::size_t(rows.size()) * sizeof(S));
-  light_.outputs_of_all(rows, host);
+  zero_computation_.outputs_of_all(rows, host);
   return host;
 }
 
@@ -275,7 +277,7 @@ std::vector<State> MoeLayer<S>::state() {
   std::vector<State> all;
   for (const auto& [name, numbers] : router().state())
     all.emplace_back("router." + name, numbers);
-  if (router().cooling.moves())
+  if (router().temperature_schedule.moves())
     all.emplace_back("router.temperature", std::span(&router().temperature, 1));
   for (const auto& b : balancers()) {
     for (const auto& [name, numbers] : b->state())

@@ -11,7 +11,7 @@
 #include "lib/layer/exchange.h"
 #include "lib/layer/feed_forward.h"
 #include "lib/layer/gate.h"
-#include "lib/layer/light_experts.h"
+#include "lib/layer/zero_computation_experts.h"
 
 namespace moe {
 
@@ -37,7 +37,7 @@ struct MoeTape : GateTape<S> {
 
   Slots<S> slots;
   ExpertTape<S> bodies;
-  typename LightExperts<S>::Tape light;
+  typename ZeroComputationExperts<S>::Tape zero_computation;
   SharedTape<S> shared;
 };
 
@@ -77,8 +77,8 @@ class MoeLayer {
   const Capacity& capacity() const;
   const std::vector<std::unique_ptr<Balancer>>& balancers() const;
   std::vector<RouterProduct<S>>& products();  // in the order of Router::projections()
-  Bodies<S>& bodies() {
-    return bodies_;
+  ExpertParameters<S>& expert_parameters() {
+    return expert_parameters_;
   }
   // zeros where an expert is narrower than the widest, or has no body: after drawing initial
   // weights
@@ -101,8 +101,8 @@ class MoeLayer {
   std::vector<std::unique_ptr<Gate<S>>> gates_;  // the first that can route a pass does
   std::unique_ptr<Exchange<S>> exchange_;
   Parameter<S> shared_gate_;
-  Bodies<S> bodies_;
-  LightExperts<S> light_;
+  ExpertParameters<S> expert_parameters_;
+  ZeroComputationExperts<S> zero_computation_;
   FeedForward<S> shared_;
 };
 

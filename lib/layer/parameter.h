@@ -76,7 +76,8 @@ class Parameter {
                               std::size_t(host.size()) * sizeof(S));
     }
     if (!read_)
-      throw Error(Exit::bug, concat("the numbers of '", name_, "' lie nowhere"));
+      throw Error(Exit::bug, concat("parameter '", name_,
+                                    "' has neither values nor a source to read them from"));
     read_(first, host);
   }
 

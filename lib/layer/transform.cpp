@@ -41,7 +41,7 @@ Index part(Index width, Index parts, const char* what) {
 }  // namespace
 
 template <class S>
-HostBodies<S> host_bodies(const Bodies<S>& b) {
+HostExpertParameters<S> host_expert_parameters(const ExpertParameters<S>& b) {
   const auto host = [](const Parameter<S>& p) {
     return p.empty() ? Matrix<S>{} : p.to_host();
   };
@@ -50,7 +50,7 @@ HostBodies<S> host_bodies(const Bodies<S>& b) {
 }
 
 template <class S>
-void set_bodies(Bodies<S>& b, const HostBodies<S>& h) {
+void set_expert_parameters(ExpertParameters<S>& b, const HostExpertParameters<S>& h) {
   const auto set = [](Parameter<S>& p, const Matrix<S>& m) {
     if (p.size() != m.size() || (!m.empty() && p.value().cols != m.cols())) {
       throw Error(Exit::bug,
@@ -68,12 +68,12 @@ void set_bodies(Bodies<S>& b, const HostBodies<S>& h) {
 }
 
 template <class S>
-HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit, double scale,
-                         double outer) {
+HostExpertParameters<S> from_units(const HostExpertParameters<S>& dense, const Matrix<Index>& unit,
+                                   double scale, double outer) {
   const Index experts = unit.rows();
   const Index width = unit.cols();
   const Index hidden = dense.down.rows();
-  HostBodies<S> out;
+  HostExpertParameters<S> out;
   out.gate = rows_of(dense.gate, unit.flat(), scale);
   out.up = rows_of(dense.up, unit.flat(), scale);
   out.down = Matrix<S>(experts * hidden, width);
@@ -125,13 +125,13 @@ double granular_scale(Activation a, Index shards, Index expansion, int k, bool n
 
 template Matrix<float> repeated_rows(const Matrix<float>&, Index);
 template Matrix<double> repeated_rows(const Matrix<double>&, Index);
-template HostBodies<float> host_bodies(const Bodies<float>&);
-template HostBodies<double> host_bodies(const Bodies<double>&);
-template void set_bodies(Bodies<float>&, const HostBodies<float>&);
-template void set_bodies(Bodies<double>&, const HostBodies<double>&);
-template HostBodies<float> from_units(const HostBodies<float>&, const Matrix<Index>&, double,
-                                      double);
-template HostBodies<double> from_units(const HostBodies<double>&, const Matrix<Index>&, double,
-                                       double);
+template HostExpertParameters<float> host_expert_parameters(const ExpertParameters<float>&);
+template HostExpertParameters<double> host_expert_parameters(const ExpertParameters<double>&);
+template void set_expert_parameters(ExpertParameters<float>&, const HostExpertParameters<float>&);
+template void set_expert_parameters(ExpertParameters<double>&, const HostExpertParameters<double>&);
+template HostExpertParameters<float> from_units(const HostExpertParameters<float>&,
+                                                const Matrix<Index>&, double, double);
+template HostExpertParameters<double> from_units(const HostExpertParameters<double>&,
+                                                 const Matrix<Index>&, double, double);
 
 }  // namespace moe

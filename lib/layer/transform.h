@@ -8,20 +8,21 @@
 namespace moe {
 
 template <class S>
-struct HostBodies {          // E bodies of width I in host memory; E = 1: a dense one
-  Matrix<S> gate, up, down;  // (E*I,H), (E*I,H), (E*H,I); gate empty where ungated
+struct HostExpertParameters {  // E bodies of width I in host memory; E = 1: a dense one
+  Matrix<S> gate, up, down;    // (E*I,H), (E*I,H), (E*H,I); gate empty where ungated
   Matrix<S> gate_bias, up_bias, down_bias;  // (E,I), (E,I), (E,H); empty = none
 };
 template <class S>
-HostBodies<S> host_bodies(const Bodies<S>&);
+HostExpertParameters<S> host_expert_parameters(const ExpertParameters<S>&);
 template <class S>
-void set_bodies(Bodies<S>&, const HostBodies<S>&);
+void set_expert_parameters(ExpertParameters<S>&, const HostExpertParameters<S>&);
 
 // Expert e has the hidden units unit.row(e) of `dense`. Weights and inner biases are multiplied by
 // `scale`, the outer bias by `outer`.
 template <class S>
-HostBodies<S> from_units(const HostBodies<S>& dense, const Matrix<Index>& unit /*(E,I')*/,
-                         double scale, double outer);
+HostExpertParameters<S> from_units(const HostExpertParameters<S>& dense,
+                                   const Matrix<Index>& unit /*(E,I')*/, double scale,
+                                   double outer);
 
 // all units, for each expert
 Matrix<Index> units_of_copies(Index experts, Index width);

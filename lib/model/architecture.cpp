@@ -22,7 +22,7 @@ bool listed(const std::vector<int>& layers, int layer) {
 
 FeedShape dense_of(const ModelConfig& c) {
   FeedShape f;
-  f.width = c.twin_width();
+  f.width = c.dense_baseline_width();
   f.matrices = is_gated(c.moe.activation) ? 3 : 2;
   return f;
 }
@@ -65,7 +65,7 @@ int ModelConfig::moe_layers() const {
     n += is_moe(l);
   return n;
 }
-int ModelConfig::twin_width() const {
+int ModelConfig::dense_baseline_width() const {
   if (dense_width > 0)
     return dense_width;
   const Index wide = make_router(moe.router, moe.experts)->choices() * moe.width + moe.shared_width;

@@ -52,7 +52,7 @@ struct ModelConfig {
   // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE
   // layer
   int dense_width = 0;
-  bool dense = false;  // the dense twin: every layer dense, of dense_width
+  bool dense = false;  // the dense baseline: every layer dense, of dense_width
   LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
   std::string init = "trunc_normal";
@@ -65,7 +65,7 @@ struct ModelConfig {
   int rotary_dims() const {
     return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim;
   }
-  int twin_width() const;  // dense_width with 0 resolved
+  int dense_baseline_width() const;  // dense_width with 0 resolved
 };
 
 struct Preset {

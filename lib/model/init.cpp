@@ -1,6 +1,6 @@
 // Initial weights (equations.md section 9). Every parameter draws from a stream named after it, so
-// a model with one layer more, or its dense twin, starts with the same numbers where the two agree,
-// and any rows of it can be drawn without those before.
+// a model with one layer more, or its dense baseline, starts with the same numbers where the two
+// agree, and any rows of it can be drawn without those before.
 #include <algorithm>
 #include <cmath>
 #include <mutex>

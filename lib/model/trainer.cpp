@@ -20,23 +20,23 @@ class Squares {
   Squares(Backend<float>& b, Index n)
       : backend_(b), device_(dynamic_cast<OnDevice<float>*>(&b)), host_(n, 1) {
     if (device_)
-      there_ = Array<double>::zeros(b, n, 1);
+      on_device_ = Array<double>::zeros(b, n, 1);
   }
   void add(Index i, View<const float> x) {
     if (device_)
-      device_->add_squares(x, there_.view().slice(i, 1));
+      device_->add_squares(x, on_device_.view().slice(i, 1));
     else
       host_(i, 0) += backend_.sum_squares(x);
   }
   Matrix<double> read() const {
-    return device_ ? there_.to_host() : host_;
+    return device_ ? on_device_.to_host() : host_;
   }
 
  private:
   Backend<float>& backend_;
   OnDevice<float>* device_;
   Matrix<double> host_;
-  Array<double> there_;
+  Array<double> on_device_;
 };
 
 }  // namespace
@@ -122,7 +122,7 @@ StepResult Trainer::begin_step() {
     r.layer.push_back({.counts = std::vector<std::int64_t>(experts),
                        .kept = std::vector<std::int64_t>(experts),
                        .losses = std::vector<double>(layer->balancers().size())});
-    layer->router().cool(double(done_) / double(std::max<Index>(1, options_.steps - 1)));
+    layer->router().set_progress(double(done_) / double(std::max<Index>(1, options_.steps - 1)));
     r.layer.back().temperature = layer->router().temperature;
   }
   return r;
@@ -262,7 +262,7 @@ void Trainer::norms_by_expert(StepResult& r) {
   for (std::size_t l = 0; l < layers.size(); ++l) {
     const Index experts = layers[l]->config().experts;
     Squares squares(model_.backend(), experts);
-    auto& bodies = layers[l]->bodies();
+    auto& bodies = layers[l]->expert_parameters();
     for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
       if (p->grad().empty())
         continue;

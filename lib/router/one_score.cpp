@@ -80,8 +80,8 @@ WeightRule weight_rule(Spec& spec, bool norm) {
   return rule;
 }
 void read_temperature(Spec& spec, Router& router) {
-  router.cooling = read_cooling(spec);
-  router.temperature = router.cooling.to;
+  router.temperature_schedule = read_temperature_schedule(spec);
+  router.temperature = router.temperature_schedule.to;
 }
 void read_temperature_and_jitter(Spec& spec, Router& router) {
   read_temperature(spec, router);

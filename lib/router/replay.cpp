@@ -18,7 +18,7 @@ class Replay final : public Router, public ReplaysRoutes, public ExcludesExperts
   Replay(int experts, std::string file, bool live, std::unique_ptr<Router> inner)
       : Router(experts), file_(std::move(file)), live_(live), inner_(std::move(inner)) {
     temperature = inner_->temperature;
-    cooling = inner_->cooling;
+    temperature_schedule = inner_->temperature_schedule;
   }
   // Of the recorded routes; how the inner router would have chosen does not count.
   RouterFacts facts() const override {

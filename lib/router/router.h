@@ -9,9 +9,9 @@
 #include "lib/core/registry.h"
 #include "lib/core/routing.h"
 #include "lib/core/state.h"
-#include "lib/router/cooling.h"
 #include "lib/router/facts.h"
 #include "lib/router/input.h"
+#include "lib/router/temperature_schedule.h"
 
 namespace moe {
 
@@ -55,10 +55,10 @@ class Router {
     return {};
   }
 
-  double temperature = 1;  // of tempered projections, now
-  Cooling cooling;         // where it comes from
-  void cool(double done /*share of the training run*/) {
-    temperature = cooling.moves() ? cooling.at(done) : temperature;
+  double temperature = 1;                    // of tempered projections, now
+  TemperatureSchedule temperature_schedule;  // where it comes from
+  void set_progress(double done /*share of the training run*/) {
+    temperature = temperature_schedule.moves() ? temperature_schedule.at(done) : temperature;
   }
   double jitter = 0;  // their input is multiplied by uniform [1-jitter, 1+jitter] in training
 

@@ -89,7 +89,7 @@ void experts_from(const Tensors& tensors, Decoder<float>& model, const std::stri
   const auto cache = std::make_shared<ExpertCache<float>>(model.backend(), bytes,
                                                           Index(c.moe_layers()) * c.moe.experts);
   for (MoeLayer<float>* layer : model.moe_layers())
-    layer->bodies().cache = cache;
+    layer->expert_parameters().cache = cache;
 }
 
 Index machine_bytes() {

@@ -55,7 +55,7 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
               {"counts", s.counts}};
   for (std::size_t b = 0; b < s.losses.size(); ++b)
     out["balance"][layer.balancers()[b]->name()] = number(s.losses[b]);
-  if (layer.router().cooling.moves())
+  if (layer.router().temperature_schedule.moves())
     out["temperature"] = number(s.temperature);
   Line norms = Line::array();
   Line shares = Line::array();

@@ -46,7 +46,7 @@ TraceLayer describe(Decoder<float>& model, int n) {
   l.routed_scale = float(router.scale);
   l.capacity_factor = layer.capacity().factor() > 0 ? float(layer.capacity().factor()) : unlimited;
   Index numbers = 0;
-  const auto& b = layer.bodies();
+  const auto& b = layer.expert_parameters();
   for (const auto* p : {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias})
     numbers += p->size();
   l.expert_bytes = std::uint64_t(numbers / c.experts) * sizeof(float);

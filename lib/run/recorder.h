@@ -24,15 +24,15 @@ inline constexpr int most_paired_experts = 1024;
 PairMatrix weight_cosine(Decoder<float>&);
 // That, expert_up_cosine and expert_neuron_mean_cosine; and, with neurons matched one to one,
 // expert_matched_cosine: I^3 steps a pair.
-std::vector<PairMatrix> weight_likeness(Decoder<float>&, bool matched);
+std::vector<PairMatrix> weight_similarity(Decoder<float>&, bool matched);
 
 // How alike the experts' outputs are, all experts run on the same tokens, which are taken from the
 // batches offered until `tokens` were seen. expert_output_cosine is the mean over all of them;
 // expert_output_cka, expert_mean_output_angle and expert_ttm_distance need the outputs side by side
 // and are over those of the first batch (CKA over as many of them as fit 256 MiB).
-class OutputLikeness {
+class OutputSimilarity {
  public:
-  OutputLikeness(Decoder<float>&, Index tokens);
+  OutputSimilarity(Decoder<float>&, Index tokens);
   static std::vector<std::string> names();  // of what result() gives, in its order
   bool wants_more() const {
     return seen_ < wanted_;

@@ -266,9 +266,9 @@ Published read_config(const fs::path& folder) {
 }
 }  // namespace
 
-Blueprint read_blueprint(const fs::path& path) {
+CheckpointConfig read_checkpoint_config(const fs::path& path) {
   const fs::path folder = find_checkpoint(path).path;
-  Blueprint out{.config = read_config(folder).config};
+  CheckpointConfig out{.config = read_config(folder).config};
   if (fs::exists(folder / "state.json"))
     out.tokenizer = read_state(folder).tokenizer;
   return out;

@@ -39,11 +39,11 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<
                                       DType weights = DType::f32);
 
 // What a checkpoint says of its model, without its weights.
-struct Blueprint {
+struct CheckpointConfig {
   ModelConfig config;
   std::string tokenizer = "bytes";
 };
-Blueprint read_blueprint(const std::filesystem::path&);
+CheckpointConfig read_checkpoint_config(const std::filesystem::path&);
 
 struct LoadedModel {
   Checkpoint checkpoint;

@@ -66,7 +66,7 @@ TEST_CASE("one expert is a dense feed-forward") {
     fill(dense);
     std::vector<Parameter<float>*> from, to;
     dense.collect(from);
-    layer.bodies().collect(to);
+    layer.expert_parameters().collect(to);
     for (std::size_t i = 0; i < from.size(); ++i) {
       const Matrix<float> value = from[i]->to_host();
       to[i]->set(value.view());

@@ -248,7 +248,8 @@ TEST_CASE("loss without an expert, and along recorded routes") {
   const json values =
       json::parse(good(f, "list balance --values --trace a.h5 --tokens 128 --format json").out);
   CHECK(column(values, 0, "factor")[0] == 1);
-  refused(f, "list balance --values --trace a.h5 --skew 2", 2, "--skew is of a drawn batch");
+  refused(f, "list balance --values --trace a.h5 --skew 2", 2,
+          "--skew applies to a generated batch");
   good(f, "trace a -o plain.h5" + valid);
   refused(f, "list balance --values --trace plain.h5", 3, "holds no logits");
 }

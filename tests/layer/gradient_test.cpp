@@ -294,7 +294,7 @@ TEST_CASE("what pads a narrow expert stays zero and a copy is a copy") {
         CHECK((y(t, h) == 0 && dx(t, h) == 0));
     }
   }
-  auto& up = w.layer.bodies().up;
+  auto& up = w.layer.expert_parameters().up;
   for (int e = 0; e < c.experts; ++e) {
     for (Index r = 0; r < 5; ++r) {
       for (Index h = 0; h < hidden; ++h) {
@@ -323,7 +323,7 @@ TEST_CASE("what cannot be is refused in a sentence") {
   c = small();
   c.router = "soft";
   c.balance = {"switch"};
-  refused(c, "chooses nobody");
+  refused(c, "makes no discrete choices");
   c = small();
   c.router = "soft";
   c.capacity = "position";

@@ -169,22 +169,22 @@ TEST_CASE("a replay goes where the trace went, weighed by the logits of now or a
 TEST_CASE("temperatures along training") {
   const auto router = make_router("softmax:temperature=2..0.5", 4);
   CHECK(router->temperature == 0.5);  // as at the end, until training says otherwise
-  router->cool(0);
+  router->set_progress(0);
   CHECK(router->temperature == 2);
-  router->cool(0.5);
+  router->set_progress(0.5);
   CHECK(router->temperature == Approx(1));
-  router->cool(1);
+  router->set_progress(1);
   CHECK(router->temperature == 0.5);
   const auto linear = make_router("sigmoid:temperature=2..1,cooling=linear,cooling_until=0.5", 4);
-  linear->cool(0.25);
+  linear->set_progress(0.25);
   CHECK(linear->temperature == Approx(1.5));
-  linear->cool(0.75);
+  linear->set_progress(0.75);
   CHECK(linear->temperature == 1);
   const auto cosine = make_router("soft:temperature=1..3,cooling=cosine", 4);
-  cosine->cool(0.5);
+  cosine->set_progress(0.5);
   CHECK(cosine->temperature == Approx(2));
   const auto constant = make_router("softmax:temperature=0.7", 4);
-  constant->cool(0.3);
+  constant->set_progress(0.3);
   CHECK(constant->temperature == 0.7);
   CHECK_THROWS_WITH(make_router("softmax:temperature=0", 4),
                     Catch::Contains("'0' is not a number"));

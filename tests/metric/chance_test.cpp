@@ -1,6 +1,6 @@
 // The value of random routing that stands beside a figure, held to random routing itself: many
-// traces drawn by lot, every column of the report, the mean of what was measured against what the
-// column says chance gives. MOE_CHANCE=1 prints the table of docs/measurements.md.
+// traces drawn at random, every column of the report, the mean of what was measured against what
+// the column says chance gives. MOE_CHANCE=1 prints the table of docs/measurements.md.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstdio>

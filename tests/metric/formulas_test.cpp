@@ -65,7 +65,7 @@ TEST_CASE("adjusted mutual information by hand") {
   CHECK(ami({{2, 0}, {0, 2}}) == Approx(1));
   CHECK(ami({{0, 5, 0}, {5, 0, 0}, {0, 0, 5}}) == Approx(1));
   // Two and two of four: both cells of a row hold one token in 4 of 6 shufflings, which is 0 bits,
-  // else the information is 1 bit: 1/3 by lot.
+  // else the information is 1 bit: 1/3 at random.
   CHECK(ami({{1, 1}, {1, 1}}) == Approx((0 - 1 / 3.) / (1 - 1 / 3.)));
   // {{3,1},{0,4}}: 3 of 8 in the first column, x of them in the first row: 4, 24, 24, 4 of 56
   // shufflings for x = 0..3. x = 0 and x = 3

@@ -63,7 +63,7 @@ TEST_CASE("presets have the structure of what they are named after") {
                                  "switch:coef=1e-04,counts=unbiased,scope=sequence,layers=sum"});
   CHECK_FALSE(v3.is_moe(0));
   CHECK(v3.is_moe(1));
-  CHECK(v3.twin_width() == 4 * 64 + 64);
+  CHECK(v3.dense_baseline_width() == 4 * 64 + 64);
   const ModelConfig gshard = model_config("gshard-toy");
   CHECK(gshard.moe_layers() == 2);
   CHECK_FALSE(gshard.is_moe(0));
@@ -130,7 +130,7 @@ TEST_CASE("parameters counted from the configuration are those of the model") {
   }
 }
 
-TEST_CASE("the dense twin does as much work for a token as the model it stands beside") {
+TEST_CASE("the dense baseline does as much work for a token as the model it stands beside") {
   const ModelCost sparse = cost_of(model_config("tiny"), 1);
   const ModelCost dense = cost_of(model_config("tiny:dense=1"), 1);
   const double router = 4 * 2.0 * 128 * 8;

@@ -137,7 +137,8 @@ TEST_CASE("without our own key a configuration is read as its class reads it") {
     c.preset = "custom";
     c.moe.balance.clear();  // what a class does not know
     // those have no dense layers
-    c.dense_width = j["model_type"] == "mixtral" || j["model_type"] == "olmoe" ? 0 : c.twin_width();
+    c.dense_width =
+        j["model_type"] == "mixtral" || j["model_type"] == "olmoe" ? 0 : c.dense_baseline_width();
     if (c.dense)
       c.moe = back.config.moe;
     CHECK(to_spec(back.config) == to_spec(c));

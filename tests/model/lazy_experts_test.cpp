@@ -87,7 +87,7 @@ void check_lazy(const fs::path& folder, const std::string& device,
     INFO(folder << " on " << device << " with " << limit << " bytes of experts");
     const LoadedModel lazy = load_model(folder, *backend, {}, limit);
     CHECK(lazy.expert_limit == limit);
-    CHECK_FALSE(lazy.model->moe_layers()[0]->bodies().stored());
+    CHECK_FALSE(lazy.model->moe_layers()[0]->expert_parameters().stored());
     check_same(answer(*lazy.model), wanted);
     check_same(answer(*lazy.model), wanted);  // with what the cache holds by now
     CHECK(eager.checkpoint.notes == lazy.checkpoint.notes);
@@ -138,7 +138,7 @@ TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   lazy.initialise(3);
   const Index expert = 3 * c.moe.width * c.hidden * Index(sizeof(float));
   const auto cache = std::make_shared<ExpertCache<float>>(*backend, 3 * expert, 8);
-  lazy.moe_layers()[0]->bodies().cache = cache;
+  lazy.moe_layers()[0]->expert_parameters().cache = cache;
   const Index rows = 12;
   Matrix<float> xs(rows, c.hidden);
   Matrix<float> want(rows, c.hidden);
@@ -148,9 +148,10 @@ TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   const auto run = [&](std::vector<int> of_rows) {  // rows in order of their experts
     const Plan plan = backend->plan(View<const int>{of_rows.data(), rows, 1}, 8);
     ExpertTape<float> a, b;
-    backend->experts(whole.moe_layers()[0]->bodies().weights(), std::as_const(xs).view(), plan, a,
-                     want.view());
-    lazy.moe_layers()[0]->bodies().forward(*backend, std::as_const(xs).view(), plan, b, got.view());
+    backend->experts(whole.moe_layers()[0]->expert_parameters().weights(), std::as_const(xs).view(),
+                     plan, a, want.view());
+    lazy.moe_layers()[0]->expert_parameters().forward(*backend, std::as_const(xs).view(), plan, b,
+                                                      got.view());
     CHECK(want == got);
   };
   run({0, 0, 0, 0, 2, 2, 2, 2, 5, 5, 5, 5});
@@ -162,7 +163,7 @@ TEST_CASE("a cache keeps what was used last and computes every expert's rows") {
   run({1, 1, 2, 2, 2, 2, 5, 5, 5, 5, 5, 5});
   CHECK((cache->misses() == 4 && cache->hits() == 6));
   run({0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7});
-  CHECK_THROWS_WITH(lazy.moe_layers()[0]->bodies().weights(),
+  CHECK_THROWS_WITH(lazy.moe_layers()[0]->expert_parameters().weights(),
                     Catch::Contains("lie elsewhere and were used as if they were in memory"));
 }
 
@@ -174,7 +175,7 @@ TEST_CASE("a cache holds what its bytes hold: twice the experts in bf16") {
     Decoder<float> lazy(c, *backend, Storage::elsewhere);
     lazy.initialise(3);
     const auto cache = std::make_shared<ExpertCache<float>>(*backend, 3 * expert, 8);
-    lazy.moe_layers()[0]->bodies().cache = cache;
+    lazy.moe_layers()[0]->expert_parameters().cache = cache;
     answer(lazy);
     CHECK(cache->room() == (backend->operand_type() == DType::bf16 ? 6 : 3));
   }
@@ -219,7 +220,7 @@ TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused"
   const auto backend = make_backend("cpu");
   Decoder<float> model(model_config("nano:layers=1"), *backend);
   model.initialise(3);
-  Parameter<float>& down = model.moe_layers()[0]->bodies().down;
+  Parameter<float>& down = model.moe_layers()[0]->expert_parameters().down;
   down.mutate()(down.value().rows - 1, 0) = std::numeric_limits<float>::infinity();
   RunState state;
   state.model = to_spec(model.config());

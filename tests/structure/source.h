@@ -28,7 +28,8 @@ struct Function {
   bool test_case;           // TEST_CASE(...)
   std::size_t first, last;  // the braces, as indices into the tokens
 };
-// Bodies of functions, in order. Lambdas and local types count to the function around them.
+// ExpertParameters of functions, in order. Lambdas and local types count to the function around
+// them.
 std::vector<Function> functions_of(const std::vector<Token>&);
 
 // Lines of the commas that join expressions into one statement ("a = 1, b = 2;", "return a, b;")

@@ -91,7 +91,7 @@ Outcome train(const std::string& router, const std::string& more) {
                    .schedule = "cosine:warmup=10"},
                   comm);
   Outcome o;
-  auto& bodies = model.moe_layers()[0]->bodies();
+  auto& bodies = model.moe_layers()[0]->expert_parameters();
   const Matrix<float> up = bodies.up.to_host();
   const Matrix<float> down = bodies.down.to_host();
   for (int step = 0; step < 300; ++step) {

@@ -7,7 +7,7 @@ namespace moe {
 
 class Spec;
 
-struct Cooling {
+struct TemperatureSchedule {
   enum class Kind { exponential, linear, cosine };
   double from = 1, to = 1;
   Kind kind = Kind::exponential;
@@ -20,6 +20,6 @@ struct Cooling {
 
 // temperature=0.7, or temperature=2..0.5 with cooling=exponential|linear|cosine and cooling_until=;
 // refuses what is not above 0.
-Cooling read_cooling(Spec&);
+TemperatureSchedule read_temperature_schedule(Spec&);
 
 }  // namespace moe

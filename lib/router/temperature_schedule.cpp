@@ -1,4 +1,4 @@
-#include "lib/router/cooling.h"
+#include "lib/router/temperature_schedule.h"
 
 #include <algorithm>
 #include <charconv>
@@ -29,7 +29,7 @@ double temperature_of(const std::string& text, const std::string& whole,
 
 }  // namespace
 
-double Cooling::at(double done) const {
+double TemperatureSchedule::at(double done) const {
   const double x = until > 0 ? std::clamp(done / until, 0.0, 1.0) : 1;
   if (x == 0)
     return from;
@@ -42,18 +42,18 @@ double Cooling::at(double done) const {
   return from * std::pow(to / from, x);
 }
 
-Cooling read_cooling(Spec& spec) {
+TemperatureSchedule read_temperature_schedule(Spec& spec) {
   const std::string text = spec.get("temperature", "1");
   const auto dots = text.find("..");
-  Cooling c;
+  TemperatureSchedule c;
   c.from = temperature_of(text.substr(0, dots), text, spec.name());
   c.to = dots == text.npos ? c.from : temperature_of(text.substr(dots + 2), text, spec.name());
   if (dots == text.npos)
     return c;
   const std::string kind = spec.choice("cooling", {"exponential", "linear", "cosine"});
-  c.kind = kind == "linear"   ? Cooling::Kind::linear
-           : kind == "cosine" ? Cooling::Kind::cosine
-                              : Cooling::Kind::exponential;
+  c.kind = kind == "linear"   ? TemperatureSchedule::Kind::linear
+           : kind == "cosine" ? TemperatureSchedule::Kind::cosine
+                              : TemperatureSchedule::Kind::exponential;
   c.until = spec.get("cooling_until", 1.0, 0.0);
   if (c.until > 1) {
     throw Error(Exit::usage, concat(spec.name(), ": cooling_until=", c.until,

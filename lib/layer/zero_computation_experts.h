@@ -9,7 +9,7 @@
 namespace moe {
 
 template <class S>
-class LightExperts {
+class ZeroComputationExperts {
  public:
   struct Tape {
     Plan plan;
@@ -17,8 +17,8 @@ class LightExperts {
     Matrix<S> rows;           // (S,H) of x
     std::vector<int> expert;  // (S) of each row
   };
-  LightExperts() = default;
-  LightExperts(Backend<S>&, const LayerConfig&);
+  ZeroComputationExperts() = default;
+  ZeroComputationExperts(Backend<S>&, const LayerConfig&);
 
   bool empty() const {
     return types_.empty();

@@ -1,4 +1,4 @@
-#include "lib/layer/light_experts.h"
+#include "lib/layer/zero_computation_experts.h"
 
 #include <algorithm>
 #include <cmath>
@@ -45,7 +45,8 @@ void constant_backward(int e, std::span<const S> x, std::span<S> d, const Matrix
 }  // namespace
 
 template <class S>
-LightExperts<S>::LightExperts(Backend<S>& b, const LayerConfig& c) : backend_(&b) {
+ZeroComputationExperts<S>::ZeroComputationExperts(Backend<S>& b, const LayerConfig& c)
+    : backend_(&b) {
   if (c.all_ffn())
     return;
   types_ = c.types;
@@ -56,7 +57,7 @@ LightExperts<S>::LightExperts(Backend<S>& b, const LayerConfig& c) : backend_(&b
 }
 
 template <class S>
-void LightExperts<S>::collect(std::vector<Parameter<S>*>& all) {
+void ZeroComputationExperts<S>::collect(std::vector<Parameter<S>*>& all) {
   for (Parameter<S>* p : {&gate_, &vec_}) {
     if (!p->empty())
       all.push_back(p);
@@ -64,8 +65,8 @@ void LightExperts<S>::collect(std::vector<Parameter<S>*>& all) {
 }
 
 template <class S>
-void LightExperts<S>::compute(int expert, std::span<const S> x, std::span<S> out,
-                              const Matrix<S>& gate, const Matrix<S>& vec) const {
+void ZeroComputationExperts<S>::compute(int expert, std::span<const S> x, std::span<S> out,
+                                        const Matrix<S>& gate, const Matrix<S>& vec) const {
   const ExpertKind kind = types_[std::size_t(expert)];
   if (kind == ExpertKind::zero)
     return void(std::ranges::fill(out, S(0)));
@@ -77,7 +78,7 @@ void LightExperts<S>::compute(int expert, std::span<const S> x, std::span<S> out
 }
 
 template <class S>
-Matrix<int> LightExperts<S>::computed(const Matrix<int>& kept) const {
+Matrix<int> ZeroComputationExperts<S>::computed(const Matrix<int>& kept) const {
   Matrix<int> mine = kept;  // zero experts add nothing and get nothing back
   for (int& e : mine.flat()) {
     if (e >= 0 &&
@@ -89,8 +90,8 @@ Matrix<int> LightExperts<S>::computed(const Matrix<int>& kept) const {
 }
 
 template <class S>
-void LightExperts<S>::forward(View<const S> x, const Matrix<int>& kept, View<const S> weight,
-                              View<S> y, Tape& t) const {
+void ZeroComputationExperts<S>::forward(View<const S> x, const Matrix<int>& kept,
+                                        View<const S> weight, View<S> y, Tape& t) const {
   const Matrix<int> mine = computed(kept);
   const Array<int> device(*backend_, mine.view());
   t.plan = backend_->plan(device.view(), int(types_.size()));
@@ -115,8 +116,8 @@ void LightExperts<S>::forward(View<const S> x, const Matrix<int>& kept, View<con
 }
 
 template <class S>
-void LightExperts<S>::backward(const Tape& t, View<const S> dy, View<const S> weight, View<S> dx,
-                               View<S> dweight) {
+void ZeroComputationExperts<S>::backward(const Tape& t, View<const S> dy, View<const S> weight,
+                                         View<S> dx, View<S> dweight) {
   if (t.plan.slots == 0)
     return;
   Array<S> device(*backend_, t.plan.slots, dy.cols);
@@ -142,7 +143,7 @@ void LightExperts<S>::backward(const Tape& t, View<const S> dy, View<const S> we
 }
 
 template <class S>
-void LightExperts<S>::outputs_of_all(const Matrix<S>& x, Matrix<S>& out) const {
+void ZeroComputationExperts<S>::outputs_of_all(const Matrix<S>& x, Matrix<S>& out) const {
   const Matrix<S> gate = gate_.to_host();
   const Matrix<S> vec = vec_.to_host();
   for (int e = 0; e < int(types_.size()); ++e) {
@@ -151,7 +152,7 @@ void LightExperts<S>::outputs_of_all(const Matrix<S>& x, Matrix<S>& out) const {
   }
 }
 
-template class LightExperts<float>;
-template class LightExperts<double>;
+template class ZeroComputationExperts<float>;
+template class ZeroComputationExperts<double>;
 
 }  // namespace moe

@@ -9,9 +9,9 @@
 namespace moe {
 namespace {
 
-class Blind : public Router {
+class Baseline : public Router {
  public:
-  Blind(int experts, int k) : Router(experts), k_(k) {}
+  Baseline(int experts, int k) : Router(experts), k_(k) {}
   RouterFacts facts() const override {
     return {.k = k_, .normalised = true};
   }
@@ -28,9 +28,9 @@ class Blind : public Router {
   int k_;
 };
 
-class Random final : public Blind {
+class Random final : public Baseline {
  public:
-  using Blind::Blind;
+  using Baseline::Baseline;
   Routing route(const RouterInput& in) override {
     Routing r = nobody(in.tokens());
     std::vector<double> key(static_cast<std::size_t>(experts_));
@@ -46,9 +46,9 @@ class Random final : public Blind {
   }
 };
 
-class RoundRobin final : public Blind {
+class RoundRobin final : public Baseline {
  public:
-  using Blind::Blind;
+  using Baseline::Baseline;
   Routing route(const RouterInput& in) override {
     Routing r = nobody(in.tokens());
     Index turn = 0;

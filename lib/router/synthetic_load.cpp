@@ -15,9 +15,9 @@
 namespace moe {
 namespace {
 
-class Forced final : public Router {
+class SyntheticLoad final : public Router {
  public:
-  Forced(int experts, int k, std::vector<double> inclusion)
+  SyntheticLoad(int experts, int k, std::vector<double> inclusion)
       : Router(experts), k_(k), end_(std::move(inclusion)) {
     std::partial_sum(end_.begin(), end_.end(), end_.begin());
   }
@@ -86,7 +86,8 @@ std::unique_ptr<Router> make_forced_router(Spec& spec, int experts) {
   const int k = spec.get("k", 2, 1);
   // refused by its k
   if (k > experts)
-    return std::make_unique<Forced>(experts, k, std::vector<double>(std::size_t(experts), 1.0));
+    return std::make_unique<SyntheticLoad>(experts, k,
+                                           std::vector<double>(std::size_t(experts), 1.0));
   std::vector<double> p(static_cast<std::size_t>(experts));
   if (spec.has("hot")) {
     const double hot = spec.get("hot", 0.0, 0.0);
@@ -107,7 +108,7 @@ std::unique_ptr<Router> make_forced_router(Spec& spec, int experts) {
     for (std::size_t e = 0; e < p.size(); ++e)
       p[e] = std::pow(double(e + 1), -zipf);
   }
-  return std::make_unique<Forced>(experts, k, inclusion_of(std::move(p), k));
+  return std::make_unique<SyntheticLoad>(experts, k, inclusion_of(std::move(p), k));
 }
 
 }  // namespace moe

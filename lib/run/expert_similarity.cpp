@@ -23,7 +23,7 @@ Matrix<float> as_float(const Matrix<double>& m) {
 template <class F>
 void each_layer(Decoder<float>& model, F f) {
   for (auto* layer : model.moe_layers()) {
-    const auto& b = layer->bodies();
+    const auto& b = layer->expert_parameters();
     const auto host = [](const Parameter<float>& p) {
       return p.empty() ? Matrix<float>() : p.to_host();
     };
@@ -44,7 +44,7 @@ PairMatrix weight_cosine(Decoder<float>& model) {
   return out;
 }
 
-std::vector<PairMatrix> weight_likeness(Decoder<float>& model, bool matched) {
+std::vector<PairMatrix> weight_similarity(Decoder<float>& model, bool matched) {
   std::vector<PairMatrix> out{
       {"expert_weight_cosine", {}}, {"expert_up_cosine", {}}, {"expert_neuron_mean_cosine", {}}};
   if (matched)
@@ -59,12 +59,12 @@ std::vector<PairMatrix> weight_likeness(Decoder<float>& model, bool matched) {
   return out;
 }
 
-std::vector<std::string> OutputLikeness::names() {
+std::vector<std::string> OutputSimilarity::names() {
   return {"expert_output_cosine", "expert_output_cka", "expert_mean_output_angle",
           "expert_ttm_distance"};
 }
 
-OutputLikeness::OutputLikeness(Decoder<float>& model, Index tokens)
+OutputSimilarity::OutputSimilarity(Decoder<float>& model, Index tokens)
     : model_(model), wanted_(tokens), together_(names().size() - 1) {
   for (auto* layer : model.moe_layers()) {
     const Index experts = layer->config().experts;
@@ -76,7 +76,7 @@ OutputLikeness::OutputLikeness(Decoder<float>& model, Index tokens)
   }
 }
 
-void OutputLikeness::see(int moe_layer, View<const float> x, const Matrix<int>& chosen) {
+void OutputSimilarity::see(int moe_layer, View<const float> x, const Matrix<int>& chosen) {
   const Index tokens = std::min(x.rows, wanted_ - seen_);
   if (tokens <= 0)
     return;
@@ -106,7 +106,7 @@ void OutputLikeness::see(int moe_layer, View<const float> x, const Matrix<int>& 
       expert_ttm_distance(all, experts, chosen.view().slice(0, std::min(tokens, chosen.rows()))));
 }
 
-std::vector<PairMatrix> OutputLikeness::result() const {
+std::vector<PairMatrix> OutputSimilarity::result() const {
   const auto all = names();
   std::vector<PairMatrix> out{{all[0], {}}};
   for (Matrix<double> m : sum_) {
