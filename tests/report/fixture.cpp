@@ -1,8 +1,6 @@
 #include "tests/report/fixture.h"
 
-#include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <limits>
 
 namespace moe::test {
@@ -60,10 +58,16 @@ Table load_map(int layers, int experts) {
           {}};
 }
 
+std::vector<double> shifted(std::vector<double> values, double by) {
+  for (double& v : values)
+    v += by;
+  return values;
+}
+
 Table balance() {
   const int L = 8;
   std::vector<std::int64_t> layer, dead;
-  std::vector<double> cv, gini, entropy, ratio, low, high;
+  std::vector<double> cv, gini, entropy, ratio;
   const std::vector<double> null_cv(L, 0.021);
   const std::vector<double> null_gini(L, 0.012);
   const std::vector<double> null_entropy(L, 1.0);
@@ -75,8 +79,6 @@ Table balance() {
     entropy.push_back(0.94 + 0.04 * noise(l, 3));
     ratio.push_back(l == 3 ? infinite : 3 + 5 * noise(l, 4));
   }
-  std::ranges::transform(cv, std::back_inserter(low), [](double v) { return v - 0.04; });
-  std::ranges::transform(cv, std::back_inserter(high), [](double v) { return v + 0.05; });
   Column dead_column = ints("dead experts", dead, "experts that no token chose");
   dead_column.metric = "load_dead_fraction";
   Table t{
@@ -96,8 +98,8 @@ Table balance() {
       "balance",
       false,
       {"Layer 3 has a dead expert: its max/min is infinite."}};
-  t.columns[1].low = low;
-  t.columns[1].high = high;
+  t.columns[1].low = shifted(cv, -0.04);
+  t.columns[1].high = shifted(cv, 0.05);
   return t;
 }
 

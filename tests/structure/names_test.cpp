@@ -37,6 +37,7 @@ const std::set<std::string> others = {
     R"({"load", "reap"})",                   // the same
     R"({"z", &d->a})",                       // a tensor of a check
     R"({"index", "random"}) == "random")",   // the order of hidden units
+    R"({"dense", "norms", "embedding"})",    // groups of parameters
 };
 
 // The same for mixers, whose names may stand in no string at all outside their folder and registry.

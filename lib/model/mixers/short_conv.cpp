@@ -29,9 +29,11 @@ template <class S>
 Array<S> product(Backend<S>& backend, const Array<S>& x, const Array<S>& y) {
   Matrix<S> a = x.to_host();
   const Matrix<S> b = y.to_host();
-  parallel_for(a.rows(), 16, [&](Index t, Index) {
-    for (Index c = 0; c < a.cols(); ++c)
-      a(t, c) *= b(t, c);
+  parallel_for(a.rows(), 16, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      for (Index c = 0; c < a.cols(); ++c)
+        a(t, c) *= b(t, c);
+    }
   });
   return Array<S>(backend, std::as_const(a).view());
 }
