@@ -78,8 +78,10 @@ Bytes feed_backward(const FeedShape& f, const ModelConfig& c) {
             .batch = f32 * slots * (2 * c.hidden + f.matrices * f.width)};
   }
   const Count k = router->choices();
+  const Count scored = router->projections().empty() ? 0 : f.experts;
   // gradients of scores come after those of the experts are gone
-  return {.token = both + f32 * (3 * k * c.hidden + f.matrices * k * f.width + k)};
+  const Count experts = f32 * (3 * k * c.hidden + f.matrices * k * f.width + k);
+  return {.token = both + std::max(experts, 2 * f64 * scored)};
 }
 
 // What the tape of `tokens` holds when forward has ended.
