@@ -22,6 +22,6 @@ fi
 # A test that cannot run says "skipped: why" (tests/skip.h); ctest's log has what each of them said.
 log=build/$preset/Testing/Temporary/LastTest.log
 total=$(grep -c '^[0-9]*/[0-9]* Testing: ' "$log")
-skipped=$(grep -c '^Test Skipped' "$log" || true)
+skipped=$(grep -c '^skipped: ' "$log" || true)
 reasons=$(sed -n 's/^skipped: //p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\) \(.*\)/\2 (\1)/' | paste -sd ';' | sed 's/;/; /g')
 echo "test: $skipped of $total tests skipped${reasons:+: $reasons}"
