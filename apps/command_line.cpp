@@ -20,10 +20,6 @@ Option& Option::required() {
   option_->required();
   return *this;
 }
-Option& Option::expected(int values) {
-  option_->expected(values);
-  return *this;
-}
 Option& Option::repeatable() {
   option_->expected(1)->take_all();
   return *this;
