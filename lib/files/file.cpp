@@ -30,6 +30,17 @@ int retried(auto&& call) {  // a signal is not a failure
   return r;
 }
 
+// A finished file is renamed to its name, which would put it in the place of a device or a pipe.
+void refuse_special(const fs::path& path) {
+  std::error_code unreadable;
+  const fs::file_status status = fs::status(path, unreadable);
+  if (!fs::exists(status) || fs::is_regular_file(status) || fs::is_directory(status))
+    return;
+  throw Error(Exit::usage, fmt::format("{} is not a regular file", in_quotes(path)))
+      .hint("the name of a file, or - for stdout where a verb can write to it")
+      .safe("it was not touched");
+}
+
 }  // namespace
 
 std::string in_quotes(std::string_view name) {
@@ -105,6 +116,7 @@ struct OutputFile::State {
 OutputFile::OutputFile(fs::path final_name, Index need) : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.final_name = std::move(final_name);
+  refuse_special(s.final_name);
   const fs::path folder = s.final_name.parent_path();
   s.temporary = (folder.empty() ? fs::path(".") : folder) /
                 fmt::format(".{}.{}.tmp", s.final_name.filename().native(), ::getpid());
@@ -173,6 +185,7 @@ void refuse_existing(const std::string& path, bool force) {
   }
   if (fs::is_directory(path))
     throw Error(Exit::usage, concat("'", path, "' is a folder")).hint("the name of a file");
+  refuse_special(path);
   if (!force && fs::exists(path)) {
     throw Error(Exit::usage, concat("'", path, "' exists"))
         .hint("--force to replace it, or another name")

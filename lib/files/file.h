@@ -28,6 +28,7 @@ std::string bytes_text(double bytes);  // "512 B", "1.5 MiB"
 class OutputFile {
  public:
   // `need`: bytes that will be written, if known; stands in the sentence when the disk is full.
+  // Throws Error(usage) where the name is that of a device or a pipe.
   explicit OutputFile(std::filesystem::path final_name, Index need = -1);
   OutputFile(const OutputFile&) = delete;
   ~OutputFile();  // without commit(): what was written is removed
@@ -47,8 +48,9 @@ class OutputFile {
 };
 
 void write_file(const std::filesystem::path&, std::string_view text);
-// Throws Error(usage) where a file or folder of that name exists, unless `force` (a folder always),
-// and Error(io) where there is no folder to write it into. "-" (stdout) is fine.
+// Throws Error(usage) where a file or folder of that name exists, unless `force` (a folder, a
+// device or a pipe always), and Error(io) where there is no folder to write it into. "-" (stdout)
+// is fine.
 void refuse_existing(const std::string& path, bool force);
 void sync_folder(const std::filesystem::path&);  // makes renames in it survive power loss
 
