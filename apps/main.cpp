@@ -63,11 +63,11 @@ std::string hint_of(const Error& e) {
 
 int say(const Error& e) {
   const Style style = Style::of(stderr);
-  talk(concat(style.red, "moe:", style.plain, " ", e.what(), "\n"));
+  write_stderr(concat(style.red, "moe:", style.plain, " ", e.what(), "\n"));
   if (!e.safe().empty())
-    talk(concat("  safe: ", e.safe(), "\n"));
+    write_stderr(concat("  safe: ", e.safe(), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())
-    talk(concat("  try:  ", hint, "\n"));
+    write_stderr(concat("  try:  ", hint, "\n"));
   return int(e.code());
 }
 

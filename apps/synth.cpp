@@ -48,7 +48,7 @@ int synth(const Options& o, const std::string& json) {
                    bytes_text(double(std::filesystem::file_size(o.file)))));
   note("known for every layer, give or take chance (one deviation):");
   for (const Known& k : made.pattern->known())
-    talk(fmt::format("  {:<38} {:<10.6g} ± {:.2g}\n", k.id + where(k), k.value, k.noise));
+    write_stderr(fmt::format("  {:<38} {:<10.6g} ± {:.2g}\n", k.id + where(k), k.value, k.noise));
   return 0;
 }
 
@@ -83,9 +83,10 @@ Run synth_command(CommandLine& cli) {
       .type_name("SPEC");
   cli.add_option("-o,--output", o->file, "the trace to write").required().type_name("FILE");
   add_shape(cli, o->shape);
-  cli.add_option("--deflate", o->deflate,
-                 "0 = chunks lie uncompressed and unchecked in the file; 1..9 = shuffle, deflate "
-                 "at this level, checksum")
+  cli.add_option(
+         "--deflate", o->deflate,
+         "0 = chunks are stored uncompressed and without checksums; 1..9 = shuffle, deflate "
+         "at this level, checksum")
       .show_default()
       .check(whole(0, 9));
   cli.add_flag("--force", o->force, "replace a file that exists");

@@ -39,15 +39,15 @@ Style Style::of(std::FILE* f) {
   return {"\033[31m", "\033[33m", "\033[2m", "\033[1m", "\033[0m"};
 }
 
-void talk(const std::string& text) {
+void write_stderr(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
 void note(const std::string& sentence) {
-  talk(concat("moe: ", sentence, "\n"));
+  write_stderr(concat("moe: ", sentence, "\n"));
 }
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
-  talk(concat(s.yellow, "moe: ", sentence, s.plain, "\n"));
+  write_stderr(concat(s.yellow, "moe: ", sentence, s.plain, "\n"));
 }
 
 std::string duration_text(double s) {
@@ -81,7 +81,7 @@ Progress::Progress(std::string what, double total, std::string unit)
       last_(start_) {}
 Progress::~Progress() {
   if (drawn_)
-    talk("\r\033[K");
+    write_stderr("\r\033[K");
 }
 double Progress::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -111,17 +111,17 @@ void Progress::draw(const std::string& figures) {
   if (!figures.empty())
     text = fmt::format("{}  {}", text, figures);
   if (!terminal_)
-    return talk(text + "\n");
+    return write_stderr(text + "\n");
   const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
-  talk("\r\033[K" + text.substr(0, width));
+  write_stderr("\r\033[K" + text.substr(0, width));
   drawn_ = true;
 }
 
 void Progress::line(const std::string& text) {
   if (drawn_)
-    talk("\r\033[K");
+    write_stderr("\r\033[K");
   drawn_ = false;
-  talk(text + "\n");
+  write_stderr(text + "\n");
 }
 
 void write_result(const std::string& path, const std::string& text, bool force) {

@@ -18,7 +18,7 @@ bool is_terminal(std::FILE*);
 int terminal_width(std::FILE*);  // columns; 80 where unknown
 
 // on stderr as it is; that nobody reads it any more stops nothing
-void talk(const std::string& text);
+void write_stderr(const std::string& text);
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 

@@ -8,7 +8,7 @@
 namespace moe {
 
 template <class S>
-void HostCopies<S>::tell(Index rows, Index cols) {
+void HostCopies<S>::add_shape(Index rows, Index cols) {
   shapes_ += concat(" (", rows, ",", cols, ")");
 }
 template <class S>
@@ -60,13 +60,13 @@ View<S> HostCopies<S>::of(View<S> v) {
 template <class S>
 View<const S> HostCopies<S>::of(View<const S> v) {
   ++argument_;
-  tell(v.rows, v.cols);
+  add_shape(v.rows, v.cols);
   return copy(v);
 }
 template <class S>
 View<const int> HostCopies<S>::of(View<const int> v) {
   ++argument_;
-  tell(v.rows, v.cols);
+  add_shape(v.rows, v.cols);
   Matrix<int>& m = ids_.emplace_back(v.rows, v.cols);
   if (!v.empty())
     device_.to_host(v.data, m.data(), std::size_t(v.size()) * sizeof(int));
@@ -75,7 +75,7 @@ View<const int> HostCopies<S>::of(View<const int> v) {
 template <class S>
 Weight HostCopies<S>::of(const Weight& w) {
   ++argument_;
-  tell(w.rows, w.cols);
+  add_shape(w.rows, w.cols);
   return bytes_of_weight(w);
 }
 template <class S>
@@ -110,7 +110,7 @@ Plan HostCopies<S>::returned(Plan on_host) {
 template <class S>
 ExpertWeights<S> HostCopies<S>::of(const ExpertWeights<S>& w) {
   ++argument_;
-  tell(w.up.rows, w.up.cols);
+  add_shape(w.up.rows, w.up.cols);
   const auto shared = [&](View<const S> v) {
     return View<const S>(copy(v));
   };

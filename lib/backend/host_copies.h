@@ -79,7 +79,7 @@ class HostCopies {
   View<S> copy(View<const S>);
   Weight bytes_of_weight(const Weight&);
   View<S> copy_written(std::string name, View<S>);
-  void tell(Index rows, Index cols);
+  void add_shape(Index rows, Index cols);
 
   Operation op_;
   Memory& device_;

@@ -137,14 +137,14 @@ struct ChooseTopK {
   template <class G>
   MOE_HD void operator()(Index t, const G& g) const {
     int* chosen = expert + t * o.k;
-    float* facts = seen + t * (experts + 2);
+    float* statistics = seen + t * (experts + 2);
     if (valid && !valid[t]) {
       for (Index j = g.lane(); j < o.k; j += G::width) {
         chosen[j] = -1;
         weight[t * o.k + j] = 0;
       }
       for (Index e = g.lane(); e < experts + 2; e += G::width)
-        facts[e] = 0;
+        statistics[e] = 0;
       return;
     }
     Keys key{{z + t * experts, o, experts}, bias};
@@ -152,7 +152,7 @@ struct ChooseTopK {
     if (o.topk_groups > 0 && o.groups > 1)
       key.open = open_groups(key, g);
     choose(t, key, chosen, g);
-    describe(key.s, facts, g);
+    describe(key.s, statistics, g);
   }
 
  private:
@@ -194,19 +194,19 @@ struct ChooseTopK {
     }
   }
   template <class G>
-  MOE_HD void describe(const Scores& s, float* facts, const G& g) const {
+  MOE_HD void describe(const Scores& s, float* statistics, const G& g) const {
     const double all = s.all_scores(g);
     const double lse = s.lse();
     double entropy = 0;
     for (Index e = g.lane(); e < experts; e += G::width) {
       const double p = s.score(e) / all;
-      facts[e] = float(p);
+      statistics[e] = float(p);
       entropy -= p > 0 ? p * log(p) : 0;
     }
     entropy = g.sum(entropy);
     if (g.lane() == 0) {
-      facts[experts] = float(lse * lse);
-      facts[experts + 1] = float(entropy);
+      statistics[experts] = float(lse * lse);
+      statistics[experts + 1] = float(entropy);
     }
   }
 };
