@@ -79,7 +79,7 @@ RoutedBatch read(const BalanceValues& o) {
   const TraceReader trace(o.trace);
   if (!trace.fields().logits) {
     throw Error(Exit::input,
-                concat("'", o.trace, "' holds no logits, and a balance loss is made of them"))
+                concat("'", o.trace, "' has no logits, which balance losses are computed from"))
         .hint("moe trace ... --logits records them");
   }
   const auto count = std::min<std::uint64_t>(trace.tokens(), std::uint64_t(o.tokens));
@@ -131,7 +131,7 @@ Table values_table(const std::vector<Convention>& all) {
                 .cells = at_balance,
                 .digits = 4},
                {.name = "coefficient",
-                .meaning = "that stands for 0.01 of the first row: equal at balance",
+                .meaning = "equivalent to 0.01 of the first row: equal at balance",
                 .cells = coefficient,
                 .digits = 5},
                {.name = "systems", .cells = systems},

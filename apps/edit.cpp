@@ -31,7 +31,7 @@ struct Options {
 
 ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore kind) {
   if (o.trace.empty()) {
-    throw Error(Exit::usage, "which experts matter is read from a trace, and none is given")
+    throw Error(Exit::usage, "the importance of experts is read from a trace, and none is given")
         .hint("--trace a.moetrace.h5");
   }
   return expert_scores(model, TraceReader(o.trace), kind);
@@ -146,8 +146,7 @@ int edit(const Options& o) {
 Run edit_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
-  cli.add_option("-o,--output", o->output, "the folder to make; the new checkpoint lies in it")
-      .required();
+  cli.add_option("-o,--output", o->output, "the folder to make, for the new checkpoint").required();
   cli.add_option("--upcycle", o->upcycle,
                  "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
                  "every=n for each n-th layer")

@@ -51,8 +51,7 @@ Table table_of(const std::vector<DomainLoss>& losses) {
   Table t{
       .id = "loss",
       .title = "Loss by domain",
-      .reading =
-          "Mean cross-entropy of the next token. A model that knows nothing has ln(vocabulary)."};
+      .reading = "Mean cross-entropy of the next token. A uniform prediction has ln(vocabulary)."};
   t.columns = {{.name = "domain", .cells = name},
                {.name = "tokens", .meaning = "tokens predicted", .cells = tokens},
                {.name = "loss",

@@ -156,7 +156,7 @@ constexpr const char* values_group = "balance --values";
 void add_values(CommandLine& cli, bool& values, BalanceValues& b) {
   cli.add_flag("--values", values,
                "with `balance`: what each system's balance loss reports for one batch, and the "
-               "coefficient that stands for 0.01 of ours")
+               "coefficient that equals 0.01 in the convention of this program")
       .group(values_group);
   const OptionGroup batch(cli, values_group);
   batch.number("--tokens", b.tokens, "of the batch", whole(1, 10'000'000));

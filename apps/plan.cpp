@@ -74,7 +74,7 @@ int run_plan(const Options& o) {
   check_output(o.out);
   Report report;
   if (o.models.empty()) {
-    report.title = "Published models that moe plan knows by name";
+    report.title = "Published models that moe plan has by name";
     report.tables.push_back(published_table());
     write_report(report, o.out);
     return 0;

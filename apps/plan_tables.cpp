@@ -192,7 +192,7 @@ Table devices_table(const std::vector<Architecture>& models, const PlanOptions& 
           .title = fmt::format("One of {} devices: ep {} x tp {} x zero {}", o.sharding.devices(),
                                o.sharding.experts, o.sharding.tensor, o.sharding.zero)};
   t.reading =
-      "Experts are cut by ep and tp, other matrices by tp; norms and routers stand on every "
+      "Experts are cut by ep and tp, other matrices by tp; norms and routers are on every "
       "device. ZeRO-3 shares the experts among zero ranks and the rest among ep x zero. Training: "
       "bf16 weights and gradients, f32 master weights and both moments; activations come on top.";
   const auto column = [&](std::string title, std::string meaning, std::vector<double> v) {

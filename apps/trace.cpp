@@ -74,13 +74,13 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
 bool compares_pairs(const LoadedModel& loaded) {
   const int experts = loaded.model->config().moe.experts;
   if (loaded.expert_limit >= 0) {
-    note("the experts are not in memory together: how alike they are is left out of the trace");
+    note("the experts are not in memory together: their similarity is left out of the trace");
     return false;
   }
   if (experts <= most_paired_experts)
     return true;
   note(
-      fmt::format("{} experts make {} pairs a layer: how alike they are is left out of the trace "
+      fmt::format("{} experts make {} pairs a layer: their similarity is left out of the trace "
                   "(it is measured up to {})",
                   experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
   return false;

@@ -46,7 +46,7 @@ std::string python_with_h5py(const std::string& wanted) {
   }
   if (!wanted.empty()) {
     throw Error(Exit::environment,
-                concat("'", wanted, "' is no Python that imports h5py and numpy"));
+                concat("'", wanted, "' is not a Python that imports h5py and numpy"));
   }
   return "";
 }

@@ -90,7 +90,7 @@ void Stored::open_mxfp4(const Tensors& tensors) {
   kind_ = Kind::mxfp4;
   if (dims_.size() < 2) {
     refuse(tensors, name_ + "_blocks",
-           fmt::format("stands for the shape {} where a matrix belongs", text_of(dims_)));
+           fmt::format("has the shape {} where a matrix is expected", text_of(dims_)));
   }
   const Index in = dims_[dims_.size() - 2];
   const Index out = dims_.back();
@@ -101,7 +101,7 @@ void Stored::open_mxfp4(const Tensors& tensors) {
   }
   if (outer.size() > 1) {
     refuse(tensors, name_ + "_blocks",
-           fmt::format("stands for the shape {}, more than three dimensions", text_of(dims_)));
+           fmt::format("has the shape {}, more than three dimensions", text_of(dims_)));
   }
   outer.insert(outer.end(), {out, in / group});
   scales_ = tensors.get(name_ + "_scales", outer);
@@ -126,7 +126,7 @@ std::vector<std::string> Stored::tensors() const {
 void Stored::to_float(Index first, View<float> out) const {
   if (first < 0 || out.cols != cols() || first > rows() - out.rows) {
     throw Error(Exit::bug,
-                fmt::format("rows {} to {} of {} numbers asked of {} of shape {}", first,
+                fmt::format("rows {} to {} of {} numbers requested from {} of shape {}", first,
                             first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
   }
   if (kind_ == Kind::fp8)

@@ -215,7 +215,7 @@ bool from_integers(DType type, const std::byte* from, std::span<float> to) {
 void Tensor::to_float(Index first, View<float> out) const {
   if (first < 0 || out.rows < 0 || first > rows() - out.rows || out.cols != cols()) {
     throw Error(Exit::bug, concat("rows ", first, " to ", first + out.rows, " of ", out.cols,
-                                  " numbers asked of a tensor of shape ", text_of(dims_)));
+                                  " numbers requested from a tensor of shape ", text_of(dims_)));
   }
   const std::byte* from = bytes_.get() + first * cols() * bytes_of(dtype_);
   if (!from_floats(dtype_, from, out.flat()) && !from_integers(dtype_, from, out.flat())) {

@@ -19,14 +19,15 @@ void read_fourier(const ConfigReader& r, ModelConfig& c) {
   if (!s.has("fope_init_factor") && !s.has("num_inv_freq")) {
     if (s.has("fope_sep_head")) {
       s.refuse(
-          "fope_sep_head is there without fope_init_factor, and the matrices that it speaks of are "
-          "not",
+          "fope_sep_head needs fope_init_factor and its matrices, which are "
+          "missing",
           "remove fope_sep_head");
     }
     return;
   }
   if (c.rope != "default")
-    s.refuse("a rule of longer contexts stands beside the Fourier matrices", "rope_type default");
+    s.refuse("a rule for longer contexts beside the Fourier matrices is not supported",
+             "rope_type default");
   const std::vector<double> all = rotary_frequencies(c.head_dim, c.rope_theta);
   const auto below = [&](double f) {
     return f > 2 * std::numbers::pi / c.context;

@@ -10,7 +10,7 @@ void Comparison::reals(const std::string& name, std::span<const double> ours, do
   seen_.insert("expected/" + name);
   const auto want = file_.reals("expected/" + name).values;
   if (want.size() != ours.size())
-    return disagree(concat(name, " has ", want.size(), " values and ours ", ours.size()));
+    return disagree(concat(name, " has ", want.size(), " values, computed are ", ours.size()));
   double scale = 1;
   for (const double v : want)
     scale = std::max(scale, std::abs(v));
@@ -31,7 +31,7 @@ void Comparison::integers(const std::string& name, std::span<const std::int64_t>
   seen_.insert("expected/" + name);
   const auto want = file_.integers("expected/" + name).values;
   if (want.size() != ours.size())
-    return disagree(concat(name, " has ", want.size(), " values and ours ", ours.size()));
+    return disagree(concat(name, " has ", want.size(), " values, computed are ", ours.size()));
   for (std::size_t i = 0; i < want.size(); ++i) {
     if (want[i] != ours[i])
       return disagree(concat(name, "[", i, "] is ", ours[i], " and should be ", want[i]));

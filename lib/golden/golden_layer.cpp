@@ -227,7 +227,7 @@ void judge(GoldenResult& result, const char* precision, const Comparison& compar
     result.reason = concat(precision, ": ", compared.disagreement());
   } else if (const auto left = compared.left(); result.state == State::passed && !left.empty()) {
     result.state = State::unsupported;
-    result.reason = concat("nothing of ours to hold against ", join(left));
+    result.reason = concat("the layer computes nothing to compare with ", join(left));
   }
 }
 

@@ -66,7 +66,7 @@ std::vector<ExpertKind> expert_types_of(const std::string& text) {
         std::ranges::find_if(kinds, [&](const auto& k) { return word == k.second; });
     if (found == std::end(kinds)) {
       throw Error(Exit::usage, concat("no type of expert named '", word, "'"))
-          .hint("there is ffn, zero, copy, constant: expert_types=ffn*5;constant;copy;zero");
+          .hint("the types are ffn, zero, copy, constant: expert_types=ffn*5;constant;copy;zero");
     }
     out.insert(out.end(), std::size_t(times), found->first);
   }

@@ -128,7 +128,7 @@ class Parameter {
   void here() const {
     if (!stored()) {
       throw Error(Exit::bug, concat("the numbers of '", name_,
-                                    "' lie elsewhere and were used as if they were in memory"));
+                                    "' are not in memory and were used as if they were"));
     }
   }
 

@@ -63,8 +63,8 @@ std::vector<int> numbers_of(Spec& s, const char* key, const std::vector<int>& no
     return out;
   for (const std::string& word : split(given, ';')) {
     if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != word.npos) {
-      throw Error(Exit::usage,
-                  concat(key, "=", given, " has '", word, "' where the number of a layer belongs"))
+      throw Error(Exit::usage, concat(key, "=", given, " has '", word,
+                                      "' where the number of a layer is expected"))
           .hint(concat(key, "=0;3, or none"));
     }
     out.push_back(std::stoi(word));

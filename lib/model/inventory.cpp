@@ -17,7 +17,7 @@ std::string moe_group(const std::string& name) {
     if (name.starts_with(group))
       return group;
   }
-  throw Error(Exit::bug, concat("the parameter '", name, "' belongs to no group"));
+  throw Error(Exit::bug, concat("the parameter '", name, "' is in no group"));
 }
 
 template <class S>

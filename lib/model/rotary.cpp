@@ -69,7 +69,7 @@ Frequencies divided(const Frequencies& all, const std::string& key, const std::s
         std::from_chars(words[j].data(), words[j].data() + words[j].size(), by);
     if (failed != std::errc() || end != words[j].data() + words[j].size() || !(by > 0)) {
       throw Error(Exit::usage, concat("longrope: ", key, " has '", words[j],
-                                      "' where a number above 0 belongs"));
+                                      "' where a number above 0 is expected"));
     }
     out[j] /= by;
   }

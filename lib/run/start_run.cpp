@@ -112,7 +112,7 @@ void refuse_data(const ModelConfig& config, const RunOptions& o, const Corpus& c
 void refuse_validation_split(const Corpus& corpus) {
   if (corpus.split() == Split::valid) {
     throw Error(Exit::usage,
-                "--data says split=valid, and training on the validation split would spoil it")
+                "--data has split=valid, and training on the validation split would spoil it")
         .hint("leave split= out");
   }
 }

@@ -139,7 +139,8 @@ class Check {
   Sha256 corpus_;
   std::vector<std::uint64_t> members_;  // rows that name a sequence
   Finding repeated_{"times an expert is chosen twice by one token"},
-      infinite_{"combine weights are not finite"}, order_{"choices stand behind a smaller one"},
+      infinite_{"combine weights are not finite"},
+      order_{"a choice follows one with a smaller weight"},
       kept_{"slots were computed that no choice asked for"},
       place_{"rows belong to a sequence or step that begins behind them"},
       position_{"sequences have another length than the rows that name them"};

@@ -428,8 +428,9 @@ void check_target(const std::filesystem::path& path, const std::filesystem::path
                           path.string()));
   }
   if (options.resume_rows > 0 && !interrupted) {
-    throw Error(Exit::input, fmt::format("{} is not there: no recording to continue at row {}",
-                                         part.string(), options.resume_rows))
+    throw Error(Exit::input,
+                fmt::format("{} does not exist: there is no recording to continue at row {}",
+                            part.string(), options.resume_rows))
         .hint("another name for the trace, which then begins here");
   }
 }
@@ -438,9 +439,8 @@ void check_target(const std::filesystem::path& path, const std::filesystem::path
 void check_resumable(const TraceReader& old, const std::filesystem::path& part,
                      const TraceHeader& header, std::uint64_t rows) {
   if (rows > old.tokens()) {
-    throw Error(Exit::input,
-                fmt::format("{} holds {} rows that can be trusted; row {} was to follow",
-                            part.string(), old.tokens(), rows));
+    throw Error(Exit::input, fmt::format("{} has {} valid rows; row {} was expected next",
+                                         part.string(), old.tokens(), rows));
   }
   if (old.header().layers.size() != header.layers.size() ||
       old.header().max_experts() != header.max_experts() ||

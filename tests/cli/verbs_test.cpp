@@ -253,8 +253,9 @@ TEST_CASE("a folder from elsewhere is spoken to in ids: its tokenizer is not our
   const Result refused = f.run("generate theirs --prompt hello");
   CHECK(refused.code == 2);
   CHECK(refused.err.find("--ids") != std::string::npos);
-  CHECK(f.run("generate theirs --ids '1 320'").err.find("'320', which is no id from 0 to 319") !=
-        std::string::npos);
+  CHECK(
+      f.run("generate theirs --ids '1 320'").err.find("'320', which is not an id from 0 to 319") !=
+      std::string::npos);
   CHECK(f.run("generate theirs --ids '1 x'").code == 2);
   CHECK(f.run("generate theirs --ids '1' --prompt a").code == 2);
   const Result said =

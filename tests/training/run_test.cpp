@@ -332,7 +332,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
         concat("there is no run '", folder / "b", "'"));
   RunOptions valid = options_of(folder / "b");
   valid.data = {"zipf:split=valid"};
-  CHECK(refusal([&] { start_run(small(), valid, none, nobody); }).starts_with("--data says split"));
+  CHECK(refusal([&] { start_run(small(), valid, none, nobody); }).starts_with("--data has split"));
   CHECK(refusal([&] { start_run(small(), options_of(folder / "b"), none, nobody); }) == "opened");
   CHECK_FALSE(fs::exists(folder / "b"));
 }
