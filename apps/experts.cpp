@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "apps/former_names.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/text.h"
@@ -27,7 +28,8 @@ void add_router(CommandLine& cli, std::string& router) {
   cli.add_option("--router", router,
                  "the same weights under another router: replay:trace=FILE goes where the trace "
                  "went (the same --data, --tokens, --length, --batch)")
-      .type_name("SPEC");
+      .type_name("SPEC")
+      .check(current_router_names());
 }
 
 void add_batches(CommandLine& cli, EvalBatches& o) {

@@ -77,13 +77,13 @@ std::vector<int> ids_of(const std::string& text, int vocabulary) {
     if (word.size() > 9 || word.find_first_not_of("0123456789") != word.npos ||
         std::stoi(word) >= vocabulary) {
       throw Error(Exit::usage,
-                  concat("--ids has '", word, "', which is no id from 0 to ", vocabulary - 1))
+                  concat("--ids has '", word, "', which is not an id from 0 to ", vocabulary - 1))
           .hint("--ids \"1 5 7\"");
     }
     out.push_back(std::stoi(word));
   }
   if (out.empty())
-    throw Error(Exit::usage, "--ids names no id").hint("--ids \"1 5 7\"");
+    throw Error(Exit::usage, "--ids has no id in it").hint("--ids \"1 5 7\"");
   return out;
 }
 

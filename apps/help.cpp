@@ -135,6 +135,8 @@ std::string Help::make_help(const CLI::App* app, std::string /*name*/, CLI::AppF
   }
   page.table("arguments", rows);
   for (const std::string& group : app->get_groups()) {
+    if (group.empty())  // former names of options
+      continue;
     rows.clear();
     for (const CLI::Option* o : app->get_options(
              [&](const CLI::Option* p) { return p->get_group() == group && p->nonpositional(); })) {

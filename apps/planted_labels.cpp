@@ -20,7 +20,7 @@ std::vector<int> planted_labels(const std::string& data_spec, std::uint32_t voca
   std::vector<int> out = corpus.planted_labels(every);
   if (out.empty()) {
     throw Error(Exit::usage, concat("nothing was planted in '", data_spec, "'"))
-        .hint("--truth is for data whose tokens have known clusters: clusters:clusters=8");
+        .hint("--planted-labels is for data whose tokens have known clusters: clusters:clusters=8");
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// The labels that a dataset planted in its tokens, for moe report --truth.
+// The labels that a dataset planted in its tokens, for moe report --planted-labels.
 #pragma once
 #include <cstdint>
 #include <string>

@@ -9,6 +9,7 @@
 #include "analysis/metric/definitions.h"
 #include "apps/arguments.h"
 #include "apps/command.h"
+#include "apps/former_names.h"
 #include "apps/output.h"
 #include "apps/pages.h"
 #include "apps/planted_labels.h"
@@ -25,7 +26,7 @@ struct Options {
   std::vector<std::string> traces, metrics, thresholds;
   std::string against, convention, fail_on, values;
   int sample = 600, bootstrap = 200;
-  std::string memory = "300MB", truth;
+  std::string memory = "300MB", planted;
   OutputOptions out;
 };
 
@@ -55,9 +56,8 @@ std::string name_of(const std::string& path, const std::vector<std::string>& all
 
 Report compared(const Options& o, const AnalyzeOptions& options) {
   if (!o.metrics.empty()) {
-    throw Error(
-        Exit::usage,
-        "--metric chooses what is asked of one trace, and several are compared by their headlines")
+    throw Error(Exit::usage,
+                "--metric works with a single trace; several are compared by their main figures")
         .hint("a report of each trace with --metric");
   }
   std::vector<std::string> paths = o.traces;
@@ -115,8 +115,8 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
   options.progress = [&](std::uint64_t rows) {
     progress.update(double(rows));
   };
-  if (!o.truth.empty())
-    options.truth = planted_labels(o.truth, trace.header().vocab_size);
+  if (!o.planted.empty())
+    options.planted_labels = planted_labels(o.planted, trace.header().vocab_size);
   if (!o.convention.empty()) {
     options.bootstrap = 0;
     return in_convention(trace, o.convention, options);
@@ -134,26 +134,26 @@ void check(const Options& o) {
   check_output(o.out);
   const bool several = o.traces.size() > 1 || !o.against.empty();
   if (!o.convention.empty() && (several || !o.metrics.empty())) {
-    throw Error(Exit::usage,
-                "--convention asks one trace for the figures of another tool, all of them")
+    throw Error(Exit::usage, "--convention gives all figures of another tool for a single trace")
         .hint("moe report a.moetrace.h5 --convention " + o.convention);
   }
   if ((several || !o.convention.empty()) && !o.values.empty()) {
-    throw Error(Exit::usage, "--values holds the numbers of one trace, by our definitions")
+    throw Error(Exit::usage,
+                "--values writes the numbers of a single trace, by the definitions of this program")
         .hint("moe report a.moetrace.h5 --values a.values.h5");
   }
   if (!o.values.empty())
     refuse_existing(o.values, o.out.force);
-  if ((several || !o.convention.empty()) && !o.truth.empty()) {
-    throw Error(Exit::usage, "--truth scores the report of one trace")
-        .hint("moe report a.moetrace.h5 --truth clusters:...");
+  if ((several || !o.convention.empty()) && !o.planted.empty()) {
+    throw Error(Exit::usage, "--planted-labels scores the report of one trace")
+        .hint("moe report a.moetrace.h5 --planted-labels clusters:...");
   }
   if ((several || !o.convention.empty()) && (!o.thresholds.empty() || !o.fail_on.empty())) {
     throw Error(Exit::usage, "--threshold and --fail-on work with a single trace only")
         .hint("moe report a.moetrace.h5 --fail-on red");
   }
   if (o.traces.size() > 1 && !o.against.empty()) {
-    throw Error(Exit::usage, concat("--against holds one trace against another, and ",
+    throw Error(Exit::usage, concat("--against compares one trace with another, and ",
                                     o.traces.size(), " are given"))
         .hint("moe report a --against b; or side by side: moe report a b c");
   }
@@ -189,7 +189,7 @@ Run report_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("trace", o->traces,
                  "traces (*.moetrace.h5), of moe or of any engine that writes the format; several "
-                 "stand side by side")
+                 "are shown side by side")
       .required();
   cli.add_option("--against", o->against,
                  "a reference over the same text: how far the trace's routing is that of this one")
@@ -221,10 +221,12 @@ Run report_command(CommandLine& cli) {
                  "not fit is left out in a sentence")
       .type_name("SIZE")
       .show_default();
-  cli.add_option("--truth", o->truth,
-                 "the data the trace was made with, where its clusters were planted "
-                 "(clusters:...): how well the experts recover them")
-      .type_name("SPEC");
+  const Option planted =
+      cli.add_option("--planted-labels", o->planted,
+                     "the data the trace was made with, where its clusters were planted "
+                     "(clusters:...): how well the experts recover them")
+          .type_name("SPEC");
+  add_former_name(cli, "--truth", planted, o->planted);
   cli.add_option("--values", o->values,
                  "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
                  "docs/metrics.md")

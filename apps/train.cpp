@@ -6,6 +6,7 @@
 
 #include "apps/arguments.h"
 #include "apps/command.h"
+#include "apps/former_names.h"
 #include "apps/training_run.h"
 #include "apps/values.h"
 #include "lib/model/mixer_type.h"
@@ -71,8 +72,8 @@ void add_model(CommandLine& cli, ModelOptions& o) {
       .text("--model", o.model, "SPEC",
             "preset, and fields over it: tiny:layers=6,hidden=96 (moe list models)")
       .show_default();
-  model.text("--router", o.router, "SPEC",
-             "routing rule (moe list routers); default: the preset's");
+  model.text("--router", o.router, "SPEC", "routing rule (moe list routers); default: the preset's")
+      .check(current_router_names());
   model
       .repeatable("--balance", o.balance,
                   "what keeps experts evenly used; may be given again; none = nothing")

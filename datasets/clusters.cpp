@@ -1,4 +1,4 @@
-// `clusters`: planted truth. The vocabulary is dealt out to clusters; a Markov chain stays in a
+// `clusters`: planted labels. The vocabulary is dealt out to clusters; a Markov chain stays in a
 // cluster with probability `stay` and otherwise moves to another one. Inside a cluster every token
 // has a few favourite successors, which a model can learn, and the cluster of each token is known,
 // so that specialization can be scored against it.

@@ -80,7 +80,7 @@ struct AnalyzeOptions {
   std::int64_t memory = std::int64_t{2} << 30;  // bytes that one metric's counts may take
   int sample_tokens = 600;  // of text per domain, coloured by expert; 0 = no samples
   // planted cluster of each token id, -1 = none; empty = nothing was planted
-  std::vector<int> truth;
+  std::vector<int> planted_labels;
   std::vector<Threshold> thresholds;  // of findings in words; empty = those of lights.def
   // what random routing gives, simulated for traces before this one; empty = each report its own
   std::shared_ptr<KnownChance> known_chance;

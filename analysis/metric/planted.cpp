@@ -1,4 +1,4 @@
-// How well the experts recover a truth that was planted: the cluster of every token id, known where
+// How well the experts recover planted labels: the cluster of every token id, known where
 // the dataset made it. First choices only.
 #include <algorithm>
 #include <numeric>
@@ -13,8 +13,9 @@ namespace {
 
 class Planted final : public Metric {
  public:
-  Planted(const TraceSource& trace, const AnalyzeOptions& o) : shape_(trace), truth_(o.truth) {
-    for (const int c : truth_)
+  Planted(const TraceSource& trace, const AnalyzeOptions& o)
+      : shape_(trace), labels_(o.planted_labels) {
+    for (const int c : labels_)
       clusters_ = std::max(clusters_, c + 1);
     for (const int e : shape_.experts)
       first_.emplace_back(e, clusters_);
@@ -31,8 +32,8 @@ class Planted final : public Metric {
     for (const Index t : w.valid) {
       const std::uint32_t id = w.rows.token_id[std::size_t(t)];
       const int e = w.layer[std::size_t(l)].first(t);
-      if (id < truth_.size() && truth_[id] >= 0 && e >= 0)
-        ++c(e, truth_[id]);
+      if (id < labels_.size() && labels_[id] >= 0 && e >= 0)
+        ++c(e, labels_[id]);
     }
   }
 
@@ -66,7 +67,8 @@ class Planted final : public Metric {
     }
     if (most == 0) {
       return r.warnings.push_back(
-          "no token of the trace has a planted cluster: --truth names another dataset than the "
+          "no token of the trace has a planted cluster: --planted-labels names another dataset "
+          "than the "
           "trace was made with");
     }
     table(r, all);
@@ -118,7 +120,7 @@ class Planted final : public Metric {
   }
 
   Shape shape_;
-  std::vector<int> truth_;
+  std::vector<int> labels_;
   int clusters_ = 0;
   std::vector<Counts> first_;  // (L)(E,clusters)
 };

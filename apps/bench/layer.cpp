@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "apps/bench/bench.h"
+#include "apps/former_names.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/backend/on_device.h"
@@ -223,8 +224,10 @@ Run bench_layer(CommandLine& cli) {
   add_sizes(cli, "--top-k", o->k, "experts a token, by the softmax router", "2");
   cli.add_option(
          "--router", o->router,
-         "another router, its k with it: forced:k=2,hot=0.5 for a skewed load; may be given again")
+         "another router, its k with it: synthetic_load:k=2,hot=0.5 for a skewed load; may be "
+         "given again")
       .type_name("SPEC")
+      .check(current_router_names())
       .repeatable();
   cli.add_option("--balance", o->balance,
                  "balance losses that the layer computes; may be given again")
@@ -233,7 +236,7 @@ Run bench_layer(CommandLine& cli) {
   add_bench(cli, o->bench);
   return [o, cli] {
     if (!o->router.empty() && !o->k.empty())
-      throw Error(Exit::usage, "--router brings its own k: --top-k cannot be given with it");
+      throw Error(Exit::usage, "--top-k cannot be given with --router, whose spec has its own k");
     const auto standard = [](std::vector<Index>& v, Index n) {
       if (v.empty())
         v.push_back(n);

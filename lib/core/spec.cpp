@@ -69,7 +69,7 @@ const std::string* Spec::given(std::string_view key) const {
   }
   return nullptr;
 }
-void Spec::note(std::string_view key, const std::string& value) {
+void Spec::record(std::string_view key, const std::string& value) {
   for (auto& [k, v] : asked_) {
     if (k == key)
       return void(v = value);
@@ -87,13 +87,30 @@ void Spec::set(std::string_view key, std::string_view value) {
   given_.emplace_back(key, value);
 }
 
+void Spec::rename(std::string_view name) {
+  name_ = name;
+}
+bool Spec::rename_option(std::string_view former, std::string_view now) {
+  const auto at =
+      std::ranges::find(given_, former, [](const auto& option) { return option.first; });
+  if (at == given_.end())
+    return false;
+  if (has(now)) {
+    throw Error(Exit::usage,
+                concat(name_, ": ", former, " is the former name of ", now, ", and both are given"))
+        .hint(concat("leave out ", former));
+  }
+  at->first = now;
+  return true;
+}
+
 std::string Spec::get(std::string_view key, const char* fallback) {
   return get(key, std::string(fallback));
 }
 std::string Spec::get(std::string_view key, const std::string& fallback) {
   const std::string* text = given(key);
   const std::string value = text ? *text : fallback;
-  note(key, value);
+  record(key, value);
   return value;
 }
 int Spec::get(std::string_view key, int fallback, int least) {
@@ -101,7 +118,7 @@ int Spec::get(std::string_view key, int fallback, int least) {
   const int value = text ? number<int>(name_, key, *text, "a whole number") : fallback;
   if (value < least)
     throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
-  note(key, concat(value));
+  record(key, concat(value));
   return value;
 }
 double Spec::get(std::string_view key, double fallback, double least) {
@@ -109,7 +126,7 @@ double Spec::get(std::string_view key, double fallback, double least) {
   const double value = text ? number<double>(name_, key, *text, "a number") : fallback;
   if (!(value >= least))
     throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
-  note(key, concat(value));
+  record(key, concat(value));
   return value;
 }
 bool Spec::get(std::string_view key, bool fallback) {
@@ -117,7 +134,7 @@ bool Spec::get(std::string_view key, bool fallback) {
   if (text != "0" && text != "1" && text != "true" && text != "false")
     throw Error(Exit::usage, concat(name_, ": ", key, "=", text, " must be 0 or 1"));
   const bool value = text == "1" || text == "true";
-  note(key, value ? "1" : "0");
+  record(key, value ? "1" : "0");
   return value;
 }
 std::string Spec::choice(std::string_view key, const std::vector<std::string>& allowed) {

@@ -30,6 +30,10 @@ class Spec {
   // default: the first
   std::string choice(std::string_view key, const std::vector<std::string>& allowed);
   void set(std::string_view key, std::string_view value);  // gives an option, or replaces it
+  // Another name for the thing, or for one of its options where that was given: whether it was.
+  // Throws Error(usage) where the option was given under both names.
+  void rename(std::string_view name);
+  bool rename_option(std::string_view former, std::string_view now);
   // throws Error(usage), naming the nearest option
   void done() const;
   // "softmax:k=2": what was given or set, braces where needed
@@ -39,7 +43,7 @@ class Spec {
 
  private:
   const std::string* given(std::string_view key) const;
-  void note(std::string_view key, const std::string& value);
+  void record(std::string_view key, const std::string& value);
 
   std::string name_;
   std::vector<std::pair<std::string, std::string>> given_, asked_;

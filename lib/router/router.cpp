@@ -3,6 +3,7 @@
 #include "lib/core/error.h"
 #include "lib/core/spec.h"
 #include "lib/router/excludes_experts.h"
+#include "lib/router/former_names.h"
 
 namespace moe {
 
@@ -21,6 +22,7 @@ const Registry<MakeRouter>& routers() {
 
 std::unique_ptr<Router> make_router(const std::string& text, int experts, std::string& resolved) {
   Spec spec(text);
+  use_current_names(spec);
   auto made = routers().at(spec.name()).make(spec, experts);
   spec.done();
   if (made->choices() > experts) {

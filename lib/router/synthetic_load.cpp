@@ -82,7 +82,7 @@ std::vector<double> inclusion_of(std::vector<double> p, int k) {
 
 }  // namespace
 
-std::unique_ptr<Router> make_forced_router(Spec& spec, int experts) {
+std::unique_ptr<Router> make_synthetic_load_router(Spec& spec, int experts) {
   const int k = spec.get("k", 2, 1);
   // refused by its k
   if (k > experts)
@@ -92,11 +92,11 @@ std::unique_ptr<Router> make_forced_router(Spec& spec, int experts) {
   if (spec.has("hot")) {
     const double hot = spec.get("hot", 0.0, 0.0);
     if (spec.has("zipf")) {
-      throw Error(Exit::usage, "forced: hot= and zipf= are two kinds of skew")
-          .hint("forced:k=2,zipf=1 or forced:k=2,hot=0.4");
+      throw Error(Exit::usage, "synthetic_load: hot= and zipf= are two kinds of skew")
+          .hint("synthetic_load:k=2,zipf=1 or synthetic_load:k=2,hot=0.4");
     }
     if (hot * k > 1 || experts == 1) {
-      throw Error(Exit::usage, concat("forced: an expert cannot take the share hot=", hot,
+      throw Error(Exit::usage, concat("synthetic_load: an expert cannot take the share hot=", hot,
                                       " of the choices of tokens that have ", k,
                                       " different ones of ", experts, " experts"))
           .hint(concat("hot=", 1.0 / k, " or less"));

@@ -50,15 +50,15 @@ TemperatureSchedule read_temperature_schedule(Spec& spec) {
   c.to = dots == text.npos ? c.from : temperature_of(text.substr(dots + 2), text, spec.name());
   if (dots == text.npos)
     return c;
-  const std::string kind = spec.choice("cooling", {"exponential", "linear", "cosine"});
+  const std::string kind = spec.choice("temperature_schedule", {"exponential", "linear", "cosine"});
   c.kind = kind == "linear"   ? TemperatureSchedule::Kind::linear
            : kind == "cosine" ? TemperatureSchedule::Kind::cosine
                               : TemperatureSchedule::Kind::exponential;
-  c.until = spec.get("cooling_until", 1.0, 0.0);
+  c.until = spec.get("temperature_until", 1.0, 0.0);
   if (c.until > 1) {
-    throw Error(Exit::usage, concat(spec.name(), ": cooling_until=", c.until,
+    throw Error(Exit::usage, concat(spec.name(), ": temperature_until=", c.until,
                                     " is a share of the run and cannot pass 1"))
-        .hint("cooling_until=0.8");
+        .hint("temperature_until=0.8");
   }
   return c;
 }

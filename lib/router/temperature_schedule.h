@@ -18,8 +18,8 @@ struct TemperatureSchedule {
   double at(double done /*0..1*/) const;
 };
 
-// temperature=0.7, or temperature=2..0.5 with cooling=exponential|linear|cosine and cooling_until=;
-// refuses what is not above 0.
+// temperature=0.7, or temperature=2..0.5 with temperature_schedule=exponential|linear|cosine and
+// temperature_until=; refuses what is not above 0.
 TemperatureSchedule read_temperature_schedule(Spec&);
 
 }  // namespace moe

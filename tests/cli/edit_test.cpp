@@ -273,7 +273,10 @@ TEST_CASE(
     "a temperature that moves is in the metrics and in the checkpoint, a balanced table in the "
     "checkpoint") {
   const Folder f;
-  good(f, nano + " --steps 3 --router softmax:k=2,temperature=2..0.5,cooling=linear -o warm");
+  good(
+      f,
+      nano +
+          " --steps 3 --router softmax:k=2,temperature=2..0.5,temperature_schedule=linear -o warm");
   std::istringstream lines(text_of(f / "warm/metrics.jsonl"));
   std::vector<double> seen;
   for (std::string line; std::getline(lines, line);) {

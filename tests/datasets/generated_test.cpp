@@ -1,5 +1,5 @@
-// The datasets that are made up keep what they promise: truth, held-out problems, frequencies,
-// entropy.
+// The datasets that are made up keep what they promise: planted labels, held-out problems,
+// frequencies, entropy.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -37,7 +37,7 @@ double noted_entropy(const Corpus& corpus) {
 }  // namespace
 
 TEST_CASE(
-    "clusters: the truth partitions the vocabulary, and sequences stay in a cluster as often as "
+    "clusters: the labels partition the vocabulary, and sequences stay in a cluster as often as "
     "they should") {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({"clusters:clusters=5,vocabulary=52,stay=0.9"}, *tokenizer, 3);
@@ -66,10 +66,10 @@ TEST_CASE(
   for (int c = 0; c < 5; ++c)
     CHECK(often[c] / steps == Approx(0.2).margin(0.03));
   const Batch batch = corpus.train(0, 3, 20);
-  const auto truth = corpus.planted_labels(batch);
-  REQUIRE(truth.size() == 60);
+  const auto labels = corpus.planted_labels(batch);
+  REQUIRE(labels.size() == 60);
   for (std::size_t i = 0; i < 60; ++i)
-    CHECK(truth[i] == cluster[std::size_t(batch.token[i])]);
+    CHECK(labels[i] == cluster[std::size_t(batch.token[i])]);
 }
 
 TEST_CASE("clusters: what is planted depends on the spec's seed, not on the run's") {

@@ -58,7 +58,7 @@ TEST_CASE("defaults of routers") {
       {"hierarchical", "hierarchical:groups=2,topk_groups=1,inner=2,norm=1,scale=1," + heat},
       {"relu", "relu:" + heat},
       {"soft", "soft:slots=1,k=6,normalize=1,temperature=1"},
-      {"forced", "forced:k=2,zipf=1"},
+      {"synthetic_load", "synthetic_load:k=2,zipf=1"},
       {"replay", "replay:trace=a.h5,weights=live,router={softmax:k=2}"},
       {"sparsemixer", "sparsemixer:eps=0.01"}};
   check_defaults(routers(), wanted, [](const std::string& name) {
@@ -123,7 +123,8 @@ TEST_CASE("expert choice rounds its room as capacity rules do") {
 
 TEST_CASE("weights of routers without scores are 1/k") {
   const Batch batch = batch_of(5);
-  for (const char* spec : {"forced:k=3,zipf=1", "round_robin:k=3", "random:k=3", "hash:k=3"}) {
+  for (const char* spec :
+       {"synthetic_load:k=3,zipf=1", "round_robin:k=3", "random:k=3", "hash:k=3"}) {
     INFO(spec);
     Rng rng(2);
     const Routing r = make_router(spec, 6)->route({.scores = {}, .batch = batch, .rng = &rng});

@@ -175,12 +175,13 @@ TEST_CASE("temperatures along training") {
   CHECK(router->temperature == Approx(1));
   router->set_progress(1);
   CHECK(router->temperature == 0.5);
-  const auto linear = make_router("sigmoid:temperature=2..1,cooling=linear,cooling_until=0.5", 4);
+  const auto linear =
+      make_router("sigmoid:temperature=2..1,temperature_schedule=linear,temperature_until=0.5", 4);
   linear->set_progress(0.25);
   CHECK(linear->temperature == Approx(1.5));
   linear->set_progress(0.75);
   CHECK(linear->temperature == 1);
-  const auto cosine = make_router("soft:temperature=1..3,cooling=cosine", 4);
+  const auto cosine = make_router("soft:temperature=1..3,temperature_schedule=cosine", 4);
   cosine->set_progress(0.5);
   CHECK(cosine->temperature == Approx(2));
   const auto constant = make_router("softmax:temperature=0.7", 4);
@@ -192,8 +193,8 @@ TEST_CASE("temperatures along training") {
                     Catch::Contains("'x' is not a number"));
   CHECK_THROWS_WITH(make_router("softmax:temperature=nan", 4),
                     Catch::Contains("'nan' is not a number"));
-  CHECK_THROWS_WITH(make_router("softmax:temperature=0.7,cooling=linear", 4),
-                    Catch::Contains("no option 'cooling'"));
-  CHECK_THROWS_WITH(make_router("softmax:temperature=2..1,cooling_until=2", 4),
+  CHECK_THROWS_WITH(make_router("softmax:temperature=0.7,temperature_schedule=linear", 4),
+                    Catch::Contains("no option 'temperature_schedule'"));
+  CHECK_THROWS_WITH(make_router("softmax:temperature=2..1,temperature_until=2", 4),
                     Catch::Contains("cannot pass 1"));
 }

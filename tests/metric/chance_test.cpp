@@ -188,7 +188,7 @@ std::map<std::string, Seen> held(const Lot& m) {
   AnalyzeOptions o;
   o.known_chance = std::make_shared<KnownChance>();  // the traces are of one shape
   for (int id = 0; id < m.ids; ++id)
-    o.truth.push_back(id % 4);
+    o.planted_labels.push_back(id % 4);
   for (int trace = 0; trace < m.traces; ++trace) {
     for (const Table& t : analyze(by_lot(m, 1000 + std::uint64_t(trace)), {}, o).tables) {
       for (const Column& c : t.columns)
@@ -269,7 +269,7 @@ TEST_CASE("every definition stands in a report with its chance value, or it is s
   const Lot m{512, 16, 4};
   AnalyzeOptions o;
   for (int id = 0; id < m.ids; ++id)
-    o.truth.push_back(id % 4);
+    o.planted_labels.push_back(id % 4);
   for (const Table& t : analyze(by_lot(m, 1), {}, o).tables) {
     for (const Column& c : t.columns) {
       if (!c.metric.empty())

@@ -60,7 +60,7 @@ AnalyzeOptions window(std::uint64_t rows) {
   AnalyzeOptions o;
   o.window = rows;
   for (int id = 0; id < 64; ++id)
-    o.truth.push_back(id % 4);
+    o.planted_labels.push_back(id % 4);
   return o;
 }
 

@@ -1,5 +1,5 @@
 // What keeps a report honest on hostile or very long traces: numbers that are none are left out and
-// said, memory stays bounded, and a planted truth is scored as what it is.
+// said, memory stays bounded, and planted labels are scored as what it is.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -116,7 +116,7 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
   });
   AnalyzeOptions o;
   for (std::uint32_t id = 0; id <= most; ++id)
-    o.truth.push_back(int(id % 8));
+    o.planted_labels.push_back(int(id % 8));
   std::map<std::string, std::vector<double>> got;
   for (const MetricValue& v : measure(trace, {"planted"}, o))
     got[v.id] = v.values;
@@ -131,7 +131,7 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
   CHECK(measure(trace, {"planted"}).empty());
   CHECK(analyze(trace, {"planted"}, o).findings.at(0).find("recovered best in layer 1") !=
         std::string::npos);
-  o.truth.assign(o.truth.size(), -1);
-  o.truth.push_back(0);
+  o.planted_labels.assign(o.planted_labels.size(), -1);
+  o.planted_labels.push_back(0);
   CHECK(warned(analyze(trace, {"planted"}, o), "no token of the trace has a planted cluster"));
 }

@@ -24,29 +24,31 @@ std::vector<std::int64_t> counts(const char* spec, int experts, Index tokens) {
 }
 }  // namespace
 
-TEST_CASE("forced loads are as skewed as asked") {
+TEST_CASE("synthetic loads are as skewed as asked") {
   constexpr Index tokens = 3000;
-  const auto hot = counts("forced:k=2,hot=0.4", 8, tokens);
+  const auto hot = counts("synthetic_load:k=2,hot=0.4", 8, tokens);
   CHECK(std::abs(double(hot[0]) - 0.4 * 2 * tokens) < 8);
   for (int e = 1; e < 8; ++e)
     CHECK(std::abs(double(hot[std::size_t(e)]) - 0.6 / 7 * 2 * tokens) < 8);
-  const auto zipf = counts("forced:k=1,zipf=1.5", 16, tokens);
+  const auto zipf = counts("synthetic_load:k=1,zipf=1.5", 16, tokens);
   double all = 0;
   for (int e = 0; e < 16; ++e)
     all += std::pow(e + 1, -1.5);
   for (int e = 0; e < 16; ++e)
     CHECK(std::abs(double(zipf[std::size_t(e)]) - tokens * std::pow(e + 1, -1.5) / all) < 8);
-  const auto even = counts("forced:k=3,zipf=0", 7, 700);
+  const auto even = counts("synthetic_load:k=3,zipf=0", 7, 700);
   for (const auto n : even)
     CHECK(std::abs(double(n) - 300) < 4);
-  const auto capped = counts("forced:k=2,zipf=6", 4, tokens);  // no token takes an expert twice
+  const auto capped =
+      counts("synthetic_load:k=2,zipf=6", 4, tokens);  // no token takes an expert twice
   CHECK(capped[0] == tokens);
-  CHECK(counts("forced:k=5,zipf=1", 5, 40) == std::vector<std::int64_t>(5, 40));
+  CHECK(counts("synthetic_load:k=5,zipf=1", 5, 40) == std::vector<std::int64_t>(5, 40));
 }
 
 TEST_CASE("a skew that cannot be is refused") {
-  CHECK_THROWS_WITH(make_router("forced:k=2,hot=0.6", 8), Catch::Contains("hot=0.6"));
-  CHECK_THROWS_WITH(make_router("forced:k=2,hot=0.1,zipf=1", 8),
+  CHECK_THROWS_WITH(make_router("synthetic_load:k=2,hot=0.6", 8), Catch::Contains("hot=0.6"));
+  CHECK_THROWS_WITH(make_router("synthetic_load:k=2,hot=0.1,zipf=1", 8),
                     Catch::Contains("two kinds of skew"));
-  CHECK_THROWS_WITH(make_router("forced:k=9", 8), Catch::Contains("more than the 8 experts"));
+  CHECK_THROWS_WITH(make_router("synthetic_load:k=9", 8),
+                    Catch::Contains("more than the 8 experts"));
 }
