@@ -51,11 +51,31 @@ struct TokenSample {
   std::vector<std::vector<int>> expert;  // (L)(T) first choice; -1 = none
 };
 
+// A cell that a finding speaks of.
+struct Quote {
+  enum class Use {
+    value,   // it stands in the sentence
+    chance,  // its chance value does
+    basis    // a number of the sentence was computed from it, or from `rows` rows from it on
+  };
+  std::string table, column;
+  std::string metric;  // of the column, which may share its name with others of the table
+  std::size_t row = 0;
+  std::size_t rows = 1;
+  Use use = Use::value;
+};
+
+// A sentence on what stands out, and where its numbers stand (analysis/metric/finding.h).
+struct Finding {
+  std::string text;
+  std::vector<Quote> cells;
+};
+
 struct Report {
   std::string title;
   std::vector<std::pair<std::string, std::string>> facts;  // command, version, seed, file...
   // the story in sentences: what stands out, with numbers
-  std::vector<std::string> findings;
+  std::vector<Finding> findings;
   std::vector<std::string> warnings;
   std::vector<Table> tables;
   // absolute numbers, for the sample's selector

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/table_builder.h"
 #include "lib/core/text.h"
 
@@ -68,14 +69,12 @@ Light light_of(const Threshold& t, const Found& f) {
 namespace {
 
 struct Rows {
-  std::vector<std::string> name, light, limit, source, id, red;
+  std::vector<std::string> name, light, limit, source, id;
   std::vector<std::int64_t> layer;
   Values::Rows worst;
   std::vector<double> low, high;
 
   void add(const Threshold& t, const Found& f, Light l) {
-    if (l == Light::red)
-      red.push_back(concat(t.name, " of layer ", f.layer));
     name.push_back(t.name);
     light.emplace_back(words[int(l)]);
     layer.push_back(f.layer);
@@ -108,13 +107,23 @@ Table table(const Rows& rows, const std::string& section) {
   return t.take();
 }
 
-std::string sentence(const Rows& rows, Light worst) {
-  if (rows.red.empty()) {
-    return concat("No light is red: ",
-                  worst == Light::yellow ? "some are yellow." : "all are green.");
+Finding sentence(const Report& r, Light worst) {
+  const QuotedTable t(r, "lights");
+  const Quote lights = t.basis("light");
+  if (worst != Light::red) {
+    return told("No light is red: ",
+                derived(worst == Light::yellow ? "some are yellow." : "all are green.", {lights}));
   }
-  return concat(rows.red.size(), " of ", rows.light.size(), " lights ",
-                rows.red.size() == 1 ? "is" : "are", " red: ", join(rows.red), ".");
+  Finding which;
+  std::size_t red = 0;
+  for (std::size_t i = 0; i < t.rows(); ++i) {
+    if (t.words("light")[i] != words[int(Light::red)])
+      continue;
+    extend(which, red ? ", " : "", t.cell("figure", i), " of layer ", t.cell("layer", i));
+    ++red;
+  }
+  return told(derived(concat(red, " of ", t.rows()), {lights}), " lights ", red == 1 ? "is" : "are",
+              " red: ", which, ".");
 }
 
 }  // namespace
@@ -134,7 +143,7 @@ std::optional<Light> add_lights(Report& r, const std::vector<Threshold>& all) {
   if (!most)
     return {};
   r.tables.insert(r.tables.begin(), table(rows, r.tables.front().section));
-  r.findings.insert(r.findings.begin(), sentence(rows, *most));
+  r.findings.insert(r.findings.begin(), sentence(r, *most));
   return most;
 }
 

@@ -4,6 +4,7 @@
 
 #include "analysis/compare/compare.h"
 #include "analysis/metric/bootstrap.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/text.h"
 
@@ -221,25 +222,27 @@ Table layers(const All& a) {
   return t.take();
 }
 
-// Of trace i against the first; "" where no figure has an interval.
-std::string finding(const All& a, const Table& differences, std::size_t i) {
-  const Column& c = differences.columns[i];
+// Of a trace, whose column it is, against the first; none where no figure has an interval.
+void finding(Report& r, const std::string& first, std::size_t place) {
+  const QuotedTable t(r, "differences");
+  const Column& c = t.table().columns[place];
   if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); }))
-    return "";
-  std::string clear;
-  for (std::size_t r = 0; r < a.shown.size(); ++r) {
-    const double by = std::get<std::vector<double>>(c.cells)[r];
-    if (c.low[r] > 0 || c.high[r] < 0) {
-      clear += concat(clear.empty() ? "" : ", ", std::string(headlines()[a.shown[r]].name), " (",
-                      by > 0 ? "+" : "", figure(by, 3), ")");
-    }
+    return;
+  Finding clear;
+  for (std::size_t row = 0; row < t.rows(); ++row) {
+    if (!(c.low[row] > 0 || c.high[row] < 0))
+      continue;
+    const QuotedCell by = t.cell(c, row);
+    extend(clear, clear.text.empty() ? "" : ", ", t.cell(t.table().columns[0], row), " (",
+           by.number() > 0 ? "+" : "", by.figure(3), ")");
   }
-  if (clear.empty()) {
-    return concat("No headline figure of ", c.name, " differs from that of ", a.trace[0].name,
-                  " by more than other text of the same kind would change it.");
+  if (clear.text.empty()) {
+    return tell(r, derived("No headline figure of ", {t.basis(c, 0, t.rows())}), c.name,
+                " differs from that of ", first,
+                " by more than other text of the same kind would change it.");
   }
-  return concat(c.name, " differs from ", a.trace[0].name,
-                " by more than other text of the same kind would change, in ", clear, ".");
+  tell(r, c.name, " differs from ", first,
+       " by more than other text of the same kind would change, in ", clear, ".");
 }
 
 }  // namespace
@@ -260,10 +263,8 @@ void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const An
   r.tables.push_back(values(a));
   r.tables.push_back(differences(a));
   r.tables.push_back(layers(a));
-  for (std::size_t i = 1; i < traces.size(); ++i) {
-    if (const std::string says = finding(a, r.tables[r.tables.size() - 2], i); !says.empty())
-      r.findings.push_back(says);
-  }
+  for (std::size_t i = 1; i < traces.size(); ++i)
+    finding(r, traces[0].name, i);
 }
 
 Report side_by_side(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {

@@ -43,7 +43,7 @@ struct Agreement {
  private:
   void by_layer(Report&) const;
   void by_margin(Report&) const;
-  void finding(Report&) const;
+  void whole(Report&) const;
 };
 
 // "below 0.001", "0.001 to 0.003", ..., "from 0.3": bin i of rising margins.

@@ -3,6 +3,7 @@
 
 #include "analysis/metric/agreement.h"
 #include "analysis/metric/bootstrap.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/text.h"
 
@@ -121,21 +122,57 @@ void Agreement::by_margin(Report& r) const {
   t.into(r);
 }
 
-void Agreement::finding(Report& r) const {
+// All layers together: what the finding speaks of.
+void Agreement::whole(Report& r) const {
   const Sums all = sums(layer);
   double untouched = 1;  // by chance, a token has the same sets in all layers
+  double flipped = 0;    // by chance, layers in which it has another
   for (const LayerAgreement& l : layer) {
-    if (l.tokens)
-      untouched *= chance::same_set(l.experts, choices(l));
+    if (l.tokens == 0)
+      continue;
+    const double same = chance::same_set(l.experts, choices(l));
+    untouched *= same;
+    flipped += 1 - same;
   }
-  r.findings.push_back(
-      concat("The two traces differ in ", percent(double(all.lost) / double(all.choices)),
-             " of the choices (random routing: ", percent(lost_by_chance(layer)), "); ",
-             percent(double(flipped_tokens) / double(tokens)),
-             " of the tokens take another set of experts in at least one layer (random routing: ",
-             percent(1 - untouched), "), in ", figure(double(flipped_layers) / double(tokens)),
-             " layers on average."));
+  Values values;
+  values["flip_rate"].add(double(all.lost) / double(all.choices), lost_by_chance(layer));
+  values["flip_token_rate"].add(double(flipped_tokens) / double(tokens), 1 - untouched);
+  values["flip_layers_mean"].add(double(flipped_layers) / double(tokens), flipped);
+  TableBuilder t("flips", "How far the two differ over all layers", section::specialisation);
+  t.reading(
+      "Choices of the reference that the other did not make, and tokens whose set of experts "
+      "differs: in any layer, and in how many. The chance values are those of two random "
+      "routings.");
+  t.key("tokens", "tokens that both route", std::vector<std::int64_t>{tokens});
+  t.column("choices lost")
+      .unit("share")
+      .meaning("of the reference's choices, not made by the other")
+      .of("flip_rate", values);
+  t.column("tokens that differ")
+      .unit("share")
+      .meaning("tokens with another set of experts in at least one layer")
+      .of("flip_token_rate", values);
+  t.column("layers that differ")
+      .unit("layers")
+      .meaning("mean over tokens of the layers with another set of experts")
+      .of("flip_layers_mean", values)
+      .digits(2);
+  t.into(r);
 }
+
+namespace {
+
+void finding(Report& r) {
+  const QuotedTable t(r, "flips");
+  tell(r, "The two traces differ in ", t.cell("choices lost", 0).percent(),
+       " of the choices (random routing: ", t.chance("choices lost", 0).percent(), "); ",
+       t.cell("tokens that differ", 0).percent(),
+       " of the tokens take another set of experts in at least one layer (random routing: ",
+       t.chance("tokens that differ", 0).percent(), "), in ",
+       t.cell("layers that differ", 0).figure(), " layers on average.");
+}
+
+}  // namespace
 
 void Agreement::report(Report& r) const {
   if (tokens == 0 || sums(layer).choices == 0) {
@@ -145,6 +182,7 @@ void Agreement::report(Report& r) const {
   by_layer(r);
   if (!margins.empty())
     by_margin(r);
+  whole(r);
   finding(r);
 }
 

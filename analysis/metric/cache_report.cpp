@@ -1,5 +1,6 @@
 // What cache.h counts, as tables and findings.
 #include "analysis/metric/cache.h"
+#include "analysis/metric/finding.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -19,15 +20,14 @@ void CacheMetric::report(Report& r) const {
   }
   if (used.empty() || sizes_.empty())
     return;
-  const Values values = hit_rates(used, lot);
-  table(r, values, tokens);
+  table(r, hit_rates(used, lot), tokens);
   const std::size_t i = sizes_.size() / 2;
-  const Values::Rows& lru = values.at("cache_hit_rate_lru");
-  r.findings.push_back(
-      concat("A cache of ", sizes_[i], " of ", most_experts, " experts a layer would catch ",
-             percent(lru.value[i]),
-             " of the requests with LRU (random routing: ", percent(lru.chance.value[i]), "), ",
-             percent(values.at("cache_hits_belady").value[i]), " at best."));
+  const QuotedTable t(r, "cache");
+  // the experts of a layer are the trace's shape, which stands in the facts
+  tell(r, "A cache of ", t.cell("experts held", i), " of ", most_experts,
+       " experts a layer would catch ", t.cell("LRU", i).percent(),
+       " of the requests with LRU (random routing: ", t.chance("LRU", i).percent(), "), ",
+       t.cell("Belady", i).percent(), " at best.");
 }
 
 // A row a size, each a mean over the layers that have requests.

@@ -1,16 +1,14 @@
 // What coactivation.h counts, as tables and findings.
 #include "analysis/metric/coactivation.h"
+#include "analysis/metric/finding.h"
 #include "lib/core/text.h"
 
 namespace moe {
-struct CoactivationMetric::Listed {  // rows of the table of pairs, and the closest of them
+struct CoactivationMetric::Listed {  // rows of the table of pairs
   std::vector<std::int64_t> layer, one, other, together;
   std::vector<double> chance_together;
   Values values{"coactivation_conditional", "coactivation_npmi"};
   Values::Rows lift;
-  Pair best{0, 0, 0};
-  std::size_t best_layer = 0;
-  double best_by_chance = no_value;
 };
 
 void CoactivationMetric::list(std::size_t l, const chance::ClosestPairs& lot, Listed& rows) const {
@@ -19,11 +17,6 @@ void CoactivationMetric::list(std::size_t l, const chance::ClosestPairs& lot, Li
   const double k = choices(s);
   const auto npmi = coactivation_npmi(s.pairs, s.tokens);
   const std::vector<Pair> all = sorted(s);
-  if (!all.empty() && all.front().lift > rows.best.lift) {
-    rows.best = all.front();
-    rows.best_layer = l;
-    rows.best_by_chance = lot.listed[0].lift.mean;
-  }
   for (std::size_t n = 0; n < std::min(all.size(), std::size_t(top_)); ++n) {
     const Pair& p = all[n];
     const chance::PairValue& random = lot.listed[n];
@@ -65,13 +58,23 @@ void CoactivationMetric::pairs(Report& r) const {
       .of("coactivation_max_lift", largest)
       .digits(2);
   t.into(r);
-  if (rows.best.lift <= 0)
+  finding(r);
+}
+
+// Of the closest pair of all layers, the lower expert first.
+void CoactivationMetric::finding(Report& r) {
+  const QuotedTable t(r, "coactivation");
+  const std::size_t best = largest(t.numbers("lift"));
+  if (t.rows() == 0 || t.numbers("lift")[best] <= 0)
     return;
-  r.findings.push_back(
-      concat("The closest pair of experts is ", rows.best.i, " and ", rows.best.j, " of layer ",
-             shape_.number[rows.best_layer], ": chosen together ", figure(rows.best.lift),
-             "x as often as their loads would give (closest pair of a layer under random routing: ",
-             figure(rows.best_by_chance), "x)."));
+  const QuotedCell one = t.cell("expert", best);
+  const QuotedCell other = t.cell("with", best);
+  const bool in_order = one.number() < other.number();
+  tell(r, "The closest pair of experts is ", in_order ? one : other, " and ",
+       in_order ? other : one, " of layer ", t.cell("layer", best), ": chosen together ",
+       t.cell("lift", best).figure(),
+       "x as often as their loads would give (closest pair of a layer under random routing: ",
+       t.chance("lift", best).figure(), "x).");
 }
 
 void CoactivationMetric::table_of_pairs(Report& r, const Listed& rows) const {

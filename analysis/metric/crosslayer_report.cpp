@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "analysis/metric/crosslayer.h"
+#include "analysis/metric/finding.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -132,17 +133,16 @@ void CrossLayerMetric::report(Report& r) const {
   summary(r, values);
   transitions(r, memo);
   map(r, best);
-  finding(r, values, best);
+  finding(r, best);
 }
 
-void CrossLayerMetric::finding(Report& r, const Values& values, std::size_t l) const {
-  const Values::Rows& guess = values.at("crosslayer_predictability");
-  const Values::Rows& base = values.at("crosslayer_base");
-  r.findings.push_back(concat("A token's expert tells most about the next layer's between layers ",
-                              step(l), ": the best guess is right in ", percent(guess.value[l]),
-                              " of cases, always guessing the busiest in ", percent(base.value[l]),
-                              " (random routing: ", percent(guess.chance.value[l]), " and ",
-                              percent(base.chance.value[l]), ")."));
+void CrossLayerMetric::finding(Report& r, std::size_t l) {
+  const QuotedTable t(r, "crosslayer");
+  tell(r, "A token's expert tells most about the next layer's between layers ", t.cell("layers", l),
+       ": the best guess is right in ", t.cell("best guess", l).percent(),
+       " of cases, always guessing the busiest in ", t.cell("base", l).percent(),
+       " (random routing: ", t.chance("best guess", l).percent(), " and ",
+       t.chance("base", l).percent(), ").");
 }
 
 }  // namespace moe

@@ -74,8 +74,8 @@ class DomainsMetric final : public Metric {
 
   Values layer_values() const;
   void summary(Report&) const;
-  void finding(Report&, const Values&) const;
-  std::string favourite(const std::string& domain, const Favourite&) const;
+  void finding(Report&) const;
+  static void favourite(Report&, std::size_t row);
   void map(Report&, Index layer) const;
   void every_cell(Report&) const;
   void favourites(Report&) const;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "analysis/metric/domains.h"
+#include "analysis/metric/finding.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -68,37 +69,40 @@ void DomainsMetric::summary(Report& r) const {
       .of("domain_cluster_ami", values)
       .digits(4);
   t.into(r);
-  finding(r, values);
 }
 
-void DomainsMetric::finding(Report& r, const Values& values) const {
-  const auto& excess = values.at("domain_expert_mi_excess_bits").value;
-  const auto best = std::size_t(std::max_element(excess.begin(), excess.end()) - excess.begin());
-  const Values::Rows& mi = values.at("domain_expert_mi_bits");
-  r.findings.push_back(
-      tells_apart(best)
-          ? concat("Experts tell the domains apart most in layer ", shape_.number[best], ": ",
-                   figure(mi.value[best], 3), " bits (",
-                   percent(values.at("domain_expert_mi_norm").value[best]),
-                   " of what there is to know; random routing: ", figure(mi.chance.value[best], 4),
-                   " bits).")
-          : concat("Experts do not tell the domains apart: ", figure(mi.value[best], 4),
-                   " bits at most, random routing gives ", figure(mi.chance.value[best], 4), "."));
+void DomainsMetric::finding(Report& r) const {
+  const QuotedTable t(r, "domains");
+  const std::size_t best = largest(t.numbers("above chance"));
+  const QuotedCell bits = t.cell("information", best);
+  const Finding by_chance = t.chance("information", best).figure(4);
+  if (tells_apart(best)) {
+    return tell(r, "Experts tell the domains apart most in layer ", t.cell("layer", best), ": ",
+                bits.figure(3), " bits (", t.cell("of the domain", best).percent(),
+                " of what there is to know; random routing: ", by_chance, " bits).");
+  }
+  tell(r, "Experts do not tell the domains apart: ", bits.figure(4),
+       " bits at most, random routing gives ", by_chance, ".");
 }
 
-std::string DomainsMetric::favourite(const std::string& domain, const Favourite& of) const {
-  return concat("Who took ", domain, ": expert ", of.expert, " of layer ", shape_.number[of.layer],
-                " (", percent(of.rate), " of its tokens, ", figure(of.lift, 1),
-                "x its usual share).");
+// Of the expert in a row of the domains' own experts.
+void DomainsMetric::favourite(Report& r, std::size_t row) {
+  const QuotedTable t(r, "domain_experts");
+  tell(r, "Who took ", t.cell("domain", row), ": expert ", t.cell("expert", row), " of layer ",
+       t.cell("layer", row), " (", t.cell("hit rate", row).percent(), " of its tokens, ",
+       t.cell("lift", row).figure(1), "x its usual share).");
 }
 
 void DomainsMetric::favourites(Report& r) const {
   std::vector<std::string> domain;
   std::vector<std::int64_t> layer, expert;
   Values::Rows lift, rate;
+  std::vector<std::size_t> worth_telling;  // rows
   const std::vector<ByChance> by_lot = favourites_by_lot();
   for (std::size_t d = 0; d < names_.size(); ++d) {
     const Favourites best = favourites_of(d, state_, shape_.top_k);
+    if (!best.empty() && tells_apart(best.front().layer))
+      worth_telling.push_back(layer.size());
     for (std::size_t i = 0; i < std::min(listed, best.size()); ++i) {
       domain.push_back(names_[d]);
       layer.push_back(shape_.number[best[i].layer]);
@@ -106,8 +110,6 @@ void DomainsMetric::favourites(Report& r) const {
       lift.add(best[i].lift, by_lot[d * listed + i].lift);
       rate.add(best[i].rate, by_lot[d * listed + i].rate);
     }
-    if (!best.empty() && tells_apart(best.front().layer))
-      r.findings.push_back(favourite(names_[d], best.front()));
   }
   TableBuilder t("domain_experts", "Each domain's own experts", section::specialisation);
   t.reading(
@@ -126,6 +128,9 @@ void DomainsMetric::favourites(Report& r) const {
       .of("domain_hit_rate")
       .rows(rate);
   t.into(r);
+  finding(r);
+  for (const std::size_t row : worth_telling)
+    favourite(r, row);
 }
 
 void DomainsMetric::map(Report& r, Index l) const {

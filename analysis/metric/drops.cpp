@@ -1,6 +1,7 @@
 // What capacity dropped (as recorded), and what a capacity of other factors would have dropped on
 // the whole trace.
 #include "analysis/metric/chance.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/load.h"
 #include "lib/core/text.h"
@@ -193,18 +194,20 @@ class Drops final : public Metric {
       return;
     std::int64_t dropped = 0;
     std::int64_t all = 0;
-    std::size_t worst = 0;
-    for (std::size_t l = 0; l < state_.size(); ++l) {
-      dropped += state_[l].dropped;
-      all += load_figures(state_[l].counts).assignments;
-      if (drop_rate(state_[l]) > drop_rate(state_[worst]))
-        worst = l;
+    for (const State& s : state_) {
+      dropped += s.dropped;
+      all += load_figures(s.counts).assignments;
     }
-    r.findings.push_back(dropped
-                             ? concat("Capacity dropped ", percent(double(dropped) / double(all)),
-                                      " of all assignments, most in layer ", shape_.number[worst],
-                                      " (", percent(drop_rate(state_[worst])), ").")
-                             : "Nothing was dropped by capacity.");
+    const QuotedTable t(r, "dropped");
+    const Quote rates = t.basis("dropped");
+    if (dropped == 0)
+      return tell(r, derived("Nothing was dropped by capacity.", {rates}));
+    const std::size_t worst = largest(t.numbers("dropped"));
+    // the mean of the layers' rates, each weighing as many assignments as it has, which no column
+    // of this table says
+    tell(r, "Capacity dropped ", derived(percent(double(dropped) / double(all)), {rates}),
+         " of all assignments, most in layer ", t.cell("layer", worst), " (",
+         t.cell("dropped", worst).percent(), ").");
   }
 
   Shape shape_;

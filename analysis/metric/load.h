@@ -55,7 +55,8 @@ class LoadMetric final : public Metric {
   Cells cells() const;
   void shares(Report&) const;
   void histogram(Report&) const;
-  void findings(Report&) const;
+  void most_uneven(Report&) const;
+  void dead_experts(Report&) const;
 
   Shape shape_;
   std::vector<int> topn_, tiles_;

@@ -1,6 +1,7 @@
 // What load.h counts, as tables and findings.
 #include <numeric>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/load.h"
 #include "lib/core/text.h"
 
@@ -207,36 +208,48 @@ void LoadMetric::histogram(Report& r) const {
   t.into(r);
 }
 
-void LoadMetric::findings(Report& r) const {
-  std::size_t worst = 0;
-  int dead = 0;
-  int experts = 0;
-  std::string where;
-  for (std::size_t l = 0; l < layer_.size(); ++l) {
-    const LoadFigures f = done(l).all;
-    if (f.cv > done(worst).all.cv)
-      worst = l;
-    dead += f.dead;
-    experts += f.experts;
-    if (f.dead)
-      where += concat(where.empty() ? "" : ", ", shape_.number[l]);
-  }
+// The chance value is the expected CV by its closed form, which needs no draws; the column's is the
+// median of draws, a little off it.
+void LoadMetric::most_uneven(Report& r) const {
+  const QuotedTable t(r, "load");
+  const QuotedTable more(r, "load_more");
+  const std::size_t worst = largest(t.numbers("CV"));
+  const QuotedCell cv = t.cell("CV", worst);
+  const QuotedCell dead = t.cell("dead", worst);
   const Done d = done(worst);
   const double by_chance = chance::load_cv(d.all.experts, d.k, d.tokens);
   const char* verdict =
-      d.all.cv <= chance_slack * by_chance ? "Routing is as even as chance: the most uneven layer"
-      : d.all.cv < threshold_.yellow       ? "Routing is well balanced: the most uneven layer"
-      : d.all.cv < threshold_.red          ? "Routing is moderately uneven: the worst layer"
-                                           : "Routing is badly unbalanced: the worst layer";
-  r.findings.push_back(
-      concat(verdict, ", ", shape_.number[worst], ", has a load CV of ", figure(d.all.cv, 3),
-             " (random routing: ", figure(by_chance, 3), "), its busiest expert carries ",
-             figure(d.all.max_over_mean), "x the mean",
-             d.all.dead ? concat(", and ", d.all.dead, " of its experts nothing.")
-                        : concat(" and ", figure(d.all.max_over_min, 1), "x the least busy one.")));
-  r.findings.push_back(dead ? concat(dead, " of ", experts,
-                                     " experts are dead: no token chose them (layer ", where, ").")
-                            : concat("No expert is dead: each of the ", experts, " took tokens."));
+      cv.number() <= chance_slack * by_chance
+          ? "Routing is as even as chance: the most uneven layer"
+      : cv.number() < threshold_.yellow ? "Routing is well balanced: the most uneven layer"
+      : cv.number() < threshold_.red    ? "Routing is moderately uneven: the worst layer"
+                                        : "Routing is badly unbalanced: the worst layer";
+  tell(r, verdict, ", ", t.cell("layer", worst), ", has a load CV of ", cv.figure(3),
+       " (random routing: ", figure(by_chance, 3), "), its busiest expert carries ",
+       more.cell("max/mean", worst).figure(), "x the mean",
+       dead.number() > 0
+           ? told(", and ", dead, " of its experts nothing.")
+           : told(" and ", t.cell("max/min", worst).figure(1), "x the least busy one."));
+}
+
+// Of all experts, whose number is the trace's shape and stands in the facts.
+void LoadMetric::dead_experts(Report& r) const {
+  const QuotedTable t(r, "load");
+  const std::span<const std::int64_t> dead = t.counts("dead");
+  const auto experts =
+      std::accumulate(shape_.experts.begin(), shape_.experts.end(), std::int64_t{0});
+  Finding where;
+  for (std::size_t l = 0; l < dead.size(); ++l) {
+    if (dead[l])
+      extend(where, where.text.empty() ? "" : ", ", t.cell("layer", l));
+  }
+  if (where.text.empty()) {
+    return tell(r, derived("No expert is dead", {t.basis("dead")}), ": each of the ", experts,
+                " took tokens.");
+  }
+  const auto all = std::accumulate(dead.begin(), dead.end(), std::int64_t{0});
+  tell(r, derived(concat(all), {t.basis("dead")}), " of ", experts,
+       " experts are dead: no token chose them (layer ", where, ").");
 }
 
 void LoadMetric::report(Report& r) const {
@@ -252,7 +265,8 @@ void LoadMetric::report(Report& r) const {
   histogram(r);
   more(r, values);
   shares(r);
-  findings(r);
+  most_uneven(r);
+  dead_experts(r);
 }
 
 }  // namespace moe

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/path_table.h"
 #include "lib/core/text.h"
@@ -92,7 +93,7 @@ class Paths final : public Metric {
   };
   Listed listed() const;
   void table(Report&, const Listed&) const;
-  void finding(Report&, const Listed&) const;
+  void finding(Report&) const;
 
   Shape shape_;
   int top_;
@@ -112,9 +113,8 @@ void Paths::report(Report& r) const {
         "more distinct paths than memory allows, and none of them often enough to be kept: the "
         "most travelled paths are left out");
   }
-  const Listed rows = listed();
-  table(r, rows);
-  finding(r, rows);
+  table(r, listed());
+  finding(r);
 }
 
 Paths::Listed Paths::listed() const {
@@ -168,20 +168,24 @@ void Paths::table(Report& r, const Listed& rows) const {
   t.into(r);
 }
 
-void Paths::finding(Report& r, const Listed& rows) const {
-  if (rows.count[0] < 2) {
-    return r.findings.push_back(
-        concat("No two tokens take the same path through the ", shape_.layers(), " layers."));
+// How many paths there are in all stands in no table: it is the number of rows before the table is
+// cut to the most travelled.
+void Paths::finding(Report& r) const {
+  const QuotedTable t(r, "paths");
+  const QuotedCell most = t.cell("tokens", 0);
+  if (most.number() < 2) {
+    return tell(r, derived("No two tokens take the same path", {most.basis()}), " through the ",
+                shape_.layers(), " layers.");
   }
-  const auto sum = [](const std::vector<double>& v) {
-    return std::accumulate(v.begin(), v.end(), 0.0);
+  const auto sum = [&](std::span<const double> shares) {
+    return derived(percent(std::accumulate(shares.begin(), shares.end(), 0.0)), {t.basis("share")});
   };
-  r.findings.push_back(
-      concat("The most travelled path", shape_.layers() <= 8 ? concat(", ", rows.name[0], ",") : "",
-             " is taken by ", percent(rows.share.value.front()), " of the tokens; the ",
-             rows.name.size(), " busiest of ", understated_ ? "more than " : "", count_.size(),
-             " paths carry ", percent(sum(rows.share.value)),
-             " (random routing: ", percent(sum(rows.share.chance.value)), ")."));
+  tell(r, "The most travelled path",
+       shape_.layers() <= 8 ? told(", ", t.cell("path", 0), ",") : Finding{}, " is taken by ",
+       t.cell("share", 0).percent(), " of the tokens; the ",
+       derived(concat(t.rows()), {t.basis("path")}), " busiest of ",
+       understated_ ? "more than " : "", count_.size(), " paths carry ", sum(t.numbers("share")),
+       " (random routing: ", sum(t.chances("share")), ").");
 }
 
 }  // namespace

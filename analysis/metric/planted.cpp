@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/text.h"
@@ -72,7 +73,7 @@ class Planted final : public Metric {
           "trace was made with");
     }
     table(r, all);
-    finding(r, all);
+    finding(r);
   }
 
  private:
@@ -97,14 +98,13 @@ class Planted final : public Metric {
         .of("planted_purity", values);
     t.into(r);
   }
-  void finding(Report& r, const Values& values) const {
-    const auto& ami = values.at("planted_ami").value;
-    const Values::Rows& purity = values.at("planted_purity");
-    const auto best = std::size_t(std::max_element(ami.begin(), ami.end()) - ami.begin());
-    r.findings.push_back(concat("The planted clusters are recovered best in layer ",
-                                shape_.number[best], ": agreement ", figure(ami[best], 3),
-                                " (random routing: 0), purity ", percent(purity.value[best]),
-                                " (random routing: ", percent(purity.chance.value[best]), ")."));
+  static void finding(Report& r) {
+    const QuotedTable t(r, "planted");
+    const std::size_t best = largest(t.numbers("agreement"));
+    tell(r, "The planted clusters are recovered best in layer ", t.cell("layer", best),
+         ": agreement ", t.cell("agreement", best).figure(3), " (random routing: 0), purity ",
+         t.cell("purity", best).percent(), " (random routing: ", t.chance("purity", best).percent(),
+         ").");
   }
   // (clusters,E): the largest cluster of each expert, over all
   static double purity(const Counts& by_cluster) {

@@ -48,10 +48,9 @@ class RanksMetric final : public Metric {
   chance::Value chance_balancedness(Memo&, std::size_t layer, int ranks, std::int64_t tokens,
                                     bool imbalance) const;
 
-  using Distinct = std::function<std::int64_t(const State&)>;
-  void add_size(Values&, Memo&, int ranks, const Distinct&) const;
+  void add_size(Values&, Memo&, std::size_t size) const;
   void by_size(Report&, Memo&) const;
-  void finding(Report&, const Values& by_size, Memo&) const;
+  void finding(Report&) const;
   Values layer_values(Memo&) const;
   void by_layer(Report&, Memo&) const;
   void whole(Report&, Memo&) const;

@@ -2,13 +2,15 @@
 #include <cmath>
 #include <numeric>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/ranks.h"
 #include "lib/core/text.h"
 
 namespace moe {
 
-// Appends a row of means over layers at one expert-parallel size.
-void RanksMetric::add_size(Values& to, Memo& memo, int ranks, const Distinct& distinct) const {
+// Appends a row of means over layers at a size of the sweep.
+void RanksMetric::add_size(Values& to, Memo& memo, std::size_t size) const {
+  const int ranks = sizes_[size];
   double sent = 0;
   double dedup = 0;
   double balanced = 0;
@@ -20,9 +22,9 @@ void RanksMetric::add_size(Values& to, Memo& memo, int ranks, const Distinct& di
       continue;
     layers += 1;
     const double by_chance = chance::distinct_ranks(shape_.experts[l], choices(s), ranks);
-    sent += double(distinct(s)) / double(s.tokens);
+    sent += double(s.at_size[size]) / double(s.tokens);
     random_sent.push_back({by_chance});
-    dedup += double(distinct(s)) / double(s.assignments);
+    dedup += double(s.at_size[size]) / double(s.assignments);
     random_dedup.push_back({by_chance / choices(s)});
     balanced += balancedness(s.counts, ranks);
     random_balanced.push_back(chance_balancedness(memo, l, ranks, s.tokens, false));
@@ -35,7 +37,7 @@ void RanksMetric::add_size(Values& to, Memo& memo, int ranks, const Distinct& di
 void RanksMetric::by_size(Report& r, Memo& memo) const {
   Values values;
   for (std::size_t i = 0; i < sizes_.size(); ++i)
-    add_size(values, memo, sizes_[i], [i](const State& s) { return s.at_size[i]; });
+    add_size(values, memo, i);
   TableBuilder t("all_to_all", "Experts over ranks: what it would cost", section::deployment);
   t.reading(
       "Mean over layers, experts placed on the ranks in order. A token is sent once to every rank "
@@ -53,24 +55,52 @@ void RanksMetric::by_size(Report& r, Memo& memo) const {
       .meaning("mean over largest load of the ranks, whole trace")
       .of("ep_balancedness", values);
   t.into(r);
-  finding(r, values, memo);
 }
 
+namespace {
+
+struct Told {  // what the finding says of a size
+  Finding ranks, sent, sent_by_chance, balanced, balanced_by_chance;
+};
+
+Told of_sweep(const Report& r, std::size_t row) {
+  const QuotedTable t(r, "all_to_all");
+  return {t.cell("ranks", row).written(), t.cell("ranks a token", row).figure(),
+          t.chance("ranks a token", row).figure(), t.cell("balancedness", row).figure(),
+          t.chance("balancedness", row).figure()};
+}
+
+// Means over the layers that have choices, as the sweep has them. The size is an option and stands
+// in the title of the table.
+Told of_layers(const Report& r, int ranks) {
+  const QuotedTable t(r, "ranks");
+  const std::span<const double> balanced = t.numbers("balancedness");
+  const auto none = std::ranges::count_if(balanced, [](double b) { return std::isnan(b); });
+  const double layers = double(balanced.size()) - double(none);
+  const auto mean = [&](std::span<const double> cells, const char* column) {
+    double sum = 0;
+    for (std::size_t l = 0; l < cells.size(); ++l)
+      sum += std::isnan(balanced[l]) ? 0 : cells[l];
+    return derived(figure(sum / layers), {t.basis(column)});
+  };
+  return {{concat(ranks), {}},
+          mean(t.numbers("ranks a token"), "ranks a token"),
+          mean(t.chances("ranks a token"), "ranks a token"),
+          mean(balanced, "balancedness"),
+          mean(t.chances("balancedness"), "balancedness")};
+}
+
+}  // namespace
+
 // Of the size that was asked for; the sweep has it, unless it is no power of two or beyond it.
-void RanksMetric::finding(Report& r, const Values& by_size, Memo& memo) const {
+void RanksMetric::finding(Report& r) const {
   const auto in_sweep = std::find(sizes_.begin(), sizes_.end(), told_);
-  Values own;
-  if (in_sweep == sizes_.end())
-    add_size(own, memo, told_, [](const State& s) { return s.ranks; });
-  const Values& values = in_sweep == sizes_.end() ? own : by_size;
-  const auto i = std::size_t(in_sweep == sizes_.end() ? 0 : in_sweep - sizes_.begin());
-  const Values::Rows& sent = values.at("a2a_distinct_ranks");
-  const Values::Rows& balanced = values.at("ep_balancedness");
-  r.findings.push_back(
-      concat("On ", told_, " expert-parallel ranks a token goes to ", figure(sent.value[i]),
-             " of them (random routing: ", figure(sent.chance.value[i]),
-             "), and the ranks' loads have a balancedness of ", figure(balanced.value[i]),
-             " (random routing: ", figure(balanced.chance.value[i]), ")."));
+  const Told t = in_sweep == sizes_.end() ? of_layers(r, told_)
+                                          : of_sweep(r, std::size_t(in_sweep - sizes_.begin()));
+  tell(r, "On ", t.ranks, " expert-parallel ranks a token goes to ", t.sent,
+       " of them (random routing: ", t.sent_by_chance,
+       "), and the ranks' loads have a balancedness of ", t.balanced,
+       " (random routing: ", t.balanced_by_chance, ").");
 }
 
 Values RanksMetric::layer_values(Memo& memo) const {
@@ -240,6 +270,7 @@ void RanksMetric::report(Report& r) const {
   whole(r, memo);
   if (has_rank_)
     matrix(r);
+  finding(r);
 }
 
 }  // namespace moe

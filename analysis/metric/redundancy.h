@@ -28,7 +28,11 @@ class RedundancyMetric final : public Metric {
   void add_kind(TableBuilder&, const Kind&, const PairMatrix&) const;
   void summary(Report&) const;
   void list(Report&) const;
-  void finding(Report&, const Kind&, std::size_t found) const;
+  struct Found {  // rows of the table of pairs that are of one kind
+    const Kind* kind;
+    std::size_t first, count;
+  };
+  void finding(Report&, const Found&) const;
   void map(Report&, const PairMatrix&, Index layer) const;
 
   Shape shape_;

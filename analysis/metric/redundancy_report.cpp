@@ -1,6 +1,7 @@
 // What redundancy.h counts, as tables and findings.
 #include <cmath>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/redundancy.h"
 #include "lib/core/text.h"
 
@@ -105,6 +106,7 @@ void RedundancyMetric::list(Report& r) const {
   std::vector<std::string> kind;
   std::vector<std::int64_t> layer, one, other;
   std::vector<double> value;
+  std::vector<Found> found;
   for (const Kind& k : kinds) {
     const PairMatrix* p = find(k.id);
     if (!p || !k.listed)
@@ -123,7 +125,7 @@ void RedundancyMetric::list(Report& r) const {
         }
       }
     }
-    finding(r, k, kind.size() - before);
+    found.push_back({&k, before, kind.size() - before});
   }
   TableBuilder t("redundant_pairs", "Pairs above the threshold", section::redundancy);
   t.reading(concat("Pairs whose cosine exceeds ", figure(threshold_),
@@ -137,17 +139,26 @@ void RedundancyMetric::list(Report& r) const {
   if (value.empty())
     t.warn(concat("no pair lies above ", figure(threshold_)));
   t.into(r);
+  for (const Found& f : found)
+    finding(r, f);
 }
 
-void RedundancyMetric::finding(Report& r, const Kind& k, std::size_t found) const {
-  const std::string_view id = k.id;
+// How many rows there are; of none, the most alike pairs of the layers, which lie below. The
+// threshold is an option and stands in how the table is read.
+void RedundancyMetric::finding(Report& r, const Found& f) const {
+  const std::string_view id = f.kind->id;
   if (id != "expert_weight_cosine" && id != "expert_output_cosine")
     return;
-  r.findings.push_back(concat(found == 0   ? "No pair of experts is"
-                              : found == 1 ? "1 pair of experts is"
-                                           : concat(found, " pairs of experts are"),
-                              " redundant, with a cosine above ", figure(threshold_), ", by ",
-                              k.says, "."));
+  const QuotedTable all(r, "redundancy");
+  const QuotedTable pairs(r, "redundant_pairs");
+  const Quote from = f.count ? pairs.basis(pairs.column("cosine"), f.first, f.count)
+                             : all.basis(all.column("largest", id), 0, all.rows());
+  tell(r,
+       derived(f.count == 0   ? "No pair of experts is"
+               : f.count == 1 ? "1 pair of experts is"
+                              : concat(f.count, " pairs of experts are"),
+               {from}),
+       " redundant, with a cosine above ", figure(threshold_), ", by ", f.kind->says, ".");
 }
 
 void RedundancyMetric::map(Report& r, const PairMatrix& p, Index l) const {

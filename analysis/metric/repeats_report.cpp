@@ -1,6 +1,7 @@
 // What repeats.h counts, as tables and findings.
 #include <cmath>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/repeats.h"
 #include "lib/core/text.h"
 
@@ -86,13 +87,12 @@ void RepeatsMetric::report(Report& r) const {
   neighbouring(r, all);
   lags(r, all);
   distinct(r);
-  const Values::Rows& first = all.at("repeat_first");
-  const auto best =
-      std::size_t(std::max_element(first.value.begin(), first.value.end()) - first.value.begin());
-  r.findings.push_back(concat(
-      "Neighbouring tokens keep their first expert in ", percent(first.value[best]),
-      " of cases in layer ", shape_.number[best],
-      ", the most of all layers (random routing: ", percent(first.chance.value[best]), ")."));
+  const QuotedTable t(r, "repeats");
+  const std::size_t best = largest(t.numbers("same first choice"));
+  tell(r, "Neighbouring tokens keep their first expert in ",
+       t.cell("same first choice", best).percent(), " of cases in layer ", t.cell("layer", best),
+       ", the most of all layers (random routing: ", t.chance("same first choice", best).percent(),
+       ").");
 }
 
 }  // namespace moe

@@ -87,7 +87,7 @@ class RouterMetric final : public Metric {
   Values with_chance(std::vector<MetricValue>) const;
   void more(Report&, const Values&) const;
   void over_all_layers(Report&, const Values&) const;
-  void finding(Report&, const Values&) const;
+  static void finding(Report&);
 
   Shape shape_;
   TraceFields has_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/metric/finding.h"
 #include "analysis/metric/router.h"
 #include "lib/core/text.h"
 
@@ -99,19 +100,17 @@ void RouterMetric::over_all_layers(Report& r, const Values& values) const {
   t.into(r);
 }
 
-void RouterMetric::finding(Report& r, const Values& values) const {
-  if (!values.has("router_entropy_norm"))
+void RouterMetric::finding(Report& r) {
+  const QuotedTable t(r, "router");
+  const std::span<const double> entropy = t.numbers("entropy");
+  const auto [lowest, highest] = std::minmax_element(entropy.begin(), entropy.end());
+  if (entropy.empty() || std::isnan(*lowest))
     return;
-  const std::vector<double>& entropy = values.at("router_entropy_norm").value;
-  const auto [low, high] = std::minmax_element(entropy.begin(), entropy.end());
-  if (entropy.empty() || std::isnan(*low))
-    return;
-  const auto layer = [&](auto at) {
-    return shape_.number[std::size_t(at - entropy.begin())];
-  };
-  r.findings.push_back(concat("The router is surest in layer ", layer(low), " (entropy ",
-                              figure(*low), " of ln E) and least sure in layer ", layer(high), " (",
-                              figure(*high), "); equal logits would give 1."));
+  const auto low = std::size_t(lowest - entropy.begin());
+  const auto high = std::size_t(highest - entropy.begin());
+  tell(r, "The router is surest in layer ", t.cell("layer", low), " (entropy ",
+       t.cell("entropy", low).figure(), " of ln E) and least sure in layer ", t.cell("layer", high),
+       " (", t.cell("entropy", high).figure(), "); equal logits would give 1.");
 }
 
 void RouterMetric::report(Report& r) const {
@@ -149,7 +148,8 @@ void RouterMetric::report(Report& r) const {
   t.into(r);
   over_all_layers(r, all);
   more(r, all);
-  finding(r, all);
+  if (all.has("router_entropy_norm"))
+    finding(r);
 }
 
 }  // namespace moe

@@ -1,4 +1,5 @@
 // What vocabulary.h counts, as tables and findings.
+#include "analysis/metric/finding.h"
 #include "analysis/metric/vocabulary.h"
 #include "lib/core/text.h"
 
@@ -81,33 +82,45 @@ void VocabularyMetric::more(Report& r, const std::vector<std::int64_t>& number,
 }
 
 // Of the layer where the id tells most above chance.
-void VocabularyMetric::finding(Report& r, const std::vector<std::int64_t>& number,
-                               const Values& values) const {
-  const Values::Rows& known = values.at("token_uncertainty");
-  const Values::Rows& favourite = values.at("vocab_spec_weighted");
-  const auto above = [&](std::size_t l) {
-    return known.value[l] - known.chance.value[l];
-  };
-  std::size_t best = 0;
-  for (std::size_t l = 0; l < number.size(); ++l) {
-    if (above(l) > above(best))
-      best = l;
+void VocabularyMetric::finding(Report& r) {
+  const QuotedTable t(r, "vocabulary");
+  const Column& known = t.column("known from the id");
+  std::vector<double> above;
+  for (std::size_t l = 0; l < t.rows(); ++l)
+    above.push_back(t.numbers(known.name)[l] - known.chance[l]);
+  const std::size_t best = largest(above);
+  const QuotedCell tells = t.cell(known, best);
+  const QuotedCell by_chance = t.chance(known.name, best);
+  const QuotedCell layer = t.cell("layer", best);
+  if (above[best] > 4 * known.chance_spread[best] &&
+      tells.number() > clearly * by_chance.number()) {
+    return tell(r, "The token id alone tells ", tells.percent(),
+                " of what there is to know about the expert in layer ", layer,
+                ", the most above chance of all layers (random routing: ", by_chance.percent(),
+                ").");
   }
-  const double by_chance = known.chance.value[best];
-  if (above(best) > 4 * known.chance.spread[best] && known.value[best] > clearly * by_chance) {
-    return r.findings.push_back(concat(
-        "The token id alone tells ", percent(known.value[best]),
-        " of what there is to know about the expert in layer ", number[best],
-        ", the most above chance of all layers (random routing: ", percent(by_chance), ")."));
+  const QuotedCell takes = t.cell("by occurrence", best);
+  const QuotedCell lot = t.chance("by occurrence", best);
+  const bool uneven = takes.number() > clearly * lot.number();
+  tell(r,
+       derived("The token id tells no more than random routing would about the expert.",
+               {tells.basis()}),
+       uneven ? told(" That an id's favourite expert takes ", takes.percent(),
+                     " of its occurrences in layer ", layer, " (random routing: ", lot.percent(),
+                     ") is the uneven load, the same for every id.")
+              : Finding{});
+}
+
+// The largest share that one expert takes alone.
+void VocabularyMetric::alone(Report& r) {
+  const QuotedTable t(r, "exclusive");
+  const std::size_t most = largest(t.numbers("alone"));
+  if (t.numbers("alone")[most] > 0) {
+    return tell(r, "The largest share of the data that one expert takes alone is ",
+                t.cell("alone", most).percent(), " (expert ", t.cell("expert", most), " of layer ",
+                t.cell("layer", most), ").");
   }
-  const bool uneven = favourite.value[best] > clearly * favourite.chance.value[best];
-  r.findings.push_back(concat(
-      "The token id tells no more than random routing would about the expert.",
-      uneven ? concat(" That an id's favourite expert takes ", percent(favourite.value[best]),
-                      " of its occurrences in layer ", number[best],
-                      " (random routing: ", percent(favourite.chance.value[best]),
-                      ") is the uneven load, the same for every id.")
-             : ""));
+  tell(r, derived("No expert has token ids to itself.", {t.basis("alone")}));
 }
 
 void VocabularyMetric::keep_top(Ranked& ids) const {
@@ -180,17 +193,11 @@ void VocabularyMetric::top_tokens(Report& r, const std::vector<Judged>& all) con
 void VocabularyMetric::coverage(Report& r, const std::vector<Judged>& all) const {
   std::vector<std::int64_t> layer, expert;
   Values values;
-  double most = 0;
-  std::string who;
   for (const auto& [l, f, by_chance] : all) {
     for (std::size_t e = 0; e < f.alone.size(); ++e) {
       layer.push_back(shape_.number[std::size_t(l)]);
       expert.push_back(std::int64_t(e));
       values["load_exclusive_coverage"].add(f.alone[e], by_chance.alone);
-      if (f.alone[e] > most) {
-        most = f.alone[e];
-        who = concat("expert ", e, " of layer ", layer.back());
-      }
     }
   }
   TableBuilder t("exclusive", "What one expert takes alone", section::redundancy);
@@ -207,10 +214,6 @@ void VocabularyMetric::coverage(Report& r, const std::vector<Judged>& all) const
       .of("load_exclusive_coverage", values)
       .digits(4);
   t.into(r);
-  r.findings.push_back(most > 0
-                           ? concat("The largest share of the data that one expert takes alone is ",
-                                    percent(most), " (", who, ").")
-                           : "No expert has token ids to itself.");
 }
 
 void VocabularyMetric::report(Report& r) const {
@@ -227,9 +230,10 @@ void VocabularyMetric::report(Report& r) const {
   const Values values = layer_values(all);
   summary(r, number, values);
   more(r, number, values);
-  finding(r, number, values);
   top_tokens(r, all);
   coverage(r, all);
+  finding(r);
+  alone(r);
 }
 
 }  // namespace moe

@@ -34,8 +34,8 @@ std::string findings(const Report& report) {
   if (report.findings.empty())
     return "";
   std::string out = "<section id=findings><h2>Findings</h2><ol class=findings>";
-  for (const std::string& f : report.findings)
-    out += concat("<li>", html(f), "</li>");
+  for (const Finding& f : report.findings)
+    out += concat("<li>", html(f.text), "</li>");
   return out + "</ol></section>\n";
 }
 

@@ -30,6 +30,37 @@ Json texts(const std::vector<std::string>& list) {
   return out;
 }
 
+Json texts(const std::vector<Finding>& list) {
+  Json out = Json::array();
+  for (const Finding& f : list)
+    out.push_back(clean(f.text, true));
+  return out;
+}
+
+// Which cells the sentence speaks of: as it stands, by its chance value, or as what a number of it
+// was computed from. The column's definition tells columns of one name apart.
+Json quote_json(const Quote& q) {
+  static constexpr const char* uses[] = {"value", "chance", "basis"};
+  return {{"table", clean(q.table)},
+          {"column", clean(q.column)},
+          {"metric", clean(q.metric)},
+          {"row", q.row},
+          {"rows", q.rows},
+          {"use", uses[int(q.use)]}};
+}
+
+// A list for each of the findings, in their order.
+Json quotes(const std::vector<Finding>& findings) {
+  Json out = Json::array();
+  for (const Finding& f : findings) {
+    Json cells = Json::array();
+    for (const Quote& q : f.cells)
+      cells.push_back(quote_json(q));
+    out.push_back(std::move(cells));
+  }
+  return out;
+}
+
 Json cell_json(const Column& c, std::size_t r) {
   if (const auto* s = std::get_if<std::vector<std::string>>(&c.cells))
     return clean((*s)[r], true);
@@ -122,6 +153,7 @@ std::string render_json(const Report& report, const RenderOptions&) {
   out += concat(" \"title\": ", Json(clean(report.title)).dump(), ",\n \"facts\": ", facts.dump(),
                 ",\n");
   out += concat(" \"findings\": ", texts(report.findings).dump(),
+                ",\n \"finding_cells\": ", quotes(report.findings).dump(),
                 ",\n \"warnings\": ", texts(report.warnings).dump(), ",\n");
   out += " \"tables\": ";
   append_lines(out, report.tables, table_json);

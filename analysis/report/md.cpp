@@ -128,8 +128,8 @@ std::string render_md(const Report& report, const RenderOptions& options) {
     out += concat("| ", safe(name), " | ", safe(text), " |\n");
   if (!report.findings.empty())
     out += "\n## Findings\n\n";
-  for (const std::string& f : report.findings)
-    out += concat("- ", safe(f), "\n");
+  for (const Finding& f : report.findings)
+    out += concat("- ", safe(f.text), "\n");
   for (const std::string& w : report.warnings)
     out += concat("\n> **Warning:** ", safe(w), "\n");
   for (const Section& s : sections(report)) {

@@ -164,8 +164,8 @@ std::string render_text(const Report& report, const RenderOptions& options) {
     page.line();
     page.title("Findings", false);
   }
-  for (const std::string& f : report.findings)
-    page.paragraph(t.ascii ? "* " : "• ", f);
+  for (const Finding& f : report.findings)
+    page.paragraph(t.ascii ? "* " : "• ", f.text);
   page.warnings(report.warnings);
   for (const Section& s : sections(report)) {
     if (!s.name.empty()) {

@@ -79,6 +79,7 @@ def numbers_of(node, out, path=""):
         "reading",
         "meaning",
         "findings",
+        "finding_cells",
         "notes",
         "name",
         "about",

@@ -64,7 +64,7 @@ TEST_CASE("a trace agrees with itself wholly, and with unrelated routing as chan
       }
     }
   }
-  CHECK(r.tables.size() == 2);
+  CHECK(r.tables.size() == 3);
   CHECK(r.findings.size() == 1);
 }
 

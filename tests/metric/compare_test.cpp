@@ -54,7 +54,7 @@ TEST_CASE(
   CHECK(add_lights(collapsed, thresholds({})) == Light::red);
   CHECK(collapsed.tables[0].id == "lights");
   CHECK(words(collapsed.tables[0], 1)[0] == "red");
-  CHECK(collapsed.findings[0].find("load CV of layer") != std::string::npos);
+  CHECK(collapsed.findings[0].text.find("load CV of layer") != std::string::npos);
   for (const int tokens : {4096, 96}) {
     Report even = of(make_trace({.tokens = tokens, .experts = 16}));
     CHECK(add_lights(even, thresholds({})) == Light::green);
@@ -86,12 +86,12 @@ TEST_CASE("the finding in words goes by the same thresholds as the lights") {
   const auto verdict = [&](const std::vector<std::string>& settings) {
     AnalyzeOptions o;
     o.thresholds = thresholds(settings);
-    return analyze(trace, {"load"}, o).findings.at(0);
+    return analyze(trace, {"load"}, o).findings.at(0).text;
   };
   CHECK_THAT(verdict({}), Catch::StartsWith("Routing is badly unbalanced"));
   CHECK_THAT(verdict({"load_cv=0.5,5"}), Catch::StartsWith("Routing is moderately uneven"));
   CHECK_THAT(verdict({"load_cv=4,5"}), Catch::StartsWith("Routing is well balanced"));
-  CHECK(analyze(trace, {"load"}).findings.at(0) == verdict({}));
+  CHECK(analyze(trace, {"load"}).findings.at(0).text == verdict({}));
 }
 
 TEST_CASE(
@@ -187,9 +187,9 @@ TEST_CASE("side by side tells a collapse from random routing, and nothing from n
   const Column& d = table(r, "differences").columns[1];
   CHECK(d.low[0] > 1);
   REQUIRE(r.findings.size() == 2);  // one a trace behind the first
-  CHECK(r.findings[0].find("load CV (+1.") != std::string::npos);
-  CHECK(r.findings[1].find("deeper") != std::string::npos);
+  CHECK(r.findings[0].text.find("load CV (+1.") != std::string::npos);
+  CHECK(r.findings[1].text.find("deeper") != std::string::npos);
   CHECK(side_by_side({named("a", a), named("again", a)}, o)
             .findings.at(0)
-            .find("No headline figure of again differs") == 0);
+            .text.find("No headline figure of again differs") == 0);
 }

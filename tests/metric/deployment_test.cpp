@@ -191,7 +191,7 @@ TEST_CASE("drops that come late in a sequence show by position") {
 TEST_CASE("the finding speaks of the number of ranks that was asked for") {
   const MemoryTrace trace = make_trace({.experts = 16, .k = 4});
   const auto told = [&](const std::string& spec) {
-    return analyze(trace, {spec}).findings.at(0);
+    return analyze(trace, {spec}).findings.at(0).text;
   };
   CHECK_THAT(told("ranks"), Catch::StartsWith("On 8 expert-parallel ranks a token goes to "));
   CHECK_THAT(told("ranks:ep_size=4"), Catch::StartsWith("On 4 expert-parallel ranks"));
@@ -210,5 +210,6 @@ TEST_CASE("the finding speaks of the number of ranks that was asked for") {
   CHECK_THAT(told("ranks:ep_size=3"), Catch::Contains("balancedness of " + figure(balanced)));
   // of so few experts that one rank is usual, two are told
   const MemoryTrace few = make_trace({.experts = 3});
-  CHECK_THAT(analyze(few, {"ranks"}).findings.at(0), Catch::StartsWith("On 2 expert-parallel"));
+  CHECK_THAT(analyze(few, {"ranks"}).findings.at(0).text,
+             Catch::StartsWith("On 2 expert-parallel"));
 }

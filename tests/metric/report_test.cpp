@@ -53,7 +53,7 @@ const std::vector<double>& cells(const Column& c) {
 
 bool said(const Report& r, const std::string& part) {
   return std::any_of(r.findings.begin(), r.findings.end(),
-                     [&](const std::string& s) { return s.find(part) != std::string::npos; });
+                     [&](const Finding& f) { return f.text.find(part) != std::string::npos; });
 }
 
 AnalyzeOptions window(std::uint64_t rows) {

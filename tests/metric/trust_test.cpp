@@ -129,7 +129,7 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
   CHECK(purity[1] == Approx(0.5).margin(0.05));
   CHECK(std::abs(ami[2]) < 0.01);
   CHECK(measure(trace, {"planted"}).empty());
-  CHECK(analyze(trace, {"planted"}, o).findings.at(0).find("recovered best in layer 1") !=
+  CHECK(analyze(trace, {"planted"}, o).findings.at(0).text.find("recovered best in layer 1") !=
         std::string::npos);
   o.planted_labels.assign(o.planted_labels.size(), -1);
   o.planted_labels.push_back(0);

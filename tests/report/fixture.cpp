@@ -269,12 +269,22 @@ Report realistic() {
              {"backend", "cpu"},
              {"data", "text:path=corpus,split=valid (English, 中文, mathematics, code)"}};
   r.findings = {
-      "Layer 3 leaves 1 of 16 experts without a token; its max/min is infinite.",
-      "The load is uneven in every layer: CV 0.31 to 0.54, where random routing of as many tokens "
-      "gives 0.02.",
-      "Layer 4 separates 中文 from English most: 0.84 bits of mutual information (chance 0.00).",
-      "Experts 2 and 9 of layer 6 have the most alike weights (cosine 0.61), below the limit of "
-      "0.8."};
+      {"Layer 3 leaves 1 of 16 experts without a token; its max/min is infinite.",
+       {{.table = "balance", .column = "layer", .row = 3},
+        {.table = "balance", .column = "dead experts", .metric = "load_dead_fraction", .row = 3}}},
+      {"The load is uneven in every layer: CV 0.31 to 0.54, where random routing of as many tokens "
+       "gives 0.02.",
+       {{.table = "balance",
+         .column = "CV",
+         .metric = "load_cv",
+         .rows = 8,
+         .use = Quote::Use::basis},
+        {.table = "balance", .column = "CV", .metric = "load_cv", .use = Quote::Use::chance}}},
+      {"Layer 4 separates 中文 from English most: 0.84 bits of mutual information (chance 0.00).",
+       {}},
+      {"Experts 2 and 9 of layer 6 have the most alike weights (cosine 0.61), below the limit of "
+       "0.8.",
+       {}}};
   r.tables = {load_map(8, 16), balance(),
               first_layer(),   domains(),
               vocabulary(),    pairs("coactivation", 4, 16, false),
@@ -347,7 +357,7 @@ Report awkward() {
   Report r;
   r.title = "A <script>alert(1)</script> & \"quotes\"";
   r.facts = {{"seed", "7"}, {"file", "a,b\"c|d.h5"}, {"bad", "\xFF\x1b[31m"}};
-  r.findings = {"Expert 1 has <b>all</b> the load | really."};
+  r.findings = {{"Expert 1 has <b>all</b> the load | really.", {}}};
   r.warnings = {"Only 3 tokens."};
   r.tables = awkward_tables();
   r.tables[2].columns[1].low = {0.05, none, 0.22};
