@@ -148,7 +148,7 @@ std::unique_ptr<Router> make_replay_router(Spec& spec, int experts) {
   }
   if (!facts.takes_routes && (live || !inner->projections().empty())) {
     throw Error(Exit::usage, concat("replay: the weights of ", name,
-                                    " do not weigh given experts by their scores"))
+                                    " do not follow from the scores of given experts"))
         .hint(
             "routers that can be replayed: softmax, sigmoid, cosine, gshard, top_p, dense, "
             "expert_choice, sinkhorn, base; those without scores with weights=trace");

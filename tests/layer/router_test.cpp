@@ -160,9 +160,9 @@ TEST_CASE("a replay goes where the trace went, weighed by the logits of now or a
                     Catch::Contains("row 2 of the trace 'a.h5' is token 3 and the data has 99"));
   CHECK_THROWS_WITH(make_router("replay", 5), Catch::Contains("trace= is missing"));
   CHECK_THROWS_WITH(make_router("replay:trace=a,router={noisy:k=2}", 5),
-                    Catch::Contains("no rule on the scores"));
+                    Catch::Contains("do not follow from the scores"));
   CHECK_THROWS_WITH(make_router("replay:trace=a,router={hash:k=2}", 5),
-                    Catch::Contains("no rule on the scores"));
+                    Catch::Contains("do not follow from the scores"));
   CHECK(make_router("replay:trace=a,weights=trace,router={hash:k=2}", 5)->choices() == 2);
 }
 

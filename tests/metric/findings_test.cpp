@@ -98,7 +98,7 @@ std::vector<Make> kinds() {
 AnalyzeOptions options() {
   AnalyzeOptions o;
   for (int id = 0; id < 64; ++id)
-    o.truth.push_back(id % 4);
+    o.planted_labels.push_back(id % 4);
   return o;
 }
 
@@ -157,7 +157,8 @@ TEST_CASE("findings over two traces, over headlines and over lights hold their c
   }
 }
 
-TEST_CASE("a quoted cell is written with its number, and what is not there is a bug that is named") {
+TEST_CASE(
+    "a quoted cell is written with its number, and what is not there is a bug that is named") {
   Report r;
   r.tables.resize(1);
   r.tables[0].id = "some";
