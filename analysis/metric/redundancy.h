@@ -27,6 +27,7 @@ class RedundancyMetric final : public Metric {
   std::vector<double> largest_by_lot() const;
   void add_kind(TableBuilder&, const Kind&, const PairMatrix&) const;
   void summary(Report&) const;
+  struct Listed;
   void list(Report&) const;
   struct Found {  // rows of the table of pairs that are of one kind
     const Kind* kind;

@@ -102,30 +102,39 @@ void RedundancyMetric::summary(Report& r) const {
   t.into(r);
 }
 
-void RedundancyMetric::list(Report& r) const {
+// Pairs of experts, the columns of a table.
+struct RedundancyMetric::Listed {
   std::vector<std::string> kind;
   std::vector<std::int64_t> layer, one, other;
   std::vector<double> value;
+
+  void add_above(double threshold, const Kind& k, std::int64_t number,
+                 const Matrix<float>& cosine) {
+    for (Index i = 0; i < cosine.rows(); ++i) {
+      for (Index j = i + 1; j < cosine.cols(); ++j) {
+        if (!(double(cosine(i, j)) > threshold))
+          continue;
+        kind.push_back(k.id);
+        layer.push_back(number);
+        one.push_back(i);
+        other.push_back(j);
+        value.push_back(cosine(i, j));
+      }
+    }
+  }
+};
+
+void RedundancyMetric::list(Report& r) const {
+  Listed pairs;
   std::vector<Found> found;
   for (const Kind& k : kinds) {
     const PairMatrix* p = find(k.id);
     if (!p || !k.listed)
       continue;
-    const std::size_t before = kind.size();
-    for (std::size_t l = 0; l < p->layer.size(); ++l) {
-      for (Index i = 0; i < p->layer[l].rows(); ++i) {
-        for (Index j = i + 1; j < p->layer[l].cols(); ++j) {
-          if (double(p->layer[l](i, j)) > threshold_) {
-            kind.push_back(k.id);
-            layer.push_back(shape_.number[l]);
-            one.push_back(i);
-            other.push_back(j);
-            value.push_back(p->layer[l](i, j));
-          }
-        }
-      }
-    }
-    found.push_back({&k, before, kind.size() - before});
+    const std::size_t before = pairs.kind.size();
+    for (std::size_t l = 0; l < p->layer.size(); ++l)
+      pairs.add_above(threshold_, k, shape_.number[l], p->layer[l]);
+    found.push_back({&k, before, pairs.kind.size() - before});
   }
   TableBuilder t("redundant_pairs", "Pairs above the threshold", section::redundancy);
   t.reading(concat("Pairs whose cosine exceeds ", figure(threshold_),
@@ -133,10 +142,10 @@ void RedundancyMetric::list(Report& r) const {
                    "random "
                    "directions give none. Similar weights are a hint; similar outputs are the "
                    "proof."));
-  t.key("by", "what was compared", kind).layers(layer);
-  t.key("expert", "expert id", one).key("other", "expert id", other);
-  t.column("cosine").meaning("similarity of the two").values(value).chance(0);
-  if (value.empty())
+  t.key("by", "what was compared", pairs.kind).layers(pairs.layer);
+  t.key("expert", "expert id", pairs.one).key("other", "expert id", pairs.other);
+  t.column("cosine").meaning("similarity of the two").values(pairs.value).chance(0);
+  if (pairs.value.empty())
     t.warn(concat("no pair lies above ", figure(threshold_)));
   t.into(r);
   for (const Found& f : found)

@@ -53,8 +53,8 @@ TEST_CASE(
   CHECK(said(f, "report hot.h5 --values hot.values.h5 --metric load", 0)
             .find("wrote hot.values.h5") != std::string::npos);
   CHECK(said(f, "report hot.h5 --values hot.values.h5", 2).find("exists") != std::string::npos);
-  CHECK(said(f, "report hot.h5 --convention vllm --values b.h5", 2).find("by our definitions") !=
-        std::string::npos);
+  CHECK(said(f, "report hot.h5 --convention vllm --values b.h5", 2)
+            .find("by the definitions of this program") != std::string::npos);
   CHECK(said(f, "list conventions", 0).find("megatron") != std::string::npos);
   const std::string with = said(f, "report even.h5 --metric load", 0);
   const std::string without = said(f, "report even.h5 --metric load --bootstrap 0", 0);

@@ -251,7 +251,7 @@ TEST_CASE("loss without an expert, and along recorded routes") {
   refused(f, "list balance --values --trace a.h5 --skew 2", 2,
           "--skew applies to a generated batch");
   good(f, "trace a -o plain.h5" + valid);
-  refused(f, "list balance --values --trace plain.h5", 3, "holds no logits");
+  refused(f, "list balance --values --trace plain.h5", 3, "has no logits");
 }
 
 TEST_CASE("what systems call the balance loss") {

@@ -1,9 +1,25 @@
 // What earlier versions called otherwise still works on the command line, and says its new name.
 #include <catch2/catch.hpp>
+#include <sstream>
 
 #include "tests/cli/program.h"
 
 namespace moe::cli {
+
+namespace {
+
+// A report in text without the line that says how it was called.
+std::string without_command(const std::string& report) {
+  std::istringstream in(report);
+  std::string out, line;
+  while (std::getline(in, line)) {
+    if (line.find("planted-labels") == line.npos && line.find("--truth") == line.npos)
+      out += line + "\n";
+  }
+  return out;
+}
+
+}  // namespace
 
 TEST_CASE("a router and an option under their former names work, with a note") {
   const Folder f;
@@ -21,7 +37,7 @@ TEST_CASE("a router and an option under their former names work, with a note") {
   const Result now = f.run("report t.h5 --metric planted --planted-labels " + data);
   INFO(former.err << now.err);
   REQUIRE(now.code == 0);
-  CHECK(former.out == now.out);
+  CHECK(without_command(former.out) == without_command(now.out));
   CHECK(former.err.find("--truth is now called --planted-labels") != former.err.npos);
   CHECK(now.err.find("now called") == now.err.npos);
 }

@@ -221,7 +221,7 @@ TEST_CASE("weights of step 0 alone, and experts read when used") {
   const Result lazy = f.run(trace + "one.h5 --expert-memory 0");
   REQUIRE(lazy.code == 0);
   CHECK(lazy.err.find("experts are read from the file when they are used") != std::string::npos);
-  CHECK(lazy.err.find("how alike they are is left out") != std::string::npos);
+  CHECK(lazy.err.find("their similarity is left out") != std::string::npos);
   const std::string loss =
       "eval runs/a --data text:path=corpus,split=valid --tokens 600 --format csv --expert-memory ";
   const Result all = f.run(loss + "all");

@@ -254,21 +254,8 @@ constexpr const char* program =
     "int main(int argc, char** argv) {\n\tif (argc < 2) return usage(\"<file>\");\n\treturn "
     "run(argv[1]);\n}\n";
 
-}  // namespace
-
-Report realistic() {
-  Report r;
-  r.title = "Routing of runs/a at step 2,000";
-  r.facts = {{"command", "moe report a.moetrace.h5 -o report.html"},
-             {"version", "0.1.0 (ad6f26b)"},
-             {"model", "tiny, 8 layers"},
-             {"experts", "16, k = 2"},
-             {"tokens", "60,000"},
-             {"router", "softmax:k=2,norm=1"},
-             {"seed", "7"},
-             {"backend", "cpu"},
-             {"data", "text:path=corpus,split=valid (English, 中文, mathematics, code)"}};
-  r.findings = {
+std::vector<Finding> findings() {
+  return {
       {"Layer 3 leaves 1 of 16 experts without a token; its max/min is infinite.",
        {{.table = "balance", .column = "layer", .row = 3},
         {.table = "balance", .column = "dead experts", .metric = "load_dead_fraction", .row = 3}}},
@@ -285,6 +272,23 @@ Report realistic() {
       {"Experts 2 and 9 of layer 6 have the most alike weights (cosine 0.61), below the limit of "
        "0.8.",
        {}}};
+}
+
+}  // namespace
+
+Report realistic() {
+  Report r;
+  r.title = "Routing of runs/a at step 2,000";
+  r.facts = {{"command", "moe report a.moetrace.h5 -o report.html"},
+             {"version", "0.1.0 (ad6f26b)"},
+             {"model", "tiny, 8 layers"},
+             {"experts", "16, k = 2"},
+             {"tokens", "60,000"},
+             {"router", "softmax:k=2,norm=1"},
+             {"seed", "7"},
+             {"backend", "cpu"},
+             {"data", "text:path=corpus,split=valid (English, 中文, mathematics, code)"}};
+  r.findings = findings();
   r.tables = {load_map(8, 16), balance(),
               first_layer(),   domains(),
               vocabulary(),    pairs("coactivation", 4, 16, false),
