@@ -44,11 +44,7 @@ Index up(Index n, Index by) {
 }  // namespace
 
 Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims)
-    : name_(name), dims_(dims) {
-  if (!checked_size(dims, size_)) {
-    throw Error(Exit::bug,
-                fmt::format("the shape {} of {} has no size", text_of(dims), in_quotes(name)));
-  }
+    : StoredRows(name, dims) {
   const TensorInfo* t = tensors.find(name);
   if (!t && tensors.find(name + "_blocks") && tensors.find(name + "_scales")) {
     open_mxfp4(tensors);
@@ -67,18 +63,18 @@ Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims
 
 void Stored::open_fp8(const Tensors& tensors) {
   kind_ = Kind::fp8;
-  const std::string scale = name_ + "_scale_inv";
+  const std::string scale = name() + "_scale_inv";
   if (!tensors.find(scale)) {
-    refuse(tensors, name_,
+    refuse(tensors, name(),
            fmt::format("is stored as {} and there is no {}", name_of(values_.dtype()),
                        in_quotes(scale)));
   }
-  if (dims_.size() != 2) {
-    refuse(tensors, name_,
+  if (dims().size() != 2) {
+    refuse(tensors, name(),
            fmt::format("is stored in blocks and has the shape {} where a matrix belongs",
-                       text_of(dims_)));
+                       text_of(dims())));
   }
-  scales_ = tensors.get(scale, {up(dims_[0], block), up(dims_[1], block)});
+  scales_ = tensors.get(scale, {up(dims()[0], block), up(dims()[1], block)});
   if (scales_.dtype() != DType::f32 && scales_.dtype() != DType::bf16 &&
       scales_.dtype() != DType::f8_e8m0) {
     refuse(tensors, scale,
@@ -88,28 +84,28 @@ void Stored::open_fp8(const Tensors& tensors) {
 
 void Stored::open_mxfp4(const Tensors& tensors) {
   kind_ = Kind::mxfp4;
-  if (dims_.size() < 2) {
-    refuse(tensors, name_ + "_blocks",
-           fmt::format("has the shape {} where a matrix is expected", text_of(dims_)));
+  if (dims().size() < 2) {
+    refuse(tensors, name() + "_blocks",
+           fmt::format("has the shape {} where a matrix is expected", text_of(dims())));
   }
-  const Index in = dims_[dims_.size() - 2];
-  const Index out = dims_.back();
-  Dims outer(dims_.begin(), dims_.end() - 2);
+  const Index in = dims()[dims().size() - 2];
+  const Index out = dims().back();
+  Dims outer(dims().begin(), dims().end() - 2);
   if (in % group != 0) {
-    refuse(tensors, name_ + "_blocks",
+    refuse(tensors, name() + "_blocks",
            fmt::format("holds groups of {} and {} numbers are expected in a row", group, in));
   }
   if (outer.size() > 1) {
-    refuse(tensors, name_ + "_blocks",
-           fmt::format("has the shape {}, more than three dimensions", text_of(dims_)));
+    refuse(tensors, name() + "_blocks",
+           fmt::format("has the shape {}, more than three dimensions", text_of(dims())));
   }
   outer.insert(outer.end(), {out, in / group});
-  scales_ = tensors.get(name_ + "_scales", outer);
+  scales_ = tensors.get(name() + "_scales", outer);
   outer.push_back(group / 2);
-  values_ = tensors.get(name_ + "_blocks", outer);
+  values_ = tensors.get(name() + "_blocks", outer);
   for (const Tensor* t : {&values_, &scales_}) {
     if (t->dtype() != DType::u8) {
-      refuse(tensors, name_ + (t == &values_ ? "_blocks" : "_scales"),
+      refuse(tensors, name() + (t == &values_ ? "_blocks" : "_scales"),
              fmt::format("is stored as {} where u8 belongs", name_of(t->dtype())));
     }
   }
@@ -117,18 +113,13 @@ void Stored::open_mxfp4(const Tensors& tensors) {
 
 std::vector<std::string> Stored::tensors() const {
   if (kind_ == Kind::mxfp4)
-    return {name_ + "_blocks", name_ + "_scales"};
+    return {name() + "_blocks", name() + "_scales"};
   if (kind_ == Kind::fp8)
-    return {name_, name_ + "_scale_inv"};
-  return {name_};
+    return {name(), name() + "_scale_inv"};
+  return {name()};
 }
 
-void Stored::to_float(Index first, View<float> out) const {
-  if (first < 0 || out.cols != cols() || first > rows() - out.rows) {
-    throw Error(Exit::bug,
-                fmt::format("rows {} to {} of {} numbers requested from {} of shape {}", first,
-                            first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
-  }
+void Stored::convert(Index first, View<float> out) const {
   if (kind_ == Kind::fp8)
     return from_fp8(first, out);
   if (kind_ == Kind::mxfp4)
@@ -137,11 +128,7 @@ void Stored::to_float(Index first, View<float> out) const {
 }
 
 Tensor Stored::numbers() const {
-  if (kind_ == Kind::plain)
-    return values_;
-  Tensor t(DType::f32, dims_);
-  to_float(0, t.mutable_view<float>());
-  return t;
+  return kind_ == Kind::plain ? values_ : StoredRows::numbers();
 }
 
 // MXFP4 has the rows of one matrix side by side: all of that matrix goes.
@@ -150,7 +137,7 @@ void Stored::forget(Index first, Index rows) const {
     return;
   const std::span<const std::byte> all = values_.bytes();
   if (kind_ == Kind::mxfp4) {
-    const Index in = dims_[dims_.size() - 2];
+    const Index in = dims()[dims().size() - 2];
     const Index each = Index(all.size()) / (this->rows() / in);
     const Index from = first / in;
     const Index to = (first + rows + in - 1) / in;
@@ -179,8 +166,8 @@ void Stored::from_fp8(Index first, View<float> out) const {
 
 // Row (e, i) of the numbers is column i of the stored rows (e, 0..out).
 void Stored::from_mxfp4(Index first, View<float> out) const {
-  const Index in = dims_[dims_.size() - 2];
-  const Index outs = dims_.back();
+  const Index in = dims()[dims().size() - 2];
+  const Index outs = dims().back();
   const Index groups = in / group;
   const auto* blocks = reinterpret_cast<const std::uint8_t*>(values_.bytes().data());
   const auto* scales = reinterpret_cast<const std::uint8_t*>(scales_.bytes().data());

@@ -3,10 +3,11 @@
 // few rows at a time if wanted, so weights can stay in their mapped file.
 #pragma once
 #include "lib/checkpoint/safetensors.h"
+#include "lib/checkpoint/weights.h"
 
 namespace moe {
 
-class Stored {
+class Stored final : public StoredRows {
  public:
   // rows and columns that share an FP8 scale; blocks at the edge are cut
   static constexpr Index block = 128;
@@ -18,39 +19,22 @@ class Stored {
   // and shapes.
   Stored(const Tensors&, const std::string& name, const Dims& dims);
 
-  const std::string& name() const {
-    return name_;
-  }
-  const Dims& dims() const {
-    return dims_;
-  }
-  Index rows() const {
-    return cols() == 0 ? 0 : size_ / cols();
-  }  // all sizes but the last
-  Index cols() const {
-    return dims_.empty() ? 1 : dims_.back();
-  }
   bool quantised() const {
     return kind_ != Kind::plain;
   }
-  std::vector<std::string> tensors() const;  // the names in the file that make it up
-
-  void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
+  std::vector<std::string> tensors() const override;
   // the mapped tensor itself where it is plain, else f32
-  Tensor numbers() const;
-  // gives the pages of these rows back to the system; they are read again when asked for
-  void forget(Index first, Index rows) const;
+  Tensor numbers() const override;
+  void forget(Index first, Index rows) const override;
 
  private:
   enum class Kind { plain, fp8, mxfp4 };
+  void convert(Index first, View<float> out) const override;
   void open_fp8(const Tensors&);
   void open_mxfp4(const Tensors&);
   void from_fp8(Index first, View<float> out) const;
   void from_mxfp4(Index first, View<float> out) const;
 
-  std::string name_;
-  Dims dims_;
-  Index size_ = 0;
   Kind kind_ = Kind::plain;
   Tensor values_, scales_;
 };

@@ -1,0 +1,72 @@
+// What all stored tensors share, and safetensors files as the weights of a model.
+#include "lib/checkpoint/weights.h"
+
+#include <fmt/format.h>
+
+#include "lib/checkpoint/stored.h"
+#include "lib/core/error.h"
+#include "lib/files/file.h"
+
+namespace moe {
+
+StoredRows::StoredRows(std::string name, Dims dims)
+    : name_(std::move(name)), dims_(std::move(dims)) {
+  if (!checked_size(dims_, size_)) {
+    throw Error(Exit::bug,
+                fmt::format("the shape {} of {} has no size", text_of(dims_), in_quotes(name_)));
+  }
+}
+
+void StoredRows::to_float(Index first, View<float> out) const {
+  if (first < 0 || out.cols != cols() || first > rows() - out.rows) {
+    throw Error(Exit::bug,
+                fmt::format("rows {} to {} of {} numbers requested from {} of shape {}", first,
+                            first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
+  }
+  convert(first, out);
+}
+
+Tensor StoredRows::numbers() const {
+  Tensor t(DType::f32, dims_);
+  to_float(0, t.mutable_view<float>());
+  return t;
+}
+
+namespace {
+
+class SafetensorsWeights final : public Weights {
+ public:
+  explicit SafetensorsWeights(const std::filesystem::path& folder) : tensors_(folder) {}
+
+  const std::filesystem::path& path() const override {
+    return tensors_.path();
+  }
+  const std::filesystem::path& file_of(const std::string& tensor) const override {
+    const TensorInfo* t = tensors_.find(tensor);
+    return t ? tensors_.file(*t) : tensors_.path();
+  }
+  std::vector<std::string> names() const override {
+    return tensors_.names();
+  }
+  // four bits a number is the narrowest format
+  double most_numbers() const override {
+    double bytes = 0;
+    for (const TensorInfo& t : tensors_.list())
+      bytes += double(t.bytes);
+    return 2 * bytes;
+  }
+  std::unique_ptr<const StoredRows> open(const std::string& name, const Dims& dims) const override {
+    return std::make_unique<const Stored>(tensors_, name, dims);
+  }
+
+ private:
+  Tensors tensors_;
+};
+
+}  // namespace
+
+std::unique_ptr<const Weights> safetensors_weights(const std::filesystem::path& folder) {
+  return std::make_unique<const SafetensorsWeights>(folder);
+}
+
+}  // namespace moe
