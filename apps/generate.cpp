@@ -219,7 +219,8 @@ int generate(const Options& o) {
 
 Run generate_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
+  cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
+      .required();
   Option prompt = cli.add_option("--prompt", o->prompt, "text to continue").type_name("TEXT");
   cli.add_option("--ids", o->ids,
                  "token ids to continue, for a model whose tokenizer is not read; ids are printed")

@@ -98,9 +98,10 @@ int run_plan(const Options& o) {
 
 Run plan_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->models,
-                 "a published model by name, a config.json, a folder with one, a run, or a spec "
-                 "such as tiny:experts=64; several make a table; none lists the names");
+  cli.add_option(
+      "model", o->models,
+      "a published model by name, a config.json, a folder with one, a GGUF file, a run, or a spec "
+      "such as tiny:experts=64; several make a table; none lists the names");
   cli.add_option("--context", o->context, "tokens that attention looks back on")
       .type_name("N")
       .show_default()

@@ -1,14 +1,17 @@
-// moe show: what a run, a checkpoint or a trace is, without running anything.
+// moe show: what a run, a checkpoint, a GGUF file or a trace is, without running anything.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "lib/core/error.h"
-#include "lib/family/families.h"
+#include "lib/family/gguf_model.h"
+#include "lib/files/gguf.h"
 #include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 #include "lib/trace/reader.h"
@@ -127,6 +130,74 @@ Report show_model(const std::string& path) {
   return r;
 }
 
+// Formats of a GGUF file, the largest share first.
+Table types_table(const GgufFile& file) {
+  struct Share {
+    std::int64_t tensors = 0;
+    double numbers = 0, bytes = 0;
+  };
+  std::map<std::string_view, Share> shares;
+  for (const GgufTensor& t : file.tensors()) {
+    Share& s = shares[t.type->name];
+    ++s.tensors;
+    s.numbers += double(t.size());
+    s.bytes += double(t.bytes);
+  }
+  std::vector<std::pair<std::string_view, Share>> sorted(shares.begin(), shares.end());
+  std::ranges::stable_sort(sorted, std::greater<>(), [](const auto& s) { return s.second.bytes; });
+  std::vector<std::string> type;
+  std::vector<std::int64_t> tensors;
+  std::vector<double> numbers, bytes;
+  for (const auto& [name, s] : sorted) {
+    type.emplace_back(name);
+    tensors.push_back(s.tensors);
+    numbers.push_back(s.numbers);
+    bytes.push_back(s.bytes);
+  }
+  Table t{.id = "types", .title = "Formats of the tensors"};
+  t.columns = {{.name = "format", .cells = type},
+               {.name = "tensors", .cells = tensors},
+               {.name = "numbers", .cells = numbers},
+               {.name = "bytes", .cells = bytes}};
+  return t;
+}
+
+// From keys and the list of tensors alone, so that it takes no memory of the model's size.
+Report show_gguf(const std::filesystem::path& path) {
+  const GgufFile file(path);
+  const GgufModel model = open_gguf(path);
+  const ModelConfig& c = model.published.config;
+  const ModelCost cost = cost_of(c, c.context);
+  double bytes = 0;
+  for (const GgufTensor& t : file.tensors())
+    bytes += double(t.bytes);
+  Report r{.title = fmt::format("{}: {} parameters, {} active a token", path.string(),
+                                count_text(double(cost.parameters)),
+                                count_text(double(cost.active_parameters)))};
+  r.facts = {{"architecture", file.text("general.architecture")},
+             {"name", file.text("general.name", "")},
+             {"model", to_spec(c)},
+             {"parameters", fmt::format("{}", cost.parameters)},
+             {"active parameters", fmt::format("{}", cost.active_parameters)},
+             {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)},
+             {"bits a parameter", fmt::format("{:.2f}", 8 * bytes / double(cost.parameters))},
+             {"tokenizer", file.text("tokenizer.ggml.model", "none")},
+             {"split of text", file.text("tokenizer.ggml.pre", "")},
+             {"family", model.published.family},
+             {"family verified by", verification(model.published.family)},
+             {"size", bytes_text(bytes)}};
+  std::erase_if(r.facts, [](const auto& f) { return f.second.empty(); });
+  r.warnings = model.notes;
+  r.tables.push_back(types_table(file));
+  return r;
+}
+
+Report show(const std::string& path) {
+  if (const auto gguf = gguf_file_of(path))
+    return show_gguf(*gguf);
+  return std::filesystem::is_directory(path) ? show_model(path) : show_trace(path);
+}
+
 }  // namespace
 
 Run show_command(CommandLine& cli) {
@@ -135,14 +206,13 @@ Run show_command(CommandLine& cli) {
     OutputOptions out;
   };
   auto o = std::make_shared<Options>();
-  cli.add_option("path", o->path, "a run, a checkpoint, or a trace").required();
+  cli.add_option("path", o->path, "a run, a checkpoint, a GGUF file, or a trace").required();
   add_output(cli, o->out, "where the description goes");
   return [o] {
     check_output(o->out);
     if (!std::filesystem::exists(o->path))
       throw Error(Exit::input, concat("there is no '", o->path, "'"));
-    write_report(std::filesystem::is_directory(o->path) ? show_model(o->path) : show_trace(o->path),
-                 o->out);
+    write_report(show(o->path), o->out);
     return 0;
   };
 }

@@ -194,7 +194,8 @@ int trace(const Options& o) {
 
 Run trace_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
+  cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
+      .required();
   add_data(cli, o->data, true);
   add_router(cli, o->router);
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")

@@ -14,6 +14,7 @@
 #include "lib/checkpoint/folder.h"
 #include "lib/checkpoint/manifest.h"
 #include "lib/core/error.h"
+#include "lib/files/gguf.h"
 #include "lib/golden/golden_layer.h"
 #include "lib/run/check_training.h"
 #include "lib/run/golden_models.h"
@@ -159,7 +160,7 @@ Table malformed_table(const std::string& golden, const std::vector<GoldenModelRe
 // Published checkpoints, a row each.
 struct ModelCases {
   std::vector<std::string> name, family, state, experts;
-  std::vector<double> logits, router, hidden, loss;
+  std::vector<double> logits, allowed, router, hidden, loss;
 
   void add(const GoldenModelResult& r) {
     const auto known = [](double v) {
@@ -171,6 +172,7 @@ struct ModelCases {
     experts.push_back(r.choices ? fmt::format("{} of {}", r.choices - r.wrong_choices, r.choices)
                                 : "");
     logits.push_back(known(r.logits));
+    allowed.push_back(r.allowed > 0 ? r.allowed : NAN);
     router.push_back(known(r.router_logits));
     hidden.push_back(known(r.hidden));
     loss.push_back(known(r.loss));
@@ -180,10 +182,11 @@ struct ModelCases {
             .title = "Checkpoints",
             .reading =
                 "Largest absolute differences from what the class itself gave; logits may be off "
-                "by 2e-5, router logits by 1e-5, experts by none."};
+                "by what is allowed, router logits by 1e-5 (1e-4 in GGUF), experts by none."};
     t.columns = {{.name = "case", .cells = name},
                  {.name = "family", .cells = family},
                  {.name = "logits", .cells = logits},
+                 {.name = "allowed", .cells = allowed},
                  {.name = "router logits", .cells = router},
                  {.name = "hidden", .cells = hidden},
                  {.name = "loss", .cells = loss},
@@ -286,9 +289,14 @@ std::string model_problem(const std::filesystem::path& folder) {
 std::vector<std::string> problems(const std::string& path) {
   if (!std::filesystem::exists(path))
     throw Error(Exit::input, concat("there is no '", path, "'"));
+  std::vector<std::string> out;
+  if (gguf_file_of(path)) {
+    if (const std::string p = model_problem(path); !p.empty())
+      out.push_back(p);
+    return out;
+  }
   if (!std::filesystem::is_directory(path))
     return verify_trace(path);
-  std::vector<std::string> out;
   if (std::filesystem::exists(std::filesystem::path(path) / "config.json")) {
     std::string p = checkpoint_problem(path);
     if (p.empty())
@@ -374,7 +382,7 @@ int verify(const Options& o) {
 
 Run verify_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("paths", o->paths, "traces, checkpoints or runs");
+  cli.add_option("paths", o->paths, "traces, checkpoints, GGUF files or runs");
   cli.add_option("--golden", o->golden, "a folder of files with expected values")
       .type_name("FOLDER");
   add_device(cli, o->device);

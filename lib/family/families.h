@@ -14,6 +14,7 @@ namespace moe {
 
 template <class S>
 class Decoder;
+struct Names;
 
 // What our decoder of a family was compared with.
 enum class Verified {
@@ -64,6 +65,7 @@ std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
 // Asked for every tensor with the shape it must have; Tensors::get(name, dims) is one.
 // Parameters whose numbers lie elsewhere are left alone.
 using Lookup = std::function<Tensor(const std::string& name, const Dims&)>;
+void load(Decoder<float>&, const Names&, const Lookup&);
 void load(Decoder<float>&, const std::string& family, const Lookup&);
 
 // Where those lie: number (r,c) of rows first .. first+rows at offset + r*row + c*column of the
@@ -74,6 +76,8 @@ struct TensorRows {
   Parameter<float>* parameter = nullptr;
   Index first = 0, rows = 1, offset = 0, row = 0, column = 1;
 };
-std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const std::string& family);
+std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const Names&);
+// Under which names a family's tensors stand in safetensors files.
+const Names& names_of(const std::string& family);
 
 }  // namespace moe

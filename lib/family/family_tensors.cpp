@@ -195,8 +195,7 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
   }
 }
 
-std::vector<Piece> pieces(Decoder<float>& model, const std::string& family) {
-  const Names& n = rules_of(family).names;
+std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
   const std::map<std::string, std::string> top{
       {"embedding", n.prefix + n.embedding},
       {"final_norm", n.prefix + n.final_norm + ".weight"},
@@ -251,9 +250,13 @@ bool elsewhere(const Piece& p) {
 
 }  // namespace
 
+const Names& names_of(const std::string& family) {
+  return rules_of(family).names;
+}
+
 std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family) {
   std::vector<NamedTensor> out;
-  for (Piece& p : pieces(model, family)) {
+  for (Piece& p : pieces(model, names_of(family))) {
     const auto make = [p] {
       Tensor t(DType::f32, p.dims);
       fill(t, p);
@@ -283,13 +286,17 @@ Matrix<float> looked_up(const Lookup& lookup, const Piece& p) {
 }  // namespace
 
 void load(Decoder<float>& model, const std::string& family, const Lookup& lookup) {
+  load(model, names_of(family), lookup);
+}
+
+void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
   struct Coming {
     Matrix<float> host;
     Index missing;
   };
   // of those that lie in several pieces, until the last has come
   std::map<Parameter<float>*, Coming> coming;
-  for (const Piece& p : pieces(model, family)) {
+  for (const Piece& p : pieces(model, names)) {
     if (elsewhere(p))
       continue;
     const Matrix<float> values = looked_up(lookup, p);
@@ -318,9 +325,9 @@ void load(Decoder<float>& model, const std::string& family, const Lookup& lookup
   }
 }
 
-std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const std::string& family) {
+std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const Names& names) {
   std::vector<TensorRows> out;
-  for (const Piece& p : pieces(model, family)) {
+  for (const Piece& p : pieces(model, names)) {
     for (const Part& part : p.parts) {
       if (!part.parameter->stored()) {
         out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row,

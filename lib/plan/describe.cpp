@@ -8,6 +8,7 @@
 #include "lib/core/text.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
+#include "lib/family/gguf_config.h"
 #include "lib/plan/readers.h"
 #include "lib/router/router.h"
 
@@ -148,6 +149,10 @@ Architecture describe(const Json& j, const std::string& file, const std::string&
 }
 
 Architecture describe_path(const std::string& path) {
+  if (const auto gguf = gguf_file_of(path)) {
+    std::vector<std::string> notes;  // of what is computed, which is nothing here
+    return describe(gguf_config(GgufFile(*gguf), notes), gguf->string(), path);
+  }
   std::filesystem::path file = path;
   if (std::filesystem::is_directory(file)) {
     if (!std::filesystem::exists(file / "config.json"))

@@ -18,7 +18,8 @@ namespace moe::plan {
 // Error(input) naming file and key.
 Architecture describe(const Json&, const std::string& file, const std::string& name);
 Architecture describe(const ModelConfig&, const std::string& name);
-Architecture describe_path(const std::string& path);  // a config.json, a folder with one, or a run
+// a config.json, a folder with one, a run, or a GGUF file
+Architecture describe_path(const std::string& path);
 std::vector<std::string> known_types();               // model_type values that describe() reads
 
 }  // namespace moe::plan

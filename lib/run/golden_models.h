@@ -1,6 +1,6 @@
 // Published checkpoints with the outputs of their own classes (expected.h5 or expected.safetensors
-// beside config.json), and malformed ones with the right reaction (bad/expected.json): what `moe
-// verify --golden` runs for a folder of that layout.
+// beside config.json or a GGUF model), and malformed ones with the right reaction
+// (bad/expected.json): what `moe verify --golden` runs for a folder of that layout.
 #pragma once
 #include <filesystem>
 #include <string>
@@ -15,11 +15,12 @@ struct GoldenModelResult {
   bool passed = false;
   // largest differences; -1 = not compared
   double logits = -1, router_logits = -1, hidden = -1, weights = -1, loss = -1;
+  double allowed = 0;                   // of the logits
   long choices = 0, wrong_choices = 0;  // experts of tokens, those that differ
   std::string why;                      // of a failure; of a malformed one the sentence that came
 };
 
-// some folder inside has config.json and expected values
+// it, or some folder inside, has a model and expected values, or it holds malformed ones or is one
 bool is_golden_models(const std::filesystem::path&);
 std::vector<GoldenModelResult> verify_golden_models(const std::filesystem::path&, Backend<float>&);
 GoldenModelResult verify_golden_model(const std::filesystem::path& folder, Backend<float>&);

@@ -16,7 +16,7 @@ namespace moe {
 namespace {
 
 struct Where {
-  std::shared_ptr<const Stored> tensor;
+  std::shared_ptr<const StoredRows> tensor;
   TensorRows rows;
 };
 
@@ -65,14 +65,16 @@ void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
 
 }  // namespace
 
-void experts_from(const Tensors& tensors, Decoder<float>& model, const std::string& family,
-                  Index bytes, const std::function<void(const Stored&)>& asked) {
-  std::map<std::string, std::shared_ptr<const Stored>> open;
+void experts_from(const Weights& weights, Decoder<float>& model, const Names& names, Index bytes,
+                  const std::function<void(const StoredRows&)>& asked) {
+  std::map<std::string, std::shared_ptr<const StoredRows>> open;
   std::map<Parameter<float>*, std::vector<Where>> where;
-  for (const TensorRows& rows : rows_elsewhere(model, family)) {
-    std::shared_ptr<const Stored>& tensor = open[rows.tensor];
-    if (!tensor)
-      asked(*(tensor = std::make_shared<const Stored>(tensors, rows.tensor, rows.dims)));
+  for (const TensorRows& rows : rows_elsewhere(model, names)) {
+    std::shared_ptr<const StoredRows>& tensor = open[rows.tensor];
+    if (!tensor) {
+      tensor = weights.open(rows.tensor, rows.dims);
+      asked(*tensor);
+    }
     where[rows.parameter].push_back({tensor, rows});
   }
   for (auto& [parameter, parts] : where) {

@@ -3,18 +3,19 @@
 #pragma once
 #include <functional>
 
-#include "lib/checkpoint/stored.h"
+#include "lib/checkpoint/weights.h"
 
 namespace moe {
 
 template <class S>
 class Decoder;
+struct Names;
 
 // For a decoder made with Storage::elsewhere: says where its experts' numbers lie and gives it a
 // cache of `bytes`. Shapes are checked now, numbers that are not finite are refused when they are
 // read. `asked` hears of every tensor.
-void experts_from(const Tensors&, Decoder<float>&, const std::string& family, Index bytes,
-                  const std::function<void(const Stored&)>& asked);
+void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
+                  const std::function<void(const StoredRows&)>& asked);
 
 Index machine_bytes();  // how much memory this machine has
 

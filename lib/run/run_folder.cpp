@@ -2,17 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include <cmath>
-#include <optional>
-#include <set>
-
-#include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
-#include "lib/family/families.h"
+#include "lib/family/gguf_model.h"
 #include "lib/files/file.h"
-#include "lib/model/cost.h"
+#include "lib/files/gguf.h"
 #include "lib/router/replays_routes.h"
-#include "lib/run/lazy_experts.h"
+#include "lib/run/load_weights.h"
 #include "lib/run/replay.h"
 
 namespace moe {
@@ -183,83 +178,6 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
 }
 
 namespace {
-// Weights on their way into a model: formats undone, numbers looked at, and which tensors of the
-// file nobody asked for.
-class WeightReader {
- public:
-  explicit WeightReader(const Tensors& tensors) : tensors_(tensors) {}
-  Tensor get(const std::string& name, const Dims& dims) {
-    if (last_)
-      last_->forget(0, last_->rows());  // its numbers were copied
-    const Stored& stored = last_.emplace(tensors_, name, dims);
-    asked(stored);
-    Tensor t = stored.numbers();
-    Matrix<float> rows(std::min<Index>(t.rows(), 256), t.cols());
-    for (Index first = 0; first < t.rows(); first += rows.rows()) {
-      const View<float> part = rows.view().slice(0, std::min(rows.rows(), t.rows() - first));
-      t.to_float(first, part);
-      float sum = 0;  // of zeros, unless a number is not finite
-      for (const float v : part.flat())
-        sum += v * 0;
-      if (sum != 0 || std::isnan(sum)) {
-        throw Error(Exit::input,
-                    concat("tensor '", name, "' in ",
-                           in_quotes(tensors_.find(name) ? tensors_.file(tensors_.at(name))
-                                                         : tensors_.path()),
-                           " holds numbers that are not finite"))
-            .hint("the checkpoint is broken or diverged");
-      }
-    }
-    return t;
-  }
-  void asked(const Stored& stored) {
-    for (const std::string& n : stored.tensors())
-      asked_.insert(n);
-  }
-  // One sentence, or nothing.
-  std::string left_over() const {
-    std::string names;
-    int count = 0;
-    for (const TensorInfo& t : tensors_.list()) {
-      if (!asked_.contains(t.name) && ++count <= 3)
-        names += concat(count > 1 ? ", " : "", in_quotes(t.name));
-    }
-    if (count == 0)
-      return "";
-    return concat(count, count == 1 ? " tensor is" : " tensors are",
-                  " no part of the model and left out: ", names, count > 3 ? ", ..." : "");
-  }
-
- private:
-  const Tensors& tensors_;
-  std::optional<Stored> last_;
-  std::set<std::string> asked_;
-};
-
-// Nothing is allocated by what a config.json says before the files are large enough for it: four
-// bits a parameter is the narrowest format.
-void refuse_sizes(const Tensors& tensors, const ModelConfig& config) {
-  double bytes = 0;
-  for (const TensorInfo& t : tensors.list())
-    bytes += double(t.bytes);
-  const double parameters = double(cost_of(config, 1).parameters);
-  if (parameters > 2 * bytes) {
-    throw Error(Exit::input, concat("config.json describes a model of ", parameters,
-                                    " parameters and the tensors in ", in_quotes(tensors.path()),
-                                    " have ", bytes, " bytes"))
-        .hint("the config.json of another model, or files that are missing");
-  }
-}
-
-Index limit_for(const ModelConfig& config, Index wanted) {
-  if (config.moe_layers() == 0)
-    return all_experts;
-  if (wanted != as_fits)
-    return wanted;
-  return double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2
-             ? all_experts
-             : machine_bytes() / 8;
-}
 
 Published read_config(const fs::path& folder) {
   return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
@@ -267,6 +185,8 @@ Published read_config(const fs::path& folder) {
 }  // namespace
 
 CheckpointConfig read_checkpoint_config(const fs::path& path) {
+  if (const auto gguf = gguf_file_of(path))
+    return {.config = open_gguf(*gguf).published.config};
   const fs::path folder = find_checkpoint(path).path;
   CheckpointConfig out{.config = read_config(folder).config};
   if (fs::exists(folder / "state.json"))
@@ -276,19 +196,6 @@ CheckpointConfig read_checkpoint_config(const fs::path& path) {
 
 namespace {
 
-// Weights into a model that was made for them; a note of tensors that no part of it asked for.
-void load_weights(const Tensors& tensors, LoadedModel& into) {
-  WeightReader reader(tensors);
-  load(*into.model, into.family,
-       [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
-  if (into.expert_limit >= 0) {
-    experts_from(tensors, *into.model, into.family, into.expert_limit,
-                 [&](const Stored& s) { reader.asked(s); });
-  }
-  if (const std::string note = reader.left_over(); !note.empty())
-    into.checkpoint.notes.push_back(note);
-}
-
 void load_router_state(const fs::path& file, Decoder<float>& model) {
   const Tensors training(file);
   for (const NamedState& n : router_state(model)) {
@@ -297,27 +204,66 @@ void load_router_state(const fs::path& file, Decoder<float>& model) {
   }
 }
 
+// A model of that configuration, with what both kinds of files say of it.
+LoadedModel made(Published published, const Weights& weights, const char* said_by,
+                 const std::string& router, Index expert_limit, Backend<float>& backend) {
+  if (!router.empty())
+    published.config.moe.router = with_inner_router(router, published.config.moe.router);
+  LoadedModel out;
+  out.family = published.family;
+  out.end = published.tokenizer.eos;
+  refuse_sizes(weights, published.config, said_by);
+  out.expert_limit = limit_for(published.config, expert_limit);
+  out.model = std::make_unique<Decoder<float>>(
+      published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
+  return out;
+}
+
+// Whatever stands in the layers that run is part of what they compute, so that what was not asked
+// for is refused there.
+LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const std::string& router,
+                      Index expert_limit) {
+  const GgufModel gguf = open_gguf(file);
+  LoadedModel out =
+      made(gguf.published, *gguf.weights, "the list of keys", router, expert_limit, backend);
+  out.checkpoint = {.path = file, .notes = gguf.notes};
+  std::vector<std::string> left =
+      load_weights(*gguf.weights, *gguf.names, out.expert_limit, *out.model);
+  const ModelConfig& c = gguf.published.config;
+  for (const std::string& name : left) {
+    if (!beside_the_layers(c, name)) {
+      throw Error(Exit::input,
+                  concat("tensor '", name, "' in ", in_quotes(gguf.weights->file_of(name)),
+                         " is no part of ", out.family, " as this program computes it"))
+          .hint("the file holds a variant of the model that is not read");
+    }
+  }
+  std::erase_if(left, [](const std::string& name) { return name.starts_with("rope_"); });
+  if (const std::string note = left_over(left); !note.empty())
+    out.checkpoint.notes.push_back(note);
+  attach_replay(*out.model);
+  return out;
+}
+
 }  // namespace
 
 LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
                        Index expert_limit) {
-  LoadedModel out;
+  if (const auto gguf = gguf_file_of(path))
+    return load_gguf(*gguf, backend, router, expert_limit);
   // what it is, is said before what is missing
   if (fs::exists(path / "config.json"))
     read_config(path);
-  out.checkpoint = find_checkpoint(path);
-  const fs::path folder = out.checkpoint.path;
-  Published published = read_config(folder);
-  if (!router.empty())
-    published.config.moe.router = with_inner_router(router, published.config.moe.router);
-  out.family = published.family;
-  out.end = published.tokenizer.eos;
-  const Tensors tensors(folder);
-  refuse_sizes(tensors, published.config);
-  out.expert_limit = limit_for(published.config, expert_limit);
-  out.model = std::make_unique<Decoder<float>>(
-      published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
-  load_weights(tensors, out);
+  Checkpoint checkpoint = find_checkpoint(path);
+  const fs::path folder = checkpoint.path;
+  const auto weights = safetensors_weights(folder);
+  LoadedModel out =
+      made(read_config(folder), *weights, "config.json", router, expert_limit, backend);
+  out.checkpoint = std::move(checkpoint);
+  const std::vector<std::string> left =
+      load_weights(*weights, names_of(out.family), out.expert_limit, *out.model);
+  if (const std::string note = left_over(left); !note.empty())
+    out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {
     out.state = read_state(folder);
     out.tokenizer = out.state->tokenizer;

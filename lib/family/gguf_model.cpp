@@ -1,0 +1,121 @@
+// Names of the tensors in GGUF files, and the opening of one.
+#include "lib/family/gguf_model.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "lib/checkpoint/gguf_weights.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+#include "lib/family/family.h"
+#include "lib/family/gguf_config.h"
+#include "lib/files/file.h"
+
+namespace moe {
+namespace {
+
+constexpr std::string_view place_of_layers = "blk.";
+
+// The second norm of a layer, by the architecture.
+std::string feed_norm(const GgufKeys& k) {
+  for (const char* name : {"ffn_norm", "post_attention_norm", "attn_output_norm"}) {
+    if (k.tensor(0, concat(name, ".weight")))
+      return name;
+  }
+  k.refuse("has no tensor 'blk.0.ffn_norm.weight'", "the file is not complete");
+}
+
+void add_attention(std::map<std::string, std::string>& below) {
+  const std::map<std::string, std::string> bases = {
+      {"q", "attn_q"},     {"k", "attn_k"},     {"v", "attn_v"},       {"o", "attn_output"},
+      {"q_a", "attn_q_a"}, {"q_b", "attn_q_b"}, {"kv_b", "attn_kv_b"}, {"kv_a", "attn_kv_a_mqa"}};
+  for (const auto& [ours, theirs] : bases) {
+    below["attention." + ours] = theirs + ".weight";
+    below["attention." + ours + "_bias"] = theirs + ".bias";
+  }
+  for (const char* norm : {"q_norm", "k_norm", "q_a_norm", "kv_a_norm"})
+    below[concat("attention.", norm)] = concat("attn_", norm, ".weight");
+  below["attention.sinks"] = "attn_sinks.weight";
+}
+
+Names gguf_names(const GgufKeys& k, bool always_corrected) {
+  Names n{.prefix = "",
+          .layers = std::string(place_of_layers),
+          .embedding = "token_embd.weight",
+          .final_norm = "output_norm",
+          .output = "output",
+          .correction_bias = "exp_probs_b.bias",
+          .always_corrected = always_corrected};
+  const std::string feed = feed_norm(k);
+  n.below = {{"attention_norm", "attn_norm.weight"},
+             {"attention_norm_bias", "attn_norm.bias"},
+             {"feed_norm", feed + ".weight"},
+             {"feed_norm_bias", feed + ".bias"},
+             {"moe.router.weight", "ffn_gate_inp.weight"},
+             {"moe.router.bias", "ffn_gate_inp.bias"},
+             {"moe.shared_gate.weight", "ffn_gate_inp_shexp.weight"}};
+  add_attention(n.below);
+  for (const std::string part : {"gate", "up", "down"}) {
+    n.below["dense." + part] = concat("ffn_", part, ".weight");
+    n.below["moe.shared." + part] = concat("ffn_", part, "_shexp.weight");
+    n.joined.push_back(
+        {.name = concat("ffn_", part, "_exps.weight"), .parts = {"moe.experts." + part}});
+    n.joined.push_back({.name = concat("ffn_", part, "_exps.bias"),
+                        .parts = {concat("moe.experts.", part, "_bias")}});
+  }
+  return n;
+}
+
+GgufLayout layout_of(const GgufArchitecture& a, const ModelConfig& c) {
+  GgufLayout out;
+  out.laced_head = a.laced ? c.head_dim : 0;
+  out.query_rows = Index(c.heads) * c.head_dim;
+  out.key_rows = Index(c.kv_heads) * c.head_dim;
+  if (c.kv_rank > 0) {
+    out.heads = c.heads;
+    out.nope = c.nope_dim;
+    out.value = c.value_dim;
+  }
+  return out;
+}
+
+// The class's rule of which layers have experts against the tensors that are there.
+void check_layers(const GgufKeys& k, const ModelConfig& c) {
+  for (int l = 0; l < c.layers; ++l) {
+    if (k.is_moe(l) != c.is_moe(l)) {
+      const char* there = k.is_moe(l) ? "has" : "has no";
+      const char* belongs = c.is_moe(l) ? "has" : "has none";
+      k.refuse(concat(there, " tensor 'blk.", l, ".ffn_gate_inp.weight' and the model ", belongs,
+                      " there"));
+    }
+  }
+}
+
+}  // namespace
+
+bool beside_the_layers(const ModelConfig& c, const std::string& tensor) {
+  if (tensor.starts_with("rope_freqs.") || tensor.starts_with("rope_factors_"))
+    return true;
+  if (!tensor.starts_with(place_of_layers))
+    return false;
+  int layer = -1;
+  const char* end = tensor.data() + tensor.size();
+  const auto [stop, code] = std::from_chars(tensor.data() + place_of_layers.size(), end, layer);
+  return code == std::errc() && stop != end && *stop == '.' && layer >= c.layers;
+}
+
+GgufModel open_gguf(const std::filesystem::path& path) {
+  const auto file = std::make_shared<const GgufFile>(path);
+  const GgufKeys k(*file);
+  GgufModel out;
+  const Json config = gguf_config(*file, out.notes);
+  out.published = config_from_json(config, path.string());
+  const ModelConfig& c = out.published.config;
+  check_layers(k, c);
+  const bool corrected = rules_of(out.published.family).names.always_corrected;
+  out.names = std::make_shared<const Names>(gguf_names(k, corrected));
+  out.weights = gguf_weights(file, layout_of(gguf_architecture(k), c));
+  return out;
+}
+
+}  // namespace moe

@@ -1,0 +1,117 @@
+#include "lib/run/load_weights.h"
+
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "lib/core/error.h"
+#include "lib/family/families.h"
+#include "lib/files/file.h"
+#include "lib/model/cost.h"
+#include "lib/model/decoder.h"
+#include "lib/run/lazy_experts.h"
+#include "lib/run/run_folder.h"
+
+namespace moe {
+namespace {
+
+constexpr Index rows_at_once = 256;
+
+// Formats undone, numbers looked at, and which tensors of the files nobody asked for.
+class WeightReader {
+ public:
+  explicit WeightReader(const Weights& weights) : weights_(weights) {}
+
+  Tensor get(const std::string& name, const Dims& dims) {
+    if (last_)
+      last_->forget(0, last_->rows());  // its numbers were copied
+    last_ = weights_.open(name, dims);
+    asked(*last_);
+    Tensor t = last_->numbers();
+    refuse_infinite(t, name);
+    return t;
+  }
+  void asked(const StoredRows& stored) {
+    for (const std::string& n : stored.tensors())
+      asked_.insert(n);
+  }
+  std::vector<std::string> left_over() const {
+    std::vector<std::string> out;
+    for (std::string& name : weights_.names()) {
+      if (!asked_.contains(name))
+        out.push_back(std::move(name));
+    }
+    return out;
+  }
+
+ private:
+  void refuse_infinite(const Tensor& t, const std::string& name) const {
+    Matrix<float> rows(std::min<Index>(t.rows(), rows_at_once), t.cols());
+    for (Index first = 0; first < t.rows(); first += rows.rows()) {
+      const View<float> part = rows.view().slice(0, std::min(rows.rows(), t.rows() - first));
+      t.to_float(first, part);
+      float sum = 0;  // of zeros, unless a number is not finite
+      for (const float v : part.flat())
+        sum += v * 0;
+      if (sum != 0 || std::isnan(sum)) {
+        throw Error(Exit::input,
+                    concat("tensor '", name, "' in ", in_quotes(weights_.file_of(name)),
+                           " holds numbers that are not finite"))
+            .hint("the checkpoint is broken or diverged");
+      }
+    }
+  }
+
+  const Weights& weights_;
+  std::unique_ptr<const StoredRows> last_;
+  std::set<std::string> asked_;
+};
+
+}  // namespace
+
+void refuse_sizes(const Weights& weights, const ModelConfig& config, const std::string& said_by) {
+  const double parameters = double(cost_of(config, 1).parameters);
+  const double most = weights.most_numbers();
+  if (parameters > most) {
+    throw Error(Exit::input, concat(said_by, " describes a model of ", parameters,
+                                    " parameters and the tensors in ", in_quotes(weights.path()),
+                                    " cannot hold more than ", most))
+        .hint("the configuration of another model, or files that are missing");
+  }
+}
+
+Index limit_for(const ModelConfig& config, Index wanted) {
+  if (config.moe_layers() == 0)
+    return all_experts;
+  if (wanted != as_fits)
+    return wanted;
+  return double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2
+             ? all_experts
+             : machine_bytes() / 8;
+}
+
+std::vector<std::string> load_weights(const Weights& weights, const Names& names,
+                                      Index expert_limit, Decoder<float>& model) {
+  WeightReader reader(weights);
+  load(model, names,
+       [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
+  if (expert_limit >= 0) {
+    experts_from(weights, model, names, expert_limit,
+                 [&](const StoredRows& s) { reader.asked(s); });
+  }
+  return reader.left_over();
+}
+
+std::string left_over(const std::vector<std::string>& names) {
+  constexpr std::size_t most_named = 3;
+  if (names.empty())
+    return "";
+  std::string list;
+  for (std::size_t i = 0; i < std::min(names.size(), most_named); ++i)
+    list += concat(i > 0 ? ", " : "", in_quotes(names[i]));
+  return concat(names.size(), names.size() == 1 ? " tensor is" : " tensors are",
+                " no part of the model and left out: ", list,
+                names.size() > most_named ? ", ..." : "");
+}
+
+}  // namespace moe
