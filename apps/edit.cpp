@@ -14,7 +14,10 @@
 #include "datasets/dataset.h"
 #include "lib/checkpoint/run_lock.h"
 #include "lib/edit/expert_scores.h"
+#include "lib/edit/gguf_slice.h"
 #include "lib/family/families.h"
+#include "lib/files/file.h"
+#include "lib/files/gguf.h"
 #include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 
@@ -37,18 +40,17 @@ ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore k
   return expert_scores(model, TraceReader(o.trace), kind);
 }
 
-Edited remove(const Options& o, Decoder<float>& model) {
+// The experts that --remove means.
+std::vector<ExpertName> removed(const Options& o, const Decoder<float>& model) {
   if (!o.remove.empty() && o.remove[0] >= '0' && o.remove[0] <= '9')
-    return remove_experts(model, expert_names(o.remove));
+    return expert_names(o.remove);
   Spec spec(o.remove);
   if (spec.name() != "load" && spec.name() != "reap")
     no_such("way to choose experts", spec.name(), {"load", "reap"});
   const int count = spec.get("count", 1, 1);
   spec.done();
-  return remove_experts(
-      model,
-      lowest(model, scores(o, model, spec.name() == "load" ? ExpertScore::load : ExpertScore::reap),
-             count));
+  const ExpertScore kind = spec.name() == "load" ? ExpertScore::load : ExpertScore::reap;
+  return lowest(model, scores(o, model, kind), count);
 }
 
 Edited add(const Options& o, Decoder<float>& model) {
@@ -82,7 +84,7 @@ Edited edited(const Options& o, Decoder<float>& model) {
     return split_dense(model, o.split, o.seed);
   if (!o.add.empty())
     return add(o, model);
-  return o.remove.empty() ? merge(o, model) : remove(o, model);
+  return o.remove.empty() ? merge(o, model) : remove_experts(model, removed(o, model));
 }
 
 RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float>& to) {
@@ -112,7 +114,32 @@ void write_run_json(const fs::path& folder, const LoadedModel& from, const Edite
                                    {"changes", result.changes}});
 }
 
+// From GGUF to GGUF: bytes are copied, so that only experts can go. The model is opened without its
+// experts, for the trace that says which.
+int edit_gguf(const Options& o) {
+  const auto from = gguf_file_of(o.model);
+  const bool others = !o.upcycle.empty() || !o.split.empty() || !o.add.empty() || !o.merge.empty();
+  if (!from || others || o.remove.empty()) {
+    throw Error(Exit::usage,
+                concat("'", o.output, "' would be a GGUF file, which is only made from ",
+                       "another one by --remove"))
+        .hint("-o FOLDER for a checkpoint in safetensors");
+  }
+  refuse_existing(o.output, false);
+  const auto device = open_device(o.device);
+  const LoadedModel loaded = load_model(*from, *device, {}, 0);
+  for (const std::string& n : loaded.checkpoint.notes)
+    warning(n);
+  for (const std::string& c : slice_gguf(*from, o.output, removed(o, *loaded.model)))
+    fmt::print("{}\n", c);
+  note(fmt::format("wrote {}: {} of {}", o.output, bytes_text(double(fs::file_size(o.output))),
+                   bytes_text(double(GgufFile(*from).size()))));
+  return 0;
+}
+
 int edit(const Options& o) {
+  if (o.output.ends_with(".gguf"))
+    return edit_gguf(o);
   const fs::path folder = o.output;
   if (fs::exists(folder)) {
     throw Error(Exit::usage, concat("'", o.output, "' exists"))
@@ -145,8 +172,11 @@ int edit(const Options& o) {
 
 Run edit_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, or a Hugging Face folder").required();
-  cli.add_option("-o,--output", o->output, "the folder to make, for the new checkpoint").required();
+  cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
+      .required();
+  cli.add_option("-o,--output", o->output,
+                 "the folder to make, for the new checkpoint; NAME.gguf with --remove, from GGUF")
+      .required();
   cli.add_option("--upcycle", o->upcycle,
                  "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
                  "every=n for each n-th layer")

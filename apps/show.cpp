@@ -133,21 +133,19 @@ Report show_model(const std::string& path) {
 // Formats of a GGUF file, the largest share first.
 Table types_table(const GgufFile& file) {
   struct Share {
-    std::int64_t tensors = 0;
-    double numbers = 0, bytes = 0;
+    std::int64_t tensors = 0, numbers = 0, bytes = 0;
   };
   std::map<std::string_view, Share> shares;
   for (const GgufTensor& t : file.tensors()) {
     Share& s = shares[t.type->name];
     ++s.tensors;
-    s.numbers += double(t.size());
-    s.bytes += double(t.bytes);
+    s.numbers += t.size();
+    s.bytes += t.bytes;
   }
   std::vector<std::pair<std::string_view, Share>> sorted(shares.begin(), shares.end());
   std::ranges::stable_sort(sorted, std::greater<>(), [](const auto& s) { return s.second.bytes; });
   std::vector<std::string> type;
-  std::vector<std::int64_t> tensors;
-  std::vector<double> numbers, bytes;
+  std::vector<std::int64_t> tensors, numbers, bytes;
   for (const auto& [name, s] : sorted) {
     type.emplace_back(name);
     tensors.push_back(s.tensors);
@@ -168,9 +166,7 @@ Report show_gguf(const std::filesystem::path& path) {
   const GgufModel model = open_gguf(path);
   const ModelConfig& c = model.published.config;
   const ModelCost cost = cost_of(c, c.context);
-  double bytes = 0;
-  for (const GgufTensor& t : file.tensors())
-    bytes += double(t.bytes);
+  const double bytes = double(file.size());
   Report r{.title = fmt::format("{}: {} parameters, {} active a token", path.string(),
                                 count_text(double(cost.parameters)),
                                 count_text(double(cost.active_parameters)))};

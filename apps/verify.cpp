@@ -138,13 +138,22 @@ std::string without_folder(std::string sentence, const std::filesystem::path& fo
   return sentence;
 }
 
+// Of the case "bad/NAME", where `golden` is the folder above bad, bad, or the case.
+std::filesystem::path folder_of(const std::string& golden, const std::string& name) {
+  std::filesystem::path path = std::filesystem::path(golden) / "";
+  path = path.parent_path();
+  if (path.filename() == "bad")
+    return path / name;
+  return path.parent_path().filename() == "bad" ? path : path / "bad" / name;
+}
+
 Table malformed_table(const std::string& golden, const std::vector<GoldenModelResult>& all) {
   std::vector<std::string> name, state, said;
   for (const GoldenModelResult& r : all) {
     name.push_back(r.name.substr(4));
     state.emplace_back(r.passed ? "passed" : "FAILED");
     said.push_back(r.why.empty() ? "read without a word"
-                                 : without_folder(r.why, std::filesystem::path(golden) / r.name));
+                                 : without_folder(r.why, folder_of(golden, name.back())));
   }
   Table t{.id = "malformed",
           .title = "Malformed checkpoints",
@@ -214,7 +223,8 @@ bool verify_models(const Options& o, Report& report) {
   const std::size_t cases = models.name.size() + malformed.size();
   report.title = fmt::format("{} on {}: {} of {} cases passed, largest difference of logits {:.1e}",
                              o.golden, device->name(), cases - failed, cases, worst);
-  report.tables.push_back(models.table());
+  if (!models.name.empty())
+    report.tables.push_back(models.table());
   if (!malformed.empty())
     report.tables.push_back(malformed_table(o.golden, malformed));
   return failed == 0;

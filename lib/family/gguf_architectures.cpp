@@ -264,7 +264,7 @@ void hunyuan(const GgufKeys& k, Json& j, Notes&) {
   write_experts(k, j, {"num_experts", "moe_topk", "intermediate_size"});
   if (const int shared = k.outputs("ffn_up_shexp"); shared != expert_width(k)) {
     k.refuse(concat("has a shared expert of width ", shared, " where the ", expert_width(k),
-                    " of an expert belong"));
+                    " of an expert are expected"));
   }
 }
 
@@ -286,8 +286,8 @@ void llama4(const GgufKeys& k, Json& j, Notes&) {
   j["no_rope_layer_interval"] = 4;
   j["use_qk_norm"] = k.whole("expert_count") != experts_of_maverick;
   j["attn_temperature_tuning"] = true;
-  j["floor_scale"] = 8192;
-  j["attn_scale"] = 0.1;
+  j["floor_scale"] = k.real("attention.temperature_length", 8192);
+  j["attn_scale"] = k.real("attention.temperature_scale", 0.1);
   Json layers = Json::array();
   for (int l = 0; l < k.layers(); ++l) {
     if (k.is_moe(l))

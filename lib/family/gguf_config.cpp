@@ -88,16 +88,16 @@ void write_rope_rule(const GgufKeys& k, Json& j) {
   const std::string type = k.text("rope.scaling.type", "none");
   if (k.file().find("rope_freqs.weight"))
     j["rope_scaling"] = divided(k);
+  else if (k.file().find("rope_factors_long.weight"))
+    j["rope_scaling"] = longrope(k);  // the type is often not said
   else if (type == "linear")
     j["rope_scaling"] = linear(k);
   else if (type == "yarn")
     j["rope_scaling"] = yarn(k);
-  else if (type == "longrope")
-    j["rope_scaling"] = longrope(k);
   else if (type != "none")
     k.refuse(concat("has the key ", in_quotes(k.key("rope.scaling.type")), " = ", in_quotes(type),
                     ", which this program does not have"),
-             "none, linear, yarn, longrope");
+             "none, linear, yarn, or longrope with its factors");
 }
 
 void write_ids(const GgufFile& file, Json& j) {
@@ -108,10 +108,29 @@ void write_ids(const GgufFile& file, Json& j) {
   }
 }
 
+// The embedding says how many tokens there are, and what else is said must agree.
+Index vocabulary(const GgufKeys& k, int hidden) {
+  const GgufTensor& t = k.file().at("token_embd.weight");
+  if (t.dims.size() != 2 || t.dims[1] != hidden) {
+    k.refuse(concat("has the key ", in_quotes(k.key("embedding_length")), " = ", hidden,
+                    " and the tensor 'token_embd.weight' of shape ", text_of(t.dims)));
+  }
+  const std::string list = "tokenizer.ggml.tokens";
+  const Index listed = k.file().is_array(list) ? Index(k.file().texts(list).size()) : t.dims[0];
+  const Index said = k.whole("vocab_size", int(std::min<Index>(t.dims[0], 1'000'000'000)));
+  if (listed != t.dims[0] || said != t.dims[0]) {
+    const bool of_list = listed != t.dims[0];
+    k.refuse(concat("has ", of_list ? listed : said, " tokens by the key ",
+                    in_quotes(of_list ? list : k.key("vocab_size")), " and ", t.dims[0],
+                    " rows in the tensor 'token_embd.weight'"));
+  }
+  return t.dims[0];
+}
+
 void write_common(const GgufKeys& k, Json& j) {
   const int hidden = k.whole("embedding_length");
   const int heads = k.whole("attention.head_count");
-  j["vocab_size"] = k.file().at("token_embd.weight").dims.front();
+  j["vocab_size"] = vocabulary(k, hidden);
   j["hidden_size"] = hidden;
   j["num_hidden_layers"] = k.layers();
   j["num_attention_heads"] = heads;

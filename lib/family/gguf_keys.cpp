@@ -103,7 +103,7 @@ Json GgufKeys::numbers(const std::string& tensor) const {
   const GgufTensor& t = file_.at(tensor);
   if (!can_dequantise(*t.type) || t.size() > longest_vector) {
     refuse(concat("has the tensor ", in_quotes(tensor), " as ", t.type->name, " of shape ",
-                  text_of(t.dims), ", where a vector of floats belongs"));
+                  text_of(t.dims), ", where a vector of floats is expected"));
   }
   std::vector<float> out(std::size_t(t.size()));
   dequantise(*t.type, file_.bytes(t), out);

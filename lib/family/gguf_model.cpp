@@ -79,14 +79,25 @@ GgufLayout layout_of(const GgufArchitecture& a, const ModelConfig& c) {
   return out;
 }
 
-// The class's rule of which layers have experts against the tensors that are there.
+// The class's rule of which layers have experts against the tensors that are there, before anything
+// is made by what the keys say.
 void check_layers(const GgufKeys& k, const ModelConfig& c) {
   for (int l = 0; l < c.layers; ++l) {
+    const std::string at = concat("'blk.", l, ".");
+    if (!k.tensor(l, "attn_norm.weight")) {
+      k.refuse(concat("has the key ", in_quotes(k.key("block_count")), " for ", c.layers,
+                      " layers that run and no tensor ", at, "attn_norm.weight'"));
+    }
     if (k.is_moe(l) != c.is_moe(l)) {
-      const char* there = k.is_moe(l) ? "has" : "has no";
-      const char* belongs = c.is_moe(l) ? "has" : "has none";
-      k.refuse(concat(there, " tensor 'blk.", l, ".ffn_gate_inp.weight' and the model ", belongs,
-                      " there"));
+      k.refuse(concat(k.is_moe(l) ? "has a" : "has no", " tensor ", at,
+                      "ffn_gate_inp.weight' and the model ", c.is_moe(l) ? "has" : "has no",
+                      " experts there"));
+    }
+    const GgufTensor* router = k.tensor(l, "ffn_gate_inp.weight");
+    if (router && router->dims[0] != c.moe.experts) {
+      k.refuse(concat("has the key ", in_quotes(k.key("expert_count")), " = ", c.moe.experts,
+                      " and the tensor ", at, "ffn_gate_inp.weight' of shape ",
+                      text_of(router->dims)));
     }
   }
 }

@@ -110,7 +110,7 @@ std::string part_name(const std::string& stem, int number, int count) {
 
 GgufFile::GgufFile(fs::path path) : path_(std::move(path)) {
   const InputFile file(path_);
-  parts_.push_back({path_, file.map()});
+  parts_.push_back({path_, file.map(), file.size()});
   GgufHeader header = read_gguf_header(path_, {parts_[0].bytes.get(), std::size_t(file.size())});
   keys_ = std::move(header.keys);
   tensors_ = std::move(header.tensors);
@@ -157,7 +157,7 @@ void GgufFile::open_others() {
 
 GgufFile::GgufFile(fs::path path, int number, int count) : path_(std::move(path)) {
   const InputFile file(path_);
-  parts_.push_back({path_, file.map()});
+  parts_.push_back({path_, file.map(), file.size()});
   GgufHeader header = read_gguf_header(path_, {parts_[0].bytes.get(), std::size_t(file.size())});
   keys_ = std::move(header.keys);
   tensors_ = std::move(header.tensors);
@@ -194,6 +194,13 @@ std::span<const std::byte> GgufFile::bytes(const GgufTensor& t) const {
   return {parts_[std::size_t(t.file)].bytes.get() + t.offset, std::size_t(t.bytes)};
 }
 
+Index GgufFile::size() const {
+  Index sum = 0;
+  for (const Part& p : parts_)
+    sum += p.size;
+  return sum;
+}
+
 bool GgufFile::has(std::string_view key) const {
   return keys_.find(key) != keys_.end();
 }
@@ -212,10 +219,10 @@ bool GgufFile::is_array(std::string_view key) const {
 
 namespace {
 
-// "the key 'x' of type u32" with the wish behind it.
+// What a key is and what was expected.
 std::string is_not(std::string_view key, const GgufValue& v, const char* wanted) {
   return concat("has the key ", in_quotes(key), " as ", v.array ? "an array of " : "",
-                name_of(v.type), " where ", wanted, " belongs");
+                name_of(v.type), " where ", wanted, " is expected");
 }
 
 }  // namespace

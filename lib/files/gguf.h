@@ -82,6 +82,7 @@ class GgufFile {
   // throws Error(input) with the nearest name
   const GgufTensor& at(std::string_view name) const;
   std::span<const std::byte> bytes(const GgufTensor&) const;  // mapped as long as this lives
+  Index size() const;                                         // bytes of all parts
   const std::filesystem::path& file(const GgufTensor& t) const {
     return parts_[std::size_t(t.file)].path;
   }
@@ -112,6 +113,7 @@ class GgufFile {
   struct Part {
     std::filesystem::path path;
     std::shared_ptr<const std::byte> bytes;
+    Index size = 0;
   };
   // part `number` (from 0) of `count`, which must say so
   GgufFile(std::filesystem::path, int number, int count);

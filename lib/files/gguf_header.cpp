@@ -147,7 +147,7 @@ void check_type(const fs::path& path, std::string_view name, std::uint32_t id) {
 Dims read_dims(Cursor& at, std::string_view name) {
   const std::uint32_t rank = at.number<std::uint32_t>("its list of tensors");
   if (rank < 1 || rank > most_dims)
-    refuse_tensor(at.path(), name, concat("has ", rank, " dimensions where 1 to 4 belong"));
+    refuse_tensor(at.path(), name, concat("has ", rank, " dimensions where 1 to 4 are expected"));
   Dims dims;
   for (std::uint32_t d = 0; d < rank; ++d) {
     const auto n = at.number<std::uint64_t>("its list of tensors");

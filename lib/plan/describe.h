@@ -20,6 +20,6 @@ Architecture describe(const Json&, const std::string& file, const std::string& n
 Architecture describe(const ModelConfig&, const std::string& name);
 // a config.json, a folder with one, a run, or a GGUF file
 Architecture describe_path(const std::string& path);
-std::vector<std::string> known_types();               // model_type values that describe() reads
+std::vector<std::string> known_types();  // model_type values that describe() reads
 
 }  // namespace moe::plan

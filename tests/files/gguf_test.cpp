@@ -92,11 +92,11 @@ TEST_CASE("keys of a GGUF file are read as what they are") {
     return refusal(action);
   };
   CHECK(why([&] { file.whole("absent"); }).find("has no key 'absent'") != std::string::npos);
-  CHECK(why([&] { file.whole("f32"); }).find("as f32 where an integer belongs") !=
+  CHECK(why([&] { file.whole("f32"); }).find("as f32 where an integer is expected") !=
         std::string::npos);
   CHECK(why([&] { file.whole("huge"); }).find("above 2^63 - 1") != std::string::npos);
   CHECK(why([&] { file.text("words"); }).find("as an array of string") != std::string::npos);
-  CHECK(why([&] { file.texts("list"); }).find("array of strings belongs") != std::string::npos);
+  CHECK(why([&] { file.texts("list"); }).find("array of strings is expected") != std::string::npos);
   CHECK(why([&] { file.flag("u8", true); }).find("true or false") != std::string::npos);
 }
 
@@ -205,24 +205,24 @@ TEST_CASE("tensors that cannot be are refused by name") {
 
 namespace {
 
-void put_parts(const Scratch& folder, int count, const std::string& spoilt) {
+void put_parts(const Scratch& folder, int count, const std::string& damage) {
   for (int p = 0; p < count; ++p) {
     GgufBytes g;
-    g.key("split.no", 2, raw(std::uint16_t(spoilt == "number" && p == 1 ? 5 : p)));
+    g.key("split.no", 2, raw(std::uint16_t(damage == "number" && p == 1 ? 5 : p)));
     g.key("split.count", 2, raw(std::uint16_t(count)));
-    g.key("split.tensors.count", 5, raw(std::int32_t(spoilt == "sum" ? 9 : count)));
-    const std::string name = spoilt == "name" ? "t" : "t" + std::to_string(p);
+    g.key("split.tensors.count", 5, raw(std::int32_t(damage == "sum" ? 9 : count)));
+    const std::string name = damage == "name" ? "t" : "t" + std::to_string(p);
     g.floats(name, {2}, {float(p), 0});
-    if (spoilt == "gone" && p == 1)
+    if (damage == "gone" && p == 1)
       continue;
     folder.put("m-0000" + std::to_string(p + 1) + "-of-0000" + std::to_string(count) + ".gguf",
                g.bytes());
   }
 }
 
-std::string opening_parts(const std::string& spoilt, const std::string& which = "1") {
+std::string opening_parts(const std::string& damage, const std::string& which = "1") {
   const Scratch folder;
-  put_parts(folder, 3, spoilt);
+  put_parts(folder, 3, damage);
   return refusal([&] { GgufFile file(folder / ("m-0000" + which + "-of-00003.gguf")); });
 }
 

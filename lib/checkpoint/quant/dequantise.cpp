@@ -51,8 +51,8 @@ void dequantise(const GgmlType& type, std::span<const std::byte> from, std::span
   const Decoder* decoder = decoder_of(type);
   const Index blocks = Index(out.size()) / type.block;
   if (!decoder || Index(out.size()) % type.block != 0 || Index(from.size()) < blocks * type.bytes) {
-    throw Error(Exit::bug,
-                concat(out.size(), " numbers asked of ", from.size(), " bytes of ", type.name));
+    throw Error(Exit::bug, concat(out.size(), " numbers requested from ", from.size(), " bytes of ",
+                                  type.name));
   }
   const auto* bytes = reinterpret_cast<const quant::Byte*>(from.data());
   for (Index b = 0; b < blocks; ++b)
