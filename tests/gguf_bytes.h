@@ -1,4 +1,4 @@
-// GGUF files made by hand: keys and tensors in, bytes out, each piece to be damage at will.
+// GGUF files made by hand: keys and tensors in, bytes out, each piece to be damaged at will.
 #pragma once
 #include <cstdint>
 #include <cstring>

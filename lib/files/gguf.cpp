@@ -118,33 +118,47 @@ GgufFile::GgufFile(fs::path path) : path_(std::move(path)) {
     open_others();
 }
 
-// What a part says of the split must be what its name and the first part say.
-void GgufFile::open_others() {
-  const std::int64_t count = whole("split.count");
-  const SplitName name = split_name(path_.filename().string());
-  if (const std::int64_t number = whole("split.no", 0); number != 0) {
-    refuse(concat("is part ", number + 1, " of ", count, " of a split model"),
-           concat("open the first, ", part_name(name.stem.empty() ? "NAME" : name.stem, 1,
-                                                int(std::min<std::int64_t>(count, 99'999)))));
+namespace {
+
+// The name of the first of `count` parts; what a part says of the split must agree with it.
+SplitName first_of_split(const GgufFile& file, std::int64_t count) {
+  const SplitName name = split_name(file.path().filename().string());
+  if (const std::int64_t number = file.whole("split.no", 0); number != 0) {
+    file.refuse(concat("is part ", number + 1, " of ", count, " of a split model"),
+                concat("open the first, ", part_name(name.stem.empty() ? "NAME" : name.stem, 1,
+                                                     int(std::min<std::int64_t>(count, 99'999)))));
   }
   if (name.count != count || name.number != 1) {
-    refuse(concat("is the first of ", count, " files and is not named NAME-00001-of-0000N.gguf"),
-           "keep the names that the files were split under");
+    file.refuse(
+        concat("is the first of ", count, " files and is not named NAME-00001-of-0000N.gguf"),
+        "keep the names that the files were split under");
   }
+  return name;
+}
+
+}  // namespace
+
+void GgufFile::open_others() {
+  const SplitName name = first_of_split(*this, whole("split.count"));
   for (int p = 2; p <= name.count; ++p) {
     const fs::path path = path_.parent_path() / part_name(name.stem, p, name.count);
     std::error_code none;
     if (!fs::exists(path, none)) {
-      refuse(concat("is the first of ", count, " files and ", in_quotes(path), " does not exist"),
-             "download all parts into one folder");
+      refuse(
+          concat("is the first of ", name.count, " files and ", in_quotes(path), " does not exist"),
+          "download all parts into one folder");
     }
-    GgufFile part(path, p - 1, int(count));
+    GgufFile part(path, p - 1, name.count);
     for (GgufTensor& t : part.tensors_) {
       t.file = p - 1;
       tensors_.push_back(std::move(t));
     }
     parts_.push_back(std::move(part.parts_[0]));
   }
+  check_whole();
+}
+
+void GgufFile::check_whole() {
   if (const auto said = whole("split.tensors.count", Index(tensors_.size()));
       said != Index(tensors_.size())) {
     refuse(concat("says that its parts hold ", said, " tensors and they hold ", tensors_.size()));

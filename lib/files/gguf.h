@@ -118,6 +118,7 @@ class GgufFile {
   // part `number` (from 0) of `count`, which must say so
   GgufFile(std::filesystem::path, int number, int count);
   void open_others();
+  void check_whole();  // of all parts together; sorts the tensors
   const GgufValue& value(std::string_view key) const;
   const GgufValue& one(std::string_view key, const char* wanted) const;
 

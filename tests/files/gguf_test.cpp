@@ -63,7 +63,6 @@ TEST_CASE("keys of a GGUF file are read as what they are") {
   g.key("f64", 12, raw(0.1));
   g.f32("f32", 0.5f);
   g.texts("words", {"", "ab", "\xff"});
-  g.key("huge", 10, raw(~std::uint64_t(0)));
   g.key("list", 9, raw(std::uint32_t(5)) + raw(std::uint64_t(2)) + raw(7) + raw(-8));
   g.key("floats", 9, raw(std::uint32_t(6)) + raw(std::uint64_t(2)) + raw(0.25f) + raw(2.0f));
   folder.put("x.gguf", g.bytes());
@@ -88,16 +87,26 @@ TEST_CASE("keys of a GGUF file are read as what they are") {
   CHECK(file.text("absent", "x") == "x");
   CHECK(file.is_array("words"));
   CHECK_FALSE(file.is_array("u8"));
-  const auto why = [&](auto action) {
-    return refusal(action);
-  };
-  CHECK(why([&] { file.whole("absent"); }).find("has no key 'absent'") != std::string::npos);
-  CHECK(why([&] { file.whole("f32"); }).find("as f32 where an integer is expected") !=
+}
+
+TEST_CASE("keys of a GGUF file of another type, or absent, are refused by name") {
+  const Scratch folder;
+  GgufBytes g = small();
+  g.key("u8", 0, raw(std::uint8_t(200)));
+  g.f32("f32", 0.5f);
+  g.texts("words", {"ab"});
+  g.key("huge", 10, raw(~std::uint64_t(0)));
+  g.key("list", 9, raw(std::uint32_t(5)) + raw(std::uint64_t(1)) + raw(7));
+  folder.put("x.gguf", g.bytes());
+  const GgufFile file(folder / "x.gguf");
+  CHECK(refusal([&] { file.whole("absent"); }).find("has no key 'absent'") != std::string::npos);
+  CHECK(refusal([&] { file.whole("f32"); }).find("as f32 where an integer is expected") !=
         std::string::npos);
-  CHECK(why([&] { file.whole("huge"); }).find("above 2^63 - 1") != std::string::npos);
-  CHECK(why([&] { file.text("words"); }).find("as an array of string") != std::string::npos);
-  CHECK(why([&] { file.texts("list"); }).find("array of strings is expected") != std::string::npos);
-  CHECK(why([&] { file.flag("u8", true); }).find("true or false") != std::string::npos);
+  CHECK(refusal([&] { file.whole("huge"); }).find("above 2^63 - 1") != std::string::npos);
+  CHECK(refusal([&] { file.text("words"); }).find("as an array of string") != std::string::npos);
+  CHECK(refusal([&] { file.texts("list"); }).find("array of strings is expected") !=
+        std::string::npos);
+  CHECK(refusal([&] { file.flag("u8", true); }).find("true or false") != std::string::npos);
 }
 
 TEST_CASE("tensors of a GGUF file lie where it says, outermost size first") {

@@ -100,7 +100,7 @@ void llama4(Json& j) {
     j.erase(key);
 }
 
-std::vector<Case> cases() {
+std::vector<Case> plain_cases() {
   return {
       {"mixtral", {.architecture = "llama", .laced = true}},
       {"mixtral", {.architecture = "llama", .laced = true, .single_experts = true}},
@@ -128,50 +128,58 @@ std::vector<Case> cases() {
        same_mscale,
        latent_keys_of},
       {"deepseek_v3", {.architecture = "deepseek2"}, same_mscale, latent_keys_of},
-      {"gpt_oss",
-       {.architecture = "gpt-oss", .feed_norm = "post_attention_norm"},
-       [](Json&) {},
-       [](GgufWriter& w, const Json& j) {
-         const Json& rope = j.at("rope_parameters");
-         yarn_keys(w, rope.at("factor"), rope.at("original_max_position_embeddings"));
-       }},
-      {"granitemoe",
-       {.architecture = "granitemoe", .laced = true},
-       [](Json&) {},
-       [](GgufWriter& w, const Json& j) {
-         w.key("embedding_scale", float(j.at("embedding_multiplier")));
-         w.key("residual_scale", float(j.at("residual_multiplier")));
-         w.key("logit_scale", float(j.at("logits_scaling")));
-         w.key("attention.scale", float(j.at("attention_multiplier")));
-       }},
+      {"hunyuan_v1_moe", {.architecture = "hunyuan-moe"}},
+      {"minimax_m2", {.architecture = "minimax-m2"}},
+      {"llama4_text", {.architecture = "llama4"}, llama4},
       {"phimoe",
        {.architecture = "phimoe"},
        [](Json& j) {
          j["router_jitter_noise"] = 0.01;
        }},
+  };
+}
+
+void nothing(Json&) {}
+void gpt_oss_keys(GgufWriter& w, const Json& j) {
+  const Json& rope = j.at("rope_parameters");
+  yarn_keys(w, rope.at("factor"), rope.at("original_max_position_embeddings"));
+}
+void granite_keys(GgufWriter& w, const Json& j) {
+  w.key("embedding_scale", float(j.at("embedding_multiplier")));
+  w.key("residual_scale", float(j.at("residual_multiplier")));
+  w.key("logit_scale", float(j.at("logits_scaling")));
+  w.key("attention.scale", float(j.at("attention_multiplier")));
+}
+void dbrx_keys(GgufWriter& w, const Json& j) {
+  w.key("attention.clamp_kqv", float(j.at("attn_config").at("clip_qkv")));
+}
+void glm4_keys(GgufWriter& w, const Json& j) {
+  deepseek_keys(w, j.at("routed_scaling_factor"), j.at("n_group"), j.at("topk_group"), 2);
+  w.flag("expert_weights_norm", j.at("norm_topk_prob"));
+}
+void ernie_keys(GgufWriter& w, const Json& j) {
+  w.key("interleave_moe_layer_step", std::uint32_t(j.value("moe_layer_interval", 1)));
+}
+
+std::vector<Case> cases_with_keys() {
+  const std::string after = "post_attention_norm";
+  return {
+      {"gpt_oss", {.architecture = "gpt-oss", .feed_norm = after}, nothing, gpt_oss_keys},
+      {"granitemoe", {.architecture = "granitemoe", .laced = true}, nothing, granite_keys},
+      {"granitemoeshared", {.architecture = "granitemoe", .laced = true}, nothing, granite_keys},
       {"dbrx",
        {.architecture = "dbrx", .feed_norm = "attn_output_norm", .fused_qkv = true},
-       [](Json&) {},
-       [](GgufWriter& w, const Json& j) {
-         w.key("attention.clamp_kqv", float(j.at("attn_config").at("clip_qkv")));
-       }},
-      {"glm4_moe",
-       {.architecture = "glm4moe", .feed_norm = "post_attention_norm"},
-       [](Json&) {},
-       [](GgufWriter& w, const Json& j) {
-         deepseek_keys(w, j.at("routed_scaling_factor"), j.at("n_group"), j.at("topk_group"), 2);
-         w.flag("expert_weights_norm", j.at("norm_topk_prob"));
-       }},
-      {"ernie4_5_moe",
-       {.architecture = "ernie4_5-moe"},
-       [](Json&) {},
-       [](GgufWriter& w, const Json& j) {
-         w.key("interleave_moe_layer_step", std::uint32_t(j.value("moe_layer_interval", 1)));
-       }},
-      {"hunyuan_v1_moe", {.architecture = "hunyuan-moe"}},
-      {"minimax_m2", {.architecture = "minimax-m2"}},
-      {"llama4_text", {.architecture = "llama4"}, llama4},
+       nothing,
+       dbrx_keys},
+      {"glm4_moe", {.architecture = "glm4moe", .feed_norm = after}, nothing, glm4_keys},
+      {"ernie4_5_moe", {.architecture = "ernie4_5-moe"}, nothing, ernie_keys},
   };
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> out = plain_cases();
+  std::ranges::copy(cases_with_keys(), std::back_inserter(out));
+  return out;
 }
 
 Json record_of(const char* family) {
