@@ -43,14 +43,20 @@ class Bytes final : public Tokenizer {
     return kBoundary;
   }
 
-  std::vector<int> encode(std::string_view text) const override {
-    std::vector<int> ids(text.size());
-    std::ranges::transform(text, ids.begin(),
+  using Tokenizer::encode;
+  // A byte has its place in the text whether it is whole or not.
+  Encoded encode(std::string_view text, const EncodeOptions& options) const override {
+    Encoded out;
+    out.ids.resize(text.size());
+    std::ranges::transform(text, out.ids.begin(),
                            [](char c) { return int(static_cast<unsigned char>(c)); });
-    return ids;
+    for (std::uint32_t at = 0; options.offsets && at < text.size(); ++at)
+      out.at.push_back({at, at + 1});
+    return out;
   }
 
-  std::string decode(const std::vector<int>& ids) const override {
+  using Tokenizer::decode;
+  std::string decode(const std::vector<int>& ids, bool) const override {
     std::string text;
     for (const int id : ids) {
       if (id < 0 || id >= kRows) {
@@ -75,6 +81,10 @@ class Bytes final : public Tokenizer {
     while (int(out.size()) < kRows)
       out.push_back(concat("<|pad", out.size(), "|>"));
     return out;
+  }
+
+  SpecialIds special() const override {
+    return {.bos = kBoundary, .eos = kBoundary, .ends = {kBoundary}};
   }
 
   std::string tokenizer_json() const override {

@@ -58,13 +58,17 @@ class Counting final : public Tokenizer {
   int boundary() const override {
     return 0;
   }
-  std::vector<int> encode(std::string_view text) const override {
-    std::vector<int> ids(text.size());
-    for (int& id : ids)
+  Encoded encode(std::string_view text, const EncodeOptions&) const override {
+    Encoded out;
+    out.ids.resize(text.size());
+    for (int& id : out.ids)
       id = ++last_;
-    return ids;
+    return out;
   }
-  std::string decode(const std::vector<int>&) const override {
+  std::string decode(const std::vector<int>&, bool) const override {
+    return {};
+  }
+  SpecialIds special() const override {
     return {};
   }
   std::vector<std::string> pieces() const override {
