@@ -16,6 +16,7 @@
 #include "lib/core/error.h"
 #include "lib/files/gguf.h"
 #include "lib/golden/golden_layer.h"
+#include "lib/golden/golden_tokenizers.h"
 #include "lib/run/check_training.h"
 #include "lib/run/golden_models.h"
 #include "lib/trace/reader.h"
@@ -264,7 +265,40 @@ struct LayerCases {
   }
 };
 
+// Tokenizers beside their own libraries, a row each; malformed ones last.
+bool verify_tokenizers(const Options& o, Report& report) {
+  std::vector<std::string> name, state, why;
+  std::vector<std::int64_t> cases, wrong;
+  std::int64_t compared = 0;
+  std::int64_t failed = 0;
+  for (const GoldenTokenizerResult& r : verify_golden_tokenizers(o.golden)) {
+    name.push_back(r.name);
+    state.emplace_back(r.passed() ? "passed" : "FAILED");
+    cases.push_back(std::int64_t(r.cases));
+    wrong.push_back(std::int64_t(r.failed));
+    why.push_back(r.why);
+    compared += std::int64_t(r.cases);
+    failed += std::int64_t(r.failed);
+  }
+  report.title = fmt::format("{}: {} of {} cases passed, {} failed", o.golden, compared - failed,
+                             compared, failed);
+  Table t{.id = "tokenizers",
+          .title = "Tokenizers",
+          .reading =
+              "Ids, framed ids, offsets and decoded text must be equal; of a malformed file, right "
+              "is an error that says what is wrong."};
+  t.columns = {{.name = "tokenizer", .cells = name},
+               {.name = "result", .cells = state},
+               {.name = "cases", .cells = cases},
+               {.name = "failed", .cells = wrong},
+               {.name = "first difference, or what was said", .cells = why}};
+  report.tables.push_back(std::move(t));
+  return failed == 0;
+}
+
 bool verify_golden_folder(const Options& o, Report& report) {
+  if (is_golden_tokenizers(o.golden))
+    return verify_tokenizers(o, report);
   if (has_golden_metrics(o.golden))
     return verify_metrics(o, report);
   if (is_golden_models(o.golden))
