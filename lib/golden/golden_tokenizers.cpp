@@ -10,7 +10,9 @@
 #include "lib/files/file.h"
 #include "lib/files/json.h"
 #include "lib/tokenizer/open.h"
+#include "lib/tokenizer/pattern.h"
 #include "lib/tokenizer/sha256.h"
+#include "lib/tokenizer/trainer.h"
 
 namespace moe {
 namespace {
@@ -145,6 +147,15 @@ class CaseCheck {
   std::vector<int> full_;
 };
 
+std::vector<fs::path> entries(const fs::path& folder) {
+  std::vector<fs::path> out;
+  std::error_code code;
+  for (const auto& entry : fs::directory_iterator(folder, code))
+    out.push_back(entry.path());
+  std::ranges::sort(out);
+  return out;
+}
+
 // All cases of a kind, or the one named.
 GoldenTokenizerResult verify_kind(const fs::path& folder, const std::string& only) {
   GoldenTokenizerResult out{.name = folder.filename().string()};
@@ -175,6 +186,47 @@ GoldenTokenizerResult verify_kind(const fs::path& folder, const std::string& onl
   return out;
 }
 
+// What differs first between a training and the recorded one.
+std::string training_difference(const Json& wanted, std::string_view text) {
+  const std::string pattern = wanted.at("pattern").get<std::string>();
+  const std::string_view known = known_pattern(pattern);
+  BpeTrainer trainer({.vocabulary = wanted.at("vocab_size").get<int>(),
+                      .frequency = wanted.at("min_frequency").get<int>(),
+                      .special = wanted.at("special_tokens").get<std::vector<std::string>>(),
+                      .pattern = known.empty() ? pattern : std::string(known)});
+  while (!text.empty()) {  // sequences are lines with their ends
+    const std::string_view line = text.substr(0, text.find('\n') + 1);
+    trainer.add(line.empty() ? text : line);
+    text.remove_prefix(line.empty() ? text.size() : line.size());
+  }
+  const Json model = Json::parse(trainer.train([](int) {})).at("model");
+  const Json& merges = model.at("merges");
+  const Json& wanted_merges = wanted.at("merges");
+  for (std::size_t i = 0; i < std::min(merges.size(), wanted_merges.size()); ++i) {
+    if (merges[i] != wanted_merges[i])
+      return concat("merge ", i, " is ", merges[i].dump(), ", expected ", wanted_merges[i].dump());
+  }
+  if (merges.size() != wanted_merges.size())
+    return concat(merges.size(), " merges, expected ", wanted_merges.size());
+  return model.at("vocab") == wanted.at("vocab") ? "" : "another vocabulary";
+}
+
+// A folder of text.txt and trainings on it, a case each.
+GoldenTokenizerResult verify_training(const fs::path& folder) {
+  GoldenTokenizerResult out{.name = folder.filename().string()};
+  const std::string text = read_file(folder / "text.txt", Index(1) << 28);
+  for (const fs::path& path : entries(folder)) {
+    if (path.extension() != ".json")
+      continue;
+    ++out.cases;
+    const std::string why = training_difference(read_json(path), text);
+    out.failed += why.empty() ? 0 : 1;
+    if (out.why.empty() && !why.empty())
+      out.why = concat(path.filename().string(), ": ", why);
+  }
+  return out;
+}
+
 // A malformed file or folder: right is an error of the input.
 GoldenTokenizerResult verify_malformed(const fs::path& path) {
   GoldenTokenizerResult out{.name = concat("bad/", path.filename().string()), .cases = 1};
@@ -194,13 +246,8 @@ bool is_kind(const fs::path& path) {
          (fs::exists(path / "strings.json") || fs::exists(path.parent_path() / "strings.json"));
 }
 
-std::vector<fs::path> entries(const fs::path& folder) {
-  std::vector<fs::path> out;
-  std::error_code code;
-  for (const auto& entry : fs::directory_iterator(folder, code))
-    out.push_back(entry.path());
-  std::ranges::sort(out);
-  return out;
+bool is_training(const fs::path& path) {
+  return fs::exists(path / "text.txt") && !fs::exists(path / "config.json");
 }
 
 // Json's own errors say nothing about the file.
@@ -217,7 +264,7 @@ GoldenTokenizerResult read_safely(const fs::path& path, Verify&& verify) {
 }  // namespace
 
 bool is_golden_tokenizers(const fs::path& path) {
-  if (is_kind(path) || (!fs::exists(path) && is_kind(path.parent_path())))
+  if (is_kind(path) || is_training(path) || (!fs::exists(path) && is_kind(path.parent_path())))
     return true;
   const auto inside = entries(path);
   return std::ranges::any_of(inside, is_kind);
@@ -226,6 +273,8 @@ bool is_golden_tokenizers(const fs::path& path) {
 std::vector<GoldenTokenizerResult> verify_golden_tokenizers(const fs::path& path) {
   if (is_kind(path))
     return {read_safely(path, [&] { return verify_kind(path, ""); })};
+  if (is_training(path))
+    return {read_safely(path, [&] { return verify_training(path); })};
   if (!fs::exists(path)) {
     return {read_safely(path,
                         [&] { return verify_kind(path.parent_path(), path.filename().string()); })};
@@ -234,6 +283,8 @@ std::vector<GoldenTokenizerResult> verify_golden_tokenizers(const fs::path& path
   for (const fs::path& kind : entries(path)) {
     if (is_kind(kind))
       out.push_back(read_safely(kind, [&] { return verify_kind(kind, ""); }));
+    else if (is_training(kind))
+      out.push_back(read_safely(kind, [&] { return verify_training(kind); }));
   }
   for (const fs::path& malformed : entries(path / "bad"))
     out.push_back(verify_malformed(malformed));
