@@ -128,6 +128,12 @@ void add_config(std::vector<std::string>& words, const std::string& path, const 
   words.insert(words.end(), more.begin(), more.end());
 }
 
+// --config of moe import is a model's configuration, not a file of options.
+bool takes_option_file(const CLI::App& verb) {
+  const CLI::Option* option = verb.get_option_no_throw("--config");
+  return !option || option->get_type_name() == "FILE";
+}
+
 }  // namespace
 
 std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
@@ -147,6 +153,8 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   if (!words[0].starts_with("-") && !commands().find(words[0]))
     no_such("command", words[0], commands().names());
   CLI::App* verb = words[0].starts_with("-") ? nullptr : app.get_subcommand(words[0]);
+  if (verb && !takes_option_file(*verb))
+    return words;
   for (std::size_t i = 1; verb && i < words.size(); ++i) {
     if (words[i] == "--config" && i + 1 < words.size()) {
       add_config(words, std::string(words[i + 1]), *verb);

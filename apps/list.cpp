@@ -16,6 +16,7 @@
 #include "datasets/dataset.h"
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/import/import.h"
 #include "lib/model/config.h"
 #include "lib/model/mixer_type.h"
 #include "lib/router/capacity.h"
@@ -81,6 +82,7 @@ std::vector<Kind> kinds() {
           kind("devices", "Devices (--device)", backends()),
           kind("metrics", "Metrics (moe report --metric)", metrics()),
           kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
+          kind("imports", "Recordings of other engines (moe import --from)", importers()),
           kind("formats", "Formats (--format)", renderers()),
           convention_kind(),
           model_kind(),

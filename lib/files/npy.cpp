@@ -90,10 +90,15 @@ std::vector<Index> shape_of(const fs::path& path, const std::string& text) {
 
 void read_type(const fs::path& path, NpyHeader& h) {
   const std::string& t = h.type;
+  if (t.find('O') != t.npos) {
+    refuse(path, "holds Python objects (dtype object), which lie in a pickle and are never read",
+           "an array of numbers: a.astype('int32')");
+  }
   const auto [end, error] =
       std::from_chars(t.data() + std::min<std::size_t>(t.size(), 2), t.data() + t.size(), h.width);
   const bool sound = error == std::errc() && end == t.data() + t.size() && h.width > 0;
-  const bool little = sound && (t[0] == '<' || (t[0] == '|' && h.width == 1));
+  const bool bytes = t[0] == '|' && (h.width == 1 || t[1] == 'S');
+  const bool little = sound && (t[0] == '<' || bytes);
   if (!little) {
     refuse(path, concat("holds numbers of the type '", t, "'"),
            "plain little-endian numbers: a.astype('<u4')");
@@ -101,10 +106,9 @@ void read_type(const fs::path& path, NpyHeader& h) {
   h.kind = t[1];
 }
 
-NpyHeader read_header(InputFile& file) {
-  const fs::path& path = file.path();
+// What the dictionary says; the shape's product is left out where it does not fit.
+NpyHeader header_of(const fs::path& path, const std::string& text) {
   NpyHeader h;
-  const std::string text = header_text(file, h.data_at);
   const std::string type = value_of(path, text, "descr");
   if (type.size() < 2 || type.front() != '\'' || type.back() != '\'') {
     refuse(path, concat("holds numbers of the type ", type),
@@ -112,22 +116,40 @@ NpyHeader read_header(InputFile& file) {
   }
   h.type = type.substr(1, type.size() - 2);
   read_type(path, h);
-  if (value_of(path, text, "fortran_order") != "False")
-    refuse(path, "is stored column by column", "numpy.ascontiguousarray(a) before numpy.save");
-  const std::string shape = value_of(path, text, "shape");
-  h.shape = shape_of(path, shape);
+  h.by_column = value_of(path, text, "fortran_order") != "False";
+  h.shape = shape_of(path, value_of(path, text, "shape"));
+  return h;
+}
+
+// Refuses a shape that takes another number of bytes than there are.
+void check_length(const fs::path& path, NpyHeader& h, Index found) {
   bool fits = true;
   for (const Index n : h.shape)
     fits = fits && !__builtin_mul_overflow(h.numbers, n, &h.numbers);
   Index bytes = 0;
-  fits = fits && !__builtin_mul_overflow(h.numbers, Index(h.width), &bytes);
-  const Index found = file.size() - h.data_at;
-  if (!fits || bytes != found) {
-    refuse(path,
-           concat("has ", found, " bytes behind its header, which is not what the shape ", shape,
-                  " of '", h.type, "' takes"),
-           "the file is cut short, or is no plain array");
+  const Index unit = h.kind == 'U' ? 4 : 1;
+  fits = fits && !__builtin_mul_overflow(h.numbers, h.width * unit, &bytes);
+  if (fits && bytes == found)
+    return;
+  std::string shape;
+  for (const Index n : h.shape)
+    shape += concat(shape.empty() ? "" : ", ", n);
+  refuse(path,
+         concat("has ", found, " bytes behind its header, which is not what the shape (", shape,
+                h.shape.size() == 1 ? ",)" : ")", " of '", h.type, "' takes"),
+         "the file is cut short, or is no plain array");
+}
+
+NpyHeader read_header(InputFile& file) {
+  Index data_at = 0;
+  const std::string text = header_text(file, data_at);
+  NpyHeader h = header_of(file.path(), text);
+  h.data_at = data_at;
+  if (h.by_column) {
+    refuse(file.path(), "is stored column by column",
+           "numpy.ascontiguousarray(a) before numpy.save");
   }
+  check_length(file.path(), h, file.size() - data_at);
   return h;
 }
 
@@ -140,6 +162,26 @@ std::uint64_t whole_number(const char* at, const NpyHeader& h) {
 }
 
 }  // namespace
+
+NpyHeader npy_header(std::string_view bytes, const std::string& name) {
+  const fs::path path = name;
+  const auto at = [&](std::size_t i) {
+    return std::size_t(static_cast<unsigned char>(bytes[i]));
+  };
+  if (bytes.size() < 12 || !bytes.starts_with("\x93NUMPY"))
+    refuse(path, "is not a NumPy file", writes_such);
+  const bool wide = at(6) > 1;
+  const std::size_t first = wide ? 12 : 10;
+  const std::size_t length = at(8) | at(9) << 8 | (wide ? at(10) << 16 | at(11) << 24 : 0);
+  if (length > longest_header)
+    refuse(path, concat("says that its NumPy header has ", length, " bytes"), writes_such);
+  if (length > bytes.size() - first)
+    refuse(path, "ends inside its NumPy header", "write it again");
+  NpyHeader h = header_of(path, std::string(bytes.substr(first, length)));
+  h.data_at = Index(first + length);
+  check_length(path, h, Index(bytes.size()) - h.data_at);
+  return h;
+}
 
 NpyFile::NpyFile(const fs::path& path) : file_(path), header_(read_header(file_)) {}
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/files/file.h"
@@ -20,7 +21,13 @@ struct NpyHeader {
   std::vector<Index> shape;  // of a scalar: empty
   Index numbers = 1;         // product of the shape
   Index data_at = 0;         // offset of the first number
+  bool by_column = false;    // the first index runs fastest ("fortran_order")
 };
+
+// The header of a whole .npy file in memory, of any kind of element ('U' is text of `width`
+// characters of 4 bytes, 'S' of bytes). Throws Error(input) naming `name` where it is none, holds
+// Python objects, or has another length than its shape takes.
+NpyHeader npy_header(std::string_view bytes, const std::string& name);
 
 class NpyFile {
  public:

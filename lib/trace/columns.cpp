@@ -253,7 +253,7 @@ void set_asked(TraceFields& fields, Field f) {
 namespace {
 // In path order.
 std::vector<TraceColumn> routing_columns(const TraceHeader& h) {
-  const Index k = h.max_choices();
+  const Index k = std::max(1, h.max_choices());  // counts alone need no top_k
   const Index experts = h.max_experts();
   const Index ahead = h.predicted > 0 ? h.predicted : k;
   const Cell id = experts >= 65535 ? Cell::u32 : Cell::u16;

@@ -15,6 +15,8 @@ namespace {
 using h5::Cell;
 using h5::Handle;
 
+constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
+
 void root_attributes(hid_t file, const TraceHeader& h) {
   h5::put(file, "format", "moe-trace");
   h5::put(file, "format_version", "1.0");
@@ -136,6 +138,21 @@ void router_biases(hid_t file, const TraceHeader& h) {
   h5::write(d, h5::type_of(Cell::f32), cells.data(), "/router/bias");
 }
 
+void step_counts(hid_t file, const TraceHeader& h) {
+  const std::uint64_t layers = h.layers.size();
+  const std::uint64_t experts = std::uint64_t(h.max_experts());
+  if (std::uint64_t(h.counts.cols()) != layers * experts) {
+    throw Error(Exit::bug, fmt::format("counts of a step are {} numbers, not {} layers of {}",
+                                       h.counts.cols(), layers, experts));
+  }
+  const auto steps = std::uint64_t(h.counts.rows());
+  const std::uint64_t in_chunk = std::max<std::uint64_t>(1, most_chunk / (layers * experts * 4));
+  const std::uint64_t rows = std::min({steps, in_chunk, std::uint64_t(64)});
+  const Handle d = h5::dataset(file, "/counts/per_step", h5::type_of(Cell::u32),
+                               {{steps, layers, experts}, {rows, layers, experts}, false, true});
+  h5::write(d, h5::type_of(Cell::u32), h.counts.data(), "/counts/per_step");
+}
+
 Handle column_dataset(hid_t file, const TraceColumn& c, const TraceHeader& h, int deflate) {
   h5::Layout layout{{0}, {std::uint64_t(c.chunk)}, true, deflate > 0, deflate};
   if (c.rank > 1) {
@@ -197,7 +214,7 @@ void attach_scales(hid_t file, TraceFile& out, const std::vector<TraceColumn>& c
   std::vector<std::int32_t> layers, choices, experts;
   for (const TraceLayer& l : h.layers)
     layers.push_back(l.index);
-  for (int k = 0; k < h.max_choices(); ++k)
+  for (int k = 0; k < std::max(1, h.max_choices()); ++k)
     choices.push_back(k);
   for (int e = 0; e < h.max_experts(); ++e)
     experts.push_back(e);
@@ -282,6 +299,8 @@ void make_groups(hid_t file, const TraceHeader& h) {
     groups.push_back("/router");
   if (!h.pairs.empty())
     groups.push_back("/experts");
+  if (!h.counts.empty())
+    groups.push_back("/counts");
   for (const char* name : groups)
     h5::group(file, name);
 }
@@ -302,6 +321,8 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
     router_weights(out.file, h);
   if (!h.router_bias.empty())
     router_biases(out.file, h);
+  if (!h.counts.empty())
+    step_counts(out.file, h);
   const auto experts = std::uint64_t(h.max_experts());
   for (const PairMatrix& pair : h.pairs) {
     Handle& d = out.pairs[pair.name];

@@ -61,6 +61,9 @@ struct TraceHeader {
   std::vector<Matrix<float>> router_weight;     // (E,H) a layer; may be empty
   std::vector<std::vector<float>> router_bias;  // (E) a layer; may be empty
   std::vector<PairMatrix> pairs;
+  // tokens per expert, of an engine that only counts: a row a step, (L * max_experts()) in it; such
+  // a trace may have no token rows, and layers of an unknown top_k (0). Empty = absent
+  Matrix<std::uint32_t> counts;
   std::string weight_kind = "combine";  // combine|prob|score|mix
   bool weight_normalized = false;
   std::string order = "key_desc";                  // key_desc|weight_desc|id_asc|unknown

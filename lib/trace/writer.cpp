@@ -36,7 +36,8 @@ TraceHeader checked(const TraceHeader& given) {
   if (h.layers.empty())
     throw Error(Exit::usage, "a trace needs at least one MoE layer, and this model has none");
   for (const TraceLayer& l : h.layers) {
-    if (l.experts < 1 || l.top_k < 1 || l.top_k > 65535) {
+    const int least = h.counts.empty() ? 1 : 0;  // an engine that counts need not say its top_k
+    if (l.experts < 1 || l.top_k < least || l.top_k > 65535) {
       throw Error(Exit::bug, fmt::format("MoE layer {} has {} experts and top_k {}", l.index,
                                          l.experts, l.top_k));
     }

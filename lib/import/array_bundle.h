@@ -1,0 +1,45 @@
+// Named arrays of one file, whatever it is: .npz, .safetensors, a dict of torch.save, or one .npy.
+// NAME.3 and the entries of a list or tuple NAME are layers of NAME.
+#pragma once
+#include <map>
+#include <optional>
+#include <string>
+
+#include "lib/files/number_array.h"
+#include "lib/import/inputs.h"
+
+namespace moe {
+
+struct ArrayGroup {
+  std::optional<NumberArray> whole;      // NAME
+  std::map<int, NumberArray> by_number;  // NAME.0, NAME.1, ...
+  bool listed = false;                   // the numbers count entries of a list
+};
+
+class ArrayBundle {
+ public:
+  explicit ArrayBundle(const ImportFile&);  // throws Error(input) where it is damaged
+
+  const ArrayGroup* find(const std::string& name) const;
+  const NumberArray* whole(const std::string& name) const;
+  bool has(const std::string& name) const {
+    return find(name) != nullptr;
+  }
+  std::string names() const;  // for sentences
+  const std::string& file() const {
+    return file_;
+  }
+
+ private:
+  void add(const std::string& name, NumberArray);
+  void add_torch(const PickleValue&);
+  void add_list(const std::string& name, const PickleValue&);
+
+  std::map<std::string, ArrayGroup> groups_;
+  std::string file_;
+};
+
+// Names alone, without reading arrays: what a format is recognised by.
+bool bundle_names(const ImportFile&, const std::vector<std::string>& wanted);
+
+}  // namespace moe

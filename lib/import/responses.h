@@ -1,0 +1,45 @@
+// What responses of servers have in common: an array of routes [rows, layers, choices] of one
+// request, and its tokens. The last token of a request has no routes: it was sampled and never
+// went through the model.
+#pragma once
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lib/files/json_cursor.h"
+#include "lib/files/number_array.h"
+#include "lib/import/inputs.h"
+#include "lib/import/sink.h"
+
+namespace moe {
+
+// Ids of a request, row-major.
+struct RouteArray {
+  Index rows = 0, layers = 0, choices = 0;
+  std::vector<std::int32_t> ids;
+};
+
+struct RoutedRequest {
+  std::string where;  // for sentences
+  RouteArray routes;
+  Index prompt = -1, total = -1;     // tokens; -1 = not known
+  Index start = 0;                   // position of the first row
+  std::vector<std::int32_t> tokens;  // of positions 0..; -1 = not known; may be shorter
+  std::string domain;
+  bool moe_layers_only = false;  // the array has no slots of dense layers
+};
+
+// Checks the array against config.json and says it to the sink as a sequence of its own.
+void say_request(const ImportInputs&, ImportSink&, const RoutedRequest&);
+
+// Lists [rows][layers][choices] at the cursor.
+RouteArray route_lists(JsonCursor&, const char* name);
+// A NumPy array or tensor of the same shape.
+RouteArray route_array(const NumberArray&, ImportSink&);
+
+// Calls `take` for each JSON value: of a line each, or of one list, or the only one of its file.
+void each_json(const ImportFile&,
+               const std::function<void(std::string_view json, const std::string& where)>& take);
+
+}  // namespace moe

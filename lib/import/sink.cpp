@@ -1,0 +1,289 @@
+// The first pass: every check that holds for all formats. See sink.h; writing is in sink_write.cpp.
+#include "lib/import/sink.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+#include "lib/import/inputs.h"
+#include "lib/import/model_config.h"
+
+namespace moe {
+namespace {
+
+constexpr int most_layers = 4096, most_experts = 65'534;
+constexpr Index most_choices = 4096;
+constexpr std::size_t most_count_cells = std::size_t(1) << 26;
+
+const char* const wants_experts = "--experts N, or --config config.json of the model";
+
+std::string row_text(const ImportBlock& b, Index row) {
+  return concat(b.where, " token ", b.rows_before + row);
+}
+
+}  // namespace
+
+ImportBlock make_block(const std::vector<int>& layers, Index rows, Index choices,
+                       std::string where) {
+  ImportBlock b;
+  b.layers = layers;
+  b.where = std::move(where);
+  b.rows.layer.resize(layers.size());
+  for (LayerRows& l : b.rows.layer)
+    l.expert = Matrix<int>(rows, choices, -1);
+  return b;
+}
+
+ImportSink::ImportSink(const ImportOptions& options, const ModelConfig* config)
+    : options_(options), config_(config) {
+  fields_ = {.weights = false,
+             .dropped = false,
+             .kept = false,
+             .entropy = false,
+             .margin = false,
+             .logsumexp = false};
+  facts.layer.routed_scale = std::nanf("");
+  facts.layer.capacity_factor = std::nanf("");
+  if (!config)
+    return;
+  facts.layer.score_fn = config->score_fn;
+  facts.layer.norm_topk = config->norm_topk;
+  facts.layer.routed_scale = config->routed_scale;
+  facts.layer.n_group = config->groups;
+  facts.layer.topk_group = config->topk_groups;
+  facts.layer.shared = config->shared;
+}
+ImportSink::~ImportSink() = default;
+
+void ImportSink::say(const std::string& sentence) {
+  if (!writing_ && known_sentences_.insert(sentence).second)
+    said_.push_back(sentence);
+}
+
+int ImportSink::experts() const {
+  if (options_.experts > 0)
+    return options_.experts;
+  if (config_ && config_->experts > 0)
+    return config_->experts;
+  return facts.experts;
+}
+
+std::uint16_t ImportSink::domain_number(const std::string& name) {
+  if (name.empty())
+    return no_domain;
+  const auto [at, fresh] = domain_numbers_.try_emplace(name, std::uint16_t(domains_.size()));
+  if (fresh) {
+    if (domains_.size() == no_domain)
+      refuse_import("the import", "has more than 65,534 domains", "--domain-by folder");
+    domains_.push_back(name);
+  }
+  return at->second;
+}
+
+void ImportSink::step(std::int64_t step, Phase phase) {
+  ++steps_;
+  if (writing_)
+    writer_->step({step, 0, 0, phase});
+}
+
+void ImportSink::sequence(const std::string& domain) {
+  ++sequences_;
+  position_ = 0;
+  const std::uint16_t number = domain_number(domain);
+  if (writing_)
+    writer_->sequence(number);
+}
+
+void ImportSink::rows(ImportBlock&& b) {
+  leave_out_padding(b);
+  if (!writing_)
+    return look(b);
+  complete(b);
+  write(std::move(b));
+}
+
+void ImportSink::leave_out_padding(ImportBlock& b) {
+  if (options_.pad_id < 0 || b.rows.token_id.empty())
+    return;
+  std::vector<Index> keep;
+  for (std::size_t t = 0; t < b.rows.token_id.size(); ++t) {
+    if (b.rows.token_id[t] != std::uint32_t(options_.pad_id))
+      keep.push_back(Index(t));
+  }
+  if (keep.size() == b.rows.token_id.size())
+    return;
+  padding_ += writing_ ? 0 : b.rows.token_id.size() - keep.size();
+  const auto pick = [&](auto& list) {
+    if (list.empty())
+      return;
+    for (std::size_t i = 0; i < keep.size(); ++i)
+      list[i] = list[std::size_t(keep[i])];
+    list.resize(keep.size());
+  };
+  const auto pick_rows = [&](auto& m) {
+    if (m.empty())
+      return;
+    std::remove_reference_t<decltype(m)> out(Index(keep.size()), m.cols());
+    for (std::size_t i = 0; i < keep.size(); ++i)
+      std::copy(m.row(keep[i]).begin(), m.row(keep[i]).end(), out.row(Index(i)).begin());
+    m = std::move(out);
+  };
+  pick(b.rows.token_id);
+  pick(b.rows.position);
+  pick(b.rows.flags);
+  pick(b.rows.rank);
+  pick(b.rows.predicted_id);
+  for (LayerRows& l : b.rows.layer) {
+    pick_rows(l.expert);
+    pick_rows(l.weight);
+    pick_rows(l.dropped);
+    pick_rows(l.logits);
+  }
+}
+
+void ImportSink::look(const ImportBlock& b) {
+  note_fields(b);
+  for (std::size_t i = 0; i < b.layers.size(); ++i) {
+    look_at_layer(b, i);
+    look_at_weights(b, i);
+  }
+  if (!b.rows.layer.empty())
+    total_ += std::uint64_t(b.rows.layer[0].expert.rows());
+}
+
+void ImportSink::note_fields(const ImportBlock& b) {
+  token_ids_ = token_ids_ || !b.rows.token_id.empty();
+  fields_.rank = fields_.rank || !b.rows.rank.empty();
+  fields_.prediction = fields_.prediction || !b.rows.predicted_id.empty();
+  for (const LayerRows& l : b.rows.layer) {
+    fields_.weights = fields_.weights || !l.weight.empty();
+    fields_.dropped = fields_.dropped || !l.dropped.empty();
+    fields_.logits = fields_.logits || !l.logits.empty();
+  }
+}
+
+namespace {
+
+// The first choice that another one repeats; -1 where all differ. `seen` is scratch.
+int repeated(std::span<const int> row, std::vector<int>& seen) {
+  const std::size_t k = row.size();
+  if (k <= 16) {
+    for (std::size_t i = 1; i < k; ++i) {
+      for (std::size_t j = 0; j < i; ++j) {
+        if (row[i] == row[j] && row[i] >= 0)
+          return row[i];
+      }
+    }
+    return -1;
+  }
+  seen.assign(row.begin(), row.end());
+  std::sort(seen.begin(), seen.end());
+  for (std::size_t i = 1; i < k; ++i) {
+    if (seen[i] == seen[i - 1] && seen[i] >= 0)
+      return seen[i];
+  }
+  return -1;
+}
+
+}  // namespace
+
+void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
+  const int number = b.layers[i];
+  const Matrix<int>& ids = b.rows.layer[i].expert;
+  if (number < 0 || (found_.size() >= most_layers && !found_.count(number)))
+    refuse_import(b.where, concat("names layer ", number), "layers from 0 on, at most 4096");
+  if (ids.cols() > most_choices)
+    refuse_import(b.where, concat("has ", ids.cols(), " choices a token"), "at most 4096");
+  Layer& l = found_[number];
+  const int limit = experts() > 0 ? experts() : most_experts;
+  std::vector<int> seen;
+  for (Index t = 0; t < ids.rows(); ++t) {
+    const auto row = ids.row(t);
+    ++l.rows;
+    bool all_zero = row.size() > 1;
+    Index used = 0;
+    for (std::size_t k = 0; k < row.size(); ++k) {
+      const int id = row[k];
+      if (id < -1 || id >= limit) {
+        refuse_import(
+            row_text(b, t),
+            concat("has expert ", id, " in layer ", number, ", and there are ", limit, " experts"),
+            wants_experts);
+      }
+      all_zero = all_zero && id == 0;
+      l.most = std::max<std::int64_t>(l.most, id);
+      used = id >= 0 ? Index(k) + 1 : used;
+    }
+    l.choices = std::max(l.choices, used);
+    l.none += used == 0;
+    if (all_zero) {
+      if (l.zeros++ == 0)
+        l.first_zero = row_text(b, t);
+      continue;
+    }
+    if (const int twice = repeated(row, seen); twice >= 0) {
+      refuse_import(row_text(b, t), concat("has expert ", twice, " twice in layer ", number),
+                    "each choice of a token is another expert: the file is damaged, or of another "
+                    "format");
+    }
+  }
+}
+
+void ImportSink::look_at_weights(const ImportBlock& b, std::size_t i) const {
+  const LayerRows& l = b.rows.layer[i];
+  for (const Matrix<float>* m : {&l.weight, &l.logits}) {
+    for (Index n = 0; n < m->size(); ++n) {
+      if (std::isfinite(m->data()[n]))
+        continue;
+      const Index t = n / m->cols();
+      if (m == &l.weight && n % m->cols() < l.expert.cols() && l.expert(t, n % m->cols()) < 0)
+        continue;
+      refuse_import(
+          row_text(b, t),
+          concat("has ", std::isnan(m->data()[n]) ? "NaN" : "an infinite number", " as a ",
+                 m == &l.weight ? "weight" : "logit", " in layer ", b.layers[i]),
+          "leave the weights out where they are not known");
+    }
+  }
+}
+
+void ImportSink::counts(std::int64_t step, int layer, const std::vector<std::int64_t>& per_expert,
+                        const std::string& where) {
+  if (writing_)
+    return;
+  const auto [at, fresh] = count_step_at_.try_emplace(step, count_steps_.size());
+  if (fresh)
+    count_steps_.push_back({step, {}});
+  auto& sum = count_steps_[at->second].counts[layer];
+  if (sum.empty()) {
+    count_cells_ += per_expert.size();
+    sum.resize(per_expert.size());
+  }
+  if (layer < 0 || layer > 1 << 20)
+    refuse_import(where, concat("names layer ", layer), "layers from 0 on");
+  if (count_cells_ > most_count_cells)
+    refuse_import(where, "has more than 67 million counts", "fewer steps at once");
+  if (sum.size() != per_expert.size()) {
+    refuse_import(where,
+                  concat("has counts of ", per_expert.size(), " experts in layer ", layer,
+                         " of step ", step, ", where ", sum.size(), " were found before"),
+                  "files of one model");
+  }
+  for (std::size_t e = 0; e < sum.size(); ++e) {
+    if (per_expert[e] < 0) {
+      refuse_import(
+          where,
+          concat("has the negative count ", per_expert[e], " for expert ", e, " in layer ", layer),
+          "counts from 0 on");
+    }
+    if (__builtin_add_overflow(sum[e], per_expert[e], &sum[e]) || sum[e] > UINT32_MAX) {
+      refuse_import(
+          where,
+          concat("counts more than 4,294,967,295 tokens for expert ", e, " in layer ", layer),
+          "fewer steps at once");
+    }
+  }
+}
+
+}  // namespace moe
