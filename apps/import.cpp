@@ -90,6 +90,7 @@ Run import_command(CommandLine& cli) {
       .type_name("NAME");
   cli.add_option("--config", o->config, "of the model that was recorded").type_name("config.json");
   add_facts(cli, o->import);
+  cli.add_flag("--append", o->import.append, "add the rows to a trace that exists");
   cli.add_flag("--force", o->force, "replace a file that exists");
   return run_with(cli, o, import_files);
 }

@@ -44,13 +44,11 @@ bool read_base64(std::string_view text, Bytes& out) {
     *to++ = std::byte(v >> 8);
     *to++ = std::byte(v);
   }
-  if (i < text.size()) {
-    std::uint32_t v = 0;
-    for (std::size_t k = 0; k < 4; ++k)
-      v = v << 6 | (i + k < text.size() ? value(i + k) : 0);
-    *to++ = std::byte(v >> 16);
-    *to++ = std::byte(v >> 8);
-  }
+  std::uint32_t last = 0;
+  for (std::size_t k = 0; k < 4; ++k)
+    last = last << 6 | (i + k < text.size() ? value(i + k) : 0);
+  *to++ = std::byte(last >> 16);
+  *to++ = std::byte(last >> 8);
   if (wrong & 0xC0)
     return false;
   const std::span<const std::byte> span(buffer->data(), bytes);

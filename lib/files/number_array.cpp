@@ -85,9 +85,7 @@ Dims strides_of(const Dims& shape) {
 
 Index NumberArray::size() const {
   Index n = 1;
-  for (const Index s : shape)
-    n *= s;
-  return n;
+  return checked_size(shape, n) ? n : 0;
 }
 
 bool NumberArray::is_whole() const {
@@ -173,6 +171,9 @@ void NumberArray::must_have(int wanted, const char* meaning) const {
                   wanted, ": ", meaning),
            concat("an array of the shape ", meaning));
   }
+  // any number of empty rows costs a file nothing
+  if (wanted > 1 && shape[0] > 0 && size() == 0)
+    refuse(concat("has the shape ", text_of(shape), ", in which nothing lies"), meaning);
 }
 
 NumberArray checked_array(const std::string& name, DType type, const Dims& shape,

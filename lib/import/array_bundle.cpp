@@ -1,6 +1,7 @@
 // Arrays by their names: see array_bundle.h.
 #include "lib/import/array_bundle.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "lib/checkpoint/safetensors.h"
@@ -125,6 +126,13 @@ std::string ArrayBundle::names() const {
   for (const auto& [name, group] : groups_)
     out.push_back(name);
   return out.empty() ? "nothing" : join(out);
+}
+
+int expert_id(const NumberArray& a, Index place) {
+  const std::int64_t id = a.whole(place);
+  const bool ones =
+      (a.dtype == DType::u16 && id == UINT16_MAX) || (a.dtype == DType::u32 && id == UINT32_MAX);
+  return ones ? -1 : int(std::clamp<std::int64_t>(id, -2, INT32_MAX));
 }
 
 bool bundle_names(const ImportFile& f, const std::vector<std::string>& wanted) {

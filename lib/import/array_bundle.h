@@ -39,6 +39,9 @@ class ArrayBundle {
   std::string file_;
 };
 
+// An expert's id; -1 = none, which unsigned types of 16 and 32 bits write as all ones.
+int expert_id(const NumberArray&, Index place);
+
 // Names alone, without reading arrays: what a format is recognised by.
 bool bundle_names(const ImportFile&, const std::vector<std::string>& wanted);
 

@@ -10,7 +10,7 @@
 namespace moe {
 namespace {
 
-constexpr Index rows_at_once = 4096;
+constexpr Index numbers_at_once = 1 << 24;
 constexpr const char* three_axes = "[tokens, layers, choices]";
 
 struct Layers {
@@ -127,8 +127,7 @@ void say_rows(const Arrays& a, ImportSink& sink, Index first, Index count) {
     rows.expert = Matrix<int>(count, ids.shape[1]);
     for (Index t = 0; t < count; ++t) {
       for (Index k = 0; k < ids.shape[1]; ++k) {
-        rows.expert(t, k) =
-            int(std::clamp<std::int64_t>(ids.whole(ids.place(first + t, k)), -2, INT32_MAX));
+        rows.expert(t, k) = expert_id(ids, ids.place(first + t, k));
       }
     }
     if (a.weights.arrays.empty())
@@ -182,11 +181,13 @@ void PlainArrays::read_file(const ImportInputs& in, const ImportFile& f, ImportS
                            " sequences"),
                     "one label a sequence");
   }
+  const Index row = Index(a.ids.arrays.size()) * a.ids.arrays[0].shape[1];
+  const Index at_once = std::clamp<Index>(numbers_at_once / std::max<Index>(row, 1), 1, 4096);
   Index first = 0;
   for (std::size_t q = 0; q < lengths.size(); ++q) {
     sink.sequence(domains ? domains->texts[q] : in.domain_of(f));
-    for (Index done = 0; done < lengths[q]; done += rows_at_once)
-      say_rows(a, sink, first + done, std::min(rows_at_once, lengths[q] - done));
+    for (Index done = 0; done < lengths[q]; done += at_once)
+      say_rows(a, sink, first + done, std::min(at_once, lengths[q] - done));
     first += lengths[q];
   }
 }

@@ -40,6 +40,12 @@ class Rows {
   void finish();
 
  private:
+  struct Slot {  // a line
+    std::int64_t turn, phase, step, layer, slot, expert;
+    float weight;
+    bool dropped;
+  };
+  Slot slot_of(const NumberLine&);
   void end_row();
   ImportSink& sink_;
   PassGather gather_;
@@ -83,44 +89,49 @@ void Rows::end_row() {
   row_ = {};
 }
 
-void Rows::take(const NumberLine& line) {
+Rows::Slot Rows::slot_of(const NumberLine& line) {
   const auto cells = line.cells(',');
   if (cells.size() != 9 && cells.size() != 10)
     line.refuse(concat("has ", cells.size(), " columns, not 9 or 10"));
   if (cells_ != 0 && cells.size() != cells_)
     line.refuse(concat("has ", cells.size(), " columns, and lines before ", cells_));
   cells_ = cells.size();
-  const std::int64_t turn = line.whole(cells[0]);
-  const std::int64_t phase = line.whole(cells[1]);
-  const std::int64_t step = line.whole(cells[2]);
-  const std::int64_t layer = line.whole(cells[3]);
-  const std::int64_t slot = line.whole(cells[4]);
-  const std::int64_t expert = line.whole(cells[5]);
-  if (step < 0 || step > UINT32_MAX || layer < 0 || layer > 1 << 20 || expert < 0 ||
-      expert > 65'535 || phase < 0 || phase > 1)
+  Slot s{
+      line.whole(cells[0]), line.whole(cells[1]), line.whole(cells[2]),       line.whole(cells[3]),
+      line.whole(cells[4]), line.whole(cells[5]), float(line.real(cells[6])), false};
+  s.dropped = cells.size() == 10 && line.whole(cells[9]) != 0;
+  const bool sound = s.step >= 0 && s.step <= UINT32_MAX && s.layer >= 0 && s.layer <= 1 << 20 &&
+                     s.expert >= 0 && s.expert <= 65'535 && (s.phase == 0 || s.phase == 1);
+  if (!sound)
     line.refuse("has a number out of range");
-  if (slot == 0) {
+  return s;
+}
+
+void Rows::take(const NumberLine& line) {
+  const Slot s = slot_of(line);
+  if (s.slot == 0) {
     end_row();
-    if (turn != turn_) {
+    if (s.turn != turn_) {
       gather_.flush();
       sink_.sequence();
-      turn_ = turn;
+      turn_ = s.turn;
     }
     open_ = true;
-    row_.token = step;
-    row_.layer = int(layer);
-    row_.flags = phase == 0 ? token_flag::prompt : token_flag::decode;
+    row_.token = s.step;
+    row_.layer = int(s.layer);
+    row_.flags = s.phase == 0 ? token_flag::prompt : token_flag::decode;
   }
-  const bool same = open_ && row_.token == step && row_.layer == layer && turn == turn_;
-  if (!same || slot != std::int64_t(row_.ids.size()))
-    line.refuse(concat("has slot ", slot, " of step ", step, " layer ", layer, ", where slot ",
-                       same ? row_.ids.size() : 0, " should follow"));
+  const bool same = open_ && row_.token == s.step && row_.layer == s.layer && s.turn == turn_;
+  if (!same || s.slot != std::int64_t(row_.ids.size())) {
+    line.refuse(concat("has slot ", s.slot, " of step ", s.step, " layer ", s.layer,
+                       ", where slot ", same ? row_.ids.size() : 0, " should follow"));
+  }
   row_.where = line.where();
-  row_.ids.push_back(int(expert));
-  row_.weights.push_back(float(line.real(cells[6])));
-  nan_ = nan_ || std::isnan(row_.weights.back());
-  if (cells.size() == 10)
-    row_.dropped.push_back(line.whole(cells[9]) != 0);
+  row_.ids.push_back(int(s.expert));
+  row_.weights.push_back(s.weight);
+  nan_ = nan_ || std::isnan(s.weight);
+  if (cells_ == 10)
+    row_.dropped.push_back(s.dropped);
 }
 
 void Rows::finish() {

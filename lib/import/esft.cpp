@@ -40,37 +40,33 @@ class Esft final : public Importer {
   static void read_folder(const Folder&, int topk, ImportSink&);
 };
 
+// Cells between tabs as numbers of the type of `out`.
+template <class Number>
+void read_cells(std::string_view text, const std::string& where, const char* what,
+                std::vector<Number>& out) {
+  for (std::size_t at = 0; at <= text.size();) {
+    const auto end = std::min(text.find('\t', at), text.size());
+    const std::string_view cell = text.substr(at, end - at);
+    const auto [stop, error] =
+        std::from_chars(cell.data(), cell.data() + cell.size(), out.emplace_back());
+    if (error != std::errc() || stop != cell.data() + cell.size())
+      refuse_import(where, concat("has ", in_quotes(cell), " where ", what, " should stand"),
+                    as_scored);
+    at = end + 1;
+  }
+}
+
 Line parse(std::string_view text, const std::string& where, int topk) {
   const auto middle = text.find("\t\t");
   if (middle == text.npos)
     refuse_import(where, "has no two tabs between ids and weights", as_scored);
   std::vector<int> ids;
   std::vector<float> weights;
-  const auto each = [](std::string_view part, auto take) {
-    for (std::size_t at = 0; at <= part.size();) {
-      const auto end = std::min(part.find('\t', at), part.size());
-      take(part.substr(at, end - at));
-      at = end + 1;
-    }
-  };
-  each(text.substr(0, middle), [&](std::string_view cell) {
-    int v = -1;
-    const auto [stop, error] = std::from_chars(cell.data(), cell.data() + cell.size(), v);
-    if (error != std::errc() || stop != cell.data() + cell.size())
-      refuse_import(where, concat("has ", in_quotes(cell), " where an id should stand"), as_scored);
-    ids.push_back(v);
-  });
+  read_cells(text.substr(0, middle), where, "an id", ids);
   std::string_view rest = text.substr(middle + 2);
   while (rest.ends_with('\t'))
     rest.remove_suffix(1);
-  each(rest, [&](std::string_view cell) {
-    float v = 0;
-    const auto [stop, error] = std::from_chars(cell.data(), cell.data() + cell.size(), v);
-    if (error != std::errc() || stop != cell.data() + cell.size())
-      refuse_import(where, concat("has ", in_quotes(cell), " where a weight should stand"),
-                    as_scored);
-    weights.push_back(v);
-  });
+  read_cells(rest, where, "a weight", weights);
   if (ids.size() != weights.size()) {
     refuse_import(where, concat("has ", ids.size(), " ids and ", weights.size(), " weights"),
                   as_scored);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "lib/core/text.h"
 #include "lib/import/count_files.h"
@@ -97,8 +98,13 @@ void find_topk(const Snapshot& s, ImportSink& sink) {
 
 // An old .dat: a number of entries, then a name's length and a name.
 bool is_dat(const ImportFile& f) {
-  return f.name().ends_with(".dat") && f.start.size() > 12 &&
-         f.start.substr(0, 4096).find("blk.") != std::string::npos;
+  if (f.kind != FileKind::binary || f.start.size() < 12)
+    return false;
+  std::int32_t head[2] = {};
+  std::memcpy(head, f.start.data(), sizeof head);
+  const std::string_view rest = std::string_view(f.start).substr(8);
+  return head[0] > 0 && head[0] < 1 << 20 && head[1] > 4 && head[1] < 256 &&
+         rest.substr(0, std::size_t(head[1])).find(".weight") != rest.npos;
 }
 
 class Imatrix final : public Importer {

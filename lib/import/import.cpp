@@ -8,6 +8,7 @@
 #include "lib/files/file.h"
 #include "lib/import/inputs.h"
 #include "lib/import/sink.h"
+#include "lib/trace/reader.h"
 
 namespace moe {
 
@@ -52,7 +53,8 @@ const Entry<MakeImporter>& entry_for(const ImportInputs& inputs) {
 
 ImportResult import_trace(const ImportOptions& options, const std::filesystem::path& target,
                           const TraceHeader& header, bool force, const ImportWatcher& watcher) {
-  refuse_existing(target.string(), force);
+  const bool continues = options.append && std::filesystem::exists(target);
+  refuse_existing(target.string(), force || continues);
   const ImportInputs inputs(options);
   const auto& entry = entry_for(inputs);
   const std::string name(entry.name);
@@ -60,6 +62,8 @@ ImportResult import_trace(const ImportOptions& options, const std::filesystem::p
     watcher.recognised(name);
   const auto importer = entry.make();
   ImportSink sink(options, inputs.config());
+  if (continues)
+    sink.continue_from(TraceReader(target).header());
   importer->read(inputs, sink);
   sink.survey_done(name);
   sink.write_to(target, header, force, watcher.wrote);

@@ -24,6 +24,7 @@ struct ImportOptions {
   int experts = 0, topk = 0, layers = 0, micro_batch = 0, pipeline = 0, expert_parallel = 0;
   std::int64_t pad_id = -1;
   std::string tokenizer;  // its name, written as tokenizer_id
+  bool append = false;    // to a finished trace of the same layers
 };
 
 class Importer {

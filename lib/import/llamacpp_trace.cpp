@@ -160,103 +160,149 @@ void read_prompts(const ImportFile& f, ImportSink& sink) {
   sink.say("decode steps only; positions count from the end of each prompt");
 }
 
-void read_phases(const ImportFile& f, ImportSink& sink) {
-  PassGather gather(sink, true);
-  GatheredRow row;
-  std::string phase;
-  std::int64_t last = -1;
-  std::size_t width = 0;
-  const auto end_row = [&] {
-    if (row.ids.empty())
-      return;
-    if (width != 0 && row.ids.size() != width)
-      refuse_import(row.where,
-                    concat("ends token ", row.token, " layer ", row.layer, " with ", row.ids.size(),
-                           " ranks, not ", width),
-                    "the file as it was written");
-    width = row.ids.size();
-    gather.add(std::move(row));
-    row = {};
-  };
-  each_line(f, [&](NumberLine& line) {
-    if (line.number() == 1)
-      return;
-    const auto cells = line.cells(',');
-    if (cells.size() != 5 || (cells[0] != "prefill" && cells[0] != "decode"))
-      line.refuse(concat("is not ", cartaz));
-    const std::int64_t token = line.whole(cells[1]);
-    const int layer = layer_of(line, line.whole(cells[2]));
-    const std::int64_t rank = line.whole(cells[3]);
-    if (token < 0 || token > UINT32_MAX)
-      line.refuse(concat("names token ", token));
-    if (rank == 0) {
-      end_row();
-      if (cells[0] != phase)
-        gather.flush();
-      if (last < 0 || (phase == "decode" && cells[0] == "prefill"))
-        sink.sequence();
-      phase = cells[0];
-      last = token;
-      row.token = token;
-      row.layer = layer;
-      row.flags = phase == "prefill" ? token_flag::prompt : token_flag::decode;
-    }
-    if (rank != std::int64_t(row.ids.size()) || row.token != token || row.layer != layer)
-      line.refuse(concat("has rank ", rank, ", where rank ", row.ids.size(), " should follow"));
-    row.where = line.where();
-    row.ids.push_back(id_of(line, line.whole(cells[4]), sink));
-  });
-  end_row();
-  gather.flush();
+// phase,token,layer,rank,expert: ranks of one token and layer follow one another.
+class PhaseRows {
+ public:
+  explicit PhaseRows(ImportSink& sink) : sink_(sink), gather_(sink, true) {}
+  void take(const NumberLine&);
+  void finish() {
+    end_row();
+    gather_.flush();
+  }
+
+ private:
+  void end_row();
+  void begin_row(std::string_view phase, std::int64_t token, int layer);
+  ImportSink& sink_;
+  PassGather gather_;
+  GatheredRow row_;
+  std::string phase_;
+  std::size_t width_ = 0;
+};
+
+void PhaseRows::end_row() {
+  if (row_.ids.empty())
+    return;
+  if (width_ != 0 && row_.ids.size() != width_) {
+    refuse_import(row_.where,
+                  concat("ends token ", row_.token, " layer ", row_.layer, " with ",
+                         row_.ids.size(), " ranks, not ", width_),
+                  "the file as it was written");
+  }
+  width_ = row_.ids.size();
+  gather_.add(std::move(row_));
+  row_ = {};
 }
 
-// Records of one chunk, which begins with an empty context.
-void read_binary(const ImportFile& f, ImportSink& sink) {
-  const InputFile file(f.path);
-  const auto bytes = file.map();
-  const auto total = std::size_t(file.size()) / 4;
-  const auto at = [&](std::size_t i) {
-    std::int32_t v = 0;
-    std::memcpy(&v, bytes.get() + i * 4, 4);
-    return v;
-  };
-  ImportBlock b;
-  const auto flush = [&] {
-    if (b.layers.empty())
-      return;
-    sink.sequence();
-    sink.rows(std::move(b));
-    b = {};
-  };
-  Index number = 0;
-  for (std::size_t i = 0; i < total || i * 4 < std::size_t(file.size());) {
-    const std::string where = concat(f.quoted(), " record ", number++);
-    const std::size_t left = total - i;
-    const bool sound = left > 3 && at(i) >= 0 && at(i) <= 4096 && at(i + 1) > 0 && at(i + 2) > 0 &&
-                       at(i + 2) <= 4096;
-    const std::size_t ids = sound ? std::size_t(at(i + 1)) * std::size_t(at(i + 2)) : 0;
-    if (!sound || ids > left - 3)
-      refuse_import(where, "is cut short or no record of layer, tokens, k and ids",
-                    "the file as it was written");
-    const int layer = at(i);
-    const Index rows = at(i + 1);
-    if (!b.layers.empty() && layer <= b.layers.back())
-      flush();
-    if (!b.layers.empty() && b.rows.layer[0].expert.rows() != rows) {
-      refuse_import(where,
-                    concat("has ", rows, " tokens, and another layer of its chunk ",
-                           b.rows.layer[0].expert.rows()),
-                    "the file as it was written");
-    }
-    if (b.layers.empty())
-      b.where = where;
-    b.layers.push_back(layer);
-    Matrix<int>& m = b.rows.layer.emplace_back().expert;
-    m = Matrix<int>(rows, at(i + 2));
-    std::memcpy(m.data(), bytes.get() + (i + 3) * 4, ids * 4);
-    i += 3 + ids;
+void PhaseRows::begin_row(std::string_view phase, std::int64_t token, int layer) {
+  end_row();
+  if (phase != phase_)
+    gather_.flush();
+  if (phase_.empty() || (phase_ == "decode" && phase == "prefill"))
+    sink_.sequence();
+  phase_ = phase;
+  row_.token = token;
+  row_.layer = layer;
+  row_.flags = phase_ == "prefill" ? token_flag::prompt : token_flag::decode;
+}
+
+void PhaseRows::take(const NumberLine& line) {
+  const auto cells = line.cells(',');
+  if (cells.size() != 5 || (cells[0] != "prefill" && cells[0] != "decode"))
+    line.refuse(concat("is not ", cartaz));
+  const std::int64_t token = line.whole(cells[1]);
+  const int layer = layer_of(line, line.whole(cells[2]));
+  const std::int64_t rank = line.whole(cells[3]);
+  if (token < 0 || token > UINT32_MAX)
+    line.refuse(concat("names token ", token));
+  if (rank == 0)
+    begin_row(cells[0], token, layer);
+  if (rank != std::int64_t(row_.ids.size()) || row_.token != token || row_.layer != layer)
+    line.refuse(concat("has rank ", rank, ", where rank ", row_.ids.size(), " should follow"));
+  row_.where = line.where();
+  row_.ids.push_back(id_of(line, line.whole(cells[4]), sink_));
+}
+
+void read_phases(const ImportFile& f, ImportSink& sink) {
+  PhaseRows rows(sink);
+  each_line(f, [&](NumberLine& line) {
+    if (line.number() > 1)
+      rows.take(line);
+  });
+  rows.finish();
+}
+
+// Records of int32: layer, tokens, k, ids. A chunk begins with an empty context, and its layers
+// follow one another.
+class BinaryRecords {
+ public:
+  BinaryRecords(const ImportFile& f, ImportSink& sink) : sink_(sink), name_(f.quoted()) {
+    const InputFile file(f.path);
+    bytes_ = file.map();
+    total_ = std::size_t(file.size()) / 4;
+    whole_ = file.size() % 4 == 0;
   }
-  flush();
+  void read() {
+    while (at_ < total_)
+      take();
+    if (!whole_)
+      cut();
+    flush();
+  }
+
+ private:
+  std::int32_t number(std::size_t i) const {
+    std::int32_t v = 0;
+    std::memcpy(&v, bytes_.get() + i * 4, 4);
+    return v;
+  }
+  [[noreturn]] void cut() const {
+    refuse_import(concat(name_, " record ", record_),
+                  "is cut short or no record of layer, tokens, k and ids",
+                  "the file as it was written");
+  }
+  void take();
+  void flush() {
+    if (block_.layers.empty())
+      return;
+    sink_.sequence();
+    sink_.rows(std::move(block_));
+    block_ = {};
+  }
+
+  ImportSink& sink_;
+  std::string name_;
+  std::shared_ptr<const std::byte> bytes_;
+  std::size_t total_ = 0, at_ = 0;
+  bool whole_ = true;
+  Index record_ = 0;
+  ImportBlock block_;
+};
+
+void BinaryRecords::take() {
+  if (total_ - at_ < 3)
+    cut();
+  const int layer = number(at_);
+  const Index rows = number(at_ + 1);
+  const Index choices = number(at_ + 2);
+  const bool sound = layer >= 0 && layer <= 4096 && rows > 0 && choices > 0 && choices <= 4096;
+  if (!sound || rows * choices > Index(total_ - at_) - 3)
+    cut();
+  if (!block_.layers.empty() && layer <= block_.layers.back())
+    flush();
+  if (block_.layers.empty())
+    block_.where = concat(name_, " record ", record_);
+  else if (block_.rows.layer[0].expert.rows() != rows)
+    refuse_import(concat(name_, " record ", record_),
+                  concat("has ", rows, " tokens, and another layer of its chunk ",
+                         block_.rows.layer[0].expert.rows()),
+                  "the file as it was written");
+  block_.layers.push_back(layer);
+  Matrix<int>& ids = block_.rows.layer.emplace_back().expert;
+  ids = Matrix<int>(rows, choices);
+  std::memcpy(ids.data(), bytes_.get() + (at_ + 3) * 4, std::size_t(ids.size()) * 4);
+  at_ += 3 + std::size_t(ids.size());
+  ++record_;
 }
 
 class LlamaTrace final : public Importer {
@@ -284,7 +330,7 @@ class LlamaTrace final : public Importer {
       case Kind::prompts:
         return read_prompts(f, sink);
       case Kind::binary:
-        return read_binary(f, sink);
+        return BinaryRecords(f, sink).read();
       case Kind::none:
         break;
     }

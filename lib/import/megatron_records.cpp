@@ -29,50 +29,67 @@ void check_record(MegatronRecord& r, Index told, Index topk) {
 
 }  // namespace
 
+namespace {
+
+// What a record says of itself besides its fields.
+struct Told {
+  Index tokens = -1, topk = -1;
+  bool step = false, ids = false;
+};
+
+// A null stands for a logit field that is not there.
+bool read_logit_field(JsonCursor& json, const std::string& key, MegatronRecord& r) {
+  if (key != "logit_offset" && key != "logit_bytes" && key != "logit_shape")
+    return false;
+  if (json.null())
+    return true;
+  if (key == "logit_offset")
+    r.logit_offset = json.whole();
+  else if (key == "logit_bytes")
+    r.logit_bytes = json.whole();
+  else
+    json.wholes("logit_shape", {"numbers"}, r.logit_shape);
+  return true;
+}
+
+void read_field(JsonCursor& json, const std::string& key, MegatronRecord& r, Told& told) {
+  if (key == "top_indices") {
+    const auto shape = json.wholes("top_indices", {"tokens", "ids (topk)"}, r.ids);
+    r.rows = shape[0];
+    r.topk = shape[1];
+    told.ids = true;
+  } else if (key == "step") {
+    r.step = json.whole();
+    told.step = true;
+  } else if (key == "block") {
+    r.block = json.text();
+  } else if (key == "layer") {
+    r.layer = int(std::clamp<std::int64_t>(json.whole(), -1, 1 << 20));
+  } else if (key == "rank") {
+    r.rank = int(std::clamp<std::int64_t>(json.whole(), 0, 65535));
+  } else if (key == "num_tokens") {
+    told.tokens = json.whole();
+  } else if (key == "topk") {
+    told.topk = json.whole();
+  } else if (!read_logit_field(json, key, r)) {
+    json.skip();
+  }
+}
+
+}  // namespace
+
 MegatronRecord read_megatron_record(std::string_view line, const std::string& where) {
   MegatronRecord r;
   r.where = where;
   r.block = "decoder";
-  Index told = -1;
-  Index topk = -1;
-  bool step = false;
-  bool ids = false;
+  r.ids.reserve(line.size() / 4);
+  Told told;
   JsonCursor json(line, where);
-  json.members([&](const std::string& key) {
-    if (key == "top_indices") {
-      r.ids.reserve(line.size() / 4);
-      const auto shape = json.wholes("top_indices", {"tokens", "ids (topk)"}, r.ids);
-      r.rows = shape[0];
-      r.topk = shape[1];
-      ids = true;
-    } else if (key == "step") {
-      r.step = json.whole();
-      step = true;
-    } else if (key == "block") {
-      r.block = json.text();
-    } else if (key == "layer") {
-      r.layer = int(std::clamp<std::int64_t>(json.whole(), -1, 1 << 20));
-    } else if (key == "rank") {
-      r.rank = int(std::clamp<std::int64_t>(json.whole(), 0, 65535));
-    } else if (key == "num_tokens") {
-      told = json.whole();
-    } else if (key == "topk") {
-      topk = json.whole();
-    } else if (key == "logit_offset") {
-      r.logit_offset = json.null() ? -1 : json.whole();
-    } else if (key == "logit_bytes") {
-      r.logit_bytes = json.null() ? 0 : json.whole();
-    } else if (key == "logit_shape") {
-      if (!json.null())
-        json.wholes("logit_shape", {"numbers"}, r.logit_shape);
-    } else {
-      json.skip();
-    }
-  });
+  json.members([&](const std::string& key) { read_field(json, key, r, told); });
   json.end();
-  if (!step || !ids)
-    refuse_import(where, concat("has no ", step ? "top_indices" : "step"), own_files);
-  check_record(r, told, topk);
+  if (!told.step || !told.ids)
+    refuse_import(where, concat("has no ", told.step ? "top_indices" : "step"), own_files);
+  check_record(r, told.tokens, told.topk);
   return r;
 }
 
@@ -144,6 +161,19 @@ void MegatronPasses::emit(int rank, const std::vector<const MegatronPass*>& stag
   add_sequences(std::move(b), rank);
 }
 
+namespace {
+
+// Rows first, first + step, ...
+template <class T>
+Matrix<T> every(const Matrix<T>& m, Index step, Index first) {
+  Matrix<T> out(m.rows() / step, m.cols());
+  for (Index t = 0; t < out.rows(); ++t)
+    std::copy(m.row(t * step + first).begin(), m.row(t * step + first).end(), out.row(t).begin());
+  return out;
+}
+
+}  // namespace
+
 // Rows of a micro-batch are position-major: row = position * B + sequence.
 void MegatronPasses::add_sequences(ImportBlock&& b, int rank) {
   const Index rows = b.rows.layer[0].expert.rows();
@@ -158,23 +188,15 @@ void MegatronPasses::add_sequences(ImportBlock&& b, int rank) {
                   concat("has ", rows, " tokens, which is no multiple of micro-batch ", batch),
                   "--micro-batch N as the run had");
   }
-  const Index length = rows / batch;
   for (Index s = 0; s < batch; ++s) {
-    const auto part = [&](const auto& m) {
-      std::remove_cvref_t<decltype(m)> out(m.empty() ? 0 : length, m.cols());
-      for (Index t = 0; t < out.rows(); ++t)
-        std::copy(m.row(t * batch + s).begin(), m.row(t * batch + s).end(), out.row(t).begin());
-      return out;
-    };
     ImportBlock one;
     one.layers = b.layers;
     one.where = b.where;
-    one.rows.rank.assign(std::size_t(length), std::uint16_t(rank < 0 ? 0 : rank));
+    one.rows.rank.assign(std::size_t(rows / batch), b.rows.rank[0]);
     for (const LayerRows& l : b.rows.layer) {
       LayerRows& own = one.rows.layer.emplace_back();
-      own.expert = part(l.expert);
-      own.weight = part(l.weight);
-      own.logits = part(l.logits);
+      own.expert = every(l.expert, batch, s);
+      own.weight = every(l.weight, batch, s);
     }
     sink_.sequence();
     sink_.rows(std::move(one));
@@ -253,16 +275,16 @@ bool MegatronPasses::order_by_logits(LayerRows& l, const MegatronRecord& r) {
     return false;
   const Index experts = r.logit_shape[1];
   sink_.facts.experts = int(std::max<Index>(sink_.facts.experts, experts));
-  l.logits = Matrix<float>(r.rows, experts);
-  for (Index i = 0; i < l.logits.size(); ++i) {
-    std::uint16_t half = 0;
-    std::memcpy(&half, bytes.data() + i * 2, 2);
-    l.logits.data()[i] = bf16_to_float(half);
-    if (std::abs(l.logits.data()[i]) > 65'000)
-      sink_.facts.wide_logits = true;
-  }
   if (!state)
     return false;
+  Matrix<float> logits(r.rows, experts);
+  for (Index i = 0; i < logits.size(); ++i) {
+    std::uint16_t half = 0;
+    std::memcpy(&half, bytes.data() + i * 2, 2);
+    logits.data()[i] = bf16_to_float(half);
+    if (!std::isfinite(logits.data()[i]))
+      refuse_import(r.where, "has a logit that is NaN or infinite", own_files);
+  }
   for (const std::int32_t id : r.ids) {
     if (id < 0 || id >= experts) {
       refuse_import(
@@ -279,7 +301,7 @@ bool MegatronPasses::order_by_logits(LayerRows& l, const MegatronRecord& r) {
   sink_.facts.layer.score_fn = state->sigmoid ? ScoreFn::sigmoid : ScoreFn::softmax;
   l.weight = Matrix<float>(r.rows, r.topk);
   for (Index t = 0; t < r.rows; ++t)
-    order_row(l, r, *state, t, l.logits.row(t));
+    order_row(l, r, *state, t, logits.row(t));
   return true;
 }
 

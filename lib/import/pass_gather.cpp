@@ -56,7 +56,9 @@ void PassGather::fill(LayerRows& out, const Layer& layer, Index choices) const {
   const auto rows = Index(order_.size());
   const GatheredRow& first = layer.rows.begin()->second;
   out.expert = Matrix<int>(rows, choices, -1);
-  if (!first.weights.empty())
+  const bool weighed = std::all_of(layer.rows.begin(), layer.rows.end(),
+                                   [](const auto& row) { return !row.second.weights.empty(); });
+  if (weighed)
     out.weight = Matrix<float>(rows, choices, std::nanf(""));
   if (!first.dropped.empty())
     out.dropped = Matrix<std::uint8_t>(rows, choices);

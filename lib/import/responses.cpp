@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/mapped_lines.h"
+#include "lib/import/array_bundle.h"
 
 namespace moe {
 namespace {
@@ -118,10 +119,10 @@ RouteArray route_array(const NumberArray& a, ImportSink& sink) {
   for (Index t = 0; t < out.rows; ++t) {
     for (Index l = 0; l < out.layers; ++l) {
       for (Index k = 0; k < out.choices; ++k) {
-        const std::int64_t id = a.whole(a.place(t, l, k));
+        const int id = expert_id(a, a.place(t, l, k));
         const bool none = none_is_255 && id == 255;
         seen = seen || none;
-        *to++ = none ? -1 : std::int32_t(std::clamp<std::int64_t>(id, -2, INT32_MAX));
+        *to++ = none ? -1 : id;
       }
     }
   }
@@ -145,30 +146,42 @@ bool is_json(std::string_view text) {
 
 }  // namespace
 
-void each_json(const ImportFile& file,
-               const std::function<void(std::string_view, const std::string&)>& take) {
-  MappedLines lines(file.path);
-  std::string_view line;
-  const auto first = file.start.find_first_not_of(" \t\r\n");
-  const bool list = first != file.start.npos && file.start[first] == '[';
-  if (list || (file.size < Index(file.start.size()) + 1 && !is_json(file.first_line()))) {
-    // one document over several lines
+namespace {
+
+using Take = std::function<void(std::string_view, const std::string&)>;
+
+// One value, or each of a list.
+void take_each(std::string_view text, const std::string& where, const Take& take) {
+  JsonCursor json(text, where);
+  if (json.next() != '[')
+    return take(text, where);
+  Index n = 0;
+  json.elements([&] { take(json.raw(), concat(where, " response ", ++n)); });
+  json.end();
+}
+
+// A file of one document over several lines, or one line too long to be looked at.
+bool is_one_document(const ImportFile& file) {
+  const bool all_seen = file.first_line().size() < file.start.size();
+  return file.kind == FileKind::json && all_seen && !is_json(file.first_line());
+}
+
+}  // namespace
+
+void each_json(const ImportFile& file, const Take& take) {
+  if (is_one_document(file)) {
     const InputFile whole(file.path);
     const auto bytes = whole.map();
     const std::string_view text(reinterpret_cast<const char*>(bytes.get()),
                                 std::size_t(whole.size()));
-    if (list || is_json(text)) {
-      JsonCursor json(text, file.quoted());
-      if (!list)
-        return take(json.raw(), file.quoted());
-      Index n = 0;
-      json.elements([&] { take(json.raw(), concat(file.quoted(), " response ", ++n)); });
-      return json.end();
-    }
+    if (is_json(text))
+      return take_each(text, file.quoted(), take);
   }
+  MappedLines lines(file.path);
+  std::string_view line;
   while (lines.next(line)) {
     if (line.find_first_not_of(" \t") != line.npos)
-      take(line, lines.where());
+      take_each(line, lines.where(), take);
   }
 }
 

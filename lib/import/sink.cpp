@@ -56,6 +56,15 @@ ImportSink::ImportSink(const ImportOptions& options, const ModelConfig* config)
 }
 ImportSink::~ImportSink() = default;
 
+void ImportSink::continue_from(const TraceHeader& old) {
+  for (const std::string& domain : old.domains)
+    domain_number(domain);
+  if (options_.experts == 0)
+    options_.experts = old.max_experts();
+  if (options_.topk == 0)
+    options_.topk = old.max_choices();
+}
+
 void ImportSink::say(const std::string& sentence) {
   if (!writing_ && known_sentences_.insert(sentence).second)
     said_.push_back(sentence);
@@ -103,6 +112,28 @@ void ImportSink::rows(ImportBlock&& b) {
   write(std::move(b));
 }
 
+namespace {
+
+template <class T>
+void keep_only(std::vector<T>& list, const std::vector<Index>& keep) {
+  if (list.empty())
+    return;
+  for (std::size_t i = 0; i < keep.size(); ++i)
+    list[i] = list[std::size_t(keep[i])];
+  list.resize(keep.size());
+}
+template <class T>
+void keep_only(Matrix<T>& m, const std::vector<Index>& keep) {
+  if (m.empty())
+    return;
+  Matrix<T> out(Index(keep.size()), m.cols());
+  for (std::size_t i = 0; i < keep.size(); ++i)
+    std::copy(m.row(keep[i]).begin(), m.row(keep[i]).end(), out.row(Index(i)).begin());
+  m = std::move(out);
+}
+
+}  // namespace
+
 void ImportSink::leave_out_padding(ImportBlock& b) {
   if (options_.pad_id < 0 || b.rows.token_id.empty())
     return;
@@ -114,31 +145,16 @@ void ImportSink::leave_out_padding(ImportBlock& b) {
   if (keep.size() == b.rows.token_id.size())
     return;
   padding_ += writing_ ? 0 : b.rows.token_id.size() - keep.size();
-  const auto pick = [&](auto& list) {
-    if (list.empty())
-      return;
-    for (std::size_t i = 0; i < keep.size(); ++i)
-      list[i] = list[std::size_t(keep[i])];
-    list.resize(keep.size());
-  };
-  const auto pick_rows = [&](auto& m) {
-    if (m.empty())
-      return;
-    std::remove_reference_t<decltype(m)> out(Index(keep.size()), m.cols());
-    for (std::size_t i = 0; i < keep.size(); ++i)
-      std::copy(m.row(keep[i]).begin(), m.row(keep[i]).end(), out.row(Index(i)).begin());
-    m = std::move(out);
-  };
-  pick(b.rows.token_id);
-  pick(b.rows.position);
-  pick(b.rows.flags);
-  pick(b.rows.rank);
-  pick(b.rows.predicted_id);
+  keep_only(b.rows.token_id, keep);
+  keep_only(b.rows.position, keep);
+  keep_only(b.rows.flags, keep);
+  keep_only(b.rows.rank, keep);
+  keep_only(b.rows.predicted_id, keep);
   for (LayerRows& l : b.rows.layer) {
-    pick_rows(l.expert);
-    pick_rows(l.weight);
-    pick_rows(l.dropped);
-    pick_rows(l.logits);
+    keep_only(l.expert, keep);
+    keep_only(l.weight, keep);
+    keep_only(l.dropped, keep);
+    keep_only(l.logits, keep);
   }
 }
 
@@ -164,6 +180,28 @@ void ImportSink::note_fields(const ImportBlock& b) {
 }
 
 namespace {
+
+struct RowFacts {
+  int most = -1, bad_id = 0;
+  Index used = 0;  // up to the last choice that is an expert
+  bool all_zero = false, wrong = false;
+};
+
+RowFacts facts_of(std::span<const int> row, int limit) {
+  RowFacts f;
+  f.all_zero = row.size() > 1;
+  for (std::size_t k = 0; k < row.size(); ++k) {
+    const int id = row[k];
+    if (id < -1 || id >= limit) {
+      f.wrong = true;
+      f.bad_id = id;
+    }
+    f.all_zero = f.all_zero && id == 0;
+    f.most = std::max(f.most, id);
+    f.used = id >= 0 ? Index(k) + 1 : f.used;
+  }
+  return f;
+}
 
 // The first choice that another one repeats; -1 where all differ. `seen` is scratch.
 int repeated(std::span<const int> row, std::vector<int>& seen) {
@@ -199,30 +237,21 @@ void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
   const int limit = experts() > 0 ? experts() : most_experts;
   std::vector<int> seen;
   for (Index t = 0; t < ids.rows(); ++t) {
-    const auto row = ids.row(t);
-    ++l.rows;
-    bool all_zero = row.size() > 1;
-    Index used = 0;
-    for (std::size_t k = 0; k < row.size(); ++k) {
-      const int id = row[k];
-      if (id < -1 || id >= limit) {
-        refuse_import(
-            row_text(b, t),
-            concat("has expert ", id, " in layer ", number, ", and there are ", limit, " experts"),
-            wants_experts);
-      }
-      all_zero = all_zero && id == 0;
-      l.most = std::max<std::int64_t>(l.most, id);
-      used = id >= 0 ? Index(k) + 1 : used;
+    const RowFacts row = facts_of(ids.row(t), limit);
+    if (row.wrong) {
+      refuse_import(row_text(b, t),
+                    concat("has expert ", row.bad_id, " in layer ", number, ", and there are ",
+                           limit, " experts"),
+                    wants_experts);
     }
-    l.choices = std::max(l.choices, used);
-    l.none += used == 0;
-    if (all_zero) {
+    ++l.rows;
+    l.most = std::max(l.most, std::int64_t(row.most));
+    l.choices = std::max(l.choices, row.used);
+    l.none += row.used == 0;
+    if (row.all_zero) {
       if (l.zeros++ == 0)
         l.first_zero = row_text(b, t);
-      continue;
-    }
-    if (const int twice = repeated(row, seen); twice >= 0) {
+    } else if (const int twice = repeated(ids.row(t), seen); twice >= 0) {
       refuse_import(row_text(b, t), concat("has expert ", twice, " twice in layer ", number),
                     "each choice of a token is another expert: the file is damaged, or of another "
                     "format");
@@ -230,8 +259,10 @@ void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
   }
 }
 
-void ImportSink::look_at_weights(const ImportBlock& b, std::size_t i) const {
+void ImportSink::look_at_weights(const ImportBlock& b, std::size_t i) {
   const LayerRows& l = b.rows.layer[i];
+  if (sums_to_one_ && !l.weight.empty())
+    look_at_sums(l);
   for (const Matrix<float>* m : {&l.weight, &l.logits}) {
     for (Index n = 0; n < m->size(); ++n) {
       if (std::isfinite(m->data()[n]))
@@ -245,6 +276,18 @@ void ImportSink::look_at_weights(const ImportBlock& b, std::size_t i) const {
                  m == &l.weight ? "weight" : "logit", " in layer ", b.layers[i]),
           "leave the weights out where they are not known");
     }
+  }
+}
+
+// Whether the weights of every row were made to sum to one.
+void ImportSink::look_at_sums(const LayerRows& l) {
+  for (Index t = 0; t < l.weight.rows() && sums_to_one_; ++t) {
+    double sum = 0;
+    for (const float w : l.weight.row(t))
+      sum += std::isnan(w) ? 0 : double(w);
+    const auto ids = l.expert.row(t);
+    const bool any = std::any_of(ids.begin(), ids.end(), [](int id) { return id >= 0; });
+    sums_to_one_ = !any || std::abs(sum - 1) < 0.01;
   }
 }
 

@@ -63,6 +63,9 @@ class ImportSink {
   // How many experts ids are checked against; 0 = not known before the end.
   int experts() const;
 
+  // The trace that is appended to: labels keep their numbers, its experts are what ids are checked
+  // against. Before the first pass.
+  void continue_from(const TraceHeader&);
   // Between the passes: decides layers, experts, choices. Throws Error(input) where nothing was
   // found.
   void survey_done(const std::string& format);
@@ -84,13 +87,15 @@ class ImportSink {
   void leave_out_padding(ImportBlock&);
   void look(const ImportBlock&);
   void look_at_layer(const ImportBlock&, std::size_t i);
-  void look_at_weights(const ImportBlock&, std::size_t i) const;
+  void look_at_weights(const ImportBlock&, std::size_t i);
+  void look_at_sums(const LayerRows&);
   void note_fields(const ImportBlock&);
   void complete(ImportBlock&);
   void write(ImportBlock&&);
   void decide_layers();
   void decide_experts();
   void decide_counts();
+  std::map<int, std::size_t> leave_out_unused();
   bool without_experts(int layer, const Layer&);
   Matrix<std::uint32_t> count_matrix() const;
   std::uint16_t domain_number(const std::string&);
@@ -106,7 +111,7 @@ class ImportSink {
   std::set<std::string> known_sentences_;
   std::map<std::string, std::uint16_t> domain_numbers_;
   TraceFields fields_;
-  bool token_ids_ = false;
+  bool token_ids_ = false, sums_to_one_ = true;
   std::uint64_t total_ = 0, padding_ = 0, sequences_ = 0, steps_ = 0;
   std::uint32_t position_ = 0;
   std::map<int, std::size_t> layer_at_;

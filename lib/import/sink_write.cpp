@@ -82,12 +82,34 @@ void ImportSink::decide_experts() {
   }
 }
 
-void ImportSink::decide_counts() {
-  std::map<int, std::size_t> layers;
+// Layers that are counted, and of how many experts: a layer that no token ever took is dense.
+std::map<int, std::size_t> ImportSink::leave_out_unused() {
+  std::map<int, std::size_t> experts;
+  std::map<int, bool> used;
   for (const Step& s : count_steps_) {
-    for (const auto& [number, counts] : s.counts)
-      layers[number] = std::max(layers[number], counts.size());
+    for (const auto& [number, counts] : s.counts) {
+      experts[number] = std::max(experts[number], counts.size());
+      used[number] = used[number] || std::any_of(counts.begin(), counts.end(),
+                                                 [](std::int64_t n) { return n > 0; });
+    }
   }
+  for (const auto& [number, any] : used) {
+    if (any)
+      continue;
+    say(concat("layer ", number, " has no count in any step: taken as dense"));
+    experts.erase(number);
+    for (Step& s : count_steps_)
+      s.counts.erase(number);
+  }
+  if (experts.empty())
+    refuse_import("the import", "found counts, and all of them are 0", "a recording with tokens");
+  return experts;
+}
+
+void ImportSink::decide_counts() {
+  std::stable_sort(count_steps_.begin(), count_steps_.end(),
+                   [](const Step& a, const Step& b) { return a.number < b.number; });
+  std::map<int, std::size_t> layers = leave_out_unused();
   for (const auto& [number, found] : layers) {
     TraceLayer layer = facts.layer;
     layer.index = number;
@@ -122,6 +144,7 @@ void ImportSink::survey_done(const std::string& format) {
   }
   decide_layers();
   decide_experts();
+  facts.weight_normalized = fields_.weights && sums_to_one_;
   if (padding_ > 0)
     say(concat(padding_, " padding rows were left out"));
   if (!token_ids_)
@@ -172,6 +195,7 @@ void ImportSink::write_to(const std::filesystem::path& target, TraceHeader given
   TraceWriterOptions w;
   w.force = force;
   w.fields = fields_;
+  w.append = options_.append;
   writer_ = std::make_unique<TraceWriter>(target, header_, w);
   wrote_ = std::move(wrote);
   writing_ = true;

@@ -11,49 +11,47 @@ namespace moe {
 namespace {
 
 struct Line {
-  std::string dataset;
-  std::int64_t problem = 0;
+  std::string dataset, problem;
   GatheredRow row;
 };
 
+void check(JsonCursor& json, const Line& l) {
+  const GatheredRow& row = l.row;
+  if (row.token < 0 || row.layer < 0 || row.ids.empty())
+    json.refuse("has no layer, token_idx or experts");
+  if (row.token > UINT32_MAX)
+    json.refuse(concat("has token ", row.token));
+  if (row.weights.size() != row.ids.size()) {
+    json.refuse(
+        concat("has ", row.ids.size(), " experts and ", row.weights.size(), " gating_probs"));
+  }
+}
+
 Line parse(std::string_view text, const std::string& where) {
   Line l;
-  bool layer = false;
-  bool token = false;
   l.row.where = where;
   l.row.flags = token_flag::decode;
+  l.row.token = -1;
+  l.row.layer = -1;
   JsonCursor json(text, where);
   json.members([&](const std::string& key) {
-    if (key == "dataset") {
+    if (key == "dataset")
       l.dataset = json.text();
-    } else if (key == "problem_id") {
-      if (json.next() == '"')
-        l.problem = std::int64_t(std::hash<std::string>()(json.text()));
-      else
-        l.problem = json.whole();
-    } else if (key == "layer") {
+    else if (key == "problem_id")
+      l.problem = json.raw();
+    else if (key == "layer")
       l.row.layer = int(std::min<std::int64_t>(json.whole(), 1 << 20));
-      layer = true;
-    } else if (key == "token_idx") {
+    else if (key == "token_idx")
       l.row.token = json.whole();
-      token = true;
-    } else if (key == "experts") {
+    else if (key == "experts")
       json.wholes("experts", {"ids"}, l.row.ids);
-    } else if (key == "gating_probs") {
+    else if (key == "gating_probs")
       json.reals("gating_probs", {"weights"}, l.row.weights);
-    } else {
+    else
       json.skip();
-    }
   });
   json.end();
-  if (!layer || !token || l.row.ids.empty())
-    json.refuse("has no layer, token_idx or experts");
-  if (l.row.token < 0 || l.row.token > UINT32_MAX || l.row.layer < 0)
-    json.refuse(concat("has token ", l.row.token, " in layer ", l.row.layer));
-  if (l.row.weights.size() != l.row.ids.size()) {
-    json.refuse(
-        concat("has ", l.row.ids.size(), " experts and ", l.row.weights.size(), " gating_probs"));
-  }
+  check(json, l);
   return l;
 }
 
@@ -81,7 +79,7 @@ void Speculative::read_file(const ImportFile& f, ImportSink& sink) {
   MappedLines lines(f.path);
   std::string_view text;
   std::string dataset;
-  std::int64_t problem = 0;
+  std::string problem;
   bool begun = false;
   while (lines.next(text)) {
     if (text.find_first_not_of(" \t") == text.npos)

@@ -31,8 +31,10 @@ struct Outputs {
 
 // A layer's array as rows of B*S: [B, S, E] has its first two axes joined.
 NumberArray joined(const NumberArray& a) {
-  if (a.axes() == 2)
+  if (a.axes() == 2) {
+    a.must_have(2, "[B*S, experts]");
     return a;
+  }
   a.must_have(3, "[B, S, experts], or [B*S, experts]");
   if (a.stride[0] != a.shape[1] * a.stride[1])
     a.refuse("is a view whose rows do not follow one another", "a.contiguous()");
@@ -246,7 +248,7 @@ void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& ou
 void copy_row(const NumberArray& ids, const NumberArray* weights, Index row, LayerRows& out,
               Index to) {
   for (Index k = 0; k < ids.shape[1]; ++k) {
-    out.expert(to, k) = int(std::clamp<std::int64_t>(ids.whole(ids.place(row, k)), -2, INT32_MAX));
+    out.expert(to, k) = expert_id(ids, ids.place(row, k));
     if (weights)
       out.weight(to, k) = float(weights->real(weights->place(row, k)));
   }

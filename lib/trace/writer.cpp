@@ -5,6 +5,7 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -417,7 +418,7 @@ namespace {
 void check_target(const std::filesystem::path& path, const std::filesystem::path& part,
                   const TraceWriterOptions& options) {
   const bool interrupted = std::filesystem::exists(part);
-  if (std::filesystem::exists(path) && !options.force) {
+  if (std::filesystem::exists(path) && !options.force && !options.append) {
     throw Error(Exit::usage, fmt::format("{} exists", path.string()))
         .hint("another name, or --force to replace it");
   }
@@ -455,6 +456,28 @@ void check_resumable(const TraceReader& old, const std::filesystem::path& part,
   }
 }
 
+// Refuses to continue a finished trace that holds other datasets.
+void check_appendable(const TraceReader& old, const std::filesystem::path& path,
+                      const TraceHeader& header, const TraceFields& fields) {
+  check_resumable(old, path, header, old.tokens());
+  const auto has = columns_of(old.header(), old.fields());
+  const auto wants = columns_of(header, fields);
+  const auto name = [](const TraceColumn& c) {
+    return c.path;
+  };
+  bool same = std::ranges::equal(has, wants, {}, name, name) && old.header().order == header.order;
+  for (std::size_t l = 0; same && l < header.layers.size(); ++l)
+    same = old.header().layers[l].index == header.layers[l].index;
+  if (!same || !old.state().complete) {
+    throw Error(
+        Exit::input,
+        fmt::format("{} cannot be continued: it is unfinished, or has other layers, datasets "
+                    "or another order of choices",
+                    path.string()))
+        .hint("another name for the trace");
+  }
+}
+
 }  // namespace
 
 TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header,
@@ -477,6 +500,18 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
       throw;
     }
     file_->building = part;
+  } else if (options.append && std::filesystem::exists(path)) {
+    const TraceReader old(path);
+    check_appendable(old, path, header, options.fields);
+    TraceHeader both = old.header();
+    both.domains = header.domains;
+    file_ = std::make_unique<File>(path, both, options.fields, part, options.deflate);
+    try {
+      replay(old, old.tokens(), *file_);
+    } catch (const Error&) {
+      file_->discard();
+      throw;
+    }
   } else {
     file_ = std::make_unique<File>(path, header, options.fields, part, options.deflate);
   }

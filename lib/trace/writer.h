@@ -20,6 +20,9 @@ struct TraceWriterOptions {
       1;  // level; 0 = chunks as they are, without checksum. Such a chunk written again would lie
           // at its old place, so then only whole chunks are committed, and the rest at finish()
   std::int64_t resume_rows = -1;  // >= 0: continue PATH.part, cut back to this many rows
+  // continue a finished PATH of the same layers and fields: its rows are copied, and PATH is
+  // replaced at finish()
+  bool append = false;
 };
 
 class TraceWriter {

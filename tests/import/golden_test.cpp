@@ -92,6 +92,21 @@ std::string difference(const GoldenFile& is, const GoldenFile& wanted, const std
   return "";
 }
 
+void check_absent(const Json& e, const GoldenFile& is, std::uint64_t tokens) {
+  for (const auto& path : e["absent"]) {
+    const std::string name = path;
+    if (name == "tokens/token_id") {
+      const auto ids = is.integers(name);
+      CHECK(std::all_of(ids.values.begin(), ids.values.end(),
+                        [](std::int64_t id) { return id == 0xFFFFFFFF; }));
+    } else if (name == "tokens" || name == "routing") {
+      CHECK(tokens == 0);
+    } else {
+      CHECK(!is.has(name));
+    }
+  }
+}
+
 void check_trace(const Json& e, const fs::path& folder, const fs::path& out) {
   CHECK(verify_trace(out).empty());
   std::uint64_t tokens = 0;
@@ -120,18 +135,7 @@ void check_trace(const Json& e, const fs::path& folder, const fs::path& out) {
       continue;
     CHECK(difference(is, wanted, name, tolerance(e, name, how)) == "");
   }
-  for (const auto& path : e["absent"]) {
-    const std::string name = path;
-    if (name == "tokens/token_id") {
-      const auto ids = is.integers(name);
-      CHECK(std::all_of(ids.values.begin(), ids.values.end(),
-                        [](std::int64_t id) { return id == 0xFFFFFFFF; }));
-    } else if (name == "tokens" || name == "routing") {
-      CHECK(tokens == 0);
-    } else {
-      CHECK(!is.has(name));
-    }
-  }
+  check_absent(e, is, tokens);
 }
 
 void check_refusal(const Json& e, const std::string& sentence) {
