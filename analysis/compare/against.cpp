@@ -66,25 +66,6 @@ Table by_margin(const Agreement& a) {
   return t.take();
 }
 
-Table whole(const Agreement& a) {
-  std::vector<std::string> what, id;
-  std::vector<double> value;
-  const Values all(a.values());
-  for (const auto& [name, about] :
-       {std::pair("flip_token_rate", "tokens with another set of experts in any layer"),
-        std::pair("flip_layers_mean", "layers with another set, a token"),
-        std::pair("flip_rate", "choices of the reference not made")}) {
-    what.push_back(about);
-    id.push_back(name);
-    value.push_back(all.at(name).value.front());
-  }
-  TableBuilder t("flips", "How much differs in all", comparison);
-  t.key("what", "", what);
-  t.column("value").meaning("0 where the two route alike").digits(4).values(value);
-  t.key("id", "definition", id);
-  return t.take();
-}
-
 std::string shortened(const std::string& hash) {
   return hash.substr(0, 12) + (hash.size() > 12 ? "…" : "");
 }
@@ -126,8 +107,7 @@ Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOp
   }
   agreement.report(r);
   if (!r.tables.empty()) {
-    r.tables.insert(r.tables.begin() + 1, by_k(agreement));
-    r.tables.insert(r.tables.begin(), whole(agreement));
+    r.tables.insert(r.tables.begin() + 2, by_k(agreement));  // behind the agreement by layer
     if (!agreement.margins.empty())
       r.tables.push_back(by_margin(agreement));
   }

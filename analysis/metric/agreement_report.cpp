@@ -124,7 +124,7 @@ void Agreement::by_margin(Report& r) const {
 
 // All layers together: what the finding speaks of.
 void Agreement::whole(Report& r) const {
-  const Sums all = sums(layer);
+  const Values all(values());
   double untouched = 1;  // by chance, a token has the same sets in all layers
   double flipped = 0;    // by chance, layers in which it has another
   for (const LayerAgreement& l : layer) {
@@ -134,29 +134,19 @@ void Agreement::whole(Report& r) const {
     untouched *= same;
     flipped += 1 - same;
   }
-  Values values;
-  values["flip_rate"].add(double(all.lost) / double(all.choices), lost_by_chance(layer));
-  values["flip_token_rate"].add(double(flipped_tokens) / double(tokens), 1 - untouched);
-  values["flip_layers_mean"].add(double(flipped_layers) / double(tokens), flipped);
-  TableBuilder t("flips", "How far the two differ over all layers", section::specialisation);
-  t.reading(
-      "Choices of the reference that the other did not make, and tokens whose set of experts "
-      "differs: in any layer, and in how many. The chance values are those of two random "
-      "routings.");
-  t.key("tokens", "tokens that both route", std::vector<std::int64_t>{tokens});
-  t.column("choices lost")
-      .unit("share")
-      .meaning("of the reference's choices, not made by the other")
-      .of("flip_rate", values);
-  t.column("tokens that differ")
-      .unit("share")
-      .meaning("tokens with another set of experts in at least one layer")
-      .of("flip_token_rate", values);
-  t.column("layers that differ")
-      .unit("layers")
-      .meaning("mean over tokens of the layers with another set of experts")
-      .of("flip_layers_mean", values)
-      .digits(2);
+  const std::vector<std::string> ids{"flip_token_rate", "flip_layers_mean", "flip_rate"};
+  Values::Rows rows;
+  rows.add(all.at(ids[0]).value.front(), 1 - untouched);
+  rows.add(all.at(ids[1]).value.front(), flipped);
+  rows.add(all.at(ids[2]).value.front(), lost_by_chance(layer));
+  TableBuilder t("flips", "How much differs in all", section::specialisation);
+  t.reading("Over all layers. The chance values are those of two random routings.");
+  t.key("what", "",
+        std::vector<std::string>{"tokens with another set of experts in any layer",
+                                 "layers with another set, a token",
+                                 "choices of the reference not made"});
+  t.column("value").meaning("0 where the two route alike").digits(4).rows(rows);
+  t.key("id", "definition", ids);
   t.into(r);
 }
 
@@ -164,12 +154,15 @@ namespace {
 
 void finding(Report& r) {
   const QuotedTable t(r, "flips");
-  tell(r, "The two traces differ in ", t.cell("choices lost", 0).percent(),
-       " of the choices (random routing: ", t.chance("choices lost", 0).percent(), "); ",
-       t.cell("tokens that differ", 0).percent(),
+  constexpr std::size_t tokens = 0;  // rows
+  constexpr std::size_t layers = 1;
+  constexpr std::size_t choices = 2;
+  tell(r, "The two traces differ in ", t.cell("value", choices).percent(),
+       " of the choices (random routing: ", t.chance("value", choices).percent(), "); ",
+       t.cell("value", tokens).percent(),
        " of the tokens take another set of experts in at least one layer (random routing: ",
-       t.chance("tokens that differ", 0).percent(), "), in ",
-       t.cell("layers that differ", 0).figure(), " layers on average.");
+       t.chance("value", tokens).percent(), "), in ", t.cell("value", layers).figure(),
+       " layers on average.");
 }
 
 }  // namespace
@@ -179,10 +172,10 @@ void Agreement::report(Report& r) const {
     return r.warnings.push_back(
         "the two traces have no tokens with choices in common: there is nothing to compare");
   }
+  whole(r);
   by_layer(r);
   if (!margins.empty())
     by_margin(r);
-  whole(r);
   finding(r);
 }
 
