@@ -11,6 +11,7 @@
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
 #include "lib/files/file.h"
+#include "lib/files/foreign.h"
 
 namespace moe {
 namespace {
@@ -103,7 +104,10 @@ class Handler {
       : source_(source), file_(source.file), data_start_(data_start), out_(out) {}
 
   bool null() {
-    return wrong("null");
+    if (where_ != Where::metadata_start)
+      return wrong("null");
+    where_ = Where::top;  // "__metadata__": null, as if it were not there
+    return true;
   }
   bool boolean(bool) {
     return wrong("true or false");
@@ -346,6 +350,7 @@ SafetensorsHeader read_safetensors_header(InputFile& file) {
   for (int i = 7; i >= 0; --i)
     length = length << 8 | raw[std::size_t(i)];
   if (length > std::uint64_t(file.size() - 8)) {
+    refuse_foreign(file.path(), "a safetensors file");
     refuse(file, fmt::format("says that its header has {} bytes, but the whole file has {}", length,
                              file.size()));
   }

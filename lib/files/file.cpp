@@ -275,6 +275,10 @@ std::string read_file(const fs::path& path, Index limit) {
   return text;
 }
 
+std::uint64_t hash_bytes(std::span<const std::byte> bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
+
 std::uint64_t hash_file(const fs::path& path) {
   InputFile file(path);
   std::vector<char> buffer(buffer_size);

@@ -84,5 +84,6 @@ void forget_pages(std::span<const std::byte> mapped);
 // throws Error(input) where longer than `limit` bytes
 std::string read_file(const std::filesystem::path&, Index limit);
 std::uint64_t hash_file(const std::filesystem::path&);  // XXH3-64
+std::uint64_t hash_bytes(std::span<const std::byte>);   // XXH3-64
 
 }  // namespace moe

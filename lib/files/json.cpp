@@ -5,12 +5,14 @@
 #include <cmath>
 #include <cstdlib>
 #include <iterator>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/files/foreign.h"
 
 namespace moe {
 namespace {
@@ -76,7 +78,54 @@ void check_finite(const Json& j, const std::string& where) {
 
 }  // namespace
 
+namespace {
+
+// Stands for Infinity while the text is parsed; as long as the word, so that columns stay.
+constexpr std::string_view infinity = "1.79e308";
+
+// Whether an odd number of backslashes stands before text[i].
+bool is_escaped(std::string_view text, std::size_t i) {
+  std::size_t backslashes = 0;
+  while (backslashes < i && text[i - 1 - backslashes] == '\\')
+    ++backslashes;
+  return backslashes % 2 == 1;
+}
+
+// The text with Python's words outside strings replaced by JSON.
+std::string without_python_words(std::string_view text) {
+  std::string out;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::string_view rest = text.substr(i);
+    if (!quoted && rest.starts_with("Infinity")) {
+      out += infinity;
+      i += infinity.size() - 1;
+    } else if (!quoted && rest.starts_with("NaN")) {
+      out += "null";
+      i += 2;
+    } else {
+      if (text[i] == '"' && !(quoted && is_escaped(text, i)))
+        quoted = !quoted;
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+void restore_infinity(Json& value) {
+  constexpr double stand_in = 1.79e308;
+  if (value.is_number_float() && std::abs(value.get<double>()) == stand_in)
+    value = std::copysign(std::numeric_limits<double>::infinity(), value.get<double>());
+}
+
+}  // namespace
+
 Json parse_json(std::string_view text, std::string_view name, const JsonLimits& limits) {
+  std::string replaced;
+  if (limits.python_words) {
+    replaced = without_python_words(text);
+    text = replaced;
+  }
   Place place;
   std::vector<std::set<std::string>> seen;  // keys of the objects that are open
   const auto refuse = [&](const std::string& why) -> Error {
@@ -95,6 +144,8 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
       seen.emplace_back();
     if (event == Event::object_end)
       seen.pop_back();
+    if (event == Event::value && limits.python_words)
+      restore_infinity(value);
     if (event == Event::key && !seen.back().insert(value.get<std::string>()).second) {
       throw refuse(
           fmt::format("the key {} occurs twice", in_quotes(value.get_ref<const std::string&>())));
@@ -114,7 +165,10 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
 }
 
 Json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
-  return parse_json(read_file(path, limits.bytes), path.native(), limits);
+  const std::string text = read_file(path, limits.bytes);
+  if (!text.starts_with('{') && !text.starts_with('['))
+    refuse_foreign(path, "JSON");
+  return parse_json(text, path.native(), limits);
 }
 
 std::string json_text(const Json& j) {

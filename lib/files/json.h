@@ -16,6 +16,9 @@ using Json = nlohmann::json;
 struct JsonLimits {
   Index bytes = 64 << 20;
   int depth = 64;
+  // the bare words Infinity, -Infinity and NaN, which Python's json writes into config.json; a NaN
+  // becomes null
+  bool python_words = false;
 };
 
 Json parse_json(std::string_view text, std::string_view name,

@@ -159,7 +159,7 @@ Architecture describe_path(const std::string& path) {
       file = find_checkpoint(file).path;
     file /= "config.json";
   }
-  return describe(read_json(file), file.string(), path);
+  return describe(read_json(file, {.python_words = true}), file.string(), path);
 }
 
 }  // namespace moe::plan

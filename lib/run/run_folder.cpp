@@ -180,7 +180,8 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
 namespace {
 
 Published read_config(const fs::path& folder) {
-  return config_from_json(read_json(folder / "config.json"), (folder / "config.json").string());
+  return config_from_json(read_json(folder / "config.json", {.python_words = true}),
+                          (folder / "config.json").string());
 }
 }  // namespace
 

@@ -81,6 +81,11 @@ std::int64_t must(std::int64_t result, std::string_view doing) {
   throw Error(disk ? Exit::io : Exit::input, concat("cannot ", doing, ": ", reason.text));
 }
 
+bool met_writer() {
+  const Reason reason = last_reason();
+  return reason.code == EAGAIN || reason.text.find("already open for write") != std::string::npos;
+}
+
 Handle::~Handle() {
   if (id_ >= 0 && H5Iis_valid(id_) > 0)
     H5Idec_ref(id_);

@@ -26,6 +26,9 @@ void start();  // before the first call, on every thread
 // Passes a result on, or throws Error saying what could not be done and why; Exit::io where the
 // disk is to blame, else Exit::input.
 std::int64_t must(std::int64_t result, std::string_view doing);
+// Whether the call that just failed met a file that another program holds open for writing, or left
+// so when it died: a lock, or the mark that HDF5 keeps in the file.
+bool met_writer();
 
 class Handle {  // any HDF5 identifier; closes itself
  public:

@@ -9,6 +9,8 @@
 #include <cerrno>
 
 #include "lib/core/error.h"
+#include "lib/files/file.h"
+#include "lib/files/foreign.h"
 
 namespace moe {
 namespace {
@@ -34,6 +36,13 @@ std::optional<std::uint64_t> product(const std::vector<std::uint64_t>& factors,
       .hint("record it again, with --force");
 }
 
+[[noreturn]] void another_writer(const std::filesystem::path& path) {
+  throw Error(Exit::io,
+              fmt::format("{}: another program has it open for writing, or did not close it",
+                          in_quotes(path)))
+      .hint("read it once that program has closed it; h5clear -s FILE, if there is none");
+}
+
 // Size of a regular, readable file that begins as HDF5 files do.
 std::uint64_t checked_size(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -53,6 +62,7 @@ std::uint64_t checked_size(const std::filesystem::path& path) {
   if (!is_hdf5 && path.extension() == ".part")
     nothing_in(path);
   if (!is_hdf5) {
+    refuse_foreign(path, "a trace");
     throw Error(Exit::input,
                 fmt::format("{} is not an HDF5 file ({} bytes)", path.string(), s.st_size))
         .hint("a file made by moe trace");
@@ -67,7 +77,9 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
   hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
   // the writer lives, or died: HDF5's own reading beside a writer, told not to retry a torn block
   // for ever
+  bool writer = false;
   if (id < 0) {
+    writer = h5::met_writer();
     interrupted_ = true;
     h5::must(H5Pset_metadata_read_attempts(access, 10), "prepare to read");
     id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
@@ -81,6 +93,8 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
     constexpr std::uint64_t page = 4096;
     const bool unsaid = why.find("not already open for SWMR") != why.npos ||
                         (file_bytes_ < 4 * page && why.find("truncated file") != why.npos);
+    if (writer && path.extension() != ".part")
+      another_writer(path);
     if (!unsaid || path.extension() != ".part")
       throw;
     nothing_in(path);

@@ -1,7 +1,9 @@
 // Files that are damaged or made to harm: each is refused in one sentence, or read with what is
 // left; nothing crashes or hangs.
 #include <signal.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 
@@ -402,4 +404,35 @@ TEST_CASE("the child: its result, its error, its death, its memory and its time"
 #if !defined(__SANITIZE_ADDRESS__)
   CHECK(says(sentence([] { return std::string(3ull << 30, 'a').substr(0, 1); }), "2 GiB"));
 #endif
+}
+
+TEST_CASE("a file that another program has open for writing says so") {
+  const sample::Folder folder;
+  const auto path = folder / "a.h5";
+  sample::write(path, shape(), 500);
+  int ready[2];
+  REQUIRE(::pipe(ready) == 0);
+  const pid_t writer = ::fork();
+  REQUIRE(writer >= 0);
+  if (writer == 0) {
+    h5::start();
+    const h5::Handle file{H5Fopen(path.c_str(), H5F_ACC_RDWR, h5::file_access(true)), "open"};
+    (void)!::write(ready[1], "x", 1);
+    ::pause();
+    ::_exit(0);
+  }
+  char byte = 0;
+  REQUIRE(::read(ready[0], &byte, 1) == 1);
+  try {
+    const TraceReader reader(path);
+    CHECK(reader.tokens() == 0);  // never reached
+  } catch (const Error& e) {
+    CHECK_THAT(e.what(), Catch::Contains("another program has it open for writing"));
+    CHECK((e.code() == Exit::io));
+    CHECK(e.hint().find("h5clear") != std::string::npos);
+  }
+  ::kill(writer, SIGKILL);
+  ::waitpid(writer, nullptr, 0);
+  ::close(ready[0]);
+  ::close(ready[1]);
 }
