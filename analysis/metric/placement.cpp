@@ -1,11 +1,14 @@
 // What replicating and placing the busy experts (EPLB) would bring: the GPUs' balance under the
 // loads that the plan was made from, and, which is what counts, under loads it has not seen:
-// planned on the first half of the trace, judged on the second.
+// planned on every second sequence of each domain, judged on the others. How far a plan carries
+// over to text of another kind is a figure of its own: judged on each domain, planned on all
+// others.
 #include <array>
 #include <numeric>
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/eplb.h"
+#include "analysis/metric/halves.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -16,7 +19,11 @@ namespace {
 class Placement final : public Metric {
  public:
   Placement(Spec& spec, const TraceSource& trace)
-      : shape_(trace), half_(trace.tokens() / 2), layer_(shape_.experts.size()) {
+      : shape_(trace),
+        halves_(trace),
+        half_(trace.tokens() / 2),
+        domains_(trace.header().domains.size() + 1),
+        layer_(shape_.experts.size()) {
     int gpus = 8;
     for (const int e : shape_.experts) {
       while (gpus > 1 && gpus > e / 2)
@@ -27,10 +34,13 @@ class Placement final : public Metric {
     eplb_.nodes = spec.get("nodes", 1, 1);
     eplb_.groups = spec.get("groups", 1, 1);
     for (std::size_t l = 0; l < layer_.size(); ++l) {
-      layer_[l].first.assign(std::size_t(shape_.experts[l]), 0);
-      layer_[l].second = layer_[l].first;
+      State& s = layer_[l];
+      s.rows[0].assign(std::size_t(shape_.experts[l]), 0);
+      s.rows[1] = s.sequences[0] = s.sequences[1] = s.rows[0];
+      s.domain.assign(domains_, s.rows[0]);
+      s.tokens_of.assign(domains_, 0);
       // refuses numbers that do not divide before anything is read
-      eplb_plan(layer_[l].first, of(shape_.experts[l]));
+      eplb_plan(s.rows[0], of(shape_.experts[l]));
     }
   }
 
@@ -41,21 +51,31 @@ class Placement final : public Metric {
   void observe_layer(const Window& w, Index l) override {
     State& s = layer_[std::size_t(l)];
     for (const Index t : w.valid) {
-      auto& counts = w.rows.first + std::uint64_t(t) < half_ ? s.first : s.second;
-      for (const int e : w.layer[std::size_t(l)].of(t))
-        counts[std::size_t(e)] += 1;
+      const std::size_t row(t);
+      const std::size_t domain(w.domain[row] < 0 ? domains_ - 1 : std::size_t(w.domain[row]));
+      Counts& by_row = s.rows[w.rows.first + row < half_ ? 0 : 1];
+      Counts& by_sequence = s.sequences[halves_.of(w.rows.sequence[row], w.rows.position[row])];
+      for (const int e : w.layer[std::size_t(l)].of(t)) {
+        for (Counts* counts : {&by_row, &by_sequence, &s.domain[domain]})
+          (*counts)[std::size_t(e)] += 1;
+      }
       ++s.tokens;
+      ++s.tokens_of[domain];
     }
   }
 
   std::vector<MetricValue> values() const override {
-    std::vector<double> seen, unseen;
+    std::vector<double> seen, unseen, later, elsewhere;
     for (const State& s : layer_) {
-      const auto [in_order, planned, held_out] = judged(s.first, s.second);
-      seen.push_back(planned);
-      unseen.push_back(held_out);
+      const Judged here = judged(s.sequences, s.domain, s.tokens_of);
+      seen.push_back(here[1]);
+      unseen.push_back(here[2]);
+      elsewhere.push_back(here[3]);
+      later.push_back(carried_over(s.rows[0], s.rows[1]));
     }
-    return {per_layer("eplb_balancedness", seen), per_layer("eplb_balancedness_held_out", unseen)};
+    return {per_layer("eplb_balancedness", seen), per_layer("eplb_balancedness_unseen", unseen),
+            per_layer("eplb_balancedness_other_domains", elsewhere),
+            per_layer("eplb_balancedness_held_out", later)};
   }
 
   void report(Report& r) const override {
@@ -64,15 +84,16 @@ class Placement final : public Metric {
     Memo& memo = store().memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
-      const double n = std::accumulate(s.first.begin(), s.first.end(), 0.0) +
-                       std::accumulate(s.second.begin(), s.second.end(), 0.0);
+      const double n = std::accumulate(s.rows[0].begin(), s.rows[0].end(), 0.0) +
+                       std::accumulate(s.rows[1].begin(), s.rows[1].end(), 0.0);
       if (n == 0)
         continue;
       const int experts = shape_.experts[l];
       const int k = whole_choices(n / double(s.tokens), experts);
-      const Judged here = judged(s.first, s.second);
-      const auto& lot = memo.get({double(experts), double(k), double(s.tokens)},
-                                 [&] { return random(experts, k, s.tokens); });
+      const Judged here = judged(s.sequences, s.domain, s.tokens_of);
+      std::vector<double> size{double(experts), double(k)};
+      size.insert(size.end(), s.tokens_of.begin(), s.tokens_of.end());
+      const auto& lot = memo.get(size, [&] { return random(experts, k, s.tokens_of); });
       layer.push_back(shape_.number[l]);
       for (std::size_t c = 0; c < ids.size(); ++c)
         values[ids[c]].add(here[c], lot[c]);
@@ -88,9 +109,10 @@ class Placement final : public Metric {
     t.reading(concat(
         "Mean over largest load of ", eplb_.gpus, " GPUs, 1 = even: experts in order; with ",
         extra_,
-        " more slots filled and placed by EPLB from these very loads; and the same planned on "
-        "the first half of the trace, judged on the second. Only the last says what a server "
-        "would see. Random routing has little to gain."));
+        " more slots filled and placed by EPLB from these very loads; planned on every second "
+        "sequence of each domain and judged on the others, which is what a server would see of "
+        "such text; and judged on each domain, planned on all others, which is what it would see "
+        "of another kind of text. Random routing has little to gain."));
     t.layers(layer);
     t.column("in order")
         .meaning("mean over largest GPU load, experts placed in order")
@@ -98,13 +120,23 @@ class Placement final : public Metric {
     t.column("planned")
         .meaning("mean over largest GPU load, planned and judged on the whole trace")
         .of("eplb_balancedness", values);
-    t.column("held out")
-        .meaning("mean over largest GPU load of the second half, planned on the first")
-        .of("eplb_balancedness_held_out", values);
+    t.column("unseen text")
+        .meaning("mean over largest GPU load of every second sequence, planned on the others")
+        .of("eplb_balancedness_unseen", values);
+    if (domains_ > 2) {
+      t.column("other domains")
+          .meaning(
+              "mean over largest GPU load of a domain, planned on all others; over domains, "
+              "by their tokens")
+          .of("eplb_balancedness_other_domains", values);
+    }
     t.into(r);
   }
+  using Counts = std::vector<double>;  // (E)
   struct State {
-    std::vector<double> first, second;  // (E) counts of the two halves
+    std::array<Counts, 2> rows, sequences;  // of the two halves
+    std::vector<Counts> domain;             // the last: of rows without a domain
+    std::vector<std::int64_t> tokens_of;    // (domains)
     std::int64_t tokens = 0;
   };
   EplbShape of(int experts) const {
@@ -112,34 +144,78 @@ class Placement final : public Metric {
     s.replicas = (experts + extra_ + s.gpus - 1) / s.gpus * s.gpus;
     return s;
   }
-  // mean over largest load of experts in order, planned, and held out
+  // mean over largest load of experts in order; planned; of unseen sequences; of other domains
   static constexpr std::array ids{"ep_balancedness", "eplb_balancedness",
-                                  "eplb_balancedness_held_out"};
+                                  "eplb_balancedness_unseen", "eplb_balancedness_other_domains"};
   using Judged = std::array<double, ids.size()>;
-  Judged judged(const std::vector<double>& first, const std::vector<double>& second) const {
-    const EplbShape s = of(int(first.size()));
-    std::vector<double> all(first.size());
-    std::vector<double> load(std::size_t(s.gpus), 0);
+
+  static bool any(const Counts& counts) {
+    return std::any_of(counts.begin(), counts.end(), [](double c) { return c > 0; });
+  }
+  // Planned on some counts, judged on others.
+  double carried_over(const Counts& planned, const Counts& judged) const {
+    const EplbShape s = of(int(planned.size()));
+    if (!any(planned) || !any(judged))
+      return no_value;
+    return eplb_balancedness(eplb_plan(planned, s), judged, s.gpus);
+  }
+  // Each domain under the plan of all others, by its tokens.
+  double to_other_domains(const Counts& all, const std::vector<Counts>& domain,
+                          const std::vector<std::int64_t>& tokens) const {
+    double sum = 0;
+    double weight = 0;
+    for (std::size_t d = 0; d < domain.size(); ++d) {
+      Counts others = all;
+      for (std::size_t e = 0; e < others.size(); ++e)
+        others[e] -= domain[d][e];
+      const double value = carried_over(others, domain[d]);
+      if (std::isnan(value))
+        continue;
+      sum += value * double(tokens[d]);
+      weight += double(tokens[d]);
+    }
+    return weight > 0 ? sum / weight : no_value;
+  }
+  Judged judged(const std::array<Counts, 2>& half, const std::vector<Counts>& domain,
+                const std::vector<std::int64_t>& tokens) const {
+    const EplbShape s = of(int(half[0].size()));
+    Counts all(half[0].size());
+    Counts load(std::size_t(s.gpus), 0);
     for (std::size_t e = 0; e < all.size(); ++e) {
-      all[e] = first[e] + second[e];
+      all[e] = half[0][e] + half[1][e];
       load[e * load.size() / all.size()] += all[e];
     }
     const double most = *std::max_element(load.begin(), load.end());
     const double plain =
         most > 0 ? std::accumulate(load.begin(), load.end(), 0.0) / double(s.gpus) / most
                  : no_value;
-    const bool halves = std::any_of(first.begin(), first.end(), [](double c) { return c > 0; });
-    return {plain, eplb_plan(all, s).balancedness,
-            halves ? eplb_balancedness(eplb_plan(first, s), second, s.gpus) : no_value};
+    return {plain, eplb_plan(all, s).balancedness, carried_over(half[0], half[1]),
+            to_other_domains(all, domain, tokens)};
   }
-  std::vector<chance::Value> random(int experts, int k, std::int64_t tokens) const {
+  // The figures of one draw of random routing: half of each domain's tokens in each half.
+  Judged judged_at_random(int experts, int k, const std::vector<std::int64_t>& tokens,
+                          Rng& rng) const {
+    std::array<Counts, 2> half;
+    half[0].assign(std::size_t(experts), 0);
+    half[1] = half[0];
+    std::vector<Counts> domain(tokens.size(), half[0]);
+    for (std::size_t d = 0; d < tokens.size(); ++d) {
+      for (const int h : {0, 1}) {
+        const auto drawn = chance::draw_counts(experts, k, (tokens[d] + 1 - h) / 2, rng);
+        for (std::size_t e = 0; e < drawn.size(); ++e) {
+          half[std::size_t(h)][e] += double(drawn[e]);
+          domain[d][e] += double(drawn[e]);
+        }
+      }
+    }
+    return judged(half, domain, tokens);
+  }
+  std::vector<chance::Value> random(int experts, int k,
+                                    const std::vector<std::int64_t>& tokens) const {
     std::array<std::vector<double>, ids.size()> seen;
     for (int run = 0; run < 100; ++run) {
       Rng rng(chance::seed, std::uint64_t(run));
-      const auto a = chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens / 2), rng);
-      const auto b =
-          chance::draw_counts(experts, k, std::max<std::int64_t>(1, tokens - tokens / 2), rng);
-      const Judged one = judged({a.begin(), a.end()}, {b.begin(), b.end()});
+      const Judged one = judged_at_random(experts, k, tokens, rng);
       for (std::size_t c = 0; c < ids.size(); ++c)
         seen[c].push_back(one[c]);
     }
@@ -152,7 +228,9 @@ class Placement final : public Metric {
   Shape shape_;
   EplbShape eplb_;
   int extra_ = 0;
+  Halves halves_;
   std::uint64_t half_;
+  std::size_t domains_;  // and one for rows without
   std::vector<State> layer_;
 };
 

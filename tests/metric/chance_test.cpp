@@ -251,6 +251,9 @@ const std::map<std::string, std::string> without{
      "what was dropped depends on the capacity in force; capacity_drop_rate has the values of "
      "given capacities"},
     {"observed_token_drop_rate", "as observed_drop_rate"},
+    {"eplb_balancedness_held_out",
+     "halves by rows, which are other domains in many traces; eplb_balancedness_unseen is the "
+     "figure of reports"},
     {"cache_accesses", "a number of requests: T K whatever the routing"},
     {"cache_hits_lru", "a count; cache_hit_rate_lru is its share"},
     {"crosslayer_transition",

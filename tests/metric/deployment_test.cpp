@@ -142,6 +142,31 @@ TEST_CASE("a placement is judged on loads it has not seen") {
                     "ranks: ep_size=4 does not divide into num_nodes=3");
 }
 
+TEST_CASE("a placement for unseen text does not depend on the order of a trace's domains") {
+  Make m{.tokens = 4096,
+         .layers = 1,
+         .k = 1,
+         .domains = 2,
+         .routing = Make::by_domain,
+         .extras = false};
+  const auto mixed = measure(make_trace(m), {"placement:gpus=4,extra=4"});
+  m.domain_order = true;
+  const auto ordered = measure(make_trace(m), {"placement:gpus=4,extra=4"});
+  const auto figure = [](const auto& all, const char* id) {
+    return of(all, id)[0];
+  };
+  const double planned = figure(ordered, "eplb_balancedness");
+  // halves by rows are other domains, whose experts the plan does not know
+  CHECK(figure(ordered, "eplb_balancedness_held_out") < planned - 0.2);
+  for (const auto* all : {&mixed, &ordered}) {
+    CHECK(figure(*all, "eplb_balancedness_unseen") == Approx(planned).margin(0.02));
+    CHECK(figure(*all, "eplb_balancedness_other_domains") < planned - 0.2);
+  }
+  m.domains = 1;
+  CHECK(std::isnan(figure(measure(make_trace(m), {"placement:gpus=4,extra=4"}),
+                          "eplb_balancedness_other_domains")));
+}
+
 TEST_CASE("one rank, a rank an expert, more ranks than experts") {
   const MemoryTrace trace = make_trace({.tokens = 512, .layers = 1, .extras = false});
   const auto at = [&](const std::string& spec, const char* id) {

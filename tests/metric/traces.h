@@ -12,7 +12,8 @@ struct Make {  // T tokens, sequences of 32, steps of 64, domains in turn
   int tokens = 2048, layers = 3, experts = 8, k = 2, domains = 2;
   enum Routing { random, collapsed, by_domain, sticky } routing = random;
   bool logits = false, training = false;
-  bool extras = true;  // weights, dropped, entropy, margin, pair matrices, router rows
+  bool domain_order = false;  // one domain after another instead
+  bool extras = true;         // weights, dropped, entropy, margin, pair matrices, router rows
 };
 
 inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
@@ -98,8 +99,10 @@ struct TraceParts {  // while rows are added
 // Row t but for its layers.
 inline void add_row(const Make& m, int t, std::uint32_t id, TraceParts& p) {
   if (t % 32 == 0) {
-    p.sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)),
-                           m.domains ? std::uint16_t(t / 32 % m.domains) : no_domain});
+    const int in_turn = m.domains ? t / 32 % m.domains : no_domain;
+    p.sequences.push_back(
+        {std::uint64_t(t), std::uint32_t(std::min(32, m.tokens - t)),
+         std::uint16_t(m.domain_order ? std::int64_t(t) * m.domains / m.tokens : in_turn)});
   }
   if (t % 64 == 0) {
     p.steps.push_back({t / 64, std::uint64_t(t), std::uint32_t(std::min(64, m.tokens - t)),
