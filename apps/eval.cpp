@@ -14,6 +14,7 @@
 #include "apps/version.h"
 #include "lib/edit/edit.h"
 #include "lib/run/evaluation.h"
+#include "lib/run/router_warnings.h"
 #include "lib/run/run_folder.h"
 
 namespace moe {
@@ -23,14 +24,15 @@ struct Options {
   std::string model, router;
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
-  EvalBatches batches{.length = 0 /*the model's context*/};
+  BatchOptions batches;
   std::uint64_t seed = 1;
   DeviceOptions device;
   ExpertOptions experts;
   OutputOptions out;
 };
 
-Table table_of(const std::vector<DomainLoss>& losses) {
+// ahead: routing depends on later tokens, and so does the loss.
+Table table_of(const std::vector<DomainLoss>& losses, bool ahead) {
   std::vector<std::string> name;
   std::vector<std::int64_t> tokens;
   std::vector<double> loss, bits, perplexity;
@@ -54,7 +56,7 @@ Table table_of(const std::vector<DomainLoss>& losses) {
       .reading = "Mean cross-entropy of the next token. A uniform prediction has ln(vocabulary)."};
   t.columns = {{.name = "domain", .cells = name},
                {.name = "tokens", .meaning = "tokens predicted", .cells = tokens},
-               {.name = "loss",
+               {.name = ahead ? "look-ahead loss" : "loss",
                 .unit = "nats",
                 .meaning = "mean negative log-probability of the next token",
                 .cells = loss,
@@ -148,7 +150,7 @@ std::vector<Table> measured(const Options& o, Decoder<float>& model, const Corpu
   Measurement measurement(model, corpus, batches, 1 + int(o.without.size()));
   catch_stop_signals();
   losses = measurement.losses();
-  std::vector<Table> tables = {table_of(losses)};
+  std::vector<Table> tables = {table_of(losses, looks_ahead(model.config()))};
   for (const std::string& list : o.without) {
     if (stop_signal())
       break;
@@ -167,13 +169,13 @@ int eval(const Options& o) {
   const auto tokenizer = make_tokenizer(loaded.tokenizer);
   const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
   warn_of_bytes(loaded, corpus);
-  EvalBatches batches = o.batches;
-  batches.length = length_for(o.batches.length, model.config());
+  const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
   std::vector<DomainLoss> losses;
   std::vector<Table> tables = measured(o, model, corpus, batches, losses);
   if (const int signal = stop_signal())
     return 128 + signal;
-  Report report{.title = fmt::format("{}: loss {:.4f}", o.model, mean_loss(losses))};
+  const char* kind = looks_ahead(model.config()) ? "look-ahead loss" : "loss";
+  Report report{.title = fmt::format("{}: {} {:.4f}", o.model, kind, mean_loss(losses))};
   report.facts = {{"checkpoint", loaded.checkpoint.path.string()},
                   {"data", join(corpus.specs(), " ")},
                   {"router", model.config().moe.router},

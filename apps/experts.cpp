@@ -6,6 +6,8 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/text.h"
+#include "lib/run/evaluation.h"
+#include "lib/run/router_warnings.h"
 
 namespace moe {
 
@@ -27,12 +29,12 @@ Index expert_limit(const ExpertOptions& o) {
 void add_router(CommandLine& cli, std::string& router) {
   cli.add_option("--router", router,
                  "the same weights under another router: replay:trace=FILE goes where the trace "
-                 "went (the same --data, --tokens, --length, --batch)")
+                 "went (the same --data, --tokens, --length, --batch, --order)")
       .type_name("SPEC")
       .check(current_router_names());
 }
 
-void add_batches(CommandLine& cli, EvalBatches& o) {
+void add_batches(CommandLine& cli, BatchOptions& o) {
   cli.add_option(
          "--tokens", o.tokens,
          "about this many, in whole sequences shared by the domains; 0 = the whole valid split")
@@ -42,11 +44,27 @@ void add_batches(CommandLine& cli, EvalBatches& o) {
   cli.add_option("--length", o.length, "tokens of a sequence; 0 = the model's context")
       .show_default()
       .check(whole(0));
+  cli.add_option("--order", o.order,
+                 "mixed: sequences of the domains interleaved, so that every stretch has them all; "
+                 "domain: one domain after another")
+      .type_name("WHICH")
+      .show_default()
+      .check(one_of({"mixed", "domain"}));
+}
+
+EvalBatches batches_of(const BatchOptions& o, const ModelConfig& config, std::uint64_t seed) {
+  return {.tokens = o.tokens,
+          .sequences = o.sequences,
+          .length = length_for(o.length, config),
+          .order = o.order == "domain" ? SequenceOrder::domain : SequenceOrder::mixed,
+          .seed = seed};
 }
 
 void report_loading(const LoadedModel& loaded) {
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
+  for (const std::string& sentence : router_warnings(loaded.model->config()))
+    warning(sentence);
   if (loaded.expert_limit >= 0) {
     note(fmt::format(
         "experts are read from the file when they are used; up to {} of them stay in memory",

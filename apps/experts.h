@@ -2,6 +2,7 @@
 // batches it sees, and what is to be said once it is loaded.
 #pragma once
 #include <string>
+
 #include "apps/command_line.h"
 
 #include "lib/run/eval_batches.h"
@@ -16,7 +17,16 @@ void add_experts(CommandLine&, ExpertOptions&);  // --expert-memory
 Index expert_limit(const ExpertOptions&);        // for load_model(); throws Error(usage)
 
 void add_router(CommandLine&, std::string& router);  // --router
-void add_batches(CommandLine&, EvalBatches&);        // --tokens, --batch, --length
+
+struct BatchOptions {
+  Index tokens = 0;
+  int sequences = 16;
+  int length = 0;  // the model's context
+  std::string order = "mixed";
+};
+void add_batches(CommandLine&, BatchOptions&);  // --tokens, --batch, --length, --order
+// Throws Error(usage) where sequences are longer than the context.
+EvalBatches batches_of(const BatchOptions&, const ModelConfig&, std::uint64_t seed);
 
 // Warnings of a checkpoint that was loaded, and how much of its experts is kept in memory.
 void report_loading(const LoadedModel&);

@@ -23,7 +23,7 @@ struct Options {
   std::string model, output, options, router;
   std::vector<std::string> data;
   std::string durability = "process";
-  EvalBatches batches{.length = 0 /*the model's context*/};
+  BatchOptions batches;
   Index redundancy_tokens = 256;
   std::uint64_t seed = 1;
   bool force = false, out_norm = false, logits = false, matched = false;
@@ -37,6 +37,8 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   describe_source(h, provenance_of(o.options), loaded.checkpoint.path.string(), tokenizer, corpus,
                   o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
+  // training batches draw domains in turn
+  h.sequence_order = corpus.split() == Split::train ? "mixed" : o.batches.order;
   if (!paired)
     return h;
   h.pairs = weight_similarity(*loaded.model, o.matched);
@@ -59,10 +61,7 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
         .hint("moe eval measures its loss");
   }
   const RouterFacts router = layers[0]->router().facts();
-  if (!router.causal) {
-    warning(concat("the router ", layers[0]->config().router,
-                   " is not causal: a token's experts depend on later tokens of the batch"));
-  } else if (!router.causal_in_training) {
+  if (router.causal && !router.causal_in_training) {
     note(concat("the router ", layers[0]->config().router,
                 " was not causal in training, where it balanced whole batches; here each token "
                 "chooses for itself"));
@@ -90,18 +89,17 @@ bool compares_pairs(const LoadedModel& loaded) {
 class Recording {
  public:
   Recording(Decoder<float>& model, TraceWriter& writer, const TraceFields& fields, int boundary,
-            Index redundancy_tokens, std::uint64_t seed)
+            Index redundancy_tokens)
       : model_(model),
         writer_(writer),
         fields_(fields),
         boundary_(boundary),
-        outputs_(model, redundancy_tokens),
-        rng_(seed) {}
+        outputs_(model, redundancy_tokens) {}
 
-  void add(const Batch& batch) {
+  void add(const Batch& batch, Rng& rng) {
     BatchRows rows(batch, 0, boundary_);
     Decoder<float>::Tape tape;
-    model_.infer({.batch = batch, .rng = &rng_}, tape,
+    model_.infer({.batch = batch, .rng = &rng}, tape,
                  [&](int n, const MoeTape<float>& t, View<const float> x) {
                    rows.layer(n, t, fields_);
                    if (outputs_.wants_more())
@@ -130,7 +128,6 @@ class Recording {
   const TraceFields& fields_;
   int boundary_;
   OutputSimilarity outputs_;
-  Rng rng_;
   std::int64_t step_ = 0;
   double nats_ = 0, targets_ = 0;
 };
@@ -148,8 +145,7 @@ int stopped(const Options& o, TraceWriter& writer, std::int64_t steps, int signa
 int record(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
            const Corpus& corpus) {
   Decoder<float>& model = *loaded.model;
-  EvalBatches batches = o.batches;
-  batches.length = length_for(o.batches.length, model.config());
+  const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
@@ -157,11 +153,11 @@ int record(const Options& o, const LoadedModel& loaded, const Tokenizer& tokeniz
   const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
   TraceWriter writer(o.output, header_of(o, loaded, tokenizer, corpus, paired),
                      {.force = o.force, .power = o.durability == "power", .fields = fields});
-  Recording recording(model, writer, fields, corpus.boundary(), redundancy_tokens, o.seed);
+  Recording recording(model, writer, fields, corpus.boundary(), redundancy_tokens);
   Progress progress("tokens", double(token_count(corpus, batches)), "tok");
   catch_stop_signals();
-  for_each_batch(corpus, batches, [&](const Batch& batch) {
-    recording.add(batch);
+  for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
+    recording.add(batch, rng);
     progress.update(double(writer.rows()), fmt::format("loss {:.3f}", recording.loss()));
     return stop_signal() == 0;
   });

@@ -23,6 +23,11 @@ void append_content(Batch& batch, const TokenIds& ids) {
 void append(Batch& batch, int domain, const Piece& piece) {
   std::visit([&](const auto& content) { append_content(batch, content); }, piece.content);
   batch.target.insert(batch.target.end(), piece.target.begin(), piece.target.end());
+  if (!piece.valid.empty() || !batch.valid.empty()) {
+    batch.valid.resize(std::size_t(batch.start.back()), 1);
+    batch.valid.insert(batch.valid.end(), piece.valid.begin(), piece.valid.end());
+    batch.valid.resize(batch.token.size(), 1);
+  }
   batch.start.push_back(batch.tokens());
   batch.domain.push_back(domain);
 }
@@ -72,6 +77,7 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
     info_.domains.push_back(unique_name(part.domains[d], info_.domains));
     info_.train_tokens.push_back(part.train_tokens[d]);
     info_.valid_tokens.push_back(part.valid_tokens[d]);
+    info_.content_hash.push_back(part.content_hash.empty() ? 0 : part.content_hash[d]);
     if (part.valid_tokens[d] == 0) {
       info_.notes.push_back(concat("domain ", info_.domains.back(), ": ", part.train_tokens[d],
                                    " tokens are too few to keep some for validation"));
@@ -102,18 +108,14 @@ Batch Corpus::train(std::uint64_t cursor, int sequences, int length) const {
   return batch;
 }
 
-std::optional<Batch> Corpus::valid(int domain, Index first_piece, int sequences, int length) const {
-  const auto [part, local] = owner_.at(std::size_t(domain));
-  const Dataset& dataset = *parts_[std::size_t(part)];
+Batch Corpus::valid(const std::vector<PieceNumber>& pieces, int length) const {
   Batch batch;
-  for (int q = 0; q < sequences; ++q) {
-    const std::optional<Piece> piece = dataset.valid_piece(local, length, first_piece + q);
-    if (!piece)
-      break;
-    append(batch, domain, *piece);
+  for (const PieceNumber& number : pieces) {
+    const auto [part, local] = owner_.at(std::size_t(number.domain));
+    const Dataset& dataset = *parts_[std::size_t(part)];
+    if (const auto piece = dataset.valid_piece(local, length, number.piece))
+      append(batch, number.domain, *piece);
   }
-  if (batch.sequences() == 0)
-    return std::nullopt;
   return batch;
 }
 

@@ -20,6 +20,9 @@ struct DatasetInfo {
   std::vector<std::string> domains;
   // per domain, boundaries counted; train may be kEndless
   std::vector<Index> train_tokens, valid_tokens;
+  // per domain, of its ids and their marks, both splits; empty where the text is made up from the
+  // spec alone
+  std::vector<std::uint64_t> content_hash;
   // ids without a tokenizer of ours: its vocabulary says nothing about them
   bool bare_ids = false;
   // what a user should hear: files skipped, bytes cut by limit
@@ -34,8 +37,9 @@ using Content = std::variant<TokenIds>;
 
 // A stretch of one domain, as long as was asked for or shorter.
 struct Piece {
-  Content content;          // (T)
-  std::vector<int> target;  // (T) the id that follows each row; -1 = none
+  Content content;                  // (T)
+  std::vector<int> target;          // (T) the id that follows each row; -1 = none
+  std::vector<std::uint8_t> valid;  // (T) 0 = padding, behind the others; empty = all valid
 };
 
 class Dataset {
@@ -65,6 +69,11 @@ const Registry<MakeDataset>& datasets();
 // not have are then refused where they stand.
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary);
 
+struct PieceNumber {
+  int domain;
+  Index piece;  // of that domain's consecutive pieces
+};
+
 // Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec
 // is read here (train, valid).
 class Corpus {
@@ -88,9 +97,9 @@ class Corpus {
   // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a
   // seeded shuffle.
   Batch train(std::uint64_t cursor, int sequences, int length) const;
-  // Validation pieces of one domain, at most `sequences` a batch; none when the split is used up.
-  // Pieces never mix domains.
-  std::optional<Batch> valid(int domain, Index first_piece, int sequences, int length) const;
+  // These pieces of the validation split as a batch, in their order, without those that do not
+  // exist. Pieces never mix domains.
+  Batch valid(const std::vector<PieceNumber>& pieces, int length) const;
   // see Dataset::planted_labels, (T); empty unless every dataset has them
   std::vector<int> planted_labels(const Batch&) const;
 

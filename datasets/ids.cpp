@@ -2,14 +2,16 @@
 // in messages count from 0 within their row, line or file; lines count from 1.
 #include "datasets/ids.h"
 
+#include "datasets/json_ids.h"
+
 #include <charconv>
 #include <cstdint>
 #include <fstream>
-#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/foreign.h"
 #include "lib/files/lines.h"
 #include "lib/files/npy.h"
 
@@ -21,27 +23,6 @@ using Json = nlohmann::json;
 
 constexpr const char* line_example = R"({"input_ids": [1, 2, 3], "domain": "code"}, or [1, 2, 3])";
 constexpr Index numbers_at_once = 1 << 16;
-
-// Numbers of one file, held against the vocabulary.
-struct IdCheck {
-  const fs::path& path;
-  Index vocabulary;  // 0 = any id below 2^31 - 1
-
-  [[noreturn]] void refuse(const std::string& why, const std::string& hint) const {
-    throw Error(Exit::input, concat("'", path.native(), "' ", why)).hint(hint);
-  }
-  [[noreturn]] void wrong_id(const std::string& id, const std::string& where) const {
-    if (vocabulary > 0) {
-      refuse(concat("has the id ", id, " at ", where, ", which is not from 0 to ", vocabulary - 1),
-             "the ids of the model's own tokenizer, or vocabulary= of a larger one");
-    }
-    refuse(concat("has ", id, " at ", where, ", which is no token id"),
-           "ids are whole numbers from 0 on");
-  }
-  bool fits(std::int64_t id) const {
-    return id >= 0 && id < (vocabulary > 0 ? vocabulary : Index(std::numeric_limits<int>::max()));
-  }
-};
 
 void require_file(const fs::path& path) {
   std::error_code code;
@@ -88,6 +69,19 @@ void read_npy(const IdCheck& check, const std::function<void(IdDocument&&)>& eac
     each({.domain = "", .ids = read_row(file, check, r, shape.back(), rows > 1)});
 }
 
+// Ids as numpy.ndarray.tofile writes them cannot be told from any other bytes.
+void refuse_binary(const IdCheck& check, const std::string& word) {
+  const bool control = std::ranges::any_of(word, [](char c) {
+    const auto u = static_cast<unsigned char>(c);
+    return u < 0x20 || u >= 0x7f;
+  });
+  if (!control)
+    return;
+  check.refuse("is binary and not text",
+               "ids are read from .npy, .txt and .jsonl: numpy.save('ids.npy', "
+               "numpy.fromfile('FILE', 'u2')), where u2 is what the file was written with");
+}
+
 void read_text(const IdCheck& check, const std::function<void(IdDocument&&)>& each) {
   WordReader words(check.path);
   IdDocument document;
@@ -96,47 +90,20 @@ void read_text(const IdCheck& check, const std::function<void(IdDocument&&)>& ea
     std::int64_t id = -1;
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
     if (error != std::errc() || end != word.data() + word.size() || !check.fits(id)) {
-      check.wrong_id(
-          word.size() > 40 ? concat("'", word.substr(0, 40), "...'") : concat("'", word, "'"),
-          concat("position ", position));
+      refuse_binary(check, word);
+      check.wrong_id(in_quotes(word.size() > 40 ? word.substr(0, 40) + "..." : word),
+                     concat("position ", position));
     }
     document.ids.push_back(int(id));
   }
   each(std::move(document));
 }
 
-// [1, 2, 3], or {"input_ids": [1, 2, 3], "domain": "code"}.
-IdDocument read_line(const JsonLineReader& lines, const IdCheck& check, const Json& line) {
-  IdDocument out;
-  const bool object = line.is_object();
-  if (object && !line.contains("input_ids"))
-    lines.refuse("has no input_ids");
-  const Json& ids = object ? line["input_ids"] : line;
-  if (!ids.is_array())
-    lines.refuse("is no list of ids");
-  if (object && line.contains("domain")) {
-    if (!line["domain"].is_string())
-      lines.refuse("has a domain that is not text");
-    out.domain = line["domain"];
-  }
-  for (std::size_t i = 0; i < ids.size(); ++i) {
-    const bool whole =
-        ids[i].is_number_unsigned() && ids[i].get<std::uint64_t>() <= std::uint64_t(INT64_MAX);
-    const std::int64_t id = whole ? ids[i].get<std::int64_t>() : -1;
-    if (!check.fits(id)) {
-      check.wrong_id(ids[i].dump().substr(0, 40),
-                     concat("line ", lines.number(), ", position ", i));
-    }
-    out.ids.push_back(int(id));
-  }
-  return out;
-}
-
 void read_json_lines(const IdCheck& check, const std::function<void(IdDocument&&)>& each) {
   JsonLineReader lines(check.path, line_example);
   Json line;
   while (lines.next(line))
-    each(read_line(lines, check, line));
+    each(id_document(lines, line, check));
 }
 
 }  // namespace
@@ -144,6 +111,8 @@ void read_json_lines(const IdCheck& check, const std::function<void(IdDocument&&
 void read_ids(const fs::path& path, IdFormat format, Index vocabulary,
               const std::function<void(IdDocument&&)>& each) {
   require_file(path);
+  if (format != IdFormat::npy)
+    refuse_foreign(path, "ids as text or JSON lines");
   const IdCheck check{path, vocabulary};
   switch (format) {
     case IdFormat::npy:

@@ -4,6 +4,7 @@
 #include "datasets/stream.h"
 
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 
 namespace moe {
 namespace {
@@ -71,7 +72,13 @@ void TokenStream::add(const std::vector<int>& ids) {
   for (const int id : ids)
     push(id);
 }
-void TokenStream::add_unfinished(const std::vector<int>& ids, bool goes_on) {
+void TokenStream::add_unfinished(const std::vector<int>& ids,
+                                 const std::vector<std::uint8_t>& marks, bool goes_on) {
+  if (!marks.empty() || !marks_.empty()) {
+    marks_.resize(low_.size());
+    marks_.insert(marks_.end(), marks.begin(), marks.end());
+    marks_.resize(low_.size() + ids.size());
+  }
   add(ids);
   if (!goes_on && !ids.empty())
     unfinished_.push_back(size() - 1);
@@ -83,16 +90,45 @@ void TokenStream::add(int boundary, const std::vector<int>& ids, bool finished) 
     unfinished_.push_back(size() - 1);
 }
 
+int TokenStream::target(Index i) const {
+  const Index next = (i + 1) % size();
+  const bool none = mark(i) & token_mark::padding || mark(next) != 0 ||
+                    std::ranges::binary_search(unfinished_, i);
+  return none ? -1 : id(next);
+}
+
 Piece TokenStream::piece(Index first, Index count) const {
-  TokenIds token(static_cast<std::size_t>(count));
-  std::vector<int> target(token.size());
-  for (Index i = 0; i < count; ++i) {
-    const Index at = (first + i) % size();
-    const bool ends = std::ranges::binary_search(unfinished_, at);
-    token[std::size_t(i)] = id(at);
-    target[std::size_t(i)] = ends ? -1 : id((at + 1) % size());
+  TokenIds token;
+  Piece out;
+  for (const bool padding : {false, true}) {
+    for (Index i = first; i < first + count; ++i) {
+      const Index at = i % size();
+      if (bool(mark(at) & token_mark::padding) != padding)
+        continue;
+      token.push_back(id(at));
+      out.target.push_back(target(at));
+      out.valid.push_back(!padding);
+    }
+    if (marks_.empty())
+      break;
   }
-  return {std::move(token), std::move(target)};
+  if (std::ranges::find(out.valid, 0) == out.valid.end())
+    out.valid.clear();
+  out.content = std::move(token);
+  return out;
+}
+
+std::uint64_t TokenStream::hash() const {
+  const std::uint64_t parts[] = {hash_bytes(std::as_bytes(std::span(low_))),
+                                 hash_bytes(std::as_bytes(std::span(high_))),
+                                 hash_bytes(std::as_bytes(std::span(marks_))),
+                                 hash_bytes(std::as_bytes(std::span(unfinished_)))};
+  return hash_bytes(std::as_bytes(std::span(parts)));
+}
+
+std::uint64_t content_hash(const TokenStream& train, const TokenStream& valid) {
+  const std::uint64_t parts[] = {train.hash(), valid.hash()};
+  return hash_bytes(std::as_bytes(std::span(parts)));
 }
 
 std::optional<Piece> TokenStream::consecutive(int tokens, Index number) const {
@@ -124,6 +160,7 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   info_.domains.push_back(domain.name);
   info_.train_tokens.push_back(train.size());
   info_.valid_tokens.push_back(valid.size());
+  info_.content_hash.push_back(content_hash(train, valid));
   train_.push_back(std::move(train));
   valid_.push_back(std::move(valid));
 }

@@ -42,7 +42,7 @@ class Tokens final : public Dataset {
     const std::string usual = domain.empty() ? path.stem().string() : domain;
     read_ids(path, format_of(format, path), vocabulary, [&](IdDocument&& d) {
       documents_[place(d.domain.empty() || !domain.empty() ? usual : d.domain)].push_back(
-          std::move(d.ids));
+          std::move(d));
     });
     for (std::size_t d = 0; d < documents_.size(); ++d)
       cut(d);
@@ -72,7 +72,7 @@ class Tokens final : public Dataset {
   }
 
  private:
-  using Documents = std::vector<std::vector<int>>;
+  using Documents = std::vector<IdDocument>;
 
   std::size_t place(const std::string& domain) {  // domains in the order in which they first come
     const auto [at, is_new] = place_.emplace(domain, documents_.size());
@@ -84,20 +84,25 @@ class Tokens final : public Dataset {
   }
   void cut(std::size_t domain) {
     std::vector<Document> shapes;  // a letter for each id: what the rule of text cuts
-    for (const std::vector<int>& ids : documents_[domain]) {
-      shapes.push_back({std::string(ids.size(), 'x')});
-      for (const int id : ids)
+    for (const IdDocument& document : documents_[domain]) {
+      shapes.push_back({std::string(document.ids.size(), 'x')});
+      for (const int id : document.ids)
         info_.vocabulary = std::max(info_.vocabulary, id + 1);
     }
     TokenStream train, valid;
     for (const Stretch& s : split_blocks(shapes)) {
-      const std::vector<int>& ids = documents_[domain][std::size_t(s.document)];
+      const IdDocument& d = documents_[domain][std::size_t(s.document)];
+      const auto part = [&](const auto& numbers) {
+        const auto begin = numbers.begin();
+        return numbers.empty() ? numbers
+                               : std::decay_t<decltype(numbers)>(begin + s.first, begin + s.last);
+      };
       (whole_ || s.split == Split::valid ? valid : train)
-          .add_unfinished({ids.begin() + s.first, ids.begin() + s.last},
-                          whole_ && s.last < Index(ids.size()));
+          .add_unfinished(part(d.ids), part(d.marks), whole_ && s.last < Index(d.ids.size()));
     }
     info_.train_tokens.push_back(train.size());
     info_.valid_tokens.push_back(valid.size());
+    info_.content_hash.push_back(content_hash(train, valid));
     train_.push_back(std::move(train));
     valid_.push_back(std::move(valid));
   }

@@ -98,7 +98,10 @@ class Replay final : public Router, public ReplaysRoutes, public ExcludesExperts
   void compare(std::uint32_t token, std::uint32_t position) const {
     const auto refuse = [](const std::string& what) {
       throw Error(Exit::input, what)
-          .hint("the --data, --tokens, --length, --batch and --seed that the trace was made with");
+          .hint(
+              "the --data, --tokens, --length, --batch, --order and --seed that the trace was made "
+              "with; --order "
+              "domain for traces older than that option");
     };
     const auto row = std::size_t(next_);
     if (row >= rows_.token->size()) {

@@ -1,13 +1,15 @@
 #include "lib/run/eval_batches.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace moe {
 namespace {
 
 constexpr Index train_sample = 100'000;
 
-using Visit = std::function<bool(const Batch&)>;
+using Visit = std::function<bool(const Batch&, Rng&)>;
+using Numbers = std::vector<PieceNumber>;
 
 // Tokens of one domain that are wanted.
 Index share_of(const Corpus& corpus, const EvalBatches& o, std::size_t domain) {
@@ -24,27 +26,43 @@ void for_each_training_batch(const Corpus& corpus, const EvalBatches& o, const V
   const Index wanted = token_count(corpus, o);
   std::uint64_t number = 0;
   for (Index seen = 0; seen < wanted;) {
-    const Batch batch = corpus.train(number++, sequences_for(wanted - seen, o), o.length);
+    const Batch batch = corpus.train(number, sequences_for(wanted - seen, o), o.length);
     seen += batch.tokens();
-    if (!visit(batch))
+    Rng rng = Rng(o.seed).stream(number++);
+    if (!visit(batch, rng))
       return;
   }
 }
 
-// False where `visit` stopped it.
-bool for_each_batch_of(const Corpus& corpus, int domain, const EvalBatches& o, const Visit& visit) {
-  const Index wanted = share_of(corpus, o, std::size_t(domain));
-  Index piece = 0;
-  for (Index seen = 0; seen < wanted;) {
-    const auto batch = corpus.valid(domain, piece, sequences_for(wanted - seen, o), o.length);
-    if (!batch)
-      return true;
-    seen += batch->tokens();
-    piece += batch->sequences();
-    if (!visit(*batch))
-      return false;
+// Sequences of each domain.
+std::vector<Index> sequence_counts(const Corpus& corpus, const EvalBatches& o) {
+  std::vector<Index> counts;
+  for (std::size_t d = 0; d < corpus.info().domains.size(); ++d)
+    counts.push_back((share_of(corpus, o, d) + o.length - 1) / o.length);
+  return counts;
+}
+
+// The pieces of each batch. Batches of SequenceOrder::domain hold one domain.
+std::vector<Numbers> mixed_batches(const std::vector<Index>& counts, std::size_t sequences) {
+  std::vector<Index> next(counts.size());
+  std::vector<Numbers> batches;
+  for (const int domain : interleaved(counts)) {
+    if (batches.empty() || batches.back().size() == sequences)
+      batches.emplace_back();
+    batches.back().push_back({domain, next[std::size_t(domain)]++});
   }
-  return true;
+  return batches;
+}
+std::vector<Numbers> batches_by_domain(const std::vector<Index>& counts, std::size_t sequences) {
+  std::vector<Numbers> batches;
+  for (std::size_t d = 0; d < counts.size(); ++d) {
+    for (Index piece = 0; piece < counts[d]; ++piece) {
+      if (piece % Index(sequences) == 0)
+        batches.emplace_back();
+      batches.back().push_back({int(d), piece});
+    }
+  }
+  return batches;
 }
 
 }  // namespace
@@ -63,10 +81,44 @@ Index token_count(const Corpus& corpus, const EvalBatches& o) {
 void for_each_batch(const Corpus& corpus, const EvalBatches& o, const Visit& visit) {
   if (corpus.split() == Split::train)
     return for_each_training_batch(corpus, o, visit);
-  for (int d = 0; d < int(corpus.info().domains.size()); ++d) {
-    if (!for_each_batch_of(corpus, d, o, visit))
+  const std::vector<Index> counts = sequence_counts(corpus, o);
+  const std::size_t sequences(o.sequences);
+  const std::vector<Numbers> batches = o.order == SequenceOrder::mixed
+                                           ? mixed_batches(counts, sequences)
+                                           : batches_by_domain(counts, sequences);
+  for (std::size_t n = 0; n < batches.size(); ++n) {
+    const Batch batch = corpus.valid(batches[n], o.length);
+    if (batch.sequences() == 0)
+      continue;
+    Rng rng = Rng(o.seed).stream(n);
+    if (!visit(batch, rng))
       return;
   }
+}
+
+std::vector<int> interleaved(const std::vector<Index>& counts) {
+  const Index all = std::accumulate(counts.begin(), counts.end(), Index(0));
+  const Index domains = std::ranges::count_if(counts, [](Index n) { return n > 0; });
+  const Index steps = std::max<Index>(2 * domains - 2, 1);  // of one sequence
+  std::vector<Index> taken(counts.size());
+  // the latest place of its next sequence, in steps, times its share
+  const auto deadline = [&](std::size_t d) {
+    return (taken[d] + 1) * steps - 1;
+  };
+  std::vector<int> order;
+  for (Index place = 1; place <= all; ++place) {
+    std::size_t first = counts.size();
+    for (std::size_t d = 0; d < counts.size(); ++d) {
+      const bool too_early = (counts[d] * place - taken[d] * all) * steps < all;
+      if (taken[d] >= counts[d] || too_early)
+        continue;
+      if (first == counts.size() || deadline(d) * counts[first] < deadline(first) * counts[d])
+        first = d;
+    }
+    ++taken[first];
+    order.push_back(int(first));
+  }
+  return order;
 }
 
 }  // namespace moe

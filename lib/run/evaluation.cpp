@@ -39,8 +39,7 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
       replay->rewind();
   }
   Index seen = 0;
-  Rng rng(0);  // routers that draw do so from the same numbers every time
-  for_each_batch(corpus, batches, [&](const Batch& batch) {
+  for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
     Decoder<float>::Tape tape;
     model.infer({.batch = batch, .rng = &rng}, tape);
     add_losses(batch, tape, out);

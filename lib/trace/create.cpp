@@ -19,7 +19,7 @@ constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
 
 void root_attributes(hid_t file, const TraceHeader& h) {
   h5::put(file, "format", "moe-trace");
-  h5::put(file, "format_version", "1.0");
+  h5::put(file, "format_version", "1.1");
   const std::pair<const char*, const std::string&> texts[] = {
       {"producer", h.producer},
       {"engine", h.engine},
@@ -33,7 +33,8 @@ void root_attributes(hid_t file, const TraceHeader& h) {
       {"created_utc", h.created_utc},
       {"compute_dtype", h.compute_dtype},
       {"quantization", h.quantization},
-      {"capture_point", h.capture_point}};
+      {"capture_point", h.capture_point},
+      {"sequence_order", h.sequence_order}};
   for (const auto& [name, text] : texts)
     h5::put(file, name, text);
   h5::put(file, "corpus_sha256", "", 64);

@@ -47,6 +47,7 @@ void TraceReader::File::read_header() {
                                                         {"compute_dtype", &h.compute_dtype},
                                                         {"quantization", &h.quantization},
                                                         {"capture_point", &h.capture_point},
+                                                        {"sequence_order", &h.sequence_order},
                                                         {"corpus_sha256", &state.corpus_sha256}};
   for (const auto& [name, to] : texts)
     *to = schema.text(f, name, "");
@@ -56,6 +57,8 @@ void TraceReader::File::read_header() {
   state.complete = schema.number(f, "complete", 0) == 1 && path.extension() != ".part";
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", 0));
 }
+
+constexpr int newest_minor = 1;
 
 void TraceReader::File::check_version() {
   TraceHeader& h = header;
@@ -73,9 +76,9 @@ void TraceReader::File::check_version() {
                                          path.string(), h.format_version))
         .hint(fmt::format("a moe that reads format {}", major));
   }
-  if (minor > 0) {
-    warn(fmt::format("format {} is newer than 1.0: what is new in it is not read",
-                     h.format_version));
+  if (minor > newest_minor) {
+    warn(fmt::format("format {} is newer than 1.{}: what is new in it is not read",
+                     h.format_version, newest_minor));
   }
 }
 

@@ -51,7 +51,9 @@ struct PairMatrix {  // /experts/NAME: one (E,E) a layer
 struct TraceHeader {
   std::string producer = "moe", engine = "moe", engine_version, command, config, model_id,
               model_revision, tokenizer_id, tokenizer_sha256, created_utc, compute_dtype = "f32",
-              quantization, capture_point = "logical", format_version = "1.0";
+              quantization, capture_point = "logical", format_version = "1.1";
+  // how the sequences of several domains follow each other: mixed|domain; empty = not known
+  std::string sequence_order;
   std::uint32_t vocab_size = 0;
   std::int64_t checkpoint_step = -1;
   std::uint64_t seed = 0;

@@ -26,7 +26,7 @@ bool same(const Batch& a, const Batch& b) {
 std::vector<int> all_valid(const Corpus& corpus, int domain, int sequences, int length) {
   std::vector<int> ids;
   Index piece = 0;
-  while (const auto batch = corpus.valid(domain, piece, sequences, length)) {
+  while (const auto batch = valid_batch(corpus, domain, piece, sequences, length)) {
     ids.insert(ids.end(), batch->token.begin(), batch->token.end());
     piece += batch->sequences();
   }
@@ -92,8 +92,8 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
       CHECK(ids.size() > 0);
       CHECK(ids == all_valid(corpus, d, 1, 101));
       const Index pieces = (Index(ids.size()) + 127) / 128;
-      CHECK_FALSE(corpus.valid(d, pieces, 4, 128));
-      const auto last = corpus.valid(d, pieces - 1, 4, 128);
+      CHECK_FALSE(valid_batch(corpus, d, pieces, 4, 128));
+      const auto last = valid_batch(corpus, d, pieces - 1, 4, 128);
       REQUIRE(last);
       CHECK(last->target.back() == -1);
     }
@@ -103,7 +103,7 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
 TEST_CASE("a short last piece keeps its length and the pieces before it") {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus({"zipf:valid=250"}, *tokenizer, 1);
-  const auto batch = corpus.valid(0, 0, 8, 100);
+  const auto batch = valid_batch(corpus, 0, 0, 8, 100);
   REQUIRE(batch);
   CHECK(batch->start == std::vector<Index>{0, 100, 200, 250});
   CHECK(batch->target[99] == batch->token[100]);

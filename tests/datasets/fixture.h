@@ -25,6 +25,17 @@ inline std::string numbered(const std::string& word, int lines) {
   return out;
 }
 
+// Pieces first_piece, first_piece + 1, ... of one domain's validation split, at most `sequences`;
+// none behind its end.
+inline std::optional<Batch> valid_batch(const Corpus& corpus, int domain, Index first_piece,
+                                        int sequences, int length) {
+  std::vector<PieceNumber> pieces;
+  for (int q = 0; q < sequences; ++q)
+    pieces.push_back({domain, first_piece + q});
+  const Batch batch = corpus.valid(pieces, length);
+  return batch.sequences() ? std::optional(batch) : std::nullopt;
+}
+
 class Folder {
  public:
   Folder() : before_(fs::current_path()) {

@@ -22,7 +22,7 @@ std::vector<int> train_ids(const Corpus& corpus, int pieces, int length) {
 }
 
 std::vector<int> valid_ids(const Corpus& corpus) {
-  const auto batch = corpus.valid(0, 0, 1, int(corpus.info().valid_tokens[0]));
+  const auto batch = valid_batch(corpus, 0, 0, 1, int(corpus.info().valid_tokens[0]));
   REQUIRE(batch);
   return batch->token;
 }

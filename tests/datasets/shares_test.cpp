@@ -19,7 +19,7 @@ std::vector<int> valid_ids(const std::string& spec) {
   std::vector<int> ids;
   for (int d = 0; d < int(corpus.info().domains.size()); ++d) {
     Index piece = 0;
-    while (const auto batch = corpus.valid(d, piece, 8, 1024)) {
+    while (const auto batch = valid_batch(corpus, d, piece, 8, 1024)) {
       ids.insert(ids.end(), batch->token.begin(), batch->token.end());
       piece += batch->sequences();
     }

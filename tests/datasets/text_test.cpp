@@ -128,7 +128,7 @@ TEST_CASE("train and valid text are disjoint and together the whole") {
   const Corpus corpus({"text:path=corpus/english.txt"}, *tokenizer, 3);
   std::string valid_text;
   Index piece = 0;
-  while (const auto batch = corpus.valid(0, piece++, 1, 512))
+  while (const auto batch = valid_batch(corpus, 0, piece++, 1, 512))
     valid_text += tokenizer->decode(batch->token);
   const auto valid = whole_lines(valid_text);
   std::set<std::string> train;

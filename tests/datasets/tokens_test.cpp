@@ -28,7 +28,7 @@ std::string npy(const std::string& type, const std::string& shape, const std::ve
 std::vector<int> all(const Corpus& corpus, int domain, std::vector<int>* targets = nullptr) {
   std::vector<int> ids;
   Index piece = 0;
-  while (const auto batch = corpus.valid(domain, piece, 4, 64)) {
+  while (const auto batch = valid_batch(corpus, domain, piece, 4, 64)) {
     ids.insert(ids.end(), batch->token.begin(), batch->token.end());
     if (targets)
       targets->insert(targets->end(), batch->target.begin(), batch->target.end());
@@ -164,7 +164,7 @@ TEST_CASE("ids that no vocabulary holds are refused without one, too") {
     CHECK(what.find(part) != what.npos);
     CHECK(what.find("[no hint]") == what.npos);
   };
-  says("large.npy", "has 2147483648 at position 1, which is no token id");
+  says("large.npy", "has 2147483648 at position 1, which is not a token id");
   says("largest.npy", "has 2147483647 at position 0");
   says("negative.npy", "has -1 at position 0");
   says("nan.npy", "the type '<f8'");
@@ -174,4 +174,74 @@ TEST_CASE("ids that no vocabulary holds are refused without one, too") {
   says("utf8.jsonl", "line 1 is not JSON");
   says("large.txt", "has '4294967296' at position 1");
   says("nan.txt", "has 'nan' at position 1");
+}
+
+namespace {
+
+// What follows is one document a line: pieces of `length` ids.
+std::vector<Batch> pieces(const std::string& path, int length) {
+  const auto tokenizer = make_tokenizer("bytes");
+  const Corpus corpus({"tokens:path=" + path + ",whole=1,split=valid"}, *tokenizer, 0);
+  std::vector<Batch> out;
+  while (const auto batch = valid_batch(corpus, 0, Index(out.size()), 1, length))
+    out.push_back(*batch);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("padding of JSON lines has no loss and comes behind the ids") {
+  const Folder folder;
+  write("pad.jsonl",
+        "{\"input_ids\": [5, 6, 7, 0, 0], \"attention_mask\": [1, 1, 1, 0, 0], \"id\": \"a\"}\n"
+        "{\"input_ids\": [0, 0, 0, 8, 9], \"attention_mask\": [0, 0, 0, 1, 1]}\n"
+        "{\"input_ids\": [1, 2, 3, 4, 5], \"position_ids\": [0, 1, 2, 3, 4]}\n");
+  const auto batches = pieces("pad.jsonl", 5);
+  REQUIRE(batches.size() == 3);
+  CHECK(batches[0].token == std::vector<int>{5, 6, 7, 0, 0});
+  CHECK(batches[0].target == std::vector<int>{6, 7, -1, -1, -1});
+  CHECK(batches[0].valid == std::vector<std::uint8_t>{1, 1, 1, 0, 0});
+  CHECK(batches[1].token == std::vector<int>{8, 9, 0, 0, 0});
+  CHECK(batches[1].target == std::vector<int>{9, -1, -1, -1, -1});
+  CHECK(batches[1].valid == std::vector<std::uint8_t>{1, 1, 0, 0, 0});
+  CHECK(batches[2].target == std::vector<int>{2, 3, 4, 5, -1});
+  CHECK(batches[2].valid.empty());
+  // one batch of all: what one piece says holds for its rows alone
+  const auto tokenizer = make_tokenizer("bytes");
+  const Corpus corpus({"tokens:path=pad.jsonl,whole=1,split=valid"}, *tokenizer, 0);
+  const auto all_rows = valid_batch(corpus, 0, 0, 3, 5);
+  REQUIRE(all_rows);
+  CHECK(all_rows->valid == std::vector<std::uint8_t>{1, 1, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1});
+}
+
+TEST_CASE("ids whose label is -100 are read and not predicted") {
+  const Folder folder;
+  write("labels.jsonl", "{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, -100, 3, 4]}\n");
+  const auto batches = pieces("labels.jsonl", 4);
+  REQUIRE(batches.size() == 1);
+  CHECK(batches[0].target == std::vector<int>{-1, 3, 4, -1});
+  CHECK(batches[0].valid.empty());
+}
+
+TEST_CASE("keys of JSON lines that mean something else are refused by name") {
+  const Folder folder;
+  const auto refused = [&](const std::string& keys, const std::string& says) {
+    write("x.jsonl", "{\"input_ids\": [1, 2, 3], " + keys + "}\n");
+    CAPTURE(keys);
+    CHECK_THROWS_WITH(pieces("x.jsonl", 3), Catch::Contains(says));
+  };
+  refused("\"attention_mask\": [1, 2, 1]", "has 2 in attention_mask");
+  refused("\"attention_mask\": [1, 1]", "attention_mask that is not a list of as many");
+  refused("\"labels\": [1, 2, 4]", "the label 4 for the id 3 at position 2");
+  refused("\"position_ids\": [0, 1, 0]", "the position 0 where 2 comes next");
+  refused("\"token_type_ids\": [0, 1, 0]", "token_type_ids");
+  refused("\"loss_mask\": [1, 1, 0]", "the key 'loss_mask', which is not supported");
+}
+
+TEST_CASE("binary ids are called binary, without their bytes") {
+  const Folder folder;
+  write("ids.bin", std::string("\1\0\2\0\3\0", 6));
+  write("ids.npz", std::string("PK\3\4\0\0", 6));
+  CHECK_THROWS_WITH(pieces("ids.bin", 3), Catch::Contains("is binary and not text"));
+  CHECK_THROWS_WITH(pieces("ids.npz", 3), Catch::Contains("is a NumPy archive"));
 }
