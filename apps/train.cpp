@@ -45,6 +45,7 @@ struct Options {
   DeviceOptions device;
   std::vector<std::string> parts;  // what trains; empty = all
   std::string resume;
+  std::string data_changed = "refuse";  // or accept
   std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
 };
@@ -133,9 +134,9 @@ void add_saving(CommandLine& cli, Options& o) {
 // A resumed run goes on as it was begun: only the horizon and what computes may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
   for (const Option& option : app.options()) {
-    if (const std::string name = option.name(); option.given() && name != "--resume" &&
-                                                name != "--steps" && name != "--device" &&
-                                                name != "--threads" && name != "--config") {
+    if (const std::string name = option.name();
+        option.given() && name != "--resume" && name != "--steps" && name != "--device" &&
+        name != "--threads" && name != "--config" && name != "--data-changed") {
       throw Error(Exit::usage,
                   concat(name, " belongs to the run and cannot change when it is resumed"))
           .hint(concat("moe train --resume ", folder));
@@ -151,7 +152,10 @@ int train(Options& o, const CommandLine& cli) {
   if (!o.resume.empty()) {
     refuse_changes(cli, o.resume);
     const bool moved = cli.given("--steps");
-    return resume_run(o.resume, moved ? o.run.train.steps : -1, o.device);
+    return resume_run(o.resume,
+                      {.horizon = moved ? o.run.train.steps : -1,
+                       .accept_changed_data = o.data_changed == "accept"},
+                      o.device);
   }
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
@@ -181,6 +185,13 @@ Run train_command(CommandLine& cli) {
   cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
       .type_name("FOLDER");
+  cli.add_option(
+         "--data-changed", o->data_changed,
+         "with --resume, where the data are not those the run began with: refuse, or accept "
+         "them")
+      .type_name("WHICH")
+      .show_default()
+      .check(one_of({"refuse", "accept"}));
   cli.add_option("--init", o->run.init,
                  "start from this checkpoint's weights (a fresh optimizer); --router, --balance "
                  "and --capacity may differ")

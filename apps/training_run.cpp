@@ -132,10 +132,11 @@ int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOption
   return go(*run, observer);
 }
 
-int resume_run(const std::string& folder, Index horizon, const DeviceOptions& device) {
+int resume_run(const std::string& folder, const ResumeOptions& options,
+               const DeviceOptions& device) {
   LateDevice late(device);
   TerminalObserver observer;
-  const auto run = resume_run(folder, horizon, context_of(late, "{}"), observer);
+  const auto run = resume_run(folder, options, context_of(late, "{}"), observer);
   if (!run)
     return 0;
   if (run->finished()) {

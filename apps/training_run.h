@@ -8,7 +8,7 @@ namespace moe {
 
 // Each returns the exit code: 0, or 128 + the signal that stopped the run.
 int start_run(const ModelConfig&, const RunOptions&, const DeviceOptions&);
-int resume_run(const std::string& folder, Index horizon /*-1: as saved*/, const DeviceOptions&);
+int resume_run(const std::string& folder, const ResumeOptions&, const DeviceOptions&);
 // the weights of step 0 alone; save_dtype: f32 or bf16
 int write_initial(const ModelConfig&, const RunOptions&, const std::string& save_dtype,
                   const DeviceOptions&);

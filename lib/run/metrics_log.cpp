@@ -112,6 +112,10 @@ void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& train
   write(line.dump() + "\n");
 }
 
+void MetricsLog::warning(const std::string& sentence) {
+  write(Line({{"step", 0}, {"warning", sentence}}).dump() + "\n");
+}
+
 void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
   Line domains = Line::object();
   for (const DomainLoss& d : losses) {

@@ -22,6 +22,8 @@ class MetricsLog {
   }
   double tokens_per_second() const;  // of those counted, since this log was opened
   void step(const StepResult&, Decoder<float>&, Trainer&);
+  // What was said before the first step, so that the file alone says it too.
+  void warning(const std::string& sentence);
   void validation(Index step, const std::vector<DomainLoss>&);
 
  private:

@@ -11,7 +11,9 @@
 #include "lib/model/cost.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
+#include "lib/run/data_identity.h"
 #include "lib/run/lazy_experts.h"
+#include "lib/run/router_warnings.h"
 
 namespace moe {
 namespace {
@@ -19,21 +21,24 @@ namespace {
 namespace fs = std::filesystem;
 
 void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig& config,
-                    const Provenance& p) {
+                    const Provenance& p, const Corpus* corpus) {
   const ModelCost cost = cost_of(config, s.train.sequences * s.train.length);
-  write_json(folder / "run.json", {{"format", "moe-run"},
-                                   {"version", 1},
-                                   {"moe", p.version},
-                                   {"command", p.command},
-                                   {"created_utc", p.created_utc},
-                                   {"options", Json::parse(s.options)},
-                                   {"model", s.model},
-                                   {"data", s.data},
-                                   {"tokenizer", s.tokenizer},
-                                   {"seed", s.train.seed},
-                                   {"steps", s.train.steps},
-                                   {"parameters", cost.parameters},
-                                   {"active_parameters", cost.active_parameters}});
+  Json run = {{"format", "moe-run"},
+              {"version", 1},
+              {"moe", p.version},
+              {"command", p.command},
+              {"created_utc", p.created_utc},
+              {"options", Json::parse(s.options)},
+              {"model", s.model},
+              {"data", s.data},
+              {"tokenizer", s.tokenizer},
+              {"seed", s.train.seed},
+              {"steps", s.train.steps},
+              {"parameters", cost.parameters},
+              {"active_parameters", cost.active_parameters}};
+  if (corpus)
+    run["data_identity"] = data_identity(*corpus);
+  write_json(folder / "run.json", run);
 }
 
 // What a start that was killed within its first milliseconds leaves: the lock, and a file of ours
@@ -282,18 +287,26 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   Parts(state.train.trained, state.train.lr_factor, *model);  // refused before anything is made
   RunLock lock(o.folder);
   clear_run(o.folder);
-  write_run_json(o.folder, state, model->config(), context.provenance);
-  return std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
-                                                          .state = std::move(state),
-                                                          .model = std::move(model),
-                                                          .tokenizer = std::move(tokenizer),
-                                                          .lock = std::move(lock),
-                                                          .provenance = context.provenance,
-                                                          .replace_trace = o.force});
+  write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
+  std::vector<std::string> warnings = router_warnings(model->config());
+  std::ranges::move(router_training_warnings(model->config()), std::back_inserter(warnings));
+  auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
+                                                              .state = std::move(state),
+                                                              .model = std::move(model),
+                                                              .tokenizer = std::move(tokenizer),
+                                                              .lock = std::move(lock),
+                                                              .provenance = context.provenance,
+                                                              .replace_trace = o.force});
+  for (const std::string& sentence : warnings) {
+    observer.warning(sentence);
+    run->log.warning(sentence);
+  }
+  return run;
 }
 
-std::unique_ptr<TrainingRun> resume_run(const std::string& folder, Index horizon,
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions& options,
                                         const RunContext& context, TrainingObserver& observer) {
+  const Index horizon = options.horizon;
   refuse_no_run(folder);
   RunLock lock(folder);
   LoadedModel loaded = load_run(folder, context.device(), observer);
@@ -315,13 +328,15 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, Index horizon
         concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
     state.trace.clear();
   }
-  auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = folder,
-                                                              .state = std::move(state),
-                                                              .model = std::move(loaded.model),
-                                                              .tokenizer = std::move(tokenizer),
-                                                              .lock = std::move(lock),
-                                                              .provenance = context.provenance,
-                                                              .resumed = true});
+  auto run = std::make_unique<TrainingRun>(
+      TrainingRun::Setup{.folder = folder,
+                         .state = std::move(state),
+                         .model = std::move(loaded.model),
+                         .tokenizer = std::move(tokenizer),
+                         .lock = std::move(lock),
+                         .provenance = context.provenance,
+                         .resumed = true,
+                         .accept_changed_data = options.accept_changed_data});
   load_training(loaded, run->trainer);
   return run;
 }
@@ -352,7 +367,7 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
   state.model = to_spec(model.config());
   const RunLock lock(o.folder);
   clear_run(o.folder);
-  write_run_json(o.folder, state, model.config(), context.provenance);
+  write_run_json(o.folder, state, model.config(), context.provenance, nullptr);
   const fs::path saved =
       save_checkpoint(o.folder, model, nullptr, state, tokenizer_files(*tokenizer, bare), weights);
   return {saved, cost_of(config, 1).parameters};

@@ -38,9 +38,15 @@ RunState state_of(const ModelConfig&, const RunOptions&);
 std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, const RunContext&,
                                        TrainingObserver&);
 
+struct ResumeOptions {
+  Index horizon = -1;                // steps in all; -1: as saved
+  bool accept_changed_data = false;  // go on with other data than the run began with
+};
+
 // The newest valid checkpoint of a run, to go on from; null where the run is done and its trace
-// complete (the observer gets a note). Throws Error(input) for what is no run.
-std::unique_ptr<TrainingRun> resume_run(const std::string& folder, Index horizon /*-1: as saved*/,
+// complete (the observer gets a note). Throws Error(input) for what is not a run, and where the
+// data are not those that the run began with.
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions&,
                                         const RunContext&, TrainingObserver&);
 
 // The weights of step 0 alone, as a run that can be used but not resumed; new experts are drawn as

@@ -1,5 +1,7 @@
 #include "lib/run/training.h"
 
+#include "lib/run/data_identity.h"
+
 #include <cmath>
 #include <optional>
 
@@ -19,10 +21,24 @@ bool TrainingObserver::wants_stop() {
   return false;
 }
 
+namespace {
+
+// The run's data; of a resumed run those that it began with, before anything of it is touched.
+Corpus data_of(const TrainingRun::Setup& s) {
+  Corpus corpus(s.state.data, *s.tokenizer, s.state.train.seed);
+  if (s.resumed && s.accept_changed_data)
+    accept_data(s.folder, corpus);
+  else if (s.resumed)
+    require_same_data(s.folder, corpus);
+  return corpus;
+}
+
+}  // namespace
+
 TrainingRun::TrainingRun(Setup s)
     : setup(std::move(s)),
       trainer(*setup.model, setup.state.train, comm),
-      corpus(setup.state.data, *setup.tokenizer, setup.state.train.seed),
+      corpus(data_of(setup)),
       validation(validation_specs(setup.state.data), *setup.tokenizer, setup.state.train.seed),
       log(setup.folder / "metrics.jsonl", setup.state.step) {
   setup.provenance.options = setup.state.options;
@@ -73,6 +89,7 @@ void TrainingLoop::open_trace() {
   TraceHeader header = trace_header(model_);
   describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
                   run_.corpus, state_.train.seed);
+  header.sequence_order = "mixed";  // training draws domains in turn
   TraceWriterOptions options{.force = run_.setup.replace_trace, .fields = fields_};
   if (run_.setup.resumed)
     options.resume_rows = std::int64_t(state_.trace_rows);

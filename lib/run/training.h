@@ -42,7 +42,8 @@ struct TrainingRun {
     RunLock lock;
     Provenance provenance;  // its options are those of the state
     bool resumed = false;
-    bool replace_trace = false;  // one that is there
+    bool accept_changed_data = false;  // of a run that is resumed
+    bool replace_trace = false;        // one that is there
   };
   explicit TrainingRun(Setup);
   TrainingRun(const TrainingRun&) = delete;

@@ -85,4 +85,27 @@ TEST_CASE("an interrupted trace says how to keep its rows") {
   CHECK(f.run("verify t.h5").code == 0);
 }
 
+TEST_CASE("a run goes on with the data that it began with, or is told to accept others") {
+  const Folder f;
+  REQUIRE(f.run(nano + " --steps 4 --save-every 2 -o run").code == 0);
+  fs::remove_all(f / "run/checkpoint-00000004");
+  const std::string before = text_of(f / "corpus/english.txt");
+  std::string changed = before;
+  changed.back() = '!';
+  put(f / "corpus/english.txt", changed);
+  const std::string metrics = text_of(f / "run/metrics.jsonl");
+  const Result refused = f.run("train --resume run");
+  INFO(refused.err);
+  CHECK(refused.code == 3);
+  CHECK(refused.err.find("domain 'english' has other text of the same length") != refused.err.npos);
+  CHECK(text_of(f / "run/metrics.jsonl") == metrics);
+  put(f / "corpus/english.txt", changed + " and more");
+  CHECK(f.run("train --resume run").err.find("domain 'english' had ") != std::string::npos);
+  put(f / "corpus/english.txt", before);
+  REQUIRE(f.run("train --resume run --steps 6").code == 0);
+  put(f / "corpus/english.txt", changed);
+  REQUIRE(f.run("train --resume run --steps 8 --data-changed accept").code == 0);
+  CHECK(f.run("train --resume run --steps 10").code == 0);  // accepted once
+}
+
 }  // namespace moe::cli

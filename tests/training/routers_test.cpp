@@ -11,6 +11,7 @@
 #include "lib/router/learns_from_text.h"
 #include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
+#include "lib/run/router_warnings.h"
 
 using namespace moe;
 
@@ -140,4 +141,24 @@ TEST_CASE("routers that look at later tokens say so") {
     INFO(about);
     CHECK(causal == (about.find("not causal") == about.npos));
   }
+}
+
+TEST_CASE("routers that get no gradient or look ahead are named before they train") {
+  const auto training = [](const std::string& router) {
+    return join(
+        router_training_warnings(model_config("nano:balance=none,router={" + router + "}")));
+  };
+  for (const std::string router : {"softmax:k=1", "sigmoid:k=1"})
+    CHECK(training(router).find("gets no gradient") != std::string::npos);
+  for (const std::string router : {"softmax:k=1,norm=0", "softmax:k=2", "random:k=2"})
+    CHECK(training(router).find("gets no gradient") == std::string::npos);
+  CHECK(training("sinkhorn:k=1").find("balances whole batches") != std::string::npos);
+  for (const std::string router : {"expert_choice:factor=2", "soft:slots=2"}) {
+    const ModelConfig config = model_config("nano:router={" + router + "},balance=none");
+    CHECK(looks_ahead(config));
+    REQUIRE(router_warnings(config).size() == 1);
+    CHECK(router_warnings(config)[0].find("looks ahead") != std::string::npos);
+  }
+  CHECK_FALSE(looks_ahead(model_config("nano")));
+  CHECK(router_warnings(model_config("nano")).empty());
 }

@@ -228,7 +228,7 @@ TEST_CASE("a run that was stopped and resumed is the run that was not") {
   }
   for (const Index stop_after : {4, 0}) {
     Witness w(stop_after);
-    const auto run = resume_run(folder / "parts", -1, on(*backend), w);
+    const auto run = resume_run(folder / "parts", {}, on(*backend), w);
     REQUIRE(run);
     const TrainingResult r = train(*run, w);
     CHECK(r.first_step == Index(losses.size()) + 1);
@@ -255,7 +255,7 @@ TEST_CASE("a run that was stopped and resumed is the run that was not") {
 
   // and it has nothing left to do
   Witness w;
-  CHECK(resume_run(folder / "parts", -1, on(*backend), w) == nullptr);
+  CHECK(resume_run(folder / "parts", {}, on(*backend), w) == nullptr);
   CHECK(w.notes == std::vector<std::string>{concat(folder / "parts", " is done: step 6 of 6")});
 }
 
@@ -268,7 +268,7 @@ TEST_CASE("a resumed run may have another horizon, and says so") {
     train(*run, nobody);
   }
   Witness w;
-  const auto run = resume_run(folder / "a", 8, on(*backend), w);
+  const auto run = resume_run(folder / "a", {.horizon = 8}, on(*backend), w);
   REQUIRE(run);
   CHECK(w.warnings.size() == 1);
   CHECK(run->horizon() == 8);
@@ -317,7 +317,8 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
   RunOptions forced = o;
   forced.force = true;
   CHECK_FALSE(refusal([&] { start_run(small(), forced, on(*backend), nobody); }).empty());
-  CHECK_FALSE(refusal([&] { resume_run(folder / "a", 9, on(*backend), nobody); }).empty());
+  CHECK_FALSE(
+      refusal([&] { resume_run(folder / "a", {.horizon = 9}, on(*backend), nobody); }).empty());
   CHECK(bytes_of(folder / "a/metrics.jsonl") == before);
   held.reset();
   const auto again = start_run(small(), forced, on(*backend), nobody);
@@ -328,7 +329,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
   none.device = []() -> Backend<float>& {
     throw Error(Exit::environment, "opened");
   };
-  CHECK(refusal([&] { resume_run(folder / "b", -1, none, nobody); }) ==
+  CHECK(refusal([&] { resume_run(folder / "b", {}, none, nobody); }) ==
         concat("there is no run '", folder / "b", "'"));
   RunOptions valid = options_of(folder / "b");
   valid.data = {"zipf:split=valid"};
