@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"lib/backend", {"lib/core"}},
     {"lib/router", {"lib/core"}},
     {"lib/balance", {"lib/core", "lib/router"}},
-    {"lib/trace", {"lib/core"}},
+    {"lib/trace", {"lib/core", "lib/files"}},
     {"lib/checkpoint", {"lib/core", "lib/files"}},
     {"lib/tokenizer", {"lib/core", "lib/files"}},
     {"lib/layer", {"lib/core", "lib/backend", "lib/router", "lib/balance"}},
