@@ -166,9 +166,8 @@ int eval(const Options& o) {
   const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
   report_loading(loaded);
   Decoder<float>& model = *loaded.model;
-  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  const auto tokenizer = tokenizer_for(loaded, o.data);
   const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
-  warn_of_bytes(loaded, corpus);
   const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
   std::vector<DomainLoss> losses;
   std::vector<Table> tables = measured(o, model, corpus, batches, losses);

@@ -92,32 +92,50 @@ std::vector<int> ids_of(const std::string& text, int vocabulary) {
 class Dialogue {
  public:
   Dialogue(const LoadedModel& loaded, const Options& o)
-      : tokenizer_(make_tokenizer(loaded.tokenizer)),
-        bare_(!o.ids.empty()),
-        vocabulary_(loaded.model->config().vocabulary),
-        end_(bare_ ? loaded.end : tokenizer_->boundary()) {
-    if (!bare_ && !has_tokenizer(loaded)) {
-      throw Error(Exit::usage, "this model's own tokenizer is not read, so it can be given no text")
+      : bare_(!o.ids.empty()), vocabulary_(loaded.model->config().vocabulary) {
+    tokenizer_ = bare_ ? make_tokenizer("bytes") : tokenizer_of(loaded);
+    if (!tokenizer_) {
+      throw Error(Exit::usage, "this model comes without a tokenizer, so it can be given no text")
           .hint("--ids \"1 5 7\": token ids to continue, as its tokenizer makes them");
     }
+    ends_ = loaded.ends;
+    if (bare_)
+      return;
+    const SpecialIds special = tokenizer_->special();
+    ends_.insert(ends_.end(), special.ends.begin(), special.ends.end());
+    ends_.push_back(tokenizer_->boundary());
+    limit_ = std::min(vocabulary_, loaded.state ? tokenizer_->boundary() + 1 : vocabulary_);
   }
   std::vector<int> prompt(const Options& o) const {
     if (bare_)
       return ids_of(o.ids, vocabulary_);
-    std::vector<int> out = tokenizer_->encode(o.prompt);
-    out.insert(out.begin(), tokenizer_->boundary());  // a text begins after a boundary
+    std::vector<int> out = document_opening(*tokenizer_);
+    const std::vector<int> text = tokenizer_->encode(o.prompt);
+    out.insert(out.end(), text.begin(), text.end());
     return out;
   }
-  // id that ends an answer; -1 = none
-  int end() const {
-    return end_;
+  bool ends(int id) const {
+    return std::ranges::find(ends_, id) != ends_.end();
+  }
+  // the id that separates texts, marked special in traces; -1 = none
+  int boundary() const {
+    return bare_ ? (ends_.empty() ? -1 : ends_.front()) : tokenizer_->boundary();
   }
   // ids from here on are padding
   int limit() const {
-    return bare_ ? vocabulary_ : end_ + 1;
+    return limit_ > 0 ? limit_ : vocabulary_;
   }
-  std::string text_of(int id) const {
-    return bare_ ? concat(" ", id) : shown(tokenizer_->decode({id}));
+  // What an id adds to the answer so far: whole characters, or nothing until one is whole.
+  std::string text_of(int id) {
+    if (bare_)
+      return concat(" ", id);
+    answer_.push_back(id);
+    std::string text = tokenizer_->decode(answer_);
+    while (!text.empty() && text.ends_with("\xEF\xBF\xBD"))
+      text.resize(text.size() - 3);  // a character that is not whole yet
+    const std::string added = text.size() > written_ ? text.substr(written_) : "";
+    written_ = std::max(written_, text.size());
+    return shown(added);
   }
   const Tokenizer& tokenizer() const {
     return *tokenizer_;
@@ -127,9 +145,11 @@ class Dialogue {
   }
 
  private:
-  std::unique_ptr<Tokenizer> tokenizer_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   bool bare_;
-  int vocabulary_, end_;
+  int vocabulary_, limit_ = 0;
+  std::vector<int> ends_, answer_;
+  std::size_t written_ = 0;  // bytes of the answer's text
 };
 
 // The trace of prompt and answer, one sequence; nothing where none is asked for.
@@ -169,8 +189,8 @@ class AnswerTrace {
 };
 
 // Prints the answer as it comes.
-void answer(const Options& o, Decoder<float>& model, const Dialogue& dialogue,
-            std::vector<int> next, AnswerTrace& trace) {
+void answer(const Options& o, Decoder<float>& model, Dialogue& dialogue, std::vector<int> next,
+            AnswerTrace& trace) {
   Rng rng(o.seed);
   DecoderState state;
   Index past = 0;
@@ -179,7 +199,7 @@ void answer(const Options& o, Decoder<float>& model, const Dialogue& dialogue,
     const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
     Decoder<float>::Tape tape;
     Matrix<float> logits;
-    BatchRows rows(batch, is_prompt ? token_flag::prompt : token_flag::decode, dialogue.end());
+    BatchRows rows(batch, is_prompt ? token_flag::prompt : token_flag::decode, dialogue.boundary());
     model.infer(
         {.batch = batch, .rng = &rng}, tape,
         [&](int l, const MoeTape<float>& t, View<const float>) {
@@ -191,7 +211,7 @@ void answer(const Options& o, Decoder<float>& model, const Dialogue& dialogue,
     if (n == o.tokens)
       break;
     next = {sample(logits.row(0), dialogue.limit(), o, rng)};
-    if (next[0] == dialogue.end())
+    if (dialogue.ends(next[0]))
       break;
     fmt::print("{}", dialogue.text_of(next[0]));
     std::fflush(stdout);
@@ -205,7 +225,7 @@ int generate(const Options& o) {
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
   report_loading(loaded);
-  const Dialogue dialogue(loaded, o);
+  Dialogue dialogue(loaded, o);
   const std::vector<int> prompt = dialogue.prompt(o);
   AnswerTrace trace(o, loaded, dialogue);
   catch_stop_signals();
@@ -223,7 +243,7 @@ Run generate_command(CommandLine& cli) {
       .required();
   Option prompt = cli.add_option("--prompt", o->prompt, "text to continue").type_name("TEXT");
   cli.add_option("--ids", o->ids,
-                 "token ids to continue, for a model whose tokenizer is not read; ids are printed")
+                 "token ids to continue, as the model's tokenizer makes them; ids are printed")
       .type_name("IDS")
       .excludes(prompt);
   cli.add_option("--tokens", o->tokens, "tokens to add").show_default().check(whole(0));

@@ -14,12 +14,16 @@ Provenance provenance_of(const std::string& options_json) {
           .options = options_json};
 }
 
-void warn_of_bytes(const LoadedModel& loaded, const Corpus& corpus) {
-  if (!has_tokenizer(loaded) && !corpus.info().bare_ids) {
-    warning(
-        "this model's own tokenizer is not read: text goes in as bytes, which it may never have "
-        "seen; --data tokens:path=FILE takes its ids");
-  }
+std::shared_ptr<const Tokenizer> tokenizer_for(const LoadedModel& loaded,
+                                               const std::vector<std::string>& data) {
+  if (!reads_text(data))
+    return make_tokenizer("bytes");
+  if (auto own = tokenizer_of(loaded))
+    return own;
+  warning(
+      "this model comes without a tokenizer: text goes in as bytes, which it may never have seen; "
+      "--data tokens:path=FILE takes its ids");
+  return make_tokenizer("bytes");
 }
 
 }  // namespace moe

@@ -6,7 +6,9 @@ namespace moe {
 
 // Version, command line and time of this call, with the verb's resolved options as JSON.
 Provenance provenance_of(const std::string& options_json);
-// A warning where text goes into a model whose tokenizer is not read.
-void warn_of_bytes(const LoadedModel&, const Corpus&);
+// The tokenizer that --data of this model goes through. Without one of its own text goes in as
+// bytes, with a warning.
+std::shared_ptr<const Tokenizer> tokenizer_for(const LoadedModel&,
+                                               const std::vector<std::string>& data);
 
 }  // namespace moe

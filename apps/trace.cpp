@@ -177,12 +177,11 @@ int trace(const Options& o) {
   refuse_existing(o.output, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = open_model(o, *device);
-  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  const auto tokenizer = tokenizer_for(loaded, o.data);
   const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer,
                       o.seed);
   for (const std::string& n : corpus.info().notes)
     note(n);
-  warn_of_bytes(loaded, corpus);
   return record(o, loaded, *tokenizer, corpus);
 }
 

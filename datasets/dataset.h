@@ -74,6 +74,9 @@ struct PieceNumber {
   Index piece;  // of that domain's consecutive pieces
 };
 
+// Whether any of them makes ids of text, so that it matters which tokenizer does.
+bool reads_text(const std::vector<std::string>& specs);
+
 // Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec
 // is read here (train, valid).
 class Corpus {

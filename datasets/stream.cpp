@@ -83,10 +83,10 @@ void TokenStream::add_unfinished(const std::vector<int>& ids,
   if (!goes_on && !ids.empty())
     unfinished_.push_back(size() - 1);
 }
-void TokenStream::add(int boundary, const std::vector<int>& ids, bool finished) {
-  push(boundary);
+void TokenStream::add(const std::vector<int>& opening, const std::vector<int>& ids, bool finished) {
+  add(opening);
   add(ids);
-  if (!finished)
+  if (!finished && size() > 0)
     unfinished_.push_back(size() - 1);
 }
 
@@ -147,14 +147,14 @@ StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer) {
 }
 
 void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
+  const std::vector<int> opening = document_opening(tokenizer);
   TokenStream train, valid;
   for (const Stretch& s : split_blocks(domain.documents)) {
     const Document& document = domain.documents[std::size_t(s.document)];
     const auto text =
         std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
     const bool finished = s.last == Index(document.text.size()) && document.whole;
-    (s.split == Split::valid ? valid : train)
-        .add(tokenizer.boundary(), tokenizer.encode(text), finished);
+    (s.split == Split::valid ? valid : train).add(opening, tokenizer.encode(text), finished);
   }
   note_left_out(domain);
   info_.domains.push_back(domain.name);

@@ -14,8 +14,9 @@ constexpr std::uint8_t padding = 1, not_predicted = 2;
 // Ids of one split of one domain: stretches of text, each behind a boundary id.
 class TokenStream {
  public:
-  // finished = the document ends with this stretch, so that a boundary rightly follows
-  void add(int boundary, const std::vector<int>& ids, bool finished);
+  // opening: what stands before the ids; finished = the document ends with this stretch, so that
+  // the opening of the next rightly follows
+  void add(const std::vector<int>& opening, const std::vector<int>& ids, bool finished);
   void add(const std::vector<int>& ids);  // one stretch without a boundary
   // the same; unless it goes on with the next, nothing follows its last id. marks: a token_mark of
   // each id, or none at all.

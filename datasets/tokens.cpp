@@ -120,6 +120,11 @@ std::unique_ptr<Dataset> make_tokens_dataset(Spec& spec, const Tokenizer&) {
   return std::make_unique<Tokens>(spec);
 }
 
+bool reads_text(const std::vector<std::string>& specs) {
+  return std::ranges::any_of(specs,
+                             [](const std::string& spec) { return Spec(spec).name() != "tokens"; });
+}
+
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary) {
   std::vector<std::string> out;
   for (const std::string& text : specs) {

@@ -1,5 +1,5 @@
-// Two halves of a trace for what is planned on one and judged on the other: every second sequence of
-// each domain, whatever order the trace has. Halves by rows would compare domains, where a trace
+// Two halves of a trace for what is planned on one and judged on the other: every second sequence
+// of each domain, whatever order the trace has. Halves by rows would compare domains, where a trace
 // goes through one domain after another.
 #pragma once
 #include <vector>

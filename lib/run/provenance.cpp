@@ -1,5 +1,6 @@
 #include "lib/run/provenance.h"
 
+#include "lib/tokenizer/open.h"
 #include "lib/trace/hash.h"
 
 namespace moe {
@@ -34,6 +35,16 @@ void without_pieces(TraceHeader& h) {
   h.tokenizer_id = "none";
   h.tokenizer_sha256.clear();
   h.pieces.clear();
+}
+
+std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel& loaded) {
+  const std::filesystem::path& path = loaded.checkpoint.path;
+  if (loaded.state)
+    return has_tokenizer(loaded) ? make_tokenizer(loaded.tokenizer) : nullptr;
+  const bool folder = std::filesystem::is_directory(path);
+  if (folder && tokenizer_file(path).empty())
+    return nullptr;
+  return open_tokenizer(path);
 }
 
 bool has_tokenizer(const LoadedModel& loaded) {

@@ -22,9 +22,11 @@ void describe_source(TraceHeader&, const Provenance&, const std::string& model_i
                      const Corpus&, std::uint64_t seed);
 void without_pieces(TraceHeader&);  // of ids alone: what they stand for is not known here
 
-// Whether texts of this model are those of a tokenizer of ours: not where it comes from elsewhere,
-// or was trained on bare ids.
-bool has_tokenizer(const LoadedModel&);
+// The tokenizer of this model's texts: a run's own; of a folder from elsewhere, or a GGUF file,
+// what its files say. Null where the model comes without one or was trained on bare ids. Throws
+// Error(input) for a tokenizer that cannot be read.
+std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel&);
+bool has_tokenizer(const LoadedModel&);  // of a run: text was what it was trained on
 TokenizerFiles tokenizer_files(const Tokenizer&, bool bare);  // bare: none are written
 
 }  // namespace moe

@@ -7,6 +7,7 @@
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/router/replays_routes.h"
+#include "lib/run/end_ids.h"
 #include "lib/run/load_weights.h"
 #include "lib/run/replay.h"
 
@@ -212,7 +213,8 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
     published.config.moe.router = with_inner_router(router, published.config.moe.router);
   LoadedModel out;
   out.family = published.family;
-  out.end = published.tokenizer.eos;
+  if (published.tokenizer.eos >= 0)
+    out.ends = {published.tokenizer.eos};
   refuse_sizes(weights, published.config, said_by);
   out.expert_limit = limit_for(published.config, expert_limit);
   out.model = std::make_unique<Decoder<float>>(
@@ -261,6 +263,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   LoadedModel out =
       made(read_config(folder), *weights, "config.json", router, expert_limit, backend);
   out.checkpoint = std::move(checkpoint);
+  out.ends = end_ids(folder);
   const std::vector<std::string> left =
       load_weights(*weights, names_of(out.family), out.expert_limit, *out.model);
   if (const std::string note = left_over(left); !note.empty())

@@ -51,7 +51,7 @@ struct LoadedModel {
   std::string family;             // model_type of its config.json
   std::optional<RunState> state;  // absent for folders from elsewhere
   std::string tokenizer = "bytes";
-  int end = -1;  // eos_token_id of its config.json; -1 = none
+  std::vector<int> ends;  // ids that end a text, of its config.json and generation_config.json
   // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
   Index expert_limit = -1;
 };

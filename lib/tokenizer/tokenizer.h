@@ -58,4 +58,8 @@ class Tokenizer {
   virtual std::string tokenizer_config_json() const = 0;
 };
 
+// What stands before a text that a model reads from its beginning: BOS, where the file puts it
+// before every document; else the boundary between documents, where there is one.
+std::vector<int> document_opening(const Tokenizer&);
+
 }  // namespace moe

@@ -1,0 +1,72 @@
+// A folder from elsewhere gets text through its own tokenizer.json, as a run gets it through its own.
+#include <catch2/catch.hpp>
+
+#include "tests/cli/program.h"
+#include "tests/cli/rows.h"
+
+namespace moe::cli {
+namespace {
+
+// The files of a checkpoint that other programs read.
+void publish(const Folder& f, const std::string& run, const std::string& folder) {
+  fs::create_directory(f / folder);
+  for (const char* name :
+       {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
+    fs::copy_file(f / (run + "/checkpoint-00000002/" + name), f / (folder + "/" + name));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("text goes into a published folder by its own tokenizer") {
+  const Folder f;
+  REQUIRE(f.run(nano + " --steps 2 -o run").code == 0);
+  publish(f, "run", "theirs");
+  const std::string data = " --data text:path=corpus,split=valid --tokens 256 --length 32 -o ";
+  REQUIRE(f.run("trace run" + data + "ours.h5").code == 0);
+  const Result traced = f.run("trace theirs" + data + "theirs.h5");
+  INFO(traced.err);
+  REQUIRE(traced.code == 0);
+  CHECK(traced.err.find("as bytes") == traced.err.npos);
+  CHECK(same_rows(f / "ours.h5", f / "theirs.h5", true));
+  const std::string prompt = " --prompt 'the house' --temperature 0 --tokens 8";
+  const Result ours = f.run("generate run" + prompt);
+  const Result answer = f.run("generate theirs" + prompt);
+  INFO(ours.err << answer.err);
+  CHECK(answer.code == 0);
+  CHECK(answer.out.starts_with("the house"));
+}
+
+TEST_CASE("without a tokenizer text goes in as bytes with a warning, and there is no prompt") {
+  const Folder f;
+  REQUIRE(f.run(nano + " --steps 2 -o run").code == 0);
+  publish(f, "run", "bare");
+  fs::remove(f / "bare/tokenizer.json");
+  const Result eval =
+      f.run("eval bare --data text:path=corpus,split=valid --tokens 64 --length 32");
+  CHECK(eval.code == 0);
+  CHECK(eval.err.find("comes without a tokenizer") != eval.err.npos);
+  const Result generate = f.run("generate bare --prompt x");
+  CHECK(generate.code == 2);
+  CHECK(generate.err.find("--ids") != generate.err.npos);
+}
+
+TEST_CASE("each id that a config.json names ends an answer") {
+  const Folder f;
+  REQUIRE(f.run(nano + " --steps 2 -o run").code == 0);
+  publish(f, "run", "theirs");
+  const std::string command = "generate theirs --ids '116 104 101' --temperature 0 --tokens 6";
+  const Result whole = f.run(command);
+  REQUIRE(whole.code == 0);
+  std::istringstream words(whole.out);
+  std::vector<std::string> ids;
+  for (std::string word; words >> word;)
+    ids.push_back(word);
+  REQUIRE(ids.size() == 9);
+  put(f / "theirs/generation_config.json", "{\"eos_token_id\": [319, " + ids[3] + "]}");
+  const Result ended = f.run(command);
+  INFO(whole.out << ended.out);
+  CHECK(ended.out.find(' ' + ids[3]) == ended.out.npos);
+}
+
+}  // namespace moe::cli
