@@ -72,13 +72,18 @@ void ImportSink::decide_experts() {
     most = std::max(most, l.most);
   int n = experts();
   if (n == 0) {
-    n = int(most) + 1;
+    // no fewer than the choices of a token, which are all different
+    n = std::max(int(most) + 1, header_.max_choices());
     say(concat("the number of experts is taken from the largest id: ", n,
                "; --experts N says more"));
   }
   for (TraceLayer& l : header_.layers) {
     l.experts = n;
-    l.top_k = std::min(l.top_k, n);
+    if (l.top_k > n) {
+      refuse_import(concat("layer ", l.index),
+                    concat("has ", l.top_k, " choices a token of only ", n, " experts"),
+                    wants_config);
+    }
   }
 }
 

@@ -68,6 +68,7 @@ Imported import_files(const Files& files, ImportOptions options) {
     out.result = import_trace(options, target, {}, false);
   } catch (const Error& e) {
     out.refusal = e.what();
+    INFO(e.what());
     CHECK(!e.hint().empty());
     CHECK(!std::filesystem::exists(target));
     CHECK(!std::filesystem::exists(folder / "t.moetrace.h5.part"));
