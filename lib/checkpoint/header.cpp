@@ -17,7 +17,8 @@ namespace moe {
 namespace {
 
 [[noreturn]] void refuse(const InputFile& file, const std::string& why) {
-  throw Error(Exit::input, fmt::format("{} {}", in_quotes(file.path()), why));
+  throw Error(Exit::input, fmt::format("{} {}", in_quotes(file.path()), why))
+      .hint("download or copy the file again, or write it again with safetensors");
 }
 [[noreturn]] void refuse(const InputFile& file, std::string_view tensor, const std::string& why) {
   throw Error(Exit::input,

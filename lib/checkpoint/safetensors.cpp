@@ -4,6 +4,7 @@
 
 #include <cctype>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -94,21 +95,21 @@ void Tensors::read_shard(const fs::path& index, const fs::path& path,
   std::error_code none;
   if (!fs::exists(path, none))
     throw bad(index, fmt::format("names {}, which does not exist", in_quotes(path)));
-  auto next = wanted.begin();
+  std::set<std::string> missing(wanted.begin(), wanted.end());
   for (TensorInfo& t : add(path)) {
-    if (next != wanted.end() && *next < t.name)
-      break;  // not in the file: said below
-    if (next != wanted.end() && *next == t.name) {
-      ++next;
-      tensors_.push_back(std::move(t));
-    } else {
+    if (missing.erase(t.name) == 0) {
       notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out",
                                    in_quotes(t.name), in_quotes(path)));
+    } else {
+      tensors_.push_back(std::move(t));
     }
   }
-  if (next != wanted.end()) {
-    throw bad(index, fmt::format("puts the tensor {} in {}, which does not hold it",
-                                 in_quotes(*next), in_quotes(path)));
+  // an error only where somebody needs it: indexes of published models name what was never saved
+  for (const std::string& name : missing) {
+    const std::string sentence = fmt::format("{} puts the tensor {} in {}, which does not hold it",
+                                             in_quotes(index), in_quotes(name), in_quotes(path));
+    absent_.emplace(name, sentence);
+    notes_.push_back(sentence);
   }
 }
 
@@ -127,6 +128,8 @@ const TensorInfo* Tensors::find(std::string_view name) const {
 const TensorInfo& Tensors::at(std::string_view name) const {
   if (const TensorInfo* t = find(name))
     return *t;
+  if (const auto absent = absent_.find(name); absent != absent_.end())
+    throw Error(Exit::input, absent->second);
   Error error(Exit::input,
               fmt::format("tensor {} is missing in {}", in_quotes(name), in_quotes(path_)));
   if (tensors_.size() < 10'000) {

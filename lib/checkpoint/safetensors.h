@@ -61,7 +61,7 @@ class Tensors {
   const std::map<std::string, std::string>& metadata() const {
     return metadata_;
   }
-  // tensors in shards that the index does not name
+  // tensors in shards that the index does not name, and the other way round
   const std::vector<std::string>& notes() const {
     return notes_;
   }
@@ -80,6 +80,8 @@ class Tensors {
   std::vector<File> files_;
   std::vector<TensorInfo> tensors_;
   std::map<std::string, std::string> metadata_;
+  // tensors that the index names and no shard holds: a sentence about each
+  std::map<std::string, std::string, std::less<>> absent_;
   std::vector<std::string> notes_;
 };
 

@@ -55,6 +55,9 @@ class SafetensorsWeights final : public Weights {
       bytes += double(t.bytes);
     return 2 * bytes;
   }
+  std::vector<std::string> notes() const override {
+    return tensors_.notes();
+  }
   std::unique_ptr<const StoredRows> open(const std::string& name, const Dims& dims) const override {
     return std::make_unique<const Stored>(tensors_, name, dims);
   }

@@ -60,6 +60,10 @@ class Weights {
   // of all tensors that could be part of a model, sorted
   virtual std::vector<std::string> names() const = 0;
   virtual double most_numbers() const = 0;  // the files cannot hold more
+  // sentences about files that disagree where nothing needed is missing
+  virtual std::vector<std::string> notes() const {
+    return {};
+  }
   // Throws Error(input) naming tensor and shapes where it is missing or of another shape.
   virtual std::unique_ptr<const StoredRows> open(const std::string& name,
                                                  const Dims& dims) const = 0;

@@ -83,8 +83,10 @@ void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
   const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const Json empty = Json::object();
   const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
+  // where both say it, an older tool left its own default outside, and the class reads the inner
+  // one
   c.rope_theta =
-      r.has("rope_theta") ? r.real("rope_theta", d.theta) : s.real("rope_theta", d.theta);
+      s.has("rope_theta") ? s.real("rope_theta", d.theta) : r.real("rope_theta", d.theta);
   const double share = s.has("partial_rotary_factor")
                            ? s.real("partial_rotary_factor", 1)
                            : r.real("partial_rotary_factor", d.rotary_share);

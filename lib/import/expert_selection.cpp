@@ -38,15 +38,20 @@ class ExpertSelection final : public Importer {
   static void read_file(const ImportInputs&, const ImportFile&, ImportSink&);
 };
 
+int layer_number(const JsonCursor& json, const std::string& key) {
+  int layer = -1;
+  const auto [stop, error] = std::from_chars(key.data(), key.data() + key.size(), layer);
+  if (error != std::errc() || stop != key.data() + key.size() || layer < 0)
+    json.refuse(concat("has ", in_quotes(key), " as the number of a layer"));
+  return layer;
+}
+
 ImportBlock read_step(JsonCursor& json, Index step) {
   ImportBlock b;
   b.where = concat(json.where(), " step ", step);
   Index rows = -1;
   json.members([&](const std::string& key) {
-    int layer = -1;
-    const auto [stop, error] = std::from_chars(key.data(), key.data() + key.size(), layer);
-    if (error != std::errc() || stop != key.data() + key.size() || layer < 0)
-      json.refuse(concat("has ", in_quotes(key), " as the number of a layer"));
+    const int layer = layer_number(json, key);
     if (json.null())
       return;
     std::vector<std::int32_t> ids;

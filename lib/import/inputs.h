@@ -67,7 +67,7 @@ class ImportInputs {
   }
   bool any_mentions(std::string_view text) const;
   // config.json of the model, where one was named.
-  const ModelConfig* config() const {
+  const RecordedModel* config() const {
     return config_ ? &*config_ : nullptr;
   }
   // The label of a file's sequences: its folder (ranks' folders passed over), its own name, or "".
@@ -78,7 +78,7 @@ class ImportInputs {
 
   ImportOptions options_;
   std::vector<ImportFile> files_;
-  std::optional<ModelConfig> config_;
+  std::optional<RecordedModel> config_;
 };
 
 [[noreturn]] void refuse_import(const std::string& where, const std::string& why,

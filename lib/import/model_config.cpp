@@ -93,7 +93,7 @@ bool is_moe(const Fields& f, int i) {
          i % std::max(1, every) == 0 && !in(f.list("mlp_only_layers"), i) && (i + 1) % step == 0;
 }
 
-void read_scores(const Fields& f, ModelConfig& c) {
+void read_scores(const Fields& f, RecordedModel& c) {
   static constexpr std::string_view always[] = {"mixtral", "gpt_oss", "granitemoe", "phimoe",
                                                 "minimax"};
   static constexpr std::string_view biased[] = {"deepseek_v3", "glm4_moe", "dots1", "kimi_k2",
@@ -118,13 +118,29 @@ void read_scores(const Fields& f, ModelConfig& c) {
 
 }  // namespace
 
-bool ModelConfig::is_dense(int layer) const {
+bool RecordedModel::is_dense(int layer) const {
   return !std::binary_search(moe_layers.begin(), moe_layers.end(), layer);
 }
 
-ModelConfig read_model_config(const std::filesystem::path& path) {
+namespace {
+
+void read_sizes(const Fields& f, RecordedModel& c) {
+  c.model_type = f.text("model_type");
+  c.layers = f.whole({"num_hidden_layers", "n_layers", "num_layers", "n_layer"}, 0);
+  c.experts = f.whole({"num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts",
+                       "num_routed_experts"},
+                      0);
+  c.topk = f.whole({"num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k",
+                    "moe_top_k", "top_k_experts", "experts_per_token", "num_selected_experts"},
+                   0);
+  c.shared = f.whole({"n_shared_experts", "num_shared_experts", "moe_num_shared_experts"}, 0);
+}
+
+}  // namespace
+
+RecordedModel read_model_config(const std::filesystem::path& path) {
   const Json all = read_json(path);
-  ModelConfig c;
+  RecordedModel c;
   c.name = in_quotes(path);
   const auto refuse = [&](const std::string& why) {
     throw Error(Exit::input, concat(c.name, " ", why))
@@ -135,15 +151,7 @@ ModelConfig read_model_config(const std::filesystem::path& path) {
   const bool nested = all.contains("text_config") && all["text_config"].is_object();
   const Json& json = nested ? all["text_config"] : all;
   const Fields f(json, c.name);
-  c.model_type = f.text("model_type");
-  c.layers = f.whole({"num_hidden_layers", "n_layers", "num_layers", "n_layer"}, 0);
-  c.experts = f.whole({"num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts",
-                       "num_routed_experts"},
-                      0);
-  c.topk = f.whole({"num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k",
-                    "moe_top_k", "top_k_experts", "experts_per_token", "num_selected_experts"},
-                   0);
-  c.shared = f.whole({"n_shared_experts", "num_shared_experts", "moe_num_shared_experts"}, 0);
+  read_sizes(f, c);
   if (c.layers < 1 || c.layers > 4096 || c.experts < 1)
     refuse("does not say how many layers and experts the model has");
   if (c.topk > c.experts)

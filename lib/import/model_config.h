@@ -10,7 +10,7 @@
 
 namespace moe {
 
-struct ModelConfig {
+struct RecordedModel {
   std::string name, model_type;  // name: the file, in quotes
   int layers = 0;                // hidden layers
   std::vector<int> moe_layers;   // absolute numbers, ascending
@@ -25,6 +25,6 @@ struct ModelConfig {
   bool is_dense(int layer) const;
 };
 
-ModelConfig read_model_config(const std::filesystem::path&);  // throws Error(input)
+RecordedModel read_model_config(const std::filesystem::path&);  // throws Error(input)
 
 }  // namespace moe

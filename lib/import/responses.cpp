@@ -17,7 +17,7 @@ constexpr Index rows_at_once = 4096;
 std::vector<int> layer_numbers(const ImportInputs& in, ImportSink& sink, const RoutedRequest& r) {
   const Index n = r.routes.layers;
   std::vector<int> out;
-  const ModelConfig* config = in.config();
+  const RecordedModel* config = in.config();
   if (config && !r.moe_layers_only && n == config->layers)
     sink.facts.hidden_layers = true;
   else if (config && n == Index(config->moe_layers.size()))

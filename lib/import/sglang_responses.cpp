@@ -72,7 +72,7 @@ Response parse(std::string_view text, const std::string& where, Text meaning) {
 // Layers and choices of an array that comes without them.
 void shape(const ImportInputs& in, const Response& r, const std::string& where, RouteArray& out) {
   const auto numbers = Index(r.packed.span.size() / 4);
-  const ModelConfig* config = in.config();
+  const RecordedModel* config = in.config();
   const Index layers = in.options().layers > 0 ? in.options().layers : config ? config->layers : 0;
   const Index choices = in.options().topk > 0 ? in.options().topk : config ? config->topk : 0;
   if (layers == 0 || choices == 0) {

@@ -35,7 +35,7 @@ ImportBlock make_block(const std::vector<int>& layers, Index rows, Index choices
   return b;
 }
 
-ImportSink::ImportSink(const ImportOptions& options, const ModelConfig* config)
+ImportSink::ImportSink(const ImportOptions& options, const RecordedModel* config)
     : options_(options), config_(config) {
   fields_ = {.weights = false,
              .dropped = false,

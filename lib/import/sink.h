@@ -15,7 +15,7 @@
 
 namespace moe {
 
-struct ModelConfig;
+struct RecordedModel;
 
 // What a file or its format promises; set on the first pass.
 struct ImportFacts {
@@ -44,7 +44,7 @@ struct ImportBlock {
 
 class ImportSink {
  public:
-  ImportSink(const ImportOptions&, const ModelConfig*);
+  ImportSink(const ImportOptions&, const RecordedModel*);
   ~ImportSink();
 
   ImportFacts facts;
@@ -101,7 +101,7 @@ class ImportSink {
   std::uint16_t domain_number(const std::string&);
 
   ImportOptions options_;
-  const ModelConfig* config_;
+  const RecordedModel* config_;
   bool writing_ = false;
   std::map<int, Layer> found_;
   std::vector<Step> count_steps_;

@@ -70,7 +70,7 @@ std::vector<NumberArray> layers_of(const ArrayBundle& bundle, const std::string&
 
 // Layers of a tuple count MoE layers; config.json knows their true numbers.
 void true_numbers(const ImportInputs& in, ImportSink& sink, Outputs& o, bool listed) {
-  const ModelConfig* config = in.config();
+  const RecordedModel* config = in.config();
   if (!config) {
     sink.say("the true numbers of the MoE layers are not in the file");
     return;
@@ -169,7 +169,7 @@ struct Rule {
 };
 
 Rule rule_for(const ImportInputs& in, const Outputs& o, ImportSink& sink) {
-  const ModelConfig* config = in.config();
+  const RecordedModel* config = in.config();
   if (config && config->needs_checkpoint) {
     refuse_import(o.where,
                   "has logits, but this model chooses with a learned bias or in groups, which only "
@@ -203,8 +203,8 @@ Rule rule_for(const ImportInputs& in, const Outputs& o, ImportSink& sink) {
   return r;
 }
 
-void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& out, Index to,
-                const std::string& where) {
+// The numbers of one row, all of them finite.
+std::vector<double> finite_row(const NumberArray& a, Index row, const std::string& where) {
   const Index experts = a.shape[1];
   std::vector<double> p(static_cast<std::size_t>(experts));
   for (Index e = 0; e < experts; ++e) {
@@ -217,6 +217,21 @@ void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& ou
           "logits that are finite");
     }
   }
+  return p;
+}
+
+void softmax(std::vector<double>& p, double most) {
+  double sum = 0;
+  for (double& v : p)
+    sum += v = std::exp(v - most);
+  for (double& v : p)
+    v /= sum;
+}
+
+void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& out, Index to,
+                const std::string& where) {
+  const Index experts = a.shape[1];
+  std::vector<double> p = finite_row(a, row, where);
   std::vector<int> order(static_cast<std::size_t>(experts));
   std::iota(order.begin(), order.end(), 0);
   const auto better = [&](int x, int y) {
@@ -227,14 +242,8 @@ void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& ou
   if (sorted > rule.topk && p[std::size_t(order[std::size_t(rule.topk)])] ==
                                 p[std::size_t(order[std::size_t(rule.topk - 1)])])
     ++*rule.ties;
-  if (!rule.probabilities) {
-    const double most = p[std::size_t(order[0])];
-    double sum = 0;
-    for (double& v : p)
-      sum += v = std::exp(v - most);
-    for (double& v : p)
-      v /= sum;
-  }
+  if (!rule.probabilities)
+    softmax(p, p[std::size_t(order[0])]);
   double chosen = 0;
   for (Index k = 0; k < rule.topk; ++k)
     chosen += p[std::size_t(order[std::size_t(k)])];

@@ -119,6 +119,20 @@ void Vllm::take(const ImportInputs& in, ImportSink& sink, const ImportFile& file
     sink.say("responses without routes were passed over");
 }
 
+namespace {
+
+// Routes of the prompt before those of the answer.
+void prepend(const RouteArray& prompt, const std::string& where, RouteArray& routes) {
+  if (prompt.rows == 0)
+    return;
+  if (prompt.layers != routes.layers || prompt.choices != routes.choices)
+    refuse_import(where, "has routes of another shape than its prompt", as_served);
+  routes.rows += prompt.rows;
+  routes.ids.insert(routes.ids.begin(), prompt.ids.begin(), prompt.ids.end());
+}
+
+}  // namespace
+
 void Vllm::say(const ImportInputs& in, ImportSink& sink, Response& r, Choice& c, std::string where,
                const std::string& domain) {
   RoutedRequest q;
@@ -137,13 +151,7 @@ void Vllm::say(const ImportInputs& in, ImportSink& sink, Response& r, Choice& c,
   q.tokens.resize(std::size_t(std::max<Index>(q.prompt, Index(prompt.size()))), -1);
   q.tokens.insert(q.tokens.end(), c.completion.begin(), c.completion.end());
   q.routes = std::move(c.routes);
-  if (r.prompt_routes.rows > 0) {
-    if (r.prompt_routes.layers != q.routes.layers || r.prompt_routes.choices != q.routes.choices)
-      refuse_import(q.where, "has routes of another shape than its prompt", as_served);
-    q.routes.rows += r.prompt_routes.rows;
-    q.routes.ids.insert(q.routes.ids.begin(), r.prompt_routes.ids.begin(),
-                        r.prompt_routes.ids.end());
-  }
+  prepend(r.prompt_routes, q.where, q.routes);
   q.moe_layers_only = c.lists;
   const bool every = c.lists && q.total >= 0 && q.routes.rows == q.total;
   if (!every)

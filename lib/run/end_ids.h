@@ -6,8 +6,8 @@
 
 namespace moe {
 
-// Ascending, each once; empty where neither file names one. Throws Error(input) for ids that are not
-// whole numbers from 0 on.
+// Ascending, each once; empty where neither file names one. Throws Error(input) for ids that are
+// not whole numbers from 0 on.
 std::vector<int> end_ids(const std::filesystem::path& folder);
 
 }  // namespace moe

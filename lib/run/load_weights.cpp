@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/families.h"
+#include "lib/family/family.h"
 #include "lib/files/file.h"
 #include "lib/model/cost.h"
 #include "lib/model/decoder.h"
@@ -78,6 +79,33 @@ void refuse_sizes(const Weights& weights, const ModelConfig& config, const std::
                                     " cannot hold more than ", most))
         .hint("the configuration of another model, or files that are missing");
   }
+}
+
+std::string head_name(const Names& names) {
+  return names.output + ".weight";
+}
+
+TiedHead tied_head(const Weights& weights, const Names& names, const ModelConfig& config) {
+  const std::vector<std::string> there = weights.names();
+  const std::string embedding = names.prefix + names.embedding;
+  const std::string head = head_name(names);
+  if (!config.tied || !std::ranges::binary_search(there, head) ||
+      !std::ranges::binary_search(there, embedding)) {
+    return TiedHead::absent;
+  }
+  const Dims dims{config.vocabulary, config.hidden};
+  const auto one = weights.open(embedding, dims);
+  const auto other = weights.open(head, dims);
+  Matrix<float> a(rows_at_once, config.hidden);
+  Matrix<float> b(rows_at_once, config.hidden);
+  for (Index first = 0; first < one->rows(); first += rows_at_once) {
+    const Index rows = std::min(rows_at_once, one->rows() - first);
+    one->to_float(first, a.view().slice(0, rows));
+    other->to_float(first, b.view().slice(0, rows));
+    if (!std::equal(a.data(), a.data() + rows * config.hidden, b.data()))
+      return TiedHead::other;
+  }
+  return TiedHead::copy;
 }
 
 Index limit_for(const ModelConfig& config, Index wanted) {

@@ -16,6 +16,10 @@ struct Names;
 // Throws Error(input) where the configuration describes more parameters than the files can hold:
 // nothing is allocated by what it says before. `said_by`: "config.json".
 void refuse_sizes(const Weights&, const ModelConfig&, const std::string& said_by);
+// An output matrix in the files of a model whose configuration ties it to the embedding.
+enum class TiedHead { absent, copy, other };
+TiedHead tied_head(const Weights&, const Names&, const ModelConfig&);
+std::string head_name(const Names&);
 // Bytes of experts that stay in memory: `wanted`, or what as_fits means for this model and machine.
 Index limit_for(const ModelConfig&, Index wanted);
 // Fills the model; where `expert_limit` is not negative, experts stay in the files and so many

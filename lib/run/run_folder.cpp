@@ -260,12 +260,24 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   Checkpoint checkpoint = find_checkpoint(path);
   const fs::path folder = checkpoint.path;
   const auto weights = safetensors_weights(folder);
+  Published published = read_config(folder);
+  const Names& names = names_of(published.family);
+  const TiedHead head = tied_head(*weights, names, published.config);
+  if (head == TiedHead::other)
+    published.config.tied = false;
   LoadedModel out =
-      made(read_config(folder), *weights, "config.json", router, expert_limit, backend);
+      made(std::move(published), *weights, "config.json", router, expert_limit, backend);
   out.checkpoint = std::move(checkpoint);
   out.ends = end_ids(folder);
-  const std::vector<std::string> left =
-      load_weights(*weights, names_of(out.family), out.expert_limit, *out.model);
+  std::ranges::copy(weights->notes(), std::back_inserter(out.checkpoint.notes));
+  if (head == TiedHead::other) {
+    out.checkpoint.notes.push_back(
+        concat("tie_word_embeddings is true and '", head_name(names),
+               "' differs from the embedding: the matrix of the file counts"));
+  }
+  std::vector<std::string> left = load_weights(*weights, names, out.expert_limit, *out.model);
+  if (head == TiedHead::copy)
+    std::erase(left, head_name(names));
   if (const std::string note = left_over(left); !note.empty())
     out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {

@@ -235,6 +235,20 @@ void refuse_few_ids(const ModelConfig& config, const RunOptions& o, const Tokeni
 
 }  // namespace
 
+namespace {
+
+void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
+  const ModelConfig& config = run.setup.model->config();
+  for (const auto& sentences : {router_warnings(config), router_training_warnings(config)}) {
+    for (const std::string& sentence : sentences) {
+      observer.warning(sentence);
+      run.log.warning(sentence);
+    }
+  }
+}
+
+}  // namespace
+
 RunState state_of(const ModelConfig& config, const RunOptions& o) {
   RunState s;
   s.train = o.train;
@@ -288,8 +302,6 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   RunLock lock(o.folder);
   clear_run(o.folder);
   write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
-  std::vector<std::string> warnings = router_warnings(model->config());
-  std::ranges::move(router_training_warnings(model->config()), std::back_inserter(warnings));
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
@@ -297,10 +309,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
                                                               .lock = std::move(lock),
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force});
-  for (const std::string& sentence : warnings) {
-    observer.warning(sentence);
-    run->log.warning(sentence);
-  }
+  warn_of_router(*run, observer);
   return run;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <limits>
+#include <numeric>
 
 #include "lib/core/error.h"
 
@@ -209,19 +210,21 @@ Handle bare_scale(hid_t file, const char* path, const h5::Layout& layout) {
   return d;
 }
 
+std::vector<std::int32_t> counted(int n) {
+  std::vector<std::int32_t> out(static_cast<std::size_t>(n));
+  std::iota(out.begin(), out.end(), 0);
+  return out;
+}
+
 // Every axis of a dataset has a scale, or none has: netCDF opens no file in which only some have.
 void attach_scales(hid_t file, TraceFile& out, const std::vector<TraceColumn>& columns,
                    const TraceHeader& h) {
-  std::vector<std::int32_t> layers, choices, experts;
+  std::vector<std::int32_t> layers;
   for (const TraceLayer& l : h.layers)
     layers.push_back(l.index);
-  for (int k = 0; k < std::max(1, h.max_choices()); ++k)
-    choices.push_back(k);
-  for (int e = 0; e < h.max_experts(); ++e)
-    experts.push_back(e);
   const Handle layer = scale(file, "layer", layers);
-  const Handle choice = scale(file, "choice", choices);
-  const Handle expert = scale(file, "expert", experts);
+  const Handle choice = scale(file, "choice", counted(std::max(1, h.max_choices())));
+  const Handle expert = scale(file, "expert", counted(h.max_experts()));
   Handle byte, guess;
   out.token = bare_scale(file, "/token", {{0}, {65536}, true, false});
   const auto attach = [](hid_t d, hid_t s, unsigned axis) {

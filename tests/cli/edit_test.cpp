@@ -238,7 +238,7 @@ TEST_CASE("loss without an expert, and along recorded routes") {
   refused(f,
           "eval a --router replay:trace=a.h5 --data text:path=corpus,split=valid --tokens 256 "
           "--length 16 --threads 1 --batch 2",
-          3, "of its sequence and of the data's token");
+          3, "of the trace 'a.h5'");
   refused(f, "eval a --router replay:trace=none.h5" + valid, 3, "none.h5");
   refused(f, nano + " --steps 2 --router replay:trace=a.h5 -o x", 2, "training draws batches");
   good(f, small("layers=3") + " --steps 1 -o deep");

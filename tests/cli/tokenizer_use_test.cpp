@@ -1,4 +1,5 @@
-// A folder from elsewhere gets text through its own tokenizer.json, as a run gets it through its own.
+// A folder from elsewhere gets text through its own tokenizer.json, as a run gets it through its
+// own.
 #include <catch2/catch.hpp>
 
 #include "tests/cli/program.h"

@@ -123,7 +123,7 @@ TEST_CASE("a NumPy file that is not what it says is refused by name") {
   says(npy<std::uint8_t>("<i16", "(1,)", std::vector<std::uint8_t>(16)), "the type '<i16'");
   says(npy<std::uint8_t>("<u-2", "(1,)", {1}), "the type '<u-2'");
   says(npy<std::uint8_t>("", "(1,)", {1}), "the type ''");
-  says(npy<std::uint8_t>("|O", "(1,)", {1}), "the type '|O'");
+  says(npy<std::uint8_t>("|O", "(1,)", {1}), "Python objects (dtype object)");
   says(header("{'descr': [('a', '<u2')], 'fortran_order': False, 'shape': (1,), }"), "the type [");
   says(npy<std::uint64_t>("<u8", "(2,)", {1, ~std::uint64_t(0)}), "18446744073709551615 at");
 }

@@ -1,0 +1,90 @@
+// Small inputs after public bug reports, each with the right answer of the reference libraries: what
+// is read gives their numbers, what is not is refused in words that say what it is.
+#include <catch2/catch.hpp>
+
+#include <cmath>
+#include <cstdlib>
+#include <sstream>
+
+#include "tests/cli/program.h"
+#include "tests/skip.h"
+
+namespace moe::cli {
+namespace {
+
+fs::path public_cases() {
+  const char* shared = std::getenv("MOE_SHARED");
+  return fs::path(shared ? shared : MOE_SOURCE_DIR "/../shared") / "golden/public";
+}
+
+// The value of `column` in the first row of `moe eval --format csv`.
+double value_of(const std::string& csv, const std::string& column) {
+  std::istringstream lines(csv);
+  for (std::string line; std::getline(lines, line);) {
+    const std::string start = "loss,0," + column + ",";
+    if (line.starts_with(start))
+      return std::stod(line.substr(start.size()));
+  }
+  return NAN;
+}
+
+Result run(const std::string& words) {
+  const Folder folder;
+  const std::string place = public_cases().string() + "/";
+  std::string command = words;
+  for (auto at = command.find("@"); at != command.npos; at = command.find("@"))
+    command.replace(at, 1, place);
+  return folder.run(command);
+}
+
+const std::string ids = " --data tokens:path=@ids.npy,whole=1,split=valid --length 64 --format csv";
+
+}  // namespace
+
+TEST_CASE("checkpoints after public reports give the numbers of the reference") {
+  if (!fs::exists(public_cases()))
+    return test::skip("no golden/public in ../shared");
+  const std::vector<std::pair<std::string, double>> bits = {{"model-mixtral", 6.510731},
+                                                            {"metadata-null", 6.510731},
+                                                            {"deepseek-defaults", 6.553002},
+                                                            {"index-names-absent-tensor", 6.510731},
+                                                            {"rope-theta-twice", 6.510731},
+                                                            {"tied-but-different-head", 6.510731}};
+  for (const auto& [name, right] : bits) {
+    const Result r = run("eval @" + name + ids);
+    INFO(name << "\n" << r.err);
+    CHECK(r.code == 0);
+    CHECK(value_of(r.out, "bits") == Approx(right).margin(2e-6));
+  }
+  const Result padded = run(
+      "eval @model-mixtral --data tokens:path=@jsonl-attention-mask/pad.jsonl,whole=1,split=valid "
+      "--length 12 --format csv");
+  INFO(padded.err);
+  CHECK(value_of(padded.out, "tokens") == 7);
+  CHECK(value_of(padded.out, "loss") == Approx(4.475448).margin(2e-6));
+  const Folder folder;
+  const Result ended = folder.run("generate " + (public_cases() / "eos-list").string() +
+                                  " --ids '54 40 32 17 19 2 4 1' --tokens 12 --temperature 0");
+  INFO(ended.err);
+  CHECK(ended.out.find("16 30 2 1\n") != ended.out.npos);
+}
+
+TEST_CASE("files after public reports are called what they are") {
+  if (!fs::exists(public_cases()))
+    return test::skip("no golden/public in ../shared");
+  const Result pointer = run("show @lfs-pointer");
+  CHECK(pointer.code == 3);
+  CHECK(pointer.err.find("Git LFS pointer") != pointer.err.npos);
+  const Result binary =
+      run("eval @model-mixtral --data tokens:path=@token-bin/ids.bin,whole=1,split=valid");
+  CHECK(binary.code == 3);
+  CHECK(binary.err.find("is binary and not text") != binary.err.npos);
+  const Folder folder;
+  const Result infinity =
+      folder.run("plan " + (public_cases() / "nemotron-infinity/config.json").string());
+  INFO(infinity.err);
+  CHECK(infinity.code == 0);
+  CHECK(infinity.out.find("31,577,940,288") != infinity.out.npos);
+}
+
+}  // namespace moe::cli
