@@ -49,6 +49,16 @@ const Entry<MakeImporter>& entry_for(const ImportInputs& inputs) {
                 concat("--from NAME, one of: ", join(importers().names())));
 }
 
+// --force replaces what stands at the target: never a file that is read, under whatever name.
+void refuse_own_input(const ImportInputs& inputs, const std::filesystem::path& target) {
+  std::error_code missing;
+  for (const ImportFile& f : inputs.files()) {
+    if (std::filesystem::equivalent(f.path, target, missing))
+      throw Error(Exit::usage, concat(f.quoted(), " is read and cannot be the output too"))
+          .hint("another name for the trace");
+  }
+}
+
 }  // namespace
 
 ImportResult import_trace(const ImportOptions& options, const std::filesystem::path& target,
@@ -56,6 +66,7 @@ ImportResult import_trace(const ImportOptions& options, const std::filesystem::p
   const bool continues = options.append && std::filesystem::exists(target);
   refuse_existing(target.string(), force || continues);
   const ImportInputs inputs(options);
+  refuse_own_input(inputs, target);
   const auto& entry = entry_for(inputs);
   const std::string name(entry.name);
   if (watcher.recognised)
