@@ -41,10 +41,7 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel& loaded) {
   const std::filesystem::path& path = loaded.checkpoint.path;
   if (loaded.state)
     return has_tokenizer(loaded) ? make_tokenizer(loaded.tokenizer) : nullptr;
-  const bool folder = std::filesystem::is_directory(path);
-  if (folder && tokenizer_file(path).empty())
-    return nullptr;
-  return open_tokenizer(path);
+  return tokenizer_file(path).empty() ? nullptr : open_tokenizer(path);
 }
 
 bool has_tokenizer(const LoadedModel& loaded) {

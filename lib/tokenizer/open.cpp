@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/files/gguf.h"
 #include "lib/files/json.h"
 #include "lib/tokenizer/base64.h"
 #include "lib/tokenizer/rank_rules.h"
@@ -125,8 +126,9 @@ std::unique_ptr<Tokenizer> read_by_content(const fs::path& path, const Tokenizer
     return read_sentencepiece(file);
   throw Error(Exit::input, concat(in_quotes(path), " is no tokenizer that is read"))
       .hint(
-          "a tokenizer.json, a sentencepiece .model, a file of tiktoken ranks, a tekken.json, or a "
-          "folder with one of them");
+          "a tokenizer.json, a sentencepiece .model, a file of tiktoken ranks, a tekken.json, a "
+          "GGUF "
+          "model, or a folder with one of them");
 }
 
 // A tokenizer.json that lacks the pattern of the tekken.json beside it was made by mistake from
@@ -141,9 +143,13 @@ bool lacks_pattern(const fs::path& json, const fs::path& tekken) {
          read_file(json, kLargest).find(Json(pattern).dump()) == std::string::npos;
 }
 
-}  // namespace
+// "" = the GGUF model that the path means describes no tokenizer, or it means none.
+fs::path gguf_tokenizer(const fs::path& path) {
+  const auto gguf = gguf_file_of(path);
+  return gguf && gguf_has_tokenizer(*gguf) ? *gguf : fs::path();
+}
 
-fs::path tokenizer_file(const fs::path& folder) {
+fs::path file_in_folder(const fs::path& folder) {
   const fs::path json = folder / "tokenizer.json";
   const fs::path tekken = folder / "tekken.json";
   if (fs::exists(json) && !(fs::exists(tekken) && lacks_pattern(json, tekken)))
@@ -160,18 +166,29 @@ fs::path tokenizer_file(const fs::path& folder) {
     if (ranks && (out.empty() || entry.path() < out))
       out = entry.path();
   }
-  return out;
+  return out.empty() ? gguf_tokenizer(folder) : out;
+}
+
+}  // namespace
+
+fs::path tokenizer_file(const fs::path& path) {
+  if (fs::is_directory(path))
+    return file_in_folder(path);
+  return gguf_file_of(path) ? gguf_tokenizer(path) : path;
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const fs::path& path) {
-  fs::path file = path;
-  if (fs::is_directory(path)) {
-    file = tokenizer_file(path);
-    if (file.empty()) {
-      throw Error(Exit::input, concat("the folder ", in_quotes(path), " holds no tokenizer"))
-          .hint("it should hold a tokenizer.json, tekken.json, tokenizer.model or *.tiktoken");
-    }
+  const fs::path file = tokenizer_file(path);
+  if (file.empty() && fs::is_directory(path)) {
+    throw Error(Exit::input, concat("the folder ", in_quotes(path), " holds no tokenizer"))
+        .hint("it should hold a tokenizer.json, tekken.json, tokenizer.model or *.tiktoken");
   }
+  if (file.empty()) {
+    throw Error(Exit::input, concat("the GGUF model ", in_quotes(path), " holds no tokenizer"))
+        .hint("give the tokenizer of the model that it was made from");
+  }
+  if (gguf_file_of(file))
+    return read_gguf_tokenizer(file);
   const std::string bytes = read_file(file, kLargest);
   return read_by_content(
       file, {.bytes = bytes,

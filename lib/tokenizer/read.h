@@ -1,6 +1,7 @@
 // The readers of tokenizer files. Each takes the bytes of a file and its name for errors, and
 // throws Error(input) with one sentence for what is broken or not read.
 #pragma once
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -38,5 +39,10 @@ struct RankRules {
   bool guard = false;  // Kimi's: long texts and runs are cut first
 };
 std::unique_ptr<Tokenizer> read_ranks(const TokenizerFile&, const RankRules&);
+
+// Of a GGUF file, or the first of a split one: whether it says how text is written in ids, and the
+// tokenizer it describes.
+bool gguf_has_tokenizer(const std::filesystem::path&);
+std::unique_ptr<Tokenizer> read_gguf_tokenizer(const std::filesystem::path&);
 
 }  // namespace moe

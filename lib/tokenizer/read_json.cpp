@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -261,6 +262,7 @@ class Reader {
     std::vector<AddedToken> all;
     const Json none = Json::array();
     const Json& list = top_.has("added_tokens") ? top_.list("added_tokens") : none;
+    std::unordered_set<std::string> seen;
     std::int64_t highest = -1;
     for (const Json& item : list) {
       const Fields f(item, file_.name, "an added token");
@@ -271,8 +273,7 @@ class Reader {
                        .right = f.flag("rstrip", false),
                        .normalized = f.flag("normalized", !f.flag("special", false)),
                        .special = f.flag("special", false)};
-      const auto same = std::ranges::find(all, token.content, &AddedToken::content);
-      if (token.content.empty() || same != all.end())
+      if (token.content.empty() || !seen.insert(token.content).second)
         continue;
       if (token.id < 0) {
         const std::int64_t size = std::int64_t(model_size_);
