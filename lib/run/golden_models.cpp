@@ -8,6 +8,7 @@
 
 #include "lib/core/error.h"
 #include "lib/files/gguf.h"
+#include "lib/run/provenance.h"
 #include "lib/run/run_folder.h"
 #include "lib/trace/golden.h"
 
@@ -46,6 +47,10 @@ class Expected {
   }
   std::vector<Index> dims(const std::string& name) const {
     return file_ ? file_->integers(name).dims : tensors_->at(name).dims;
+  }
+  // texts with their ids, where the case has some
+  const GoldenFile* texts() const {
+    return file_ && file_->has("tokens/texts") ? &*file_ : nullptr;
   }
   // what the case allows for its logits, where it says so
   std::optional<double> tolerance() const {
@@ -167,6 +172,25 @@ std::string judge(const GoldenModelResult& r, const Allowed& allowed, double sca
   return "";
 }
 
+// The first text whose ids the model's own tokenizer gives otherwise, special tokens left as text.
+std::string judge_texts(const LoadedModel& loaded, const GoldenFile& file) {
+  const auto tokenizer = tokenizer_of(loaded);
+  if (!tokenizer)
+    return "there are texts with their ids, and the model holds no tokenizer";
+  const std::vector<std::string> texts = file.texts("tokens/texts").values;
+  const std::vector<std::int64_t> offsets = file.integers("tokens/offsets").values;
+  const std::vector<std::int64_t> all = file.integers("tokens/ids").values;
+  if (offsets.size() != texts.size() + 1 || !std::ranges::is_sorted(offsets) || offsets[0] < 0 ||
+      offsets.back() > std::int64_t(all.size()))
+    return "the offsets of the recorded ids do not fit their texts";
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const std::vector<int> want(all.begin() + offsets[i], all.begin() + offsets[i + 1]);
+    if (tokenizer->encode(texts[i], {.special = SpecialText::text}).ids != want)
+      return concat("the ids of text ", i, " differ");
+  }
+  return "";
+}
+
 bool mentions(const std::string& text, const Json& any) {
   return any.empty() || std::ranges::any_of(any, [&](const Json& word) {
            return text.find(word.get<std::string>()) != text.npos;
@@ -261,6 +285,8 @@ GoldenModelResult verify_golden_model(const fs::path& folder, Backend<float>& ba
     r.allowed = allowed.logits;
     Spec router(loaded.model->config().moe.router);
     r.why = judge(r, allowed, router.get("scale", 1.0));
+    if (const GoldenFile* texts = expected.texts(); texts && r.why.empty())
+      r.why = judge_texts(loaded, *texts);
     r.passed = r.why.empty();
   } catch (const Error& e) {
     r.why = e.what();

@@ -49,9 +49,9 @@ Json digits_then_gpt2(std::string_view) {
 
 // Numbers by three, Chinese and Japanese runs, then the rest.
 Json deepseek_v3(std::string_view known) {
-  return sequence(Json::array({split(R"(\p{N}{1,3})"),
-                               split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
-                               split(known_pattern(known)), byte_level(false)}));
+  return sequence(
+      Json::array({split(R"(\p{N}{1,3})"), split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
+                   split(known_pattern(known)), byte_level(false)}));
 }
 
 struct Row {

@@ -75,8 +75,8 @@ class Reader {
   }
   void check_length(std::size_t length, const char* name) const {
     if (length != tokens_.size()) {
-      file_.refuse(concat("tokenizer.ggml.", name, " has ", length, " entries for ",
-                          tokens_.size(), " tokens"));
+      file_.refuse(concat("tokenizer.ggml.", name, " has ", length, " entries for ", tokens_.size(),
+                          " tokens"));
     }
   }
 
@@ -113,10 +113,8 @@ class Reader {
   // tokenizer_config.json that says the same
   std::string config(const SpecialIds& s, bool add_bos, bool add_eos) const {
     Json out = {{"add_bos_token", add_bos}, {"add_eos_token", add_eos}};
-    const std::pair<const char*, int> named[] = {{"bos_token", s.bos},
-                                                 {"eos_token", s.eos},
-                                                 {"pad_token", s.pad},
-                                                 {"unk_token", s.unknown}};
+    const std::pair<const char*, int> named[] = {
+        {"bos_token", s.bos}, {"eos_token", s.eos}, {"pad_token", s.pad}, {"unk_token", s.unknown}};
     for (const auto& [name, id] : named) {
       if (id >= 0)
         out[name] = text(id);

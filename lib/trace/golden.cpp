@@ -4,6 +4,8 @@
 
 #include <hdf5.h>
 
+#include <algorithm>
+
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -107,6 +109,26 @@ struct GoldenFile::File {
     }
     return out;
   }
+  GoldenArray<std::string> read_texts(std::string_view name) const {
+    const Quiet quiet;
+    if (!exists(std::string(name)))
+      bad(name, "is not there");
+    const Handle set(H5Dopen2(id, std::string(name).c_str(), H5P_DEFAULT), H5Dclose);
+    if (!set.ok())
+      bad(name, "is not a dataset");
+    const Handle type(H5Dget_type(set), H5Tclose), space(H5Dget_space(set), H5Sclose);
+    if (H5Tis_variable_str(type) <= 0)
+      bad(name, "does not hold texts of variable length");
+    GoldenArray<std::string> out = shaped<std::string>(space, name);
+    std::vector<char*> read(out.values.size(), nullptr);
+    if (!read.empty() && H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, read.data()) < 0)
+      bad(name, "cannot be read");
+    for (std::size_t i = 0; i < read.size(); ++i)
+      out.values[i] = read[i] ? read[i] : "";
+    if (!read.empty())
+      H5Dvlen_reclaim(type, space, H5P_DEFAULT, read.data());
+    return out;
+  }
   template <class T>
   std::vector<T> read_attribute(std::string_view name) const {
     const Quiet quiet;
@@ -195,6 +217,9 @@ bool GoldenFile::is_real(std::string_view name) const {
 
 GoldenArray<double> GoldenFile::reals(std::string_view name) const {
   return file_->read<double>(name);
+}
+GoldenArray<std::string> GoldenFile::texts(std::string_view dataset) const {
+  return file_->read_texts(dataset);
 }
 GoldenArray<std::int64_t> GoldenFile::integers(std::string_view name) const {
   return file_->read<std::int64_t>(name);

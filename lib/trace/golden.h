@@ -40,6 +40,7 @@ class GoldenFile {
   // (integers) not whole.
   GoldenArray<double> reals(std::string_view dataset) const;
   GoldenArray<std::int64_t> integers(std::string_view dataset) const;
+  GoldenArray<std::string> texts(std::string_view dataset) const;  // of variable length
   double real(std::string_view attribute) const;
   std::int64_t integer(std::string_view attribute) const;
   std::string text(std::string_view attribute) const;

@@ -69,11 +69,11 @@ struct Pairs {
         {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}};
     const json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", false}};
     const json end = {{"id", 258}, {"content", "<|end|>"}, {"special", true}};
-    return json{{"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}},
-                {"added_tokens", json::array({end})},
-                {"pre_tokenizer",
-                 {{"type", "Sequence"}, {"pretokenizers", json::array({split, bytes})}}},
-                {"decoder", {{"type", "ByteLevel"}}}}
+    return json{
+        {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", merges}}},
+        {"added_tokens", json::array({end})},
+        {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", json::array({split, bytes})}}},
+        {"decoder", {{"type", "ByteLevel"}}}}
         .dump();
   }
 };
@@ -105,8 +105,8 @@ test::GgufBytes scored() {
 
 TEST_CASE("byte pairs of a GGUF file are those of the same tokenizer.json") {
   const Pairs pairs;
-  for (const auto& [pre, pattern] : {std::pair("qwen2", "qwen2"), {"dbrx", "llama3"},
-                                     {"gpt-4o", "o200k"}, {"olmo", "gpt2"}}) {
+  for (const auto& [pre, pattern] :
+       {std::pair("qwen2", "qwen2"), {"dbrx", "llama3"}, {"gpt-4o", "o200k"}, {"olmo", "gpt2"}}) {
     INFO(pre);
     const auto gguf = open_tokenizer(write("pairs.gguf", pairs.gguf(pre).bytes()));
     const std::string own = pairs.file(std::string(known_pattern(pattern)));
