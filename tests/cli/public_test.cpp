@@ -1,5 +1,5 @@
-// Small inputs after public bug reports, each with the right answer of the reference libraries: what
-// is read gives their numbers, what is not is refused in words that say what it is.
+// Small inputs after public bug reports, each with the right answer of the reference libraries:
+// what is read gives their numbers, what is not is refused in words that say what it is.
 #include <catch2/catch.hpp>
 
 #include <cmath>
@@ -44,12 +44,10 @@ const std::string ids = " --data tokens:path=@ids.npy,whole=1,split=valid --leng
 TEST_CASE("checkpoints after public reports give the numbers of the reference") {
   if (!fs::exists(public_cases()))
     return test::skip("no golden/public in ../shared");
-  const std::vector<std::pair<std::string, double>> bits = {{"model-mixtral", 6.510731},
-                                                            {"metadata-null", 6.510731},
-                                                            {"deepseek-defaults", 6.553002},
-                                                            {"index-names-absent-tensor", 6.510731},
-                                                            {"rope-theta-twice", 6.510731},
-                                                            {"tied-but-different-head", 6.510731}};
+  const std::vector<std::pair<std::string, double>> bits = {
+      {"model-mixtral", 6.510731},     {"metadata-null", 6.510731},
+      {"deepseek-defaults", 6.553002}, {"index-names-absent-tensor", 6.510731},
+      {"rope-theta-twice", 6.510731},  {"tied-but-different-head", 6.510731}};
   for (const auto& [name, right] : bits) {
     const Result r = run("eval @" + name + ids);
     INFO(name << "\n" << r.err);

@@ -110,9 +110,9 @@ TEST_CASE("byte pairs of a GGUF file are those of the same tokenizer.json") {
     INFO(pre);
     const auto gguf = open_tokenizer(write("pairs.gguf", pairs.gguf(pre).bytes()));
     const std::string own = pairs.file(std::string(known_pattern(pattern)));
-    const auto json = open_tokenizer(write("pairs.json", own));
+    const auto other = open_tokenizer(write("pairs.json", own));
     const std::string text = "abc abcab 12345 it's\n\n <|end|>abc \u00e9\u4e2d";
-    CHECK(gguf->encode(text) == json->encode(text));
+    CHECK(gguf->encode(text) == other->encode(text));
     CHECK(gguf->decode(gguf->encode(text)) == text);
     CHECK(gguf->vocabulary() == 259);
     CHECK(gguf->special().eos == 258);
