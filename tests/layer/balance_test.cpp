@@ -156,7 +156,7 @@ TEST_CASE("the loss of sigmoid scores does not fall because all scores are small
 }
 
 TEST_CASE(
-    "counts are of the choice that was made; counts=unbiased is the other assignment, by name") {
+    "counts are of the choice that was made, counts=unbiased is the other assignment, by name") {
   Routed r("sigmoid:k=1,bias=1", rows({{2, 0, 0}, {2, 0, 0}, {2, 0, 0}}));
   r.router->correction_bias()[2] = 5;  // everyone now goes to expert 2
   Matrix<double> dz;

@@ -144,7 +144,7 @@ TEST_CASE("conventions have their quirks") {
   CHECK(numbers(vllm, "their value")[0] == Approx(0.25));  // both experts on one of 4 ranks
 }
 
-TEST_CASE("a trace against itself agrees in every table; other text is refused with the reason") {
+TEST_CASE("a trace against itself agrees in every table, other text is refused with the reason") {
   const MemoryTrace a = make_trace({});
   const MemoryTrace b = make_trace({.routing = Make::sticky});
   AnalyzeOptions o;

@@ -352,7 +352,7 @@ TEST_CASE("one sequence decoded a token at a time has room to grow and the same 
   }
 }
 
-TEST_CASE("infer and forward agree on the loss; the best guess is the largest logit") {
+TEST_CASE("infer and forward agree on the loss, and the best guess is the largest logit") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(true);
   Decoder<double>::Tape trained, inferred;
