@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "analysis/metric/bootstrap.h"
+#include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
 #include "lib/core/clones.h"
@@ -95,23 +96,34 @@ LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
   return out;
 }
 
-Window window_of(const TraceRows& rows, const TraceSource& trace) {
+int domain_of(const TraceSource& trace, std::uint32_t sequence) {
+  const auto& all = trace.sequences();
+  const std::uint16_t domain = sequence < all.size() ? all[sequence].domain : no_domain;
+  return domain == no_domain ? -1 : int(domain);
+}
+
+Window window_of(const TraceRows& rows, const TraceSource& trace, ImpossibleRows& impossible) {
   Window w{rows, {}, {}, {}};
   const auto& layers = trace.header().layers;
   if (rows.layer.size() != layers.size())
     senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
   w.layer.resize(layers.size());
+  std::vector<std::vector<std::uint8_t>> repeated(layers.size());
   parallel_for(Index(layers.size()), 1, [&](Index first, Index last) {
-    for (Index l = first; l < last; ++l)
-      w.layer[std::size_t(l)] = choices(rows, std::size_t(l), layers[std::size_t(l)].experts);
+    for (std::size_t l(first); l < std::size_t(last); ++l) {
+      w.layer[l] = choices(rows, l, layers[l].experts);
+      repeated[l] = repeated_choices(w.layer[l], Index(rows.tokens()), layers[l].experts);
+    }
   });
+  std::erase_if(repeated, [](const auto& rows_of_layer) { return rows_of_layer.empty(); });
   for (std::size_t t = 0; t < rows.tokens(); ++t) {
-    if (rows.valid(t))
+    const bool strange =
+        std::ranges::any_of(repeated, [t](const auto& of_layer) { return of_layer[t] != 0; });
+    if (strange && rows.valid(t) && impossible.rows++ == 0)
+      impossible.first = rows.first + t;
+    if (!strange && rows.valid(t))
       w.valid.push_back(Index(t));
-    const std::uint32_t q = rows.sequence[t];
-    const std::uint16_t domain =
-        q < trace.sequences().size() ? trace.sequences()[q].domain : no_domain;
-    w.domain.push_back(domain == no_domain ? -1 : int(domain));
+    w.domain.push_back(domain_of(trace, rows.sequence[t]));
   }
   return w;
 }
@@ -178,8 +190,12 @@ std::uint64_t rows_at_a_time(const TraceSource& trace, const AnalyzeOptions& o) 
       1, fit < o.window ? std::max<std::uint64_t>(256, std::bit_floor(fit)) : o.window);
 }
 
-void read_once(const TraceSource& trace, const std::vector<Metric*>& all, Sampler* sampler,
-               const AnalyzeOptions& o) {
+// Returns the rows that were left out because no router can have made them. Throws Error(input)
+// where nothing else is in the trace.
+ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& all,
+                         Sampler* sampler, const AnalyzeOptions& o) {
+  ImpossibleRows impossible;
+  std::uint64_t possible = 0;
   check_layers(trace);
   TraceFields fields = no_fields;
   for (const Metric* m : all)
@@ -188,7 +204,8 @@ void read_once(const TraceSource& trace, const std::vector<Metric*>& all, Sample
   const std::uint64_t step = rows_at_a_time(trace, o);
   for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
     const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
-    const Window w = window_of(rows, trace);
+    const Window w = window_of(rows, trace, impossible);
+    possible += w.valid.size();
     // every metric: its whole-window part, then its layers
     const Index parts = Index(all.size()) * (layers + 1);
     parallel_for(parts, 1, [&](Index from, Index to) {
@@ -203,8 +220,14 @@ void read_once(const TraceSource& trace, const std::vector<Metric*>& all, Sample
     if (o.progress)
       o.progress(first + rows.tokens());
   }
+  if (impossible.rows > 0 && possible == 0) {
+    throw Error(Exit::input, concat("nothing in the trace can be routing: ",
+                                    impossible.sentence(trace.tokens())))
+        .hint("moe verify on the trace lists them; record it again with the routes of every token");
+  }
   for (Metric* m : all)
     m->finish();
+  return impossible;
 }
 
 // its place in the story; one that is not of it: last
@@ -307,12 +330,15 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
   std::string resolved;
   const Pass run(trace, specs, o, &resolved);
   Sampler sampler(trace, std::max(0, o.sample_tokens));
-  read_once(trace, run.all(), o.sample_tokens > 0 ? &sampler : nullptr, o);
+  const ImpossibleRows impossible =
+      read_once(trace, run.all(), o.sample_tokens > 0 ? &sampler : nullptr, o);
   Report r;
   r.title = concat("Who went where", trace.header().model_id.empty() ? "" : ": ",
                    trace.header().model_id);
   facts(r, trace, resolved);
   r.warnings = trace.warnings();
+  if (impossible.rows > 0)
+    r.warnings.insert(r.warnings.begin(), impossible.sentence(trace.tokens()));
   if (trace.tokens() == 0)
     r.warnings.push_back("the trace holds no tokens");
   run.report(r);

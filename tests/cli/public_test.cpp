@@ -85,4 +85,13 @@ TEST_CASE("files after public reports are called what they are") {
   CHECK(infinity.out.find("31,577,940,288") != infinity.out.npos);
 }
 
+TEST_CASE("routing that cannot be true is said first, after public reports") {
+  if (!fs::exists(public_cases()))
+    return test::skip("no golden/public in ../shared");
+  const Result report = run("report @trace-zero-prompt/t.moetrace.h5 --bootstrap 0");
+  CHECK(report.code == 0);
+  CHECK(report.out.find("160 of 256 tokens have one expert in several slots") != report.out.npos);
+  CHECK(run("verify @trace-zero-prompt/t.moetrace.h5").code != 0);
+}
+
 }  // namespace moe::cli

@@ -135,3 +135,33 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
   o.planted_labels.push_back(0);
   CHECK(warned(analyze(trace, {"planted"}, o), "no token of the trace has a planted cluster"));
 }
+
+TEST_CASE("rows with one expert in several slots are named and left out of every figure") {
+  Make m{.tokens = 2048, .layers = 2, .experts = 16, .k = 4, .extras = false};
+  const MemoryTrace good = make_trace(m);
+  TraceRows rows = good.read(0, good.tokens(), good.fields());
+  TraceRows padded = rows;
+  padded.flags.assign(rows.tokens(), 0);
+  for (std::size_t t = 0; t < rows.tokens(); t += 4) {
+    for (LayerRows& layer : rows.layer)
+      std::ranges::fill(layer.expert.row(Index(t)), 0);
+    padded.flags[t] = token_flag::padding;
+  }
+  const auto trace_of = [&](const TraceRows& r) {
+    return MemoryTrace(good.header(), good.sequences(), good.steps(), r);
+  };
+  AnalyzeOptions o;
+  o.bootstrap = 0;
+  const Report report = analyze(trace_of(rows), {"load"}, o);
+  REQUIRE_FALSE(report.warnings.empty());
+  CHECK(report.warnings[0].starts_with("512 of 2048 tokens have one expert in several slots"));
+  // as if they were padding
+  const auto counts = [&](const TraceRows& r) {
+    return measure(trace_of(r), {"load"}, o)[0].values;
+  };
+  CHECK(counts(rows) == counts(padded));
+  for (LayerRows& layer : rows.layer)
+    std::ranges::fill(layer.expert.flat(), 3);
+  CHECK_THROWS_WITH(analyze(trace_of(rows), {"load"}, o),
+                    Catch::Contains("nothing in the trace can be routing"));
+}
