@@ -37,8 +37,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
   describe_source(h, provenance_of(o.options), loaded.checkpoint.path.string(), tokenizer, corpus,
                   o.seed);
   h.checkpoint_step = loaded.checkpoint.step;
-  // training batches draw domains in turn
-  h.sequence_order = corpus.split() == Split::train ? "mixed" : o.batches.order;
+  h.sequence_order = o.batches.order;
   if (!paired)
     return h;
   h.pairs = weight_similarity(*loaded.model, o.matched);

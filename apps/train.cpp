@@ -157,6 +157,10 @@ int train(Options& o, const CommandLine& cli) {
                        .accept_changed_data = o.data_changed == "accept"},
                       o.device);
   }
+  if (cli.given("--data-changed")) {
+    throw Error(Exit::usage, "--data-changed is for --resume: a new run has no data to differ from")
+        .hint("moe train --resume RUN --data-changed accept");
+  }
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
     return dry_run(config, o.run);

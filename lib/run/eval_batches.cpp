@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lib/core/error.h"
+
 namespace moe {
 namespace {
 
@@ -79,6 +81,11 @@ Index token_count(const Corpus& corpus, const EvalBatches& o) {
 }
 
 void for_each_batch(const Corpus& corpus, const EvalBatches& o, const Visit& visit) {
+  if (corpus.split() == Split::train && o.order == SequenceOrder::domain) {
+    throw Error(Exit::usage,
+                "training batches draw the domains in turn: they have no order of domains")
+        .hint("leave --order out, or split=valid");
+  }
   if (corpus.split() == Split::train)
     return for_each_training_batch(corpus, o, visit);
   const std::vector<Index> counts = sequence_counts(corpus, o);

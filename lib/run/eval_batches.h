@@ -25,7 +25,8 @@ struct EvalBatches {
 // Tokens of all these batches, for progress; an upper bound.
 Index token_count(const Corpus&, const EvalBatches&);
 // Calls `visit` for each batch in turn with numbers for routers that draw, which depend on the seed
-// and the number of the batch alone, until it returns false.
+// and the number of the batch alone, until it returns false. Throws Error(usage) where training
+// batches are asked for domain by domain.
 void for_each_batch(const Corpus&, const EvalBatches&,
                     const std::function<bool(const Batch&, Rng&)>& visit);
 

@@ -106,6 +106,9 @@ TEST_CASE("a run goes on with the data that it began with, or is told to accept 
   put(f / "corpus/english.txt", changed);
   REQUIRE(f.run("train --resume run --steps 8 --data-changed accept").code == 0);
   CHECK(f.run("train --resume run --steps 10").code == 0);  // accepted once
+  const Result fresh = f.run(nano + " --steps 1 --data-changed accept -o new");
+  CHECK(fresh.code == 2);
+  CHECK(fresh.err.find("--data-changed is for --resume") != fresh.err.npos);
 }
 
 }  // namespace moe::cli

@@ -106,6 +106,15 @@ TEST_CASE("mixed and domain order have the same sequences, mixed in every stretc
   CHECK(mixed.sequences == by_domain.sequences);
 }
 
+TEST_CASE("training batches have no order of domains") {
+  const auto tokenizer = make_tokenizer("bytes");
+  const Corpus corpus({"zipf:vocabulary=64"}, *tokenizer, 1);
+  EvalBatches o{.tokens = 64, .sequences = 1, .length = 32};
+  CHECK(seen(corpus, o).sequences.size() == 2);
+  o.order = SequenceOrder::domain;
+  CHECK_THROWS_WITH(seen(corpus, o), Catch::Contains("no order of domains"));
+}
+
 TEST_CASE("what a batch draws depends on the seed and its number alone") {
   const auto tokenizer = make_tokenizer("bytes");
   const Corpus corpus(three_domains, *tokenizer, 1);
