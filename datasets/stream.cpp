@@ -100,6 +100,7 @@ int TokenStream::target(Index i) const {
 Piece TokenStream::piece(Index first, Index count) const {
   TokenIds token;
   Piece out;
+  bool padded = false;
   for (const bool padding : {false, true}) {
     for (Index i = first; i < first + count; ++i) {
       const Index at = i % size();
@@ -107,12 +108,16 @@ Piece TokenStream::piece(Index first, Index count) const {
         continue;
       token.push_back(id(at));
       out.target.push_back(target(at));
-      out.valid.push_back(!padding);
+      padded = padding;
     }
     if (marks_.empty())
       break;
+    if (!padding)
+      out.valid.assign(token.size(), 1);
   }
-  if (std::ranges::find(out.valid, 0) == out.valid.end())
+  if (padded)
+    out.valid.resize(token.size(), 0);
+  else
     out.valid.clear();
   out.content = std::move(token);
   return out;

@@ -36,8 +36,8 @@ class Placement final : public Metric {
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       State& s = layer_[l];
       s.rows[0].assign(std::size_t(shape_.experts[l]), 0);
-      s.rows[1] = s.sequences[0] = s.sequences[1] = s.rows[0];
-      s.domain.assign(domains_, s.rows[0]);
+      s.rows[1] = s.rows[0];
+      s.part.assign(domains_, s.rows);
       s.tokens_of.assign(domains_, 0);
       // refuses numbers that do not divide before anything is read
       eplb_plan(s.rows[0], of(shape_.experts[l]));
@@ -54,10 +54,10 @@ class Placement final : public Metric {
       const std::size_t row(t);
       const std::size_t domain(w.domain[row] < 0 ? domains_ - 1 : std::size_t(w.domain[row]));
       Counts& by_row = s.rows[w.rows.first + row < half_ ? 0 : 1];
-      Counts& by_sequence = s.sequences[halves_.of(w.rows.sequence[row], w.rows.position[row])];
+      Counts& part = s.part[domain][halves_.of(w.rows.sequence[row], w.rows.position[row])];
       for (const int e : w.layer[std::size_t(l)].of(t)) {
-        for (Counts* counts : {&by_row, &by_sequence, &s.domain[domain]})
-          (*counts)[std::size_t(e)] += 1;
+        by_row[std::size_t(e)] += 1;
+        part[std::size_t(e)] += 1;
       }
       ++s.tokens;
       ++s.tokens_of[domain];
@@ -67,7 +67,7 @@ class Placement final : public Metric {
   std::vector<MetricValue> values() const override {
     std::vector<double> seen, unseen, later, elsewhere;
     for (const State& s : layer_) {
-      const Judged here = judged(s.sequences, s.domain, s.tokens_of);
+      const Judged here = judged(s.part, s.tokens_of);
       seen.push_back(here[1]);
       unseen.push_back(here[2]);
       elsewhere.push_back(here[3]);
@@ -90,7 +90,7 @@ class Placement final : public Metric {
         continue;
       const int experts = shape_.experts[l];
       const int k = whole_choices(n / double(s.tokens), experts);
-      const Judged here = judged(s.sequences, s.domain, s.tokens_of);
+      const Judged here = judged(s.part, s.tokens_of);
       std::vector<double> size{double(experts), double(k)};
       size.insert(size.end(), s.tokens_of.begin(), s.tokens_of.end());
       const auto& lot = memo.get(size, [&] { return random(experts, k, s.tokens_of); });
@@ -132,11 +132,12 @@ class Placement final : public Metric {
     }
     t.into(r);
   }
-  using Counts = std::vector<double>;  // (E)
+  using Counts = std::vector<double>;    // (E)
+  using Halved = std::array<Counts, 2>;  // of two halves
   struct State {
-    std::array<Counts, 2> rows, sequences;  // of the two halves
-    std::vector<Counts> domain;             // the last: of rows without a domain
-    std::vector<std::int64_t> tokens_of;    // (domains)
+    Halved rows;                          // first and second half of the trace
+    std::vector<Halved> part;             // (domains) every second sequence; the last: no domain
+    std::vector<std::int64_t> tokens_of;  // (domains)
     std::int64_t tokens = 0;
   };
   EplbShape of(int experts) const {
@@ -160,15 +161,18 @@ class Placement final : public Metric {
     return eplb_balancedness(eplb_plan(planned, s), judged, s.gpus);
   }
   // Each domain under the plan of all others, by its tokens.
-  double to_other_domains(const Counts& all, const std::vector<Counts>& domain,
+  double to_other_domains(const Counts& all, const std::vector<Halved>& part,
                           const std::vector<std::int64_t>& tokens) const {
     double sum = 0;
     double weight = 0;
-    for (std::size_t d = 0; d < domain.size(); ++d) {
+    for (std::size_t d = 0; d < part.size(); ++d) {
+      Counts own = part[d][0];
       Counts others = all;
-      for (std::size_t e = 0; e < others.size(); ++e)
-        others[e] -= domain[d][e];
-      const double value = carried_over(others, domain[d]);
+      for (std::size_t e = 0; e < others.size(); ++e) {
+        own[e] += part[d][1][e];
+        others[e] -= own[e];
+      }
+      const double value = carried_over(others, own);
       if (std::isnan(value))
         continue;
       sum += value * double(tokens[d]);
@@ -176,39 +180,38 @@ class Placement final : public Metric {
     }
     return weight > 0 ? sum / weight : no_value;
   }
-  Judged judged(const std::array<Counts, 2>& half, const std::vector<Counts>& domain,
-                const std::vector<std::int64_t>& tokens) const {
-    const EplbShape s = of(int(half[0].size()));
-    Counts all(half[0].size());
+  Judged judged(const std::vector<Halved>& part, const std::vector<std::int64_t>& tokens) const {
+    const std::size_t experts = part[0][0].size();
+    const EplbShape s = of(int(experts));
+    Halved half{Counts(experts), Counts(experts)};
+    Counts all(experts);
     Counts load(std::size_t(s.gpus), 0);
-    for (std::size_t e = 0; e < all.size(); ++e) {
+    for (std::size_t e = 0; e < experts; ++e) {
+      for (const Halved& of_domain : part) {
+        half[0][e] += of_domain[0][e];
+        half[1][e] += of_domain[1][e];
+      }
       all[e] = half[0][e] + half[1][e];
-      load[e * load.size() / all.size()] += all[e];
+      load[e * load.size() / experts] += all[e];
     }
     const double most = *std::max_element(load.begin(), load.end());
     const double plain =
         most > 0 ? std::accumulate(load.begin(), load.end(), 0.0) / double(s.gpus) / most
                  : no_value;
     return {plain, eplb_plan(all, s).balancedness, carried_over(half[0], half[1]),
-            to_other_domains(all, domain, tokens)};
+            to_other_domains(all, part, tokens)};
   }
   // The figures of one draw of random routing: half of each domain's tokens in each half.
   Judged judged_at_random(int experts, int k, const std::vector<std::int64_t>& tokens,
                           Rng& rng) const {
-    std::array<Counts, 2> half;
-    half[0].assign(std::size_t(experts), 0);
-    half[1] = half[0];
-    std::vector<Counts> domain(tokens.size(), half[0]);
+    std::vector<Halved> part(tokens.size());
     for (std::size_t d = 0; d < tokens.size(); ++d) {
       for (const int h : {0, 1}) {
         const auto drawn = chance::draw_counts(experts, k, (tokens[d] + 1 - h) / 2, rng);
-        for (std::size_t e = 0; e < drawn.size(); ++e) {
-          half[std::size_t(h)][e] += double(drawn[e]);
-          domain[d][e] += double(drawn[e]);
-        }
+        part[d][std::size_t(h)].assign(drawn.begin(), drawn.end());
       }
     }
-    return judged(half, domain, tokens);
+    return judged(part, tokens);
   }
   std::vector<chance::Value> random(int experts, int k,
                                     const std::vector<std::int64_t>& tokens) const {
