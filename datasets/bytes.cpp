@@ -5,6 +5,7 @@
 
 #include "datasets/tokenizer.h"
 #include "lib/core/error.h"
+#include "lib/tokenizer/byte_letters.h"
 
 namespace moe {
 namespace {
@@ -12,24 +13,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr int kBoundary = 256, kRows = 320;
 constexpr const char* kBoundaryText = "<|endoftext|>";
-
-std::string utf8(unsigned code) {  // code < 0x800
-  if (code < 0x80)
-    return std::string(1, char(code));
-  return {char(0xC0 | code >> 6), char(0x80 | (code & 0x3F))};
-}
-
-// GPT-2's alphabet: a byte that prints in Latin-1 stands for itself, the others take U+0100,
-// U+0101, ... in order.
-std::vector<std::string> alphabet() {
-  std::vector<std::string> out;
-  unsigned next = 0x100;
-  for (unsigned b = 0; b < 256; ++b) {
-    const bool prints = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-    out.push_back(utf8(prints ? b : next++));
-  }
-  return out;
-}
 
 class Bytes final : public Tokenizer {
  public:
@@ -89,9 +72,8 @@ class Bytes final : public Tokenizer {
 
   std::string tokenizer_json() const override {
     Json vocabulary;
-    const auto letters = alphabet();
     for (int b = 0; b < 256; ++b)
-      vocabulary[letters[std::size_t(b)]] = b;
+      vocabulary[letters_of_bytes(std::string(1, char(b)))] = b;
     vocabulary[kBoundaryText] = kBoundary;
     // no text reaches them: BPE without merges
     for (int id = kBoundary + 1; id < kRows; ++id)

@@ -35,6 +35,9 @@ a token may have fewer than K. c_e = assignments to expert e in a layer, N = the
 q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token
 id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 
+Rows flagged as padding are left out of every figure, and so are rows that no router can have made,
+with one expert in several slots of a layer; a report says how many.
+
 **Random routing** is what every token choosing K distinct experts at random would give on a trace
 of this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
 not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25. Plug-in information

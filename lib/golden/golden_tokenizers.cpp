@@ -9,9 +9,9 @@
 #include "lib/core/text.h"
 #include "lib/files/file.h"
 #include "lib/files/json.h"
+#include "lib/files/sha256.h"
 #include "lib/tokenizer/open.h"
 #include "lib/tokenizer/pattern.h"
-#include "lib/tokenizer/sha256.h"
 #include "lib/tokenizer/trainer.h"
 
 namespace moe {

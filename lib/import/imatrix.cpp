@@ -1,13 +1,14 @@
 // llama.cpp's importance matrices (llama-imatrix, GGUF): NAME.counts of the expert tensors say how
 // often each expert was used; gate, up and down of a layer repeat them. Snapshots NAME.at_N are
 // cumulative: their differences are steps.
-#include "lib/import/imatrix.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 
+#include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/gguf.h"
+#include "lib/files/number_array.h"
 #include "lib/import/count_files.h"
 
 namespace moe {
@@ -37,15 +38,22 @@ std::vector<std::int64_t> counts_of(const NumberArray& a) {
   return out;
 }
 
+// The numbers of a tensor of f32, whatever its shape, one behind the other.
+NumberArray numbers_of(const std::shared_ptr<const GgufFile>& g, const GgufTensor& t) {
+  const std::string name = concat(in_quotes(g->path()), " ", t.name);
+  if (t.type->name != "F32")
+    refuse_import(name, concat("has the format ", t.type->name, " and not F32"), as_written);
+  const std::span<const std::byte> bytes = g->bytes(t);
+  return checked_array(name, DType::f32, {t.size()}, {{g, bytes.data()}, bytes});
+}
+
 // Counts of each layer with experts; [1, E] or [E, 1], one number an expert.
-void read_counts(const GgufContents& g, Snapshot& s) {
-  for (const auto& [name, a] : g.tensors) {
-    const int layer = expert_layer(name);
+void read_counts(const std::shared_ptr<const GgufFile>& g, Snapshot& s) {
+  for (const GgufTensor& t : g->tensors()) {
+    const int layer = expert_layer(t.name);
     if (layer < 0 || s.counts.count(layer))
       continue;
-    NumberArray flat = a;
-    flat.shape = {a.size()};
-    flat.stride = {1};
+    const NumberArray flat = numbers_of(g, t);
     std::vector<std::int64_t> counts = counts_of(flat);
     if (counts.size() < 2) {
       refuse_import(flat.name,
@@ -54,9 +62,19 @@ void read_counts(const GgufContents& g, Snapshot& s) {
                     as_written);
     }
     s.counts[layer] = std::move(counts);
-    const auto gate = g.tensors.find(concat("blk.", layer, ".ffn_gate_inp.weight.counts"));
-    if (gate != g.tensors.end() && gate->second.size() == 1)
-      s.tokens[layer] = std::int64_t(gate->second.real(0));
+    const GgufTensor* gate = g->find(concat("blk.", layer, ".ffn_gate_inp.weight.counts"));
+    if (gate && gate->size() == 1)
+      s.tokens[layer] = std::int64_t(numbers_of(g, *gate).real(0));
+  }
+}
+
+std::shared_ptr<const GgufFile> open_gguf_file(const ImportFile& f) {
+  try {
+    return std::make_shared<const GgufFile>(f.path);
+  } catch (Error& e) {
+    if (e.hint().empty())
+      e.hint(as_written);
+    throw;
   }
 }
 
@@ -68,14 +86,12 @@ Snapshot snapshot_of(const ImportFile& f) {
         "number a tensor and counts no experts",
         "llama-imatrix --output-format gguf");
   }
-  const GgufContents g = read_gguf(f);
-  const auto type = g.texts.find("general.type");
-  if (type == g.texts.end() || type->second != "imatrix")
+  const auto g = open_gguf_file(f);
+  if (g->text("general.type", "") != "imatrix")
     refuse_import(f.quoted(), "is a gguf file, but no imatrix", as_written);
   Snapshot s;
   s.file = &f;
-  if (const auto n = g.numbers.find("imatrix.chunk_count"); n != g.numbers.end())
-    s.chunks = std::int64_t(std::min<std::uint64_t>(n->second, 1ull << 40));
+  s.chunks = std::clamp<std::int64_t>(g->whole("imatrix.chunk_count", 0), 0, 1ll << 40);
   read_counts(g, s);
   if (s.counts.empty())
     refuse_import(f.quoted(), "has no expert tensors: the model is dense", as_written);

@@ -1,7 +1,7 @@
 #include "lib/run/provenance.h"
 
+#include "lib/files/sha256.h"
 #include "lib/tokenizer/open.h"
-#include "lib/trace/hash.h"
 
 namespace moe {
 
@@ -14,10 +14,7 @@ void describe_source(TraceHeader& h, const Provenance& p, const std::string& mod
   h.config = p.options;
   h.model_id = model_id;
   h.tokenizer_id = tokenizer.id();
-  const std::string json = tokenizer.tokenizer_json();
-  Sha256 hash;
-  hash.update({reinterpret_cast<const std::uint8_t*>(json.data()), json.size()});
-  h.tokenizer_sha256 = hash.hex();
+  h.tokenizer_sha256 = sha256_hex(tokenizer.tokenizer_json());
   h.created_utc = p.created_utc;
   h.seed = seed;
   h.pieces = tokenizer.pieces();

@@ -7,9 +7,9 @@
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/router/replays_routes.h"
-#include "lib/run/end_ids.h"
 #include "lib/run/load_weights.h"
 #include "lib/run/replay.h"
+#include "lib/tokenizer/open.h"
 
 namespace moe {
 namespace {
@@ -268,7 +268,7 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
   LoadedModel out =
       made(std::move(published), *weights, "config.json", router, expert_limit, backend);
   out.checkpoint = std::move(checkpoint);
-  out.ends = end_ids(folder);
+  out.ends = special_ids(folder).ends;
   std::ranges::copy(weights->notes(), std::back_inserter(out.checkpoint.notes));
   if (head == TiedHead::other) {
     out.checkpoint.notes.push_back(

@@ -254,14 +254,7 @@ std::unique_ptr<TokenDecoder> read_decoder(const Json& value, std::string_view s
   if (value.is_null())
     return nullptr;
   const Fields f = stage_fields(value, source, "decoder");
-  const std::string type = f.text("type");
-  std::vector<std::string> known;
-  for (const auto& [name, read] : kTypes) {
-    if (name == type)
-      return read(f);
-    known.emplace_back(name);
-  }
-  throw no_such_stage(source, "decoder", type, join(known));
+  return of_type(kTypes, f.text("type"), source, "decoder")(f);
 }
 
 }  // namespace moe

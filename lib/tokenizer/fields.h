@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "lib/core/error.h"
+#include "lib/core/text.h"
 
 namespace moe {
 
@@ -45,5 +46,17 @@ Fields stage_fields(const nlohmann::json&, std::string_view source, std::string_
 // "'FILE': the normalizer X is not one that we have"
 Error no_such_stage(std::string_view source, std::string_view stage, std::string_view type,
                     std::string_view known);
+// What a list of (type, reader) has for a type; throws no_such_stage() with `known` and the types
+// of the list.
+template <class Types>
+auto of_type(const Types& types, std::string_view type, std::string_view source,
+             std::string_view stage, std::vector<std::string> known = {}) {
+  for (const auto& [name, read] : types) {
+    if (name == type)
+      return read;
+    known.emplace_back(name);
+  }
+  throw no_such_stage(source, stage, type, join(known));
+}
 
 }  // namespace moe

@@ -352,14 +352,7 @@ std::unique_ptr<Normalizer> read_normalizer(const Json& value, std::string_view 
   if (value.is_null())
     return nullptr;
   const Fields f = stage_fields(value, source, "normalizer");
-  const std::string type = f.text("type");
-  std::vector<std::string> known;
-  for (const auto& [name, read] : kTypes) {
-    if (name == type)
-      return read(f);
-    known.emplace_back(name);
-  }
-  throw no_such_stage(source, "normalizer", type, join(known));
+  return of_type(kTypes, f.text("type"), source, "normalizer")(f);
 }
 
 }  // namespace moe

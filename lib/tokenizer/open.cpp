@@ -8,10 +8,10 @@
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/files/json.h"
+#include "lib/files/sha256.h"
 #include "lib/tokenizer/base64.h"
 #include "lib/tokenizer/rank_rules.h"
 #include "lib/tokenizer/read.h"
-#include "lib/tokenizer/sha256.h"
 
 namespace moe {
 namespace {
@@ -61,12 +61,15 @@ int id_in(const Json& config, const char* name, std::vector<int>* ends) {
   return ids.empty() ? -1 : ids[0];
 }
 
-void read_ids(const fs::path& path, SpecialIds& out) {
+// An object of a model's folder; empty where there is no such file.
+Json object_of(const fs::path& path) {
   if (!fs::exists(path))
-    return;
-  const Json json = read_json(path);
-  if (!json.is_object())
-    return;
+    return Json::object();
+  Json json = read_json(path, {.python_words = true});
+  return json.is_object() ? json : Json::object();
+}
+
+void read_ids(const Json& json, SpecialIds& out) {
   const auto take = [&](int& id, const char* name, std::vector<int>* ends) {
     const int found = id_in(json, name, ends);
     if (found >= 0)
@@ -77,12 +80,18 @@ void read_ids(const fs::path& path, SpecialIds& out) {
   take(out.pad, "pad_token_id", nullptr);
 }
 
+SpecialIds ids_of(const Json& config, const fs::path& folder) {
+  SpecialIds out;
+  read_ids(config, out);
+  read_ids(object_of(folder / "generation_config.json"), out);
+  return out;
+}
+
 TokenizerConfig read_config(const fs::path& folder) {
+  const Json config = object_of(folder / "config.json");
   TokenizerConfig out;
-  read_ids(folder / "config.json", out.ids);
-  read_ids(folder / "generation_config.json", out.ids);
-  if (const fs::path path = folder / "config.json"; fs::exists(path))
-    out.model_type = text(read_json(path), "model_type");
+  out.ids = ids_of(config, folder);
+  out.model_type = text(config, "model_type");
   const fs::path path = folder / "tokenizer_config.json";
   if (!fs::exists(path))
     return out;
@@ -175,6 +184,10 @@ fs::path tokenizer_file(const fs::path& path) {
   if (fs::is_directory(path))
     return file_in_folder(path);
   return gguf_file_of(path) ? gguf_tokenizer(path) : path;
+}
+
+SpecialIds special_ids(const fs::path& folder) {
+  return ids_of(object_of(folder / "config.json"), folder);
 }
 
 std::shared_ptr<const Tokenizer> open_tokenizer(const fs::path& path) {

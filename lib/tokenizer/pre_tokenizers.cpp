@@ -299,14 +299,7 @@ class Reader {
       return;
     }
     ends_in_letters = false;
-    for (const auto& [name, add] : types()) {
-      if (name == type)
-        return (this->*add)(f);
-    }
-    std::vector<std::string> known{"Sequence"};
-    for (const auto& [name, add] : types())
-      known.emplace_back(name);
-    throw no_such_stage(source_, "pre_tokenizer", type, join(known));
+    (this->*of_type(types(), type, source_, "pre_tokenizer", {"Sequence"}))(f);
   }
 
  private:

@@ -9,10 +9,10 @@
 #include "lib/core/text.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
+#include "lib/files/sha256.h"
 #include "lib/tokenizer/gguf_splits.h"
 #include "lib/tokenizer/read.h"
 #include "lib/tokenizer/sentencepiece.h"
-#include "lib/tokenizer/sha256.h"
 #include "lib/tokenizer/utf8.h"
 
 namespace moe {

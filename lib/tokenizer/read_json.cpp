@@ -175,13 +175,8 @@ class Reader {
         {"Unigram", &Reader::unigram},
         {"WordPiece", &Reader::word_piece},
         {"WordLevel", &Reader::word_level}};
-    std::vector<std::string> known;
-    for (const auto& [name, read] : types) {
-      if (name == type)
-        return (this->*read)(Fields(top_.at("model"), file_.name, concat("the model ", name)));
-      known.emplace_back(name);
-    }
-    throw no_such_stage(file_.name, "model", type, join(known));
+    const auto read = of_type(types, type, file_.name, "model");
+    (this->*read)(Fields(top_.at("model"), file_.name, concat("the model ", type)));
   }
   // Old files do not name the type of their model.
   static std::string guessed_type(const Fields& f) {

@@ -92,14 +92,18 @@ struct GoldenFile::File {
     }
     return !name.empty();
   }
+  hid_t open_dataset(std::string_view name) const {
+    if (!exists(std::string(name)))
+      bad(name, "is not there");
+    const hid_t set = H5Dopen2(id, std::string(name).c_str(), H5P_DEFAULT);
+    if (set < 0)
+      bad(name, "is not a dataset");
+    return set;
+  }
   template <class T>
   GoldenArray<T> read(std::string_view name) const {
     const Quiet quiet;
-    if (!exists(std::string(name)))
-      bad(name, "is not there");
-    const Handle set(H5Dopen2(id, std::string(name).c_str(), H5P_DEFAULT), H5Dclose);
-    if (!set.ok())
-      bad(name, "is not a dataset");
+    const Handle set(open_dataset(name), H5Dclose);
     const Handle type(H5Dget_type(set), H5Tclose), space(H5Dget_space(set), H5Sclose);
     check_number<T>(type, name);
     GoldenArray<T> out = shaped<T>(space, name);
@@ -111,11 +115,7 @@ struct GoldenFile::File {
   }
   GoldenArray<std::string> read_texts(std::string_view name) const {
     const Quiet quiet;
-    if (!exists(std::string(name)))
-      bad(name, "is not there");
-    const Handle set(H5Dopen2(id, std::string(name).c_str(), H5P_DEFAULT), H5Dclose);
-    if (!set.ok())
-      bad(name, "is not a dataset");
+    const Handle set(open_dataset(name), H5Dclose);
     const Handle type(H5Dget_type(set), H5Tclose), space(H5Dget_space(set), H5Sclose);
     if (H5Tis_variable_str(type) <= 0)
       bad(name, "does not hold texts of variable length");

@@ -1,25 +1,11 @@
-// The two hashes of the format: SHA-256 for what identifies a corpus, XXH3 (64 bit) for what is
-// checked at every commit.
+// XXH3 (64 bit): the hash of what is checked at every commit. The corpus is identified by SHA-256
+// (lib/files/sha256.h).
 #pragma once
-#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
 
 namespace moe {
-
-class Sha256 {  // FIPS 180-4
- public:
-  void update(std::span<const std::uint8_t>);
-  std::string hex();  // of everything so far; the object is used up
-
- private:
-  void block(const std::uint8_t* bytes);
-  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-  std::array<std::uint8_t, 64> pending_{};
-  std::uint64_t bytes_ = 0;
-};
 
 class Xxh3 {
  public:
@@ -33,6 +19,5 @@ class Xxh3 {
  private:
   void* state_;
 };
-std::uint64_t xxh3(std::span<const std::uint8_t>);
 
 }  // namespace moe

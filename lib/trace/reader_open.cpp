@@ -4,7 +4,7 @@
 #include <charconv>
 
 #include "lib/core/error.h"
-#include "lib/trace/hash.h"
+#include "lib/files/file.h"
 #include "lib/trace/reader_file.h"
 
 namespace moe {
@@ -221,7 +221,7 @@ void TraceReader::File::read_commits() {
       }
       break;
     }
-    before = xxh3({bytes.data() + at, sizeof row});
+    before = hash_bytes(std::as_bytes(std::span(&row, 1)));
     last_rows = row.rows;
     commits.push_back(row);
   }

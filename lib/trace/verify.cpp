@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/sha256.h"
 #include "lib/trace/child.h"
 #include "lib/trace/hash.h"
 #include "lib/trace/reader_file.h"

@@ -12,6 +12,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/files/file.h"
 #include "lib/trace/filter.h"
 #include "lib/trace/reader.h"
 #include "lib/trace/times.h"
@@ -336,7 +337,7 @@ void TraceWriter::File::write_commit(const CommitJob& job) {
   h5::resize(d, {commits + 1}, "/commits");
   h5::write_rows(d, commit_type(), commits, 1, &row, "/commits");
   h5::must(H5Dflush(d), "flush /commits");
-  last_xxh3 = xxh3({reinterpret_cast<const std::uint8_t*>(&row), sizeof row});
+  last_xxh3 = hash_bytes(std::as_bytes(std::span(&row, 1)));
   ++commits;
 }
 

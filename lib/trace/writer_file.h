@@ -5,10 +5,10 @@
 #include <optional>
 
 #include "lib/core/parallel.h"
+#include "lib/files/sha256.h"
 #include "lib/trace/commit_job.h"
 #include "lib/trace/create.h"
 #include "lib/trace/disk.h"
-#include "lib/trace/hash.h"
 #include "lib/trace/writer.h"
 
 namespace moe {

@@ -13,6 +13,7 @@
 #include "lib/model/decoder.h"
 #include "lib/router/router.h"
 #include "lib/run/golden_models.h"
+#include "tests/model/golden_folder.h"
 #include "tests/skip.h"
 
 using namespace moe;
@@ -275,26 +276,7 @@ TEST_CASE("each name means the matrix that its class means by it") {
 TEST_CASE(
     "published checkpoints give the logits of their classes, and malformed ones the right "
     "reaction") {
-  const std::filesystem::path golden = test::shared("golden/hf");
-  if (!std::filesystem::exists(golden))
-    return test::skip("no " + golden.string());
-  const auto backend = make_backend("cpu");
-  int whole = 0;
-  int malformed = 0;
-  for (const GoldenModelResult& r : verify_golden_models(golden, *backend)) {
-    INFO(r.name << ": " << r.why);
-    CHECK(r.passed);
-    if (r.name.starts_with("bad/")) {
-      ++malformed;
-      continue;
-    }
-    ++whole;
-    CHECK(r.logits > 0);
-    CHECK(r.choices > 0);
-    CHECK(r.wrong_choices == 0);
-  }
-  CHECK(whole >= 11);
-  CHECK(malformed >= 17);
+  test::check_golden_models("golden/hf", 11, 17);
 }
 
 TEST_CASE("families without recorded outputs agree with the classes of transformers") {

@@ -20,6 +20,7 @@
 #include "lib/run/golden_models.h"
 #include "lib/run/run_folder.h"
 #include "tests/model/gguf_writer.h"
+#include "tests/model/golden_folder.h"
 #include "tests/skip.h"
 
 using namespace moe;
@@ -446,24 +447,5 @@ TEST_CASE("a GGUF file with any bytes of its header changed opens or is refused"
 }
 
 TEST_CASE("recorded GGUF models give the logits of their classes, and malformed ones are refused") {
-  const fs::path golden = test::shared("golden/gguf");
-  if (!fs::exists(golden))
-    return test::skip("no " + golden.string());
-  const auto backend = make_backend("cpu");
-  int whole = 0;
-  int malformed = 0;
-  for (const GoldenModelResult& r : verify_golden_models(golden, *backend)) {
-    INFO(r.name << ": " << r.why);
-    CHECK(r.passed);
-    if (r.name.starts_with("bad/")) {
-      ++malformed;
-      continue;
-    }
-    ++whole;
-    CHECK(r.logits > 0);
-    CHECK(r.choices > 0);
-    CHECK(r.wrong_choices == 0);
-  }
-  CHECK(whole >= 15);
-  CHECK(malformed >= 21);
+  test::check_golden_models("golden/gguf", 15, 21);
 }

@@ -8,9 +8,11 @@
 #include "lib/tokenizer/byte_letters.h"
 #include "lib/tokenizer/open.h"
 #include "lib/tokenizer/pattern.h"
+#include "tests/files/scratch.h"
 #include "tests/gguf_bytes.h"
 
 using namespace moe;
+using moe::test::Scratch;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
@@ -31,9 +33,8 @@ std::string floats(const std::vector<float>& all) {
 }
 
 fs::path write(const std::string& name, const std::string& bytes) {
-  const fs::path folder = fs::temp_directory_path() / "moe_gguf_tokenizer";
-  fs::create_directories(folder);
-  std::ofstream(folder / name, std::ios::binary) << bytes;
+  static const Scratch folder;  // of this process
+  folder.put(name, bytes);
   return folder / name;
 }
 

@@ -7,7 +7,8 @@
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
-#include "lib/trace/hash.h"
+#include "lib/files/file.h"
+#include "lib/files/sha256.h"
 #include "tests/trace/sample.h"
 
 using namespace moe;
@@ -67,7 +68,7 @@ TEST_CASE("sha-256 and xxh3 of known texts") {
   CHECK(sha("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   CHECK(sha(text) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(sha(longer) == "c2a908d98f5df987ade41b5fce213067efbcc21ef2240212a41e54b5e7c28ae5");
-  CHECK(xxh3({}) == 0x2D06800538D394C2u);
+  CHECK(hash_bytes({}) == 0x2D06800538D394C2u);
 }
 
 TEST_CASE("every field comes back, over several commits and in windows of any place") {
