@@ -5,6 +5,7 @@
 #include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "lib/model/cost.h"
+#include "lib/run/router_warnings.h"
 
 namespace moe {
 namespace {
@@ -58,6 +59,7 @@ void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index k
 }  // namespace
 
 int dry_run(const ModelConfig& config, const RunOptions& o) {
+  refuse_without_effect(config);
   const RunState s = state_of(config, o);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   const bool narrow = Spec(o.device).get("dtype", "f32") == "bf16";

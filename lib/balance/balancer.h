@@ -89,6 +89,10 @@ class Balancer {
   virtual bool needs_scores() const {
     return true;
   }
+  // whether the loss is over a whole step, and so reads BalanceInput::other_counts
+  virtual bool counts_whole_step() const {
+    return false;
+  }
   // moves Router::correction_bias(), which the router then must have; one balancer of a layer may
   virtual bool moves_bias() const {
     return false;

@@ -26,6 +26,10 @@ class Switch final : public Balancer {
     return mean_ ? 1.0 / layers : 1;
   }
 
+  bool counts_whole_step() const override {
+    return global_;
+  }
+
   bool by_sums() const override {
     return counts_ == Counts::topk && !sequence_;
   }

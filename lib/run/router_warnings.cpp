@@ -1,5 +1,7 @@
 #include "lib/run/router_warnings.h"
 
+#include "lib/balance/balancer.h"
+#include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/model/config.h"
 #include "lib/router/facts.h"
@@ -35,6 +37,17 @@ std::vector<std::string> router_training_warnings(const ModelConfig& c) {
                "from the loss of the text; norm=0 weighs by the score, as Switch does"));
   }
   return out;
+}
+
+void refuse_without_effect(const ModelConfig& c) {
+  for (const std::string& spec : c.moe_layers() > 0 ? c.moe.balance : std::vector<std::string>{}) {
+    if (make_balancer(spec)->counts_whole_step()) {
+      throw Error(Exit::usage, concat("the balancer ", spec,
+                                      " is over the whole step, and training counts each "
+                                      "micro-batch alone: it would equal scope=batch"))
+          .hint("scope=batch; with --accumulate 1 a step is one batch");
+    }
+  }
 }
 
 }  // namespace moe

@@ -14,5 +14,8 @@ bool looks_ahead(const ModelConfig&);
 std::vector<std::string> router_warnings(const ModelConfig&);
 // Further sentences where it is trained.
 std::vector<std::string> router_training_warnings(const ModelConfig&);
+// Throws Error(usage) where an option of the balancers would change nothing in a training: a loss
+// over a whole step, while a step gives its micro-batches no counts of the others.
+void refuse_without_effect(const ModelConfig&);
 
 }  // namespace moe

@@ -279,6 +279,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   if (!o.trace.empty())
     refuse_trace(given, o);
   refuse_replay(given);
+  refuse_without_effect(given);
   auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);

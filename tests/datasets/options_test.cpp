@@ -1,0 +1,111 @@
+// Every option of every dataset changes what it gives: batches, validation pieces, names of
+// domains, the vocabulary, or a refusal. The options are those of docs/datasets.md, which another
+// test holds to the program.
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "tests/datasets/fixture.h"
+#include "tests/page.h"
+
+using namespace moe;
+using namespace moe::test;
+
+namespace {
+
+// All that a reader of the dataset sees, as text.
+std::string seen(const std::string& spec) {
+  const auto tokenizer = make_tokenizer("bytes");
+  const Corpus corpus({spec}, *tokenizer, 3);
+  std::string out = concat("vocabulary ", corpus.info().vocabulary, "\n");
+  for (const std::string& domain : corpus.info().domains)
+    out += concat("domain ", domain, "\n");
+  const auto add = [&](const Batch& batch) {
+    for (const int id : batch.token)
+      out += concat(id, ' ');
+    out += '\n';
+  };
+  for (const std::uint64_t n : {0, 1, 2})
+    add(corpus.train(n, 4, 32));
+  for (int domain = 0; domain < int(corpus.info().domains.size()); ++domain) {
+    for (Index piece = 0; const auto batch = valid_batch(corpus, domain, piece, 1, 32); ++piece)
+      add(*batch);
+  }
+  return out;
+}
+
+// An option that is tried with other values than a generated dataset's numbers: the spec without
+// it, and values of it that all differ from each other and from leaving it out.
+struct Tried {
+  std::string base;
+  std::vector<std::string> values;
+};
+
+void write_files() {
+  write("corpus/odd.bin", std::string("\0\1\2 binary", 10) + numbered("odd", 400));
+  write("plain/a.txt", numbered("plain", 3000));
+}
+
+const std::map<std::string, Tried>& tried() {
+  static const std::map<std::string, Tried> all = {
+      {"text path", {"text", {"corpus", "plain"}}},
+      {"text glob", {"text:path=corpus", {"*.txt", "*.h"}}},
+      {"text domain", {"text:path=corpus", {"all"}}},
+      {"text limit", {"text:path=corpus", {"4k", "8k"}}},
+      {"text binary", {"text:path=corpus", {"1"}}},
+      {"system limit", {"system:limit=64k", {"128k"}}},
+      {"system root", {"system:limit=64k", {"/usr/share"}}},
+      {"tokens path", {"tokens", {"ids.txt", "ids.jsonl"}}},
+      {"tokens format", {"tokens:path=ids.jsonl", {"text", "npy"}}},
+      {"tokens domain", {"tokens:path=ids.txt", {"prose"}}},
+      {"tokens vocabulary", {"tokens:path=ids.txt", {"600", "700"}}},
+      {"tokens whole", {"tokens:path=ids.jsonl", {"1"}}},
+      {"clusters clusters", {"clusters", {"4"}}},
+      {"clusters vocabulary", {"clusters", {"64"}}},
+      {"clusters stay", {"clusters", {"0.5"}}},
+      {"clusters seed", {"clusters", {"7"}}},
+      {"clusters valid", {"clusters", {"4096"}}},
+      {"arithmetic digits", {"arithmetic", {"1"}}},
+      {"arithmetic operations", {"arithmetic", {"-", "+-*"}}},
+      {"arithmetic seed", {"arithmetic", {"7"}}},
+      {"arithmetic valid", {"arithmetic", {"4096"}}},
+      {"zipf vocabulary", {"zipf", {"300"}}},
+      {"zipf alpha", {"zipf", {"0.9"}}},
+      {"zipf seed", {"zipf", {"7"}}},
+      {"zipf valid", {"zipf", {"4096"}}},
+  };
+  return all;
+}
+
+std::string outcome(const std::string& spec) {
+  try {
+    return seen(spec);
+  } catch (const Error& e) {
+    return concat("refused: ", e.what());
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every option of every dataset changes what it gives") {
+  Folder folder;
+  write_files();
+  for (const Cells& row : table_of("datasets.md", {"dataset", "domains", "options (defaults)"})) {
+    const std::string name = code_spans(row.at(0)).at(0);
+    for (const std::string& option : code_spans(row.at(2))) {
+      if (option.find('=') == option.npos)
+        continue;
+      const std::string key = key_of(option);
+      INFO(name << ' ' << key);
+      const auto at = tried().find(concat(name, " ", key));
+      REQUIRE(at != tried().end());
+      const std::string& base = at->second.base;
+      const char separator = base.find(':') == base.npos ? ':' : ',';
+      std::vector<std::string> found = {outcome(base)};
+      for (const std::string& value : at->second.values) {
+        found.push_back(outcome(concat(base, separator, key, "={", value, "}")));
+        for (std::size_t i = 0; i + 1 < found.size(); ++i)
+          CHECK(found[i] != found.back());
+      }
+    }
+  }
+}
