@@ -7,7 +7,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "apps/brace_lists.h"
 #include "apps/command.h"
+#include "apps/terminal.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -16,15 +19,6 @@ namespace {
 std::string& typed() {
   static std::string line;
   return line;
-}
-
-std::string quoted(const std::string& word) {
-  if (!word.empty() && word.find_first_of(" \t\n'\"\\$&|;<>()*?[]{}~#!`") == word.npos)
-    return word;
-  std::string out = "'";
-  for (const char c : word)
-    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
 }
 
 // CLI11's sentences, said plainly: "--x: At Most 1 required but received 2", "--x: 1 required TEXT
@@ -136,14 +130,25 @@ bool takes_option_file(const CLI::App& verb) {
 
 }  // namespace
 
+namespace {
+
+// Remembers what was typed, and says where a shell seems to have taken a spec apart.
+void look_at_words(const std::vector<std::string>& words) {
+  typed() = "moe";
+  for (const std::string& w : words)
+    typed() += " " + shell_quoted(w);
+  for (const std::string& sentence : brace_list_notes(words))
+    note(sentence);
+}
+
+}  // namespace
+
 std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   std::vector<std::string> words(argv + 1, argv + argc);
   const std::string name = std::filesystem::path(argv[0]).filename().string();
   if (name.starts_with("moe-") && commands().find(name.substr(4)))
     words.insert(words.begin(), name.substr(4));
-  typed() = "moe";
-  for (const std::string& w : words)
-    typed() += " " + quoted(w);
+  look_at_words(words);
   if (!words.empty() && words[0] == "help") {
     words = words.size() == 1 ? std::vector<std::string>{"--help"}
                               : std::vector<std::string>{words[1], "--help"};
@@ -195,8 +200,11 @@ std::optional<Error> subject_error(const CLI::App& verb, const std::vector<std::
 // A word that is neither an option nor wanted.
 Error extra_word_error(const CLI::App& verb, const std::string& given, const std::string& help) {
   const std::string word = given.substr(0, given.find('='));
-  if (!word.starts_with("-"))
-    return Error(Exit::usage, concat("unexpected argument '", word, "'")).hint(help);
+  if (!word.starts_with("-")) {
+    const std::string hint = brace_list_hint(given);
+    return Error(Exit::usage, concat("unexpected argument '", given, "'"))
+        .hint(hint.empty() ? help : hint);
+  }
   const std::string near = nearest(word.substr(word.find_first_not_of('-')), option_names(verb));
   return Error(Exit::usage, concat("unknown option '", word, "'"))
       .hint(near.empty() ? help : concat("--", near));

@@ -16,6 +16,7 @@
 #include "datasets/dataset.h"
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/import/import.h"
 #include "lib/model/config.h"
 #include "lib/model/mixer_type.h"
@@ -30,11 +31,19 @@ struct Kind {
   std::vector<std::array<std::string, 3>> rows;  // name, about, examples
 };
 
+// Specs separated by spaces, each as a shell is given it.
+std::string for_shells(std::string_view specs) {
+  std::vector<std::string> out;
+  for (const std::string& spec : split(specs, ' '))
+    out.push_back(shell_quoted(spec));
+  return join(out, " ");
+}
+
 template <class R>
 Kind kind(std::string_view name, std::string_view title, const R& registry) {
   Kind k{name, title, {}};
   for (const auto& e : registry.entries())
-    k.rows.push_back({std::string(e.name), std::string(e.about), std::string(e.examples)});
+    k.rows.push_back({std::string(e.name), std::string(e.about), for_shells(e.examples)});
   return k;
 }
 
@@ -66,9 +75,11 @@ Kind activation_kind() {
 }
 
 Kind verb_kind() {
-  Kind out = kind("commands", "Verbs", commands());
-  for (auto& row : out.rows)
-    row[2] = row[2].substr(0, row[2].find('|'));
+  Kind out{"commands", "Verbs", {}};
+  for (const auto& e : commands().entries()) {
+    out.rows.push_back({std::string(e.name), std::string(e.about),
+                        std::string(e.examples.substr(0, e.examples.find('|')))});
+  }
   return out;
 }
 

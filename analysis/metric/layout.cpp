@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -34,7 +35,7 @@ int usual_ranks(const Shape& s) {
 
 std::vector<double> list_of(Spec& spec, const char* key, const char* fallback, double least) {
   std::vector<double> out;
-  for (const std::string& text : split(spec.get(key, fallback), ',')) {
+  for (const std::string& text : split_list(spec.get(key, fallback))) {
     // the spec's own number check, sentence included
     Spec one(concat(spec.name(), ":", key, "=", text));
     out.push_back(one.get(key, 0.0, least));
@@ -44,7 +45,7 @@ std::vector<double> list_of(Spec& spec, const char* key, const char* fallback, d
 
 std::vector<int> whole_list_of(Spec& spec, const char* key, const char* fallback, int least) {
   std::vector<int> out;
-  for (const std::string& text : split(spec.get(key, fallback), ',')) {
+  for (const std::string& text : split_list(spec.get(key, fallback))) {
     Spec one(concat(spec.name(), ":", key, "=", text));
     out.push_back(one.get(key, 0, least));
   }

@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -20,13 +21,6 @@ namespace {
 constexpr const char* script =
 #include "apps/report_counts.inl"
     ;
-
-std::string quoted(const std::string& word) {  // for a shell
-  std::string out = "'";
-  for (const char c : word)
-    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
-}
 
 bool succeeds(const std::string& command) {
   const int status = std::system(command.c_str());
@@ -41,7 +35,7 @@ std::string python_with_h5py(const std::string& wanted) {
   if (!wanted.empty())
     all = {wanted};
   for (const std::string& p : all) {
-    if (!p.empty() && succeeds(quoted(p) + " -c 'import h5py, numpy' >/dev/null 2>&1"))
+    if (!p.empty() && succeeds(shell_quoted(p) + " -c 'import h5py, numpy' >/dev/null 2>&1"))
       return p;
   }
   if (!wanted.empty()) {
@@ -56,8 +50,9 @@ PeerCounts peer_counts(const std::string& python, const std::filesystem::path& f
   const auto program = folder / "report_counts.py";
   const auto said = folder / "report_counts.json";
   std::ofstream(program) << script;
-  if (!succeeds(concat(quoted(python), " ", quoted(program.string()), " ", quoted(trace.string()),
-                       " ", budget, " >", quoted(said.string())))) {
+  if (!succeeds(concat(shell_quoted(python), " ", shell_quoted(program.string()), " ",
+                       shell_quoted(trace.string()), " ", budget, " >",
+                       shell_quoted(said.string())))) {
     throw Error(Exit::environment,
                 concat(python, " did not count '", trace.string(), "'; its output is above"));
   }

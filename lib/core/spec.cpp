@@ -21,7 +21,8 @@ std::size_t option_length(std::string_view text, std::string_view whole) {
       return i;
   }
   if (depth != 0)
-    throw Error(Exit::usage, concat("'", whole, "': braces do not match"));
+    throw Error(Exit::usage, concat("'", whole, "': braces do not match"))
+        .hint("single quotes around a spec with braces: a shell ends the command at ;");
   return text.size();
 }
 

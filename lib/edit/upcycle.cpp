@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/tensor.h"
 #include "lib/edit/edit.h"
 #include "lib/layer/router_product.h"
@@ -32,7 +33,7 @@ ModelConfig sparse(const ModelConfig& dense, Index experts, Index width, int eve
   c.moe.width = width;
   c.moe.router = router;
   c.moe.capacity = "none";
-  c.moe.balance = split(balance, ';');
+  c.moe.balance = split_list(balance, ";+");
   std::erase(c.moe.balance, "none");
   c.moe.shared_width = 0;
   c.moe.types.clear();

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -20,7 +21,7 @@ Index number(const std::string& text, const std::string& list) {
   if (failed != std::errc() || end != text.data() + text.size() || n < 1) {
     throw Error(Exit::usage,
                 concat("'", text, "' in the list '", list, "' is not a number of 1 or more"))
-        .hint("entries are separated by ; and repeated by *: 128*4;64*4");
+        .hint("entries are separated by + and repeated by x: 128x4+64x4");
   }
   return n;
 }
@@ -28,14 +29,14 @@ Index number(const std::string& text, const std::string& list) {
 // "a*3;b" -> {"a", 3}, {"b", 1}
 std::vector<std::pair<std::string, Index>> repeated(const std::string& list) {
   std::vector<std::pair<std::string, Index>> out;
-  for (const std::string& entry : split(list, ';')) {
-    const auto star = entry.find('*');
-    const Index times = star == entry.npos ? 1 : number(entry.substr(star + 1), list);
+  for (const std::string& entry : split_list(list)) {
+    const auto [name, count] = repeated_entry(entry);
+    const Index times = number(count, list);
     if (times > 1'000'000) {
       throw Error(Exit::usage, concat("'", entry, "' in the list '", list,
                                       "' repeats more than a million times"));
     }
-    out.emplace_back(entry.substr(0, star), times);
+    out.emplace_back(name, times);
   }
   return out;
 }
@@ -66,7 +67,7 @@ std::vector<ExpertKind> expert_types_of(const std::string& text) {
         std::ranges::find_if(kinds, [&](const auto& k) { return word == k.second; });
     if (found == std::end(kinds)) {
       throw Error(Exit::usage, concat("no type of expert named '", word, "'"))
-          .hint("the types are ffn, zero, copy, constant: expert_types=ffn*5;constant;copy;zero");
+          .hint("the types are ffn, zero, copy, constant: expert_types=ffnx5+constant+copy+zero");
     }
     out.insert(out.end(), std::size_t(times), found->first);
   }
@@ -97,13 +98,13 @@ void check_experts(const LayerConfig& c) {
   const bool typed = !c.all_ffn();
   refuse(!c.types.empty() && c.types.size() != std::size_t(c.experts),
          concat("expert_types names ", c.types.size(), " experts and the layer has ", c.experts),
-         concat("expert_types=ffn*", c.experts));
+         concat("expert_types=ffnx", c.experts));
   refuse(!c.widths.empty() && c.widths.size() != std::size_t(c.experts),
          concat("widths names ", c.widths.size(), " experts and the layer has ", c.experts),
-         concat("widths=", c.width, "*", c.experts));
+         concat("widths=", c.width, "x", c.experts));
   refuse(typed && std::ranges::find(c.types, ExpertKind::ffn) == c.types.end(),
          "none of the expert_types is ffn, so the layer computes nothing",
-         concat("expert_types=ffn*", c.experts - 1, ";zero"));
+         concat("expert_types=ffnx", c.experts - 1, "+zero"));
   refuse(typed && c.weight_on_input,
          "weight_on_input=1 multiplies what an expert gets, and zero, copy and constant experts "
          "are defined on x itself",
@@ -111,7 +112,7 @@ void check_experts(const LayerConfig& c) {
   refuse(!typed && (c.zc_tau != 1 || c.zc_capacity || c.zc_exclude_zero),
          "zc_tau, zc_capacity and zc_exclude_zero speak of experts that compute nothing, and every "
          "expert is ffn",
-         concat("expert_types=ffn*", c.experts - 1, ";zero"));
+         concat("expert_types=ffnx", c.experts - 1, "+zero"));
   refuse(!(c.zc_tau > 0), concat("zc_tau=", c.zc_tau, " must be above 0"), "zc_tau=0.75");
   refuse(c.zc_exclude_zero && std::ranges::find(c.types, ExpertKind::zero) == c.types.end(),
          "zc_exclude_zero=1 and no expert is of the type zero", "zc_exclude_zero=0");

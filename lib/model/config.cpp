@@ -6,6 +6,7 @@
 
 #include "lib/backend/backend.h"
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
@@ -43,7 +44,7 @@ void visit(Spec& s, LayerConfig& m) {
   m.gate_residual = s.get("gate_residual", m.gate_residual);
   m.router = s.get("router", m.router);
   m.capacity = s.get("capacity", m.capacity);
-  m.balance = split(s.get("balance", m.balance.empty() ? "none" : join(m.balance, ";")), ';');
+  m.balance = split_list(s.get("balance", m.balance.empty() ? "none" : join(m.balance, ";")), ";+");
   std::erase_if(m.balance, [](const std::string& b) { return b == "none"; });
   m.activation = activation_of(s.get("activation", std::string(name_of(m.activation))));
   m.shared_width = s.get("shared_width", int(m.shared_width), 0);
@@ -61,11 +62,11 @@ std::vector<int> numbers_of(Spec& s, const char* key, const std::vector<int>& no
   std::vector<int> out;
   if (given == "none")
     return out;
-  for (const std::string& word : split(given, ';')) {
+  for (const std::string& word : split_list(given)) {
     if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != word.npos) {
       throw Error(Exit::usage, concat(key, "=", given, " has '", word,
                                       "' where the number of a layer is expected"))
-          .hint(concat(key, "=0;3, or none"));
+          .hint(concat(key, "=0+3, or none"));
     }
     out.push_back(std::stoi(word));
   }

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/model/config.h"
 
 namespace moe {
@@ -16,8 +17,8 @@ Index times_of(std::string_view word, const std::string& list) {
     throw Error(Exit::usage,
                 concat("'", word, "' in mixer={", list, "} is not a number of layers of 1 or more"))
         .hint(
-            "entries are separated by ; and repeated by *, behind their options: "
-            "short_conv:kernel=3*2;attention");
+            "entries are separated by + and repeated by x, behind their options: "
+            "short_conv:kernel=3x2+attention");
   }
   return n;
 }
@@ -31,15 +32,15 @@ std::vector<std::string> pattern_of(const std::string& list, Index layers) {
   if (list.empty())
     return {default_mixer()};
   std::vector<std::string> out;
-  for (const std::string& entry : split(list, ';')) {
-    const auto star = entry.rfind('*');
-    const Index times = star == entry.npos ? 1 : times_of(entry.substr(star + 1), list);
+  for (const std::string& entry : split_list(list, ";+")) {
+    const auto [name, count] = repeated_entry(entry);
+    const Index times = times_of(count, list);
     if (times > layers - Index(out.size())) {
       throw Error(Exit::usage,
                   concat("mixer={", list, "} names more layers than the ", layers, " of the model"))
           .hint("a shorter pattern is repeated over the layers");
     }
-    out.insert(out.end(), std::size_t(times), entry.substr(0, star));
+    out.insert(out.end(), std::size_t(times), name);
   }
   return out;
 }

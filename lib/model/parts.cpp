@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/core/error.h"
+#include "lib/core/spec_lists.h"
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixer_type.h"
@@ -50,7 +51,7 @@ Parts::Parts(const std::string& trained, const std::string& factors, Decoder<flo
 }
 
 void Parts::choose(const std::string& trained, int experts) {
-  for (const std::string& word : split(trained, ';')) {
+  for (const std::string& word : split_list(trained, ";+")) {
     if (word == "all")
       all_ = true;
     else

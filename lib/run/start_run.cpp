@@ -94,7 +94,9 @@ void refuse_size(const ModelConfig& config, const TrainOptions& t) {
   }
 }
 
-void refuse_replay(const ModelConfig& config) {
+// Routers and balancers that cannot train, or not as they say.
+void refuse_untrainable(const ModelConfig& config) {
+  refuse_without_effect(config);
   if (config.moe_layers() > 0 &&
       router_facts(config.moe.router, config.moe.experts).needs_recorded_routes) {
     throw Error(Exit::usage,
@@ -278,8 +280,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   refuse_folder(o.folder, o.force);
   if (!o.trace.empty())
     refuse_trace(given, o);
-  refuse_replay(given);
-  refuse_without_effect(given);
+  refuse_untrainable(given);
   auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);

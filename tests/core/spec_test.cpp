@@ -2,6 +2,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/spec.h"
+#include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
 
 using namespace moe;
@@ -55,4 +56,28 @@ TEST_CASE("sizes are read as people write them") {
   }
   CHECK_THROWS_WITH(parse_size("4x", "limit"), "limit '4x' is not a size");
   CHECK_THROWS(parse_size("nan", "limit"));
+}
+
+TEST_CASE("lists inside specs") {
+  using Words = std::vector<std::string>;
+  CHECK(split_list("").empty());
+  for (const char* list : {"1,3", "1;3", "1+3"})
+    CHECK(split_list(list) == Words{"1", "3"});
+  CHECK(split_list("0.5+1e+3+2E-1") == Words{"0.5", "1e+3", "2E-1"});
+  CHECK(split_list("e+1") == Words{"e", "1"});
+  CHECK(split_list("a:x={1,2}+b", ";+") == Words{"a:x={1,2}", "b"});
+  CHECK(split_list("switch:coef=1,counts=top1;z", ";+") == Words{"switch:coef=1,counts=top1", "z"});
+  CHECK(split_list("1++2") == Words{"1", "", "2"});
+  CHECK(split_list("1+") == Words{"1", ""});
+}
+
+TEST_CASE("entries of lists that stand several times") {
+  using Entry = std::pair<std::string, std::string>;
+  CHECK(repeated_entry("ffn*3") == Entry{"ffn", "3"});
+  CHECK(repeated_entry("ffnx3") == Entry{"ffn", "3"});
+  CHECK(repeated_entry("128x2") == Entry{"128", "2"});
+  CHECK(repeated_entry("short_conv:kernel=3x2") == Entry{"short_conv:kernel=3", "2"});
+  for (const std::string once : {"ffn", "128", "max", "x3", "short_conv:kernel=3"})
+    CHECK(repeated_entry(once) == Entry{once, "1"});
+  CHECK(repeated_entry("ffn*") == Entry{"ffn", ""});
 }

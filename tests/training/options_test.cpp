@@ -65,10 +65,10 @@ void bring_to_all(Decoder<float>& model) {
 Outcome trained(const std::string& fields) {
   try {
     const auto backend = make_backend("reference");
-    const ModelConfig config = model_config(
-        concat("custom:vocabulary=", words,
-               ",hidden=8,layers=2,heads=1,kv_heads=1,head_dim=8,width=4,context=16,experts=",
-               experts, ",", fields));
+    const ModelConfig config = model_config(concat(
+        "custom:vocabulary=", words,
+        ",hidden=8,layers=2,heads=1,kv_heads=1,head_dim=8,width=4,context=16,experts=", experts,
+        ",", fields));
     refuse_without_effect(config);
     Decoder<float> model(config, *backend);
     model.initialise(1);
@@ -231,7 +231,9 @@ std::vector<std::string> options_in(const std::string& cell) {
 
 Kind kind_of_routers() {
   return {{"router={@},balance=none", "router={@},balance={bias:rate=0.5}"},
-          [](const std::string& spec) { make_router(spec, experts); }};
+          [](const std::string& spec) {
+            make_router(spec, experts);
+          }};
 }
 
 }  // namespace
@@ -254,12 +256,14 @@ TEST_CASE("every option of every router changes a training") {
 }
 
 TEST_CASE("every option of every balancer changes a training") {
-  const Kind kind = {{"router={softmax:k=2},balance={@}",
-                      "router={softmax:k=2,bias=1},balance={@;bias:rate=0.5}",
-                      "router={softmax:k=2},capacity={position:factor=0.5},balance={@}",
-                      "router={softmax:k=2,bias=1},balance={@}", "router={noisy:k=2},balance={@}",
-                      "router=relu,balance={@}"},
-                     [](const std::string& spec) { make_balancer(spec); }};
+  const Kind kind = {
+      {"router={softmax:k=2},balance={@}", "router={softmax:k=2,bias=1},balance={@;bias:rate=0.5}",
+       "router={softmax:k=2},capacity={position:factor=0.5},balance={@}",
+       "router={softmax:k=2,bias=1},balance={@}", "router={noisy:k=2},balance={@}",
+       "router=relu,balance={@}"},
+      [](const std::string& spec) {
+        make_balancer(spec);
+      }};
   for (const Cells& row : table_of("routers.md", {"balancer", "options and defaults"}))
     check_options(kind, code_spans(row.at(0)).at(0), options_in(row.at(1)));
 }
@@ -280,11 +284,10 @@ TEST_CASE("every option of every capacity rule changes a training") {
 
 TEST_CASE("a balance loss over the whole step is refused where it would be one over the batch") {
   const ModelConfig config = model_config("nano:balance={switch:coef=0.1,scope=global}");
-  CHECK_THROWS_WITH(refuse_without_effect(config),
-                    Catch::Contains("it would equal scope=batch"));
+  CHECK_THROWS_WITH(refuse_without_effect(config), Catch::Contains("it would equal scope=batch"));
   for (const char* scope : {"batch", "sequence"})
     CHECK_NOTHROW(refuse_without_effect(
         model_config(concat("nano:balance={switch:coef=0.1,scope=", scope, "}"))));
-  CHECK_NOTHROW(refuse_without_effect(
-      model_config("nano:dense=1,balance={switch:coef=0.1,scope=global}")));
+  CHECK_NOTHROW(
+      refuse_without_effect(model_config("nano:dense=1,balance={switch:coef=0.1,scope=global}")));
 }
