@@ -19,20 +19,27 @@ void Deck::deal(Rng& rng, std::span<int> out) {
 }
 
 Weighted::Weighted(std::vector<double> share, int k) : share_(std::move(share)) {
-  double sum = 0;
   for (const double s : share_)
-    ends_.push_back(sum += s * k);
+    chance_.push_back(s * k);
 }
 
+// The experts, in a random order, laid end to end as stretches of length share*K: those that lie
+// under u, u+1, ..., u+K-1. Only as much of the order is drawn as is passed. Where rounding at the
+// ends leaves too few, those not reached fill the rest.
 void Weighted::deal(Rng& rng, std::span<int> out) const {
+  thread_local std::vector<int> order;
+  order.resize(chance_.size());
+  std::iota(order.begin(), order.end(), 0);
   const double u = rng.uniform();
-  int before = -1;
-  for (std::size_t j = 0; j < out.size(); ++j) {
-    const auto at =
-        int(std::upper_bound(ends_.begin(), ends_.end(), u + double(j)) - ends_.begin());
-    // rounding at the ends must leave room for the rest
-    const int last = int(ends_.size()) - int(out.size() - j);
-    out[j] = before = std::clamp(at, before + 1, last);
+  double end = 0;
+  std::size_t taken = 0;
+  std::size_t at = 0;
+  for (; at < order.size() && taken < out.size(); ++at) {
+    std::swap(order[at], order[at + std::size_t(rng.below(Index(order.size() - at)))]);
+    end += chance_[std::size_t(order[at])];
+    const bool needed = order.size() - at == out.size() - taken;
+    if (end > u + double(taken) || needed)
+      out[taken++] = order[at];
   }
   for (std::size_t j = out.size(); j > 1; --j)
     std::swap(out[j - 1], out[std::size_t(rng.below(Index(j)))]);

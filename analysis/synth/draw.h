@@ -15,8 +15,9 @@ class Deck {  // K of the ids first..first+count, every subset and order alike
 };
 
 // Expert e is among the K with probability share[e]*K, exactly, and first with share[e]: systematic
-// sampling (Madow 1949), then a random order. Which experts come together is not independent:
-// neighbours in number hardly do.
+// sampling (Madow 1949) of the experts in an order drawn for each token (Hartley and Rao 1962), so
+// that experts come together nearly as often as independent choices of theirs would. (Of one fixed
+// order neighbours hardly ever do, and others many times as often.)
 class Weighted {
  public:
   Weighted(std::vector<double> share, int k);  // shares of sum 1, none above 1/K
@@ -26,7 +27,8 @@ class Weighted {
   }
 
  private:
-  std::vector<double> share_, ends_;  // ends_: running sums of share*K
+  std::vector<double> share_;
+  std::vector<double> chance_;  // share*K
 };
 
 // `count` from `first` on, round the end

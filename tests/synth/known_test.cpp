@@ -9,6 +9,7 @@
 
 #include "analysis/metric/definitions.h"
 #include "analysis/metric/metric.h"
+#include "analysis/synth/draw.h"
 #include "analysis/synth/synth.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
@@ -141,6 +142,37 @@ TEST_CASE("a known answer that is wrong is noticed") {  // the noise is small be
   const Known c = of("zipf:s=1", "load_cv");
   const Known d = of("zipf:s=0.8", "load_cv");
   CHECK(c.value - d.value > 5 * (c.noise + d.noise));
+}
+
+TEST_CASE("uneven patterns bring no pair of experts together by their drawing") {
+  constexpr int experts = 32;
+  constexpr int k = 4;
+  constexpr int draws = 40000;
+  std::vector<double> falling;
+  for (int e = 0; e < experts; ++e)
+    falling.push_back(1.0 / (e + 1));
+  const Weighted draw(capped(falling, k), k);
+  std::vector<double> alone(experts, 0);
+  Matrix<double> together(experts, experts);
+  std::vector<int> out(k);
+  Rng rng(5);
+  for (int n = 0; n < draws; ++n) {
+    draw.deal(rng, out);
+    for (const int a : out) {
+      ++alone[std::size_t(a)];
+      for (const int b : out)
+        together(a, b) += a < b;
+    }
+  }
+  for (int a = 0; a < experts; ++a) {
+    for (int b = a + 1; b < experts; ++b) {
+      const double expected = alone[std::size_t(a)] * alone[std::size_t(b)] / draws;
+      INFO("experts " << a << " and " << b << ", " << together(a, b) << " times");
+      // K different experts come together a little less often than K draws with return
+      CHECK(together(a, b) < 1.15 * expected + 4 * std::sqrt(expected));
+      CHECK(together(a, b) > 0.6 * expected - 4 * std::sqrt(expected));
+    }
+  }
 }
 
 TEST_CASE(
