@@ -132,6 +132,19 @@ bool takes_option_file(const CLI::App& verb) {
 
 namespace {
 
+// CLI11 reads the variables of every verb, whether it runs or not, and checks what they hold. Only
+// those of options count that are not given on the command line, of the verb that runs.
+void forget_variables(CLI::App& app, const std::vector<std::string>& words, bool runs) {
+  for (CLI::Option* o : app.get_options()) {
+    if (!runs || is_given(words, *o))
+      o->envname("");
+  }
+  for (CLI::App* sub : app.get_subcommands([](CLI::App*) { return true; })) {
+    const bool named = std::ranges::find(words, sub->get_name()) != words.end();
+    forget_variables(*sub, words, runs && named);
+  }
+}
+
 // Remembers what was typed, and says where a shell seems to have taken a spec apart.
 void look_at_words(const std::vector<std::string>& words) {
   typed() = "moe";
@@ -149,6 +162,7 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
   if (name.starts_with("moe-") && commands().find(name.substr(4)))
     words.insert(words.begin(), name.substr(4));
   look_at_words(words);
+  forget_variables(app, words, true);
   if (!words.empty() && words[0] == "help") {
     words = words.size() == 1 ? std::vector<std::string>{"--help"}
                               : std::vector<std::string>{words[1], "--help"};
@@ -212,6 +226,20 @@ Error extra_word_error(const CLI::App& verb, const std::string& given, const std
 
 }  // namespace
 
+namespace {
+
+// "--threads: 'abc' is ..." with the variable in the option's place where the value came from it.
+std::string naming_variables(std::string sentence, const CLI::App& verb) {
+  for (const CLI::Option* o : verb.get_options()) {
+    const std::string prefix = o->get_name() + ":";
+    if (!o->get_envname().empty() && sentence.starts_with(prefix))
+      sentence.replace(0, prefix.size() - 1, concat("the environment variable ", o->get_envname()));
+  }
+  return sentence;
+}
+
+}  // namespace
+
 Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
   const CLI::App* verb = &app;
   std::string help = "moe ";
@@ -229,7 +257,7 @@ Error usage_error(const CLI::ParseError& e, const CLI::App& app) {
     return extra_word_error(*verb, rest.front(), help);
   const auto parsed = app.get_subcommands();
   const auto* entry = parsed.empty() ? nullptr : commands().find(parsed.front()->get_name());
-  return Error(Exit::usage, in_our_words(e.what()))
+  return Error(Exit::usage, naming_variables(in_our_words(e.what()), *verb))
       .hint(entry ? concat(help, ", or for example: moe ", split(entry->examples, '|')[0]) : help);
 }
 

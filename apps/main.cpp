@@ -44,6 +44,18 @@ std::string examples_text(std::string_view examples) {
   return out;
 }
 
+// Where input was refused: what says more of a file that is there, but not the verb that failed.
+std::string hint_of_input(std::string_view sentence) {
+  const auto says = [&](const char* part) {
+    return sentence.find(part) != sentence.npos;
+  };
+  const bool absent = says("there is no ") || says("No such file");
+  const bool show = !absent && !command_line().starts_with("moe show");
+  const bool verify = !absent && !command_line().starts_with("moe verify");
+  return concat("check the path", show ? "; moe show PATH says what a file or folder is" : "",
+                verify ? "; moe verify PATH says what is wrong with it" : "");
+}
+
 // A way out where whoever threw knew none.
 std::string hint_of(const Error& e) {
   if (!e.hint().empty())
@@ -52,8 +64,7 @@ std::string hint_of(const Error& e) {
     case Exit::usage:
       return "moe VERB --help, or moe list for what can be chosen";
     case Exit::input:
-      return "check the path; moe show PATH says what a file or folder is, moe verify PATH what is "
-             "wrong with it";
+      return hint_of_input(e.what());
     case Exit::io:
       return "check the folder, its permissions and the free space";
     default:

@@ -31,6 +31,36 @@ void refuses(const Folder& folder, const Case& c) {
 
 }  // namespace
 
+TEST_CASE("a hint never names the verb that failed, nor a look at what is not there") {
+  const Folder f;
+  put(f / "odd.txt", "neither this nor that");
+  for (const std::string verb : {"show", "verify", "report", "eval --data system"}) {
+    const std::string name = verb.substr(0, verb.find(' '));
+    for (const std::string path : {"absent.h5", "odd.txt", "."}) {
+      const Result r = f.run(verb + " " + path);
+      INFO("moe " << verb << " " << path << "\n" << r.err);
+      CHECK(r.code != 0);
+      const auto hint = r.err.find("\n  try:  ");
+      if (hint == r.err.npos)
+        continue;
+      CHECK(r.err.find("moe " + name + " PATH", hint) == r.err.npos);
+      CHECK((path != "absent.h5" || r.err.find("moe ", hint) == r.err.npos));
+    }
+  }
+}
+
+TEST_CASE("a value from the environment is refused under the name of its variable") {
+  const Folder f;
+  const Start from_outside{.environment = {"MOE_THREADS=abc"}};
+  const Result r = f.run("train --dry-run --model nano", from_outside);
+  CHECK(r.code == 2);
+  CHECK(r.err.find("the environment variable MOE_THREADS: 'abc' is not a whole number") !=
+        r.err.npos);
+  const Result typed = f.run("train --dry-run --model nano --threads xyz", from_outside);
+  CHECK(typed.err.find("--threads: 'xyz' is not a whole number") != typed.err.npos);
+  CHECK(f.run("train --dry-run --model nano --threads 1", from_outside).code == 0);
+}
+
 TEST_CASE("words that are not understood") {
   const Folder f;
   const std::vector<Case> cases = {
