@@ -164,7 +164,7 @@ int eval(const Options& o) {
   check_output(o.out);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
-  report_loading(loaded);
+  report_loading(loaded, o.model);
   Decoder<float>& model = *loaded.model;
   const auto tokenizer = tokenizer_for(loaded, o.data);
   const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);

@@ -6,6 +6,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/text.h"
+#include "lib/run/checkpoint_age.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/router_warnings.h"
 
@@ -60,9 +61,13 @@ EvalBatches batches_of(const BatchOptions& o, const ModelConfig& config, std::ui
           .seed = seed};
 }
 
-void report_loading(const LoadedModel& loaded) {
-  for (const std::string& n : loaded.checkpoint.notes)
-    warning(n);
+void report_loading(const LoadedModel& loaded, const std::string& given) {
+  if (const std::string taken = checkpoint_taken(given, loaded); !taken.empty())
+    note(taken);
+  for (const auto& sentences : {loaded.checkpoint.notes, checkpoint_warnings(given, loaded)}) {
+    for (const std::string& sentence : sentences)
+      warning(sentence);
+  }
   for (const std::string& sentence : router_warnings(loaded.model->config()))
     warning(sentence);
   if (loaded.expert_limit >= 0) {

@@ -29,6 +29,7 @@ void add_batches(CommandLine&, BatchOptions&);  // --tokens, --batch, --length, 
 EvalBatches batches_of(const BatchOptions&, const ModelConfig&, std::uint64_t seed);
 
 // Warnings of a checkpoint that was loaded, and how much of its experts is kept in memory.
-void report_loading(const LoadedModel&);
+// `given`: the path that was named, a run or a checkpoint of it.
+void report_loading(const LoadedModel&, const std::string& given);
 
 }  // namespace moe

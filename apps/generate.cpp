@@ -224,7 +224,7 @@ int generate(const Options& o) {
     refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
-  report_loading(loaded);
+  report_loading(loaded, o.model);
   Dialogue dialogue(loaded, o);
   const std::vector<int> prompt = dialogue.prompt(o);
   AnswerTrace trace(o, loaded, dialogue);

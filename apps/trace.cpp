@@ -52,7 +52,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokeniz
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
   LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
-  report_loading(loaded);
+  report_loading(loaded, o.model);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) {
     throw Error(Exit::input,

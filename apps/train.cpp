@@ -45,7 +45,7 @@ struct Options {
   DeviceOptions device;
   std::vector<std::string> parts;  // what trains; empty = all
   std::string resume;
-  std::string data_changed = "refuse";  // or accept
+  std::string data_changed = "refuse", version_changed = "refuse";  // or accept
   std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
 };
@@ -117,6 +117,8 @@ void add_saving(CommandLine& cli, Options& o) {
   const OptionGroup run(cli, "run");
   run.number("--save-every", r.save_every, "steps between checkpoints; 0 = only at the end",
              whole(0));
+  run.number("--save-minutes", r.save_minutes,
+             "one more after so many minutes without a checkpoint; 0 = none", real(0, 1e300));
   run.text("--save-dtype", o.save_dtype, "WHICH",
            "with --steps 0: write the weights alone, as f32 or bf16; such a run can be used, "
            "but not resumed")
@@ -136,7 +138,8 @@ void refuse_changes(const CommandLine& app, const std::string& folder) {
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
         option.given() && name != "--resume" && name != "--steps" && name != "--device" &&
-        name != "--threads" && name != "--config" && name != "--data-changed") {
+        name != "--threads" && name != "--config" && name != "--data-changed" &&
+        name != "--version-changed") {
       throw Error(Exit::usage,
                   concat(name, " belongs to the run and cannot change when it is resumed"))
           .hint(concat("moe train --resume ", folder));
@@ -154,12 +157,16 @@ int train(Options& o, const CommandLine& cli) {
     const bool moved = cli.given("--steps");
     return resume_run(o.resume,
                       {.horizon = moved ? o.run.train.steps : -1,
-                       .accept_changed_data = o.data_changed == "accept"},
+                       .accept_changed_data = o.data_changed == "accept",
+                       .accept_changed_version = o.version_changed == "accept"},
                       o.device);
   }
-  if (cli.given("--data-changed")) {
-    throw Error(Exit::usage, "--data-changed is for --resume: a new run has no data to differ from")
-        .hint("moe train --resume RUN --data-changed accept");
+  for (const std::string option : {"--data-changed", "--version-changed"}) {
+    if (cli.given(option)) {
+      throw Error(Exit::usage,
+                  concat(option, " is for --resume: a new run has nothing to differ from"))
+          .hint(concat("moe train --resume RUN ", option, " accept"));
+    }
   }
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
@@ -189,13 +196,16 @@ Run train_command(CommandLine& cli) {
   cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
       .type_name("FOLDER");
-  cli.add_option(
-         "--data-changed", o->data_changed,
-         "with --resume, where the data are not those the run began with: refuse, or accept "
-         "them")
-      .type_name("WHICH")
-      .show_default()
-      .check(one_of({"refuse", "accept"}));
+  for (const auto& [option, value, what] :
+       {std::tuple{"--data-changed", &o->data_changed, "data are not those"},
+        std::tuple{"--version-changed", &o->version_changed, "program is not the version"}}) {
+    cli.add_option(
+           option, *value,
+           concat("with --resume, where the ", what, " the run began with: refuse, or accept that"))
+        .type_name("WHICH")
+        .show_default()
+        .check(one_of({"refuse", "accept"}));
+  }
   cli.add_option("--init", o->run.init,
                  "start from this checkpoint's weights (a fresh optimizer); --router, --balance "
                  "and --capacity may differ")

@@ -45,6 +45,7 @@ Json state_json(const RunState& s) {
           {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
           {"run",
            {{"save_every", s.save_every},
+            {"save_minutes", s.save_minutes},
             {"keep", s.keep},
             {"eval_every", s.eval_every},
             {"log_every", s.log_every},
@@ -98,6 +99,7 @@ RunState state_from(const Json& j, const fs::path& path) {
     trace.at("rows").get_to(s.trace_rows);
     const Json& run = j.at("run");
     run.at("save_every").get_to(s.save_every);
+    s.save_minutes = run.value("save_minutes", 0.0);
     run.at("keep").get_to(s.keep);
     run.at("eval_every").get_to(s.eval_every);
     run.at("log_every").get_to(s.log_every);

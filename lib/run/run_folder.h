@@ -29,6 +29,7 @@ struct RunState {
   Index trace_every = 1;
   std::uint64_t trace_rows = 0;  // rows of it that belong to this state
   Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
+  double save_minutes = 0;  // a checkpoint after so many minutes without one, too; 0 = none
   std::vector<std::vector<std::int64_t>> steps_with_gradient;  // (moe layers)(E)
 };
 

@@ -13,6 +13,7 @@
 #include "lib/router/router.h"
 #include "lib/run/data_identity.h"
 #include "lib/run/lazy_experts.h"
+#include "lib/run/program_version.h"
 #include "lib/run/router_warnings.h"
 
 namespace moe {
@@ -268,6 +269,7 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
   s.trace = o.trace.empty() ? "" : fs::absolute(o.trace).string();
   s.trace_every = o.trace_every;
   s.save_every = o.save_every;
+  s.save_minutes = o.save_minutes;
   s.keep = o.keep;
   s.eval_every = o.eval_every;
   s.log_every = o.log_every;
@@ -320,6 +322,10 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
   const Index horizon = options.horizon;
   refuse_no_run(folder);
   RunLock lock(folder);
+  if (const std::string changed =
+          check_program_version(folder, context.provenance.version, options.accept_changed_version);
+      !changed.empty())
+    observer.note(changed);
   LoadedModel loaded = load_run(folder, context.device(), observer);
   RunState state = *loaded.state;
   if (horizon >= 0 && horizon != state.train.steps) {

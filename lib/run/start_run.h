@@ -18,6 +18,7 @@ struct RunOptions {
   TrainOptions train;
   Index length = 0;  // tokens of a sequence; 0 = the model's context
   Index save_every = 500, keep = 2;
+  double save_minutes = 10;
   Index eval_every = 500, eval_tokens = 65536;
   Index log_every = 10, trace_every = 1;
   bool force = false;  // replace a run and a trace that exist
@@ -39,13 +40,14 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, co
                                        TrainingObserver&);
 
 struct ResumeOptions {
-  Index horizon = -1;                // steps in all; -1: as saved
-  bool accept_changed_data = false;  // go on with other data than the run began with
+  Index horizon = -1;                   // steps in all; -1: as saved
+  bool accept_changed_data = false;     // go on with other data than the run began with
+  bool accept_changed_version = false;  // and with another version of the program
 };
 
 // The newest valid checkpoint of a run, to go on from; null where the run is done and its trace
 // complete (the observer gets a note). Throws Error(input) for what is not a run, and where the
-// data are not those that the run began with.
+// data, or the version of the program, are not those that the run began with.
 std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions&,
                                         const RunContext&, TrainingObserver&);
 

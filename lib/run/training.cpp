@@ -2,6 +2,7 @@
 
 #include "lib/run/data_identity.h"
 
+#include <chrono>
 #include <cmath>
 #include <optional>
 
@@ -67,6 +68,7 @@ class TrainingLoop {
   void record(const Batch&, const Decoder<float>::Tape&, Index step);
   void validate();
   void save();
+  bool save_is_due() const;  // by the clock: when one is made changes nothing that is computed
   void refuse_nonfinite() const;
   std::string kept() const;
 
@@ -79,6 +81,7 @@ class TrainingLoop {
   std::optional<TraceWriter> trace_;
   TraceFields fields_;
   TrainingResult result_;
+  std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
 };
 
 void TrainingLoop::open_trace() {
@@ -150,7 +153,14 @@ void TrainingLoop::save() {
       save_checkpoint(folder_, model_, &trainer_, state_,
                       tokenizer_files(*run_.setup.tokenizer, run_.corpus.info().bare_ids));
   prune(folder_, int(state_.keep), result_.checkpoint);
+  saved_ = std::chrono::steady_clock::now();
   observer_.saved(state_.step, result_.checkpoint);
+}
+
+bool TrainingLoop::save_is_due() const {
+  const std::chrono::duration<double, std::ratio<60>> since =
+      std::chrono::steady_clock::now() - saved_;
+  return state_.save_minutes > 0 && since.count() >= state_.save_minutes;
 }
 
 // One step and what is due after it.
@@ -178,7 +188,7 @@ void TrainingLoop::step() {
   observer_.stepped({r, logged, run_.log.tokens_per_second()});
   if (is_due(state_.eval_every) || last)
     validate();
-  if (is_due(state_.save_every) && !last)
+  if (!last && (is_due(state_.save_every) || save_is_due()))
     save();
 }
 

@@ -338,11 +338,56 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
   CHECK_FALSE(fs::exists(folder / "b"));
 }
 
+TEST_CASE("checkpoints by the clock are written, and change nothing that is computed") {
+  const Scratch folder;
+  const auto backend = make_backend("cpu");
+  const auto run = [&](const std::string& name, double minutes) {
+    RunOptions o = options_of(folder / name);
+    o.save_every = 0;
+    o.save_minutes = minutes;
+    Witness witness;
+    const auto made = start_run(small(), o, on(*backend), witness);
+    train(*made, witness);
+    return witness.saves;
+  };
+  CHECK(run("never", 0) == std::vector<Index>{0, 6});
+  CHECK(run("later", 1000) == std::vector<Index>{0, 6});
+  CHECK(run("always", 1e-9) == std::vector<Index>{0, 1, 2, 3, 4, 5, 6});
+  const std::string last = "/checkpoint-00000006/";
+  for (const char* file : {"model.safetensors", "optimizer.safetensors"})
+    CHECK(bytes_of(folder / ("never" + last + file)) ==
+          bytes_of(folder / ("always" + last + file)));
+  CHECK(metrics_of(folder / "never") == metrics_of(folder / "always"));
+}
+
+TEST_CASE("another version of the program resumes a run only where that is accepted") {
+  const Scratch folder;
+  const auto backend = make_backend("cpu");
+  Witness first(2);
+  train(*start_run(small(), options_of(folder / "a"), on(*backend), first), first);
+  RunContext context = on(*backend);
+  const auto resumed = [&](const std::string& version, bool accept) {
+    context.provenance.version = version;
+    Witness witness;
+    resume_run(folder / "a", {.accept_changed_version = accept}, context, witness);
+    return witness.notes;
+  };
+  CHECK(resumed("0.0.0 (test)", false).empty());
+  const auto notes = resumed("0.0.0 (another build)", false);
+  REQUIRE(notes.size() == 1);
+  CHECK(notes[0].find("begun by moe 0.0.0 (test)") != std::string::npos);
+  CHECK_THROWS_WITH(resumed("0.1.0 (test)", false),
+                    Catch::Contains("was begun by moe 0.0.0 (test)"));
+  CHECK(resumed("0.1.0 (test)", true).empty());
+  CHECK(resumed("0.1.0 (test)", false).empty());  // run.json says so from now on
+}
+
 TEST_CASE("the defaults of a run are the documented ones") {
   const RunOptions o;
   CHECK(o.tokenizer == "bytes");
   CHECK(o.length == 0);
   CHECK(o.save_every == 500);
+  CHECK(o.save_minutes == 10);
   CHECK(o.keep == 2);
   CHECK(o.eval_every == 500);
   CHECK(o.eval_tokens == 65536);
@@ -385,6 +430,7 @@ TEST_CASE("a checkpoint keeps every field of a run's state") {
   s.trace_every = 5;
   s.trace_rows = 1234;
   s.save_every = 6;
+  s.save_minutes = 2.5;
   s.keep = 7;
   s.eval_every = 8;
   s.log_every = 9;
@@ -419,6 +465,7 @@ TEST_CASE("a checkpoint keeps every field of a run's state") {
   CHECK(r.trace_every == 5);
   CHECK(r.trace_rows == 1234);
   CHECK(r.save_every == 6);
+  CHECK(r.save_minutes == 2.5);
   CHECK(r.keep == 7);
   CHECK(r.eval_every == 8);
   CHECK(r.log_every == 9);
