@@ -1,5 +1,6 @@
 #include "analysis/golden/golden_metrics.h"
 
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -30,6 +31,8 @@ class Score {
           concat(id, ": ", got.size(), " values where ", expected.values.size(), " are expected"));
     }
     for (std::size_t i = 0; i < got.size(); ++i) {
+      if (same(got[i], expected.values[i]))
+        continue;
       const double size = std::max(1.0, std::abs(expected.values[i]));
       const double error = std::abs(got[i] - expected.values[i]) / size;
       double& worst = floats ? r_.float_error : r_.error;
@@ -49,6 +52,11 @@ class Score {
   }
 
  private:
+  // equal, or both no number: a NaN stands where one is expected and nowhere else
+  static bool same(double got, double expected) {
+    return got == expected || (std::isnan(got) && std::isnan(expected));
+  }
+
   GoldenMetricResult& r_;
 };
 
@@ -203,6 +211,8 @@ void verify_chance(const GoldenFile& f, Score& score) {
 }
 
 std::vector<std::filesystem::path> files_of(const std::filesystem::path& folder) {
+  if (std::filesystem::is_regular_file(folder))
+    return {folder};
   std::vector<std::filesystem::path> out;
   std::error_code failed;
   for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {

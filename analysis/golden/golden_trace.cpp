@@ -1,5 +1,7 @@
 #include "analysis/golden/golden_trace.h"
 
+#include "analysis/metric/definitions.h"
+
 #include <map>
 
 #include "lib/core/error.h"
@@ -174,26 +176,70 @@ MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
   return MemoryTrace(std::move(h), std::move(sequences), {}, std::move(rows));
 }
 
+namespace {
+
+// The options of metrics that a case may set, and the figures that depend on each; a list is an
+// axis of its figures, and named in their shapes.
+struct Parameter {
+  std::string_view metric, key;
+  std::vector<std::string_view> figures;
+};
+const std::vector<Parameter>& parameters() {
+  static const std::vector<Parameter> all = {
+      {"load", "topn", {}},
+      {"load", "tile_sizes", {}},
+      {"drops", "capacity_factors", {}},
+      {"context", "position_bucket", {"position_expert_mi_bits"}},
+      {"vocabulary", "min_count", {"vocab_spec_min_count", "token_context_std"}},
+      {"repeats", "lags", {}},
+      {"repeats", "batch_sizes", {}},
+      {"cache", "cache_sizes", {}},
+      {"prefetch", "prefetch_sizes", {}},
+      {"ranks",
+       "ep_size",
+       {"ep_rank_imbalance", "ep_balancedness", "ep_balancedness_sum_ratio",
+        "ep_balancedness_eps_mean", "a2a_distinct_ranks", "a2a_dedup_factor", "a2a_distinct_nodes",
+        "a2a_matrix", "a2a_matrix_copies", "a2a_internode_sends"}},
+      {"ranks", "num_nodes", {"a2a_distinct_nodes", "a2a_internode_sends"}}};
+  return all;
+}
+
+bool depends_on(const Definition& d, const Parameter& p) {
+  return d.metric == p.metric && (d.shape.find(p.key) != d.shape.npos ||
+                                  std::ranges::find(p.figures, d.id) != p.figures.end());
+}
+
+std::string option_text(const GoldenFile& f, const Parameter& p) {
+  std::vector<std::string> list;
+  for (const double v : f.real_list(concat("param_", p.key)))
+    list.push_back(number_text(v));
+  return concat(p.key, "={", join(list, ","), "}");
+}
+
+}  // namespace
+
+// Of the metrics that compute what the case lists, with the options that those figures depend on:
+// what a case says of others must not refuse it.
 std::vector<std::string> golden_specs(const GoldenFile& f) {
-  const std::map<std::string, std::vector<std::string>> options = {
-      {"load", {"topn", "tile_sizes"}},     {"drops", {"capacity_factors"}},
-      {"context", {"position_bucket"}},     {"vocabulary", {"min_count"}},
-      {"repeats", {"lags", "batch_sizes"}}, {"cache", {"cache_sizes"}},
-      {"prefetch", {"prefetch_sizes"}},     {"ranks", {"ep_size", "num_nodes"}}};
+  std::vector<const Definition*> wanted;
+  for (const std::string& id : split(f.text("metric_ids"), ',')) {
+    if (const Definition* d = find_definition(id))
+      wanted.push_back(d);
+  }
   std::vector<std::string> out;
   for (const std::string& name : metrics().names()) {
-    std::string spec = name;
-    if (const auto at = options.find(name); at != options.end()) {
-      for (const std::string& key : at->second) {
-        if (!f.has_attribute("param_" + key))
-          continue;
-        std::vector<std::string> list;
-        for (const double v : f.real_list("param_" + key))
-          list.push_back(number_text(v));
-        spec += concat(spec == name ? ":" : ",", key, "={", join(list, ","), "}");
-      }
+    if (std::ranges::none_of(wanted, [&](const Definition* d) { return d->metric == name; }))
+      continue;
+    std::vector<std::string> options;
+    for (const Parameter& p : parameters()) {
+      const auto needs = [&](const Definition* d) {
+        return depends_on(*d, p);
+      };
+      if (p.metric == name && f.has_attribute(concat("param_", p.key)) &&
+          std::ranges::any_of(wanted, needs))
+        options.push_back(option_text(f, p));
     }
-    out.push_back(spec);
+    out.push_back(concat(name, options.empty() ? "" : ":", join(options, ",")));
   }
   return out;
 }

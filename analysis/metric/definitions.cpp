@@ -35,6 +35,10 @@ a token may have fewer than K. c_e = assignments to expert e in a layer, N = the
 q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token
 id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
 
+A count of nothing is 0. A share, a mean or an information of nothing is NaN (a dash in reports):
+of a domain without tokens, of blocks or pairs where there are none, of a layer without
+assignments, where no line below says otherwise.
+
 Rows flagged as padding are left out of every figure, and so are rows that no router can have made,
 with one expert in several slots of a layer; a report says how many.
 

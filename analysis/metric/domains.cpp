@@ -73,7 +73,7 @@ DomainsMetric::Figures DomainsMetric::figures(std::size_t l) const {
   const double mi = mutual_information_bits(s.chosen);
   const double h = entropy_bits(row_sums(s.chosen));
   return {mi,
-          h > 0 ? mi / h : 0,
+          h > 0 ? mi / h : no_value,
           max_lift(s.chosen),
           h,
           adjusted_mutual_information(s.first),
@@ -150,7 +150,7 @@ std::vector<DomainsMetric::ByChance> DomainsMetric::favourites_by_lot() const {
 }
 
 std::vector<MetricValue> DomainsMetric::values() const {
-  if (!labelled())
+  if (state_.empty() || state_[0].tokens.empty())  // the trace knows no domains
     return {};
   std::vector<Matrix<double>> rate, top1, tv;
   std::vector<double> mi, norm, excess, lift, ami;

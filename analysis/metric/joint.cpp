@@ -40,6 +40,8 @@ double mutual_information_bits(const Counts& j) {
   const auto rows = row_sums(j);
   const auto cols = column_sums(j);
   const double n = double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}));
+  if (n == 0)
+    return nan;
   double bits = 0;
   for (Index r = 0; r < j.rows(); ++r) {
     for (Index c = 0; c < j.cols(); ++c) {
@@ -167,7 +169,7 @@ Matrix<double> coactivation_npmi(const Counts& pairs, std::int64_t tokens) {
   for (Index i = 0; i < pairs.rows(); ++i) {
     for (Index j = 0; j < pairs.cols(); ++j) {
       const double both = double(pairs(i, j));
-      if (i == j || pairs(i, j) == tokens)
+      if (i == j || (pairs(i, j) == tokens && both > 0))
         continue;
       out(i, j) = both == 0 ? -1
                             : std::log(both * t / (double(pairs(i, i)) * double(pairs(j, j)))) /

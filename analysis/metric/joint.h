@@ -12,7 +12,7 @@ double entropy_bits(std::span<const std::int64_t> counts);  // {4,4}: 1; nothing
 std::vector<std::int64_t> column_sums(const Counts&);       // {3,5}
 std::vector<std::int64_t> row_sums(const Counts&);          // {4,4}
 
-// Plug-in mutual information of row and column in bits: J: 0.5488; independent: 0; no counts: 0
+// Plug-in mutual information of row and column in bits: J: 0.5488; independent: 0; no counts: NaN
 double mutual_information_bits(const Counts&);
 // Mutual information less what rows and columns of these sums share at random, over the mean of
 // their entropies less the same (Vinh, Epps, Bailey 2010): 1 = the same partition, 0 on average at

@@ -110,7 +110,7 @@ VocabularyMetric::Figures VocabularyMetric::figures(std::size_t l) const {
   f.weighted = most / double(s.tokens);
   f.mi = mutual_information_bits(joint);
   const double h = entropy_bits(column_sums(joint));
-  f.uncertainty = h > 0 ? f.mi / h : 0;
+  f.uncertainty = h > 0 || std::isnan(f.mi) ? f.mi / h : 0;
   of_frequent(s, f);
   return f;
 }
@@ -220,7 +220,7 @@ double VocabularyMetric::first_tail(std::int64_t count, double e) const {
 }
 
 std::vector<MetricValue> VocabularyMetric::values() const {
-  if (!any())
+  if (counted_.empty())
     return {};
   std::map<std::string, std::vector<double>> v;
   std::vector<std::vector<double>> expert, alone;

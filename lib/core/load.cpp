@@ -71,7 +71,7 @@ LoadFigures load_figures(std::span<const std::int64_t> counts) {
   }
   set_extremes(f, counts, mean);
   f.cv = std::sqrt(around / experts) / mean;
-  f.cv_sample = counts.size() > 1 ? std::sqrt(around / (experts - 1)) / mean : 0;
+  f.cv_sample = counts.size() > 1 ? std::sqrt(around / (experts - 1)) / mean : nan;
   f.avgvio = deviation / experts;
   f.entropy_norm = counts.size() > 1 ? f.entropy / std::log(experts) : 1;
   f.effective = std::exp(f.entropy) / experts;

@@ -291,6 +291,8 @@ GoldenResult verify_golden_case(const std::filesystem::path& path, Backend<float
 std::vector<GoldenResult> verify_golden(const std::filesystem::path& folder,
                                         const std::string& device) {
   const auto backend = make_backend(device);
+  if (std::filesystem::is_regular_file(folder))
+    return {verify_golden_case(folder, *backend)};
   std::vector<std::filesystem::path> files;
   std::error_code failed;
   for (const auto& entry : std::filesystem::directory_iterator(folder, failed)) {
