@@ -4,10 +4,11 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <vector>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -120,6 +121,103 @@ void restore_infinity(Json& value) {
 
 }  // namespace
 
+namespace {
+
+// Builds the tree as the parser walks: a key that an object has already is seen where it is put in,
+// so that files of a hundred thousand keys need no second list of them.
+class TreeBuilder final : public nlohmann::json_sax<Json> {
+ public:
+  using Refuse = std::function<Error(const std::string&)>;
+  TreeBuilder(const JsonLimits& limits, Refuse refuse)
+      : limits_(limits), refuse_(std::move(refuse)) {}
+
+  Json take() {
+    return std::move(tree_);
+  }
+  bool null() override {
+    return put(nullptr);
+  }
+  bool boolean(bool value) override {
+    return put(value);
+  }
+  bool number_integer(number_integer_t value) override {
+    return put(value);
+  }
+  bool number_unsigned(number_unsigned_t value) override {
+    return put(value);
+  }
+  bool number_float(number_float_t value, const string_t&) override {
+    Json number(value);
+    if (limits_.python_words)
+      restore_infinity(number);
+    return put(std::move(number));
+  }
+  bool string(string_t& value) override {
+    return put(std::move(value));
+  }
+  bool binary(binary_t& value) override {
+    return put(std::move(value));
+  }
+  bool start_object(std::size_t) override {
+    return open(Json::object());
+  }
+  bool key(string_t& name) override {
+    auto& object = open_.back()->get_ref<Json::object_t&>();
+    const auto [at, is_new] = object.emplace(std::move(name), nullptr);
+    if (!is_new)
+      throw refuse_(fmt::format("the key {} occurs twice", in_quotes(at->first)));
+    member_ = &at->second;
+    return true;
+  }
+  bool end_object() override {
+    return close();
+  }
+  bool start_array(std::size_t) override {
+    return open(Json::array());
+  }
+  bool end_array() override {
+    return close();
+  }
+  bool parse_error(std::size_t, const std::string&, const Json::exception& e) override {
+    throw refuse_(reason(e));
+  }
+
+ private:
+  // Where the next value goes: the root, behind an array's last, or the member named last.
+  Json& place() {
+    if (int(open_.size()) >= limits_.depth)
+      throw refuse_(fmt::format("nested more than {} deep", limits_.depth));
+    if (open_.empty())
+      return tree_;
+    if (open_.back()->is_object())
+      return *member_;
+    return open_.back()->emplace_back();
+  }
+  template <class Value>
+  bool put(Value&& value) {
+    place() = Json(std::forward<Value>(value));
+    return true;
+  }
+  bool open(Json empty) {
+    Json& at = place();
+    at = std::move(empty);
+    open_.push_back(&at);
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    return true;
+  }
+
+  const JsonLimits& limits_;
+  Refuse refuse_;
+  Json tree_;
+  std::vector<Json*> open_;  // an array grows only while it is the innermost, so these stay
+  Json* member_ = nullptr;
+};
+
+}  // namespace
+
 Json parse_json(std::string_view text, std::string_view name, const JsonLimits& limits) {
   std::string replaced;
   if (limits.python_words) {
@@ -127,7 +225,6 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
     text = replaced;
   }
   Place place;
-  std::vector<std::set<std::string>> seen;  // keys of the objects that are open
   const auto refuse = [&](const std::string& why) -> Error {
     return {Exit::input, fmt::format("{} line {}, column {}: {}", in_quotes(name), place.line,
                                      place.column, why)};
@@ -136,32 +233,12 @@ Json parse_json(std::string_view text, std::string_view name, const JsonLimits& 
     throw Error(Exit::input, fmt::format("{} has {} bytes, more than the {} such a file may have",
                                          in_quotes(name), text.size(), limits.bytes));
   }
-  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
-    using Event = Json::parse_event_t;
-    if (depth >= limits.depth)
-      throw refuse(fmt::format("nested more than {} deep", limits.depth));
-    if (event == Event::object_start)
-      seen.emplace_back();
-    if (event == Event::object_end)
-      seen.pop_back();
-    if (event == Event::value && limits.python_words)
-      restore_infinity(value);
-    if (event == Event::key && !seen.back().insert(value.get<std::string>()).second) {
-      throw refuse(
-          fmt::format("the key {} occurs twice", in_quotes(value.get_ref<const std::string&>())));
-    }
-    return true;
-  };
-  try {
-    Json parsed =
-        Json::parse(Cursor{text.data(), &place}, Cursor{text.data() + text.size(), &place}, watch);
-    // the parser takes it for the end
-    if (text.find('\0') != text.npos)
-      throw refuse("a zero byte");
-    return parsed;
-  } catch (const Json::exception& e) {
-    throw refuse(reason(e));
-  }
+  TreeBuilder tree(limits, refuse);
+  Json::sax_parse(Cursor{text.data(), &place}, Cursor{text.data() + text.size(), &place}, &tree);
+  // the parser takes it for the end
+  if (text.find('\0') != text.npos)
+    throw refuse("a zero byte");
+  return tree.take();
 }
 
 Json read_json(const std::filesystem::path& path, const JsonLimits& limits) {
