@@ -13,7 +13,7 @@ class FlatMap {
   static constexpr std::uint64_t none = ~std::uint64_t(0);  // no key, and no value
 
   explicit FlatMap(std::size_t expected = 0) {
-    resize(std::bit_ceil(expected * 2 + 16));
+    resize(std::bit_ceil(expected * 8 / 5 + 16));
   }
   std::size_t size() const {
     return size_;
@@ -29,7 +29,7 @@ class FlatMap {
   }
   // the value of a key, `none` where it is new
   std::uint64_t& operator[](std::uint64_t key) {
-    if ((size_ + 1) * 2 > entries_.size())
+    if ((size_ + 1) * 8 > entries_.size() * 5)
       grow();
     Entry& e = place(key);
     if (e.key == none) {
