@@ -10,7 +10,7 @@
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
-#include "datasets/files.h"
+#include "datasets/text_domains.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/files/file.h"
@@ -230,22 +230,6 @@ struct TrainOptions {
   bool force = false;
 };
 
-// The files that a spec text:path=P names.
-Paths text_files(const std::string& text) {
-  Spec spec(text);
-  if (spec.name() != "text") {
-    throw Error(Exit::usage,
-                concat("a tokenizer is trained on text, and ", in_quotes(text), " is none"))
-        .hint("--data text:path=FILE, or a folder");
-  }
-  const std::filesystem::path path = spec.get("path", "");
-  const std::string glob = spec.get("glob", "*");
-  spec.done();
-  if (std::filesystem::is_directory(path))
-    return files_below(path, glob);
-  return {path};
-}
-
 void add_text(BpeTrainer& trainer, const std::string& text, bool lines) {
   if (!lines)
     return trainer.add(text);
@@ -265,9 +249,13 @@ int train(const TrainOptions& o) {
   if (!o.special.empty())
     training.special = o.special;
   BpeTrainer trainer(training);
-  for (const std::string& spec : o.text) {
-    for (const auto& path : text_files(spec))
-      add_text(trainer, read_file(path, Index(1) << 30), o.sequences == "lines");
+  each_text_domain(o.text, [&](DomainText&& domain) {
+    for (const Document& document : domain.documents)
+      add_text(trainer, document.text, o.sequences == "lines");
+  });
+  if (trainer.words() == 0) {
+    throw Error(Exit::usage, "a tokenizer is trained on text, and the data have none")
+        .hint("--data text:path=FILE, or a folder");
   }
   note(fmt::format("{} different words", trainer.words()));
   Progress progress("ids", o.vocabulary, "id");
@@ -330,7 +318,9 @@ Run show_subject(CommandLine& cli) {
 
 Run train_subject(CommandLine& cli) {
   auto o = std::make_shared<TrainOptions>();
-  cli.add_option("--data", o->text, "text:path=FILE or FOLDER").required().repeatable();
+  cli.add_option("--data", o->text, "text:path=FILE or FOLDER, or system; all of it is read")
+      .required()
+      .repeatable();
   cli.add_option("--vocab", o->vocabulary, "ids, special tokens and bytes among them")
       .show_default()
       .check(whole(257));

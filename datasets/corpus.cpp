@@ -49,6 +49,7 @@ Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer
     info_.vocabulary = std::max(info_.vocabulary, tokenizer.vocabulary());
     boundary_ = tokenizer.boundary();
   }
+  find_pieces(tokenizer);
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid &&
       std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; })) {
@@ -85,6 +86,27 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
+}
+
+// All ids of a corpus are of one tokenizer, as far as it is known.
+void Corpus::find_pieces(const Tokenizer& text) {
+  bool all = true;
+  for (const auto& part : parts_) {
+    const auto& named = part->info().pieces;
+    all &= named != nullptr;
+    const Tokenizer* other = info_.bare_ids ? info_.pieces.get() : &text;
+    if (named && other && named->id() != other->id()) {
+      throw Error(Exit::usage,
+                  concat("the data are ids of two tokenizers: ", named->id(), " and ", other->id()))
+          .hint("the same pieces= for every --data, and text in a call of its own");
+    }
+    if (named)
+      info_.pieces = named;
+  }
+  if (!all || !info_.bare_ids)
+    info_.pieces = nullptr;
+  else
+    boundary_ = info_.pieces->boundary();
 }
 
 int Corpus::drawn_domain(std::uint64_t sequence) const {

@@ -25,6 +25,8 @@ struct DatasetInfo {
   std::vector<std::uint64_t> content_hash;
   // ids without a tokenizer of ours: its vocabulary says nothing about them
   bool bare_ids = false;
+  // the tokenizer that such ids are of, where it was named; its texts are for people to read
+  std::shared_ptr<const Tokenizer> pieces;
   // what a user should hear: files skipped, bytes cut by limit
   std::vector<std::string> notes;
 };
@@ -92,7 +94,7 @@ class Corpus {
   Split split() const {
     return split_;
   }
-  // id between texts; -1 where the ids are another tokenizer's
+  // id between texts; -1 where the ids are of a tokenizer that was not named
   int boundary() const {
     return boundary_;
   }
@@ -108,6 +110,7 @@ class Corpus {
 
  private:
   void add(const std::string& text, const Tokenizer&);
+  void find_pieces(const Tokenizer& text);
   int drawn_domain(std::uint64_t sequence) const;
 
   std::vector<std::unique_ptr<Dataset>> parts_;

@@ -3,14 +3,16 @@
 #include "datasets/files.h"
 
 #include <fnmatch.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <unordered_set>
 
+#include "datasets/json_texts.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/unpacked.h"
 
 namespace moe {
 namespace {
@@ -26,18 +28,62 @@ bool hidden(const fs::path& p) {
       .hint("check its permissions, or choose other files with glob=");
 }
 
-// At most `most` bytes of a file.
-std::string read_file(const fs::path& path, Index most) {
+// Text is kept in memory: half of the machine's is as much as it may take.
+void refuse_more_than_memory(const std::string& what, Index bytes) {
+  const double most = 0.5 * double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE));
+  if (double(bytes) <= most)
+    return;
+  throw Error(Exit::memory, concat("the text of ", in_quotes(what), " is more than ",
+                                   bytes_text(most), ", half of the memory of this machine"))
+      .hint("limit= takes the first bytes of each domain");
+}
+
+// The beginning of a file.
+struct Beginning {
+  std::string text;
+  bool whole;  // it is all of the file
+};
+
+// At most `most` bytes of a file that is read as it is.
+Beginning read_plain(const fs::path& path, Index most) {
   errno = 0;
   std::ifstream in(path, std::ios::binary);
   if (!in)
     unreadable(path, std::strerror(errno));
-  std::string bytes(std::size_t(most), '\0');
-  in.read(bytes.data(), most);
+  std::error_code code;
+  const Index size = Index(fs::file_size(path, code));
+  if (code)
+    unreadable(path, code.message());
+  std::string bytes(std::size_t(std::min(most, size)), '\0');
+  in.read(bytes.data(), Index(bytes.size()));
   if (in.bad())
     unreadable(path, std::strerror(errno));
   bytes.resize(std::size_t(in.gcount()));
-  return bytes;
+  return {std::move(bytes), most >= size};
+}
+
+// At most `most` bytes of what a compressed file stands for, however long that is.
+Beginning read_unpacked(UnpackedFile& file, Index most) {
+  constexpr std::size_t step = std::size_t(1) << 20;
+  std::string bytes;
+  for (bool more = true; more;) {
+    const std::size_t before = bytes.size();
+    const std::size_t wanted = std::min(step, std::size_t(most) - before);
+    refuse_more_than_memory(file.path().native(), Index(before + wanted));
+    bytes.resize(before + wanted);
+    bytes.resize(before + file.read(std::span(bytes).subspan(before)));
+    more = wanted > 0 && bytes.size() == before + wanted;
+  }
+  char next = 0;
+  const bool whole = Index(bytes.size()) < most || file.read({&next, 1}) == 0;
+  return {std::move(bytes), whole};
+}
+
+Beginning read_beginning(const fs::path& path, Index most, bool unpack) {
+  if (!unpack)
+    return read_plain(path, most);
+  UnpackedFile file(path);
+  return file.packed() ? read_unpacked(file, most) : read_plain(path, most);
 }
 
 bool continues(unsigned char c) {
@@ -61,41 +107,34 @@ std::size_t character_length(std::string_view s) {
   return n;
 }
 
-// A limit may have cut the last character: leave out what is left of it.
-void drop_cut_character(std::string& s) {
-  std::size_t lead = s.size();
-  while (lead > 0 && s.size() - lead < 3 && continues(static_cast<unsigned char>(s[lead - 1])))
-    --lead;
-  if (lead > 0 && character_length(std::string_view(s).substr(lead - 1)) == 0)
-    s.resize(lead - 1);
-}
-
 bool is_control(char c) {
   return (static_cast<unsigned char>(c) < 0x20 && !std::strchr("\t\n\v\f\r\b\x1b", c)) || c == 0x7F;
 }
 
-// Adds a document unless it is empty, a copy or not text; false if it was left out.
-bool take(DomainText& domain, const fs::path& path, std::string bytes, bool whole, bool binary,
-          std::unordered_set<std::size_t>& seen) {
-  if (bytes.empty()) {
-    domain.empty += whole;
-    return false;
-  }
-  if (const std::string reason = binary ? "" : not_text(bytes); !reason.empty()) {
-    if (domain.binary++ == 0)
-      domain.first_binary = concat("'", path.native(), "' ", reason);
-    return false;
-  }
-  const auto begins_so = [&](const Document& d) {
-    return d.text.starts_with(bytes);
-  };
-  if (!seen.insert(std::hash<std::string>()(bytes)).second ||
-      (!whole && std::ranges::any_of(domain.documents, begins_so))) {
-    ++domain.copies;
-    return false;
-  }
-  domain.documents.push_back({std::move(bytes), whole});
-  return true;
+// Adds a file unless it is empty, a copy or not text.
+bool take(DomainCollector& out, const fs::path& path, Beginning file, Index counted, bool binary) {
+  const std::string reason = binary || file.text.empty() ? "" : not_text(file.text);
+  if (reason.empty())
+    return out.add(std::move(file.text), file.whole, counted);
+  if (out.domain.binary++ == 0)
+    out.domain.first_binary = concat("'", path.native(), "' ", reason);
+  return false;
+}
+
+// Adds a file, or as much of it as the limits leave.
+void add_file(DomainCollector& out, const fs::path& path, const Reading& reading) {
+  const Index room = out.room();
+  const Index most = reading.file_limit ? std::min(room, reading.file_limit) : room;
+  Beginning file = read_beginning(path, most, !reading.binary);
+  const bool whole = file.whole;
+  const Index counted = Index(file.text.size());
+  if (!whole && !reading.binary)
+    drop_cut_character(file.text);
+  const bool nothing_left = file.text.empty() && !whole;
+  const bool taken = take(out, path, std::move(file), counted, reading.binary);
+  const std::string ending = without_packing(path).extension();
+  out.domain.json_files += taken && (ending == ".jsonl" || ending == ".ndjson");
+  out.domain.limited |= (taken || nothing_left) && most == room && !whole;
 }
 
 }  // namespace
@@ -127,40 +166,61 @@ Paths files_below(const fs::path& folder, const std::string& patterns, bool skip
   return found;
 }
 
+DomainCollector::DomainCollector(std::string name, Index limit)
+    : domain{.name = std::move(name), .documents = {}, .first_binary = {}}, limit_(limit) {}
+
+bool DomainCollector::add(std::string text, bool whole, Index counted) {
+  if (text.empty()) {
+    domain.empty += whole;
+    return false;
+  }
+  const auto begins_so = [&](const Document& d) {
+    return d.text.starts_with(text);
+  };
+  if (!seen_.insert(std::hash<std::string>()(text)).second ||
+      (!whole && std::ranges::any_of(domain.documents, begins_so))) {
+    ++domain.copies;
+    return false;
+  }
+  domain.bytes += counted;
+  refuse_more_than_memory(domain.name, domain.bytes);
+  domain.documents.push_back({std::move(text), whole});
+  return true;
+}
+
 DomainText read_domain(const std::string& name, const Paths& files, const Reading& reading,
                        bool skip_denied) {
-  DomainText domain{.name = name, .documents = {}, .first_binary = {}};
-  std::unordered_set<std::size_t> seen;  // hashes of whole files
+  DomainCollector out(name, reading.limit);
   for (const fs::path& path : files) {
     std::error_code code;
-    const Index size = Index(fs::file_size(path, code));
+    const auto size = fs::file_size(path, code);
     if (code && skip_denied)
       continue;
     if (code)
       unreadable(path, code.message());
-    const Index room = reading.limit ? reading.limit - domain.bytes : size;
-    if (size > 0 && room <= 0) {
-      domain.limited = true;
+    if (size > 0 && out.room() <= 0) {
+      out.domain.limited = true;
       break;
     }
-    const Index most = std::min({size, room, reading.file_limit ? reading.file_limit : size});
-    std::string bytes;
     try {
-      bytes = read_file(path, most);
+      if (reading.field.empty())
+        add_file(out, path, reading);
+      else
+        add_json_texts(out, path, reading.field);
     } catch (const Error&) {
-      if (skip_denied)
-        continue;
-      throw;
+      if (!skip_denied)
+        throw;
     }
-    const bool whole = most == size;
-    if (!whole && !reading.binary)
-      drop_cut_character(bytes);
-    const bool nothing_left = bytes.empty() && !whole;
-    const bool taken = take(domain, path, std::move(bytes), whole, reading.binary, seen);
-    domain.limited |= (taken || nothing_left) && most == room && !whole;
-    domain.bytes += taken ? most : 0;
   }
-  return domain;
+  return std::move(out.domain);
+}
+
+void drop_cut_character(std::string& s) {
+  std::size_t lead = s.size();
+  while (lead > 0 && s.size() - lead < 3 && continues(static_cast<unsigned char>(s[lead - 1])))
+    --lead;
+  if (lead > 0 && character_length(std::string_view(s).substr(lead - 1)) == 0)
+    s.resize(lead - 1);
 }
 
 std::string not_text(std::string_view bytes) {

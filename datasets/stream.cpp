@@ -146,22 +146,43 @@ std::optional<Piece> TokenStream::consecutive(int tokens, Index number) const {
   return out;
 }
 
-StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer) {
+namespace {
+
+// How many of these ids stand for the text of a special token: not those of unknown characters,
+// which come however the text is read.
+Index special_texts(std::string_view text, const std::vector<int>& ids, const Tokenizer& t) {
+  const auto count = [&](const std::vector<int>& list) {
+    return Index(std::ranges::count_if(list, [&](int id) { return t.is_special(id); }));
+  };
+  const Index all = count(ids);
+  return all == 0 ? 0 : all - count(t.encode(text, {.special = SpecialText::text}).ids);
+}
+
+}  // namespace
+
+StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer, SpecialText special)
+    : special_(special) {
   info_.spec = spec.resolved();
   info_.vocabulary = tokenizer.vocabulary();
 }
 
 void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
+  note_left_out(domain);
+  if (domain.documents.empty())
+    return;
   const std::vector<int> opening = document_opening(tokenizer);
   TokenStream train, valid;
+  Index special = 0;
   for (const Stretch& s : split_blocks(domain.documents)) {
     const Document& document = domain.documents[std::size_t(s.document)];
     const auto text =
         std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
     const bool finished = s.last == Index(document.text.size()) && document.whole;
-    (s.split == Split::valid ? valid : train).add(opening, tokenizer.encode(text), finished);
+    const std::vector<int> ids = tokenizer.encode(text, {.special = special_}).ids;
+    special += special_texts(text, ids, tokenizer);
+    (s.split == Split::valid ? valid : train).add(opening, ids, finished);
   }
-  note_left_out(domain);
+  note_special(domain.name, special);
   info_.domains.push_back(domain.name);
   info_.train_tokens.push_back(train.size());
   info_.valid_tokens.push_back(valid.size());
@@ -179,17 +200,31 @@ void StreamDataset::add_note(const std::string& kind, const std::string& about) 
 }
 
 void StreamDataset::note_left_out(const DomainText& domain) {
-  const auto counted = [&](Index files) {
-    return concat(domain.name, " (", files, files == 1 ? " file)" : " files)");
+  const auto counted = [&](Index count) {
+    return concat(domain.name, " (", count, " ", domain.counted, count == 1 ? ")" : "s)");
   };
   if (domain.limited)
     add_note("cut at limit", domain.name);
   if (domain.copies > 0)
-    add_note("left out, the same as another file", counted(domain.copies));
+    add_note(concat("left out, the same as another ", domain.counted), counted(domain.copies));
   if (domain.empty > 0)
     add_note("left out, empty", counted(domain.empty));
   if (domain.binary > 0)
     add_note("left out, not text", concat(counted(domain.binary), ", as ", domain.first_binary));
+  if (domain.json_files > 0) {
+    add_note("read as it stands, JSON and all (field=KEY reads the texts of JSON lines)",
+             domain.name);
+  }
+}
+
+// Whoever reads a text that speaks of <|endoftext|> should know that the model saw its end there.
+void StreamDataset::note_special(const std::string& domain, Index ids) {
+  if (ids > 0 && special_ != SpecialText::ids) {
+    add_note(
+        "the texts of special tokens became their ids (--special-tokens text reads them as "
+        "text)",
+        concat(domain, " (", ids, ")"));
+  }
 }
 
 Piece StreamDataset::train_piece(int domain, int tokens, Rng& rng) const {

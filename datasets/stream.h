@@ -66,9 +66,10 @@ std::uint64_t content_hash(const TokenStream& train, const TokenStream& valid);
 
 class StreamDataset final : public Dataset {
  public:
-  StreamDataset(Spec&, const Tokenizer&);
+  // special: what the texts of special tokens in documents become
+  StreamDataset(Spec&, const Tokenizer&, SpecialText special);
+  // Adds a domain; where it has no document, only notes what was left out of it.
   void add(const DomainText&, const Tokenizer&);
-  void note_left_out(const DomainText&);  // what was left out of a domain
   const DatasetInfo& info() const override {
     return info_;
   }
@@ -78,8 +79,11 @@ class StreamDataset final : public Dataset {
  private:
   // one note a kind, however many domains it is about
   void add_note(const std::string& kind, const std::string& about);
+  void note_left_out(const DomainText&);
+  void note_special(const std::string& domain, Index ids);
 
   DatasetInfo info_;
+  SpecialText special_;
   std::vector<TokenStream> train_, valid_;
 };
 

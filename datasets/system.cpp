@@ -4,7 +4,7 @@
 // not one library.
 #include <glob.h>
 
-#include "datasets/stream.h"
+#include "datasets/text_domains.h"
 #include "lib/core/error.h"
 
 namespace moe {
@@ -66,33 +66,47 @@ Paths files_of(const std::string& root, const Place& place) {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_system_dataset(Spec& spec, const Tokenizer& tokenizer) {
+SystemOptions system_options(Spec& spec) {
+  SystemOptions o;
   const std::string limit = spec.get("limit", "1MB");
-  std::string root = spec.get("root", "/");
-  const Index bytes = parse_size(limit, "limit");
+  o.root = spec.get("root", "/");
+  o.special = special_option(spec);
+  o.bytes = parse_size(limit, "limit");
   spec.done();
-  if (bytes < kLeast) {
+  if (o.bytes < kLeast) {
     throw Error(Exit::usage, concat("limit=", limit, " is less than the ", kLeast,
                                     " bytes that a domain of system needs"))
         .hint("limit=1MB is the default");
   }
-  while (root.ends_with('/'))
-    root.pop_back();
-  auto data = std::make_unique<StreamDataset>(spec, tokenizer);
+  while (o.root.ends_with('/'))
+    o.root.pop_back();
+  return o;
+}
+
+void system_domains(const SystemOptions& o, const DomainSink& sink) {
+  bool found = false;
   for (const Place& place : kPlaces) {
-    const DomainText domain =
-        read_domain(place.domain, files_of(root, place),
-                    {.limit = bytes, .file_limit = std::max(bytes / 16, Index{4096})}, true);
-    if (domain.bytes >= kLeast)
-      data->add(domain, tokenizer);
+    DomainText domain =
+        read_domain(place.domain, files_of(o.root, place),
+                    {.limit = o.bytes, .file_limit = std::max(o.bytes / 16, Index{4096})}, true);
+    if (domain.bytes < kLeast)
+      continue;
+    found = true;
+    sink(std::move(domain));
   }
-  if (data->info().domains.empty()) {
+  if (!found) {
     throw Error(
         Exit::input,
-        concat("no text was found below '", root,
+        concat("no text was found below '", o.root,
                "/' where a Debian machine has it (/usr/share/common-licenses, /usr/include, ...)"))
         .hint("give your own text: --data text:path=FOLDER");
   }
+}
+
+std::unique_ptr<Dataset> make_system_dataset(Spec& spec, const Tokenizer& tokenizer) {
+  const SystemOptions o = system_options(spec);
+  auto data = std::make_unique<StreamDataset>(spec, tokenizer, o.special);
+  system_domains(o, [&](DomainText&& domain) { data->add(domain, tokenizer); });
   return data;
 }
 

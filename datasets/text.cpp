@@ -3,8 +3,10 @@
 // said so; a file that was named itself is refused instead.
 #include <map>
 
-#include "datasets/stream.h"
+#include "datasets/json_texts.h"
+#include "datasets/text_domains.h"
 #include "lib/core/error.h"
+#include "lib/files/unpacked.h"
 
 namespace moe {
 namespace {
@@ -15,6 +17,11 @@ struct Found {
   std::string name;
   Paths files;
 };
+
+// "book" of book.txt and book.txt.gz.
+std::string stem_of(const fs::path& path) {
+  return without_packing(path).stem();
+}
 
 // The entries of the folder itself, sorted by name.
 std::vector<Found> domains_of(const fs::path& folder, const std::string& glob) {
@@ -36,10 +43,11 @@ std::vector<Found> domains_of(const fs::path& folder, const std::string& glob) {
   });
   std::map<std::string, int> stems;
   for (const fs::path& entry : entries)
-    ++stems[entry.stem()];
+    ++stems[stem_of(entry)];
   for (const fs::path& entry : entries) {
     if (!fs::is_directory(entry, code))
-      out.push_back({stems[entry.stem()] > 1 ? entry.filename() : entry.stem(), {entry}});
+      out.push_back(
+          {stems[stem_of(entry)] > 1 ? entry.filename().string() : stem_of(entry), {entry}});
     else if (Paths files = files_below(entry, glob); !files.empty())
       out.push_back({entry.filename(), std::move(files)});
   }
@@ -54,7 +62,7 @@ std::vector<Found> find(const fs::path& path, const std::string& glob, const std
     return {{domain, files_below(path, glob)}};
   if (!matches(glob, path.filename()))
     return {};
-  return {{domain.empty() ? path.stem().string() : domain, {path}}};
+  return {{domain.empty() ? stem_of(path) : domain, {path}}};
 }
 
 // Refuses what is neither a file nor a folder.
@@ -75,8 +83,18 @@ bool is_folder(const fs::path& path) {
   return kind == fs::file_type::directory;
 }
 
-Error no_text(const fs::path& path, const std::string& glob, const std::string& limit,
-              const DomainText& all) {
+// What the domains that came to nothing left out.
+void add_left_out(DomainText& all, const DomainText& domain) {
+  all.limited |= domain.limited;
+  all.empty += domain.empty;
+  if (all.binary == 0)
+    all.first_binary = domain.first_binary;
+  all.binary += domain.binary;
+  all.counted = domain.counted;
+}
+
+Error no_text(const TextOptions& o, const DomainText& all) {
+  const auto& [path, glob, domain, limit, reading, special] = o;
   if (all.binary > 0) {
     return Error(Exit::input,
                  concat(all.first_binary,
@@ -94,9 +112,14 @@ Error no_text(const fs::path& path, const std::string& glob, const std::string& 
   if (all.empty > 0) {
     return Error(Exit::input,
                  concat("'", path.native(), "' holds no text: ",
-                        all.empty == 1 ? "its file is" : concat("its ", all.empty, " files are"),
+                        all.empty == 1 ? concat("its ", all.counted, " is")
+                                       : concat("its ", all.empty, " ", all.counted, "s are"),
                         " empty"))
         .hint("give a file or folder with text in it");
+  }
+  if (!is_folder(path) && matches(glob, path.filename())) {
+    return Error(Exit::input, concat("'", path.native(), "' holds no line"))
+        .hint("JSON lines: an object with a text on every line");
   }
   if (glob == "*") {
     return Error(Exit::input, concat("folder '", path.native(), "' holds no file"))
@@ -108,41 +131,59 @@ Error no_text(const fs::path& path, const std::string& glob, const std::string& 
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_text_dataset(Spec& spec, const Tokenizer& tokenizer) {
-  const fs::path path = spec.get("path", "");
-  const std::string glob = spec.get("glob", "*");
-  const std::string domain_name = spec.get("domain", "");
-  const std::string limit = spec.get("limit", "none");
-  const Reading reading{.limit = limit == "none" ? 0 : parse_size(limit, "limit"),
-                        .binary = spec.get("binary", false)};
+TextOptions text_options(Spec& spec) {
+  TextOptions o;
+  o.path = spec.get("path", "");
+  o.glob = spec.get("glob", "*");
+  o.domain = spec.get("domain", "");
+  o.limit = spec.get("limit", "none");
+  o.reading = {.limit = o.limit == "none" ? 0 : parse_size(o.limit, "limit"),
+               .binary = spec.get("binary", false)};
+  if (spec.has("field"))
+    o.reading.field = spec.get("field", "");
+  o.special = special_option(spec);
   spec.done();
-  if (path.empty()) {
+  if (o.path.empty()) {
     throw Error(Exit::usage, "the dataset text was given no path")
         .hint("text:path=FILE or text:path=FOLDER");
   }
-  if (limit != "none" && reading.limit == 0) {
-    throw Error(Exit::usage, concat("limit=", limit, " leaves no text"))
+  if (o.limit != "none" && o.reading.limit == 0) {
+    throw Error(Exit::usage, concat("limit=", o.limit, " leaves no text"))
         .hint("limit=none reads everything");
   }
+  if (o.reading.binary && !o.reading.field.empty()) {
+    throw Error(Exit::usage, "field= reads JSON lines and binary=1 takes files as they are")
+        .hint("leave one of them out");
+  }
+  return o;
+}
 
-  const std::vector<Found> found = find(path, glob, domain_name, is_folder(path));
-  auto data = std::make_unique<StreamDataset>(spec, tokenizer);
-  DomainText without;  // what the domains that came to nothing left out
-  for (const Found& f : found) {
-    const DomainText domain = read_domain(f.name, f.files, reading);
-    if (!domain.documents.empty()) {
-      data->add(domain, tokenizer);
+void text_domains(const TextOptions& o, const DomainSink& sink) {
+  const bool by_line = !o.reading.field.empty() && !o.domain.empty();
+  DomainText without;
+  bool any = false;
+  const auto give = [&](DomainText&& domain) {
+    any |= !domain.documents.empty();
+    if (domain.documents.empty())
+      add_left_out(without, domain);
+    sink(std::move(domain));
+  };
+  for (const Found& f : find(o.path, o.glob, o.domain, is_folder(o.path))) {
+    if (!by_line) {
+      give(read_domain(f.name, f.files, o.reading));
       continue;
     }
-    data->note_left_out(domain);
-    without.limited |= domain.limited;
-    without.empty += domain.empty;
-    if (without.binary == 0)
-      without.first_binary = domain.first_binary;
-    without.binary += domain.binary;
+    for (DomainText& domain : read_json_domains(f.files, o.reading, o.domain))
+      give(std::move(domain));
   }
-  if (data->info().domains.empty())
-    throw no_text(path, glob, limit, without);
+  if (!any)
+    throw no_text(o, without);
+}
+
+std::unique_ptr<Dataset> make_text_dataset(Spec& spec, const Tokenizer& tokenizer) {
+  const TextOptions o = text_options(spec);
+  auto data = std::make_unique<StreamDataset>(spec, tokenizer, o.special);
+  text_domains(o, [&](DomainText&& domain) { data->add(domain, tokenizer); });
   return data;
 }
 

@@ -6,6 +6,8 @@
 #include "datasets/ids.h"
 #include "datasets/stream.h"
 #include "lib/core/error.h"
+#include "lib/files/file.h"
+#include "lib/tokenizer/open.h"
 
 namespace moe {
 namespace {
@@ -31,6 +33,7 @@ class Tokens final : public Dataset {
     const std::string domain = spec.get("domain", "");
     const int vocabulary = spec.get("vocabulary", 0, 0);
     whole_ = spec.get("whole", false);
+    const std::string pieces = spec.has("pieces") ? spec.get("pieces", "") : "";
     spec.done();
     if (path.empty()) {
       throw Error(Exit::usage, "the dataset tokens was given no path")
@@ -47,6 +50,8 @@ class Tokens final : public Dataset {
     for (std::size_t d = 0; d < documents_.size(); ++d)
       cut(d);
     documents_.clear();
+    if (!pieces.empty())
+      name_ids(path, pieces);
     if (info_.domains.empty() || info_.train_tokens[0] + info_.valid_tokens[0] == 0) {
       throw Error(Exit::input, concat("'", path.native(), "' holds no ids"))
           .hint("ids as a NumPy array, as text, or as JSON lines");
@@ -87,8 +92,9 @@ class Tokens final : public Dataset {
     for (const IdDocument& document : documents_[domain]) {
       shapes.push_back({std::string(document.ids.size(), 'x')});
       for (const int id : document.ids)
-        info_.vocabulary = std::max(info_.vocabulary, id + 1);
+        highest_ = std::max(highest_, id);
     }
+    info_.vocabulary = std::max(info_.vocabulary, highest_ + 1);
     TokenStream train, valid;
     for (const Stretch& s : split_blocks(shapes)) {
       const IdDocument& d = documents_[domain][std::size_t(s.document)];
@@ -107,7 +113,18 @@ class Tokens final : public Dataset {
     valid_.push_back(std::move(valid));
   }
 
+  // What the ids stand for. An id that the tokenizer does not have tells that they are another's.
+  void name_ids(const fs::path& path, const std::string& pieces) {
+    info_.pieces = open_tokenizer(pieces);
+    if (highest_ < info_.pieces->vocabulary())
+      return;
+    throw Error(Exit::input, concat(in_quotes(path), " has the id ", highest_, ", and the ids of ",
+                                    in_quotes(pieces), " end at ", info_.pieces->vocabulary() - 1))
+        .hint("pieces= names the tokenizer that made the ids");
+  }
+
   DatasetInfo info_;
+  int highest_ = -1;  // id
   bool whole_ = false;
   std::vector<Documents> documents_;
   std::map<std::string, std::size_t> place_;

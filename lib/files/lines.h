@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "lib/files/file.h"
+#include "lib/files/unpacked.h"
 
 namespace moe {
 
-// Bytes of a file, one after the other.
+// Bytes of a file, one after the other; of a compressed one those that it stands for.
 class ByteReader {
  public:
   explicit ByteReader(const std::filesystem::path& path) : file_(path) {}
@@ -25,7 +25,7 @@ class ByteReader {
  private:
   bool fill();
 
-  InputFile file_;
+  UnpackedFile file_;
   std::vector<char> buffer_;
   std::size_t at_ = 0;
 };

@@ -54,6 +54,10 @@ class Pipeline final : public Tokenizer {
   SpecialIds special() const override {
     return stages_->special;
   }
+  bool is_special(int id) const override {
+    const AddedToken* added = stages_->added.find(id);
+    return added && added->special;
+  }
   std::string tokenizer_json() const override {
     return stages_->json;
   }

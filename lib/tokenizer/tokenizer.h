@@ -54,6 +54,10 @@ class Tokenizer {
   // what each id looks like, valid UTF-8
   virtual std::vector<std::string> pieces() const = 0;
   virtual SpecialIds special() const = 0;
+  // Whether decode() with skip_special leaves it out: it stands for no text.
+  virtual bool is_special(int) const {
+    return false;
+  }
   virtual std::string tokenizer_json() const = 0;  // as `tokenizers` reads it; "" = no such file
   virtual std::string tokenizer_config_json() const = 0;
 };

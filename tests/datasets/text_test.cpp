@@ -152,7 +152,7 @@ TEST_CASE(
     "every token is counted once in a split, and training sees each of its tokens equally often") {
   const Counting tokenizer;
   Spec spec("text");
-  StreamDataset data(spec, tokenizer);
+  StreamDataset data(spec, tokenizer, SpecialText::own);
   data.add({.name = "a",
             .documents = {{std::string(90000, 'x')}, {std::string(700, 'x')}},
             .first_binary = {}},
@@ -203,7 +203,7 @@ TEST_CASE(
 TEST_CASE("a document begins with a boundary, and what follows a cut is not asked for") {
   const auto tokenizer = make_tokenizer("bytes");
   Spec spec("text");
-  StreamDataset data(spec, *tokenizer);
+  StreamDataset data(spec, *tokenizer, SpecialText::own);
   data.add({.name = "a", .documents = {{"ab"}, {"cd", false}, {"ef"}}, .first_binary = {}},
            *tokenizer);
   CHECK(data.info().train_tokens[0] == 9);
