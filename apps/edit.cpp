@@ -87,7 +87,8 @@ Edited edited(const Options& o, Decoder<float>& model) {
   return o.remove.empty() ? merge(o, model) : remove_experts(model, removed(o, model));
 }
 
-RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float>& to) {
+RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float>& to,
+                  const Tokenizer* tokenizer) {
   RunState s;
   if (from.state)
     s = *from.state;
@@ -97,7 +98,7 @@ RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float
   s.trace_rows = 0;
   s.steps_with_gradient.clear();
   s.model = to_spec(to.config());
-  s.tokenizer = from.tokenizer;
+  s.tokenizer = tokenizer ? kept_name(*tokenizer) : from.tokenizer;
   s.options = o.options;
   s.device = o.device.device;
   return s;
@@ -151,12 +152,12 @@ int edit(const Options& o) {
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
   const Edited result = edited(o, *loaded.model);
-  const auto tokenizer = make_tokenizer(loaded.tokenizer);
+  const auto tokenizer = tokenizer_of(loaded);
   const RunLock lock(folder);
   write_run_json(folder, loaded, result);
-  const fs::path saved =
-      save_checkpoint(folder, *result.model, nullptr, state_of(o, loaded, *result.model),
-                      tokenizer_files(*tokenizer, !has_tokenizer(loaded)));
+  const fs::path saved = save_checkpoint(
+      folder, *result.model, nullptr, state_of(o, loaded, *result.model, tokenizer.get()),
+      tokenizer ? tokenizer_files(*tokenizer, false) : TokenizerFiles{});
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
   const ModelCost a = cost_of(loaded.model->config(), 1);

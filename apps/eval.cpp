@@ -12,6 +12,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
+#include "datasets/text_domains.h"
 #include "lib/edit/edit.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/router_warnings.h"
@@ -21,7 +22,7 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, router;
+  std::string model, router, special;
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
   BatchOptions batches;
@@ -167,7 +168,8 @@ int eval(const Options& o) {
   report_loading(loaded, o.model);
   Decoder<float>& model = *loaded.model;
   const auto tokenizer = tokenizer_for(loaded, o.data);
-  const Corpus corpus(for_vocabulary(o.data, model.config().vocabulary), *tokenizer, o.seed);
+  const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
+  const Corpus corpus(for_vocabulary(data, model.config().vocabulary), *tokenizer, o.seed);
   const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
   std::vector<DomainLoss> losses;
   std::vector<Table> tables = measured(o, model, corpus, batches, losses);
@@ -193,6 +195,7 @@ Run eval_command(CommandLine& cli) {
   cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
       .required();
   add_data(cli, o->data, true);
+  add_special_tokens(cli, o->special);
   add_router(cli, o->router);
   cli.add_option("--without-expert", o->without,
                  "knock-out: the loss once more without LAYER:EXPERT; several with commas are "

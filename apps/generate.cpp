@@ -104,7 +104,9 @@ class Dialogue {
     const SpecialIds special = tokenizer_->special();
     ends_.insert(ends_.end(), special.ends.begin(), special.ends.end());
     ends_.push_back(tokenizer_->boundary());
-    limit_ = std::min(vocabulary_, loaded.state ? tokenizer_->boundary() + 1 : vocabulary_);
+    limit_ = std::min(vocabulary_, loaded.state && loaded.tokenizer == "bytes"
+                                       ? tokenizer_->boundary() + 1
+                                       : tokenizer_->vocabulary());
   }
   std::vector<int> prompt(const Options& o) const {
     if (bare_)

@@ -74,6 +74,15 @@ Kind activation_kind() {
   return out;
 }
 
+// The registry, and what is made of the run's own text or of a file.
+Kind tokenizer_kind() {
+  Kind out = kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers());
+  out.rows.push_back({"bpe", "byte-level byte pairs, trained on the text of --data",
+                      "bpe:vocab=4096 bpe:vocab=8192,pattern=llama3,frequency=2"});
+  out.rows.push_back({"FILE", "a tokenizer.json, or a folder with one", "Qwen3/tokenizer.json"});
+  return out;
+}
+
 Kind verb_kind() {
   Kind out{"commands", "Verbs", {}};
   for (const auto& e : commands().entries()) {
@@ -89,7 +98,7 @@ std::vector<Kind> kinds() {
           kind("capacities", "Capacity rules (--capacity)", capacities()),
           kind("mixers", "Mixers (--model ...:mixer=)", mixers()),
           kind("datasets", "Datasets (--data, repeatable)", datasets()),
-          kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers()),
+          tokenizer_kind(),
           kind("devices", "Devices (--device)", backends()),
           kind("metrics", "Metrics (moe report --metric)", metrics()),
           kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),

@@ -90,6 +90,14 @@ void add_data(CommandLine& cli, std::vector<std::string>& specs, bool required) 
     option.required();
 }
 
+void add_special_tokens(CommandLine& cli, std::string& special) {
+  cli.add_option("--special-tokens", special,
+                 "what the text of a special token, as <|endoftext|>, becomes in text data: its "
+                 "id, or ordinary text; default: as the tokenizer's own library does")
+      .type_name("text|ids")
+      .check(one_of({"text", "ids"}));
+}
+
 std::string now_utc() {
   std::time_t now = std::time(nullptr);
   if (const char* epoch = std::getenv("SOURCE_DATE_EPOCH"))

@@ -34,6 +34,8 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions&);
 
 void add_config(CommandLine&);                                                // --config
 void add_data(CommandLine&, std::vector<std::string>& specs, bool required);  // --data, repeatable
+// --special-tokens; empty = each tokenizer's own way
+void add_special_tokens(CommandLine&, std::string& special);
 // ISO 8601; SOURCE_DATE_EPOCH where it is set
 std::string now_utc();
 

@@ -1,6 +1,7 @@
 // What this program writes into runs, checkpoints and traces of where they come from.
 #pragma once
 #include "lib/run/provenance.h"
+#include "lib/run/run_tokenizer.h"
 
 namespace moe {
 

@@ -10,6 +10,7 @@
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "datasets/text_domains.h"
 #include "lib/core/rng.h"
 #include "lib/router/router.h"
 #include "lib/run/evaluation.h"
@@ -20,8 +21,8 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, output, options, router;
-  std::vector<std::string> data;
+  std::string model, output, options, router, special;
+  std::vector<std::string> data, prompts;
   std::string durability = "process";
   BatchOptions batches;
   Index redundancy_tokens = 256;
@@ -31,13 +32,84 @@ struct Options {
   ExpertOptions experts;
 };
 
-TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
-                      const Corpus& corpus, bool paired) {
+// What is recorded: batches of a corpus, or prompts, and what the header says of them.
+struct Source {
+  std::function<void(TraceHeader&, const Provenance&, const std::string& model)> describe;
+  int boundary = -1;  // id that is marked special
+  Index tokens = 0;
+  std::string order;
+  using EachBatch = std::function<bool(const Batch&, Rng&)>;
+  std::function<void(const EachBatch&)> for_each;
+};
+
+Source corpus_source(const Options& o, const ModelConfig& config, const Tokenizer& tokenizer,
+                     const Corpus& corpus) {
+  const EvalBatches batches = batches_of(o.batches, config, o.seed);
+  return {.describe =
+              [&](TraceHeader& h, const Provenance& p, const std::string& model) {
+                describe_source(h, p, model, tokenizer, corpus, o.seed);
+              },
+          .boundary = corpus.boundary(),
+          .tokens = token_count(corpus, batches),
+          .order = o.batches.order,
+          .for_each =
+              [&corpus, batches](const Source::EachBatch& each) {
+                for_each_batch(corpus, batches, each);
+              }};
+}
+
+// A sequence of its own, as a document begins.
+Batch prompt_batch(const std::string& text, const Tokenizer& tokenizer, SpecialText special,
+                   Index context) {
+  Batch batch;
+  batch.token = document_opening(tokenizer);
+  const std::vector<int> ids = tokenizer.encode(text, {.special = special}).ids;
+  batch.token.insert(batch.token.end(), ids.begin(), ids.end());
+  if (ids.empty())
+    throw Error(Exit::usage, "--prompt has no text in it").hint("--prompt \"Once upon a time\"");
+  if (batch.tokens() > context) {
+    throw Error(Exit::usage, concat("the prompt has ", batch.tokens(),
+                                    " tokens and the model a context of ", context))
+        .hint("a shorter prompt, or --data text:path=FILE, which is cut into pieces");
+  }
+  batch.target.assign(batch.token.begin() + 1, batch.token.end());
+  batch.target.push_back(-1);
+  batch.start = {0, batch.tokens()};
+  return batch;
+}
+
+Source prompt_source(const Options& o, const ModelConfig& config, const Tokenizer& tokenizer,
+                     std::vector<Batch>& batches) {
+  const SpecialText special = o.special == "text"  ? SpecialText::text
+                              : o.special == "ids" ? SpecialText::ids
+                                                   : SpecialText::own;
+  Index tokens = 0;
+  for (const std::string& text : o.prompts) {
+    batches.push_back(prompt_batch(text, tokenizer, special, config.context));
+    tokens += batches.back().tokens();
+  }
+  return {.describe =
+              [&](TraceHeader& h, const Provenance& p, const std::string& model) {
+                describe_source(h, p, model, tokenizer, o.seed);
+              },
+          .boundary = tokenizer.boundary(),
+          .tokens = tokens,
+          .for_each =
+              [&](const Source::EachBatch& each) {
+                Rng rng(o.seed);
+                for (const Batch& batch : batches) {
+                  if (!each(batch, rng))
+                    return;
+                }
+              }};
+}
+
+TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source& source,
+                      bool paired) {
   TraceHeader h = trace_header(*loaded.model);
-  describe_source(h, provenance_of(o.options), loaded.checkpoint.path.string(), tokenizer, corpus,
-                  o.seed);
+  source.describe(h, provenance_of(o.options), loaded.checkpoint.path.string());
   h.checkpoint_step = loaded.checkpoint.step;
-  h.sequence_order = o.batches.order;
+  h.sequence_order = source.order;
   if (!paired)
     return h;
   h.pairs = weight_similarity(*loaded.model, o.matched);
@@ -140,22 +212,20 @@ int stopped(const Options& o, TraceWriter& writer, std::int64_t steps, int signa
   return 128 + signal;
 }
 
-// Writes the trace of a model over a corpus.
-int record(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer,
-           const Corpus& corpus) {
+// Writes the trace of a model over what the source holds.
+int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   Decoder<float>& model = *loaded.model;
-  const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
   const bool paired = compares_pairs(loaded);
   const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
-  TraceWriter writer(o.output, header_of(o, loaded, tokenizer, corpus, paired),
+  TraceWriter writer(o.output, header_of(o, loaded, source, paired),
                      {.force = o.force, .power = o.durability == "power", .fields = fields});
-  Recording recording(model, writer, fields, corpus.boundary(), redundancy_tokens);
-  Progress progress("tokens", double(token_count(corpus, batches)), "tok");
+  Recording recording(model, writer, fields, source.boundary, redundancy_tokens);
+  Progress progress("tokens", double(source.tokens), "tok");
   catch_stop_signals();
-  for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
+  source.for_each([&](const Batch& batch, Rng& rng) {
     recording.add(batch, rng);
     progress.update(double(writer.rows()), fmt::format("loss {:.3f}", recording.loss()));
     return stop_signal() == 0;
@@ -172,16 +242,36 @@ int record(const Options& o, const LoadedModel& loaded, const Tokenizer& tokeniz
   return 0;
 }
 
+int record_prompts(const Options& o, const LoadedModel& loaded) {
+  const auto tokenizer = tokenizer_of(loaded);
+  if (!tokenizer) {
+    throw Error(Exit::usage, "this model comes without a tokenizer, so it can be given no prompt")
+        .hint("--data tokens:path=FILE takes ids, as its tokenizer makes them");
+  }
+  std::vector<Batch> batches;
+  return record(o, loaded, prompt_source(o, loaded.model->config(), *tokenizer, batches));
+}
+
+int record_data(const Options& o, const LoadedModel& loaded) {
+  const auto tokenizer = tokenizer_for(loaded, o.data);
+  const ModelConfig& config = loaded.model->config();
+  const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
+  const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  for (const std::string& n : corpus.info().notes)
+    note(n);
+  return record(o, loaded, corpus_source(o, config, *tokenizer, corpus));
+}
+
 int trace(const Options& o) {
+  if (o.data.empty() == o.prompts.empty()) {
+    throw Error(Exit::usage, o.data.empty() ? "--data is missing: nothing to record"
+                                            : "--data and --prompt were both given")
+        .hint("--data text:path=FOLDER, or --prompt \"Once upon a time\"");
+  }
   refuse_existing(o.output, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = open_model(o, *device);
-  const auto tokenizer = tokenizer_for(loaded, o.data);
-  const Corpus corpus(for_vocabulary(o.data, loaded.model->config().vocabulary), *tokenizer,
-                      o.seed);
-  for (const std::string& n : corpus.info().notes)
-    note(n);
-  return record(o, loaded, *tokenizer, corpus);
+  return o.prompts.empty() ? record_data(o, loaded) : record_prompts(o, loaded);
 }
 
 }  // namespace
@@ -190,7 +280,12 @@ Run trace_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
       .required();
-  add_data(cli, o->data, true);
+  add_data(cli, o->data, false);
+  cli.add_option("--prompt", o->prompts,
+                 "text to record in place of --data, a sequence; may be given again")
+      .repeatable()
+      .type_name("TEXT");
+  add_special_tokens(cli, o->special);
   add_router(cli, o->router);
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")
       .type_name("FILE")

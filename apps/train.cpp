@@ -9,6 +9,7 @@
 #include "apps/former_names.h"
 #include "apps/training_run.h"
 #include "apps/values.h"
+#include "datasets/text_domains.h"
 #include "lib/model/mixer_type.h"
 
 namespace moe {
@@ -44,7 +45,7 @@ struct Options {
   RunOptions run;
   DeviceOptions device;
   std::vector<std::string> parts;  // what trains; empty = all
-  std::string resume;
+  std::string resume, special;
   std::string data_changed = "refuse", version_changed = "refuse";  // or accept
   std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
@@ -61,9 +62,7 @@ ModelConfig config_of(Options& o, const CommandLine& cli) {
           .hint("moe edit makes another model of a checkpoint");
     }
   }
-  const CheckpointConfig initial = read_checkpoint_config(o.run.init);
-  o.run.tokenizer = initial.tokenizer;
-  o.model.model = to_spec(initial.config);
+  o.model.model = to_spec(read_checkpoint_config(o.run.init).config);
   return model_config(model_spec(o.model));
 }
 
@@ -168,9 +167,14 @@ int train(Options& o, const CommandLine& cli) {
           .hint(concat("moe train --resume RUN ", option, " accept"));
     }
   }
-  const ModelConfig config = config_of(o, cli);
-  if (o.dry)
+  if (!o.special.empty())
+    o.run.data = with_special(o.run.data, o.special);
+  ModelConfig config = config_of(o, cli);
+  if (o.dry) {
+    if (o.run.init.empty() && cli.given("--tokenizer"))
+      config.vocabulary = vocabulary_for_run(o.run.tokenizer);
     return dry_run(config, o.run);
+  }
   if (o.run.data.empty() && o.save_dtype.empty()) {
     throw Error(Exit::usage, "--data is missing: nothing to train on")
         .hint("--data system, or --data text:path=FOLDER");
@@ -186,7 +190,10 @@ int train(Options& o, const CommandLine& cli) {
 Run train_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   add_data(cli, o->run.data, false);
-  cli.add_option("--tokenizer", o->run.tokenizer, "text to ids (moe list tokenizers)")
+  add_special_tokens(cli, o->special);
+  cli.add_option("--tokenizer", o->run.tokenizer,
+                 "text to ids: bytes, bpe:vocab=4096 trained on this text, or a tokenizer.json or "
+                 "its folder (moe list tokenizers)")
       .type_name("SPEC")
       .show_default();
   add_model(cli, o->model);

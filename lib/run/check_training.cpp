@@ -177,7 +177,7 @@ void check_resume(Backend<float>& device, const std::string& spec,
   RunState state{.step = 3, .train = ten, .model = to_spec(first.model.config())};
   state.steps_with_gradient = first.trainer.steps_with_gradient();
   save_checkpoint(folder.path, first.model, &first.trainer, state,
-                  {.spec = "bytes", .json = "{}", .config_json = "{}"});
+                  {.json = "{}", .config_json = "{}"});
   const LoadedModel loaded = load_model(folder.path, device);
   Solo comm;
   Trainer second(*loaded.model, ten, comm);

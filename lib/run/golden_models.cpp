@@ -8,8 +8,8 @@
 
 #include "lib/core/error.h"
 #include "lib/files/gguf.h"
-#include "lib/run/provenance.h"
 #include "lib/run/run_folder.h"
+#include "lib/run/run_tokenizer.h"
 #include "lib/trace/golden.h"
 
 namespace moe {

@@ -1,7 +1,7 @@
 #include "lib/run/provenance.h"
 
 #include "lib/files/sha256.h"
-#include "lib/tokenizer/open.h"
+#include "lib/run/run_tokenizer.h"
 
 namespace moe {
 
@@ -22,9 +22,10 @@ void describe_source(TraceHeader& h, const Provenance& p, const std::string& mod
 
 void describe_source(TraceHeader& h, const Provenance& p, const std::string& model_id,
                      const Tokenizer& tokenizer, const Corpus& corpus, std::uint64_t seed) {
-  describe_source(h, p, model_id, tokenizer, seed);
+  const Tokenizer* named = corpus.info().pieces.get();
+  describe_source(h, p, model_id, named ? *named : tokenizer, seed);
   h.domains = corpus.info().domains;
-  if (corpus.info().bare_ids)
+  if (corpus.info().bare_ids && !named)
     without_pieces(h);
 }
 
@@ -32,24 +33,6 @@ void without_pieces(TraceHeader& h) {
   h.tokenizer_id = "none";
   h.tokenizer_sha256.clear();
   h.pieces.clear();
-}
-
-std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel& loaded) {
-  const std::filesystem::path& path = loaded.checkpoint.path;
-  if (loaded.state)
-    return has_tokenizer(loaded) ? make_tokenizer(loaded.tokenizer) : nullptr;
-  return tokenizer_file(path).empty() ? nullptr : open_tokenizer(path);
-}
-
-bool has_tokenizer(const LoadedModel& loaded) {
-  return loaded.state && std::filesystem::exists(loaded.checkpoint.path / "tokenizer.json");
-}
-
-TokenizerFiles tokenizer_files(const Tokenizer& tokenizer, bool bare) {
-  if (bare)
-    return {.spec = tokenizer.id(), .json = "", .config_json = ""};
-  return {tokenizer.id(), tokenizer.tokenizer_json(), tokenizer.tokenizer_config_json(),
-          tokenizer.boundary()};
 }
 
 }  // namespace moe

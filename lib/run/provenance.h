@@ -1,5 +1,4 @@
-// Where a run, a checkpoint or a trace came from, written down the same way by all of them, and
-// what its token ids stand for.
+// Where a run, a checkpoint or a trace came from, written down the same way by all of them.
 #pragma once
 #include "datasets/dataset.h"
 #include "lib/run/run_folder.h"
@@ -21,12 +20,5 @@ void describe_source(TraceHeader&, const Provenance&, const std::string& model_i
 void describe_source(TraceHeader&, const Provenance&, const std::string& model_id, const Tokenizer&,
                      const Corpus&, std::uint64_t seed);
 void without_pieces(TraceHeader&);  // of ids alone: what they stand for is not known here
-
-// The tokenizer of this model's texts: a run's own; of a folder from elsewhere, or a GGUF file,
-// what its files say. Null where the model comes without one or was trained on bare ids. Throws
-// Error(input) for a tokenizer that cannot be read.
-std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel&);
-bool has_tokenizer(const LoadedModel&);  // of a run: text was what it was trained on
-TokenizerFiles tokenizer_files(const Tokenizer&, bool bare);  // bare: none are written
 
 }  // namespace moe

@@ -165,14 +165,15 @@ std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model
     }
   }
   writer.model(tensors);
-  Json config = config_json(model.config(), fit.family,
-                            {.bos = tokenizer.boundary, .eos = tokenizer.boundary});
+  Json config =
+      config_json(model.config(), fit.family, {.bos = tokenizer.bos, .eos = tokenizer.boundary});
   if (weights == DType::bf16)
     config["torch_dtype"] = "bfloat16";
   writer.json("config.json", config);
   if (!tokenizer.json.empty()) {
     writer.text("tokenizer.json", tokenizer.json);
-    writer.text("tokenizer_config.json", tokenizer.config_json);
+    if (!tokenizer.config_json.empty())
+      writer.text("tokenizer_config.json", tokenizer.config_json);
   }
   writer.json("state.json", state_json(state));
   if (trainer || !router_state(model).empty())
@@ -190,10 +191,12 @@ Published read_config(const fs::path& folder) {
 
 CheckpointConfig read_checkpoint_config(const fs::path& path) {
   if (const auto gguf = gguf_file_of(path))
-    return {.config = open_gguf(*gguf).published.config};
+    return {.config = open_gguf(*gguf).published.config, .path = *gguf};
   const fs::path folder = find_checkpoint(path).path;
-  CheckpointConfig out{.config = read_config(folder).config};
-  if (fs::exists(folder / "state.json"))
+  CheckpointConfig out{.config = read_config(folder).config,
+                       .path = folder,
+                       .of_run = fs::exists(folder / "state.json")};
+  if (out.of_run)
     out.tokenizer = read_state(folder).tokenizer;
   return out;
 }

@@ -12,20 +12,20 @@
 namespace moe {
 
 struct TokenizerFiles {
-  // "bytes"; tokenizer.json; tokenizer_config.json, both empty where none is written
-  std::string spec, json, config_json;
-  int boundary = -1;  // id that ends a text; -1 = none
+  // tokenizer.json; tokenizer_config.json; both empty where none is written
+  std::string json, config_json;
+  int bos = -1, boundary = -1;  // ids that begin and end a text; -1 = none
 };
 
 // Everything that continues a run, beside weights and moments.
 struct RunState {
   Index step = 0;
-  TrainOptions train;             // horizon, batch, learning rate, seed, ...
-  std::string model;              // to_spec() of the configuration
-  std::vector<std::string> data;  // resolved --data specs
-  std::string tokenizer = "bytes", device = "cpu";
-  std::string options = "{}";  // the command's resolved options, JSON
-  std::string trace;           // file being recorded, or empty
+  TrainOptions train;                               // horizon, batch, learning rate, seed, ...
+  std::string model;                                // to_spec() of the configuration
+  std::vector<std::string> data;                    // resolved --data specs
+  std::string tokenizer = "bytes", device = "cpu";  // tokenizer: a kept_name()
+  std::string options = "{}";                       // the command's resolved options, JSON
+  std::string trace;                                // file being recorded, or empty
   Index trace_every = 1;
   std::uint64_t trace_rows = 0;  // rows of it that belong to this state
   Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
@@ -42,6 +42,8 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<
 // What a checkpoint says of its model, without its weights.
 struct CheckpointConfig {
   ModelConfig config;
+  std::filesystem::path path;  // its folder or GGUF file
+  bool of_run = false;         // it has a state
   std::string tokenizer = "bytes";
 };
 CheckpointConfig read_checkpoint_config(const std::filesystem::path&);

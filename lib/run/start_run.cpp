@@ -107,17 +107,27 @@ void refuse_untrainable(const ModelConfig& config) {
   }
 }
 
-// Data that does not fit the weights a run starts from.
-void refuse_data(const ModelConfig& config, const RunOptions& o, const Corpus& corpus) {
-  if (!o.init.empty() && config.vocabulary != corpus.info().vocabulary) {
-    throw Error(Exit::usage,
-                concat("'", o.init, "' has a vocabulary of ", config.vocabulary,
-                       " and the tokenizer ", o.tokenizer, " one of ", corpus.info().vocabulary))
+// Rows of the embedding: those that the data need, or those of the weights a run starts from, which
+// the data must fit. A published model may have more rows than its tokenizer has ids; whoever reads
+// bytes was trained on them.
+int vocabulary_for(const ModelConfig& config, const RunOptions& o, const Corpus& corpus,
+                   const Tokenizer& tokenizer) {
+  const int needed = corpus.info().vocabulary;
+  if (o.init.empty())
+    return needed;
+  const bool of_file = !corpus.info().bare_ids && tokenizer.id() != "bytes";
+  if (of_file ? config.vocabulary < needed : config.vocabulary != needed) {
+    throw Error(Exit::usage, concat("'", o.init, "' has a vocabulary of ", config.vocabulary,
+                                    " and the tokenizer ", tokenizer.id(), " one of ", needed))
         .hint("the tokenizer the checkpoint was trained with");
   }
+  return config.vocabulary;
 }
 
-void refuse_validation_split(const Corpus& corpus) {
+// Tells what was left out of the data, and refuses those that training would spoil.
+void hear_of_data(const Corpus& corpus, TrainingObserver& observer) {
+  for (const std::string& n : corpus.info().notes)
+    observer.note(n);
   if (corpus.split() == Split::valid) {
     throw Error(Exit::usage,
                 "--data has split=valid, and training on the validation split would spoil it")
@@ -226,12 +236,17 @@ void refuse_initial(const RunOptions& o) {
   refuse_folder(o.folder, o.force);
 }
 
+// The tokenizer of a new run.
+std::shared_ptr<const Tokenizer> tokenizer_of(const RunOptions& o) {
+  return o.init.empty() ? tokenizer_for_run(o.tokenizer, o.data) : initial_tokenizer(o.init);
+}
+
 // A tokenizer whose ids a model does not all have.
-void refuse_few_ids(const ModelConfig& config, const RunOptions& o, const Tokenizer& tokenizer) {
+void refuse_few_ids(const ModelConfig& config, const Tokenizer& tokenizer) {
   if (config.vocabulary < tokenizer.vocabulary()) {
     throw Error(Exit::usage,
                 concat("the model has ", config.vocabulary, " token ids and the tokenizer ",
-                       o.tokenizer, " ", tokenizer.vocabulary()))
+                       tokenizer.id(), " ", tokenizer.vocabulary()))
         .hint(concat("--model ...:vocabulary=", tokenizer.vocabulary()));
   }
 }
@@ -283,17 +298,16 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   if (!o.trace.empty())
     refuse_trace(given, o);
   refuse_untrainable(given);
-  auto tokenizer = make_tokenizer(o.tokenizer);
   ModelConfig config = given;
   RunState state = state_of(config, o);
   if (!o.init.empty())
     state.data = for_vocabulary(state.data, config.vocabulary);
-  const Corpus corpus(state.data, *tokenizer, state.train.seed);
-  refuse_data(config, o, corpus);
-  config.vocabulary = corpus.info().vocabulary;
-  for (const std::string& n : corpus.info().notes)
-    observer.note(n);
-  refuse_validation_split(corpus);
+  const auto asked = tokenizer_of(o);
+  const Corpus corpus(state.data, *asked, state.train.seed);
+  const auto tokenizer = corpus.info().pieces ? corpus.info().pieces : asked;
+  state.tokenizer = kept_name(*tokenizer);
+  config.vocabulary = vocabulary_for(config, o, corpus, *tokenizer);
+  hear_of_data(corpus, observer);
   state.data = corpus.specs();
   refuse_size(config, state.train);
   auto model = std::make_unique<Decoder<float>>(config, context.device());
@@ -309,7 +323,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
-                                                              .tokenizer = std::move(tokenizer),
+                                                              .tokenizer = tokenizer,
                                                               .lock = std::move(lock),
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force});
@@ -339,7 +353,7 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
     observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
     return nullptr;
   }
-  auto tokenizer = make_tokenizer(state.tokenizer);
+  auto tokenizer = training_tokenizer(loaded);
   if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
     observer.warning(
         concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
@@ -361,15 +375,16 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
 InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DType weights,
                              const RunContext& context) {
   refuse_initial(o);
-  const auto tokenizer = make_tokenizer(o.tokenizer);
+  const auto tokenizer = tokenizer_of(o);
   ModelConfig config = given;
   RunState state = state_of(config, o);
+  state.tokenizer = kept_name(*tokenizer);
   if (!o.data.empty()) {
     const Corpus corpus(state.data, *tokenizer, state.train.seed);
     state.data = corpus.specs();
-    config.vocabulary = corpus.info().vocabulary;
+    config.vocabulary = std::max(o.init.empty() ? 0 : config.vocabulary, corpus.info().vocabulary);
   }
-  refuse_few_ids(config, o, *tokenizer);
+  refuse_few_ids(config, *tokenizer);
   Backend<float>& device = context.device();
   const bool drawn_later = o.init.empty() && config.moe.widths.empty() && config.moe.all_ffn();
   Decoder<float> model(config, device, drawn_later ? Storage::elsewhere : Storage::own);
@@ -379,7 +394,7 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
   if (!o.init.empty()) {
     const LoadedModel from = load_model(o.init, device);
     copy_weights(*from.model, model);
-    bare = !has_tokenizer(from);
+    bare = tokenizer_of(from) == nullptr;
   }
   state.model = to_spec(model.config());
   const RunLock lock(o.folder);

@@ -9,6 +9,7 @@ namespace moe {
 
 struct RunOptions {
   std::vector<std::string> data;  // specs of datasets
+  // tokenizer_for_run(); not asked where the run starts from a checkpoint, which has its own
   std::string tokenizer = "bytes";
   std::string folder;
   std::string trace;           // file to record routing into; empty = none

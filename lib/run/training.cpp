@@ -151,7 +151,8 @@ void TrainingLoop::save() {
   }
   result_.checkpoint =
       save_checkpoint(folder_, model_, &trainer_, state_,
-                      tokenizer_files(*run_.setup.tokenizer, run_.corpus.info().bare_ids));
+                      tokenizer_files(*run_.setup.tokenizer,
+                                      run_.corpus.info().bare_ids && !run_.corpus.info().pieces));
   prune(folder_, int(state_.keep), result_.checkpoint);
   saved_ = std::chrono::steady_clock::now();
   observer_.saved(state_.step, result_.checkpoint);

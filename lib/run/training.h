@@ -5,6 +5,7 @@
 #include "lib/checkpoint/run_lock.h"
 #include "lib/run/metrics_log.h"
 #include "lib/run/provenance.h"
+#include "lib/run/run_tokenizer.h"
 
 namespace moe {
 
@@ -38,7 +39,7 @@ struct TrainingRun {
     std::filesystem::path folder;
     RunState state;
     std::unique_ptr<Decoder<float>> model;
-    std::unique_ptr<Tokenizer> tokenizer;
+    std::shared_ptr<const Tokenizer> tokenizer;
     RunLock lock;
     Provenance provenance;  // its options are those of the state
     bool resumed = false;
