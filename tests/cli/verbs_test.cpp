@@ -199,6 +199,27 @@ TEST_CASE("bench of traces and reports cleans up and refuses what is not there")
   check_nothing_left(f);
 }
 
+TEST_CASE("bench of tokenizers has a row for each text and number of threads") {
+  const Folder f;
+  REQUIRE(f.run("tokenizer train --data text:path=corpus --vocab 300 -o t.json").code == 0);
+  const auto rows =
+      bench_rows(f,
+                 "bench tokenizer t.json --data text:path=corpus,limit=8k --threads 1 "
+                 "--threads 2 --document 1000");
+  REQUIRE(rows.size() == 8);  // two texts, both together, one word
+  CHECK((rows[0]["text"] == "english" && rows[4]["text"] == "all" &&
+         rows[6]["text"] == "one word" && rows[6]["bytes"] == 100000));
+  CHECK(rows[4]["bytes"] == rows[0]["bytes"].get<int>() + rows[2]["bytes"].get<int>());
+  CHECK(rows[4]["documents"] == 16);
+  CHECK((rows[0]["hash"] == rows[1]["hash"] && rows[0]["hash"] != rows[2]["hash"]));
+  for (const json& row : rows) {
+    CHECK(row["rate"].get<double>() ==
+          Approx(row["bytes"].get<double>() / row["median"].get<double>() * 1e-3));
+  }
+  CHECK(f.run("bench tokenizer t.json --data clusters").code == 2);
+  CHECK(f.run("bench tokenizer none.json --data text:path=corpus").code == 3);
+}
+
 TEST_CASE("weights of step 0 alone, and experts read when used") {
   const Folder f;
   const std::string model =
