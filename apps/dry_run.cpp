@@ -5,7 +5,6 @@
 #include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "lib/model/cost.h"
-#include "lib/run/router_warnings.h"
 
 namespace moe {
 namespace {
@@ -56,13 +55,33 @@ void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index k
   rows.add("disk: checkpoints kept", bytes_text(disk * double(keep + 1)));
 }
 
+class Notes final : public TrainingObserver {
+  void note(const std::string& sentence) override {
+    moe::note(sentence);
+  }
+};
+
+// Whether products would read bf16 copies of weights: on this machine, or where the device is
+// another one's, as its name says.
+bool multiplies_bf16(const std::string& device) {
+  if (Spec(device).get("dtype", "f32") != "bf16")
+    return false;
+  try {
+    return make_backend(device)->operand_type() == DType::bf16;
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 }  // namespace
 
-int dry_run(const ModelConfig& config, const RunOptions& o) {
-  refuse_without_effect(config);
+int dry_run(const ModelConfig& given, const RunOptions& o) {
+  Notes notes;
+  ModelConfig config = given;
+  config.vocabulary = vocabulary_on_data(given, o, notes);
   const RunState s = state_of(config, o);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
-  const bool narrow = Spec(o.device).get("dtype", "f32") == "bf16";
+  const bool narrow = multiplies_bf16(o.device);
   Rows rows;
   add_work(rows, c, s.train);
   add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0);

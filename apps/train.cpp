@@ -146,20 +146,16 @@ void refuse_changes(const CommandLine& app, const std::string& folder) {
   }
 }
 
-int train(Options& o, const CommandLine& cli) {
-  o.run.options = options_json(cli);
-  o.run.device = o.device.device;
-  if (!o.parts.empty())
-    o.run.train.trained = join(o.parts, ";");
-  if (!o.resume.empty()) {
-    refuse_changes(cli, o.resume);
-    const bool moved = cli.given("--steps");
-    return resume_run(o.resume,
-                      {.horizon = moved ? o.run.train.steps : -1,
-                       .accept_changed_data = o.data_changed == "accept",
-                       .accept_changed_version = o.version_changed == "accept"},
-                      o.device);
-  }
+int resume(const Options& o, const CommandLine& cli) {
+  refuse_changes(cli, o.resume);
+  return resume_run(o.resume,
+                    {.horizon = cli.given("--steps") ? o.run.train.steps : -1,
+                     .accept_changed_data = o.data_changed == "accept",
+                     .accept_changed_version = o.version_changed == "accept"},
+                    o.device);
+}
+
+void refuse_options_of_resume(const CommandLine& cli) {
   for (const std::string option : {"--data-changed", "--version-changed"}) {
     if (cli.given(option)) {
       throw Error(Exit::usage,
@@ -167,14 +163,21 @@ int train(Options& o, const CommandLine& cli) {
           .hint(concat("moe train --resume RUN ", option, " accept"));
     }
   }
+}
+
+int train(Options& o, const CommandLine& cli) {
+  o.run.options = options_json(cli);
+  o.run.device = o.device.device;
+  if (!o.parts.empty())
+    o.run.train.trained = join(o.parts, ";");
+  if (!o.resume.empty())
+    return resume(o, cli);
+  refuse_options_of_resume(cli);
   if (!o.special.empty())
     o.run.data = with_special(o.run.data, o.special);
-  ModelConfig config = config_of(o, cli);
-  if (o.dry) {
-    if (o.run.init.empty() && cli.given("--tokenizer"))
-      config.vocabulary = vocabulary_for_run(o.run.tokenizer);
+  const ModelConfig config = config_of(o, cli);
+  if (o.dry)
     return dry_run(config, o.run);
-  }
   if (o.run.data.empty() && o.save_dtype.empty()) {
     throw Error(Exit::usage, "--data is missing: nothing to train on")
         .hint("--data system, or --data text:path=FOLDER");

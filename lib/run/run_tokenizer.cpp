@@ -116,10 +116,14 @@ std::shared_ptr<const Tokenizer> tokenizer_for_run(const std::string& name,
       .hint("a tokenizer.json, a folder with one, bpe:vocab=4096, or bytes");
 }
 
+bool is_trained_first(const std::string& name) {
+  return !fs::exists(name) && Spec(name).name() == "bpe";
+}
+
 int vocabulary_for_run(const std::string& name) {
-  if (!fs::exists(name)) {
-    if (Spec spec(name); spec.name() == "bpe")
-      return training_of(spec).vocabulary;
+  if (is_trained_first(name)) {
+    Spec spec(name);
+    return training_of(spec).vocabulary;
   }
   return tokenizer_for_run(name, {})->vocabulary();
 }

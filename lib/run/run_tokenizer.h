@@ -16,6 +16,7 @@ namespace moe {
 // where it is none of them, or no file that a checkpoint could keep.
 std::shared_ptr<const Tokenizer> tokenizer_for_run(const std::string& name,
                                                    const std::vector<std::string>& data);
+bool is_trained_first(const std::string& name);
 // Rows of the embedding that it will need, before there is one: for --dry-run.
 int vocabulary_for_run(const std::string& name);
 // The tokenizer of a checkpoint that a run starts from: as tokenizer_of(), and `bytes` where it has

@@ -255,6 +255,25 @@ void refuse_few_ids(const ModelConfig& config, const Tokenizer& tokenizer) {
 
 namespace {
 
+// What a new run reads: the tokenizer that --tokenizer or --init names, the texts, and the
+// tokenizer of their ids where those come with one.
+struct RunData {
+  std::shared_ptr<const Tokenizer> asked;
+  Corpus corpus;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  int vocabulary;
+};
+
+RunData open_data(const ModelConfig& config, const RunOptions& o, TrainingObserver& observer,
+                  std::shared_ptr<const Tokenizer> asked) {
+  Corpus corpus(o.init.empty() ? o.data : for_vocabulary(o.data, config.vocabulary), *asked,
+                o.train.seed);
+  const auto tokenizer = corpus.info().pieces ? corpus.info().pieces : asked;
+  const int vocabulary = vocabulary_for(config, o, corpus, *tokenizer);
+  hear_of_data(corpus, observer);
+  return {std::move(asked), std::move(corpus), tokenizer, vocabulary};
+}
+
 void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
   const ModelConfig& config = run.setup.model->config();
   for (const auto& sentences : {router_warnings(config), router_training_warnings(config)}) {
@@ -292,6 +311,18 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
   return s;
 }
 
+int vocabulary_on_data(const ModelConfig& config, const RunOptions& o, TrainingObserver& observer) {
+  refuse_untrainable(config);
+  const bool to_train = o.init.empty() && is_trained_first(o.tokenizer);
+  if (o.data.empty()) {
+    const bool named = o.init.empty() && o.tokenizer != RunOptions().tokenizer;
+    return named ? vocabulary_for_run(o.tokenizer) : config.vocabulary;
+  }
+  const auto asked = to_train ? tokenizer_for_run("bytes", {}) : tokenizer_of(o);
+  const RunData data = open_data(config, o, observer, asked);
+  return to_train ? vocabulary_for_run(o.tokenizer) : data.vocabulary;
+}
+
 std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOptions& o,
                                        const RunContext& context, TrainingObserver& observer) {
   refuse_folder(o.folder, o.force);
@@ -300,14 +331,10 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   refuse_untrainable(given);
   ModelConfig config = given;
   RunState state = state_of(config, o);
-  if (!o.init.empty())
-    state.data = for_vocabulary(state.data, config.vocabulary);
-  const auto asked = tokenizer_of(o);
-  const Corpus corpus(state.data, *asked, state.train.seed);
-  const auto tokenizer = corpus.info().pieces ? corpus.info().pieces : asked;
-  state.tokenizer = kept_name(*tokenizer);
-  config.vocabulary = vocabulary_for(config, o, corpus, *tokenizer);
-  hear_of_data(corpus, observer);
+  const RunData data = open_data(config, o, observer, tokenizer_of(o));
+  const Corpus& corpus = data.corpus;
+  state.tokenizer = kept_name(*data.tokenizer);
+  config.vocabulary = data.vocabulary;
   state.data = corpus.specs();
   refuse_size(config, state.train);
   auto model = std::make_unique<Decoder<float>>(config, context.device());
@@ -323,7 +350,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
-                                                              .tokenizer = tokenizer,
+                                                              .tokenizer = data.tokenizer,
                                                               .lock = std::move(lock),
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force});

@@ -35,6 +35,10 @@ struct RunContext {
 // The state at step 0. Throws Error(usage) for what cannot be.
 RunState state_of(const ModelConfig&, const RunOptions&);
 
+// The token ids of a new run on its data, which are opened as the run opens them, and the same
+// refusals; of a tokenizer that has yet to be trained the ids that it will have.
+int vocabulary_on_data(const ModelConfig&, const RunOptions&, TrainingObserver&);
+
 // A new run: checked, its folder made and locked, its model drawn. The model's vocabulary is that
 // of the data.
 std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, const RunContext&,

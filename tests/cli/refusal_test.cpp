@@ -49,6 +49,27 @@ TEST_CASE("a hint never names the verb that failed, nor a look at what is not th
   }
 }
 
+TEST_CASE("a dry run looks at the data as the run would") {
+  const Folder f;
+  const std::string dry = "train --dry-run --model nano ";
+  CHECK(f.run(dry + "--data text:path=absent").err.find("absent") != std::string::npos);
+  CHECK(f.run(dry + "--data text:path=absent").code != 0);
+  CHECK(f.run(dry + "--data nothing").code == 2);
+  CHECK(f.run(dry + "--data text:path=corpus,split=valid").err.find("split=valid") !=
+        std::string::npos);
+  const auto parameters = [&](const std::string& words) {
+    const Result r = f.run(dry + words);
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+    return r.out.substr(r.out.find("parameters"), 40);
+  };
+  const std::string alone = parameters("");
+  CHECK(parameters("--data text:path=corpus") == alone);  // bytes are the presets' own ids
+  CHECK(parameters("--data clusters:vocabulary=1000") != alone);
+  CHECK(parameters("--data text:path=corpus --tokenizer bpe:vocab=1000") ==
+        parameters("--tokenizer bpe:vocab=1000"));
+}
+
 TEST_CASE("a value from the environment is refused under the name of its variable") {
   const Folder f;
   const Start from_outside{.environment = {"MOE_THREADS=abc"}};
@@ -71,7 +92,7 @@ TEST_CASE("words that are not understood") {
       {"train extra", 2, "unexpected argument 'extra'", "--help"},
       {"train", 2, "--data is missing", "--data system"},
       {"train --data system", 2, "-o is missing", "-o runs/a"},
-      {"trace runs/a -o x.h5", 2, "--data is missing", "moe trace runs/a"},
+      {"trace runs/a -o x.h5", 2, "--data is missing", "--data text:path=FOLDER"},
       {"report", 2, "trace is missing", "moe report a.moetrace.h5"},
       {nano + " -o r --steps", 2, "--steps needs a value", ""},
       {nano + " -o r --model tiny", 2, "--model was given 2 times", ""},
