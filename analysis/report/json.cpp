@@ -1,6 +1,7 @@
 // One strict JSON object: everything in the report. A number that is none is null, infinity the
 // string "inf" or "-inf" (bare NaN and Infinity are not JSON); token pieces are hexadecimal, since
 // a token may be part of a character. A line a table, for diff.
+#include <algorithm>
 #include <cmath>
 
 #include <nlohmann/json.hpp>
@@ -143,6 +144,24 @@ void append_lines(std::string& out, const std::vector<Item>& items, Json (*json)
   out += items.empty() ? "]" : "\n ]";
 }
 
+// A key for each column of a table: its name, with the id of its definition, and then a number,
+// where several columns have one name.
+std::vector<std::string> keys_of(const Table& t) {
+  std::vector<std::string> out;
+  for (const Column& c : t.columns) {
+    const auto same = [&](const Column& o) {
+      return o.name == c.name;
+    };
+    const bool one = std::ranges::count_if(t.columns, same) == 1;
+    const std::string key = clean(one || c.metric.empty() ? c.name : concat(c.name, " ", c.metric));
+    std::string unique = key;
+    for (int n = 2; std::ranges::find(out, unique) != out.end(); ++n)
+      unique = concat(key, " ", n);
+    out.push_back(unique);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string render_json(const Report& report, const RenderOptions&) {
@@ -166,11 +185,12 @@ std::string render_json(const Report& report, const RenderOptions&) {
 std::string render_jsonl(const Report& report, const RenderOptions&) {
   std::string out;
   for (const Table& t : report.tables) {
+    const std::vector<std::string> keys = keys_of(t);
     for (std::size_t r = 0; r < rows(t); ++r) {
       Json row = {{"table", clean(t.id)}};
-      for (const Column& c : t.columns) {
-        if (r < rows(c))
-          row[clean(c.name)] = cell_json(c, r);
+      for (std::size_t c = 0; c < t.columns.size(); ++c) {
+        if (r < rows(t.columns[c]))
+          row[keys[c]] = cell_json(t.columns[c], r);
       }
       out += row.dump() + "\n";
     }

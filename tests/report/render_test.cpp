@@ -89,6 +89,21 @@ TEST_CASE("every renderer draws an empty report, and says nothing of nan") {
   }
 }
 
+TEST_CASE("a line of JSON keeps every column, those of one name too") {
+  Report r;
+  r.tables.push_back({.id = "t"});
+  r.tables[0].columns = {
+      {.name = "layer", .cells = std::vector<double>{3}},
+      {.name = "largest", .cells = std::vector<double>{1}, .metric = "up_cosine"},
+      {.name = "largest", .cells = std::vector<double>{2}, .metric = "cka"},
+      {.name = "largest", .cells = std::vector<double>{4}, .metric = "cka"}};
+  const auto row = nlohmann::json::parse(render("jsonl", r));
+  CHECK(row.at("layer") == 3);
+  CHECK(row.at("largest up_cosine") == 1);
+  CHECK(row.at("largest cka") == 2);
+  CHECK(row.at("largest cka 2") == 4);
+}
+
 TEST_CASE("an ending asks for a format") {
   CHECK(format_of("a/b.html") == "html");
   CHECK(format_of("b.txt") == "text");
