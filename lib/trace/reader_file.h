@@ -62,6 +62,9 @@ struct TraceReader::File {
   void read_pairs();
   void check_shape(const std::string& name, const std::vector<std::uint64_t>& dims);
   void read_commits();
+  bool rows_are_stated() const;
+  void read_end();
+  void warn_if_unfinished();
   void open_columns();
   void open_column(TraceColumn);
   void describe_columns();

@@ -11,6 +11,8 @@ namespace moe {
 namespace {
 using h5::Cell;
 
+constexpr std::int64_t unstated = -1;  // num_tokens of a file that does not say
+
 ScoreFn score_fn(std::uint8_t code) {
   return code <= 2 ? ScoreFn(code) : ScoreFn::unknown;
 }
@@ -54,8 +56,16 @@ void TraceReader::File::read_header() {
   h.vocab_size = std::uint32_t(schema.number(f, "vocab_size", 0));
   h.checkpoint_step = schema.number(f, "checkpoint_step", -1);
   h.seed = std::uint64_t(schema.number(f, "seed", 0));
-  state.complete = schema.number(f, "complete", 0) == 1 && path.extension() != ".part";
-  state.tokens = std::uint64_t(schema.number(f, "num_tokens", 0));
+  read_end();
+}
+
+// Whether it was finished, and with how many rows. Whoever wrote the file in one go, in Python, may
+// say nothing of that.
+void TraceReader::File::read_end() {
+  const hid_t f = schema.file();
+  const bool in_one_go = !schema.has("/commits");
+  state.complete = schema.number(f, "complete", in_one_go) == 1 && path.extension() != ".part";
+  state.tokens = std::uint64_t(schema.number(f, "num_tokens", in_one_go ? unstated : 0));
 }
 
 constexpr int newest_minor = 1;
@@ -206,8 +216,8 @@ void TraceReader::File::read_pairs() {
 void TraceReader::File::read_commits() {
   const h5::Handle type = commit_type();
   const auto info = schema.find("/commits", type, 1);
-  if (!info)
-    return warn("it has no /commits: its rows are taken as its attributes say");
+  if (!info || (state.complete && info->dims[0] == 0))
+    return;  // rows are those that the attributes name
   const auto bytes = schema.whole(*info, type, sizeof(CommitRow));
   std::uint64_t before = 0;
   std::uint64_t last_rows = 0;
@@ -305,6 +315,12 @@ void TraceReader::File::open_logits_token(Source& s) {
   }
 }
 
+// Whether a finished file names its rows by num_tokens alone: it has no /commits, or none in them.
+bool TraceReader::File::rows_are_stated() const {
+  const auto info = schema.find("/commits", commit_type(), 1);
+  return state.complete && (!info || info->dims[0] == 0);
+}
+
 // How many rows count: those of the last valid commit; every dataset must have them.
 void TraceReader::File::settle_tokens() {
   std::uint64_t longest = 0;
@@ -320,9 +336,10 @@ void TraceReader::File::settle_tokens() {
     if (s.column.field == Field::token_id)
       token_rows = s.rows();
   }
-  const std::uint64_t claimed = state.tokens;
+  const bool stated = state.tokens != std::uint64_t(unstated);
+  const std::uint64_t claimed = stated ? state.tokens : token_rows;
   const std::uint64_t committed = commits.empty() ? 0 : commits.back().rows;
-  const bool by_commits = !commits.empty() || schema.has("/commits");
+  const bool by_commits = !commits.empty() || (schema.has("/commits") && !rows_are_stated());
   state.tokens = by_commits ? committed : state.complete ? claimed : token_rows;
   if (state.complete && claimed != state.tokens) {
     warn(fmt::format(
@@ -341,6 +358,10 @@ void TraceReader::File::settle_tokens() {
   }
   state.ignored = longest - std::min(longest, state.tokens);
   state.commits = commits.size();
+  warn_if_unfinished();
+}
+
+void TraceReader::File::warn_if_unfinished() {
   if (!state.complete) {
     warn(fmt::format(
         "the recording was not finished: {} rows in {} commits are read, {} behind them ignored",

@@ -285,6 +285,22 @@ std::vector<std::string> Schema::texts(const std::string& path) const {
   return out;
 }
 
+namespace {
+
+// The value of an attribute of variable length, as h5py stores a Python string.
+std::string variable_text(hid_t attribute, hid_t stored) {
+  const h5::Handle type{H5Tcopy(H5T_C_S1), "make a text type"};
+  H5Tset_size(type, H5T_VARIABLE);
+  H5Tset_cset(type, H5Tget_cset(stored));
+  char* value = nullptr;
+  h5::must(H5Aread(attribute, type, &value), "read a text of variable length");
+  const std::string out = value ? value : "";
+  H5free_memory(value);
+  return out;
+}
+
+}  // namespace
+
 std::string Schema::text(hid_t object, const char* attribute, const std::string& fallback) const {
   if (h5::must(H5Aexists(object, attribute), fmt::format("look up the attribute {}", attribute)) ==
       0) {
@@ -294,9 +310,13 @@ std::string Schema::text(hid_t object, const char* attribute, const std::string&
                      fmt::format("open the attribute {}", attribute)};
   const h5::Handle type{H5Aget_type(a), "read a type"};
   const h5::Handle extent{H5Aget_space(a), "read a shape"};
-  if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
-      H5Sget_simple_extent_npoints(extent) != 1) {
-    refuse(fmt::format("the attribute {} is not one fixed-length text", attribute));
+  if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(extent) != 1)
+    refuse(fmt::format("the attribute {} is not one text", attribute));
+  if (H5Tis_variable_str(type) > 0) {
+    const std::string out = variable_text(a, type);
+    if (out.size() > text_limit)
+      refuse(fmt::format("the attribute {} has {} bytes", attribute, out.size()));
+    return out;
   }
   const std::size_t width = H5Tget_size(type);
   if (width > text_limit || width > file_bytes_)
