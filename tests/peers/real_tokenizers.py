@@ -50,7 +50,7 @@ def ids_of(moe, file, texts):
     done = subprocess.run([moe, "tokenizer", "encode", file, "--jsonl"], input=lines.encode(), capture_output=True)
     if done.returncode != 0:
         sys.exit(f"moe tokenizer encode {file}: {done.stderr.decode()}")
-    return [json.loads(line)["ids"] for line in done.stdout.decode().splitlines()]
+    return [json.loads(line)["ids"] for line in done.stdout.decode().split("\n") if line]
 
 
 def digest(lists):
