@@ -74,8 +74,8 @@ fs::path written(const fs::path& folder, const std::string& spec, Backend<float>
   model.initialise(3);
   RunState state;
   state.model = to_spec(model.config());
-  return save_checkpoint(folder, model, nullptr, state,
-                         {.spec = "bytes", .json = "{}", .config_json = "{}"}, weights);
+  return save_checkpoint(folder, model, nullptr, state, {.json = "{}", .config_json = "{}"},
+                         weights);
 }
 
 void check_lazy(const fs::path& folder, const std::string& device,
@@ -224,8 +224,8 @@ TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused"
   down.mutate()(down.value().rows - 1, 0) = std::numeric_limits<float>::infinity();
   RunState state;
   state.model = to_spec(model.config());
-  const fs::path folder = save_checkpoint(scratch.path, model, nullptr, state,
-                                          {.spec = "bytes", .json = "{}", .config_json = "{}"});
+  const fs::path folder =
+      save_checkpoint(scratch.path, model, nullptr, state, {.json = "{}", .config_json = "{}"});
   const LoadedModel lazy = load_model(folder, *backend, {}, 0);
   CHECK_THROWS_WITH(answer(*lazy.model),
                     "tensor 'model.layers.0.block_sparse_moe.experts.7.w2.weight' holds numbers "

@@ -170,8 +170,7 @@ TEST_CASE(
   state.train = half.trainer->options();
   state.model = to_spec(half.model.config());
   state.steps_with_gradient = half.trainer->steps_with_gradient();
-  save_checkpoint(folder, half.model, &*half.trainer, state,
-                  {.spec = "bytes", .json = "{}", .config_json = "{}"});
+  save_checkpoint(folder, half.model, &*half.trainer, state, {.json = "{}", .config_json = "{}"});
   LoadedModel loaded = load_model(folder, *half.backend);
   CHECK(loaded.state->train.trained == o.trained);
   CHECK(loaded.state->train.lr_factor == o.lr_factor);
