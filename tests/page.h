@@ -54,6 +54,8 @@ inline std::vector<std::string> code_spans(const std::string& cell) {
   std::size_t from = 0;
   while ((from = cell.find('`', from)) != cell.npos) {
     const std::size_t to = cell.find('`', from + 1);
+    if (to == cell.npos)
+      break;  // a span that goes on in the next line
     out.push_back(cell.substr(from + 1, to - from - 1));
     from = to + 1;
   }
