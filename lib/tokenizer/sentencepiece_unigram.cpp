@@ -1,4 +1,5 @@
-// Unigram as sentencepiece adds it up: in single precision, with a bonus for user-defined pieces.
+// Unigram as sentencepiece adds it up: in single precision. A user-defined piece counts 0.1 for
+// each byte behind its first, whatever score is stored with it (measured on sentencepiece 0.2.3).
 #include <algorithm>
 #include <limits>
 
@@ -15,13 +16,10 @@ class ScoredUnigram final : public SentencePieceModel {
   ScoredUnigram(const std::vector<ScoredPiece>& pieces, int unknown)
       : pieces_(pieces), unknown_(unknown) {
     float lowest = std::numeric_limits<float>::max();
-    highest_ = std::numeric_limits<float>::lowest();
     for (std::size_t id = 0; id < pieces.size(); ++id) {
       const ScoredPiece& piece = pieces[id];
-      if (piece.type == PieceType::normal) {
+      if (piece.type == PieceType::normal)
         lowest = std::min(lowest, piece.score);
-        highest_ = std::max(highest_, piece.score);
-      }
       if (piece.type == PieceType::normal || piece.type == PieceType::user_defined)
         trie_.add(piece.text, int(id));
     }
@@ -65,14 +63,14 @@ class ScoredUnigram final : public SentencePieceModel {
   float score_of(int id, std::size_t bytes) const {
     const ScoredPiece& piece = pieces_[std::size_t(id)];
     if (piece.type == PieceType::user_defined)
-      return float(double(float(bytes) * highest_) - 0.1);
+      return float(0.1 * double(bytes) - 0.1);
     return piece.score;
   }
 
   const std::vector<ScoredPiece>& pieces_;
   int unknown_;
   Trie trie_;
-  float highest_ = 0, unknown_score_ = 0;
+  float unknown_score_ = 0;
 };
 
 }  // namespace

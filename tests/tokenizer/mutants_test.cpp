@@ -13,6 +13,7 @@
 #include "lib/tokenizer/pattern.h"
 #include "tests/files/scratch.h"
 #include "tests/gguf_bytes.h"
+#include "tests/sentencepiece_bytes.h"
 #include "tests/skip.h"
 
 using namespace moe;
@@ -201,31 +202,16 @@ json word_piece() {
             {"vocab", {{"[UNK]", 0}, {"hello", 1}, {"##lo", 2}, {"hel", 3}, {"a", 4}}}}}};
 }
 
-// A field of a protobuf message: number, length, bytes.
-std::string field(int number, const std::string& bytes) {
-  std::string out(1, char(number << 3 | 2));
-  for (std::size_t n = bytes.size();; n >>= 7) {
-    out += char((n & 127) | (n > 127 ? 128 : 0));
-    if (n <= 127)
-      return out + bytes;
-  }
-}
-std::string varint(int number, int value) {
-  return {char(number << 3), char(value)};
-}
-
 std::string sentencepiece(int model_type) {
-  const auto piece = [](const std::string& text, float score, int type) {
-    return field(
-        1, field(1, text) + std::string(1, char(2 << 3 | 5)) + test::raw(score) + varint(3, type));
-  };
-  std::string out = piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("</s>", 0, 3) +
-                    piece("user", 0, 4) + piece("\xE2\x96\x81", -1, 1);
+  std::string out = test::scored_piece("<unk>", 0, 2) + test::scored_piece("<s>", 0, 3) +
+                    test::scored_piece("</s>", 0, 3) + test::scored_piece("user", 0, 4) +
+                    test::scored_piece("\xE2\x96\x81", -1, 1);
   for (const char c : std::string("Helowrd,!12345"))
-    out += piece(std::string(1, c), -5, 1);
-  out += piece("He", -2, 1) + piece("ll", -2.5f, 1) + piece("Hell", -2.75f, 5);
-  return out + field(2, varint(3, model_type)) +
-         field(3, varint(3, 1) + varint(4, 1) + varint(5, 1));
+    out += test::scored_piece(std::string(1, c), -5, 1);
+  out += test::scored_piece("He", -2, 1) + test::scored_piece("ll", -2.5f, 1) +
+         test::scored_piece("Hell", -2.75f, 5);
+  return out + test::field(2, test::varint(3, model_type)) +
+         test::field(3, test::varint(3, 1) + test::varint(4, 1) + test::varint(5, 1));
 }
 
 std::string to_base64(const std::string& bytes) {
