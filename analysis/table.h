@@ -12,6 +12,18 @@ namespace moe {
 using Cells =
     std::variant<std::vector<std::int64_t>, std::vector<double>, std::vector<std::string>>;
 
+// What a light needs beside a figure: how bad random routing on so many tokens makes it, row by
+// row.
+struct Evidence {
+  // the worst that random routing reaches in more than one of a hundred traces
+  std::vector<double> reach;
+  std::vector<double> tokens;  // that the figure was measured on
+  // tokens from which on random routing rarely reaches the first threshold; NaN: there are enough,
+  // infinite: no number of tokens is
+  std::vector<double> needed;
+  std::string per;  // " a step", where tokens are those of a step
+};
+
 struct Column {
   // "max/mean", "x", "load of the busiest expert over the mean load"
   std::string name, unit, meaning;
@@ -22,10 +34,12 @@ struct Column {
   int digits = 3;              // after the point, for doubles
   // 95 % interval, row by row, NaN where there is none; empty = not known
   std::vector<double> low = {}, high = {};
-  // cells are the words green, yellow, red, and are drawn in that colour too
+  // cells are the words green, grey, yellow, red, and are drawn in that colour too
   bool light = false;
   // standard deviation of the figure under random routing, as `chance`; empty = not known
   std::vector<double> chance_spread = {};
+  // of a figure that has a light
+  Evidence evidence = {};
 };
 
 enum class Chart { none, bars, lines, heatmap };

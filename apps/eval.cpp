@@ -71,39 +71,89 @@ Table table_of(const std::vector<DomainLoss>& losses, bool ahead) {
   return t;
 }
 
-// Loss beside what it was with every expert.
-Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less,
-                    const std::string& names, bool renormalised) {
+// Rows of the losses with and without some experts.
+struct Changes {
   std::vector<std::string> name;
-  std::vector<double> with, without, change;
-  const auto row = [&](const std::string& n, double a, double b) {
+  std::vector<double> with, without, change, low, high;
+
+  void add(const std::string& n, double a, double b, double error) {
     name.push_back(n);
     with.push_back(a);
     without.push_back(b);
     change.push_back(b - a);
-  };
-  for (std::size_t d = 0; d < all.size(); ++d)
-    row(all[d].name, all[d].tokens ? all[d].loss() : NAN, less[d].tokens ? less[d].loss() : NAN);
+    low.push_back(b - a - error);
+    high.push_back(b - a + error);
+  }
+  std::string unclear() const {  // rows whose change may be none
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i < name.size(); ++i) {
+      if (!std::isnan(change[i]) && !(low[i] > 0 || high[i] < 0))
+        out.push_back(name[i]);
+    }
+    return join(out);
+  }
+};
+
+// Half of a 95 % interval of a change, by sequences; Student's t of few is wider.
+double reach_of_change(const DomainLoss& all, const DomainLoss& less) {
+  constexpr double few = 1.66;
+  const double n = double(all.sequence_tokens.size());
+  return 1.96 * (1 + few / n) * error_of_difference(all, less);
+}
+
+Changes changes(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less) {
+  Changes rows;
+  double square = 0;
+  double domains = 0;
+  for (std::size_t d = 0; d < all.size(); ++d) {
+    if (all[d].tokens == 0) {
+      rows.add(all[d].name, NAN, NAN, NAN);
+      continue;
+    }
+    const double reach = reach_of_change(all[d], less[d]);
+    rows.add(all[d].name, all[d].loss(), less[d].loss(), reach);
+    square += reach * reach;
+    domains += 1;
+  }
   if (all.size() > 1)
-    row("mean of domains", mean_loss(all), mean_loss(less));
+    rows.add("mean of domains", mean_loss(all), mean_loss(less), std::sqrt(square) / domains);
+  return rows;
+}
+
+// Loss beside what it was with every expert.
+Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less,
+                    const std::string& names, bool renormalised) {
+  const Changes rows = changes(all, less);
   Table t{.id = "knock_out_" + names, .title = fmt::format("Loss without {}", names)};
   t.reading = fmt::format(
       "Tokens still choose as before; choices of {} are dropped and the other weights of the token "
-      "{}.",
+      "{}. Intervals (95 %) are by sequences, on the same text: one that holds 0 is no change that "
+      "this much text can show.",
       names, renormalised ? "scaled so that their sum stays" : "stay as they are");
-  t.columns = {
-      {.name = "domain", .cells = name},
-      {.name = "loss", .unit = "nats", .meaning = "with every expert", .cells = with, .digits = 4},
-      {.name = "loss without",
-       .unit = "nats",
-       .meaning = "with the choices of these experts dropped",
-       .cells = without,
-       .digits = 4},
-      {.name = "change",
-       .unit = "nats",
-       .meaning = "loss without - loss; what the experts are worth here",
-       .cells = change,
-       .digits = 4}};
+  t.columns = {{.name = "domain", .cells = rows.name},
+               {.name = "loss",
+                .unit = "nats",
+                .meaning = "with every expert",
+                .cells = rows.with,
+                .digits = 4},
+               {.name = "loss without",
+                .unit = "nats",
+                .meaning = "with the choices of these experts dropped",
+                .cells = rows.without,
+                .digits = 4},
+               {.name = "change",
+                .unit = "nats",
+                .meaning = "loss without - loss; what the experts are worth here",
+                .cells = rows.change,
+                .digits = 4,
+                .low = rows.low,
+                .high = rows.high}};
+  if (const std::string unclear = rows.unclear(); !unclear.empty()) {
+    t.warnings.push_back(fmt::format(
+        "too little text to judge the change of {}: more --tokens, and at least {} sequences a "
+        "domain",
+        unclear, least_sequences));
+  }
   return t;
 }
 

@@ -16,6 +16,7 @@
 #include "apps/values.h"
 #include "datasets/tokenizer.h"
 #include "lib/core/rng.h"
+#include "lib/run/origin.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 
@@ -168,6 +169,7 @@ class AnswerTrace {
     if (dialogue.bare())
       without_pieces(h);
     h.checkpoint_step = loaded.checkpoint.step;
+    describe_origin(h, loaded);
     writer_.emplace(o.trace, h, TraceWriterOptions{.force = o.force, .fields = fields_});
     writer_->sequence(no_domain);
   }

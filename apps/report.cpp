@@ -26,6 +26,7 @@ struct Options {
   std::vector<std::string> traces, metrics, thresholds;
   std::string against, convention, fail_on, values;
   int sample = 600, bootstrap = 200;
+  bool by_id = false;
   std::string memory = "300MB", planted;
   OutputOptions out;
 };
@@ -72,8 +73,10 @@ Report compared(const Options& o, const AnalyzeOptions& options) {
         {name_of(path, paths), files.back().get(), files.back()->reader().state().corpus_sha256});
   }
   Progress progress("tokens", 0, "tok");
-  Report r = o.against.empty() ? side_by_side(named, options)
-                               : compare_against(named[0], named[1], options);
+  Report r = o.against.empty()
+                 ? side_by_side(named, options)
+                 : compare_against(named[0], named[1], options,
+                                   o.by_id ? Experts::by_id : Experts::matched_where_foreign);
   for (std::size_t i = 0; i < files.size(); ++i) {
     for (const std::string& w : files[i]->warnings())
       r.warnings.push_back(concat(named[i].name, ": ", w));
@@ -152,6 +155,10 @@ void check(const Options& o) {
     throw Error(Exit::usage, "--threshold and --fail-on work with a single trace only")
         .hint("moe report a.moetrace.h5 --fail-on red");
   }
+  if (o.by_id && o.against.empty()) {
+    throw Error(Exit::usage, "--by-id says how --against compares experts, and there is none")
+        .hint("moe report a.moetrace.h5 --against b.moetrace.h5 --by-id");
+  }
   if (o.traces.size() > 1 && !o.against.empty()) {
     throw Error(Exit::usage, concat("--against compares one trace with another, and ",
                                     o.traces.size(), " are given"))
@@ -194,6 +201,9 @@ Run report_command(CommandLine& cli) {
   cli.add_option("--against", o->against,
                  "a reference over the same text: how far the trace's routing is that of this one")
       .type_name("TRACE");
+  cli.add_flag("--by-id", o->by_id,
+               "with --against: compare experts by their ids although the traces share no origin, "
+               "or none is recorded; else the experts of each layer are matched one to one first");
   cli.add_option("--metric", o->metrics,
                  "only these, NAME:key=value,...; may be given again: moe list metrics")
       .repeatable()

@@ -14,6 +14,7 @@
 #include "lib/core/rng.h"
 #include "lib/router/router.h"
 #include "lib/run/evaluation.h"
+#include "lib/run/origin.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 
@@ -109,6 +110,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source&
   TraceHeader h = trace_header(*loaded.model);
   source.describe(h, provenance_of(o.options), loaded.checkpoint.path.string());
   h.checkpoint_step = loaded.checkpoint.step;
+  describe_origin(h, loaded);
   h.sequence_order = source.order;
   if (!paired)
     return h;

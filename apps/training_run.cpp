@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "analysis/metric/reach.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "lib/core/load.h"
@@ -14,6 +15,21 @@
 namespace moe {
 namespace {
 
+// Experts without a token, where random routing of so many choices would rarely leave any, and
+// where it would as well.
+struct Idle {
+  int dead = 0, by_chance = 0;
+
+  void add(const LoadFigures& f, std::size_t layers) {
+    const chance::Size size{double(f.experts), 1, double(f.assignments), double(layers)};
+    (f.dead_fraction > chance::reach_dead_fraction(size) ? dead : by_chance) += f.dead;
+  }
+  std::string text() const {
+    const std::string rest = by_chance ? fmt::format(" ({} idle by chance)", by_chance) : "";
+    return fmt::format("dead {}{}", dead, rest);
+  }
+};
+
 // Loss, balance of the worst layer, dead experts, dropped choices: what a person wants to see
 // early.
 std::string figures(const StepReport& report) {
@@ -21,11 +37,11 @@ std::string figures(const StepReport& report) {
   double worst = 0;
   double dropped = 0;
   double chosen = 0;
-  int dead = 0;
+  Idle idle;
   for (const LayerStep& l : r.layer) {
     const LoadFigures f = load_figures(l.counts);
     worst = std::max(worst, f.maxvio);
-    dead += f.dead;
+    idle.add(f, r.layer.size());
     for (std::size_t e = 0; e < l.counts.size(); ++e) {
       chosen += double(l.counts[e]);
       dropped += double(l.counts[e] - l.kept[e]);
@@ -35,7 +51,7 @@ std::string figures(const StepReport& report) {
       fmt::format("loss {:.3f}  {} tok/s", r.loss, count_text(report.tokens_per_second));
   if (r.layer.empty())
     return out;
-  return fmt::format("{}  worst MaxVio {:.2f}  dead {}  dropped {:.1f} %", out, worst, dead,
+  return fmt::format("{}  worst MaxVio {:.2f}  {}  dropped {:.1f} %", out, worst, idle.text(),
                      chosen > 0 ? 100 * dropped / chosen : 0);
 }
 

@@ -1,5 +1,11 @@
+#include <algorithm>
+
 #include "analysis/compare/compare.h"
+#include "analysis/compare/matching.h"
+#include "analysis/compare/origin.h"
+#include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -27,12 +33,12 @@ Table by_k(const Agreement& a) {
     for (const LayerAgreement& l : a.layer) {
       const bool has = k <= l.overlap_k.size();
       rows.add(has ? l.overlap_k[k - 1] / double(l.tokens_k[k - 1]) : no_value,
-               has ? double(k) / l.experts : no_value);
+               has ? l.by_chance().overlap_k.at(k - 1) : no_value);
     }
     t.column(concat("k=", k))
         .unit("share")
         .meaning("of the reference's first k choices, among the trace's first k")
-        .of("router_saturation_by_k")
+        .of(a.id("router_saturation_by_k"))
         .rows(rows);
   }
   return t.take();
@@ -48,7 +54,7 @@ Table by_margin(const Agreement& a) {
       choices.push_back(l.bin_choices[i]);
       bin.push_back(margin_bin(a.margins, i));
       values["flip_rate_by_margin"].add(double(l.bin_lost[i]) / double(l.bin_choices[i]),
-                                        1 - double(l.choices) / double(l.tokens) / l.experts);
+                                        l.tokens ? 1 - l.by_chance().common : no_value);
     }
   }
   TableBuilder t("flips_by_margin_and_layer", "The same, layer by layer", comparison);
@@ -61,13 +67,188 @@ Table by_margin(const Agreement& a) {
   t.column("lost")
       .unit("share")
       .meaning("of them, not made by the other")
-      .of("flip_rate_by_margin", values)
+      .of(a.id("flip_rate_by_margin"))
+      .rows(values.at("flip_rate_by_margin"))
       .digits(4);
   return t.take();
 }
 
 std::string shortened(const std::string& hash) {
   return hash.substr(0, 12) + (hash.size() > 12 ? "…" : "");
+}
+
+// What is known of the experts of both before any figure.
+struct Pair {
+  Kinship kin;
+  bool match;  // the trace's experts are renamed
+  std::vector<LayerMatch> layer;
+  SimulatedAgreement by_chance;
+};
+
+Pair pair_up(const TraceSource& a, const TraceSource& b, const AnalyzeOptions& o, Experts experts) {
+  Pair out;
+  out.kin = kinship(a.header(), b.header());
+  const bool foreign = out.kin == Kinship::strangers || out.kin == Kinship::unknown;
+  out.match = foreign && experts == Experts::matched_where_foreign;
+  MatchOptions how;
+  how.window = o.window;
+  how.memory = o.memory;
+  out.layer = match_experts(a, b, how);
+  out.by_chance = simulate_agreement(a, b, how);
+  return out;
+}
+
+Agreement agreement_of(const TraceSource& a, const TraceSource& b, const Pair& pair,
+                       const AgreeOptions& how) {
+  if (!pair.match)
+    return agree(a, b, how);
+  Agreement out = agree(MatchedTrace(a, pair.layer), b, how);
+  out.matched = true;
+  for (std::size_t l = 0; l < out.layer.size(); ++l)
+    out.layer[l].simulated = pair.by_chance.matched[l];
+  return out;
+}
+
+std::int64_t experts_in_use(const LayerMatch& m) {
+  return std::ranges::count_if(m.chosen, [](std::int64_t n) { return n > 0; });
+}
+
+std::int64_t keep_their_id(const LayerMatch& m) {
+  std::int64_t out = 0;
+  for (std::size_t e = 0; e < m.to.size(); ++e)
+    out += m.chosen[e] > 0 && m.to[e] == int(e);
+  return out;
+}
+
+Table partition(const TraceSource& a, const Pair& pair) {
+  std::vector<std::int64_t> number, used, kept;
+  Values values;
+  for (std::size_t l = 0; l < pair.layer.size(); ++l) {
+    const LayerMatch& m = pair.layer[l];
+    number.push_back(a.header().layers[l].index);
+    used.push_back(experts_in_use(m));
+    kept.push_back(keep_their_id(m));
+    values["expert_partition_ami"].add(m.tokens ? m.ami : no_value,
+                                       pair.by_chance.partition[l].ami);
+    values["expert_partition_ari"].add(m.tokens ? m.ari : no_value,
+                                       pair.by_chance.partition[l].ari);
+  }
+  TableBuilder t("expert_partition", "Do the two cut the tokens alike?", comparison);
+  t.reading(
+      "First choices of both as two ways to sort the same tokens, whatever the experts are called: "
+      "1 = the same groups of tokens, 0 = nothing in common. Chance: the reference's tokens in "
+      "another order. How many experts keep their id in the best one-to-one matching says whether "
+      "ids mean the same in both.");
+  t.layers(number);
+  t.column("mutual information")
+      .meaning("adjusted for what groups of these sizes share at random (AMI)")
+      .of("expert_partition_ami", values);
+  t.column("pairs of tokens")
+      .meaning("adjusted Rand index: pairs that are together in both (ARI)")
+      .of("expert_partition_ari", values);
+  t.key("experts", "of the trace, with at least one token", used);
+  t.key("keep their id", "of them, in the best matching", kept);
+  return t.take();
+}
+
+Table matches(const TraceSource& a, const Pair& pair) {
+  std::vector<std::int64_t> layer, expert, to, together;
+  std::vector<double> share;
+  for (std::size_t l = 0; l < pair.layer.size(); ++l) {
+    const LayerMatch& m = pair.layer[l];
+    for (std::size_t e = 0; e < m.to.size(); ++e) {
+      layer.push_back(a.header().layers[l].index);
+      expert.push_back(std::int64_t(e));
+      to.push_back(m.to[e]);
+      together.push_back(m.together[e]);
+      share.push_back(m.chosen[e] ? double(m.together[e]) / double(m.chosen[e]) : no_value);
+    }
+  }
+  TableBuilder t("expert_matches", "Which expert is which", comparison);
+  t.reading(
+       "One to one in every layer, so that as many choices as possible are common. Noise is "
+       "matched "
+       "as well: what the experts of a layer share beyond chance is in the tables above.")
+      .detail();
+  t.layers(layer).key("expert", "of the trace", expert).key("is", "of the reference", to);
+  t.column("together").unit("tokens").meaning("tokens that chose both").values(together);
+  t.column("share").unit("share").meaning("of the expert's tokens").values(share);
+  return t.take();
+}
+
+// What was done about the ids, before any other sentence.
+Finding about_ids(const Report& r, const TraceSource& a, const TraceSource& b, const Pair& pair) {
+  const QuotedTable t(r, "expert_partition");
+  std::int64_t used = 0;
+  std::int64_t kept = 0;
+  for (const LayerMatch& m : pair.layer) {
+    used += experts_in_use(m);
+    kept += keep_their_id(m);
+  }
+  const Finding counted = derived(concat(kept, " of ", used, " keep their id"),
+                                  {t.basis("keep their id"), t.basis("experts")});
+  if (pair.match) {
+    return told(pair.kin == Kinship::strangers
+                    ? concat("The two are ", kinship_text(a.header(), b.header()),
+                             ": their expert ids mean nothing to each other. ")
+                    : "Whether the two share an origin is not recorded, so their expert ids may "
+                      "mean nothing to each other. ",
+                "The experts of each layer were matched one to one before they were compared (",
+                counted, ").");
+  }
+  if (pair.kin == Kinship::strangers || pair.kin == Kinship::unknown) {
+    return told("Experts are compared by their ids, as asked, although the two ",
+                pair.kin == Kinship::strangers ? "are different trainings" : "may share no origin",
+                "; in the best matching ", counted, ".");
+  }
+  return told("Expert ids mean the same in both (", kinship_text(a.header(), b.header()),
+              "); in the best matching ", counted, ".");
+}
+
+// Of the layer whose groups are most alike above chance.
+void about_partition(Report& r, const Pair& pair) {
+  const QuotedTable t(r, "expert_partition");
+  const Column& ami = t.column("mutual information");
+  const std::size_t best = largest(t.numbers(ami.name));
+  const double seen = double(pair.layer[best].tokens);
+  const Standing s =
+      standing(t.numbers(ami.name)[best], {ami.chance.at(best), ami.chance_spread.at(best)},
+               {.tokens = seen, .figures = double(t.rows())});
+  const Finding most = told(t.cell(ami, best).figure(3), " in layer ", t.cell("layer", best),
+                            " (tokens in another order: ", t.chance(ami.name, best).figure(3), ")");
+  if (s.shown == Shown::too_few) {
+    return tell(r, too_few(seen, "whether the two cut the tokens alike", s.needed),
+                " The adjusted mutual information of first choices is at most ", most, ".");
+  }
+  tell(r,
+       s.shown == Shown::more
+           ? "Whatever the experts are called, the two sort tokens most alike with an adjusted "
+             "mutual information of "
+           : "The two sort tokens into unrelated groups: the adjusted mutual information of first "
+             "choices is at most ",
+       most, ".");
+}
+
+std::vector<std::pair<std::string, std::string>> facts_of(const NamedTrace& a, const NamedTrace& b,
+                                                          const Pair& pair) {
+  return {{"trace", a.name},
+          {"reference", b.name},
+          {"tokens", concat(a.trace->tokens())},
+          {"MoE layers", concat(a.trace->header().layers.size())},
+          {"origin", kinship_text(a.trace->header(), b.trace->header())},
+          {"experts", pair.match ? "matched one to one" : "by their ids"}};
+}
+
+// To the tables and findings of the agreement.
+void add_matching(Report& r, const NamedTrace& a, const NamedTrace& b, const Pair& pair,
+                  const Agreement& agreement) {
+  r.tables.insert(r.tables.begin() + 2, by_k(agreement));  // behind the agreement by layer
+  r.tables.insert(r.tables.begin() + 2, partition(*a.trace, pair));
+  if (!agreement.margins.empty())
+    r.tables.push_back(by_margin(agreement));
+  r.tables.push_back(matches(*a.trace, pair));
+  about_partition(r, pair);
+  r.findings.insert(r.findings.begin(), about_ids(r, *a.trace, *b.trace, pair));
 }
 
 }  // namespace
@@ -81,7 +262,8 @@ std::string not_the_same_text(const NamedTrace& a, const NamedTrace& b) {
                 shortened(b.corpus), " in '", b.name, "': they are of different text");
 }
 
-Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOptions& o) {
+Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOptions& o,
+                       Experts experts) {
   if (const std::string why = not_the_same_text(a, b); !why.empty()) {
     throw Error(Exit::input, concat("'", a.name, "' cannot be held against '", b.name,
                                     "' token by token: ", why))
@@ -93,24 +275,19 @@ Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOp
   how.window = o.window;
   how.progress = o.progress;
   how.bootstrap = o.bootstrap;
-  const Agreement agreement = agree(*a.trace, *b.trace, how);
+  const Pair pair = pair_up(*a.trace, *b.trace, o, experts);
+  const Agreement agreement = agreement_of(*a.trace, *b.trace, pair, how);
   Report r;
   r.title = concat(a.name, " against ", b.name);
-  r.facts = {{"trace", a.name},
-             {"reference", b.name},
-             {"tokens", concat(a.trace->tokens())},
-             {"MoE layers", concat(a.trace->header().layers.size())}};
+  r.facts = facts_of(a, b, pair);
   if (a.corpus.empty() || b.corpus.empty()) {
     r.warnings.push_back(
         "a trace has no hash of its token ids: that the text is the same was checked token by "
         "token, where ids are recorded");
   }
   agreement.report(r);
-  if (!r.tables.empty()) {
-    r.tables.insert(r.tables.begin() + 2, by_k(agreement));  // behind the agreement by layer
-    if (!agreement.margins.empty())
-      r.tables.push_back(by_margin(agreement));
-  }
+  if (!r.tables.empty())
+    add_matching(r, a, b, pair, agreement);
   for (Table& t : r.tables)
     t.section = comparison;
   for (const TraceLayer& l : a.trace->header().layers)

@@ -15,9 +15,16 @@ struct NamedTrace {
 // Why the two are not over the same text with the same layers, in a sentence; empty where they are.
 std::string not_the_same_text(const NamedTrace& a, const NamedTrace& b);
 
+// Expert ids of two trainings mean nothing to each other: those are matched first.
+enum class Experts {
+  matched_where_foreign,  // or where it is not known whether the traces share an origin
+  by_id                   // as they are, whatever the origin
+};
+
 // How far a's routing is that of the reference b, and the headlines of both. Throws Error(input)
 // with the reason where they are not over the same text.
-Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOptions&);
+Report compare_against(const NamedTrace& a, const NamedTrace& b, const AnalyzeOptions&,
+                       Experts = Experts::matched_where_foreign);
 
 // Headline metrics, a column a trace, and how far each differs from the first.
 Report side_by_side(const std::vector<NamedTrace>&, const AnalyzeOptions&);

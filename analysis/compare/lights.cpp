@@ -1,89 +1,72 @@
 #include "analysis/compare/lights.h"
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "analysis/metric/finding.h"
+#include "analysis/metric/layout.h"
 #include "analysis/metric/table_builder.h"
 #include "lib/core/text.h"
 
 namespace moe {
 namespace {
 
-constexpr double none = std::numeric_limits<double>::quiet_NaN();
-constexpr const char* words[] = {"green", "yellow", "red"};
-
 double at(const std::vector<double>& v, std::size_t i) {
-  return i < v.size() ? v[i] : none;
+  return i < v.size() ? v[i] : no_value;
 }
 
+// The figure of a light, in a table by layer, and the layer that decides it.
 struct Found {
-  std::int64_t layer = 0;
-  double value = none, chance = none, low = none, high = none, spread = none;
+  const Column* column;
+  std::int64_t layer;
+  JudgedLight verdict;
 };
 
-bool worse(const Threshold& t, double a, double b) {
-  return t.red < t.yellow ? a < b : a > b;
-}
-
-// The worst layer of the figure, from a table by layer.
-std::optional<Found> worst(const Report& r, const Threshold& t) {
+std::optional<Found> find(const Report& r, const Threshold& t) {
   for (const Table& table : r.tables) {
     const auto* layer = table.columns.empty() || table.columns[0].name != "layer"
                             ? nullptr
                             : std::get_if<std::vector<std::int64_t>>(&table.columns[0].cells);
     for (const Column& c : table.columns) {
-      const auto* cells = std::get_if<std::vector<double>>(&c.cells);
-      if (!layer || !cells || c.metric != t.id || !c.name.ends_with(t.column))
+      if (!layer || c.metric != t.id || !c.name.ends_with(t.column) ||
+          !std::holds_alternative<std::vector<double>>(c.cells)) {
         continue;
-      std::optional<Found> out;
-      for (std::size_t i = 0; i < cells->size(); ++i) {
-        if (!std::isnan((*cells)[i]) && (!out || worse(t, (*cells)[i], out->value))) {
-          out = {(*layer)[i],  (*cells)[i],   at(c.chance, i),
-                 at(c.low, i), at(c.high, i), at(c.chance_spread, i)};
-        }
       }
-      if (out)
-        return out;
+      if (const auto v = verdict(t, c))
+        return Found{&c, (*layer)[v->row], *v};
     }
   }
   return {};
 }
 
-Light light_of(const Threshold& t, const Found& f) {
-  const bool low_is_bad = t.red < t.yellow;
-  const double kind = low_is_bad ? f.high : f.low;  // the best that the text allows
-  const double by_chance = low_is_bad ? 1 - chance_slack * (1 - f.chance) : chance_slack * f.chance;
-  if (!worse(t, f.value, by_chance) && !std::isnan(f.chance))
-    return Light::green;
-  if (!std::isnan(kind) && !std::isnan(f.chance) && !worse(t, kind, f.chance))
-    return Light::green;
-  const auto from = [&](double limit) {
-    return low_is_bad ? f.value < limit : f.value >= limit;
-  };
-  return from(t.red) ? Light::red : from(t.yellow) ? Light::yellow : Light::green;
-}
-
-}  // namespace
-
-namespace {
-
 struct Rows {
-  std::vector<std::string> name, light, limit, source, id;
+  std::vector<std::string> name, light, limit, source, id, per;
   std::vector<std::int64_t> layer;
   Values::Rows worst;
-  std::vector<double> low, high;
+  std::vector<double> low, high, needed;
+  double tokens = 0;
+  Light most = Light::green;
 
-  void add(const Threshold& t, const Found& f, Light l) {
+  void add(const Threshold& t, const Found& f) {
+    const Column& c = *f.column;
+    const std::size_t row = f.verdict.row;
     name.push_back(t.name);
-    light.emplace_back(words[int(l)]);
+    light.emplace_back(light_words[int(f.verdict.light)]);
     layer.push_back(f.layer);
-    worst.add(f.value, {f.chance, f.spread});
-    low.push_back(f.low);
-    high.push_back(f.high);
+    worst.add(std::get<std::vector<double>>(c.cells)[row],
+              {at(c.chance, row), at(c.chance_spread, row)});
+    low.push_back(at(c.low, row));
+    high.push_back(at(c.high, row));
+    needed.push_back(f.verdict.light == Light::grey ? f.verdict.needed : no_value);
+    per.push_back(c.evidence.per);
     limit.push_back(concat(t.red < t.yellow ? "below " : "from ", t.yellow, ", ", t.red));
     id.push_back(t.id);
     source.push_back(t.source);
+    most = std::max(most, f.verdict.light);
+    tokens = std::max(tokens, std::isnan(f.verdict.tokens) ? 0 : f.verdict.tokens);
+  }
+  bool any_grey() const {
+    return std::ranges::find(light, light_words[int(Light::grey)]) != light.end();
   }
 };
 
@@ -91,10 +74,11 @@ Table table(const Rows& rows, const std::string& section) {
   TableBuilder t("lights", "Balance at a glance", section);
   t.reading(
       "The worst layer of each figure against two thresholds, which --threshold NAME=YELLOW,RED "
-      "sets.");
+      "sets. Grey: random routing on so few tokens often passes the first of them too, so nothing "
+      "can be said.");
   t.key("figure", "", rows.name);
   t.column("light")
-      .meaning("green also where random routing would be as bad")
+      .meaning("green also where random routing would be as bad; grey: too few tokens to judge")
       .values(rows.light)
       .light();
   t.column("worst")
@@ -102,49 +86,80 @@ Table table(const Rows& rows, const std::string& section) {
       .rows(rows.worst)
       .interval(rows.low, rows.high);
   t.key("layer", "the worst one", rows.layer);
+  if (rows.any_grey()) {
+    t.column("tokens needed")
+        .meaning("for a light, about; of drops, in each step; ∞: random routing is as bad with any")
+        .values(rows.needed)
+        .digits(0);
+  }
   t.key("yellow, red", "thresholds", rows.limit);
   t.key("id", "for --threshold", rows.id).key("whose thresholds", "", rows.source);
   return t.take();
 }
 
-Finding sentence(const Report& r, Light worst) {
+// The names of all lights of one colour, each as `one` tells it, and how many there are.
+struct Named {
+  Finding list;
+  std::size_t count = 0;
+};
+template <class One>
+Named named(const QuotedTable& t, Light light, const One& one) {
+  Named out;
+  for (std::size_t i = 0; i < t.rows(); ++i) {
+    if (t.words("light")[i] != light_words[int(light)])
+      continue;
+    extend(out.list, out.count ? ", " : "", one(i));
+    ++out.count;
+  }
+  return out;
+}
+
+Finding needed_text(const QuotedTable& t, const Rows& rows, std::size_t i) {
+  if (!std::isfinite(rows.needed[i]))
+    return told(t.cell("figure", i));
+  return told(t.cell("figure", i), " (needs about ", t.cell("tokens needed", i).figure(0),
+              rows.per[i], ")");
+}
+
+Finding sentence(const Report& r, const Rows& rows) {
   const QuotedTable t(r, "lights");
   const Quote lights = t.basis("light");
-  if (worst != Light::red) {
-    return told("No light is red: ",
-                derived(worst == Light::yellow ? "some are yellow." : "all are green.", {lights}));
+  const Named red = named(t, Light::red, [&](std::size_t i) {
+    return told(t.cell("figure", i), " of layer ", t.cell("layer", i));
+  });
+  const Named yellow =
+      named(t, Light::yellow, [&](std::size_t i) { return told(t.cell("figure", i)); });
+  const Named grey = named(t, Light::grey, [&](std::size_t i) { return needed_text(t, rows, i); });
+  Finding out;
+  if (red.count) {
+    out = told(derived(concat(red.count, " of ", t.rows()), {lights}), " lights ",
+               red.count == 1 ? "is" : "are", " red: ", red.list, ".");
+  } else if (grey.count == t.rows()) {
+    out = derived("All lights are grey.", {lights});
+  } else {
+    const char* rest = yellow.count ? "some are yellow." : grey.count ? "" : "all are green.";
+    out = derived(concat("No light is red", *rest ? ": " : ".", rest), {lights});
   }
-  Finding which;
-  std::size_t red = 0;
-  for (std::size_t i = 0; i < t.rows(); ++i) {
-    if (t.words("light")[i] != words[int(Light::red)])
-      continue;
-    extend(which, red ? ", " : "", t.cell("figure", i), " of layer ", t.cell("layer", i));
-    ++red;
+  if (grey.count) {
+    extend(out, " The ", rounded(rows.tokens), " tokens of this trace are too few to judge ",
+           grey.list, ": random routing of this size would often look as bad.");
   }
-  return told(derived(concat(red, " of ", t.rows()), {lights}), " lights ", red == 1 ? "is" : "are",
-              " red: ", which, ".");
+  return out;
 }
 
 }  // namespace
 
 std::optional<Light> add_lights(Report& r, const std::vector<Threshold>& all) {
-  std::optional<Light> most;
   Rows rows;
   for (const Threshold& t : all) {
-    const auto f = worst(r, t);
-    if (!f)
-      continue;
-    const Light l = light_of(t, *f);
-    if (!most || l > *most)
-      most = l;
-    rows.add(t, *f, l);
+    if (const auto found = find(r, t))
+      rows.add(t, *found);
   }
-  if (!most)
+  if (rows.name.empty())
     return {};
   r.tables.insert(r.tables.begin(), table(rows, r.tables.front().section));
-  r.findings.insert(r.findings.begin(), sentence(r, *most));
-  return most;
+  r.findings.insert(r.findings.begin(), sentence(r, rows));
+  return rows.most;
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -222,15 +223,22 @@ Table layers(const All& a) {
   return t.take();
 }
 
-// Of a trace, whose column it is, against the first; none where no figure has an interval.
+// Of a trace, whose column it is, against the first. One of many figures often leaves its interval:
+// told are differences that the largest of as many would rarely show.
+constexpr double interval_deviations = 2 * 1.96;  // how wide 95 % are
 void finding(Report& r, const std::string& first, std::size_t place) {
   const QuotedTable t(r, "differences");
   const Column& c = t.table().columns[place];
-  if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); }))
-    return;
+  if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); })) {
+    return tell(r, derived("Too little text to judge where ", {t.basis(c, 0, t.rows())}), c.name,
+                " differs from ", first, ": intervals need at least ", Bootstrap::least_sequences,
+                " sequences and --bootstrap.");
+  }
+  const auto& values = std::get<std::vector<double>>(c.cells);
   Finding clear;
   for (std::size_t row = 0; row < t.rows(); ++row) {
-    if (!(c.low[row] > 0 || c.high[row] < 0))
+    const double deviation = (c.high[row] - c.low[row]) / interval_deviations;
+    if (!(std::abs(values[row]) > chance::rare_deviations(double(t.rows())) * deviation))
       continue;
     const QuotedCell by = t.cell(c, row);
     extend(clear, clear.text.empty() ? "" : ", ", t.cell(t.table().columns[0], row), " (",

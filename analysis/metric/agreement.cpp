@@ -2,6 +2,7 @@
 
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/chance.h"
+#include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
@@ -75,12 +76,13 @@ class Comparer {
     const std::size_t tokens = a.tokens();
     const std::size_t layers = result_.layer.size();
     differs_.assign(tokens * layers, 0);
+    find_rows(a, b);
     parallel_for(Index(layers), 1, [&](Index first, Index last) {
       for (Index l = first; l < last; ++l)
         layer(a, b, std::size_t(l));
     });
     for (std::size_t t = 0; t < tokens; ++t) {
-      if (!a.valid(t) || !b.valid(t))
+      if (!counts_[t])
         continue;
       std::int64_t flips = 0;
       for (std::size_t l = 0; l < layers; ++l)
@@ -108,13 +110,26 @@ class Comparer {
       }
     }
   }
+  // Rows that are no padding, and routing in both.
+  void find_rows(const TraceRows& a, const TraceRows& b) {
+    const std::vector<std::uint8_t> odd_a = repeated_choices(a);
+    const std::vector<std::uint8_t> odd_b = repeated_choices(b);
+    counts_.assign(a.tokens(), 0);
+    for (std::size_t t = 0; t < a.tokens(); ++t) {
+      if (!a.valid(t) || !b.valid(t))
+        continue;
+      const bool odd = (!odd_a.empty() && odd_a[t]) || (!odd_b.empty() && odd_b[t]);
+      result_.impossible += odd;
+      counts_[t] = !odd;
+    }
+  }
   void layer(const TraceRows& a, const TraceRows& b, std::size_t l) {
     LayerAgreement& s = result_.layer[l];
     const LayerRows& ra = a.layer[l];
     const LayerRows& rb = b.layer[l];
     std::vector<int> ca, cb;
     for (std::size_t t = 0; t < a.tokens(); ++t) {
-      if (!a.valid(t) || !b.valid(t))
+      if (!counts_[t])
         continue;
       chosen(ra.expert, Index(t), ca);
       chosen(rb.expert, Index(t), cb);
@@ -148,6 +163,7 @@ class Comparer {
     s.common += both;
     s.overlap += share;
     s.first += same_first;
+    s.same_sets += both == std::ssize(b) && a.size() == b.size();
     by_k(s, a, b);
   }
   void by_margin(LayerAgreement& s, std::int64_t both, std::int64_t n, double margin) const {
@@ -191,6 +207,7 @@ class Comparer {
   bool margin_from_b_;
   std::vector<Pending> pending_;       // (L)
   std::vector<std::uint8_t> differs_;  // (L,T) of the window
+  std::vector<std::uint8_t> counts_;   // (T) of the window: 1 where a row is compared
   Agreement result_;
 };
 
@@ -236,6 +253,21 @@ Agreement agree(const TraceSource& a, const TraceSource& b, const AgreeOptions& 
   return all.result();
 }
 
+std::string Agreement::id(const char* of_ids_as_they_are) const {
+  return concat(of_ids_as_they_are, matched ? "_matched" : "");
+}
+
+ChanceAgreement LayerAgreement::by_chance() const {
+  if (simulated)
+    return *simulated;
+  const double k = double(choices) / double(tokens);
+  const double share = k / experts;
+  ChanceAgreement out{{share}, {1.0 / experts}, {}, share, chance::same_set(experts, k)};
+  for (std::size_t n = 1; n <= overlap_k.size(); ++n)
+    out.overlap_k.push_back(double(n) / experts);
+  return out;
+}
+
 std::vector<MetricValue> Agreement::values() const {
   std::vector<double> all, first;
   std::vector<std::vector<double>> by_k, by_margin;
@@ -253,14 +285,15 @@ std::vector<MetricValue> Agreement::values() const {
     common_choices += l.common;
     every += l.choices;
   }
-  std::vector<MetricValue> out{per_layer("router_saturation", all),
-                               per_layer("router_saturation_top1", first),
-                               per_layer("router_saturation_by_k", by_k),
-                               {"flip_token_rate", {}, {double(flipped_tokens) / double(tokens)}},
-                               {"flip_layers_mean", {}, {double(flipped_layers) / double(tokens)}},
-                               {"flip_rate", {}, {double(every - common_choices) / double(every)}}};
+  std::vector<MetricValue> out{
+      per_layer(id("router_saturation").c_str(), all),
+      per_layer(id("router_saturation_top1").c_str(), first),
+      per_layer(id("router_saturation_by_k").c_str(), by_k),
+      {id("flip_token_rate"), {}, {double(flipped_tokens) / double(tokens)}},
+      {id("flip_layers_mean"), {}, {double(flipped_layers) / double(tokens)}},
+      {id("flip_rate"), {}, {double(every - common_choices) / double(every)}}};
   if (!margins.empty())
-    out.push_back(per_layer("flip_rate_by_margin", by_margin));
+    out.push_back(per_layer(id("flip_rate_by_margin").c_str(), by_margin));
   return out;
 }
 

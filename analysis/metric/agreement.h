@@ -2,6 +2,9 @@
 // weights. How many of B's experts A chose too, layer by layer, for the first k choices, and by how
 // sure the router was. Counts only, so traces of any length are compared in bounded memory.
 #pragma once
+#include <optional>
+
+#include "analysis/metric/chance.h"
 #include "analysis/metric/metric.h"
 
 namespace moe {
@@ -13,6 +16,15 @@ struct AgreeOptions {
   std::function<void(std::uint64_t rows)> progress;
   // replicas behind the 95 % intervals; 0 = none
   int bootstrap = 0;
+};
+
+// What two routings give that know nothing of each other, one layer: by closed forms where nothing
+// else is said.
+struct ChanceAgreement {
+  chance::Value overlap, first;
+  std::vector<double> overlap_k;  // (K)
+  // shares of the reference's choices that are common, and of tokens with the same set
+  double common = 0, same_set = 0;
 };
 
 struct LayerAgreement {
@@ -27,6 +39,10 @@ struct LayerAgreement {
   std::vector<std::int64_t> bin_choices, bin_lost;
   // (R) with every sequence Poisson(1) times; [0] as it is
   std::vector<double> replica_overlap, replica_first, replica_tokens;
+  std::int64_t same_sets = 0;  // tokens with the same set
+  std::optional<ChanceAgreement> simulated;
+
+  ChanceAgreement by_chance() const;
 };
 
 struct Agreement {
@@ -34,6 +50,12 @@ struct Agreement {
   std::vector<LayerAgreement> layer;
   // valid in both; with another set in any layer; (token, layer) pairs with another set
   std::int64_t tokens = 0, flipped_tokens = 0, flipped_layers = 0;
+  // rows left out because no router can have made them, of either
+  std::int64_t impossible = 0;
+  // experts were matched before they were compared: the figures have ids of their own
+  bool matched = false;
+
+  std::string id(const char* of_ids_as_they_are) const;  // "router_saturation_matched"
 
   // router_saturation, router_saturation_top1, router_saturation_by_k, flip_token_rate,
   // flip_layers_mean, flip_rate, flip_rate_by_margin

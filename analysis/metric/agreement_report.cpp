@@ -5,14 +5,11 @@
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
 namespace {
-
-double choices(const LayerAgreement& l) {  // of a token
-  return double(l.choices) / double(l.tokens);
-}
 
 struct Sums {  // over layers: choices of the reference, and those that the other did not make
   std::int64_t choices = 0, lost = 0;
@@ -32,9 +29,16 @@ double lost_by_chance(const std::vector<LayerAgreement>& layers) {
   double out = 0;
   for (const LayerAgreement& l : layers) {
     if (l.tokens)
-      out += double(l.choices) / all * (1 - choices(l) / l.experts);
+      out += double(l.choices) / all * (1 - l.by_chance().common);
   }
   return out;
+}
+
+void add(Values::Rows& to, double measured, const chance::Value& by_chance) {
+  if (std::isnan(by_chance.spread))
+    to.add(measured, by_chance.mean);
+  else
+    to.add(measured, by_chance);
 }
 
 struct Bounds {
@@ -65,8 +69,9 @@ void Agreement::by_layer(Report& r) const {
     if (l.tokens == 0)
       continue;
     number.push_back(l.number);
-    values["router_saturation"].add(l.overlap / double(l.tokens), choices(l) / l.experts);
-    values["router_saturation_top1"].add(double(l.first) / double(l.tokens), 1.0 / l.experts);
+    const ChanceAgreement random = l.by_chance();
+    add(values["router_saturation"], l.overlap / double(l.tokens), random.overlap);
+    add(values["router_saturation_top1"], double(l.first) / double(l.tokens), random.first);
     if (l.replica_tokens.empty())
       continue;
     same.add(l, l.replica_overlap);
@@ -75,18 +80,22 @@ void Agreement::by_layer(Report& r) const {
   TableBuilder t("agreement", "Do the two choose the same experts?", section::specialisation);
   t.reading(
        "Share of the reference's experts that the other trace chose too, token by token, and of "
-       "tokens with the same first choice. Random routing: K/E and 1/E.")
+       "tokens with the same first choice. Random routing: K/E and 1/E; the more where the experts "
+       "of "
+       "two trainings were matched to each other first.")
       .chart(Chart::lines);
   t.layers(number);
   t.column("same experts")
       .unit("share")
       .meaning("of the reference's experts, chosen in both")
-      .of("router_saturation", values)
+      .of(id("router_saturation"))
+      .rows(values.at("router_saturation"))
       .interval(same.low, same.high);
   t.column("same first choice")
       .unit("share")
       .meaning("tokens with the same first choice")
-      .of("router_saturation_top1", values)
+      .of(id("router_saturation_top1"))
+      .rows(values.at("router_saturation_top1"))
       .interval(same_first.low, same_first.high);
   t.into(r);
 }
@@ -117,7 +126,8 @@ void Agreement::by_margin(Report& r) const {
   t.column("lost")
       .unit("share")
       .meaning("of the reference's choices, not made by the other")
-      .of("flip_rate_by_margin", values)
+      .of(id("flip_rate_by_margin"))
+      .rows(values.at("flip_rate_by_margin"))
       .digits(4);
   t.into(r);
 }
@@ -130,11 +140,12 @@ void Agreement::whole(Report& r) const {
   for (const LayerAgreement& l : layer) {
     if (l.tokens == 0)
       continue;
-    const double same = chance::same_set(l.experts, choices(l));
+    const double same = l.by_chance().same_set;
     untouched *= same;
     flipped += 1 - same;
   }
-  const std::vector<std::string> ids{"flip_token_rate", "flip_layers_mean", "flip_rate"};
+  const std::vector<std::string> ids{id("flip_token_rate"), id("flip_layers_mean"),
+                                     id("flip_rate")};
   Values::Rows rows;
   rows.add(all.at(ids[0]).value.front(), 1 - untouched);
   rows.add(all.at(ids[1]).value.front(), flipped);
@@ -152,22 +163,40 @@ void Agreement::whole(Report& r) const {
 
 namespace {
 
-void finding(Report& r) {
+// all: choices of the reference in `tokens` tokens
+void finding(Report& r, double tokens, double all, bool matched) {
   const QuotedTable t(r, "flips");
-  constexpr std::size_t tokens = 0;  // rows
+  constexpr std::size_t any_layer = 0;  // rows
   constexpr std::size_t layers = 1;
   constexpr std::size_t choices = 2;
-  tell(r, "The two traces differ in ", t.cell("value", choices).percent(),
+  const double alike = 1 - t.cell("value", choices).number();
+  const double by_chance = 1 - t.chance("value", choices).number();
+  const Standing s = standing(alike, {by_chance, std::sqrt(by_chance * (1 - by_chance) / all)},
+                              {.tokens = tokens});
+  const std::string first =
+      s.shown == Shown::too_few ? too_few(tokens, "how alike the two route", s.needed) + " "
+      : s.shown == Shown::no_more
+          ? "The two traces route alike no more than two random routings would. "
+          : "";
+  tell(r, first, matched ? "With experts matched, the" : "The", " two traces differ in ",
+       t.cell("value", choices).percent(),
        " of the choices (random routing: ", t.chance("value", choices).percent(), "); ",
-       t.cell("value", tokens).percent(),
+       t.cell("value", any_layer).percent(),
        " of the tokens take another set of experts in at least one layer (random routing: ",
-       t.chance("value", tokens).percent(), "), in ", t.cell("value", layers).figure(),
+       t.chance("value", any_layer).percent(), "), in ", t.cell("value", layers).figure(),
        " layers on average.");
 }
 
 }  // namespace
 
 void Agreement::report(Report& r) const {
+  if (impossible > 0) {
+    r.warnings.insert(
+        r.warnings.begin(),
+        concat(impossible,
+               " tokens have one expert in several slots of a layer in one of the traces, which no "
+               "top-k gives: they are left out of every figure"));
+  }
   if (tokens == 0 || sums(layer).choices == 0) {
     return r.warnings.push_back(
         "the two traces have no tokens with choices in common: there is nothing to compare");
@@ -176,7 +205,7 @@ void Agreement::report(Report& r) const {
   by_layer(r);
   if (!margins.empty())
     by_margin(r);
-  finding(r);
+  finding(r, double(tokens), double(sums(layer).choices), matched);
 }
 
 }  // namespace moe

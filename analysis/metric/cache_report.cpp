@@ -1,6 +1,7 @@
 // What cache.h counts, as tables and findings.
 #include "analysis/metric/cache.h"
 #include "analysis/metric/finding.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -24,7 +25,14 @@ void CacheMetric::report(Report& r) const {
   const std::size_t i = sizes_.size() / 2;
   const QuotedTable t(r, "cache");
   // the experts of a layer are the trace's shape, which stands in the facts
-  tell(r, "A cache of ", t.cell("experts held", i), " of ", most_experts,
+  const Column& lru = t.column("LRU");
+  const Standing s = standing(t.numbers("LRU")[i], {lru.chance.at(i), lru.chance_spread.at(i)},
+                              {.tokens = double(tokens)});
+  tell(r,
+       s.shown == Shown::too_few
+           ? too_few(double(tokens), "what a cache would catch", s.needed) + " "
+           : "",
+       "A cache of ", t.cell("experts held", i), " of ", most_experts,
        " experts a layer would catch ", t.cell("LRU", i).percent(),
        " of the requests with LRU (random routing: ", t.chance("LRU", i).percent(), "), ",
        t.cell("Belady", i).percent(), " at best.");

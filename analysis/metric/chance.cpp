@@ -5,6 +5,8 @@
 #include <numbers>
 #include <numeric>
 
+#include "analysis/metric/reach.h"
+
 namespace moe::chance {
 namespace {
 
@@ -167,25 +169,6 @@ double largest_cosine(double pairs, double dimensions) {
     mean -= 2 * reach / steps * std::pow(p / sum, pairs);
   return mean;
 }
-
-namespace {
-double poisson_tail(double mean, double c) {  // P(count >= c)
-  if (mean > 600)
-    return std::erfc((c - 0.5 - mean) / std::sqrt(2 * mean)) / 2;
-  const auto exactly = [mean](double x) {
-    return std::exp(x * std::log(mean) - mean - std::lgamma(x + 1));
-  };
-  double sum = 0;
-  if (c > mean) {
-    for (double x = c, p = exactly(c); p > sum * 1e-17; p *= mean / ++x)
-      sum += p;
-    return sum;
-  }
-  for (double x = c - 1, p = exactly(c - 1); x >= 0 && p > sum * 1e-17; p *= x / mean, --x)
-    sum += p;
-  return 1 - sum;
-}
-}  // namespace
 
 std::vector<double> fullest_cells(double cells, double tokens, std::size_t n) {
   cells = std::min(cells, 1e200);  // more make no difference

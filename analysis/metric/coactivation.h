@@ -38,7 +38,8 @@ class CoactivationMetric final : public Metric {
   struct Listed;
   void list(std::size_t layer, const chance::ClosestPairs&, Listed&) const;
   void pairs(Report&) const;
-  static void finding(Report&);
+  void finding(Report&) const;
+  std::string no_pairs() const;
   void table_of_pairs(Report&, const Listed&) const;
   void map(Report&, Index layer) const;
   void maps(Report&) const;

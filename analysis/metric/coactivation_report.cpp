@@ -1,9 +1,14 @@
 // What coactivation.h counts, as tables and findings.
 #include "analysis/metric/coactivation.h"
 #include "analysis/metric/finding.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
+namespace {
+constexpr const char* together = "which experts are chosen together";
+}  // namespace
+
 struct CoactivationMetric::Listed {  // rows of the table of pairs
   std::vector<std::int64_t> layer, one, other, together;
   std::vector<double> chance_together;
@@ -61,20 +66,44 @@ void CoactivationMetric::pairs(Report& r) const {
   finding(r);
 }
 
-// Of the closest pair of all layers, the lower expert first.
-void CoactivationMetric::finding(Report& r) {
+// Of the closest pair of all layers, the lower expert first. Tokens with one choice have none.
+void CoactivationMetric::finding(Report& r) const {
   const QuotedTable t(r, "coactivation");
+  if (t.rows() == 0)
+    return;
   const std::size_t best = largest(t.numbers("lift"));
-  if (t.rows() == 0 || t.numbers("lift")[best] <= 0)
+  if (t.numbers("lift")[best] <= 0)
     return;
   const QuotedCell one = t.cell("expert", best);
   const QuotedCell other = t.cell("with", best);
   const bool in_order = one.number() < other.number();
-  tell(r, "The closest pair of experts is ", in_order ? one : other, " and ",
-       in_order ? other : one, " of layer ", t.cell("layer", best), ": chosen together ",
-       t.cell("lift", best).figure(),
-       "x as often as their loads would give (closest pair of a layer under random routing: ",
-       t.chance("lift", best).figure(), "x).");
+  const Column& lift = t.column("lift");
+  const double seen = double(state_[0].tokens);
+  const Standing s =
+      standing(t.numbers("lift")[best], {lift.chance.at(best), lift.chance_spread.at(best)},
+               {.tokens = seen, .figures = double(state_.size()), .worth = 0.5});
+  const Finding pair =
+      told(in_order ? one : other, " and ", in_order ? other : one, " of layer ",
+           t.cell("layer", best), ": chosen together ", t.cell("lift", best).figure(),
+           "x as often as their loads would give (closest pair of a layer under random routing: ",
+           t.chance("lift", best).figure(), "x).");
+  switch (s.shown) {
+    case Shown::more:
+      return tell(r, "The closest pair of experts is ", pair);
+    case Shown::no_more:
+      return tell(r,
+                  "No two experts are chosen together more than random routing would have it; "
+                  "the closest are ",
+                  pair);
+    case Shown::too_few:
+      return tell(r, too_few(seen, together, s.needed), " The closest pair is ", pair);
+  }
+}
+
+// Pairs of the first layer are expected five times in so many tokens.
+std::string CoactivationMetric::no_pairs() const {
+  const double fair = choices(state_[0]) / shape_.experts[0];
+  return too_few(double(state_[0].tokens), together, std::ceil(5 / (fair * fair)));
 }
 
 void CoactivationMetric::table_of_pairs(Report& r, const Listed& rows) const {
@@ -107,6 +136,8 @@ void CoactivationMetric::table_of_pairs(Report& r, const Listed& rows) const {
           "normalised pointwise mutual information: -1 never together, 0 independent, 1 only "
           "together")
       .of("coactivation_npmi", rows.values);
+  if (rows.layer.empty() && choices(state_[0]) > 1)
+    t.warn(no_pairs());
   t.into(r);
 }
 

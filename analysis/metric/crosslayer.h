@@ -48,7 +48,7 @@ class CrossLayerMetric final : public Metric {
   static std::vector<Travelled> most_travelled(const Counts&, std::size_t top);
   Values layer_values(Memo&) const;
   void summary(Report&, const Values&) const;
-  static void finding(Report&, std::size_t layer);
+  void finding(Report&, std::size_t layer) const;
   void transitions(Report&, Memo&) const;
   void map(Report&, std::size_t l) const;
 

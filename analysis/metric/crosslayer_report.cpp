@@ -1,8 +1,10 @@
 // What crosslayer.h counts, as tables and findings.
 #include <algorithm>
+#include <cmath>
 
 #include "analysis/metric/crosslayer.h"
 #include "analysis/metric/finding.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -136,13 +138,34 @@ void CrossLayerMetric::report(Report& r) const {
   finding(r, best);
 }
 
-void CrossLayerMetric::finding(Report& r, std::size_t l) {
+void CrossLayerMetric::finding(Report& r, std::size_t l) const {
   const QuotedTable t(r, "crosslayer");
-  tell(r, "A token's expert tells most about the next layer's between layers ", t.cell("layers", l),
-       ": the best guess is right in ", t.cell("best guess", l).percent(),
-       " of cases, always guessing the busiest in ", t.cell("base", l).percent(),
-       " (random routing: ", t.chance("best guess", l).percent(), " and ",
-       t.chance("base", l).percent(), ").");
+  const Column& bits = t.column("information");
+  const double seen = double(tokens(state_[l]));
+  const Noise noise{.tokens = seen,
+                    .figures = double(state_.size()),
+                    .worth = worth_telling * std::log2(double(state_[l].first.cols())),
+                    .falls = 1};
+  const Standing s =
+      standing(t.numbers("information")[l], {bits.chance.at(l), bits.chance_spread.at(l)}, noise);
+  const Finding guesses =
+      told("the best guess is right in ", t.cell("best guess", l).percent(),
+           " of cases, always guessing the busiest in ", t.cell("base", l).percent(),
+           " (random routing: ", t.chance("best guess", l).percent(), " and ",
+           t.chance("base", l).percent(), ").");
+  switch (s.shown) {
+    case Shown::more:
+      return tell(r, "A token's expert tells most about the next layer's between layers ",
+                  t.cell("layers", l), ": ", guesses);
+    case Shown::no_more:
+      return tell(r,
+                  "A token's expert tells no more about the next layer's than under random "
+                  "routing: between layers ",
+                  t.cell("layers", l), " ", guesses);
+    case Shown::too_few:
+      return tell(r, too_few(seen, "whether one layer's expert tells the next one's", s.needed),
+                  " Between layers ", t.cell("layers", l), " ", guesses);
+  }
 }
 
 }  // namespace moe

@@ -40,7 +40,9 @@ of a domain without tokens, of blocks or pairs where there are none, of a layer 
 assignments, where no line below says otherwise.
 
 Rows flagged as padding are left out of every figure, and so are rows that no router can have made,
-with one expert in several slots of a layer; a report says how many.
+with one expert in several slots of a layer, or with logits that are NaN or infinite; weights that
+are negative, or whose sum is not what the trace says, are left out of sums of weights. A report
+begins with how many there are.
 
 **Random routing** is what every token choosing K distinct experts at random would give on a trace
 of this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
@@ -63,13 +65,27 @@ cannot hold (token_uncertainty, crosslayer_predictability) and caches. "≈ chan
 holds the value of random routing; a figure without an interval lies within two standard
 deviations of random routing, where those are known.
 
+**Findings** in words go by the same rule: a sentence says that something stands out only where
+random routing of this size would rarely show as much in the best of the layers (one of a hundred
+traces, with the tail of a maximum). Where it does not, it says so if a difference of a twentieth of
+the figure's range would have been seen, and else that there are too few tokens to judge, and about
+how many it takes. Experts without a token are called dead where random routing would rarely leave
+any. Losses without an expert (`moe eval --without-expert`) have intervals by sequences.
+
 )";
 
 constexpr const char* head_after_lights =
     R"(**Two traces and more.** `moe report a --against b` compares token by token, over the same )"
     R"(text
-only; `moe report a b c` puts the headline figures side by side. Replicas of traces over the same
-text weigh the same sequences alike, so their differences are paired.
+only; `moe report a b c` puts the headline figures side by side. Expert ids mean the same in both
+where the traces share an origin (weights_xxh3, run_id or lineage of docs/trace-format.md). Where
+they do not, or where that is not known, the experts of each layer are matched one to one first, so
+that as many choices as possible are common (Hungarian method on joint counts), and figures have ids
+that end in `_matched`. Matching finds likeness in noise too: chance values are those of the same
+reference with its tokens in another order within windows, on at most 131,072 tokens, matched the
+same way. `--by-id` takes ids as they are. expert_partition_ami and _ari need no matching. Replicas
+of traces over the same text weigh the same sequences alike, so their differences are paired. A
+finding tells those that the largest of as many figures would rarely show.
 
 **Shape.** [L] is one number a layer; a list parameter (`topn`, `lags`, ...) adds an axis.
 Redundancy by weights or outputs is computed once by `moe trace` and stored in the trace.
@@ -112,11 +128,17 @@ std::string lights_paragraph() {
   static_assert(chance_slack == 2, "the page says twice");
   return wrapped(
       concat("**Lights.** The report of a trace opens with the worst layer of ", figures,
-             ". Green also where random routing would be as bad: no more than twice its value, or "
-             "its value inside the interval. Thresholds are house rules but for balancedness "
+             ". Grey where there is too little to judge: random routing on so many tokens would "
+             "reach the yellow threshold in the worst of the layers in more than one of a hundred "
+             "traces (chi-squared for the CV, binomial and Poisson tails for the others; of drops, "
+             "in steps of this size at the capacity in force), and the value does not lie beyond "
+             "that reach by as much as the threshold above what random routing gives; or the "
+             "interval holds the value of random routing. How many tokens it would take stands "
+             "beside. Green also where random routing gives half as much or more. Thresholds are "
+             "house rules but for balancedness "
              "(SGLang rebalances below 0.8, vLLM's example alert is 0.7) and dead experts "
              "(ik_llama.cpp tolerates 5 % without data); `--threshold load_cv=0.5,1` sets them, "
-             "`--fail-on red` makes them an exit code of 1."),
+             "`--fail-on red` makes red an exit code of 1, grey is none."),
       page_width);
 }
 

@@ -95,9 +95,14 @@ double DomainsMetric::excess_bits(std::size_t l) const {  // by the closed form 
          chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
 }
 
-bool DomainsMetric::tells_apart(std::size_t l) const {  // four deviations above chance count
+Standing DomainsMetric::tells_apart(std::size_t l) const {
   const Figures f = figures(l);
-  return f.excess() > 4 * f.null_mi.spread;
+  const auto& tokens = state_[l].tokens;
+  return standing(f.mi, f.null_mi,
+                  {.tokens = std::accumulate(tokens.begin(), tokens.end(), 0.0),
+                   .figures = double(state_.size()),
+                   .worth = worth_telling * f.entropy,
+                   .falls = 1});
 }
 
 DomainsMetric::Favourites DomainsMetric::favourites_of(std::size_t d, std::span<const State> all,

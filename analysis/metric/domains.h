@@ -5,6 +5,7 @@
 
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 
 namespace moe {
 
@@ -53,7 +54,7 @@ class DomainsMetric final : public Metric {
     std::vector<std::int64_t> rows, cols;
     double n;
   };
-  bool tells_apart(std::size_t l) const;    // four deviations above chance count
+  Standing tells_apart(std::size_t l) const;
   static constexpr std::size_t listed = 5;  // experts of a domain
   struct Favourite {  // an expert that takes more than a fair share of a domain
     std::size_t layer;

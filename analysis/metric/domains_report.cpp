@@ -76,7 +76,16 @@ void DomainsMetric::finding(Report& r) const {
   const std::size_t best = largest(t.numbers("above chance"));
   const QuotedCell bits = t.cell("information", best);
   const Finding by_chance = t.chance("information", best).figure(4);
-  if (tells_apart(best)) {
+  const Standing s = tells_apart(best);
+  if (s.shown == Shown::too_few) {
+    const auto& tokens = state_[best].tokens;
+    return tell(r,
+                too_few(std::accumulate(tokens.begin(), tokens.end(), 0.0),
+                        "whether experts tell the domains apart", s.needed),
+                " They know ", bits.figure(4), " bits of the domain at most, random routing gives ",
+                by_chance, ".");
+  }
+  if (s.shown == Shown::more) {
     return tell(r, "Experts tell the domains apart most in layer ", t.cell("layer", best), ": ",
                 bits.figure(3), " bits (", t.cell("of the domain", best).percent(),
                 " of what there is to know; random routing: ", by_chance, " bits).");
@@ -93,16 +102,31 @@ void DomainsMetric::favourite(Report& r, std::size_t row) {
        t.cell("lift", row).figure(1), "x its usual share).");
 }
 
+static void add_preference(TableBuilder& t, const Values::Rows& lift, const Values::Rows& rate) {
+  t.column("lift")
+      .unit("x")
+      .meaning("share of the domain's assignments over the share of all assignments")
+      .digits(2)
+      .rows(lift);
+  t.column("hit rate")
+      .unit("share")
+      .meaning("tokens of the domain that chose the expert")
+      .of("domain_hit_rate")
+      .rows(rate);
+}
+
 void DomainsMetric::favourites(Report& r) const {
   std::vector<std::string> domain;
   std::vector<std::int64_t> layer, expert;
   Values::Rows lift, rate;
-  std::vector<std::size_t> worth_telling;  // rows
+  std::vector<std::size_t> told_rows;
   const std::vector<ByChance> by_lot = favourites_by_lot();
   for (std::size_t d = 0; d < names_.size(); ++d) {
     const Favourites best = favourites_of(d, state_, shape_.top_k);
-    if (!best.empty() && tells_apart(best.front().layer))
-      worth_telling.push_back(layer.size());
+    if (!best.empty() && tells_apart(best.front().layer).shown == Shown::more &&
+        standing(best.front().lift, by_lot[d * listed].lift, {}).shown == Shown::more) {
+      told_rows.push_back(layer.size());
+    }
     for (std::size_t i = 0; i < std::min(listed, best.size()); ++i) {
       domain.push_back(names_[d]);
       layer.push_back(shape_.number[best[i].layer]);
@@ -117,19 +141,10 @@ void DomainsMetric::favourites(Report& r) const {
       "share of its tokens. Lift 1 is no preference; the chance value is what the first, second, "
       "... of as many experts would show under random routing.");
   t.key("domain", "label of the text", domain).layers(layer).key("expert", "expert id", expert);
-  t.column("lift")
-      .unit("x")
-      .meaning("share of the domain's assignments over the share of all assignments")
-      .digits(2)
-      .rows(lift);
-  t.column("hit rate")
-      .unit("share")
-      .meaning("tokens of the domain that chose the expert")
-      .of("domain_hit_rate")
-      .rows(rate);
+  add_preference(t, lift, rate);
   t.into(r);
   finding(r);
-  for (const std::size_t row : worth_telling)
+  for (const std::size_t row : told_rows)
     favourite(r, row);
 }
 

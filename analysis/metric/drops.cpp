@@ -1,8 +1,12 @@
 // What capacity dropped (as recorded), and what a capacity of other factors would have dropped on
 // the whole trace.
+#include <algorithm>
+#include <cmath>
+
 #include "analysis/metric/chance.h"
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/load.h"
 #include "lib/core/text.h"
 
@@ -11,14 +15,15 @@ namespace {
 
 class Drops final : public Metric {
  public:
-  Drops(Spec& spec, const TraceSource& trace)
+  Drops(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
       : shape_(trace),
         factors_(list_of(spec, "capacity_factors", list_text(usual_capacity_factors).c_str(), 0)),
         bucket_(spec.get("position_bucket", 64, 1)),
+        threshold_(threshold_of("observed_drop_rate", o.thresholds)),
         recorded_(trace.fields().dropped),
         state_(shape_.experts.size()) {
     for (std::size_t l = 0; l < state_.size(); ++l)
-      state_[l].counts.assign(std::size_t(shape_.experts[l]), 0);
+      prepare(state_[l], shape_.experts[l], trace.header().layers[l].capacity_factor);
   }
 
   TraceFields needs() const override {
@@ -31,6 +36,8 @@ class Drops final : public Metric {
     State& s = state_[std::size_t(l)];
     const LayerRows& rows = w.rows.layer[std::size_t(l)];
     for (const Index t : w.valid) {
+      if (recorded_)
+        count_kept(s, rows, t, w.rows.step[std::size_t(t)]);
       const auto chosen = w.layer[std::size_t(l)].of(t);
       for (const int e : chosen)
         ++s.counts[std::size_t(e)];
@@ -87,7 +94,8 @@ class Drops final : public Metric {
           .unit("share")
           .meaning("assignments flagged as dropped")
           .of("observed_drop_rate", all)
-          .digits(4);
+          .digits(4)
+          .judged_by(evidence());
       t.column("tokens without expert")
           .unit("share")
           .meaning("tokens whose every assignment was dropped")
@@ -123,7 +131,51 @@ class Drops final : public Metric {
     std::vector<std::int64_t> counts;
     std::vector<Place> place;  // by bucket of positions
     std::int64_t tokens = 0, dropped = 0, whole = 0;
+    // of the step being read: what every expert kept, and of its choices how many were dropped
+    std::vector<std::int64_t> kept;
+    std::int64_t lost = 0, chosen = 0;
+    std::uint32_t step = 0;
+    std::int64_t steps = 0;
+    double factor = 0;  // in force; NaN = not recorded
+    // over the steps that dropped: what the fullest expert kept over the mean load
+    double full = 0, dropping = 0;
   };
+  static void prepare(State& s, int experts, float factor) {
+    s.counts.assign(std::size_t(experts), 0);
+    s.kept.assign(std::size_t(experts), 0);
+    s.factor = factor > 0 ? factor : no_value;
+  }
+  static void count_kept(State& s, const LayerRows& rows, Index t, std::uint32_t step) {
+    if (step != s.step)
+      end_step(s);
+    s.step = step;
+    for (Index j = 0; j < rows.expert.cols(); ++j) {
+      const int e = rows.expert(t, j);
+      if (e < 0)
+        continue;
+      ++s.chosen;
+      (rows.dropped(t, j) ? s.lost : s.kept[std::size_t(e)]) += 1;
+    }
+  }
+  static void end_step(State& s) {
+    if (s.chosen == 0)
+      return;
+    ++s.steps;
+    if (s.lost > 0) {
+      const double mean = double(s.chosen) / double(s.kept.size());
+      s.full += double(*std::ranges::max_element(s.kept)) / mean;
+      ++s.dropping;
+    }
+    std::ranges::fill(s.kept, 0);
+    s.lost = 0;
+    s.chosen = 0;
+  }
+  // The capacity factor in force: as recorded, else what full experts held.
+  static double factor_of(const State& s) {
+    return std::isnan(s.factor) && s.dropping > 0 ? s.full / s.dropping : s.factor;
+  }
+  // What random routing drops in steps of this size at the capacity in force.
+  Evidence evidence() const;
   void at_position(State& s, std::uint32_t position, int lost, int all) const {
     const std::size_t at =
         std::min<std::size_t>(position / std::uint32_t(bucket_), most_places - 1);
@@ -213,15 +265,45 @@ class Drops final : public Metric {
   Shape shape_;
   std::vector<double> factors_;
   int bucket_;
+  Threshold threshold_;  // of observed_drop_rate
   bool recorded_;
   std::vector<State> state_;
 };
 
+Evidence Drops::evidence() const {
+  Evidence out;
+  for (const State& open : state_) {
+    State s = open;
+    end_step(s);
+    const double steps = double(s.steps);
+    const int experts = int(s.counts.size());
+    const double k = double(load_figures(s.counts).assignments) / double(s.tokens);
+    const auto reach = [&](const chance::Size& size) {
+      const auto of = [&](std::span<const std::int64_t> counts) {
+        return std::vector<double>{capacity_drop_rate(counts, factor_of(s))};
+      };
+      const chance::Value v =
+          chance::simulate_load(experts, whole_choices(k, experts), rounded(size.tokens), 1, of)[0];
+      return v.mean + chance::rare_deviations(size.layers) * v.spread / std::sqrt(steps);
+    };
+    Judge judge(threshold_, reach);
+    const bool known = s.steps > 0 && !std::isnan(factor_of(s));
+    judge.add(
+        {double(experts), k, known ? double(s.tokens) / steps : no_value, double(state_.size())});
+    const Evidence one = judge.take();
+    out.reach.push_back(known ? one.reach[0] : no_value);
+    out.tokens.push_back(one.tokens[0]);
+    out.needed.push_back(known ? one.needed[0] : no_value);
+  }
+  out.per = " a step";
+  return out;
+}
+
 }  // namespace
 
 std::unique_ptr<Metric> make_drops_metric(Spec& spec, const TraceSource& trace,
-                                          const AnalyzeOptions&) {
-  return std::make_unique<Drops>(spec, trace);
+                                          const AnalyzeOptions& o) {
+  return std::make_unique<Drops>(spec, trace, o);
 }
 
 }  // namespace moe

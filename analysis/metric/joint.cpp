@@ -110,6 +110,24 @@ double adjusted_mutual_information(const Counts& j) {
   return room > 1e-12 ? (mutual_information_bits(j) - expected) / room : 1;
 }
 
+double adjusted_rand(const Counts& j) {
+  const auto pairs = [](std::span<const std::int64_t> counts) {
+    double sum = 0;
+    for (const std::int64_t c : counts)
+      sum += double(c) * double(c - 1) / 2;
+    return sum;
+  };
+  const auto rows = row_sums(j);
+  const double in_rows = pairs(rows);
+  const double in_columns = pairs(column_sums(j));
+  const std::int64_t n = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+  if (n < 2)
+    return 0;
+  const double expected = in_rows * in_columns / (double(n) * double(n - 1) / 2);
+  const double room = (in_rows + in_columns) / 2 - expected;
+  return room > 0 ? (pairs(j.flat()) - expected) / room : 0;
+}
+
 double best_guess_share(const Counts& j) {
   std::int64_t best = 0;
   std::int64_t all = 0;

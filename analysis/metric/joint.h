@@ -19,6 +19,10 @@ double mutual_information_bits(const Counts&);
 // random.
 // {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; one row or one column in use, or nothing: 0
 double adjusted_mutual_information(const Counts&);
+// Pairs of tokens in one row and one column, less what rows and columns of these sums share at
+// random, over the mean of the pairs in rows and in columns less the same (Hubert and Arabie 1985).
+// {{2,0},{0,2}}: 1; {{1,1},{1,1}}: -1/2; nothing to adjust (all in one, or each alone): 0
+double adjusted_rand(const Counts&);
 // sum over rows of the largest cell, over the total (crosslayer_predictability). J: (3+4)/8 =
 // 0.875; no counts: NaN
 double best_guess_share(const Counts&);

@@ -51,7 +51,9 @@ LoadMetric::LoadMetric(Spec& spec, const TraceSource& trace, const AnalyzeOption
     : shape_(trace),
       topn_(whole_list_of(spec, "topn", "1,2,4", 1)),
       tiles_(whole_list_of(spec, "tile_sizes", "16,128", 1)),
-      threshold_(threshold_of("load_cv", o.thresholds)),
+      cv_(threshold_of("load_cv", o.thresholds)),
+      maxvio_(threshold_of("load_maxvio_global", o.thresholds)),
+      dead_(threshold_of("load_dead_fraction", o.thresholds)),
       has_weights_(trace.fields().weights) {
   for (const int e : shape_.experts) {
     layer_.push_back({});
@@ -81,7 +83,7 @@ void LoadMetric::observe_layer(const Window& w, Index l) {
     count_step(s, w, w.layer[std::size_t(l)], from, i);
   }
   s.tokens += std::int64_t(w.valid.size());
-  add_weights(s, w, w.rows.layer[std::size_t(l)]);
+  add_weights(s, w, l);
 }
 
 // Rows `from` to `to` of the valid ones, all of one step.
@@ -122,10 +124,14 @@ void LoadMetric::add_counts(const int* id, Index n, State& s) {
   }
 }
 
-void LoadMetric::add_weights(State& s, const Window& w, const LayerRows& rows) {
+void LoadMetric::add_weights(State& s, const Window& w, Index l) {
+  const LayerRows& rows = w.rows.layer[std::size_t(l)];
   if (rows.weight.empty())
     return;
+  const auto& odd = w.odd_weights[std::size_t(l)];
   for (const Index t : w.valid) {
+    if (!odd.empty() && odd[std::size_t(t)])
+      continue;
     double sum = 0;
     for (Index j = 0; j < rows.expert.cols(); ++j) {
       const int e = rows.expert(t, j);
@@ -269,7 +275,7 @@ Values LoadMetric::judged() const {
     whole["load_dead_fraction"] = {none, std::sqrt(none * (1 - none) / e)};
     for (const auto& [id, value] : figures(d.all, layer_[l].counts)) {
       if (all[id].value.size() == l)  // a number may stand twice in a list option
-        all[id].add(value, whole.at(id));
+        all[id].add(d.all.assignments > 0 ? value : no_value, whole.at(id));
     }
     const ByChance step = simulated(memo, e, k, rounded(d.step_tokens));
     const auto of_steps = [&](const char* id) {
@@ -283,6 +289,18 @@ Values LoadMetric::judged() const {
     all["importance_cv"].add(importance_cv(layer_[l]), {by_lot, cv.spread / cv.mean * by_lot});
   }
   return all;
+}
+
+Evidence LoadMetric::evidence(const Threshold& t, const chance::Reach& reach) const {
+  double judged = 0;  // layers
+  for (const State& s : layer_)
+    judged += load_figures(s.counts).assignments > 0;
+  Judge out(t, reach);
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const Done d = done(l);
+    out.add({double(d.all.experts), d.k, d.tokens, judged});
+  }
+  return out.take();
 }
 
 std::unique_ptr<Metric> make_load_metric(Spec& spec, const TraceSource& trace,

@@ -2,6 +2,7 @@
 // steps. load.cpp counts and judges, load_report.cpp says what came out.
 #pragma once
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/load.h"
 
 namespace moe {
@@ -39,7 +40,7 @@ class LoadMetric final : public Metric {
   static void count_step(State&, const Window&, const LayerChoices&, std::size_t from,
                          std::size_t to);
   static void add_counts(const int* id, Index n, State&);
-  static void add_weights(State&, const Window&, const LayerRows&);
+  static void add_weights(State&, const Window&, Index layer);
   static void end_step(State&);
   Done done(std::size_t layer) const;
   Figures figures(const LoadFigures&, std::span<const std::int64_t> counts) const;
@@ -55,12 +56,15 @@ class LoadMetric final : public Metric {
   Cells cells() const;
   void shares(Report&) const;
   void histogram(Report&) const;
+  Evidence evidence(const Threshold&, const chance::Reach&) const;
+  moe::Cells dead_counts() const;
   void most_uneven(Report&) const;
   void dead_experts(Report&) const;
+  void layers_without_choices(Report&) const;
 
   Shape shape_;
   std::vector<int> topn_, tiles_;
-  Threshold threshold_;  // of load_cv, which the finding goes by
+  Threshold cv_, maxvio_, dead_;  // which the lights and findings go by
   bool has_weights_;
   std::vector<State> layer_;
 };

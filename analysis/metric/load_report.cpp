@@ -7,10 +7,21 @@
 
 namespace moe {
 
+// A layer without choices has none that could be counted.
+Cells LoadMetric::dead_counts() const {
+  std::vector<std::int64_t> whole;
+  std::vector<double> where_known;
+  bool all = true;
+  for (const State& s : layer_) {
+    const LoadFigures f = load_figures(s.counts);
+    all &= f.assignments > 0;
+    whole.push_back(f.dead);
+    where_known.push_back(f.assignments > 0 ? f.dead : no_value);
+  }
+  return all ? moe::Cells(whole) : moe::Cells(where_known);
+}
+
 void LoadMetric::summary(Report& r, const Values& values) const {
-  std::vector<std::int64_t> dead;
-  for (const State& s : layer_)
-    dead.push_back(load_figures(s.counts).dead);
   TableBuilder t("load", "Load balance, layer by layer", section::balance);
   t.reading(
       "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. "
@@ -20,11 +31,13 @@ void LoadMetric::summary(Report& r, const Values& values) const {
   t.layers(shape_.number);
   t.column("CV")
       .meaning("standard deviation of the experts' loads over their mean")
-      .of("load_cv", values);
+      .of("load_cv", values)
+      .judged_by(evidence(cv_, chance::reach_load_cv));
   t.column("MaxVio")
       .unit("x mean")
       .meaning("how far the busiest expert lies above the mean load, over the whole trace")
-      .of("load_maxvio_global", values);
+      .of("load_maxvio_global", values)
+      .judged_by(evidence(maxvio_, chance::reach_maxvio));
   t.column("MaxVio per step")
       .unit("x mean")
       .meaning("the same for every step alone, averaged: what a batch really waits for")
@@ -46,11 +59,16 @@ void LoadMetric::summary(Report& r, const Values& values) const {
   t.column("Gini")
       .meaning("0 = all experts equal, towards 1 = one takes everything")
       .of("load_gini", values);
-  t.column("dead").unit("experts").meaning("experts without a single token").values(dead);
+  t.column("dead")
+      .unit("experts")
+      .meaning("experts without a single token; of few tokens random routing leaves some too")
+      .values(dead_counts())
+      .digits(0);
   t.column("dead share")
       .unit("share")
       .meaning("dead experts over E")
-      .of("load_dead_fraction", values);
+      .of("load_dead_fraction", values)
+      .judged_by(evidence(dead_, chance::reach_dead_fraction));
   t.into(r);
 }
 
@@ -213,17 +231,23 @@ void LoadMetric::histogram(Report& r) const {
 void LoadMetric::most_uneven(Report& r) const {
   const QuotedTable t(r, "load");
   const QuotedTable more(r, "load_more");
-  const std::size_t worst = largest(t.numbers("CV"));
+  const auto judged = verdict(cv_, t.column("CV"));
+  const std::size_t worst = judged->row;
   const QuotedCell cv = t.cell("CV", worst);
   const QuotedCell dead = t.cell("dead", worst);
   const Done d = done(worst);
   const double by_chance = chance::load_cv(d.all.experts, d.k, d.tokens);
+  if (judged->light == Light::grey) {
+    return tell(r, too_few(d.tokens, "whether routing is balanced", judged->needed),
+                " The most uneven layer, ", t.cell("layer", worst), ", has a load CV of ",
+                cv.figure(3), " (random routing of this size: ", figure(by_chance, 3), ").");
+  }
   const char* verdict =
       cv.number() <= chance_slack * by_chance
           ? "Routing is as even as chance: the most uneven layer"
-      : cv.number() < threshold_.yellow ? "Routing is well balanced: the most uneven layer"
-      : cv.number() < threshold_.red    ? "Routing is moderately uneven: the worst layer"
-                                        : "Routing is badly unbalanced: the worst layer";
+      : judged->light == Light::green  ? "Routing is well balanced: the most uneven layer"
+      : judged->light == Light::yellow ? "Routing is moderately uneven: the worst layer"
+                                       : "Routing is badly unbalanced: the worst layer";
   tell(r, verdict, ", ", t.cell("layer", worst), ", has a load CV of ", cv.figure(3),
        " (random routing: ", figure(by_chance, 3), "), its busiest expert carries ",
        more.cell("max/mean", worst).figure(), "x the mean",
@@ -232,24 +256,54 @@ void LoadMetric::most_uneven(Report& r) const {
            : told(" and ", t.cell("max/min", worst).figure(1), "x the least busy one."));
 }
 
-// Of all experts, whose number is the trace's shape and stands in the facts.
+// Of all experts, whose number is the trace's shape and stands in the facts. Those of layers where
+// random routing leaves experts without a token as well are not called dead.
 void LoadMetric::dead_experts(Report& r) const {
   const QuotedTable t(r, "load");
-  const std::span<const std::int64_t> dead = t.counts("dead");
-  const auto experts =
-      std::accumulate(shape_.experts.begin(), shape_.experts.end(), std::int64_t{0});
-  Finding where;
-  for (std::size_t l = 0; l < dead.size(); ++l) {
-    if (dead[l])
-      extend(where, where.text.empty() ? "" : ", ", t.cell("layer", l));
+  const Column& share = t.column("dead share");
+  Finding where, unknown;
+  std::int64_t dead = 0, idle = 0, experts = 0;
+  double needed = 0;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    if (load_figures(layer_[l].counts).assignments == 0)
+      continue;
+    experts += shape_.experts[l];
+    const int none = load_figures(layer_[l].counts).dead;
+    if (none == 0)
+      continue;
+    const bool grey = light_of(dead_, share, l) == Light::grey;
+    Finding& list = grey ? unknown : where;
+    extend(list, list.text.empty() ? "" : ", ", t.cell("layer", l));
+    (grey ? idle : dead) += none;
+    if (grey)
+      needed = std::max(needed, share.evidence.needed[l]);
   }
-  if (where.text.empty()) {
-    return tell(r, derived("No expert is dead", {t.basis("dead")}), ": each of the ", experts,
-                " took tokens.");
+  if (dead > 0) {
+    tell(r, derived(concat(dead), {t.basis("dead")}), " of ", experts,
+         " experts are dead: no token chose them (layer ", where, ").");
   }
-  const auto all = std::accumulate(dead.begin(), dead.end(), std::int64_t{0});
-  tell(r, derived(concat(all), {t.basis("dead")}), " of ", experts,
-       " experts are dead: no token chose them (layer ", where, ").");
+  if (idle > 0) {
+    return tell(r, derived(concat(idle), {t.basis("dead")}), " of ", experts,
+                " experts took no token (layer ", unknown,
+                "), as some would not under random routing either. ",
+                too_few(done(0).tokens, "whether they are dead", needed));
+  }
+  if (dead == 0) {
+    tell(r, derived("No expert is dead", {t.basis("dead")}), ": each of the ", experts,
+         " took tokens.");
+  }
+}
+
+void LoadMetric::layers_without_choices(Report& r) const {
+  std::string names;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    if (load_figures(layer_[l].counts).assignments == 0)
+      names += concat(names.empty() ? "" : ", ", shape_.number[l]);
+  }
+  if (!names.empty()) {
+    r.warnings.push_back(
+        concat("no token has a choice in layer ", names, ": nothing is said of the balance there"));
+  }
 }
 
 void LoadMetric::report(Report& r) const {
@@ -265,6 +319,7 @@ void LoadMetric::report(Report& r) const {
   histogram(r);
   more(r, values);
   shares(r);
+  layers_without_choices(r);
   most_uneven(r);
   dead_experts(r);
 }

@@ -32,6 +32,8 @@ struct Window {
   std::vector<LayerChoices> layer;  // (L); ids checked: 0 <= id < E of the layer
   std::vector<Index> valid;         // rows that are not padding
   std::vector<int> domain;          // (T) domain of the row's sequence, -1 = none
+  // (L) rows whose weights are not what the trace says of them, (T) 1 there; empty = none
+  std::vector<std::vector<std::uint8_t>> odd_weights = {};
 };
 
 // One definition's values. Layers with fewer experts than the widest have NaN behind their last

@@ -8,6 +8,7 @@
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/path_table.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -177,10 +178,20 @@ void Paths::finding(Report& r) const {
     return tell(r, derived("No two tokens take the same path", {most.basis()}), " through the ",
                 shape_.layers(), " layers.");
   }
+  // by the Poisson tails of all paths together
+  double all_paths = 1;
+  for (const int e : shape_.experts)
+    all_paths *= e;
+  const double by_chance =
+      all_paths * chance::poisson_tail(double(tokens_) / all_paths, most.number());
+  const std::string first =
+      by_chance > chance::rarely
+          ? "No path is travelled more than under random routing of this size. "
+          : "";
   const auto sum = [&](std::span<const double> shares) {
     return derived(percent(std::accumulate(shares.begin(), shares.end(), 0.0)), {t.basis("share")});
   };
-  tell(r, "The most travelled path",
+  tell(r, first, "The most travelled path",
        shape_.layers() <= 8 ? told(", ", t.cell("path", 0), ",") : Finding{}, " is taken by ",
        t.cell("share", 0).percent(), " of the tokens; the ",
        derived(concat(t.rows()), {t.basis("path")}), " busiest of ",

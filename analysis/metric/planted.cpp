@@ -7,6 +7,7 @@
 #include "analysis/metric/finding.h"
 #include "analysis/metric/joint.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -98,10 +99,22 @@ class Planted final : public Metric {
         .of("planted_purity", values);
     t.into(r);
   }
-  static void finding(Report& r) {
+  void finding(Report& r) const {
     const QuotedTable t(r, "planted");
     const std::size_t best = largest(t.numbers("agreement"));
-    tell(r, "The planted clusters are recovered best in layer ", t.cell("layer", best),
+    const auto clusters = column_sums(first_[best]);
+    const double seen = std::accumulate(clusters.begin(), clusters.end(), 0.0);
+    const Column& purity = t.column("purity");
+    const Standing s =
+        standing(t.numbers("purity")[best], {purity.chance.at(best), purity.chance_spread.at(best)},
+                 {.tokens = seen, .figures = double(first_.size())});
+    const std::string first =
+        s.shown == Shown::too_few
+            ? too_few(seen, "whether experts recover the planted clusters", s.needed) + " "
+        : s.shown == Shown::no_more
+            ? "The experts do not recover the planted clusters, no more than random routing. "
+            : "";
+    tell(r, first, "The planted clusters are recovered best in layer ", t.cell("layer", best),
          ": agreement ", t.cell("agreement", best).figure(3), " (random routing: 0), purity ",
          t.cell("purity", best).percent(), " (random routing: ", t.chance("purity", best).percent(),
          ").");

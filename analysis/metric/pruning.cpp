@@ -27,6 +27,16 @@ TraceFields PruningMetric::needs() const {
   return f;
 }
 
+// Of every slot the rank of its norm, ties by slot.
+static void count_ranks(const std::vector<double>& norm, Matrix<std::int64_t>& ranks) {
+  for (std::size_t a = 0; a < norm.size(); ++a) {
+    Index larger = 0;
+    for (std::size_t b = 0; b < norm.size(); ++b)
+      larger += norm[b] > norm[a] || (norm[b] == norm[a] && b < a);
+    ++ranks(Index(a), larger);
+  }
+}
+
 void PruningMetric::observe_layer(const Window& w, Index l) {
   const LayerRows& rows = w.rows.layer[std::size_t(l)];
   if (rows.out_norm.empty())
@@ -34,7 +44,10 @@ void PruningMetric::observe_layer(const Window& w, Index l) {
   State& s = layer_[std::size_t(l)];
   const int k = int(s.ranks.rows());
   std::vector<double> norm;
+  const auto& odd = w.odd_weights[std::size_t(l)];
   for (const Index t : w.valid) {
+    if (!odd.empty() && odd[std::size_t(t)])
+      continue;
     norm.clear();
     for (Index j = 0; j < rows.expert.cols(); ++j) {
       const int e = rows.expert(t, j);
@@ -56,14 +69,7 @@ void PruningMetric::observe_layer(const Window& w, Index l) {
     if (int(norm.size()) != k)
       continue;
     ++s.whole;
-    for (int a = 0; a < k; ++a) {
-      int larger = 0;
-      for (int b = 0; b < k; ++b) {
-        larger += norm[std::size_t(b)] > norm[std::size_t(a)] ||
-                  (norm[std::size_t(b)] == norm[std::size_t(a)] && b < a);
-      }
-      ++s.ranks(a, larger);
-    }
+    count_ranks(norm, s.ranks);
   }
 }
 

@@ -67,11 +67,12 @@ MOE_SIMD void own_bits(State& s, const LayerChoices& choices, const Index* valid
 
 }  // namespace
 
-RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace)
+RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
     : shape_(trace),
       ep_(spec.get("ep_size", usual_ranks(shape_), 1)),
       nodes_(spec.get("num_nodes", ep_ % 2 ? 1 : 2, 1)),
       told_(spec.has("ep_size") ? ep_ : std::max(2, ep_)),
+      threshold_(threshold_of("ep_balancedness", o.thresholds)),
       has_rank_(trace.fields().rank),
       layer_(shape_.experts.size()) {
   if (ep_ > 4096) {
@@ -259,8 +260,8 @@ std::vector<MetricValue> RanksMetric::values() const {
 }
 
 std::unique_ptr<Metric> make_ranks_metric(Spec& spec, const TraceSource& trace,
-                                          const AnalyzeOptions&) {
-  return std::make_unique<RanksMetric>(spec, trace);
+                                          const AnalyzeOptions& o) {
+  return std::make_unique<RanksMetric>(spec, trace, o);
 }
 
 }  // namespace moe

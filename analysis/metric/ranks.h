@@ -4,13 +4,14 @@
 // says what the counts mean.
 #pragma once
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 
 namespace moe {
 
 class RanksMetric final : public Metric {
  public:
   // options: ep_size (usual_ranks()), num_nodes (2, or 1 where ep_size is odd)
-  RanksMetric(Spec&, const TraceSource&);
+  RanksMetric(Spec&, const TraceSource&, const AnalyzeOptions&);
 
   TraceFields needs() const override;
   void observe_layer(const Window&, Index layer) override;
@@ -50,6 +51,7 @@ class RanksMetric final : public Metric {
 
   void add_size(Values&, Memo&, std::size_t size) const;
   void by_size(Report&, Memo&) const;
+  Evidence evidence() const;  // of the balancedness of the layers
   void finding(Report&) const;
   Values layer_values(Memo&) const;
   void by_layer(Report&, Memo&) const;
@@ -59,7 +61,8 @@ class RanksMetric final : public Metric {
 
   Shape shape_;
   int ep_, nodes_;
-  int told_;  // the size that the finding speaks of
+  int told_;             // the size that the finding speaks of
+  Threshold threshold_;  // of ep_balancedness
   bool has_rank_;
   std::vector<int> sizes_;  // of the sweep
   std::vector<State> layer_;

@@ -1,4 +1,5 @@
 // What ranks.h counts, as tables and a finding.
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -90,17 +91,37 @@ Told of_layers(const Report& r, int ranks) {
           mean(t.chances("balancedness"), "balancedness")};
 }
 
+std::string layers_on(int ranks, int nodes) {
+  return concat("Layer by layer on ", ranks, " ranks in ", nodes, nodes == 1 ? " node" : " nodes");
+}
+
 }  // namespace
+
+Evidence RanksMetric::evidence() const {
+  double judged = 0;  // layers
+  for (const State& s : layer_)
+    judged += s.assignments > 0;
+  Judge out(threshold_,
+            [ranks = ep_](const chance::Size& s) { return chance::reach_balancedness(s, ranks); });
+  for (std::size_t l = 0; l < layer_.size(); ++l)
+    out.add({double(shape_.experts[l]), choices(layer_[l]), double(layer_[l].tokens), judged});
+  return out.take();
+}
 
 // Of the size that was asked for; the sweep has it, unless it is no power of two or beyond it.
 void RanksMetric::finding(Report& r) const {
   const auto in_sweep = std::find(sizes_.begin(), sizes_.end(), told_);
   const Told t = in_sweep == sizes_.end() ? of_layers(r, told_)
                                           : of_sweep(r, std::size_t(in_sweep - sizes_.begin()));
+  const auto judged = verdict(threshold_, QuotedTable(r, "ranks").column("balancedness"));
+  const std::string unsure =
+      judged && judged->light == Light::grey
+          ? " " + too_few(judged->tokens, "how even the ranks are", judged->needed)
+          : "";
   tell(r, "On ", t.ranks, " expert-parallel ranks a token goes to ", t.sent,
        " of them (random routing: ", t.sent_by_chance,
        "), and the ranks' loads have a balancedness of ", t.balanced,
-       " (random routing: ", t.balanced_by_chance, ").");
+       " (random routing: ", t.balanced_by_chance, ").", unsure);
 }
 
 Values RanksMetric::layer_values(Memo& memo) const {
@@ -126,10 +147,7 @@ Values RanksMetric::layer_values(Memo& memo) const {
 
 void RanksMetric::by_layer(Report& r, Memo& memo) const {
   const Values values = layer_values(memo);
-  TableBuilder t(
-      "ranks",
-      concat("Layer by layer on ", ep_, " ranks in ", nodes_, nodes_ == 1 ? " node" : " nodes"),
-      section::deployment);
+  TableBuilder t("ranks", layers_on(ep_, nodes_), section::deployment);
   t.reading(
        "Imbalance is what a step waits for: the largest load of a rank over the mean, less 1, for "
        "each step alone. Random routing is uneven too, the more the smaller a step.")
@@ -141,7 +159,8 @@ void RanksMetric::by_layer(Report& r, Memo& memo) const {
       .of("ep_rank_imbalance", values);
   t.column("balancedness")
       .meaning("mean over largest load of a rank, whole trace")
-      .of("ep_balancedness", values);
+      .of("ep_balancedness", values)
+      .judged_by(evidence());
   t.column("ranks a token")
       .unit("ranks")
       .meaning("distinct ranks of a token's experts")

@@ -58,6 +58,7 @@ class RepeatsMetric final : public Metric {
 
  private:
   static double choices(const State&);  // of a token
+  void finding(Report&) const;
   void neighbouring(Report&, const Values&) const;
   void lags(Report&, const Values&) const;
   void distinct(Report&) const;

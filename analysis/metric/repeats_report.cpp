@@ -3,6 +3,7 @@
 
 #include "analysis/metric/finding.h"
 #include "analysis/metric/repeats.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -87,12 +88,29 @@ void RepeatsMetric::report(Report& r) const {
   neighbouring(r, all);
   lags(r, all);
   distinct(r);
+  finding(r);
+}
+
+void RepeatsMetric::finding(Report& r) const {
   const QuotedTable t(r, "repeats");
+  const Column& same = t.column("same first choice");
   const std::size_t best = largest(t.numbers("same first choice"));
-  tell(r, "Neighbouring tokens keep their first expert in ",
-       t.cell("same first choice", best).percent(), " of cases in layer ", t.cell("layer", best),
-       ", the most of all layers (random routing: ", t.chance("same first choice", best).percent(),
-       ").");
+  const double pairs = state_[best].neighbours;
+  const Standing s = standing(t.numbers("same first choice")[best],
+                              {same.chance.at(best), same.chance_spread.at(best)},
+                              {.tokens = pairs, .figures = double(state_.size())});
+  const Finding kept =
+      told("their first expert in ", t.cell(same, best).percent(), " of cases in layer ",
+           t.cell("layer", best), ", the most of all layers (random routing: ",
+           t.chance("same first choice", best).percent(), ").");
+  if (s.shown == Shown::too_few) {
+    return tell(r, too_few(pairs, "whether neighbouring tokens keep their expert", s.needed),
+                " They keep ", kept);
+  }
+  tell(r,
+       s.shown == Shown::more ? "Neighbouring tokens keep "
+                              : "Neighbouring tokens keep no more than random ones would: ",
+       kept);
 }
 
 }  // namespace moe

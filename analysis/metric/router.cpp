@@ -56,6 +56,8 @@ void RouterMetric::stored(Sums& s, const LayerRows& rows, Index t) {
     n += 1;
   };
   take(rows.entropy, s.entropy, s.entropy_tokens, false);
+  double counted = 0;
+  take(rows.entropy, s.entropy_squares, counted, true);
   take(rows.margin, s.margin, s.margin_tokens, false);
   take(rows.logsumexp, s.z, s.z_tokens, true);
 }
@@ -73,8 +75,6 @@ void RouterMetric::end_sequence(Sums& s) {
 void RouterMetric::logits(Sums& s, std::span<const float> z, std::uint32_t sequence,
                           std::span<const int> chosen) {
   const double top = *std::max_element(z.begin(), z.end());
-  if (!std::isfinite(top) || std::any_of(z.begin(), z.end(), [](float v) { return std::isnan(v); }))
-    return void(++s.strange);
   std::vector<double> p;
   double total = 0;
   for (const float v : z) {
@@ -99,13 +99,16 @@ void RouterMetric::logits(Sums& s, std::span<const float> z, std::uint32_t seque
 
 void RouterMetric::add_probabilities(Sums& s, std::span<const double> p) {
   const double experts = double(p.size());
+  double entropy = 0;
   for (std::size_t e = 0; e < p.size(); ++e) {
     s.mean_p[e] += p[e];
     s.seq_p[e] += p[e];
     if (p[e] > 0)
-      s.entropy -= p[e] * std::log(p[e]);
+      entropy -= p[e] * std::log(p[e]);
     s.variance += (p[e] - 1 / experts) * (p[e] - 1 / experts) / experts;
   }
+  s.entropy += entropy;
+  s.entropy_squares += entropy * entropy;
 }
 
 void RouterMetric::add_chosen(Sums& s, std::vector<double> p, std::span<const int> chosen) {

@@ -62,14 +62,13 @@ class RouterMetric final : public Metric {
   void report(Report&) const override;
 
  private:
-  struct Sums {  // of one layer, over tokens
+  struct Sums {                  // of one layer, over tokens
+    double entropy_squares = 0;  // of the tokens' entropies
     double tokens = 0, entropy = 0, margin = 0, top1 = 0, topk = 0, variance = 0, z = 0;
     // how many had one: stored values may be NaN
     double entropy_tokens = 0, margin_tokens = 0, z_tokens = 0;
     std::vector<double> mean_p, counts;  // (E)
     BoundedMedian ratio;                 // p_(2)/p_(1) of every token
-    // tokens left out: a logit is NaN or +inf, or all are -inf
-    std::int64_t strange = 0;
     double assignments = 0;
     // aux_sequence: the sequence being read, and the mean over those that ended
     std::uint32_t sequence = 0;
@@ -87,7 +86,8 @@ class RouterMetric final : public Metric {
   Values with_chance(std::vector<MetricValue>) const;
   void more(Report&, const Values&) const;
   void over_all_layers(Report&, const Values&) const;
-  static void finding(Report&);
+  double entropy_error(std::size_t layer) const;  // standard error of the mean, over ln E
+  void finding(Report&) const;
 
   Shape shape_;
   TraceFields has_;

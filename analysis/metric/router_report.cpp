@@ -4,6 +4,7 @@
 
 #include "analysis/metric/finding.h"
 #include "analysis/metric/router.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -100,7 +101,24 @@ void RouterMetric::over_all_layers(Report& r, const Values& values) const {
   t.into(r);
 }
 
-void RouterMetric::finding(Report& r) {
+double RouterMetric::entropy_error(std::size_t l) const {
+  const Sums& s = sums_[l];
+  const double n = s.entropy_tokens;
+  const double mean = s.entropy / n;
+  const double variance = std::max(0.0, s.entropy_squares / n - mean * mean);
+  return std::sqrt(variance / n) / std::log(double(shape_.experts[l]));
+}
+
+// The layers of the lowest and of the highest entropy, without a conclusion.
+static Finding both_ends(const QuotedTable& t, std::size_t low, std::size_t high) {
+  return told(" The lowest entropy is ", t.cell("entropy", low).figure(), " of ln E (layer ",
+              t.cell("layer", low), "), the highest ", t.cell("entropy", high).figure(), " (layer ",
+              t.cell("layer", high), "); equal logits would give 1.");
+}
+
+// Layers are told apart where the entropies of tokens, as if independent, would rarely give means
+// so far from each other.
+void RouterMetric::finding(Report& r) const {
   const QuotedTable t(r, "router");
   const std::span<const double> entropy = t.numbers("entropy");
   const auto [lowest, highest] = std::minmax_element(entropy.begin(), entropy.end());
@@ -108,21 +126,25 @@ void RouterMetric::finding(Report& r) {
     return;
   const auto low = std::size_t(lowest - entropy.begin());
   const auto high = std::size_t(highest - entropy.begin());
+  const double error = std::hypot(entropy_error(low), entropy_error(high));
+  const double seen = std::min(sums_[low].entropy_tokens, sums_[high].entropy_tokens);
+  const Standing s =
+      standing(*highest - *lowest, {0, error}, {.tokens = seen, .figures = double(entropy.size())});
+  if (s.shown == Shown::too_few) {
+    return tell(r, too_few(seen, "in which layer the router is surest", s.needed),
+                both_ends(t, low, high));
+  }
+  if (s.shown == Shown::no_more) {
+    return tell(r, "The router is about as sure in every layer (entropy ",
+                t.cell("entropy", low).figure(), " to ", t.cell("entropy", high).figure(),
+                " of ln E); equal logits would give 1.");
+  }
   tell(r, "The router is surest in layer ", t.cell("layer", low), " (entropy ",
        t.cell("entropy", low).figure(), " of ln E) and least sure in layer ", t.cell("layer", high),
        " (", t.cell("entropy", high).figure(), "); equal logits would give 1.");
 }
 
 void RouterMetric::report(Report& r) const {
-  std::int64_t strange = 0;
-  for (const Sums& s : sums_)
-    strange += s.strange;
-  if (strange) {
-    r.warnings.push_back(
-        concat(strange,
-               " rows of logits hold NaN or infinity: router confidence is computed without "
-               "them"));
-  }
   std::vector<MetricValue> measured = values();
   if (measured.empty()) {
     return r.warnings.push_back(

@@ -103,28 +103,18 @@ int domain_of(const TraceSource& trace, std::uint32_t sequence) {
 }
 
 Window window_of(const TraceRows& rows, const TraceSource& trace, ImpossibleRows& impossible) {
-  Window w{rows, {}, {}, {}};
+  Window w{rows, {}, {}, {}, {}};
   const auto& layers = trace.header().layers;
   if (rows.layer.size() != layers.size())
     senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
   w.layer.resize(layers.size());
-  std::vector<std::vector<std::uint8_t>> repeated(layers.size());
   parallel_for(Index(layers.size()), 1, [&](Index first, Index last) {
-    for (std::size_t l(first); l < std::size_t(last); ++l) {
+    for (std::size_t l(first); l < std::size_t(last); ++l)
       w.layer[l] = choices(rows, l, layers[l].experts);
-      repeated[l] = repeated_choices(w.layer[l], Index(rows.tokens()), layers[l].experts);
-    }
   });
-  std::erase_if(repeated, [](const auto& rows_of_layer) { return rows_of_layer.empty(); });
-  for (std::size_t t = 0; t < rows.tokens(); ++t) {
-    const bool strange =
-        std::ranges::any_of(repeated, [t](const auto& of_layer) { return of_layer[t] != 0; });
-    if (strange && rows.valid(t) && impossible.rows++ == 0)
-      impossible.first = rows.first + t;
-    if (!strange && rows.valid(t))
-      w.valid.push_back(Index(t));
+  keep_possible(w, trace.header(), impossible);
+  for (std::size_t t = 0; t < rows.tokens(); ++t)
     w.domain.push_back(domain_of(trace, rows.sequence[t]));
-  }
   return w;
 }
 
@@ -220,9 +210,9 @@ ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& a
     if (o.progress)
       o.progress(first + rows.tokens());
   }
-  if (impossible.rows > 0 && possible == 0) {
+  if (impossible.left_out > 0 && possible == 0) {
     throw Error(Exit::input, concat("nothing in the trace can be routing: ",
-                                    impossible.sentence(trace.tokens())))
+                                    impossible.why_left_out(trace.tokens())))
         .hint("moe verify on the trace lists them; record it again with the routes of every token");
   }
   for (Metric* m : all)
@@ -337,8 +327,8 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
                    trace.header().model_id);
   facts(r, trace, resolved);
   r.warnings = trace.warnings();
-  if (impossible.rows > 0)
-    r.warnings.insert(r.warnings.begin(), impossible.sentence(trace.tokens()));
+  const std::vector<std::string> odd = impossible.sentences(trace.tokens());
+  r.warnings.insert(r.warnings.begin(), odd.begin(), odd.end());
   if (trace.tokens() == 0)
     r.warnings.push_back("the trace holds no tokens");
   run.report(r);

@@ -55,6 +55,10 @@ ColumnBuilder& ColumnBuilder::interval(std::vector<double> low, std::vector<doub
   column().high = std::move(high);
   return *this;
 }
+ColumnBuilder& ColumnBuilder::judged_by(Evidence rows) {
+  column().evidence = std::move(rows);
+  return *this;
+}
 
 TableBuilder::TableBuilder(std::string id, std::string title, std::string_view section) {
   table_.id = std::move(id);

@@ -31,7 +31,7 @@ class ColumnBuilder {
   ColumnBuilder& unit(std::string text);
   ColumnBuilder& meaning(std::string text);
   ColumnBuilder& digits(int after_the_point);
-  ColumnBuilder& light();  // the cells are green, yellow, red
+  ColumnBuilder& light();  // the cells are green, grey, yellow, red
   // the definition whose value the cells are; with Values also its rows
   ColumnBuilder& of(std::string_view id);
   ColumnBuilder& of(std::string_view id, const Values&);
@@ -41,6 +41,7 @@ class ColumnBuilder {
   ColumnBuilder& chance(const ChanceRows& rows);
   ColumnBuilder& chance(double every_row);  // after the values
   ColumnBuilder& interval(std::vector<double> low, std::vector<double> high);
+  ColumnBuilder& judged_by(Evidence rows);
 
  private:
   Column& column() {

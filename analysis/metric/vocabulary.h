@@ -74,8 +74,9 @@ class VocabularyMetric final : public Metric {
   bool any() const;
   void summary(Report&, const std::vector<std::int64_t>& number, const Values&) const;
   void more(Report&, const std::vector<std::int64_t>& number, const Values&) const;
-  static void finding(Report&);
-  static void alone(Report&);
+  void finding(Report&) const;
+  void alone(Report&) const;
+  bool has_frequent_ids() const;
   void top_tokens(Report&, const std::vector<Judged>&) const;
   void coverage(Report&, const std::vector<Judged>&) const;
   using Ranked = std::vector<std::pair<double, std::uint32_t>>;  // id by count or share

@@ -1,5 +1,6 @@
 // What vocabulary.h counts, as tables and findings.
 #include "analysis/metric/finding.h"
+#include "analysis/metric/verdict.h"
 #include "analysis/metric/vocabulary.h"
 #include "lib/core/text.h"
 
@@ -81,8 +82,20 @@ void VocabularyMetric::more(Report& r, const std::vector<std::int64_t>& number,
   t.into(r);
 }
 
+// Why ids seem to have favourites where the id tells nothing; empty where they have none.
+static Finding uneven_load(const QuotedTable& t, std::size_t layer) {
+  const QuotedCell takes = t.cell("by occurrence", layer);
+  const QuotedCell by_chance = t.chance("by occurrence", layer);
+  if (!(takes.number() > clearly * by_chance.number()))
+    return {};
+  return told(" That an id's favourite expert takes ", takes.percent(),
+              " of its occurrences in layer ", t.cell("layer", layer),
+              " (random routing: ", by_chance.percent(),
+              ") is the uneven load, the same for every id.");
+}
+
 // Of the layer where the id tells most above chance.
-void VocabularyMetric::finding(Report& r) {
+void VocabularyMetric::finding(Report& r) const {
   const QuotedTable t(r, "vocabulary");
   const Column& known = t.column("known from the id");
   std::vector<double> above;
@@ -92,33 +105,57 @@ void VocabularyMetric::finding(Report& r) {
   const QuotedCell tells = t.cell(known, best);
   const QuotedCell by_chance = t.chance(known.name, best);
   const QuotedCell layer = t.cell("layer", best);
-  if (above[best] > 4 * known.chance_spread[best] &&
-      tells.number() > clearly * by_chance.number()) {
+  const double seen = double(state_[std::size_t(counted_[best])].tokens);
+  const Standing s = standing(tells.number(), {by_chance.number(), known.chance_spread[best]},
+                              {.tokens = seen, .figures = double(t.rows()), .falls = 1});
+  // an id that is seen once tells all there is to know, at random too
+  const bool once = t.chance("by occurrence", best).number() > 1 - worth_telling;
+  if (once || s.shown == Shown::too_few) {
+    return tell(r,
+                too_few(seen, "whether the token id tells the expert", once ? no_value : s.needed),
+                " Most is known in layer ", layer, ", ", tells.percent(),
+                " of what there is to know (random routing: ", by_chance.percent(), ").");
+  }
+  if (s.shown == Shown::more && tells.number() > clearly * by_chance.number()) {
     return tell(r, "The token id alone tells ", tells.percent(),
                 " of what there is to know about the expert in layer ", layer,
                 ", the most above chance of all layers (random routing: ", by_chance.percent(),
                 ").");
   }
-  const QuotedCell takes = t.cell("by occurrence", best);
-  const QuotedCell lot = t.chance("by occurrence", best);
-  const bool uneven = takes.number() > clearly * lot.number();
   tell(r,
        derived("The token id tells no more than random routing would about the expert.",
                {tells.basis()}),
-       uneven ? told(" That an id's favourite expert takes ", takes.percent(),
-                     " of its occurrences in layer ", layer, " (random routing: ", lot.percent(),
-                     ") is the uneven load, the same for every id.")
-              : Finding{});
+       uneven_load(t, best));
 }
 
-// The largest share that one expert takes alone.
-void VocabularyMetric::alone(Report& r) {
+bool VocabularyMetric::has_frequent_ids() const {
+  for (const State& s : state_) {
+    if (std::ranges::any_of(s.ids, [this](const Id& v) { return v.seen >= min_count_; }))
+      return true;
+  }
+  return false;
+}
+
+// The largest share that one expert takes alone. Random routing gives a share that large rarely
+// where its mean, over all experts, is that much smaller (Markov's inequality).
+void VocabularyMetric::alone(Report& r) const {
   const QuotedTable t(r, "exclusive");
   const std::size_t most = largest(t.numbers("alone"));
-  if (t.numbers("alone")[most] > 0) {
-    return tell(r, "The largest share of the data that one expert takes alone is ",
-                t.cell("alone", most).percent(), " (expert ", t.cell("expert", most), " of layer ",
-                t.cell("layer", most), ").");
+  const QuotedCell share = t.cell("alone", most);
+  if (!has_frequent_ids()) {
+    return tell(r,
+                derived("Too few tokens to judge whether an expert has token ids to itself",
+                        {t.basis("alone")}),
+                ": no id is seen ", min_count_, " times.");
+  }
+  const double by_chance = t.chances("alone")[most] * double(t.rows());
+  if (share.number() > 0 && share.number() * chance::rarely >= by_chance) {
+    return tell(r, "The largest share of the data that one expert takes alone is ", share.percent(),
+                " (expert ", t.cell("expert", most), " of layer ", t.cell("layer", most), ").");
+  }
+  if (share.number() > 0) {
+    return tell(r, derived("No expert has more token ids to itself than under random routing.",
+                           {t.basis("alone")}));
   }
   tell(r, derived("No expert has token ids to itself.", {t.basis("alone")}));
 }

@@ -115,7 +115,8 @@ details .scroll{margin-top:.5rem}
     R"css(font-weight:600;font-size:.92em;border:1px solid currentColor}
 .lamp::before{content:"";display:inline-block;width:.6rem;height:.6rem;border-radius:50%;)css"
     R"css(background:currentColor;margin-right:.35rem}
-.green{color:var(--green)}.yellow{color:var(--yellow)}.red{color:var(--red)}
+.grey{color:var(--muted)}.green{color:var(--green)})css"
+    R"css(.yellow{color:var(--yellow)}.red{color:var(--red)}
 .pivot tbody th{position:static;border-bottom:1px solid var(--line);)css"
     R"css(padding:.26rem .8rem .26rem 0;font-weight:500}
 .bar{position:sticky;top:2.7rem;z-index:4;display:flex;flex-wrap:wrap;align-items:center;)css"

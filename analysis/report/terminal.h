@@ -21,7 +21,7 @@ struct Terminal {
     return paint("2", s);
   }
   std::string paint(const char* code, const std::string& s) const;
-  // green, yellow, red in that colour
+  // green, grey, yellow, red in that colour
   std::string lamp(const std::string& word) const;
   std::string rule(int n) const;  // "────"
 };

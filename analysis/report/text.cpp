@@ -12,7 +12,11 @@ std::string Terminal::paint(const char* code, const std::string& s) const {
 }
 
 std::string Terminal::lamp(const std::string& word) const {
-  return paint(word.starts_with("red") ? "1;31" : word.starts_with("yellow") ? "33" : "32", word);
+  const char* code = word.starts_with("red")      ? "1;31"
+                     : word.starts_with("yellow") ? "33"
+                     : word.starts_with("grey")   ? "2"
+                                                  : "32";
+  return paint(code, word);
 }
 
 std::string Terminal::rule(int n) const {

@@ -17,12 +17,20 @@ void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
                 std::vector<DomainLoss>& losses) {
   for (Index q = 0; q < batch.sequences(); ++q) {
     DomainLoss& d = losses[std::size_t(batch.domain[std::size_t(q)])];
+    double nats = 0;
+    Index tokens = 0;
     for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
       if (batch.target[std::size_t(t)] < 0)
         continue;
       d.nats += double(tape.token_loss(0, t));
-      ++d.tokens;
+      nats += double(tape.token_loss(0, t));
+      ++tokens;
     }
+    d.tokens += tokens;
+    if (tokens == 0)
+      continue;
+    d.sequence_nats.push_back(nats);
+    d.sequence_tokens.push_back(tokens);
   }
 }
 
@@ -74,6 +82,22 @@ double mean_loss(const std::vector<DomainLoss>& all) {
     }
   }
   return n ? sum / n : 0;
+}
+
+double error_of_difference(const DomainLoss& a, const DomainLoss& b) {
+  if (a.sequence_tokens != b.sequence_tokens)
+    throw Error(Exit::bug, "losses of different sequences are compared");
+  const auto n = double(a.sequence_tokens.size());
+  if (a.sequence_tokens.size() < least_sequences)
+    return std::nan("");
+  const double change = b.loss() - a.loss();
+  double square = 0;
+  for (std::size_t q = 0; q < a.sequence_tokens.size(); ++q) {
+    const double off =
+        b.sequence_nats[q] - a.sequence_nats[q] - change * double(a.sequence_tokens[q]);
+    square += off * off;
+  }
+  return std::sqrt(square * n / (n - 1)) / double(a.tokens);
 }
 
 std::vector<std::string> validation_specs(const std::vector<std::string>& specs) {

@@ -9,6 +9,9 @@ struct DomainLoss {
   std::string name;
   double nats = 0;   // sum over targets
   Index tokens = 0;  // targets
+  // the same by sequence, of those that have targets
+  std::vector<double> sequence_nats = {};
+  std::vector<Index> sequence_tokens = {};
   double loss() const {
     return tokens ? nats / double(tokens) : 0;
   }
@@ -22,6 +25,11 @@ std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const EvalBatch
 // where it is longer than the context.
 int length_for(int asked, const ModelConfig&);
 double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
+// Of the difference of two losses on the same sequences, which are what is independent in a text:
+// its standard error. Fewer than `least_sequences`: NaN, nothing can be said. Different sequences
+// are Error(bug).
+inline constexpr std::size_t least_sequences = 8;
+double error_of_difference(const DomainLoss&, const DomainLoss&);
 
 // The same specs with split=valid, for validation of a run that trains on them.
 std::vector<std::string> validation_specs(const std::vector<std::string>& specs);

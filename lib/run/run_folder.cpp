@@ -26,6 +26,7 @@ Json state_json(const RunState& s) {
           {"tokenizer", s.tokenizer},
           {"device", s.device},
           {"options", Json::parse(s.options)},
+          {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
           {"steps_with_gradient", s.steps_with_gradient},
           {"train",
            {{"horizon", t.steps},
@@ -81,6 +82,13 @@ void refuse_other_state(const Json& j, const fs::path& path) {
   }
 }
 
+void origin_from(const Json& j, RunState& s) {
+  if (!j.contains("origin"))  // earlier versions kept none
+    return;
+  j.at("origin").at("run_id").get_to(s.run_id);
+  j.at("origin").at("lineage").get_to(s.lineage);
+}
+
 RunState state_from(const Json& j, const fs::path& path) {
   try {
     refuse_other_state(j, path);
@@ -92,6 +100,7 @@ RunState state_from(const Json& j, const fs::path& path) {
     j.at("device").get_to(s.device);
     s.options = j.at("options").dump();
     j.at("steps_with_gradient").get_to(s.steps_with_gradient);
+    origin_from(j, s);
     s.train = train_options_from(j.at("train"));
     const Json& trace = j.at("trace");
     trace.at("path").get_to(s.trace);

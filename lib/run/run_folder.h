@@ -20,6 +20,10 @@ struct TokenizerFiles {
 // Everything that continues a run, beside weights and moments.
 struct RunState {
   Index step = 0;
+  // hash of the weights that this training began with, and those of the trainings before it
+  // (lib/run/origin.h); empty: not known
+  std::string run_id;
+  std::vector<std::string> lineage;
   TrainOptions train;                               // horizon, batch, learning rate, seed, ...
   std::string model;                                // to_spec() of the configuration
   std::vector<std::string> data;                    // resolved --data specs

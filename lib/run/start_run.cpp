@@ -13,6 +13,7 @@
 #include "lib/router/router.h"
 #include "lib/run/data_identity.h"
 #include "lib/run/lazy_experts.h"
+#include "lib/run/origin.h"
 #include "lib/run/program_version.h"
 #include "lib/run/router_warnings.h"
 
@@ -33,6 +34,8 @@ void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig
               {"model", s.model},
               {"data", s.data},
               {"tokenizer", s.tokenizer},
+              {"run_id", s.run_id},
+              {"lineage", s.lineage},
               {"seed", s.train.seed},
               {"steps", s.train.steps},
               {"parameters", cost.parameters},
@@ -176,8 +179,9 @@ void clear_run(const fs::path& folder) {
 }
 
 // Weights of a checkpoint, and what its reader should know: tensors left out, and a class that will
-// not open what is written.
-void start_from(const std::string& init, Decoder<float>& model, TrainingObserver& observer) {
+// not open what is written. Returns the trainings that it comes from.
+std::vector<std::string> start_from(const std::string& init, Decoder<float>& model,
+                                    TrainingObserver& observer) {
   const LoadedModel from = load_model(init, model.backend());
   for (const std::string& n : from.checkpoint.notes)
     observer.warning(n);
@@ -187,6 +191,7 @@ void start_from(const std::string& init, Decoder<float>& model, TrainingObserver
     observer.note(concat("checkpoints of this run keep this program's own form, not that of ",
                          from.family, ": ", fit.reason));
   }
+  return lineage_of(from);
 }
 
 void refuse_no_run(const std::string& folder) {
@@ -341,7 +346,8 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   model->initialise(state.train.seed);
   learn_tables(*model, corpus, state.train);
   if (!o.init.empty())
-    start_from(o.init, *model, observer);
+    state.lineage = start_from(o.init, *model, observer);
+  state.run_id = weights_xxh3(*model);
   state.model = to_spec(model->config());
   Parts(state.train.trained, state.train.lr_factor, *model);  // refused before anything is made
   RunLock lock(o.folder);
@@ -422,6 +428,8 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
     const LoadedModel from = load_model(o.init, device);
     copy_weights(*from.model, model);
     bare = tokenizer_of(from) == nullptr;
+    state.lineage = lineage_of(from);
+    state.run_id = weights_xxh3(model);
   }
   state.model = to_spec(model.config());
   const RunLock lock(o.folder);

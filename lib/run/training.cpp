@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "lib/core/error.h"
+#include "lib/run/origin.h"
 #include "lib/run/recorder.h"
 
 namespace moe {
@@ -93,6 +94,7 @@ void TrainingLoop::open_trace() {
   describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
                   run_.corpus, state_.train.seed);
   header.sequence_order = "mixed";  // training draws domains in turn
+  describe_origin(header, state_);
   TraceWriterOptions options{.force = run_.setup.replace_trace, .fields = fields_};
   if (run_.setup.resumed)
     options.resume_rows = std::int64_t(state_.trace_rows);

@@ -20,7 +20,7 @@ constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
 
 void root_attributes(hid_t file, const TraceHeader& h) {
   h5::put(file, "format", "moe-trace");
-  h5::put(file, "format_version", "1.1");
+  h5::put(file, "format_version", "1.2");
   const std::pair<const char*, const std::string&> texts[] = {
       {"producer", h.producer},
       {"engine", h.engine},
@@ -35,7 +35,10 @@ void root_attributes(hid_t file, const TraceHeader& h) {
       {"compute_dtype", h.compute_dtype},
       {"quantization", h.quantization},
       {"capture_point", h.capture_point},
-      {"sequence_order", h.sequence_order}};
+      {"sequence_order", h.sequence_order},
+      {"weights_xxh3", h.weights_xxh3},
+      {"run_id", h.run_id},
+      {"lineage", h.lineage}};
   for (const auto& [name, text] : texts)
     h5::put(file, name, text);
   h5::put(file, "corpus_sha256", "", 64);

@@ -64,6 +64,8 @@ std::string survey(const std::filesystem::path& path) {
         file.read(at, std::min<std::uint64_t>(commit_rows, file.state.tokens - at), file.fields);
     for (const LayerRows& layer : rows.layer) {
       for (Index t = 0; t < layer.weight.rows(); ++t) {
+        if (!rows.valid(std::size_t(t)))
+          continue;
         for (Index k = 0; k < layer.weight.cols(); ++k) {
           if (layer.expert(t, k) >= 0 && !std::isfinite(layer.weight(t, k)) && ++bad == 1)
             first_bad = at + std::uint64_t(t);

@@ -30,28 +30,35 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
   read_constants();
 }
 
+// The text attributes of the file and where they go.
+static std::vector<std::pair<const char*, std::string*>> texts_of(TraceHeader& h) {
+  return {{"producer", &h.producer},
+          {"engine", &h.engine},
+          {"engine_version", &h.engine_version},
+          {"command", &h.command},
+          {"config", &h.config},
+          {"model_id", &h.model_id},
+          {"model_revision", &h.model_revision},
+          {"tokenizer_id", &h.tokenizer_id},
+          {"tokenizer_sha256", &h.tokenizer_sha256},
+          {"created_utc", &h.created_utc},
+          {"compute_dtype", &h.compute_dtype},
+          {"quantization", &h.quantization},
+          {"capture_point", &h.capture_point},
+          {"sequence_order", &h.sequence_order},
+          {"weights_xxh3", &h.weights_xxh3},
+          {"run_id", &h.run_id},
+          {"lineage", &h.lineage}};
+}
+
 void TraceReader::File::read_header() {
   const hid_t f = schema.file();
   if (schema.text(f, "format", "") != "moe-trace")
     schema.refuse("this HDF5 file is not a moe-trace");
   check_version();
   TraceHeader& h = header;
-  const std::pair<const char*, std::string*> texts[] = {{"producer", &h.producer},
-                                                        {"engine", &h.engine},
-                                                        {"engine_version", &h.engine_version},
-                                                        {"command", &h.command},
-                                                        {"config", &h.config},
-                                                        {"model_id", &h.model_id},
-                                                        {"model_revision", &h.model_revision},
-                                                        {"tokenizer_id", &h.tokenizer_id},
-                                                        {"tokenizer_sha256", &h.tokenizer_sha256},
-                                                        {"created_utc", &h.created_utc},
-                                                        {"compute_dtype", &h.compute_dtype},
-                                                        {"quantization", &h.quantization},
-                                                        {"capture_point", &h.capture_point},
-                                                        {"sequence_order", &h.sequence_order},
-                                                        {"corpus_sha256", &state.corpus_sha256}};
-  for (const auto& [name, to] : texts)
+  state.corpus_sha256 = schema.text(f, "corpus_sha256", "");
+  for (const auto& [name, to] : texts_of(h))
     *to = schema.text(f, name, "");
   h.vocab_size = std::uint32_t(schema.number(f, "vocab_size", 0));
   h.checkpoint_step = schema.number(f, "checkpoint_step", -1);
@@ -68,7 +75,7 @@ void TraceReader::File::read_end() {
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", in_one_go ? unstated : 0));
 }
 
-constexpr int newest_minor = 1;
+constexpr int newest_minor = 2;
 
 void TraceReader::File::check_version() {
   TraceHeader& h = header;

@@ -51,9 +51,14 @@ struct PairMatrix {  // /experts/NAME: one (E,E) a layer
 struct TraceHeader {
   std::string producer = "moe", engine = "moe", engine_version, command, config, model_id,
               model_revision, tokenizer_id, tokenizer_sha256, created_utc, compute_dtype = "f32",
-              quantization, capture_point = "logical", format_version = "1.1";
+              quantization, capture_point = "logical", format_version = "1.2";
   // how the sequences of several domains follow each other: mixed|domain; empty = not known
   std::string sequence_order;
+  // where the experts come from, XXH3-64 as 16 hexadecimal digits: of the weights that chose, of
+  // those that their training began with, and of those that its ancestors began with, the oldest
+  // first, between blanks. Two traces that share one of them speak of the same experts. Empty = not
+  // known
+  std::string weights_xxh3, run_id, lineage;
   std::uint32_t vocab_size = 0;
   std::int64_t checkpoint_step = -1;
   std::uint64_t seed = 0;

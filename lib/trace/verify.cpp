@@ -8,6 +8,7 @@
 #include "lib/files/sha256.h"
 #include "lib/trace/child.h"
 #include "lib/trace/hash.h"
+#include "lib/trace/plausible.h"
 #include "lib/trace/reader_file.h"
 
 namespace moe {
@@ -50,7 +51,8 @@ class Check {
     }
     for (std::uint64_t at = 0; at < file_.state.tokens; at += commit_rows)
       window(at, std::min<std::uint64_t>(commit_rows, file_.state.tokens - at));
-    for (const Finding* f : {&repeated_, &infinite_, &order_, &kept_, &place_}) {
+    for (const Finding* f :
+         {&repeated_, &logits_, &infinite_, &weights_, &order_, &kept_, &place_}) {
       if (f->count > 0)
         out.push_back(f->sentence());
     }
@@ -86,34 +88,35 @@ class Check {
   void layer_rows(const TraceRows& rows, Index l) {
     const LayerRows& r = rows.layer[std::size_t(l)];
     const TraceLayer& info = file_.header.layers[std::size_t(l)];
-    const TraceHeader& h = file_.header;
-    const bool falls =
-        h.order == "weight_desc" || (h.order == "key_desc" && info.score_fn == ScoreFn::softmax &&
-                                     h.router_bias.empty() && h.weight_kind != "mix");
+    const RowRules rules = rules_of(file_.header, info);
     for (Index t = 0; t < r.expert.rows(); ++t) {
       const std::uint64_t row = rows.first + std::uint64_t(t);
-      for (Index k = 0; k < r.expert.cols(); ++k) {
-        const int id = r.expert(t, k);
-        if (id < 0)
-          continue;
-        for (Index j = 0; j < k; ++j) {
-          if (r.expert(t, j) == id)
-            repeated_.seen(row, l);
-        }
-        if (k > 0 && h.order == "id_asc" && r.expert(t, k - 1) > id)
-          order_.seen(row, l);
-        if (r.weight.empty())
-          continue;
-        if (!std::isfinite(r.weight(t, k)))
-          infinite_.seen(row, l);
-        if (k > 0 && falls && r.expert(t, k - 1) >= 0 && r.weight(t, k) > r.weight(t, k - 1))
-          order_.seen(row, l);
-      }
+      if (!rows.valid(std::size_t(t)))
+        continue;
+      const std::span<const int> ids = r.expert.row(t);
+      const auto weights = r.weight.empty() ? std::span<const float>() : r.weight.row(t);
+      if (names_twice(ids))
+        repeated_.seen(row, l);
+      if (!order_fits(rules, ids, weights))
+        order_.seen(row, l);
+      if (!weights.empty())
+        weights_of(ids, weights, rules, row, l);
+      if (!r.logits.empty() && !logits_fit(r.logits.row(t).first(std::size_t(info.experts))))
+        logits_.seen(row, l);
       for (Index k = 0; k < r.kept.cols(); ++k) {
         if (r.expert(t, k) < 0 && r.kept(t, k) >= 0)
           kept_.seen(row, l);
       }
     }
+  }
+  void weights_of(std::span<const int> ids, std::span<const float> weights, const RowRules& rules,
+                  std::uint64_t row, Index l) {
+    for (std::size_t k = 0; k < ids.size(); ++k) {
+      if (ids[k] >= 0 && !std::isfinite(weights[k]))
+        infinite_.seen(row, l);
+    }
+    if (!weights_fit(rules, ids, weights))
+      weights_.seen(row, l);
   }
 
   void whole_file(std::vector<std::string>& out) {
@@ -138,9 +141,11 @@ class Check {
   TraceReader::File file_;
   Sha256 corpus_;
   std::vector<std::uint64_t> members_;  // rows that name a sequence
-  Finding repeated_{"times an expert is chosen twice by one token"},
+  Finding repeated_{"times a token has one expert in several slots of a layer"},
+      logits_{"rows of logits hold NaN or infinity"},
+      weights_{"times the combine weights of a token are not what the trace says of them"},
       infinite_{"combine weights are not finite"},
-      order_{"a choice follows one with a smaller weight"},
+      order_{"times the choices of a token are not in the order that the trace says"},
       kept_{"slots were computed that no choice asked for"},
       place_{"rows belong to a sequence or step that begins behind them"},
       position_{"sequences have another length than the rows that name them"};

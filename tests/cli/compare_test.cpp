@@ -62,4 +62,48 @@ TEST_CASE(
   CHECK(without.find("[0.0") == std::string::npos);
 }
 
+TEST_CASE("experts of two trainings are matched, those of one training keep their ids") {
+  const Folder f;
+  const std::string train = nano + " --steps 3 ";
+  good(f, train + "-o a --seed 1");
+  good(f, train + "-o b --seed 2");
+  good(
+      f,
+      "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 128 --threads 1 --steps 3 "
+      "-o child --init a --seed 3");
+  const std::string trace = " --data text:path=corpus,split=valid --tokens 600 --length 32";
+  for (const std::string run : {"a", "b", "child"})
+    good(f, "trace " + run + " -o " + run + ".h5" + trace);
+  const std::string strangers = said(f, "report b.h5 --against a.h5 --format md", 0);
+  CHECK(strangers.find("different trainings") != std::string::npos);
+  CHECK(strangers.find("matched one to one") < strangers.find("differ in"));
+  CHECK(strangers.find("Which expert is which") != std::string::npos);
+  const std::string json = said(f, "report b.h5 --against a.h5 --format json", 0);
+  CHECK(json.find("router_saturation_matched") != std::string::npos);
+  CHECK(json.find("\"router_saturation\"") == std::string::npos);
+  const std::string kin = said(f, "report child.h5 --against a.h5 --format json", 0);
+  CHECK(kin.find("Expert ids mean the same in both") != std::string::npos);
+  CHECK(kin.find("router_saturation_matched") == std::string::npos);
+  const std::string by_id = said(f, "report b.h5 --against a.h5 --by-id", 0);
+  CHECK(by_id.find("compared by their ids, as asked") != std::string::npos);
+  CHECK(said(f, "report a.h5 --by-id", 2).find("there is none") != std::string::npos);
+  CHECK(said(f, "show a.h5", 0).find("weights xxh3") != std::string::npos);
+}
+
+TEST_CASE("twelve tokens turn no light on, in any format") {
+  const Folder f;
+  good(f, "synth uniform -o few.h5 --tokens 12 --layers 4 --experts 8 --topk 2");
+  for (const std::string format : {"text", "md", "html", "json", "csv"}) {
+    const std::string report = said(f, "report few.h5 --format " + format, 0);
+    INFO(format);
+    CHECK(report.find("grey") != std::string::npos);
+    CHECK(report.find("tokens needed") != std::string::npos);
+    if (format != "csv")
+      CHECK(report.find("12 tokens of this trace are too few to judge") != std::string::npos);
+    CHECK(report.find("experts are dead:") == std::string::npos);
+    CHECK(report.find("Routing is badly") == std::string::npos);
+  }
+  good(f, "report few.h5 --fail-on yellow");
+}
+
 }  // namespace moe::cli

@@ -42,7 +42,7 @@ TEST_CASE("logits, weights and norms that are no numbers are left out, and the r
     }
   });
   const Report r = analyze(bad);
-  CHECK(warned(r, "3 rows of logits"));
+  CHECK(warned(r, "3 of 300 tokens have logits that are NaN or infinite"));
   CHECK(warned(r, "4 choices"));
   for (const MetricValue& v : measure(bad, {"router", "pruning", "logit_similarity", "load"})) {
     INFO(v.id);
@@ -52,7 +52,7 @@ TEST_CASE("logits, weights and norms that are no numbers are left out, and the r
     if (v.id != "load_max_over_min")
       CHECK(std::all_of(v.values.begin(), v.values.end(), finite));
   }
-  CHECK_FALSE(warned(analyze(good), "rows of logits"));
+  CHECK_FALSE(warned(analyze(good), "have logits"));
 }
 
 TEST_CASE(
@@ -134,6 +134,53 @@ TEST_CASE("planted clusters: recovered, merged, ignored") {
   o.planted_labels.assign(o.planted_labels.size(), -1);
   o.planted_labels.push_back(0);
   CHECK(warned(analyze(trace, {"planted"}, o), "no token of the trace has a planted cluster"));
+}
+
+TEST_CASE("weights and orders that are not what the trace says are named first") {
+  const MemoryTrace good = make_trace({.tokens = 512, .layers = 2});
+  TraceHeader h = good.header();
+  h.weight_normalized = true;  // 1/2 and 1/2
+  const auto with = [&](const TraceHeader& header, const auto& edit) {
+    TraceRows rows = good.read(0, good.tokens(), good.fields());
+    edit(rows);
+    return MemoryTrace(header, good.sequences(), good.steps(), std::move(rows));
+  };
+  const auto nothing = [](TraceRows&) {
+  };
+  CHECK_FALSE(warned(analyze(with(h, nothing), {"load"}), "combine weights"));
+  const auto some_off = [](TraceRows& rows) {
+    rows.layer[0].weight(3, 0) = -0.5f;
+    rows.layer[0].weight(3, 1) = 1.5f;
+    rows.layer[1].weight(4, 1) = 7;
+    rows.layer[1].weight(5, 1) = 7;
+    rows.flags[5] = token_flag::padding;  // may hold anything
+  };
+  const Report r = analyze(with(h, some_off), {"load"});
+  CHECK(r.warnings.at(0).starts_with("2 of 512 tokens have combine weights"));
+  const auto sums = [&](const MemoryTrace& t) {
+    for (const MetricValue& v : measure(t, {"load"})) {
+      if (v.id == "importance_sum")
+        return std::accumulate(v.values.begin(), v.values.end(), 0.0);
+    }
+    return 0.0;
+  };
+  CHECK(sums(with(h, some_off)) == Approx(2 * 511 - 2));
+  h.order = "id_asc";
+  CHECK(warned(analyze(with(h, nothing), {"load"}), "not in the order"));
+}
+
+TEST_CASE("a trace whose every live row has logits that are no numbers is refused") {
+  Make m{.tokens = 64, .layers = 2};
+  m.logits = true;
+  const MemoryTrace bad = edited(make_trace(m), [](TraceRows& rows) {
+    for (Index t = 0; t < 64; ++t) {
+      rows.layer[1].logits(t, 2) = t % 2 ? NAN : INFINITY;
+      if (t < 8)
+        rows.flags[std::size_t(t)] = token_flag::padding;
+    }
+  });
+  CHECK_THROWS_WITH(analyze(bad), Catch::Contains("nothing in the trace can be routing") &&
+                                      Catch::Contains("56 of 64 tokens have logits"));
 }
 
 TEST_CASE("rows with one expert in several slots are named and left out of every figure") {

@@ -212,21 +212,23 @@ Table paths() {
 }
 
 Table lights() {
-  Table t{"lights",
-          "Balance at a glance",
-          "The worst layer of each figure against two thresholds.",
-          Chart::none,
-          {texts("figure", {"load CV", "MaxVio", "dead experts"}),
-           texts("light", {"yellow", "green", "red"}),
-           doubles("worst", "", "of all layers", "", {0.54, 0.62, 0.06}, {0.021, 0.05, 0}),
-           ints("layer", {6, 2, 3}),
-           texts("yellow, red", {"from 0.25, 0.75", "from 1, 2", "from 0.001, 0.05"})},
-          "balance",
-          false,
-          {}};
+  Table t{
+      "lights",
+      "Balance at a glance",
+      "The worst layer of each figure against two thresholds.",
+      Chart::none,
+      {texts("figure", {"load CV", "MaxVio", "dead experts", "balancedness of ranks"}),
+       texts("light", {"yellow", "green", "red", "grey"}),
+       doubles("worst", "", "of all layers", "", {0.54, 0.62, 0.06, 0.75}, {0.021, 0.05, 0, 0.78}),
+       ints("layer", {6, 2, 3, 1}),
+       texts("yellow, red",
+             {"from 0.25, 0.75", "from 1, 2", "from 0.001, 0.05", "below 0.8, 0.7"})},
+      "balance",
+      false,
+      {}};
   t.columns[1].light = true;
-  t.columns[2].low = {0.48, 0.04, 0.06};
-  t.columns[2].high = {0.6, 0.7, 0.06};
+  t.columns[2].low = {0.48, 0.04, 0.06, 0.7};
+  t.columns[2].high = {0.6, 0.7, 0.06, 0.8};
   return t;
 }
 

@@ -211,11 +211,13 @@ TEST_CASE(
   CHECK(text.find("the 95 % interval holds the value of random routing") != text.npos);
   CHECK(ascii.find("(~chance 0.050)") != ascii.npos);
   CHECK(colour.find("\x1b[1;31mred") != colour.npos);
+  CHECK(colour.find("\x1b[2mgrey") != colour.npos);
   CHECK(render("md", r).find("0.620 \\[0.040, 0.700\\] (≈ chance 0.050)") != std::string::npos);
   CHECK(render("csv", r).find("lights,1,worst,0.62,,0.05,,0.04,0.7,,1\n") != std::string::npos);
-  CHECK(render("json", r).find("\"low\":[0.48,0.04,0.06]") != std::string::npos);
+  CHECK(render("json", r).find("\"low\":[0.48,0.04,0.06,0.7]") != std::string::npos);
   const std::string page = render("html", r);
   CHECK(page.find("<span class=\"lamp red\">red</span>") != page.npos);
+  CHECK(page.find("<span class=\"lamp grey\">grey</span>") != page.npos);
   CHECK(page.find("<td class=\"n near\">0.620<small> [0.040, 0.700]</small><small class=by> ≈ "
                   "0.050</small>") != page.npos);
   CHECK(page.find("id=overview") < page.find("id=findings"));
