@@ -11,6 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/files/file.h"
 #include "lib/files/foreign.h"
+#include "lib/trace/unmarked_copy.h"
 
 namespace moe {
 namespace {
@@ -34,6 +35,11 @@ std::optional<std::uint64_t> product(const std::vector<std::uint64_t>& factors,
       Exit::input,
       fmt::format("{} was stopped before its first row: there is nothing in it", path.string()))
       .hint("record it again, with --force");
+}
+
+hssize_t rows_of(hid_t dataset) {
+  const h5::Handle extent{H5Dget_space(dataset), "read the shape of /commits"};
+  return H5Sget_simple_extent_npoints(extent);
 }
 
 [[noreturn]] void another_writer(const std::filesystem::path& path) {
@@ -73,8 +79,12 @@ std::uint64_t checked_size(const std::filesystem::path& path) {
 
 Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(checked_size(path)) {
   h5::start();
+  open_file();
+}
+
+void Schema::open_file() {
   const h5::Handle access = h5::file_access(false);
-  hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, access);
+  hid_t id = H5Fopen(path_.c_str(), H5F_ACC_RDONLY, access);
   // the writer lives, or died: HDF5's own reading beside a writer, told not to retry a torn block
   // for ever
   bool writer = false;
@@ -82,23 +92,38 @@ Schema::Schema(const std::filesystem::path& path) : path_(path), file_bytes_(che
     writer = h5::met_writer();
     interrupted_ = true;
     h5::must(H5Pset_metadata_read_attempts(access, 10), "prepare to read");
-    id = H5Fopen(path.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
+    id = H5Fopen(path_.c_str(), H5F_ACC_RDONLY | H5F_ACC_SWMR_READ, access);
   }
   try {
-    file_ = h5::Handle{id, fmt::format("read {}", path.string())};
-  } catch (const Error& e) {  // readers are let in before the first row is taken, so a file that
-                              // lets none in holds none
+    file_ = h5::Handle{id, fmt::format("read {}", path_.string())};
+  } catch (const Error& e) {
     const std::string_view why = e.what();
-    // a file that readers were let into has its first pages on disk
+    const bool part = path_.extension() == ".part";
+    if (writer && !part)
+      another_writer(path_);
+    // readers are let in before the first row is taken, to a file whose first pages are on disk
     constexpr std::uint64_t page = 4096;
-    const bool unsaid = why.find("not already open for SWMR") != why.npos ||
-                        (file_bytes_ < 4 * page && why.find("truncated file") != why.npos);
-    if (writer && path.extension() != ".part")
-      another_writer(path);
-    if (!unsaid || path.extension() != ".part")
+    if (part && file_bytes_ < 4 * page && why.find("truncated file") != why.npos)
+      nothing_in(path_);
+    if (!part || why.find("not already open for SWMR") == why.npos)
       throw;
-    nothing_in(path);
+    open_unmarked();
   }
+}
+
+// HDF5 keeps the copy open when its name is gone.
+void Schema::open_unmarked() {
+  try {
+    const UnmarkedCopy copy(path_);
+    file_ = h5::Handle{H5Fopen(copy.name().c_str(), H5F_ACC_RDONLY, h5::file_access(false)),
+                       fmt::format("read a copy of {}", path_.string())};
+  } catch (const Error& e) {
+    throw Error(e.code(),
+                fmt::format("{} was stopped while HDF5 changed it: {}", path_.string(), e.what()))
+        .hint("keep it: rows that were recorded are still in it");
+  }
+  if (!has("/commits") || rows_of(open("/commits").dataset) == 0)
+    nothing_in(path_);
 }
 
 void Schema::refuse(const std::string& sentence) const {

@@ -25,7 +25,8 @@ struct DataInfo {
 
 class Schema {
  public:
-  // opens: plainly, else as a reader of a file that is being written
+  // opens: plainly, else as a reader of a file that is being written, else from a copy without
+  // HDF5's mark
   explicit Schema(const std::filesystem::path&);
 
   hid_t file() const {
@@ -67,6 +68,8 @@ class Schema {
   [[noreturn]] void refuse(const std::string& sentence) const;
 
  private:
+  void open_file();
+  void open_unmarked();
   DataInfo open(const std::string& path) const;
   void check_layout(DataInfo&, std::size_t cell_bytes, std::size_t rank) const;
   void check_filters(hid_t list, DataInfo&, std::size_t cell_bytes) const;

@@ -49,6 +49,18 @@ TraceHeader checked(const TraceHeader& given) {
   return h;
 }
 
+// The closing superblock says where the file ends before the file reaches there: a reader in
+// between would call it cut.
+void grow_to_end(hid_t file, const std::filesystem::path& path) {
+  haddr_t end = 0;
+  h5::must(H5Fget_eoa(file, &end), "read where the file ends");
+  std::error_code failed;
+  if (std::filesystem::file_size(path, failed) < end && !failed)
+    std::filesystem::resize_file(path, end, failed);
+  if (failed)
+    throw Error(Exit::io, fmt::format("cannot set the file's size: {}", failed.message()));
+}
+
 // Commits on their way before the one that records has to help with them.
 constexpr std::size_t most_on_their_way = 2;
 
@@ -361,8 +373,22 @@ void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
   }
 }
 
-// Closes the file, sets what only the whole trace knows, and looks at it once more: a close has
-// reported success on a full disk.
+// Sets what only the whole trace knows, in the place that create_trace left for it. Readers are
+// let in all the while: a file that HDF5 opens again to change it could not be read if we died
+// then.
+void TraceWriter::File::write_end() {
+  std::vector<std::uint32_t> lengths;
+  for (const TraceSequence& s : sequences)
+    lengths.push_back(s.length);
+  corpus.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
+  const std::uint8_t yes = 1;
+  h5::set(h5.file, "corpus_sha256", corpus.hex());
+  h5::set(h5.file, "num_tokens", Cell::u64, &rows);
+  h5::set(h5.file, "complete", Cell::u8, &yes);
+  h5::must(H5Fflush(h5.file, H5F_SCOPE_GLOBAL), "flush the file");
+}
+
+// Closes the file, and looks at it once more: a close has reported success on a full disk.
 void TraceWriter::File::seal() {
   for (auto& d : h5.columns)
     d.close("close a dataset");
@@ -371,18 +397,9 @@ void TraceWriter::File::seal() {
   for (auto& [name, d] : h5.pairs)
     d.close("close /experts/" + name);
   h5.token.close("close /token");
-  h5.file.close("close the file");
+  write_end();
+  grow_to_end(h5.file, building);
   sync_file(building);
-  std::vector<std::uint32_t> lengths;
-  for (const TraceSequence& s : sequences)
-    lengths.push_back(s.length);
-  corpus.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
-  const std::uint8_t yes = 1;
-  h5.file = h5::Handle{H5Fopen(building.c_str(), H5F_ACC_RDWR, h5::file_access(true)),
-                       "open the file again"};
-  h5::set(h5.file, "corpus_sha256", corpus.hex());
-  h5::set(h5.file, "num_tokens", Cell::u64, &rows);
-  h5::set(h5.file, "complete", Cell::u8, &yes);
   h5.file.close("close the file");
   forget_times(building);
   sync_file(building);

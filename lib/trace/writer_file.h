@@ -70,6 +70,7 @@ struct TraceWriter::File {
   template <class Record, class Get>
   void write_column(const char* path, h5::Cell, std::size_t from, const std::vector<Record>&, Get);
   void write_commit(const CommitJob&);
+  void write_end();
   void seal();
 
   std::optional<Worker> worker_;  // last: it ends before what it works on
