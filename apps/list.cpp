@@ -17,6 +17,7 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/spec_lists.h"
+#include "lib/export/export.h"
 #include "lib/import/import.h"
 #include "lib/model/config.h"
 #include "lib/model/mixer_type.h"
@@ -103,6 +104,7 @@ std::vector<Kind> kinds() {
           kind("metrics", "Metrics (moe report --metric)", metrics()),
           kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
           kind("imports", "Recordings of other engines (moe import --from)", importers()),
+          kind("exports", "Files that a trace becomes (moe export --to)", exporters()),
           kind("formats", "Formats (--format)", renderers()),
           convention_kind(),
           model_kind(),
@@ -283,7 +285,7 @@ Run list_command(CommandLine& cli) {
   cli.add_option(
       "kind", o->kind,
       "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, activations, "
-      "metrics, conventions, patterns, formats, commands; all where left out");
+      "metrics, conventions, patterns, imports, exports, formats, commands; all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
   return [o, cli] {

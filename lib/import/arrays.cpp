@@ -1,7 +1,9 @@
 // The plain exchange: one .npz, .safetensors or .pt with expert_ids [T, L, K] (or expert_ids.LAYER
-// [T, K], the number being the layer's own), weights of the same shape, token_ids [T],
-// sequence_lengths [Q] and domains [Q]. -1 = no expert. A bare .npy is expert_ids.
+// [T, K], the number being the layer's own), weights and dropped of the same shape, token_ids,
+// positions and flags [T], sequence_lengths [Q] and domains [Q], layer_index and num_experts [L],
+// and order [1]. -1 = no expert. A bare .npy is expert_ids.
 #include <algorithm>
+#include <set>
 
 #include "lib/core/text.h"
 #include "lib/import/array_bundle.h"
@@ -12,6 +14,8 @@ namespace {
 
 constexpr Index numbers_at_once = 1 << 24;
 constexpr const char* three_axes = "[tokens, layers, choices]";
+
+const char* const one_a_layer = "one number for each entry of the layer axis of expert_ids";
 
 struct Layers {
   std::vector<int> numbers;
@@ -48,16 +52,66 @@ Layers layers_of(const ArrayBundle& bundle, const std::string& name) {
   return out;
 }
 
-void must_match(const Layers& ids, const Layers& weights) {
-  if (weights.arrays.empty())
-    return;
-  for (std::size_t l = 0; l < weights.arrays.size(); ++l) {
-    const NumberArray& w = weights.arrays[l];
-    if (weights.numbers != ids.numbers || w.shape != ids.arrays[l].shape)
+void must_match(const Layers& ids, const Layers& other) {
+  for (std::size_t l = 0; l < other.arrays.size(); ++l) {
+    const NumberArray& w = other.arrays[l];
+    if (other.numbers != ids.numbers || w.shape != ids.arrays[l].shape)
       w.refuse(concat("is of another shape than expert_ids: ", text_of(w.shape), " in layer ",
-                      weights.numbers[l]),
-               "weights of the shape of expert_ids");
+                      other.numbers[l]),
+               "an array of the shape of expert_ids");
   }
+}
+
+// A small array of whole numbers, one for each entry of the layer axis; empty where it is absent.
+std::vector<int> numbers_of_layers(const ArrayBundle& bundle, const char* name, std::size_t layers,
+                                   std::int64_t most) {
+  std::vector<int> out;
+  const NumberArray* a = bundle.whole(name);
+  if (!a)
+    return out;
+  a->must_be_whole();
+  a->must_have(1, "[layers]");
+  if (a->shape[0] != Index(layers)) {
+    a->refuse(concat("has ", a->shape[0], " entries, and expert_ids has ", layers, " layers"),
+              one_a_layer);
+  }
+  for (Index l = 0; l < a->shape[0]; ++l) {
+    const std::int64_t n = a->whole(a->place(l));
+    if (n < 0 || n > most)
+      a->refuse(concat("has the number ", n), one_a_layer);
+    out.push_back(int(n));
+  }
+  return out;
+}
+
+// The layers' own numbers where the file says them, and how many experts they have.
+void say_layers(const ArrayBundle& bundle, Layers& ids, ImportSink& sink) {
+  const auto numbers = numbers_of_layers(bundle, "layer_index", ids.numbers.size(), 1 << 20);
+  if (!numbers.empty()) {
+    if (std::set<int>(numbers.begin(), numbers.end()).size() != numbers.size())
+      bundle.whole("layer_index")->refuse("names a layer twice", one_a_layer);
+    ids.numbers = numbers;
+  }
+  const auto experts = numbers_of_layers(bundle, "num_experts", ids.numbers.size(), 65'534);
+  if (experts.empty())
+    return;
+  const auto [least, most] = std::minmax_element(experts.begin(), experts.end());
+  sink.facts.experts = std::max(sink.facts.experts, *most);
+  if (*least != *most) {
+    sink.say(
+        concat("layers of ", *least, " to ", *most, " experts: all are taken to have ", *most));
+  }
+}
+
+void say_order(const ArrayBundle& bundle, ImportSink& sink) {
+  const NumberArray* order = bundle.whole("order");
+  if (!order)
+    return;
+  static const std::set<std::string> known{"key_desc", "weight_desc", "id_asc", "unknown"};
+  if (order->texts.size() != 1 || !known.count(order->texts[0]))
+    order->refuse("is none of key_desc, weight_desc, id_asc and unknown",
+                  "order: an array of one text");
+  sink.facts.order = order->texts[0];
 }
 
 // Lengths of the sequences; all rows as one where they are not given.
@@ -88,10 +142,22 @@ std::vector<Index> lengths_of(const ArrayBundle& bundle, Index tokens, ImportSin
 }
 
 struct Arrays {
-  Layers ids, weights;
-  const NumberArray* tokens = nullptr;
+  Layers ids, weights, dropped;
+  const NumberArray *tokens = nullptr, *positions = nullptr, *flags = nullptr;
   std::string where;
 };
+
+// One entry a token.
+void check_column(const NumberArray* a, Index tokens) {
+  if (!a)
+    return;
+  a->must_be_whole();
+  a->must_have(1, "[tokens]");
+  if (a->shape[0] != tokens) {
+    a->refuse(concat("has ", a->shape[0], " entries, and expert_ids has ", tokens, " tokens"),
+              "one entry a row of expert_ids");
+  }
+}
 
 void check(const Arrays& a) {
   if (a.ids.arrays.empty())
@@ -105,15 +171,39 @@ void check(const Arrays& a) {
     }
   }
   must_match(a.ids, a.weights);
-  if (!a.tokens)
-    return;
-  a.tokens->must_be_whole();
-  a.tokens->must_have(1, "[tokens]");
-  if (a.tokens->shape[0] != a.ids.arrays[0].shape[0]) {
-    a.tokens->refuse(concat("has ", a.tokens->shape[0], " entries, and expert_ids has ",
-                            a.ids.arrays[0].shape[0], " tokens"),
-                     "one token id a row");
+  must_match(a.ids, a.dropped);
+  for (const NumberArray* column : {a.tokens, a.positions, a.flags})
+    check_column(column, a.ids.arrays[0].shape[0]);
+}
+
+// A whole number of a column, within 0 .. most.
+std::uint32_t cell(const NumberArray& a, Index row, std::int64_t most) {
+  const std::int64_t v = a.whole(a.place(row));
+  if (v < 0 || v > most)
+    a.refuse(concat("has ", v, " for token ", row), concat("numbers from 0 to ", most));
+  return std::uint32_t(v);
+}
+
+void say_columns(const Arrays& a, TraceRows& rows, Index first, Index count) {
+  for (Index t = first; t < first + count; ++t) {
+    if (a.tokens)
+      rows.token_id.push_back(std::uint32_t(a.tokens->whole(a.tokens->place(t))));
+    if (a.positions)
+      rows.position.push_back(cell(*a.positions, t, UINT32_MAX));
+    if (a.flags)
+      rows.flags.push_back(std::uint8_t(cell(*a.flags, t, 63)));
   }
+}
+
+// Numbers of one layer's slots from row `first` on.
+template <class T, class Get>
+Matrix<T> slots(const NumberArray& a, Index first, Index count, Get get) {
+  Matrix<T> out(count, a.shape[1]);
+  for (Index t = 0; t < count; ++t) {
+    for (Index k = 0; k < a.shape[1]; ++k)
+      out(t, k) = get(a.place(first + t, k));
+  }
+  return out;
 }
 
 void say_rows(const Arrays& a, ImportSink& sink, Index first, Index count) {
@@ -122,25 +212,19 @@ void say_rows(const Arrays& a, ImportSink& sink, Index first, Index count) {
   b.where = a.where;
   b.rows_before = first;
   for (std::size_t l = 0; l < a.ids.arrays.size(); ++l) {
-    const NumberArray& ids = a.ids.arrays[l];
     LayerRows& rows = b.rows.layer.emplace_back();
-    rows.expert = Matrix<int>(count, ids.shape[1]);
-    for (Index t = 0; t < count; ++t) {
-      for (Index k = 0; k < ids.shape[1]; ++k) {
-        rows.expert(t, k) = expert_id(ids, ids.place(first + t, k));
-      }
+    const NumberArray& ids = a.ids.arrays[l];
+    rows.expert = slots<int>(ids, first, count, [&](Index place) { return expert_id(ids, place); });
+    if (!a.weights.arrays.empty()) {
+      const NumberArray& w = a.weights.arrays[l];
+      rows.weight = slots<float>(w, first, count, [&](Index p) { return float(w.real(p)); });
     }
-    if (a.weights.arrays.empty())
-      continue;
-    const NumberArray& w = a.weights.arrays[l];
-    rows.weight = Matrix<float>(count, w.shape[1]);
-    for (Index t = 0; t < count; ++t) {
-      for (Index k = 0; k < w.shape[1]; ++k)
-        rows.weight(t, k) = float(w.real(w.place(first + t, k)));
+    if (!a.dropped.arrays.empty()) {
+      const NumberArray& d = a.dropped.arrays[l];
+      rows.dropped = slots<std::uint8_t>(d, first, count, [&](Index p) { return d.real(p) != 0; });
     }
   }
-  for (Index t = 0; a.tokens && t < count; ++t)
-    b.rows.token_id.push_back(std::uint32_t(a.tokens->whole(a.tokens->place(first + t))));
+  say_columns(a, b.rows, first, count);
   sink.rows(std::move(b));
 }
 
@@ -149,8 +233,7 @@ class PlainArrays final : public Importer {
   bool recognises(const ImportInputs& in) const override {
     const ImportFile& f = in.first();
     if (f.kind == FileKind::npy)
-      return f.first_line().find("'f") == std::string_view::npos &&
-             f.first_line().find("'<f") == std::string_view::npos;
+      return f.first_line().find("'<f") == std::string_view::npos;
     return bundle_names(f, {"expert_ids"});
   }
   void read(const ImportInputs& in, ImportSink& sink) const override {
@@ -162,14 +245,24 @@ class PlainArrays final : public Importer {
   static void read_file(const ImportInputs&, const ImportFile&, ImportSink&);
 };
 
-void PlainArrays::read_file(const ImportInputs& in, const ImportFile& f, ImportSink& sink) {
-  const ArrayBundle bundle(f);
+Arrays arrays_of(const ArrayBundle& bundle, const std::string& where) {
   Arrays a;
-  a.where = concat(f.quoted(), " expert_ids");
+  a.where = where;
   a.ids = layers_of(bundle, "expert_ids");
   a.weights = layers_of(bundle, "weights");
+  a.dropped = layers_of(bundle, "dropped");
   a.tokens = bundle.whole("token_ids");
+  a.positions = bundle.whole("positions");
+  a.flags = bundle.whole("flags");
   check(a);
+  return a;
+}
+
+void PlainArrays::read_file(const ImportInputs& in, const ImportFile& f, ImportSink& sink) {
+  const ArrayBundle bundle(f);
+  Arrays a = arrays_of(bundle, concat(f.quoted(), " expert_ids"));
+  say_layers(bundle, a.ids, sink);
+  say_order(bundle, sink);
   for (const NumberArray& w : a.weights.arrays) {
     if (w.dtype == DType::f32 || w.dtype == DType::f64)
       sink.facts.wide_weights = true;

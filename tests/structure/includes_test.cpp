@@ -29,6 +29,7 @@ const std::map<std::string, std::set<std::string>> floors = {
     {"lib/layer", {"lib/core", "lib/backend", "lib/router", "lib/balance"}},
     {"lib/check", {"lib/core", "lib/backend", "lib/router", "lib/balance", "lib/layer"}},
     {"lib/import", {"lib/core", "lib/files", "lib/trace", "lib/checkpoint"}},
+    {"lib/export", {"lib/core", "lib/files", "lib/trace"}},
     {"lib/golden",
      {"lib/core", "lib/files", "lib/backend", "lib/router", "lib/balance", "lib/layer", "lib/trace",
       "lib/tokenizer"}},
@@ -47,10 +48,10 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/layer", "lib/model", "lib/run", "lib/trace"}},
     {"datasets", {"lib/core", "lib/files", "lib/tokenizer"}},
     {"analysis", {"lib/core", "lib/trace"}},
-    {"apps",
-     {"lib/core", "lib/files", "lib/backend", "lib/router", "lib/balance", "lib/trace",
-      "lib/checkpoint", "lib/import", "lib/layer", "lib/check", "lib/golden", "lib/model",
-      "lib/family", "lib/plan", "lib/run", "lib/edit", "lib/tokenizer", "datasets", "analysis"}},
+    {"apps", {"lib/core",  "lib/files",      "lib/backend",   "lib/router", "lib/balance",
+              "lib/trace", "lib/checkpoint", "lib/import",    "lib/export", "lib/layer",
+              "lib/check", "lib/golden",     "lib/model",     "lib/family", "lib/plan",
+              "lib/run",   "lib/edit",       "lib/tokenizer", "datasets",   "analysis"}},
 };
 
 struct Line {
