@@ -65,6 +65,10 @@ bool ConfigReader::flag(const char* key, bool fallback) const {
     refuse(concat(key, " is ", json_[key].dump(), " and must be true or false"));
   return json_[key];
 }
+bool ConfigReader::must_say(const char* key) const {
+  at(key);
+  return flag(key, false);
+}
 std::string ConfigReader::text(const char* key) const {
   if (!at(key).is_string())
     refuse(concat(key, " is ", json_[key].dump(), " and must be a text"));

@@ -31,6 +31,7 @@ class ConfigReader {
   int layers(const char* key) const;                    // a number of layers that can be believed
   double real(const char* key, double fallback) const;
   bool flag(const char* key, bool fallback) const;
+  bool must_say(const char* key) const;  // a flag that must be there
   std::string text(const char* key) const;
   std::string text(const char* key, const std::string& fallback) const {
     return has(key) ? text(key) : fallback;

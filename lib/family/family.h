@@ -60,16 +60,15 @@ struct SizeKeys {
   const char *hidden = "hidden_size", *layers = "num_hidden_layers", *heads = "num_attention_heads",
              *kv_heads = "num_key_value_heads", *context = "max_position_embeddings";
 };
-struct Defaults {
-  double theta = 10000, eps = 1e-6, rotary_share = 1;
-  bool tied = false;
-};
-void read_common(const ConfigReader&, ModelConfig&, const Defaults& = {}, const SizeKeys& = {});
+// Keys that a file leaves out have been given the values of its class (class_defaults.h).
+void read_common(const ConfigReader&, ModelConfig&, const SizeKeys& = {});
 // quantization_config, here and in text_config: refused by name unless it can be undone
 void check_weights(const ConfigReader&);
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by
 // name.
-void read_rope(const ConfigReader&, ModelConfig&, const Defaults&);
+void read_rope(const ConfigReader&, ModelConfig&);
+// under which key the rule stands: "rope_scaling", where it says something, else "rope_parameters"
+const char* rope_place(const ConfigReader&);
 void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers are dense
 // use_sliding_window, which counts for the size of a cache and is not computed
 void read_optional_window(const ConfigReader&, ModelConfig&);
@@ -90,12 +89,8 @@ void set_moe_layers(ModelConfig&, const std::function<bool(int layer)>& is_moe);
 void read_latent(const ConfigReader&, ModelConfig&);
 // first_k_dense_replace, moe_layer_freq, shared experts
 void read_deepseek_layers(const ConfigReader&, ModelConfig&);
-// the router of V3, Kimi K2, GLM-4.5; the class's values for keys that are left out
-struct SigmoidDefaults {
-  double scale = 1;
-  int groups = 1, topk_groups = 1;
-};
-std::string deepseek_sigmoid(const ConfigReader&, int k, const SigmoidDefaults& = {});
+// the router of V3, Kimi K2, GLM-4.5
+std::string deepseek_sigmoid(const ConfigReader&, const ModelConfig&, int k);
 Names mixtral_names();
 
 }  // namespace moe

@@ -4,6 +4,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/registry.h"
+#include "lib/family/class_defaults.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 
@@ -29,8 +30,10 @@ double switch_coefficient(const ModelConfig& c) {
   return 0;
 }
 
-ModelConfig foreign(const ConfigReader& r, const std::string& name) {
+ModelConfig foreign(const Json& j, const std::string& file, const std::string& name) {
   ModelConfig c;
+  const Json filled = with_class_defaults(name, j);
+  const ConfigReader r(filled, file);
   check_weights(r);
   rules_of(name).read(r, c);
   return c;
@@ -119,14 +122,16 @@ Published config_from_json(const Json& j, const std::string& file) {
     if (!r.has("moe_training")) {
       if (out.family == "moe")
         r.refuse("moe_training is missing, which says what the model is");
-      out.config = resolved(foreign(r, out.family));
+      out.config = resolved(foreign(j, file, out.family));
       return out;
     }
     out.config = model_config(r.in("moe_training").text("spec"));
   } catch (const Error& e) {
     if (e.code() == Exit::input)
       throw;
-    r.refuse(e.what(), e.hint());
+    const bool ours = r.has("moe_training");
+    r.refuse(concat(ours ? "" : "it describes a model that this program does not make: ", e.what()),
+             ours ? e.hint() : "");
   }
   refuse_changed(r, j, out);
   return out;

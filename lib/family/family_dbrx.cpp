@@ -14,15 +14,15 @@ constexpr ExpertKeys experts{"moe_num_experts", "moe_top_k", "ffn_hidden_size"};
 void read(const ConfigReader& r, ModelConfig& c) {
   const ConfigReader attention = r.in("attn_config");
   const ConfigReader feed = r.in("ffn_config");
-  Defaults d;
-  // where it was published; transformers 5 looks at the top only
-  d.theta = attention.real("rope_theta", 10000);
-  read_common(r, c, d,
+  read_common(r, c,
               {.hidden = "d_model",
                .layers = "n_layers",
                .heads = "n_heads",
                .kv_heads = "n_kv_heads",
                .context = "max_seq_len"});
+  // where it was published; transformers 5 looks at the top only
+  if (!r.has("rope_theta") && !r.has("rope_parameters"))
+    c.rope_theta = attention.real("rope_theta", 10000);
   c.kv_heads = attention.whole("kv_n_heads", 1);
   c.clip_qkv = attention.real("clip_qkv", 0);
   c.norm = NormKind::layer;

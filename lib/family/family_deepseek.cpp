@@ -10,11 +10,13 @@
 namespace moe {
 
 void read_latent(const ConfigReader& r, ModelConfig& c) {
-  c.q_rank = r.whole("q_lora_rank", 0);
-  c.kv_rank = r.whole("kv_lora_rank");
-  c.nope_dim = r.whole("qk_nope_head_dim");
-  c.rope_dim = r.whole("qk_rope_head_dim");
-  c.value_dim = r.whole("v_head_dim");
+  c.q_rank = r.has("q_lora_rank") ? r.whole("q_lora_rank") : 0;  // null: queries straight from x
+  c.kv_rank = r.positive("kv_lora_rank");
+  c.nope_dim = r.positive("qk_nope_head_dim");
+  c.rope_dim = r.positive("qk_rope_head_dim");
+  c.value_dim = r.positive("v_head_dim");
+  if (c.rope_dim % 2 != 0)
+    r.refuse(concat("qk_rope_head_dim is ", c.rope_dim, ", and numbers are turned in pairs"));
   c.head_dim = c.nope_dim + c.rope_dim;
   c.kv_heads = c.heads;
   c.rotary_dim = 0;
@@ -22,7 +24,7 @@ void read_latent(const ConfigReader& r, ModelConfig& c) {
   if (c.qkv_bias && c.q_rank == 0)
     r.refuse("attention_bias is true without q_lora_rank, and only compressed queries have a bias");
   c.rope_interleaved = r.flag("rope_interleave", true);
-  const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+  const char* place = rope_place(r);
   if (c.rope == "default" || !r.has(place))
     return;
   const ConfigReader s = r.in(place);  // the scale of attention grows with the stretched context
@@ -32,24 +34,58 @@ void read_latent(const ConfigReader& r, ModelConfig& c) {
 }
 
 void read_deepseek_layers(const ConfigReader& r, ModelConfig& c) {
-  const int first = r.whole("first_k_dense_replace", 0);
+  const int first = r.whole("first_k_dense_replace");
   const int step = std::max(1, r.whole("moe_layer_freq", 1));
-  c.dense_width = r.whole("intermediate_size", 0);
+  c.dense_width = r.whole("intermediate_size");
   set_moe_layers(c, [&](int l) { return l >= first && l % step == 0; });
-  c.moe.shared_width = c.moe.width * r.whole("n_shared_experts", 0);
+  if (!r.is_null("n_shared_experts"))
+    c.moe.shared_width = c.moe.width * r.whole("n_shared_experts");
 }
 
-std::string deepseek_sigmoid(const ConfigReader& r, int k, const SigmoidDefaults& defaults) {
+namespace {
+
+struct GroupChoice {
+  int groups = 1, kept = 1;  // 1 group: nothing is limited
+};
+
+// n_group and topk_group. Groups of one expert limit nothing: the k best experts are among the best
+// k groups or more that are kept.
+GroupChoice read_groups(const ConfigReader& r, const ModelConfig& c, int k) {
+  const int groups = r.whole("n_group", 1);
+  if (groups <= 1)
+    return {};
+  const int kept = r.whole("topk_group");
+  if (c.moe.experts % groups != 0) {
+    r.refuse(concat("n_group is ", groups, " and n_routed_experts is ", c.moe.experts,
+                    ", which does not split into equal groups"));
+  }
+  if (kept < 1 || kept > groups) {
+    r.refuse(concat("topk_group is ", kept, " and n_group is ", groups),
+             "between 1 and the number of groups");
+  }
+  const int size = c.moe.experts / groups;
+  if (kept * size < k) {
+    r.refuse(concat("topk_group is ", kept, " and n_group is ", groups, ", groups of ", size,
+                    " of the ", c.moe.experts, " n_routed_experts, which hold fewer experts than ",
+                    "the ", k, " of num_experts_per_tok"));
+  }
+  return size == 1 ? GroupChoice{} : GroupChoice{groups, kept};
+}
+
+std::string group_options(const GroupChoice& g, const char* score) {
+  return g.groups == 1
+             ? ""
+             : concat(",groups=", g.groups, ",topk_groups=", g.kept, ",group_score=", score);
+}
+
+}  // namespace
+
+std::string deepseek_sigmoid(const ConfigReader& r, const ModelConfig& c, int k) {
   r.must_be("scoring_func", "sigmoid");
   r.must_be("topk_method", "noaux_tc");
-  const int groups = r.whole("n_group", defaults.groups);
-  std::string out = concat("sigmoid:k=", k, ",norm=", r.flag("norm_topk_prob", true),
-                           ",bias=1,scale=", r.real("routed_scaling_factor", defaults.scale));
-  if (groups > 1) {
-    out += concat(",groups=", groups, ",topk_groups=", r.whole("topk_group", defaults.topk_groups),
-                  ",group_score=top2_sum");
-  }
-  return out;
+  return concat("sigmoid:k=", k, ",norm=", r.flag("norm_topk_prob", true),
+                ",bias=1,scale=", r.real("routed_scaling_factor", 1),
+                group_options(read_groups(r, c, k), "top2_sum"));
 }
 
 namespace {
@@ -57,12 +93,17 @@ namespace {
 constexpr ExpertKeys expert_keys{"n_routed_experts", "num_experts_per_tok",
                                  "moe_intermediate_size"};
 
+std::string read_sigmoid(const ConfigReader& r, ModelConfig& c) {
+  const int k = read_experts(r, c, expert_keys);
+  return deepseek_sigmoid(r, c, k);
+}
+
 void read_deepseek(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);
   r.must_be("scoring_func", "softmax");
-  c.moe.router = concat("softmax:k=", read_experts(r, c, expert_keys),
-                        ",norm=", r.flag("norm_topk_prob", false));
+  c.moe.router =
+      concat("softmax:k=", read_experts(r, c, expert_keys), ",norm=", r.must_say("norm_topk_prob"));
   read_deepseek_layers(r, c);
 }
 
@@ -81,33 +122,30 @@ void read_deepseek_v2(const ConfigReader& r, ModelConfig& c) {
         "drops the scale, and transformers does neither",
         "norm_topk_prob false, as every published V2 has it");
   }
-  c.moe.router = concat("softmax:k=", read_experts(r, c, expert_keys),
-                        ",norm=0,scale=", r.real("routed_scaling_factor", 1));
-  if (method != "greedy" && r.whole("n_group", 1) > 1) {
-    c.moe.router += concat(",groups=", r.whole("n_group"),
-                           ",topk_groups=", r.whole("topk_group", 1), ",group_score=max");
-  }
+  const int k = read_experts(r, c, expert_keys);
+  c.moe.router = concat("softmax:k=", k, ",norm=0,scale=", r.real("routed_scaling_factor", 1));
+  if (method != "greedy")
+    c.moe.router += group_options(read_groups(r, c, k), "max");
   read_deepseek_layers(r, c);
 }
 
 void read_deepseek_v3(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   read_latent(r, c);
-  c.moe.router = deepseek_sigmoid(r, read_experts(r, c, expert_keys),
-                                  {.scale = 2.5, .groups = 8, .topk_groups = 4});
+  c.moe.router = read_sigmoid(r, c);
   read_deepseek_layers(r, c);
 }
 
 void read_glm4_moe(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.eps = 1e-5, .rotary_share = 0.5});
+  read_common(r, c);
   c.qkv_bias = r.flag("attention_bias", false);
   if (r.flag("use_qk_norm", false))
     c.qk_norm = QkNorm::head;
-  c.moe.router = deepseek_sigmoid(r, read_experts(r, c, expert_keys));
-  const int first = r.whole("first_k_dense_replace", 1);
+  c.moe.router = read_sigmoid(r, c);
+  const int first = r.whole("first_k_dense_replace");
   set_moe_layers(c, [&](int l) { return l >= first; });
   c.dense_width = r.whole("intermediate_size");
-  c.moe.shared_width = c.moe.width * r.whole("n_shared_experts", 1);
+  c.moe.shared_width = c.moe.width * r.whole("n_shared_experts");
 }
 
 // What all of them say of layers and routing. Groups of one have no two best, which the classes

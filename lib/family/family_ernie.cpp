@@ -12,7 +12,7 @@ namespace {
 constexpr ExpertKeys experts{"moe_num_experts", "moe_k", "moe_intermediate_size"};
 
 void read(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.theta = 500000, .eps = 1e-5, .tied = true});
+  read_common(r, c);
   r.must_be("use_bias", false, false);
   c.rope_interleaved = true;
   const int k = read_experts(r, c, experts);

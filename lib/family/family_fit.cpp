@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/family/class_defaults.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 #include "lib/model/mixer_type.h"
@@ -120,8 +121,9 @@ void add_fields(std::vector<std::string>& out, const ModelConfig& a, const Model
 
 // "activation=swiglu instead of relu", ... where the family's model, as read back, is not ours.
 std::vector<std::string> differences(const ModelConfig& model, const Family& family) {
-  const FamilyRules& rules = rules_of(std::string(family.name));
-  const Json written = config_json(model, std::string(family.name));
+  const std::string name(family.name);
+  const FamilyRules& rules = rules_of(name);
+  const Json written = with_class_defaults(name, config_json(model, name));
   ModelConfig theirs;
   rules.read(ConfigReader(written, "config.json"), theirs);
   ModelConfig a = plain(theirs);

@@ -10,9 +10,7 @@ namespace moe {
 namespace {
 
 void read(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.theta = 150000, .eps = 1e-5});
-  if (!r.has("rope_scaling") && !r.has("rope_parameters"))
-    r.cannot_compute("rope_scaling is missing, and this family always stretches its context");
+  read_common(r, c);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", true);
   c.sinks = true;
   c.window = r.whole("sliding_window", 128);
@@ -33,7 +31,7 @@ void read(const ConfigReader& r, ModelConfig& c) {
   }
   if (const double limit = r.real("swiglu_limit", 7); limit != 7)
     r.cannot_compute(concat("swiglu_limit is ", limit, " and the activation clamps at 7"));
-  const char* k = r.has("num_experts_per_tok") ? "num_experts_per_tok" : "experts_per_token";
+  const char* k = r.has("experts_per_token") ? "experts_per_token" : "num_experts_per_tok";
   c.moe.router = concat(
       "softmax:k=", read_experts(r, c, {"num_local_experts", k, "intermediate_size"}), ",norm=1");
   c.moe.activation = Activation::swiglu_clamped;

@@ -19,6 +19,10 @@ void read(const ConfigReader& r, ModelConfig& c) {
   c.residual_scale = r.real("residual_multiplier", 1);
   c.logit_divisor = r.real("logits_scaling", 1);
   c.attention_scale = r.real("attention_multiplier", 1);
+  for (const char* key : {"embedding_multiplier", "residual_multiplier", "logits_scaling"}) {
+    if (r.real(key, 1) == 0)
+      r.refuse(concat(key, " is 0, which would silence the model"));
+  }
   c.moe.router = concat("softmax:k=", read_experts(r, c, experts), ",norm=1");
 }
 void read_shared(const ConfigReader& r, ModelConfig& c) {

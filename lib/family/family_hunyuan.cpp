@@ -20,7 +20,7 @@ int same(const ConfigReader& r, const char* key) {
 }
 
 void read(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.eps = 1e-5});
+  read_common(r, c);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);
   c.qk_norm = QkNorm::head_after;
   r.must_be("use_cla", false, false);

@@ -47,7 +47,7 @@ void read(const ConfigReader& whole, ModelConfig& c) {
   c.qk_norm = QkNorm::head;
   read_qwen_moe(r, c);
   read_fourier(r, c);
-  const int groups = r.whole("router_n_groups", 1);
+  const int groups = r.whole("router_n_groups", r.only_sizes() ? 1 : -1);
   const int k = r.whole("num_experts_per_tok");
   if (groups > 1 && (c.moe.experts % groups != 0 || k % groups != 0)) {
     r.refuse(concat("router_n_groups is ", groups, ", which does not divide num_experts ",

@@ -32,7 +32,7 @@ void read_layers(const ConfigReader& r, ModelConfig& c) {
 }
 
 void read_text(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.theta = 500000, .eps = 1e-5});
+  read_common(r, c);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);
   c.rope_interleaved = true;
   c.chunk = r.whole("attention_chunk_size", r.is_null("attention_chunk_size") ? 0 : 8192);
@@ -41,6 +41,8 @@ void read_text(const ConfigReader& r, ModelConfig& c) {
   if (r.flag("attn_temperature_tuning", true)) {
     c.stretch_floor = r.real("floor_scale", 8192);
     c.stretch_scale = r.real("attn_scale", 0.1);
+    if (!(c.stretch_floor > 0))
+      r.refuse(concat("floor_scale is ", c.stretch_floor, " and must be above 0"));
   }
   read_layers(r, c);
   const int k = read_experts(r, c, experts);

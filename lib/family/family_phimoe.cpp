@@ -13,7 +13,7 @@ namespace {
 constexpr ExpertKeys experts{"num_local_experts", "num_experts_per_tok", "intermediate_size"};
 
 void read(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.theta = 1e6, .eps = 1e-5});
+  read_common(r, c);
   c.norm = NormKind::layer_bias;
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);
   c.output_bias = r.flag("lm_head_bias", false);

@@ -7,28 +7,42 @@
 #include "lib/router/facts.h"
 
 namespace moe {
+namespace {
 
-void read_common(const ConfigReader& r, ModelConfig& c, const Defaults& d, const SizeKeys& keys) {
-  c.preset = "custom";
-  c.vocabulary = r.whole("vocab_size");
-  c.hidden = r.whole(keys.hidden);
-  c.layers = r.layers(keys.layers);
-  c.heads = r.whole(keys.heads);
+void read_heads(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
+  c.heads = r.positive(keys.heads);
   c.kv_heads = r.whole(keys.kv_heads, c.heads);
-  c.context = r.whole(keys.context, 2048);
-  if (c.heads < 1)
-    r.refuse(concat(keys.heads, " is 0"));
+  if (c.kv_heads < 1 || c.heads % c.kv_heads != 0) {
+    r.refuse(concat(keys.heads, " is ", c.heads, " and ", keys.kv_heads, " is ", c.kv_heads,
+                    ", and as many query heads share each key head"),
+             concat("a divisor of ", c.heads));
+  }
   if (!r.has("head_dim") && c.hidden % c.heads) {
     r.refuse(concat(keys.hidden, " ", c.hidden, " is not divisible by ", keys.heads, " ", c.heads,
                     " and head_dim is absent"));
   }
   c.head_dim = r.whole("head_dim", c.hidden / c.heads);
-  c.norm_eps = r.real("rms_norm_eps", d.eps);
-  c.tied = r.flag("tie_word_embeddings", d.tied);
+  if (c.head_dim < 1)
+    r.refuse("head_dim is 0");
+}
+
+}  // namespace
+
+void read_common(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
+  c.preset = "custom";
+  c.vocabulary = r.positive("vocab_size");
+  c.hidden = r.positive(keys.hidden);
+  c.layers = r.layers(keys.layers);
+  c.context = r.whole(keys.context, 2048);
+  if (c.context < 1)
+    r.refuse(concat(keys.context, " is 0"));
+  read_heads(r, c, keys);
+  c.norm_eps = r.real("rms_norm_eps", 1e-6);
+  c.tied = r.flag("tie_word_embeddings", false);
   c.moe.hidden = c.hidden;
   r.must_be("hidden_act", "silu");
   r.must_be("mlp_bias", false, false);
-  read_rope(r, c, d);
+  read_rope(r, c);
 }
 
 // What Stored can undo. Blocks of another size would be read with the wrong scales where their
@@ -70,8 +84,8 @@ void check_weights(const ConfigReader& r) {
 }
 
 int read_experts(const ConfigReader& r, ModelConfig& c, const ExpertKeys& keys) {
-  c.moe.experts = r.whole(keys.experts);
-  c.moe.width = r.whole(keys.width);
+  c.moe.experts = r.positive(keys.experts);
+  c.moe.width = r.positive(keys.width);
   const int k = r.whole(keys.k);
   if (k < 1 || k > c.moe.experts) {
     r.refuse(concat(keys.k, " is ", k, " and ", keys.experts, " is ", c.moe.experts),

@@ -17,10 +17,16 @@ std::string numbers(const std::vector<double>& all) {
   return out;
 }
 
+double positive(const ConfigReader& s, const char* key, double fallback) {
+  const double v = s.real(key, fallback);
+  if (!(v > 0))
+    s.refuse(concat(key, " is ", v, " and must be above 0"));
+  return v;
+}
+
 std::string yarn(const ConfigReader& s, const ModelConfig& c) {
-  const double factor = s.real("factor", -1);
-  if (!(factor > 0))
-    s.refuse(concat("factor is ", factor < 0 ? "missing" : "0"));
+  s.at("factor");
+  const double factor = positive(s, "factor", 1);
   double scale = s.real("attention_factor", -1);
   if (scale < 0) {
     scale = s.has("mscale") && s.has("mscale_all_dim") && s.real("mscale", 1) != 0 &&
@@ -34,6 +40,21 @@ std::string yarn(const ConfigReader& s, const ModelConfig& c) {
                 ",beta_fast=", s.real("beta_fast", 32), ",beta_slow=", s.real("beta_slow", 1),
                 ",truncate=", s.flag("truncate", true), ",scale=", scale);
 }
+// One factor for each pair of a head that is turned.
+std::string factors(const ConfigReader& r, const ConfigReader& s, const char* key,
+                    const ModelConfig& c) {
+  const std::vector<double> all = s.reals(key);
+  const int turned = r.has("qk_rope_head_dim") ? r.whole("qk_rope_head_dim") : c.rotary_dims();
+  if (all.size() != std::size_t(turned / 2)) {
+    s.refuse(
+        concat(key, " holds ", all.size(), " numbers and a head turns in ", turned / 2, " pairs"));
+  }
+  for (const double v : all) {
+    if (!(v > 0))
+      s.refuse(concat(key, " holds ", v, " and must be a list of numbers above 0"));
+  }
+  return numbers(all);
+}
 std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelConfig& c) {
   const int original = s.has("original_max_position_embeddings")
                            ? s.whole("original_max_position_embeddings")
@@ -42,15 +63,21 @@ std::string longrope(const ConfigReader& r, const ConfigReader& s, const ModelCo
   const double usual =
       s.real("attention_factor",
              factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(double(original))));
-  return concat("longrope:original=", original, ",short=", numbers(s.reals("short_factor")),
-                ",long=", numbers(s.reals("long_factor")),
+  const std::string near = factors(r, s, "short_factor", c);
+  const std::string far = factors(r, s, "long_factor", c);
+  return concat("longrope:original=", original, ",short=", near, ",long=", far,
                 ",short_scale=", s.real("short_mscale", usual),
                 ",long_scale=", s.real("long_mscale", usual));
 }
 
 std::string llama3(const ConfigReader& s, const ModelConfig& c) {
-  return concat("llama3:factor=", s.real("factor", 8), ",low=", s.real("low_freq_factor", 1),
-                ",high=", s.real("high_freq_factor", 4),
+  const double low = s.real("low_freq_factor", 1);
+  const double high = s.real("high_freq_factor", 4);
+  if (!(high > low)) {
+    s.refuse(
+        concat("high_freq_factor is ", high, " and must be above low_freq_factor, which is ", low));
+  }
+  return concat("llama3:factor=", positive(s, "factor", 8), ",low=", low, ",high=", high,
                 ",original=", s.whole("original_max_position_embeddings", c.context));
 }
 
@@ -60,7 +87,7 @@ void read_rule(const ConfigReader& r, const ConfigReader& s, const std::string& 
   if (type == "default")
     return;
   if (type == "linear") {
-    c.rope = concat("linear:factor=", s.real("factor", 1));
+    c.rope = concat("linear:factor=", positive(s, "factor", 1));
   } else if (type == "llama3") {
     c.rope = llama3(s, c);
   } else if (type == "yarn") {
@@ -70,27 +97,40 @@ void read_rule(const ConfigReader& r, const ConfigReader& s, const std::string& 
   } else if (type == "dynamic" && s.has("alpha")) {  // Hunyuan: fixed, whatever the length
     c.rope_theta *= std::pow(s.real("alpha", 1), double(c.head_dim) / (c.head_dim - 2));
   } else {
-    const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-    r.cannot_compute(
-        concat(place, " asks for the rope type '", type, "' and this program does not have it"),
-        "it has " + join(rotary_rules()));
+    r.cannot_compute(concat(rope_place(r), " asks for the rope type '", type,
+                            "' and this program does not have it"),
+                     "it has " + join(rotary_rules()));
+  }
+}
+
+void check_pairs(const ConfigReader& r, const ModelConfig& c, double share) {
+  const int turned = share == 1 ? c.head_dim : c.rotary_dim;
+  if (turned < 2 || turned > c.head_dim || turned % 2 != 0) {
+    r.refuse(concat("head_dim is ", c.head_dim, " and partial_rotary_factor ", share, ": ", turned,
+                    " numbers of a head would be turned, and they are turned in pairs"));
   }
 }
 
 }  // namespace
 
-void read_rope(const ConfigReader& r, ModelConfig& c, const Defaults& d) {
-  const char* place = r.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+const char* rope_place(const ConfigReader& r) {
+  return r.has("rope_scaling") && !r.at("rope_scaling").empty() ? "rope_scaling"
+                                                                : "rope_parameters";
+}
+
+void read_rope(const ConfigReader& r, ModelConfig& c) {
+  const char* place = rope_place(r);
   const Json empty = Json::object();
   const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
   // where both say it, an older tool left its own default outside, and the class reads the inner
   // one
-  c.rope_theta =
-      s.has("rope_theta") ? s.real("rope_theta", d.theta) : r.real("rope_theta", d.theta);
-  const double share = s.has("partial_rotary_factor")
-                           ? s.real("partial_rotary_factor", 1)
-                           : r.real("partial_rotary_factor", d.rotary_share);
+  c.rope_theta = s.real("rope_theta", r.real("rope_theta", 10000));
+  const double share = s.real("partial_rotary_factor", r.real("partial_rotary_factor", 1));
+  if (!(c.rope_theta > 0))
+    r.refuse(concat("rope_theta is ", c.rope_theta, " and must be above 0"));
   c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
+  if (!r.has("qk_rope_head_dim"))
+    check_pairs(r, c, share);
   read_rule(r, s, s.has("rope_type") ? s.text("rope_type") : s.text("type", "default"), c);
 }
 

@@ -20,7 +20,7 @@ void qkv_bias(const ConfigReader& r, ModelConfig& c, const char* key, bool fallb
 }
 
 void read_mixtral(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.theta = 1e6, .eps = 1e-5});
+  read_common(r, c);
   r.must_be("attention_bias", false, false);
   c.window = r.whole("sliding_window", 0);
   c.moe.router = concat("softmax:k=", read_experts(r, c, mixtral_experts), ",norm=1");
@@ -31,7 +31,7 @@ void write_mixtral(const ModelConfig& c, Json& j) {
   j["router_jitter_noise"] = 0.0;
 }
 void read_olmoe(const ConfigReader& r, ModelConfig& c) {
-  read_common(r, c, {.eps = 1e-5});
+  read_common(r, c);
   qkv_bias(r, c, "attention_bias", false, true);
   c.qk_norm = QkNorm::full;
   c.clip_qkv = r.real("clip_qkv", 0);
@@ -57,7 +57,7 @@ void read_qwen2_moe(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   qkv_bias(r, c, "qkv_bias", true, false);
   read_qwen_moe(r, c);
-  c.moe.shared_width = r.whole("shared_expert_intermediate_size");
+  c.moe.shared_width = r.positive("shared_expert_intermediate_size");
   c.moe.shared_gate = true;
 }
 void write_qwen2_moe(const ModelConfig& c, Json& j) {
@@ -77,11 +77,13 @@ void write_qwen3_moe(const ModelConfig& c, Json& j) {
   j["attention_bias"] = c.qkv_bias;
 }
 void read_minimax_m2(const ConfigReader& r, ModelConfig& c) {
-  Defaults d{.theta = 5e6};
-  // as released
-  if (r.has("rotary_dim") && !r.has("partial_rotary_factor"))
-    d.rotary_share = double(r.whole("rotary_dim")) / std::max(1, r.whole("head_dim"));
-  read_common(r, c, d);
+  read_common(r, c);
+  // as released: the share of a head in other words
+  const char* place = rope_place(r);
+  const bool said =
+      r.has("partial_rotary_factor") || (r.has(place) && r.in(place).has("partial_rotary_factor"));
+  if (r.has("rotary_dim") && !said)
+    c.rotary_dim = r.whole("rotary_dim");
   c.qk_norm = QkNorm::full;
   r.must_be("scoring_func", "sigmoid");
   c.moe.router = concat("sigmoid:k=", read_experts(r, c, mixtral_experts), ",norm=1,bias=1");
@@ -120,6 +122,18 @@ void write_qwen3(const ModelConfig& c, Json& j) {
   write_dense(c, j);
   j["use_sliding_window"] = false;
 }
+void read_qwen2(const ConfigReader& r, ModelConfig& c) {
+  read_dense(r, c);
+  read_optional_window(r, c);
+  c.qkv_bias = true;
+  c.o_bias = false;
+}
+void write_qwen2(const ModelConfig& c, Json& j) {
+  j["intermediate_size"] = c.dense_baseline_width();
+  j["use_sliding_window"] = false;
+  j.erase("attention_bias");
+  j.erase("head_dim");
+}
 void read_own(const ConfigReader& r, ModelConfig&) {
   r.refuse("moe_training is missing, which says what the model is");
 }
@@ -133,14 +147,12 @@ void write_own(const ModelConfig& c, Json& j) {
 
 void read_qwen_moe(const ConfigReader& r, ModelConfig& c) {
   read_optional_window(r, c);
-  const int k = read_experts(r, c,
-                             {r.has("num_experts") ? "num_experts" : "num_local_experts",
-                              "num_experts_per_tok", "moe_intermediate_size"});
+  const int k = read_experts(r, c, qwen_experts);
   c.moe.router = concat("softmax:k=", k, ",norm=", r.flag("norm_topk_prob", false));
   c.dense_width = r.whole("intermediate_size", 0);
   const std::vector<int> dense = r.wholes("mlp_only_layers");
   const int step = std::max(1, r.whole("decoder_sparse_step", 1));
-  if (dense.empty()) {
+  if (dense.empty() && step <= c.layers) {
     c.moe_every = step;
   } else {
     set_moe_layers(c, [&](int l) {
@@ -182,6 +194,9 @@ FamilyRules mistral_family() {
 }
 FamilyRules qwen3_family() {
   return {read_qwen3, write_qwen3, {}};
+}
+FamilyRules qwen2_family() {
+  return {read_qwen2, write_qwen2, {}};
 }
 FamilyRules moe_family() {
   return {read_own, write_own, {}};

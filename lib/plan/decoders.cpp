@@ -1,5 +1,5 @@
-// Decoders with grouped-query attention in every layer that no family reads: Qwen2, and the
-// language models of MoE-LLaVA; and what readers of several kinds have in common.
+// The language models of MoE-LLaVA, with grouped-query attention in every layer; and what readers
+// of several kinds have in common.
 #include <nlohmann/json.hpp>
 
 #include "lib/core/text.h"
@@ -67,15 +67,7 @@ Architecture read_decoder(const ConfigReader& r, const std::string& type) {
   a.norm_bias = phi || type == "moe_llava_stablelm";
   if (phi)
     a.extra.push_back({"bias of the output", a.vocabulary});
-  if (type.starts_with("moe_llava_")) {
-    add_llava_layers(r, phi, mixer, a);
-    return a;
-  }
-  const FeedShape dense{.width = r.positive("intermediate_size")};
-  for (LayerShape& layer : a.layers) {
-    layer.mixers = {mixer};
-    layer.feed = dense;
-  }
+  add_llava_layers(r, phi, mixer, a);
   return a;
 }
 

@@ -6,6 +6,7 @@
 #include "lib/checkpoint/folder.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/family/class_defaults.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 #include "lib/family/gguf_config.h"
@@ -142,7 +143,9 @@ Architecture describe(const Json& j, const std::string& file, const std::string&
         concat("model_type '", given, "' is none whose sizes are known"),
         concat(near.empty() ? "" : concat("'", near, "'; "), "there is ", join(known_types())));
   }
-  Architecture a = is_family(type) ? read_family(r, type) : type_named(type)->read(r, type);
+  const Json filled = with_class_defaults(type, j);
+  const ConfigReader all(filled, file, ReadFor::sizes);
+  Architecture a = is_family(type) ? read_family(all, type) : type_named(type)->read(all, type);
   a.name = name;
   a.family = given;
   return a;

@@ -65,7 +65,7 @@ Architecture nllb(const ConfigReader& r) {
   a.hidden = r.positive("d_model");
   a.vocabulary = r.positive("vocab_size");
   a.context = r.whole("max_position_embeddings", 0);
-  a.tied = true;
+  a.tied = r.flag("tie_word_embeddings", true);
   a.norm_bias = true;
   a.final_norms = 2;
   FeedShape moe = feed_of(r.positive("encoder_ffn_dim"), 2, true);

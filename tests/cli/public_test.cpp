@@ -67,6 +67,21 @@ TEST_CASE("checkpoints after public reports give the numbers of the reference") 
   CHECK(ended.out.find("16 30 2 1\n") != ended.out.npos);
 }
 
+TEST_CASE("dense models after public reports are made sparse and stay what they were") {
+  if (!fs::exists(public_cases()))
+    return test::skip("no golden/public in ../shared");
+  const Folder folder;
+  const std::string place = public_cases().string();
+  const Result made =
+      folder.run("edit " + place + "/dense-qwen2 -o up --upcycle copy:experts=4,k=2");
+  INFO(made.err);
+  CHECK(made.code == 0);
+  const Result r = folder.run("eval up --data tokens:path=" + place +
+                              "/ids.npy,whole=1,split=valid --length 64 --format csv");
+  INFO(r.err);
+  CHECK(value_of(r.out, "bits") == Approx(6.501146).margin(2e-6));
+}
+
 TEST_CASE("files after public reports are called what they are") {
   if (!fs::exists(public_cases()))
     return test::skip("no golden/public in ../shared");
@@ -77,6 +92,10 @@ TEST_CASE("files after public reports are called what they are") {
       run("eval @model-mixtral --data tokens:path=@token-bin/ids.bin,whole=1,split=valid");
   CHECK(binary.code == 3);
   CHECK(binary.err.find("is binary and not text") != binary.err.npos);
+  const Result ones = run("show @groups-of-one");
+  INFO(ones.err);
+  CHECK(ones.code == 0);  // groups that limit nothing
+  CHECK(ones.out.find("groups=1") != ones.out.npos);
   const Folder folder;
   const Result infinity =
       folder.run("plan " + (public_cases() / "nemotron-infinity/config.json").string());

@@ -7,7 +7,6 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
-#include <set>
 
 #include "lib/core/error.h"
 #include "lib/family/families.h"
@@ -182,44 +181,6 @@ TEST_CASE("every family gives the logits that were recorded, under the recorded 
       check_written(model, family, asked.shapes());
   }
   CHECK(seen >= 22);
-}
-
-// Sizes, which the tensors of a file confirm or refuse, and lists as long as the class's own model.
-const std::set<std::string> sizes = {
-    "head_dim",         "num_key_value_heads", "max_position_embeddings", "intermediate_size",
-    "n_shared_experts", "q_lora_rank",         "first_k_dense_replace",   "layer_types",
-    "moe_layers",       "no_rope_layers"};
-
-// Older files leave keys out, and the class takes its default for them.
-TEST_CASE("a key that a configuration leaves out means what its class takes it to mean") {
-  const auto read = [](const Json& j) -> std::string {
-    try {
-      return to_spec(config_from_json(j).config);
-    } catch (const Error&) {
-      return "";
-    }
-  };
-  int compared = 0;
-  for (const Family& family : families()) {
-    if (family.verified != Verified::by_class)
-      continue;
-    const Json record = read_json(record_of(family.name));
-    for (const auto& [key, value] : record.at("defaults").items()) {
-      if (sizes.count(key))
-        continue;
-      INFO(family.name << ": " << key << " is " << value);
-      Json said = record.at("config");
-      said[key] = value;
-      Json left_out = said;
-      left_out.erase(key);
-      const std::string model = read(left_out);
-      if (model.empty())
-        continue;  // refused: the reader wants the key
-      ++compared;
-      CHECK(model == read(said));
-    }
-  }
-  CHECK(compared > 150);
 }
 
 TEST_CASE("no record is left of a family that is gone") {

@@ -44,6 +44,7 @@ LLAMA4 = dict(
 CLASSES = {
     "llama": make_family.CASES["llama_rope"],
     "mistral": ("mistral", dict(COMMON, head_dim=16, intermediate_size=72, sliding_window=7)),
+    "qwen2": ("qwen2", dict(COMMON, intermediate_size=72, tie_word_embeddings=True)),
     "qwen3": ("qwen3", dict(COMMON, head_dim=24, intermediate_size=72)),
     "mixtral": ("mixtral", dict(EXPERTS, head_dim=16, sliding_window=7, tie_word_embeddings=True)),
     "olmoe": make_family.CASES["olmoe_clip"],

@@ -1,0 +1,77 @@
+#include "lib/family/class_defaults.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace moe {
+namespace {
+
+// Types that take the class of another, for the keys at the top or, where there are any, below one.
+struct Sharing {
+  std::string_view type, of;
+  const char* below = nullptr;
+};
+constexpr Sharing sharing[] = {{"kimi_k2", "deepseek_v3"},
+                               {"llama4", "llama4_text", "text_config"},
+                               {"interns1_pro", "interns1_pro_text", "text_config"}};
+
+// The class puts its own rule there only where the file has none under either name.
+bool has_rope_rule(const Json& config) {
+  const auto given = [&](const char* key) {
+    return config.contains(key) && !config[key].is_null() && !config[key].empty();
+  };
+  return given("rope_scaling") || given("rope_parameters");
+}
+
+void fill(Json& config, const Json& values) {
+  for (const auto& [key, value] : values.items()) {
+    if (key == "rope_parameters") {
+      if (!has_rope_rule(config))
+        config[key] = value;
+    } else if (!config.contains(key) || (config[key].is_null() && value.is_object())) {
+      config[key] = value;
+    } else if (value.is_object() && config[key].is_object()) {
+      fill(config[key], value);
+    }
+  }
+}
+
+void rename(Json& config, const Json& other_names) {
+  for (const auto& [other, key] : other_names.items()) {
+    const auto name = key.get<std::string>();
+    if (config.contains(other) && !config[other].is_null() && !config.contains(name))
+      config[name] = config[other];
+  }
+}
+
+}  // namespace
+
+const std::vector<ClassDefaults>& class_defaults() {
+  static const std::vector<ClassDefaults> all{
+#define CLASS(type, name, values, other_names) {type, name, values, other_names},
+#include "lib/family/class_defaults.def"
+#undef CLASS
+  };
+  return all;
+}
+
+Json with_class_defaults(std::string_view type, const Json& given) {
+  Json config = given;
+  if (!config.is_object())
+    return config;
+  Json* keys = &config;
+  const auto shared = std::ranges::find(sharing, type, &Sharing::type);
+  if (shared != std::end(sharing)) {
+    type = shared->of;
+    if (shared->below && config.contains(shared->below) && config[shared->below].is_object())
+      keys = &config[shared->below];
+  }
+  const auto found = std::ranges::find(class_defaults(), type, &ClassDefaults::type);
+  if (found == class_defaults().end())
+    return config;
+  rename(*keys, Json::parse(found->other_names));
+  fill(*keys, Json::parse(found->values));
+  return config;
+}
+
+}  // namespace moe
