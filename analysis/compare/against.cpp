@@ -120,7 +120,7 @@ std::int64_t keep_their_id(const LayerMatch& m) {
   return out;
 }
 
-Table partition(const TraceSource& a, const Pair& pair) {
+Table partition(const TraceSource& a, const Pair& pair, bool first_choices_known) {
   std::vector<std::int64_t> number, used, kept;
   Values values;
   for (std::size_t l = 0; l < pair.layer.size(); ++l) {
@@ -140,12 +140,14 @@ Table partition(const TraceSource& a, const Pair& pair) {
       "another order. How many experts keep their id in the best one-to-one matching says whether "
       "ids mean the same in both.");
   t.layers(number);
-  t.column("mutual information")
-      .meaning("adjusted for what groups of these sizes share at random (AMI)")
-      .of("expert_partition_ami", values);
-  t.column("pairs of tokens")
-      .meaning("adjusted Rand index: pairs that are together in both (ARI)")
-      .of("expert_partition_ari", values);
+  if (first_choices_known) {
+    t.column("mutual information")
+        .meaning("adjusted for what groups of these sizes share at random (AMI)")
+        .of("expert_partition_ami", values);
+    t.column("pairs of tokens")
+        .meaning("adjusted Rand index: pairs that are together in both (ARI)")
+        .of("expert_partition_ari", values);
+  }
   t.key("experts", "of the trace, with at least one token", used);
   t.key("keep their id", "of them, in the best matching", kept);
   return t.take();
@@ -242,12 +244,15 @@ std::vector<std::pair<std::string, std::string>> facts_of(const NamedTrace& a, c
 // To the tables and findings of the agreement.
 void add_matching(Report& r, const NamedTrace& a, const NamedTrace& b, const Pair& pair,
                   const Agreement& agreement) {
-  r.tables.insert(r.tables.begin() + 2, by_k(agreement));  // behind the agreement by layer
-  r.tables.insert(r.tables.begin() + 2, partition(*a.trace, pair));
+  const bool known = agreement.first_choices_known();
+  if (known)
+    r.tables.insert(r.tables.begin() + 2, by_k(agreement));  // behind the agreement by layer
+  r.tables.insert(r.tables.begin() + 2, partition(*a.trace, pair, known));
   if (!agreement.margins.empty())
     r.tables.push_back(by_margin(agreement));
   r.tables.push_back(matches(*a.trace, pair));
-  about_partition(r, pair);
+  if (known)
+    about_partition(r, pair);
   r.findings.insert(r.findings.begin(), about_ids(r, *a.trace, *b.trace, pair));
 }
 

@@ -250,7 +250,9 @@ Agreement agree(const TraceSource& a, const TraceSource& b, const AgreeOptions& 
     if (o.progress)
       o.progress(first + n);
   }
-  return all.result();
+  Agreement out = all.result();
+  out.order = std::max(choice_order(a), choice_order(b));
+  return out;
 }
 
 std::string Agreement::id(const char* of_ids_as_they_are) const {
@@ -275,11 +277,12 @@ std::vector<MetricValue> Agreement::values() const {
   std::int64_t every = 0;
   for (const LayerAgreement& l : layer) {
     all.push_back(l.overlap / double(l.tokens));
-    first.push_back(double(l.first) / double(l.tokens));
+    const bool known = first_choices_known();
+    first.push_back(known ? double(l.first) / double(l.tokens) : no_value);
     by_k.emplace_back();
     by_margin.emplace_back();
     for (std::size_t k = 0; k < l.overlap_k.size(); ++k)
-      by_k.back().push_back(l.overlap_k[k] / double(l.tokens_k[k]));
+      by_k.back().push_back(known ? l.overlap_k[k] / double(l.tokens_k[k]) : no_value);
     for (std::size_t m = 0; m < l.bin_lost.size(); ++m)
       by_margin.back().push_back(double(l.bin_lost[m]) / double(l.bin_choices[m]));
     common_choices += l.common;

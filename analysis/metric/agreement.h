@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/choice_order.h"
 #include "analysis/metric/metric.h"
 
 namespace moe {
@@ -54,7 +55,12 @@ struct Agreement {
   std::int64_t impossible = 0;
   // experts were matched before they were compared: the figures have ids of their own
   bool matched = false;
+  // of the two, the one that knows less of its first choices
+  ChoiceOrder order = ChoiceOrder::ranked;
 
+  bool first_choices_known() const {
+    return order != ChoiceOrder::by_id;
+  }
   std::string id(const char* of_ids_as_they_are) const;  // "router_saturation_matched"
 
   // router_saturation, router_saturation_top1, router_saturation_by_k, flip_token_rate,

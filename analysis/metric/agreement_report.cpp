@@ -91,12 +91,14 @@ void Agreement::by_layer(Report& r) const {
       .of(id("router_saturation"))
       .rows(values.at("router_saturation"))
       .interval(same.low, same.high);
-  t.column("same first choice")
-      .unit("share")
-      .meaning("tokens with the same first choice")
-      .of(id("router_saturation_top1"))
-      .rows(values.at("router_saturation_top1"))
-      .interval(same_first.low, same_first.high);
+  if (first_choices_known()) {
+    t.column("same first choice")
+        .unit("share")
+        .meaning("tokens with the same first choice")
+        .of(id("router_saturation_top1"))
+        .rows(values.at("router_saturation_top1"))
+        .interval(same_first.low, same_first.high);
+  }
   t.into(r);
 }
 
@@ -201,6 +203,8 @@ void Agreement::report(Report& r) const {
     return r.warnings.push_back(
         "the two traces have no tokens with choices in common: there is nothing to compare");
   }
+  if (const std::string remark = remark_on(order); !remark.empty())
+    r.warnings.push_back(remark);
   whole(r);
   by_layer(r);
   if (!margins.empty())

@@ -82,11 +82,15 @@ void CoactivationMetric::finding(Report& r) const {
   const Standing s =
       standing(t.numbers("lift")[best], {lift.chance.at(best), lift.chance_spread.at(best)},
                {.tokens = seen, .figures = double(state_.size()), .worth = 0.5});
+  // so few tokens that random routing brings no pair together often enough to be listed
+  const bool none_by_chance = std::isnan(lift.chance.at(best));
+  const Finding chance = none_by_chance ? told("random routing of this size has none to list")
+                                        : told("closest pair of a layer under random routing: ",
+                                               t.chance("lift", best).figure(), "x");
   const Finding pair =
       told(in_order ? one : other, " and ", in_order ? other : one, " of layer ",
            t.cell("layer", best), ": chosen together ", t.cell("lift", best).figure(),
-           "x as often as their loads would give (closest pair of a layer under random routing: ",
-           t.chance("lift", best).figure(), "x).");
+           "x as often as their loads would give (", chance, ").");
   switch (s.shown) {
     case Shown::more:
       return tell(r, "The closest pair of experts is ", pair);

@@ -28,6 +28,7 @@ void CrossLayerMetric::observe_layer(const Window& w, Index l) {
   State& s = state_[std::size_t(l)];
   const LayerChoices& a = w.layer[std::size_t(l)];
   const LayerChoices& b = w.layer[std::size_t(l + 1)];
+  s.ranked = a.ranked;
   in_small_cells(s.first, w.valid.size(), [&](auto* cells) {
     for (const Index t : w.valid) {
       if (const int from = a.first(t), to = b.first(t); from >= 0 && to >= 0)
@@ -62,7 +63,8 @@ std::vector<MetricValue> CrossLayerMetric::values() const {
   std::vector<double> mi, guess, base;
   for (const State& s : state_) {
     all.push_back(as_double(s.all));
-    zip.push_back(as_double(s.zip));
+    zip.push_back(s.ranked ? as_double(s.zip)
+                           : Matrix<double>(s.zip.rows(), s.zip.cols(), no_value));
     mi.push_back(mutual_information_bits(s.first));
     guess.push_back(best_guess_share(s.first));
     base.push_back(base_share(s));

@@ -26,6 +26,7 @@ class CrossLayerMetric final : public Metric {
     // all pairs of choices; rank with same rank, the first from finish() on; empty where nobody
     // asks
     Counts all, zip;
+    bool ranked = true;  // first choices are known
   };
   static std::int64_t tokens(const State& s);
   static double base_share(const State& s);

@@ -44,6 +44,11 @@ with one expert in several slots of a layer, or with logits that are NaN or infi
 are negative, or whose sum is not what the trace says, are left out of sums of weights. A report
 begins with how many there are.
 
+Where a trace lists choices by expert id (`order` is id_asc, or it states none and ids rise in 99 of
+100 of its first rows), no token's first choice is known: every figure of first choices is left out,
+because low ids would look preferred even under random routing. Where it promises no order and its
+rows show none by id, "first" is the one listed first, and the report says so.
+
 **Random routing** is what every token choosing K distinct experts at random would give on a trace
 of this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
 not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25. Plug-in information

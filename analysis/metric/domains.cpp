@@ -29,6 +29,7 @@ TraceFields DomainsMetric::needs() const {
 void DomainsMetric::observe_layer(const Window& w, Index l) {
   State& s = state_[std::size_t(l)];
   const LayerChoices& c = w.layer[std::size_t(l)];
+  s.ranked = c.ranked;
   for (const Index t : w.valid) {
     const int d = w.domain[std::size_t(t)];
     if (d < 0)
@@ -49,6 +50,11 @@ bool DomainsMetric::labelled() const {
     }
   }
   return false;
+}
+
+Matrix<double> DomainsMetric::first_rates(const State& s) {
+  return s.ranked ? rates(s.first, s.tokens)
+                  : Matrix<double>(s.first.rows(), s.first.cols(), no_value);
 }
 
 Matrix<double> DomainsMetric::rates(const Counts& c, const std::vector<std::int64_t>& tokens) {
@@ -76,7 +82,7 @@ DomainsMetric::Figures DomainsMetric::figures(std::size_t l) const {
           h > 0 ? mi / h : no_value,
           max_lift(s.chosen),
           h,
-          adjusted_mutual_information(s.first),
+          s.ranked ? adjusted_mutual_information(s.first) : no_value,
           store().labels(shape_.experts[l], choices(l)).mi_bits(s.tokens)};
 }
 
@@ -162,7 +168,7 @@ std::vector<MetricValue> DomainsMetric::values() const {
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Figures f = figures(l);
     rate.push_back(rates(state_[l].chosen, state_[l].tokens));
-    top1.push_back(rates(state_[l].first, state_[l].tokens));
+    top1.push_back(first_rates(state_[l]));
     tv.push_back(total_variation(state_[l].chosen));
     mi.push_back(f.mi);
     norm.push_back(f.norm);

@@ -24,6 +24,7 @@ class DomainsMetric final : public Metric {
   struct State {
     Counts chosen, first;              // (D,E)
     std::vector<std::int64_t> tokens;  // (D)
+    bool ranked = true;                // first choices are known
   };
   struct Figures {
     double mi, norm, lift, entropy, ami;
@@ -35,6 +36,7 @@ class DomainsMetric final : public Metric {
 
   bool labelled() const;
   static Matrix<double> rates(const Counts& c, const std::vector<std::int64_t>& tokens);
+  static Matrix<double> first_rates(const State&);
   int choices(std::size_t l) const;
   Figures figures(std::size_t l) const;
   double excess_bits(std::size_t l) const;

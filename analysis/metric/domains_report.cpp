@@ -206,7 +206,7 @@ void DomainsMetric::every_cell(Report& r) const {
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const State& s = state_[l];
     const Matrix<double> all = rates(s.chosen, s.tokens);
-    const Matrix<double> first = rates(s.first, s.tokens);
+    const Matrix<double> first = first_rates(s);
     const Lift lift(s);
     const double experts = shape_.experts[l];
     for (Index d = 0; d < all.rows(); ++d) {

@@ -58,9 +58,11 @@ class Drift final : public Metric {
       for (const int e : chosen)
         ++counts[std::size_t(e)];
       ++s.tokens[block];
-      if (const int slot = slot_of(s, w.rows.token_id[std::size_t(t)], experts); slot >= 0) {
+      const int first = w.layer[std::size_t(l)].first(t);
+      const int slot = slot_of(s, w.rows.token_id[std::size_t(t)], experts);
+      if (slot >= 0 && first >= 0) {
         ++s.first[(std::size_t(slot) * std::size_t(blocks_) + block) * std::size_t(experts) +
-                  std::size_t(chosen[0])];
+                  std::size_t(first)];
       }
     }
   }

@@ -18,12 +18,14 @@ struct LayerChoices {
   bool full = false;          // every token has `width` choices; `id` and `count` are empty then
   std::vector<int> id;        // (T,Kmax)
   std::vector<int> count;     // (T) how many there are
+  bool ranked = true;         // false: listed by id, so that no first choice is known
 
   std::span<const int> of(Index t) const {
     return {data + t * width, std::size_t(full ? width : count[std::size_t(t)])};
   }
+  // -1 where there is none, or where it is not known which it was
   int first(Index t) const {
-    return width > 0 && (full || count[std::size_t(t)]) ? data[t * width] : -1;
+    return ranked && width > 0 && (full || count[std::size_t(t)]) ? data[t * width] : -1;
   }
 };
 

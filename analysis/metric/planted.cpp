@@ -21,6 +21,7 @@ class Planted final : public Metric {
       clusters_ = std::max(clusters_, c + 1);
     for (const int e : shape_.experts)
       first_.emplace_back(e, clusters_);
+    ranked_.assign(first_.size(), 1);
   }
 
   TraceFields needs() const override {
@@ -31,6 +32,7 @@ class Planted final : public Metric {
     if (clusters_ == 0)
       return;
     Counts& c = first_[std::size_t(l)];
+    ranked_[std::size_t(l)] = w.layer[std::size_t(l)].ranked;
     for (const Index t : w.valid) {
       const std::uint32_t id = w.rows.token_id[std::size_t(t)];
       const int e = w.layer[std::size_t(l)].first(t);
@@ -43,9 +45,9 @@ class Planted final : public Metric {
     if (clusters_ == 0)
       return {};
     std::vector<double> ami, purity;
-    for (const Counts& c : first_) {
-      ami.push_back(adjusted_mutual_information(c));
-      purity.push_back(best_guess_share(c));
+    for (std::size_t l = 0; l < first_.size(); ++l) {
+      ami.push_back(ranked_[l] ? adjusted_mutual_information(first_[l]) : no_value);
+      purity.push_back(best_guess_share(first_[l]));
     }
     return {per_layer("planted_ami", ami), per_layer("planted_purity", purity)};
   }
@@ -135,7 +137,8 @@ class Planted final : public Metric {
   Shape shape_;
   std::vector<int> labels_;
   int clusters_ = 0;
-  std::vector<Counts> first_;  // (L)(E,clusters)
+  std::vector<Counts> first_;         // (L)(E,clusters)
+  std::vector<std::uint8_t> ranked_;  // (L) first choices are known
 };
 
 }  // namespace

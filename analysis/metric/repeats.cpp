@@ -49,7 +49,7 @@ MOE_INLINE Recent& recent_of(State& s, const Asked& a, std::size_t words, std::u
 }
 
 MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uint32_t sequence,
-                           std::uint32_t position, std::span<const int> chosen) {
+                           std::uint32_t position, std::span<const int> chosen, int first) {
   Recent& r = recent_of(s, a, words, sequence);
   const std::uint32_t ring = std::uint32_t(a.ring) - 1;
   for (std::size_t i = 0; i < a.lags.size(); ++i) {
@@ -66,11 +66,11 @@ MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uin
   if (r.last + 1 == std::int64_t(position)) {
     const std::size_t at = (position - 1) & ring;
     s.neighbours += 1;
-    s.same_first += r.past[at].count > 0 && !chosen.empty() && r.past[at].first == chosen[0];
+    s.same_first += r.past[at].count > 0 && first >= 0 && r.past[at].first == first;
     s.same_any += common(&r.bits[at * words], s.now.data(), words) > 0;
   }
   const std::size_t at = position & ring;
-  r.past[at] = {position, int(chosen.size()), chosen.empty() ? -1 : chosen[0]};
+  r.past[at] = {position, int(chosen.size()), first};
   for (std::size_t x = 0; x < words; ++x)
     r.bits[at * words + x] = s.now[x];
   r.last = position;
@@ -93,7 +93,7 @@ MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::si
     s.assignments += std::int64_t(chosen.size());
     ++s.tokens;
     neighbours(s, a, words, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)],
-               chosen);
+               chosen, c.first(t));
   }
 }
 
@@ -132,6 +132,7 @@ TraceFields RepeatsMetric::needs() const {
 
 void RepeatsMetric::observe_layer(const Window& w, Index l) {
   State& s = state_[std::size_t(l)];
+  s.ranked = w.layer[std::size_t(l)].ranked;
   words(l) == 1 ? scan_64(s, asked_, w, l) : scan_more(s, asked_, w, l, words(l));
 }
 
@@ -139,7 +140,7 @@ std::vector<MetricValue> RepeatsMetric::values() const {
   std::vector<double> first, any;
   std::vector<std::vector<double>> overlap, distinct;
   for (const State& s : state_) {
-    first.push_back(s.same_first / s.neighbours);
+    first.push_back(s.ranked ? s.same_first / s.neighbours : no_value);
     any.push_back(s.same_any / s.neighbours);
     overlap.push_back({});
     distinct.push_back({});

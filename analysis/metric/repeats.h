@@ -48,6 +48,7 @@ class RepeatsMetric final : public Metric {
     std::uint32_t sequence = 0;
     double neighbours = 0, same_first = 0, same_any = 0;
     std::int64_t assignments = 0, tokens = 0;
+    bool ranked = true;  // first choices are known
   };
 
   struct Asked {
@@ -59,6 +60,8 @@ class RepeatsMetric final : public Metric {
  private:
   static double choices(const State&);  // of a token
   void finding(Report&) const;
+  // what neighbours keep, from a column of the table of neighbours
+  void kept(Report&, const char* column, const char* what) const;
   void neighbouring(Report&, const Values&) const;
   void lags(Report&, const Values&) const;
   void distinct(Report&) const;

@@ -62,10 +62,12 @@ void RepeatsMetric::neighbouring(Report& r, const Values& values) const {
        "the Mixtral paper found 12.5 % expected and up to 28 % seen for first choices.")
       .chart(Chart::lines);
   t.layers(shape_.number);
-  t.column("same first choice")
-      .unit("share")
-      .meaning("neighbours with the same first choice")
-      .of("repeat_first", values);
+  if (state_[0].ranked) {
+    t.column("same first choice")
+        .unit("share")
+        .meaning("neighbours with the same first choice")
+        .of("repeat_first", values);
+  }
   t.column("a common expert")
       .unit("share")
       .meaning("neighbours with at least one expert in common")
@@ -92,25 +94,30 @@ void RepeatsMetric::report(Report& r) const {
 }
 
 void RepeatsMetric::finding(Report& r) const {
+  if (state_[0].ranked)
+    kept(r, "same first choice", "keep their first expert");
+  else
+    kept(r, "a common expert", "share an expert");
+}
+
+void RepeatsMetric::kept(Report& r, const char* column, const char* what) const {
   const QuotedTable t(r, "repeats");
-  const Column& same = t.column("same first choice");
-  const std::size_t best = largest(t.numbers("same first choice"));
+  const Column& same = t.column(column);
+  const std::size_t best = largest(t.numbers(column));
   const double pairs = state_[best].neighbours;
-  const Standing s = standing(t.numbers("same first choice")[best],
-                              {same.chance.at(best), same.chance_spread.at(best)},
-                              {.tokens = pairs, .figures = double(state_.size())});
-  const Finding kept =
-      told("their first expert in ", t.cell(same, best).percent(), " of cases in layer ",
-           t.cell("layer", best), ", the most of all layers (random routing: ",
-           t.chance("same first choice", best).percent(), ").");
+  const Standing s =
+      standing(t.numbers(column)[best], {same.chance.at(best), same.chance_spread.at(best)},
+               {.tokens = pairs, .figures = double(state_.size())});
+  const Finding often =
+      told(what, " in ", t.cell(same, best).percent(), " of cases in layer ", t.cell("layer", best),
+           ", the most of all layers (random routing: ", t.chance(column, best).percent(), ").");
   if (s.shown == Shown::too_few) {
-    return tell(r, too_few(pairs, "whether neighbouring tokens keep their expert", s.needed),
-                " They keep ", kept);
+    return tell(r, too_few(pairs, concat("whether neighbouring tokens ", what), s.needed), " They ",
+                often);
   }
-  tell(r,
-       s.shown == Shown::more ? "Neighbouring tokens keep "
-                              : "Neighbouring tokens keep no more than random ones would: ",
-       kept);
+  if (s.shown == Shown::more)
+    return tell(r, "Neighbouring tokens ", often);
+  tell(r, "Neighbouring tokens are no closer than random ones: they ", often);
 }
 
 }  // namespace moe

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "analysis/metric/bootstrap.h"
+#include "analysis/metric/choice_order.h"
 #include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pieces.h"
@@ -74,7 +75,7 @@ LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
     senseless(rows.first, concat("has ", from.rows(), " rows of expert ids for ", tokens,
                                  " tokens in MoE layer ", l));
   }
-  LayerChoices out{int(from.cols()), from.data(), false, {}, {}};
+  LayerChoices out{.width = int(from.cols()), .data = from.data(), .id = {}, .count = {}};
   out.full = from.size() > 0 && largest(from.data(), from.size()) < unsigned(experts);
   if (out.full)
     return out;
@@ -102,15 +103,18 @@ int domain_of(const TraceSource& trace, std::uint32_t sequence) {
   return domain == no_domain ? -1 : int(domain);
 }
 
-Window window_of(const TraceRows& rows, const TraceSource& trace, ImpossibleRows& impossible) {
+Window window_of(const TraceRows& rows, const TraceSource& trace, bool ranked,
+                 ImpossibleRows& impossible) {
   Window w{rows, {}, {}, {}, {}};
   const auto& layers = trace.header().layers;
   if (rows.layer.size() != layers.size())
     senseless(rows.first, concat("has ", rows.layer.size(), " layers, the header ", layers.size()));
   w.layer.resize(layers.size());
   parallel_for(Index(layers.size()), 1, [&](Index first, Index last) {
-    for (std::size_t l(first); l < std::size_t(last); ++l)
+    for (std::size_t l(first); l < std::size_t(last); ++l) {
       w.layer[l] = choices(rows, l, layers[l].experts);
+      w.layer[l].ranked = ranked;
+    }
   });
   keep_possible(w, trace.header(), impossible);
   for (std::size_t t = 0; t < rows.tokens(); ++t)
@@ -192,9 +196,10 @@ ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& a
     fields = either(fields, m->needs());
   const Index layers = Index(trace.header().layers.size());
   const std::uint64_t step = rows_at_a_time(trace, o);
+  const bool ranked = choice_order(trace) != ChoiceOrder::by_id;
   for (std::uint64_t first = 0; first < trace.tokens(); first += step) {
     const TraceRows rows = trace.read(first, std::min(step, trace.tokens() - first), fields);
-    const Window w = window_of(rows, trace, impossible);
+    const Window w = window_of(rows, trace, ranked, impossible);
     possible += w.valid.size();
     // every metric: its whole-window part, then its layers
     const Index parts = Index(all.size()) * (layers + 1);
@@ -331,6 +336,8 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
   r.warnings.insert(r.warnings.begin(), odd.begin(), odd.end());
   if (trace.tokens() == 0)
     r.warnings.push_back("the trace holds no tokens");
+  if (const std::string remark = remark_on(choice_order(trace)); !remark.empty())
+    r.warnings.push_back(remark);
   run.report(r);
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) {
     return section_rank(a.section) < section_rank(b.section);

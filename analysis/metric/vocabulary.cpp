@@ -34,6 +34,7 @@ void VocabularyMetric::observe_layer(const Window& w, Index l) {
   State& s = state_[std::size_t(l)];
   const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
   const LayerChoices& c = w.layer[std::size_t(l)];
+  s.ranked = c.ranked;
   for (std::size_t i = 0; i < w.valid.size(); ++i) {
     const Index t = w.valid[i];
     if (i + 8 < w.valid.size())
@@ -89,7 +90,7 @@ VocabularyMetric::Figures VocabularyMetric::figures(std::size_t l) const {
   const std::size_t experts = std::size_t(shape_.experts[l]);
   Figures f;
   f.expert.assign(experts, s.ids.empty() ? -1 : 0);
-  f.alone.assign(experts, 0);
+  f.alone.assign(experts, s.ranked ? 0 : no_value);
   if (s.ids.empty())
     return f;
   std::vector<std::int64_t> own(experts, 0);

@@ -42,6 +42,7 @@ class VocabularyMetric final : public Metric {
     // the counts of an id lie anywhere: those of a token to come are brought near
     void fetch(std::uint32_t id) const;
     std::int64_t tokens = 0, assignments = 0;
+    bool ranked = true;  // first choices are known
   };
   struct Figures {
     double unweighted = no_value, weighted = no_value, frequent = 0, mi = no_value,

@@ -268,8 +268,10 @@ void VocabularyMetric::report(Report& r) const {
   summary(r, number, values);
   more(r, number, values);
   top_tokens(r, all);
-  coverage(r, all);
   finding(r);
+  if (!state_[std::size_t(counted_[0])].ranked)
+    return;
+  coverage(r, all);
   alone(r);
 }
 

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
+#include <sstream>
 
 #include "analysis/metric/path_table.h"
 #include "tests/metric/traces.h"
@@ -211,4 +212,37 @@ TEST_CASE("rows with one expert in several slots are named and left out of every
     std::ranges::fill(layer.expert.flat(), 3);
   CHECK_THROWS_WITH(analyze(trace_of(rows), {"load"}, o),
                     Catch::Contains("nothing in the trace can be routing"));
+}
+
+namespace {
+
+// Words that a number prints as where it is none.
+bool says_no_number(std::string text) {
+  for (char& c : text)
+    c = std::isalnum(static_cast<unsigned char>(c)) ? c : ' ';
+  std::istringstream in(text);
+  for (std::string word; in >> word;) {
+    if (word == "nan" || word == "inf" || word == "nanx" || word == "infx")
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+TEST_CASE("no finding of a small trace quotes a number that is none") {
+  int findings = 0;
+  for (const auto routing : {Make::random, Make::collapsed, Make::by_domain, Make::sticky}) {
+    for (const int tokens : {1, 2, 7, 33, 64, 110, 200}) {
+      for (const auto& [experts, k] : {std::pair{4, 1}, {8, 2}, {64, 4}}) {
+        const Make m{.tokens = tokens, .experts = experts, .k = k, .routing = routing};
+        for (const Finding& f : analyze(make_trace(m)).findings) {
+          CAPTURE(tokens, experts, k, int(routing), f.text);
+          CHECK_FALSE(says_no_number(f.text));
+          ++findings;
+        }
+      }
+    }
+  }
+  CHECK(findings > 500);
 }
