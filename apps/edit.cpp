@@ -2,7 +2,9 @@
 // they are read from the command line.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "apps/arguments.h"
 #include "apps/command.h"
@@ -11,15 +13,15 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
-#include "datasets/dataset.h"
-#include "lib/checkpoint/run_lock.h"
 #include "lib/edit/expert_scores.h"
 #include "lib/edit/gguf_slice.h"
-#include "lib/family/families.h"
+#include "lib/edit/merge.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
+#include "lib/run/run_tokenizer.h"
+#include "lib/run/stored_types.h"
 
 namespace moe {
 namespace {
@@ -27,17 +29,21 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string model, output, trace, options, upcycle, split, add, remove, merge;
+  std::string model, output, trace, options, save, upcycle, split, add, remove, merge;
   std::uint64_t seed = 1;
   DeviceOptions device;
 };
 
-ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore kind) {
+TraceReader trace_of(const Options& o) {
   if (o.trace.empty()) {
     throw Error(Exit::usage, "the importance of experts is read from a trace, and none is given")
         .hint("--trace a.moetrace.h5");
   }
-  return expert_scores(model, TraceReader(o.trace), kind);
+  return TraceReader(o.trace);
+}
+
+ExpertScores scores(const Options& o, const Decoder<float>& model, ExpertScore kind) {
+  return expert_scores(model, trace_of(o), kind);
 }
 
 // The experts that --remove means.
@@ -63,11 +69,35 @@ Edited add(const Options& o, Decoder<float>& model) {
                      o.seed);
 }
 
+// What the mean of merged experts goes by.
+ExpertScores shares_of(const Options& o, const Decoder<float>& model, const std::string& mean) {
+  const std::vector<std::string> means = {"equal", "load", "weight"};
+  const std::vector<ExpertScore> by = {ExpertScore::load, ExpertScore::weight};
+  const auto at = std::ranges::find(means, mean) - means.begin();
+  if (at == std::ssize(means))
+    no_such("mean of experts", mean, means);
+  return at == 0 ? ExpertScores{} : scores(o, model, by[std::size_t(at - 1)]);
+}
+
 Edited merge(const Options& o, Decoder<float>& model) {
   Spec spec("merge:" + o.merge);
-  const double threshold = spec.get("threshold", 0.9, -1.0);
+  Merging m;
+  m.count = spec.get("count", 0, 0);
+  m.threshold = spec.get("threshold", m.threshold, -1.0);
+  const std::string by = spec.get("by", "weights");
+  m.aligned = spec.get("align", by == "outputs");
+  const std::string mean = spec.get("mean", "equal");
   spec.done();
-  return merge_experts(model, threshold);
+  if (m.count > 0 && o.merge.find("threshold") != o.merge.npos) {
+    throw Error(Exit::usage, "count= says how many experts stay, and so does threshold=")
+        .hint("one of the two");
+  }
+  m.use = shares_of(o, model, mean);
+  if (by == "outputs")
+    m.alike = output_cosine(model, trace_of(o));
+  else if (by != "weights")
+    no_such("way to compare experts", by, {"weights", "outputs"});
+  return merge_experts(model, m);
 }
 
 Edited edited(const Options& o, Decoder<float>& model) {
@@ -87,32 +117,67 @@ Edited edited(const Options& o, Decoder<float>& model) {
   return o.remove.empty() ? merge(o, model) : remove_experts(model, removed(o, model));
 }
 
-RunState state_of(const Options& o, const LoadedModel& from, const Decoder<float>& to,
-                  const Tokenizer* tokenizer) {
-  RunState s;
-  if (from.state)
-    s = *from.state;
+// Of a run that was edited.
+RunState state_of(const Options& o, const RunState& from, const ModelConfig& to) {
+  RunState s = from;
   s.step = 0;
   s.train.steps = 0;
   s.trace.clear();
   s.trace_rows = 0;
   s.steps_with_gradient.clear();
-  s.model = to_spec(to.config());
-  s.tokenizer = tokenizer ? kept_name(*tokenizer) : from.tokenizer;
+  s.model = to_spec(to);
   s.options = o.options;
   s.device = o.device.device;
   return s;
 }
 
-void write_run_json(const fs::path& folder, const LoadedModel& from, const Edited& result) {
-  write_json(folder / "run.json", {{"format", "moe-run"},
-                                   {"version", 1},
-                                   {"moe", version_short()},
-                                   {"command", command_line()},
-                                   {"created_utc", now_utc()},
-                                   {"from", from.checkpoint.path.string()},
-                                   {"model", to_spec(result.model->config())},
-                                   {"changes", result.changes}});
+Json made_json(const LoadedModel& from, const Edited& result) {
+  return {{"format", "moe-edit"},
+          {"version", 1},
+          {"moe", version_short()},
+          {"command", command_line()},
+          {"created_utc", now_utc()},
+          {"from", from.checkpoint.path.string()},
+          {"model", to_spec(result.model->config())},
+          {"changes", result.changes}};
+}
+
+// f32, bf16 or f16 of --save, or what the old model's numbers lie in.
+StoredTypes types_of(const Options& o, const fs::path& from) {
+  if (o.save.empty())
+    return stored_types(from);
+  return {.of = {},
+          .usual = o.save == "bf16"  ? DType::bf16
+                   : o.save == "f16" ? DType::f16
+                                     : DType::f32};
+}
+
+TokenizerFiles tokenizer_kept(const LoadedModel& from) {
+  const fs::path& path = from.checkpoint.path;
+  if (fs::is_directory(path)) {
+    TokenizerFiles out;
+    out.kept = std::make_shared<const KeptFiles>(kept_files(path));
+    return out;
+  }
+  const auto tokenizer = tokenizer_of(from);
+  if (!tokenizer)
+    return {};
+  if (tokenizer->tokenizer_json().empty()) {
+    warning(concat("the tokenizer inside ", in_quotes(path),
+                   " is not written: a GGUF file holds it in its own form; put the tokenizer.json "
+                   "of the published model beside the new one"));
+  }
+  return tokenizer_files(*tokenizer, false);
+}
+
+void tell_left(const KeptFiles* kept) {
+  if (!kept || kept->left.empty())
+    return;
+  constexpr std::size_t most_named = 4;
+  std::vector<std::string> names(
+      kept->left.begin(),
+      kept->left.begin() + std::ptrdiff_t(std::min(most_named, kept->left.size())));
+  note(fmt::format("not copied: {}{}", join(names), kept->left.size() > most_named ? ", ..." : ""));
 }
 
 // From GGUF to GGUF: bytes are copied, so that only experts can go. The model is opened without its
@@ -138,11 +203,31 @@ int edit_gguf(const Options& o) {
   return 0;
 }
 
+// Writes the folder and tells what could not be kept; returns the family of the new model.
+std::string save(const Options& o, const LoadedModel& loaded, const Edited& result) {
+  const TokenizerFiles files = tokenizer_kept(loaded);
+  const StoredTypes types = types_of(o, loaded.checkpoint.path);
+  std::optional<RunState> state;
+  if (loaded.state)
+    state = state_of(o, *loaded.state, result.model->config());
+  const Json made = made_json(loaded, result);
+  const SavedModel saved =
+      save_model(o.output, *result.model,
+                 {.state = state ? &*state : nullptr,
+                  .tokenizer = files,
+                  .type = [&](const std::string& tensor) { return types.type(tensor); },
+                  .usual = types.usual,
+                  .made = made});
+  for (const std::string& n : saved.notes)
+    warning(n);
+  tell_left(files.kept.get());
+  return saved.family;
+}
+
 int edit(const Options& o) {
   if (o.output.ends_with(".gguf"))
     return edit_gguf(o);
-  const fs::path folder = o.output;
-  if (fs::exists(folder)) {
+  if (fs::exists(o.output)) {
     throw Error(Exit::usage, concat("'", o.output, "' exists"))
         .hint("another -o")
         .safe("it was not touched");
@@ -152,12 +237,7 @@ int edit(const Options& o) {
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
   const Edited result = edited(o, *loaded.model);
-  const auto tokenizer = tokenizer_of(loaded);
-  const RunLock lock(folder);
-  write_run_json(folder, loaded, result);
-  const fs::path saved = save_checkpoint(
-      folder, *result.model, nullptr, state_of(o, loaded, *result.model, tokenizer.get()),
-      tokenizer ? tokenizer_files(*tokenizer, false) : TokenizerFiles{});
+  const std::string family = save(o, loaded, result);
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
   const ModelCost a = cost_of(loaded.model->config(), 1);
@@ -165,7 +245,7 @@ int edit(const Options& o) {
   fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters,
              a.active_parameters, b.active_parameters);
   note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
-                   saved.string(), fit_of(result.model->config()).family, o.output));
+                   o.output, family, o.output));
   return 0;
 }
 
@@ -176,7 +256,8 @@ Run edit_command(CommandLine& cli) {
   cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
       .required();
   cli.add_option("-o,--output", o->output,
-                 "the folder to make, for the new checkpoint; NAME.gguf with --remove, from GGUF")
+                 "the folder to make, which is the new checkpoint; NAME.gguf with --remove, from "
+                 "GGUF")
       .required();
   cli.add_option("--upcycle", o->upcycle,
                  "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
@@ -193,9 +274,17 @@ Run edit_command(CommandLine& cli) {
          "--remove", o->remove,
          "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")
       .group("edits");
-  cli.add_option("--merge", o->merge, "experts of like weights become their mean: threshold=0.9")
+  cli.add_option("--merge", o->merge,
+                 "like experts become their mean: threshold=0.9 | count=4 (that many stay), "
+                 "by=weights|outputs, mean=equal|load|weight (by --trace), align=0|1 (put hidden "
+                 "units in one order)")
       .group("edits");
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
+  cli.add_option("--save", o->save,
+                 "the type of the new numbers: f32, bf16 or f16; default: as they were, tensor by "
+                 "tensor")
+      .type_name("TYPE")
+      .check(one_of({"f32", "bf16", "f16"}));
   cli.add_option("--seed", o->seed, "of noise and new router rows").show_default().check(whole(0));
   add_device(cli, o->device);
   add_config(cli);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Published classes beside ours: what they write is read here, what is written here is read by them, in transformers 5 and 4.57. The two
+# Published classes beside ours: what they write is read here, what is written and edited here is read by them, in transformers 5 and 4.57. The two
 # virtual environments (MOE_PEERS, default ~/.cache/moe/peers, and MOE_PEERS4, ~/.cache/moe/peers4) are made where they are not there.
 #   scripts/transformers.sh [--preset dev]
 set -euo pipefail
@@ -36,6 +36,7 @@ trap 'rm -rf "$work"' EXIT
 "$MOE_PYTHON" tests/peers/make_family.py "$work/read" 2>/dev/null
 "$MOE_PYTHON" tests/peers/remake_family.py "$work/read"
 "build/$preset/apps/moe" verify --golden "$work/read"
+"$MOE_PYTHON" tests/peers/check_edits.py "build/$preset/apps/moe" "$work/read" 2>/dev/null
 "build/$preset/tests/peers_write_model" "$work/written"
 "$MOE_PYTHON" tests/peers/check_logits.py --expect 5 "$work/written"
 "$MOE_PYTHON4" tests/peers/check_logits.py --expect 4 "$work/written"

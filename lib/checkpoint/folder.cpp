@@ -72,7 +72,15 @@ std::string checkpoint_name(std::int64_t step) {
 }
 
 CheckpointWriter::CheckpointWriter(fs::path run, std::int64_t step)
-    : run_(std::move(run)), step_(step) {
+    : CheckpointWriter(std::move(run), step, "") {}
+
+CheckpointWriter CheckpointWriter::alone(const fs::path& folder) {
+  const fs::path plain = folder.has_filename() ? folder : folder.parent_path();
+  return {plain.parent_path(), 0, plain.filename().native()};
+}
+
+CheckpointWriter::CheckpointWriter(fs::path run, std::int64_t step, std::string alone)
+    : run_(std::move(run)), alone_(std::move(alone)), step_(step) {
   if (run_.empty())
     run_ = ".";
   if (step < 0)
@@ -121,6 +129,23 @@ void CheckpointWriter::model(std::span<const NamedTensor> t, Index shard_bytes) 
     record(f);
 }
 
+// Where something stands under the final name, or the file system cannot tell.
+void CheckpointWriter::replace(const fs::path& final_name) {
+  std::error_code code;
+  const bool there = fs::exists(fs::symlink_status(final_name, code));
+  if (there && !alone_.empty()) {
+    throw Error(Exit::usage, fmt::format("{} exists", in_quotes(final_name)))
+        .hint("another name for the new folder")
+        .safe("it was not touched");
+  }
+  if (there)
+    exchange(temporary_, final_name);
+  else if (::rename(temporary_.c_str(), final_name.c_str()) != 0)
+    io_failure("rename a finished checkpoint to", final_name, errno);
+  if (there)
+    fs::remove_all(temporary_, code);
+}
+
 fs::path CheckpointWriter::finish() {
   std::error_code code;
   // files that others put here
@@ -133,17 +158,10 @@ fs::path CheckpointWriter::finish() {
     io_failure("read the folder", temporary_, code.value());
   write_manifest(temporary_, step_, files_);
   sync_folder(temporary_);
-  const fs::path final_name = run_ / checkpoint_name(step_);
+  const fs::path final_name = run_ / (alone_.empty() ? checkpoint_name(step_) : alone_);
   if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_name.c_str(), RENAME_NOREPLACE) !=
-      0) {
-    const bool there = fs::exists(fs::symlink_status(final_name, code));
-    if (there)
-      exchange(temporary_, final_name);
-    else if (::rename(temporary_.c_str(), final_name.c_str()) != 0)
-      io_failure("rename a finished checkpoint to", final_name, errno);
-    if (there)
-      fs::remove_all(temporary_, code);
-  }
+      0)
+    replace(final_name);
   finished_ = true;
   sync_folder(run_);
   return final_name;

@@ -23,6 +23,8 @@ class CheckpointWriter {
   // Makes the hidden folder, and removes those that dead writers left. One writer at a time: hold a
   // RunLock.
   CheckpointWriter(std::filesystem::path run, std::int64_t step);
+  // A checkpoint of step 0 that stands alone, under the name `folder`, which must not exist.
+  static CheckpointWriter alone(const std::filesystem::path& folder);
   CheckpointWriter(const CheckpointWriter&) = delete;
   ~CheckpointWriter();  // without finish(): what was written is removed
 
@@ -36,12 +38,15 @@ class CheckpointWriter {
     return temporary_;
   }
   // Manifest, syncs, rename; returns the final path. A checkpoint of the same step that is there
-  // already is replaced in one exchange.
+  // already is replaced in one exchange; one that would stand alone replaces nothing.
   std::filesystem::path finish();
 
  private:
+  CheckpointWriter(std::filesystem::path parent, std::int64_t step, std::string alone);
   void record(const WrittenFile&);
+  void replace(const std::filesystem::path& final_name);
   std::filesystem::path run_, temporary_;
+  std::string alone_;  // the name of a checkpoint outside a run
   std::int64_t step_;
   std::map<std::string, WrittenFile> files_;
   bool finished_ = false;

@@ -153,6 +153,28 @@ Matrix<double> expert_matched_cosine(const ExpertMatrices<T>& w) {
 }
 
 template <class T>
+std::vector<int> expert_unit_order(const ExpertMatrices<T>& w, Index a, Index b) {
+  const Matrix<double> to = neurons(w, a);
+  const Matrix<double> from = neurons(w, b);
+  const Index n = to.rows();
+  const Index d = to.cols();
+  std::vector<double> square;
+  for (Index j = 0; j < n; ++j)
+    square.push_back(dot(to.row(j).data(), to.row(j).data(), d));
+  Matrix<double> cosine(n, n);
+  parallel_for(n, 1, [&](Index first, Index last) {
+    for (Index i = first; i < last; ++i) {
+      const double own = dot(from.row(i).data(), from.row(i).data(), d);
+      for (Index j = 0; j < n; ++j) {
+        cosine(i, j) =
+            over(dot(from.row(i).data(), to.row(j).data(), d), own, square[std::size_t(j)]);
+      }
+    }
+  });
+  return best_matching(cosine.view());
+}
+
+template <class T>
 Matrix<double> expert_output_cosine(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
   Matrix<double> sum(experts, experts);
@@ -320,14 +342,15 @@ std::vector<int> best_matching(View<const double> value) {
   return matching.rows();
 }
 
-#define MOE_SIMILARITY(T)                                                      \
-  template Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);      \
-  template Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);          \
-  template Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&); \
-  template Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);     \
-  template Matrix<double> expert_output_cosine(View<const T>, Index);          \
-  template Matrix<double> expert_output_cka(View<const T>, Index);             \
-  template Matrix<double> expert_mean_output_angle(View<const T>, Index);      \
+#define MOE_SIMILARITY(T)                                                              \
+  template Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);              \
+  template Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);                  \
+  template Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&);         \
+  template Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);             \
+  template std::vector<int> expert_unit_order(const ExpertMatrices<T>&, Index, Index); \
+  template Matrix<double> expert_output_cosine(View<const T>, Index);                  \
+  template Matrix<double> expert_output_cka(View<const T>, Index);                     \
+  template Matrix<double> expert_mean_output_angle(View<const T>, Index);              \
   template Matrix<double> expert_ttm_distance(View<const T>, Index, View<const int>);
 MOE_SIMILARITY(float)
 MOE_SIMILARITY(double)

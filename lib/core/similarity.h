@@ -28,6 +28,11 @@ Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&);
 template <class T>
 Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);
 
+// For each hidden unit of expert `a` the unit of expert `b` that fits it, so that the sum of their
+// cosines is as large as it can be. A unit with its row of gate and up and its column of down.
+template <class T>
+std::vector<int> expert_unit_order(const ExpertMatrices<T>&, Index a, Index b);
+
 // Outputs of all experts on the same tokens: row t*E + e of (T*E,H) is expert e's on token t.
 // mean over tokens
 template <class T>

@@ -43,9 +43,5 @@ Edited add_experts(Decoder<float>&, int count, double noise, const ExpertScores&
                    std::uint64_t seed);
 // as many in every MoE layer; throws Error(usage) otherwise
 Edited remove_experts(Decoder<float>&, const std::vector<ExpertName>&);
-// Experts whose weights (gate, up, down end to end) have a cosine of at least `threshold`, each
-// pair of them, become their mean, most similar first. The layer with the fewest such experts
-// decides how many remain everywhere.
-Edited merge_experts(Decoder<float>&, double threshold);
 
 }  // namespace moe

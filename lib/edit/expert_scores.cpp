@@ -1,5 +1,7 @@
 #include "lib/edit/expert_scores.h"
 
+#include <algorithm>
+
 #include "lib/core/error.h"
 #include "lib/model/config.h"
 
@@ -26,11 +28,11 @@ void check_shape(const Decoder<float>& model, const TraceHeader& h) {
 }
 
 struct Sums {
-  ExpertScores count, weighed;  // (layers)(E) choices; weight times norm of the output
+  ExpertScores count, weighed;  // (layers)(E) choices; weight, times norm of the output for reap
 };
 
 // Adds the choices of one layer's rows.
-void add_choices(const TraceRows& rows, std::size_t layer, bool weighed, Sums& sums) {
+void add_choices(const TraceRows& rows, std::size_t layer, ExpertScore kind, Sums& sums) {
   const LayerRows& r = rows.layer[layer];
   for (Index t = 0; t < r.expert.rows(); ++t) {
     if (!rows.valid(std::size_t(t)))
@@ -40,13 +42,15 @@ void add_choices(const TraceRows& rows, std::size_t layer, bool weighed, Sums& s
       if (e < 0)
         continue;
       sums.count[layer][std::size_t(e)] += 1;
-      if (weighed)
-        sums.weighed[layer][std::size_t(e)] += double(r.weight(t, j)) * double(r.out_norm(t, j));
+      if (kind == ExpertScore::load)
+        continue;
+      const double norm = kind == ExpertScore::reap ? double(r.out_norm(t, j)) : 1;
+      sums.weighed[layer][std::size_t(e)] += double(r.weight(t, j)) * norm;
     }
   }
 }
 
-// Share of the layer's choices.
+// Of the layer's sum.
 std::vector<double> shares(const std::vector<double>& count) {
   double all = 0;
   for (const double n : count)
@@ -75,6 +79,10 @@ ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace
     throw Error(Exit::usage, "the trace has no norms of expert outputs, which the REAP score needs")
         .hint("moe trace --out-norm, or load:count=...");
   }
+  if (kind == ExpertScore::weight && !trace.fields().weights) {
+    throw Error(Exit::usage, "the trace has no combine weights")
+        .hint("mean=load, or a trace by moe trace");
+  }
   const TraceFields wanted{
       .dropped = false, .entropy = false, .margin = false, .logsumexp = false, .out_norm = reap};
   const std::size_t layers = trace.header().layers.size();
@@ -83,12 +91,26 @@ ExpertScores expert_scores(const Decoder<float>& model, const TraceReader& trace
   for (std::uint64_t first = 0; first < trace.tokens(); first += window) {
     const TraceRows rows = trace.read(first, std::min(window, trace.tokens() - first), wanted);
     for (std::size_t l = 0; l < layers; ++l)
-      add_choices(rows, l, reap, sums);
+      add_choices(rows, l, kind, sums);
   }
   ExpertScores out;
-  for (std::size_t l = 0; l < layers; ++l)
-    out.push_back(reap ? means(sums.weighed[l], sums.count[l]) : shares(sums.count[l]));
+  for (std::size_t l = 0; l < layers; ++l) {
+    out.push_back(reap ? means(sums.weighed[l], sums.count[l])
+                       : shares(kind == ExpertScore::load ? sums.count[l] : sums.weighed[l]));
+  }
   return out;
+}
+
+std::vector<Matrix<float>> output_cosine(const Decoder<float>& model, const TraceReader& trace) {
+  check_shape(model, trace.header());
+  const std::string name = "expert_output_cosine";
+  const auto& pairs = trace.header().pairs;
+  const auto found = std::ranges::find(pairs, name, &PairMatrix::name);
+  if (found == pairs.end() || found->layer.size() != trace.header().layers.size()) {
+    throw Error(Exit::usage, "the trace does not say how alike the outputs of experts are")
+        .hint("moe trace --redundancy-tokens 256, or by=weights");
+  }
+  return found->layer;
 }
 
 }  // namespace moe

@@ -162,6 +162,12 @@ void write_routing(const ModelConfig& c, Json& j) {
   j["n_group"] = grouped ? f.groups : 1;
   j["topk_group"] = grouped && !f.every_group ? f.topk_groups : 1;
 }
+void write_deepseek(const ModelConfig& c, Json& j) {
+  write_routing(c, j);
+  j["scoring_func"] = "softmax";
+  j["moe_layer_freq"] = 1;
+  j["attention_bias"] = c.qkv_bias;
+}
 void write_latent(const ModelConfig& c, Json& j) {
   j["q_lora_rank"] = c.q_rank > 0 ? Json(c.q_rank) : Json(nullptr);
   j["kv_lora_rank"] = c.kv_rank;
@@ -194,7 +200,7 @@ void write_deepseek_v3(const ModelConfig& c, Json& j) {
 }  // namespace
 
 FamilyRules deepseek_family() {
-  return {read_deepseek, nullptr, {}};
+  return {read_deepseek, write_deepseek, {}};
 }
 FamilyRules deepseek_v2_family() {
   return {read_deepseek_v2, write_deepseek_v2, {}};
@@ -203,7 +209,7 @@ FamilyRules deepseek_v3_family() {
   return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}};
 }
 FamilyRules kimi_k2_family() {
-  return {read_deepseek_v3, nullptr, {.always_corrected = true}};
+  return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}};
 }
 FamilyRules glm4_moe_family() {
   return {read_glm4_moe, write_glm4_moe, {.always_corrected = true}};

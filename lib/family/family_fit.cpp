@@ -6,7 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/class_defaults.h"
-#include "lib/family/families.h"
+#include "lib/family/config_like.h"
 #include "lib/family/family.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
@@ -119,13 +119,10 @@ void add_fields(std::vector<std::string>& out, const ModelConfig& a, const Model
   }
 }
 
-// "activation=swiglu instead of relu", ... where the family's model, as read back, is not ours.
-std::vector<std::string> differences(const ModelConfig& model, const Family& family) {
-  const std::string name(family.name);
-  const FamilyRules& rules = rules_of(name);
-  const Json written = with_class_defaults(name, config_json(model, name));
-  ModelConfig theirs;
-  rules.read(ConfigReader(written, "config.json"), theirs);
+// "activation=swiglu instead of relu", ... where what they compute is not what the model does.
+// `corrected`: a correction bias of zeros is none.
+std::vector<std::string> differences(const ModelConfig& model, const ModelConfig& theirs,
+                                     bool corrected) {
   ModelConfig a = plain(theirs);
   ModelConfig b = plain(model);
   if (turned_alike(a, b)) {
@@ -144,7 +141,6 @@ std::vector<std::string> differences(const ModelConfig& model, const Family& fam
     a.mixer = b.mixer;
   }
   if (!b.dense) {
-    const bool corrected = rules.names.always_corrected;
     const std::string has = a.dense ? "none" : router_text(theirs, corrected);
     const std::string wanted = router_text(model, corrected);
     if (has != wanted)
@@ -155,7 +151,32 @@ std::vector<std::string> differences(const ModelConfig& model, const Family& fam
   return out;
 }
 
+// Of the family's model, as read back.
+std::vector<std::string> differences(const ModelConfig& model, const std::string& family) {
+  const FamilyRules& rules = rules_of(family);
+  const Json written = with_class_defaults(family, config_json(model, family));
+  ModelConfig theirs;
+  rules.read(ConfigReader(written, "config.json"), theirs);
+  return differences(model, theirs, rules.names.always_corrected);
+}
+
 }  // namespace
+
+bool same_model(const ModelConfig& a, const ModelConfig& b) {
+  return differences(a, b, false).empty() && a.moe.capacity == b.moe.capacity &&
+         a.moe.balance == b.moe.balance;
+}
+
+Fit fit_like(const ModelConfig& c, const std::string& preferred) {
+  if (preferred.empty() || preferred == "moe" || !rules_of(preferred).write)
+    return fit_of(c);
+  try {
+    if (differences(c, preferred).empty())
+      return {preferred, ""};
+  } catch (const Error&) {  // what its configuration cannot even say
+  }
+  return fit_of(c);
+}
 
 Fit fit_of(const ModelConfig& c) {
   std::string nearest;
@@ -165,7 +186,7 @@ Fit fit_of(const ModelConfig& c) {
       continue;
     std::vector<std::string> found;
     try {
-      found = differences(c, f);
+      found = differences(c, std::string(f.name));
     } catch (const Error&) {
       continue;  // what its configuration cannot even say
     }

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/family/config_like.h"
 #include "lib/family/gguf_model.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
@@ -159,35 +160,99 @@ Tensor rounded(const Tensor& t, DType type) {
   return Tensor::from_float(type, t.dims(), t.view<float>().flat());
 }
 
+// What of a checkpoint depends on who writes it.
+struct Contents {
+  Trainer* trainer;
+  const RunState* state;
+  const TokenizerFiles& tokenizer;
+  std::function<DType(const std::string&)> type;
+  DType usual;
+};
+
+std::string family_before(const TokenizerFiles& t) {
+  return t.kept && t.kept->config ? t.kept->config->value("model_type", "") : "";
+}
+
+ConfigLike config_of(const ModelConfig& model, const std::string& family, const Contents& c) {
+  const TokenizerFacts ids{.bos = c.tokenizer.bos, .eos = c.tokenizer.boundary};
+  const bool other_ids = !c.tokenizer.json.empty();
+  if (c.tokenizer.kept && c.tokenizer.kept->config) {
+    return config_like(*c.tokenizer.kept->config,
+                       {.model = model,
+                        .family = family,
+                        .weights = c.usual,
+                        .spec = c.state != nullptr,
+                        .ids = other_ids ? std::optional(ids) : std::nullopt});
+  }
+  ConfigLike out{config_json(model, family, ids), ""};
+  if (c.usual == DType::bf16)
+    out.json["torch_dtype"] = "bfloat16";
+  if (c.usual == DType::f16)
+    out.json["torch_dtype"] = "float16";
+  return out;
+}
+
+void write_texts(CheckpointWriter& writer, const TokenizerFiles& t) {
+  if (t.kept) {
+    for (const KeptFile& f : t.kept->files)
+      writer.text(f.name, f.bytes);
+  }
+  if (t.json.empty())
+    return;
+  writer.text("tokenizer.json", t.json);
+  if (!t.config_json.empty())
+    writer.text("tokenizer_config.json", t.config_json);
+}
+
+SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Contents& c) {
+  SavedModel out{.family = fit_like(model.config(), family_before(c.tokenizer)).family,
+                 .notes = {}};
+  const ConfigLike config = config_of(model.config(), out.family, c);
+  if (!config.note.empty())
+    out.notes.push_back(config.note);
+  std::vector<NamedTensor> tensors = store(model, out.family);
+  for (NamedTensor& t : tensors) {
+    if (const DType type = c.type(t.name); type != DType::f32) {
+      t = NamedTensor(t.name, type, t.dims,
+                      [make = t.make, type] { return rounded(make(), type); });
+    }
+  }
+  writer.model(tensors);
+  writer.json("config.json", config.json);
+  write_texts(writer, c.tokenizer);
+  if (c.state)
+    writer.json("state.json", state_json(*c.state));
+  if (c.trainer || !router_state(model).empty())
+    writer.tensors("optimizer.safetensors", training_tensors(model, c.trainer));
+  return out;
+}
+
 }  // namespace
 
 std::filesystem::path save_checkpoint(const fs::path& run, Decoder<float>& model, Trainer* trainer,
                                       const RunState& state, const TokenizerFiles& tokenizer,
                                       DType weights) {
   CheckpointWriter writer(run, state.step);
-  const Fit fit = fit_of(model.config());
-  std::vector<NamedTensor> tensors = store(model, fit.family);
-  if (weights != DType::f32) {
-    for (NamedTensor& t : tensors) {
-      t = NamedTensor(t.name, weights, t.dims,
-                      [make = t.make, weights] { return rounded(make(), weights); });
-    }
-  }
-  writer.model(tensors);
-  Json config =
-      config_json(model.config(), fit.family, {.bos = tokenizer.bos, .eos = tokenizer.boundary});
-  if (weights == DType::bf16)
-    config["torch_dtype"] = "bfloat16";
-  writer.json("config.json", config);
-  if (!tokenizer.json.empty()) {
-    writer.text("tokenizer.json", tokenizer.json);
-    if (!tokenizer.config_json.empty())
-      writer.text("tokenizer_config.json", tokenizer.config_json);
-  }
-  writer.json("state.json", state_json(state));
-  if (trainer || !router_state(model).empty())
-    writer.tensors("optimizer.safetensors", training_tensors(model, trainer));
+  write_model(writer, model,
+              {.trainer = trainer,
+               .state = &state,
+               .tokenizer = tokenizer,
+               .type = [weights](const std::string&) { return weights; },
+               .usual = weights});
   return writer.finish();
+}
+
+SavedModel save_model(const fs::path& folder, Decoder<float>& model, const ModelFolder& m) {
+  CheckpointWriter writer = CheckpointWriter::alone(folder);
+  SavedModel out = write_model(writer, model,
+                               {.trainer = nullptr,
+                                .state = m.state,
+                                .tokenizer = m.tokenizer,
+                                .type = m.type,
+                                .usual = m.usual});
+  writer.json("edit.json", m.made);
+  writer.finish();
+  return out;
 }
 
 namespace {

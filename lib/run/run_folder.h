@@ -3,11 +3,13 @@
 // and state.json beside them; MANIFEST.json makes it whole.
 #pragma once
 #include <filesystem>
+#include <functional>
 #include <memory>
 
 #include "lib/checkpoint/folder.h"
 #include "lib/model/config.h"
 #include "lib/model/trainer.h"
+#include "lib/run/kept_files.h"
 
 namespace moe {
 
@@ -15,6 +17,9 @@ struct TokenizerFiles {
   // tokenizer.json; tokenizer_config.json; both empty where none is written
   std::string json, config_json;
   int bos = -1, boundary = -1;  // ids that begin and end a text; -1 = none
+  // Files of the model that this one came from, which stay as they are, and its config.json, of
+  // which every key stays that the new model does not change; null = there is no such model.
+  std::shared_ptr<const KeptFiles> kept = {};
 };
 
 // Everything that continues a run, beside weights and moments.
@@ -42,6 +47,21 @@ struct RunState {
 std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<float>&, Trainer*,
                                       const RunState&, const TokenizerFiles&,
                                       DType weights = DType::f32);
+
+// A checkpoint of step 0 that stands alone: a model that was made from another one.
+struct ModelFolder {
+  const RunState* state = nullptr;  // of the run that it came from; null = it came from elsewhere
+  const TokenizerFiles& tokenizer;
+  std::function<DType(const std::string& tensor)> type;  // f32, bf16 or f16
+  DType usual = DType::f32;                              // that of most tensors
+  const Json& made;                                      // edit.json: how it was made
+};
+struct SavedModel {
+  std::string family;              // model_type of its config.json
+  std::vector<std::string> notes;  // sentences on what could not be kept
+};
+// Writes `folder` whole or not at all. Throws Error(usage) where it exists.
+SavedModel save_model(const std::filesystem::path& folder, Decoder<float>&, const ModelFolder&);
 
 // What a checkpoint says of its model, without its weights.
 struct CheckpointConfig {

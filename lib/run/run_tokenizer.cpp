@@ -81,13 +81,20 @@ bool is_registered(const std::string& name) {
   return tokenizers().find(name) != nullptr;
 }
 
+// "tokenizer.model" of "tokenizer.model sha256:0123456789abcdef"; of other names all.
+std::string file_of(const std::string& id) {
+  return id.substr(0, id.find(" sha256:"));
+}
+
 // The file in a checkpoint of a run, which must be the one that the run was trained with.
 std::shared_ptr<const Tokenizer> kept_tokenizer(const fs::path& folder, const std::string& id) {
-  auto out = open_tokenizer(folder / "tokenizer.json");
-  if (kept_name(*out) != id) {
-    throw Error(Exit::input, concat("the tokenizer of ", in_quotes(folder), " is ", kept_name(*out),
+  auto out = open_tokenizer(folder / file_of(id));
+  const std::string found = out->tokenizer_json().empty() ? out->id() : kept_name(*out);
+  if (found != id) {
+    throw Error(Exit::input, concat("the tokenizer of ", in_quotes(folder), " is ", found,
                                     ", and the run was trained with ", id))
-        .hint("bring back the tokenizer.json of the run; other checkpoints of it have the same");
+        .hint(concat("bring back the ", file_of(id),
+                     " of the run; other checkpoints of it have the same"));
   }
   return out;
 }
@@ -130,12 +137,13 @@ int vocabulary_for_run(const std::string& name) {
 
 std::shared_ptr<const Tokenizer> initial_tokenizer(const std::string& checkpoint) {
   const CheckpointConfig initial = read_checkpoint_config(checkpoint);
-  const bool kept = fs::exists(initial.path / "tokenizer.json");
-  if (initial.of_run ? !kept : tokenizer_file(initial.path).empty())
+  if (tokenizer_file(initial.path).empty())
     return make_tokenizer("bytes");
   if (initial.of_run)
     return of_run(initial.path, initial.tokenizer);
-  return open_for_training(initial.path.string());
+  // a folder's files stay with the run, whatever they are
+  return fs::is_directory(initial.path) ? open_tokenizer(initial.path)
+                                        : open_for_training(initial.path.string());
 }
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel& loaded) {
@@ -151,25 +159,40 @@ std::shared_ptr<const Tokenizer> training_tokenizer(const LoadedModel& loaded) {
 }
 
 bool has_tokenizer(const LoadedModel& loaded) {
-  return loaded.state && fs::exists(loaded.checkpoint.path / "tokenizer.json");
+  return loaded.state && !tokenizer_file(loaded.checkpoint.path).empty();
 }
 
-std::string kept_name(const Tokenizer& tokenizer) {
+std::string kept_name(const Tokenizer& tokenizer, const KeptFiles& kept) {
   if (is_registered(tokenizer.id()))
     return tokenizer.id();
-  // a file that no checkpoint keeps leaves the run without
   const std::string json = tokenizer.tokenizer_json();
-  return json.empty() ? "bytes" : file_id(json);
+  if (!json.empty())
+    return file_id(json);
+  // a file that no checkpoint keeps leaves the run without
+  return kept.has(file_of(tokenizer.id())) ? tokenizer.id() : "bytes";
 }
 
-TokenizerFiles tokenizer_files(const Tokenizer& tokenizer, bool bare) {
-  if (bare)
-    return {};
+TokenizerFiles tokenizer_files(const Tokenizer& tokenizer, bool bare,
+                               std::shared_ptr<const KeptFiles> kept) {
+  TokenizerFiles out;
+  out.kept = std::move(kept);
+  if (bare || (out.kept && out.kept->has(file_of(kept_name(tokenizer, *out.kept)))))
+    return out;
   const int bos = tokenizer.special().bos;
-  return {.json = tokenizer.tokenizer_json(),
-          .config_json = tokenizer.tokenizer_config_json(),
-          .bos = bos >= 0 ? bos : tokenizer.boundary(),
-          .boundary = tokenizer.boundary()};
+  out.json = tokenizer.tokenizer_json();
+  out.config_json = tokenizer.tokenizer_config_json();
+  out.bos = bos >= 0 ? bos : tokenizer.boundary();
+  out.boundary = tokenizer.boundary();
+  return out;
+}
+
+std::shared_ptr<const KeptFiles> files_kept(const fs::path& checkpoint,
+                                            const Tokenizer& tokenizer) {
+  KeptFiles kept = kept_files(checkpoint);
+  const fs::path own = fs::is_directory(checkpoint) ? tokenizer_file(checkpoint) : fs::path();
+  const bool same = !own.empty() && open_tokenizer(own)->id() == tokenizer.id();
+  return std::make_shared<const KeptFiles>(same ? std::move(kept)
+                                                : without_tokenizer(std::move(kept)));
 }
 
 }  // namespace moe

@@ -31,8 +31,15 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const LoadedModel&);
 // The same where the text goes on to be trained on: `bytes` for a run on bare ids.
 std::shared_ptr<const Tokenizer> training_tokenizer(const LoadedModel&);
 bool has_tokenizer(const LoadedModel&);  // of a run: text was what it was trained on
-// What the state of a run calls its tokenizer: a spec, or the hash of the file in its checkpoints.
-std::string kept_name(const Tokenizer&);
-TokenizerFiles tokenizer_files(const Tokenizer&, bool bare);  // bare: none are written
+// What the state of a run calls its tokenizer: a spec, or the hash of the file in its checkpoints,
+// which may be one of those kept from the model that the run began with.
+std::string kept_name(const Tokenizer&, const KeptFiles& = {});
+// bare: none are written but those kept
+TokenizerFiles tokenizer_files(const Tokenizer&, bool bare,
+                               std::shared_ptr<const KeptFiles> = nullptr);
+// What a run keeps of the checkpoint that it starts from or goes on from, `tokenizer` being the one
+// that it reads text by.
+std::shared_ptr<const KeptFiles> files_kept(const std::filesystem::path& checkpoint,
+                                            const Tokenizer& tokenizer);
 
 }  // namespace moe

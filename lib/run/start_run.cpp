@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
-#include "lib/family/families.h"
+#include "lib/family/config_like.h"
 #include "lib/files/file.h"
 #include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
@@ -186,7 +186,7 @@ std::vector<std::string> start_from(const std::string& init, Decoder<float>& mod
   for (const std::string& n : from.checkpoint.notes)
     observer.warning(n);
   copy_weights(*from.model, model);
-  const Fit fit = fit_of(model.config());
+  const Fit fit = fit_like(model.config(), from.family);
   if (from.family != "moe" && fit.family == "moe") {
     observer.note(concat("checkpoints of this run keep this program's own form, not that of ",
                          from.family, ": ", fit.reason));
@@ -244,6 +244,12 @@ void refuse_initial(const RunOptions& o) {
 // The tokenizer of a new run.
 std::shared_ptr<const Tokenizer> tokenizer_of(const RunOptions& o) {
   return o.init.empty() ? tokenizer_for_run(o.tokenizer, o.data) : initial_tokenizer(o.init);
+}
+
+// Of the checkpoint that a run starts from; nothing where it starts from none.
+std::shared_ptr<const KeptFiles> kept_for(const std::string& init, const Tokenizer& tokenizer) {
+  return init.empty() ? std::make_shared<const KeptFiles>()
+                      : files_kept(read_checkpoint_config(init).path, tokenizer);
 }
 
 // A tokenizer whose ids a model does not all have.
@@ -338,7 +344,8 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   RunState state = state_of(config, o);
   const RunData data = open_data(config, o, observer, tokenizer_of(o));
   const Corpus& corpus = data.corpus;
-  state.tokenizer = kept_name(*data.tokenizer);
+  const auto kept = kept_for(o.init, *data.tokenizer);
+  state.tokenizer = kept_name(*data.tokenizer, *kept);
   config.vocabulary = data.vocabulary;
   state.data = corpus.specs();
   refuse_size(config, state.train);
@@ -357,6 +364,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
                                                               .state = std::move(state),
                                                               .model = std::move(model),
                                                               .tokenizer = data.tokenizer,
+                                                              .kept = kept,
                                                               .lock = std::move(lock),
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force});
@@ -387,6 +395,7 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
     return nullptr;
   }
   auto tokenizer = training_tokenizer(loaded);
+  auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
   if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
     observer.warning(
         concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
@@ -397,6 +406,7 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
                          .state = std::move(state),
                          .model = std::move(loaded.model),
                          .tokenizer = std::move(tokenizer),
+                         .kept = std::move(kept),
                          .lock = std::move(lock),
                          .provenance = context.provenance,
                          .resumed = true,
@@ -411,7 +421,8 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
   const auto tokenizer = tokenizer_of(o);
   ModelConfig config = given;
   RunState state = state_of(config, o);
-  state.tokenizer = kept_name(*tokenizer);
+  const auto kept = kept_for(o.init, *tokenizer);
+  state.tokenizer = kept_name(*tokenizer, *kept);
   if (!o.data.empty()) {
     const Corpus corpus(state.data, *tokenizer, state.train.seed);
     state.data = corpus.specs();
@@ -435,8 +446,8 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
   const RunLock lock(o.folder);
   clear_run(o.folder);
   write_run_json(o.folder, state, model.config(), context.provenance, nullptr);
-  const fs::path saved =
-      save_checkpoint(o.folder, model, nullptr, state, tokenizer_files(*tokenizer, bare), weights);
+  const fs::path saved = save_checkpoint(o.folder, model, nullptr, state,
+                                         tokenizer_files(*tokenizer, bare, kept), weights);
   return {saved, cost_of(config, 1).parameters};
 }
 

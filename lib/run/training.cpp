@@ -151,10 +151,10 @@ void TrainingLoop::save() {
     trace_->commit(trainer_.done());
     state_.trace_rows = trace_->safe_rows();
   }
-  result_.checkpoint =
-      save_checkpoint(folder_, model_, &trainer_, state_,
-                      tokenizer_files(*run_.setup.tokenizer,
-                                      run_.corpus.info().bare_ids && !run_.corpus.info().pieces));
+  result_.checkpoint = save_checkpoint(
+      folder_, model_, &trainer_, state_,
+      tokenizer_files(*run_.setup.tokenizer,
+                      run_.corpus.info().bare_ids && !run_.corpus.info().pieces, run_.setup.kept));
   prune(folder_, int(state_.keep), result_.checkpoint);
   saved_ = std::chrono::steady_clock::now();
   observer_.saved(state_.step, result_.checkpoint);

@@ -40,6 +40,8 @@ struct TrainingRun {
     RunState state;
     std::unique_ptr<Decoder<float>> model;
     std::shared_ptr<const Tokenizer> tokenizer;
+    // of the checkpoint that the run began with, in each of its own; null = it began with none
+    std::shared_ptr<const KeptFiles> kept;
     RunLock lock;
     Provenance provenance;  // its options are those of the state
     bool resumed = false;

@@ -116,11 +116,17 @@ TEST_CASE("experts are added, removed and merged, and the selection bias goes wi
   good(f, "edit a -o less --remove load:count=3 --trace a.h5");
   good(f, "edit a -o reap --remove reap:count=2 --trace a.h5");
   good(f, "edit a -o merged --merge threshold=-1");
-  for (const std::string name : {"more", "same", "less", "reap", "merged"}) {
+  good(f, "edit a -o outputs --merge count=5,by=outputs,mean=weight --trace a.h5");
+  refused(f, "edit a -o x --merge threshold=1", 1, "nothing was merged");
+  refused(f, "edit a -o x --merge count=5,by=outputs", 2, "none is given");
+  refused(f, "edit a -o x --merge count=5,threshold=0.5", 2, "one of the two");
+  refused(f, "edit a -o x --merge count=5,by=looks", 2, "looks");
+  CHECK(!fs::exists(f / "x"));
+  for (const std::string name : {"more", "same", "less", "reap", "merged", "outputs"}) {
     INFO(name);
     CHECK(std::isfinite(losses(f, name)[0]));
-    const std::string bias = tensor(f / (name + "/checkpoint-00000000/optimizer.safetensors"),
-                                    "layers.0.moe.router.correction_bias");
+    const std::string bias =
+        tensor(f / (name + "/optimizer.safetensors"), "layers.0.moe.router.correction_bias");
     CHECK(bias.find_first_not_of('\0') != bias.npos);
     good(f,
          "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps "
@@ -129,8 +135,8 @@ TEST_CASE("experts are added, removed and merged, and the selection bias goes wi
   }
   const std::string all = tensor(f / "a/checkpoint-00000006/optimizer.safetensors",
                                  "layers.1.moe.router.correction_bias");
-  CHECK(tensor(f / "same/checkpoint-00000000/optimizer.safetensors",
-               "layers.1.moe.router.correction_bias") == all.substr(0, 7 * 8));
+  CHECK(tensor(f / "same/optimizer.safetensors", "layers.1.moe.router.correction_bias") ==
+        all.substr(0, 7 * 8));
   refused(f, "edit a -o x --remove load:count=2", 2, "none is given");
   refused(f, "edit a -o x --remove 0:7", 2, "");
   refused(f, "edit a -o x --remove 0:9,1:9", 2, "9");
@@ -287,7 +293,7 @@ TEST_CASE(
   good(f, "eval warm" + valid);
   good(f, nano + " --steps 3 --router hash:k=1,fn=balanced --balance none -o table");
   good(f, "trace table -o t.h5" + valid);
-  refused(f, "edit table -o x --merge threshold=2", 2, "names experts by their ids");
+  refused(f, "edit table -o x --merge count=4", 2, "names experts by their ids");
 }
 
 TEST_CASE("thousands of experts train a step and trace in the memory that was stated") {

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/edit/edit.h"
+#include "lib/edit/merge.h"
 #include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
 #include "lib/model/cost.h"
@@ -179,7 +180,7 @@ TEST_CASE("experts of lowest score are named, and their like is removed in every
                     "--upcycle takes a dense model, and this one has 2 MoE layers");
   World dense("dense=1,dense_width=8");
   World grouped("router={softmax:k=2,groups=2,topk_groups=1}");
-  CHECK_THROWS_WITH(merge_experts(dense.model, 0.9), "a dense model has no experts to merge");
+  CHECK_THROWS_WITH(merge_experts(dense.model, {}), "a dense model has no experts to merge");
   CHECK_THROWS_WITH(upcycle(dense.model, "granular:shards=3", 1),
                     "a feed-forward of width 8 does not cut into 3 equal shards");
   CHECK_THROWS_WITH(add_experts(grouped.model, 2, 0, {}, 1),
@@ -206,13 +207,18 @@ TEST_CASE("added experts are copies, and merging finds them again") {
   CHECK(apart < 0.01);
   check_trains(*add_experts(w.model, 2, 1e-3, score, 1).model);
 
-  const Edited merged = merge_experts(*more.model, 0.99);
+  const Edited merged = merge_experts(*more.model, {.threshold = 0.99});
   CHECK(merged.model->config().moe.experts == 4);
   CHECK(merged.changes.size() == 1 + 3 * 2);
   CHECK(difference(*merged.model, w.model) < 0.02);
-  const Edited same = merge_experts(w.model, 0.99);
-  CHECK(same.changes[0].starts_with("nothing was merged"));
-  CHECK(difference(*same.model, w.model) == 0);
+  CHECK_THROWS_WITH(merge_experts(w.model, {.threshold = 0.99}),
+                    Catch::StartsWith("nothing was merged"));
+  const Edited three = merge_experts(w.model, {.count = 3});
+  CHECK(three.model->config().moe.experts == 3);
+  CHECK(three.changes[0] == "4 experts became 3");
+  CHECK_THROWS_WITH(merge_experts(w.model, {.count = 4}), "of 4 experts 4 cannot be what is left");
+  CHECK_THROWS_WITH(merge_experts(w.model, {.count = 1}),
+                    "1 experts would stay and a token chooses 2");
 }
 
 TEST_CASE("weights go to another configuration where every parameter fits") {

@@ -9,7 +9,7 @@
 #include <regex>
 
 #include "lib/core/error.h"
-#include "lib/family/families.h"
+#include "lib/family/config_like.h"
 #include "lib/family/family.h"
 #include "lib/model/decoder.h"
 
@@ -136,7 +136,7 @@ void check_written(Decoder<float>& model, const Family& family, const Shapes& sh
   Json again = config_json(config_from_json(j).config, name);
   again.erase("moe_training");
   CHECK(again == j);
-  CHECK(fit_of(model.config()).family == name);
+  CHECK(fit_like(model.config(), name).family == name);
 }
 
 void check_source(const Family& family, const Json& record) {
