@@ -46,8 +46,11 @@ bool rows_rise(const TraceSource& trace) {
 }  // namespace
 
 ChoiceOrder choice_order(const TraceSource& trace) {
-  const std::string& order = trace.header().order;
-  if (order == "key_desc" || order == "weight_desc" || one_choice(trace.header()))
+  const TraceHeader& header = trace.header();
+  const std::string& order = header.order;
+  // the first choice of a made-up token is the one that its pattern drew first
+  const bool drawn = header.engine == "synthetic";
+  if (drawn || order == "key_desc" || order == "weight_desc" || one_choice(header))
     return ChoiceOrder::ranked;
   if (order == "id_asc" || rows_rise(trace))
     return ChoiceOrder::by_id;

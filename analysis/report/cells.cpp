@@ -78,6 +78,8 @@ std::string number(double v, int digits, bool ascii) {
     return fmt::format("{:.3g}", v);
   if (std::abs(v) < 0.5 * std::pow(10, -digits))
     return fmt::format("{:.1e}", v);
+  if (std::abs(v) >= 1e3 && v == std::floor(v))  // a count among shares
+    return grouped(fmt::format("{:.0f}", v));
   std::string text = fmt::format("{:.{}f}", v, digits);
   const auto point = text.find('.');
   if (std::abs(v) < 1e3)

@@ -122,6 +122,8 @@ TEST_CASE("numbers read as people write them") {
   CHECK(number(4e-88, 4) == "<1e-12");
   CHECK(number(-4e-88, 4) == ">-1e-12");
   CHECK(number(1234567.25, 1) == "1,234,567.2");
+  CHECK(number(1943, 4) == "1,943");
+  CHECK(number(999, 1) == "999.0");
   CHECK(number(-12345, 0) == "-12,345");
 }
 
