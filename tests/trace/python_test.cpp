@@ -93,3 +93,32 @@ f = h5py.File(sys.argv[1], "r", libver="latest", swmr=True)
 print(f["commits"]["rows"][-1], f["tokens/token_id"].shape)
 )") == "4096 (4096,)\n");
 }
+
+TEST_CASE("h5py, h5netcdf and netCDF4 open every group") {
+  if (!has_h5py())
+    return;
+  if (shell("/usr/bin/python3 -c 'import netCDF4, h5netcdf, xarray' 2>/dev/null") != 0)
+    return test::skip("/usr/bin/python3 has no xarray, h5netcdf or netCDF4");
+  const sample::Folder folder;
+  sample::Shape s;
+  s.fields = sample::every_field();
+  sample::write(folder / "a.h5", s, 500);
+  // netCDF4 knows no 16-bit floats: docs/reading-traces.md says so
+  const std::string said = python(folder, folder / "a.h5", R"(import h5py, netCDF4, sys
+import numpy as np
+import xarray as xr
+path, groups = sys.argv[1], []
+h5py.File(path).visititems(lambda name, o: groups.append(name) if isinstance(o, h5py.Group) else None)
+for name in groups:
+    expected = h5py.File(path)[name]
+    read = xr.open_dataset(path, group=name, engine="h5netcdf", phony_dims="sort").load()
+    other = netCDF4.Dataset(path)[name]
+    for key, data in expected.items():
+        if data.dtype.kind in "iuf" and key in read.variables:
+            assert np.array_equal(read[key].values, data[:], equal_nan=data.dtype.kind == "f"), key
+        if data.dtype.kind in "iu" and key in other.variables:
+            assert np.array_equal(np.asarray(other[key]), data[:]), key
+print(*groups)
+)");
+  CHECK(said == "domains model routing sequences steps tokens vocab\n");
+}
