@@ -29,7 +29,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string model, output, trace, options, save, upcycle, split, add, remove, merge;
+  std::string model, output, trace, options, save, layout, upcycle, split, add, remove, merge;
   std::uint64_t seed = 1;
   DeviceOptions device;
 };
@@ -100,10 +100,13 @@ Edited merge(const Options& o, Decoder<float>& model) {
   return merge_experts(model, m);
 }
 
+// Without a model where only the layout changes.
 Edited edited(const Options& o, Decoder<float>& model) {
   int asked = 0;
   for (const std::string* s : {&o.upcycle, &o.split, &o.add, &o.remove, &o.merge})
     asked += !s->empty();
+  if (asked == 0 && !o.layout.empty())
+    return {nullptr, {concat("the same model in the ", o.layout, " layout")}};
   if (asked != 1) {
     throw Error(Exit::usage, fmt::format("{} edits were asked for", asked))
         .hint("one of --upcycle, --split, --add, --remove, --merge; several are several calls");
@@ -131,15 +134,12 @@ RunState state_of(const Options& o, const RunState& from, const ModelConfig& to)
   return s;
 }
 
-Json made_json(const LoadedModel& from, const Edited& result) {
-  return {{"format", "moe-edit"},
-          {"version", 1},
-          {"moe", version_short()},
-          {"command", command_line()},
-          {"created_utc", now_utc()},
-          {"from", from.checkpoint.path.string()},
-          {"model", to_spec(result.model->config())},
-          {"changes", result.changes}};
+Json made_json(const LoadedModel& from, const ModelConfig& to,
+               const std::vector<std::string>& changes) {
+  return {{"format", "moe-edit"},     {"version", 1},
+          {"moe", version_short()},   {"command", command_line()},
+          {"created_utc", now_utc()}, {"from", from.checkpoint.path.string()},
+          {"model", to_spec(to)},     {"changes", changes}};
 }
 
 // f32, bf16 or f16 of --save, or what the old model's numbers lie in.
@@ -204,20 +204,22 @@ int edit_gguf(const Options& o) {
 }
 
 // Writes the folder and tells what could not be kept; returns the family of the new model.
-std::string save(const Options& o, const LoadedModel& loaded, const Edited& result) {
+std::string save(const Options& o, const LoadedModel& loaded, Decoder<float>& model,
+                 const std::vector<std::string>& changes) {
   const TokenizerFiles files = tokenizer_kept(loaded);
   const StoredTypes types = types_of(o, loaded.checkpoint.path);
   std::optional<RunState> state;
   if (loaded.state)
-    state = state_of(o, *loaded.state, result.model->config());
-  const Json made = made_json(loaded, result);
+    state = state_of(o, *loaded.state, model.config());
+  const Json made = made_json(loaded, model.config(), changes);
   const SavedModel saved =
-      save_model(o.output, *result.model,
+      save_model(o.output, model,
                  {.state = state ? &*state : nullptr,
                   .tokenizer = files,
                   .type = [&](const std::string& tensor) { return types.type(tensor); },
                   .usual = types.usual,
-                  .made = made});
+                  .made = made,
+                  .layout = o.layout == "packed" ? Layout::packed : Layout::published});
   for (const std::string& n : saved.notes)
     warning(n);
   tell_left(files.kept.get());
@@ -237,11 +239,12 @@ int edit(const Options& o) {
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
   const Edited result = edited(o, *loaded.model);
-  const std::string family = save(o, loaded, result);
+  Decoder<float>& model = result.model ? *result.model : *loaded.model;
+  const std::string family = save(o, loaded, model, result.changes);
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
   const ModelCost a = cost_of(loaded.model->config(), 1);
-  const ModelCost b = cost_of(result.model->config(), 1);
+  const ModelCost b = cost_of(model.config(), 1);
   fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters,
              a.active_parameters, b.active_parameters);
   note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
@@ -285,6 +288,11 @@ Run edit_command(CommandLine& cli) {
                  "tensor")
       .type_name("TYPE")
       .check(one_of({"f32", "bf16", "f16"}));
+  cli.add_option("--layout", o->layout,
+                 "how experts lie in the new file: published, or packed in two tensors a layer, as "
+                 "transformers 5 holds them; alone: the same model in that layout")
+      .type_name("LAYOUT")
+      .check(one_of({"published", "packed"}));
   cli.add_option("--seed", o->seed, "of noise and new router rows").show_default().check(whole(0));
   add_device(cli, o->device);
   add_config(cli);

@@ -117,7 +117,7 @@ Facts model_facts(const LoadedModel& loaded, const ModelCost& cost) {
 
 Report show_model(const std::string& path) {
   const auto device = make_backend("reference");
-  const LoadedModel loaded = load_model(path, *device);
+  const LoadedModel loaded = load_model(path, *device, {}, all_experts, Head::optional);
   const ModelConfig& c = loaded.model->config();
   const Index tokens =
       loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;

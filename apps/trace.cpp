@@ -125,7 +125,8 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source&
 }
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
-  LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
+  LoadedModel loaded =
+      load_model(o.model, device, o.router, expert_limit(o.experts), Head::optional);
   report_loading(loaded, o.model);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) {
@@ -161,15 +162,18 @@ bool compares_pairs(const LoadedModel& loaded) {
 // Runs batches and appends what the layers decided, and how alike their experts' outputs are.
 class Recording {
  public:
-  Recording(Decoder<float>& model, TraceWriter& writer, const TraceFields& fields, int boundary,
+  Recording(const LoadedModel& loaded, TraceWriter& writer, const TraceFields& fields, int boundary,
             Index redundancy_tokens)
-      : model_(model),
+      : model_(*loaded.model),
+        headless_(loaded.headless),
         writer_(writer),
         fields_(fields),
         boundary_(boundary),
-        outputs_(model, redundancy_tokens) {}
+        outputs_(*loaded.model, redundancy_tokens) {}
 
-  void add(const Batch& batch, Rng& rng) {
+  void add(Batch batch, Rng& rng) {
+    if (headless_)
+      batch.target.clear();
     BatchRows rows(batch, 0, boundary_);
     Decoder<float>::Tape tape;
     model_.infer({.batch = batch, .rng = &rng}, tape,
@@ -179,14 +183,18 @@ class Recording {
                      outputs_.see(n, x, t.routing.expert);
                  });
     outputs_.batch_done();
-    rows.predictions(tape);
+    if (!headless_)
+      rows.predictions(tape);
     writer_.step({.step = step_++, .phase = Phase::eval});
     rows.append(writer_);
     nats_ += tape.loss * double(tape.targets);
     targets_ += double(tape.targets);
   }
-  double loss() const {
-    return targets_ > 0 ? nats_ / targets_ : 0;
+  // "loss 2.345", or nothing of a model without output matrix
+  std::string loss(int digits) const {
+    if (headless_)
+      return "";
+    return fmt::format("loss {:.{}f}", targets_ > 0 ? nats_ / targets_ : 0, digits);
   }
   std::int64_t steps() const {
     return step_;
@@ -197,6 +205,7 @@ class Recording {
 
  private:
   Decoder<float>& model_;
+  bool headless_;
   TraceWriter& writer_;
   const TraceFields& fields_;
   int boundary_;
@@ -220,16 +229,17 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   TraceFields fields = trace_fields(model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
+  fields.prediction = fields.prediction && !loaded.headless;
   const bool paired = compares_pairs(loaded);
   const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
   TraceWriter writer(o.output, header_of(o, loaded, source, paired),
                      {.force = o.force, .power = o.durability == "power", .fields = fields});
-  Recording recording(model, writer, fields, source.boundary, redundancy_tokens);
+  Recording recording(loaded, writer, fields, source.boundary, redundancy_tokens);
   Progress progress("tokens", double(source.tokens), "tok");
   catch_stop_signals();
   source.for_each([&](const Batch& batch, Rng& rng) {
     recording.add(batch, rng);
-    progress.update(double(writer.rows()), fmt::format("loss {:.3f}", recording.loss()));
+    progress.update(double(writer.rows()), recording.loss(3));
     return stop_signal() == 0;
   });
   if (const int signal = stop_signal())
@@ -237,10 +247,10 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   if (redundancy_tokens > 0)
     writer.pairs(recording.outputs().result());
   writer.finish();
-  note(fmt::format("{} tokens x {} layers in {} ({} tok/s), loss {:.4f}; wrote {}", writer.rows(),
+  note(fmt::format("{} tokens x {} layers in {} ({} tok/s){}{}; wrote {}", writer.rows(),
                    model.moe_layers().size(), duration_text(progress.seconds()),
-                   count_text(double(writer.rows()) / progress.seconds()), recording.loss(),
-                   o.output));
+                   count_text(double(writer.rows()) / progress.seconds()),
+                   loaded.headless ? "" : ", ", recording.loss(4), o.output));
   return 0;
 }
 

@@ -320,7 +320,7 @@ std::string model_problem(const std::filesystem::path& folder) {
     return "";
   const auto device = make_backend("cpu");
   try {
-    report_loading(load_model(folder, *device, {}, as_fits), folder);
+    report_loading(load_model(folder, *device, {}, as_fits, Head::optional), folder);
   } catch (const Error& e) {
     if (e.code() != Exit::input)
       throw;

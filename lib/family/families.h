@@ -61,6 +61,7 @@ Published config_from_json(const Json&, const std::string& file = "config.json")
 // Every tensor under its published name, an expert at a time, in float32; made from the model when
 // the writer asks, so it must live until then.
 std::vector<NamedTensor> store(Decoder<float>&, const std::string& family);
+std::vector<NamedTensor> store(Decoder<float>&, const Names&);
 
 // Asked for every tensor with the shape it must have; Tensors::get(name, dims) is one.
 // Parameters whose numbers lie elsewhere are left alone.

@@ -40,6 +40,16 @@ struct Names {
   std::string correction_bias = "mlp.gate.e_score_correction_bias";
   bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
   std::vector<Joined> joined = {};
+  bool embedding_is_output = false;  // one matrix, in the file under the name of the second
+};
+
+// How transformers 5 holds a model in memory, and writes it where it is asked not to go back to the
+// published layout (save_original_format=False): names below the layer that differ from it.
+// gate_up is [E,2I,H], all gates of an expert before its ups; down is [E,H,I].
+struct Packed {
+  std::string gate_up = "", down = "";            // empty: as published
+  std::map<std::string, std::string> below = {};  // our names -> theirs
+  std::string correction_bias = "";               // empty: as published
 };
 
 // write() says in the family's keys what read() understands, on top of the common ones; where a
@@ -49,6 +59,7 @@ struct FamilyRules {
   void (*read)(const ConfigReader&, ModelConfig&);
   void (*write)(const ModelConfig&, Json&);
   Names names;
+  Packed packed = {};
 };
 #define FAMILY(name, architecture, verified, about) FamilyRules name##_family();
 #include "lib/family/families.def"
@@ -92,5 +103,7 @@ void read_deepseek_layers(const ConfigReader&, ModelConfig&);
 // the router of V3, Kimi K2, GLM-4.5
 std::string deepseek_sigmoid(const ConfigReader&, const ModelConfig&, int k);
 Names mixtral_names();
+Packed mixtral_packed();  // the same with "mlp." for "block_sparse_moe."
+Packed qwen_packed();     // experts below "mlp.experts.", where they are published one by one
 
 }  // namespace moe

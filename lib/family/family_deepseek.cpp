@@ -203,16 +203,16 @@ FamilyRules deepseek_family() {
   return {read_deepseek, write_deepseek, {}};
 }
 FamilyRules deepseek_v2_family() {
-  return {read_deepseek_v2, write_deepseek_v2, {}};
+  return {read_deepseek_v2, write_deepseek_v2, {}, qwen_packed()};
 }
 FamilyRules deepseek_v3_family() {
-  return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}};
+  return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}, qwen_packed()};
 }
 FamilyRules kimi_k2_family() {
-  return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}};
+  return {read_deepseek_v3, write_deepseek_v3, {.always_corrected = true}, qwen_packed()};
 }
 FamilyRules glm4_moe_family() {
-  return {read_glm4_moe, write_glm4_moe, {.always_corrected = true}};
+  return {read_glm4_moe, write_glm4_moe, {.always_corrected = true}, qwen_packed()};
 }
 
 }  // namespace moe

@@ -45,11 +45,14 @@ void write(const ModelConfig& c, Json& j) {
 }  // namespace
 
 FamilyRules ernie4_5_moe_family() {
+  Packed packed = qwen_packed();
+  packed.correction_bias = "mlp.gate.moe_statics.e_score_correction_bias";
   return {read,
           write,
           {.correction_bias = "mlp.moe_statics.e_score_correction_bias",
            .always_corrected = true,
-           .correction_row = true}};
+           .correction_row = true},
+          packed};
 }
 
 }  // namespace moe

@@ -51,14 +51,19 @@ Names names() {
                  {"block_sparse_moe.output_linear.weight", {"moe.experts.down"}},
                  {"shared_mlp.input_linear.weight", {"moe.shared.gate", "moe.shared.up"}}}};
 }
+Packed packed() {
+  return {.gate_up = "block_sparse_moe.experts.gate_up_proj",
+          .down = "block_sparse_moe.experts.down_proj",
+          .below = {{"moe.router.weight", "block_sparse_moe.router.weight"}}};
+}
 
 }  // namespace
 
 FamilyRules granitemoe_family() {
-  return {read, write, names()};
+  return {read, write, names(), packed()};
 }
 FamilyRules granitemoeshared_family() {
-  return {read_shared, write_shared, names()};
+  return {read_shared, write_shared, names(), packed()};
 }
 
 }  // namespace moe

@@ -48,7 +48,8 @@ FamilyRules hunyuan_v1_moe_family() {
           {.below = {{"moe.router.weight", "mlp.gate.wg.weight"},
                      {"attention.q_norm", "self_attn.query_layernorm.weight"},
                      {"attention.k_norm", "self_attn.key_layernorm.weight"}},
-           .shared = "mlp.shared_mlp."}};
+           .shared = "mlp.shared_mlp."},
+          qwen_packed()};
 }
 
 }  // namespace moe

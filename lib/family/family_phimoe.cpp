@@ -38,7 +38,9 @@ void write(const ModelConfig& c, Json& j) {
 }  // namespace
 
 FamilyRules phimoe_family() {
-  return {read, write, mixtral_names()};
+  Packed packed = mixtral_packed();
+  packed.below = {{"moe.router.weight", "mlp.router.weight"}};
+  return {read, write, mixtral_names(), packed};
 }
 
 }  // namespace moe

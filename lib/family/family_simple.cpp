@@ -168,23 +168,33 @@ Names mixtral_names() {
           .up = "w3",
           .down = "w2"};
 }
+Packed qwen_packed() {
+  return {.gate_up = "mlp.experts.gate_up_proj", .down = "mlp.experts.down_proj"};
+}
+Packed mixtral_packed() {
+  Packed p = qwen_packed();
+  p.below = {{"moe.router.weight", "mlp.gate.weight"}};
+  return p;
+}
 FamilyRules mixtral_family() {
-  return {read_mixtral, write_mixtral, mixtral_names()};
+  return {read_mixtral, write_mixtral, mixtral_names(), mixtral_packed()};
 }
 FamilyRules olmoe_family() {
-  return {read_olmoe, write_olmoe, {}};
+  return {read_olmoe, write_olmoe, {}, qwen_packed()};
 }
 FamilyRules qwen2_moe_family() {
-  return {read_qwen2_moe, write_qwen2_moe, {.shared = "mlp.shared_expert."}};
+  return {read_qwen2_moe, write_qwen2_moe, {.shared = "mlp.shared_expert."}, qwen_packed()};
 }
 FamilyRules qwen3_moe_family() {
-  return {read_qwen3_moe, write_qwen3_moe, {}};
+  return {read_qwen3_moe, write_qwen3_moe, {}, qwen_packed()};
 }
 FamilyRules minimax_m2_family() {
   Names n = mixtral_names();
   n.correction_bias = "block_sparse_moe.e_score_correction_bias";
   n.always_corrected = true;
-  return {read_minimax_m2, write_minimax_m2, n};
+  Packed p = mixtral_packed();
+  p.correction_bias = "mlp.e_score_correction_bias";
+  return {read_minimax_m2, write_minimax_m2, n, p};
 }
 FamilyRules llama_family() {
   return {read_dense, write_dense, {}};

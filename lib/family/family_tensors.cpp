@@ -197,7 +197,7 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
 
 std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
   const std::map<std::string, std::string> top{
-      {"embedding", n.prefix + n.embedding},
+      {"embedding", n.embedding_is_output ? n.output + ".weight" : n.prefix + n.embedding},
       {"final_norm", n.prefix + n.final_norm + ".weight"},
       {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
       {"output", n.output + ".weight"},
@@ -255,8 +255,11 @@ const Names& names_of(const std::string& family) {
 }
 
 std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family) {
+  return store(model, names_of(family));
+}
+std::vector<NamedTensor> store(Decoder<float>& model, const Names& names) {
   std::vector<NamedTensor> out;
-  for (Piece& p : pieces(model, names_of(family))) {
+  for (Piece& p : pieces(model, names)) {
     const auto make = [p] {
       Tensor t(DType::f32, p.dims);
       fill(t, p);

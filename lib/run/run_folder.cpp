@@ -5,6 +5,7 @@
 #include "lib/core/error.h"
 #include "lib/family/config_like.h"
 #include "lib/family/gguf_model.h"
+#include "lib/family/layouts.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/router/replays_routes.h"
@@ -167,6 +168,7 @@ struct Contents {
   const TokenizerFiles& tokenizer;
   std::function<DType(const std::string&)> type;
   DType usual;
+  Layout layout = Layout::published;
 };
 
 std::string family_before(const TokenizerFiles& t) {
@@ -210,7 +212,9 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
   const ConfigLike config = config_of(model.config(), out.family, c);
   if (!config.note.empty())
     out.notes.push_back(config.note);
-  std::vector<NamedTensor> tensors = store(model, out.family);
+  std::vector<NamedTensor> tensors = c.layout == Layout::packed
+                                         ? store(model, packed_names(out.family))
+                                         : store(model, out.family);
   for (NamedTensor& t : tensors) {
     if (const DType type = c.type(t.name); type != DType::f32) {
       t = NamedTensor(t.name, type, t.dims,
@@ -249,7 +253,8 @@ SavedModel save_model(const fs::path& folder, Decoder<float>& model, const Model
                                 .state = m.state,
                                 .tokenizer = m.tokenizer,
                                 .type = m.type,
-                                .usual = m.usual});
+                                .usual = m.usual,
+                                .layout = m.layout});
   writer.json("edit.json", m.made);
   writer.finish();
   return out;
@@ -301,6 +306,14 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
   return out;
 }
 
+[[noreturn]] void refuse_headless(const fs::path& folder, const Names& names) {
+  throw Error(Exit::input,
+              concat("tensor '", head_name(names), "' is missing in ", in_quotes(folder),
+                     " and tie_word_embeddings is false, so that "
+                     "the model gives no logits"))
+      .hint("moe trace needs none; for all else the model saved with its head (...ForCausalLM)");
+}
+
 // Whatever stands in the layers that run is part of what they compute, so that what was not asked
 // for is refused there.
 LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const std::string& router,
@@ -327,36 +340,58 @@ LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const std::
   return out;
 }
 
-}  // namespace
+// What a folder's config.json says of its model, where its tensors are, and what of the two
+// differs.
+struct FoundModel {
+  Published published;
+  FoundNames found;
+  TiedHead head = TiedHead::absent;
+};
 
-LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
-                       Index expert_limit) {
-  if (const auto gguf = gguf_file_of(path))
-    return load_gguf(*gguf, backend, router, expert_limit);
-  // what it is, is said before what is missing
-  if (fs::exists(path / "config.json"))
-    read_config(path);
-  Checkpoint checkpoint = find_checkpoint(path);
+FoundModel found_model(const fs::path& folder, const Weights& weights, Head head_wanted) {
+  FoundModel m{.published = read_config(folder), .found = {}};
+  ModelConfig& c = m.published.config;
+  m.found = names_as_found(m.published.family, c.tied, weights.names());
+  if (m.found.headless && head_wanted == Head::needed)
+    refuse_headless(folder, m.found.names);
+  m.head = tied_head(weights, m.found.names, c);
+  if (m.head == TiedHead::other)
+    c.tied = false;
+  if (m.found.headless)
+    c.tied = true;  // no matrix of its own; nobody asks for logits
+  return m;
+}
+
+// Sentences on an output matrix that is not as config.json has it.
+std::vector<std::string> head_notes(const FoundModel& m) {
+  const std::string head = head_name(m.found.names);
+  if (m.found.headless) {
+    return {concat("there is no '", head,
+                   "' and tie_word_embeddings is false: routing is that of the model, losses and "
+                   "predictions are left out")};
+  }
+  if (m.head == TiedHead::other) {
+    return {concat("tie_word_embeddings is true and '", head,
+                   "' differs from the embedding: the matrix of the file counts")};
+  }
+  return {};
+}
+
+LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const std::string& router,
+                        Index expert_limit, Head head_wanted) {
   const fs::path folder = checkpoint.path;
   const auto weights = safetensors_weights(folder);
-  Published published = read_config(folder);
-  const Names& names = names_of(published.family);
-  const TiedHead head = tied_head(*weights, names, published.config);
-  if (head == TiedHead::other)
-    published.config.tied = false;
-  LoadedModel out =
-      made(std::move(published), *weights, "config.json", router, expert_limit, backend);
+  const FoundModel m = found_model(folder, *weights, head_wanted);
+  LoadedModel out = made(m.published, *weights, "config.json", router, expert_limit, backend);
   out.checkpoint = std::move(checkpoint);
   out.ends = special_ids(folder).ends;
+  out.headless = m.found.headless;
   std::ranges::copy(weights->notes(), std::back_inserter(out.checkpoint.notes));
-  if (head == TiedHead::other) {
-    out.checkpoint.notes.push_back(
-        concat("tie_word_embeddings is true and '", head_name(names),
-               "' differs from the embedding: the matrix of the file counts"));
-  }
-  std::vector<std::string> left = load_weights(*weights, names, out.expert_limit, *out.model);
-  if (head == TiedHead::copy)
-    std::erase(left, head_name(names));
+  std::ranges::copy(head_notes(m), std::back_inserter(out.checkpoint.notes));
+  std::vector<std::string> left =
+      load_weights(*weights, m.found.names, out.expert_limit, *out.model);
+  if (m.head == TiedHead::copy)
+    std::erase(left, head_name(m.found.names));
   if (const std::string note = left_over(left); !note.empty())
     out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {
@@ -367,6 +402,18 @@ LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std:
     load_router_state(folder / "optimizer.safetensors", *out.model);
   attach_replay(*out.model);
   return out;
+}
+
+}  // namespace
+
+LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
+                       Index expert_limit, Head head_wanted) {
+  if (const auto gguf = gguf_file_of(path))
+    return load_gguf(*gguf, backend, router, expert_limit);
+  // what it is, is said before what is missing
+  if (fs::exists(path / "config.json"))
+    read_config(path);
+  return load_folder(find_checkpoint(path), backend, router, expert_limit, head_wanted);
 }
 
 void load_training(const LoadedModel& loaded, Trainer& trainer) {

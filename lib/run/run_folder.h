@@ -48,6 +48,10 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& run, Decoder<
                                       const RunState&, const TokenizerFiles&,
                                       DType weights = DType::f32);
 
+// How experts lie in a checkpoint: as the class was published, or as transformers 5 holds them, all
+// of a layer in two tensors (lib/family/layouts.h).
+enum class Layout { published, packed };
+
 // A checkpoint of step 0 that stands alone: a model that was made from another one.
 struct ModelFolder {
   const RunState* state = nullptr;  // of the run that it came from; null = it came from elsewhere
@@ -55,6 +59,7 @@ struct ModelFolder {
   std::function<DType(const std::string& tensor)> type;  // f32, bf16 or f16
   DType usual = DType::f32;                              // that of most tensors
   const Json& made;                                      // edit.json: how it was made
+  Layout layout = Layout::published;  // packed: Error(usage) of a family that has no such layout
 };
 struct SavedModel {
   std::string family;              // model_type of its config.json
@@ -81,7 +86,10 @@ struct LoadedModel {
   std::vector<int> ends;  // ids that end a text, of its config.json and generation_config.json
   // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
   Index expert_limit = -1;
+  bool headless = false;  // saved without its output matrix: what it computes of logits is nothing
 };
+// Whether a model without output matrix is refused (Error(input)).
+enum class Head { needed, optional };
 // Bytes of experts (as f32) that are kept in memory, the others being read from the file when they
 // are used:
 inline constexpr Index all_experts = -1;  // no limit
@@ -91,7 +99,8 @@ inline constexpr Index as_fits = -2;
 // know. With `router` the checkpoint's weights under another router that has the same parameters
 // (replay). A model with a limit does not train.
 LoadedModel load_model(const std::filesystem::path&, Backend<float>&,
-                       const std::string& router = {}, Index expert_limit = all_experts);
+                       const std::string& router = {}, Index expert_limit = all_experts,
+                       Head = Head::needed);
 // Moments, router state and step of a checkpoint into a trainer of the same model. Throws
 // Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);

@@ -6,7 +6,10 @@ namespace moe {
 
 DType StoredTypes::type(const std::string& tensor) const {
   const auto found = of.find(tensor);
-  return found == of.end() ? usual : found->second;
+  if (found != of.end())
+    return found->second;
+  // their classes keep them in full, whatever the rest is stored in
+  return tensor.ends_with("e_score_correction_bias") ? DType::f32 : usual;
 }
 
 StoredTypes stored_types(const std::filesystem::path& folder) {

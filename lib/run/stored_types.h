@@ -13,7 +13,7 @@ struct StoredTypes {
   std::map<std::string, DType> of;  // those of plain numbers: f32, bf16, f16
   DType usual = DType::f32;         // of those types the one that most bytes are in
 
-  // `usual` where no tensor of that name is there
+  // `usual` where no tensor of that name is there; of correction biases float32
   DType type(const std::string& tensor) const;
 };
 

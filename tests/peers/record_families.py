@@ -154,12 +154,20 @@ def last_logits(logits):
     return [[float(f"{v:.8g}") for v in row[-1].tolist()] for row in logits]
 
 
+def packed_tensors(family, model, work):
+    """The tensors as the class holds them, where that is not how they are published."""
+    model.save_pretrained(work / "packed", save_original_format=False)
+    shapes = {n: t.shape for n, t in load_file(work / "packed" / "model.safetensors").items()}
+    return tensor_lines({n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))})
+
+
 def from_class(family, work):
     model_type, keys = CLASSES[family]
     auto = AutoModelForImageTextToText if family in WHOLE else AutoModelForCausalLM
     model = auto.from_config(AutoConfig.for_model(model_type, **keys)).float()
     model.save_pretrained(work)
     shapes = {n: t.shape for n, t in load_file(work / "model.safetensors").items()}
+    packed = packed_tensors(family, model, work)
     save_file(
         {n: weights(n, s) for n, s in shapes.items()}, work / "model.safetensors", {"format": "pt"}
     )
@@ -170,14 +178,16 @@ def from_class(family, work):
         text = loaded.language_model if family in WHOLE else loaded
         logits = text(torch.tensor(ids)).logits
     config = json.loads((work / "config.json").read_text()) | {"model_type": family}
+    published = tensor_lines(
+        {n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))}
+    )
     return {
         "recorded_from": f"transformers {transformers.__version__}",
         "class": type(loaded).__name__,
         "config": config,
         "defaults": {} if family in WHOLE else defaults(model_type, config),
-        "tensors": tensor_lines(
-            {n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))}
-        ),
+        "tensors": published,
+        **({"packed": packed} if packed != published else {}),
         "ids": ids,
         "last_logits": last_logits(logits),
     }
