@@ -5,6 +5,7 @@
 
 #include "analysis/compare/conventions.h"
 #include "analysis/metric/metric.h"
+#include "analysis/metric/place_plan.h"
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
 #include "analysis/synth/synth.h"
@@ -18,6 +19,7 @@
 #include "lib/core/error.h"
 #include "lib/core/spec_lists.h"
 #include "lib/export/export.h"
+#include "lib/export/placement.h"
 #include "lib/import/import.h"
 #include "lib/model/config.h"
 #include "lib/model/mixer_type.h"
@@ -94,22 +96,25 @@ Kind verb_kind() {
 }
 
 std::vector<Kind> kinds() {
-  return {kind("routers", "Routers (--router)", routers()),
-          kind("balancers", "Balancers (--balance, repeatable)", balancers()),
-          kind("capacities", "Capacity rules (--capacity)", capacities()),
-          kind("mixers", "Mixers (--model ...:mixer=)", mixers()),
-          kind("datasets", "Datasets (--data, repeatable)", datasets()),
-          tokenizer_kind(),
-          kind("devices", "Devices (--device)", backends()),
-          kind("metrics", "Metrics (moe report --metric)", metrics()),
-          kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
-          kind("imports", "Recordings of other engines (moe import --from)", importers()),
-          kind("exports", "Files that a trace becomes (moe export --to)", exporters()),
-          kind("formats", "Formats (--format)", renderers()),
-          convention_kind(),
-          model_kind(),
-          activation_kind(),
-          verb_kind()};
+  return {
+      kind("routers", "Routers (--router)", routers()),
+      kind("balancers", "Balancers (--balance, repeatable)", balancers()),
+      kind("capacities", "Capacity rules (--capacity)", capacities()),
+      kind("mixers", "Mixers (--model ...:mixer=)", mixers()),
+      kind("datasets", "Datasets (--data, repeatable)", datasets()),
+      tokenizer_kind(),
+      kind("devices", "Devices (--device)", backends()),
+      kind("metrics", "Metrics (moe report --metric)", metrics()),
+      kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
+      kind("imports", "Recordings of other engines (moe import --from)", importers()),
+      kind("policies", "Policies of placement (moe place --policy)", place_policies()),
+      kind("placements", "Files that a placement becomes (moe place --to)", placement_formats()),
+      kind("exports", "Files that a trace becomes (moe export --to)", exporters()),
+      kind("formats", "Formats (--format)", renderers()),
+      convention_kind(),
+      model_kind(),
+      activation_kind(),
+      verb_kind()};
 }
 
 // What of a device's operations is its own, and what runs by the definition on host copies.
@@ -285,7 +290,8 @@ Run list_command(CommandLine& cli) {
   cli.add_option(
       "kind", o->kind,
       "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, activations, "
-      "metrics, conventions, patterns, imports, exports, formats, commands; all where left out");
+      "metrics, conventions, patterns, imports, exports, policies, placements, formats, commands; "
+      "all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");
   return [o, cli] {

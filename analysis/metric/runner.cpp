@@ -7,6 +7,7 @@
 #include "analysis/metric/choice_order.h"
 #include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/pass.h"
 #include "analysis/metric/pieces.h"
 #include "lib/core/clones.h"
 #include "lib/core/error.h"
@@ -30,6 +31,16 @@ const Registry<MakeMetric>& metrics() {
 
 namespace {
 
+// What a report shows unless it is asked for something else.
+std::vector<std::string> metrics_of_every_report() {
+  return {
+#define METRIC(name, about, examples) #name,
+#define METRIC_ASKED(name, about, examples)
+#include "analysis/metric/metrics.def"
+#undef METRIC
+  };
+}
+
 using Metrics = std::vector<std::unique_ptr<Metric>>;
 
 TraceFields either(const TraceFields& a, const TraceFields& b) {
@@ -43,7 +54,7 @@ Metrics make(const TraceSource& trace, const std::vector<std::string>& specs,
              const AnalyzeOptions& o, KnownChance& known, std::string* resolved) {
   std::vector<std::string> wanted = specs;
   if (wanted.empty())
-    wanted = metrics().names();
+    wanted = metrics_of_every_report();
   Metrics out;
   for (const std::string& text : wanted) {
     Spec spec(text);
@@ -260,6 +271,12 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
 }
 
 }  // namespace
+
+void read_again(const TraceSource& trace, Metric& metric, const AnalyzeOptions& options) {
+  AnalyzeOptions quiet = options;
+  quiet.progress = nullptr;
+  read_once(trace, {&metric}, nullptr, quiet);
+}
 
 namespace {
 

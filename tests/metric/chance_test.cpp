@@ -265,7 +265,8 @@ const std::map<std::string, std::string> without{
      "of weights, not of routing: the best of many permutations of as many hidden units as the "
      "trace does not tell"},
     {"expert_output_cka",
-     "of outputs, not of routing: about H/T, of tokens that the trace does not tell"}};
+     "of outputs, not of routing: about H/T, of tokens that the trace does not tell"},
+    {"place_slots", "a plan: the slots of GPUs"}};
 
 TEST_CASE("every definition stands in a report with its chance value, or it is said why not") {
   std::set<std::string> with, seen;
@@ -273,10 +274,14 @@ TEST_CASE("every definition stands in a report with its chance value, or it is s
   AnalyzeOptions o;
   for (int id = 0; id < m.ids; ++id)
     o.planted_labels.push_back(id % 4);
-  for (const Table& t : analyze(by_lot(m, 1), {}, o).tables) {
-    for (const Column& c : t.columns) {
-      if (!c.metric.empty())
-        (c.chance.empty() ? seen : with).insert(c.metric);
+  // those of every report, and those that are asked for by name
+  for (const std::vector<std::string>& specs :
+       {std::vector<std::string>{}, {"place:gpus=4,nodes=2,extra=16"}}) {
+    for (const Table& t : analyze(by_lot(m, 1), specs, o).tables) {
+      for (const Column& c : t.columns) {
+        if (!c.metric.empty())
+          (c.chance.empty() ? seen : with).insert(c.metric);
+      }
     }
   }
   for (const Definition& d : definitions()) {

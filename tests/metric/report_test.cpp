@@ -79,6 +79,8 @@ TEST_CASE("every metric, with every example, answers on traces of every odd shap
   for (const auto& entry : metrics().entries()) {
     for (const std::string& spec : split(entry.examples, ' ')) {
       for (const Make& m : {empty, one, lone, bare, usual}) {
+        if (entry.name == "place" && m.experts == 1)
+          continue;  // one expert does not divide among GPUs, which is refused
         INFO(spec << " on " << m.tokens << " tokens, " << m.experts << " experts");
         const MemoryTrace trace = make_trace(m);
         const Report r = analyze(trace, {spec}, window(64));
