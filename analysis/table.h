@@ -17,11 +17,13 @@ using Cells =
 struct Evidence {
   // the worst that random routing reaches in more than one of a hundred traces
   std::vector<double> reach;
-  std::vector<double> tokens;  // that the figure was measured on
+  std::vector<double> tokens;  // that the figure was measured on, or `unit`
   // tokens from which on random routing rarely reaches the first threshold; NaN: there are enough,
   // infinite: no number of tokens is
   std::vector<double> needed;
   std::string per;  // " a step", where tokens are those of a step
+  // "assignments" where only those are known: of an engine that only counts, and not its top-k
+  std::string unit = "tokens";
 };
 
 struct Column {

@@ -136,7 +136,8 @@ Report introduction(const TraceSource& trace, const ToolConvention& of) {
   r.title = concat("In the words of ", of.about);
   const TraceHeader& h = trace.header();
   r.facts = {{"model", h.model_id.empty() ? "not named" : h.model_id},
-             {"tokens", concat(trace.tokens())},
+             {counts_only(trace) ? "counts" : "tokens",
+              counts_only(trace) ? concat(trace.count_steps(), " steps") : concat(trace.tokens())},
              {"MoE layers", concat(h.layers.size())}};
   r.warnings = trace.warnings();
   return r;

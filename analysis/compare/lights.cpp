@@ -41,6 +41,7 @@ std::optional<Found> find(const Report& r, const Threshold& t) {
 
 struct Rows {
   std::vector<std::string> name, light, limit, source, id, per;
+  std::string unit = "tokens";  // that the figures were measured on
   std::vector<std::int64_t> layer;
   Values::Rows worst;
   std::vector<double> low, high, needed;
@@ -59,6 +60,7 @@ struct Rows {
     high.push_back(at(c.high, row));
     needed.push_back(f.verdict.light == Light::grey ? f.verdict.needed : no_value);
     per.push_back(c.evidence.per);
+    unit = c.evidence.unit;
     limit.push_back(concat(t.red < t.yellow ? "below " : "from ", t.yellow, ", ", t.red));
     id.push_back(t.id);
     source.push_back(t.source);
@@ -87,7 +89,7 @@ Table table(const Rows& rows, const std::string& section) {
       .interval(rows.low, rows.high);
   t.key("layer", "the worst one", rows.layer);
   if (rows.any_grey()) {
-    t.column("tokens needed")
+    t.column(rows.unit + " needed")
         .meaning("for a light, about; of drops, in each step; ∞: random routing is as bad with any")
         .values(rows.needed)
         .digits(0);
@@ -117,7 +119,7 @@ Named named(const QuotedTable& t, Light light, const One& one) {
 Finding needed_text(const QuotedTable& t, const Rows& rows, std::size_t i) {
   if (!std::isfinite(rows.needed[i]))
     return told(t.cell("figure", i));
-  return told(t.cell("figure", i), " (needs about ", t.cell("tokens needed", i).figure(0),
+  return told(t.cell("figure", i), " (needs about ", t.cell(rows.unit + " needed", i).figure(0),
               rows.per[i], ")");
 }
 
@@ -141,8 +143,9 @@ Finding sentence(const Report& r, const Rows& rows) {
     out = derived(concat("No light is red", *rest ? ": " : ".", rest), {lights});
   }
   if (grey.count) {
-    extend(out, " The ", rounded(rows.tokens), " tokens of this trace are too few to judge ",
-           grey.list, ": random routing of this size would often look as bad.");
+    extend(out, " The ", rounded(rows.tokens), " ", rows.unit,
+           " of this trace are too few to judge ", grey.list,
+           ": random routing of this size would often look as bad.");
   }
   return out;
 }

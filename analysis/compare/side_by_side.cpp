@@ -275,15 +275,30 @@ void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const An
     finding(r, traces[0].name, i);
 }
 
+namespace {
+
+std::string size_of(const TraceSource& trace) {
+  if (counts_only(trace))
+    return concat("counts of ", trace.count_steps(), trace.count_steps() == 1 ? " step" : " steps");
+  return concat(trace.tokens(), " tokens, ", trace.sequences().size(), " sequences");
+}
+
+}  // namespace
+
 Report side_by_side(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
   Report r;
   for (const NamedTrace& t : traces) {
     r.title += (r.title.empty() ? "" : ", ") + t.name;
     const TraceHeader& h = t.trace->header();
     r.facts.emplace_back(
-        t.name, concat(h.model_id.empty() ? "" : h.model_id + ", ", t.trace->tokens(), " tokens, ",
-                       t.trace->sequences().size(), " sequences, ", h.layers.size(), " MoE layers",
+        t.name, concat(h.model_id.empty() ? "" : h.model_id + ", ", size_of(*t.trace), ", ",
+                       h.layers.size(), " MoE layers",
                        h.checkpoint_step >= 0 ? concat(", step ", h.checkpoint_step) : ""));
+    if (counts_only(*t.trace)) {
+      r.warnings.push_back(concat(t.name,
+                                  ": holds no tokens, only how many of them each expert took in "
+                                  "each step: other figures have no value, none an interval"));
+    }
   }
   add_side_by_side(r, traces, o);
   return r;

@@ -214,6 +214,12 @@ class Comparer {
 }  // namespace
 
 std::string incomparable(const TraceSource& a, const TraceSource& b) {
+  if (counts_only(a) || counts_only(b)) {
+    return concat(!counts_only(b)   ? "the trace holds"
+                  : !counts_only(a) ? "the reference holds"
+                                    : "both hold",
+                  " only how many tokens each expert took, and no tokens");
+  }
   if (a.tokens() != b.tokens())
     return concat("one trace has ", a.tokens(), " tokens, the other ", b.tokens());
   const auto& x = a.header().layers;

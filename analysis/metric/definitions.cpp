@@ -49,6 +49,17 @@ Where a trace lists choices by expert id (`order` is id_asc, or it states none a
 because low ids would look preferred even under random routing. Where it promises no order and its
 rows show none by id, "first" is the one listed first, and the report says so.
 
+**Counts only.** A trace of an engine that only counts holds the tokens per expert of each step
+(/counts/per_step of docs/trace-format.md) and no tokens. Figures that need "ids or counts" are
+computed from them and equal those of the full trace of the same routing; one remark at the head of
+the report names the metrics that need tokens. T is N/K where top_k is recorded and divides the
+assignments of every step, or the sum of the steps' own num_tokens. Else it is not known: figures
+have no value of random routing beside them, and lights are judged as if every token had made one
+choice, for N assignments at random are never less even than that; "too few" is then said of
+assignments. So it is with counts taken behind capacity. Counts of a step and layer that no router
+can have given are left out and named: an expert with more tokens than the step has (zeros in the
+place of routing that was not recorded look like this), and 4294967295, which is -1.
+
 **Random routing** is what every token choosing K distinct experts at random would give on a trace
 of this size: closed forms, or the mean of simulated traces with a fixed seed ("simulated"). It is
 not zero: E=256, K=8, T=4096 gives a load CV of 0.087 and a MaxVio of 0.25. Plug-in information

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/count_pass.h"
 #include "analysis/metric/layout.h"
 
 namespace moe {
@@ -17,11 +18,14 @@ class Drift final : public Metric {
       : shape_(trace),
         blocks_(spec.get("blocks", 8, 2)),
         ids_(spec.get("ids", 1024, 1)),
-        vocabulary_(trace.header().vocab_size) {
-    const auto& steps = trace.steps();
-    const bool training = std::any_of(steps.begin(), steps.end(),
-                                      [](const TraceStep& s) { return s.phase == Phase::train; });
-    if (!training || steps.size() < 2)
+        vocabulary_(trace.header().vocab_size),
+        counted_(counts_only(trace)) {
+    auto steps = trace.steps();
+    training_ = std::any_of(steps.begin(), steps.end(),
+                            [](const TraceStep& s) { return s.phase == Phase::train; });
+    if (counted_)
+      steps.resize(std::size_t(trace.count_steps()));
+    if ((!training_ && !counted_) || steps.size() < 2)
       return;
     blocks_ = int(std::min<std::size_t>(std::size_t(blocks_), steps.size()));
     steps_ = steps.size();
@@ -52,8 +56,7 @@ class Drift final : public Metric {
       const auto chosen = w.layer[std::size_t(l)].of(t);
       if (chosen.empty())
         continue;
-      const auto block = std::min<std::size_t>(
-          w.rows.step[std::size_t(t)] * std::size_t(blocks_) / steps_, std::size_t(blocks_) - 1);
+      const std::size_t block = block_of(w.rows.step[std::size_t(t)]);
       auto counts = s.counts.row(Index(block));
       for (const int e : chosen)
         ++counts[std::size_t(e)];
@@ -67,6 +70,22 @@ class Drift final : public Metric {
     }
   }
 
+  bool counts_suffice() const override {
+    return true;
+  }
+  void observe_counts(const CountWindow& w, Index l) override {
+    if (layer_.empty())
+      return;
+    State& s = layer_[std::size_t(l)];
+    for (Index step = 0; step < w.count(); ++step) {
+      const std::size_t block = block_of(w.steps.first + std::uint64_t(step));
+      const auto counts = w.of(step, l);
+      for (std::size_t e = 0; e < counts.size(); ++e)
+        s.counts(Index(block), Index(e)) += counts[e];
+      add_tokens(s.tokens[block], w.tokens(step, l));
+    }
+  }
+
   std::vector<MetricValue> values() const override {
     if (layer_.empty())
       return {};
@@ -76,8 +95,10 @@ class Drift final : public Metric {
       moved.push_back(moves(layer_[l]));
       settled.push_back(saturation(layer_[l], shape_.experts[l]));
     }
-    return {per_layer("load_drift_cv", cv), per_layer("load_drift_tv", moved),
-            per_layer("token_saturation", settled)};
+    std::vector<MetricValue> out{per_layer("load_drift_cv", cv), per_layer("load_drift_tv", moved)};
+    if (!counted_)
+      out.push_back(per_layer("token_saturation", settled));
+    return out;
   }
 
   void report(Report&) const override;
@@ -85,10 +106,13 @@ class Drift final : public Metric {
  private:
   struct State {
     Matrix<std::int64_t> counts;       // (blocks,E)
-    std::vector<std::int64_t> tokens;  // (blocks)
+    std::vector<std::int64_t> tokens;  // (blocks); -1: not known
     std::vector<int> slot;             // (vocabulary) place among the ids followed, -1 = none
     std::vector<std::uint32_t> first;  // (ids seen, blocks, E) first choices
   };
+  std::size_t block_of(std::uint64_t step) const {
+    return std::min<std::size_t>(step * std::size_t(blocks_) / steps_, std::size_t(blocks_) - 1);
+  }
   // the first ids_ distinct ids are followed
   int slot_of(State& s, std::uint32_t id, int experts) const {
     constexpr std::uint32_t most = 1u << 20;
@@ -205,12 +229,20 @@ class Drift final : public Metric {
   struct OverLayers {
     Blocks cv, moved, settled;
   };
+  static double known(std::int64_t tokens) {
+    return tokens < 0 ? no_value : double(tokens);
+  }
   static chance::Value cv_by_lot(double experts, double k, double tokens);
-  OverLayers over_layers() const;
+  static bool counts_any(const State& s) {
+    return std::ranges::any_of(s.counts.flat(), [](std::int64_t c) { return c > 0; });
+  }
+  OverLayers over_layers() const;  // that have any
 
   Shape shape_;
   int blocks_, ids_;
   std::uint32_t vocabulary_;
+  bool counted_;  // by the engine, there are no tokens
+  bool training_ = false;
   std::size_t steps_ = 0;
   std::vector<std::int64_t> from_;  // (blocks) training step of each block's first rows
   std::vector<State> layer_;
@@ -226,8 +258,11 @@ chance::Value Drift::cv_by_lot(double experts, double k, double tokens) {
 Drift::OverLayers Drift::over_layers() const {
   const std::size_t n = std::size_t(blocks_);
   OverLayers out{Blocks(n), Blocks(n), Blocks(n)};
+  const auto layers = std::size_t(std::ranges::count_if(layer_, counts_any));
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const State& s = layer_[l];
+    if (!counts_any(s))
+      continue;
     const int experts = shape_.experts[l];
     const auto cv = block_cv(s);
     const auto moved = moves(s);
@@ -235,21 +270,23 @@ Drift::OverLayers Drift::over_layers() const {
     const auto settled_by_lot = saturation_by_lot(s, experts, store().labels(experts, 1));
     for (std::size_t b = 0; b < n; ++b) {
       const auto row = s.counts.row(Index(b));
-      const double tokens = double(s.tokens[b]);
+      const double tokens = known(s.tokens[b]);
       const double k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
-      const double before = b ? double(s.tokens[b - 1]) : 0;
+      const double before = b ? known(s.tokens[b - 1]) : 0;
       const double harmonic = 2 * tokens * before / (tokens + before);
-      out.cv.add(b, cv[b], cv_by_lot(experts, k, tokens), layer_.size());
+      out.cv.add(b, cv[b], cv_by_lot(experts, k, tokens), layers);
+      const bool comparable = b > 0 && !std::isnan(harmonic);
       out.moved.add(b, b ? moved[b - 1] : no_value,
-                    {b ? chance::total_variation(experts, k, harmonic) : no_value}, layer_.size());
-      out.settled.add(b, settled[b], settled_by_lot[b], layer_.size());
+                    {comparable ? chance::total_variation(experts, k, harmonic) : no_value},
+                    layers);
+      out.settled.add(b, settled[b], settled_by_lot[b], layers);
     }
   }
   return out;
 }
 
 void Drift::report(Report& r) const {
-  if (layer_.empty())
+  if (std::ranges::none_of(layer_, counts_any))
     return;
   const OverLayers all = over_layers();
   Values values;
@@ -260,24 +297,31 @@ void Drift::report(Report& r) const {
     values["token_saturation"].add(all.settled.mean[b],
                                    chance::mean_of_independent(all.settled.by_lot[b]));
   }
-  TableBuilder t("drift", "How routing settled during training", section::balance);
-  t.reading(
-       "Mean over layers of each block of training steps: how uneven the loads are; how far they "
-       "moved since the block before (0 = not at all, 1 = to other experts altogether); and for "
-       "how many tokens the id's "
-       "favourite expert is already the one it has in the last block. Chance values: tokens that "
-       "draw their experts at random.")
+  TableBuilder t(
+      "drift",
+      training_ ? "How routing settled during training" : "How the loads changed over the steps",
+      section::balance);
+  t.reading(concat("Mean over layers of each block of ", training_ ? "training steps" : "steps",
+                   ": how uneven the loads are; how far they moved since the block before (0 = not "
+                   "at all, 1 = to other experts altogether)",
+                   counted_ ? ""
+                            : "; and for how many tokens the id's favourite expert is already the "
+                              "one it has in the last block",
+                   ". Chance values: tokens that draw their experts at random."))
       .chart(Chart::lines);
-  t.key("from step", "first training step of the block", from_);
+  t.key("from step", concat("first ", training_ ? "training step" : "step", " of the block"),
+        from_);
   t.column("load CV").meaning("of the block's counts").of("load_drift_cv", values);
   t.column("moved")
       .unit("share")
       .meaning("total variation between the load shares of this block and the one before")
       .of("load_drift_tv", values);
-  t.column("settled")
-      .unit("share")
-      .meaning("tokens whose id has its final favourite expert")
-      .of("token_saturation", values);
+  if (!counted_) {
+    t.column("settled")
+        .unit("share")
+        .meaning("tokens whose id has its final favourite expert")
+        .of("token_saturation", values);
+  }
   t.into(r);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/count_pass.h"
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/verdict.h"
@@ -20,7 +21,7 @@ class Drops final : public Metric {
         factors_(list_of(spec, "capacity_factors", list_text(usual_capacity_factors).c_str(), 0)),
         bucket_(spec.get("position_bucket", 64, 1)),
         threshold_(threshold_of("observed_drop_rate", o.thresholds)),
-        recorded_(trace.fields().dropped),
+        recorded_(trace.fields().dropped && !counts_only(trace)),
         state_(shape_.experts.size()) {
     for (std::size_t l = 0; l < state_.size(); ++l)
       prepare(state_[l], shape_.experts[l], trace.header().layers[l].capacity_factor);
@@ -53,6 +54,19 @@ class Drops final : public Metric {
     }
   }
 
+  bool counts_suffice() const override {
+    return true;
+  }
+  void observe_counts(const CountWindow& w, Index l) override {
+    State& s = state_[std::size_t(l)];
+    for (Index step = 0; step < w.count(); ++step) {
+      const auto counts = w.of(step, l);
+      for (std::size_t e = 0; e < counts.size(); ++e)
+        s.counts[e] += counts[e];
+      add_tokens(s.tokens, w.tokens(step, l));
+    }
+  }
+
   std::vector<MetricValue> values() const override {
     std::vector<std::vector<double>> would;
     std::vector<double> share, tokens;
@@ -79,8 +93,10 @@ class Drops final : public Metric {
   }
 
   void report(Report& r) const override {
-    if (state_.empty() || load_figures(state_[0].counts).assignments == 0)
+    if (std::ranges::all_of(
+            state_, [](const State& s) { return load_figures(s.counts).assignments == 0; })) {
       return;
+    }
     TableBuilder t("dropped", "Dropped by capacity", section::balance);
     t.reading(
         "A dropped assignment is not computed; a token that loses all of its experts passes "
@@ -129,8 +145,8 @@ class Drops final : public Metric {
   };
   struct State {
     std::vector<std::int64_t> counts;
-    std::vector<Place> place;  // by bucket of positions
-    std::int64_t tokens = 0, dropped = 0, whole = 0;
+    std::vector<Place> place;                         // by bucket of positions
+    std::int64_t tokens = 0, dropped = 0, whole = 0;  // tokens -1: not known
     // of the step being read: what every expert kept, and of its choices how many were dropped
     std::vector<std::int64_t> kept;
     std::int64_t lost = 0, chosen = 0;
@@ -228,6 +244,8 @@ class Drops final : public Metric {
 
   std::vector<chance::Value> chance_drops(Memo& memo, std::size_t l) const {
     const State& s = state_[l];
+    if (s.tokens <= 0)
+      return std::vector<chance::Value>(factors_.size());
     const double k = double(std::max<std::int64_t>(
         1, rounded(double(load_figures(s.counts).assignments) / double(s.tokens))));
     return memo.get({double(shape_.experts[l]), k, double(s.tokens)}, [&] {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "analysis/metric/count_pass.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -54,7 +55,8 @@ LoadMetric::LoadMetric(Spec& spec, const TraceSource& trace, const AnalyzeOption
       cv_(threshold_of("load_cv", o.thresholds)),
       maxvio_(threshold_of("load_maxvio_global", o.thresholds)),
       dead_(threshold_of("load_dead_fraction", o.thresholds)),
-      has_weights_(trace.fields().weights) {
+      has_weights_(trace.fields().weights && !counts_only(trace)),
+      counted_(counts_only(trace)) {
   for (const int e : shape_.experts) {
     layer_.push_back({});
     layer_.back().counts.assign(std::size_t(e), 0);
@@ -84,6 +86,19 @@ void LoadMetric::observe_layer(const Window& w, Index l) {
   }
   s.tokens += std::int64_t(w.valid.size());
   add_weights(s, w, l);
+}
+
+void LoadMetric::observe_counts(const CountWindow& w, Index l) {
+  State& s = layer_[std::size_t(l)];
+  for (Index step = 0; step < w.count(); ++step) {
+    const auto counts = w.of(step, l);
+    for (std::size_t e = 0; e < counts.size(); ++e) {
+      s.counts[e] += counts[e];
+      s.step_counts[e] += counts[e];
+    }
+    add_tokens(s.tokens, w.tokens(step, l));
+    end_step(s);
+  }
 }
 
 // Rows `from` to `to` of the valid ones, all of one step.
@@ -161,7 +176,7 @@ LoadMetric::Done LoadMetric::done(std::size_t l) const {
   end_step(s);
   const LoadFigures f = load_figures(s.counts);
   const double steps = double(s.steps);
-  const double tokens = double(s.tokens);
+  const double tokens = s.tokens < 0 ? no_value : double(s.tokens);
   return {f,
           s.step_cv / steps,
           s.step_maxvio / steps,
@@ -270,7 +285,7 @@ Values LoadMetric::judged() const {
     const Done d = done(l);
     const int e = shape_.experts[l];
     const int k = whole_choices(d.k, e);
-    ByChance whole = simulated(memo, e, k, std::int64_t(d.tokens));
+    ByChance whole = simulated(memo, e, k, rounded(d.tokens));
     const double none = chance::load_dead(e, d.k, d.tokens);
     whole["load_dead_fraction"] = {none, std::sqrt(none * (1 - none) / e)};
     for (const auto& [id, value] : figures(d.all, layer_[l].counts)) {
@@ -296,11 +311,19 @@ Evidence LoadMetric::evidence(const Threshold& t, const chance::Reach& reach) co
   for (const State& s : layer_)
     judged += load_figures(s.counts).assignments > 0;
   Judge out(t, reach);
+  const bool known = tokens_known();
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     const Done d = done(l);
-    out.add({double(d.all.experts), d.k, d.tokens, judged});
+    if (known)
+      out.add({double(d.all.experts), d.k, d.tokens, judged});
+    else
+      out.add_assignments(d.all.experts, double(d.all.assignments), judged);
   }
   return out.take();
+}
+
+bool LoadMetric::tokens_known() const {
+  return std::ranges::none_of(layer_, [](const State& s) { return s.tokens < 0; });
 }
 
 std::unique_ptr<Metric> make_load_metric(Spec& spec, const TraceSource& trace,

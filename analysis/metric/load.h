@@ -14,6 +14,10 @@ class LoadMetric final : public Metric {
 
   TraceFields needs() const override;
   void observe_layer(const Window&, Index layer) override;
+  bool counts_suffice() const override {
+    return true;
+  }
+  void observe_counts(const CountWindow&, Index layer) override;
   std::vector<MetricValue> values() const override;
   void report(Report&) const override;
 
@@ -23,13 +27,14 @@ class LoadMetric final : public Metric {
     std::vector<double> importance;
     // sums of squares of weights, and of the tokens' sums of weights
     double weight_squares = 0, token_squares = 0;
-    std::int64_t tokens = 0, steps = 0;
+    std::int64_t tokens = 0, steps = 0;  // tokens -1: not known
     std::uint32_t step = 0;
     double step_cv = 0, step_maxvio = 0;
   };
   struct Done {  // of one layer
     LoadFigures all;
-    double cv_batch, maxvio_batch, k, tokens, step_tokens;
+    double cv_batch, maxvio_batch;
+    double k, tokens, step_tokens;  // NaN: not known
     std::int64_t steps;
   };
   // The figures of one layer's counts, those of a list option under "ID N" ("load_topn_coverage
@@ -52,6 +57,8 @@ class LoadMetric final : public Metric {
   void summary(Report&, const Values&) const;
   void more(Report&, const Values&) const;
   void list_options(TableBuilder&, const Values&) const;
+  bool tokens_known() const;
+  std::string chance_cv(const Done&) const;
   struct Cells;
   Cells cells() const;
   void shares(Report&) const;
@@ -65,7 +72,7 @@ class LoadMetric final : public Metric {
   Shape shape_;
   std::vector<int> topn_, tiles_;
   Threshold cv_, maxvio_, dead_;  // which the lights and findings go by
-  bool has_weights_;
+  bool has_weights_, counted_;    // counted_: by the engine, there are no tokens
   std::vector<State> layer_;
 };
 

@@ -1,4 +1,5 @@
 // What load.h counts, as tables and findings.
+#include <cmath>
 #include <numeric>
 
 #include "analysis/metric/finding.h"
@@ -23,11 +24,13 @@ Cells LoadMetric::dead_counts() const {
 
 void LoadMetric::summary(Report& r, const Values& values) const {
   TableBuilder t("load", "Load balance, layer by layer", section::balance);
-  t.reading(
+  t.reading(concat(
       "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. "
-      "Random routing is not 0 either: each column's chance value "
-      "is what tokens that choose their experts at random would give on a trace of this size. The "
-      "busiest expert sets the pace of its layer.");
+      "Random routing is not 0 either: ",
+      tokens_known() ? "each column's chance value is what tokens that choose their experts at "
+                       "random would give on a trace of this size."
+                     : "how far from it depends on the number of tokens, which is not known here.",
+      " The busiest expert sets the pace of its layer."));
   t.layers(shape_.number);
   t.column("CV")
       .meaning("standard deviation of the experts' loads over their mean")
@@ -172,9 +175,8 @@ void LoadMetric::shares(Report& r) const {
       .digits(4);
   map.into(r);
   TableBuilder t("load_counts", "Assignments per expert", section::balance);
-  t.reading(
-       "Before capacity, without padding. Random routing gives every expert of a layer T·K/E of "
-       "them.")
+  t.reading(concat(counted_ ? "As the engine counted them." : "Before capacity, without padding.",
+                   " Random routing gives every expert of a layer T·K/E of them."))
       .detail();
   t.layers(layer).key("expert", "expert id", expert);
   t.column("assignments")
@@ -197,7 +199,7 @@ void LoadMetric::histogram(Report& r) const {
   std::vector<std::int64_t> expert(std::size_t(shape_.max_experts()));
   std::iota(expert.begin(), expert.end(), 0);
   t.key("expert", "expert id", expert);
-  double chance_cv = 0;
+  std::string by_chance;
   for (const Index l : shown_layers(shape_.layers(), 4)) {
     const Done d = done(std::size_t(l));
     std::vector<double> share(expert.size(), no_value);
@@ -206,7 +208,7 @@ void LoadMetric::histogram(Report& r) const {
       share[e] = double(layer_[std::size_t(l)].counts[e]) / double(d.all.assignments);
       fair[e] = 1.0 / d.all.experts;
     }
-    chance_cv = chance::load_cv(d.all.experts, d.k, d.tokens);
+    by_chance = chance_cv(d);
     const std::string name = concat("layer ", shape_.number[std::size_t(l)]);
     t.column(name)
         .unit("share")
@@ -218,12 +220,20 @@ void LoadMetric::histogram(Report& r) const {
   }
   t.reading(concat("Equal bars, or one colour where they are too many to stand, mean balance: 1/E "
                    "each. Random routing differs from that by a CV of ",
-                   figure(chance_cv, 3), ".",
+                   by_chance, ".",
                    shape_.layers() > 4
                        ? " Of many layers, four are drawn; the table of assignments has all."
                        : ""))
       .chart(Chart::bars);
   t.into(r);
+}
+
+// "0.055"; where the tokens are not known the most that they can give, of one choice each.
+std::string LoadMetric::chance_cv(const Done& d) const {
+  if (!std::isnan(d.tokens))
+    return figure(chance::load_cv(d.all.experts, d.k, d.tokens), 3);
+  return concat("at most ",
+                figure(chance::load_cv(d.all.experts, 1, double(d.all.assignments)), 3));
 }
 
 // The chance value is the expected CV by its closed form, which needs no draws; the column's is the
@@ -238,9 +248,10 @@ void LoadMetric::most_uneven(Report& r) const {
   const Done d = done(worst);
   const double by_chance = chance::load_cv(d.all.experts, d.k, d.tokens);
   if (judged->light == Light::grey) {
-    return tell(r, too_few(d.tokens, "whether routing is balanced", judged->needed),
-                " The most uneven layer, ", t.cell("layer", worst), ", has a load CV of ",
-                cv.figure(3), " (random routing of this size: ", figure(by_chance, 3), ").");
+    return tell(
+        r, too_few(judged->tokens, "whether routing is balanced", judged->needed, "", judged->unit),
+        " The most uneven layer, ", t.cell("layer", worst), ", has a load CV of ", cv.figure(3),
+        " (random routing of this size: ", chance_cv(d), ").");
   }
   const char* verdict =
       cv.number() <= chance_slack * by_chance
@@ -249,7 +260,7 @@ void LoadMetric::most_uneven(Report& r) const {
       : judged->light == Light::yellow ? "Routing is moderately uneven: the worst layer"
                                        : "Routing is badly unbalanced: the worst layer";
   tell(r, verdict, ", ", t.cell("layer", worst), ", has a load CV of ", cv.figure(3),
-       " (random routing: ", figure(by_chance, 3), "), its busiest expert carries ",
+       " (random routing: ", chance_cv(d), "), its busiest expert carries ",
        more.cell("max/mean", worst).figure(), "x the mean",
        dead.number() > 0
            ? told(", and ", dead, " of its experts nothing.")
@@ -286,7 +297,8 @@ void LoadMetric::dead_experts(Report& r) const {
     return tell(r, derived(concat(idle), {t.basis("dead")}), " of ", experts,
                 " experts took no token (layer ", unknown,
                 "), as some would not under random routing either. ",
-                too_few(done(0).tokens, "whether they are dead", needed));
+                too_few(share.evidence.tokens[0], "whether they are dead", needed, "",
+                        share.evidence.unit));
   }
   if (dead == 0) {
     tell(r, derived("No expert is dead", {t.basis("dead")}), ": each of the ", experts,

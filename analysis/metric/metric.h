@@ -46,6 +46,7 @@ struct MetricValue {
   std::vector<double> values;
 };
 
+struct CountWindow;  // count_pass.h
 struct Replicated;   // bootstrap.h
 struct ChanceStore;  // layout.h
 struct KnownChance;
@@ -58,6 +59,12 @@ class Metric {
   virtual void observe_layer(const Window&, Index /*layer*/) {}
   // called once a window, on one thread
   virtual void observe(const Window&) {}
+  // Whether it has something to say of a trace that holds tokens per expert of each step and no
+  // tokens (counts_only); then it is shown those, for all layers at once, in the place of rows.
+  virtual bool counts_suffice() const {
+    return false;
+  }
+  virtual void observe_counts(const CountWindow&, Index /*layer*/) {}
   // called once, after the last window
   virtual void finish() {}
   // of every id it can give for this trace

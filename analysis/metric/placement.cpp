@@ -2,11 +2,12 @@
 // loads that the plan was made from, and, which is what counts, under loads it has not seen:
 // planned on every second sequence of each domain, judged on the others. How far a plan carries
 // over to text of another kind is a figure of its own: judged on each domain, planned on all
-// others.
+// others. Where an engine only counted: planned on every second step, judged on the others.
 #include <array>
 #include <numeric>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/count_pass.h"
 #include "analysis/metric/eplb.h"
 #include "analysis/metric/halves.h"
 #include "analysis/metric/layout.h"
@@ -22,7 +23,8 @@ class Placement final : public Metric {
       : shape_(trace),
         halves_(trace),
         half_(trace.tokens() / 2),
-        domains_(trace.header().domains.size() + 1),
+        counted_(counts_only(trace)),
+        domains_(counted_ ? 1 : trace.header().domains.size() + 1),
         layer_(shape_.experts.size()) {
     int gpus = 8;
     for (const int e : shape_.experts) {
@@ -37,6 +39,7 @@ class Placement final : public Metric {
       State& s = layer_[l];
       s.rows[0].assign(std::size_t(shape_.experts[l]), 0);
       s.rows[1] = s.rows[0];
+      s.steps = s.rows;
       s.part.assign(domains_, s.rows);
       s.tokens_of.assign(domains_, 0);
       // refuses numbers that do not divide before anything is read
@@ -59,20 +62,35 @@ class Placement final : public Metric {
         by_row[std::size_t(e)] += 1;
         part[std::size_t(e)] += 1;
       }
-      ++s.tokens;
       ++s.tokens_of[domain];
+    }
+  }
+
+  bool counts_suffice() const override {
+    return true;
+  }
+  void observe_counts(const CountWindow& w, Index l) override {
+    State& s = layer_[std::size_t(l)];
+    for (Index step = 0; step < w.count(); ++step) {
+      const std::size_t half = (w.steps.first + std::uint64_t(step)) % 2;
+      const auto counts = w.of(step, l);
+      for (std::size_t e = 0; e < counts.size(); ++e)
+        s.steps[half][e] += counts[e];
+      add_tokens(s.step_tokens[half], w.tokens(step, l));
     }
   }
 
   std::vector<MetricValue> values() const override {
     std::vector<double> seen, unseen, later, elsewhere;
     for (const State& s : layer_) {
-      const Judged here = judged(s.part, s.tokens_of);
+      const Judged here = judged(parts(s), s.tokens_of);
       seen.push_back(here[1]);
       unseen.push_back(here[2]);
       elsewhere.push_back(here[3]);
       later.push_back(carried_over(s.rows[0], s.rows[1]));
     }
+    if (counted_)
+      return {per_layer("eplb_balancedness", seen), per_layer(of_steps, unseen)};
     return {per_layer("eplb_balancedness", seen), per_layer("eplb_balancedness_unseen", unseen),
             per_layer("eplb_balancedness_other_domains", elsewhere),
             per_layer("eplb_balancedness_held_out", later)};
@@ -84,19 +102,17 @@ class Placement final : public Metric {
     Memo& memo = store().memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
-      const double n = std::accumulate(s.rows[0].begin(), s.rows[0].end(), 0.0) +
-                       std::accumulate(s.rows[1].begin(), s.rows[1].end(), 0.0);
+      const Halved& both = counted_ ? s.steps : s.rows;
+      const double n = std::accumulate(both[0].begin(), both[0].end(), 0.0) +
+                       std::accumulate(both[1].begin(), both[1].end(), 0.0);
       if (n == 0)
         continue;
       const int experts = shape_.experts[l];
-      const int k = whole_choices(n / double(s.tokens), experts);
-      const Judged here = judged(s.part, s.tokens_of);
-      std::vector<double> size{double(experts), double(k)};
-      size.insert(size.end(), s.tokens_of.begin(), s.tokens_of.end());
-      const auto& lot = memo.get(size, [&] { return random(experts, k, s.tokens_of); });
+      const Judged here = judged(parts(s), s.tokens_of);
+      const auto& lot = by_chance(memo, experts, n, s);
       layer.push_back(shape_.number[l]);
       for (std::size_t c = 0; c < ids.size(); ++c)
-        values[ids[c]].add(here[c], lot[c]);
+        values[c == 2 && counted_ ? of_steps : ids[c]].add(here[c], lot[c]);
     }
     if (layer.empty())
       return;
@@ -108,11 +124,13 @@ class Placement final : public Metric {
     TableBuilder t("placement", "What replicating busy experts would bring", section::deployment);
     t.reading(concat(
         "Mean over largest load of ", eplb_.gpus, " GPUs, 1 = even: experts in order; with ",
-        extra_,
-        " more slots filled and placed by EPLB from these very loads; planned on every second "
-        "sequence of each domain and judged on the others, which is what a server would see of "
-        "such text; and judged on each domain, planned on all others, which is what it would see "
-        "of another kind of text. Random routing has little to gain."));
+        extra_, " more slots filled and placed by EPLB from these very loads; ",
+        counted_ ? "and planned on every second step and judged on the others, which is what a "
+                   "server would see of such traffic"
+                 : "planned on every second sequence of each domain and judged on the others, "
+                   "which is what a server would see of such text; and judged on each domain, "
+                   "planned on all others, which is what it would see of another kind of text",
+        ". Random routing has little to gain."));
     t.layers(layer);
     t.column("in order")
         .meaning("mean over largest GPU load, experts placed in order")
@@ -120,9 +138,15 @@ class Placement final : public Metric {
     t.column("planned")
         .meaning("mean over largest GPU load, planned and judged on the whole trace")
         .of("eplb_balancedness", values);
-    t.column("unseen text")
-        .meaning("mean over largest GPU load of every second sequence, planned on the others")
-        .of("eplb_balancedness_unseen", values);
+    if (counted_) {
+      t.column("unseen steps")
+          .meaning("mean over largest GPU load of every second step, planned on the others")
+          .of(of_steps, values);
+    } else {
+      t.column("unseen text")
+          .meaning("mean over largest GPU load of every second sequence, planned on the others")
+          .of("eplb_balancedness_unseen", values);
+    }
     if (domains_ > 2) {
       t.column("other domains")
           .meaning(
@@ -136,10 +160,17 @@ class Placement final : public Metric {
   using Halved = std::array<Counts, 2>;  // of two halves
   struct State {
     Halved rows;                          // first and second half of the trace
+    Halved steps;                         // even and odd ones, where an engine counted
     std::vector<Halved> part;             // (domains) every second sequence; the last: no domain
     std::vector<std::int64_t> tokens_of;  // (domains)
-    std::int64_t tokens = 0;
+    std::array<std::int64_t, 2> step_tokens{};  // where an engine counted; -1: not known
   };
+  static constexpr const char* of_steps = "eplb_balancedness_unseen_steps";
+
+  // What stands for the text that a plan has seen, and for what it has not.
+  std::vector<Halved> parts(const State& s) const {
+    return counted_ ? std::vector<Halved>{s.steps} : s.part;
+  }
   EplbShape of(int experts) const {
     EplbShape s = eplb_;
     s.replicas = (experts + extra_ + s.gpus - 1) / s.gpus * s.gpus;
@@ -201,20 +232,44 @@ class Placement final : public Metric {
     return {plain, eplb_plan(all, s).balancedness, carried_over(half[0], half[1]),
             to_other_domains(all, part, tokens)};
   }
-  // The figures of one draw of random routing: half of each domain's tokens in each half.
-  Judged judged_at_random(int experts, int k, const std::vector<std::int64_t>& tokens,
-                          Rng& rng) const {
+  // The tokens of both halves of each domain.
+  using HalvedTokens = std::vector<std::array<std::int64_t, 2>>;
+
+  // The figures of one draw of random routing.
+  Judged judged_at_random(int experts, int k, const HalvedTokens& tokens, Rng& rng) const {
     std::vector<Halved> part(tokens.size());
+    std::vector<std::int64_t> both;
     for (std::size_t d = 0; d < tokens.size(); ++d) {
-      for (const int h : {0, 1}) {
-        const auto drawn = chance::draw_counts(experts, k, (tokens[d] + 1 - h) / 2, rng);
-        part[d][std::size_t(h)].assign(drawn.begin(), drawn.end());
+      for (const std::size_t h : {0, 1}) {
+        const auto drawn = chance::draw_counts(experts, k, tokens[d][h], rng);
+        part[d][h].assign(drawn.begin(), drawn.end());
       }
+      both.push_back(tokens[d][0] + tokens[d][1]);
     }
-    return judged(part, tokens);
+    return judged(part, both);
   }
-  std::vector<chance::Value> random(int experts, int k,
-                                    const std::vector<std::int64_t>& tokens) const {
+  const std::vector<chance::Value>& by_chance(Memo& memo, int experts, double assignments,
+                                              const State& s) const {
+    HalvedTokens tokens;
+    double all = 0;
+    if (counted_)
+      tokens.push_back(s.step_tokens);
+    for (std::size_t d = 0; d < s.tokens_of.size() && !counted_; ++d)
+      tokens.push_back({(s.tokens_of[d] + 1) / 2, s.tokens_of[d] / 2});
+    bool known = true;
+    std::vector<double> key{double(experts)};
+    for (const auto& half : tokens) {
+      known &= half[0] >= 0 && half[1] >= 0;
+      all += double(half[0] + half[1]);
+      key.insert(key.end(), {double(half[0]), double(half[1])});
+    }
+    const int k = known ? whole_choices(assignments / all, experts) : 0;
+    key.push_back(k);
+    return memo.get(key, [&] {
+      return known ? random(experts, k, tokens) : std::vector<chance::Value>(ids.size());
+    });
+  }
+  std::vector<chance::Value> random(int experts, int k, const HalvedTokens& tokens) const {
     std::array<std::vector<double>, ids.size()> seen;
     for (int run = 0; run < 100; ++run) {
       Rng rng(chance::seed, std::uint64_t(run));
@@ -233,6 +288,7 @@ class Placement final : public Metric {
   int extra_ = 0;
   Halves halves_;
   std::uint64_t half_;
+  bool counted_;         // by the engine, there are no tokens
   std::size_t domains_;  // and one for rows without
   std::vector<State> layer_;
 };

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "analysis/metric/count_pass.h"
 #include "lib/core/clones.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -73,7 +74,8 @@ RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOpti
       nodes_(spec.get("num_nodes", ep_ % 2 ? 1 : 2, 1)),
       told_(spec.has("ep_size") ? ep_ : std::max(2, ep_)),
       threshold_(threshold_of("ep_balancedness", o.thresholds)),
-      has_rank_(trace.fields().rank),
+      has_rank_(trace.fields().rank && !counts_only(trace)),
+      counted_(counts_only(trace)),
       layer_(shape_.experts.size()) {
   if (ep_ > 4096) {
     throw Error(Exit::usage, concat("ranks: ep_size=", ep_,
@@ -121,6 +123,19 @@ void RanksMetric::observe_layer(const Window& w, Index l) {
       ++s.tokens;
       own(s, choices.of(t), from ? int(w.rows.rank[std::size_t(t)]) : -1);
     }
+  }
+}
+
+void RanksMetric::observe_counts(const CountWindow& w, Index l) {
+  State& s = layer_[std::size_t(l)];
+  for (Index step = 0; step < w.count(); ++step) {
+    const auto counts = w.of(step, l);
+    for (std::size_t e = 0; e < counts.size(); ++e) {
+      s.counts[e] += counts[e];
+      s.assignments += counts[e];
+    }
+    add_tokens(s.tokens, w.tokens(step, l));
+    end_step(s);
   }
 }
 
@@ -204,7 +219,7 @@ double RanksMetric::balancedness(std::span<const std::int64_t> counts, int ranks
 }
 
 double RanksMetric::choices(const State& s) {
-  return double(s.assignments) / double(s.tokens);
+  return s.tokens < 0 ? no_value : double(s.assignments) / double(s.tokens);
 }
 
 chance::Value RanksMetric::chance_balancedness(Memo& memo, std::size_t l, int ranks,
@@ -221,8 +236,7 @@ chance::Value RanksMetric::chance_balancedness(Memo& memo, std::size_t l, int ra
 }
 
 std::vector<MetricValue> RanksMetric::values() const {
-  std::vector<double> imbalance, balanced, ranks, dedup, nodes, sends;
-  std::vector<Matrix<double>> tokens_to, copies_to;
+  std::vector<double> imbalance, balanced;
   double means = 0;
   double mosts = 0;
   double smoothed = 0;
@@ -234,6 +248,22 @@ std::vector<MetricValue> RanksMetric::values() const {
     means += load.mean;
     mosts += load.most;
     smoothed += (load.mean + sglang_epsilon) / (load.most + sglang_epsilon) / double(layer_.size());
+  }
+  std::vector<MetricValue> out{
+      per_layer("ep_rank_imbalance", imbalance),
+      per_layer("ep_balancedness", balanced),
+      {"ep_balancedness_sum_ratio", {}, {means / mosts}},
+      {"ep_balancedness_eps_mean", {}, {layer_.empty() ? no_value : smoothed}}};
+  if (!counted_)
+    sent_values(out);
+  return out;
+}
+
+// What all-to-all sends.
+void RanksMetric::sent_values(std::vector<MetricValue>& out) const {
+  std::vector<double> ranks, dedup, nodes, sends;
+  std::vector<Matrix<double>> tokens_to, copies_to;
+  for (const State& s : layer_) {
     ranks.push_back(double(s.ranks) / double(s.tokens));
     dedup.push_back(double(s.ranks) / double(s.assignments));
     nodes.push_back(double(s.nodes) / double(s.tokens));
@@ -243,20 +273,14 @@ std::vector<MetricValue> RanksMetric::values() const {
       copies_to.push_back(as_double(s.copies_to));
     }
   }
-  std::vector<MetricValue> out{
-      per_layer("ep_rank_imbalance", imbalance),
-      per_layer("ep_balancedness", balanced),
-      {"ep_balancedness_sum_ratio", {}, {means / mosts}},
-      {"ep_balancedness_eps_mean", {}, {layer_.empty() ? no_value : smoothed}},
-      per_layer("a2a_distinct_ranks", ranks),
-      per_layer("a2a_dedup_factor", dedup),
-      per_layer("a2a_distinct_nodes", nodes)};
+  out.push_back(per_layer("a2a_distinct_ranks", ranks));
+  out.push_back(per_layer("a2a_dedup_factor", dedup));
+  out.push_back(per_layer("a2a_distinct_nodes", nodes));
   if (has_rank_) {
     out.push_back(per_layer("a2a_matrix", tokens_to));
     out.push_back(per_layer("a2a_matrix_copies", copies_to));
     out.push_back(per_layer("a2a_internode_sends", sends));
   }
-  return out;
 }
 
 std::unique_ptr<Metric> make_ranks_metric(Spec& spec, const TraceSource& trace,

@@ -15,6 +15,11 @@ class RanksMetric final : public Metric {
 
   TraceFields needs() const override;
   void observe_layer(const Window&, Index layer) override;
+  bool counts_suffice() const override {
+    return true;
+  }
+  // balance alone: what is sent depends on which experts share a token
+  void observe_counts(const CountWindow&, Index layer) override;
   std::vector<MetricValue> values() const override;
   void report(Report&) const override;
 
@@ -30,8 +35,8 @@ class RanksMetric final : public Metric {
     std::vector<std::int64_t> at_size;
     std::vector<std::int64_t> seen_rank, seen_node;  // token that last met it
     Matrix<std::int64_t> tokens_to, copies_to;       // (R,R) by source and destination
-    std::int64_t tokens = 0, assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0,
-                 steps = 0;
+    std::int64_t tokens = 0;                         // -1: not known
+    std::int64_t assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0, steps = 0;
     double imbalance = 0;
     std::uint32_t step = 0;
   };
@@ -42,8 +47,9 @@ class RanksMetric final : public Metric {
   };
   static Load rank_load(std::span<const std::int64_t> counts, int ranks);
   static double balancedness(std::span<const std::int64_t> counts, int ranks);  // none: NaN
-  static double choices(const State&);                                          // of a token
+  static double choices(const State&);  // of a token; NaN: not known
   void prepare(State&, int experts) const;
+  void sent_values(std::vector<MetricValue>&) const;
   void own(State&, std::span<const int> chosen, int source) const;
   void end_step(State&) const;
   chance::Value chance_balancedness(Memo&, std::size_t layer, int ranks, std::int64_t tokens,
@@ -55,16 +61,17 @@ class RanksMetric final : public Metric {
   void finding(Report&) const;
   Values layer_values(Memo&) const;
   void by_layer(Report&, Memo&) const;
+  void add_sends(TableBuilder&, const Values&) const;
   void whole(Report&, Memo&) const;
   void add_sent(Values&, int from, int to) const;
   void matrix(Report&) const;
 
   Shape shape_;
   int ep_, nodes_;
-  int told_;             // the size that the finding speaks of
-  Threshold threshold_;  // of ep_balancedness
-  bool has_rank_;
-  std::vector<int> sizes_;  // of the sweep
+  int told_;                 // the size that the finding speaks of
+  Threshold threshold_;      // of ep_balancedness
+  bool has_rank_, counted_;  // counted_: by the engine, there are no tokens
+  std::vector<int> sizes_;   // of the sweep
   std::vector<State> layer_;
 };
 

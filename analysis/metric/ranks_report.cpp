@@ -22,13 +22,15 @@ void RanksMetric::add_size(Values& to, Memo& memo, std::size_t size) const {
     if (s.assignments == 0)
       continue;
     layers += 1;
+    balanced += balancedness(s.counts, ranks);
+    random_balanced.push_back(chance_balancedness(memo, l, ranks, s.tokens, false));
+    if (counted_)
+      continue;
     const double by_chance = chance::distinct_ranks(shape_.experts[l], choices(s), ranks);
     sent += double(s.at_size[size]) / double(s.tokens);
     random_sent.push_back({by_chance});
     dedup += double(s.at_size[size]) / double(s.assignments);
     random_dedup.push_back({by_chance / choices(s)});
-    balanced += balancedness(s.counts, ranks);
-    random_balanced.push_back(chance_balancedness(memo, l, ranks, s.tokens, false));
   }
   to["a2a_distinct_ranks"].add(sent / layers, chance::mean_of_independent(random_sent));
   to["a2a_dedup_factor"].add(dedup / layers, chance::mean_of_independent(random_dedup));
@@ -40,18 +42,25 @@ void RanksMetric::by_size(Report& r, Memo& memo) const {
   for (std::size_t i = 0; i < sizes_.size(); ++i)
     add_size(values, memo, i);
   TableBuilder t("all_to_all", "Experts over ranks: what it would cost", section::deployment);
-  t.reading(
-      "Mean over layers, experts placed on the ranks in order. A token is sent once to every rank "
-      "that holds one of its experts; the dedup factor is what that saves "
-      "against one copy an expert (1 = nothing). Balancedness is mean over largest load of a "
-      "rank, 1 = even. Chance values: tokens that choose their experts at random.");
+  t.reading(concat(
+      "Mean over layers, experts placed on the ranks in order. ",
+      counted_
+          ? "What all-to-all sends depends on which experts share a token, which counts do not "
+            "tell."
+          : "A token is sent once to every rank "
+            "that holds one of its experts; the dedup factor is what that saves "
+            "against one copy an expert (1 = nothing).",
+      " Balancedness is mean over largest load of a rank, 1 = even. Chance values: tokens that "
+      "choose their experts at random."));
   t.key("ranks", "expert-parallel size", std::vector<std::int64_t>(sizes_.begin(), sizes_.end()));
-  t.column("ranks a token")
-      .unit("ranks")
-      .meaning("distinct ranks that hold a token's experts")
-      .of("a2a_distinct_ranks", values)
-      .digits(2);
-  t.column("dedup factor").meaning("distinct ranks over choices").of("a2a_dedup_factor", values);
+  if (!counted_) {
+    t.column("ranks a token")
+        .unit("ranks")
+        .meaning("distinct ranks that hold a token's experts")
+        .of("a2a_distinct_ranks", values)
+        .digits(2);
+    t.column("dedup factor").meaning("distinct ranks over choices").of("a2a_dedup_factor", values);
+  }
   t.column("balancedness")
       .meaning("mean over largest load of the ranks, whole trace")
       .of("ep_balancedness", values);
@@ -60,35 +69,47 @@ void RanksMetric::by_size(Report& r, Memo& memo) const {
 
 namespace {
 
-struct Told {  // what the finding says of a size
-  Finding ranks, sent, sent_by_chance, balanced, balanced_by_chance;
+struct Told {  // what the finding says of a size; sent: nothing where only counts are known
+  Finding ranks, sent, balanced;
 };
 
-Told of_sweep(const Report& r, std::size_t row) {
+// "1.9 of them (random routing: 1.86)"
+Finding beside(const Finding& value, const char* unit, double by_chance, const Finding& chance) {
+  return std::isnan(by_chance) ? told(value, unit)
+                               : told(value, unit, " (random routing: ", chance, ")");
+}
+
+Told of_sweep(const Report& r, std::size_t row, bool counted) {
   const QuotedTable t(r, "all_to_all");
-  return {t.cell("ranks", row).written(), t.cell("ranks a token", row).figure(),
-          t.chance("ranks a token", row).figure(), t.cell("balancedness", row).figure(),
-          t.chance("balancedness", row).figure()};
+  const auto told_of = [&](const char* column, const char* unit) {
+    const QuotedCell by_chance = t.chance(column, row);
+    return beside(t.cell(column, row).figure(), unit, by_chance.number(), by_chance.figure());
+  };
+  return {t.cell("ranks", row).written(),
+          counted ? Finding{} : told_of("ranks a token", " of them"), told_of("balancedness", "")};
 }
 
 // Means over the layers that have choices, as the sweep has them. The size is an option and stands
 // in the title of the table.
-Told of_layers(const Report& r, int ranks) {
+Told of_layers(const Report& r, int ranks, bool counted) {
   const QuotedTable t(r, "ranks");
   const std::span<const double> balanced = t.numbers("balancedness");
   const auto none = std::ranges::count_if(balanced, [](double b) { return std::isnan(b); });
   const double layers = double(balanced.size()) - double(none);
-  const auto mean = [&](std::span<const double> cells, const char* column) {
+  const auto mean = [&](std::span<const double> cells) {
     double sum = 0;
     for (std::size_t l = 0; l < cells.size(); ++l)
       sum += std::isnan(balanced[l]) ? 0 : cells[l];
-    return derived(figure(sum / layers), {t.basis(column)});
+    return sum / layers;
+  };
+  const auto told_of = [&](const char* column, const char* unit) {
+    const double by_chance = mean(t.chances(column));
+    return beside(derived(figure(mean(t.numbers(column))), {t.basis(column)}), unit, by_chance,
+                  derived(figure(by_chance), {t.basis(column)}));
   };
   return {{concat(ranks), {}},
-          mean(t.numbers("ranks a token"), "ranks a token"),
-          mean(t.chances("ranks a token"), "ranks a token"),
-          mean(balanced, "balancedness"),
-          mean(t.chances("balancedness"), "balancedness")};
+          counted ? Finding{} : told_of("ranks a token", " of them"),
+          told_of("balancedness", "")};
 }
 
 std::string layers_on(int ranks, int nodes) {
@@ -103,25 +124,34 @@ Evidence RanksMetric::evidence() const {
     judged += s.assignments > 0;
   Judge out(threshold_,
             [ranks = ep_](const chance::Size& s) { return chance::reach_balancedness(s, ranks); });
-  for (std::size_t l = 0; l < layer_.size(); ++l)
-    out.add({double(shape_.experts[l]), choices(layer_[l]), double(layer_[l].tokens), judged});
+  const bool known = std::ranges::none_of(layer_, [](const State& s) { return s.tokens < 0; });
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    const State& s = layer_[l];
+    if (known)
+      out.add({double(shape_.experts[l]), choices(s), double(s.tokens), judged});
+    else
+      out.add_assignments(shape_.experts[l], double(s.assignments), judged);
+  }
   return out.take();
 }
 
 // Of the size that was asked for; the sweep has it, unless it is no power of two or beyond it.
 void RanksMetric::finding(Report& r) const {
   const auto in_sweep = std::find(sizes_.begin(), sizes_.end(), told_);
-  const Told t = in_sweep == sizes_.end() ? of_layers(r, told_)
-                                          : of_sweep(r, std::size_t(in_sweep - sizes_.begin()));
+  const Told t = in_sweep == sizes_.end()
+                     ? of_layers(r, told_, counted_)
+                     : of_sweep(r, std::size_t(in_sweep - sizes_.begin()), counted_);
   const auto judged = verdict(threshold_, QuotedTable(r, "ranks").column("balancedness"));
-  const std::string unsure =
-      judged && judged->light == Light::grey
-          ? " " + too_few(judged->tokens, "how even the ranks are", judged->needed)
-          : "";
+  const std::string unsure = judged && judged->light == Light::grey
+                                 ? " " + too_few(judged->tokens, "how even the ranks are",
+                                                 judged->needed, "", judged->unit)
+                                 : "";
+  if (counted_) {
+    return tell(r, "On ", t.ranks, " expert-parallel ranks the loads have a balancedness of ",
+                t.balanced, ".", unsure);
+  }
   tell(r, "On ", t.ranks, " expert-parallel ranks a token goes to ", t.sent,
-       " of them (random routing: ", t.sent_by_chance,
-       "), and the ranks' loads have a balancedness of ", t.balanced,
-       " (random routing: ", t.balanced_by_chance, ").", unsure);
+       ", and the ranks' loads have a balancedness of ", t.balanced, ".", unsure);
 }
 
 Values RanksMetric::layer_values(Memo& memo) const {
@@ -136,6 +166,8 @@ Values RanksMetric::layer_values(Memo& memo) const {
     const double steps = double(std::max<std::int64_t>(1, s.steps));
     all["ep_rank_imbalance"].chance.add({step.mean, step.spread / std::sqrt(steps)});
     all["ep_balancedness"].chance.add(chance_balancedness(memo, l, ep_, s.tokens, false));
+    if (counted_)
+      continue;
     const double ranks = chance::distinct_ranks(e, k, ep_);
     all["a2a_distinct_ranks"].chance.add({ranks});
     all["a2a_dedup_factor"].chance.add({ranks / k});
@@ -161,6 +193,12 @@ void RanksMetric::by_layer(Report& r, Memo& memo) const {
       .meaning("mean over largest load of a rank, whole trace")
       .of("ep_balancedness", values)
       .judged_by(evidence());
+  if (!counted_)
+    add_sends(t, values);
+  t.into(r);
+}
+
+void RanksMetric::add_sends(TableBuilder& t, const Values& values) const {
   t.column("ranks a token")
       .unit("ranks")
       .meaning("distinct ranks of a token's experts")
@@ -189,7 +227,6 @@ void RanksMetric::by_layer(Report& r, Memo& memo) const {
                     " and are in no matrix: set ranks:ep_size="));
     }
   }
-  t.into(r);
 }
 
 void RanksMetric::whole(Report& r, Memo& memo) const {

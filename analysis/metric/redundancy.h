@@ -11,6 +11,9 @@ class RedundancyMetric final : public Metric {
   RedundancyMetric(Spec& spec, const TraceSource& trace);
 
   TraceFields needs() const override;
+  bool counts_suffice() const override {
+    return true;
+  }
 
   std::vector<MetricValue> values() const override;
 

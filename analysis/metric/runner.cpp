@@ -5,6 +5,7 @@
 
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/choice_order.h"
+#include "analysis/metric/count_pass.h"
 #include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/pass.h"
@@ -50,19 +51,31 @@ TraceFields either(const TraceFields& a, const TraceFields& b) {
           a.rank || b.rank,       a.prediction || b.prediction};
 }
 
-Metrics make(const TraceSource& trace, const std::vector<std::string>& specs,
-             const AnalyzeOptions& o, KnownChance& known, std::string* resolved) {
+struct Made {
+  Metrics metric;
+  std::vector<std::string> name, left_out;  // left_out: they need tokens, of which there are none
+  std::string resolved;                     // specs of those that are made
+};
+
+Made make(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o,
+          KnownChance& known) {
   std::vector<std::string> wanted = specs;
   if (wanted.empty())
     wanted = metrics_of_every_report();
-  Metrics out;
+  Made out;
   for (const std::string& text : wanted) {
     Spec spec(text);
-    out.push_back(metrics().at(spec.name()).make(spec, trace, o));
+    std::unique_ptr<Metric> one = metrics().at(spec.name()).make(spec, trace, o);
     spec.done();
-    out.back()->keep_chance_in(known.of_metric[concat(out.size(), " ", spec.resolved())]);
-    if (resolved)
-      *resolved += (resolved->empty() ? "" : " ") + spec.resolved();
+    if (counts_only(trace) && !one->counts_suffice()) {
+      out.left_out.push_back(spec.name());
+      continue;
+    }
+    out.name.push_back(spec.name());
+    out.metric.push_back(std::move(one));
+    out.metric.back()->keep_chance_in(
+        known.of_metric[concat(out.metric.size(), " ", spec.resolved())]);
+    out.resolved += (out.resolved.empty() ? "" : " ") + spec.resolved();
   }
   return out;
 }
@@ -201,7 +214,6 @@ ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& a
                          Sampler* sampler, const AnalyzeOptions& o) {
   ImpossibleRows impossible;
   std::uint64_t possible = 0;
-  check_layers(trace);
   TraceFields fields = no_fields;
   for (const Metric* m : all)
     fields = either(fields, m->needs());
@@ -242,7 +254,12 @@ auto section_rank(const std::string& name) {
          std::begin(section::order);
 }
 
-void facts(Report& r, const TraceSource& trace, const std::string& specs) {
+std::string shape_of(const TraceLayer& l) {
+  return concat("E=", l.experts, l.top_k ? concat(" k=", l.top_k) : " k unknown",
+                l.shared ? concat(" shared=", l.shared) : "");
+}
+
+void facts(Report& r, const TraceSource& trace, const std::string& specs, const CountPass* counts) {
   const TraceHeader& h = trace.header();
   const auto add = [&](const char* key, const std::string& value) {
     if (!value.empty())
@@ -250,12 +267,12 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs) {
   };
   add("model", h.model_id);
   add("engine", concat(h.engine, h.engine_version.empty() ? "" : " ", h.engine_version));
-  add("tokens", concat(trace.tokens()));
-  add("sequences", concat(trace.sequences().size()));
+  add(counts ? "counts" : "tokens", counts ? counts->size() : concat(trace.tokens()));
+  if (!counts)
+    add("sequences", concat(trace.sequences().size()));
   std::string layers;
   for (const TraceLayer& l : h.layers) {
-    const std::string shape =
-        concat("E=", l.experts, " k=", l.top_k, l.shared ? concat(" shared=", l.shared) : "");
+    const std::string shape = shape_of(l);
     if (layers.find(shape) == std::string::npos)
       layers += (layers.empty() ? "" : ", ") + shape;
   }
@@ -283,19 +300,28 @@ namespace {
 // The metrics of one run. The bootstrap comes last: its intervals go into the others' tables.
 struct Pass {
   std::shared_ptr<KnownChance> known;
-  Metrics asked;
+  Made asked;
   std::unique_ptr<Bootstrap> bootstrap;  // where intervals or replicas are wanted
+  std::unique_ptr<CountPass> counts;     // of a trace that holds no tokens but counts
 
-  Pass(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o,
-       std::string* resolved)
+  Pass(const TraceSource& trace, const std::vector<std::string>& specs, const AnalyzeOptions& o)
       : known(o.known_chance ? o.known_chance : std::make_shared<KnownChance>()),
-        asked(make(trace, specs, o, *known, resolved)) {
-    if (o.bootstrap > 0)
+        asked(make(trace, specs, o, *known)) {
+    check_layers(trace);
+    if (counts_only(trace))
+      counts = std::make_unique<CountPass>(trace);
+    else if (o.bootstrap > 0)
       bootstrap = std::make_unique<Bootstrap>(trace, o);
+  }
+  ImpossibleRows read(const TraceSource& trace, Sampler* sampler, const AnalyzeOptions& o) const {
+    if (!counts)
+      return read_once(trace, all(), sampler, o);
+    counts->run(all(), o);
+    return {};
   }
   std::vector<Metric*> all() const {
     std::vector<Metric*> out;
-    for (const auto& m : asked)
+    for (const auto& m : asked.metric)
       out.push_back(m.get());
     if (bootstrap)
       out.push_back(bootstrap.get());
@@ -306,7 +332,7 @@ struct Pass {
       *o.replicas = bootstrap->results();
     if (!o.values)
       return;
-    for (const auto& m : asked) {
+    for (const auto& m : asked.metric) {
       for (MetricValue& v : m->values())
         o.values->push_back(std::move(v));
     }
@@ -317,10 +343,10 @@ struct Pass {
 };
 
 void Pass::report(Report& r) const {
-  std::vector<Report> each(asked.size());
-  parallel_for(Index(asked.size()), 1, [&](Index from, Index to) {
+  std::vector<Report> each(asked.metric.size());
+  parallel_for(Index(each.size()), 1, [&](Index from, Index to) {
     for (Index i = from; i < to; ++i)
-      asked[std::size_t(i)]->report(each[std::size_t(i)]);
+      asked.metric[std::size_t(i)]->report(each[std::size_t(i)]);
   });
   const auto append = [](auto& to, auto& from) {
     std::move(from.begin(), from.end(), std::back_inserter(to));
@@ -333,28 +359,37 @@ void Pass::report(Report& r) const {
   }
   if (bootstrap)
     bootstrap->report(r);
+  if (counts)
+    forget_unknown_chance(r);
+}
+
+// What stands at the head of a report.
+std::vector<std::string> remarks(const TraceSource& trace, const Pass& run,
+                                 const ImpossibleRows& impossible) {
+  std::vector<std::string> out = run.counts
+                                     ? run.counts->remarks(run.asked.name, run.asked.left_out)
+                                     : impossible.sentences(trace.tokens());
+  for (const std::string& w : trace.warnings())
+    out.push_back(w);
+  if (trace.tokens() == 0 && !run.counts)
+    out.emplace_back("the trace holds no tokens");
+  if (const std::string remark = remark_on(choice_order(trace)); !remark.empty() && !run.counts)
+    out.push_back(remark);
+  return out;
 }
 
 }  // namespace
 
 Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
                const AnalyzeOptions& o) {
-  std::string resolved;
-  const Pass run(trace, specs, o, &resolved);
+  const Pass run(trace, specs, o);
   Sampler sampler(trace, std::max(0, o.sample_tokens));
-  const ImpossibleRows impossible =
-      read_once(trace, run.all(), o.sample_tokens > 0 ? &sampler : nullptr, o);
+  const ImpossibleRows impossible = run.read(trace, o.sample_tokens > 0 ? &sampler : nullptr, o);
   Report r;
   r.title = concat("Who went where", trace.header().model_id.empty() ? "" : ": ",
                    trace.header().model_id);
-  facts(r, trace, resolved);
-  r.warnings = trace.warnings();
-  const std::vector<std::string> odd = impossible.sentences(trace.tokens());
-  r.warnings.insert(r.warnings.begin(), odd.begin(), odd.end());
-  if (trace.tokens() == 0)
-    r.warnings.push_back("the trace holds no tokens");
-  if (const std::string remark = remark_on(choice_order(trace)); !remark.empty())
-    r.warnings.push_back(remark);
+  facts(r, trace, run.asked.resolved, run.counts.get());
+  r.warnings = remarks(trace, run, impossible);
   run.report(r);
   std::stable_sort(r.tables.begin(), r.tables.end(), [](const Table& a, const Table& b) {
     return section_rank(a.section) < section_rank(b.section);
@@ -371,8 +406,8 @@ std::vector<MetricValue> measure(const TraceSource& trace, const std::vector<std
   std::vector<MetricValue> out;
   AnalyzeOptions o = options;
   o.values = &out;
-  const Pass run(trace, specs, o, nullptr);
-  read_once(trace, run.all(), nullptr, o);
+  const Pass run(trace, specs, o);
+  run.read(trace, nullptr, o);
   run.give(o);
   return out;
 }

@@ -94,4 +94,8 @@ TraceRows MemoryTrace::read(std::uint64_t first, std::uint64_t count,
   return out;
 }
 
+Matrix<std::uint32_t> MemoryTrace::counts(std::uint64_t first, std::uint64_t count) const {
+  return cut(header_.counts, first, count);
+}
+
 }  // namespace moe

@@ -20,11 +20,23 @@ class TraceSource {
   virtual std::uint64_t tokens() const = 0;
   virtual TraceRows read(std::uint64_t first, std::uint64_t count,
                          const TraceFields& wanted) const = 0;
+  // Steps of /counts/per_step, and some of them, (count, L * max_experts()): of engines that count
+  // tokens per expert; a trace of them may hold no tokens.
+  virtual std::uint64_t count_steps() const {
+    return 0;
+  }
+  virtual Matrix<std::uint32_t> counts(std::uint64_t /*first*/, std::uint64_t /*count*/) const {
+    return {};
+  }
   // rows ignored, newer minor version, ...
   virtual std::vector<std::string> warnings() const {
     return {};
   }
 };
+
+inline bool counts_only(const TraceSource& trace) {
+  return trace.tokens() == 0 && trace.count_steps() > 0;
+}
 
 class FileTrace final : public TraceSource {
  public:
@@ -48,6 +60,12 @@ class FileTrace final : public TraceSource {
   TraceRows read(std::uint64_t first, std::uint64_t count,
                  const TraceFields& wanted) const override {
     return reader_.read(first, count, wanted);
+  }
+  std::uint64_t count_steps() const override {
+    return reader_.count_steps();
+  }
+  Matrix<std::uint32_t> counts(std::uint64_t first, std::uint64_t count) const override {
+    return reader_.counts(first, count);
   }
   std::vector<std::string> warnings() const override;
   const TraceReader& reader() const {
@@ -80,6 +98,11 @@ class MemoryTrace final : public TraceSource {
   }
   TraceRows read(std::uint64_t first, std::uint64_t count,
                  const TraceFields& wanted) const override;
+  // those of the header
+  std::uint64_t count_steps() const override {
+    return std::uint64_t(header_.counts.rows());
+  }
+  Matrix<std::uint32_t> counts(std::uint64_t first, std::uint64_t count) const override;
 
  private:
   TraceHeader header_;

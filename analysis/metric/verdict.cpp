@@ -92,7 +92,7 @@ std::optional<JudgedLight> verdict(const Threshold& t, const Column& c) {
       continue;
     }
     out = {light, row, at(c.evidence.tokens, row),
-           light == Light::grey ? needed_at(t, c, row, cells[row]) : no_value};
+           light == Light::grey ? needed_at(t, c, row, cells[row]) : no_value, c.evidence.unit};
   }
   return out;
 }
@@ -114,6 +114,11 @@ void Judge::add(const chance::Size& s) {
           : no_value);
 }
 
+void Judge::add_assignments(double experts, double assignments, double layers) {
+  add({experts, 1, assignments, layers});
+  rows_.unit = "assignments";
+}
+
 Standing standing(double value, const chance::Value& by_chance, const Noise& n) {
   const double noise = chance::rare_deviations(n.figures) * by_chance.spread;
   if (value - by_chance.mean > noise)
@@ -123,8 +128,9 @@ Standing standing(double value, const chance::Value& by_chance, const Noise& n) 
   return {Shown::too_few, n.tokens * std::pow(noise / n.worth, 1 / n.falls)};
 }
 
-std::string too_few(double tokens, const std::string& what, double needed, const std::string& per) {
-  const std::string many = concat(rounded(tokens), " tokens", per, " are too few to judge ", what);
+std::string too_few(double tokens, const std::string& what, double needed, const std::string& per,
+                    const std::string& unit) {
+  const std::string many = concat(rounded(tokens), " ", unit, per, " are too few to judge ", what);
   if (!std::isfinite(needed))
     return many + ".";
   return concat(many, ": needs about ", rounded(needed), ".");

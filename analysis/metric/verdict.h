@@ -23,8 +23,9 @@ Light light_of(const Threshold&, const Column&, std::size_t row);
 struct JudgedLight {
   Light light = Light::grey;
   std::size_t row = 0;
-  double tokens = 0;  // that it was measured on
-  double needed = 0;  // of a grey one: tokens for a light; infinite: no number is enough
+  double tokens = 0;            // that it was measured on
+  double needed = 0;            // of a grey one: tokens for a light; infinite: no number is enough
+  std::string unit = "tokens";  // that both count, or "assignments"
 };
 std::optional<JudgedLight> verdict(const Threshold&, const Column&);
 
@@ -33,6 +34,9 @@ class Judge {
  public:
   Judge(Threshold t, chance::Reach reach) : threshold_(std::move(t)), reach_(std::move(reach)) {}
   void add(const chance::Size&);
+  // Where the tokens are not known, of so many assignments: as if every token had made one choice,
+  // for no choices of random routing fall less evenly.
+  void add_assignments(double experts, double assignments, double layers);
   Evidence take() {
     return std::move(rows_);
   }
@@ -63,6 +67,6 @@ Standing standing(double value, const chance::Value& by_chance, const Noise&);
 
 // "12 tokens are too few to judge WHAT: needs about 190." Infinite or unknown: without a number.
 std::string too_few(double tokens, const std::string& what, double needed,
-                    const std::string& per = "");
+                    const std::string& per = "", const std::string& unit = "tokens");
 
 }  // namespace moe

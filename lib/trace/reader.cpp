@@ -14,6 +14,7 @@
 #include "lib/trace/disk.h"
 #include "lib/trace/hash.h"
 #include "lib/trace/reader_file.h"
+#include "lib/trace/step_counts.h"
 
 namespace moe {
 namespace {
@@ -57,6 +58,9 @@ PlanePiece plane_rows(const Source& s, Index plane, std::uint64_t first, std::ui
 // so here.
 std::string survey(const std::filesystem::path& path) {
   const TraceReader::File file(path);
+  const std::uint64_t window = count_window(file.header);
+  for (std::uint64_t at = 0; at < file.count_steps; at += window)
+    file.read_counts(at, std::min(window, file.count_steps - at));
   std::uint64_t bad = 0;
   std::uint64_t first_bad = 0;
   for (std::uint64_t at = 0; at < file.state.tokens; at += commit_rows) {

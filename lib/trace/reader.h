@@ -37,6 +37,11 @@ class TraceReader {
   std::uint64_t tokens() const {
     return state().tokens;
   }
+  // steps that the file has counts of (/counts/per_step); 0 = none
+  std::uint64_t count_steps() const;
+  // Steps `first`.. `first`+`count` of them, (count, L * max_experts()) tokens per expert. Throws
+  // Error(input) where one is counted that its layer does not have. header().counts stays empty.
+  Matrix<std::uint32_t> counts(std::uint64_t first, std::uint64_t count) const;
   // absent fields stay empty
   TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;
 

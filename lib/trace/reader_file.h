@@ -40,9 +40,12 @@ struct TraceReader::File {
   std::vector<TraceStep> steps;
   std::vector<CommitRow> commits;
   bool has_sequences = false, has_steps = false;
+  std::optional<DataInfo> counts;  // /counts/per_step
+  std::uint64_t count_steps = 0;   // of its rows, those that have a step
 
   explicit File(const std::filesystem::path&);
   TraceRows read(std::uint64_t first, std::uint64_t count, const TraceFields& wanted) const;
+  Matrix<std::uint32_t> read_counts(std::uint64_t first, std::uint64_t count) const;
   // what /commits should say of these rows
   std::uint64_t data_xxh3(std::uint64_t first, std::uint64_t count) const;
   void warn(std::string sentence) {
@@ -74,6 +77,8 @@ struct TraceReader::File {
   void read_records();
   void read_sequences();
   void read_steps();
+  void open_counts();
+  void check_counts(std::uint64_t first, const Matrix<std::uint32_t>&) const;
   std::vector<PlanePiece> collect(const Source&, std::uint64_t first, std::uint64_t count) const;
   void check_records(const TraceRows&) const;
   void read_some_logits(const Source&, TraceRows&) const;

@@ -28,6 +28,7 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
     check_last_commit();
   read_records();
   read_constants();
+  open_counts();
 }
 
 // The text attributes of the file and where they go.

@@ -24,6 +24,8 @@ void begin_records(const TraceReader& from, TraceWriter::File& to, std::uint64_t
     const TraceStep& step = steps[to.steps.size()];
     to.begin(step);
     to.steps.back().token_start = step.token_start;
+    if (from.tokens() == 0)
+      to.steps.back().num_tokens = step.num_tokens;  // of what was only counted
   }
 }
 }  // namespace
@@ -67,7 +69,9 @@ std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesyst
         .hint("another name, or --force to replace it");
   }
   const std::filesystem::path building = out.string() + ".recovering";
-  TraceWriter::File to(out, from.header(), from.fields(), building);
+  TraceHeader header = from.header();
+  header.counts = from.counts(0, from.count_steps());
+  TraceWriter::File to(out, header, from.fields(), building);
   try {
     replay(from, from.tokens(), to);
     to.finish();

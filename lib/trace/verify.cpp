@@ -10,6 +10,7 @@
 #include "lib/trace/hash.h"
 #include "lib/trace/plausible.h"
 #include "lib/trace/reader_file.h"
+#include "lib/trace/step_counts.h"
 
 namespace moe {
 namespace {
@@ -56,6 +57,8 @@ class Check {
       if (f->count > 0)
         out.push_back(f->sentence());
     }
+    if (file_.count_steps > 0)
+      counts(out);
     if (file_.state.complete)
       whole_file(out);
     return out;
@@ -64,6 +67,19 @@ class Check {
  private:
   bool hash_fits(std::uint64_t before, const CommitRow& commit) {
     return file_.data_xxh3(before, commit.rows - before) == commit.data_xxh3;
+  }
+
+  // Steps say how many tokens they had where there are no rows to count.
+  void counts(std::vector<std::string>& out) {
+    const auto read = [&](std::uint64_t first, std::uint64_t count) {
+      return StepCounts{first, file_.read_counts(first, count), file_.header.max_experts()};
+    };
+    const bool only = file_.state.tokens == 0;
+    const CountSurvey survey(
+        file_.header, only ? std::span<const TraceStep>(file_.steps) : std::span<const TraceStep>(),
+        file_.count_steps, read);
+    for (std::string& finding : survey.findings())
+      out.push_back(std::move(finding));
   }
 
   void window(std::uint64_t first, std::uint64_t count) {

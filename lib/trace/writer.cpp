@@ -496,6 +496,26 @@ void check_appendable(const TraceReader& old, const std::filesystem::path& path,
   }
 }
 
+// The steps of a trace of counts, and behind them those that come.
+Matrix<std::uint32_t> continued_counts(const TraceReader& old, const Matrix<std::uint32_t>& more,
+                                       const std::filesystem::path& path) {
+  const bool was_counted = old.tokens() == 0 && old.count_steps() > 0;
+  if (was_counted == more.empty() && (was_counted || old.tokens() > 0)) {
+    throw Error(
+        Exit::input,
+        fmt::format("{} cannot be continued: it holds {}, and what comes is {}", path.string(),
+                    was_counted ? "counts only" : "tokens", was_counted ? "tokens" : "counts only"))
+        .hint("another name for the trace");
+  }
+  const Matrix<std::uint32_t> before = old.counts(0, old.count_steps());
+  if (before.empty())
+    return more;
+  Matrix<std::uint32_t> out(before.rows() + more.rows(), before.cols());
+  std::ranges::copy(before.flat(), out.data());
+  std::ranges::copy(more.flat(), out.data() + before.size());
+  return out;
+}
+
 }  // namespace
 
 TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& header,
@@ -523,6 +543,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
     check_appendable(old, path, header, options.fields);
     TraceHeader both = old.header();
     both.domains = header.domains;
+    both.counts = continued_counts(old, header.counts, path);
     file_ = std::make_unique<File>(path, both, options.fields, part, options.deflate);
     try {
       replay(old, old.tokens(), *file_);

@@ -114,4 +114,24 @@ TEST_CASE("routing that cannot be true is said first, after public reports") {
   CHECK(run("verify @trace-zero-prompt/t.moetrace.h5").code != 0);
 }
 
+TEST_CASE("an engine that only counts gets its loads, after public reports") {
+  if (!fs::exists(public_cases()))
+    return test::skip("no golden/public in ../shared");
+  const std::string trace = "report @trace-counts-only/t.moetrace.h5 --format csv";
+  const Result report = run(trace);
+  INFO(report.err);
+  REQUIRE(report.code == 0);
+  // of the summed counts, with NumPy: c.std() / c.mean()
+  CHECK(report.out.find("load,0,CV,0.251967") != report.out.npos);
+  CHECK(report.out.find("load,1,CV,0.157973") != report.out.npos);
+  double sum = 0;
+  std::istringstream lines(report.out);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with("load_counts,") && line.find(",assignments,") != line.npos)
+      sum += std::stod(line.substr(line.find(",assignments,") + 13));
+  }
+  CHECK(sum == 1755 + 1612);
+  CHECK(run("verify @trace-counts-only/t.moetrace.h5").out.find("whole") != std::string::npos);
+}
+
 }  // namespace moe::cli

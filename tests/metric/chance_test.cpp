@@ -10,6 +10,7 @@
 
 #include "analysis/metric/definitions.h"
 #include "analysis/metric/layout.h"
+#include "tests/metric/counted.h"
 #include "tests/metric/traces.h"
 
 using namespace moe;
@@ -274,10 +275,12 @@ TEST_CASE("every definition stands in a report with its chance value, or it is s
   AnalyzeOptions o;
   for (int id = 0; id < m.ids; ++id)
     o.planted_labels.push_back(id % 4);
-  // those of every report, and those that are asked for by name
-  for (const std::vector<std::string>& specs :
-       {std::vector<std::string>{}, {"place:gpus=4,nodes=2,extra=16"}}) {
-    for (const Table& t : analyze(by_lot(m, 1), specs, o).tables) {
+  const MemoryTrace trace = by_lot(m, 1);
+  // those of every report, those that are asked for by name, and those of counts
+  for (const Report& r :
+       {analyze(trace, {}, o), analyze(trace, {"place:gpus=4,nodes=2,extra=16"}, o),
+        analyze(twin_of(trace), {}, o)}) {
+    for (const Table& t : r.tables) {
       for (const Column& c : t.columns) {
         if (!c.metric.empty())
           (c.chance.empty() ? seen : with).insert(c.metric);
