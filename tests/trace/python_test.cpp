@@ -108,7 +108,8 @@ TEST_CASE("h5py, h5netcdf and netCDF4 open every group") {
 import numpy as np
 import xarray as xr
 path, groups = sys.argv[1], []
-h5py.File(path).visititems(lambda name, o: groups.append(name) if isinstance(o, h5py.Group) else None)
+is_group = lambda o: isinstance(o, h5py.Group)
+h5py.File(path).visititems(lambda name, o: groups.append(name) if is_group(o) else None)
 for name in groups:
     expected = h5py.File(path)[name]
     read = xr.open_dataset(path, group=name, engine="h5netcdf", phony_dims="sort").load()
