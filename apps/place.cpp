@@ -69,11 +69,14 @@ void check(const Options& o) {
 int place(const Options& o) {
   check(o);
   const FileTrace trace(o.trace);
-  if (trace.tokens() == 0) {
+  if (trace.tokens() == 0 && trace.count_steps() == 0) {
     throw Error(Exit::input, concat(in_quotes(o.trace), " holds no tokens to plan for"))
         .hint("moe show says what it holds");
   }
-  Progress progress("tokens", double(trace.tokens()), "tok");
+  const bool counted = counts_only(trace);
+  Progress progress(counted ? "steps" : "tokens",
+                    double(counted ? trace.count_steps() : trace.tokens()),
+                    counted ? "step" : "tok");
   AnalyzeOptions options;
   options.sample_tokens = 0;
   options.bootstrap = o.bootstrap;

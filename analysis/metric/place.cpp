@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "analysis/metric/chance.h"
+#include "analysis/metric/count_pass.h"
 #include "analysis/metric/pass.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -22,13 +23,24 @@ int groups_of(const TraceSource& trace) {
 }  // namespace
 
 PlaceMetric::PlaceMetric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
-    : trace_(trace), options_(o), shape_(trace), halves_(trace), layer_(shape_.experts.size()) {
+    : trace_(trace),
+      options_(o),
+      shape_(trace),
+      counted_(counts_only(trace)),
+      halves_(trace),
+      layer_(shape_.experts.size()) {
   place_.gpus = spec.get("gpus", usual_ranks(shape_), 1);
   place_.nodes = spec.get("nodes", 1, 1);
   place_.extra = spec.get("extra", 0, 0);
   place_.groups = spec.get("groups", groups_of(trace), 1);
   policy_ = spec.choice("policy", place_policies().names());
   together_ = wants_together(policy_);
+  if (together_ && counted_) {
+    throw Error(Exit::usage, concat("policy=", policy_,
+                                    " looks at which experts tokens choose together, and the "
+                                    "trace only counts"))
+        .hint("policy=eplb or policy=greedy");
+  }
   if (together_ && pair_bytes(trace) > o.memory / 2) {
     throw Error(Exit::usage, concat("policy=", policy_, " takes ", 2 * pair_bytes(trace) >> 20,
                                     " MiB for pairs of experts, more than one metric may have"))
@@ -64,6 +76,19 @@ void PlaceMetric::observe_layer(const Window& w, Index l) {
   }
 }
 
+void PlaceMetric::observe_counts(const CountWindow& w, Index l) {
+  State& s = layer_[std::size_t(l)];
+  for (Index step = 0; step < w.count(); ++step) {
+    const std::size_t half = (w.steps.first + std::uint64_t(step)) % 2;
+    const auto counts = w.of(step, l);
+    for (std::size_t e = 0; e < counts.size(); ++e) {
+      s.half[half].load[e] += counts[e];
+      s.choices += counts[e];
+    }
+    add_tokens(s.tokens[half], w.tokens(step, l));
+  }
+}
+
 PlaceLoads PlaceMetric::both(const State& s) const {
   PlaceLoads out = s.half[0];
   for (std::size_t e = 0; e < out.load.size(); ++e)
@@ -75,7 +100,6 @@ PlaceLoads PlaceMetric::both(const State& s) const {
 
 void PlaceMetric::finish() {
   const auto& make = place_policies().at(policy_).make;
-  std::vector<PlaceJudge::Layer> plans;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     State& s = layer_[l];
     s.in_order = place_in_order(shape_.experts[l], place_.gpus);
@@ -83,8 +107,22 @@ void PlaceMetric::finish() {
     s.plan_of_half = make(s.half[0], place_);
     s.half[0].together = {};
     s.half[1].together = {};
-    plans.push_back({&s.plan_of_half, &s.in_order});
   }
+  judge();
+}
+
+void PlaceMetric::judge() {
+  std::vector<PlaceJudge::Layer> plans;
+  for (State& s : layer_) {
+    plans.push_back({&s.plan_of_half, &s.in_order});
+    if (!counted_)
+      continue;
+    for (auto [plan, judged] :
+         {std::pair(&s.plan_of_half, &s.planned), std::pair(&s.in_order, &s.plain)})
+      *judged = {{place_balancedness(*plan, s.half[1].load, place_.gpus)}, {no_value}, {no_value}};
+  }
+  if (counted_)
+    return;
   PlaceJudge judge(trace_, place_, plans, options_);
   read_again(trace_, judge, options_);
   for (std::size_t l = 0; l < layer_.size(); ++l) {
@@ -114,6 +152,10 @@ std::vector<MetricValue> PlaceMetric::values() const {
     plain_copies.push_back(s.plain.copies[0]);
     slots.emplace_back(s.plan.expert.begin(), s.plan.expert.end());
   }
+  if (counted_)
+    return {per_layer("place_balancedness_in_order", plain),
+            per_layer("place_balancedness", planned), per_layer("place_gain", gains),
+            per_layer("place_slots", slots)};
   return {per_layer("place_balancedness_in_order", plain),
           per_layer("place_balancedness", planned),
           per_layer("place_gain", gains),

@@ -27,14 +27,19 @@ class PlaceMetric final : public Metric {
     return no_fields;
   }
   void observe_layer(const Window&, Index layer) override;
+  // Every second step in the place of sequences; what crosses between nodes cannot be told.
+  bool counts_suffice() const override {
+    return true;
+  }
+  void observe_counts(const CountWindow&, Index layer) override;
   void finish() override;
   std::vector<MetricValue> values() const override;
   void report(Report&) const override;
 
  private:
   struct State {
-    std::array<PlaceLoads, 2> half;  // planned on the first, judged on the second
-    std::array<std::int64_t, 2> tokens{};
+    std::array<PlaceLoads, 2> half;        // planned on the first, judged on the second
+    std::array<std::int64_t, 2> tokens{};  // -1 = not known, where an engine counted
     std::int64_t choices = 0;
     PlacePlan plan, plan_of_half, in_order;  // of all tokens; of the first half; without
     PlaceJudged planned, plain;
@@ -52,7 +57,8 @@ class PlaceMetric final : public Metric {
   };
   Saved saved_work(const std::vector<std::size_t>& used) const;
   Saved saved_traffic(const std::vector<std::size_t>& used) const;
-  int choices_of(std::size_t layer) const;
+  int choices_of(std::size_t layer) const;  // of a token; 0 = not known
+  void judge();
   void verdict(Report&, const std::vector<std::size_t>& used) const;
   PlaceFigure gain(const State&) const;
 
@@ -61,7 +67,7 @@ class PlaceMetric final : public Metric {
   Shape shape_;
   PlaceShape place_;
   std::string policy_;
-  bool together_ = false;
+  bool together_ = false, counted_ = false;
   Halves halves_;
   std::vector<State> layer_;
 };

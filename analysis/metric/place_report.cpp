@@ -33,6 +33,8 @@ double remote_by_chance(const Matrix<int>& target, int s, int k, int nodes, bool
 // Of the plan, under random routing: nothing is random about the plan itself.
 chance::Value PlaceMetric::traffic_by_chance(const State& s, const PlacePlan& plan, int k,
                                              bool dedup) const {
+  if (counted_)
+    return {};
   const Matrix<int> target = place_targets(plan, place_);
   const double all = std::accumulate(s.from.begin(), s.from.end(), 0.0);
   double sum = 0;
@@ -45,6 +47,8 @@ chance::Value PlaceMetric::traffic_by_chance(const State& s, const PlacePlan& pl
 std::vector<chance::Value> PlaceMetric::balance_by_chance(const State& s, int experts,
                                                           int k) const {
   const auto& make = place_policies().at(policy_).make;
+  if (k == 0)
+    return std::vector<chance::Value>(3);
   const PlacePlan plain = place_in_order(experts, place_.gpus);
   std::array<std::vector<double>, 3> seen;
   for (int run = 0; run < 40; ++run) {
@@ -65,6 +69,8 @@ std::vector<chance::Value> PlaceMetric::balance_by_chance(const State& s, int ex
 
 int PlaceMetric::choices_of(std::size_t l) const {
   const State& s = layer_[l];
+  if (s.tokens[0] < 0 || s.tokens[1] < 0)
+    return 0;
   return whole_choices(double(s.choices) / double(s.tokens[0] + s.tokens[1]), shape_.experts[l]);
 }
 
@@ -89,20 +95,20 @@ class Rows {
   std::map<std::string, std::vector<double>> low_, high_;
 };
 
-std::string reading(const PlaceShape& s) {
-  return concat(
-      "Planned for ", s.gpus, " GPUs on ", s.nodes, s.nodes == 1 ? " node" : " nodes", " with ",
-      s.extra,
-      " extra slots a layer, on every second sequence of each domain, and judged on the others. "
-      "Balance: mean over largest load of the GPUs, 1 = even. Gain: how many times less the "
-      "busiest GPU has to do than with experts in order. Intervals: 95 %, over the judged "
-      "sequences.");
+std::string reading(const PlaceShape& s, bool counted) {
+  return concat("Planned for ", s.gpus, " GPUs on ", s.nodes, s.nodes == 1 ? " node" : " nodes",
+                " with ", s.extra, " extra slots a layer, on every second ",
+                counted ? "step" : "sequence of each domain",
+                ", and judged on the others. Balance: mean over largest load of the GPUs, 1 = "
+                "even. Gain: how many times less the "
+                "busiest GPU has to do than with experts in order.",
+                counted ? "" : " Intervals: 95 %, over the judged sequences.");
 }
 
 void columns(TableBuilder& t, Rows& rows, int nodes) {
   rows.column(t, "in order", "", "mean over largest GPU load, experts in order",
               "place_balancedness_in_order");
-  rows.column(t, "planned", "", "mean over largest GPU load, planned on other sequences",
+  rows.column(t, "planned", "", "mean over largest GPU load, planned on the other half",
               "place_balancedness");
   rows.column(t, "gain", "x", "planned over in order", "place_gain");
   if (nodes == 1)
@@ -142,9 +148,9 @@ void PlaceMetric::table(Report& r, const std::vector<std::size_t>& used) const {
   }
   TableBuilder t("place", concat("What placing experts by ", policy_, " would bring"),
                  section::deployment);
-  t.reading(reading(place_));
+  t.reading(reading(place_, counted_));
   t.layers(std::move(layer));
-  columns(t, rows, place_.nodes);
+  columns(t, rows, counted_ ? 1 : place_.nodes);
   t.into(r);
 }
 
@@ -225,7 +231,7 @@ void PlaceMetric::verdict(Report& r, const std::vector<std::size_t>& used) const
                              " GPUs, the busiest would have ", less(work.figure[0], interval(work)),
                              " to do on unseen text than with experts in order, mean over layers"),
                       {t.basis("in order"), t.basis("planned")});
-  if (place_.nodes > 1) {
+  if (place_.nodes > 1 && !counted_) {
     const Saved traffic = saved_traffic(used);
     worth_it = worth_it || sure(traffic);
     extend(f, derived(concat(", and ", less(traffic.figure[0], interval(traffic)),
@@ -240,20 +246,25 @@ void PlaceMetric::verdict(Report& r, const std::vector<std::size_t>& used) const
                      percent(worth), " is sure to be gained."));
   }
   if (std::isnan(interval(work).low))
-    extend(f, " Fewer than 16 sequences: how sure this is, is not known.");
+    extend(f, counted_ ? " The trace only counts: how sure this is, is not known."
+                       : " Fewer than 16 sequences: how sure this is, is not known.");
   r.findings.push_back(std::move(f));
 }
 
 void PlaceMetric::report(Report& r) const {
   std::vector<std::size_t> used;
   for (std::size_t l = 0; l < layer_.size(); ++l) {
-    if (layer_[l].tokens[0] > 0 && layer_[l].tokens[1] > 0 && layer_[l].choices > 0)
+    const State& s = layer_[l];
+    const auto any = [](const PlaceLoads& half) {
+      return std::any_of(half.load.begin(), half.load.end(), [](double n) { return n > 0; });
+    };
+    if (any(s.half[0]) && any(s.half[1]))
       used.push_back(l);
   }
   if (used.empty()) {
-    r.warnings.push_back(
-        "a placement is planned on every second sequence and judged on the others: there are too "
-        "few tokens for that");
+    r.warnings.push_back(concat("a placement is planned on every second ",
+                                counted_ ? "step" : "sequence",
+                                " and judged on the others: there are too few for that"));
     return;
   }
   table(r, used);

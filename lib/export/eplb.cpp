@@ -1,9 +1,12 @@
 // Loads as solvers of placement take them: JSON [layers][experts], the weight of DeepSeek's EPLB
 // (rebalance_experts) and LMDeploy's statistic; choices before capacity, summed over the rows, or
 // over the steps of a trace that only counts.
+#include <algorithm>
+
 #include "lib/core/text.h"
 #include "lib/export/rows.h"
 #include "lib/export/text.h"
+#include "lib/trace/step_counts.h"
 
 namespace moe {
 namespace {
@@ -29,12 +32,28 @@ void count_rows(ExportRows& rows, Counts& counts) {
   });
 }
 
-void add_steps(const Matrix<std::uint32_t>& steps, Counts& counts) {
-  const Index width = steps.cols() / Index(counts.size());
-  for (Index s = 0; s < steps.rows(); ++s) {
-    for (std::size_t l = 0; l < counts.size(); ++l) {
-      for (std::size_t e = 0; e < counts[l].size(); ++e)
-        counts[l][e] += steps(s, Index(l) * width + Index(e));
+// Of a trace that only counts; steps that no router can have counted are left out.
+void count_steps(ExportRows& rows, Counts& counts) {
+  const TraceReader& reader = rows.reader();
+  const TraceHeader& h = rows.header();
+  const auto read = [&](std::uint64_t first, std::uint64_t count) {
+    return StepCounts{first, reader.counts(first, count), h.max_experts()};
+  };
+  const std::uint64_t all = reader.count_steps();
+  const CountSurvey survey(h, reader.steps(), all, read);
+  for (const std::string& finding : survey.findings())
+    rows.say(concat(finding, ": left out"));
+  const std::uint64_t window = count_window(h);
+  for (std::uint64_t first = 0; first < all; first += window) {
+    const StepCounts steps = read(first, std::min(window, all - first));
+    for (Index s = 0; s < steps.cells.rows(); ++s) {
+      for (std::size_t l = 0; l < counts.size(); ++l) {
+        const auto one = steps.of(s, Index(l), h.layers[l].experts);
+        if (!survey.possible(one, first + std::uint64_t(s), Index(l)))
+          continue;
+        for (std::size_t e = 0; e < one.size(); ++e)
+          counts[l][e] += one[e];
+      }
     }
   }
 }
@@ -58,7 +77,7 @@ void EplbJson::write(ExportRows& rows, OutputFile& file) const {
   if (rows.survey().tokens > 0)
     count_rows(rows, counts);
   else
-    add_steps(h.counts, counts);
+    count_steps(rows, counts);
   if (rows.survey().dropped)
     rows.say("choices that capacity dropped are counted: loads are those before capacity");
   ExportText out(file);

@@ -104,14 +104,15 @@ void check_target(const std::filesystem::path& trace, const std::filesystem::pat
 
 void check_rows(const TraceReader& reader, const ExportRows& rows, const ExportOptions& o,
                 const ExportCarries& c) {
-  const bool counts = reader.tokens() == 0 && reader.header().counts.rows() > 0;
+  const bool counts = reader.tokens() == 0 && reader.count_steps() > 0;
   if (counts && c.rows) {
     rows.refuse("holds counts of tokens per expert and no tokens",
                 "moe export TRACE --to eplb-json");
   }
   const bool chosen = o.sequence >= 0 || !o.domain.empty() || !o.phase.empty();
   if (counts && chosen)
-    rows.refuse("holds counts alone: no sequence, domain or phase can be taken out of them", "");
+    rows.refuse("holds counts alone: no sequence, domain or phase can be taken out of them",
+                "the export without --sequence, --domain and --phase");
   if (!counts && rows.survey().tokens == 0) {
     rows.refuse(reader.tokens() == 0 ? "holds no tokens" : "has no token of that choice",
                 "moe show TRACE says what it holds");

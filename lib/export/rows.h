@@ -34,6 +34,9 @@ class ExportRows {
   const TraceFields& fields() const {
     return reader_.fields();
   }
+  const TraceReader& reader() const {
+    return reader_;
+  }
   const ExportSurvey& survey() const {
     return survey_;
   }

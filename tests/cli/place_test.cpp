@@ -56,6 +56,22 @@ TEST_CASE("a plan is written, judged, and shown by a report too") {
   CHECK(holds(text_of(f / "r.html"), "What placing experts by eplb would bring"));
 }
 
+TEST_CASE("counts alone are planned from, and exported again") {
+  const Folder f;
+  put(f / "a.json", "[[30, 1, 5, 1], [2, 2, 2, 3]]");
+  put(f / "b.json", "[[28, 2, 3, 1], [1, 1, 1, 1]]");
+  REQUIRE(f.run("import a.json b.json -o c.h5").code == 0);
+  const Result r = f.run("place c.h5 --gpus 2 --extra 2 -o plan.json");
+  INFO(r.out << r.err);
+  CHECK(r.code == 0);
+  CHECK(holds(r.out, "every second step"));
+  CHECK(nlohmann::json::parse(text_of(f / "plan.json"))["replica_counts"][0][0] == 3);
+  CHECK(f.run("export c.h5 --to eplb-json -o sum.json").code == 0);
+  CHECK(nlohmann::json::parse(text_of(f / "sum.json"))[0] == nlohmann::json({58, 3, 8, 2}));
+  refuses(f, "export c.h5 -o c.npz", 3, "counts of tokens per expert and no tokens");
+  refuses(f, "place c.h5 --gpus 2 --policy local -o p.json", 2, "the trace only counts");
+}
+
 TEST_CASE("a placement that cannot be is refused, and nothing is written") {
   const Folder f;
   REQUIRE(f.run(make_trace).code == 0);

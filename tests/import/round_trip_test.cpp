@@ -292,6 +292,28 @@ TEST_CASE("one sequence, domain or phase is exported alone") {
   CHECK_THAT(export_file(f, "csv", o, "none").refusal, Catch::Contains("no domain named 'prosa'"));
 }
 
+TEST_CASE("counts alone become counts, and nothing else") {
+  const Folder f;
+  ImportOptions o;
+  o.inputs = {f.put("a.json", "[[3, 0, 5, 1], [2, 2, 2, 3]]"),
+              f.put("b.json", "[[1, 1, 0, 0], [0, 0, 1, 1]]")};
+  import_trace(o, f / "t.moetrace.h5", {}, false);
+  for (const auto& entry : exporters().entries()) {
+    INFO(entry.name);
+    const std::string name(entry.name);
+    const Exported out = export_file(f, name, {}, name);
+    if (entry.make()->carries().rows) {
+      CHECK_THAT(out.refusal, Catch::Contains("counts of tokens per expert and no tokens"));
+      continue;
+    }
+    CHECK(out.refusal == "");
+    CHECK((Json::parse(text_of(f / name)).get<Counts>() == Counts{{4, 1, 5, 1}, {2, 2, 3, 4}}));
+    ExportOptions part;
+    part.phase = "decode";
+    CHECK_THAT(export_file(f, name, part, "part").refusal, Catch::Contains("counts alone"));
+  }
+}
+
 TEST_CASE("what a format cannot express is refused") {
   const Folder f;
   TraceHeader h = header_of(Shape{});

@@ -266,3 +266,34 @@ TEST_CASE("numbers that do not divide are refused in a sentence") {
   CHECK_THROWS_AS(measure(make_trace({}), {"place:gpus=3"}), Error);
   CHECK_THROWS_AS(measure(make_trace({}), {"place:policy=best"}), Error);
 }
+
+TEST_CASE("counts of steps are planned and judged as the tokens behind them") {
+  // steps of one sequence each: even and odd steps are even and odd sequences
+  const MemoryTrace tokens = trace_of(8, 1, 32, [](int t, int q) {
+    return std::vector<int>{q % 2 == 0 ? t % 4 : t % 2 == 0 ? 7 : 4 + t % 4};
+  });
+  TraceHeader h = tokens.header();
+  h.counts = Matrix<std::uint32_t>(32, 8);
+  std::vector<TraceStep> steps;
+  const TraceRows rows = tokens.read(0, tokens.tokens(), no_fields);
+  for (Index t = 0; t < Index(rows.tokens()); ++t)
+    ++h.counts(t / 16, rows.layer[0].expert(t, 0));
+  for (int s = 0; s < 32; ++s)
+    steps.push_back({s, 0, 0, Phase::eval});
+  TraceRows none;
+  none.layer.resize(1);
+  const MemoryTrace counted(h, {}, steps, none);
+  for (const char* spec : {"place:gpus=4,extra=4", "place:gpus=4,nodes=2,policy=greedy"}) {
+    const auto of_tokens = measure(tokens, {spec});
+    const auto of_counts = measure(counted, {spec});
+    for (const char* id : {"place_balancedness_in_order", "place_balancedness", "place_gain"})
+      CHECK(figure_of(of_counts, id) == figure_of(of_tokens, id));
+    const Report r = analyze(counted, {spec});
+    REQUIRE(r.tables.size() == 1);
+    CHECK(r.tables[0].columns.size() == 4);  // nothing of nodes
+    CHECK_THAT(r.findings.at(0).text, Catch::Contains("The trace only counts"));
+  }
+  CHECK_THROWS_WITH(measure(counted, {"place:gpus=4,policy=local"}),
+                    "policy=local looks at which experts tokens choose together, and the trace "
+                    "only counts");
+}
