@@ -14,6 +14,14 @@
 namespace moe {
 namespace {
 
+// Our own traces say what was dropped wherever something could be.
+std::string why_no_drops(const TraceHeader& h) {
+  const bool capacity = std::ranges::any_of(
+      h.layers, [](const TraceLayer& l) { return !std::isnan(l.capacity_factor); });
+  return h.engine == "moe" && !capacity ? "no capacity was in force: nothing was dropped"
+                                        : "the trace does not say what was dropped";
+}
+
 class Drops final : public Metric {
  public:
   Drops(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
@@ -22,6 +30,7 @@ class Drops final : public Metric {
         bucket_(spec.get("position_bucket", 64, 1)),
         threshold_(threshold_of("observed_drop_rate", o.thresholds)),
         recorded_(trace.fields().dropped && !counts_only(trace)),
+        why_none_(why_no_drops(trace.header())),
         state_(shape_.experts.size()) {
     for (std::size_t l = 0; l < state_.size(); ++l)
       prepare(state_[l], shape_.experts[l], trace.header().layers[l].capacity_factor);
@@ -118,7 +127,7 @@ class Drops final : public Metric {
           .of("observed_token_drop_rate", all)
           .digits(4);
     } else {
-      t.warn("the trace does not say what was dropped");
+      t.warn(why_none_);
     }
     Memo& memo = store().memo;
     const std::vector<double>& rate = all.at("capacity_drop_rate").value;
@@ -285,6 +294,7 @@ class Drops final : public Metric {
   int bucket_;
   Threshold threshold_;  // of observed_drop_rate
   bool recorded_;
+  std::string why_none_;  // why no drops are recorded
   std::vector<State> state_;
 };
 

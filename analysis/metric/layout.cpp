@@ -24,11 +24,11 @@ int Shape::max_experts() const {
 }
 
 int usual_ranks(const Shape& s) {
-  int least = s.max_experts();
-  for (const int e : s.experts)
-    least = std::min(least, e);
   int ranks = 8;
-  while (ranks > 1 && ranks > least / 2)
+  const auto fit = [&](int experts) {
+    return experts % ranks == 0 && ranks <= experts / 2;
+  };
+  while (ranks > 1 && !std::ranges::all_of(s.experts, fit))
     ranks /= 2;
   return ranks;
 }

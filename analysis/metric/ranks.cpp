@@ -72,7 +72,7 @@ RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOpti
     : shape_(trace),
       ep_(spec.get("ep_size", usual_ranks(shape_), 1)),
       nodes_(spec.get("num_nodes", ep_ % 2 ? 1 : 2, 1)),
-      told_(spec.has("ep_size") ? ep_ : std::max(2, ep_)),
+      told_(ep_),
       threshold_(threshold_of("ep_balancedness", o.thresholds)),
       has_rank_(trace.fields().rank && !counts_only(trace)),
       counted_(counts_only(trace)),
@@ -86,9 +86,13 @@ RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOpti
                 concat("ranks: ep_size=", ep_, " does not divide into num_nodes=", nodes_))
         .hint("each node holds the same number of ranks");
   }
-  const int most = shape_.max_experts();
-  for (int r = 2; r <= std::min(64, most); r *= 2)
+  const auto divides = [this](int ranks) {
+    return std::ranges::all_of(shape_.experts, [ranks](int e) { return e % ranks == 0; });
+  };
+  for (int r = 2; r <= 64 && !layer_.empty() && divides(r); r *= 2)
     sizes_.push_back(r);
+  if (!spec.has("ep_size") && !sizes_.empty())
+    told_ = std::max(2, ep_);
   for (std::size_t l = 0; l < layer_.size(); ++l)
     prepare(layer_[l], shape_.experts[l]);
 }

@@ -59,6 +59,7 @@ class RanksMetric final : public Metric {
   void by_size(Report&, Memo&) const;
   Evidence evidence() const;  // of the balancedness of the layers
   void finding(Report&) const;
+  std::string uneven_cut() const;
   Values layer_values(Memo&) const;
   void by_layer(Report&, Memo&) const;
   void add_sends(TableBuilder&, const Values&) const;

@@ -137,6 +137,8 @@ Evidence RanksMetric::evidence() const {
 
 // Of the size that was asked for; the sweep has it, unless it is no power of two or beyond it.
 void RanksMetric::finding(Report& r) const {
+  if (told_ == 1)
+    return;  // nothing is sent, and nothing can be uneven
   const auto in_sweep = std::find(sizes_.begin(), sizes_.end(), told_);
   const Told t = in_sweep == sizes_.end()
                      ? of_layers(r, told_, counted_)
@@ -195,7 +197,24 @@ void RanksMetric::by_layer(Report& r, Memo& memo) const {
       .judged_by(evidence());
   if (!counted_)
     add_sends(t, values);
+  if (const std::string cut = uneven_cut(); !cut.empty())
+    t.warn(cut);
   t.into(r);
+}
+
+// Which ranks hold more experts than others, in a sentence; empty where all hold as many.
+std::string RanksMetric::uneven_cut() const {
+  for (const int experts : shape_.experts) {
+    const int more = experts % ep_;
+    if (more == 0)
+      continue;
+    const int fewest = experts / ep_;
+    return concat(experts, " experts do not divide into ", ep_, " ranks: ", more,
+                  more == 1 ? " holds " : " hold ", fewest + 1, " and ", ep_ - more,
+                  ep_ - more == 1 ? " holds " : " hold ", fewest > 0 ? concat(fewest) : "none",
+                  ", so that even routing leaves them uneven");
+  }
+  return "";
 }
 
 void RanksMetric::add_sends(TableBuilder& t, const Values& values) const {

@@ -64,7 +64,7 @@ std::vector<ExpertKind> expert_types_of(const std::string& text) {
     return out;
   for (const auto& [word, times] : repeated(text)) {
     const auto* found =
-        std::ranges::find_if(kinds, [&](const auto& k) { return word == k.second; });
+        std::ranges::find_if(kinds, [&name = word](const auto& k) { return name == k.second; });
     if (found == std::end(kinds)) {
       throw Error(Exit::usage, concat("no type of expert named '", word, "'"))
           .hint("the types are ffn, zero, copy, constant: expert_types=ffnx5+constant+copy+zero");

@@ -234,7 +234,44 @@ TEST_CASE("the finding speaks of the number of ranks that was asked for") {
                              figure(chance::distinct_ranks(16, 4, 3)) + ")"));
   CHECK_THAT(told("ranks:ep_size=3"), Catch::Contains("balancedness of " + figure(balanced)));
   // of so few experts that one rank is usual, two are told
-  const MemoryTrace few = make_trace({.experts = 3});
+  const MemoryTrace few = make_trace({.experts = 2, .k = 1});
   CHECK_THAT(analyze(few, {"ranks"}).findings.at(0).text,
              Catch::StartsWith("On 2 expert-parallel"));
+}
+
+namespace {
+
+const Table* table_named(const Report& r, const std::string& id) {
+  const auto at = std::ranges::find(r.tables, id, &Table::id);
+  return at == r.tables.end() ? nullptr : &*at;
+}
+
+Report of_ranks(int experts, const std::string& spec) {
+  return analyze(make_trace({.tokens = 512, .experts = experts}), {spec});
+}
+
+}  // namespace
+
+TEST_CASE("ranks that do not hold as many experts each are shown as they are cut") {
+  const Report uneven = of_ranks(8, "ranks:ep_size=3");
+  REQUIRE(table_named(uneven, "ranks"));
+  CHECK(table_named(uneven, "ranks")->warnings ==
+        std::vector<std::string>{"8 experts do not divide into 3 ranks: 2 hold 3 and 1 holds 2, so "
+                                 "that even routing leaves them uneven"});
+  CHECK(table_named(of_ranks(8, "ranks:ep_size=4"), "ranks")->warnings.empty());
+  CHECK(table_named(of_ranks(8, "ranks:ep_size=48"), "ranks")->warnings ==
+        std::vector<std::string>{"8 experts do not divide into 48 ranks: 8 hold 1 and 40 hold "
+                                 "none, so that even routing leaves them uneven"});
+}
+
+TEST_CASE("the sweep over ranks has sizes that divide the experts, and the finding is of one") {
+  const Report twelve = of_ranks(12, "ranks");
+  const auto& sizes =
+      std::get<std::vector<std::int64_t>>(table_named(twelve, "all_to_all")->columns[0].cells);
+  CHECK(sizes == std::vector<std::int64_t>{2, 4});
+  REQUIRE(twelve.findings.size() == 1);
+  CHECK(twelve.findings[0].text.find("On 4 expert-parallel ranks") == 0);
+  const Report fifteen = of_ranks(15, "ranks");
+  CHECK_FALSE(table_named(fifteen, "all_to_all"));
+  CHECK(fifteen.findings.empty());
 }
