@@ -15,22 +15,37 @@
 #include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 #include "lib/trace/reader.h"
+#include "lib/trace/step_counts.h"
 
 namespace moe {
 namespace {
+
+using Facts = std::vector<std::pair<std::string, std::string>>;
 
 std::string step_text(std::int64_t step) {
   return step < 0 ? "unknown" : fmt::format("{}", step);
 }
 
+// 0 = not known, of engines that only count
+Cells choices(const std::vector<TraceLayer>& layers) {
+  std::vector<std::int64_t> whole;
+  std::vector<double> where_known;
+  for (const TraceLayer& l : layers) {
+    whole.push_back(l.top_k);
+    where_known.push_back(l.top_k > 0 ? double(l.top_k) : NAN);
+  }
+  if (std::ranges::find(whole, 0) == whole.end())
+    return whole;
+  return where_known;
+}
+
 Table layers_table(const std::vector<TraceLayer>& layers) {
-  std::vector<std::int64_t> number, experts, k, shared, groups;
+  std::vector<std::int64_t> number, experts, shared, groups;
   std::vector<std::string> score, norm;
   std::vector<double> capacity;
   for (const TraceLayer& l : layers) {
     number.push_back(l.index);
     experts.push_back(l.experts);
-    k.push_back(l.top_k);
     shared.push_back(l.shared);
     groups.push_back(l.n_group);
     score.emplace_back(l.score_fn == ScoreFn::softmax   ? "softmax"
@@ -44,7 +59,7 @@ Table layers_table(const std::vector<TraceLayer>& layers) {
   t.columns = {
       {.name = "layer", .cells = number},
       {.name = "experts", .cells = experts},
-      {.name = "k", .cells = k},
+      {.name = "k", .cells = choices(layers), .digits = 0},
       {.name = "shared", .cells = shared},
       {.name = "groups", .cells = groups},
       {.name = "score", .cells = score},
@@ -53,12 +68,35 @@ Table layers_table(const std::vector<TraceLayer>& layers) {
   return t;
 }
 
-Report show_trace(const std::string& path) {
-  const TraceReader trace(path);
+bool holds_counts(const TraceReader& trace) {
+  return trace.tokens() == 0 && trace.count_steps() > 0;
+}
+
+// "600 tokens", or "counts of 7 steps" of an engine that only counts
+std::string size_of(const TraceReader& trace) {
+  const std::uint64_t steps = trace.count_steps();
+  return holds_counts(trace) ? fmt::format("counts of {} {}", steps, steps == 1 ? "step" : "steps")
+                             : fmt::format("{} tokens", trace.tokens());
+}
+
+// "324", or "1612 to 1755" where layers differ
+std::string assignments_of(const TraceReader& trace) {
+  const TraceHeader& h = trace.header();
+  const auto read = [&](std::uint64_t first, std::uint64_t count) {
+    return StepCounts{first, trace.counts(first, count), h.max_experts()};
+  };
+  const CountSurvey survey(h, trace.steps(), trace.count_steps(), read);
+  std::vector<std::int64_t> each;
+  for (const CountedLayer& l : survey.layers())
+    each.push_back(l.assignments);
+  const auto [least, most] = std::ranges::minmax(each);
+  return least == most ? fmt::format("{}", most) : fmt::format("{} to {}", least, most);
+}
+
+Facts trace_facts(const TraceReader& trace, const std::string& path) {
   const TraceHeader& h = trace.header();
   const TraceState& s = trace.state();
-  Report r{.title = fmt::format("{}: {} tokens x {} MoE layers", path, s.tokens, h.layers.size())};
-  r.facts = {
+  Facts facts = {
       {"state",
        s.complete ? "complete"
                   : fmt::format("interrupted: {} committed rows can be used, {} behind them cannot",
@@ -77,17 +115,24 @@ Report show_trace(const std::string& path) {
       {"vocabulary", fmt::format("{}", h.vocab_size)},
       {"format", h.format_version},
       {"capture point", h.capture_point},
-      {"corpus sha256", s.corpus_sha256},
-      {"sequences", fmt::format("{}", trace.sequences().size())},
+      {"corpus sha256", holds_counts(trace) ? "" : s.corpus_sha256},
+      {"assignments in a layer", holds_counts(trace) ? assignments_of(trace) : ""},
+      {"sequences", holds_counts(trace) ? "" : fmt::format("{}", trace.sequences().size())},
       {"domains", join(h.domains)},
       {"size", bytes_text(double(std::filesystem::file_size(path)))}};
-  std::erase_if(r.facts, [](const auto& f) { return f.second.empty(); });
-  r.warnings = s.warnings;
-  r.tables.push_back(layers_table(h.layers));
-  return r;
+  std::erase_if(facts, [](const auto& f) { return f.second.empty(); });
+  return facts;
 }
 
-using Facts = std::vector<std::pair<std::string, std::string>>;
+Report show_trace(const std::string& path) {
+  const TraceReader trace(path);
+  const std::vector<TraceLayer>& layers = trace.header().layers;
+  Report r{.title = fmt::format("{}: {} x {} MoE layers", path, size_of(trace), layers.size())};
+  r.facts = trace_facts(trace, path);
+  r.warnings = trace.state().warnings;
+  r.tables.push_back(layers_table(layers));
+  return r;
+}
 
 // How a run of ours was trained; nothing of a checkpoint from elsewhere.
 Facts training_facts(const LoadedModel& loaded) {

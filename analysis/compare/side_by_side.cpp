@@ -223,16 +223,26 @@ Table layers(const All& a) {
   return t.take();
 }
 
+void without_intervals(Report& r, const Quote& all, const std::string& name,
+                       const std::string& first, bool counted) {
+  if (counted) {
+    return tell(r, derived("Where ", {all}), name, " differs from ", first,
+                " by more than other text would change cannot be said: intervals resample "
+                "sequences, and counts have none.");
+  }
+  tell(r, derived("Too little text to judge where ", {all}), name, " differs from ", first,
+       ": intervals need at least ", Bootstrap::least_sequences, " sequences and --bootstrap.");
+}
+
 // Of a trace, whose column it is, against the first. One of many figures often leaves its interval:
 // told are differences that the largest of as many would rarely show.
 constexpr double interval_deviations = 2 * 1.96;  // how wide 95 % are
-void finding(Report& r, const std::string& first, std::size_t place) {
+// `counted`: of one of the two only counts are known.
+void finding(Report& r, const std::string& first, std::size_t place, bool counted) {
   const QuotedTable t(r, "differences");
   const Column& c = t.table().columns[place];
   if (std::ranges::none_of(c.low, [](double v) { return std::isfinite(v); })) {
-    return tell(r, derived("Too little text to judge where ", {t.basis(c, 0, t.rows())}), c.name,
-                " differs from ", first, ": intervals need at least ", Bootstrap::least_sequences,
-                " sequences and --bootstrap.");
+    return without_intervals(r, t.basis(c, 0, t.rows()), c.name, first, counted);
   }
   const auto& values = std::get<std::vector<double>>(c.cells);
   Finding clear;
@@ -272,7 +282,7 @@ void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const An
   r.tables.push_back(differences(a));
   r.tables.push_back(layers(a));
   for (std::size_t i = 1; i < traces.size(); ++i)
-    finding(r, traces[0].name, i);
+    finding(r, traces[0].name, i, counts_only(*traces[0].trace) || counts_only(*traces[i].trace));
 }
 
 namespace {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "analysis/metric/count_pass.h"
 #include "lib/core/text.h"
@@ -83,6 +84,7 @@ void LoadMetric::observe_layer(const Window& w, Index l) {
     while (i < w.valid.size() && w.rows.step[std::size_t(w.valid[i])] == step)
       ++i;
     count_step(s, w, w.layer[std::size_t(l)], from, i);
+    s.step_tokens += std::int64_t(i - from);
   }
   s.tokens += std::int64_t(w.valid.size());
   add_weights(s, w, l);
@@ -96,7 +98,8 @@ void LoadMetric::observe_counts(const CountWindow& w, Index l) {
       s.counts[e] += counts[e];
       s.step_counts[e] += counts[e];
     }
-    add_tokens(s.tokens, w.tokens(step, l));
+    s.step_tokens = w.tokens(step, l);
+    add_tokens(s.tokens, s.step_tokens);
     end_step(s);
   }
 }
@@ -163,9 +166,10 @@ void LoadMetric::add_weights(State& s, const Window& w, Index l) {
 
 void LoadMetric::end_step(State& s) {
   const LoadFigures f = load_figures(s.step_counts);
+  const std::int64_t tokens = std::exchange(s.step_tokens, 0);
   if (f.assignments == 0)
     return;
-  ++s.steps;
+  s.sizes.add(tokens);
   s.step_cv += f.cv;
   s.step_maxvio += f.maxvio;
   std::fill(s.step_counts.begin(), s.step_counts.end(), 0);
@@ -175,15 +179,10 @@ LoadMetric::Done LoadMetric::done(std::size_t l) const {
   State s = layer_[l];
   end_step(s);
   const LoadFigures f = load_figures(s.counts);
-  const double steps = double(s.steps);
+  const double steps = double(s.sizes.steps());
   const double tokens = s.tokens < 0 ? no_value : double(s.tokens);
-  return {f,
-          s.step_cv / steps,
-          s.step_maxvio / steps,
-          double(f.assignments) / tokens,
-          tokens,
-          tokens / steps,
-          s.steps};
+  return {f,      s.step_cv / steps, s.step_maxvio / steps, double(f.assignments) / tokens, tokens,
+          s.sizes};
 }
 
 LoadMetric::Figures LoadMetric::figures(const LoadFigures& f,
@@ -292,10 +291,9 @@ Values LoadMetric::judged() const {
       if (all[id].value.size() == l)  // a number may stand twice in a list option
         all[id].add(d.all.assignments > 0 ? value : no_value, whole.at(id));
     }
-    const ByChance step = simulated(memo, e, k, rounded(d.step_tokens));
     const auto of_steps = [&](const char* id) {
-      const double steps = double(std::max<std::int64_t>(1, d.steps));
-      return chance::Value{step.at(id).mean, step.at(id).spread / std::sqrt(steps)};
+      return d.sizes.mean(
+          [&](std::int64_t tokens) { return simulated(memo, e, k, tokens).at(id); });
     };
     all["load_cv_batch"].add(d.cv_batch, of_steps("load_cv"));
     all["load_maxvio_batch"].add(d.maxvio_batch, of_steps("load_maxvio_global"));

@@ -2,6 +2,7 @@
 // steps. load.cpp counts and judges, load_report.cpp says what came out.
 #pragma once
 #include "analysis/metric/layout.h"
+#include "analysis/metric/step_sizes.h"
 #include "analysis/metric/verdict.h"
 #include "lib/core/load.h"
 
@@ -27,15 +28,17 @@ class LoadMetric final : public Metric {
     std::vector<double> importance;
     // sums of squares of weights, and of the tokens' sums of weights
     double weight_squares = 0, token_squares = 0;
-    std::int64_t tokens = 0, steps = 0;  // tokens -1: not known
+    std::int64_t tokens = 0;  // -1: not known
     std::uint32_t step = 0;
+    std::int64_t step_tokens = 0;  // of the step being read; -1: not known
+    StepSizes sizes;
     double step_cv = 0, step_maxvio = 0;
   };
   struct Done {  // of one layer
     LoadFigures all;
     double cv_batch, maxvio_batch;
-    double k, tokens, step_tokens;  // NaN: not known
-    std::int64_t steps;
+    double k, tokens;  // NaN: not known
+    StepSizes sizes;
   };
   // The figures of one layer's counts, those of a list option under "ID N" ("load_topn_coverage
   // 2"), and what random routing gives for them, in the same order.

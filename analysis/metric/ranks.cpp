@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <utility>
 
 #include "analysis/metric/count_pass.h"
 #include "lib/core/clones.h"
@@ -199,11 +200,12 @@ void RanksMetric::end_step(State& s) const {
     load[std::size_t(s.rank_of[e])] += s.counts[e] - s.before[e];
     all += s.counts[e] - s.before[e];
   }
+  const std::int64_t before = std::exchange(s.tokens_before, s.tokens);
   if (all == 0)
     return;
   s.imbalance +=
       double(*std::max_element(load.begin(), load.end())) * double(ep_) / double(all) - 1;
-  ++s.steps;
+  s.sizes.add(s.tokens < 0 ? -1 : s.tokens - before);
   s.before = s.counts;
 }
 
@@ -247,7 +249,7 @@ std::vector<MetricValue> RanksMetric::values() const {
   for (State s : layer_) {
     end_step(s);
     const Load load = rank_load(s.counts, ep_);
-    imbalance.push_back(s.imbalance / double(s.steps));
+    imbalance.push_back(s.imbalance / double(s.sizes.steps()));
     balanced.push_back(load.mean / load.most);
     means += load.mean;
     mosts += load.most;

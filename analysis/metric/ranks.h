@@ -4,6 +4,7 @@
 // says what the counts mean.
 #pragma once
 #include "analysis/metric/layout.h"
+#include "analysis/metric/step_sizes.h"
 #include "analysis/metric/verdict.h"
 
 namespace moe {
@@ -36,7 +37,9 @@ class RanksMetric final : public Metric {
     std::vector<std::int64_t> seen_rank, seen_node;  // token that last met it
     Matrix<std::int64_t> tokens_to, copies_to;       // (R,R) by source and destination
     std::int64_t tokens = 0;                         // -1: not known
-    std::int64_t assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0, steps = 0;
+    std::int64_t assignments = 0, ranks = 0, nodes = 0, sends = 0, foreign = 0;
+    std::int64_t tokens_before = 0;  // up to the last step that ended
+    StepSizes sizes;
     double imbalance = 0;
     std::uint32_t step = 0;
   };

@@ -163,10 +163,8 @@ Values RanksMetric::layer_values(Memo& memo) const {
     end_step(s);
     const double k = choices(s);
     const int e = shape_.experts[l];
-    const chance::Value step =
-        chance_balancedness(memo, l, ep_, rounded(double(s.tokens) / double(s.steps)), true);
-    const double steps = double(std::max<std::int64_t>(1, s.steps));
-    all["ep_rank_imbalance"].chance.add({step.mean, step.spread / std::sqrt(steps)});
+    all["ep_rank_imbalance"].chance.add(s.sizes.mean(
+        [&](std::int64_t tokens) { return chance_balancedness(memo, l, ep_, tokens, true); }));
     all["ep_balancedness"].chance.add(chance_balancedness(memo, l, ep_, s.tokens, false));
     if (counted_)
       continue;

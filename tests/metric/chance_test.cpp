@@ -21,6 +21,9 @@ struct Lot {
   int tokens, experts, k, traces = 32;
   bool logits = true;  // random ones; else all equal
   int layers = 2, sequence = 80, step = 256, ids = 40, domains = 3, ranks = 4;
+  // a step of `step` tokens, then of 2, 3, 5 and 10, in turn: a prefill and its decode steps
+  bool decode = false;
+  bool counted = false;  // as an engine that only counts leaves them
 };
 
 // Pair matrices and router rows of no structure: around the value of unrelated experts.
@@ -85,6 +88,16 @@ struct Parts {  // of a trace, while rows are added
   std::vector<TraceStep> steps;
 };
 
+bool begins_step(const Lot& m, int t) {
+  if (!m.decode)
+    return t % m.step == 0;
+  for (const int after : {-m.step, 0, 2, 5, 10}) {
+    if (t % (m.step + 20) == m.step + after)
+      return true;
+  }
+  return false;
+}
+
 // Row t but for its layers.
 void add_row(const Lot& m, int t, std::uint32_t id, Parts& p) {
   const int q = t / m.sequence;
@@ -92,7 +105,7 @@ void add_row(const Lot& m, int t, std::uint32_t id, Parts& p) {
     p.sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)),
                            std::uint16_t(q % m.domains)});
   }
-  if (t % m.step == 0) {
+  if (begins_step(m, t)) {
     p.steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)),
                        Phase::train});
   }
@@ -191,7 +204,9 @@ std::map<std::string, Seen> held(const Lot& m) {
   for (int id = 0; id < m.ids; ++id)
     o.planted_labels.push_back(id % 4);
   for (int trace = 0; trace < m.traces; ++trace) {
-    for (const Table& t : analyze(by_lot(m, 1000 + std::uint64_t(trace)), {}, o).tables) {
+    const MemoryTrace drawn = by_lot(m, 1000 + std::uint64_t(trace));
+    const Report r = m.counted ? analyze(twin_of(drawn), {}, o) : analyze(drawn, {}, o);
+    for (const Table& t : r.tables) {
       for (const Column& c : t.columns)
         add(t, c, m.traces, out);
     }
@@ -240,8 +255,8 @@ void hold(const Lot& m) {
     CHECK(alone > 0.4 * s.spread - 1e-6);
     ++spreads;
   }
-  CHECK(columns > 90);
-  CHECK(spreads > 30);
+  CHECK(columns > (m.counted ? 35 : 90));
+  CHECK(spreads > (m.counted ? 15 : 30));
 }
 
 }  // namespace
@@ -310,4 +325,13 @@ TEST_CASE("chance values hold on random routing: 96 tokens") {
 }
 TEST_CASE("chance values hold on random routing: 5 of 6 experts") {
   hold({512, 6, 5});
+}
+TEST_CASE("chance values hold on random routing: prefill and decode steps, 16 experts, 2 choices") {
+  hold({.tokens = 1104, .experts = 16, .k = 2, .decode = true});
+}
+TEST_CASE("chance values hold on random counts: prefill and decode steps, 64 experts, 6 choices") {
+  hold({.tokens = 1656, .experts = 64, .k = 6, .decode = true, .counted = true});
+}
+TEST_CASE("chance values hold on random counts: even steps, 8 experts, 1 choice") {
+  hold({.tokens = 2048, .experts = 8, .k = 1, .counted = true});
 }
