@@ -32,6 +32,7 @@ environment "$five" 5 "transformers>=5,<6"
 "$five/bin/python" tests/recorder/compare.py "$moe" "$@"
 [ -z "$quick" ] || exit 0
 "$five/bin/python" tests/recorder/behaviour.py "$moe"
+"$five/bin/python" tests/recorder/cost.py
 environment "$four" 4 "transformers==4.57.6"
 "$four/bin/python" tests/recorder/compare.py "$moe" "$@"
 "$four/bin/python" tests/recorder/behaviour.py "$moe"
