@@ -9,8 +9,11 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/checkpoint/folder.h"
+#include "lib/checkpoint/foreign_folder.h"
+#include "lib/checkpoint/shards.h"
 #include "lib/core/error.h"
 #include "lib/files/file.h"
+#include "lib/files/foreign.h"
 
 namespace moe {
 namespace fs = std::filesystem;
@@ -27,11 +30,27 @@ bool present(const fs::path& p) {
 std::string plain_problem(const fs::path& folder) {
   if (!present(folder / "config.json"))
     return fmt::format("{} has no config.json", in_quotes(folder));
-  if (!present(folder / "model.safetensors") && !present(folder / "model.safetensors.index.json")) {
+  if (!has_safetensors(folder)) {
     return fmt::format("{} has neither model.safetensors nor model.safetensors.index.json",
                        in_quotes(folder));
   }
   return {};
+}
+
+// Folders of other programs, said to be what they are; nothing where no kind is recognised.
+void refuse_foreign_folder(const fs::path& folder) {
+  const auto found = foreign_folder(folder);
+  if (!found)
+    return;
+  throw Error(Exit::input, fmt::format("{} is {}; this program reads safetensors and GGUF",
+                                       in_quotes(folder), found->kind))
+      .hint(found->hint);
+}
+[[noreturn]] void refuse_file(const fs::path& path) {
+  refuse_foreign(path, "a run or checkpoint folder");
+  throw Error(Exit::input,
+              fmt::format("{} is a file, not a run or checkpoint folder", in_quotes(path)))
+      .hint("name the folder that it is in");
 }
 
 Checkpoint newest_of(const fs::path& run, const std::vector<std::int64_t>& steps) {
@@ -163,11 +182,10 @@ Checkpoint find_checkpoint(const fs::path& path) {
                                              ? ": " + code.message()
                                              : ""));
   }
-  if (!fs::is_directory(status)) {
-    throw Error(Exit::input,
-                fmt::format("{} is a file, not a run or checkpoint folder", in_quotes(path)))
-        .hint("name the folder that it is in");
-  }
+  if (!fs::is_directory(status))
+    refuse_file(path);
+  if (present(path / "config.json") && !present(path / manifest_name) && !has_safetensors(path))
+    refuse_foreign_folder(path);
   if (present(path / manifest_name) || present(path / "config.json")) {
     if (const std::string problem = checkpoint_problem(path); !problem.empty()) {
       throw Error(Exit::input,
@@ -181,6 +199,7 @@ Checkpoint find_checkpoint(const fs::path& path) {
     return newest_of(path, steps);
   if (present(path / "run.json"))
     throw Error(Exit::input, fmt::format("the run {} has no checkpoint yet", in_quotes(path)));
+  refuse_foreign_folder(path);
   throw Error(
       Exit::input,
       fmt::format(

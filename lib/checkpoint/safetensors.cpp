@@ -5,7 +5,9 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
+#include "lib/checkpoint/shards.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
@@ -34,23 +36,42 @@ DType dtype_of_name(std::string_view name, bool& known) {
 
 Tensors::Tensors(fs::path path) : path_(std::move(path)) {
   std::error_code none;
-  if (fs::is_directory(path_, none)) {
-    const fs::path single = path_ / "model.safetensors";
-    const fs::path index = path_ / "model.safetensors.index.json";
-    if (fs::exists(single, none)) {
-      tensors_ = add(single);
-    } else if (fs::exists(index, none)) {
-      read_index(index);
-    } else {
-      throw Error(Exit::input,
-                  fmt::format("{} has neither model.safetensors nor model.safetensors.index.json",
-                              in_quotes(path_)));
-    }
-  } else if (path_.extension() == ".json") {
+  if (fs::is_directory(path_, none))
+    open_folder();
+  else if (path_.extension() == ".json")
     read_index(path_);
-  } else {
+  else
     tensors_ = add(path_);
+}
+
+void Tensors::open_folder() {
+  std::error_code none;
+  const fs::path single = path_ / "model.safetensors";
+  const fs::path index = path_ / "model.safetensors.index.json";
+  if (fs::exists(single, none)) {
+    tensors_ = add(single);
+    return;
   }
+  if (fs::exists(index, none))
+    return read_index(index);
+  const Shards shards = shards_by_name(path_);
+  if (shards.there.empty()) {
+    throw Error(Exit::input,
+                fmt::format("{} has neither model.safetensors nor model.safetensors.index.json",
+                            in_quotes(path_)));
+  }
+  if (!shards.missing.empty()) {
+    throw Error(Exit::input,
+                fmt::format("{} has {} of {} shards, no index, and no {}", in_quotes(path_),
+                            shards.there.size(), shards.there.size() + shards.missing.size(),
+                            in_quotes(shards.missing[0])))
+        .hint("download the files that are missing");
+  }
+  for (const std::string& name : shards.there)
+    std::ranges::move(add(path_ / name), std::back_inserter(unlisted_));
+  take_unlisted({});
+  notes_.push_back(fmt::format("{} has no model.safetensors.index.json: its {} shards were read",
+                               in_quotes(path_), shards.there.size()));
 }
 
 std::vector<TensorInfo> Tensors::add(const fs::path& path) {
@@ -87,30 +108,79 @@ void Tensors::read_index(const fs::path& index) {
   }
   for (const auto& [name, wanted] : by_file)
     read_shard(index, index.parent_path() / name, wanted);
-  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+  take_unlisted(index);
 }
 
 void Tensors::read_shard(const fs::path& index, const fs::path& path,
                          const std::vector<std::string>& wanted) {
+  std::set<std::string> missing(wanted.begin(), wanted.end());
   std::error_code none;
   if (!fs::exists(path, none))
-    throw bad(index, fmt::format("names {}, which does not exist", in_quotes(path)));
-  std::set<std::string> missing(wanted.begin(), wanted.end());
+    return miss(index, path, missing, "does not exist");
   for (TensorInfo& t : add(path)) {
-    if (missing.erase(t.name) == 0) {
-      notes_.push_back(fmt::format("tensor {} in {} is not in the index and was left out",
-                                   in_quotes(t.name), in_quotes(path)));
-    } else {
+    if (missing.erase(t.name) == 0)
+      unlisted_.push_back(std::move(t));
+    else
       tensors_.push_back(std::move(t));
-    }
   }
-  // an error only where somebody needs it: indexes of published models name what was never saved
+  miss(index, path, missing, missing.size() == 1 ? "does not hold it" : "does not hold them");
+}
+
+namespace {
+
+// "the tensor 'a'", "3 tensors ('a', 'b', ...)".
+std::string counted(const std::vector<std::string>& names) {
+  if (names.size() == 1)
+    return fmt::format("the tensor {}", in_quotes(names[0]));
+  std::string list = in_quotes(names[0]) + ", " + in_quotes(names[1]);
+  return fmt::format("{} tensors ({}{})", names.size(), list, names.size() > 2 ? ", ..." : "");
+}
+
+}  // namespace
+
+// An error only where somebody needs one of them: indexes of published models name what was never
+// saved, and parts that nobody uses are not downloaded.
+void Tensors::miss(const fs::path& index, const fs::path& path,
+                   const std::set<std::string>& missing, const char* why) {
+  if (missing.empty())
+    return;
   for (const std::string& name : missing) {
-    const std::string sentence = fmt::format("{} puts the tensor {} in {}, which does not hold it",
-                                             in_quotes(index), in_quotes(name), in_quotes(path));
-    absent_.emplace(name, sentence);
-    notes_.push_back(sentence);
+    absent_.emplace(name, fmt::format("{} puts the tensor {} in {}, which {}", in_quotes(index),
+                                      in_quotes(name), in_quotes(path), why));
   }
+  notes_.push_back(fmt::format("{} puts {} in {}, which {}", in_quotes(index),
+                               counted({missing.begin(), missing.end()}), in_quotes(path), why));
+}
+
+// What shards hold beside what the index says of them: read, where no other tensor has the name.
+void Tensors::take_unlisted(const fs::path& index) {
+  std::set<std::string> taken;
+  for (const TensorInfo& t : tensors_)
+    taken.insert(t.name);
+  std::vector<std::string> read, twice;
+  for (TensorInfo& t : std::exchange(unlisted_, {})) {
+    const bool first = taken.insert(t.name).second;
+    (first ? read : twice).push_back(t.name);
+    absent_.erase(t.name);
+    if (first)
+      tensors_.push_back(std::move(t));
+  }
+  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+  if (!twice.empty()) {
+    notes_.push_back(fmt::format("more than one shard holds {}: {}", counted(twice),
+                                 index.empty() ? "the first counts" : "the index says which"));
+  }
+  if (!read.empty() && !index.empty()) {
+    notes_.push_back(fmt::format("{} leaves out {}, which its shards hold and which {} read",
+                                 in_quotes(index), counted(read), read.size() == 1 ? "is" : "are"));
+  }
+}
+
+std::vector<std::string> Tensors::absent() const {
+  std::vector<std::string> out;
+  for (const auto& [name, sentence] : absent_)
+    out.push_back(name);
+  return out;
 }
 
 std::vector<std::string> Tensors::names() const {
@@ -129,7 +199,7 @@ const TensorInfo& Tensors::at(std::string_view name) const {
   if (const TensorInfo* t = find(name))
     return *t;
   if (const auto absent = absent_.find(name); absent != absent_.end())
-    throw Error(Exit::input, absent->second);
+    throw Error(Exit::input, absent->second).hint("download that file again, no other holds it");
   Error error(Exit::input,
               fmt::format("tensor {} is missing in {}", in_quotes(name), in_quotes(path_)));
   if (tensors_.size() < 10'000) {

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,8 +38,9 @@ SafetensorsHeader read_safetensors_header(class InputFile&);
 
 class Tensors {
  public:
-  // A .safetensors file, an .index.json, or a folder with model.safetensors or
-  // model.safetensors.index.json.
+  // A .safetensors file, an .index.json, or a folder with model.safetensors,
+  // model.safetensors.index.json or all of its shards. What an index says wrongly is an error where
+  // somebody needs it, and a note else.
   explicit Tensors(std::filesystem::path);
 
   const std::filesystem::path& path() const {
@@ -61,10 +63,12 @@ class Tensors {
   const std::map<std::string, std::string>& metadata() const {
     return metadata_;
   }
-  // tensors in shards that the index does not name, and the other way round
+  // sentences on tensors in shards that the index does not name, and the other way round
   const std::vector<std::string>& notes() const {
     return notes_;
   }
+  // names that the index has and no shard holds; at() says of each where it should be
+  std::vector<std::string> absent() const;
 
  private:
   struct File {
@@ -72,13 +76,18 @@ class Tensors {
     std::shared_ptr<const std::byte> bytes;
   };
   std::vector<TensorInfo> add(const std::filesystem::path& file);
+  void open_folder();
   void read_index(const std::filesystem::path& index);
   void read_shard(const std::filesystem::path& index, const std::filesystem::path& path,
                   const std::vector<std::string>& wanted);
+  void take_unlisted(const std::filesystem::path& index);
+  void miss(const std::filesystem::path& index, const std::filesystem::path& path,
+            const std::set<std::string>& missing, const char* why);
 
   std::filesystem::path path_;
   std::vector<File> files_;
   std::vector<TensorInfo> tensors_;
+  std::vector<TensorInfo> unlisted_;  // while an index is read: in a shard, and not said to be
   std::map<std::string, std::string> metadata_;
   // tensors that the index names and no shard holds: a sentence about each
   std::map<std::string, std::string, std::less<>> absent_;

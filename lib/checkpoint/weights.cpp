@@ -58,6 +58,9 @@ class SafetensorsWeights final : public Weights {
   std::vector<std::string> notes() const override {
     return tensors_.notes();
   }
+  std::vector<std::string> absent() const override {
+    return tensors_.absent();
+  }
   std::unique_ptr<const StoredRows> open(const std::string& name, const Dims& dims) const override {
     return std::make_unique<const Stored>(tensors_, name, dims);
   }

@@ -59,6 +59,10 @@ class Weights {
   virtual const std::filesystem::path& file_of(const std::string& tensor) const = 0;
   // of all tensors that could be part of a model, sorted
   virtual std::vector<std::string> names() const = 0;
+  // of tensors that the files say they have and do not hold; open() says where each should be
+  virtual std::vector<std::string> absent() const {
+    return {};
+  }
   virtual double most_numbers() const = 0;  // the files cannot hold more
   // sentences about files that disagree where nothing needed is missing
   virtual std::vector<std::string> notes() const {

@@ -26,6 +26,28 @@ void read_heads(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
     r.refuse("head_dim is 0");
 }
 
+constexpr const char* stored_formats =
+    "it reads fp8 in blocks of 128x128, mxfp4, and float32, bfloat16 or float16 without this key";
+
+// Of a quantisation that does not say its name: MLX never does, bitsandbytes once did not.
+[[noreturn]] void refuse_unnamed(const ConfigReader& q) {
+  for (const char* key : {"load_in_4bit", "load_in_8bit"}) {
+    if (q.flag(key, false)) {
+      q.refuse(concat(key,
+                      " is true, so the weights are stored by 'bitsandbytes', which this program "
+                      "does not read"),
+               stored_formats);
+    }
+  }
+  if (q.has("group_size") && q.has("bits")) {
+    q.refuse(
+        concat("group_size is ", q.at("group_size").dump(), " and bits is ", q.at("bits").dump(),
+               ", so the weights are stored by 'MLX', which this program does not read"),
+        stored_formats);
+  }
+  q.refuse("quant_method is missing, which says how the weights are stored", stored_formats);
+}
+
 }  // namespace
 
 void read_common(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
@@ -50,22 +72,14 @@ void read_common(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
 void check_weights(const ConfigReader& r) {
   if (r.has("text_config"))
     check_weights(r.in("text_config"));
+  if (r.has("quantization") && r.at("quantization").contains("bits"))
+    refuse_unnamed(r.in("quantization"));
   if (!r.has("quantization_config"))
     return;
   const ConfigReader q = r.in("quantization_config");
-  const char* hint =
-      "it reads fp8 in blocks of 128x128, mxfp4, and float32, bfloat16 or float16 without this key";
-  if (!q.has("quant_method")) {  // bitsandbytes once did not write its name
-    for (const char* key : {"load_in_4bit", "load_in_8bit"}) {
-      if (q.flag(key, false)) {
-        q.refuse(concat(key,
-                        " is true, so the weights are stored by 'bitsandbytes', which this program "
-                        "does not read"),
-                 hint);
-      }
-    }
-    q.refuse("quant_method is missing, which says how the weights are stored", hint);
-  }
+  const char* hint = stored_formats;
+  if (!q.has("quant_method"))
+    refuse_unnamed(q);
   const std::string method = q.text("quant_method");
   if (method != "fp8" && method != "mxfp4")
     q.refuse(concat("quant_method is '", method, "', which this program does not read"), hint);

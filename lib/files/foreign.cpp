@@ -15,11 +15,10 @@ using std::string_view_literals::operator""sv;
 
 constexpr std::size_t looked_at = 512;
 
-// The three lines that make safetensors of a PyTorch file.
-constexpr const char* convert =
-    "import torch, safetensors.torch; "
-    "w = torch.load('FILE', map_location='cpu', weights_only=True); "
-    "safetensors.torch.save_file({k: v.contiguous() for k, v in w.items()}, 'model.safetensors')";
+std::string convert(const std::filesystem::path& file) {
+  const std::string folder = file.parent_path().string();
+  return torch_conversion(folder.empty() ? "." : folder, file.filename().string());
+}
 
 struct Signature {
   std::string_view first;
@@ -63,11 +62,19 @@ ForeignFile archive(const std::filesystem::path& path) {
             "numpy.save('ids.npy', numpy.load('FILE')['NAME'])"};
   }
   if (ending == ".bin" || ending == ".pt" || ending == ".pth" || ending == ".ckpt")
-    return {"a PyTorch file", convert};
+    return {"a PyTorch file", convert(path)};
   return {"a zip archive", "unzip it first"};
 }
 
 }  // namespace
+
+std::string torch_conversion(const std::string& folder, const std::string& pattern) {
+  return concat(
+      "these lines of Python make safetensors of it:\n", "import glob, torch, safetensors.torch\n",
+      "w = {k: v.clone().contiguous() for f in sorted(glob.glob('", folder, "/", pattern,
+      "')) for k, v in torch.load(f, map_location='cpu', weights_only=True).items()}\n",
+      "safetensors.torch.save_file(w, '", folder, "/model.safetensors', ", "{'format': 'pt'})");
+}
 
 std::optional<ForeignFile> foreign_file(const std::filesystem::path& path, std::string_view first) {
   for (const Signature& s : signatures) {
@@ -77,7 +84,7 @@ std::optional<ForeignFile> foreign_file(const std::filesystem::path& path, std::
   if (first.starts_with("PK\x03\x04"sv))
     return archive(path);
   if (first.size() > 2 && first[0] == '\x80' && first[1] >= 2 && first[1] <= 5)
-    return ForeignFile{"a Python pickle (an old PyTorch file?)", convert};
+    return ForeignFile{"a Python pickle (an old PyTorch file?)", convert(path)};
   if (is_html(first)) {
     return ForeignFile{"an HTML page, perhaps an error of the server it was downloaded from",
                        "download the file again"};

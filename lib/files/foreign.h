@@ -13,6 +13,9 @@ struct ForeignFile {
   std::string hint;  // what to do about it; may be empty
 };
 
+// Three lines of Python that make FOLDER/model.safetensors of the PyTorch files FOLDER/PATTERN.
+std::string torch_conversion(const std::string& folder, const std::string& pattern);
+
 // first: the first bytes of the file, 512 of them where it has as many. Nothing where no kind is
 // recognised.
 std::optional<ForeignFile> foreign_file(const std::filesystem::path&, std::string_view first);

@@ -1,6 +1,7 @@
 // The header of a GGUF file: magic, version, counts, typed keys, and where the tensors lie. It is
 // read from the mapped file by a cursor that cannot leave it.
 #include "lib/files/gguf_header.h"
+#include "lib/files/foreign.h"
 
 #include <algorithm>
 #include <array>
@@ -234,8 +235,10 @@ void read_tensors(Cursor& at, std::uint64_t count, GgufHeader& h) {
 // Magic and version, each refused in words that say what the file is instead.
 void read_version(Cursor& at) {
   const auto magic = at.take(4, "its first four bytes");
-  if (std::memcmp(magic.data(), "GGUF", 4) != 0)
+  if (std::memcmp(magic.data(), "GGUF", 4) != 0) {
+    refuse_foreign(at.path(), "a GGUF model");
     refuse(at.path(), "does not begin with the magic GGUF", "is it a GGUF file?");
+  }
   const auto version = at.number<std::uint32_t>("its version");
   if ((version & 0xffff) == 0)
     refuse(at.path(), "is a big-endian GGUF file, and only little-endian ones are read");

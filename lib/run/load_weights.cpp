@@ -74,9 +74,11 @@ void refuse_sizes(const Weights& weights, const ModelConfig& config, const std::
   const double parameters = double(cost_of(config, 1).parameters);
   const double most = weights.most_numbers();
   if (parameters > most) {
+    const std::vector<std::string> notes = weights.notes();
+    const bool absent = !weights.absent().empty() && !notes.empty();
     throw Error(Exit::input, concat(said_by, " describes a model of ", parameters,
                                     " parameters and the tensors in ", in_quotes(weights.path()),
-                                    " cannot hold more than ", most))
+                                    " cannot hold more than ", most, absent ? ": " + notes[0] : ""))
         .hint("the configuration of another model, or files that are missing");
   }
 }

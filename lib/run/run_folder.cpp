@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/checkpoint/foreign_folder.h"
 #include "lib/core/error.h"
 #include "lib/family/config_like.h"
 #include "lib/family/gguf_model.h"
@@ -348,10 +349,22 @@ struct FoundModel {
   TiedHead head = TiedHead::absent;
 };
 
+// Those that are somewhere, or should be.
+std::vector<std::string> all_names(const Weights& weights) {
+  std::vector<std::string> out = weights.names();
+  std::ranges::copy(weights.absent(), std::back_inserter(out));
+  std::ranges::sort(out);
+  return out;
+}
+
 FoundModel found_model(const fs::path& folder, const Weights& weights, Head head_wanted) {
+  if (const auto foreign = foreign_tensors(weights.names())) {
+    throw Error(Exit::input, concat(in_quotes(folder), " holds the tensors of ", foreign->kind))
+        .hint(foreign->hint);
+  }
   FoundModel m{.published = read_config(folder), .found = {}};
   ModelConfig& c = m.published.config;
-  m.found = names_as_found(m.published.family, c.tied, weights.names());
+  m.found = names_as_found(m.published.family, c.tied, all_names(weights));
   if (m.found.headless && head_wanted == Head::needed)
     refuse_headless(folder, m.found.names);
   m.head = tied_head(weights, m.found.names, c);

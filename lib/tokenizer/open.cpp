@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/files/foreign.h"
 #include "lib/files/gguf.h"
 #include "lib/files/json.h"
 #include "lib/files/sha256.h"
@@ -133,6 +134,7 @@ std::unique_ptr<Tokenizer> read_by_content(const fs::path& path, const Tokenizer
   // a message whose first field is a piece
   if (file.bytes.starts_with('\n'))
     return read_sentencepiece(file);
+  refuse_foreign(path, "a tokenizer");
   throw Error(Exit::input, concat(in_quotes(path), " is no tokenizer that is read"))
       .hint(
           "a tokenizer.json, a sentencepiece .model, a file of tiktoken ranks, a tekken.json, a "

@@ -68,7 +68,7 @@ inline double cpu_seconds() {
 struct Outcome {
   bool threw = false;
   Exit code = Exit::done;
-  std::string what;
+  std::string what, hint;
 };
 
 inline Outcome outcome(const std::function<void()>& body) {
@@ -76,7 +76,7 @@ inline Outcome outcome(const std::function<void()>& body) {
     body();
     return {};
   } catch (const Error& e) {
-    return {true, e.code(), e.what()};
+    return {true, e.code(), e.what(), e.hint()};
   }
 }
 

@@ -341,7 +341,11 @@ TEST_CASE("golden malformed checkpoints") {
   if (!fs::exists(bad / "expected.json"))
     return test::skip("no " + bad.string());
   const auto open = [&](const char* name) {
-    return outcome([&] { Tensors t(bad / name); });
+    return outcome([&] {
+      const Tensors t(bad / name);
+      for (const std::string& absent : t.absent())
+        (void)t.get(absent);
+    });
   };
   CHECK_FALSE(open("control").threw);
   CHECK_FALSE(open("tensor_extra").threw);

@@ -122,4 +122,79 @@ TEST_CASE("a model saved without its head is traced, and asked for no losses") {
   CHECK(same > 8);
 }
 
+TEST_CASE("an index and its shards that disagree are warned of where nothing needed is missing") {
+  const Folder f;
+  const fs::path from = f / checkpoint(f);
+  const std::vector<NamedTensor> all = tensors_but(from, "");
+  copy_with(from, f / "split", {});
+  fs::remove(f / "split/model.safetensors");
+  const std::vector<NamedTensor> first(all.begin(), all.begin() + 5);
+  const std::vector<NamedTensor> rest(all.begin() + 5, all.end());
+  write_safetensors(f / "split/a.safetensors", first);
+  write_safetensors(f / "split/b.safetensors", rest);
+  Json map = {{"mtp.fc.weight", "b.safetensors"}, {"mtp.norm.weight", "c.safetensors"}};
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (i != 2)
+      map[all[i].name] = i < 5 ? "a.safetensors" : "b.safetensors";
+  }
+  write_json(f / "split/model.safetensors.index.json", {{"weight_map", map}});
+  const Result r = f.run("eval split" + data + " --format csv");
+  CHECK(r.code == 0);
+  CHECK(
+      says(r, "puts the tensor 'mtp.fc.weight' in 'split/b.safetensors', which does not hold it"));
+  CHECK(
+      says(r, "puts the tensor 'mtp.norm.weight' in 'split/c.safetensors', which does not exist"));
+  CHECK(says(r, "leaves out the tensor '" + all[2].name + "', which its shards hold"));
+  CHECK(losses(f, "split") == losses(f, "run/checkpoint-00000002"));
+  fs::remove(f / "split/a.safetensors");
+  const Result missing = f.run("eval split" + data);
+  CHECK(missing.code == 3);
+  CHECK(says(missing, "'split/a.safetensors', which does not exist"));
+}
+
+TEST_CASE("a model that somebody quantised is named by its tensors") {
+  const Folder f;
+  const fs::path from = f / checkpoint(f);
+  std::vector<NamedTensor> all = tensors_but(from, "");
+  all.emplace_back("model.layers.0.mlp.up_proj.qweight", Tensor(DType::u8, {4}));
+  all.emplace_back("model.layers.0.mlp.up_proj.qzeros", Tensor(DType::u8, {4}));
+  copy_with(from, f / "q", all);
+  for (const std::string verb : {"show q", "eval q --data text:path=corpus"}) {
+    const Result r = f.run(verb);
+    CHECK(r.code == 3);
+    CHECK(says(r, "'q' holds the tensors of a model quantised by AWQ or GPTQ"));
+  }
+}
+
+TEST_CASE("a model in PyTorch files is refused with the lines that convert it") {
+  const Folder f;
+  const fs::path from = f / checkpoint(f);
+  copy_with(from, f / "bin", {});
+  fs::remove(f / "bin/model.safetensors");
+  put(f / "bin/pytorch_model.bin", "PK");
+  const Result r = f.run("show bin");
+  CHECK(r.code == 3);
+  CHECK(says(r, "'bin' is a model whose weights are PyTorch files (pytorch_model.bin)"));
+  CHECK(says(r, "\nimport glob, torch, safetensors.torch\nw = {"));
+  CHECK(says(r, "\nsafetensors.torch.save_file(w, 'bin/model.safetensors', {'format': 'pt'})\n"));
+}
+
+TEST_CASE("pointers and pages in the place of a GGUF file or a tokenizer are called that") {
+  const Folder f;
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n";
+  put(f / "x.gguf", pointer);
+  CHECK(says(f.run("show x.gguf"), "'x.gguf' is a Git LFS pointer"));
+  const std::string model = checkpoint(f);
+  copy_with(f / model, f / "m", tensors_but(f / model, ""));
+  for (const std::string name : {"tokenizer.json", "tokenizer.model"}) {
+    put(f / ("m/" + name), pointer);
+    const Result r = f.run("eval m --data text:path=corpus");
+    CHECK(r.code == 3);
+    CHECK(says(r, "'m/" + name + "' is a Git LFS pointer"));
+    fs::remove(f / ("m/" + name));
+  }
+  put(f / "m/tokenizer.json", "<html><body>404</body></html>");
+  CHECK(says(f.run("eval m --data text:path=corpus"), "'m/tokenizer.json' is an HTML page"));
+}
+
 }  // namespace moe::cli
