@@ -7,6 +7,8 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/experts.h"
+#include "apps/loss_changes.h"
+#include "apps/other_k.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
 #include "apps/terminal.h"
@@ -23,6 +25,7 @@ namespace {
 
 struct Options {
   std::string model, router, special;
+  int top_k = 0;                           // 0 = as trained
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
   BatchOptions batches;
@@ -71,59 +74,10 @@ Table table_of(const std::vector<DomainLoss>& losses, bool ahead) {
   return t;
 }
 
-// Rows of the losses with and without some experts.
-struct Changes {
-  std::vector<std::string> name;
-  std::vector<double> with, without, change, low, high;
-
-  void add(const std::string& n, double a, double b, double error) {
-    name.push_back(n);
-    with.push_back(a);
-    without.push_back(b);
-    change.push_back(b - a);
-    low.push_back(b - a - error);
-    high.push_back(b - a + error);
-  }
-  std::string unclear() const {  // rows whose change may be none
-    std::vector<std::string> out;
-    for (std::size_t i = 0; i < name.size(); ++i) {
-      if (!std::isnan(change[i]) && !(low[i] > 0 || high[i] < 0))
-        out.push_back(name[i]);
-    }
-    return join(out);
-  }
-};
-
-// Half of a 95 % interval of a change, by sequences; Student's t of few is wider.
-double reach_of_change(const DomainLoss& all, const DomainLoss& less) {
-  constexpr double few = 1.66;
-  const double n = double(all.sequence_tokens.size());
-  return 1.96 * (1 + few / n) * error_of_difference(all, less);
-}
-
-Changes changes(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less) {
-  Changes rows;
-  double square = 0;
-  double domains = 0;
-  for (std::size_t d = 0; d < all.size(); ++d) {
-    if (all[d].tokens == 0) {
-      rows.add(all[d].name, NAN, NAN, NAN);
-      continue;
-    }
-    const double reach = reach_of_change(all[d], less[d]);
-    rows.add(all[d].name, all[d].loss(), less[d].loss(), reach);
-    square += reach * reach;
-    domains += 1;
-  }
-  if (all.size() > 1)
-    rows.add("mean of domains", mean_loss(all), mean_loss(less), std::sqrt(square) / domains);
-  return rows;
-}
-
 // Loss beside what it was with every expert.
 Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less,
                     const std::string& names, bool renormalised) {
-  const Changes rows = changes(all, less);
+  const LossChanges rows = loss_changes(all, less);
   Table t{.id = "knock_out_" + names, .title = fmt::format("Loss without {}", names)};
   t.reading = fmt::format(
       "Tokens still choose as before; choices of {} are dropped and the other weights of the token "
@@ -134,26 +88,16 @@ Table table_without(const std::vector<DomainLoss>& all, const std::vector<Domain
                {.name = "loss",
                 .unit = "nats",
                 .meaning = "with every expert",
-                .cells = rows.with,
+                .cells = rows.before,
                 .digits = 4},
                {.name = "loss without",
                 .unit = "nats",
                 .meaning = "with the choices of these experts dropped",
-                .cells = rows.without,
+                .cells = rows.after,
                 .digits = 4},
-               {.name = "change",
-                .unit = "nats",
-                .meaning = "loss without - loss; what the experts are worth here",
-                .cells = rows.change,
-                .digits = 4,
-                .low = rows.low,
-                .high = rows.high}};
-  if (const std::string unclear = rows.unclear(); !unclear.empty()) {
-    t.warnings.push_back(fmt::format(
-        "too little text to judge the change of {}: more --tokens, and at least {} sequences a "
-        "domain",
-        unclear, least_sequences));
-  }
+               rows.column("loss without - loss; what the experts are worth here")};
+  if (const std::string unclear = rows.warning(); !unclear.empty())
+    t.warnings.push_back(unclear);
   return t;
 }
 
@@ -174,13 +118,18 @@ class Measurement {
         batches_(batches),
         progress_("tokens", double(token_count(corpus, batches)) * times, "tok") {}
 
-  std::vector<DomainLoss> losses() {
+  std::vector<DomainLoss> losses(KSums* sums = nullptr) {
     before_ += now_;
-    return evaluate(model_, corpus_, batches_, [&](Index seen) {
+    const auto visited = [&](Index seen) {
       now_ = seen;
       progress_.update(double(before_ + now_));
       return stop_signal() == 0;
-    });
+    };
+    if (!sums)
+      return evaluate(model_, corpus_, batches_, visited);
+    return evaluate(
+        model_, corpus_, batches_, visited,
+        [sums](int layer, const Batch& b, const Routing& r) { sums->add(layer, b, r); });
   }
 
  private:
@@ -191,49 +140,83 @@ class Measurement {
   Index before_ = 0, now_ = 0;  // tokens of the times before, and of this one
 };
 
+// What was measured of one model.
+struct Measured {
+  std::vector<DomainLoss> losses;
+  std::vector<Table> tables;
+  KSums routing;
+};
+
 // The table of losses, and one for each list of experts that are left out.
-std::vector<Table> measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
-                            const EvalBatches& batches, std::vector<DomainLoss>& losses) {
+Measured measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
+                  const EvalBatches& batches) {
   // refused before anything is computed
   for (const std::string& list : o.without)
     knock_out(model, expert_names(list), o.renormalise);
   knock_out(model, {}, false);
   Measurement measurement(model, corpus, batches, 1 + int(o.without.size()));
   catch_stop_signals();
-  losses = measurement.losses();
-  std::vector<Table> tables = {table_of(losses, looks_ahead(model.config()))};
+  Measured out;
+  out.losses = measurement.losses(o.top_k > 0 ? &out.routing : nullptr);
+  out.tables = {table_of(out.losses, looks_ahead(model.config()))};
   for (const std::string& list : o.without) {
     if (stop_signal())
       break;
     knock_out(model, expert_names(list), o.renormalise);
-    tables.push_back(table_without(losses, measurement.losses(), list, o.renormalise));
+    out.tables.push_back(table_without(out.losses, measurement.losses(), list, o.renormalise));
   }
-  return tables;
+  return out;
+}
+
+// The same text through the model as it was trained; returns the mean loss and adds the tables that
+// compare.
+double compare_with_trained(const Options& o, Backend<float>& device, const Corpus& corpus,
+                            const EvalBatches& batches, int trained, Measured& here) {
+  const LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
+  KSums routing;
+  const auto losses = Measurement(*loaded.model, corpus, batches, 1).losses(&routing);
+  if (stop_signal())
+    return 0;
+  here.tables.push_back(k_losses(loss_changes(losses, here.losses), trained, o.top_k));
+  here.tables.push_back(k_routing(*loaded.model, routing, here.routing, trained, o.top_k));
+  return mean_loss(losses);
+}
+
+std::vector<std::pair<std::string, std::string>> facts_of(const std::string& checkpoint,
+                                                          const Corpus& corpus,
+                                                          const ModelConfig& config,
+                                                          const Backend<float>& device) {
+  return {{"checkpoint", checkpoint},    {"data", join(corpus.specs(), " ")},
+          {"router", config.moe.router}, {"device", device.name()},
+          {"moe", version_short()},      {"command", command_line()}};
 }
 
 int eval(const Options& o) {
   check_output(o.out);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device, o.router, expert_limit(o.experts));
-  report_loading(loaded, o.model);
-  Decoder<float>& model = *loaded.model;
-  const auto tokenizer = tokenizer_for(loaded, o.data);
+  auto loaded = std::make_unique<const LoadedModel>(
+      load_model(o.model, *device, o.router, expert_limit(o.experts), Head::needed, o.top_k));
+  report_loading(*loaded, o.model);
+  const ModelConfig config = loaded->model->config();
+  const auto tokenizer = tokenizer_for(*loaded, o.data);
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  const Corpus corpus(for_vocabulary(data, model.config().vocabulary), *tokenizer, o.seed);
-  const EvalBatches batches = batches_of(o.batches, model.config(), o.seed);
-  std::vector<DomainLoss> losses;
-  std::vector<Table> tables = measured(o, model, corpus, batches, losses);
+  const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  const EvalBatches batches = batches_of(o.batches, config, o.seed);
+  Measured here = measured(o, *loaded->model, corpus, batches);
+  const std::string checkpoint = loaded->checkpoint.path.string();
+  const int trained = loaded->trained_k;
+  loaded.reset();  // one model at a time
+  const char* kind = looks_ahead(config) ? "look-ahead loss" : "loss";
+  std::string title = fmt::format("{}: {} {:.4f}", o.model, kind, mean_loss(here.losses));
+  if (trained > 0 && !stop_signal()) {
+    const double before = compare_with_trained(o, *device, corpus, batches, trained, here);
+    title += fmt::format(" with k={}, {:.4f} with the trained k={}", o.top_k, before, trained);
+  }
   if (const int signal = stop_signal())
     return 128 + signal;
-  const char* kind = looks_ahead(model.config()) ? "look-ahead loss" : "loss";
-  Report report{.title = fmt::format("{}: {} {:.4f}", o.model, kind, mean_loss(losses))};
-  report.facts = {{"checkpoint", loaded.checkpoint.path.string()},
-                  {"data", join(corpus.specs(), " ")},
-                  {"router", model.config().moe.router},
-                  {"device", device->name()},
-                  {"moe", version_short()},
-                  {"command", command_line()}};
-  report.tables = std::move(tables);
+  Report report{.title = title};
+  report.facts = facts_of(checkpoint, corpus, config, *device);
+  report.tables = std::move(here.tables);
   write_report(report, o.out);
   return 0;
 }
@@ -247,6 +230,7 @@ Run eval_command(CommandLine& cli) {
   add_data(cli, o->data, true);
   add_special_tokens(cli, o->special);
   add_router(cli, o->router);
+  add_top_k(cli, o->top_k, "--top-k,--experts-per-token");
   cli.add_option("--without-expert", o->without,
                  "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
                  "missing together, given again they are tables of their own")

@@ -6,6 +6,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/text.h"
+#include "lib/router/router.h"
 #include "lib/run/checkpoint_age.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/router_warnings.h"
@@ -33,6 +34,14 @@ void add_router(CommandLine& cli, std::string& router) {
                  "went (the same --data, --tokens, --length, --batch, --order)")
       .type_name("SPEC")
       .check(current_router_names());
+}
+
+void add_top_k(CommandLine& cli, int& k, const std::string& names) {
+  cli.add_option(names, k,
+                 "every token chooses N experts in place of the number that the model was trained "
+                 "with; all else as it is")
+      .type_name("N")
+      .check(whole(1));
 }
 
 void add_batches(CommandLine& cli, BatchOptions& o) {
@@ -70,6 +79,10 @@ void report_loading(const LoadedModel& loaded, const std::string& given) {
   }
   for (const std::string& sentence : router_warnings(loaded.model->config()))
     warning(sentence);
+  if (loaded.trained_k > 0) {
+    note(fmt::format("every token chooses {} experts; the model was trained with {}",
+                     loaded.model->moe_layers()[0]->router().choices(), loaded.trained_k));
+  }
   if (loaded.expert_limit >= 0) {
     note(fmt::format(
         "experts are read from the file when they are used; up to {} of them stay in memory",

@@ -17,6 +17,8 @@ void add_experts(CommandLine&, ExpertOptions&);  // --expert-memory
 Index expert_limit(const ExpertOptions&);        // for load_model(); throws Error(usage)
 
 void add_router(CommandLine&, std::string& router);  // --router
+// --experts-per-token N; `names`: under other names too, with commas between
+void add_top_k(CommandLine&, int& k, const std::string& names = "--experts-per-token");
 
 struct BatchOptions {
   Index tokens = 0;

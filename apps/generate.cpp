@@ -26,6 +26,7 @@ namespace {
 struct Options {
   std::string model, prompt, ids, trace, options;
   int tokens = 200, top_k = 0;
+  int experts_per_token = 0;  // 0 = as trained
   double temperature = 0.8;
   std::uint64_t seed = 1;
   bool force = false;
@@ -227,7 +228,8 @@ int generate(const Options& o) {
   if (!o.trace.empty())
     refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(o.model, *device, {}, expert_limit(o.experts));
+  const LoadedModel loaded =
+      load_model(o.model, *device, {}, expert_limit(o.experts), Head::needed, o.experts_per_token);
   report_loading(loaded, o.model);
   Dialogue dialogue(loaded, o);
   const std::vector<int> prompt = dialogue.prompt(o);
@@ -254,9 +256,10 @@ Run generate_command(CommandLine& cli) {
   cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")
       .show_default()
       .check(real(0, 100.0));
-  cli.add_option("--top-k", o->top_k, "sample among this many; 0 = all")
+  cli.add_option("--top-k", o->top_k, "sample among this many tokens; 0 = all")
       .show_default()
       .check(whole(0));
+  add_top_k(cli, o->experts_per_token);
   cli.add_option("--seed", o->seed, "seed of the sampling").show_default().check(whole(0));
   cli.add_option("--trace", o->trace, "record the routing to this file").type_name("FILE");
   cli.add_flag("--force", o->force, "replace a trace that exists");

@@ -39,6 +39,22 @@ Cells choices(const std::vector<TraceLayer>& layers) {
   return where_known;
 }
 
+// Where a trace was recorded with another k than the model was trained with.
+void add_trained_k(Table& t, const std::vector<TraceLayer>& layers) {
+  std::vector<std::int64_t> trained;
+  bool other = false;
+  for (const TraceLayer& l : layers) {
+    trained.push_back(l.trained_top_k ? l.trained_top_k : l.top_k);
+    other = other || trained.back() != l.top_k;
+  }
+  if (other) {
+    t.columns.insert(t.columns.begin() + 3,
+                     {.name = "trained k",
+                      .meaning = "of the model; k is what it was recorded with",
+                      .cells = trained});
+  }
+}
+
 Table layers_table(const std::vector<TraceLayer>& layers) {
   std::vector<std::int64_t> number, experts, shared, groups;
   std::vector<std::string> score, norm;
@@ -65,6 +81,7 @@ Table layers_table(const std::vector<TraceLayer>& layers) {
       {.name = "score", .cells = score},
       {.name = "normalised", .cells = norm},
       {.name = "capacity", .meaning = "factor; empty = no limit", .cells = capacity, .digits = 2}};
+  add_trained_k(t, layers);
   return t;
 }
 

@@ -27,6 +27,7 @@ struct Options {
   std::string durability = "process";
   BatchOptions batches;
   Index redundancy_tokens = 256;
+  int top_k = 0;  // 0 = as trained
   std::uint64_t seed = 1;
   bool force = false, out_norm = false, logits = false, matched = false;
   DeviceOptions device;
@@ -126,7 +127,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source&
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
   LoadedModel loaded =
-      load_model(o.model, device, o.router, expert_limit(o.experts), Head::optional);
+      load_model(o.model, device, o.router, expert_limit(o.experts), Head::optional, o.top_k);
   report_loading(loaded, o.model);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) {
@@ -299,6 +300,7 @@ Run trace_command(CommandLine& cli) {
       .type_name("TEXT");
   add_special_tokens(cli, o->special);
   add_router(cli, o->router);
+  add_top_k(cli, o->top_k, "--top-k,--experts-per-token");
   cli.add_option("-o,--output", o->output, "the trace to write, NAME.moetrace.h5")
       .type_name("FILE")
       .required();

@@ -13,7 +13,7 @@ class Baseline : public Router {
  public:
   Baseline(int experts, int k) : Router(experts), k_(k) {}
   RouterFacts facts() const override {
-    return {.k = k_, .normalised = true};
+    return {.k = k_, .k_is_option = true, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};

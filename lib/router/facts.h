@@ -12,6 +12,9 @@ enum class ScoreFunction { softmax, sigmoid, other };
 
 struct RouterFacts {
   int k = 0;  // K: columns of Routing::expert, the most choices that a token can have
+  // every token chooses k experts, as the router's user says by k=; else the rule itself, or a
+  // token, decides how many
+  bool k_is_option = false;
   ScoreFunction score = ScoreFunction::other;
 
   bool normalised = false;      // the weights of a token's choices add up to `scale`
@@ -41,5 +44,9 @@ struct RouterFacts {
 
 // Of the router that `spec` names; throws as make_router().
 RouterFacts router_facts(const std::string& spec, int experts);
+
+// The spec of the same router with k experts a token in place of its own number. Throws
+// Error(usage) where its rule has no such number, or where k is none that it can have.
+std::string with_k(const std::string& spec, int k, int experts);
 
 }  // namespace moe

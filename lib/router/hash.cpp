@@ -19,7 +19,7 @@ class Hash : public Router {
  public:
   Hash(int experts, int k) : Router(experts), k_(k) {}
   RouterFacts facts() const override {
-    return {.k = k_, .normalised = true};
+    return {.k = k_, .k_is_option = true, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};
@@ -93,6 +93,7 @@ class BalancedHash final : public Hash, public LearnsFromText {
   RouterFacts facts() const override {
     RouterFacts f = Hash::facts();
     f.needs_token_counts = true;
+    f.k_is_option = false;  // its table holds the k of each token
     return f;
   }
   std::vector<State> state() override {

@@ -17,7 +17,11 @@ class Noisy final : public Router {
       : Router(experts), k_(k), eps_(eps), rule_{true, scale} {}
 
   RouterFacts facts() const override {
-    return {.k = k_, .normalised = true, .scale = rule_.scale, .learns_noise = true};
+    return {.k = k_,
+            .k_is_option = true,
+            .normalised = true,
+            .scale = rule_.scale,
+            .learns_noise = true};
   }
   std::vector<Projection> projections() const override {
     return {{.name = "weight", .rows = experts_},

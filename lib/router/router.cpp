@@ -41,6 +41,24 @@ RouterFacts router_facts(const std::string& spec, int experts) {
   return make_router(spec, experts)->facts();
 }
 
+std::string with_k(const std::string& text, int k, int experts) {
+  Spec spec(text);
+  use_current_names(spec);
+  if (!router_facts(text, experts).k_is_option) {
+    throw Error(Exit::usage, concat("the router ", spec.name(),
+                                    " has no number of experts that every token chooses, so it "
+                                    "cannot have another"))
+        .hint("a model whose router chooses the k best");
+  }
+  if (k < 1 || k > experts) {
+    throw Error(Exit::usage, concat("a token cannot choose ", k, " of ", experts, " experts"))
+        .hint(concat("1 to ", experts));
+  }
+  spec.set("k", concat(k));
+  make_router(spec.given_text(), experts);  // groups may not allow it
+  return spec.given_text();
+}
+
 std::vector<State> Router::state() {
   if (correction_bias().empty())
     return {};

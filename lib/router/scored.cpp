@@ -89,6 +89,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   RouterFacts facts() const override {
     const bool every = o_.groups.mode == Groups::Mode::one;
     return {.k = o_.k,
+            .k_is_option = true,
             .normalised = o_.rule.norm,
             .norm_is_option = true,
             .scale = o_.rule.scale,

@@ -72,6 +72,7 @@ class Sinkhorn final : public OneScoreRouter {
       : OneScoreRouter(experts, k, k == 1 ? ScoreKind::sigmoid : ScoreKind::softmax, rule) {}
   RouterFacts facts() const override {
     RouterFacts f = OneScoreRouter::facts();
+    f.k_is_option = true;
     f.norm_is_option = true;
     f.causal_in_training = false;
     return f;

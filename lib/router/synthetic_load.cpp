@@ -22,7 +22,7 @@ class SyntheticLoad final : public Router {
     std::partial_sum(end_.begin(), end_.end(), end_.begin());
   }
   RouterFacts facts() const override {
-    return {.k = k_, .normalised = true};
+    return {.k = k_, .k_is_option = true, .normalised = true};
   }
   std::vector<Projection> projections() const override {
     return {};

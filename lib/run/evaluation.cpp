@@ -36,9 +36,10 @@ void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
 
 }  // namespace
 
-std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
-                                 const EvalBatches& batches,
-                                 const std::function<bool(Index)>& visited) {
+std::vector<DomainLoss> evaluate(
+    Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches,
+    const std::function<bool(Index)>& visited,
+    const std::function<void(int, const Batch&, const Routing&)>& routed) {
   std::vector<DomainLoss> out;
   for (const std::string& name : corpus.info().domains)
     out.push_back({name});
@@ -49,7 +50,14 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
   Index seen = 0;
   for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
     Decoder<float>::Tape tape;
-    model.infer({.batch = batch, .rng = &rng}, tape);
+    if (routed) {
+      model.infer({.batch = batch, .rng = &rng}, tape,
+                  [&](int layer, const MoeTape<float>& t, View<const float>) {
+                    routed(layer, batch, t.routing);
+                  });
+    } else {
+      model.infer({.batch = batch, .rng = &rng}, tape);
+    }
     add_losses(batch, tape, out);
     seen += batch.tokens();
     return !visited || visited(seen);

@@ -18,9 +18,12 @@ struct DomainLoss {
 };
 
 // Runs the corpus through the model without gradients. `visited` hears of every batch (progress)
-// and may stop. Throws Error(numeric) naming the domain whose loss is not finite.
-std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const EvalBatches&,
-                                 const std::function<bool(Index tokens)>& visited = {});
+// and may stop; `routed` of what each MoE layer decided for a batch. Throws Error(numeric) naming
+// the domain whose loss is not finite.
+std::vector<DomainLoss> evaluate(
+    Decoder<float>&, const Corpus&, const EvalBatches&,
+    const std::function<bool(Index tokens)>& visited = {},
+    const std::function<void(int moe_layer, const Batch&, const Routing&)>& routed = {});
 // The sequence length that was asked for, or the context where none (0) was. Throws Error(usage)
 // where it is longer than the context.
 int length_for(int asked, const ModelConfig&);

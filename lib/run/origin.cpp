@@ -33,6 +33,8 @@ void describe_origin(TraceHeader& h, const LoadedModel& loaded) {
   if (loaded.state)
     describe_origin(h, *loaded.state);
   h.weights_xxh3 = weights_xxh3(*loaded.model);
+  for (TraceLayer& l : h.layers)
+    l.trained_top_k = loaded.trained_k;
 }
 
 void describe_origin(TraceHeader& h, const RunState& state) {

@@ -9,6 +9,7 @@
 #include "lib/family/layouts.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
+#include "lib/router/facts.h"
 #include "lib/router/replays_routes.h"
 #include "lib/run/load_weights.h"
 #include "lib/run/replay.h"
@@ -291,17 +292,39 @@ void load_router_state(const fs::path& file, Decoder<float>& model) {
   }
 }
 
+// How a model is wanted.
+struct Wanted {
+  const std::string& router;
+  Index expert_limit;
+  Head head;
+  int k;
+};
+
+// Gives the configuration another k; returns the one that it had, 0 where that is the same.
+int change_k(ModelConfig& config, int k) {
+  if (config.moe_layers() == 0) {
+    throw Error(Exit::usage,
+                concat("a dense model has no experts of which a token could choose ", k))
+        .hint("a model with MoE layers");
+  }
+  const int trained = router_facts(config.moe.router, config.moe.experts).k;
+  config.moe.router = with_k(config.moe.router, k, config.moe.experts);
+  return trained == k ? 0 : trained;
+}
+
 // A model of that configuration, with what both kinds of files say of it.
 LoadedModel made(Published published, const Weights& weights, const char* said_by,
-                 const std::string& router, Index expert_limit, Backend<float>& backend) {
-  if (!router.empty())
-    published.config.moe.router = with_inner_router(router, published.config.moe.router);
+                 const Wanted& wanted, Backend<float>& backend) {
   LoadedModel out;
+  if (!wanted.router.empty())
+    published.config.moe.router = with_inner_router(wanted.router, published.config.moe.router);
+  if (wanted.k != 0)
+    out.trained_k = change_k(published.config, wanted.k);
   out.family = published.family;
   if (published.tokenizer.eos >= 0)
     out.ends = {published.tokenizer.eos};
   refuse_sizes(weights, published.config, said_by);
-  out.expert_limit = limit_for(published.config, expert_limit);
+  out.expert_limit = limit_for(published.config, wanted.expert_limit);
   out.model = std::make_unique<Decoder<float>>(
       published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
   return out;
@@ -317,11 +340,9 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
 
 // Whatever stands in the layers that run is part of what they compute, so that what was not asked
 // for is refused there.
-LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const std::string& router,
-                      Index expert_limit) {
+LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const Wanted& wanted) {
   const GgufModel gguf = open_gguf(file);
-  LoadedModel out =
-      made(gguf.published, *gguf.weights, "the list of keys", router, expert_limit, backend);
+  LoadedModel out = made(gguf.published, *gguf.weights, "the list of keys", wanted, backend);
   out.checkpoint = {.path = file, .notes = gguf.notes};
   std::vector<std::string> left =
       load_weights(*gguf.weights, *gguf.names, out.expert_limit, *out.model);
@@ -390,12 +411,11 @@ std::vector<std::string> head_notes(const FoundModel& m) {
   return {};
 }
 
-LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const std::string& router,
-                        Index expert_limit, Head head_wanted) {
+LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Wanted& wanted) {
   const fs::path folder = checkpoint.path;
   const auto weights = safetensors_weights(folder);
-  const FoundModel m = found_model(folder, *weights, head_wanted);
-  LoadedModel out = made(m.published, *weights, "config.json", router, expert_limit, backend);
+  const FoundModel m = found_model(folder, *weights, wanted.head);
+  LoadedModel out = made(m.published, *weights, "config.json", wanted, backend);
   out.checkpoint = std::move(checkpoint);
   out.ends = special_ids(folder).ends;
   out.headless = m.found.headless;
@@ -420,13 +440,14 @@ LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const st
 }  // namespace
 
 LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
-                       Index expert_limit, Head head_wanted) {
+                       Index expert_limit, Head head, int k) {
+  const Wanted wanted{router, expert_limit, head, k};
   if (const auto gguf = gguf_file_of(path))
-    return load_gguf(*gguf, backend, router, expert_limit);
+    return load_gguf(*gguf, backend, wanted);
   // what it is, is said before what is missing
   if (fs::exists(path / "config.json"))
     read_config(path);
-  return load_folder(find_checkpoint(path), backend, router, expert_limit, head_wanted);
+  return load_folder(find_checkpoint(path), backend, wanted);
 }
 
 void load_training(const LoadedModel& loaded, Trainer& trainer) {

@@ -87,6 +87,7 @@ struct LoadedModel {
   // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
   Index expert_limit = -1;
   bool headless = false;  // saved without its output matrix: what it computes of logits is nothing
+  int trained_k = 0;      // experts a token chose in training, where that was changed; else 0
 };
 // Whether a model without output matrix is refused (Error(input)).
 enum class Head { needed, optional };
@@ -97,10 +98,11 @@ inline constexpr Index all_experts = -1;  // no limit
 inline constexpr Index as_fits = -2;
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
 // know. With `router` the checkpoint's weights under another router that has the same parameters
-// (replay). A model with a limit does not train.
+// (replay); with `k` under its own, but that every token chooses k experts (Error(usage) where the
+// router has no such number). A model with a limit does not train.
 LoadedModel load_model(const std::filesystem::path&, Backend<float>&,
                        const std::string& router = {}, Index expert_limit = all_experts,
-                       Head = Head::needed);
+                       Head = Head::needed, int k = 0);
 // Moments, router state and step of a checkpoint into a trainer of the same model. Throws
 // Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <hdf5_hl.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <limits>
 #include <numeric>
@@ -62,9 +63,21 @@ void per_layer(hid_t file, const char* name, Cell cell, const TraceHeader& h, Ge
   h5::write(d, h5::type_of(cell), values.data(), path);
 }
 
+// Of a model that was recorded with another k than it was trained with.
+void trained_k(hid_t file, const TraceHeader& h) {
+  const auto other = [](const TraceLayer& l) {
+    return l.trained_top_k != 0;
+  };
+  if (std::ranges::any_of(h.layers, other)) {
+    per_layer<std::uint16_t>(file, "trained_top_k", Cell::u16, h,
+                             [](const TraceLayer& l) { return l.trained_top_k; });
+  }
+}
+
 void layer_settings(hid_t file, const TraceHeader& h) {
   per_layer<std::uint16_t>(file, "top_k", Cell::u16, h,
                            [](const TraceLayer& l) { return l.top_k; });
+  trained_k(file, h);
   per_layer<std::uint16_t>(file, "num_shared", Cell::u16, h,
                            [](const TraceLayer& l) { return l.shared; });
   per_layer<std::uint16_t>(file, "n_group", Cell::u16, h,

@@ -141,6 +141,8 @@ void TraceReader::File::read_model() {
 
 void TraceReader::File::read_settings() {
   read_layers<std::uint16_t>("top_k", true, Cell::u16, [](TraceLayer& l, auto v) { l.top_k = v; });
+  read_layers<std::uint16_t>("trained_top_k", false, Cell::u16,
+                             [](TraceLayer& l, auto v) { l.trained_top_k = v; });
   read_layers<std::uint16_t>("num_shared", false, Cell::u16,
                              [](TraceLayer& l, auto v) { l.shared = v; });
   read_layers<std::uint16_t>("n_group", false, Cell::u16,

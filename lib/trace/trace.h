@@ -24,6 +24,7 @@ struct TraceLayer {  // one MoE layer: /model/*
   int experts = 0, top_k = 0, shared = 0, n_group = 1, topk_group = 1;
   ScoreFn score_fn = ScoreFn::unknown;
   int norm_topk = 255;                          // 0, 1, 255 unknown
+  int trained_top_k = 0;                        // where it is not top_k; 0 = as recorded
   float routed_scale = 1, capacity_factor = 0;  // NaN = dropless or unknown
   std::uint64_t expert_bytes = 0;               // bytes of one expert as deployed
 };

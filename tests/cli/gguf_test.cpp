@@ -97,6 +97,7 @@ TEST_CASE("every verb that reads a checkpoint reads a GGUF file") {
   good(f, "trace x.gguf -o b.moetrace.h5 --expert-memory 1KB" + data);
   CHECK(same_rows(f / "a.moetrace.h5", f / "b.moetrace.h5", true));
   good(f, "eval x.gguf" + data);
+  CHECK(good(f, "eval x.gguf --top-k 3" + data).out.find("loss k=3") != std::string::npos);
   const Result said = good(f, "generate x.gguf --ids '1 5 7' --tokens 4 --temperature 0");
   CHECK(said.out.starts_with("1 5 7 "));
   good(f, "edit x.gguf --remove load:count=2 --trace a.moetrace.h5 -o y.gguf");

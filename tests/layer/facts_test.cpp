@@ -83,6 +83,29 @@ struct Subject {
   std::vector<Matrix<double>> scores;
 };
 
+// With another k the router still chooses as many as k says; without the fact it is refused.
+void check_other_k(const std::string& spec, const RouterFacts& f) {
+  const int other = f.groups > 1 ? f.groups : f.k + 1;
+  if (!f.k_is_option) {
+    CHECK_THROWS_WITH(with_k(spec, 1, experts),
+                      Catch::Contains("has no number of experts that every token chooses"));
+    return;
+  }
+  const std::string changed = with_k(spec, other, experts);
+  Subject s(changed);
+  const Routing r = s.route(false);
+  CHECK(r.expert.cols() == other);
+  CHECK(std::ranges::none_of(r.expert.flat(), [](int e) { return e < 0; }));
+  RouterFacts same = router_facts(changed, experts);
+  CHECK(same.k == other);
+  same.k = f.k;
+  CHECK(same.groups == f.groups);
+  CHECK(same.scale == f.scale);
+  CHECK(same.normalised == f.normalised);
+  CHECK_THROWS_WITH(with_k(spec, experts + 1, experts), "a token cannot choose 7 of 6 experts");
+  CHECK_THROWS_WITH(with_k(spec, 0, experts), "a token cannot choose 0 of 6 experts");
+}
+
 void for_examples(const std::function<void(const std::string& spec, const RouterFacts&)>& check) {
   for (const auto& entry : routers().entries()) {
     for (const std::string& spec : split(entry.examples, ' ')) {
@@ -371,4 +394,8 @@ TEST_CASE("who reroutes ranks its own choices first") {
       CHECK(ranking->weight_of(r, t, r.expert(t, 0)) == Approx(r.weight(t, 0)));
     }
   });
+}
+
+TEST_CASE("a router whose user says k chooses as many under another k, and no other is given one") {
+  for_examples(check_other_k);
 }
