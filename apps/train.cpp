@@ -1,6 +1,8 @@
 // moe train: a run from its first step to its horizon, or from its newest checkpoint on.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -128,17 +130,20 @@ void add_saving(CommandLine& cli, Options& o) {
   run.number("--eval-tokens", r.eval_tokens,
              "validation tokens, over all domains; 0 = the whole split", whole(0));
   run.number("--log-every", r.log_every, "steps between lines of metrics.jsonl", whole(1));
-  run.text("--trace", r.trace, "FILE", "record routing while training, to this file");
+  run.text("--trace", r.trace, "FILE",
+           "record routing while training, to this file; with --resume: go on there, or none");
   run.number("--trace-every", r.trace_every, "record every n-th step", whole(1));
 }
 
-// A resumed run goes on as it was begun: only the horizon and what computes may change.
+// A resumed run goes on as it was begun: only the horizon, what computes and the place of its trace
+// may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
+  static constexpr std::array allowed = {"--resume",       "--steps",          "--device",
+                                         "--threads",      "--config",         "--trace",
+                                         "--data-changed", "--version-changed"};
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
-        option.given() && name != "--resume" && name != "--steps" && name != "--device" &&
-        name != "--threads" && name != "--config" && name != "--data-changed" &&
-        name != "--version-changed") {
+        option.given() && std::ranges::find(allowed, name) == allowed.end()) {
       throw Error(Exit::usage,
                   concat(name, " belongs to the run and cannot change when it is resumed"))
           .hint(concat("moe train --resume ", folder));
@@ -150,6 +155,8 @@ int resume(const Options& o, const CommandLine& cli) {
   refuse_changes(cli, o.resume);
   return resume_run(o.resume,
                     {.horizon = cli.given("--steps") ? o.run.train.steps : -1,
+                     .device = cli.given("--device") ? o.device.device : "",
+                     .trace = o.run.trace,
                      .accept_changed_data = o.data_changed == "accept",
                      .accept_changed_version = o.version_changed == "accept"},
                     o.device);

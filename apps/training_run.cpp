@@ -102,8 +102,8 @@ class TerminalObserver final : public TrainingObserver {
 class LateDevice {
  public:
   explicit LateDevice(const DeviceOptions& options) : options_(options) {}
-  Backend<float>& open() {
-    opened_ = open_device(options_);
+  Backend<float>& open(const std::string& spec) {
+    opened_ = open_device({.device = spec, .threads = options_.threads});
     return *opened_;
   }
 
@@ -113,7 +113,7 @@ class LateDevice {
 };
 
 RunContext context_of(LateDevice& device, const std::string& options_json) {
-  return {[late = &device]() -> Backend<float>& { return late->open(); },
+  return {[late = &device](const std::string& spec) -> Backend<float>& { return late->open(spec); },
           provenance_of(options_json)};
 }
 

@@ -35,7 +35,9 @@ bool alive(std::string_view pid_text) {
   return pid != ::getpid() && (::kill(pid, 0) == 0 || errno == EPERM);
 }
 
-void remove_stale(const fs::path& run) {
+}  // namespace
+
+void remove_unfinished_checkpoints(const fs::path& run) {
   std::error_code ignored;
   std::vector<fs::path> stale;
   for (const auto& entry : fs::directory_iterator(run, ignored)) {
@@ -49,6 +51,8 @@ void remove_stale(const fs::path& run) {
   for (const fs::path& p : stale)
     fs::remove_all(p, ignored);
 }
+
+namespace {
 
 // Puts `from` in the place of `to`, which exists; what was there is at `from` afterwards.
 void exchange(const fs::path& from, const fs::path& to) {
@@ -89,7 +93,7 @@ CheckpointWriter::CheckpointWriter(fs::path run, std::int64_t step, std::string 
   fs::create_directories(run_, code);
   if (code)
     io_failure("make the run folder", run_, code.value());
-  remove_stale(run_);
+  remove_unfinished_checkpoints(run_);
   temporary_ = temporary_of(run_, step);
   fs::remove_all(temporary_, code);
   if (::mkdir(temporary_.c_str(), 0777) != 0)
@@ -202,9 +206,9 @@ std::vector<fs::path> prune(const fs::path& run, int keep, const fs::path& trust
   if (newest == steps.end())
     return removed;  // something may still be saved from them by hand
   for (std::size_t i = std::size_t(keep); i < steps.size(); ++i) {
-    if (steps[i] == *newest)
-      continue;
     const fs::path path = run / checkpoint_name(steps[i]);
+    if (steps[i] == *newest || path == trusted)
+      continue;
     // under its final name it is whole to the last
     const fs::path out = temporary_of(run, steps[i]);
     std::error_code code;

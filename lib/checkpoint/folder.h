@@ -70,8 +70,11 @@ std::string checkpoint_problem(const std::filesystem::path&, bool hashes = true)
 // Steps of all checkpoint-* folders of a run, newest first; nothing is verified.
 std::vector<std::int64_t> checkpoint_steps(const std::filesystem::path& run);
 
+// Removes what dead writers left of checkpoints that they did not finish. Hold a RunLock.
+void remove_unfinished_checkpoints(const std::filesystem::path& run);
+
 // Removes all but the newest `keep` checkpoints, but never the newest valid one. `trusted`: one
-// just written here, which needs no second reading. Returns what was removed.
+// just written here, which needs no second reading and stays. Returns what was removed.
 std::vector<std::filesystem::path> prune(const std::filesystem::path& run, int keep,
                                          const std::filesystem::path& trusted = {});
 

@@ -1,5 +1,8 @@
 #include "lib/run/metrics_log.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -73,20 +76,36 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
 MetricsLog::MetricsLog(const std::filesystem::path& path, Index steps_done) : path_(path) {
   // whole or not at all
   write_file(path, std::filesystem::exists(path) ? kept_lines(path, steps_done) : "");
-  file_ = std::fopen(path.c_str(), "a");
-  if (!file_)
-    throw Error(Exit::io, concat("cannot write '", path.string(), "': ", std::strerror(errno)));
+  file_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  if (file_ < 0)
+    io_failure("write", path, errno);
 }
 MetricsLog::~MetricsLog() {
-  if (file_)
-    std::fclose(file_);
+  if (file_ >= 0)
+    ::close(file_);
+}
+
+void MetricsLog::refuse(int error) const {
+  throw Error(Exit::io, concat("cannot write '", path_.string(), "': ", std::strerror(error)))
+      .safe("checkpoints written so far are whole")
+      .hint("free space, then moe train --resume");
 }
 
 void MetricsLog::write(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size() || std::fflush(file_) != 0) {
-    throw Error(Exit::io, concat("cannot write '", path_.string(), "': is the disk full?"))
-        .safe("checkpoints written so far are whole")
-        .hint("free space, then moe train --resume");
+  for (std::string_view left = text; !left.empty();) {
+    const ssize_t n = ::write(file_, left.data(), left.size());
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      refuse(n < 0 ? errno : ENOSPC);
+    left.remove_prefix(std::size_t(n));
+  }
+}
+
+void MetricsLog::sync() {
+  while (::fsync(file_) != 0) {
+    if (errno != EINTR)
+      refuse(errno);
   }
 }
 

@@ -2,7 +2,6 @@
 // resume the lines behind the checkpoint are cut off.
 #pragma once
 #include <chrono>
-#include <cstdio>
 #include <filesystem>
 
 #include "lib/model/trainer.h"
@@ -24,12 +23,14 @@ class MetricsLog {
   void step(const StepResult&, Decoder<float>&, Trainer&);
   // What was said before the first step, so that the file alone says it too.
   void warning(const std::string& sentence);
+  void sync();  // every line is on disk
   void validation(Index step, const std::vector<DomainLoss>&);
 
  private:
   void write(const std::string& line);
+  [[noreturn]] void refuse(int error) const;
   std::filesystem::path path_;
-  std::FILE* file_ = nullptr;
+  int file_ = -1;
   double tokens_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };

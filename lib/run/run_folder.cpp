@@ -20,114 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Json state_json(const RunState& s) {
-  const TrainOptions& t = s.train;
-  return {{"format", "moe-state"},
-          {"version", 1},
-          {"step", s.step},
-          {"model", s.model},
-          {"data", s.data},
-          {"tokenizer", s.tokenizer},
-          {"device", s.device},
-          {"options", Json::parse(s.options)},
-          {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
-          {"steps_with_gradient", s.steps_with_gradient},
-          {"train",
-           {{"horizon", t.steps},
-            {"sequences", t.sequences},
-            {"length", t.length},
-            {"accumulate", t.accumulate},
-            {"lr", t.lr},
-            {"beta1", t.beta1},
-            {"beta2", t.beta2},
-            {"eps", t.eps},
-            {"decay", t.decay},
-            {"clip", t.clip},
-            {"schedule", t.schedule},
-            {"seed", t.seed},
-            {"trained", t.trained},
-            {"lr_factor", t.lr_factor}}},
-          {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
-          {"run",
-           {{"save_every", s.save_every},
-            {"save_minutes", s.save_minutes},
-            {"keep", s.keep},
-            {"eval_every", s.eval_every},
-            {"log_every", s.log_every},
-            {"eval_tokens", s.eval_tokens}}}};
-}
-
-TrainOptions train_options_from(const Json& j) {
-  TrainOptions o;
-  j.at("horizon").get_to(o.steps);
-  j.at("sequences").get_to(o.sequences);
-  j.at("length").get_to(o.length);
-  j.at("accumulate").get_to(o.accumulate);
-  j.at("lr").get_to(o.lr);
-  j.at("beta1").get_to(o.beta1);
-  j.at("beta2").get_to(o.beta2);
-  j.at("eps").get_to(o.eps);
-  j.at("decay").get_to(o.decay);
-  j.at("clip").get_to(o.clip);
-  j.at("schedule").get_to(o.schedule);
-  j.at("seed").get_to(o.seed);
-  o.trained = j.value("trained", o.trained);
-  o.lr_factor = j.value("lr_factor", o.lr_factor);
-  return o;
-}
-
-void refuse_other_state(const Json& j, const fs::path& path) {
-  if (j.at("format") != "moe-state")
-    throw Error(Exit::input, concat("'", path.string(), "' is not a state of moe"));
-  if (const int version = j.at("version").get<int>(); version > 1) {
-    throw Error(Exit::input,
-                concat("'", path.string(), "' has version ", version, "; this moe reads version 1"))
-        .hint("a newer moe");
-  }
-}
-
-void origin_from(const Json& j, RunState& s) {
-  if (!j.contains("origin"))  // earlier versions kept none
-    return;
-  j.at("origin").at("run_id").get_to(s.run_id);
-  j.at("origin").at("lineage").get_to(s.lineage);
-}
-
-RunState state_from(const Json& j, const fs::path& path) {
-  try {
-    refuse_other_state(j, path);
-    RunState s;
-    j.at("step").get_to(s.step);
-    j.at("model").get_to(s.model);
-    j.at("data").get_to(s.data);
-    j.at("tokenizer").get_to(s.tokenizer);
-    j.at("device").get_to(s.device);
-    s.options = j.at("options").dump();
-    j.at("steps_with_gradient").get_to(s.steps_with_gradient);
-    origin_from(j, s);
-    s.train = train_options_from(j.at("train"));
-    const Json& trace = j.at("trace");
-    trace.at("path").get_to(s.trace);
-    trace.at("every").get_to(s.trace_every);
-    trace.at("rows").get_to(s.trace_rows);
-    const Json& run = j.at("run");
-    run.at("save_every").get_to(s.save_every);
-    s.save_minutes = run.value("save_minutes", 0.0);
-    run.at("keep").get_to(s.keep);
-    run.at("eval_every").get_to(s.eval_every);
-    run.at("log_every").get_to(s.log_every);
-    run.at("eval_tokens").get_to(s.eval_tokens);
-    return s;
-  } catch (const Json::exception& e) {
-    throw Error(Exit::input, concat("'", path.string(), "': ", e.what()))
-        .hint("moe verify on the checkpoint says whether it is whole");
-  }
-}
-
-RunState read_state(const fs::path& folder) {
-  return state_from(read_json(folder / "state.json"), folder / "state.json");
-}
-
 // What routers and balancers hold besides parameters (selection bias, loss coefficients), named by
 // layer.
 struct NamedState {
@@ -468,8 +360,19 @@ void load_training(const LoadedModel& loaded, Trainer& trainer) {
     const Matrix<float> host = tensors.get(m.name, *m.dims).to_float();
     m.values->set(View<const float>{host.data(), m.values->rows(), m.values->cols()});
   }
+  const auto& stored = loaded.state->steps_with_gradient;
+  auto& counted = trainer.steps_with_gradient();
+  bool fits = stored.size() == counted.size();
+  for (std::size_t l = 0; fits && l < stored.size(); ++l)
+    fits = stored[l].size() == counted[l].size();
+  if (!fits) {
+    throw Error(Exit::input,
+                concat("'", (folder / "state.json").string(),
+                       "': steps_with_gradient is not of the model's layers and experts"))
+        .hint("moe verify on the checkpoint says whether it is whole");
+  }
   trainer.resume_at(loaded.state->step);
-  trainer.steps_with_gradient() = loaded.state->steps_with_gradient;
+  counted = stored;
 }
 
 }  // namespace moe

@@ -8,8 +8,8 @@
 
 #include "lib/checkpoint/folder.h"
 #include "lib/model/config.h"
-#include "lib/model/trainer.h"
 #include "lib/run/kept_files.h"
+#include "lib/run/run_state.h"
 
 namespace moe {
 
@@ -20,26 +20,6 @@ struct TokenizerFiles {
   // Files of the model that this one came from, which stay as they are, and its config.json, of
   // which every key stays that the new model does not change; null = there is no such model.
   std::shared_ptr<const KeptFiles> kept = {};
-};
-
-// Everything that continues a run, beside weights and moments.
-struct RunState {
-  Index step = 0;
-  // hash of the weights that this training began with, and those of the trainings before it
-  // (lib/run/origin.h); empty: not known
-  std::string run_id;
-  std::vector<std::string> lineage;
-  TrainOptions train;                               // horizon, batch, learning rate, seed, ...
-  std::string model;                                // to_spec() of the configuration
-  std::vector<std::string> data;                    // resolved --data specs
-  std::string tokenizer = "bytes", device = "cpu";  // tokenizer: a kept_name()
-  std::string options = "{}";                       // the command's resolved options, JSON
-  std::string trace;                                // file being recorded, or empty
-  Index trace_every = 1;
-  std::uint64_t trace_rows = 0;  // rows of it that belong to this state
-  Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
-  double save_minutes = 0;  // a checkpoint after so many minutes without one, too; 0 = none
-  std::vector<std::vector<std::int64_t>> steps_with_gradient;  // (moe layers)(E)
 };
 
 // Writes RUN/checkpoint-STEP whole or not at all, a tensor at a time; returns its path. Without a

@@ -13,9 +13,12 @@
 #include "lib/router/router.h"
 #include "lib/run/data_identity.h"
 #include "lib/run/lazy_experts.h"
+#include "lib/run/leftovers.h"
 #include "lib/run/origin.h"
 #include "lib/run/program_version.h"
+#include "lib/run/resumed_trace.h"
 #include "lib/run/router_warnings.h"
+#include "lib/run/this_machine.h"
 
 namespace moe {
 namespace {
@@ -43,14 +46,6 @@ void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig
   if (corpus)
     run["data_identity"] = data_identity(*corpus);
   write_json(folder / "run.json", run);
-}
-
-// What a start that was killed within its first milliseconds leaves: the lock, and a file of ours
-// that was being written.
-bool is_leftover(const fs::path& path) {
-  const std::string name = path.filename().string();
-  return name == "lock" || (name.ends_with(".tmp") && (name.starts_with(".run.json.") ||
-                                                       name.starts_with(".metrics.jsonl.")));
 }
 
 void refuse_folder(const fs::path& folder, bool force) {
@@ -82,19 +77,6 @@ void refuse_trace(const ModelConfig& config, const RunOptions& o) {
         Exit::usage,
         concat("'", o.trace, ".part' exists: a recording that was interrupted, or still runs"))
         .hint(concat("moe recover ", o.trace, ".part -o FILE keeps its rows; --force replaces it"));
-  }
-}
-
-// A size that this machine cannot hold is said at once, not after minutes of swapping.
-void refuse_size(const ModelConfig& config, const TrainOptions& t) {
-  const ModelCost c = cost_of(config, t.sequences * t.length);
-  const double need =
-      double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes);
-  const double available = double(machine_bytes());
-  if (need > available) {
-    throw Error(Exit::memory, concat("training takes ", bytes_text(need),
-                                     " of memory and this machine has ", bytes_text(available)))
-        .hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
   }
 }
 
@@ -164,6 +146,14 @@ void learn_tables(Decoder<float>& model, const Corpus& corpus, const TrainOption
   }
 }
 
+// A run folder without its run.json would be nobody's: both names are on disk before what follows.
+void settle_names(const fs::path& folder, const std::string& trace) {
+  if (!trace.empty() && !lies_in(trace, folder))
+    write_machine(folder);
+  sync_folder(folder);
+  sync_folder(fs::absolute(folder / "..").lexically_normal());
+}
+
 // What a run holds; whatever else lies in the folder stays.
 void clear_run(const fs::path& folder) {
   for (const auto step : checkpoint_steps(folder))
@@ -175,6 +165,7 @@ void clear_run(const fs::path& folder) {
   }
   for (const fs::path& path : old)
     fs::remove(path);
+  fs::remove(folder / "machine.json");
   fs::remove(folder / "run.json");
 }
 
@@ -192,31 +183,6 @@ std::vector<std::string> start_from(const std::string& init, Decoder<float>& mod
                          from.family, ": ", fit.reason));
   }
   return lineage_of(from);
-}
-
-void refuse_no_run(const std::string& folder) {
-  if (!fs::is_directory(folder))
-    throw Error(Exit::input, concat("there is no run '", folder, "'"));
-  if (checkpoint_steps(folder).empty()) {
-    throw Error(Exit::input, concat("'", folder,
-                                    fs::exists(fs::path(folder) / "run.json")
-                                        ? "' was stopped before its first checkpoint"
-                                        : "' is not a run: it has no checkpoint-* folder"))
-        .hint("moe train starts one; --force replaces a run");
-  }
-}
-
-LoadedModel load_run(const std::string& folder, Backend<float>& device,
-                     TrainingObserver& observer) {
-  LoadedModel loaded = load_model(folder, device);
-  for (const std::string& n : loaded.checkpoint.notes)
-    observer.warning(n);
-  if (!loaded.state) {
-    throw Error(Exit::input, concat("'", loaded.checkpoint.path.string(),
-                                    "' has no state.json: it can be used, but not resumed"))
-        .hint("moe train starts a new run");
-  }
-  return loaded;
 }
 
 // A table of no counts, for weights that are written before any data is seen.
@@ -297,11 +263,22 @@ void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
 
 }  // namespace
 
+void refuse_size(const ModelConfig& config, const TrainOptions& t) {
+  const ModelCost c = cost_of(config, t.sequences * t.length);
+  const double need =
+      double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes);
+  const double available = double(machine_bytes());
+  if (need > available) {
+    throw Error(Exit::memory, concat("training takes ", bytes_text(need),
+                                     " of memory and this machine has ", bytes_text(available)))
+        .hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
+  }
+}
+
 RunState state_of(const ModelConfig& config, const RunOptions& o) {
   RunState s;
   s.train = o.train;
   s.train.length = o.length > 0 ? o.length : config.context;
-  Schedule(s.train.schedule, s.train.steps);  // refused here, before anything is made
   if (s.train.length > config.context) {
     throw Error(Exit::usage, concat("--length ", s.train.length,
                                     " is more than the model's context of ", config.context))
@@ -319,6 +296,7 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
   s.eval_every = o.eval_every;
   s.log_every = o.log_every;
   s.eval_tokens = o.eval_tokens;
+  refuse_impossible(s, Exit::usage, "");
   return s;
 }
 
@@ -349,7 +327,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   config.vocabulary = data.vocabulary;
   state.data = corpus.specs();
   refuse_size(config, state.train);
-  auto model = std::make_unique<Decoder<float>>(config, context.device());
+  auto model = std::make_unique<Decoder<float>>(config, context.device(o.device));
   model->initialise(state.train.seed);
   learn_tables(*model, corpus, state.train);
   if (!o.init.empty())
@@ -360,6 +338,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   RunLock lock(o.folder);
   clear_run(o.folder);
   write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
+  settle_names(o.folder, state.trace);
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
@@ -369,49 +348,6 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force});
   warn_of_router(*run, observer);
-  return run;
-}
-
-std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions& options,
-                                        const RunContext& context, TrainingObserver& observer) {
-  const Index horizon = options.horizon;
-  refuse_no_run(folder);
-  RunLock lock(folder);
-  if (const std::string changed =
-          check_program_version(folder, context.provenance.version, options.accept_changed_version);
-      !changed.empty())
-    observer.note(changed);
-  LoadedModel loaded = load_run(folder, context.device(), observer);
-  RunState state = *loaded.state;
-  if (horizon >= 0 && horizon != state.train.steps) {
-    observer.warning(concat("the horizon changes from ", state.train.steps, " to ", horizon,
-                            " steps: the learning rate, and a temperature that moves, follow the "
-                            "new one"));
-    state.train.steps = horizon;
-  }
-  const bool recording = !state.trace.empty() && fs::exists(state.trace + ".part");
-  if (state.step >= state.train.steps && !recording) {
-    observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
-    return nullptr;
-  }
-  auto tokenizer = training_tokenizer(loaded);
-  auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
-  if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
-    observer.warning(
-        concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
-    state.trace.clear();
-  }
-  auto run = std::make_unique<TrainingRun>(
-      TrainingRun::Setup{.folder = folder,
-                         .state = std::move(state),
-                         .model = std::move(loaded.model),
-                         .tokenizer = std::move(tokenizer),
-                         .kept = std::move(kept),
-                         .lock = std::move(lock),
-                         .provenance = context.provenance,
-                         .resumed = true,
-                         .accept_changed_data = options.accept_changed_data});
-  load_training(loaded, run->trainer);
   return run;
 }
 
@@ -429,7 +365,7 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
     config.vocabulary = std::max(o.init.empty() ? 0 : config.vocabulary, corpus.info().vocabulary);
   }
   refuse_few_ids(config, *tokenizer);
-  Backend<float>& device = context.device();
+  Backend<float>& device = context.device(o.device);
   const bool drawn_later = o.init.empty() && config.moe.widths.empty() && config.moe.all_ffn();
   Decoder<float> model(config, device, drawn_later ? Storage::elsewhere : Storage::own);
   model.initialise(state.train.seed);

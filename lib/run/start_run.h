@@ -27,13 +27,17 @@ struct RunOptions {
 
 // What the program brings to a run.
 struct RunContext {
-  // Opens the device, once all has been checked that needs none. It outlives the run.
-  std::function<Backend<float>&()> device;
+  // Opens a device by its spec, once all has been checked that needs none. It outlives the run.
+  std::function<Backend<float>&(const std::string& spec)> device;
   Provenance provenance;
 };
 
 // The state at step 0. Throws Error(usage) for what cannot be.
 RunState state_of(const ModelConfig&, const RunOptions&);
+
+// Throws Error(memory): a size that this machine cannot hold is said at once, not after minutes of
+// swapping.
+void refuse_size(const ModelConfig&, const TrainOptions&);
 
 // The token ids of a new run on its data, which are opened as the run opens them, and the same
 // refusals; of a tokenizer that has yet to be trained the ids that it will have.
@@ -45,14 +49,19 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, co
                                        TrainingObserver&);
 
 struct ResumeOptions {
-  Index horizon = -1;                   // steps in all; -1: as saved
+  Index horizon = -1;  // steps in all; -1: as saved
+  std::string device;  // empty: the one that the run was on
+  // a file to record into from here on, or none; empty: as saved
+  std::string trace;
   bool accept_changed_data = false;     // go on with other data than the run began with
   bool accept_changed_version = false;  // and with another version of the program
 };
 
 // The newest valid checkpoint of a run, to go on from; null where the run is done and its trace
-// complete (the observer gets a note). Throws Error(input) for what is not a run, and where the
-// data, or the version of the program, are not those that the run began with.
+// complete (the observer gets a note). Where the trace lacks rows that the checkpoint names, the
+// newest one that it agrees with, or a new trace (lib/run/resumed_trace.h). Throws Error(input) for
+// what is not a run, and where the data, or the version of the program, are not those that the run
+// began with. Defined in resume_run.cpp.
 std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions&,
                                         const RunContext&, TrainingObserver&);
 

@@ -95,8 +95,9 @@ void TrainingLoop::open_trace() {
                   run_.corpus, state_.train.seed);
   header.sequence_order = "mixed";  // training draws domains in turn
   describe_origin(header, state_);
-  TraceWriterOptions options{.force = run_.setup.replace_trace, .fields = fields_};
-  if (run_.setup.resumed)
+  const bool replace = run_.setup.replace_trace || run_.setup.new_trace;
+  TraceWriterOptions options{.force = replace, .fields = fields_};
+  if (run_.setup.resumed && !run_.setup.new_trace)
     options.resume_rows = std::int64_t(state_.trace_rows);
   trace_.emplace(state_.trace, header, options);
 }
@@ -149,8 +150,10 @@ void TrainingLoop::save() {
   state_.steps_with_gradient = trainer_.steps_with_gradient();
   if (trace_) {
     trace_->commit(trainer_.done());
+    trace_->sync();  // the state names these rows
     state_.trace_rows = trace_->safe_rows();
   }
+  run_.log.sync();
   result_.checkpoint = save_checkpoint(
       folder_, model_, &trainer_, state_,
       tokenizer_files(*run_.setup.tokenizer,
@@ -196,8 +199,9 @@ void TrainingLoop::step() {
 }
 
 void TrainingLoop::train_to_horizon() {
-  if (!run_.setup.resumed)
-    save();  // from here on there is always something to resume from
+  // from here on there is always something to resume from, and it names rows of this trace
+  if (!run_.setup.resumed || run_.setup.new_trace)
+    save();
   while (!run_.finished()) {
     step();
     if (!run_.finished() && observer_.wants_stop()) {

@@ -47,6 +47,7 @@ struct TrainingRun {
     bool resumed = false;
     bool accept_changed_data = false;  // of a run that is resumed
     bool replace_trace = false;        // one that is there
+    bool new_trace = false;            // of a run that is resumed: its trace begins here
   };
   explicit TrainingRun(Setup);
   TrainingRun(const TrainingRun&) = delete;

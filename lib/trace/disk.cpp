@@ -43,10 +43,14 @@ void sync_file(const std::filesystem::path& path) {
   sync_path(path, O_RDONLY);
 }
 
+void sync_folder_of(const std::filesystem::path& path) {
+  sync_path(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+}
+
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
   if (::rename(from.c_str(), to.c_str()) != 0)
     failed(from, "rename it to its final name");
-  sync_path(to.has_parent_path() ? to.parent_path() : ".", O_RDONLY | O_DIRECTORY);
+  sync_folder_of(to);
 }
 
 std::string free_space(const std::filesystem::path& path) {

@@ -4,7 +4,8 @@
 
 namespace moe {
 
-void sync_file(const std::filesystem::path&);  // fsync
+void sync_file(const std::filesystem::path&);       // fsync
+void sync_folder_of(const std::filesystem::path&);  // fsync of the folder that holds the name
 // rename, then fsync of the folder
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 // " (12.5 MB free)", or nothing where it cannot be known

@@ -283,10 +283,10 @@ void TraceWriter::File::write(const CommitJob& job) {
   write_columns(job);
   write_records(job);
   if (power)
-    sync_file(building);
+    sync();
   write_commit(job);
   if (power)
-    sync_file(building);
+    sync();
 }
 
 void TraceWriter::File::write_columns(const CommitJob& job) {
@@ -357,6 +357,15 @@ void TraceWriter::File::commit(std::int64_t step) {
   if (rows > due && (deflate > 0 || rows % commit_rows == 0 || finishing))
     fall_due(step);
   settle(true);
+}
+
+void TraceWriter::File::sync() {
+  guarded([&] {
+    sync_file(building);
+    if (!named)
+      sync_folder_of(building);
+    named = true;
+  });
 }
 
 void TraceWriter::File::set_pairs(const std::vector<PairMatrix>& pairs) {
@@ -570,6 +579,9 @@ void TraceWriter::append(const TraceRows& rows) {
 }
 void TraceWriter::commit(std::int64_t step) {
   file_->commit(step);
+}
+void TraceWriter::sync() {
+  file_->sync();
 }
 void TraceWriter::pairs(const std::vector<PairMatrix>& pairs) {
   file_->set_pairs(pairs);

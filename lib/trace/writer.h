@@ -39,6 +39,7 @@ class TraceWriter {
   // them, and a later call writes them; two commits may be on their way.
   void append(const TraceRows&);
   void commit(std::int64_t step);  // everything appended so far becomes safe
+  void sync();  // what is safe from a killed process is then safe from a power cut, too
   // sets values of pair matrices declared (by name) in the header
   void pairs(const std::vector<PairMatrix>&);
   void finish();                    // last commit, corpus hash, complete=1, rename

@@ -38,7 +38,8 @@ struct TraceWriter::File {
   std::uint64_t rows = 0, due = 0 /*rows whose commit is written or on its way*/, safe = 0,
                 commits = 0, last_xxh3 = 0;
   int deflate = 1;
-  bool power = false, failed = false, finishing = false, finished = false;
+  bool power = false, named = false /*the name of `building` is on disk*/, failed = false,
+       finishing = false, finished = false;
   std::function<void(std::uint64_t)> acknowledged;
   std::deque<std::shared_ptr<CommitJob>> jobs;  // oldest first
 
@@ -52,6 +53,7 @@ struct TraceWriter::File {
   // step `step`.
   void append(const TraceRows&, bool keep_records, std::int64_t step);
   void commit(std::int64_t step);
+  void sync();
   void set_pairs(const std::vector<PairMatrix>&);
   void finish();
   void discard();  // removes what was written

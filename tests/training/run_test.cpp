@@ -107,7 +107,7 @@ RunOptions options_of(const std::string& folder) {
 }
 
 RunContext on(Backend<float>& backend) {
-  return {[&backend]() -> Backend<float>& { return backend; },
+  return {[&backend](const std::string&) -> Backend<float>& { return backend; },
           {.version = "0.0.0 (test)", .command = "test", .created_utc = "2020-01-01T00:00:00Z"}};
 }
 
@@ -326,7 +326,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
 
   // no device is opened for what is refused
   RunContext none = on(*backend);
-  none.device = []() -> Backend<float>& {
+  none.device = [](const std::string&) -> Backend<float>& {
     throw Error(Exit::environment, "opened");
   };
   CHECK(refusal([&] { resume_run(folder / "b", {}, none, nobody); }) ==

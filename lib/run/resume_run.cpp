@@ -1,0 +1,136 @@
+// Going on with a run: from which checkpoint, on which device, with which trace.
+#include "lib/core/error.h"
+#include "lib/files/file.h"
+#include "lib/run/leftovers.h"
+#include "lib/run/program_version.h"
+#include "lib/run/resumed_trace.h"
+#include "lib/run/start_run.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+void refuse_no_run(const std::string& folder) {
+  if (!fs::is_directory(folder))
+    throw Error(Exit::input, concat("there is no run '", folder, "'"));
+  if (checkpoint_steps(folder).empty()) {
+    throw Error(Exit::input, concat("'", folder,
+                                    fs::exists(fs::path(folder) / "run.json")
+                                        ? "' was stopped before its first checkpoint"
+                                        : "' is not a run: it has no checkpoint-* folder"))
+        .hint("moe train starts one; --force replaces a run");
+  }
+}
+
+// The newest valid checkpoint, with the state that makes it one of a run.
+ResumePoint newest_point(const std::string& folder, TrainingObserver& observer) {
+  const Checkpoint newest = find_checkpoint(folder);
+  for (const std::string& n : newest.notes)
+    observer.warning(n);
+  if (!fs::exists(newest.path / "state.json")) {
+    throw Error(Exit::input, concat("'", newest.path.string(),
+                                    "' has no state.json: it can be used, but not resumed"))
+        .hint("moe train starts a new run");
+  }
+  return {.checkpoint = newest.path, .state = read_state(newest.path)};
+}
+
+void take_horizon(RunState& state, Index horizon, TrainingObserver& observer) {
+  if (horizon < 0 || horizon == state.train.steps)
+    return;
+  observer.warning(concat("the horizon changes from ", state.train.steps, " to ", horizon,
+                          " steps: the learning rate, and a temperature that moves, follow the "
+                          "new one"));
+  state.train.steps = horizon;
+}
+
+// The device that the run was on, unless another one is asked for.
+Backend<float>& open_device(RunState& state, const std::string& asked, const RunContext& context,
+                            TrainingObserver& observer) {
+  if (!asked.empty() && asked != state.device) {
+    observer.warning(concat("the run was on device ", state.device, " and goes on with ", asked,
+                            ": its numbers from here on are those of the other one"));
+    state.device = asked;
+  }
+  try {
+    return context.device(state.device);
+  } catch (const Error& e) {
+    if (!asked.empty())
+      throw;
+    throw Error(e).hint(concat("the run was on device ", state.device,
+                               "; --device cpu goes on with other roundings"));
+  }
+}
+
+LoadedModel load_point(const ResumePoint& point, Backend<float>& device,
+                       TrainingObserver& observer) {
+  LoadedModel loaded = load_model(point.checkpoint, device);
+  for (const std::string& n : loaded.checkpoint.notes)
+    observer.warning(n);
+  const Index context = loaded.model->config().context;
+  if (point.state.train.length > context) {
+    throw Error(Exit::input, concat("'", (point.checkpoint / "state.json").string(),
+                                    "': the length of a sequence, ", point.state.train.length,
+                                    ", is more than the model's context of ", context));
+  }
+  refuse_size(loaded.model->config(), point.state.train);
+  return loaded;
+}
+
+// From where, with which trace; nothing of the run was changed before.
+ResumePoint point_of(const std::string& folder, const ResumeOptions& options,
+                     TrainingObserver& observer) {
+  ResumePoint point = newest_point(folder, observer);
+  take_horizon(point.state, options.horizon, observer);
+  point = resume_point(folder, std::move(point), options.trace);
+  for (const std::string& sentence : point.said)
+    observer.warning(sentence);
+  clear_leftovers(folder);
+  return point;
+}
+
+}  // namespace
+
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions& options,
+                                        const RunContext& context, TrainingObserver& observer) {
+  refuse_no_run(folder);
+  RunLock lock(folder);
+  if (const std::string changed =
+          check_program_version(folder, context.provenance.version, options.accept_changed_version);
+      !changed.empty())
+    observer.note(changed);
+  ResumePoint point = point_of(folder, options, observer);
+  RunState& state = point.state;
+  const bool recording =
+      point.new_trace || (!state.trace.empty() && fs::exists(state.trace + ".part"));
+  if (state.step >= state.train.steps && !recording) {
+    observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
+    prune(folder, int(state.keep));
+    return nullptr;
+  }
+  LoadedModel loaded =
+      load_point(point, open_device(state, options.device, context, observer), observer);
+  auto tokenizer = training_tokenizer(loaded);
+  auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
+  if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
+    observer.warning(
+        concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
+    state.trace.clear();
+  }
+  auto run = std::make_unique<TrainingRun>(
+      TrainingRun::Setup{.folder = folder,
+                         .state = std::move(state),
+                         .model = std::move(loaded.model),
+                         .tokenizer = std::move(tokenizer),
+                         .kept = std::move(kept),
+                         .lock = std::move(lock),
+                         .provenance = context.provenance,
+                         .resumed = true,
+                         .accept_changed_data = options.accept_changed_data,
+                         .new_trace = point.new_trace});
+  load_training(loaded, run->trainer);
+  return run;
+}
+
+}  // namespace moe
