@@ -82,27 +82,19 @@ void CountPass::run(const std::vector<Metric*>& all, const AnalyzeOptions& o) co
     m->finish();
 }
 
-std::string CountPass::place(const OddCounts& odd) const {
-  return concat("(first: step ", trace_.steps()[odd.first_step].step, ", MoE layer ",
-                trace_.header().layers[std::size_t(odd.first_layer)].index, ")");
-}
-
 void CountPass::odd_counts(std::vector<std::string>& out) const {
-  const OddCounts& negative = survey_.negative();
-  if (negative.cells > 0) {
-    out.push_back(concat(negative.cells,
-                         " times the counts of a step in a layer hold 4294967295, which is -1 ",
-                         place(negative), ": left out of every figure"));
-  }
-  const OddCounts& crowded = survey_.crowded();
-  if (crowded.cells > 0) {
-    out.push_back(concat(
-        crowded.cells,
-        " times a step has more assignments to an expert, or in a layer, than its tokens can "
-        "give ",
-        place(crowded),
-        ": left out of every figure. Zeros in the place of routing that was not recorded "
-        "look like this"));
+  const std::uint64_t all = trace_.count_steps() * trace_.header().layers.size();
+  const auto sentence = [&](const OddCounts& odd, const char* what) {
+    return concat(odd.cells, " of ", all, " counts of a step in a layer ", what, " (first: step ",
+                  trace_.steps()[odd.first_step].step, ", MoE layer ",
+                  trace_.header().layers[std::size_t(odd.first_layer)].index,
+                  "): left out of every figure");
+  };
+  if (const OddCounts& odd = survey_.negative(); odd.cells > 0)
+    out.push_back(sentence(odd, negative_counts));
+  if (const OddCounts& odd = survey_.crowded(); odd.cells > 0) {
+    out.push_back(sentence(odd, crowded_counts) +
+                  ". Zeros in the place of routing that was not recorded look like this");
   }
 }
 

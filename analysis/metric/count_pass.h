@@ -48,7 +48,6 @@ class CountPass {
   CountWindow window(std::uint64_t first, std::uint64_t count) const;
   void unknown_tokens(std::vector<std::string>&) const;
   void odd_counts(std::vector<std::string>&) const;
-  std::string place(const OddCounts&) const;
 
   const TraceSource& trace_;
   CountSurvey survey_;

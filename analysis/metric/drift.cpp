@@ -8,6 +8,7 @@
 #include "analysis/metric/chance.h"
 #include "analysis/metric/count_pass.h"
 #include "analysis/metric/layout.h"
+#include "lib/core/load.h"
 
 namespace moe {
 namespace {
@@ -89,13 +90,16 @@ class Drift final : public Metric {
   std::vector<MetricValue> values() const override {
     if (layer_.empty())
       return {};
-    std::vector<std::vector<double>> cv, moved, settled;
+    std::vector<std::vector<double>> cv, most, moved, settled;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       cv.push_back(block_cv(layer_[l]));
+      most.push_back(block_maxvio(layer_[l]));
       moved.push_back(moves(layer_[l]));
       settled.push_back(saturation(layer_[l], shape_.experts[l]));
     }
-    std::vector<MetricValue> out{per_layer("load_drift_cv", cv), per_layer("load_drift_tv", moved)};
+    std::vector<MetricValue> out{per_layer("load_drift_cv", cv),
+                                 per_layer("load_drift_maxvio", most),
+                                 per_layer("load_drift_tv", moved)};
     if (!counted_)
       out.push_back(per_layer("token_saturation", settled));
     return out;
@@ -134,6 +138,12 @@ class Drift final : public Metric {
     std::vector<double> out;
     for (Index b = 0; b < s.counts.rows(); ++b)
       out.push_back(cv_of(s.counts.row(b)));
+    return out;
+  }
+  static std::vector<double> block_maxvio(const State& s) {
+    std::vector<double> out;
+    for (Index b = 0; b < s.counts.rows(); ++b)
+      out.push_back(load_figures(s.counts.row(b)).maxvio);
     return out;
   }
   static double cv_of(std::span<const std::int64_t> c) {
@@ -227,7 +237,7 @@ class Drift final : public Metric {
     std::vector<std::vector<chance::Value>> by_lot;  // (blocks, layers)
   };
   struct OverLayers {
-    Blocks cv, moved, settled;
+    Blocks cv, most, moved, settled;
   };
   static double known(std::int64_t tokens) {
     return tokens < 0 ? no_value : double(tokens);
@@ -236,7 +246,10 @@ class Drift final : public Metric {
   static bool counts_any(const State& s) {
     return std::ranges::any_of(s.counts.flat(), [](std::int64_t c) { return c > 0; });
   }
+  chance::Value maxvio_by_lot(int experts, int k, std::int64_t tokens) const;
   OverLayers over_layers() const;  // that have any
+  void add_layer(OverLayers&, std::size_t l, std::size_t layers) const;
+  Values mean_values() const;
 
   Shape shape_;
   int blocks_, ids_;
@@ -255,63 +268,89 @@ chance::Value Drift::cv_by_lot(double experts, double k, double tokens) {
   return {even * root, even * std::sqrt(std::max(0.0, 1 - root * root))};
 }
 
+chance::Value Drift::maxvio_by_lot(int experts, int k, std::int64_t tokens) const {
+  return store().memo.get({double(experts), double(k), double(tokens)}, [&] {
+    return chance::simulate_load(experts, k, tokens, 1, [](auto counts) {
+      return std::vector<double>{load_figures(counts).maxvio};
+    });
+  })[0];
+}
+
 Drift::OverLayers Drift::over_layers() const {
   const std::size_t n = std::size_t(blocks_);
-  OverLayers out{Blocks(n), Blocks(n), Blocks(n)};
+  OverLayers out{Blocks(n), Blocks(n), Blocks(n), Blocks(n)};
   const auto layers = std::size_t(std::ranges::count_if(layer_, counts_any));
   for (std::size_t l = 0; l < layer_.size(); ++l) {
-    const State& s = layer_[l];
-    if (!counts_any(s))
-      continue;
-    const int experts = shape_.experts[l];
-    const auto cv = block_cv(s);
-    const auto moved = moves(s);
-    const auto settled = saturation(s, experts);
-    const auto settled_by_lot = saturation_by_lot(s, experts, store().labels(experts, 1));
-    for (std::size_t b = 0; b < n; ++b) {
-      const auto row = s.counts.row(Index(b));
-      const double tokens = known(s.tokens[b]);
-      const double k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
-      const double before = b ? known(s.tokens[b - 1]) : 0;
-      const double harmonic = 2 * tokens * before / (tokens + before);
-      out.cv.add(b, cv[b], cv_by_lot(experts, k, tokens), layers);
-      const bool comparable = b > 0 && !std::isnan(harmonic);
-      out.moved.add(b, b ? moved[b - 1] : no_value,
-                    {comparable ? chance::total_variation(experts, k, harmonic) : no_value},
-                    layers);
-      out.settled.add(b, settled[b], settled_by_lot[b], layers);
-    }
+    if (counts_any(layer_[l]))
+      add_layer(out, l, layers);
   }
+  return out;
+}
+
+// One of so many layers.
+void Drift::add_layer(OverLayers& out, std::size_t l, std::size_t layers) const {
+  const State& s = layer_[l];
+  const int experts = shape_.experts[l];
+  const auto cv = block_cv(s);
+  const auto most = block_maxvio(s);
+  const auto moved = moves(s);
+  const auto settled = saturation(s, experts);
+  const auto settled_by_lot = saturation_by_lot(s, experts, store().labels(experts, 1));
+  for (std::size_t b = 0; b < std::size_t(blocks_); ++b) {
+    const auto row = s.counts.row(Index(b));
+    const double tokens = known(s.tokens[b]);
+    const double k = std::accumulate(row.begin(), row.end(), 0.0) / tokens;
+    const double before = b ? known(s.tokens[b - 1]) : 0;
+    const double harmonic = 2 * tokens * before / (tokens + before);
+    out.cv.add(b, cv[b], cv_by_lot(experts, k, tokens), layers);
+    out.most.add(b, most[b], maxvio_by_lot(experts, whole_choices(k, experts), rounded(tokens)),
+                 layers);
+    const bool comparable = b > 0 && !std::isnan(harmonic);
+    out.moved.add(b, b ? moved[b - 1] : no_value,
+                  {comparable ? chance::total_variation(experts, k, harmonic) : no_value}, layers);
+    out.settled.add(b, settled[b], settled_by_lot[b], layers);
+  }
+}
+
+Values Drift::mean_values() const {
+  const OverLayers all = over_layers();
+  Values out;
+  const auto add = [&](const char* id, const Blocks& blocks) {
+    for (std::size_t b = 0; b < std::size_t(blocks_); ++b)
+      out[id].add(blocks.mean[b], chance::mean_of_independent(blocks.by_lot[b]));
+  };
+  add("load_drift_cv", all.cv);
+  add("load_drift_maxvio", all.most);
+  add("load_drift_tv", all.moved);
+  add("token_saturation", all.settled);
   return out;
 }
 
 void Drift::report(Report& r) const {
   if (std::ranges::none_of(layer_, counts_any))
     return;
-  const OverLayers all = over_layers();
-  Values values;
-  for (std::size_t b = 0; b < std::size_t(blocks_); ++b) {
-    values["load_drift_cv"].add(all.cv.mean[b], chance::mean_of_independent(all.cv.by_lot[b]));
-    values["load_drift_tv"].add(all.moved.mean[b],
-                                chance::mean_of_independent(all.moved.by_lot[b]));
-    values["token_saturation"].add(all.settled.mean[b],
-                                   chance::mean_of_independent(all.settled.by_lot[b]));
-  }
+  const Values values = mean_values();
   TableBuilder t(
       "drift",
       training_ ? "How routing settled during training" : "How the loads changed over the steps",
       section::balance);
-  t.reading(concat("Mean over layers of each block of ", training_ ? "training steps" : "steps",
-                   ": how uneven the loads are; how far they moved since the block before (0 = not "
-                   "at all, 1 = to other experts altogether)",
-                   counted_ ? ""
-                            : "; and for how many tokens the id's favourite expert is already the "
-                              "one it has in the last block",
-                   ". Chance values: tokens that draw their experts at random."))
+  t.reading(
+       concat("Mean over layers of each block of ", training_ ? "training steps" : "steps",
+              ": how uneven the loads are, and how far the busiest expert lies above their mean; "
+              "how far they moved since the block before (0 = not at all, 1 = to other "
+              "experts altogether)",
+              counted_ ? ""
+                       : "; and for how many tokens the id's favourite expert is already the "
+                         "one it has in the last block",
+              ". Chance values: tokens that draw their experts at random."))
       .chart(Chart::lines);
   t.key("from step", concat("first ", training_ ? "training step" : "step", " of the block"),
         from_);
   t.column("load CV").meaning("of the block's counts").of("load_drift_cv", values);
+  t.column("MaxVio")
+      .unit("x mean")
+      .meaning("load of the busiest expert over the mean load, less 1, of the block's counts")
+      .of("load_drift_maxvio", values);
   t.column("moved")
       .unit("share")
       .meaning("total variation between the load shares of this block and the one before")

@@ -24,6 +24,7 @@ class Placement final : public Metric {
         halves_(trace),
         half_(trace.tokens() / 2),
         counted_(counts_only(trace)),
+        steps_(trace.count_steps()),
         domains_(counted_ ? 1 : trace.header().domains.size() + 1),
         layer_(shape_.experts.size()) {
     int gpus = 8;
@@ -122,14 +123,17 @@ class Placement final : public Metric {
  private:
   void table(Report& r, const std::vector<std::int64_t>& layer, const Values& values) const {
     TableBuilder t("placement", "What replicating busy experts would bring", section::deployment);
+    const bool one_step = counted_ && steps_ < 2;
     t.reading(concat(
         "Mean over largest load of ", eplb_.gpus, " GPUs, 1 = even: experts in order; with ",
         extra_, " more slots filled and placed by EPLB from these very loads; ",
-        counted_ ? "and planned on every second step and judged on the others, which is what a "
-                   "server would see of such traffic"
-                 : "planned on every second sequence of each domain and judged on the others, "
-                   "which is what a server would see of such text; and judged on each domain, "
-                   "planned on all others, which is what it would see of another kind of text",
+        one_step ? "of a single step there is none left to judge on, so the plan flatters itself"
+        : counted_
+            ? "and planned on every second step and judged on the others, which is what a server "
+              "would see of such traffic"
+            : "planned on every second sequence of each domain and judged on the others, "
+              "which is what a server would see of such text; and judged on each domain, "
+              "planned on all others, which is what it would see of another kind of text",
         ". Random routing has little to gain."));
     t.layers(layer);
     t.column("in order")
@@ -138,11 +142,12 @@ class Placement final : public Metric {
     t.column("planned")
         .meaning("mean over largest GPU load, planned and judged on the whole trace")
         .of("eplb_balancedness", values);
-    if (counted_) {
+    if (counted_ && !one_step) {
       t.column("unseen steps")
           .meaning("mean over largest GPU load of every second step, planned on the others")
           .of(of_steps, values);
-    } else {
+    }
+    if (!counted_) {
       t.column("unseen text")
           .meaning("mean over largest GPU load of every second sequence, planned on the others")
           .of("eplb_balancedness_unseen", values);
@@ -288,7 +293,8 @@ class Placement final : public Metric {
   int extra_ = 0;
   Halves halves_;
   std::uint64_t half_;
-  bool counted_;         // by the engine, there are no tokens
+  bool counted_;  // by the engine, there are no tokens
+  std::uint64_t steps_;
   std::size_t domains_;  // and one for rows without
   std::vector<State> layer_;
 };

@@ -101,19 +101,14 @@ std::uint64_t CountSurvey::possible_cells() const {
 
 std::vector<std::string> CountSurvey::findings() const {
   std::vector<std::string> out;
-  const auto place = [&](const OddCounts& odd) {
-    return fmt::format("(first: row {}, MoE layer {})", odd.first_step, odd.first_layer);
+  const auto add = [&](const OddCounts& odd, const char* what) {
+    if (odd.cells > 0) {
+      out.push_back(fmt::format("{} counts of a step in a layer {} (first: row {}, MoE layer {})",
+                                odd.cells, what, odd.first_step, odd.first_layer));
+    }
   };
-  if (negative_.cells > 0) {
-    out.push_back(fmt::format("{} times the counts of a step in a layer hold {}, which is -1 {}",
-                              negative_.cells, minus_one, place(negative_)));
-  }
-  if (crowded_.cells > 0) {
-    out.push_back(
-        fmt::format("{} times a step has more assignments to an expert, or in a layer, than its "
-                    "tokens can give {}",
-                    crowded_.cells, place(crowded_)));
-  }
+  add(negative_, negative_counts);
+  add(crowded_, crowded_counts);
   for (std::size_t l = 0; l < layer_.size(); ++l) {
     if (layer_[l].steps == 0)
       out.push_back(fmt::format("MoE layer {} has no count in any step", l));

@@ -42,6 +42,11 @@ struct OddCounts {  // one kind, of a step and layer each
   }
 };
 
+// What is wrong with them, in words: "3 counts of a step in a layer ..."
+constexpr const char* negative_counts = "hold 4294967295, which is -1";
+constexpr const char* crowded_counts =
+    "have more assignments to an expert, or in all, than the step's tokens can give";
+
 class CountSurvey {
  public:
   using Read = std::function<StepCounts(std::uint64_t first, std::uint64_t count)>;

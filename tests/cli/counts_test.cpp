@@ -34,7 +34,7 @@ std::string import_of(const fs::path& folder) {
     std::string flag = key;
     std::ranges::replace(flag, '_', '-');
     out += " --" + flag + " " +
-           (key == "config" ? (folder / value.get<std::string>()).string()
+           (key == "config"     ? (folder / value.get<std::string>()).string()
             : value.is_string() ? value.get<std::string>()
                                 : value.dump());
   }

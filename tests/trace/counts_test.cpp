@@ -111,8 +111,9 @@ TEST_CASE("counts that do not fit the model are refused, fewer steps are said") 
   CHECK(verify_trace(path).size() == 1);
   std::filesystem::remove(path);
   write(path, counted(4));
-  REQUIRE(changed_by_python(path, "d = f['counts/per_step'][:, :, :3]; del f['counts/per_step']; "
-                                  "f['counts/per_step'] = d"));
+  REQUIRE(changed_by_python(path,
+                            "d = f['counts/per_step'][:, :, :3]; del f['counts/per_step']; "
+                            "f['counts/per_step'] = d"));
   CHECK_THROWS_WITH(TraceReader(path), Catch::Contains("/counts/per_step has shape [4,2,3]"));
   std::filesystem::remove(path);
   write(path, counted(4));
