@@ -74,7 +74,7 @@ std::string hint_of(const Error& e) {
 
 int say(const Error& e) {
   const Style style = Style::of(stderr);
-  write_stderr(concat(style.red, "moe:", style.plain, " ", e.what(), "\n"));
+  write_stderr(concat(style.red, "moe:", style.plain, " ", in_one_line(e.what()), "\n"));
   if (!e.safe().empty())
     write_stderr(concat("  safe: ", e.safe(), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())

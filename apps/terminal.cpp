@@ -42,8 +42,38 @@ Style Style::of(std::FILE* f) {
 void write_stderr(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stderr);
 }
+namespace {
+
+// Bytes of the control character that begins here; 0 = none does. Beside those of ASCII: U+0080 to
+// U+009F, and the line and paragraph separators.
+std::size_t control_bytes(std::string_view text) {
+  const auto at = [&](std::size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u;
+  };
+  if (at(0) < 0x20 || at(0) == 0x7F)
+    return 1;
+  if (at(0) == 0xC2 && at(1) >= 0x80 && at(1) < 0xA0)
+    return 2;
+  return at(0) == 0xE2 && at(1) == 0x80 && (at(2) == 0xA8 || at(2) == 0xA9) ? 3 : 0;
+}
+
+}  // namespace
+
+std::string in_one_line(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const std::size_t control = control_bytes(text);
+    for (std::size_t i = 0; i < control; ++i)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
+    if (control == 0)
+      out += text[0];
+    text.remove_prefix(std::max<std::size_t>(control, 1));
+  }
+  return out;
+}
+
 void note(const std::string& sentence) {
-  write_stderr(concat("moe: ", sentence, "\n"));
+  write_stderr(concat("moe: ", in_one_line(sentence), "\n"));
 }
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);

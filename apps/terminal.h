@@ -19,6 +19,8 @@ int terminal_width(std::FILE*);  // columns; 80 where unknown
 
 // on stderr as it is; that nobody reads it any more stops nothing
 void write_stderr(const std::string& text);
+// With \xNN in the place of characters that end a line or steer a terminal: sentences quote files.
+std::string in_one_line(std::string_view text);
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 

@@ -17,8 +17,13 @@ constexpr std::size_t longest_header = 1 << 16;
 constexpr Index buffer_numbers = 1 << 16;
 constexpr const char* writes_such = "numpy.save writes such files";
 
+// `where` begins the sentence: "'a.npy'", "'a.npz' weights".
+[[noreturn]] void refuse(const std::string& where, const std::string& why,
+                         const std::string& hint) {
+  throw Error(Exit::input, concat(where, " ", why)).hint(hint);
+}
 [[noreturn]] void refuse(const fs::path& path, const std::string& why, const std::string& hint) {
-  throw Error(Exit::input, concat(in_quotes(path), " ", why)).hint(hint);
+  refuse(in_quotes(path), why, hint);
 }
 
 // Fills `out`, or refuses the file.
@@ -51,25 +56,26 @@ std::string header_text(InputFile& file, Index& data_at) {
 }
 
 // The text of one value of the dictionary: {'descr': '<u2', 'shape': (3, 4), }.
-std::string value_of(const fs::path& path, const std::string& dictionary, const std::string& key) {
+std::string value_of(const std::string& where, const std::string& dictionary,
+                     const std::string& key) {
   const std::string name = concat("'", key, "':");
   const auto at = dictionary.find(name);
   if (at == dictionary.npos)
-    refuse(path, concat("has no '", key, "' in its NumPy header"), writes_such);
+    refuse(where, concat("has no '", key, "' in its NumPy header"), writes_such);
   const auto first = dictionary.find_first_not_of(' ', at + name.size());
   if (first == dictionary.npos)
-    refuse(path, "has a NumPy header that is cut short", writes_such);
+    refuse(where, "has a NumPy header that is cut short", writes_such);
   const bool tuple = dictionary[first] == '(';
   const auto end = tuple ? dictionary.find(')', first) : dictionary.find_first_of(",}", first);
   if (end == dictionary.npos)
-    refuse(path, "has a NumPy header that is cut short", writes_such);
+    refuse(where, "has a NumPy header that is cut short", writes_such);
   return dictionary.substr(first, end - first + (tuple ? 1 : 0));
 }
 
 // "(3, 4)", "(3,)", "()".
-std::vector<Index> shape_of(const fs::path& path, const std::string& text) {
+std::vector<Index> shape_of(const std::string& where, const std::string& text) {
   const auto wrong = [&] {
-    refuse(path, concat("has the shape ", text), "lengths from 0 on, as numpy.save writes them");
+    refuse(where, concat("has the shape ", text), "lengths from 0 on, as numpy.save writes them");
   };
   if (text.size() < 2 || text.front() != '(' || text.back() != ')')
     wrong();
@@ -88,10 +94,10 @@ std::vector<Index> shape_of(const fs::path& path, const std::string& text) {
   return shape;
 }
 
-void read_type(const fs::path& path, NpyHeader& h) {
+void read_type(const std::string& where, NpyHeader& h) {
   const std::string& t = h.type;
   if (t.find('O') != t.npos) {
-    refuse(path, "holds Python objects (dtype object), which lie in a pickle and are never read",
+    refuse(where, "holds Python objects (dtype object), which lie in a pickle and are never read",
            "an array of numbers: a.astype('int32')");
   }
   const auto [end, error] =
@@ -100,29 +106,29 @@ void read_type(const fs::path& path, NpyHeader& h) {
   const bool bytes = t[0] == '|' && (h.width == 1 || t[1] == 'S');
   const bool little = sound && (t[0] == '<' || bytes);
   if (!little) {
-    refuse(path, concat("holds numbers of the type '", t, "'"),
+    refuse(where, concat("holds numbers of the type ", in_quotes(t)),
            "plain little-endian numbers: a.astype('<u4')");
   }
   h.kind = t[1];
 }
 
 // What the dictionary says; the shape's product is left out where it does not fit.
-NpyHeader header_of(const fs::path& path, const std::string& text) {
+NpyHeader header_of(const std::string& where, const std::string& text) {
   NpyHeader h;
-  const std::string type = value_of(path, text, "descr");
+  const std::string type = value_of(where, text, "descr");
   if (type.size() < 2 || type.front() != '\'' || type.back() != '\'') {
-    refuse(path, concat("holds numbers of the type ", type),
+    refuse(where, concat("holds numbers of the type ", type),
            "a plain array; of a record save one field");
   }
   h.type = type.substr(1, type.size() - 2);
-  read_type(path, h);
-  h.by_column = value_of(path, text, "fortran_order") != "False";
-  h.shape = shape_of(path, value_of(path, text, "shape"));
+  read_type(where, h);
+  h.by_column = value_of(where, text, "fortran_order") != "False";
+  h.shape = shape_of(where, value_of(where, text, "shape"));
   return h;
 }
 
 // Refuses a shape that takes another number of bytes than there are.
-void check_length(const fs::path& path, NpyHeader& h, Index found) {
+void check_length(const std::string& where, NpyHeader& h, Index found) {
   bool fits = true;
   for (const Index n : h.shape)
     fits = fits && !__builtin_mul_overflow(h.numbers, n, &h.numbers);
@@ -134,22 +140,22 @@ void check_length(const fs::path& path, NpyHeader& h, Index found) {
   std::string shape;
   for (const Index n : h.shape)
     shape += concat(shape.empty() ? "" : ", ", n);
-  refuse(path,
+  refuse(where,
          concat("has ", found, " bytes behind its header, which is not what the shape (", shape,
-                h.shape.size() == 1 ? ",)" : ")", " of '", h.type, "' takes"),
+                h.shape.size() == 1 ? ",)" : ")", " of ", in_quotes(h.type), " takes"),
          "the file is cut short, or is no plain array");
 }
 
 NpyHeader read_header(InputFile& file) {
   Index data_at = 0;
   const std::string text = header_text(file, data_at);
-  NpyHeader h = header_of(file.path(), text);
+  NpyHeader h = header_of(in_quotes(file.path()), text);
   h.data_at = data_at;
   if (h.by_column) {
     refuse(file.path(), "is stored column by column",
            "numpy.ascontiguousarray(a) before numpy.save");
   }
-  check_length(file.path(), h, file.size() - data_at);
+  check_length(in_quotes(file.path()), h, file.size() - data_at);
   return h;
 }
 
@@ -164,22 +170,21 @@ std::uint64_t whole_number(const char* at, const NpyHeader& h) {
 }  // namespace
 
 NpyHeader npy_header(std::string_view bytes, const std::string& name) {
-  const fs::path path = name;
   const auto at = [&](std::size_t i) {
     return std::size_t(static_cast<unsigned char>(bytes[i]));
   };
   if (bytes.size() < 12 || !bytes.starts_with("\x93NUMPY"))
-    refuse(path, "is not a NumPy file", writes_such);
+    refuse(name, "is not a NumPy file", writes_such);
   const bool wide = at(6) > 1;
   const std::size_t first = wide ? 12 : 10;
   const std::size_t length = at(8) | at(9) << 8 | (wide ? at(10) << 16 | at(11) << 24 : 0);
   if (length > longest_header)
-    refuse(path, concat("says that its NumPy header has ", length, " bytes"), writes_such);
+    refuse(name, concat("says that its NumPy header has ", length, " bytes"), writes_such);
   if (length > bytes.size() - first)
-    refuse(path, "ends inside its NumPy header", "write it again");
-  NpyHeader h = header_of(path, std::string(bytes.substr(first, length)));
+    refuse(name, "ends inside its NumPy header", "write it again");
+  NpyHeader h = header_of(name, std::string(bytes.substr(first, length)));
   h.data_at = Index(first + length);
-  check_length(path, h, Index(bytes.size()) - h.data_at);
+  check_length(name, h, Index(bytes.size()) - h.data_at);
   return h;
 }
 

@@ -25,8 +25,8 @@ struct NpyHeader {
 };
 
 // The header of a whole .npy file in memory, of any kind of element ('U' is text of `width`
-// characters of 4 bytes, 'S' of bytes). Throws Error(input) naming `name` where it is none, holds
-// Python objects, or has another length than its shape takes.
+// characters of 4 bytes, 'S' of bytes). Throws Error(input) that begins with `name` where it is
+// none, holds Python objects, or has another length than its shape takes.
 NpyHeader npy_header(std::string_view bytes, const std::string& name);
 
 class NpyFile {

@@ -61,6 +61,20 @@ TEST_CASE("an exported trace is imported again, and says the same in a report") 
   }
 }
 
+TEST_CASE("what a file holds does not break the sentence about it") {
+  const Folder f;
+  const std::string head = "{'descr': '<i\x1b[2J\n4', 'fortran_order': False, 'shape': (1,), }";
+  std::string file("\x93NUMPY\x01\x00", 8);
+  file += char(head.size());
+  file += '\0';
+  file += head;
+  put(f / "a.npy", file);
+  const Result r = f.run("import a.npy -o t.h5");
+  CHECK(r.code == 3);
+  CHECK(holds(r.err, "\\x1b[2J\\x0a4"));
+  CHECK(r.err.find('\x1b') == r.err.npos);
+}
+
 TEST_CASE("an export that cannot be is refused, and nothing is written") {
   const Folder f;
   REQUIRE(f.run(make_trace).code == 0);
