@@ -24,6 +24,17 @@ std::vector<Known> known_even(const SynthShape& s, double keep = 0) {
   return out;
 }
 
+// Of what is learned from every second sequence and judged on the others: tokens that are judged.
+double judged(const SynthShape& s) {
+  return std::min(double(s.tokens) / 2, 65536.0);
+}
+
+// Runs of neighbours that hold K of `among` places drawn at random.
+Known known_reads(const char* id, double among, const SynthShape& s) {
+  const double k = s.k;
+  return {id, {}, k * (among - k + 1) / among, std::sqrt(k / judged(s))};
+}
+
 class Uniform final : public Pattern {
  public:
   Uniform(const SynthShape& s, int dead) : shape_(s), dead_(dead) {}
@@ -39,6 +50,8 @@ class Uniform final : public Pattern {
     std::vector<Known> out;
     if (dead_ == 0) {
       out = known_even(shape_);
+      out.push_back(known_reads("disk_reads_in_order", e, shape_));
+      out.push_back(known_rate("prefetch_recall_most_used", {0}, k / e, judged(shape_)));
     } else {
       std::vector<double> share(std::size_t(shape_.experts), 0);
       std::fill_n(share.begin(), shape_.experts - dead_, 1 / e);
@@ -93,6 +106,8 @@ class Blocks final : public Pattern {
       out.push_back({"coactivation_conditional", {0, Index(size_)}, 0, 0});
       out.push_back({"coactivation_npmi", {0, Index(size_)}, -1, 0});
     }
+    // an order that was learned puts the experts of a block side by side
+    out.push_back(known_reads("disk_reads", s, shape_));
     const double bias = (e - 1) * (e - 1) / (2 * t * std::log(2.0));
     if (shape_.layers > 1)
       out.push_back({"crosslayer_mi_bits", {}, aligned_ ? std::log2(blocks) : 0, bias});
@@ -127,6 +142,10 @@ class Markov final : public Pattern {
     out.push_back(known_rate("repeat_any", {},
                              stay_ + (1 - stay_) * common(shape_.experts, shape_.k),
                              double(shape_.tokens)));
+    // the first token of a sequence has none before it
+    const double kept = stay_ * (1 - 1.0 / shape_.sequence);
+    out.push_back(known_rate("prefetch_recall_last_token", {0},
+                             kept + (1 - kept) * shape_.k / shape_.experts, judged(shape_)));
     return out;
   }
 

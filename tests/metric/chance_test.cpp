@@ -282,7 +282,12 @@ const std::map<std::string, std::string> without{
      "trace does not tell"},
     {"expert_output_cka",
      "of outputs, not of routing: about H/T, of tokens that the trace does not tell"},
-    {"place_slots", "a plan: the slots of GPUs"}};
+    {"place_slots", "a plan: the slots of GPUs"},
+    {"offload_misses_p50", "a quantile of a sum over layers; the mean has a value"},
+    {"offload_misses_p99", "as offload_misses_p50"},
+    {"offload_bytes_p50", "as offload_misses_p50"},
+    {"offload_bytes_p99", "as offload_misses_p50"},
+    {"disk_order", "an order of experts"}};
 
 TEST_CASE("every definition stands in a report with its chance value, or it is said why not") {
   std::set<std::string> with, seen;
@@ -294,7 +299,7 @@ TEST_CASE("every definition stands in a report with its chance value, or it is s
   // those of every report, those that are asked for by name, and those of counts
   for (const Report& r :
        {analyze(trace, {}, o), analyze(trace, {"place:gpus=4,nodes=2,extra=16"}, o),
-        analyze(twin_of(trace), {}, o)}) {
+        analyze(trace, {"offload:expert_bytes=100"}, o), analyze(twin_of(trace), {}, o)}) {
     for (const Table& t : r.tables) {
       for (const Column& c : t.columns) {
         if (!c.metric.empty())

@@ -70,7 +70,7 @@ TEST_CASE("no figure of first choices is given where choices are listed by id") 
   int left_out = 0;
   for (std::size_t i = 0; i < ranked.size(); ++i) {
     CAPTURE(ranked[i].id);
-    if (ranked[i].id.starts_with("cache_"))
+    if (ranked[i].id.starts_with("cache_") || ranked[i].id.starts_with("offload_"))
       continue;  // requests of one token come in some order, and any is one
     REQUIRE(by_id[i].id == ranked[i].id);
     if (about_first_choices(ranked[i]) || !same(ranked[i], mistaken[i])) {

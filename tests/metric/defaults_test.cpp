@@ -56,7 +56,8 @@ TEST_CASE("what a metric does where nothing is asked for") {
       {"placement", "placement:gpus=8,extra=8,nodes=1,groups=1"},
       {"cache", "cache:cache_sizes={4,8,16},tokens=65536"},
       {"prefetch", "prefetch:prefetch_sizes={1,2,4,8}"},
-      {"place", "place:gpus=8,nodes=1,extra=0,groups=1,policy=eplb"}};
+      {"place", "place:gpus=8,nodes=1,extra=0,groups=1,policy=eplb"},
+      {"offload", "offload:cache=8,ahead=4,prefetch_sizes={4,8},tokens=65536,expert_bytes=0"}};
   for (const std::string& name : metrics().names()) {
     INFO(name);
     REQUIRE(defaults.contains(name));
