@@ -105,7 +105,7 @@ void CountPass::unknown_tokens(std::vector<std::string>& out) const {
   std::uint64_t times = 0;
   for (std::size_t l = 0; l < h.layers.size(); ++l) {
     const CountedLayer& layer = survey_.layers()[l];
-    if (layer.steps == 0 || survey_.tokens(1, 0, Index(l)) >= 0)
+    if (layer.tokens >= 0)
       continue;
     times += layer.broken;
     (layer.broken > 0 ? broken : untold).push_back(l);
@@ -141,6 +141,11 @@ std::vector<std::string> CountPass::remarks(const std::vector<std::string>& comp
                    left_out.size() == 1 ? "is" : "are", " left out");
   }
   out.push_back(what);
+  if (trace_.header().capture_point == "post_capacity") {
+    out.push_back(
+        "the counts were taken behind capacity: what it dropped is in none of them, and loads look "
+        "more even than the router made them");
+  }
   if (trace_.header().capture_point == "physical") {
     out.push_back(
         "the counts are of physical experts: copies of one expert count apart, as if they were "
@@ -152,15 +157,17 @@ std::vector<std::string> CountPass::remarks(const std::vector<std::string>& comp
 }
 
 std::string CountPass::size() const {
-  std::int64_t least = -1;
-  std::int64_t most = 0;
+  std::vector<std::int64_t> assignments, tokens;
   for (const CountedLayer& l : survey_.layers()) {
-    least = least < 0 ? l.assignments : std::min(least, l.assignments);
-    most = std::max(most, l.assignments);
+    assignments.push_back(l.assignments);
+    tokens.push_back(l.tokens);
   }
-  const std::string each = least == most ? concat(most) : concat(least, " to ", most);
-  return concat(trace_.count_steps(), trace_.count_steps() == 1 ? " step, " : " steps, ", each,
-                " assignments in a MoE layer");
+  const auto [least, most] = std::ranges::minmax(assignments);
+  const auto [fewest, many] = std::ranges::minmax(tokens);
+  return concat(trace_.count_steps(), trace_.count_steps() == 1 ? " step, " : " steps, ",
+                least == most ? concat(most) : concat(least, " to ", most),
+                " assignments in a MoE layer",
+                fewest == many && many > 0 ? concat(" (", many, " tokens)") : "");
 }
 
 void forget_unknown_chance(Report& r) {

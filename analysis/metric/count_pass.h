@@ -40,7 +40,7 @@ class CountPass {
   // For the head of a report: what the trace is, and what `left_out` metrics would need.
   std::vector<std::string> remarks(const std::vector<std::string>& computed,
                                    const std::vector<std::string>& left_out) const;
-  // "7 steps, 324 assignments in each MoE layer (162 tokens)"
+  // "7 steps, 324 assignments in a MoE layer (162 tokens)"
   std::string size() const;
 
  private:

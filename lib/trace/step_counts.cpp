@@ -65,7 +65,9 @@ void CountSurvey::look_again(const StepCounts& w) {
       const auto counts = w.of(s, Index(l), header_.layers[l].experts);
       if (possible(counts, step, Index(l))) {
         const std::int64_t assignments = sum(counts);
+        const std::int64_t tokens = this->tokens(assignments, step, Index(l));
         layer_[l].assignments += assignments;
+        layer_[l].tokens = tokens < 0 || layer_[l].tokens < 0 ? -1 : layer_[l].tokens + tokens;
         layer_[l].steps += assignments > 0;
       } else {
         (is_negative(counts) ? negative_ : crowded_).seen(step, Index(l));

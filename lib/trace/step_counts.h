@@ -24,6 +24,7 @@ struct StepCounts {
 // What all steps together tell of a layer.
 struct CountedLayer {
   std::int64_t assignments = 0;  // of counts that can be
+  std::int64_t tokens = 0;       // that made them; -1 = not known
   std::uint64_t steps = 0;       // with any
   // Experts of every token: top_k, where the counts of every step divide by it; 0 = not known. Not
   // known behind capacity either, which took some.

@@ -148,6 +148,10 @@ TEST_CASE("the report of counts has the cells, chance values and lights of the f
 TEST_CASE("of counts, one remark names every metric that needs tokens") {
   const MemoryTrace twin = twin_of(make_trace({.tokens = 512}));
   const Report r = analyze(twin);
+  CHECK(std::ranges::count(r.facts, std::pair<std::string, std::string>(
+                                        "counts",
+                                        "8 steps, 1024 assignments in a MoE layer (512 "
+                                        "tokens)")) == 1);
   CHECK(std::ranges::count_if(r.warnings, [](const std::string& w) {
           return w.find("need tokens and are left out") != w.npos;
         }) == 1);
@@ -278,6 +282,7 @@ TEST_CASE("a top-k that does not divide the counts is not believed") {
   CHECK_FALSE(warned(r, "left out of every figure"));
   h.capture_point = "post_capacity";
   CHECK(warned(analyze(counted(h, full.steps())), "capacity took some choices"));
+  CHECK(warned(analyze(counted(h, full.steps())), "loads look more even than the router"));
 }
 
 TEST_CASE("steps that name their tokens are believed where there are no rows") {
@@ -297,6 +302,9 @@ TEST_CASE("steps that name their tokens are believed where there are no rows") {
         CHECK(same(c.chance, other->chance));
     }
   }
+  std::vector<TraceStep> some = full.steps();  // one that does not say so
+  some[3].num_tokens = 0;
+  CHECK(warned(analyze(MemoryTrace(h, {}, some, none)), "the number of tokens is not known"));
   std::vector<TraceStep> fewer = full.steps();
   fewer[1].num_tokens = 5;
   CHECK(warned(analyze(MemoryTrace(h, {}, fewer, none)),
