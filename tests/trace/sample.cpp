@@ -147,6 +147,7 @@ TraceHeader header(const Shape& s) {
                      1,
                      ScoreFn::softmax,
                      1,
+                     0,
                      2.5f,
                      l == 0 ? std::numeric_limits<float>::quiet_NaN() : 1.25f,
                      4096u + unsigned(l)};
