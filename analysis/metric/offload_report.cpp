@@ -221,7 +221,8 @@ void tell_caches(Report& r, int cache) {
   tell(r, "With ", cache, " experts of a layer in memory, a token would wait for ",
        t.cell("misses", lru).figure(), " experts under LRU (99 of a hundred for ",
        t.cell("misses p99", lru).figure(0), " at most), for ",
-       t.cell("misses", row(Keeping::belady)).figure(), " at best. Fetching ahead by ",
+       t.cell("misses", row(Keeping::belady)).figure(),
+       " under Belady, which knows the future. Fetching ahead by ",
        std::string(keeping_names[best]).substr(6), " leaves ", t.cell("misses", best).figure(),
        " to wait for and fetches ", t.cell("fetched", best).figure(), " instead of ",
        t.cell("fetched", lru).figure(), worth_it ? "." : ": it is not worth it.");

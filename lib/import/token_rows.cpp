@@ -66,8 +66,24 @@ void TokenRows::begin(const TokenRow& row) {
   sink_.sequence(row.domain);
 }
 
+// Weights of all choices or of none: a trace has no place for a choice without one among others.
+void TokenRows::check_weights(const TokenRow& row) {
+  for (const auto& [layer, slots] : row.layers) {
+    const bool weighed = !slots.weights.empty();
+    if (known_ && weighed != weighed_) {
+      refuse_import(row.where,
+                    concat("has ", weighed ? "" : "no ", "weights in layer ", layer,
+                           ", unlike the choices before it"),
+                    "weights of all choices, or of none");
+    }
+    known_ = true;
+    weighed_ = weighed;
+  }
+}
+
 void TokenRows::add(TokenRow&& row) {
   check(row);
+  check_weights(row);
   if (!begun_ || row.sequence != sequence_)
     begin(row);
   if (row.domain != domain_) {
@@ -83,25 +99,23 @@ void TokenRows::add(TokenRow&& row) {
 
 void TokenRows::fill(LayerRows& out, int layer) const {
   std::size_t choices = 0;
-  bool weighed = true;
   bool dropped = false;
   for (const TokenRow& row : rows_) {
     const TokenRow::Slots& s = row.layers.at(layer);
     choices = std::max(choices, s.ids.size());
-    weighed = weighed && !s.weights.empty();
     dropped = dropped || !s.dropped.empty();
   }
   const auto n = Index(rows_.size());
   const auto k = Index(choices);
   out.expert = Matrix<int>(n, k, -1);
-  if (weighed)
+  if (weighed_)
     out.weight = Matrix<float>(n, k, std::nanf(""));
   if (dropped)
     out.dropped = Matrix<std::uint8_t>(n, k);
   for (Index t = 0; t < n; ++t) {
     const TokenRow::Slots& s = rows_[std::size_t(t)].layers.at(layer);
     std::copy(s.ids.begin(), s.ids.end(), out.expert.row(t).begin());
-    if (weighed)
+    if (weighed_)
       std::copy(s.weights.begin(), s.weights.end(), out.weight.row(t).begin());
     if (dropped)
       std::copy(s.dropped.begin(), s.dropped.end(), out.dropped.row(t).begin());

@@ -27,11 +27,13 @@ int flags_of_phase(std::string_view phase);
 class TokenRows {
  public:
   explicit TokenRows(ImportSink& sink) : sink_(sink) {}
-  // Throws Error(input) where a sequence that ended goes on, or numbers are out of range.
+  // Throws Error(input) where a sequence that ended goes on, numbers are out of range, or some
+  // choices have weights and others none.
   void add(TokenRow&&);
   void flush();  // at the end of a file
 
  private:
+  void check_weights(const TokenRow&);
   void begin(const TokenRow&);
   void fill(LayerRows&, int layer) const;
 
@@ -39,7 +41,7 @@ class TokenRows {
   std::vector<TokenRow> rows_;
   std::int64_t sequence_ = -1;
   std::string domain_;
-  bool begun_ = false;
+  bool begun_ = false, known_ = false, weighed_ = false;
 };
 
 }  // namespace moe

@@ -290,3 +290,55 @@ TEST_CASE("rows are added to a trace that exists") {
   CHECK(reader.steps().size() == 2);
   CHECK(reader.steps()[1].step == 1);
 }
+
+TEST_CASE("lines of tokens and of choices: everything that is known of each") {
+  const std::string lines =
+      R"({"sequence":0,"position":4,"token_id":7,"domain":"a","phase":"prefill",)"
+      R"("experts":{"1":[2,0],"3":[1,-1]},"weights":{"1":[0.75,0.25],"3":[1,0]}})"
+      "\n"
+      R"({"sequence":1,"position":0,"experts":{"1":[3,1],"3":[0,2]},)"
+      R"("weights":{"1":[0.5,0.5],"3":[0.5,0.5]}})"
+      "\n";
+  const Imported json = import_files({{"t.jsonl", lines}}, with_experts(4));
+  REQUIRE(json.refusal == "");
+  CHECK(json.result.format == "token-jsonl");
+  CHECK(json.routes == "layer 1: 2,0 3,1; layer 3: 1,- 0,2");
+  CHECK(json.weights == "0.75 0.25 0.5 0.5");
+  CHECK(json.tokens == "7 ?");
+  CHECK(json.sequences == "0+1 1+1");
+  const std::string rows =
+      "sequence,position,token_id,phase,layer,choice,expert,domain\n"
+      "0,0,7,decode,1,0,2,\"a, \"\"b\"\"\"\n0,0,7,decode,1,1,0,\"a, \"\"b\"\"\"\n"
+      "0,0,,decode,1,0,1,\"a, \"\"b\"\"\"\n0,0,,decode,1,1,3,\"a, \"\"b\"\"\"\n";
+  const Imported csv = import_files({{"t.csv", rows}}, with_experts(4));
+  REQUIRE(csv.refusal == "");
+  CHECK(csv.result.format == "token-csv");
+  CHECK(csv.routes == "layer 1: 2,0 1,3");
+  CHECK(csv.result.header.domains == std::vector<std::string>{"a, \"b\""});
+}
+
+TEST_CASE("lines that contradict one another are refused") {
+  const auto refusal = [](const std::string& second) {
+    return import_files({{"t.jsonl", R"({"sequence":1,"position":0,"domain":"a",)"
+                                     R"("experts":{"0":[1]},"weights":{"0":[1]}})"
+                                     "\n" +
+                                         second + "\n"}},
+                        with_experts(4))
+        .refusal;
+  };
+  CHECK_THAT(refusal(R"({"sequence":0,"position":0,"experts":{"0":[1]},"weights":{"0":[1]}})"),
+             Catch::Contains("goes on with sequence 0 behind sequence 1"));
+  CHECK_THAT(refusal(R"({"sequence":1,"position":1,"domain":"a","experts":{"0":[1]}})"),
+             Catch::Contains("has no weights in layer 0"));
+  CHECK_THAT(refusal(R"({"sequence":1,"position":1,"experts":{"0":[1]},"weights":{"0":[1]}})"),
+             Catch::Contains("its sequence began in 'a'"));
+  CHECK_THAT(refusal(R"({"sequence":2,"experts":{"0":[1]},"weights":{"0":[1]}})"),
+             Catch::Contains("no position"));
+  CHECK_THAT(refusal(R"({"sequence":2,"position":0,"experts":{"0":[1,2]},"weights":{"0":[1]}})"),
+             Catch::Contains("has 2 experts in layer 0, 1 weights"));
+  CHECK_THAT(import_files({{"t.csv",
+                            "sequence,position,token_id,phase,layer,choice,expert,domain\n"
+                            "0,0,1,eval,0,1,2,\n"}})
+                 .refusal,
+             Catch::Contains("has choice 1 of layer 0, where choice 0 should follow"));
+}

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Damaged recordings of every binary kind that `moe import` reads.
+"""Damaged recordings of every binary kind that `moe import` reads, and of the lines of moe export.
 
   mutants.py MOE [--count N] [--kind NAME] [--seed S] [--samples DIR] [--keep DIR]
 
@@ -230,6 +230,25 @@ def records():
     return out
 
 
+def token_csv():
+    out = "sequence,position,token_id,phase,layer,choice,expert,weight,dropped,domain\n"
+    for t in range(6):
+        for layer in (1, 3):
+            for k in range(2):
+                out += f"{t // 3},{t % 3},{t + 9},prefill,{layer},{k},{(t * 5 + layer + k) % 8},0.5,{k},\"a, b\"\n"
+    return out.encode()
+
+
+def token_lines():
+    out = ""
+    for t in range(6):
+        experts = {str(layer): [(t * 5 + layer + k) % 8 for k in range(2)] for layer in (1, 3)}
+        weights = {layer: [0.75, 0.25] for layer in experts}
+        out += json.dumps({"sequence": t // 3, "position": t % 3, "token_id": t + 9, "domain": "a",
+                           "phase": "decode", "experts": experts, "weights": weights}) + "\n"
+    return out.encode()
+
+
 Sample = collections.namedtuple("Sample", "kind name files options")
 
 
@@ -262,6 +281,8 @@ def made():
         Sample("base64", "sglang", {"r.jsonl": in_base64("sglang")},
                e + ["--layers", "2", "--topk", "2"]),
         Sample("records", "int32", {"t.bin": records()}, e),
+        Sample("lines", "csv", {"t.csv": token_csv()}, e),
+        Sample("lines", "jsonl", {"t.jsonl": token_lines()}, e),
     ]
 
 

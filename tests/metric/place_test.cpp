@@ -161,6 +161,23 @@ TEST_CASE("traffic between nodes, by hand") {
   CHECK(figure_of(all, "place_remote_copies_in_order") == Approx(1));
 }
 
+TEST_CASE("a token's node is that of the rank that recorded it") {
+  const MemoryTrace plain = trace_of(4, 1, 32, [](int, int) { return std::vector<int>{0}; });
+  TraceRows rows = plain.read(0, plain.tokens(), no_fields);
+  const auto remote = [&](std::uint16_t rank) {
+    rows.rank.assign(rows.tokens(), rank);
+    const MemoryTrace trace(plain.header(), plain.sequences(), plain.steps(), rows);
+    return figure_of(measure(trace, {"place:gpus=4,nodes=2"}), "place_remote_nodes_in_order");
+  };
+  // expert 0 lies on GPU 0, which is of node 0 as GPU 1 is
+  CHECK(remote(0) == 0);
+  CHECK(remote(1) == 0);
+  CHECK(remote(2) == 1);
+  CHECK(remote(7) == 1);  // GPU 3 of 4
+  CHECK(figure_of(measure(plain, {"place:gpus=4,nodes=2"}), "place_remote_nodes_in_order") ==
+        Approx(0.5));
+}
+
 TEST_CASE("copies are taken where they are near") {
   const PlacePlan plan{{0, 1, 0, 2, 0, 3, 1, 3}, {0, 0, 1, 1, 2, 2, 3, 3}, {3, 2, 1, 2}};
   const PlaceShape shape{.gpus = 4, .nodes = 4, .extra = 4};
