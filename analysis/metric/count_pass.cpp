@@ -121,7 +121,8 @@ void CountPass::unknown_tokens(std::vector<std::string>& out) const {
                  times == 1 ? " time" : " times",
                  "): some tokens chose fewer experts, or top_k is another");
   } else {
-    why = concat("how many experts a token chose (top_k) is not recorded for ", named(h, untold));
+    why = concat("how many experts a token chose (top_k) is not recorded",
+                 untold.size() == h.layers.size() ? "" : concat(" for ", named(h, untold)));
   }
   out.push_back(concat(
       why,

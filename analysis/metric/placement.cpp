@@ -11,6 +11,7 @@
 #include "analysis/metric/eplb.h"
 #include "analysis/metric/halves.h"
 #include "analysis/metric/layout.h"
+#include "analysis/metric/verdict.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -19,8 +20,9 @@ namespace {
 
 class Placement final : public Metric {
  public:
-  Placement(Spec& spec, const TraceSource& trace)
+  Placement(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
       : shape_(trace),
+        threshold_(threshold_of("ep_balancedness", o.thresholds)),
         halves_(trace),
         half_(trace.tokens() / 2),
         counted_(counts_only(trace)),
@@ -103,9 +105,7 @@ class Placement final : public Metric {
     Memo& memo = store().memo;
     for (std::size_t l = 0; l < layer_.size(); ++l) {
       const State& s = layer_[l];
-      const Halved& both = counted_ ? s.steps : s.rows;
-      const double n = std::accumulate(both[0].begin(), both[0].end(), 0.0) +
-                       std::accumulate(both[1].begin(), both[1].end(), 0.0);
+      const double n = assignments(s);
       if (n == 0)
         continue;
       const int experts = shape_.experts[l];
@@ -138,7 +138,8 @@ class Placement final : public Metric {
     t.layers(layer);
     t.column("in order")
         .meaning("mean over largest GPU load, experts placed in order")
-        .of("ep_balancedness", values);
+        .of("ep_balancedness", values)
+        .judged_by(evidence());
     t.column("planned")
         .meaning("mean over largest GPU load, planned and judged on the whole trace")
         .of("eplb_balancedness", values);
@@ -172,6 +173,46 @@ class Placement final : public Metric {
   };
   static constexpr const char* of_steps = "eplb_balancedness_unseen_steps";
 
+  double assignments(const State& s) const {
+    const Halved& both = counted_ ? s.steps : s.rows;
+    return std::accumulate(both[0].begin(), both[0].end(), 0.0) +
+           std::accumulate(both[1].begin(), both[1].end(), 0.0);
+  }
+
+  // Of the layers that have a row; -1: not known
+  static std::int64_t tokens_of(const State& s, bool counted) {
+    std::int64_t sum = 0;
+    if (counted) {
+      for (const std::int64_t half : s.step_tokens)
+        add_tokens(sum, half);
+      return sum;
+    }
+    return std::accumulate(s.tokens_of.begin(), s.tokens_of.end(), sum);
+  }
+  Evidence evidence() const {
+    struct Row {
+      double experts, assignments;
+      std::int64_t tokens;
+    };
+    std::vector<Row> rows;
+    for (std::size_t l = 0; l < layer_.size(); ++l) {
+      const State& s = layer_[l];
+      if (const double n = assignments(s); n > 0)
+        rows.push_back({double(shape_.experts[l]), n, tokens_of(s, counted_)});
+    }
+    const bool known = std::ranges::none_of(rows, [](const Row& r) { return r.tokens < 0; });
+    Judge out(threshold_, [gpus = eplb_.gpus](const chance::Size& s) {
+      return chance::reach_balancedness(s, gpus);
+    });
+    for (const Row& r : rows) {
+      const double tokens = double(r.tokens);
+      if (known)
+        out.add({r.experts, r.assignments / tokens, tokens, double(rows.size())});
+      else
+        out.add_assignments(r.experts, r.assignments, double(rows.size()));
+    }
+    return out.take();
+  }
   // What stands for the text that a plan has seen, and for what it has not.
   std::vector<Halved> parts(const State& s) const {
     return counted_ ? std::vector<Halved>{s.steps} : s.part;
@@ -289,6 +330,7 @@ class Placement final : public Metric {
   }
 
   Shape shape_;
+  Threshold threshold_;  // of ep_balancedness
   EplbShape eplb_;
   int extra_ = 0;
   Halves halves_;
@@ -302,8 +344,8 @@ class Placement final : public Metric {
 }  // namespace
 
 std::unique_ptr<Metric> make_placement_metric(Spec& spec, const TraceSource& trace,
-                                              const AnalyzeOptions&) {
-  return std::make_unique<Placement>(spec, trace);
+                                              const AnalyzeOptions& o) {
+  return std::make_unique<Placement>(spec, trace, o);
 }
 
 }  // namespace moe

@@ -175,7 +175,7 @@ TEST_CASE("where the tokens are not known nothing is said that needs them") {
   for (TraceLayer& l : h.layers)
     l.top_k = 0;
   Report r = analyze(counted(h, full.steps()));
-  CHECK(warned(r, "how many experts a token chose (top_k) is not recorded for every MoE layer"));
+  CHECK(warned(r, "how many experts a token chose (top_k) is not recorded. So"));
   CHECK(warned(r, "the number of tokens is not known"));
   CHECK(findings(r).find("random routing: at most 0.0") != std::string::npos);
   CHECK(findings(r).find("nan") == std::string::npos);
@@ -208,6 +208,25 @@ TEST_CASE("few assignments are called few, in assignments") {
   CHECK(findings(r).find("48 assignments are too few to judge whether routing is balanced") !=
         std::string::npos);
   CHECK(findings(r).find("tokens are too few") == std::string::npos);
+}
+
+TEST_CASE("the placement alone judges the balance as the ranks do") {
+  for (const int tokens : {16, 4096}) {
+    const MemoryTrace full = make_trace({.tokens = tokens, .experts = 16, .k = 2});
+    TraceHeader h = counted_header(full);
+    for (TraceLayer& l : h.layers)
+      l.top_k = 0;
+    const MemoryTrace unknown = counted(h, full.steps());
+    const MemoryTrace twin = twin_of(full);
+    const Light light = tokens < 100 ? Light::grey : Light::green;
+    for (const TraceSource* trace :
+         {(const TraceSource*)&full, (const TraceSource*)&twin, (const TraceSource*)&unknown}) {
+      Report placed = analyze(*trace, {"placement"});
+      Report ranked = analyze(*trace, {"ranks"});
+      CHECK(*add_lights(placed, thresholds({})) == light);
+      CHECK(*add_lights(ranked, thresholds({})) == light);
+    }
+  }
 }
 
 TEST_CASE("a bound for unknown tokens never lights what known ones leave grey") {
