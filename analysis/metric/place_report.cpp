@@ -227,10 +227,11 @@ void PlaceMetric::verdict(Report& r, const std::vector<std::size_t>& used) const
   };
   const Saved work = saved_work(used);
   bool worth_it = sure(work);
-  Finding f = derived(concat("Placed by ", policy_, " on ", place_.gpus,
-                             " GPUs, the busiest would have ", less(work.figure[0], interval(work)),
-                             " to do on unseen text than with experts in order, mean over layers"),
-                      {t.basis("in order"), t.basis("planned")});
+  Finding f =
+      derived(concat("Placed by ", policy_, " on ", place_.gpus, " GPUs, the busiest would have ",
+                     less(work.figure[0], interval(work)), " to do on unseen ",
+                     counted_ ? "steps" : "text", " than with experts in order, mean over layers"),
+              {t.basis("in order"), t.basis("planned")});
   if (place_.nodes > 1 && !counted_) {
     const Saved traffic = saved_traffic(used);
     worth_it = worth_it || sure(traffic);
