@@ -140,6 +140,11 @@ std::vector<std::string> differences(const ModelConfig& model, const ModelConfig
     out.push_back(concat("mixer={", text(a), "} instead of {", text(b), "}"));
     a.mixer = b.mixer;
   }
+  // said where it is not the default, as the mixer
+  if (a.norm_after != b.norm_after) {
+    out.push_back(concat("norm_after=", int(a.norm_after), " instead of ", int(b.norm_after)));
+    a.norm_after = b.norm_after;
+  }
   if (!b.dense) {
     const std::string has = a.dense ? "none" : router_text(theirs, corrected);
     const std::string wanted = router_text(model, corrected);

@@ -134,6 +134,29 @@ void write_qwen2(const ModelConfig& c, Json& j) {
   j.erase("attention_bias");
   j.erase("head_dim");
 }
+// Norms behind attention and feed-forward, queries and keys normalised over the full row.
+void read_olmo2(const ConfigReader& r, ModelConfig& c) {
+  read_dense(r, c);
+  c.norm_after = true;
+  c.qk_norm = QkNorm::full;
+}
+void read_flex_olmo(const ConfigReader& r, ModelConfig& c) {
+  read_common(r, c);
+  qkv_bias(r, c, "attention_bias", false, true);
+  c.norm_after = true;
+  c.qk_norm = QkNorm::full;
+  const int k = read_experts(r, c, olmoe_experts);
+  c.moe.router = concat("softmax:k=", k, ",norm=", r.flag("norm_topk_prob", false));
+}
+void write_flex_olmo(const ModelConfig& c, Json& j) {
+  write_experts(c, j, olmoe_experts);
+  j["norm_topk_prob"] = norm_topk(c);
+  j["attention_bias"] = c.qkv_bias;
+}
+Names olmo2_names() {
+  return {.below = {{"attention_norm", "post_attention_layernorm.weight"},
+                    {"feed_norm", "post_feedforward_layernorm.weight"}}};
+}
 void read_own(const ConfigReader& r, ModelConfig&) {
   r.refuse("moe_training is missing, which says what the model is");
 }
@@ -207,6 +230,12 @@ FamilyRules qwen3_family() {
 }
 FamilyRules qwen2_family() {
   return {read_qwen2, write_qwen2, {}};
+}
+FamilyRules olmo2_family() {
+  return {read_olmo2, write_dense, olmo2_names()};
+}
+FamilyRules flex_olmo_family() {
+  return {read_flex_olmo, write_flex_olmo, olmo2_names(), qwen_packed()};
 }
 FamilyRules moe_family() {
   return {read_own, write_own, {}};

@@ -148,6 +148,8 @@ void visit(Spec& s, ModelConfig& c) {
   // A spec says nothing of the default, so that stored ones stay as they are.
   if (s.has("mixer") || !c.mixer.empty())
     c.mixer = s.get("mixer", c.mixer);
+  if (s.has("norm_after") || c.norm_after)
+    c.norm_after = s.get("norm_after", c.norm_after);
 }
 
 void refuse(bool when, const std::string& sentence, const std::string& hint) {

@@ -42,6 +42,7 @@ struct ModelConfig {
   bool qkv_bias = false, o_bias = false, output_bias = false;
   bool sinks = false;  // one more score a head, without value (gpt-oss)
   NormKind norm = NormKind::rms;
+  bool norm_after = false;  // norms of what mixers and feed-forwards put out, not of what they read
   double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
   // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight
   // from x.

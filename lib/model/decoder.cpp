@@ -183,43 +183,84 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   return x;
 }
 
-// x -> mixed = x + mixer(norm(x)) -> mixed + feed(norm(mixed))
+// x -> mixed = x + mixer(norm(x)) -> mixed + feed(norm(mixed)), or with the norms outside
 template <class S>
 Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape& t,
                              DecoderState* state) {
   mix(pass.batch, layer, std::move(x), t, state);
+  return feed(pass, layer, t);
+}
+
+template <class S>
+View<const S> Decoder<S>::mixer_input(const BlockTape& t) const {
+  return config_->norm_after ? t.x.view() : t.normed.view();
+}
+template <class S>
+View<const S> Decoder<S>::feed_input(const BlockTape& t) const {
+  return config_->norm_after ? t.mixed.view() : t.feed_in.view();
+}
+
+template <class S>
+Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t) {
   Block& b = blocks_[std::size_t(layer)];
   const Index rows = t.mixed.rows();
   const Index cols = t.mixed.cols();
-  t.feed_in = Array<S>(backend_, rows, cols);
   t.feed_rstd = Array<S>(backend_, rows, 1);
-  b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
   Array<S> y(backend_, rows, cols);
-  if (b.moe)
-    b.moe->forward(of_layer(pass, layer), t.feed_in.view(), y.view(), t.moe.emplace(pass.batch));
-  else
-    b.dense->forward(pass.batch, t.feed_in.view(), y.view(), t.dense);
+  if (config_->norm_after) {
+    t.feed_out = Array<S>(backend_, rows, cols);
+    run_feed(pass, layer, t, t.feed_out.view());
+    b.feed_norm.forward(t.feed_out.view(), y.view(), t.feed_rstd.view());
+  } else {
+    t.feed_in = Array<S>(backend_, rows, cols);
+    b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
+    run_feed(pass, layer, t, y.view());
+  }
   scale(y.view(), config_->residual_scale);
   backend_.add(t.mixed.view(), y.view(), 1);
   return y;
 }
 
 template <class S>
+void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y) {
+  Block& b = blocks_[std::size_t(layer)];
+  if (b.moe)
+    b.moe->forward(of_layer(pass, layer), feed_input(t), y, t.moe.emplace(pass.batch));
+  else
+    b.dense->forward(pass.batch, feed_input(t), y, t.dense);
+}
+
+template <class S>
 void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
   t.x = std::move(x);
-  t.normed = Array<S>(backend_, t.x.rows(), t.x.cols());
-  t.rstd = Array<S>(backend_, t.x.rows(), 1);
-  t.mixed = Array<S>(backend_, t.x.rows(), t.x.cols());
-  b.mixer_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
-  if (state) {
-    MixerPast past{*state->layer[std::size_t(layer)], state->start};
-    t.mixer = b.mixer->forward(batch, t.normed.view(), t.mixed.view(), &past);
+  const Index rows = t.x.rows();
+  const Index cols = t.x.cols();
+  t.rstd = Array<S>(backend_, rows, 1);
+  t.mixed = Array<S>(backend_, rows, cols);
+  if (config_->norm_after) {
+    t.mixer_out = Array<S>(backend_, rows, cols);
+    run_mixer(batch, layer, t, t.mixer_out.view(), state);
+    b.mixer_norm.forward(t.mixer_out.view(), t.mixed.view(), t.rstd.view());
   } else {
-    t.mixer = b.mixer->forward(batch, t.normed.view(), t.mixed.view(), nullptr);
+    t.normed = Array<S>(backend_, rows, cols);
+    b.mixer_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
+    run_mixer(batch, layer, t, t.mixed.view(), state);
   }
   scale(t.mixed.view(), config_->residual_scale);
   backend_.add(t.x.view(), t.mixed.view(), 1);
+}
+
+template <class S>
+void Decoder<S>::run_mixer(const Batch& batch, int layer, BlockTape& t, View<S> y,
+                           DecoderState* state) {
+  Block& b = blocks_[std::size_t(layer)];
+  if (state) {
+    MixerPast past{*state->layer[std::size_t(layer)], state->start};
+    t.mixer = b.mixer->forward(batch, mixer_input(t), y, &past);
+  } else {
+    t.mixer = b.mixer->forward(batch, mixer_input(t), y, nullptr);
+  }
 }
 
 // What arrives at the end of a branch: dx, or dx times the residual scale in `scaled`.
@@ -235,27 +276,60 @@ View<const S> Decoder<S>::at_branch(View<const S> dx, Array<S>& scaled) {
 template <class S>
 void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
                           const GateGradients& gate) {
-  Block& b = blocks_[std::size_t(layer)];
-  Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> scaled;
-  const View<const S> dfeed = at_branch(dx, scaled);
-  if (b.moe)
-    b.moe->backward(of_layer(pass, layer), *t.moe, t.feed_in.view(), dfeed, part.view(), gate);
-  else
-    b.dense->backward(t.dense, t.feed_in.view(), dfeed, part.view());
-  b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
+  feed_backward(pass, layer, t, at_branch(dx, scaled), dx, gate);
   t.mixed = {};
   t.feed_in = {};
+  t.feed_out = {};
   t.feed_rstd = {};
   t.dense = {};
   if (t.moe)
     t.moe->release();
-  b.mixer->backward(pass.batch, *t.mixer, t.normed.view(), at_branch(dx, scaled), part.view());
-  b.mixer_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
+  mixer_backward(pass, blocks_[std::size_t(layer)], t, at_branch(dx, scaled), dx);
   t.x = {};
   t.normed = {};
+  t.mixer_out = {};
   t.rstd = {};
   t.mixer = {};
+}
+
+// Adds to dx, where dy may stand as well: the branch is done with it before.
+template <class S>
+void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<const S> dy,
+                               View<S> dx, const GateGradients& gate) {
+  Block& b = blocks_[std::size_t(layer)];
+  Array<S> part(backend_, dx.rows, dx.cols);
+  Array<S> dout;
+  if (config_->norm_after) {
+    dout = Array<S>(backend_, dx.rows, dx.cols);
+    b.feed_norm.backward(dy, t.feed_out.view(), t.feed_rstd.view(), dout.view(), 0);
+    dy = dout.view();
+  }
+  if (b.moe)
+    b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
+  else
+    b.dense->backward(t.dense, feed_input(t), dy, part.view());
+  if (config_->norm_after)
+    backend_.add(part.view(), dx, 1);
+  else
+    b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
+}
+
+template <class S>
+void Decoder<S>::mixer_backward(const Pass& pass, Block& b, BlockTape& t, View<const S> dy,
+                                View<S> dx) {
+  Array<S> part(backend_, dx.rows, dx.cols);
+  Array<S> dout;
+  if (config_->norm_after) {
+    dout = Array<S>(backend_, dx.rows, dx.cols);
+    b.mixer_norm.backward(dy, t.mixer_out.view(), t.rstd.view(), dout.view(), 0);
+    dy = dout.view();
+  }
+  b.mixer->backward(pass.batch, *t.mixer, mixer_input(t), dy, part.view());
+  if (config_->norm_after)
+    backend_.add(part.view(), dx, 1);
+  else
+    b.mixer_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
 }
 
 template <class S>
@@ -472,7 +546,7 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
     x = forward(mine, l, std::move(x), tape, state);
     if (tape.moe && observe) {
       blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe);
-      observe(place, *tape.moe, tape.feed_in.view());
+      observe(place, *tape.moe, feed_input(tape));
     }
     place += tape.moe.has_value();
     if (tape.moe && config_->moe.gate_residual) {

@@ -1,6 +1,7 @@
-// A pre-norm decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or
-// MoE(norm(x)), then norm and the output matrix. Forward and backward stand side by side; Tape
-// holds what backward needs, nothing is hidden in a layer.
+// A decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or MoE(norm(x)), then
+// norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second.
+// Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a
+// layer.
 #pragma once
 #include <functional>
 #include <optional>
@@ -35,6 +36,8 @@ class Decoder {
   };
   struct BlockTape {
     Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in /*norm(mixed)*/, feed_rstd;
+    // with norm_after, in the place of normed and feed_in: what mixer and feed-forward put out
+    Array<S> mixer_out, feed_out;
     std::unique_ptr<MixerTape> mixer;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
@@ -104,6 +107,16 @@ class Decoder {
   Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, DecoderState*);
   // its first half: x + mixer(norm(x))
   void mix(const Batch&, int layer, Array<S> x, BlockTape&, DecoderState*);
+  // the second: mixed + the feed-forward's share
+  Array<S> feed(const Pass&, int layer, BlockTape&);
+  void run_feed(const Pass&, int layer, BlockTape&, View<S> y);
+  void run_mixer(const Batch&, int layer, BlockTape&, View<S> y, DecoderState*);
+  void mixer_backward(const Pass&, Block&, BlockTape&, View<const S> dy, View<S> dx);
+  void feed_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dx,
+                     const GateGradients&);
+  // what the mixer and the feed-forward read
+  View<const S> mixer_input(const BlockTape&) const;
+  View<const S> feed_input(const BlockTape&) const;
   View<const S> at_branch(View<const S> dx, Array<S>& scaled);
   void backward(const Pass&, int layer, BlockTape&,
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);

@@ -197,4 +197,20 @@ TEST_CASE("pointers and pages in the place of a GGUF file or a tokenizer are cal
   CHECK(says(f.run("eval m --data text:path=corpus"), "'m/tokenizer.json' is an HTML page"));
 }
 
+TEST_CASE("a dense OLMo 2 made sparse is a FlexOlmo with the same losses") {
+  const Folder f;
+  REQUIRE(f.run("train --data text:path=corpus --model nano:dense=1,norm_after=1,qk_norm=full "
+                "--batch 1 --length 32 --steps 2 --eval-tokens 32 -o dense")
+              .code == 0);
+  const std::string from = "dense/checkpoint-00000002";
+  CHECK(read_json(f / from / "config.json").at("model_type") == "olmo2");
+  REQUIRE(f.run("edit " + from + " -o sparse --upcycle copy:experts=4,k=2").code == 0);
+  CHECK(read_json(f / "sparse/config.json").at("model_type") == "flex_olmo");
+  const auto bits = [&](const std::string& model) {
+    const std::string out = losses(f, model);
+    return std::stod(out.substr(out.find("bits,") + 5));
+  };
+  CHECK(bits("sparse") == Approx(bits(from)).margin(1e-5));
+}
+
 }  // namespace moe::cli

@@ -239,6 +239,13 @@ TEST_CASE("the gradient of every switch of published models agrees with central 
       "router={sigmoid:k=1,norm=0}");
 }
 
+TEST_CASE(
+    "the gradient of a model with norms behind its branches agrees with central differences") {
+  check_gradients("layers=2,norm_after=1,qk_norm=full,kv_heads=1", true);
+  check_gradients("layers=2,norm_after=1,norm=layer_bias,dense=1,residual_scale=0.4");
+  check_gradients("layers=2,norm_after=1,mixer={short_conv;attention},dense_at=1");
+}
+
 TEST_CASE("the gradient of a model with several mixers agrees with central differences") {
   check_gradients("layers=2,kv_heads=1,mixer={short_conv}", true);
   check_gradients(
@@ -280,7 +287,7 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
         "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2",
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2",
         "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2",
-        "rope={fourier:pairs=1}", "mixer={short_conv}",
+        "rope={fourier:pairs=1}", "mixer={short_conv}", "norm_after=1,qk_norm=full",
         "layers=3,mixer={short_conv:bias=1;attention}"}) {
     World w(fields);
     const Batch all = batch_of(false);

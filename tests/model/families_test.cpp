@@ -53,6 +53,12 @@ TEST_CASE("each model goes to the class that computes it, or to none with the re
   CHECK(fit("tiny:dense=1").family == "llama");
   CHECK(fit("tiny:dense=1,window=32").family == "mistral");
   CHECK(fit("tiny:dense=1,qk_norm=head").family == "qwen3");
+  CHECK(fit("tiny:dense=1,qkv_bias=1").family == "qwen2");
+  CHECK(fit("tiny:dense=1,norm_after=1,qk_norm=full").family == "olmo2");
+  CHECK(fit("tiny:norm_after=1,qk_norm=full").family == "flex_olmo");
+  CHECK(fit("tiny:norm_after=1").reason ==
+        "no published class computes this; mixtral comes nearest, with norm_after=0 instead of 1");
+  CHECK(fit("tiny:qk_norm=full,sinks=1").reason.find("olmoe comes nearest") != std::string::npos);
   CHECK(fit("switch-toy").reason ==
         "no published class computes this; qwen3_moe comes nearest, with qk_norm=head instead of "
         "none, activation=swiglu instead of relu");

@@ -46,6 +46,11 @@ CLASSES = {
     "mistral": ("mistral", dict(COMMON, head_dim=16, intermediate_size=72, sliding_window=7)),
     "qwen2": ("qwen2", dict(COMMON, intermediate_size=72, tie_word_embeddings=True)),
     "qwen3": ("qwen3", dict(COMMON, head_dim=24, intermediate_size=72)),
+    "olmo2": ("olmo2", dict(COMMON, intermediate_size=72, rms_norm_eps=1e-5)),
+    "flex_olmo": (
+        "flex_olmo",
+        dict(COMMON, intermediate_size=24, num_experts=8, num_experts_per_tok=3),
+    ),
     "mixtral": ("mixtral", dict(EXPERTS, head_dim=16, sliding_window=7, tie_word_embeddings=True)),
     "olmoe": make_family.CASES["olmoe_clip"],
     "qwen2_moe": (
