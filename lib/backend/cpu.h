@@ -8,10 +8,11 @@
 
 #include "lib/backend/gemm.h"
 #include "lib/backend/host_memory.h"
+#include "lib/backend/scans.h"
 
 namespace moe {
 
-class Cpu : public HostBackend<float> {
+class Cpu : public HostBackend<float>, public Scans<float> {
  public:
   using In = View<const float>;
   using Out = View<float>;
@@ -64,6 +65,12 @@ class Cpu : public HostBackend<float> {
                           Out dk, Out dv) override;
   void attention_sink(In sink, Out out, Out lse) override;
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
+  void causal_conv(In x, In w, In bias, std::span<const Index> start, In before, Out y) override;
+  void causal_conv_backward(In dy, In x, In w, std::span<const Index> start, Out dx, Out dw,
+                            Out dbias) override;
+  void scan(const ScanInputs<float>&, const ScanShape&, Out last, Out out) override;
+  void scan_backward(const ScanInputs<float>&, const ScanShape&, In dout, In dlast,
+                     const ScanGradients<float>&) override;
   void adamw(Out value, Out grad, Out m, Out v, const AdamW&) override;
   double sum_squares(In) override;
   // A tile of rows goes through gate, up, activation and down while it is in the cache.

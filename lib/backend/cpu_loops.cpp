@@ -16,6 +16,18 @@ MOE_SIMD void scaled(const float* x, float* y, float scale, Index n) {
   for (Index i = 0; i < n; ++i)
     y[i] = scale * x[i];
 }
+MOE_SIMD void times(const float* x, float* y, Index n) {
+  for (Index i = 0; i < n; ++i)
+    y[i] *= x[i];
+}
+MOE_SIMD void add_times(const float* x, const float* y, float* z, Index n) {
+  for (Index i = 0; i < n; ++i)
+    z[i] += x[i] * y[i];
+}
+MOE_SIMD void falling(const float* c, float from, float* y, Index n) {
+  for (Index i = 0; i < n; ++i)
+    y[i] = simd::exp(from - c[i]);
+}
 MOE_SIMD void axpby(const float* x, float a, float* y, float b, Index n) {
   if (b == 0) {
     for (Index i = 0; i < n; ++i)

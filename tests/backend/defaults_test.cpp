@@ -71,9 +71,8 @@ TEST_CASE("the check backend passes every case beside a backend that overrides n
 TEST_CASE("a backend says what it overrides") {
   const auto reference = make_backend("reference");
   CHECK(not_native(*reference).size() == operations().size());
-  const std::vector<std::string> convolutions = {"causal_conv", "causal_conv_backward"};
   for (const char* name : {"cpu", "check:of={cpu}"})
-    CHECK(not_native(*make_backend(name)) == convolutions);
+    CHECK(not_native(*make_backend(name)).empty());
 }
 
 TEST_CASE("operations have names, and names for their arguments") {
