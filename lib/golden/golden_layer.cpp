@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/golden/comparison.h"
 #include "lib/golden/golden_case.h"
+#include "lib/golden/golden_mixer.h"
 #include "lib/golden/golden_rules.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
@@ -231,11 +232,24 @@ void judge(GoldenResult& result, const char* precision, const Comparison& compar
   }
 }
 
+void verify_mixer(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
+  Comparison wide(file, mixer_tolerance64), single(file, mixer_tolerance32);
+  run_golden_mixer(file, *make_reference<double>(), wide, mixer_tolerance64, mixer_tolerance64);
+  result.f64 = wide.worst();
+  judge(result, "f64", wide);
+  run_golden_mixer(file, device, single, mixer_tolerance32, mixer_gradient_tolerance32);
+  result.f32 = single.worst();
+  judge(result, "f32", single);
+}
+
 void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
-  if (const std::string format = file.text("format"); format != "moe-golden-layer")
+  const std::string format = file.text("format");
+  if (format != "moe-golden-layer" && format != "moe-golden-mixer")
     throw Unsupported{concat("files of the format '", format, "'")};
   if (const std::string version = file.text("format_version"); !version.starts_with("1."))
     throw Unsupported{concat("format version ", version)};
+  if (format == "moe-golden-mixer")
+    return verify_mixer(file, device, result);
   const std::string kind = file.text("kind");
   Comparison wide(file, tolerance64), single(file, tolerance32);
   if (kind != "layer") {

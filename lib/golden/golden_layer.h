@@ -2,7 +2,8 @@
 // with every option, parameter and random draw in it, and every output and gradient expected in
 // f64. A case runs twice: in f64 on `reference`, which must agree to 1e-10, and in f32 on the
 // device asked for, 1e-5; ids, counts and masks must be equal. What our layer cannot express is
-// reported as unsupported, by name, and never left out in silence.
+// reported as unsupported, by name, and never left out in silence. A case of a mixer runs the same
+// way (golden_mixer.h).
 #pragma once
 #include <filesystem>
 #include <optional>

@@ -100,8 +100,13 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
 }
 Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   Count out = 0;
-  for (const LayerShape& layer : a.layers)
+  for (const LayerShape& layer : a.layers) {
     out = std::max(out, feed_backward(*layer.feed, c).of(tokens));
+    // what the feed-forward kept is gone then
+    const Count freed = feed_tape(*layer.feed, c).of(tokens) + f32 * (2 * a.hidden + 1) * tokens;
+    for (const MixerShape& m : layer.mixers)
+      out = std::max(out, f32 * (2 * a.hidden + m.backward_numbers) * tokens - freed);
+  }
   return out;
 }
 

@@ -77,6 +77,16 @@ class Draws {
 // Fills rows as `start` says.
 template <class S>
 ReadRows<S> rows_of(const Start& start, const Parameter<S>& p, std::uint64_t seed) {
+  if (start.rule) {
+    const Rng rng = Rng(seed).stream(hash(p.name()));
+    return [rng, rule = start.rule](Index first, View<S> out) {
+      for (Index i = 0; i < out.size(); ++i) {
+        const Index n = first * out.cols + i;
+        Rng own(rng.seed(), rng.stream_id(), rng.counter() + std::uint64_t(n));
+        out.data[i] = S(rule(n, own.uniform()));
+      }
+    };
+  }
   if (start.std == 0) {
     return [value = S(start.value)](Index, View<S> out) {
       std::ranges::fill(out.flat(), value);

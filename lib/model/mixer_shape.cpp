@@ -73,12 +73,26 @@ void short_conv(const MixerShape& m, Count hidden, PieceList& out) {
 }  // namespace
 
 std::string_view name_of(MixerKind kind) {
-  constexpr std::string_view names[] = {"attention", "latent attention",    "Mamba",
-                                        "Mamba-2",   "lightning attention", "short convolution"};
+  constexpr std::string_view names[] = {"attention",
+                                        "latent attention",
+                                        "Mamba",
+                                        "Mamba-2",
+                                        "lightning attention",
+                                        "short convolution",
+                                        "gated delta net",
+                                        "Kimi delta attention",
+                                        "RWKV-4",
+                                        "RWKV-6",
+                                        "RWKV-7",
+                                        "RWKV channel mix"};
   return names[std::size_t(kind)];
 }
 
 void add_pieces(const MixerShape& m, Count hidden, PieceList& out) {
+  for (const WeightPiece& p : m.own)
+    out.add(p);
+  if (!m.own.empty())
+    return;
   constexpr void (*add[])(const MixerShape&, Count, PieceList&) = {
       attention, latent, mamba1, mamba2, lightning, short_conv};
   add[std::size_t(m.kind)](m, hidden, out);
@@ -93,6 +107,8 @@ Count keys_seen(const MixerShape& m, Count context) {
 }
 
 double mixing_flops(const MixerShape& m, Count context) {
+  if (!m.own.empty())
+    return m.own_flops;
   const double seen = double(keys_seen(m, context));
   switch (m.kind) {
     case MixerKind::attention:
@@ -120,6 +136,8 @@ double cached_per_token(const MixerShape& m) {
 }
 
 double state_numbers(const MixerShape& m) {
+  if (!m.own.empty())
+    return double(m.own_state);
   switch (m.kind) {
     case MixerKind::mamba1:
       return double(m.inner) * double(m.state + 3);

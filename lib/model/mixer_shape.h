@@ -6,10 +6,24 @@
 
 namespace moe {
 
-enum class MixerKind { attention, latent, mamba1, mamba2, lightning, short_conv };
-inline constexpr MixerKind mixer_kinds[] = {MixerKind::attention, MixerKind::latent,
-                                            MixerKind::mamba1,    MixerKind::mamba2,
-                                            MixerKind::lightning, MixerKind::short_conv};
+enum class MixerKind {
+  attention,
+  latent,
+  mamba1,
+  mamba2,
+  lightning,
+  short_conv,
+  gated_delta,
+  kimi_delta,
+  rwkv4,
+  rwkv6,
+  rwkv7,
+  channel_mix
+};
+inline constexpr MixerKind mixer_kinds[] = {
+    MixerKind::attention, MixerKind::latent,     MixerKind::mamba1,      MixerKind::mamba2,
+    MixerKind::lightning, MixerKind::short_conv, MixerKind::gated_delta, MixerKind::kimi_delta,
+    MixerKind::rwkv4,     MixerKind::rwkv6,      MixerKind::rwkv7,       MixerKind::channel_mix};
 std::string_view name_of(MixerKind);
 
 struct MixerShape {
@@ -29,6 +43,14 @@ struct MixerShape {
   bool conv_bias = false;
   // numbers of 4 bytes that a token leaves for the backward pass of our decoder; 0 = not computed
   Count tape_numbers = 0;
+  // the same of what its backward pass takes on top for a moment; 0 = less than a feed-forward's
+  Count backward_numbers = 0;
+  // Recurrent mixers that the decoder computes list their parameters themselves, with the numbers
+  // of a sequence's state and the FLOPs a token that are no products with weights. Empty: the
+  // fields above say them.
+  std::vector<WeightPiece> own;
+  Count own_state = 0;
+  double own_flops = 0;
 
   bool attends() const {
     return kind == MixerKind::attention || kind == MixerKind::latent;

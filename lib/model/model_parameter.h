@@ -18,6 +18,8 @@ class Parameter;
 struct Start {
   double std = 0, cut = 3, value = 0;
   bool around_unit = false;  // draws are added to the unit matrix
+  // Where given, number i from i and a uniform draw in [0,1) of its own; nothing else counts then.
+  std::function<double(Index i, double draw)> rule = {};
 };
 
 // Matrices that an initialisation scheme may tell apart: those of a mixer, and those whose result

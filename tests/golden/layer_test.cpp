@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
+#include <set>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -68,4 +69,19 @@ TEST_CASE("a golden file that is wrong, or asks for what is not there, does not 
     CHECK_THAT(result(name).reason, Catch::Contains(why));
   }
   CHECK_THROWS_WITH(verify_golden("/no/such/folder"), Catch::Contains("cannot read the folder"));
+}
+
+TEST_CASE("shared golden mixers agree") {
+  const std::filesystem::path folder = test::shared("golden/mixers");
+  if (!std::filesystem::is_directory(folder))
+    return test::skip("no " + folder.string());
+  // what no mixer of ours does: attention as T5 has it
+  const std::set<std::string> not_ours = {"cross_attention", "t5_decoder_attention",
+                                          "t5_encoder_attention"};
+  for (const GoldenResult& r :
+       verify_golden(folder, GENERATE(as<std::string>{}, "reference", "cpu"))) {
+    INFO(r.name << ": " << r.reason);
+    CHECK(r.state == (not_ours.contains(r.name) ? GoldenResult::State::unsupported
+                                                : GoldenResult::State::passed));
+  }
 }

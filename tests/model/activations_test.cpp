@@ -114,7 +114,22 @@ TEST_CASE("activation bytes of a dry run are those of a training step") {
         "layers=3,dense_layers=1,moe_every=2,experts=32,width=16,router={sigmoid:k=6,bias=1}",
         "router={soft:slots=2},balance=none", "router={random:k=2},balance=none",
         "router={gshard:second=all},capacity={position:factor=4}", "gate_residual=1,layers=3",
-        "mixer={short_conv:bias=1}", "layers=3,mixer={short_conv:kernel=4;attention}"}) {
+        "mixer={short_conv:bias=1}", "layers=3,mixer={short_conv:kernel=4;attention}",
+        "mixer={mamba2:state=16}",
+        "layers=2,mixer={mamba2:state=32,head_dim=16,groups=2;attention}", "mixer={gdn:key_dim=16}",
+        "mixer={gdn:key_dim=16,layout=fused}", "mixer={kda:head_dim=16}", "mixer={lightning}",
+        "mixer={mamba1}", "mixer={rwkv4}", "mixer={rwkv6:head_dim=16}", "mixer={rwkv7:head_dim=16}",
+        "layers=2,mixer={rwkv7:head_dim=32;rwkv_channel:version=4}", "mixer={rwkv_channel}",
+        // where most is taken by a mixer going backwards; its scan keeps a few states of one head
+        // at a time, which are not stated
+        "dense=1,dense_width=8,mixer={mamba2:state=16,head_dim=16,groups=4}",
+        "dense=1,dense_width=8,mixer={gdn:key_dim=16}",
+        "dense=1,dense_width=8,mixer={gdn:key_dim=16,layout=fused}",
+        "dense=1,dense_width=8,mixer={kda:head_dim=8}", "dense=1,dense_width=8,mixer={lightning}",
+        "dense=1,dense_width=8,mixer={mamba1}", "dense=1,dense_width=8,mixer={rwkv4}",
+        "dense=1,dense_width=8,mixer={rwkv6:head_dim=16}",
+        "dense=1,dense_width=8,mixer={rwkv7:head_dim=8}",
+        "dense=1,dense_width=8,mixer={rwkv_channel}"}) {
     INFO(fields);
     const ModelConfig c = model_config(least + fields);
     const ModelCost cost = cost_of(c, sequences * length);

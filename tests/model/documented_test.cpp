@@ -4,6 +4,7 @@
 #include <set>
 
 #include "lib/family/families.h"
+#include "lib/model/mixer_type.h"
 #include "tests/page.h"
 
 using namespace moe;
@@ -51,4 +52,25 @@ TEST_CASE("the page of models names fields that a model has") {
     }
   }
   CHECK(seen > 20);
+}
+
+TEST_CASE("the page of mixers lists every mixer with its options and their defaults") {
+  std::vector<std::string> names;
+  for (const Cells& row : table_of("mixers.md", {"mixer", "options"})) {
+    const std::string name = code_spans(row.at(0)).at(0);
+    INFO(name);
+    names.push_back(name);
+    const auto& entry = mixers().at(name);
+    Spec spec(name);
+    entry.make(spec);
+    const std::vector<std::string> options = options_of(spec.resolved());
+    if (options.empty())
+      CHECK(row.at(1).starts_with("none"));
+    else
+      CHECK(code_spans(row.at(1)) == options);
+  }
+  std::vector<std::string> all;
+  for (const auto& e : mixers().entries())
+    all.emplace_back(e.name);
+  CHECK(names == all);
 }

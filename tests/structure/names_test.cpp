@@ -46,7 +46,7 @@ const std::vector<std::string> watched_for_mixers = {
 const std::set<std::string> homes_of_mixers = {"lib/model/mixers", "lib/model/mixer_type.cpp",
                                                "lib/model/mixer_type.h"};
 const std::set<std::string> other_lists = {
-    R"(names[] = {"attention", "latent attention",)",       // kinds of mixers, for people
+    R"(names[] = {"attention",)",                           // kinds of mixers, for people
     R"("input embedding", "output matrix", "attention",)",  // parts of a model, for people
     R"(name == "attention")",                               // published layer types
 };

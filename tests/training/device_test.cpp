@@ -297,7 +297,10 @@ TEST_CASE("a model trains and decodes where the host cannot touch its numbers") 
   HostCuda device(gpu::Choices{});
   for (const char* more : {",router={softmax:k=2},balance={switch:coef=0.01}",
                            ",router={sigmoid:k=2,bias=1},balance={bias:rate=0.001},qk_norm=head",
-                           ",router={softmax:k=2},gate_residual=1", ",router={top_p:p=0.6}"}) {
+                           ",router={softmax:k=2},gate_residual=1", ",router={top_p:p=0.6}",
+                           ",mixer={mamba2:state=4,head_dim=8;gdn:key_dim=8}",
+                           ",mixer={kda:head_dim=8;lightning}", ",mixer={mamba1:state=4;rwkv4}",
+                           ",mixer={rwkv7:head_dim=8}", ",mixer={rwkv6:head_dim=8;rwkv_channel}"}) {
     compare(device, more, 1e-5);
   }
   HostCuda rounded(gpu::Choices{.half = true});

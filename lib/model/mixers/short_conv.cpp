@@ -3,163 +3,105 @@
 // column of its kernel being the token itself. Optional biases on all three.
 #include <cmath>
 
-#include "lib/core/batch.h"
-#include "lib/core/parallel.h"
-#include "lib/model/config.h"
-#include "lib/model/linear.h"
-#include "lib/model/mixer_type.h"
+#include "lib/model/mixers/conv_part.h"
+#include "lib/model/mixers/recurrent_base.h"
+#include "lib/model/mixers/row_math.h"
+#include "lib/model/mixers/state_scan.h"
 
 namespace moe {
 namespace {
 
 template <class S>
 struct ShortConvTape final : MixerTape {
-  Array<S> b, c, u;  // (T,H) each
-  Array<S> gated;    // b * u
-  Array<S> v;        // its convolution
-  Array<S> out;      // c * v
-};
-template <class S>
-struct ShortConvState final : MixerState {
-  Array<S> before;  // (Q*(K-1),H) the last rows of b * u of each sequence; zeros before its first
+  Array<S> all;          // (T,3H) b, c and u
+  Array<S> gated;        // b * u
+  Array<S> v;            // its convolution
+  Array<S> out;          // c * v
+  Array<S> rows_before;  // of a pass with a past: what the state held
 };
 
-// x * y, number by number. Computed on the host; a copy each way on a device.
 template <class S>
-Array<S> product(Backend<S>& backend, const Array<S>& x, const Array<S>& y) {
-  Matrix<S> a = x.to_host();
-  const Matrix<S> b = y.to_host();
-  parallel_for(a.rows(), 16, [&](Index first, Index last) {
-    for (Index t = first; t < last; ++t) {
-      for (Index c = 0; c < a.cols(); ++c)
-        a(t, c) *= b(t, c);
-    }
-  });
-  return Array<S>(backend, std::as_const(a).view());
-}
-
-template <class S>
-class ShortConv final : public Mixer<S> {
+class ShortConv final : public RecurrentBase<S> {
  public:
-  ShortConv(const MixerPlace<S>& at, int kernel, bool bias)
-      : config_(at.config), backend_(at.backend) {
+  ShortConv(const MixerPlace<S>& at, int kernel, bool bias) : RecurrentBase<S>(at, "conv.") {
     const Index h = at.config.hidden;
-    const auto vector = [&](const char* name, Index n) {
-      return Parameter<S>(backend_, name, {n}, ParameterKind::vector);
-    };
-    in_ = Parameter<S>(backend_, "in_proj", {3 * h, h});
-    conv_ = Parameter<S>(backend_, "conv", {h, 1, kernel});
-    out_ = Parameter<S>(backend_, "out_proj", {h, h});
-    if (bias) {
-      in_bias_ = vector("in_proj_bias", 3 * h);
-      conv_bias_ = vector("conv_bias", h);
-      out_bias_ = vector("out_proj_bias", h);
-    }
+    this->matrix(in_, "in_proj", 3 * h, h, "in_proj.weight");
+    if (bias)
+      this->vector(in_bias_, "in_proj_bias", 3 * h, {}, "in_proj.bias");
+    // so that what comes out is as large as what went in
+    this->make(conv_, "conv", {h, 1, kernel}, ParameterKind::matrix,
+               {.std = 1 / std::sqrt(double(kernel))}, "conv.weight");
+    if (bias)
+      this->vector(conv_bias_, "conv_bias", h, {}, "conv.bias");
+    this->matrix(out_, "out_proj", h, h, "out_proj.weight", MatrixRole::mixer_output);
+    if (bias)
+      this->vector(out_bias_, "out_proj_bias", h, {}, "out_proj.bias");
   }
 
   std::unique_ptr<MixerTape> forward(const Batch& batch, View<const S> x, View<S> y,
                                      MixerPast* past) override {
     auto tape = std::make_unique<ShortConvTape<S>>();
     ShortConvTape<S>& t = *tape;
-    split(x, t);
-    t.gated = product(backend_, t.b, t.u);
-    t.v = Array<S>(backend_, x.rows, x.cols);
-    View<const S> before;
-    if (past)
-      before = static_cast<ShortConvState<S>&>(past->state).before.view();
-    backend_.causal_conv(t.gated.view(), conv_.value(), conv_bias_.value(), batch.start, before,
-                         t.v.view());
-    if (past)
-      carry(batch, t.gated.view(), static_cast<ShortConvState<S>&>(past->state));
-    t.out = product(backend_, t.c, t.v);
-    project(backend_, std::as_const(t.out).view(), out_, out_bias_, y);
+    RecurrentState<S>* state = this->states(past);
+    const Index h = x.cols;
+    t.all = side_.product(x, in_, in_bias_);
+    t.gated = side_.array(x.rows, h);
+    t.v = side_.array(x.rows, h);
+    t.out = side_.array(x.rows, h);
+    for_rows(x.rows, [&](Index r) {
+      const S* b = row_of(t.all, r);
+      row_math::product(b, b + 2 * h, row_of(t.gated, r), h);
+    });
+    t.rows_before = conv().forward(batch, t.gated.view(), t.v.view(), part_of(state, 0));
+    for_rows(x.rows, [&](Index r) {
+      row_math::product(row_of(t.all, r) + h, row_of(t.v, r), row_of(t.out, r), h);
+    });
+    side_.product(t.out, out_, y);
+    if (!out_bias_.empty())
+      side_.backend().add_bias(out_bias_.value(), y);
     return tape;
   }
 
-  void backward(const Batch& batch, const MixerTape& tape, View<const S> x, View<const S> dy,
-                View<S> dx) override {
+  void backward_through(const Batch& batch, const MixerTape& tape, View<const S> x,
+                        View<const S> dy, View<S> dx, RecurrentState<S>* gradient) override {
     const auto& t = static_cast<const ShortConvTape<S>&>(tape);
-    Array<S> dout(backend_, x.rows, x.cols);
-    Array<S> dgated(backend_, x.rows, x.cols);
-    project_backward(backend_, dy, t.out.view(), out_, out_bias_, dout.view(), S(0));
-    const Array<S> dv = product(backend_, dout, t.c);
-    backend_.causal_conv_backward(dv.view(), t.gated.view(), conv_.value(), batch.start,
-                                  dgated.view(), conv_.grad(), conv_bias_.grad());
-    const Array<S> db = product(backend_, dgated, t.u);
-    const Array<S> dc = product(backend_, dout, t.v);
-    const Array<S> du = product(backend_, dgated, t.b);
-    Array<S> dcu(backend_, x.rows, 2 * x.cols);
-    Array<S> dall(backend_, x.rows, 3 * x.cols);
-    backend_.join_heads(dc.view(), du.view(), 1, dcu.view());
-    backend_.join_heads(db.view(), dcu.view(), 1, dall.view());
-    project_backward(backend_, std::as_const(dall).view(), x, in_, in_bias_, dx, S(0));
+    const Index h = x.cols;
+    const Array<S> dout = side_.product_backward(dy, t.out, out_);
+    if (!out_bias_.grad().empty())
+      side_.backend().bias_grad(dy, out_bias_.grad());
+    Array<S> dall = side_.array(x.rows, 3 * h);
+    Array<S> dv = side_.array(x.rows, h);
+    Array<S> dgated = side_.array(x.rows, h);
+    for_rows(x.rows, [&](Index r) {
+      const S* d = row_of(dout, r);
+      row_math::product(d, row_of(t.all, r) + h, row_of(dv, r), h);
+      row_math::product(d, row_of(t.v, r), row_of(dall, r) + h, h);
+    });
+    conv().backward(batch, dv.view(), t.gated.view(), t.rows_before, dgated.view(),
+                    part_of(gradient, 0));
+    for_rows(x.rows, [&](Index r) {
+      const S* b = row_of(t.all, r);
+      const S* d = row_of(dgated, r);
+      row_math::product(d, b + 2 * h, row_of(dall, r), h);
+      row_math::product(d, b, row_of(dall, r) + 2 * h, h);
+    });
+    side_.product_backward(dall, x, in_, in_bias_, dx, S(0));
   }
 
   std::unique_ptr<MixerState> new_state(Index sequences) const override {
-    auto state = std::make_unique<ShortConvState<S>>();
-    state->before = Array<S>::zeros(backend_, sequences * history(), conv_.value().rows);
+    auto state = std::make_unique<RecurrentState<S>>();
+    const Index kept = conv_.dims().back() - 1;
+    state->part.push_back({"conv", kept, side_.zeros(sequences * kept, conv_.value().rows)});
     return state;
   }
 
-  void collect(std::vector<ModelParameter<S>>& all) override {
-    const auto matrix = [&](Parameter<S>& p, MatrixRole role, const char* published) {
-      all.push_back({.parameter = &p,
-                     .start = matrix_start(config_, role, p.dims().back()),
-                     .published = published});
-    };
-    const auto bias = [&](Parameter<S>& p, const char* published) {
-      if (!p.empty())
-        all.push_back({.parameter = &p, .published = published});
-    };
-    matrix(in_, MatrixRole::mixer, "conv.in_proj.weight");
-    bias(in_bias_, "conv.in_proj.bias");
-    // so that what comes out is as large as what went in
-    all.push_back({.parameter = &conv_,
-                   .start = {.std = 1 / std::sqrt(double(conv_.dims().back()))},
-                   .published = "conv.conv.weight"});
-    bias(conv_bias_, "conv.conv.bias");
-    matrix(out_, MatrixRole::mixer_output, "conv.out_proj.weight");
-    bias(out_bias_, "conv.out_proj.bias");
-  }
-
  private:
-  Index history() const {
-    return conv_.dims().back() - 1;
+  using RecurrentBase<S>::side_;
+
+  ConvPart<S> conv() {
+    return {side_, {&conv_}, &conv_bias_};
   }
 
-  void split(View<const S> x, ShortConvTape<S>& t) {
-    Array<S> all(backend_, x.rows, 3 * x.cols);
-    Array<S> cu(backend_, x.rows, 2 * x.cols);
-    project(backend_, x, in_, in_bias_, all.view());
-    for (Array<S>* part : {&t.b, &t.c, &t.u})
-      *part = Array<S>(backend_, x.rows, x.cols);
-    backend_.split_heads(all.view(), 1, t.b.view(), cu.view());
-    backend_.split_heads(cu.view(), 1, t.c.view(), t.u.view());
-  }
-
-  // The last rows of each sequence, from before and from this batch. Adding to zeros copies on
-  // every backend.
-  void carry(const Batch& batch, View<const S> gated, ShortConvState<S>& state) {
-    auto next = Array<S>::zeros(backend_, state.before.rows(), gated.cols);
-    for (Index q = 0; q < batch.sequences(); ++q) {
-      const Index first = batch.start[std::size_t(q)];
-      const Index fresh = std::min(history(), batch.start[std::size_t(q) + 1] - first);
-      const Index kept = history() - fresh;
-      const View<S> to = next.view().slice(q * history(), history());
-      if (kept > 0) {
-        backend_.add(std::as_const(state.before).view().slice(q * history() + fresh, kept),
-                     to.slice(0, kept), 1);
-      }
-      if (fresh > 0) {
-        const Index end = batch.start[std::size_t(q) + 1];
-        backend_.add(gated.slice(end - fresh, fresh), to.slice(kept, fresh), 1);
-      }
-    }
-    state.before = std::move(next);
-  }
-
-  const ModelConfig& config_;
-  Backend<S>& backend_;
   Parameter<S> in_, conv_, out_, in_bias_, conv_bias_, out_bias_;
 };
 
