@@ -28,7 +28,10 @@ inline std::vector<std::string> written_models() {
         "deepseek-v3-toy:qkv_bias=1,rotary_dim=16",
         "tiny:qk_norm=full,clip_qkv=0.05,qkv_bias=1,o_bias=1",
         "tiny:qk_norm=head,qkv_bias=1,o_bias=1", "tiny:dense=1", "tiny:dense=1,window=16",
-        "tiny:dense=1,qk_norm=head,head_dim=48",
+        "tiny:dense=1,qk_norm=head,head_dim=48", "tiny:dense=1,qkv_bias=1",
+        "tiny:dense=1,norm_after=1,qk_norm=full,tied=1",
+        "tiny:norm_after=1,qk_norm=full,router={softmax:k=3,norm=0}",
+        "tiny:norm_after=1,qk_norm=full,qkv_bias=1,o_bias=1",
         // of other families
         "tiny:embedding_scale=6,residual_scale=0.5,logit_divisor=3,attention_scale=0.3,tied=1",
         "tiny:embedding_scale=6,residual_scale=0.5,logit_divisor=3,shared_width=40,qkv_bias=1,o_"
