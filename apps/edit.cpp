@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -21,6 +22,7 @@
 #include "lib/model/cost.h"
 #include "lib/run/run_folder.h"
 #include "lib/run/run_tokenizer.h"
+#include "lib/run/save_gguf.h"
 #include "lib/run/stored_types.h"
 
 namespace moe {
@@ -107,6 +109,8 @@ Edited edited(const Options& o, Decoder<float>& model) {
     asked += !s->empty();
   if (asked == 0 && !o.layout.empty())
     return {nullptr, {concat("the same model in the ", o.layout, " layout")}};
+  if (asked == 0 && !o.save.empty())
+    return {nullptr, {concat("the same model in ", o.save)}};
   if (asked != 1) {
     throw Error(Exit::usage, fmt::format("{} edits were asked for", asked))
         .hint("one of --upcycle, --split, --add, --remove, --merge; several are several calls");
@@ -180,27 +184,64 @@ void tell_left(const KeptFiles* kept) {
   note(fmt::format("not copied: {}{}", join(names), kept->left.size() > most_named ? ", ..." : ""));
 }
 
-// From GGUF to GGUF: bytes are copied, so that only experts can go. The model is opened without its
-// experts, for the trace that says which.
-int edit_gguf(const Options& o) {
-  const auto from = gguf_file_of(o.model);
-  const bool others = !o.upcycle.empty() || !o.split.empty() || !o.add.empty() || !o.merge.empty();
-  if (!from || others || o.remove.empty()) {
-    throw Error(Exit::usage,
-                concat("'", o.output, "' would be a GGUF file, which is only made from ",
-                       "another one by --remove"))
-        .hint("-o FOLDER for a checkpoint in safetensors");
-  }
-  refuse_existing(o.output, false);
+// From GGUF to GGUF without --save: bytes are copied, so that only experts can go. The model is
+// opened without its experts, for the trace that says which.
+int slice(const Options& o, const fs::path& from) {
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(*from, *device, {}, 0);
+  const LoadedModel loaded = load_model(from, *device, {}, 0);
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
-  for (const std::string& c : slice_gguf(*from, o.output, removed(o, *loaded.model)))
+  for (const std::string& c : slice_gguf(from, o.output, removed(o, *loaded.model)))
     fmt::print("{}\n", c);
   note(fmt::format("wrote {}: {} of {}", o.output, bytes_text(double(fs::file_size(o.output))),
-                   bytes_text(double(GgufFile(*from).size()))));
+                   bytes_text(double(GgufFile(from).size()))));
   return 0;
+}
+
+void tell_sizes(const ModelConfig& before, const ModelConfig& after) {
+  const ModelCost a = cost_of(before, 1);
+  const ModelCost b = cost_of(after, 1);
+  fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters,
+             a.active_parameters, b.active_parameters);
+}
+
+// A model of any kind as a GGUF file, edited on the way or as it is.
+int convert(const Options& o) {
+  const std::map<std::string, std::string> types = {
+      {"f32", "F32"}, {"f16", "F16"}, {"bf16", "BF16"}, {"q8_0", "Q8_0"}};
+  if (o.save.empty()) {
+    throw Error(
+        Exit::usage,
+        concat("'", o.output, "' would be a GGUF file, and --save does not say of which type"))
+        .hint("--save q8_0, bf16, f16 or f32; from GGUF, --remove alone copies the bytes");
+  }
+  if (!o.layout.empty()) {
+    throw Error(Exit::usage, "--layout is how experts lie in safetensors, and a GGUF file has one")
+        .hint("leave --layout out");
+  }
+  const auto device = open_device(o.device);
+  const LoadedModel loaded = load_model(o.model, *device);
+  for (const std::string& n : loaded.checkpoint.notes)
+    warning(n);
+  const Edited result = edited(o, *loaded.model);
+  Decoder<float>& model = result.model ? *result.model : *loaded.model;
+  const SavedGguf saved = save_gguf(o.output, model, loaded, types.at(o.save));
+  for (const std::string& n : saved.notes)
+    warning(n);
+  for (const std::string& c : result.changes)
+    fmt::print("{}\n", c);
+  tell_sizes(loaded.model->config(), model.config());
+  note(fmt::format("wrote {} ({}): {}", o.output, saved.architecture,
+                   bytes_text(double(fs::file_size(o.output)))));
+  return 0;
+}
+
+int to_gguf(const Options& o) {
+  refuse_existing(o.output, false);
+  const auto from = gguf_file_of(o.model);
+  const bool others = !o.upcycle.empty() || !o.split.empty() || !o.add.empty() || !o.merge.empty();
+  const bool copies = from && !others && !o.remove.empty() && o.save.empty();
+  return copies ? slice(o, *from) : convert(o);
 }
 
 // Writes the folder and tells what could not be kept; returns the family of the new model.
@@ -228,7 +269,11 @@ std::string save(const Options& o, const LoadedModel& loaded, Decoder<float>& mo
 
 int edit(const Options& o) {
   if (o.output.ends_with(".gguf"))
-    return edit_gguf(o);
+    return to_gguf(o);
+  if (o.save == "q8_0") {
+    throw Error(Exit::usage, "q8_0 is a type of GGUF files, and the output is a folder")
+        .hint("-o NAME.gguf, or --save bf16");
+  }
   if (fs::exists(o.output)) {
     throw Error(Exit::usage, concat("'", o.output, "' exists"))
         .hint("another -o")
@@ -243,10 +288,7 @@ int edit(const Options& o) {
   const std::string family = save(o, loaded, model, result.changes);
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
-  const ModelCost a = cost_of(loaded.model->config(), 1);
-  const ModelCost b = cost_of(model.config(), 1);
-  fmt::print("parameters {} -> {}, active a token {} -> {}\n", a.parameters, b.parameters,
-             a.active_parameters, b.active_parameters);
+  tell_sizes(loaded.model->config(), model.config());
   note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
                    o.output, family, o.output));
   return 0;
@@ -259,8 +301,8 @@ Run edit_command(CommandLine& cli) {
   cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
       .required();
   cli.add_option("-o,--output", o->output,
-                 "the folder to make, which is the new checkpoint; NAME.gguf with --remove, from "
-                 "GGUF")
+                 "the folder to make, which is the new checkpoint; or NAME.gguf, a file for "
+                 "llama.cpp, with --save (from GGUF by --remove alone, bytes are copied)")
       .required();
   cli.add_option("--upcycle", o->upcycle,
                  "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
@@ -284,10 +326,10 @@ Run edit_command(CommandLine& cli) {
       .group("edits");
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
   cli.add_option("--save", o->save,
-                 "the type of the new numbers: f32, bf16 or f16; default: as they were, tensor by "
-                 "tensor")
+                 "the type of the new numbers: f32, bf16 or f16, of GGUF files also q8_0; default "
+                 "of folders: as they were, tensor by tensor; alone: the same model in that type")
       .type_name("TYPE")
-      .check(one_of({"f32", "bf16", "f16"}));
+      .check(one_of({"f32", "bf16", "f16", "q8_0"}));
   cli.add_option("--layout", o->layout,
                  "how experts lie in the new file: published, or packed in two tensors a layer, as "
                  "transformers 5 holds them; alone: the same model in that layout")

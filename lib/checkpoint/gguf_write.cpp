@@ -82,6 +82,45 @@ void GgufKeyWriter::u32(const std::string& key, std::uint32_t v) {
   append(bytes_, v);
 }
 
+void GgufKeyWriter::f32(const std::string& key, float v) {
+  begin(key, GgufType::f32);
+  append(bytes_, v);
+}
+
+void GgufKeyWriter::flag(const std::string& key, bool v) {
+  begin(key, GgufType::boolean);
+  append(bytes_, std::uint8_t(v));
+}
+
+void GgufKeyWriter::text(const std::string& key, const std::string& v) {
+  begin(key, GgufType::string);
+  append_string(bytes_, v);
+}
+
+void GgufKeyWriter::begin_array(const std::string& key, GgufType of, std::size_t count) {
+  begin(key, GgufType::array);
+  append(bytes_, std::uint32_t(of));
+  append(bytes_, std::uint64_t(count));
+}
+
+void GgufKeyWriter::texts(const std::string& key, const std::vector<std::string>& all) {
+  begin_array(key, GgufType::string, all.size());
+  for (const std::string& v : all)
+    append_string(bytes_, v);
+}
+
+void GgufKeyWriter::wholes(const std::string& key, const std::vector<int>& all) {
+  begin_array(key, GgufType::i32, all.size());
+  for (const int v : all)
+    append(bytes_, std::int32_t(v));
+}
+
+void GgufKeyWriter::reals(const std::string& key, const std::vector<float>& all) {
+  begin_array(key, GgufType::f32, all.size());
+  for (const float v : all)
+    append(bytes_, v);
+}
+
 void GgufKeyWriter::whole(const std::string& key, GgufType type, std::int64_t v) {
   begin(key, type);
   switch (type) {

@@ -17,6 +17,13 @@ class GgufKeyWriter {
  public:
   void copy(const std::string& key, const GgufValue&);
   void u32(const std::string& key, std::uint32_t);
+  void f32(const std::string& key, float);
+  void flag(const std::string& key, bool);
+  void text(const std::string& key, const std::string&);
+  // arrays; of i32 and f32
+  void texts(const std::string& key, const std::vector<std::string>&);
+  void wholes(const std::string& key, const std::vector<int>&);
+  void reals(const std::string& key, const std::vector<float>&);
   // an integer in the type that a key has already
   void whole(const std::string& key, GgufType, std::int64_t);
 
@@ -29,6 +36,7 @@ class GgufKeyWriter {
 
  private:
   void begin(const std::string& key, GgufType);
+  void begin_array(const std::string& key, GgufType of, std::size_t count);
   std::string bytes_;
   Index count_ = 0;
 };

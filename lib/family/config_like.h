@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/core/dtype.h"
 #include "lib/family/families.h"
@@ -13,6 +14,9 @@ namespace moe {
 // fit_of(), but the family `preferred` where its class computes the model as well: what was
 // published as qwen3_moe stays qwen3_moe. "" and "moe" prefer nothing.
 Fit fit_like(const ModelConfig&, const std::string& preferred);
+// One line for each field in which `theirs` does not compute what `model` does: "activation=swiglu
+// instead of relu".
+std::vector<std::string> model_differences(const ModelConfig& model, const ModelConfig& theirs);
 // Whether two models compute the same from the same weights and train with the same losses and
 // capacity.
 bool same_model(const ModelConfig&, const ModelConfig&);

@@ -167,6 +167,10 @@ std::vector<std::string> differences(const ModelConfig& model, const std::string
 
 }  // namespace
 
+std::vector<std::string> model_differences(const ModelConfig& model, const ModelConfig& theirs) {
+  return differences(model, theirs, false);
+}
+
 bool same_model(const ModelConfig& a, const ModelConfig& b) {
   return differences(a, b, false).empty() && a.moe.capacity == b.moe.capacity &&
          a.moe.balance == b.moe.balance;

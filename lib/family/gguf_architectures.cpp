@@ -8,6 +8,7 @@
 #include "lib/core/registry.h"
 #include "lib/core/text.h"
 #include "lib/family/gguf_config.h"
+#include "lib/family/gguf_names.h"
 #include "lib/files/file.h"
 
 namespace moe {
@@ -322,6 +323,11 @@ std::vector<std::string> gguf_architectures() {
   for (const GgufArchitecture& a : architectures)
     out.emplace_back(a.name);
   return out;
+}
+
+bool gguf_laces(const std::string& architecture) {
+  const auto found = std::ranges::find(architectures, architecture, &GgufArchitecture::name);
+  return found != architectures.end() && found->laced;
 }
 
 const GgufArchitecture& gguf_architecture(const GgufKeys& k) {

@@ -9,6 +9,7 @@
 #include "lib/core/text.h"
 #include "lib/family/family.h"
 #include "lib/family/gguf_config.h"
+#include "lib/family/gguf_names.h"
 #include "lib/files/file.h"
 
 namespace moe {
@@ -23,47 +24,6 @@ std::string feed_norm(const GgufKeys& k) {
       return name;
   }
   k.refuse("has no tensor 'blk.0.ffn_norm.weight'", "the file is not complete");
-}
-
-void add_attention(std::map<std::string, std::string>& below) {
-  const std::map<std::string, std::string> bases = {
-      {"q", "attn_q"},     {"k", "attn_k"},     {"v", "attn_v"},       {"o", "attn_output"},
-      {"q_a", "attn_q_a"}, {"q_b", "attn_q_b"}, {"kv_b", "attn_kv_b"}, {"kv_a", "attn_kv_a_mqa"}};
-  for (const auto& [ours, theirs] : bases) {
-    below["attention." + ours] = theirs + ".weight";
-    below["attention." + ours + "_bias"] = theirs + ".bias";
-  }
-  for (const char* norm : {"q_norm", "k_norm", "q_a_norm", "kv_a_norm"})
-    below[concat("attention.", norm)] = concat("attn_", norm, ".weight");
-  below["attention.sinks"] = "attn_sinks.weight";
-}
-
-Names gguf_names(const GgufKeys& k, bool always_corrected) {
-  Names n{.prefix = "",
-          .layers = std::string(place_of_layers),
-          .embedding = "token_embd.weight",
-          .final_norm = "output_norm",
-          .output = "output",
-          .correction_bias = "exp_probs_b.bias",
-          .always_corrected = always_corrected};
-  const std::string feed = feed_norm(k);
-  n.below = {{"attention_norm", "attn_norm.weight"},
-             {"attention_norm_bias", "attn_norm.bias"},
-             {"feed_norm", feed + ".weight"},
-             {"feed_norm_bias", feed + ".bias"},
-             {"moe.router.weight", "ffn_gate_inp.weight"},
-             {"moe.router.bias", "ffn_gate_inp.bias"},
-             {"moe.shared_gate.weight", "ffn_gate_inp_shexp.weight"}};
-  add_attention(n.below);
-  for (const std::string part : {"gate", "up", "down"}) {
-    n.below["dense." + part] = concat("ffn_", part, ".weight");
-    n.below["moe.shared." + part] = concat("ffn_", part, "_shexp.weight");
-    n.joined.push_back(
-        {.name = concat("ffn_", part, "_exps.weight"), .parts = {"moe.experts." + part}});
-    n.joined.push_back({.name = concat("ffn_", part, "_exps.bias"),
-                        .parts = {concat("moe.experts.", part, "_bias")}});
-  }
-  return n;
 }
 
 GgufLayout layout_of(const GgufArchitecture& a, const ModelConfig& c) {
@@ -124,7 +84,7 @@ GgufModel open_gguf(const std::filesystem::path& path) {
   const ModelConfig& c = out.published.config;
   check_layers(k, c);
   const bool corrected = rules_of(out.published.family).names.always_corrected;
-  out.names = std::make_shared<const Names>(gguf_names(k, corrected));
+  out.names = std::make_shared<const Names>(gguf_names(feed_norm(k), corrected));
   out.weights = gguf_weights(file, layout_of(gguf_architecture(k), c));
   return out;
 }

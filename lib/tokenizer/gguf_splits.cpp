@@ -120,4 +120,40 @@ Json gguf_pre_tokenizer(std::string_view name, std::string_view source, GgufSpli
   return row->make(row->known);
 }
 
+namespace {
+
+// What a pre-tokenizer does, step by step, in one text: two that cut alike have the same.
+std::string steps_of(const Json& pre) {
+  const std::string type = pre.is_object() ? pre.value("type", "") : "";
+  if (type == "Sequence") {
+    std::string out;
+    for (const Json& step : pre.value("pretokenizers", Json::array()))
+      out += steps_of(step);
+    return out;
+  }
+  if (type == "Split" && pre.contains("pattern")) {
+    const Json& p = pre.at("pattern");
+    return concat("split ", p.value("Regex", p.value("String", "")), " ", pre.value("behavior", ""),
+                  pre.value("invert", false) ? " inverted" : "", "\n");
+  }
+  if (type == "Digits")
+    return concat("digits ", pre.value("individual_digits", false), "\n");
+  if (type != "ByteLevel")
+    return concat("?", type, "\n");
+  const std::string own =
+      pre.value("use_regex", true) ? steps_of(split(known_pattern("gpt2"))) : std::string();
+  return concat(own, "bytes", pre.value("add_prefix_space", true) ? " after a blank" : "", "\n");
+}
+
+}  // namespace
+
+std::string gguf_split_name(const Json& pre_tokenizer, bool whole_first) {
+  const std::string wanted = steps_of(pre_tokenizer);
+  for (const Row& row : kRows) {
+    if (row.more.whole_first == whole_first && steps_of(row.make(row.known)) == wanted)
+      return std::string(row.name);
+  }
+  return "";
+}
+
 }  // namespace moe

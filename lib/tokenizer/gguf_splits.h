@@ -16,5 +16,7 @@ struct GgufSplit {
 // The field `pre_tokenizer` of a tokenizer.json with the same split. Throws Error(input), naming
 // `source`, for a name that is not known.
 nlohmann::json gguf_pre_tokenizer(std::string_view name, std::string_view source, GgufSplit&);
+// The first name that stands for the same split; "" = none does.
+std::string gguf_split_name(const nlohmann::json& pre_tokenizer, bool whole_first);
 
 }  // namespace moe

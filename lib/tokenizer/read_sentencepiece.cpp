@@ -204,6 +204,10 @@ class Reader {
 
 }  // namespace
 
+SentencePieceRules sentencepiece_rules(const TokenizerFile& file) {
+  return Reader(file).read();
+}
+
 std::unique_ptr<Tokenizer> read_sentencepiece(const TokenizerFile& file) {
   return make_sentencepiece(Reader(file).read(), file.name);
 }

@@ -48,6 +48,9 @@ struct SentencePieceRules {
   std::string config_json;
 };
 
+struct TokenizerFile;
+// What a `.model` says. Throws Error(input) for one that is broken.
+SentencePieceRules sentencepiece_rules(const TokenizerFile&);
 // Throws Error(input), naming `source`, for pieces that do not hold together.
 std::unique_ptr<Tokenizer> make_sentencepiece(SentencePieceRules, std::string_view source);
 
