@@ -282,12 +282,19 @@ void ImportSink::look_at_weights(const ImportBlock& b, std::size_t i) {
 // Whether the weights of every row were made to sum to one.
 void ImportSink::look_at_sums(const LayerRows& l) {
   for (Index t = 0; t < l.weight.rows() && sums_to_one_; ++t) {
-    double sum = 0;
-    for (const float w : l.weight.row(t))
-      sum += std::isnan(w) ? 0 : double(w);
     const auto ids = l.expert.row(t);
-    const bool any = std::any_of(ids.begin(), ids.end(), [](int id) { return id >= 0; });
-    sums_to_one_ = !any || std::abs(sum - 1) < 0.01;
+    const auto weights = l.weight.row(t);
+    double sum = 0;
+    bool any = false;
+    bool negative = false;
+    for (std::size_t k = 0; k < std::min(ids.size(), weights.size()); ++k) {
+      if (ids[k] < 0)
+        continue;  // what stands beside no expert weighs nothing
+      any = true;
+      negative = negative || weights[k] < 0;
+      sum += std::isnan(weights[k]) ? 0 : double(weights[k]);
+    }
+    sums_to_one_ = !any || (!negative && std::abs(sum - 1) < 0.01);
   }
 }
 

@@ -317,6 +317,21 @@ TEST_CASE("lines of tokens and of choices: everything that is known of each") {
   CHECK(csv.result.header.domains == std::vector<std::string>{"a, \"b\""});
 }
 
+TEST_CASE("weights beside no expert, and weights below 0, are not those of a sum of one") {
+  const auto normalized = [](const std::string& ids, const std::string& weights) {
+    const Imported out =
+        import_files({{"t.jsonl", concat(R"({"sequence":0,"position":0,"experts":{"0":)", ids,
+                                         R"(},"weights":{"0":)", weights, "}}\n")}},
+                     with_experts(4));
+    REQUIRE(out.refusal == "");
+    return out.result.header.weight_normalized;
+  };
+  CHECK(normalized("[1,2]", "[0.75,0.25]"));
+  CHECK(!normalized("[1,-1]", "[0.75,0.25]"));
+  CHECK(normalized("[1,-1]", "[1,0.25]"));
+  CHECK(!normalized("[1,2]", "[1.5,-0.5]"));
+}
+
 TEST_CASE("lines that contradict one another are refused") {
   const auto refusal = [](const std::string& second) {
     return import_files({{"t.jsonl", R"({"sequence":1,"position":0,"domain":"a",)"
