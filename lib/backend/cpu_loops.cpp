@@ -25,8 +25,10 @@ MOE_SIMD void add_times(const float* x, const float* y, float* z, Index n) {
     z[i] += x[i] * y[i];
 }
 MOE_SIMD void falling(const float* c, float from, float* y, Index n) {
-  for (Index i = 0; i < n; ++i)
-    y[i] = simd::exp(from - c[i]);
+  for (Index i = 0; i < n; ++i) {
+    const float x = from - c[i];
+    y[i] = x < -60.0f ? 0.0f : simd::exp(x);
+  }
 }
 MOE_SIMD void axpby(const float* x, float a, float* y, float b, Index n) {
   if (b == 0) {

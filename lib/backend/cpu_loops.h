@@ -18,7 +18,8 @@ void to_half(const float* x, std::uint16_t* y, Index n);  // bf16, nearest even
 float dot(const float* x, const float* y, Index n);
 void times(const float* x, float* y, Index n);                      // y *= x
 void add_times(const float* x, const float* y, float* z, Index n);  // z += x y
-void falling(const float* c, float from, float* y, Index n);        // y = e^(from - c)
+// y = e^(from - c), and 0 below e^-60: nobody sees it, and products with denormals are slow
+void falling(const float* c, float from, float* y, Index n);
 double sum_squares(const float* x, Index n);
 void activate(Activation, const float* gate, const float* up, float* h, Index n);
 // h = act(gate, up), and the gradients by gate and up of w h

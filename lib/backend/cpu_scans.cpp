@@ -5,7 +5,6 @@
 // (B is K where there is no delta rule). No exponent is positive. Going backwards, states and w of
 // all blocks are computed again first; the gradient by c is q.dq + a.da - b.db, row by row, and
 // that by the last state with what it holds.
-#include <cmath>
 #include <vector>
 
 #include "lib/backend/cpu.h"
@@ -80,10 +79,11 @@ struct Block {
       sum += double(h.in.decay(first + i, h.head));
       c[i] = float(sum);
     }
-    for (Index i = 0; i < rows; ++i) {
-      grown[i] = std::exp(c[i]);
-      left[i] = std::exp(c[rows - 1] - c[i]);
-    }
+    float minus[block_rows];
+    for (Index i = 0; i < rows; ++i)
+      minus[i] = -c[i];
+    loops::falling(minus, 0, grown, rows);
+    loops::falling(c, c[rows - 1], left, rows);
     whole = grown[rows - 1];
   }
 };
