@@ -214,7 +214,9 @@ std::optional<Error> subject_error(const CLI::App& verb, const std::vector<std::
 // A word that is neither an option nor wanted.
 Error extra_word_error(const CLI::App& verb, const std::string& given, const std::string& help) {
   const std::string word = given.substr(0, given.find('='));
-  if (!word.starts_with("-")) {
+  // "-" and "--" name nothing
+  const bool is_name = word.starts_with("-") && word.find_first_not_of('-') != word.npos;
+  if (!is_name) {
     const std::string hint = brace_list_hint(given);
     return Error(Exit::usage, concat("unexpected argument '", given, "'"))
         .hint(hint.empty() ? help : hint);

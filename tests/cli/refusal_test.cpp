@@ -90,6 +90,7 @@ TEST_CASE("words that are not understood") {
       {"--nope", 2, "unknown option '--nope'", "--help"},
       {"train --lenght 5", 2, "unknown option '--lenght'", "--length"},
       {"train extra", 2, "unexpected argument 'extra'", "--help"},
+      {"show x -", 2, "unexpected argument '-'", "--help"},
       {"train", 2, "--data is missing", "--data system"},
       {"train --data system", 2, "-o is missing", "-o runs/a"},
       {"trace runs/a -o x.h5", 2, "--data is missing", "--data text:path=FOLDER"},
