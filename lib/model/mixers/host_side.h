@@ -27,7 +27,7 @@ class HostSide {
  public:
   explicit HostSide(Backend<S>& b)
       : backend_(b),
-        own_(dynamic_cast<HostBackend<S>*>(&b) ? nullptr : make_reference<S>()),
+        own_(dynamic_cast<HostBackend<S>*>(&b) ? nullptr : &beside_devices()),
         host_(own_ ? *own_ : b),
         scans_(scans_of(host_)) {}
 
@@ -166,8 +166,14 @@ class HostSide {
   }
 
  private:
+  // One for all, which outlives tapes and states that hold its memory.
+  static Backend<S>& beside_devices() {
+    static const std::unique_ptr<Backend<S>> host = make_reference<S>();
+    return *host;
+  }
+
   Backend<S>& backend_;
-  std::unique_ptr<Backend<S>> own_;  // where the backend has memory of its own
+  Backend<S>* own_;  // where the backend has memory of its own, else null
   Backend<S>& host_;
   Scans<S>& scans_;
 };
