@@ -58,6 +58,28 @@ def _sync(path):
     os.close(handle)
 
 
+def _constants_xxh3(file):
+    """The hash over what /commits and corpus_sha256 do not cover: docs/trace-format.md."""
+    total = xxhash.xxh3_64()
+    for name in sorted(file.attrs, key=str.encode):
+        if name in ("complete", "constants_xxh3", "corpus_sha256", "num_tokens"):
+            continue
+        attribute = h5py.h5a.open(file.id, name.encode())
+        cells = np.zeros(attribute.shape, f"V{attribute.get_type().get_size()}")
+        attribute.read(cells, attribute.get_type())
+        total.update(name.encode() + b"\0" + cells.tobytes())
+    for group in "counts domains experts model router sequences steps vocab".split():
+        for name in sorted(file.get(group, ()), key=str.encode):
+            data = file[f"{group}/{name}"]
+            total.update(data.name[1:].encode() + b"\0")
+            total.update(np.array(data.shape, "<u8").tobytes())
+            if data.size:
+                cells = np.zeros(data.shape, f"V{data.id.get_type().get_size()}")
+                data.id.read(h5py.h5s.ALL, h5py.h5s.ALL, cells, data.id.get_type())
+                total.update(cells.tobytes())
+    return total.hexdigest()
+
+
 class TraceWriter:
     """A trace as it is written: `path`.part until close() names it `path`.
 
@@ -148,10 +170,12 @@ class TraceWriter:
         }
         known.update(header)
         _text(self.file, "format", "moe-trace")
-        _text(self.file, "format_version", "1.1")
+        _text(self.file, "format_version", "1.3" if xxhash else "1.1")
         for name in self.HEADER.split():
             _text(self.file, name, str(known.get(name, "")))
         _text(self.file, "corpus_sha256", "", 64)
+        if xxhash:
+            _text(self.file, "constants_xxh3", "", 16)
         numbers = {
             "vocab_size": np.uint32(vocab_size),
             "checkpoint_step": np.int64(checkpoint_step),
@@ -351,6 +375,8 @@ class TraceWriter:
         _sync(self.part)
         self.tokens_hash.update(np.array(self.records["sequences"]["length"], "<u4").tobytes())
         with h5py.File(self.part, "r+", libver=("v110", "v110")) as done:
+            if xxhash:
+                done.attrs.modify("constants_xxh3", np.bytes_(_constants_xxh3(done)))
             done.attrs.modify("corpus_sha256", np.bytes_(self.tokens_hash.hexdigest()))
             done.attrs.modify("num_tokens", np.uint64(self.rows))
             done.attrs.modify("complete", np.uint8(1))

@@ -21,7 +21,7 @@ constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
 
 void root_attributes(hid_t file, const TraceHeader& h) {
   h5::put(file, "format", "moe-trace");
-  h5::put(file, "format_version", "1.2");
+  h5::put(file, "format_version", "1.3");
   const std::pair<const char*, const std::string&> texts[] = {
       {"producer", h.producer},
       {"engine", h.engine},
@@ -43,6 +43,7 @@ void root_attributes(hid_t file, const TraceHeader& h) {
   for (const auto& [name, text] : texts)
     h5::put(file, name, text);
   h5::put(file, "corpus_sha256", "", 64);
+  h5::put(file, "constants_xxh3", "", 16);
   h5::put(file, "vocab_size", Cell::u32, &h.vocab_size);
   h5::put(file, "checkpoint_step", Cell::i64, &h.checkpoint_step);
   h5::put(file, "seed", Cell::u64, &h.seed);

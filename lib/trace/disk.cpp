@@ -26,7 +26,10 @@ void sync_path(const std::filesystem::path& path, int flags) {
   const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
   if (fd < 0)
     failed(path, "open it to flush it");
-  const int result = ::fsync(fd);
+  int result = -1;
+  do
+    result = ::fsync(fd);
+  while (result != 0 && errno == EINTR);
   const int code = errno;
   ::close(fd);
   errno = code;

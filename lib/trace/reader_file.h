@@ -61,6 +61,7 @@ struct TraceReader::File {
   template <class T, class Put>
   void read_layers(const char* name, bool needed, h5::Cell, Put);
   void read_constants();
+  void check_constants();
   void read_router_rows();
   void read_pairs();
   void check_shape(const std::string& name, const std::vector<std::uint64_t>& dims);

@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/files/file.h"
+#include "lib/trace/constants_hash.h"
 #include "lib/trace/reader_file.h"
 
 namespace moe {
@@ -29,6 +30,24 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
   read_records();
   read_constants();
   open_counts();
+  check_constants();
+}
+
+// Files of earlier formats hold no such hash; a newer one may cover more.
+void TraceReader::File::check_constants() {
+  if (!state.complete || header.format_version != "1.3")
+    return;
+  const std::string said = schema.text(schema.file(), "constants_xxh3", "");
+  if (said.empty())
+    return warn(
+        "constants_xxh3 is missing: nothing tells whether attributes, layers and labels are "
+        "as they were written");
+  if (const std::string found = constants_text(schema.file()); said != found) {
+    warn(
+        fmt::format("constants_xxh3 is {} and attributes, layers, labels and matrices give {}: "
+                    "something of them was changed",
+                    said, found));
+  }
 }
 
 // The text attributes of the file and where they go.
@@ -76,7 +95,7 @@ void TraceReader::File::read_end() {
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", in_one_go ? unstated : 0));
 }
 
-constexpr int newest_minor = 2;
+constexpr int newest_minor = 3;
 
 void TraceReader::File::check_version() {
   TraceHeader& h = header;
@@ -99,6 +118,8 @@ void TraceReader::File::check_version() {
                      h.format_version, newest_minor));
   }
 }
+
+constexpr int most_experts = 1 << 20;
 
 // One number for each MoE layer, from /model/NAME.
 template <class T, class Put>
@@ -132,7 +153,7 @@ void TraceReader::File::read_model() {
   }
   read_settings();
   for (const TraceLayer& l : header.layers) {
-    if (l.experts < 1 || l.experts > (1 << 24) || l.top_k > l.experts) {
+    if (l.experts < 1 || l.experts > most_experts || l.top_k > l.experts) {
       schema.refuse(
           fmt::format("MoE layer {} has {} experts and top_k {}", l.index, l.experts, l.top_k));
     }
@@ -271,6 +292,10 @@ void TraceReader::File::open_column(TraceColumn c) {
                         : schema.find(c.path, {c.cell}, std::size_t(c.rank));
   if (!info)
     return;
+  if (info->cell == Cell::u16 && c.is_id() && header.max_experts() > 65535) {
+    schema.refuse(fmt::format("{} holds ids of 16 bits, and a layer has {} experts", c.path,
+                              header.max_experts()));
+  }
   const auto& d = info->dims;
   if (c.field == Field::predicted)
     c.width = Index(d[2]);

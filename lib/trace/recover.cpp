@@ -56,6 +56,14 @@ void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to) 
   to.commit(to.steps.empty() ? -1 : to.steps.back().step);
 }
 
+Error without_copy(const Error& e, const std::filesystem::path& from) {
+  if (e.code() != Exit::io)
+    return e;
+  return Error(e.code(), e.what())
+      .safe(fmt::format("{} is as it was", from.string()))
+      .hint("free space, or another place, then the same again");
+}
+
 std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out,
                             bool force) {
   std::error_code none;
@@ -75,9 +83,9 @@ std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesyst
   try {
     replay(from, from.tokens(), to);
     to.finish();
-  } catch (const Error&) {
+  } catch (const Error& e) {
     to.discard();
-    throw;
+    throw without_copy(e, in);
   }
   return from.tokens();
 }

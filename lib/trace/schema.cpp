@@ -156,7 +156,10 @@ std::vector<std::string> Schema::names(const std::string& group) const {
                      fmt::format("open {} of {}", group, path_.string())};
   H5G_info_t info;
   h5::must(H5Gget_info(g, &info), "list " + group);
-  for (hsize_t i = 0; i < std::min<hsize_t>(info.nlinks, 256); ++i) {
+  constexpr hsize_t most = 256;  // names are looked up one by one
+  if (info.nlinks > most)
+    refuse(fmt::format("{} has {} entries, more than {}", group, info.nlinks, most));
+  for (hsize_t i = 0; i < info.nlinks; ++i) {
     char name[256];
     const ssize_t n =
         H5Lget_name_by_idx(g, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT);

@@ -81,14 +81,24 @@ class Open {
   Open& operator=(const Open&) = delete;
   std::vector<std::uint8_t> get(std::uint64_t at, std::size_t n) const {
     std::vector<std::uint8_t> out(n);
-    check(::pread(fd_, out.data(), n, off_t(at)) == ssize_t(n));
+    for (std::size_t done = 0; done < n;)
+      done += moved(::pread(fd_, out.data() + done, n - done, off_t(at + done)));
     return out;
   }
   void put(std::uint64_t at, const std::vector<std::uint8_t>& bytes) const {
-    check(::pwrite(fd_, bytes.data(), bytes.size(), off_t(at)) == ssize_t(bytes.size()));
+    for (std::size_t done = 0; done < bytes.size();) {
+      done += moved(::pwrite(fd_, bytes.data() + done, bytes.size() - done, off_t(at + done)));
+    }
   }
 
  private:
+  // Bytes that a call moved, which may be fewer than were asked for; a signal moves none.
+  std::size_t moved(ssize_t n) const {
+    if (n < 0 && errno == EINTR)
+      return 0;
+    check(n > 0);
+    return std::size_t(n);
+  }
   void check(bool done) const {
     if (!done) {
       throw Error(Exit::io, fmt::format("{}: cannot set its times: {}", path_.string(),

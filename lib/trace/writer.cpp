@@ -13,6 +13,7 @@
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/files/file.h"
+#include "lib/trace/constants_hash.h"
 #include "lib/trace/filter.h"
 #include "lib/trace/reader.h"
 #include "lib/trace/times.h"
@@ -83,6 +84,11 @@ void TraceWriter::File::guarded(Body body) {
       throw;
     failed = true;
     Error out(Exit::io, fmt::format("{}: {}{}", building.string(), e.what(), free_space(building)));
+    if (!std::filesystem::exists(building) && std::filesystem::exists(target)) {
+      throw std::move(out)
+          .safe(fmt::format("{} has its name and all of its {} rows", target.string(), rows))
+          .hint(fmt::format("moe verify {}, once the disk is in order", target.string()));
+    }
     if (safe == 0)
       throw std::move(out).safe("no row was safe yet").hint("another place, or free space");
     throw std::move(out)
@@ -112,6 +118,8 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
   try {
     guarded([&] {
       h5 = create_trace(building, header, columns, deflate);
+      // libhdf5 dies of a signal where its first writes fail inside the next call
+      h5::must(H5Fflush(h5.file, H5F_SCOPE_GLOBAL), "write the beginning");
       h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
     });
   } catch (const Error&) {
@@ -303,8 +311,13 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
                fmt::format("write {}", c.path));
       pending[i].last_packed[plane] = k.packed.size();
     }
-    h5::must(H5Dflush(h5.columns[i]), fmt::format("flush {}", c.path));
   }
+  // A chunk that is written again lies at another place. Were the index on disk and the chunk not,
+  // rows that were safe would be gone.
+  if (power)
+    sync();
+  for (std::size_t i = 0; i < columns.size(); ++i)
+    h5::must(H5Dflush(h5.columns[i]), fmt::format("flush {}", columns[i].path));
   h5::resize(h5.token, {job.rows}, "/token");
   h5::must(H5Dflush(h5.token), "flush /token");
 }
@@ -391,6 +404,7 @@ void TraceWriter::File::write_end() {
     lengths.push_back(s.length);
   corpus.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
   const std::uint8_t yes = 1;
+  h5::set(h5.file, "constants_xxh3", constants_text(h5.file));
   h5::set(h5.file, "corpus_sha256", corpus.hex());
   h5::set(h5.file, "num_tokens", Cell::u64, &rows);
   h5::set(h5.file, "complete", Cell::u8, &yes);
@@ -542,9 +556,9 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
       replay(old, rows, *file_);
       sync_file(copy);
       rename_durably(copy, part);
-    } catch (const Error&) {
-      file_->discard();  // PATH.part is as it was
-      throw;
+    } catch (const Error& e) {
+      file_->discard();
+      throw without_copy(e, part);
     }
     file_->building = part;
   } else if (options.append && std::filesystem::exists(path)) {
@@ -556,9 +570,9 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
     file_ = std::make_unique<File>(path, both, options.fields, part, options.deflate);
     try {
       replay(old, old.tokens(), *file_);
-    } catch (const Error&) {
+    } catch (const Error& e) {
       file_->discard();
-      throw;
+      throw without_copy(e, path);
     }
   } else {
     file_ = std::make_unique<File>(path, header, options.fields, part, options.deflate);

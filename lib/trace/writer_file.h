@@ -4,6 +4,7 @@
 #include <deque>
 #include <optional>
 
+#include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/files/sha256.h"
 #include "lib/trace/commit_job.h"
@@ -82,5 +83,8 @@ struct TraceWriter::File {
 // recover.cpp.
 class TraceReader;
 void replay(const TraceReader& from, std::uint64_t rows, TraceWriter::File& to);
+
+// An error of a copy that was removed: what is safe is what it was copied from.
+Error without_copy(const Error&, const std::filesystem::path& from);
 
 }  // namespace moe
