@@ -12,6 +12,7 @@
 #include "apps/terminal.h"
 #include "lib/core/spec_lists.h"
 #include "lib/core/text.h"
+#include "lib/files/any_bytes.h"
 
 namespace moe {
 namespace {
@@ -271,9 +272,9 @@ std::string options_json(const CommandLine& verb) {
       continue;
     const std::vector<std::string> given = o->count() ? o->results() : std::vector<std::string>{};
     if (given.size() > 1 || (o->get_expected_max() > 1 && !given.empty()))
-      out[name] = given;
+      out[name] = escaped_all(given);
     else if (!given.empty())
-      out[name] = given[0];
+      out[name] = escaped(given[0]);
     else if (!o->get_default_str().empty())
       out[name] = o->get_default_str();
   }

@@ -76,9 +76,9 @@ int say(const Error& e) {
   const Style style = Style::of(stderr);
   write_stderr(concat(style.red, "moe:", style.plain, " ", in_one_line(e.what()), "\n"));
   if (!e.safe().empty())
-    write_stderr(concat("  safe: ", e.safe(), "\n"));
+    write_stderr(concat("  safe: ", in_one_line(e.safe()), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())
-    write_stderr(concat("  try:  ", hint, "\n"));
+    write_stderr(concat("  try:  ", in_one_line(hint), "\n"));
   return int(e.code());
 }
 
@@ -144,6 +144,7 @@ int main(int argc, char** argv) {
 #endif
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, not a death
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file that has grown to the limit of its size
+  moe::catch_cut_files();
   try {
     const int code = moe::run(argc, argv);
     return moe::flushed(code);
@@ -158,6 +159,12 @@ int main(int argc, char** argv) {
   } catch (const std::system_error& e) {  // fmt::print to a closed pipe or a full disk
     if (e.code() == std::errc::broken_pipe)
       return 0;
+    if (e.code() == std::errc::resource_unavailable_try_again) {  // of std::thread
+      return moe::say(moe::Error(moe::Exit::memory,
+                                 "a thread cannot be started: the limit of this user, or of the "
+                                 "memory, is reached")
+                          .hint("--threads 1, or a higher ulimit -u"));
+    }
     return moe::say(moe::Error(moe::Exit::io, std::string("cannot write the result: ") + e.what()));
   } catch (const std::exception& e) {
     return moe::say(moe::Error(moe::Exit::bug, std::string("internal error: ") + e.what())

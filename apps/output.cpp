@@ -2,6 +2,7 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <ctime>
@@ -11,6 +12,7 @@
 #include "apps/values.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/files/file.h"
 
 namespace moe {
 
@@ -67,7 +69,20 @@ void add_device(CommandLine& cli, DeviceOptions& o) {
       .check(whole(0, 1024))
       .environment("MOE_THREADS");
 }
+// Libraries that make code while they run die of a signal where they get no memory for it.
+void refuse_little_memory() {
+  constexpr std::size_t needed = std::size_t(256) << 20;
+  void* at = ::mmap(nullptr, needed, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED) {
+    throw Error(Exit::memory, concat("this process may not take ", bytes_text(double(needed)),
+                                     " of addresses more, which models need to be computed"))
+        .hint("a higher ulimit -v");
+  }
+  ::munmap(at, needed);
+}
+
 std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
+  refuse_little_memory();
   if (o.threads > 0)
     set_threads(o.threads);
   auto made = make_backend(o.device);

@@ -15,6 +15,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/files/mapped_files.h"
 
 namespace moe {
 
@@ -77,7 +78,7 @@ void note(const std::string& sentence) {
 }
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
-  write_stderr(concat(s.yellow, "moe: ", sentence, s.plain, "\n"));
+  write_stderr(concat(s.yellow, "moe: ", in_one_line(sentence), s.plain, "\n"));
 }
 
 std::string duration_text(double s) {
@@ -139,7 +140,7 @@ void Progress::draw(const std::string& figures) {
   std::string text = fmt::format("{} {}/{}  {} {}/s  {} left", what_, exact(done_), exact(total_),
                                  pace, unit_, duration_text(left));
   if (!figures.empty())
-    text = fmt::format("{}  {}", text, figures);
+    text = fmt::format("{}  {}", text, in_one_line(figures));
   if (!terminal_)
     return write_stderr(text + "\n");
   const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
@@ -151,7 +152,7 @@ void Progress::line(const std::string& text) {
   if (drawn_)
     write_stderr("\r\033[K");
   drawn_ = false;
-  write_stderr(text + "\n");
+  write_stderr(in_one_line(text) + "\n");
 }
 
 void write_result(const std::string& path, const std::string& text, bool force) {
@@ -163,12 +164,42 @@ void write_result(const std::string& path, const std::string& text, bool force) 
 
 namespace {
 std::atomic<int> asked_to_stop{0};
+// A warning (USR1, as batch systems send it) or a closed terminal may be followed by SIGTERM; who
+// asks twice means it.
+std::atomic<bool> asked_by_hand{false};
 void remember(int signal) {
-  if (signal == SIGINT && asked_to_stop.load() != 0)
-    _exit(130);
-  asked_to_stop.store(signal);
+  const bool by_hand = signal == SIGINT || signal == SIGTERM;
+  if (by_hand && asked_by_hand.exchange(true))
+    _exit(128 + signal);
+  int none = 0;
+  asked_to_stop.compare_exchange_strong(none, signal);
 }
+// Only what a signal handler may call.
+void say_cut(int, siginfo_t* info, void*) {
+  const auto put = [](std::string_view text) {
+    if (::write(2, text.data(), text.size()) < 0)
+      return;
+  };
+  const char* path = mapped_file_at(info->si_addr);
+  if (!path) {
+    std::signal(SIGBUS, SIG_DFL);
+    return;  // the same access again, as if nobody had looked
+  }
+  put("moe: ");
+  put(path);
+  put(" became shorter while it was read, or its disk failed\n  try:  the same again, once nobody "
+      "writes the file\n");
+  _exit(int(Exit::io));
+}
+
 }  // namespace
+
+void catch_cut_files() {
+  struct sigaction action {};
+  action.sa_sigaction = say_cut;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigaction(SIGBUS, &action, nullptr);
+}
 
 // On a stack of its own: oneDNN's f32 kernels put the stack pointer into their workspace on the
 // heap while they sum over more than 256 numbers, and a handler that ran there would write over
@@ -183,8 +214,15 @@ void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = remember;
   action.sa_flags = SA_RESTART | SA_ONSTACK;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGUSR1}) {
+    struct sigaction before {};
+    // nohup
+    if (signal == SIGHUP && sigaction(signal, nullptr, &before) == 0 &&
+        before.sa_handler == SIG_IGN) {
+      continue;
+    }
+    sigaction(signal, &action, nullptr);
+  }
 }
 int stop_signal() {
   return asked_to_stop.load();

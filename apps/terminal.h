@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 #include "lib/files/file.h"
 
@@ -59,8 +60,11 @@ class Progress {
 // `force`.
 void write_result(const std::string& path, const std::string& text, bool force);
 
-// SIGINT and SIGTERM set a flag; a second SIGINT ends the program at once.
+// SIGINT, SIGTERM, SIGHUP (unless it is ignored, as under nohup) and SIGUSR1 set a flag; after a
+// SIGINT or SIGTERM another one ends the program at once.
 void catch_stop_signals();
+// A file that is read where it lies and is cut meanwhile ends the program with a sentence.
+void catch_cut_files();
 int stop_signal();  // 0, or the signal that asked to stop
 
 }  // namespace moe

@@ -50,6 +50,19 @@ Holder read_holder(int file) {
                         in_quotes(run / "lock")));
 }
 
+// Writes the text at the beginning; errno, or 0.
+int put(int file, const std::string& text) {
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t n = ::pwrite(file, text.data() + done, text.size() - done, off_t(done));
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return n < 0 ? errno : ENOSPC;
+    done += std::size_t(n);
+  }
+  return 0;
+}
+
 // The file may have been removed by its last holder between our open and our lock: then we hold a
 // name that no longer exists.
 bool still_named(int file, const fs::path& path) {
@@ -90,9 +103,7 @@ RunLock::RunLock(const fs::path& run) : run_(run) {
   const std::string text = nlohmann::json{{"host", host_name()}, {"pid", ::getpid()}}.dump(
                                -1, ' ', false, nlohmann::json::error_handler_t::replace) +
                            "\n";
-  if (::ftruncate(file_, 0) != 0 ||
-      ::pwrite(file_, text.data(), text.size(), 0) != ssize_t(text.size())) {
-    const int error = errno;
+  if (const int error = ::ftruncate(file_, 0) != 0 ? errno : put(file_, text)) {
     ::unlink(path.c_str());
     ::close(file_);
     io_failure("write the lock", path, error);

@@ -15,6 +15,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/mapped_files.h"
 
 namespace moe {
 namespace fs = std::filesystem;
@@ -249,7 +250,9 @@ std::shared_ptr<const std::byte> InputFile::map() const {
     throw Error(Exit::memory, fmt::format("cannot map the {} bytes of {}: {}", size,
                                           in_quotes(path_), std::strerror(errno)));
   }
-  return {static_cast<const std::byte*>(at), [size](const std::byte* p) {
+  return {static_cast<const std::byte*>(at),
+          [size, place = remember_mapped(at, size, path_)](const std::byte* p) {
+            forget_mapped(place);
             ::munmap(const_cast<std::byte*>(p), size);
           }};
 }

@@ -69,6 +69,8 @@ std::string value_of(const std::string& where, const std::string& dictionary,
   const auto end = tuple ? dictionary.find(')', first) : dictionary.find_first_of(",}", first);
   if (end == dictionary.npos)
     refuse(where, "has a NumPy header that is cut short", writes_such);
+  if (end == first)
+    refuse(where, concat("says nothing behind '", key, "' in its NumPy header"), writes_such);
   return dictionary.substr(first, end - first + (tuple ? 1 : 0));
 }
 

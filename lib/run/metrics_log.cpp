@@ -24,6 +24,11 @@ Line number(double v) {
   return std::isfinite(v) ? Line(v) : std::isinf(v) ? Line("inf") : Line(nullptr);
 }
 
+// Names of domains come from names of files, which may be no characters.
+std::string text_of(const Line& line) {
+  return line.dump(-1, ' ', false, Line::error_handler_t::replace) + "\n";
+}
+
 // The lines of steps up to `last`; those behind belong to work that is done again.
 std::string kept_lines(const std::filesystem::path& path, Index last) {
   std::ifstream in(path);
@@ -128,11 +133,11 @@ void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& train
                                 trainer.steps_with_gradient()[l], r.step));
   }
   line["layers"] = layers;
-  write(line.dump() + "\n");
+  write(text_of(line));
 }
 
 void MetricsLog::warning(const std::string& sentence) {
-  write(Line({{"step", 0}, {"warning", sentence}}).dump() + "\n");
+  write(text_of({{"step", 0}, {"warning", sentence}}));
 }
 
 void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
@@ -141,9 +146,7 @@ void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
     if (d.tokens)
       domains[d.name] = {{"loss", number(d.loss())}, {"tokens", d.tokens}};
   }
-  write(Line({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}})
-            .dump() +
-        "\n");
+  write(text_of({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}}));
 }
 
 }  // namespace moe

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/core/text.h"
+#include "lib/files/any_bytes.h"
 
 namespace moe {
 
@@ -17,8 +18,8 @@ Json state_json(const RunState& s) {
           {"version", 1},
           {"step", s.step},
           {"model", s.model},
-          {"data", s.data},
-          {"tokenizer", s.tokenizer},
+          {"data", escaped_all(s.data)},
+          {"tokenizer", escaped(s.tokenizer)},
           {"device", s.device},
           {"options", Json::parse(s.options)},
           {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
@@ -38,7 +39,7 @@ Json state_json(const RunState& s) {
             {"seed", t.seed},
             {"trained", t.trained},
             {"lr_factor", t.lr_factor}}},
-          {"trace", {{"path", s.trace}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+          {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
           {"run",
            {{"save_every", s.save_every},
             {"save_minutes", s.save_minutes},
@@ -103,14 +104,16 @@ RunState state_from(const Json& j) {
   s.step = whole_at(j, "step");
   j.at("model").get_to(s.model);
   j.at("data").get_to(s.data);
-  j.at("tokenizer").get_to(s.tokenizer);
+  for (std::string& spec : s.data)
+    spec = unescaped(spec);
+  s.tokenizer = unescaped(j.at("tokenizer").get<std::string>());
   j.at("device").get_to(s.device);
   s.options = j.at("options").dump();
   j.at("steps_with_gradient").get_to(s.steps_with_gradient);
   origin_from(j, s);
   s.train = train_options_from(j.at("train"));
   const Json& trace = j.at("trace");
-  trace.at("path").get_to(s.trace);
+  s.trace = unescaped(trace.at("path").get<std::string>());
   s.trace_every = whole_at(trace, "every");
   const Index rows = whole_at(trace, "rows");
   if (rows < 0)

@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/config_like.h"
+#include "lib/files/any_bytes.h"
 #include "lib/files/file.h"
 #include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
@@ -31,12 +32,12 @@ void write_run_json(const fs::path& folder, const RunState& s, const ModelConfig
   Json run = {{"format", "moe-run"},
               {"version", 1},
               {"moe", p.version},
-              {"command", p.command},
+              {"command", escaped(p.command)},
               {"created_utc", p.created_utc},
               {"options", Json::parse(s.options)},
               {"model", s.model},
-              {"data", s.data},
-              {"tokenizer", s.tokenizer},
+              {"data", escaped_all(s.data)},
+              {"tokenizer", escaped(s.tokenizer)},
               {"run_id", s.run_id},
               {"lineage", s.lineage},
               {"seed", s.train.seed},

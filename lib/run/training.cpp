@@ -50,6 +50,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// A step that is given up between two of its micro-batches. Nothing was changed by it yet.
+struct GivenUp {};
+
 class TrainingLoop {
  public:
   TrainingLoop(TrainingRun& run, TrainingObserver& observer)
@@ -66,6 +69,7 @@ class TrainingLoop {
   void open_trace();
   void train_to_horizon();
   void step();
+  Batch next(std::uint64_t number);
   void record(const Batch&, const Decoder<float>::Tape&, Index step);
   void validate();
   void save();
@@ -81,6 +85,7 @@ class TrainingLoop {
   Trainer& trainer_;
   std::optional<TraceWriter> trace_;
   TraceFields fields_;
+  std::uint64_t recorded_ = 0;  // rows of the trace up to the last step that was made
   TrainingResult result_;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
 };
@@ -96,10 +101,12 @@ void TrainingLoop::open_trace() {
   header.sequence_order = "mixed";  // training draws domains in turn
   describe_origin(header, state_);
   const bool replace = run_.setup.replace_trace || run_.setup.new_trace;
-  TraceWriterOptions options{.force = replace, .fields = fields_};
+  // a commit that is on disk in part could take rows with it that a checkpoint names
+  TraceWriterOptions options{.force = replace, .power = true, .fields = fields_};
   if (run_.setup.resumed && !run_.setup.new_trace)
     options.resume_rows = std::int64_t(state_.trace_rows);
   trace_.emplace(state_.trace, header, options);
+  recorded_ = trace_->rows();
 }
 
 void TrainingLoop::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
@@ -151,7 +158,8 @@ void TrainingLoop::save() {
   if (trace_) {
     trace_->commit(trainer_.done());
     trace_->sync();  // the state names these rows
-    state_.trace_rows = trace_->safe_rows();
+    // those behind belong to a step that was given up
+    state_.trace_rows = std::min(recorded_, trace_->safe_rows());
   }
   run_.log.sync();
   result_.checkpoint = save_checkpoint(
@@ -169,15 +177,19 @@ bool TrainingLoop::save_is_due() const {
   return state_.save_minutes > 0 && since.count() >= state_.save_minutes;
 }
 
+// The run's micro-batch of that number. Steps may be long: who asks to stop waits for one only.
+Batch TrainingLoop::next(std::uint64_t number) {
+  if (number % std::uint64_t(state_.train.accumulate) != 0 && observer_.wants_stop())
+    throw GivenUp();
+  return run_.corpus.train(number, int(state_.train.sequences), int(state_.train.length));
+}
+
 // One step and what is due after it.
 void TrainingLoop::step() {
   const Index step = trainer_.done() + 1;
   const bool last = step == run_.horizon();
   const auto is_due = [&](Index every) {
     return every > 0 && step % every == 0;
-  };
-  const auto next = [&](std::uint64_t n) {
-    return run_.corpus.train(n, int(state_.train.sequences), int(state_.train.length));
   };
   Trainer::Observe observe;
   if (trace_ && (step - 1) % state_.trace_every == 0) {
@@ -186,7 +198,9 @@ void TrainingLoop::step() {
     };
   }
   const bool logged = is_due(state_.log_every) || step == 1 || last;
-  const StepResult r = trainer_.step(next, logged, observe);
+  const StepResult r = trainer_.step([&](std::uint64_t n) { return next(n); }, logged, observe);
+  if (trace_)
+    recorded_ = trace_->rows();
   result_.losses.push_back(r.loss);
   run_.log.count(state_.train.tokens_per_step());
   if (logged)
@@ -203,8 +217,12 @@ void TrainingLoop::train_to_horizon() {
   if (!run_.setup.resumed || run_.setup.new_trace)
     save();
   while (!run_.finished()) {
-    step();
-    if (!run_.finished() && observer_.wants_stop()) {
+    try {
+      step();
+    } catch (const GivenUp&) {
+      result_.stopped = true;
+    }
+    if (!run_.finished() && (result_.stopped || observer_.wants_stop())) {
       result_.stopped = true;
       return save();
     }

@@ -29,7 +29,8 @@ class TrainingObserver {
   virtual void recorded(Index step, std::uint64_t rows);  // rows of the trace so far
   virtual void validated(Index step, const std::vector<DomainLoss>&);
   virtual void saved(Index step, const std::filesystem::path& checkpoint);
-  // Asked after every step but the last: true saves the run as it stands and ends train().
+  // Asked after every step but the last, and between the micro-batches of a step: true gives up an
+  // unfinished step, saves the run as it stands and ends train().
   virtual bool wants_stop();
 };
 
