@@ -71,6 +71,7 @@ struct TraceReader::File {
   void warn_if_unfinished();
   void open_columns();
   void open_column(TraceColumn);
+  void check_id_width(const TraceColumn&, h5::Cell) const;
   void describe_columns();
   void open_logits_token(Source&);
   void settle_tokens();

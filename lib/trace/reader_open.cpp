@@ -284,6 +284,13 @@ bool read_directly(const TraceColumn& c, const DataInfo& data) {
 }
 }  // namespace
 
+void TraceReader::File::check_id_width(const TraceColumn& c, Cell cell) const {
+  if (cell == Cell::u16 && c.is_id() && header.max_experts() > 65535) {
+    schema.refuse(fmt::format("{} holds ids of 16 bits, and a layer has {} experts", c.path,
+                              header.max_experts()));
+  }
+}
+
 void TraceReader::File::open_column(TraceColumn c) {
   const std::uint64_t layers = header.layers.size();
   const bool half = c.field == Field::weight || c.field == Field::logits;
@@ -292,10 +299,7 @@ void TraceReader::File::open_column(TraceColumn c) {
                         : schema.find(c.path, {c.cell}, std::size_t(c.rank));
   if (!info)
     return;
-  if (info->cell == Cell::u16 && c.is_id() && header.max_experts() > 65535) {
-    schema.refuse(fmt::format("{} holds ids of 16 bits, and a layer has {} experts", c.path,
-                              header.max_experts()));
-  }
+  check_id_width(c, info->cell);
   const auto& d = info->dims;
   if (c.field == Field::predicted)
     c.width = Index(d[2]);
