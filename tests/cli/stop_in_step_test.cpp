@@ -58,12 +58,17 @@ TEST_CASE("a step that was given up leaves no rows and no other bytes behind") {
 
 TEST_CASE("a second SIGTERM ends at once") {
   const Folder f;
-  Process process(f.path(), words_of(nano + " --steps 2 --batch 64 --length 64 --accumulate 1000 "
-                                            "-o run"));
+  // a micro-batch of seconds
+  Process process(f.path(),
+                  words_of("train --data text:path=corpus --model nano --batch 1024 --length 64 "
+                           "--eval-tokens 128 --threads 1 --steps 2 --accumulate 1000 -o run"));
   wait_for(f / "run/checkpoint-00000000");
   process.signal(SIGTERM);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
   process.signal(SIGTERM);
-  CHECK(process.wait().code == 128 + SIGTERM);
+  const Result r = process.wait();
+  CHECK(r.code == 128 + SIGTERM);
+  CHECK(r.err.find("saved") == r.err.npos);
 }
 
 TEST_CASE("a run on data whose path is no UTF-8 is resumed") {
