@@ -57,6 +57,17 @@ std::string hint_of_input(std::string_view sentence) {
 }
 
 // A way out where whoever threw knew none.
+// Lines that are to be copied stay lines; nothing else in them moves the cursor.
+std::string printable_lines(const std::string& text) {
+  std::string out;
+  for (std::size_t from = 0; from <= text.size();) {
+    const std::size_t end = std::min(text.find('\n', from), text.size());
+    out += concat(from > 0 ? "\n" : "", in_one_line(text.substr(from, end - from)));
+    from = end + 1;
+  }
+  return out;
+}
+
 std::string hint_of(const Error& e) {
   if (!e.hint().empty())
     return e.hint();
@@ -78,7 +89,7 @@ int say(const Error& e) {
   if (!e.safe().empty())
     write_stderr(concat("  safe: ", in_one_line(e.safe()), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())
-    write_stderr(concat("  try:  ", in_one_line(hint), "\n"));
+    write_stderr(concat("  try:  ", printable_lines(hint), "\n"));
   return int(e.code());
 }
 

@@ -70,7 +70,7 @@ class Witness final : public TrainingObserver {
     CHECK(fs::exists(checkpoint / "model.safetensors"));
   }
   bool wants_stop() override {
-    return stop_after_ > 0 && steps.back() >= stop_after_;
+    return stop_after_ > 0 && !steps.empty() && steps.back() >= stop_after_;
   }
 
   std::vector<std::string> notes, warnings;
