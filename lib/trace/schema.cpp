@@ -122,8 +122,18 @@ void Schema::open_unmarked() {
                 fmt::format("{} was stopped while HDF5 changed it: {}", path_.string(), e.what()))
         .hint("keep it: rows that were recorded are still in it");
   }
-  if (!has("/commits") || rows_of(open("/commits").dataset) == 0)
+  if (!has_commits())
     nothing_in(path_);
+}
+
+// Where not even the names in it can be read, HDF5 had not written what it made: the writer died
+// before it let readers in, and so before the first row.
+bool Schema::has_commits() const {
+  try {
+    return has("/commits") && rows_of(open("/commits").dataset) > 0;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 void Schema::refuse(const std::string& sentence) const {

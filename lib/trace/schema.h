@@ -70,6 +70,7 @@ class Schema {
  private:
   void open_file();
   void open_unmarked();
+  bool has_commits() const;
   DataInfo open(const std::string& path) const;
   void check_layout(DataInfo&, std::size_t cell_bytes, std::size_t rank) const;
   void check_filters(hid_t list, DataInfo&, std::size_t cell_bytes) const;
