@@ -374,7 +374,9 @@ std::vector<std::string> remarks(const TraceSource& trace, const Pass& run,
     out.push_back(w);
   if (trace.tokens() == 0 && !run.counts)
     out.emplace_back("the trace holds no tokens");
-  if (const std::string remark = remark_on(choice_order(trace)); !remark.empty() && !run.counts)
+  if (run.counts)
+    return out;
+  if (const std::string remark = remark_on(choice_order(trace)); !remark.empty())
     out.push_back(remark);
   return out;
 }

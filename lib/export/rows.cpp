@@ -7,6 +7,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/trace/keep_rows.h"
 #include "lib/trace/plausible.h"
 
 namespace moe {
@@ -15,26 +16,7 @@ namespace {
 constexpr std::uint64_t window_rows = 4096;
 constexpr std::string_view phase_names[] = {"prefill", "decode", "train", "eval"};
 
-template <class T>
-void keep_only(std::vector<T>& list, const std::vector<Index>& keep) {
-  if (list.empty())
-    return;
-  for (std::size_t i = 0; i < keep.size(); ++i)
-    list[i] = list[std::size_t(keep[i])];
-  list.resize(keep.size());
-}
-
-template <class T>
-void keep_only(Matrix<T>& m, const std::vector<Index>& keep) {
-  if (m.empty())
-    return;
-  Matrix<T> out(Index(keep.size()), m.cols());
-  for (std::size_t i = 0; i < keep.size(); ++i)
-    std::copy(m.row(keep[i]).begin(), m.row(keep[i]).end(), out.row(Index(i)).begin());
-  m = std::move(out);
-}
-
-void keep_only(TraceRows& r, const std::vector<Index>& keep) {
+void keep_rows(TraceRows& r, const std::vector<Index>& keep) {
   if (keep.size() == r.tokens())
     return;
   for (auto* list : {&r.token_id, &r.position, &r.sequence, &r.step})
@@ -152,7 +134,7 @@ void ExportRows::windows(const TraceFields& wanted,
   for (std::uint64_t at = 0; at < all; at += window_rows) {
     const std::uint64_t count = std::min(window_rows, all - at);
     TraceRows rows = reader_.read(at, count, wanted);
-    keep_only(rows, kept_rows(rows));
+    keep_rows(rows, kept_rows(rows));
     if (rows.tokens() > 0)
       take(rows);
     done_ += count;

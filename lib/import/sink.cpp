@@ -8,6 +8,7 @@
 #include "lib/core/text.h"
 #include "lib/import/inputs.h"
 #include "lib/import/model_config.h"
+#include "lib/trace/keep_rows.h"
 
 namespace moe {
 namespace {
@@ -111,28 +112,6 @@ void ImportSink::rows(ImportBlock&& b) {
   complete(b);
   write(std::move(b));
 }
-
-namespace {
-
-template <class T>
-void keep_only(std::vector<T>& list, const std::vector<Index>& keep) {
-  if (list.empty())
-    return;
-  for (std::size_t i = 0; i < keep.size(); ++i)
-    list[i] = list[std::size_t(keep[i])];
-  list.resize(keep.size());
-}
-template <class T>
-void keep_only(Matrix<T>& m, const std::vector<Index>& keep) {
-  if (m.empty())
-    return;
-  Matrix<T> out(Index(keep.size()), m.cols());
-  for (std::size_t i = 0; i < keep.size(); ++i)
-    std::copy(m.row(keep[i]).begin(), m.row(keep[i]).end(), out.row(Index(i)).begin());
-  m = std::move(out);
-}
-
-}  // namespace
 
 void ImportSink::leave_out_padding(ImportBlock& b) {
   if (options_.pad_id < 0 || b.rows.token_id.empty())

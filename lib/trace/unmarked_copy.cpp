@@ -18,7 +18,6 @@
 namespace moe {
 namespace {
 
-constexpr std::size_t block_bytes = 65536;
 constexpr std::size_t mark_at = 11;
 constexpr std::size_t end_at = 28;
 constexpr std::size_t checksum_at = 44;
@@ -47,46 +46,16 @@ class Descriptor {
       .hint("free space in its folder");
 }
 
-// Makes a file beside `path`, or in the temporary folder, and sets its name.
-int new_file(const std::filesystem::path& path, std::string& name) {
-  name = path.string() + ".XXXXXX";
-  int fd = ::mkostemp(name.data(), O_CLOEXEC);
-  if (fd < 0) {
-    name = (std::filesystem::temp_directory_path() / "moe-trace.XXXXXX").string();
-    fd = ::mkostemp(name.data(), O_CLOEXEC);
+// A name that is free, beside `path` or in the temporary folder.
+std::string new_name(const std::filesystem::path& path) {
+  for (std::string name :
+       {path.string() + ".XXXXXX",
+        (std::filesystem::temp_directory_path() / "moe-trace.XXXXXX").string()}) {
+    const Descriptor made(::mkostemp(name.data(), O_CLOEXEC));
+    if (made >= 0)
+      return name;
   }
-  if (fd < 0)
-    failed(path);
-  return fd;
-}
-
-void write_all(int fd, const std::uint8_t* data, std::size_t bytes, std::uint64_t at,
-               const std::filesystem::path& path) {
-  while (bytes > 0) {
-    const ssize_t n = ::pwrite(fd, data, bytes, off_t(at));
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      failed(path);
-    data += n;
-    at += std::uint64_t(n);
-    bytes -= std::size_t(n);
-  }
-}
-
-void copy_all(int from, int to, const std::filesystem::path& path) {
-  std::array<std::uint8_t, block_bytes> block;
-  for (std::uint64_t at = 0;;) {
-    const ssize_t n = ::pread(from, block.data(), block.size(), off_t(at));
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      failed(path);
-    if (n == 0)
-      return;
-    write_all(to, block.data(), std::size_t(n), at, path);
-    at += std::uint64_t(n);
-  }
+  failed(path);
 }
 
 Superblock superblock_of(int fd, const std::filesystem::path& path) {
@@ -107,19 +76,24 @@ Superblock superblock_of(int fd, const std::filesystem::path& path) {
 }  // namespace
 
 UnmarkedCopy::UnmarkedCopy(const std::filesystem::path& path) {
-  const Descriptor from(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  Superblock superblock = superblock_of(from, path);
-  const Descriptor to(new_file(path, name_));
-  try {
-    copy_all(from, to, path);
-    superblock[mark_at] = 0;
-    const std::uint32_t sum = metadata_checksum({superblock.data(), checksum_at});
-    std::memcpy(superblock.data() + checksum_at, &sum, sizeof sum);
-    write_all(to, superblock.data(), superblock.size(), 0, path);
-  } catch (const Error&) {
-    ::unlink(name_.c_str());
-    throw;
+  Superblock superblock =
+      superblock_of(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path);
+  superblock[mark_at] = 0;
+  const std::uint32_t sum = metadata_checksum({superblock.data(), checksum_at});
+  std::memcpy(superblock.data() + checksum_at, &sum, sizeof sum);
+  name_ = new_name(path);
+  std::error_code error;
+  std::filesystem::copy_file(path, name_, std::filesystem::copy_options::overwrite_existing, error);
+  const Descriptor copy(::open(name_.c_str(), O_WRONLY | O_CLOEXEC));
+  errno = error ? error.value() : errno;
+  if (!error && copy >= 0 &&
+      ::pwrite(copy, superblock.data(), superblock.size(), 0) == ssize_t(superblock.size())) {
+    return;
   }
+  const int why = errno;
+  ::unlink(name_.c_str());
+  errno = why;
+  failed(path);
 }
 
 UnmarkedCopy::~UnmarkedCopy() {

@@ -5,25 +5,10 @@
 #include <sstream>
 
 #include "tests/cli/program.h"
+#include "tests/cli/refusals.h"
 
 namespace moe::cli {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != text.npos;
-}
-
-void refuses(const Folder& f, const std::string& words, int code, const std::string& says,
-             const Start& start = {}) {
-  INFO("moe " << words);
-  const auto before = f.names();
-  const Result r = f.run(words, start);
-  INFO(r.err);
-  CHECK(r.code == code);
-  CHECK(r.out.empty());
-  CHECK(holds(r.err, says));
-  CHECK(f.names() == before);
-}
 
 // The counts of every expert, as CSV.
 std::string counts_of(const Folder& f, const std::string& trace) {

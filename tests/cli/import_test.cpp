@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "tests/cli/program.h"
+#include "tests/cli/refusals.h"
 
 namespace moe::cli {
 namespace {
@@ -15,22 +16,6 @@ const std::string records =
     R"({"step":1,"stage":"pre_dispatch","block":"decoder","layer":1,"rank":0,"num_tokens":3,)"
     R"("topk":2,"top_indices":[[2,3],[0,3],[1,2]]})"
     "\n";
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != text.npos;
-}
-
-void refuses(const Folder& f, const std::string& words, int code, const std::string& says) {
-  INFO("moe " << words);
-  const auto before = f.names();
-  const Result r = f.run(words);
-  INFO(r.err);
-  CHECK(r.code == code);
-  CHECK(r.out.empty());
-  CHECK(holds(r.err, says));
-  CHECK(holds(r.err, "\n  try:  "));
-  CHECK(f.names() == before);
-}
 
 }  // namespace
 

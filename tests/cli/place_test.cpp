@@ -4,25 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/cli/program.h"
+#include "tests/cli/refusals.h"
 
 namespace moe::cli {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) {
-  return text.find(part) != text.npos;
-}
-
-void refuses(const Folder& f, const std::string& words, int code, const std::string& says) {
-  INFO("moe " << words);
-  const auto before = f.names();
-  const Result r = f.run(words);
-  INFO(r.err);
-  CHECK(r.code == code);
-  CHECK(r.out.empty());
-  CHECK(holds(r.err, says));
-  CHECK(holds(r.err, "\n  try:  "));
-  CHECK(f.names() == before);
-}
 
 const std::string make_trace =
     "synth zipf -o t.h5 --tokens 4000 --layers 2 --topk 2 --experts 16 --domains 2 --sequence 100";
