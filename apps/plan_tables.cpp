@@ -267,6 +267,7 @@ void add_publication(Report& r, const Architecture& a, Count total) {
     return;
   r.facts.emplace_back("published as", fmt::format("{} ({})", m->published, m->active));
   r.facts.emplace_back("sizes from", m->source == "config"  ? "its config.json"
+                                     : m->source == "class" ? "the defaults of its class"
                                      : m->source == "total" ? "the papers, confirmed by the total"
                                                             : "the papers; the total agrees as far "
                                                               "as it was rounded");

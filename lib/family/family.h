@@ -39,6 +39,7 @@ struct Names {
   std::string shared = "mlp.shared_experts.", dense = "mlp.";
   std::string correction_bias = "mlp.gate.e_score_correction_bias";
   bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
+  bool correction_may_lack = false;                       // a file without it has zeros
   std::vector<Joined> joined = {};
   bool embedding_is_output = false;  // one matrix, in the file under the name of the second
 };
@@ -50,6 +51,7 @@ struct Packed {
   std::string gate_up = "", down = "";            // empty: as published
   std::map<std::string, std::string> below = {};  // our names -> theirs
   std::string correction_bias = "";               // empty: as published
+  std::string shared = "";                        // the same
 };
 
 // write() says in the family's keys what read() understands, on top of the common ones; where a
@@ -78,6 +80,11 @@ void check_weights(const ConfigReader&);
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by
 // name.
 void read_rope(const ConfigReader&, ModelConfig&);
+// The same where rope_parameters may have an entry for each kind of layer: that of `kind`, whose
+// fields c has.
+void read_rope(const ConfigReader&, ModelConfig& c, const char* kind);
+double turned_share(const ModelConfig&);   // partial_rotary_factor
+Json rope_parameters(const ModelConfig&);  // rope_type, rope_theta and what the rule says
 // under which key the rule stands: "rope_scaling", where it says something, else "rope_parameters"
 const char* rope_place(const ConfigReader&);
 void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers are dense
@@ -100,8 +107,17 @@ void set_moe_layers(ModelConfig&, const std::function<bool(int layer)>& is_moe);
 void read_latent(const ConfigReader&, ModelConfig&);
 // first_k_dense_replace, moe_layer_freq, shared experts
 void read_deepseek_layers(const ConfigReader&, ModelConfig&);
+void write_latent(const ModelConfig&, Json&);
 // the router of V3, Kimi K2, GLM-4.5
 std::string deepseek_sigmoid(const ConfigReader&, const ModelConfig&, int k);
+// the same where scoring_func and topk_method are nothing that the class reads
+std::string grouped_sigmoid(const ConfigReader&, const ModelConfig&, int k);
+// "groups=4,..." behind a router's other options, or nothing; score: top2_sum or max
+std::string read_group_options(const ConfigReader&, const ModelConfig&, int k, const char* score);
+inline constexpr ExpertKeys deepseek_experts{"n_routed_experts", "num_experts_per_tok",
+                                             "moe_intermediate_size"};
+// experts, shared experts, groups, weights and the width of dense layers, in their words
+void write_deepseek_routing(const ModelConfig&, Json&);
 Names mixtral_names();
 Packed mixtral_packed();  // the same with "mlp." for "block_sparse_moe."
 Packed qwen_packed();     // experts below "mlp.experts.", where they are published one by one

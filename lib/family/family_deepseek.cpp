@@ -80,21 +80,25 @@ std::string group_options(const GroupChoice& g, const char* score) {
 
 }  // namespace
 
+std::string read_group_options(const ConfigReader& r, const ModelConfig& c, int k,
+                               const char* score) {
+  return group_options(read_groups(r, c, k), score);
+}
+std::string grouped_sigmoid(const ConfigReader& r, const ModelConfig& c, int k) {
+  return concat("sigmoid:k=", k, ",norm=", r.flag("norm_topk_prob", true),
+                ",bias=1,scale=", r.real("routed_scaling_factor", 1),
+                read_group_options(r, c, k, "top2_sum"));
+}
 std::string deepseek_sigmoid(const ConfigReader& r, const ModelConfig& c, int k) {
   r.must_be("scoring_func", "sigmoid");
   r.must_be("topk_method", "noaux_tc");
-  return concat("sigmoid:k=", k, ",norm=", r.flag("norm_topk_prob", true),
-                ",bias=1,scale=", r.real("routed_scaling_factor", 1),
-                group_options(read_groups(r, c, k), "top2_sum"));
+  return grouped_sigmoid(r, c, k);
 }
 
 namespace {
 
-constexpr ExpertKeys expert_keys{"n_routed_experts", "num_experts_per_tok",
-                                 "moe_intermediate_size"};
-
 std::string read_sigmoid(const ConfigReader& r, ModelConfig& c) {
-  const int k = read_experts(r, c, expert_keys);
+  const int k = read_experts(r, c, deepseek_experts);
   return deepseek_sigmoid(r, c, k);
 }
 
@@ -102,8 +106,8 @@ void read_deepseek(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   c.qkv_bias = c.o_bias = r.flag("attention_bias", false);
   r.must_be("scoring_func", "softmax");
-  c.moe.router =
-      concat("softmax:k=", read_experts(r, c, expert_keys), ",norm=", r.must_say("norm_topk_prob"));
+  c.moe.router = concat("softmax:k=", read_experts(r, c, deepseek_experts),
+                        ",norm=", r.must_say("norm_topk_prob"));
   read_deepseek_layers(r, c);
 }
 
@@ -122,10 +126,10 @@ void read_deepseek_v2(const ConfigReader& r, ModelConfig& c) {
         "drops the scale, and transformers does neither",
         "norm_topk_prob false, as every published V2 has it");
   }
-  const int k = read_experts(r, c, expert_keys);
+  const int k = read_experts(r, c, deepseek_experts);
   c.moe.router = concat("softmax:k=", k, ",norm=0,scale=", r.real("routed_scaling_factor", 1));
   if (method != "greedy")
-    c.moe.router += group_options(read_groups(r, c, k), "max");
+    c.moe.router += read_group_options(r, c, k, "max");
   read_deepseek_layers(r, c);
 }
 
@@ -148,10 +152,12 @@ void read_glm4_moe(const ConfigReader& r, ModelConfig& c) {
   c.moe.shared_width = c.moe.width * r.whole("n_shared_experts");
 }
 
+}  // namespace
+
 // What all of them say of layers and routing. Groups of one have no two best, which the classes
 // add.
-void write_routing(const ModelConfig& c, Json& j) {
-  write_experts(c, j, expert_keys);
+void write_deepseek_routing(const ModelConfig& c, Json& j) {
+  write_experts(c, j, deepseek_experts);
   const RouterFacts f = router_facts(c);
   const bool grouped = f.groups > 1 && c.moe.experts / f.groups > 1;
   j["n_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width);
@@ -162,12 +168,16 @@ void write_routing(const ModelConfig& c, Json& j) {
   j["n_group"] = grouped ? f.groups : 1;
   j["topk_group"] = grouped && !f.every_group ? f.topk_groups : 1;
 }
+namespace {
+
 void write_deepseek(const ModelConfig& c, Json& j) {
-  write_routing(c, j);
+  write_deepseek_routing(c, j);
   j["scoring_func"] = "softmax";
   j["moe_layer_freq"] = 1;
   j["attention_bias"] = c.qkv_bias;
 }
+}  // namespace
+
 void write_latent(const ModelConfig& c, Json& j) {
   j["q_lora_rank"] = c.q_rank > 0 ? Json(c.q_rank) : Json(nullptr);
   j["kv_lora_rank"] = c.kv_rank;
@@ -177,21 +187,23 @@ void write_latent(const ModelConfig& c, Json& j) {
   j["attention_bias"] = c.qkv_bias && c.q_rank > 0;
   j["head_dim"] = c.rope_dim;  // as the classes say it
 }
+namespace {
+
 void write_glm4_moe(const ModelConfig& c, Json& j) {
-  write_routing(c, j);
+  write_deepseek_routing(c, j);
   j["use_qk_norm"] = c.qk_norm == QkNorm::head;
   j["partial_rotary_factor"] = double(c.rotary_dims()) / c.head_dim;
   j["attention_bias"] = c.qkv_bias;
   j["num_nextn_predict_layers"] = 0;
 }
 void write_deepseek_v2(const ModelConfig& c, Json& j) {
-  write_routing(c, j);
+  write_deepseek_routing(c, j);
   write_latent(c, j);
   j["norm_topk_prob"] = false;
   j["topk_method"] = router_facts(c).groups > 1 ? "group_limited_greedy" : "greedy";
 }
 void write_deepseek_v3(const ModelConfig& c, Json& j) {
-  write_routing(c, j);
+  write_deepseek_routing(c, j);
   write_latent(c, j);
   j["rope_interleave"] = c.rope_interleaved;
   j["num_nextn_predict_layers"] = 0;

@@ -65,8 +65,12 @@ ModelConfig plain(ModelConfig c) {
     c.rotary_dim = 0;
   if (c.attention_scale == 0)
     c.attention_scale = 1 / std::sqrt(double(c.head_dim));
-  if (c.stretch_scale == 0 || c.no_rope_layers.empty())
+  if (c.stretch_scale == 0 || (c.no_rope_layers.empty() && !c.stretch_turned)) {
     c.stretch_floor = c.stretch_scale = 0;
+    c.stretch_turned = false;
+  }
+  if (c.kv_rank == 0 && c.value_dim == c.head_dim)
+    c.value_dim = 0;
   const std::vector<int> dense = dense_layers(c);
   c.dense_width = dense.empty() ? 0 : c.dense_baseline_width();
   c.dense = int(dense.size()) == c.layers;
@@ -95,6 +99,11 @@ bool turned_alike(const ModelConfig& a, const ModelConfig& b) {
          near({x.scale, x.far_scale}, {y.scale, y.far_scale}) && x.original == y.original;
 }
 
+// Whether all layers have the same mixers, however long the pattern that says so.
+bool alike(const ModelConfig& a, const ModelConfig& b) {
+  return a.layers == b.layers && layer_mixers(a.mixer, a.layers) == layer_mixers(b.mixer, b.layers);
+}
+
 // "activation=relu" of "tiny:hidden=128,activation=relu,...".
 std::vector<std::string> fields(const std::string& spec) {
   std::vector<std::string> out(1);
@@ -111,8 +120,8 @@ std::vector<std::string> fields(const std::string& spec) {
 
 // One line for each field of a stored spec in which the first is not the second.
 void add_fields(std::vector<std::string>& out, const ModelConfig& a, const ModelConfig& b) {
-  const std::vector<std::string> has = fields(to_spec(a));
-  const std::vector<std::string> wanted = fields(to_spec(b));
+  const std::vector<std::string> has = fields(to_full_spec(a));
+  const std::vector<std::string> wanted = fields(to_full_spec(b));
   for (std::size_t i = 0; i < std::min(has.size(), wanted.size()); ++i) {
     if (has[i] != wanted[i])
       out.push_back(concat(has[i], " instead of ", wanted[i].substr(wanted[i].find('=') + 1)));
@@ -133,18 +142,13 @@ std::vector<std::string> differences(const ModelConfig& model, const ModelConfig
   if (near({a.attention_scale}, {b.attention_scale}))
     a.attention_scale = b.attention_scale;
   std::vector<std::string> out;
-  if (a.mixer != b.mixer) {
+  if (!alike(a, b)) {
     const auto text = [](const ModelConfig& c) {
       return c.mixer.empty() ? mixers().names().front() : c.mixer;
     };
     out.push_back(concat("mixer={", text(a), "} instead of {", text(b), "}"));
-    a.mixer = b.mixer;
   }
-  // said where it is not the default, as the mixer
-  if (a.norm_after != b.norm_after) {
-    out.push_back(concat("norm_after=", int(a.norm_after), " instead of ", int(b.norm_after)));
-    a.norm_after = b.norm_after;
-  }
+  a.mixer = b.mixer;
   if (!b.dense) {
     const std::string has = a.dense ? "none" : router_text(theirs, corrected);
     const std::string wanted = router_text(model, corrected);

@@ -17,7 +17,7 @@ void read_heads(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
                     ", and as many query heads share each key head"),
              concat("a divisor of ", c.heads));
   }
-  if (!r.has("head_dim") && c.hidden % c.heads) {
+  if (!r.has("head_dim") && c.hidden % c.heads && !r.has("kv_lora_rank")) {
     r.refuse(concat(keys.hidden, " ", c.hidden, " is not divisible by ", keys.heads, " ", c.heads,
                     " and head_dim is absent"));
   }

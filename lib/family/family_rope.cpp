@@ -118,10 +118,10 @@ const char* rope_place(const ConfigReader& r) {
                                                                 : "rope_parameters";
 }
 
-void read_rope(const ConfigReader& r, ModelConfig& c) {
-  const char* place = rope_place(r);
-  const Json empty = Json::object();
-  const ConfigReader s = r.has(place) ? r.in(place) : ConfigReader(empty, r.file());
+namespace {
+
+// `s`: where the rule stands.
+void read_rope_at(const ConfigReader& r, const ConfigReader& s, ModelConfig& c) {
   // where both say it, an older tool left its own default outside, and the class reads the inner
   // one
   c.rope_theta = s.real("rope_theta", r.real("rope_theta", 10000));
@@ -131,7 +131,33 @@ void read_rope(const ConfigReader& r, ModelConfig& c) {
   c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
   if (!r.has("qk_rope_head_dim"))
     check_pairs(r, c, share);
+  c.rope = "default";
   read_rule(r, s, s.has("rope_type") ? s.text("rope_type") : s.text("type", "default"), c);
+}
+
+bool is_by_kind(const ConfigReader& r) {
+  const char* place = rope_place(r);
+  if (!r.has(place) || !r.at(place).is_object())
+    return false;
+  const Json& rules = r.at(place);
+  return !rules.empty() &&
+         std::ranges::all_of(rules, [](const Json& rule) { return rule.is_object(); });
+}
+
+}  // namespace
+
+void read_rope(const ConfigReader& r, ModelConfig& c) {
+  const char* place = rope_place(r);
+  const Json empty = Json::object();
+  if (is_by_kind(r))
+    return;  // asked for by kind
+  read_rope_at(r, r.has(place) ? r.in(place) : ConfigReader(empty, r.file()), c);
+}
+
+void read_rope(const ConfigReader& r, ModelConfig& c, const char* kind) {
+  if (!is_by_kind(r))
+    return read_rope(r, c);
+  read_rope_at(r, r.in(rope_place(r)).in(kind), c);
 }
 
 namespace {
@@ -162,12 +188,10 @@ void write_yarn(const ModelConfig& c, Spec& s, Json& r) {
 
 }  // namespace
 
-void write_rope(const ModelConfig& c, Json& j) {
-  Spec s(c.rope);
+namespace {
+
+Json written_rule(const ModelConfig& c, Spec& s) {
   const std::string type = s.name();
-  // of the latter no class that is written has a key
-  if (type == "default" || type == "fourier")
-    return;
   Json r{{"rope_type", type}};
   if (type == "linear" || type == "llama3" || type == "yarn")
     r["factor"] = s.get("factor", type == "llama3" ? 8.0 : 1.0);
@@ -185,7 +209,30 @@ void write_rope(const ModelConfig& c, Json& j) {
     r["short_mscale"] = s.get("short_scale", 1.0);
     r["long_mscale"] = s.get("long_scale", 1.0);
   }
-  j["rope_scaling"] = r;
+  return r;
+}
+
+}  // namespace
+
+void write_rope(const ModelConfig& c, Json& j) {
+  Spec s(c.rope);
+  // of the latter no class that is written has a key
+  if (s.name() != "default" && s.name() != "fourier")
+    j["rope_scaling"] = written_rule(c, s);
+}
+
+double turned_share(const ModelConfig& c) {
+  const double share = double(c.rotary_dims()) / c.head_dim;
+  return int(c.head_dim * share) == c.rotary_dims() ? share : std::nextafter(share, 1.0);
+}
+
+Json rope_parameters(const ModelConfig& c) {
+  Spec s(c.rope);
+  Json out = s.name() == "default" ? Json{{"rope_type", "default"}} : written_rule(c, s);
+  out["rope_theta"] = c.rope_theta;
+  if (c.rotary_dims() != c.head_dim)
+    out["partial_rotary_factor"] = turned_share(c);
+  return out;
 }
 
 }  // namespace moe

@@ -102,6 +102,10 @@ std::string common_name(const Names& n, const std::string& ours) {
       {"feed_norm", "post_attention_layernorm.weight"},
       {"attention_norm_bias", "input_layernorm.bias"},
       {"feed_norm_bias", "post_attention_layernorm.bias"},
+      {"attention_norm_after", "post_self_attn_layernorm.weight"},
+      {"feed_norm_after", "post_mlp_layernorm.weight"},
+      {"attention_norm_after_bias", "post_self_attn_layernorm.bias"},
+      {"feed_norm_after_bias", "post_mlp_layernorm.bias"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
       {"moe.router.weight", "mlp.gate.weight"},
       {"moe.router.bias", "mlp.gate.bias"}};
@@ -186,7 +190,8 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
   const auto moe = model.moe_layers();
   for (std::size_t i = 0; i < moe.size(); ++i) {
     Router& router = moe[i]->router();
-    if (router.correction_bias().empty() && !n.always_corrected)
+    const bool stored = !n.correction_bias.empty();
+    if (!stored || (router.correction_bias().empty() && !n.always_corrected))
       continue;
     out.push_back({place_of(n, model.layer_of(int(i))) + n.correction_bias,
                    n.correction_row ? Dims{1, experts} : Dims{experts},

@@ -76,6 +76,11 @@ class Found {
     }
     if (!packed.correction_bias.empty() && moved(n_.correction_bias, packed.correction_bias))
       n_.correction_bias = packed.correction_bias;
+    if (n_.correction_may_lack && !below.contains(n_.correction_bias))
+      n_.correction_bias.clear();
+    if (!packed.shared.empty() &&
+        moved(n_.shared + "down_proj.weight", packed.shared + "down_proj.weight"))
+      n_.shared = packed.shared;
     if (below.contains(packed.gate_up) || below.contains(packed.down))
       pack_experts(n_, packed);
   }
@@ -135,6 +140,8 @@ Names packed_names(const std::string& family) {
     n.below[ours] = name;
   if (!rules.packed.correction_bias.empty())
     n.correction_bias = rules.packed.correction_bias;
+  if (!rules.packed.shared.empty())
+    n.shared = rules.packed.shared;
   return n;
 }
 

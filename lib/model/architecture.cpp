@@ -138,6 +138,7 @@ Architecture architecture_of(const ModelConfig& c) {
     LayerShape& layer = a.layers.emplace_back();
     layer.mixers = {mixers[std::size_t(l)]};
     layer.feed = c.is_moe(l) ? moe : dense;
+    layer.norms = c.norm_both ? 4 : c.moe_norm_after && c.is_moe(l) ? 3 : 2;
     if (c.is_moe(l))
       moe.gate_residual = residual;  // the first has no logits before it
   }

@@ -115,9 +115,11 @@ void visit_sizes(Spec& s, ModelConfig& c) {
 }
 
 void visit_scales(Spec& s, ModelConfig& c) {
-  pick<NormKind>(
-      s, "norm", c.norm,
-      {{NormKind::rms, "rms"}, {NormKind::layer, "layer"}, {NormKind::layer_bias, "layer_bias"}});
+  pick<NormKind>(s, "norm", c.norm,
+                 {{NormKind::rms, "rms"},
+                  {NormKind::layer, "layer"},
+                  {NormKind::layer_bias, "layer_bias"},
+                  {NormKind::rms_plus_one, "rms_plus_one"}});
   c.output_bias = s.get("output_bias", c.output_bias);
   c.embedding_scale = s.get("embedding_scale", c.embedding_scale);
   c.residual_scale = s.get("residual_scale", c.residual_scale);
@@ -132,8 +134,56 @@ void visit_layers(Spec& s, ModelConfig& c) {
   c.dense = s.get("dense", c.dense);
 }
 
+// Which fields a spec says: stored ones are silent about fields that came later and have their
+// default, so that specs stored before those were there stay as they are.
+enum class Said { stored, all };
+
+// The fields that came later.
+class Later {
+ public:
+  Later(Spec& spec, Said said) : spec_(spec), said_(said) {}
+  template <class V>
+  void field(const char* key, V& value, const V& usual) {
+    if (says(key, value, usual))
+      value = spec_.get(key, value);
+  }
+  void gate(const char* key, AttentionGate& value) {
+    if (says(key, value, AttentionGate::none)) {
+      pick<AttentionGate>(spec_, key, value,
+                          {{AttentionGate::none, "none"},
+                           {AttentionGate::full, "full"},
+                           {AttentionGate::query, "query"},
+                           {AttentionGate::head, "head"}});
+    }
+  }
+
+ private:
+  template <class V>
+  bool says(const char* key, const V& value, const V& usual) const {
+    return said_ == Said::all || spec_.has(key) || value != usual;
+  }
+  Spec& spec_;
+  Said said_;
+};
+
+void visit_later(Spec& s, ModelConfig& c, Said said) {
+  const ModelConfig usual;
+  Later later(s, said);
+  later.field("mixer", c.mixer, usual.mixer);
+  later.field("norm_after", c.norm_after, usual.norm_after);
+  later.field("norm_both", c.norm_both, usual.norm_both);
+  later.field("moe_norm_after", c.moe_norm_after, usual.moe_norm_after);
+  later.gate("attention_gate", c.attention_gate);
+  later.field("value_scale", c.value_scale, usual.value_scale);
+  later.field("values_from_keys", c.values_from_keys, usual.values_from_keys);
+  later.field("value_norm", c.value_norm, usual.value_norm);
+  later.field("stretch_turned", c.stretch_turned, usual.stretch_turned);
+  later.field("q_latent_scale", c.q_latent_scale, usual.q_latent_scale);
+  later.field("kv_latent_scale", c.kv_latent_scale, usual.kv_latent_scale);
+}
+
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.
-void visit(Spec& s, ModelConfig& c) {
+void visit(Spec& s, ModelConfig& c, Said said = Said::stored) {
   visit_sizes(s, c);
   visit_attention(s, c);
   visit_scales(s, c);
@@ -145,11 +195,14 @@ void visit(Spec& s, ModelConfig& c) {
                      {"switch", "switch"}});
   visit(s, c.moe);
   c.moe.hidden = c.hidden;
-  // A spec says nothing of the default, so that stored ones stay as they are.
-  if (s.has("mixer") || !c.mixer.empty())
-    c.mixer = s.get("mixer", c.mixer);
-  if (s.has("norm_after") || c.norm_after)
-    c.norm_after = s.get("norm_after", c.norm_after);
+  visit_later(s, c, said);
+}
+
+std::string written(const ModelConfig& config, Said said) {
+  ModelConfig c = config;
+  Spec spec(c.preset.empty() ? "custom" : c.preset);
+  visit(spec, c, said);
+  return spec.resolved();
 }
 
 void refuse(bool when, const std::string& sentence, const std::string& hint) {
@@ -204,10 +257,10 @@ ModelConfig model_config(Spec spec) {
 }
 
 std::string to_spec(const ModelConfig& config) {
-  ModelConfig c = config;
-  Spec spec(c.preset.empty() ? "custom" : c.preset);
-  visit(spec, c);
-  return spec.resolved();
+  return written(config, Said::stored);
+}
+std::string to_full_spec(const ModelConfig& config) {
+  return written(config, Said::all);
 }
 
 namespace {
@@ -223,7 +276,7 @@ void check_rotary(const ModelConfig& c) {
          "rope_interleaved=0,rotary_dim=0,kv_rank=0, or another rope");
 }
 
-void check_attention(const ModelConfig& c) {
+void check_visible(const ModelConfig& c) {
   for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at}) {
     for (const int l : *list) {
       refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers),
@@ -245,8 +298,10 @@ void check_attention(const ModelConfig& c) {
 void check_latent(const ModelConfig& c) {
   if (c.kv_rank == 0) {
     return refuse(
-        c.q_rank > 0 || c.nope_dim > 0 || c.rope_dim > 0 || c.value_dim > 0,
-        "q_rank, nope_dim, rope_dim and value_dim belong to latent attention, and kv_rank is 0",
+        c.q_rank > 0 || c.nope_dim > 0 || c.rope_dim > 0 || c.q_latent_scale != 1 ||
+            c.kv_latent_scale != 1,
+        "q_rank, nope_dim, rope_dim and the scales of latents belong to latent attention, "
+        "and kv_rank is 0",
         "kv_rank=32");
   }
   refuse(c.nope_dim < 1 || c.rope_dim < 2 || c.value_dim < 1,
@@ -260,9 +315,31 @@ void check_latent(const ModelConfig& c) {
          concat("latent attention has a key for each of its ", c.heads, " heads, and kv_heads is ",
                 c.kv_heads),
          concat("kv_heads=", c.heads));
-  refuse(c.qk_norm != QkNorm::none || c.clip_qkv > 0 || !c.no_rope_layers.empty(),
-         "latent attention has neither qk_norm nor clip_qkv nor layers without rotary embedding",
-         "qk_norm=none,clip_qkv=0,no_rope_layers=none");
+  refuse(
+      c.qk_norm != QkNorm::none || c.clip_qkv > 0 || c.values_from_keys || c.value_norm ||
+          c.value_scale != 1 || c.attention_gate == AttentionGate::query,
+      "latent attention has neither qk_norm nor clip_qkv nor what is done to values, and no gate "
+      "in its queries",
+      "qk_norm=none,clip_qkv=0,values_from_keys=0,value_norm=0,value_scale=1,"
+      "attention_gate=none");
+}
+
+void check_values(const ModelConfig& c) {
+  refuse(c.value_dim < 0, concat("value_dim=", c.value_dim, " must be at least 0"), "value_dim=0");
+  refuse(c.value_scale == 0 || c.q_latent_scale == 0 || c.kv_latent_scale == 0,
+         "a factor of 0 would silence attention",
+         "value_scale=1,q_latent_scale=1,kv_latent_scale=1");
+  if (c.kv_rank > 0)
+    return;
+  const bool as_wide = c.value_dim == 0 || c.value_dim == c.head_dim;
+  refuse(!as_wide && (c.values_from_keys || c.attention_gate == AttentionGate::query),
+         concat("values of ", c.value_dim,
+                " numbers a head are asked for, and keys or the gate in "
+                "the query matrix have ",
+                c.head_dim),
+         "value_dim=0, or values_from_keys=0 and attention_gate=full");
+  refuse(c.values_from_keys && c.clip_qkv > 0,
+         "values that are the keys are not clamped apart from them", "clip_qkv=0");
 }
 
 void check_heads(const ModelConfig& c) {
@@ -293,6 +370,9 @@ void check_layers(const ModelConfig& c) {
   refuse(c.moe.router_bias && make_router(c.moe.router, c.moe.experts)->projections().empty(),
          concat("router_bias=1 needs a router with scores, and ", c.moe.router, " has none"),
          "router_bias=0");
+  refuse(int(c.norm_after) + int(c.norm_both) + int(c.moe_norm_after) > 1,
+         "norm_after, norm_both and moe_norm_after each say where norms stand, and two are 1",
+         "one of them, the others 0");
 }
 
 }  // namespace
@@ -313,12 +393,17 @@ void check_sizes(const ModelConfig& c) {
          "experts=8,width=192");
 }
 
-void check(const ModelConfig& c) {
-  check_sizes(c);
+void check_attention(const ModelConfig& c) {
   check_heads(c);
   check_rotary(c);
-  check_attention(c);
+  check_visible(c);
   check_latent(c);
+  check_values(c);
+}
+
+void check(const ModelConfig& c) {
+  check_sizes(c);
+  check_attention(c);
   check_layers(c);
 }
 
@@ -326,6 +411,7 @@ ModelConfig resolved(const ModelConfig& config) {
   check(config);
   ModelConfig c = config;
   c.mixer = resolved_mixers(c.mixer, c.layers);
+  mixer_shapes(c);  // refuses what a layer's own options make wrong
   // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
   LayerConfig small = c.moe;
   small.hidden = small.width = 1;

@@ -14,8 +14,12 @@ namespace moe {
 // head after (Hunyuan), per head after and without weights (Llama 4, in layers with rotary
 // embedding).
 enum class QkNorm { none, head, full, head_after, length_after };
-// RMSNorm, LayerNorm without bias, LayerNorm.
-enum class NormKind { rms, layer, layer_bias };
+// RMSNorm, LayerNorm without bias, LayerNorm, RMSNorm times 1 + w (Qwen3-Next).
+enum class NormKind { rms, layer, layer_bias, rms_plus_one };
+// Attention's output times the sigmoid of a product of its input, before the output matrix: a
+// number for each of its numbers, by a matrix of its own (Trinity) or by rows of the query matrix
+// beside those of each head (Qwen3-Next), or one for each head (Ling).
+enum class AttentionGate { none, full, query, head };
 
 struct ModelConfig {
   std::string preset;  // where it came from, for people
@@ -37,16 +41,26 @@ struct ModelConfig {
   bool rope_interleaved = false;  // pairs (2j, 2j+1) for (j, j + d/2)
   // of queries without rotary embedding (Llama 4); 0 = none
   double stretch_floor = 0, stretch_scale = 0;
-  double attention_scale = 0;  // of q.k; 0 = head_dim^-0.5
-  double clip_qkv = 0;         // queries, keys and values clamped to +-clip; 0 = not
+  bool stretch_turned = false;  // of all queries, positions counted from 0 (Mistral 4)
+  double attention_scale = 0;   // of q.k; 0 = head_dim^-0.5
+  double clip_qkv = 0;          // queries, keys and values clamped to +-clip; 0 = not
   bool qkv_bias = false, o_bias = false, output_bias = false;
   bool sinks = false;  // one more score a head, without value (gpt-oss)
+  AttentionGate attention_gate = AttentionGate::none;
+  double value_scale = 1;         // factor of values (MiMo-V2)
+  bool values_from_keys = false;  // values are the keys before their norm (Gemma 4)
+  bool value_norm = false;        // RMSNorm of values a head, without weights (Gemma 4)
   NormKind norm = NormKind::rms;
   bool norm_after = false;  // norms of what mixers and feed-forwards put out, not of what they read
+  bool norm_both = false;   // norms of both (Trinity)
+  bool moe_norm_after = false;  // one more norm, of what MoE layers put out (A.X-K1)
   double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
   // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight
-  // from x.
+  // from x. value_dim without latent attention: columns of a value head, 0 = head_dim.
   int q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, value_dim = 0;
+  // factors of queries made from their latent row, and of the normed latent row of keys and values
+  // (LongCat)
+  double q_latent_scale = 1, kv_latent_scale = 1;
   int dense_layers = 0;       // leading layers with a dense feed-forward (DeepSeek)
   int moe_every = 1;          // of the others, every n-th is MoE, the last of each n (GShard: 2)
   std::vector<int> dense_at;  // more layers that are dense
@@ -84,9 +98,12 @@ ModelConfig model_config(const std::string& spec);
 ModelConfig model_config(Spec);
 void check(const ModelConfig&);            // the same refusals for a config from elsewhere
 void check_sizes(const ModelConfig&);      // of them those without which nothing can be counted
+void check_attention(const ModelConfig&);  // of them those that concern attention
 ModelConfig resolved(const ModelConfig&);  // checked, and with every default of its specs filled in
 // "tiny:vocabulary=320,hidden=128,...": every field, so that model_config() gives the same model
 // back.
 std::string to_spec(const ModelConfig&);
+// The same with the fields that to_spec() leaves out because they have their default.
+std::string to_full_spec(const ModelConfig&);
 
 }  // namespace moe

@@ -91,7 +91,8 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   for (int l = 0; l < c.layers; ++l) {
     const LayerShape& layer = a.layers[std::size_t(l)];
     const Bytes feed = feed_tape(*layer.feed, c);
-    out.token += f32 * (4 * a.hidden + 2) + feed.token;  // input and norm of both branches
+    // inputs of both branches, and what each norm reads or gives
+    out.token += f32 * ((2 + layer.norms) * a.hidden + layer.norms) + feed.token;
     out.batch += feed.batch;
     for (const MixerShape& m : layer.mixers)
       out.token += f32 * m.tape_numbers;
@@ -99,13 +100,18 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   return out.of(tokens);
 }
 Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
+  // what arrives at a branch from the norm behind it
+  const bool behind = c.norm_after || c.norm_both || c.moe_norm_after;
+  const Count arriving = behind ? f32 * a.hidden * tokens : 0;
   Count out = 0;
   for (const LayerShape& layer : a.layers) {
-    out = std::max(out, feed_backward(*layer.feed, c).of(tokens));
+    out = std::max(out, feed_backward(*layer.feed, c).of(tokens) + arriving);
     // what the feed-forward kept is gone then
-    const Count freed = feed_tape(*layer.feed, c).of(tokens) + f32 * (2 * a.hidden + 1) * tokens;
+    const Count norms = layer.norms / 2;  // of the feed-forward
+    const Count freed =
+        feed_tape(*layer.feed, c).of(tokens) + f32 * ((1 + norms) * a.hidden + norms) * tokens;
     for (const MixerShape& m : layer.mixers)
-      out = std::max(out, f32 * (2 * a.hidden + m.backward_numbers) * tokens - freed);
+      out = std::max(out, f32 * (2 * a.hidden + m.backward_numbers) * tokens + arriving - freed);
   }
   return out;
 }

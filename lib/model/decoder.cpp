@@ -63,13 +63,26 @@ void Decoder<S>::build_blocks(Storage experts) {
     const std::size_t l = blocks_.size();
     const std::string at = concat("layers.", l, ".");
     Block& block = blocks_.emplace_back();
-    block.mixer_norm = Norm<S>(backend_, at + "attention_norm", c.norm, c.hidden, c.norm_eps);
-    block.feed_norm = Norm<S>(backend_, at + "feed_norm", c.norm, c.hidden, c.norm_eps);
+    build_norms(block, *shape.layers[l].feed, at);
     block.mixer_name = mixer.name;
     block.mixer = std::move(mixer.mixer);
     build_feed(block, *shape.layers[l].feed, experts);
     name_parameters(block, at);
   }
+}
+
+template <class S>
+void Decoder<S>::build_norms(Block& b, const FeedShape& feed, const std::string& at) {
+  const ModelConfig& c = *config_;
+  const auto make = [&](const std::string& name) {
+    return Norm<S>(backend_, at + name, c.norm, c.hidden, c.norm_eps);
+  };
+  (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
+  (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
+  if (c.norm_both)
+    b.mixer_after = make("attention_norm_after");
+  if (c.norm_both || (c.moe_norm_after && feed.is_moe()))
+    b.feed_after = make("feed_norm_after");
 }
 
 template <class S>
@@ -192,29 +205,23 @@ Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape&
 }
 
 template <class S>
-View<const S> Decoder<S>::mixer_input(const BlockTape& t) const {
-  return config_->norm_after ? t.x.view() : t.normed.view();
-}
-template <class S>
-View<const S> Decoder<S>::feed_input(const BlockTape& t) const {
-  return config_->norm_after ? t.mixed.view() : t.feed_in.view();
-}
-
-template <class S>
 Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t) {
   Block& b = blocks_[std::size_t(layer)];
   const Index rows = t.mixed.rows();
   const Index cols = t.mixed.cols();
-  t.feed_rstd = Array<S>(backend_, rows, 1);
   Array<S> y(backend_, rows, cols);
-  if (config_->norm_after) {
-    t.feed_out = Array<S>(backend_, rows, cols);
-    run_feed(pass, layer, t, t.feed_out.view());
-    b.feed_norm.forward(t.feed_out.view(), y.view(), t.feed_rstd.view());
-  } else {
+  if (!b.feed_norm.empty()) {
+    t.feed_rstd = Array<S>(backend_, rows, 1);
     t.feed_in = Array<S>(backend_, rows, cols);
     b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
+  }
+  if (b.feed_after.empty()) {
     run_feed(pass, layer, t, y.view());
+  } else {
+    t.feed_out_rstd = Array<S>(backend_, rows, 1);
+    t.feed_out = Array<S>(backend_, rows, cols);
+    run_feed(pass, layer, t, t.feed_out.view());
+    b.feed_after.forward(t.feed_out.view(), y.view(), t.feed_out_rstd.view());
   }
   scale(y.view(), config_->residual_scale);
   backend_.add(t.mixed.view(), y.view(), 1);
@@ -236,16 +243,19 @@ void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, De
   t.x = std::move(x);
   const Index rows = t.x.rows();
   const Index cols = t.x.cols();
-  t.rstd = Array<S>(backend_, rows, 1);
   t.mixed = Array<S>(backend_, rows, cols);
-  if (config_->norm_after) {
-    t.mixer_out = Array<S>(backend_, rows, cols);
-    run_mixer(batch, layer, t, t.mixer_out.view(), state);
-    b.mixer_norm.forward(t.mixer_out.view(), t.mixed.view(), t.rstd.view());
-  } else {
+  if (!b.mixer_norm.empty()) {
+    t.rstd = Array<S>(backend_, rows, 1);
     t.normed = Array<S>(backend_, rows, cols);
     b.mixer_norm.forward(t.x.view(), t.normed.view(), t.rstd.view());
+  }
+  if (b.mixer_after.empty()) {
     run_mixer(batch, layer, t, t.mixed.view(), state);
+  } else {
+    t.mixer_out_rstd = Array<S>(backend_, rows, 1);
+    t.mixer_out = Array<S>(backend_, rows, cols);
+    run_mixer(batch, layer, t, t.mixer_out.view(), state);
+    b.mixer_after.forward(t.mixer_out.view(), t.mixed.view(), t.mixer_out_rstd.view());
   }
   scale(t.mixed.view(), config_->residual_scale);
   backend_.add(t.x.view(), t.mixed.view(), 1);
@@ -282,6 +292,7 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   t.feed_in = {};
   t.feed_out = {};
   t.feed_rstd = {};
+  t.feed_out_rstd = {};
   t.dense = {};
   if (t.moe)
     t.moe->release();
@@ -289,6 +300,7 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   t.x = {};
   t.normed = {};
   t.mixer_out = {};
+  t.mixer_out_rstd = {};
   t.rstd = {};
   t.mixer = {};
 }
@@ -300,16 +312,16 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
   Block& b = blocks_[std::size_t(layer)];
   Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> dout;
-  if (config_->norm_after) {
+  if (!b.feed_after.empty()) {
     dout = Array<S>(backend_, dx.rows, dx.cols);
-    b.feed_norm.backward(dy, t.feed_out.view(), t.feed_rstd.view(), dout.view(), 0);
+    b.feed_after.backward(dy, t.feed_out.view(), t.feed_out_rstd.view(), dout.view(), 0);
     dy = dout.view();
   }
   if (b.moe)
     b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
   else
     b.dense->backward(t.dense, feed_input(t), dy, part.view());
-  if (config_->norm_after)
+  if (b.feed_norm.empty())
     backend_.add(part.view(), dx, 1);
   else
     b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
@@ -320,13 +332,13 @@ void Decoder<S>::mixer_backward(const Pass& pass, Block& b, BlockTape& t, View<c
                                 View<S> dx) {
   Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> dout;
-  if (config_->norm_after) {
+  if (!b.mixer_after.empty()) {
     dout = Array<S>(backend_, dx.rows, dx.cols);
-    b.mixer_norm.backward(dy, t.mixer_out.view(), t.rstd.view(), dout.view(), 0);
+    b.mixer_after.backward(dy, t.mixer_out.view(), t.mixer_out_rstd.view(), dout.view(), 0);
     dy = dout.view();
   }
   b.mixer->backward(pass.batch, *t.mixer, mixer_input(t), dy, part.view());
-  if (config_->norm_after)
+  if (b.mixer_norm.empty())
     backend_.add(part.view(), dx, 1);
   else
     b.mixer_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);

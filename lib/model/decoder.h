@@ -1,5 +1,6 @@
 // A decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or MoE(norm(x)), then
-// norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second.
+// norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second; with
+// norm_both (Trinity) there is a norm on either side.
 // Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a
 // layer.
 #pragma once
@@ -28,16 +29,18 @@ class Decoder {
   void initialise(std::uint64_t seed);
 
   struct Block {
-    Norm<S> mixer_norm, feed_norm;
+    // of what mixer and feed-forward read, and of what they put out; empty where there is none
+    Norm<S> mixer_norm, mixer_after, feed_norm, feed_after;
     std::string mixer_name;
     std::unique_ptr<Mixer<S>> mixer;
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
   };
   struct BlockTape {
-    Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in /*norm(mixed)*/, feed_rstd;
-    // with norm_after, in the place of normed and feed_in: what mixer and feed-forward put out
-    Array<S> mixer_out, feed_out;
+    // normed and feed_in: norm(x) and norm(mixed), where mixer and feed-forward read those
+    Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in, feed_rstd;
+    // what mixer and feed-forward put out, where norms stand behind them
+    Array<S> mixer_out, mixer_out_rstd, feed_out, feed_out_rstd;
     std::unique_ptr<MixerTape> mixer;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
@@ -115,8 +118,13 @@ class Decoder {
   void feed_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dx,
                      const GateGradients&);
   // what the mixer and the feed-forward read
-  View<const S> mixer_input(const BlockTape&) const;
-  View<const S> feed_input(const BlockTape&) const;
+  View<const S> mixer_input(const BlockTape& t) const {
+    return t.normed.empty() ? t.x.view() : t.normed.view();
+  }
+  View<const S> feed_input(const BlockTape& t) const {
+    return t.feed_in.empty() ? t.mixed.view() : t.feed_in.view();
+  }
+  void build_norms(Block&, const FeedShape&, const std::string& at);
   View<const S> at_branch(View<const S> dx, Array<S>& scaled);
   void backward(const Pass&, int layer, BlockTape&,
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);

@@ -47,6 +47,10 @@ Start moe_start(const ModelConfig& c, const MoeLayer<S>& layer, const std::strin
   return feed_start(c, name, p);
 }
 
+Start norm_parameter_start(NormKind kind, const std::string& name) {
+  return {.value = name.ends_with("_bias") ? 0 : norm_start(kind)};
+}
+
 // Those of a mixer, or of what mixers share.
 template <class S, class Part>
 void collect_part(Part& part, const std::string& group, int layer,
@@ -71,15 +75,17 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
     std::vector<Parameter<S>*> own;
     norm.collect(own);
     for (Parameter<S>* p : own)
-      add(*p, {.value = p->name().ends_with("norm") ? 1.0 : 0.0}, "norms", layer);
+      add(*p, norm_parameter_start(config_->norm, p->name()), "norms", layer);
   };
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
   add(embedding_, plain, "embedding", -1);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];
     add_norm(b.mixer_norm, int(l));
+    add_norm(b.mixer_after, int(l));
     collect_part(*b.mixer, b.mixer_name, int(l), all);
     add_norm(b.feed_norm, int(l));
+    add_norm(b.feed_after, int(l));
     collect_feed(b, int(l), all);
   }
   add_norm(final_norm_, -1);

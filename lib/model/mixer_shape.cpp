@@ -9,13 +9,19 @@ namespace {
 constexpr ModelPart part = ModelPart::attention;
 
 void attention(const MixerShape& m, Count hidden, PieceList& out) {
-  const Count q = m.heads * m.head_dim;
+  const Count q = m.heads * m.head_dim * (m.gate_in_query ? 2 : 1);
   const Count kv = m.kv_heads * m.head_dim;
+  const Count values = m.keys_are_values ? 0 : m.kv_heads * m.values();
   out.matrix(part, q, hidden);
-  out.matrix(part, kv, hidden, 2);
-  out.matrix(part, hidden, q);
+  if (values == kv) {
+    out.matrix(part, kv, hidden, 2);
+  } else {
+    out.matrix(part, kv, hidden);
+    out.matrix(part, values, hidden);
+  }
+  out.matrix(part, hidden, m.heads * m.values());
   if (m.qkv_bias)
-    out.vector(part, q + 2 * kv);
+    out.vector(part, q + kv + values);
   out.vector(part, m.qk_norm);
 }
 
@@ -96,6 +102,8 @@ void add_pieces(const MixerShape& m, Count hidden, PieceList& out) {
   constexpr void (*add[])(const MixerShape&, Count, PieceList&) = {
       attention, latent, mamba1, mamba2, lightning, short_conv};
   add[std::size_t(m.kind)](m, hidden, out);
+  if (!m.gate_in_query)
+    out.matrix(part, m.gates, hidden);
   if (m.o_bias)
     out.vector(part, hidden);
   if (m.sinks)
@@ -112,7 +120,7 @@ double mixing_flops(const MixerShape& m, Count context) {
   const double seen = double(keys_seen(m, context));
   switch (m.kind) {
     case MixerKind::attention:
-      return 4.0 * seen * double(m.heads * m.head_dim);
+      return 2.0 * seen * double(m.heads * (m.head_dim + m.values()));
     case MixerKind::latent:
       return 2.0 * seen * double(m.heads) * double(m.nope + m.rope + m.value);
     case MixerKind::lightning:
@@ -127,7 +135,7 @@ double mixing_flops(const MixerShape& m, Count context) {
 double cached_per_token(const MixerShape& m) {
   switch (m.kind) {
     case MixerKind::attention:
-      return double(2 * m.kv_heads * m.head_dim);
+      return double(m.kv_heads * (m.head_dim + m.values()));
     case MixerKind::latent:
       return double(m.kv_rank + m.rope);
     default:

@@ -34,7 +34,12 @@ struct MixerShape {
   Count window = 0;   // keys a query sees at most, of a window or a chunk; 0 = all
   // keys and values of the encoder's output
   bool cross = false;
-  // latent attention: ranks (0 = none for q) and sizes a head
+  bool keys_are_values = false;  // no matrix of values
+  // numbers of a token's gate of the output, 0 = none; from rows of the query matrix or a matrix of
+  // its own
+  Count gates = 0;
+  bool gate_in_query = false;
+  // latent attention: ranks (0 = none for q) and sizes a head; value also without it, 0 = head_dim
   Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
   // Mamba: inner width, N, groups (2), rank of dt (1)
   Count inner = 0, state = 0, groups = 0, rank = 0;
@@ -54,6 +59,9 @@ struct MixerShape {
 
   bool attends() const {
     return kind == MixerKind::attention || kind == MixerKind::latent;
+  }
+  Count values() const {  // of a head
+    return value > 0 ? value : head_dim;
   }
 };
 

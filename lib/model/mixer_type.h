@@ -75,6 +75,12 @@ std::vector<std::string> layer_mixers(const std::string& list, int layers);
 // empty where that is the default.
 std::string resolved_mixers(const std::string& list, int layers);
 
+// The model with the fields that attention has in this layer; with the model's own where the layer
+// has another mixer.
+ModelConfig attention_fields(const ModelConfig&, int layer);
+// The spec of attention with the fields of `own` where they are not those of `model`.
+std::string attention_spec(const ModelConfig& model, const ModelConfig& own);
+
 template <class S>
 struct LayerMixer {
   std::string name;

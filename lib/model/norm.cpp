@@ -5,6 +5,24 @@
 
 namespace moe {
 
+double norm_start(NormKind kind) {
+  return kind == NormKind::rms_plus_one ? 0 : 1;
+}
+
+template <class S>
+View<const S> norm_factors(Backend<S>& b, NormKind kind, const Parameter<S>& w, Array<S>& room) {
+  if (kind != NormKind::rms_plus_one)
+    return w.value();
+  const Matrix<S> ones(1, w.value().cols, S(1));
+  room = Array<S>(b, ones.view());
+  b.add(w.value(), room.view(), 1);
+  return std::as_const(room).view();
+}
+template View<const float> norm_factors(Backend<float>&, NormKind, const Parameter<float>&,
+                                        Array<float>&);
+template View<const double> norm_factors(Backend<double>&, NormKind, const Parameter<double>&,
+                                         Array<double>&);
+
 template <class S>
 Norm<S>::Norm(Backend<S>& b, const std::string& name, NormKind kind, Index width, double eps)
     : backend_(&b), kind_(kind), eps_(eps), weight_(b, name, {width}, ParameterKind::vector) {
@@ -14,8 +32,9 @@ Norm<S>::Norm(Backend<S>& b, const std::string& name, NormKind kind, Index width
 
 template <class S>
 void Norm<S>::forward(View<const S> x, View<S> y, View<S> rstd) const {
-  if (kind_ == NormKind::rms)
-    return backend_->norm(x, weight_.value(), eps_, y, rstd);
+  Array<S> room;
+  if (kind_ == NormKind::rms || kind_ == NormKind::rms_plus_one)
+    return backend_->norm(x, norm_factors(*backend_, kind_, weight_, room), eps_, y, rstd);
   const Array<S> centred = without_mean(x);
   backend_->norm(centred.view(), weight_.value(), eps_, y, rstd);
   if (!bias_.empty())
@@ -24,8 +43,11 @@ void Norm<S>::forward(View<const S> x, View<S> y, View<S> rstd) const {
 
 template <class S>
 void Norm<S>::backward(View<const S> dy, View<const S> x, View<const S> rstd, View<S> dx, S beta) {
-  if (kind_ == NormKind::rms)
-    return backend_->norm_backward(dy, x, weight_.value(), rstd, dx, weight_.grad(), beta);
+  Array<S> room;
+  if (kind_ == NormKind::rms || kind_ == NormKind::rms_plus_one) {
+    return backend_->norm_backward(dy, x, norm_factors(*backend_, kind_, weight_, room), rstd, dx,
+                                   weight_.grad(), beta);
+  }
   const Array<S> centred = without_mean(x);
   Array<S> part(*backend_, x.rows, x.cols);
   backend_->norm_backward(dy, centred.view(), weight_.value(), rstd, part.view(), weight_.grad(),
@@ -40,6 +62,8 @@ void Norm<S>::backward(View<const S> dy, View<const S> x, View<const S> rstd, Vi
 
 template <class S>
 void Norm<S>::collect(std::vector<Parameter<S>*>& all) {
+  if (empty())
+    return;
   all.push_back(&weight_);
   if (!bias_.empty())
     all.push_back(&bias_);

@@ -9,7 +9,9 @@ DType StoredTypes::type(const std::string& tensor) const {
   if (found != of.end())
     return found->second;
   // their classes keep them in full, whatever the rest is stored in
-  return tensor.ends_with("e_score_correction_bias") ? DType::f32 : usual;
+  const bool corrects =
+      tensor.ends_with("e_score_correction_bias") || tensor.ends_with(".expert_bias");
+  return corrects ? DType::f32 : usual;
 }
 
 StoredTypes stored_types(const std::filesystem::path& folder) {

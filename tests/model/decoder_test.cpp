@@ -39,8 +39,9 @@ struct World {
   explicit World(const std::string& fields, double spread = 0.5)
       : backend(make_reference<double>()), model(model_config(least + fields), *backend) {
     Rng rng(3);
+    const double norm = model.config().norm == NormKind::rms_plus_one ? 0 : 1;
     for (auto* p : model.parameters()) {
-      const double centre = p->name().ends_with("norm") ? 1 : 0;
+      const double centre = p->name().ends_with("norm") ? norm : 0;
       for (double& v : p->mutate().flat())
         v = centre + spread * rng.normal();
     }
@@ -246,6 +247,36 @@ TEST_CASE(
   check_gradients("layers=2,norm_after=1,mixer={short_conv;attention},dense_at=1");
 }
 
+TEST_CASE("the gradient of a model with norms on both sides agrees with central differences") {
+  check_gradients("layers=2,norm_both=1,qk_norm=head,kv_heads=1", true);
+  check_gradients("layers=2,norm_both=1,norm=layer_bias,dense_at=1,residual_scale=0.4");
+  check_gradients("layers=2,moe_norm_after=1,dense_at=0,shared_width=3");
+  check_gradients("layers=2,norm=rms_plus_one,qk_norm=head,kv_heads=1", true);
+}
+
+TEST_CASE("the gradient of gated attention agrees with central differences") {
+  check_gradients("layers=2,attention_gate=full,value_dim=3,kv_heads=1", true);
+  check_gradients("layers=2,attention_gate=head,sinks=1,value_scale=0.6,value_dim=5");
+  check_gradients("layers=2,attention_gate=query,norm=rms_plus_one,qk_norm=head,qkv_bias=1");
+  check_gradients(
+      "layers=1,attention_gate=head,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,"
+      "kv_heads=2,q_latent_scale=1.7,kv_latent_scale=0.6,stretch_turned=1,stretch_floor=2,"
+      "stretch_scale=0.3",
+      true);
+}
+
+TEST_CASE("the gradient of attention that differs by layer agrees with central differences") {
+  check_gradients(
+      "layers=3,kv_heads=1,window=3,full_layers=1,mixer={attention:kv_heads=2,sinks=1,rope_theta="
+      "50;attention}",
+      true);
+  check_gradients(
+      "layers=2,values_from_keys=1,value_norm=1,qk_norm=head,attention_scale=1,mixer={attention;"
+      "attention:head_dim=6,values_from_keys=0,rope={linear:factor=2}}");
+  check_gradients(
+      "layers=2,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,no_rope_layers=0");
+}
+
 TEST_CASE("the gradient of a model with several mixers agrees with central differences") {
   check_gradients("layers=2,kv_heads=1,mixer={short_conv}", true);
   check_gradients(
@@ -288,7 +319,12 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2",
         "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2",
         "rope={fourier:pairs=1}", "mixer={short_conv}", "norm_after=1,qk_norm=full",
-        "layers=3,mixer={short_conv:bias=1;attention}"}) {
+        "layers=3,mixer={short_conv:bias=1;attention}",
+        "norm_both=1,attention_gate=full,value_dim=3", "attention_gate=query,norm=rms_plus_one",
+        "values_from_keys=1,value_norm=1,qk_norm=head",
+        "layers=3,window=3,full_layers=1,mixer={attention:kv_heads=1,sinks=1;attention}",
+        "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,attention_gate=head,"
+        "stretch_turned=1,stretch_floor=2,stretch_scale=0.3"}) {
     World w(fields);
     const Batch all = batch_of(false);
     DecoderState state;

@@ -39,8 +39,7 @@ TEST_CASE("the page of models lists every family with what it was compared with"
 
 TEST_CASE("the page of models names fields that a model has") {
   std::set<std::string> has;
-  // a stored spec says nothing of the default mixer, nor of norms where they usually are
-  const std::string all = to_spec(model_config("tiny:mixer=short_conv,norm_after=1"));
+  const std::string all = to_full_spec(model_config("tiny"));
   for (const std::string& option : options_of(all))
     has.insert(key_of(option));
   int seen = 0;

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 import make_family
 import remake_family
-from make_family import COMMON, LATENT
+from make_family import COMMON, LATENT, YARN
 
 OUT = Path(__file__).parent.parent / "model" / "families"
 EXPERTS = dict(COMMON, intermediate_size=24, num_local_experts=8, num_experts_per_tok=2)
@@ -40,6 +40,16 @@ LLAMA4 = dict(
     ),
 )
 
+PLAIN = dict(COMMON, head_dim=16, moe_intermediate_size=20, num_experts_per_tok=3)
+DEEPSEEK = dict(PLAIN, n_routed_experts=8, n_group=4, topk_group=2)
+WINDOWS = dict(
+    layer_types=["sliding_attention", "full_attention", "sliding_attention"], sliding_window=7
+)
+ROPES = {
+    "full_attention": {"rope_type": "default", "rope_theta": 300.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+}
+SPARSE = dict(intermediate_size=72, mlp_layer_types=["dense", "sparse", "sparse"])
 # family -> (model_type of the class, keys of its configuration)
 CLASSES = {
     "llama": make_family.CASES["llama_rope"],
@@ -90,9 +100,71 @@ CLASSES = {
     "dbrx": make_family.CASES["dbrx"],
     "llama4_text": make_family.CASES["llama4_text"],
     "llama4": ("llama4", LLAMA4),
+    "glm4_moe_lite": (
+        "glm4_moe_lite",
+        dict({k: v for k, v in LATENT.items() if k != "first_k_dense_replace"}, q_lora_rank=24,
+             mlp_layer_types=["sparse", "dense", "sparse"], routed_scaling_factor=1.5),
+    ),
+    "dots1": (
+        "dots1",
+        dict(DEEPSEEK, intermediate_size=72, n_shared_experts=2, first_k_dense_replace=1,
+             norm_topk_prob=True, routed_scaling_factor=1.7, sliding_window=7, max_window_layers=2,
+             attention_bias=True),
+    ),
+    "solar_open": (
+        "solar_open",
+        dict(DEEPSEEK, n_shared_experts=1, routed_scaling_factor=1.3, attention_bias=True),
+    ),
+    "exaone_moe": (
+        "exaone_moe",
+        dict(PLAIN, num_experts=8, n_group=2, topk_group=1, num_shared_experts=2, sliding_window=7,
+             sliding_window_pattern=2, first_k_dense_replace=1, intermediate_size=72),
+    ),
+    "hy_v3": (
+        "hy_v3",
+        dict(PLAIN | SPARSE, num_experts=8, num_shared_experts=2, router_scaling_factor=1.4,
+             attention_bias=True),
+    ),
+    "axk1": (
+        "axk1",
+        dict({k: v for k, v in LATENT.items() if k != "first_k_dense_replace"}, q_lora_rank=24,
+             mlp_layer_types=["dense", "sparse", "sparse"], n_shared_experts=1),
+    ),
+    "mistral4": (
+        "mistral4",
+        dict(LATENT, q_lora_rank=24, n_shared_experts=2, routed_scaling_factor=1.2,
+             rope_parameters=dict(YARN, llama_4_scaling_beta=0.3, original_max_position_embeddings=8)),
+    ),
+    "mellum": (
+        "mellum",
+        dict(PLAIN | SPARSE | WINDOWS, num_local_experts=8, rope_parameters=ROPES,
+             attention_bias=True),
+    ),
+    "mimo_v2_flash": (
+        "mimo_v2_flash",
+        dict(DEEPSEEK | SPARSE | WINDOWS, num_key_value_heads=1, head_dim=18, v_head_dim=10,
+             attention_value_scale=0.6, attention_bias=True,
+             rope_parameters={k: dict(v, partial_rotary_factor=0.334) for k, v in ROPES.items()}),
+    ),
+    "afmoe": (
+        "afmoe",
+        dict(PLAIN | WINDOWS, num_experts=8, num_shared_experts=2, intermediate_size=72,
+             route_scale=1.6, mup_enabled=True, attention_bias=True),
+    ),
+    "flint": (
+        "flint",
+        dict(PLAIN | WINDOWS, num_experts=8, shared_expert_intermediate_size=24, intermediate_size=72,
+             mlp_only_layers=[1], attention_bias=True),
+    ),
+    "kolibri1": (
+        "kolibri1",
+        dict(PLAIN | WINDOWS, num_local_experts=8, shared_expert_intermediate_size=24,
+             norm_topk_prob=True),
+    ),
 }
 WHOLE = {"llama4": "language_model."}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
+DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
 
 
 def uniform(name, count):
@@ -169,7 +241,12 @@ def packed_tensors(family, model, work):
 def from_class(family, work):
     model_type, keys = CLASSES[family]
     auto = AutoModelForImageTextToText if family in WHOLE else AutoModelForCausalLM
-    model = auto.from_config(AutoConfig.for_model(model_type, **keys)).float()
+    made_from = AutoConfig.for_model(model_type, **keys)
+    if family in DIRECT:
+        auto = getattr(transformers, DIRECT[family])
+        model = auto(made_from).float()
+    else:
+        model = auto.from_config(made_from).float()
     model.save_pretrained(work)
     shapes = {n: t.shape for n, t in load_file(work / "model.safetensors").items()}
     packed = packed_tensors(family, model, work)

@@ -82,6 +82,36 @@ const std::vector<Change> changes{
     {"value_dim", "9", true, latent_without("value_dim"), latent},
     {"norm", "layer", false},
     {"norm", "layer_bias", true},
+    {"norm", "rms_plus_one", false, "qk_norm=head"},
+    {"norm_after", "1", false},
+    {"norm_both", "1", true},
+    {"moe_norm_after", "1", true, "dense_at=1"},
+    {"attention_gate", "full", true},
+    {"attention_gate", "query", true, "qkv_bias=1"},
+    {"attention_gate", "head", true},
+    {"attention_gate", "full", true, latent},
+    {"attention_gate", "full", true, "value_dim=6"},
+    {"value_dim", "6", true},
+    {"value_dim", "6", true, "qkv_bias=1,o_bias=1"},
+    {"value_scale", "0.5", false},
+    {"values_from_keys", "1", true},
+    {"values_from_keys", "1", true, "qkv_bias=1"},
+    {"value_norm", "1", false},
+    {"stretch_turned", "1", false, "stretch_floor=8,stretch_scale=0.1"},
+    {"stretch_turned", "1", false, latent + ",stretch_floor=8,stretch_scale=0.1"},
+    {"q_latent_scale", "2", false, latent + ",q_rank=7"},
+    {"kv_latent_scale", "2", false, latent},
+    {"no_rope_layers", "1", false, latent},
+    {"mixer", "{attention:kv_heads=1;attention}", true},
+    {"mixer", "{attention:head_dim=12;attention}", true, "qk_norm=head"},
+    {"mixer", "{attention:value_dim=3;attention}", true},
+    {"mixer", "{attention:window=16*3;attention}", false},
+    {"mixer", "{attention:rotary_dim=4;attention}", false},
+    {"mixer", "{attention:rope_theta=300;attention}", false},
+    {"mixer", "{attention:rope={linear:factor=2};attention}", false},
+    {"mixer", "{attention:sinks=1;attention}", true},
+    {"mixer", "{attention:values_from_keys=1;attention}", true},
+    {"mixer", "{attention:sinks=1,window=16*3;attention}", true, latent},
     {"output_bias", "1", true},
     {"output_bias", "1", true, "tied=1"},
     {"embedding_scale", "2", false},
@@ -174,10 +204,8 @@ std::map<std::string, std::string> fields_in(const std::string& text) {
   return out;
 }
 std::map<std::string, std::string> fields_of(const ModelConfig& config) {
-  const std::string spec = to_spec(config);
-  std::map<std::string, std::string> out = fields_in(spec.substr(spec.find(':') + 1));
-  out.emplace("mixer", "");  // the default is not written
-  return out;
+  const std::string spec = to_full_spec(config);
+  return fields_in(spec.substr(spec.find(':') + 1));
 }
 
 // The base with other fields, which count where both say something.

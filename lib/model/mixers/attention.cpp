@@ -7,6 +7,7 @@
 #include <map>
 
 #include "lib/core/batch.h"
+#include "lib/model/norm.h"
 #include "lib/model/rotary.h"
 
 namespace moe {
@@ -51,13 +52,14 @@ void append(Backend<S>& backend, Array<S>& kept, std::span<const Index> start, c
   }
 }
 
-// log1p(floor((position+1)/floor))*scale + 1: how much longer queries get with their position
-// (Llama 4).
+// log1p(floor(n/floor))*scale + 1: how much longer queries get with their position, where `first`
+// is the n of the first (1 in Llama 4, 0 in Mistral 4).
 template <class S>
-Array<S> stretches(Backend<S>& backend, const Matrix<int>& at, double floor, double scale) {
+Array<S> stretches(Backend<S>& backend, const Matrix<int>& at, double floor, double scale,
+                   int first) {
   Matrix<S> out(at.cols(), 1);
   for (Index t = 0; t < at.cols(); ++t)
-    out(t, 0) = S(std::log1p(std::floor((at(0, t) + 1) / floor)) * scale + 1);
+    out(t, 0) = S(std::log1p(std::floor((at(0, t) + first) / floor)) * scale + 1);
   return Array<S>(backend, std::as_const(out).view());
 }
 
@@ -80,8 +82,10 @@ std::string published_name(const std::string& name) {
 }
 
 Start start_of(const ModelConfig& c, const std::string& name, ParameterKind kind, Index fan_in) {
-  if (kind == ParameterKind::vector)
-    return {.value = name.ends_with("norm") ? 1.0 : 0.0};
+  if (kind == ParameterKind::vector) {
+    const bool inner = name.ends_with("_a_norm");  // of latent rows: always a plain RMSNorm
+    return {.value = !name.ends_with("norm") ? 0 : inner ? 1 : norm_start(c.norm)};
+  }
   return matrix_start(c, name == "o" ? MatrixRole::mixer_output : MatrixRole::mixer, fan_in);
 }
 
@@ -98,8 +102,9 @@ std::shared_ptr<const Fourier<S>> fourier_of(const MixerPlace<S>& at) {
 }  // namespace
 
 template <class S>
-Attention<S>::Attention(const MixerPlace<S>& at) : config_(at.config), backend_(at.backend) {
-  const ModelConfig& c = at.config;
+Attention<S>::Attention(const MixerPlace<S>& at, ModelConfig own)
+    : config_(std::move(own)), backend_(at.backend) {
+  const ModelConfig& c = config_;
   shape_.heads = c.heads;
   shape_.kv_heads = c.kv_heads;
   shape_.head_dim = c.head_dim;
@@ -109,22 +114,25 @@ Attention<S>::Attention(const MixerPlace<S>& at) : config_(at.config), backend_(
     shape_.window = c.window;
     shape_.chunk = c.chunk;
   }
-  heads_ = c.kv_rank > 0 ? make_latent_heads<S>(c, backend_)
+  heads_ = c.kv_rank > 0 ? make_latent_heads<S>(c, at.layer, backend_)
                          : make_grouped_heads<S>(c, at.layer, backend_, fourier_of(at));
   wo_ = Parameter<S>(backend_, "o", {c.hidden, Index(c.heads) * shape_.value_columns()});
+  if (c.attention_gate != AttentionGate::none)
+    gates_ = c.attention_gate == AttentionGate::head ? c.heads : wo_.value().cols;
+  if (gates_ > 0 && c.attention_gate != AttentionGate::query)
+    gate_ = Parameter<S>(backend_, "gate", {gates_, c.hidden});
   if (c.o_bias)
     o_bias_ = Parameter<S>(backend_, "o_bias", {c.hidden}, ParameterKind::vector);
   if (c.sinks)
     sinks_ = Parameter<S>(backend_, "sinks", {c.heads}, ParameterKind::vector);
-  stretch_floor_ = c.has_rope(at.layer) ? 0 : c.stretch_floor;
-  stretch_scale_ = c.stretch_scale;
+  stretch_floor_ = c.has_rope(at.layer) && !c.stretch_turned ? 0 : c.stretch_floor;
 }
 
 template <class S>
 void Attention<S>::collect(std::vector<ModelParameter<S>>& all) {
   std::vector<Parameter<S>*> mine;
   heads_->collect(mine);
-  for (Parameter<S>* p : {&wo_, &o_bias_, &sinks_}) {
+  for (Parameter<S>* p : {&gate_, &wo_, &o_bias_, &sinks_}) {
     if (!p->empty())
       mine.push_back(p);
   }
@@ -170,8 +178,10 @@ std::unique_ptr<MixerTape> Attention<S>::forward(const Batch& batch, View<const 
   const Matrix<int> at = positions(batch, past ? past->start : std::span<const Index>{});
   t.position = Array<int>(backend_, at.view());
   t.furthest = at.empty() ? 0 : std::ranges::max(at.flat());
-  if (stretch_floor_ > 0)
-    t.stretch = stretches(backend_, at, stretch_floor_, stretch_scale_);
+  if (stretch_floor_ > 0) {
+    t.stretch = stretches(backend_, at, stretch_floor_, config_.stretch_scale,
+                          config_.stretch_turned ? 0 : 1);
+  }
   heads_->forward(x, t);
   t.out = Array<S>(backend_, x.rows, wo_.value().cols);
   t.lse = Array<S>(backend_, x.rows, shape_.heads);
@@ -183,8 +193,32 @@ std::unique_ptr<MixerTape> Attention<S>::forward(const Batch& batch, View<const 
   }
   if (!sinks_.empty())
     backend_.attention_sink(sinks_.value(), t.out.view(), t.lse.view());
-  project(backend_, std::as_const(t.out).view(), wo_, o_bias_, y);
+  if (gates_ > 0)
+    pass_gate(x, t);
+  project(backend_, std::as_const(gates_ > 0 ? t.gated : t.out).view(), wo_, o_bias_, y);
   return tape;
+}
+
+template <class S>
+void Attention<S>::pass_gate(View<const S> x, AttentionTape<S>& t) {
+  if (!gate_.empty()) {
+    t.gate = Array<S>(backend_, x.rows, gates_);
+    backend_.linear(x, gate_.weight(), t.gate.view(), 0);
+  }
+  t.gated = Array<S>::zeros(backend_, t.out.rows(), t.out.cols());
+  const View<const S> gate = t.gate.view();
+  backend_.sigmoid_gate({gate.data, gate.size(), 1}, by_gate(std::as_const(t.out).view()),
+                        by_gate(t.gated.view()));
+}
+
+template <class S>
+void Attention<S>::gate_backward(const AttentionTape<S>& t, Array<S>& dout, Array<S>& dgate) {
+  Array<S> dgated = std::exchange(dout, Array<S>(backend_, t.out.rows(), t.out.cols()));
+  dgate = Array<S>(backend_, t.gate.rows(), t.gate.cols());
+  const View<const S> gate = t.gate.view();
+  backend_.sigmoid_gate_backward(by_gate(std::as_const(dgated).view()), {gate.data, gate.size(), 1},
+                                 by_gate(t.out.view()), {dgate.view().data, gate.size(), 1},
+                                 by_gate(dout.view()));
 }
 
 template <class S>
@@ -193,18 +227,27 @@ void Attention<S>::backward(const Batch& batch, const MixerTape& tape, View<cons
   const auto& t = static_cast<const AttentionTape<S>&>(tape);
   const Index rows = x.rows;
   Array<S> dout(backend_, rows, t.out.cols());
-  Array<S> dq(backend_, rows, t.q.cols());
-  Array<S> dk(backend_, rows, t.k.cols());
-  Array<S> dv(backend_, rows, t.v.cols());
-  project_backward(backend_, dy, t.out.view(), wo_, o_bias_, dout.view(), S(0));
+  HeadGradients<S> d{Array<S>(backend_, rows, t.q.cols()),
+                     Array<S>(backend_, rows, t.k.cols()),
+                     Array<S>(backend_, rows, t.v.cols()),
+                     {}};
+  project_backward(backend_, dy, (gates_ > 0 ? t.gated : t.out).view(), wo_, o_bias_, dout.view(),
+                   S(0));
+  if (gates_ > 0)
+    gate_backward(t, dout, d.gate);
   if (!sinks_.grad().empty()) {
     backend_.attention_sink_backward(sinks_.value(), t.out.view(), t.lse.view(), dout.view(),
                                      sinks_.grad());
   }
   backend_.attention_backward(t.q.view(), t.k.view(), t.v.view(), t.out.view(), t.lse.view(),
-                              dout.view(), shape(batch.start, batch.start), dq.view(), dk.view(),
-                              dv.view());
-  heads_->backward(t, x, std::move(dq), std::move(dk), std::move(dv), dx);
+                              dout.view(), shape(batch.start, batch.start), d.q.view(), d.k.view(),
+                              d.v.view());
+  Array<S> dgate;
+  if (!gate_.empty())
+    std::swap(dgate, d.gate);
+  heads_->backward(t, x, std::move(d), dx);
+  if (!gate_.empty())
+    project_backward(backend_, std::as_const(dgate).view(), x, gate_, none_, dx, S(1));
 }
 
 template class Attention<float>;
