@@ -1,9 +1,10 @@
 // Shuffle, deflate, fletcher32: see filter.h.
 #include "lib/trace/filter.h"
 
-#include <zlib.h>
+#include <libdeflate.h>
 
 #include <cstring>
+#include <memory>
 
 #include "lib/core/error.h"
 
@@ -65,18 +66,32 @@ std::uint32_t fletcher32(std::span<const std::uint8_t> data) {
   return fold(high) << 16 | fold(low);
 }
 
+using Compressor = std::unique_ptr<libdeflate_compressor, decltype(&libdeflate_free_compressor)>;
+using Decompressor =
+    std::unique_ptr<libdeflate_decompressor, decltype(&libdeflate_free_decompressor)>;
+
+// One a thread, as its tables are larger than most chunks; made again for another level.
+libdeflate_compressor* compressor(int level) {
+  thread_local Compressor held(nullptr, libdeflate_free_compressor);
+  thread_local int held_level = -1;
+  if (held_level != level) {
+    held.reset(libdeflate_alloc_compressor(level));
+    held_level = held ? level : -1;
+  }
+  if (!held)
+    throw Error(Exit::memory, "no memory to deflate a chunk");
+  return held.get();
+}
+
+// What follows the stream is not looked at: see `longer` of pack.
 void inflate_into(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
-  z_stream z{};
-  if (inflateInit(&z) != Z_OK)
-    throw Error(Exit::memory, "zlib cannot start");
-  z.next_in = const_cast<Bytef*>(in.data());
-  z.avail_in = uInt(in.size());
-  z.next_out = out.data();
-  z.avail_out = uInt(out.size());
-  const int end = inflate(&z, Z_FINISH);
-  const bool whole = end == Z_STREAM_END && z.avail_out == 0;
-  inflateEnd(&z);
-  if (!whole)
+  thread_local const Decompressor held(libdeflate_alloc_decompressor(),
+                                       libdeflate_free_decompressor);
+  if (!held)
+    throw Error(Exit::memory, "no memory to inflate a chunk");
+  std::size_t read = 0;
+  if (libdeflate_zlib_decompress_ex(held.get(), in.data(), in.size(), out.data(), out.size(), &read,
+                                    nullptr) != LIBDEFLATE_SUCCESS)
     throw Error(Exit::input, "its deflate stream is damaged or has not the size of a chunk");
 }
 
@@ -89,12 +104,13 @@ std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t el
     shuffled.resize(raw.size());
     shuffle(raw, element, shuffled.data());
   }
-  std::vector<std::uint8_t> out(compressBound(uLong(raw.size())) + 5);
-  uLongf size = uLongf(out.size());
-  if (compress2(out.data(), &size, element > 1 ? shuffled.data() : raw.data(), uLong(raw.size()),
-                level) != Z_OK) {
-    throw Error(Exit::memory, "zlib cannot deflate a chunk");
-  }
+  libdeflate_compressor* const deflate = compressor(level);
+  std::vector<std::uint8_t> out(libdeflate_zlib_compress_bound(deflate, raw.size()) + 5);
+  const std::uint8_t* from = element > 1 ? shuffled.data() : raw.data();
+  std::size_t size =
+      libdeflate_zlib_compress(deflate, from, raw.size(), out.data(), out.size() - 5);
+  if (size == 0)
+    throw Error(Exit::bug, "a chunk does not fit the room that its deflate stream may take");
   if (longer)
     out[size++] = 0;
   const std::uint32_t sum = fletcher32({out.data(), size});
