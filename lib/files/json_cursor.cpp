@@ -269,32 +269,40 @@ void take(JsonCursor& c, float& v) {
 
 }  // namespace
 
-template <class Number>
-void JsonCursor::list(Lists& l, std::size_t axis, std::vector<Number>& out) {
-  Index n = 0;
-  const bool last = axis + 1 == l.axes.size();
-  for (bool more = enter('[', ']'); more; more = another(']')) {
-    l.index[axis] = n++;
-    if (!last) {
-      list(l, axis + 1, out);
-      continue;
+// A list as Python and engines write it, numbers of up to four digits with at most one blank
+// between: taken whole without a call for each. Returns how many, or -1 and takes nothing where
+// anything else stands there.
+Index JsonCursor::short_numbers(std::vector<std::int32_t>& out) {
+  constexpr std::ptrdiff_t longest = 7;  // a blank, four digits, what follows, and one to look at
+  const std::size_t had = out.size();
+  if (next() != '[')
+    return -1;
+  const char* p = at_ + 1;
+  while (end_ - p > longest) {
+    p += *p == ' ';
+    unsigned v = unsigned(*p) - '0';
+    if (v > 9)
+      break;
+    // most ids have one digit or two: no branch between those
+    const unsigned second = unsigned(p[1]) - '0';
+    const bool two = second <= 9;
+    v = two ? v * 10 + second : v;
+    p += two ? 2 : 1;
+    for (int more = 0; two && more < 2 && is_digit(*p); ++more)
+      v = v * 10 + unsigned(*p++ - '0');
+    out.push_back(std::int32_t(v));
+    if (*p == ']') {
+      at_ = p + 1;
+      return Index(out.size() - had);
     }
-    // most numbers are a few digits; those take no call
-    if constexpr (std::same_as<Number, std::int32_t>) {
-      next();
-      std::int32_t v = 0;
-      const char* p = at_;
-      while (p < end_ && p - at_ < 9 && is_digit(*p))
-        v = v * 10 + (*p++ - '0');
-      if (p > at_ && p < end_ && (*p == ',' || *p == ']')) {
-        at_ = p;
-        out.push_back(v);
-        continue;
-      }
-    }
-    take(*this, out.emplace_back());
+    if (*p++ != ',')
+      break;
   }
-  leave();
+  out.resize(had);
+  return -1;
+}
+
+void JsonCursor::check_length(Lists& l, std::size_t axis, Index n) const {
   if (l.shape[axis] < 0)
     l.shape[axis] = n;
   if (l.shape[axis] == n)
@@ -304,6 +312,29 @@ void JsonCursor::list(Lists& l, std::size_t axis, std::vector<Number>& out) {
     place += concat("[", l.index[a], "]");
   refuse(concat("has ", n, " ", l.axes[axis], " in ", place, ", where those before have ",
                 l.shape[axis]));
+}
+
+template <class Number>
+void JsonCursor::list(Lists& l, std::size_t axis, std::vector<Number>& out) {
+  Index n = 0;
+  const bool last = axis + 1 == l.axes.size();
+  if constexpr (std::same_as<Number, std::int32_t>) {
+    if (last && depth_ < deepest) {
+      n = short_numbers(out);
+      if (n >= 0)
+        return check_length(l, axis, n);
+      n = 0;
+    }
+  }
+  for (bool more = enter('[', ']'); more; more = another(']')) {
+    l.index[axis] = n++;
+    if (last)
+      take(*this, out.emplace_back());
+    else
+      list(l, axis + 1, out);
+  }
+  leave();
+  check_length(l, axis, n);
 }
 
 std::vector<Index> JsonCursor::wholes(const char* what, const std::vector<const char*>& axes,

@@ -78,6 +78,8 @@ class JsonCursor {
   void skip_text();
   template <class Number>
   void list(Lists&, std::size_t axis, std::vector<Number>& out);
+  Index short_numbers(std::vector<std::int32_t>& out);
+  void check_length(Lists&, std::size_t axis, Index n) const;
 
   const char *at_, *first_, *end_;
   std::string where_;

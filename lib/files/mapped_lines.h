@@ -20,6 +20,10 @@ class MappedLines {
   Index number() const {  // of the line read last, from 1
     return number_;
   }
+  // Lines stay valid as long as this object lives, not only until the next call.
+  bool lasting() const {
+    return inflater_ == nullptr;
+  }
   // The line read last has no end of line: whoever wrote the file may have been stopped in it.
   bool unfinished() const {
     return unfinished_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <concepts>
+#include <cstring>
 
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
@@ -133,6 +135,53 @@ int expert_id(const NumberArray& a, Index place) {
   const bool ones =
       (a.dtype == DType::u16 && id == UINT16_MAX) || (a.dtype == DType::u32 && id == UINT32_MAX);
   return ones ? -1 : int(std::clamp<std::int64_t>(id, -2, INT32_MAX));
+}
+
+namespace {
+
+// Elements as they lie, without a switch for each; what no id can be is made -1 or clamped as
+// expert_id does.
+template <class Element>
+void widen_ids(const NumberArray& a, std::vector<std::int32_t>& out) {
+  const std::byte* from = a.bytes.span.data();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    Element id;
+    std::memcpy(&id, from + i * sizeof id, sizeof id);
+    out[i] = std::int32_t(id);
+    if constexpr (std::same_as<Element, std::uint16_t>)
+      out[i] = id == UINT16_MAX ? -1 : out[i];
+    else if constexpr (std::signed_integral<Element>)
+      out[i] = std::max(out[i], -2);
+  }
+}
+
+// Calls body(place) for every element in row-major order.
+template <class Body>
+void each_place(const NumberArray& a, std::size_t axis, Index place, Body body) {
+  if (axis == a.shape.size())
+    return body(place);
+  for (Index i = 0; i < a.shape[axis]; ++i)
+    each_place(a, axis + 1, place + i * a.stride[axis], body);
+}
+
+}  // namespace
+
+std::vector<std::int32_t> expert_ids(const NumberArray& a) {
+  std::vector<std::int32_t> out(std::size_t(a.size()));
+  const bool dense = a.stride == strides_of(a.shape);
+  if (dense && a.dtype == DType::u8) {
+    widen_ids<std::uint8_t>(a, out);
+  } else if (dense && a.dtype == DType::u16) {
+    widen_ids<std::uint16_t>(a, out);
+  } else if (dense && a.dtype == DType::i16) {
+    widen_ids<std::int16_t>(a, out);
+  } else if (dense && a.dtype == DType::i32) {
+    widen_ids<std::int32_t>(a, out);
+  } else {
+    auto to = out.begin();
+    each_place(a, 0, 0, [&](Index place) { *to++ = expert_id(a, place); });
+  }
+  return out;
 }
 
 bool bundle_names(const ImportFile& f, const std::vector<std::string>& wanted) {

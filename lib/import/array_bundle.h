@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "lib/files/number_array.h"
 #include "lib/import/inputs.h"
@@ -41,6 +42,8 @@ class ArrayBundle {
 
 // An expert's id; -1 = none, which unsigned types of 16 and 32 bits write as all ones.
 int expert_id(const NumberArray&, Index place);
+// All of them in row-major order, the last axis fastest.
+std::vector<std::int32_t> expert_ids(const NumberArray&);
 
 // Names alone, without reading arrays: what a format is recognised by.
 bool bundle_names(const ImportFile&, const std::vector<std::string>& wanted);

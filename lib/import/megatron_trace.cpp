@@ -8,7 +8,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
-#include "lib/files/mapped_lines.h"
+#include "lib/import/line_batch.h"
 #include "lib/import/megatron_records.h"
 
 namespace moe {
@@ -36,12 +36,17 @@ class RankReader {
 
  private:
   void ahead();
-  bool take_line(std::string_view line);
+  bool read_lines();
+  bool take(const JsonText&, ParsedText<MegatronRecord>&, bool first);
   void cut(std::string_view line);
 
   MappedLines lines_;
   ImportSink& sink_;
   int rank_;
+  std::vector<JsonText> lines_read_;
+  std::vector<ParsedText<MegatronRecord>> records_;  // of those, from used_ on not yet taken
+  std::size_t used_ = 0;
+  bool first_batch_ = true;
   std::optional<MegatronRecord> next_;
   std::int64_t cut_step_ = -1;
 };
@@ -66,36 +71,46 @@ void RankReader::cut(std::string_view line) {
     sink_.say(concat("step ", cut_step_, " was left out: its last line is cut"));
 }
 
-// Reads one record into next_; false for what is passed over.
-bool RankReader::take_line(std::string_view line) {
-  if (line.find_first_not_of(" \t") == line.npos)
-    return false;
-  MegatronRecord record;
-  try {
-    record = read_megatron_record(line, lines_.where());
-  } catch (const Error&) {
-    if (!lines_.unfinished() || lines_.number() == 1)
-      throw;
-    cut(line);
+// Takes the record of a line into next_; false for what is passed over. Only a last line that is
+// not the first can have been cut by whoever was stopped while writing.
+bool RankReader::take(const JsonText& line, ParsedText<MegatronRecord>& parsed, bool first) {
+  if (parsed.failure && (first || !line.unfinished))
+    std::rethrow_exception(parsed.failure);
+  if (parsed.failure) {
+    cut(line.text);
     return false;
   }
-  if (record.block == "mtp") {
+  const std::string& block = parsed.value.block;
+  if (block == "mtp") {
     sink_.say("records of multi-token prediction were left out");
     return false;
   }
-  if (record.block != "decoder") {
-    refuse_import(lines_.where(), concat("has a record of the block ", in_quotes(record.block)),
+  if (block != "decoder") {
+    refuse_import(line.where, concat("has a record of the block ", in_quotes(block)),
                   "records of decoder layers");
   }
-  next_ = std::move(record);
+  next_ = std::move(parsed.value);
   return true;
+}
+
+// The next records; false at the end of the file.
+bool RankReader::read_lines() {
+  first_batch_ = lines_.number() == 0;
+  used_ = 0;
+  lines_read_ = next_batch(lines_);
+  records_ = parse_all<MegatronRecord>(lines_read_, [](const JsonText& line) {
+    return read_megatron_record(line.text, line.where);
+  });
+  return !records_.empty();
 }
 
 void RankReader::ahead() {
   next_.reset();
-  std::string_view line;
-  while (lines_.next(line)) {
-    if (take_line(line))
+  for (;;) {
+    if (used_ == records_.size() && !read_lines())
+      return;
+    const std::size_t at = used_++;
+    if (take(lines_read_[at], records_[at], first_batch_ && at == 0))
       return;
   }
 }

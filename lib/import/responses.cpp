@@ -89,7 +89,9 @@ void say_request(const ImportInputs& in, ImportSink& sink, const RoutedRequest& 
     const std::int32_t* from = r.routes.ids.data() + first * r.routes.layers * k;
     for (Index t = 0; t < count; ++t) {
       for (auto& layer : b.rows.layer) {
-        std::copy_n(from, k, layer.expert.row(t).begin());
+        int* to = layer.expert.row(t).data();
+        for (Index i = 0; i < k; ++i)
+          to[i] = from[i];
         from += k;
       }
     }
@@ -107,28 +109,20 @@ RouteArray route_lists(JsonCursor& json, const char* name) {
   return out;
 }
 
-RouteArray route_array(const NumberArray& a, ImportSink& sink) {
+RouteArray route_array(const NumberArray& a) {
   a.must_be_whole();
   a.must_have(3, "[rows, layers, choices]");
-  RouteArray out{a.shape[0], a.shape[1], a.shape[2], {}};
-  out.ids.resize(std::size_t(a.size()));
-  auto to = out.ids.begin();
-  // fused shared experts, in some recorders; where there are 256 experts it is an id
-  const bool none_is_255 = a.dtype == DType::u8 && sink.experts() > 0 && sink.experts() < 256;
-  bool seen = false;
-  for (Index t = 0; t < out.rows; ++t) {
-    for (Index l = 0; l < out.layers; ++l) {
-      for (Index k = 0; k < out.choices; ++k) {
-        const int id = expert_id(a, a.place(t, l, k));
-        const bool none = none_is_255 && id == 255;
-        seen = seen || none;
-        *to++ = none ? -1 : id;
-      }
-    }
-  }
-  if (seen)
-    sink.say("255 in bytes stands for no expert");
-  return out;
+  return {a.shape[0], a.shape[1], a.shape[2], expert_ids(a), a.dtype == DType::u8};
+}
+
+void leave_out_fused(RouteArray& routes, ImportSink& sink) {
+  if (!routes.bytes || sink.experts() == 0 || sink.experts() >= 256)
+    return;
+  const auto first = std::find(routes.ids.begin(), routes.ids.end(), 255);
+  if (first == routes.ids.end())
+    return;
+  std::replace(first, routes.ids.end(), 255, -1);
+  sink.say("255 in bytes stands for no expert");
 }
 
 namespace {
@@ -148,15 +142,18 @@ bool is_json(std::string_view text) {
 
 namespace {
 
-using Take = std::function<void(std::string_view, const std::string&)>;
+using TakeBatch = std::function<void(const std::vector<JsonText>&)>;
 
 // One value, or each of a list.
-void take_each(std::string_view text, const std::string& where, const Take& take) {
+void take_each(std::string_view text, const std::string& where, const TakeBatch& take) {
   JsonCursor json(text, where);
   if (json.next() != '[')
-    return take(text, where);
+    return take({{text, where}});
   Index n = 0;
-  json.elements([&] { take(json.raw(), concat(where, " response ", ++n)); });
+  json.elements([&] {
+    const std::string_view value = json.raw();
+    take({{value, concat(where, " response ", ++n)}});
+  });
   json.end();
 }
 
@@ -166,9 +163,13 @@ bool is_one_document(const ImportFile& file) {
   return file.kind == FileKind::json && all_seen && !is_json(file.first_line());
 }
 
+bool is_list(const JsonText& line) {
+  return line.text[line.text.find_first_not_of(" \t")] == '[';
+}
+
 }  // namespace
 
-void each_json(const ImportFile& file, const Take& take) {
+void each_json_batch(const ImportFile& file, const TakeBatch& take) {
   if (is_one_document(file)) {
     const InputFile whole(file.path);
     const auto bytes = whole.map();
@@ -178,11 +179,22 @@ void each_json(const ImportFile& file, const Take& take) {
       return take_each(text, file.quoted(), take);
   }
   MappedLines lines(file.path);
-  std::string_view line;
-  while (lines.next(line)) {
-    if (line.find_first_not_of(" \t") != line.npos)
-      take_each(line, lines.where(), take);
+  for (auto batch = next_batch(lines); !batch.empty(); batch = next_batch(lines)) {
+    if (std::none_of(batch.begin(), batch.end(), is_list)) {
+      take(batch);
+      continue;
+    }
+    for (const JsonText& line : batch)
+      take_each(line.text, line.where, take);
   }
+}
+
+void each_json(const ImportFile& file,
+               const std::function<void(std::string_view, const std::string&)>& take) {
+  each_json_batch(file, [&](const std::vector<JsonText>& batch) {
+    for (const JsonText& one : batch)
+      take(one.text, one.where);
+  });
 }
 
 }  // namespace moe

@@ -10,6 +10,7 @@
 #include "lib/files/json_cursor.h"
 #include "lib/files/number_array.h"
 #include "lib/import/inputs.h"
+#include "lib/import/line_batch.h"
 #include "lib/import/sink.h"
 
 namespace moe {
@@ -18,6 +19,7 @@ namespace moe {
 struct RouteArray {
   Index rows = 0, layers = 0, choices = 0;
   std::vector<std::int32_t> ids;
+  bool bytes = false;  // they were written as bytes
 };
 
 struct RoutedRequest {
@@ -36,9 +38,16 @@ void say_request(const ImportInputs&, ImportSink&, const RoutedRequest&);
 // Lists [rows][layers][choices] at the cursor.
 RouteArray route_lists(JsonCursor&, const char* name);
 // A NumPy array or tensor of the same shape.
-RouteArray route_array(const NumberArray&, ImportSink&);
+RouteArray route_array(const NumberArray&);
+// In some recorders 255 in bytes stands for no expert (fused shared experts); where there are 256
+// experts it is an id.
+void leave_out_fused(RouteArray&, ImportSink&);
 
-// Calls `take` for each JSON value: of a line each, or of one list, or the only one of its file.
+// Calls `take` for batches of JSON values: of a line each, or of one list, or the only one of its
+// file.
+void each_json_batch(const ImportFile&,
+                     const std::function<void(const std::vector<JsonText>&)>& take);
+// One value at a time.
 void each_json(const ImportFile&,
                const std::function<void(std::string_view json, const std::string& where)>& take);
 

@@ -182,23 +182,13 @@ RowFacts facts_of(std::span<const int> row, int limit) {
   return f;
 }
 
-// The first choice that another one repeats; -1 where all differ. `seen` is scratch.
-int repeated(std::span<const int> row, std::vector<int>& seen) {
-  const std::size_t k = row.size();
-  if (k <= 16) {
-    for (std::size_t i = 1; i < k; ++i) {
-      for (std::size_t j = 0; j < i; ++j) {
-        if (row[i] == row[j] && row[i] >= 0)
-          return row[i];
-      }
-    }
-    return -1;
-  }
-  seen.assign(row.begin(), row.end());
-  std::sort(seen.begin(), seen.end());
-  for (std::size_t i = 1; i < k; ++i) {
-    if (seen[i] == seen[i - 1] && seen[i] >= 0)
-      return seen[i];
+// The smallest expert that is there twice; -1 where all differ.
+int repeated(std::span<const int> row) {
+  std::vector<int> sorted(row.begin(), row.end());
+  std::sort(sorted.begin(), sorted.end());
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i] == sorted[i - 1] && sorted[i] >= 0)
+      return sorted[i];
   }
   return -1;
 }
@@ -214,27 +204,51 @@ void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
     refuse_import(b.where, concat("has ", ids.cols(), " choices a token"), "at most 4096");
   Layer& l = found_[number];
   const int limit = experts() > 0 ? experts() : most_experts;
-  std::vector<int> seen;
+  if (seen_in_row_.size() < std::size_t(limit))
+    seen_in_row_.resize(std::size_t(limit));
+  int most = -1;
   for (Index t = 0; t < ids.rows(); ++t) {
-    const RowFacts row = facts_of(ids.row(t), limit);
-    if (row.wrong) {
-      refuse_import(row_text(b, t),
-                    concat("has expert ", row.bad_id, " in layer ", number, ", and there are ",
-                           limit, " experts"),
-                    wants_experts);
+    const std::uint64_t row = ++rows_looked_at_;
+    bool odd = ids.cols() == 0;
+    for (const int id : ids.row(t)) {
+      if (unsigned(id) >= unsigned(limit)) {
+        odd = true;
+        break;
+      }
+      odd = odd || seen_in_row_[std::size_t(id)] == row;
+      seen_in_row_[std::size_t(id)] = row;
+      most = std::max(most, id);
     }
-    ++l.rows;
-    l.most = std::max(l.most, std::int64_t(row.most));
-    l.choices = std::max(l.choices, row.used);
-    l.none += row.used == 0;
-    if (row.all_zero) {
-      if (l.zeros++ == 0)
-        l.first_zero = row_text(b, t);
-    } else if (const int twice = repeated(ids.row(t), seen); twice >= 0) {
-      refuse_import(row_text(b, t), concat("has expert ", twice, " twice in layer ", number),
-                    "each choice of a token is another expert: the file is damaged, or of another "
-                    "format");
-    }
+    if (odd)
+      look_at_odd_row(b, i, t, limit, l);
+    else
+      l.choices = ids.cols();
+  }
+  l.rows += std::uint64_t(ids.rows());
+  l.most = std::max(l.most, std::int64_t(most));
+}
+
+// A row in which a choice is missing, wrong or there twice.
+void ImportSink::look_at_odd_row(const ImportBlock& b, std::size_t i, Index t, int limit,
+                                 Layer& l) {
+  const auto ids = b.rows.layer[i].expert.row(t);
+  const RowFacts row = facts_of(ids, limit);
+  if (row.wrong) {
+    refuse_import(row_text(b, t),
+                  concat("has expert ", row.bad_id, " in layer ", b.layers[i], ", and there are ",
+                         limit, " experts"),
+                  wants_experts);
+  }
+  l.most = std::max(l.most, std::int64_t(row.most));
+  l.choices = std::max(l.choices, row.used);
+  l.none += row.used == 0;
+  if (row.all_zero) {
+    if (l.zeros++ == 0)
+      l.first_zero = row_text(b, t);
+  } else if (const int twice = repeated(ids); twice >= 0) {
+    refuse_import(row_text(b, t), concat("has expert ", twice, " twice in layer ", b.layers[i]),
+                  "each choice of a token is another expert: the file is damaged, or of another "
+                  "format");
   }
 }
 

@@ -87,6 +87,7 @@ class ImportSink {
   void leave_out_padding(ImportBlock&);
   void look(const ImportBlock&);
   void look_at_layer(const ImportBlock&, std::size_t i);
+  void look_at_odd_row(const ImportBlock&, std::size_t i, Index row, int limit, Layer&);
   void look_at_weights(const ImportBlock&, std::size_t i);
   void look_at_sums(const LayerRows&);
   void note_fields(const ImportBlock&);
@@ -104,6 +105,9 @@ class ImportSink {
   const RecordedModel* config_;
   bool writing_ = false;
   std::map<int, Layer> found_;
+  // by expert: the row in which it was seen last, all rows of all layers counted
+  std::vector<std::uint64_t> seen_in_row_;
+  std::uint64_t rows_looked_at_ = 0;
   std::vector<Step> count_steps_;
   std::map<std::int64_t, std::size_t> count_step_at_;
   std::size_t count_cells_ = 0;

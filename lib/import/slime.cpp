@@ -68,7 +68,8 @@ bool Slime::say(const ImportInputs& in, ImportSink& sink, const PickleValue& sam
                     concat("has a response of ", response->whole(), " of ", q.total, " tokens"),
                     as_saved);
   }
-  q.routes = route_array(routes->array(), sink);
+  q.routes = route_array(routes->array());
+  leave_out_fused(q.routes, sink);
   if (q.routes.rows != q.total - 1) {
     refuse_import(
         q.where,

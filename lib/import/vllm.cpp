@@ -31,25 +31,23 @@ class Vllm final : public Importer {
   void read(const ImportInputs& in, ImportSink& sink) const override {
     sink.facts.engine = "vllm";
     for (const ImportFile& f : in.files())
-      each_json(f, [&](std::string_view json, const std::string& where) {
-        take(in, sink, f, json, where);
-      });
+      read_file(in, sink, f);
   }
 
  private:
-  static void take(const ImportInputs&, ImportSink&, const ImportFile&, std::string_view,
-                   const std::string&);
-  static Response parse(ImportSink&, std::string_view, const std::string&);
+  static void read_file(const ImportInputs&, ImportSink&, const ImportFile&);
+  static void take(const ImportInputs&, ImportSink&, const ImportFile&, Response&,
+                   const std::string& where);
   static void say(const ImportInputs&, ImportSink&, Response&, Choice&, std::string where,
                   const std::string& domain);
 };
 
-RouteArray packed(JsonCursor& json, ImportSink& sink) {
+RouteArray packed(JsonCursor& json) {
   std::string scratch;
   Bytes bytes;
   if (!read_base64(json.text(scratch), bytes))
     json.refuse("has routed_experts that are no base64", as_served);
-  return route_array(npy_array(bytes, concat(json.where(), " routed_experts")), sink);
+  return route_array(npy_array(bytes, concat(json.where(), " routed_experts")));
 }
 
 std::vector<std::int32_t> token_list(JsonCursor& json, const char* name) {
@@ -59,12 +57,12 @@ std::vector<std::int32_t> token_list(JsonCursor& json, const char* name) {
   return out;
 }
 
-void parse_choice(JsonCursor& json, ImportSink& sink, Choice& c) {
+void parse_choice(JsonCursor& json, Choice& c) {
   json.members([&](const std::string& key) {
     if (key == "routed_experts" && !json.null()) {
       c.routed = true;
       c.lists = json.next() == '[';
-      c.routes = c.lists ? route_lists(json, "routed_experts") : packed(json, sink);
+      c.routes = c.lists ? route_lists(json, "routed_experts") : packed(json);
     } else if (key == "token_ids") {
       c.completion = token_list(json, "token_ids");
     } else if (key == "prompt_token_ids") {
@@ -75,12 +73,12 @@ void parse_choice(JsonCursor& json, ImportSink& sink, Choice& c) {
   });
 }
 
-Response Vllm::parse(ImportSink& sink, std::string_view text, const std::string& where) {
+Response parse(const JsonText& line) {
   Response r;
-  JsonCursor json(text, where);
+  JsonCursor json(line.text, line.where);
   json.members([&](const std::string& key) {
     if (key == "choices") {
-      json.elements([&] { parse_choice(json, sink, r.choices.emplace_back()); });
+      json.elements([&] { parse_choice(json, r.choices.emplace_back()); });
     } else if (key == "prompt_token_ids") {
       r.prompt = token_list(json, "prompt_token_ids");
     } else if (key == "prompt_routed_experts") {
@@ -103,9 +101,19 @@ Response Vllm::parse(ImportSink& sink, std::string_view text, const std::string&
   return r;
 }
 
-void Vllm::take(const ImportInputs& in, ImportSink& sink, const ImportFile& file,
-                std::string_view text, const std::string& where) {
-  Response r = parse(sink, text, where);
+void Vllm::read_file(const ImportInputs& in, ImportSink& sink, const ImportFile& file) {
+  each_json_batch(file, [&](const std::vector<JsonText>& batch) {
+    auto parsed = parse_all<Response>(batch, parse);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      if (parsed[i].failure)
+        std::rethrow_exception(parsed[i].failure);
+      take(in, sink, file, parsed[i].value, batch[i].where);
+    }
+  });
+}
+
+void Vllm::take(const ImportInputs& in, ImportSink& sink, const ImportFile& file, Response& r,
+                const std::string& where) {
   bool any = false;
   for (std::size_t i = 0; i < r.choices.size(); ++i) {
     if (!r.choices[i].routed)
@@ -151,6 +159,7 @@ void Vllm::say(const ImportInputs& in, ImportSink& sink, Response& r, Choice& c,
   q.tokens.resize(std::size_t(std::max<Index>(q.prompt, Index(prompt.size()))), -1);
   q.tokens.insert(q.tokens.end(), c.completion.begin(), c.completion.end());
   q.routes = std::move(c.routes);
+  leave_out_fused(q.routes, sink);
   prepend(r.prompt_routes, q.where, q.routes);
   q.moe_layers_only = c.lists;
   const bool every = c.lists && q.total >= 0 && q.routes.rows == q.total;
