@@ -6,11 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "apps/command.h"
 #include "apps/output.h"
+#include "apps/plan_machine.h"
 #include "apps/plan_tables.h"
-#include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
 #include "lib/model/config.h"
@@ -25,7 +26,8 @@ struct Options {
   std::vector<std::string> models;
   Count context = 4096;
   plan::Sharding sharding;
-  std::string format = "bf16";
+  std::string weights;
+  MachineOptions machine;
   OutputOptions out;
 };
 
@@ -70,26 +72,48 @@ Architecture described(const std::string& word) {
   unknown(word);
 }
 
+// A model as it was named, with what its file says of the bytes of its weights.
+NamedModel named(const std::string& word, const std::string& weights) {
+  NamedModel out{.word = word, .shape = described(word)};
+  std::error_code none;
+  if (!weights.empty() && weights != own_format)
+    out.weights = plan::storage_of(weights);
+  else if (fs::exists(word, none))
+    out.weights = plan::own_storage_of_path(word);
+  else if (const auto* model = plan::find_published(word))
+    out.weights = plan::own_storage(parse_json(model->config, model->name), word);
+  else
+    out.weights = plan::storage_of("f32");  // of what moe train writes
+  return out;
+}
+
 int run_plan(const Options& o) {
   check_output(o.out);
   Report report;
   if (o.models.empty()) {
+    if (wanted(o.machine))
+      throw Error(Exit::usage, "no model is named").hint("moe plan DeepSeek-V3 --device h100");
     report.title = "Published models that moe plan has by name";
     report.tables.push_back(published_table());
     write_report(report, o.out);
     return 0;
   }
-  PlanOptions options{.context = o.context, .sharding = o.sharding};
-  for (const plan::Format f : plan::formats) {
-    if (name_of(f) == o.format)
-      options.format = f;
-  }
-  std::vector<Architecture> models;
+  std::vector<NamedModel> models;
   for (const std::string& word : o.models) {
-    models.push_back(described(word));
-    check(o.sharding, models.back());
+    models.push_back(named(word, o.weights));
+    check(o.sharding, models.back().shape);
   }
-  write_report(models.size() == 1 ? plan_of(models[0], options) : comparison_of(models, options),
+  if (wanted(o.machine)) {
+    write_report(machine_report(models, o.machine, o.context), o.out);
+    return 0;
+  }
+  PlanOptions options{.context = o.context, .sharding = o.sharding};
+  if (!o.weights.empty())
+    options.weights = models[0].weights;
+  std::vector<Architecture> shapes;
+  for (NamedModel& m : models)
+    shapes.push_back(std::move(m.shape));
+  write_report(shapes.size() == 1 ? plan_of(shapes[0], options) : comparison_of(shapes, options),
                o.out);
   return 0;
 }
@@ -119,14 +143,11 @@ Run plan_command(CommandLine& cli) {
       .type_name("N")
       .show_default()
       .check(whole(1, 1'000'000));
-  std::vector<std::string> names;
-  for (const plan::Format f : plan::formats)
-    names.emplace_back(name_of(f));
-  cli.add_option("--weights", o->format,
-                 "format of the weights on a device that serves: " + join(names))
-      .type_name("NAME")
-      .show_default()
-      .check(one_of(names));
+  cli.add_option("--weights", o->weights,
+                 "format of the weights that serve: own (as the published file), f32, bf16, int8, "
+                 "fp8, mxfp4, or one of GGUF such as q4_k; default: bf16, with --device own")
+      .type_name("NAME");
+  add_machine(cli, o->machine);
   add_output(cli, o->out, "where the plan goes");
   add_config(cli);
   return [o] {

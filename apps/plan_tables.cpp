@@ -4,10 +4,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "apps/terminal.h"
 #include "lib/core/text.h"
+#include "lib/plan/conventions.h"
 #include "lib/plan/published.h"
 
 namespace moe {
@@ -68,6 +70,12 @@ std::string experts_text(const FeedShape& f) {
 
 Count context_of(const Architecture& a, const PlanOptions& o) {
   return a.context > 0 ? std::min(o.context, a.context) : o.context;
+}
+
+bool has_windows(const Architecture& a) {
+  return std::ranges::any_of(a.layers, [](const LayerShape& l) {
+    return std::ranges::any_of(l.mixers, [](const MixerShape& m) { return m.window > 0; });
+  });
 }
 
 Table parameters_table(const ParameterCount& p) {
@@ -137,10 +145,8 @@ Table compute_table(const Architecture& a, const PlanOptions& o) {
   };
   row("FLOPs, products with weights", count_text(f.products));
   row(fmt::format("FLOPs, attention at {} tokens", context), count_text(f.attention));
-  row("FLOPs, forward", count_text(f.products + f.attention));
-  row("FLOPs, training", count_text(3 * (f.products + f.attention)));
-  row(fmt::format("weights read, {}", name_of(o.format)),
-      bytes_text(plan::active_bytes(a, o.format)));
+  row(fmt::format("weights read, {}", o.weights.name),
+      bytes_text(plan::active_bytes(a, o.weights.bytes)));
   if (c.per_token > 0) {
     row("cache of a token, bf16", fmt::format("{} bytes", std::llround(2 * c.per_token)));
     row(fmt::format("cache of {} tokens, bf16", context), bytes_text(2 * c.at_context));
@@ -151,11 +157,33 @@ Table compute_table(const Architecture& a, const PlanOptions& o) {
   Table t{.id = "compute",
           .title = "Compute and cache of a token",
           .reading =
-              "A multiply-add counts 2, backward twice the forward. Weights read: by one token "
+              "A multiply-add counts 2; forward and training: the table below. Weights read: by "
+              "one token "
               "alone; cache: keys and values."};
   if (a.encoder_decoder())
     t.reading += " One source and one target token together; the cache is the decoder's.";
   t.columns = {{.name = "what", .cells = what}, {.name = "value", .cells = value}};
+  return t;
+}
+
+Table conventions_table(const Architecture& a, const PlanOptions& o) {
+  const Count context = context_of(a, o);
+  const plan::TokenFlops f = plan::token_flops(a, context);
+  std::vector<std::string> name, about;
+  std::vector<double> value;
+  for (const plan::Convention& c : plan::conventions()) {
+    if ((c.further && f.further == 0) || (!c.windows && !has_windows(a)))
+      continue;
+    name.emplace_back(c.name);
+    about.emplace_back(c.about);
+    value.push_back(plan::flops(a, context, c) / 1e9);
+  }
+  Table t{.id = "flops",
+          .title = fmt::format("FLOPs of a token by convention, {} tokens", context),
+          .reading = "A multiply-add counts 2. Publications mean one of these by FLOPs."};
+  t.columns = {{.name = "convention", .cells = name},
+               {.name = "of a token", .unit = "GFLOP", .cells = value, .digits = 2},
+               {.name = "what it counts", .cells = about}};
   return t;
 }
 
@@ -181,7 +209,7 @@ Table devices_table(const std::vector<Architecture>& models, const PlanOptions& 
   std::vector<std::string> name;
   std::vector<double> serve, cache, optimizer, all;
   for (const Architecture& a : models) {
-    const plan::Share s = plan::share(a, o.sharding, o.format, context_of(a, o));
+    const plan::Share s = plan::share(a, o.sharding, o.weights.bytes, context_of(a, o));
     name.push_back(a.name);
     serve.push_back(s.serving / gib);
     cache.push_back(s.cache / gib);
@@ -203,7 +231,7 @@ Table devices_table(const std::vector<Architecture>& models, const PlanOptions& 
                          .digits = 2});
   };
   t.columns = {{.name = "model", .cells = name}};
-  column("serving", fmt::format("weights in {}, without ZeRO", name_of(o.format)), serve);
+  column("serving", fmt::format("weights in {}, without ZeRO", o.weights.name), serve);
   column("cache", "keys and values of one sequence, bf16; states in f32", cache);
   column("training", "weights, gradients and what the optimiser keeps", all);
   column("optimiser", "of it: f32 master weights and both moments", optimizer);
@@ -369,7 +397,8 @@ Report plan_of(const Architecture& a, const PlanOptions& o) {
   r.facts.emplace_back("vocabulary",
                        fmt::format("{}{}", a.vocabulary, a.tied ? ", output tied to it" : ""));
   add_publication(r, a, p.total);
-  r.tables = {parameters_table(p), active_table(a, p), compute_table(a, o), memory_table(a)};
+  r.tables = {parameters_table(p), active_table(a, p), compute_table(a, o), conventions_table(a, o),
+              memory_table(a)};
   if (sharded(o))
     r.tables.push_back(devices_table({a}, o));
   if (a.moe() && a.moe()->experts > 1)

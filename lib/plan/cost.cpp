@@ -49,11 +49,11 @@ double weight_bytes(const Architecture& a, Format f) {
     sum += weight_bytes(p, f) * double(p.count);
   return sum;
 }
-double active_bytes(const Architecture& a, Format f) {
+double active_bytes(const Architecture& a, const PieceBytes& bytes) {
   double sum = 0;
   for (const WeightPiece& p : pieces(a)) {
     const bool looked_up = p.part == ModelPart::embedding && !p.multiplied;  // one row
-    sum += looked_up ? weight_bytes(p, f) / double(p.rows) : weight_bytes(p, f) * p.active;
+    sum += looked_up ? bytes(p) / double(p.rows) : bytes(p) * p.active;
   }
   return sum;
 }
@@ -93,7 +93,7 @@ void check(const Sharding& s, const Architecture& a) {
   }
 }
 
-Share share(const Architecture& a, const Sharding& s, Format format, Count context) {
+Share share(const Architecture& a, const Sharding& s, const PieceBytes& bytes, Count context) {
   Share out;
   double mine = 0;
   for (const WeightPiece& p : pieces(a)) {
@@ -104,7 +104,7 @@ Share share(const Architecture& a, const Sharding& s, Format format, Count conte
             ? double(s.tensor)
             : 1;
     const double spread = expert ? double(s.experts) : 1;
-    out.serving += weight_bytes(p, format) * double(p.count) / (cut * spread);
+    out.serving += bytes(p) * double(p.count) / (cut * spread);
     // what is not spread by expert is alike on all of them
     const double over = s.zero > 1 ? (expert ? double(s.zero) : double(s.zero * s.experts)) : 1;
     mine += p.size() * double(p.count) / (cut * spread * over);
@@ -125,6 +125,11 @@ Share share(const Architecture& a, const Sharding& s, Format format, Count conte
     }
   }
   return out;
+}
+
+Share share(const Architecture& a, const Sharding& s, Format format, Count context) {
+  return share(
+      a, s, [format](const WeightPiece& p) { return weight_bytes(p, format); }, context);
 }
 
 AllToAll all_to_all(const Architecture& a, Count ranks, double bytes) {

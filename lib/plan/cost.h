@@ -2,6 +2,8 @@
 // of one device among many, and what travels between devices. Pure sums over the pieces of an
 // architecture. The definitions are written down in docs/plan.md.
 #pragma once
+#include <functional>
+
 #include "lib/model/sizes.h"
 
 namespace moe::plan {
@@ -13,8 +15,9 @@ inline constexpr Format formats[] = {Format::f32, Format::bf16, Format::int8, Fo
 std::string_view name_of(Format);
 std::string_view about(Format);
 double weight_bytes(const WeightPiece&, Format);  // of one matrix of it
+using PieceBytes = std::function<double(const WeightPiece&)>;
 double weight_bytes(const Architecture&, Format);
-double active_bytes(const Architecture&, Format);  // read for one token alone
+double active_bytes(const Architecture&, const PieceBytes&);  // read for one token alone
 
 // Keys and values (or the latent vector) that one sequence keeps, in elements; `state` does not
 // grow with the context.
@@ -37,10 +40,11 @@ void check(const Sharding&, const Architecture&);
 struct Share {  // of the device that holds most
   // bytes; training: bf16 weights and gradients, f32 master copy and both moments
   double weights = 0, gradients = 0, optimizer = 0;
-  double serving = 0;  // weights in `format`, ZeRO aside
+  double serving = 0;  // weights in the bytes that are given, ZeRO aside
   // of one sequence at the context, 2 bytes an element
   double cache = 0;
 };
+Share share(const Architecture&, const Sharding&, const PieceBytes&, Count context);
 Share share(const Architecture&, const Sharding&, Format, Count context);
 
 // Bytes that one token sends in one MoE layer to be computed elsewhere; the same comes back. `each`

@@ -41,7 +41,12 @@ const PublishedModel* find_published(const std::string& name) {
 }
 
 Architecture describe(const PublishedModel& m) {
-  return describe(parse_json(m.config, m.name), std::string(m.name), std::string(m.name));
+  const Json config = parse_json(m.config, m.name);
+  Architecture a = describe(config, std::string(m.name), std::string(m.name));
+  // the default of a class is not the context of a model whose sizes are listed without one
+  if (!config.contains("max_position_embeddings"))
+    a.context = 0;
+  return a;
 }
 
 }  // namespace moe::plan

@@ -39,7 +39,7 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/checkpoint", "lib/files"}},
     {"lib/plan",
      {"lib/core", "lib/router", "lib/layer", "lib/model", "lib/family", "lib/checkpoint",
-      "lib/files"}},
+      "lib/files", "lib/trace", "analysis"}},
     {"lib/run",
      {"lib/core", "lib/backend", "lib/router", "lib/balance", "lib/layer", "lib/model",
       "lib/family", "lib/checkpoint", "lib/files", "lib/tokenizer", "lib/trace", "datasets"}},
