@@ -10,6 +10,7 @@
 
 #include "apps/command.h"
 #include "apps/output.h"
+#include "apps/plan_cluster.h"
 #include "apps/plan_machine.h"
 #include "apps/plan_tables.h"
 #include "apps/values.h"
@@ -90,6 +91,10 @@ NamedModel named(const std::string& word, const std::string& weights) {
 int run_plan(const Options& o) {
   check_output(o.out);
   Report report;
+  if (o.machine.published) {
+    write_report(published_runs_report(), o.out);
+    return 0;
+  }
   if (o.models.empty()) {
     if (wanted(o.machine))
       throw Error(Exit::usage, "no model is named").hint("moe plan DeepSeek-V3 --device h100");

@@ -1,8 +1,12 @@
 // Options of machines, and from them the requests that lib/plan answers.
 #include "apps/plan_machine.h"
 
+#include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <filesystem>
 
+#include "apps/plan_cluster.h"
 #include "apps/plan_serving.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
@@ -44,6 +48,67 @@ plan::Offload offload_of(const std::string& text) {
   o.held = spec.get("held", -1, 0);
   spec.done();
   return o;
+}
+
+struct CurvePoint {
+  double rows, share;
+};
+
+// "16:0.1,256:0.4,4096:0.7": share of its rate that a product of so many rows reaches.
+std::vector<CurvePoint> curve_of(const std::string& text) {
+  std::vector<CurvePoint> out;
+  for (const std::string& word : split(text, ',')) {
+    CurvePoint p{};
+    const char* const end = word.data() + word.size();
+    const auto rows = std::from_chars(word.data(), end, p.rows);
+    const bool colon = rows.ec == std::errc{} && rows.ptr != end && *rows.ptr == ':';
+    const auto share = colon ? std::from_chars(rows.ptr + 1, end, p.share) : rows;
+    if (!colon || share.ec != std::errc{} || share.ptr != end || !(p.rows > 0) ||
+        !(p.share > 0 && p.share <= 1) || (!out.empty() && p.rows <= out.back().rows)) {
+      throw Error(Exit::usage, concat("--curve has '", word, "'"))
+          .hint("rows and a share of at most 1, rows rising: 16:0.1,256:0.4,4096:0.7");
+    }
+    out.push_back(p);
+  }
+  return out;
+}
+double share_at(const std::vector<CurvePoint>& curve, double rows) {
+  if (rows <= curve.front().rows)
+    return curve.front().share;
+  for (std::size_t i = 1; i < curve.size(); ++i) {
+    const CurvePoint& a = curve[i - 1];
+    const CurvePoint& b = curve[i];
+    if (rows <= b.rows)
+      return a.share + (b.share - a.share) * std::log(rows / a.rows) / std::log(b.rows / a.rows);
+  }
+  return curve.back().share;
+}
+
+Report on_cluster(const NamedModel& m, const MachineOptions& o) {
+  ClusterRequest q{.model = m.shape,
+                   .cluster = plan::cluster_of(o.cluster),
+                   .search = o.search,
+                   .usable = o.usable};
+  for (const std::string& text : o.layouts)
+    q.layouts.push_back(plan::layout_of(text));
+  if (q.layouts.empty())
+    q.layouts.emplace_back();
+  q.options.law = law_of(o.routing, m.shape);
+  q.routing = o.routing;
+  if (o.eplb >= 0) {
+    const plan::ChoiceLaw law = q.options.law;
+    q.routing += concat(", placed by EPLB with ", o.eplb, " slots more than experts");
+    q.options.imbalance = [law, extra = o.eplb](Count ranks) {
+      return plan::balanced_imbalance(law, ranks, extra);
+    };
+  }
+  if (!o.curve.empty()) {
+    q.own_efficiency = true;
+    q.options.efficiency = [curve = curve_of(o.curve)](double rows) {
+      return share_at(curve, rows);
+    };
+  }
+  return cluster_report(q);
 }
 
 Report on_device(const NamedModel& m, const MachineOptions& o, Count context) {
@@ -92,18 +157,40 @@ void add_machine(CommandLine& cli, MachineOptions& o) {
               "layer stay on the device (default: as many as fit)");
   device.number("--trace-tokens", o.trace_tokens, "of a trace that caches are replayed on",
                 whole(1));
+  const OptionGroup cluster(cli, "A cluster that trains");
+  cluster.text("--cluster", o.cluster, "SPEC", "h100:nodes=256,gpus=8,link=450GB/s,net=50GB/s");
+  cluster.repeatable("--layout", o.layouts,
+                     "ep=64,pp=16,tp=1,vp=1,dp=N,zero=1,limit_nodes=4,mbs=1,gbs=N,sequence=4096,"
+                     "bits=8,recompute=0,graphs=0,mtp=0,dispatch=node,overlap=0; given again, "
+                     "layouts stand side by side");
+  cluster.flag("--search", o.search, "try every layout that fits; --layout says what is fixed");
+  cluster
+      .add("--eplb", o.eplb, "experts placed by EPLB with so many slots of a layer beyond one each")
+      .check(whole(0, 1 << 20));
+  cluster.text("--curve", o.curve, "LIST",
+               "share of its rate that a product of so many rows reaches, 16:0.1,256:0.4,4096:0.7; "
+               "default: as fitted to published runs");
+  cluster.flag("--published", o.published,
+               "published runs beside what fits without them predict; needs no model");
 }
 
 bool wanted(const MachineOptions& o) {
-  return !o.device.empty();
+  return !o.device.empty() || !o.cluster.empty();
 }
 
 Report machine_report(const std::vector<NamedModel>& models, const MachineOptions& o,
                       Count context) {
   if (models.size() != 1) {
-    throw Error(Exit::usage, concat("--device plans one model, and ", models.size(), " are named"))
-        .hint("one model a plan; several without --device make a table");
+    throw Error(Exit::usage,
+                concat("a machine is planned for one model, and ", models.size(), " are named"))
+        .hint("one model a plan; several without --device and --cluster make a table");
   }
+  if (!o.device.empty() && !o.cluster.empty()) {
+    throw Error(Exit::usage, "--device and --cluster are given both")
+        .hint("--device plans serving, --cluster plans training: one a plan");
+  }
+  if (!o.cluster.empty())
+    return on_cluster(models[0], o);
   return on_device(models[0], o, context);
 }
 

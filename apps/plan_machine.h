@@ -20,6 +20,10 @@ struct NamedModel {
 
 struct MachineOptions {
   std::string device, routing = "even", offload;
+  std::string cluster, curve;
+  std::vector<std::string> layouts;
+  bool search = false, published = false;
+  Count eplb = -1;  // slots beyond one an expert; -1 = experts in order
   int cache_bits = 16;
   Count devices = 0, chunk = 2048;
   std::int64_t trace_tokens = 200'000;

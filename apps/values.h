@@ -30,6 +30,9 @@ class OptionGroup {
   Option text(const char* name, std::string& value, const char* kind, const char* about) const {
     return add(name, value, about).type_name(kind);
   }
+  void flag(const char* name, bool& value, const char* about) const {
+    cli_.add_flag(name, value, about).group(name_);
+  }
   // May be given again, a value each time.
   Option repeatable(const char* name, std::vector<std::string>& values,
                     const std::string& about) const {

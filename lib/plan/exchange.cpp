@@ -2,7 +2,9 @@
 #include "lib/plan/exchange.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <map>
+#include <mutex>
 #include <vector>
 
 #include "lib/core/rng.h"
@@ -82,6 +84,27 @@ class LimitedToken {
   std::vector<Count> order_, group_;
 };
 
+// Mean over tokens; drawn once for each shape, since a search asks for the same ones again.
+Drawn mean_drawn(const ExchangeShape& s) {
+  using Key = std::array<Count, 5>;
+  static std::mutex guard;
+  static std::map<Key, Drawn> known;
+  const std::lock_guard lock(guard);
+  const Key key{s.experts, s.k, s.ranks, s.gpus, s.limit_nodes};
+  if (const auto at = known.find(key); at != known.end())
+    return at->second;
+  LimitedToken token(s);
+  Rng rng(seed);
+  Drawn mean;
+  for (int t = 0; t < drawn_tokens; ++t) {
+    const Drawn d = token.draw(rng);
+    mean.devices += d.devices / drawn_tokens;
+    mean.nodes += d.nodes / drawn_tokens;
+  }
+  known.emplace(key, mean);
+  return mean;
+}
+
 }  // namespace
 
 Copies expected_copies(const ExchangeShape& s) {
@@ -91,16 +114,9 @@ Copies expected_copies(const ExchangeShape& s) {
   if (s.limit_nodes > 0 && double(s.limit_nodes) < nodes) {
     ExchangeShape whole = s;
     whole.gpus = gpus;
-    LimitedToken token(whole);
-    Rng rng(seed);
-    Drawn sum;
-    for (int t = 0; t < drawn_tokens; ++t) {
-      const Drawn d = token.draw(rng);
-      sum.devices += d.devices;
-      sum.nodes += d.nodes;
-    }
-    out.devices = sum.devices / drawn_tokens;
-    out.nodes = sum.nodes / drawn_tokens;
+    const Drawn mean = mean_drawn(whole);
+    out.devices = mean.devices;
+    out.nodes = mean.nodes;
   } else {
     out.devices = parts_touched(double(s.experts), double(s.k), double(s.ranks));
     out.nodes = parts_touched(double(s.experts), double(s.k), nodes);

@@ -220,7 +220,9 @@ StepParts step_parts(const Architecture& a, const Cluster& c, const Layout& l,
   StepParts out;
   const TokenWork w = work_of(a, l);
   const FeedShape* moe = a.moe();
-  if (moe && !options.law.layer.empty()) {
+  if (moe && options.imbalance) {
+    out.imbalance = options.imbalance(l.ep);
+  } else if (moe && !options.law.layer.empty()) {
     const double rows = double(l.mbs * l.sequence * moe->k) / double(l.tp) * double(l.ep);
     out.imbalance = options.law.imbalance(l.ep, rows);
   }

@@ -40,6 +40,8 @@ struct StepParts {
 
 struct StepOptions {
   ChoiceLaw law;  // empty: balanced by force
+  // load of the busiest expert rank over the mean, of so many ranks; empty: that of the law
+  std::function<double(Count ranks)> imbalance;
   // Share of its rate that a product of so many rows reaches, as it was measured; empty: 1, the
   // fitted factor says it all.
   std::function<double(double rows)> efficiency;

@@ -2,6 +2,7 @@
 #include "lib/plan/trace_law.h"
 
 #include <algorithm>
+#include <deque>
 #include <list>
 
 #include "analysis/metric/cache_policies.h"
@@ -107,7 +108,7 @@ double most_used(const LayerCache& c, Count held) {
   return share(hits, c);
 }
 
-CacheReplay sums(const std::vector<LayerCache>& layers, Count held, std::uint64_t tokens) {
+CacheReplay sums(const std::deque<LayerCache>& layers, Count held, std::uint64_t tokens) {
   CacheReplay out{.tokens = tokens};
   const double n = double(layers.size());
   std::vector<double> missed(tokens, 0.0);
@@ -156,7 +157,7 @@ ChoiceLaw law_of_trace(const std::filesystem::path& path, Count experts, Count k
 
 CacheReplay replay_cache(const std::filesystem::path& path, Count held, std::uint64_t most_tokens) {
   const TraceReader trace(path);
-  std::vector<LayerCache> layers;
+  std::deque<LayerCache> layers;  // never moved: LRU points into itself
   for (const TraceLayer& l : trace.header().layers)
     layers.emplace_back(l.experts, std::min<Count>(held, l.experts));
   const std::uint64_t tokens = std::min(most_tokens, trace.tokens());
