@@ -1,4 +1,5 @@
-// Reading a file past the page cache, as weights of experts on disk are read.
+// Reading a file past the page cache, as weights of experts on disk are read; how much memory
+// there is.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -92,6 +93,10 @@ class DirectFile {
 };
 
 }  // namespace
+
+double memory_of_machine() {
+  return double(::sysconf(_SC_PHYS_PAGES)) * double(::sysconf(_SC_PAGESIZE));
+}
 
 std::vector<DiskRate> measure_disk(const std::filesystem::path& folder, std::int64_t bytes,
                                    double seconds) {

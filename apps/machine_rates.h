@@ -27,6 +27,8 @@ struct MachineRates {
   double product_rate(double rows) const;  // the same
 };
 
+double memory_of_machine();  // bytes
+
 // About `seconds` for each of some twenty measurements.
 MachineRates measure_machine(Backend<float>&, double seconds);
 

@@ -6,8 +6,11 @@
 #include <cmath>
 #include <filesystem>
 
+#include "apps/machine_rates.h"
+#include "apps/output.h"
 #include "apps/plan_cluster.h"
 #include "apps/plan_serving.h"
+#include "apps/plan_simulation.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
 #include "lib/core/spec.h"
@@ -111,10 +114,39 @@ Report on_cluster(const NamedModel& m, const MachineOptions& o) {
   return cluster_report(q);
 }
 
+Report simulated(const NamedModel& m, const MachineOptions& o, Count context) {
+  if (o.cluster.empty()) {
+    throw Error(Exit::usage, "--simulate plays a trace through a cluster, and none is named")
+        .hint("--cluster h100:nodes=2");
+  }
+  plan::Simulation s{.model = m.shape,
+                     .cluster = plan::cluster_of(o.cluster),
+                     .weights = m.weights,
+                     .context = context,
+                     .extra = std::max<Count>(0, o.eplb),
+                     .rebalance = o.rebalance};
+  if (o.eplb >= 0 && o.rebalance == 0) {
+    throw Error(Exit::usage, "--eplb has no loads to place by before the first step of a trace")
+        .hint("--rebalance 64: place anew every 64 steps");
+  }
+  return simulation_report(o.simulate, s);
+}
+
+// What this machine reaches, in the place of a data sheet.
+plan::Device this_machine() {
+  const auto device = open_device({});
+  const MachineRates r = measure_machine(*device, 0.1);
+  plan::Device d{.name = "here", .source = "measured now, as moe bench machine does"};
+  d.memory = memory_of_machine();
+  d.bandwidth = r.memory;
+  d.flops16 = r.product_rate(1024);
+  return d;
+}
+
 Report on_device(const NamedModel& m, const MachineOptions& o, Count context) {
   const Count seen = m.shape.context > 0 ? std::min(context, m.shape.context) : context;
   ServingRequest q{.serving = {.model = m.shape,
-                               .device = plan::device_of(o.device),
+                               .device = o.here ? this_machine() : plan::device_of(o.device),
                                .weights = m.weights,
                                .law = law_of(o.routing, m.shape),
                                .context = seen,
@@ -135,6 +167,31 @@ Report on_device(const NamedModel& m, const MachineOptions& o, Count context) {
   return r;
 }
 
+void add_cluster(CommandLine& cli, MachineOptions& o) {
+  const OptionGroup cluster(cli, "A cluster that trains");
+  cluster.text("--cluster", o.cluster, "SPEC", "h100:nodes=256,gpus=8,link=450GB/s,net=50GB/s");
+  cluster.repeatable("--layout", o.layouts,
+                     "ep=64,pp=16,tp=1,vp=1,dp=N,zero=1,limit_nodes=4,mbs=1,gbs=N,sequence=4096,"
+                     "bits=8,recompute=0,graphs=0,mtp=0,dispatch=node,overlap=0; given again, "
+                     "layouts stand side by side");
+  cluster.flag("--search", o.search, "try every layout that fits; --layout says what is fixed");
+  cluster
+      .add("--eplb", o.eplb, "experts placed by EPLB with so many slots of a layer beyond one each")
+      .check(whole(0, 1 << 20));
+  cluster.text("--curve", o.curve, "LIST",
+               "share of its rate that a product of so many rows reaches, 16:0.1,256:0.4,4096:0.7; "
+               "default: as fitted to published runs");
+  cluster.text("--simulate", o.simulate, "TRACE",
+               "play this trace's routing through the cluster, every device an expert rank");
+  cluster.number("--rebalance", o.rebalance, "steps between placements by EPLB; 0 = never",
+                 whole(0, 1 << 30));
+  cluster.number("--grow", o.grow,
+                 "the model with 2, 4, 8, ... times its experts up to so many; needs no cluster",
+                 whole(0, 1 << 20));
+  cluster.flag("--published", o.published,
+               "published runs beside what fits without them predict; needs no model");
+}
+
 }  // namespace
 
 void add_machine(CommandLine& cli, MachineOptions& o) {
@@ -142,6 +199,8 @@ void add_machine(CommandLine& cli, MachineOptions& o) {
   device.text("--device", o.device, "SPEC",
               "what serves: h100, rtx4090, ... (moe list devices of plans: docs/plan.md), "
               "cpu:bandwidth=80GB/s, or memory=80GB,bandwidth=3.35TB/s,flops=989T");
+  device.flag("--here", o.here,
+              "this machine, measured now (a few seconds): memory, its bandwidth, products in f32");
   device.number("--devices", o.devices, "how many; 0 = the fewest that hold one sequence",
                 whole(0, 65536));
   device
@@ -157,25 +216,11 @@ void add_machine(CommandLine& cli, MachineOptions& o) {
               "layer stay on the device (default: as many as fit)");
   device.number("--trace-tokens", o.trace_tokens, "of a trace that caches are replayed on",
                 whole(1));
-  const OptionGroup cluster(cli, "A cluster that trains");
-  cluster.text("--cluster", o.cluster, "SPEC", "h100:nodes=256,gpus=8,link=450GB/s,net=50GB/s");
-  cluster.repeatable("--layout", o.layouts,
-                     "ep=64,pp=16,tp=1,vp=1,dp=N,zero=1,limit_nodes=4,mbs=1,gbs=N,sequence=4096,"
-                     "bits=8,recompute=0,graphs=0,mtp=0,dispatch=node,overlap=0; given again, "
-                     "layouts stand side by side");
-  cluster.flag("--search", o.search, "try every layout that fits; --layout says what is fixed");
-  cluster
-      .add("--eplb", o.eplb, "experts placed by EPLB with so many slots of a layer beyond one each")
-      .check(whole(0, 1 << 20));
-  cluster.text("--curve", o.curve, "LIST",
-               "share of its rate that a product of so many rows reaches, 16:0.1,256:0.4,4096:0.7; "
-               "default: as fitted to published runs");
-  cluster.flag("--published", o.published,
-               "published runs beside what fits without them predict; needs no model");
+  add_cluster(cli, o);
 }
 
 bool wanted(const MachineOptions& o) {
-  return !o.device.empty() || !o.cluster.empty();
+  return !o.device.empty() || !o.cluster.empty() || o.here || o.grow > 0 || !o.simulate.empty();
 }
 
 Report machine_report(const std::vector<NamedModel>& models, const MachineOptions& o,
@@ -189,6 +234,12 @@ Report machine_report(const std::vector<NamedModel>& models, const MachineOption
     throw Error(Exit::usage, "--device and --cluster are given both")
         .hint("--device plans serving, --cluster plans training: one a plan");
   }
+  if (o.here && (!o.device.empty() || !o.cluster.empty()))
+    throw Error(Exit::usage, "--here is a device of its own").hint("--here, or --device NAME");
+  if (o.grow > 0)
+    return growth_report(models[0].shape, models[0].weights, o.grow);
+  if (!o.simulate.empty())
+    return simulated(models[0], o, context);
   if (!o.cluster.empty())
     return on_cluster(models[0], o);
   return on_device(models[0], o, context);

@@ -23,6 +23,9 @@ struct MachineOptions {
   std::string cluster, curve;
   std::vector<std::string> layouts;
   bool search = false, published = false;
+  std::string simulate;  // a trace
+  Count rebalance = 0, grow = 0;
+  bool here = false;
   Count eplb = -1;  // slots beyond one an expert; -1 = experts in order
   int cache_bits = 16;
   Count devices = 0, chunk = 2048;

@@ -92,6 +92,22 @@ TEST_CASE("plans of a cluster answer to their options") {
   CHECK(column(plan(f, "--published"), "runs", "published").size() >= 35);
 }
 
+TEST_CASE("a trace is played through a cluster, and a model is grown") {
+  const Folder f;
+  REQUIRE(
+      f.run("synth zipf:s=1.2 --experts 8 --topk 2 --layers 2 --tokens 8192 --step 1024 -o t.h5")
+          .code == 0);
+  const std::string start = "Mixtral-8x7B --cluster h100 --simulate t.h5 ";
+  const json in_order = plan(f, start);
+  const json placed = plan(f, start + "--eplb 8 --rebalance 2");
+  CHECK(column(in_order, "over_time", "imbalance").size() == 8);
+  CHECK(column(placed, "over_time", "imbalance").at(7) <
+        column(in_order, "over_time", "imbalance").at(7));
+  CHECK(f.run("plan Mixtral-8x7B --simulate t.h5").code == 2);
+  CHECK(f.run("plan " + start + "--eplb 8").code == 2);
+  CHECK(column(plan(f, "Mixtral-8x7B --grow 131072"), "growth", "experts").back() == 131072);
+}
+
 TEST_CASE("machines that cannot be planned are refused in a sentence") {
   const Folder f;
   for (const std::string words :
