@@ -28,6 +28,7 @@ struct Options {
   Count context = 4096;
   plan::Sharding sharding;
   std::string weights;
+  bool context_given = false;
   MachineOptions machine;
   OutputOptions out;
 };
@@ -88,6 +89,23 @@ NamedModel named(const std::string& word, const std::string& weights) {
   return out;
 }
 
+// Options of plans without a machine that a machine would not read.
+void check_beside_machine(const Options& o) {
+  if (o.sharding.devices() > 1) {
+    throw Error(Exit::usage, "--ep, --tp and --zero are of plans without a machine")
+        .hint("--devices N with --device, --layout ep=8,tp=2 with --cluster");
+  }
+  const bool trains = !o.machine.cluster.empty() && o.machine.simulate.empty();
+  if (trains && !o.weights.empty()) {
+    throw Error(Exit::usage, "--weights is of serving, and --cluster trains")
+        .hint("bits=16 in --layout: operands of products");
+  }
+  if (trains && o.context_given) {
+    throw Error(Exit::usage, "--context is of serving, and --cluster trains")
+        .hint("sequence=8192 in --layout");
+  }
+}
+
 int run_plan(const Options& o) {
   check_output(o.out);
   Report report;
@@ -109,6 +127,7 @@ int run_plan(const Options& o) {
     check(o.sharding, models.back().shape);
   }
   if (wanted(o.machine)) {
+    check_beside_machine(o);
     write_report(machine_report(models, o.machine, o.context), o.out);
     return 0;
   }
@@ -155,7 +174,8 @@ Run plan_command(CommandLine& cli) {
   add_machine(cli, o->machine);
   add_output(cli, o->out, "where the plan goes");
   add_config(cli);
-  return [o] {
+  return [o, cli] {
+    o->context_given = cli.given("--context");
     return run_plan(*o);
   };
 }

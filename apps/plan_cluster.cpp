@@ -118,6 +118,11 @@ Table sensitivity_table(const Candidate& c, const Terms& factors) {
   return t;
 }
 
+// Device-hours in thousands for 10^12 tokens, at so many a second and device.
+double kilo_hours(double tokens) {
+  return 1e12 / tokens / 3600 / 1e3;
+}
+
 struct LayoutColumns {
   std::vector<std::string> layout, limit;
   std::vector<double> tokens, cost, memory, bubble, imbalance;
@@ -127,7 +132,7 @@ struct LayoutColumns {
     largest(c.parts, factors, most);
     layout.push_back(text_of(c.layout));
     tokens.push_back(c.tokens);
-    cost.push_back(1e12 / c.tokens / 3600 / 1e3);
+    cost.push_back(kilo_hours(c.tokens));
     memory.push_back(c.memory.all() / gib);
     bubble.push_back(100 * c.parts.bubble);
     imbalance.push_back(c.parts.imbalance);
@@ -156,16 +161,29 @@ Table layouts_table(const std::vector<Candidate>& all, const plan::Cluster& clus
   return t;
 }
 
-Table cost_chart(const Table& layouts) {
+// "EP8 PP16 TP1 VP2 x4 re": what tells layouts of a search apart, short enough for a chart.
+std::string short_text(const plan::Layout& l) {
+  return fmt::format("EP{} PP{} TP{} VP{} x{}{}{}", l.ep, l.pp, l.tp, l.vp, l.mbs,
+                     l.limit_nodes > 0 ? fmt::format(" N{}", l.limit_nodes) : "",
+                     l.recompute ? " re" : "");
+}
+
+Table cost_chart(const std::vector<Candidate>& all) {
   Table t{.id = "layout_cost",
           .title = "Cost against layout",
-          .reading = "Thousands of device-hours for 10^12 tokens.",
+          .reading =
+              "Thousands of device-hours for 10^12 tokens. x: sequences of a micro-batch; N: "
+              "nodes of a token; re: activations computed again.",
           .chart = Chart::bars,
           .section = of_cluster};
-  for (const Column& c : layouts.columns) {
-    if (c.name == "layout" || c.name == "cost")
-      t.columns.push_back(c);
+  std::vector<std::string> layout;
+  std::vector<double> cost;
+  for (const Candidate& c : all) {
+    layout.push_back(short_text(c.layout));
+    cost.push_back(kilo_hours(c.tokens));
   }
+  t.columns = {words("layout", layout),
+               numbers("cost", "kh", "device-hours for 10^12 tokens", cost, 1)};
   return t;
 }
 
@@ -366,9 +384,8 @@ Report cluster_report(const ClusterRequest& q) {
   const std::vector<Candidate> all = candidates(q, factors, r);
   tell(r, q, all.front(), factors);
   if (all.size() > 1) {
-    const Table side = layouts_table(all, q.cluster, factors);
-    r.tables.push_back(side);
-    r.tables.push_back(cost_chart(side));
+    r.tables.push_back(layouts_table(all, q.cluster, factors));
+    r.tables.push_back(cost_chart(all));
   }
   for (Table& t : step_tables(all.front(), factors))
     r.tables.push_back(std::move(t));

@@ -196,9 +196,13 @@ void add_cluster(CommandLine& cli, MachineOptions& o) {
 
 void add_machine(CommandLine& cli, MachineOptions& o) {
   const OptionGroup device(cli, "One kind of device");
-  device.text("--device", o.device, "SPEC",
-              "what serves: h100, rtx4090, ... (moe list devices of plans: docs/plan.md), "
-              "cpu:bandwidth=80GB/s, or memory=80GB,bandwidth=3.35TB/s,flops=989T");
+  std::vector<std::string> names;
+  for (const plan::Device& d : plan::devices())
+    names.push_back(d.name);
+  const std::string about = concat("what serves: ", join(names),
+                                   ", cpu:bandwidth=80GB/s, or "
+                                   "memory=80GB,bandwidth=3.35TB/s,flops=989T");
+  device.text("--device", o.device, "SPEC", about.c_str());
   device.flag("--here", o.here,
               "this machine, measured now (a few seconds): memory, its bandwidth, products in f32");
   device.number("--devices", o.devices, "how many; 0 = the fewest that hold one sequence",
@@ -220,11 +224,43 @@ void add_machine(CommandLine& cli, MachineOptions& o) {
 }
 
 bool wanted(const MachineOptions& o) {
-  return !o.device.empty() || !o.cluster.empty() || o.here || o.grow > 0 || !o.simulate.empty();
+  return !o.device.empty() || !o.cluster.empty() || o.here || o.grow > 0 || !o.simulate.empty() ||
+         !o.layouts.empty() || o.search || !o.curve.empty() || o.eplb >= 0 || o.rebalance > 0 ||
+         !o.offload.empty() || o.devices > 0 || o.routing != "even";
 }
+
+namespace {
+
+void refuse_idle(bool given, const char* option, const char* needs, const char* hint) {
+  if (given)
+    throw Error(Exit::usage, concat(option, " says something of ", needs)).hint(hint);
+}
+
+// Options that nothing would read.
+void check_idle(const MachineOptions& o) {
+  const bool trains = !o.cluster.empty() && o.simulate.empty() && o.grow == 0;
+  const bool serves = !o.device.empty() || o.here;
+  const char* cluster = "a cluster that trains";
+  const char* device = "one kind of device";
+  refuse_idle(!trains && !o.layouts.empty(), "--layout", cluster, "--cluster h100:nodes=2");
+  refuse_idle(!trains && o.search, "--search", cluster, "--cluster h100:nodes=2");
+  refuse_idle(!trains && !o.curve.empty(), "--curve", cluster, "--cluster h100:nodes=2");
+  refuse_idle(o.cluster.empty() && o.eplb >= 0, "--eplb", "a cluster", "--cluster h100:nodes=2");
+  refuse_idle(o.simulate.empty() && o.rebalance > 0, "--rebalance", "a simulation",
+              "--simulate TRACE --cluster h100:nodes=2");
+  refuse_idle(!serves && !o.offload.empty(), "--offload", device, "--device h100");
+  refuse_idle(!serves && o.devices > 0, "--devices", device,
+              "--device h100, or nodes= of a cluster");
+  refuse_idle(!serves && !trains && o.routing != "even", "--routing",
+              "a device or a cluster that trains",
+              "--device h100; a simulation routes as its trace does");
+}
+
+}  // namespace
 
 Report machine_report(const std::vector<NamedModel>& models, const MachineOptions& o,
                       Count context) {
+  check_idle(o);
   if (models.size() != 1) {
     throw Error(Exit::usage,
                 concat("a machine is planned for one model, and ", models.size(), " are named"))

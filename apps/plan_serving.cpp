@@ -177,6 +177,36 @@ Table prefill_table(const Serving& s, const plan::Spread& spread) {
   return t;
 }
 
+// Bars of what each kind of product can reach, and the numbers behind them.
+std::vector<Table> roofline_tables(const Serving& s, Count batch) {
+  std::vector<std::string> part, limit;
+  std::vector<double> intensity, reach, share;
+  for (const plan::RooflinePoint& p : roofline(s, batch)) {
+    part.emplace_back(p.part);
+    intensity.push_back(p.intensity());
+    reach.push_back(p.attainable * 1e-12);
+    share.push_back(100 * p.attainable / p.ceiling);
+    limit.emplace_back(p.attainable < p.ceiling ? "memory" : "compute");
+  }
+  const double ridge = s.device.flops(s.weights.bits) / s.device.bandwidth;
+  Table chart{.id = "roofline",
+              .title = fmt::format("Roofline of decoding at a batch of {}", batch),
+              .reading = fmt::format(
+                  "What each kind of product can reach at most: FLOPs over bytes read, times the "
+                  "bandwidth, up to the full rate. Below {:.0f} FLOPs a byte memory decides.",
+                  ridge),
+              .chart = Chart::bars,
+              .section = of_device};
+  chart.columns = {text_column("products of", part),
+                   column("attainable", "TFLOP/s", "at most", reach, 2)};
+  Table data{.id = "intensity", .title = "Arithmetic intensity of decoding", .section = of_device};
+  data.columns = {
+      text_column("products of", part),
+      column("intensity", "FLOP/B", "FLOPs over bytes of weights or cache", intensity, 2),
+      column("share", "%", "of the device's full rate", share, 2), text_column("limit", limit)};
+  return {std::move(chart), std::move(data)};
+}
+
 struct HitRow {
   std::string policy;
   double hits;
@@ -369,6 +399,10 @@ Report serving_report(const ServingRequest& q) {
   r.tables.push_back(decode);
   if (most > 2)
     r.tables.push_back(decode_chart(decode));
+  if (s.device.flops16 > 0) {
+    for (Table& t : roofline_tables(s, most))
+      r.tables.push_back(std::move(t));
+  }
   r.tables.push_back(prefill_table(s, spread));
   add_offload(r, q, all);
   return r;

@@ -2,6 +2,7 @@
 #include "lib/plan/serving.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "lib/core/error.h"
@@ -204,6 +205,37 @@ Count crossover(const Serving& s, const Spread& spread) {
     return batch;
   }
   return 0;
+}
+
+std::vector<RooflinePoint> roofline(const Serving& s, Count batch) {
+  if (s.device.flops16 <= 0)
+    throw Error(Exit::bug, "a roofline needs the device's rate of products");
+  std::array<RooflinePoint, part_count> part{};
+  const double distinct = distinct_of(s, double(batch));
+  for (const WeightPiece& p : pieces(s.model)) {
+    if (!p.multiplied)
+      continue;
+    RooflinePoint& r = part[std::size_t(p.part)];
+    const bool expert = p.part == ModelPart::experts;
+    r.flops += 2 * p.size() * p.active * double(batch);
+    r.bytes +=
+        s.weights.bytes(p) * double(p.count) * (expert ? distinct / double(s.law.experts) : 1);
+  }
+  std::vector<RooflinePoint> out;
+  for (int i = 0; i < part_count; ++i) {
+    part[std::size_t(i)].part = name_of(ModelPart(i));
+    part[std::size_t(i)].ceiling = s.device.flops(s.weights.bits);
+    if (part[std::size_t(i)].flops > 0)
+      out.push_back(part[std::size_t(i)]);
+  }
+  RooflinePoint scores{.part = "scores and values", .ceiling = s.device.flops16};
+  scores.flops = token_flops(s.model, s.context).full * double(batch);
+  scores.bytes = sequence_bytes(s, Cut::expert, 1) * double(batch);
+  if (scores.flops > 0 && scores.bytes > 0)
+    out.push_back(scores);
+  for (RooflinePoint& r : out)
+    r.attainable = std::min(r.ceiling, s.device.bandwidth * r.intensity());
+  return out;
 }
 
 Count most_held(const Serving& s, Count sequences) {

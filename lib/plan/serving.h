@@ -71,6 +71,21 @@ PassBound prefill_bound(const Serving&, const Spread&, Count tokens);
 // The smallest batch from which on compute takes longer than memory; 0: none up to 2^20.
 Count crossover(const Serving&, const Spread&);
 
+// One kind of products in a decoding pass: how many FLOPs it does for each byte it reads, and what
+// that allows (the roofline, Williams et al., CACM 52(4), 2009).
+struct RooflinePoint {
+  std::string_view part;
+  double flops = 0, bytes = 0;
+  double ceiling = 0;     // FLOP/s of the device in its bits
+  double attainable = 0;  // min(ceiling, bandwidth x flops / bytes)
+  double intensity() const {
+    return flops / bytes;
+  }
+};
+// Products by the part of the model whose weights they read, then scores over the caches. Throws
+// Error(bug) where the device's rate of products is not known.
+std::vector<RooflinePoint> roofline(const Serving&, Count batch);
+
 // Experts that do not lie on the device but in the host's memory or on disk, and are fetched when a
 // token chooses them; `held` of each layer are kept.
 struct Offload {

@@ -194,8 +194,8 @@ void add_step_end(StepParts& out, const Cluster& c, const Layout& l, const Token
 
 std::string_view name_of(Term t) {
   constexpr std::string_view names[term_count] = {
-      "narrow products", "16-bit products", "rows",      "links",    "network",
-      "launching",       "graphs",          "gradients", "optimiser"};
+      "narrow products", "16-bit products", "activations", "links",    "network",
+      "launching",       "graphs",          "gradients",   "optimiser"};
   return names[at(t)];
 }
 std::string_view about(Term t) {

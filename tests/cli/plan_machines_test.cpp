@@ -108,14 +108,48 @@ TEST_CASE("a trace is played through a cluster, and a model is grown") {
   CHECK(column(plan(f, "Mixtral-8x7B --grow 131072"), "growth", "experts").back() == 131072);
 }
 
+TEST_CASE("this machine is measured, and plans use what was measured") {
+  const Folder f;
+  const Result r =
+      f.run("bench machine --seconds 0.01 --threads 1 --disk . --disk-size 8MiB --format json");
+  // a file system without direct reads is said so
+  REQUIRE((r.code == 0 || r.err.find("has no direct reads") != std::string::npos));
+  const json m = json::parse(f.run("bench machine --seconds 0.01 --threads 1 --format json").out);
+  for (const double rate : column(m, "products", "products"))
+    CHECK(rate > 0);
+  CHECK(column(m, "reads", "read").size() == 6);
+  if (r.code == 0)
+    CHECK(column(json::parse(r.out), "disk", "scattered").at(0) > 0);
+  const json here = plan(f, "Qwen3-30B-A3B --here");
+  CHECK(column(here, "decode", "at most").at(0) > 0);
+}
+
 TEST_CASE("machines that cannot be planned are refused in a sentence") {
   const Folder f;
-  for (const std::string words :
-       {"--device h10", "--device cpu", "--device h100 --cluster h100",
-        "--cluster h100 --layout ep=3", "--device h100 --routing some",
-        "--device h100 --offload tape:bandwidth=1", "--device h100 --offload disk",
-        "--device h100 --devices 7", "--device h100 --weights q9", "--cluster h100 --curve 16",
-        "--cluster h100 --curve 16:2", "--device rtx4090 --devices 1"}) {
+  for (const std::string words : {"--device h10",
+                                  "--device cpu",
+                                  "--device h100 --cluster h100",
+                                  "--cluster h100 --layout ep=3",
+                                  "--device h100 --routing some",
+                                  "--device h100 --offload tape:bandwidth=1",
+                                  "--device h100 --offload disk",
+                                  "--device h100 --devices 7",
+                                  "--device h100 --weights q9",
+                                  "--cluster h100 --curve 16",
+                                  "--layout ep=8",
+                                  "--search",
+                                  "--device h100 --search",
+                                  "--device h100 --eplb 8",
+                                  "--cluster h100 --rebalance 4",
+                                  "--devices 2",
+                                  "--routing zipf",
+                                  "--cluster h100 --offload host:bandwidth=1GB/s",
+                                  "--cluster h100 --weights fp8",
+                                  "--cluster h100 --context 8192",
+                                  "--device h100 --ep 8",
+                                  "--here --device h100",
+                                  "--cluster h100 --curve 16:2",
+                                  "--device rtx4090 --devices 1"}) {
     INFO(words);
     const Result r = f.run("plan Mixtral-8x7B " + words);
     CHECK(r.code == 2);

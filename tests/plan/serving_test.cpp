@@ -143,6 +143,26 @@ TEST_CASE("compute takes over from memory at the batch where both take as long")
   CHECK(crossover(serving(mix, "cpu:bandwidth=80GB/s", "bf16", 16), {}) == 0);
 }
 
+TEST_CASE("a roofline says what each kind of product can reach") {
+  const Architecture mix = model("Mixtral-8x7B");
+  const Serving s = serving(mix, "h100", "bf16", 4096);
+  const std::vector<RooflinePoint> one = roofline(s, 1);
+  double flops = 0;
+  for (const RooflinePoint& p : one) {
+    INFO(p.part);
+    flops += p.flops;
+    CHECK(p.attainable <= p.ceiling);
+    // bf16 weights of one token: a multiply-add for two bytes
+    if (p.part != "scores and values")
+      CHECK(p.intensity() == Approx(1));
+  }
+  const PassBound pass = decode_bound(s, {}, 1);
+  CHECK(flops == Approx(pass.flops));
+  // 4 query heads to a key head, two FLOPs for each of keys and values' two bytes
+  CHECK(one.back().intensity() == Approx(4));
+  CHECK(roofline(s, 4096).front().attainable == 989.4e12);
+}
+
 TEST_CASE("cards are as many as weights, activations and one sequence need") {
   const Architecture mix = model("Mixtral-8x7B");
   const Serving s = serving(mix, "h100", "bf16", 4096);
