@@ -6,6 +6,7 @@
 #include "datasets/tokenizer.h"
 #include "lib/core/error.h"
 #include "lib/tokenizer/byte_letters.h"
+#include "lib/tokenizer/decoder.h"
 
 namespace moe {
 namespace {
@@ -56,9 +57,8 @@ class Bytes final : public Tokenizer {
   std::vector<std::string> pieces() const override {
     std::vector<std::string> out;
     for (int b = 0; b < 256; ++b) {
-      const char digits[] = "0123456789ABCDEF";
-      out.push_back(b >= 0x20 && b < 0x7F ? std::string(1, char(b))
-                                          : concat("<0x", digits[b >> 4], digits[b & 15], ">"));
+      const auto byte = static_cast<unsigned char>(b);
+      out.push_back(b >= 0x20 && b < 0x7F ? std::string(1, char(b)) : byte_piece(byte));
     }
     out.push_back(kBoundaryText);
     while (int(out.size()) < kRows)

@@ -1,10 +1,15 @@
-// Vocabularies spell their pieces in four ways: as they are, one id a byte, GPT-2's printable
-// alphabet for bytes ("Ġthe"), and SentencePiece's ("▁the", "<0x0A>").
+// As they are (" the"), one id a byte, GPT-2's printable alphabet for bytes ("Ġthe"),
+// SentencePiece's ("▁the"), WordPiece's ("the", and "##ing" within a word), and with a mark behind
+// words ("the</w>"). In each, bytes that are no whole characters may be written "<0xE4><0xB8>".
 #include "analysis/metric/pieces.h"
 
 #include <fmt/format.h>
 
-#include <array>
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "lib/core/text.h"
 
 namespace moe {
 namespace {
@@ -63,44 +68,69 @@ std::string from_byte_level(std::string_view piece) {
   return out;
 }
 
-// "<0x0A>" is one byte; -1 for everything else.
-int escaped_byte(std::string_view piece) {
-  if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>')
-    return -1;
-  int value = 0;
-  for (const char c : piece.substr(3, 2)) {
-    if (!std::isxdigit(static_cast<unsigned char>(c)))
-      return -1;
-    value =
-        value * 16 + (std::isdigit(static_cast<unsigned char>(c)) ? c - '0' : (c | 32) - 'a' + 10);
+// "<0xE4><0xB8>" are two bytes; nothing for a piece that is not all of this kind.
+std::optional<std::string> escaped_bytes(std::string_view piece) {
+  constexpr std::size_t length = 6;
+  if (piece.empty() || piece.size() % length != 0)
+    return std::nullopt;
+  std::string out;
+  for (std::size_t at = 0; at < piece.size(); at += length) {
+    const std::string_view one = piece.substr(at, length);
+    unsigned value = 0;
+    const auto [end, error] = std::from_chars(one.data() + 3, one.data() + 5, value, 16);
+    if (!one.starts_with("<0x") || one[5] != '>' || error != std::errc() || end != one.data() + 5)
+      return std::nullopt;
+    out += char(value);
   }
-  return value;
+  return out;
 }
+
+constexpr std::string_view bar = "\xE2\x96\x81";  // ▁
+constexpr std::string_view inside = "##";
+constexpr std::string_view word_end_mark = "</w>";
 
 std::string from_sentencepiece(std::string_view piece) {
   std::string out(piece);
-  const std::string_view bar = "\xE2\x96\x81";
   for (std::size_t at; (at = out.find(bar)) != std::string::npos;)
     out.replace(at, bar.size(), " ");
   return out;
 }
 
+std::string from_word_piece(std::string_view piece) {
+  return piece.starts_with(inside) && piece.size() > inside.size()
+             ? std::string(piece.substr(inside.size()))
+             : concat(" ", piece);
+}
+
+std::string from_word_end(std::string_view piece) {
+  if (!piece.ends_with(word_end_mark))
+    return std::string(piece);
+  piece.remove_suffix(word_end_mark.size());
+  return concat(piece, " ");
+}
+
 }  // namespace
 
-Pieces::Pieces(const TraceHeader& header) : header_(header) {
-  std::size_t level = 0;
-  std::size_t sentence = 0;
-  for (const std::string& p : header.pieces) {
-    level += p.starts_with("\xC4\xA0") || p == "\xC4\x8A";  // Ġ, Ċ
-    sentence += p.starts_with("\xE2\x96\x81");
-  }
+Pieces::Style Pieces::style_of(const TraceHeader& header) {
   if (header.tokenizer_id == "bytes" || header.tokenizer_id.starts_with("bytes:"))
-    style_ = Style::bytes;
-  else if (level > 0)
-    style_ = Style::byte_level;
-  else if (sentence > 0)
-    style_ = Style::sentencepiece;
+    return Style::bytes;
+  // Any vocabulary may hold the marks of others as plain letters: what most pieces have counts.
+  std::pair<std::size_t, Style> votes[] = {{0, Style::raw},
+                                           {0, Style::byte_level},
+                                           {0, Style::sentencepiece},
+                                           {0, Style::word_piece},
+                                           {0, Style::word_end}};
+  for (const std::string& p : header.pieces) {
+    votes[0].first += p.starts_with(' ') && p.size() > 1;
+    votes[1].first += p.starts_with("\xC4\xA0") || p == "\xC4\x8A";  // Ġ, Ċ
+    votes[2].first += p.starts_with(bar);
+    votes[3].first += p.starts_with(inside) && p.size() > inside.size() && p[inside.size()] != '#';
+    votes[4].first += p.ends_with(word_end_mark);
+  }
+  return std::ranges::max_element(votes, {}, &std::pair<std::size_t, Style>::first)->second;
 }
+
+Pieces::Pieces(const TraceHeader& header) : header_(header), style_(style_of(header)) {}
 
 std::string Pieces::bytes(std::uint32_t id) const {
   if (style_ == Style::bytes && id < 256)
@@ -108,22 +138,33 @@ std::string Pieces::bytes(std::uint32_t id) const {
   if (id >= header_.pieces.size())
     return id == withheld_token ? "\xEF\xBF\xBD" : fmt::format("<{}>", id);
   const std::string& p = header_.pieces[id];
-  if (const int b = escaped_byte(p); b >= 0)
-    return std::string(1, char(b));
-  return style_ == Style::byte_level      ? from_byte_level(p)
-         : style_ == Style::sentencepiece ? from_sentencepiece(p)
-                                          : p;
+  if (auto plain = escaped_bytes(p))
+    return *plain;
+  switch (style_) {
+    case Style::byte_level:
+      return from_byte_level(p);
+    case Style::sentencepiece:
+      return from_sentencepiece(p);
+    case Style::word_piece:
+      return from_word_piece(p);
+    case Style::word_end:
+      return from_word_end(p);
+    case Style::raw:
+    case Style::bytes:
+      break;
+  }
+  return p;
 }
 
 std::string Pieces::readable(std::uint32_t id) const {
   const std::string raw = bytes(id);
-  if (raw == " ")
-    return "\xE2\x90\xA3";
   std::string out;
   for (std::size_t i = 0; i < raw.size();) {
     const Char c = next_char(std::string_view(raw).substr(i));
     if (c.length == 0)
       out += fmt::format("<0x{:02X}>", static_cast<unsigned char>(raw[i]));
+    else if (c.code == ' ')
+      out += "\xE2\x90\xA3";
     else if (c.code == '\n')
       out += "\xE2\x8F\x8E";
     else if (c.code < 32 || c.code == 127)

@@ -21,5 +21,6 @@ std::unique_ptr<TokenDecoder> read_decoder(const nlohmann::json&, std::string_vi
 
 // The byte of a byte piece <0x41>; -1 = another piece.
 int byte_of_piece(std::string_view piece);
+std::string byte_piece(unsigned char byte);
 
 }  // namespace moe

@@ -236,6 +236,11 @@ constexpr std::pair<std::string_view, Read> kTypes[] = {
 
 }  // namespace
 
+std::string byte_piece(unsigned char byte) {
+  static constexpr char hex[] = "0123456789ABCDEF";
+  return concat("<0x", hex[byte >> 4], hex[byte & 15], ">");
+}
+
 int byte_of_piece(std::string_view piece) {
   if (piece.size() != 6 || !piece.starts_with("<0x") || piece[5] != '>')
     return -1;

@@ -259,6 +259,20 @@ std::string Pipeline::decode(const std::vector<int>& ids, bool skip_special) con
   return join(tokens, "");
 }
 
+namespace {
+
+// Half characters, and what a text of fixed length could not end with, as <0xE4>.
+std::string shown_bytes(const std::string& text) {
+  if (is_valid_utf8(text) && text.find('\0') == text.npos)
+    return text;
+  std::string out;
+  for (const char c : text)
+    out += byte_piece(static_cast<unsigned char>(c));
+  return out;
+}
+
+}  // namespace
+
 std::vector<std::string> Pipeline::pieces() const {
   std::vector<std::string> out(static_cast<std::size_t>(vocabulary()));
   for (int id = 0; id < vocabulary(); ++id) {
@@ -266,7 +280,8 @@ std::vector<std::string> Pipeline::pieces() const {
     if (const AddedToken* added = stages_->added.find(id))
       piece = added->content;
     else if (stages_->vocabulary.has(id))
-      piece = whole_text(stages_->vocabulary.text(id)).text;
+      piece = stages_->decodes_bytes ? shown_bytes(stages_->vocabulary.text(id))
+                                     : whole_text(stages_->vocabulary.text(id)).text;
   }
   return out;
 }

@@ -1,6 +1,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/tokenizer/decoder.h"
 #include "lib/tokenizer/model.h"
 
 namespace moe {
@@ -37,10 +38,9 @@ int Vocabulary::find(std::string_view text) const {
 }
 
 std::vector<int> Vocabulary::byte_pieces() const {
-  static constexpr char hex[] = "0123456789ABCDEF";
   std::vector<int> out;
   for (int b = 0; b < 256; ++b)
-    out.push_back(find(concat("<0x", hex[b >> 4], hex[b & 15], ">")));
+    out.push_back(find(byte_piece(static_cast<unsigned char>(b))));
   return out;
 }
 
