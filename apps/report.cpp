@@ -55,6 +55,11 @@ std::string name_of(const std::string& path, const std::vector<std::string>& all
   return name;
 }
 
+void remark_on(const FileTrace& trace, const std::string& path) {
+  for (const std::string& remark : trace.reader().state().remarks)
+    note(concat(path, ": ", remark));
+}
+
 Report compared(const Options& o, const AnalyzeOptions& options) {
   if (!o.metrics.empty()) {
     throw Error(Exit::usage,
@@ -69,6 +74,7 @@ Report compared(const Options& o, const AnalyzeOptions& options) {
   for (const std::string& path : paths) {
     refuse_folder(path);
     files.push_back(std::make_unique<FileTrace>(path));
+    remark_on(*files.back(), path);
     named.push_back(
         {name_of(path, paths), files.back().get(), files.back()->reader().state().corpus_sha256});
   }
@@ -114,6 +120,7 @@ void write_values(const Options& o, const TraceSource& trace, const std::vector<
 Report of_one(const Options& o, AnalyzeOptions& options) {
   refuse_folder(o.traces[0]);
   const FileTrace trace(o.traces[0]);
+  remark_on(trace, o.traces[0]);
   Progress progress("tokens", double(trace.tokens()), "tok");
   options.progress = [&](std::uint64_t rows) {
     progress.update(double(rows));

@@ -330,18 +330,14 @@ std::string model_problem(const std::filesystem::path& folder) {
   return "";
 }
 
-// What is wrong with a trace or a checkpoint, a sentence each.
-std::vector<std::string> problems(const std::string& path) {
-  if (!std::filesystem::exists(path))
-    throw Error(Exit::input, concat("there is no '", path, "'"));
+// What is wrong with a checkpoint or a run, a sentence each.
+std::vector<std::string> model_problems(const std::string& path) {
   std::vector<std::string> out;
   if (gguf_file_of(path)) {
     if (const std::string p = model_problem(path); !p.empty())
       out.push_back(p);
     return out;
   }
-  if (!std::filesystem::is_directory(path))
-    return verify_trace(path);
   if (std::filesystem::exists(std::filesystem::path(path) / "config.json")) {
     std::string p = checkpoint_problem(path);
     if (p.empty())
@@ -365,22 +361,33 @@ std::vector<std::string> problems(const std::string& path) {
   return out;
 }
 
-// Traces, checkpoints and runs, a row for each thing that is wrong, or one that says "whole".
+TraceCheck check_path(const std::string& path) {
+  if (!std::filesystem::exists(path))
+    throw Error(Exit::input, concat("there is no '", path, "'"));
+  if (std::filesystem::is_directory(path) || gguf_file_of(path))
+    return {model_problems(path), {}};
+  return check_trace(path);
+}
+
+// Traces, checkpoints and runs, a row for each thing that is wrong, or one that says "whole", and
+// one for each remark.
 struct FileRows {
   std::vector<std::string> file, result;
   bool good = true;
 
   void add(const std::string& path) {
-    const auto wrong = problems(path);
-    for (const std::string& w : wrong) {
-      file.push_back(path);
-      result.push_back(w);
-    }
-    if (wrong.empty()) {
-      file.push_back(path);
-      result.emplace_back("whole");
-    }
-    good = good && wrong.empty();
+    const TraceCheck found = check_path(path);
+    for (const std::string& wrong : found.findings)
+      add(path, wrong);
+    if (found.findings.empty())
+      add(path, "whole");
+    for (const std::string& remark : found.remarks)
+      add(path, "remark: " + remark);
+    good = good && found.findings.empty();
+  }
+  void add(const std::string& path, const std::string& what) {
+    file.push_back(path);
+    result.push_back(what);
   }
   Table table() const {
     Table t{.id = "files", .title = "Files"};

@@ -8,19 +8,6 @@
 #include "lib/core/text.h"
 
 namespace moe {
-namespace {
-
-// "MoE layer 3", "MoE layers 3, 4", "every MoE layer"
-std::string named(const TraceHeader& h, const std::vector<std::size_t>& layers) {
-  if (layers.size() == h.layers.size())
-    return "every MoE layer";
-  std::vector<std::string> numbers;
-  for (const std::size_t l : layers)
-    numbers.push_back(concat(h.layers[l].index));
-  return concat(layers.size() == 1 ? "MoE layer " : "MoE layers ", join(numbers));
-}
-
-}  // namespace
 
 void add_tokens(std::int64_t& sum, std::int64_t tokens) {
   sum = sum < 0 || tokens < 0 ? -1 : sum + tokens;
@@ -101,28 +88,24 @@ void CountPass::odd_counts(std::vector<std::string>& out) const {
 // Why, and what follows from it.
 void CountPass::unknown_tokens(std::vector<std::string>& out) const {
   const TraceHeader& h = trace_.header();
-  std::vector<std::size_t> untold, broken;
-  std::uint64_t times = 0;
+  const bool behind = h.capture_point == "post_capacity";
+  std::vector<std::size_t> untold;
   for (std::size_t l = 0; l < h.layers.size(); ++l) {
     const CountedLayer& layer = survey_.layers()[l];
-    if (layer.tokens >= 0)
-      continue;
-    times += layer.broken;
-    (layer.broken > 0 ? broken : untold).push_back(l);
+    if (layer.tokens < 0 && (behind || layer.broken == 0))
+      untold.push_back(l);
   }
-  if (untold.empty() && broken.empty())
+  const std::string undivided = survey_.undivided();
+  if (untold.empty() && undivided.empty())
     return;
-  const bool behind = h.capture_point == "post_capacity";
   std::string why;
   if (behind) {
     why = "capacity took some choices before they were counted";
-  } else if (!broken.empty()) {
-    why = concat("top_k does not divide the assignments of ", named(h, broken), " (", times,
-                 times == 1 ? " time" : " times",
-                 "): some tokens chose fewer experts, or top_k is another");
+  } else if (!undivided.empty()) {
+    why = undivided;
   } else {
     why = concat("how many experts a token chose (top_k) is not recorded",
-                 untold.size() == h.layers.size() ? "" : concat(" for ", named(h, untold)));
+                 untold.size() == h.layers.size() ? "" : concat(" for ", named_layers(h, untold)));
   }
   out.push_back(concat(
       why,

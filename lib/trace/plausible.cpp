@@ -37,29 +37,36 @@ bool logits_fit(std::span<const float> logits) {
 RowRules rules_of(const TraceHeader& h, const TraceLayer& layer) {
   const bool by_weight = layer.score_fn == ScoreFn::softmax && h.router_bias.empty() &&
                          h.weight_kind != "mix" && h.order == "key_desc";
-  return {.rises = h.order == "id_asc",
-          .falls = h.order == "weight_desc" || by_weight,
-          .bounded = h.weight_kind == "prob",
-          .sums_to_one = h.weight_normalized && h.weight_kind == "combine",
-          .scale = double(layer.routed_scale)};
+  RowRules rules{.rises = h.order == "id_asc",
+                 .falls = h.order == "weight_desc" || by_weight,
+                 .sums_to_one = h.weight_normalized && h.weight_kind == "combine",
+                 .scale = double(layer.routed_scale)};
+  const bool raw = h.weight_kind == "combine" && !h.weight_normalized && layer.routed_scale > 0;
+  if (h.weight_kind == "prob")
+    rules.most_sum = 1;
+  else if (raw && layer.score_fn == ScoreFn::softmax)
+    rules.most_sum = std::max(1.0, rules.scale);
+  else if (raw && layer.score_fn == ScoreFn::sigmoid)
+    rules.most = std::max(1.0, rules.scale);
+  return rules;
 }
 
 bool weights_fit(const RowRules& rules, std::span<const int> ids, std::span<const float> weights) {
-  if (!rules.bounded && !rules.sums_to_one)
+  if (!rules.bounded() && !rules.sums_to_one)
     return true;
   double sum = 0;
   bool any = false;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0)
       continue;
-    if (weights[i] < 0 || std::isinf(weights[i]))
+    if (weights[i] < 0 || std::isinf(weights[i]) || weights[i] > rules.most * (1 + slack))
       return false;
     any = true;
     sum += double(weights[i]);
   }
   if (!any || std::isnan(sum))
     return true;
-  if (rules.bounded && sum > 1 + slack)
+  if (sum > rules.most_sum * (1 + slack))
     return false;
   return !rules.sums_to_one || near(sum, 1) || near(sum, rules.scale);
 }

@@ -15,6 +15,7 @@ struct TraceState {
   std::uint64_t commits = 0;
   std::string corpus_sha256;
   std::vector<std::string> warnings;
+  std::vector<std::string> remarks;  // what is no fault, and is good to know
 };
 
 struct TraceCommit {  // /commits: after it, `rows` rows are safe
@@ -51,9 +52,15 @@ class TraceReader {
   std::unique_ptr<File> file_;
 };
 
+// What a trace was found to be, a sentence each.
+struct TraceCheck {
+  std::vector<std::string> findings;  // what is wrong; empty = whole
+  std::vector<std::string> remarks;   // what a reader says as well, and what cannot be told
+};
 // Checks everything that can be checked: schema, commits and their hashes, id ranges, weights
-// finite, order of keys, corpus hash. One sentence a finding; empty = whole.
-std::vector<std::string> verify_trace(const std::filesystem::path&);
+// finite, order of keys, corpus hash.
+TraceCheck check_trace(const std::filesystem::path&);
+std::vector<std::string> verify_trace(const std::filesystem::path&);  // its findings
 
 // Copies the committed rows of `in` to a new, complete file; never touches `in`. Returns the rows
 // kept.

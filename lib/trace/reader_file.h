@@ -53,6 +53,7 @@ struct TraceReader::File {
   }
 
  private:
+  int minor_ = 0;  // of the format's version
   bool is_read(const Source&, const TraceFields& wanted) const;
   void read_header();
   void check_version();

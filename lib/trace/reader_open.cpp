@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <limits>
 
 #include "lib/core/error.h"
 #include "lib/files/file.h"
@@ -12,6 +13,7 @@ namespace moe {
 namespace {
 using h5::Cell;
 
+constexpr int first_hashed_minor = 3;
 constexpr std::int64_t unstated = -1;  // num_tokens of a file that does not say
 
 ScoreFn score_fn(std::uint8_t code) {
@@ -33,10 +35,17 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
   check_constants();
 }
 
-// Files of earlier formats hold no such hash; a newer one may cover more.
+// A newer format may cover more.
 void TraceReader::File::check_constants() {
-  if (!state.complete || header.format_version != "1.3")
+  if (!state.complete || header.format_version != "1.3") {
+    if (state.complete && minor_ < first_hashed_minor) {
+      state.remarks.push_back(
+          fmt::format("format {} holds no hash of attributes, layers and labels: a change there "
+                      "cannot be told",
+                      header.format_version));
+    }
     return;
+  }
   const std::string said = schema.text(schema.file(), "constants_xxh3", "");
   if (said.empty())
     return warn(
@@ -113,6 +122,7 @@ void TraceReader::File::check_version() {
                                          path.string(), h.format_version))
         .hint(fmt::format("a moe that reads format {}", major));
   }
+  minor_ = minor;
   if (minor > newest_minor) {
     warn(fmt::format("format {} is newer than 1.{}: what is new in it is not read",
                      h.format_version, newest_minor));
@@ -174,6 +184,8 @@ void TraceReader::File::read_settings() {
                             [](TraceLayer& l, auto v) { l.score_fn = score_fn(v); });
   read_layers<std::uint8_t>("norm_topk", false, Cell::u8,
                             [](TraceLayer& l, auto v) { l.norm_topk = v; });
+  for (TraceLayer& l : header.layers)
+    l.routed_scale = std::numeric_limits<float>::quiet_NaN();  // unknown
   read_layers<float>("routed_scale", false, Cell::f32,
                      [](TraceLayer& l, auto v) { l.routed_scale = v; });
   read_layers<float>("capacity_factor", false, Cell::f32,

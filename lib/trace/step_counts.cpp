@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lib/core/text.h"
+
 namespace moe {
 namespace {
 
@@ -99,6 +101,31 @@ std::uint64_t CountSurvey::possible_cells() const {
   for (const CountedLayer& l : layer_)
     out += l.steps;
   return out;
+}
+
+std::string named_layers(const TraceHeader& h, const std::vector<std::size_t>& layers) {
+  if (layers.size() == h.layers.size())
+    return "every MoE layer";
+  std::vector<std::string> numbers;
+  for (const std::size_t l : layers)
+    numbers.push_back(concat(h.layers[l].index));
+  return concat(layers.size() == 1 ? "MoE layer " : "MoE layers ", join(numbers));
+}
+
+std::string CountSurvey::undivided() const {
+  std::vector<std::size_t> broken;
+  std::uint64_t times = 0;
+  for (std::size_t l = 0; l < layer_.size(); ++l) {
+    if (layer_[l].broken == 0 || layer_[l].tokens >= 0)
+      continue;
+    broken.push_back(l);
+    times += layer_[l].broken;
+  }
+  if (broken.empty() || header_.capture_point == "post_capacity")
+    return "";
+  return concat("top_k does not divide the assignments of ", named_layers(header_, broken), " (",
+                times, times == 1 ? " time" : " times",
+                "): some tokens chose fewer experts, or top_k is another");
 }
 
 std::vector<std::string> CountSurvey::findings() const {

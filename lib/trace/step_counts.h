@@ -75,6 +75,9 @@ class CountSurvey {
   std::uint64_t possible_cells() const;
   // What is wrong, a sentence each, for moe verify.
   std::vector<std::string> findings() const;
+  // Where top_k does not divide what a step counts (before capacity), as it may where tokens chose
+  // fewer experts: one sentence without its end, or nothing.
+  std::string undivided() const;
 
  private:
   std::uint32_t named_tokens(std::uint64_t step) const;
@@ -86,6 +89,10 @@ class CountSurvey {
   std::vector<CountedLayer> layer_;
   OddCounts negative_, crowded_;
 };
+
+// "MoE layer 3", "MoE layers 3, 4", "every MoE layer"; `layers` count MoE layers, the name is
+// theirs.
+std::string named_layers(const TraceHeader&, const std::vector<std::size_t>& layers);
 
 // Steps that are read at once: about 16 MiB of counts.
 std::uint64_t count_window(const TraceHeader&);

@@ -1,4 +1,4 @@
-// Everything about a trace that can be checked without the model: see verify_trace in reader.h.
+// Everything about a trace that can be checked without the model: see check_trace in reader.h.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -37,6 +37,13 @@ class Check {
  public:
   explicit Check(const std::filesystem::path& path) : file_(path) {}
 
+  TraceCheck result() {
+    remarks_ = file_.state.remarks;
+    std::vector<std::string> found = findings();
+    return {std::move(found), std::move(remarks_)};
+  }
+
+ private:
   std::vector<std::string> findings() {
     std::vector<std::string> out = file_.state.warnings;
     std::uint64_t before = 0;
@@ -64,7 +71,6 @@ class Check {
     return out;
   }
 
- private:
   bool hash_fits(std::uint64_t before, const CommitRow& commit) {
     return file_.data_xxh3(before, commit.rows - before) == commit.data_xxh3;
   }
@@ -80,6 +86,8 @@ class Check {
         file_.count_steps, read);
     for (std::string& finding : survey.findings())
       out.push_back(std::move(finding));
+    if (std::string remark = survey.undivided(); !remark.empty())
+      remarks_.push_back(std::move(remark));
   }
 
   void window(std::uint64_t first, std::uint64_t count) {
@@ -156,6 +164,7 @@ class Check {
 
   TraceReader::File file_;
   Sha256 corpus_;
+  std::vector<std::string> remarks_;
   std::vector<std::uint64_t> members_;  // rows that name a sequence
   Finding repeated_{"times a token has one expert in several slots of a layer"},
       logits_{"rows of logits hold NaN or infinity"},
@@ -167,28 +176,43 @@ class Check {
       position_{"sequences have another length than the rows that name them"};
 };
 
+constexpr char remark_sign = '\x1f';  // before a line that is a remark, on its way from the child
+
 std::string checked(const std::filesystem::path& path) {
-  std::vector<std::string> found;
+  TraceCheck found;
   try {
-    found = Check(path).findings();
+    found = Check(path).result();
   } catch (const Error& e) {
-    found.push_back(e.what());
+    found.findings.emplace_back(e.what());
   }
-  return join(found, "\n");
+  for (const std::string& remark : found.remarks)
+    found.findings.push_back(remark_sign + remark);
+  return join(found.findings, "\n");
 }
 
 }  // namespace
 
-std::vector<std::string> verify_trace(const std::filesystem::path& path) {
+TraceCheck check_trace(const std::filesystem::path& path) {
   if (!std::filesystem::is_regular_file(path))
     throw Error(Exit::input, fmt::format("cannot open {}: there is no such file", path.string()));
+  TraceCheck out;
   try {
-    return split(run_apart(path, [&] { return checked(path); }), '\n');
+    for (std::string& line : split(run_apart(path, [&] { return checked(path); }), '\n')) {
+      if (line.starts_with(remark_sign))
+        out.remarks.push_back(line.substr(1));
+      else
+        out.findings.push_back(std::move(line));
+    }
   } catch (const Error& e) {
     if (e.code() != Exit::input)
       throw;
-    return {e.what()};
+    out.findings.emplace_back(e.what());
   }
+  return out;
+}
+
+std::vector<std::string> verify_trace(const std::filesystem::path& path) {
+  return check_trace(path).findings;
 }
 
 }  // namespace moe

@@ -64,6 +64,7 @@ TEST_CASE("a changed bit in what is constant is named by verify and by readers")
   write_labelled(path);
   REQUIRE(verify_trace(path).empty());
   CHECK(TraceReader(path).state().warnings.empty());
+  CHECK(check_trace(path).remarks.empty());
   const std::string sound = sample::bytes(path);
   for (const char* dataset : {"/router/weight", "/experts/expert_weight_cosine", "/domains/name",
                               "/vocab/piece", "/model/expert_bytes", "/model/routed_scale"}) {
@@ -80,7 +81,8 @@ TEST_CASE("a changed bit in what is constant is named by verify and by readers")
 }
 
 TEST_CASE(
-    "a finished trace of format 1.3 without its hash of constants is named, an older one not") {
+    "a finished trace of format 1.3 without its hash of constants is named, an older one "
+    "remarked on") {
   const sample::Folder folder;
   const auto path = folder / "t.h5";
   write_labelled(path);
@@ -96,6 +98,10 @@ TEST_CASE(
   H5Aclose(a);
   H5Fclose(g);
   CHECK(!names_constants(verify_trace(path)));
+  const TraceCheck older = check_trace(path);
+  REQUIRE(older.remarks.size() == 1);
+  CHECK(older.remarks[0].starts_with("format 1.2 holds no hash of attributes"));
+  CHECK(TraceReader(path).state().remarks == older.remarks);
 }
 
 }  // namespace moe

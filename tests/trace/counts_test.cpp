@@ -141,12 +141,28 @@ TEST_CASE("top-k is believed where it divides every step") {
   CHECK(odd.layers()[1].choices == 2);
   CHECK(odd.tokens(12, 1, 0) == -1);
   CHECK(odd.findings().empty());  // fewer choices than top-k are no mistake
+  CHECK(
+      odd.undivided().starts_with("top_k does not divide the assignments of MoE layer 0 (1 time)"));
   std::vector<TraceStep> steps(4);
   for (TraceStep& s : steps)
     s.num_tokens = 20;
   CHECK(survey(h, steps).tokens(12, 1, 0) == 20);
   h.capture_point = "post_capacity";
   CHECK(survey(h).layers()[1].choices == 0);
+  CHECK(survey(h).undivided().empty());  // of what capacity took
+}
+
+TEST_CASE("verify remarks on counts that top-k does not divide, and calls the file whole") {
+  const sample::Folder folder;
+  TraceHeader h = counted(4);
+  write(folder / "c.h5", h);
+  CHECK(check_trace(folder / "c.h5").remarks.empty());
+  ++h.counts(3, 1);
+  write(folder / "odd.h5", h);
+  const TraceCheck odd = check_trace(folder / "odd.h5");
+  CHECK(odd.findings.empty());
+  REQUIRE(odd.remarks.size() == 1);
+  CHECK(odd.remarks[0] == survey(h).undivided());
 }
 
 TEST_CASE("counts that no router gives are found") {

@@ -53,7 +53,18 @@ TEST_CASE("logits are numbers, masked experts or not recorded at all") {
 
 TEST_CASE("weights fit their kind and their sum") {
   Row r;
-  CHECK(r.weights({-3, 9}));  // combine weights that nobody normalised
+  CHECK(r.weights({-3, 9}));  // combine weights of a score that nobody knows
+  r.layer.score_fn = ScoreFn::softmax;
+  CHECK(r.weights({0.5f, 0.2f}));
+  CHECK_FALSE(r.weights({0.9f, 0.3f}));
+  CHECK_FALSE(r.weights({0.9f, -0.1f}));
+  r.layer.routed_scale = 2.5f;
+  CHECK(r.weights({1.5f, 0.9f}));
+  CHECK_FALSE(r.weights({1.5f, 1.2f}));
+  r.layer.score_fn = ScoreFn::sigmoid;
+  CHECK(r.weights({2.4f, 2.3f}));
+  CHECK_FALSE(r.weights({2.7f, 0.1f}));
+  r.layer = {};
   r.header.weight_normalized = true;
   CHECK(r.weights({0.7f, 0.3f}));
   CHECK(r.weights({0.695f, 0.3f}));        // f16 and less
