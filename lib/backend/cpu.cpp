@@ -29,6 +29,7 @@ std::unique_ptr<Backend<float>> make_cpu_backend(Spec& spec) {
   // 0 = as many as the process uses
   if (const int n = spec.get("threads", 0, 0); n > 0)
     set_threads(n);
+  prove_threads();  // oneDNN starts them without a word to us
   if (spec.choice("dtype", {"f32", "bf16"}) == "f32")
     return std::make_unique<Cpu>();
   if (const std::string none = no_half_products(); !none.empty())

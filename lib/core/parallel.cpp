@@ -3,11 +3,13 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace moe {
 namespace {
@@ -24,6 +26,30 @@ void set_threads(int n) {
   omp_set_num_threads(wanted() = std::max(1, n));
 }
 
+void prove_threads() {
+  static std::atomic<int> proven{1};
+  const int n = wanted();
+  if (n <= proven.load())
+    return;
+  std::mutex hold;
+  std::vector<std::thread> all;  // the caller is one of the n: one is to spare, for a Worker
+  std::unique_lock gate(hold);
+  const auto end = [&] {
+    gate.unlock();
+    for (std::thread& t : all)
+      t.join();
+  };
+  try {
+    while (int(all.size()) < n)
+      all.emplace_back([&hold] { const std::lock_guard until_all_are_there(hold); });
+  } catch (...) {
+    end();
+    throw;
+  }
+  end();
+  proven.store(n);
+}
+
 OneThread::OneThread() : before_(omp_get_max_threads()) {
   omp_set_num_threads(1);
 }
@@ -38,6 +64,7 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
       body(i * grain, std::min(count, (i + 1) * grain));
     return;
   }
+  prove_threads();
   std::exception_ptr failure;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(wanted())
   for (Index i = 0; i < pieces; ++i) {

@@ -12,6 +12,12 @@ namespace moe {
 int threads();
 void set_threads(int n);
 
+// Starts as many threads at once as parallel loops use, for a moment, where so many were not
+// started before: libgomp, which runs the loops of this program and of its libraries, ends the
+// process with exit 1 where it gets fewer. Throws std::system_error
+// (resource_unavailable_try_again).
+void prove_threads();
+
 // Calls body(first, last) for the pieces of 0..count, each `grain` long but the last. An exception
 // in a piece is rethrown.
 void parallel_for(Index count, Index grain,

@@ -89,7 +89,7 @@ void Process::become(char** argv, const fs::path& folder, const Start& how) cons
     ::unsetenv(name);
   for (const std::string& e : how.environment)
     ::putenv(const_cast<char*>(e.c_str()));
-  redirect(0, "/dev/null", O_RDONLY);
+  redirect(0, how.input.empty() ? "/dev/null" : how.input.c_str(), O_RDONLY);
   redirect(1, out_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
   redirect(2, err_.c_str(), O_CREAT | O_TRUNC | O_WRONLY);
   if (::chdir(folder.c_str()) != 0)
@@ -97,6 +97,11 @@ void Process::become(char** argv, const fs::path& folder, const Start& how) cons
   if (how.file_limit >= 0) {
     const rlimit limit{rlim_t(how.file_limit), rlim_t(how.file_limit)};
     if (::setrlimit(RLIMIT_FSIZE, &limit) != 0)
+      ::_exit(99);
+  }
+  if (how.address_limit >= 0) {
+    const rlimit limit{rlim_t(how.address_limit), rlim_t(how.address_limit)};
+    if (::setrlimit(RLIMIT_AS, &limit) != 0)
       ::_exit(99);
   }
   ::execv(argv[0], argv);

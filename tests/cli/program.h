@@ -21,7 +21,9 @@ struct Start {
   std::vector<std::string> environment;  // NAME=value, on top of ours
   // bytes a file may grow to: a disk that is full, without being root
   long file_limit = -1;
-  std::string program;  // another name than moe
+  long address_limit = -1;  // bytes of addresses, in which the stacks of threads lie too
+  std::string program;      // another name than moe
+  fs::path input;           // what it reads from standard input; empty = nothing
 };
 
 class Process {  // a running moe; ~ kills and collects it
@@ -30,6 +32,9 @@ class Process {  // a running moe; ~ kills and collects it
   Process(const Process&) = delete;
   ~Process();
   void signal(int) const;
+  pid_t id() const {
+    return pid_;
+  }
   bool running();
   Result wait();  // ends the test program where it takes more than two minutes
 
