@@ -59,6 +59,11 @@ std::vector<Value> simulated(std::size_t results, int runs, Draw draw, const Of&
 
 }  // namespace
 
+int runs_within(int runs, Index experts) {
+  constexpr Index most_draws = Index(1) << 23;
+  return std::min(runs, int(std::max<Index>(8, most_draws / std::max<Index>(1, experts))));
+}
+
 Value of_runs(std::span<const double> runs) {
   double sum = 0;
   double square = 0;
@@ -265,8 +270,8 @@ std::vector<Value> simulate_load(int experts, int k, std::int64_t tokens, std::s
   if (impossible(experts, k, tokens))
     return std::vector<Value>(results);
   return simulated(
-      results, enough(experts), [&](Rng& rng) { return draw_counts(experts, k, tokens, rng); }, of,
-      median_of);
+      results, runs_within(enough(experts), experts),
+      [&](Rng& rng) { return draw_counts(experts, k, tokens, rng); }, of, median_of);
 }
 
 Counts draw_joint(std::span<const std::int64_t> row_tokens, int columns, int k, Rng& rng) {

@@ -18,6 +18,9 @@ struct Value {  // of a figure over random traces
 };
 // mean and deviation of the finite ones; none: NaN
 Value of_runs(std::span<const double> runs);
+// Runs of a simulation over so many experts: `runs`, or fewer where they are very many, for figures
+// over all of them stray less then and each run takes longer.
+int runs_within(int runs, Index experts);
 Value mean_of_independent(std::span<const Value> each);  // of the mean over layers
 
 // ---- closed forms. T tokens, E experts, K choices (a mean, so it may be broken), N = T*K

@@ -52,7 +52,7 @@ std::vector<Pair> one_run(int experts, int k, std::int64_t tokens, std::size_t t
 }
 
 int label_runs(int experts) {
-  return std::clamp(8192 / experts, 100, 800);
+  return runs_within(std::clamp(8192 / experts, 100, 800), experts);
 }
 
 }  // namespace
