@@ -1,5 +1,6 @@
 #include "lib/trace/commit_job.h"
 
+#include "lib/files/file.h"
 #include "lib/trace/filter.h"
 #include "lib/trace/hash.h"
 
@@ -39,6 +40,11 @@ void CommitJob::pack_one(std::size_t item) {
     return;
   }
   Chunk& k = chunks[item];
+  pack_chunk(k);
+  k.xxh3 = hash_bytes(std::as_bytes(std::span(k.packed)));
+}
+
+void CommitJob::pack_chunk(Chunk& k) const {
   const Plane& p = planes[k.plane];
   const TraceColumn& c = columns_[p.column];
   const std::span<const std::uint8_t> raw{p.raw.data() + k.at,

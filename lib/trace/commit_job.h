@@ -23,6 +23,7 @@ class CommitJob {
     std::size_t plane, at;  // of planes; its first byte there
     std::uint64_t row;
     std::vector<std::uint8_t> packed;
+    std::uint64_t xxh3 = 0;  // of the packed bytes
   };
   std::uint64_t first = 0, rows = 0;  // rows first..rows become safe
   std::int64_t step = 0;
@@ -45,6 +46,7 @@ class CommitJob {
 
  private:
   void pack_one(std::size_t item);  // a chunk, or after the last the hash of the rows
+  void pack_chunk(Chunk&) const;
   std::uint64_t hash() const;
 
   const std::vector<TraceColumn>& columns_;

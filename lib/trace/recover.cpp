@@ -4,6 +4,7 @@
 
 #include "lib/core/error.h"
 #include "lib/trace/reader.h"
+#include "lib/trace/rebuild.h"
 #include "lib/trace/writer_file.h"
 
 namespace moe {
@@ -64,18 +65,10 @@ Error without_copy(const Error& e, const std::filesystem::path& from) {
       .hint("free space, or another place, then the same again");
 }
 
-std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out,
-                            bool force) {
-  std::error_code none;
-  if (std::filesystem::equivalent(in, out, none)) {
-    throw Error(Exit::usage, fmt::format("{} cannot be recovered onto itself", in.string()))
-        .hint("another name after -o");
-  }
-  const TraceReader from(in);
-  if (std::filesystem::exists(out) && !force) {
-    throw Error(Exit::usage, fmt::format("{} exists", out.string()))
-        .hint("another name, or --force to replace it");
-  }
+namespace {
+
+std::uint64_t copy_rows(const TraceReader& from, const std::filesystem::path& in,
+                        const std::filesystem::path& out) {
   const std::filesystem::path building = out.string() + ".recovering";
   TraceHeader header = from.header();
   header.counts = from.counts(0, from.count_steps());
@@ -88,6 +81,29 @@ std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesyst
     throw without_copy(e, in);
   }
   return from.tokens();
+}
+
+}  // namespace
+
+std::uint64_t recover_trace(const std::filesystem::path& in, const std::filesystem::path& out,
+                            bool force) {
+  std::error_code none;
+  if (std::filesystem::equivalent(in, out, none)) {
+    throw Error(Exit::usage, fmt::format("{} cannot be recovered onto itself", in.string()))
+        .hint("another name after -o");
+  }
+  MostRows from(in);
+  if (std::filesystem::exists(out) && !force) {
+    throw Error(Exit::usage, fmt::format("{} exists", out.string()))
+        .hint("another name, or --force to replace it");
+  }
+  try {
+    return copy_rows(from.reader(), in, out);
+  } catch (const Error& e) {  // an index of rows that nobody has looked at so far
+    if (e.code() != Exit::input || !from.read_journal_instead(0))
+      throw;
+  }
+  return copy_rows(from.reader(), in, out);
 }
 
 }  // namespace moe

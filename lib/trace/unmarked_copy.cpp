@@ -46,18 +46,6 @@ class Descriptor {
       .hint("free space in its folder");
 }
 
-// A name that is free, beside `path` or in the temporary folder.
-std::string new_name(const std::filesystem::path& path) {
-  for (std::string name :
-       {path.string() + ".XXXXXX",
-        (std::filesystem::temp_directory_path() / "moe-trace.XXXXXX").string()}) {
-    const Descriptor made(::mkostemp(name.data(), O_CLOEXEC));
-    if (made >= 0)
-      return name;
-  }
-  failed(path);
-}
-
 Superblock superblock_of(int fd, const std::filesystem::path& path) {
   Superblock out{};
   struct stat s {};
@@ -75,13 +63,28 @@ Superblock superblock_of(int fd, const std::filesystem::path& path) {
 
 }  // namespace
 
+std::string file_beside(const std::filesystem::path& path) {
+  for (std::string name :
+       {path.string() + ".XXXXXX",
+        (std::filesystem::temp_directory_path() / "moe-trace.XXXXXX").string()}) {
+    const Descriptor made(::mkostemp(name.data(), O_CLOEXEC));
+    if (made >= 0)
+      return name;
+  }
+  failed(path);
+}
+
+void unmark(std::span<std::uint8_t> superblock) {
+  superblock[mark_at] = 0;
+  const std::uint32_t sum = metadata_checksum(superblock.first(checksum_at));
+  std::memcpy(superblock.data() + checksum_at, &sum, sizeof sum);
+}
+
 UnmarkedCopy::UnmarkedCopy(const std::filesystem::path& path) {
   Superblock superblock =
       superblock_of(Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC)), path);
-  superblock[mark_at] = 0;
-  const std::uint32_t sum = metadata_checksum({superblock.data(), checksum_at});
-  std::memcpy(superblock.data() + checksum_at, &sum, sizeof sum);
-  name_ = new_name(path);
+  unmark(superblock);
+  name_ = file_beside(path);
   std::error_code error;
   std::filesystem::copy_file(path, name_, std::filesystem::copy_options::overwrite_existing, error);
   const Descriptor copy(::open(name_.c_str(), O_WRONLY | O_CLOEXEC));

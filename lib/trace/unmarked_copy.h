@@ -2,10 +2,19 @@
 // mark set may be whole all the same; it is read from a copy without the mark, for the file itself
 // is somebody's evidence.
 #pragma once
+#include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 namespace moe {
+
+// A new file of a name that is free, beside `path`, or in the temporary folder where that may not
+// be written. Throws Error(io).
+std::string file_beside(const std::filesystem::path&);
+
+// Takes the mark out of the superblock that a file begins with (48 bytes, version 3).
+void unmark(std::span<std::uint8_t> superblock);
 
 class UnmarkedCopy {
  public:

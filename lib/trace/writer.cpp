@@ -16,6 +16,8 @@
 #include "lib/trace/constants_hash.h"
 #include "lib/trace/filter.h"
 #include "lib/trace/reader.h"
+#include "lib/trace/rebuild.h"
+#include "lib/trace/records.h"
 #include "lib/trace/resumable.h"
 #include "lib/trace/times.h"
 #include "lib/trace/writer_file.h"
@@ -100,7 +102,8 @@ void TraceWriter::File::guarded(Body body) {
 }
 
 TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& given,
-                        const TraceFields& asked_for, std::filesystem::path name, int level)
+                        const TraceFields& asked_for, std::filesystem::path name, int level,
+                        bool with_journal)
     : target(path),
       part(plus(path, ".part")),
       building(std::move(name)),
@@ -121,6 +124,8 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
       h5 = create_trace(building, header, columns, deflate);
       // libhdf5 dies of a signal where its first writes fail inside the next call
       h5::must(H5Fflush(h5.file, H5F_SCOPE_GLOBAL), "write the beginning");
+      if (with_journal)
+        journal.emplace(building, h5.file, columns);
       h5::must(H5Fstart_swmr_write(h5.file), "let readers in while it is written");
     });
   } catch (const Error&) {
@@ -151,6 +156,8 @@ TraceWriter::File::~File() {
 
 void TraceWriter::File::discard() {
   std::error_code ignored;
+  if (journal)
+    journal->remove();
   std::filesystem::remove(building, ignored);
 }
 
@@ -290,7 +297,7 @@ void TraceWriter::File::settle(bool all) {
 
 void TraceWriter::File::write(const CommitJob& job) {
   write_columns(job);
-  write_records(job);
+  write_records(h5.records, job.steps_from, job.steps, job.sequences_from, job.sequences);
   if (power)
     sync();
   write_commit(job);
@@ -323,40 +330,6 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
   h5::must(H5Dflush(h5.token), "flush /token");
 }
 
-// Appends one number of each record to the dataset at `path`, which has `from` already.
-template <class Record, class Get>
-void TraceWriter::File::write_column(const char* path, Cell cell, std::size_t from,
-                                     const std::vector<Record>& records, Get get) {
-  if (records.empty())
-    return;
-  std::vector<std::uint8_t> cells(records.size() * h5::bytes_of(cell));
-  for (std::size_t i = 0; i < records.size(); ++i) {
-    const auto value = get(records[i]);
-    std::memcpy(cells.data() + i * sizeof value, &value, sizeof value);
-  }
-  const hid_t d = h5.records.at(path);
-  h5::resize(d, {from + records.size()}, path);
-  h5::write_rows(d, h5::type_of(cell), from, records.size(), cells.data(), path);
-  h5::must(H5Dflush(d), fmt::format("flush {}", path));
-}
-
-void TraceWriter::File::write_records(const CommitJob& job) {
-  const std::size_t q = job.sequences_from;
-  const std::size_t n = job.steps_from;
-  write_column("/sequences/start", Cell::u64, q, job.sequences,
-               [](const TraceSequence& s) { return s.start; });
-  write_column("/sequences/length", Cell::u32, q, job.sequences,
-               [](const TraceSequence& s) { return s.length; });
-  write_column("/sequences/domain", Cell::u16, q, job.sequences,
-               [](const TraceSequence& s) { return s.domain; });
-  write_column("/steps/step", Cell::i64, n, job.steps, [](const TraceStep& s) { return s.step; });
-  write_column("/steps/token_start", Cell::u64, n, job.steps,
-               [](const TraceStep& s) { return s.token_start; });
-  write_column("/steps/num_tokens", Cell::u32, n, job.steps,
-               [](const TraceStep& s) { return s.num_tokens; });
-  write_column("/steps/phase", Cell::u8, n, job.steps, [](const TraceStep& s) { return s.phase; });
-}
-
 void TraceWriter::File::write_commit(const CommitJob& job) {
   const CommitRow row{job.rows, job.step, job.data_xxh3, last_xxh3};
   const hid_t d = h5.records.at("/commits");
@@ -365,6 +338,8 @@ void TraceWriter::File::write_commit(const CommitJob& job) {
   h5::must(H5Dflush(d), "flush /commits");
   last_xxh3 = hash_bytes(std::as_bytes(std::span(&row, 1)));
   ++commits;
+  if (journal)
+    journal->add(row, job, h5.columns);
 }
 
 void TraceWriter::File::commit(std::int64_t step) {
@@ -376,6 +351,8 @@ void TraceWriter::File::commit(std::int64_t step) {
 void TraceWriter::File::sync() {
   guarded([&] {
     sync_file(building);
+    if (journal)
+      journal->sync();
     if (!named)
       sync_folder_of(building);
     named = true;
@@ -444,9 +421,11 @@ void TraceWriter::File::finish() {
       rest.steps.assign(steps.begin() + std::ptrdiff_t(steps_safe), steps.end());
       rest.sequences_from = sequences_safe;
       rest.sequences.assign(sequences.begin() + std::ptrdiff_t(sequences_safe), sequences.end());
-      write_records(rest);
+      write_records(h5.records, rest.steps_from, rest.steps, rest.sequences_from, rest.sequences);
     }
     seal();
+    if (journal)
+      journal->remove();  // nothing is written any more
     rename_durably(building, target);
   });
   mark_own(target);
@@ -484,15 +463,18 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
   const auto copy = plus(path, ".part.resumed");
   check_target(path, part, options);
   if (options.resume_rows >= 0 && std::filesystem::exists(part)) {
-    const TraceReader old(part);
+    const MostRows most(part);
+    const TraceReader& old = most.reader();
     const auto rows = std::uint64_t(options.resume_rows);
     check_resumable(old, part, header, rows);
     const WriteLock alone(part);  // nobody else may be writing what is about to be replaced
-    file_ = std::make_unique<File>(path, old.header(), options.fields, copy, options.deflate);
+    file_ = std::make_unique<File>(path, old.header(), options.fields, copy, options.deflate, true);
     try {
       replay(old, rows, *file_);
       sync_file(copy);
+      file_->journal->sync();
       rename_durably(copy, part);
+      file_->journal->follow(part);
     } catch (const Error& e) {
       file_->discard();
       throw without_copy(e, part);
@@ -504,7 +486,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
     TraceHeader both = old.header();
     both.domains = header.domains;
     both.counts = continued_counts(old, header.counts, path);
-    file_ = std::make_unique<File>(path, both, options.fields, part, options.deflate);
+    file_ = std::make_unique<File>(path, both, options.fields, part, options.deflate, true);
     try {
       replay(old, old.tokens(), *file_);
     } catch (const Error& e) {
@@ -512,7 +494,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, const TraceHeader& h
       throw without_copy(e, path);
     }
   } else {
-    file_ = std::make_unique<File>(path, header, options.fields, part, options.deflate);
+    file_ = std::make_unique<File>(path, header, options.fields, part, options.deflate, true);
   }
   file_->power = options.power;
   file_->acknowledged = options.acknowledged;

@@ -10,6 +10,7 @@
 #include "lib/trace/commit_job.h"
 #include "lib/trace/create.h"
 #include "lib/trace/disk.h"
+#include "lib/trace/journal.h"
 #include "lib/trace/writer.h"
 
 namespace moe {
@@ -30,6 +31,7 @@ struct TraceWriter::File {
   std::vector<TraceColumn> columns;
   std::vector<Pending> pending;
   std::optional<WriteLock> lock;
+  std::optional<Journal> journal;
   TraceFile h5;
   Sha256 corpus;
   std::vector<TraceStep> steps;
@@ -45,7 +47,7 @@ struct TraceWriter::File {
   std::deque<std::shared_ptr<CommitJob>> jobs;  // oldest first
 
   File(const std::filesystem::path& path, const TraceHeader&, const TraceFields&,
-       std::filesystem::path building, int deflate = 1);
+       std::filesystem::path building, int deflate = 1, bool with_journal = false);
   ~File();
   void begin(const TraceStep&);
   void begin_sequence(std::uint16_t domain);
@@ -69,9 +71,6 @@ struct TraceWriter::File {
   void settle(bool all);
   void write(const CommitJob&);
   void write_columns(const CommitJob&);
-  void write_records(const CommitJob&);
-  template <class Record, class Get>
-  void write_column(const char* path, h5::Cell, std::size_t from, const std::vector<Record>&, Get);
   void write_commit(const CommitJob&);
   void write_end();
   void seal();

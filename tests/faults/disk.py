@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 
-PAGE = 4096
+PAGE, SECTOR = 4096, 512
 
 
 class Call:
@@ -38,13 +38,13 @@ class File:
     def __init__(self):
         self.bytes = bytearray()
         self.synced = b""  # what a sync has put on disk
-        self.dirty = set()  # pages written since
+        self.dirty = set()  # sectors written since
 
     def write(self, at, data):
         if at > len(self.bytes):
             self.bytes.extend(bytes(at - len(self.bytes)))
         self.bytes[at : at + len(data)] = data
-        self.dirty.update(range(at // PAGE, (at + len(data) + PAGE - 1) // PAGE))
+        self.dirty.update(range(at // SECTOR, (at + len(data) + SECTOR - 1) // SECTOR))
 
     def resize(self, size):
         if size < len(self.bytes):
@@ -56,22 +56,23 @@ class File:
         self.synced = bytes(self.bytes)
         self.dirty.clear()
 
-    def after_power_cut(self, draw):
-        """Each page that no sync followed is there or is not; so is the last growth."""
+    def after_power_cut(self, draw, unit):
+        """Each page or sector that no sync followed is there or is not; so is the last growth."""
         out = bytearray(self.bytes)
-        for page in sorted(self.dirty):
+        for block in sorted({sector * SECTOR // unit for sector in self.dirty}):
             if draw.random() < 0.5:
                 continue
-            begin, end = page * PAGE, min((page + 1) * PAGE, len(out))
+            begin, end = block * unit, min((block + 1) * unit, len(out))
             old = self.synced[begin:end]
             out[begin:end] = old + bytes(end - begin - len(old))
         if len(self.bytes) > len(self.synced) and draw.random() < 0.5:
-            del out[max(len(self.synced), draw.choice([0, len(out) // PAGE * PAGE])) :]
+            del out[max(len(self.synced), draw.choice([0, len(out) // unit * unit])) :]
         return bytes(out)
 
 
 class Disk:
-    """Names are kept in order, as a journal does; bytes are lost by page."""
+    """Names are kept in order, as a journal does; bytes are lost by page, or by sector where a
+    disk tears pages."""
 
     def __init__(self):
         self.names = {}  # path: File, or None of a folder
@@ -107,7 +108,7 @@ class Disk:
         if exchange:
             self.names.update(back)
 
-    def build(self, root, place=None, draw=None):
+    def build(self, root, place=None, draw=None, unit=PAGE):
         """Makes the files below `root` anew, or the same tree at `place`."""
         target = place or root
         shutil.rmtree(target, ignore_errors=True)
@@ -122,7 +123,7 @@ class Disk:
                 continue
             os.makedirs(os.path.dirname(there), exist_ok=True)
             with open(there, "wb") as out:
-                out.write(file.after_power_cut(draw) if draw else bytes(file.bytes))
+                out.write(file.after_power_cut(draw, unit) if draw else bytes(file.bytes))
 
 
 def disk_after(calls, count):

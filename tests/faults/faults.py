@@ -21,11 +21,12 @@ import sys
 import tempfile
 import time
 
-from disk import disk_after, draws, read_log
+from disk import PAGE, SECTOR, disk_after, draws, read_log
 
 SECONDS = 10
 SLOW = 4  # a debug build, beside others
 MEMORY = 1 << 30
+OUT_OF_MEMORY = 5  # the exit code
 
 
 class Gate(Exception):
@@ -170,7 +171,7 @@ class Faults:
             self.fail(f"the whole recording has {best} rows")
         return f"{tried} of {len(calls) + 1} states of a killed recording, {best} rows in the end"
 
-    def power_cuts_of_trace(self):
+    def power_cuts_of_trace(self, unit):
         root = self.path("pt")
         os.makedirs(root, exist_ok=True)
         words = [*self.trace, "--tokens", "20000", "--durability", "power"]
@@ -178,19 +179,19 @@ class Faults:
         syncs = [i + 1 for i, call in enumerate(calls) if call.what == "sync"]
         place, safe = self.path("state"), {}
         tried = 0
-        for draw in draws("trace", 400 if self.long else 40):
+        for draw in draws("trace" if unit == PAGE else "torn", 400 if self.long else 40):
             count = draw.choice([draw.randrange(len(calls)), len(calls) - draw.randrange(1, 14)])
             synced = max([s for s in syncs if s <= count], default=0)
             if synced not in safe:
                 disk_after(calls, synced).build(root, place)
                 safe[synced] = self.rows(place)
-            disk_after(calls, count).build(root, place, draw)
+            disk_after(calls, count).build(root, place, draw, unit)
             rows = self.rows(place)
             tried += 1
             if rows < safe[synced]:
                 self.fail(f"{safe[synced] - rows} of {safe[synced]} rows lost by a power cut "
                           f"after call {count}")
-        return f"{tried} power cuts of a recording"
+        return f"{tried} power cuts of a recording, by blocks of {unit} bytes"
 
     # ------------------------------------------------------------------------ stops of a run
 
@@ -446,13 +447,15 @@ class Faults:
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
             )
             tried += 1
-            if process.returncode < 0:
-                self.fail(f"{megabytes} MiB of addresses end in signal {-process.returncode}")
+            if process.returncode not in (0, OUT_OF_MEMORY):
+                said = process.stderr[-200:].decode("utf-8", "replace")
+                self.fail(f"{megabytes} MiB of addresses end in {process.returncode}: {said}")
         return f"{tried} limits of addresses"
 
     PARTS = {
         "kill-trace": lambda f: f.kills_of_trace(),
-        "power-trace": lambda f: f.power_cuts_of_trace(),
+        "power-trace": lambda f: f.power_cuts_of_trace(PAGE),
+        "torn-trace": lambda f: f.power_cuts_of_trace(SECTOR),
         "kill-run": lambda f: f.stops_of_run(False, False),
         "kill-recorded": lambda f: f.stops_of_run(True, False),
         "power-run": lambda f: f.stops_of_run(False, True),
