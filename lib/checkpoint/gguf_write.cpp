@@ -121,6 +121,11 @@ void GgufKeyWriter::reals(const std::string& key, const std::vector<float>& all)
     append(bytes_, v);
 }
 
+void GgufKeyWriter::raw_bytes(const std::string& key, const std::string& all) {
+  begin_array(key, GgufType::u8, all.size());
+  bytes_ += all;
+}
+
 void GgufKeyWriter::whole(const std::string& key, GgufType type, std::int64_t v) {
   begin(key, type);
   switch (type) {

@@ -24,6 +24,7 @@ class GgufKeyWriter {
   void texts(const std::string& key, const std::vector<std::string>&);
   void wholes(const std::string& key, const std::vector<int>&);
   void reals(const std::string& key, const std::vector<float>&);
+  void raw_bytes(const std::string& key, const std::string&);  // an array of u8
   // an integer in the type that a key has already
   void whole(const std::string& key, GgufType, std::int64_t);
 

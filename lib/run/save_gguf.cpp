@@ -58,6 +58,10 @@ void write_tokenizer(GgufKeyWriter& keys, const GgufTokenizer& t, const std::str
     keys.texts("tokenizer.ggml.merges", t.merges);
   else
     keys.flag("tokenizer.ggml.add_space_prefix", t.space_prefix);
+  if (t.model == "t5")
+    keys.flag("tokenizer.ggml.remove_extra_whitespaces", t.remove_extra_blanks);
+  if (!t.charsmap.empty())
+    keys.raw_bytes("tokenizer.ggml.precompiled_charsmap", t.charsmap);
   write_ids(keys, t.ids);
   keys.flag("tokenizer.ggml.add_bos_token", t.add_bos);
   keys.flag("tokenizer.ggml.add_eos_token", t.add_eos);

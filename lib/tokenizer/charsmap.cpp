@@ -23,6 +23,16 @@ Charsmap::Charsmap(std::string_view bytes, std::string_view source) {
   strings_ = bytes.substr(4 + size);
 }
 
+std::string Charsmap::bytes() const {
+  if (empty())
+    return "";
+  const auto size = std::uint32_t(units_.size() * sizeof units_[0]);
+  std::string out(sizeof size + size, '\0');
+  std::memcpy(out.data(), &size, sizeof size);
+  std::memcpy(out.data() + sizeof size, units_.data(), size);
+  return out + strings_;
+}
+
 // The double array of Darts-clone: a unit holds a label, where its children are, and whether a
 // value ends there.
 std::optional<Charsmap::Rule> Charsmap::find(std::string_view text, bool first_only) const {

@@ -23,6 +23,7 @@ class Charsmap {
   // The rules whose left side the text starts with: the shortest one, and the longest one.
   std::optional<Rule> shortest(std::string_view text) const;
   std::optional<Rule> longest(std::string_view text) const;
+  std::string bytes() const;  // as they were given; nothing for an empty one
   bool empty() const {
     return units_.empty();
   }

@@ -93,18 +93,36 @@ GgufTokenizer byte_pairs(const Json& all) {
 GgufTokenizer pieces(const std::filesystem::path& file) {
   const std::string bytes = read_file(file, largest);
   const SentencePieceRules rules = sentencepiece_rules({.bytes = bytes, .name = file.string()});
-  if (rules.unigram)
-    cannot(concat(in_quotes(file), " is a Unigram model, which this program does not write"));
   GgufTokenizer out;
-  out.model = "llama";
+  out.model = rules.unigram ? "t5" : "llama";
   out.pre = "default";
   out.space_prefix = rules.dummy_prefix;
+  if (rules.unigram) {
+    out.remove_extra_blanks = rules.remove_extra_blanks;
+    out.charsmap = rules.charsmap.bytes();
+  }
   for (const ScoredPiece& p : rules.pieces) {
     out.tokens.push_back(p.text);
     out.scores.push_back(p.score);
     out.types.push_back(type(p.type));
   }
   return out;
+}
+
+// Empty = none.
+std::filesystem::path sentencepiece_file(const std::filesystem::path& folder) {
+  for (const char* name : {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"}) {
+    if (std::filesystem::exists(folder / name))
+      return folder / name;
+  }
+  return {};
+}
+
+bool is_byte_level(const Json& all) {
+  if (!all.is_object())
+    return false;
+  const Json& model = all.at("model");
+  return model.value("type", "BPE") == "BPE" && !model.value("byte_fallback", false);
 }
 
 void set_frame(const Tokenizer& tokenizer, GgufTokenizer& out) {
@@ -119,13 +137,12 @@ void set_frame(const Tokenizer& tokenizer, GgufTokenizer& out) {
 
 GgufTokenizer gguf_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& folder) {
   try {
-    const std::filesystem::path model = folder / "tokenizer.model";
+    const std::filesystem::path model = sentencepiece_file(folder);
     const std::string json = tokenizer.tokenizer_json();
     const Json all = json.empty() ? Json() : Json::parse(json);
-    const bool is_byte_level = all.is_object() && !all.at("model").value("byte_fallback", false);
-    GgufTokenizer out = !is_byte_level && std::filesystem::exists(model) ? pieces(model)
-                        : all.is_object()                                ? byte_pairs(all)
-                                                                         : GgufTokenizer{};
+    GgufTokenizer out = !is_byte_level(all) && !model.empty() ? pieces(model)
+                        : all.is_object()                     ? byte_pairs(all)
+                                                              : GgufTokenizer{};
     if (out.model.empty())
       cannot("it is neither a tokenizer.json nor a tokenizer.model");
     fill_gaps(out);

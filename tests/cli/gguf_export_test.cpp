@@ -71,6 +71,29 @@ TEST_CASE("sentencepiece's pieces and a chat template go into the file") {
   CHECK(text_of(f / "x.gguf").find("{{ messages[0]['content'] }}") != std::string::npos);
 }
 
+TEST_CASE("a Unigram model goes into the file") {
+  const Folder f;
+  good(f, nano + " --tokenizer bpe:vocab=300 --steps 1 -o run");
+  fs::create_directory(f / "theirs");
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    fs::copy_file(f / (std::string("run/checkpoint-00000001/") + file),
+                  f / (std::string("theirs/") + file));
+  }
+  std::string model = test::scored_piece("<unk>", 0, 2) + test::scored_piece("<s>", 0, 3) +
+                      test::scored_piece("</s>", 0, 3) + test::scored_piece("\xE2\x96\x81", -1, 1) +
+                      test::scored_piece("\xE2\x96\x81ho", -2, 1) +
+                      test::scored_piece("use", -3, 1);
+  for (int b = '!'; b < 127; ++b)
+    model += test::scored_piece(std::string(1, char(b)), -8, 1);
+  put(f / "theirs/spiece.model", model + test::field(2, test::varint(3, 1)));
+  const Result made = good(f, "edit theirs -o x.gguf --save f32");
+  INFO(made.err);
+  CHECK(made.err.find("tokenizer") == made.err.npos);
+  CHECK(text_of(f / "x.gguf").find("remove_extra_whitespaces") != std::string::npos);
+  const std::string one = " --prompt 'house  of  cards' --tokens 1 --temperature 0";
+  CHECK(good(f, "generate x.gguf" + one).out == good(f, "generate theirs" + one).out);
+}
+
 TEST_CASE("files that are not made end in a sentence") {
   const Folder f;
   good(f, nano + " --steps 1 -o run");

@@ -1,6 +1,7 @@
 // A folder from elsewhere gets text through its own tokenizer.json, as a run gets it through its
 // own.
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 #include "tests/cli/program.h"
 #include "tests/cli/rows.h"
@@ -17,7 +18,48 @@ void publish(const Folder& f, const std::string& run, const std::string& folder)
   }
 }
 
+nlohmann::json converted(const Folder& f, const std::string& words, const std::string& line) {
+  put(f / "lines", line + "\n");
+  Start s;
+  s.input = f / "lines";
+  const Result r = f.run("tokenizer " + words, s);
+  INFO(words << ": " << r.err);
+  REQUIRE(r.code == 0);
+  return nlohmann::json::parse(r.out);
+}
+
 }  // namespace
+
+TEST_CASE("lines become ids with their places in the text, special tokens as asked") {
+  const Folder f;
+  REQUIRE(f.run("tokenizer train --vocab 300 --data text:path=corpus -o t.json").code == 0);
+  const std::string text = "the \u00e9<|endoftext|>b";  // 5 + 13 + 1 characters, 6 + 13 + 1 bytes
+  const std::string line = R"({"text": "the \u00e9<|endoftext|>b", "key": [7]})";
+  const auto special = converted(f, "encode t.json --jsonl --special-tokens ids", line);
+  const auto plain = converted(f, "encode t.json --jsonl --special-tokens text", line);
+  CHECK(converted(f, "encode t.json --jsonl", line) == special);
+  const auto ids = special.at("ids").get<std::vector<int>>();
+  constexpr int end_of_text = 0;
+  CHECK(std::ranges::count(ids, end_of_text) == 1);
+  const auto plain_ids = plain.at("ids").get<std::vector<int>>();
+  CHECK(std::ranges::count(plain_ids, end_of_text) == 0);
+  CHECK(plain_ids.size() > ids.size());
+  const auto at = special.at("at").get<std::vector<int>>();
+  REQUIRE(at.size() == 2 * ids.size());
+  const auto token = std::size_t(std::ranges::find(ids, end_of_text) - ids.begin());
+  CHECK(at[2 * token] == 6);
+  CHECK(at[2 * token + 1] == 19);
+  CHECK(at.front() == 0);
+  CHECK(at.back() == 20);
+  for (const auto& all : {special, plain}) {
+    CHECK(all.at("text") == text);
+    CHECK(all.at("key") == nlohmann::json::array({7}));
+    CHECK(all.at("full").size() >= all.at("ids").size());
+  }
+  const std::string back = "decode t.json --jsonl";
+  CHECK(converted(f, back, special.dump()).at("text") == text);
+  CHECK(converted(f, back + " --skip-special", special.dump()).at("text") == "the \u00e9b");
+}
 
 TEST_CASE("text goes into a published folder by its own tokenizer") {
   const Folder f;

@@ -6,8 +6,10 @@
 
 #include "lib/core/error.h"
 #include "lib/tokenizer/byte_letters.h"
+#include "lib/tokenizer/charsmap.h"
 #include "lib/tokenizer/open.h"
 #include "lib/tokenizer/pattern.h"
+#include "lib/tokenizer/utf8.h"
 #include "tests/files/scratch.h"
 #include "tests/gguf_bytes.h"
 
@@ -58,8 +60,8 @@ struct Pairs {
     out.texts("tokenizer.ggml.tokens", tokens);
     out.key("tokenizer.ggml.token_type", 9, ints(types));
     out.texts("tokenizer.ggml.merges", merges);
-    out.u32("tokenizer.ggml.bos_token_id", 258);
-    out.u32("tokenizer.ggml.eos_token_id", 258);
+    out.u32("tokenizer.ggml.bos_token_id", std::uint32_t(tokens.size() - 1));
+    out.u32("tokenizer.ggml.eos_token_id", std::uint32_t(tokens.size() - 1));
     return out;
   }
   std::string file(const std::string& pattern) const {
@@ -118,6 +120,66 @@ TEST_CASE("byte pairs of a GGUF file are those of the same tokenizer.json") {
     CHECK(gguf->vocabulary() == 259);
     CHECK(gguf->special().eos == 258);
   }
+}
+
+TEST_CASE("each name of a split cuts where it says") {
+  // Every text could be joined to one token; its cuts keep so many apart.
+  struct Cut {
+    const char* text;
+    std::vector<std::pair<const char*, std::size_t>> tokens;  // by name of the split
+  };
+  const Cut cuts[] = {
+      {"12",
+       {{"gpt-2", 1},
+        {"deepseek-llm", 2},
+        {"deepseek-coder", 2},
+        {"seed-coder", 2},
+        {"bloom", 1},
+        {"viking", 2},
+        {"falcon", 1},
+        {"minerva-7b", 2}}},
+      {" ab", {{"gpt-2", 1}, {"deepseek-llm", 1}, {"deepseek-coder", 1}, {"bloom", 1}}},
+      {"ab,", {{"deepseek-llm", 2}, {"deepseek-coder", 2}, {"bloom", 2}, {"falcon", 2}}},
+      {"ab+", {{"gpt-2", 2}, {"bloom", 1}, {"viking", 1}, {"deepseek-llm", 2}}},
+      {"'s", {{"gpt-2", 1}, {"deepseek-llm", 2}, {"falcon", 2}, {"seed-coder", 1}}},
+      {",\n",
+       {{"qwen2", 1},
+        {"seed-coder", 2},
+        {"deepseek-llm", 2},
+        {"deepseek-v3", 1},
+        {"joyai-llm", 1}}},
+      {"1234", {{"falcon", 2}, {"gpt-2", 1}, {"falcon-h1", 2}}},
+      {"\u4e2d\u00e9", {{"deepseek-llm", 2}, {"deepseek-coder", 2}, {"gpt-2", 1}}}};
+  for (const Cut& cut : cuts) {
+    Pairs pairs;
+    pairs.merges.clear();
+    pairs.tokens.resize(256);
+    pairs.types.resize(256);
+    const std::string letters = letters_of_bytes(cut.text);
+    std::string joined;
+    for (const char32_t c : code_points(letters)) {  // one merge after another, from the left
+      const std::string letter = utf8_of(std::u32string(1, c));
+      if (!joined.empty())
+        pairs.merges.push_back(joined + " " + letter);
+      joined += letter;
+      if (joined.size() > letter.size())
+        pairs.tokens.push_back(joined);
+    }
+    pairs.types.resize(pairs.tokens.size(), 1);
+    for (const auto& [pre, count] : cut.tokens) {
+      INFO(pre << " cuts " << cut.text);
+      const auto ids =
+          open_tokenizer(write("cuts.gguf", pairs.gguf(pre).bytes()))->encode(cut.text);
+      CHECK((ids.size() == 1) == (count == 1));
+    }
+  }
+}
+
+TEST_CASE("a table of rewritten characters is written as it was read") {
+  const std::string bytes =
+      test::raw(std::uint32_t(8)) + "index of a tree" + std::string("a\0bc\0", 5);
+  CHECK(Charsmap(bytes, "here").bytes() == bytes);
+  CHECK(Charsmap().bytes().empty());
 }
 
 TEST_CASE("add_bos_token of a GGUF file puts BOS before a document") {
