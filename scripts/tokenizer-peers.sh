@@ -3,16 +3,20 @@
 # of text a second of processor time, so that other work on the machine disturbs less; two threads by the clock. The vocabulary is
 # Qwen's (151,643 ranks, from the PyPI package dashscope, Apache-2.0). The two libraries live in a virtual environment outside the tree
 # (MOE_PEERS, default ~/.cache/moe/peers), which is made where it is not there.
-#   scripts/tokenizer-peers.sh [--moe build/release/apps/moe] [--mb 10] [--seconds 3] [NAME=TEXTFILE...]
+# With --hash nothing is timed: the ids of the whole text by `moe tokenizer encode` and by each file's own library (tokenizers,
+# sentencepiece) are compared by their SHA-256; without files those of ../shared/golden/tokenizers.
+#   scripts/tokenizer-peers.sh [--moe build/release/apps/moe] [--mb 10] [--seconds 3] [--hash [TOKENIZER]...] [NAME=TEXTFILE...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-moe=build/release/apps/moe mb=10 seconds=3 texts=()
+moe=build/release/apps/moe mb=10 seconds=3 texts=() hash= files=()
 while [ $# -gt 0 ]; do
   case $1 in
     --moe) moe=$2; shift ;; --mb) mb=$2; shift ;; --seconds) seconds=$2; shift ;;
+    --hash) hash=1 ;;
     *=*) texts+=("$1") ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *.json|*.model) files+=("$1") ;;
+    *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   shift
 done
@@ -32,6 +36,13 @@ if [ ${#texts[@]} -eq 0 ]; then
   for name in english-shakespeare chinese-tang; do
     if [ -f "../shared/data/$name.txt" ]; then texts+=("${name%%-*}=../shared/data/$name.txt"); fi
   done
+fi
+if [ -n "$hash" ]; then
+  "$peers/bin/python" -c 'import sentencepiece' 2>/dev/null || "$peers/bin/pip" install --quiet sentencepiece
+  [ ${#files[@]} -gt 0 ] || files=(../shared/golden/tokenizers/*/tokenizer.json ../shared/golden/tokenizers/*/tokenizer.model)
+  python documents "$work/docs.jsonl" "$mb" "${texts[@]}"
+  TOKENIZERS_PARALLELISM=false "$peers/bin/python" tests/peers/tokenizer_hash.py "$(realpath "$moe")" "$work/docs.jsonl" "${files[@]}"
+  exit
 fi
 "$peers/bin/pip" download --quiet --no-deps --dest "$work" dashscope==2.0.2
 unzip -q "$work"/dashscope-*.whl dashscope/resources/qwen.tiktoken -d "$work"
