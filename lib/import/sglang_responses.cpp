@@ -145,7 +145,7 @@ class Sglang final : public Importer {
 
 class Lmdeploy final : public Importer {
  public:
-  // Lists, or a text so short that it is a key.
+  // Lists, or a text that is short and no whole numbers: a key.
   bool recognises(const ImportInputs& in) const override {
     if (!has_routes(in))
       return false;
@@ -155,9 +155,7 @@ class Lmdeploy final : public Importer {
         const auto value = f.start.find_first_not_of(' ', at + key.size());
         if (value == f.start.npos || f.start[value] == 'n')
           continue;
-        const auto end = f.start.find('"', value + 1);
-        const bool short_text = end != f.start.npos && (end - value - 1) % 4 != 0;
-        return f.start[value] == '[' || short_text || !is_base64_like(f.start, value + 1, end);
+        return f.start[value] == '[' || is_key(f.start, value + 1);
       }
     }
     return false;
@@ -168,13 +166,15 @@ class Lmdeploy final : public Importer {
   }
 
  private:
-  // Of whole int32 numbers: padding as their number wants it, no dash or underscore.
-  static bool is_base64_like(const std::string& text, std::size_t first, std::size_t end) {
-    if (end == text.npos)
-      return true;
+  // Not base64 of whole int32 numbers, and not so long that it would be a damaged one.
+  static bool is_key(const std::string& text, std::size_t first) {
+    constexpr std::size_t longest_key = 128;
+    const auto end = text.find('"', first);
+    if (end == text.npos || end - first > longest_key)
+      return false;
     Bytes bytes;
-    return read_base64(std::string_view(text).substr(first, end - first), bytes) &&
-           bytes.span.size() % 4 == 0;
+    return !read_base64(std::string_view(text).substr(first, end - first), bytes) ||
+           bytes.span.size() % 4 != 0;
   }
 };
 

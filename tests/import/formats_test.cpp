@@ -128,8 +128,15 @@ TEST_CASE("LMDeploy: lists are read, a key of a store is refused") {
   REQUIRE(out.refusal == "");
   CHECK(out.result.format == "lmdeploy");
   CHECK(out.routes == "layer 0: 0,1 2,3");
-  CHECK_THAT(import_files({{"r.jsonl", line("\"7f3a9c\"")}}).refusal,
-             Catch::Contains("shared store"));
+  for (const std::string key :
+       {"7f3a9c", "00ffffffffffffffffffffffffffffffffffffff0100000001000000"}) {
+    CHECK_THAT(import_files({{"r.jsonl", line(concat("\"", key, "\""))}}).refusal,
+               Catch::Contains("shared store"));
+  }
+  // a long text that is no whole number of ids is SGLang's, and damaged
+  const std::string cut = base64(std::string(150, '\1'));
+  CHECK_THAT(import_files({{"r.jsonl", line(concat("\"", cut, "\""))}}).refusal,
+             Catch::Contains("no base64 of int32"));
 }
 
 TEST_CASE("Megatron's server: the prompt's rows are in the array already") {
