@@ -7,7 +7,7 @@
 #include "lib/files/file.h"
 #include "lib/run/this_machine.h"
 #include "lib/trace/disk.h"
-#include "lib/trace/reader.h"
+#include "lib/trace/rebuild.h"
 
 namespace moe {
 namespace {
@@ -27,23 +27,24 @@ struct Recorded {
 
 Recorded recorded(const std::string& trace, const RunState& state) {
   const fs::path part = part_of(trace);
-  std::optional<TraceReader> reader;
+  std::optional<MostRows> most;
   try {
     if (fs::exists(part))
-      reader.emplace(part);
+      most.emplace(part);
   } catch (const Error& e) {
     if (e.code() != Exit::input)
       throw;  // what cannot be read today may be read tomorrow
   }
-  if (!reader)
+  if (!most)
     return {};
-  const std::string& id = reader->header().run_id;
+  const TraceReader& reader = most->reader();
+  const std::string& id = reader.header().run_id;
   if (!id.empty() && !state.run_id.empty() && id != state.run_id) {
     throw Error(Exit::input, concat(in_quotes(part), " is the trace of another run"))
         .hint("--trace FILE records into another file, --trace none into no file")
         .safe("it was not touched");
   }
-  return {true, reader->tokens(), reader->steps()};
+  return {true, reader.tokens(), reader.steps()};
 }
 
 // The rows that the state names are there, and are those of the steps up to it.
@@ -82,6 +83,8 @@ fs::path keep_aside(const fs::path& part) {
   {
     const WriteLock alone(part);
     rename_durably(part, aside);
+    if (fs::exists(journal_of(part)))
+      rename_durably(journal_of(part), journal_of(aside));
   }
   return aside;
 }

@@ -15,6 +15,7 @@
 #include "lib/trace/disk.h"
 #include "lib/trace/filter.h"
 #include "lib/trace/hash.h"
+#include "lib/trace/rebuild.h"
 
 namespace moe {
 namespace {

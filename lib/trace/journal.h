@@ -13,8 +13,6 @@
 
 namespace moe {
 
-std::filesystem::path journal_of(const std::filesystem::path& part);
-
 struct FileRange {
   std::uint64_t offset = 0, bytes = 0;
 };

@@ -8,6 +8,8 @@
 
 namespace moe {
 
+std::filesystem::path journal_of(const std::filesystem::path& part);
+
 // Writes the recording `part` as an unfinished file at `to`: up to the last commit whose chunks,
 // and those of all before it, lie in `part` as they were written. Throws Error(input) where there
 // is no journal, or it does not fit. Both files may mean harm: HDF5 runs in a process of its own.
