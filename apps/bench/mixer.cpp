@@ -76,7 +76,7 @@ class Bench {
   }
   // forward, of all tokens
   double flops() const {
-    const MixerShape shape = mixer_shapes(config_).at(0);
+    const MixerShape shape = mixer_shapes(config_).at(0).value();
     PieceList pieces;
     add_pieces(shape, config_.hidden, pieces);
     const double tokens = double(batch_.tokens());

@@ -45,6 +45,10 @@ class ConfigReader {
   // a setting whose others are not computed; absent is right too
   void must_be(const char* key, const std::string& value) const;
 
+  // the same file, read from other values; they must outlive what is made
+  ConfigReader with(const Json& values) const {
+    return {values, file_, purpose_};
+  }
   const Json& json() const {
     return json_;
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/core/tensor.h"
 #include "lib/core/text.h"
 #include "lib/family/config_reader.h"
 #include "lib/model/config.h"
@@ -37,10 +38,18 @@ struct Names {
   std::map<std::string, std::string> below = {};
   std::string experts = "mlp.experts.", gate = "gate_proj", up = "up_proj", down = "down_proj";
   std::string shared = "mlp.shared_experts.", dense = "mlp.";
+  std::string dense_too = "";  // where some writers put dense layers instead
   std::string correction_bias = "mlp.gate.e_score_correction_bias";
   bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
   bool correction_may_lack = false;                       // a file without it has zeros
   std::vector<Joined> joined = {};
+  // how names below the layer begin here in the place of how they usually do: {"mlp.", "mixer."};
+  // the first that fits
+  std::vector<std::pair<std::string, std::string>> begin = {};
+  // tensors of another shape than our parameters, by the end of their name; 0 stands for all
+  // numbers
+  std::vector<std::pair<std::string, Dims>> shape = {};
+  std::string embedding_norm = "embed_norm";  // where there is one
   bool embedding_is_output = false;  // one matrix, in the file under the name of the second
 };
 
@@ -49,9 +58,12 @@ struct Names {
 // gate_up is [E,2I,H], all gates of an expert before its ups; down is [E,H,I].
 struct Packed {
   std::string gate_up = "", down = "";            // empty: as published
+  bool gated = true;                              // false: gate_up holds the ups alone
   std::map<std::string, std::string> below = {};  // our names -> theirs
   std::string correction_bias = "";               // empty: as published
   std::string shared = "";                        // the same
+  std::string prefix = "";                        // empty: as published
+  void (*change)(Names&) = nullptr;               // what else is named or joined otherwise
 };
 
 // write() says in the family's keys what read() understands, on top of the common ones; where a
@@ -75,10 +87,28 @@ struct SizeKeys {
 };
 // Keys that a file leaves out have been given the values of its class (class_defaults.h).
 void read_common(const ConfigReader&, ModelConfig&, const SizeKeys& = {});
+// The configuration with some values under the keys that read_common() looks for, {"rms_norm_eps",
+// "norm_eps"}: first the usual key, then that of the class.
+using OtherKeys = std::vector<std::pair<const char*, const char*>>;
+Json reworded(const ConfigReader&, const OtherKeys&);
+// Of a class without attention: one head as wide as the model, which nothing reads.
+void set_no_attention(Json& reworded, const ConfigReader&);
+// Of a list with a word for each layer: those of `words`, else Error(input) naming the key. Exactly
+// `layers` of them.
+std::vector<std::string> layer_words(const ConfigReader&, const char* key, int layers,
+                                     const std::vector<std::string>& words);
+// The mixer and the feed-forward of each layer as lists (layer_list.h).
+void set_mixers(ModelConfig&, const std::vector<std::string>& spec);
+void set_feeds(ModelConfig&, const std::vector<std::string>& entry);
+// The options of the first layer whose mixer has this name; those of no options where there is
+// none.
+Spec mixer_options(const ModelConfig&, const std::string& name);
+// Whether the layer has that mixer.
+bool has_mixer(const ModelConfig&, int layer, const std::string& name);
 // quantization_config, here and in text_config: refused by name unless it can be undone
 void check_weights(const ConfigReader&);
 // rope_theta, rope_scaling or rope_parameters, partial_rotary_factor. Unknown rules are refused by
-// name.
+// name. Nothing where c.rope is "none" already: what a class without positions says there is idle.
 void read_rope(const ConfigReader&, ModelConfig&);
 // The same where rope_parameters may have an entry for each kind of layer: that of `kind`, whose
 // fields c has.
@@ -118,6 +148,8 @@ inline constexpr ExpertKeys deepseek_experts{"n_routed_experts", "num_experts_pe
                                              "moe_intermediate_size"};
 // experts, shared experts, groups, weights and the width of dense layers, in their words
 void write_deepseek_routing(const ModelConfig&, Json&);
+// n_group and topk_group; groups of one have no two best, which the classes add
+void write_groups(const ModelConfig&, Json&);
 Names mixtral_names();
 Packed mixtral_packed();  // the same with "mlp." for "block_sparse_moe."
 Packed qwen_packed();     // experts below "mlp.experts.", where they are published one by one

@@ -154,19 +154,22 @@ void read_glm4_moe(const ConfigReader& r, ModelConfig& c) {
 
 }  // namespace
 
-// What all of them say of layers and routing. Groups of one have no two best, which the classes
-// add.
-void write_deepseek_routing(const ModelConfig& c, Json& j) {
-  write_experts(c, j, deepseek_experts);
+void write_groups(const ModelConfig& c, Json& j) {
   const RouterFacts f = router_facts(c);
   const bool grouped = f.groups > 1 && c.moe.experts / f.groups > 1;
+  j["n_group"] = grouped ? f.groups : 1;
+  j["topk_group"] = grouped && !f.every_group ? f.topk_groups : 1;
+}
+
+// What all of them say of layers and routing.
+void write_deepseek_routing(const ModelConfig& c, Json& j) {
+  write_experts(c, j, deepseek_experts);
+  write_groups(c, j);
   j["n_shared_experts"] = std::max<Index>(1, c.moe.shared_width / c.moe.width);
   j["intermediate_size"] = c.dense_baseline_width();
   j["first_k_dense_replace"] = c.dense_layers;
   j["norm_topk_prob"] = norm_topk(c);
-  j["routed_scaling_factor"] = f.scale;
-  j["n_group"] = grouped ? f.groups : 1;
-  j["topk_group"] = grouped && !f.every_group ? f.topk_groups : 1;
+  j["routed_scaling_factor"] = router_facts(c).scale;
 }
 namespace {
 

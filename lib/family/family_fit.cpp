@@ -8,6 +8,7 @@
 #include "lib/family/class_defaults.h"
 #include "lib/family/config_like.h"
 #include "lib/family/family.h"
+#include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/router.h"
@@ -31,6 +32,8 @@ std::string router_text(const ModelConfig& c, bool corrected) {
     out += f.bias_on_logit ? ",bias=1,bias_on=logit" : ",bias=1";
   if (f.scale != 1)
     out += concat(",scale=", f.scale);
+  if (norm_topk(c) && f.eps != RouterFacts{}.eps)
+    out += concat(",eps=", f.eps);
   // 0: it moves along training
   const double temperature =
       router->temperature_schedule.moves() ? 0 : router->temperature_schedule.to;
@@ -42,6 +45,46 @@ std::string router_text(const ModelConfig& c, bool corrected) {
                                   ",group_score=", f.top2_sum ? "top2_sum" : "max");
   }
   return out;
+}
+
+// Which layer has which feed-forward, said one way: dense_at, or a list where some layers have
+// none.
+void make_feeds_plain(ModelConfig& c) {
+  const std::vector<FeedKind> feeds = c.feeds();
+  std::vector<std::string> entries;
+  std::vector<int> dense;
+  for (int l = 0; l < c.layers; ++l) {
+    const FeedKind kind = feeds[std::size_t(l)];
+    if (kind == FeedKind::dense)
+      dense.push_back(l);
+    entries.push_back(kind == FeedKind::mixer  ? c.feed_mixer(l)
+                      : kind == FeedKind::moe  ? "moe"
+                      : kind == FeedKind::none ? "none"
+                                               : "dense");
+  }
+  const auto is = [&](FeedKind a, FeedKind b) {
+    return std::ranges::all_of(feeds, [&](FeedKind k) { return k == a || k == b; });
+  };
+  c.dense_width = dense.empty() ? 0 : c.dense_baseline_width();
+  c.dense = c.moe_layers() == 0;
+  c.dense_layers = 0;
+  c.moe_every = 1;
+  c.feed = is(FeedKind::moe, FeedKind::dense) ? "" : layer_list(entries);
+  c.dense_at = c.dense || !c.feed.empty() ? std::vector<int>{} : dense;
+}
+
+// Of a model without attention nothing that is said of it.
+void make_attention_plain(ModelConfig& c) {
+  const auto attends = [](const std::optional<MixerShape>& m) {
+    return m && m->attends();
+  };
+  if (std::ranges::any_of(mixer_shapes(c), attends))
+    return;
+  c.heads = c.kv_heads = 1;
+  c.head_dim = c.hidden;
+  c.rope = std::string(rope_none);
+  c.rope_theta = ModelConfig{}.rope_theta;
+  c.attention_scale = 1;
 }
 
 // Two models that compute the same come out alike: fields without effect at their default, one way
@@ -71,16 +114,14 @@ ModelConfig plain(ModelConfig c) {
   }
   if (c.kv_rank == 0 && c.value_dim == c.head_dim)
     c.value_dim = 0;
-  const std::vector<int> dense = dense_layers(c);
-  c.dense_width = dense.empty() ? 0 : c.dense_baseline_width();
-  c.dense = int(dense.size()) == c.layers;
-  c.dense_layers = 0;
-  c.moe_every = 1;
-  c.dense_at = c.dense ? std::vector<int>{} : dense;
+  make_feeds_plain(c);
   if (c.dense) {
+    const Activation activation = c.dense_width > 0 ? c.moe.activation : usual.moe.activation;
     c.moe = usual.moe;
     c.moe.hidden = c.hidden;
+    c.moe.activation = activation;
   }
+  make_attention_plain(c);
   c.moe.capacity = usual.moe.capacity;
   c.moe.balance.clear();
   return c;

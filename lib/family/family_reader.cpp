@@ -4,6 +4,8 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/family/family.h"
+#include "lib/model/layer_list.h"
+#include "lib/model/mixer_type.h"
 #include "lib/router/facts.h"
 
 namespace moe {
@@ -65,6 +67,59 @@ void read_common(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
   r.must_be("hidden_act", "silu");
   r.must_be("mlp_bias", false, false);
   read_rope(r, c);
+}
+
+Json reworded(const ConfigReader& r, const OtherKeys& keys) {
+  Json out = r.json();
+  for (const auto& [usual, theirs] : keys) {
+    if (out.contains(theirs))
+      out[usual] = out[theirs];
+  }
+  return out;
+}
+
+void set_no_attention(Json& j, const ConfigReader& r) {
+  j["num_attention_heads"] = 1;
+  j["num_key_value_heads"] = 1;
+  j["head_dim"] = r.positive("hidden_size");
+}
+
+std::vector<std::string> layer_words(const ConfigReader& r, const char* key, int layers,
+                                     const std::vector<std::string>& words) {
+  std::vector<std::string> out = r.texts(key);
+  if (int(out.size()) != layers)
+    r.refuse(concat(key, " has ", out.size(), " entries for ", layers, " layers"));
+  for (const std::string& word : out) {
+    if (std::ranges::find(words, word) == words.end())
+      r.refuse(concat(key, " has '", word, "'"), "one of " + join(words));
+  }
+  return out;
+}
+
+void set_mixers(ModelConfig& c, const std::vector<std::string>& spec) {
+  std::vector<std::string> whole = spec;
+  for (std::string& s : whole) {
+    if (s != no_part)
+      s = resolved_mixer(s);
+  }
+  c.mixer = layer_list(std::move(whole));
+}
+void set_feeds(ModelConfig& c, const std::vector<std::string>& entry) {
+  c.feed = layer_list(entry);
+  c.dense = std::ranges::find(entry, "moe") == entry.end();
+}
+
+bool has_mixer(const ModelConfig& c, int layer, const std::string& name) {
+  const std::string spec = layer_mixers(c.mixer, c.layers)[std::size_t(layer)];
+  return spec == name || spec.starts_with(name + ":");
+}
+
+Spec mixer_options(const ModelConfig& c, const std::string& name) {
+  for (const std::string& spec : layer_mixers(c.mixer, c.layers)) {
+    if (spec == name || spec.starts_with(name + ":"))
+      return Spec(spec);
+  }
+  return Spec(name);
 }
 
 // What Stored can undo. Blocks of another size would be read with the wrong scales where their

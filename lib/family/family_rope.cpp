@@ -147,6 +147,8 @@ bool is_by_kind(const ConfigReader& r) {
 }  // namespace
 
 void read_rope(const ConfigReader& r, ModelConfig& c) {
+  if (c.rope == rope_none)
+    return;
   const char* place = rope_place(r);
   const Json empty = Json::object();
   if (is_by_kind(r))

@@ -75,6 +75,8 @@ Piece joined(const std::string& name, const Joined& j,
   for (Parameter<float>* p : parameters)
     outputs += p->size() / (count * inputs);
   Piece out{name, joined_dims(j, experts ? count : 0, outputs, vectors ? 0 : inputs), {}, nullptr};
+  if (!experts && like.size() == 3)  // kernels (C,1,K)
+    out.dims.insert(out.dims.begin() + 1, 1);
   const Index turns = j.interleaved ? Index(parameters.size()) : 1;
   const Index row = j.swapped ? 1 : inputs;
   const Index column = j.swapped ? outputs : 1;
@@ -107,6 +109,8 @@ std::string common_name(const Names& n, const std::string& ours) {
       {"attention_norm_after_bias", "post_self_attn_layernorm.bias"},
       {"feed_norm_after_bias", "post_mlp_layernorm.bias"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
+      {"moe.latent.in", "mlp.fc1_latent_proj.weight"},
+      {"moe.latent.out", "mlp.fc2_latent_proj.weight"},
       {"moe.router.weight", "mlp.gate.weight"},
       {"moe.router.bias", "mlp.gate.bias"}};
   if (const auto at = same.find(ours); at != same.end())
@@ -131,7 +135,20 @@ Piece named(const Names& n, const std::string& at, const Own& own) {
     name = found->second;
   else if (name.empty())
     name = common_name(n, own.name);
-  return own.of.swapped ? swapped(at + name, p) : whole(at + name, p);
+  for (const auto& [usual, here] : n.begin) {
+    if (name.starts_with(usual)) {
+      name = here + name.substr(usual.size());
+      break;
+    }
+  }
+  Piece out = own.of.swapped ? swapped(at + name, p) : whole(at + name, p);
+  for (const auto& [end, dims] : n.shape) {
+    if (!name.ends_with(end))
+      continue;
+    out.dims = dims;
+    std::ranges::replace(out.dims, Index(0), p.size());
+  }
+  return out;
 }
 
 void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
@@ -203,6 +220,8 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
 std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
   const std::map<std::string, std::string> top{
       {"embedding", n.embedding_is_output ? n.output + ".weight" : n.prefix + n.embedding},
+      {"embedding_norm", n.prefix + n.embedding_norm + ".weight"},
+      {"embedding_norm_bias", n.prefix + n.embedding_norm + ".bias"},
       {"final_norm", n.prefix + n.final_norm + ".weight"},
       {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
       {"output", n.output + ".weight"},

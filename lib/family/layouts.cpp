@@ -16,8 +16,13 @@ bool of_experts(const Joined& j) {
 }
 
 void pack_experts(Names& n, const Packed& p) {
+  if (p.change)
+    p.change(n);
   std::erase_if(n.joined, of_experts);
-  n.joined.push_back({.name = p.gate_up, .parts = {"moe.experts.gate", "moe.experts.up"}});
+  std::vector<std::string> first{"moe.experts.up"};
+  if (p.gated)
+    first.insert(first.begin(), "moe.experts.gate");
+  n.joined.push_back({.name = p.gate_up, .parts = first});
   n.joined.push_back({.name = p.down, .parts = {"moe.experts.down"}});
 }
 
@@ -76,6 +81,9 @@ class Found {
     }
     if (!packed.correction_bias.empty() && moved(n_.correction_bias, packed.correction_bias))
       n_.correction_bias = packed.correction_bias;
+    if (!n_.dense_too.empty() &&
+        moved(n_.dense + "down_proj.weight", n_.dense_too + "down_proj.weight"))
+      n_.dense = n_.dense_too;
     if (n_.correction_may_lack && !below.contains(n_.correction_bias))
       n_.correction_bias.clear();
     if (!packed.shared.empty() &&
@@ -136,6 +144,8 @@ Names packed_names(const std::string& family) {
   }
   Names n = rules.names;
   pack_experts(n, rules.packed);
+  if (!rules.packed.prefix.empty())
+    n.prefix = rules.packed.prefix;
   for (const auto& [ours, name] : rules.packed.below)
     n.below[ours] = name;
   if (!rules.packed.correction_bias.empty())

@@ -90,11 +90,16 @@ std::string list_text(const std::vector<Index>& widths) {
   return widths.empty() ? "even" : shortened(widths, [](Index w) { return concat(w); });
 }
 
+namespace {
+
+void refuse(bool when, const std::string& sentence, const std::string& hint) {
+  if (when)
+    throw Error(Exit::usage, sentence).hint(hint);
+}
+
+}  // namespace
+
 void check_experts(const LayerConfig& c) {
-  const auto refuse = [](bool when, const std::string& sentence, const std::string& hint) {
-    if (when)
-      throw Error(Exit::usage, sentence).hint(hint);
-  };
   const bool typed = !c.all_ffn();
   refuse(!c.types.empty() && c.types.size() != std::size_t(c.experts),
          concat("expert_types names ", c.types.size(), " experts and the layer has ", c.experts),
@@ -109,6 +114,10 @@ void check_experts(const LayerConfig& c) {
          "weight_on_input=1 multiplies what an expert gets, and zero, copy and constant experts "
          "are defined on x itself",
          "weight_on_input=0");
+  refuse(typed && c.latent_width > 0,
+         "latent_width gives experts another width than x has, and zero, copy and constant experts "
+         "are defined on x itself",
+         "latent_width=0");
   refuse(!typed && (c.zc_tau != 1 || c.zc_capacity || c.zc_exclude_zero),
          "zc_tau, zc_capacity and zc_exclude_zero speak of experts that compute nothing, and every "
          "expert is ffn",

@@ -22,6 +22,9 @@ struct LayerConfig {
   bool weight_on_input = false;  // Llama 4: the weight multiplies the expert's input
   Index shared_width = 0;        // 0 = no shared expert
   bool shared_gate = false;      // sigmoid(c.x) in front of it (Qwen2-MoE)
+  // Experts read W_in x and their sum comes back through W_out: (latent,H), (H,latent); router and
+  // shared expert see x (Nemotron 3, moe_latent_size). 0 = they read x
+  Index latent_width = 0;
   // (E) hidden units of each expert, stored padded with zeros to the largest; empty = all `width`
   std::vector<Index> widths;
   std::vector<ExpertKind> types;  // (E); empty = all ffn
@@ -37,6 +40,9 @@ struct LayerConfig {
 
   ExpertKind type_of(int expert) const {
     return types.empty() ? ExpertKind::ffn : types[std::size_t(expert)];
+  }
+  Index expert_inputs() const {  // columns of what an expert reads
+    return latent_width > 0 ? latent_width : hidden;
   }
   Index width_of(int expert) const {
     return type_of(expert) != ExpertKind::ffn ? 0

@@ -18,6 +18,7 @@ void MoeTape<S>::release() {
   bodies = {};
   zero_computation = {};
   shared = {};
+  latent = {};
 }
 
 template <class S>
@@ -31,7 +32,7 @@ MoeLayer<S>::MoeLayer(const LayerConfig& given, Backend<S>& backend, Storage exp
                   ? make_mixture_exchange(backend, c.experts)
                   : make_choice_exchange(backend, c.experts, c.weight_on_input);
   expert_parameters_ = ExpertParameters<S>(backend, "experts.", c.activation, c.experts, c.width,
-                                           c.hidden, c.expert_bias, experts);
+                                           c.expert_inputs(), c.expert_bias, experts);
   zero_computation_ = ZeroComputationExperts<S>(backend, c);
   if (c.shared_width > 0) {
     shared_ =
@@ -39,6 +40,10 @@ MoeLayer<S>::MoeLayer(const LayerConfig& given, Backend<S>& backend, Storage exp
   }
   if (c.shared_width > 0 && c.shared_gate)
     shared_gate_ = Parameter<S>(backend, "shared_gate.weight", {1, c.hidden});
+  if (c.latent_width > 0) {
+    latent_in_ = Parameter<S>(backend, "latent.in", {c.latent_width, c.hidden});
+    latent_out_ = Parameter<S>(backend, "latent.out", {c.hidden, c.latent_width});
+  }
 }
 template <class S>
 MoeLayer<S>::MoeLayer(MoeLayer&&) noexcept = default;
@@ -80,6 +85,10 @@ void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
     shared_.collect(all);
   if (!shared_gate_.empty())
     all.push_back(&shared_gate_);
+  for (Parameter<S>* p : {&latent_in_, &latent_out_}) {
+    if (!p->empty())
+      all.push_back(p);
+  }
 }
 
 template <class S>
@@ -104,18 +113,17 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> 
   t.gate->backward(pass, t, x, d, dx, more);  // 2. and 1.
 }
 
-// y = what the experts make of their slots, brought together for each token.
+// y = what the experts make of their slots, brought together for each token, in the width of x.
 template <class S>
 void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
-  exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
-  t.slots.out = Array<S>(backend_, t.slots.plan.slots, config().hidden);
-  expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
-                             t.slots.out.view());  // 4. compute
-  exchange_->combine(t.choices, t.slots, y);       // 5. combine
-  exchange_->settle(pass.training, t.slots);
-  if (!zero_computation_.empty())
-    zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
-                              t.zero_computation);
+  if (latent_in_.empty()) {
+    run_experts(pass, x, y, t);
+  } else {
+    t.latent.in = product(x, latent_in_);
+    t.latent.out = Array<S>(backend_, x.rows, config().latent_width);
+    run_experts(pass, std::as_const(t.latent.in).view(), t.latent.out.view(), t);
+    backend_.linear(t.latent.out.view(), latent_out_.weight(), y, 0);
+  }
   for (std::size_t n = 0; n < t.choices.identity.size(); ++n) {
     if (t.choices.identity[n])
       backend_.add(x.slice(Index(n), 1), y.slice(Index(n), 1), 1);
@@ -123,8 +131,45 @@ void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<
 }
 
 template <class S>
+void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
+  exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
+  t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
+  expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
+                             t.slots.out.view());  // 4. compute
+  exchange_->combine(t.choices, t.slots, y);       // 5. combine
+  exchange_->settle(pass.training, t.slots);
+  if (!zero_computation_.empty())
+    zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
+                              t.zero_computation);
+}
+
+template <class S>
 ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const S> x,
                                                  View<const S> dy, View<S> dx) {
+  ChoiceGradients<S> d;
+  if (latent_in_.empty()) {
+    d = run_experts_backward(t, x, dy, dx);
+  } else {
+    Array<S> dout(backend_, x.rows, config().latent_width);
+    Array<S> din(backend_, x.rows, config().latent_width);
+    backend_.linear_dx(dy, latent_out_.weight(), dout.view(), 0);
+    if (!latent_out_.grad().empty())
+      backend_.linear_dw(dy, t.latent.out.view(), latent_out_.grad());
+    d = run_experts_backward(t, t.latent.in.view(), std::as_const(dout).view(), din.view());
+    backend_.linear_dx(std::as_const(din).view(), latent_in_.weight(), dx, 0);
+    if (!latent_in_.grad().empty())
+      backend_.linear_dw(std::as_const(din).view(), x, latent_in_.grad());
+  }
+  for (std::size_t n = 0; n < t.choices.identity.size(); ++n) {
+    if (t.choices.identity[n])
+      backend_.add(dy.slice(Index(n), 1), dx.slice(Index(n), 1), 1);
+  }
+  return d;
+}
+
+template <class S>
+ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<const S> x,
+                                                     View<const S> dy, View<S> dx) {
   ChoiceGradients<S> d;
   const Array<S> again = exchange_->rows_again(x, t.choices, t.slots);
   const Array<S> dout = exchange_->combine_backward(dy, t.slots, t.choices, d);  // 5.
@@ -138,10 +183,6 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
   if (!zero_computation_.empty())
     zero_computation_.backward(t.zero_computation, dy, t.choices.weight.view(), dx,
                                d.weight.view());
-  for (std::size_t n = 0; n < t.choices.identity.size(); ++n) {
-    if (t.choices.identity[n])
-      backend_.add(dy.slice(Index(n), 1), dx.slice(Index(n), 1), 1);
-  }
   return d;
 }
 
@@ -252,11 +293,15 @@ Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
   }
   const Array<int> kept(backend_, std::as_const(all).view());
   const Plan plan = backend_.plan(kept.view(), config().experts);
-  Array<S> sorted(backend_, plan.slots, x.cols);
-  Array<S> out(backend_, plan.slots, x.cols);
+  const Array<S> narrow = latent_in_.empty() ? Array<S>{} : product(x, latent_in_);
+  const View<const S> read = latent_in_.empty() ? x : narrow.view();
+  Array<S> sorted(backend_, plan.slots, read.cols);
+  Array<S> out(backend_, plan.slots, read.cols);
   ExpertTape<S> tape;
-  backend_.dispatch(x, plan, sorted.view());
+  backend_.dispatch(read, plan, sorted.view());
   expert_parameters_.forward(backend_, sorted.view(), plan, tape, out.view());
+  if (!latent_out_.empty())
+    out = product(std::as_const(out).view(), latent_out_);
   Matrix<S> host = out.to_host();
   if (zero_computation_.empty())
     return host;

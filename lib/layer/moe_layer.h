@@ -21,6 +21,12 @@ class Router;
 template <class S>
 class RouterProduct;
 
+// Around experts of another width than x, (T,latent): what they read and their weighed sum.
+template <class S>
+struct LatentTape {
+  Array<S> in, out;
+};
+
 template <class S>
 struct SharedTape {
   typename FeedForward<S>::Tape body;
@@ -39,6 +45,7 @@ struct MoeTape : GateTape<S> {
   ExpertTape<S> bodies;
   typename ZeroComputationExperts<S>::Tape zero_computation;
   SharedTape<S> shared;
+  LatentTape<S> latent;
 };
 
 template <class S>
@@ -69,7 +76,7 @@ class MoeLayer {
   // throws Error(bug). None = all experts again.
   void knock_out(std::vector<int> experts, bool renormalise);
 
-  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", ...
+  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", "latent.in", ...
   void collect(std::vector<Parameter<S>*>& all);
   const LayerConfig& config() const;  // specs resolved
   Router& router();
@@ -93,6 +100,14 @@ class MoeLayer {
   void compute(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
   ChoiceGradients<S> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy,
                                       View<S> dx);
+  void run_experts(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
+  ChoiceGradients<S> run_experts_backward(const MoeTape<S>&, View<const S> x, View<const S> dy,
+                                          View<S> dx);
+  Array<S> product(View<const S> x, const Parameter<S>& w) const {
+    Array<S> y(backend_, x.rows, w.value().rows);
+    backend_.linear(x, w.weight(), y.view(), 0);
+    return y;
+  }
   void share(const Pass&, View<const S> x, View<S> y, SharedTape<S>&);
   void share_backward(const SharedTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
 
@@ -100,7 +115,7 @@ class MoeLayer {
   std::unique_ptr<GateRules<S>> rules_;
   std::vector<std::unique_ptr<Gate<S>>> gates_;  // the first that can route a pass does
   std::unique_ptr<Exchange<S>> exchange_;
-  Parameter<S> shared_gate_;
+  Parameter<S> shared_gate_, latent_in_, latent_out_;
   ExpertParameters<S> expert_parameters_;
   ZeroComputationExperts<S> zero_computation_;
   FeedForward<S> shared_;

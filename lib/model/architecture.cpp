@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/model/config.h"
+#include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/mixing.h"
@@ -38,6 +39,52 @@ std::vector<MatrixShape> router_products(const std::vector<Projection>& projecti
   return out;
 }
 
+// The feed-forwards of all layers, asked for in order.
+class Feeds {
+ public:
+  explicit Feeds(const ModelConfig& c) : c_(c), kinds_(c.feeds()) {
+    const auto any = [&](FeedKind kind) {
+      return std::ranges::find(kinds_, kind) != kinds_.end();
+    };
+    if (any(FeedKind::dense))
+      dense_ = dense_of(c);
+    if (any(FeedKind::moe))
+      moe_ = feed_of(c.moe);
+    residual_ = std::exchange(moe_.gate_residual, 0);
+  }
+  void add(int layer, LayerShape& to) {
+    const FeedKind kind = kinds_[std::size_t(layer)];
+    if (kind == FeedKind::dense)
+      to.feed = dense_;
+    else if (kind == FeedKind::mixer)
+      to.mixers.push_back(make_mixer_type(c_.feed_mixer(layer))->shape(c_, layer));
+    if (kind != FeedKind::moe)
+      return;
+    to.feed = moe_;
+    moe_.gate_residual = residual_;  // the first has no logits before it
+  }
+
+ private:
+  const ModelConfig& c_;
+  std::vector<FeedKind> kinds_;
+  FeedShape dense_, moe_;
+  Count residual_ = 0;
+};
+
+// `dense`: the dense baseline of the model.
+FeedKind feed_kind(const std::string& entry, bool dense) {
+  if (entry == no_part)
+    return FeedKind::none;
+  if (entry == "moe" || entry == "dense")
+    return entry == "moe" && !dense ? FeedKind::moe : FeedKind::dense;
+  if (!mixers().find(Spec(entry).name())) {
+    std::vector<std::string> names = mixers().names();
+    names.insert(names.begin(), {"moe", "dense", std::string(no_part)});
+    no_such("feed-forward", entry, names);
+  }
+  return FeedKind::mixer;
+}
+
 // One matrix of cosines and one of sines, for all heads or for each key head (fourier.h).
 Count fourier_numbers(const ModelConfig& c) {
   const Rotary rotary = rotary_of(c.rope, c.rotary_dims(), c.rope_theta);
@@ -49,21 +96,33 @@ Count fourier_numbers(const ModelConfig& c) {
 
 }  // namespace
 
+std::vector<FeedKind> ModelConfig::feeds() const {
+  std::vector<FeedKind> out;
+  for (int l = 0; feed.empty() && l < layers; ++l)
+    out.push_back(is_moe(l) ? FeedKind::moe : FeedKind::dense);
+  if (feed.empty())
+    return out;
+  for (const std::string& entry : layer_entries(feed, layers, "feed"))
+    out.push_back(feed_kind(entry, dense));
+  return out;
+}
+std::string ModelConfig::feed_mixer(int layer) const {
+  return layer_entries(feed, layers, "feed")[std::size_t(layer)];
+}
 bool ModelConfig::is_moe(int layer) const {
+  if (!feed.empty())
+    return feeds()[std::size_t(layer)] == FeedKind::moe;
   return !dense && layer >= dense_layers && (layer - dense_layers + 1) % moe_every == 0 &&
          !listed(dense_at, layer);
 }
 bool ModelConfig::has_rope(int layer) const {
-  return !listed(no_rope_layers, layer);
+  return rope != rope_none && !listed(no_rope_layers, layer);
 }
 bool ModelConfig::sees_all(int layer) const {
-  return !has_rope(layer) || listed(full_layers, layer);
+  return listed(no_rope_layers, layer) || listed(full_layers, layer);
 }
 int ModelConfig::moe_layers() const {
-  int n = 0;
-  for (int l = 0; l < layers; ++l)
-    n += is_moe(l);
-  return n;
+  return int(std::ranges::count(feeds(), FeedKind::moe));
 }
 int ModelConfig::dense_baseline_width() const {
   if (dense_width > 0)
@@ -103,6 +162,7 @@ FeedShape feed_of(const LayerConfig& c) {
   f.bias = c.expert_bias;
   f.shared_width = c.shared_width;
   f.shared_gate = c.shared_gate;
+  f.latent = c.latent_width;
   f.router = router_products(projections, c);
   f.correction_bias = !router->correction_bias().empty();
   for (const Projection& p : projections)
@@ -129,22 +189,22 @@ Architecture architecture_of(const ModelConfig& c) {
   a.context = c.context;
   a.tied = c.tied;
   a.norm_bias = c.norm == NormKind::layer_bias;
-  const bool sparse = c.moe_layers() > 0;
-  const FeedShape dense = c.moe_layers() < c.layers ? dense_of(c) : FeedShape{};
-  FeedShape moe = sparse ? feed_of(c.moe) : FeedShape{};
-  const Count residual = std::exchange(moe.gate_residual, 0);
-  const std::vector<MixerShape> mixers = mixer_shapes(c);
+  Feeds feeds(c);
+  const std::vector<std::optional<MixerShape>> mixers = mixer_shapes(c);
   for (int l = 0; l < c.layers; ++l) {
     LayerShape& layer = a.layers.emplace_back();
-    layer.mixers = {mixers[std::size_t(l)]};
-    layer.feed = c.is_moe(l) ? moe : dense;
-    layer.norms = c.norm_both ? 4 : c.moe_norm_after && c.is_moe(l) ? 3 : 2;
-    if (c.is_moe(l))
-      moe.gate_residual = residual;  // the first has no logits before it
+    if (mixers[std::size_t(l)])
+      layer.mixers.push_back(*mixers[std::size_t(l)]);
+    feeds.add(l, layer);
+    const bool one_more = c.moe_norm_after && layer.feed && layer.feed->is_moe();
+    layer.norms = layer.branches() * (c.norm_both ? 2 : 1) + (one_more ? 1 : 0);
   }
+  if (c.embedding_norm)
+    a.extra.push_back({"norm of the embedding", Count(c.hidden) * (a.norm_bias ? 2 : 1)});
   if (c.output_bias)
     a.extra.push_back({"bias of the output", c.vocabulary});
-  const bool attends = std::ranges::any_of(mixers, &MixerShape::attends);
+  const bool attends = std::ranges::any_of(
+      mixers, [](const std::optional<MixerShape>& m) { return m && m->attends(); });
   if (const Count n = attends ? fourier_numbers(c) : 0; n > 0)
     a.extra.push_back({"Fourier matrices", n, MovedBy::nothing});
   return a;

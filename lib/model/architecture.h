@@ -26,6 +26,7 @@ struct FeedShape {
   bool bias = false;         // of all bodies
   Count shared_width = 0;    // all shared experts together
   bool shared_gate = false;
+  Count latent = 0;  // experts read and write rows so wide, through two products; 0 = of H
   // (E) where experts differ; 0 = one without a body
   std::vector<Count> widths;
   Count constants = 0;  // experts a1 x + a2 v, (a1,a2) = softmax(Wc x): v (H), Wc (2,H)
@@ -44,10 +45,14 @@ struct FeedShape {
 enum class Stack { decoder, encoder };  // an encoder keeps no keys and values while generating
 
 struct LayerShape {
-  std::vector<MixerShape> mixers;
+  std::vector<MixerShape> mixers;  // one, none, or two where the second stands in a feed's place
   std::optional<FeedShape> feed;
   int norms = 2;
   Stack stack = Stack::decoder;
+
+  int branches() const {  // what is added to the residual stream, each behind a norm
+    return int(mixers.size()) + int(feed.has_value());
+  }
 };
 
 struct Extra {  // parameters that no rule above makes

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/core/spec_lists.h"
 #include "lib/layer/moe_layer.h"
+#include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
 #include "lib/router/router.h"
@@ -33,6 +34,13 @@ void pick(Spec& spec, const char* key, E& value,
   no_such(key, chosen, all);
 }
 
+void visit_routing(Spec& s, LayerConfig& m) {
+  m.router = s.get("router", m.router);
+  m.capacity = s.get("capacity", m.capacity);
+  m.balance = split_list(s.get("balance", m.balance.empty() ? "none" : join(m.balance, ";")), ";+");
+  std::erase_if(m.balance, [](const std::string& b) { return b == "none"; });
+}
+
 void visit(Spec& s, LayerConfig& m) {
   m.experts = s.get("experts", m.experts, 1);
   m.width = s.get("width", int(m.width), 1);
@@ -42,10 +50,7 @@ void visit(Spec& s, LayerConfig& m) {
   m.zc_capacity = s.get("zc_capacity", m.zc_capacity);
   m.zc_exclude_zero = s.get("zc_exclude_zero", m.zc_exclude_zero);
   m.gate_residual = s.get("gate_residual", m.gate_residual);
-  m.router = s.get("router", m.router);
-  m.capacity = s.get("capacity", m.capacity);
-  m.balance = split_list(s.get("balance", m.balance.empty() ? "none" : join(m.balance, ";")), ";+");
-  std::erase_if(m.balance, [](const std::string& b) { return b == "none"; });
+  visit_routing(s, m);
   m.activation = activation_of(s.get("activation", std::string(name_of(m.activation))));
   m.shared_width = s.get("shared_width", int(m.shared_width), 0);
   m.shared_gate = s.get("shared_gate", m.shared_gate);
@@ -180,6 +185,19 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   later.field("stretch_turned", c.stretch_turned, usual.stretch_turned);
   later.field("q_latent_scale", c.q_latent_scale, usual.q_latent_scale);
   later.field("kv_latent_scale", c.kv_latent_scale, usual.kv_latent_scale);
+  later.field("feed", c.feed, usual.feed);
+  later.field("embedding_norm", c.embedding_norm, usual.embedding_norm);
+  later.field("halve_every", c.halve_every, usual.halve_every);
+  later.field("residual_normed", c.residual_normed, usual.residual_normed);
+  later.field("attention_alpha", c.residual.attention_alpha, 1.0);
+  later.field("attention_beta", c.residual.attention_beta, 1.0);
+  later.field("recurrent_alpha", c.residual.recurrent_alpha, 1.0);
+  later.field("recurrent_beta", c.residual.recurrent_beta, 1.0);
+  later.field("feed_alpha", c.residual.feed_alpha, 1.0);
+  later.field("feed_beta", c.residual.feed_beta, 1.0);
+  int latent = int(c.moe.latent_width);
+  later.field("latent_width", latent, 0);
+  c.moe.latent_width = latent;
 }
 
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.
@@ -266,6 +284,8 @@ std::string to_full_spec(const ModelConfig& config) {
 namespace {
 
 void check_rotary(const ModelConfig& c) {
+  if (c.rope == rope_none)
+    return;
   refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim,
          concat("rotary embedding turns pairs, and ", c.rotary_dims(), " of ", c.head_dim,
                 " numbers of a head were asked for"),
@@ -346,7 +366,7 @@ void check_heads(const ModelConfig& c) {
   refuse(c.heads % c.kv_heads != 0,
          concat(c.heads, " query heads do not share ", c.kv_heads, " key heads evenly"),
          concat("kv_heads=", c.heads, " or a divisor of it"));
-  refuse(c.rotary_dim == 0 && c.kv_rank == 0 && c.head_dim % 2 != 0,
+  refuse(c.rope != rope_none && c.rotary_dim == 0 && c.kv_rank == 0 && c.head_dim % 2 != 0,
          concat("head_dim=", c.head_dim, " is odd and rotary embedding turns pairs"),
          concat("head_dim=", c.head_dim + 1));
   refuse(!(c.rope_theta > 0), concat("rope_theta=", c.rope_theta, " must be above 0"),
@@ -356,7 +376,46 @@ void check_heads(const ModelConfig& c) {
   refuse(c.window < 0, concat("window=", c.window, " must be at least 0"), "window=0 for no limit");
 }
 
+void check_feeds(const ModelConfig& c) {
+  if (c.feed.empty())
+    return;
+  refuse(
+      c.dense_layers > 0 || c.moe_every > 1 || !c.dense_at.empty(),
+      "feed= names the feed-forward of every layer, and dense_layers, moe_every and dense_at say "
+      "it in other words",
+      "one of the two");
+  const std::vector<FeedKind> feeds = c.feeds();
+  const std::vector<std::string> mixer = layer_mixers(c.mixer, c.layers);
+  const std::vector<std::string> feed = layer_entries(c.feed, c.layers, "feed");
+  for (std::size_t l = 0; l < feeds.size(); ++l) {
+    refuse(feeds[l] == FeedKind::none && mixer[l] == no_part,
+           concat("layer ", l, " has neither a mixer nor a feed-forward"),
+           "lists over the layers: mixer=mamba2+none,feed=none+moe");
+    refuse(feeds[l] == FeedKind::mixer && Spec(feed[l]).name() == Spec(mixer[l]).name(),
+           concat("layer ", l, " has '", Spec(mixer[l]).name(), "' as its mixer and as its feed"),
+           "two layers, each with one of them");
+  }
+}
+
+void check_residual(const ModelConfig& c) {
+  const ResidualFactors& f = c.residual;
+  refuse(c.halve_every < 0, concat("halve_every=", c.halve_every, " must be at least 0"),
+         "halve_every=0");
+  refuse(c.residual_normed && (c.norm_after || c.norm_both || c.residual_scale != 1),
+         "residual_normed=1 goes on from what the norms before the branches give, weighed by alpha "
+         "and beta",
+         "norm_after=0,norm_both=0,residual_scale=1");
+  refuse(f.attention_beta == 0 || f.recurrent_beta == 0 || f.feed_beta == 0,
+         "a factor beta of 0 would silence a branch", "attention_beta=1");
+  refuse(!c.residual_normed &&
+             (f.attention_alpha != 1 || f.attention_beta != 1 || f.recurrent_alpha != 1 ||
+              f.recurrent_beta != 1 || f.feed_alpha != 1 || f.feed_beta != 1),
+         "the factors alpha and beta belong to residual_normed=1", "residual_normed=1");
+}
+
 void check_layers(const ModelConfig& c) {
+  check_residual(c);
+  check_feeds(c);
   refuse(c.moe.hidden != c.hidden,
          concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden),
          "give both the same");
@@ -407,11 +466,28 @@ void check(const ModelConfig& c) {
   check_layers(c);
 }
 
+namespace {
+
+std::string resolved_feeds(const ModelConfig& c) {
+  if (c.feed.empty())
+    return "";
+  const std::vector<FeedKind> feeds = c.feeds();
+  std::vector<std::string> pattern = layer_pattern(c.feed, c.layers, "feed");
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    if (feeds[i] == FeedKind::mixer)
+      pattern[i] = resolved_mixer(pattern[i]);
+  }
+  return layer_list(std::move(pattern));
+}
+
+}  // namespace
+
 ModelConfig resolved(const ModelConfig& config) {
   check(config);
   ModelConfig c = config;
   c.mixer = resolved_mixers(c.mixer, c.layers);
   mixer_shapes(c);  // refuses what a layer's own options make wrong
+  c.feed = resolved_feeds(c);
   // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
   LayerConfig small = c.moe;
   small.hidden = small.width = 1;

@@ -21,11 +21,23 @@ enum class NormKind { rms, layer, layer_bias, rms_plus_one };
 // beside those of each head (Qwen3-Next), or one for each head (Ling).
 enum class AttentionGate { none, full, query, head };
 
+enum class FeedKind { none, dense, moe, mixer };
+// Where the stream goes on as alpha norm(x) + beta branch(norm(x)), by the kind of branch
+// (MiniMax).
+struct ResidualFactors {
+  double attention_alpha = 1, attention_beta = 1, recurrent_alpha = 1, recurrent_beta = 1,
+         feed_alpha = 1, feed_beta = 1;
+};
+
 struct ModelConfig {
   std::string preset;  // where it came from, for people
   // Which layer has which mixer, see mixer_type.h; empty: all have the first of mixers.def. The
   // fields of attention are those below.
   std::string mixer;
+  // Which layer has which feed-forward, a list over the layers (layer_list.h): moe, dense, none, or
+  // a mixer that stands in its place (rwkv_channel). Empty: as dense_layers, moe_every and dense_at
+  // say.
+  std::string feed;
   int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32,
       context = 256;
   double rope_theta = 10000, norm_eps = 1e-5;
@@ -36,7 +48,8 @@ struct ModelConfig {
   std::vector<int> full_layers;  // layers where neither window nor chunk counts
   // layers without rotary embedding; there nothing cuts what is seen
   std::vector<int> no_rope_layers;
-  std::string rope = "default";   // rule of the frequencies, see rotary.h
+  // rule of the frequencies, see rotary.h; none: attention without positions
+  std::string rope = "default";
   int rotary_dim = 0;             // numbers of a head that are turned; 0 = all
   bool rope_interleaved = false;  // pairs (2j, 2j+1) for (j, j + d/2)
   // of queries without rotary embedding (Llama 4); 0 = none
@@ -55,6 +68,12 @@ struct ModelConfig {
   bool norm_both = false;   // norms of both (Trinity)
   bool moe_norm_after = false;  // one more norm, of what MoE layers put out (A.X-K1)
   double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
+  bool embedding_norm = false;  // a norm of the embedding (RWKV)
+  // eps of norms grows fourfold every so many layers, as where the stream is halved there; 0 = not
+  // (RWKV in transformers)
+  int halve_every = 0;
+  bool residual_normed = false;  // the stream goes on from normed rows, by the factors here
+  ResidualFactors residual;
   // Latent attention where kv_rank > 0: head_dim = nope_dim + rope_dim; q_rank 0 = queries straight
   // from x. value_dim without latent attention: columns of a value head, 0 = head_dim.
   int q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, value_dim = 0;
@@ -73,6 +92,8 @@ struct ModelConfig {
   std::string init = "trunc_normal";
 
   // Rules of single layers, from 0; defined beside architecture_of(), which applies them.
+  std::vector<FeedKind> feeds() const;      // of all layers
+  std::string feed_mixer(int layer) const;  // the spec in `feed` of a layer with such a one
   bool is_moe(int layer) const;
   bool has_rope(int layer) const;
   bool sees_all(int layer) const;

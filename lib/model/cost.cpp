@@ -47,7 +47,8 @@ Bytes feed_tape(const FeedShape& f, const ModelConfig& c) {
   const Count kept = f.matrices - 1;  // pre-activations of a hidden unit
   if (!f.is_moe())
     return {.token = f32 * kept * f.width};
-  const Count shared = f.shared_width > 0 ? f32 * (kept * f.shared_width + c.hidden) : 0;
+  Count shared = f.shared_width > 0 ? f32 * (kept * f.shared_width + c.hidden) : 0;
+  shared += f32 * 2 * f.latent;
   const auto router = make_router(c.moe.router, c.moe.experts);
   const Count k = router->choices();
   // both mixtures on host and device
@@ -80,7 +81,8 @@ Bytes feed_backward(const FeedShape& f, const ModelConfig& c) {
   const Count k = router->choices();
   const Count scored = router->projections().empty() ? 0 : f.experts;
   // gradients of scores come after those of the experts are gone
-  const Count experts = f32 * (3 * k * c.hidden + f.matrices * k * f.width + k);
+  const Count row = f.latent > 0 ? f.latent : Count(c.hidden);
+  const Count experts = f32 * (3 * k * row + 2 * f.latent + f.matrices * k * f.width + k);
   return {.token = both + std::max(experts, 2 * f64 * scored)};
 }
 
@@ -88,11 +90,13 @@ Bytes feed_backward(const FeedShape& f, const ModelConfig& c) {
 Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   // last, normed, logits; token and target
   Bytes out{.token = f32 * (2 * a.hidden + 1 + a.vocabulary) + 2 * i32};
+  if (c.embedding_norm)
+    out.token += f32 * (a.hidden + 1);
   for (int l = 0; l < c.layers; ++l) {
     const LayerShape& layer = a.layers[std::size_t(l)];
-    const Bytes feed = feed_tape(*layer.feed, c);
-    // inputs of both branches, and what each norm reads or gives
-    out.token += f32 * ((2 + layer.norms) * a.hidden + layer.norms) + feed.token;
+    const Bytes feed = layer.feed ? feed_tape(*layer.feed, c) : Bytes{};
+    // inputs of the branches, and what each norm reads or gives
+    out.token += f32 * ((layer.branches() + layer.norms) * a.hidden + layer.norms) + feed.token;
     out.batch += feed.batch;
     for (const MixerShape& m : layer.mixers)
       out.token += f32 * m.tape_numbers;
@@ -105,11 +109,13 @@ Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) 
   const Count arriving = behind ? f32 * a.hidden * tokens : 0;
   Count out = 0;
   for (const LayerShape& layer : a.layers) {
-    out = std::max(out, feed_backward(*layer.feed, c).of(tokens) + arriving);
-    // what the feed-forward kept is gone then
-    const Count norms = layer.norms / 2;  // of the feed-forward
-    const Count freed =
-        feed_tape(*layer.feed, c).of(tokens) + f32 * ((1 + norms) * a.hidden + norms) * tokens;
+    Count freed = 0;  // what the feed-forward kept is gone before the mixer's turn
+    if (layer.feed) {
+      out = std::max(out, feed_backward(*layer.feed, c).of(tokens) + arriving);
+      const Count norms = layer.norms / layer.branches();  // of the feed-forward
+      freed =
+          feed_tape(*layer.feed, c).of(tokens) + f32 * ((1 + norms) * a.hidden + norms) * tokens;
+    }
     for (const MixerShape& m : layer.mixers)
       out = std::max(out, f32 * (2 * a.hidden + m.backward_numbers) * tokens + arriving - freed);
   }
@@ -141,7 +147,7 @@ ModelCost cost_of(const ModelConfig& c, Index tokens) {
   out.flops_per_token_forward = work.products + work.attention;
   Count stored = out.parameters;
   for (const LayerShape& l : a.layers)
-    stored += padding(*l.feed, a.hidden);
+    stored += l.feed ? padding(*l.feed, a.hidden) : 0;
   out.weight_bytes = f32 * stored;
   out.optimizer_bytes = 3 * f32 * (stored - fixed);
   out.tape_bytes = tape_bytes(a, c, tokens);

@@ -1,7 +1,8 @@
-// The decoder forwards, backwards and without gradients; the three share the block and the loss.
+// The decoder forwards and backwards; what it does without gradients stands in decoder_infer.cpp.
 #include "lib/model/decoder.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "lib/core/error.h"
 #include "lib/model/architecture.h"
@@ -13,8 +14,6 @@
 
 namespace moe {
 namespace {
-
-constexpr Index rows_of_logits = 1024;  // at once, where no gradient is wanted
 
 void check_batch(const Batch& batch, int vocabulary) {
   const auto word = [&](int id, const char* what, bool ok) {
@@ -35,6 +34,21 @@ void check_batch(const Batch& batch, int vocabulary) {
   }
 }
 
+// One mixer over a batch; `mine` is its state in `all` where sequences go on, or null.
+template <class S>
+std::unique_ptr<MixerTape> run(Mixer<S>& mixer, const Batch& batch, View<const S> x, View<S> y,
+                               MixerState* mine, const DecoderState* all) {
+  if (!mine)
+    return mixer.forward(batch, x, y, nullptr);
+  MixerPast past{*mine, all->start};
+  return mixer.forward(batch, x, y, &past);
+}
+
+// Of norms in front of a layer.
+double eps_before(const ModelConfig& c, int layer) {
+  return c.halve_every > 0 ? c.norm_eps * std::pow(4.0, layer / c.halve_every) : c.norm_eps;
+}
+
 }  // namespace
 
 template <class S>
@@ -44,7 +58,9 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
       shared_(std::make_unique<SharedParts<S>>()) {
   const ModelConfig& c = *config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
-  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, c.norm_eps);
+  if (c.embedding_norm)
+    embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
+  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));
   if (!c.tied)
     output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   if (c.output_bias)
@@ -63,37 +79,61 @@ void Decoder<S>::build_blocks(Storage experts) {
     const std::size_t l = blocks_.size();
     const std::string at = concat("layers.", l, ".");
     Block& block = blocks_.emplace_back();
-    build_norms(block, *shape.layers[l].feed, at);
     block.mixer_name = mixer.name;
     block.mixer = std::move(mixer.mixer);
-    build_feed(block, *shape.layers[l].feed, experts);
+    build_feed(int(l), shape.layers[l].feed, experts);
+    build_norms(block, int(l), at);
+    build_joints(block, !shape.layers[l].mixers.empty() && shape.layers[l].mixers[0].attends());
     name_parameters(block, at);
   }
 }
 
 template <class S>
-void Decoder<S>::build_norms(Block& b, const FeedShape& feed, const std::string& at) {
+void Decoder<S>::build_norms(Block& b, int layer, const std::string& at) {
   const ModelConfig& c = *config_;
   const auto make = [&](const std::string& name) {
-    return Norm<S>(backend_, at + name, c.norm, c.hidden, c.norm_eps);
+    return Norm<S>(backend_, at + name, c.norm, c.hidden, eps_before(c, layer));
   };
-  (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
-  (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
-  if (c.norm_both)
+  if (b.mixer)
+    (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
+  if (b.feeds())
+    (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
+  if (b.mixer && c.norm_both)
     b.mixer_after = make("attention_norm_after");
-  if (c.norm_both || (c.moe_norm_after && feed.is_moe()))
+  if (b.feeds() && (c.norm_both || (c.moe_norm_after && b.moe)))
     b.feed_after = make("feed_norm_after");
 }
 
 template <class S>
-void Decoder<S>::build_feed(Block& block, const FeedShape& feed, Storage experts) {
+void Decoder<S>::build_joints(Block& b, bool attends) {
   const ModelConfig& c = *config_;
-  if (!feed.is_moe()) {
-    block.dense.emplace(backend_, "", c.moe.activation, feed.width, c.hidden);
+  if (!c.residual_normed) {
+    b.mixer_joint.beta = b.feed_joint.beta = c.residual_scale;
+    return;
+  }
+  const ResidualFactors& f = c.residual;
+  b.mixer_joint = attends ? Joint{f.attention_alpha, f.attention_beta, true}
+                          : Joint{f.recurrent_alpha, f.recurrent_beta, true};
+  b.feed_joint = {f.feed_alpha, f.feed_beta, true};
+}
+
+template <class S>
+void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Storage experts) {
+  const ModelConfig& c = *config_;
+  Block& block = blocks_[std::size_t(layer)];
+  if (c.feeds()[std::size_t(layer)] == FeedKind::mixer) {
+    LayerMixer<S> mixer = make_mixer<S>(c.feed_mixer(layer), {c, layer, backend_, *shared_});
+    block.feed_mixer_name = mixer.name;
+    block.feed_mixer = std::move(mixer.mixer);
+  }
+  if (!feed)
+    return;
+  if (!feed->is_moe()) {
+    block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden);
     return;
   }
   LayerConfig moe = c.moe;
-  moe.gate_residual = feed.gate_residual > 0;
+  moe.gate_residual = feed->gate_residual > 0;
   block.moe.emplace(moe, backend_, experts);
   if (auto* table = capability<LearnsFromText>(block.moe->router()))
     table->set_vocabulary(c.vocabulary);
@@ -105,13 +145,18 @@ void Decoder<S>::name_parameters(Block& block, const std::string& at) {
     for (Parameter<S>* p : part)
       p->rename(prefix + p->name());
   };
-  std::vector<ModelParameter<S>> mixer;
-  block.mixer->collect(mixer);
-  name(at + block.mixer_name + ".", pointers(mixer));
+  const auto name_mixer = [&](Mixer<S>* mixer, const std::string& group) {
+    std::vector<ModelParameter<S>> own;
+    if (mixer)
+      mixer->collect(own);
+    name(at + group + ".", pointers(own));
+  };
+  name_mixer(block.mixer.get(), block.mixer_name);
+  name_mixer(block.feed_mixer.get(), block.feed_mixer_name);
   std::vector<Parameter<S>*> feed;
   if (block.moe)
     block.moe->collect(feed);
-  else
+  else if (block.dense)
     block.dense->collect(feed);
   name(at + (block.moe ? "moe." : "dense."), feed);
 }
@@ -193,6 +238,11 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   Array<S> x(backend_, tokens, config_->hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
   scale(x.view(), config_->embedding_scale);
+  if (embedding_norm_.empty())
+    return x;
+  tape.embedded = std::exchange(x, Array<S>(backend_, tokens, config_->hidden));
+  tape.embedded_rstd = Array<S>(backend_, tokens, 1);
+  embedding_norm_.forward(tape.embedded.view(), x.view(), tape.embedded_rstd.view());
   return x;
 }
 
@@ -201,12 +251,14 @@ template <class S>
 Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape& t,
                              DecoderState* state) {
   mix(pass.batch, layer, std::move(x), t, state);
-  return feed(pass, layer, t);
+  return feed(pass, layer, t, state);
 }
 
 template <class S>
-Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t) {
+Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t, DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
+  if (!b.feeds())
+    return std::move(t.mixed);
   const Index rows = t.mixed.rows();
   const Index cols = t.mixed.cols();
   Array<S> y(backend_, rows, cols);
@@ -216,30 +268,37 @@ Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t) {
     b.feed_norm.forward(t.mixed.view(), t.feed_in.view(), t.feed_rstd.view());
   }
   if (b.feed_after.empty()) {
-    run_feed(pass, layer, t, y.view());
+    run_feed(pass, layer, t, y.view(), state);
   } else {
     t.feed_out_rstd = Array<S>(backend_, rows, 1);
     t.feed_out = Array<S>(backend_, rows, cols);
-    run_feed(pass, layer, t, t.feed_out.view());
+    run_feed(pass, layer, t, t.feed_out.view(), state);
     b.feed_after.forward(t.feed_out.view(), y.view(), t.feed_out_rstd.view());
   }
-  scale(y.view(), config_->residual_scale);
-  backend_.add(t.mixed.view(), y.view(), 1);
+  rejoin(b.feed_joint, t.mixed.view(), t.feed_in.view(), y.view());
   return y;
 }
 
 template <class S>
-void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y) {
+void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y,
+                          DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
   if (b.moe)
     b.moe->forward(of_layer(pass, layer), feed_input(t), y, t.moe.emplace(pass.batch));
-  else
+  else if (b.dense)
     b.dense->forward(pass.batch, feed_input(t), y, t.dense);
+  else
+    t.feed_mixer = run(*b.feed_mixer, pass.batch, feed_input(t), y,
+                       state ? state->feed[std::size_t(layer)].get() : nullptr, state);
 }
 
 template <class S>
 void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
+  if (!b.mixer) {
+    t.mixed = std::move(x);
+    return;
+  }
   t.x = std::move(x);
   const Index rows = t.x.rows();
   const Index cols = t.x.cols();
@@ -257,46 +316,63 @@ void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, De
     run_mixer(batch, layer, t, t.mixer_out.view(), state);
     b.mixer_after.forward(t.mixer_out.view(), t.mixed.view(), t.mixer_out_rstd.view());
   }
-  scale(t.mixed.view(), config_->residual_scale);
-  backend_.add(t.x.view(), t.mixed.view(), 1);
+  rejoin(b.mixer_joint, t.x.view(), t.normed.view(), t.mixed.view());
+}
+
+template <class S>
+void Decoder<S>::rejoin(const Joint& j, View<const S> x, View<const S> normed, View<S> branch) {
+  scale(branch, j.beta);
+  backend_.add(j.normed ? normed : x, branch, j.normed ? S(j.alpha) : S(1));
 }
 
 template <class S>
 void Decoder<S>::run_mixer(const Batch& batch, int layer, BlockTape& t, View<S> y,
                            DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
-  if (state) {
-    MixerPast past{*state->layer[std::size_t(layer)], state->start};
-    t.mixer = b.mixer->forward(batch, mixer_input(t), y, &past);
-  } else {
-    t.mixer = b.mixer->forward(batch, mixer_input(t), y, nullptr);
-  }
+  t.mixer = run(*b.mixer, batch, mixer_input(t), y,
+                state ? state->layer[std::size_t(layer)].get() : nullptr, state);
 }
 
-// What arrives at the end of a branch: dx, or dx times the residual scale in `scaled`.
+// What arrives at the end of a branch: dx, or dx times its factor in `scaled`.
 template <class S>
-View<const S> Decoder<S>::at_branch(View<const S> dx, Array<S>& scaled) {
-  if (config_->residual_scale == 1)
+View<const S> Decoder<S>::at_branch(View<const S> dx, const Joint& j, Array<S>& scaled) {
+  if (j.beta == 1)
     return dx;
   scaled = Array<S>::zeros(backend_, dx.rows, dx.cols);
-  backend_.add(dx, scaled.view(), S(config_->residual_scale));
+  backend_.add(dx, scaled.view(), S(j.beta));
   return scaled.view();
+}
+
+template <class S>
+void Decoder<S>::rejoin_backward(const Joint& j, Norm<S>& norm, View<const S> x, View<const S> rstd,
+                                 Array<S>& part, View<S> dx) {
+  if (norm.empty())
+    return backend_.add(part.view(), dx, 1);
+  if (j.normed)
+    backend_.add(dx, part.view(), S(j.alpha));
+  norm.backward(part.view(), x, rstd, dx, j.normed ? S(0) : S(1));
 }
 
 template <class S>
 void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
                           const GateGradients& gate) {
   Array<S> scaled;
-  feed_backward(pass, layer, t, at_branch(dx, scaled), dx, gate);
+  if (blocks_[std::size_t(layer)].feeds())
+    feed_backward(pass, layer, t, at_branch(dx, blocks_[std::size_t(layer)].feed_joint, scaled), dx,
+                  gate);
   t.mixed = {};
   t.feed_in = {};
   t.feed_out = {};
   t.feed_rstd = {};
   t.feed_out_rstd = {};
   t.dense = {};
+  t.feed_mixer = {};
   if (t.moe)
     t.moe->release();
-  mixer_backward(pass, blocks_[std::size_t(layer)], t, at_branch(dx, scaled), dx);
+  if (!blocks_[std::size_t(layer)].mixer)
+    return;
+  Block& b = blocks_[std::size_t(layer)];
+  mixer_backward(pass, b, t, at_branch(dx, b.mixer_joint, scaled), dx);
   t.x = {};
   t.normed = {};
   t.mixer_out = {};
@@ -319,12 +395,11 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
   }
   if (b.moe)
     b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
-  else
+  else if (b.dense)
     b.dense->backward(t.dense, feed_input(t), dy, part.view());
-  if (b.feed_norm.empty())
-    backend_.add(part.view(), dx, 1);
   else
-    b.feed_norm.backward(part.view(), t.mixed.view(), t.feed_rstd.view(), dx, 1);
+    b.feed_mixer->backward(pass.batch, *t.feed_mixer, feed_input(t), dy, part.view());
+  rejoin_backward(b.feed_joint, b.feed_norm, t.mixed.view(), t.feed_rstd.view(), part, dx);
 }
 
 template <class S>
@@ -338,10 +413,7 @@ void Decoder<S>::mixer_backward(const Pass& pass, Block& b, BlockTape& t, View<c
     dy = dout.view();
   }
   b.mixer->backward(pass.batch, *t.mixer, mixer_input(t), dy, part.view());
-  if (b.mixer_norm.empty())
-    backend_.add(part.view(), dx, 1);
-  else
-    b.mixer_norm.backward(part.view(), t.x.view(), t.rstd.view(), dx, 1);
+  rejoin_backward(b.mixer_joint, b.mixer_norm, t.x.view(), t.rstd.view(), part, dx);
 }
 
 template <class S>
@@ -479,100 +551,15 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     if (block.moe)
       dlogits = std::move(dprevious);
   }
+  if (!embedding_norm_.empty()) {
+    Array<S> before(backend_, dx.rows(), dx.cols());
+    embedding_norm_.backward(dx.view(), tape.embedded.view(), tape.embedded_rstd.view(),
+                             before.view(), 0);
+    dx = std::move(before);
+  }
   scale(dx.view(), config_->embedding_scale);
   if (!embedding_.grad().empty())
     backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
-}
-
-// Loss and best guess of rows first.. from their logits.
-template <class S>
-void Decoder<S>::losses(Tape& tape, View<S> logits, Index first) {
-  Matrix<S> host(logits.rows, logits.cols);
-  backend_.to_host(logits.data, host.data(), std::size_t(host.size()) * sizeof(S));
-  for (Index t = 0; t < host.rows(); ++t)
-    tape.predicted(0, first + t) = int(std::ranges::max_element(host.row(t)) - host.row(t).begin());
-  Array<S> device(backend_, 1, logits.rows);
-  const View<const int> target{tape.target.view().data + first, 1, logits.rows};
-  backend_.cross_entropy(logits, target, device.view(), 0, false);
-  const Matrix<S> loss = device.to_host();
-  std::ranges::copy(loss.flat(), tape.token_loss.data() + first);
-  for (const S v : loss.flat())
-    tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
-}
-
-// Losses and best guesses of all rows, some at a time.
-template <class S>
-void Decoder<S>::score_targets(Tape& tape) {
-  const Index rows = tape.normed.rows();
-  tape.predicted = Matrix<int>(1, rows);
-  for (Index first = 0; first < rows; first += rows_of_logits) {
-    Array<S> z(backend_, std::min(rows_of_logits, rows - first), config_->vocabulary);
-    logits(tape.normed.view().slice(first, z.rows()), z.view());
-    losses(tape, z.view(), first);
-  }
-}
-
-// Of the last valid row of each sequence.
-template <class S>
-Matrix<S> Decoder<S>::logits_at_end(const Batch& batch, const Tape& tape) {
-  auto last = Array<S>::zeros(backend_, batch.sequences(), config_->hidden);
-  for (Index q = 0; q < last.rows(); ++q) {
-    const Index first = batch.start[std::size_t(q)];
-    Index end = batch.start[std::size_t(q) + 1];
-    while (end > first && !batch.is_valid(end - 1))
-      --end;
-    if (end > first)
-      backend_.add(tape.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
-  }
-  Array<S> z(backend_, last.rows(), config_->vocabulary);
-  logits(last.view(), z.view());
-  return z.to_host();
-}
-
-// Rows of each sequence after the batch; fills a state that is empty.
-template <class S>
-std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
-  if (state.layer.empty()) {
-    for (const Block& b : blocks_)
-      state.layer.push_back(b.mixer->new_state(batch.sequences()));
-    state.start.assign(batch.start.size(), 0);
-  }
-  return grown(batch, state.start);
-}
-
-template <class S>
-void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, DecoderState* state,
-                       Matrix<S>* last_logits) {
-  Array<S> x = embed(pass.batch, out);
-  out.block.clear();
-  std::vector<Index> after;
-  if (state)
-    after = begin(pass.batch, *state);
-  int place = 0;
-  Pass mine = pass;
-  mine.layers.losses_follow = true;
-  mine.gate.on_host = config_->moe.gate_residual;
-  Matrix<double> before;  // logits of the MoE layer before
-  for (int l = 0; l < config_->layers; ++l) {
-    BlockTape tape;
-    x = forward(mine, l, std::move(x), tape, state);
-    if (tape.moe && observe) {
-      blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe);
-      observe(place, *tape.moe, feed_input(tape));
-    }
-    place += tape.moe.has_value();
-    if (tape.moe && config_->moe.gate_residual) {
-      before = tape.moe->routing.logits;
-      mine.gate.previous = &before;
-    }
-  }
-  if (state)
-    state->start = after;
-  read_out(std::move(x), out);
-  if (out.targets > 0)
-    score_targets(out);
-  if (last_logits)
-    *last_logits = logits_at_end(pass.batch, out);
 }
 
 template class Decoder<float>;

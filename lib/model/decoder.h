@@ -1,6 +1,7 @@
 // A decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or MoE(norm(x)), then
 // norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second; with
-// norm_both (Trinity) there is a norm on either side.
+// norm_both (Trinity) there is a norm on either side. A layer may have one of the two alone
+// (Nemotron 3).
 // Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a
 // layer.
 #pragma once
@@ -28,26 +29,40 @@ class Decoder {
   // for
   void initialise(std::uint64_t seed);
 
+  // How a branch comes back to the stream: x + beta branch, or with `normed` alpha n + beta branch
+  // in its place, where n = norm(x) is what the branch read.
+  struct Joint {
+    double alpha = 1, beta = 1;
+    bool normed = false;
+  };
   struct Block {
     // of what mixer and feed-forward read, and of what they put out; empty where there is none
     Norm<S> mixer_norm, mixer_after, feed_norm, feed_after;
-    std::string mixer_name;
-    std::unique_ptr<Mixer<S>> mixer;
+    std::string mixer_name, feed_mixer_name;
+    std::unique_ptr<Mixer<S>> mixer;  // null: none
+    // at most one of the three
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
+    std::unique_ptr<Mixer<S>> feed_mixer;
+    Joint mixer_joint, feed_joint;
+
+    bool feeds() const {
+      return moe || dense || feed_mixer;
+    }
   };
   struct BlockTape {
     // normed and feed_in: norm(x) and norm(mixed), where mixer and feed-forward read those
     Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in, feed_rstd;
     // what mixer and feed-forward put out, where norms stand behind them
     Array<S> mixer_out, mixer_out_rstd, feed_out, feed_out_rstd;
-    std::unique_ptr<MixerTape> mixer;
+    std::unique_ptr<MixerTape> mixer, feed_mixer;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
   };
   struct Tape {
     std::vector<BlockTape> block;
     Array<int> token, target;
+    Array<S> embedded, embedded_rstd;      // before the norm of the embedding, where there is one
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
     // until read_losses(): token losses (1,T), sums of balance losses (layers,E+2)
     Array<S> loss_on_device, sums_on_device;
@@ -102,7 +117,7 @@ class Decoder {
 
  private:
   void build_blocks(Storage experts);
-  void build_feed(Block&, const FeedShape&, Storage experts);
+  void build_feed(int layer, const std::optional<FeedShape>&, Storage experts);
   void name_parameters(Block&, const std::string& at);
   void collect_feed(Block&, int layer, std::vector<ModelParameter<S>>& all);
   Array<S> embed(const Batch&, Tape&);
@@ -111,8 +126,8 @@ class Decoder {
   // its first half: x + mixer(norm(x))
   void mix(const Batch&, int layer, Array<S> x, BlockTape&, DecoderState*);
   // the second: mixed + the feed-forward's share
-  Array<S> feed(const Pass&, int layer, BlockTape&);
-  void run_feed(const Pass&, int layer, BlockTape&, View<S> y);
+  Array<S> feed(const Pass&, int layer, BlockTape&, DecoderState*);
+  void run_feed(const Pass&, int layer, BlockTape&, View<S> y, DecoderState*);
   void run_mixer(const Batch&, int layer, BlockTape&, View<S> y, DecoderState*);
   void mixer_backward(const Pass&, Block&, BlockTape&, View<const S> dy, View<S> dx);
   void feed_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dx,
@@ -124,8 +139,14 @@ class Decoder {
   View<const S> feed_input(const BlockTape& t) const {
     return t.feed_in.empty() ? t.mixed.view() : t.feed_in.view();
   }
-  void build_norms(Block&, const FeedShape&, const std::string& at);
-  View<const S> at_branch(View<const S> dx, Array<S>& scaled);
+  void build_norms(Block&, int layer, const std::string& at);
+  void build_joints(Block&, bool attends);
+  void rejoin(const Joint&, View<const S> x, View<const S> normed, View<S> branch);
+  // dx = gradient of the stream before the branch, from that behind it in dx and `part`, that by
+  // what the branch read
+  void rejoin_backward(const Joint&, Norm<S>&, View<const S> x, View<const S> rstd, Array<S>& part,
+                       View<S> dx);
+  View<const S> at_branch(View<const S> dx, const Joint&, Array<S>& scaled);
   void backward(const Pass&, int layer, BlockTape&,
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);
   void read_out(Array<S> x, Tape&);        // final norm
@@ -149,7 +170,7 @@ class Decoder {
   std::unique_ptr<const ModelConfig> config_;
   Backend<S>& backend_;
   Parameter<S> embedding_, output_, output_bias_;
-  Norm<S> final_norm_;
+  Norm<S> embedding_norm_, final_norm_;
   std::unique_ptr<SharedParts<S>> shared_;
   std::vector<Block> blocks_;
 };

@@ -13,7 +13,7 @@ namespace {
 
 // Of a MoE layer; `name` is the parameter's inside the layer: "router.weight", "experts.down".
 std::string moe_group(const std::string& name) {
-  for (const char* group : {"router", "experts", "shared"}) {
+  for (const char* group : {"router", "experts", "shared", "latent"}) {
     if (name.starts_with(group))
       return group;
   }
@@ -29,8 +29,8 @@ Start feed_start(const ModelConfig& c, const std::string& name, const Parameter<
     return {.std = 1};
   if (p.kind() == ParameterKind::vector)
     return {};
-  return matrix_start(c, name.ends_with("down") ? MatrixRole::feed_output : MatrixRole::other,
-                      fan_in);
+  const bool output = name.ends_with("down") || name == "latent.out";
+  return matrix_start(c, output ? MatrixRole::feed_output : MatrixRole::other, fan_in);
 }
 
 template <class S>
@@ -79,11 +79,13 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   };
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
   add(embedding_, plain, "embedding", -1);
+  add_norm(embedding_norm_, -1);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];
     add_norm(b.mixer_norm, int(l));
     add_norm(b.mixer_after, int(l));
-    collect_part(*b.mixer, b.mixer_name, int(l), all);
+    if (b.mixer)
+      collect_part(*b.mixer, b.mixer_name, int(l), all);
     add_norm(b.feed_norm, int(l));
     add_norm(b.feed_after, int(l));
     collect_feed(b, int(l), all);
@@ -100,10 +102,12 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
 
 template <class S>
 void Decoder<S>::collect_feed(Block& b, int layer, std::vector<ModelParameter<S>>& all) {
+  if (b.feed_mixer)
+    collect_part(*b.feed_mixer, b.feed_mixer_name, layer, all);
   std::vector<Parameter<S>*> own;
   if (b.moe)
     b.moe->collect(own);
-  else
+  else if (b.dense)
     b.dense->collect(own);
   const std::string prefix = concat("layers.", layer, b.moe ? ".moe." : ".dense.");
   for (Parameter<S>* p : own) {

@@ -24,7 +24,9 @@ struct MixerState {
 // The same of a whole model. An empty one is filled by the first batch; the same sequences follow
 // in every batch after it.
 struct DecoderState {
-  std::vector<std::unique_ptr<MixerState>> layer;
+  std::vector<std::unique_ptr<MixerState>> layer;  // null of a layer without a mixer
+  std::vector<std::unique_ptr<MixerState>>
+      feed;                  // of those with a mixer as feed-forward, else null
   std::vector<Index> start;  // (Q+1) rows of each sequence so far, end to end
 };
 // What a mixer sees of it. The mixer brings `state` up to date; `start` moves on after all layers.

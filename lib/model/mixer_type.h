@@ -1,10 +1,10 @@
 // Which mixer a layer has. A mixer is one file in lib/model/mixers and one line in mixers.def.
-// ModelConfig::mixer holds specs separated by ";" and repeated by "*", the number of repetitions
-// behind the options: "short_conv:kernel=4*2;attention". This pattern is repeated over the layers
-// and its last repetition cut; an empty list is the first of mixers.def.
+// ModelConfig::mixer is a list of specs over the layers (layer_list.h) in which "none" is a layer
+// without one; an empty list is the first of mixers.def.
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,12 +68,14 @@ using MakeMixer = std::unique_ptr<MixerType>(Spec&);
 const Registry<MakeMixer>& mixers();  // mixers.def; the first is the default
 std::unique_ptr<MixerType> make_mixer_type(const std::string& spec);
 
-// The spec of each layer's mixer. Throws Error(usage) where the list does not parse, names no
-// mixer, or is longer than the model.
+// The spec of each layer's mixer, or "none". Throws Error(usage) where the list does not parse,
+// names no mixer, or is longer than the model.
 std::vector<std::string> layer_mixers(const std::string& list, int layers);
 // The list with every default of its specs filled in; one entry where all layers are alike, and
 // empty where that is the default.
 std::string resolved_mixers(const std::string& list, int layers);
+// One spec with its defaults filled in.
+std::string resolved_mixer(const std::string& spec);
 
 // The model with the fields that attention has in this layer; with the model's own where the layer
 // has another mixer.
@@ -83,12 +85,15 @@ std::string attention_spec(const ModelConfig& model, const ModelConfig& own);
 
 template <class S>
 struct LayerMixer {
-  std::string name;
-  std::unique_ptr<Mixer<S>> mixer;
+  std::string name;                 // "none" where there is none
+  std::unique_ptr<Mixer<S>> mixer;  // null there
 };
+// The place's group is set.
+template <class S>
+LayerMixer<S> make_mixer(const std::string& spec, MixerPlace<S>);
 // Those of all layers.
 template <class S>
 std::vector<LayerMixer<S>> make_mixers(const ModelConfig&, Backend<S>&, SharedParts<S>&);
-std::vector<MixerShape> mixer_shapes(const ModelConfig&);
+std::vector<std::optional<MixerShape>> mixer_shapes(const ModelConfig&);
 
 }  // namespace moe

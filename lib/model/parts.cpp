@@ -31,7 +31,7 @@ std::vector<int> ids_of(const std::string& text, int experts) {
 
 const std::vector<std::string>& parameter_groups() {
   static const std::vector<std::string> all = [] {
-    std::vector<std::string> out{"router", "experts", "shared"};
+    std::vector<std::string> out{"router", "experts", "shared", "latent"};
     for (const std::string& mixer : mixers().names())
       out.push_back(mixer);
     out.insert(out.end(), {"dense", "norms", "embedding"});

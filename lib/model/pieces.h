@@ -9,8 +9,8 @@ namespace moe {
 
 using Count = std::int64_t;
 
-enum class ModelPart { embedding, head, attention, dense, router, experts, shared, rest };
-inline constexpr int part_count = 8;
+enum class ModelPart { embedding, head, attention, dense, router, experts, shared, latent, rest };
+inline constexpr int part_count = 9;
 std::string_view name_of(ModelPart);
 
 // What moves the numbers of a piece in training. A balancer moves correction biases: a published

@@ -90,13 +90,17 @@ double yarn_magnitude(double factor, double weight) {
 }
 
 const std::vector<std::string>& rotary_rules() {
-  static const std::vector<std::string> all{"default", "linear",   "llama3",
+  static const std::vector<std::string> all{"default", "none",     "linear", "llama3",
                                             "yarn",    "longrope", "fourier"};
   return all;
 }
 
 Rotary rotary_of(const std::string& rule, int dims, double theta) {
   Spec s(rule);
+  if (s.name() == rope_none) {
+    s.done();
+    return {};
+  }
   Rotary r{.frequency = rotary_frequencies(dims, theta), .far_frequency = {}};
   if (s.name() == "linear") {
     const double factor = s.get("factor", 1.0, 1e-9);

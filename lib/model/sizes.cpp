@@ -31,6 +31,11 @@ double mean_share(const FeedShape& f) {
 }
 
 void add_experts(PieceList& out, const FeedShape& f, Count hidden) {
+  if (f.latent > 0) {
+    out.matrix(ModelPart::latent, f.latent, hidden);
+    out.matrix(ModelPart::latent, hidden, f.latent);
+    hidden = f.latent;
+  }
   if (f.widths.empty())
     add_bodies(out, ModelPart::experts, f, hidden, f.width, f.experts, double(f.k));
   for (const Count width : f.widths)
@@ -87,8 +92,9 @@ double weighing_flops(const FeedShape& f, Count hidden) {
 
 std::string_view name_of(ModelPart p) {
   constexpr std::string_view names[part_count] = {
-      "input embedding", "output matrix", "attention",      "dense feed-forward",
-      "routers",         "experts",       "shared experts", "norms and the rest"};
+      "input embedding",   "output matrix", "attention",      "dense feed-forward",
+      "routers",           "experts",       "shared experts", "products around experts",
+      "norms and the rest"};
   return names[std::size_t(p)];
 }
 

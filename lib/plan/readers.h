@@ -7,7 +7,6 @@
 namespace moe::plan {
 
 Architecture read_decoder(const ConfigReader&, const std::string& type);  // MoE-LLaVA
-Architecture read_hybrid(const ConfigReader&, const std::string& type);   // jamba, nemotron_h, ...
 // encoders, encoder-decoders, the systems before them
 Architecture read_other(const ConfigReader&, const std::string& type);
 

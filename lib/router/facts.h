@@ -20,6 +20,7 @@ struct RouterFacts {
   bool normalised = false;      // the weights of a token's choices add up to `scale`
   bool norm_is_option = false;  // its user decides that by norm=; a trace states it only then
   double scale = 1;             // factor of every weight
+  double eps = 1e-20;           // added to the sum that divides the weights, where it does
 
   // beta of equations.md 2.1-2.3 moves the selection: Router::correction_bias() is not empty
   bool bias = false;

@@ -72,6 +72,8 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   ScoredOptions o;
   o.k = spec.get("k", 2, 1);
   o.rule = weight_rule(spec, true);
+  if (spec.has("eps"))  // stored specs without it stay as they are
+    o.rule.eps = spec.get("eps", norm_eps, 0.0);
   o.biased = spec.get("bias", false);
   if (o.biased)
     o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
@@ -93,6 +95,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
             .normalised = o_.rule.norm,
             .norm_is_option = true,
             .scale = o_.rule.scale,
+            .eps = o_.rule.eps,
             .bias = o_.biased,
             .bias_on_logit = o_.on_logits,
             .groups = o_.groups.groups,
@@ -174,9 +177,10 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   }
 
  protected:
-  // For a DeviceRule; empty where experts are excluded or there are more groups than it knows.
+  // For a DeviceRule; empty where experts are excluded, there are more groups than it knows or
+  // another eps.
   std::optional<TopK> rule_for_device(bool sigmoid) const {
-    if (!excluded_.empty() || o_.groups.groups > 64)
+    if (!excluded_.empty() || o_.groups.groups > 64 || o_.rule.eps != norm_eps)
       return {};
     const bool limited = o_.groups.mode == Groups::Mode::limited;
     return TopK{.sigmoid = sigmoid,

@@ -93,7 +93,7 @@ double divisor_of(std::span<const double> score, std::span<const int> ids, const
     if (e >= 0)
       sum += score[std::size_t(e)];
   }
-  return sum + norm_eps;
+  return sum + rule.eps;
 }
 
 void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule,

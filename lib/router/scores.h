@@ -30,10 +30,11 @@ void normalized_row_backward(std::span<const double> s, std::span<const double> 
 struct WeightRule {
   bool norm = true;  // nu: divide by the sum of the chosen scores
   double scale = 1;  // a
+  double eps = norm_eps;
 };
-// D: the sum of the chosen scores + 1e-20 where they are normalised, else 1.
+// D: the sum of the chosen scores + eps where they are normalised, else 1.
 double divisor_of(std::span<const double> score, std::span<const int> ids, const WeightRule&);
-// w_j = scale s_e / D, D = sum of the chosen + 1e-20 or 1; 0 where the id is -1.
+// w_j = scale s_e / D, D = sum of the chosen + eps or 1; 0 where the id is -1.
 void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule&,
                 std::span<double> weight);
 // ds += the backward of weights_of; equations.md section 1.

@@ -41,6 +41,29 @@ LayerSizes sizes_of(const LayerConfig& c) {
 
 }  // namespace
 
+TEST_CASE("a list says the feed-forward of each layer") {
+  const ModelConfig c =
+      model_config("tiny:layers=6,mixer={mamba2;none;attention},feed={none;moe;dense},rope=none");
+  using enum FeedKind;
+  CHECK(c.feeds() == std::vector<FeedKind>{none, moe, dense, none, moe, dense});
+  CHECK(c.moe_layers() == 2);
+  CHECK_FALSE(c.is_moe(0));
+  CHECK(c.is_moe(4));
+  CHECK(model_config(to_spec(c)).feeds() == c.feeds());
+  CHECK(to_spec(c).find("feed=none;moe;dense") != std::string::npos);
+  CHECK(to_spec(model_config("tiny")).find("feed") == std::string::npos);
+  CHECK_THROWS_WITH(model_config("tiny:mixer={attention;none},feed={moe;none}"),
+                    "layer 1 has neither a mixer nor a feed-forward");
+  CHECK_THROWS_WITH(model_config("tiny:feed={moe;dense},dense_layers=1"),
+                    Catch::Contains("say it in other words"));
+  CHECK_THROWS_WITH(model_config("tiny:feed={moe;dens}"),
+                    Catch::Contains("no feed-forward named 'dens'"));
+  CHECK_THROWS_WITH(model_config("tiny:mixer=rwkv_channel,feed={rwkv_channel}"),
+                    Catch::Contains("as its mixer and as its feed"));
+  CHECK_THROWS_WITH(model_config("tiny:latent_width=8,expert_types=ffnx7+zero"),
+                    Catch::Contains("latent_width"));
+}
+
 TEST_CASE("every preset says everything in its spec") {
   for (const Preset& p : model_presets()) {
     INFO(p.name);

@@ -284,6 +284,21 @@ TEST_CASE("the gradient of a model with several mixers agrees with central diffe
   check_gradients("layers=2,mixer={short_conv;attention},rope={fourier:by_head=0}");
 }
 
+TEST_CASE("the gradient of a model of layers with one part each agrees with central differences") {
+  const std::string layers =
+      "layers=4,kv_heads=1,rope=none,mixer={short_conv;none;attention;none},dense_width=5,"
+      "activation=relu2,shared_width=3,latent_width=3,";
+  check_gradients(layers + "feed={none;moe;none;dense},router={sigmoid:k=2,bias=1,scale=2.5}",
+                  true);
+  check_gradients(layers + "feed={none;moe},router={sigmoid:k=2,eps=0.1},gate_residual=1");
+  check_gradients(
+      "layers=2,dense=1,norm=layer_bias,mixer=short_conv,feed={rwkv_channel:version=4,width=5},"
+      "embedding_norm=1,halve_every=1,embedding_scale=2");
+  check_gradients(
+      "layers=2,kv_heads=1,mixer={short_conv;attention},residual_normed=1,attention_alpha=1.5,"
+      "attention_beta=0.7,recurrent_alpha=0.8,recurrent_beta=1.2,feed_alpha=0.6,feed_beta=1.1");
+}
+
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(false);
@@ -312,19 +327,30 @@ TEST_CASE("gradients add up over batches and backward frees what only it needed"
 
 TEST_CASE("decoding with a state gives the logits of reading everything at once") {
   for (const std::string fields :
-       {"", "window=3,qk_norm=head,shared_width=4",
-        "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}", "dense=1",
+       {"",
+        "window=3,qk_norm=head,shared_width=4",
+        "qk_norm=full,tied=1,router={sigmoid:k=2,bias=1}",
+        "dense=1",
         "gate_residual=1,router={softmax:k=2,norm=0}",
         "sinks=1,window=3,full_layers=1,qkv_bias=1,layers=2",
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2",
         "chunk=3,no_rope_layers=1,stretch_floor=2,stretch_scale=0.3,layers=2",
-        "rope={fourier:pairs=1}", "mixer={short_conv}", "norm_after=1,qk_norm=full",
+        "rope={fourier:pairs=1}",
+        "mixer={short_conv}",
+        "norm_after=1,qk_norm=full",
         "layers=3,mixer={short_conv:bias=1;attention}",
-        "norm_both=1,attention_gate=full,value_dim=3", "attention_gate=query,norm=rms_plus_one",
+        "norm_both=1,attention_gate=full,value_dim=3",
+        "attention_gate=query,norm=rms_plus_one",
         "values_from_keys=1,value_norm=1,qk_norm=head",
         "layers=3,window=3,full_layers=1,mixer={attention:kv_heads=1,sinks=1;attention}",
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,attention_gate=head,"
-        "stretch_turned=1,stretch_floor=2,stretch_scale=0.3"}) {
+        "stretch_turned=1,stretch_floor=2,stretch_scale=0.3",
+        "layers=4,rope=none,mixer={mamba2:heads=2,head_dim=3,state=2;none;attention;none},"
+        "feed={none;moe},activation=relu2,latent_width=3",
+        "layers=2,dense=1,norm=layer_bias,mixer={rwkv4},feed={rwkv_channel:version=4},"
+        "embedding_norm=1,halve_every=1",
+        "layers=2,mixer={lightning:heads=2,head_dim=2;attention},residual_normed=1,"
+        "recurrent_alpha=0.8,feed_beta=1.1"}) {
     World w(fields);
     const Batch all = batch_of(false);
     DecoderState state;

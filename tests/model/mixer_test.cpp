@@ -199,7 +199,7 @@ TEST_CASE("every mixer states the sizes that it has") {
   for (const std::string& spec : examples()) {
     INFO(spec);
     World w(spec);
-    const MixerShape shape = mixer_shapes(w.config).at(0);
+    const MixerShape shape = mixer_shapes(w.config).at(0).value();
     PieceList pieces;
     add_pieces(shape, w.config.hidden, pieces);
     Count stated = 0;

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+import hybrid_cases
+
 COMMON = dict(
     vocab_size=128,
     hidden_size=64,
@@ -325,6 +327,7 @@ CASES = {
     ),
 }
 
+CASES.update(hybrid_cases.CASES)
 PUBLISHED_AS = {"kimi_k2": "kimi_k2"}  # model_type of files whose class has another
 
 
@@ -397,16 +400,20 @@ def quantise(model, out, rule, config, chosen):
 def draw(model, generator):
     with torch.no_grad():
         for name, p in list(model.named_parameters()) + [
-            b for b in model.named_buffers() if "correction_bias" in b[0]
+            b for b in model.named_buffers() if b[0].endswith(("correction_bias", "expert_bias"))
         ]:
             if "norm" in name and name.endswith("weight") and p.dim() == 1:
                 p.copy_(1 + 0.2 * torch.randn(p.shape, generator=generator))
-            elif "correction_bias" in name:
+            elif name.endswith(("correction_bias", "expert_bias")):
                 p.copy_(0.1 * torch.randn(p.shape, generator=generator))
             elif p.dim() < 2:
                 p.copy_(0.3 * torch.randn(p.shape, generator=generator))
             else:
                 p.copy_(1.0 / p.shape[-1] ** 0.5 * torch.randn(p.shape, generator=generator))
+
+
+def first_of(module, *names):
+    return next(getattr(module, name) for name in names if hasattr(module, name))
 
 
 def make(folder, name):
@@ -452,8 +459,10 @@ def make(folder, name):
             module.register_forward_hook(hook)
     ids = torch.randint(0, keys["vocab_size"], (2, 24), generator=generator)
     last = {}
-    body = getattr(model, "model", None) or model.transformer
-    (getattr(body, "norm", None) or body.norm_f).register_forward_hook(
+    body = first_of(model, "model", "backbone", "rwkv", "transformer")
+    first_of(
+        body, "norm", "norm_f", "final_layernorm", "embedding_norm", "ln_out"
+    ).register_forward_hook(
         lambda m, i, o: last.update(hidden_states=o)
     )
     with torch.no_grad():

@@ -18,6 +18,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+import hybrid_cases
 import make_family
 import remake_family
 from make_family import COMMON, LATENT, YARN
@@ -161,8 +162,9 @@ CLASSES = {
         dict(PLAIN | WINDOWS, num_local_experts=8, shared_expert_intermediate_size=24,
              norm_topk_prob=True),
     ),
+    **hybrid_cases.RECORDED,
 }
-WHOLE = {"llama4": "language_model."}  # families inside a larger model, and where their tensors are
+WHOLE = {"llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
 DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
 
@@ -209,8 +211,15 @@ def tensor_lines(shapes):
     }
 
 
+def finite(value):
+    """Our files hold no infinity, and a bound that is none need not be said."""
+    return all(map(finite, value)) if isinstance(value, list) else not isinstance(value, float) or np.isfinite(value)
+
+
 def write(family, record):
     OUT.mkdir(exist_ok=True)
+    for part in ("config", "defaults"):
+        record[part] = {k: v for k, v in record[part].items() if finite(v)}
     text = json.dumps(record, indent=1)
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
     (OUT / f"{family}.json").write_text(text + "\n")
@@ -231,10 +240,25 @@ def last_logits(logits):
     return [[float(f"{v:.8g}") for v in row[-1].tolist()] for row in logits]
 
 
+def learned(tensors):
+    """Without the tables of lightning attention, which follow from the sizes."""
+    return {n: t for n, t in tensors.items() if not n.endswith(("slope_rate", "_decay")) or "time_decay" in n}
+
+
+def as_published(family, name):
+    """Transformers writes the dense layers of Kimi Linear under another name than its authors."""
+    return re.sub(r"block_sparse_moe\.(gate|up|down)_proj", r"mlp.\1_proj", name) if family == "kimi_linear" else name
+
+
+# block forms and what stands behind them round more than 2e-5: recorded in float64, with what float32 is off
+DOUBLE = ("qwen3_next", "qwen3_5_moe", "qwen3_5_moe_text", "kimi_linear", "bailing_hybrid")
+
+
 def packed_tensors(family, model, work):
     """The tensors as the class holds them, where that is not how they are published."""
     model.save_pretrained(work / "packed", save_original_format=False)
-    shapes = {n: t.shape for n, t in load_file(work / "packed" / "model.safetensors").items()}
+    file = learned(load_file(work / "packed" / "model.safetensors"))
+    shapes = {n: t.shape for n, t in file.items()}
     return tensor_lines({n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))})
 
 
@@ -248,20 +272,28 @@ def from_class(family, work):
     else:
         model = auto.from_config(made_from).float()
     model.save_pretrained(work)
-    shapes = {n: t.shape for n, t in load_file(work / "model.safetensors").items()}
+    file = load_file(work / "model.safetensors")
+    shapes = {n: t.shape for n, t in learned(file).items()}
     packed = packed_tensors(family, model, work)
     save_file(
-        {n: weights(n, s) for n, s in shapes.items()}, work / "model.safetensors", {"format": "pt"}
+        file | {n: weights(as_published(family, n), s) for n, s in shapes.items()}, work / "model.safetensors", {"format": "pt"}
     )
     loaded = auto.from_pretrained(work, attn_implementation="eager").float().eval()
     vocabulary = keys.get("text_config", keys)["vocab_size"]
     ids = [[(17 * q + 7 * t + t * t) % vocabulary for t in range(24)] for q in range(2)]
     with torch.no_grad():
-        text = loaded.language_model if family in WHOLE else loaded
+        text = loaded.language_model if family == "llama4" else loaded
         logits = text(torch.tensor(ids)).logits
+        allowed = {}
+        if family in DOUBLE:
+            exact = auto.from_pretrained(
+                work, attn_implementation="eager", experts_implementation="eager"
+            ).double().eval()(torch.tensor(ids)).logits
+            allowed["allowed"] = float(f"{max(2e-5, 4 * (exact - logits).abs().max().item()):.3g}")
+            logits = exact
     config = json.loads((work / "config.json").read_text()) | {"model_type": family}
     published = tensor_lines(
-        {n: s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))}
+        {as_published(family, n): s for n, s in shapes.items() if n.startswith(WHOLE.get(family, ""))}
     )
     return {
         "recorded_from": f"transformers {transformers.__version__}",
@@ -271,6 +303,7 @@ def from_class(family, work):
         "tensors": published,
         **({"packed": packed} if packed != published else {}),
         "ids": ids,
+        **allowed,
         "last_logits": last_logits(logits),
     }
 

@@ -38,17 +38,18 @@ const std::set<std::string> others = {
     R"({"z", &d->a})",                       // a tensor of a check
     R"({"index", "random"}) == "random")",   // the order of hidden units
     R"({"dense", "norms", "embedding"})",    // groups of parameters
+    R"(entry == "dense")",                   // feed-forwards of layers
 };
 
-// The same for mixers, whose names may stand in no string at all outside their folder and registry.
-const std::vector<std::string> watched_for_mixers = {
-    "lib/edit", "lib/family", "lib/layer", "lib/model", "lib/plan", "lib/run", "apps"};
+// The same for mixers, whose names may stand in no string at all outside their folder, the registry
+// and the files that translate published classes.
+const std::vector<std::string> watched_for_mixers = {"lib/edit", "lib/layer", "lib/model",
+                                                     "lib/plan", "lib/run",   "apps"};
 const std::set<std::string> homes_of_mixers = {"lib/model/mixers", "lib/model/mixer_type.cpp",
                                                "lib/model/mixer_type.h"};
 const std::set<std::string> other_lists = {
-    R"(names[] = {"attention",)",                           // kinds of mixers, for people
-    R"("input embedding", "output matrix", "attention",)",  // parts of a model, for people
-    R"(name == "attention")",                               // published layer types
+    R"(names[] = {"attention",)",                  // kinds of mixers, for people
+    R"("attention",      "dense feed-forward",)",  // parts of a model, for people
 };
 
 // The names in a .def file: ROUTER(softmax, ... -> softmax; "none" says that there is nothing.

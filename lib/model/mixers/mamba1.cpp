@@ -16,14 +16,17 @@ namespace {
 
 struct Mamba1Options {
   int inner, state, rank, kernel;
-  bool norms;
+  bool norms, conv_bias, proj_bias;
 
   explicit Mamba1Options(Spec& s)
       : inner(s.get("inner", 0, 0)),
         state(s.get("state", 16, 1)),
         rank(s.get("rank", 0, 0)),
         kernel(s.get("kernel", 4, 1)),
-        norms(s.get("norms", false)) {}
+        norms(s.get("norms", false)),
+        // stored specs without these two stay as they are
+        conv_bias(!s.has("conv_bias") || s.get("conv_bias", true)),
+        proj_bias(s.has("proj_bias") && s.get("proj_bias", false)) {}
 
   // With what is left to the model: 2H channels, a rank of H/16 rounded up.
   Mamba1Options resolved(const ModelConfig& c) const {
@@ -48,7 +51,9 @@ struct Mamba1Options {
     own.matrix(o.narrow(), n);
     own.matrix(n, o.rank);
     own.matrix(c.hidden, n);
-    own.vector(3 * n + n * o.state + (o.norms ? o.narrow() : 0));
+    own.vector((o.conv_bias ? 3 : 2) * n + n * o.state + (o.norms ? o.narrow() : 0));
+    if (o.proj_bias)
+      own.vector(2 * n + c.hidden);
     m.own = own.list.all;
     m.own_state = (o.kernel - 1) * n + n * o.state;
     m.own_flops = 6.0 * double(n) * o.state;
@@ -80,8 +85,11 @@ class Mamba1 final : public RecurrentBase<S> {
       : RecurrentBase<S>(at, "mamba."), o_(options.resolved(at.config)) {
     const Index h = at.config.hidden;
     this->matrix(in_, "in_proj", 2 * o_.inner, h, "in_proj.weight");
+    if (o_.proj_bias)
+      this->vector(in_bias_, "in_proj_bias", 2 * o_.inner, {}, "in_proj.bias");
     this->kernel(conv_, "conv1d", o_.inner, o_.kernel, "conv1d.weight");
-    this->vector(conv_bias_, "conv1d_bias", o_.inner, {}, "conv1d.bias");
+    if (o_.conv_bias)
+      this->vector(conv_bias_, "conv1d_bias", o_.inner, {}, "conv1d.bias");
     this->matrix(x_, "x_proj", o_.narrow(), o_.inner, "x_proj.weight");
     this->make(dt_, "dt_proj", {o_.inner, o_.rank}, ParameterKind::matrix,
                {.std = 1 / std::sqrt(3.0 * o_.rank)}, "dt_proj.weight");
@@ -93,12 +101,11 @@ class Mamba1 final : public RecurrentBase<S> {
                     }},
                "A_log");
     this->vector(skip_, "D", o_.inner, {.value = 1}, "D");
-    if (o_.norms) {
-      this->vector(dt_norm_, "dt_layernorm", o_.rank, {.value = 1}, "dt_layernorm.weight");
-      this->vector(b_norm_, "b_layernorm", o_.state, {.value = 1}, "b_layernorm.weight");
-      this->vector(c_norm_, "c_layernorm", o_.state, {.value = 1}, "c_layernorm.weight");
-    }
+    if (o_.norms)
+      make_norms();
     this->matrix(out_, "out_proj", h, o_.inner, "out_proj.weight", MatrixRole::mixer_output);
+    if (o_.proj_bias)
+      this->vector(out_bias_, "out_proj_bias", h, {}, "out_proj.bias");
   }
 
   std::unique_ptr<MixerTape> forward(const Batch& batch, View<const S> x, View<S> y,
@@ -107,7 +114,7 @@ class Mamba1 final : public RecurrentBase<S> {
     Mamba1Tape<S>& t = *tape;
     RecurrentState<S>* state = this->states(past);
     const Index n = o_.inner;
-    t.all = side_.product(x, in_);
+    t.all = side_.product(x, in_, in_bias_);
     for (Array<S>* a : {&t.u, &t.conv, &t.x, &t.step, &t.y, &t.out})
       *a = side_.array(x.rows, n);
     for_rows(x.rows, [&](Index r) { std::copy_n(row_of(t.all, r), n, row_of(t.u, r)); });
@@ -125,6 +132,7 @@ class Mamba1 final : public RecurrentBase<S> {
       state->part[1].numbers = std::move(last);
     gate(t);
     side_.product(t.out, out_, y);
+    this->add_bias(out_bias_, y);
     return tape;
   }
 
@@ -141,7 +149,7 @@ class Mamba1 final : public RecurrentBase<S> {
     conv().backward(batch, du.view(), t.u.view(), t.rows_before, slope.view(),
                     part_of(gradient, 0));
     for_rows(x.rows, [&](Index r) { std::copy_n(row_of(slope, r), n, row_of(dall, r)); });
-    side_.product_backward(dall, x, in_, dx, S(0));
+    side_.product_backward(dall, x, in_, in_bias_, dx, S(0));
   }
 
   std::unique_ptr<MixerState> new_state(Index sequences) const override {
@@ -156,6 +164,11 @@ class Mamba1 final : public RecurrentBase<S> {
   using RecurrentBase<S>::side_;
   using RecurrentBase<S>::config_;
 
+  void make_norms() {
+    this->vector(dt_norm_, "dt_layernorm", o_.rank, {.value = 1}, "dt_layernorm.weight");
+    this->vector(b_norm_, "b_layernorm", o_.state, {.value = 1}, "b_layernorm.weight");
+    this->vector(c_norm_, "c_layernorm", o_.state, {.value = 1}, "c_layernorm.weight");
+  }
   ConvPart<S> conv() {
     return {side_, {&conv_}, &conv_bias_};
   }
@@ -235,6 +248,7 @@ class Mamba1 final : public RecurrentBase<S> {
   Array<S> gate_backward(const Mamba1Tape<S>& t, View<const S> dy, Array<S>& dall) {
     const Index n = o_.inner;
     Array<S> d = side_.product_backward(dy, t.out, out_);
+    this->bias_backward(dy, out_bias_);
     for_rows(dy.rows, [&](Index r) {
       const S* z = row_of(t.all, r) + n;
       S* dz = row_of(dall, r) + n;
@@ -332,8 +346,8 @@ class Mamba1 final : public RecurrentBase<S> {
   }
 
   Mamba1Options o_;
-  Parameter<S> in_, conv_, conv_bias_, x_, dt_, dt_bias_, a_log_, skip_, dt_norm_, b_norm_, c_norm_,
-      out_;
+  Parameter<S> in_, in_bias_, conv_, conv_bias_, x_, dt_, dt_bias_, a_log_, skip_, dt_norm_,
+      b_norm_, c_norm_, out_, out_bias_;
 };
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace {
 
 struct Mamba2Options {
   int heads, head_dim, groups, state, kernel, norm_groups;
-  bool conv_bias;
+  bool conv_bias, proj_bias;
   double dt_min, dt_max;
 
   explicit Mamba2Options(Spec& s)
@@ -28,6 +28,8 @@ struct Mamba2Options {
         kernel(s.get("kernel", 4, 1)),
         norm_groups(s.get("norm_groups", 0, 0)),
         conv_bias(s.get("conv_bias", true)),
+        // stored specs without it stay as they are
+        proj_bias(s.has("proj_bias") && s.get("proj_bias", false)),
         dt_min(s.get("dt_min", 0.0, 0.0)),
         dt_max(s.get("dt_max", 0.0, 0.0)) {}
 
@@ -81,6 +83,8 @@ struct Mamba2Options {
     own.matrix(o.columns(), c.hidden);
     own.matrix(o.mixed(), o.kernel);
     own.vector((o.conv_bias ? o.mixed() : 0) + 3 * o.heads + o.inner());
+    if (o.proj_bias)
+      own.vector(o.columns() + c.hidden);
     own.matrix(c.hidden, o.inner());
     m.own = own.list.all;
     m.own_state = (o.kernel - 1) * o.mixed() + o.inner() * o.state;
@@ -112,6 +116,8 @@ class Mamba2 final : public RecurrentBase<S> {
       : RecurrentBase<S>(at, "mamba."), o_(options.resolved(at.config)) {
     const Index h = at.config.hidden;
     this->matrix(in_, "in_proj", o_.columns(), h, "in_proj.weight");
+    if (o_.proj_bias)
+      this->vector(in_bias_, "in_proj_bias", o_.columns(), {}, "in_proj.bias");
     this->kernel(conv_, "conv1d", o_.mixed(), o_.kernel, "conv1d.weight");
     if (o_.conv_bias)
       this->vector(conv_bias_, "conv1d_bias", o_.mixed(), {}, "conv1d.bias");
@@ -125,6 +131,8 @@ class Mamba2 final : public RecurrentBase<S> {
     this->vector(skip_, "D", o_.heads, {.value = 1}, "D");
     this->vector(norm_, "norm", o_.inner(), {.value = 1}, "norm.weight");
     this->matrix(out_, "out_proj", h, o_.inner(), "out_proj.weight", MatrixRole::mixer_output);
+    if (o_.proj_bias)
+      this->vector(out_bias_, "out_proj_bias", h, {}, "out_proj.bias");
   }
 
   std::unique_ptr<MixerTape> forward(const Batch& batch, View<const S> x, View<S> y,
@@ -132,7 +140,7 @@ class Mamba2 final : public RecurrentBase<S> {
     auto tape = std::make_unique<Mamba2Tape<S>>();
     Mamba2Tape<S>& t = *tape;
     RecurrentState<S>* state = this->states(past);
-    t.all = side_.product(x, in_);
+    t.all = side_.product(x, in_, in_bias_);
     {
       const Array<S> mixed = mixed_columns(t.all.view());
       t.conv = side_.array(x.rows, o_.mixed());
@@ -148,6 +156,7 @@ class Mamba2 final : public RecurrentBase<S> {
     const HostNumbers<S> w = side_.read(norm_);
     gated_norm(w).forward(t.y.view(), {t.all.view(), 0}, t.out.view(), t.rstd.view());
     side_.product(t.out, out_, y);
+    this->add_bias(out_bias_, y);
     return tape;
   }
 
@@ -166,7 +175,7 @@ class Mamba2 final : public RecurrentBase<S> {
         std::ranges::copy(by_mixed.view().row(r), row_of(dall, r) + o_.inner());
       });
     }
-    side_.product_backward(dall, x, in_, dx, S(0));
+    side_.product_backward(dall, x, in_, in_bias_, dx, S(0));
   }
 
   std::unique_ptr<MixerState> new_state(Index sequences) const override {
@@ -258,6 +267,7 @@ class Mamba2 final : public RecurrentBase<S> {
   // Returns the gradient by y; sets that by z.
   Array<S> norm_backward(const Mamba2Tape<S>& t, View<const S> dy, Array<S>& dall) {
     const Array<S> dout = side_.product_backward(dy, t.out, out_);
+    this->bias_backward(dy, out_bias_);
     const HostNumbers<S> w = side_.read(norm_);
     Array<S> dstate = side_.array(t.y.rows(), o_.inner());
     Array<S> dw = side_.zeros(1, o_.inner());
@@ -336,7 +346,7 @@ class Mamba2 final : public RecurrentBase<S> {
   }
 
   Mamba2Options o_;
-  Parameter<S> in_, conv_, conv_bias_, dt_bias_, a_log_, skip_, norm_, out_;
+  Parameter<S> in_, in_bias_, conv_, conv_bias_, dt_bias_, a_log_, skip_, norm_, out_, out_bias_;
 };
 
 }  // namespace

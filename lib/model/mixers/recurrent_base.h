@@ -47,6 +47,16 @@ class RecurrentBase : public RecurrentMixer<S> {
          {.std = 1 / std::sqrt(3.0 * double(taps))}, published);
   }
 
+  // An optional bias of the mixer's last product.
+  void add_bias(const Parameter<S>& bias, View<S> y) const {
+    if (!bias.empty())
+      side_.backend().add_bias(bias.value(), y);
+  }
+  void bias_backward(View<const S> dy, Parameter<S>& bias) const {
+    if (!bias.grad().empty())
+      side_.backend().bias_grad(dy, bias.grad());
+  }
+
   // The states of a pass that goes on from earlier ones, or null.
   static RecurrentState<S>* states(MixerPast* past) {
     return past ? &static_cast<RecurrentState<S>&>(past->state) : nullptr;

@@ -57,8 +57,7 @@ class ShortConv final : public RecurrentBase<S> {
       row_math::product(row_of(t.all, r) + h, row_of(t.v, r), row_of(t.out, r), h);
     });
     side_.product(t.out, out_, y);
-    if (!out_bias_.empty())
-      side_.backend().add_bias(out_bias_.value(), y);
+    this->add_bias(out_bias_, y);
     return tape;
   }
 
@@ -67,8 +66,7 @@ class ShortConv final : public RecurrentBase<S> {
     const auto& t = static_cast<const ShortConvTape<S>&>(tape);
     const Index h = x.cols;
     const Array<S> dout = side_.product_backward(dy, t.out, out_);
-    if (!out_bias_.grad().empty())
-      side_.backend().bias_grad(dy, out_bias_.grad());
+    this->bias_backward(dy, out_bias_);
     Array<S> dall = side_.array(x.rows, 3 * h);
     Array<S> dv = side_.array(x.rows, h);
     Array<S> dgated = side_.array(x.rows, h);

@@ -1,0 +1,121 @@
+// The decoder without gradients: losses and logits of a pass, and states that go on.
+#include <algorithm>
+
+#include "lib/model/config.h"
+#include "lib/model/decoder.h"
+
+namespace moe {
+namespace {
+
+constexpr Index rows_of_logits = 1024;  // at once
+
+}  // namespace
+
+// Loss and best guess of rows first.. from their logits.
+template <class S>
+void Decoder<S>::losses(Tape& tape, View<S> logits, Index first) {
+  Matrix<S> host(logits.rows, logits.cols);
+  backend_.to_host(logits.data, host.data(), std::size_t(host.size()) * sizeof(S));
+  for (Index t = 0; t < host.rows(); ++t)
+    tape.predicted(0, first + t) = int(std::ranges::max_element(host.row(t)) - host.row(t).begin());
+  Array<S> device(backend_, 1, logits.rows);
+  const View<const int> target{tape.target.view().data + first, 1, logits.rows};
+  backend_.cross_entropy(logits, target, device.view(), 0, false);
+  const Matrix<S> loss = device.to_host();
+  std::ranges::copy(loss.flat(), tape.token_loss.data() + first);
+  for (const S v : loss.flat())
+    tape.loss += double(v) / double(std::max<Index>(tape.targets, 1));
+}
+
+// Losses and best guesses of all rows, some at a time.
+template <class S>
+void Decoder<S>::score_targets(Tape& tape) {
+  const Index rows = tape.normed.rows();
+  tape.predicted = Matrix<int>(1, rows);
+  for (Index first = 0; first < rows; first += rows_of_logits) {
+    Array<S> z(backend_, std::min(rows_of_logits, rows - first), config_->vocabulary);
+    logits(tape.normed.view().slice(first, z.rows()), z.view());
+    losses(tape, z.view(), first);
+  }
+}
+
+// Of the last valid row of each sequence.
+template <class S>
+Matrix<S> Decoder<S>::logits_at_end(const Batch& batch, const Tape& tape) {
+  auto last = Array<S>::zeros(backend_, batch.sequences(), config_->hidden);
+  for (Index q = 0; q < last.rows(); ++q) {
+    const Index first = batch.start[std::size_t(q)];
+    Index end = batch.start[std::size_t(q) + 1];
+    while (end > first && !batch.is_valid(end - 1))
+      --end;
+    if (end > first)
+      backend_.add(tape.normed.view().slice(end - 1, 1), last.view().slice(q, 1), 1);
+  }
+  Array<S> z(backend_, last.rows(), config_->vocabulary);
+  logits(last.view(), z.view());
+  return z.to_host();
+}
+
+// Rows of each sequence after the batch; fills a state that is empty.
+template <class S>
+std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
+  if (state.layer.empty()) {
+    const auto begun = [&](const std::unique_ptr<Mixer<S>>& mixer) {
+      return mixer ? mixer->new_state(batch.sequences()) : nullptr;
+    };
+    for (const Block& b : blocks_) {
+      state.layer.push_back(begun(b.mixer));
+      state.feed.push_back(begun(b.feed_mixer));
+    }
+    state.start.assign(batch.start.size(), 0);
+  }
+  return grown(batch, state.start);
+}
+
+template <class S>
+void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, DecoderState* state,
+                       Matrix<S>* last_logits) {
+  Array<S> x = embed(pass.batch, out);
+  out.block.clear();
+  std::vector<Index> after;
+  if (state)
+    after = begin(pass.batch, *state);
+  int place = 0;
+  Pass mine = pass;
+  mine.layers.losses_follow = true;
+  mine.gate.on_host = config_->moe.gate_residual;
+  Matrix<double> before;  // logits of the MoE layer before
+  for (int l = 0; l < config_->layers; ++l) {
+    BlockTape tape;
+    x = forward(mine, l, std::move(x), tape, state);
+    if (tape.moe && observe) {
+      blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe);
+      observe(place, *tape.moe, feed_input(tape));
+    }
+    place += tape.moe.has_value();
+    if (tape.moe && config_->moe.gate_residual) {
+      before = tape.moe->routing.logits;
+      mine.gate.previous = &before;
+    }
+  }
+  if (state)
+    state->start = after;
+  read_out(std::move(x), out);
+  if (out.targets > 0)
+    score_targets(out);
+  if (last_logits)
+    *last_logits = logits_at_end(pass.batch, out);
+}
+
+// decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.
+#define INSTANTIATE(S)                                                        \
+  template void Decoder<S>::losses(Tape&, View<S>, Index);                    \
+  template void Decoder<S>::score_targets(Tape&);                             \
+  template Matrix<S> Decoder<S>::logits_at_end(const Batch&, const Tape&);    \
+  template std::vector<Index> Decoder<S>::begin(const Batch&, DecoderState&); \
+  template void Decoder<S>::infer(const Pass&, Tape&, const Observe&, DecoderState*, Matrix<S>*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
+
+}  // namespace moe
