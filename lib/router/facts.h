@@ -17,7 +17,7 @@ struct RouterFacts {
   bool k_is_option = false;
   ScoreFunction score = ScoreFunction::other;
 
-  bool normalised = false;      // the weights of a token's choices add up to `scale`
+  bool normalised = false;      // the weights of a token's choices add up to `scale`, but for eps
   bool norm_is_option = false;  // its user decides that by norm=; a trace states it only then
   double scale = 1;             // factor of every weight
   double eps = 1e-20;           // added to the sum that divides the weights, where it does

@@ -153,7 +153,7 @@ bool follows(const Routing& r, const RouterFacts& f, bool sigmoid, std::span<con
     best_of(key, best);
     if (f.groups > 1)
       best.assign(r.expert.row(t).begin(), r.expert.row(t).end());
-    weights_of(s, best, {f.normalised, f.scale}, weight);
+    weights_of(s, best, {f.normalised, f.scale, f.eps}, weight);
     for (std::size_t j = 0; j < best.size(); ++j) {
       if (r.expert(t, Index(j)) != best[j] ||
           !(std::abs(r.weight(t, Index(j)) - weight[j]) <= 1e-9)) {
@@ -208,8 +208,9 @@ TEST_CASE("facts: weights are normalised, or they are not") {
     if (f.needs_recorded_routes)
       return;  // the weights are those of another router, or of a trace
     Subject s(spec);
-    CHECK(sums_to(s.route(false), f.scale) == f.normalised);
-    CHECK(sums_to(s.route(true), f.scale) == f.normalised);
+    const bool whole = f.normalised && f.eps < 1e-12;  // a larger eps takes its share
+    CHECK(sums_to(s.route(false), f.scale) == whole);
+    CHECK(sums_to(s.route(true), f.scale) == whole);
   });
 }
 
