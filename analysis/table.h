@@ -42,6 +42,8 @@ struct Column {
   std::vector<double> chance_spread = {};
   // of a figure that has a light
   Evidence evidence = {};
+  // a map of it is coloured by the ratio to the chance value, which lies in the middle
+  bool around_chance = false;
 };
 
 enum class Chart { none, bars, lines, heatmap };
@@ -81,10 +83,35 @@ struct Quote {
   Use use = Use::value;
 };
 
+// What a finding says to somebody who reads only a few, in rising order of what to read first.
+enum class Priority {
+  overview,  // what the lights say already
+  chance,    // no more than random routing shows
+  green,     // a figure with a light, which is green
+  too_few,   // too few tokens to say
+  told,      // stands out from random routing, neither good nor bad
+  yellow,
+  red
+};
+
 // A sentence on what stands out, and where its numbers stand (analysis/metric/finding.h).
 struct Finding {
   std::string text;
   std::vector<Quote> cells;
+  Priority priority = Priority::told;
+};
+
+// A figure that has a light: the layer that decides it, and all layers beside.
+struct Tile {
+  std::string name, light;  // "load CV", "red"
+  std::string metric;       // definition id
+  std::string table;        // where it stands layer by layer
+  std::int64_t layer = 0;   // the worst
+  // of the worst layer: one row, with its chance value and interval
+  Column worst;
+  std::vector<double> by_layer;  // (L), NaN = no value
+  std::vector<double> chance;    // (L); empty = not known
+  bool low_is_bad = false;
 };
 
 struct Report {
@@ -97,6 +124,9 @@ struct Report {
   // absolute numbers, for the sample's selector
   std::vector<int> layers;
   std::vector<TokenSample> samples;
+  // what was reported on, in one line: "runs/a, 16,384 tokens, 4 MoE layers x 8 experts, k=2"
+  std::string subject;
+  std::vector<Tile> tiles;
 };
 
 }  // namespace moe

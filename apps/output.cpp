@@ -21,7 +21,7 @@ void add_output(CommandLine& cli, OutputOptions& o, const char* what) {
                  std::string(what) + "; its ending picks the format; - is stdout")
       .type_name("FILE");
   cli.add_option("--format", o.format,
-                 "text, md, csv, json, jsonl or html; default: by the ending of -o, or text")
+                 "brief, text, md, csv, json, jsonl or html; default: by the ending of -o, or text")
       .type_name("NAME");
   cli.add_flag("--force", o.force, "replace a file that exists");
 }
@@ -30,7 +30,7 @@ std::string format_for(const OutputOptions& o) {
   if (!o.format.empty())
     return std::string(renderers().at(o.format).name);
   if (o.to_screen())
-    return "text";
+    return o.screen;
   const std::string_view format = format_of(o.file);
   if (format.empty()) {
     throw Error(Exit::usage, concat("the name '", o.file, "' does not say which format is meant"))
@@ -51,7 +51,11 @@ void write_report(const Report& report, const OutputOptions& o) {
   RenderOptions options;
   options.width = to_screen ? terminal_width(stdout) : 100;
   options.colour = to_screen && !Style::of(stdout).plain.empty();
-  write_result(o.file, renderer.make(report, options), o.force);
+  const std::string text = renderer.make(report, options);
+  if (to_screen && o.paged)
+    show_in_pager(text);
+  else
+    write_result(o.file, text, o.force);
   if (!to_screen)
     note(fmt::format("wrote {}", o.file));
 }

@@ -13,6 +13,8 @@ namespace moe {
 struct OutputOptions {
   std::string file, format;  // format: by name, or by the ending of the file, or text
   bool force = false;
+  std::string screen = "text";  // the format where neither a file nor --format asks for one
+  bool paged = false;           // on a terminal, through $PAGER
   bool to_screen() const {
     return file.empty() || file == "-";
   }

@@ -7,12 +7,15 @@
 #include "analysis/compare/conventions.h"
 #include "analysis/compare/lights.h"
 #include "analysis/metric/definitions.h"
+#include "analysis/report/figures.h"
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/former_names.h"
+#include "apps/metric_selection.h"
 #include "apps/output.h"
 #include "apps/pages.h"
 #include "apps/planted_labels.h"
+#include "apps/run_curves.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
@@ -24,9 +27,9 @@ namespace {
 
 struct Options {
   std::vector<std::string> traces, metrics, thresholds;
-  std::string against, convention, fail_on, values;
+  std::string against, convention, fail_on, values, figures;
   int sample = 600, bootstrap = 200;
-  bool by_id = false;
+  bool by_id = false, all = false, sample_given = false;
   std::string memory = "300MB", planted;
   OutputOptions out;
 };
@@ -58,6 +61,11 @@ std::string name_of(const std::string& path, const std::vector<std::string>& all
 void remark_on(const FileTrace& trace, const std::string& path) {
   for (const std::string& remark : trace.reader().state().remarks)
     note(concat(path, ": ", remark));
+}
+
+// Nothing on the command line says what of the report is wanted: its short answer.
+bool in_brief(const Options& o) {
+  return o.out.to_screen() && o.out.format.empty() && !o.all && o.metrics.empty();
 }
 
 Report compared(const Options& o, const AnalyzeOptions& options) {
@@ -117,6 +125,27 @@ void write_values(const Options& o, const TraceSource& trace, const std::vector<
   note(fmt::format("wrote {}", o.values));
 }
 
+void write_figure(const std::filesystem::path& path, const std::string& bytes, bool force) {
+  refuse_existing(path.string(), force);
+  write_file(path, bytes);
+}
+
+// Every chart of the report, in the folder: SVG, and where the program can PDF and PNG.
+void write_figures(const Options& o, const Report& r) {
+  std::filesystem::create_directories(o.figures);
+  const std::vector<Figure> all = figures_of(r);
+  for (const Figure& f : all) {
+    const std::string path = (std::filesystem::path(o.figures) / f.name).string();
+    write_figure(path + ".svg", f.svg, o.out.force);
+    if (can_render_figures()) {
+      write_figure(path + ".pdf", figure_pdf(f), o.out.force);
+      write_figure(path + ".png", figure_png(f), o.out.force);
+    }
+  }
+  note(fmt::format("wrote {} figures to {}, as SVG{}", all.size(), o.figures,
+                   can_render_figures() ? ", PDF and PNG" : ""));
+}
+
 Report of_one(const Options& o, AnalyzeOptions& options) {
   refuse_folder(o.traces[0]);
   const FileTrace trace(o.traces[0]);
@@ -134,14 +163,31 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
   std::vector<MetricValue> values;
   if (!o.values.empty())
     options.values = &values;
-  Report r = analyze(trace, o.metrics, options);
+  const Selection wanted(o.metrics);
+  Report r = analyze(trace, wanted.specs(), options);
   if (!o.values.empty())
     write_values(o, trace, values, r);
+  wanted.keep_in(r);
   return r;
 }
 
-void check(const Options& o) {
+void check_format(const Options& o) {
   check_output(o.out);
+  if (o.all && format_for(o.out) != "text") {
+    throw Error(Exit::usage, concat("--all is for the text of a report; ", format_for(o.out),
+                                    " has its own way to hold everything"))
+        .hint("moe report a.moetrace.h5 --all, or -o report.html without it");
+  }
+  if (o.sample_given && in_brief(o)) {
+    throw Error(Exit::usage,
+                "--sample is text of the whole report, and only its short answer was "
+                "asked for")
+        .hint("--all, or -o report.html");
+  }
+}
+
+void check(const Options& o) {
+  check_format(o);
   const bool several = o.traces.size() > 1 || !o.against.empty();
   if (!o.convention.empty() && (several || !o.metrics.empty())) {
     throw Error(Exit::usage, "--convention gives all figures of another tool for a single trace")
@@ -173,11 +219,32 @@ void check(const Options& o) {
   }
 }
 
+// Curves of runs: what is only for traces is refused.
+int runs(const Options& o) {
+  const bool of_traces = !o.against.empty() || !o.convention.empty() || !o.values.empty() ||
+                         !o.planted.empty() || !o.metrics.empty() || !o.thresholds.empty() ||
+                         !o.fail_on.empty() || !o.figures.empty() || o.sample_given || o.by_id;
+  if (of_traces) {
+    throw Error(Exit::usage,
+                "a report of runs shows their training curves; options about routing "
+                "are for traces")
+        .hint(concat("moe trace ", o.traces[0],
+                     " --data SPEC -o a.moetrace.h5, then moe report a.moetrace.h5"));
+  }
+  OutputOptions out = o.out;
+  if (in_brief(o))
+    out.screen = "brief";
+  out.paged = o.all;
+  return report_runs(o.traces, out);
+}
+
 int report(const Options& o) {
+  if (are_runs(o.traces))
+    return runs(o);
   check(o);
   keep_pages();
   AnalyzeOptions options;
-  options.sample_tokens = o.sample;
+  options.sample_tokens = in_brief(o) ? 0 : o.sample;
   options.bootstrap = o.bootstrap;
   options.memory = of_one_metric(parse_size(o.memory, "--memory"));
   const auto limits = thresholds(o.thresholds);
@@ -187,7 +254,13 @@ int report(const Options& o) {
   const auto worst = several || !o.convention.empty() ? std::nullopt : add_lights(r, limits);
   r.facts.emplace_back("report by", "moe " + version_short());
   r.facts.emplace_back("report command", command_line());
-  write_report(r, o.out);
+  if (!o.figures.empty())
+    write_figures(o, r);
+  OutputOptions out = o.out;
+  if (in_brief(o))
+    out.screen = "brief";
+  out.paged = o.all;
+  write_report(r, out);
   if (o.fail_on.empty())
     return 0;
   if (!worst) {
@@ -197,13 +270,33 @@ int report(const Options& o) {
   return *worst >= (o.fail_on == "red" ? Light::red : Light::yellow) ? int(Exit::failed) : 0;
 }
 
+// Limits, intervals and memory.
+void add_judging(CommandLine& cli, Options& o) {
+  cli.add_option("--threshold", o.thresholds,
+                 "where a traffic light turns, ID=YELLOW,RED; may be given again")
+      .repeatable()
+      .type_name("ID=Y,R");
+  cli.add_option("--fail-on", o.fail_on, "exit code 1 where a light is red, or at least yellow")
+      .check(one_of({"red", "yellow"}))
+      .type_name("LIGHT");
+  cli.add_option("--bootstrap", o.bootstrap,
+                 "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")
+      .show_default()
+      .check(whole(0, 10000));
+  cli.add_option("--memory", o.memory,
+                 "memory to keep to, about; one metric's counts get a third of it, and what does "
+                 "not fit is left out in a sentence")
+      .type_name("SIZE")
+      .show_default();
+}
+
 }  // namespace
 
 Run report_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("trace", o->traces,
-                 "traces (*.moetrace.h5), of moe or of any engine that writes the format; several "
-                 "are shown side by side")
+                 "traces (*.moetrace.h5), of moe or of any engine that writes the format, or run "
+                 "folders, for their training curves; several are shown side by side")
       .required();
   cli.add_option("--against", o->against,
                  "a reference over the same text: how far the trace's routing is that of this one")
@@ -211,33 +304,22 @@ Run report_command(CommandLine& cli) {
   cli.add_flag("--by-id", o->by_id,
                "with --against: compare experts by their ids although the traces share no origin, "
                "or none is recorded; else the experts of each layer are matched one to one first");
+  cli.add_flag("--all", o->all,
+               "on the screen, everything: all findings, tables and the text, through $PAGER on a "
+               "terminal; without it the short answer");
   cli.add_option("--metric", o->metrics,
-                 "only these, NAME:key=value,...; may be given again: moe list metrics")
+                 "only these, NAME:key=value,... (moe list metrics), or the id of one figure, as "
+                 "load_cv (docs/metrics.md); may be given again")
       .repeatable()
       .type_name("SPEC");
-  cli.add_option("--sample", o->sample, "tokens of each domain shown with their experts; 0 = none")
-      .show_default()
-      .check(whole(0, 100000));
+  Option sample = cli.add_option("--sample", o->sample,
+                                 "tokens of each domain shown with their experts; 0 = none");
+  sample.show_default().check(whole(0, 100000));
   cli.add_option(
          "--convention", o->convention,
          "the figures of another tool by its own definitions, beside ours: moe list conventions")
       .type_name("NAME");
-  cli.add_option("--threshold", o->thresholds,
-                 "where a traffic light turns, ID=YELLOW,RED; may be given again")
-      .repeatable()
-      .type_name("ID=Y,R");
-  cli.add_option("--fail-on", o->fail_on, "exit code 1 where a light is red, or at least yellow")
-      .check(one_of({"red", "yellow"}))
-      .type_name("LIGHT");
-  cli.add_option("--bootstrap", o->bootstrap,
-                 "replicas behind the 95 % intervals, resampling sequences; 0 = no intervals")
-      .show_default()
-      .check(whole(0, 10000));
-  cli.add_option("--memory", o->memory,
-                 "memory to keep to, about; one metric's counts get a third of it, and what does "
-                 "not fit is left out in a sentence")
-      .type_name("SIZE")
-      .show_default();
+  add_judging(cli, *o);
   const Option planted =
       cli.add_option("--planted-labels", o->planted,
                      "the data the trace was made with, where its clusters were planted "
@@ -248,9 +330,14 @@ Run report_command(CommandLine& cli) {
                  "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
                  "docs/metrics.md")
       .type_name("FILE");
+  cli.add_option("--figures", o->figures,
+                 "a folder for every chart as a file of its own, SVG of 3.3 or 6.9 inches that "
+                 "stands alone; PDF and PNG too where the program was built with librsvg")
+      .type_name("FOLDER");
   add_output(cli, o->out, "where the report goes");
   add_config(cli);
-  return [o] {
+  return [o, sample] {
+    o->sample_given = sample.given();
     return report(*o);
   };
 }

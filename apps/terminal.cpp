@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -79,6 +80,10 @@ void note(const std::string& sentence) {
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
   write_stderr(concat(s.yellow, "moe: ", in_one_line(sentence), s.plain, "\n"));
+}
+
+void next_step(const std::string& command) {
+  write_stderr(concat("  next:  ", in_one_line(command), "\n"));
 }
 
 std::string duration_text(double s) {
@@ -160,6 +165,23 @@ void write_result(const std::string& path, const std::string& text, bool force) 
     return fmt::print("{}", text);
   refuse_existing(path, force);
   write_file(path, text);
+}
+
+void show_in_pager(const std::string& text) {
+  const char* asked = std::getenv("PAGER");
+  const std::string pager = asked ? asked : "less -R";
+  if (!is_terminal(stdout) || pager.empty() || pager == "cat")
+    return fmt::print("{}", text);
+  // colours as they are, unless whoever set LESS wants it otherwise
+  setenv("LESS", "R", 0);
+  std::fflush(stdout);
+  std::FILE* to = popen(pager.c_str(), "w");
+  if (!to)
+    return fmt::print("{}", text);
+  std::fwrite(text.data(), 1, text.size(), to);  // whoever leaves early has read enough
+  constexpr int not_found = 127;                 // of the shell
+  if (const int status = pclose(to); WIFEXITED(status) && WEXITSTATUS(status) == not_found)
+    fmt::print("{}", text);
 }
 
 namespace {

@@ -25,6 +25,8 @@ std::string in_one_line(std::string_view text);
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 
+void next_step(const std::string& command);  // "  next:  moe report ..." on stderr
+
 // A duration as people say it: "0.4 s", "12 s", "3 min 20 s", "2 h 05 min".
 std::string duration_text(double seconds);
 // A count as people say it: 950, 12.3k, 4.56M.
@@ -59,6 +61,10 @@ class Progress {
 // Writes text to a file whole or not at all; "-" is stdout. Refuses an existing file unless
 // `force`.
 void write_result(const std::string& path, const std::string& text, bool force);
+
+// On a terminal through $PAGER, `less -R` where it is not set; elsewhere, with PAGER= or =cat, and
+// where the pager cannot be run: as it is.
+void show_in_pager(const std::string& text);
 
 // SIGINT, SIGTERM, SIGHUP (unless it is ignored, as under nohup) and SIGUSR1 set a flag; after a
 // SIGINT or SIGTERM another one ends the program at once.

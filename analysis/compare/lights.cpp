@@ -20,6 +20,7 @@ struct Found {
   const Column* column;
   std::int64_t layer;
   JudgedLight verdict;
+  std::string table;
 };
 
 std::optional<Found> find(const Report& r, const Threshold& t) {
@@ -33,7 +34,7 @@ std::optional<Found> find(const Report& r, const Threshold& t) {
         continue;
       }
       if (const auto v = verdict(t, c))
-        return Found{&c, (*layer)[v->row], *v};
+        return Found{&c, (*layer)[v->row], *v, table.id};
     }
   }
   return {};
@@ -150,18 +151,70 @@ Finding sentence(const Report& r, const Rows& rows) {
   return out;
 }
 
+Tile tile_of(const Threshold& t, const Found& f) {
+  const Column& c = *f.column;
+  const std::size_t row = f.verdict.row;
+  Tile out{.name = t.name,
+           .light = light_words[int(f.verdict.light)],
+           .metric = t.id,
+           .table = f.table,
+           .layer = f.layer,
+           .by_layer = std::get<std::vector<double>>(c.cells),
+           .chance = c.chance,
+           .low_is_bad = t.red < t.yellow};
+  out.worst = {.name = c.name,
+               .unit = c.unit,
+               .meaning = c.meaning,
+               .cells = std::vector<double>{out.by_layer[row]},
+               .metric = c.metric,
+               .chance = {at(c.chance, c.chance.size() == 1 ? 0 : row)},
+               .digits = c.digits,
+               .low = {at(c.low, row)},
+               .high = {at(c.high, row)},
+               .chance_spread = {at(c.chance_spread, c.chance_spread.size() == 1 ? 0 : row)}};
+  return out;
+}
+
+Priority priority_of(Light light) {
+  return light == Light::red      ? Priority::red
+         : light == Light::yellow ? Priority::yellow
+         : light == Light::grey   ? Priority::too_few
+                                  : Priority::green;
+}
+
+// A finding on a figure that has a light is as good or bad as its light; the worst, of several.
+void weigh(std::vector<Finding>& findings, const std::vector<Found>& lights) {
+  for (Finding& f : findings) {
+    std::optional<Light> worst;
+    for (const Found& light : lights) {
+      const bool about = std::ranges::any_of(
+          f.cells, [&](const Quote& q) { return q.metric == light.column->metric; });
+      if (about)
+        worst = std::max(worst.value_or(Light::green), light.verdict.light);
+    }
+    if (worst && f.priority == Priority::told)
+      f.priority = priority_of(*worst);
+  }
+}
+
 }  // namespace
 
 std::optional<Light> add_lights(Report& r, const std::vector<Threshold>& all) {
   Rows rows;
+  std::vector<Found> lights;
   for (const Threshold& t : all) {
-    if (const auto found = find(r, t))
+    if (const auto found = find(r, t)) {
       rows.add(t, *found);
+      r.tiles.push_back(tile_of(t, *found));
+      lights.push_back(*found);
+    }
   }
   if (rows.name.empty())
     return {};
+  weigh(r.findings, lights);
   r.tables.insert(r.tables.begin(), table(rows, r.tables.front().section));
-  r.findings.insert(r.findings.begin(), sentence(r, rows));
+  const Priority priority = rows.any_grey() ? Priority::too_few : Priority::overview;
+  r.findings.insert(r.findings.begin(), told(priority, sentence(r, rows)));
   return rows.most;
 }
 

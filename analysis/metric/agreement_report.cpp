@@ -175,11 +175,11 @@ void finding(Report& r, double tokens, double all, bool matched) {
   const double by_chance = 1 - t.chance("value", choices).number();
   const Standing s = standing(alike, {by_chance, std::sqrt(by_chance * (1 - by_chance) / all)},
                               {.tokens = tokens});
-  const std::string first =
-      s.shown == Shown::too_few ? too_few(tokens, "how alike the two route", s.needed) + " "
+  const Finding first =
+      s.shown == Shown::too_few ? told(too_few(tokens, "how alike the two route", s.needed), " ")
       : s.shown == Shown::no_more
-          ? "The two traces route alike no more than two random routings would. "
-          : "";
+          ? told("The two traces route alike no more than two random routings would. ")
+          : Finding{};
   tell(r, first, matched ? "With experts matched, the" : "The", " two traces differ in ",
        t.cell("value", choices).percent(),
        " of the choices (random routing: ", t.chance("value", choices).percent(), "); ",

@@ -5,6 +5,17 @@
 #include "lib/core/text.h"
 
 namespace moe {
+namespace {
+
+// What is to be said first where the figure does not stand out.
+Finding opening(const Standing& s, std::int64_t tokens) {
+  if (s.shown == Shown::too_few)
+    return told(too_few(double(tokens), "what a cache would catch", s.needed), " ");
+  return told(s.shown == Shown::no_more ? Priority::chance : Priority::told, "");
+}
+
+}  // namespace
+
 void CacheMetric::report(Report& r) const {
   Memo& memo = store().memo;
   std::int64_t tokens = 0;
@@ -28,11 +39,7 @@ void CacheMetric::report(Report& r) const {
   const Column& lru = t.column("LRU");
   const Standing s = standing(t.numbers("LRU")[i], {lru.chance.at(i), lru.chance_spread.at(i)},
                               {.tokens = double(tokens)});
-  tell(r,
-       s.shown == Shown::too_few
-           ? too_few(double(tokens), "what a cache would catch", s.needed) + " "
-           : "",
-       "A cache of ", t.cell("experts held", i), " of ", most_experts,
+  tell(r, opening(s, tokens), "A cache of ", t.cell("experts held", i), " of ", most_experts,
        " experts a layer would catch ", t.cell("LRU", i).percent(),
        " of the requests with LRU (random routing: ", t.chance("LRU", i).percent(), "), ",
        t.cell("Belady", i).percent(), " at best.");

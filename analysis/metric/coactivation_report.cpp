@@ -95,7 +95,7 @@ void CoactivationMetric::finding(Report& r) const {
     case Shown::more:
       return tell(r, "The closest pair of experts is ", pair);
     case Shown::no_more:
-      return tell(r,
+      return tell(r, Priority::chance,
                   "No two experts are chosen together more than random routing would have it; "
                   "the closest are ",
                   pair);
@@ -107,7 +107,7 @@ void CoactivationMetric::finding(Report& r) const {
 // Pairs of the first layer are expected five times in so many tokens.
 std::string CoactivationMetric::no_pairs() const {
   const double fair = choices(state_[0]) / shape_.experts[0];
-  return too_few(double(state_[0].tokens), together, std::ceil(5 / (fair * fair)));
+  return too_few(double(state_[0].tokens), together, std::ceil(5 / (fair * fair))).text;
 }
 
 void CoactivationMetric::table_of_pairs(Report& r, const Listed& rows) const {

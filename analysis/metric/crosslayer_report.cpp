@@ -158,7 +158,7 @@ void CrossLayerMetric::finding(Report& r, std::size_t l) const {
       return tell(r, "A token's expert tells most about the next layer's between layers ",
                   t.cell("layers", l), ": ", guesses);
     case Shown::no_more:
-      return tell(r,
+      return tell(r, Priority::chance,
                   "A token's expert tells no more about the next layer's than under random "
                   "routing: between layers ",
                   t.cell("layers", l), " ", guesses);

@@ -90,7 +90,7 @@ void DomainsMetric::finding(Report& r) const {
                 bits.figure(3), " bits (", t.cell("of the domain", best).percent(),
                 " of what there is to know; random routing: ", by_chance, " bits).");
   }
-  tell(r, "Experts do not tell the domains apart: ", bits.figure(4),
+  tell(r, Priority::chance, "Experts do not tell the domains apart: ", bits.figure(4),
        " bits at most, random routing gives ", by_chance, ".");
 }
 

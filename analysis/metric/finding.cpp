@@ -116,6 +116,8 @@ std::size_t largest(std::span<const double> numbers) {
 
 void detail::add(Finding& to, const Finding& piece) {
   to.text += piece.text;
+  if (piece.priority != Priority::told)
+    to.priority = piece.priority;
   to.cells.insert(to.cells.end(), piece.cells.begin(), piece.cells.end());
 }
 

@@ -78,7 +78,11 @@ Finding derived(std::string text, std::vector<Quote> from);
 std::size_t largest(std::span<const double>);
 
 namespace detail {
+// The priority of a piece is that of the whole, unless it is the usual one.
 void add(Finding& to, const Finding& piece);
+inline void add(Finding& to, Priority priority) {
+  to.priority = priority;
+}
 inline void add(Finding& to, const QuotedCell& piece) {
   add(to, piece.written());
 }

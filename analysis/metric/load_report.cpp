@@ -24,13 +24,16 @@ Cells LoadMetric::dead_counts() const {
 
 void LoadMetric::summary(Report& r, const Values& values) const {
   TableBuilder t("load", "Load balance, layer by layer", section::balance);
-  t.reading(concat(
-      "0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and max/min. "
-      "Random routing is not 0 either: ",
-      tokens_known() ? "each column's chance value is what tokens that choose their experts at "
-                       "random would give on a trace of this size."
-                     : "how far from it depends on the number of tokens, which is not known here.",
-      " The busiest expert sets the pace of its layer."));
+  t.reading(
+       concat("0 is perfectly even in CV, MaxVio and Gini; 1 in entropy, effective experts and "
+              "max/min. "
+              "Random routing is not 0 either: ",
+              tokens_known()
+                  ? "each column's chance value is what tokens that choose their experts at "
+                    "random would give on a trace of this size."
+                  : "how far from it depends on the number of tokens, which is not known here.",
+              " The busiest expert sets the pace of its layer."))
+      .chart(Chart::lines);
   t.layers(shape_.number);
   t.column("CV")
       .meaning("standard deviation of the experts' loads over their mean")
@@ -163,8 +166,8 @@ void LoadMetric::shares(Report& r) const {
   const auto [layer, expert, count, mean, values] = cells();
   TableBuilder map("load_map", "Who takes how much", section::balance);
   map.reading(
-         "Every cell is one expert's share of its layer's assignments; an even layer is one colour "
-         "at 1/E.")
+         "Every cell is one expert's share of its layer's assignments, coloured by its ratio to an "
+         "even share of 1/E: blue less, red more, white about as much.")
       .chart(Chart::heatmap)
       .detail();
   map.layers(layer).key("expert", "expert id", expert);
@@ -172,7 +175,8 @@ void LoadMetric::shares(Report& r) const {
       .unit("share")
       .meaning("assignments of the expert over all of the layer")
       .of("load_fraction", values)
-      .digits(4);
+      .digits(4)
+      .around_chance();
   map.into(r);
   TableBuilder t("load_counts", "Assignments per expert", section::balance);
   t.reading(concat(counted_ ? "As the engine counted them." : "Before capacity, without padding.",
@@ -290,7 +294,7 @@ void LoadMetric::dead_experts(Report& r) const {
       needed = std::max(needed, share.evidence.needed[l]);
   }
   if (dead > 0) {
-    tell(r, derived(concat(dead), {t.basis("dead")}), " of ", experts,
+    tell(r, derived(concat(dead), {t.basis("dead"), t.basis("dead share")}), " of ", experts,
          " experts are dead: no token chose them (layer ", where, ").");
   }
   if (idle > 0) {
@@ -301,8 +305,8 @@ void LoadMetric::dead_experts(Report& r) const {
                         share.evidence.unit));
   }
   if (dead == 0) {
-    tell(r, derived("No expert is dead", {t.basis("dead")}), ": each of the ", experts,
-         " took tokens.");
+    tell(r, derived("No expert is dead", {t.basis("dead"), t.basis("dead share")}),
+         ": each of the ", experts, " took tokens.");
   }
 }
 

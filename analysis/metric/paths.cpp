@@ -175,8 +175,8 @@ void Paths::finding(Report& r) const {
   const QuotedTable t(r, "paths");
   const QuotedCell most = t.cell("tokens", 0);
   if (most.number() < 2) {
-    return tell(r, derived("No two tokens take the same path", {most.basis()}), " through the ",
-                shape_.layers(), " layers.");
+    return tell(r, Priority::chance, derived("No two tokens take the same path", {most.basis()}),
+                " through the ", shape_.layers(), " layers.");
   }
   // by the Poisson tails of all paths together
   double all_paths = 1;
@@ -184,10 +184,11 @@ void Paths::finding(Report& r) const {
     all_paths *= e;
   const double by_chance =
       all_paths * chance::poisson_tail(double(tokens_) / all_paths, most.number());
-  const std::string first =
+  const Finding first =
       by_chance > chance::rarely
-          ? "No path is travelled more than under random routing of this size. "
-          : "";
+          ? told(Priority::chance,
+                 "No path is travelled more than under random routing of this size. ")
+          : Finding{};
   const auto sum = [&](std::span<const double> shares) {
     return derived(percent(std::accumulate(shares.begin(), shares.end(), 0.0)), {t.basis("share")});
   };

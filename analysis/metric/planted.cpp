@@ -110,12 +110,13 @@ class Planted final : public Metric {
     const Standing s =
         standing(t.numbers("purity")[best], {purity.chance.at(best), purity.chance_spread.at(best)},
                  {.tokens = seen, .figures = double(first_.size())});
-    const std::string first =
+    const Finding first =
         s.shown == Shown::too_few
-            ? too_few(seen, "whether experts recover the planted clusters", s.needed) + " "
+            ? told(too_few(seen, "whether experts recover the planted clusters", s.needed), " ")
         : s.shown == Shown::no_more
-            ? "The experts do not recover the planted clusters, no more than random routing. "
-            : "";
+            ? told(Priority::chance,
+                   "The experts do not recover the planted clusters, no more than random routing. ")
+            : Finding{};
     tell(r, first, "The planted clusters are recovered best in layer ", t.cell("layer", best),
          ": agreement ", t.cell("agreement", best).figure(3), " (random routing: 0), purity ",
          t.cell("purity", best).percent(), " (random routing: ", t.chance("purity", best).percent(),

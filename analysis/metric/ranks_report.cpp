@@ -144,10 +144,10 @@ void RanksMetric::finding(Report& r) const {
                      ? of_layers(r, told_, counted_)
                      : of_sweep(r, std::size_t(in_sweep - sizes_.begin()), counted_);
   const auto judged = verdict(threshold_, QuotedTable(r, "ranks").column("balancedness"));
-  const std::string unsure = judged && judged->light == Light::grey
-                                 ? " " + too_few(judged->tokens, "how even the ranks are",
-                                                 judged->needed, "", judged->unit)
-                                 : "";
+  const Finding unsure = judged && judged->light == Light::grey
+                             ? told(" ", too_few(judged->tokens, "how even the ranks are",
+                                                 judged->needed, "", judged->unit))
+                             : Finding{};
   if (counted_) {
     return tell(r, "On ", t.ranks, " expert-parallel ranks the loads have a balancedness of ",
                 t.balanced, ".", unsure);

@@ -117,7 +117,7 @@ void RepeatsMetric::kept(Report& r, const char* column, const char* what) const 
   }
   if (s.shown == Shown::more)
     return tell(r, "Neighbouring tokens ", often);
-  tell(r, "Neighbouring tokens are no closer than random ones: they ", often);
+  tell(r, Priority::chance, "Neighbouring tokens are no closer than random ones: they ", often);
 }
 
 }  // namespace moe

@@ -135,7 +135,7 @@ void RouterMetric::finding(Report& r) const {
                 both_ends(t, low, high));
   }
   if (s.shown == Shown::no_more) {
-    return tell(r, "The router is about as sure in every layer (entropy ",
+    return tell(r, Priority::chance, "The router is about as sure in every layer (entropy ",
                 t.cell("entropy", low).figure(), " to ", t.cell("entropy", high).figure(),
                 " of ln E); equal logits would give 1.");
   }

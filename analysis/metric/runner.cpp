@@ -2,6 +2,7 @@
 // by side on threads.
 
 #include <bit>
+#include <set>
 
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/choice_order.h"
@@ -288,6 +289,35 @@ void facts(Report& r, const TraceSource& trace, const std::string& specs, const 
   add("metrics", specs);
 }
 
+// "1,234,567" of 1234567
+std::string grouped(std::uint64_t n) {
+  std::string digits = concat(n);
+  for (std::ptrdiff_t at = std::ptrdiff_t(digits.size()) - 3; at > 0; at -= 3)
+    digits.insert(std::size_t(at), ",");
+  return digits;
+}
+
+// "runs/a, 16,384 tokens, 4 MoE layers x 8 experts, k=2"
+std::string subject(const TraceSource& trace, const CountPass* counts) {
+  const TraceHeader& h = trace.header();
+  std::set<int> experts, choices;
+  for (const TraceLayer& l : h.layers) {
+    experts.insert(l.experts);
+    choices.insert(l.top_k);
+  }
+  const auto span = [](const std::set<int>& all) {
+    return all.empty()       ? std::string("no")
+           : all.size() == 1 ? concat(*all.begin())
+                             : concat(*all.begin(), " to ", *all.rbegin());
+  };
+  const bool unknown = choices.contains(0);
+  return concat(
+      h.model_id, h.model_id.empty() ? "" : ", ",
+      counts ? concat("counts of ", counts->size()) : concat(grouped(trace.tokens()), " tokens"),
+      ", ", h.layers.size(), h.layers.size() == 1 ? " MoE layer x " : " MoE layers x ",
+      span(experts), " experts, k", unknown ? " unknown" : concat("=", span(choices)));
+}
+
 }  // namespace
 
 void read_again(const TraceSource& trace, Metric& metric, const AnalyzeOptions& options) {
@@ -391,6 +421,7 @@ Report analyze(const TraceSource& trace, const std::vector<std::string>& specs,
   Report r;
   r.title = concat("Who went where", trace.header().model_id.empty() ? "" : ": ",
                    trace.header().model_id);
+  r.subject = subject(trace, run.counts.get());
   facts(r, trace, run.asked.resolved, run.counts.get());
   r.warnings = remarks(trace, run, impossible);
   run.report(r);

@@ -19,6 +19,11 @@ ColumnBuilder& ColumnBuilder::light() {
   return *this;
 }
 
+ColumnBuilder& ColumnBuilder::around_chance() {
+  column().around_chance = true;
+  return *this;
+}
+
 ColumnBuilder& ColumnBuilder::of(std::string_view id) {
   column().metric = id;
   return *this;

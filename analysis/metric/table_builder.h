@@ -32,6 +32,8 @@ class ColumnBuilder {
   ColumnBuilder& meaning(std::string text);
   ColumnBuilder& digits(int after_the_point);
   ColumnBuilder& light();  // the cells are green, grey, yellow, red
+  // a map of it is coloured by the ratio to the chance value
+  ColumnBuilder& around_chance();
   // the definition whose value the cells are; with Values also its rows
   ColumnBuilder& of(std::string_view id);
   ColumnBuilder& of(std::string_view id, const Values&);

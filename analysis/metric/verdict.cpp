@@ -128,12 +128,11 @@ Standing standing(double value, const chance::Value& by_chance, const Noise& n) 
   return {Shown::too_few, n.tokens * std::pow(noise / n.worth, 1 / n.falls)};
 }
 
-std::string too_few(double tokens, const std::string& what, double needed, const std::string& per,
-                    const std::string& unit) {
+Finding too_few(double tokens, const std::string& what, double needed, const std::string& per,
+                const std::string& unit) {
   const std::string many = concat(rounded(tokens), " ", unit, per, " are too few to judge ", what);
-  if (!std::isfinite(needed))
-    return many + ".";
-  return concat(many, ": needs about ", rounded(needed), ".");
+  const std::string needs = concat(": needs about ", rounded(needed));
+  return {many + (std::isfinite(needed) ? needs : "") + ".", {}, Priority::too_few};
 }
 
 }  // namespace moe

@@ -66,7 +66,7 @@ struct Noise {
 Standing standing(double value, const chance::Value& by_chance, const Noise&);
 
 // "12 tokens are too few to judge WHAT: needs about 190." Infinite or unknown: without a number.
-std::string too_few(double tokens, const std::string& what, double needed,
-                    const std::string& per = "", const std::string& unit = "tokens");
+Finding too_few(double tokens, const std::string& what, double needed, const std::string& per = "",
+                const std::string& unit = "tokens");
 
 }  // namespace moe

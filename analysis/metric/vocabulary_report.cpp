@@ -122,7 +122,7 @@ void VocabularyMetric::finding(Report& r) const {
                 ", the most above chance of all layers (random routing: ", by_chance.percent(),
                 ").");
   }
-  tell(r,
+  tell(r, Priority::chance,
        derived("The token id tells no more than random routing would about the expert.",
                {tells.basis()}),
        uneven_load(t, best));
@@ -143,7 +143,7 @@ void VocabularyMetric::alone(Report& r) const {
   const std::size_t most = largest(t.numbers("alone"));
   const QuotedCell share = t.cell("alone", most);
   if (!has_frequent_ids()) {
-    return tell(r,
+    return tell(r, Priority::too_few,
                 derived("Too few tokens to judge whether an expert has token ids to itself",
                         {t.basis("alone")}),
                 ": no id is seen ", min_count_, " times.");
@@ -154,10 +154,11 @@ void VocabularyMetric::alone(Report& r) const {
                 " (expert ", t.cell("expert", most), " of layer ", t.cell("layer", most), ").");
   }
   if (share.number() > 0) {
-    return tell(r, derived("No expert has more token ids to itself than under random routing.",
-                           {t.basis("alone")}));
+    return tell(r, Priority::chance,
+                derived("No expert has more token ids to itself than under random routing.",
+                        {t.basis("alone")}));
   }
-  tell(r, derived("No expert has token ids to itself.", {t.basis("alone")}));
+  tell(r, Priority::chance, derived("No expert has token ids to itself.", {t.basis("alone")}));
 }
 
 void VocabularyMetric::keep_top(Ranked& ids) const {

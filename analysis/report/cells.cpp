@@ -268,6 +268,11 @@ std::vector<Section> sections(const Report& report) {
   return out;
 }
 
+bool short_fact(std::string_view text) {
+  constexpr int head_columns = 34;
+  return columns(text) <= head_columns;
+}
+
 bool draws(const Table& t) {
   if (t.chart == Chart::none || rows(t) == 0)
     return false;

@@ -66,7 +66,8 @@ struct Map {
   std::string facet, row, col;    // headings of the axes; facet "" = there is one grid
   std::vector<Grid> grids;
   double low = 0, high = 1;  // what the colours span
-  bool diverging = false;    // there are values on both sides of zero: the span is symmetric
+  bool diverging = false;    // the colours part in the middle: at zero, or at `chance`
+  bool by_ratio = false;     // around chance: a value lies from it as far as its ratio's logarithm
   double chance = 0;         // NaN when not known or not the same everywhere
   std::size_t cells() const;
   std::string inside_words() const;  // "12 of 64 cells are inside chance"; "" where none is
@@ -77,6 +78,7 @@ Map map_of(const Table&, const Panel&);  // of bars or lines: a row a series, co
 Grid pooled(const Grid&, std::size_t most_rows, std::size_t most_cols);
 // 0..1 on the colour scale, clamped; v not NaN
 double position(const Map&, double v);
+double value_at(const Map&, double position);  // the other way
 
 struct Axis {
   double low = 0, high = 1;
@@ -90,6 +92,7 @@ struct Section {
   std::vector<const Table*> tables;
 };
 std::vector<Section> sections(const Report&);  // in order of first appearance
+bool short_fact(std::string_view text);        // stands in the head; longer ones at the end
 // the chart that it asks for can be drawn from what it holds
 bool draws(const Table&);
 

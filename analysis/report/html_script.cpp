@@ -46,6 +46,51 @@ for (const svg of document.querySelectorAll('svg[data-map]')) {
     tip.style.top = event.clientY + 16 + 'px';
   };
 }
+// Figures are saved as they stand, with their styles inside.
+const kept = ['fill', 'stroke', 'stroke-width', 'stroke-dasharray', 'opacity', 'font-size',)js"
+         R"js( 'font-weight', 'font-family', 'text-anchor'];
+const alone = svg => {
+  const copy = svg.cloneNode(true), box = svg.viewBox.baseVal;
+  const from = [svg, ...svg.querySelectorAll('*')], to = [copy, ...copy.querySelectorAll('*')];
+  from.forEach((element, i) => {
+    const style = getComputedStyle(element);
+    for (const name of kept) to[i].style.setProperty(name, style.getPropertyValue(name));
+  });
+  copy.setAttribute('width', box.width);
+  copy.setAttribute('height', box.height);
+  copy.style.background = getComputedStyle(document.body).backgroundColor;
+  return 'data:image/svg+xml;charset=utf-8,' +
+    encodeURIComponent(new XMLSerializer().serializeToString(copy));
+};
+const save = (href, name) => {
+  const link = document.createElement('a');
+  link.href = href;
+  link.download = name;
+  link.click();
+};
+const savePng = (svg, name) => {
+  const image = new Image(), box = svg.viewBox.baseVal, canvas = document.createElement('canvas');
+  image.onload = () => {
+    canvas.width = 3 * box.width;
+    canvas.height = 3 * box.height;
+    canvas.getContext('2d').drawImage(image, 0, 0, canvas.width, canvas.height);
+    save(canvas.toDataURL('image/png'), name + '.png');
+  };
+  image.src = alone(svg);
+};
+document.querySelectorAll('article svg.chart').forEach((svg, i) => {
+  const name = svg.closest('article').id + '-' + i, box = document.createElement('span');
+  box.className = 'saves';
+  for (const kind of ['SVG', 'PNG']) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.textContent = kind;
+    button.title = 'save this figure as ' + kind;
+    button.onclick = () => kind === 'SVG' ? save(alone(svg), name + '.svg') : savePng(svg, name);
+    box.append(button);
+  }
+  svg.after(box);
+});
 // The text: two base-36 letters a token and layer.
 const select = document.getElementById('layer'),)js"
          R"js( buttons = [...document.querySelectorAll('.experts button')];

@@ -35,14 +35,35 @@ code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mo
 .facts dd{margin:0;font-size:.92rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .facts .long dd{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,)css"
     R"css("DejaVu Sans Mono",monospace}
-nav{position:sticky;top:0;z-index:5;display:flex;gap:.2rem;overflow-x:auto;)css"
+nav{position:sticky;top:0;z-index:5;display:flex;gap:.05rem;overflow-x:auto;)css"
     R"css(background:var(--bar);border-block:1px solid var(--line);)css"
     R"css(padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;)css"
     R"css(backdrop-filter:blur(8px)}
-nav a{flex:none;font-size:.84rem;color:var(--muted);text-decoration:none;padding:.22rem .5rem;)css"
+nav a{flex:none;font-size:.77rem;color:var(--muted);text-decoration:none;padding:.22rem .3rem;)css"
     R"css(border-radius:6px}
 nav .warned{color:var(--yellow)}
 nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
+.subject{color:var(--muted);margin:-.7rem 0 0;overflow-wrap:anywhere}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr));)css"
+    R"css(gap:1rem;)css"
+    R"css(margin:0 0 1.4rem}
+.tile{display:grid;grid-template-columns:1fr auto;align-content:start;align-items:baseline;)css"
+    R"css(column-gap:.4rem;color:inherit;text-decoration:none;border:1px solid var(--line);)css"
+    R"css(border-radius:10px;padding:.6rem .8rem .5rem;min-width:0}
+a.tile:hover{border-color:var(--axis)}
+.tile .what{font-size:.86rem;font-weight:560}
+.tile .lamp{font-size:.72rem}
+.tile .value,.tile .spark,.tile .beside{grid-column:1/-1}
+.tile .value,.tile .beside{font-size:.78rem;color:var(--muted);font-variant-numeric:tabular-nums}
+.tile b{font-size:1.5rem;line-height:1.4;font-weight:620;letter-spacing:-.02em;)css"
+    R"css(color:var(--ink);margin-right:.2rem}
+.spark{margin:.1rem 0 .2rem}.worst{fill:var(--ink)}
+.band{opacity:.2}
+.saves{display:block;height:0;text-align:right;opacity:0}
+*:hover>.saves,.saves:focus-within{opacity:1}
+.saves button{font:inherit;font-size:.72rem;color:var(--muted);background:var(--bg);)css"
+    R"css(border:1px solid var(--line);border-radius:5px;margin-left:.25rem;padding:0 .35rem;)css"
+    R"css(cursor:pointer;position:relative;top:-1.4rem}
 .findings{margin:0;padding:0;list-style:none;counter-reset:f;display:grid;)css"
     R"css(grid-template-columns:minmax(0,1fr);gap:.7rem;max-width:54rem}
 .findings li{counter-increment:f;display:grid;grid-template-columns:1.9rem minmax(0,1fr);)css"
@@ -110,12 +131,19 @@ details .scroll{margin-top:.5rem}
 .data .n,.pivot td{text-align:right;white-space:nowrap}
 .data .n{padding-left:.6rem}
 .data small{color:var(--muted);font-size:.82em;font-weight:400}
+.findings .lamp{font-size:.74rem;margin-right:.25rem}
+.more{font-size:.82rem;white-space:nowrap;text-decoration:none}
+.more::before{content:"→ "}
+.findings.rest{counter-reset:f 8;margin-top:.7rem}
+summary h3{display:inline}.folded{margin-bottom:1rem}
+.folded>details>summary{color:var(--ink);width:auto}
+.folded>details[open]{margin-bottom:2rem}
 .near{color:var(--muted)}
 .lamp{display:inline-block;white-space:nowrap;padding:0 .55rem;border-radius:1rem;)css"
     R"css(font-weight:600;font-size:.92em;border:1px solid currentColor}
 .lamp::before{content:"";display:inline-block;width:.6rem;height:.6rem;border-radius:50%;)css"
     R"css(background:currentColor;margin-right:.35rem}
-.grey{color:var(--muted)}.green{color:var(--green)})css"
+.grey,.lamp.chance,.lamp.note{color:var(--muted)}.green{color:var(--green)})css"
     R"css(.yellow{color:var(--yellow)}.red{color:var(--red)}
 .pivot tbody th{position:static;border-bottom:1px solid var(--line);)css"
     R"css(padding:.26rem .8rem .26rem 0;font-weight:500}
@@ -141,8 +169,14 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);)css"
 @media(max-width:560px){header,main{padding-left:1rem;padding-right:1rem})css"
     R"css(header{padding-top:1.5rem}h1{font-size:1.5rem})css"
     R"css(.facts{grid-template-columns:repeat(2,minmax(0,1fr));gap:.6rem 1rem})css"
-    R"css(.facets{grid-template-columns:1fr 1fr}.legend{columns:1}.bar{position:static}}
-@media print{:root{--bg:#fff}h2,h3,.reading{break-after:avoid}nav,)css"
+    R"css(nav{flex-wrap:wrap;position:static}.tiles{grid-template-columns:1fr 1fr;gap:.6rem})css"
+    R"css(.tile{padding:.5rem .6rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1})css"
+    R"css(.bar{position:static}}
+@media print{main,header{zoom:.7;max-width:none}.tokens{max-height:9rem;overflow:hidden}#made)css"
+    R"css({break-inside:avoid}#words{display:none}article{margin-bottom:1.4rem})css"
+    R"css(.tall tbody tr:nth-child(n+17){display:none}.tall::after{content:)css"
+    R"css("more rows on the screen and in -o report.csv";font-size:7.5pt;color:var(--muted)})css"
+    R"css(.saves{display:none}:root{--bg:#fff}h2,h3,.reading{break-after:avoid}nav,)css"
     R"css(.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}figure,)css"
     R"css(.chart,.scalebox,tr,.findings li,.warning,.legend div{break-inside:avoid}.scroll,)css"
     R"css(.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none})css"
@@ -185,7 +219,8 @@ std::string style_sheet(int experts) {
   out += layout;
   for (int i = 0; i < 8; ++i) {
     out += fmt::format(
-        "rect.s{0},circle.s{0}{{fill:var(--s{0})}}path.s{0}{{stroke:var(--s{0})}}i.s{0}{{"
+        "rect.s{0},circle.s{0},path.band.s{0}{{fill:var(--s{0})}}path.line.s{0}{{stroke:var(--s{0})"
+        "}}i.s{0}{{"
         "background:var(--s{0})}}",
         i);
   }

@@ -166,6 +166,8 @@ bool any_interval(const Column& c) {
   return false;
 }
 
+}  // namespace
+
 std::string figure_of(const Table& t, const std::string& id) {
   if (t.chart == Chart::heatmap)
     return map_figure(t, map_of(t), id);
@@ -192,16 +194,7 @@ std::string figure_of(const Table& t, const std::string& id) {
                     : "");
 }
 
-std::string legend(const Table& t) {
-  std::string out;
-  for (const Column& c : t.columns) {
-    if (!c.meaning.empty()) {
-      out += concat("<div><dt>", html(heading(c)), "</dt><dd>", html(c.meaning),
-                    c.metric.empty() ? "" : " <code>" + html(c.metric) + "</code>", "</dd></div>");
-    }
-  }
-  return out.empty() ? out : "<dl class=legend>" + out + "</dl>";
-}
+namespace {
 
 bool any_chance(const Table& t) {
   for (const Column& c : t.columns) {
@@ -233,15 +226,18 @@ std::string small_print(const Table& t, bool pivot) {
 
 }  // namespace
 
-std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
-  std::string out = concat("<article id=\"", id, "\"><h3>", html(t.title), "</h3>\n");
+namespace {
+
+// Reading, warnings, figure and data; the data folds where there is a figure.
+std::string inside_of(const Table& t, const std::string& id, const RenderOptions& options) {
+  std::string out;
   if (!t.reading.empty())
     out += concat("<p class=reading>", html(t.reading), "</p>\n");
   for (const std::string& w : t.warnings)
     out += concat("<p class=warning>", html(w), "</p>\n");
   const std::size_t n = rows(t);
   if (n == 0)
-    return out + "<p class=note>No rows.</p></article>\n";
+    return out + "<p class=note>No rows.</p>";
   const Map m = map_of(t);
   const bool figure = draws(t);
   const bool pivot = m.value && m.cells() <= pivot_limit;
@@ -249,14 +245,29 @@ std::string article(const Table& t, const std::string& id, const RenderOptions& 
                                   : m.value ? largest_table(t, m, options)
                                             : long_table(t, options),
                                   small_print(t, pivot));
-  constexpr std::size_t long_enough_to_fold = 12;
-  if (!figure && !(t.detail && n > long_enough_to_fold))
-    return out + data + legend(t) + "</article>\n";
-  if (figure)
-    out += concat(figure_of(t, id), m.value && !pivot ? values_figure(m) : "", legend(t));
-  out += concat("<details><summary>Data <small>", n, n == 1 ? " row" : " rows",
-                "</small></summary>", data, figure ? "" : legend(t), "</details></article>\n");
-  return out;
+  if (!figure)
+    return out + data;
+  return concat(out, figure_of(t, id), m.value && !pivot ? values_figure(m) : "",
+                "<details><summary>Data <small>", n, n == 1 ? " row" : " rows",
+                "</small></summary>", data, "</details>");
+}
+
+// What is looked up rather than read opens on a click.
+bool folds(const Table& t) {
+  return t.detail && rows(t) > 0;
+}
+
+}  // namespace
+
+std::string article(const Table& t, const std::string& id, const RenderOptions& options) {
+  const std::string inside = inside_of(t, id, options);
+  const bool is_overview = id == "t0";
+  if (is_overview || !folds(t))
+    return concat("<article id=\"", id, "\"><h3>", html(t.title), "</h3>\n", inside,
+                  "</article>\n");
+  return concat("<article id=\"", id, "\" class=folded><details><summary><h3>", html(t.title),
+                "</h3> <small>", rows(t), " rows</small></summary>", inside,
+                "</details></article>\n");
 }
 
 }  // namespace moe::drawing

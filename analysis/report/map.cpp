@@ -70,6 +70,28 @@ void fill(Map& m, const Column* facet_key, const Column& row_key, const Column& 
   }
 }
 
+// Half to twice the chance value at least, an eighth to eight times at most.
+constexpr double least_octaves = 1;
+constexpr double most_octaves = 3;
+
+// Where the column asks for it and chance is one number above 0: colours by the ratio to it.
+void span_by_ratio(Map& m) {
+  double octaves = least_octaves;
+  for (const Grid& g : m.grids) {
+    for (const double v : g.value) {
+      if (v < 0)
+        return;
+      if (v > 0 && std::isfinite(v))
+        octaves = std::max(octaves, std::abs(std::log2(v / m.chance)));
+    }
+  }
+  octaves = std::min(octaves, most_octaves);
+  m.by_ratio = true;
+  m.diverging = true;
+  m.low = m.chance / std::exp2(octaves);
+  m.high = m.chance * std::exp2(octaves);
+}
+
 void span(Map& m) {
   double low = std::numeric_limits<double>::infinity();
   double high = -low;
@@ -109,6 +131,8 @@ void span(Map& m) {
     low < 0 ? low = high - least : high = low + least;
   m.low = low;
   m.high = high;
+  if (m.value->around_chance && m.chance > 0)
+    span_by_ratio(m);
 }
 
 }  // namespace
@@ -195,7 +219,15 @@ Grid pooled(const Grid& g, std::size_t most_rows, std::size_t most_cols) {
 }
 
 double position(const Map& m, double v) {
+  if (m.by_ratio) {
+    const double octaves = std::log2(m.high / m.chance);
+    return v > 0 ? std::clamp(0.5 + std::log2(v / m.chance) / (2 * octaves), 0.0, 1.0) : 0;
+  }
   return std::clamp((v - m.low) / (m.high - m.low), 0.0, 1.0);
+}
+
+double value_at(const Map& m, double at) {
+  return m.by_ratio ? m.low * std::pow(m.high / m.low, at) : m.low + at * (m.high - m.low);
 }
 
 }  // namespace moe::drawing

@@ -12,9 +12,15 @@ std::string style_sheet(int experts);  // with the colours of that many experts,
 // sorting, layers of the sample, values under the pointer on large maps
 std::string_view page_script();
 
+// The charts that a table asks for, with their scales, keys and notes.
+std::string figure_of(const Table&, const std::string& id);
+
 // A table with its reading, its figure when it asks for one, and its data. `id` is its own on the
 // page.
 std::string article(const Table&, const std::string& id, const RenderOptions&);
+
+// A figure that has a light, as a link to `target` ("" = none).
+std::string tile(const Tile&, const std::string& target);
 
 // Of a map too large for its numbers to stand on the page: bars of how many values are how large
 // ("" where they say nothing), and the rows of its table with the largest values, the largest

@@ -17,8 +17,11 @@ double text_width(std::string_view s) {
 // what a mark says when pointed at
 std::string marked(const Table& t, const Column& c, std::size_t r) {
   const std::string by = chance_beside(c, r, true);
+  const std::string range = interval_cell(c, r);
   return html(concat(t.columns[0].name, " ", cell(t.columns[0], r), ": ", c.name, " ", cell(c, r),
-                     c.unit.empty() ? "" : " " + c.unit, by.empty() ? "" : " (" + by + ")"));
+                     c.unit.empty() ? "" : " " + c.unit,
+                     range.empty() ? "" : ", 95 % interval " + range,
+                     by.empty() ? "" : " (" + by + ")"));
 }
 
 // The frame of a chart with a vertical axis of values.
@@ -96,7 +99,7 @@ double constant_chance(const Panel& p, std::size_t n) {
 
 void chance_line(Frame& f, double v, int after) {
   f.out += fmt::format("<path class=chance d=\"M{:.1f} {:.1f}H{}\"><title>chance {}</title></path>",
-                       f.left, f.y(v), f.size.width - f.right, number(v, after));
+                       f.left, f.y(v), f.size.width - f.right, html(number(v, after)));
 }
 
 // Whiskers over the 95 % interval of one figure: along the values from `low` to `high` (pixels) at
@@ -115,8 +118,8 @@ std::string error_bar(const Column& c, std::size_t r, const auto& place, double 
           : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}",
                         low, high, at - cap, at, 2 * cap);
   return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>",
-                     d, html(c.name), cell(c, r), says,
-                     inside_chance(c, r) ? ", holds chance " + chance_cell(c, r) : "");
+                     d, html(c.name), html(cell(c, r)), html(says),
+                     inside_chance(c, r) ? ", holds chance " + html(chance_cell(c, r)) : "");
 }
 
 void put_bar(Frame& f, double x, double width, double v, int series, const std::string& title) {
@@ -151,7 +154,7 @@ namespace {
 // A stroke at the chance value of one bar.
 std::string chance_stroke(const Column& c, std::size_t r, const std::string& path) {
   return fmt::format("<path class=chance d=\"{}\"><title>chance {}</title></path>", path,
-                     chance_cell(c, r));
+                     html(chance_cell(c, r)));
 }
 
 // The interval of a bar, and its chance value where that is not one line for all.
@@ -236,7 +239,7 @@ struct RowFrame {  // of bars that lie, a row of the table each
     const std::string whiskers = error_bar(c, r, along, at + thick / 2 - 0.5, 3, true);
     const double end = std::max({from, to, whiskers.empty() ? from : x(c.high[r])});
     out += whiskers + fmt::format("<text class=tick x={:.1f} y={:.1f}>{}</text>", end + 5,
-                                  at + thick / 2 + 3.4, cell(c, r));
+                                  at + thick / 2 + 3.4, html(cell(c, r)));
     if (const double by = chance(c, r); std::isfinite(by)) {
       out += chance_stroke(c, r, fmt::format("M{:.1f} {:.1f}v{:.1f}", x(by), at - 2, thick + 3));
     }
@@ -278,7 +281,17 @@ struct Pen {  // a line with gaps where there is no value
   }
 };
 
-// What stands at one point of a line: its dot and its interval, or the sign of infinity.
+bool bounded(const Column& c, std::size_t r) {
+  return !interval_cell(c, r).empty() && std::isfinite(c.low[r]) && std::isfinite(c.high[r]);
+}
+
+// The interval at a point without neighbours that have one; bands show the others.
+bool stands_alone(const Column& c, std::size_t r) {
+  return !(r > 0 && bounded(c, r - 1)) && !bounded(c, r + 1);
+}
+
+// What stands at one point of a line: its dot, with the interval where no band has it, or the sign
+// of infinity.
 std::string point(const Table& t, const Frame& f, const Column& c, std::size_t r, std::size_t s) {
   const std::size_t n = rows(t);
   const double v = value(c, r);
@@ -295,7 +308,30 @@ std::string point(const Table& t, const Frame& f, const Column& c, std::size_t r
   };
   return fmt::format("<circle class=\"m s{}\" cx={:.1f} cy={:.1f} r={}><title>{}</title></circle>",
                      s % 8, x, f.y(v), n <= 40 ? 3 : 2, marked(t, c, r)) +
-         error_bar(c, r, y, x, n <= 40 ? 4 : 2, false);
+         (stands_alone(c, r) ? error_bar(c, r, y, x, n <= 40 ? 4 : 2, false) : "");
+}
+
+// The 95 % intervals of neighbouring points as one area.
+std::string bands(const Frame& f, const Column& c, std::size_t s) {
+  const std::size_t n = rows(c);
+  std::string out;
+  for (std::size_t first = 0; first < n;) {
+    std::size_t last = first;
+    while (last < n && bounded(c, last))
+      ++last;
+    if (last - first > 1) {
+      std::string d;
+      for (std::size_t r = first; r < last; ++r)
+        d += fmt::format("{}{:.1f} {:.1f}", r > first ? "L" : "M", f.middle(r, n, false),
+                         f.y(c.low[r]));
+      for (std::size_t r = last; r-- > first;)
+        d += fmt::format("L{:.1f} {:.1f}", f.middle(r, n, false), f.y(c.high[r]));
+      out += fmt::format("<path class=\"band s{}\" d=\"{}Z\"><title>95 % intervals</title></path>",
+                         s % 8, d);
+    }
+    first = std::max(last, first + 1);
+  }
+  return out;
 }
 
 }  // namespace
@@ -325,6 +361,7 @@ std::string line_chart(const Table& t, const Panel& p, Size size) {
       f.out +=
           fmt::format("<path class=chance d=\"{}\"><title>chance</title></path>", by_chance.path);
     }
+    f.out += bands(f, c, s);
     if (!line.path.empty())
       f.out += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", s % 8, line.path);
     f.out += dots;

@@ -17,6 +17,8 @@ std::string row_bars(const Table&, const Panel&, int width);  // lying bars, for
 std::string line_chart(const Table&, const Panel&, Size);
 bool lying(const Table&);  // its names are too long to stand under bars
 
+std::string spark_chart(const Tile&);  // all layers as a line, without axes
+
 // One grid of a map: few cells are rectangles, many are a picture, which gets the attributes
 // `hover` for the page's script.
 std::string map_chart(const Map&, const Grid&, const std::string& hover, int width);

@@ -60,7 +60,7 @@ std::string rectangles(const Map& m, const Grid& g, const Place& p) {
       if (numbers && !std::isnan(v)) {
         out += fmt::format("<text class={} x={:.1f} y={:.1f}>{}</text>",
                            luminance(colour) > 0.45 ? "vd" : "vl", x + (p.w() - gap) / 2,
-                           y + (p.h() - gap) / 2 + 3.4, number(v, digits(*m.value)));
+                           y + (p.h() - gap) / 2 + 3.4, html(number(v, digits(*m.value))));
       }
     }
   }
@@ -164,7 +164,7 @@ std::string map_scale(const Map& m, const std::string& id) {
       "</linearGradient></defs><rect x={} y=12 width={} height=10 rx=2 fill=\"url(#{})\"/>", left,
       width, html(id));
   const auto text = [&](double v) {
-    return number(v, digits(*m.value));
+    return html(number(v, digits(*m.value)));
   };
   out += fmt::format(
       "<text class=tick x=0 y=36>{}</text><text class=tick x={} y=36 text-anchor=end>{}</text>",

@@ -62,7 +62,7 @@ void put_scale(const Terminal& t, const Map& m, Lines& out) {
   const int used = columns(low) + columns(high) + 4 + 5 * each;
   std::string line = "  " + low + " ";
   for (int i = 0; i < 5; ++i)
-    line += shade(t, m, m.low + (i + 0.5) / 5 * (m.high - m.low), each);
+    line += shade(t, m, value_at(m, (i + 0.5) / 5), each);
   line += " " + high;
   const bool fits = used + 1 + columns(by) <= t.width;
   out.push_back(fits && !by.empty() ? line + " " + by : line);
@@ -165,16 +165,11 @@ namespace {
 
 // One step a row, or of as many rows as there is room for.
 std::string sparks(const Terminal& t, const Column& c, double low, double high, std::size_t room) {
-  static constexpr std::array<const char*, 8> steps{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
-  static constexpr std::array<const char*, 8> letters{"_", ".", "-", "~", "=", "+", "*", "#"};
   const std::size_t n = rows(c);
-  std::string out;
-  for (std::size_t i = 0; i < std::min(n, room); ++i) {
-    const double v = value(c, n <= room ? i : i * (n - 1) / std::max<std::size_t>(1, room - 1));
-    const double at = high > low ? std::clamp((v - low) / (high - low), 0.0, 1.0) : 0.5;
-    out += std::isnan(v) ? " " : (t.ascii ? letters : steps)[std::size_t(std::min(7.0, at * 8))];
-  }
-  return out;
+  std::vector<double> shown;
+  for (std::size_t i = 0; i < std::min(n, room); ++i)
+    shown.push_back(value(c, n <= room ? i : i * (n - 1) / std::max<std::size_t>(1, room - 1)));
+  return sparkline(t, shown, low, high);
 }
 
 // `lw`: columns that the headings of all series take; "" where no value is finite.
@@ -198,6 +193,18 @@ std::string spark_line(const Terminal& t, const Column& c, int lw) {
 }
 
 }  // namespace
+
+std::string sparkline(const Terminal& t, const std::vector<double>& values, double low,
+                      double high) {
+  static constexpr std::array<const char*, 8> steps{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  static constexpr std::array<const char*, 8> letters{"_", ".", "-", "~", "=", "+", "*", "#"};
+  std::string out;
+  for (const double v : values) {
+    const double at = high > low ? std::clamp((v - low) / (high - low), 0.0, 1.0) : 0.5;
+    out += std::isnan(v) ? " " : (t.ascii ? letters : steps)[std::size_t(std::min(7.0, at * 8))];
+  }
+  return out;
+}
 
 Lines spark_lines(const Terminal& t, const Table& table) {
   Lines out;
@@ -245,44 +252,6 @@ Lines map_lines(const Terminal& t, const Map& m) {
   for (const std::string& s : wrap(names, t.width - 2))
     out.push_back("  " + s);
   put_scale(t, m, out);
-  return out;
-}
-
-Lines sample_lines(const Terminal& t, const Report& report) {
-  Lines out;
-  if (!t.colour)
-    return out;
-  for (const TokenSample& s : report.samples) {
-    if (s.expert.empty())
-      continue;
-    const std::size_t layer = s.expert.size() / 2;
-    int experts = 1;
-    for (const auto& ids : s.expert) {
-      for (const int e : ids)
-        experts = std::max(experts, e + 1);
-    }
-    const auto colours = expert_backgrounds(experts).dark;
-    out.push_back(t.bold(clip(clean(s.domain), t.width, t.ascii)));
-    std::string line;
-    int used = 0;
-    for (const Piece& p : whole_characters(s.piece)) {
-      const int e = p.first < s.expert[layer].size() ? s.expert[layer][p.first] : -1;
-      const std::string text = clean(p.text);
-      if (used + columns(text) > t.width) {
-        out.push_back(line);
-        line.clear();
-        used = 0;
-      }
-      if (out.size() > 6 * report.samples.size())
-        break;
-      used += columns(text);
-      line += e < 0 ? text
-                    : concat("\x1b[97;48;5;", xterm(colours[std::size_t(e) % colours.size()]), "m",
-                             text, "\x1b[0m");
-    }
-    if (!line.empty())
-      out.push_back(line);
-  }
   return out;
 }
 

@@ -1,5 +1,7 @@
 // A report for a terminal: findings first, then the tables by section, drawn with characters where
 // a chart is asked for.
+#include <set>
+
 #include "analysis/report/render.h"
 #include "analysis/report/terminal.h"
 #include "analysis/report/utf8.h"
@@ -26,52 +28,35 @@ std::string Terminal::rule(int n) const {
   return out;
 }
 
+void TextPage::paragraph(std::string_view mark, std::string_view text, bool dim) {
+  const std::string indent(std::size_t(columns(mark)), ' ');
+  bool first = true;
+  for (const std::string& s : wrap(clean(text), std::max(8, t_.width - columns(mark)))) {
+    const std::string whole = (first ? std::string(mark) : indent) + s;
+    line(dim ? t_.dim(whole) : whole);
+    first = false;
+  }
+}
+
+void TextPage::title(std::string_view text, bool ruled) {
+  for (const std::string& s : wrap(clean(text), t_.width))
+    line(t_.bold(s));
+  if (ruled)
+    line(t_.dim(t_.rule(std::min(t_.width, std::max(12, columns(clean(text)))))));
+}
+
+std::string TextPage::text() const {
+  std::string out;
+  for (const std::string& s : lines_)
+    out += s + "\n";
+  return out;
+}
+
 }  // namespace drawing
 
 namespace {
 
 using namespace drawing;
-
-class Page {
- public:
-  explicit Page(const Terminal& t) : t_(t) {}
-
-  void line(const std::string& s = "") {
-    out_ += s + "\n";
-  }
-  void lines(const Lines& all) {
-    for (const std::string& s : all)
-      line(s);
-  }
-  // `text` wrapped, its first line behind `mark`, the rest indented as far.
-  void paragraph(std::string_view mark, std::string_view text, bool dim = false) {
-    const std::string safe = clean(text);
-    const std::string indent(std::size_t(columns(mark)), ' ');
-    bool first = true;
-    for (const std::string& s : wrap(safe, std::max(8, t_.width - columns(mark)))) {
-      const std::string whole = (first ? std::string(mark) : indent) + s;
-      line(dim ? t_.dim(whole) : whole);
-      first = false;
-    }
-  }
-  void title(std::string_view text, bool ruled) {
-    for (const std::string& s : wrap(clean(text), t_.width))
-      line(t_.bold(s));
-    if (ruled)
-      line(t_.dim(t_.rule(std::min(t_.width, std::max(12, columns(clean(text)))))));
-  }
-  void warnings(const std::vector<std::string>& all) {
-    for (const std::string& w : all)
-      paragraph("! ", w);
-  }
-  std::string take() {
-    return std::move(out_);
-  }
-
- private:
-  const Terminal& t_;
-  std::string out_;
-};
 
 // Words only, and too many for one line a row: a glossary, with everything but the name wrapped and
 // nothing cut.
@@ -88,7 +73,7 @@ bool is_glossary(const Terminal& t, const Table& table) {
   }
   return table.columns.size() > 1 && width > t.width;
 }
-void put_glossary(Page& page, const Terminal& t, const Table& table) {
+void put_glossary(TextPage& page, const Terminal& t, const Table& table) {
   int name_width = 0;
   for (std::size_t r = 0; r < rows(table); ++r)
     name_width = std::max(name_width, columns(cell(table.columns[0], r)));
@@ -104,7 +89,7 @@ void put_glossary(Page& page, const Terminal& t, const Table& table) {
 }
 
 // Draws maps and bars; true where that carries every value that the table would.
-bool put_chart(Page& page, const Terminal& t, const Table& table, std::size_t shown) {
+bool put_chart(TextPage& page, const Terminal& t, const Table& table, std::size_t shown) {
   const bool map = table.chart == Chart::heatmap;
   Lines drawn;
   if (map && draws(table))
@@ -119,7 +104,18 @@ bool put_chart(Page& page, const Terminal& t, const Table& table, std::size_t sh
                             (table.chart == Chart::bars && single && drawn.size() > shown));
 }
 
-void put_table(Page& page, const Terminal& t, const Table& table) {
+// What column headings mean, each told where it first stands.
+using Meanings = std::set<std::string>;
+
+void put_meanings(TextPage& page, const Table& table, Meanings& told) {
+  for (const Column& c : table.columns) {
+    const std::string meaning = concat(heading(c), ": ", c.meaning);
+    if (!c.meaning.empty() && told.insert(meaning).second)
+      page.paragraph("  ", meaning, true);
+  }
+}
+
+void put_table(TextPage& page, const Terminal& t, const Table& table, Meanings& meanings) {
   page.line();
   page.title(table.title, false);
   if (!table.reading.empty())
@@ -142,10 +138,38 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
     page.paragraph("  ", concat(n - shown, " more rows: -o report.csv has all"), true);
   if (const std::string inside = inside_words(table, t.ascii); !inside.empty())
     page.paragraph("  ", inside, true);
-  for (const Column& c : table.columns) {
-    if (!c.meaning.empty())
-      page.paragraph("  ", concat(heading(c), ": ", c.meaning), true);
+  put_meanings(page, table, meanings);
+}
+
+// Long facts on one trace are where it comes from, and stand at the end.
+bool stands_in_head(const Report& report, std::string_view text) {
+  return report.subject.empty() || short_fact(text);
+}
+
+// Names and what they stand for, in two columns where there is room.
+void put_facts(TextPage& page, const Terminal& t, const Report& report, bool of_one_line) {
+  int name_width = 0;
+  for (const auto& [name, text] : report.facts)
+    name_width = std::max(name_width, columns(clean(name)));
+  for (const auto& [name, text] : report.facts) {
+    if (stands_in_head(report, text) != of_one_line)
+      continue;
+    if (name_width + 10 <= t.width)
+      page.paragraph(padded(clean(name), name_width, false) + "  ", text);
+    else
+      page.paragraph("", concat(name, ": ", text));
   }
+}
+
+// What the trace is made of and by, in words too long for the head.
+void put_origin(TextPage& page, const Terminal& t, const Report& report) {
+  const bool any = std::ranges::any_of(
+      report.facts, [&](const auto& fact) { return !stands_in_head(report, fact.second); });
+  if (!any)
+    return;
+  page.line();
+  page.title("Origin", true);
+  put_facts(page, t, report, false);
 }
 
 }  // namespace
@@ -153,17 +177,9 @@ void put_table(Page& page, const Terminal& t, const Table& table) {
 std::string render_text(const Report& report, const RenderOptions& options) {
   const Terminal t{std::max(20, options.width), options.colour, options.ascii,
                    std::size_t(options.rows > 0 ? options.rows : 12)};
-  Page page(t);
+  TextPage page(t);
   page.title(report.title, true);
-  int name_width = 0;
-  for (const auto& [name, text] : report.facts)
-    name_width = std::max(name_width, columns(clean(name)));
-  for (const auto& [name, text] : report.facts) {
-    if (name_width + 10 <= t.width)
-      page.paragraph(padded(clean(name), name_width, false) + "  ", text);
-    else
-      page.paragraph("", concat(name, ": ", text));
-  }
+  put_facts(page, t, report, true);
   if (!report.findings.empty()) {
     page.line();
     page.title("Findings", false);
@@ -171,20 +187,22 @@ std::string render_text(const Report& report, const RenderOptions& options) {
   for (const Finding& f : report.findings)
     page.paragraph(t.ascii ? "* " : "• ", f.text);
   page.warnings(report.warnings);
+  Meanings meanings;
   for (const Section& s : sections(report)) {
     if (!s.name.empty()) {
       page.line();
       page.title(s.name, true);
     }
     for (const Table* table : s.tables)
-      put_table(page, t, *table);
+      put_table(page, t, *table, meanings);
   }
   if (const Lines sample = sample_lines(t, report); !sample.empty()) {
     page.line();
     page.title("The text, every token in the colour of its first expert (middle layer)", true);
     page.lines(sample);
   }
-  return page.take();
+  put_origin(page, t, report);
+  return page.text();
 }
 
 }  // namespace moe

@@ -30,7 +30,7 @@ TEST_CASE("a recording is imported, verified and reported") {
   CHECK(holds(made.err, "token ids are not in the file"));
   CHECK(holds(made.err, "3 tokens in 1 sequences x 2 layers, top 2 of 4 experts"));
   CHECK(f.run("verify t.h5").code == 0);
-  const Result report = f.run("report t.h5");
+  const Result report = f.run("report t.h5 --all");
   CHECK(report.code == 0);
   CHECK(holds(report.out, "E=4 k=2"));
   CHECK(holds(report.out, "moe import router_trace_rank0.jsonl --experts 4 -o t.h5"));

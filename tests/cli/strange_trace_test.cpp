@@ -158,7 +158,7 @@ TEST_CASE("reports of traces with bytes changed at random end with a report or a
     for (auto left = 1 + random() % 12; left > 0; --left)
       bytes[random() % used] = char(random());
     put(f / "t.h5", bytes);
-    const Result r = f.run("report t.h5 --sample 50");
+    const Result r = f.run("report t.h5 --all --sample 50");
     INFO("mutant " << n << " of MOE_MUTANTS, code " << r.code << ", " << r.seconds
                    << " s: " << r.err);
     REQUIRE((r.code == 0 || r.code == 3));

@@ -34,6 +34,13 @@ Column doubles(std::string name, std::string unit, std::string meaning, std::str
   return {name, unit, meaning, v, metric, chance, digits};
 }
 
+Column load_share(std::vector<double> v, std::vector<double> chance) {
+  Column out = doubles("share", "", "assignments to this expert over all of the layer",
+                       "load_fraction", std::move(v), std::move(chance));
+  out.around_chance = true;
+  return out;
+}
+
 Table load_map(int layers, int experts) {
   std::vector<std::int64_t> layer, expert;
   std::vector<double> v, chance;
@@ -50,9 +57,7 @@ Table load_map(int layers, int experts) {
           "Each row is a layer. An even router gives every expert the same share; a black cell is "
           "an expert that nothing reaches.",
           Chart::heatmap,
-          {ints("layer", layer), ints("expert", expert),
-           doubles("share", "", "assignments to this expert over all of the layer", "load_fraction",
-                   v, chance)},
+          {ints("layer", layer), ints("expert", expert), load_share(v, chance)},
           "balance",
           true,
           {}};
@@ -256,6 +261,29 @@ constexpr const char* program =
     "int main(int argc, char** argv) {\n\tif (argc < 2) return usage(\"<file>\");\n\treturn "
     "run(argv[1]);\n}\n";
 
+std::vector<Tile> tiles() {
+  const Table lamps = lights();
+  const Table by_layer = balance();
+  std::vector<Tile> out;
+  for (std::size_t i = 0; i < 4; ++i) {
+    Column worst = lamps.columns[2];
+    worst.cells = std::vector<double>{std::get<std::vector<double>>(worst.cells)[i]};
+    worst.chance = {worst.chance[i]};
+    worst.low = {worst.low[i]};
+    worst.high = {worst.high[i]};
+    out.push_back({.name = std::get<std::vector<std::string>>(lamps.columns[0].cells)[i],
+                   .light = std::get<std::vector<std::string>>(lamps.columns[1].cells)[i],
+                   .metric = "load_cv",
+                   .table = "balance",
+                   .layer = std::get<std::vector<std::int64_t>>(lamps.columns[3].cells)[i],
+                   .worst = worst,
+                   .by_layer = std::get<std::vector<double>>(by_layer.columns[1].cells),
+                   .chance = by_layer.columns[1].chance,
+                   .low_is_bad = i == 3});
+  }
+  return out;
+}
+
 std::vector<Finding> findings() {
   return {
       {"Layer 3 leaves 1 of 16 experts without a token; its max/min is infinite.",
@@ -300,6 +328,10 @@ Report realistic() {
     r.layers.push_back(l);
   r.samples = {sample("中文", poem, 8, 16), sample("English", sonnet, 8, 16),
                sample("code", program, 8, 16)};
+  r.subject = "runs/a, 60,000 tokens, 8 MoE layers x 16 experts, k=2";
+  r.tiles = tiles();
+  r.findings[0].priority = Priority::red;
+  r.findings[3].priority = Priority::chance;
   return r;
 }
 

@@ -1,6 +1,6 @@
 """Operates report pages in headless Chromium, with real keys and clicks through the DevTools pipe. operate_page.py CHROMIUM PAGE..."""
 
-import json, os, shutil, signal, subprocess, sys, tempfile
+import json, os, shutil, signal, subprocess, sys, tempfile, time
 
 
 class Browser:
@@ -196,23 +196,54 @@ def data(b):  # of every figure, one key or click away
     assert b.js(
         "[...document.querySelectorAll('article')].every(a => !a.querySelector('svg.chart') || a.querySelectorAll(':scope > details > summary').length == 1)"
     )
-    assert b.js("document.querySelectorAll('details').length") > 0
-    shown = "document.querySelectorAll('details')[{}].querySelector('table').checkVisibility()"
-    folded = b.js(
-        "[...document.querySelectorAll('details')].map(d => d.querySelector('table') !== null)"
-    )
-    assert all(folded) and not b.js(shown.format(0))
+    inner = "[...document.querySelectorAll('article details')].filter(d => !d.querySelector('details'))"
+    shown = inner + "[{}].querySelector('table').checkVisibility()"
+    folded = b.js(inner + ".map(d => d.querySelector('table') !== null)")
+    assert folded and all(folded), folded
+    assert not b.js(shown.format(0))
     b.js("document.activeElement.blur()")
     b.tab_to("summary")
     b.enter()
-    assert b.js("document.activeElement.parentNode.open") and b.js(
-        "document.activeElement.parentNode.querySelector('table').checkVisibility()"
-    )
+    assert b.js("document.activeElement.parentNode.open")
     b.enter()
     assert not b.js("document.activeElement.parentNode.open")
+    for i in range(b.js("document.querySelectorAll('article summary').length")):
+        b.click(f"document.querySelectorAll('article summary')[{i}]")
     for i in range(len(folded)):
-        b.click(f"document.querySelectorAll('summary')[{i}]")
         assert b.js(shown.format(i)), i
+
+
+def figures(b):  # saved by a click, as SVG with its styles and as PNG
+    if not b.js("document.querySelector('.saves button') !== null"):
+        return
+    b.js(
+        "HTMLAnchorElement.prototype.click = function () { window.saved = [this.download, this.href] }"
+    )
+    visible = "[...document.querySelectorAll('.saves')].find(s => s.checkVisibility())"
+    b.click(visible + ".children[0]")
+    name, href = b.js("window.saved")
+    assert name.endswith(".svg") and href.startswith("data:image/svg+xml"), name
+    assert "fill%3A" in href and "xmlns" in href, href[:200]
+    b.js("window.saved = null")
+    b.click(visible + ".children[1]")
+    for _ in range(100):
+        if b.js("window.saved !== null"):
+            break
+        time.sleep(0.05)
+    name, href = b.js("window.saved")
+    assert name.endswith(".png") and href.startswith("data:image/png;base64,"), name
+
+
+def first_screen(b):  # lights, the first map and the way to the findings, before anything is scrolled
+    if not b.js("document.querySelector('.tiles') !== null"):
+        return
+    top = "document.querySelector('{}').getBoundingClientRect().top"
+    assert b.js("document.querySelectorAll('.tile').length") >= 4
+    assert b.js("[...document.querySelectorAll('.tile')].every(t => t.querySelector('.lamp') && t.querySelector('svg'))")
+    assert b.js(top.format(".tiles")) < 400 and b.js(top.format("#t0")) < 700
+    assert b.js("document.querySelectorAll('#findings > ol > li').length") <= 8
+    assert b.js("[...document.querySelectorAll('a.more')].every(a => document.querySelector(a.hash))")
+    assert b.js("(n => n.scrollWidth <= n.clientWidth)(document.querySelector('nav'))"), "the bar"
 
 
 def text(b):  # layers by the keyboard, one expert by a click
@@ -275,7 +306,7 @@ browser = Browser(sys.argv[1])
 try:
     for path in sys.argv[2:]:
         fits(browser, path)
-        for act in (sorting, data, text, picture):
+        for act in (first_screen, sorting, data, figures, text, picture):
             browser.open(path, 1280)
             act(browser)
         assert browser.thrown == [], browser.thrown

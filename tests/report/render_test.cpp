@@ -229,12 +229,14 @@ TEST_CASE(
   const std::string page = render("html", test::awkward());
   const std::string real = render("html", test::realistic());
   CHECK(page.find("<a class=warned href=\"#warnings\">1 warning</a>") < page.find("id=overview"));
-  CHECK(page.find("id=overview") < page.find("id=warnings"));
+  CHECK(page.find("id=overview") < page.find("id=findings"));
+  CHECK(page.find("id=findings") < page.find("id=warnings"));
   CHECK(page.find("id=warnings") < page.find("<p class=warning>Only 3 tokens."));
-  CHECK(page.find("<p class=warning>Only 3 tokens.") < page.find("id=findings"));
   CHECK(page.find("id=made") == page.npos);
   CHECK(count(real, "#warnings") == 0);
-  CHECK(real.find("<dt>seed</dt>") < real.find("id=overview"));
+  // with a subject in the head, all facts stand at the end
+  CHECK(real.find("<p class=subject>runs/a, 60,000 tokens") < real.find("id=overview"));
+  CHECK(real.find("<dt>seed</dt>") > real.find("id=made"));
   CHECK(real.find("id=sample") < real.find("id=made"));
   CHECK(real.find("id=made") < real.find("<dt>data</dt>"));
 }
@@ -289,9 +291,12 @@ TEST_CASE("what is inside chance carries the same mark in every format") {
 
 TEST_CASE("charts draw intervals as whiskers with a title, and only where there is one") {
   const std::string page = render("html", test::awkward());
-  // lying bars 2, points of a line 2, a key below each chart that has them
+  // lying bars 2, points of a line without neighbours 2, a key below each chart that has them
   CHECK(count(page, "<path class=error d=") == 6);
-  CHECK(count(page, ", 95 % interval [") == 4);
+  CHECK(count(page, ", 95 % interval [") == 8);  // of marks and of their whiskers
+  // neighbours are joined to a band
+  CHECK(count(page, "class=\"band") == 0);
+  CHECK(count(render("html", test::realistic()), "<path class=\"band s0\"") == 1);
   CHECK(count(page, "95 % interval [0.00, 0.02], holds chance 0.01</title>") == 1);
   // chance 0.2 lies above it
   CHECK(count(page, "a 0.100, 95 % interval [0.050, 0.180]</title>") == 1);

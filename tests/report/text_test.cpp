@@ -184,8 +184,13 @@ TEST_CASE("a map knows its axes, its span and its facets") {
   CHECK(load.grids.size() == 1);
   CHECK(load.grids[0].row.size() == 8);
   CHECK(load.grids[0].col.size() == 16);
-  CHECK(load.low == 0);
   CHECK(load.chance == Approx(1.0 / 16));
+  // coloured by the ratio to chance, which lies in the middle; nothing is below everything
+  CHECK(load.by_ratio);
+  CHECK(load.high / load.chance == Approx(load.chance / load.low));
+  CHECK(position(load, load.chance) == Approx(0.5));
+  CHECK(position(load, 0) == 0);
+  CHECK(value_at(load, 0.25) == Approx(load.chance * std::sqrt(load.low / load.chance)));
   CHECK(load.grids[0].at(3, 11) == 0);
   const Map cosine = map_of(r.tables[7]);
   CHECK(cosine.grids.size() == 2);
@@ -194,6 +199,7 @@ TEST_CASE("a map knows its axes, its span and its facets") {
   Table nothing = r.tables[0];
   nothing.columns[2].cells = std::vector<double>(8 * 16, 0);
   nothing.columns[2].chance = {4e-88};
+  nothing.columns[2].around_chance = false;
   CHECK(map_of(nothing).high == 1e-3);  // three digits: no scale that reads 0.000 at both ends
   const Grid small = pooled(load.grids[0], 4, 16);
   CHECK(small.row.size() == 4);
