@@ -164,10 +164,11 @@ std::vector<std::string> arguments(int argc, char** argv, CLI::App& app) {
     words.insert(words.begin(), name.substr(4));
   look_at_words(words);
   forget_variables(app, words, true);
-  if (!words.empty() && words[0] == "help") {
-    words = words.size() == 1 ? std::vector<std::string>{"--help"}
-                              : std::vector<std::string>{words[1], "--help"};
-  }
+  // "moe help train" is the page of that verb; other words are looked for
+  if (words == std::vector<std::string>{"help"})
+    words = {"--help"};
+  if (words.size() == 2 && words[0] == "help" && commands().find(words[1]))
+    words = {words[1], "--help"};
   if (words.empty())
     return words;
   if (!words[0].starts_with("-") && !commands().find(words[0]))

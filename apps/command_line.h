@@ -1,6 +1,6 @@
 // The options of a verb, without CLI11's headers: with those a verb took 9 to 15 s of processor
-// time to compile at -O1. CLI11 itself is named in command_line.cpp, arguments.cpp, help.cpp and
-// main.cpp alone.
+// time to compile at -O1. CLI11 itself is named only in main.cpp, command_line.cpp, arguments.cpp
+// and where the table of all options is read: help, find, manual, search, completions.
 #pragma once
 #include <cstdint>
 #include <functional>

@@ -29,12 +29,10 @@ std::string upper(std::string s) {
   return s;
 }
 
-struct Row {
-  std::string name, text;
-};
+}  // namespace
 
-Row row_of(const CLI::Option& o) {
-  Row r;
+HelpRow help_row(const CLI::Option& o) {
+  HelpRow r;
   if (!o.nonpositional())
     r.name = upper(o.get_name(true, false));
   for (const std::string& s : o.nonpositional() ? o.get_snames() : std::vector<std::string>{})
@@ -54,6 +52,8 @@ Row row_of(const CLI::Option& o) {
   return r;
 }
 
+namespace {
+
 class Page {
  public:
   Page() : width_(std::clamp(terminal_width(stdout), 40, 110)), style_(Style::of(stdout)) {}
@@ -65,15 +65,15 @@ class Page {
       line(l);
   }
   // Names left, what they mean right of them; under them where there is no room.
-  void table(const std::string& title, const std::vector<Row>& rows) {
+  void table(const std::string& title, const std::vector<HelpRow>& rows) {
     if (rows.empty())
       return;
     line();
     line(style_.bold + title + style_.plain);
     int left = 0;
-    for (const Row& r : rows)
+    for (const HelpRow& r : rows)
       left = std::max(left, std::min(columns(r.name), width_ / 3));
-    for (const Row& r : rows) {
+    for (const HelpRow& r : rows) {
       const bool beside = columns(r.name) <= left;
       if (!beside)
         line("  " + r.name);
@@ -99,7 +99,9 @@ std::string path_of(const CLI::App& app) {  // "moe bench layer"
   return app.get_parent() ? concat(path_of(*app.get_parent()), " ", app.get_name()) : "moe";
 }
 
-std::string usage(const CLI::App& app) {
+}  // namespace
+
+std::string usage_line(const CLI::App& app) {
   if (!app.get_parent())
     return "usage: moe VERB [options]";
   std::string out = concat("usage: ", path_of(app));
@@ -117,21 +119,19 @@ std::string usage(const CLI::App& app) {
   return out + " [options]";
 }
 
-}  // namespace
-
 std::string Help::make_help(const CLI::App* app, std::string /*name*/, CLI::AppFormatMode) const {
   Page page;
   page.paragraph(concat(path_of(*app), ": ", app->get_description()));
   page.line();
-  page.paragraph(usage(*app));
-  std::vector<Row> rows;
+  page.paragraph(usage_line(*app));
+  std::vector<HelpRow> rows;
   for (const CLI::App* sub : app->get_subcommands([](const CLI::App*) { return true; }))
     rows.push_back({sub->get_name(), sub->get_description()});
   page.table(app->get_parent() ? "subjects" : "verbs", rows);
   rows.clear();
   for (const CLI::Option* o : app->get_options()) {
     if (!o->nonpositional())
-      rows.push_back(row_of(*o));
+      rows.push_back(help_row(*o));
   }
   page.table("arguments", rows);
   for (const std::string& group : app->get_groups()) {
@@ -140,7 +140,7 @@ std::string Help::make_help(const CLI::App* app, std::string /*name*/, CLI::AppF
     rows.clear();
     for (const CLI::Option* o : app->get_options(
              [&](const CLI::Option* p) { return p->get_group() == group && p->nonpositional(); })) {
-      rows.push_back(row_of(*o));
+      rows.push_back(help_row(*o));
     }
     page.table(group == "Options" ? "options" : group, rows);
   }

@@ -5,6 +5,13 @@
 
 namespace moe {
 
+// A line of a table of options: "-o, --output FILE", and what it does with its default.
+struct HelpRow {
+  std::string name, text;
+};
+HelpRow help_row(const CLI::Option&);
+std::string usage_line(const CLI::App&);  // "usage: moe trace MODEL -o FILE [options]"
+
 class Help : public CLI::FormatterBase {
  public:
   std::string make_help(const CLI::App*, std::string name, CLI::AppFormatMode) const override;

@@ -3,119 +3,19 @@
 
 #include <algorithm>
 
-#include "analysis/compare/conventions.h"
-#include "analysis/metric/metric.h"
-#include "analysis/metric/place_plan.h"
 #include "analysis/report/render.h"
 #include "analysis/report/utf8.h"
-#include "analysis/synth/synth.h"
 #include "apps/balance_values.h"
 #include "apps/command.h"
+#include "apps/kinds.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
-#include "datasets/dataset.h"
-#include "lib/balance/balancer.h"
+#include "lib/backend/backend.h"
 #include "lib/core/error.h"
-#include "lib/core/spec_lists.h"
-#include "lib/export/export.h"
-#include "lib/export/placement.h"
-#include "lib/import/import.h"
-#include "lib/model/config.h"
-#include "lib/model/mixer_type.h"
-#include "lib/router/capacity.h"
-#include "lib/router/router.h"
 
 namespace moe {
 namespace {
-
-struct Kind {
-  std::string_view name, title;
-  std::vector<std::array<std::string, 3>> rows;  // name, about, examples
-};
-
-// Specs separated by spaces, each as a shell is given it.
-std::string for_shells(std::string_view specs) {
-  std::vector<std::string> out;
-  for (const std::string& spec : split(specs, ' '))
-    out.push_back(shell_quoted(spec));
-  return join(out, " ");
-}
-
-template <class R>
-Kind kind(std::string_view name, std::string_view title, const R& registry) {
-  Kind k{name, title, {}};
-  for (const auto& e : registry.entries())
-    k.rows.push_back({std::string(e.name), std::string(e.about), for_shells(e.examples)});
-  return k;
-}
-
-Kind convention_kind() {
-  Kind out{"conventions", "Conventions of other tools (moe report --convention)", {}};
-  for (const ToolConvention& c : conventions()) {
-    std::vector<std::string> figures;
-    for (const Upstream& u : upstream_figures()) {
-      if (u.convention == c.name)
-        figures.emplace_back(u.name);
-    }
-    out.rows.push_back({std::string(c.name), std::string(c.about), join(figures)});
-  }
-  return out;
-}
-
-Kind model_kind() {
-  Kind out{"models", "Models (--model)", {}};
-  for (const Preset& p : model_presets())
-    out.rows.push_back({std::string(p.name), std::string(p.about), ""});
-  return out;
-}
-
-Kind activation_kind() {
-  Kind out{"activations", "Activations (--model ...:activation=)", {}};
-  for (const std::string& a : activation_names())
-    out.rows.push_back({a, is_gated(activation_of(a)) ? "gated" : "ungated", ""});
-  return out;
-}
-
-// The registry, and what is made of the run's own text or of a file.
-Kind tokenizer_kind() {
-  Kind out = kind("tokenizers", "Tokenizers (--tokenizer)", tokenizers());
-  out.rows.push_back({"bpe", "byte-level byte pairs, trained on the text of --data",
-                      "bpe:vocab=4096 bpe:vocab=8192,pattern=llama3,frequency=2"});
-  out.rows.push_back({"FILE", "a tokenizer.json, or a folder with one", "Qwen3/tokenizer.json"});
-  return out;
-}
-
-Kind verb_kind() {
-  Kind out{"commands", "Verbs", {}};
-  for (const auto& e : commands().entries()) {
-    out.rows.push_back({std::string(e.name), std::string(e.about),
-                        std::string(e.examples.substr(0, e.examples.find('|')))});
-  }
-  return out;
-}
-
-std::vector<Kind> kinds() {
-  return {
-      kind("routers", "Routers (--router)", routers()),
-      kind("balancers", "Balancers (--balance, repeatable)", balancers()),
-      kind("capacities", "Capacity rules (--capacity)", capacities()),
-      kind("mixers", "Mixers (--model ...:mixer=)", mixers()),
-      kind("datasets", "Datasets (--data, repeatable)", datasets()),
-      tokenizer_kind(),
-      kind("devices", "Devices (--device)", backends()),
-      kind("metrics", "Metrics (moe report --metric)", metrics()),
-      kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
-      kind("imports", "Recordings of other engines (moe import --from)", importers()),
-      kind("policies", "Policies of placement (moe place --policy)", place_policies()),
-      kind("placements", "Files that a placement becomes (moe place --to)", placement_formats()),
-      kind("exports", "Files that a trace becomes (moe export --to)", exporters()),
-      kind("formats", "Formats (--format)", renderers()),
-      convention_kind(),
-      model_kind(),
-      activation_kind(),
-      verb_kind()};
-}
 
 // What of a device's operations is its own, and what runs by the definition on host copies.
 std::string own_operations(const std::string& device) {
@@ -289,7 +189,8 @@ Run list_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option(
       "kind", o->kind,
-      "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, activations, "
+      "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, fields, "
+      "activations, "
       "metrics, conventions, patterns, imports, exports, policies, placements, formats, commands; "
       "all where left out");
   add_values(cli, o->values, o->batch);

@@ -13,6 +13,7 @@
 #include "lib/family/gguf_model.h"
 #include "lib/files/gguf.h"
 #include "lib/model/cost.h"
+#include "lib/model/fields.h"
 #include "lib/run/run_folder.h"
 #include "lib/trace/reader.h"
 #include "lib/trace/step_counts.h"
@@ -163,10 +164,14 @@ Facts training_facts(const LoadedModel& loaded) {
       {"trained on", s.device}};
 }
 
-Facts model_facts(const LoadedModel& loaded, const ModelCost& cost) {
+// `all`: every field, not only those that differ from the preset.
+Facts model_facts(const LoadedModel& loaded, const ModelCost& cost, bool all) {
   const ModelConfig& c = loaded.model->config();
   const Fit fit = fit_of(c);
-  return {{"model", to_spec(c)},
+  const std::string brief = spec_beside_preset(c);
+  const std::string whole = to_spec(c);
+  return {{"model", all ? whole : brief},
+          {"other fields", all || brief == whole ? "" : "as the preset has them: --all"},
           {"parameters", fmt::format("{}", cost.parameters)},
           {"active parameters", fmt::format("{}", cost.active_parameters)},
           {"MoE layers", fmt::format("{} of {}", c.moe_layers(), c.layers)},
@@ -177,7 +182,7 @@ Facts model_facts(const LoadedModel& loaded, const ModelCost& cost) {
            fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}};
 }
 
-Report show_model(const std::string& path) {
+Report show_model(const std::string& path, bool all) {
   const auto device = make_backend("reference");
   const LoadedModel loaded = load_model(path, *device, {}, all_experts, Head::optional);
   const ModelConfig& c = loaded.model->config();
@@ -189,8 +194,10 @@ Report show_model(const std::string& path) {
                                 count_text(double(cost.active_parameters)))};
   r.facts = {{"checkpoint", loaded.checkpoint.path.string()},
              {"step", step_text(loaded.checkpoint.step)}};
-  for (const Facts& facts : {training_facts(loaded), model_facts(loaded, cost)})
+  for (const Facts& facts : {training_facts(loaded), model_facts(loaded, cost, all)})
     r.facts.insert(r.facts.end(), facts.begin(), facts.end());
+  std::erase_if(r.facts,
+                [](const auto& f) { return f.first == "other fields" && f.second.empty(); });
   r.warnings = loaded.checkpoint.notes;
   return r;
 }
@@ -253,10 +260,10 @@ Report show_gguf(const std::filesystem::path& path) {
   return r;
 }
 
-Report show(const std::string& path) {
+Report show(const std::string& path, bool all) {
   if (const auto gguf = gguf_file_of(path))
     return show_gguf(*gguf);
-  return std::filesystem::is_directory(path) ? show_model(path) : show_trace(path);
+  return std::filesystem::is_directory(path) ? show_model(path, all) : show_trace(path);
 }
 
 }  // namespace
@@ -264,16 +271,19 @@ Report show(const std::string& path) {
 Run show_command(CommandLine& cli) {
   struct Options {
     std::string path;
+    bool all = false;
     OutputOptions out;
   };
   auto o = std::make_shared<Options>();
   cli.add_option("path", o->path, "a run, a checkpoint, a GGUF file, or a trace").required();
+  cli.add_flag("--all", o->all,
+               "every field of a model; without it those that differ from its preset");
   add_output(cli, o->out, "where the description goes");
   return [o] {
     check_output(o->out);
     if (!std::filesystem::exists(o->path))
       throw Error(Exit::input, concat("there is no '", o->path, "'"));
-    write_report(show(o->path), o->out);
+    write_report(show(o->path, o->all), o->out);
     return 0;
   };
 }

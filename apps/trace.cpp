@@ -12,6 +12,7 @@
 #include "apps/values.h"
 #include "datasets/text_domains.h"
 #include "lib/core/rng.h"
+#include "lib/core/spec_lists.h"
 #include "lib/router/router.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/origin.h"
@@ -252,6 +253,7 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
                    model.moe_layers().size(), duration_text(progress.seconds()),
                    count_text(double(writer.rows()) / progress.seconds()),
                    loaded.headless ? "" : ", ", recording.loss(4), o.output));
+  next_step(concat("moe report ", shell_quoted(o.output)));
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "apps/provenance.h"
 #include "apps/terminal.h"
 #include "lib/core/load.h"
+#include "lib/core/spec_lists.h"
 #include "lib/model/config.h"
 #include "lib/model/cost.h"
 
@@ -117,6 +118,25 @@ RunContext context_of(LateDevice& device, const std::string& options_json) {
           provenance_of(options_json)};
 }
 
+// The command that looks into what was trained, over the text that it has not seen.
+std::string what_follows(const TrainingRun& run) {
+  const RunState& s = run.setup.state;
+  const std::string folder = shell_quoted(run.setup.folder.string());
+  if (!s.trace.empty())
+    return concat("moe report ", shell_quoted(s.trace));
+  std::string data;
+  for (const std::string& given : s.data) {
+    Spec spec(given);
+    spec.set("split", "valid");
+    data += concat(" --data ", shell_quoted(spec.given_text()));
+  }
+  const bool routed = model_config(s.model).moe_layers() > 0;
+  const std::string name = run.setup.folder.filename().string();
+  return routed ? concat("moe trace ", folder, data, " -o ",
+                         shell_quoted((name.empty() ? "a" : name) + ".moetrace.h5"))
+                : concat("moe eval ", folder, data);
+}
+
 int go(TrainingRun& run, TerminalObserver& observer) {
   const std::string folder = run.setup.folder.string();
   catch_stop_signals();
@@ -130,6 +150,7 @@ int go(TrainingRun& run, TerminalObserver& observer) {
   const Index tokens = run.horizon() * run.setup.state.train.tokens_per_step();
   note(fmt::format("{} steps, {} tokens in {}; {}", run.horizon(), count_text(double(tokens)),
                    duration_text(seconds), folder));
+  next_step(what_follows(run));
   return 0;
 }
 
