@@ -1,12 +1,15 @@
 // moe eval: loss and perplexity of a checkpoint, per domain.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
 #include "apps/arguments.h"
 #include "apps/command.h"
+#include "apps/eval_several.h"
 #include "apps/experts.h"
+#include "apps/knock_out.h"
 #include "apps/loss_changes.h"
 #include "apps/other_k.h"
 #include "apps/output.h"
@@ -24,7 +27,9 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, router, special;
+  std::vector<std::string> models;
+  std::string model;  // of them the one at hand
+  std::string router, special;
   int top_k = 0;                           // 0 = as trained
   std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
   bool renormalise = false;
@@ -145,23 +150,66 @@ struct Measured {
   std::vector<DomainLoss> losses;
   std::vector<Table> tables;
   KSums routing;
+  std::vector<ExpertWorth> worth;  // with --without-expert each
 };
+
+constexpr const char* each_expert = "each";
+
+bool wants_each(const Options& o) {
+  return std::ranges::find(o.without, each_expert) != o.without.end();
+}
+
+// LAYER:EXPERT of all of them.
+std::vector<ExpertName> every_expert(Decoder<float>& model) {
+  std::vector<ExpertName> out;
+  for (int l = 0; l < model.config().moe_layers(); ++l) {
+    for (int e = 0; e < model.config().moe.experts; ++e)
+      out.push_back({model.layer_of(l), e});
+  }
+  return out;
+}
+
+// The loss without each expert in turn.
+std::vector<ExpertWorth> worth_of_each(const Options& o, Decoder<float>& model,
+                                       Measurement& measurement, const Measured& whole) {
+  std::vector<ExpertWorth> out;
+  for (const ExpertName& name : every_expert(model)) {
+    if (stop_signal())
+      break;
+    knock_out(model, {name}, o.renormalise);
+    const auto losses = measurement.losses();
+    if (stop_signal())
+      break;
+    out.push_back({name, whole.routing.share(std::size_t(moe_layer_of(model, name)), name.expert),
+                   loss_changes(whole.losses, losses)});
+  }
+  knock_out(model, {}, false);
+  return out;
+}
 
 // The table of losses, and one for each list of experts that are left out.
 Measured measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
                   const EvalBatches& batches) {
   // refused before anything is computed
-  for (const std::string& list : o.without)
-    knock_out(model, expert_names(list), o.renormalise);
+  for (const std::string& list : o.without) {
+    if (list != each_expert)
+      knock_out(model, expert_names(list), o.renormalise);
+  }
   knock_out(model, {}, false);
-  Measurement measurement(model, corpus, batches, 1 + int(o.without.size()));
+  const bool each = wants_each(o);
+  const std::size_t times = 1 + o.without.size() + (each ? every_expert(model).size() - 1 : 0);
+  Measurement measurement(model, corpus, batches, int(times));
   catch_stop_signals();
   Measured out;
-  out.losses = measurement.losses(o.top_k > 0 ? &out.routing : nullptr);
+  out.losses = measurement.losses(o.top_k > 0 || each ? &out.routing : nullptr);
   out.tables = {table_of(out.losses, looks_ahead(model.config()))};
   for (const std::string& list : o.without) {
     if (stop_signal())
       break;
+    if (list == each_expert) {
+      out.worth = worth_of_each(o, model, measurement, out);
+      continue;
+    }
     knock_out(model, expert_names(list), o.renormalise);
     out.tables.push_back(table_without(out.losses, measurement.losses(), list, o.renormalise));
   }
@@ -217,6 +265,49 @@ int eval(const Options& o) {
   Report report{.title = title};
   report.facts = facts_of(checkpoint, corpus, config, *device);
   report.tables = std::move(here.tables);
+  add_worth(report, here.worth);
+  write_report(report, o.out);
+  return 0;
+}
+
+// What reads one model in many ways, or all of them as they are.
+void check_several(const Options& o) {
+  if (o.top_k > 0 || !o.without.empty() || !o.router.empty()) {
+    throw Error(Exit::usage,
+                "--top-k, --router and --without-expert change one model; several are "
+                "compared as they are")
+        .hint("moe eval of each on its own");
+  }
+}
+
+int eval_several(const Options& o) {
+  check_output(o.out);
+  check_several(o);
+  const auto device = open_device(o.device);
+  std::vector<NamedLosses> all;
+  Report facts;
+  catch_stop_signals();
+  for (const std::string& path : o.models) {
+    const LoadedModel loaded =
+        load_model(path, *device, o.router, expert_limit(o.experts), Head::needed, 0);
+    report_loading(loaded, path);
+    const ModelConfig& config = loaded.model->config();
+    const auto tokenizer = tokenizer_for(loaded, o.data);
+    const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
+    const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+    const EvalBatches batches = batches_of(o.batches, config, o.seed);
+    all.push_back(
+        {path, loaded.tokenizer, Measurement(*loaded.model, corpus, batches, 1).losses()});
+    if (const int signal = stop_signal())
+      return 128 + signal;
+    facts.facts.emplace_back(path, loaded.checkpoint.path.string());
+    if (all.size() == o.models.size())
+      facts.facts.emplace_back("data", join(corpus.specs(), " "));
+  }
+  Report report = compared_losses(all);
+  report.facts = std::move(facts.facts);
+  report.facts.emplace_back("moe", version_short());
+  report.facts.emplace_back("command", command_line());
   write_report(report, o.out);
   return 0;
 }
@@ -225,15 +316,19 @@ int eval(const Options& o) {
 
 Run eval_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
-  cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
+  cli.add_option("model", o->models,
+                 "a run, a checkpoint, a Hugging Face folder, or a GGUF file; several are compared "
+                 "on the same text")
       .required();
   add_data(cli, o->data, true);
   add_special_tokens(cli, o->special);
   add_router(cli, o->router);
   add_top_k(cli, o->top_k, "--top-k,--experts-per-token");
-  cli.add_option("--without-expert", o->without,
-                 "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
-                 "missing together, given again they are tables of their own")
+  cli.add_option(
+         "--without-expert", o->without,
+         "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
+         "missing together, given again they are tables of their own; each: every expert in "
+         "turn, as a map")
       .repeatable();
   cli.add_flag("--renormalise", o->renormalise,
                "where an expert is missing, scale a token's other weights so that their sum stays; "
@@ -245,7 +340,8 @@ Run eval_command(CommandLine& cli) {
   add_output(cli, o->out, "where the table goes");
   add_config(cli);
   return [o] {
-    return eval(*o);
+    o->model = o->models.front();
+    return o->models.size() > 1 ? eval_several(*o) : eval(*o);
   };
 }
 

@@ -44,6 +44,16 @@ double KSums::beyond(std::size_t moe_layer, int k) const {
   return all > 0 ? std::accumulate(from, weight.end(), 0.0) / all : NAN;
 }
 
+double KSums::share(std::size_t moe_layer, int expert) const {
+  if (moe_layer >= layers_.size())
+    return NAN;
+  const std::vector<double>& load = layers_[moe_layer].load;
+  const double all = std::accumulate(load.begin(), load.end(), 0.0);
+  if (!(all > 0))
+    return NAN;
+  return std::size_t(expert) < load.size() ? load[std::size_t(expert)] / all : 0;
+}
+
 Table k_losses(const LossChanges& rows, int trained, int k) {
   Table t{.id = "loss_by_k", .title = fmt::format("Loss with k={} and k={}", trained, k)};
   t.reading = fmt::format(

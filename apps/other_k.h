@@ -15,6 +15,8 @@ class KSums {
   double busiest(std::size_t moe_layer, int experts) const;
   // share of the combine weights that choices behind the first `k` have, in the router's order
   double beyond(std::size_t moe_layer, int k) const;
+  // of the layer's choices, those of one expert; NaN where nothing was chosen
+  double share(std::size_t moe_layer, int expert) const;
 
  private:
   struct Layer {
