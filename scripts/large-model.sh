@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# A published folder of a large MoE model's shape, of random weights in bf16 with a tokenizer trained on the texts given, traced on
-# them: tokens a second, and peak memory over the size of the file. The default is OLMoE's shape (H=2048, 64 experts of 1024, top 8,
-# V=50304) with 8 of its 16 layers: 7.1 GB. --small makes a model of seconds, to try the script.
+# A published folder of a large MoE model's shape, of random weights in bf16 with a tokenizer of 8,192 pieces trained on the texts given,
+# traced on them: tokens a second, and peak memory over the size of the file. The default is OLMoE's shape (H=2048, 64 experts of
+# 1024, top 8, V=50304) with 8 of its 16 layers: 7.1 GB. --small makes a model of seconds, to try the script.
 #   scripts/large-model.sh [--moe build/release/apps/moe] [--work FOLDER] [--layers 8] [--tokens 8192] [--batch 8]
 #                          [--expert-memory 2GB] [--device cpu] [--small] [--keep] TEXT_FOLDER
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 moe=build/release/apps/moe work= layers=8 tokens=8192 batch=8 memory=2GB device=cpu keep= texts=
-hidden=2048 width=1024 experts=64 heads=16 vocabulary=50304 context=1024
+hidden=2048 width=1024 experts=64 heads=16 vocabulary=50304 pieces=8192 context=1024
 while [ $# -gt 0 ]; do
   case $1 in
     --moe) moe=$2; shift ;; --work) work=$2; shift ;; --layers) layers=$2; shift ;; --tokens) tokens=$2; shift ;;
     --batch) batch=$2; shift ;; --expert-memory) memory=$2; shift ;; --device) device=$2; shift ;;
-    --small) hidden=64 width=32 experts=16 heads=4 vocabulary=1024 context=256 layers=2 tokens=2048 memory=100KB ;;
+    --small) hidden=64 width=32 experts=16 heads=4 vocabulary=1024 pieces=512 context=256 layers=2 tokens=2048 memory=100KB ;;
     --keep) keep=1 ;;
     -*) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) texts=$1 ;;
@@ -25,7 +25,7 @@ if [ -z "$work" ]; then work=$(mktemp -d); else mkdir -p "$work"; fi
 [ -n "$keep" ] || trap 'rm -rf "$work/tokenizer.json" "$work/big" "$work/big.h5" "$work/big.html" "$work/said"' EXIT
 
 run() { echo "+ moe ${*/#$work\//}" >&2; "$moe" "$@"; }
-run tokenizer train --data "text:path=$texts" --vocab "$vocabulary" --pattern gpt2 -o "$work/tokenizer.json" --force
+run tokenizer train --data "text:path=$texts" --vocab "$pieces" --pattern gpt2 -o "$work/tokenizer.json" --force
 shape=layers=$layers,hidden=$hidden,heads=$heads,kv_heads=$heads,width=$width,context=$context,vocabulary=$vocabulary,experts=$experts
 start=$(date +%s)
 run train --steps 0 --save-dtype bf16 --data "text:path=$texts" --tokenizer "$work/tokenizer.json" \

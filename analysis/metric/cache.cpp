@@ -19,6 +19,7 @@ std::vector<int> usual_sizes(const Shape& s) {  // an eighth, a quarter, half of
   return out;
 }
 
+constexpr int most_followed = 65534;           // experts of a layer: depths are 16 bits
 constexpr std::int64_t most_simulated = 8192;  // tokens behind the chance values of LFU and Belady
 
 // What an LRU cache that has met only so many experts misses, beyond a warm one, at a token's j-th
@@ -151,7 +152,12 @@ std::vector<CacheMetric::HitRates> CacheMetric::by_lot(Memo& memo, std::size_t l
 
 std::unique_ptr<Metric> make_cache_metric(Spec& spec, const TraceSource& trace,
                                           const AnalyzeOptions&) {
-  return std::make_unique<CacheMetric>(spec, trace);
+  auto metric = std::make_unique<CacheMetric>(spec, trace);
+  const int experts = trace.header().max_experts();
+  if (experts <= most_followed)
+    return metric;
+  return left_out(concat("what a cache of experts would hold is left out: a layer has ", experts,
+                         " experts, and up to ", most_followed, " are followed"));
 }
 
 }  // namespace moe

@@ -143,8 +143,12 @@ std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, st
   const auto gib = [](std::int64_t n) {
     return figure(double(n) / double(1 << 30), 1);
   };
-  return std::make_unique<LeftOut>(concat(what, " is left out: all pairs of experts would take ",
-                                          gib(bytes), " GiB, and a metric may take ", gib(memory)));
+  return left_out(concat(what, " is left out: all pairs of experts would take ", gib(bytes),
+                         " GiB, and a metric may take ", gib(memory)));
+}
+
+std::unique_ptr<Metric> left_out(std::string sentence) {
+  return std::make_unique<LeftOut>(std::move(sentence));
 }
 
 Index maps_within(std::int64_t memory, int experts, int others) {

@@ -59,6 +59,7 @@ int whole_choices(double mean, int experts);
 // left out for want of them.
 std::int64_t pair_bytes(const TraceSource&);
 std::unique_ptr<Metric> left_out(const std::string& what, std::int64_t bytes, std::int64_t memory);
+std::unique_ptr<Metric> left_out(std::string sentence);
 
 // How many tables of a row for each pair of experts may stand in a report whose metrics may take so
 // many bytes each.

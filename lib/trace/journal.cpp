@@ -309,7 +309,7 @@ Journal::~Journal() {
 }
 
 Journal::Journal(Journal&& other) noexcept
-    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
+    : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), written_(other.written_) {}
 
 void Journal::put(std::uint32_t kind, const Bytes& payload) {
   Bytes out;
@@ -322,6 +322,7 @@ void Journal::put(std::uint32_t kind, const Bytes& payload) {
   put_number(head, hash_of(head, payload));
   out.insert(out.end(), head.begin(), head.end());
   out.insert(out.end(), payload.begin(), payload.end());
+  written_ = true;
   for (std::size_t done = 0; done < out.size();) {
     const ssize_t n = ::write(fd_, out.data() + done, out.size() - done);
     if (n < 0 && errno == EINTR)
@@ -352,7 +353,9 @@ void Journal::add(const CommitRow& row, const CommitJob& job,
 }
 
 void Journal::sync() {
-  sync_file(path_);
+  if (written_)
+    sync_file(path_);
+  written_ = false;
 }
 
 void Journal::follow(const std::filesystem::path& part) {

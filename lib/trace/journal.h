@@ -56,6 +56,7 @@ class Journal {
   void put(std::uint32_t kind, const std::vector<std::uint8_t>& payload);
   std::filesystem::path path_;
   int fd_ = -1;
+  bool written_ = false;  // since the last sync
 };
 
 struct JournalContent {
