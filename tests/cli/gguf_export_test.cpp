@@ -90,8 +90,14 @@ TEST_CASE("a Unigram model goes into the file") {
   INFO(made.err);
   CHECK(made.err.find("tokenizer") == made.err.npos);
   CHECK(text_of(f / "x.gguf").find("remove_extra_whitespaces") != std::string::npos);
-  const std::string one = " --prompt 'house  of  cards' --tokens 1 --temperature 0";
-  CHECK(good(f, "generate x.gguf" + one).out == good(f, "generate theirs" + one).out);
+  // rows of the embedding without a piece have one in the file: what is drawn may differ
+  put(f / "lines", "house  of  cards \xC2\xB2 he\n");
+  Start s;
+  s.input = f / "lines";
+  const Result there = f.run("tokenizer encode x.gguf", s);
+  REQUIRE(there.code == 0);
+  CHECK(there.out.size() > 40);
+  CHECK(there.out == f.run("tokenizer encode theirs", s).out);
 }
 
 TEST_CASE("files that are not made end in a sentence") {

@@ -34,9 +34,10 @@ TEST_CASE("threads that cannot be started end in a sentence") {
   REQUIRE(f.run("synth uniform --tokens 20000 -o t.h5").code == 0);
   Start little;
   little.address_limit = 700L << 20;
+  little.environment.emplace_back("OMP_NUM_THREADS=500");
   for (const std::string words :
        {"report t.h5", "train --data text:path=corpus --model nano --steps 1 -o run"}) {
-    const Result r = f.run(words + " --threads 500", little);
+    const Result r = f.run(words, little);
     INFO(words << " ended with " << r.code << ": " << r.err);
     CHECK(r.code == 5);
     CHECK(r.err.find("a thread cannot be started") != r.err.npos);
