@@ -33,7 +33,7 @@ double memory_of_machine();  // bytes
 MachineRates measure_machine(Backend<float>&, double seconds);
 
 // Seconds of decoding one token with few before it, f32 weights: predicted from the rates, and
-// measured with random weights (median over about `seconds`).
+// measured with random weights over about `seconds`; both of the least disturbed tenth of runs.
 double predicted_decode(const ModelConfig&, const MachineRates&);
 double measured_decode(const ModelConfig&, Backend<float>&, double seconds);
 

@@ -48,7 +48,7 @@ plan::Offload offload_of(const std::string& text) {
   o.bandwidth = plan::parse_rate(bandwidth, "--offload: bandwidth");
   if (o.bandwidth <= 0)
     throw Error(Exit::usage, concat("--offload ", text, ": the bandwidth is 0"));
-  o.held = spec.get("held", -1, 0);
+  o.held = spec.has("held") ? spec.get("held", 0, 0) : -1;
   spec.done();
   return o;
 }
@@ -155,8 +155,14 @@ Report on_device(const NamedModel& m, const MachineOptions& o, Count context) {
                                .chunk = o.chunk},
                    .devices = o.devices,
                    .trace_tokens = std::uint64_t(o.trace_tokens)};
-  if (!o.offload.empty())
+  if (!o.offload.empty()) {
+    if (o.devices > 1) {
+      throw Error(Exit::usage, concat("--offload is of one device, and --devices says ", o.devices))
+          .hint("--devices 1, or none");
+    }
     q.offload = offload_of(o.offload);
+    q.devices = 0;
+  }
   if (is_trace(o.routing))
     q.trace = o.routing;
   Report r = serving_report(q);

@@ -43,17 +43,19 @@ Table products_table(const MachineRates& r) {
   for (const RatePoint& p : r.products) {
     rows.next();
     rows.whole("rows", std::int64_t(p.x));
-    rows.number("products", "GFLOP/s", "with a (1024,1024) matrix, median", p.rate * 1e-9);
+    rows.number("products", "GFLOP/s", "with a (1024,1024) matrix", p.rate * 1e-9);
   }
-  return std::move(rows).table("products", "Products by their rows",
-                               "What a product reaches depends on how many rows it has.");
+  return std::move(rows).table(
+      "products", "Products by their rows",
+      "What a product reaches depends on how many rows it has. All times here are those that a "
+      "tenth of the runs stay below.");
 }
 Table reads_table(const MachineRates& r) {
   Rows rows;
   for (const RatePoint& p : r.reads) {
     rows.next();
     rows.number("weights", "MiB", "that products of one row go through in turn", p.x / 1048576, 2);
-    rows.number("read", "GB/s", "bytes of weights over time, median", p.rate * 1e-9, 2);
+    rows.number("read", "GB/s", "bytes of weights over time", p.rate * 1e-9, 2);
   }
   return std::move(rows).table("reads", "Weights read by decoding",
                                "Products of one row. Where the weights fit a cache they are read "
@@ -99,7 +101,7 @@ bool add_verification(Report& report, const MachineRates& r, Backend<float>& b, 
     rows.next();
     rows.text("model", shape);
     rows.number("predicted", "tok/s", "", 1 / predicted);
-    rows.number("measured", "tok/s", "median over tokens, weights drawn", 1 / measured);
+    rows.number("measured", "tok/s", "weights drawn", 1 / measured);
     rows.number("error", "%", "predicted over measured time, less one", error);
   }
   report.tables.push_back(std::move(rows).table(

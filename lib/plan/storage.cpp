@@ -161,7 +161,7 @@ Storage of_gguf(const GgufFile& file) {
     each[i] = numbers[i] > 0 ? bytes[i] / numbers[i] : sum / all;
   each[std::size_t(ModelPart::rest)] = each[std::size_t(ModelPart::attention)];
   Storage s;
-  s.name = concat("as in the file, most of it ", kind);
+  s.name = concat("the file's formats, mostly ", kind);
   s.about = concat("the tensors of ", file.path().string(), " as they are, ", sum * 8 / all,
                    " bits a number");
   s.bytes = [each](const WeightPiece& p) {

@@ -1,11 +1,14 @@
 // Serving on one kind of device: figures worked out by hand, and what must hold of any bound.
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <filesystem>
 
 #include "lib/core/error.h"
+#include "lib/files/gguf.h"
 #include "lib/plan/conventions.h"
 #include "lib/plan/published.h"
 #include "lib/plan/serving.h"
+#include "tests/skip.h"
 
 using namespace moe;
 using namespace moe::plan;
@@ -201,4 +204,18 @@ TEST_CASE("experts elsewhere cost what is fetched") {
   CHECK(held < 60);
   s.weights = storage_of("q4_k");
   CHECK(most_held(s, 1) == 128);
+}
+
+TEST_CASE("a GGUF file's weights take the bytes of its tensors") {
+  const std::filesystem::path file = test::shared("golden/gguf/llama_moe_q8_0/model.gguf");
+  if (!std::filesystem::exists(file))
+    return test::skip("no " + file.string());
+  const Architecture a = describe_path(file.string());
+  const Storage s = own_storage_of_path(file.string());
+  double bytes = 0;
+  for (const GgufTensor& t : GgufFile(file).tensors())
+    bytes += double(t.bytes);
+  // parts are counted by the file's own mean of them
+  CHECK(s.all(a) == Approx(bytes).epsilon(0.02));
+  CHECK(s.name.find("Q8_0") != std::string::npos);
 }
