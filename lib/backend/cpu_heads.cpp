@@ -28,6 +28,13 @@ void Cpu::clamp(Out x, double limit) {
   parallel_for(x.size(), run_grain,
                [&](Index i, Index last) { loops::clamp(x.data + i, float(limit), last - i); });
 }
+void Cpu::softcap(Out x, double cap) {
+  const float c = float(cap);
+  parallel_for(x.size(), run_grain, [&](Index i, Index last) {
+    for (; i < last; ++i)
+      x.data[i] = c * std::tanh(x.data[i] / c);
+  });
+}
 void Cpu::clamp_backward(In y, double limit, Out dy) {
   parallel_for(y.size(), run_grain, [&](Index i, Index last) {
     loops::clamp_backward(y.data + i, float(limit), dy.data + i, last - i);

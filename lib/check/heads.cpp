@@ -94,6 +94,33 @@ Case center(Index rows, Index cols) {
   };
   return {"center", concat("T=", rows, " n=", cols), prepare, 1e-11, 0, 8 * size_of(rows, cols)};
 }
+constexpr double cap = 1.5;  // of softcap
+
+Case softcap(Index rows, Index cols, bool backward) {
+  const auto prepare = [=](Backend<float>& b) {
+    Inputs in(b, 65);
+    const auto d = std::make_shared<Data>();
+    d->y = in.noise(rows, cols, 2);
+    d->dy = in.noise(rows, cols);
+    if (backward)
+      b.clamp(d->y.view(), cap);
+    const auto run = [d, backward, &b] {
+      if (backward)
+        b.softcap_backward(d->y.view(), cap, d->dy.view());
+      else
+        b.softcap(d->y.view(), cap);
+    };
+    return Trial{run, [d] {
+                   return outputs({{"y", &d->y}, {"dy", &d->dy}});
+                 }};
+  };
+  return {backward ? "softcap_backward" : "softcap",
+          concat("T=", rows, " n=", cols),
+          prepare,
+          1e-11,
+          0,
+          8 * size_of(rows, cols)};
+}
 Case clamp(Index rows, Index cols, bool backward) {
   const auto prepare = [=](Backend<float>& b) {
     Inputs in(b, 63);
@@ -168,8 +195,10 @@ std::vector<Case> head_cases(bool bench) {
       all.push_back(heads(1, 1, 1, 1, shared, backward));
       all.push_back(heads(70, 3, 5, 2, shared, backward));
     }
-    for (const auto& [rows, cols] : std::vector<std::pair<Index, Index>>{{1, 1}, {170, 301}})
+    for (const auto& [rows, cols] : std::vector<std::pair<Index, Index>>{{1, 1}, {170, 301}}) {
       all.push_back(clamp(rows, cols, backward));
+      all.push_back(softcap(rows, cols, backward));
+    }
     all.push_back(sink(1, 1, 1, backward));
     all.push_back(sink(90, 3, 7, backward));
   }

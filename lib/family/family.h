@@ -31,6 +31,10 @@ struct Joined {
   bool flat = false;               // experts and the axis after them are one: [E*I, H]
 };
 
+// Which tensors of experts without a body stand in a file: those of our own form, gates and ups as
+// transformers keeps them of identity experts, or none as published.
+enum class Idle { all, gates, none };
+
 struct Names {
   std::string prefix = "model.", layers = "layers.", embedding = "embed_tokens.weight",
               final_norm = "norm", output = "lm_head";
@@ -50,6 +54,9 @@ struct Names {
   // numbers
   std::vector<std::pair<std::string, Dims>> shape = {};
   std::string embedding_norm = "embed_norm";  // where there is one
+  // A layer of the file is two of ours: "%" of a name, and what follows "self_attn.", says which.
+  bool halves = false;
+  Idle idle = Idle::all;
   bool embedding_is_output = false;  // one matrix, in the file under the name of the second
 };
 

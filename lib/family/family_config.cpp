@@ -85,13 +85,36 @@ Json config_json(const ModelConfig& c, const std::string& name, const TokenizerF
 
 namespace {
 
+// Published types that are known and not computed, and what they have.
+std::string unread_parts(const std::string& type) {
+  constexpr std::pair<std::string_view, std::string_view> own[] = {
+      {"deepseek_v4", "several residual streams, compressed keys and tables of experts"},
+      {"jetmoe", "experts of queries and outputs inside attention"},
+      {"zaya", "a router over an averaged state and compressed convolutional attention"},
+      {"doge", "experts that are single rows retrieved from a table"}};
+  constexpr std::string_view others[] = {
+      "cohere2_moe",   "laguna",   "beam",       "granitemoe_swa", "lara_mini",      "axk2",
+      "step3p7",       "hy_v4",    "glm5_next",  "qwen4_exp",      "mistral_large4", "inkling",
+      "minimax_m3_vl", "inkling2", "muse_spark", "dots3_note"};
+  for (const auto& [name, parts] : own) {
+    if (name == type)
+      return std::string(parts);
+  }
+  return std::ranges::find(others, type) == std::end(others)
+             ? ""
+             : "parts that no model of this program has (among such are gated residuals, several "
+               "residual streams, n-gram embeddings)";
+}
+
 void refuse_unknown(const ConfigReader& r, const std::string& family) {
   if (is_family(family))
     return;
   std::vector<std::string> names;
   for (const Family& f : families())
     names.emplace_back(f.name);
-  r.refuse(concat("model_type '", family, "' is none that this program reads"),
+  const std::string parts = unread_parts(family);
+  r.refuse(parts.empty() ? concat("model_type '", family, "' is none that this program reads")
+                         : concat("model_type '", family, "' is not read: it has ", parts),
            "it reads " + join(names));
 }
 

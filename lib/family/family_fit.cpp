@@ -65,7 +65,8 @@ void make_feeds_plain(ModelConfig& c) {
   const auto is = [&](FeedKind a, FeedKind b) {
     return std::ranges::all_of(feeds, [&](FeedKind k) { return k == a || k == b; });
   };
-  c.dense_width = dense.empty() ? 0 : c.dense_baseline_width();
+  const bool has_dense = !dense.empty() || c.dense_beside != DenseBeside::none;
+  c.dense_width = has_dense ? c.dense_baseline_width() : 0;
   c.dense = c.moe_layers() == 0;
   c.dense_layers = 0;
   c.moe_every = 1;

@@ -1,5 +1,5 @@
-// Latent attention of DeepSeek-V3 with other routing or norms: GLM-4.7-Flash, A.X-K1 and Mistral
-// Small 4.
+// Latent attention of DeepSeek-V3 with other routing or norms, or an indexer that chooses keys:
+// GLM-4.7-Flash, A.X-K1, Mistral Small 4, DeepSeek-V3.2 and GLM-5.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -71,6 +71,72 @@ void write_mistral4(const ModelConfig& c, Json& j) {
   j.erase("rope_theta");
 }
 
+// The attention turns neighbouring pairs, whatever the file says.
+void read_sparse_attention(const ConfigReader& r, ModelConfig& c) {
+  c.moe.router = deepseek_sigmoid(r, c, read_latent_experts(r, c));
+  if (c.q_rank == 0)
+    r.refuse("q_lora_rank is missing, and the indexer reads the latent row of queries");
+  r.must_be("rope_interleave", true, true);
+  c.index_topk = r.positive("index_topk");
+  c.index_heads = r.positive("index_n_heads");
+  c.index_dim = r.positive("index_head_dim");
+  if (c.index_dim < c.rope_dim) {
+    r.refuse(concat("index_head_dim is ", c.index_dim, " and qk_rope_head_dim ", c.rope_dim,
+                    ", which are turned of it"));
+  }
+  const int first = r.whole("first_k_dense_replace");
+  read_feeds(r, c, [&](int l) { return l >= first; });
+}
+void write_sparse_attention(const ModelConfig& c, Json& j) {
+  write_glm4_moe_lite(c, j);
+  j["index_topk"] = c.index_topk;
+  j["index_n_heads"] = c.index_heads;
+  j["index_head_dim"] = c.index_dim;
+}
+
+// Which layers take the keys of the layer before: in words, as a pattern of F and S, or by a
+// period.
+std::vector<std::string> indexer_types(const ConfigReader& r, const ModelConfig& c) {
+  const std::string full = "full";
+  const std::string shared = "shared";
+  const int period = std::max(1, r.whole("index_topk_freq", 1));
+  const int offset = r.whole("index_skip_topk_offset", 2);
+  std::string pattern;
+  if (r.has("index_topk_pattern") && !r.has("indexer_types")) {
+    if (!r.at("index_topk_pattern").is_string())
+      return layer_words(r, "index_topk_pattern", c.layers, {full, shared}, {});
+    pattern = r.text("index_topk_pattern");
+    if (pattern.size() < std::size_t(c.layers) || pattern.find_first_not_of("FS") != pattern.npos) {
+      r.refuse(concat("index_topk_pattern is '", pattern, "' for ", c.layers, " layers"),
+               "F or S for each layer");
+    }
+  }
+  return layer_words(r, "indexer_types", c.layers, {full, shared}, [&](int l) {
+    const bool own = pattern.empty() ? std::max(l - offset + 1, 0) % period == 0
+                                     : pattern[std::size_t(l)] == 'F';
+    return own ? full : shared;
+  });
+}
+
+void read_glm_moe_dsa(const ConfigReader& r, ModelConfig& c) {
+  read_sparse_attention(r, c);
+  c.index_interleaved = true;
+  const std::vector<std::string> types = indexer_types(r, c);
+  for (int l = 0; l < c.layers; ++l) {
+    if (types[std::size_t(l)] == "shared")
+      c.index_shared.push_back(l);
+  }
+  if (!c.index_shared.empty() && c.index_shared[0] == 0)
+    r.refuse("the indexer of layer 0 is 'shared', and there is no layer before it");
+}
+void write_glm_moe_dsa(const ModelConfig& c, Json& j) {
+  write_sparse_attention(c, j);
+  Json types = Json::array();
+  for (int l = 0; l < c.layers; ++l)
+    types.push_back(std::ranges::count(c.index_shared, l) ? "shared" : "full");
+  j["indexer_types"] = types;
+}
+
 Names mistral4_names() {
   return {.joined = {
               {.name = "mlp.experts.gate_up_proj", .parts = {"moe.experts.gate", "moe.experts.up"}},
@@ -91,6 +157,12 @@ FamilyRules axk1_family() {
            .always_corrected = true,
            .correction_may_lack = true},
           p};
+}
+FamilyRules deepseek_v32_family() {
+  return {read_sparse_attention, write_sparse_attention, {.always_corrected = true}, qwen_packed()};
+}
+FamilyRules glm_moe_dsa_family() {
+  return {read_glm_moe_dsa, write_glm_moe_dsa, {.always_corrected = true}, qwen_packed()};
 }
 FamilyRules mistral4_family() {
   return {read_mistral4, write_mistral4, mistral4_names()};

@@ -120,6 +120,17 @@ const char* rope_place(const ConfigReader& r) {
 
 namespace {
 
+// The share is of the pairs of a whole head.
+void read_proportional(const ConfigReader& s, double share, ModelConfig& c) {
+  if (s.real("factor", 1) != 1) {
+    s.cannot_compute(
+        concat("factor is ", s.real("factor", 1),
+               " beside the rope type 'proportional', which this program takes to be 1"));
+  }
+  c.rotary_dim = 0;
+  c.rope = concat("proportional:share=", share);
+}
+
 // `s`: where the rule stands.
 void read_rope_at(const ConfigReader& r, const ConfigReader& s, ModelConfig& c) {
   // where both say it, an older tool left its own default outside, and the class reads the inner
@@ -129,10 +140,13 @@ void read_rope_at(const ConfigReader& r, const ConfigReader& s, ModelConfig& c) 
   if (!(c.rope_theta > 0))
     r.refuse(concat("rope_theta is ", c.rope_theta, " and must be above 0"));
   c.rotary_dim = share == 1 ? 0 : int(c.head_dim * share);
+  c.rope = "default";
+  const std::string type = s.has("rope_type") ? s.text("rope_type") : s.text("type", "default");
+  if (type == "proportional")
+    return read_proportional(s, share, c);
   if (!r.has("qk_rope_head_dim"))
     check_pairs(r, c, share);
-  c.rope = "default";
-  read_rule(r, s, s.has("rope_type") ? s.text("rope_type") : s.text("type", "default"), c);
+  read_rule(r, s, type, c);
 }
 
 bool is_by_kind(const ConfigReader& r) {
@@ -200,6 +214,10 @@ Json written_rule(const ModelConfig& c, Spec& s) {
   if (type == "llama3") {
     r["low_freq_factor"] = s.get("low", 1.0);
     r["high_freq_factor"] = s.get("high", 4.0);
+  }
+  if (type == "proportional") {
+    r["partial_rotary_factor"] = s.get("share", 1.0);
+    return r;
   }
   if (type != "linear")
     r["original_max_position_embeddings"] = s.get("original", type == "llama3" ? 8192 : 4096);

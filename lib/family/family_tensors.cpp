@@ -106,6 +106,11 @@ std::string common_name(const Names& n, const std::string& ours) {
       {"feed_norm_bias", "post_attention_layernorm.bias"},
       {"attention_norm_after", "post_self_attn_layernorm.weight"},
       {"feed_norm_after", "post_mlp_layernorm.weight"},
+      {"dense_norm_after", "post_feedforward_layernorm_1.weight"},
+      {"experts_norm", "pre_feedforward_layernorm_2.weight"},
+      {"experts_norm_after", "post_feedforward_layernorm_2.weight"},
+      {"router_norm", "mlp.router.scale"},
+      {"layer_scale", "layer_scalar"},
       {"attention_norm_after_bias", "post_self_attn_layernorm.bias"},
       {"feed_norm_after_bias", "post_mlp_layernorm.bias"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
@@ -152,7 +157,7 @@ Piece named(const Names& n, const std::string& at, const Own& own) {
 }
 
 void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
-                 const std::string& part, Parameter<float>& p) {
+                 const std::string& part, Parameter<float>& p, const LayerConfig& config) {
   const bool bias = part.ends_with("_bias");
   const std::string bare = bias ? part.substr(0, part.size() - 5) : part;
   const std::string name = bare == "gate"   ? n.gate
@@ -162,6 +167,9 @@ void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
   const Index count = p.dims()[0];
   const Index rows = p.value().rows / count;
   for (Index e = 0; e < count; ++e) {
+    const bool here = n.idle == Idle::all || (n.idle == Idle::gates && bare != "down");
+    if (!here && config.type_of(int(e)) != ExpertKind::ffn)
+      continue;
     out.push_back({concat(at, n.experts, e, ".", name, bias ? ".bias" : ".weight"),
                    Dims(p.dims().begin() + 1, p.dims().end()),
                    {{&p, e * rows, rows, 0, p.value().cols, 1}},
@@ -170,7 +178,7 @@ void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
 }
 
 void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
-               const std::vector<Own>& layer) {
+               const std::vector<Own>& layer, const LayerConfig& config) {
   std::map<std::string, Parameter<float>*> left;
   for (const Own& own : layer)
     left[own.name] = own.of.parameter;
@@ -191,26 +199,42 @@ void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
     if (!left.contains(own.name))
       continue;
     if (own.name.starts_with(experts))
-      add_experts(out, n, at, own.name.substr(experts.size()), *own.of.parameter);
+      add_experts(out, n, at, own.name.substr(experts.size()), *own.of.parameter, config);
     else
       out.push_back(named(n, at, own));
   }
 }
 
-std::string place_of(const Names& n, int layer) {
-  return concat(n.prefix, n.layers, layer, ".");
+std::string place_of(const Names& n, const ModelConfig& c, int layer) {
+  return concat(n.prefix, n.layers, n.halves ? c.published_layer(layer) : layer, ".");
+}
+
+// Which half of a layer of the file these are.
+void name_half(std::span<Piece> pieces, int layer) {
+  const std::string half = concat(layer % 2);
+  for (Piece& p : pieces) {
+    if (const auto at = p.name.find('%'); at != p.name.npos)
+      p.name.replace(at, 1, half);
+    const std::string attention = ".self_attn.";
+    if (const auto at = p.name.find(attention); at != p.name.npos)
+      p.name.insert(at + attention.size(), half + ".");
+  }
 }
 
 // Correction biases are state of the routers and no parameters.
 void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<float>& model) {
   const Index experts = model.config().moe.experts;
   const auto moe = model.moe_layers();
+  int layer = -1;
   for (std::size_t i = 0; i < moe.size(); ++i) {
+    do
+      ++layer;
+    while (!model.config().is_moe(layer));
     Router& router = moe[i]->router();
     const bool stored = !n.correction_bias.empty();
     if (!stored || (router.correction_bias().empty() && !n.always_corrected))
       continue;
-    out.push_back({place_of(n, model.layer_of(int(i))) + n.correction_bias,
+    out.push_back({place_of(n, model.config(), layer) + n.correction_bias,
                    n.correction_row ? Dims{1, experts} : Dims{experts},
                    {},
                    &router});
@@ -238,8 +262,12 @@ std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
     else
       out.push_back(named(n, n.prefix, {name, p}));
   }
-  for (std::size_t l = 0; l < layers.size(); ++l)
-    add_layer(out, n, place_of(n, int(l)), layers[l]);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const std::size_t before = out.size();
+    add_layer(out, n, place_of(n, model.config(), int(l)), layers[l], model.config().moe);
+    if (n.halves)
+      name_half(std::span(out).subspan(before), int(l));
+  }
   add_correction_biases(out, n, model);
   return out;
 }
@@ -323,7 +351,13 @@ void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
   };
   // of those that lie in several pieces, until the last has come
   std::map<Parameter<float>*, Coming> coming;
-  for (const Piece& p : pieces(model, names)) {
+  const std::vector<Piece> all_pieces = pieces(model, names);
+  std::map<Parameter<float>*, Index> rows;  // that come; experts without a body keep zeros
+  for (const Piece& p : all_pieces) {
+    for (const Part& part : p.parts)
+      rows[part.parameter] += part.rows;
+  }
+  for (const Piece& p : all_pieces) {
     if (elsewhere(p))
       continue;
     const Matrix<float> values = looked_up(lookup, p);
@@ -336,7 +370,9 @@ void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
       const View<const float> all = part.parameter->value();
       auto at = coming.find(part.parameter);
       if (at == coming.end()) {
-        at = coming.emplace(part.parameter, Coming{Matrix<float>(all.rows, all.cols), all.rows})
+        at = coming
+                 .emplace(part.parameter,
+                          Coming{Matrix<float>(all.rows, all.cols), rows.at(part.parameter)})
                  .first;
       }
       Coming& c = at->second;

@@ -84,6 +84,8 @@ class Found {
     if (!n_.dense_too.empty() &&
         moved(n_.dense + "down_proj.weight", n_.dense_too + "down_proj.weight"))
       n_.dense = n_.dense_too;
+    if (n_.idle == Idle::gates && gates(below) == downs(below))
+      n_.idle = Idle::none;
     if (n_.correction_may_lack && !below.contains(n_.correction_bias))
       n_.correction_bias.clear();
     if (!packed.shared.empty() &&
@@ -100,6 +102,18 @@ class Found {
   }
 
  private:
+  // experts with these tensors, of all layers
+  static std::ptrdiff_t experts_with(const std::set<std::string_view>& below,
+                                     std::string_view end) {
+    return std::ranges::count_if(below, [&](std::string_view name) { return name.ends_with(end); });
+  }
+  std::ptrdiff_t gates(const std::set<std::string_view>& below) const {
+    return experts_with(below, n_.gate + ".weight");
+  }
+  std::ptrdiff_t downs(const std::set<std::string_view>& below) const {
+    return experts_with(below, n_.down + ".weight");
+  }
+
   // What wrapped the model wrapped its output as well.
   void move_to(const std::string& prefix) {
     if (prefix.ends_with(n_.prefix)) {
@@ -160,8 +174,7 @@ FoundNames names_as_found(const std::string& family, bool tied,
   const FamilyRules& rules = rules_of(family);
   Found found(tensors, rules.names);
   found.find_prefix();
-  if (has_packed_layout(family))
-    found.find_experts(rules.packed);
+  found.find_experts(rules.packed);
   const bool head = found.find_head();
   Names& n = found.names();
   // of two tensors that are one, some writers keep the second

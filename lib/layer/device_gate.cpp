@@ -73,8 +73,10 @@ class DeviceGate final : public Gate<S> {
     const auto* rule = capability<DeviceRule>(*rules_.router);
     if (!rule || !rule->top_k() || !rules_.products[0].plain())
       return false;
-    if (pass.gate.on_host || draws_given(pass.gate.given) || rules_.config.gate_residual)
+    if (pass.gate.on_host || draws_given(pass.gate.given) || rules_.config.gate_residual ||
+        rules_.config.expert_scale) {
       return false;
+    }
     if (rules_.capacity->factor() > 0 || !rules_.missing.empty() || !rules_.config.all_ffn() ||
         (rules_.router->jitter > 0 && pass.training)) {
       return false;

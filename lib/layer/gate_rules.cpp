@@ -64,6 +64,10 @@ void check_scores(const LayerConfig& c, const Router& router, bool scores, bool 
       mixes && !c.all_ffn(),
       concat(c.router, " gives slots to every expert, including expert_types that compute nothing"),
       "expert_types=ffn");
+  refuse(c.expert_scale && (mixes || !scores || c.capacity != "none"),
+         concat("expert_scale=1 multiplies the weights of chosen experts as they are, and with ",
+                c.router, " and the capacity rule ", c.capacity, " there are none"),
+         "expert_scale=0, or a router with scores and capacity=none");
   refuse(mixes && c.weight_on_input,
          concat("weight_on_input=1 multiplies the input of a chosen expert, and ", c.router,
                 " makes no discrete choices"),
@@ -85,6 +89,11 @@ GateRules<S>::GateRules(const LayerConfig& c, Backend<S>& b) : config(c), backen
   check_balancers(balancers, *router, config.router, scores, mixes);
   check_capacity(config, *capacity, *router);
   check_scores(config, *router, scores, mixes);
+  if (c.expert_scale) {
+    const Matrix<S> ones(1, c.experts, S(1));
+    expert_scale = Parameter<S>(b, "router.expert_scale", {c.experts}, ParameterKind::vector);
+    expert_scale.set(ones.view());
+  }
   if (!c.widths.empty())
     config.width = std::ranges::max(c.widths);
   if (!c.all_ffn())

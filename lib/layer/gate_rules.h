@@ -26,6 +26,7 @@ struct GateRules {
   std::unique_ptr<Capacity> capacity;
   std::vector<std::unique_ptr<Balancer>> balancers;
   std::vector<RouterProduct<S>> products;  // in the order of Router::projections()
+  Parameter<S> expert_scale;               // (E) factors of weights; empty = 1
   std::vector<double> eta;                 // (E) factors of the balance loss; empty = 1
   std::vector<int> missing;                // experts whose choices are dropped
   bool renormalise = false;                // the other weights of a token keep its sum

@@ -40,6 +40,7 @@ template <class S>
 struct HostMemory final : GateMemory {
   Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
   Matrix<double> jitter;                           // (T,H) factors; empty = none
+  Matrix<double> unscaled;                         // (T,K) weights without expert_scale
   std::vector<typename RouterProduct<S>::Tape> products;
   void release() override {
     *this = HostMemory();
@@ -66,6 +67,8 @@ class HostGate final : public Gate<S> {
     t.input.given = pass.gate.given;
     t.routing = rules_.router->route(t.input);
     rules_.capacity->apply(t.routing, t.input, *rules_.router);
+    if (!rules_.expert_scale.empty())
+      scale_weights(t);
     if (!rules_.missing.empty() && pass.training)
       throw Error(Exit::bug, "a layer with experts knocked out cannot train");
     if (!rules_.missing.empty())
@@ -136,7 +139,9 @@ class HostGate final : public Gate<S> {
         for (Index j = 0; j < m.dweight.cols(); ++j)
           dweight(n, j) += m.dweight(n, j);
       }
-      rules_.router->backward(t.input, t.routing, dweight, m.dprob, dscores);
+      if (!rules_.expert_scale.empty())
+        scale_backward(t, dweight);
+      rules_.router->backward(t.input, as_routed(t), dweight, m.dprob, dscores);
     }
     score_backward(pass, m, x, std::move(dscores), dx, more);
   }
@@ -170,6 +175,46 @@ class HostGate final : public Gate<S> {
   BalanceInput balance_input(const Pass& pass, const GateTape<S>& t) const {
     return {t.input,           t.routing, t.probability, rules_.config.experts,
             pass.other_counts, rules_.eta};
+  }
+
+  // what the router decided, before factors of experts
+  Routing as_routed(const GateTape<S>& t) const {
+    Routing out = t.routing;
+    if (!rules_.expert_scale.empty())
+      out.weight = memory(t).unscaled;
+    return out;
+  }
+  // weight of a choice times the factor of its expert
+  void scale_weights(GateTape<S>& t) const {
+    const Matrix<S> scale = rules_.expert_scale.to_host();
+    Routing& r = t.routing;
+    memory(t).unscaled = r.weight;
+    for (Index n = 0; n < r.tokens(); ++n) {
+      for (Index j = 0; j < r.choices(); ++j) {
+        if (r.expert(n, j) >= 0)
+          r.weight(n, j) *= double(scale(0, r.expert(n, j)));
+      }
+    }
+  }
+  // dweight: by the scaled weights in, by those of the router out
+  void scale_backward(const GateTape<S>& t, Matrix<double>& dweight) {
+    const Matrix<S> scale = rules_.expert_scale.to_host();
+    const Routing& r = t.routing;
+    const Matrix<double>& unscaled = memory(t).unscaled;
+    Matrix<double> dscale(1, scale.cols());
+    for (Index n = 0; n < r.tokens(); ++n) {
+      for (Index j = 0; j < r.choices(); ++j) {
+        const int e = r.expert(n, j);
+        if (e < 0)
+          continue;
+        dscale(0, e) += dweight(n, j) * unscaled(n, j);
+        dweight(n, j) *= double(scale(0, e));
+      }
+    }
+    if (!rules_.expert_scale.grad().empty()) {
+      const Array<S> there = to_backend(rules_.backend, dscale);
+      rules_.backend.add(there.view(), rules_.expert_scale.grad(), 1);
+    }
   }
 
   void draw_jitter(const Pass& pass, View<const S> x, HostMemory<S>& m) const {

@@ -79,6 +79,8 @@ template <class S>
 void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
   for (RouterProduct<S>& p : products())
     p.collect(all);
+  if (!rules_->expert_scale.empty())
+    all.push_back(&rules_->expert_scale);
   expert_parameters_.collect(all);
   zero_computation_.collect(all);
   if (config().shared_width > 0)
@@ -92,12 +94,13 @@ void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
 }
 
 template <class S>
-void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
+void MoeLayer<S>::forward(const Pass& pass, View<const S> of_router, View<const S> x, View<S> y,
+                          MoeTape<S>& t) {
   const auto able = [&](const auto& gate) {
     return gate->can_route(pass);
   };
   Gate<S>& gate = **std::ranges::find_if(gates_, able);
-  gate.route(pass, x, t);  // 1. score and 2. route
+  gate.route(pass, of_router, t);  // 1. score and 2. route
   compute(pass, x, y, t);
   gate.balance(pass, t.slots.plan, t);
   if (config().shared_width > 0)
@@ -105,12 +108,13 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> x, View<S> y, MoeTape<
 }
 
 template <class S>
-void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, View<const S> x, View<const S> dy,
-                           View<S> dx, const GateGradients& more) {
+void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, RouterRows router,
+                           View<const S> x, View<const S> dy, View<S> dx,
+                           const GateGradients& more) {
   const ChoiceGradients<S> d = compute_backward(t, x, dy, dx);
   if (config().shared_width > 0)
     share_backward(t.shared, x, dy, dx);
-  t.gate->backward(pass, t, x, d, dx, more);  // 2. and 1.
+  t.gate->backward(pass, t, router.x, d, router.dx, more);  // 2. and 1.
 }
 
 // y = what the experts make of their slots, brought together for each token, in the width of x.

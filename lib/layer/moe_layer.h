@@ -55,10 +55,24 @@ class MoeLayer {
   MoeLayer(MoeLayer&&) noexcept;
   ~MoeLayer();
 
-  void forward(const Pass&, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/, MoeTape<S>&);
+  void forward(const Pass& pass, View<const S> x /*(T,H)*/, View<S> y /*(T,H), set*/,
+               MoeTape<S>& tape) {
+    forward(pass, x, x, y, tape);
+  }
+  // The same where the router reads other rows than the experts (Gemma 4).
+  void forward(const Pass&, View<const S> of_router, View<const S> x, View<S> y, MoeTape<S>&);
   // Adds to every wanted gradient; sets dx. `x` as in forward.
-  void backward(const Pass&, const MoeTape<S>&, View<const S> x, View<const S> dy, View<S> dx,
-                const GateGradients& = {});
+  void backward(const Pass& pass, const MoeTape<S>& tape, View<const S> x, View<const S> dy,
+                View<S> dx, const GateGradients& more = {}) {
+    backward(pass, tape, {x, dx}, x, dy, dx, more);
+  }
+  // What the router reads, and the gradient by it, to which its share is added.
+  struct RouterRows {
+    View<const S> x;
+    View<S> dx;
+  };
+  void backward(const Pass&, const MoeTape<S>&, RouterRows, View<const S> x, View<const S> dy,
+                View<S> dx, const GateGradients&);
   // After the last layer ran forward: losses over all layers together. Where a device routes it
   // returns the sums (layers,E+2) that the values of all losses are made of, still on the device:
   // read_sums() takes them when they have come.

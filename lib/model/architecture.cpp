@@ -94,6 +94,31 @@ Count fourier_numbers(const ModelConfig& c) {
   return 2 * n * n * (rotary.mixed_by_head ? c.kv_heads : 1);
 }
 
+// The dense feed-forward beside the experts of a layer, with its norms and the router's.
+void add_beside(const ModelConfig& c, LayerShape& to) {
+  if (c.dense_beside == DenseBeside::none || !to.feed || !to.feed->is_moe())
+    return;
+  to.beside = dense_of(c);
+  if (c.dense_beside != DenseBeside::normed)
+    return;
+  to.norms += 3;
+  to.feed->router_vector += c.hidden;
+}
+
+std::vector<Extra> extras(const ModelConfig& c, bool norm_bias,
+                          const std::vector<std::optional<MixerShape>>& mixers) {
+  std::vector<Extra> out;
+  if (c.embedding_norm)
+    out.push_back({"norm of the embedding", Count(c.hidden) * (norm_bias ? 2 : 1)});
+  if (c.output_bias)
+    out.push_back({"bias of the output", c.vocabulary});
+  const bool attends = std::ranges::any_of(
+      mixers, [](const std::optional<MixerShape>& m) { return m && m->attends(); });
+  if (const Count n = attends ? fourier_numbers(c) : 0; n > 0)
+    out.push_back({"Fourier matrices", n, MovedBy::nothing});
+  return out;
+}
+
 }  // namespace
 
 std::vector<FeedKind> ModelConfig::feeds() const {
@@ -167,6 +192,7 @@ FeedShape feed_of(const LayerConfig& c) {
   f.correction_bias = !router->correction_bias().empty();
   for (const Projection& p : projections)
     f.router_vector += p.cosine;
+  f.router_vector += c.expert_scale ? c.experts : 0;
   if (!projections.empty()) {
     f.gate_residual = c.gate_residual ? projections[0].rows : 0;
     f.router_vector += c.router_bias ? projections[0].rows : 0;
@@ -198,15 +224,10 @@ Architecture architecture_of(const ModelConfig& c) {
     feeds.add(l, layer);
     const bool one_more = c.moe_norm_after && layer.feed && layer.feed->is_moe();
     layer.norms = layer.branches() * (c.norm_both ? 2 : 1) + (one_more ? 1 : 0);
+    layer.scalars = c.layer_scale;
+    add_beside(c, layer);
   }
-  if (c.embedding_norm)
-    a.extra.push_back({"norm of the embedding", Count(c.hidden) * (a.norm_bias ? 2 : 1)});
-  if (c.output_bias)
-    a.extra.push_back({"bias of the output", c.vocabulary});
-  const bool attends = std::ranges::any_of(
-      mixers, [](const std::optional<MixerShape>& m) { return m && m->attends(); });
-  if (const Count n = attends ? fourier_numbers(c) : 0; n > 0)
-    a.extra.push_back({"Fourier matrices", n, MovedBy::nothing});
+  a.extra = extras(c, a.norm_bias, mixers);
   return a;
 }
 

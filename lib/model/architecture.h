@@ -47,7 +47,9 @@ enum class Stack { decoder, encoder };  // an encoder keeps no keys and values w
 struct LayerShape {
   std::vector<MixerShape> mixers;  // one, none, or two where the second stands in a feed's place
   std::optional<FeedShape> feed;
+  std::optional<FeedShape> beside;  // dense, beside the experts of `feed`
   int norms = 2;
+  Count scalars = 0;  // numbers that nothing trains
   Stack stack = Stack::decoder;
 
   int branches() const {  // what is added to the residual stream, each behind a norm

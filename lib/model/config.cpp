@@ -152,6 +152,18 @@ class Later {
     if (says(key, value, usual))
       value = spec_.get(key, value);
   }
+  void layers(const char* key, std::vector<int>& value) {
+    if (says(key, value, {}))
+      value = numbers_of(spec_, key, value);
+  }
+  void beside(const char* key, DenseBeside& value) {
+    if (says(key, value, DenseBeside::none)) {
+      pick<DenseBeside>(spec_, key, value,
+                        {{DenseBeside::none, "none"},
+                         {DenseBeside::normed, "normed"},
+                         {DenseBeside::shortcut, "shortcut"}});
+    }
+  }
   void gate(const char* key, AttentionGate& value) {
     if (says(key, value, AttentionGate::none)) {
       pick<AttentionGate>(spec_, key, value,
@@ -198,6 +210,15 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   int latent = int(c.moe.latent_width);
   later.field("latent_width", latent, 0);
   c.moe.latent_width = latent;
+  later.beside("dense_beside", c.dense_beside);
+  later.field("expert_scale", c.moe.expert_scale, usual.moe.expert_scale);
+  later.field("index_topk", c.index_topk, usual.index_topk);
+  later.field("index_heads", c.index_heads, usual.index_heads);
+  later.field("index_dim", c.index_dim, usual.index_dim);
+  later.field("index_interleaved", c.index_interleaved, usual.index_interleaved);
+  later.layers("index_shared", c.index_shared);
+  later.field("layer_scale", c.layer_scale, usual.layer_scale);
+  later.field("logit_cap", c.logit_cap, usual.logit_cap);
 }
 
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.
@@ -221,6 +242,10 @@ std::string written(const ModelConfig& config, Said said) {
   Spec spec(c.preset.empty() ? "custom" : c.preset);
   visit(spec, c, said);
   return spec.resolved();
+}
+
+bool listed(const std::vector<int>& layers, int layer) {
+  return std::ranges::find(layers, layer) != layers.end();
 }
 
 void refuse(bool when, const std::string& sentence, const std::string& hint) {
@@ -297,7 +322,7 @@ void check_rotary(const ModelConfig& c) {
 }
 
 void check_visible(const ModelConfig& c) {
-  for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at}) {
+  for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at, &c.index_shared}) {
     for (const int l : *list) {
       refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers),
              "layers count from 0");
@@ -429,6 +454,18 @@ void check_layers(const ModelConfig& c) {
   refuse(c.moe.router_bias && make_router(c.moe.router, c.moe.experts)->projections().empty(),
          concat("router_bias=1 needs a router with scores, and ", c.moe.router, " has none"),
          "router_bias=0");
+  refuse(c.logit_cap < 0, concat("logit_cap=", c.logit_cap, " must be at least 0"), "logit_cap=0");
+  refuse(c.dense_beside == DenseBeside::normed && !c.norm_both,
+         "dense_beside=normed stands between the norms of norm_both=1", "norm_both=1");
+  if (c.dense_beside == DenseBeside::shortcut) {
+    bool pairs = c.layers % 2 == 0 && !c.dense && !c.norm_after && !c.norm_both;
+    for (int l = 0; l < c.layers; ++l)
+      pairs &= c.is_moe(l) == (l % 2 == 0);
+    refuse(!pairs,
+           "dense_beside=shortcut has experts in the first of each two layers, whose output is "
+           "added behind the second",
+           "an even number of layers, dense_at=1+3+5, norms before the branches");
+  }
   refuse(int(c.norm_after) + int(c.norm_both) + int(c.moe_norm_after) > 1,
          "norm_after, norm_both and moe_norm_after each say where norms stand, and two are 1",
          "one of them, the others 0");
@@ -452,12 +489,37 @@ void check_sizes(const ModelConfig& c) {
          "experts=8,width=192");
 }
 
+namespace {
+
+void check_index(const ModelConfig& c) {
+  refuse(c.index_topk < 0 || c.index_heads < 0 || c.index_dim < 0,
+         "index_topk, index_heads and index_dim must be at least 0", "index_topk=0");
+  if (c.index_topk == 0) {
+    return refuse(
+        c.index_heads > 0 || c.index_dim > 0 || !c.index_shared.empty(),
+        "index_heads, index_dim and index_shared belong to an indexer, and index_topk is 0",
+        "index_topk=8");
+  }
+  refuse(c.q_rank == 0 || c.window > 0 || c.chunk > 0,
+         "an indexer reads the latent row of queries, and chooses among all keys before",
+         "latent attention with q_rank, window=0,chunk=0");
+  refuse(c.index_heads < 1 || c.index_dim < c.rope_dim,
+         concat("an indexer needs heads of at least rope_dim=", c.rope_dim, " numbers, got ",
+                c.index_heads, " of ", c.index_dim),
+         "index_heads=4,index_dim=16");
+  refuse(listed(c.index_shared, 0), "layer 0 has no layer before it whose keys it could take",
+         "index_shared=1");
+}
+
+}  // namespace
+
 void check_attention(const ModelConfig& c) {
   check_heads(c);
   check_rotary(c);
   check_visible(c);
   check_latent(c);
   check_values(c);
+  check_index(c);
 }
 
 void check(const ModelConfig& c) {

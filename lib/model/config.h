@@ -20,6 +20,10 @@ enum class NormKind { rms, layer, layer_bias, rms_plus_one };
 // number for each of its numbers, by a matrix of its own (Trinity) or by rows of the query matrix
 // beside those of each head (Qwen3-Next), or one for each head (Ling).
 enum class AttentionGate { none, full, query, head };
+// A dense feed-forward beside the experts of MoE layers. normed (Gemma 4): norm(dense(norm x)) +
+// norm(experts(norm x)), the router reading the plain x in a norm of its own. shortcut (LongCat):
+// both read the same, and what the experts put out is added behind the next layer.
+enum class DenseBeside { none, normed, shortcut };
 
 enum class FeedKind { none, dense, moe, mixer };
 // Where the stream goes on as alpha norm(x) + beta branch(norm(x)), by the kind of branch
@@ -86,8 +90,17 @@ struct ModelConfig {
   // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE
   // layer
   int dense_width = 0;
-  bool dense = false;  // the dense baseline: every layer dense, of dense_width
-  LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
+  DenseBeside dense_beside = DenseBeside::none;
+  // Sparse attention (DeepSeek-V3.2): of the keys before it a query attends to the index_topk that
+  // an indexer of so many heads of index_dim numbers finds best; 0 = all. Layers of index_shared
+  // take the keys of the layer before. Turned in pairs as the attention is, or (j, j + d/2).
+  int index_topk = 0, index_heads = 0, index_dim = 0;
+  bool index_interleaved = false;
+  std::vector<int> index_shared;
+  bool layer_scale = false;  // a number of each layer that its output is multiplied by, not trained
+  double logit_cap = 0;      // logits become cap tanh(z/cap); 0 = not
+  bool dense = false;        // the dense baseline: every layer dense, of dense_width
+  LayerConfig moe;           // experts, width, activation, router, balance, capacity, shared, ...
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
   std::string init = "trunc_normal";
 
@@ -97,6 +110,10 @@ struct ModelConfig {
   bool is_moe(int layer) const;
   bool has_rope(int layer) const;
   bool sees_all(int layer) const;
+  // The layer of a published file that this one is, or half of (shortcut).
+  int published_layer(int layer) const {
+    return dense_beside == DenseBeside::shortcut ? layer / 2 : layer;
+  }
   int moe_layers() const;
   int rotary_dims() const {
     return kv_rank > 0 ? rope_dim : rotary_dim > 0 ? rotary_dim : head_dim;

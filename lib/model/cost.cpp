@@ -94,7 +94,11 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
     out.token += f32 * (a.hidden + 1);
   for (int l = 0; l < c.layers; ++l) {
     const LayerShape& layer = a.layers[std::size_t(l)];
-    const Bytes feed = layer.feed ? feed_tape(*layer.feed, c) : Bytes{};
+    Bytes feed = layer.feed ? feed_tape(*layer.feed, c) : Bytes{};
+    if (layer.beside)
+      feed.token += feed_tape(*layer.beside, c).token;
+    if (layer.beside && c.dense_beside == DenseBeside::normed)
+      feed.token += f32 * (a.hidden + 1);  // both bodies' outputs, where one norm is counted
     // inputs of the branches, and what each norm reads or gives
     out.token += f32 * ((layer.branches() + layer.norms) * a.hidden + layer.norms) + feed.token;
     out.batch += feed.batch;
@@ -106,7 +110,8 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
 Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   // what arrives at a branch from the norm behind it
   const bool behind = c.norm_after || c.norm_both || c.moe_norm_after;
-  const Count arriving = behind ? f32 * a.hidden * tokens : 0;
+  const Count beside = c.dense_beside == DenseBeside::normed ? 4 : 0;  // rows of both bodies
+  const Count arriving = f32 * (behind + beside) * a.hidden * tokens;
   Count out = 0;
   for (const LayerShape& layer : a.layers) {
     Count freed = 0;  // what the feed-forward kept is gone before the mixer's turn

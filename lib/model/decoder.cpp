@@ -44,122 +44,7 @@ std::unique_ptr<MixerTape> run(Mixer<S>& mixer, const Batch& batch, View<const S
   return mixer.forward(batch, x, y, &past);
 }
 
-// Of norms in front of a layer.
-double eps_before(const ModelConfig& c, int layer) {
-  return c.halve_every > 0 ? c.norm_eps * std::pow(4.0, layer / c.halve_every) : c.norm_eps;
-}
-
 }  // namespace
-
-template <class S>
-Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
-    : config_(std::make_unique<const ModelConfig>(resolved(config))),
-      backend_(b),
-      shared_(std::make_unique<SharedParts<S>>()) {
-  const ModelConfig& c = *config_;
-  embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
-  if (c.embedding_norm)
-    embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
-  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));
-  if (!c.tied)
-    output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
-  if (c.output_bias)
-    output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
-  build_blocks(experts);
-}
-
-template <class S>
-Decoder<S>::~Decoder() = default;
-
-template <class S>
-void Decoder<S>::build_blocks(Storage experts) {
-  const ModelConfig& c = *config_;
-  const Architecture shape = architecture_of(c);
-  for (LayerMixer<S>& mixer : make_mixers(c, backend_, *shared_)) {
-    const std::size_t l = blocks_.size();
-    const std::string at = concat("layers.", l, ".");
-    Block& block = blocks_.emplace_back();
-    block.mixer_name = mixer.name;
-    block.mixer = std::move(mixer.mixer);
-    build_feed(int(l), shape.layers[l].feed, experts);
-    build_norms(block, int(l), at);
-    build_joints(block, !shape.layers[l].mixers.empty() && shape.layers[l].mixers[0].attends());
-    name_parameters(block, at);
-  }
-}
-
-template <class S>
-void Decoder<S>::build_norms(Block& b, int layer, const std::string& at) {
-  const ModelConfig& c = *config_;
-  const auto make = [&](const std::string& name) {
-    return Norm<S>(backend_, at + name, c.norm, c.hidden, eps_before(c, layer));
-  };
-  if (b.mixer)
-    (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
-  if (b.feeds())
-    (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
-  if (b.mixer && c.norm_both)
-    b.mixer_after = make("attention_norm_after");
-  if (b.feeds() && (c.norm_both || (c.moe_norm_after && b.moe)))
-    b.feed_after = make("feed_norm_after");
-}
-
-template <class S>
-void Decoder<S>::build_joints(Block& b, bool attends) {
-  const ModelConfig& c = *config_;
-  if (!c.residual_normed) {
-    b.mixer_joint.beta = b.feed_joint.beta = c.residual_scale;
-    return;
-  }
-  const ResidualFactors& f = c.residual;
-  b.mixer_joint = attends ? Joint{f.attention_alpha, f.attention_beta, true}
-                          : Joint{f.recurrent_alpha, f.recurrent_beta, true};
-  b.feed_joint = {f.feed_alpha, f.feed_beta, true};
-}
-
-template <class S>
-void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Storage experts) {
-  const ModelConfig& c = *config_;
-  Block& block = blocks_[std::size_t(layer)];
-  if (c.feeds()[std::size_t(layer)] == FeedKind::mixer) {
-    LayerMixer<S> mixer = make_mixer<S>(c.feed_mixer(layer), {c, layer, backend_, *shared_});
-    block.feed_mixer_name = mixer.name;
-    block.feed_mixer = std::move(mixer.mixer);
-  }
-  if (!feed)
-    return;
-  if (!feed->is_moe()) {
-    block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden);
-    return;
-  }
-  LayerConfig moe = c.moe;
-  moe.gate_residual = feed->gate_residual > 0;
-  block.moe.emplace(moe, backend_, experts);
-  if (auto* table = capability<LearnsFromText>(block.moe->router()))
-    table->set_vocabulary(c.vocabulary);
-}
-
-template <class S>
-void Decoder<S>::name_parameters(Block& block, const std::string& at) {
-  const auto name = [](const std::string& prefix, const std::vector<Parameter<S>*>& part) {
-    for (Parameter<S>* p : part)
-      p->rename(prefix + p->name());
-  };
-  const auto name_mixer = [&](Mixer<S>* mixer, const std::string& group) {
-    std::vector<ModelParameter<S>> own;
-    if (mixer)
-      mixer->collect(own);
-    name(at + group + ".", pointers(own));
-  };
-  name_mixer(block.mixer.get(), block.mixer_name);
-  name_mixer(block.feed_mixer.get(), block.feed_mixer_name);
-  std::vector<Parameter<S>*> feed;
-  if (block.moe)
-    block.moe->collect(feed);
-  else if (block.dense)
-    block.dense->collect(feed);
-  name(at + (block.moe ? "moe." : "dense."), feed);
-}
 
 template <class S>
 std::vector<Parameter<S>*> Decoder<S>::parameters() {
@@ -178,7 +63,7 @@ template <class S>
 int Decoder<S>::layer_of(int moe_layer) const {
   for (int l = 0; l < config_->layers; ++l) {
     if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
-      return l;
+      return config_->published_layer(l);
   }
   throw Error(Exit::bug, concat("there is no such MoE layer among ", config_->moe_layers()));
 }
@@ -235,6 +120,7 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   tape.token_loss = Matrix<S>(1, tokens);
   tape.predicted = {};
   tape.loss = 0;
+  late_ = {};
   Array<S> x(backend_, tokens, config_->hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
   scale(x.view(), config_->embedding_scale);
@@ -276,14 +162,38 @@ Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t, DecoderStat
     b.feed_after.forward(t.feed_out.view(), y.view(), t.feed_out_rstd.view());
   }
   rejoin(b.feed_joint, t.mixed.view(), t.feed_in.view(), y.view());
+  finish(b, y.view());
   return y;
+}
+
+template <class S>
+void Decoder<S>::finish(Block& b, View<S> y) {
+  if (!b.beside && !late_.empty()) {
+    backend_.add(late_.view(), y, 1);
+    late_ = {};
+  }
+  if (!b.scale.empty())
+    scale(y, double(b.scale.to_host()(0, 0)));
+}
+template <class S>
+void Decoder<S>::unfinish(Block& b, View<S> dx) {
+  if (!b.scale.empty())
+    scale(dx, double(b.scale.to_host()(0, 0)));
+  if (b.beside || config_->dense_beside != DenseBeside::shortcut)
+    return;
+  dlate_ = Array<S>::zeros(backend_, dx.rows, dx.cols);
+  backend_.add(dx, dlate_.view(), 1);
 }
 
 template <class S>
 void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y,
                           DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
-  if (b.moe)
+  if (b.beside) {
+    const Pass mine = of_layer(pass, layer);
+    b.beside->forward({mine, *b.dense, *b.moe, t.dense, t.moe.emplace(pass.batch)}, t.mixed.view(),
+                      feed_input(t), y, t.beside, late_);
+  } else if (b.moe)
     b.moe->forward(of_layer(pass, layer), feed_input(t), y, t.moe.emplace(pass.batch));
   else if (b.dense)
     b.dense->forward(pass.batch, feed_input(t), y, t.dense);
@@ -357,6 +267,7 @@ template <class S>
 void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
                           const GateGradients& gate) {
   Array<S> scaled;
+  unfinish(blocks_[std::size_t(layer)], dx);
   if (blocks_[std::size_t(layer)].feeds())
     feed_backward(pass, layer, t, at_branch(dx, blocks_[std::size_t(layer)].feed_joint, scaled), dx,
                   gate);
@@ -367,6 +278,7 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   t.feed_out_rstd = {};
   t.dense = {};
   t.feed_mixer = {};
+  t.beside = {};
   if (t.moe)
     t.moe->release();
   if (!blocks_[std::size_t(layer)].mixer)
@@ -393,7 +305,12 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
     b.feed_after.backward(dy, t.feed_out.view(), t.feed_out_rstd.view(), dout.view(), 0);
     dy = dout.view();
   }
-  if (b.moe)
+  if (b.beside) {
+    const Pass mine = of_layer(pass, layer);
+    b.beside->backward({mine, *b.dense, *b.moe, t.dense, *t.moe}, t.beside, t.mixed.view(),
+                       feed_input(t), dy, std::as_const(dlate_).view(), part.view(), dx, gate);
+    dlate_ = {};
+  } else if (b.moe)
     b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
   else if (b.dense)
     b.dense->backward(t.dense, feed_input(t), dy, part.view());
@@ -428,6 +345,8 @@ void Decoder<S>::logits(View<const S> normed, View<S> z) const {
   project(backend_, normed, head(), output_bias_, z);
   if (config_->logit_divisor != 1)
     backend_.add(z, z, S(1 / config_->logit_divisor - 1));
+  if (config_->logit_cap > 0)
+    backend_.softcap(z, config_->logit_cap);
 }
 
 template <class S>
@@ -460,9 +379,16 @@ void Decoder<S>::compare(Tape& tape, double loss_scale) {
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_->vocabulary);
   logits(tape.normed.view(), tape.dlogits.view());
   tape.loss_on_device = Array<S>(backend_, 1, tape.normed.rows());
+  Array<S> capped;
+  if (config_->logit_cap > 0) {
+    capped = Array<S>::zeros(backend_, tape.dlogits.rows(), tape.dlogits.cols());
+    backend_.add(tape.dlogits.view(), capped.view(), 1);
+  }
   const double scale = tape.targets ? loss_scale / double(tape.targets) : 0;
   backend_.cross_entropy(tape.dlogits.view(), tape.target.view(), tape.loss_on_device.view(),
                          S(scale / config_->logit_divisor), true);
+  if (!capped.empty())
+    backend_.softcap_backward(capped.view(), config_->logit_cap, tape.dlogits.view());
 }
 
 template <class S>

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "lib/layer/moe_layer.h"
+#include "lib/model/beside.h"
 #include "lib/model/mixer.h"
 #include "lib/model/norm.h"
 
@@ -40,11 +41,13 @@ class Decoder {
     Norm<S> mixer_norm, mixer_after, feed_norm, feed_after;
     std::string mixer_name, feed_mixer_name;
     std::unique_ptr<Mixer<S>> mixer;  // null: none
-    // at most one of the three
+    // at most one of the three, or the first two with `beside`
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
     std::unique_ptr<Mixer<S>> feed_mixer;
     Joint mixer_joint, feed_joint;
+    std::optional<Beside<S>> beside;  // where there are both
+    Parameter<S> scale;               // (1) of the layer's output; empty = 1
 
     bool feeds() const {
       return moe || dense || feed_mixer;
@@ -58,6 +61,7 @@ class Decoder {
     std::unique_ptr<MixerTape> mixer, feed_mixer;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
+    typename Beside<S>::Tape beside;
   };
   struct Tape {
     std::vector<BlockTape> block;
@@ -139,6 +143,13 @@ class Decoder {
   View<const S> feed_input(const BlockTape& t) const {
     return t.feed_in.empty() ? t.mixed.view() : t.feed_in.view();
   }
+  View<const S> expert_input(const BlockTape& t) const {
+    return t.beside.experts_in.empty() ? feed_input(t) : t.beside.experts_in.view();
+  }
+  // its output: what a layer before left for it, and its scale
+  void finish(Block&, View<S> y);
+  void unfinish(Block&, View<S> dx);
+  void build_beside(Block&, const std::optional<FeedShape>&, const std::string& at);
   void build_norms(Block&, int layer, const std::string& at);
   void build_joints(Block&, bool attends);
   void rejoin(const Joint&, View<const S> x, View<const S> normed, View<S> branch);
@@ -173,6 +184,8 @@ class Decoder {
   Norm<S> embedding_norm_, final_norm_;
   std::unique_ptr<SharedParts<S>> shared_;
   std::vector<Block> blocks_;
+  // of a layer with a shortcut, until the next one is through: its experts' output, its gradient
+  Array<S> late_, dlate_;
 };
 
 extern template class Decoder<float>;

@@ -90,7 +90,7 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
     x = forward(mine, l, std::move(x), tape, state);
     if (tape.moe && observe) {
       blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe);
-      observe(place, *tape.moe, feed_input(tape));
+      observe(place, *tape.moe, expert_input(tape));
     }
     place += tape.moe.has_value();
     if (tape.moe && config_->moe.gate_residual) {

@@ -38,6 +38,8 @@ Start moe_start(const ModelConfig& c, const MoeLayer<S>& layer, const std::strin
                 const Parameter<S>& p) {
   if (name == "router.residual_weight")
     return {};
+  if (name == "router.expert_scale")
+    return {.value = 1};
   for (const Projection& product : layer.router().projections()) {
     if (product.zero_init && name == "router." + product.name)
       return {};
@@ -48,6 +50,8 @@ Start moe_start(const ModelConfig& c, const MoeLayer<S>& layer, const std::strin
 }
 
 Start norm_parameter_start(NormKind kind, const std::string& name) {
+  if (name.ends_with("router_norm"))
+    return {.value = 1};  // an RMSNorm whatever the others are
   return {.value = name.ends_with("_bias") ? 0 : norm_start(kind)};
 }
 
@@ -63,6 +67,30 @@ void collect_part(Part& part, const std::string& group, int layer,
   }
 }
 
+template <class S>
+void collect_norms(const std::vector<Norm<S>*>& norms, NormKind kind, int layer,
+                   std::vector<ModelParameter<S>>& all) {
+  std::vector<Parameter<S>*> own;
+  for (Norm<S>* norm : norms)
+    norm->collect(own);
+  for (Parameter<S>* p : own) {
+    all.push_back({.parameter = p,
+                   .start = norm_parameter_start(kind, p->name()),
+                   .group = "norms",
+                   .layer = layer});
+  }
+}
+
+template <class S>
+std::vector<Norm<S>*> feed_norms(typename Decoder<S>::Block& b) {
+  std::vector<Norm<S>*> out{&b.feed_norm, &b.feed_after};
+  if (b.beside) {
+    for (Norm<S>* norm : b.beside->norms())
+      out.push_back(norm);
+  }
+  return out;
+}
+
 }  // namespace
 
 template <class S>
@@ -71,26 +99,21 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   const auto add = [&](Parameter<S>& p, const Start& start, const std::string& group, int layer) {
     all.push_back({.parameter = &p, .start = start, .group = group, .layer = layer});
   };
-  const auto add_norm = [&](Norm<S>& norm, int layer) {
-    std::vector<Parameter<S>*> own;
-    norm.collect(own);
-    for (Parameter<S>* p : own)
-      add(*p, norm_parameter_start(config_->norm, p->name()), "norms", layer);
-  };
+  const NormKind kind = config_->norm;
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
   add(embedding_, plain, "embedding", -1);
-  add_norm(embedding_norm_, -1);
+  collect_norms<S>({&embedding_norm_}, kind, -1, all);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];
-    add_norm(b.mixer_norm, int(l));
-    add_norm(b.mixer_after, int(l));
+    collect_norms<S>({&b.mixer_norm, &b.mixer_after}, kind, int(l), all);
     if (b.mixer)
       collect_part(*b.mixer, b.mixer_name, int(l), all);
-    add_norm(b.feed_norm, int(l));
-    add_norm(b.feed_after, int(l));
+    collect_norms(feed_norms<S>(b), kind, int(l), all);
+    if (!b.scale.empty())
+      add(b.scale, {.value = 1}, "norms", int(l));
     collect_feed(b, int(l), all);
   }
-  add_norm(final_norm_, -1);
+  collect_norms<S>({&final_norm_}, kind, -1, all);
   if (!output_.empty())
     add(output_, plain, "embedding", -1);
   if (!output_bias_.empty())
@@ -104,19 +127,27 @@ template <class S>
 void Decoder<S>::collect_feed(Block& b, int layer, std::vector<ModelParameter<S>>& all) {
   if (b.feed_mixer)
     collect_part(*b.feed_mixer, b.feed_mixer_name, layer, all);
-  std::vector<Parameter<S>*> own;
-  if (b.moe)
-    b.moe->collect(own);
-  else if (b.dense)
-    b.dense->collect(own);
-  const std::string prefix = concat("layers.", layer, b.moe ? ".moe." : ".dense.");
-  for (Parameter<S>* p : own) {
-    const std::string name = p->name().substr(prefix.size());
-    all.push_back(
-        {.parameter = p,
-         .start = b.moe ? moe_start(*config_, *b.moe, name, *p) : feed_start(*config_, name, *p),
-         .group = b.moe ? moe_group(name) : "dense",
-         .layer = layer});
+  const auto add = [&](auto& part, const char* place, const auto& start, const auto& group) {
+    std::vector<Parameter<S>*> own;
+    part.collect(own);
+    const std::string prefix = concat("layers.", layer, place);
+    for (Parameter<S>* p : own) {
+      const std::string name = p->name().substr(prefix.size());
+      all.push_back(
+          {.parameter = p, .start = start(name, *p), .group = group(name), .layer = layer});
+    }
+  };
+  if (b.moe) {
+    const auto start = [&](const std::string& name, const Parameter<S>& p) {
+      return moe_start(*config_, *b.moe, name, p);
+    };
+    add(*b.moe, ".moe.", start, moe_group);
+  }
+  if (b.dense) {
+    const auto start = [&](const std::string& name, const Parameter<S>& p) {
+      return feed_start(*config_, name, p);
+    };
+    add(*b.dense, ".dense.", start, [](const std::string&) { return std::string("dense"); });
   }
 }
 

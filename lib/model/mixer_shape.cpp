@@ -25,6 +25,19 @@ void attention(const MixerShape& m, Count hidden, PieceList& out) {
   out.vector(part, m.qk_norm);
 }
 
+// Queries, a key and weights of the heads, and the norm of the key; nothing trains them.
+void indexer(const MixerShape& m, Count hidden, PieceList& out) {
+  const auto add = [&](Count rows, Count cols, bool multiplied) {
+    out.add({part, rows, cols, 1, 1, multiplied, MovedBy::nothing});
+  };
+  if (m.index_heads == 0)
+    return;
+  add(m.index_heads * m.index_dim, m.q_rank, true);
+  add(m.index_dim, hidden, true);
+  add(m.index_heads, hidden, true);
+  add(1, 2 * m.index_dim, false);
+}
+
 // DeepSeek-V2, 2405.04434. Only compressed queries have a bias.
 void latent(const MixerShape& m, Count hidden, PieceList& out) {
   const Count q = m.heads * (m.nope + m.rope);
@@ -36,6 +49,7 @@ void latent(const MixerShape& m, Count hidden, PieceList& out) {
     out.vector(part, m.q_rank + m.kv_rank + m.rope);
   if (m.q_rank == 0)
     return out.matrix(part, q, hidden);
+  indexer(m, hidden, out);
   out.matrix(part, m.q_rank, hidden);
   out.vector(part, m.q_rank);
   out.matrix(part, q, m.q_rank);
@@ -121,8 +135,11 @@ double mixing_flops(const MixerShape& m, Count context) {
   switch (m.kind) {
     case MixerKind::attention:
       return 2.0 * seen * double(m.heads * (m.head_dim + m.values()));
-    case MixerKind::latent:
-      return 2.0 * seen * double(m.heads) * double(m.nope + m.rope + m.value);
+    case MixerKind::latent: {
+      const double attended = m.index_topk > 0 ? std::min(seen, double(m.index_topk)) : seen;
+      return 2.0 * attended * double(m.heads) * double(m.nope + m.rope + m.value) +
+             2.0 * seen * double(m.index_heads * m.index_dim);
+    }
     case MixerKind::lightning:
       return 6.0 * double(m.heads) * double(m.head_dim) * double(m.head_dim);
     case MixerKind::short_conv:
@@ -137,7 +154,7 @@ double cached_per_token(const MixerShape& m) {
     case MixerKind::attention:
       return double(m.kv_heads * (m.head_dim + m.values()));
     case MixerKind::latent:
-      return double(m.kv_rank + m.rope);
+      return double(m.kv_rank + m.rope + (m.index_heads > 0 ? m.index_dim : 0));
     default:
       return 0;
   }

@@ -41,6 +41,8 @@ struct MixerShape {
   bool gate_in_query = false;
   // latent attention: ranks (0 = none for q) and sizes a head; value also without it, 0 = head_dim
   Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
+  // keys that a query attends to, 0 = all; the indexer that finds them, heads 0 = another layer's
+  Count index_topk = 0, index_heads = 0, index_dim = 0;
   // Mamba: inner width, N, groups (2), rank of dt (1)
   Count inner = 0, state = 0, groups = 0, rank = 0;
   // short convolution, of `inner` channels: tokens that it sees; whether its products have biases

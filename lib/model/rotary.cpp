@@ -83,6 +83,15 @@ void longrope(Spec& s, Rotary& r) {
   r.frequency = divided(r.frequency, "short", s.get("short", ""));
 }
 
+// Gemma 4: of the pairs of a whole head only a share turns, with the exponents that they have in
+// it.
+void proportional(Spec& s, Frequencies& all) {
+  const double share = s.get("share", 1.0, 0.0);
+  const std::size_t turned = std::size_t(share * 2 * double(all.size()) / 2);
+  for (std::size_t j = turned; j < all.size(); ++j)
+    all[j] = 0;
+}
+
 }  // namespace
 
 double yarn_magnitude(double factor, double weight) {
@@ -90,8 +99,8 @@ double yarn_magnitude(double factor, double weight) {
 }
 
 const std::vector<std::string>& rotary_rules() {
-  static const std::vector<std::string> all{"default", "none",     "linear", "llama3",
-                                            "yarn",    "longrope", "fourier"};
+  static const std::vector<std::string> all{"default", "none",     "linear",  "llama3",
+                                            "yarn",    "longrope", "fourier", "proportional"};
   return all;
 }
 
@@ -110,6 +119,8 @@ Rotary rotary_of(const std::string& rule, int dims, double theta) {
     llama3(s, r.frequency);
   } else if (s.name() == "yarn") {
     yarn(s, r, dims, theta);
+  } else if (s.name() == "proportional") {
+    proportional(s, r.frequency);
   } else if (s.name() == "longrope") {
     longrope(s, r);
   } else if (s.name() == "fourier") {

@@ -33,8 +33,8 @@ inline constexpr std::string_view rope_none = "none";
 // rule: "default", "none", "linear:factor=2", "llama3:factor=8,low=1,high=4,original=8192",
 // "yarn:factor=32,original=4096,...",
 // "longrope:short=1;1.1,long=2;4,original=4096,short_scale=1,long_scale=1.2",
-// "fourier:pairs=16,by_head=1" (pairs=0: all). Throws Error(usage) for another name or wrong
-// numbers.
+// "proportional:share=0.25", "fourier:pairs=16,by_head=1" (pairs=0: all). Throws Error(usage) for
+// another name or wrong numbers.
 Rotary rotary_of(const std::string& rule, int dims, double theta);
 const std::vector<std::string>& rotary_rules();
 

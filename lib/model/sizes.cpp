@@ -60,6 +60,9 @@ void add_layer(PieceList& out, const LayerShape& l, const Architecture& a) {
     add_pieces(m, a.hidden, out);
   if (l.feed)
     add_feed(out, *l.feed, a.hidden);
+  if (l.beside)
+    add_feed(out, *l.beside, a.hidden);
+  out.add({ModelPart::rest, 1, l.scalars, 1, 1, false, MovedBy::nothing});
   out.vector(ModelPart::rest, Count(l.norms) * a.hidden * (a.norm_bias ? 2 : 1));
 }
 

@@ -69,6 +69,23 @@ TEST_CASE("what cannot be is refused in the words of config.json") {
       {"deepseek_v3", "topk_group", 9, "topk_group is 9 and n_group is 4"},
       {"deepseek_v3", "topk_group", 1, "fewer experts than the 3 of num_experts_per_tok"},
       {"deepseek_v3", "qk_rope_head_dim", 7, "qk_rope_head_dim is 7"},
+      {"mimo_v2_flash", "num_key_value_heads", 4,
+       "of which layers with a window have twice as many"},
+      {"mellum",
+       "layer_types",
+       {"full_attention"},
+       "layer_types names 1 layers and the model has 3"},
+      {"mellum", "mlp_layer_types", {"dense", "sparse", "soft"}, "names 'soft'"},
+      {"afmoe", "route_norm", false, "route_norm is false"},
+      {"deepseek_v32", "index_head_dim", 4, "index_head_dim is 4 and qk_rope_head_dim 8"},
+      {"glm_moe_dsa",
+       "indexer_types",
+       {"shared", "full", "full"},
+       "the indexer of layer 0 is 'shared'"},
+      {"longcat_flash", "moe_topk", 30, "moe_topk is 30 and there are 9 experts"},
+      {"longcat_flash", "router_bias", true, "router_bias or norm_topk_prob is true"},
+      {"gemma4_text", "num_kv_shared_layers", 1, "num_kv_shared_layers is not 0"},
+      {"gemma4_text", "hidden_size_per_layer_input", 8, "hidden_size_per_layer_input is not 0"},
       {"deepseek_v2", "n_group", 3, "n_group is 3 and n_routed_experts is 8"},
       {"granitemoe", "logits_scaling", 0.0, "logits_scaling is 0"},
       {"llama4_text", "floor_scale", 0, "floor_scale is 0"},
@@ -79,6 +96,15 @@ TEST_CASE("what cannot be is refused in the words of config.json") {
     CHECK(said.find(w.sentence) != said.npos);
     for (const char* ours : {"topk_groups", "kv_heads=", "--router", "groups=", "head_dim="})
       CHECK(said.find(ours) == said.npos);
+  }
+}
+
+TEST_CASE("types that are known and not computed are refused with what they have") {
+  for (const char* type : {"deepseek_v4", "jetmoe", "zaya", "doge", "laguna", "muse_spark"}) {
+    Json config = config_of("mixtral");
+    config["model_type"] = type;
+    CHECK_THROWS_WITH(config_from_json(config),
+                      Catch::Contains(concat("'", type, "' is not read: it has ")));
   }
 }
 

@@ -108,6 +108,12 @@ void check_parameter(World& w, Parameter<double>& p, const Batch& batch,
   CHECK(largest > 0);  // a parameter that nothing depends on would agree with anything
 }
 
+// Matrices of Fourier embedding, indexers and scales of layers.
+bool is_untrained(const std::string& name) {
+  return name.starts_with("fourier_") || name.find(".index_") != name.npos ||
+         name.ends_with("layer_scale");
+}
+
 void check_gradients(const std::string& fields, bool padded = false) {
   INFO(fields);
   World w(fields);
@@ -120,7 +126,7 @@ void check_gradients(const std::string& fields, bool padded = false) {
     if (p->trained())
       check_parameter(w, *p, batch, tape);
     else
-      CHECK((p->grad().empty() && p->name().starts_with("fourier_")));
+      CHECK((p->grad().empty() && is_untrained(p->name())));
   }
 }
 
@@ -277,6 +283,44 @@ TEST_CASE("the gradient of attention that differs by layer agrees with central d
       "layers=2,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,no_rope_layers=0");
 }
 
+TEST_CASE("the gradient of a dense feed-forward beside experts agrees with central differences") {
+  check_gradients(
+      "layers=2,norm_both=1,dense_beside=normed,dense_width=6,expert_scale=1,layer_scale=1,"
+      "logit_cap=2,activation=geglu_tanh,rope={proportional:share=0.5}",
+      true);
+  check_gradients("layers=4,dense_beside=shortcut,dense_at=1;3,dense_width=6", true);
+  check_gradients(
+      "layers=2,dense_beside=shortcut,dense_at=1,dense_width=6,expert_types=ffn*3;copy,router={"
+      "softmax:k=2,norm=0,bias=1,scale=1.5}");
+}
+
+TEST_CASE("the gradient of attention to chosen keys agrees with central differences") {
+  check_gradients(
+      "layers=2,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,index_topk=2,"
+      "index_heads=2,index_dim=3,index_shared=1",
+      true);
+}
+
+TEST_CASE("an indexer that may choose every key changes nothing") {
+  const std::string latent =
+      "layers=2,q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2";
+  World all(latent);
+  World some(latent + ",index_topk=2,index_heads=2,index_dim=3");
+  World every(latent + ",index_topk=7,index_heads=2,index_dim=3");
+  const auto loss = [&](World& w) {
+    for (auto* p : w.model.parameters()) {
+      for (auto* q : all.model.parameters()) {
+        if (p->name() == q->name())
+          p->set(q->value());
+      }
+    }
+    Decoder<double>::Tape tape;
+    return w.loss(batch_of(false), tape);
+  };
+  CHECK(loss(every) == Approx(loss(all)).epsilon(1e-12));
+  CHECK(std::abs(loss(some) - loss(all)) > 1e-4);
+}
+
 TEST_CASE("the gradient of a model with several mixers agrees with central differences") {
   check_gradients("layers=2,kv_heads=1,mixer={short_conv}", true);
   check_gradients(
@@ -341,6 +385,10 @@ TEST_CASE("decoding with a state gives the logits of reading everything at once"
         "layers=3,mixer={short_conv:bias=1;attention}",
         "norm_both=1,attention_gate=full,value_dim=3",
         "attention_gate=query,norm=rms_plus_one",
+        "norm_both=1,dense_beside=normed,dense_width=6,expert_scale=1,layer_scale=1,logit_cap=2",
+        "layers=4,dense_beside=shortcut,dense_at=1;3,dense_width=6,expert_types=ffn*3;copy",
+        "q_rank=3,kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,index_topk=2,"
+        "index_heads=2,index_dim=3,index_shared=1",
         "values_from_keys=1,value_norm=1,qk_norm=head",
         "layers=3,window=3,full_layers=1,mixer={attention:kv_heads=1,sinks=1;attention}",
         "kv_rank=4,nope_dim=2,rope_dim=2,value_dim=3,kv_heads=2,attention_gate=head,"

@@ -157,6 +157,41 @@ CLASSES = {
         dict(PLAIN | WINDOWS, num_experts=8, shared_expert_intermediate_size=24, intermediate_size=72,
              mlp_only_layers=[1], attention_bias=True),
     ),
+    "deepseek_v32": (
+        "deepseek_v32",
+        dict(LATENT, q_lora_rank=24, n_shared_experts=1, index_topk=7, index_n_heads=6,
+             index_head_dim=20),
+    ),
+    "glm_moe_dsa": (
+        "glm_moe_dsa",
+        dict(LATENT, q_lora_rank=24, n_shared_experts=1, n_group=1, topk_group=1, index_topk=7,
+             index_n_heads=6, index_head_dim=20, indexer_types=["full", "shared", "full"]),
+    ),
+    "longcat_flash": (
+        "longcat_flash",
+        dict(
+            {k: v for k, v in COMMON.items() if k != "num_hidden_layers"}, num_layers=2,
+            num_key_value_heads=4, ffn_hidden_size=72, expert_ffn_hidden_size=20,
+            n_routed_experts=6, zero_expert_num=3, moe_topk=3, q_lora_rank=24, kv_lora_rank=32,
+            qk_nope_head_dim=16, qk_rope_head_dim=8, head_dim=8, v_head_dim=12,
+            routed_scaling_factor=1.5, attention_bias=True,
+        ),
+    ),
+    "gemma4_text": (
+        "gemma4_text",
+        dict(
+            COMMON | WINDOWS, head_dim=12, global_head_dim=16, num_global_key_value_heads=1,
+            attention_k_eq_v=True, enable_moe_block=True, num_experts=8, top_k_experts=3,
+            moe_intermediate_size=20, intermediate_size=72, hidden_size_per_layer_input=0,
+            layer_types=["sliding_attention", "full_attention"], num_hidden_layers=2,
+            final_logit_softcapping=2.0, attention_bias=False,
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+                "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5,
+                                   "rope_theta": 300.0},
+            },
+        ),
+    ),
     "kolibri1": (
         "kolibri1",
         dict(PLAIN | WINDOWS, num_local_experts=8, shared_expert_intermediate_size=24,
@@ -166,6 +201,8 @@ CLASSES = {
 }
 WHOLE = {"llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
+# what a class keeps in memory beyond its published tensors, in a layout that is not read
+UNREAD_PACKED = ["longcat_flash"]
 DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
 
 
@@ -301,7 +338,7 @@ def from_class(family, work):
         "config": config,
         "defaults": {} if family in WHOLE else defaults(model_type, config),
         "tensors": published,
-        **({"packed": packed} if packed != published else {}),
+        **({"packed": packed} if packed != published and family not in UNREAD_PACKED else {}),
         "ids": ids,
         **allowed,
         "last_logits": last_logits(logits),

@@ -102,6 +102,19 @@ const std::vector<Change> changes{
     {"q_latent_scale", "2", false, latent + ",q_rank=7"},
     {"kv_latent_scale", "2", false, latent},
     {"no_rope_layers", "1", false, latent},
+    {"dense_beside", "normed", true, "norm_both=1,dense_width=20"},
+    {"dense_beside", "shortcut", true, "dense_at=1;3,dense_width=20"},
+    {"expert_scale", "1", true},
+    {"index_topk", "3", true, latent + ",q_rank=7,index_heads=2,index_dim=6", latent + ",q_rank=7"},
+    {"index_heads", "3", true, latent + ",q_rank=7,index_topk=3,index_dim=6",
+     latent + ",q_rank=7,index_topk=3,index_dim=6,index_heads=2"},
+    {"index_dim", "8", true, latent + ",q_rank=7,index_topk=3,index_heads=2",
+     latent + ",q_rank=7,index_topk=3,index_heads=2,index_dim=6"},
+    {"index_interleaved", "1", false, latent + ",q_rank=7,index_topk=3,index_heads=2,index_dim=6"},
+    {"index_shared", "1;3", true, latent + ",q_rank=7,index_topk=3,index_heads=2,index_dim=6"},
+    {"layer_scale", "1", true},
+    {"logit_cap", "30", false},
+    {"rope", "{proportional:share=0.5}", false},
     {"mixer", "{attention:kv_heads=1;attention}", true},
     {"mixer", "{attention:head_dim=12;attention}", true, "qk_norm=head"},
     {"mixer", "{attention:value_dim=3;attention}", true},
@@ -266,6 +279,7 @@ Built built(const ModelConfig& c) {
   Built out;
   for (const Parameter<float>* p : model.parameters()) {
     const double n = used(*p, moe);
+    const bool indexes = p->name().find(".index_") != std::string::npos;  // nothing trains it
     const bool routed = p->name().find(".experts.") != std::string::npos;
     const double touched = routed ? n * k / moe.experts : n;
     const bool looked_up = p->name() == "embedding" && !c.tied;
@@ -273,7 +287,7 @@ Built built(const ModelConfig& c) {
     out.parameters += n;
     out.experts += routed ? n : 0;
     out.active += touched;
-    if (p->kind() == ParameterKind::matrix && p->trained() && !looked_up)
+    if (p->kind() == ParameterKind::matrix && (p->trained() || indexes) && !looked_up)
       out.products += 2 * touched;
     if (p->name().ends_with("const_vec"))
       out.products += 4 * touched;  // a1 x + a2 v

@@ -72,6 +72,8 @@ TEST_CASE("active parameters by the published counts") {
                       {"Nemotron-3-Nano", 3.58, 3.23},
                       {"GLM-4.7-Flash", 3.897, 3.580},
                       {"dots.llm1", 14.017, 13.394},
+                      {"DeepSeek-V3.2", 38.404, 37.477},
+                      {"GLM-5", 41.785, 40.833},
                       {"FlexOlmo-7x7B", 24.614, 24.203},
                       {"Solar-Open-100B", 12.055, 11.250},
                       {"Hy3-preview", 20.676, 20.181},

@@ -104,6 +104,22 @@ void RowOps<S>::clamp(View<S> x, double limit) {
     v = v > S(limit) ? S(limit) : v < S(-limit) ? S(-limit) : v;
 }
 template <class S>
+void RowOps<S>::softcap(View<S> x, double cap) {
+  if (this->delegated(Operation::softcap, &RowOps::softcap, x, cap))
+    return;
+  for (S& v : x.flat())
+    v = S(cap * std::tanh(double(v) / cap));
+}
+template <class S>
+void RowOps<S>::softcap_backward(View<const S> y, double cap, View<S> dy) {
+  if (this->delegated(Operation::softcap_backward, &RowOps::softcap_backward, y, cap, dy))
+    return;
+  for (Index i = 0; i < y.size(); ++i) {
+    const double share = double(y.data[i]) / cap;
+    dy.data[i] = S(double(dy.data[i]) * (1 - share * share));
+  }
+}
+template <class S>
 void RowOps<S>::clamp_backward(View<const S> y, double limit, View<S> dy) {
   if (this->delegated(Operation::clamp_backward, &RowOps::clamp_backward, y, limit, dy))
     return;

@@ -34,6 +34,10 @@ class RowOps : public virtual Machine<S> {
   virtual void clamp(View<S> x, double limit);
   // dy = 0 where the clamped y is at a limit
   virtual void clamp_backward(View<const S> y, double limit, View<S> dy);
+  // cap tanh(x/cap), in place (Gemma's logits)
+  virtual void softcap(View<S> x, double cap);
+  // dy times the slope 1 - (y/cap)^2 at the capped y
+  virtual void softcap_backward(View<const S> y, double cap, View<S> dy);
   // y += scale x
   virtual void add(View<const S> x, View<S> y, S scale);
   // y += sigmoid(gate) x

@@ -70,6 +70,11 @@ std::string published_name(const std::string& name) {
       {"kv_a_norm", "kv_a_layernorm.weight"},
       {"kv_a", "kv_a_proj_with_mqa.weight"},
       {"kv_a_bias", "kv_a_proj_with_mqa.bias"},
+      {"index_q", "indexer.wq_b.weight"},
+      {"index_k", "indexer.wk.weight"},
+      {"index_k_norm", "indexer.k_norm.weight"},
+      {"index_k_norm_bias", "indexer.k_norm.bias"},
+      {"index_weights", "indexer.weights_proj.weight"},
       {"sinks", "sinks"}};
   const std::string at = "self_attn.";
   if (const auto found = irregular.find(name); found != irregular.end())
@@ -83,7 +88,8 @@ std::string published_name(const std::string& name) {
 
 Start start_of(const ModelConfig& c, const std::string& name, ParameterKind kind, Index fan_in) {
   if (kind == ParameterKind::vector) {
-    const bool inner = name.ends_with("_a_norm");  // of latent rows: always a plain RMSNorm
+    // of latent rows and of an indexer: always by the factor itself
+    const bool inner = name.ends_with("_a_norm") || name == "index_k_norm";
     return {.value = !name.ends_with("norm") ? 0 : inner ? 1 : norm_start(c.norm)};
   }
   return matrix_start(c, name == "o" ? MatrixRole::mixer_output : MatrixRole::mixer, fan_in);
@@ -97,6 +103,15 @@ std::shared_ptr<const Fourier<S>> fourier_of(const MixerPlace<S>& at) {
     return nullptr;
   return at.template share<Fourier<S>>("fourier",
                                        [&] { return std::make_shared<Fourier<S>>(c, at.backend); });
+}
+
+// The keys that an indexer chose last, where the model has one.
+template <class S>
+std::shared_ptr<SharedChoice<S>> choice_of(const MixerPlace<S>& at) {
+  if (at.config.index_topk == 0)
+    return nullptr;
+  return at.template share<SharedChoice<S>>("index",
+                                            [] { return std::make_shared<SharedChoice<S>>(); });
 }
 
 }  // namespace
@@ -126,12 +141,16 @@ Attention<S>::Attention(const MixerPlace<S>& at, ModelConfig own)
   if (c.sinks)
     sinks_ = Parameter<S>(backend_, "sinks", {c.heads}, ParameterKind::vector);
   stretch_floor_ = c.has_rope(at.layer) && !c.stretch_turned ? 0 : c.stretch_floor;
+  chosen_ = choice_of(at);
+  if (chosen_ && std::ranges::count(c.index_shared, at.layer) == 0)
+    indexer_ = Indexer<S>(c, backend_);
 }
 
 template <class S>
 void Attention<S>::collect(std::vector<ModelParameter<S>>& all) {
   std::vector<Parameter<S>*> mine;
   heads_->collect(mine);
+  indexer_.collect(mine);
   for (Parameter<S>* p : {&gate_, &wo_, &o_bias_, &sinks_}) {
     if (!p->empty())
       mine.push_back(p);
@@ -159,15 +178,69 @@ AttentionShape Attention<S>::shape(std::span<const Index> queries,
 }
 
 template <class S>
-void Attention<S>::attend(const Batch& batch, const AttentionTape<S>& t, MixerPast& past,
-                          View<S> out, View<S> lse) {
-  auto& [k, v] = static_cast<KeyValues<S>&>(past.state);
-  append(backend_, k, past.start, batch, t.k.view());
-  append(backend_, v, past.start, batch, t.v.view());
+void Attention<S>::attend_past(const Batch& batch, View<const S> x, AttentionTape<S>& t,
+                               MixerPast& past) {
+  auto& [k, v, index] = static_cast<KeyValues<S>&>(past.state);
+  append(backend_, k, past.start, batch, std::as_const(t).k.view());
+  append(backend_, v, past.start, batch, std::as_const(t).v.view());
   const std::vector<Index> keys = grown(batch, past.start);
-  backend_.attention(t.q.view(), std::as_const(k).view().slice(0, keys.back()),
-                     std::as_const(v).view().slice(0, keys.back()), shape(batch.start, keys), out,
-                     lse);
+  if (!indexer_.empty()) {
+    const Array<S> fresh = indexer_.keys(x, t.position.view(), t.furthest);
+    append(backend_, index, past.start, batch, fresh.view());
+  }
+  const Index all = keys.back();
+  if (chosen_)
+    choose(batch, x, t, index.empty() ? View<const S>{} : index.view().slice(0, all), keys);
+  attend(batch, t, std::as_const(k).view().slice(0, all), std::as_const(v).view().slice(0, all),
+         keys);
+}
+
+template <class S>
+void Attention<S>::choose(const Batch& batch, View<const S> x, AttentionTape<S>& t,
+                          View<const S> keys, std::span<const Index> key_start) {
+  if (!indexer_.empty()) {
+    chosen_->keys = std::make_shared<const ChosenKeys>(indexer_.choose(
+        x, t.latent_q_normed.view(), t.position.view(), t.furthest, keys, batch.start, key_start));
+  }
+  t.chosen = chosen_->keys;
+}
+
+template <class S>
+void Attention<S>::attend(const Batch& batch, AttentionTape<S>& t, View<const S> k, View<const S> v,
+                          std::span<const Index> key_start) {
+  const AttentionShape a = shape(batch.start, key_start);
+  if (!t.chosen)
+    return backend_.attention(t.q.view(), k, v, a, t.out.view(), t.lse.view());
+  const HostSide<S> side(backend_);
+  Matrix<S> out(t.out.rows(), t.out.cols());
+  Matrix<S> lse(t.lse.rows(), t.lse.cols());
+  const HostNumbers<S> q = side.read(std::as_const(t.q).view());
+  selected_attention<S>(q.view, side.read(k).view, side.read(v).view, a, *t.chosen, out.view(),
+                        lse.view());
+  t.out.set(std::as_const(out).view());
+  t.lse.set(std::as_const(lse).view());
+}
+
+template <class S>
+void Attention<S>::attend_backward(const Batch& batch, const AttentionTape<S>& t,
+                                   const Array<S>& dout, HeadGradients<S>& d) {
+  const AttentionShape a = shape(batch.start, batch.start);
+  if (!t.chosen) {
+    return backend_.attention_backward(t.q.view(), t.k.view(), t.v.view(), t.out.view(),
+                                       t.lse.view(), dout.view(), a, d.q.view(), d.k.view(),
+                                       d.v.view());
+  }
+  const HostSide<S> side(backend_);
+  Matrix<S> dq(d.q.rows(), d.q.cols());
+  Matrix<S> dk(d.k.rows(), d.k.cols());
+  Matrix<S> dv(d.v.rows(), d.v.cols());
+  selected_attention_backward<S>(side.read(t.q.view()).view, side.read(t.k.view()).view,
+                                 side.read(t.v.view()).view, side.read(t.out.view()).view,
+                                 side.read(t.lse.view()).view, side.read(dout.view()).view, a,
+                                 *t.chosen, dq.view(), dk.view(), dv.view());
+  d.q.set(std::as_const(dq).view());
+  d.k.set(std::as_const(dk).view());
+  d.v.set(std::as_const(dv).view());
 }
 
 template <class S>
@@ -186,10 +259,14 @@ std::unique_ptr<MixerTape> Attention<S>::forward(const Batch& batch, View<const 
   t.out = Array<S>(backend_, x.rows, wo_.value().cols);
   t.lse = Array<S>(backend_, x.rows, shape_.heads);
   if (past) {
-    attend(batch, t, *past, t.out.view(), t.lse.view());
+    attend_past(batch, x, t, *past);
   } else {
-    backend_.attention(t.q.view(), t.k.view(), t.v.view(), shape(batch.start, batch.start),
-                       t.out.view(), t.lse.view());
+    Array<S> index;
+    if (!indexer_.empty())
+      index = indexer_.keys(x, t.position.view(), t.furthest);
+    if (chosen_)
+      choose(batch, x, t, std::as_const(index).view(), batch.start);
+    attend(batch, t, t.k.view(), t.v.view(), batch.start);
   }
   if (!sinks_.empty())
     backend_.attention_sink(sinks_.value(), t.out.view(), t.lse.view());
@@ -239,9 +316,7 @@ void Attention<S>::backward(const Batch& batch, const MixerTape& tape, View<cons
     backend_.attention_sink_backward(sinks_.value(), t.out.view(), t.lse.view(), dout.view(),
                                      sinks_.grad());
   }
-  backend_.attention_backward(t.q.view(), t.k.view(), t.v.view(), t.out.view(), t.lse.view(),
-                              dout.view(), shape(batch.start, batch.start), d.q.view(), d.k.view(),
-                              d.v.view());
+  attend_backward(batch, t, dout, d);
   Array<S> dgate;
   if (!gate_.empty())
     std::swap(dgate, d.gate);

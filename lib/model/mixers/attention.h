@@ -6,13 +6,15 @@
 #include "lib/model/linear.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/mixers/fourier.h"
+#include "lib/model/mixers/selected_attention.h"
 
 namespace moe {
 
 // Keys and values of the sequences decoded so far, sequences end to end.
 template <class S>
 struct KeyValues final : MixerState {
-  Array<S> k, v;  // (rows or more, kv_heads*head_dim), (.., kv_heads*value_dim)
+  Array<S> k, v;   // (rows or more, kv_heads*head_dim), (.., kv_heads*value_dim)
+  Array<S> index;  // (.., index_dim), of an indexer
 };
 
 // What forward leaves for backward. Which arrays are there depends on the switches.
@@ -28,8 +30,9 @@ struct AttentionTape final : MixerTape {
   Array<S> out, lse, stretch;
   // with a gate: (T,heads) or as wide as out, and out times its sigmoid
   Array<S> gate, gated;
-  Array<int> position;  // (1,T) in its sequence
-  int furthest = 0;     // the largest of them
+  std::shared_ptr<const ChosenKeys> chosen;  // of an indexer; null: all keys
+  Array<int> position;                       // (1,T) in its sequence
+  int furthest = 0;                          // the largest of them
 };
 
 // Queries times the factors of their positions.
@@ -79,8 +82,16 @@ class Attention final : public Mixer<S> {
 
  private:
   AttentionShape shape(std::span<const Index> queries, std::span<const Index> keys) const;
-  // scores of the batch's queries by the keys of the past and their own
-  void attend(const Batch&, const AttentionTape<S>&, MixerPast&, View<S> out, View<S> lse);
+  // sets out and lse: scores of the batch's queries by these keys, end to end as key_start says
+  void attend(const Batch&, AttentionTape<S>&, View<const S> k, View<const S> v,
+              std::span<const Index> key_start);
+  // by the keys of the past and their own
+  void attend_past(const Batch&, View<const S> x, AttentionTape<S>&, MixerPast&);
+  // chooses keys, or takes those of the layer before
+  void choose(const Batch&, View<const S> x, AttentionTape<S>&, View<const S> keys,
+              std::span<const Index> key_start);
+  void attend_backward(const Batch&, const AttentionTape<S>&, const Array<S>& dout,
+                       HeadGradients<S>&);
   // gated = out * sigmoid(gate of x)
   void pass_gate(View<const S> x, AttentionTape<S>&);
   // dout: of what was gated in, of the output itself out; sets dgate
@@ -99,6 +110,8 @@ class Attention final : public Mixer<S> {
   Parameter<S> gate_, wo_, o_bias_, sinks_, none_;
   Index gates_ = 0;  // of a token; 0 = none
   double stretch_floor_ = 0;
+  Indexer<S> indexer_;                            // empty: none, or that of a layer before
+  std::shared_ptr<SharedChoice<S>> chosen_ = {};  // null: no indexer anywhere
 };
 
 }  // namespace moe

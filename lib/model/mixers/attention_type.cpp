@@ -43,6 +43,7 @@ Count attention_tape(const MixerShape& m, const ModelConfig& c, bool turned) {
     out += q + kv;
   if (latent)
     out += 2 * (m.q_rank + m.kv_rank + 1);
+  out += m.index_topk;
   return out;
 }
 
@@ -69,6 +70,11 @@ MixerShape attention_shape(const ModelConfig& c, int layer) {
   m.nope = c.nope_dim;
   m.rope = c.rope_dim;
   m.value = c.value_dim;
+  m.index_topk = c.index_topk;
+  const bool own_index =
+      c.index_topk > 0 && std::ranges::find(c.index_shared, layer) == c.index_shared.end();
+  m.index_heads = own_index ? c.index_heads : 0;
+  m.index_dim = own_index ? c.index_dim : 0;
   m.tape_numbers = attention_tape(m, c, c.has_rope(layer));
   return m;
 }

@@ -1,0 +1,157 @@
+// The blocks of a decoder, made from its architecture: mixers, feed-forwards, norms, and the names of
+// their parameters.
+#include <cmath>
+
+#include "lib/core/error.h"
+#include "lib/model/architecture.h"
+#include "lib/model/config.h"
+#include "lib/model/decoder.h"
+#include "lib/model/mixer_type.h"
+#include "lib/router/learns_from_text.h"
+#include "lib/router/router.h"
+
+namespace moe {
+namespace {
+
+// Of norms in front of a layer.
+double eps_before(const ModelConfig& c, int layer) {
+  return c.halve_every > 0 ? c.norm_eps * std::pow(4.0, layer / c.halve_every) : c.norm_eps;
+}
+
+}  // namespace
+
+template <class S>
+Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
+    : config_(std::make_unique<const ModelConfig>(resolved(config))),
+      backend_(b),
+      shared_(std::make_unique<SharedParts<S>>()) {
+  const ModelConfig& c = *config_;
+  embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
+  if (c.embedding_norm)
+    embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
+  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));
+  if (!c.tied)
+    output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
+  if (c.output_bias)
+    output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
+  build_blocks(experts);
+}
+
+template <class S>
+Decoder<S>::~Decoder() = default;
+
+template <class S>
+void Decoder<S>::build_blocks(Storage experts) {
+  const ModelConfig& c = *config_;
+  const Architecture shape = architecture_of(c);
+  for (LayerMixer<S>& mixer : make_mixers(c, backend_, *shared_)) {
+    const std::size_t l = blocks_.size();
+    const std::string at = concat("layers.", l, ".");
+    Block& block = blocks_.emplace_back();
+    block.mixer_name = mixer.name;
+    block.mixer = std::move(mixer.mixer);
+    build_feed(int(l), shape.layers[l].feed, experts);
+    build_beside(block, shape.layers[l].beside, at);
+    build_norms(block, int(l), at);
+    build_joints(block, !shape.layers[l].mixers.empty() && shape.layers[l].mixers[0].attends());
+    name_parameters(block, at);
+  }
+}
+
+template <class S>
+void Decoder<S>::build_beside(Block& b, const std::optional<FeedShape>& dense,
+                              const std::string& at) {
+  const ModelConfig& c = *config_;
+  if (dense) {
+    b.dense.emplace(backend_, "", c.moe.activation, dense->width, c.hidden);
+    b.beside.emplace(c, backend_, at);
+  }
+  if (c.layer_scale) {
+    b.scale = Parameter<S>(backend_, at + "layer_scale", {1}, ParameterKind::vector);
+    b.scale.freeze();
+  }
+}
+
+template <class S>
+void Decoder<S>::build_norms(Block& b, int layer, const std::string& at) {
+  const ModelConfig& c = *config_;
+  const auto make = [&](const std::string& name) {
+    return Norm<S>(backend_, at + name, c.norm, c.hidden, eps_before(c, layer));
+  };
+  if (b.mixer)
+    (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
+  if (b.feeds())
+    (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
+  if (b.mixer && c.norm_both)
+    b.mixer_after = make("attention_norm_after");
+  if (b.feeds() && (c.norm_both || (c.moe_norm_after && b.moe)))
+    b.feed_after = make("feed_norm_after");
+}
+
+template <class S>
+void Decoder<S>::build_joints(Block& b, bool attends) {
+  const ModelConfig& c = *config_;
+  if (!c.residual_normed) {
+    b.mixer_joint.beta = b.feed_joint.beta = c.residual_scale;
+    return;
+  }
+  const ResidualFactors& f = c.residual;
+  b.mixer_joint = attends ? Joint{f.attention_alpha, f.attention_beta, true}
+                          : Joint{f.recurrent_alpha, f.recurrent_beta, true};
+  b.feed_joint = {f.feed_alpha, f.feed_beta, true};
+}
+
+template <class S>
+void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Storage experts) {
+  const ModelConfig& c = *config_;
+  Block& block = blocks_[std::size_t(layer)];
+  if (c.feeds()[std::size_t(layer)] == FeedKind::mixer) {
+    LayerMixer<S> mixer = make_mixer<S>(c.feed_mixer(layer), {c, layer, backend_, *shared_});
+    block.feed_mixer_name = mixer.name;
+    block.feed_mixer = std::move(mixer.mixer);
+  }
+  if (!feed)
+    return;
+  if (!feed->is_moe()) {
+    block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden);
+    return;
+  }
+  LayerConfig moe = c.moe;
+  moe.gate_residual = feed->gate_residual > 0;
+  block.moe.emplace(moe, backend_, experts);
+  if (auto* table = capability<LearnsFromText>(block.moe->router()))
+    table->set_vocabulary(c.vocabulary);
+}
+
+template <class S>
+void Decoder<S>::name_parameters(Block& block, const std::string& at) {
+  const auto name = [](const std::string& prefix, const std::vector<Parameter<S>*>& part) {
+    for (Parameter<S>* p : part)
+      p->rename(prefix + p->name());
+  };
+  const auto name_mixer = [&](Mixer<S>* mixer, const std::string& group) {
+    std::vector<ModelParameter<S>> own;
+    if (mixer)
+      mixer->collect(own);
+    name(at + group + ".", pointers(own));
+  };
+  name_mixer(block.mixer.get(), block.mixer_name);
+  name_mixer(block.feed_mixer.get(), block.feed_mixer_name);
+  std::vector<Parameter<S>*> experts;
+  if (block.moe)
+    block.moe->collect(experts);
+  name(at + "moe.", experts);
+  std::vector<Parameter<S>*> dense;
+  if (block.dense)
+    block.dense->collect(dense);
+  name(at + "dense.", dense);
+}
+
+template Decoder<float>::Decoder(const ModelConfig&, Backend<float>&, Storage);
+template Decoder<double>::Decoder(const ModelConfig&, Backend<double>&, Storage);
+template Decoder<float>::~Decoder();
+template Decoder<double>::~Decoder();
+template void Decoder<float>::build_blocks(Storage);
+template void Decoder<double>::build_blocks(Storage);
+
+}  // namespace moe
