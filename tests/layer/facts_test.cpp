@@ -268,16 +268,19 @@ TEST_CASE("facts: a correction bias, and the rule of a device") {
     const auto* rule = capability<DeviceRule>(*router);
     if (!rule)
       return;
-    const TopK k = *rule->top_k();
-    CHECK(k == TopK{.sigmoid = f.score == ScoreFunction::sigmoid,
-                    .k = f.k,
-                    .norm = f.normalised,
-                    .scale = f.scale,
-                    .temperature = router->temperature,
-                    .bias_on_logit = f.bias_on_logit,
-                    .groups = f.groups,
-                    .topk_groups = f.groups == 1 || f.every_group ? 0 : f.topk_groups,
-                    .top2_sum = f.top2_sum});
+    const auto k = rule->top_k();
+    CHECK(k.has_value() == (f.eps == RouterFacts{}.eps));
+    if (!k)
+      return;
+    CHECK(*k == TopK{.sigmoid = f.score == ScoreFunction::sigmoid,
+                     .k = f.k,
+                     .norm = f.normalised,
+                     .scale = f.scale,
+                     .temperature = router->temperature,
+                     .bias_on_logit = f.bias_on_logit,
+                     .groups = f.groups,
+                     .topk_groups = f.groups == 1 || f.every_group ? 0 : f.topk_groups,
+                     .top2_sum = f.top2_sum});
   });
 }
 
