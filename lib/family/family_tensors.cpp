@@ -241,15 +241,19 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
   }
 }
 
+// Names of what stands in no layer.
+std::map<std::string, std::string> names_outside(const Names& n) {
+  return {{"embedding", n.embedding_is_output ? n.output + ".weight" : n.prefix + n.embedding},
+          {"embedding_norm", n.prefix + n.embedding_norm + ".weight"},
+          {"embedding_norm_bias", n.prefix + n.embedding_norm + ".bias"},
+          {"final_norm", n.prefix + n.final_norm + ".weight"},
+          {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
+          {"output", n.output + ".weight"},
+          {"output_bias", n.output + ".bias"}};
+}
+
 std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
-  const std::map<std::string, std::string> top{
-      {"embedding", n.embedding_is_output ? n.output + ".weight" : n.prefix + n.embedding},
-      {"embedding_norm", n.prefix + n.embedding_norm + ".weight"},
-      {"embedding_norm_bias", n.prefix + n.embedding_norm + ".bias"},
-      {"final_norm", n.prefix + n.final_norm + ".weight"},
-      {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
-      {"output", n.output + ".weight"},
-      {"output_bias", n.output + ".bias"}};
+  const std::map<std::string, std::string> top = names_outside(n);
   std::vector<Piece> out;
   std::vector<std::vector<Own>> layers(std::size_t(model.config().layers));
   for (const ModelParameter<float>& p : model.inventory()) {

@@ -183,6 +183,22 @@ class Later {
   Said said_;
 };
 
+void visit_latest(Later& later, ModelConfig& c) {
+  const ModelConfig usual;
+  int latent = int(c.moe.latent_width);
+  later.field("latent_width", latent, 0);
+  c.moe.latent_width = latent;
+  later.beside("dense_beside", c.dense_beside);
+  later.field("expert_scale", c.moe.expert_scale, usual.moe.expert_scale);
+  later.field("index_topk", c.index_topk, usual.index_topk);
+  later.field("index_heads", c.index_heads, usual.index_heads);
+  later.field("index_dim", c.index_dim, usual.index_dim);
+  later.field("index_interleaved", c.index_interleaved, usual.index_interleaved);
+  later.layers("index_shared", c.index_shared);
+  later.field("layer_scale", c.layer_scale, usual.layer_scale);
+  later.field("logit_cap", c.logit_cap, usual.logit_cap);
+}
+
 void visit_later(Spec& s, ModelConfig& c, Said said) {
   const ModelConfig usual;
   Later later(s, said);
@@ -207,18 +223,7 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   later.field("recurrent_beta", c.residual.recurrent_beta, 1.0);
   later.field("feed_alpha", c.residual.feed_alpha, 1.0);
   later.field("feed_beta", c.residual.feed_beta, 1.0);
-  int latent = int(c.moe.latent_width);
-  later.field("latent_width", latent, 0);
-  c.moe.latent_width = latent;
-  later.beside("dense_beside", c.dense_beside);
-  later.field("expert_scale", c.moe.expert_scale, usual.moe.expert_scale);
-  later.field("index_topk", c.index_topk, usual.index_topk);
-  later.field("index_heads", c.index_heads, usual.index_heads);
-  later.field("index_dim", c.index_dim, usual.index_dim);
-  later.field("index_interleaved", c.index_interleaved, usual.index_interleaved);
-  later.layers("index_shared", c.index_shared);
-  later.field("layer_scale", c.layer_scale, usual.layer_scale);
-  later.field("logit_cap", c.logit_cap, usual.logit_cap);
+  visit_latest(later, c);
 }
 
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.

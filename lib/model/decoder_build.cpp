@@ -1,5 +1,5 @@
-// The blocks of a decoder, made from its architecture: mixers, feed-forwards, norms, and the names of
-// their parameters.
+// The blocks of a decoder, made from its architecture: mixers, feed-forwards, norms, and the names
+// of their parameters.
 #include <cmath>
 
 #include "lib/core/error.h"
