@@ -147,11 +147,19 @@ void Decoder<S>::name_parameters(Block& block, const std::string& at) {
   name(at + "dense.", dense);
 }
 
-template Decoder<float>::Decoder(const ModelConfig&, Backend<float>&, Storage);
-template Decoder<double>::Decoder(const ModelConfig&, Backend<double>&, Storage);
-template Decoder<float>::~Decoder();
-template Decoder<double>::~Decoder();
-template void Decoder<float>::build_blocks(Storage);
-template void Decoder<double>::build_blocks(Storage);
+// decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.
+#define INSTANTIATE(S)                                                                 \
+  template Decoder<S>::Decoder(const ModelConfig&, Backend<S>&, Storage);              \
+  template Decoder<S>::~Decoder();                                                     \
+  template void Decoder<S>::build_blocks(Storage);                                     \
+  template void Decoder<S>::build_feed(int, const std::optional<FeedShape>&, Storage); \
+  template void Decoder<S>::build_beside(Block&, const std::optional<FeedShape>&,      \
+                                         const std::string&);                          \
+  template void Decoder<S>::build_norms(Block&, int, const std::string&);              \
+  template void Decoder<S>::build_joints(Block&, bool);                                \
+  template void Decoder<S>::name_parameters(Block&, const std::string&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+#undef INSTANTIATE
 
 }  // namespace moe
