@@ -60,7 +60,8 @@ Kind model_kind() {
 }
 
 Kind field_kind() {
-  Kind out{"fields", "Fields of a model (--model PRESET:field=value; docs/fields.md)", {}};
+  Kind out{
+      "fields", "Fields of a model (--model PRESET:field=value; docs/fields.md)", {}, "source"};
   for (const ModelField& f : model_fields()) {
     out.rows.push_back(
         {std::string(f.name),

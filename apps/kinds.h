@@ -9,7 +9,8 @@ namespace moe {
 
 struct Kind {
   std::string_view name, title;                  // "routers", "Routers (--router)"
-  std::vector<std::array<std::string, 3>> rows;  // name, about, examples as a shell is given them
+  std::vector<std::array<std::string, 3>> rows;  // name, about, and what `third` says
+  std::string_view third = "examples";           // as a shell is given them; or "source"
 };
 
 std::vector<Kind> kinds();

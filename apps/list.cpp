@@ -49,7 +49,7 @@ Table table_of(const Kind& k) {
   Table t{.id = std::string(k.name), .title = std::string(k.title)};
   t.columns = {{.name = "name", .cells = name}, {.name = "what it is", .cells = about}};
   if (std::ranges::any_of(examples, [](const std::string& e) { return !e.empty(); }))
-    t.columns.push_back({.name = "examples", .cells = examples});
+    t.columns.push_back({.name = std::string(k.third), .cells = examples});
   return t;
 }
 

@@ -29,8 +29,8 @@ std::string roff(std::string_view text) {
 }
 
 std::string head(const std::string& name, const std::string& about) {
-  return concat(".TH ", name, " 1 \"\" \"moe ", roff(version_short()), "\" \"moe\"\n.SH NAME\n",
-                roff(name), " \\- ", roff(about), "\n");
+  return concat(".TH ", name, " 1 \"\" \"moe ", roff(version_short()),
+                "\" \"moe\"\n.ad l\n.SH NAME\n", roff(name), " \\- ", roff(about), "\n");
 }
 
 std::string section(const std::string& title) {

@@ -98,7 +98,7 @@ TEST_CASE("the findings of the short answer are the whole report's, the worst fi
   CHECK(holds(even, "\n  chance"));
 }
 
-TEST_CASE("--all shows everything once, and where it comes from at its end") {
+TEST_CASE("the whole report shows everything once, and where it comes from at its end") {
   const Folder f;
   make_small(f, "t.h5", "uniform");
   const std::string all = said(f, "report t.h5 --bootstrap 0 --all", 100);

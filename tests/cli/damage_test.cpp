@@ -72,7 +72,7 @@ TEST_CASE("full disks") {
   REQUIRE(f.run("trace a --data text:path=corpus,split=valid --tokens 500 -o u.h5").code == 0);
   says(f.run("report u.h5 -o r.html", {.file_limit = 5'000}), 4, "r.html");
   CHECK(!fs::exists(f / "r.html"));
-  CHECK(f.run("report u.h5", {.file_limit = 5'000}).code == 4);  // stdout
+  CHECK(f.run("report u.h5 --all", {.file_limit = 5'000}).code == 4);  // stdout
   CHECK(!leftover(f));
 }
 

@@ -51,7 +51,7 @@ void run_block(const Block& block, const fs::path& recordings) {
     CAPTURE(r.err);
     CHECK(r.code == 0);
     CHECK((line.find("report") == line.npos || line.find(" -o ") != line.npos ||
-           r.out.find("Who went where") != r.out.npos));
+           r.out.find("Findings, worst first") != r.out.npos));
   }
 }
 

@@ -450,6 +450,8 @@ class Faults:
                 capture_output=True,
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
             )
+            if process.returncode == 127 and b"loading shared libraries" in process.stderr:
+                continue  # the loader's own refusal: the program has not begun
             tried += 1
             if process.returncode not in (0, OUT_OF_MEMORY):
                 said = process.stderr[-200:].decode("utf-8", "replace")
