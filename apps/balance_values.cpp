@@ -62,10 +62,9 @@ Matrix<double> logits_of(const std::string& file, const LayerRows& layer, Index 
   Matrix<double> z(Index(rows.size()), experts);
   for (Index t = 0; t < z.rows(); ++t) {
     for (Index e = 0; e < z.cols(); ++e) {
-      z(t, e) = double(layer.logits(rows[std::size_t(t)], e));
+      z(t, e) = double(layer.logits(rows[t], e));
       if (!std::isfinite(z(t, e))) {
-        throw Error(Exit::input,
-                    concat("'", file, "': a logit of row ", rows[std::size_t(t)], " is not finite"))
+        throw Error(Exit::input, concat("'", file, "': a logit of row ", rows[t], " is not finite"))
             .hint(
                 "moe trace --logits records every row; a file with the logits of some rows only "
                 "cannot be used here");

@@ -78,7 +78,7 @@ ExpertScores shares_of(const Options& o, const Decoder<float>& model, const std:
   const auto at = std::ranges::find(means, mean) - means.begin();
   if (at == std::ssize(means))
     no_such("mean of experts", mean, means);
-  return at == 0 ? ExpertScores{} : scores(o, model, by[std::size_t(at - 1)]);
+  return at == 0 ? ExpertScores{} : scores(o, model, by[at - 1]);
 }
 
 Edited merge(const Options& o, Decoder<float>& model) {

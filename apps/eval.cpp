@@ -109,7 +109,7 @@ Table table_without(const std::vector<DomainLoss>& all, const std::vector<Domain
 void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool renormalise) {
   std::vector<std::vector<int>> missing(std::size_t(model.config().moe_layers()));
   for (const ExpertName& n : names)
-    missing[std::size_t(moe_layer_of(model, n))].push_back(n.expert);
+    missing[moe_layer_of(model, n)].push_back(n.expert);
   for (std::size_t l = 0; l < missing.size(); ++l)
     model.moe_layers()[l]->knock_out(missing[l], renormalise);
 }

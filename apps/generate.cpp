@@ -39,16 +39,14 @@ struct Options {
 int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng) {
   std::vector<int> order(static_cast<std::size_t>(limit));
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(
-      order, [&](int a, int b) { return logits[std::size_t(a)] > logits[std::size_t(b)]; });
+  std::ranges::stable_sort(order, [&](int a, int b) { return logits[a] > logits[b]; });
   if (o.temperature == 0)
     return order[0];
   if (o.top_k > 0)
     order.resize(std::size_t(std::min(o.top_k, limit)));
   std::vector<double> p;
   for (const int v : order) {
-    p.push_back(
-        std::exp(double(logits[std::size_t(v)] - logits[std::size_t(order[0])]) / o.temperature));
+    p.push_back(std::exp(double(logits[v] - logits[order[0]]) / o.temperature));
   }
   double left = rng.uniform() * std::accumulate(p.begin(), p.end(), 0.0);
   for (std::size_t i = 0; i < p.size(); ++i) {

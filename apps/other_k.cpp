@@ -25,8 +25,8 @@ void KSums::add(int moe_layer, const Batch& batch, const Routing& r) {
         continue;
       if (std::size_t(e) >= l.load.size())
         l.load.resize(std::size_t(e) + 1);
-      l.load[std::size_t(e)] += 1;
-      l.weight[std::size_t(j)] += r.weight(t, j);
+      l.load[e] += 1;
+      l.weight[j] += r.weight(t, j);
     }
   }
 }

@@ -58,7 +58,7 @@ std::string lower(std::string s) {
   const std::string near = nearest(lower(word), names);
   const auto at = std::ranges::find(names, near);
   throw Error(Exit::usage, concat("no model, file or folder named '", word, "'"))
-      .hint(concat(near.empty() ? "" : concat("'", shown[std::size_t(at - names.begin())], "'; "),
+      .hint(concat(near.empty() ? "" : concat("'", shown[at - names.begin()], "'; "),
                    "moe plan lists the published models, moe list models our own"));
 }
 

@@ -89,8 +89,8 @@ Table parameters_table(const ParameterCount& p) {
     active.push_back(a);
   };
   for (int i = 0; i < part_count; ++i) {
-    if (p.part[std::size_t(i)] > 0)
-      row(std::string(name_of(ModelPart(i))), p.part[std::size_t(i)], p.active[std::size_t(i)]);
+    if (p.part[i] > 0)
+      row(std::string(name_of(ModelPart(i))), p.part[i], p.active[i]);
   }
   row("all", p.total, p.a0);
   Table t{.id = "parameters",

@@ -96,7 +96,7 @@ int convert_lines(const Options& o, const char* field, Convert&& convert) {
     std::vector<std::string> out(lines.size());
     parallel_for(Index(lines.size()), 1, [&](Index first, Index last) {
       for (Index i = first; i < last; ++i)
-        out[std::size_t(i)] = convert(lines[std::size_t(i)], *json);
+        out[i] = convert(lines[i], *json);
     });
     for (const std::string& line : out)
       fmt::print("{}", line);
@@ -197,7 +197,7 @@ int decode(const Options& o) {
 std::string id_text(const std::vector<std::string>& pieces, int id) {
   if (id < 0)
     return "none";
-  return std::size_t(id) < pieces.size() ? concat(id, " ", in_quotes(pieces[std::size_t(id)]))
+  return std::size_t(id) < pieces.size() ? concat(id, " ", in_quotes(pieces[id]))
                                          : std::to_string(id);
 }
 

@@ -55,7 +55,7 @@ class Arithmetic final : public Generated {
       for (;;) {
         const std::int64_t a = number(rng);
         const std::int64_t b = number(rng);
-        const Problem p{a, b, operations_[std::size_t(rng.below(Index(operations_.size())))]};
+        const Problem p{a, b, operations_[rng.below(Index(operations_.size()))]};
         if (p.split() == split)
           return p.line();
       }

@@ -42,7 +42,7 @@ class Clusters final : public Generated {
     std::vector<int> out(token.size(), -1);  // -1: no token of ours
     for (std::size_t i = 0; i < token.size(); ++i) {
       if (token[i] >= 0 && token[i] < int(cluster_.size()))
-        out[i] = cluster_[std::size_t(token[i])];
+        out[i] = cluster_[token[i]];
     }
     return out;
   }
@@ -52,11 +52,11 @@ class Clusters final : public Generated {
     std::vector<int> deck(std::size_t(vocabulary), 0);
     std::iota(deck.begin(), deck.end(), 0);
     for (std::size_t i = deck.size(); i > 1; --i)
-      std::swap(deck[i - 1], deck[std::size_t(rng.below(Index(i)))]);
+      std::swap(deck[i - 1], deck[rng.below(Index(i))]);
     cluster_.resize(deck.size());
     members_.resize(std::size_t(clusters_));
     for (std::size_t i = 0; i < deck.size(); ++i) {
-      cluster_[std::size_t(deck[i])] = int(i % std::size_t(clusters_));
+      cluster_[deck[i]] = int(i % std::size_t(clusters_));
       members_[i % std::size_t(clusters_)].push_back(deck[i]);
     }
     for (const int c : cluster_) {
@@ -70,7 +70,7 @@ class Clusters final : public Generated {
   // Probability of a step from token i to any one token of its cluster that is no favourite.
   double plain(std::size_t i) const {
     const double inside = stay_ * (1 - kFavoured) + (clusters_ == 1 ? 1 - stay_ : 0);
-    return inside / double(members_[std::size_t(cluster_[i])].size());
+    return inside / double(members_[cluster_[i]].size());
   }
 
   // How often each token comes: power iteration, which converges as (stay * kFavoured)^n.
@@ -79,10 +79,9 @@ class Clusters final : public Generated {
     for (int n = 0; n < 200; ++n) {
       std::vector<double> next(now.size());
       for (std::size_t i = 0; i < now.size(); ++i) {
-        next[i] += (1 - stay_ * kFavoured) /
-                   (clusters_ * double(members_[std::size_t(cluster_[i])].size()));
+        next[i] += (1 - stay_ * kFavoured) / (clusters_ * double(members_[cluster_[i]].size()));
         for (const int f : favourite_[i])
-          next[std::size_t(f)] += now[i] * stay_ * kFavoured / kFavourites;
+          next[f] += now[i] * stay_ * kFavoured / kFavourites;
       }
       now = std::move(next);
     }
@@ -100,12 +99,12 @@ class Clusters final : public Generated {
       std::map<int, double> favoured;
       for (const int f : favourite_[i])
         favoured[f] += stay_ * kFavoured / kFavourites;
-      const auto& own = members_[std::size_t(cluster_[i])];
+      const auto& own = members_[cluster_[i]];
       double row = double(own.size() - favoured.size()) * term(plain(i));
       for (const auto& [id, p] : favoured)
         row += term(p + plain(i));
       for (int c = 0; c < clusters_; ++c) {
-        const double size = double(members_[std::size_t(c)].size());
+        const double size = double(members_[c].size());
         if (c != cluster_[i])
           row += size * term((1 - stay_) / (clusters_ - 1) / size);
       }
@@ -115,8 +114,8 @@ class Clusters final : public Generated {
   }
 
   int any_of(int cluster, Rng& rng) const {
-    const auto& members = members_[std::size_t(cluster)];
-    return members[std::size_t(rng.below(Index(members.size())))];
+    const auto& members = members_[cluster];
+    return members[rng.below(Index(members.size()))];
   }
   int other_than(int cluster, Rng& rng) const {
     return clusters_ == 1 ? cluster : int((cluster + 1 + rng.below(clusters_ - 1)) % clusters_);
@@ -126,11 +125,11 @@ class Clusters final : public Generated {
     std::vector<int> ids;
     for (int id = any_of(int(rng.below(clusters_)), rng); Index(ids.size()) < count;) {
       ids.push_back(id);
-      const int cluster = cluster_[std::size_t(id)];
+      const int cluster = cluster_[id];
       if (rng.uniform() >= stay_)
         id = any_of(other_than(cluster, rng), rng);
       else if (rng.uniform() < kFavoured)
-        id = favourite_[std::size_t(id)][std::size_t(rng.below(kFavourites))];
+        id = favourite_[id][rng.below(kFavourites)];
       else
         id = any_of(cluster, rng);
     }

@@ -114,7 +114,7 @@ int Corpus::drawn_domain(std::uint64_t sequence) const {
   std::iota(order.begin(), order.end(), 0);
   Rng rng = Rng(seed_).stream(order_stream).stream(sequence / order.size());
   for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[std::size_t(rng.below(Index(i)))]);
+    std::swap(order[i - 1], order[rng.below(Index(i))]);
   return order[sequence % order.size()];
 }
 
@@ -123,9 +123,9 @@ Batch Corpus::train(std::uint64_t cursor, int sequences, int length) const {
   for (int q = 0; q < sequences; ++q) {
     const std::uint64_t sequence = cursor * std::uint64_t(sequences) + std::uint64_t(q);
     const int domain = drawn_domain(sequence);
-    const auto [part, local] = owner_[std::size_t(domain)];
+    const auto [part, local] = owner_[domain];
     Rng rng = Rng(seed_).stream(piece_stream).stream(sequence);
-    append(batch, domain, parts_[std::size_t(part)]->train_piece(local, length, rng));
+    append(batch, domain, parts_[part]->train_piece(local, length, rng));
   }
   return batch;
 }
@@ -134,7 +134,7 @@ Batch Corpus::valid(const std::vector<PieceNumber>& pieces, int length) const {
   Batch batch;
   for (const PieceNumber& number : pieces) {
     const auto [part, local] = owner_.at(std::size_t(number.domain));
-    const Dataset& dataset = *parts_[std::size_t(part)];
+    const Dataset& dataset = *parts_[part];
     if (const auto piece = dataset.valid_piece(local, length, number.piece))
       append(batch, number.domain, *piece);
   }
@@ -150,10 +150,10 @@ std::vector<int> Corpus::planted_labels(const Batch& batch) const {
     return {};
   std::vector<int> all;
   for (Index q = 0; q < batch.sequences(); ++q) {
-    const TokenIds token(batch.token.begin() + batch.start[std::size_t(q)],
+    const TokenIds token(batch.token.begin() + batch.start[q],
                          batch.token.begin() + batch.start[std::size_t(q) + 1]);
-    const int owner = owner_.at(std::size_t(batch.domain[std::size_t(q)])).first;
-    const std::vector<int> labels = parts_[std::size_t(owner)]->planted_labels(token);
+    const int owner = owner_.at(std::size_t(batch.domain[q])).first;
+    const std::vector<int> labels = parts_[owner]->planted_labels(token);
     all.insert(all.end(), labels.begin(), labels.end());
   }
   return all;

@@ -239,9 +239,8 @@ std::string not_text(std::string_view bytes) {
 }
 
 Index character_edge(std::string_view text, Index at) {
-  for (int i = 0; i < 3 && at < Index(text.size()) &&
-                  continues(static_cast<unsigned char>(text[std::size_t(at)]));
-       ++i) {
+  for (int i = 0;
+       i < 3 && at < Index(text.size()) && continues(static_cast<unsigned char>(text[at])); ++i) {
     ++at;
   }
   return at;

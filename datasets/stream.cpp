@@ -39,7 +39,7 @@ std::vector<Stretch> split_blocks(const std::vector<Document>& documents) {
   Index block = 0;
   Index until = block_size(0);  // in the documents laid end to end
   for (Index d = 0; d < Index(documents.size()); ++d) {
-    const std::string_view text = documents[std::size_t(d)].text;
+    const std::string_view text = documents[d].text;
     for (Index at = 0; at < Index(text.size());) {
       const Index wanted = until - position;
       const Index left = Index(text.size()) - at;
@@ -174,7 +174,7 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   TokenStream train, valid;
   Index special = 0;
   for (const Stretch& s : split_blocks(domain.documents)) {
-    const Document& document = domain.documents[std::size_t(s.document)];
+    const Document& document = domain.documents[s.document];
     const auto text =
         std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
     const bool finished = s.last == Index(document.text.size()) && document.whole;
@@ -230,9 +230,8 @@ void StreamDataset::note_special(const std::string& domain, Index ids) {
 Piece StreamDataset::train_piece(int domain, int tokens, Rng& rng) const {
   const TokenStream& stream = train_.at(std::size_t(domain));
   if (stream.size() <= tokens) {
-    throw Error(Exit::input,
-                concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
-                       " training tokens, too few for a piece of ", tokens))
+    throw Error(Exit::input, concat("domain '", info_.domains[domain], "' has ", stream.size(),
+                                    " training tokens, too few for a piece of ", tokens))
         .hint("give it more text, leave it out with glob=, or train with a shorter context");
   }
   // every token is equally likely: the stream is a ring

@@ -10,7 +10,7 @@ bool is_text(const std::string& name) {
 void each_training_stretch(const DomainText& domain,
                            const std::function<void(std::string_view)>& each) {
   for (const Stretch& s : split_blocks(domain.documents)) {
-    const std::string_view text = domain.documents[std::size_t(s.document)].text;
+    const std::string_view text = domain.documents[s.document].text;
     if (s.split == Split::train)
       each(text.substr(std::size_t(s.first), std::size_t(s.last - s.first)));
   }

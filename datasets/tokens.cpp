@@ -64,9 +64,8 @@ class Tokens final : public Dataset {
   Piece train_piece(int domain, int tokens, Rng& rng) const override {
     const TokenStream& stream = train_.at(std::size_t(domain));
     if (stream.size() <= tokens) {
-      throw Error(Exit::input,
-                  concat("domain '", info_.domains[std::size_t(domain)], "' has ", stream.size(),
-                         " training tokens, too few for a piece of ", tokens))
+      throw Error(Exit::input, concat("domain '", info_.domains[domain], "' has ", stream.size(),
+                                      " training tokens, too few for a piece of ", tokens))
           .hint(whole_ ? "whole=1 keeps all of them for split=valid"
                        : "more ids, or a shorter --length");
     }
@@ -97,7 +96,7 @@ class Tokens final : public Dataset {
     info_.vocabulary = std::max(info_.vocabulary, highest_ + 1);
     TokenStream train, valid;
     for (const Stretch& s : split_blocks(shapes)) {
-      const IdDocument& d = documents_[domain][std::size_t(s.document)];
+      const IdDocument& d = documents_[domain][s.document];
       const auto part = [&](const auto& numbers) {
         const auto begin = numbers.begin();
         return numbers.empty() ? numbers

@@ -104,7 +104,7 @@ void count(const Matrix<int>& a, const Matrix<int>& b, std::span<const Index> ro
       if (from < 0)
         continue;
       first_a = first_a < 0 ? from : first_a;
-      ++j.chosen[std::size_t(from)];
+      ++j.chosen[from];
       for (const int to : b.row(t)) {
         if (to >= 0)
           ++j.choices(from, to);
@@ -158,21 +158,21 @@ std::vector<LayerMatch> match_layers(const TraceSource& a, const TraceSource& b,
     parallel_for(Index(joint.size()), 1, [&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         const std::size_t l = from + std::size_t(i);
-        count(ra.layer[l].expert, rb.layer[l].expert, rows, joint[std::size_t(i)]);
+        count(ra.layer[l].expert, rb.layer[l].expert, rows, joint[i]);
       }
     });
   }
   std::vector<LayerMatch> out(joint.size());
   parallel_for(Index(joint.size()), 1, [&](Index begin, Index end) {
     for (Index i = begin; i < end; ++i)
-      out[std::size_t(i)] = match_of(joint[std::size_t(i)]);
+      out[i] = match_of(joint[i]);
   });
   return out;
 }
 
 void rename(Matrix<int>& ids, const std::vector<int>& to) {
   for (int& e : ids.flat())
-    e = e >= 0 ? to[std::size_t(e)] : e;
+    e = e >= 0 ? to[e] : e;
 }
 
 // Columns of logits by the names of the experts.
@@ -230,7 +230,7 @@ void ShuffledTrace::change(TraceRows& rows) const {
   std::vector<Index> order = valid;
   Rng rng = Rng(chance::seed, run_).stream(rows.first);
   for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[std::size_t(rng.below(Index(i)))]);
+    std::swap(order[i - 1], order[rng.below(Index(i))]);
   for (LayerRows& layer : rows.layer)
     reorder(layer.expert, valid, order);
 }

@@ -29,7 +29,7 @@ std::int64_t common(std::span<const int> a, std::span<const int> b) {
 // do not say.
 double margin_of(const LayerRows& rows, Index t, std::size_t k, int experts) {
   if (!rows.margin.empty())
-    return rows.margin[std::size_t(t)];
+    return rows.margin[t];
   if (rows.logits.empty() || k == 0)
     return no_value;
   const auto z = rows.logits.row(t).first(std::size_t(experts));

@@ -124,13 +124,13 @@ TraceFields Bootstrap::needs() const {
 void Bootstrap::observe_layer(const Window& w, Index l) {
   if (layer_.empty())
     return;
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (const Index t : w.valid) {
-    const std::int64_t q = w.rows.sequence[std::size_t(t)];
+    const std::int64_t q = w.rows.sequence[t];
     if (q != s.sequence) {
       close(s);
       s.sequence = q;
-      s.domain = w.domain[std::size_t(t)];
+      s.domain = w.domain[t];
       s.last_first = -1;
     }
     token(s, w, l, t);
@@ -138,28 +138,28 @@ void Bootstrap::observe_layer(const Window& w, Index l) {
 }
 
 void Bootstrap::token(State& s, const Window& w, Index l, Index t) const {
-  const auto chosen = w.layer[std::size_t(l)].of(t);
+  const auto chosen = w.layer[l].of(t);
   const std::size_t experts = s.pending.size();
   std::uint64_t seen = 0;  // of at most 8 ranks
   for (const int e : chosen) {
-    if (s.pending[std::size_t(e)]++ == 0)
+    if (s.pending[e]++ == 0)
       s.touched.push_back(e);
     seen |= std::uint64_t{1} << (std::size_t(e) * std::size_t(ranks_) / experts);
   }
   s.pending_over[dedup] += __builtin_popcountll(seen);
   s.pending_under[dedup] += double(chosen.size());
-  const int first = w.layer[std::size_t(l)].first(t);
-  const std::uint32_t position = w.rows.position[std::size_t(t)];
+  const int first = w.layer[l].first(t);
+  const std::uint32_t position = w.rows.position[t];
   if (s.last_first >= 0 && first >= 0 && position == s.last_position + 1) {
     s.pending_over[repeat] += first == s.last_first;
     s.pending_under[repeat] += 1;
   }
   s.last_first = first;
   s.last_position = position;
-  const auto& entropies = w.rows.layer[std::size_t(l)].entropy;
-  if (entropies.empty() || std::isnan(entropies[std::size_t(t)]))
+  const auto& entropies = w.rows.layer[l].entropy;
+  if (entropies.empty() || std::isnan(entropies[t]))
     return;
-  s.pending_over[entropy] += entropies[std::size_t(t)];
+  s.pending_over[entropy] += entropies[t];
   s.pending_under[entropy] += 1;
 }
 
@@ -172,10 +172,10 @@ void Bootstrap::close(State& s) const {
   const std::size_t experts = s.pending.size();
   for (const int e : s.touched) {
     std::uint32_t* to = s.replica.data() + (slot * experts + std::size_t(e)) * width_;
-    const auto n = std::uint32_t(s.pending[std::size_t(e)]);
+    const auto n = std::uint32_t(s.pending[e]);
     for (std::size_t r = 0; r < width_; ++r)
       to[r] += n * s.weight[r];
-    s.pending[std::size_t(e)] = 0;
+    s.pending[e] = 0;
   }
   s.touched.clear();
   for (std::size_t i = 0; i < ratio_count; ++i) {
@@ -284,7 +284,7 @@ std::vector<Replicated> Bootstrap::results() const {
   std::vector<std::vector<Replicated>> each(layer_.size());
   parallel_for(Index(layer_.size()), 1, [&](Index from, Index to) {
     for (Index l = from; l < to; ++l)
-      each[std::size_t(l)] = of_layer(std::size_t(l));
+      each[l] = of_layer(std::size_t(l));
   });
   std::vector<Replicated> out;
   for (auto& of : each)
@@ -311,7 +311,7 @@ void attach(Column& c, const std::vector<Replicated>& all) {
         (!std::isnan(r.parameter) && !c.name.ends_with(" " + number_text(r.parameter)))) {
       continue;
     }
-    const double v = (*cells)[std::size_t(r.layer)];
+    const double v = (*cells)[r.layer];
     if (!(std::abs(v - r.values[0]) <= 1e-6 * std::max(1.0, std::abs(v))))
       continue;
     if (c.low.empty()) {
@@ -319,8 +319,8 @@ void attach(Column& c, const std::vector<Replicated>& all) {
       c.high.assign(cells->size(), no_value);
     }
     const Interval i = interval_of(r.values, v, r.least, r.most);
-    c.low[std::size_t(r.layer)] = i.low;
-    c.high[std::size_t(r.layer)] = i.high;
+    c.low[r.layer] = i.low;
+    c.high[r.layer] = i.high;
   }
 }
 

@@ -54,11 +54,11 @@ void draw_requests(int experts, int k, std::int64_t tokens, std::int64_t all,
   for (std::int64_t t = 0; t < tokens; ++t) {
     chance::draw_experts(deck, one, rng);
     for (int j = 0; j < k; ++j) {
-      const int e = one[std::size_t(j)];
+      const int e = one[j];
       for (std::size_t i = 0; i < sizes.size(); ++i)
         lost[i] += cold(met, j, sizes[i], experts);
       s.request(e);
-      met += !std::exchange(seen[std::size_t(e)], 1);
+      met += !std::exchange(seen[e], 1);
     }
   }
   const double n = double(s.recency.requests());
@@ -84,12 +84,12 @@ TraceFields CacheMetric::needs() const {
 }
 
 void CacheMetric::observe_layer(const Window& w, Index l) {
-  Simulation& s = layer_[std::size_t(l)];
+  Simulation& s = layer_[l];
   for (const Index t : w.valid) {
     if (most_ > 0 && s.tokens >= most_)
       return;
     ++s.tokens;
-    for (const int e : w.layer[std::size_t(l)].of(t))
+    for (const int e : w.layer[l].of(t))
       s.request(e);
   }
 }

@@ -81,24 +81,23 @@ std::int64_t RecencyStack::lru_hits(int size) const {
 }
 
 void LfuCache::request(int expert) {
-  const std::uint64_t key = key_[std::size_t(expert)] =
-      ++count_[std::size_t(expert)] << time_bits | ++now_;
+  const std::uint64_t key = key_[expert] = ++count_[expert] << time_bits | ++now_;
   const auto put = [&](std::size_t at, int e) {
     order_[at] = e;
-    place_[std::size_t(e)] = int(at);
+    place_[e] = int(at);
   };
   std::size_t at = 0;
-  if (place_[std::size_t(expert)] >= 0) {
+  if (place_[expert] >= 0) {
     ++hits_;
-    at = std::size_t(place_[std::size_t(expert)]);
+    at = std::size_t(place_[expert]);
   } else if (order_.size() < size_) {
     order_.insert(order_.begin(), expert);
     for (std::size_t k = 1; k < order_.size(); ++k)
-      place_[std::size_t(order_[k])] = int(k);
+      place_[order_[k]] = int(k);
   } else {
-    place_[std::size_t(order_[0])] = -1;
+    place_[order_[0]] = -1;
   }
-  for (; at + 1 < order_.size() && key_[std::size_t(order_[at + 1])] < key; ++at)
+  for (; at + 1 < order_.size() && key_[order_[at + 1]] < key; ++at)
     put(at, order_[at + 1]);
   put(at, expert);
 }

@@ -125,7 +125,7 @@ double crosslayer_mi_bits(double from, double to, double t) {
 double distinct_ranks(int experts, double k, int ranks) {
   std::vector<int> on(static_cast<std::size_t>(ranks), 0);
   for (std::int64_t e = 0; e < experts; ++e)
-    ++on[std::size_t(e * ranks / experts)];
+    ++on[e * ranks / experts];
   double sum = 0;
   for (const int n : on)
     sum += meets(experts, k, n);
@@ -166,7 +166,7 @@ double largest_cosine(double pairs, double dimensions) {
   for (int i = 0; i < steps; ++i) {
     const double c = reach * (2 * (i + 0.5) / steps - 1);
     const double here = std::exp((dimensions - 3) / 2 * std::log1p(-c * c));
-    below[std::size_t(i)] = sum + here / 2;
+    below[i] = sum + here / 2;
     sum += here;
   }
   double mean = reach;
@@ -219,7 +219,7 @@ std::vector<std::int64_t> counts_token_by_token(int experts, int k, std::int64_t
   for (std::int64_t t = 0; t < tokens; ++t) {
     draw_experts(deck, one, rng);
     for (const int e : one)
-      ++counts[std::size_t(e)];
+      ++counts[e];
   }
   return counts;
 }
@@ -255,7 +255,7 @@ std::vector<std::int64_t> draw_counts(int experts, int k, std::int64_t tokens, R
     left -= counts[e];
   }
   while (left != 0) {  // rounded
-    std::int64_t& c = counts[std::size_t(rng.below(experts))];
+    std::int64_t& c = counts[rng.below(experts)];
     const std::int64_t one = left > 0 ? 1 : -1;
     if (c + one >= 0 && c + one <= tokens) {
       c += one;

@@ -163,8 +163,8 @@ void Labels::simulate(Label& l, std::int64_t n) const {
     share.push_back(double(*most) / double(n));
     entropy.push_back(entropy_bits(counts));
     deviation.push_back(std::sqrt(square));
-    l.favourite[std::size_t(most - counts.begin())] += 1.0 / runs;
-    l.favourite_share[std::size_t(most - counts.begin())] += share.back() / runs;
+    l.favourite[most - counts.begin()] += 1.0 / runs;
+    l.favourite_share[most - counts.begin()] += share.back() / runs;
   }
   for (std::size_t e = 0; e < l.favourite.size(); ++e)
     l.favourite_share[e] /= l.favourite[e] > 0 ? l.favourite[e] : 1;

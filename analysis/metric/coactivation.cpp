@@ -15,8 +15,8 @@ TraceFields CoactivationMetric::needs() const {
 }
 
 void CoactivationMetric::observe_layer(const Window& w, Index l) {
-  State& s = state_[std::size_t(l)];
-  const LayerChoices& c = w.layer[std::size_t(l)];
+  State& s = state_[l];
+  const LayerChoices& c = w.layer[l];
   count_own_pairs(c, w.valid, s.pairs);
   for (const Index t : w.valid)
     s.assignments += std::int64_t(c.of(t).size());

@@ -146,9 +146,9 @@ void CoactivationMetric::table_of_pairs(Report& r, const Listed& rows) const {
 }
 
 void CoactivationMetric::map(Report& r, Index l) const {
-  const State& s = state_[std::size_t(l)];
+  const State& s = state_[l];
   const Matrix<double> conditional = coactivation_conditional(s.pairs);
-  const double e = shape_.experts[std::size_t(l)];
+  const double e = shape_.experts[l];
   std::vector<std::int64_t> row, col;
   Values values;
   for (Index i = 0; i < conditional.rows(); ++i) {
@@ -159,7 +159,7 @@ void CoactivationMetric::map(Report& r, Index l) const {
                                              (choices(s) - 1) / (e - 1));
     }
   }
-  const std::int64_t number = shape_.number[std::size_t(l)];
+  const std::int64_t number = shape_.number[l];
   TableBuilder t(concat("coactivation_map_", number), concat("Layer ", number, ": chosen together"),
                  section::coactivation);
   t.reading(

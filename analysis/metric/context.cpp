@@ -24,22 +24,22 @@ class Context final : public Metric {
   }
 
   void observe_layer(const Window& w, Index l) override {
-    State& s = state_[std::size_t(l)];
-    const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
+    State& s = state_[l];
+    const std::size_t experts = std::size_t(shape_.experts[l]);
     for (const Index t : w.valid) {
-      if (w.rows.sequence[std::size_t(t)] != s.sequence) {
+      if (w.rows.sequence[t] != s.sequence) {
         end_document(s);
-        s.sequence = w.rows.sequence[std::size_t(t)];
+        s.sequence = w.rows.sequence[t];
       }
-      const std::size_t bucket = std::min<std::size_t>(
-          w.rows.position[std::size_t(t)] / std::uint32_t(bucket_), most_buckets - 1);
+      const std::size_t bucket =
+          std::min<std::size_t>(w.rows.position[t] / std::uint32_t(bucket_), most_buckets - 1);
       if (bucket >= s.position.size())
         s.position.resize(bucket + 1);
       if (s.position[bucket].empty())
         s.position[bucket].assign(experts, 0);
-      for (const int e : w.layer[std::size_t(l)].of(t)) {
-        ++s.document[std::size_t(e)];
-        ++s.position[bucket][std::size_t(e)];
+      for (const int e : w.layer[l].of(t)) {
+        ++s.document[e];
+        ++s.position[bucket][e];
         ++s.assignments;
       }
       ++s.tokens;

@@ -41,7 +41,7 @@ CountWindow CountPass::window(std::uint64_t first, std::uint64_t count) const {
   w.tokens = Matrix<std::int64_t>(w.count(), Index(layers.size()));
   for (Index s = 0; s < w.count(); ++s) {
     for (Index l = 0; l < Index(layers.size()); ++l) {
-      const auto counts = w.steps.of(s, l, w.experts[std::size_t(l)]);
+      const auto counts = w.steps.of(s, l, w.experts[l]);
       const std::uint64_t step = first + std::uint64_t(s);
       std::int64_t all = 0;
       for (const std::uint32_t c : counts)
@@ -62,7 +62,7 @@ void CountPass::run(const std::vector<Metric*>& all, const AnalyzeOptions& o) co
     const CountWindow w = window(first, std::min(at_once, steps - first));
     parallel_for(Index(all.size()) * layers, 1, [&](Index from, Index to) {
       for (Index p = from; p < to; ++p)
-        all[std::size_t(p / layers)]->observe_counts(w, p % layers);
+        all[p / layers]->observe_counts(w, p % layers);
     });
   }
   for (Metric* m : all)
@@ -74,8 +74,7 @@ void CountPass::odd_counts(std::vector<std::string>& out) const {
   const auto sentence = [&](const OddCounts& odd, const char* what) {
     return concat(odd.cells, " of ", all, " counts of a step in a layer ", what, " (first: step ",
                   trace_.steps()[odd.first_step].step, ", MoE layer ",
-                  trace_.header().layers[std::size_t(odd.first_layer)].index,
-                  "): left out of every figure");
+                  trace_.header().layers[odd.first_layer].index, "): left out of every figure");
   };
   if (const OddCounts& odd = survey_.negative(); odd.cells > 0)
     out.push_back(sentence(odd, negative_counts));

@@ -25,9 +25,9 @@ TraceFields CrossLayerMetric::needs() const {
 void CrossLayerMetric::observe_layer(const Window& w, Index l) {
   if (l + 1 >= shape_.layers())
     return;
-  State& s = state_[std::size_t(l)];
-  const LayerChoices& a = w.layer[std::size_t(l)];
-  const LayerChoices& b = w.layer[std::size_t(l + 1)];
+  State& s = state_[l];
+  const LayerChoices& a = w.layer[l];
+  const LayerChoices& b = w.layer[l + 1];
   s.ranked = a.ranked;
   in_small_cells(s.first, w.valid.size(), [&](auto* cells) {
     for (const Index t : w.valid) {
@@ -98,9 +98,8 @@ std::vector<CrossLayerMetric::Travelled> CrossLayerMetric::most_travelled(const 
   for (Index a = 0; a < j.rows(); ++a) {
     for (Index b = 0; b < j.cols(); ++b) {
       if (j(a, b)) {
-        all.push_back(
-            {a, b, j(a, b), double(j(a, b)) / double(rows[std::size_t(a)]),
-             double(j(a, b)) * n / (double(rows[std::size_t(a)]) * double(cols[std::size_t(b)]))});
+        all.push_back({a, b, j(a, b), double(j(a, b)) / double(rows[a]),
+                       double(j(a, b)) * n / (double(rows[a]) * double(cols[b]))});
       }
     }
   }

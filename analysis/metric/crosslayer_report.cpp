@@ -61,7 +61,7 @@ void CrossLayerMetric::map(Report& r, std::size_t l) const {
   std::vector<std::int64_t> row, col;
   Values::Rows share;
   for (Index a = 0; a < j.rows(); ++a) {
-    const double n = double(rows[std::size_t(a)]);
+    const double n = double(rows[a]);
     for (Index b = 0; b < j.cols(); ++b) {
       row.push_back(a);
       col.push_back(b);

@@ -27,14 +27,14 @@ TraceFields DomainsMetric::needs() const {
 }
 
 void DomainsMetric::observe_layer(const Window& w, Index l) {
-  State& s = state_[std::size_t(l)];
-  const LayerChoices& c = w.layer[std::size_t(l)];
+  State& s = state_[l];
+  const LayerChoices& c = w.layer[l];
   s.ranked = c.ranked;
   for (const Index t : w.valid) {
-    const int d = w.domain[std::size_t(t)];
+    const int d = w.domain[t];
     if (d < 0)
       continue;
-    ++s.tokens[std::size_t(d)];
+    ++s.tokens[d];
     for (const int e : c.of(t))
       ++s.chosen(d, e);
     if (c.first(t) >= 0)
@@ -61,8 +61,8 @@ Matrix<double> DomainsMetric::rates(const Counts& c, const std::vector<std::int6
   Matrix<double> out(c.rows(), c.cols(), no_value);
   for (Index d = 0; d < c.rows(); ++d) {
     for (Index e = 0; e < c.cols(); ++e) {
-      if (tokens[std::size_t(d)])
-        out(d, e) = double(c(d, e)) / double(tokens[std::size_t(d)]);
+      if (tokens[d])
+        out(d, e) = double(c(d, e)) / double(tokens[d]);
     }
   }
   return out;

@@ -155,8 +155,8 @@ void DomainsMetric::map(Report& r, Index l) const {
   std::vector<std::int64_t> expert;
   Values values;
   for (Index d = 0; d < all.rows(); ++d) {
-    for (Index e = 0; e < all.cols() && state_[layer].tokens[std::size_t(d)]; ++e) {
-      domain.push_back(names_[std::size_t(d)]);
+    for (Index e = 0; e < all.cols() && state_[layer].tokens[d]; ++e) {
+      domain.push_back(names_[d]);
       expert.push_back(e);
       values["domain_hit_rate"].add(all(d, e), double(shape_.top_k[layer]) / shape_.experts[layer]);
     }
@@ -210,9 +210,9 @@ void DomainsMetric::every_cell(Report& r) const {
     const Lift lift(s);
     const double experts = shape_.experts[l];
     for (Index d = 0; d < all.rows(); ++d) {
-      for (Index e = 0; e < all.cols() && s.tokens[std::size_t(d)]; ++e) {
+      for (Index e = 0; e < all.cols() && s.tokens[d]; ++e) {
         layer.push_back(shape_.number[l]);
-        domain.push_back(names_[std::size_t(d)]);
+        domain.push_back(names_[d]);
         expert.push_back(e);
         values["domain_hit_rate"].add(all(d, e), shape_.top_k[l] / experts);
         values["domain_hit_rate_top1"].add(first(d, e), 1 / experts);
@@ -237,7 +237,7 @@ void DomainsMetric::distances(Report& r) const {
   for (std::size_t l = 0; l < state_.size(); ++l) {
     const Matrix<double> all = total_variation(state_[l].chosen);
     const auto tokens = [&](Index d) {
-      return double(state_[l].tokens[std::size_t(d)]);
+      return double(state_[l].tokens[d]);
     };
     for (Index a = 0; a < all.rows(); ++a) {
       for (Index b = a + 1; b < all.rows(); ++b) {
@@ -245,8 +245,8 @@ void DomainsMetric::distances(Report& r) const {
           continue;
         const double harmonic = 2 / (1 / tokens(a) + 1 / tokens(b));
         layer.push_back(shape_.number[l]);
-        one.push_back(names_[std::size_t(a)]);
-        other.push_back(names_[std::size_t(b)]);
+        one.push_back(names_[a]);
+        other.push_back(names_[b]);
         values["domain_tv"].add(
             all(a, b), chance::total_variation(shape_.experts[l], shape_.top_k[l], harmonic));
       }

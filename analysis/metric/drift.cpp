@@ -51,19 +51,19 @@ class Drift final : public Metric {
   void observe_layer(const Window& w, Index l) override {
     if (layer_.empty())
       return;
-    State& s = layer_[std::size_t(l)];
-    const int experts = shape_.experts[std::size_t(l)];
+    State& s = layer_[l];
+    const int experts = shape_.experts[l];
     for (const Index t : w.valid) {
-      const auto chosen = w.layer[std::size_t(l)].of(t);
+      const auto chosen = w.layer[l].of(t);
       if (chosen.empty())
         continue;
-      const std::size_t block = block_of(w.rows.step[std::size_t(t)]);
+      const std::size_t block = block_of(w.rows.step[t]);
       auto counts = s.counts.row(Index(block));
       for (const int e : chosen)
-        ++counts[std::size_t(e)];
+        ++counts[e];
       ++s.tokens[block];
-      const int first = w.layer[std::size_t(l)].first(t);
-      const int slot = slot_of(s, w.rows.token_id[std::size_t(t)], experts);
+      const int first = w.layer[l].first(t);
+      const int slot = slot_of(s, w.rows.token_id[t], experts);
       if (slot >= 0 && first >= 0) {
         ++s.first[(std::size_t(slot) * std::size_t(blocks_) + block) * std::size_t(experts) +
                   std::size_t(first)];
@@ -77,7 +77,7 @@ class Drift final : public Metric {
   void observe_counts(const CountWindow& w, Index l) override {
     if (layer_.empty())
       return;
-    State& s = layer_[std::size_t(l)];
+    State& s = layer_[l];
     for (Index step = 0; step < w.count(); ++step) {
       const std::size_t block = block_of(w.steps.first + std::uint64_t(step));
       const auto counts = w.of(step, l);

@@ -43,14 +43,14 @@ class Drops final : public Metric {
   }
 
   void observe_layer(const Window& w, Index l) override {
-    State& s = state_[std::size_t(l)];
-    const LayerRows& rows = w.rows.layer[std::size_t(l)];
+    State& s = state_[l];
+    const LayerRows& rows = w.rows.layer[l];
     for (const Index t : w.valid) {
       if (recorded_)
-        count_kept(s, rows, t, w.rows.step[std::size_t(t)]);
-      const auto chosen = w.layer[std::size_t(l)].of(t);
+        count_kept(s, rows, t, w.rows.step[t]);
+      const auto chosen = w.layer[l].of(t);
       for (const int e : chosen)
-        ++s.counts[std::size_t(e)];
+        ++s.counts[e];
       ++s.tokens;
       if (rows.dropped.empty())
         continue;
@@ -58,7 +58,7 @@ class Drops final : public Metric {
       for (Index j = 0; j < rows.expert.cols(); ++j)
         lost += rows.expert(t, j) >= 0 && rows.dropped(t, j);
       s.dropped += lost;
-      at_position(s, w.rows.position[std::size_t(t)], lost, int(chosen.size()));
+      at_position(s, w.rows.position[t], lost, int(chosen.size()));
       s.whole += lost && lost == int(chosen.size());
     }
   }
@@ -67,7 +67,7 @@ class Drops final : public Metric {
     return true;
   }
   void observe_counts(const CountWindow& w, Index l) override {
-    State& s = state_[std::size_t(l)];
+    State& s = state_[l];
     for (Index step = 0; step < w.count(); ++step) {
       const auto counts = w.of(step, l);
       for (std::size_t e = 0; e < counts.size(); ++e)
@@ -179,7 +179,7 @@ class Drops final : public Metric {
       if (e < 0)
         continue;
       ++s.chosen;
-      (rows.dropped(t, j) ? s.lost : s.kept[std::size_t(e)]) += 1;
+      (rows.dropped(t, j) ? s.lost : s.kept[e]) += 1;
     }
   }
   static void end_step(State& s) {

@@ -21,25 +21,23 @@ std::vector<Place> pack(const std::vector<double>& w, int packs) {
   std::vector<Place> out(w.size());
   if (room == 1) {
     for (int i = 0; i < n; ++i)
-      out[std::size_t(i)] = {i, 0};
+      out[i] = {i, 0};
     return out;
   }
   std::vector<int> by(w.size());
   std::vector<int> held(std::size_t(packs), 0);
   std::vector<double> load(std::size_t(packs), 0);
   std::iota(by.begin(), by.end(), 0);
-  std::stable_sort(by.begin(), by.end(),
-                   [&](int a, int b) { return w[std::size_t(a)] > w[std::size_t(b)]; });
+  std::stable_sort(by.begin(), by.end(), [&](int a, int b) { return w[a] > w[b]; });
   for (const int i : by) {
     int best = -1;
     for (int p = 0; p < packs; ++p) {
-      if (held[std::size_t(p)] < room &&
-          (best < 0 || load[std::size_t(p)] < load[std::size_t(best)])) {
+      if (held[p] < room && (best < 0 || load[p] < load[best])) {
         best = p;
       }
     }
-    out[std::size_t(i)] = {best, held[std::size_t(best)]++};
-    load[std::size_t(best)] += w[std::size_t(i)];
+    out[i] = {best, held[best]++};
+    load[best] += w[i];
   }
   return out;
 }
@@ -105,17 +103,17 @@ void place(std::span<const double> weight, std::span<const int> local, int gpus,
            std::span<int> slots, std::vector<int>& copies) {
   std::vector<double> w;
   for (const int e : local)
-    w.push_back(weight[std::size_t(e)]);
+    w.push_back(weight[e]);
   const std::vector<int> copy = replicate(w, int(slots.size()));
   for (const int e : copy)
-    ++copies[std::size_t(local[std::size_t(e)])];
+    ++copies[local[e]];
   std::vector<double> load;
   for (const int e : copy)
-    load.push_back(w[std::size_t(e)] / copies[std::size_t(local[std::size_t(e)])]);
+    load.push_back(w[e] / copies[local[e]]);
   const auto placed = pack(load, gpus);
   const int each = int(slots.size()) / gpus;
   for (std::size_t i = 0; i < copy.size(); ++i) {
-    slots[std::size_t(placed[i].pack * each + placed[i].position)] = local[std::size_t(copy[i])];
+    slots[placed[i].pack * each + placed[i].position] = local[copy[i]];
   }
 }
 
@@ -140,8 +138,7 @@ EplbPlan eplb_plan(std::span<const double> weight, const EplbShape& shape) {
   }
   plan.gpu_load.assign(std::size_t(shape.gpus), 0);
   for (std::size_t i = 0; i < plan.expert.size(); ++i) {
-    plan.gpu_load[i / std::size_t(each)] +=
-        weight[std::size_t(plan.expert[i])] / plan.copies[std::size_t(plan.expert[i])];
+    plan.gpu_load[i / std::size_t(each)] += weight[plan.expert[i]] / plan.copies[plan.expert[i]];
   }
   plan.balancedness = eplb_balancedness(plan, weight, shape.gpus);
   return plan;
@@ -151,8 +148,7 @@ double eplb_balancedness(const EplbPlan& plan, std::span<const double> weight, i
   std::vector<double> load(std::size_t(gpus), 0);
   const std::size_t each = plan.expert.size() / load.size();
   for (std::size_t i = 0; i < plan.expert.size(); ++i) {
-    load[i / each] +=
-        weight[std::size_t(plan.expert[i])] / plan.copies[std::size_t(plan.expert[i])];
+    load[i / each] += weight[plan.expert[i]] / plan.copies[plan.expert[i]];
   }
   const double most = *std::max_element(load.begin(), load.end());
   return most > 0 ? std::accumulate(load.begin(), load.end(), 0.0) / double(gpus) / most

@@ -31,7 +31,7 @@ std::vector<std::uint8_t> repeated_choices(const LayerChoices& choices, Index to
     if (!repeats(choices.of(t), experts <= 64))
       continue;
     out.resize(std::size_t(tokens), 0);
-    out[std::size_t(t)] = 1;
+    out[t] = 1;
   }
   return out;
 }
@@ -43,7 +43,7 @@ std::vector<std::uint8_t> repeated_choices(const TraceRows& rows) {
       if (!names_twice(layer.expert.row(t)))
         continue;
       out.resize(rows.tokens(), 0);
-      out[std::size_t(t)] = 1;
+      out[t] = 1;
     }
   }
   return out;
@@ -55,7 +55,7 @@ using Marks = std::vector<std::uint8_t>;  // (T); empty = none
 
 void mark(Marks& marks, Index t, std::size_t tokens) {
   marks.resize(tokens, 0);
-  marks[std::size_t(t)] = 1;
+  marks[t] = 1;
 }
 
 struct OddLayer {
@@ -99,7 +99,7 @@ void keep_possible(Window& w, const TraceHeader& h, ImpossibleRows& all) {
   std::vector<OddLayer> odd(w.layer.size());
   parallel_for(Index(odd.size()), 1, [&](Index first, Index last) {
     for (Index l = first; l < last; ++l)
-      odd[std::size_t(l)] = odd_rows(w, h, std::size_t(l));
+      odd[l] = odd_rows(w, h, std::size_t(l));
   });
   const std::pair<Marks OddLayer::*, OddRows*> kinds[] = {{&OddLayer::repeated, &all.repeated},
                                                           {&OddLayer::logits, &all.logits},

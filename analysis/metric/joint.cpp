@@ -24,7 +24,7 @@ std::vector<std::int64_t> column_sums(const Counts& j) {
   std::vector<std::int64_t> out(std::size_t(j.cols()), 0);
   for (Index r = 0; r < j.rows(); ++r) {
     for (Index c = 0; c < j.cols(); ++c)
-      out[std::size_t(c)] += j(r, c);
+      out[c] += j(r, c);
   }
   return out;
 }
@@ -47,8 +47,7 @@ double mutual_information_bits(const Counts& j) {
     for (Index c = 0; c < j.cols(); ++c) {
       if (j(r, c) > 0) {
         bits += double(j(r, c)) / n *
-                std::log2(double(j(r, c)) * n /
-                          (double(rows[std::size_t(r)]) * double(cols[std::size_t(c)])));
+                std::log2(double(j(r, c)) * n / (double(rows[r]) * double(cols[c])));
       }
     }
   }
@@ -145,9 +144,8 @@ double max_lift(const Counts& j) {
   double best = n > 0 ? 0 : nan;
   for (Index r = 0; r < j.rows(); ++r) {
     for (Index c = 0; c < j.cols(); ++c) {
-      if (rows[std::size_t(r)] && cols[std::size_t(c)]) {
-        best = std::max(best, double(j(r, c)) / double(rows[std::size_t(r)]) /
-                                  (double(cols[std::size_t(c)]) / n));
+      if (rows[r] && cols[c]) {
+        best = std::max(best, double(j(r, c)) / double(rows[r]) / (double(cols[c]) / n));
       }
     }
   }
@@ -159,8 +157,8 @@ Matrix<double> total_variation(const Counts& j) {
   Matrix<double> out(j.rows(), j.rows(), nan);
   for (Index a = 0; a < j.rows(); ++a) {
     for (Index b = 0; b < j.rows(); ++b) {
-      const double na = double(rows[std::size_t(a)]);
-      const double nb = double(rows[std::size_t(b)]);
+      const double na = double(rows[a]);
+      const double nb = double(rows[b]);
       if (na == 0 || nb == 0)
         continue;
       double distance = 0;

@@ -80,7 +80,7 @@ MetricValue per_layer(const char* id, const std::vector<Matrix<double>>& layers)
   for (std::size_t l = 0; l < layers.size(); ++l) {
     for (Index r = 0; r < layers[l].rows(); ++r) {
       for (Index c = 0; c < layers[l].cols(); ++c)
-        out.values[std::size_t((Index(l) * rows + r) * cols + c)] = layers[l](r, c);
+        out.values[(Index(l) * rows + r) * cols + c] = layers[l](r, c);
     }
   }
   return out;

@@ -73,17 +73,17 @@ TraceFields LoadMetric::needs() const {
 }
 
 void LoadMetric::observe_layer(const Window& w, Index l) {
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (std::size_t i = 0; i < w.valid.size();) {
-    const std::uint32_t step = w.rows.step[std::size_t(w.valid[i])];
+    const std::uint32_t step = w.rows.step[w.valid[i]];
     if (step != s.step) {
       end_step(s);
       s.step = step;
     }
     const std::size_t from = i;
-    while (i < w.valid.size() && w.rows.step[std::size_t(w.valid[i])] == step)
+    while (i < w.valid.size() && w.rows.step[w.valid[i]] == step)
       ++i;
-    count_step(s, w, w.layer[std::size_t(l)], from, i);
+    count_step(s, w, w.layer[l], from, i);
     s.step_tokens += std::int64_t(i - from);
   }
   s.tokens += std::int64_t(w.valid.size());
@@ -91,7 +91,7 @@ void LoadMetric::observe_layer(const Window& w, Index l) {
 }
 
 void LoadMetric::observe_counts(const CountWindow& w, Index l) {
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (Index step = 0; step < w.count(); ++step) {
     const auto counts = w.of(step, l);
     for (std::size_t e = 0; e < counts.size(); ++e) {
@@ -113,8 +113,8 @@ void LoadMetric::count_step(State& s, const Window& w, const LayerChoices& c, st
     return add_counts(c.of(w.valid[from]).data(), Index(to - from) * c.width, s);
   for (std::size_t i = from; i < to; ++i) {
     for (const int e : c.of(w.valid[i])) {
-      ++s.counts[std::size_t(e)];
-      ++s.step_counts[std::size_t(e)];
+      ++s.counts[e];
+      ++s.step_counts[e];
     }
   }
 }
@@ -143,12 +143,12 @@ void LoadMetric::add_counts(const int* id, Index n, State& s) {
 }
 
 void LoadMetric::add_weights(State& s, const Window& w, Index l) {
-  const LayerRows& rows = w.rows.layer[std::size_t(l)];
+  const LayerRows& rows = w.rows.layer[l];
   if (rows.weight.empty())
     return;
-  const auto& odd = w.odd_weights[std::size_t(l)];
+  const auto& odd = w.odd_weights[l];
   for (const Index t : w.valid) {
-    if (!odd.empty() && odd[std::size_t(t)])
+    if (!odd.empty() && odd[t])
       continue;
     double sum = 0;
     for (Index j = 0; j < rows.expert.cols(); ++j) {
@@ -156,7 +156,7 @@ void LoadMetric::add_weights(State& s, const Window& w, Index l) {
       const double weight = rows.weight(t, j);
       if (e < 0 || !std::isfinite(weight))  // NaN: the reader warns
         continue;
-      s.importance[std::size_t(e)] += weight;
+      s.importance[e] += weight;
       sum += weight;
       s.weight_squares += weight * weight;
     }
@@ -206,7 +206,7 @@ LoadMetric::ByChance LoadMetric::simulated(Memo& memo, int experts, int k,
                                            std::int64_t tokens) const {
   const Figures even = figures({}, std::vector<std::int64_t>(std::size_t(experts), 1));
   int median_of = 0;
-  while (even[std::size_t(median_of)].first != median_figure)
+  while (even[median_of].first != median_figure)
     ++median_of;
   const auto& all = memo.get({double(experts), double(k), double(tokens)}, [&] {
     const auto of = [&](std::span<const std::int64_t> c) {

@@ -208,12 +208,12 @@ void LoadMetric::histogram(Report& r) const {
     const Done d = done(std::size_t(l));
     std::vector<double> share(expert.size(), no_value);
     std::vector<double> fair(expert.size(), no_value);
-    for (std::size_t e = 0; e < layer_[std::size_t(l)].counts.size(); ++e) {
-      share[e] = double(layer_[std::size_t(l)].counts[e]) / double(d.all.assignments);
+    for (std::size_t e = 0; e < layer_[l].counts.size(); ++e) {
+      share[e] = double(layer_[l].counts[e]) / double(d.all.assignments);
       fair[e] = 1.0 / d.all.experts;
     }
     by_chance = chance_cv(d);
-    const std::string name = concat("layer ", shape_.number[std::size_t(l)]);
+    const std::string name = concat("layer ", shape_.number[l]);
     t.column(name)
         .unit("share")
         .meaning(concat("share of the assignments of ", name))

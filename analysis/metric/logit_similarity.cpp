@@ -24,14 +24,14 @@ class LogitSimilarity final : public Metric {
   }
 
   void observe_layer(const Window& w, Index l) override {
-    const Matrix<float>& logits = w.rows.layer[std::size_t(l)].logits;
+    const Matrix<float>& logits = w.rows.layer[l].logits;
     if (logits.empty())
       return;
-    State& s = layer_[std::size_t(l)];
+    State& s = layer_[l];
     for (const Index t : w.valid) {
       if (most_ > 0 && s.tokens >= most_)
         return;
-      const auto z = logits.row(t).first(std::size_t(shape_.experts[std::size_t(l)]));
+      const auto z = logits.row(t).first(std::size_t(shape_.experts[l]));
       // recorded for some rows only, masked, or damaged
       if (!std::all_of(z.begin(), z.end(), [](float v) { return std::isfinite(v); }))
         continue;

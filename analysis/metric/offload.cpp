@@ -73,8 +73,8 @@ void OffloadMetric::check_memory(std::int64_t memory) const {
 // Tokens one after the other, of both halves, so that each knows the one before it; the `half`
 // asked for is learned from (0) or judged (1).
 void OffloadMetric::go_through(const Window& w, Index l, int half) {
-  OffloadLayer& layer = layer_[std::size_t(l)];
-  Last& last = last_[std::size_t(l)];
+  OffloadLayer& layer = layer_[l];
+  Last& last = last_[l];
   for (const Index t : w.valid) {
     const std::size_t row(t);
     if (halves_.of(w.rows.sequence[row], w.rows.position[row]) != half)
@@ -85,11 +85,11 @@ void OffloadMetric::go_through(const Window& w, Index l, int half) {
     if (last.sequence != std::int64_t{w.rows.sequence[row]})
       last.experts.clear();
     last.sequence = w.rows.sequence[row];
-    const std::span<const int> experts = w.layer[std::size_t(l)].of(t);
+    const std::span<const int> experts = w.layer[l].of(t);
     last.ids = last.ids || w.rows.token_id[row] != withheld_token;
     OffloadToken token{.id = w.rows.token_id[row], .last = last.experts, .experts = experts};
     if (l > 0)
-      token.before = w.layer[std::size_t(l - 1)].of(t);
+      token.before = w.layer[l - 1].of(t);
     half == 0 ? layer.learn(token) : layer.judge(token);
     last.experts.assign(experts.begin(), experts.end());
   }

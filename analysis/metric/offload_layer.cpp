@@ -28,9 +28,9 @@ OffloadLayer::OffloadLayer(OffloadShape shape)
 
 void OffloadLayer::learn(const OffloadToken& t) {
   for (const int e : t.experts)
-    ++used_[std::size_t(e)];
+    ++used_[e];
   for (const int from : t.before) {
-    ++used_before_[std::size_t(from)];
+    ++used_before_[from];
     for (const int e : t.experts)
       ++after_(from, e);
   }
@@ -53,9 +53,9 @@ void OffloadLayer::learned() {
   most_used_.resize(used_.size());
   std::iota(most_used_.begin(), most_used_.end(), 0);
   std::stable_sort(most_used_.begin(), most_used_.end(),
-                   [&](int a, int b) { return used_[std::size_t(a)] > used_[std::size_t(b)]; });
+                   [&](int a, int b) { return used_[a] > used_[b]; });
   for (std::size_t i = 0; i < std::min(most_used_.size(), std::size_t(shape_.cache)); ++i)
-    fixed_[std::size_t(most_used_[i])] = 1;
+    fixed_[most_used_[i]] = 1;
   for (auto& [id, counts] : by_id_) {
     std::sort(counts.begin(), counts.end(), [](const auto& a, const auto& b) {
       return a.second != b.second ? a.second > b.second : a.first < b.first;
@@ -78,8 +78,8 @@ class Chains {
   }
   // Makes neighbours of two experts that stand at ends of different chains.
   void join(int a, int b) {
-    std::vector<int>& x = chains_[of_[std::size_t(a)]];
-    std::vector<int>& y = chains_[of_[std::size_t(b)]];
+    std::vector<int>& x = chains_[of_[a]];
+    std::vector<int>& y = chains_[of_[b]];
     if (&x == &y || !at_end(x, a) || !at_end(y, b))
       return;
     if (x.back() != a)
@@ -87,7 +87,7 @@ class Chains {
     if (y.front() != b)
       std::reverse(y.begin(), y.end());
     for (const int e : y)
-      of_[std::size_t(e)] = of_[std::size_t(a)];
+      of_[e] = of_[a];
     x.insert(x.end(), y.begin(), y.end());
     y.clear();
   }
@@ -136,7 +136,7 @@ void OffloadLayer::chain() {
   place_.resize(order_.size());
   place_in_order_.resize(order_.size());
   for (std::size_t i = 0; i < order_.size(); ++i) {
-    place_[std::size_t(order_[i])] = int(i);
+    place_[order_[i]] = int(i);
     place_in_order_[i] = int(i);
   }
   together_ = {};
@@ -166,7 +166,7 @@ void OffloadLayer::rank(const OffloadToken& t, Foresight by, std::vector<int>& o
     // sum over the experts before of how often each of ours followed them
     std::vector<double> score(used_.size(), 0);
     for (const int from : t.before) {
-      const double n = double(std::max<std::int64_t>(1, used_before_[std::size_t(from)]));
+      const double n = double(std::max<std::int64_t>(1, used_before_[from]));
       const auto row = after_.row(from);
       for (std::size_t e = 0; e < score.size(); ++e)
         score[e] += double(row[e]) / n;
@@ -175,8 +175,8 @@ void OffloadLayer::rank(const OffloadToken& t, Foresight by, std::vector<int>& o
     std::iota(out.begin(), out.end(), 0);
     std::partial_sort(out.begin(), out.begin() + std::ptrdiff_t(most_), out.end(),
                       [&](int a, int b) {
-                        const double x = score[std::size_t(a)];
-                        const double y = score[std::size_t(b)];
+                        const double x = score[a];
+                        const double y = score[b];
                         return x != y ? x > y : a < b;
                       });
     out.resize(most_);
@@ -186,16 +186,15 @@ void OffloadLayer::rank(const OffloadToken& t, Foresight by, std::vector<int>& o
 
 bool OffloadLayer::Lru::request(int expert) {
   ++now_;
-  std::uint64_t& last = last_[std::size_t(expert)];
+  std::uint64_t& last = last_[expert];
   const bool hit = last != 0;
   last = now_;
   if (hit)
     return true;
   if (held_.size() == size_) {
-    auto oldest = std::min_element(held_.begin(), held_.end(), [&](int a, int b) {
-      return last_[std::size_t(a)] < last_[std::size_t(b)];
-    });
-    last_[std::size_t(*oldest)] = 0;
+    auto oldest = std::min_element(held_.begin(), held_.end(),
+                                   [&](int a, int b) { return last_[a] < last_[b]; });
+    last_[*oldest] = 0;
     *oldest = expert;
   } else {
     held_.push_back(expert);
@@ -244,7 +243,7 @@ void OffloadLayer::judge_caches(const OffloadToken& t) {
     missed[std::size_t(Keeping::lru)] += !lru_.request(e);
     missed[std::size_t(Keeping::lfu)] += lfu_.hits() == lfu;
     missed[std::size_t(Keeping::belady)] += belady_.belady_hits(0) == belady;
-    missed[std::size_t(Keeping::fixed)] += !fixed_[std::size_t(e)];
+    missed[std::size_t(Keeping::fixed)] += !fixed_[e];
   }
   for (const Keeping k : {Keeping::lru, Keeping::lfu, Keeping::fixed, Keeping::belady}) {
     misses_[std::size_t(k)].push_back(std::uint16_t(missed[std::size_t(k)]));
@@ -258,7 +257,7 @@ void OffloadLayer::judge_caches(const OffloadToken& t) {
 double OffloadLayer::runs(std::span<const int> experts, const std::vector<int>& place) const {
   std::vector<int> at;
   for (const int e : experts)
-    at.push_back(place[std::size_t(e)]);
+    at.push_back(place[e]);
   std::sort(at.begin(), at.end());
   int out = at.empty() ? 0 : 1;
   for (std::size_t i = 1; i < at.size(); ++i)

@@ -170,7 +170,7 @@ void count_own_pairs(const LayerChoices& c, std::span<const Index> tokens, Count
              [&](std::span<const Index> some) { count_own_cells(c, some, out.data(), n); });
   for (Index i = 0; i < n; ++i) {
     for (Index j = i; j < n; ++j)
-      out(i, j) += both[std::size_t(i * n + j)];
+      out(i, j) += both[i * n + j];
   }
 }
 

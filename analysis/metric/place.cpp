@@ -59,14 +59,14 @@ PlaceMetric::PlaceMetric(Spec& spec, const TraceSource& trace, const AnalyzeOpti
 }
 
 void PlaceMetric::observe_layer(const Window& w, Index l) {
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (const Index t : w.valid) {
     const std::size_t row(t);
     const auto half = std::size_t(halves_.of(w.rows.sequence[row], w.rows.position[row]));
     PlaceLoads& to = s.half[half];
-    const std::span<const int> experts = w.layer[std::size_t(l)].of(t);
+    const std::span<const int> experts = w.layer[l].of(t);
     for (const int e : experts)
-      to.load[std::size_t(e)] += 1;
+      to.load[e] += 1;
     for (std::size_t i = 0; together_ && i < experts.size(); ++i) {
       for (const int other : experts)
         to.together(experts[i], other) += 1;
@@ -77,7 +77,7 @@ void PlaceMetric::observe_layer(const Window& w, Index l) {
 }
 
 void PlaceMetric::observe_counts(const CountWindow& w, Index l) {
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (Index step = 0; step < w.count(); ++step) {
     const std::size_t half = (w.steps.first + std::uint64_t(step)) % 2;
     const auto counts = w.of(step, l);

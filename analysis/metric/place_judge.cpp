@@ -55,18 +55,18 @@ void PlaceJudge::traffic(State& s, std::span<const int> experts, int node, doubl
     s.pending_sum[plan == 0 ? planned_nodes : plain_nodes] += share * std::popcount(at);
     s.pending_sum[plan == 0 ? planned_copies : plain_copies] += share * copies;
   }
-  s.from[std::size_t(node)] += share;
+  s.from[node] += share;
 }
 
 void PlaceJudge::token(State& s, const Window& w, Index layer, Index t) const {
-  const std::span<const int> experts = w.layer[std::size_t(layer)].of(t);
+  const std::span<const int> experts = w.layer[layer].of(t);
   for (const int e : experts) {
-    if (s.pending[std::size_t(e)]++ == 0)
+    if (s.pending[e]++ == 0)
       s.touched.push_back(e);
   }
   s.pending_sum[tokens] += 1;
   if (!w.rows.rank.empty()) {
-    const int gpu = w.rows.rank[std::size_t(t)] % place_.gpus;
+    const int gpu = w.rows.rank[t] % place_.gpus;
     traffic(s, experts, place_.node_of(gpu), 1);
     return;
   }
@@ -75,10 +75,10 @@ void PlaceJudge::token(State& s, const Window& w, Index layer, Index t) const {
 }
 
 void PlaceJudge::observe_layer(const Window& w, Index layer) {
-  State& s = state_[std::size_t(layer)];
+  State& s = state_[layer];
   for (const Index t : w.valid) {
-    const std::uint32_t sequence = w.rows.sequence[std::size_t(t)];
-    if (halves_.of(sequence, w.rows.position[std::size_t(t)]) != 1)
+    const std::uint32_t sequence = w.rows.sequence[t];
+    if (halves_.of(sequence, w.rows.position[t]) != 1)
       continue;
     if (std::int64_t{sequence} != s.sequence) {
       close(s);
@@ -94,10 +94,10 @@ void PlaceJudge::close(State& s) const {
     poisson_weights(stream_, std::uint64_t(s.sequence), s.weight);
   for (const int e : s.touched) {
     std::uint32_t* to = s.counts.data() + std::size_t(e) * width_;
-    const auto n = std::uint32_t(s.pending[std::size_t(e)]);
+    const auto n = std::uint32_t(s.pending[e]);
     for (std::size_t r = 0; r < width_; ++r)
       to[r] += n * s.weight[r];
-    s.pending[std::size_t(e)] = 0;
+    s.pending[e] = 0;
   }
   s.touched.clear();
   for (std::size_t i = 0; i < sums; ++i) {

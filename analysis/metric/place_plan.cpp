@@ -77,7 +77,7 @@ double place_balancedness(const PlacePlan& plan, std::span<const double> load, i
   std::vector<double> of(std::size_t(gpus), 0);
   for (std::size_t i = 0; i < plan.expert.size(); ++i) {
     const std::size_t e(plan.expert[i]);
-    of[std::size_t(plan.gpu[i])] += load[e] / plan.copies[e];
+    of[plan.gpu[i]] += load[e] / plan.copies[e];
   }
   const double most = *std::max_element(of.begin(), of.end());
   return most > 0 ? std::accumulate(of.begin(), of.end(), 0.0) / double(gpus) / most
@@ -88,11 +88,11 @@ Matrix<int> place_targets(const PlacePlan& plan, const PlaceShape& shape) {
   const auto experts = Index(plan.copies.size());
   std::vector<std::vector<int>> nodes(plan.copies.size());  // of the copies, in order of slots
   for (std::size_t i = 0; i < plan.expert.size(); ++i)
-    nodes[std::size_t(plan.expert[i])].push_back(shape.node_of(plan.gpu[i]));
+    nodes[plan.expert[i]].push_back(shape.node_of(plan.gpu[i]));
   Matrix<int> out(shape.nodes, experts);
   for (int s = 0; s < shape.nodes; ++s) {
     for (Index e = 0; e < experts; ++e) {
-      const std::vector<int>& at = nodes[std::size_t(e)];
+      const std::vector<int>& at = nodes[e];
       const bool here = std::find(at.begin(), at.end(), s) != at.end();
       out(s, e) = here ? s : at[std::size_t(s) % at.size()];
     }

@@ -128,7 +128,7 @@ PlacePlan place_by_greedy(const PlaceLoads& loads, const PlaceShape& s) {
   for (std::size_t e = 0; e < load.size(); ++e)
     copy.insert(copy.end(), std::size_t(copies[e]), int(e));
   const auto share = [&](int e) {
-    return load[std::size_t(e)] / copies[std::size_t(e)];
+    return load[e] / copies[e];
   };
   std::stable_sort(copy.begin(), copy.end(), [&](int a, int b) { return share(a) > share(b); });
   Gpus gpus(s.gpus, std::size_t(slots / s.gpus));
@@ -175,7 +175,7 @@ class Nodes {
     return out;
   }
   double share(int e) const {
-    return loads_.load[std::size_t(e)] / copies_[std::size_t(e)];
+    return loads_.load[e] / copies_[e];
   }
 
  private:
@@ -198,11 +198,11 @@ class Nodes {
   int nearest(int e, bool alone, bool bounded) const {
     int best = -1;
     for (int n = 0; n < int(load_.size()); ++n) {
-      const double load = load_[std::size_t(n)];
-      if (members_[std::size_t(n)] == room_ || (alone && held_(e, n) > 0) ||
+      const double load = load_[n];
+      if (members_[n] == room_ || (alone && held_(e, n) > 0) ||
           (bounded && load + share(e) > bound_))
         continue;
-      const bool lighter = best < 0 || load < load_[std::size_t(best)];
+      const bool lighter = best < 0 || load < load_[best];
       const double more = best < 0 || !bounded ? 0 : affinity_(e, n) - affinity_(e, best);
       if (more > 0 || (more == 0 && lighter))
         best = n;
@@ -214,8 +214,8 @@ class Nodes {
     move(expert_[item], n, 1);
   }
   void move(int e, int n, int by) {
-    load_[std::size_t(n)] += by * share(e);
-    members_[std::size_t(n)] += by;
+    load_[n] += by * share(e);
+    members_[n] += by;
     held_(e, n) += by;
     for (Index other = 0; other < affinity_.rows(); ++other)
       affinity_(other, n) += by * together(int(other), e);
@@ -229,8 +229,8 @@ class Nodes {
     if (p == q || held_(a, q) > 0 || held_(b, p) > 0)
       return false;
     const double moved = share(b) - share(a);
-    const double at_p = load_[std::size_t(p)];
-    const double at_q = load_[std::size_t(q)];
+    const double at_p = load_[p];
+    const double at_q = load_[q];
     return std::max(at_p + moved, at_q - moved) <= std::max({bound_, at_p, at_q});
   }
   // One sweep over all pairs; whether anything moved.

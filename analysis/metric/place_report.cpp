@@ -18,12 +18,11 @@ double remote_by_chance(const Matrix<int>& target, int s, int k, int nodes, bool
   const auto experts = double(target.cols());
   std::vector<double> on(std::size_t(nodes), 0);
   for (Index e = 0; e < target.cols(); ++e)
-    on[std::size_t(target(s, e))] += 1;
+    on[target(s, e)] += 1;
   double sum = 0;
   for (int d = 0; d < nodes; ++d) {
     if (d != s)
-      sum +=
-          dedup ? chance::meets(experts, k, on[std::size_t(d)]) : k * on[std::size_t(d)] / experts;
+      sum += dedup ? chance::meets(experts, k, on[d]) : k * on[d] / experts;
   }
   return sum;
 }
@@ -39,7 +38,7 @@ chance::Value PlaceMetric::traffic_by_chance(const State& s, const PlacePlan& pl
   const double all = std::accumulate(s.from.begin(), s.from.end(), 0.0);
   double sum = 0;
   for (int node = 0; node < place_.nodes; ++node)
-    sum += s.from[std::size_t(node)] * remote_by_chance(target, node, k, place_.nodes, dedup);
+    sum += s.from[node] * remote_by_chance(target, node, k, place_.nodes, dedup);
   return {all > 0 ? sum / all : no_value};
 }
 

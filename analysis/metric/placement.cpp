@@ -55,15 +55,15 @@ class Placement final : public Metric {
   }
 
   void observe_layer(const Window& w, Index l) override {
-    State& s = layer_[std::size_t(l)];
+    State& s = layer_[l];
     for (const Index t : w.valid) {
       const std::size_t row(t);
       const std::size_t domain(w.domain[row] < 0 ? domains_ - 1 : std::size_t(w.domain[row]));
       Counts& by_row = s.rows[w.rows.first + row < half_ ? 0 : 1];
       Counts& part = s.part[domain][halves_.of(w.rows.sequence[row], w.rows.position[row])];
-      for (const int e : w.layer[std::size_t(l)].of(t)) {
-        by_row[std::size_t(e)] += 1;
-        part[std::size_t(e)] += 1;
+      for (const int e : w.layer[l].of(t)) {
+        by_row[e] += 1;
+        part[e] += 1;
       }
       ++s.tokens_of[domain];
     }
@@ -73,7 +73,7 @@ class Placement final : public Metric {
     return true;
   }
   void observe_counts(const CountWindow& w, Index l) override {
-    State& s = layer_[std::size_t(l)];
+    State& s = layer_[l];
     for (Index step = 0; step < w.count(); ++step) {
       const std::size_t half = (w.steps.first + std::uint64_t(step)) % 2;
       const auto counts = w.of(step, l);

@@ -31,11 +31,11 @@ class Planted final : public Metric {
   void observe_layer(const Window& w, Index l) override {
     if (clusters_ == 0)
       return;
-    Counts& c = first_[std::size_t(l)];
-    ranked_[std::size_t(l)] = w.layer[std::size_t(l)].ranked;
+    Counts& c = first_[l];
+    ranked_[l] = w.layer[l].ranked;
     for (const Index t : w.valid) {
-      const std::uint32_t id = w.rows.token_id[std::size_t(t)];
-      const int e = w.layer[std::size_t(l)].first(t);
+      const std::uint32_t id = w.rows.token_id[t];
+      const int e = w.layer[l].first(t);
       if (id < labels_.size() && labels_[id] >= 0 && e >= 0)
         ++c(e, labels_[id]);
     }

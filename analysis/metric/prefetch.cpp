@@ -63,26 +63,26 @@ class Prefetch final : public Metric {
   }
 
   void observe_layer(const Window& w, Index l) override {
-    const Matrix<int>& guess = w.rows.layer[std::size_t(l)].predicted;
+    const Matrix<int>& guess = w.rows.layer[l].predicted;
     if (guess.empty())
       return;
-    State& s = layer_[std::size_t(l)];
+    State& s = layer_[l];
     s.ranked = std::max(s.ranked, int(guess.cols()));
-    const int experts = shape_.experts[std::size_t(l)];
+    const int experts = shape_.experts[l];
     for (const Index t : w.valid) {
-      const auto chosen = w.layer[std::size_t(l)].of(t);
+      const auto chosen = w.layer[l].of(t);
       if (chosen.empty())
         continue;
       s.tokens += 1;
       s.assignments += std::int64_t(chosen.size());
       for (const int e : chosen)
-        ++s.actual[std::size_t(e)];
+        ++s.actual[e];
       const auto row = guess.row(t);
       for (std::size_t j = 0; j < row.size(); ++j) {
         if (row[j] < 0 || row[j] >= experts)
           continue;
         if (j < chosen.size())
-          ++s.predicted[std::size_t(row[j])];
+          ++s.predicted[row[j]];
         if (std::find(chosen.begin(), chosen.end(), row[j]) == chosen.end())
           continue;
         for (std::size_t i = 0; i < sizes_.size(); ++i) {

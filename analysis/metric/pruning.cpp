@@ -38,15 +38,15 @@ static void count_ranks(const std::vector<double>& norm, Matrix<std::int64_t>& r
 }
 
 void PruningMetric::observe_layer(const Window& w, Index l) {
-  const LayerRows& rows = w.rows.layer[std::size_t(l)];
+  const LayerRows& rows = w.rows.layer[l];
   if (rows.out_norm.empty())
     return;
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   const int k = int(s.ranks.rows());
   std::vector<double> norm;
-  const auto& odd = w.odd_weights[std::size_t(l)];
+  const auto& odd = w.odd_weights[l];
   for (const Index t : w.valid) {
-    if (!odd.empty() && odd[std::size_t(t)])
+    if (!odd.empty() && odd[t])
       continue;
     norm.clear();
     for (Index j = 0; j < rows.expert.cols(); ++j) {
@@ -60,11 +60,11 @@ void PruningMetric::observe_layer(const Window& w, Index l) {
       }
       norm.push_back(n);
       const double added = rows.weight.empty() ? n : double(rows.weight(t, j)) * n;
-      s.norm[std::size_t(e)] += n;
-      ++s.count[std::size_t(e)];
+      s.norm[e] += n;
+      ++s.count[e];
       s.squares += added * added;
       if (!rows.weight.empty())
-        s.weighted[std::size_t(e)] += added;
+        s.weighted[e] += added;
     }
     if (int(norm.size()) != k)
       continue;

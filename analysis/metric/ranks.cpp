@@ -20,13 +20,13 @@ constexpr double sglang_epsilon = 1e-5;
 // expert's rank at one size is half of that at twice the size, so the ranks of the largest are
 // folded two and two.
 MOE_SIMD void sweep(State& s, const Window& w, Index l) {
-  const LayerChoices& choices = w.layer[std::size_t(l)];
+  const LayerChoices& choices = w.layer[l];
   std::int64_t sum[6] = {};
   const int sizes = int(s.at_size.size());
   for (const Index t : w.valid) {
     std::uint64_t seen = 0;
     for (const int e : choices.of(t))
-      seen |= s.bit[std::size_t(e)];
+      seen |= s.bit[e];
     constexpr std::uint64_t every[] = {~std::uint64_t{0},  0x5555555555555555, 0x1111111111111111,
                                        0x0101010101010101, 0x0001000100010001, 0x0000000100000001};
     for (int i = sizes - 1, fold = 0; i >= 0; --i, ++fold) {  // ranks stand 2^fold bits apart
@@ -36,7 +36,7 @@ MOE_SIMD void sweep(State& s, const Window& w, Index l) {
     }
   }
   for (int i = 0; i < sizes; ++i)
-    s.at_size[std::size_t(i)] += sum[i];
+    s.at_size[i] += sum[i];
 }
 
 // What own() below counts of the tokens of one step, `count` of them at `valid`, where up to 64
@@ -105,19 +105,19 @@ TraceFields RanksMetric::needs() const {
 }
 
 void RanksMetric::observe_layer(const Window& w, Index l) {
-  State& s = layer_[std::size_t(l)];
-  const LayerChoices& choices = w.layer[std::size_t(l)];
+  State& s = layer_[l];
+  const LayerChoices& choices = w.layer[l];
   const bool from = !w.rows.rank.empty();
   if (!sizes_.empty())
     sweep(s, w, l);
   for (std::size_t i = 0; i < w.valid.size();) {
-    const std::uint32_t step = w.rows.step[std::size_t(w.valid[i])];
+    const std::uint32_t step = w.rows.step[w.valid[i]];
     if (step != s.step) {
       end_step(s);
       s.step = step;
     }
     const std::size_t first = i;
-    while (i < w.valid.size() && w.rows.step[std::size_t(w.valid[i])] == step)
+    while (i < w.valid.size() && w.rows.step[w.valid[i]] == step)
       ++i;
     if (!from && !s.rank_bit.empty()) {
       own_bits(s, choices, w.valid.data() + first, i - first);
@@ -126,13 +126,13 @@ void RanksMetric::observe_layer(const Window& w, Index l) {
     for (std::size_t j = first; j < i; ++j) {
       const Index t = w.valid[j];
       ++s.tokens;
-      own(s, choices.of(t), from ? int(w.rows.rank[std::size_t(t)]) : -1);
+      own(s, choices.of(t), from ? int(w.rows.rank[t]) : -1);
     }
   }
 }
 
 void RanksMetric::observe_counts(const CountWindow& w, Index l) {
-  State& s = layer_[std::size_t(l)];
+  State& s = layer_[l];
   for (Index step = 0; step < w.count(); ++step) {
     const auto counts = w.of(step, l);
     for (std::size_t e = 0; e < counts.size(); ++e) {
@@ -158,8 +158,8 @@ void RanksMetric::prepare(State& s, int experts) const {
   for (int e = 0; e < experts && !sizes_.empty(); ++e)
     s.bit.push_back(std::uint64_t{1} << (std::int64_t(e) * sizes_.back() / experts));
   for (int e = 0; e < experts && ep_ <= 64; ++e) {
-    s.rank_bit.push_back(std::uint64_t{1} << s.rank_of[std::size_t(e)]);
-    s.node_bit.push_back(std::uint64_t{1} << s.node_of[std::size_t(e)]);
+    s.rank_bit.push_back(std::uint64_t{1} << s.rank_of[e]);
+    s.node_bit.push_back(std::uint64_t{1} << s.node_of[e]);
   }
   s.at_size.assign(sizes_.size(), 0);
   if (has_rank_)
@@ -171,21 +171,21 @@ void RanksMetric::own(State& s, std::span<const int> chosen, int source) const {
   const bool placed = source >= 0 && source < ep_;
   const int per_node = ep_ / nodes_;
   for (const int e : chosen) {
-    const int r = s.rank_of[std::size_t(e)];
-    const int node = s.node_of[std::size_t(e)];
-    ++s.counts[std::size_t(e)];
-    const bool fresh = s.seen_rank[std::size_t(r)] != s.tokens;
+    const int r = s.rank_of[e];
+    const int node = s.node_of[e];
+    ++s.counts[e];
+    const bool fresh = s.seen_rank[r] != s.tokens;
     if (fresh) {
-      s.seen_rank[std::size_t(r)] = s.tokens;
+      s.seen_rank[r] = s.tokens;
       ++s.ranks;
     }
     if (placed) {
       s.tokens_to(source, r) += fresh;
       ++s.copies_to(source, r);
     }
-    if (s.seen_node[std::size_t(node)] == s.tokens)
+    if (s.seen_node[node] == s.tokens)
       continue;
-    s.seen_node[std::size_t(node)] = s.tokens;
+    s.seen_node[node] = s.tokens;
     ++s.nodes;
     s.sends += placed && node != source / per_node;
   }
@@ -197,7 +197,7 @@ void RanksMetric::end_step(State& s) const {
   std::vector<std::int64_t> load(std::size_t(ep_), 0);
   std::int64_t all = 0;
   for (std::size_t e = 0; e < s.counts.size(); ++e) {
-    load[std::size_t(s.rank_of[e])] += s.counts[e] - s.before[e];
+    load[s.rank_of[e]] += s.counts[e] - s.before[e];
     all += s.counts[e] - s.before[e];
   }
   const std::int64_t before = std::exchange(s.tokens_before, s.tokens);

@@ -171,7 +171,7 @@ void RedundancyMetric::finding(Report& r, const Found& f) const {
 }
 
 void RedundancyMetric::map(Report& r, const PairMatrix& p, Index l) const {
-  const Matrix<float>& m = p.layer[std::size_t(l)];
+  const Matrix<float>& m = p.layer[l];
   if (m.empty())
     return;
   std::vector<std::int64_t> row, col;
@@ -183,7 +183,7 @@ void RedundancyMetric::map(Report& r, const PairMatrix& p, Index l) const {
       cell.push_back(i == j ? no_value : double(m(i, j)));
     }
   }
-  const std::int64_t number = shape_.number[std::size_t(l)];
+  const std::int64_t number = shape_.number[l];
   TableBuilder t(concat(p.name, "_", number),
                  concat("Layer ", number,
                         p.name == "expert_weight_cosine" ? ": likeness of expert weights"

@@ -81,7 +81,7 @@ MOE_INLINE void neighbours(State& s, const Asked& a, std::size_t words, std::uin
 }
 
 MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::size_t words) {
-  const LayerChoices& c = w.layer[std::size_t(l)];
+  const LayerChoices& c = w.layer[l];
   std::uint64_t* now = s.now.data();
   for (const Index t : w.valid) {
     const auto chosen = c.of(t);
@@ -92,8 +92,7 @@ MOE_INLINE void scan(State& s, const Asked& a, const Window& w, Index l, std::si
     end_of_block(s, a, words);
     s.assignments += std::int64_t(chosen.size());
     ++s.tokens;
-    neighbours(s, a, words, w.rows.sequence[std::size_t(t)], w.rows.position[std::size_t(t)],
-               chosen, c.first(t));
+    neighbours(s, a, words, w.rows.sequence[t], w.rows.position[t], chosen, c.first(t));
   }
 }
 
@@ -131,8 +130,8 @@ TraceFields RepeatsMetric::needs() const {
 }
 
 void RepeatsMetric::observe_layer(const Window& w, Index l) {
-  State& s = state_[std::size_t(l)];
-  s.ranked = w.layer[std::size_t(l)].ranked;
+  State& s = state_[l];
+  s.ranked = w.layer[l].ranked;
   words(l) == 1 ? scan_64(s, asked_, w, l) : scan_more(s, asked_, w, l, words(l));
 }
 
@@ -154,7 +153,7 @@ std::vector<MetricValue> RepeatsMetric::values() const {
 }
 
 std::size_t RepeatsMetric::words(Index l) const {
-  return std::size_t(shape_.experts[std::size_t(l)] + 63) / 64;
+  return std::size_t(shape_.experts[l] + 63) / 64;
 }
 
 double RepeatsMetric::choices(const State& s) {

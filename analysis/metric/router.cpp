@@ -34,24 +34,23 @@ TraceFields RouterMetric::needs() const {
 }
 
 void RouterMetric::observe_layer(const Window& w, Index l) {
-  Sums& s = sums_[std::size_t(l)];
-  const LayerRows& rows = w.rows.layer[std::size_t(l)];
-  const auto experts = std::size_t(shape_.experts[std::size_t(l)]);
+  Sums& s = sums_[l];
+  const LayerRows& rows = w.rows.layer[l];
+  const auto experts = std::size_t(shape_.experts[l]);
   for (const Index t : w.valid) {
     if (rows.logits.empty()) {
       stored(s, rows, t);
     } else if (!std::isnan(rows.logits(t, 0))) {
-      logits(s, rows.logits.row(t).first(experts), w.rows.sequence[std::size_t(t)],
-             w.layer[std::size_t(l)].of(t));
+      logits(s, rows.logits.row(t).first(experts), w.rows.sequence[t], w.layer[l].of(t));
     }
   }
 }
 
 void RouterMetric::stored(Sums& s, const LayerRows& rows, Index t) {
   const auto take = [t](const std::vector<float>& from, double& sum, double& n, bool square) {
-    if (from.empty() || std::isnan(from[std::size_t(t)]))
+    if (from.empty() || std::isnan(from[t]))
       return;
-    const double v = from[std::size_t(t)];
+    const double v = from[t];
     sum += square ? v * v : v;
     n += 1;
   };
@@ -113,9 +112,9 @@ void RouterMetric::add_probabilities(Sums& s, std::span<const double> p) {
 
 void RouterMetric::add_chosen(Sums& s, std::vector<double> p, std::span<const int> chosen) {
   for (const int e : chosen) {
-    s.topk += p[std::size_t(e)];
-    s.counts[std::size_t(e)] += 1;
-    s.seq_counts[std::size_t(e)] += 1;
+    s.topk += p[e];
+    s.counts[e] += 1;
+    s.seq_counts[e] += 1;
   }
   s.assignments += double(chosen.size());
   s.seq_assignments += double(chosen.size());

@@ -116,7 +116,7 @@ LayerChoices choices(const TraceRows& rows, std::size_t l, int experts) {
         senseless(rows.first + std::uint64_t(t),
                   concat("names expert ", e, " in MoE layer ", l, ", which has ", experts));
       }
-      out.id[std::size_t(t * from.cols() + out.count[std::size_t(t)]++)] = e;
+      out.id[t * from.cols() + out.count[t]++] = e;
     }
   }
   return out;
@@ -155,13 +155,13 @@ class Sampler {
 
   void observe(const Window& w) {
     for (const Index t : w.valid) {
-      const auto [at, fresh] = found_.try_emplace(w.domain[std::size_t(t)]);
+      const auto [at, fresh] = found_.try_emplace(w.domain[t]);
       TokenSample& s = at->second;
       if (fresh)
         s.expert.resize(w.layer.size());
       if (s.piece.size() >= most_)
         continue;
-      s.piece.push_back(pieces_.bytes(w.rows.token_id[std::size_t(t)]));
+      s.piece.push_back(pieces_.bytes(w.rows.token_id[t]));
       for (std::size_t l = 0; l < w.layer.size(); ++l)
         s.expert[l].push_back(w.layer[l].first(t));
     }
@@ -173,7 +173,7 @@ class Sampler {
       if (domain < 0 && found_.size() > 1)
         continue;  // unlabelled text beside labelled
       sample.domain = domain < 0                           ? "text"
-                      : std::size_t(domain) < names.size() ? names[std::size_t(domain)]
+                      : std::size_t(domain) < names.size() ? names[domain]
                                                            : concat("domain ", domain);
       if (!sample.piece.empty())
         out.push_back(std::move(sample));
@@ -229,7 +229,7 @@ ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& a
     const Index parts = Index(all.size()) * (layers + 1);
     parallel_for(parts, 1, [&](Index from, Index to) {
       for (Index p = from; p < to; ++p) {
-        Metric& m = *all[std::size_t(p / (layers + 1))];
+        Metric& m = *all[p / (layers + 1)];
         const Index l = p % (layers + 1) - 1;
         l >= 0 ? m.observe_layer(w, l) : m.observe(w);
       }
@@ -377,7 +377,7 @@ void Pass::report(Report& r) const {
   std::vector<Report> each(asked.metric.size());
   parallel_for(Index(each.size()), 1, [&](Index from, Index to) {
     for (Index i = from; i < to; ++i)
-      asked.metric[std::size_t(i)]->report(each[std::size_t(i)]);
+      asked.metric[i]->report(each[i]);
   });
   const auto append = [](auto& to, auto& from) {
     std::move(from.begin(), from.end(), std::back_inserter(to));

@@ -31,31 +31,31 @@ TraceFields VocabularyMetric::needs() const {
 void VocabularyMetric::observe_layer(const Window& w, Index l) {
   if (!std::binary_search(counted_.begin(), counted_.end(), l))
     return;
-  State& s = state_[std::size_t(l)];
-  const std::size_t experts = std::size_t(shape_.experts[std::size_t(l)]);
-  const LayerChoices& c = w.layer[std::size_t(l)];
+  State& s = state_[l];
+  const std::size_t experts = std::size_t(shape_.experts[l]);
+  const LayerChoices& c = w.layer[l];
   s.ranked = c.ranked;
   for (std::size_t i = 0; i < w.valid.size(); ++i) {
     const Index t = w.valid[i];
     if (i + 8 < w.valid.size())
-      s.fetch(w.rows.token_id[std::size_t(w.valid[i + 8])]);
-    const std::uint32_t id = w.rows.token_id[std::size_t(t)];
+      s.fetch(w.rows.token_id[w.valid[i + 8]]);
+    const std::uint32_t id = w.rows.token_id[t];
     if (id == withheld_token)
       continue;
     Id& v = s.ids[s.at(id, experts)];
     ++v.seen;
     ++s.tokens;
     for (const int e : c.of(t)) {
-      ++v.chosen[std::size_t(e)];
+      ++v.chosen[e];
       ++s.assignments;
     }
     if (c.first(t) >= 0)
-      ++v.first[std::size_t(c.first(t))];
+      ++v.first[c.first(t)];
   }
 }
 
 bool VocabularyMetric::any() const {
-  return !counted_.empty() && !state_[std::size_t(counted_[0])].ids.empty();
+  return !counted_.empty() && !state_[counted_[0]].ids.empty();
 }
 
 std::size_t VocabularyMetric::State::at(std::uint32_t id, std::size_t experts) {

@@ -105,7 +105,7 @@ void VocabularyMetric::finding(Report& r) const {
   const QuotedCell tells = t.cell(known, best);
   const QuotedCell by_chance = t.chance(known.name, best);
   const QuotedCell layer = t.cell("layer", best);
-  const double seen = double(state_[std::size_t(counted_[best])].tokens);
+  const double seen = double(state_[counted_[best]].tokens);
   const Standing s = standing(tells.number(), {by_chance.number(), known.chance_spread[best]},
                               {.tokens = seen, .figures = double(t.rows()), .falls = 1});
   // an id that is seen once tells all there is to know, at random too
@@ -199,8 +199,8 @@ void VocabularyMetric::top_tokens(Report& r, const std::vector<Judged>& all) con
   for (const auto& [l, f, by_chance] : all) {
     for (std::size_t e = 0; e < f.expert.size(); ++e) {
       Ranked most, own;
-      rank(state_[std::size_t(l)], e, most, own);
-      layer.push_back(shape_.number[std::size_t(l)]);
+      rank(state_[l], e, most, own);
+      layer.push_back(shape_.number[l]);
       expert.push_back(std::int64_t(e));
       occurrence.push_back(listed(most, false));
       frequent.push_back(listed(own, true));
@@ -233,7 +233,7 @@ void VocabularyMetric::coverage(Report& r, const std::vector<Judged>& all) const
   Values values;
   for (const auto& [l, f, by_chance] : all) {
     for (std::size_t e = 0; e < f.alone.size(); ++e) {
-      layer.push_back(shape_.number[std::size_t(l)]);
+      layer.push_back(shape_.number[l]);
       expert.push_back(std::int64_t(e));
       values["load_exclusive_coverage"].add(f.alone[e], by_chance.alone);
     }
@@ -263,14 +263,14 @@ void VocabularyMetric::report(Report& r) const {
   std::vector<std::int64_t> number;
   for (const Index l : counted_) {
     all.push_back({l, figures(std::size_t(l)), chances(std::size_t(l))});
-    number.push_back(shape_.number[std::size_t(l)]);
+    number.push_back(shape_.number[l]);
   }
   const Values values = layer_values(all);
   summary(r, number, values);
   more(r, number, values);
   top_tokens(r, all);
   finding(r);
-  if (!state_[std::size_t(counted_[0])].ranked)
+  if (!state_[counted_[0]].ranked)
     return;
   coverage(r, all);
   alone(r);

@@ -36,20 +36,20 @@ void Weighted::deal(Rng& rng, std::span<int> out) const {
   std::size_t at = 0;
   for (; at < order.size() && taken < out.size(); ++at) {
     std::swap(order[at], order[at + std::size_t(rng.below(Index(order.size() - at)))]);
-    end += chance_[std::size_t(order[at])];
+    end += chance_[order[at]];
     const bool needed = order.size() - at == out.size() - taken;
     if (end > u + double(taken) || needed)
       out[taken++] = order[at];
   }
   for (std::size_t j = out.size(); j > 1; --j)
-    std::swap(out[j - 1], out[std::size_t(rng.below(Index(j)))]);
+    std::swap(out[j - 1], out[rng.below(Index(j))]);
 }
 
 std::vector<double> hot_shares(int experts, int first, int count, double share) {
   std::vector<double> out(std::size_t(experts),
                           count < experts ? (1 - share) / (experts - count) : 0);
   for (int i = 0; i < count; ++i)
-    out[std::size_t((first + i) % experts)] = share / count;
+    out[(first + i) % experts] = share / count;
   return out;
 }
 

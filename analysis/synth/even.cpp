@@ -90,7 +90,7 @@ class Blocks final : public Pattern {
     for (int b = 0; b < blocks; ++b)
       deck.emplace_back(b * size_, size_);
     for (Index t = 0; t < run.rows; ++t)
-      deck[std::size_t((aligned_ ? shared : rng).below(blocks))].deal(rng, out.row(t));
+      deck[(aligned_ ? shared : rng).below(blocks)].deal(rng, out.row(t));
   }
   std::vector<Known> known() const override {
     const double e = shape_.experts;

@@ -54,7 +54,7 @@ TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t seque
   rows.layer.resize(std::size_t(s.layers));
   parallel_for(s.layers, 1, [&](Index a, Index b) {
     for (Index l = a; l < b; ++l) {
-      LayerRows& layer = rows.layer[std::size_t(l)];
+      LayerRows& layer = rows.layer[l];
       layer.expert = Matrix<int>(Index(n), s.k);
       if (s.weights)
         layer.weight = Matrix<float>(Index(n), s.k, 1.0f / float(s.k));

@@ -116,7 +116,7 @@ class Burst final : public Pattern {
                double(shape_.tokens);
       }
     }
-    const double mean = hot * draw_.share()[std::size_t(expert_)] + (1 - hot) / shape_.experts;
+    const double mean = hot * draw_.share()[expert_] + (1 - hot) / shape_.experts;
     return {{"load_fraction",
              {Index(expert_)},
              mean,

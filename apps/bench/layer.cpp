@@ -42,7 +42,7 @@ Array<float> noise(Backend<float>& b, Rng& rng, Index rows, Index cols, double s
   Matrix<float> m(rows, cols);
   for (Index i = 0; i < rows; ++i) {
     for (Index j = 0; j < cols; ++j)
-      m(i, j) = drawn[std::size_t((i * (cols + 7919) + j) % Index(drawn.size()))];
+      m(i, j) = drawn[(i * (cols + 7919) + j) % Index(drawn.size())];
   }
   return {b, m.view()};
 }

@@ -96,7 +96,7 @@ void encode(const Tokenizer& tokenizer, const Texts& documents, double& least) {
   const std::clock_t start = std::clock();
   parallel_for(Index(documents.size()), 8, [&](Index first, Index last) {
     for (Index d = first; d < last; ++d)
-      tokenizer.encode(documents[std::size_t(d)]);
+      tokenizer.encode(documents[d]);
   });
   least = std::min(least, double(std::clock() - start) / CLOCKS_PER_SEC);
 }

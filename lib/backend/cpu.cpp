@@ -63,7 +63,7 @@ Plan Cpu::plan(View<const int> kept, int experts) {
   for (Index t = 0, i = 0; t < kept.rows; ++t) {
     for (Index k = 0; k < kept.cols; ++k, ++i) {
       const int e = kept.data[i];
-      const int slot = place[i] = e < 0 ? -1 : next[std::size_t(e)]++;
+      const int slot = place[i] = e < 0 ? -1 : next[e]++;
       if (slot >= 0) {
         token[slot] = int(t);
         choice[slot] = int(i);
@@ -207,7 +207,7 @@ void Cpu::adamw(Out value, Out grad, Out m, Out v, const AdamW& o) {
 double Cpu::sum_squares(In x) {
   std::vector<double> parts(std::size_t((x.size() + run_grain - 1) / run_grain));
   parallel_for(x.size(), run_grain, [&](Index i, Index last) {
-    parts[std::size_t(i / run_grain)] = loops::sum_squares(x.data + i, last - i);
+    parts[i / run_grain] = loops::sum_squares(x.data + i, last - i);
   });
   double sum = 0;
   for (const double p : parts)

@@ -152,7 +152,7 @@ void Cpu::attention(In q, In k, In v, const AttentionShape& a, Out out, Out lse)
   const std::vector<Sequence> all = sequences(a);
   const Forward work{q, k, v, a, out, lse};
   run_tasks(Index(all.size()) * a.heads, work_of(all, q),
-            [&](Index i) { work.head(*this, all[std::size_t(i / a.heads)], i % a.heads); });
+            [&](Index i) { work.head(*this, all[i / a.heads], i % a.heads); });
 }
 
 void Cpu::attention_backward(In q, In k, In v, In out, In lse, In dout, const AttentionShape& a,
@@ -160,7 +160,7 @@ void Cpu::attention_backward(In q, In k, In v, In out, In lse, In dout, const At
   const std::vector<Sequence> all = sequences(a);
   const Backward work{q, k, v, out, lse, dout, a, dq, dk, dv};
   run_tasks(Index(all.size()) * a.kv_heads, 3 * work_of(all, q),
-            [&](Index i) { work.group(*this, all[std::size_t(i / a.kv_heads)], i % a.kv_heads); });
+            [&](Index i) { work.group(*this, all[i / a.kv_heads], i % a.kv_heads); });
 }
 
 }  // namespace moe

@@ -55,7 +55,7 @@ std::shared_ptr<const Cpu::Angles> Cpu::angles(const Rotation& r, Index position
   parallel_for(rows, 64, [&](Index first, Index last) {
     for (Index p = first; p < last; ++p) {
       for (Index j = 0; j < pairs; ++j) {
-        const double angle = double(p) * r.frequency[std::size_t(j)];
+        const double angle = double(p) * r.frequency[j];
         made->cosine(p, j) = float(r.scale * std::cos(angle));
         made->sine(p, j) = float(r.scale * std::sin(angle));
       }

@@ -34,11 +34,11 @@ void column_sums(Memory& memory, View<const float> dy, const std::vector<RowTile
   Array<float> parts = Array<float>::zeros(memory, Index(tiles.size()), dy.cols);
   const View<float> sums = parts.view();
   run_tasks(Index(tiles.size()), double(dy.size()), [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
+    const RowTile& t = tiles[i];
     loops::add_columns(dy.slice(t.first, t.count).data, sums.slice(i, 1).data, t.count, dy.cols);
   });
   for (Index i = 0; i < Index(tiles.size()); ++i)
-    loops::add(sums.slice(i, 1).data, db.slice(tiles[std::size_t(i)].expert, 1).data, 1, dy.cols);
+    loops::add(sums.slice(i, 1).data, db.slice(tiles[i].expert, 1).data, 1, dy.cols);
 }
 
 }  // namespace
@@ -121,7 +121,7 @@ void Cpu::grouped_linear_dw(In dy, In x, const Plan& plan, Out dw) {
 void Cpu::grouped_add_bias(In b, const Plan& plan, Out y) {
   const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), bias_rows);
   run_tasks(Index(tiles.size()), double(y.size()), [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
+    const RowTile& t = tiles[i];
     loops::add_row(b.slice(t.expert, 1).data, y.slice(t.first, t.count).data, t.count, y.cols);
   });
 }

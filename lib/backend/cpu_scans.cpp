@@ -358,7 +358,7 @@ void Cpu::scan(const ScanInputs<float>& in, const ScanShape& s, Out last, Out ou
   run_tasks(s.sequences() * s.heads, work_of(in, s), [&](Index task) {
     const Index q = task / s.heads;
     const Head h(in, s, task % s.heads);
-    scan_head(h, s.start[std::size_t(q)], s.start[std::size_t(q) + 1], task * s.key, last, out);
+    scan_head(h, s.start[q], s.start[std::size_t(q) + 1], task * s.key, last, out);
   });
 }
 
@@ -383,8 +383,8 @@ void Cpu::scan_backward(const ScanInputs<float>& in, const ScanShape& s, In dout
     const Head h(in, s, task % s.heads);
     Room room(h);
     HeadBackward back(h, dout, own, room);
-    scan_head_backward(back, {s.start[std::size_t(n)], s.start[std::size_t(n) + 1], task * s.key},
-                       dlast, to.initial);
+    scan_head_backward(back, {s.start[n], s.start[std::size_t(n) + 1], task * s.key}, dlast,
+                       to.initial);
   });
   if (!grouped)
     return;

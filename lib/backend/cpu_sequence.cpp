@@ -31,7 +31,7 @@ struct Piece {
 std::vector<Piece> pieces(std::span<const Index> start) {
   std::vector<Piece> out;
   for (Index q = 0; q + 1 < Index(start.size()); ++q) {
-    const Index origin = start[std::size_t(q)];
+    const Index origin = start[q];
     const Index end = start[std::size_t(q) + 1];
     for (Index t = origin; t < end; t += conv_rows)
       out.push_back({q, t, std::min(end, t + conv_rows), origin, end});
@@ -64,7 +64,7 @@ void Cpu::causal_conv(In x, In w, In bias, std::span<const Index> start, In befo
   const Matrix<float> taps = by_tap(w);
   const std::vector<Piece> all = pieces(start);
   run_tasks(Index(all.size()), double(x.size()) * double(w.cols), [&](Index task) {
-    const Piece& p = all[std::size_t(task)];
+    const Piece& p = all[task];
     const Index origin = p.origin;
     for (Index t = p.first; t < p.end; ++t) {
       float* to = y.row(t).data();
@@ -92,7 +92,7 @@ void Cpu::causal_conv_backward(In dy, In x, In w, std::span<const Index> start, 
   const bool summed = !dw.empty() || !dbias.empty();
   Matrix<float> sums(Index(all.size()) * (w.cols + 1), summed ? x.cols : 0);
   run_tasks(Index(all.size()), 2 * double(x.size()) * double(w.cols), [&](Index task) {
-    const Piece& p = all[std::size_t(task)];
+    const Piece& p = all[task];
     for (Index t = p.first; t < p.end; ++t) {
       dx_row(dy, taps, t, p.last, dx.row(t).data());
       if (summed)

@@ -44,8 +44,7 @@ std::vector<int> best(const std::vector<double>& key, std::size_t n) {
     if (key[e] > never)
       order.push_back(int(e));
   }
-  std::ranges::stable_sort(order,
-                           [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  std::ranges::stable_sort(order, [&](int a, int b) { return key[a] > key[b]; });
   if (order.size() > n)
     order.resize(n);
   return order;
@@ -72,7 +71,7 @@ std::vector<double> in_best_groups(const std::vector<double>& key,
     const std::vector<int> top = best(mine, o.top2_sum ? 2 : 1);
     value.push_back(top.empty() ? never : 0);
     for (const int i : top)
-      value.back() += mine[std::size_t(i)];
+      value.back() += mine[i];
   }
   if (o.topk_groups > 0) {
     for (const int g : best(value, std::size_t(o.topk_groups))) {
@@ -101,7 +100,7 @@ std::vector<double> keys(const std::vector<double>& z, const std::vector<double>
 double divisor(const std::vector<double>& s, std::span<const int> chosen, const TopK& o) {
   double sum = top_k_eps;
   for (const int e : chosen)
-    sum += e >= 0 ? s[std::size_t(e)] : 0;
+    sum += e >= 0 ? s[e] : 0;
   return o.norm ? sum : 1;
 }
 
@@ -125,11 +124,11 @@ std::vector<double> by_scores(const std::vector<double>& s, const TopK& o,
   double by_all = 0;
   for (std::size_t j = 0; j < std::size_t(o.k); ++j) {
     if (const int e = expert[j]; e >= 0 && o.norm)
-      by_divisor += double(dweight[j]) * s[std::size_t(e)] / d;
+      by_divisor += double(dweight[j]) * s[e] / d;
   }
   for (std::size_t j = 0; j < std::size_t(o.k); ++j) {
     if (const int e = expert[j]; e >= 0)
-      ds[std::size_t(e)] += o.scale / d * (double(dweight[j]) - by_divisor);
+      ds[e] += o.scale / d * (double(dweight[j]) - by_divisor);
   }
   if (!dprobability.empty()) {
     for (std::size_t e = 0; e < s.size() && o.sigmoid; ++e)
@@ -156,12 +155,12 @@ class Definition final : public OnDevice<S> {
       std::ranges::copy(best(keys(logit, s, o, bias), std::size_t(o.k)), expert.row(t).begin());
       const double d = divisor(s, expert.row(t), o);
       for (Index j = 0; j < o.k; ++j)
-        weight(t, j) = expert(t, j) < 0 ? S(0) : S(o.scale * s[std::size_t(expert(t, j))] / d);
+        weight(t, j) = expert(t, j) < 0 ? S(0) : S(o.scale * s[expert(t, j)] / d);
       const double all = o.sigmoid ? std::accumulate(s.begin(), s.end(), top_k_eps) : 1;
       const double lse = log_sum_exp(logit);
       double entropy = 0;
       for (Index e = 0; e < z.cols; ++e) {
-        const double p = s[std::size_t(e)] / all;
+        const double p = s[e] / all;
         seen(t, e) = S(p);
         entropy -= p > 0 ? p * std::log(p) : 0;
       }

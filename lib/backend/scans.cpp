@@ -59,7 +59,7 @@ struct Head {
   void load(Index sequence, State& s) const {
     s.assign(std::size_t(key * value), 0.0);
     for (Index i = 0; i < key * value && !in.initial.empty(); ++i)
-      s[std::size_t(i)] = double(in.initial.data[initial_row(sequence) * value + i]);
+      s[i] = double(in.initial.data[initial_row(sequence) * value + i]);
   }
   // u = D S' a, and the state decayed
   void decayed(Index t, State& s, State& u) const {
@@ -67,10 +67,10 @@ struct Head {
     for (Index c = 0; c < key; ++c) {
       const double f = kept(t, c);
       for (Index d = 0; d < value; ++d) {
-        double& x = s[std::size_t(c * value + d)];
+        double& x = s[c * value + d];
         x *= f;
         if (has_delta())
-          u[std::size_t(d)] += a(t, c) * x;
+          u[d] += a(t, c) * x;
       }
     }
   }
@@ -81,14 +81,14 @@ struct Head {
       const double bc = has_delta() ? b(t, c) : 0.0;
       const double kc = one ? bc : k(t, c);
       for (Index d = 0; d < value; ++d)
-        s[std::size_t(c * value + d)] += bc * u[std::size_t(d)] + kc * v(t, d);
+        s[c * value + d] += bc * u[d] + kc * v(t, d);
     }
   }
   void read(Index t, const State& s, View<S> out) const {
     for (Index d = 0; d < value; ++d) {
       double sum = 0;
       for (Index c = 0; c < key; ++c)
-        sum += q(t, c) * s[std::size_t(c * value + d)];
+        sum += q(t, c) * s[c * value + d];
       out(t, head * value + d) = S(sum);
     }
   }
@@ -99,7 +99,7 @@ void scan_head(const Head<S>& h, Index sequence, View<S> last, View<S> out) {
   State s, u;
   h.load(sequence, s);
   const auto& start = h.shape.start;
-  for (Index t = start[std::size_t(sequence)]; t < start[std::size_t(sequence) + 1]; ++t) {
+  for (Index t = start[sequence]; t < start[std::size_t(sequence) + 1]; ++t) {
     if (h.shape.before)
       h.read(t, s, out);
     h.step(t, s, u);
@@ -107,7 +107,7 @@ void scan_head(const Head<S>& h, Index sequence, View<S> last, View<S> out) {
       h.read(t, s, out);
   }
   for (Index i = 0; i < h.key * h.value && !last.empty(); ++i)
-    last.data[h.initial_row(sequence) * h.value + i] = S(s[std::size_t(i)]);
+    last.data[h.initial_row(sequence) * h.value + i] = S(s[i]);
 }
 
 // One head going backwards: `by` is the gradient by the state after the row at hand.
@@ -128,8 +128,8 @@ struct HeadBackward {
       double sum = 0;
       for (Index d = 0; d < h.value; ++d) {
         const double g = double(dout(t, h.head * h.value + d));
-        sum += g * s[std::size_t(c * h.value + d)];
-        by[std::size_t(c * h.value + d)] += h.q(t, c) * g;
+        sum += g * s[c * h.value + d];
+        by[c * h.value + d] += h.q(t, c) * g;
       }
       add(to.q, t, h.group * h.key + c, sum);
     }
@@ -141,9 +141,9 @@ struct HeadBackward {
     for (Index d = 0; d < h.value; ++d) {
       double dv = 0;
       for (Index c = 0; c < h.key; ++c) {
-        const double g = by[std::size_t(c * h.value + d)];
+        const double g = by[c * h.value + d];
         const double bc = h.has_delta() ? h.b(t, c) : 0.0;
-        du[std::size_t(d)] += g * bc;
+        du[d] += g * bc;
         dv += g * (one ? bc : h.k(t, c));
       }
       to.v(t, h.head * h.value + d) = S(dv);
@@ -153,10 +153,10 @@ struct HeadBackward {
       double db = 0;
       double da = 0;
       for (Index d = 0; d < h.value; ++d) {
-        const double g = by[std::size_t(c * h.value + d)];
+        const double g = by[c * h.value + d];
         dk += g * h.v(t, d);
-        db += g * u[std::size_t(d)];
-        da += inside[std::size_t(c * h.value + d)] * du[std::size_t(d)];
+        db += g * u[d];
+        da += inside[c * h.value + d] * du[d];
       }
       if (!one)
         add(to.k, t, h.group * h.key + c, dk);
@@ -172,10 +172,10 @@ struct HeadBackward {
       double sum = 0;
       const double f = h.kept(t, c);
       for (Index d = 0; d < h.value; ++d) {
-        double& g = by[std::size_t(c * h.value + d)];
+        double& g = by[c * h.value + d];
         if (h.has_delta())
-          g += h.a(t, c) * du[std::size_t(d)];
-        sum += g * inside[std::size_t(c * h.value + d)];
+          g += h.a(t, c) * du[d];
+        sum += g * inside[c * h.value + d];
         g *= f;
       }
       to.decay(t, h.decay_column(c)) += S(sum);
@@ -210,15 +210,15 @@ std::vector<State> marks_of(const Head<S>& h, Index sequence, Index first, Index
 template <class S>
 void scan_head_backward(const Head<S>& h, Index sequence, View<const S> dout, View<const S> dlast,
                         const ScanGradients<S>& to) {
-  const Index first = h.shape.start[std::size_t(sequence)];
+  const Index first = h.shape.start[sequence];
   const Index end = h.shape.start[std::size_t(sequence) + 1];
   HeadBackward<S> back{h, dout, to, State(std::size_t(h.key * h.value), 0.0), {}};
   for (Index i = 0; i < h.key * h.value && !dlast.empty(); ++i)
-    back.by[std::size_t(i)] = double(dlast.data[h.initial_row(sequence) * h.value + i]);
+    back.by[i] = double(dlast.data[h.initial_row(sequence) * h.value + i]);
   const std::vector<State> marks = marks_of(h, sequence, first, end);
   State u;
   for (Index m = Index(marks.size()); m-- > 0;) {
-    std::vector<State> states{marks[std::size_t(m)]};
+    std::vector<State> states{marks[m]};
     const Index from = first + m * mark_rows;
     const Index to_row = std::min(end, from + mark_rows);
     for (Index t = from; t < to_row; ++t) {
@@ -226,10 +226,10 @@ void scan_head_backward(const Head<S>& h, Index sequence, View<const S> dout, Vi
       h.step(t, states.back(), u);
     }
     for (Index t = to_row; t-- > from;)
-      back.step(t, states[std::size_t(t - from)], states[std::size_t(t - from) + 1]);
+      back.step(t, states[t - from], states[std::size_t(t - from) + 1]);
   }
   for (Index i = 0; i < h.key * h.value && !to.initial.empty(); ++i)
-    to.initial.data[h.initial_row(sequence) * h.value + i] = S(back.by[std::size_t(i)]);
+    to.initial.data[h.initial_row(sequence) * h.value + i] = S(back.by[i]);
 }
 
 }  // namespace

@@ -14,18 +14,17 @@ constexpr double least = -1e38;  // the exponent of nothing
 template <class S>
 std::vector<double> states_of(const SelectiveInputs<S>& in, Index sequence, Index i) {
   const Index n = in.rate.cols;
-  const Index first = in.start[std::size_t(sequence)];
+  const Index first = in.start[sequence];
   const Index rows = in.start[std::size_t(sequence) + 1] - first;
   std::vector<double> h(std::size_t((rows + 1) * n), 0.0);
   for (Index j = 0; j < n && !in.initial.empty(); ++j)
-    h[std::size_t(j)] = double(in.initial(sequence * in.x.cols + i, j));
+    h[j] = double(in.initial(sequence * in.x.cols + i, j));
   for (Index r = 0; r < rows; ++r) {
     const double dt = double(in.dt(first + r, i));
     const double write = dt * double(in.x(first + r, i));
     for (Index j = 0; j < n; ++j) {
-      h[std::size_t((r + 1) * n + j)] =
-          std::exp(dt * double(in.rate(i, j))) * h[std::size_t(r * n + j)] +
-          write * double(in.b(first + r, j));
+      h[(r + 1) * n + j] =
+          std::exp(dt * double(in.rate(i, j))) * h[r * n + j] + write * double(in.b(first + r, j));
     }
   }
   return h;
@@ -45,7 +44,7 @@ struct ChannelBackward {
     double dwrite = 0;
     double ddt = 0;
     for (Index j = 0; j < in.rate.cols; ++j) {
-      double& d = by[std::size_t(j)];
+      double& d = by[j];
       const double rate = double(in.rate(i, j));
       to.c(t, j) += S(g * after[j]);
       d += g * double(in.c(t, j));
@@ -53,7 +52,7 @@ struct ChannelBackward {
       to.b(t, j) += S(d * dt * x);
       d *= std::exp(dt * rate);
       ddt += d * before[j] * rate;
-      drate[std::size_t(j)] += d * before[j] * dt;
+      drate[j] += d * before[j] * dt;
     }
     to.x(t, i) = S(dwrite * dt);
     to.dt(t, i) = S(ddt + dwrite * x);
@@ -65,20 +64,20 @@ void selective_channel_backward(const SelectiveInputs<S>& in, Index sequence, In
                                 View<const S> dout, View<const S> dlast,
                                 const SelectiveGradients<S>& to) {
   const Index n = in.rate.cols;
-  const Index first = in.start[std::size_t(sequence)];
+  const Index first = in.start[sequence];
   const Index rows = in.start[std::size_t(sequence) + 1] - first;
   const Index row = sequence * in.x.cols + i;
   const std::vector<double> h = states_of(in, sequence, i);
   ChannelBackward<S> back{in, to, i, std::vector<double>(std::size_t(n)),
                           std::vector<double>(std::size_t(n))};
   for (Index j = 0; j < n && !dlast.empty(); ++j)
-    back.by[std::size_t(j)] = double(dlast(row, j));
+    back.by[j] = double(dlast(row, j));
   for (Index r = rows; r-- > 0;)
     back.step(first + r, double(dout(first + r, i)), h.data() + r * n, h.data() + (r + 1) * n);
   for (Index j = 0; j < n; ++j) {
-    to.rate(i, j) += S(back.drate[std::size_t(j)]);
+    to.rate(i, j) += S(back.drate[j]);
     if (!to.initial.empty())
-      to.initial(row, j) = S(back.by[std::size_t(j)]);
+      to.initial(row, j) = S(back.by[j]);
   }
 }
 
@@ -150,7 +149,7 @@ struct MeanBackward {
 template <class S>
 void mean_channel_backward(const WeightedMeanInputs<S>& in, Index q, Index i, View<const S> dout,
                            View<const S> dlast, const WeightedMeanGradients<S>& to) {
-  const Index first = in.start[std::size_t(q)];
+  const Index first = in.start[q];
   const Index end = in.start[std::size_t(q) + 1];
   std::vector<Mean> before;
   Mean m = initial_mean(in, q, i);
@@ -163,7 +162,7 @@ void mean_channel_backward(const WeightedMeanInputs<S>& in, Index q, Index i, Vi
     back.by = {double(dlast(3 * q, i)), double(dlast(3 * q + 1, i)), double(dlast(3 * q + 2, i))};
   }
   for (Index t = end; t-- > first;) {
-    const Mean& now = before[std::size_t(t - first)];
+    const Mean& now = before[t - first];
     double dk = 0;
     double dv = 0;
     back.write(t, now, dk, dv);
@@ -186,18 +185,18 @@ template <class S>
 void Scans<S>::selective_scan(const SelectiveInputs<S>& in, View<S> last, View<S> out) {
   const Index n = in.rate.cols;
   for (Index q = 0; q + 1 < Index(in.start.size()); ++q) {
-    const Index first = in.start[std::size_t(q)];
+    const Index first = in.start[q];
     const Index rows = in.start[std::size_t(q) + 1] - first;
     for (Index i = 0; i < in.x.cols; ++i) {
       const std::vector<double> h = states_of(in, q, i);
       for (Index r = 0; r < rows; ++r) {
         double sum = 0;
         for (Index j = 0; j < n; ++j)
-          sum += h[std::size_t((r + 1) * n + j)] * double(in.c(first + r, j));
+          sum += h[(r + 1) * n + j] * double(in.c(first + r, j));
         out(first + r, i) = S(sum);
       }
       for (Index j = 0; j < n && !last.empty(); ++j)
-        last(q * in.x.cols + i, j) = S(h[std::size_t(rows * n + j)]);
+        last(q * in.x.cols + i, j) = S(h[rows * n + j]);
     }
   }
 }
@@ -218,7 +217,7 @@ void Scans<S>::weighted_mean(const WeightedMeanInputs<S>& in, View<S> last, View
   for (Index q = 0; q + 1 < Index(in.start.size()); ++q) {
     for (Index i = 0; i < in.k.cols; ++i) {
       Mean m = initial_mean(in, q, i);
-      for (Index t = in.start[std::size_t(q)]; t < in.start[std::size_t(q) + 1]; ++t) {
+      for (Index t = in.start[q]; t < in.start[std::size_t(q) + 1]; ++t) {
         const double now = double(in.first(0, i)) + double(in.k(t, i));
         const double top = std::max(m.max, now);
         const double e1 = std::exp(m.max - top);

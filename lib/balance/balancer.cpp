@@ -44,7 +44,7 @@ std::vector<std::int64_t> count_experts(const Matrix<int>& ids, int experts) {
   std::vector<std::int64_t> n(std::size_t(experts), 0);
   for (const int e : ids.flat()) {
     if (e >= 0)
-      ++n[std::size_t(e)];
+      ++n[e];
   }
   return n;
 }

@@ -26,11 +26,11 @@ void among_chosen(std::span<const double> z, std::span<const int> chosen, std::s
   std::vector<double> some;
   std::vector<double> share(chosen.size());
   for (const int e : chosen)
-    some.push_back(z[std::size_t(e)]);
+    some.push_back(z[e]);
   softmax_row(some, share);
   std::ranges::fill(p, 0.0);
   for (std::size_t j = 0; j < chosen.size(); ++j)
-    p[std::size_t(chosen[j])] = share[j];
+    p[chosen[j]] = share[j];
 }
 void sigmoid_share(std::span<const double> z, std::span<const int>, std::span<double> p) {
   sigmoid_row(z, p);
@@ -80,7 +80,7 @@ class Measured {
       for (std::size_t e = 0; e < experts; ++e)
         s.p[e] += p[e];
       for (Index j = 0; j < counted; ++j)
-        s.n[std::size_t(chosen_[l](t, j))] += 1;
+        s.n[chosen_[l](t, j)] += 1;
     }
     s.rows += double(last - first);
     s.slots += double((last - first) * counted);

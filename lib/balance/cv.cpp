@@ -40,12 +40,12 @@ class Importance final : public Balancer {
     std::vector<double> dsum(sum);
     for (Index i = 0; i < r.expert.size(); ++i) {
       if (const int e = r.expert.data()[i]; e >= 0)
-        sum[std::size_t(e)] += r.weight.data()[i];
+        sum[e] += r.weight.data()[i];
     }
     const double value = cv_squared(sum, dsum);
     for (Index i = 0; i < r.expert.size(); ++i) {
       if (const int e = r.expert.data()[i]; e >= 0)
-        grad.dweight.data()[i] += scale * coef_ * dsum[std::size_t(e)];
+        grad.dweight.data()[i] += scale * coef_ * dsum[e];
     }
     return value;
   }
@@ -73,7 +73,7 @@ void for_terms(const Routing& r, const Batch& batch, Term term) {
     if (!batch.is_valid(t))
       continue;
     for (Index e = 0; e < experts; ++e)
-      noisy[std::size_t(e)] = r.logits(t, e) + r.noise(t, e) * r.sigma(t, e);
+      noisy[e] = r.logits(t, e) + r.noise(t, e) * r.sigma(t, e);
     best_of(noisy, best);
     for (Index e = 0; e < experts; ++e) {
       if (all) {  // every expert is chosen for certain
@@ -82,7 +82,7 @@ void for_terms(const Routing& r, const Batch& batch, Term term) {
       }
       const bool chosen = std::ranges::find(r.expert.row(t), int(e)) != r.expert.row(t).end();
       const int m = best[std::size_t(r.choices()) - (chosen ? 0 : 1)];
-      term(t, e, (r.logits(t, e) - noisy[std::size_t(m)]) / r.sigma(t, e), m);
+      term(t, e, (r.logits(t, e) - noisy[m]) / r.sigma(t, e), m);
     }
   }
 }
@@ -110,7 +110,7 @@ class Load final : public Balancer {
     if (r.choices() == in.experts)
       return value;  // load is T, whatever the logits
     for_terms(r, in.batch(), [&](Index t, Index e, double a, int m) {
-      const double slope = scale * coef_ * dload[std::size_t(e)] * pdf(a) / r.sigma(t, e);
+      const double slope = scale * coef_ * dload[e] * pdf(a) / r.sigma(t, e);
       const auto to_noise = [&](Index expert, double dsigma) {  // sigma = softplus(q) + eps
         grad.dnoise(t, expert) += dsigma / (1 + std::exp(-in.router.scores[1](t, expert)));
       };
@@ -130,7 +130,7 @@ class Load final : public Balancer {
 
 std::vector<double> smooth_load(const Routing& r, const Batch& batch) {
   std::vector<double> load(std::size_t(r.logits.cols()), 0.0);
-  for_terms(r, batch, [&](Index, Index e, double a, int) { load[std::size_t(e)] += cdf(a); });
+  for_terms(r, batch, [&](Index, Index e, double a, int) { load[e] += cdf(a); });
   return load;
 }
 

@@ -31,7 +31,7 @@ class L1 final : public Balancer {
       std::ranges::fill(f, 0.0);
       for (Index t = 0; t < in.tokens(); ++t) {
         for (Index e = 0; e < in.experts; ++e)
-          f[std::size_t(e)] += (z(t, e) > 0) * (in.experts / (k_ * tokens));
+          f[e] += (z(t, e) > 0) * (in.experts / (k_ * tokens));
       }
     }
     double sum = 0;
@@ -40,8 +40,8 @@ class L1 final : public Balancer {
       for (Index e = 0; e < in.experts; ++e) {
         if (!(z(t, e) > 0))
           continue;
-        sum += f[std::size_t(e)] * z(t, e) / tokens;
-        grad.dlogits(t, e) += scale * coef_ * f[std::size_t(e)] / tokens;
+        sum += f[e] * z(t, e) / tokens;
+        grad.dlogits(t, e) += scale * coef_ * f[e] / tokens;
       }
     }
     return sum;

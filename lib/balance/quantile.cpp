@@ -55,9 +55,9 @@ class Quantile final : public Balancer {
       std::vector<double> column(static_cast<std::size_t>(tokens));
       for (Index e = first; e < last; ++e) {
         for (Index n = 0; n < tokens; ++n)
-          column[std::size_t(n)] = above(n, e);
+          column[n] = above(n, e);
         std::ranges::nth_element(column, column.begin() + share, std::greater{});
-        sum_[std::size_t(e)] -= column[std::size_t(share)];
+        sum_[e] -= column[share];
       }
     });
     ++batches_;
@@ -93,7 +93,7 @@ class Quantile final : public Balancer {
       std::vector<double> key(static_cast<std::size_t>(in.experts));
       std::vector<double> sorted;
       for (Index n = first; n < last; ++n) {
-        ranking.rank(in.routing, row[std::size_t(n)], key);
+        ranking.rank(in.routing, row[n], key);
         sorted = key;
         const auto threshold = sorted.begin() + choices;
         std::ranges::nth_element(sorted, threshold, std::greater{});

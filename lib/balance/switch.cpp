@@ -102,7 +102,7 @@ class Switch final : public Balancer {
       ++tokens;
       for (Index j = 0; j < (counts_ == Counts::top1 ? 1 : ids.cols()); ++j) {
         if (ids(t, j) >= 0)
-          ++n[std::size_t(ids(t, j))];
+          ++n[ids(t, j)];
       }
       for (std::size_t e = 0; e < experts; ++e)
         mean[e] += in.probability(t, Index(e));

@@ -44,7 +44,7 @@ Matrix<double> cosines(Index n, F product) {
     square.push_back(out(i, i));
   for (Index i = 0; i < n; ++i) {
     for (Index j = 0; j <= i; ++j)
-      out(i, j) = out(j, i) = over(out(i, j), square[std::size_t(i)], square[std::size_t(j)]);
+      out(i, j) = out(j, i) = over(out(i, j), square[i], square[j]);
   }
   return out;
 }
@@ -86,7 +86,7 @@ double matched(const Matrix<double>& a, const Matrix<double>& b) {
   for (Index i = 0; i < n; ++i) {
     for (Index j = 0; j < n; ++j) {
       product(i, j) = dot(a.row(i).data(), b.row(j).data(), d);
-      cosine(i, j) = over(product(i, j), sa[std::size_t(i)], sb[std::size_t(j)]);
+      cosine(i, j) = over(product(i, j), sa[i], sb[j]);
     }
   }
   const std::vector<int> row = best_matching(cosine.view());
@@ -94,9 +94,9 @@ double matched(const Matrix<double>& a, const Matrix<double>& b) {
   double all_a = 0;
   double all_b = 0;
   for (Index j = 0; j < n; ++j) {
-    sum += product(row[std::size_t(j)], j);
-    all_a += sa[std::size_t(j)];
-    all_b += sb[std::size_t(j)];
+    sum += product(row[j], j);
+    all_a += sa[j];
+    all_b += sb[j];
   }
   return over(sum, all_a, all_b);
 }
@@ -124,12 +124,11 @@ Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>& w) {
     mean.emplace_back(std::size_t(all.cols()), 0.0);
     for (Index n = 0; n < all.rows(); ++n) {
       for (Index c = 0; c < all.cols(); ++c)
-        mean.back()[std::size_t(c)] += all(n, c) / double(all.rows());
+        mean.back()[c] += all(n, c) / double(all.rows());
     }
   }
   return cosines(w.experts, [&](Index i, Index j) {
-    return dot(mean[std::size_t(i)].data(), mean[std::size_t(j)].data(),
-               Index(mean[std::size_t(i)].size()));
+    return dot(mean[i].data(), mean[j].data(), Index(mean[i].size()));
   });
 }
 
@@ -142,7 +141,7 @@ Matrix<double> expert_matched_cosine(const ExpertMatrices<T>& w) {
   parallel_for(w.experts, 1, [&](Index first, Index last) {
     for (Index i = first; i < last; ++i) {
       for (Index j = 0; j <= i; ++j)
-        out(i, j) = i == j ? 1 : matched(all[std::size_t(i)], all[std::size_t(j)]);
+        out(i, j) = i == j ? 1 : matched(all[i], all[j]);
     }
   });
   for (Index i = 0; i < w.experts; ++i) {
@@ -166,8 +165,7 @@ std::vector<int> expert_unit_order(const ExpertMatrices<T>& w, Index a, Index b)
     for (Index i = first; i < last; ++i) {
       const double own = dot(from.row(i).data(), from.row(i).data(), d);
       for (Index j = 0; j < n; ++j) {
-        cosine(i, j) =
-            over(dot(from.row(i).data(), to.row(j).data(), d), own, square[std::size_t(j)]);
+        cosine(i, j) = over(dot(from.row(i).data(), to.row(j).data(), d), own, square[j]);
       }
     }
   });
@@ -203,7 +201,7 @@ Matrix<double> expert_output_cka(View<const T> y, Index experts) {
         for (Index t = 0; t < tokens; ++t)
           x(t, c) = double(y(t * experts + e, c)) - mean;
       }
-      Matrix<double>& g = gram[std::size_t(e)] = Matrix<double>(tokens, tokens);
+      Matrix<double>& g = gram[e] = Matrix<double>(tokens, tokens);
       for (Index a = 0; a < tokens; ++a) {
         for (Index b = 0; b <= a; ++b)
           g(a, b) = g(b, a) = dot(x.row(a).data(), x.row(b).data(), y.cols);
@@ -211,7 +209,7 @@ Matrix<double> expert_output_cka(View<const T> y, Index experts) {
     }
   });
   return cosines(experts, [&](Index i, Index j) {
-    return dot(gram[std::size_t(i)].data(), gram[std::size_t(j)].data(), tokens * tokens);
+    return dot(gram[i].data(), gram[j].data(), tokens * tokens);
   });
 }
 
@@ -241,23 +239,22 @@ Matrix<double> expert_ttm_distance(View<const T> y, Index experts, View<const in
   std::vector<double> square(std::size_t(experts), 0);
   for (Index t = 0; t < tokens; ++t) {
     for (Index e = 0; e < experts; ++e) {
-      square[std::size_t(e)] =
-          dot(y.row(t * experts + e).data(), y.row(t * experts + e).data(), y.cols);
+      square[e] = dot(y.row(t * experts + e).data(), y.row(t * experts + e).data(), y.cols);
     }
     for (const int i : chosen.row(t)) {
       if (i < 0)
         continue;
-      used[std::size_t(i)] += 1;
+      used[i] += 1;
       for (Index j = 0; j < experts; ++j) {
         sum(i, j) +=
             1 - over(dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols),
-                     square[std::size_t(i)], square[std::size_t(j)]);
+                     square[i], square[j]);
       }
     }
   }
   for (Index i = 0; i < experts; ++i) {
     for (Index j = 0; j < experts; ++j) {
-      const double n = used[std::size_t(i)] + used[std::size_t(j)];
+      const double n = used[i] + used[j];
       out(i, j) = i != j && n > 0 ? (sum(i, j) + sum(j, i)) / n : 0;
     }
   }
@@ -281,46 +278,46 @@ class Matching {
     slack_.assign(std::size_t(n_) + 1, std::numeric_limits<double>::infinity());
     done_.assign(std::size_t(n_) + 1, 0);
     Index row = n_;
-    owner_[std::size_t(n_)] = column;
+    owner_[n_] = column;
     do {
       row = next_row(row);
-    } while (owner_[std::size_t(row)] != n_);
-    for (; row != n_; row = before_[std::size_t(row)])
-      owner_[std::size_t(row)] = owner_[std::size_t(before_[std::size_t(row)])];
+    } while (owner_[row] != n_);
+    for (; row != n_; row = before_[row])
+      owner_[row] = owner_[before_[row]];
   }
   std::vector<int> rows() const {  // of each column
     std::vector<int> out(static_cast<std::size_t>(n_));
     for (Index r = 0; r < n_; ++r)
-      out[std::size_t(owner_[std::size_t(r)])] = int(r);
+      out[owner_[r]] = int(r);
     return out;
   }
 
  private:
   // Reaches from `row` the row that costs least, and moves the potentials so that it costs nothing.
   Index next_row(Index row) {
-    done_[std::size_t(row)] = 1;
-    const Index col = owner_[std::size_t(row)];
+    done_[row] = 1;
+    const Index col = owner_[row];
     double least = std::numeric_limits<double>::infinity();
     Index next = n_;
     for (Index r = 0; r < n_; ++r) {
-      if (done_[std::size_t(r)])
+      if (done_[r])
         continue;
-      const double cost = -value_(r, col) - of_col_[std::size_t(col)] - of_row_[std::size_t(r)];
-      if (cost < slack_[std::size_t(r)]) {
-        slack_[std::size_t(r)] = cost;
-        before_[std::size_t(r)] = row;
+      const double cost = -value_(r, col) - of_col_[col] - of_row_[r];
+      if (cost < slack_[r]) {
+        slack_[r] = cost;
+        before_[r] = row;
       }
-      if (slack_[std::size_t(r)] < least) {
-        least = slack_[std::size_t(r)];
+      if (slack_[r] < least) {
+        least = slack_[r];
         next = r;
       }
     }
     for (Index r = 0; r <= n_; ++r) {
-      if (done_[std::size_t(r)]) {
-        of_col_[std::size_t(owner_[std::size_t(r)])] += least;
-        of_row_[std::size_t(r)] -= least;
+      if (done_[r]) {
+        of_col_[owner_[r]] += least;
+        of_row_[r] -= least;
       } else {
-        slack_[std::size_t(r)] -= least;
+        slack_[r] -= least;
       }
     }
     return next;

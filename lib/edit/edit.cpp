@@ -55,9 +55,9 @@ std::vector<ExpertName> lowest(const Decoder<float>& model, const ExpertScores& 
   for (std::size_t l = 0; l < score.size(); ++l) {
     std::vector<int> order(score[l].size());
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, {}, [&](int e) { return score[l][std::size_t(e)]; });
+    std::ranges::stable_sort(order, {}, [&](int e) { return score[l][e]; });
     for (int i = 0; i < std::min(count, int(order.size())); ++i)
-      out.push_back({model.layer_of(int(l)), order[std::size_t(i)]});
+      out.push_back({model.layer_of(int(l)), order[i]});
   }
   return out;
 }
@@ -76,7 +76,7 @@ std::vector<int> by_score(int experts, const std::vector<double>& score) {
   std::vector<int> order(std::size_t(experts), 0);
   std::iota(order.begin(), order.end(), 0);
   if (!score.empty()) {
-    std::ranges::stable_sort(order, std::greater{}, [&](int e) { return score[std::size_t(e)]; });
+    std::ranges::stable_sort(order, std::greater{}, [&](int e) { return score[e]; });
   }
   return order;
 }
@@ -86,7 +86,7 @@ std::vector<std::vector<int>> by_layer(const Decoder<float>& model,
                                        const std::vector<ExpertName>& names) {
   std::vector<std::vector<int>> out(std::size_t(model.config().moe_layers()));
   for (const ExpertName& n : names) {
-    auto& layer = out[std::size_t(moe_layer_of(model, n))];
+    auto& layer = out[moe_layer_of(model, n)];
     if (std::ranges::find(layer, n.expert) == layer.end())
       layer.push_back(n.expert);
   }
@@ -109,7 +109,7 @@ Edited add_experts(Decoder<float>& model, int count, double noise, const ExpertS
     const auto order = by_score(experts, score.empty() ? std::vector<double>{} : score[l]);
     std::vector<int> copied;
     for (int i = 0; i < count; ++i) {
-      copied.push_back(order[std::size_t(i % experts)]);
+      copied.push_back(order[i % experts]);
       sources[l].push_back({{copied.back()}, true});
     }
     said.push_back(concat("layer ", model.layer_of(int(l)), ": experts ", experts, " to ",

@@ -41,11 +41,11 @@ void add_choices(const TraceRows& rows, std::size_t layer, ExpertScore kind, Sum
       const int e = r.expert(t, j);
       if (e < 0)
         continue;
-      sums.count[layer][std::size_t(e)] += 1;
+      sums.count[layer][e] += 1;
       if (kind == ExpertScore::load)
         continue;
       const double norm = kind == ExpertScore::reap ? double(r.out_norm(t, j)) : 1;
-      sums.weighed[layer][std::size_t(e)] += double(r.weight(t, j)) * norm;
+      sums.weighed[layer][e] += double(r.weight(t, j)) * norm;
     }
   }
 }

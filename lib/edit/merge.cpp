@@ -83,11 +83,11 @@ std::vector<double> shares(const std::vector<int>& members, const std::vector<do
   std::vector<double> out;
   double sum = 0;
   for (const int e : members)
-    sum += use[std::size_t(e)];
+    sum += use[e];
   if (!(sum > 0))
     return {};
   for (const int e : members)
-    out.push_back(use[std::size_t(e)] / sum);
+    out.push_back(use[e] / sum);
   return out;
 }
 
@@ -111,7 +111,7 @@ struct HostWeights {
 // Units of the others in the order of the member that is used most; returns whether any moved.
 bool align(NewExpert& s, const HostWeights& weights) {
   const auto most = s.share.empty() ? 0 : std::ranges::max_element(s.share) - s.share.begin();
-  const int reference = s.of[std::size_t(most)];
+  const int reference = s.of[most];
   bool moved = false;
   for (const int e : s.of) {
     s.unit.emplace_back();

@@ -128,7 +128,7 @@ void regroup_parameters(Decoder<float>& old, Decoder<float>& made, const Regroup
       continue;
     }
     const int layer = std::stoi(to[i]->name().substr(7));
-    const auto& sources = r.sources[std::size_t(moe_layer_of(old, {layer, 0}))];
+    const auto& sources = r.sources[moe_layer_of(old, {layer, 0})];
     const Matrix<float> host = from[i]->to_host();
     const bool matrix = to[i]->kind() == ParameterKind::matrix;
     const auto numbers =

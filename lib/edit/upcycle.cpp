@@ -168,7 +168,7 @@ std::vector<Index> unit_order(Index width, bool random, std::uint64_t seed) {
     return order;
   Rng rng = Rng(seed).stream(0x0bde7);
   for (Index i = width; i > 1; --i)
-    std::swap(order[std::size_t(i - 1)], order[std::size_t(rng.below(i))]);
+    std::swap(order[i - 1], order[rng.below(i)]);
   return order;
 }
 

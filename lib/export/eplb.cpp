@@ -26,7 +26,7 @@ void count_rows(ExportRows& rows, Counts& counts) {
     for (std::size_t l = 0; l < r.layer.size(); ++l) {
       for (const int id : r.layer[l].expert.flat()) {
         if (id >= 0)
-          ++counts[l][std::size_t(id)];
+          ++counts[l][id];
       }
     }
   });

@@ -65,7 +65,7 @@ void Pass::flush() {
       for (Index i = 0; i < k; ++i) {
         if (i > 0)
           out_ << ", ";
-        out_ << ids_[l][std::size_t(t * k + i)];
+        out_ << ids_[l][t * k + i];
       }
       out_ << ']';
     }

@@ -40,7 +40,7 @@ void check_placement(const PlacementFile& p) {
     for (const int e : l.slots) {
       sound = sound && e >= 0 && e < l.experts;
       if (sound)
-        ++copies[std::size_t(e)];
+        ++copies[e];
     }
     if (!sound || std::count(copies.begin(), copies.end(), 0) > 0)
       throw Error(Exit::bug, concat("the plan of layer ", l.number, " is no placement"));
@@ -66,7 +66,7 @@ using Layer = PlacementFile::Layer;
 std::vector<std::vector<int>> slots_of_experts(const Layer& l) {
   std::vector<std::vector<int>> out(std::size_t(l.experts));
   for (std::size_t i = 0; i < l.slots.size(); ++i)
-    out[std::size_t(l.slots[i])].push_back(int(i));
+    out[l.slots[i]].push_back(int(i));
   return out;
 }
 
@@ -153,7 +153,7 @@ std::string placement_as_sglang(const PlacementFile& p) {
     in_order.push_back(int(i) % p.layers[0].experts);
   std::vector<std::vector<int>> rows(std::size_t(p.layers_of_model()), in_order);
   for (const Layer& l : p.layers)
-    rows[std::size_t(l.number)] = l.slots;
+    rows[l.number] = l.slots;
   return concat("{\"physical_to_logical_map\": ", list(rows, numbers, next_line), "}\n");
 }
 

@@ -46,7 +46,7 @@ void Comparison::ids(const std::string& name, const Matrix<int>& ours, Index wid
   std::vector<std::int64_t> wide(std::size_t(ours.rows() * width), -1);
   for (Index t = 0; t < ours.rows(); ++t) {
     for (Index j = 0; j < ours.cols(); ++j)
-      wide[std::size_t(t * width + j)] = ours(t, j);
+      wide[t * width + j] = ours(t, j);
   }
   integers(name, wide);
 }

@@ -78,7 +78,7 @@ void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capa
   std::vector<std::int64_t> kept(std::size_t(r.tokens() * c.ids_width), 0);
   for (Index t = 0; t < r.tokens(); ++t) {
     for (Index j = 0; j < r.choices(); ++j)
-      kept[std::size_t(t * c.ids_width + j)] = r.computed()(t, j) >= 0;
+      kept[t * c.ids_width + j] = r.computed()(t, j) >= 0;
   }
   out.integers("post_capacity/kept", kept);
   Index valid = 0;
@@ -101,7 +101,7 @@ void compare_sums(const GoldenCase& c, const Routing& r, Comparison& out) {
       if (r.expert(t, j) < 0)
         continue;
       ++chosen;
-      importance[std::size_t(r.expert(t, j))] += r.weight(t, j);
+      importance[r.expert(t, j)] += r.weight(t, j);
     }
   }
   out.reals("importance", importance);

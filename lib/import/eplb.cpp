@@ -98,7 +98,7 @@ void Eplb::read_csv(const ImportFile& f, std::int64_t step, ImportSink& sink) {
   for (const auto& [layer, experts] : found) {
     std::vector<std::int64_t> counts(std::size_t(most) + 1);
     for (const auto& [e, n] : experts)
-      counts[std::size_t(e)] = n;
+      counts[e] = n;
     sink.counts(step, layer, counts, f.quoted());
   }
 }

@@ -80,7 +80,7 @@ void read_pairs(const ImportFile& f, std::int64_t step, ImportSink& sink) {
     most = std::max(most, id + 1);
     if (std::size_t(id) >= counts.size())
       counts.resize(std::size_t(id) + 1);
-    ++counts[std::size_t(id)];
+    ++counts[id];
   });
   if (sink.experts() == 0)
     sink.say("the number of experts is taken from the largest id");

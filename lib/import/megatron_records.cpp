@@ -312,11 +312,11 @@ void MegatronPasses::order_row(LayerRows& l, const MegatronRecord&, const State&
   for (const float v : logits)
     sum += std::exp(double(v - most));
   const auto score = [&](int e) {
-    const double v = double(logits[std::size_t(e)]);
+    const double v = double(logits[e]);
     return state.sigmoid ? 1 / (1 + std::exp(-v)) : std::exp(v - double(most)) / sum;
   };
   const auto key = [&](int e) {
-    return score(e) + (state.bias.empty() ? 0.0 : double(state.bias[std::size_t(e)]));
+    return score(e) + (state.bias.empty() ? 0.0 : double(state.bias[e]));
   };
   const auto ids = l.expert.row(row);
   std::stable_sort(ids.begin(), ids.end(), [&](int a, int b) { return key(a) > key(b); });

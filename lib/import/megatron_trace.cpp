@@ -199,7 +199,7 @@ void MegatronTrace::read(const ImportInputs& in, ImportSink& sink) const {
       const int rank = stages > 1 ? r->rank() % in_stage : r->rank();
       auto& parts = by_rank[rank];
       parts.resize(std::size_t(stages));
-      auto& part = parts[std::size_t(stages > 1 ? r->rank() / in_stage : 0)];
+      auto& part = parts[stages > 1 ? r->rank() / in_stage : 0];
       for (MegatronPass& p : r->passes())
         part.push_back(std::move(p));
     }

@@ -74,7 +74,7 @@ bool in(const std::vector<int>& list, int i) {
 bool is_moe(const Fields& f, int i) {
   const std::vector<int> frequency = f.list("moe_layer_freq");
   if (!frequency.empty())
-    return i < int(frequency.size()) && frequency[std::size_t(i)] != 0;
+    return i < int(frequency.size()) && frequency[i] != 0;
   if (f.has("moe_layers") && !f.list("moe_layers").empty())
     return in(f.list("moe_layers"), i);
   if (f.has("expert_layer_period")) {

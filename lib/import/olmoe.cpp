@@ -71,7 +71,7 @@ void Olmoe::say(ImportSink& sink, const Line& l, const std::string& where,
   for (Index t = 0; t < rows; ++t) {
     for (Index k = 0; k < choices; ++k) {
       for (Index i = 0; i < layers; ++i)
-        b.rows.layer[std::size_t(i)].expert(t, k) = *from++;
+        b.rows.layer[i].expert(t, k) = *from++;
     }
   }
   b.rows.token_id.assign(l.tokens.begin(), l.tokens.end());

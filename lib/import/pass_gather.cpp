@@ -63,7 +63,7 @@ void PassGather::fill(LayerRows& out, const Layer& layer, Index choices) const {
   if (!first.dropped.empty())
     out.dropped = Matrix<std::uint8_t>(rows, choices);
   for (Index t = 0; t < rows; ++t) {
-    const auto at = layer.rows.find(order_[std::size_t(t)]);
+    const auto at = layer.rows.find(order_[t]);
     if (at == layer.rows.end())
       continue;
     const GatheredRow& row = at->second;

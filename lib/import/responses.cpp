@@ -46,8 +46,8 @@ void fill_tokens(TraceRows& rows, const RoutedRequest& r, Index first, Index cou
   for (Index t = 0; t < count; ++t) {
     const Index position = r.start + first + t;
     rows.position.push_back(std::uint32_t(position));
-    if (position < Index(r.tokens.size()) && r.tokens[std::size_t(position)] >= 0) {
-      ids[std::size_t(t)] = std::uint32_t(r.tokens[std::size_t(position)]);
+    if (position < Index(r.tokens.size()) && r.tokens[position] >= 0) {
+      ids[t] = std::uint32_t(r.tokens[position]);
       known = true;
     }
     if (r.prompt >= 0)

@@ -50,8 +50,8 @@ void read_stat(const NumberArray& counts, const std::string& where, ImportSink& 
     bool any = false;
     for (Index l = 0; l < counts.shape[1]; ++l) {
       for (Index e = 0; e < counts.shape[2]; ++e) {
-        layers[std::size_t(l)].push_back(counts.whole(counts.place(p, l, e)));
-        any = any || layers[std::size_t(l)].back() != 0;
+        layers[l].push_back(counts.whole(counts.place(p, l, e)));
+        any = any || layers[l].back() != 0;
       }
     }
     unused += !any;
@@ -190,9 +190,9 @@ void say_rows(const Record& r, const Pass& p, std::size_t first, std::size_t las
       }
     }
     if (!p.tokens.empty())
-      b.rows.token_id.push_back(std::uint32_t(p.tokens[std::size_t(row)]));
+      b.rows.token_id.push_back(std::uint32_t(p.tokens[row]));
     if (!p.positions.empty())
-      b.rows.position.push_back(std::uint32_t(p.positions[std::size_t(row)]));
+      b.rows.position.push_back(std::uint32_t(p.positions[row]));
     b.rows.flags.push_back(flag);
     b.rows.rank.push_back(std::uint16_t(r.rank));
   }
@@ -239,7 +239,7 @@ void say_counts(const Record& r, ImportSink& sink) {
       if (to >= int(logical.size()))
         logical.resize(std::size_t(to) + 1);
       if (to >= 0)
-        logical[std::size_t(to)] += counts->whole(counts->place(l, e));
+        logical[to] += counts->whole(counts->place(l, e));
     }
     sink.counts(r.pass, int(l), logical, r.where);
   }

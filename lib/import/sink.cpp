@@ -215,8 +215,8 @@ void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
         odd = true;
         break;
       }
-      odd = odd || seen_in_row_[std::size_t(id)] == row;
-      seen_in_row_[std::size_t(id)] = row;
+      odd = odd || seen_in_row_[id] == row;
+      seen_in_row_[id] = row;
       most = std::max(most, id);
     }
     if (odd)

@@ -113,7 +113,7 @@ void TokenRows::fill(LayerRows& out, int layer) const {
   if (dropped)
     out.dropped = Matrix<std::uint8_t>(n, k);
   for (Index t = 0; t < n; ++t) {
-    const TokenRow::Slots& s = rows_[std::size_t(t)].layers.at(layer);
+    const TokenRow::Slots& s = rows_[t].layers.at(layer);
     std::copy(s.ids.begin(), s.ids.end(), out.expert.row(t).begin());
     if (weighed_)
       std::copy(s.weights.begin(), s.weights.end(), out.weight.row(t).begin());

@@ -208,13 +208,12 @@ std::vector<double> finite_row(const NumberArray& a, Index row, const std::strin
   const Index experts = a.shape[1];
   std::vector<double> p(static_cast<std::size_t>(experts));
   for (Index e = 0; e < experts; ++e) {
-    p[std::size_t(e)] = a.real(a.place(row, e));
-    if (!std::isfinite(p[std::size_t(e)])) {
-      refuse_import(
-          where,
-          concat("row ", row, " has ", std::isnan(p[std::size_t(e)]) ? "NaN" : "an infinite number",
-                 " as the logit of expert ", e),
-          "logits that are finite");
+    p[e] = a.real(a.place(row, e));
+    if (!std::isfinite(p[e])) {
+      refuse_import(where,
+                    concat("row ", row, " has ", std::isnan(p[e]) ? "NaN" : "an infinite number",
+                           " as the logit of expert ", e),
+                    "logits that are finite");
     }
   }
   return p;
@@ -235,22 +234,21 @@ void derive_row(const NumberArray& a, Index row, const Rule& rule, LayerRows& ou
   std::vector<int> order(static_cast<std::size_t>(experts));
   std::iota(order.begin(), order.end(), 0);
   const auto better = [&](int x, int y) {
-    return p[std::size_t(x)] != p[std::size_t(y)] ? p[std::size_t(x)] > p[std::size_t(y)] : x < y;
+    return p[x] != p[y] ? p[x] > p[y] : x < y;
   };
   const Index sorted = std::min(rule.topk + 1, experts);
   std::partial_sort(order.begin(), order.begin() + sorted, order.end(), better);
-  if (sorted > rule.topk && p[std::size_t(order[std::size_t(rule.topk)])] ==
-                                p[std::size_t(order[std::size_t(rule.topk - 1)])])
+  if (sorted > rule.topk && p[order[rule.topk]] == p[order[rule.topk - 1]])
     ++*rule.ties;
   if (!rule.probabilities)
-    softmax(p, p[std::size_t(order[0])]);
+    softmax(p, p[order[0]]);
   double chosen = 0;
   for (Index k = 0; k < rule.topk; ++k)
-    chosen += p[std::size_t(order[std::size_t(k)])];
+    chosen += p[order[k]];
   for (Index k = 0; k < rule.topk; ++k) {
-    const int e = order[std::size_t(k)];
+    const int e = order[k];
     out.expert(to, k) = e;
-    out.weight(to, k) = float(p[std::size_t(e)] / (rule.normalize ? chosen : 1) * rule.scale);
+    out.weight(to, k) = float(p[e] / (rule.normalize ? chosen : 1) * rule.scale);
   }
 }
 

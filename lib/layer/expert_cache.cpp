@@ -128,15 +128,15 @@ template <class S>
 std::vector<Index> ExpertCache<S>::make_room(std::size_t count) {
   std::vector<Index> free;
   for (Index i = 0; i < room(); ++i) {
-    if (place_[std::size_t(i)].used != clock_)
+    if (place_[i].used != clock_)
       free.push_back(i);
   }
-  std::ranges::stable_sort(free, {}, [&](Index i) { return place_[std::size_t(i)].used; });
+  std::ranges::stable_sort(free, {}, [&](Index i) { return place_[i].used; });
   std::vector<Index> places(free.begin(), free.begin() + std::ptrdiff_t(count));
   std::ranges::sort(places);  // so that neighbours are computed in one call
   for (const Index i : places) {
-    at_.erase(place_[std::size_t(i)].key);
-    place_[std::size_t(i)] = {};
+    at_.erase(place_[i].key);
+    place_[i] = {};
   }
   return places;
 }
@@ -152,7 +152,7 @@ std::vector<Index> ExpertCache<S>::bring(const ExpertParameters<S>& bodies,
     if (at == at_.end())
       missing.push_back(e);
     else
-      place_[std::size_t(at->second)].used = clock_;
+      place_[at->second].used = clock_;
   }
   hits_ += std::int64_t(experts.size() - missing.size());
   misses_ += std::int64_t(missing.size());
@@ -163,7 +163,7 @@ std::vector<Index> ExpertCache<S>::bring(const ExpertParameters<S>& bodies,
   for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
     if (out[i] >= 0)
       continue;
-    place_[std::size_t(places[next])] = {{bodies.up.id(), experts[i]}, clock_};
+    place_[places[next]] = {{bodies.up.id(), experts[i]}, clock_};
     at_[{bodies.up.id(), experts[i]}] = out[i] = places[next++];
   }
   return out;

@@ -112,8 +112,8 @@ void GateRules<S>::share_among_kinds() {
   std::vector<std::uint8_t> zero(std::size_t(c.experts), 0);
   eta = room;
   for (int e = 0; e < c.experts; ++e) {
-    (c.type_of(e) == ExpertKind::ffn ? room : eta)[std::size_t(e)] = c.zc_tau;
-    zero[std::size_t(e)] = c.type_of(e) == ExpertKind::zero;
+    (c.type_of(e) == ExpertKind::ffn ? room : eta)[e] = c.zc_tau;
+    zero[e] = c.type_of(e) == ExpertKind::zero;
   }
   if (c.zc_capacity)
     capacity->share_out(room);

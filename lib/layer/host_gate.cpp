@@ -289,7 +289,7 @@ class HostGate final : public Gate<S> {
     t.choices.identity.assign(std::size_t(r.tokens()), 0);
     for (Index n = 0; n < r.tokens(); ++n) {
       const auto row = r.computed().row(n);
-      t.choices.identity[std::size_t(n)] =
+      t.choices.identity[n] =
           pass.batch.is_valid(n) && std::ranges::all_of(row, [](int e) { return e < 0; });
     }
   }

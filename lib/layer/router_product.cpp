@@ -41,8 +41,7 @@ Matrix<S> along(const Matrix<S>& m, const std::vector<double>& sum,
   Matrix<S> out(m.rows(), m.cols());
   for (Index r = 0; r < m.rows(); ++r) {
     for (Index c = 0; c < m.cols(); ++c) {
-      out(r, c) =
-          S(-sum[std::size_t(r)] / (norm[std::size_t(r)] * norm[std::size_t(r)]) * double(m(r, c)));
+      out(r, c) = S(-sum[r] / (norm[r] * norm[r]) * double(m(r, c)));
     }
   }
   return out;
@@ -131,7 +130,7 @@ void RouterProduct<S>::to_cosine(View<const S> u, Matrix<double>& z, Tape& t) co
   const double a = double(scale_.to_host()(0, 0));
   for (Index n = 0; n < z.rows(); ++n) {
     for (Index i = 0; i < z.cols(); ++i)
-      z(n, i) *= a / (t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)]);
+      z(n, i) *= a / (t.u_norm[n] * t.w_norm[i]);
   }
 }
 
@@ -147,11 +146,11 @@ Matrix<S> RouterProduct<S>::cosine_backward(View<const S> u, const Tape& t, Matr
   double da = 0;
   for (Index n = 0; n < dz.rows(); ++n) {
     for (Index i = 0; i < dz.cols(); ++i) {
-      const double norm = t.u_norm[std::size_t(n)] * t.w_norm[std::size_t(i)];
+      const double norm = t.u_norm[n] * t.w_norm[i];
       const double cosine = t.raw(n, i) / norm;
       da += dz(n, i) * cosine;
-      by_u[std::size_t(n)] += dz(n, i) * a * cosine;
-      by_w[std::size_t(i)] += dz(n, i) * a * cosine;
+      by_u[n] += dz(n, i) * a * cosine;
+      by_w[i] += dz(n, i) * a * cosine;
       dz(n, i) *= a / norm;
     }
   }

@@ -15,7 +15,7 @@ Matrix<S> rows_of(const Matrix<S>& m, std::span<const Index> row, double factor)
   Matrix<S> out(m.empty() ? 0 : Index(row.size()), m.cols());
   for (Index i = 0; i < out.rows(); ++i) {
     for (Index j = 0; j < m.cols(); ++j)
-      out(i, j) = S(double(m(row[std::size_t(i)], j)) * factor);
+      out(i, j) = S(double(m(row[i], j)) * factor);
   }
   return out;
 }

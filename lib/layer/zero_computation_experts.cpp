@@ -67,7 +67,7 @@ void ZeroComputationExperts<S>::collect(std::vector<Parameter<S>*>& all) {
 template <class S>
 void ZeroComputationExperts<S>::compute(int expert, std::span<const S> x, std::span<S> out,
                                         const Matrix<S>& gate, const Matrix<S>& vec) const {
-  const ExpertKind kind = types_[std::size_t(expert)];
+  const ExpertKind kind = types_[expert];
   if (kind == ExpertKind::zero)
     return void(std::ranges::fill(out, S(0)));
   if (kind == ExpertKind::copy)
@@ -81,8 +81,7 @@ template <class S>
 Matrix<int> ZeroComputationExperts<S>::computed(const Matrix<int>& kept) const {
   Matrix<int> mine = kept;  // zero experts add nothing and get nothing back
   for (int& e : mine.flat()) {
-    if (e >= 0 &&
-        (types_[std::size_t(e)] == ExpertKind::ffn || types_[std::size_t(e)] == ExpertKind::zero)) {
+    if (e >= 0 && (types_[e] == ExpertKind::ffn || types_[e] == ExpertKind::zero)) {
       e = -1;
     }
   }
@@ -107,7 +106,7 @@ void ZeroComputationExperts<S>::forward(View<const S> x, const Matrix<int>& kept
   Matrix<S> out(t.rows.rows(), t.rows.cols());
   for (int e = 0; e < int(types_.size()); ++e) {
     for (Index s = offset(0, e); s < offset(0, e + 1); ++s) {
-      t.expert[std::size_t(s)] = e;
+      t.expert[s] = e;
       compute(e, std::as_const(t.rows).row(s), out.row(s), gate, vec);
     }
   }
@@ -130,8 +129,8 @@ void ZeroComputationExperts<S>::backward(const Tape& t, View<const S> dy, View<c
   Matrix<S> dgate(gate.rows(), gate.cols());
   Matrix<S> dvec(vec.rows(), vec.cols());
   for (Index s = 0; s < d.rows(); ++s) {  // dout becomes dx
-    const int e = t.expert[std::size_t(s)];
-    if (e >= 0 && types_[std::size_t(e)] == ExpertKind::constant)
+    const int e = t.expert[s];
+    if (e >= 0 && types_[e] == ExpertKind::constant)
       constant_backward(e, t.rows.row(s), d.row(s), gate, vec, dgate, dvec);
   }
   if (!gate_.grad().empty())
@@ -147,7 +146,7 @@ void ZeroComputationExperts<S>::outputs_of_all(const Matrix<S>& x, Matrix<S>& ou
   const Matrix<S> gate = gate_.to_host();
   const Matrix<S> vec = vec_.to_host();
   for (int e = 0; e < int(types_.size()); ++e) {
-    for (Index t = 0; t < x.rows() && types_[std::size_t(e)] != ExpertKind::ffn; ++t)
+    for (Index t = 0; t < x.rows() && types_[e] != ExpertKind::ffn; ++t)
       compute(e, x.row(t), out.row(e * x.rows() + t), gate, vec);
   }
 }

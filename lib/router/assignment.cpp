@@ -42,7 +42,7 @@ class Assignment {
     return move_[std::size_t(a) * std::size_t(experts_) + std::size_t(b)];
   }
   Index load(int e) const {
-    return Index(held_[std::size_t(e)].size());
+    return Index(held_[e].size());
   }
   bool has_room(int e) const {
     return load(e) < floor_ || (load(e) == floor_ && spare_ > 0);
@@ -53,7 +53,7 @@ class Assignment {
     std::vector<double> distance(n);
     std::vector<Step> step(n, {-1, t});
     for (int e = 0; e < experts_; ++e)
-      distance[std::size_t(e)] = -value_(t, e);
+      distance[e] = -value_(t, e);
     // Bellman-Ford: displacements may gain, but no circle of them does
     for (bool better = true; better;) {
       better = false;
@@ -63,18 +63,18 @@ class Assignment {
             continue;
           const bool hands_over = load(a) == floor_ && load(b) == floor_ + 1 && spare_ == 0;
           const Move m = hands_over && move(a, b).loss > 0 ? Move{0, -1} : move(a, b);
-          const double d = distance[std::size_t(a)] + m.loss;
-          if (!(d < distance[std::size_t(b)] - 1e-13) || on_path(step, a, b))
+          const double d = distance[a] + m.loss;
+          if (!(d < distance[b] - 1e-13) || on_path(step, a, b))
             continue;
-          distance[std::size_t(b)] = d;
-          step[std::size_t(b)] = {a, m.token};
+          distance[b] = d;
+          step[b] = {a, m.token};
           better = true;
         }
       }
     }
     int best = -1;
     for (int e = 0; e < experts_; ++e) {
-      if (has_room(e) && (best < 0 || distance[std::size_t(e)] < distance[std::size_t(best)]))
+      if (has_room(e) && (best < 0 || distance[e] < distance[best]))
         best = e;
     }
     if (load(best) == floor_)
@@ -83,7 +83,7 @@ class Assignment {
   }
   // Whether b is among the experts before a: rounding must not make a path bite its tail.
   static bool on_path(const std::vector<Step>& step, int a, int b) {
-    for (; a >= 0; a = step[std::size_t(a)].from) {
+    for (; a >= 0; a = step[a].from) {
       if (a == b)
         return true;
     }
@@ -91,8 +91,8 @@ class Assignment {
   }
   void follow(int e, const std::vector<Step>& step, Index t) {
     std::vector<int> changed;
-    for (; e >= 0; e = step[std::size_t(e)].from) {
-      const Step s = step[std::size_t(e)];
+    for (; e >= 0; e = step[e].from) {
+      const Step s = step[e];
       changed.push_back(e);
       if (s.from < 0)
         place(t, e);
@@ -103,16 +103,16 @@ class Assignment {
       refresh(a);
   }
   void place(Index t, int e) {
-    int& at = of_[std::size_t(t)];
+    int& at = of_[t];
     if (at >= 0)
-      std::erase(held_[std::size_t(at)], t);
+      std::erase(held_[at], t);
     at = e;
-    held_[std::size_t(e)].push_back(t);
+    held_[e].push_back(t);
   }
   void refresh(int a) {
     for (int b = 0; b < experts_; ++b) {
       move(a, b) = {infinite, -1};
-      for (const Index t : held_[std::size_t(a)]) {
+      for (const Index t : held_[a]) {
         if (const double loss = value_(t, a) - value_(t, b); loss < move(a, b).loss)
           move(a, b) = {loss, t};
       }

@@ -101,8 +101,8 @@ class Limited : public Capacity {
       int& e = r.kept.data()[i];
       if (e < 0)
         continue;
-      if (room[std::size_t(e)] > 0) {
-        --room[std::size_t(e)];
+      if (room[e] > 0) {
+        --room[e];
       } else {
         e = -1;
         full.push_back(i);
@@ -212,8 +212,7 @@ class Random final : public Limited {
       std::ranges::generate(drawn, [&] { return rng.uniform(); });
     std::vector<Index> slots(drawn.size());
     std::iota(slots.begin(), slots.end(), Index{0});
-    std::ranges::stable_sort(
-        slots, [&](Index a, Index b) { return drawn[std::size_t(a)] > drawn[std::size_t(b)]; });
+    std::ranges::stable_sort(slots, [&](Index a, Index b) { return drawn[a] > drawn[b]; });
     return slots;
   }
 };
@@ -242,18 +241,17 @@ class Reroute final : public Position {
       for (int e = 0; e < router.experts(); ++e) {
         const bool held =
             std::ranges::find(r.kept.row(t), e) != r.kept.row(t).end() || r.expert(t, j) == e;
-        if (room[std::size_t(e)] <= 0 || held ||
-            key[std::size_t(e)] == -std::numeric_limits<double>::infinity()) {
+        if (room[e] <= 0 || held || key[e] == -std::numeric_limits<double>::infinity()) {
           continue;
         }
-        if (best < 0 || key[std::size_t(e)] > key[std::size_t(best)])
+        if (best < 0 || key[e] > key[best])
           best = e;
       }
       if (best < 0)
         continue;
       r.kept(t, j) = best;
       r.moved(t, j) = ranking.weight_of(r, t, best);
-      --room[std::size_t(best)];
+      --room[best];
     }
   }
 };

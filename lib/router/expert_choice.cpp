@@ -41,10 +41,10 @@ class ExpertChoice final : public OneScoreRouter {
     std::vector<std::vector<int>> chosen(std::size_t(r.tokens()));
     for (int e = 0; e < experts_; ++e) {
       for (const Index t : best_tokens(r, e, valid, capacity(valid)))
-        chosen[std::size_t(t)].push_back(e);
+        chosen[t].push_back(e);
     }
     for (Index t = 0; t < r.tokens(); ++t) {
-      auto& mine = chosen[std::size_t(t)];
+      auto& mine = chosen[t];
       std::ranges::stable_sort(mine, [&](int a, int b) { return r.logits(t, a) > r.logits(t, b); });
       std::ranges::copy(mine, r.expert.row(t).begin());
     }

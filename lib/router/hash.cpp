@@ -33,7 +33,7 @@ class Hash : public Router {
     for (Index t = 0; t < tokens; ++t) {
       if (!in.batch.is_valid(t))
         continue;
-      const int id = in.batch.token[std::size_t(t)];
+      const int id = in.batch.token[t];
       if (in.given && !in.given->table.empty())
         look_up_given(in.given->table, id, r.expert.row(t));
       else

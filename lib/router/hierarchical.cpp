@@ -21,7 +21,7 @@ struct Tree {
   int product(const std::vector<int>& of, int first, int last) const {
     int n = 1;
     for (int d = first; d < last; ++d)
-      n *= of[std::size_t(d)];
+      n *= of[d];
     return n;
   }
   int nodes(int d) const {
@@ -99,17 +99,16 @@ class Hierarchical final : public Router {
         dp.emplace_back(l.p.size(), 0.0);
       for (int e = 0; e < experts_ && !dprob.empty(); ++e) {
         for (int d = 0; d < tree_.depth(); ++d)
-          dp[std::size_t(d)][std::size_t(e / tree_.below(d))] += dprob(t, e) * others(paths, e, d);
+          dp[d][e / tree_.below(d)] += dprob(t, e) * others(paths, e, d);
       }
       if (!dweight.empty())
         weights_backward(paths, r, t, dweight, dp);
       for (int d = 0; d < tree_.depth(); ++d) {
-        const std::size_t n = std::size_t(tree_.size[std::size_t(d)]);
-        const std::span<double> dz = dscores[std::size_t(score_of(d))].row(t);
+        const std::size_t n = std::size_t(tree_.size[d]);
+        const std::span<double> dz = dscores[score_of(d)].row(t);
         for (std::size_t first = 0; first < dz.size(); first += n) {
-          softmax_row_backward(std::span(paths[std::size_t(d)].p).subspan(first, n),
-                               std::span(dp[std::size_t(d)]).subspan(first, n),
-                               dz.subspan(first, n));
+          softmax_row_backward(std::span(paths[d].p).subspan(first, n),
+                               std::span(dp[d]).subspan(first, n), dz.subspan(first, n));
         }
       }
     }
@@ -136,9 +135,9 @@ class Hierarchical final : public Router {
   Paths paths_of(const RouterInput& in, Index t) const {
     Paths paths;
     for (int d = 0; d < tree_.depth(); ++d) {
-      const std::span<const double> z = in.scores[std::size_t(score_of(d))].row(t);
-      const std::size_t n = std::size_t(tree_.size[std::size_t(d)]);
-      const std::size_t keep = std::size_t(tree_.keep[std::size_t(d)]);
+      const std::span<const double> z = in.scores[score_of(d)].row(t);
+      const std::size_t n = std::size_t(tree_.size[d]);
+      const std::size_t keep = std::size_t(tree_.keep[d]);
       Level l{std::vector<double>(z.size()), std::vector<int>(std::size_t(tree_.kept(d))),
               std::vector<double>(std::size_t(tree_.kept(d)))};
       for (std::size_t first = 0; first < z.size(); first += n)
@@ -162,8 +161,8 @@ class Hierarchical final : public Router {
     for (int i = 0; i < k; ++i) {
       double w = scale_;
       for (int d = 0; d < tree_.depth(); ++d)
-        w *= paths[std::size_t(d)].weight[std::size_t(i / tree_.kept_below(d))];
-      slots.emplace_back(w, paths.back().id[std::size_t(i)]);
+        w *= paths[d].weight[i / tree_.kept_below(d)];
+      slots.emplace_back(w, paths.back().id[i]);
     }
     std::ranges::sort(slots, [](const auto& a, const auto& b) {
       return a.first != b.first ? a.first > b.first : a.second < b.second;
@@ -174,30 +173,30 @@ class Hierarchical final : public Router {
   double others(const Paths& paths, int expert, int but) const {
     double p = 1;
     for (int d = 0; d < tree_.depth(); ++d)
-      p *= d == but ? 1 : paths[std::size_t(d)].p[std::size_t(expert / tree_.below(d))];
+      p *= d == but ? 1 : paths[d].p[expert / tree_.below(d)];
     return p;
   }
   // w = scale times the weights on the path, slot by slot, then section 1 on each level.
   void weights_backward(const Paths& paths, const Routing& r, Index t,
                         const Matrix<double>& dweight, std::vector<std::vector<double>>& dp) const {
     for (int d = 0; d < tree_.depth(); ++d) {
-      const Level& l = paths[std::size_t(d)];
+      const Level& l = paths[d];
       std::vector<double> dw(l.weight.size(), 0.0);
       for (Index j = 0; j < r.choices(); ++j) {
         const int i =
             int(std::ranges::find(paths.back().id, r.expert(t, j)) - paths.back().id.begin());
         double rest = scale_ * dweight(t, j);
         for (int o = 0; o < tree_.depth(); ++o)
-          rest *= o == d ? 1 : paths[std::size_t(o)].weight[std::size_t(i / tree_.kept_below(o))];
-        dw[std::size_t(i / tree_.kept_below(d))] += rest;
+          rest *= o == d ? 1 : paths[o].weight[i / tree_.kept_below(o)];
+        dw[i / tree_.kept_below(d)] += rest;
       }
-      const std::size_t keep = std::size_t(tree_.keep[std::size_t(d)]);
+      const std::size_t keep = std::size_t(tree_.keep[d]);
       const auto slots = [&](auto& v, std::size_t first) {
         return std::span(v).subspan(first, keep);
       };
       for (std::size_t first = 0; first < dw.size(); first += keep) {
         weights_of_backward(l.p, slots(l.id, first), level_, slots(l.weight, first),
-                            slots(dw, first), dp[std::size_t(d)]);
+                            slots(dw, first), dp[d]);
       }
     }
   }

@@ -44,7 +44,7 @@ class Noisy final : public Router {
       std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
       std::vector<double> key(r.logits.row(t).begin(), r.logits.row(t).end());
       for (Index e = 0; e < experts_ && in.training; ++e)
-        key[std::size_t(e)] += r.noise(t, e) * r.sigma(t, e);
+        key[e] += r.noise(t, e) * r.sigma(t, e);
       softmax_row(key, r.score.row(t));
       best_of(key, r.expert.row(t));
       // = softmax over the chosen
@@ -69,10 +69,9 @@ class Noisy final : public Router {
         ds[e] += dprob(t, Index(e));
       softmax_row_backward(r.score.row(t), ds, dkey);
       for (Index e = 0; e < experts_; ++e) {
-        dscores[0](t, e) += dkey[std::size_t(e)];
+        dscores[0](t, e) += dkey[e];
         if (!r.noise.empty()) {
-          dscores[1](t, e) +=
-              r.noise(t, e) * dkey[std::size_t(e)] / (1 + std::exp(-in.scores[1](t, e)));
+          dscores[1](t, e) += r.noise(t, e) * dkey[e] / (1 + std::exp(-in.scores[1](t, e)));
         }
       }
     }

@@ -53,13 +53,13 @@ class Relu final : public Router {
       std::ranges::fill(ds, 0.0);
       for (Index j = 0; j < r.choices() && !dweight.empty(); ++j) {
         if (r.expert(t, j) >= 0)
-          ds[std::size_t(r.expert(t, j))] += dweight(t, j);
+          ds[r.expert(t, j)] += dweight(t, j);
       }
       if (!dprob.empty() && r.expert(t, 0) >= 0)
         normalized_row_backward(r.score.row(t), dprob.row(t), ds);
       for (Index e = 0; e < experts_; ++e) {
         if (r.logits(t, e) > 0)
-          dscores[0](t, e) += ds[std::size_t(e)];
+          dscores[0](t, e) += ds[e];
       }
     }
   }

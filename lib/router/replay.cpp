@@ -87,11 +87,11 @@ class Replay final : public Router, public ReplaysRoutes, public ExcludesExperts
           .hint("moe eval RUN --router replay:trace=FILE");
     }
     for (Index q = 0; q < batch.sequences(); ++q) {
-      const Index past = batch.past.empty() ? 0 : batch.past[std::size_t(q)];
-      const Index first = batch.start[std::size_t(q)];
+      const Index past = batch.past.empty() ? 0 : batch.past[q];
+      const Index first = batch.start[q];
       for (Index t = first; t < batch.start[std::size_t(q) + 1]; ++t, ++next_) {
         if (next_ >= Index(rows_.token->size()) || batch.is_valid(t))
-          compare(std::uint32_t(batch.token[std::size_t(t)]), std::uint32_t(past + t - first));
+          compare(std::uint32_t(batch.token[t]), std::uint32_t(past + t - first));
       }
     }
   }

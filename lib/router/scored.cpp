@@ -171,7 +171,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
     choose(key, group_key, o_.groups, chosen);
   }
   double weight_of(const Routing& r, Index t, int expert) const override {
-    if (!excluded_.empty() && excluded_[std::size_t(expert)])
+    if (!excluded_.empty() && excluded_[expert])
       return 0;
     return o_.rule.scale * r.score(t, expert) / divisor_of(r.score.row(t), weighed(r, t), o_.rule);
   }
@@ -217,13 +217,13 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
     const double d = divisor_of(r.score.row(t), chosen, o_.rule);
     for (Index j = 0; j < o_.k; ++j) {
       const int now = r.kept(t, j);
-      if (now < 0 || now == r.expert(t, j) || (!excluded_.empty() && excluded_[std::size_t(now)]))
+      if (now < 0 || now == r.expert(t, j) || (!excluded_.empty() && excluded_[now]))
         continue;
       const double g = dweight(t, o_.k + j);
-      ds[std::size_t(now)] += g * o_.rule.scale / d;
+      ds[now] += g * o_.rule.scale / d;
       for (Index i = 0; i < o_.k && o_.rule.norm; ++i) {
-        if (chosen[std::size_t(i)] >= 0)
-          ds[std::size_t(chosen[std::size_t(i)])] -= g * r.moved(t, j) / d;
+        if (chosen[i] >= 0)
+          ds[chosen[i]] -= g * r.moved(t, j) / d;
       }
     }
   }
@@ -231,7 +231,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   std::vector<int> weighed(const Routing& r, Index t) const {
     std::vector<int> ids(r.expert.row(t).begin(), r.expert.row(t).end());
     for (int& e : ids) {
-      if (e >= 0 && !excluded_.empty() && excluded_[std::size_t(e)])
+      if (e >= 0 && !excluded_.empty() && excluded_[e])
         e = -1;
     }
     return ids;

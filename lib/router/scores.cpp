@@ -16,10 +16,10 @@ void best_of(std::span<const double> key, std::span<int> out) {
   if (n * 4 < key.size()) {  // few of many: keep a sorted list of the best so far
     std::size_t held = 0;
     for (std::size_t e = 0; e < key.size(); ++e) {
-      if (key[e] == never || (held == n && !(key[e] > key[std::size_t(out[n - 1])])))
+      if (key[e] == never || (held == n && !(key[e] > key[out[n - 1]])))
         continue;
       std::size_t at = held < n ? held++ : n - 1;
-      for (; at > 0 && key[e] > key[std::size_t(out[at - 1])]; --at)
+      for (; at > 0 && key[e] > key[out[at - 1]]; --at)
         out[at] = out[at - 1];
       out[at] = int(e);
     }
@@ -28,10 +28,9 @@ void best_of(std::span<const double> key, std::span<int> out) {
   }
   std::vector<int> order(key.size());
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order,
-                           [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  std::ranges::stable_sort(order, [&](int a, int b) { return key[a] > key[b]; });
   for (std::size_t j = 0; j < n; ++j)
-    out[j] = j < order.size() && key[std::size_t(order[j])] != never ? order[j] : -1;
+    out[j] = j < order.size() && key[order[j]] != never ? order[j] : -1;
 }
 
 double log_sum_exp(std::span<const double> z) {
@@ -91,7 +90,7 @@ double divisor_of(std::span<const double> score, std::span<const int> ids, const
   double sum = 0;
   for (const int e : ids) {
     if (e >= 0)
-      sum += score[std::size_t(e)];
+      sum += score[e];
   }
   return sum + rule.eps;
 }
@@ -100,7 +99,7 @@ void weights_of(std::span<const double> score, std::span<const int> ids, const W
                 std::span<double> weight) {
   const double d = divisor_of(score, ids, rule);
   for (std::size_t j = 0; j < ids.size(); ++j)
-    weight[j] = ids[j] < 0 ? 0 : rule.scale * score[std::size_t(ids[j])] / d;
+    weight[j] = ids[j] < 0 ? 0 : rule.scale * score[ids[j]] / d;
 }
 void weights_of_backward(std::span<const double> score, std::span<const int> ids,
                          const WeightRule& rule, std::span<const double> weight,
@@ -113,7 +112,7 @@ void weights_of_backward(std::span<const double> score, std::span<const int> ids
   }
   for (std::size_t j = 0; j < ids.size(); ++j) {
     if (ids[j] >= 0)
-      dscore[std::size_t(ids[j])] += rule.scale / d * (dweight[j] - mean);
+      dscore[ids[j]] += rule.scale / d * (dweight[j] - mean);
   }
 }
 
@@ -131,8 +130,7 @@ void choose_in_every_group(std::span<const double> key, const Groups& g, std::sp
       e += int(i * size);
   }
   std::ranges::sort(picked);
-  std::ranges::stable_sort(picked,
-                           [&](int a, int b) { return key[std::size_t(a)] > key[std::size_t(b)]; });
+  std::ranges::stable_sort(picked, [&](int a, int b) { return key[a] > key[b]; });
   std::ranges::copy(picked, out.begin());
 }
 
@@ -144,7 +142,7 @@ void keep_best_groups(std::span<double> key, std::span<const double> group_key, 
     const auto mine = group_key.subspan(i * size, size);
     int top[2] = {-1, -1};
     best_of(mine, std::span(top).first(g.score == Groups::Score::max ? 1 : 2));
-    value[i] = mine[std::size_t(top[0])] + (top[1] >= 0 ? mine[std::size_t(top[1])] : 0);
+    value[i] = mine[top[0]] + (top[1] >= 0 ? mine[top[1]] : 0);
   }
   std::vector<int> keep(std::size_t(g.topk));
   best_of(value, keep);

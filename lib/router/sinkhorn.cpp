@@ -34,10 +34,10 @@ double normalise(const Matrix<double>& a, double valid, std::vector<double>& d0,
   for (Index t = 0; t < a.rows(); ++t) {
     double sum = 1e-8;
     for (Index e = 0; e < experts; ++e)
-      sum += d1[std::size_t(e)] * a(t, e);
-    d0[std::size_t(t)] = 1 / valid / sum;
+      sum += d1[e] * a(t, e);
+    d0[t] = 1 / valid / sum;
     for (Index e = 0; e < experts; ++e)
-      column[std::size_t(e)] += d0[std::size_t(t)] * a(t, e);
+      column[e] += d0[t] * a(t, e);
   }
   double moved = 0;
   for (std::size_t e = 0; e < d1.size(); ++e) {
@@ -61,7 +61,7 @@ Plan balance(const RouterInput& in, const Matrix<double>& z) {
   plan.value = Matrix<double>(a.rows(), a.cols());
   for (Index t = 0; t < a.rows(); ++t) {
     for (Index e = 0; e < a.cols(); ++e)
-      plan.value(t, e) = d1[std::size_t(e)] * a(t, e) * d0[std::size_t(t)];
+      plan.value(t, e) = d1[e] * a(t, e) * d0[t];
   }
   return plan;
 }

@@ -66,14 +66,14 @@ class Soft final : public Router, public Mixing {
     std::vector<double> along(std::size_t(slots()), 0.0);
     for (Index t = 0; t < in.tokens(); ++t) {
       for (Index n = 0; n < slots(); ++n)
-        along[std::size_t(n)] += r.dispatch(t, n) * ddispatch(t, n);
+        along[n] += r.dispatch(t, n) * ddispatch(t, n);
     }
     for (Index t = 0; t < in.tokens(); ++t) {
       if (!in.batch.is_valid(t))
         continue;
       softmax_row_backward(r.mix.row(t), dmix.row(t), dscores[0].row(t));
       for (Index n = 0; n < slots(); ++n)
-        dscores[0](t, n) += r.dispatch(t, n) * (ddispatch(t, n) - along[std::size_t(n)]);
+        dscores[0](t, n) += r.dispatch(t, n) * (ddispatch(t, n) - along[n]);
     }
   }
   std::vector<Detail> details(const RouterInput&, const Routing& r) const override {

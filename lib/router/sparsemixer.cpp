@@ -39,7 +39,7 @@ class SparseMixer final : public Router {
       best_of(r.logits.row(t), r.expert.row(t));
       for (int j = 0; j < 2; ++j) {
         if (r.expert(t, j) >= 0)
-          r.weight(t, j) = shares(r.logits.row(t), r.expert.row(t), j)[std::size_t(r.expert(t, j))];
+          r.weight(t, j) = shares(r.logits.row(t), r.expert.row(t), j)[r.expert(t, j)];
       }
     }
     return r;
@@ -54,7 +54,7 @@ class SparseMixer final : public Router {
         if (r.expert(t, j) < 0)
           continue;
         std::vector<double> d(std::size_t(experts_), 0.0);
-        d[std::size_t(r.expert(t, j))] = dweight(t, j);
+        d[r.expert(t, j)] = dweight(t, j);
         softmax_row_backward(shares(r.logits.row(t), r.expert.row(t), j), d, dscores[0].row(t));
       }
       if (!dprob.empty())
@@ -65,7 +65,7 @@ class SparseMixer final : public Router {
  private:
   // The softmax that choice j is read from, 0 for logits that are left out.
   std::vector<double> shares(std::span<const double> z, std::span<const int> chosen, int j) const {
-    const double top = z[std::size_t(chosen[std::size_t(j)])];
+    const double top = z[chosen[j]];
     std::vector<double> p(z.size(), 0.0);
     double sum = 0;
     for (std::size_t e = 0; e < z.size(); ++e) {

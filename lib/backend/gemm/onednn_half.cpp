@@ -43,7 +43,7 @@ struct Library {
     for (const Op a : {Op::plain, Op::transposed}) {
       for (const Op b : {Op::plain, Op::transposed}) {
         for (const float beta : {0.0f, 1.0f})
-          product[std::size_t(place(a, b, beta))] = make(a, b, beta);
+          product[place(a, b, beta)] = make(a, b, beta);
       }
     }
   }
@@ -136,8 +136,8 @@ void gemm(Index m, Index n, Index k, HalfOperand a, HalfOperand b, float beta, f
   const Argument mc(matrix(m, n, c_step, Op::plain, dnnl_f32), c);
   const dnnl_exec_arg_t arguments[] = {
       {DNNL_ARG_SRC, ma.get()}, {DNNL_ARG_WEIGHTS, mb.get()}, {DNNL_ARG_DST, mc.get()}};
-  check(dnnl_primitive_execute(library().product[std::size_t(Library::place(a.op, b.op, beta))],
-                               lane.stream, 3, arguments),
+  check(dnnl_primitive_execute(library().product[Library::place(a.op, b.op, beta)], lane.stream, 3,
+                               arguments),
         "multiply");
   check(dnnl_stream_wait(lane.stream), "multiply");
 }

@@ -12,17 +12,17 @@ void gemm(Index m, Index n, Index k, Operand a, Operand b, float beta, float* c,
   std::vector<double> sum(std::size_t(n), 0.0);
   for (Index i = 0; i < m; ++i) {
     for (Index j = 0; j < n; ++j)
-      sum[std::size_t(j)] = beta == 0 ? 0 : double(beta) * double(c[i * c_step + j]);
+      sum[j] = beta == 0 ? 0 : double(beta) * double(c[i * c_step + j]);
     for (Index l = 0; l < k; ++l) {
       const double v =
           double(a.op == Op::transposed ? a.data[l * a.step + i] : a.data[i * a.step + l]);
       for (Index j = 0; j < n; ++j) {
-        sum[std::size_t(j)] +=
+        sum[j] +=
             v * double(b.op == Op::transposed ? b.data[j * b.step + l] : b.data[l * b.step + j]);
       }
     }
     for (Index j = 0; j < n; ++j)
-      c[i * c_step + j] = float(sum[std::size_t(j)]);
+      c[i * c_step + j] = float(sum[j]);
   }
 }
 

@@ -27,8 +27,7 @@ void AttentionOps<S>::rope(View<S> x, const Rotation& r, View<const int> positio
   for (Index t = 0; t < x.rows; ++t) {
     for (Index h = 0; h < x.cols / r.head_dim; ++h) {
       for (Index j = 0; j < pairs; ++j) {
-        const double angle =
-            double(position(0, t)) * r.frequency[std::size_t(j)] * (transposed ? -1 : 1);
+        const double angle = double(position(0, t)) * r.frequency[j] * (transposed ? -1 : 1);
         S* a = &x(t, h * r.head_dim + r.first + j * step);
         const double c = r.scale * std::cos(angle);
         const double s = r.scale * std::sin(angle);
@@ -120,10 +119,10 @@ void AttentionOps<S>::attention(View<const S> q, View<const S> k, View<const S> 
       const double p = std::exp(a.scale * dot(&q(t, h * d), &k(j, g * d), d) - top);
       total += p;
       for (Index i = 0; i < dv; ++i)
-        sum[std::size_t(i)] += p * double(v(j, g * dv + i));
+        sum[i] += p * double(v(j, g * dv + i));
     }
     for (Index i = 0; i < dv; ++i)
-      out(t, h * dv + i) = S(sum[std::size_t(i)] / total);
+      out(t, h * dv + i) = S(sum[i] / total);
     lse(t, h) = S(top + std::log(total));
   });
 }

@@ -25,7 +25,7 @@ Plan RoutingOps<S>::plan(View<const int> kept, int experts) {
   std::vector<int> next(offset.data, offset.data + experts);
   for (Index i = 0; i < kept.size(); ++i) {  // token by token, then rank by rank
     const int e = kept.data[i];
-    const int slot = e < 0 ? -1 : next[std::size_t(e)]++;
+    const int slot = e < 0 ? -1 : next[e]++;
     place.data[i] = slot;
     if (slot < 0)
       continue;
