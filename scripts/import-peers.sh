@@ -51,7 +51,8 @@ def ids_of_trace():
         ids = file["routing/expert_ids"][:]
     return int((ids != 0xFFFF).sum()), int(ids[ids != 0xFFFF].sum(dtype=np.uint64))
 
-print(f"{'MB/s':10} {'orjson + numpy':>15} {'moe':>8} {'ratio':>7} {'lowest':>7} {'highest':>8}  ids")
+heads = ("orjson + numpy", "moe", "ratio", "lowest", "highest")
+print(f"{'MB/s':10} " + " ".join(f"{head:>14}" for head in heads) + "  ids")
 for kind, (name, words) in kinds.items():
     path = f"{work}/{name}"
     size = os.path.getsize(path) / 1e6
@@ -63,6 +64,6 @@ for kind, (name, words) in kinds.items():
     same = "equal" if ids_of_trace() == (count, total) else "DIFFERENT"
     ratios = sorted(a / b for a, b in pairs)
     middle = [statistics.median(p[n] for p in pairs) for n in (0, 1)]
-    print(f"{kind:10} {size / middle[0]:15.1f} {size / middle[1]:8.1f} {statistics.median(ratios):6.2f}x "
-          f"{ratios[0]:6.2f}x {ratios[-1]:7.2f}x  {same}")
+    cells = [size / middle[0], size / middle[1], statistics.median(ratios), ratios[0], ratios[-1]]
+    print(f"{kind:10} " + " ".join(f"{cell:14.2f}" for cell in cells) + f"  {same}")
 TABLE

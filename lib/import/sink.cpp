@@ -222,7 +222,7 @@ void ImportSink::look_at_layer(const ImportBlock& b, std::size_t i) {
     if (odd)
       look_at_odd_row(b, i, t, limit, l);
     else
-      l.choices = ids.cols();
+      l.choices = std::max(l.choices, ids.cols());
   }
   l.rows += std::uint64_t(ids.rows());
   l.most = std::max(l.most, std::int64_t(most));

@@ -75,6 +75,16 @@ TEST_CASE("Megatron: micro-batches of one step, and a layer that the tracer skip
   CHECK(out.says("step 0 has no record of layer 1"));
 }
 
+TEST_CASE("Megatron: a step of fewer choices does not make the trace narrower") {
+  std::string narrow = megatron_line(1, 0, "[[3]]", 1);
+  narrow.replace(narrow.find("\"topk\": 2"), 9, "\"topk\": 1");
+  const Files files{{"router_trace_rank0.jsonl", megatron_line(0, 0, "[[1, 0]]", 1) + narrow}};
+  const Imported out = import_files(files, with_experts(4));
+  REQUIRE(out.refusal == "");
+  CHECK(out.routes == "layer 0: 1,0 3,-");
+  CHECK(out.result.header.layers.at(0).top_k == 2);
+}
+
 TEST_CASE("Megatron: stages of a pipeline are layers of one pass") {
   ImportOptions o = with_experts(4);
   o.pipeline = 2;
