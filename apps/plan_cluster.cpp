@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/plan_columns.h"
 #include "apps/terminal.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -21,18 +22,6 @@ constexpr double gib = 1024.0 * 1024 * 1024;
 constexpr const char* of_cluster = "on a cluster";
 constexpr const char* of_published = "held to what is published";
 constexpr std::size_t shown_layouts = 12;
-
-Column words(std::string name, std::vector<std::string> cells) {
-  return {.name = std::move(name), .cells = std::move(cells)};
-}
-Column numbers(std::string name, std::string unit, std::string meaning, std::vector<double> cells,
-               int digits) {
-  return {.name = std::move(name),
-          .unit = std::move(unit),
-          .meaning = std::move(meaning),
-          .cells = std::move(cells),
-          .digits = digits};
-}
 
 std::string band_text() {
   const plan::Calibration& c = plan::calibration();
@@ -76,11 +65,12 @@ std::vector<Table> step_tables(const Candidate& c, const Terms& factors) {
               100 * c.parts.bubble, c.parts.slowest),
           .chart = Chart::bars,
           .section = of_cluster};
-  t.columns = {words("term", term), numbers("time", "s", "of a step", seconds, 3)};
+  t.columns = {text_column("term", term), number_column("time", "s", "of a step", seconds, 3)};
   Table details{.id = "terms", .title = "The terms", .section = of_cluster};
-  details.columns = {words("term", term), numbers("share", "%", "of the step", share, 1),
-                     numbers("factor", "x", "over the full rate, or seconds a layer", factor, 4),
-                     words("what", meaning)};
+  details.columns = {
+      text_column("term", term), number_column("share", "%", "of the step", share, 1),
+      number_column("factor", "x", "over the full rate, or seconds a layer", factor, 4),
+      text_column("what", meaning)};
   return {std::move(t), std::move(details)};
 }
 
@@ -96,9 +86,10 @@ Table memory_table(const Candidate& c, const plan::Cluster& cluster) {
           .chart = Chart::bars,
           .section = of_cluster};
   t.columns = {
-      words("part", {"weights", "gradients", "optimiser", "activations"}),
-      numbers("size", "GiB", "on the rank",
-              {m.weights / gib, m.gradients / gib, m.optimizer / gib, m.activations / gib}, 2)};
+      text_column("part", {"weights", "gradients", "optimiser", "activations"}),
+      number_column("size", "GiB", "on the rank",
+                    {m.weights / gib, m.gradients / gib, m.optimizer / gib, m.activations / gib},
+                    2)};
   return t;
 }
 
@@ -114,7 +105,8 @@ Table sensitivity_table(const Candidate& c, const Terms& factors) {
           .reading = "More tokens a second, everything else as it is.",
           .chart = Chart::bars,
           .section = of_cluster};
-  t.columns = {words("of the cluster", what), numbers("gain", "%", "tokens a second", gain, 2)};
+  t.columns = {text_column("of the cluster", what),
+               number_column("gain", "%", "tokens a second", gain, 2)};
   return t;
 }
 
@@ -151,13 +143,13 @@ Table layouts_table(const std::vector<Candidate>& all, const plan::Cluster& clus
                                  "Differences below the band say little.",
                                  cluster.devices(), cluster.device.name),
           .section = of_cluster};
-  t.columns = {words("layout", v.layout),
-               numbers("tokens", "tok/s", "a device", v.tokens, 0),
-               numbers("cost", "kh", "device-hours for 10^12 tokens", v.cost, 1),
-               numbers("memory", "GiB", "of a rank", v.memory, 1),
-               numbers("bubble", "%", "of micro-batch time", v.bubble, 1),
-               numbers("imbalance", "x", "busiest expert rank over the mean", v.imbalance, 2),
-               words("largest term", v.limit)};
+  t.columns = {text_column("layout", v.layout),
+               number_column("tokens", "tok/s", "a device", v.tokens, 0),
+               number_column("cost", "kh", "device-hours for 10^12 tokens", v.cost, 1),
+               number_column("memory", "GiB", "of a rank", v.memory, 1),
+               number_column("bubble", "%", "of micro-batch time", v.bubble, 1),
+               number_column("imbalance", "x", "busiest expert rank over the mean", v.imbalance, 2),
+               text_column("largest term", v.limit)};
   return t;
 }
 
@@ -182,8 +174,8 @@ Table cost_chart(const std::vector<Candidate>& all) {
     layout.push_back(short_text(c.layout));
     cost.push_back(kilo_hours(c.tokens));
   }
-  t.columns = {words("layout", layout),
-               numbers("cost", "kh", "device-hours for 10^12 tokens", cost, 1)};
+  t.columns = {text_column("layout", layout),
+               number_column("cost", "kh", "device-hours for 10^12 tokens", cost, 1)};
   return t;
 }
 
@@ -230,10 +222,10 @@ Table exchange_table(const ClusterRequest& q) {
       .section = of_cluster};
   t.columns = {
       Column{.name = "ranks", .cells = v.ranks},
-      numbers("flat", "ms", "a copy for every choice", v.flat, 3),
-      numbers("by device", "ms", "a copy for every device", v.device, 3),
-      numbers("by node", "ms", "a copy for every node, then links", v.node, 3),
-      numbers("4 nodes", "ms", "by node, experts of at most 4 nodes a token", v.limited, 3)};
+      number_column("flat", "ms", "a copy for every choice", v.flat, 3),
+      number_column("by device", "ms", "a copy for every device", v.device, 3),
+      number_column("by node", "ms", "a copy for every node, then links", v.node, 3),
+      number_column("4 nodes", "ms", "by node, experts of at most 4 nodes a token", v.limited, 3)};
   return t;
 }
 
@@ -307,13 +299,13 @@ Table runs_table() {
               "without it: fitted to all other rows; as new: fitted without any row of the "
               "model on this device.",
           .section = of_published};
-  t.columns = {words("model", model),
-               words("device", device),
-               words("layout", layout),
-               numbers("published", "tok/s", "a device", tokens, 0),
-               numbers("without it", "%", "predicted over published, less one", alone, 1),
-               numbers("as new", "%", "predicted over published, less one", strange, 1),
-               words("source", source)};
+  t.columns = {text_column("model", model),
+               text_column("device", device),
+               text_column("layout", layout),
+               number_column("published", "tok/s", "a device", tokens, 0),
+               number_column("without it", "%", "predicted over published, less one", alone, 1),
+               number_column("as new", "%", "predicted over published, less one", strange, 1),
+               text_column("source", source)};
   return t;
 }
 
@@ -327,7 +319,7 @@ Table refused_table() {
     why.emplace_back(run.refused);
   }
   Table t{.id = "refused", .title = "Published runs that are left out", .section = of_published};
-  t.columns = {words("model", model), words("source", source), words("why", why)};
+  t.columns = {text_column("model", model), text_column("source", source), text_column("why", why)};
   return t;
 }
 
@@ -346,9 +338,10 @@ Table exchanges_table() {
   Table t{.id = "exchanges",
           .title = "Published exchanges (DeepEP on H800) and what the other sizes predict",
           .section = of_published};
-  t.columns = {Column{.name = "ranks", .cells = ranks}, numbers("row", "B", "of a token", row, 0),
-               numbers("published", "ms", "for 4,096 tokens a device", published, 2),
-               numbers("without it", "%", "predicted over published time, less one", error, 1)};
+  t.columns = {
+      Column{.name = "ranks", .cells = ranks}, number_column("row", "B", "of a token", row, 0),
+      number_column("published", "ms", "for 4,096 tokens a device", published, 2),
+      number_column("without it", "%", "predicted over published time, less one", error, 1)};
   return t;
 }
 
@@ -364,7 +357,8 @@ Table factors_table() {
   Table t{.id = "factors",
           .title = "Factors of the terms of a step, fitted to all rows",
           .section = of_published};
-  t.columns = {words("term", term), numbers("factor", "", "", factor, 4), words("what", meaning)};
+  t.columns = {text_column("term", term), number_column("factor", "", "", factor, 4),
+               text_column("what", meaning)};
   return t;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/plan_columns.h"
 #include "apps/terminal.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -22,18 +23,6 @@ using plan::Serving;
 constexpr double gib = 1024.0 * 1024 * 1024;
 constexpr const char* of_device = "on a device";
 
-Column text_column(std::string name, std::vector<std::string> cells) {
-  return {.name = std::move(name), .cells = std::move(cells)};
-}
-Column column(std::string name, std::string unit, std::string meaning, std::vector<double> cells,
-              int digits) {
-  return {.name = std::move(name),
-          .unit = std::move(unit),
-          .meaning = std::move(meaning),
-          .cells = std::move(cells),
-          .digits = digits};
-}
-
 Table memory_stack(const Serving& s) {
   const plan::MemoryParts m = memory_parts(s);
   const double embedding =
@@ -48,10 +37,10 @@ Table memory_stack(const Serving& s) {
           .section = of_device};
   t.columns = {text_column("part", {"experts", "embedding and output", "other weights",
                                     "cache of a sequence", "activations"}),
-               column("size", "GiB", "bytes of the whole model",
-                      {m.experts / gib, embedding / gib, (m.others - embedding) / gib,
-                       m.sequence / gib, m.activations / gib},
-                      2)};
+               number_column("size", "GiB", "bytes of the whole model",
+                             {m.experts / gib, embedding / gib, (m.others - embedding) / gib,
+                              m.sequence / gib, m.activations / gib},
+                             2)};
   return t;
 }
 
@@ -77,8 +66,8 @@ Table fits_table(const Serving& s, const std::vector<Fit>& fits) {
           bytes_text(s.device.memory), 100 * s.usable),
       .section = of_device};
   t.columns = {Column{.name = "devices", .cells = devices}, text_column("cut", cut),
-               column("weights", "GiB", "on each device", weights, 2),
-               column("left", "GiB", "on each device, for sequences", room, 2),
+               number_column("weights", "GiB", "on each device", weights, 2),
+               number_column("left", "GiB", "on each device, for sequences", room, 2),
                Column{.name = "sequences", .meaning = "on all devices", .cells = sequences}};
   return t;
 }
@@ -96,19 +85,19 @@ struct PassColumns {
   }
   void into(Table& t, const Serving& s) {
     if (s.model.moe()) {
-      t.columns.push_back(
-          column("experts", "", "of a layer that a pass touches, mean", std::move(distinct), 1));
+      t.columns.push_back(number_column("experts", "", "of a layer that a pass touches, mean",
+                                        std::move(distinct), 1));
     }
     t.columns.push_back(
-        column("read", "GiB", "weights and cache that a pass reads", std::move(bytes), 2));
+        number_column("read", "GiB", "weights and cache that a pass reads", std::move(bytes), 2));
     t.columns.push_back(
-        column("memory", "ms", "reading that at full bandwidth", std::move(memory), 3));
+        number_column("memory", "ms", "reading that at full bandwidth", std::move(memory), 3));
     if (s.device.flops16 > 0) {
-      t.columns.push_back(column("compute", "ms", "its FLOPs at the full rate of dense products",
-                                 std::move(compute), 3));
+      t.columns.push_back(number_column(
+          "compute", "ms", "its FLOPs at the full rate of dense products", std::move(compute), 3));
     }
-    t.columns.push_back(
-        column("at most", "tok/s", "tokens of a pass over the longer of both", std::move(rate), 1));
+    t.columns.push_back(number_column(
+        "at most", "tok/s", "tokens of a pass over the longer of both", std::move(rate), 1));
     t.columns.push_back(text_column("limit", std::move(limit)));
   }
 };
@@ -198,12 +187,13 @@ std::vector<Table> roofline_tables(const Serving& s, Count batch) {
               .chart = Chart::bars,
               .section = of_device};
   chart.columns = {text_column("products of", part),
-                   column("attainable", "TFLOP/s", "at most", reach, 2)};
+                   number_column("attainable", "TFLOP/s", "at most", reach, 2)};
   Table data{.id = "intensity", .title = "Arithmetic intensity of decoding", .section = of_device};
   data.columns = {
       text_column("products of", part),
-      column("intensity", "FLOP/B", "FLOPs over bytes of weights or cache", intensity, 2),
-      column("share", "%", "of the device's full rate", share, 2), text_column("limit", limit)};
+      number_column("intensity", "FLOP/B", "FLOPs over bytes of weights or cache", intensity, 2),
+      number_column("share", "%", "of the device's full rate", share, 2),
+      text_column("limit", limit)};
   return {std::move(chart), std::move(data)};
 }
 
@@ -252,13 +242,14 @@ Table offload_table(const ServingRequest& r, const plan::Offload& o,
                               : "Hit rates are those of the trace's tokens in its order; Belady is "
                                 "the best that any policy could do."),
           .section = of_device};
-  t.columns = {text_column("policy", policy),
-               column("caught", "%", "requests that find their expert on the device", hits, 1),
-               column("fetched", "MB/token", "bytes of experts", fetched, 2),
-               column("fetching", "ms", "of a token", fetch, 3),
-               column("device", "ms", "of a token, memory or compute", device, 3),
-               column("in series", "tok/s", "at most, nothing hidden", series, 2),
-               column("overlapped", "tok/s", "at most, all hidden", overlapped, 2)};
+  t.columns = {
+      text_column("policy", policy),
+      number_column("caught", "%", "requests that find their expert on the device", hits, 1),
+      number_column("fetched", "MB/token", "bytes of experts", fetched, 2),
+      number_column("fetching", "ms", "of a token", fetch, 3),
+      number_column("device", "ms", "of a token, memory or compute", device, 3),
+      number_column("in series", "tok/s", "at most, nothing hidden", series, 2),
+      number_column("overlapped", "tok/s", "at most, all hidden", overlapped, 2)};
   return t;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "apps/plan_columns.h"
 #include "apps/terminal.h"
 #include "lib/plan/growth.h"
 #include "lib/trace/reader.h"
@@ -17,15 +18,6 @@ using plan::SimulatedStep;
 
 constexpr std::size_t shown_parts = 48;  // of the run, in charts
 constexpr double gib = 1024.0 * 1024 * 1024;
-
-Column numbers(std::string name, std::string unit, std::string meaning, std::vector<double> cells,
-               int digits) {
-  return {.name = std::move(name),
-          .unit = std::move(unit),
-          .meaning = std::move(meaning),
-          .cells = std::move(cells),
-          .digits = digits};
-}
 
 double quantile(std::vector<double> v, double q) {
   std::ranges::sort(v);
@@ -72,7 +64,7 @@ Table totals_table(const Totals& t) {
       .reading = "imbalance: rows of the busiest rank over the mean rank's, mean over layers.",
       .section = "simulation"};
   out.columns = {{.name = "what", .cells = what},
-                 numbers("value", "", "", value, 2),
+                 number_column("value", "", "", value, 2),
                  {.name = "unit", .cells = unit}};
   return out;
 }
@@ -99,8 +91,8 @@ Table over_time(const std::vector<SimulatedStep>& steps) {
           .chart = Chart::lines,
           .section = "simulation"};
   t.columns = {Column{.name = "step", .cells = from},
-               numbers("imbalance", "x", "busiest rank over the mean", imbalance, 2),
-               numbers("time", "ms", "of a step", latency, 3)};
+               number_column("imbalance", "x", "busiest rank over the mean", imbalance, 2),
+               number_column("time", "ms", "of a step", latency, 3)};
   return t;
 }
 
@@ -135,14 +127,14 @@ Table growth_table(const Grown& g) {
               "exchanges pass around each step.",
           .section = "growth"};
   t.columns = {Column{.name = "experts", .cells = g.experts},
-               numbers("parameters", "1e9", "", g.parameters, 1),
-               numbers("memory", "GiB", "of all weights", g.memory, 1),
-               numbers("router", "MFLOP", "of a token, all layers", g.router, 1),
-               numbers("router share", "%", "of a token's products", g.share, 2),
-               numbers("routers", "GiB", "weights, all layers", g.router_gib, 3),
-               numbers("counts", "MiB", "4 bytes an expert, all layers", g.counts, 3),
-               numbers("rows", "", "of one expert", g.rows, 0),
-               numbers("touched", "%", "of experts", g.touched, 1)};
+               number_column("parameters", "1e9", "", g.parameters, 1),
+               number_column("memory", "GiB", "of all weights", g.memory, 1),
+               number_column("router", "MFLOP", "of a token, all layers", g.router, 1),
+               number_column("router share", "%", "of a token's products", g.share, 2),
+               number_column("routers", "GiB", "weights, all layers", g.router_gib, 3),
+               number_column("counts", "MiB", "4 bytes an expert, all layers", g.counts, 3),
+               number_column("rows", "", "of one expert", g.rows, 0),
+               number_column("touched", "%", "of experts", g.touched, 1)};
   return t;
 }
 Table growth_chart(const Grown& g) {
@@ -152,7 +144,7 @@ Table growth_chart(const Grown& g) {
           .chart = Chart::lines,
           .section = "growth"};
   t.columns = {Column{.name = "experts", .cells = g.experts},
-               numbers("router share", "%", "of a token's products", g.share, 2)};
+               number_column("router share", "%", "of a token's products", g.share, 2)};
   return t;
 }
 
