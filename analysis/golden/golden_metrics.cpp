@@ -8,9 +8,9 @@
 #include "analysis/metric/agreement.h"
 #include "analysis/metric/chance.h"
 #include "analysis/metric/definitions.h"
-#include "analysis/metric/eplb.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/serving/eplb.h"
 
 namespace moe {
 namespace {

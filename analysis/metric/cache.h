@@ -4,8 +4,8 @@
 #pragma once
 #include <numeric>
 
-#include "analysis/metric/cache_policies.h"
 #include "analysis/metric/layout.h"
+#include "lib/serving/cache_policies.h"
 
 namespace moe {
 

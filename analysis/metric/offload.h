@@ -7,9 +7,9 @@
 #include <array>
 #include <unordered_map>
 
-#include "analysis/metric/cache_policies.h"
 #include "analysis/metric/halves.h"
 #include "analysis/metric/layout.h"
+#include "lib/serving/cache_policies.h"
 
 namespace moe {
 

@@ -5,9 +5,9 @@
 #include <limits>
 #include <numeric>
 
-#include "analysis/metric/eplb.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/serving/eplb.h"
 
 namespace moe {
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <numeric>
 
-#include "analysis/metric/eplb.h"
 #include "analysis/metric/place_plan.h"
+#include "lib/serving/eplb.h"
 
 namespace moe {
 

@@ -8,12 +8,12 @@
 
 #include "analysis/metric/chance.h"
 #include "analysis/metric/count_pass.h"
-#include "analysis/metric/eplb.h"
 #include "analysis/metric/halves.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/verdict.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/serving/eplb.h"
 
 namespace moe {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "analysis/metric/eplb.h"
 #include "lib/core/error.h"
+#include "lib/serving/eplb.h"
 
 namespace moe::plan {
 namespace {

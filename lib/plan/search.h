@@ -36,7 +36,7 @@ struct Gain {
 // Of a tenth more of each thing that a cluster has.
 std::vector<Gain> sensitivity(const Candidate&, const Terms& factors);
 
-// Load of the busiest of `ranks` over the mean under DeepSeek's balancer (analysis/metric/eplb.h)
+// Load of the busiest of `ranks` over the mean under DeepSeek's balancer (lib/serving/eplb.h)
 // with `extra` slots of a layer beyond one an expert, mean over the layers of a law.
 double balanced_imbalance(const ChoiceLaw&, Count ranks, Count extra);
 

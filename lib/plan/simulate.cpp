@@ -6,12 +6,12 @@
 #include <memory>
 #include <span>
 
-#include "analysis/metric/eplb.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
 #include "lib/plan/conventions.h"
 #include "lib/plan/fit.h"
+#include "lib/serving/eplb.h"
 #include "lib/trace/reader.h"
 
 namespace moe::plan {

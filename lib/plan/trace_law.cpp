@@ -5,10 +5,10 @@
 #include <deque>
 #include <list>
 
-#include "analysis/metric/cache_policies.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
+#include "lib/serving/cache_policies.h"
 #include "lib/trace/reader.h"
 
 namespace moe::plan {

@@ -3,11 +3,11 @@
 #include <catch2/catch.hpp>
 #include <map>
 
-#include "analysis/metric/cache_policies.h"
 #include "analysis/metric/chance.h"
-#include "analysis/metric/eplb.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/error.h"
+#include "lib/serving/cache_policies.h"
+#include "lib/serving/eplb.h"
 #include "tests/metric/traces.h"
 
 using namespace moe;

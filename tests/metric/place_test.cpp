@@ -5,10 +5,10 @@
 #include <set>
 
 #include "analysis/metric/chance.h"
-#include "analysis/metric/eplb.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/place_plan.h"
 #include "lib/core/error.h"
+#include "lib/serving/eplb.h"
 #include "tests/metric/rows.h"
 #include "tests/metric/traces.h"
 

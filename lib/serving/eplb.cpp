@@ -1,4 +1,4 @@
-#include "analysis/metric/eplb.h"
+#include "lib/serving/eplb.h"
 
 #include <algorithm>
 #include <limits>

@@ -1,4 +1,4 @@
-#include "analysis/metric/cache_policies.h"
+#include "lib/serving/cache_policies.h"
 
 #include <algorithm>
 #include <numeric>
