@@ -303,3 +303,21 @@ TEST_CASE("what systems report for the same batch") {
   CHECK(value("layers stacked, softmax twice") < value("layers stacked"));
   CHECK_THROWS_WITH(balance_conventions({skew.logits, skew.start, 7}), Catch::Contains("k=7"));
 }
+
+TEST_CASE("the loss over pairs that articles print is 2 for any routing and moves no logit") {
+  for (const std::uint64_t seed : {1u, 2u, 3u}) {
+    Rng rng(seed);
+    Matrix<double> z(12, 5);
+    for (double& v : z.flat())
+      v = 3 * rng.normal();
+    Routed r("softmax:k=2", z);
+    Matrix<double> dz;
+    CHECK(r.loss("pairwise:coef=0.7", &dz) == Approx(2));
+    for (const double v : dz.flat())
+      CHECK(std::abs(v) < 1e-12);
+    // Switch's loss of the same routing does both
+    Matrix<double> moved;
+    CHECK(r.loss("switch:coef=0.7", &moved) > 1.01);
+    CHECK(std::ranges::any_of(moved.flat(), [](double v) { return std::abs(v) > 1e-3; }));
+  }
+}

@@ -72,6 +72,7 @@ TEST_CASE("defaults of balancers") {
   const Defaults wanted{{"none", "none"},
                         {"switch", "switch:coef=0.01,counts=topk,scope=batch,layers=sum"},
                         {"concat", "concat:coef=0.01"},
+                        {"pairwise", "pairwise:coef=0.01"},
                         {"z", "z:coef=0.001"},
                         {"bias", "bias:rate=0.001,center=0"},
                         {"quantile", "quantile:ema=0"},
