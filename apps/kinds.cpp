@@ -19,6 +19,8 @@
 #include "lib/model/mixer_type.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
+#include "lib/study/builtin.h"
+#include "lib/study/measure.h"
 
 namespace moe {
 namespace {
@@ -87,6 +89,15 @@ Kind tokenizer_kind() {
   return out;
 }
 
+Kind study_kind() {
+  Kind out{"studies", "Studies (moe study)", {}};
+  for (const BuiltInStudy& s : built_in_studies()) {
+    const Study study = parse_study(s.text, std::string(s.name), {});
+    out.rows.push_back({std::string(s.name), study.about, ""});
+  }
+  return out;
+}
+
 Kind verb_kind() {
   Kind out{"commands", "Verbs", {}};
   for (const auto& e : commands().entries()) {
@@ -108,6 +119,8 @@ std::vector<Kind> kinds() {
       tokenizer_kind(),
       kind("devices", "Devices (--device)", backends()),
       kind("metrics", "Metrics (moe report --metric)", metrics()),
+      kind("measures", "What studies measure beside metric ids (moe study)", measures()),
+      study_kind(),
       kind("patterns", "Patterns of made-up traces (moe synth)", patterns()),
       kind("imports", "Recordings of other engines (moe import --from)", importers()),
       kind("policies", "Policies of placement (moe place --policy)", place_policies()),

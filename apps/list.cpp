@@ -191,7 +191,8 @@ Run list_command(CommandLine& cli) {
       "kind", o->kind,
       "routers, balancers, capacities, mixers, datasets, tokenizers, devices, models, fields, "
       "activations, "
-      "metrics, conventions, patterns, imports, exports, policies, placements, formats, commands; "
+      "metrics, measures, studies, conventions, patterns, imports, exports, policies, placements, "
+      "formats, commands; "
       "all where left out");
   add_values(cli, o->values, o->batch);
   add_output(cli, o->out, "where the list goes");

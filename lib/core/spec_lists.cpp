@@ -1,5 +1,8 @@
 #include "lib/core/spec_lists.h"
 
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
 namespace moe {
 namespace {
 
@@ -46,6 +49,37 @@ std::string shell_quoted(const std::string& word) {
   for (const char c : word)
     out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
+}
+
+std::vector<std::string> shell_words(std::string_view line) {
+  std::vector<std::string> out;
+  bool within = false;  // a word, which may still be empty
+  char quote = 0;
+  for (std::size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    const bool blank = c == ' ' || c == '\t' || c == '\n';
+    if (quote == 0 && blank) {
+      within = false;
+      continue;
+    }
+    if (!within)
+      out.emplace_back();
+    within = true;
+    const bool keeps = c == '\\' && quote != '\'' && i + 1 < line.size();
+    if (keeps)
+      out.back() += line[++i];
+    else if (quote == 0 && (c == '\'' || c == '"'))
+      quote = c;
+    else if (c == quote)
+      quote = 0;
+    else
+      out.back() += c;
+  }
+  if (quote != 0) {
+    throw Error(Exit::usage, concat("the quote ", quote, " is not closed in: ", line))
+        .hint("a second one");
+  }
+  return out;
 }
 
 }  // namespace moe

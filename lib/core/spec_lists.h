@@ -15,5 +15,8 @@ std::vector<std::string> split_list(std::string_view text, std::string_view sepa
 std::pair<std::string, std::string> repeated_entry(const std::string& entry);
 // A word as a shell is given it: in single quotes where it has characters that shells read.
 std::string shell_quoted(const std::string& word);
+// The words that a shell makes of a line: blanks part them, quotes and backslashes keep; nothing is
+// expanded. Throws Error(usage) for a quote that is not closed.
+std::vector<std::string> shell_words(std::string_view line);
 
 }  // namespace moe

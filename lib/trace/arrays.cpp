@@ -15,8 +15,10 @@ void note_all(hid_t object, const Notes& notes) {
 }
 
 void write_file(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,
-                const Notes& notes) {
-  h5::Handle file{H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, h5::file_access(true)),
+                const Notes& notes, const std::vector<NamedTexts>& texts) {
+  const h5::Handle creation{H5Pcreate(H5P_FILE_CREATE), "prepare the file"};
+  h5::must(H5Pset_obj_track_times(creation, false), "prepare the file");
+  h5::Handle file{H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, h5::file_access(true)),
                   "make the file"};
   for (const NamedArray& a : arrays) {
     h5::Handle data =
@@ -26,6 +28,8 @@ void write_file(const std::filesystem::path& path, const std::vector<NamedArray>
     note_all(data, a.notes);
     data.close("close " + a.name);
   }
+  for (const NamedTexts& t : texts)
+    h5::texts(file, "/" + t.name, t.values);
   {
     const h5::Handle root{H5Gopen2(file, "/", H5P_DEFAULT), "open the root"};
     note_all(root, notes);
@@ -36,13 +40,13 @@ void write_file(const std::filesystem::path& path, const std::vector<NamedArray>
 }  // namespace
 
 void write_arrays(const std::filesystem::path& path, const std::vector<NamedArray>& arrays,
-                  const Notes& notes) {
+                  const Notes& notes, const std::vector<NamedTexts>& texts) {
   h5::start();
   std::filesystem::path beside = path;
   beside += concat(".", ::getpid(), ".tmp");
   std::error_code ignored;
   try {
-    write_file(beside, arrays, notes);
+    write_file(beside, arrays, notes, texts);
     std::filesystem::rename(beside, path);
   } catch (const std::filesystem::filesystem_error& e) {
     std::filesystem::remove(beside, ignored);

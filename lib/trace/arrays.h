@@ -17,9 +17,15 @@ struct NamedArray {
   Notes notes;
 };
 
+struct NamedTexts {
+  std::string name;
+  std::vector<std::string> values;  // UTF-8
+};
+
 // A dataset of float64 for each array, with its notes; notes of the whole on the root. Written
 // beside and renamed: the file is there whole, or as it was. Throws Error(io) where it cannot be
-// written.
-void write_arrays(const std::filesystem::path&, const std::vector<NamedArray>&, const Notes&);
+// written. `texts`: datasets of text beside them.
+void write_arrays(const std::filesystem::path&, const std::vector<NamedArray>&, const Notes&,
+                  const std::vector<NamedTexts>& texts = {});
 
 }  // namespace moe

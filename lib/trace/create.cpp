@@ -110,18 +110,6 @@ void model_datasets(hid_t file, const TraceHeader& h) {
   layer_settings(file, h);
 }
 
-void texts(hid_t file, const std::string& path, const std::vector<std::string>& values) {
-  std::size_t width = 1;
-  for (const auto& v : values)
-    width = std::max(width, v.size());
-  std::string cells;
-  for (const auto& v : values)
-    (cells += v).append(width - v.size(), '\0');
-  const Handle type = h5::text_type(width);
-  const Handle d = h5::dataset(file, path, type, {{values.size()}, {}});
-  h5::write(d, type, cells.data(), path);
-}
-
 void router_weights(hid_t file, const TraceHeader& h) {
   const std::uint64_t layers = h.layers.size();
   const std::uint64_t experts = std::uint64_t(h.max_experts());
@@ -335,9 +323,9 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
   make_groups(out.file, h);
   model_datasets(out.file, h);
   if (!h.domains.empty())
-    texts(out.file, "/domains/name", h.domains);
+    h5::texts(out.file, "/domains/name", h.domains);
   if (!h.pieces.empty())
-    texts(out.file, "/vocab/piece", h.pieces);
+    h5::texts(out.file, "/vocab/piece", h.pieces);
   if (!h.router_weight.empty())
     router_weights(out.file, h);
   if (!h.router_bias.empty())

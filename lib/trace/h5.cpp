@@ -209,6 +209,18 @@ void write(hid_t dataset, hid_t type, const void* cells, std::string_view path) 
   must(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, cells), concat("write ", path));
 }
 
+void texts(hid_t file, const std::string& path, const std::vector<std::string>& values) {
+  std::size_t width = 1;
+  for (const auto& v : values)
+    width = std::max(width, v.size());
+  std::string cells;
+  for (const auto& v : values)
+    (cells += v).append(width - v.size(), '\0');
+  const Handle type = text_type(width);
+  const Handle d = dataset(file, path, type, {{values.size()}, {}});
+  write(d, type, cells.data(), path);
+}
+
 void write_rows(hid_t dataset, hid_t type, std::uint64_t first, std::uint64_t count,
                 const void* cells, std::string_view path) {
   if (count == 0)

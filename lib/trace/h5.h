@@ -80,6 +80,8 @@ struct Layout {
 Handle dataset(hid_t file, const std::string& path, hid_t type, const Layout&);
 void resize(hid_t dataset, const std::vector<std::uint64_t>& dims, std::string_view path);
 void write(hid_t dataset, hid_t type, const void* cells, std::string_view path);
+// Makes a dataset of text, of the longest's length, padded with zeros.
+void texts(hid_t file, const std::string& path, const std::vector<std::string>& values);
 // rank 1
 void write_rows(hid_t dataset, hid_t type, std::uint64_t first, std::uint64_t count,
                 const void* cells, std::string_view path);
