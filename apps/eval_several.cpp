@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "analysis/metric/reach.h"
+#include "analysis/statistics/paired.h"
 #include "apps/loss_changes.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -13,6 +13,7 @@ namespace moe {
 namespace {
 
 constexpr double deviations_of_95 = 1.96;
+constexpr double told_below = 0.05;  // of p, corrected over the models
 
 // Losses of other tokens cannot be paired.
 void refuse_other_tokens(const NamedLosses& a, const NamedLosses& b) {
@@ -56,33 +57,40 @@ Table losses_table(const std::vector<NamedLosses>& all) {
   return t;
 }
 
-// Told as better or worse is a difference of the mean that the largest of as many would rarely
-// show.
-void tell(Report& r, const NamedLosses& first, const NamedLosses& other, const LossChanges& rows,
-          std::size_t models) {
+// A model beside the first: the difference of the mean, and how often chance alone gives as much.
+struct Compared {
+  std::string name;
+  double change, low, high;
+  double p;  // NaN: too few sequences to say
+};
+
+Compared compared(const std::string& name, const LossChanges& rows) {
   const std::size_t mean = rows.change.size() - 1;
   const double deviation = (rows.high[mean] - rows.low[mean]) / (2 * deviations_of_95);
-  const std::string range = fmt::format("{:+.4f} nats [{:.4f}, {:.4f}]", rows.change[mean],
-                                        rows.low[mean], rows.high[mean]);
-  if (!std::isfinite(deviation)) {
-    r.findings.push_back({concat("Too little text to judge whether ", other.name, " or ",
-                                 first.name, " predicts it better: at least ", least_sequences,
+  const double z = rows.change[mean] == 0 ? 0 : std::abs(rows.change[mean]) / deviation;
+  return {name, rows.change[mean], rows.low[mean], rows.high[mean],
+          std::isnan(rows.low[mean]) ? NAN : 2 * statistics::normal_below(-z)};
+}
+
+// Told as better or worse is a difference whose p, corrected by Holm over as many models, is small.
+void tell(Report& r, const std::string& first, const Compared& c, double corrected) {
+  if (std::isnan(corrected)) {
+    r.findings.push_back({concat("Too little text to judge whether ", c.name, " or ", first,
+                                 " predicts it better: at least ", least_sequences,
                                  " sequences a domain (--tokens)."),
                           {},
                           Priority::too_few});
     return;
   }
-  const bool clear =
-      std::abs(rows.change[mean]) >
-      std::max(deviations_of_95, chance::rare_deviations(double(models - 1))) * deviation;
+  const std::string range = fmt::format("{:+.4f} nats [{:.4f}, {:.4f}]", c.change, c.low, c.high);
+  const bool clear = corrected < told_below;
   r.findings.push_back(
-      {clear ? concat(other.name,
-                      rows.change[mean] < 0 ? " predicts better than " : " predicts worse than ",
-                      first.name, ": ", range,
+      {clear ? concat(c.name, c.change < 0 ? " predicts better than " : " predicts worse than ",
+                      first, ": ", range,
                       ". That holds for this text and these two checkpoints; "
-                      "other seeds of the same training differ as well.")
-             : concat("Between ", other.name, " and ", first.name,
-                      " no difference can be told: ", range, " is within the noise of this text."),
+                      "other seeds of the same training differ as well: moe study.")
+             : concat("Between ", c.name, " and ", first, " no difference can be told: ", range,
+                      " is within the noise of this text."),
        {},
        clear ? Priority::told : Priority::chance});
 }
@@ -101,6 +109,8 @@ Report compared_losses(const std::vector<NamedLosses>& all) {
           .reading =
               "Below 0: less loss than the first. Intervals (95 %) are by sequences, paired: one "
               "that holds 0 is no difference that this much text can show."};
+  std::vector<Compared> others;
+  std::vector<double> p;
   for (std::size_t i = 1; i < all.size(); ++i) {
     const LossChanges rows = loss_changes(all[0].losses, all[i].losses);
     if (t.columns.empty())
@@ -108,8 +118,12 @@ Report compared_losses(const std::vector<NamedLosses>& all) {
     Column c = rows.column(concat("loss of ", all[i].name, " less that of ", all[0].name));
     c.name = all[i].name;
     t.columns.push_back(std::move(c));
-    tell(r, all[0], all[i], rows, all.size());
+    others.push_back(compared(all[i].name, rows));
+    p.push_back(others.back().p);
   }
+  const auto corrected = statistics::holm(p);
+  for (std::size_t i = 0; i < others.size(); ++i)
+    tell(r, all[0].name, others[i], corrected[i].p);
   r.tables.push_back(std::move(t));
   return r;
 }

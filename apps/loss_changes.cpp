@@ -4,25 +4,36 @@
 
 #include <cmath>
 
+#include "analysis/statistics/paired.h"
+#include "lib/core/error.h"
 #include "lib/core/text.h"
 
 namespace moe {
 namespace {
 
-void add(LossChanges& rows, const std::string& name, double before, double after, double reach) {
+void add(LossChanges& rows, const std::string& name, double before, double after, double below,
+         double above) {
   rows.name.push_back(name);
   rows.before.push_back(before);
   rows.after.push_back(after);
   rows.change.push_back(after - before);
-  rows.low.push_back(after - before - reach);
-  rows.high.push_back(after - before + reach);
+  rows.low.push_back(after - before - below);
+  rows.high.push_back(after - before + above);
 }
 
-// Half of a 95 % interval of a change, by sequences; Student's t of few is wider.
-double reach_of_change(const DomainLoss& before, const DomainLoss& after) {
-  constexpr double few = 1.66;
-  const double n = double(before.sequence_tokens.size());
-  return 1.96 * (1 + few / n) * error_of_difference(before, after);
+// The change of a domain's loss with its interval, paired by sequences.
+statistics::Estimate change_of(const DomainLoss& before, const DomainLoss& after) {
+  if (before.sequence_tokens != after.sequence_tokens)
+    throw Error(Exit::bug, "losses of different sequences are compared");
+  std::vector<double> nats, tokens;
+  for (std::size_t q = 0; q < before.sequence_tokens.size(); ++q) {
+    nats.push_back(after.sequence_nats[q] - before.sequence_nats[q]);
+    tokens.push_back(double(before.sequence_tokens[q]));
+  }
+  statistics::Estimate e = statistics::ratio_estimate(nats, tokens);
+  if (nats.size() < least_sequences)
+    e.low = e.high = NAN;
+  return e;
 }
 
 }  // namespace
@@ -54,20 +65,23 @@ Column LossChanges::column(const std::string& meaning) const {
 LossChanges loss_changes(const std::vector<DomainLoss>& before,
                          const std::vector<DomainLoss>& after) {
   LossChanges rows;
-  double square = 0;
+  double below = 0;
+  double above = 0;
   double domains = 0;
   for (std::size_t d = 0; d < before.size(); ++d) {
     if (before[d].tokens == 0) {
-      add(rows, before[d].name, NAN, NAN, NAN);
+      add(rows, before[d].name, NAN, NAN, NAN, NAN);
       continue;
     }
-    const double reach = reach_of_change(before[d], after[d]);
-    add(rows, before[d].name, before[d].loss(), after[d].loss(), reach);
-    square += reach * reach;
+    const statistics::Estimate e = change_of(before[d], after[d]);
+    add(rows, before[d].name, before[d].loss(), after[d].loss(), e.value - e.low, e.high - e.value);
+    below += (e.value - e.low) * (e.value - e.low);
+    above += (e.high - e.value) * (e.high - e.value);
     domains += 1;
   }
   if (before.size() > 1) {
-    add(rows, "mean of domains", mean_loss(before), mean_loss(after), std::sqrt(square) / domains);
+    add(rows, "mean of domains", mean_loss(before), mean_loss(after), std::sqrt(below) / domains,
+        std::sqrt(above) / domains);
   }
   return rows;
 }

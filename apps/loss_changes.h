@@ -11,7 +11,8 @@ namespace moe {
 // A row a domain, and where there are several one for their mean.
 struct LossChanges {
   std::vector<std::string> name;
-  // nats; low and high: the 95 % interval of the change, by sequences; NaN where too few tell
+  // nats; low and high: the 95 % interval of the change, paired by sequences, which holds
+  // Student's and the bootstrap's (analysis/statistics); NaN where too few tell
   std::vector<double> before, after, change, low, high;
 
   // a sentence on the rows whose change may be none; empty = each is clear

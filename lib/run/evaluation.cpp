@@ -92,22 +92,6 @@ double mean_loss(const std::vector<DomainLoss>& all) {
   return n ? sum / n : 0;
 }
 
-double error_of_difference(const DomainLoss& a, const DomainLoss& b) {
-  if (a.sequence_tokens != b.sequence_tokens)
-    throw Error(Exit::bug, "losses of different sequences are compared");
-  const auto n = double(a.sequence_tokens.size());
-  if (a.sequence_tokens.size() < least_sequences)
-    return std::nan("");
-  const double change = b.loss() - a.loss();
-  double square = 0;
-  for (std::size_t q = 0; q < a.sequence_tokens.size(); ++q) {
-    const double off =
-        b.sequence_nats[q] - a.sequence_nats[q] - change * double(a.sequence_tokens[q]);
-    square += off * off;
-  }
-  return std::sqrt(square * n / (n - 1)) / double(a.tokens);
-}
-
 std::vector<std::string> validation_specs(const std::vector<std::string>& specs) {
   std::vector<std::string> out;
   for (const std::string& text : specs) {

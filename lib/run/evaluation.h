@@ -28,11 +28,8 @@ std::vector<DomainLoss> evaluate(
 // where it is longer than the context.
 int length_for(int asked, const ModelConfig&);
 double mean_loss(const std::vector<DomainLoss>&);  // over domains, equal weight
-// Of the difference of two losses on the same sequences, which are what is independent in a text:
-// its standard error. Fewer than `least_sequences`: NaN, nothing can be said. Different sequences
-// are Error(bug).
+// Sequences are what is independent in a text: of fewer, no interval of a difference is given.
 inline constexpr std::size_t least_sequences = 8;
-double error_of_difference(const DomainLoss&, const DomainLoss&);
 
 // The same specs with split=valid, for validation of a run that trains on them.
 std::vector<std::string> validation_specs(const std::vector<std::string>& specs);

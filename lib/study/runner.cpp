@@ -342,7 +342,7 @@ class Runner {
   // One arm of a round, on its own; false where it was stopped. What fails has no time.
   bool time_unit(const Unit& u) {
     const double before = machine_cpu_seconds();
-    Job job(u, {}, options_.program, 0);
+    Job job(u, {}, options_.program, threads());
     job.begin();
     while (job.start(observer_)) {
       while (!job.has_ended()) {

@@ -93,3 +93,21 @@ TEST_CASE("means that are not paired have Welch's interval") {
   // error sqrt(1/3 + 4/3), 2.94 degrees of freedom, rounded down to 2
   CHECK(e.high - e.value == Approx(4.3027 * std::sqrt(5.0 / 3)).epsilon(1e-4));
 }
+
+TEST_CASE("of a hundred differences by chance about five lie outside their intervals") {
+  int outside = 0;
+  for (std::uint64_t run = 0; run < 400; ++run) {
+    Rng rng(run);
+    std::vector<double> nats;
+    for (int q = 0; q < 30; ++q)
+      nats.push_back(8 * 0.1 * rng.normal());
+    const Estimate e = ratio_estimate(nats, std::vector<double>(nats.size(), 8.0));
+    outside += e.low > 0 || e.high < 0 ? 1 : 0;
+  }
+  CHECK(outside < 32);
+  CHECK(outside > 5);
+  const Estimate same = ratio_estimate(std::vector<double>{0, 0, 0}, std::vector<double>{4, 5, 6});
+  CHECK(same.low == 0);
+  CHECK(same.high == 0);
+  CHECK(same.p == 1);
+}
