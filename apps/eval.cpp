@@ -248,7 +248,8 @@ int eval(const Options& o) {
   const ModelConfig config = loaded->model->config();
   const auto tokenizer = tokenizer_for(*loaded, o.data);
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  corpus.begin_with(config.start_token);
   const EvalBatches batches = batches_of(o.batches, config, o.seed);
   Measured here = measured(o, *loaded->model, corpus, batches);
   const std::string checkpoint = loaded->checkpoint.path.string();

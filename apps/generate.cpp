@@ -92,7 +92,9 @@ std::vector<int> ids_of(const std::string& text, int vocabulary) {
 class Dialogue {
  public:
   Dialogue(const LoadedModel& loaded, const Options& o)
-      : bare_(!o.ids.empty()), vocabulary_(loaded.model->config().vocabulary) {
+      : bare_(!o.ids.empty()),
+        reads_source_(loaded.model->config().encoder_layers > 0),
+        vocabulary_(loaded.model->config().vocabulary) {
     tokenizer_ = bare_ ? make_tokenizer("bytes") : tokenizer_of(loaded);
     if (!tokenizer_) {
       throw Error(Exit::usage, "this model comes without a tokenizer, so it can be given no text")
@@ -104,6 +106,8 @@ class Dialogue {
     const SpecialIds special = tokenizer_->special();
     ends_.insert(ends_.end(), special.ends.begin(), special.ends.end());
     ends_.push_back(tokenizer_->boundary());
+    if (reads_source_)
+      return;
     limit_ = std::min(vocabulary_, loaded.state && loaded.tokenizer == "bytes"
                                        ? tokenizer_->boundary() + 1
                                        : tokenizer_->vocabulary());
@@ -111,8 +115,8 @@ class Dialogue {
   std::vector<int> prompt(const Options& o) const {
     if (bare_)
       return ids_of(o.ids, vocabulary_);
-    std::vector<int> out = document_opening(*tokenizer_);
-    const std::vector<int> text = tokenizer_->encode(o.prompt);
+    std::vector<int> out = reads_source_ ? std::vector<int>{} : document_opening(*tokenizer_);
+    const std::vector<int> text = reads_source_ ? source(o.prompt) : tokenizer_->encode(o.prompt);
     out.insert(out.end(), text.begin(), text.end());
     return out;
   }
@@ -131,6 +135,8 @@ class Dialogue {
   std::string text_of(int id) {
     if (bare_)
       return concat(" ", id);
+    if (id >= tokenizer_->vocabulary())
+      return concat(sentinel_begin, id - tokenizer_->vocabulary(), ">");
     answer_.push_back(id);
     std::string text = tokenizer_->decode(answer_);
     while (!text.empty() && text.ends_with("\xEF\xBF\xBD"))
@@ -147,8 +153,43 @@ class Dialogue {
   }
 
  private:
+  // What an encoder reads: text, and ids behind those of the tokenizer where it says <extra_id_N>.
+  std::vector<int> source(const std::string& text) const {
+    std::vector<int> out;
+    const auto add = [&](const std::string& plain) {
+      const std::vector<int> ids = tokenizer_->encode(plain);
+      out.insert(out.end(), ids.begin(), ids.end());
+    };
+    std::size_t done = 0;
+    for (auto at = text.find(sentinel_begin); at != text.npos; at = text.find(sentinel_begin, at)) {
+      const std::size_t first = at + std::string_view(sentinel_begin).size();
+      const std::size_t end = text.find_first_not_of("0123456789", first);
+      if (end == first || end == text.npos || text[end] != '>' || end - first > 6) {
+        at = first;
+        continue;
+      }
+      const std::vector<int> own =
+          tokenizer_->encode(text.substr(at, end + 1 - at), {.special = SpecialText::ids}).ids;
+      const int id = own.size() == 1
+                         ? own[0]
+                         : tokenizer_->vocabulary() + std::stoi(text.substr(first, end - first));
+      if (id >= vocabulary_) {
+        throw Error(Exit::usage, concat("'", text.substr(at, end + 1 - at),
+                                        "' of the prompt is none of the model's ",
+                                        vocabulary_ - tokenizer_->vocabulary(), " sentinels"))
+            .hint("a model that was trained with --task denoise has some");
+      }
+      add(text.substr(done, at - done));
+      out.push_back(id);
+      done = at = end + 1;
+    }
+    add(text.substr(done));
+    return out;
+  }
+
+  static constexpr const char* sentinel_begin = "<extra_id_";
   std::shared_ptr<const Tokenizer> tokenizer_;
-  bool bare_;
+  bool bare_, reads_source_;
   int vocabulary_, limit_ = 0;
   std::vector<int> ends_, answer_;
   std::size_t written_ = 0;  // bytes of the answer's text
@@ -191,22 +232,39 @@ class AnswerTrace {
   std::optional<TraceWriter> writer_;
 };
 
+// What the encoder of a model reads, which is the prompt; null where there is none.
+std::shared_ptr<const Batch> source_of(const ModelConfig& config, const std::vector<int>& prompt) {
+  if (config.encoder_layers == 0)
+    return nullptr;
+  if (prompt.empty()) {
+    throw Error(Exit::usage, "--prompt is missing, which the encoder of this model reads")
+        .hint("--prompt 'a text'");
+  }
+  return std::make_shared<const Batch>(Batch{.token = prompt, .start = {0, Index(prompt.size())}});
+}
+
 // Prints the answer as it comes.
 void answer(const Options& o, Decoder<float>& model, Dialogue& dialogue, std::vector<int> next,
             AnswerTrace& trace) {
+  const auto source = source_of(model.config(), next);
+  if (source)
+    next = {std::max(0, model.config().start_token)};
   Rng rng(o.seed);
   DecoderState state;
   Index past = 0;
   for (int n = 0; n <= o.tokens && stop_signal() == 0; ++n) {
     const bool is_prompt = past == 0;
-    const Batch batch{.token = next, .start = {0, Index(next.size())}, .past = {past}};
+    const Batch batch{.token = next,
+                      .start = {0, Index(next.size())},
+                      .past = {past},
+                      .source = is_prompt ? source : nullptr};
     Decoder<float>::Tape tape;
     Matrix<float> logits;
     BatchRows rows(batch, is_prompt ? token_flag::prompt : token_flag::decode, dialogue.boundary());
     model.infer(
         {.batch = batch, .rng = &rng}, tape,
         [&](int l, const MoeTape<float>& t, View<const float>) {
-          rows.layer(l, t, trace.fields());
+          rows.layer(l, t, trace.fields(), model.config().in_encoder(model.layer_of(l)));
         },
         &state, &logits);
     trace.append(n, is_prompt ? Phase::prefill : Phase::decode, rows);
@@ -233,7 +291,8 @@ int generate(const Options& o) {
   const std::vector<int> prompt = dialogue.prompt(o);
   AnswerTrace trace(o, loaded, dialogue);
   catch_stop_signals();
-  fmt::print("{}", dialogue.bare() ? o.ids : o.prompt);
+  fmt::print("{}{}", dialogue.bare() ? o.ids : o.prompt,
+             loaded.model->config().encoder_layers > 0 ? "\n" : "");
   answer(o, *loaded.model, dialogue, prompt, trace);
   trace.finish();
   return stop_signal() ? 128 + stop_signal() : 0;

@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "analysis/compare/compare.h"
 #include "analysis/compare/conventions.h"
 #include "analysis/compare/lights.h"
 #include "analysis/metric/definitions.h"
+#include "analysis/metric/stack_trace.h"
 #include "analysis/report/figures.h"
 #include "apps/arguments.h"
 #include "apps/command.h"
@@ -27,7 +29,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> traces, metrics, thresholds;
-  std::string against, convention, fail_on, values, figures;
+  std::string against, convention, fail_on, values, figures, stack;
   int sample = 600, bootstrap = 200;
   bool by_id = false, all = false, sample_given = false;
   std::string memory = "300MB", planted;
@@ -68,6 +70,32 @@ bool in_brief(const Options& o) {
   return o.out.to_screen() && o.out.format.empty() && !o.all && o.metrics.empty();
 }
 
+// A trace as it is shown: all of it, or one stack of an encoder-decoder.
+struct OpenTrace {
+  OpenTrace(const std::string& path, const std::string& stack) : file(checked(path)) {
+    const bool both = file.header().has_encoder();
+    if (!both && !stack.empty()) {
+      throw Error(Exit::usage, concat("--stack ", stack,
+                                      " chooses among the layers of an "
+                                      "encoder-decoder, and '",
+                                      path, "' is of none"))
+          .hint("leave --stack out");
+    }
+    if (both)
+      one_stack.emplace(file, stack == "encoder");
+  }
+  static const std::string& checked(const std::string& path) {
+    refuse_folder(path);
+    return path;
+  }
+  const TraceSource& shown() const {
+    return one_stack ? static_cast<const TraceSource&>(*one_stack) : file;
+  }
+
+  FileTrace file;
+  std::optional<StackTrace> one_stack;
+};
+
 Report compared(const Options& o, const AnalyzeOptions& options) {
   if (!o.metrics.empty()) {
     throw Error(Exit::usage,
@@ -77,14 +105,13 @@ Report compared(const Options& o, const AnalyzeOptions& options) {
   std::vector<std::string> paths = o.traces;
   if (!o.against.empty())
     paths.push_back(o.against);
-  std::vector<std::unique_ptr<FileTrace>> files;
+  std::vector<std::unique_ptr<OpenTrace>> files;
   std::vector<NamedTrace> named;
   for (const std::string& path : paths) {
-    refuse_folder(path);
-    files.push_back(std::make_unique<FileTrace>(path));
-    remark_on(*files.back(), path);
-    named.push_back(
-        {name_of(path, paths), files.back().get(), files.back()->reader().state().corpus_sha256});
+    files.push_back(std::make_unique<OpenTrace>(path, o.stack));
+    remark_on(files.back()->file, path);
+    named.push_back({name_of(path, paths), &files.back()->shown(),
+                     files.back()->file.reader().state().corpus_sha256});
   }
   Progress progress("tokens", 0, "tok");
   Report r = o.against.empty()
@@ -92,7 +119,7 @@ Report compared(const Options& o, const AnalyzeOptions& options) {
                  : compare_against(named[0], named[1], options,
                                    o.by_id ? Experts::by_id : Experts::matched_where_foreign);
   for (std::size_t i = 0; i < files.size(); ++i) {
-    for (const std::string& w : files[i]->warnings())
+    for (const std::string& w : files[i]->shown().warnings())
       r.warnings.push_back(concat(named[i].name, ": ", w));
   }
   return r;
@@ -147,9 +174,9 @@ void write_figures(const Options& o, const Report& r) {
 }
 
 Report of_one(const Options& o, AnalyzeOptions& options) {
-  refuse_folder(o.traces[0]);
-  const FileTrace trace(o.traces[0]);
-  remark_on(trace, o.traces[0]);
+  const OpenTrace opened(o.traces[0], o.stack);
+  const TraceSource& trace = opened.shown();
+  remark_on(opened.file, o.traces[0]);
   Progress progress("tokens", double(trace.tokens()), "tok");
   options.progress = [&](std::uint64_t rows) {
     progress.update(double(rows));
@@ -290,6 +317,23 @@ void add_judging(CommandLine& cli, Options& o) {
       .show_default();
 }
 
+void add_stack(CommandLine& cli, std::string& stack) {
+  cli.add_option("--stack", stack,
+                 "of an encoder-decoder: the layers and tokens of its encoder, or of its decoder, "
+                 "which is shown unless this says otherwise")
+      .check(one_of({"encoder", "decoder"}))
+      .type_name("STACK");
+}
+
+void add_planted(CommandLine& cli, std::string& planted_by) {
+  const Option planted =
+      cli.add_option("--planted-labels", planted_by,
+                     "the data the trace was made with, where its clusters were planted "
+                     "(clusters:...): how well the experts recover them")
+          .type_name("SPEC");
+  add_former_name(cli, "--truth", planted, planted_by);
+}
+
 }  // namespace
 
 Run report_command(CommandLine& cli) {
@@ -307,6 +351,7 @@ Run report_command(CommandLine& cli) {
   cli.add_flag("--all", o->all,
                "on the screen, everything: all findings, tables and the text, through $PAGER on a "
                "terminal; without it the short answer");
+  add_stack(cli, o->stack);
   cli.add_option("--metric", o->metrics,
                  "only these, NAME:key=value,... (moe list metrics), or the id of one figure, as "
                  "load_cv (docs/metrics.md); may be given again")
@@ -320,12 +365,7 @@ Run report_command(CommandLine& cli) {
          "the figures of another tool by its own definitions, beside ours: moe list conventions")
       .type_name("NAME");
   add_judging(cli, *o);
-  const Option planted =
-      cli.add_option("--planted-labels", o->planted,
-                     "the data the trace was made with, where its clusters were planted "
-                     "(clusters:...): how well the experts recover them")
-          .type_name("SPEC");
-  add_former_name(cli, "--truth", planted, o->planted);
+  add_planted(cli, o->planted);
   cli.add_option("--values", o->values,
                  "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
                  "docs/metrics.md")

@@ -180,7 +180,7 @@ class Recording {
     Decoder<float>::Tape tape;
     model_.infer({.batch = batch, .rng = &rng}, tape,
                  [&](int n, const MoeTape<float>& t, View<const float> x) {
-                   rows.layer(n, t, fields_);
+                   rows.layer(n, t, fields_, model_.config().in_encoder(model_.layer_of(n)));
                    if (outputs_.wants_more())
                      outputs_.see(n, x, t.routing.expert);
                  });
@@ -271,7 +271,8 @@ int record_data(const Options& o, const LoadedModel& loaded) {
   const auto tokenizer = tokenizer_for(loaded, o.data);
   const ModelConfig& config = loaded.model->config();
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  corpus.begin_with(config.start_token);
   for (const std::string& n : corpus.info().notes)
     note(n);
   return record(o, loaded, corpus_source(o, config, *tokenizer, corpus));

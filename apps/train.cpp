@@ -47,7 +47,7 @@ struct Options {
   RunOptions run;
   DeviceOptions device;
   std::vector<std::string> parts;  // what trains; empty = all
-  std::string resume, special;
+  std::string resume, special, task;
   std::string data_changed = "refuse", version_changed = "refuse";  // or accept
   std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
@@ -103,11 +103,11 @@ void add_training(CommandLine& cli, Options& o) {
       .show_default();
   training.number("--decay", t.decay, "AdamW's weight decay (matrices only)", real(0, 1e300));
   training.number("--clip", t.clip, "largest gradient norm; 0 = none", real(0, 1e300));
-  training.repeatable(
-      "--train", o.parts,
-      concat("what trains: router | experts | experts=1,3 | shared | ",
-             join(mixers().names(), " | "),
-             " | dense | norms | embedding | all; may be given again; the rest is frozen"));
+  training.repeatable("--train", o.parts,
+                      concat("what trains: router | experts | experts=1,3 | shared | ",
+                             join(mixers().names(), " | "),
+                             " | cross_attention | dense | norms | embedding | all; may be given "
+                             "again; the rest is frozen"));
   training.add("--lr-factor", t.lr_factor,
                "learning rate by group, times the peak: router=0.1,experts=2");
   training.number("--seed", t.seed, "seed of everything random", whole(0));
@@ -182,6 +182,8 @@ int train(Options& o, const CommandLine& cli) {
   refuse_options_of_resume(cli);
   if (!o.special.empty())
     o.run.data = with_special(o.run.data, o.special);
+  if (!o.task.empty())
+    o.run.data = with_task(o.run.data, o.task);
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
     return dry_run(config, o.run);
@@ -201,6 +203,11 @@ Run train_command(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   add_data(cli, o->run.data, false);
   add_special_tokens(cli, o->special);
+  cli.add_option(
+         "--task", o->task,
+         "what is made of the text, for an encoder-decoder: denoise (spans are taken out of "
+         "the source and written by the decoder), denoise:density=0.15,span=3,sentinels=32")
+      .type_name("SPEC");
   cli.add_option("--tokenizer", o->run.tokenizer,
                  "text to ids: bytes, bpe:vocab=4096 trained on this text, or a tokenizer.json or "
                  "its folder (moe list tokenizers)")

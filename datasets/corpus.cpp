@@ -1,13 +1,13 @@
 // Several datasets as one. Everything drawn is numbered: training sequence n takes domain n mod D
 // of its round's shuffle and its own random stream, so a batch depends on (seed, cursor, shape) and
 // on nothing that happened before it.
-#include "datasets/dataset.h"
+#include "datasets/denoise.h"
 #include "lib/core/error.h"
 
 namespace moe {
 namespace {
 
-enum Streams : std::uint64_t { order_stream = 1, piece_stream = 2 };
+enum Streams : std::uint64_t { order_stream = 1, piece_stream = 2, valid_stream = 3 };
 
 std::string unique_name(const std::string& name, const std::vector<std::string>& taken) {
   std::string out = name;
@@ -32,7 +32,25 @@ void append(Batch& batch, int domain, const Piece& piece) {
   batch.domain.push_back(domain);
 }
 
+// Under which text tokenizers of T5's kind keep their sentinels.
+std::string sentinel_text(int n) {
+  return concat("<extra_id_", n, ">");
+}
+
 }  // namespace
+
+Corpus::~Corpus() = default;
+Corpus::Corpus(Corpus&&) noexcept = default;
+
+std::vector<std::string> with_task(const std::vector<std::string>& specs, const std::string& task) {
+  std::vector<std::string> out;
+  for (const std::string& text : specs) {
+    Spec spec(text);
+    spec.set("task", task);
+    out.push_back(spec.given_text());
+  }
+  return out;
+}
 
 Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer,
                std::uint64_t seed)
@@ -50,6 +68,8 @@ Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer
     boundary_ = tokenizer.boundary();
   }
   find_pieces(tokenizer);
+  find_sentinels(tokenizer);
+  find_start();
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid &&
       std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; })) {
@@ -58,6 +78,20 @@ Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer
         .hint("give at least 161 bytes a domain, or split=train");
   }
 }
+
+namespace {
+
+// The task that a spec names, which then names it with all its options; null = none.
+std::unique_ptr<const Denoise> take_task(Spec& spec) {
+  if (!spec.has("task"))
+    return nullptr;
+  auto task = std::make_unique<const Denoise>(spec.get("task", ""));
+  spec.set("task", task->resolved());
+  spec.get("task", "");
+  return task;
+}
+
+}  // namespace
 
 void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
   Spec spec(text);
@@ -70,14 +104,29 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
         .hint("give every --data the same split=");
   }
   split_ = split;
+  tasks_.push_back(take_task(spec));
   parts_.push_back(entry.make(spec, tokenizer));
   specs_.push_back(spec.resolved());
-  const DatasetInfo& part = parts_.back()->info();
+  if (tasks_.back() && parts_.back()->info().start >= 0) {
+    throw Error(Exit::usage, concat("'", text,
+                                    "' has sources of its own, and its task would make "
+                                    "others"))
+        .hint("leave task= (--task) out");
+  }
+  add_domains(parts_.back()->info());
+}
+
+// Those of the last part.
+void Corpus::add_domains(const DatasetInfo& part) {
   for (std::size_t d = 0; d < part.domains.size(); ++d) {
     owner_.emplace_back(int(parts_.size()) - 1, int(d));
     info_.domains.push_back(unique_name(part.domains[d], info_.domains));
     info_.train_tokens.push_back(part.train_tokens[d]);
     info_.valid_tokens.push_back(part.valid_tokens[d]);
+    if (!part.valid_pieces.empty())
+      info_.valid_pieces.resize(info_.domains.size() - 1, -1);
+    if (!info_.valid_pieces.empty() || !part.valid_pieces.empty())
+      info_.valid_pieces.push_back(part.valid_pieces.empty() ? -1 : part.valid_pieces[d]);
     info_.content_hash.push_back(part.content_hash.empty() ? 0 : part.content_hash[d]);
     if (part.valid_tokens[d] == 0) {
       info_.notes.push_back(concat("domain ", info_.domains.back(), ": ", part.train_tokens[d],
@@ -109,6 +158,58 @@ void Corpus::find_pieces(const Tokenizer& text) {
     boundary_ = info_.pieces->boundary();
 }
 
+// Where the text has no id for its end, one behind all others is what a decoder begins and ends
+// with.
+void Corpus::find_start() {
+  std::size_t with_source = 0;
+  for (std::size_t p = 0; p < parts_.size(); ++p) {
+    with_source += tasks_[p] || parts_[p]->info().start >= 0;
+    info_.start = std::max(info_.start, parts_[p]->info().start);
+  }
+  if (with_source != 0 && with_source != parts_.size()) {
+    throw Error(Exit::usage, "some data have a source for an encoder and others have none")
+        .hint("--task denoise for all text, and pairs in a run of their own");
+  }
+  if (with_source == 0 || info_.start >= 0)
+    return;
+  info_.start = boundary_ >= 0 ? boundary_ : info_.vocabulary;
+  info_.vocabulary += boundary_ < 0;
+}
+
+// Those of the tokenizer where it has them, else ids behind its own.
+void Corpus::find_sentinels(const Tokenizer& tokenizer) {
+  int most = 0;
+  for (const auto& task : tasks_)
+    most = std::max(most, task ? task->sentinels() : 0);
+  for (int n = 0; n < most && !info_.bare_ids; ++n) {
+    const std::vector<int> ids =
+        tokenizer.encode(sentinel_text(n), {.special = SpecialText::ids}).ids;
+    if (ids.size() != 1)
+      break;
+    sentinels_.push_back(ids[0]);
+  }
+  if (int(sentinels_.size()) == most)
+    return;
+  sentinels_.clear();
+  for (int n = 0; n < most; ++n)
+    sentinels_.push_back(info_.vocabulary++);
+}
+
+void Corpus::add_piece(Batch& batch, Batch& sources, int domain, std::size_t part, Piece text,
+                       Rng& rng) const {
+  const Piece piece =
+      tasks_[part] ? tasks_[part]->apply(text, sentinels_, info_.start, rng) : std::move(text);
+  append(batch, domain, piece);
+  if (!has_sources())
+    return;
+  const Index first = batch.start[batch.start.size() - 2];
+  if (begin_ >= 0 && first < batch.tokens())
+    batch.token[std::size_t(first)] = begin_;
+  sources.token.insert(sources.token.end(), piece.source.begin(), piece.source.end());
+  sources.start.push_back(sources.tokens());
+  sources.domain.push_back(domain);
+}
+
 int Corpus::drawn_domain(std::uint64_t sequence) const {
   std::vector<int> order(owner_.size());
   std::iota(order.begin(), order.end(), 0);
@@ -120,24 +221,38 @@ int Corpus::drawn_domain(std::uint64_t sequence) const {
 
 Batch Corpus::train(std::uint64_t cursor, int sequences, int length) const {
   Batch batch;
+  Batch sources;
   for (int q = 0; q < sequences; ++q) {
     const std::uint64_t sequence = cursor * std::uint64_t(sequences) + std::uint64_t(q);
     const int domain = drawn_domain(sequence);
     const auto [part, local] = owner_[domain];
     Rng rng = Rng(seed_).stream(piece_stream).stream(sequence);
-    append(batch, domain, parts_[part]->train_piece(local, length, rng));
+    Piece text = parts_[part]->train_piece(local, length, rng);
+    add_piece(batch, sources, domain, part, std::move(text), rng);
   }
+  if (has_sources())
+    batch.source = std::make_shared<const Batch>(std::move(sources));
   return batch;
 }
 
 Batch Corpus::valid(const std::vector<PieceNumber>& pieces, int length) const {
   Batch batch;
+  Batch sources;
   for (const PieceNumber& number : pieces) {
     const auto [part, local] = owner_.at(std::size_t(number.domain));
     const Dataset& dataset = *parts_[part];
-    if (const auto piece = dataset.valid_piece(local, length, number.piece))
-      append(batch, number.domain, *piece);
+    auto text = dataset.valid_piece(local, length, number.piece);
+    if (!text)
+      continue;
+    // what is taken out of a piece is the same whatever the run's seed
+    Rng rng = Rng(0)
+                  .stream(valid_stream)
+                  .stream(std::uint64_t(number.domain))
+                  .stream(std::uint64_t(number.piece));
+    add_piece(batch, sources, number.domain, part, std::move(*text), rng);
   }
+  if (has_sources())
+    batch.source = std::make_shared<const Batch>(std::move(sources));
   return batch;
 }
 

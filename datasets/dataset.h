@@ -29,6 +29,12 @@ struct DatasetInfo {
   std::shared_ptr<const Tokenizer> pieces;
   // what a user should hear: files skipped, bytes cut by limit
   std::vector<std::string> notes;
+  // Of data for encoder-decoders: the id that a decoder reads first and writes last; -1 = pieces
+  // have no source.
+  int start = -1;
+  // per domain, pieces of the valid split where they are no stretches of one text, -1 where they
+  // are; empty = all are
+  std::vector<Index> valid_pieces;
 };
 
 // What a model reads, an element a row. Token ids are the only kind so far; a kind that brings its
@@ -42,7 +48,10 @@ struct Piece {
   Content content;                  // (T)
   std::vector<int> target;          // (T) the id that follows each row; -1 = none
   std::vector<std::uint8_t> valid;  // (T) 0 = padding, behind the others; empty = all valid
+  TokenIds source = {};             // what an encoder reads; the rows above are its decoder's
 };
+
+class Denoise;
 
 class Dataset {
  public:
@@ -79,11 +88,16 @@ struct PieceNumber {
 // Whether any of them makes ids of text, so that it matters which tokenizer does.
 bool reads_text(const std::vector<std::string>& specs);
 
+// The specs with task= set: what is made of each piece of their text.
+std::vector<std::string> with_task(const std::vector<std::string>& specs, const std::string& task);
+
 // Several --data specs as one: their domains side by side, sampled equally. `split=` inside a spec
-// is read here (train, valid).
+// is read here (train, valid), and so is `task=` (denoise).
 class Corpus {
  public:
   Corpus(const std::vector<std::string>& specs, const Tokenizer&, std::uint64_t seed);
+  ~Corpus();
+  Corpus(Corpus&&) noexcept;
   const DatasetInfo& info() const {
     return info_;
   }
@@ -98,6 +112,16 @@ class Corpus {
   int boundary() const {
     return boundary_;
   }
+  // Whether its batches have a source for each sequence (Batch::source), and the id that their
+  // decoder reads first.
+  bool has_sources() const {
+    return info_.start >= 0;
+  }
+  // From now on decoders read this id first, which their model began with in training; -1 = the
+  // data's own.
+  void begin_with(int id) {
+    begin_ = id;
+  }
 
   // Training batch number `cursor`: `sequences` pieces of `length` tokens, domains in turn from a
   // seeded shuffle.
@@ -110,11 +134,18 @@ class Corpus {
 
  private:
   void add(const std::string& text, const Tokenizer&);
+  void add_domains(const DatasetInfo& part);
   void find_pieces(const Tokenizer& text);
+  void find_start();
+  void find_sentinels(const Tokenizer&);
+  void add_piece(Batch&, Batch& sources, int domain, std::size_t part, Piece, Rng&) const;
   int drawn_domain(std::uint64_t sequence) const;
 
   std::vector<std::unique_ptr<Dataset>> parts_;
-  std::vector<std::pair<int, int>> owner_;  // (domain) -> part, its domain
+  std::vector<std::unique_ptr<const Denoise>> tasks_;  // of each part; null = none
+  TokenIds sentinels_;                                 // of the tasks
+  int begin_ = -1;                                     // see begin_with()
+  std::vector<std::pair<int, int>> owner_;             // (domain) -> part, its domain
   std::vector<std::string> specs_;
   DatasetInfo info_;
   Split split_ = Split::train;

@@ -45,6 +45,8 @@ void each_text_domain(const std::vector<std::string>& specs, const DomainSink& s
     if (!is_text(spec.name()))
       continue;
     spec.choice("split", {"train", "valid"});
+    if (spec.has("task"))
+      spec.get("task", "");
     if (spec.name() == "text")
       text_domains(text_options(spec), sink);
     else

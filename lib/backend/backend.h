@@ -8,6 +8,7 @@
 #include <string>
 
 #include "lib/backend/ops/attention.h"
+#include "lib/backend/ops/biased_attention.h"
 #include "lib/backend/ops/experts.h"
 #include "lib/backend/ops/optimiser.h"
 #include "lib/backend/ops/products.h"
@@ -25,6 +26,7 @@ class Backend : public GroupedOps<S>,
                 public RoutingOps<S>,
                 public RowOps<S>,
                 public AttentionOps<S>,
+                public BiasedAttentionOps<S>,
                 public SequenceOps<S>,
                 public TokenOps<S>,
                 public OptimiserOps<S> {

@@ -66,6 +66,11 @@ class Cpu : public HostBackend<float>, public Scans<float> {
                           Out dk, Out dv) override;
   void attention_sink(In sink, Out out, Out lse) override;
   void attention_sink_backward(In sink, In out, In lse, In dout, Out dsink) override;
+  void biased_attention(In q, In k, In v, In bias, const AttentionShape&, const KeyRule&, Out out,
+                        Out lse) override;
+  void biased_attention_backward(In q, In k, In v, In bias, In out, In lse, In dout,
+                                 const AttentionShape&, const KeyRule&, Out dq, Out dk, Out dv,
+                                 Out dbias) override;
   void causal_conv(In x, In w, In bias, std::span<const Index> start, In before, Out y) override;
   void causal_conv_backward(In dy, In x, In w, std::span<const Index> start, Out dx, Out dw,
                             Out dbias) override;

@@ -42,6 +42,9 @@ class HostCopies {
   const AttentionShape& of(const AttentionShape& s) {
     return passed(s);
   }
+  const KeyRule& of(const KeyRule& r) {
+    return passed(r);
+  }
   const Rotation& of(const Rotation& r) {
     return passed(r);
   }

@@ -12,7 +12,8 @@ std::vector<Case> gathered(bool bench) {
   std::vector<Case> all;
   for (const auto& part :
        {check::product_cases(bench), check::routing_cases(bench), check::expert_cases(bench),
-        check::row_cases(bench), check::attention_cases(bench), check::head_cases(bench),
+        check::row_cases(bench), check::attention_cases(bench),
+        check::biased_attention_cases(bench), check::head_cases(bench),
         check::sequence_cases(bench), check::layer_cases(bench), check::on_device_cases(bench)}) {
     all.insert(all.end(), part.begin(), part.end());
   }

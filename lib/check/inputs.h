@@ -56,6 +56,7 @@ std::vector<Case> routing_cases(bool bench);
 std::vector<Case> expert_cases(bool bench);
 std::vector<Case> row_cases(bool bench);
 std::vector<Case> attention_cases(bool bench);
+std::vector<Case> biased_attention_cases(bool bench);
 std::vector<Case> head_cases(bool bench);
 std::vector<Case> sequence_cases(bool bench);
 std::vector<Case> layer_cases(bool bench);

@@ -1,6 +1,7 @@
 // The tokens of one step: several sequences laid end to end.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "lib/core/view.h"
@@ -16,6 +17,9 @@ struct Batch {
   // (Q) tokens of the sequence already in the state (decoding); empty = 0
   std::vector<Index> past;
   std::vector<std::uint8_t> valid;  // (T) 0 = padding; empty = all valid
+  // What the encoder of an encoder-decoder reads, a sequence for each of these; null = there is
+  // none, or the state of decoding holds it.
+  std::shared_ptr<const Batch> source = {};
 
   Index tokens() const {
     return Index(token.size());

@@ -12,10 +12,10 @@ namespace moe {
 
 const std::vector<Family>& families() {
   static const std::vector<Family> all{
-#define FAMILY(name, architecture, verified, about) \
-  {#name, architecture, about, Verified::verified},
+#define FAMILY_AS(id, name, architecture, verified, about) \
+  {name, architecture, about, Verified::verified},
 #include "lib/family/families.def"
-#undef FAMILY
+#undef FAMILY_AS
   };
   return all;
 }
@@ -43,9 +43,9 @@ std::string verification(const std::string& family) {
 
 const FamilyRules& rules_of(const std::string& name) {
   static const std::map<std::string, FamilyRules, std::less<>> all{
-#define FAMILY(family, architecture, verified, about) {#family, family##_family()},
+#define FAMILY_AS(id, name, architecture, verified, about) {name, id##_family()},
 #include "lib/family/families.def"
-#undef FAMILY
+#undef FAMILY_AS
   };
   return all.at(name);
 }

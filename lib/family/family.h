@@ -58,6 +58,14 @@ struct Names {
   bool halves = false;
   Idle idle = Idle::all;
   bool embedding_is_output = false;  // one matrix, in the file under the name of the second
+  // of gated bodies, before `below`
+  std::map<std::string, std::string> gated = {};
+  // Of an encoder's layers, one entry where there is an encoder; layers are then counted from 0 in
+  // each of the two, and encoder_norm is its last norm.
+  std::vector<Names> encoder = {};
+  std::string encoder_norm = "encoder_norm";
+  // of a model whose encoder has an embedding of its own: that, and the decoder's
+  std::string encoder_embedding = "encoder_embed_tokens.weight", split_embedding = "";
 };
 
 // How transformers 5 holds a model in memory, and writes it where it is asked not to go back to the
@@ -82,9 +90,9 @@ struct FamilyRules {
   Names names;
   Packed packed = {};
 };
-#define FAMILY(name, architecture, verified, about) FamilyRules name##_family();
+#define FAMILY_AS(id, name, architecture, verified, about) FamilyRules id##_family();
 #include "lib/family/families.def"
-#undef FAMILY
+#undef FAMILY_AS
 const FamilyRules& rules_of(const std::string& family);
 
 // ---- what families have in common

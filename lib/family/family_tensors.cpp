@@ -97,8 +97,8 @@ Piece joined(const std::string& name, const Joined& j,
   return out;
 }
 
-// Below the layer, where neither the family nor the part itself has a name for it.
-std::string common_name(const Names& n, const std::string& ours) {
+// Below the layer, where no family has another name.
+const std::map<std::string, std::string>& usual_names() {
   static const std::map<std::string, std::string> same{
       {"attention_norm", "input_layernorm.weight"},
       {"feed_norm", "post_attention_layernorm.weight"},
@@ -113,11 +113,19 @@ std::string common_name(const Names& n, const std::string& ours) {
       {"layer_scale", "layer_scalar"},
       {"attention_norm_after_bias", "post_self_attn_layernorm.bias"},
       {"feed_norm_after_bias", "post_mlp_layernorm.bias"},
+      {"cross_norm", "cross_attention_layernorm.weight"},
+      {"cross_norm_bias", "cross_attention_layernorm.bias"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
       {"moe.latent.in", "mlp.fc1_latent_proj.weight"},
       {"moe.latent.out", "mlp.fc2_latent_proj.weight"},
       {"moe.router.weight", "mlp.gate.weight"},
       {"moe.router.bias", "mlp.gate.bias"}};
+  return same;
+}
+
+// Below the layer, where neither the family nor the part itself has a name for it.
+std::string common_name(const Names& n, const std::string& ours) {
+  const auto& same = usual_names();
   if (const auto at = same.find(ours); at != same.end())
     return at->second;
   const std::string last = ours.substr(ours.rfind('.') + 1);
@@ -221,6 +229,34 @@ void name_half(std::span<Piece> pieces, int layer) {
   }
 }
 
+// The names of a layer, and where it stands.
+struct LayerNames {
+  const Names& names;
+  std::string at;
+};
+LayerNames layer_names(const Names& n, const ModelConfig& c, int layer) {
+  if (n.encoder.empty())
+    return {n, place_of(n, c, layer)};
+  const Names& own = c.in_encoder(layer) ? n.encoder[0] : n;
+  const int place = c.in_encoder(layer) ? layer : layer - c.encoder_layers;
+  return {own, concat(n.prefix, own.layers, place, ".")};
+}
+// The same with those of gated bodies, where the model has such.
+Names for_bodies(Names n, const ModelConfig& c) {
+  if (is_gated(c.moe.activation)) {
+    for (const auto& [ours, theirs] : n.gated)
+      n.below[ours] = theirs;
+  }
+  for (Names& stack : n.encoder)
+    stack = for_bodies(stack, c);
+  return n;
+}
+Names for_model(Names n, const ModelConfig& c) {
+  if (c.encoder_embedding && !n.split_embedding.empty())
+    n.embedding = n.split_embedding;
+  return for_bodies(std::move(n), c);
+}
+
 // Correction biases are state of the routers and no parameters.
 void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<float>& model) {
   const Index experts = model.config().moe.experts;
@@ -234,7 +270,7 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
     const bool stored = !n.correction_bias.empty();
     if (!stored || (router.correction_bias().empty() && !n.always_corrected))
       continue;
-    out.push_back({place_of(n, model.config(), layer) + n.correction_bias,
+    out.push_back({layer_names(n, model.config(), layer).at + n.correction_bias,
                    n.correction_row ? Dims{1, experts} : Dims{experts},
                    {},
                    &router});
@@ -248,11 +284,15 @@ std::map<std::string, std::string> names_outside(const Names& n) {
           {"embedding_norm_bias", n.prefix + n.embedding_norm + ".bias"},
           {"final_norm", n.prefix + n.final_norm + ".weight"},
           {"final_norm_bias", n.prefix + n.final_norm + ".bias"},
+          {"encoder_embedding", n.prefix + n.encoder_embedding},
+          {"encoder_norm", n.prefix + n.encoder_norm + ".weight"},
+          {"encoder_norm_bias", n.prefix + n.encoder_norm + ".bias"},
           {"output", n.output + ".weight"},
           {"output_bias", n.output + ".bias"}};
 }
 
-std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
+std::vector<Piece> pieces(Decoder<float>& model, const Names& usual) {
+  const Names n = for_model(usual, model.config());
   const std::map<std::string, std::string> top = names_outside(n);
   std::vector<Piece> out;
   std::vector<std::vector<Own>> layers(std::size_t(model.config().layers));
@@ -267,8 +307,9 @@ std::vector<Piece> pieces(Decoder<float>& model, const Names& n) {
       out.push_back(named(n, n.prefix, {name, p}));
   }
   for (std::size_t l = 0; l < layers.size(); ++l) {
+    const LayerNames layer = layer_names(n, model.config(), int(l));
     const std::size_t before = out.size();
-    add_layer(out, n, place_of(n, model.config(), int(l)), layers[l], model.config().moe);
+    add_layer(out, layer.names, layer.at, layers[l], model.config().moe);
     if (n.halves)
       name_half(std::span(out).subspan(before), int(l));
   }

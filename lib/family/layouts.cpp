@@ -177,6 +177,11 @@ FoundNames names_as_found(const std::string& family, bool tied,
   found.find_experts(rules.packed);
   const bool head = found.find_head();
   Names& n = found.names();
+  // one embedding, whoever could have two
+  if (!n.split_embedding.empty() && !found.has(n.prefix + n.split_embedding)) {
+    n.split_embedding = n.embedding;
+    n.encoder_embedding = n.embedding;
+  }
   // of two tensors that are one, some writers keep the second
   n.embedding_is_output = tied && head && !found.has(n.prefix + n.embedding);
   return {n, !head && !tied};

@@ -7,8 +7,10 @@
 #include "lib/core/batch.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/golden/golden_attention.h"
 #include "lib/golden/golden_case.h"
 #include "lib/golden/golden_mixer_case.h"
+#include "lib/golden/golden_numbers.h"
 #include "lib/layer/parameter.h"
 #include "lib/model/config.h"
 #include "lib/model/mixer_type.h"
@@ -20,42 +22,7 @@
 namespace moe {
 namespace {
 
-template <class S>
-Matrix<S> numbers(const GoldenFile& file, const std::string& name, Index rows, Index cols) {
-  const auto a = file.reals(name);
-  if (a.size() != rows * cols)
-    throw Error(Exit::input, concat(name, " has ", a.size(), " numbers instead of ", rows * cols));
-  Matrix<S> m(rows, cols);
-  std::ranges::transform(a.values, m.data(), [](double v) { return S(v); });
-  return m;
-}
-
-// "mamba.in_proj.weight" -> "in_proj.weight"
-std::string own_name(const std::string& published) {
-  return published.substr(published.find('.') + 1);
-}
-
-// Parameters by the names of the file; every one of either side must have its fellow.
-template <class S>
-void load(const GoldenFile& file, const std::vector<ModelParameter<S>>& all, Backend<S>& backend) {
-  std::vector<std::string> unused;
-  for (const std::string& name : file.datasets()) {
-    if (name.starts_with("param/"))
-      unused.push_back(name);
-  }
-  for (const ModelParameter<S>& p : all) {
-    const std::string name = "param/" + own_name(p.published);
-    if (!file.has(name))
-      throw Unsupported{concat("our mixer has ", own_name(p.published), ", which is not here")};
-    const Matrix<S> m =
-        numbers<S>(file, name, p.parameter->value().rows, p.parameter->value().cols);
-    p.parameter->set(m.view());
-    p.parameter->want_grad(backend);
-    std::erase(unused, name);
-  }
-  if (!unused.empty())
-    throw Unsupported{concat(unused[0], " has no place in our mixer")};
-}
+using namespace golden;
 
 // A state of the file in our order, or back: heads of (rows, cols) that the file may write
 // transposed.
@@ -90,15 +57,6 @@ void set_states(const GoldenFile& file, const std::string& prefix, RecurrentStat
   }
 }
 
-struct Tolerances {
-  double value, gradient;
-};
-
-template <class S>
-void compare(Comparison& out, const std::string& name, View<const S> ours, double tolerance) {
-  const std::vector<double> wide(ours.data, ours.data + ours.size());
-  out.reals(name, wide, tolerance);
-}
 template <class S>
 void compare_states(Comparison& out, const std::string& prefix, const RecurrentState<S>& state,
                     double tolerance) {
@@ -107,14 +65,6 @@ void compare_states(Comparison& out, const std::string& prefix, const RecurrentS
     compare(out, prefix + part.name, m.view(), tolerance);
   }
 }
-template <class S>
-double weighed(const Matrix<S>& a, const Matrix<S>& b) {
-  double sum = 0;
-  for (Index i = 0; i < b.size(); ++i)
-    sum += double(a.data()[i]) * double(b.data()[i]);
-  return sum;
-}
-
 ModelConfig model_of(const GoldenMixerCase& c) {
   ModelConfig m = model_config(concat(
       "custom:vocabulary=8,heads=1,kv_heads=1,head_dim=2,width=2,experts=2,context=16,",
@@ -289,6 +239,8 @@ template <class S>
 void run_golden_mixer(const GoldenFile& file, Backend<S>& backend, Comparison& out, double value,
                       double gradient) {
   const GoldenMixerCase c = read_golden_mixer(file);
+  if (c.attention)
+    return run_golden_attention(file, c, backend, out, value, gradient);
   Trial<S>(file, c, backend).run(out, {value, gradient});
 }
 

@@ -136,12 +136,24 @@ std::string causal_conv(Options& o, GoldenMixerCase& c) {
   return {};
 }
 
-std::string attention(Options& o, GoldenMixerCase&) {
-  if (o.integer("cross") > 0)
-    throw Unsupported{"attention to the rows of an encoder is not there"};
-  if (o.integer("buckets") > 0)
-    throw Unsupported{"relative position bias is not there"};
-  throw Unsupported{"attention is checked in whole models (golden/families)"};
+std::string attention(Options& o, GoldenMixerCase& c) {
+  AttentionOptions a;
+  a.heads = int(o.integer("num_heads"));
+  a.head_dim = int(o.integer("head_dim"));
+  a.scale = o.real("scale");
+  a.bias = o.integer("bias") == 1;
+  a.causal = o.integer("causal") == 1;
+  a.key_mask = o.integer("key_mask") == 1;
+  a.cross = o.integer("cross");
+  const std::int64_t buckets = o.integer("buckets");
+  const std::int64_t distance = o.integer("max_distance");
+  if (a.cross > 0 && (a.causal || buckets > 0))
+    throw Unsupported{"attention to an encoder that is causal or has a relative position bias"};
+  if (c.carried)
+    throw Unsupported{"attention that starts from kept keys and values"};
+  c.attention = a;
+  return buckets > 0 ? concat("plain_attention:buckets=", buckets, ",distance=", distance)
+                     : "plain_attention:buckets=0";
 }
 
 using Read = std::string (*)(Options&, GoldenMixerCase&);

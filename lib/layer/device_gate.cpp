@@ -77,7 +77,7 @@ class DeviceGate final : public Gate<S> {
         rules_.config.expert_scale) {
       return false;
     }
-    if (rules_.capacity->factor() > 0 || !rules_.missing.empty() || !rules_.config.all_ffn() ||
+    if (rules_.capacity->limits() || !rules_.missing.empty() || !rules_.config.all_ffn() ||
         (rules_.router->jitter > 0 && pass.training)) {
       return false;
     }

@@ -43,10 +43,14 @@ void check_balancers(const std::vector<std::unique_ptr<Balancer>>& balancers, Ro
 }
 
 void check_capacity(const LayerConfig& c, const Capacity& capacity, const Router& router) {
-  refuse(router.facts().limits_load && capacity.factor() > 0,
+  refuse(router.facts().limits_load && capacity.limits(),
          concat(c.router, " bounds the load of experts itself, so the capacity rule ", c.capacity,
                 " does not apply"),
          "--capacity none");
+  refuse(
+      capacity.needs_scores() && router.facts().score == ScoreFunction::other,
+      concat(c.capacity, " ranks tokens by their largest probability, and ", c.router, " has none"),
+      "order=position");
   refuse(capacity.reroutes() && !capability<Reroutes>(router),
          concat(c.capacity, " needs a router that ranks all experts for each token; ", c.router,
                 " does not"),

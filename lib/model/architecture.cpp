@@ -10,6 +10,7 @@
 #include "lib/model/config.h"
 #include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/plain_attention.h"
 #include "lib/model/rotary.h"
 #include "lib/router/mixing.h"
 #include "lib/router/router.h"
@@ -25,6 +26,7 @@ FeedShape dense_of(const ModelConfig& c) {
   FeedShape f;
   f.width = c.dense_baseline_width();
   f.matrices = is_gated(c.moe.activation) ? 3 : 2;
+  f.bias = c.dense_bias;
   return f;
 }
 
@@ -110,6 +112,8 @@ std::vector<Extra> extras(const ModelConfig& c, bool norm_bias,
   std::vector<Extra> out;
   if (c.embedding_norm)
     out.push_back({"norm of the embedding", Count(c.hidden) * (norm_bias ? 2 : 1)});
+  if (c.encoder_embedding)
+    out.push_back({"embedding of the encoder", Count(c.vocabulary) * c.hidden});
   if (c.output_bias)
     out.push_back({"bias of the output", c.vocabulary});
   const bool attends = std::ranges::any_of(
@@ -117,6 +121,18 @@ std::vector<Extra> extras(const ModelConfig& c, bool norm_bias,
   if (const Count n = attends ? fourier_numbers(c) : 0; n > 0)
     out.push_back({"Fourier matrices", n, MovedBy::nothing});
   return out;
+}
+
+// What a layer of an encoder-decoder has besides.
+void place_in_stack(const ModelConfig& c, int l, LayerShape& layer) {
+  if (c.in_encoder(l)) {
+    layer.stack = Stack::encoder;
+    return;
+  }
+  layer.mixers.push_back(cross_shape(c));
+  layer.norms = 3;
+  if (c.decoder_width > 0)
+    layer.feed->width = c.decoder_width;
 }
 
 }  // namespace
@@ -137,7 +153,8 @@ std::string ModelConfig::feed_mixer(int layer) const {
 bool ModelConfig::is_moe(int layer) const {
   if (!feed.empty())
     return feeds()[std::size_t(layer)] == FeedKind::moe;
-  return !dense && layer >= dense_layers && (layer - dense_layers + 1) % moe_every == 0 &&
+  const int own = in_encoder(layer) ? layer : layer - encoder_layers;
+  return !dense && own >= dense_layers && (own - dense_layers + 1) % moe_every == 0 &&
          !listed(dense_at, layer);
 }
 bool ModelConfig::has_rope(int layer) const {
@@ -215,6 +232,7 @@ Architecture architecture_of(const ModelConfig& c) {
   a.context = c.context;
   a.tied = c.tied;
   a.norm_bias = c.norm == NormKind::layer_bias;
+  a.final_norms = c.encoder_layers > 0 ? 2 : 1;
   Feeds feeds(c);
   const std::vector<std::optional<MixerShape>> mixers = mixer_shapes(c);
   for (int l = 0; l < c.layers; ++l) {
@@ -226,6 +244,8 @@ Architecture architecture_of(const ModelConfig& c) {
     layer.norms = layer.branches() * (c.norm_both ? 2 : 1) + (one_more ? 1 : 0);
     layer.scalars = c.layer_scale;
     add_beside(c, layer);
+    if (c.encoder_layers > 0)
+      place_in_stack(c, l, layer);
   }
   a.extra = extras(c, a.norm_bias, mixers);
   return a;

@@ -84,7 +84,17 @@ struct ModelConfig {
   // factors of queries made from their latent row, and of the normed latent row of keys and values
   // (LongCat)
   double q_latent_scale = 1, kv_latent_scale = 1;
-  int dense_layers = 0;       // leading layers with a dense feed-forward (DeepSeek)
+  // The first so many layers are an encoder, the others its decoder, which attends to it; 0 = a
+  // decoder alone. The fields that follow are of encoder-decoders.
+  int encoder_layers = 0;
+  int decoder_width = 0;       // of every body in the decoder; 0 = as in the encoder
+  bool sinusoidal = false;     // positions are added to the embeddings (1706.03762, section 3.5)
+  bool route_padding = false;  // feed-forwards of the encoder treat padding as any token
+  // what the decoder reads first, and the id of padding, which has no position; -1 = none
+  int start_token = -1, pad_token = -1;
+  bool dense_bias = false;         // biases in dense feed-forwards
+  bool encoder_embedding = false;  // the encoder has an embedding of its own
+  int dense_layers = 0;            // leading layers with a dense feed-forward (DeepSeek)
   int moe_every = 1;          // of the others, every n-th is MoE, the last of each n (GShard: 2)
   std::vector<int> dense_at;  // more layers that are dense
   // width of dense feed-forwards; 0 = k * width + shared width: as many active parameters as a MoE
@@ -104,10 +114,14 @@ struct ModelConfig {
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
   std::string init = "trunc_normal";
 
-  // Rules of single layers, from 0; defined beside architecture_of(), which applies them.
+  // Rules of single layers, from 0; dense_layers and moe_every count in each stack from its first;
+  // defined beside architecture_of(), which applies them.
   std::vector<FeedKind> feeds() const;      // of all layers
   std::string feed_mixer(int layer) const;  // the spec in `feed` of a layer with such a one
   bool is_moe(int layer) const;
+  bool in_encoder(int layer) const {
+    return layer < encoder_layers;
+  }
   bool has_rope(int layer) const;
   bool sees_all(int layer) const;
   // The layer of a published file that this one is, or half of (shortcut).

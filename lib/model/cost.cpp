@@ -103,8 +103,10 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
     out.token += f32 * ((layer.branches() + layer.norms) * a.hidden + layer.norms) + feed.token;
     out.batch += feed.batch;
     for (const MixerShape& m : layer.mixers)
-      out.token += f32 * m.tape_numbers;
+      out.token += f32 * (m.tape_numbers + (m.cross ? 2 * a.hidden + 1 : 0));
   }
+  if (a.encoder_decoder())  // the encoder's last rows and its output
+    out.token += f32 * (2 * a.hidden + 1) + i32;
   return out.of(tokens);
 }
 Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {

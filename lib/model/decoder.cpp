@@ -9,6 +9,7 @@
 #include "lib/model/config.h"
 #include "lib/model/linear.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/plain_attention.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
 
@@ -134,10 +135,11 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
 
 // x -> mixed = x + mixer(norm(x)) -> mixed + feed(norm(mixed)), or with the norms outside
 template <class S>
-Array<S> Decoder<S>::forward(const Pass& pass, int layer, Array<S> x, BlockTape& t,
-                             DecoderState* state) {
-  mix(pass.batch, layer, std::move(x), t, state);
-  return feed(pass, layer, t, state);
+Array<S> Decoder<S>::forward(const Stage& stage, int layer, Array<S> x, BlockTape& t) {
+  mix(stage.batch, layer, std::move(x), t, stage.state);
+  if (blocks_[std::size_t(layer)].cross)
+    attend(stage, layer, t);
+  return feed(stage.pass, layer, t, stage.state);
 }
 
 template <class S>
@@ -264,13 +266,13 @@ void Decoder<S>::rejoin_backward(const Joint& j, Norm<S>& norm, View<const S> x,
 }
 
 template <class S>
-void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
+void Decoder<S>::backward(const Stage& stage, int layer, BlockTape& t, View<S> dx,
                           const GateGradients& gate) {
   Array<S> scaled;
   unfinish(blocks_[std::size_t(layer)], dx);
   if (blocks_[std::size_t(layer)].feeds())
-    feed_backward(pass, layer, t, at_branch(dx, blocks_[std::size_t(layer)].feed_joint, scaled), dx,
-                  gate);
+    feed_backward(stage.pass, layer, t,
+                  at_branch(dx, blocks_[std::size_t(layer)].feed_joint, scaled), dx, gate);
   t.mixed = {};
   t.feed_in = {};
   t.feed_out = {};
@@ -281,10 +283,12 @@ void Decoder<S>::backward(const Pass& pass, int layer, BlockTape& t, View<S> dx,
   t.beside = {};
   if (t.moe)
     t.moe->release();
-  if (!blocks_[std::size_t(layer)].mixer)
-    return;
   Block& b = blocks_[std::size_t(layer)];
-  mixer_backward(pass, b, t, at_branch(dx, b.mixer_joint, scaled), dx);
+  if (b.cross)
+    attend_backward(stage, layer, t, at_branch(dx, {.beta = config_->residual_scale}, scaled), dx);
+  if (!b.mixer)
+    return;
+  mixer_backward(stage.batch, b, t, at_branch(dx, b.mixer_joint, scaled), dx);
   t.x = {};
   t.normed = {};
   t.mixer_out = {};
@@ -320,7 +324,7 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
 }
 
 template <class S>
-void Decoder<S>::mixer_backward(const Pass& pass, Block& b, BlockTape& t, View<const S> dy,
+void Decoder<S>::mixer_backward(const Batch& batch, Block& b, BlockTape& t, View<const S> dy,
                                 View<S> dx) {
   Array<S> part(backend_, dx.rows, dx.cols);
   Array<S> dout;
@@ -329,7 +333,7 @@ void Decoder<S>::mixer_backward(const Pass& pass, Block& b, BlockTape& t, View<c
     b.mixer_after.backward(dy, t.mixer_out.view(), t.mixer_out_rstd.view(), dout.view(), 0);
     dy = dout.view();
   }
-  b.mixer->backward(pass.batch, *t.mixer, mixer_input(t), dy, part.view());
+  b.mixer->backward(batch, *t.mixer, mixer_input(t), dy, part.view());
   rejoin_backward(b.mixer_joint, b.mixer_norm, t.x.view(), t.rstd.view(), part, dx);
 }
 
@@ -350,22 +354,54 @@ void Decoder<S>::logits(View<const S> normed, View<S> z) const {
 }
 
 template <class S>
-void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
+Array<S> Decoder<S>::run_layers(const Stage& stage, int first, int last, Array<S> x,
+                                const TapeOf& tape_of, const Visit& done) {
+  Pass mine = stage.pass;
+  mine.gate.on_host = config_->moe.gate_residual;
+  Matrix<double> before;  // logits of the MoE layer before
+  const Stage own{mine, stage.batch, stage.source, stage.memory, {}, stage.state};
+  for (int l = first; l < last; ++l) {
+    BlockTape& t = tape_of(l);
+    x = forward(own, l, std::move(x), t);
+    done(l, t);
+    if (t.moe && config_->moe.gate_residual) {
+      before = t.moe->routing.logits;
+      mine.gate.previous = &before;
+    }
+  }
+  return x;
+}
+
+template <class S>
+Array<S> Decoder<S>::run_stacks(const Pass& pass, Tape& tape, DecoderState* state,
+                                const TapeOf& tape_of, const Visit& done) {
+  const int first = config_->encoder_layers;
+  Stage stage{.pass = pass, .batch = pass.batch, .state = state};
+  if (first > 0) {
+    stage.source = &source_of(pass.batch, state);
+    if (pass.batch.source)
+      encode(pass, tape, tape_of, done);
+    stage.memory = tape.source.memory.view();
+  }
   Array<S> x = embed(pass.batch, tape);
+  if (config_->sinusoidal)
+    add_positions(pass.batch, x.view(), state);
+  return run_layers(stage, first, config_->layers, std::move(x), tape_of, done);
+}
+
+template <class S>
+void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
   mine.layers = {.count = config_->moe_layers(), .losses_follow = true};
-  mine.gate.on_host = config_->moe.gate_residual;
   std::vector<MoeTape<S>*> seen;
-  for (int l = 0; l < config_->layers; ++l) {
-    BlockTape& block = tape.block[std::size_t(l)];
-    x = forward(mine, l, std::move(x), block, nullptr);
-    if (block.moe) {
-      mine.gate.previous = &block.moe->routing.logits;
-      seen.push_back(&*block.moe);
-    }
-  }
+  Array<S> x = run_stacks(
+      mine, tape, nullptr, [&](int l) -> BlockTape& { return tape.block[std::size_t(l)]; },
+      [&](int, BlockTape& block) {
+        if (block.moe)
+          seen.push_back(&*block.moe);
+      });
   read_out(std::move(x), tape);
   compare(tape, pass.loss_scale);
   tape.sums_on_device = MoeLayer<S>::balance_across(pass, seen);
@@ -454,13 +490,12 @@ Array<S> Decoder<S>::read_out_backward(Tape& tape) {
 }
 
 template <class S>
-void Decoder<S>::backward(const Pass& pass, Tape& tape) {
-  Array<S> dx = read_out_backward(tape);
+void Decoder<S>::backward_layers(const Stage& stage, int first, int last, Tape& tape, View<S> dx) {
   Matrix<double> dlogits;  // of the MoE layer below, from the gate residual of the one above
-  for (int l = config_->layers - 1; l >= 0; --l) {
-    Pass mine = pass;
+  for (int l = last - 1; l >= first; --l) {
+    Pass mine = stage.pass;
     BlockTape& block = tape.block[std::size_t(l)];
-    for (int before = l - 1; before >= 0 && !mine.gate.previous; --before) {
+    for (int before = l - 1; before >= first && !mine.gate.previous; --before) {
       if (tape.block[std::size_t(before)].moe)
         mine.gate.previous = &tape.block[std::size_t(before)].moe->routing.logits;
     }
@@ -473,19 +508,36 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     }
     if (block.moe && !dlogits.empty())
       gate.dlogits = &dlogits;
-    backward(mine, l, block, dx.view(), gate);
+    backward({mine, stage.batch, stage.source, stage.memory, stage.dmemory, nullptr}, l, block, dx,
+             gate);
     if (block.moe)
       dlogits = std::move(dprevious);
   }
+}
+
+template <class S>
+void Decoder<S>::backward(const Pass& pass, Tape& tape) {
+  Array<S> dx = read_out_backward(tape);
+  const int first = config_->encoder_layers;
+  Stage stage{.pass = pass, .batch = pass.batch};
+  Array<S> dmemory;
+  if (first > 0) {
+    const SourceTape& source = tape.source;
+    dmemory = Array<S>::zeros(backend_, source.memory.rows(), source.memory.cols());
+    stage.source = &source_of(pass.batch, nullptr);
+    stage.memory = source.memory.view();
+    stage.dmemory = dmemory.view();
+  }
+  backward_layers(stage, first, config_->layers, tape, dx.view());
   if (!embedding_norm_.empty()) {
     Array<S> before(backend_, dx.rows(), dx.cols());
     embedding_norm_.backward(dx.view(), tape.embedded.view(), tape.embedded_rstd.view(),
                              before.view(), 0);
     dx = std::move(before);
   }
-  scale(dx.view(), config_->embedding_scale);
-  if (!embedding_.grad().empty())
-    backend_.embed_backward(dx.view(), tape.token.view(), embedding_.grad());
+  embed_backward(dx.view(), tape.token, embedding_);
+  if (first > 0)
+    encode_backward(pass, tape, std::move(dmemory));
 }
 
 template class Decoder<float>;

@@ -2,6 +2,8 @@
 // norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second; with
 // norm_both (Trinity) there is a norm on either side. A layer may have one of the two alone
 // (Nemotron 3).
+// Where the first layers are an encoder, they read Batch::source, and every layer behind them has a
+// third branch between the two, x += cross(norm(x)), that attends to the encoder's normed output.
 // Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a
 // layer.
 #pragma once
@@ -17,6 +19,8 @@ namespace moe {
 
 struct FeedShape;
 struct ModelConfig;
+template <class S>
+class CrossAttention;
 template <class S>
 struct SharedParts;
 
@@ -38,9 +42,10 @@ class Decoder {
   };
   struct Block {
     // of what mixer and feed-forward read, and of what they put out; empty where there is none
-    Norm<S> mixer_norm, mixer_after, feed_norm, feed_after;
+    Norm<S> mixer_norm, mixer_after, cross_norm, feed_norm, feed_after;
     std::string mixer_name, feed_mixer_name;
-    std::unique_ptr<Mixer<S>> mixer;  // null: none
+    std::unique_ptr<Mixer<S>> mixer;           // null: none
+    std::unique_ptr<CrossAttention<S>> cross;  // to the encoder; null = there is none
     // at most one of the three, or the first two with `beside`
     std::optional<MoeLayer<S>> moe;
     std::optional<FeedForward<S>> dense;
@@ -58,13 +63,22 @@ class Decoder {
     Array<S> x, normed, rstd, mixed /*x after the mixer*/, feed_in, feed_rstd;
     // what mixer and feed-forward put out, where norms stand behind them
     Array<S> mixer_out, mixer_out_rstd, feed_out, feed_out_rstd;
-    std::unique_ptr<MixerTape> mixer, feed_mixer;
+    // of attention to the encoder: x before it, norm(that); `mixed` is then what is behind it
+    Array<S> own, cross_in, cross_rstd;
+    std::unique_ptr<MixerTape> mixer, feed_mixer, cross;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
     typename Beside<S>::Tape beside;
   };
+  // What the encoder read, and its output, normed: what the decoder attends to.
+  struct SourceTape {
+    Array<int> token;
+    Array<S> last, memory, rstd;
+    std::unique_ptr<const Batch> routed;  // the source without its padding marked
+  };
   struct Tape {
     std::vector<BlockTape> block;
+    SourceTape source;
     Array<int> token, target;
     Array<S> embedded, embedded_rstd;      // before the norm of the embedding, where there is one
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
@@ -124,16 +138,43 @@ class Decoder {
   void build_feed(int layer, const std::optional<FeedShape>&, Storage experts);
   void name_parameters(Block&, const std::string& at);
   void collect_feed(Block&, int layer, std::vector<ModelParameter<S>>& all);
+  // One stack at work: the decoder, or the encoder before it.
+  struct Stage {
+    const Pass& pass;    // what feed-forwards get
+    const Batch& batch;  // what mixers get: its padding is marked, also where it is routed
+    const Batch* source = nullptr;  // whose rows the memory has
+    View<const S> memory = {};      // the encoder's output; empty where the state holds it
+    View<S> dmemory = {};           // backwards: its gradient, added to
+    DecoderState* state = nullptr;
+  };
+  using TapeOf = std::function<BlockTape&(int layer)>;
+  using Visit = std::function<void(int layer, BlockTape&)>;
+  // Both stacks, from the tokens to what the last layer puts out; `done` sees each layer's tape.
+  Array<S> run_stacks(const Pass&, Tape&, DecoderState*, const TapeOf&, const Visit& done);
+  Array<S> run_layers(const Stage&, int first, int last, Array<S> x, const TapeOf&, const Visit&);
+  void encode(const Pass&, Tape&, const TapeOf&, const Visit&);
+  void encode_backward(const Pass&, Tape&, Array<S> dmemory);
+  Pass encoder_pass(const Pass&, Tape&) const;
+  const Batch& source_of(const Batch&, DecoderState*) const;
+  void add_positions(const Batch&, View<S> x, const DecoderState*);
+  void embed_backward(View<S> dx, const Array<int>& token, Parameter<S>& table);
+  Parameter<S>& source_table() {
+    return encoder_embedding_.empty() ? embedding_ : encoder_embedding_;
+  }
+  // x += cross(norm(x)), in place of BlockTape::mixed
+  void attend(const Stage&, int layer, BlockTape&);
+  void attend_backward(const Stage&, int layer, BlockTape&, View<const S> dy, View<S> dx);
+  void backward_layers(const Stage&, int first, int last, Tape&, View<S> dx);
   Array<S> embed(const Batch&, Tape&);
   // the block's output
-  Array<S> forward(const Pass&, int layer, Array<S> x, BlockTape&, DecoderState*);
+  Array<S> forward(const Stage&, int layer, Array<S> x, BlockTape&);
   // its first half: x + mixer(norm(x))
   void mix(const Batch&, int layer, Array<S> x, BlockTape&, DecoderState*);
   // the second: mixed + the feed-forward's share
   Array<S> feed(const Pass&, int layer, BlockTape&, DecoderState*);
   void run_feed(const Pass&, int layer, BlockTape&, View<S> y, DecoderState*);
   void run_mixer(const Batch&, int layer, BlockTape&, View<S> y, DecoderState*);
-  void mixer_backward(const Pass&, Block&, BlockTape&, View<const S> dy, View<S> dx);
+  void mixer_backward(const Batch&, Block&, BlockTape&, View<const S> dy, View<S> dx);
   void feed_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dx,
                      const GateGradients&);
   // what the mixer and the feed-forward read
@@ -158,7 +199,7 @@ class Decoder {
   void rejoin_backward(const Joint&, Norm<S>&, View<const S> x, View<const S> rstd, Array<S>& part,
                        View<S> dx);
   View<const S> at_branch(View<const S> dx, const Joint&, Array<S>& scaled);
-  void backward(const Pass&, int layer, BlockTape&,
+  void backward(const Stage&, int layer, BlockTape&,
                 View<S> dx /*of the output in, of the input out*/, const GateGradients&);
   void read_out(Array<S> x, Tape&);        // final norm
   void compare(Tape&, double loss_scale);  // with the targets: losses and dlogits
@@ -180,8 +221,8 @@ class Decoder {
 
   std::unique_ptr<const ModelConfig> config_;
   Backend<S>& backend_;
-  Parameter<S> embedding_, output_, output_bias_;
-  Norm<S> embedding_norm_, final_norm_;
+  Parameter<S> embedding_, encoder_embedding_, output_, output_bias_;
+  Norm<S> embedding_norm_, final_norm_, encoder_norm_;
   std::unique_ptr<SharedParts<S>> shared_;
   std::vector<Block> blocks_;
   // of a layer with a shortcut, until the next one is through: its experts' output, its gradient

@@ -7,6 +7,7 @@
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/plain_attention.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
 
@@ -30,6 +31,10 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
   if (c.embedding_norm)
     embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
   final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));
+  if (c.encoder_embedding)
+    encoder_embedding_ = Parameter<S>(b, "encoder_embedding", {c.vocabulary, c.hidden});
+  if (c.encoder_layers > 0)
+    encoder_norm_ = Norm<S>(b, "encoder_norm", c.norm, c.hidden, c.norm_eps);
   if (!c.tied)
     output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   if (c.output_bias)
@@ -50,6 +55,10 @@ void Decoder<S>::build_blocks(Storage experts) {
     Block& block = blocks_.emplace_back();
     block.mixer_name = mixer.name;
     block.mixer = std::move(mixer.mixer);
+    if (c.encoder_layers > 0 && !c.in_encoder(int(l))) {
+      block.cross_norm = Norm<S>(backend_, at + "cross_norm", c.norm, c.hidden, c.norm_eps);
+      block.cross = std::make_unique<CrossAttention<S>>(c, backend_);
+    }
     build_feed(int(l), shape.layers[l].feed, experts);
     build_beside(block, shape.layers[l].beside, at);
     build_norms(block, int(l), at);
@@ -113,10 +122,12 @@ void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Sto
   if (!feed)
     return;
   if (!feed->is_moe()) {
-    block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden);
+    block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden, feed->bias);
     return;
   }
   LayerConfig moe = c.moe;
+  if (moe.widths.empty())
+    moe.width = feed->width;
   moe.gate_residual = feed->gate_residual > 0;
   block.moe.emplace(moe, backend_, experts);
   if (auto* table = capability<LearnsFromText>(block.moe->router()))
@@ -137,6 +148,11 @@ void Decoder<S>::name_parameters(Block& block, const std::string& at) {
   };
   name_mixer(block.mixer.get(), block.mixer_name);
   name_mixer(block.feed_mixer.get(), block.feed_mixer_name);
+  if (block.cross) {
+    std::vector<ModelParameter<S>> cross;
+    block.cross->collect(cross);
+    name(at + "cross.", pointers(cross));
+  }
   std::vector<Parameter<S>*> experts;
   if (block.moe)
     block.moe->collect(experts);

@@ -3,6 +3,7 @@
 
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
+#include "lib/model/mixers/plain_attention.h"
 
 namespace moe {
 namespace {
@@ -66,6 +67,7 @@ std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
     for (const Block& b : blocks_) {
       state.layer.push_back(begun(b.mixer));
       state.feed.push_back(begun(b.feed_mixer));
+      state.memory.push_back(b.cross ? b.cross->new_state() : nullptr);
     }
     state.start.assign(batch.start.size(), 0);
   }
@@ -75,29 +77,25 @@ std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
 template <class S>
 void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, DecoderState* state,
                        Matrix<S>* last_logits) {
-  Array<S> x = embed(pass.batch, out);
   out.block.clear();
   std::vector<Index> after;
   if (state)
     after = begin(pass.batch, *state);
-  int place = 0;
+  std::optional<BlockTape> tape;  // of one layer at a time
   Pass mine = pass;
   mine.layers.losses_follow = true;
-  mine.gate.on_host = config_->moe.gate_residual;
-  Matrix<double> before;  // logits of the MoE layer before
-  for (int l = 0; l < config_->layers; ++l) {
-    BlockTape tape;
-    x = forward(mine, l, std::move(x), tape, state);
-    if (tape.moe && observe) {
-      blocks_[std::size_t(l)].moe->fetch_routing(*tape.moe);
-      observe(place, *tape.moe, expert_input(tape));
-    }
-    place += tape.moe.has_value();
-    if (tape.moe && config_->moe.gate_residual) {
-      before = tape.moe->routing.logits;
-      mine.gate.previous = &before;
-    }
-  }
+  const auto fresh = [&](int) -> BlockTape& {
+    return tape.emplace();
+  };
+  Array<S> x = run_stacks(mine, out, state, fresh, [&](int l, BlockTape& t) {
+    if (!t.moe || !observe)
+      return;
+    // an encoder has run in an earlier pass, where the state goes on
+    const auto place = std::count_if(blocks_.begin(), blocks_.begin() + l,
+                                     [](const Block& b) { return b.moe.has_value(); });
+    blocks_[std::size_t(l)].moe->fetch_routing(*t.moe);
+    observe(int(place), *t.moe, expert_input(t));
+  });
   if (state)
     state->start = after;
   read_out(std::move(x), out);

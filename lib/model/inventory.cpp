@@ -6,6 +6,7 @@
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/plain_attention.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -91,33 +92,42 @@ std::vector<Norm<S>*> feed_norms(typename Decoder<S>::Block& b) {
   return out;
 }
 
+template <class S>
+void collect_cross(typename Decoder<S>::Block& b, NormKind kind, int layer,
+                   std::vector<ModelParameter<S>>& all) {
+  if (!b.cross)
+    return;
+  collect_norms<S>({&b.cross_norm}, kind, layer, all);
+  collect_part(*b.cross, "cross_attention", layer, all);
+}
+
 }  // namespace
 
 template <class S>
 std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   std::vector<ModelParameter<S>> all;
   const auto add = [&](Parameter<S>& p, const Start& start, const std::string& group, int layer) {
-    all.push_back({.parameter = &p, .start = start, .group = group, .layer = layer});
+    if (!p.empty())
+      all.push_back({.parameter = &p, .start = start, .group = group, .layer = layer});
   };
   const NormKind kind = config_->norm;
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
   add(embedding_, plain, "embedding", -1);
+  add(encoder_embedding_, plain, "embedding", -1);
   collect_norms<S>({&embedding_norm_}, kind, -1, all);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];
     collect_norms<S>({&b.mixer_norm, &b.mixer_after}, kind, int(l), all);
     if (b.mixer)
       collect_part(*b.mixer, b.mixer_name, int(l), all);
+    collect_cross<S>(b, kind, int(l), all);
     collect_norms(feed_norms<S>(b), kind, int(l), all);
-    if (!b.scale.empty())
-      add(b.scale, {.value = 1}, "norms", int(l));
+    add(b.scale, {.value = 1}, "norms", int(l));
     collect_feed(b, int(l), all);
   }
-  collect_norms<S>({&final_norm_}, kind, -1, all);
-  if (!output_.empty())
-    add(output_, plain, "embedding", -1);
-  if (!output_bias_.empty())
-    add(output_bias_, {}, "embedding", -1);
+  collect_norms<S>({&encoder_norm_, &final_norm_}, kind, -1, all);
+  add(output_, plain, "embedding", -1);
+  add(output_bias_, {}, "embedding", -1);
   for (auto& [name, shared] : shared_->entry)
     collect_part(*shared.part, shared.group, -1, all);
   return all;

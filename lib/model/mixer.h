@@ -28,6 +28,10 @@ struct DecoderState {
   std::vector<std::unique_ptr<MixerState>>
       feed;                  // of those with a mixer as feed-forward, else null
   std::vector<Index> start;  // (Q+1) rows of each sequence so far, end to end
+  // Of an encoder-decoder: what the encoder read, and in each of the decoder's layers the keys and
+  // values of its output.
+  std::shared_ptr<const Batch> source;
+  std::vector<std::unique_ptr<MixerState>> memory;
 };
 // What a mixer sees of it. The mixer brings `state` up to date; `start` moves on after all layers.
 struct MixerPast {

@@ -23,6 +23,7 @@ void attention(const MixerShape& m, Count hidden, PieceList& out) {
   if (m.qkv_bias)
     out.vector(part, q + kv + values);
   out.vector(part, m.qk_norm);
+  out.vector(part, m.bias_table);
 }
 
 // Queries, a key and weights of the heads, and the norm of the key; nothing trains them.

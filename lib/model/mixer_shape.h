@@ -34,6 +34,8 @@ struct MixerShape {
   Count window = 0;   // keys a query sees at most, of a window or a chunk; 0 = all
   // keys and values of the encoder's output
   bool cross = false;
+  bool both_sides = false;  // an encoder's, whose queries see keys behind them, can be of this kind
+  Count bias_table = 0;     // numbers of a bias by distance that layers share, at the first of them
   bool keys_are_values = false;  // no matrix of values
   // numbers of a token's gate of the output, 0 = none; from rows of the query matrix or a matrix of
   // its own

@@ -62,6 +62,10 @@ class MixerType {
   virtual std::unique_ptr<Mixer<double>> make(const MixerPlace<double>&) const = 0;
   // What its parameters, FLOPs, tape and state come from: a dry run and a plan build nothing.
   virtual MixerShape shape(const ModelConfig&, int layer) const = 0;
+  // whether it turns queries and keys by their position
+  virtual bool turns() const {
+    return false;
+  }
 };
 
 using MakeMixer = std::unique_ptr<MixerType>(Spec&);

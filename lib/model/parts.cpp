@@ -34,6 +34,7 @@ const std::vector<std::string>& parameter_groups() {
     std::vector<std::string> out{"router", "experts", "shared", "latent"};
     for (const std::string& mixer : mixers().names())
       out.push_back(mixer);
+    out.emplace_back("cross_attention");
     out.insert(out.end(), {"dense", "norms", "embedding"});
     return out;
   }();

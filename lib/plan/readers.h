@@ -7,7 +7,7 @@
 namespace moe::plan {
 
 Architecture read_decoder(const ConfigReader&, const std::string& type);  // MoE-LLaVA
-// encoders, encoder-decoders, the systems before them
+// an encoder, and systems without a config.json of their own
 Architecture read_other(const ConfigReader&, const std::string& type);
 
 // What all decoders say under the same keys: sizes, tied embeddings, context; no layers yet.

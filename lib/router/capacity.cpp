@@ -52,63 +52,46 @@ Sums sums_of(const Routing& r, Index t) {
   return s;
 }
 
+// Room of every expert, and which of several rooms a token asks for: one for each sequence, or one
+// for all.
+struct Rooms {
+  std::vector<std::vector<Index>> left;  // (groups)(E)
+  std::vector<std::uint32_t> of;         // (T) group; empty = all are of the first
+};
+
 // Drops what does not fit; the order in which slots ask for room is the rule.
-class Limited : public Capacity {
+class Dropping : public Capacity {
  public:
-  explicit Limited(Spec& spec)
-      : factor_(spec.get("factor", 1.25, 0.0)),
-        least_(spec.get("min", 0, 0)),
-        renormalize_(spec.choice("weights", {"keep", "renormalize"}) == "renormalize"),
-        identity_(spec.choice("output", {"zero", "identity"}) == "identity") {
-    if (factor_ == 0) {
-      throw Error(Exit::usage, concat(spec.name(), ": factor=0 leaves no room"))
-          .hint("--capacity none for no limit");
-    }
-  }
-  double factor() const override {
-    return factor_;
+  explicit Dropping(Spec& spec)
+      : renormalize_(spec.choice("weights", {"keep", "renormalize"}) == "renormalize"),
+        identity_(spec.choice("output", {"zero", "identity"}) == "identity") {}
+  bool limits() const override {
+    return true;
   }
   bool identity_output() const override {
     return identity_;
   }
-  void share_out(std::vector<double> share) override {
-    share_ = std::move(share);
-  }
-  std::vector<Index> room_of(Index valid, int k, int experts) const override {
-    if (share_.empty()) {
-      return std::vector<Index>(std::size_t(experts),
-                                capacity_of(valid, k, experts, factor_, least_));
-    }
-    const double all = std::accumulate(share_.begin(), share_.end(), 0.0);
-    std::vector<Index> room;
-    for (const double s : share_) {
-      room.push_back(
-          std::max<Index>(least_, Index(std::ceil(double(valid) * k * factor_ * s / all - 1e-9))));
-    }
-    return room;
-  }
 
   void apply(Routing& r, const RouterInput& in, const Router& router) const override {
-    const int experts = router.experts();
     if (r.kept.empty())
       r.kept = r.expert;
-    Index valid = 0;
-    for (Index t = 0; t < r.tokens(); ++t)
-      valid += in.batch.is_valid(t);
-    std::vector<Index> room = room_of(valid, int(r.choices()), experts);
+    Rooms rooms = rooms_for(r, in, router.experts());
     std::vector<Index> full;  // slots that found no room, in the order in which they asked
     for (const Index i : order(r, in)) {
       int& e = r.kept.data()[i];
       if (e < 0)
         continue;
-      if (room[e] > 0) {
-        --room[e];
+      const std::size_t group =
+          rooms.of.empty() ? 0 : rooms.of[std::size_t(i / std::max<Index>(1, r.choices()))];
+      Index& left = rooms.left[group][e];
+      if (left > 0) {
+        --left;
       } else {
         e = -1;
         full.push_back(i);
       }
     }
-    overflow(r, router, full, room);
+    overflow(r, router, full, rooms.left[0]);
     weigh(r);
   }
   Matrix<double> backward(const Routing& r, const Matrix<double>& dcombine) const override {
@@ -140,6 +123,7 @@ class Limited : public Capacity {
   }
 
  protected:
+  virtual Rooms rooms_for(const Routing&, const RouterInput&, int experts) const = 0;
   // slots t*K + j in the order in which they ask for room
   virtual std::vector<Index> order(const Routing&, const RouterInput&) const = 0;
   virtual void overflow(Routing&, const Router&, const std::vector<Index>& /*slots*/,
@@ -161,10 +145,63 @@ class Limited : public Capacity {
       }
     }
   }
+  bool renormalize_, identity_;
+};
+
+std::vector<Index> by_position(const Routing& r) {
+  std::vector<Index> slots;
+  slots.reserve(std::size_t(r.expert.size()));
+  for (Index j = 0; j < r.choices(); ++j) {
+    for (Index t = 0; t < r.tokens(); ++t)
+      slots.push_back(t * r.choices() + j);
+  }
+  return slots;
+}
+
+// Room in proportion to the tokens of the batch.
+class Limited : public Dropping {
+ public:
+  explicit Limited(Spec& spec) : Limited(spec, spec.get("factor", 1.25, 0.0)) {}
+  double factor() const override {
+    return factor_;
+  }
+  void share_out(std::vector<double> share) override {
+    share_ = std::move(share);
+  }
+  std::vector<Index> room_of(Index valid, int k, int experts) const override {
+    if (share_.empty()) {
+      return std::vector<Index>(std::size_t(experts),
+                                capacity_of(valid, k, experts, factor_, least_));
+    }
+    const double all = std::accumulate(share_.begin(), share_.end(), 0.0);
+    std::vector<Index> room;
+    for (const double s : share_) {
+      room.push_back(
+          std::max<Index>(least_, Index(std::ceil(double(valid) * k * factor_ * s / all - 1e-9))));
+    }
+    return room;
+  }
+
+ protected:
+  Rooms rooms_for(const Routing& r, const RouterInput& in, int experts) const override {
+    Index valid = 0;
+    for (Index t = 0; t < r.tokens(); ++t)
+      valid += in.batch.is_valid(t);
+    return {{room_of(valid, int(r.choices()), experts)}, {}};
+  }
+
+ private:
+  // options in the order in which a resolved spec lists them
+  Limited(Spec& spec, double factor) : Limited(spec, factor, spec.get("min", 0, 0)) {}
+  Limited(Spec& spec, double factor, int least) : Dropping(spec), factor_(factor), least_(least) {
+    if (factor_ == 0) {
+      throw Error(Exit::usage, concat(spec.name(), ": factor=0 leaves no room"))
+          .hint("--capacity none for no limit");
+    }
+  }
   std::vector<double> share_;  // (E) or empty
   double factor_;
   int least_;
-  bool renormalize_, identity_;
 };
 
 class Position : public Limited {
@@ -173,13 +210,7 @@ class Position : public Limited {
 
  protected:
   std::vector<Index> order(const Routing& r, const RouterInput&) const override {
-    std::vector<Index> slots;
-    slots.reserve(std::size_t(r.expert.size()));
-    for (Index j = 0; j < r.choices(); ++j) {
-      for (Index t = 0; t < r.tokens(); ++t)
-        slots.push_back(t * r.choices() + j);
-    }
-    return slots;
+    return by_position(r);
   }
 };
 
@@ -256,8 +287,79 @@ class Reroute final : public Position {
   }
 };
 
+// A stated number of places an expert, in each sequence (Switch in transformers) or in the batch,
+// where a share of all its rows may stand in its place outside of training (NLLB-MoE); tokens=0: k
+// times an even share of the rows, rounded up (the same, where its class states no number).
+class Count final : public Dropping {
+ public:
+  explicit Count(Spec& spec)
+      : Count{spec, spec.get("tokens", 64, 0),
+              spec.choice("scope", {"sequence", "batch"}) == "sequence",
+              spec.choice("order", {"position", "prob"}) == "prob",
+              spec.get("eval_fraction", 0.0, 0.0)} {}
+  Index places() const override {
+    return tokens_;
+  }
+  bool by_sequence() const override {
+    return by_sequence_;
+  }
+
+ protected:
+  Rooms rooms_for(const Routing& r, const RouterInput& in, int experts) const override {
+    const std::size_t groups =
+        by_sequence_ ? std::max<std::size_t>(1, std::size_t(in.batch.sequences())) : 1;
+    Rooms out{{groups, std::vector<Index>(std::size_t(experts), room(r, in, experts))}, {}};
+    for (std::size_t q = 0; by_sequence_ && q + 1 < in.batch.start.size(); ++q) {
+      const Index rows = in.batch.start[q + 1] - in.batch.start[q];
+      out.of.insert(out.of.end(), std::size_t(rows), std::uint32_t(q));
+    }
+    return out;
+  }
+  // All first choices before all second ones; of either the tokens as they stand, or those first
+  // whose router was surest.
+  std::vector<Index> order(const Routing& r, const RouterInput&) const override {
+    if (!by_prob_)
+      return by_position(r);
+    std::vector<Index> token(std::size_t(r.tokens()));
+    std::iota(token.begin(), token.end(), Index{0});
+    std::vector<double> best;
+    for (Index t = 0; t < r.tokens(); ++t)
+      best.push_back(std::ranges::max(r.score.row(t)));
+    std::ranges::stable_sort(
+        token, [&](Index a, Index b) { return best[std::size_t(a)] > best[std::size_t(b)]; });
+    std::vector<Index> slots;
+    for (Index j = 0; j < r.choices(); ++j) {
+      for (const Index t : token)
+        slots.push_back(t * r.choices() + j);
+    }
+    return slots;
+  }
+  bool needs_scores() const override {
+    return by_prob_;
+  }
+
+ private:
+  Index room(const Routing& r, const RouterInput& in, int experts) const {
+    if (!in.training && eval_fraction_ > 0)
+      return Index(std::ceil(eval_fraction_ * double(r.tokens())));
+    return tokens_ > 0 ? Index(tokens_) : r.choices() * ((r.tokens() + experts - 1) / experts);
+  }
+  Count(Spec& spec, int tokens, bool by_sequence, bool by_prob, double eval_fraction)
+      : Dropping(spec),
+        tokens_(tokens),
+        by_sequence_(by_sequence),
+        by_prob_(by_prob),
+        eval_fraction_(eval_fraction) {}
+  int tokens_;
+  bool by_sequence_, by_prob_;
+  double eval_fraction_;
+};
+
 }  // namespace
 
+std::unique_ptr<Capacity> make_count_capacity(Spec& spec) {
+  return std::make_unique<Count>(spec);
+}
 std::unique_ptr<Capacity> make_random_capacity(Spec& spec) {
   return std::make_unique<Random>(spec);
 }

@@ -37,7 +37,19 @@ class Capacity {
   }
   virtual double factor() const {
     return 0;
-  }  // 0 = no limit
+  }  // of the tokens' even share; 0 = room is no multiple of it
+  virtual bool limits() const {
+    return false;
+  }  // whether an expert's room is limited at all
+  virtual Index places() const {
+    return 0;
+  }  // that an expert has whatever the tokens, in each sequence or batch; 0 = no such number
+  virtual bool by_sequence() const {
+    return false;
+  }  // places() are those of a sequence
+  virtual bool needs_scores() const {
+    return false;
+  }  // a router with probabilities
 };
 
 using MakeCapacity = std::unique_ptr<Capacity>(Spec&);

@@ -36,11 +36,22 @@ void for_each_training_batch(const Corpus& corpus, const EvalBatches& o, const V
   }
 }
 
+// Pieces of a domain that have their own lengths; -1 = its text is cut into pieces of any.
+Index pieces_of(const Corpus& corpus, std::size_t domain) {
+  const auto& all = corpus.info().valid_pieces;
+  return all.empty() ? -1 : all[domain];
+}
+
 // Sequences of each domain.
 std::vector<Index> sequence_counts(const Corpus& corpus, const EvalBatches& o) {
   std::vector<Index> counts;
-  for (std::size_t d = 0; d < corpus.info().domains.size(); ++d)
-    counts.push_back((share_of(corpus, o, d) + o.length - 1) / o.length);
+  for (std::size_t d = 0; d < corpus.info().domains.size(); ++d) {
+    const Index share = share_of(corpus, o, d);
+    const Index pieces = pieces_of(corpus, d);
+    const Index all = std::max<Index>(1, corpus.info().valid_tokens[d]);
+    counts.push_back(pieces < 0 ? (share + o.length - 1) / o.length
+                                : (share * pieces + all - 1) / all);
+  }
   return counts;
 }
 

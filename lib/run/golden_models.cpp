@@ -114,7 +114,113 @@ void compare_choices(const Routing& r, const std::vector<double>& ids,
   }
 }
 
+// The largest difference in rows of `valid` ones.
+template <class T>
+double apart_in(View<const T> got, const std::vector<double>& want, const Batch& valid) {
+  if (std::size_t(got.size()) != want.size() || got.rows != valid.tokens())
+    return std::numeric_limits<double>::infinity();
+  double most = 0;
+  for (Index t = 0; t < got.rows; ++t) {
+    const auto row = want.begin() + std::ptrdiff_t(t * got.cols);
+    if (valid.is_valid(t))
+      most = std::max(most, apart(std::span<const T>(&got(t, 0), std::size_t(got.cols)),
+                                  std::vector<double>(row, row + std::ptrdiff_t(got.cols))));
+  }
+  return most;
+}
+
+std::vector<int> ids_of(const Expected& e, const char* name) {
+  const std::vector<double> all = e.numbers(name);
+  return {all.begin(), all.end()};
+}
+std::vector<Index> sequences(const std::vector<Index>& dims) {
+  std::vector<Index> start;
+  for (Index q = 0; q <= dims.at(0); ++q)
+    start.push_back(q * dims.at(1));
+  return start;
+}
+
+// A source with its mask, what the decoder reads, and the labels.
+Batch pairs_of(const Expected& e) {
+  auto source = std::make_shared<Batch>();
+  source->token = ids_of(e, "input_ids");
+  source->start = sequences(e.dims("input_ids"));
+  for (const int m : ids_of(e, "attention_mask"))
+    source->valid.push_back(std::uint8_t(m));
+  Batch b;
+  b.token = ids_of(e, "decoder_input_ids");
+  b.start = sequences(e.dims("decoder_input_ids"));
+  for (const int label : ids_of(e, "labels"))
+    b.target.push_back(label < 0 ? -1 : label);
+  b.source = std::move(source);
+  return b;
+}
+
+// The same choices, the same of them dropped, and the weights of what is computed; the class
+// multiplies what experts put out by `scale` and says weights without it.
+void compare_kept(const MoeTape<float>& t, const Expected& e, const std::string& at, double scale,
+                  GoldenModelResult& out) {
+  const Routing& r = t.routing;
+  const std::vector<double> ids = e.numbers(at + "topk_ids");
+  const std::vector<double> weights = e.numbers(at + "topk_weights");
+  const std::vector<double> dropped = e.numbers(at + "dropped");
+  const Index k = r.choices();
+  if (ids.size() != std::size_t(r.tokens() * k) || ids.size() != dropped.size())
+    return void(out.wrong_choices += long(ids.size()) + 1);
+  for (Index n = 0; n < r.tokens(); ++n) {
+    if (!t.input.batch.is_valid(n))
+      continue;
+    for (Index j = 0; j < k; ++j) {
+      const std::size_t i = std::size_t(n * k + j);
+      const bool kept = r.computed()(n, j) >= 0;
+      ++out.choices;
+      out.wrong_choices += r.expert(n, j) != int(ids[i]) || kept == (dropped[i] != 0);
+      out.weights = std::max(out.weights, std::abs(r.combined()(n, j) / scale - weights[i]));
+    }
+  }
+}
+
+void compare_outputs(Decoder<float>& model, const Decoder<float>::Tape& tape, const Batch& batch,
+                     const Expected& e, GoldenModelResult& out) {
+  Array<float> z(model.backend(), batch.tokens(), model.config().vocabulary);
+  model.logits(tape.normed.view(), z.view());
+  const Matrix<float> logits = z.to_host();
+  const Matrix<float> hidden = tape.normed.to_host();
+  const Matrix<float> memory = tape.source.memory.to_host();
+  out.logits = apart(std::span<const float>(logits.flat()), e.numbers("logits"));
+  out.hidden = std::max(
+      {out.hidden, apart(std::span<const float>(hidden.flat()), e.numbers("hidden_states")),
+       apart_in(memory.view(), e.numbers("encoder_hidden_states"), *batch.source)});
+  out.loss = std::abs(tape.loss - e.numbers("loss")[0]);
+}
+
+void compare_pairs(Decoder<float>& model, const Expected& e, GoldenModelResult& out) {
+  const ModelConfig& c = model.config();
+  const Batch batch = pairs_of(e);
+  Spec router(c.moe.router);
+  const double scale = router.get("scale", 1.0);
+  Decoder<float>::Tape tape;
+  model.infer({.batch = batch}, tape, [&](int place, const MoeTape<float>& t, View<const float> x) {
+    const int layer = model.layer_of(place);
+    const std::string at = c.in_encoder(layer)
+                               ? concat("moe/encoder_layer_", layer, "/")
+                               : concat("moe/decoder_layer_", layer - c.encoder_layers, "/");
+    if (!e.has(at + "router_logits"))
+      return void(out.wrong_choices += 1);
+    const Batch& rows = t.input.batch;
+    out.router_logits =
+        std::max(out.router_logits,
+                 apart_in(t.routing.logits.view(), e.numbers(at + "router_logits"), rows));
+    if (e.has(at + "moe_input"))
+      out.hidden = std::max(out.hidden, apart_in(x, e.numbers(at + "moe_input"), rows));
+    compare_kept(t, e, at, scale, out);
+  });
+  compare_outputs(model, tape, batch, e, out);
+}
+
 void compare(Decoder<float>& model, const Expected& e, GoldenModelResult& out) {
+  if (model.config().encoder_layers > 0)
+    return compare_pairs(model, e, out);
   const Batch batch = batch_of(e);
   Decoder<float>::Tape tape;
   model.infer({.batch = batch}, tape, [&](int place, const MoeTape<float>& t, View<const float>) {

@@ -36,6 +36,7 @@ TraceLayer describe(Decoder<float>& model, int n) {
   const RouterFacts router = layer.router().facts();
   TraceLayer l;
   l.index = model.layer_of(n);
+  l.encoder = model.config().in_encoder(l.index);
   l.experts = c.experts;
   l.top_k = router.k;
   l.shared = c.shared_width > 0 ? 1 : 0;
@@ -110,7 +111,7 @@ TraceHeader trace_header(Decoder<float>& model) {
 TraceFields trace_fields(Decoder<float>& model) {
   TraceFields f{.weights = true, .dropped = false, .kept = false, .prediction = true};
   for (auto* layer : model.moe_layers()) {
-    f.dropped = f.dropped || layer->capacity().factor() > 0 || layer->router().facts().may_drop;
+    f.dropped = f.dropped || layer->capacity().limits() || layer->router().facts().may_drop;
     const bool scores = !layer->products().empty();
     f.entropy = f.entropy && scores;
     f.margin = f.margin && scores;
@@ -135,6 +136,9 @@ BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : bat
     if (batch.token[std::size_t(t)] == boundary)
       rows_.flags[std::size_t(t)] |= token_flag::special;
   }
+  if (batch.source)
+    source_ = std::make_unique<BatchRows>(*batch.source, std::uint8_t(flags | token_flag::source),
+                                          boundary);
 }
 
 namespace {
@@ -183,7 +187,12 @@ Matrix<std::uint8_t> dropped_choices(const Routing& r) {
 
 }  // namespace
 
-void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields) {
+void BatchRows::layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields,
+                      bool encoder) {
+  (encoder ? *source_ : *this).set_layer(moe_layer, tape, fields);
+}
+
+void BatchRows::set_layer(int moe_layer, const MoeTape<float>& tape, const TraceFields& fields) {
   if (rows_.layer.size() <= std::size_t(moe_layer))
     rows_.layer.resize(std::size_t(moe_layer) + 1);
   LayerRows& out = rows_.layer[std::size_t(moe_layer)];
@@ -226,6 +235,12 @@ void BatchRows::score_figures(const MoeTape<float>& tape, LayerRows& out) const 
 
 void BatchRows::predictions(const Decoder<float>::Tape& tape) {
   const std::size_t tokens = rows_.token_id.size();
+  if (source_) {  // nothing is predicted of a source
+    const std::size_t rows = source_->rows_.token_id.size();
+    source_->rows_.predicted_id.assign(rows, withheld_token);
+    source_->rows_.target_id.assign(rows, withheld_token);
+    source_->rows_.logprob.assign(rows, 0.0f);
+  }
   rows_.predicted_id.resize(tokens);
   rows_.target_id.resize(tokens);
   rows_.logprob.resize(tokens);
@@ -280,15 +295,23 @@ TraceRows slice(const TraceRows& rows, Index first, Index n) {
 
 }  // namespace
 
+TraceRows BatchRows::sequence_rows(Index q) const {
+  const Index first = batch_.start[std::size_t(q)];
+  return slice(rows_, first, batch_.start[std::size_t(q) + 1] - first);
+}
+
 void BatchRows::append(TraceWriter& writer) const {
   if (batch_.sequences() == 1 && !batch_.past.empty() && batch_.past[0] > 0)
     return writer.append(rows_);
   for (Index q = 0; q < batch_.sequences(); ++q) {
-    const Index first = batch_.start[std::size_t(q)];
-    const Index n = batch_.start[std::size_t(q) + 1] - first;
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
-    writer.sequence(domain < 0 ? no_domain : std::uint16_t(domain));
-    writer.append(slice(rows_, first, n));
+    const std::uint16_t label = domain < 0 ? no_domain : std::uint16_t(domain);
+    for (const BatchRows* rows : {static_cast<const BatchRows*>(source_.get()), this}) {
+      if (!rows)
+        continue;
+      writer.sequence(label);
+      writer.append(rows->sequence_rows(q));
+    }
   }
 }
 

@@ -52,12 +52,13 @@ class OutputSimilarity {
   std::vector<std::vector<Matrix<float>>> together_;  // (the other names)(L) of (E,E)
 };
 
-// Rows of one batch, gathered layer by layer.
+// Rows of one batch, gathered layer by layer. What an encoder reads stands before what its decoder
+// reads, as sequences of their own; layers route the rows of their own stack alone.
 class BatchRows {
  public:
   BatchRows(const Batch&, std::uint8_t flags /*token_flag of every row*/,
             int boundary /*id marked special; -1 = none*/);
-  void layer(int moe_layer, const MoeTape<float>&, const TraceFields&);
+  void layer(int moe_layer, const MoeTape<float>&, const TraceFields&, bool encoder = false);
   void predictions(const Decoder<float>::Tape&);  // predicted_id, target_id, logprob
   // Appends the rows, sequence by sequence; domains are those of the batch. A sequence whose past
   // is not empty continues the last one.
@@ -65,8 +66,12 @@ class BatchRows {
 
  private:
   void score_figures(const MoeTape<float>&, LayerRows&) const;  // entropy, margin, logsumexp
+  void set_layer(int moe_layer, const MoeTape<float>&, const TraceFields&);
+  TraceRows sequence_rows(Index q) const;
+
   const Batch& batch_;
   TraceRows rows_;
+  std::unique_ptr<BatchRows> source_;  // those of the encoder; null = there are none
 };
 
 }  // namespace moe

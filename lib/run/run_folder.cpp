@@ -278,6 +278,10 @@ FoundModel found_model(const fs::path& folder, const Weights& weights, Head head
   FoundModel m{.published = read_config(folder), .found = {}};
   ModelConfig& c = m.published.config;
   m.found = names_as_found(m.published.family, c.tied, all_names(weights));
+  if (m.found.headless && c.encoder_layers > 0) {
+    c.tied = true;  // the classes of encoder-decoders take the embedding then
+    m.found.headless = false;
+  }
   if (m.found.headless && head_wanted == Head::needed)
     refuse_headless(folder, m.found.names);
   m.head = tied_head(weights, m.found.names, c);

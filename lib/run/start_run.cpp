@@ -98,7 +98,8 @@ void refuse_untrainable(const ModelConfig& config) {
 // bytes was trained on them.
 int vocabulary_for(const ModelConfig& config, const RunOptions& o, const Corpus& corpus,
                    const Tokenizer& tokenizer) {
-  const int needed = corpus.info().vocabulary;
+  // padding has no position, so that it needs an id of its own
+  const int needed = corpus.info().vocabulary + (config.sinusoidal && config.pad_token < 0);
   if (o.init.empty())
     return needed;
   const bool of_file = !corpus.info().bare_ids && tokenizer.id() != "bytes";
@@ -252,6 +253,26 @@ RunData open_data(const ModelConfig& config, const RunOptions& o, TrainingObserv
   return {std::move(asked), std::move(corpus), tokenizer, vocabulary};
 }
 
+// An encoder-decoder and its data fit each other, and the ids that the model leaves open are those
+// of the data.
+void fit_sources(ModelConfig& config, const Corpus& corpus) {
+  if (corpus.has_sources() != (config.encoder_layers > 0)) {
+    throw Error(Exit::usage,
+                corpus.has_sources()
+                    ? "the data have a source for each sequence, and this model has no "
+                      "encoder to read it"
+                    : "this model has an encoder, and the data have no source for it")
+        .hint(corpus.has_sources() ? "--model t5-toy, switch-t5-toy or nllb-toy (moe list models)"
+                                   : "--task denoise, or --data pairs:path=FILE.tsv");
+  }
+  if (config.encoder_layers == 0)
+    return;
+  if (config.start_token < 0)
+    config.start_token = corpus.info().start;
+  if (config.pad_token < 0)
+    config.pad_token = config.sinusoidal ? config.vocabulary - 1 : config.start_token;
+}
+
 void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
   const ModelConfig& config = run.setup.model->config();
   for (const auto& sentences : {router_warnings(config), router_training_warnings(config)}) {
@@ -326,6 +347,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   const auto kept = kept_for(o.init, *data.tokenizer);
   state.tokenizer = kept_name(*data.tokenizer, *kept);
   config.vocabulary = data.vocabulary;
+  fit_sources(config, corpus);
   state.data = corpus.specs();
   refuse_size(config, state.train);
   auto model = std::make_unique<Decoder<float>>(config, context.device(o.device));

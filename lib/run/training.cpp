@@ -44,6 +44,8 @@ TrainingRun::TrainingRun(Setup s)
       validation(validation_specs(setup.state.data), *setup.tokenizer, setup.state.train.seed),
       log(setup.folder / "metrics.jsonl", setup.state.step) {
   setup.provenance.options = setup.state.options;
+  for (Corpus* data : {&corpus, &validation})
+    data->begin_with(setup.model->config().start_token);
 }
 
 namespace {
@@ -112,9 +114,9 @@ void TrainingLoop::open_trace() {
 void TrainingLoop::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
   BatchRows rows(batch, token_flag::train, run_.corpus.boundary());
   int n = 0;
-  for (const auto& block : tape.block) {
-    if (block.moe)
-      rows.layer(n++, *block.moe, fields_);
+  for (std::size_t l = 0; l < tape.block.size(); ++l) {
+    if (tape.block[l].moe)
+      rows.layer(n++, *tape.block[l].moe, fields_, model_.config().in_encoder(int(l)));
   }
   trace_->step({.step = step, .phase = Phase::train});
   rows.append(*trace_);

@@ -19,9 +19,13 @@ using h5::Handle;
 
 constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
 
+const char* version_of(const TraceHeader& h) {
+  return h.has_encoder() ? "1.4" : "1.3";
+}
+
 void root_attributes(hid_t file, const TraceHeader& h) {
   h5::put(file, "format", "moe-trace");
-  h5::put(file, "format_version", "1.3");
+  h5::put(file, "format_version", version_of(h));
   const std::pair<const char*, const std::string&> texts[] = {
       {"producer", h.producer},
       {"engine", h.engine},
@@ -76,6 +80,10 @@ void trained_k(hid_t file, const TraceHeader& h) {
 }
 
 void layer_settings(hid_t file, const TraceHeader& h) {
+  if (h.has_encoder()) {
+    per_layer<std::uint8_t>(file, "layer_stack", Cell::u8, h,
+                            [](const TraceLayer& l) { return l.encoder ? 1 : 0; });
+  }
   per_layer<std::uint16_t>(file, "top_k", Cell::u16, h,
                            [](const TraceLayer& l) { return l.top_k; });
   trained_k(file, h);

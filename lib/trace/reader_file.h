@@ -59,6 +59,7 @@ struct TraceReader::File {
   void check_version();
   void read_model();
   void read_settings();
+  void read_stacks();
   template <class T, class Put>
   void read_layers(const char* name, bool needed, h5::Cell, Put);
   void read_constants();

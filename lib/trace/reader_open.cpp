@@ -37,7 +37,7 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
 
 // A newer format may cover more.
 void TraceReader::File::check_constants() {
-  if (!state.complete || header.format_version != "1.3") {
+  if (!state.complete || (header.format_version != "1.3" && header.format_version != "1.4")) {
     if (state.complete && minor_ < first_hashed_minor) {
       state.remarks.push_back(
           fmt::format("format {} holds no hash of attributes, layers and labels: a change there "
@@ -104,7 +104,7 @@ void TraceReader::File::read_end() {
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", in_one_go ? unstated : 0));
 }
 
-constexpr int newest_minor = 3;
+constexpr int newest_minor = 4;
 
 void TraceReader::File::check_version() {
   TraceHeader& h = header;
@@ -170,7 +170,13 @@ void TraceReader::File::read_model() {
   }
 }
 
+void TraceReader::File::read_stacks() {
+  read_layers<std::uint8_t>("layer_stack", false, Cell::u8,
+                            [](TraceLayer& l, auto v) { l.encoder = v == 1; });
+}
+
 void TraceReader::File::read_settings() {
+  read_stacks();
   read_layers<std::uint16_t>("top_k", true, Cell::u16, [](TraceLayer& l, auto v) { l.top_k = v; });
   read_layers<std::uint16_t>("trained_top_k", false, Cell::u16,
                              [](TraceLayer& l, auto v) { l.trained_top_k = v; });

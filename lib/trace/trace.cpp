@@ -19,4 +19,8 @@ int TraceHeader::max_choices() const {
   return most;
 }
 
+bool TraceHeader::has_encoder() const {
+  return std::ranges::any_of(layers, &TraceLayer::encoder);
+}
+
 }  // namespace moe

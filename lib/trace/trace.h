@@ -14,7 +14,15 @@ constexpr std::uint32_t withheld_token = 0xFFFFFFFFu;
 constexpr std::uint16_t no_domain = 0xFFFFu;
 
 namespace token_flag {
-enum : std::uint8_t { padding = 1, prompt = 2, decode = 4, train = 8, cached = 16, special = 32 };
+enum : std::uint8_t {
+  padding = 1,
+  prompt = 2,
+  decode = 4,
+  train = 8,
+  cached = 16,
+  special = 32,
+  source = 64  // read by the encoder of an encoder-decoder: only its layers routed the token
+};
 }
 enum class Phase : std::uint8_t { prefill = 0, decode = 1, train = 2, eval = 3 };
 enum class ScoreFn : std::uint8_t { softmax = 0, sigmoid = 1, other = 2, unknown = 255 };
@@ -27,6 +35,7 @@ struct TraceLayer {  // one MoE layer: /model/*
   int trained_top_k = 0;                        // where it is not top_k; 0 = as recorded
   float routed_scale = 1, capacity_factor = 0;  // NaN = dropless or unknown
   std::uint64_t expert_bytes = 0;               // bytes of one expert as deployed
+  bool encoder = false;  // of an encoder, which routes the rows flagged `source` and no others
 };
 
 struct TraceStep {  // /steps
@@ -82,6 +91,7 @@ struct TraceHeader {
 
   int max_experts() const;
   int max_choices() const;
+  bool has_encoder() const;  // then every layer routes the rows of its own stack alone
 };
 
 // Which optional datasets a file holds, and which ones a reader is asked for.

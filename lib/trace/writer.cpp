@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <limits>
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
@@ -218,10 +219,46 @@ void TraceWriter::File::take(const TraceRows& given, Index first, Index count, b
   rows += std::uint64_t(count);
 }
 
+namespace {
+
+// No choice in any row: of a layer of the other stack of an encoder-decoder.
+LayerRows unrouted(const TraceLayer& layer, Index rows, const TraceFields& f) {
+  constexpr float none = std::numeric_limits<float>::quiet_NaN();
+  const auto figures = [&](bool wanted) {
+    return std::vector<float>(wanted ? std::size_t(rows) : 0, none);
+  };
+  LayerRows out;
+  out.expert = Matrix<int>(rows, layer.top_k, -1);
+  if (f.weights)
+    out.weight = Matrix<float>(rows, layer.top_k);
+  if (f.dropped)
+    out.dropped = Matrix<std::uint8_t>(rows, layer.top_k);
+  if (f.kept)
+    out.kept = out.expert;
+  if (f.out_norm)
+    out.out_norm = Matrix<float>(rows, layer.top_k);
+  if (f.logits)
+    out.logits = Matrix<float>(rows, layer.experts, none);
+  out.entropy = figures(f.entropy);
+  out.margin = figures(f.margin);
+  out.logsumexp = figures(f.logsumexp);
+  return out;
+}
+
+}  // namespace
+
 void TraceWriter::File::append(const TraceRows& given) {
   if (steps.empty())
     begin({});
-  append(given, false, steps.back().step);
+  if (!header.has_encoder())
+    return append(given, false, steps.back().step);
+  TraceRows whole = given;
+  whole.layer.resize(header.layers.size());
+  for (std::size_t l = 0; l < whole.layer.size(); ++l) {
+    if (whole.layer[l].expert.empty())
+      whole.layer[l] = unrouted(header.layers[l], Index(given.tokens()), fields);
+  }
+  append(whole, false, steps.back().step);
 }
 
 void TraceWriter::File::append(const TraceRows& given, bool keep_records, std::int64_t step) {

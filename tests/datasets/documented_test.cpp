@@ -12,8 +12,8 @@ using namespace moe::test;
 TEST_CASE("the page of datasets lists every option with its default") {
   Folder folder;
   const auto tokenizer = make_tokenizer("bytes");
-  const std::map<std::string, std::string> needed = {{"text", "path=corpus"},
-                                                     {"tokens", "path=ids.txt"}};
+  const std::map<std::string, std::string> needed = {
+      {"text", "path=corpus"}, {"tokens", "path=ids.txt"}, {"pairs", "path=pairs.tsv"}};
   std::vector<std::string> names;
   for (const Cells& row : table_of("datasets.md", {"dataset", "domains", "options (defaults)"})) {
     const std::string name = code_spans(row.at(0)).at(0);

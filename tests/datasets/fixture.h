@@ -55,6 +55,11 @@ class Folder {
                (i % 3 ? "code" : "prose") + "\"}\n";
       ids += std::to_string(i * 7 % 512) + (i % 9 ? " " : "\n");
     }
+    std::string pairs;
+    for (int i = 0; i < 400; ++i)
+      pairs +=
+          "the house number " + std::to_string(i) + "\tdas Haus Nummer " + std::to_string(i) + "\n";
+    write("pairs.tsv", pairs);
     write("ids.jsonl", lines);
     write("ids.txt", ids);
   }

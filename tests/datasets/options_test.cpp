@@ -43,6 +43,7 @@ struct Tried {
 void write_files() {
   write("corpus/odd.bin", std::string("\0\1\2 binary", 10) + numbered("odd", 400));
   write("plain/a.txt", numbered("plain", 3000));
+  write("more.tsv", "one\teins\ntwo\tzwei\nthree\tdrei\nfour\tvier\n");
 }
 
 const std::map<std::string, Tried> of_files = {
@@ -58,6 +59,8 @@ const std::map<std::string, Tried> of_files = {
     {"tokens domain", {"tokens:path=ids.txt", {"prose"}}},
     {"tokens vocabulary", {"tokens:path=ids.txt", {"600", "700"}}},
     {"tokens whole", {"tokens:path=ids.jsonl", {"1"}}},
+    {"pairs path", {"pairs", {"pairs.tsv", "more.tsv"}}},
+    {"pairs reverse", {"pairs:path=pairs.tsv", {"1"}}},
 };
 
 const std::map<std::string, Tried> of_generated = {

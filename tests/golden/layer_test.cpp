@@ -3,7 +3,6 @@
 #include <catch2/catch.hpp>
 
 #include <cstdlib>
-#include <set>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -75,13 +74,9 @@ TEST_CASE("shared golden mixers agree") {
   const std::filesystem::path folder = test::shared("golden/mixers");
   if (!std::filesystem::is_directory(folder))
     return test::skip("no " + folder.string());
-  // what no mixer of ours does: attention as T5 has it
-  const std::set<std::string> not_ours = {"cross_attention", "t5_decoder_attention",
-                                          "t5_encoder_attention"};
   for (const GoldenResult& r :
        verify_golden(folder, GENERATE(as<std::string>{}, "reference", "cpu"))) {
     INFO(r.name << ": " << r.reason);
-    CHECK(r.state == (not_ours.contains(r.name) ? GoldenResult::State::unsupported
-                                                : GoldenResult::State::passed));
+    CHECK(r.state == GoldenResult::State::passed);
   }
 }

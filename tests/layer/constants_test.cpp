@@ -93,6 +93,9 @@ TEST_CASE("defaults of capacity rules") {
                         {"position", "position" + all},
                         {"prob", "prob" + all},
                         {"random", "random" + all},
+                        {"count",
+                         "count:tokens=64,scope=sequence,order=position,eval_fraction=0,weights="
+                         "keep,output=zero"},
                         {"reroute", "reroute" + all}};
   check_defaults(capacities(), wanted, [](const std::string& name) {
     std::string resolved;

@@ -246,13 +246,16 @@ TEST_CASE("every preset is built and takes a training step") {
     Solo solo;
     Trainer trainer(
         model, {.steps = 2, .sequences = 1, .length = 32, .schedule = "constant:warmup=0"}, solo);
-    const auto next = [](std::uint64_t n) {
+    const bool reads_source = model.config().encoder_layers > 0;
+    const auto next = [reads_source](std::uint64_t n) {
       Batch b;
       b.start = {0, 32};
       for (int t = 0; t < 32; ++t) {
         b.token.push_back(int(n + std::uint64_t(t) * 7) % 320);
         b.target.push_back((t * 5 + 3) % 320);
       }
+      if (reads_source)
+        b.source = std::make_shared<const Batch>(b);
       return b;
     };
     const StepResult r = trainer.step(next, true);

@@ -74,6 +74,20 @@ Json by_class(const Json& record, const Json& table, const std::string& place,
   return said.contains(key) ? said.at(key) : inside.value(key, Json());
 }
 
+// The other name under which the file says the same, or "".
+std::string other_name(const std::string& type, const Json& config, const std::string& key) {
+  for (const ClassDefaults& c : class_defaults()) {
+    if (c.type != type || c.other_names.empty())
+      continue;
+    const Json names = Json::parse(c.other_names);
+    for (const auto& [name, meant] : names.items()) {
+      if (meant == key && config.contains(name))
+        return name;
+    }
+  }
+  return "";
+}
+
 // 1 where the key may be left out.
 int check_key(const std::string& family, const Json& record, const std::string& place,
               const std::string& key) {
@@ -91,6 +105,10 @@ int check_key(const std::string& family, const Json& record, const std::string& 
     CHECK((named || (key == "num_local_experts" &&  // the other name of the same
                      without.refused.find("num_experts") != without.refused.npos)));
     return 0;
+  }
+  if (!other_name(family, at(config, place), key).empty()) {
+    CHECK(without.model == whole.model);  // said twice
+    return 1;
   }
   const Json other = inside.contains(key) ? Json() : derived(at(config, place), key);
   if (!inside.contains(key) && key != "rope_parameters" && other.is_null()) {

@@ -42,6 +42,9 @@ TEST_CASE("the page of models names fields that a model has") {
   const std::string all = to_full_spec(model_config("tiny"));
   for (const std::string& option : options_of(all))
     has.insert(key_of(option));
+  // and of a decoder alone nothing of encoders
+  for (const std::string& option : options_of(to_spec(model_config("t5-toy"))))
+    has.insert(key_of(option));
   int seen = 0;
   for (const Cells& row : table_of("models.md", {"field", "meaning"})) {
     for (const std::string& field : code_spans(row.at(0))) {

@@ -33,7 +33,9 @@ Batch sequences(Index count, Index length, int vocabulary) {
   }
   return b;
 }
-Matrix<float> last_logits(Decoder<float>& model, const Batch& batch) {
+Matrix<float> last_logits(Decoder<float>& model, Batch batch) {
+  if (model.config().encoder_layers > 0)
+    batch.source = std::make_shared<const Batch>(batch);
   Decoder<float>::Tape tape;
   Matrix<float> out;
   model.infer({.batch = batch}, tape, {}, nullptr, &out);

@@ -31,6 +31,8 @@ Matrix<float> logits_of(Decoder<float>& model) {
   for (int t = 0; t < 12; ++t)
     batch.token.push_back(t * 7 % 100);
   batch.start = {0, batch.tokens()};
+  if (model.config().encoder_layers > 0)
+    batch.source = std::make_shared<const Batch>(batch);
   Decoder<float>::Tape tape;
   Matrix<float> out;
   model.infer({.batch = batch}, tape, {}, nullptr, &out);

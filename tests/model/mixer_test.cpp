@@ -33,6 +33,8 @@ struct World {
         backend(make_reference<double>()),
         mixer(std::move(make_mixers(config, *backend, shared)[0].mixer)) {
     mixer->collect(all);
+    for (auto& [name, entry] : shared.entry)
+      entry.part->collect(all);
     Rng rng(4);
     for (const ModelParameter<double>& p : all) {
       for (double& v : p.parameter->mutate().flat())

@@ -87,12 +87,24 @@ class Collapsed {
   Shapes shapes_;
 };
 
-Matrix<float> logits_of(Decoder<float>& model, const Json& ids) {
+Batch batch_of(const Json& ids) {
   Batch batch;
   for (const Json& row : ids) {
     for (const int id : row.get<std::vector<int>>())
       batch.token.push_back(id);
     batch.start.push_back(batch.tokens());
+  }
+  return batch;
+}
+
+// Of an encoder-decoder the source stands beside what the decoder reads, filled up with padding.
+Matrix<float> logits_of(Decoder<float>& model, const Json& record) {
+  Batch batch = batch_of(record.at("ids"));
+  if (record.contains("source")) {
+    Batch source = batch_of(record.at("source"));
+    for (const int id : source.token)
+      source.valid.push_back(id != model.config().pad_token);
+    batch.source = std::make_shared<const Batch>(std::move(source));
   }
   Decoder<float>::Tape tape;
   Matrix<float> out;
@@ -101,7 +113,7 @@ Matrix<float> logits_of(Decoder<float>& model, const Json& ids) {
 }
 
 void check_logits(Decoder<float>& model, const Json& record) {
-  const Matrix<float> out = logits_of(model, record.at("ids"));
+  const Matrix<float> out = logits_of(model, record);
   const double allowed = record.value("allowed", 2e-5);  // of classes that round more
   double largest = 0;
   bool close = true;

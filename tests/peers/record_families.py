@@ -16,7 +16,12 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+)
 
 import hybrid_cases
 import make_family
@@ -199,6 +204,54 @@ CLASSES = {
     ),
     **hybrid_cases.RECORDED,
 }
+# encoder-decoders; nllb-moe with transformers 4.57, whose version 5 runs two of its experts only
+T5 = dict(
+    vocab_size=96,
+    d_model=36,
+    d_kv=7,
+    d_ff=40,
+    num_heads=5,
+    num_layers=2,
+    num_decoder_layers=3,
+    relative_attention_num_buckets=12,
+    relative_attention_max_distance=17,
+    tie_word_embeddings=False,
+    decoder_start_token_id=0,
+)
+PAIRS = {
+    "t5": dict(T5, feed_forward_proj="gated-gelu"),
+    "switch_transformers": dict(
+        T5,
+        d_model=20,
+        tie_word_embeddings=True,
+        num_layers=4,
+        num_experts=6,
+        num_sparse_encoder_layers=2,
+        num_sparse_decoder_layers=3,
+        expert_capacity=4,
+        dense_act_fn="gelu",
+        feed_forward_proj="gelu",
+        router_bias=True,
+    ),
+    "nllb-moe": dict(
+        vocab_size=96,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=36,
+        decoder_ffn_dim=28,
+        encoder_sparse_step=2,
+        decoder_sparse_step=3,
+        num_experts=6,
+        max_position_embeddings=64,
+        batch_prioritized_routing=True,
+        moe_eval_capacity_token_fraction=0.3,
+        router_bias=True,
+        activation_function="gelu",
+    ),
+}
 WHOLE = {"llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
 # what a class keeps in memory beyond its published tensors, in a layout that is not read
@@ -345,6 +398,43 @@ def from_class(family, work):
     }
 
 
+def from_pairs(family, work):
+    """An encoder-decoder: sources of two lengths, the second filled up with padding."""
+    keys = PAIRS[family]
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(family, **keys)).float()
+    model.save_pretrained(work)
+    shapes = {n: t.shape for n, t in load_file(work / "model.safetensors").items()}
+    save_file(
+        {n: weights(n, s) for n, s in shapes.items()}, work / "model.safetensors", {"format": "pt"}
+    )
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(work, attn_implementation="eager")
+    loaded = loaded.float().eval()
+    vocabulary = keys["vocab_size"]
+    pad, start = loaded.config.pad_token_id, loaded.config.decoder_start_token_id
+    source = [[3 + (17 * q + 7 * t + t * t) % (vocabulary - 3) for t in range(21)] for q in range(2)]
+    source[1][15:] = [pad] * 6
+    ids = [[3 + (29 * q + 5 * t + t * t) % (vocabulary - 3) for t in range(14)] for q in range(2)]
+    for row in ids:
+        row[0] = start
+    with torch.no_grad():
+        logits = loaded(
+            input_ids=torch.tensor(source),
+            attention_mask=(torch.tensor(source) != pad).long(),
+            decoder_input_ids=torch.tensor(ids),
+        ).logits
+    config = json.loads((work / "config.json").read_text()) | {"model_type": family}
+    return {
+        "recorded_from": f"transformers {transformers.__version__}",
+        "class": type(loaded).__name__,
+        "config": config,
+        "defaults": defaults(family, config),
+        "tensors": tensor_lines(shapes),
+        "source": source,
+        "ids": ids,
+        "last_logits": last_logits(logits),
+    }
+
+
 def remade(family):
     c = remake_family.CASES[family]
 
@@ -372,6 +462,7 @@ def remade(family):
 if __name__ == "__main__":
     import tempfile
 
-    for name in sys.argv[1:] or [*CLASSES, *REMADE]:
+    for name in sys.argv[1:] or [*CLASSES, *PAIRS, *REMADE]:
+        make = from_pairs if name in PAIRS else from_class
         with tempfile.TemporaryDirectory() as folder:
-            write(name, remade(name) if name in REMADE else from_class(name, Path(folder)))
+            write(name, remade(name) if name in REMADE else make(name, Path(folder)))

@@ -65,6 +65,10 @@ inline std::vector<std::string> written_models() {
         "topk_groups=2,group_score=max}",
         "tiny:kv_heads=4,head_dim=0,kv_rank=32,nope_dim=16,rope_dim=8,value_dim=12,rope_"
         "interleaved=1,shared_width=192,router={softmax:k=3,norm=0}",
+        // encoder-decoders
+        "t5-toy:activation=geglu_tanh,tied=0,logit_divisor=1,pad_token=0,start_token=0",
+        "switch-t5-toy:moe_every=1,router_bias=1,pad_token=0,start_token=0",
+        "nllb-toy:pad_token=1,start_token=2,decoder_width=256,activation=gelu",
         // rules of rotary embedding that most classes share
         "tiny:rope={linear:factor=4}", "tiny:qk_norm=head,rope={yarn:factor=8,original=32}",
         "tiny:dense=1,qkv_bias=1,o_bias=1,rope={llama3:factor=4,original=64}"}) {
@@ -89,8 +93,9 @@ inline void fill_at_random(Decoder<float>& model) {
 }
 
 // One row of logits for every token of one sequence, by asking for the last token of every
-// beginning of it.
-inline Tensor logits_one_by_one(Decoder<float>& model, const std::vector<int>& ids) {
+// beginning of it. The encoder of an encoder-decoder reads `source`.
+inline Tensor logits_one_by_one(Decoder<float>& model, const std::vector<int>& ids,
+                                const std::shared_ptr<const Batch>& source) {
   const Index tokens = Index(ids.size());
   const Index words = model.config().vocabulary;
   Tensor out(DType::f32, {tokens, words});
@@ -99,6 +104,7 @@ inline Tensor logits_one_by_one(Decoder<float>& model, const std::vector<int>& i
     Batch batch;
     batch.token = {ids[std::size_t(t)]};
     batch.start = {0, 1};
+    batch.source = t == 0 ? source : nullptr;
     Decoder<float>::Tape tape;
     Matrix<float> row;
     model.infer({.batch = batch}, tape, {}, &state, &row);
@@ -123,7 +129,16 @@ inline void write_model(const std::string& spec, const std::filesystem::path& fo
   write_json(folder / "config.json", config_json(model.config(), fit.family, {256, 256, -1}));
   const auto tensors = store(model, fit.family);
   write_sharded(folder, tensors);
-  const NamedTensor logits("logits", logits_one_by_one(model, ids));
+  std::shared_ptr<const Batch> source;
+  if (config.encoder_layers > 0) {
+    auto rows = std::make_shared<Batch>();
+    for (int t = 0; t < 40; ++t)
+      rows->token.push_back(int(3 + rng.below(config.vocabulary - 3)));
+    rows->start = {0, rows->tokens()};
+    source = rows;
+    write_json(folder / "source.json", Json(rows->token));
+  }
+  const NamedTensor logits("logits", logits_one_by_one(model, ids, source));
   write_safetensors(folder / "expected.safetensors", std::span(&logits, 1));
   write_json(folder / "ids.json", Json(ids));
   write_json(folder / "written.json", {{"spec", spec}, {"family", fit.family}});

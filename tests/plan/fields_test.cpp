@@ -23,6 +23,7 @@ namespace {
 const std::string base =
     "vocabulary=40,hidden=32,layers=4,heads=4,kv_heads=2,width=12,experts=6,context=64";
 const std::string latent = "kv_heads=4,kv_rank=8,nope_dim=6,rope_dim=4,value_dim=5";
+const std::string pair = "mixer={plain_attention},encoder_layers=2";
 const std::string mixed = "expert_types=ffn*3;constant;copy;zero";
 
 // Latent attention but for one of its sizes.
@@ -159,6 +160,21 @@ const std::vector<Change> changes{
     {"router_bias", "1", true},
     {"expert_bias", "1", true, "dense_layers=1,shared_width=20"},
     {"weight_on_input", "1", false},
+    {"encoder_layers", "2", true, "mixer={plain_attention}"},
+    {"encoder_layers", "1", true, "mixer={plain_attention},qkv_bias=1,o_bias=1,norm=layer_bias"},
+    {"decoder_width", "20", true, pair},
+    {"decoder_width", "20", true, pair + ",dense_at=1;3"},
+    {"sinusoidal", "1", false, pair},
+    {"route_padding", "1", false, pair},
+    {"start_token", "3", false, pair},
+    {"pad_token", "3", false, pair},
+    {"dense_bias", "1", true, "dense_at=1"},
+    {"encoder_embedding", "1", true, pair},
+    {"encoder_embedding", "1", true, pair + ",tied=1"},
+    {"mixer", "{plain_attention}", true},
+    {"mixer", "{plain_attention:buckets=0}", true, "", "mixer={plain_attention}"},
+    {"mixer", "{plain_attention:distance=64}", false, "", "mixer={plain_attention}"},
+    {"mixer", "{short_conv;plain_attention}", true},
     {"mixer", "{short_conv}", true},
     {"mixer", "{short_conv:kernel=5}", true, "", "mixer={short_conv}"},
     {"mixer", "{short_conv:bias=1}", true, "", "mixer={short_conv}"},
@@ -282,7 +298,8 @@ Built built(const ModelConfig& c) {
     const bool indexes = p->name().find(".index_") != std::string::npos;  // nothing trains it
     const bool routed = p->name().find(".experts.") != std::string::npos;
     const double touched = routed ? n * k / moe.experts : n;
-    const bool looked_up = p->name() == "embedding" && !c.tied;
+    const bool looked_up =
+        (p->name() == "embedding" && !c.tied) || p->name() == "encoder_embedding";
     out.stored += double(p->size());
     out.parameters += n;
     out.experts += routed ? n : 0;

@@ -31,7 +31,6 @@ const std::set<std::string> others = {
     R"(c.init == "switch")",                 // initial weights
     R"({"switch", "switch"})",               // their names in a model's spec
     R"({"switch", "switch_transformers"})",  // published model types
-    R"(type == "gshard")",                   // the same
     R"(spec.name() == "load")",              // scores of experts
     R"(spec.name() != "load")",              // the same
     R"({"load", "reap"})",                   // the same

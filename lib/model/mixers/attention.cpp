@@ -25,33 +25,6 @@ Matrix<int> positions(const Batch& batch, std::span<const Index> state) {
   return at;
 }
 
-// Puts the rows of `fresh` behind those of each sequence in `kept`. One sequence has room for twice
-// its rows where it must move, so that decoding copies each row a constant number of times; several
-// move each time. Adding to zeros copies on every backend.
-template <class S>
-void append(Backend<S>& backend, Array<S>& kept, std::span<const Index> start, const Batch& batch,
-            View<const S> fresh) {
-  const std::vector<Index> after = grown(batch, start);
-  const bool one = batch.sequences() == 1;
-  if (!one || kept.rows() < after.back()) {
-    auto all = Array<S>::zeros(
-        backend, one ? std::max(after.back(), 2 * kept.rows()) : after.back(), fresh.cols);
-    for (std::size_t q = 0; q + 1 < after.size(); ++q) {
-      if (const Index before = start[q + 1] - start[q]; before > 0) {
-        backend.add(std::as_const(kept).view().slice(start[q], before),
-                    all.view().slice(after[q], before), 1);
-      }
-    }
-    kept = std::move(all);
-  }
-  for (std::size_t q = 0; q + 1 < after.size(); ++q) {
-    if (const Index added = batch.start[q + 1] - batch.start[q]; added > 0) {
-      backend.add(fresh.slice(batch.start[q], added),
-                  kept.view().slice(after[q] + start[q + 1] - start[q], added), 1);
-    }
-  }
-}
-
 // log1p(floor(n/floor))*scale + 1: how much longer queries get with their position, where `first`
 // is the n of the first (1 in Llama 4, 0 in Mistral 4).
 template <class S>
@@ -115,6 +88,34 @@ std::shared_ptr<SharedChoice<S>> choice_of(const MixerPlace<S>& at) {
 }
 
 }  // namespace
+
+template <class S>
+void append_rows(Backend<S>& backend, Array<S>& kept, std::span<const Index> start,
+                 const Batch& batch, View<const S> fresh) {
+  const std::vector<Index> after = grown(batch, start);
+  const bool one = batch.sequences() == 1;
+  if (!one || kept.rows() < after.back()) {
+    auto all = Array<S>::zeros(
+        backend, one ? std::max(after.back(), 2 * kept.rows()) : after.back(), fresh.cols);
+    for (std::size_t q = 0; q + 1 < after.size(); ++q) {
+      if (const Index before = start[q + 1] - start[q]; before > 0) {
+        backend.add(std::as_const(kept).view().slice(start[q], before),
+                    all.view().slice(after[q], before), 1);
+      }
+    }
+    kept = std::move(all);
+  }
+  for (std::size_t q = 0; q + 1 < after.size(); ++q) {
+    if (const Index added = batch.start[q + 1] - batch.start[q]; added > 0) {
+      backend.add(fresh.slice(batch.start[q], added),
+                  kept.view().slice(after[q] + start[q + 1] - start[q], added), 1);
+    }
+  }
+}
+template void append_rows(Backend<float>&, Array<float>&, std::span<const Index>, const Batch&,
+                          View<const float>);
+template void append_rows(Backend<double>&, Array<double>&, std::span<const Index>, const Batch&,
+                          View<const double>);
 
 template <class S>
 Attention<S>::Attention(const MixerPlace<S>& at, ModelConfig own)
@@ -181,12 +182,12 @@ template <class S>
 void Attention<S>::attend_past(const Batch& batch, View<const S> x, AttentionTape<S>& t,
                                MixerPast& past) {
   auto& [k, v, index] = static_cast<KeyValues<S>&>(past.state);
-  append(backend_, k, past.start, batch, std::as_const(t).k.view());
-  append(backend_, v, past.start, batch, std::as_const(t).v.view());
+  append_rows(backend_, k, past.start, batch, std::as_const(t).k.view());
+  append_rows(backend_, v, past.start, batch, std::as_const(t).v.view());
   const std::vector<Index> keys = grown(batch, past.start);
   if (!indexer_.empty()) {
     const Array<S> fresh = indexer_.keys(x, t.position.view(), t.furthest);
-    append(backend_, index, past.start, batch, fresh.view());
+    append_rows(backend_, index, past.start, batch, fresh.view());
   }
   const Index all = keys.back();
   if (chosen_)

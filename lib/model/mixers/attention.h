@@ -17,6 +17,13 @@ struct KeyValues final : MixerState {
   Array<S> index;  // (.., index_dim), of an indexer
 };
 
+// Puts the rows of `fresh` behind those of each sequence in `kept`. One sequence has room for twice
+// its rows where it must move, so that decoding copies each row a constant number of times; several
+// move each time. Adding to zeros copies on every backend.
+template <class S>
+void append_rows(Backend<S>&, Array<S>& kept, std::span<const Index> start, const Batch&,
+                 View<const S> fresh);
+
 // What forward leaves for backward. Which arrays are there depends on the switches.
 template <class S>
 struct AttentionTape final : MixerTape {

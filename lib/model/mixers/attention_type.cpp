@@ -153,6 +153,9 @@ struct OwnFields {
 class AttentionType final : public MixerType {
  public:
   explicit AttentionType(OwnFields own) : own_(std::move(own)) {}
+  bool turns() const override {
+    return true;
+  }
   std::unique_ptr<Mixer<float>> make(const MixerPlace<float>& at) const override {
     return std::make_unique<Attention<float>>(at, own_.of(at.config, at.layer));
   }
