@@ -46,10 +46,11 @@ struct Column {
   bool around_chance = false;
 };
 
-enum class Chart { none, bars, lines, heatmap };
+enum class Chart { none, bars, lines, heatmap, flow };
 
 // bars/lines: column 0 is the x axis, every numeric column a series. heatmap: columns are (row,
-// col, value).
+// col, value). flow: (step, from, to, share of all, x of what independent steps give), steps in
+// their order, both ends of a step named alike.
 struct Table {
   // reading: one or two sentences on how to read it, and what chance would give
   std::string id, title, reading;

@@ -52,6 +52,7 @@ class CrossLayerMetric final : public Metric {
   void finding(Report&, std::size_t layer) const;
   void transitions(Report&, Memo&) const;
   void map(Report&, std::size_t l) const;
+  void flow(Report&, const Values&) const;
 
   Shape shape_;
   std::int64_t memory_;

@@ -133,6 +133,7 @@ void CrossLayerMetric::report(Report& r) const {
       best = l;
   }
   summary(r, values);
+  flow(r, values);
   transitions(r, memo);
   map(r, best);
   finding(r, best);

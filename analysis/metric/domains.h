@@ -79,7 +79,7 @@ class DomainsMetric final : public Metric {
   void summary(Report&) const;
   void finding(Report&) const;
   static void favourite(Report&, std::size_t row);
-  void map(Report&, Index layer) const;
+  void maps(Report&) const;
   void every_cell(Report&) const;
   void favourites(Report&) const;
   void distances(Report&) const;

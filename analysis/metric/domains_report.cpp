@@ -7,6 +7,12 @@
 #include "lib/core/text.h"
 
 namespace moe {
+namespace {
+
+constexpr Index most_map_cells = 20000;  // of all small maps together
+constexpr Index most_maps = 64;
+
+}  // namespace
 
 Values DomainsMetric::layer_values() const {
   Values all;
@@ -148,28 +154,34 @@ void DomainsMetric::favourites(Report& r) const {
     favourite(r, row);
 }
 
-void DomainsMetric::map(Report& r, Index l) const {
-  const auto layer = std::size_t(l);
-  const Matrix<double> all = rates(state_[layer].chosen, state_[layer].tokens);
+// As many layers as can be looked at side by side, one small map each on one scale.
+void DomainsMetric::maps(Report& r) const {
+  const Index experts = std::ranges::max(shape_.experts);
+  const auto cells = std::max<Index>(1, Index(names_.size()) * experts);
+  const auto fit = std::clamp<Index>(most_map_cells / cells, 3, most_maps);
   std::vector<std::string> domain;
-  std::vector<std::int64_t> expert;
+  std::vector<std::int64_t> number, expert;
   Values values;
-  for (Index d = 0; d < all.rows(); ++d) {
-    for (Index e = 0; e < all.cols() && state_[layer].tokens[d]; ++e) {
-      domain.push_back(names_[d]);
-      expert.push_back(e);
-      values["domain_hit_rate"].add(all(d, e), double(shape_.top_k[layer]) / shape_.experts[layer]);
+  for (const Index l : shown_layers(shape_.layers(), fit)) {
+    const auto layer = std::size_t(l);
+    const Matrix<double> all = rates(state_[layer].chosen, state_[layer].tokens);
+    for (Index d = 0; d < all.rows(); ++d) {
+      for (Index e = 0; e < all.cols() && state_[layer].tokens[d]; ++e) {
+        number.push_back(shape_.number[layer]);
+        domain.push_back(names_[d]);
+        expert.push_back(e);
+        values["domain_hit_rate"].add(all(d, e),
+                                      double(shape_.top_k[layer]) / shape_.experts[layer]);
+      }
     }
   }
-  const std::int64_t number = shape_.number[layer];
-  TableBuilder t(concat("domain_map_", number),
-                 concat("Layer ", number, ": which expert takes which domain"),
+  TableBuilder t("domain_map", "Which expert takes which domain, layer by layer",
                  section::specialisation);
   t.reading(
        "Share of a domain's tokens that have the expert among their choices. Without "
        "specialisation every row looks the same; random routing is K/E everywhere.")
       .chart(Chart::heatmap);
-  t.key("domain", "label of the text", domain).key("expert", "expert id", expert);
+  t.layers(number).key("domain", "label of the text", domain).key("expert", "expert id", expert);
   t.column("hit rate")
       .unit("share")
       .meaning("tokens of the domain that chose the expert")
@@ -279,8 +291,7 @@ void DomainsMetric::report(Report& r) const {
   }
   summary(r);
   favourites(r);
-  for (const Index l : shown_layers(shape_.layers()))
-    map(r, l);
+  maps(r);
   every_cell(r);
   distances(r);
 }

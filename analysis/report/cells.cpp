@@ -278,6 +278,8 @@ bool draws(const Table& t) {
     return false;
   if (t.chart == Chart::heatmap)
     return map_of(t).value != nullptr;
+  if (t.chart == Chart::flow)
+    return t.columns.size() >= 5 && is_number(t.columns[3]) && is_number(t.columns[4]);
   return rows(t) > 1 && !panels(t).empty();
 }
 

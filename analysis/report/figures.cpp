@@ -30,11 +30,15 @@ std::string style() {
       ".inf{font-size:13px;font-weight:bold;fill:#1b1d22}.none{fill:#f2f3f3}"
       ".vd,.vl{font-size:9.6px;text-anchor:middle}.vd{fill:#10131a}.vl{fill:#f4f5f7}"
       ".mark{stroke:#1b1d22;stroke-width:1.6;fill:none}.band{opacity:.2;stroke:none}"
+      ".over{paint-order:stroke;stroke:#fff;stroke-width:3px}"
+      ".ribbon{opacity:.5;stroke:none}.ribbon.faded{opacity:.09}"
       ".worst{fill:#1b1d22}";
   for (int i = 0; i < 8; ++i) {
     const std::string colour = hex(series(i, false));
     out += fmt::format(
-        "rect.s{0},circle.s{0},path.band.s{0}{{fill:{1}}}path.line.s{0}{{stroke:{1}}}", i, colour);
+        "rect.s{0},circle.s{0},path.band.s{0},path.ribbon.s{0}{{fill:{1}}}path.line.s{0}{{stroke:{"
+        "1}}}",
+        i, colour);
   }
   return out;
 }

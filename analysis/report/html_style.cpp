@@ -59,6 +59,8 @@ a.tile:hover{border-color:var(--axis)}
     R"css(color:var(--ink);margin-right:.2rem}
 .spark{margin:.1rem 0 .2rem}.worst{fill:var(--ink)}
 .band{opacity:.2}
+.over{paint-order:stroke;stroke:var(--bg);stroke-width:3px}
+.ribbon{opacity:.5}.ribbon.faded{opacity:.09}.ribbon:hover{opacity:.85}
 .saves{display:block;height:0;text-align:right;opacity:0}
 *:hover>.saves,.saves:focus-within{opacity:1}
 .saves button{font:inherit;font-size:.72rem;color:var(--muted);background:var(--bg);)css"
@@ -219,7 +221,8 @@ std::string style_sheet(int experts) {
   out += layout;
   for (int i = 0; i < 8; ++i) {
     out += fmt::format(
-        "rect.s{0},circle.s{0},path.band.s{0}{{fill:var(--s{0})}}path.line.s{0}{{stroke:var(--s{0})"
+        "rect.s{0},circle.s{0},path.band.s{0},path.ribbon.s{0}{{fill:var(--s{0})}}path.line.s{0}{{"
+        "stroke:var(--s{0})"
         "}}i.s{0}{{"
         "background:var(--s{0})}}",
         i);

@@ -171,6 +171,8 @@ bool any_interval(const Column& c) {
 std::string figure_of(const Table& t, const std::string& id) {
   if (t.chart == Chart::heatmap)
     return map_figure(t, map_of(t), id);
+  if (t.chart == Chart::flow)
+    return scroll(concat("<div class=broad>", flow_chart(t, 1040), "</div>"), t.title);
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
   bool chances = false;
@@ -254,7 +256,7 @@ std::string inside_of(const Table& t, const std::string& id, const RenderOptions
 
 // What is looked up rather than read opens on a click.
 bool folds(const Table& t) {
-  return t.detail && rows(t) > 0;
+  return t.detail && rows(t) > 0 && t.chart != Chart::flow;
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ struct Size {
 std::string bar_chart(const Table&, const Panel&, Size);
 std::string row_bars(const Table&, const Panel&, int width);  // lying bars, for long names
 std::string line_chart(const Table&, const Panel&, Size);
-bool lying(const Table&);  // its names are too long to stand under bars
+std::string flow_chart(const Table&, int width);  // of a table with Chart::flow
+bool lying(const Table&);                         // its names are too long to stand under bars
 
 std::string spark_chart(const Tile&);  // all layers as a line, without axes
 

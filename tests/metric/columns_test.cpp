@@ -130,3 +130,56 @@ TEST_CASE("columns without a definition hold what their meaning says") {
           Approx(count(a, b) * double(trace.tokens()) / (count(a, -1) * count(-1, b))));
   }
 }
+
+namespace {
+
+// Of a report's flow: share of the tokens between two names.
+double share_between(const Table& flow, const std::string& step, const std::string& from,
+                     const std::string& to) {
+  const auto words = [&](std::size_t c, std::size_t r) {
+    return std::get<std::vector<std::string>>(flow.columns.at(c).cells).at(r);
+  };
+  for (std::size_t r = 0; r < cells(column(flow, "share")).size(); ++r) {
+    if (words(0, r) == step && words(1, r) == from && words(2, r) == to)
+      return cells(column(flow, "share"))[r];
+  }
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("the flow from layer to layer is the shares of first choices, the quiet ones together") {
+  const MemoryTrace trace = make_trace({.tokens = 4096, .layers = 3, .experts = 20, .k = 1});
+  const TraceRows rows = trace.read(0, trace.tokens(), trace.fields());
+  std::vector<std::int64_t> load(20, 0);
+  for (Index t = 0; t < Index(trace.tokens()); ++t)
+    ++load[std::size_t(rows.layer[0].expert(t, 0))];
+  const Report r = analyze(trace, {"crosslayer"});
+  const Table& flow = table(r, "flow");
+  CHECK(flow.chart == Chart::flow);
+  CHECK(flow.warnings.empty());
+  CHECK(flow.columns.at(0).cells.index() == 2);
+  double all = 0;
+  for (const double share : cells(column(flow, "share")))
+    all += share;
+  CHECK(all == Approx(2));  // of each of two steps
+  const auto busiest = std::ranges::max_element(load) - load.begin();
+  double from_busiest = 0;
+  std::vector<std::string> names{"others"};
+  for (int e = 0; e < 20; ++e)
+    names.push_back(std::to_string(e));
+  for (const std::string& to : names)
+    from_busiest += std::max(0.0, share_between(flow, "1→3", std::to_string(busiest), to));
+  CHECK(from_busiest == Approx(double(load[std::size_t(busiest)]) / 4096));
+  CHECK(share_between(flow, "1→3", "others", "others") > 0.05);  // 8 of 20 on either side
+}
+
+TEST_CASE("of many layers those neighbours flow that tell most of each other") {
+  const Report r =
+      analyze(make_trace({.tokens = 256, .layers = 14, .experts = 4, .k = 1}), {"crosslayer"});
+  const Table& flow = table(r, "flow");
+  REQUIRE(flow.warnings.size() == 1);
+  CHECK(flow.warnings[0] ==
+        "drawn are the 12 neighbouring layers that tell most of each other, of 14");
+  CHECK(cells(column(flow, "share")).size() == 11 * 16);
+}

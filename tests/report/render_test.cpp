@@ -359,3 +359,35 @@ TEST_CASE("pages to look at", "[.look]") {
   spit(fs::path(folder) / "middle.html", render("html", test::large(24, 64)));
   spit(fs::path(folder) / "awkward.html", render("html", test::awkward()));
 }
+
+TEST_CASE("a flow draws a ribbon for each share, those that independent layers give faded") {
+  Column lift{"lift", "x", "", std::vector<double>{2, 1.01, 0.4, 0}, "", {1, 1, 1, 1}};
+  lift.chance_spread = {0.05, 0.05, 0.05, 0.05};
+  const Table t{"flow",
+                "Where tokens go",
+                "",
+                Chart::flow,
+                {{"layers", "", "", std::vector<std::string>(4, "0→1"), "", {}},
+                 {"from", "", "", std::vector<std::string>{"0", "0", "1", "1"}, "", {}},
+                 {"to", "", "", std::vector<std::string>{"0", "1", "0", "others"}, "", {}},
+                 {"share", "share", "", std::vector<double>{0.5, 0.3, 0.2, 0}, "", {}},
+                 lift},
+                "paths",
+                false,
+                {}};
+  Report r;
+  r.tables = {t};
+  const std::string page = render("html", r);
+  const auto count = [&](const std::string& what) {
+    std::size_t n = 0;
+    for (auto at = page.find(what); at != page.npos; at = page.find(what, at + 1))
+      ++n;
+    return n;
+  };
+  CHECK(count("<path class=\"ribbon s0\"") == 1);
+  CHECK(count("<path class=\"ribbon s0 faded\"") == 1);
+  CHECK(count("<path class=\"ribbon s1 faded\"") == 1);  // and none for a share of 0
+  CHECK(page.find("0→1: 0 to 0, 0.500 of the tokens, 2.000x of what independent layers give") !=
+        page.npos);
+  CHECK(count("layer 0, 0: 0.8000 of the tokens") == 1);
+}
