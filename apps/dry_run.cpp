@@ -2,6 +2,8 @@
 // against real runs by tests/cli.
 #include <fmt/format.h>
 
+#include <bit>
+
 #include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "lib/model/cost.h"
@@ -30,11 +32,19 @@ void add_work(Rows& rows, const ModelCost& c, const TrainOptions& t) {
   rows.add("tokens in all", count_text(double(t.tokens_per_step() * t.steps)));
 }
 
-// copies: bytes of bf16 weights beside those in f32
-void add_memory(Rows& rows, const ModelCost& c, double copies) {
+// Bytes of gradients that one process keeps of lanes whose sums wait for others
+// (lib/model/lanes.h).
+double waiting_gradients(const ModelCost& c, Index lanes) {
+  return double(std::bit_width(std::uint64_t(lanes)) - 1) * double(c.parameters) * sizeof(float);
+}
+
+// copies: bytes of bf16 weights beside those in f32; lanes: of gradients that wait
+void add_memory(Rows& rows, const ModelCost& c, double copies, double lanes) {
   rows.add("memory: weights", bytes_text(double(c.weight_bytes)));
   rows.add("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
   rows.add("memory: activations", bytes_text(double(c.activation_bytes)));
+  if (lanes > 0)
+    rows.add("memory: gradients of lanes, one process", bytes_text(lanes));
   if (copies > 0)
     rows.add("memory: bf16 copies of weights", bytes_text(copies));
   // Measured for nano to small, batches of 2 to 16: within a tenth in f32, up to an eighth more is
@@ -42,7 +52,7 @@ void add_memory(Rows& rows, const ModelCost& c, double copies) {
   const double around = 34 * 1024 * 1024 + 0.15 * double(c.activation_bytes);
   const double held = double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes);
   rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
-  rows.add("memory in all", concat("about ", bytes_text(held + copies + around)));
+  rows.add("memory in all", concat("about ", bytes_text(held + copies + lanes + around)));
 }
 
 void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index keep) {
@@ -84,7 +94,7 @@ int dry_run(const ModelConfig& given, const RunOptions& o) {
   const bool narrow = multiplies_bf16(o.device);
   Rows rows;
   add_work(rows, c, s.train);
-  add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0);
+  add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0, waiting_gradients(c, s.train.lanes));
   add_disk(rows, c, config, s.keep);
   Table t{.id = "cost",
           .title = "What this run would take",

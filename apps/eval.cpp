@@ -14,6 +14,7 @@
 #include "apps/other_k.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
+#include "apps/ranks.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
@@ -38,6 +39,7 @@ struct Options {
   DeviceOptions device;
   ExpertOptions experts;
   OutputOptions out;
+  RankChoices ranks;
 };
 
 // ahead: routing depends on later tokens, and so does the loss.
@@ -130,8 +132,13 @@ class Measurement {
       progress_.update(double(before_ + now_));
       return stop_signal() == 0;
     };
-    if (!sums)
-      return evaluate(model_, corpus_, batches_, visited);
+    Comm& ranks = open_ranks({});
+    if (!sums) {
+      auto out = evaluate(model_, corpus_, batches_, ranks, visited);
+      stop_together(ranks);
+      return out;
+    }
+    refuse_ranks("moe eval with --top-k or --without-expert each");
     return evaluate(
         model_, corpus_, batches_, visited,
         [sums](int layer, const Batch& b, const Routing& r) { sums->add(layer, b, r); });
@@ -239,7 +246,14 @@ std::vector<std::pair<std::string, std::string>> facts_of(const std::string& che
           {"moe", version_short()},      {"command", command_line()}};
 }
 
+// Of several ranks rank 0 gives it.
+void give(const Report& report, const Options& o) {
+  if (open_ranks({}).first())
+    write_report(report, o.out);
+}
+
 int eval(const Options& o) {
+  open_ranks(o.ranks);
   check_output(o.out);
   const auto device = open_device(o.device);
   auto loaded = std::make_unique<const LoadedModel>(
@@ -267,7 +281,7 @@ int eval(const Options& o) {
   report.facts = facts_of(checkpoint, corpus, config, *device);
   report.tables = std::move(here.tables);
   add_worth(report, here.worth);
-  write_report(report, o.out);
+  give(report, o);
   return 0;
 }
 
@@ -282,6 +296,7 @@ void check_several(const Options& o) {
 }
 
 int eval_several(const Options& o) {
+  open_ranks(o.ranks);
   check_output(o.out);
   check_several(o);
   const auto device = open_device(o.device);
@@ -309,7 +324,7 @@ int eval_several(const Options& o) {
   report.facts = std::move(facts.facts);
   report.facts.emplace_back("moe", version_short());
   report.facts.emplace_back("command", command_line());
-  write_report(report, o.out);
+  give(report, o);
   return 0;
 }
 
@@ -337,6 +352,7 @@ Run eval_command(CommandLine& cli) {
   add_batches(cli, o->batches);
   cli.add_option("--seed", o->seed, "for routers that draw").show_default().check(whole(0));
   add_device(cli, o->device);
+  add_patience(cli, o->ranks);
   add_experts(cli, o->experts);
   add_output(cli, o->out, "where the table goes");
   add_config(cli);

@@ -15,6 +15,7 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/help.h"
+#include "apps/ranks.h"
 #include "apps/terminal.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
@@ -84,12 +85,16 @@ std::string hint_of(const Error& e) {
 }
 
 int say(const Error& e) {
+  let_first_speak();
   const Style style = Style::of(stderr);
-  write_stderr(concat(style.red, "moe:", style.plain, " ", in_one_line(e.what()), "\n"));
+  write_stderr(
+      concat(style.red, "moe:", style.plain, " ", rank_prefix(), in_one_line(e.what()), "\n"));
   if (!e.safe().empty())
     write_stderr(concat("  safe: ", in_one_line(e.safe()), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())
     write_stderr(concat("  try:  ", printable_lines(hint), "\n"));
+  std::fflush(stderr);
+  abort_ranks(int(e.code()));
   return int(e.code());
 }
 
@@ -135,8 +140,12 @@ int run(int argc, char** argv) {
     return 0;
   }
   for (auto& [sub, go] : ready) {
-    if (sub->parsed())
-      return go();
+    if (!sub->parsed())
+      continue;
+    const std::string verb = sub->get_name();
+    if (verb != "train" && verb != "trace" && verb != "eval")
+      refuse_ranks("moe " + verb);
+    return go();
   }
   fmt::print("{}", app.help());
   return argc > 1 ? 2 : 0;
@@ -157,8 +166,9 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file that has grown to the limit of its size
   moe::catch_cut_files();
   try {
-    const int code = moe::run(argc, argv);
-    return moe::flushed(code);
+    const int code = moe::flushed(moe::run(argc, argv));
+    moe::finish_ranks();
+    return code;
   } catch (const moe::Error& e) {
     return moe::say(e);
   } catch (const std::bad_alloc&) {
@@ -168,8 +178,10 @@ int main(int argc, char** argv) {
   } catch (const std::filesystem::filesystem_error& e) {
     return moe::say(moe::Error(moe::Exit::io, e.what()));
   } catch (const std::system_error& e) {  // fmt::print to a closed pipe or a full disk
-    if (e.code() == std::errc::broken_pipe)
+    if (e.code() == std::errc::broken_pipe) {
+      moe::abort_ranks(0);
       return 0;
+    }
     if (e.code() == std::errc::resource_unavailable_try_again) {  // of std::thread
       return moe::say(moe::Error(moe::Exit::memory,
                                  "a thread cannot be started: the limit of this user, or of the "

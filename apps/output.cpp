@@ -8,6 +8,7 @@
 #include <ctime>
 
 #include "analysis/report/render.h"
+#include "apps/ranks.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "lib/core/error.h"
@@ -89,6 +90,8 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
   refuse_little_memory();
   if (o.threads > 0)
     set_threads(o.threads);
+  else
+    share_threads();
   auto made = make_backend(o.device);
   if (const std::string notice = made->notice(); !notice.empty())
     note(notice);

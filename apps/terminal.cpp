@@ -74,16 +74,30 @@ std::string in_one_line(std::string_view text) {
   return out;
 }
 
+namespace {
+
+bool silent = false;
+
+void say(const std::string& text) {
+  if (!silent)
+    write_stderr(text);
+}
+
+}  // namespace
+
+void be_silent() {
+  silent = true;
+}
 void note(const std::string& sentence) {
-  write_stderr(concat("moe: ", in_one_line(sentence), "\n"));
+  say(concat("moe: ", in_one_line(sentence), "\n"));
 }
 void warning(const std::string& sentence) {
   const Style s = Style::of(stderr);
-  write_stderr(concat(s.yellow, "moe: ", in_one_line(sentence), s.plain, "\n"));
+  say(concat(s.yellow, "moe: ", in_one_line(sentence), s.plain, "\n"));
 }
 
 void next_step(const std::string& command) {
-  write_stderr(concat("  next:  ", in_one_line(command), "\n"));
+  say(concat("  next:  ", in_one_line(command), "\n"));
 }
 
 std::string duration_text(double s) {
@@ -117,7 +131,7 @@ Progress::Progress(std::string what, double total, std::string unit)
       last_(start_) {}
 Progress::~Progress() {
   if (drawn_)
-    write_stderr("\r\033[K");
+    say("\r\033[K");
 }
 double Progress::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -147,17 +161,17 @@ void Progress::draw(const std::string& figures) {
   if (!figures.empty())
     text = fmt::format("{}  {}", text, in_one_line(figures));
   if (!terminal_)
-    return write_stderr(text + "\n");
+    return say(text + "\n");
   const std::size_t width = std::size_t(std::max(20, terminal_width(stderr)) - 1);
-  write_stderr("\r\033[K" + text.substr(0, width));
+  say("\r\033[K" + text.substr(0, width));
   drawn_ = true;
 }
 
 void Progress::line(const std::string& text) {
   if (drawn_)
-    write_stderr("\r\033[K");
+    say("\r\033[K");
   drawn_ = false;
-  write_stderr(in_one_line(text) + "\n");
+  say(in_one_line(text) + "\n");
 }
 
 void write_result(const std::string& path, const std::string& text, bool force) {

@@ -22,6 +22,8 @@ int terminal_width(std::FILE*);  // columns; 80 where unknown
 void write_stderr(const std::string& text);
 // With \xNN in the place of characters that end a line or steer a terminal: sentences quote files.
 std::string in_one_line(std::string_view text);
+// From here on nothing is noted, warned of or drawn: another rank does. Errors are said.
+void be_silent();
 void note(const std::string& sentence);     // "moe: ..." on stderr
 void warning(const std::string& sentence);  // the same, in yellow
 

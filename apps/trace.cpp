@@ -8,14 +8,17 @@
 #include "apps/experts.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
+#include "apps/ranks.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "datasets/text_domains.h"
 #include "lib/core/rng.h"
 #include "lib/core/spec_lists.h"
+#include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/origin.h"
+#include "lib/run/packed_rows.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
 
@@ -33,6 +36,7 @@ struct Options {
   bool force = false, out_norm = false, logits = false, matched = false;
   DeviceOptions device;
   ExpertOptions experts;
+  RankChoices ranks;
 };
 
 // What is recorded: batches of a corpus, or prompts, and what the header says of them.
@@ -145,6 +149,14 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
   return loaded;
 }
 
+// Batches of several ranks are computed beside each other.
+void refuse_order(const LoadedModel& loaded, const Options& o) {
+  if (capability<ReplaysRoutes>(loaded.model->moe_layers()[0]->router()))
+    refuse_ranks("a replay, which follows its trace token by token,");
+  if (!o.prompts.empty())
+    refuse_ranks("moe trace --prompt");
+}
+
 // Pair matrices grow with the square of the experts.
 bool compares_pairs(const LoadedModel& loaded) {
   const int experts = loaded.model->config().moe.experts;
@@ -161,37 +173,66 @@ bool compares_pairs(const LoadedModel& loaded) {
   return false;
 }
 
-// Runs batches and appends what the layers decided, and how alike their experts' outputs are.
+// Of a batch: what its rank sends to the one that writes, besides rows.
+struct BatchLoss {
+  double nats = 0, targets = 0;
+};
+
+// Runs batches and appends what the layers decided, and how alike their experts' outputs are. Of
+// several ranks each runs one batch of a round, and rank 0 appends them in order; but the first
+// ones, on which all experts are compared, are rank 0's alone.
 class Recording {
  public:
-  Recording(const LoadedModel& loaded, TraceWriter& writer, const TraceFields& fields, int boundary,
-            Index redundancy_tokens)
+  // writer: rank 0's; null on the others
+  Recording(const LoadedModel& loaded, TraceWriter* writer, const TraceFields& fields, int boundary,
+            Index redundancy_tokens, Comm& comm)
       : model_(*loaded.model),
         headless_(loaded.headless),
         writer_(writer),
         fields_(fields),
         boundary_(boundary),
-        outputs_(*loaded.model, redundancy_tokens) {}
-
-  void add(Batch batch, Rng& rng) {
-    if (headless_)
-      batch.target.clear();
-    BatchRows rows(batch, 0, boundary_);
-    Decoder<float>::Tape tape;
-    model_.infer({.batch = batch, .rng = &rng}, tape,
-                 [&](int n, const MoeTape<float>& t, View<const float> x) {
-                   rows.layer(n, t, fields_, model_.config().in_encoder(model_.layer_of(n)));
-                   if (outputs_.wants_more())
-                     outputs_.see(n, x, t.routing.expert);
-                 });
-    outputs_.batch_done();
-    if (!headless_)
-      rows.predictions(tape);
-    writer_.step({.step = step_++, .phase = Phase::eval});
-    rows.append(writer_);
-    nats_ += tape.loss * double(tape.targets);
-    targets_ += double(tape.targets);
+        outputs_(*loaded.model, redundancy_tokens),
+        comm_(comm) {
+    comparing_ = outputs_.wants_more();
   }
+
+  void add(const Batch& batch, Rng& rng) {
+    seen_ += batch.tokens();
+    if (comm_.alone())
+      return run(batch, rng);
+    if (comparing_) {
+      if (comm_.first())
+        run(batch, rng);
+      comparing_ = comm_.from_first({"compares outputs"}, outputs_.wants_more() ? "yes" : "") != "";
+      return;
+    }
+    if (in_round_++ == comm_.rank())
+      run(batch, rng);
+    if (in_round_ == comm_.size())
+      end_round();
+  }
+  // Everybody's batches of this round go to the writer.
+  void end_round() {
+    if (in_round_ == 0)
+      return;
+    std::vector<ConstBytes> send(std::size_t(comm_.size()));
+    send[0] = comm_.first() ? ConstBytes{} : rows_.bytes();
+    const auto rows = comm_.exchange({"rows of the trace"}, send);
+    const auto losses = comm_.gather<BatchLoss>({"losses of batches"}, std::span(&loss_, 1));
+    for (int r = 1; r < in_round_; ++r) {
+      if (comm_.first()) {
+        PackedRows::for_each(rows[std::size_t(r)],
+                             [&](const std::vector<SequenceRows>& batch) { append(batch); });
+      }
+      count(losses[std::size_t(r)][0]);
+    }
+    in_round_ = 0;
+    rows_ = {};
+  }
+  bool between_rounds() const {
+    return in_round_ == 0;
+  }
+
   // "loss 2.345", or nothing of a model without output matrix
   std::string loss(int digits) const {
     if (headless_)
@@ -201,18 +242,56 @@ class Recording {
   std::int64_t steps() const {
     return step_;
   }
+  Index tokens() const {  // of the batches so far
+    return seen_;
+  }
   const OutputSimilarity& outputs() const {
     return outputs_;
   }
 
  private:
+  void run(Batch batch, Rng& rng) {
+    if (headless_)
+      batch.target.clear();
+    BatchRows rows(batch, 0, boundary_);
+    Decoder<float>::Tape tape;
+    model_.infer({.batch = batch, .rng = &rng}, tape,
+                 [&](int n, const MoeTape<float>& t, View<const float> x) {
+                   rows.layer(n, t, fields_, model_.config().in_encoder(model_.layer_of(n)));
+                   if (comm_.first() && outputs_.wants_more())
+                     outputs_.see(n, x, t.routing.expert);
+                 });
+    outputs_.batch_done();
+    if (!headless_)
+      rows.predictions(tape);
+    loss_ = {tape.loss * double(tape.targets), double(tape.targets)};
+    if (!writer_)
+      return rows_.add(rows);
+    append(rows.sequences());
+    count(loss_);
+  }
+  void append(const std::vector<SequenceRows>& rows) {
+    writer_->step({.step = step_++, .phase = Phase::eval});
+    moe::append(rows, *writer_);
+  }
+  void count(const BatchLoss& loss) {
+    nats_ += loss.nats;
+    targets_ += loss.targets;
+  }
+
   Decoder<float>& model_;
   bool headless_;
-  TraceWriter& writer_;
+  TraceWriter* writer_;
   const TraceFields& fields_;
   int boundary_;
   OutputSimilarity outputs_;
+  Comm& comm_;
+  bool comparing_ = false;
+  int in_round_ = 0;  // batches begun
+  PackedRows rows_;   // of this rank's batch, where another one writes
+  BatchLoss loss_;
   std::int64_t step_ = 0;
+  Index seen_ = 0;
   double nats_ = 0, targets_ = 0;
 };
 
@@ -234,18 +313,31 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   fields.prediction = fields.prediction && !loaded.headless;
   const bool paired = compares_pairs(loaded);
   const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
-  TraceWriter writer(o.output, header_of(o, loaded, source, paired),
-                     {.force = o.force, .power = o.durability == "power", .fields = fields});
-  Recording recording(loaded, writer, fields, source.boundary, redundancy_tokens);
+  Comm& comm = open_ranks(o.ranks);
+  std::optional<TraceWriter> file;
+  if (comm.first()) {
+    file.emplace(
+        o.output, header_of(o, loaded, source, paired),
+        TraceWriterOptions{.force = o.force, .power = o.durability == "power", .fields = fields});
+  }
+  Recording recording(loaded, file ? &*file : nullptr, fields, source.boundary, redundancy_tokens,
+                      comm);
   Progress progress("tokens", double(source.tokens), "tok");
   catch_stop_signals();
   source.for_each([&](const Batch& batch, Rng& rng) {
     recording.add(batch, rng);
-    progress.update(double(writer.rows()), recording.loss(3));
-    return stop_signal() == 0;
+    progress.update(double(recording.tokens()), recording.loss(3));
+    return !recording.between_rounds() || !stop_together(comm);
   });
+  recording.end_round();
+  stop_together(comm);
+  if (const int signal = stop_signal(); signal && !file)
+    return 128 + signal;
   if (const int signal = stop_signal())
-    return stopped(o, writer, recording.steps(), signal);
+    return stopped(o, *file, recording.steps(), signal);
+  if (!file)
+    return 0;
+  TraceWriter& writer = *file;
   if (redundancy_tokens > 0)
     writer.pairs(recording.outputs().result());
   writer.finish();
@@ -284,9 +376,13 @@ int trace(const Options& o) {
                                             : "--data and --prompt were both given")
         .hint("--data text:path=FOLDER, or --prompt \"Once upon a time\"");
   }
-  refuse_existing(o.output, o.force);
+  Comm& comm = open_ranks(o.ranks);
+  if (comm.first())
+    refuse_existing(o.output, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded = open_model(o, *device);
+  if (!comm.alone())
+    refuse_order(loaded, o);
   return o.prompts.empty() ? record_data(o, loaded) : record_prompts(o, loaded);
 }
 
@@ -328,6 +424,7 @@ Run trace_command(CommandLine& cli) {
   cli.add_option("--seed", o->seed, "for routers that draw").show_default().check(whole(0));
   cli.add_flag("--force", o->force, "replace a file that exists");
   add_device(cli, o->device);
+  add_patience(cli, o->ranks);
   add_experts(cli, o->experts);
   add_config(cli);
   return run_with(cli, std::move(o), trace);

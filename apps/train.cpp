@@ -9,6 +9,8 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/former_names.h"
+#include "apps/ranks.h"
+#include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "apps/values.h"
 #include "datasets/text_domains.h"
@@ -51,6 +53,8 @@ struct Options {
   std::string data_changed = "refuse", version_changed = "refuse";  // or accept
   std::string save_dtype;  // f32 or bf16: weights alone; empty = a checkpoint that can be resumed
   bool dry = false;
+  RankChoices ranks;
+  RankOptions layout;
 };
 
 // A new run on a checkpoint's weights: its model, with another router, balance or capacity where
@@ -96,6 +100,11 @@ void add_training(CommandLine& cli, Options& o) {
   training.add("--length", o.run.length, "tokens of a sequence; default: the model's context")
       .check(whole(1));
   training.number("--accumulate", t.accumulate, "micro-batches of a step", whole(1));
+  training
+      .add("--lanes", t.lanes,
+           "chains of micro-batches that several ranks can share; default: the ranks that were "
+           "started (docs/ranks.md)")
+      .check(whole(1));
   training.number("--lr", t.lr, "peak learning rate", real(0, 1e300));
   training
       .text("--schedule", t.schedule, "SPEC",
@@ -138,9 +147,9 @@ void add_saving(CommandLine& cli, Options& o) {
 // A resumed run goes on as it was begun: only the horizon, what computes and the place of its trace
 // may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
-  static constexpr std::array allowed = {"--resume",       "--steps",          "--device",
-                                         "--threads",      "--config",         "--trace",
-                                         "--data-changed", "--version-changed"};
+  static constexpr std::array allowed = {
+      "--resume",       "--steps",           "--device",   "--threads", "--config", "--trace",
+      "--data-changed", "--version-changed", "--patience", "--zero",    "--ep"};
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
         option.given() && std::ranges::find(allowed, name) == allowed.end()) {
@@ -159,7 +168,7 @@ int resume(const Options& o, const CommandLine& cli) {
                      .trace = o.run.trace,
                      .accept_changed_data = o.data_changed == "accept",
                      .accept_changed_version = o.version_changed == "accept"},
-                    o.device);
+                    o.device, o.layout);
 }
 
 void refuse_options_of_resume(const CommandLine& cli) {
@@ -172,13 +181,38 @@ void refuse_options_of_resume(const CommandLine& cli) {
   }
 }
 
+// Lanes and micro-batches where they were left to the number of ranks, and the same in the options
+// that a run remembers; what only says who computes is no part of them.
+void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
+  TrainOptions& t = o.run.train;
+  if (!cli.given("--lanes"))
+    t.lanes = comm.size();
+  if (!cli.given("--accumulate"))
+    t.accumulate = t.lanes;
+  nlohmann::json options = nlohmann::json::parse(options_json(cli));
+  for (const char* layout : {"patience", "zero", "ep"})
+    options.erase(layout);
+  if (t.lanes > 1) {
+    options["lanes"] = concat(t.lanes);
+    options["accumulate"] = concat(t.accumulate);
+  }
+  o.run.options = options.dump();
+  const bool implied = !cli.given("--lanes") || !cli.given("--accumulate");
+  if (!comm.alone() && implied) {
+    note(fmt::format(
+        "{} ranks; one process computes the same bytes with: --lanes {} --accumulate {}",
+        comm.size(), t.lanes, t.accumulate));
+  }
+}
+
 int train(Options& o, const CommandLine& cli) {
-  o.run.options = options_json(cli);
   o.run.device = o.device.device;
   if (!o.parts.empty())
     o.run.train.trained = join(o.parts, ";");
+  Comm& comm = open_ranks(o.ranks);
   if (!o.resume.empty())
     return resume(o, cli);
+  settle_lanes(o, cli, comm);
   refuse_options_of_resume(cli);
   if (!o.special.empty())
     o.run.data = with_special(o.run.data, o.special);
@@ -186,15 +220,17 @@ int train(Options& o, const CommandLine& cli) {
     o.run.data = with_task(o.run.data, o.task);
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
-    return dry_run(config, o.run);
+    return comm.first() ? dry_run(config, o.run) : 0;
   if (o.run.data.empty() && o.save_dtype.empty()) {
     throw Error(Exit::usage, "--data is missing: nothing to train on")
         .hint("--data system, or --data text:path=FOLDER");
   }
   if (o.run.folder.empty())
     throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");
-  return o.save_dtype.empty() ? start_run(config, o.run, o.device)
-                              : write_initial(config, o.run, o.save_dtype, o.device);
+  if (o.save_dtype.empty())
+    return start_run(config, o.run, o.device, o.layout);
+  refuse_ranks("moe train --save-dtype");
+  return write_initial(config, o.run, o.save_dtype, o.device);
 }
 
 }  // namespace
@@ -217,6 +253,17 @@ Run train_command(CommandLine& cli) {
   add_training(cli, *o);
   add_saving(cli, *o);
   add_device(cli, o->device);
+  add_patience(cli, o->ranks);
+  cli.add_option("--ep", o->layout.expert_ranks,
+                 "of several ranks: so many share the experts out among them, and rows of tokens "
+                 "cross; a divisor of their number; default: 1")
+      .type_name("N")
+      .check(whole(1));
+  cli.add_option("--zero", o->layout.zero,
+                 "of several ranks: 1 = each holds the optimiser's moments of its own share; the "
+                 "bytes are the same")
+      .type_name("0|1")
+      .check(whole(0, 1));
   cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
       .type_name("FOLDER");

@@ -7,6 +7,7 @@
 
 #include "analysis/metric/reach.h"
 #include "apps/provenance.h"
+#include "apps/ranks.h"
 #include "apps/terminal.h"
 #include "lib/core/load.h"
 #include "lib/core/spec_lists.h"
@@ -113,9 +114,10 @@ class LateDevice {
   std::unique_ptr<Backend<float>> opened_;
 };
 
-RunContext context_of(LateDevice& device, const std::string& options_json) {
+RunContext context_of(LateDevice& device, const std::string& options_json,
+                      const RankOptions& ranks = {}) {
   return {[late = &device](const std::string& spec) -> Backend<float>& { return late->open(spec); },
-          provenance_of(options_json)};
+          provenance_of(options_json), &open_ranks({}), ranks};
 }
 
 // The command that looks into what was trained, over the text that it has not seen.
@@ -143,6 +145,7 @@ int go(TrainingRun& run, TerminalObserver& observer) {
   const TrainingResult result = train(run, observer);
   const double seconds = observer.end();
   if (result.stopped) {
+    stop_together(run.comm);
     note(fmt::format("stopped at step {} of {}, saved; go on with: moe train --resume {}",
                      run.trainer.done(), run.horizon(), folder));
     return 128 + stop_signal();
@@ -156,10 +159,11 @@ int go(TrainingRun& run, TerminalObserver& observer) {
 
 }  // namespace
 
-int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOptions& device) {
+int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOptions& device,
+              const RankOptions& ranks) {
   LateDevice late(device);
   TerminalObserver observer;
-  const auto run = start_run(config, o, context_of(late, o.options), observer);
+  const auto run = start_run(config, o, context_of(late, o.options, ranks), observer);
   const ModelConfig& made = run->setup.model->config();
   const TrainOptions& t = run->setup.state.train;
   const ModelCost c = cost_of(made, t.sequences * t.length);
@@ -169,11 +173,11 @@ int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOption
   return go(*run, observer);
 }
 
-int resume_run(const std::string& folder, const ResumeOptions& options,
-               const DeviceOptions& device) {
+int resume_run(const std::string& folder, const ResumeOptions& options, const DeviceOptions& device,
+               const RankOptions& ranks) {
   LateDevice late(device);
   TerminalObserver observer;
-  const auto run = resume_run(folder, options, context_of(late, "{}"), observer);
+  const auto run = resume_run(folder, options, context_of(late, "{}", ranks), observer);
   if (!run)
     return 0;
   if (run->finished()) {

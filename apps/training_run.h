@@ -7,8 +7,9 @@
 namespace moe {
 
 // Each returns the exit code: 0, or 128 + the signal that stopped the run.
-int start_run(const ModelConfig&, const RunOptions&, const DeviceOptions&);
-int resume_run(const std::string& folder, const ResumeOptions&, const DeviceOptions&);
+int start_run(const ModelConfig&, const RunOptions&, const DeviceOptions&, const RankOptions&);
+int resume_run(const std::string& folder, const ResumeOptions&, const DeviceOptions&,
+               const RankOptions&);
 // the weights of step 0 alone; save_dtype: f32 or bf16
 int write_initial(const ModelConfig&, const RunOptions&, const std::string& save_dtype,
                   const DeviceOptions&);

@@ -84,8 +84,12 @@ class Balancer {
     return {};
   }
   // What a balancer without gradient reads from a micro-batch of training, besides the counts that
-  // stepped() gets.
-  virtual void seen(Router&, const BalanceInput&) {}
+  // stepped() gets: numbers that take() is given, those of all micro-batches of a step in their
+  // order, wherever they were computed.
+  virtual std::vector<double> seen(Router&, const BalanceInput&) const {
+    return {};
+  }
+  virtual void take(std::span<const double>) {}
   virtual bool needs_scores() const {
     return true;
   }

@@ -44,22 +44,31 @@ class Quantile final : public Balancer {
     }
   }
 
-  void seen(Router& router, const BalanceInput& in) override {
+  // (E) the biases that the micro-batch alone would ask for
+  std::vector<double> seen(Router& router, const BalanceInput& in) const override {
     if (in.valid_tokens() == 0)
-      return;
+      return {};
     const Matrix<double> above = above_threshold(router, in);
     const Index tokens = above.rows();
     const Index share = tokens * in.routing.choices() / in.experts;  // m
-    sum_.resize(std::size_t(in.experts), 0.0);
+    std::vector<double> out(std::size_t(in.experts), 0.0);
     parallel_for(in.experts, 16, [&](Index first, Index last) {
       std::vector<double> column(static_cast<std::size_t>(tokens));
       for (Index e = first; e < last; ++e) {
         for (Index n = 0; n < tokens; ++n)
           column[n] = above(n, e);
         std::ranges::nth_element(column, column.begin() + share, std::greater{});
-        sum_[e] -= column[share];
+        out[e] = -column[share];
       }
     });
+    return out;
+  }
+  void take(std::span<const double> seen) override {
+    if (seen.empty())
+      return;
+    sum_.resize(seen.size(), 0.0);
+    for (std::size_t e = 0; e < seen.size(); ++e)
+      sum_[e] += seen[e];
     ++batches_;
   }
 

@@ -40,8 +40,8 @@ void ExpertParameters<S>::forward(Backend<S>& b, View<const S> xs, const Plan& p
 }
 template <class S>
 ExpertWeights<S> ExpertParameters<S>::weights() const {
-  return {activation,        gate.weight(),   up.weight(),      down.weight(),
-          gate_bias.value(), up_bias.value(), down_bias.value()};
+  return {activation,       gate.weight(),  up.weight(),     down.weight(),
+          gate_bias.held(), up_bias.held(), down_bias.held()};
 }
 template <class S>
 ExpertGrads<S> ExpertParameters<S>::grads() {

@@ -56,6 +56,8 @@ struct GateTape {
   Routing routing;
   Matrix<double> probability;  // (T,E), where there are balancers
   std::vector<double> losses;  // one a balancer, without coefficient
+  // one a balancer, in training: what Balancer::take() is to be given
+  std::vector<std::vector<double>> seen;
   Choices<S> choices;
   Gate<S>* gate = nullptr;  // the one that routed
   std::unique_ptr<GateMemory> memory;

@@ -94,7 +94,7 @@ class HostGate final : public Gate<S> {
       const double scale = pass.loss_scale * b->reduction(pass.layers.count);
       t.losses.push_back(later ? 0 : b->loss(in, scale, gradients(t)));
       if (pass.training)
-        b->seen(*rules_.router, in);
+        t.seen.push_back(b->seen(*rules_.router, in));
     }
   }
 

@@ -16,6 +16,7 @@ void MoeTape<S>::release() {
   this->choices = {};
   slots = {};
   bodies = {};
+  crossing = {};
   zero_computation = {};
   shared = {};
   latent = {};
@@ -138,9 +139,14 @@ template <class S>
 void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
   exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
-  expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
-                             t.slots.out.view());  // 4. compute
-  exchange_->combine(t.choices, t.slots, y);       // 5. combine
+  if (crossing_) {  // 4. compute
+    crossing_->forward(t.slots.plan, std::as_const(t.slots.rows).view(), pass.training, t.crossing,
+                       t.slots.out.view());
+  } else {
+    expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
+                               t.slots.out.view());
+  }
+  exchange_->combine(t.choices, t.slots, y);  // 5. combine
   exchange_->settle(pass.training, t.slots);
   if (!zero_computation_.empty())
     zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
@@ -175,14 +181,19 @@ template <class S>
 ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<const S> x,
                                                      View<const S> dy, View<S> dx) {
   ChoiceGradients<S> d;
-  const Array<S> again = exchange_->rows_again(x, t.choices, t.slots);
+  const Array<S> again =
+      crossing_ ? Array<S>{} : exchange_->rows_again(x, t.choices, t.slots);     // owners kept them
   const Array<S> dout = exchange_->combine_backward(dy, t.slots, t.choices, d);  // 5.
   const View<const S> rows = again.empty() ? t.slots.rows.view() : again.view();
   const View<const S> weight = exchange_->weights_of_outputs(t.choices);
   Array<S> drows(backend_, dout.rows(), dout.cols());
-  backend_.experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), rows,
-                            t.slots.plan, t.bodies, dout.view(), weight, drows.view(),
-                            weight.empty() ? View<S>{} : d.weight.view());       // 4.
+  const View<S> dweight = weight.empty() ? View<S>{} : d.weight.view();
+  if (crossing_) {  // 4.
+    crossing_->backward(t.slots.plan, dout.view(), weight, t.crossing, drows.view(), dweight);
+  } else {
+    backend_.experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), rows,
+                              t.slots.plan, t.bodies, dout.view(), weight, drows.view(), dweight);
+  }
   exchange_->dispatch_backward(x, std::move(drows), t.slots, t.choices, d, dx);  // 3.
   if (!zero_computation_.empty())
     zero_computation_.backward(t.zero_computation, dy, t.choices.weight.view(), dx,
@@ -242,6 +253,24 @@ RoutingSums MoeLayer<S>::routing_sums(const MoeTape<S>& t) const {
 }
 
 template <class S>
+void MoeLayer<S>::share_out(Comm& group, int number) {
+  const bool weighted = !config().weight_on_input && !capability<Mixing>(router());
+  crossing_ = std::make_unique<Crossing<S>>(backend_, group, number, config().experts, weighted,
+                                            expert_parameters_);
+}
+
+template <class S>
+void MoeLayer<S>::serve(bool training, CrossingTape<S>& t) {
+  const Index width = config().expert_inputs();
+  crossing_->forward({}, {nullptr, 0, width}, training, t, {nullptr, 0, width});
+}
+template <class S>
+void MoeLayer<S>::serve_backward(const CrossingTape<S>& t) {
+  const Index width = config().expert_inputs();
+  crossing_->backward({}, {nullptr, 0, width}, {}, t, {nullptr, 0, width}, {});
+}
+
+template <class S>
 void MoeLayer<S>::knock_out(std::vector<int> experts, bool renormalise) {
   for (const int e : experts) {
     if (e < 0 || e >= config().experts) {
@@ -290,6 +319,8 @@ void MoeLayer<S>::trim() {
 
 template <class S>
 Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
+  if (crossing_)
+    throw Error(Exit::bug, "outputs of all experts were asked for where some are on other ranks");
   Matrix<int> all(x.rows, config().experts);
   for (Index t = 0; t < x.rows; ++t) {
     for (int e = 0; e < config().experts; ++e)
@@ -319,6 +350,11 @@ template <class S>
 void MoeLayer<S>::stepped(std::span<const std::int64_t> global_counts, std::int64_t global_tokens) {
   for (const auto& b : balancers())
     b->stepped(router(), global_counts, global_tokens);
+}
+
+template <class S>
+void MoeLayer<S>::take_seen(std::size_t b, std::span<const double> seen) {
+  balancers()[b]->take(seen);
 }
 
 template <class S>

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/core/state.h"
+#include "lib/layer/crossing.h"
 #include "lib/layer/exchange.h"
 #include "lib/layer/feed_forward.h"
 #include "lib/layer/gate.h"
@@ -43,6 +44,7 @@ struct MoeTape : GateTape<S> {
 
   Slots<S> slots;
   ExpertTape<S> bodies;
+  CrossingTape<S> crossing;  // of experts on several ranks
   typename ZeroComputationExperts<S>::Tape zero_computation;
   SharedTape<S> shared;
   LatentTape<S> latent;
@@ -85,6 +87,16 @@ class MoeLayer {
   // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
   Matrix<S> outputs_of_all(View<const S> x);
 
+  // Shares the experts out to the ranks of a group: from here on those of this rank lie here, and
+  // rows cross (crossing.h). `number`: of the layer among the MoE layers.
+  void share_out(Comm& group, int number);
+  Crossing<S>* crossing() {  // null = all experts are here
+    return crossing_.get();
+  }
+  // What a rank does for the others when it has no batch of its own: its experts compute theirs.
+  void serve(bool training, CrossingTape<S>&);
+  void serve_backward(const CrossingTape<S>&);
+
   // From now on what these experts would compute is missing: their choices are dropped, the other
   // weights of a token kept, or scaled so that their sum stays. For looking on: a training pass
   // throws Error(bug). None = all experts again.
@@ -107,6 +119,9 @@ class MoeLayer {
   // Balancers without gradient, once per optimiser step: selection counts and valid tokens of the
   // global batch (0 = not known: the balancer `l1` refuses).
   void stepped(std::span<const std::int64_t> global_counts, std::int64_t global_tokens = 0);
+  // What balancer number b saw of one micro-batch (GateTape::seen), before stepped(), in order of
+  // micro-batches.
+  void take_seen(std::size_t b, std::span<const double>);
   // "router.correction_bias", "balance.l1.coef": what a checkpoint holds besides parameters
   std::vector<State> state();
 
@@ -131,6 +146,7 @@ class MoeLayer {
   std::unique_ptr<Exchange<S>> exchange_;
   Parameter<S> shared_gate_, latent_in_, latent_out_;
   ExpertParameters<S> expert_parameters_;
+  std::unique_ptr<Crossing<S>> crossing_;
   ZeroComputationExperts<S> zero_computation_;
   FeedForward<S> shared_;
 };

@@ -1,11 +1,14 @@
 // A trained tensor: its name, shape, value, gradient. Writing goes through mutate(), which bumps
 // the version, so that copies a backend keeps of it (packed, bf16) are made anew. The gradient
 // exists only for what is trained. The numbers may lie elsewhere, in a file say: then there is a
-// shape, and read() asks for rows of them.
+// shape, and read() asks for rows of them. Of a parameter that ranks share out, some rows lie here
+// and the others on other ranks, which read() asks as well.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/backend/array.h"
@@ -65,35 +68,59 @@ class Parameter {
   }
 
   bool stored() const {
-    return !value_.empty() || empty();
+    return !value_.empty() || empty() || shared_out();
   }
+  // Of all rows, or of those that do not lie here.
   void lie_elsewhere(ReadRows<S> read) {
     read_ = std::move(read);
   }
   void read(Index first, View<S> host) const {  // rows first .. first+host.rows, wherever they lie
-    if (!value_.empty()) {
-      return memory_->to_host(value_.view().slice(first, host.rows).data, host.data,
-                              std::size_t(host.size()) * sizeof(S));
+    for (Index done = 0; done < host.rows;) {
+      const Index row = first + done;
+      const bool here = row >= first_ && row < first_ + value_.rows();
+      const Index end = here ? first_ + value_.rows() : row < first_ ? first_ : first + host.rows;
+      const View<S> part = host.slice(done, std::min(end, first + host.rows) - row);
+      read_part(here && stored(), row, part);
+      done += part.rows;
     }
-    if (!read_)
-      throw Error(Exit::bug, concat("parameter '", name_,
-                                    "' has neither values nor a source to read them from"));
-    read_(first, host);
+  }
+  // From now on only these rows lie here, read from where they all were; the others are read from
+  // `others`. Before gradients are wanted.
+  void keep_rows(Index first, Index rows, ReadRows<S> others) {
+    Matrix<S> host(rows, shape_.cols);
+    if (rows > 0)
+      read(first, host.view());
+    value_ = rows > 0 ? Array<S>(*memory_, std::as_const(host).view()) : Array<S>{};
+    first_ = first;
+    held_ = rows;
+    read_ = std::move(others);
+    ++version_;
+  }
+  bool shared_out() const {
+    return held_ >= 0;
+  }
+  // Of rows that lie here the first; 0 where all do.
+  Index first_held() const {
+    return first_;
   }
 
-  // no more than a shape where not stored()
+  // of all rows; no more than a shape where not stored(), and where rows lie on other ranks
   View<const S> value() const {
-    return value_.empty() ? shape_ : value_.view();
+    return value_.empty() || shared_out() ? shape_ : value_.view();
+  }
+  // the rows that lie here
+  View<const S> held() const {
+    return shared_out() ? value_.view() : value();
   }
   View<S> mutate() {
     here();
     ++version_;
     return value_.view();
   }
-  void set(View<const S> host) {
+  void set(View<const S> host) {  // all rows
     here();
     ++version_;
-    value_.set(host);
+    value_.set(shared_out() ? host.slice(first_, held_) : host);
   }
   Matrix<S> to_host() const {
     Matrix<S> m(shape_.rows, shape_.cols);
@@ -103,7 +130,7 @@ class Parameter {
   }
   Weight weight() const {
     here();
-    return Weight{value_.view().data, dtype_of<S>, shape_.rows, shape_.cols, id_, version_};
+    return Weight{value_.view().data, dtype_of<S>, held().rows, shape_.cols, id_, version_};
   }
 
   bool trained() const {
@@ -123,8 +150,23 @@ class Parameter {
   void clear_grad() {
     grad_.clear();
   }
+  // Puts another array in the place of the gradient and returns what was there; empty = none until
+  // want_grad().
+  Array<S> exchange_grad(Array<S> other) {
+    return std::exchange(grad_, std::move(other));
+  }
 
  private:
+  void read_part(bool from_here, Index first, View<S> host) const {
+    if (from_here) {
+      return memory_->to_host(value_.view().slice(first - first_, host.rows).data, host.data,
+                              std::size_t(host.size()) * sizeof(S));
+    }
+    if (!read_)
+      throw Error(Exit::bug, concat("parameter '", name_,
+                                    "' has neither values nor a source to read them from"));
+    read_(first, host);
+  }
   void here() const {
     if (!stored()) {
       throw Error(Exit::bug, concat("the numbers of '", name_,
@@ -139,6 +181,7 @@ class Parameter {
   bool trained_ = true;
   Memory* memory_ = nullptr;
   View<const S> shape_;
+  Index first_ = 0, held_ = -1;  // rows that lie here; -1 = all, or none
   Array<S> value_, grad_;
   ReadRows<S> read_;
 };

@@ -105,6 +105,11 @@ class Decoder {
   // Adds to the gradients of what is trained. Frees the tape as it goes down; what the host holds
   // of a MoE layer (routing, losses, probabilities) stays.
   void backward(const Pass&, Tape&);
+  // Shares the experts of every layer out to the ranks of a group (MoeLayer::share_out).
+  void share_out(Comm& group);
+  // What a rank does in a pass of the others when it has no batch of its own: forwards, and in
+  // training backwards.
+  void serve(bool training);
   // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss,
   // predicted of `out` where the batch has targets; logits of the last token of each sequence (Q,V)
   // where wanted.

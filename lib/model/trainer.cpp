@@ -1,45 +1,17 @@
 #include "lib/model/trainer.h"
 
+#include <bit>
 #include <cmath>
 #include <numbers>
 
-#include "lib/backend/on_device.h"
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/model/config.h"
+#include "lib/model/squares.h"
 #include "lib/router/router.h"
 
 namespace moe {
-namespace {
-
-// Sums of squares, read once together: a device gathers them where they are, so that the host waits
-// once and not at every one.
-class Squares {
- public:
-  Squares(Backend<float>& b, Index n)
-      : backend_(b), device_(dynamic_cast<OnDevice<float>*>(&b)), host_(n, 1) {
-    if (device_)
-      on_device_ = Array<double>::zeros(b, n, 1);
-  }
-  void add(Index i, View<const float> x) {
-    if (device_)
-      device_->add_squares(x, on_device_.view().slice(i, 1));
-    else
-      host_(i, 0) += backend_.sum_squares(x);
-  }
-  Matrix<double> read() const {
-    return device_ ? on_device_.to_host() : host_;
-  }
-
- private:
-  Backend<float>& backend_;
-  OnDevice<float>* device_;
-  Matrix<double> host_;
-  Array<double> on_device_;
-};
-
-}  // namespace
 
 Schedule::Schedule(const std::string& text, Index horizon) : horizon_(horizon) {
   Spec spec(text);
@@ -72,21 +44,33 @@ double Schedule::factor(Index step) const {
   return floor_ + (1 - floor_) * 0.5 * (1 + std::cos(std::numbers::pi * along));
 }
 
-Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
+Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm, const RankOptions& ranks)
     : model_(model),
       options_(o),
+      ranks_(ranks),
       schedule_(o.schedule, o.steps),
       comm_(comm),
       parts_(o.trained, o.lr_factor, model) {
+  refuse_layout(options_, ranks_, comm_.size(),
+                model.moe_layers().empty() ? 0 : model.config().moe.experts);
   options_.schedule = schedule_.resolved();
+  share_experts();
   for (auto* p : model_.parameters()) {
     if (!parts_.trains(*p))
       p->freeze();
-    if (!p->trained())
-      continue;
-    parameters_.push_back(p);
-    m_.push_back(Array<float>::zeros(model_.backend(), p->value().rows, p->value().cols));
-    v_.push_back(Array<float>::zeros(model_.backend(), p->value().rows, p->value().cols));
+    if (p->trained())
+      parameters_.push_back(p);
+  }
+  find_summed();
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    View<const float> all = parameters_[i]->held();
+    if (owns_moments()) {
+      all = {nullptr, 1, 0};
+      for (const NumberRange& run : owned(i))
+        all.cols += run.count;
+    }
+    m_.push_back(Array<float>::zeros(model_.backend(), all.rows, all.cols));
+    v_.push_back(Array<float>::zeros(model_.backend(), all.rows, all.cols));
   }
   model_.want_grads();
   for (auto* layer : model_.moe_layers())
@@ -94,21 +78,15 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm)
 }
 
 std::vector<Trainer::Rows> Trainer::rows_of(const Parameter<float>& p) const {
-  const Index all = p.value().rows;
+  const Index here = p.held().rows;
   if (parts_.experts().empty() || parts_.group(p) != "experts")
-    return {{0, all}};
-  const Index each = all / p.dims()[0];
+    return {{0, here}};
+  const Index each = p.value().rows / p.dims()[0];
   std::vector<Rows> out;
-  for (const int e : parts_.experts())
-    out.push_back({e * each, each});
-  return out;
-}
-
-std::vector<Trainer::Moment> Trainer::moments() {
-  std::vector<Moment> out;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    out.push_back({parameters_[i]->name() + ".m", &parameters_[i]->dims(), &m_[i]});
-    out.push_back({parameters_[i]->name() + ".v", &parameters_[i]->dims(), &v_[i]});
+  for (const int e : parts_.experts()) {
+    const Index first = e * each - p.first_held();
+    if (first >= 0 && first < here)
+      out.push_back({first, each});
   }
   return out;
 }
@@ -129,7 +107,8 @@ StepResult Trainer::begin_step() {
 }
 
 std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, const NextBatch& next,
-                                                        const Observe& observe, StepResult& r) {
+                                                        const Observe& observe, StepResult& r,
+                                                        std::vector<MicroFigures>& figures) {
   const Batch batch = next(number);
   Rng rng = Rng(options_.seed).stream(number);
   Decoder<float>::Tape tape;
@@ -141,7 +120,8 @@ std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, co
   model_.forward(pass, tape, observe ? ReadLosses::now : ReadLosses::later);
   const bool later = !tape.loss_on_device.empty();
   if (!later) {
-    measure(tape, r);
+    figures.push_back(figures_of(tape));
+    add(figures.back(), r);
     refuse_nonfinite(r, tape);
   }
   if (observe) {
@@ -154,24 +134,49 @@ std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, co
   return tape;
 }
 
-StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
-  StepResult r = begin_step();
-  model_.clear_grads();
-  // whose losses are still on the device: read with the gradient norm, once a step
+std::vector<Trainer::MicroFigures> Trainer::run_lanes(const NextBatch& next, const Observe& observe,
+                                                      StepResult& r) {
+  std::vector<MicroFigures> figures;
+  // whose losses are still on the device: read together, once a step
   std::vector<Decoder<float>::Tape> kept;
-  for (Index micro = 0; micro < options_.accumulate; ++micro) {
-    const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro);
-    if (auto tape = micro_step(number, next, observe, r))
-      kept.push_back(std::move(*tape));
+  model_.want_grads();
+  model_.clear_grads();
+  for (Index round = 0; round < rounds(); ++round) {
+    if (const auto micro = micro_of(comm_.rank(), round)) {
+      const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro->number);
+      if (auto tape = micro_step(number, next, observe, r, figures))
+        kept.push_back(std::move(*tape));
+    } else if (group_) {
+      model_.serve(true);
+    }
+    round_done(round);
   }
+  reduce();
   r.gradient_norm = norm_of_gradients();
   model_.read_losses(kept);
-  for (const auto& tape : kept)
-    measure(tape, r);
-  if (!kept.empty())
+  for (const auto& tape : kept) {
+    figures.push_back(figures_of(tape));
+    add(figures.back(), r);
+  }
+  return figures;
+}
+
+StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
+  comm_.at_step(done_ + 1);
+  StepResult r = begin_step();
+  const std::vector<MicroFigures> figures = run_lanes(next, observe, r);
+  refuse_nonfinite(r, {});
+  if (!comm_.alone()) {
+    StepResult all = begin_step();
+    all.gradient_norm = r.gradient_norm;
+    add_all(figures, all);
+    r = std::move(all);
     refuse_nonfinite(r, {});
-  if (!std::isfinite(r.gradient_norm))
-    refuse_nonfinite(r, {});
+  } else {
+    take_seen(figures);
+  }
+  if (want_gradient_norms && owns_moments())
+    share(Ownership::What::gradients);
   if (want_gradient_norms)
     norms_by_expert(r);
   update(r);
@@ -179,6 +184,14 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
   ++done_;
   return r;
 }
+
+namespace {
+
+View<float> run_of(View<float> all, Index first, Index count) {
+  return {all.data + first, 1, count};
+}
+
+}  // namespace
 
 // Clips and moves the parameters.
 void Trainer::update(const StepResult& r) {
@@ -192,85 +205,153 @@ void Trainer::update(const StepResult& r) {
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
     o.lr = r.lr * parts_.factor(*parameters_[i]);
+    if (parameters_[i]->held().empty())
+      continue;
     const View<float> value = parameters_[i]->mutate();
     const View<float> grad = parameters_[i]->grad();
-    for (const auto [first, n] : rows_of(*parameters_[i])) {
-      model_.backend().adamw(value.slice(first, n), grad.slice(first, n),
-                             m_[i].view().slice(first, n), v_[i].view().slice(first, n), o);
+    for (const auto& [run, at] : stepped(i)) {
+      model_.backend().adamw(
+          run_of(value, run.first, run.count), run_of(grad, run.first, run.count),
+          run_of(m_[i].view(), at, run.count), run_of(v_[i].view(), at, run.count), o);
     }
   }
+  if (owns_moments())
+    share(Ownership::What::values);
 }
 
 // Balancers without gradient, and who got a gradient.
 void Trainer::settle(StepResult& r) {
   const auto layers = model_.moe_layers();
   for (std::size_t l = 0; l < layers.size(); ++l) {
-    comm_.all_reduce_sum(r.layer[l].counts);
-    std::int64_t tokens = r.layer[l].tokens;
-    comm_.all_reduce_sum(std::span(&tokens, 1));
     if (parts_.trains("router"))
-      layers[l]->stepped(r.layer[l].counts, tokens);
+      layers[l]->stepped(r.layer[l].counts, r.layer[l].tokens);
     for (std::size_t e = 0; e < r.layer[l].kept.size(); ++e)
       steps_with_gradient_[l][e] += r.layer[l].kept[e] > 0 && parts_.trains_expert(int(e));
   }
 }
 
-// Adds one micro-batch's losses and load to the step's.
-void Trainer::measure(const Decoder<float>::Tape& tape, StepResult& r) const {
+Trainer::MicroFigures Trainer::figures_of(const Decoder<float>::Tape& tape) const {
   const double share = 1.0 / double(options_.accumulate);
-  r.loss += tape.loss * share;
-  r.total_loss += tape.loss * share;
-  std::size_t l = 0;
+  MicroFigures out;
+  out.numbers.push_back(tape.loss);
   const auto layers = model_.moe_layers();
+  std::size_t l = 0;
   for (const auto& block : tape.block) {
     if (!block.moe)
       continue;
     const MoeTape<float>& t = *block.moe;
-    LayerStep& s = r.layer[l];
-    const auto add = [](std::vector<std::int64_t>& to, const std::vector<std::int64_t>& from) {
-      for (std::size_t e = 0; e < to.size(); ++e)
-        to[e] += from[e];
-    };
     const RoutingSums f = layers[l]->routing_sums(t);
-    add(s.counts, f.counts);
-    add(s.kept, f.kept);
-    s.tokens += f.tokens;
-    s.entropy += f.entropy * share / double(std::max<Index>(1, f.tokens));
-    for (std::size_t b = 0; b < t.losses.size(); ++b) {
-      s.losses[b] += t.losses[b] * share;
-      r.total_loss += layers[l]->balancers()[b]->coefficient() *
-                      layers[l]->balancers()[b]->reduction(int(layers.size())) * t.losses[b] *
-                      share;
+    const std::size_t balancers = layers[l++]->balancers().size();
+    out.numbers.push_back(f.entropy * share / double(std::max<Index>(1, f.tokens)));
+    out.numbers.insert(out.numbers.end(), t.losses.begin(), t.losses.end());
+    out.numbers.resize(out.numbers.size() + balancers - t.losses.size());
+    out.counts.push_back(f.tokens);
+    out.counts.insert(out.counts.end(), f.counts.begin(), f.counts.end());
+    out.counts.insert(out.counts.end(), f.kept.begin(), f.kept.end());
+    for (std::size_t b = 0; b < balancers; ++b) {
+      const auto seen = b < t.seen.size() ? t.seen[b] : std::vector<double>{};
+      out.seen.push_back(double(seen.size()));
+      out.seen.insert(out.seen.end(), seen.begin(), seen.end());
     }
-    ++l;
+  }
+  return out;
+}
+
+// Gives the balancers what they saw of the step, micro-batch by micro-batch.
+void Trainer::take_seen(const std::vector<MicroFigures>& figures) {
+  const auto layers = model_.moe_layers();
+  for (const MicroFigures& f : figures) {
+    const double* at = f.seen.data();
+    for (MoeLayer<float>* layer : layers) {
+      for (std::size_t b = 0; b < layer->balancers().size(); ++b) {
+        const auto n = std::size_t(*at++);
+        layer->take_seen(b, {at, n});
+        at += n;
+      }
+    }
+  }
+}
+
+namespace {
+
+template <class T>
+void push(std::vector<std::uint64_t>& words, const std::vector<T>& values) {
+  words.push_back(values.size());
+  for (const T v : values)
+    words.push_back(std::bit_cast<std::uint64_t>(v));
+}
+template <class T>
+std::vector<T> pull(const std::uint64_t*& word) {
+  std::vector<T> values(std::size_t(*word++));
+  for (T& v : values)
+    v = std::bit_cast<T>(*word++);
+  return values;
+}
+
+}  // namespace
+
+void Trainer::add_all(const std::vector<MicroFigures>& mine, StepResult& r) {
+  std::vector<std::uint64_t> words;
+  for (const MicroFigures& f : mine) {
+    push(words, f.numbers);
+    push(words, f.counts);
+    push(words, f.seen);
+  }
+  std::vector<MicroFigures> all;
+  for (const auto& theirs : comm_.gather<std::uint64_t>({"figures of micro-batches"}, words)) {
+    const std::uint64_t* at = theirs.data();
+    while (at != theirs.data() + theirs.size()) {
+      MicroFigures f;
+      f.numbers = pull<double>(at);
+      f.counts = pull<std::int64_t>(at);
+      f.seen = pull<double>(at);
+      add(f, r);
+      all.push_back(std::move(f));
+    }
+  }
+  take_seen(all);
+}
+
+// Adds one micro-batch's losses and load to the step's.
+void Trainer::add(const MicroFigures& f, StepResult& r) const {
+  const double share = 1.0 / double(options_.accumulate);
+  const double* number = f.numbers.data();
+  const std::int64_t* count = f.counts.data();
+  const double loss = *number++;
+  r.loss += loss * share;
+  r.total_loss += loss * share;
+  const auto layers = model_.moe_layers();
+  for (std::size_t l = 0; l < r.layer.size(); ++l) {
+    LayerStep& s = r.layer[l];
+    s.entropy += *number++;
+    for (std::size_t b = 0; b < s.losses.size(); ++b) {
+      const double value = *number++;
+      s.losses[b] += value * share;
+      r.total_loss += layers[l]->balancers()[b]->coefficient() *
+                      layers[l]->balancers()[b]->reduction(int(layers.size())) * value * share;
+    }
+    s.tokens += *count++;
+    for (std::int64_t& n : s.counts)
+      n += *count++;
+    for (std::int64_t& n : s.kept)
+      n += *count++;
   }
 }
 
 double Trainer::norm_of_gradients() {
+  if (in_lanes())
+    return norm_in_lanes();
   Squares squares(model_.backend(), 1);
   for (auto* p : parameters_) {
     for (const auto [first, n] : rows_of(*p))
       squares.add(0, p->grad().slice(first, n));
   }
-  double sum = squares.read()(0, 0);
-  comm_.all_reduce_sum(std::span(&sum, 1));
-  return std::sqrt(sum);
+  return std::sqrt(squares.read()(0, 0));
 }
 
 void Trainer::norms_by_expert(StepResult& r) {
-  const auto layers = model_.moe_layers();
-  for (std::size_t l = 0; l < layers.size(); ++l) {
-    const Index experts = layers[l]->config().experts;
-    Squares squares(model_.backend(), experts);
-    auto& bodies = layers[l]->expert_parameters();
-    for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
-      if (p->grad().empty())
-        continue;
-      for (Index e = 0; e < experts; ++e)
-        squares.add(e, p->grad().block(e, p->grad().rows / experts));
-    }
-    const Matrix<double> sums = squares.read();  // a name: a temporary would end before the loop
-    for (const double v : sums.flat())
+  for (std::size_t l = 0; l < r.layer.size(); ++l) {
+    for (const double v : expert_squares(l))
       r.layer[l].gradient_norm.push_back(std::sqrt(v));
   }
 }

@@ -1,13 +1,16 @@
 // The training loop's one step: forward and backward over the micro-batches, clipping, AdamW,
 // balancers. It knows no files and no data set; its whole state is the step number, the moments and
 // what routers hold, because every draw comes from (seed, step): the same step gives the same
-// bytes, however often the run was resumed and for any number of threads.
+// bytes, however often the run was resumed and for any number of threads. Several ranks compute the
+// lanes of a step (lib/model/lanes.h); the bytes are those of one rank with as many lanes.
 #pragma once
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "lib/core/comm.h"
 #include "lib/model/decoder.h"
+#include "lib/model/ownership.h"
 #include "lib/model/parts.h"
 
 namespace moe {
@@ -34,6 +37,8 @@ struct TrainOptions {
   Index steps = 2000;  // the horizon
   // a step = accumulate micro-batches of sequences x length tokens
   Index sequences = 16, length = 256, accumulate = 1;
+  // chains of micro-batches whose gradients are added up by themselves; a divisor of `accumulate`
+  Index lanes = 1;
   // clip 0 = none; decay spares vectors
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0.1, clip = 1.0;
   std::string schedule = "cosine";
@@ -64,15 +69,31 @@ struct StepResult {
   std::vector<LayerStep> layer;
 };
 
+// How ranks share what a training step needs. No byte of the result depends on it.
+struct RankOptions {
+  // 0: every rank holds all; 1: each holds the moments of what it owns, and steps that (ZeRO,
+  // arXiv 1910.02054)
+  int zero = 0;
+  // ranks that share the experts of every layer out among them (lib/layer/crossing.h); those that
+  // hold the same experts are the ranks with the same remainder by it
+  int expert_ranks = 1;
+};
+
 class Trainer {
  public:
-  Trainer(Decoder<float>&, const TrainOptions&, Comm&);
+  // Throws Error(usage) as refuse_layout().
+  Trainer(Decoder<float>&, const TrainOptions&, Comm&, const RankOptions& = {});
+
+  // Throws Error(usage) where there are more ranks than lanes, lanes do not divide accumulate, or
+  // ranks cannot share experts out as asked.
+  static void refuse_layout(const TrainOptions&, const RankOptions&, int ranks, int experts);
 
   // Batch number n of the run; called in order.
   using NextBatch = std::function<Batch(std::uint64_t number)>;
   // Sees each micro-batch after its forward pass (recording while training).
   using Observe = std::function<void(const Batch&, const Decoder<float>::Tape&)>;
-  // One step; what is frozen stays as it is, bit by bit, and the selection bias of a frozen router
+  // One step, the same on every rank; next and observe hear of this rank's micro-batches. What is
+  // frozen stays as it is, bit by bit, and the selection bias of a frozen router
   // with it. Throws Error(numeric) naming step and layer, before anything is changed, where a loss
   // or gradient is not finite.
   StepResult step(const NextBatch&, bool want_gradient_norms, const Observe& = {});
@@ -93,39 +114,122 @@ class Trainer {
   std::vector<std::vector<std::int64_t>>& steps_with_gradient() {
     return steps_with_gradient_;
   }
-  // The moments, named "PARAMETER.m" and ".v", for optimizer.safetensors.
+  // The moments, named "PARAMETER.m" and ".v", for optimizer.safetensors. Where ranks share them
+  // out, rank 0 alone calls read(), while the others lend().
   struct Moment {
     std::string name;
     const std::vector<Index>* dims;
-    Array<float>* values;
+    std::function<Matrix<float>()> read;              // as the parameter's rows
+    std::function<void(View<const float> host)> set;  // of all numbers
   };
   std::vector<Moment> moments();
+  // What the other ranks do while rank 0 reads moments and parameters, in its order, until
+  // end_reading().
+  void lend();
+  void end_reading();
+  Comm& comm() {
+    return comm_;
+  }
 
  private:
+  // Of one micro-batch what the step adds up, in order of micro-batches.
+  struct MicroFigures {
+    std::vector<double> numbers;       // loss; by MoE layer: entropy, then a loss a balancer
+    std::vector<std::int64_t> counts;  // by MoE layer: tokens, counts (E), kept (E)
+    std::vector<double> seen;          // what balancers without gradient saw, by MoE layer
+  };
   StepResult begin_step();
+  // This rank's micro-batches forwards and backwards, lane by lane.
+  std::vector<MicroFigures> run_lanes(const NextBatch&, const Observe&, StepResult&);
   // One micro-batch forwards and backwards; returns the tape where its losses are still on the
   // device.
   std::optional<Decoder<float>::Tape> micro_step(std::uint64_t number, const NextBatch&,
-                                                 const Observe&, StepResult&);
-  void measure(const Decoder<float>::Tape&, StepResult&) const;
+                                                 const Observe&, StepResult&,
+                                                 std::vector<MicroFigures>&);
+  // Micro-batch number `round` of a rank: its lane, its number in the step and whether it is the
+  // lane's last; nothing where the rank has none left.
+  struct Micro {
+    Index lane, number;
+    bool last;
+  };
+  std::optional<Micro> micro_of(int rank, Index round) const;
+  Index rounds() const;
+  void round_done(Index round);
+  void reduce();
+  MicroFigures figures_of(const Decoder<float>::Tape&) const;
+  void add(const MicroFigures&, StepResult&) const;
+  // Those of all ranks, in order of micro-batches.
+  void add_all(const std::vector<MicroFigures>& mine, StepResult&);
+  void take_seen(const std::vector<MicroFigures>&);
   void update(const StepResult&);
   void settle(StepResult&);
   void norms_by_expert(StepResult&);
   void refuse_nonfinite(const StepResult&, const Decoder<float>::Tape&);
   double norm_of_gradients();
+  bool in_lanes() const {
+    return options_.lanes > 1;
+  }
 
   Decoder<float>& model_;
   TrainOptions options_;
+  RankOptions ranks_;
   Schedule schedule_;
   Comm& comm_;
   Index done_ = 0;
   struct Rows {
     Index first = 0, count = 0;
   };
-  std::vector<Rows> rows_of(const Parameter<float>&) const;  // those that train
+  std::vector<Rows> rows_of(const Parameter<float>&) const;  // those that train, of those here
+  // numbers of parameter i that this rank steps, and where their moments lie
+  struct Stepped {
+    NumberRange run;
+    Index moment = 0;
+  };
+  std::vector<Stepped> stepped(std::size_t i) const;
+
+  // Parameters whose gradients are summed over the same ranks.
+  struct Summed {
+    std::vector<std::size_t> parameters;  // of parameters_
+    std::unique_ptr<Ownership> owners;
+    std::unique_ptr<LaneSums> sums;
+  };
+  void share_experts();
+  void find_summed();
+  Summed summed_over(Comm&, std::vector<std::size_t>, std::vector<Lanes> of_rank) const;
+  Trained trained(std::size_t i) const;
+  bool is_shared_out(std::size_t i) const {
+    return parameters_[i]->shared_out();
+  }
+  bool owns_moments() const {  // and not others'
+    return ranks_.zero > 0 && !comm_.alone();
+  }
+  bool lends_moments(std::size_t i) const {
+    return owns_moments() || is_shared_out(i);
+  }
+  const std::vector<NumberRange>& owned(std::size_t i) const;
+  void share(Ownership::What);
+  double norm_in_lanes();
+  std::vector<double> squares_of_experts(Summed&);
+  std::vector<double> expert_squares(std::size_t layer);
+  // Numbers of a whole parameter, of which ranks hold runs.
+  struct Part {
+    NumberRange run;  // counted along all rows of the parameter
+    const float* numbers;
+  };
+  void gather_parts(const std::vector<Part>& mine, View<float> whole);
+  std::vector<Part> moment_parts(std::size_t i, const Matrix<float>& held) const;
+  Matrix<float> lend_moments(std::size_t i, char which);
+  void borrow_rows(std::size_t i, Index first, View<float> out);
+  void lend_rows(std::size_t i, Index first, Index count);
+  void set_moments(std::size_t i, View<const float> host, char which);
+  const Array<float>& moments(std::size_t i, char which) const {
+    return (which == 'm' ? m_ : v_)[i];
+  }
 
   Parts parts_;
+  std::unique_ptr<Comm> group_, replicas_;     // of experts: their owners; those with the same
   std::vector<Parameter<float>*> parameters_;  // trained ones
+  Summed dense_, experts_;                     // with several lanes
   std::vector<Array<float>> m_, v_;
   std::vector<std::vector<std::int64_t>> steps_with_gradient_;
 };

@@ -164,7 +164,7 @@ Index other_bits(Run& whole, Decoder<float>& model, Trainer& trainer) {
   const auto m = whole.trainer.moments();
   const auto k = trainer.moments();
   for (std::size_t i = 0; i < m.size(); ++i)
-    compare(m[i].values->to_host(), k[i].values->to_host());
+    compare(m[i].read(), k[i].read());
   return n;
 }
 

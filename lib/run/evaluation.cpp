@@ -1,5 +1,6 @@
 #include "lib/run/evaluation.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "lib/core/error.h"
@@ -13,7 +14,7 @@ namespace moe {
 namespace {
 
 // Adds the losses of one batch to those of its domains.
-void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
+void add_losses(const Batch& batch, const Matrix<float>& token_loss,
                 std::vector<DomainLoss>& losses) {
   for (Index q = 0; q < batch.sequences(); ++q) {
     DomainLoss& d = losses[std::size_t(batch.domain[std::size_t(q)])];
@@ -22,8 +23,8 @@ void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
     for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
       if (batch.target[std::size_t(t)] < 0)
         continue;
-      d.nats += double(tape.token_loss(0, t));
-      nats += double(tape.token_loss(0, t));
+      d.nats += double(token_loss(0, t));
+      nats += double(token_loss(0, t));
       ++tokens;
     }
     d.tokens += tokens;
@@ -34,19 +35,37 @@ void add_losses(const Batch& batch, const Decoder<float>::Tape& tape,
   }
 }
 
+std::vector<DomainLoss> no_losses(const Corpus& corpus) {
+  std::vector<DomainLoss> out;
+  for (const std::string& name : corpus.info().domains)
+    out.push_back({name});
+  return out;
+}
+
+void rewind_replays(Decoder<float>& model) {
+  for (auto* layer : model.moe_layers()) {
+    if (auto* replay = capability<ReplaysRoutes>(layer->router()))
+      replay->rewind();
+  }
+}
+
+void refuse_nonfinite(const std::vector<DomainLoss>& losses) {
+  for (const DomainLoss& d : losses) {
+    if (!std::isfinite(d.nats)) {
+      throw Error(Exit::numeric, concat("the loss on '", d.name, "' is not finite"))
+          .hint("the checkpoint is broken or diverged: moe verify CHECKPOINT");
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<DomainLoss> evaluate(
     Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches,
     const std::function<bool(Index)>& visited,
     const std::function<void(int, const Batch&, const Routing&)>& routed) {
-  std::vector<DomainLoss> out;
-  for (const std::string& name : corpus.info().domains)
-    out.push_back({name});
-  for (auto* layer : model.moe_layers()) {
-    if (auto* replay = capability<ReplaysRoutes>(layer->router()))
-      replay->rewind();
-  }
+  std::vector<DomainLoss> out = no_losses(corpus);
+  rewind_replays(model);
   Index seen = 0;
   for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
     Decoder<float>::Tape tape;
@@ -58,16 +77,88 @@ std::vector<DomainLoss> evaluate(
     } else {
       model.infer({.batch = batch, .rng = &rng}, tape);
     }
-    add_losses(batch, tape, out);
+    add_losses(batch, tape.token_loss, out);
     seen += batch.tokens();
     return !visited || visited(seen);
   });
-  for (const DomainLoss& d : out) {
-    if (!std::isfinite(d.nats)) {
-      throw Error(Exit::numeric, concat("the loss on '", d.name, "' is not finite"))
-          .hint("the checkpoint is broken or diverged: moe verify CHECKPOINT");
-    }
+  refuse_nonfinite(out);
+  return out;
+}
+
+namespace {
+
+// A round of batches, one a rank, and what has come of it.
+class Rounds {
+ public:
+  Rounds(Comm& comm, std::vector<DomainLoss>& out) : comm_(comm), out_(out) {}
+  // Whether the next batch is this rank's.
+  bool is_mine() const {
+    return int(batches_.size()) == comm_.rank();
   }
+  void add(const Batch& batch, const Matrix<float>& losses) {
+    batches_.push_back(batch);
+    if (!losses.empty())
+      mine_ = losses;
+  }
+  bool is_empty() const {
+    return batches_.empty();
+  }
+  bool took_part() const {
+    return int(batches_.size()) > comm_.rank();
+  }
+  bool is_full() const {
+    return int(batches_.size()) == comm_.size();
+  }
+  // Everybody's losses are added, in order of batches.
+  void end() {
+    if (batches_.empty())
+      return;
+    const auto all = comm_.gather<float>({"losses of batches"}, mine_.flat());
+    for (std::size_t r = 0; r < batches_.size(); ++r) {
+      Matrix<float> losses(1, Index(all[r].size()));
+      std::ranges::copy(all[r], losses.data());
+      add_losses(batches_[r], losses, out_);
+    }
+    batches_.clear();
+    mine_ = {};
+  }
+
+ private:
+  Comm& comm_;
+  std::vector<DomainLoss>& out_;
+  std::vector<Batch> batches_;
+  Matrix<float> mine_;  // (1,T)
+};
+
+}  // namespace
+
+std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
+                                 const EvalBatches& batches, Comm& comm,
+                                 const std::function<bool(Index)>& visited) {
+  if (comm.alone())
+    return evaluate(model, corpus, batches, visited);
+  std::vector<DomainLoss> out = no_losses(corpus);
+  rewind_replays(model);
+  Rounds rounds(comm, out);
+  Index seen = 0;
+  const auto serve_others = [&] {
+    if (!rounds.is_empty() && !rounds.took_part())
+      model.serve(false);
+  };
+  for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
+    Decoder<float>::Tape tape;
+    if (rounds.is_mine())
+      model.infer({.batch = batch, .rng = &rng}, tape);
+    rounds.add(batch, tape.token_loss);
+    seen += batch.tokens();
+    if (!rounds.is_full())
+      return true;
+    rounds.end();
+    return !comm.any({"stop"}, visited && !visited(seen));
+  });
+  serve_others();
+  rounds.end();
+  refuse_nonfinite(out);
   return out;
 }
 

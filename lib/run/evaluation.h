@@ -1,5 +1,6 @@
 // Loss per domain: what `moe eval` reports and validation while training writes down.
 #pragma once
+#include "lib/core/comm.h"
 #include "lib/model/decoder.h"
 #include "lib/run/eval_batches.h"
 
@@ -17,13 +18,16 @@ struct DomainLoss {
   }
 };
 
-// Runs the corpus through the model without gradients. `visited` hears of every batch (progress)
-// and may stop; `routed` of what each MoE layer decided for a batch. Throws Error(numeric) naming
-// the domain whose loss is not finite.
+// Runs the corpus through the model without gradients; of several ranks each takes every so many-th
+// batch, and all get the result, which is that of one rank. `visited` hears of every batch
+// (progress) and may stop; `routed` of what each MoE layer decided for a batch. Throws
+// Error(numeric) naming the domain whose loss is not finite.
 std::vector<DomainLoss> evaluate(
     Decoder<float>&, const Corpus&, const EvalBatches&,
     const std::function<bool(Index tokens)>& visited = {},
     const std::function<void(int moe_layer, const Batch&, const Routing&)>& routed = {});
+std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const EvalBatches&, Comm&,
+                                 const std::function<bool(Index tokens)>& visited = {});
 // The sequence length that was asked for, or the context where none (0) was. Throws Error(usage)
 // where it is longer than the context.
 int length_for(int asked, const ModelConfig&);

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
@@ -76,6 +77,14 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
   return out;
 }
 
+// What ranks sent, and the share of their time that they spent in exchanges, where they wait.
+Line rank_line(const RankFigures& f) {
+  Line shares = Line::array();
+  for (std::size_t r = 0; r < f.seconds.size(); ++r)
+    shares.push_back(number(f.seconds[r] > 0 ? f.exchanging[r] / f.seconds[r] : 0));
+  return {{"count", f.seconds.size()}, {"bytes", f.bytes}, {"exchange_share", shares}};
+}
+
 }  // namespace
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, Index steps_done) : path_(path) {
@@ -85,6 +94,11 @@ MetricsLog::MetricsLog(const std::filesystem::path& path, Index steps_done) : pa
   if (file_ < 0)
     io_failure("write", path, errno);
 }
+MetricsLog::MetricsLog(MetricsLog&& o) noexcept
+    : path_(std::move(o.path_)),
+      file_(std::exchange(o.file_, -1)),
+      tokens_(o.tokens_),
+      start_(o.start_) {}
 MetricsLog::~MetricsLog() {
   if (file_ >= 0)
     ::close(file_);
@@ -97,6 +111,8 @@ void MetricsLog::refuse(int error) const {
 }
 
 void MetricsLog::write(const std::string& text) {
+  if (file_ < 0)
+    return;
   for (std::string_view left = text; !left.empty();) {
     const ssize_t n = ::write(file_, left.data(), left.size());
     if (n < 0 && errno == EINTR)
@@ -108,7 +124,7 @@ void MetricsLog::write(const std::string& text) {
 }
 
 void MetricsLog::sync() {
-  while (::fsync(file_) != 0) {
+  while (file_ >= 0 && ::fsync(file_) != 0) {
     if (errno != EINTR)
       refuse(errno);
   }
@@ -119,13 +135,16 @@ double MetricsLog::tokens_per_second() const {
   return s > 0 ? tokens_ / s : 0;
 }
 
-void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& trainer) {
+void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& trainer,
+                      const RankFigures* ranks) {
   Line line = {{"step", r.step},
                {"loss", number(r.loss)},
                {"total_loss", number(r.total_loss)},
                {"gradient_norm", number(r.gradient_norm)},
                {"lr", r.lr},
                {"tokens_per_second", number(tokens_per_second())}};
+  if (ranks)
+    line["ranks"] = rank_line(*ranks);
   Line layers = Line::array();
   const auto moe = model.moe_layers();
   for (std::size_t l = 0; l < r.layer.size(); ++l) {

@@ -9,18 +9,28 @@
 
 namespace moe {
 
+// What ranks did in the steps since the last line: no part of what a run computes.
+struct RankFigures {
+  std::vector<double> seconds, exchanging;  // (ranks): in steps, and of them in exchanges
+  std::vector<std::int64_t> bytes;          // (ranks): sent to others
+};
+
 class MetricsLog {
  public:
   // Goes on with a file that is there: lines of steps behind `steps_done` are cut off. Throws
   // Error(io), as every call that writes.
   MetricsLog(const std::filesystem::path&, Index steps_done);
+  // Writes nothing: of a rank that is not the first.
+  MetricsLog() = default;
   MetricsLog(const MetricsLog&) = delete;
+  MetricsLog(MetricsLog&&) noexcept;
   ~MetricsLog();
   void count(Index tokens) {
     tokens_ += double(tokens);
   }
   double tokens_per_second() const;  // of those counted, since this log was opened
-  void step(const StepResult&, Decoder<float>&, Trainer&);
+  // `ranks`: of a run on several, figures of the step by rank
+  void step(const StepResult&, Decoder<float>&, Trainer&, const RankFigures* ranks = nullptr);
   // What was said before the first step, so that the file alone says it too.
   void warning(const std::string& sentence);
   void sync();  // every line is on disk

@@ -300,18 +300,26 @@ TraceRows BatchRows::sequence_rows(Index q) const {
   return slice(rows_, first, batch_.start[std::size_t(q) + 1] - first);
 }
 
-void BatchRows::append(TraceWriter& writer) const {
+std::vector<SequenceRows> BatchRows::sequences() const {
   if (batch_.sequences() == 1 && !batch_.past.empty() && batch_.past[0] > 0)
-    return writer.append(rows_);
+    return {{.goes_on = true, .rows = rows_}};
+  std::vector<SequenceRows> out;
   for (Index q = 0; q < batch_.sequences(); ++q) {
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
     const std::uint16_t label = domain < 0 ? no_domain : std::uint16_t(domain);
     for (const BatchRows* rows : {static_cast<const BatchRows*>(source_.get()), this}) {
-      if (!rows)
-        continue;
-      writer.sequence(label);
-      writer.append(rows->sequence_rows(q));
+      if (rows)
+        out.push_back({.domain = label, .rows = rows->sequence_rows(q)});
     }
+  }
+  return out;
+}
+
+void append(const std::vector<SequenceRows>& sequences, TraceWriter& writer) {
+  for (const SequenceRows& s : sequences) {
+    if (!s.goes_on)
+      writer.sequence(s.domain);
+    writer.append(s.rows);
   }
 }
 

@@ -52,6 +52,14 @@ class OutputSimilarity {
   std::vector<std::vector<Matrix<float>>> together_;  // (the other names)(L) of (E,E)
 };
 
+// Rows of one sequence, as a trace takes them.
+struct SequenceRows {
+  std::uint16_t domain = no_domain;
+  bool goes_on = false;  // with the last one: no new sequence begins
+  TraceRows rows;
+};
+void append(const std::vector<SequenceRows>&, TraceWriter&);
+
 // Rows of one batch, gathered layer by layer. What an encoder reads stands before what its decoder
 // reads, as sequences of their own; layers route the rows of their own stack alone.
 class BatchRows {
@@ -60,9 +68,12 @@ class BatchRows {
             int boundary /*id marked special; -1 = none*/);
   void layer(int moe_layer, const MoeTape<float>&, const TraceFields&, bool encoder = false);
   void predictions(const Decoder<float>::Tape&);  // predicted_id, target_id, logprob
-  // Appends the rows, sequence by sequence; domains are those of the batch. A sequence whose past
-  // is not empty continues the last one.
-  void append(TraceWriter&) const;
+  // Sequence by sequence; domains are those of the batch. A sequence whose past is not empty
+  // continues the last one.
+  std::vector<SequenceRows> sequences() const;
+  void append(TraceWriter& writer) const {
+    moe::append(sequences(), writer);
+  }
 
  private:
   void score_figures(const MoeTape<float>&, LayerRows&) const;  // entropy, margin, logsumexp

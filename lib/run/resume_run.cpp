@@ -1,6 +1,10 @@
 // Going on with a run: from which checkpoint, on which device, with which trace.
+#include <nlohmann/json.hpp>
+
 #include "lib/core/error.h"
+#include "lib/files/any_bytes.h"
 #include "lib/files/file.h"
+#include "lib/model/config.h"
 #include "lib/run/leftovers.h"
 #include "lib/run/program_version.h"
 #include "lib/run/resumed_trace.h"
@@ -90,45 +94,97 @@ ResumePoint point_of(const std::string& folder, const ResumeOptions& options,
   return point;
 }
 
-}  // namespace
+int experts_of(const RunState& state) {
+  const ModelConfig config = model_config(state.model);
+  return config.moe_layers() > 0 ? config.moe.experts : 0;
+}
 
-std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions& options,
-                                        const RunContext& context, TrainingObserver& observer) {
+// Where a run goes on, as rank 0 found it.
+struct Begin {
+  ResumePoint point;
+  bool recording = false;
+  std::optional<RunLock> lock;
+};
+
+Begin begin_of(const std::string& folder, const ResumeOptions& options, const RunContext& context,
+               TrainingObserver& observer) {
   refuse_no_run(folder);
-  RunLock lock(folder);
+  Begin out{.point = {}, .recording = false, .lock = std::optional<RunLock>(folder)};
   if (const std::string changed =
           check_program_version(folder, context.provenance.version, options.accept_changed_version);
       !changed.empty())
     observer.note(changed);
-  ResumePoint point = point_of(folder, options, observer);
-  RunState& state = point.state;
-  const bool recording =
-      point.new_trace || (!state.trace.empty() && fs::exists(state.trace + ".part"));
-  if (state.step >= state.train.steps && !recording) {
-    observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
-    prune(folder, int(state.keep));
-    return nullptr;
-  }
-  LoadedModel loaded =
-      load_point(point, open_device(state, options.device, context, observer), observer);
-  auto tokenizer = training_tokenizer(loaded);
-  auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
-  if (!state.trace.empty() && !recording && fs::exists(state.trace)) {
+  out.point = point_of(folder, options, observer);
+  const RunState& state = out.point.state;
+  out.recording =
+      out.point.new_trace || (!state.trace.empty() && fs::exists(state.trace + ".part"));
+  if (!state.trace.empty() && !out.recording && fs::exists(state.trace)) {
     observer.warning(
         concat("the trace '", state.trace, "' is complete: steps from here on are not recorded"));
-    state.trace.clear();
+    out.point.state.trace.clear();
   }
+  return out;
+}
+
+// The same on every rank: the others read the state that rank 0 chose.
+Begin agreed(const std::string& folder, const ResumeOptions& options, const RunContext& context,
+             TrainingObserver& observer) {
+  if (!context.comm || context.comm->alone())
+    return begin_of(folder, options, context, observer);
+  constexpr About about{"where the run goes on"};
+  if (context.comm->first()) {
+    Begin mine = begin_of(folder, options, context, observer);
+    const Json said = {{"checkpoint", escaped(mine.point.checkpoint.string())},
+                       {"trace", escaped(mine.point.state.trace)},
+                       {"rows", mine.point.state.trace_rows},
+                       {"new", mine.point.new_trace},
+                       {"recording", mine.recording}};
+    context.comm->from_first(about, said.dump());
+    return mine;
+  }
+  const Json said = Json::parse(context.comm->from_first(about, ""));
+  Begin out;
+  out.point.checkpoint = unescaped(said.at("checkpoint").get<std::string>());
+  out.point.state = read_state(out.point.checkpoint);
+  out.point.state.trace = unescaped(said.at("trace").get<std::string>());
+  said.at("rows").get_to(out.point.state.trace_rows);
+  said.at("new").get_to(out.point.new_trace);
+  said.at("recording").get_to(out.recording);
+  take_horizon(out.point.state, options.horizon, observer);
+  return out;
+}
+
+}  // namespace
+
+std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeOptions& options,
+                                        const RunContext& context, TrainingObserver& observer) {
+  Begin begin = agreed(folder, options, context, observer);
+  RunState& state = begin.point.state;
+  if (state.step >= state.train.steps && !begin.recording) {
+    observer.note(concat(folder, " is done: step ", state.step, " of ", state.train.steps));
+    if (context.writes())
+      prune(folder, int(state.keep));
+    return nullptr;
+  }
+  Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
+                         experts_of(state));
+  LoadedModel loaded =
+      load_point(begin.point, open_device(state, options.device, context, observer), observer);
+  auto tokenizer = training_tokenizer(loaded);
+  auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
   auto run = std::make_unique<TrainingRun>(
       TrainingRun::Setup{.folder = folder,
                          .state = std::move(state),
                          .model = std::move(loaded.model),
                          .tokenizer = std::move(tokenizer),
                          .kept = std::move(kept),
-                         .lock = std::move(lock),
+                         .lock = std::move(begin.lock),
                          .provenance = context.provenance,
                          .resumed = true,
                          .accept_changed_data = options.accept_changed_data,
-                         .new_trace = point.new_trace});
+                         .new_trace = begin.point.new_trace,
+                         .comm = context.comm,
+                         .ranks = context.ranks});
   load_training(loaded, run->trainer);
   return run;
 }

@@ -40,8 +40,8 @@ std::vector<NamedState> router_state(Decoder<float>& model) {
 std::vector<NamedTensor> training_tensors(Decoder<float>& model, Trainer* trainer) {
   std::vector<NamedTensor> out;
   for (const Trainer::Moment& m : trainer ? trainer->moments() : std::vector<Trainer::Moment>{}) {
-    out.emplace_back(m.name, DType::f32, *m.dims, [values = m.values, dims = *m.dims] {
-      return Tensor::from_float(DType::f32, dims, values->to_host().flat());
+    out.emplace_back(m.name, DType::f32, *m.dims, [read = m.read, dims = *m.dims] {
+      return Tensor::from_float(DType::f32, dims, read().flat());
     });
   }
   for (const NamedState& s : router_state(model)) {
@@ -362,7 +362,7 @@ void load_training(const LoadedModel& loaded, Trainer& trainer) {
   }
   for (const Trainer::Moment& m : trainer.moments()) {
     const Matrix<float> host = tensors.get(m.name, *m.dims).to_float();
-    m.values->set(View<const float>{host.data(), m.values->rows(), m.values->cols()});
+    m.set(host.view());
   }
   const auto& stored = loaded.state->steps_with_gradient;
   auto& counted = trainer.steps_with_gradient();

@@ -14,39 +14,43 @@ namespace fs = std::filesystem;
 
 Json state_json(const RunState& s) {
   const TrainOptions& t = s.train;
-  return {{"format", "moe-state"},
-          {"version", 1},
-          {"step", s.step},
-          {"model", s.model},
-          {"data", escaped_all(s.data)},
-          {"tokenizer", escaped(s.tokenizer)},
-          {"device", s.device},
-          {"options", Json::parse(s.options)},
-          {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
-          {"steps_with_gradient", s.steps_with_gradient},
-          {"train",
-           {{"horizon", t.steps},
-            {"sequences", t.sequences},
-            {"length", t.length},
-            {"accumulate", t.accumulate},
-            {"lr", t.lr},
-            {"beta1", t.beta1},
-            {"beta2", t.beta2},
-            {"eps", t.eps},
-            {"decay", t.decay},
-            {"clip", t.clip},
-            {"schedule", t.schedule},
-            {"seed", t.seed},
-            {"trained", t.trained},
-            {"lr_factor", t.lr_factor}}},
-          {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
-          {"run",
-           {{"save_every", s.save_every},
-            {"save_minutes", s.save_minutes},
-            {"keep", s.keep},
-            {"eval_every", s.eval_every},
-            {"log_every", s.log_every},
-            {"eval_tokens", s.eval_tokens}}}};
+  Json out = {
+      {"format", "moe-state"},
+      {"version", 1},
+      {"step", s.step},
+      {"model", s.model},
+      {"data", escaped_all(s.data)},
+      {"tokenizer", escaped(s.tokenizer)},
+      {"device", s.device},
+      {"options", Json::parse(s.options)},
+      {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
+      {"steps_with_gradient", s.steps_with_gradient},
+      {"train",
+       {{"horizon", t.steps},
+        {"sequences", t.sequences},
+        {"length", t.length},
+        {"accumulate", t.accumulate},
+        {"lr", t.lr},
+        {"beta1", t.beta1},
+        {"beta2", t.beta2},
+        {"eps", t.eps},
+        {"decay", t.decay},
+        {"clip", t.clip},
+        {"schedule", t.schedule},
+        {"seed", t.seed},
+        {"trained", t.trained},
+        {"lr_factor", t.lr_factor}}},
+      {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+      {"run",
+       {{"save_every", s.save_every},
+        {"save_minutes", s.save_minutes},
+        {"keep", s.keep},
+        {"eval_every", s.eval_every},
+        {"log_every", s.log_every},
+        {"eval_tokens", s.eval_tokens}}}};
+  if (t.lanes > 1)
+    out["train"]["lanes"] = t.lanes;
+  return out;
 }
 
 namespace {
@@ -69,6 +73,8 @@ TrainOptions train_options_from(const Json& j) {
   o.sequences = whole_at(j, "sequences");
   o.length = whole_at(j, "length");
   o.accumulate = whole_at(j, "accumulate");
+  if (j.contains("lanes"))
+    o.lanes = whole_at(j, "lanes");
   j.at("lr").get_to(o.lr);
   j.at("beta1").get_to(o.beta1);
   j.at("beta2").get_to(o.beta2);
@@ -153,6 +159,7 @@ void refuse_wholes(const RunState& s, Exit code, const std::string& where) {
                          {"the sequences of a micro-batch", t.sequences, 1, most_tokens},
                          {"the length of a sequence", t.length, 1, most_tokens},
                          {"the micro-batches of a step", t.accumulate, 1, most_micro_batches},
+                         {"the lanes of a step", t.lanes, 1, t.accumulate},
                          {"the steps between recorded ones", s.trace_every, 1, any},
                          {"the steps between checkpoints", s.save_every, 0, any},
                          {"the checkpoints kept", s.keep, 1, std::numeric_limits<int>::max()},
@@ -163,6 +170,11 @@ void refuse_wholes(const RunState& s, Exit code, const std::string& where) {
       throw Error(code, concat(where, w.name, ": ", w.value, " is less than ", w.least));
     if (w.value > w.most)
       throw Error(code, concat(where, w.name, ": ", w.value, " is more than ", w.most));
+  }
+  if (t.accumulate % t.lanes != 0) {
+    throw Error(code, concat(where, "the ", t.accumulate,
+                             " micro-batches of a step cannot be shared by ", t.lanes, " lanes"))
+        .hint(concat("--accumulate ", (t.accumulate / t.lanes + 1) * t.lanes));
   }
   if (t.sequences > most_tokens / t.length) {
     throw Error(code, concat(where, "a micro-batch of ", t.sequences, " sequences of ", t.length,

@@ -336,12 +336,15 @@ int vocabulary_on_data(const ModelConfig& config, const RunOptions& o, TrainingO
 
 std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOptions& o,
                                        const RunContext& context, TrainingObserver& observer) {
-  refuse_folder(o.folder, o.force);
-  if (!o.trace.empty())
+  if (context.writes())
+    refuse_folder(o.folder, o.force);
+  if (!o.trace.empty() && context.writes())
     refuse_trace(given, o);
   refuse_untrainable(given);
   ModelConfig config = given;
   RunState state = state_of(config, o);
+  Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
+                         config.moe_layers() > 0 ? config.moe.experts : 0);
   const RunData data = open_data(config, o, observer, tokenizer_of(o));
   const Corpus& corpus = data.corpus;
   const auto kept = kept_for(o.init, *data.tokenizer);
@@ -358,10 +361,12 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   state.run_id = weights_xxh3(*model);
   state.model = to_spec(model->config());
   Parts(state.train.trained, state.train.lr_factor, *model);  // refused before anything is made
-  RunLock lock(o.folder);
-  clear_run(o.folder);
-  write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
-  settle_names(o.folder, state.trace);
+  auto lock = context.writes() ? std::optional<RunLock>(o.folder) : std::nullopt;
+  if (lock) {
+    clear_run(o.folder);
+    write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
+    settle_names(o.folder, state.trace);
+  }
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
@@ -369,7 +374,9 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
                                                               .kept = kept,
                                                               .lock = std::move(lock),
                                                               .provenance = context.provenance,
-                                                              .replace_trace = o.force});
+                                                              .replace_trace = o.force,
+                                                              .comm = context.comm,
+                                                              .ranks = context.ranks});
   warn_of_router(*run, observer);
   return run;
 }

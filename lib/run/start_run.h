@@ -30,6 +30,14 @@ struct RunContext {
   // Opens a device by its spec, once all has been checked that needs none. It outlives the run.
   std::function<Backend<float>&(const std::string& spec)> device;
   Provenance provenance;
+  // Its ranks, which outlive the run; null = one. All call what follows with the same options, and
+  // rank 0 alone looks at folders that are written, and writes.
+  Comm* comm = nullptr;
+  RankOptions ranks;
+
+  bool writes() const {
+    return !comm || comm->first();
+  }
 };
 
 // The state at step 0. Throws Error(usage) for what cannot be.

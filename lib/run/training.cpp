@@ -1,13 +1,14 @@
 #include "lib/run/training.h"
 
-#include "lib/run/data_identity.h"
-
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
 
 #include "lib/core/error.h"
+#include "lib/run/data_identity.h"
 #include "lib/run/origin.h"
+#include "lib/run/packed_rows.h"
 #include "lib/run/recorder.h"
 
 namespace moe {
@@ -28,9 +29,12 @@ namespace {
 // The run's data; of a resumed run those that it began with, before anything of it is touched.
 Corpus data_of(const TrainingRun::Setup& s) {
   Corpus corpus(s.state.data, *s.tokenizer, s.state.train.seed);
-  if (s.resumed && s.accept_changed_data)
+  const bool writes = !s.comm || s.comm->first();
+  if (s.resumed && s.accept_changed_data && writes)
     accept_data(s.folder, corpus);
-  else if (s.resumed)
+  if (s.resumed && s.accept_changed_data)
+    return corpus;
+  if (s.resumed)
     require_same_data(s.folder, corpus);
   return corpus;
 }
@@ -39,10 +43,12 @@ Corpus data_of(const TrainingRun::Setup& s) {
 
 TrainingRun::TrainingRun(Setup s)
     : setup(std::move(s)),
-      trainer(*setup.model, setup.state.train, comm),
+      comm(setup.comm ? *setup.comm : solo),
+      trainer(*setup.model, setup.state.train, comm, setup.ranks),
       corpus(data_of(setup)),
       validation(validation_specs(setup.state.data), *setup.tokenizer, setup.state.train.seed),
-      log(setup.folder / "metrics.jsonl", setup.state.step) {
+      log(comm.first() ? MetricsLog(setup.folder / "metrics.jsonl", setup.state.step)
+                       : MetricsLog()) {
   setup.provenance.options = setup.state.options;
   for (Corpus* data : {&corpus, &validation})
     data->begin_with(setup.model->config().start_token);
@@ -63,7 +69,8 @@ class TrainingLoop {
         folder_(run.setup.folder),
         state_(run.setup.state),
         model_(*run.setup.model),
-        trainer_(run.trainer) {}
+        trainer_(run.trainer),
+        comm_(run.comm) {}
 
   TrainingResult go();
 
@@ -73,6 +80,13 @@ class TrainingLoop {
   void step();
   Batch next(std::uint64_t number);
   void record(const Batch&, const Decoder<float>::Tape&, Index step);
+  void gather_rows(Index step);
+  void log(const StepResult&);
+  // Whether to stop, and whether to save, as all ranks do.
+  struct Decision {
+    bool stop = false, save = false;
+  };
+  Decision decide();
   void validate();
   void save();
   bool save_is_due() const;  // by the clock: when one is made changes nothing that is computed
@@ -85,18 +99,28 @@ class TrainingLoop {
   RunState& state_;
   Decoder<float>& model_;
   Trainer& trainer_;
-  std::optional<TraceWriter> trace_;
+  Comm& comm_;
+  bool stop_asked_ = false;
+  bool recording_ = false;            // steps are, by rank 0
+  std::optional<TraceWriter> trace_;  // its
+  PackedRows rows_;                   // of the step, of another rank
+
   TraceFields fields_;
   std::uint64_t recorded_ = 0;  // rows of the trace up to the last step that was made
   TrainingResult result_;
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point logged_ = saved_;
+  ExchangeTotals exchanged_;  // up to the last line of metrics.jsonl
 };
 
 void TrainingLoop::open_trace() {
   if (state_.trace.empty())
     return;
+  recording_ = true;
   fields_ = trace_fields(model_);
   fields_.prediction = false;
+  if (!comm_.first())
+    return;
   TraceHeader header = trace_header(model_);
   describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
                   run_.corpus, state_.train.seed);
@@ -118,16 +142,36 @@ void TrainingLoop::record(const Batch& batch, const Decoder<float>::Tape& tape, 
     if (tape.block[l].moe)
       rows.layer(n++, *tape.block[l].moe, fields_, model_.config().in_encoder(int(l)));
   }
+  if (!trace_)
+    return rows_.add(rows);
   trace_->step({.step = step, .phase = Phase::train});
   rows.append(*trace_);
   observer_.recorded(step, trace_->rows());
+}
+
+// The rows of the other ranks' micro-batches, which follow those of rank 0, in their order.
+void TrainingLoop::gather_rows(Index step) {
+  if (comm_.alone())
+    return;
+  std::vector<ConstBytes> send(std::size_t(comm_.size()));
+  send[0] = comm_.first() ? ConstBytes{} : rows_.bytes();
+  const auto all = comm_.exchange({"rows of the trace"}, send);
+  rows_ = {};
+  for (const auto& bytes : all) {
+    PackedRows::for_each(bytes, [&](const std::vector<SequenceRows>& batch) {
+      trace_->step({.step = step, .phase = Phase::train});
+      append(batch, *trace_);
+      observer_.recorded(step, trace_->rows());
+    });
+  }
 }
 
 void TrainingLoop::validate() {
   const auto losses = evaluate(model_, run_.validation,
                                {.tokens = state_.eval_tokens,
                                 .sequences = int(state_.train.sequences),
-                                .length = int(state_.train.length)});
+                                .length = int(state_.train.length)},
+                               comm_);
   run_.log.validation(trainer_.done(), losses);
   result_.validations.push_back({trainer_.done(), losses});
   observer_.validated(trainer_.done(), losses);
@@ -145,7 +189,7 @@ std::string TrainingLoop::kept() const {
 // pruned.
 void TrainingLoop::refuse_nonfinite() const {
   for (const auto* p : model_.parameters()) {
-    if (!std::isfinite(model_.backend().sum_squares(p->value()))) {
+    if (!std::isfinite(model_.backend().sum_squares(p->held()))) {
       throw Error(Exit::numeric, concat("step ", trainer_.done(), ": the weights of ", p->name(),
                                         " are not finite"))
           .hint("a smaller --lr, or a longer warm-up");
@@ -157,6 +201,10 @@ void TrainingLoop::save() {
   refuse_nonfinite();
   state_.step = trainer_.done();
   state_.steps_with_gradient = trainer_.steps_with_gradient();
+  if (!comm_.first()) {
+    trainer_.lend();
+    return;
+  }
   if (trace_) {
     trace_->commit(trainer_.done());
     trace_->sync();  // the state names these rows
@@ -168,9 +216,21 @@ void TrainingLoop::save() {
       folder_, model_, &trainer_, state_,
       tokenizer_files(*run_.setup.tokenizer,
                       run_.corpus.info().bare_ids && !run_.corpus.info().pieces, run_.setup.kept));
+  trainer_.end_reading();
   prune(folder_, int(state_.keep), result_.checkpoint);
   saved_ = std::chrono::steady_clock::now();
   observer_.saved(state_.step, result_.checkpoint);
+}
+
+TrainingLoop::Decision TrainingLoop::decide() {
+  if (comm_.alone())
+    return {observer_.wants_stop(), save_is_due()};
+  const std::uint8_t mine[] = {observer_.wants_stop(), save_is_due()};
+  const auto all = comm_.gather<std::uint8_t>({"stop or save"}, mine);
+  const auto asks = [](const auto& theirs) {
+    return theirs[0] != 0;
+  };
+  return {std::ranges::any_of(all, asks), all[0][1] != 0};
 }
 
 bool TrainingLoop::save_is_due() const {
@@ -181,9 +241,29 @@ bool TrainingLoop::save_is_due() const {
 
 // The run's micro-batch of that number. Steps may be long: who asks to stop waits for one only.
 Batch TrainingLoop::next(std::uint64_t number) {
-  if (number % std::uint64_t(state_.train.accumulate) != 0 && observer_.wants_stop())
+  const bool begun = number % std::uint64_t(state_.train.accumulate) != 0;
+  if (begun && comm_.alone() && observer_.wants_stop())
     throw GivenUp();
   return run_.corpus.train(number, int(state_.train.sequences), int(state_.train.length));
+}
+
+void TrainingLoop::log(const StepResult& r) {
+  if (comm_.alone())
+    return run_.log.step(r, model_, trainer_);
+  const auto now = std::chrono::steady_clock::now();
+  const ExchangeTotals totals = comm_.totals();
+  const double mine[] = {std::chrono::duration<double>(now - logged_).count(),
+                         totals.seconds - exchanged_.seconds,
+                         double(totals.bytes - exchanged_.bytes)};
+  RankFigures ranks;
+  for (const auto& theirs : comm_.gather<double>({"time of ranks"}, mine)) {
+    ranks.seconds.push_back(theirs[0]);
+    ranks.exchanging.push_back(theirs[1]);
+    ranks.bytes.push_back(std::int64_t(theirs[2]));
+  }
+  run_.log.step(r, model_, trainer_, &ranks);
+  logged_ = std::chrono::steady_clock::now();
+  exchanged_ = comm_.totals();
 }
 
 // One step and what is due after it.
@@ -194,23 +274,30 @@ void TrainingLoop::step() {
     return every > 0 && step % every == 0;
   };
   Trainer::Observe observe;
-  if (trace_ && (step - 1) % state_.trace_every == 0) {
+  const bool recorded = recording_ && (step - 1) % state_.trace_every == 0;
+  if (recorded) {
     observe = [&](const Batch& b, const Decoder<float>::Tape& t) {
       record(b, t, step);
     };
   }
   const bool logged = is_due(state_.log_every) || step == 1 || last;
   const StepResult r = trainer_.step([&](std::uint64_t n) { return next(n); }, logged, observe);
+  if (recorded)
+    gather_rows(step);
   if (trace_)
     recorded_ = trace_->rows();
   result_.losses.push_back(r.loss);
   run_.log.count(state_.train.tokens_per_step());
   if (logged)
-    run_.log.step(r, model_, trainer_);
+    log(r);
   observer_.stepped({r, logged, run_.log.tokens_per_second()});
   if (is_due(state_.eval_every) || last)
     validate();
-  if (!last && (is_due(state_.save_every) || save_is_due()))
+  if (last)
+    return;
+  const Decision d = decide();
+  stop_asked_ = d.stop;
+  if (!d.stop && (is_due(state_.save_every) || d.save))
     save();
 }
 
@@ -222,9 +309,9 @@ void TrainingLoop::train_to_horizon() {
     try {
       step();
     } catch (const GivenUp&) {
-      result_.stopped = true;
+      stop_asked_ = true;
     }
-    if (!run_.finished() && (result_.stopped || observer_.wants_stop())) {
+    if (!run_.finished() && stop_asked_) {
       result_.stopped = true;
       return save();
     }

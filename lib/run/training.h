@@ -2,6 +2,8 @@
 // way. It prints nothing and knows no signals: an observer hears what happens and may stop the run,
 // and the losses come back as a value, so that one process can train many models.
 #pragma once
+#include <optional>
+
 #include "lib/checkpoint/run_lock.h"
 #include "lib/run/metrics_log.h"
 #include "lib/run/provenance.h"
@@ -30,11 +32,13 @@ class TrainingObserver {
   virtual void validated(Index step, const std::vector<DomainLoss>&);
   virtual void saved(Index step, const std::filesystem::path& checkpoint);
   // Asked after every step but the last, and between the micro-batches of a step: true gives up an
-  // unfinished step, saves the run as it stands and ends train().
+  // unfinished step, saves the run as it stands and ends train(). Of several ranks any may ask, and
+  // the step that was begun is made.
   virtual bool wants_stop();
 };
 
-// A run that can train: made by start_run() and resume_run(), which hold its folder's lock.
+// A run that can train: made by start_run() and resume_run(), which hold its folder's lock. Of
+// several ranks each has one; rank 0 alone writes files.
 struct TrainingRun {
   struct Setup {
     std::filesystem::path folder;
@@ -43,12 +47,14 @@ struct TrainingRun {
     std::shared_ptr<const Tokenizer> tokenizer;
     // of the checkpoint that the run began with, in each of its own; null = it began with none
     std::shared_ptr<const KeptFiles> kept;
-    RunLock lock;
-    Provenance provenance;  // its options are those of the state
+    std::optional<RunLock> lock;  // held by rank 0
+    Provenance provenance;        // its options are those of the state
     bool resumed = false;
     bool accept_changed_data = false;  // of a run that is resumed
     bool replace_trace = false;        // one that is there
     bool new_trace = false;            // of a run that is resumed: its trace begins here
+    Comm* comm = nullptr;              // its ranks, which outlive it; null = one
+    RankOptions ranks;
   };
   explicit TrainingRun(Setup);
   TrainingRun(const TrainingRun&) = delete;
@@ -62,7 +68,8 @@ struct TrainingRun {
   }
 
   Setup setup;
-  Solo comm;
+  Solo solo;
+  Comm& comm;
   Trainer trainer;
   Corpus corpus, validation;
   MetricsLog log;

@@ -100,7 +100,7 @@ class HostEngine : public StrictMemory {
   }
 
   std::size_t gemms_ = 0;
-  Lanes<3> lanes_;
+  RowLanes<3> lanes_;
 };
 
 using HostCuda = gpu::Operations<HostEngine>;

@@ -41,12 +41,12 @@ struct Fiber {
 };
 
 template <int W>
-class Lanes {
+class RowLanes {
  public:
   class Group {  // what a body sees
    public:
     static constexpr int width = W;
-    Group(Lanes& all, int lane) : all_(&all), lane_(lane) {}
+    Group(RowLanes& all, int lane) : all_(&all), lane_(lane) {}
     int lane() const {
       return lane_;
     }
@@ -72,11 +72,11 @@ class Lanes {
     }
 
    private:
-    Lanes* all_;
+    RowLanes* all_;
     int lane_;
   };
 
-  Lanes() {
+  RowLanes() {
     for (auto& lane : lanes_)
       lane.stack = std::make_unique<char[]>(stack_bytes);
   }
@@ -136,11 +136,11 @@ class Lanes {
     l.context.uc_stack.ss_size = stack_bytes;
     l.context.uc_link = &main_;
     const auto self = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&l.context, reinterpret_cast<void (*)()>(&Lanes::enter), 2, unsigned(self),
+    makecontext(&l.context, reinterpret_cast<void (*)()>(&RowLanes::enter), 2, unsigned(self),
                 unsigned(self >> 32));
   }
   static void enter(unsigned low, unsigned high) {
-    auto* self = reinterpret_cast<Lanes*>(std::uintptr_t(low) | std::uintptr_t(high) << 32);
+    auto* self = reinterpret_cast<RowLanes*>(std::uintptr_t(low) | std::uintptr_t(high) << 32);
     const int lane = self->now_;
     Fiber::arrive(self->lanes_[std::size_t(lane)].fiber, &self->main_fiber_);
     (*self->work_)(lane);

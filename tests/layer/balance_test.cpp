@@ -99,7 +99,7 @@ TEST_CASE("quantile balancing evens a skewed load in a few steps and keeps its b
     CHECK(double(std::ranges::max(r.counts())) > 1.5 * mean);
     for (int step = 0; step < 60; ++step) {
       r.route();
-      balance->seen(*r.router, {*r.in, r.routing, r.p, 8, {}, {}});
+      balance->take(balance->seen(*r.router, {*r.in, r.routing, r.p, 8, {}, {}}));
       balance->stepped(*r.router, {}, 0);
     }
     INFO(spec << ": largest load " << std::ranges::max(r.counts()) << " of " << mean);
@@ -115,7 +115,7 @@ TEST_CASE("one step of quantile balancing by hand") {
   Routed r("softmax:k=1,bias=1,bias_on=logit", rows({{3, 1}, {3, 0}, {4, 2}, {1, 2}}));
   r.route();
   const auto balance = make_balancer("quantile");
-  balance->seen(*r.router, {*r.in, r.routing, r.p, 2, {}, {}});
+  balance->take(balance->seen(*r.router, {*r.in, r.routing, r.p, 2, {}, {}}));
   balance->stepped(*r.router, {}, 0);
   CHECK(r.router->correction_bias()[0] == -1);
   CHECK(r.router->correction_bias()[1] == 1);

@@ -20,6 +20,7 @@ namespace {
 const std::map<std::string, std::set<std::string>> floors = {
     {"lib/core", {}},
     {"lib/files", {"lib/core"}},
+    {"lib/comm", {"lib/core"}},
     {"lib/backend", {"lib/core"}},
     {"lib/router", {"lib/core"}},
     {"lib/balance", {"lib/core", "lib/router"}},
@@ -54,7 +55,7 @@ const std::map<std::string, std::set<std::string>> floors = {
      {"lib/core",       "lib/files",  "lib/backend", "lib/router", "lib/balance", "lib/trace",
       "lib/checkpoint", "lib/import", "lib/export",  "lib/layer",  "lib/check",   "lib/golden",
       "lib/model",      "lib/family", "lib/plan",    "lib/run",    "lib/edit",    "lib/study",
-      "lib/tokenizer",  "datasets",   "analysis"}},
+      "lib/tokenizer",  "lib/comm",   "datasets",    "analysis"}},
 };
 
 struct Line {
@@ -122,6 +123,8 @@ TEST_CASE("libraries stay where they belong") {
       {"pcre2", {"lib/tokenizer"}},
       {"toml++", {"lib/study"}},
       {"cublas", {"lib/backend"}},
+      {"mpi.h", {"lib/comm"}},
+      {"nccl.h", {"lib/comm"}},
       {"Eigen/", {"lib/backend", "analysis"}},
       {"nlohmann/",
        {"lib/files", "lib/checkpoint", "lib/import", "lib/tokenizer", "lib/golden", "lib/family",

@@ -111,7 +111,7 @@ struct Run {
     for (auto* p : model.parameters())
       s.numbers.push_back(p->to_host());
     for (const auto& m : trainer.moments())
-      s.numbers.push_back(m.values->to_host());
+      s.numbers.push_back(m.read());
     for (auto* layer : model.moe_layers()) {
       for (const auto& [name, numbers] : layer->state())
         s.state.insert(s.state.end(), numbers.begin(), numbers.end());
@@ -124,7 +124,7 @@ struct Run {
     for (auto* p : model.parameters())
       p->set(s.numbers[i++].view());
     for (const auto& m : trainer.moments())
-      m.values->set(s.numbers[i++].view());
+      m.set(s.numbers[i++].view());
     for (auto* layer : model.moe_layers()) {
       for (const auto& [name, numbers] : layer->state()) {
         for (double& v : numbers)

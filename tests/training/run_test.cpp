@@ -1,8 +1,6 @@
 // A whole run as a library: what the observer hears, the losses that come back, two runs in one
 // process, a stopped and resumed run that ends with the same bytes, and what is left after an
 // error.
-#include <unistd.h>
-
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <fstream>
@@ -13,31 +11,12 @@
 #include "lib/core/error.h"
 #include "lib/run/start_run.h"
 #include "lib/trace/reader.h"
+#include "tests/training/scratch.h"
 
 using namespace moe;
 namespace fs = std::filesystem;
 
 namespace {
-
-class Scratch {
- public:
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "moe-run-XXXXXX").native();
-    REQUIRE(::mkdtemp(name.data()));
-    path_ = name;
-  }
-  Scratch(const Scratch&) = delete;
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  std::string operator/(const std::string& name) const {
-    return (path_ / name).string();
-  }
-
- private:
-  fs::path path_;
-};
 
 // Writes down all it hears; asks to stop after step `stop_after` (0 = never).
 class Witness final : public TrainingObserver {

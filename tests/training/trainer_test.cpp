@@ -67,7 +67,7 @@ Values parameters_of(Setup& s) {
 Values moments_of(Setup& s) {
   Values out;
   for (const Trainer::Moment& m : s.trainer.moments()) {
-    const Matrix<float> host = m.values->to_host();
+    const Matrix<float> host = m.read();
     out[m.name] = {host.flat().begin(), host.flat().end()};
   }
   return out;

@@ -1,0 +1,110 @@
+#include "apps/ranks.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include "apps/terminal.h"
+#include "apps/values.h"
+#include "lib/comm/launcher.h"
+#include "lib/core/error.h"
+#include "lib/core/parallel.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+struct Ranks {
+  std::shared_ptr<Transport> transport;
+  std::unique_ptr<Comm> comm;
+};
+Ranks& opened() {
+  static Ranks ranks;
+  return ranks;
+}
+
+// Where the variables are nonsense, whoever needs them says so.
+std::optional<Launch> launch_or_none() {
+  try {
+    return launch();
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+}  // namespace
+
+void add_patience(CommandLine& cli, RankChoices& o) {
+  cli.add_option("--patience", o.patience,
+                 "under mpirun or srun: seconds that a rank waits for another before all end")
+      .type_name("S")
+      .check(real(0.01, 1e9));
+}
+
+Comm& open_ranks(const RankChoices& choices) {
+  Ranks& ranks = opened();
+  if (ranks.comm)
+    return *ranks.comm;
+  const std::optional<Launch> launched = launch();
+  if (!launched) {
+    ranks.comm = std::make_unique<Comm>();
+    return *ranks.comm;
+  }
+  ranks.transport = open_transport(*launched);
+  ranks.comm = std::make_unique<Comm>(ranks.transport, choices.patience);
+  if (!ranks.comm->first())
+    be_silent();
+  return *ranks.comm;
+}
+
+void refuse_ranks(const std::string& what) {
+  if (const auto launched = launch()) {
+    throw Error(Exit::usage,
+                concat(what, " runs in one process, and ", launched->size, " were started"))
+        .hint("start it without mpirun or srun; moe train, trace and eval run on several");
+  }
+}
+
+void share_threads() {
+  static const int all = threads();
+  const std::optional<Launch> launched = launch_or_none();
+  if (launched && !std::getenv("OMP_NUM_THREADS"))
+    set_threads(std::max(1, all / launched->on_this_host));
+}
+
+std::string rank_prefix() {
+  const std::optional<Launch> launched = launch_or_none();
+  return launched ? concat("rank ", launched->rank, ": ") : "";
+}
+
+void let_first_speak() {
+  const std::optional<Launch> launched = launch_or_none();
+  if (!launched || launched->rank == 0)
+    return;
+  // through MPI the first one ends all at once; else its launcher must notice that it is gone
+  const timespec moment = opened().transport ? timespec{0, 300'000'000} : timespec{3, 0};
+  ::nanosleep(&moment, nullptr);
+}
+
+void finish_ranks() {
+  if (opened().transport)
+    opened().transport->finish();
+}
+
+void abort_ranks(int code) {
+  if (opened().transport)
+    opened().transport->end_all(code);
+}
+
+bool stop_together(Comm& comm) {
+  const bool stop = comm.any({"stop"}, stop_signal() != 0);
+  if (stop && stop_signal() == 0)
+    std::raise(SIGUSR1);
+  return stop;
+}
+
+}  // namespace moe

@@ -1,0 +1,37 @@
+// The ranks of a run as the program sees them: opened by the verbs that run on several, silent but
+// for the first, and ended together whatever happens on one.
+#pragma once
+#include <string>
+
+#include "apps/command_line.h"
+#include "lib/core/comm.h"
+
+namespace moe {
+
+struct RankChoices {
+  double patience = Comm::default_patience;  // seconds
+};
+void add_patience(CommandLine&, RankChoices&);
+
+// The ranks that a launcher started with this one, or one rank alone. From here on only rank 0
+// speaks. For verbs that run on several.
+Comm& open_ranks(const RankChoices&);
+// Throws Error(usage) where a launcher started several processes and this is to run on one.
+void refuse_ranks(const std::string& what);
+
+// How many threads a rank takes where nobody said so: those of its host are shared out.
+void share_threads();
+
+// "rank 2: " under a launcher of several, for the sentences of errors; "" alone.
+std::string rank_prefix();
+// An error that all ranks find is said by the first that says it and ends the others: the other
+// ranks wait a moment before.
+void let_first_speak();
+// The end of a process of several: with an error it ends all the others, with this exit code.
+void finish_ranks();
+void abort_ranks(int code);
+
+// Whether any rank was asked to stop; then every rank is.
+bool stop_together(Comm&);
+
+}  // namespace moe

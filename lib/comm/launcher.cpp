@@ -1,0 +1,104 @@
+#include "lib/comm/launcher.h"
+
+#include <dlfcn.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <filesystem>
+
+#include "lib/comm/module.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Names of what a launcher tells its processes.
+struct Variables {
+  const char *kind, *rank, *size, *local;
+};
+constexpr Variables launchers[] = {
+    {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    {"mpich", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"},
+    {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"},
+};
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+int number(const char* name, int least) {
+  const std::string text = variable(name);
+  int n = 0;
+  const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), n);
+  if (failed != std::errc() || end != text.data() + text.size() || n < least) {
+    throw Error(Exit::environment,
+                concat("the launcher's variable ", name, " is '", text, "', which is no number"))
+        .hint("mpirun -np 2 moe train ..., or srun --mpi=pmix moe train ...");
+  }
+  return n;
+}
+
+// Beside the program, or where it was installed.
+fs::path find_module(const std::string& kind) {
+  const std::string file = concat("moe_mpi_", kind, ".so");
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
+  for (const fs::path& folder :
+       {fs::path(variable("MOE_MODULES")), program, program / ".." / MOE_LIBRARY_FOLDER / "moe"}) {
+    if (!folder.empty() && fs::exists(folder / file))
+      return folder / file;
+  }
+  throw Error(Exit::environment, concat("several processes were started by ", kind,
+                                        "'s launcher, and this moe was built without ", kind))
+      .hint(concat("apt-get install ",
+                   kind == "mpich" ? "libmpich-dev mpich" : "libopenmpi-dev openmpi-bin",
+                   " and build again; MOE_MPI=openmpi or mpich names another one"));
+}
+
+}  // namespace
+
+std::optional<Launch> launch() {
+  for (const Variables& v : launchers) {
+    if (variable(v.rank).empty() || variable(v.size).empty())
+      continue;
+    Launch out{.kind = v.kind, .rank = number(v.rank, 0), .size = number(v.size, 1)};
+    if (!variable(v.local).empty())
+      out.on_this_host = number(v.local, 1);
+    if (const std::string asked = variable("MOE_MPI"); !asked.empty())
+      out.kind = asked;
+    if (out.kind != "openmpi" && out.kind != "mpich") {
+      throw Error(Exit::environment, concat("MOE_MPI is '", out.kind, "'"))
+          .hint("MOE_MPI=openmpi or MOE_MPI=mpich");
+    }
+    if (out.size == 1)
+      return {};
+    return out;
+  }
+  return {};
+}
+
+std::shared_ptr<Transport> open_transport(const Launch& l) {
+  const fs::path path = find_module(l.kind);
+  // global: MPI opens plug-ins of its own, which look for its functions
+  void* module = ::dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL);
+  if (!module) {
+    throw Error(Exit::environment, concat("cannot open '", path.string(), "': ", ::dlerror()))
+        .hint("is the MPI that moe was built with still installed?");
+  }
+  const auto open = reinterpret_cast<OpenModule*>(::dlsym(module, open_module_name));
+  std::shared_ptr<Transport> transport(open ? open() : nullptr);
+  if (!transport)
+    throw Error(Exit::environment, concat("'", path.string(), "' gives no ranks"));
+  if (transport->size() != l.size || transport->rank() != l.rank) {
+    throw Error(Exit::environment, concat("the launcher speaks of rank ", l.rank, " of ", l.size,
+                                          ", and ", transport->name(), " of rank ",
+                                          transport->rank(), " of ", transport->size()))
+        .hint("the launcher must be that of the same MPI; MOE_MPI=openmpi or mpich names it");
+  }
+  return transport;
+}
+
+}  // namespace moe

@@ -1,0 +1,267 @@
+#include "lib/layer/crossing.h"
+
+#include <memory>
+#include <utility>
+
+#include "lib/backend/host_memory.h"
+#include "lib/core/error.h"
+
+namespace moe {
+namespace {
+
+template <class S>
+std::vector<Parameter<S>*> all_of(ExpertParameters<S>& p) {
+  std::vector<Parameter<S>*> all;
+  p.collect(all);
+  return all;
+}
+
+// Arrays as bytes that an exchange reads or writes: in place on a host, else copies on it.
+template <class S>
+class Staged {
+ public:
+  Staged(Memory& memory, bool on_host) : memory_(memory), on_host_(on_host) {}
+
+  void send(View<const S> rows) {
+    if (on_host_ || rows.empty())
+      return send_.push_back(std::as_bytes(rows.flat()));
+    Matrix<S>& copy = *copies_.emplace_back(std::make_unique<Matrix<S>>(rows.rows, rows.cols));
+    memory_.to_host(rows.data, copy.data(), std::size_t(rows.size()) * sizeof(S));
+    send_.push_back(std::as_bytes(copy.flat()));
+  }
+  void receive(View<S> rows) {
+    if (on_host_ || rows.empty())
+      return receive_.push_back(std::as_writable_bytes(rows.flat()));
+    Matrix<S>& copy = *copies_.emplace_back(std::make_unique<Matrix<S>>(rows.rows, rows.cols));
+    receive_.push_back(std::as_writable_bytes(copy.flat()));
+    back_.push_back({&copy, rows});
+  }
+  void exchange(Comm& group, About about) {
+    group.exchange(about, send_, receive_);
+    for (const auto& [from, to] : back_)
+      memory_.to_device(from->data(), to.data, std::size_t(to.size()) * sizeof(S));
+  }
+
+ private:
+  struct Back {
+    Matrix<S>* from;
+    View<S> to;
+  };
+  Memory& memory_;
+  bool on_host_;
+  std::vector<std::unique_ptr<Matrix<S>>> copies_;
+  std::vector<Back> back_;
+  std::vector<ConstBytes> send_;
+  std::vector<Bytes> receive_;
+};
+
+}  // namespace
+
+template <class S>
+Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, bool weighted,
+                      ExpertParameters<S>& parameters)
+    : backend_(backend),
+      group_(group),
+      layer_(layer),
+      experts_(experts),
+      on_host_(dynamic_cast<HostBackend<S>*>(&backend) != nullptr),
+      weighted_(weighted),
+      parameters_(parameters),
+      gradient_(std::size_t(group.size())) {
+  for (Parameter<S>* p : all_of(parameters_)) {
+    const Index each = p->value().rows / experts;
+    p->keep_rows(first_expert(group.rank()) * each, own_experts() * each, {});
+  }
+  parameters_.cache = nullptr;
+}
+
+template <class S>
+std::vector<std::vector<std::int64_t>> Crossing<S>::share_counts(const Plan& plan,
+                                                                 CrossingTape<S>& t) {
+  const Matrix<int> offset = plan.offset.to_host();
+  std::vector<std::int64_t> counts(std::size_t(experts_), 0);
+  for (int e = 0; e < experts_ && !offset.empty(); ++e)
+    counts[std::size_t(e)] = offset(0, e + 1) - offset(0, e);
+  std::vector<std::vector<std::int64_t>> theirs(std::size_t(group_.size()));
+  std::vector<ConstBytes> send;
+  std::vector<Bytes> receive;
+  Index row = 0;
+  t = {};
+  for (int r = 0; r < group_.size(); ++r) {
+    const int first = first_expert(r);
+    const std::span<const std::int64_t> of_owner(counts.data() + first,
+                                                 std::size_t(first_expert(r + 1) - first));
+    send.push_back(std::as_bytes(of_owner));
+    t.first_sent.push_back(row);
+    t.sent.push_back(0);
+    for (const std::int64_t n : of_owner)
+      t.sent.back() += n;
+    row += t.sent.back();
+    theirs[std::size_t(r)].resize(std::size_t(own_experts()));
+    receive.push_back(std::as_writable_bytes(std::span(theirs[std::size_t(r)])));
+  }
+  group_.exchange({"rows of each expert", layer_}, send, receive);
+  return theirs;
+}
+
+// Each row is a choice of its own, of one of the experts here.
+template <class S>
+Plan Crossing<S>::plan_for(std::span<const std::int64_t> counts) const {
+  Index rows = 0;
+  for (const std::int64_t n : counts)
+    rows += n;
+  Matrix<int> expert(rows, 1);
+  Index row = 0;
+  for (std::size_t e = 0; e < counts.size(); ++e) {
+    for (std::int64_t i = 0; i < counts[e]; ++i)
+      expert(row++, 0) = int(e);
+  }
+  const Array<int> kept(backend_, std::as_const(expert).view());
+  Plan plan = backend_.plan(kept.view(), int(counts.size()));
+  const Matrix<int> offset = plan.offset.to_host();  // marks a plan of some of a layer's experts
+  plan.host_offset.assign(offset.flat().begin(), offset.flat().end());
+  return plan;
+}
+
+template <class S>
+void Crossing<S>::to_owners(const char* what, const CrossingTape<S>& t, View<const S> home,
+                            std::vector<Array<S>>& here) {
+  Staged<S> rows(backend_, on_host_);
+  for (int r = 0; r < group_.size(); ++r) {
+    rows.send(home.slice(t.first_sent[std::size_t(r)], t.sent[std::size_t(r)]));
+    here.emplace_back(backend_, t.of[std::size_t(r)].plan.slots, home.cols);
+    rows.receive(here.back().view());
+  }
+  rows.exchange(group_, {what, layer_});
+}
+
+template <class S>
+void Crossing<S>::to_homes(const char* what, const CrossingTape<S>& t,
+                           const std::vector<Array<S>>& here, View<S> home) {
+  Staged<S> rows(backend_, on_host_);
+  for (int r = 0; r < group_.size(); ++r) {
+    rows.send(here[std::size_t(r)].view());
+    rows.receive(home.slice(t.first_sent[std::size_t(r)], t.sent[std::size_t(r)]));
+  }
+  rows.exchange(group_, {what, layer_});
+}
+
+template <class S>
+void Crossing<S>::forward(const Plan& plan, View<const S> rows, bool training, CrossingTape<S>& t,
+                          View<S> ys) {
+  for (const auto& counts : share_counts(plan, t))
+    t.of.push_back({.plan = plan_for(counts), .rows = {}, .bodies = {}});
+  std::vector<Array<S>> in;
+  std::vector<Array<S>> out;
+  to_owners("rows to experts", t, rows, in);
+  for (std::size_t r = 0; r < in.size(); ++r) {
+    auto& of = t.of[r];
+    out.emplace_back(backend_, in[r].rows(), rows.cols);
+    if (in[r].rows() == 0)
+      continue;
+    parameters_.forward(backend_, std::as_const(in[r]).view(), of.plan, of.bodies, out[r].view());
+    if (training)
+      of.rows = std::move(in[r]);
+    else
+      of.bodies = {};
+  }
+  to_homes("outputs of experts", t, out, ys);
+}
+
+namespace {
+
+// A number a choice becomes one a row, in the order of rows, and back.
+template <class S>
+Array<S> by_row(Backend<S>& b, const Matrix<int>& choice, View<const S> weight) {
+  if (weight.empty())
+    return {};
+  std::vector<S> all(std::size_t(weight.size()));
+  b.to_host(weight.data, all.data(), all.size() * sizeof(S));
+  Matrix<S> rows(choice.cols(), 1);
+  for (Index s = 0; s < rows.rows(); ++s)
+    rows(s, 0) = all[std::size_t(choice(0, s))];
+  return Array<S>(b, std::as_const(rows).view());
+}
+template <class S>
+void by_choice(Backend<S>& b, const Matrix<int>& choice, const Array<S>& rows, View<S> weight) {
+  const Matrix<S> host = rows.to_host();
+  std::vector<S> all(std::size_t(weight.size()), S(0));
+  for (Index s = 0; s < host.rows(); ++s)
+    all[std::size_t(choice(0, s))] = host(s, 0);
+  b.to_device(all.data(), weight.data, all.size() * sizeof(S));
+}
+
+}  // namespace
+
+template <class S>
+void Crossing<S>::backward(const Plan& plan, View<const S> dys, View<const S> weight,
+                           const CrossingTape<S>& t, View<S> dxs, View<S> dweight) {
+  const Matrix<int> choice = plan.choice.to_host();
+  std::vector<Array<S>> dout, share, dweights, dx;
+  to_owners("gradients of outputs", t, dys, dout);
+  Array<S> home(backend_, weighted_ ? dys.rows : 0, 1);
+  if (weighted_) {
+    const Array<S> own = by_row(backend_, choice, weight);
+    to_owners("weights of rows", t, own.empty() ? View<const S>{nullptr, 0, 1} : own.view(), share);
+  }
+  for (int r = 0; r < group_.size(); ++r) {
+    const auto& of = t.of[std::size_t(r)];
+    const Index rows = of.plan.slots;
+    dx.emplace_back(backend_, rows, dys.cols);
+    dweights.emplace_back(backend_, weighted_ ? rows : 0, 1);
+    if (rows == 0)
+      continue;
+    backend_.experts_backward(parameters_.weights(), gradients(r), of.rows.view(), of.plan,
+                              of.bodies, std::as_const(dout[std::size_t(r)]).view(),
+                              weighted_ ? share[std::size_t(r)].view() : View<S>{},
+                              dx.back().view(), weighted_ ? dweights.back().view() : View<S>{});
+  }
+  to_homes("gradients of rows", t, dx, dxs);
+  if (!weighted_)
+    return;
+  to_homes("gradients of weights", t, dweights, home.view());
+  if (!dweight.empty())
+    by_choice(backend_, choice, home, dweight);
+}
+
+template <class S>
+ExpertGrads<S> Crossing<S>::gradients(int of) {
+  std::vector<Array<S>>& arrays = gradient_[std::size_t(of)];
+  const auto all = all_of(parameters_);
+  if (arrays.empty()) {
+    for (const Parameter<S>* p : all) {
+      if (p->trained())
+        arrays.push_back(Array<S>::zeros(backend_, p->held().rows, p->held().cols));
+    }
+  }
+  ExpertGrads<S> out;
+  std::size_t next = 0;
+  for (const Parameter<S>* p : all) {
+    if (!p->trained())
+      continue;
+    const View<S> there = arrays[next++].view();
+    for (const auto& [parameter, gradient] : {std::pair{&parameters_.gate, &out.gate},
+                                              {&parameters_.up, &out.up},
+                                              {&parameters_.down, &out.down},
+                                              {&parameters_.gate_bias, &out.gate_bias},
+                                              {&parameters_.up_bias, &out.up_bias},
+                                              {&parameters_.down_bias, &out.down_bias}}) {
+      if (parameter == p)
+        *gradient = there;
+    }
+  }
+  return out;
+}
+
+template <class S>
+std::vector<Array<S>> Crossing<S>::take_gradients(int of) {
+  gradients(of);  // zeros where no row came
+  return std::exchange(gradient_[std::size_t(of)], {});
+}
+
+template struct CrossingTape<float>;
+template struct CrossingTape<double>;
+template class Crossing<float>;
+template class Crossing<double>;
+
+}  // namespace moe

@@ -1,0 +1,81 @@
+// Experts on several ranks (expert parallelism, GShard, arXiv 2006.16668): rows that a rank's
+// tokens sent to experts cross to the ranks that own those, and what the experts make of them comes
+// back. It stands between the exchange of a layer and its bodies: plan, combination, gate and
+// everything else of a token stay at its home.
+//
+// Of E experts and n owners, owner i has those from floor(E i / n) on. An owner computes the rows
+// of each rank by themselves, as their home would: the products of one micro-batch are those of one
+// rank, whoever makes them. Two exchanges forwards (rows, outputs), two backwards (gradients of
+// outputs, of rows), with the few numbers that go with them.
+#pragma once
+#include <vector>
+
+#include "lib/core/comm.h"
+#include "lib/layer/feed_forward.h"
+
+namespace moe {
+
+// What an owner keeps of each rank's rows, for the backward pass.
+template <class S>
+struct CrossingTape {
+  struct Rows {
+    Plan plan;
+    Array<S> rows;  // (S,H)
+    ExpertTape<S> bodies;
+  };
+  std::vector<Rows> of;           // (ranks of the group)
+  std::vector<Index> sent;        // (ranks) rows that went there
+  std::vector<Index> first_sent;  // (ranks) the first of them
+};
+
+template <class S>
+class Crossing {
+ public:
+  // From here on only the experts that this rank owns lie here. `group`: the ranks that own the
+  // experts of a layer among them. `weighted`: outputs are weighed by choice (Backend::
+  // experts_backward).
+  Crossing(Backend<S>&, Comm& group, int layer, int experts, bool weighted, ExpertParameters<S>&);
+
+  // The first expert of an owner; of owner `ranks` their number.
+  static int first_expert(int owner, int ranks, int experts) {
+    return int(Index(experts) * owner / ranks);
+  }
+  int first_expert(int owner) const {
+    return first_expert(owner, group_.size(), experts_);
+  }
+
+  // ys (S,H) of rows (S,H), which stand as the plan says. Every rank of the group calls this, those
+  // without rows with an empty plan.
+  void forward(const Plan&, View<const S> rows, bool training, CrossingTape<S>&, View<S> ys);
+  // As Backend::experts_backward. A rank without rows gives empty views.
+  void backward(const Plan&, View<const S> dys, View<const S> weight, const CrossingTape<S>&,
+                View<S> dxs, View<S> dweight);
+
+  // What rank `of` of the group gave to the gradients of the experts here since it was last asked,
+  // one array a parameter that trains, as ExpertParameters::collect() has them.
+  std::vector<Array<S>> take_gradients(int of);
+
+ private:
+  using Matrices = std::vector<Matrix<S>>;
+  int own_experts() const {
+    return first_expert(group_.rank() + 1) - first_expert(group_.rank());
+  }
+  // How many rows each rank sends to each of the experts here; what is sent is filled in.
+  std::vector<std::vector<std::int64_t>> share_counts(const Plan&, CrossingTape<S>&);
+  Plan plan_for(std::span<const std::int64_t> counts) const;
+  ExpertGrads<S> gradients(int of);
+  // Rows of the home's order go to their owners, and come back.
+  void to_owners(const char* what, const CrossingTape<S>&, View<const S> home,
+                 std::vector<Array<S>>& here);
+  void to_homes(const char* what, const CrossingTape<S>&, const std::vector<Array<S>>& here,
+                View<S> home);
+
+  Backend<S>& backend_;
+  Comm& group_;
+  int layer_, experts_;
+  bool on_host_, weighted_;
+  ExpertParameters<S>& parameters_;
+  std::vector<std::vector<Array<S>>> gradient_;  // (ranks)(parameters); empty = none yet
+};
+
+}  // namespace moe

@@ -1,0 +1,76 @@
+// Who sums which numbers of each trained parameter over lanes and ranks, and what ranks send each
+// other for it. Numbers are cut into pieces of 2^15, which the ranks that hold a parameter share
+// out; the owner of a piece gets it from every one of them, adds in the tree of lanes
+// (lib/model/lanes.h), and gives the sum back. The gradient norm is the sum over pieces, in their
+// order, of squares: so neither depends on who owns what.
+#pragma once
+#include <vector>
+
+#include "lib/core/comm.h"
+#include "lib/model/lanes.h"
+
+namespace moe {
+
+template <class S>
+class Parameter;
+
+struct NumberRange {  // numbers of a parameter, counted along its rows
+  Index first = 0, count = 0;
+};
+struct Trained {
+  Parameter<float>* parameter;
+  std::vector<NumberRange> rows;  // of numbers that train, in order
+};
+
+class Ownership {
+ public:
+  // `of_rank`: the lanes whose gradients each rank has
+  Ownership(Comm&, Backend<float>&, Index lanes, std::vector<Lanes> of_rank, std::vector<Trained>);
+
+  // Of parameter p the numbers that a rank owns.
+  const std::vector<NumberRange>& owned(int rank, std::size_t p) const {
+    return owned_[std::size_t(rank)][p];
+  }
+  const std::vector<NumberRange>& owned(std::size_t p) const {  // this rank's
+    return owned(comm_.rank(), p);
+  }
+  // From the sums of this rank's lanes to the sum over all lanes: into the gradients of what this
+  // rank owns.
+  void reduce(std::vector<LaneSums::Node> nodes);
+  // Gives every rank what others own of the gradients, or of the values.
+  enum class What { gradients, values };
+  void share(What);
+  // Squares of the summed gradient, piece by piece, for each parameter; the same on every rank.
+  std::vector<std::vector<double>> squares();
+
+ private:
+  struct Piece {
+    std::size_t parameter;
+    Index first, count;
+    int owner;
+  };
+  // parameters first .. last of the list, exchanged at once
+  struct Bundle {
+    std::size_t first, last;
+  };
+  void cut(std::size_t p);
+  void bundle();
+  void reduce(const Bundle&, const std::vector<LaneSums::Node>&);
+  void share(const Bundle&, What);
+  View<float> numbers(std::size_t p, What) const;
+  std::vector<Lanes> nodes_of(int rank) const {
+    return nodes_inside(lanes_, of_rank_[std::size_t(rank)]);
+  }
+  Index owned_in(const Bundle&, int rank) const;
+
+  Comm& comm_;
+  Backend<float>& backend_;
+  Index lanes_;
+  std::vector<Lanes> of_rank_;
+  std::vector<Trained> trained_;
+  std::vector<Piece> pieces_;  // by parameter, then along its numbers
+  std::vector<std::vector<std::vector<NumberRange>>> owned_;  // (ranks)(parameters)
+  std::vector<Bundle> bundles_;
+};
+
+}  // namespace moe

@@ -1,0 +1,188 @@
+// Exchanges between ranks: what arrives where, and what every rank hears when one of them is
+// elsewhere, comes late, or fails.
+#include <catch2/catch.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <numeric>
+#include <thread>
+
+#include "lib/comm/threads.h"
+#include "lib/core/error.h"
+#include "lib/core/text.h"
+
+using namespace moe;
+
+namespace {
+
+std::vector<int> numbers(int from, int to, int count) {
+  std::vector<int> out(static_cast<std::size_t>(count));
+  std::iota(out.begin(), out.end(), 1000 * from + 100 * to);
+  return out;
+}
+
+std::string sentence_of(int ranks, const std::function<void(Comm&)>& rank, double patience = 20) {
+  try {
+    as_threads(ranks, rank, patience);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+// Two ranks of which this is the first, and the other says and sends what it is asked to.
+class Mock final : public Transport {
+ public:
+  const char* name() const override {
+    return "mock";
+  }
+  int rank() const override {
+    return 0;
+  }
+  int size() const override {
+    return 2;
+  }
+  bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double,
+                std::vector<int>&) override {
+    sizes.emplace_back(send[1].size(), receive[1].size());
+    if (sizes.size() % 2 == 1)  // a header: the other one says the same
+      std::memcpy(receive[1].data(), send[1].data(), send[1].size());
+    else if (!receive[1].empty())
+      receive[1].back() = send[1].back();
+    return true;
+  }
+  void end_all(int) noexcept override {}
+
+  std::vector<std::pair<std::size_t, std::size_t>> sizes;
+};
+
+}  // namespace
+
+TEST_CASE("every rank gets what each sent to it, of any size, none included") {
+  for (const int ranks : {1, 2, 3, 5}) {
+    as_threads(ranks, [&](Comm& comm) {
+      const auto count = [&](int from, int to) {
+        return (from * 7 + to * 3) % 5;
+      };
+      std::vector<std::vector<int>> out;
+      std::vector<ConstBytes> send;
+      for (int r = 0; r < ranks; ++r)
+        out.push_back(numbers(comm.rank(), r, count(comm.rank(), r)));
+      for (const auto& o : out)
+        send.push_back(std::as_bytes(std::span(o)));
+      for (int round = 0; round < 20; ++round) {
+        const auto got = comm.exchange({"numbers", round}, send);
+        for (int r = 0; r < ranks; ++r) {
+          const auto expected = numbers(r, comm.rank(), count(r, comm.rank()));
+          const ConstBytes bytes = std::as_bytes(std::span(expected));
+          if (!std::ranges::equal(got[std::size_t(r)], bytes))
+            throw Error(Exit::failed, concat("rank ", comm.rank(), " got other numbers of ", r));
+        }
+      }
+    });
+  }
+}
+
+TEST_CASE("sums of whole numbers, sentences and votes are the same on every rank") {
+  std::atomic<int> right = 0;
+  as_threads(4, [&](Comm& comm) {
+    std::vector<std::int64_t> n = {comm.rank() + 1, std::int64_t(1) << 40};
+    comm.sum({"numbers"}, n);
+    const bool sums = n == std::vector<std::int64_t>{10, std::int64_t(4) << 40};
+    const bool said = comm.from_first({"words"}, comm.first() ? "all of it" : "") == "all of it";
+    const bool votes = comm.any({"vote"}, comm.rank() == 2) && !comm.any({"vote"}, false);
+    const double mine = 0.5 + comm.rank();
+    const auto all = comm.gather<double>({"doubles"}, std::span(&mine, 1));
+    right += sums && said && votes && all.size() == 4 && all[3] == std::vector<double>{3.5};
+  });
+  CHECK(right == 4);
+}
+
+TEST_CASE("ranks in different exchanges hear of both, and none waits for ever") {
+  const std::string kinds = sentence_of(3, [](Comm& comm) {
+    comm.at_step(12);
+    comm.any({"first"}, false);
+    if (comm.rank() == 2) {
+      comm.any({"gradients", 3}, false);
+      comm.any({"rows", 3}, false);
+    } else {
+      comm.any({"rows", 3}, false);
+      comm.any({"gradients", 3}, false);
+    }
+  });
+  CHECK_THAT(kinds, Catch::Contains("step 12: ranks are out of step"));
+  CHECK_THAT(kinds, Catch::Contains("exchange 2, 'rows' of layer 3"));
+  CHECK_THAT(kinds, Catch::Contains("exchange 2, 'gradients' of layer 3"));
+  const std::string layers = sentence_of(2, [](Comm& comm) {
+    comm.any({"rows", comm.rank()}, true);
+  });
+  CHECK_THAT(layers, Catch::Contains("'rows' of layer 0"));
+  CHECK_THAT(layers, Catch::Contains("'rows' of layer 1"));
+  const std::string sizes = sentence_of(2, [](Comm& comm) {
+    std::vector<std::byte> out(8);
+    std::vector<std::byte> in(comm.rank() == 0 ? 4 : 8);
+    const std::vector<ConstBytes> send = {ConstBytes(out).first(comm.rank() == 0 ? 4 : 8),
+                                          ConstBytes(out).first(comm.rank() == 0 ? 8 : 8)};
+    std::vector<Bytes> receive(2, Bytes(in));
+    comm.exchange({"rows"}, send, receive);
+  });
+  CHECK_THAT(sizes, Catch::Contains("rank 1 sends 8 bytes where rank 0 takes 4"));
+}
+
+TEST_CASE("a rank that does not come is named after the patience") {
+  using clock = std::chrono::steady_clock;
+  const auto start = clock::now();
+  std::string sentence;
+  try {
+    as_threads(
+        3,
+        [](Comm& comm) {
+          comm.at_step(4);
+          if (comm.rank() == 1)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+          else
+            comm.any({"expert rows", 2}, false);
+        },
+        0.2);
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::environment);
+    sentence = e.what();
+  }
+  CHECK_THAT(sentence, Catch::Contains("step 4: rank 0 has waited 0.2 s for rank 1 in exchange 1, "
+                                       "'expert rows' of layer 2") ||
+                           Catch::Contains("step 4: rank 2 has waited 0.2 s for rank 1 in "
+                                           "exchange 1, 'expert rows' of layer 2"));
+  CHECK(std::chrono::duration<double>(clock::now() - start).count() < 10);
+}
+
+TEST_CASE("an error of one rank ends the others, wherever they are") {
+  for (int planted = 0; planted < 50; ++planted) {
+    const int rank = planted % 4;
+    const std::string sentence = sentence_of(4, [&](Comm& comm) {
+      for (int i = 0; i < 12; ++i) {
+        if (comm.rank() == rank && i == planted % 12)
+          throw Error(Exit::numeric, concat("rank ", rank, " has a NaN"));
+        comm.any({"step"}, false);
+      }
+    });
+    CHECK(sentence == concat("rank ", rank, " has a NaN"));
+  }
+}
+
+TEST_CASE("an exchange of 3 GiB keeps its counts") {
+  constexpr std::size_t much = std::size_t(3) << 30;
+  static_assert(much > (std::size_t(1) << 31));
+  const auto mock = std::make_shared<Mock>();
+  Comm comm(mock);
+  // never touched but for their ends, so that they take no memory
+  std::unique_ptr<std::byte[]> out(new std::byte[much]);
+  std::unique_ptr<std::byte[]> in(new std::byte[much]);
+  out[much - 1] = std::byte{7};
+  const std::vector<ConstBytes> send = {ConstBytes{}, ConstBytes(out.get(), much)};
+  const std::vector<Bytes> receive = {Bytes{}, Bytes(in.get(), much)};
+  comm.exchange({"rows"}, send, receive);
+  REQUIRE(mock->sizes.size() == 2);
+  CHECK(mock->sizes[1] == std::pair(much, much));
+  CHECK(in[much - 1] == std::byte{7});
+  CHECK(comm.totals().bytes == std::int64_t(much));
+}
