@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Several processes for real, over every MPI that is installed (tests/ranks/ranks.py): the bytes of one
+# process from every layout of ranks, runs resumed on other numbers, faults and how all ranks end.
+#   scripts/ranks.sh [--quick] [BUILD_FOLDER] [--mpi openmpi|mpich] [--only bytes,resume,verbs,stop,faults]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=build/dev
+rest=()
+while (($#)); do
+  case $1 in
+    --quick) rest+=("$1") ;;
+    --mpi | --only) rest+=("$1" "$2"); shift ;;
+    *) build=$1 ;;
+  esac
+  shift
+done
+ninja -C "$build" apps/all >/dev/null
+exec /usr/bin/python3 tests/ranks/ranks.py "$build/apps/moe" "${rest[@]}"

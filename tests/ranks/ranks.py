@@ -1,0 +1,324 @@
+#!/usr/bin/python3
+"""Several processes over a real MPI: the bytes of one process, and an end to every fault.
+
+  ranks.py MOE [--quick] [--mpi openmpi|mpich] [--only PART,...]
+
+Parts: bytes (layouts of ranks against one process with the same lanes), resume (other numbers of
+ranks), verbs (eval and trace), stop (SIGUSR1 to the launcher), faults (a rank is killed, stopped,
+meets a NaN, a full disk). Exit code 1 where something differs, 77 where no mpirun is there.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import h5py
+import numpy
+
+MODEL = "nano:layers=2,hidden=32,width=32,experts=6,vocabulary=256"
+DATA = "clusters:vocabulary=64,clusters=4,valid=400"
+ENDS_WITHIN = 2.0  # seconds from a fault on one host to the end of all
+BUSY = 10.0        # the same where --quick runs beside other work
+PATIENCE = 3.0
+
+failures = []
+
+
+def check(passed, what):
+    print(("  ok      " if passed else "  FAILED  ") + what, flush=True)
+    if not passed:
+        failures.append(what)
+
+
+def environment():
+    out = dict(os.environ, SOURCE_DATE_EPOCH="1700000000", OMP_WAIT_POLICY="passive")
+    out.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    return out
+
+
+def launcher(mpi, ranks):
+    if ranks == 1:
+        return []
+    if mpi == "openmpi":
+        return ["mpirun.openmpi", "--oversubscribe", "--bind-to", "none", "--mca",
+                "mpi_yield_when_idle", "1", "-np", str(ranks)]
+    return ["mpirun.mpich", "-np", str(ranks)]
+
+
+class Place:
+    """A folder of one name in which every layout runs in turn, so that paths in files agree."""
+
+    def __init__(self, moe, mpi):
+        self.moe, self.mpi = moe, mpi
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="moe-ranks-"))
+        self.work = self.root / "work"
+        self.fresh()
+
+    def fresh(self):
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir()
+
+    def command(self, ranks, *words):
+        return launcher(self.mpi, ranks) + [self.moe, *map(str, words)]
+
+    def run(self, ranks, *words, expect=0):
+        done = subprocess.run(self.command(ranks, *words), cwd=self.work, env=environment(),
+                              capture_output=True, text=True, timeout=300)
+        if done.returncode != expect:
+            print(done.stdout + done.stderr)
+            raise SystemExit(f"{' '.join(map(str, words))}: exit code {done.returncode}")
+        return done
+
+    def start(self, ranks, *words):
+        return subprocess.Popen(self.command(ranks, *words), cwd=self.work, env=environment(),
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                start_new_session=True)
+
+    def train(self, ranks, *more, steps=6, lanes=4):
+        self.run(ranks, *training(steps, lanes), *more)
+
+    def state(self):
+        return state_of(self.work)
+
+
+def training(steps=6, lanes=4):
+    return ["train", "--data", DATA, "--model", MODEL, "--balance", "bias", "--router",
+            "sigmoid:k=2,bias=1", "--steps", steps, "--batch", 2, "--length", 16, "--lanes", lanes,
+            "--accumulate", lanes, "--log-every", 1, "--save-every", 2, "--save-minutes", 0,
+            "--keep", 99, "--eval-every", 3, "--eval-tokens", 160, "--threads", 1, "-o", "run",
+            "--trace", "run.moetrace.h5"]
+
+
+def trace_of(path):
+    """Every dataset and attribute but the command that was typed, and its hash."""
+    out = {}
+    with h5py.File(path) as f:
+        def visit(name, item):
+            if isinstance(item, h5py.Dataset):
+                data = item[()]
+                text = not isinstance(data, numpy.ndarray) or data.dtype.hasobject
+                out[name] = repr(data.tolist() if hasattr(data, "tolist") else data) if text else data.tobytes()
+            for key, value in item.attrs.items():
+                out[name + "@" + key] = repr(value)
+        f.visititems(visit)
+        for key, value in f.attrs.items():
+            if key not in ("command", "constants_xxh3"):  # a hash that holds the command too
+                out["@" + key] = repr(value)
+    return out
+
+
+def state_of(work):
+    out = {}
+    for path in sorted(work.glob("run/checkpoint-*/*")):
+        out[str(path.relative_to(work))] = path.read_bytes()
+    for line in (work / "run/metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        for gone in ("tokens_per_second", "ranks"):
+            values.pop(gone, None)
+        out[f"metrics {len(out)}"] = json.dumps(values)
+    if (work / "run.moetrace.h5").exists():
+        out["trace"] = trace_of(work / "run.moetrace.h5")
+    return out
+
+
+def differing(a, b):
+    return [n for n in sorted(set(a) | set(b)) if a.get(n) != b.get(n)]
+
+
+def same(whole, other, what):
+    names = differing(whole, other)
+    check(not names and len(whole) > 20, what + (": differs in " + ", ".join(names[:4]) if names else ""))
+
+
+def layouts(quick):
+    if quick:
+        return [(2, ["--ep", "2"])]
+    return [(2, []), (2, ["--ep", "2"]), (3, []), (4, ["--ep", "2"]), (4, ["--ep", "4"]),
+            (4, ["--zero", "1"]), (4, ["--zero", "1", "--ep", "2"]), (3, ["--ep", "3", "--zero", "1"])]
+
+
+def bytes_of_layouts(place, quick):
+    place.fresh()
+    place.train(1)
+    whole = place.state()
+    for ranks, more in layouts(quick):
+        place.fresh()
+        place.train(ranks, *more)
+        same(whole, place.state(), f"{ranks} ranks {' '.join(more)}: the bytes of one process")
+
+
+def resumed(place, quick):
+    place.fresh()
+    place.train(1)
+    whole = place.state()
+    for before, after, more in [(2, 1, []), (1, 4, ["--ep", "2"]), (4, 3, ["--zero", "1"])][:1 if quick else 3]:
+        place.fresh()
+        run = place.start(before, *training())
+        while not (place.work / "run/checkpoint-00000002/MANIFEST.json").exists() and run.poll() is None:
+            time.sleep(0.01)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        time.sleep(1.5)  # the launcher is gone; its processes end by themselves
+        place.run(after, "train", "--resume", "run", "--threads", 1, *more)
+        same(whole, place.state(), f"killed on {before} ranks, resumed on {after}: the bytes of an uninterrupted run")
+
+
+def verbs(place, quick):
+    place.fresh()
+    place.train(1)
+    kept = place.work / "run"
+    data = ["--data", DATA + ",split=valid", "--length", 16, "--batch", 3, "--threads", 1]
+    tables, traces = [], []
+    for ranks in (1, 2) if quick else (1, 2, 3):
+        out = place.run(ranks, "eval", kept, *data, "--format", "csv").stdout
+        tables.append([line for line in out.splitlines() if "," in line])
+        place.run(ranks, "trace", kept, *data, "--redundancy-tokens", 96, "-o", "t.moetrace.h5", "--force")
+        traces.append(trace_of(place.work / "t.moetrace.h5"))
+    check(all(t == tables[0] for t in tables) and len(tables[0]) > 1, "moe eval prints one table on any number of ranks")
+    names = [n for t in traces for n in differing(traces[0], t)]
+    check(not names, "moe trace writes one trace on any number of ranks" + (": differs in " + ", ".join(names[:4]) if names else ""))
+    refused = subprocess.run(place.command(2, "report", "t.moetrace.h5"), cwd=place.work, env=environment(),
+                             capture_output=True, text=True)
+    check(refused.returncode == 2 and "runs in one process" in refused.stderr, "moe report under a launcher is refused, exit code 2")
+    said = refused.stderr.count("runs in one process")
+    check(said == 1, f"a sentence that all ranks have is said once (said {said} times)")
+
+
+def processes(place):
+    """Processes of this test's program that still run."""
+    out = []
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            here = os.readlink(entry / "cwd") == str(place.work)
+        except OSError:
+            continue
+        if words and here and words[0].decode() == str(place.moe):
+            out.append(int(entry.name))
+    return sorted(out)
+
+
+def rank_of(pid):
+    for word in pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+        for name in (b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK="):
+            if word.startswith(name):
+                return int(word[len(name):])
+    return -1
+
+
+def running(place, ranks, *more, patience=None):
+    """A run that would take long, after its first checkpoint behind step 0."""
+    place.fresh()
+    words = training(steps=100000) + list(more)
+    if patience:
+        words += ["--patience", patience]
+    run = place.start(ranks, *words)
+    deadline = time.time() + 60
+    while not (place.work / "run/checkpoint-00000002/MANIFEST.json").exists():
+        if run.poll() is not None or time.time() > deadline:
+            print(run.communicate()[1])
+            raise SystemExit("the run did not begin")
+        time.sleep(0.02)
+    return run, {rank_of(pid): pid for pid in processes(place)}
+
+
+def ended(place, run, since, within, what, codes, says=()):
+    try:
+        _, err = run.communicate(timeout=within + 30)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        check(False, what + ": still running after " + str(within + 30) + " s")
+        return
+    took = time.time() - since
+    time.sleep(0.2)  # the launcher is gone before the last of its processes is
+    left = processes(place)
+    code = run.returncode
+    check(took <= within and code in codes and not left,
+          f"{what}: ended after {took:.2f} s with {code}, {len(left)} processes left")
+    for part in says:
+        check(part in err, f"{what}: says '{part}'" + ("" if part in err else f"\n{err}"))
+    newest = subprocess.run([place.moe, "verify", "run"], cwd=place.work, capture_output=True, text=True)
+    check(newest.returncode == 0, f"{what}: the run's checkpoints are valid" + ("" if newest.returncode == 0 else newest.stdout + newest.stderr))
+
+
+def faults(place, quick):
+    ends_within = BUSY if quick else ENDS_WITHIN
+    # a killed process: 128 + 9 by Open MPI's launcher, 9 by MPICH's
+    for rank in (1,) if quick else (0, 1):
+        run, pids = running(place, 2)
+        since = time.time()
+        os.kill(pids[rank], signal.SIGKILL)
+        ended(place, run, since, ends_within, f"rank {rank} killed", (137, 9))
+    for rank in (1,) if quick else (0, 1):
+        run, pids = running(place, 2, "--ep", "2", patience=PATIENCE)
+        since = time.time()
+        os.kill(pids[rank], signal.SIGSTOP)
+        ended(place, run, since, PATIENCE + ends_within, f"rank {rank} stopped", (7,),
+              (f"has waited {PATIENCE:g} s for rank {rank}", "step "))
+    # a NaN on every rank that computes it; and a disk that is full for rank 0
+    place.fresh()
+    since = time.time()
+    run = place.start(2, *training(steps=100), "--lr", "1e30", "--clip", 0, "--schedule", "constant:warmup=0")
+    ended(place, run, since, 60, "a loss that is not finite", (6,), ("is not finite", "step "))
+    if quick:
+        return
+    place.fresh()
+    words = " ".join(f"'{w}'" for w in place.command(2, *training(steps=100000)))
+    since = time.time()
+    run = subprocess.Popen(["bash", "-c", f"ulimit -f 300; exec {words}"], cwd=place.work, env=environment(),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    ended(place, run, since, 90, "no room to write", (4,), ("cannot write",))
+
+
+def stopped(place, quick):
+    run, _ = running(place, 2)
+    since = time.time()
+    os.kill(run.pid, signal.SIGUSR1)
+    _, err = run.communicate(timeout=60)
+    took = time.time() - since
+    check("stopped at step" in err and not processes(place), f"SIGUSR1 to mpirun saves and stops within {took:.2f} s")
+    steps = sorted(int(p.name[11:]) for p in place.work.glob("run/checkpoint-*"))
+    check(steps[-1] > 2, f"the checkpoint is that of step {steps[-1]}")
+
+
+PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("moe")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--mpi", choices=["openmpi", "mpich"])
+    parser.add_argument("--only", default=",".join(PARTS))
+    o = parser.parse_args()
+    moe = pathlib.Path(o.moe).resolve()
+    found = [m for m in ("openmpi", "mpich")
+             if shutil.which("mpirun." + m) and (moe.parent / f"moe_mpi_{m}.so").exists()]
+    found = [m for m in found if o.mpi in (None, m)]
+    if not found:
+        print("skipped: mpirun.openmpi or mpirun.mpich, or moe's module for it, is missing: "
+              "apt-get install libopenmpi-dev openmpi-bin and build again")
+        return int(os.environ.get("MOE_SKIP_CODE", "77"))
+    for mpi in found:
+        place = Place(str(moe), mpi)
+        try:
+            for name in o.only.split(","):
+                print(f"{mpi}: {name}", flush=True)
+                PARTS[name](place, o.quick)
+        finally:
+            shutil.rmtree(place.root, ignore_errors=True)
+    print(f"{len(failures)} failed" if failures else "all passed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
