@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "analysis/curves/spikes.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -176,6 +177,7 @@ Table outcome(const std::vector<TrainingLog>& logs) {
   std::vector<std::string> name;
   std::vector<std::int64_t> step, seed;
   std::vector<double> train, valid;
+  std::vector<std::int64_t> spikes;
   for (const TrainingLog& log : logs) {
     name.push_back(log.name);
     seed.push_back(std::int64_t(log.seed));
@@ -188,6 +190,7 @@ Table outcome(const std::vector<TrainingLog>& logs) {
       if (p.figure == "valid_loss" && p.domain.empty())
         last_valid = p.value;
     }
+    spikes.push_back(std::int64_t(loss_spikes(log).size()));
     train.push_back(last_train);
     valid.push_back(last_valid);
   }
@@ -206,7 +209,11 @@ Table outcome(const std::vector<TrainingLog>& logs) {
                   .meaning = "of the last validation",
                   .cells = valid,
                   .metric = "training_valid_loss",
-                  .digits = 4}};
+                  .digits = 4},
+                 {.name = "spikes",
+                  .meaning = "logged steps whose training loss stands out from the 20 before",
+                  .cells = spikes,
+                  .metric = "training_loss_spikes"}};
   return out;
 }
 

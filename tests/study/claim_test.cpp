@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "analysis/curves/spikes.h"
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
 #include "lib/study/outcome.h"
@@ -152,4 +153,21 @@ TEST_CASE("equality within a width holds, fails or stays open") {
   CHECK(verdict(s, m).answer == Answer::fails);
   m.values = {{3.0, 3.1, 3.2}, {3.1, 3.0, 3.2}};
   CHECK(verdict(s, m).answer == Answer::open);
+}
+
+TEST_CASE("a spike of the loss stands out from the noise before it, at any level and slope") {
+  TrainingLog log;
+  Rng rng(3);
+  for (int step = 1; step <= 200; ++step) {
+    const double bump = step == 80 || step == 81 ? 0.9 : step == 150 ? 0.4 : 0;
+    log.points.push_back({.step = step,
+                          .figure = "loss",
+                          .domain = {},
+                          .value = 5 - 0.002 * step + 0.03 * rng.normal() + bump});
+  }
+  CHECK(loss_spikes(log) == std::vector<std::int64_t>{80, 150});
+  CHECK(loss_spikes(log, 100).empty());
+  for (LogPoint& p : log.points)
+    p.value = 7;
+  CHECK(loss_spikes(log).empty());
 }
