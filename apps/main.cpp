@@ -107,6 +107,11 @@ int flushed(int code) {
       .hint("free space, or another place for the output");
 }
 
+void refuse_ranks_of(const std::string& verb) {
+  if (verb != "train" && verb != "trace" && verb != "eval")
+    refuse_ranks("moe " + verb);
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Mixture-of-Experts research: train, trace, report", "moe");
   app.formatter(std::make_shared<Help>());  // before the verbs, which inherit it
@@ -140,12 +145,10 @@ int run(int argc, char** argv) {
     return 0;
   }
   for (auto& [sub, go] : ready) {
-    if (!sub->parsed())
-      continue;
-    const std::string verb = sub->get_name();
-    if (verb != "train" && verb != "trace" && verb != "eval")
-      refuse_ranks("moe " + verb);
-    return go();
+    if (sub->parsed()) {
+      refuse_ranks_of(sub->get_name());
+      return go();
+    }
   }
   fmt::print("{}", app.help());
   return argc > 1 ? 2 : 0;

@@ -304,10 +304,18 @@ int stopped(const Options& o, TraceWriter& writer, std::int64_t steps, int signa
   return 128 + signal;
 }
 
+void tell(const Options& o, const LoadedModel& loaded, std::uint64_t rows, double seconds,
+          const std::string& loss) {
+  note(fmt::format("{} tokens x {} layers in {} ({} tok/s){}{}; wrote {}", rows,
+                   loaded.model->moe_layers().size(), duration_text(seconds),
+                   count_text(double(rows) / seconds), loaded.headless ? "" : ", ", loss,
+                   o.output));
+  next_step(concat("moe report ", shell_quoted(o.output)));
+}
+
 // Writes the trace of a model over what the source holds.
 int record(const Options& o, const LoadedModel& loaded, const Source& source) {
-  Decoder<float>& model = *loaded.model;
-  TraceFields fields = trace_fields(model);
+  TraceFields fields = trace_fields(*loaded.model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
   fields.prediction = fields.prediction && !loaded.headless;
@@ -331,21 +339,15 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   });
   recording.end_round();
   stop_together(comm);
-  if (const int signal = stop_signal(); signal && !file)
-    return 128 + signal;
-  if (const int signal = stop_signal())
-    return stopped(o, *file, recording.steps(), signal);
+  const int signal = stop_signal();
   if (!file)
-    return 0;
-  TraceWriter& writer = *file;
+    return signal ? 128 + signal : 0;
+  if (signal)
+    return stopped(o, *file, recording.steps(), signal);
   if (redundancy_tokens > 0)
-    writer.pairs(recording.outputs().result());
-  writer.finish();
-  note(fmt::format("{} tokens x {} layers in {} ({} tok/s){}{}; wrote {}", writer.rows(),
-                   model.moe_layers().size(), duration_text(progress.seconds()),
-                   count_text(double(writer.rows()) / progress.seconds()),
-                   loaded.headless ? "" : ", ", recording.loss(4), o.output));
-  next_step(concat("moe report ", shell_quoted(o.output)));
+    file->pairs(recording.outputs().result());
+  file->finish();
+  tell(o, loaded, file->rows(), progress.seconds(), recording.loss(4));
   return 0;
 }
 

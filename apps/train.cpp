@@ -233,6 +233,20 @@ int train(Options& o, const CommandLine& cli) {
   return write_initial(config, o.run, o.save_dtype, o.device);
 }
 
+void add_ranks(CommandLine& cli, Options& o) {
+  add_patience(cli, o.ranks);
+  cli.add_option("--ep", o.layout.expert_ranks,
+                 "of several ranks: so many share the experts out among them, and rows of tokens "
+                 "cross; a divisor of their number; default: 1")
+      .type_name("N")
+      .check(whole(1));
+  cli.add_option("--zero", o.layout.zero,
+                 "of several ranks: 1 = each holds the optimiser's moments of its own share; the "
+                 "bytes are the same")
+      .type_name("0|1")
+      .check(whole(0, 1));
+}
+
 }  // namespace
 
 Run train_command(CommandLine& cli) {
@@ -253,17 +267,7 @@ Run train_command(CommandLine& cli) {
   add_training(cli, *o);
   add_saving(cli, *o);
   add_device(cli, o->device);
-  add_patience(cli, o->ranks);
-  cli.add_option("--ep", o->layout.expert_ranks,
-                 "of several ranks: so many share the experts out among them, and rows of tokens "
-                 "cross; a divisor of their number; default: 1")
-      .type_name("N")
-      .check(whole(1));
-  cli.add_option("--zero", o->layout.zero,
-                 "of several ranks: 1 = each holds the optimiser's moments of its own share; the "
-                 "bytes are the same")
-      .type_name("0|1")
-      .check(whole(0, 1));
+  add_ranks(cli, *o);
   cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");
   cli.add_option("--resume", o->resume, "a run folder: go on from its newest valid checkpoint")
       .type_name("FOLDER");

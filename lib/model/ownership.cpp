@@ -18,6 +18,26 @@ ConstBytes bytes_of(const Numbers& n) {
   return std::as_bytes(std::span(n));
 }
 
+// Puts the runs of a gradient behind each other; returns what follows them there.
+float* packed(Memory& memory, View<const float> gradient, const std::vector<NumberRange>& runs,
+              float* to) {
+  for (const NumberRange& run : runs) {
+    memory.to_host(gradient.data + run.first, to, std::size_t(run.count) * sizeof(float));
+    to += run.count;
+  }
+  return to;
+}
+
+// The other way.
+const float* unpacked(Memory& memory, const float* from, const std::vector<NumberRange>& runs,
+                      View<float> gradient) {
+  for (const NumberRange& run : runs) {
+    memory.to_device(from, gradient.data + run.first, std::size_t(run.count) * sizeof(float));
+    from += run.count;
+  }
+  return from;
+}
+
 // The sums of the nodes that came, by the tree; what is used up is moved away.
 class Tree {
  public:
@@ -42,6 +62,20 @@ class Tree {
  private:
   std::vector<std::pair<Lanes, Numbers>> nodes_;
 };
+
+// The sum over all lanes of what ranks sent: by rank its nodes, of `count` numbers each.
+Numbers sum_of(const std::vector<Numbers>& in, const std::vector<std::vector<Lanes>>& nodes,
+               Index lanes, Index count) {
+  Tree tree;
+  for (std::size_t r = 0; r < in.size(); ++r) {
+    auto at = in[r].begin();
+    for (const Lanes& node : nodes[r]) {
+      tree.add(node, Numbers(at, at + count));
+      at += count;
+    }
+  }
+  return tree.sum({0, lanes});
+}
 
 }  // namespace
 
@@ -135,36 +169,22 @@ void Ownership::reduce(const Bundle& b, const std::vector<LaneSums::Node>& nodes
     to.resize(std::size_t(owned_in(b, r)) * nodes.size());
     float* at = to.data();
     for (const LaneSums::Node& node : nodes) {
-      for (std::size_t p = b.first; p < b.last; ++p) {
-        for (const NumberRange& run : owned(r, p)) {
-          backend_.to_host(node.gradient[p].view().data + run.first, at,
-                           std::size_t(run.count) * sizeof(float));
-          at += run.count;
-        }
-      }
+      for (std::size_t p = b.first; p < b.last; ++p)
+        at = packed(backend_, node.gradient[p].view(), owned(r, p), at);
     }
     send.push_back(bytes_of(to));
     in[std::size_t(r)].resize(std::size_t(mine) * nodes_of(r).size());
     receive.push_back(std::as_writable_bytes(std::span(in[std::size_t(r)])));
   }
   comm_.exchange({"gradients of lanes"}, send, receive);
-  Tree tree;
-  for (int r = 0; r < comm_.size(); ++r) {
-    auto at = in[std::size_t(r)].begin();
-    for (const Lanes& node : nodes_of(r)) {
-      tree.add(node, Numbers(at, at + mine));
-      at += mine;
-    }
-  }
-  const Numbers sum = tree.sum({0, lanes_});
+  std::vector<std::vector<Lanes>> nodes_of_ranks;
+  for (int r = 0; r < comm_.size(); ++r)
+    nodes_of_ranks.push_back(nodes_of(r));
+  const Numbers sum = sum_of(in, nodes_of_ranks, lanes_, mine);
   const float* at = sum.data();
   for (std::size_t p = b.first; p < b.last; ++p) {
     trained_[p].parameter->want_grad(backend_);
-    for (const NumberRange& run : owned(comm_.rank(), p)) {
-      backend_.to_device(at, numbers(p, What::gradients).data + run.first,
-                         std::size_t(run.count) * sizeof(float));
-      at += run.count;
-    }
+    at = unpacked(backend_, at, owned(p), numbers(p, What::gradients));
   }
 }
 

@@ -133,6 +133,26 @@ Index Trainer::rounds() const {
   return most * (options_.accumulate / options_.lanes);
 }
 
+namespace {
+
+using GradientOf = std::map<const Parameter<float>*, Array<float>>;
+
+// What rank r of the group gave to the gradients of the experts here.
+GradientOf crossed_gradients(Decoder<float>& model, int r) {
+  GradientOf out;
+  for (auto* layer : model.moe_layers()) {
+    std::vector<Parameter<float>*> of_layer;
+    layer->expert_parameters().collect(of_layer);
+    std::erase_if(of_layer, [](const Parameter<float>* p) { return !p->trained(); });
+    std::vector<Array<float>> gradient = layer->crossing()->take_gradients(r);
+    for (std::size_t k = 0; k < of_layer.size(); ++k)
+      out[of_layer[k]] = std::move(gradient[k]);
+  }
+  return out;
+}
+
+}  // namespace
+
 // The gradients of a lane that is through go to the sums, and the next lane starts with zeros.
 void Trainer::round_done(Index round) {
   if (!in_lanes())
@@ -155,15 +175,7 @@ void Trainer::round_done(Index round) {
     const auto theirs = micro_of(first + r, round);
     if (!theirs || !theirs->last)
       continue;
-    std::map<const Parameter<float>*, Array<float>> by_parameter;
-    for (auto* layer : model_.moe_layers()) {
-      std::vector<Parameter<float>*> of_layer;
-      layer->expert_parameters().collect(of_layer);
-      std::erase_if(of_layer, [](const Parameter<float>* p) { return !p->trained(); });
-      std::vector<Array<float>> gradient = layer->crossing()->take_gradients(r);
-      for (std::size_t k = 0; k < of_layer.size(); ++k)
-        by_parameter[of_layer[k]] = std::move(gradient[k]);
-    }
+    GradientOf by_parameter = crossed_gradients(model_, r);
     std::vector<Array<float>> gradient;
     for (const std::size_t i : experts_.parameters)
       gradient.push_back(std::move(by_parameter.at(parameters_[i])));

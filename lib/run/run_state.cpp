@@ -12,44 +12,51 @@ namespace moe {
 
 namespace fs = std::filesystem;
 
-Json state_json(const RunState& s) {
+namespace {
+
+Json written(const RunState& s) {
   const TrainOptions& t = s.train;
-  Json out = {
-      {"format", "moe-state"},
-      {"version", 1},
-      {"step", s.step},
-      {"model", s.model},
-      {"data", escaped_all(s.data)},
-      {"tokenizer", escaped(s.tokenizer)},
-      {"device", s.device},
-      {"options", Json::parse(s.options)},
-      {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
-      {"steps_with_gradient", s.steps_with_gradient},
-      {"train",
-       {{"horizon", t.steps},
-        {"sequences", t.sequences},
-        {"length", t.length},
-        {"accumulate", t.accumulate},
-        {"lr", t.lr},
-        {"beta1", t.beta1},
-        {"beta2", t.beta2},
-        {"eps", t.eps},
-        {"decay", t.decay},
-        {"clip", t.clip},
-        {"schedule", t.schedule},
-        {"seed", t.seed},
-        {"trained", t.trained},
-        {"lr_factor", t.lr_factor}}},
-      {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
-      {"run",
-       {{"save_every", s.save_every},
-        {"save_minutes", s.save_minutes},
-        {"keep", s.keep},
-        {"eval_every", s.eval_every},
-        {"log_every", s.log_every},
-        {"eval_tokens", s.eval_tokens}}}};
-  if (t.lanes > 1)
-    out["train"]["lanes"] = t.lanes;
+  return {{"format", "moe-state"},
+          {"version", 1},
+          {"step", s.step},
+          {"model", s.model},
+          {"data", escaped_all(s.data)},
+          {"tokenizer", escaped(s.tokenizer)},
+          {"device", s.device},
+          {"options", Json::parse(s.options)},
+          {"origin", {{"run_id", s.run_id}, {"lineage", s.lineage}}},
+          {"steps_with_gradient", s.steps_with_gradient},
+          {"train",
+           {{"horizon", t.steps},
+            {"sequences", t.sequences},
+            {"length", t.length},
+            {"accumulate", t.accumulate},
+            {"lr", t.lr},
+            {"beta1", t.beta1},
+            {"beta2", t.beta2},
+            {"eps", t.eps},
+            {"decay", t.decay},
+            {"clip", t.clip},
+            {"schedule", t.schedule},
+            {"seed", t.seed},
+            {"trained", t.trained},
+            {"lr_factor", t.lr_factor}}},
+          {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+          {"run",
+           {{"save_every", s.save_every},
+            {"save_minutes", s.save_minutes},
+            {"keep", s.keep},
+            {"eval_every", s.eval_every},
+            {"log_every", s.log_every},
+            {"eval_tokens", s.eval_tokens}}}};
+}
+
+}  // namespace
+
+Json state_json(const RunState& s) {
+  Json out = written(s);
+  if (s.train.lanes > 1)
+    out["train"]["lanes"] = s.train.lanes;
   return out;
 }
 
@@ -171,15 +178,18 @@ void refuse_wholes(const RunState& s, Exit code, const std::string& where) {
     if (w.value > w.most)
       throw Error(code, concat(where, w.name, ": ", w.value, " is more than ", w.most));
   }
-  if (t.accumulate % t.lanes != 0) {
-    throw Error(code, concat(where, "the ", t.accumulate,
-                             " micro-batches of a step cannot be shared by ", t.lanes, " lanes"))
-        .hint(concat("--accumulate ", (t.accumulate / t.lanes + 1) * t.lanes));
-  }
   if (t.sequences > most_tokens / t.length) {
     throw Error(code, concat(where, "a micro-batch of ", t.sequences, " sequences of ", t.length,
                              " tokens has more than ", most_tokens, " tokens"))
         .hint("a smaller --batch, and --accumulate for the rest");
+  }
+}
+
+void refuse_lanes(const TrainOptions& t, Exit code, const std::string& where) {
+  if (t.accumulate % t.lanes != 0) {
+    throw Error(code, concat(where, "the ", t.accumulate,
+                             " micro-batches of a step cannot be shared by ", t.lanes, " lanes"))
+        .hint(concat("--accumulate ", (t.accumulate / t.lanes + 1) * t.lanes));
   }
 }
 
@@ -206,6 +216,7 @@ void refuse_reals(const RunState& s, Exit code, const std::string& where) {
 
 void refuse_impossible(const RunState& s, Exit code, const std::string& where) {
   refuse_wholes(s, code, where);
+  refuse_lanes(s.train, code, where);
   refuse_reals(s, code, where);
   if (s.step > s.train.steps) {
     throw Error(code, concat(where, "step ", s.step, " is beyond the horizon of ", s.train.steps,

@@ -334,13 +334,35 @@ int vocabulary_on_data(const ModelConfig& config, const RunOptions& o, TrainingO
   return to_train ? vocabulary_for_run(o.tokenizer) : data.vocabulary;
 }
 
-std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOptions& o,
-                                       const RunContext& context, TrainingObserver& observer) {
+namespace {
+
+// What can be refused before anything is opened.
+void refuse_start(const ModelConfig& config, const RunOptions& o, const RunContext& context) {
   if (context.writes())
     refuse_folder(o.folder, o.force);
   if (!o.trace.empty() && context.writes())
-    refuse_trace(given, o);
-  refuse_untrainable(given);
+    refuse_trace(config, o);
+  refuse_untrainable(config);
+}
+
+// Rank 0's lock on the folder, in which the run is begun; of another rank none.
+std::optional<RunLock> begun(const RunOptions& o, const RunContext& context, const RunState& state,
+                             Decoder<float>& model, const Corpus& corpus) {
+  Parts(state.train.trained, state.train.lr_factor, model);  // refused before anything is made
+  if (!context.writes())
+    return {};
+  std::optional<RunLock> lock(std::in_place, o.folder);
+  clear_run(o.folder);
+  write_run_json(o.folder, state, model.config(), context.provenance, &corpus);
+  settle_names(o.folder, state.trace);
+  return lock;
+}
+
+}  // namespace
+
+std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOptions& o,
+                                       const RunContext& context, TrainingObserver& observer) {
+  refuse_start(given, o, context);
   ModelConfig config = given;
   RunState state = state_of(config, o);
   Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
@@ -360,13 +382,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
     state.lineage = start_from(o.init, *model, observer);
   state.run_id = weights_xxh3(*model);
   state.model = to_spec(model->config());
-  Parts(state.train.trained, state.train.lr_factor, *model);  // refused before anything is made
-  auto lock = context.writes() ? std::optional<RunLock>(o.folder) : std::nullopt;
-  if (lock) {
-    clear_run(o.folder);
-    write_run_json(o.folder, state, model->config(), context.provenance, &corpus);
-    settle_names(o.folder, state.trace);
-  }
+  auto lock = begun(o, context, state, *model, corpus);
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),
                                                               .model = std::move(model),
