@@ -76,6 +76,15 @@ class Balancer {
                                      std::span<const BalanceGrad>) const {
     return {};
   }
+  // A loss of the router's matrix W (E,H) in place of one of what it decided: value without the
+  // coefficient, adds coef * scale * gradient to dw.
+  virtual bool of_matrix() const {
+    return false;
+  }
+  virtual double matrix_loss(const Matrix<double>& /*w*/, double /*scale*/,
+                             Matrix<double>& /*dw*/) const {
+    return 0;
+  }
   // sum_factors() says all of loss(), or losses() with counts of all layers added up
   virtual bool by_sums() const {
     return false;

@@ -4,6 +4,7 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/core/spec.h"
+#include "lib/router/modality_mask.h"
 #include "lib/router/scores.h"
 
 namespace moe {
@@ -18,16 +19,19 @@ class Entropy final : public Balancer {
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const double tokens = double(in.valid_tokens());
     double sum = 0;
+    std::vector<double> z(std::size_t(in.experts));
     for (Index t = 0; t < in.tokens(); ++t) {
       if (!in.batch().is_valid(t))
         continue;
-      const auto z = in.routing.logits.row(t);
+      with_bars(in.routing.logits.row(t), in.routing.bars_of(t), z);
       const double lse = log_sum_exp(z);
       double entropy = 0;  // by log-softmax: p = 0 gives 0, not NaN
       for (const double v : z)
-        entropy -= std::exp(v - lse) * (v - lse);
+        entropy -= std::isinf(v) ? 0 : std::exp(v - lse) * (v - lse);
       sum += entropy / tokens;
       for (std::size_t e = 0; e < z.size(); ++e) {
+        if (std::isinf(z[e]))
+          continue;  // the row may not choose it
         grad.dlogits(t, Index(e)) -=
             scale * coef_ / tokens * std::exp(z[e] - lse) * (z[e] - lse + entropy);
       }

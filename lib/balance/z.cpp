@@ -3,6 +3,7 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/core/spec.h"
+#include "lib/router/modality_mask.h"
 #include "lib/router/scores.h"
 
 namespace moe {
@@ -23,10 +24,11 @@ class ZLoss final : public Balancer {
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
     const double tokens = double(in.valid_tokens());
     double sum = 0;
+    std::vector<double> z(std::size_t(in.experts));
     for (Index t = 0; t < in.tokens(); ++t) {
       if (!in.batch().is_valid(t))
         continue;
-      const auto z = in.routing.logits.row(t);
+      with_bars(in.routing.logits.row(t), in.routing.bars_of(t), z);
       const double lse = log_sum_exp(z);
       sum += lse * lse / tokens;
       for (std::size_t e = 0; e < z.size(); ++e)

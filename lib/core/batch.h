@@ -1,9 +1,11 @@
-// The tokens of one step: several sequences laid end to end.
+// The tokens of one step: several sequences laid end to end. A row is a piece of text, or it stands
+// for a patch of a picture or a stretch of sound.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "lib/core/modality.h"
 #include "lib/core/view.h"
 
 namespace moe {
@@ -16,7 +18,8 @@ struct Batch {
   std::vector<int> domain;
   // (Q) tokens of the sequence already in the state (decoding); empty = 0
   std::vector<Index> past;
-  std::vector<std::uint8_t> valid;  // (T) 0 = padding; empty = all valid
+  std::vector<std::uint8_t> valid;     // (T) 0 = padding; empty = all valid
+  std::vector<std::uint8_t> modality;  // (T) see modality.h; empty = all text
   // What the encoder of an encoder-decoder reads, a sequence for each of these; null = there is
   // none, or the state of decoding holds it.
   std::shared_ptr<const Batch> source = {};
@@ -29,6 +32,9 @@ struct Batch {
   }
   bool is_valid(Index t) const {
     return valid.empty() || valid[std::size_t(t)];
+  }
+  std::uint8_t modality_of(Index t) const {
+    return modality.empty() ? std::uint8_t(modality::text) : modality[std::size_t(t)];
   }
 };
 

@@ -14,6 +14,8 @@ struct Routing {
   Matrix<double> logits;
   // (T,E) s, what the router believed (softmax p, sigmoid, ...); empty for routers without scores
   Matrix<double> score;
+  // (T,E) 1 = the row may not choose this expert, so that its score is 0; empty = no row is barred
+  Matrix<std::uint8_t> barred;
   // (T,K) what is computed: -1 = dropped, another id = rerouted; empty = same as expert
   Matrix<int> kept;
   Matrix<double> combine;  // (T,K) weights after drops; empty = same as weight
@@ -31,6 +33,9 @@ struct Routing {
 
   Index tokens() const {
     return expert.rows();
+  }
+  std::span<const std::uint8_t> bars_of(Index t) const {  // (E) or empty
+    return barred.empty() ? std::span<const std::uint8_t>{} : barred.row(t);
   }
   Index choices() const {
     return expert.cols();

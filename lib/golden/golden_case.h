@@ -19,6 +19,7 @@ struct GoldenCase {
   std::vector<std::int64_t> other_counts;  // (E) or empty
   Matrix<double> x, grad_y;                // (T,H)
   Matrix<double> previous;                 // (T,E) logits of the layer before, or empty
+  std::vector<double> correction_bias;     // (E) where it is no parameter of the file, or empty
   bool training = true, exact_ties = false, f64_only = false;
   Index ids_width = 0;  // columns of ids in the file; ours may have fewer
 };

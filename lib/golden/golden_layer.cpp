@@ -7,6 +7,7 @@
 #include "lib/golden/comparison.h"
 #include "lib/golden/golden_case.h"
 #include "lib/golden/golden_mixer.h"
+#include "lib/golden/golden_modal.h"
 #include "lib/golden/golden_rules.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
@@ -14,7 +15,7 @@
 namespace moe {
 namespace {
 
-constexpr double tolerance64 = 1e-10, tolerance32 = 1e-5;
+constexpr double tolerance64 = 1e-10, tolerance32 = 1e-5, modal_tolerance32 = 2e-5;
 
 template <class S>
 Matrix<S> narrow(const Matrix<double>& m) {
@@ -24,9 +25,22 @@ Matrix<S> narrow(const Matrix<double>& m) {
   return out;
 }
 
+// A correction bias of the file, or of the case, into the router's; it is used then.
+void load_bias(const GoldenFile& file, const GoldenCase& c, std::span<double> beta,
+               std::vector<std::string>& unused) {
+  if (beta.empty())
+    return;
+  const auto values = c.correction_bias.empty() ? file.reals("param/router.correction_bias").values
+                                                : c.correction_bias;
+  if (values.size() != beta.size())
+    throw Error(Exit::input, "param/router.correction_bias is not one number an expert");
+  std::ranges::copy(values, beta.begin());
+  std::erase(unused, "param/router.correction_bias");
+}
+
 // The file's parameters into the layer's; every one of either side must have its fellow.
 template <class S>
-void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend,
+void load(const GoldenFile& file, const GoldenCase& c, MoeLayer<S>& layer, Backend<S>& backend,
           std::vector<Parameter<S>*>& parameters) {
   std::vector<std::string> unused;
   for (const std::string& name : file.datasets()) {
@@ -48,15 +62,16 @@ void load(const GoldenFile& file, MoeLayer<S>& layer, Backend<S>& backend,
     p->want_grad(backend);
     std::erase(unused, name);
   }
-  if (const std::span<double> beta = layer.router().correction_bias(); !beta.empty()) {
-    const auto values = file.reals("param/router.correction_bias").values;
-    if (values.size() != beta.size())
-      throw Error(Exit::input, "param/router.correction_bias is not one number an expert");
-    std::ranges::copy(values, beta.begin());
-    std::erase(unused, "param/router.correction_bias");
-  }
+  load_bias(file, c, layer.router().correction_bias(), unused);
   if (!unused.empty())
     throw Unsupported{concat(unused[0], " has no place in our layer")};
+}
+
+Index valid_rows(const Batch& batch) {
+  Index n = 0;
+  for (Index t = 0; t < batch.tokens(); ++t)
+    n += batch.is_valid(t);
+  return n;
 }
 
 void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capacity,
@@ -69,6 +84,7 @@ void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capa
   if (!r.mix.empty())
     return;  // nobody is chosen
   out.reals("probs", r.score.flat());
+  out.reals("scores", r.score.flat());
   out.ids("topk_ids", r.expert, c.ids_width);
   out.weights("topk_weights", r.weight, c.ids_width);
   out.integers("counts", count_experts(r.expert, c.config.experts));
@@ -81,9 +97,7 @@ void compare_routing(const GoldenCase& c, const Routing& r, const Capacity& capa
       kept[t * c.ids_width + j] = r.computed()(t, j) >= 0;
   }
   out.integers("post_capacity/kept", kept);
-  Index valid = 0;
-  for (Index t = 0; t < r.tokens(); ++t)
-    valid += c.batch.is_valid(t);
+  const Index valid = valid_rows(c.batch);
   const auto room = capacity.room_of(valid, int(r.choices()), c.config.experts);
   if (!room.empty())
     out.integers("post_capacity/capacity", std::vector<std::int64_t>(room.begin(), room.end()));
@@ -129,10 +143,7 @@ void compare_state(const GoldenCase& c, MoeLayer<S>& layer, const MoeTape<S>& ta
     out.reals(name, value.flat());
   if (tape.routing.mix.empty())
     compare_sums(c, tape.routing, out);
-  Index valid = 0;
-  for (Index t = 0; t < c.batch.tokens(); ++t)
-    valid += c.batch.is_valid(t);
-  layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid);
+  layer.stepped(count_experts(tape.routing.expert, c.config.experts), valid_rows(c.batch));
   for (const auto& [name, numbers] : layer.state()) {
     if (name == "router.correction_bias")
       out.reals("updated/router.correction_bias", numbers);
@@ -154,7 +165,7 @@ struct LayerCase {
         dx(b, c.x.rows(), c.x.cols()),
         dprevious(c.previous.rows(), c.previous.cols()),
         tape(c.batch) {
-    load(file, layer, b, parameters);
+    load(file, c, layer, b, parameters);
   }
   Pass pass() const {
     return {.batch = c.batch,
@@ -242,22 +253,9 @@ void verify_mixer(const GoldenFile& file, Backend<float>& device, GoldenResult& 
   judge(result, "f32", single);
 }
 
-void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
-  const std::string format = file.text("format");
-  if (format != "moe-golden-layer" && format != "moe-golden-mixer")
-    throw Unsupported{concat("files of the format '", format, "'")};
-  if (const std::string version = file.text("format_version"); !version.starts_with("1."))
-    throw Unsupported{concat("format version ", version)};
-  if (format == "moe-golden-mixer")
-    return verify_mixer(file, device, result);
-  const std::string kind = file.text("kind");
-  Comparison wide(file, tolerance64), single(file, tolerance32);
-  if (kind != "layer") {
-    run_golden_rules(file, kind, wide);
-    result.f64 = wide.worst();
-    return judge(result, "f64", wide);
-  }
-  const GoldenCase c = read_golden_case(file);
+// A whole layer in both precisions.
+void verify_layer(const GoldenFile& file, const GoldenCase& c, Backend<float>& device,
+                  double within, GoldenResult& result) {
   // a refusal of the specs themselves: the case asks for something that a router or rule of ours
   // does not have
   try {
@@ -267,6 +265,7 @@ void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result
       throw Unsupported{e.what()};
     throw;
   }
+  Comparison wide(file, tolerance64), single(file, within);
   run_layer(file, c, *make_reference<double>(), wide);
   result.f64 = wide.worst();
   judge(result, "f64", wide);
@@ -275,6 +274,32 @@ void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result
   run_layer(file, c, device, single);
   result.f32 = single.worst();
   judge(result, "f32", single);
+}
+
+void verify(const GoldenFile& file, Backend<float>& device, GoldenResult& result) {
+  const std::string format = file.text("format");
+  const bool modal = format == "moe-golden-modal";
+  if (format != "moe-golden-layer" && format != "moe-golden-mixer" && !modal)
+    throw Unsupported{concat("files of the format '", format, "'")};
+  // files of processors have none
+  const std::string version =
+      modal && !file.has_attribute("format_version") ? "1.0" : file.text("format_version");
+  if (!version.starts_with("1."))
+    throw Unsupported{concat("format version ", version)};
+  if (format == "moe-golden-mixer")
+    return verify_mixer(file, device, result);
+  const std::string kind = file.text("kind");
+  if (modal && is_modal_layer(kind))
+    return verify_layer(file, read_modal_layer(file), device, modal_tolerance32, result);
+  if (kind == "layer" && !modal)
+    return verify_layer(file, read_golden_case(file), device, tolerance32, result);
+  Comparison wide(file, tolerance64);
+  if (modal)
+    run_golden_modal(file, kind, wide);
+  else
+    run_golden_rules(file, kind, wide);
+  result.f64 = wide.worst();
+  judge(result, "f64", wide);
 }
 
 }  // namespace

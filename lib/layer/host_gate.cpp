@@ -39,6 +39,7 @@ void add(const Matrix<double>& from, Matrix<double>& to) {
 template <class S>
 struct HostMemory final : GateMemory {
   Matrix<double> dprob, dlogits, dnoise, dweight;  // of the balance losses
+  Matrix<double> dmatrix;                          // (E,H) of losses of the router's matrix
   Matrix<double> jitter;                           // (T,H) factors; empty = none
   Matrix<double> unscaled;                         // (T,K) weights without expert_scale
   std::vector<typename RouterProduct<S>::Tape> products;
@@ -92,7 +93,10 @@ class HostGate final : public Gate<S> {
     for (const auto& b : rules_.balancers) {
       const bool later = b->across_layers() && pass.layers.losses_follow;
       const double scale = pass.loss_scale * b->reduction(pass.layers.count);
-      t.losses.push_back(later ? 0 : b->loss(in, scale, gradients(t)));
+      if (b->of_matrix())
+        t.losses.push_back(matrix_loss(*b, scale, m));
+      else
+        t.losses.push_back(later ? 0 : b->loss(in, scale, gradients(t)));
       if (pass.training)
         t.seen.push_back(b->seen(*rules_.router, in));
     }
@@ -144,6 +148,7 @@ class HostGate final : public Gate<S> {
       rules_.router->backward(t.input, as_routed(t), dweight, m.dprob, dscores);
     }
     score_backward(pass, m, x, std::move(dscores), dx, more);
+    matrix_backward(m);
   }
 
   void fetch(GateTape<S>&) override {}
@@ -175,6 +180,20 @@ class HostGate final : public Gate<S> {
   BalanceInput balance_input(const Pass& pass, const GateTape<S>& t) const {
     return {t.input,           t.routing, t.probability, rules_.config.experts,
             pass.other_counts, rules_.eta};
+  }
+
+  double matrix_loss(const Balancer& b, double scale, HostMemory<S>& m) const {
+    const Matrix<double> w = converted<double>(rules_.products[0].weight().to_host());
+    if (m.dmatrix.empty())
+      m.dmatrix = Matrix<double>(w.rows(), w.cols());
+    return b.matrix_loss(w, scale, m.dmatrix);
+  }
+  void matrix_backward(const HostMemory<S>& m) {
+    const View<S> grad = rules_.products[0].weight().grad();
+    if (!m.dmatrix.empty() && !grad.empty()) {
+      const Array<S> there = to_backend(rules_.backend, m.dmatrix);
+      rules_.backend.add(there.view(), grad, 1);
+    }
   }
 
   // what the router decided, before factors of experts

@@ -49,6 +49,11 @@ class Router {
   virtual std::span<double> correction_bias() {
     return {};
   }
+  // (E) number of the set that each expert stands in, where rows may not choose among all of them:
+  // experts of one set are chosen by the same rows. Empty = all are one set.
+  virtual std::vector<int> choice_sets() const {
+    return {};
+  }
   // What a checkpoint must hold besides parameters.
   virtual std::vector<State> state();
   virtual std::vector<Detail> details(const RouterInput&, const Routing&) const {

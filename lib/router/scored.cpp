@@ -1,14 +1,17 @@
 // softmax (equations.md 2.1) and sigmoid (2.2): scores, a correction bias for the selection, groups
-// (2.3), weights by section 1. Papers: 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral),
-// 2405.04434 (V2 groups), 2412.19437 (DeepSeek-V3).
+// (2.3), weights by section 1; which experts a row may choose can depend on its modality. Papers:
+// 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral), 2405.04434 (V2 groups), 2412.19437
+// (DeepSeek-V3).
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/spec.h"
 #include "lib/router/device_rule.h"
 #include "lib/router/excludes_experts.h"
+#include "lib/router/modality_mask.h"
 #include "lib/router/one_score.h"
 #include "lib/router/reroutes.h"
 
@@ -22,6 +25,7 @@ struct ScoredOptions {
   WeightRule rule;
   Groups groups;
   bool biased = false, on_logits = false;  // beta, added to the score or the logit
+  ModalityMask mask;
 };
 
 Groups groups_of(Spec& spec, bool sigmoid) {
@@ -79,6 +83,13 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
     o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
   o.groups = groups_of(spec, sigmoid);
   check_groups(spec.name(), o.groups, o.k, experts);
+  o.mask = modality_mask(spec, experts);
+  o.mask.check_k(o.k, spec.name());
+  if (!o.mask.empty() && o.groups.groups > 1) {
+    throw Error(Exit::usage,
+                concat(spec.name(), ": experts= by modality and groups= both limit the choice"))
+        .hint("one of them");
+  }
   return o;
 }
 
@@ -110,6 +121,9 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   std::span<double> correction_bias() override {
     return beta_;
   }
+  std::vector<int> choice_sets() const override {
+    return o_.mask.sets();
+  }
   void exclude(const std::vector<std::uint8_t>& out) override {
     excluded_ = out;
   }
@@ -121,14 +135,16 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
     r.weight = Matrix<double>(tokens, o_.k);
     r.logits = Matrix<double>(tokens, experts_);
     r.score = Matrix<double>(tokens, experts_);
+    r.barred = o_.mask.barred(in.batch, o_.k);
     parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
-      std::vector<double> key(static_cast<std::size_t>(experts_)), group_key(key);
+      std::vector<double> key(static_cast<std::size_t>(experts_)), group_key(key), z(key);
       for (Index t = first; t < last; ++t) {
         if (!in.batch.is_valid(t))
           continue;
         std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
-        score(r.logits.row(t), r.score.row(t));
-        keys(r.logits.row(t), r.score.row(t), key, group_key);
+        with_bars(r.logits.row(t), r.bars_of(t), z);
+        score(z, r.score.row(t));  // of -inf: 0
+        keys(r, t, key, group_key);
         if (in.routes_given())
           std::ranges::copy(in.given->expert.row(t), r.expert.row(t).begin());
         else
@@ -161,12 +177,12 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   }
 
   bool ranks_all() const override {
-    return o_.groups.mode == Groups::Mode::none;
+    return o_.groups.mode == Groups::Mode::none && o_.mask.empty();
   }
   void rank(const Routing& r, Index t, std::span<double> key) const override {
     std::vector<double> group_key(key.size());
     std::vector<int> chosen(static_cast<std::size_t>(o_.k));
-    keys(r.logits.row(t), r.score.row(t), key, group_key);
+    keys(r, t, key, group_key);
     // for what it leaves in key: -inf outside the chosen groups
     choose(key, group_key, o_.groups, chosen);
   }
@@ -177,10 +193,10 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   }
 
  protected:
-  // For a DeviceRule; empty where experts are excluded, there are more groups than it knows or
-  // another eps.
+  // For a DeviceRule; empty where experts are excluded or barred, there are more groups than it
+  // knows or another eps.
   std::optional<TopK> rule_for_device(bool sigmoid) const {
-    if (!excluded_.empty() || o_.groups.groups > 64 || o_.rule.eps != norm_eps)
+    if (!excluded_.empty() || !o_.mask.empty() || o_.groups.groups > 64 || o_.rule.eps != norm_eps)
       return {};
     const bool limited = o_.groups.mode == Groups::Mode::limited;
     return TopK{.sigmoid = sigmoid,
@@ -201,12 +217,17 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   // What ranks experts, and what ranks groups.
   virtual void score_keys(std::span<const double> z, std::span<const double> s,
                           std::span<double> key, std::span<double> group_key) const = 0;
-  void keys(std::span<const double> z, std::span<const double> s, std::span<double> key,
-            std::span<double> group_key) const {
+  void keys(const Routing& r, Index t, std::span<double> key, std::span<double> group_key) const {
+    const auto z = r.logits.row(t);
     if (!o_.on_logits)
-      return score_keys(z, s, key, group_key);
-    for (std::size_t e = 0; e < key.size(); ++e)
+      score_keys(z, r.score.row(t), key, group_key);
+    for (std::size_t e = 0; o_.on_logits && e < key.size(); ++e)
       key[e] = group_key[e] = z[e] + beta(e);
+    const auto barred = r.bars_of(t);
+    for (std::size_t e = 0; e < barred.size(); ++e) {
+      if (barred[e])
+        key[e] = -std::numeric_limits<double>::infinity();
+    }
   }
 
   // A moved slot weighs a s_new / D: its gradient reaches s_new, and by D the scores of the
@@ -276,7 +297,7 @@ class Softmax final : public OfSoftmax, public DeviceRule {
   using OfSoftmax::OfSoftmax;
   RouterFacts facts() const override {
     RouterFacts f = Scored::facts();
-    f.score = ScoreFunction::softmax;
+    f.score = o_.mask.empty() ? ScoreFunction::softmax : ScoreFunction::other;
     return f;
   }
   std::optional<TopK> top_k() const override {
@@ -289,7 +310,7 @@ class Sigmoid final : public Scored, public DeviceRule {
   using Scored::Scored;
   RouterFacts facts() const override {
     RouterFacts f = Scored::facts();
-    f.score = ScoreFunction::sigmoid;
+    f.score = o_.mask.empty() ? ScoreFunction::sigmoid : ScoreFunction::other;
     return f;
   }
   std::optional<TopK> top_k() const override {

@@ -79,6 +79,8 @@ TEST_CASE("defaults of balancers") {
                         {"entropy", "entropy:coef=1e-04"},
                         {"importance", "importance:coef=0.1"},
                         {"load", "load:coef=0.1"},
+                        {"limoe", "limoe:local={text:0.04},global=0.04,least=4"},
+                        {"orthogonal", "orthogonal:coef=0.01,groups=1"},
                         {"l1", "l1:coef=1e-08,growth=1.2,balanced=1,k=2"}};
   check_defaults(balancers(), wanted, [](const std::string& name) {
     std::string resolved;

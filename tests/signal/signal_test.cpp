@@ -1,0 +1,79 @@
+// Pictures and sounds as rows of numbers: patches and their order, log-mel frames.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <numbers>
+
+#include "lib/core/error.h"
+#include "lib/signal/log_mel.h"
+#include "lib/signal/patches.h"
+
+using namespace moe;
+
+namespace {
+
+std::vector<float> tone(double hz, int rate, double seconds) {
+  std::vector<float> out;
+  for (int i = 0; i < int(rate * seconds); ++i)
+    out.push_back(float(0.5 * std::sin(2 * std::numbers::pi * hz * i / rate)));
+  return out;
+}
+
+Index loudest(const Matrix<double>& frames, Index frame) {
+  const auto row = frames.row(frame);
+  return std::ranges::max_element(row) - row.begin();
+}
+
+}  // namespace
+
+TEST_CASE("patches are rows in raster order or in blocks, channel by channel or pixel by pixel") {
+  Picture p{.height = 4, .width = 4, .channels = 2, .pixel = {}};
+  for (int i = 0; i < 32; ++i)
+    p.pixel.push_back(std::uint8_t(i));
+  PatchRule rule{.patch = 1, .mean = {0, 0}, .deviation = {1.0 / 255, 1.0 / 255}};
+  const auto first_of = [&](const Matrix<double>& rows) {
+    std::vector<int> out;
+    for (Index t = 0; t < rows.rows(); ++t)
+      out.push_back(int(std::lround(rows(t, 0))) / 2);
+    return out;
+  };
+  CHECK(first_of(patches_of(p, rule)) ==
+        std::vector<int>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15});
+  rule.merge = 2;
+  CHECK(first_of(patches_of(p, rule)) ==
+        std::vector<int>{0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15});
+  rule = {.patch = 2, .mean = {0, 0}, .deviation = {1.0 / 255, 1.0 / 255}};
+  const auto row_of = [&](const PatchRule& r) {
+    std::vector<int> out;
+    const Matrix<double> rows = patches_of(p, r);
+    for (const double v : rows.row(0))
+      out.push_back(int(std::lround(v)));
+    return out;
+  };
+  CHECK(row_of(rule) == std::vector<int>{0, 2, 8, 10, 1, 3, 9, 11});
+  rule.pixel_first = true;
+  CHECK(row_of(rule) == std::vector<int>{0, 1, 2, 3, 8, 9, 10, 11});
+  rule.pixel_first = false;
+  rule.times = 2;
+  CHECK(row_of(rule) == std::vector<int>{0, 2, 8, 10, 0, 2, 8, 10, 1, 3, 9, 11, 1, 3, 9, 11});
+  rule.patch = 3;
+  CHECK_THROWS_WITH(patches_of(p, rule),
+                    "a picture of 4 x 4 pixels does not divide into squares of 3");
+  rule = {.patch = 2, .mean = {0}, .deviation = {1}};
+  CHECK_THROWS_WITH(patches_of(p, rule), Catch::Contains("2 channels, and there are 1 means"));
+}
+
+TEST_CASE("a tone is loudest in the band of its frequency, and silence is even") {
+  constexpr int bands = 20;
+  const Matrix<double> filter = mel_filters(bands);
+  for (const double hz : {300.0, 1000.0, 3000.0}) {
+    const Matrix<double> mel = log_mel(tone(hz, sample_rate, 0.2), bands);
+    CHECK(mel.rows() == 20);
+    const auto column = std::lround(hz / 40);  // of the Fourier transform
+    const auto weights = filter.row(column);
+    CHECK(loudest(mel, 10) == std::ranges::max_element(weights) - weights.begin());
+  }
+  const Matrix<double> silent = log_mel(std::vector<float>(3200, 0.0f), bands);
+  for (const double v : silent.flat())
+    CHECK(v == Approx((-10.0 + 4) / 4));
+  CHECK_THROWS_WITH(log_mel(std::vector<float>(200), bands), Catch::Contains("shorter than half"));
+}
