@@ -52,11 +52,11 @@ class Expected {
   const GoldenFile* texts() const {
     return file_ && file_->has("tokens/texts") ? &*file_ : nullptr;
   }
-  // a tolerance that the case states
-  std::optional<double> stated(const char* attribute) const {
-    if (!file_ || !file_->has_attribute(attribute))
-      return std::nullopt;
-    return file_->real(attribute);
+  // a tolerance that the case states: an attribute, or a tensor of one number
+  std::optional<double> stated(const char* name) const {
+    if (tensors_)
+      return has(name) ? std::optional(numbers(name).at(0)) : std::nullopt;
+    return file_->has_attribute(name) ? std::optional(file_->real(name)) : std::nullopt;
   }
 
  private:

@@ -76,13 +76,13 @@ Batch batch_of(const ModelConfig& c, Index sequences, Index length) {
   return b;
 }
 
-struct Bytes {
+struct Measured {
   double tape = 0, backward = 0;
 };
 
 // Of one micro-batch: what is there between the passes, and the most that backward takes on top
 // once it has freed the logits and the last norm.
-Bytes measured(const ModelConfig& c, Index sequences, Index length) {
+Measured measured(const ModelConfig& c, Index sequences, Index length) {
   Counting backend;
   Decoder<float> model(c, backend);
   model.initialise(1);
@@ -93,7 +93,7 @@ Bytes measured(const ModelConfig& c, Index sequences, Index length) {
   const std::int64_t before = held;
   reset_peak();
   model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
-  Bytes out{.tape = double(held - before)};
+  Measured out{.tape = double(held - before)};
   model.backward({.batch = batch, .training = true, .rng = &rng}, tape);
   const double freed = 4.0 * double(2 * c.hidden + 1 + c.vocabulary) * double(batch.tokens());
   out.backward = double(peak - before) - (out.tape - freed);
@@ -138,7 +138,7 @@ TEST_CASE("activation bytes of a dry run are those of a training step") {
     INFO(fields);
     const ModelConfig c = model_config(least + fields);
     const ModelCost cost = cost_of(c, sequences * length);
-    const Bytes bytes = measured(c, sequences, length);
+    const Measured bytes = measured(c, sequences, length);
     const double backward = double(cost.activation_bytes - cost.tape_bytes);
     INFO("tape " << cost.tape_bytes << " of " << bytes.tape << ", backward " << backward << " of "
                  << bytes.backward);
