@@ -63,6 +63,10 @@ Comm& open_ranks(const RankChoices& choices) {
 
 void refuse_ranks(const std::string& what) {
   if (const auto launched = launch()) {
+    if (launched->rank > 0) {  // all of them are refused, and the first one says it
+      let_first_speak();
+      std::exit(int(Exit::usage));
+    }
     throw Error(Exit::usage,
                 concat(what, " runs in one process, and ", launched->size, " were started"))
         .hint("start it without mpirun or srun; moe train, trace and eval run on several");

@@ -112,10 +112,8 @@ struct Kind {
 // Values that another value of an option may be; for those of words see values_of().
 std::vector<std::string> other_values(const std::string& key, const std::string& value) {
   static const std::map<std::string, std::vector<std::string>> written = {
-      {"levels", {"2x4"}},
-      {"keep", {"2x1"}},
-      {"temperature", {"0.5", "3..0.5"}},
-      {"router", {"sigmoid:k=2"}},
+      {"levels", {"2x4"}},         {"keep", {"2x1"}},       {"temperature", {"0.5", "3..0.5"}},
+      {"router", {"sigmoid:k=2"}}, {"local", {"text:0.5"}},
   };
   if (const auto at = written.find(key); at != written.end())
     return at->second;
@@ -264,8 +262,14 @@ TEST_CASE("every option of every balancer changes a training") {
       [](const std::string& spec) {
         make_balancer(spec);
       }};
-  for (const Cells& row : table_of("routers.md", {"balancer", "options and defaults"}))
-    check_options(kind, code_spans(row.at(0)).at(0), options_in(row.at(1)));
+  for (const Cells& row : table_of("routers.md", {"balancer", "options and defaults"})) {
+    const std::string name = code_spans(row.at(0)).at(0);
+    // more experts than there are: so that the mean is always too narrow
+    const bool narrow = name == "limoe";
+    for (const std::string& option : options_in(row.at(1)))
+      check_options(kind, narrow && key_of(option) == "global" ? name + ":least=64" : name,
+                    {option});
+  }
 }
 
 TEST_CASE("every option of every capacity rule changes a training") {
