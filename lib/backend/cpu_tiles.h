@@ -192,8 +192,7 @@ void weight_product(Memory& memory, View<const T> dy, View<const T> x, View<floa
 }
 
 // The same for every expert's rows and block of dw; an expert without rows leaves its block as it
-// is. A plan of one expert of several, as a rank that owns one has it, says its offsets on the host
-// (lib/layer/crossing.cpp): sums are then cut as they are for all experts together.
+// is.
 template <class T>
 void weight_products(Memory& memory, View<const T> dy, View<const T> x, const Plan& plan,
                      View<float> dw) {
@@ -208,7 +207,7 @@ void weight_products(Memory& memory, View<const T> dy, View<const T> x, const Pl
       continue;
     const View<const T> rows_dy = dy.slice(first, count);
     const View<const T> rows_x = x.slice(first, count);
-    if (experts == 1 && plan.host_offset.empty() && is_tall(count, dw))
+    if (experts == 1 && !plan.part && is_tall(count, dw))
       return tall_weight(memory, rows_dy, rows_x, dw);
     push_weight(list, rows_dy, rows_x, dw.block(e, rows));
   }

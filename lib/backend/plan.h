@@ -15,6 +15,9 @@ struct Plan {
   Index slots = 0;    // offset[E]
   // offset again, where a device's library calls need it; else empty
   std::vector<Index> host_offset;
+  // of some of a layer's experts, as a rank that owns those has it: sums are then cut as they are
+  // for all experts together, however few these are
+  bool part = false;
   Index experts() const {
     return offset.cols() - 1;
   }

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "lib/checkpoint/manifest.h"
@@ -26,13 +27,23 @@ fs::path temporary_of(const fs::path& run, std::int64_t step) {
   return run / fmt::format("{}{:08}-{}", temporary_prefix, step, ::getpid());
 }
 
+// Of a process that has a number still: whether it only waits for its parent to ask how it ended.
+bool has_ended(int pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string text;
+  std::getline(file, text);
+  const auto name_end = text.rfind(')');  // "PID (NAME) STATE ...", and a name may hold anything
+  return name_end != text.npos && name_end + 2 < text.size() &&
+         (text[name_end + 2] == 'Z' || text[name_end + 2] == 'X');
+}
+
 bool alive(std::string_view pid_text) {
   int pid = 0;
   const auto [end, code] = std::from_chars(pid_text.data(), pid_text.data() + pid_text.size(), pid);
   if (code != std::errc{} || end != pid_text.data() + pid_text.size() || pid <= 0)
     return false;
   // ours: of a namesake, as containers have
-  return pid != ::getpid() && (::kill(pid, 0) == 0 || errno == EPERM);
+  return pid != ::getpid() && (::kill(pid, 0) == 0 || errno == EPERM) && !has_ended(pid);
 }
 
 }  // namespace

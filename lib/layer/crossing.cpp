@@ -118,8 +118,7 @@ Plan Crossing<S>::plan_for(std::span<const std::int64_t> counts) const {
   }
   const Array<int> kept(backend_, std::as_const(expert).view());
   Plan plan = backend_.plan(kept.view(), int(counts.size()));
-  const Matrix<int> offset = plan.offset.to_host();  // marks a plan of some of a layer's experts
-  plan.host_offset.assign(offset.flat().begin(), offset.flat().end());
+  plan.part = true;
   return plan;
 }
 

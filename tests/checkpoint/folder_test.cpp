@@ -334,3 +334,22 @@ TEST_CASE("one writer a run folder") {
       (o.code == Exit::io && o.what.find("process 12 on 'another-machine'") != std::string::npos));
   CHECK(slurp(file).find("another-machine") != std::string::npos);
 }
+
+TEST_CASE("what an ended process left goes, also before its parent has asked how it ended") {
+  const Scratch scratch;
+  const pid_t child = ::fork();
+  if (child == 0)
+    ::_exit(0);
+  siginfo_t ended{};
+  REQUIRE(::waitid(P_PID, id_t(child), &ended, WEXITED | WNOWAIT) == 0);
+  const fs::path left = scratch / concat(".tmp-checkpoint-00000001-", child);
+  fs::create_directories(left);
+  REQUIRE(::kill(child, 0) == 0);  // it has its number still
+  remove_unfinished_checkpoints(scratch.path);
+  CHECK_FALSE(fs::exists(left));
+  ::waitpid(child, nullptr, 0);
+  const fs::path busy = scratch / concat(".tmp-checkpoint-00000001-", ::getppid());
+  fs::create_directories(busy);
+  remove_unfinished_checkpoints(scratch.path);
+  CHECK(fs::exists(busy));  // of somebody who is at work
+}

@@ -34,16 +34,10 @@ holds = "loss[switch] = loss[none] within 0.5"
 
 
 def files(folder):
-    """Name and bytes of what must not depend on being killed.
-
-    Where a process was still dying when its run went on, its unfinished checkpoint stays until the
-    run's next start, which clears it.
-    """
+    """Name and bytes of what must not depend on being killed."""
     out = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        if "/.tmp-checkpoint-" in name:
-            continue
         whole = name in ("study.csv", "study.json", "study.h5", "study.html")
         if path.is_file() and (whole or path.suffix == ".safetensors"):
             out[name] = path.read_bytes()

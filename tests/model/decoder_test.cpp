@@ -12,6 +12,7 @@
 #include "lib/model/decoder.h"
 #include "lib/model/mixers/attention.h"
 #include "lib/router/router.h"
+#include "tests/model/differences.h"
 
 using namespace moe;
 
@@ -51,61 +52,17 @@ struct World {
         v = 0.05 * double(i++ % 3);
     }
   }
-  double loss(const Batch& batch, Decoder<double>::Tape& tape) {
-    Rng rng(5);
-    model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
-    double sum = tape.loss;
-    for (auto& block : tape.block) {
-      for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) {
-        const Balancer& b = *model.moe_layers()[0]->balancers()[i];
-        sum += b.coefficient() * b.reduction(model.config().moe_layers()) * block.moe->losses[i];
-      }
-    }
-    return sum;
-  }
   std::unique_ptr<Backend<double>> backend;
   Decoder<double> model;
 };
 
-bool same_choices(const Decoder<double>::Tape& a, const Decoder<double>::Tape& b) {
-  for (std::size_t l = 0; l < a.block.size(); ++l) {
-    if (a.block[l].moe &&
-        !(a.block[l].moe->routing.expert == b.block[l].moe->routing.expert &&
-          a.block[l].moe->routing.computed() == b.block[l].moe->routing.computed())) {
-      return false;
-    }
-  }
-  return true;
-}
-
-// Twelve numbers of a parameter, but for those where a step changes who is chosen.
+// Twelve numbers of a parameter.
 void check_parameter(World& w, Parameter<double>& p, const Batch& batch,
                      const Decoder<double>::Tape& tape) {
-  int tried = 0;
-  double largest = 0;
-  const Index step = std::max<Index>(1, p.size() / 12) | 1;
-  for (Index i = 0; i < p.size(); i += step) {
-    double* v = p.mutate().data + i;
-    const double kept = *v;
-    const double h = 1e-5;
-    Decoder<double>::Tape up, down;
-    *v = kept + h;
-    const double above = w.loss(batch, up);
-    *v = kept - h;
-    const double below = w.loss(batch, down);
-    *v = kept;
-    if (!same_choices(up, tape) || !same_choices(down, tape))
-      continue;
-    ++tried;
-    const double want = (above - below) / (2 * h);
-    const double got = p.grad().data[i];
-    largest = std::max(largest, std::abs(want));
-    INFO(p.name() << "[" << i << "]: backward " << got << ", differences " << want);
-    REQUIRE(std::abs(got - want) <= 1e-6 * std::max(1.0, std::abs(want)));
-  }
+  const test::Compared c = test::compare_with_differences(w.model, p, 12, batch, tape);
   INFO(p.name());
-  CHECK(tried >= std::min<Index>(2, p.size()));
-  CHECK(largest > 0);  // a parameter that nothing depends on would agree with anything
+  CHECK(c.tried >= std::min<Index>(2, p.size()));
+  CHECK(c.largest > 0);  // a parameter that nothing depends on would agree with anything
 }
 
 // Matrices of Fourier embedding, indexers and scales of layers.
@@ -119,7 +76,7 @@ void check_gradients(const std::string& fields, bool padded = false) {
   World w(fields);
   const Batch batch = batch_of(padded);
   Decoder<double>::Tape tape;
-  w.loss(batch, tape);
+  test::loss_of(w.model, batch, tape);
   w.model.want_grads();
   w.model.backward({.batch = batch, .training = true}, tape);
   for (Parameter<double>* p : w.model.parameters()) {
@@ -161,7 +118,7 @@ TEST_CASE("the loss over all layers is one loss, and the mean over layers a shar
   const auto run = [&](const std::string& balance, std::vector<double>& gradient) {
     World w("layers=2,kv_heads=1,router={softmax:k=2,norm=0},balance={" + balance + "}");
     Decoder<double>::Tape tape;
-    const double all = w.loss(batch, tape) - tape.loss;
+    const double all = test::loss_of(w.model, batch, tape) - tape.loss;
     w.model.want_grads();
     w.model.backward({.batch = batch, .training = true}, tape);
     gradient.clear();
@@ -207,7 +164,7 @@ TEST_CASE("the loss over all layers is one loss, and the mean over layers a shar
   CHECK(concat != sum);
   World w("layers=2,kv_heads=1,router={softmax:k=2,norm=0}");
   Decoder<double>::Tape tape;
-  w.loss(batch, tape);
+  test::loss_of(w.model, batch, tape);
   w.model.want_grads();
   w.model.backward({.batch = batch, .training = true}, tape);
   for (auto* p : w.model.parameters()) {
@@ -310,7 +267,7 @@ TEST_CASE("an indexer that may choose every key changes nothing") {
       }
     }
     Decoder<double>::Tape tape;
-    return w.loss(batch_of(false), tape);
+    return test::loss_of(w.model, batch_of(false), tape);
   };
   CHECK(loss(every) == Approx(loss(all)).epsilon(1e-12));
   CHECK(std::abs(loss(some) - loss(all)) > 1e-4);

@@ -11,6 +11,7 @@
 #include "lib/model/mixers/relative_bias.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
+#include "tests/model/differences.h"
 
 using namespace moe;
 
@@ -76,18 +77,6 @@ struct World {
         v = centre + 0.4 * rng.normal();
     }
   }
-  double loss(const Batch& batch, Decoder<double>::Tape& tape) {
-    Rng rng(5);
-    model.forward({.batch = batch, .training = true, .rng = &rng}, tape);
-    double sum = tape.loss;
-    for (auto& block : tape.block) {
-      for (std::size_t i = 0; block.moe && i < block.moe->losses.size(); ++i) {
-        const Balancer& b = *model.moe_layers()[0]->balancers()[i];
-        sum += b.coefficient() * b.reduction(model.config().moe_layers()) * block.moe->losses[i];
-      }
-    }
-    return sum;
-  }
   Matrix<double> logits(const Batch& batch) {
     Decoder<double>::Tape tape;
     model.infer({.batch = batch}, tape);
@@ -100,41 +89,13 @@ struct World {
   Decoder<double> model;
 };
 
-bool same_choices(const Decoder<double>::Tape& a, const Decoder<double>::Tape& b) {
-  for (std::size_t l = 0; l < a.block.size(); ++l) {
-    if (a.block[l].moe &&
-        !(a.block[l].moe->routing.computed() == b.block[l].moe->routing.computed()))
-      return false;
-  }
-  return true;
-}
-
 void check_parameter(World& w, Parameter<double>& p, const Batch& batch,
                      const Decoder<double>::Tape& tape) {
   INFO(p.name());
-  double largest = 0;
-  const Index step = std::max<Index>(1, p.size() / 9) | 1;
-  for (Index i = 0; i < p.size(); i += step) {
-    double* v = p.mutate().data + i;
-    const double kept = *v;
-    const double h = 1e-5;
-    Decoder<double>::Tape up, down;
-    *v = kept + h;
-    const double above = w.loss(batch, up);
-    *v = kept - h;
-    const double below = w.loss(batch, down);
-    *v = kept;
-    if (!same_choices(up, tape) || !same_choices(down, tape))
-      continue;
-    const double want = (above - below) / (2 * h);
-    const double got = p.grad().data[i];
-    largest = std::max(largest, std::abs(want));
-    INFO("[" << i << "]: backward " << got << ", differences " << want);
-    REQUIRE(std::abs(got - want) <= 1e-6 * std::max(1.0, std::abs(want)));
-  }
+  const test::Compared c = test::compare_with_differences(w.model, p, 9, batch, tape);
   // the softmax does not see what is added to all scores of a query
   const bool unseen = p.name().ends_with(".k_bias");
-  CHECK((largest > 1e-9) == !unseen);
+  CHECK((c.largest > 1e-9) == !unseen);
 }
 
 double apart(const Matrix<double>& a, const Matrix<double>& b) {
@@ -167,7 +128,7 @@ TEST_CASE("gradients of an encoder and its decoder agree with central difference
     for (const Index padding : {0, 3}) {
       const Batch batch = pairs(padding);
       Decoder<double>::Tape tape;
-      w.loss(batch, tape);
+      test::loss_of(w.model, batch, tape);
       w.model.want_grads();
       w.model.clear_grads();
       w.model.backward({.batch = batch, .training = true}, tape);

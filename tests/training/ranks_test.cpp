@@ -17,7 +17,7 @@
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/run/start_run.h"
-#include "tests/training/scratch.h"
+#include "tests/files/scratch.h"
 
 using namespace moe;
 namespace fs = std::filesystem;
@@ -197,7 +197,7 @@ constexpr const char* usual = "experts=4,router={sigmoid:k=2,bias=1},balance=bia
 
 TEST_CASE("every number of ranks up to that of lanes writes the same bytes") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   const std::string folder = scratch / "run";
   start(model_with(usual), options_of(folder, 4, 4), {1});
   const auto whole = bytes_of_run(folder);
@@ -214,7 +214,7 @@ TEST_CASE("every number of ranks up to that of lanes writes the same bytes") {
 
 TEST_CASE("lanes of several micro-batches, of no power of two, write the same bytes") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   for (const auto& [lanes, accumulate, ranks] :
        {std::array<Index, 3>{3, 6, 2}, {6, 6, 4}, {5, 5, 4}, {2, 6, 2}}) {
     INFO(lanes << " lanes of " << accumulate << " micro-batches on " << ranks << " ranks");
@@ -228,7 +228,7 @@ TEST_CASE("lanes of several micro-batches, of no power of two, write the same by
 
 TEST_CASE("whatever routes and balances, two ranks write the bytes of one") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   const std::vector<std::string> kinds = {
       "experts=4,router={softmax:k=2,jitter=0.1},balance={switch:coef=0.01;z:coef=0.001}",
       "experts=4,router={softmax:k=2,bias=1,temperature=2..0.5},balance={quantile:ema=0.5}",
@@ -251,7 +251,7 @@ TEST_CASE("whatever routes and balances, two ranks write the bytes of one") {
 
 TEST_CASE("a run goes on with another number of ranks as if nothing had happened") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   const std::string folder = scratch / "run";
   start(model_with(usual), options_of(folder, 4, 4), {1});
   const auto whole = bytes_of_run(folder);
@@ -269,7 +269,7 @@ TEST_CASE("a run goes on with another number of ranks as if nothing had happened
 
 TEST_CASE("an owner without a row, experts of unequal number, and some that do not train") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   // all tokens go to expert 0 of 5, so that two of three owners get no row
   const std::string model = model_with("experts=5,router={synthetic_load:k=1,hot=1},balance=none");
   for (const std::string trained : {"all", "experts=1,3;norms", "norms"}) {
@@ -291,7 +291,7 @@ TEST_CASE("an owner without a row, experts of unequal number, and some that do n
 
 TEST_CASE("whoever comes late, the bytes are the same") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   RunOptions o = options_of(scratch / "run", 4, 4);
   o.train.steps = 2;
   start(model_with(usual), o, {1});
@@ -308,7 +308,7 @@ TEST_CASE("whoever comes late, the bytes are the same") {
 
 TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are refused") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   const auto sentence = [&](Index lanes, Index accumulate, int ranks, int ep = 1) {
     const std::string folder = scratch / "refused";
     try {
@@ -331,7 +331,7 @@ TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are
 
 TEST_CASE("a loss that is not finite on one rank ends all, and the checkpoint stays") {
   const OneThreadHere one;
-  const Scratch scratch;
+  const test::Scratch scratch;
   RunOptions o = options_of(scratch / "nan", 2, 2);
   o.train.lr = 1e30;
   o.train.clip = 0;

@@ -11,7 +11,7 @@
 #include "lib/core/error.h"
 #include "lib/run/start_run.h"
 #include "lib/trace/reader.h"
-#include "tests/training/scratch.h"
+#include "tests/files/scratch.h"
 
 using namespace moe;
 namespace fs = std::filesystem;
@@ -121,7 +121,7 @@ std::vector<double> numbers_of(const std::string& folder, const char* key) {
 }  // namespace
 
 TEST_CASE("several runs in one process give the losses of their logs, and an observer stops one") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   Witness first;
   const auto a = start_run(small(), options_of(folder / "a"), on(*backend), first);
@@ -158,7 +158,7 @@ TEST_CASE("several runs in one process give the losses of their logs, and an obs
 }
 
 TEST_CASE("the observer hears every step, checkpoint, validation and recording") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   RunOptions o = options_of(folder / "a");
   o.log_every = 4;
@@ -186,7 +186,7 @@ TEST_CASE("the observer hears every step, checkpoint, validation and recording")
 }
 
 TEST_CASE("a run that was stopped and resumed is the run that was not") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   RunOptions o = options_of(folder / "whole");
   o.trace = folder / "whole.h5";
@@ -235,11 +235,12 @@ TEST_CASE("a run that was stopped and resumed is the run that was not") {
   // and it has nothing left to do
   Witness w;
   CHECK(resume_run(folder / "parts", {}, on(*backend), w) == nullptr);
-  CHECK(w.notes == std::vector<std::string>{concat(folder / "parts", " is done: step 6 of 6")});
+  CHECK(w.notes ==
+        std::vector<std::string>{concat((folder / "parts").native(), " is done: step 6 of 6")});
 }
 
 TEST_CASE("a resumed run may have another horizon, and says so") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   TrainingObserver nobody;
   {
@@ -256,7 +257,7 @@ TEST_CASE("a resumed run may have another horizon, and says so") {
 }
 
 TEST_CASE("weights that are not finite are never saved, and the error names what is kept") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   RunOptions o = options_of(folder / "a");
   o.train.lr = 1e38;
@@ -269,13 +270,13 @@ TEST_CASE("weights that are not finite are never saved, and the error names what
     FAIL("it trained");
   } catch (const Error& e) {
     CHECK(e.code() == Exit::numeric);
-    CHECK(e.safe() == concat("the checkpoint of step 0 is kept in ", folder / "a"));
+    CHECK(e.safe() == concat("the checkpoint of step 0 is kept in ", (folder / "a").native()));
   }
   CHECK(checkpoint_steps(folder / "a") == std::vector<std::int64_t>{0});
 }
 
 TEST_CASE("a folder that is taken is refused and stays as it is") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   TrainingObserver nobody;
   const RunOptions o = options_of(folder / "a");
@@ -291,7 +292,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
     return std::string();
   };
   CHECK(refusal([&] { start_run(small(), o, on(*backend), nobody); }) ==
-        concat("the run '", folder / "a", "' exists"));
+        concat("the run '", (folder / "a").native(), "' exists"));
   // its lock is held as long as the run is
   RunOptions forced = o;
   forced.force = true;
@@ -309,7 +310,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
     throw Error(Exit::environment, "opened");
   };
   CHECK(refusal([&] { resume_run(folder / "b", {}, none, nobody); }) ==
-        concat("there is no run '", folder / "b", "'"));
+        concat("there is no run '", (folder / "b").native(), "'"));
   RunOptions valid = options_of(folder / "b");
   valid.data = {"zipf:split=valid"};
   CHECK(refusal([&] { start_run(small(), valid, none, nobody); }).starts_with("--data has split"));
@@ -318,7 +319,7 @@ TEST_CASE("a folder that is taken is refused and stays as it is") {
 }
 
 TEST_CASE("checkpoints by the clock are written, and change nothing that is computed") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   const auto run = [&](const std::string& name, double minutes) {
     RunOptions o = options_of(folder / name);
@@ -340,7 +341,7 @@ TEST_CASE("checkpoints by the clock are written, and change nothing that is comp
 }
 
 TEST_CASE("another version of the program resumes a run only where that is accepted") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   Witness first(2);
   train(*start_run(small(), options_of(folder / "a"), on(*backend), first), first);
@@ -380,7 +381,7 @@ TEST_CASE("the defaults of a run are the documented ones") {
 }
 
 TEST_CASE("a checkpoint keeps every field of a run's state") {
-  const Scratch folder;
+  const test::Scratch folder;
   const auto backend = make_backend("cpu");
   Decoder<float> model(small(), *backend);
   model.initialise(1);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "lib/backend/delegate.h"
+#include "lib/backend/row_products.h"
 
 namespace moe {
 
@@ -90,14 +91,6 @@ void for_queries(const AttentionShape& a, Each each) {
   }
 }
 
-template <class S>
-double dot(const S* a, const S* b, Index n) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i)
-    sum += double(a[i]) * double(b[i]);
-  return sum;
-}
-
 }  // namespace
 
 template <class S>
@@ -113,10 +106,10 @@ void AttentionOps<S>::attention(View<const S> q, View<const S> k, View<const S> 
     double top = -std::numeric_limits<double>::infinity();
     double total = 0;
     for (Index j = first; j < last; ++j)
-      top = std::fmax(top, a.scale * dot(&q(t, h * d), &k(j, g * d), d));
+      top = std::fmax(top, a.scale * row_dot(&q(t, h * d), &k(j, g * d), d));
     std::ranges::fill(sum, 0.0);
     for (Index j = first; j < last; ++j) {
-      const double p = std::exp(a.scale * dot(&q(t, h * d), &k(j, g * d), d) - top);
+      const double p = std::exp(a.scale * row_dot(&q(t, h * d), &k(j, g * d), d) - top);
       total += p;
       for (Index i = 0; i < dv; ++i)
         sum[i] += p * double(v(j, g * dv + i));
@@ -141,10 +134,11 @@ void AttentionOps<S>::attention_backward(View<const S> q, View<const S> k, View<
     std::ranges::fill(m.flat(), S(0));
   for_queries(a, [&](Index t, Index h, Index first, Index last) {
     const Index g = h / (a.heads / a.kv_heads);
-    const double delta = dot(&out(t, h * n), &dout(t, h * n), n);
+    const double delta = row_dot(&out(t, h * n), &dout(t, h * n), n);
     for (Index j = first; j < last; ++j) {
-      const double p = std::exp(a.scale * dot(&q(t, h * d), &k(j, g * d), d) - double(lse(t, h)));
-      const double ds = p * (dot(&dout(t, h * n), &v(j, g * n), n) - delta) * a.scale;
+      const double p =
+          std::exp(a.scale * row_dot(&q(t, h * d), &k(j, g * d), d) - double(lse(t, h)));
+      const double ds = p * (row_dot(&dout(t, h * n), &v(j, g * n), n) - delta) * a.scale;
       for (Index i = 0; i < n; ++i)
         dv(j, g * n + i) += S(p * double(dout(t, h * n + i)));
       for (Index i = 0; i < d; ++i) {

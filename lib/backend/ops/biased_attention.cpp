@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "lib/backend/delegate.h"
+#include "lib/backend/row_products.h"
 
 namespace moe {
 
@@ -34,21 +35,6 @@ void for_heads(const AttentionShape& a, const KeyRule& rule, Index reach, Each e
   }
 }
 
-template <class S>
-double dot(const S* a, const S* b, Index n) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i)
-    sum += double(a[i]) * double(b[i]);
-  return sum;
-}
-
-// y += factor x
-template <class S>
-void add(double factor, const S* x, S* y, Index n) {
-  for (Index i = 0; i < n; ++i)
-    y[i] += S(factor * double(x[i]));
-}
-
 // One query and head: scores of the keys that are seen.
 template <class S>
 struct Scores {
@@ -71,7 +57,7 @@ struct Scores {
   double at(Index t, Index h, Index start, Index j, Index zero) const {
     const Index d = a.head_dim;
     const Index g = h / (a.heads / a.kv_heads);
-    const double plain = a.scale * dot(&q(t, h * d), &k(start + j, g * d), d);
+    const double plain = a.scale * row_dot(&q(t, h * d), &k(start + j, g * d), d);
     return bias.size() == 0 ? plain : plain + double(bias(h, zero + j));
   }
 };
@@ -92,9 +78,9 @@ struct RowGradients {
     const Index d = a.head_dim;
     const Index n = a.value_columns();
     const Index g = h / (a.heads / a.kv_heads);
-    add(p, &dout(t, h * n), &dv(key, g * n), n);
-    add(ds * a.scale, &k(key, g * d), &dq(t, h * d), d);
-    add(ds * a.scale, &q(t, h * d), &dk(key, g * d), d);
+    row_add(p, &dout(t, h * n), &dv(key, g * n), n);
+    row_add(ds * a.scale, &k(key, g * d), &dq(t, h * d), d);
+    row_add(ds * a.scale, &q(t, h * d), &dk(key, g * d), d);
   }
 };
 
@@ -150,12 +136,12 @@ void BiasedAttentionOps<S>::biased_attention_backward(View<const S> q, View<cons
   for_heads(a, rule, (bias.cols + 1) / 2,
             [&](Index t, Index h, KeyRange seen, Index start, Index zero) {
               const Index g = h / (a.heads / a.kv_heads);
-              const double delta = dot(&out(t, h * n), &dout(t, h * n), n);
+              const double delta = row_dot(&out(t, h * n), &dout(t, h * n), n);
               for (Index j = seen.first; j < seen.last; ++j) {
                 if (!score.sees(start + j))
                   continue;
                 const double p = std::exp(score.at(t, h, start, j, zero) - double(lse(t, h)));
-                const double ds = p * (dot(&dout(t, h * n), &v(start + j, g * n), n) - delta);
+                const double ds = p * (row_dot(&dout(t, h * n), &v(start + j, g * n), n) - delta);
                 gradients.add_pair(t, h, start + j, p, ds);
                 if (dbias.size() > 0)
                   dbias(h, zero + j) += S(ds);

@@ -1,4 +1,5 @@
 #include "lib/model/mixers/selected_attention.h"
+#include "lib/backend/row_products.h"
 
 #include <algorithm>
 #include <cmath>
@@ -26,19 +27,6 @@ struct Places {
     }
   }
 };
-
-template <class S>
-double dot(const S* a, const S* b, Index n) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i)
-    sum += double(a[i]) * double(b[i]);
-  return sum;
-}
-template <class S>
-void add(double factor, const S* x, S* y, Index n) {
-  for (Index i = 0; i < n; ++i)
-    y[i] += S(factor * double(x[i]));
-}
 
 template <class S>
 void fill_zeros(std::initializer_list<View<S>> all) {
@@ -90,7 +78,7 @@ void selected_attention(View<const S> q, View<const S> k, View<const S> v, const
         score.clear();
         for (const int j : keys) {
           const S* key = k.row(at.first_key[std::size_t(t)] + j).data() + head.k;
-          score.push_back(a.scale * dot(q.row(t).data() + head.q, key, head.d));
+          score.push_back(a.scale * row_dot(q.row(t).data() + head.q, key, head.d));
         }
         const double most = *std::ranges::max_element(score);
         double sum = 0;
@@ -100,7 +88,7 @@ void selected_attention(View<const S> q, View<const S> k, View<const S> v, const
         std::fill(to, to + head.n, S(0));
         for (std::size_t i = 0; i < keys.size(); ++i) {
           const S* value = v.row(at.first_key[std::size_t(t)] + keys[i]).data() + head.v;
-          add(score[i] / sum, value, to, head.n);
+          row_add(score[i] / sum, value, to, head.n);
         }
         lse(t, h) = S(most + std::log(sum));
       }
@@ -123,16 +111,16 @@ void selected_attention_backward(View<const S> q, View<const S> k, View<const S>
       for (Index t = 0; t < q.rows; ++t) {
         const S* query = q.row(t).data() + head.q;
         const S* arriving = dout.row(t).data() + head.out;
-        const double share = dot(arriving, out.row(t).data() + head.out, head.n);
+        const double share = row_dot(arriving, out.row(t).data() + head.out, head.n);
         for (const int j : chosen.of_query[std::size_t(t)]) {
           const Index row = at.first_key[std::size_t(t)] + j;
           const S* key = k.row(row).data() + head.k;
-          const double score = a.scale * dot(query, key, head.d);
+          const double score = a.scale * row_dot(query, key, head.d);
           const double p = std::exp(score - double(lse(t, h)));
-          const double dp = dot(arriving, v.row(row).data() + head.v, head.n) - share;
-          add(p, arriving, dv.row(row).data() + head.v, head.n);
-          add(a.scale * p * dp, query, dk.row(row).data() + head.k, head.d);
-          add(a.scale * p * dp, key, dq.row(t).data() + head.q, head.d);
+          const double dp = row_dot(arriving, v.row(row).data() + head.v, head.n) - share;
+          row_add(p, arriving, dv.row(row).data() + head.v, head.n);
+          row_add(a.scale * p * dp, query, dk.row(row).data() + head.k, head.d);
+          row_add(a.scale * p * dp, key, dq.row(t).data() + head.q, head.d);
         }
       }
     }
@@ -210,7 +198,7 @@ ChosenKeys Indexer<S>::choose(View<const S> x, View<const S> latent_q, View<cons
       for (std::size_t j = 0; j < score.size(); ++j) {
         for (Index h = 0; h < heads_; ++h) {
           const double near =
-              dot(q.view.row(t).data() + h * dim_, k.view.row(from + Index(j)).data(), dim_);
+              row_dot(q.view.row(t).data() + h * dim_, k.view.row(from + Index(j)).data(), dim_);
           score[j] += near > 0 ? near * double(w(t, h)) * scale : 0;
         }
       }
