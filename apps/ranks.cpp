@@ -100,8 +100,12 @@ void finish_ranks() {
 }
 
 void abort_ranks(int code) {
-  if (opened().transport)
-    opened().transport->end_all(code);
+  if (!opened().transport)
+    return;
+  // MPICH's launcher drops what it has not read yet when a rank ends all: it gets time to read.
+  const timespec while_it_reads{0, 200'000'000};
+  nanosleep(&while_it_reads, nullptr);
+  opened().transport->end_all(code);
 }
 
 bool stop_together(Comm& comm) {
