@@ -44,22 +44,27 @@ MOE_SIMD void renew(std::uint16_t* at, std::size_t n, std::size_t expert, std::u
 
 }  // namespace
 
-RecencyStack::RecencyStack(int experts, const std::vector<int>& belady_sizes)
-    : padded_((std::size_t(experts) + block - 1) / block * block),
+RecencyStack::RecencyStack(int experts, const std::vector<int>& belady_sizes, int many)
+    : padded_(experts >= many ? 0 : (std::size_t(experts) + block - 1) / block * block),
       rows_((belady_sizes.size() + 1) * padded_, 0),
       depth_(std::size_t(experts), 0),
       counts_(std::size_t(experts), 0),
       kept_(belady_sizes.size()),
-      belady_hits_(belady_sizes.size(), 0) {
+      belady_hits_(belady_sizes.size(), 0),
+      hits_(belady_sizes.size(), 0) {
   std::fill_n(rows_.begin(), padded_, never);
   for (const int size : belady_sizes)
     sizes_.push_back(unsigned(size));
+  if (experts >= many)
+    tree_ = std::make_unique<RecencyTree>(experts, sizes_);
 }
 
 void RecencyStack::request(int expert) {
   const auto x = std::size_t(expert);
   ++requests_;
   ++counts_[x];
+  if (tree_)
+    return searched(expert);
   const std::uint16_t depth = rows_[x];
   if (depth != never)
     ++depth_[depth];
@@ -74,6 +79,14 @@ void RecencyStack::request(int expert) {
     renew(rows_.data(), padded_, x, depth, kept_.data(), kept_.size());
 }
 
+void RecencyStack::searched(int expert) {
+  const RecencyTree::Found found = tree_->request(expert, hits_);
+  if (found.depth >= 0)
+    ++depth_[std::size_t(found.depth)];
+  for (std::size_t b = 0; b < hits_.size(); ++b)
+    belady_hits_[b] += hits_[b];
+}
+
 std::int64_t RecencyStack::lru_hits(int size) const {
   return std::accumulate(depth_.begin(),
                          depth_.begin() + std::clamp<std::ptrdiff_t>(size, 0, std::ssize(depth_)),
@@ -81,7 +94,10 @@ std::int64_t RecencyStack::lru_hits(int size) const {
 }
 
 void LfuCache::request(int expert) {
+  const std::uint64_t before = key_[expert];
   const std::uint64_t key = key_[expert] = ++count_[expert] << time_bits | ++now_;
+  if (searched_)
+    return request_searched(expert, before, key);
   const auto put = [&](std::size_t at, int e) {
     order_[at] = e;
     place_[e] = int(at);
@@ -100,6 +116,18 @@ void LfuCache::request(int expert) {
   for (; at + 1 < order_.size() && key_[order_[at + 1]] < key; ++at)
     put(at, order_[at + 1]);
   put(at, expert);
+}
+
+void LfuCache::request_searched(int expert, std::uint64_t before, std::uint64_t key) {
+  if (place_[expert] >= 0) {
+    ++hits_;
+    resident_.erase({before, expert});
+  } else if (resident_.size() == size_) {
+    place_[resident_.begin()->second] = -1;
+    resident_.erase(resident_.begin());
+  }
+  place_[expert] = 0;
+  resident_.emplace(key, expert);
 }
 
 }  // namespace moe

@@ -97,6 +97,36 @@ TEST_CASE("caches agree with simulations that look at every resident") {
   }
 }
 
+TEST_CASE("caches of many experts are searched and hit as often") {
+  Rng rng(4);
+  const std::vector<int> sizes = {1, 2, 3, 7, 16, 30};
+  for (const int experts : {1, 3, 16, 33}) {
+    RecencyStack rows(experts, sizes, experts + 1);
+    RecencyStack tree(experts, sizes, 1);
+    std::vector<LfuCache> listed;
+    std::vector<LfuCache> searched;
+    for (const int size : sizes) {
+      listed.emplace_back(experts, size, experts + 1);
+      searched.emplace_back(experts, size, 1);
+    }
+    for (const int e : stream_of(experts, 3000, rng)) {
+      rows.request(e);
+      tree.request(e);
+      for (std::size_t s = 0; s < sizes.size(); ++s) {
+        listed[s].request(e);
+        searched[s].request(e);
+      }
+    }
+    INFO(experts << " experts");
+    CHECK(tree.counts() == rows.counts());
+    for (std::size_t s = 0; s < sizes.size(); ++s) {
+      CHECK(tree.lru_hits(sizes[s]) == rows.lru_hits(sizes[s]));
+      CHECK(tree.belady_hits(s) == rows.belady_hits(s));
+      CHECK(searched[s].hits() == listed[s].hits());
+    }
+  }
+}
+
 TEST_CASE("the hit rate of LRU under random routing is the closed form") {
   const MemoryTrace trace =
       make_trace({.tokens = 8000, .layers = 1, .experts = 16, .k = 4, .extras = false});
