@@ -99,13 +99,14 @@ void inflate_into(std::span<const std::uint8_t> in, std::span<std::uint8_t> out)
 
 std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t element, bool longer,
                                int level) {
-  std::vector<std::uint8_t> shuffled;
+  thread_local std::vector<std::uint8_t> shuffled;
+  thread_local std::vector<std::uint8_t> out;
   if (element > 1) {
     shuffled.resize(raw.size());
     shuffle(raw, element, shuffled.data());
   }
   libdeflate_compressor* const deflate = compressor(level);
-  std::vector<std::uint8_t> out(libdeflate_zlib_compress_bound(deflate, raw.size()) + 5);
+  out.resize(std::max(out.size(), libdeflate_zlib_compress_bound(deflate, raw.size()) + 5));
   const std::uint8_t* from = element > 1 ? shuffled.data() : raw.data();
   std::size_t size =
       libdeflate_zlib_compress(deflate, from, raw.size(), out.data(), out.size() - 5);
@@ -116,8 +117,7 @@ std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t el
   const std::uint32_t sum = fletcher32({out.data(), size});
   for (int i = 0; i < 4; ++i)
     out[size++] = std::uint8_t(sum >> (8 * i));
-  out.resize(size);
-  return out;
+  return {out.begin(), out.begin() + std::ptrdiff_t(size)};
 }
 
 void unpack(std::span<const std::uint8_t> packed, const std::vector<Filter>& pipeline,

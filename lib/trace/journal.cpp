@@ -254,16 +254,6 @@ void read_records(Cursor& in, JournalCommit& out) {
   }
 }
 
-// Where HDF5 put a chunk.
-FileRange place_of(hid_t dataset, std::uint64_t row, std::size_t plane, const std::string& path) {
-  const hsize_t at[3] = {row, plane, 0};
-  haddr_t place = 0;
-  hsize_t bytes = 0;
-  h5::must(H5Dget_chunk_info_by_coord(dataset, at, nullptr, &place, &bytes),
-           fmt::format("find a chunk of {}", path));
-  return {place, bytes};
-}
-
 JournalCommit commit_from(std::span<const std::uint8_t> payload) {
   Cursor in(payload);
   JournalCommit out;
@@ -334,14 +324,15 @@ void Journal::put(std::uint32_t kind, const Bytes& payload) {
 }
 
 void Journal::add(const CommitRow& row, const CommitJob& job,
-                  const std::vector<h5::Handle>& columns) {
+                  const std::vector<FileRange>& places) {
   Bytes out;
   put_number(out, row);
   put_records(out, job);
   put_number(out, std::uint64_t(job.chunks.size()));
-  for (const CommitJob::Chunk& chunk : job.chunks) {
+  for (std::size_t i = 0; i < job.chunks.size(); ++i) {
+    const CommitJob::Chunk& chunk = job.chunks[i];
     const CommitJob::Plane& plane = job.planes[chunk.plane];
-    const FileRange place = place_of(columns[plane.column], chunk.row, plane.plane, path_.string());
+    const FileRange& place = places.at(i);
     put_number(out, std::uint32_t(plane.column));
     put_number(out, std::uint32_t(plane.plane));
     put_number(out, chunk.row);

@@ -8,14 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "lib/trace/chunk_places.h"
 #include "lib/trace/commit_job.h"
 #include "lib/trace/create.h"
 
 namespace moe {
-
-struct FileRange {
-  std::uint64_t offset = 0, bytes = 0;
-};
 
 struct JournalChunk {  // one chunk as it lies in NAME.part
   std::uint32_t column = 0, plane = 0;
@@ -46,8 +43,8 @@ class Journal {
   Journal(const std::filesystem::path& part, hid_t file, const std::vector<TraceColumn>&);
   ~Journal();
   Journal(Journal&&) noexcept;
-  // Before the commit is acknowledged; `columns` are the datasets that its chunks were written to.
-  void add(const CommitRow&, const CommitJob&, const std::vector<h5::Handle>& columns);
+  // Before the commit is acknowledged; `places` are those of its chunks in NAME.part.
+  void add(const CommitRow&, const CommitJob&, const std::vector<FileRange>& places);
   void sync();
   void follow(const std::filesystem::path& part);  // the file was renamed to this
   void remove();

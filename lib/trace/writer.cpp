@@ -313,6 +313,17 @@ void TraceWriter::File::fall_due(std::int64_t step) {
   worker_->give([job] { job->work(); });
 }
 
+// Packs with all threads. They are no threads of OpenMP, which spin where they have no work and
+// take the time of those that have.
+void TraceWriter::File::help(const std::shared_ptr<CommitJob>& job) {
+  for (int i = 2; i < threads(); ++i) {
+    if (int(helpers_.size()) < i - 1)
+      helpers_.push_back(std::make_unique<Worker>());
+    helpers_[std::size_t(i - 2)]->give([job] { job->work(); });
+  }
+  job->work();
+}
+
 void TraceWriter::File::settle(bool all) {
   guarded([&] {
     while (!jobs.empty()) {
@@ -320,7 +331,7 @@ void TraceWriter::File::settle(bool all) {
       if (!job->done()) {
         if (!all && jobs.size() <= most_on_their_way)
           return;
-        parallel_for(threads(), 1, [&](Index, Index) { job->work(); });
+        help(job);
       }
       job->wait();
       write(*job);
@@ -343,6 +354,7 @@ void TraceWriter::File::write(const CommitJob& job) {
 }
 
 void TraceWriter::File::write_columns(const CommitJob& job) {
+  places.clear();
   for (std::size_t i = 0, j = 0; i < columns.size(); ++i) {
     const TraceColumn& c = columns[i];
     std::vector<std::uint64_t> dims{job.rows, header.layers.size(), std::uint64_t(c.width)};
@@ -352,8 +364,7 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
       const CommitJob::Chunk& k = job.chunks[j];
       const std::size_t plane = job.planes[k.plane].plane;
       const hsize_t at[3] = {k.row, plane, 0};
-      h5::must(H5Dwrite_chunk(h5.columns[i], H5P_DEFAULT, 0, at, k.packed.size(), k.packed.data()),
-               fmt::format("write {}", c.path));
+      places.push_back(chunk_places.write(h5.file, building, h5.columns[i], at, k.packed, c.path));
       pending[i].last_packed[plane] = k.packed.size();
     }
   }
@@ -376,7 +387,7 @@ void TraceWriter::File::write_commit(const CommitJob& job) {
   last_xxh3 = hash_bytes(std::as_bytes(std::span(&row, 1)));
   ++commits;
   if (journal)
-    journal->add(row, job, h5.columns);
+    journal->add(row, job, places);
 }
 
 void TraceWriter::File::commit(std::int64_t step) {

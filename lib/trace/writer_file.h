@@ -2,6 +2,7 @@
 // rows not yet safe, the commits on their way, and the records that grow with them.
 #pragma once
 #include <deque>
+#include <memory>
 #include <optional>
 
 #include "lib/core/error.h"
@@ -32,6 +33,8 @@ struct TraceWriter::File {
   std::vector<Pending> pending;
   std::optional<WriteLock> lock;
   std::optional<Journal> journal;
+  ChunkPlaces chunk_places;
+  std::vector<FileRange> places;  // of the chunks of the commit that is being written
   TraceFile h5;
   Sha256 corpus;
   std::vector<TraceStep> steps;
@@ -69,13 +72,16 @@ struct TraceWriter::File {
   void fall_due(std::int64_t step);  // rows up to now go on their way
   // writes commits that are packed; all: waits for those that are not
   void settle(bool all);
+  void help(const std::shared_ptr<CommitJob>&);
   void write(const CommitJob&);
   void write_columns(const CommitJob&);
   void write_commit(const CommitJob&);
   void write_end();
   void seal();
 
-  std::optional<Worker> worker_;  // last: it ends before what it works on
+  // last: they end before what they work on
+  std::optional<Worker> worker_;
+  std::vector<std::unique_ptr<Worker>> helpers_;  // where commits are waited for
 };
 
 // Appends rows 0..rows of a trace to an empty writer with the commits they had. Defined in
