@@ -78,7 +78,8 @@ ImportResult import_trace(const ImportOptions& options, const std::filesystem::p
   importer->read(inputs, sink);
   sink.survey_done(name);
   sink.write_to(target, header, force, watcher.wrote);
-  importer->read(inputs, sink);
+  if (!sink.replay())
+    importer->read(inputs, sink);
   ImportResult out = sink.finish();
   out.format = name;
   return out;

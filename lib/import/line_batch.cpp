@@ -9,6 +9,15 @@ constexpr std::size_t most_bytes = std::size_t(4) << 20;
 
 }  // namespace
 
+ParseThreads::ParseThreads() {
+  for (int i = 1; i < threads(); ++i)
+    workers_.push_back(std::make_unique<Worker>());
+}
+
+void ParseThreads::give(std::function<void()> work) {
+  workers_[next_++ % workers_.size()]->give(std::move(work));
+}
+
 std::vector<JsonText> next_batch(MappedLines& lines) {
   std::vector<JsonText> out;
   const std::size_t most = lines.lasting() ? most_lines : 1;

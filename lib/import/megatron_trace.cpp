@@ -17,8 +17,12 @@ namespace {
 // One rank's file, a step at a time.
 class RankReader {
  public:
-  RankReader(const ImportFile& file, ImportSink& sink)
-      : lines_(file.path), sink_(sink), rank_(int(number_in(file.name(), "rank"))) {
+  // `batches`: so many are parsed ahead.
+  RankReader(const ImportFile& file, ImportSink& sink, ParseThreads& threads, std::size_t batches)
+      : lines_(file.path),
+        batches_(lines_, threads, batches, parse),
+        sink_(sink),
+        rank_(int(number_in(file.name(), "rank"))) {
     ahead();
   }
   // Whether records of a further step are there, and of which.
@@ -35,17 +39,20 @@ class RankReader {
   std::vector<MegatronPass> passes();
 
  private:
+  static MegatronRecord parse(const JsonText& line) {
+    return read_megatron_record(line.text, line.where);
+  }
   void ahead();
   bool read_lines();
   bool take(const JsonText&, ParsedText<MegatronRecord>&, bool first);
   void cut(std::string_view line);
 
   MappedLines lines_;
+  ParsedBatches<MegatronRecord> batches_;
   ImportSink& sink_;
   int rank_;
-  std::vector<JsonText> lines_read_;
-  std::vector<ParsedText<MegatronRecord>> records_;  // of those, from used_ on not yet taken
-  std::size_t used_ = 0;
+  ParsedBatches<MegatronRecord>::Batch* batch_ = nullptr;
+  std::size_t used_ = 0;  // of the batch, from here on not yet taken
   bool first_batch_ = true;
   std::optional<MegatronRecord> next_;
   std::int64_t cut_step_ = -1;
@@ -95,22 +102,19 @@ bool RankReader::take(const JsonText& line, ParsedText<MegatronRecord>& parsed, 
 
 // The next records; false at the end of the file.
 bool RankReader::read_lines() {
-  first_batch_ = lines_.number() == 0;
+  first_batch_ = batch_ == nullptr;
   used_ = 0;
-  lines_read_ = next_batch(lines_);
-  records_ = parse_all<MegatronRecord>(lines_read_, [](const JsonText& line) {
-    return read_megatron_record(line.text, line.where);
-  });
-  return !records_.empty();
+  batch_ = batches_.next();
+  return batch_ != nullptr;
 }
 
 void RankReader::ahead() {
   next_.reset();
   for (;;) {
-    if (used_ == records_.size() && !read_lines())
+    if ((batch_ == nullptr || used_ == batch_->texts.size()) && !read_lines())
       return;
     const std::size_t at = used_++;
-    if (take(lines_read_[at], records_[at], first_batch_ && at == 0))
+    if (take(batch_->texts[at], batch_->parsed[at], first_batch_ && at == 0))
       return;
   }
 }
@@ -181,9 +185,12 @@ std::vector<RankReader*> next_readers(std::vector<std::unique_ptr<RankReader>>& 
 void MegatronTrace::read(const ImportInputs& in, ImportSink& sink) const {
   sink.facts.engine = "megatron";
   MegatronPasses passes(in, sink);
+  const std::vector<const ImportFile*> files = rank_files(in);
+  ParseThreads threads;
+  const std::size_t batches = std::max<std::size_t>(1, 2 * threads.count() / files.size());
   std::vector<std::unique_ptr<RankReader>> readers;
-  for (const ImportFile* f : rank_files(in))
-    readers.push_back(std::make_unique<RankReader>(*f, sink));
+  for (const ImportFile* f : files)
+    readers.push_back(std::make_unique<RankReader>(*f, sink, threads, batches));
   const auto ranks = int(readers.size());
   const int stages = std::max(1, in.options().pipeline);
   if (ranks % stages != 0) {

@@ -142,59 +142,56 @@ bool is_json(std::string_view text) {
 
 namespace {
 
-using TakeBatch = std::function<void(const std::vector<JsonText>&)>;
-
-// One value, or each of a list.
-void take_each(std::string_view text, const std::string& where, const TakeBatch& take) {
-  JsonCursor json(text, where);
-  if (json.next() != '[')
-    return take({{text, where}});
-  Index n = 0;
-  json.elements([&] {
-    const std::string_view value = json.raw();
-    take({{value, concat(where, " response ", ++n)}});
-  });
-  json.end();
-}
-
 // A file of one document over several lines, or one line too long to be looked at.
 bool is_one_document(const ImportFile& file) {
   const bool all_seen = file.first_line().size() < file.start.size();
   return file.kind == FileKind::json && all_seen && !is_json(file.first_line());
 }
 
-bool is_list(const JsonText& line) {
+}  // namespace
+
+bool detail::is_list(const JsonText& line) {
   return line.text[line.text.find_first_not_of(" \t")] == '[';
 }
 
-}  // namespace
-
-void each_json_batch(const ImportFile& file, const TakeBatch& take) {
-  if (is_one_document(file)) {
-    const InputFile whole(file.path);
-    const auto bytes = whole.map();
-    const std::string_view text(reinterpret_cast<const char*>(bytes.get()),
-                                std::size_t(whole.size()));
-    if (is_json(text))
-      return take_each(text, file.quoted(), take);
-  }
-  MappedLines lines(file.path);
-  for (auto batch = next_batch(lines); !batch.empty(); batch = next_batch(lines)) {
-    if (std::none_of(batch.begin(), batch.end(), is_list)) {
-      take(batch);
-      continue;
-    }
-    for (const JsonText& line : batch)
-      take_each(line.text, line.where, take);
-  }
+void detail::take_elements(const JsonText& list, const TakeJson& take) {
+  JsonCursor json(list.text, list.where);
+  Index n = 0;
+  json.elements([&] {
+    const std::string_view value = json.raw();
+    take(value, concat(list.where, " response ", ++n));
+  });
+  json.end();
 }
 
-void each_json(const ImportFile& file,
-               const std::function<void(std::string_view, const std::string&)>& take) {
-  each_json_batch(file, [&](const std::vector<JsonText>& batch) {
-    for (const JsonText& one : batch)
-      take(one.text, one.where);
-  });
+bool detail::take_document(const ImportFile& file, const TakeJson& take) {
+  if (!is_one_document(file))
+    return false;
+  const InputFile whole(file.path);
+  const auto bytes = whole.map();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.get()),
+                              std::size_t(whole.size()));
+  if (!is_json(text))
+    return false;
+  if (JsonCursor(text, file.quoted()).next() == '[')
+    take_elements({text, file.quoted()}, take);
+  else
+    take(text, file.quoted());
+  return true;
+}
+
+void each_json(const ImportFile& file, const TakeJson& take) {
+  if (detail::take_document(file, take))
+    return;
+  MappedLines lines(file.path);
+  for (auto batch = next_batch(lines); !batch.empty(); batch = next_batch(lines)) {
+    for (const JsonText& line : batch) {
+      if (detail::is_list(line))
+        detail::take_elements(line, take);
+      else
+        take(line.text, line.where);
+    }
+  }
 }
 
 }  // namespace moe

@@ -43,12 +43,44 @@ RouteArray route_array(const NumberArray&);
 // experts it is an id.
 void leave_out_fused(RouteArray&, ImportSink&);
 
-// Calls `take` for batches of JSON values: of a line each, or of one list, or the only one of its
-// file.
-void each_json_batch(const ImportFile&,
-                     const std::function<void(const std::vector<JsonText>&)>& take);
-// One value at a time.
-void each_json(const ImportFile&,
-               const std::function<void(std::string_view json, const std::string& where)>& take);
+using TakeJson = std::function<void(std::string_view json, const std::string& where)>;
+// The JSON values of a file: of a line each, of one list, or the only one.
+void each_json(const ImportFile&, const TakeJson& take);
+
+namespace detail {
+bool is_list(const JsonText&);
+// False where the file is not one document over several lines, and nothing was taken.
+bool take_document(const ImportFile&, const TakeJson& take);
+void take_elements(const JsonText& list, const TakeJson& take);
+}  // namespace detail
+
+// The same with lines parsed ahead: take(value, where) in the order of the file.
+template <class Parsed>
+void each_parsed_json(const ImportFile& file, Parsed (*parse)(const JsonText&),
+                      const std::function<void(Parsed&, const std::string& where)>& take) {
+  const auto take_one = [&](std::string_view text, const std::string& where) {
+    Parsed value = parse({text, where});
+    take(value, where);
+  };
+  if (detail::take_document(file, take_one))
+    return;
+  MappedLines lines(file.path);
+  ParseThreads threads;
+  ParsedBatches<Parsed> batches(lines, threads, 2 * threads.count(), [parse](const JsonText& text) {
+    return detail::is_list(text) ? Parsed{} : parse(text);
+  });
+  while (auto* batch = batches.next()) {
+    for (std::size_t i = 0; i < batch->texts.size(); ++i) {
+      const JsonText& text = batch->texts[i];
+      if (detail::is_list(text)) {
+        detail::take_elements(text, take_one);
+        continue;
+      }
+      if (batch->parsed[i].failure)
+        std::rethrow_exception(batch->parsed[i].failure);
+      take(batch->parsed[i].value, text.where);
+    }
+  }
+}
 
 }  // namespace moe

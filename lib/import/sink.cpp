@@ -16,6 +16,7 @@ namespace {
 constexpr int most_layers = 4096, most_experts = 65'534;
 constexpr Index most_choices = 4096;
 constexpr std::size_t most_count_cells = std::size_t(1) << 26;
+constexpr std::size_t most_kept = std::size_t(256) << 20;
 
 const char* const wants_experts = "--experts N, or --config config.json of the model";
 
@@ -95,6 +96,8 @@ void ImportSink::step(std::int64_t step, Phase phase) {
   ++steps_;
   if (writing_)
     writer_->step({step, 0, 0, phase});
+  else
+    keep(SaidStep{step, phase}, sizeof(Said));
 }
 
 void ImportSink::sequence(const std::string& domain) {
@@ -103,14 +106,59 @@ void ImportSink::sequence(const std::string& domain) {
   const std::uint16_t number = domain_number(domain);
   if (writing_)
     writer_->sequence(number);
+  else
+    keep(SaidSequence{domain}, sizeof(Said) + domain.size());
 }
+
+namespace {
+
+std::size_t bytes_of(const ImportBlock& b) {
+  const TraceRows& r = b.rows;
+  std::size_t bytes = sizeof(b) + b.where.size() + b.layers.size() * sizeof(int);
+  bytes += (r.token_id.size() + r.position.size() + r.predicted_id.size()) * 4;
+  bytes += r.rank.size() * 2 + r.flags.size();
+  for (const LayerRows& l : r.layer) {
+    bytes += sizeof(l);
+    bytes += std::size_t(l.expert.size() + l.weight.size() + l.logits.size()) * 4;
+    bytes += std::size_t(l.dropped.size());
+  }
+  return bytes;
+}
+
+}  // namespace
 
 void ImportSink::rows(ImportBlock&& b) {
   leave_out_padding(b);
-  if (!writing_)
-    return look(b);
-  complete(b);
-  write(std::move(b));
+  if (writing_) {
+    complete(b);
+    return write(std::move(b));
+  }
+  look(b);
+  const std::size_t bytes = bytes_of(b);
+  keep(std::move(b), bytes);
+}
+
+void ImportSink::keep(Said said, std::size_t bytes) {
+  kept_bytes_ += bytes;
+  keeping_ = keeping_ && kept_bytes_ <= most_kept;
+  if (keeping_)
+    kept_.push_back(std::move(said));
+  else
+    std::vector<Said>().swap(kept_);
+}
+
+bool ImportSink::replay() {
+  if (!keeping_)
+    return false;
+  for (Said& said : kept_) {
+    if (const auto* s = std::get_if<SaidStep>(&said))
+      step(s->number, s->phase);
+    else if (const auto* q = std::get_if<SaidSequence>(&said))
+      sequence(q->domain);
+    else
+      rows(std::move(std::get<ImportBlock>(said)));
+  }
+  return true;
 }
 
 void ImportSink::leave_out_padding(ImportBlock& b) {

@@ -1,12 +1,14 @@
 // What an importer speaks to. On the first pass the sink looks: which layers have routes, how many
 // experts and choices there are, what is there at all; every check that holds for all formats is
-// made then. On the second pass it writes. An importer only says what its file says.
+// made then. On the second pass it writes. An importer only says what its file says. What was said
+// first is kept while it is small, and then nothing is read twice.
 #pragma once
 #include <functional>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "lib/import/import.h"
@@ -71,6 +73,8 @@ class ImportSink {
   void survey_done(const std::string& format);
   void write_to(const std::filesystem::path&, TraceHeader, bool force,
                 std::function<void(std::uint64_t, std::uint64_t)> wrote);
+  // In the place of the second pass, where all that the first one said was kept; else false.
+  bool replay();
   ImportResult finish();
 
  private:
@@ -84,6 +88,15 @@ class ImportSink {
     std::int64_t number;
     std::map<int, std::vector<std::int64_t>> counts;
   };
+  struct SaidStep {
+    std::int64_t number;
+    Phase phase;
+  };
+  struct SaidSequence {
+    std::string domain;
+  };
+  using Said = std::variant<SaidStep, SaidSequence, ImportBlock>;
+  void keep(Said, std::size_t bytes);
   void leave_out_padding(ImportBlock&);
   void look(const ImportBlock&);
   void look_at_layer(const ImportBlock&, std::size_t i);
@@ -104,6 +117,9 @@ class ImportSink {
   ImportOptions options_;
   const RecordedModel* config_;
   bool writing_ = false;
+  std::vector<Said> kept_;
+  std::size_t kept_bytes_ = 0;
+  bool keeping_ = true;
   std::map<int, Layer> found_;
   // by expert: the row in which it was seen last, all rows of all layers counted
   std::vector<std::uint64_t> seen_in_row_;

@@ -102,13 +102,8 @@ Response parse(const JsonText& line) {
 }
 
 void Vllm::read_file(const ImportInputs& in, ImportSink& sink, const ImportFile& file) {
-  each_json_batch(file, [&](const std::vector<JsonText>& batch) {
-    auto parsed = parse_all<Response>(batch, parse);
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      if (parsed[i].failure)
-        std::rethrow_exception(parsed[i].failure);
-      take(in, sink, file, parsed[i].value, batch[i].where);
-    }
+  each_parsed_json<Response>(file, parse, [&](Response& response, const std::string& where) {
+    take(in, sink, file, response, where);
   });
 }
 
