@@ -56,7 +56,8 @@ double product_rate(Backend<float>& b, Index rows, double seconds) {
   return 2.0 * double(rows) * double(side) * double(side) / t.quantile(undisturbed);
 }
 
-// One row through `count` matrices of (size,size), one after the other.
+// One row through matrices of (size,size), each time any of `count`: as tokens read experts, of
+// which a cache that is smaller than all of them holds some.
 double reading_rate(Backend<float>& b, Index size, Index count, double seconds) {
   std::vector<std::unique_ptr<Parameter<float>>> all;
   for (Index i = 0; i < count; ++i) {
@@ -65,9 +66,12 @@ double reading_rate(Backend<float>& b, Index size, Index count, double seconds) 
   }
   const Array<float> x(b, Matrix<float>(1, size, 0.5f).view());
   Array<float> y = Array<float>::zeros(b, 1, size);
+  Rng rng(1);
   const Timing t = time_in_turn(b, {[&] {
-                                  for (const auto& w : all)
-                                    b.linear(x.view(), w->weight(), y.view(), 0);
+                                  for (Index i = 0; i < count; ++i) {
+                                    const auto any = std::size_t(rng.below(std::uint64_t(count)));
+                                    b.linear(x.view(), all[any]->weight(), y.view(), 0);
+                                  }
                                 }},
                                 seconds)[0];
   return double(f32 * size * size * count) / t.quantile(undisturbed);

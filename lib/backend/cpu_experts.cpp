@@ -1,6 +1,7 @@
 // The expert bodies of the cpu backend: one task takes a tile of rows through gate, up, activation
 // and down, so that what lies between them stays in the cache, and small experts cost one wake-up
 // of the threads instead of five.
+#include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_tiles.h"
 
 namespace moe {
@@ -60,6 +61,11 @@ struct BackwardPass {
 void Cpu::experts(const ExpertWeights<float>& w, In xs, const Plan& plan, ExpertTape<float>& tape,
                   Out ys) {
   const bool gated = is_gated(w.activation);
+  if (plan.decoding) {
+    const decode::Bodies<float> bodies{w, gated ? plain<float>(w.gate) : In{}, plain<float>(w.up),
+                                       plain<float>(w.down)};
+    return decode::experts(*this, bodies, xs, plan, tape, ys);
+  }
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(*this, xs.rows, width);
   tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);

@@ -1,6 +1,7 @@
 // Products of cpu:dtype=bf16: operands rounded once, then the tiles of cpu_tiles.h.
 #include "lib/backend/cpu_half.h"
 
+#include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_tiles.h"
 
 namespace moe {
@@ -17,6 +18,11 @@ Array<Half> CpuHalf::rounded(In x) {
   Half* to = out.view().data;
   parallel_for(x.size(), Index(1) << 15,
                [&](Index i, Index last) { loops::to_half(x.data + i, to + i, last - i); });
+  return out;
+}
+Array<float> CpuHalf::rounded_numbers(In x) {
+  Array<float> out(*this, x);
+  loops::round_half(out.view().data, out.view().size());
   return out;
 }
 auto CpuHalf::halves(const Weight& w, Array<Half>& space) -> Halves {
@@ -37,6 +43,10 @@ void CpuHalf::linear(In x, const Weight& w, Out y, float beta) {
   if (w.exact)
     return Cpu::linear(x, w, y, beta);
   Array<Half> space;
+  if (x.rows <= decode::few) {
+    const Array<float> near = rounded_numbers(x);
+    return decode::linear(In(near.view()), halves(w, space), y, beta);
+  }
   const Array<Half> hx = rounded(x);
   rows_product(*this, one_expert(x.rows), hx.view(), halves(w, space), 1, Op::transposed, y, beta);
 }

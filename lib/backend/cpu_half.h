@@ -48,6 +48,7 @@ class CpuHalf : public Cpu {
   Halves halves(const Weight&, Array<Half>& space);
   RoundedExperts halves(const ExpertWeights<float>&);
   Array<Half> rounded(In);
+  Array<float> rounded_numbers(In);  // the same as f32
 
   std::map<std::uint64_t, Copy> copies_;
 };

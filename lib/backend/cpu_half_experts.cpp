@@ -1,5 +1,6 @@
 // The expert bodies of cpu:dtype=bf16: a tile of rows is rounded, goes through gate, up, activation
 // and down, and is rounded between them.
+#include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_half.h"
 #include "lib/backend/cpu_tiles.h"
 
@@ -112,10 +113,15 @@ RoundedExperts CpuHalf::halves(const ExpertWeights<float>& w) {
 void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
                       ExpertTape<float>& tape, Out ys) {
   const bool gated = is_gated(w.activation);
+  const RoundedExperts rounded_w = halves(w);
+  if (plan.decoding) {
+    const Array<float> x = rounded_numbers(xs);
+    const decode::Bodies<Half> bodies{w, rounded_w.gate, rounded_w.up, rounded_w.down};
+    return decode::experts(*this, bodies, x.view(), plan, tape, ys);
+  }
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(*this, xs.rows, width);
   tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
-  const RoundedExperts rounded_w = halves(w);
   run_tiles(plan, xs, width,
             ForwardPass{*this, w, rounded_w, xs, tape.gate.view(), tape.up.view(), ys});
 }

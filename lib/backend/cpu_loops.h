@@ -16,6 +16,11 @@ void clamp_backward(const float* y, float limit, float* dy, Index n);
 void axpby(const float* x, float a, float* y, float b, Index n);
 void to_half(const float* x, std::uint16_t* y, Index n);  // bf16, nearest even
 float dot(const float* x, const float* y, Index n);
+// y_r = w_r . x + beta y_r of up to 4 rows of w; with beta 0 what y held does not matter. In bf16
+// each number of w is widened.
+void row_dots(const float* w, const float* x, float* y, float beta, Index rows, Index n);
+void row_dots(const std::uint16_t* w, const float* x, float* y, float beta, Index rows, Index n);
+void round_half(float* x, Index n);                                 // to bf16 and back
 void times(const float* x, float* y, Index n);                      // y *= x
 void add_times(const float* x, const float* y, float* z, Index n);  // z += x y
 // y = e^(from - c), and 0 below e^-60: nobody sees it, and products with denormals are slow

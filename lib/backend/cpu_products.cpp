@@ -1,6 +1,7 @@
 // Products of the cpu backend in f32, by the tiles of cpu_tiles.h.
 #include <cstring>
 
+#include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_tiles.h"
 
 namespace moe {
@@ -88,6 +89,8 @@ std::vector<RowTile> row_tiles(View<const int> offset, Index height) {
 }
 
 void Cpu::linear(In x, const Weight& w, Out y, float beta) {
+  if (x.rows <= decode::few)
+    return decode::linear(x, plain<float>(w), y, beta);
   rows_product(*this, one_expert(x.rows), x, plain<float>(w), 1, Op::transposed, y, beta);
 }
 void Cpu::linear_dx(In dy, const Weight& w, Out dx, float beta) {

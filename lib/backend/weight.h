@@ -5,11 +5,21 @@
 
 namespace moe {
 
+// A matrix whose numbers are made when they are read: stored in few bits, in a mapped file say.
+class RowSource {
+ public:
+  virtual ~RowSource() = default;
+  // Rows first .. first+out.rows, in host memory. Called from several threads at once.
+  virtual void read(Index first, View<float> out) const = 0;
+};
+
 struct Weight {
   const void* data = nullptr;
   DType dtype = DType::f32;
   Index rows = 0, cols = 0;
   std::uint64_t id = 0, version = 0;
+  const RowSource* source = nullptr;  // instead of data: row 0 is row `first` of it
+  Index first = 0;
   bool exact = false;  // products with it are in full precision on every backend: router scores
 
   Weight() = default;
@@ -24,6 +34,13 @@ struct Weight {
   }
   bool empty() const {
     return rows * cols == 0;
+  }
+  // Of numbers from a source: rows i*count .. (i+1)*count.
+  Weight block_of_source(Index i, Index count) const {
+    Weight w = *this;
+    w.first += i * count;
+    w.rows = count;
+    return w;
   }
 };
 

@@ -20,17 +20,18 @@ std::array<const Parameter<S>*, 6> parts_of(const ExpertParameters<S>& b) {
   return {&b.gate, &b.up, &b.down, &b.gate_bias, &b.up_bias, &b.down_bias};
 }
 
-// A plan of the experts at `offset`, whose first row is row 0.
+// A plan of the experts at `offset`, whose first row is row 0: a part of the whole one.
 template <class S>
-Plan plan_of(Backend<S>& backend, const std::vector<Index>& offset, bool on_host) {
+Plan plan_of(Backend<S>& backend, const std::vector<Index>& offset, const Plan& whole) {
   Matrix<int> numbers(1, Index(offset.size()));
   for (std::size_t i = 0; i < offset.size(); ++i)
     numbers(0, Index(i)) = int(offset[i]);
   Plan plan;
   plan.offset = Array<int>(backend, std::as_const(numbers).view());
   plan.slots = offset.back();
-  if (on_host)
+  if (!whole.host_offset.empty())
     plan.host_offset = offset;
+  plan.decoding = whole.decoding;
   return plan;
 }
 
@@ -118,8 +119,7 @@ void ExpertCache<S>::run_group(const ExpertParameters<S>& bodies, View<const S> 
     std::partial_sum(here.begin(), here.end(), here.begin());
     ExpertTape<S> tape;
     backend_.experts(weights(bodies, place[a], count), xs.slice(start, here.back()),
-                     plan_of(backend_, here, !plan.host_offset.empty()), tape,
-                     ys.slice(start, here.back()));
+                     plan_of(backend_, here, plan), tape, ys.slice(start, here.back()));
   }
 }
 

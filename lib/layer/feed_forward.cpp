@@ -3,6 +3,12 @@
 #include "lib/layer/expert_cache.h"
 
 namespace moe {
+namespace {
+
+// So few tokens are computed as in decoding, in training too: what trains has many more.
+constexpr Index few_tokens = 4;
+
+}  // namespace
 
 template <class S>
 ExpertParameters<S>::ExpertParameters(Backend<S>& b, const std::string& prefix, Activation a,
@@ -72,6 +78,7 @@ void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tap
   }
   const Array<int> kept(*backend_, everyone.view());
   tape.plan = backend_->plan(kept.view(), 1);
+  tape.plan.decoding = x.rows <= few_tokens;
   if (!padded)
     return backend_->experts(expert_parameters_.weights(), x, tape.plan, tape.bodies, y);
   tape.sorted = Array<S>(*backend_, tape.plan.slots, x.cols);

@@ -139,6 +139,7 @@ template <class S>
 void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
   exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
+  t.slots.plan.decoding = !pass.training && x.rows <= most_decoding_tokens;
   if (crossing_) {  // 4. compute
     crossing_->forward(t.slots.plan, std::as_const(t.slots.rows).view(), pass.training, t.crossing,
                        t.slots.out.view());

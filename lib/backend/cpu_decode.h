@@ -1,0 +1,30 @@
+// Products of few rows, as decoding has them: all the time goes into reading weights once, so rows
+// of weights are shared out among the threads, whatever expert they belong to, and each is
+// multiplied with every row of activations while it is there. Every number is one sum in a fixed
+// order: the same bytes for any number of threads. T is float, or Half for weights in bf16
+// (activations are then rounded first, as everywhere in cpu:dtype=bf16).
+#pragma once
+#include "lib/backend/cpu.h"
+#include "lib/backend/gemm_half.h"
+
+namespace moe::decode {
+
+// Rows of activations from which on one matrix is a product of the library.
+constexpr Index few = 4;
+
+// y = x w' + beta y; x (m,I), w (O,I), y (m,O).
+template <class T>
+void linear(View<const float> x, View<const T> w, View<float> y, float beta);
+
+// Of a plan that is decoding: the bodies of all slots, as Backend::experts: gate empty where there
+// is none; `gate` and `up` of the tape are set.
+template <class T>
+struct Bodies {
+  const ExpertWeights<float>& weights;  // activation and biases
+  View<const T> gate, up, down;
+};
+template <class T>
+void experts(Memory&, const Bodies<T>&, View<const float> xs, const Plan&, ExpertTape<float>&,
+             View<float> ys);
+
+}  // namespace moe::decode
