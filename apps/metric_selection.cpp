@@ -22,7 +22,8 @@ Selection::Selection(const std::vector<std::string>& words) {
     if (!metrics().find(metric)) {
       throw Error(Exit::usage,
                   concat("'", word, "' is a figure of ", metric, ", not of a single trace"))
-          .hint("moe report a.moetrace.h5 --against b.moetrace.h5");
+          .hint(metric == of_missing_experts ? "moe eval RUN --data SPEC --without-expert each"
+                                             : "moe report a.moetrace.h5 --against b.moetrace.h5");
     }
     ids_.insert(word);
   }

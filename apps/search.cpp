@@ -109,10 +109,11 @@ void add_kinds(std::vector<Findable>& out) {
 
 void add_figures(std::vector<Findable>& out) {
   for (const Definition& d : definitions()) {
-    const bool of_two = d.metric == "two traces";
     out.push_back({"figure", std::string(d.id), std::string(d.formula),
-                   of_two ? "moe report a.moetrace.h5 --against b.moetrace.h5"
-                          : concat("moe report a.moetrace.h5 --metric ", d.id)});
+                   d.metric == of_two_traces ? "moe report a.moetrace.h5 --against b.moetrace.h5"
+                   : d.metric == of_missing_experts
+                       ? "moe eval RUN --data SPEC --without-expert each"
+                       : concat("moe report a.moetrace.h5 --metric ", d.id)});
   }
 }
 

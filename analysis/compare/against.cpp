@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 
 #include "analysis/compare/compare.h"
 #include "analysis/compare/matching.h"
@@ -178,6 +179,49 @@ Table matches(const TraceSource& a, const Pair& pair) {
   return t.take();
 }
 
+double share_of(const std::vector<std::int64_t>& counts, int expert) {
+  const double all = double(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+  return all > 0 ? double(counts[std::size_t(expert)]) / all : no_value;
+}
+
+// Who takes how much in both, once it is known which expert is which.
+Table loads(const TraceSource& a, const Pair& pair) {
+  std::vector<std::int64_t> layer, expert;
+  std::vector<double> mine, theirs, ratio;
+  for (std::size_t l = 0; l < pair.layer.size(); ++l) {
+    const LayerMatch& m = pair.layer[l];
+    for (int e = 0; e < int(m.to.size()); ++e) {
+      const auto from = std::ranges::find(m.to, e) - m.to.begin();
+      layer.push_back(a.header().layers[l].index);
+      expert.push_back(e);
+      mine.push_back(share_of(m.chosen, pair.match ? int(from) : e));
+      theirs.push_back(share_of(m.reference, e));
+      ratio.push_back(mine.back() / theirs.back());
+    }
+  }
+  TableBuilder t("load_ratio", "Load of every expert, over that of the reference", comparison);
+  t.reading(concat("Shares of the layer's choices, by the experts of the reference",
+                   pair.match ? ", each beside the expert of the trace that is matched to it" : "",
+                   ". 1: as much as in the reference; random routing gives 1, for then both are "
+                   "even."))
+      .chart(Chart::heatmap);
+  t.layers(layer).key("expert", "of the reference", expert);
+  t.column("load")
+      .unit("x the reference's")
+      .meaning("share of the trace's expert over that of the reference's")
+      .of(pair.match ? "load_ratio_matched" : "load_ratio")
+      .values(ratio)
+      .chance(1)
+      .around_chance();
+  t.column("in the trace").unit("share").meaning("of the layer's choices").values(mine).digits(4);
+  t.column("in the reference")
+      .unit("share")
+      .meaning("of the layer's choices")
+      .values(theirs)
+      .digits(4);
+  return t.take();
+}
+
 // What was done about the ids, before any other sentence.
 Finding about_ids(const Report& r, const TraceSource& a, const TraceSource& b, const Pair& pair) {
   const QuotedTable t(r, "expert_partition");
@@ -250,6 +294,7 @@ void add_matching(Report& r, const NamedTrace& a, const NamedTrace& b, const Pai
   r.tables.insert(r.tables.begin() + 2, partition(*a.trace, pair, known));
   if (!agreement.margins.empty())
     r.tables.push_back(by_margin(agreement));
+  r.tables.push_back(loads(*a.trace, pair));
   r.tables.push_back(matches(*a.trace, pair));
   if (known)
     about_partition(r, pair);

@@ -94,7 +94,7 @@ class Assignment {
 
 struct Joint {  // of one layer
   Counts choices, first;
-  std::vector<std::int64_t> chosen;  // by the trace
+  std::vector<std::int64_t> chosen, reference;  // by the trace, by the reference
 };
 
 void count(const Matrix<int>& a, const Matrix<int>& b, std::span<const Index> rows, Joint& j) {
@@ -109,6 +109,10 @@ void count(const Matrix<int>& a, const Matrix<int>& b, std::span<const Index> ro
         if (to >= 0)
           ++j.choices(from, to);
       }
+    }
+    for (const int to : b.row(t)) {
+      if (to >= 0)
+        ++j.reference[to];
     }
     const auto ids = b.row(t);
     const auto first_b = std::ranges::find_if(ids, [](int e) { return e >= 0; });
@@ -133,6 +137,7 @@ LayerMatch match_of(const Joint& j) {
   LayerMatch out;
   out.to = best_matching(j.choices);
   out.chosen = j.chosen;
+  out.reference = j.reference;
   for (std::size_t e = 0; e < out.to.size(); ++e)
     out.together.push_back(j.choices(Index(e), out.to[e]));
   out.ami = adjusted_mutual_information(j.first);
@@ -147,7 +152,8 @@ std::vector<LayerMatch> match_layers(const TraceSource& a, const TraceSource& b,
   std::vector<Joint> joint;
   for (std::size_t l = from; l < to; ++l) {
     const int e = a.header().layers[l].experts;
-    joint.push_back({Counts(e, e), Counts(e, e), std::vector<std::int64_t>(std::size_t(e), 0)});
+    const std::vector<std::int64_t> none(std::size_t(e), 0);
+    joint.push_back({Counts(e, e), Counts(e, e), none, none});
   }
   const std::uint64_t tokens = std::min(o.most_tokens, std::min(a.tokens(), b.tokens()));
   for (std::uint64_t first = 0; first < tokens; first += o.window) {

@@ -12,11 +12,12 @@ namespace moe {
 std::vector<int> best_matching(const Counts& joint);
 
 struct LayerMatch {
-  std::vector<int> to;                 // (E) the reference's expert for each of the trace's
-  std::vector<std::int64_t> together;  // (E) choices that an expert and its match have in common
-  std::vector<std::int64_t> chosen;    // (E) choices of the trace's expert
-  double ami = 0, ari = 0;             // of first choices
-  std::int64_t tokens = 0;             // with a first choice in both
+  std::vector<int> to;                  // (E) the reference's expert for each of the trace's
+  std::vector<std::int64_t> together;   // (E) choices that an expert and its match have in common
+  std::vector<std::int64_t> chosen;     // (E) choices of the trace's expert
+  std::vector<std::int64_t> reference;  // (E) choices of the reference's expert
+  double ami = 0, ari = 0;              // of first choices
+  std::int64_t tokens = 0;              // with a first choice in both
 };
 
 struct MatchOptions {

@@ -3,6 +3,8 @@
 #include <numeric>
 
 #include "analysis/compare/compare.h"
+#include "analysis/compare/sequence_losses.h"
+#include "analysis/compare/side_charts.h"
 #include "analysis/metric/bootstrap.h"
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
@@ -13,8 +15,10 @@ namespace moe {
 namespace {
 
 constexpr const char* title = "side by side";
-const std::vector<std::string> metrics_needed = {
-    "load", "drops", "router", "domains", "vocabulary", "repeats", "crosslayer", "ranks", "cache"};
+const std::vector<std::string> metrics_needed = {"load",    "drops",      "router",  "loss",
+                                                 "domains", "vocabulary", "repeats", "crosslayer",
+                                                 "ranks",   "cache"};
+constexpr std::string_view loss_figure = "loss_mean";
 
 struct Figure {  // of one trace: the mean over layers
   // spread: of the mean of as many layers under random routing
@@ -111,19 +115,64 @@ struct All {
   std::vector<std::size_t> stream;          // traces over the same text share one
   std::vector<std::vector<Figure>> figure;  // (trace)(headline)
   std::vector<std::size_t> shown;           // headlines that at least one trace has
+  SideFigures drawn;
 };
 
+// Of the traces whose tokenizer is known.
+bool of_one_tokenizer(const std::vector<NamedTrace>& traces) {
+  std::string known;
+  for (const NamedTrace& t : traces) {
+    const TraceHeader& h = t.trace->header();
+    const std::string mine = h.tokenizer_sha256.empty() ? h.tokenizer_id : h.tokenizer_sha256;
+    if (!known.empty() && !mine.empty() && mine != known)
+      return false;
+    known = mine.empty() ? known : mine;
+  }
+  return true;
+}
+
+// Over all tokens. Losses a token say nothing about each other where tokens are other pieces.
+Figure loss_of(const NamedTrace& trace, const AnalyzeOptions& o) {
+  const SequenceLosses losses = sequence_losses(*trace.trace, o);
+  Figure f;
+  f.value = losses.mean();
+  f.replicas = losses.replicas(o.bootstrap_stream, o.bootstrap);
+  f.most = std::numeric_limits<double>::infinity();
+  return f;
+}
+
+// The first of the traces that is over the same text.
+std::size_t stream_of(const std::vector<NamedTrace>& traces, std::size_t i) {
+  for (std::size_t j = 0; j < i; ++j) {
+    if (!traces[i].corpus.empty() && traces[i].corpus == traces[j].corpus &&
+        traces[i].trace->sequences().size() == traces[j].trace->sequences().size()) {
+      return j;
+    }
+  }
+  return i;
+}
+
+void add_figures(All& a, const NamedTrace& trace, const Report& r,
+                 const std::vector<Replicated>& replicas, const AnalyzeOptions& o) {
+  a.drawn.name.push_back(trace.name);
+  a.drawn.loss.push_back(side_losses(r));
+  a.drawn.figure.emplace_back();
+  a.figure.emplace_back();
+  for (const Headline& h : headlines()) {
+    const bool loss = h.id == loss_figure;
+    a.figure.back().push_back(!loss                   ? figure_of(r, replicas, h)
+                              : a.drawn.one_tokenizer ? loss_of(trace, o)
+                                                      : Figure{});
+    a.drawn.figure.back().push_back(side_column(r, h));
+  }
+}
+
 All collect(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
-  All a{traces, {}, {}, {}};
+  All a{traces, {}, {}, {}, {}};
+  a.drawn.one_tokenizer = of_one_tokenizer(traces);
   const auto known = std::make_shared<KnownChance>();  // the traces are often of one shape
   for (std::size_t i = 0; i < traces.size(); ++i) {
-    std::size_t stream = i;
-    for (std::size_t j = 0; j < i && stream == i; ++j) {
-      if (!traces[i].corpus.empty() && traces[i].corpus == traces[j].corpus &&
-          traces[i].trace->sequences().size() == traces[j].trace->sequences().size()) {
-        stream = j;
-      }
-    }
+    const std::size_t stream = stream_of(traces, i);
     std::vector<Replicated> replicas;
     AnalyzeOptions mine = o;
     mine.sample_tokens = 0;
@@ -132,9 +181,7 @@ All collect(const std::vector<NamedTrace>& traces, const AnalyzeOptions& o) {
     mine.known_chance = known;
     const Report r = analyze(*traces[i].trace, metrics_needed, mine);
     a.stream.push_back(stream);
-    a.figure.emplace_back();
-    for (const Headline& h : headlines())
-      a.figure.back().push_back(figure_of(r, replicas, h));
+    add_figures(a, traces[i], r, replicas, mine);
   }
   for (std::size_t h = 0; h < headlines().size(); ++h) {
     if (std::ranges::any_of(a.figure, [h](const auto& f) { return std::isfinite(f[h].value); }))
@@ -280,6 +327,7 @@ void add_side_by_side(Report& r, const std::vector<NamedTrace>& traces, const An
     return r.warnings.push_back("none of the traces has choices: there is nothing to compare");
   r.tables.push_back(values(a));
   r.tables.push_back(differences(a));
+  std::ranges::move(side_charts(a.drawn, title), std::back_inserter(r.tables));
   r.tables.push_back(layers(a));
   for (std::size_t i = 1; i < traces.size(); ++i)
     finding(r, traces[0].name, i, counts_only(*traces[0].trace) || counts_only(*traces[i].trace));

@@ -88,6 +88,11 @@ the figure's range would have been seen, and else that there are too few tokens 
 how many it takes. Experts without a token are called dead where random routing would rarely leave
 any. Losses without an expert (`moe eval --without-expert`) have intervals by sequences.
 
+**Loss.** Where a trace holds the log-probability of the true next token, means of the loss have
+intervals by sequences (a ratio of sums, Student's quantile), and rank correlations with the
+router's entropy are taken inside sequences first, so that neither domains nor hard sequences make
+one. Nothing of this says what causes what: an expert with a high loss may be given hard text.
+
 )";
 
 constexpr const char* head_after_lights =
@@ -200,7 +205,11 @@ std::string definitions_page() {
   return out +
          "\n## two traces\na checkpoint against a reference, or one engine against another, over "
          "the same tokens.\n\n" +
-         table("two traces");
+         table(of_two_traces) +
+         "\n## missing experts\nwhat the loss is without an expert, or two: `moe eval "
+         "--without-expert`. Intervals are by "
+         "sequences.\n\n" +
+         table(of_missing_experts);
 }
 
 }  // namespace moe

@@ -9,11 +9,19 @@
 namespace moe {
 
 struct Definition {
-  // who computes it: a name of metrics.def, or "two traces" (agreement.h)
+  // who computes it: a name of metrics.def, or of_two_traces (agreement.h), or of_missing_experts
+  // (analysis/compare/worth.h, moe eval)
   std::string_view id, metric;
   std::string_view shape;  // L layers, E experts, D domains; empty = one number
   std::string_view formula, range, chance, needs;
 };
+
+constexpr std::string_view of_two_traces = "two traces";
+constexpr std::string_view of_missing_experts = "missing experts";
+// A metric of metrics.def gives it.
+constexpr bool of_one_trace(const Definition& d) {
+  return d.metric != of_two_traces && d.metric != of_missing_experts;
+}
 
 std::span<const Definition> definitions();
 const Definition* find_definition(std::string_view id);  // nullptr where there is none

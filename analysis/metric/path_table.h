@@ -10,8 +10,10 @@ namespace moe {
 class PathTable {
  public:
   explicit PathTable(std::size_t length) : length_(length), slot_(1024, 0) {}
-  void add(const std::uint16_t* path /*(length)*/);
-  void thin();  // one less of each; those that were seen once go
+  // its number, until the next thin()
+  std::size_t add(const std::uint16_t* path /*(length)*/);
+  // One less of each; those that were seen once go. Former numbers of those that stay, in order.
+  std::vector<std::size_t> thin();
   std::size_t size() const {
     return count_.size();
   }

@@ -14,13 +14,15 @@ namespace moe {
 namespace section {
 constexpr const char* balance = "is it balanced?";
 constexpr const char* router = "how sure is the router?";
+constexpr const char* loss = "where is the loss?";
 constexpr const char* specialisation = "who specialises in what?";
 constexpr const char* vocabulary = specialisation;
 constexpr const char* paths = "what follows what?";
 constexpr const char* coactivation = "what is redundant?";
 constexpr const char* redundancy = coactivation;
 constexpr const char* deployment = "what would it cost to serve?";
-constexpr const char* order[] = {balance, router, specialisation, paths, coactivation, deployment};
+constexpr const char* order[] = {balance, router,       loss,      specialisation,
+                                 paths,   coactivation, deployment};
 }  // namespace section
 
 // One column of a table that is being built; holds it by its place, so later columns move nothing.

@@ -104,7 +104,7 @@ Json column_json(const Column& c) {
 }
 
 Json table_json(const Table& t) {
-  static constexpr const char* charts[] = {"none", "bars", "lines", "heatmap"};
+  static constexpr const char* charts[] = {"none", "bars", "lines", "heatmap", "flow"};
   Json columns = Json::array();
   for (const Column& c : t.columns)
     columns.push_back(column_json(c));

@@ -182,11 +182,12 @@ TEST_CASE("side by side tells a collapse from random routing, and nothing from n
   o.bootstrap = 40;
   const Report r = side_by_side({named("a", a), named("b", b), named("deeper", deeper, "")}, o);
   const Table& t = table(r, "side_by_side");
-  CHECK(words(t, 0)[0] == "load CV");
-  CHECK(numbers(t, "a")[0] < 0.1);
-  CHECK(numbers(t, "b")[0] == Approx(std::sqrt(3.0)));
+  CHECK(words(t, 0)[0] == "loss (nats)");
+  CHECK(words(t, 0)[1] == "load CV");
+  CHECK(numbers(t, "a")[1] < 0.1);
+  CHECK(numbers(t, "b")[1] == Approx(std::sqrt(3.0)));
   const Column& d = table(r, "differences").columns[1];
-  CHECK(d.low[0] > 1);
+  CHECK(d.low[1] > 1);
   REQUIRE(r.findings.size() == 2);  // one a trace behind the first
   CHECK(r.findings[0].text.find("load CV (+1.") != std::string::npos);
   CHECK(r.findings[1].text.find("deeper") != std::string::npos);

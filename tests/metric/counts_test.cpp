@@ -156,7 +156,7 @@ TEST_CASE("of counts, one remark names every metric that needs tokens") {
           return w.find("need tokens and are left out") != w.npos;
         }) == 1);
   CHECK(warned(r,
-               "router, domains, planted, context, vocabulary, repeats, crosslayer, paths, "
+               "router, loss, domains, planted, context, vocabulary, repeats, crosslayer, paths, "
                "coactivation, pruning, logit_similarity, cache, prefetch need tokens"));
   CHECK_FALSE(warned(r, "the trace holds no tokens,\n"));
   for (const std::string& name : every) {

@@ -41,6 +41,7 @@ TEST_CASE("what a metric does where nothing is asked for") {
       {"drops", "drops:capacity_factors={1,1.25,2},position_bucket=64"},
       {"drift", "drift:blocks=8,ids=1024"},
       {"router", "router"},
+      {"loss", "loss:top=10"},
       {"domains", "domains"},
       {"planted", "planted"},
       {"context", "context:position_bucket=16"},

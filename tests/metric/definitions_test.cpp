@@ -27,7 +27,7 @@ TEST_CASE("every id is defined once, by a metric that exists, and every id given
   for (const Definition& d : definitions()) {
     INFO(d.id);
     CHECK(seen.insert(d.id).second);
-    CHECK((d.metric == "two traces" || metrics().find(d.metric) != nullptr));
+    CHECK((!of_one_trace(d) || metrics().find(d.metric) != nullptr));
     CHECK_FALSE(d.formula.empty());
     CHECK_FALSE(d.chance.empty());
     CHECK_FALSE(d.needs.empty());

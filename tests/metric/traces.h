@@ -114,6 +114,11 @@ inline void add_row(const Make& m, int t, std::uint32_t id, TraceParts& p) {
   p.rows.step.push_back(std::uint32_t(p.steps.size() - 1));
   p.rows.flags.push_back(0);
   p.rows.rank.push_back(std::uint16_t(t % 2));
+  if (!m.extras)
+    return;
+  p.rows.predicted_id.push_back(id);
+  p.rows.target_id.push_back(id);
+  p.rows.logprob.push_back(-0.5f - float(id % 7) / 4);
 }
 
 inline MemoryTrace make_trace(const Make& m) {
