@@ -158,10 +158,19 @@ Index special_texts(std::string_view text, const std::vector<int>& ids, const To
   return all == 0 ? 0 : all - count(t.encode(text, {.special = SpecialText::text}).ids);
 }
 
+// Every document in one piece, for validation.
+std::vector<Stretch> all_valid(const std::vector<Document>& documents) {
+  std::vector<Stretch> out;
+  for (Index d = 0; d < Index(documents.size()); ++d)
+    out.push_back({d, 0, Index(documents[std::size_t(d)].text.size()), Split::valid});
+  return out;
+}
+
 }  // namespace
 
-StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer, SpecialText special)
-    : special_(special) {
+StreamDataset::StreamDataset(Spec& spec, const Tokenizer& tokenizer, SpecialText special,
+                             bool whole)
+    : special_(special), whole_(whole) {
   info_.spec = spec.resolved();
   info_.vocabulary = tokenizer.vocabulary();
 }
@@ -173,7 +182,7 @@ void StreamDataset::add(const DomainText& domain, const Tokenizer& tokenizer) {
   const std::vector<int> opening = document_opening(tokenizer);
   TokenStream train, valid;
   Index special = 0;
-  for (const Stretch& s : split_blocks(domain.documents)) {
+  for (const Stretch& s : whole_ ? all_valid(domain.documents) : split_blocks(domain.documents)) {
     const Document& document = domain.documents[s.document];
     const auto text =
         std::string_view(document.text).substr(std::size_t(s.first), std::size_t(s.last - s.first));
@@ -232,7 +241,9 @@ Piece StreamDataset::train_piece(int domain, int tokens, Rng& rng) const {
   if (stream.size() <= tokens) {
     throw Error(Exit::input, concat("domain '", info_.domains[domain], "' has ", stream.size(),
                                     " training tokens, too few for a piece of ", tokens))
-        .hint("give it more text, leave it out with glob=, or train with a shorter context");
+        .hint(whole_ ? "whole=1 keeps all of it for split=valid"
+                     : "give it more text, leave it out with glob=, or train with a shorter "
+                       "context");
   }
   // every token is equally likely: the stream is a ring
   return stream.piece(rng.below(stream.size()), tokens);

@@ -66,8 +66,8 @@ std::uint64_t content_hash(const TokenStream& train, const TokenStream& valid);
 
 class StreamDataset final : public Dataset {
  public:
-  // special: what the texts of special tokens in documents become
-  StreamDataset(Spec&, const Tokenizer&, SpecialText special);
+  // special: what the texts of special tokens in documents become. whole: all is for `valid`
+  StreamDataset(Spec&, const Tokenizer&, SpecialText special, bool whole = false);
   // Adds a domain; where it has no document, only notes what was left out of it.
   void add(const DomainText&, const Tokenizer&);
   const DatasetInfo& info() const override {
@@ -84,6 +84,7 @@ class StreamDataset final : public Dataset {
 
   DatasetInfo info_;
   SpecialText special_;
+  bool whole_;
   std::vector<TokenStream> train_, valid_;
 };
 

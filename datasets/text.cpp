@@ -1,6 +1,8 @@
 // `text`: a file, or a folder in which each file and each sub-folder is a domain (all of it one, if
 // domain= names it). Files that are not text, empty ones and copies are left out of a folder and
-// said so; a file that was named itself is refused instead.
+// said so; a file that was named itself is refused instead. `path=-` is the standard input.
+#include <iostream>
+#include <iterator>
 #include <map>
 
 #include "datasets/json_texts.h"
@@ -93,8 +95,34 @@ void add_left_out(DomainText& all, const DomainText& domain) {
   all.counted = domain.counted;
 }
 
+// Read at the first call; a process has one.
+const std::string& standard_input() {
+  static const std::string all{std::istreambuf_iterator<char>(std::cin), {}};
+  return all;
+}
+
+DomainText input_domain(const TextOptions& o) {
+  DomainCollector out(o.domain.empty() ? "input" : o.domain, o.reading.limit);
+  std::string text = standard_input().substr(0, std::size_t(out.room()));
+  const bool whole = text.size() == standard_input().size();
+  if (!whole && !o.reading.binary)
+    drop_cut_character(text);
+  out.domain.limited = !whole;
+  const std::string reason = o.reading.binary || text.empty() ? "" : not_text(text);
+  if (reason.empty()) {
+    const Index counted = Index(text.size());
+    out.add(std::move(text), whole, counted);
+    return std::move(out.domain);
+  }
+  out.domain.binary = 1;
+  out.domain.first_binary = concat("the standard input ", reason);
+  return std::move(out.domain);
+}
+
 Error no_text(const TextOptions& o, const DomainText& all) {
-  const auto& [path, glob, domain, limit, reading, special] = o;
+  const fs::path& path = o.path;
+  const std::string& glob = o.glob;
+  const std::string& limit = o.limit;
   if (all.binary > 0) {
     return Error(Exit::input,
                  concat(all.first_binary,
@@ -108,6 +136,10 @@ Error no_text(const TextOptions& o, const DomainText& all) {
     return Error(Exit::usage,
                  concat("limit=", limit, " leaves no whole character of '", path.native(), "'"))
         .hint("give a larger limit");
+  }
+  if (o.from_input()) {
+    return Error(Exit::input, "the standard input holds no text")
+        .hint("echo 'some text' | moe trace RUN --data text:path=-,whole=1,split=valid -o a.h5");
   }
   if (all.empty > 0) {
     return Error(Exit::input,
@@ -141,11 +173,17 @@ TextOptions text_options(Spec& spec) {
                .binary = spec.get("binary", false)};
   if (spec.has("field"))
     o.reading.field = spec.get("field", "");
+  if (spec.has("whole"))
+    o.whole = spec.get("whole", false);
   o.special = special_option(spec);
   spec.done();
   if (o.path.empty()) {
     throw Error(Exit::usage, "the dataset text was given no path")
-        .hint("text:path=FILE or text:path=FOLDER");
+        .hint("text:path=FILE, text:path=FOLDER, or text:path=- for the standard input");
+  }
+  if (o.from_input() && !o.reading.field.empty()) {
+    throw Error(Exit::usage, "field= reads files of JSON lines, and path=- is the standard input")
+        .hint("write the lines to a file first");
   }
   if (o.limit != "none" && o.reading.limit == 0) {
     throw Error(Exit::usage, concat("limit=", o.limit, " leaves no text"))
@@ -168,7 +206,10 @@ void text_domains(const TextOptions& o, const DomainSink& sink) {
       add_left_out(without, domain);
     sink(std::move(domain));
   };
-  for (const Found& f : find(o.path, o.glob, o.domain, is_folder(o.path))) {
+  if (o.from_input())
+    give(input_domain(o));
+  for (const Found& f :
+       o.from_input() ? std::vector<Found>{} : find(o.path, o.glob, o.domain, is_folder(o.path))) {
     if (!by_line) {
       give(read_domain(f.name, f.files, o.reading));
       continue;
@@ -182,7 +223,7 @@ void text_domains(const TextOptions& o, const DomainSink& sink) {
 
 std::unique_ptr<Dataset> make_text_dataset(Spec& spec, const Tokenizer& tokenizer) {
   const TextOptions o = text_options(spec);
-  auto data = std::make_unique<StreamDataset>(spec, tokenizer, o.special);
+  auto data = std::make_unique<StreamDataset>(spec, tokenizer, o.special, o.whole);
   text_domains(o, [&](DomainText&& domain) { data->add(domain, tokenizer); });
   return data;
 }

@@ -14,6 +14,10 @@ struct TextOptions {
   std::string glob, domain, limit;
   Reading reading;
   SpecialText special;
+  bool whole = false;        // all of it is for split=valid
+  bool from_input() const {  // path=-: the standard input, read once a process
+    return path == "-";
+  }
 };
 TextOptions text_options(Spec&);  // calls done()
 // Domain by domain, those without a document among them; throws Error where all are.
