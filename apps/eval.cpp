@@ -8,6 +8,7 @@
 #include "apps/arguments.h"
 #include "apps/command.h"
 #include "apps/eval_several.h"
+#include "apps/eval_without.h"
 #include "apps/experts.h"
 #include "apps/knock_out.h"
 #include "apps/loss_changes.h"
@@ -19,8 +20,8 @@
 #include "apps/values.h"
 #include "apps/version.h"
 #include "datasets/text_domains.h"
-#include "lib/edit/edit.h"
 #include "lib/run/evaluation.h"
+#include "lib/run/origin.h"
 #include "lib/run/router_warnings.h"
 #include "lib/run/run_folder.h"
 
@@ -31,9 +32,9 @@ struct Options {
   std::vector<std::string> models;
   std::string model;  // of them the one at hand
   std::string router, special;
-  int top_k = 0;                           // 0 = as trained
-  std::vector<std::string> data, without;  // without: lists of LAYER:EXPERT
-  bool renormalise = false;
+  int top_k = 0;  // 0 = as trained
+  std::vector<std::string> data;
+  WithoutOptions without;
   BatchOptions batches;
   std::uint64_t seed = 1;
   DeviceOptions device;
@@ -81,145 +82,39 @@ Table table_of(const std::vector<DomainLoss>& losses, bool ahead) {
   return t;
 }
 
-// Loss beside what it was with every expert.
-Table table_without(const std::vector<DomainLoss>& all, const std::vector<DomainLoss>& less,
-                    const std::string& names, bool renormalised) {
-  const LossChanges rows = loss_changes(all, less);
-  Table t{.id = "knock_out_" + names, .title = fmt::format("Loss without {}", names)};
-  t.reading = fmt::format(
-      "Tokens still choose as before; choices of {} are dropped and the other weights of the token "
-      "{}. Intervals (95 %) are by sequences, on the same text: one that holds 0 is no change that "
-      "this much text can show.",
-      names, renormalised ? "scaled so that their sum stays" : "stay as they are");
-  t.columns = {{.name = "domain", .cells = rows.name},
-               {.name = "loss",
-                .unit = "nats",
-                .meaning = "with every expert",
-                .cells = rows.before,
-                .digits = 4},
-               {.name = "loss without",
-                .unit = "nats",
-                .meaning = "with the choices of these experts dropped",
-                .cells = rows.after,
-                .digits = 4},
-               rows.column("loss without - loss; what the experts are worth here")};
-  if (const std::string unclear = rows.warning(); !unclear.empty())
-    t.warnings.push_back(unclear);
-  return t;
-}
-
-void knock_out(Decoder<float>& model, const std::vector<ExpertName>& names, bool renormalise) {
-  std::vector<std::vector<int>> missing(std::size_t(model.config().moe_layers()));
-  for (const ExpertName& n : names)
-    missing[moe_layer_of(model, n)].push_back(n.expert);
-  for (std::size_t l = 0; l < missing.size(); ++l)
-    model.moe_layers()[l]->knock_out(missing[l], renormalise);
-}
-
-// Losses of the same batches, once or several times, behind one progress line.
-class Measurement {
- public:
-  Measurement(Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches, int times)
-      : model_(model),
-        corpus_(corpus),
-        batches_(batches),
-        progress_("tokens", double(token_count(corpus, batches)) * times, "tok") {}
-
-  std::vector<DomainLoss> losses(KSums* sums = nullptr) {
-    before_ += now_;
-    const auto visited = [&](Index seen) {
-      now_ = seen;
-      progress_.update(double(before_ + now_));
-      return stop_signal() == 0;
-    };
-    Comm& ranks = open_ranks({});
-    if (!sums) {
-      auto out = evaluate(model_, corpus_, batches_, ranks, visited);
-      stop_together(ranks);
-      return out;
-    }
-    refuse_ranks("moe eval with --top-k or --without-expert each");
-    return evaluate(
-        model_, corpus_, batches_, visited,
-        [sums](int layer, const Batch& b, const Routing& r) { sums->add(layer, b, r); });
-  }
-
- private:
-  Decoder<float>& model_;
-  const Corpus& corpus_;
-  EvalBatches batches_;
-  Progress progress_;
-  Index before_ = 0, now_ = 0;  // tokens of the times before, and of this one
-};
-
 // What was measured of one model.
 struct Measured {
   std::vector<DomainLoss> losses;
   std::vector<Table> tables;
   KSums routing;
-  std::vector<ExpertWorth> worth;  // with --without-expert each
+  WorthOfExperts worth;  // with --without-expert each
+  std::string weights;   // their hash, with --without-expert each
 };
 
-constexpr const char* each_expert = "each";
-
-bool wants_each(const Options& o) {
-  return std::ranges::find(o.without, each_expert) != o.without.end();
-}
-
-// LAYER:EXPERT of all of them.
-std::vector<ExpertName> every_expert(Decoder<float>& model) {
-  std::vector<ExpertName> out;
-  for (int l = 0; l < model.config().moe_layers(); ++l) {
-    for (int e = 0; e < model.config().moe.experts; ++e)
-      out.push_back({model.layer_of(l), e});
-  }
-  return out;
-}
-
-// The loss without each expert in turn.
-std::vector<ExpertWorth> worth_of_each(const Options& o, Decoder<float>& model,
-                                       Measurement& measurement, const Measured& whole) {
-  std::vector<ExpertWorth> out;
-  for (const ExpertName& name : every_expert(model)) {
-    if (stop_signal())
-      break;
-    knock_out(model, {name}, o.renormalise);
-    const auto losses = measurement.losses();
-    if (stop_signal())
-      break;
-    out.push_back({name, whole.routing.share(std::size_t(moe_layer_of(model, name)), name.expert),
-                   loss_changes(whole.losses, losses)});
-  }
-  knock_out(model, {}, false);
-  return out;
-}
-
-// The table of losses, and one for each list of experts that are left out.
+// The table of losses, and those with experts missing.
 Measured measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
                   const EvalBatches& batches) {
-  // refused before anything is computed
-  for (const std::string& list : o.without) {
-    if (list != each_expert)
-      knock_out(model, expert_names(list), o.renormalise);
-  }
-  knock_out(model, {}, false);
-  const bool each = wants_each(o);
-  const std::size_t times = 1 + o.without.size() + (each ? every_expert(model).size() - 1 : 0);
-  Measurement measurement(model, corpus, batches, int(times));
+  check_without(o.without, model);
+  Measurement measurement(model, corpus, batches, 1 + passes_without(o.without, model));
   catch_stop_signals();
   Measured out;
-  out.losses = measurement.losses(o.top_k > 0 || each ? &out.routing : nullptr);
+  ExpertUsage usage(model.config().moe.experts, o.without.pair());
+  const auto see = [&](int layer, const Batch& b, const MoeTape<float>& tape) {
+    if (o.top_k > 0)
+      out.routing.add(layer, b, tape.routing);
+    if (o.without.each())
+      usage.add(layer, b, tape);
+  };
+  const bool looks = o.top_k > 0 || o.without.each();
+  out.losses = measurement.losses(looks ? Measurement::Routed(see) : Measurement::Routed());
   out.tables = {table_of(out.losses, looks_ahead(model.config()))};
-  for (const std::string& list : o.without) {
-    if (stop_signal())
-      break;
-    if (list == each_expert) {
-      out.worth = worth_of_each(o, model, measurement, out);
-      continue;
-    }
-    knock_out(model, expert_names(list), o.renormalise);
-    out.tables.push_back(table_without(out.losses, measurement.losses(), list, o.renormalise));
-  }
+  if (o.without.lists.empty() || stop_signal())
+    return out;
+  Without without = measure_without(o.without, model, measurement, out.losses, usage);
+  std::ranges::move(without.tables, std::back_inserter(out.tables));
+  out.worth = std::move(without.worth);
+  if (o.without.each())
+    out.weights = weights_xxh3(model);
   return out;
 }
 
@@ -229,7 +124,10 @@ double compare_with_trained(const Options& o, Backend<float>& device, const Corp
                             const EvalBatches& batches, int trained, Measured& here) {
   const LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
   KSums routing;
-  const auto losses = Measurement(*loaded.model, corpus, batches, 1).losses(&routing);
+  const auto losses = Measurement(*loaded.model, corpus, batches, 1)
+                          .losses([&](int layer, const Batch& b, const MoeTape<float>& tape) {
+                            routing.add(layer, b, tape.routing);
+                          });
   if (stop_signal())
     return 0;
   here.tables.push_back(k_losses(loss_changes(losses, here.losses), trained, o.top_k));
@@ -252,9 +150,40 @@ void give(const Report& report, const Options& o) {
     write_report(report, o.out);
 }
 
-int eval(const Options& o) {
-  open_ranks(o.ranks);
+// Where losses are kept while they are measured, and what --force begins anew.
+void keep_beside(Options& o) {
+  if (!o.without.each() || o.out.to_screen())
+    return;
+  o.without.keep = o.out.file + ".part";
+  std::error_code failed;
+  if (o.out.force)
+    std::filesystem::remove(o.without.keep, failed);
+}
+
+void check(const Options& o) {
   check_output(o.out);
+  if (o.without.pairs_given && !o.without.pair()) {
+    throw Error(Exit::usage, "--pairs says how many pairs are measured, and none is asked for")
+        .hint("--without-expert pair");
+  }
+}
+
+// The report is given, and what was kept on the way to it is of no use any more.
+void give_last(Report&& report, Measured&& here, const Options& o) {
+  if (!here.weights.empty())
+    report.facts.emplace_back(weights_fact, here.weights);
+  report.tables = std::move(here.tables);
+  add_worth(report, here.worth);
+  give(report, o);
+  std::error_code failed;
+  if (!o.without.keep.empty())
+    std::filesystem::remove(o.without.keep, failed);
+}
+
+int eval(Options& o) {
+  open_ranks(o.ranks);
+  check(o);
+  keep_beside(o);
   const auto device = open_device(o.device);
   auto loaded = std::make_unique<const LoadedModel>(
       load_model(o.model, *device, o.router, expert_limit(o.experts), Head::needed, o.top_k));
@@ -279,15 +208,13 @@ int eval(const Options& o) {
     return 128 + signal;
   Report report{.title = title};
   report.facts = facts_of(checkpoint, corpus, config, *device);
-  report.tables = std::move(here.tables);
-  add_worth(report, here.worth);
-  give(report, o);
+  give_last(std::move(report), std::move(here), o);
   return 0;
 }
 
 // What reads one model in many ways, or all of them as they are.
 void check_several(const Options& o) {
-  if (o.top_k > 0 || !o.without.empty() || !o.router.empty()) {
+  if (o.top_k > 0 || o.without.pairs_given || !o.without.lists.empty() || !o.router.empty()) {
     throw Error(Exit::usage,
                 "--top-k, --router and --without-expert change one model; several are "
                 "compared as they are")
@@ -341,12 +268,18 @@ Run eval_command(CommandLine& cli) {
   add_router(cli, o->router);
   add_top_k(cli, o->top_k, "--top-k,--experts-per-token");
   cli.add_option(
-         "--without-expert", o->without,
+         "--without-expert", o->without.lists,
          "knock-out: the loss once more without LAYER:EXPERT; several with commas are "
          "missing together, given again they are tables of their own; each: every expert in "
-         "turn, as a map")
+         "turn, as a map; pair: those, and pairs of them. With -o FILE what was measured is kept "
+         "in FILE.part, and the same command goes on after a stop")
       .repeatable();
-  cli.add_flag("--renormalise", o->renormalise,
+  Option pairs = cli.add_option(
+      "--pairs", o->without.pairs,
+      "pairs that --without-expert pair measures: as many in each layer, those first "
+      "that most tokens choose together; 0 = all");
+  pairs.show_default().check(whole(0));
+  cli.add_flag("--renormalise", o->without.renormalise,
                "where an expert is missing, scale a token's other weights so that their sum stays; "
                "else they stay as they are");
   add_batches(cli, o->batches);
@@ -356,7 +289,8 @@ Run eval_command(CommandLine& cli) {
   add_experts(cli, o->experts);
   add_output(cli, o->out, "where the table goes");
   add_config(cli);
-  return [o] {
+  return [o, pairs] {
+    o->without.pairs_given = pairs.given();
     o->model = o->models.front();
     return o->models.size() > 1 ? eval_several(*o) : eval(*o);
   };

@@ -21,6 +21,7 @@
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
+#include "apps/worth_file.h"
 #include "lib/core/error.h"
 #include "lib/trace/arrays.h"
 
@@ -29,7 +30,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> traces, metrics, thresholds;
-  std::string against, convention, fail_on, values, figures, stack;
+  std::string against, convention, fail_on, values, figures, stack, worth;
   int sample = 600, bootstrap = 200;
   bool by_id = false, all = false, sample_given = false;
   std::string memory = "300MB", planted;
@@ -195,6 +196,8 @@ Report of_one(const Options& o, AnalyzeOptions& options) {
   if (!o.values.empty())
     write_values(o, trace, values, r);
   wanted.keep_in(r);
+  if (!o.worth.empty())
+    add_measured_worth(r, trace, read_worth(o.worth, trace.header().weights_xxh3));
   return r;
 }
 
@@ -235,6 +238,10 @@ void check(const Options& o) {
     throw Error(Exit::usage, "--threshold and --fail-on work with a single trace only")
         .hint("moe report a.moetrace.h5 --fail-on red");
   }
+  if ((several || !o.convention.empty()) && !o.worth.empty()) {
+    throw Error(Exit::usage, "--worth stands in the report of a single trace")
+        .hint("moe report a.moetrace.h5 --worth worth.json -o report.html");
+  }
   if (o.by_id && o.against.empty()) {
     throw Error(Exit::usage, "--by-id says how --against compares experts, and there is none")
         .hint("moe report a.moetrace.h5 --against b.moetrace.h5 --by-id");
@@ -249,8 +256,9 @@ void check(const Options& o) {
 // Curves of runs: what is only for traces is refused.
 int runs(const Options& o) {
   const bool of_traces = !o.against.empty() || !o.convention.empty() || !o.values.empty() ||
-                         !o.planted.empty() || !o.metrics.empty() || !o.thresholds.empty() ||
-                         !o.fail_on.empty() || !o.figures.empty() || o.sample_given || o.by_id;
+                         !o.planted.empty() || !o.worth.empty() || !o.metrics.empty() ||
+                         !o.thresholds.empty() || !o.fail_on.empty() || !o.figures.empty() ||
+                         o.sample_given || o.by_id;
   if (of_traces) {
     throw Error(Exit::usage,
                 "a report of runs shows their training curves; options about routing "
@@ -366,6 +374,10 @@ Run report_command(CommandLine& cli) {
       .type_name("NAME");
   add_judging(cli, *o);
   add_planted(cli, o->planted);
+  cli.add_option("--worth", o->worth,
+                 "what the experts are worth, of moe eval --without-expert each -o worth.json: "
+                 "stands beside load and redundancy, with what foretells it")
+      .type_name("FILE");
   cli.add_option("--values", o->values,
                  "an HDF5 file for the bare numbers of every definition, a dataset for each id of "
                  "docs/metrics.md")

@@ -63,17 +63,16 @@ void refuse_nonfinite(const std::vector<DomainLoss>& losses) {
 std::vector<DomainLoss> evaluate(
     Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches,
     const std::function<bool(Index)>& visited,
-    const std::function<void(int, const Batch&, const Routing&)>& routed) {
+    const std::function<void(int, const Batch&, const MoeTape<float>&)>& routed) {
   std::vector<DomainLoss> out = no_losses(corpus);
   rewind_replays(model);
   Index seen = 0;
   for_each_batch(corpus, batches, [&](const Batch& batch, Rng& rng) {
     Decoder<float>::Tape tape;
     if (routed) {
-      model.infer({.batch = batch, .rng = &rng}, tape,
-                  [&](int layer, const MoeTape<float>& t, View<const float>) {
-                    routed(layer, batch, t.routing);
-                  });
+      model.infer(
+          {.batch = batch, .rng = &rng}, tape,
+          [&](int layer, const MoeTape<float>& t, View<const float>) { routed(layer, batch, t); });
     } else {
       model.infer({.batch = batch, .rng = &rng}, tape);
     }

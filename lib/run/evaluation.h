@@ -20,12 +20,12 @@ struct DomainLoss {
 
 // Runs the corpus through the model without gradients; of several ranks each takes every so many-th
 // batch, and all get the result, which is that of one rank. `visited` hears of every batch
-// (progress) and may stop; `routed` of what each MoE layer decided for a batch. Throws
+// (progress) and may stop; `routed` of what each MoE layer decided and computed for a batch. Throws
 // Error(numeric) naming the domain whose loss is not finite.
 std::vector<DomainLoss> evaluate(
     Decoder<float>&, const Corpus&, const EvalBatches&,
     const std::function<bool(Index tokens)>& visited = {},
-    const std::function<void(int moe_layer, const Batch&, const Routing&)>& routed = {});
+    const std::function<void(int moe_layer, const Batch&, const MoeTape<float>&)>& routed = {});
 std::vector<DomainLoss> evaluate(Decoder<float>&, const Corpus&, const EvalBatches&, Comm&,
                                  const std::function<bool(Index tokens)>& visited = {});
 // The sequence length that was asked for, or the context where none (0) was. Throws Error(usage)

@@ -54,7 +54,15 @@ TraceLayer describe(Decoder<float>& model, int n) {
   return l;
 }
 
-// Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
+Matrix<float> as_float(const Matrix<double>& m) {
+  Matrix<float> out(m.rows(), m.cols());
+  for (Index i = 0; i < m.size(); ++i)
+    out.data()[i] = float(m.data()[i]);
+  return out;
+}
+
+}  // namespace
+
 Matrix<float> output_norms(const MoeTape<float>& tape) {
   const Matrix<float> out = tape.slots.out.to_host();
   const Matrix<int> place = tape.slots.plan.place.to_host();
@@ -69,15 +77,6 @@ Matrix<float> output_norms(const MoeTape<float>& tape) {
   }
   return norm;
 }
-
-Matrix<float> as_float(const Matrix<double>& m) {
-  Matrix<float> out(m.rows(), m.cols());
-  for (Index i = 0; i < m.size(); ++i)
-    out.data()[i] = float(m.data()[i]);
-  return out;
-}
-
-}  // namespace
 
 TraceHeader trace_header(Decoder<float>& model) {
   TraceHeader h;

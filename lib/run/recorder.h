@@ -15,6 +15,9 @@ TraceHeader trace_header(Decoder<float>&);
 // drop).
 TraceFields trace_fields(Decoder<float>&);
 
+// Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
+Matrix<float> output_norms(const MoeTape<float>&);
+
 // Pairs of experts are compared up to this many experts: the matrices grow with the square (65,536
 // experts: 17 GB a layer).
 inline constexpr int most_paired_experts = 1024;
