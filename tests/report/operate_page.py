@@ -1,6 +1,7 @@
-"""Operates report pages in headless Chromium, with real keys and clicks through the DevTools pipe. operate_page.py CHROMIUM PAGE..."""
+"""Operates report pages in headless Chromium, with real keys and clicks through the DevTools pipe. operate_page.py CHROMIUM PAGE...
+With --measure before CHROMIUM: size, first paint and printed pages of each."""
 
-import json, os, shutil, signal, subprocess, sys, tempfile, time
+import base64, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 
 class Browser:
@@ -301,14 +302,67 @@ def fits(b, page):
     assert cut == [], ("cut on paper", cut)
 
 
-signal.alarm(300)
-browser = Browser(sys.argv[1])
-try:
-    for path in sys.argv[2:]:
-        fits(browser, path)
-        for act in (first_screen, sorting, data, figures, text, picture):
-            browser.open(path, 1280)
-            act(browser)
-        assert browser.thrown == [], browser.thrown
-finally:
-    browser.close()
+def printed(b, page):  # sheets of paper
+    b.open(page, 740)
+    pdf = base64.b64decode(b.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    return len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf))
+
+
+def painted(b, page):  # milliseconds to the first contents
+    b.open(page, 1280)
+    for _ in range(200):
+        at = b.js("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+        if at:
+            return at
+        time.sleep(0.02)
+    assert False, "nothing is painted"
+
+
+def readable(b):  # what a screen reader is told
+    assert b.js("document.documentElement.lang") == "en"
+    levels = b.js("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
+    assert levels[0] == 1 and levels.count(1) == 1, levels
+    assert all(next_one - one <= 1 for one, next_one in zip(levels, levels[1:])), levels
+    assert b.js(
+        "[...document.querySelectorAll('table')].every(t => t.rows[0].querySelectorAll('th').length == t.rows[0].cells.length)"
+    ), "a table without headings"
+    nodes = b.call("Accessibility.getFullAXTree")["nodes"]
+    of_roles = [n for n in nodes if n.get("role", {}).get("value") in ("image", "img", "button", "link", "region", "navigation", "combobox")]
+    assert of_roles, "a page without figures, links and boxes"
+    nameless = [n for n in of_roles if not n.get("ignored") and not n.get("name", {}).get("value")]
+    assert nameless == [], nameless[:3]
+
+
+def main(program, pages):
+    browser = Browser(program)
+    try:
+        for path in pages:
+            fits(browser, path)
+            assert printed(browser, path) <= 10, (path, "takes more than ten sheets of paper")
+            for act in (first_screen, readable, sorting, data, figures, text, picture):
+                browser.open(path, 1280)
+                act(browser)
+            assert browser.thrown == [], browser.thrown
+    finally:
+        browser.close()
+
+
+def measure(program, pages):  # --measure: the figures of docs/performance.md, the median of five
+    browser = Browser(program)
+    try:
+        for path in pages:
+            paints = sorted(painted(browser, path) for _ in range(5))
+            print(
+                f"{path}: {os.path.getsize(path) / 1e6:.2f} MB, first paint {paints[2]:.0f} ms ({paints[0]:.0f} to {paints[-1]:.0f}), "
+                f"{printed(browser, path)} printed pages, {browser.js('document.documentElement.scrollHeight')} px high"
+            )
+    finally:
+        browser.close()
+
+
+if __name__ == "__main__":
+    signal.alarm(300)
+    if sys.argv[1] == "--measure":
+        measure(sys.argv[2], sys.argv[3:])
+    else:
+        main(sys.argv[1], sys.argv[2:])
