@@ -144,7 +144,6 @@ constexpr Trace traces[] = {
     {".quant_state.bitsandbytes__", "a model quantised by bitsandbytes"},
     {".absmax", "a model quantised by bitsandbytes"},
     {".SCB", "a model quantised by bitsandbytes"},
-    {".weight_packed", "a model quantised by compressed-tensors"},
     {".switch_mlp.", "a model of MLX, which keeps experts under names of its own"},
     {".lora_A.", "an adapter (LoRA), which is no model without the one it was made for"},
     {".attention.wq.",

@@ -50,6 +50,14 @@ Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims
     open_mxfp4(tensors);
     return;
   }
+  if (!t && tensors.find(name + "_packed")) {
+    open_few_bits(tensors, name + "_packed");
+    return;
+  }
+  if (t && t->dtype == DType::i8) {
+    open_few_bits(tensors, name);
+    return;
+  }
   values_ = tensors.get(name, dims);
   if (is_fp8(values_.dtype()))
     open_fp8(tensors);
@@ -111,7 +119,68 @@ void Stored::open_mxfp4(const Tensors& tensors) {
   }
 }
 
+// Numbers of a row that share a scale, as the shape of the scales has it; 0 = all of them.
+Index Stored::block_of_scales(const Tensors& tensors) const {
+  const std::string scale = name() + "_scale";
+  const TensorInfo* t = tensors.find(scale);
+  if (!t)
+    refuse(tensors, stored_as_, fmt::format("needs scales and there is no {}", in_quotes(scale)));
+  const Index rows = dims()[0];
+  const Index cols = dims()[1];
+  const bool shaped =
+      t->dims.size() == 2 && t->dims[0] == rows && t->dims[1] > 0 && cols % t->dims[1] == 0;
+  if (!shaped) {
+    refuse(tensors, scale,
+           fmt::format("has the shape {}, which are no scales of [{}, {}] numbers",
+                       text_of(t->dims), rows, cols));
+  }
+  return t->dims[1] == 1 ? 0 : cols / t->dims[1];
+}
+
+void Stored::refuse_variants(const Tensors& tensors) const {
+  if (dims().size() != 2) {
+    refuse(tensors, stored_as_,
+           fmt::format("has scales and the shape {} where a matrix belongs", text_of(dims())));
+  }
+  for (const char* other : {"_zero_point", "_g_idx"}) {
+    if (tensors.find(name() + other)) {
+      refuse(tensors, name() + other,
+             "is there, and weights with zero points or an order of their own are not read");
+    }
+  }
+}
+
+// Packed whole numbers (I32), packed MXFP4 (U8), or bytes.
+void Stored::open_few_bits(const Tensors& tensors, const std::string& tensor) {
+  kind_ = Kind::few_bits;
+  stored_as_ = tensor;
+  refuse_variants(tensors);
+  const Index rows = dims()[0];
+  const Index cols = dims()[1];
+  const DType type = tensors.at(tensor).dtype;
+  format_.kind = type == DType::i8    ? FewBits::int8
+                 : type == DType::i32 ? FewBits::int4
+                                      : FewBits::mxfp4;
+  format_.block = format_.kind == FewBits::mxfp4 ? 0 : block_of_scales(tensors);
+  if (const std::string why = cannot_hold(format_, rows, cols); !why.empty())
+    refuse(tensors, tensor, fmt::format("is no {} matrix: {}", text_of(format_), why));
+  const Index packed = format_.kind == FewBits::int8 ? 1 : format_.kind == FewBits::int4 ? 8 : 2;
+  values_ = tensors.get(tensor, {rows, cols / packed});
+  const bool bytes = format_.kind == FewBits::mxfp4;
+  const Index each = bytes ? group : format_.block > 0 ? format_.block : cols;
+  scales_ = tensors.get(name() + "_scale", {rows, cols / each});
+  const DType scale = scales_.dtype();
+  const bool known = bytes ? scale == DType::u8
+                           : scale == DType::f32 || scale == DType::bf16 || scale == DType::f16;
+  if (!known || (bytes && type != DType::u8)) {
+    refuse(tensors, known ? tensor : name() + "_scale",
+           fmt::format("is stored as {}, which is not read here", name_of(known ? type : scale)));
+  }
+}
+
 std::vector<std::string> Stored::tensors() const {
+  if (kind_ == Kind::few_bits)
+    return {stored_as_, name() + "_scale", name() + "_shape"};
   if (kind_ == Kind::mxfp4)
     return {name() + "_blocks", name() + "_scales"};
   if (kind_ == Kind::fp8)
@@ -124,6 +193,8 @@ void Stored::convert(Index first, View<float> out) const {
     return from_fp8(first, out);
   if (kind_ == Kind::mxfp4)
     return from_mxfp4(first, out);
+  if (kind_ == Kind::few_bits)
+    return from_few_bits(first, out);
   values_.to_float(first, out);
 }
 
@@ -145,6 +216,21 @@ void Stored::forget(Index first, Index rows) const {
   }
   const Index row = Index(all.size()) / this->rows();
   forget_pages(all.subspan(std::size_t(first * row), std::size_t(rows * row)));
+}
+
+void Stored::from_few_bits(Index first, View<float> out) const {
+  const auto row_bytes = [&](const Tensor& t) {
+    return Index(t.bytes().size()) / rows();
+  };
+  const Index numbers = row_bytes(values_);
+  const Index scales = row_bytes(scales_);
+  for (Index r = 0; r < out.rows; ++r) {
+    const Index row = first + r;
+    decode_row(format_,
+               {values_.bytes().data() + row * numbers, scales_.bytes().data() + row * scales,
+                scales_.dtype()},
+               out.row(r));
+  }
 }
 
 void Stored::from_fp8(Index first, View<float> out) const {

@@ -1,7 +1,9 @@
 // A tensor as numbers, whatever the file holds: plain floats of any width, FP8 with a scale for
-// each block (DeepSeek-V3, Kimi), MXFP4 (gpt-oss). Nothing is converted before it is asked for, a
-// few rows at a time if wanted, so weights can stay in their mapped file.
+// each block (DeepSeek-V3, Kimi), MXFP4 (gpt-oss), and the formats of quant/few_bits.h. Nothing is
+// converted before it is asked for, a few rows at a time if wanted, so weights can stay in their
+// mapped file.
 #pragma once
+#include "lib/checkpoint/quant/few_bits.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/checkpoint/weights.h"
 
@@ -15,11 +17,12 @@ class Stored final : public StoredRows {
 
   // `dims` is the shape of the numbers. Where NAME is FP8, NAME_scale_inv must be there; where NAME
   // is missing and NAME_blocks and NAME_scales are there, the numbers are MXFP4, stored (..., out,
-  // in) and seen as (..., in, out), as the unquantised tensor is. Throws Error(input) naming tensor
-  // and shapes.
+  // in) and seen as (..., in, out), as the unquantised tensor is. Where NAME is I8, or NAME_packed
+  // is there in its place, NAME_scale says how many numbers share a scale. Throws Error(input)
+  // naming tensor and shapes.
   Stored(const Tensors&, const std::string& name, const Dims& dims);
 
-  bool quantised() const {
+  bool quantised() const override {
     return kind_ != Kind::plain;
   }
   std::vector<std::string> tensors() const override;
@@ -28,14 +31,20 @@ class Stored final : public StoredRows {
   void forget(Index first, Index rows) const override;
 
  private:
-  enum class Kind { plain, fp8, mxfp4 };
+  enum class Kind { plain, fp8, mxfp4, few_bits };
   void convert(Index first, View<float> out) const override;
   void open_fp8(const Tensors&);
   void open_mxfp4(const Tensors&);
+  void open_few_bits(const Tensors&, const std::string& tensor);
+  void refuse_variants(const Tensors&) const;
+  Index block_of_scales(const Tensors&) const;
   void from_fp8(Index first, View<float> out) const;
   void from_mxfp4(Index first, View<float> out) const;
+  void from_few_bits(Index first, View<float> out) const;
 
   Kind kind_ = Kind::plain;
+  FewBitsFormat format_;  // of few_bits
+  std::string stored_as_;
   Tensor values_, scales_;
 };
 

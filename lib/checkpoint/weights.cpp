@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/files/file.h"
@@ -54,6 +56,11 @@ class SafetensorsWeights final : public Weights {
     for (const TensorInfo& t : tensors_.list())
       bytes += double(t.bytes);
     return 2 * bytes;
+  }
+  bool quantised() const override {
+    return std::ranges::any_of(tensors_.list(), [](const TensorInfo& t) {
+      return t.dtype == DType::i8 || t.dtype == DType::f8_e4m3 || t.name.ends_with("_packed");
+    });
   }
   std::vector<std::string> notes() const override {
     return tensors_.notes();

@@ -38,7 +38,11 @@ class StoredRows {
   void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
 
   virtual std::vector<std::string> tensors() const = 0;  // the names in the file that make it up
-  virtual Tensor numbers() const;                        // all of it; f32 where it was converted
+  // fewer bits a number than any float has: rows are decoded each time they are read
+  virtual bool quantised() const {
+    return false;
+  }
+  virtual Tensor numbers() const;  // all of it; f32 where it was converted
   // gives the pages of these rows back to the system; they are read again when asked for
   virtual void forget(Index first, Index rows) const = 0;
 
@@ -64,6 +68,11 @@ class Weights {
     return {};
   }
   virtual double most_numbers() const = 0;  // the files cannot hold more
+  // Matrices of few bits are among them that are decoded fast enough to be so each time they are
+  // read.
+  virtual bool quantised() const {
+    return false;
+  }
   // sentences about files that disagree where nothing needed is missing
   virtual std::vector<std::string> notes() const {
     return {};

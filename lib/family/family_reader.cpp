@@ -29,7 +29,8 @@ void read_heads(const ConfigReader& r, ModelConfig& c, const SizeKeys& keys) {
 }
 
 constexpr const char* stored_formats =
-    "it reads fp8 in blocks of 128x128, mxfp4, and float32, bfloat16 or float16 without this key";
+    "it reads fp8 in blocks of 128x128, mxfp4, whole numbers of 8 and 4 bits as compressed-tensors "
+    "stores them, and float32, bfloat16 or float16 without this key";
 
 // Of a quantisation that does not say its name: MLX never does, bitsandbytes once did not.
 [[noreturn]] void refuse_unnamed(const ConfigReader& q) {
@@ -48,6 +49,28 @@ constexpr const char* stored_formats =
         stored_formats);
   }
   q.refuse("quant_method is missing, which says how the weights are stored", stored_formats);
+}
+
+// One group of tensors that compressed-tensors stores alike. Which are which, and how many numbers
+// share a scale, the tensors themselves say.
+void check_group(const ConfigReader& weights) {
+  const int bits = weights.whole("num_bits");
+  const std::string type = weights.text("type");
+  const bool known = (type == "int" && (bits == 4 || bits == 8)) || (type == "float" && bits == 4);
+  if (!known)
+    weights.refuse(concat("num_bits is ", bits, " and type is '", type, "'"), stored_formats);
+  weights.must_be("symmetric", true, true);
+  if (weights.has("actorder") && !weights.is_null("actorder"))
+    weights.refuse("actorder is set, an order of columns that is not read", stored_formats);
+}
+
+void check_compressed(const ConfigReader& q) {
+  if (q.has("quantization_status") && q.text("quantization_status") != "compressed")
+    q.refuse(concat("quantization_status is '", q.text("quantization_status"), "'"),
+             stored_formats);
+  const ConfigReader groups = q.in("config_groups");
+  for (const auto& [name, group] : groups.json().items())
+    check_group(groups.in(name.c_str()).in("weights"));
 }
 
 }  // namespace
@@ -136,6 +159,8 @@ void check_weights(const ConfigReader& r) {
   if (!q.has("quant_method"))
     refuse_unnamed(q);
   const std::string method = q.text("quant_method");
+  if (method == "compressed-tensors")
+    return check_compressed(q);
   if (method != "fp8" && method != "mxfp4")
     q.refuse(concat("quant_method is '", method, "', which this program does not read"), hint);
   if (method != "fp8")

@@ -105,8 +105,6 @@ TEST_CASE("names of tensors say by whom a model was quantised") {
         "a model quantised by AWQ or GPTQ");
   CHECK(kind({at + ".weight", at + ".weight.absmax"}) == "a model quantised by bitsandbytes");
   CHECK(kind({at + ".SCB", at + ".weight"}) == "a model quantised by bitsandbytes");
-  CHECK(kind({at + ".weight_packed", at + ".weight_scale"}) ==
-        "a model quantised by compressed-tensors");
   CHECK(kind({at + ".biases", at + ".scales", at + ".weight"}) == "a model quantised by MLX");
   CHECK(kind({"model.layers.0.mlp.switch_mlp.up_proj.weight"}).find("MLX") != std::string::npos);
   CHECK(kind({"base_model.model.model.layers.0.q_proj.lora_A.weight"}).find("LoRA") !=

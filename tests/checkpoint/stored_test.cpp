@@ -139,7 +139,7 @@ TEST_CASE("quantised weights that do not fit are refused by name") {
                 "a", {4, 4})
             .find("no format of scales") != std::string::npos);
   CHECK(refused({{"a", zeros(DType::i8, {4, 4})}}, "a", {4, 4})
-            .find("stored as i8, which is no format of weights") != std::string::npos);
+            .find("needs scales and there is no 'a_scale'") != std::string::npos);
   CHECK(refused({{"a_blocks", zeros(DType::u8, {2, 5, 2, 16})},
                  {"a_scales", zeros(DType::u8, {2, 5, 1})}},
                 "a", {2, 64, 5})

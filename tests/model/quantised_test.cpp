@@ -218,8 +218,7 @@ TEST_CASE("weights stored in another way are refused with file, key and name") {
     CHECK(o.code == Exit::input);
     return o.what;
   };
-  for (const std::string method :
-       {"gptq", "awq", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "modelopt"}) {
+  for (const std::string method : {"gptq", "awq", "bitsandbytes", "fbgemm_fp8", "modelopt"}) {
     CHECK_THAT(said(sinks, {{"quant_method", method}, {"bits", 4}}),
                Catch::StartsWith("x/config.json, quantization_config: quant_method is '" + method +
                                  "', which this program does not read"));
