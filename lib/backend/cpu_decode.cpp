@@ -1,11 +1,16 @@
 #include "lib/backend/cpu_decode.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "lib/backend/cpu_loops.h"
+#include "lib/backend/cpu_tiles.h"
 
 namespace moe::decode {
 namespace {
+
+using tiles::expert_block;
+using tiles::rows_of;
 
 using In = View<const float>;
 using Out = View<float>;
@@ -13,9 +18,10 @@ using Out = View<float>;
 // Bytes of weights that a thread takes at once: some microseconds of reading.
 constexpr Index piece_bytes = Index(1) << 16;
 
-template <class T>
+template <class M>
 Index piece_rows(Index cols) {
-  return std::max<Index>(4, piece_bytes / (Index(sizeof(T)) * std::max<Index>(cols, 1)) / 4 * 4);
+  constexpr Index each = std::is_same_v<M, View<const Half>> ? sizeof(Half) : sizeof(float);
+  return std::max<Index>(4, piece_bytes / (each * std::max<Index>(cols, 1)) / 4 * 4);
 }
 
 // Reading a number takes as long as some four multiplications of numbers that are near.
@@ -51,6 +57,16 @@ void product(In x, View<const T> w, Rows rows, Out y, float beta) {
   }
 }
 
+// Of a weight with a source its rows are made first, as many as stay in the nearest cache.
+void product(In x, const Weight& w, Rows rows, Out y, float beta) {
+  thread_local std::vector<float> made;
+  made.resize(std::size_t(rows.count * w.cols));
+  const View<float> read{made.data(), rows.count, w.cols};
+  w.source->read(w.first + rows.first, read);
+  for (Index t = 0; t < x.rows; ++t)
+    loops::row_dots(read.data, x.row(t).data(), &y(t, rows.first), beta, rows.count, w.cols);
+}
+
 void add_bias(In bias, Index expert, Rows rows, Out y) {
   if (bias.empty())
     return;
@@ -58,63 +74,79 @@ void add_bias(In bias, Index expert, Rows rows, Out y) {
     loops::add(&bias(expert, rows.first), &y(t, rows.first), 1, rows.count);
 }
 
-template <class S>
-View<S> rows_of(View<S> all, const RowTile& t) {
-  return all.empty() ? all : all.slice(t.first, t.count);
-}
-
 }  // namespace
 
 template <class T>
 void linear(In x, View<const T> w, Out y, float beta) {
-  const std::vector<Piece> pieces = pieces_of({{0, 0, x.rows}}, w.rows, piece_rows<T>(w.cols));
+  const std::vector<Piece> pieces =
+      pieces_of({{0, 0, x.rows}}, w.rows, piece_rows<View<const T>>(w.cols));
   run_tasks(Index(pieces.size()), reading * double(w.size()),
             [&](Index i) { product(x, w, pieces[std::size_t(i)].rows, y, beta); });
 }
 
-template <class T>
-void experts(Memory& memory, const Bodies<T>& bodies, In xs, const Plan& plan,
+namespace {
+
+// What the pieces of a pass through the bodies read and write.
+template <class M>
+struct BodyPass {
+  const Bodies<M>& bodies;
+  In xs;
+  Out gate, up, hidden, ys;
+
+  // Hidden units `rows` of a tile.
+  void hide(const RowTile& t, Rows rows) const {
+    const ExpertWeights<float>& w = bodies.weights;
+    const In x = rows_of(xs, t);
+    const Out g = rows_of(gate, t);
+    const Out u = rows_of(up, t);
+    const Out h = rows_of(hidden, t);
+    if (is_gated(w.activation)) {
+      product(x, expert_block(bodies.gate, t.expert, up.cols), rows, g, 0);
+      add_bias(w.gate_bias, t.expert, rows, g);
+    }
+    product(x, expert_block(bodies.up, t.expert, up.cols), rows, u, 0);
+    add_bias(w.up_bias, t.expert, rows, u);
+    for (Index r = 0; r < t.count; ++r) {
+      loops::activate(w.activation, g.empty() ? nullptr : &g(r, rows.first), &u(r, rows.first),
+                      &h(r, rows.first), rows.count);
+      if constexpr (std::is_same_v<M, View<const Half>>)
+        loops::round_half(&h(r, rows.first), rows.count);
+    }
+  }
+  // Outputs `rows` of a tile.
+  void put_out(const RowTile& t, Rows rows) const {
+    const Out y = rows_of(ys, t);
+    product(In(rows_of(hidden, t)), expert_block(bodies.down, t.expert, ys.cols), rows, y, 0);
+    add_bias(bodies.weights.down_bias, t.expert, rows, y);
+  }
+};
+
+}  // namespace
+
+template <class M>
+void experts(Memory& memory, const Bodies<M>& bodies, In xs, const Plan& plan,
              ExpertTape<float>& tape, Out ys) {
-  const ExpertWeights<float>& w = bodies.weights;
-  const bool gated = is_gated(w.activation);
+  const bool gated = is_gated(bodies.weights.activation);
   const Index width = bodies.up.rows / plan.experts();
   tape.up = Array<float>(memory, xs.rows, width);
   tape.gate = Array<float>(memory, gated ? xs.rows : 0, width);
   Array<float> hidden(memory, xs.rows, width);
+  const BodyPass<M> pass{bodies, xs, tape.gate.view(), tape.up.view(), hidden.view(), ys};
   const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), most_decoding_tokens);
   const double work = reading * double(xs.size()) * double(width);
-  const std::vector<Piece> in = pieces_of(tiles, width, piece_rows<T>(xs.cols));
-  run_tasks(Index(in.size()), (gated ? 2 : 1) * work, [&](Index i) {
-    const auto& [t, rows] = in[std::size_t(i)];
-    const Out gate = rows_of(tape.gate.view(), t);
-    const Out up = rows_of(tape.up.view(), t);
-    const Out h = rows_of(hidden.view(), t);
-    if (gated) {
-      product(rows_of(xs, t), bodies.gate.block(t.expert, width), rows, gate, 0);
-      add_bias(w.gate_bias, t.expert, rows, gate);
-    }
-    product(rows_of(xs, t), bodies.up.block(t.expert, width), rows, up, 0);
-    add_bias(w.up_bias, t.expert, rows, up);
-    for (Index r = 0; r < t.count; ++r) {
-      loops::activate(w.activation, gated ? &gate(r, rows.first) : nullptr, &up(r, rows.first),
-                      &h(r, rows.first), rows.count);
-      if constexpr (sizeof(T) == 2)
-        loops::round_half(&h(r, rows.first), rows.count);
-    }
-  });
-  const std::vector<Piece> out = pieces_of(tiles, ys.cols, piece_rows<T>(width));
-  run_tasks(Index(out.size()), work, [&](Index i) {
-    const auto& [t, rows] = out[std::size_t(i)];
-    const Out y = rows_of(ys, t);
-    product(In(rows_of(hidden.view(), t)), bodies.down.block(t.expert, ys.cols), rows, y, 0);
-    add_bias(w.down_bias, t.expert, rows, y);
-  });
+  const std::vector<Piece> in = pieces_of(tiles, width, piece_rows<M>(xs.cols));
+  run_tasks(Index(in.size()), (gated ? 2 : 1) * work,
+            [&](Index i) { pass.hide(in[std::size_t(i)].tile, in[std::size_t(i)].rows); });
+  const std::vector<Piece> out = pieces_of(tiles, ys.cols, piece_rows<M>(width));
+  run_tasks(Index(out.size()), work,
+            [&](Index i) { pass.put_out(out[std::size_t(i)].tile, out[std::size_t(i)].rows); });
 }
 
 template void linear<float>(In, View<const float>, Out, float);
 template void linear<Half>(In, View<const Half>, Out, float);
-template void experts<float>(Memory&, const Bodies<float>&, In, const Plan&, ExpertTape<float>&,
-                             Out);
-template void experts<Half>(Memory&, const Bodies<Half>&, In, const Plan&, ExpertTape<float>&, Out);
+template void experts(Memory&, const Bodies<In>&, In, const Plan&, ExpertTape<float>&, Out);
+template void experts(Memory&, const Bodies<View<const Half>>&, In, const Plan&, ExpertTape<float>&,
+                      Out);
+template void experts(Memory&, const Bodies<Weight>&, In, const Plan&, ExpertTape<float>&, Out);
 
 }  // namespace moe::decode

@@ -18,13 +18,14 @@ void linear(View<const float> x, View<const T> w, View<float> y, float beta);
 
 // Of a plan that is decoding: the bodies of all slots, as Backend::experts: gate empty where there
 // is none; `gate` and `up` of the tape are set.
-template <class T>
+// M: views of f32 or bf16, or weights with a source.
+template <class M>
 struct Bodies {
   const ExpertWeights<float>& weights;  // activation and biases
-  View<const T> gate, up, down;
+  M gate, up, down;
 };
-template <class T>
-void experts(Memory&, const Bodies<T>&, View<const float> xs, const Plan&, ExpertTape<float>&,
+template <class M>
+void experts(Memory&, const Bodies<M>&, View<const float> xs, const Plan&, ExpertTape<float>&,
              View<float> ys);
 
 }  // namespace moe::decode

@@ -40,7 +40,7 @@ auto CpuHalf::halves(const Weight& w, Array<Half>& space) -> Halves {
 }
 
 void CpuHalf::linear(In x, const Weight& w, Out y, float beta) {
-  if (w.exact)
+  if (w.exact || w.source)
     return Cpu::linear(x, w, y, beta);
   Array<Half> space;
   if (x.rows <= decode::few) {
@@ -51,7 +51,7 @@ void CpuHalf::linear(In x, const Weight& w, Out y, float beta) {
   rows_product(*this, one_expert(x.rows), hx.view(), halves(w, space), 1, Op::transposed, y, beta);
 }
 void CpuHalf::linear_dx(In dy, const Weight& w, Out dx, float beta) {
-  if (w.exact)
+  if (w.exact || w.source)
     return Cpu::linear_dx(dy, w, dx, beta);
   Array<Half> space;
   const Array<Half> hdy = rounded(dy);
@@ -63,12 +63,16 @@ void CpuHalf::linear_dw(In dy, In x, Out dw) {
   weight_product(*this, hdy.view(), hx.view(), dw);
 }
 void CpuHalf::grouped_linear(In x, const Weight& w, const Plan& plan, Out y, float beta) {
+  if (w.source)
+    return Cpu::grouped_linear(x, w, plan, y, beta);
   Array<Half> space;
   const Array<Half> hx = rounded(x);
   rows_product(*this, row_tiles(plan.offset.view(), row_height), hx.view(), halves(w, space),
                plan.experts(), Op::transposed, y, beta);
 }
 void CpuHalf::grouped_linear_dx(In dy, const Weight& w, const Plan& plan, Out dx, float beta) {
+  if (w.source)
+    return Cpu::grouped_linear_dx(dy, w, plan, dx, beta);
   Array<Half> space;
   const Array<Half> hdy = rounded(dy);
   rows_product(*this, row_tiles(plan.offset.view(), row_height), hdy.view(), halves(w, space),

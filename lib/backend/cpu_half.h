@@ -14,6 +14,8 @@ struct RoundedExperts {
   View<const Half> gate, up, down;
 };
 
+struct SlotGradients;
+
 class CpuHalf : public Cpu {
  public:
   std::string name() const override {
@@ -47,6 +49,7 @@ class CpuHalf : public Cpu {
   // version (half the weight's size).
   Halves halves(const Weight&, Array<Half>& space);
   RoundedExperts halves(const ExpertWeights<float>&);
+  void add_weight_gradients(const ExpertGrads<float>&, In xs, const Plan&, const SlotGradients&);
   Array<Half> rounded(In);
   Array<float> rounded_numbers(In);  // the same as f32
 

@@ -5,6 +5,21 @@
 #include "lib/backend/cpu_tiles.h"
 
 namespace moe {
+
+// What the backward pass leaves by slot for the gradients of the weights: rounded for products, and
+// in full for the sums of biases, where there are any.
+struct SlotGradients {
+  Array<Half> dys, h, dup, dgate;
+  Array<float> full_dup, full_dgate;
+  SlotGradients(Memory& m, Index rows, Index hidden, Index width, bool gated, bool biased)
+      : dys(m, rows, hidden),
+        h(m, rows, width),
+        dup(m, rows, width),
+        dgate(m, gated ? rows : 0, width),
+        full_dup(m, biased ? rows : 0, width),
+        full_dgate(m, biased && gated ? rows : 0, width) {}
+};
+
 namespace {
 
 using namespace tiles;
@@ -43,20 +58,6 @@ struct ForwardPass {
     biased_product(memory, Halves(hidden.view()), rounded.down.block(t.expert, ys.cols),
                    weights.down_bias, t.expert, rows_of(ys, t));
   }
-};
-
-// What the backward pass leaves by slot for the gradients of the weights: rounded for products, and
-// in full for the sums of biases, where there are any.
-struct SlotGradients {
-  Array<Half> dys, h, dup, dgate;
-  Array<float> full_dup, full_dgate;
-  SlotGradients(Memory& m, Index rows, Index hidden, Index width, bool gated, bool biased)
-      : dys(m, rows, hidden),
-        h(m, rows, width),
-        dup(m, rows, width),
-        dgate(m, gated ? rows : 0, width),
-        full_dup(m, biased ? rows : 0, width),
-        full_dgate(m, biased && gated ? rows : 0, width) {}
 };
 
 struct BackwardPass {
@@ -112,11 +113,13 @@ RoundedExperts CpuHalf::halves(const ExpertWeights<float>& w) {
 
 void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
                       ExpertTape<float>& tape, Out ys) {
+  if (w.up.source)
+    return Cpu::experts(w, xs, plan, tape, ys);
   const bool gated = is_gated(w.activation);
   const RoundedExperts rounded_w = halves(w);
   if (plan.decoding) {
     const Array<float> x = rounded_numbers(xs);
-    const decode::Bodies<Half> bodies{w, rounded_w.gate, rounded_w.up, rounded_w.down};
+    const decode::Bodies<View<const Half>> bodies{w, rounded_w.gate, rounded_w.up, rounded_w.down};
     return decode::experts(*this, bodies, x.view(), plan, tape, ys);
   }
   const Index width = w.up.rows / plan.experts();
@@ -126,9 +129,24 @@ void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
             ForwardPass{*this, w, rounded_w, xs, tape.gate.view(), tape.up.view(), ys});
 }
 
+void CpuHalf::add_weight_gradients(const ExpertGrads<float>& g, In xs, const Plan& plan,
+                                   const SlotGradients& slots) {
+  if (!g.down.empty())
+    weight_products<Half>(*this, slots.dys.view(), slots.h.view(), plan, g.down);
+  if (g.up.empty() && g.gate.empty())
+    return;
+  const Array<Half> hxs = rounded(xs);
+  if (!g.up.empty())
+    weight_products<Half>(*this, slots.dup.view(), hxs.view(), plan, g.up);
+  if (!slots.dgate.empty() && !g.gate.empty())
+    weight_products<Half>(*this, slots.dgate.view(), hxs.view(), plan, g.gate);
+}
+
 void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<float>& g, In xs,
                                const Plan& plan, const ExpertTape<float>& tape, In dys, In weight,
                                Out dxs, Out dweight) {
+  if (w.up.source)
+    return Cpu::experts_backward(w, g, xs, plan, tape, dys, weight, dxs, dweight);
   const bool gated = is_gated(w.activation);
   const bool biased = !g.up_bias.empty() || !g.gate_bias.empty();
   SlotGradients slots(*this, xs.rows, xs.cols, tape.up.cols(), gated, biased);
@@ -138,15 +156,7 @@ void CpuHalf::experts_backward(const ExpertWeights<float>& w, const ExpertGrads<
   run_tiles(plan, xs, tape.up.cols(),
             BackwardPass{*this, w.activation, rounded_w, plan, tape, dys, weight, share.view(), dxs,
                          dweight, slots});
-  if (!g.down.empty())
-    weight_products<Half>(*this, slots.dys.view(), slots.h.view(), plan, g.down);
-  if (!g.up.empty() || !g.gate.empty()) {
-    const Array<Half> hxs = rounded(xs);
-    if (!g.up.empty())
-      weight_products<Half>(*this, slots.dup.view(), hxs.view(), plan, g.up);
-    if (gated && !g.gate.empty())
-      weight_products<Half>(*this, slots.dgate.view(), hxs.view(), plan, g.gate);
-  }
+  add_weight_gradients(g, xs, plan, slots);
   weighted_bias_grad(dys, plan, weight, g.down_bias);
   if (!g.up_bias.empty())
     grouped_bias_grad(slots.full_dup.view(), plan, g.up_bias);

@@ -42,6 +42,17 @@ void column_sums(Memory& memory, View<const float> dy, const std::vector<RowTile
     loops::add(sums.slice(i, 1).data, db.slice(tiles[i].expert, 1).data, 1, dy.cols);
 }
 
+// Each tile with its expert's block of a weight that has a source.
+void grouped_tiles(Memory& memory, View<const float> x, const Weight& w, const Plan& plan, Op op,
+                   View<float> y, float beta) {
+  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
+  const Index rows = w.rows / plan.experts();
+  run_tasks(Index(tiles.size()), double(x.size()) * double(y.cols), [&](Index i) {
+    const RowTile& t = tiles[std::size_t(i)];
+    tile_product(memory, rows_of(x, t), w.block_of_source(t.expert, rows), op, rows_of(y, t), beta);
+  });
+}
+
 }  // namespace
 
 template <>
@@ -63,6 +74,24 @@ void tiles::Product<float>::run(Memory& memory) const {
     if (pack_b)
       pb = copied(pb, rows, n, space_b);
     gemm(m, n, rows, pa, pb, first == 0 ? beta : 1, c, c_step);
+  }
+}
+
+void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
+                         float beta) {
+  constexpr Index numbers_at_once = Index(1) << 17;  // half a MiB stays in the nearest caches
+  const Index at_once = std::clamp<Index>(numbers_at_once / std::max<Index>(w.cols, 1), 8, w.rows);
+  Array<float> space(memory, at_once, w.cols);
+  for (Index first = 0; first < w.rows; first += at_once) {
+    const Index rows = std::min(at_once, w.rows - first);
+    const View<float> read = space.view().slice(0, rows);
+    w.source->read(w.first + first, read);
+    const Operand part{read.data, w.cols, op};
+    if (op == Op::transposed)
+      gemm(x.rows, rows, w.cols, {x.data, x.cols}, part, beta, y.data + first, y.cols);
+    else
+      gemm(x.rows, w.cols, rows, {x.data + first, x.cols}, part, first == 0 ? beta : 1, y.data,
+           y.cols);
   }
 }
 
@@ -89,11 +118,15 @@ std::vector<RowTile> row_tiles(View<const int> offset, Index height) {
 }
 
 void Cpu::linear(In x, const Weight& w, Out y, float beta) {
+  if (w.source)
+    return GroupedOps<float>::linear(x, w, y, beta);
   if (x.rows <= decode::few)
     return decode::linear(x, plain<float>(w), y, beta);
   rows_product(*this, one_expert(x.rows), x, plain<float>(w), 1, Op::transposed, y, beta);
 }
 void Cpu::linear_dx(In dy, const Weight& w, Out dx, float beta) {
+  if (w.source)
+    return GroupedOps<float>::linear_dx(dy, w, dx, beta);
   rows_product(*this, one_expert(dy.rows), dy, plain<float>(w), 1, Op::plain, dx, beta);
 }
 void Cpu::linear_dw(In dy, In x, Out dw) {
@@ -111,10 +144,14 @@ void Cpu::bias_grad(In dy, Out db) {
 }
 
 void Cpu::grouped_linear(In x, const Weight& w, const Plan& plan, Out y, float beta) {
+  if (w.source)
+    return grouped_tiles(*this, x, w, plan, Op::transposed, y, beta);
   rows_product(*this, row_tiles(plan.offset.view(), row_height), x, plain<float>(w), plan.experts(),
                Op::transposed, y, beta);
 }
 void Cpu::grouped_linear_dx(In dy, const Weight& w, const Plan& plan, Out dx, float beta) {
+  if (w.source)
+    return grouped_tiles(*this, dy, w, plan, Op::plain, dx, beta);
   rows_product(*this, row_tiles(plan.offset.view(), row_height), dy, plain<float>(w),
                plan.experts(), Op::plain, dx, beta);
 }

@@ -80,9 +80,22 @@ void tile_product(Memory& memory, View<const T> x, View<const T> w, Op op, View<
   for (const Product<T>& p : list)
     p.run(memory);
 }
-// y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
+// The same of a weight whose numbers are made when they are read: a few rows of it at a time.
+void tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
+                  float beta);
+
+// Block e of `rows` rows.
 template <class T>
-void biased_product(Memory& memory, View<const T> x, View<const T> w, View<const float> bias,
+View<const T> expert_block(View<const T> w, Index e, Index rows) {
+  return w.block(e, rows);
+}
+inline Weight expert_block(const Weight& w, Index e, Index rows) {
+  return w.block_of_source(e, rows);
+}
+
+// y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
+template <class T, class M>
+void biased_product(Memory& memory, View<const T> x, const M& w, View<const float> bias,
                     Index expert, View<float> y) {
   tile_product(memory, x, w, Op::transposed, y, 0);
   if (!bias.empty())

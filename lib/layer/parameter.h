@@ -1,13 +1,16 @@
 // A trained tensor: its name, shape, value, gradient. Writing goes through mutate(), which bumps
 // the version, so that copies a backend keeps of it (packed, bf16) are made anew. The gradient
 // exists only for what is trained. The numbers may lie elsewhere, in a file say: then there is a
-// shape, and read() asks for rows of them. Of a parameter that ranks share out, some rows lie here
-// and the others on other ranks, which read() asks as well.
+// shape, and read() asks for rows of them; or they may be made each time products read them, from
+// few bits, and then they are frozen. Of a parameter that ranks share out, some rows lie here and
+// the others on other ranks, which read() asks as well.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -68,7 +71,21 @@ class Parameter {
   }
 
   bool stored() const {
-    return !value_.empty() || empty() || shared_out();
+    return !value_.empty() || empty() || shared_out() || source_;
+  }
+  // From now on rows are made by `source` whenever they are read.
+  void come_from(std::shared_ptr<const RowSource> source) requires std::is_same_v<S, float> {
+    source_ = std::move(source);
+    freeze();
+  }
+  bool made_when_read() const {
+    return source_ != nullptr;
+  }
+  // Reads numbers that lie elsewhere into memory.
+  void bring() {
+    Matrix<S> host = to_host();
+    value_ = Array<S>(*memory_, std::as_const(host).view());
+    ++version_;
   }
   // Of all rows, or of those that do not lie here.
   void lie_elsewhere(ReadRows<S> read) {
@@ -129,6 +146,11 @@ class Parameter {
     return m;
   }
   Weight weight() const {
+    if (source_) {
+      Weight w(nullptr, DType::f32, shape_.rows, shape_.cols, id_, version_);
+      w.source = source_.get();
+      return w;
+    }
     here();
     return Weight{value_.view().data, dtype_of<S>, held().rows, shape_.cols, id_, version_};
   }
@@ -158,6 +180,10 @@ class Parameter {
 
  private:
   void read_part(bool from_here, Index first, View<S> host) const {
+    if constexpr (std::is_same_v<S, float>) {
+      if (source_)
+        return source_->read(first, host);
+    }
     if (from_here) {
       return memory_->to_host(value_.view().slice(first - first_, host.rows).data, host.data,
                               std::size_t(host.size()) * sizeof(S));
@@ -184,6 +210,7 @@ class Parameter {
   Index first_ = 0, held_ = -1;  // rows that lie here; -1 = all, or none
   Array<S> value_, grad_;
   ReadRows<S> read_;
+  std::shared_ptr<const RowSource> source_;
 };
 
 }  // namespace moe

@@ -1,6 +1,7 @@
 #include "lib/backend/ops/products.h"
 
 #include "lib/backend/delegate.h"
+#include "lib/backend/numbers.h"
 
 namespace moe {
 
@@ -8,7 +9,8 @@ template <class S>
 void ProductOps<S>::linear(View<const S> x, const Weight& weight, View<S> y, S beta) {
   if (this->delegated(Operation::linear, &ProductOps::linear, x, weight, y, beta))
     return;
-  const View<const S> w = plain<S>(weight);
+  const Numbers<S> numbers(weight);
+  const View<const S> w = numbers.view();
   for (Index t = 0; t < x.rows; ++t) {
     for (Index o = 0; o < w.rows; ++o) {
       double sum = 0;
@@ -22,7 +24,8 @@ template <class S>
 void ProductOps<S>::linear_dx(View<const S> dy, const Weight& weight, View<S> dx, S beta) {
   if (this->delegated(Operation::linear_dx, &ProductOps::linear_dx, dy, weight, dx, beta))
     return;
-  const View<const S> w = plain<S>(weight);
+  const Numbers<S> numbers(weight);
+  const View<const S> w = numbers.view();
   for (Index t = 0; t < dy.rows; ++t) {
     for (Index i = 0; i < w.cols; ++i) {
       double sum = 0;
@@ -80,6 +83,8 @@ void for_experts(const Plan& plan, Each each) {
 }
 template <class S>
 Weight block(const Weight& w, Index e, Index experts) {
+  if (w.source)
+    return w.block_of_source(e, w.rows / experts);
   return Weight(plain<S>(w).block(e, w.rows / experts));
 }
 }  // namespace
