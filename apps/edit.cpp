@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -11,12 +12,15 @@
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/provenance.h"
+#include "apps/quantise.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/edit/expert_scores.h"
 #include "lib/edit/gguf_slice.h"
 #include "lib/edit/merge.h"
+#include "lib/family/config_like.h"
+#include "lib/family/quantised_config.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/model/cost.h"
@@ -32,6 +36,8 @@ namespace fs = std::filesystem;
 
 struct Options {
   std::string model, output, trace, options, save, layout, upcycle, split, add, remove, merge;
+  std::string quantise;
+  double bytes = 0;
   std::uint64_t seed = 1;
   DeviceOptions device;
 };
@@ -102,18 +108,22 @@ Edited merge(const Options& o, Decoder<float>& model) {
   return merge_experts(model, m);
 }
 
-// Without a model where only the layout changes.
+// Without a model where only layout, type or format change.
 Edited edited(const Options& o, Decoder<float>& model) {
   int asked = 0;
   for (const std::string* s : {&o.upcycle, &o.split, &o.add, &o.remove, &o.merge})
     asked += !s->empty();
+  if (asked == 0 && !o.quantise.empty())
+    return {nullptr, {}};
   if (asked == 0 && !o.layout.empty())
     return {nullptr, {concat("the same model in the ", o.layout, " layout")}};
   if (asked == 0 && !o.save.empty())
     return {nullptr, {concat("the same model in ", o.save)}};
   if (asked != 1) {
     throw Error(Exit::usage, fmt::format("{} edits were asked for", asked))
-        .hint("one of --upcycle, --split, --add, --remove, --merge; several are several calls");
+        .hint(
+            "one of --upcycle, --split, --add, --remove, --merge, --quantise; several are several "
+            "calls");
   }
   if (!o.upcycle.empty())
     return upcycle(model, o.upcycle, o.seed);
@@ -244,30 +254,97 @@ int to_gguf(const Options& o) {
   return copies ? slice(o, *from) : convert(o);
 }
 
+// Sum over the choices of an expert of weight times norm of what it put out: its REAP score times
+// how often it was chosen.
+ExpertScores importance(const Options& o, const Decoder<float>& model) {
+  ExpertScores out = scores(o, model, ExpertScore::reap);
+  const ExpertScores load = scores(o, model, ExpertScore::load);
+  for (std::size_t l = 0; l < out.size(); ++l) {
+    for (std::size_t e = 0; e < out[l].size(); ++e)
+      out[l][e] *= load[l][e];
+  }
+  return out;
+}
+
+Quantisation quantised(const Options& o, Decoder<float>& model, const std::string& family,
+                       const StoredTypes& types) {
+  const QuantiseOptions how = quantise_options(o.quantise, o.bytes);
+  const ExpertScores by = how.by == QuantiseBy::nothing ? ExpertScores{}
+                          : how.by == QuantiseBy::load  ? scores(o, model, ExpertScore::load)
+                                                        : importance(o, model);
+  return quantise(model, family, how, by,
+                  [&](const std::string& tensor) { return bytes_of(types.type(tensor)); });
+}
+
+std::vector<std::string> matrices_of(Decoder<float>& model, const std::string& family) {
+  std::vector<std::string> out;
+  for (const NamedTensor& t : store(model, family)) {
+    if (t.dims.size() == 2)
+      out.push_back(t.name);
+  }
+  return out;
+}
+
+// What was done is added to `changes`.
+void add_quantised(const Options& o, const LoadedModel& loaded, Decoder<float>& model,
+                   const StoredTypes& types, ModelFolder& folder, Json& config,
+                   std::vector<std::string>& changes) {
+  const std::string family = fit_like(model.config(), loaded.family).family;
+  const Quantisation q = quantised(o, model, family, types);
+  folder.few_bits = q.of;
+  config = quantization_config(q.of, matrices_of(model, family));
+  folder.quantization_config = &config;
+  std::ranges::copy(q.changes, std::back_inserter(changes));
+  changes.push_back(fmt::format("bytes of experts {} -> {} ({:.1f} %)", q.before, q.after,
+                                100.0 * double(q.after) / double(q.before)));
+}
+
 // Writes the folder and tells what could not be kept; returns the family of the new model.
 std::string save(const Options& o, const LoadedModel& loaded, Decoder<float>& model,
-                 const std::vector<std::string>& changes) {
+                 std::vector<std::string>& changes) {
   const TokenizerFiles files = tokenizer_kept(loaded);
   const StoredTypes types = types_of(o, loaded.checkpoint.path);
   std::optional<RunState> state;
   if (loaded.state)
     state = state_of(o, *loaded.state, model.config());
-  const Json made = made_json(loaded, model.config(), changes);
-  const SavedModel saved =
-      save_model(o.output, model,
-                 {.state = state ? &*state : nullptr,
-                  .tokenizer = files,
-                  .type = [&](const std::string& tensor) { return types.type(tensor); },
-                  .usual = types.usual,
-                  .made = made,
-                  .layout = o.layout == "packed" ? Layout::packed : Layout::published});
+  Json made;
+  Json config;
+  ModelFolder folder{.state = state ? &*state : nullptr,
+                     .tokenizer = files,
+                     .type = [&](const std::string& tensor) { return types.type(tensor); },
+                     .usual = types.usual,
+                     .made = made,
+                     .layout = o.layout == "packed" ? Layout::packed : Layout::published};
+  if (!o.quantise.empty())
+    add_quantised(o, loaded, model, types, folder, config, changes);
+  made = made_json(loaded, model.config(), changes);
+  const SavedModel saved = save_model(o.output, model, folder);
   for (const std::string& n : saved.notes)
     warning(n);
   tell_left(files.kept.get());
   return saved.family;
 }
 
+void refuse_quantise(const Options& o) {
+  if (o.quantise.empty() && o.bytes > 0) {
+    throw Error(Exit::usage, "--bytes is the limit of --quantise, which is not given")
+        .hint("--quantise 'experts=int8|int4' --bytes 0.3");
+  }
+  if (o.quantise.empty())
+    return;
+  if (o.output.ends_with(".gguf")) {
+    throw Error(Exit::usage, "--quantise writes safetensors, and the output is a GGUF file")
+        .hint("-o FOLDER; of a GGUF file --save q8_0");
+  }
+  if (o.layout == "packed") {
+    throw Error(Exit::usage,
+                "formats of few bits are for one matrix a tensor, not for --layout packed")
+        .hint("leave --layout out");
+  }
+}
+
 int edit(const Options& o) {
+  refuse_quantise(o);
   if (o.output.ends_with(".gguf"))
     return to_gguf(o);
   if (o.save == "q8_0") {
@@ -283,7 +360,7 @@ int edit(const Options& o) {
   LoadedModel loaded = load_model(o.model, *device);
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
-  const Edited result = edited(o, *loaded.model);
+  Edited result = edited(o, *loaded.model);
   Decoder<float>& model = result.model ? *result.model : *loaded.model;
   const std::string family = save(o, loaded, model, result.changes);
   for (const std::string& c : result.changes)
@@ -292,6 +369,37 @@ int edit(const Options& o) {
   note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
                    o.output, family, o.output));
   return 0;
+}
+
+void add_edits(CommandLine& cli, Options& o) {
+  cli.add_option("--upcycle", o.upcycle,
+                 "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
+                 "every=n for each n-th layer")
+      .group("edits");
+  cli.add_option("--split", o.split,
+                 "cut the dense feed-forward into experts: experts=4,k=4,order=index|random")
+      .group("edits");
+  cli.add_option("--add", o.add,
+                 "N more experts in each layer, copies of the first (of the busiest with --trace): "
+                 "2,noise=0.01")
+      .group("edits");
+  cli.add_option(
+         "--remove", o.remove,
+         "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")
+      .group("edits");
+  cli.add_option("--merge", o.merge,
+                 "like experts become their mean: threshold=0.9 | count=4 (that many stay), "
+                 "by=weights|outputs, mean=equal|load|weight (by --trace), align=0|1 (put hidden "
+                 "units in one order)")
+      .group("edits");
+  cli.add_option("--quantise", o.quantise,
+                 "experts in few bits: experts=int8|int8:block=32|int4|fp8|mxfp4, "
+                 "by=load|importance (by --trace) with keep=10% (that share stays); several "
+                 "formats with --bytes: one is chosen for each expert")
+      .group("edits");
+  cli.add_option("--bytes", o.bytes,
+                 "of --quantise: at most this share of the bytes that the experts take now")
+      .check(real(0, 1));
 }
 
 }  // namespace
@@ -304,26 +412,7 @@ Run edit_command(CommandLine& cli) {
                  "the folder to make, which is the new checkpoint; or NAME.gguf, a file for "
                  "llama.cpp, with --save (from GGUF by --remove alone, bytes are copied)")
       .required();
-  cli.add_option("--upcycle", o->upcycle,
-                 "dense to sparse: copy:experts=8,k=2,noise=0.01 | granular:shards=4,expansion=2; "
-                 "every=n for each n-th layer")
-      .group("edits");
-  cli.add_option("--split", o->split,
-                 "cut the dense feed-forward into experts: experts=4,k=4,order=index|random")
-      .group("edits");
-  cli.add_option("--add", o->add,
-                 "N more experts in each layer, copies of the first (of the busiest with --trace): "
-                 "2,noise=0.01")
-      .group("edits");
-  cli.add_option(
-         "--remove", o->remove,
-         "load:count=2 | reap:count=2 (least first, by --trace), or names LAYER:EXPERT: 0:3,1:5")
-      .group("edits");
-  cli.add_option("--merge", o->merge,
-                 "like experts become their mean: threshold=0.9 | count=4 (that many stay), "
-                 "by=weights|outputs, mean=equal|load|weight (by --trace), align=0|1 (put hidden "
-                 "units in one order)")
-      .group("edits");
+  add_edits(cli, *o);
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
   cli.add_option("--save", o->save,
                  "the type of the new numbers: f32, bf16 or f16, of GGUF files also q8_0; default "

@@ -83,6 +83,8 @@ void report_loading(const LoadedModel& loaded, const std::string& given) {
     note(fmt::format("every token chooses {} experts; the model was trained with {}",
                      loaded.model->moe_layers()[0]->router().choices(), loaded.trained_k));
   }
+  if (loaded.expert_limit == as_stored)
+    note("experts stay in few bits and are decoded each time products read them");
   if (loaded.expert_limit >= 0) {
     note(fmt::format(
         "experts are read from the file when they are used; up to {} of them stay in memory",

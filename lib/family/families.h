@@ -78,6 +78,17 @@ struct TensorRows {
   Index first = 0, rows = 1, offset = 0, row = 0, column = 1;
 };
 std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const Names&);
+// A tensor (rows, cols) that is one matrix of one expert of one layer.
+struct ExpertTensor {
+  std::string tensor;
+  int layer = 0, expert = 0;
+  Index rows = 0, cols = 0;
+  Parameter<float>* parameter = nullptr;  // whose rows first .. first+rows it is
+  Index first = 0;
+};
+// Throws Error(usage) for a family that keeps several matrices in a tensor.
+std::vector<ExpertTensor> expert_tensors(Decoder<float>&, const std::string& family);
+
 // Under which names a family's tensors stand in safetensors files.
 const Names& names_of(const std::string& family);
 

@@ -433,6 +433,28 @@ void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
   }
 }
 
+std::vector<ExpertTensor> expert_tensors(Decoder<float>& model, const std::string& family) {
+  std::vector<ExpertTensor> out;
+  for (const Piece& p : pieces(model, names_of(family))) {
+    if (p.parts.empty() || p.parts[0].parameter->kind() != ParameterKind::matrix)
+      continue;
+    Parameter<float>& parameter = *p.parts[0].parameter;
+    const std::string& name = parameter.name();  // layers.3.moe.experts.gate
+    if (name.find(".moe.experts.") == name.npos)
+      continue;
+    if (p.parts.size() != 1 || p.dims.size() != 2) {
+      throw Error(Exit::usage, concat("the family ", family,
+                                      " keeps several matrices of experts in the tensor '", p.name,
+                                      "', and formats of few bits are for one matrix a tensor"))
+          .hint("a family that keeps each apart (mixtral, qwen3_moe, deepseek_v3, ...)");
+    }
+    const Part& part = p.parts[0];
+    out.push_back({p.name, std::stoi(name.substr(name.find('.') + 1)), int(part.first / part.rows),
+                   p.dims[0], p.dims[1], &parameter, part.first});
+  }
+  return out;
+}
+
 std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const Names& names) {
   std::vector<TensorRows> out;
   for (const Piece& p : pieces(model, names)) {

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "lib/core/error.h"
+#include "lib/core/parallel.h"
 #include "lib/family/families.h"
 #include "lib/layer/expert_cache.h"
 #include "lib/layer/moe_layer.h"
@@ -20,55 +21,85 @@ struct Where {
   TensorRows rows;
 };
 
+enum class Pages { forget, keep };
+
 // Rows first .. first+out.rows of the part.
-void read_part(const Where& w, Index first, View<float> out) {
+void read_part(const Where& w, Index first, View<float> out, Pages pages) {
   const TensorRows& at = w.rows;
   const Index cols = w.tensor->cols();
   const Index begin = at.offset + first * at.row;
   if (at.column == 1 && at.row == cols && out.cols == cols && begin % cols == 0) {
     w.tensor->to_float(begin / cols, out);
-    return w.tensor->forget(begin / cols, out.rows);
+    if (pages == Pages::forget)
+      w.tensor->forget(begin / cols, out.rows);
+    return;
   }
   const Index top = begin / cols;
   const Index last = begin + (out.rows - 1) * at.row + (out.cols - 1) * at.column;
   // in turn with others, or with its axes swapped
   Matrix<float> around(last / cols - top + 1, cols);
   w.tensor->to_float(top, around.view());
-  w.tensor->forget(top, around.rows());
+  if (pages == Pages::forget)
+    w.tensor->forget(top, around.rows());
   for (Index r = 0; r < out.rows; ++r) {
     for (Index c = 0; c < out.cols; ++c)
       out(r, c) = around.data()[begin - top * cols + r * at.row + c * at.column];
   }
 }
 
-// Parts stand in order of their first row and fill the parameter.
-void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
+void refuse_infinite(const Where& w, View<const float> numbers) {
+  std::uint32_t largest = 0;  // exponent of an infinity or a NaN, where there is one
+  for (const float v : numbers.flat())
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
+  if (largest == 0x7f800000u) {
+    throw Error(Exit::input,
+                concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
+        .hint("the checkpoint is broken or diverged");
+  }
+}
+
+// Parts stand in order of their first row and fill the parameter. `take` gets the rows of each.
+void each_part(const std::vector<Where>& parts, Index first, View<float> out,
+               const std::function<void(const Where&, Index from, View<float> to)>& take) {
   auto part =
       std::ranges::upper_bound(parts, first, {}, [](const Where& w) { return w.rows.first; });
   for (Index done = 0; done < out.rows;) {
     const Where& w = *(part++ - 1);
     const Index from = first + done - w.rows.first;
     const Index count = std::min(out.rows - done, w.rows.rows - from);
-    const View<float> to = out.slice(done, count);
-    read_part(w, from, to);
-    std::uint32_t largest = 0;  // exponent of an infinity or a NaN, where there is one
-    for (const float v : to.flat())
-      largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
-    if (largest == 0x7f800000u) {
-      throw Error(Exit::input,
-                  concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
-          .hint("the checkpoint is broken or diverged");
-    }
+    take(w, from, out.slice(done, count));
     done += count;
   }
 }
 
-}  // namespace
+void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
+  each_part(parts, first, out, [](const Where& w, Index from, View<float> to) {
+    read_part(w, from, to, Pages::forget);
+    refuse_infinite(w, to);
+  });
+}
 
-void experts_from(const Weights& weights, Decoder<float>& model, const Names& names, Index bytes,
-                  const std::function<void(const StoredRows&)>& asked) {
+// Rows that are decoded each time.
+class DecodedRows final : public RowSource {
+ public:
+  explicit DecodedRows(std::vector<Where> parts) : parts_(std::move(parts)) {}
+  void read(Index first, View<float> out) const override {
+    each_part(parts_, first, out, [](const Where& w, Index from, View<float> to) {
+      read_part(w, from, to, Pages::keep);
+    });
+  }
+
+ private:
+  std::vector<Where> parts_;
+};
+
+using PartsOf = std::map<Parameter<float>*, std::vector<Where>>;
+
+// Where the numbers of every parameter lie that are not in memory.
+PartsOf parts_elsewhere(const Weights& weights, Decoder<float>& model, const Names& names,
+                        const std::function<void(const StoredRows&)>& asked) {
   std::map<std::string, std::shared_ptr<const StoredRows>> open;
-  std::map<Parameter<float>*, std::vector<Where>> where;
+  PartsOf where;
   for (const TensorRows& rows : rows_elsewhere(model, names)) {
     std::shared_ptr<const StoredRows>& tensor = open[rows.tensor];
     if (!tensor) {
@@ -84,6 +115,41 @@ void experts_from(const Weights& weights, Decoder<float>& model, const Names& na
       next = w.rows.first == next ? next + w.rows.rows : -1;
     if (next != parameter->value().rows)
       throw Error(Exit::bug, concat("the tensors of '", parameter->name(), "' do not fill it"));
+  }
+  return where;
+}
+
+void check_all(const std::vector<Where>& parts, Index rows, Index cols) {
+  constexpr Index at_once = 256;
+  parallel_for((rows + at_once - 1) / at_once, 1, [&](Index i, Index) {
+    const Index first = i * at_once;
+    Matrix<float> some(std::min(at_once, rows - first), cols);
+    each_part(parts, first, some.view(), [](const Where& w, Index from, View<float> to) {
+      read_part(w, from, to, Pages::keep);
+      refuse_infinite(w, to);
+    });
+  });
+}
+
+}  // namespace
+
+void experts_made_when_read(const Weights& weights, Decoder<float>& model, const Names& names,
+                            const std::function<void(const StoredRows&)>& asked) {
+  for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
+    check_all(parts, parameter->value().rows, parameter->value().cols);
+    if (parameter->kind() == ParameterKind::matrix) {
+      parameter->come_from(std::make_shared<const DecodedRows>(std::move(parts)));
+      continue;
+    }
+    parameter->lie_elsewhere(
+        [parts = parts](Index first, View<float> out) { read_rows(parts, first, out); });
+    parameter->bring();
+  }
+}
+
+void experts_from(const Weights& weights, Decoder<float>& model, const Names& names, Index bytes,
+                  const std::function<void(const StoredRows&)>& asked) {
+  for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
     parameter->lie_elsewhere(
         [parts = std::move(parts)](Index first, View<float> out) { read_rows(parts, first, out); });
   }

@@ -17,6 +17,11 @@ struct Names;
 void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
                   const std::function<void(const StoredRows&)>& asked);
 
+// For the same: experts stay in few bits, in their mapped files, and their rows are made each time
+// products read them. Their matrices are frozen. Numbers that are not finite are refused now.
+void experts_made_when_read(const Weights&, Decoder<float>&, const Names&,
+                            const std::function<void(const StoredRows&)>& asked);
+
 Index machine_bytes();  // how much memory this machine has
 
 }  // namespace moe

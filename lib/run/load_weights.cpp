@@ -125,7 +125,9 @@ std::vector<std::string> load_weights(const Weights& weights, const Names& names
   WeightReader reader(weights);
   load(model, names,
        [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
-  if (expert_limit >= 0) {
+  if (expert_limit == as_stored) {
+    experts_made_when_read(weights, model, names, [&](const StoredRows& s) { reader.asked(s); });
+  } else if (expert_limit >= 0) {
     experts_from(weights, model, names, expert_limit,
                  [&](const StoredRows& s) { reader.asked(s); });
   }

@@ -23,8 +23,9 @@ std::string head_name(const Names&);
 // Bytes of experts that stay in memory: `wanted`, or what as_fits means for this model and machine.
 Index limit_for(const ModelConfig&, Index wanted);
 // Fills the model; where `expert_limit` is not negative, experts stay in the files and so many
-// bytes of them are kept. Numbers that are not finite are refused. Returns the names of tensors
-// that no part of the model asked for.
+// bytes of them are kept; with as_stored they stay in few bits and are made when they are read.
+// Numbers that are not finite are refused. Returns the names of tensors that no part of the model
+// asked for.
 std::vector<std::string> load_weights(const Weights&, const Names&, Index expert_limit,
                                       Decoder<float>&);
 // One sentence about them, or nothing where there are none.

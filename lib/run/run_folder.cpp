@@ -1,7 +1,10 @@
 #include "lib/run/run_folder.h"
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "lib/backend/host_memory.h"
 #include "lib/checkpoint/foreign_folder.h"
 #include "lib/core/error.h"
 #include "lib/family/config_like.h"
@@ -63,6 +66,8 @@ struct Contents {
   std::function<DType(const std::string&)> type;
   DType usual;
   Layout layout = Layout::published;
+  const std::map<std::string, FewBitsFormat>* few_bits = nullptr;
+  const Json* quantization_config = nullptr;
 };
 
 std::string family_before(const TokenizerFiles& t) {
@@ -100,6 +105,31 @@ void write_texts(CheckpointWriter& writer, const TokenizerFiles& t) {
     writer.text("tokenizer_config.json", t.config_json);
 }
 
+// Each tensor in the type or format that it is written in.
+void in_formats(std::vector<NamedTensor>& tensors, const Contents& c) {
+  std::vector<NamedTensor> out;
+  for (NamedTensor& t : tensors) {
+    const auto few = c.few_bits ? c.few_bits->find(t.name) : decltype(c.few_bits->end()){};
+    const DType type = c.type(t.name);
+    if (c.few_bits && few != c.few_bits->end()) {
+      std::ranges::move(in_few_bits(t, few->second), std::back_inserter(out));
+    } else if (type != DType::f32) {
+      out.emplace_back(t.name, type, t.dims,
+                       [make = t.make, type] { return rounded(make(), type); });
+    } else {
+      out.push_back(std::move(t));
+    }
+  }
+  tensors = std::move(out);
+}
+
+Json json_of(const ConfigLike& config, const Contents& c) {
+  Json out = config.json;
+  if (c.few_bits && !c.few_bits->empty())
+    out["quantization_config"] = *c.quantization_config;
+  return out;
+}
+
 SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Contents& c) {
   SavedModel out{.family = fit_like(model.config(), family_before(c.tokenizer)).family,
                  .notes = {}};
@@ -109,14 +139,9 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
   std::vector<NamedTensor> tensors = c.layout == Layout::packed
                                          ? store(model, packed_names(out.family))
                                          : store(model, out.family);
-  for (NamedTensor& t : tensors) {
-    if (const DType type = c.type(t.name); type != DType::f32) {
-      t = NamedTensor(t.name, type, t.dims,
-                      [make = t.make, type] { return rounded(make(), type); });
-    }
-  }
+  in_formats(tensors, c);
   writer.model(tensors);
-  writer.json("config.json", config.json);
+  writer.json("config.json", json_of(config, c));
   write_texts(writer, c.tokenizer);
   if (c.state)
     writer.json("state.json", state_json(*c.state));
@@ -148,7 +173,9 @@ SavedModel save_model(const fs::path& folder, Decoder<float>& model, const Model
                                 .tokenizer = m.tokenizer,
                                 .type = m.type,
                                 .usual = m.usual,
-                                .layout = m.layout});
+                                .layout = m.layout,
+                                .few_bits = &m.few_bits,
+                                .quantization_config = m.quantization_config});
   writer.json("edit.json", m.made);
   writer.finish();
   return out;
@@ -216,9 +243,15 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
   if (published.tokenizer.eos >= 0)
     out.ends = {published.tokenizer.eos};
   refuse_sizes(weights, published.config, said_by);
-  out.expert_limit = limit_for(published.config, wanted.expert_limit);
+  const bool on_host = dynamic_cast<const HostBackend<float>*>(&backend) != nullptr;
+  const bool may_stay = wanted.expert_limit == as_fits || wanted.expert_limit == as_stored;
+  if (may_stay && weights.quantised() && on_host && published.config.moe_layers() > 0)
+    out.expert_limit = as_stored;
+  else if (wanted.expert_limit != as_stored)
+    out.expert_limit = limit_for(published.config, wanted.expert_limit);
   out.model = std::make_unique<Decoder<float>>(
-      published.config, backend, out.expert_limit >= 0 ? Storage::elsewhere : Storage::own);
+      published.config, backend,
+      out.expert_limit == all_experts ? Storage::own : Storage::elsewhere);
   return out;
 }
 

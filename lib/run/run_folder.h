@@ -4,9 +4,11 @@
 #pragma once
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 
 #include "lib/checkpoint/folder.h"
+#include "lib/checkpoint/quant/few_bits.h"
 #include "lib/model/config.h"
 #include "lib/run/kept_files.h"
 #include "lib/run/run_state.h"
@@ -40,6 +42,9 @@ struct ModelFolder {
   DType usual = DType::f32;                              // that of most tensors
   const Json& made;                                      // edit.json: how it was made
   Layout layout = Layout::published;  // packed: Error(usage) of a family that has no such layout
+  // matrices in few bits, by tensor, and what config.json says of them; empty = there are none
+  std::map<std::string, FewBitsFormat> few_bits = {};
+  const Json* quantization_config = nullptr;
 };
 struct SavedModel {
   std::string family;              // model_type of its config.json
@@ -76,6 +81,9 @@ enum class Head { needed, optional };
 inline constexpr Index all_experts = -1;  // no limit
 // no limit where the model takes up to half of the machine's memory, else an eighth of it
 inline constexpr Index as_fits = -2;
+// Experts in few bits stay so, and are frozen; others are in memory. What as_fits means for a
+// folder with such experts, where the backend computes in host memory.
+inline constexpr Index as_stored = -3;
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
 // know. With `router` the checkpoint's weights under another router that has the same parameters
 // (replay); with `k` under its own, but that every token chooses k experts (Error(usage) where the

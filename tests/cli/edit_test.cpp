@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -145,6 +146,61 @@ TEST_CASE("experts are added, removed and merged, and the selection bias goes wi
   refused(f, "edit uneven -o x --add 1", 2, "experts to copy must be alike");
   good(f, nano + " --router hierarchical:levels=2x2x2,keep=1x1x2 --steps 2 -o tree");
   refused(f, "edit tree -o x --remove 0:7,1:7", 2, "the levels of hierarchical");
+}
+
+namespace {
+
+std::uintmax_t weights_of(const Folder& f, const std::string& folder) {
+  return fs::file_size(f / (folder + "/model.safetensors"));
+}
+
+}  // namespace
+
+TEST_CASE("experts in few bits are stored, run, traced and trained around") {
+  const Folder f;
+  good(f, small("width=64") + " --steps 6 -o a");
+  good(f, "trace a --out-norm -o a.h5" + valid);
+  const double loss = losses(f, "a")[0];
+  const auto whole = fs::file_size(f / "a/checkpoint-00000006/model.safetensors");
+  const std::map<std::string, std::string> formats = {{"int8", "q_int8"},
+                                                      {"int8:block=32", "q_blocks"},
+                                                      {"int4", "q_int4"},
+                                                      {"fp8", "q_fp8"},
+                                                      {"mxfp4", "q_mxfp4"}};
+  for (const auto& [format, name] : formats) {
+    INFO(format);
+    const Result made = good(f, "edit a -o " + name + " --quantise experts=" + format);
+    CHECK(made.out.find("layer 1: 8 " + format) != std::string::npos);
+    CHECK(weights_of(f, name) < whole);
+    const Result run = good(f, "eval " + name + valid + " --format json");
+    CHECK(run.err.find("decoded each time") != std::string::npos);
+    CHECK(column(json::parse(run.out), 0, "loss")[0] == Approx(loss).epsilon(0.02));
+    good(f, "trace " + name + " -o " + name + ".h5" + valid);
+    good(f, "generate " + name + " --prompt ab --tokens 4");
+    good(f, "verify " + name);
+    good(f, "plan " + name);
+    good(f, "show " + name);
+    CHECK(good(f, "report a.h5 --against " + name + ".h5").out.find("hoice") != std::string::npos);
+  }
+  good(f,
+       "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps 2 "
+       "--train router --init q_int4 -o on");
+  good(f, "edit a -o kept --quantise experts=int4,by=load,keep=25% --trace a.h5");
+  const Result mixed = good(
+      f, "edit a -o mixed --quantise 'experts=int8|int4,by=importance' --bytes 0.2 --trace a.h5");
+  CHECK(mixed.out.find("int8") != std::string::npos);
+  CHECK(mixed.out.find("int4") != std::string::npos);
+  CHECK(weights_of(f, "mixed") > weights_of(f, "q_int4"));
+  CHECK(losses(f, "mixed")[0] == Approx(loss).epsilon(0.02));
+  refused(f, "edit a -o x --quantise experts=int3", 2, "int3");
+  refused(f, "edit a -o x --quantise by=load", 2, "in which format");
+  refused(f, "edit a -o x --quantise experts=int8,keep=10%", 2, "which experts stay");
+  refused(f, "edit a -o x --quantise 'experts=int8|int4'", 2, "need a limit");
+  refused(f, "edit a -o x --quantise 'experts=int8|fp8' --bytes 0.5", 2, "fp8 blocks stand alone");
+  refused(f, "edit a -o x --quantise 'experts=int8|int4' --bytes 0.01", 2, "more than the");
+  refused(f, "edit a -o x --bytes 0.5 --add 1", 2, "--bytes is the limit of --quantise");
+  refused(f, "edit a -o x.gguf --quantise experts=int8", 2, "GGUF");
+  refused(f, "edit a -o x --quantise experts=int8:block=48", 2, "do not divide by 48");
 }
 
 TEST_CASE("what is not trained stays, bit by bit, and a factor of zero is the same") {

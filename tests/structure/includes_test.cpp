@@ -48,7 +48,7 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/family", "lib/checkpoint", "lib/files", "lib/tokenizer", "lib/trace", "datasets"}},
     {"lib/edit",
      {"lib/core", "lib/files", "lib/backend", "lib/router", "lib/balance", "lib/checkpoint",
-      "lib/layer", "lib/model", "lib/run", "lib/trace"}},
+      "lib/layer", "lib/model", "lib/family", "lib/run", "lib/trace"}},
     {"lib/study", {"lib/core", "lib/files", "lib/checkpoint", "lib/trace", "analysis"}},
     {"datasets", {"lib/core", "lib/files", "lib/tokenizer"}},
     {"analysis", {"lib/core", "lib/trace", "lib/serving"}},
