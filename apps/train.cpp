@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -55,6 +56,8 @@ struct Options {
   bool dry = false;
   RankChoices ranks;
   RankOptions layout;
+  bool split = false;  // of the time of steps
+  std::string spans;   // FILE or FILE,steps=A-B
 };
 
 // A new run on a checkpoint's weights: its model, with another router, balance or capacity where
@@ -118,7 +121,8 @@ void add_training(CommandLine& cli, Options& o) {
                              " | cross_attention | dense | norms | embedding | all; may be given "
                              "again; the rest is frozen"));
   training.add("--lr-factor", t.lr_factor,
-               "learning rate by group, times the peak: router=0.1,experts=2");
+               "learning rate by group, times the peak: router=0.1,experts=2; of one expert of "
+               "each layer: experts.3=0.5; experts=load: by the root of what each computed");
   training.number("--seed", t.seed, "seed of everything random", whole(0));
 }
 
@@ -148,8 +152,9 @@ void add_saving(CommandLine& cli, Options& o) {
 // may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
   static constexpr std::array allowed = {
-      "--resume",       "--steps",           "--device",   "--threads", "--config", "--trace",
-      "--data-changed", "--version-changed", "--patience", "--zero",    "--ep"};
+      "--resume", "--steps",        "--device",          "--threads",  "--config",
+      "--trace",  "--data-changed", "--version-changed", "--patience", "--zero",
+      "--ep",     "--profile",      "--profile-trace"};
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
         option.given() && std::ranges::find(allowed, name) == allowed.end()) {
@@ -160,6 +165,33 @@ void refuse_changes(const CommandLine& app, const std::string& folder) {
   }
 }
 
+// 0 where the text is no whole number of 1 or more.
+Index step_number(std::string_view text) {
+  Index n = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+  return error == std::errc() && end == text.data() + text.size() && n > 0 ? n : 0;
+}
+
+// "FILE", "FILE,steps=5", "FILE,steps=5-8"
+ProfileOptions profile_options(const Options& o) {
+  ProfileOptions out{.split = o.split, .trace = o.spans, .force = o.run.force};
+  const std::string key = ",steps=";
+  const std::size_t at = o.spans.rfind(key);
+  if (at == o.spans.npos)
+    return out;
+  out.trace = o.spans.substr(0, at);
+  const std::string steps = o.spans.substr(at + key.size());
+  const std::size_t dash = steps.find('-');
+  out.first = step_number(steps.substr(0, dash));
+  out.last = dash == steps.npos ? out.first : step_number(steps.substr(dash + 1));
+  if (out.first == 0 || out.last < out.first || out.trace.empty()) {
+    throw Error(Exit::usage, concat("--profile-trace '", o.spans,
+                                    "' does not say a file and which steps of the run"))
+        .hint("--profile-trace out.json,steps=5-8");
+  }
+  return out;
+}
+
 int resume(const Options& o, const CommandLine& cli) {
   refuse_changes(cli, o.resume);
   return resume_run(o.resume,
@@ -168,7 +200,7 @@ int resume(const Options& o, const CommandLine& cli) {
                      .trace = o.run.trace,
                      .accept_changed_data = o.data_changed == "accept",
                      .accept_changed_version = o.version_changed == "accept"},
-                    o.device, o.layout);
+                    o.device, o.layout, profile_options(o));
 }
 
 void refuse_options_of_resume(const CommandLine& cli) {
@@ -190,7 +222,7 @@ void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
   if (!cli.given("--accumulate"))
     t.accumulate = t.lanes;
   nlohmann::json options = nlohmann::json::parse(options_json(cli));
-  for (const char* layout : {"patience", "zero", "ep"})
+  for (const char* layout : {"patience", "zero", "ep", "profile", "profile-trace"})
     options.erase(layout);
   if (t.lanes > 1) {
     options["lanes"] = concat(t.lanes);
@@ -228,9 +260,24 @@ int train(Options& o, const CommandLine& cli) {
   if (o.run.folder.empty())
     throw Error(Exit::usage, "-o is missing: where should the run be kept?").hint("-o runs/a");
   if (o.save_dtype.empty())
-    return start_run(config, o.run, o.device, o.layout);
+    return start_run(config, o.run, o.device, o.layout, profile_options(o));
   refuse_ranks("moe train --save-dtype");
+  if (profile_options(o).wanted())
+    throw Error(Exit::usage, "--save-dtype makes no step, so there is no time to profile");
   return write_initial(config, o.run, o.save_dtype, o.device);
+}
+
+void add_probes(CommandLine& cli, Options& o) {
+  const OptionGroup probes(cli, "probes");
+  probes.flag("--profile", o.split,
+              "say in metrics.jsonl where the time of a step goes: routing, plan, exchange, "
+              "products, ...; changes no other byte");
+  probes.text("--profile-trace", o.spans, "FILE",
+              "the spans of three steps as a trace for Perfetto or Chrome; "
+              "FILE,steps=5-8: of those steps");
+  probes.flag("--noise-scale", o.run.train.noise_scale,
+              "estimate the gradient noise scale at logged steps, of the model and of each expert; "
+              "needs --accumulate and --lanes of 2 or more");
 }
 
 void add_ranks(CommandLine& cli, Options& o) {
@@ -266,6 +313,7 @@ Run train_command(CommandLine& cli) {
   add_model(cli, o->model);
   add_training(cli, *o);
   add_saving(cli, *o);
+  add_probes(cli, *o);
   add_device(cli, o->device);
   add_ranks(cli, *o);
   cli.add_option("-o,--output", o->run.folder, "the run folder to make").type_name("FOLDER");

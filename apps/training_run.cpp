@@ -115,9 +115,9 @@ class LateDevice {
 };
 
 RunContext context_of(LateDevice& device, const std::string& options_json,
-                      const RankOptions& ranks = {}) {
+                      const RankOptions& ranks = {}, const ProfileOptions& profile = {}) {
   return {[late = &device](const std::string& spec) -> Backend<float>& { return late->open(spec); },
-          provenance_of(options_json), &open_ranks({}), ranks};
+          provenance_of(options_json), &open_ranks({}), ranks, profile};
 }
 
 // The command that looks into what was trained, over the text that it has not seen.
@@ -160,10 +160,10 @@ int go(TrainingRun& run, TerminalObserver& observer) {
 }  // namespace
 
 int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOptions& device,
-              const RankOptions& ranks) {
+              const RankOptions& ranks, const ProfileOptions& profile) {
   LateDevice late(device);
   TerminalObserver observer;
-  const auto run = start_run(config, o, context_of(late, o.options, ranks), observer);
+  const auto run = start_run(config, o, context_of(late, o.options, ranks, profile), observer);
   const ModelConfig& made = run->setup.model->config();
   const TrainOptions& t = run->setup.state.train;
   const ModelCost c = cost_of(made, t.sequences * t.length);
@@ -174,10 +174,10 @@ int start_run(const ModelConfig& config, const RunOptions& o, const DeviceOption
 }
 
 int resume_run(const std::string& folder, const ResumeOptions& options, const DeviceOptions& device,
-               const RankOptions& ranks) {
+               const RankOptions& ranks, const ProfileOptions& profile) {
   LateDevice late(device);
   TerminalObserver observer;
-  const auto run = resume_run(folder, options, context_of(late, "{}", ranks), observer);
+  const auto run = resume_run(folder, options, context_of(late, "{}", ranks, profile), observer);
   if (!run)
     return 0;
   if (run->finished()) {

@@ -7,9 +7,10 @@
 namespace moe {
 
 // Each returns the exit code: 0, or 128 + the signal that stopped the run.
-int start_run(const ModelConfig&, const RunOptions&, const DeviceOptions&, const RankOptions&);
+int start_run(const ModelConfig&, const RunOptions&, const DeviceOptions&, const RankOptions&,
+              const ProfileOptions&);
 int resume_run(const std::string& folder, const ResumeOptions&, const DeviceOptions&,
-               const RankOptions&);
+               const RankOptions&, const ProfileOptions&);
 // the weights of step 0 alone; save_dtype: f32 or bf16
 int write_initial(const ModelConfig&, const RunOptions&, const std::string& save_dtype,
                   const DeviceOptions&);

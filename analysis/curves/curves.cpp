@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "analysis/curves/spikes.h"
@@ -217,6 +218,44 @@ Table outcome(const std::vector<TrainingLog>& logs) {
   return out;
 }
 
+// Where the time of a step goes, of the runs that were profiled.
+std::optional<Table> times(const std::vector<TrainingLog>& logs) {
+  std::vector<std::string> part;
+  Table out{.id = "training_time", .title = "Where the time of a step goes", .section = "training"};
+  out.reading =
+      "Of runs with --profile, in the mean over their steps but those of the first line. Each "
+      "moment belongs to one part; parts add up to the step.";
+  for (const TrainingLog& log : logs) {
+    if (log.step_times.empty())
+      continue;
+    if (part.empty()) {
+      for (const auto& [name, seconds] : log.step_times)
+        part.push_back(name == "seconds" ? "step" : name);
+      out.columns.push_back({.name = "part", .cells = part});
+    }
+    std::vector<double> ms, share;
+    for (const auto& [name, seconds] : log.step_times) {
+      ms.push_back(1000 * seconds);
+      share.push_back(seconds / log.step_times[0].second);
+    }
+    const std::string of = logs.size() > 1 ? concat(", ", log.name) : "";
+    out.columns.push_back({.name = "time" + of,
+                           .unit = "ms",
+                           .meaning = "of a step",
+                           .cells = ms,
+                           .metric = "training_part_time",
+                           .digits = 3});
+    out.columns.push_back({.name = "share" + of,
+                           .meaning = "of the step's time",
+                           .cells = share,
+                           .metric = "training_part_share",
+                           .digits = 3});
+  }
+  if (part.empty())
+    return {};
+  return out;
+}
+
 // The last validation losses of the runs of one spec.
 struct Span {
   std::string name;
@@ -290,6 +329,8 @@ Report training_curves(const std::vector<TrainingLog>& logs) {
   }
   compare_groups(r, groups);
   r.tables.push_back(outcome(logs));
+  if (const auto split = times(logs))
+    r.tables.push_back(*split);
   const std::vector<std::string> domains = domains_of(logs);
   for (const LogFigure& f : log_figures()) {
     if (!has(logs, f.name))

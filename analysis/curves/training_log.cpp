@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -52,7 +54,60 @@ void add_layers(TrainingLog& log, std::int64_t step, const Json& layers) {
   }
 }
 
-void add_line(TrainingLog& log, const Json& line) {
+// What lines add up to.
+struct Sums {
+  std::deque<std::pair<double, double>> noise;  // trace and square of the last lines
+  std::vector<std::pair<std::string, double>> times, first_times;  // seconds of all steps
+  double timed = 0, first_timed = 0;                               // steps
+};
+
+// The noise scale over the last lines, a point of a curve.
+void add_noise(TrainingLog& log, Sums& sums, std::int64_t step, const Json& line) {
+  const double trace = number_at(line, "noise_trace");
+  const double square = number_at(line, "noise_square");
+  if (!std::isfinite(trace) || !std::isfinite(square))
+    return;
+  sums.noise.emplace_back(trace, square);
+  if (sums.noise.size() > std::size_t(noise_window))
+    sums.noise.pop_front();
+  double all_traces = 0;
+  double all_squares = 0;
+  for (const auto& [t, s] : sums.noise) {
+    all_traces += t;
+    all_squares += s;
+  }
+  add(log, {.step = step,
+            .figure = "noise_scale",
+            .domain = {},
+            .value = noise_scale(all_traces, all_squares)});
+}
+
+void add_times(Sums& sums, const Json& line) {
+  const auto at = line.find("profile");
+  if (at == line.end())
+    return;
+  const double steps = number_at(*at, "steps");
+  const bool first = sums.first_timed == 0;
+  auto& times = first ? sums.first_times : sums.times;
+  (first ? sums.first_timed : sums.timed) += steps;
+  std::vector<const char*> names = {"seconds"};
+  for (std::size_t p = 0; p < time_parts; ++p)
+    names.push_back(name_of(TimePart(p)));
+  times.resize(names.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    times[i].first = names[i];
+    times[i].second += steps * number_at(*at, names[i]);
+  }
+}
+
+void settle_times(TrainingLog& log, const Sums& sums) {
+  log.step_times = sums.times.empty() ? sums.first_times : sums.times;
+  const double steps = sums.times.empty() ? sums.first_timed : sums.timed;
+  for (auto& [part, seconds] : log.step_times)
+    seconds /= steps;
+}
+
+void add_line(TrainingLog& log, Sums& sums, const Json& line) {
   if (const auto at = line.find("warning"); at != line.end()) {
     log.warnings.push_back(at->get<std::string>());
     return;
@@ -71,6 +126,8 @@ void add_line(TrainingLog& log, const Json& line) {
   }
   if (const auto at = line.find("layers"); at != line.end())
     add_layers(log, step, *at);
+  add_noise(log, sums, step, line);
+  add_times(sums, line);
 }
 
 Json json_file(const fs::path& path) {
@@ -105,6 +162,13 @@ void describe(TrainingLog& log, const Json& run) {
 
 }  // namespace
 
+double noise_scale(double trace, double square) {
+  const bool nothing = trace == 0 && square == 0;
+  if (std::isnan(trace) || std::isnan(square) || nothing)
+    return std::nan("");
+  return square > 0 ? std::max(0.0, trace / square) : INFINITY;
+}
+
 bool is_run_folder(const fs::path& folder) {
   return fs::exists(folder / "run.json") && fs::exists(folder / "metrics.jsonl");
 }
@@ -115,13 +179,14 @@ TrainingLog read_training_log(const fs::path& folder) {
   describe(log, json_file(folder / "run.json"));
   std::ifstream in(folder / "metrics.jsonl", std::ios::binary);
   int number_of_line = 0;
+  Sums sums;
   for (std::string text; std::getline(in, text);) {
     ++number_of_line;
     const Json line = Json::parse(text, nullptr, false);
     try {
       if (line.is_discarded())
         throw Error(Exit::input, "no JSON");
-      add_line(log, line);
+      add_line(log, sums, line);
     } catch (const std::exception&) {
       if (in.peek() != std::ifstream::traits_type::eof()) {
         throw Error(Exit::input,
@@ -133,6 +198,7 @@ TrainingLog read_training_log(const fs::path& folder) {
                                     "killed"));
     }
   }
+  settle_times(log, sums);
   if (log.points.empty())
     throw Error(Exit::input, concat("'", folder.string(), "' has not logged a step yet"))
         .hint("moe train --log-every 1 logs every step");
@@ -152,6 +218,8 @@ const std::vector<LogFigure>& log_figures() {
       {"dropped", "Dropped by capacity", "share", "of a step's choices, the mean over layers"},
       {"router_entropy", "Router entropy", "nats", "of the scores, the mean over layers"},
       {"gradient_norm", "Gradient norm", "", "of all weights, before clipping"},
+      {"noise_scale", "Gradient noise scale", "tokens",
+       "the batch whose gradient is as much noise as signal, over the last 20 logged steps"},
       {"lr", "Learning rate", "", "of the step"},
       {"tokens_per_second", "Speed", "tokens/s", "since the line before"}};
   return all;

@@ -22,9 +22,18 @@ struct TrainingLog {
   std::string spec;   // model, data and schedule; the same for runs that differ in the seed
   std::string model;  // for people: "tiny, router softmax:k=2"
   std::uint64_t seed = 0;
-  std::vector<LogPoint> points;       // by step
+  std::vector<LogPoint> points;  // by step
+  // of a run with --profile: seconds of a step and of its parts, in the mean over its steps but
+  // those of the first line, where there are others; "seconds" first
+  std::vector<std::pair<std::string, double>> step_times;
   std::vector<std::string> warnings;  // that the run wrote, and what of the file cannot be read
 };
+
+// The gradient noise scale of logged steps, in tokens: the sum of their `trace` by that of their
+// `square` (lib/model/noise.h); infinite where no signal is left, NaN where
+// there was no gradient at all.
+double noise_scale(double trace, double square);
+inline constexpr int noise_window = 20;  // logged steps that a point of a curve takes together
 
 bool is_run_folder(const std::filesystem::path&);  // it has a run.json and a metrics.jsonl
 

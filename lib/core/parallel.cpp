@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "lib/core/profile.h"
+
 namespace moe {
 namespace {
 int& wanted() {
@@ -57,6 +59,16 @@ OneThread::~OneThread() {
   omp_set_num_threads(before_);
 }
 
+namespace {
+
+// Of the calling thread: the one that keeps what threads did, if any.
+Profile* recording_profile() {
+  Profile* const p = Profile::at_work();
+  return p && p->recording() ? p : nullptr;
+}
+
+}  // namespace
+
 void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
   const Index pieces = (count + grain - 1) / grain;
   if (pieces <= 1 || wanted() == 1 || omp_in_parallel()) {
@@ -66,15 +78,24 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
   }
   prove_threads();
   std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(wanted())
-  for (Index i = 0; i < pieces; ++i) {
-    try {
-      body(i * grain, std::min(count, (i + 1) * grain));
-    } catch (...) {
+  Profile* const profile = recording_profile();
+  if (profile)
+    profile->expect_threads(wanted());
+#pragma omp parallel num_threads(wanted())
+  {
+    const std::int64_t begin = profile ? profile->now() : 0;
+#pragma omp for schedule(dynamic, 1) nowait
+    for (Index i = 0; i < pieces; ++i) {
+      try {
+        body(i * grain, std::min(count, (i + 1) * grain));
+      } catch (...) {
 #pragma omp critical(moe_parallel_failure)
-      if (!failure)
-        failure = std::current_exception();
+        if (!failure)
+          failure = std::current_exception();
+      }
     }
+    if (profile)
+      profile->add_share(omp_get_thread_num(), begin);
   }
   if (failure)
     std::rethrow_exception(failure);

@@ -2,6 +2,7 @@
 // gathered again, and the gradient of the weights comes from hidden units.
 #include <utility>
 
+#include "lib/core/profile.h"
 #include "lib/layer/exchange.h"
 
 namespace moe {
@@ -14,7 +15,10 @@ class ChoiceExchange final : public Exchange<S> {
       : backend_(b), experts_(experts), weight_on_input_(weight_on_input) {}
 
   void dispatch(View<const S> x, const Choices<S>& c, Slots<S>& s) const override {
-    s.plan = backend_.plan(c.expert.view(), experts_);
+    {
+      const TimeSpan time(TimePart::plan, "plan");
+      s.plan = backend_.plan(c.expert.view(), experts_);
+    }
     s.rows = rows_again(x, c, s);
   }
   void combine(const Choices<S>& c, const Slots<S>& s, View<S> y) const override {

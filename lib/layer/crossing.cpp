@@ -5,6 +5,7 @@
 
 #include "lib/backend/host_memory.h"
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 
 namespace moe {
 namespace {
@@ -116,6 +117,7 @@ Plan Crossing<S>::plan_for(std::span<const std::int64_t> counts) const {
     for (std::int64_t i = 0; i < counts[e]; ++i)
       expert(row++, 0) = int(e);
   }
+  const TimeSpan time(TimePart::plan, "plan");
   const Array<int> kept(backend_, std::as_const(expert).view());
   Plan plan = backend_.plan(kept.view(), int(counts.size()));
   plan.part = true;
@@ -158,7 +160,10 @@ void Crossing<S>::forward(const Plan& plan, View<const S> rows, bool training, C
     out.emplace_back(backend_, in[r].rows(), rows.cols);
     if (in[r].rows() == 0)
       continue;
-    parameters_.forward(backend_, std::as_const(in[r]).view(), of.plan, of.bodies, out[r].view());
+    {
+      const TimeSpan time(TimePart::products, "experts");
+      parameters_.forward(backend_, std::as_const(in[r]).view(), of.plan, of.bodies, out[r].view());
+    }
     if (training)
       of.rows = std::move(in[r]);
     else
@@ -210,6 +215,7 @@ void Crossing<S>::backward(const Plan& plan, View<const S> dys, View<const S> we
     dweights.emplace_back(backend_, weighted_ ? rows : 0, 1);
     if (rows == 0)
       continue;
+    const TimeSpan time(TimePart::products, "experts backward");
     backend_.experts_backward(parameters_.weights(), gradients(r), of.rows.view(), of.plan,
                               of.bodies, std::as_const(dout[std::size_t(r)]).view(),
                               weighted_ ? share[std::size_t(r)].view() : View<S>{},

@@ -1,5 +1,6 @@
 #include "lib/layer/feed_forward.h"
 
+#include "lib/core/profile.h"
 #include "lib/layer/expert_cache.h"
 
 namespace moe {
@@ -68,6 +69,7 @@ FeedForward<S>::FeedForward(Backend<S>& b, const std::string& prefix, Activation
 
 template <class S>
 void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tape& tape) {
+  const TimeSpan time(TimePart::products, "feed-forward");
   Matrix<int> everyone(x.rows, 1, 0);
   bool padded = false;
   for (Index t = 0; t < x.rows; ++t) {
@@ -91,6 +93,7 @@ void FeedForward<S>::forward(const Batch& batch, View<const S> x, View<S> y, Tap
 
 template <class S>
 void FeedForward<S>::backward(const Tape& tape, View<const S> x, View<const S> dy, View<S> dx) {
+  const TimeSpan time(TimePart::products, "feed-forward backward");
   if (tape.sorted.empty()) {
     return backend_->experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), x,
                                       tape.plan, tape.bodies, dy, {}, dx, {});

@@ -3,6 +3,7 @@
 // are kept for the backward pass: their number does not grow with k.
 #include <utility>
 
+#include "lib/core/profile.h"
 #include "lib/layer/exchange.h"
 
 namespace moe {
@@ -19,7 +20,10 @@ class MixtureExchange final : public Exchange<S> {
     for (Index n = 0; n < slots; ++n)
       expert(n, 0) = int(n / (slots / experts_));
     const Array<int> kept(backend_, std::as_const(expert).view());
-    s.plan = backend_.plan(kept.view(), experts_);  // slots stand in order already
+    {
+      const TimeSpan time(TimePart::plan, "plan");
+      s.plan = backend_.plan(kept.view(), experts_);  // slots stand in order already
+    }
     s.rows = Array<S>::zeros(backend_, slots, x.cols);
     backend_.linear_dw(c.dispatch.view(), x, s.rows.view());
   }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/layer/gate_rules.h"
 #include "lib/router/mixing.h"
 
@@ -101,9 +102,15 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> of_router, View<const 
     return gate->can_route(pass);
   };
   Gate<S>& gate = **std::ranges::find_if(gates_, able);
-  gate.route(pass, of_router, t);  // 1. score and 2. route
+  {
+    const TimeSpan time(TimePart::routing, "route");
+    gate.route(pass, of_router, t);  // 1. score and 2. route
+  }
   compute(pass, x, y, t);
-  gate.balance(pass, t.slots.plan, t);
+  {
+    const TimeSpan time(TimePart::routing, "balance losses");
+    gate.balance(pass, t.slots.plan, t);
+  }
   if (config().shared_width > 0)
     share(pass, x, y, t.shared);
 }
@@ -115,6 +122,7 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, RouterRows rou
   const ChoiceGradients<S> d = compute_backward(t, x, dy, dx);
   if (config().shared_width > 0)
     share_backward(t.shared, x, dy, dx);
+  const TimeSpan time(TimePart::routing, "route backward");
   t.gate->backward(pass, t, router.x, d, router.dx, more);  // 2. and 1.
 }
 
@@ -124,6 +132,7 @@ void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<
   if (latent_in_.empty()) {
     run_experts(pass, x, y, t);
   } else {
+    const TimeSpan time(TimePart::products, "latent");
     t.latent.in = product(x, latent_in_);
     t.latent.out = Array<S>(backend_, x.rows, config().latent_width);
     run_experts(pass, std::as_const(t.latent.in).view(), t.latent.out.view(), t);
@@ -137,21 +146,31 @@ void MoeLayer<S>::compute(const Pass& pass, View<const S> x, View<S> y, MoeTape<
 
 template <class S>
 void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeTape<S>& t) {
-  exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
+  {
+    const TimeSpan time(TimePart::exchange, "dispatch");
+    exchange_->dispatch(x, t.choices, t.slots);  // 3. dispatch
+  }
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
   t.slots.plan.decoding = !pass.training && x.rows <= most_decoding_tokens;
   if (crossing_) {  // 4. compute
+    const TimeSpan time(TimePart::exchange, "cross to experts");
     crossing_->forward(t.slots.plan, std::as_const(t.slots.rows).view(), pass.training, t.crossing,
                        t.slots.out.view());
   } else {
+    const TimeSpan time(TimePart::products, "experts");
     expert_parameters_.forward(backend_, std::as_const(t.slots.rows).view(), t.slots.plan, t.bodies,
                                t.slots.out.view());
   }
-  exchange_->combine(t.choices, t.slots, y);  // 5. combine
-  exchange_->settle(pass.training, t.slots);
-  if (!zero_computation_.empty())
-    zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
-                              t.zero_computation);
+  {
+    const TimeSpan time(TimePart::exchange, "combine");
+    exchange_->combine(t.choices, t.slots, y);  // 5. combine
+    exchange_->settle(pass.training, t.slots);
+  }
+  if (zero_computation_.empty())
+    return;
+  const TimeSpan time(TimePart::products, "experts without a body");
+  zero_computation_.forward(x, t.routing.computed(), t.choices.weight.view(), y,
+                            t.zero_computation);
 }
 
 template <class S>
@@ -161,6 +180,7 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
   if (latent_in_.empty()) {
     d = run_experts_backward(t, x, dy, dx);
   } else {
+    const TimeSpan time(TimePart::products, "latent backward");
     Array<S> dout(backend_, x.rows, config().latent_width);
     Array<S> din(backend_, x.rows, config().latent_width);
     backend_.linear_dx(dy, latent_out_.weight(), dout.view(), 0);
@@ -181,6 +201,7 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
 template <class S>
 ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<const S> x,
                                                      View<const S> dy, View<S> dx) {
+  const TimeSpan time(TimePart::exchange, "combine and dispatch backward");
   ChoiceGradients<S> d;
   const Array<S> again =
       crossing_ ? Array<S>{} : exchange_->rows_again(x, t.choices, t.slots);     // owners kept them
@@ -192,19 +213,23 @@ ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<c
   if (crossing_) {  // 4.
     crossing_->backward(t.slots.plan, dout.view(), weight, t.crossing, drows.view(), dweight);
   } else {
+    const TimeSpan products(TimePart::products, "experts backward");
     backend_.experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), rows,
                               t.slots.plan, t.bodies, dout.view(), weight, drows.view(), dweight);
   }
   exchange_->dispatch_backward(x, std::move(drows), t.slots, t.choices, d, dx);  // 3.
-  if (!zero_computation_.empty())
+  if (!zero_computation_.empty()) {
+    const TimeSpan products(TimePart::products, "experts without a body backward");
     zero_computation_.backward(t.zero_computation, dy, t.choices.weight.view(), dx,
                                d.weight.view());
+  }
   return d;
 }
 
 // 6. shared expert
 template <class S>
 void MoeLayer<S>::share(const Pass& pass, View<const S> x, View<S> y, SharedTape<S>& t) {
+  const TimeSpan time(TimePart::products, "shared expert");
   t.out = Array<S>(backend_, x.rows, x.cols);
   shared_.forward(pass.batch, x, t.out.view(), t.body);
   if (shared_gate_.empty())
@@ -217,6 +242,7 @@ void MoeLayer<S>::share(const Pass& pass, View<const S> x, View<S> y, SharedTape
 template <class S>
 void MoeLayer<S>::share_backward(const SharedTape<S>& t, View<const S> x, View<const S> dy,
                                  View<S> dx) {
+  const TimeSpan time(TimePart::products, "shared expert backward");
   Array<S> dshared(backend_, x.rows, x.cols);
   Array<S> part(backend_, x.rows, x.cols);
   Array<S> dgate(backend_, x.rows, 1);
@@ -236,6 +262,7 @@ template <class S>
 Array<S> MoeLayer<S>::balance_across(const Pass& pass, std::span<MoeTape<S>* const> tapes) {
   if (tapes.empty())
     return {};
+  const TimeSpan time(TimePart::routing, "balance losses of all layers");
   const std::vector<GateTape<S>*> layers(tapes.begin(), tapes.end());
   return layers[0]->gate->balance_across(pass, layers);
 }
@@ -262,11 +289,13 @@ void MoeLayer<S>::share_out(Comm& group, int number) {
 
 template <class S>
 void MoeLayer<S>::serve(bool training, CrossingTape<S>& t) {
+  const TimeSpan time(TimePart::exchange, "cross to experts");
   const Index width = config().expert_inputs();
   crossing_->forward({}, {nullptr, 0, width}, training, t, {nullptr, 0, width});
 }
 template <class S>
 void MoeLayer<S>::serve_backward(const CrossingTape<S>& t) {
+  const TimeSpan time(TimePart::exchange, "cross to experts backward");
   const Index width = config().expert_inputs();
   crossing_->backward({}, {nullptr, 0, width}, {}, t, {nullptr, 0, width}, {});
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/model/architecture.h"
 #include "lib/model/config.h"
 #include "lib/model/linear.h"
@@ -106,6 +107,7 @@ Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
 
 template <class S>
 Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
+  const TimeSpan time(TimePart::output, "embedding");
   check_batch(batch, config_->vocabulary);
   const Index tokens = batch.tokens();
   Matrix<int> target(1, tokens, -1);
@@ -136,6 +138,7 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
 // x -> mixed = x + mixer(norm(x)) -> mixed + feed(norm(mixed)), or with the norms outside
 template <class S>
 Array<S> Decoder<S>::forward(const Stage& stage, int layer, Array<S> x, BlockTape& t) {
+  const TimeSpan time("layer", config_->published_layer(layer));
   mix(stage.batch, layer, std::move(x), t, stage.state);
   if (blocks_[std::size_t(layer)].cross)
     attend(stage, layer, t);
@@ -199,9 +202,11 @@ void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y,
     b.moe->forward(of_layer(pass, layer), feed_input(t), y, t.moe.emplace(pass.batch));
   else if (b.dense)
     b.dense->forward(pass.batch, feed_input(t), y, t.dense);
-  else
+  else {
+    const TimeSpan time(TimePart::mixer, "mixer");
     t.feed_mixer = run(*b.feed_mixer, pass.batch, feed_input(t), y,
                        state ? state->feed[std::size_t(layer)].get() : nullptr, state);
+  }
 }
 
 template <class S>
@@ -240,6 +245,7 @@ void Decoder<S>::rejoin(const Joint& j, View<const S> x, View<const S> normed, V
 template <class S>
 void Decoder<S>::run_mixer(const Batch& batch, int layer, BlockTape& t, View<S> y,
                            DecoderState* state) {
+  const TimeSpan time(TimePart::mixer, "mixer");
   Block& b = blocks_[std::size_t(layer)];
   t.mixer = run(*b.mixer, batch, mixer_input(t), y,
                 state ? state->layer[std::size_t(layer)].get() : nullptr, state);
@@ -268,6 +274,7 @@ void Decoder<S>::rejoin_backward(const Joint& j, Norm<S>& norm, View<const S> x,
 template <class S>
 void Decoder<S>::backward(const Stage& stage, int layer, BlockTape& t, View<S> dx,
                           const GateGradients& gate) {
+  const TimeSpan time("layer backward", config_->published_layer(layer));
   Array<S> scaled;
   unfinish(blocks_[std::size_t(layer)], dx);
   if (blocks_[std::size_t(layer)].feeds())
@@ -318,8 +325,10 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
     b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
   else if (b.dense)
     b.dense->backward(t.dense, feed_input(t), dy, part.view());
-  else
+  else {
+    const TimeSpan time(TimePart::mixer, "mixer backward");
     b.feed_mixer->backward(pass.batch, *t.feed_mixer, feed_input(t), dy, part.view());
+  }
   rejoin_backward(b.feed_joint, b.feed_norm, t.mixed.view(), t.feed_rstd.view(), part, dx);
 }
 
@@ -333,7 +342,10 @@ void Decoder<S>::mixer_backward(const Batch& batch, Block& b, BlockTape& t, View
     b.mixer_after.backward(dy, t.mixer_out.view(), t.mixer_out_rstd.view(), dout.view(), 0);
     dy = dout.view();
   }
-  b.mixer->backward(batch, *t.mixer, mixer_input(t), dy, part.view());
+  {
+    const TimeSpan time(TimePart::mixer, "mixer backward");
+    b.mixer->backward(batch, *t.mixer, mixer_input(t), dy, part.view());
+  }
   rejoin_backward(b.mixer_joint, b.mixer_norm, t.x.view(), t.rstd.view(), part, dx);
 }
 
@@ -391,6 +403,7 @@ Array<S> Decoder<S>::run_stacks(const Pass& pass, Tape& tape, DecoderState* stat
 
 template <class S>
 void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
+  const TimeSpan time("forward");
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
@@ -412,6 +425,7 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
 
 template <class S>
 void Decoder<S>::compare(Tape& tape, double loss_scale) {
+  const TimeSpan time(TimePart::output, "output and loss");
   tape.dlogits = Array<S>(backend_, tape.normed.rows(), config_->vocabulary);
   logits(tape.normed.view(), tape.dlogits.view());
   tape.loss_on_device = Array<S>(backend_, 1, tape.normed.rows());
@@ -434,6 +448,7 @@ void Decoder<S>::read_losses(std::span<Tape> tapes) {
     all += t.loss_on_device.view().size() + t.sums_on_device.view().size();
   if (all == 0)
     return;
+  const TimeSpan time(TimePart::output, "read losses");
   auto together = Array<S>::zeros(backend_, 1, all);
   Index at = 0;
   for (const Tape& t : tapes) {
@@ -484,6 +499,7 @@ void Decoder<S>::share_out(Comm& group) {
 
 template <class S>
 void Decoder<S>::serve(bool training) {
+  const TimeSpan time("experts for other ranks");
   const auto layers = moe_layers();
   if (layers.empty() || !layers[0]->crossing())
     return;
@@ -496,6 +512,7 @@ void Decoder<S>::serve(bool training) {
 
 template <class S>
 Array<S> Decoder<S>::read_out_backward(Tape& tape) {
+  const TimeSpan time(TimePart::output, "output backward");
   Array<S> dx(backend_, tape.last.rows(), config_->hidden);
   Array<S> dnormed(backend_, dx.rows(), dx.cols());
   project_backward(backend_, std::as_const(tape.dlogits).view(), std::as_const(tape.normed).view(),
@@ -536,6 +553,7 @@ void Decoder<S>::backward_layers(const Stage& stage, int first, int last, Tape& 
 
 template <class S>
 void Decoder<S>::backward(const Pass& pass, Tape& tape) {
+  const TimeSpan time("backward");
   Array<S> dx = read_out_backward(tape);
   const int first = config_->encoder_layers;
   Stage stage{.pass = pass, .batch = pass.batch};

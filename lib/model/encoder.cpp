@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixers/plain_attention.h"
@@ -59,7 +60,10 @@ void Decoder<S>::encode(const Pass& pass, Tape& tape, const TapeOf& tape_of, con
   }
   t.token = Array<int>(backend_, View<const int>{source.token.data(), 1, source.tokens()});
   Array<S> x(backend_, source.tokens(), config_->hidden);
-  backend_.embed(source_table().weight(), t.token.view(), x.view());
+  {
+    const TimeSpan time(TimePart::output, "embedding of the source");
+    backend_.embed(source_table().weight(), t.token.view(), x.view());
+  }
   scale(x.view(), config_->embedding_scale);
   if (config_->sinusoidal)
     add_positions(source, x.view(), nullptr);
@@ -113,6 +117,7 @@ void Decoder<S>::add_positions(const Batch& batch, View<S> x, const DecoderState
 
 template <class S>
 void Decoder<S>::embed_backward(View<S> dx, const Array<int>& token, Parameter<S>& table) {
+  const TimeSpan time(TimePart::output, "embedding backward");
   scale(dx, config_->embedding_scale);
   if (!table.grad().empty())
     backend_.embed_backward(dx, token.view(), table.grad());
@@ -120,6 +125,7 @@ void Decoder<S>::embed_backward(View<S> dx, const Array<int>& token, Parameter<S
 
 template <class S>
 void Decoder<S>::attend(const Stage& stage, int layer, BlockTape& t) {
+  const TimeSpan time(TimePart::mixer, "cross-attention");
   Block& b = blocks_[std::size_t(layer)];
   const Index rows = t.mixed.rows();
   const Index cols = t.mixed.cols();
@@ -138,6 +144,7 @@ void Decoder<S>::attend(const Stage& stage, int layer, BlockTape& t) {
 template <class S>
 void Decoder<S>::attend_backward(const Stage& stage, int layer, BlockTape& t, View<const S> dy,
                                  View<S> dx) {
+  const TimeSpan time(TimePart::mixer, "cross-attention backward");
   Block& b = blocks_[std::size_t(layer)];
   Array<S> part(backend_, dx.rows, dx.cols);
   b.cross->backward(stage.batch, *t.cross, t.cross_in.view(), stage.memory, *stage.source, dy,

@@ -1,6 +1,7 @@
 #include "lib/model/parts.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "lib/core/error.h"
 #include "lib/core/spec_lists.h"
@@ -48,7 +49,7 @@ Parts::Parts(const std::string& trained, const std::string& factors, Decoder<flo
   }
   choose(trained, model.config().moe.experts);
   if (!factors.empty())
-    weigh(factors);
+    weigh(factors, model.config().moe.experts);
 }
 
 void Parts::choose(const std::string& trained, int experts) {
@@ -82,12 +83,21 @@ void Parts::choose_group(const std::string& word, int experts) {
     throw Error(Exit::usage, concat("'", word, "' names no expert")).hint("--train experts=1,3");
 }
 
-void Parts::weigh(const std::string& factors) {
+void Parts::weigh(const std::string& factors, int experts) {
   Spec spec("lr-factor:" + factors);
   for (const std::string& group : parameter_groups()) {
-    if (spec.has(group)) {
-      check_group(group);
+    if (!spec.has(group))
+      continue;
+    check_group(group);
+    by_load_ |= group == "experts" && spec.get(group, "") == "load";
+    if (group != "experts" || !by_load_)
       factor_[group] = spec.get(group, 1.0, 0.0);
+  }
+  for (int e = 0; e < experts; ++e) {
+    const std::string one = concat("experts.", e);
+    if (spec.has(one)) {
+      check_group("experts");
+      expert_factor_[e] = spec.get(one, 1.0, 0.0);
     }
   }
   spec.done();
@@ -108,6 +118,20 @@ bool Parts::trains_expert(int e) const {
 
 const std::string& Parts::group(const Parameter<float>& p) const {
   return group_.at(p.name());
+}
+
+double Parts::expert_factor(int e, const std::vector<std::int64_t>& kept) const {
+  if (const auto own = expert_factor_.find(e); own != expert_factor_.end())
+    return own->second;
+  if (!by_load_) {
+    const auto all = factor_.find("experts");
+    return all == factor_.end() ? 1 : all->second;
+  }
+  double sum = 0;
+  for (const std::int64_t n : kept)
+    sum += double(n);
+  const double share = sum > 0 ? double(kept.at(std::size_t(e))) / sum : 0;
+  return std::sqrt(share * double(kept.size()));
 }
 
 double Parts::factor(const Parameter<float>& p) const {

@@ -6,6 +6,7 @@
 
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/core/rng.h"
 #include "lib/model/config.h"
 #include "lib/model/squares.h"
@@ -61,6 +62,7 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm, const
     if (p->trained())
       parameters_.push_back(p);
   }
+  find_experts();
   find_summed();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     View<const float> all = parameters_[i]->held();
@@ -109,7 +111,11 @@ StepResult Trainer::begin_step() {
 std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, const NextBatch& next,
                                                         const Observe& observe, StepResult& r,
                                                         std::vector<MicroFigures>& figures) {
-  const Batch batch = next(number);
+  const TimeSpan time("micro-batch", int(number % std::uint64_t(options_.accumulate)));
+  const Batch batch = [&] {
+    const TimeSpan data(TimePart::data, "data");
+    return next(number);
+  }();
   Rng rng = Rng(options_.seed).stream(number);
   Decoder<float>::Tape tape;
   const Pass pass{.batch = batch,
@@ -125,6 +131,7 @@ std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, co
     refuse_nonfinite(r, tape);
   }
   if (observe) {
+    const TimeSpan record("record");
     model_.fetch_routing(tape);
     observe(batch, tape);
   }
@@ -162,7 +169,12 @@ std::vector<Trainer::MicroFigures> Trainer::run_lanes(const NextBatch& next, con
 }
 
 StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const Observe& observe) {
+  const ProfileAtWork profiled(profile_);
+  const TimeSpan time(TimePart::rest, "step", int(done_ + 1));
   comm_.at_step(done_ + 1);
+  measuring_noise_ = options_.noise_scale && want_gradient_norms;
+  if (measuring_noise_)
+    lane_squares_ = Matrix<double>(options_.lanes, noise_columns());
   StepResult r = begin_step();
   const std::vector<MicroFigures> figures = run_lanes(next, observe, r);
   refuse_nonfinite(r, {});
@@ -179,6 +191,7 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
     share(Ownership::What::gradients);
   if (want_gradient_norms)
     norms_by_expert(r);
+  measure_noise(r);
   update(r);
   settle(r);
   ++done_;
@@ -195,6 +208,7 @@ View<float> run_of(View<float> all, Index first, Index count) {
 
 // Clips and moves the parameters.
 void Trainer::update(const StepResult& r) {
+  const TimeSpan time(TimePart::optimiser, "update");
   const double norm = r.gradient_norm;
   AdamW o{.lr = r.lr,
           .beta1 = options_.beta1,
@@ -204,19 +218,55 @@ void Trainer::update(const StepResult& r) {
   o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
-    o.lr = r.lr * parts_.factor(*parameters_[i]);
     if (parameters_[i]->held().empty())
       continue;
     const View<float> value = parameters_[i]->mutate();
     const View<float> grad = parameters_[i]->grad();
     for (const auto& [run, at] : stepped(i)) {
-      model_.backend().adamw(
-          run_of(value, run.first, run.count), run_of(grad, run.first, run.count),
-          run_of(m_[i].view(), at, run.count), run_of(v_[i].view(), at, run.count), o);
+      for (const auto& [part, factor] : rated(i, run, r)) {
+        const Index moment = at + part.first - run.first;
+        o.lr = r.lr * factor;
+        model_.backend().adamw(
+            run_of(value, part.first, part.count), run_of(grad, part.first, part.count),
+            run_of(m_[i].view(), moment, part.count), run_of(v_[i].view(), moment, part.count), o);
+      }
     }
   }
   if (owns_moments())
     share(Ownership::What::values);
+}
+
+// Of which MoE layer the experts' parameters are.
+void Trainer::find_experts() {
+  expert_layer_.assign(parameters_.size(), -1);
+  const auto layers = model_.moe_layers();
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    std::vector<Parameter<float>*> of_layer;
+    layers[l]->expert_parameters().collect(of_layer);
+    for (const auto* p : of_layer) {
+      const auto at = std::ranges::find(parameters_, p);
+      if (at != parameters_.end())
+        expert_layer_[std::size_t(at - parameters_.begin())] = int(l);
+    }
+  }
+}
+
+std::vector<Trainer::Rated> Trainer::rated(std::size_t i, NumberRange run,
+                                           const StepResult& r) const {
+  const Parameter<float>& p = *parameters_[i];
+  if (expert_layer_[i] < 0 || !parts_.rates_experts())
+    return {{run, parts_.factor(p)}};
+  const Index each = p.value().size() / p.dims()[0];
+  const Index before = p.first_held() * p.value().cols;
+  const LayerStep& layer = r.layer[std::size_t(expert_layer_[i])];
+  std::vector<Rated> out;
+  for (Index at = run.first; at < run.first + run.count;) {
+    const Index expert = (before + at) / each;
+    const Index end = std::min(run.first + run.count, (expert + 1) * each - before);
+    out.push_back({{at, end - at}, parts_.expert_factor(int(expert), layer.kept)});
+    at = end;
+  }
+  return out;
 }
 
 // Balancers without gradient, and who got a gradient.
@@ -291,6 +341,7 @@ std::vector<T> pull(const std::uint64_t*& word) {
 }  // namespace
 
 void Trainer::add_all(const std::vector<MicroFigures>& mine, StepResult& r) {
+  const TimeSpan time(TimePart::ranks, "figures of ranks");
   std::vector<std::uint64_t> words;
   for (const MicroFigures& f : mine) {
     push(words, f.numbers);
@@ -339,6 +390,7 @@ void Trainer::add(const MicroFigures& f, StepResult& r) const {
 }
 
 double Trainer::norm_of_gradients() {
+  const TimeSpan time(TimePart::optimiser, "gradient norm");
   if (in_lanes())
     return norm_in_lanes();
   Squares squares(model_.backend(), 1);
@@ -350,6 +402,7 @@ double Trainer::norm_of_gradients() {
 }
 
 void Trainer::norms_by_expert(StepResult& r) {
+  const TimeSpan time(TimePart::optimiser, "gradient norms of experts");
   for (std::size_t l = 0; l < r.layer.size(); ++l) {
     for (const double v : expert_squares(l))
       r.layer[l].gradient_norm.push_back(std::sqrt(v));

@@ -10,10 +10,13 @@
 
 #include "lib/core/comm.h"
 #include "lib/model/decoder.h"
+#include "lib/model/noise.h"
 #include "lib/model/ownership.h"
 #include "lib/model/parts.h"
 
 namespace moe {
+
+class Profile;
 
 // Learning rate over the horizon: "cosine:warmup=100,floor=0.1",
 // "wsd:warmup=100,decay=0.2,floor=0", "constant:warmup=0".
@@ -45,6 +48,8 @@ struct TrainOptions {
   // what trains, and factors of the learning rate by group: see Parts
   std::string trained = "all", lr_factor;
   std::uint64_t seed = 1;
+  // estimate the gradient noise scale where gradient norms are wanted; needs two lanes or more
+  bool noise_scale = false;
   Index tokens_per_step() const {
     return sequences * length * accumulate;
   }
@@ -60,12 +65,15 @@ struct LayerStep {                   // one MoE layer, one step
   std::vector<double> losses;
   double temperature = 1;             // of the router
   std::vector<double> gradient_norm;  // (E) of the experts' weights; filled at log steps
+  // (E) of the same weights, where it is asked for, at log steps; NaN of experts that are frozen
+  std::vector<NoiseEstimate> noise;
 };
 
 struct StepResult {
   Index step = 0;  // 1-based: the step just done
   // loss: mean cross-entropy, nats; total: with balance losses
   double loss = 0, total_loss = 0, gradient_norm = 0, lr = 0;
+  std::optional<NoiseEstimate> noise;  // of all that trains, where it is asked for, at log steps
   std::vector<LayerStep> layer;
 };
 
@@ -84,8 +92,8 @@ class Trainer {
   // Throws Error(usage) as refuse_layout().
   Trainer(Decoder<float>&, const TrainOptions&, Comm&, const RankOptions& = {});
 
-  // Throws Error(usage) where there are more ranks than lanes, lanes do not divide accumulate, or
-  // ranks cannot share experts out as asked.
+  // Throws Error(usage) where there are more ranks than lanes, lanes do not divide accumulate,
+  // ranks cannot share experts out as asked, or one lane alone would say nothing of noise.
   static void refuse_layout(const TrainOptions&, const RankOptions&, int ranks, int experts);
 
   // Batch number n of the run; called in order.
@@ -130,6 +138,10 @@ class Trainer {
   Comm& comm() {
     return comm_;
   }
+  // From now on at work in every step; null = none. It outlives the trainer.
+  void set_profile(Profile* p) {
+    profile_ = p;
+  }
 
  private:
   // Of one micro-batch what the step adds up, in order of micro-batches.
@@ -138,6 +150,7 @@ class Trainer {
     std::vector<std::int64_t> counts;  // by MoE layer: tokens, counts (E), kept (E)
     std::vector<double> seen;          // what balancers without gradient saw, by MoE layer
   };
+  struct Summed;
   StepResult begin_step();
   // This rank's micro-batches forwards and backwards, lane by lane.
   std::vector<MicroFigures> run_lanes(const NextBatch&, const Observe&, StepResult&);
@@ -162,6 +175,19 @@ class Trainer {
   void add_all(const std::vector<MicroFigures>& mine, StepResult&);
   void take_seen(const std::vector<MicroFigures>&);
   void update(const StepResult&);
+  // A run of numbers of parameter i in pieces of one learning rate, as factors of the step's.
+  struct Rated {
+    NumberRange run;
+    double factor = 1;
+  };
+  std::vector<Rated> rated(std::size_t i, NumberRange run, const StepResult&) const;
+  void find_experts();
+  void add_lane(Index lane, Summed&, std::vector<Array<float>> gradient);
+  void note_lane(Index lane, const Summed&, const std::vector<Array<float>>& gradient);
+  void gather_squares();
+  void measure_noise(StepResult&);
+  Index noise_columns() const;
+  Index noise_column(std::size_t layer, Index expert) const;
   void settle(StepResult&);
   void norms_by_expert(StepResult&);
   void refuse_nonfinite(const StepResult&, const Decoder<float>::Tape&);
@@ -229,7 +255,11 @@ class Trainer {
   Parts parts_;
   std::unique_ptr<Comm> group_, replicas_;     // of experts: their owners; those with the same
   std::vector<Parameter<float>*> parameters_;  // trained ones
-  Summed dense_, experts_;                     // with several lanes
+  std::vector<int> expert_layer_;              // of each the MoE layer whose experts it is; -1
+  bool measuring_noise_ = false;               // in this step
+  Matrix<double> lane_squares_;                // (lanes, noise_columns())
+  Profile* profile_ = nullptr;
+  Summed dense_, experts_;  // with several lanes
   std::vector<Array<float>> m_, v_;
   std::vector<std::vector<std::int64_t>> steps_with_gradient_;
 };

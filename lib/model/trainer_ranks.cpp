@@ -7,6 +7,7 @@
 #include <map>
 
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/model/squares.h"
 #include "lib/model/trainer.h"
 
@@ -26,6 +27,12 @@ void Trainer::refuse_layout(const TrainOptions& o, const RankOptions& ranks, int
                 concat("this run has ", o.lanes, o.lanes == 1 ? " lane" : " lanes",
                        ", which at most as many ranks can compute, and there are ", size))
         .hint(concat("mpirun -np ", o.lanes, ", or a new run with --lanes ", size));
+  }
+  if (o.noise_scale && o.lanes < 2) {
+    throw Error(Exit::usage,
+                "the gradient noise scale compares the gradients of lanes with that of the whole "
+                "step, and a step of this run has one lane")
+        .hint("--accumulate 4 --lanes 4, with a --batch a quarter as large for as many tokens");
   }
   if (ranks.zero < 0 || ranks.zero > 1)
     throw Error(Exit::usage, concat("--zero ", ranks.zero, " is not 0 or 1"));
@@ -153,10 +160,16 @@ GradientOf crossed_gradients(Decoder<float>& model, int r) {
 
 }  // namespace
 
+void Trainer::add_lane(Index lane, Summed& s, std::vector<Array<float>> gradient) {
+  note_lane(lane, s, gradient);
+  s.sums->add(lane, std::move(gradient));
+}
+
 // The gradients of a lane that is through go to the sums, and the next lane starts with zeros.
 void Trainer::round_done(Index round) {
   if (!in_lanes())
     return;
+  const TimeSpan time(TimePart::ranks, "sums of lanes");
   const auto take = [&](const Summed& s) {
     std::vector<Array<float>> gradient;
     for (const std::size_t i : s.parameters) {
@@ -166,9 +179,9 @@ void Trainer::round_done(Index round) {
     return gradient;
   };
   if (const auto mine = micro_of(comm_.rank(), round); mine && mine->last) {
-    dense_.sums->add(mine->lane, take(dense_));
+    add_lane(mine->lane, dense_, take(dense_));
     if (!group_)
-      experts_.sums->add(mine->lane, take(experts_));
+      add_lane(mine->lane, experts_, take(experts_));
   }
   const int first = comm_.rank() / ranks_.expert_ranks * ranks_.expert_ranks;
   for (int r = 0; group_ && r < group_->size(); ++r) {
@@ -179,7 +192,7 @@ void Trainer::round_done(Index round) {
     std::vector<Array<float>> gradient;
     for (const std::size_t i : experts_.parameters)
       gradient.push_back(std::move(by_parameter.at(parameters_[i])));
-    experts_.sums->add(theirs->lane, std::move(gradient));
+    add_lane(theirs->lane, experts_, std::move(gradient));
   }
 }
 
@@ -187,6 +200,7 @@ void Trainer::round_done(Index round) {
 void Trainer::reduce() {
   if (!in_lanes())
     return;
+  const TimeSpan time(TimePart::ranks, "sums over lanes and ranks");
   dense_.owners->reduce(dense_.sums->take());
   experts_.owners->reduce(experts_.sums->take());
   if (!owns_moments())
@@ -194,6 +208,7 @@ void Trainer::reduce() {
 }
 
 void Trainer::share(Ownership::What what) {
+  const TimeSpan time(TimePart::ranks, "numbers for other ranks");
   dense_.owners->share(what);
   experts_.owners->share(what);
 }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -77,6 +78,29 @@ Line layer_line(const LayerStep& s, int number_of_layer, const MoeLayer<float>& 
   return out;
 }
 
+// Seconds of a step, in the mean over those since the last line, and how they are made up.
+Line time_line(const StepTimes& t) {
+  const double steps = 1e9 * double(std::max<Index>(1, t.steps));
+  Line out = {{"steps", t.steps}, {"seconds", double(t.times.sum()) / steps}};
+  for (std::size_t p = 0; p < time_parts; ++p)
+    out[name_of(TimePart(p))] = double(t.times.part[p]) / steps;
+  return out;
+}
+
+// Estimates of each expert, in two lists.
+void add_noise(Line& layer, const std::vector<NoiseEstimate>& of_experts) {
+  if (of_experts.empty())
+    return;
+  Line squares = Line::array();
+  Line traces = Line::array();
+  for (const NoiseEstimate& n : of_experts) {
+    squares.push_back(number(n.square));
+    traces.push_back(number(n.trace));
+  }
+  layer["noise_square"] = squares;
+  layer["noise_trace"] = traces;
+}
+
 // What ranks sent, and the share of their time that they spent in exchanges, where they wait.
 Line rank_line(const RankFigures& f) {
   Line shares = Line::array();
@@ -136,13 +160,19 @@ double MetricsLog::tokens_per_second() const {
 }
 
 void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& trainer,
-                      const RankFigures* ranks) {
+                      const StepTimes* times, const RankFigures* ranks) {
   Line line = {{"step", r.step},
                {"loss", number(r.loss)},
                {"total_loss", number(r.total_loss)},
                {"gradient_norm", number(r.gradient_norm)},
                {"lr", r.lr},
                {"tokens_per_second", number(tokens_per_second())}};
+  if (r.noise) {
+    line["noise_square"] = number(r.noise->square);
+    line["noise_trace"] = number(r.noise->trace);
+  }
+  if (times)
+    line["profile"] = time_line(*times);
   if (ranks)
     line["ranks"] = rank_line(*ranks);
   Line layers = Line::array();
@@ -150,6 +180,7 @@ void MetricsLog::step(const StepResult& r, Decoder<float>& model, Trainer& train
   for (std::size_t l = 0; l < r.layer.size(); ++l) {
     layers.push_back(layer_line(r.layer[l], model.layer_of(int(l)), *moe[l],
                                 trainer.steps_with_gradient()[l], r.step));
+    add_noise(layers.back(), r.layer[l].noise);
   }
   line["layers"] = layers;
   write(text_of(line));

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "lib/core/profile.h"
 #include "lib/model/trainer.h"
 #include "lib/run/evaluation.h"
 
@@ -13,6 +14,12 @@ namespace moe {
 struct RankFigures {
   std::vector<double> seconds, exchanging;  // (ranks): in steps, and of them in exchanges
   std::vector<std::int64_t> bytes;          // (ranks): sent to others
+};
+
+// Where the time of the steps since the last line went; of rank 0.
+struct StepTimes {
+  Profile::Times times;
+  Index steps = 0;
 };
 
 class MetricsLog {
@@ -29,8 +36,9 @@ class MetricsLog {
     tokens_ += double(tokens);
   }
   double tokens_per_second() const;  // of those counted, since this log was opened
-  // `ranks`: of a run on several, figures of the step by rank
-  void step(const StepResult&, Decoder<float>&, Trainer&, const RankFigures* ranks = nullptr);
+  // `times`: where a profile is wanted; `ranks`: of a run on several, figures of the step by rank
+  void step(const StepResult&, Decoder<float>&, Trainer&, const StepTimes* times = nullptr,
+            const RankFigures* ranks = nullptr);
   // What was said before the first step, so that the file alone says it too.
   void warning(const std::string& sentence);
   void sync();  // every line is on disk

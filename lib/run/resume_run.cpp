@@ -94,11 +94,6 @@ ResumePoint point_of(const std::string& folder, const ResumeOptions& options,
   return point;
 }
 
-int experts_of(const RunState& state) {
-  const ModelConfig config = model_config(state.model);
-  return config.moe_layers() > 0 ? config.moe.experts : 0;
-}
-
 // Where a run goes on, as rank 0 found it.
 struct Begin {
   ResumePoint point;
@@ -167,7 +162,9 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
     return nullptr;
   }
   Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
-                         experts_of(state));
+                         experts_of(model_config(state.model)));
+  const ProfileOptions profile =
+      profile_of(context, state.step, state.train.steps, folder, observer);
   LoadedModel loaded =
       load_point(begin.point, open_device(state, options.device, context, observer), observer);
   auto tokenizer = training_tokenizer(loaded);
@@ -184,7 +181,8 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
                          .accept_changed_data = options.accept_changed_data,
                          .new_trace = begin.point.new_trace,
                          .comm = context.comm,
-                         .ranks = context.ranks});
+                         .ranks = context.ranks,
+                         .profile = profile});
   load_training(loaded, run->trainer);
   return run;
 }

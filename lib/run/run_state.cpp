@@ -57,6 +57,8 @@ Json state_json(const RunState& s) {
   Json out = written(s);
   if (s.train.lanes > 1)
     out["train"]["lanes"] = s.train.lanes;
+  if (s.train.noise_scale)
+    out["train"]["noise_scale"] = true;
   return out;
 }
 
@@ -92,6 +94,7 @@ TrainOptions train_options_from(const Json& j) {
   j.at("seed").get_to(o.seed);
   o.trained = j.value("trained", o.trained);
   o.lr_factor = j.value("lr_factor", o.lr_factor);
+  o.noise_scale = j.value("noise_scale", false);
   return o;
 }
 

@@ -297,6 +297,21 @@ void refuse_size(const ModelConfig& config, const TrainOptions& t) {
   }
 }
 
+int experts_of(const ModelConfig& config) {
+  return config.moe_layers() > 0 ? config.moe.experts : 0;
+}
+
+ProfileOptions profile_of(const RunContext& context, Index done, Index horizon,
+                          const fs::path& folder, TrainingObserver& observer) {
+  if (!context.profile.wanted() || !context.writes())
+    return {};
+  if (context.comm && !context.comm->alone()) {
+    observer.note(concat("the profile is that of rank 0 of ", context.comm->size(),
+                         ": what it computes and what it waits for"));
+  }
+  return settled(context.profile, done, horizon, folder);
+}
+
 RunState state_of(const ModelConfig& config, const RunOptions& o) {
   RunState s;
   s.train = o.train;
@@ -366,7 +381,8 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   ModelConfig config = given;
   RunState state = state_of(config, o);
   Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
-                         config.moe_layers() > 0 ? config.moe.experts : 0);
+                         experts_of(config));
+  const ProfileOptions profile = profile_of(context, 0, o.train.steps, o.folder, observer);
   const RunData data = open_data(config, o, observer, tokenizer_of(o));
   const Corpus& corpus = data.corpus;
   const auto kept = kept_for(o.init, *data.tokenizer);
@@ -392,7 +408,8 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
                                                               .provenance = context.provenance,
                                                               .replace_trace = o.force,
                                                               .comm = context.comm,
-                                                              .ranks = context.ranks});
+                                                              .ranks = context.ranks,
+                                                              .profile = profile});
   warn_of_router(*run, observer);
   return run;
 }

@@ -34,11 +34,19 @@ struct RunContext {
   // rank 0 alone looks at folders that are written, and writes.
   Comm* comm = nullptr;
   RankOptions ranks;
+  ProfileOptions profile;  // of this process alone
 
   bool writes() const {
     return !comm || comm->first();
   }
 };
+
+int experts_of(const ModelConfig&);  // of each MoE layer; 0 where there is none
+
+// What of this process is profiled, settled(), on rank 0; the observer hears where it is one of
+// several.
+ProfileOptions profile_of(const RunContext&, Index done, Index horizon,
+                          const std::filesystem::path& folder, TrainingObserver&);
 
 // The state at step 0. Throws Error(usage) for what cannot be.
 RunState state_of(const ModelConfig&, const RunOptions&);

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "lib/core/error.h"
+#include "lib/files/file.h"
 #include "lib/run/data_identity.h"
 #include "lib/run/origin.h"
 #include "lib/run/packed_rows.h"
@@ -49,6 +51,11 @@ TrainingRun::TrainingRun(Setup s)
       validation(validation_specs(setup.state.data), *setup.tokenizer, setup.state.train.seed),
       log(comm.first() ? MetricsLog(setup.folder / "metrics.jsonl", setup.state.step)
                        : MetricsLog()) {
+  if (setup.profile.wanted() && comm.first()) {
+    Backend<float>& device = setup.model->backend();
+    profile = std::make_unique<Profile>([&device] { device.wait(); });
+    trainer.set_profile(profile.get());
+  }
   setup.provenance.options = setup.state.options;
   for (Corpus* data : {&corpus, &validation})
     data->begin_with(setup.model->config().start_token);
@@ -82,6 +89,8 @@ class TrainingLoop {
   void record(const Batch&, const Decoder<float>::Tape&, Index step);
   void gather_rows(Index step);
   void log(const StepResult&);
+  void record_spans(Index step);
+  void write_spans();
   // Whether to stop, and whether to save, as all ranks do.
   struct Decision {
     bool stop = false, save = false;
@@ -111,6 +120,8 @@ class TrainingLoop {
   std::chrono::steady_clock::time_point saved_ = std::chrono::steady_clock::now();
   std::chrono::steady_clock::time_point logged_ = saved_;
   ExchangeTotals exchanged_;  // up to the last line of metrics.jsonl
+  Index timed_ = 0;           // steps since then
+  bool spans_written_ = false;
 };
 
 void TrainingLoop::open_trace() {
@@ -247,9 +258,32 @@ Batch TrainingLoop::next(std::uint64_t number) {
   return run_.corpus.train(number, int(state_.train.sequences), int(state_.train.length));
 }
 
+// Whether the spans of the step that comes next are kept, and the file once the last one is made.
+void TrainingLoop::record_spans(Index step) {
+  const ProfileOptions& o = run_.setup.profile;
+  if (!run_.profile || o.trace.empty())
+    return;
+  run_.profile->record(step >= o.first && step <= o.last);
+  if (step > o.last)
+    write_spans();
+}
+
+// The steps that were recorded, also where the run ends before the last of them.
+void TrainingLoop::write_spans() {
+  if (!run_.profile || run_.setup.profile.trace.empty() || spans_written_)
+    return;
+  spans_written_ = true;
+  write_file(run_.setup.profile.trace, chrome_trace(run_.profile->take_events(), comm_.rank()));
+  observer_.note(concat("spans of the profiled steps: ", run_.setup.profile.trace));
+}
+
 void TrainingLoop::log(const StepResult& r) {
+  std::optional<StepTimes> times;
+  if (run_.profile && run_.setup.profile.split)
+    times = StepTimes{run_.profile->take(), std::exchange(timed_, 0)};
+  const StepTimes* const split = times ? &*times : nullptr;
   if (comm_.alone())
-    return run_.log.step(r, model_, trainer_);
+    return run_.log.step(r, model_, trainer_, split);
   const auto now = std::chrono::steady_clock::now();
   const ExchangeTotals totals = comm_.totals();
   const double mine[] = {std::chrono::duration<double>(now - logged_).count(),
@@ -261,7 +295,7 @@ void TrainingLoop::log(const StepResult& r) {
     ranks.exchanging.push_back(theirs[1]);
     ranks.bytes.push_back(std::int64_t(theirs[2]));
   }
-  run_.log.step(r, model_, trainer_, &ranks);
+  run_.log.step(r, model_, trainer_, split, &ranks);
   logged_ = std::chrono::steady_clock::now();
   exchanged_ = comm_.totals();
 }
@@ -281,11 +315,13 @@ void TrainingLoop::step() {
     };
   }
   const bool logged = is_due(state_.log_every) || step == 1 || last;
+  record_spans(step);
   const StepResult r = trainer_.step([&](std::uint64_t n) { return next(n); }, logged, observe);
   if (recorded)
     gather_rows(step);
   if (trace_)
     recorded_ = trace_->rows();
+  ++timed_;
   result_.losses.push_back(r.loss);
   run_.log.count(state_.train.tokens_per_step());
   if (logged)
@@ -313,9 +349,11 @@ void TrainingLoop::train_to_horizon() {
     }
     if (!run_.finished() && stop_asked_) {
       result_.stopped = true;
+      write_spans();
       return save();
     }
   }
+  write_spans();
   if (run_.horizon() > 0)
     save();
 }

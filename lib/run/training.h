@@ -6,6 +6,7 @@
 
 #include "lib/checkpoint/run_lock.h"
 #include "lib/run/metrics_log.h"
+#include "lib/run/profiling.h"
 #include "lib/run/provenance.h"
 #include "lib/run/run_tokenizer.h"
 
@@ -55,6 +56,7 @@ struct TrainingRun {
     bool new_trace = false;            // of a run that is resumed: its trace begins here
     Comm* comm = nullptr;              // its ranks, which outlive it; null = one
     RankOptions ranks;
+    ProfileOptions profile;  // settled()
   };
   explicit TrainingRun(Setup);
   TrainingRun(const TrainingRun&) = delete;
@@ -68,6 +70,7 @@ struct TrainingRun {
   }
 
   Setup setup;
+  std::unique_ptr<Profile> profile;  // null where nobody wants one
   Solo solo;
   Comm& comm;
   Trainer trainer;

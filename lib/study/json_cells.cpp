@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "analysis/curves/training_log.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
@@ -81,6 +82,39 @@ double of_line(const Json& line, const std::string& figure, Reduce layers, Reduc
     }
   }
   return reduced(all, layers);
+}
+
+struct NoiseSums {
+  double trace = 0, square = 0;
+  double scale() const {
+    return noise_scale(trace, square);
+  }
+};
+
+// By layer and expert.
+double noise_of_experts(const std::vector<Json>& lines, Reduce layers, Reduce experts) {
+  std::vector<std::vector<NoiseSums>> sums;
+  for (const Json& line : lines) {
+    const Json& of_layers = line.at("layers");
+    sums.resize(of_layers.size());
+    for (std::size_t l = 0; l < sums.size(); ++l) {
+      const Json& traces = of_layers[l].at("noise_trace");
+      const Json& squares = of_layers[l].at("noise_square");
+      sums[l].resize(traces.size());
+      for (std::size_t e = 0; e < sums[l].size(); ++e) {
+        sums[l][e].trace += number(traces[e]);
+        sums[l][e].square += number(squares.at(e));
+      }
+    }
+  }
+  std::vector<double> of_layer;
+  for (const auto& layer : sums) {
+    std::vector<double> of_expert;
+    for (const NoiseSums& s : layer)
+      of_expert.push_back(s.scale());
+    of_layer.push_back(reduced(of_expert, experts));
+  }
+  return reduced(of_layer, layers);
 }
 
 }  // namespace
@@ -160,6 +194,30 @@ double logged(const fs::path& file, const std::string& figure, Reduce layers, Re
   }
   const std::size_t n = std::min(all.size(), std::size_t(last));
   return reduced({all.end() - std::ptrdiff_t(n), all.end()}, Reduce::mean);
+}
+
+double noise_of(const fs::path& file, bool by_expert, Reduce layers, Reduce experts, int last) {
+  std::vector<Json> all;
+  LineReader lines(file);
+  for (std::string text; lines.next(text);) {
+    Json line = Json::parse(text, nullptr, false);
+    if (line.is_object() && line.contains("noise_trace"))
+      all.push_back(std::move(line));
+  }
+  if (all.empty()) {
+    throw Error(Exit::usage, concat("no line of ", in_quotes(file), " has a gradient noise scale"))
+        .hint("--noise-scale --accumulate 4 --lanes 4 in the train command of the study");
+  }
+  if (last > 0 && all.size() > std::size_t(last))
+    all.erase(all.begin(), all.end() - last);
+  if (by_expert)
+    return noise_of_experts(all, layers, experts);
+  NoiseSums sums;
+  for (const Json& line : all) {
+    sums.trace += number(line.at("noise_trace"));
+    sums.square += number(line.at("noise_square"));
+  }
+  return sums.scale();
 }
 
 }  // namespace moe

@@ -65,6 +65,21 @@ double last_validation(const TrainingLog& log, const std::string& domain) {
   return last;
 }
 
+double share_of(const TrainingLog& log, const std::string& part) {
+  std::vector<std::string> known;
+  for (const auto& [name, seconds] : log.step_times) {
+    if (name == part)
+      return seconds / log.step_times[0].second;
+    known.push_back(name);
+  }
+  if (known.empty()) {
+    throw Error(Exit::usage, concat("'", log.name, "' was not profiled"))
+        .hint("--profile in the train command of the study");
+  }
+  throw Error(Exit::usage, concat("no part of a step is called '", part, "'"))
+      .hint(concat("there are ", join({known.begin() + 1, known.end()})));
+}
+
 double first_step_below(const TrainingLog& log, double loss) {
   for (const LogPoint& p : log.points) {
     if (p.figure == "valid_loss" && p.domain.empty() && p.value <= loss)
@@ -79,7 +94,7 @@ Measure::Measure(const std::string& text) {
   Spec spec(text);
   name_ = spec.name();
   title_ = name_;
-  if (!is_of_losses(spec) && !is_of_run(spec) && !is_of_tables(spec))
+  if (!is_of_losses(spec) && !is_of_run(spec) && !is_of_probes(spec) && !is_of_tables(spec))
     refuse_name(name_);
   spec.done();
 }
@@ -144,6 +159,31 @@ bool Measure::is_of_run(Spec& spec) {
   return true;
 }
 
+bool Measure::is_of_probes(Spec& spec) {
+  if (name_ == "noise_scale") {
+    kind_ = Kind::noise_scale;
+    by_expert_ = spec.choice("of", {"model", "experts"}) == "experts";
+    if (by_expert_) {
+      layers_ = reduction(spec, "layers");
+      experts_ = reduction(spec, "experts");
+    }
+    last_ = spec.get("last", 0, 0);
+    title_ = by_expert_ ? "gradient noise scale of experts" : "gradient noise scale";
+    unit_ = "tokens";
+  } else if (name_ == "time_share") {
+    kind_ = Kind::time_share;
+    figure_ = spec.get("part", "");
+    title_ = concat("share of ", figure_, " in the time of a step");
+    if (figure_.empty())
+      throw Error(Exit::usage, "time_share does not say of which part")
+          .hint("time_share:part=routing; docs/probes.md lists the parts");
+  } else {
+    return false;
+  }
+  run_ = spec.get("run", "run");
+  return true;
+}
+
 bool Measure::is_of_tables(Spec& spec) {
   if (name_ == "cell") {
     kind_ = Kind::cell;
@@ -205,6 +245,10 @@ double Measure::value(const fs::path& folder) const {
       return double(loss_spikes(read_training_log(folder / run_), at_).size());
     case Kind::log:
       return logged(folder / run_ / "metrics.jsonl", figure_, layers_, experts_, last_);
+    case Kind::noise_scale:
+      return noise_of(folder / run_ / "metrics.jsonl", by_expert_, layers_, experts_, last_);
+    case Kind::time_share:
+      return share_of(read_training_log(folder / run_), figure_);
     case Kind::run_number:
       return number_of(folder / run_ / "run.json", name_);
     case Kind::memory:

@@ -40,6 +40,7 @@ class Measure {
   // Whether the spec names a measure of that kind, which this then is.
   bool is_of_losses(Spec&);
   bool is_of_run(Spec&);
+  bool is_of_probes(Spec&);
   bool is_of_tables(Spec&);
   std::filesystem::path source(const std::filesystem::path& folder) const;
 
@@ -49,6 +50,8 @@ class Measure {
     steps_to_loss,
     loss_spikes,
     log,
+    noise_scale,
+    time_share,
     run_number,
     memory,
     time,
@@ -60,6 +63,7 @@ class Measure {
   Reduce layers_ = Reduce::mean, experts_ = Reduce::mean;
   int last_ = 1;
   double at_ = 0;
+  bool by_expert_ = false;
 };
 
 using MeasureName = void();

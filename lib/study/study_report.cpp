@@ -137,6 +137,7 @@ std::vector<Table> curves_of(const Study& s, const fs::path& folder) {
     std::erase_if(log.points, [](const LogPoint& p) {
       return p.figure == "tokens_per_second" || p.figure == "lr";
     });
+    log.step_times.clear();
     logs.push_back(std::move(log));
   }
   if (logs.empty())

@@ -55,6 +55,14 @@ struct Run {
       d = std::max(d, double(std::abs(now.data()[n] - before[i].data()[n])));
     return d;
   }
+  double change_of(std::size_t i, int expert, int experts) {  // the same, of one expert of a layer
+    const Matrix<float> now = model.parameters()[i]->to_host();
+    const Index each = now.size() / experts;
+    double d = 0;
+    for (Index n = expert * each; n < (expert + 1) * each; ++n)
+      d = std::max(d, double(std::abs(now.data()[n] - before[i].data()[n])));
+    return d;
+  }
   std::string group(std::size_t i) {
     return model.inventory()[i].group;
   }
@@ -137,6 +145,58 @@ TEST_CASE("a group's learning rate is the common one times its factor") {
   }
 }
 
+TEST_CASE("experts have learning rates of their own, given or by what they computed") {
+  Run plain("reference", options("all"));
+  Run own("reference", options("all", "experts=2,experts.0=0,experts.3=0.5"));
+  Run by_load("reference", options("all", "experts=load,experts.3=0.5"));
+  plain.trainer->step(next, false);
+  own.trainer->step(next, false);
+  const StepResult r = by_load.trainer->step(next, false);
+  // the first layer of experts alone: it has the same gradient in all three
+  const std::vector<std::int64_t>& kept = r.layer[0].kept;
+  double sum = 0;
+  for (const std::int64_t n : kept)
+    sum += double(n);
+  const auto all = plain.model.parameters();
+  const auto layer = plain.model.moe_layers()[0];
+  int seen = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    INFO(all[i]->name());
+    if (all[i] != &layer->expert_parameters().up && all[i] != &layer->expert_parameters().down) {
+      if (plain.group(i) != "experts") {
+        CHECK(own.change(i) == plain.change(i));
+        CHECK(by_load.change(i) == plain.change(i));
+      }
+      continue;
+    }
+    for (int e = 0; e < 4; ++e) {
+      INFO("expert " << e);
+      const double by_share = std::sqrt(4 * double(kept[std::size_t(e)]) / sum);
+      const double before = plain.change_of(i, e, 4);
+      CHECK(before > 0);
+      CHECK(own.change_of(i, e, 4) == Approx((e == 0   ? 0
+                                              : e == 3 ? 0.5
+                                                       : 2) *
+                                             before)
+                                          .epsilon(1e-3)
+                                          .margin(1e-7));
+      CHECK(by_load.change_of(i, e, 4) ==
+            Approx((e == 3 ? 0.5 : by_share) * before).epsilon(1e-3).margin(1e-7));
+      ++seen;
+    }
+  }
+  CHECK(seen == 8);
+  CHECK(*std::ranges::max_element(kept) > *std::ranges::min_element(kept));
+  // factors of 1 for each expert are those of the group
+  Run ones("reference", options("all", "experts.0=1,experts.1=1,experts.2=1,experts.3=1"));
+  ones.trainer->step(next, false);
+  for (std::size_t i = 0; i < all.size(); ++i)
+    CHECK(ones.model.parameters()[i]->to_host() == all[i]->to_host());
+  CHECK_THROWS_WITH(Run("reference", options("all", "experts.4=1")),
+                    "lr-factor has no option 'experts.4'");
+  CHECK_THROWS_AS(Run("reference", options("all", "experts=lod")), Error);
+}
+
 TEST_CASE("what trains is refused where it is not there") {
   CHECK_THROWS_WITH(Run("reference", options("rooter")), "no group of parameters named 'rooter'");
   CHECK_THROWS_WITH(Run("reference", options("experts=1,4")),
@@ -158,7 +218,7 @@ TEST_CASE(
            Rng(std::uint64_t(
                    std::filesystem::file_time_type::clock::now().time_since_epoch().count()))
                .next()));
-  const TrainOptions o = options("router;experts=1,3", "router=0.5");
+  const TrainOptions o = options("router;experts=1,3", "router=0.5,experts=load");
   Run whole("reference", o);
   Run half("reference", o);
   for (int i = 0; i < 4; ++i)

@@ -31,6 +31,7 @@ const std::set<std::string> others = {
     R"(c.init == "switch")",                 // initial weights
     R"({"switch", "switch"})",               // their names in a model's spec
     R"({"switch", "switch_transformers"})",  // published model types
+    R"(spec.get(group, "") == "load")",      // a rule of learning rates
     R"(spec.name() == "load")",              // scores of experts
     R"(spec.name() != "load")",              // the same
     R"({"load", "reap"})",                   // the same
