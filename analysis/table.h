@@ -44,6 +44,8 @@ struct Column {
   Evidence evidence = {};
   // a map of it is coloured by the ratio to the chance value, which lies in the middle
   bool around_chance = false;
+  // low and high are the lowest and the highest of some runs, and no interval
+  bool extremes = false;
 };
 
 enum class Chart { none, bars, lines, heatmap, flow };

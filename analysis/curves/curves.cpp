@@ -115,8 +115,8 @@ Column column_of(const Group& g, const LogFigure& f, const Key& key, const Stret
         continue;
       mean[i] += one[i];
       runs[i] += 1;
-      low[i] = std::isnan(low[i]) ? one[i] : std::min(low[i], one[i]);
-      high[i] = std::isnan(high[i]) ? one[i] : std::max(high[i], one[i]);
+      low[i] = std::fmin(low[i], one[i]);  // of a number and none the number
+      high[i] = std::fmax(high[i], one[i]);
     }
   }
   for (std::size_t i = 0; i < mean.size(); ++i)
@@ -124,6 +124,7 @@ Column column_of(const Group& g, const LogFigure& f, const Key& key, const Stret
   if (g.runs.size() > 1) {
     out.low = low;
     out.high = high;
+    out.extremes = true;
     out.meaning += "; the mean of the seeds, from the lowest to the highest of them";
   }
   return out;
@@ -236,7 +237,7 @@ std::optional<Table> times(const std::vector<TrainingLog>& logs) {
     std::vector<double> ms, share;
     for (const auto& [name, seconds] : log.step_times) {
       ms.push_back(1000 * seconds);
-      share.push_back(seconds / log.step_times[0].second);
+      share.push_back(100 * seconds / log.step_times[0].second);
     }
     const std::string of = logs.size() > 1 ? concat(", ", log.name) : "";
     out.columns.push_back({.name = "time" + of,
@@ -246,10 +247,11 @@ std::optional<Table> times(const std::vector<TrainingLog>& logs) {
                            .metric = "training_part_time",
                            .digits = 3});
     out.columns.push_back({.name = "share" + of,
+                           .unit = "%",
                            .meaning = "of the step's time",
                            .cells = share,
                            .metric = "training_part_share",
-                           .digits = 3});
+                           .digits = 1});
   }
   if (part.empty())
     return {};

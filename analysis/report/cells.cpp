@@ -119,6 +119,10 @@ std::string interval_cell(const Column& c, std::size_t row, bool ascii) {
          "]";
 }
 
+const char* range_word(const Column& c) {
+  return c.extremes ? "lowest to highest" : "95 % interval";
+}
+
 std::string chance_beside(const Column& c, std::size_t row, bool word, bool ascii) {
   const std::string by = chance_cell(c, row, ascii);
   if (by.empty())

@@ -27,6 +27,8 @@ std::string chance_cell(const Column&, std::size_t row, bool ascii = false);  //
 std::string chance_beside(const Column&, std::size_t row, bool word, bool ascii = false);
 // "[0.12, 0.15]"; "" where there is none
 std::string interval_cell(const Column&, std::size_t row, bool ascii = false);
+// What low and high of a column are: "95 % interval", or "lowest to highest".
+const char* range_word(const Column&);
 
 // Random routing would do as well: the 95 % interval holds the chance value; where there is no
 // interval, the figure lies within two standard deviations of it; where neither is known, nothing

@@ -176,14 +176,15 @@ std::string figure_of(const Table& t, const std::string& id) {
   const std::vector<Panel> all = panels(t);
   std::string out = all.size() > 1 ? "<div class=panels>" : "";
   bool chances = false;
-  bool intervals = false;
+  std::string range;  // what whiskers and bands are; empty = there are none
   for (std::size_t i = 0; i < all.size(); ++i) {
     out += panel_figure(t, all[i], all.size() == 1, concat(id, "c", i));
     if (drawn_as_map(t, all[i]))
       continue;  // has a scale of its own
     for (const Column* c : all[i].series) {
       chances = chances || !c->chance.empty();
-      intervals = intervals || any_interval(*c);
+      if (any_interval(*c))
+        range = range_word(*c);
     }
   }
   out += all.size() > 1 ? "</div>" : "";
@@ -191,9 +192,11 @@ std::string figure_of(const Table& t, const std::string& id) {
          (chances ? "<p class=\"note bychance\"><svg width=26 height=8 aria-hidden=true><path "
                     "class=chance d=\"M0 4H26\"/></svg> random routing (chance)</p>"
                   : "") +
-         (intervals ? "<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path "
-                      "class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> 95 % interval</p>"
-                    : "");
+         (range.empty()
+              ? ""
+              : concat("<p class=\"note bychance\"><svg width=26 height=10 aria-hidden=true><path "
+                       "class=error d=\"M2 1v8M24 1v8M2 5H24\"/></svg> ",
+                       range, "</p>"));
 }
 
 namespace {

@@ -20,7 +20,7 @@ std::string marked(const Table& t, const Column& c, std::size_t r) {
   const std::string range = interval_cell(c, r);
   return html(concat(t.columns[0].name, " ", cell(t.columns[0], r), ": ", c.name, " ", cell(c, r),
                      c.unit.empty() ? "" : " " + c.unit,
-                     range.empty() ? "" : ", 95 % interval " + range,
+                     range.empty() ? "" : concat(", ", range_word(c), " ", range),
                      by.empty() ? "" : " (" + by + ")"));
 }
 
@@ -117,8 +117,8 @@ std::string error_bar(const Column& c, std::size_t r, const auto& place, double 
                         low, high, at - cap, at, 2 * cap)
           : fmt::format("M{2:.1f} {0:.1f}h{4:.1f}M{2:.1f} {1:.1f}h{4:.1f}M{3:.1f} {0:.1f}V{1:.1f}",
                         low, high, at - cap, at, 2 * cap);
-  return fmt::format("<path class=error d=\"{}\"><title>{} {}, 95 % interval {}{}</title></path>",
-                     d, html(c.name), html(cell(c, r)), html(says),
+  return fmt::format("<path class=error d=\"{}\"><title>{} {}, {} {}{}</title></path>", d,
+                     html(c.name), html(cell(c, r)), range_word(c), html(says),
                      inside_chance(c, r) ? ", holds chance " + html(chance_cell(c, r)) : "");
 }
 
@@ -326,8 +326,8 @@ std::string bands(const Frame& f, const Column& c, std::size_t s) {
                          f.y(c.low[r]));
       for (std::size_t r = last; r-- > first;)
         d += fmt::format("L{:.1f} {:.1f}", f.middle(r, n, false), f.y(c.high[r]));
-      out += fmt::format("<path class=\"band s{}\" d=\"{}Z\"><title>95 % intervals</title></path>",
-                         s % 8, d);
+      out += fmt::format("<path class=\"band s{}\" d=\"{}Z\"><title>{}</title></path>", s % 8, d,
+                         c.extremes ? range_word(c) : "95 % intervals");
     }
     first = std::max(last, first + 1);
   }

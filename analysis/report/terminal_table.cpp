@@ -177,7 +177,8 @@ bool put_intervals_below(const Terminal& t, const Table& table, std::size_t coun
     return false;
   put(t, b, all, out);
   out.emplace_back();
-  out.push_back(t.dim("  95 % intervals"));
+  const bool extremes = std::ranges::any_of(table.columns, &Column::extremes);
+  out.push_back(t.dim(extremes ? "  lowest to highest" : "  95 % intervals"));
   out.insert(out.end(), below.begin(), below.end());
   return true;
 }

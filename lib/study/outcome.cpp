@@ -192,6 +192,10 @@ std::string remark(const Condition& c, const ClaimVerdict& v) {
   if (v.answer == Answer::fails && least > 0)
     return concat("; a difference is there, but smaller than the ", figure(v.claim.matters),
                   " that would matter");
+  const double most = sign > 0 ? v.estimate.high - v.bound : v.bound - v.estimate.low;
+  if (v.answer == Answer::fails && most > 0)
+    return concat("; whether there is a difference is open, one of the ", figure(v.claim.matters),
+                  " that would matter is excluded");
   if (v.answer == Answer::holds && effect < v.claim.matters)
     return concat("; but it may be smaller than the ", figure(v.claim.matters), " that matters");
   return "";

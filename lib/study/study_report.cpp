@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <regex>
 
 #include "analysis/curves/curves.h"
 #include "lib/core/spec_lists.h"
@@ -146,10 +147,9 @@ std::vector<Table> curves_of(const Study& s, const fs::path& folder) {
   for (Table& t : training_curves(logs).tables) {
     if (t.id == "training_outcome" || t.columns.size() > 9)
       continue;
-    for (std::size_t c = 1; c < t.columns.size(); ++c) {
-      std::string& name = t.columns[c].name;
-      name = name.substr(0, name.find(" and "));
-    }
+    static const std::regex others(" and [0-9]+ other seeds?");
+    for (Column& column : t.columns)
+      column.name = std::regex_replace(column.name, others, "");
     t.reading +=
         concat(t.reading.empty() ? "" : " ",
                "Lines are means over seeds; bands go from the lowest to the highest seed.");

@@ -124,6 +124,12 @@ TEST_CASE("a verdict says no where an effect that matters is excluded") {
   const ClaimVerdict v = verdict(s, m);
   CHECK(v.answer == Answer::fails);
   CHECK(v.sentence.find("smaller than the 0.1 that would matter") != std::string::npos);
+  for (std::size_t r = 0; r < 5; ++r)
+    m.values[1][r] = m.values[0][r] + 0.01 * (double(r) - 2.1);
+  const ClaimVerdict around_zero = verdict(s, m);
+  CHECK(around_zero.answer == Answer::fails);
+  CHECK(around_zero.sentence.find("one of the 0.1 that would matter is excluded") !=
+        std::string::npos);
 }
 
 TEST_CASE("what is not decided says how many seeds would decide it") {

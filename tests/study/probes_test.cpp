@@ -73,7 +73,7 @@ TEST_CASE("shares of a step's time are those of its seconds, without the first l
   CHECK(parts.front() == "step");
   CHECK(parts[1] == "routing");
   CHECK(parts.back() == "rest");
-  CHECK(std::get<std::vector<double>>(table->columns[2].cells)[1] == Approx(0.25));
+  CHECK(std::get<std::vector<double>>(table->columns[2].cells)[1] == Approx(25));
   const auto curve = std::ranges::find(r.tables, "training_noise_scale", &Table::id);
   REQUIRE(curve != r.tables.end());
   const auto& points = std::get<std::vector<double>>(curve->columns[1].cells);
