@@ -196,6 +196,18 @@ double logged(const fs::path& file, const std::string& figure, Reduce layers, Re
   return reduced({all.end() - std::ptrdiff_t(n), all.end()}, Reduce::mean);
 }
 
+bool logs_experts(const fs::path& file) {
+  if (!fs::exists(file))
+    return true;
+  LineReader lines(file);
+  for (std::string text; lines.next(text);) {
+    const Json line = Json::parse(text, nullptr, false);
+    if (line.is_object() && line.contains("layers"))
+      return !line["layers"].empty();
+  }
+  return true;
+}
+
 double noise_of(const fs::path& file, bool by_expert, Reduce layers, Reduce experts, int last) {
   std::vector<Json> all;
   LineReader lines(file);

@@ -26,6 +26,9 @@ double cell_of(const std::filesystem::path& file, const CellPlace&);
 double logged(const std::filesystem::path& file, const std::string& figure, Reduce layers,
               Reduce experts, int last);
 
+// Whether the steps that a metrics.jsonl logs have layers of experts; true where it logs none.
+bool logs_experts(const std::filesystem::path& file);
+
 // The gradient noise scale over the last `last` logged steps (0 = all), in tokens: the model's, or
 // of each expert, those reduced. Throws Error(usage) where no line has it.
 double noise_of(const std::filesystem::path& file, bool by_expert, Reduce layers, Reduce experts,

@@ -16,6 +16,7 @@
 #include "lib/core/text.h"
 #include "lib/files/file.h"
 #include "lib/files/json.h"
+#include "lib/study/json_cells.h"
 #include "lib/study/measure.h"
 #include "lib/study/process.h"
 #include "lib/study/timing.h"
@@ -153,6 +154,8 @@ class Job {
       return false;
     }
     ++state_.finished;
+    if (has_nothing_to_trace())
+      state_.finished = int(unit_.commands.size());
     if (state_.finished == int(unit_.commands.size()))
       state_.status = Status::done;
     write_state(unit_.folder, state_);
@@ -170,6 +173,13 @@ class Job {
   }
 
  private:
+  // What comes next is the study's own look at the routing of a run that has none.
+  bool has_nothing_to_trace() const {
+    if (state_.finished != unit_.asked || state_.finished >= int(unit_.commands.size()))
+      return false;
+    const Words& next = unit_.commands[std::size_t(state_.finished)];
+    return next[0] == "trace" && !logs_experts(fs::path(next[1]) / "metrics.jsonl");
+  }
   std::string reason(int code) const {
     const Words& words = unit_.commands[std::size_t(state_.finished)];
     const std::string verb = concat("moe ", words[0]);

@@ -221,6 +221,7 @@ Unit unit_of(const Study& s, const Arm* arm, std::uint64_t seed, const fs::path&
                 concat("the options of the arm '", arm->name, "' stand nowhere: no command trains"))
         .hint("{options} in a command line");
   }
+  u.asked = int(u.commands.size());
   if (const auto metrics = reported(s); arm && !metrics.empty())
     add_report(u.commands, metrics, folder);
   return u;

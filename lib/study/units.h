@@ -17,6 +17,9 @@ struct Unit {
   std::uint64_t seed = 0;
   std::filesystem::path folder;
   std::vector<Words> commands;
+  // how many of them the study's file asks for; a trace behind them is made for its measures alone,
+  // and not of a dense run
+  int asked = 0;
   std::string name() const;  // for people: "softmax, seed 2"
 };
 

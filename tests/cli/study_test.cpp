@@ -63,6 +63,27 @@ TEST_CASE("a study runs its arms, says what it found and goes on where it was") 
   CHECK(outcome(f, "d")["measures"][0]["arms"][0]["values"][0] == loss);
 }
 
+TEST_CASE("a dense arm has a loss, and takes no part in what is said of routing") {
+  Folder f;
+  std::string text = study;
+  const std::string measured = "[\"loss\"]";
+  text.replace(text.find(measured), measured.size(), "[\"loss\", \"load_cv:layers=most\"]");
+  text += "[[arm]]\nname = \"dense\"\noptions = \"--dense\"\n";
+  put(f / "s.toml", text);
+  const Result r = f.run("study s.toml -o d");
+  INFO(r.err);
+  REQUIRE(r.code == 0);
+  const json j = outcome(f, "d");
+  CHECK(j["done"] == 6);
+  CHECK(r.err.find("failed") == std::string::npos);
+  const json& measures = j["measures"];
+  CHECK(measures[0]["arms"][2]["values"][0].is_number());
+  CHECK(measures[1]["name"] == "load_cv");
+  CHECK(measures[1]["arms"][0]["values"][0].is_number());
+  CHECK(!measures[1]["arms"][2]["values"][0].is_number());
+  CHECK(f.run("study s.toml -o d").out == r.out);
+}
+
 TEST_CASE("an arm that fails is a result and not the end") {
   Folder f;
   put(f / "s.toml", study + "[[arm]]\nname = \"bad\"\noptions = \"--router nonsense\"\n");
