@@ -25,8 +25,12 @@ command -v debootstrap >/dev/null || skip "no debootstrap (apt-get install deboo
 command -v dpkg-shlibdeps >/dev/null || skip "no dpkg-shlibdeps, which names what the package depends on (apt-get install dpkg-dev)"
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 root=$work/debian
+clean_up() {
+  if mountpoint -q "$root/proc"; then umount "$root/proc"; fi
+  rm -rf --one-file-system "$work"
+}
+trap clean_up EXIT
 [ -d "$build" ] || cmake --preset release >/dev/null
 cmake --build "$build" --target moe | tail -1
 (cd "$build" && cpack -G DEB -B "$work/package" >"$work/cpack.log") || { tail -20 "$work/cpack.log" >&2; exit 1; }
@@ -38,7 +42,7 @@ debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/debootstrap.log
   tail -3 "$work/debootstrap.log"
   skip "debootstrap got no Debian 12 from $mirror"
 }
-[ -f /etc/apt/apt.conf.d/99proxy ] && cp /etc/apt/apt.conf.d/99proxy "$root/etc/apt/apt.conf.d/"
+mount -t proc proc "$root/proc" || skip "a Debian in a folder needs /proc, and it could not be mounted"
 cp "$package" "$root/tmp/moe.deb"
 in_debian() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} chroot "$root" "$@"; }
 in_debian sh -ec 'apt-get update -qq && apt-get install -y -qq --no-install-recommends man-db bash-completion /tmp/moe.deb' \

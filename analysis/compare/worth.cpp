@@ -60,7 +60,8 @@ Table table_of(const std::vector<Row>& rows, const char* section) {
       "Rank correlations, from -1 to 1, of a figure and the change of the loss without the expert; "
       "0 is no guide. Within layers: whether it tells the experts of one layer apart. Over all "
       "experts it may tell no more than that some layers matter more. The worth of one half of "
-      "the text against that of the other is the most that can be foretold.");
+      "the text against that of the other says how sure the ranking is: where it is r, even a "
+      "figure that knew the truth would reach only about the root of 2r / (1 + r).");
   t.key("figure", "", name);
   put(t, "within layers", "ranks taken within each layer", rows, &Row::within);
   put(t, "over all experts", "ranks over the experts of all layers", rows, &Row::over_all);
@@ -71,10 +72,15 @@ void tell_half(Report& r, const QuotedTable& t, std::size_t row) {
   const double v = t.numbers("within layers")[row];
   if (!std::isfinite(v) || v >= certain_enough)
     return;
+  // Spearman and Brown: of the whole text from its halves, and of the truth with it
+  const double most = std::sqrt(std::max(0.0, 2 * v / (1 + v)));
   tell(r, Priority::too_few,
        "Too little text to rank the experts of a layer by their worth: measured on two halves it "
        "agrees with itself only at a rank correlation of ",
-       t.cell("within layers", row).figure(), ", and nothing can foretell it better (--tokens).");
+       t.cell("within layers", row).figure(),
+       ", so that even a figure that knew the truth would "
+       "reach about ",
+       derived(figure(most), {t.basis(t.column("within layers"), row, 1)}), " (--tokens).");
 }
 
 void tell_figure(Report& r, const QuotedTable& t, std::size_t row, double pairs) {

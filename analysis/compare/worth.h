@@ -21,7 +21,7 @@ struct CheapFigure {
 
 // Adds a table of rank correlations and a finding for each figure. They are taken within layers, so
 // that layers which matter more do not make one; over all experts beside. Where the halves are
-// known, how well the worth of one half tells that of the other: nothing foretells it better.
+// known, how well the worth of one half tells that of the other, and what that leaves to foretell.
 void add_foretold(Report&, const MeasuredWorth&, const std::vector<CheapFigure>&,
                   const char* section);
 
