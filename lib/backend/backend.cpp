@@ -37,7 +37,7 @@ constexpr std::pair<Activation, std::string_view> activations[] = {
     {Activation::gelu_tanh, "gelu_tanh"}};
 
 std::string_view name_of(Activation a) {
-  return activations[std::size_t(a)].second;
+  return activations[std::size_t(a.kind)].second;
 }
 std::vector<std::string> activation_names() {
   std::vector<std::string> out;

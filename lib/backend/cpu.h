@@ -52,6 +52,7 @@ class Cpu : public HostBackend<float>, public Scans<float> {
   void clamp(Out x, double limit) override;
   void clamp_backward(In y, double limit, Out dy) override;
   void softcap(Out x, double cap) override;
+  void softcap_backward(In y, double cap, Out dy) override;
   void rope(Out x, const Rotation&, View<const int> position, bool transposed) override;
   void join_heads(In a, In b, int heads, Out y) override;
   void split_heads(In y, int heads, Out a, Out b) override;

@@ -36,6 +36,12 @@ MOE_INLINE Body<float> fast_clamped(float g, float u) {
   return {(uc + 1) * gc * q, g > 7 ? 0 : dg, uc == u ? gc * q : 0};
 }
 
+MOE_INLINE Body<float> fast_limited(float g, float u, float limit) {
+  const float uc = u < -limit ? -limit : u > limit ? limit : u;
+  const Both phi = fast_silu(g > limit ? limit : g);
+  return {phi.value * uc, g > limit ? 0 : phi.slope * uc, uc == u ? phi.value : 0};
+}
+
 // h = phi(gate) up, or phi(up) where there is no gate
 template <class Phi>
 MOE_INLINE void forward(Phi phi, const float* gate, const float* up, float* h, Index n) {
@@ -78,7 +84,12 @@ MOE_INLINE void backward(Phi phi, const float* gate, const float* up, const floa
 MOE_SIMD void activate(Activation a, const float* gate, const float* up, float* h, Index n) {
   if (!is_gated(a))
     gate = nullptr;
-  switch (a) {
+  if (a.limited()) {
+    for (Index i = 0; i < n; ++i)
+      h[i] = fast_limited(gate[i], up[i], a.limit).h;
+    return;
+  }
+  switch (a.kind) {
     case Activation::swiglu:
     case Activation::silu:
       return forward(MOE_PHI(fast_silu), gate, up, h, n);
@@ -104,7 +115,17 @@ MOE_SIMD void activate_backward(Activation a, const float* gate, const float* up
                                 float* __restrict dup, Index n) {
   if (!is_gated(a))
     gate = nullptr;
-  switch (a) {
+  if (a.limited()) {
+    for (Index i = 0; i < n; ++i) {
+      const Body<float> b = fast_limited(gate[i], up[i], a.limit);
+      const float d = w * dh[i];
+      h[i] = b.h;
+      dgate[i] = d * b.dgate;
+      dup[i] = d * b.dup;
+    }
+    return;
+  }
+  switch (a.kind) {
     case Activation::swiglu:
     case Activation::silu:
       return backward(MOE_PHI(fast_silu), gate, up, dh, w, h, dgate, dup, n);

@@ -35,6 +35,15 @@ void Cpu::softcap(Out x, double cap) {
       x.data[i] = c * std::tanh(x.data[i] / c);
   });
 }
+// The slope as a product: 1 - (y/cap)^2 would lose its digits where y comes near cap.
+void Cpu::softcap_backward(In y, double cap, Out dy) {
+  const float c = float(cap);
+  const float by = 1 / (c * c);
+  parallel_for(y.size(), run_grain, [&](Index i, Index last) {
+    for (; i < last; ++i)
+      dy.data[i] *= (c - y.data[i]) * (c + y.data[i]) * by;
+  });
+}
 void Cpu::clamp_backward(In y, double limit, Out dy) {
   parallel_for(y.size(), run_grain, [&](Index i, Index last) {
     loops::clamp_backward(y.data + i, float(limit), dy.data + i, last - i);

@@ -10,20 +10,39 @@
 
 namespace moe {
 
-enum class Activation {
-  swiglu,
-  geglu,
-  geglu_tanh,
-  reglu,
-  swiglu_clamped,
-  silu,
-  relu,
-  relu2,
-  gelu,
-  gelu_tanh
+// A kind, and where it is swiglu a limit: gates are cut above it, ups on both sides (DeepSeek-V4);
+// 0 = none.
+struct Activation {
+  enum Kind {
+    swiglu,
+    geglu,
+    geglu_tanh,
+    reglu,
+    swiglu_clamped,
+    silu,
+    relu,
+    relu2,
+    gelu,
+    gelu_tanh
+  };
+  Kind kind = swiglu;
+  float limit = 0;
+
+  MOE_HD constexpr Activation() {}
+  MOE_HD constexpr Activation(Kind k, float cut = 0) : kind(k), limit(cut) {}
+  MOE_HD constexpr operator Kind() const {
+    return kind;
+  }
+  MOE_HD constexpr bool limited() const {
+    return kind == swiglu && limit > 0;
+  }
+  friend constexpr bool operator==(const Activation&, const Activation&) = default;
+  friend constexpr bool operator==(const Activation& a, Kind k) {
+    return a == Activation(k);
+  }
 };
 
-MOE_HD constexpr bool is_gated(Activation a) {
+MOE_HD constexpr bool is_gated(Activation::Kind a) {
   return a <= Activation::swiglu_clamped;
 }
 std::string_view name_of(Activation);
@@ -77,6 +96,12 @@ MOE_HD inline Body<S> swiglu_clamped(S g, S u) {  // gpt-oss
           u >= S(-7) && u <= S(7) ? gc * q : S(0)};
 }
 template <class S>
+MOE_HD inline Body<S> swiglu_limited(S g, S u, S limit) {
+  const S uc = u < -limit ? -limit : u > limit ? limit : u;
+  const Slope<S> phi = silu(g > limit ? limit : g);
+  return {phi.value * uc, g <= limit ? phi.slope * uc : S(0), uc == u ? phi.value : S(0)};
+}
+template <class S>
 MOE_HD inline Body<S> ungated(Slope<S> phi) {
   return {phi.value, S(0), phi.slope};
 }
@@ -84,9 +109,9 @@ MOE_HD inline Body<S> ungated(Slope<S> phi) {
 // g is ignored (and dgate 0) where the activation is ungated.
 template <class S>
 MOE_HD inline Body<S> body(Activation a, S g, S u) {
-  switch (a) {
+  switch (a.kind) {
     case Activation::swiglu:
-      return gated_by(silu(g), u);
+      return a.limited() ? swiglu_limited(g, u, S(a.limit)) : gated_by(silu(g), u);
     case Activation::geglu:
       return gated_by(gelu(g), u);
     case Activation::geglu_tanh:

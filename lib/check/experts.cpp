@@ -135,7 +135,7 @@ std::shared_ptr<BodyData> bodies(Backend<float>& b, const Sizes& s, Activation a
   return d;
 }
 std::string text_of(const Sizes& s, Activation a, bool bias) {
-  return concat(s.text(), " ", moe::name_of(a), bias ? " bias" : "");
+  return concat(s.text(), " ", activation_text(a), bias ? " bias" : "");
 }
 
 Case experts(const Sizes& s, Activation a, bool bias) {
@@ -259,6 +259,8 @@ std::vector<Case> of_sizes(const Sizes& s) {
   all.push_back(experts_backward(s, Activation::swiglu, true, true, false));
   all.push_back(activate_backward(s, Activation::swiglu, true, true));
   all.push_back(activate_backward(s, Activation::silu, false, false));
+  all.push_back(experts(s, {Activation::swiglu, 1.5f}, false));
+  all.push_back(activate_backward(s, {Activation::swiglu, 1.5f}, true, false));
   return all;
 }
 

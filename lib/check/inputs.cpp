@@ -10,6 +10,10 @@
 
 namespace moe::check {
 
+std::string activation_text(Activation a) {
+  return concat(moe::name_of(a), a.limited() ? concat(" to ", a.limit) : "");
+}
+
 Array<float> Inputs::noise(Index rows, Index cols, double scale) {
   Matrix<float> m(rows, cols);
   for (float& v : m.flat())

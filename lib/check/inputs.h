@@ -43,6 +43,8 @@ struct Sizes {
 Matrix<int> kept_choices(const Sizes&, Rng&);  // (T,K); the ids of a token differ
 Plan plan_of(Inputs&, const Sizes&);
 
+std::string activation_text(Activation);  // "swiglu", "swiglu to 1.5"
+
 inline std::vector<Output> outputs(
     std::initializer_list<std::pair<const char*, const Array<float>*>> list) {
   std::vector<Output> out;

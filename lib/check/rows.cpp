@@ -32,7 +32,7 @@ Case activate(Activation a, Index rows, Index cols) {
                    return outputs({{"h", &d->c}});
                  }};
   };
-  return {"activate", concat(moe::name_of(a), " ", rows_text(rows, cols)),
+  return {"activate", concat(activation_text(a), " ", rows_text(rows, cols)),
           prepare,    1e-11,
           0,          12 * size_of(rows, cols)};
 }
@@ -244,6 +244,7 @@ std::vector<Case> row_cases(bool bench) {
   std::vector<Case> all;
   for (const std::string& name : activation_names())
     all.push_back(activate(activation_of(name), 37, 29));
+  all.push_back(activate({Activation::swiglu, 1.5f}, 37, 29));
   all.push_back(activate(Activation::swiglu, 1, 1));
   all.push_back(activate(Activation::swiglu, 300, 257));
   add_both_ways(all);

@@ -175,7 +175,8 @@ void read_switch(const ConfigReader& r, ModelConfig& c) {
         concat("feed_forward_proj is '", form, "' and dense_act_fn is '",
                r.text("dense_act_fn", "relu"), "': versions of transformers read one or the other"),
         "the same in both");
-  c.moe.activation = gated ? Activation::geglu_tanh : body_of(r, "dense_act_fn", form, false);
+  c.moe.activation =
+      gated ? Activation(Activation::geglu_tanh) : body_of(r, "dense_act_fn", form, false);
   r.must_be("router_dtype", "float32");
   c.moe.experts = r.positive("num_experts");
   c.moe.width = c.dense_width;

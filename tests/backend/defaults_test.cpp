@@ -71,10 +71,8 @@ TEST_CASE("the check backend passes every case beside a backend that overrides n
 TEST_CASE("a backend says what it overrides") {
   const auto reference = make_backend("reference");
   CHECK(not_native(*reference).size() == operations().size());
-  // what few models take is left to the definition
-  const std::vector<std::string> by_definition{"softcap_backward"};
   for (const char* name : {"cpu", "check:of={cpu}"})
-    CHECK(not_native(*make_backend(name)) == by_definition);
+    CHECK(not_native(*make_backend(name)).empty());
 }
 
 TEST_CASE("operations have names, and names for their arguments") {
