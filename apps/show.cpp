@@ -56,6 +56,18 @@ void add_trained_k(Table& t, const std::vector<TraceLayer>& layers) {
   }
 }
 
+// Where some layers look experts up.
+void add_rule(Table& t, const std::vector<TraceLayer>& layers) {
+  if (std::ranges::none_of(layers, &TraceLayer::by_table))
+    return;
+  std::vector<std::string> rule;
+  for (const TraceLayer& l : layers)
+    rule.emplace_back(l.by_table ? "table" : "scores");
+  t.columns.push_back({.name = "chosen by",
+                       .meaning = "table: of token ids, which the scores only weigh",
+                       .cells = rule});
+}
+
 Table layers_table(const std::vector<TraceLayer>& layers) {
   std::vector<std::int64_t> number, experts, shared, groups;
   std::vector<std::string> score, norm;
@@ -83,6 +95,7 @@ Table layers_table(const std::vector<TraceLayer>& layers) {
       {.name = "normalised", .cells = norm},
       {.name = "capacity", .meaning = "factor; empty = no limit", .cells = capacity, .digits = 2}};
   add_trained_k(t, layers);
+  add_rule(t, layers);
   return t;
 }
 

@@ -258,7 +258,8 @@ auto section_rank(const std::string& name) {
 std::string shape_of(const TraceLayer& l) {
   return concat("E=", l.experts, l.top_k ? concat(" k=", l.top_k) : " k unknown",
                 l.trained_top_k ? concat(" (trained with k=", l.trained_top_k, ")") : "",
-                l.shared ? concat(" shared=", l.shared) : "");
+                l.shared ? concat(" shared=", l.shared) : "",
+                l.by_table ? " by a table of token ids" : "");
 }
 
 void facts(Report& r, const TraceSource& trace, const std::string& specs, const CountPass* counts) {

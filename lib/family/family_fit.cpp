@@ -26,8 +26,8 @@ std::string router_text(const ModelConfig& c, bool corrected) {
     return spec.name() == "sparsemixer" ? concat("sparsemixer:eps=", spec.get("eps", 0.01))
                                         : spec.name();
   }
-  std::string out = concat(f.score == ScoreFunction::sigmoid ? "sigmoid" : "softmax", ":k=", f.k,
-                           ",norm=", int(norm_topk(c)));
+  constexpr const char* names[] = {"softmax", "sigmoid", "sqrtsoftplus"};
+  std::string out = concat(names[std::size_t(f.score)], ":k=", f.k, ",norm=", int(norm_topk(c)));
   if (f.bias || corrected)
     out += f.bias_on_logit ? ",bias=1,bias_on=logit" : ",bias=1";
   if (f.scale != 1)

@@ -132,8 +132,9 @@ class Keys {
   }
   // What the router does; architectures that take no such key do it without.
   void routing() {
-    if (facts_.score != ScoreFunction::other && form_.architecture != "gpt-oss") {
-      whole("expert_gating_func", facts_.score == ScoreFunction::sigmoid ? sigmoid : softmax);
+    const bool by_sigmoid = facts_.score == ScoreFunction::sigmoid;
+    if ((by_sigmoid || facts_.score == ScoreFunction::softmax) && form_.architecture != "gpt-oss") {
+      whole("expert_gating_func", by_sigmoid ? sigmoid : softmax);
       out_.flag(key("expert_weights_norm"), norm_topk(c_));
     }
     if (facts_.scale != 1 || form_.architecture.starts_with("deepseek"))

@@ -8,7 +8,7 @@ namespace moe {
 
 // The function of plain products W x whose k largest values, bias and groups aside, are a token's
 // choices. Any other rule is `other`, and so are cosines and routers without scores.
-enum class ScoreFunction { softmax, sigmoid, other };
+enum class ScoreFunction { softmax, sigmoid, sqrt_softplus, other };
 
 struct RouterFacts {
   int k = 0;  // K: columns of Routing::expert, the most choices that a token can have

@@ -7,10 +7,10 @@
 #include <set>
 
 #include "lib/core/error.h"
-#include "lib/core/rng.h"
 #include "lib/core/spec.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 namespace moe {
 namespace {
@@ -65,11 +65,7 @@ class RandomHash final : public Hash {
 
  protected:
   void look_up(int id, std::span<int> out) const override {
-    Rng rng(seed_, std::uint64_t(id) + 1);
-    for (std::size_t j = 0; j < out.size();) {  // draws until k are distinct
-      out[j] = int(rng.below(experts_));
-      j += std::ranges::find(out.first(j), out[j]) == out.begin() + std::ptrdiff_t(j);
-    }
+    draw_experts(seed_, id, experts_, out);
   }
 
  private:

@@ -1,7 +1,7 @@
-// softmax (equations.md 2.1) and sigmoid (2.2): scores, a correction bias for the selection, groups
-// (2.3), weights by section 1; which experts a row may choose can depend on its modality. Papers:
-// 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral), 2405.04434 (V2 groups), 2412.19437
-// (DeepSeek-V3).
+// softmax (equations.md 2.1), sigmoid (2.2) and the root of softplus (DeepSeek-V4): scores, a
+// correction bias for the selection, groups (2.3), weights by section 1; which experts a row may
+// choose can depend on its modality. Papers: 1701.06538, 2101.03961 (Switch), 2401.04088 (Mixtral),
+// 2405.04434 (V2 groups), 2412.19437 (DeepSeek-V3).
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -93,7 +93,7 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   return o;
 }
 
-// What softmax and sigmoid have in common; they differ in the score and its backward.
+// What they have in common; they differ in the score and its backward.
 class Scored : public Router, public Reroutes, public ExcludesExperts {
  public:
   Scored(int experts, const ScoredOptions& o)
@@ -305,9 +305,29 @@ class Softmax final : public OfSoftmax, public DeviceRule {
   }
 };
 
-class Sigmoid final : public Scored, public DeviceRule {
+// Scores that are no probabilities: what one expert gets, others do not lose.
+class OfEach : public Scored {
  public:
   using Scored::Scored;
+  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
+    return normalized_rows(r.score);
+  }
+
+ protected:
+  void probability_backward(std::span<const double> s, std::span<const double> dprob,
+                            std::span<double> ds) const override {
+    normalized_row_backward(s, dprob, ds);
+  }
+  void score_keys(std::span<const double>, std::span<const double> s, std::span<double> key,
+                  std::span<double> group_key) const override {
+    for (std::size_t e = 0; e < key.size(); ++e)
+      key[e] = group_key[e] = s[e] + beta(e);
+  }
+};
+
+class Sigmoid final : public OfEach, public DeviceRule {
+ public:
+  using OfEach::OfEach;
   RouterFacts facts() const override {
     RouterFacts f = Scored::facts();
     f.score = o_.mask.empty() ? ScoreFunction::sigmoid : ScoreFunction::other;
@@ -315,9 +335,6 @@ class Sigmoid final : public Scored, public DeviceRule {
   }
   std::optional<TopK> top_k() const override {
     return rule_for_device(true);
-  }
-  Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
-    return normalized_rows(r.score);
   }
 
  protected:
@@ -329,14 +346,25 @@ class Sigmoid final : public Scored, public DeviceRule {
     for (std::size_t e = 0; e < s.size(); ++e)
       dz[e] += ds[e] * s[e] * (1 - s[e]);
   }
-  void probability_backward(std::span<const double> s, std::span<const double> dprob,
-                            std::span<double> ds) const override {
-    normalized_row_backward(s, dprob, ds);
+};
+
+class SqrtSoftplus final : public OfEach {
+ public:
+  using OfEach::OfEach;
+  RouterFacts facts() const override {
+    RouterFacts f = Scored::facts();
+    f.score = o_.mask.empty() ? ScoreFunction::sqrt_softplus : ScoreFunction::other;
+    return f;
   }
-  void score_keys(std::span<const double>, std::span<const double> s, std::span<double> key,
-                  std::span<double> group_key) const override {
-    for (std::size_t e = 0; e < key.size(); ++e)
-      key[e] = group_key[e] = s[e] + beta(e);
+
+ protected:
+  void score(std::span<const double> z, std::span<double> s) const override {
+    sqrt_softplus_row(z, s);
+  }
+  void score_backward(std::span<const double> s, std::span<const double> ds,
+                      std::span<double> dz) const override {
+    for (std::size_t e = 0; e < s.size(); ++e)
+      dz[e] += ds[e] * sqrt_softplus_slope(s[e]);
   }
 };
 
@@ -381,6 +409,9 @@ std::unique_ptr<Router> make_cosine_router(Spec& spec, int experts) {
 
 std::unique_ptr<Router> make_sigmoid_router(Spec& spec, int experts) {
   return make<Sigmoid>(spec, experts, true);
+}
+std::unique_ptr<Router> make_sqrtsoftplus_router(Spec& spec, int experts) {
+  return make<SqrtSoftplus>(spec, experts, true);
 }
 
 }  // namespace moe

@@ -61,6 +61,13 @@ void sigmoid_row(std::span<const double> z, std::span<double> s) {
   for (std::size_t e = 0; e < s.size(); ++e)
     s[e] = 1 / (1 + std::exp(-z[e]));
 }
+void sqrt_softplus_row(std::span<const double> z, std::span<double> s) {
+  for (std::size_t e = 0; e < s.size(); ++e)
+    s[e] = std::sqrt(std::max(z[e], 0.0) + std::log1p(std::exp(-std::abs(z[e]))));
+}
+double sqrt_softplus_slope(double s) {
+  return s > 0 ? -std::expm1(-s * s) / (2 * s) : 0;
+}
 Matrix<double> normalized_rows(const Matrix<double>& s) {
   Matrix<double> p = s;
   for (Index t = 0; t < p.rows(); ++t) {

@@ -21,6 +21,9 @@ void softmax_row_backward(std::span<const double> p, std::span<const double> dp,
                           std::span<double> dz);
 
 void sigmoid_row(std::span<const double> z, std::span<double> s);
+// s = sqrt(ln(1 + e^z)), and its slope by the score itself
+void sqrt_softplus_row(std::span<const double> z, std::span<double> s);
+double sqrt_softplus_slope(double s);
 // s / (sum s + 1e-20) by rows: probabilities of scores that are not
 Matrix<double> normalized_rows(const Matrix<double>& s);
 // ds += the backward of one row of it.

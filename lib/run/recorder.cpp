@@ -10,6 +10,7 @@
 #include "lib/model/config.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 namespace moe {
 namespace {
@@ -24,6 +25,7 @@ ScoreFn score_fn(ScoreFunction f) {
       return ScoreFn::softmax;
     case ScoreFunction::sigmoid:
       return ScoreFn::sigmoid;
+    case ScoreFunction::sqrt_softplus:
     case ScoreFunction::other:
       break;
   }
@@ -40,6 +42,7 @@ TraceLayer describe(Decoder<float>& model, int n) {
   l.experts = c.experts;
   l.top_k = router.k;
   l.shared = c.shared_width > 0 ? 1 : 0;
+  l.by_table = capability<TokenTable>(layer.router()) != nullptr;
   l.n_group = router.groups;
   l.topk_group = router.topk_groups;
   l.score_fn = score_fn(router.score);

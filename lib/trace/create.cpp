@@ -79,7 +79,16 @@ void trained_k(hid_t file, const TraceHeader& h) {
   }
 }
 
+// Of a model that looks the experts of some layers up by token id.
+void tables(hid_t file, const TraceHeader& h) {
+  if (std::ranges::any_of(h.layers, &TraceLayer::by_table)) {
+    per_layer<std::uint8_t>(file, "choice_rule", Cell::u8, h,
+                            [](const TraceLayer& l) { return l.by_table ? 1 : 0; });
+  }
+}
+
 void layer_settings(hid_t file, const TraceHeader& h) {
+  tables(file, h);
   if (h.has_encoder()) {
     per_layer<std::uint8_t>(file, "layer_stack", Cell::u8, h,
                             [](const TraceLayer& l) { return l.encoder ? 1 : 0; });

@@ -173,6 +173,8 @@ void TraceReader::File::read_model() {
 void TraceReader::File::read_stacks() {
   read_layers<std::uint8_t>("layer_stack", false, Cell::u8,
                             [](TraceLayer& l, auto v) { l.encoder = v == 1; });
+  read_layers<std::uint8_t>("choice_rule", false, Cell::u8,
+                            [](TraceLayer& l, auto v) { l.by_table = v == 1; });
 }
 
 void TraceReader::File::read_settings() {

@@ -44,6 +44,8 @@ TEST_CASE("defaults of routers") {
   const Defaults wanted{
       {"softmax", "softmax:k=2,norm=1,scale=1,bias=0,groups=1," + heat},
       {"sigmoid", "sigmoid:k=2,norm=1,scale=1,bias=0,groups=1," + heat},
+      {"sqrtsoftplus", "sqrtsoftplus:k=2,norm=1,scale=1,bias=0,groups=1," + heat},
+      {"token_table", "token_table:router={softmax:k=2},seed=0"},
       {"cosine", "cosine:k=2,norm=1,scale=1,bias=0,groups=1,dim=3,start=2," + heat},
       {"gshard", "gshard:second=random,scale=1," + heat},
       {"dense", "dense:" + heat},
