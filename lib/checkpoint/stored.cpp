@@ -63,7 +63,9 @@ Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims
     open_fp8(tensors);
   const bool numbers = values_.dtype() == DType::f64 || values_.dtype() == DType::f32 ||
                        values_.dtype() == DType::bf16 || values_.dtype() == DType::f16;
-  if (kind_ == Kind::plain && !numbers) {
+  const bool ids =
+      holds_ids(name) && (values_.dtype() == DType::i64 || values_.dtype() == DType::i32);
+  if (kind_ == Kind::plain && !numbers && !ids) {
     refuse(tensors, name,
            fmt::format("is stored as {}, which is no format of weights", name_of(values_.dtype())));
   }

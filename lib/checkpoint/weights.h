@@ -4,11 +4,17 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/core/tensor.h"
 
 namespace moe {
+
+// Tables of token ids are the one kind of integers in published models (DeepSeek-V4).
+inline bool holds_ids(std::string_view tensor) {
+  return tensor.ends_with("tid2eid");
+}
 
 // One tensor of a model, which may lie in its files in another form or in several pieces. Rows are
 // all sizes but the last.

@@ -163,6 +163,12 @@ void regroup_state(MoeLayer<float>& old, MoeLayer<float>& made,
 Edited regroup(Decoder<float>& old, const NewExperts& sources, double noise, std::uint64_t seed) {
   ModelConfig c = old.config();
   refuse_fixed_ids(c.moe);
+  if (!c.table_layers.empty()) {
+    throw Error(Exit::usage,
+                "the tables of table_layers name experts by their ids, and another number of "
+                "experts would move them")
+        .hint("a model without table_layers");
+  }
   const Regrouping r{sources, c.moe.experts, int(sources[0].size()), noise, seed};
   c.dense_width = c.dense_baseline_width();
   c.moe.experts = r.after;

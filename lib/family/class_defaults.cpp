@@ -13,6 +13,7 @@ struct Sharing {
 };
 constexpr Sharing sharing[] = {{"kimi_k2", "deepseek_v3"},
                                {"llama4", "llama4_text", "text_config"},
+                               {"qwen3_vl_moe", "qwen3_vl_moe_text", "text_config"},
                                {"qwen3_5_moe", "qwen3_5_moe_text", "text_config"},
                                {"interns1_pro", "interns1_pro_text", "text_config"}};
 

@@ -46,7 +46,9 @@ struct Names {
   std::string correction_bias = "mlp.gate.e_score_correction_bias";
   bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
   bool correction_may_lack = false;                       // a file without it has zeros
+  std::string table = "mlp.gate.tid2eid";  // of a router that looks experts up by token id
   std::vector<Joined> joined = {};
+  bool either_way = false;  // fused experts of a file may have their axes swapped or not
   // how names below the layer begin here in the place of how they usually do: {"mlp.", "mixer."};
   // the first that fits
   std::vector<std::pair<std::string, std::string>> begin = {};

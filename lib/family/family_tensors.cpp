@@ -1,12 +1,14 @@
 // Tensor names of the families. One list of pieces says which numbers of which parameter lie where
 // in which tensor; store() and load() walk it.
 #include <map>
+#include <set>
 
 #include "lib/core/error.h"
 #include "lib/family/families.h"
 #include "lib/family/family.h"
 #include "lib/model/decoder.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 namespace moe {
 namespace {
@@ -22,7 +24,8 @@ struct Piece {
   std::string name;
   Dims dims;
   std::vector<Part> parts;
-  Router* router = nullptr;  // instead: its correction bias
+  Router* router = nullptr;  // instead: its correction bias, or its table of token ids
+  bool ids = false;          // that table
 };
 
 Piece whole(std::string name, Parameter<float>& p) {
@@ -257,8 +260,8 @@ Names for_model(Names n, const ModelConfig& c) {
   return for_bodies(std::move(n), c);
 }
 
-// Correction biases are state of the routers and no parameters.
-void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<float>& model) {
+// Correction biases and tables are state of the routers and no parameters.
+void add_router_state(std::vector<Piece>& out, const Names& n, Decoder<float>& model) {
   const Index experts = model.config().moe.experts;
   const auto moe = model.moe_layers();
   int layer = -1;
@@ -267,13 +270,17 @@ void add_correction_biases(std::vector<Piece>& out, const Names& n, Decoder<floa
       ++layer;
     while (!model.config().is_moe(layer));
     Router& router = moe[i]->router();
+    const std::string at = layer_names(n, model.config(), layer).at;
+    if (auto* table = capability<TokenTable>(router)) {
+      const Index k = router.choices();
+      out.push_back({at + n.table, {Index(table->table().size()) / k, k}, {}, &router, true});
+      continue;
+    }
     const bool stored = !n.correction_bias.empty();
     if (!stored || (router.correction_bias().empty() && !n.always_corrected))
       continue;
-    out.push_back({layer_names(n, model.config(), layer).at + n.correction_bias,
-                   n.correction_row ? Dims{1, experts} : Dims{experts},
-                   {},
-                   &router});
+    out.push_back(
+        {at + n.correction_bias, n.correction_row ? Dims{1, experts} : Dims{experts}, {}, &router});
   }
 }
 
@@ -313,11 +320,17 @@ std::vector<Piece> pieces(Decoder<float>& model, const Names& usual) {
     if (n.halves)
       name_half(std::span(out).subspan(before), int(l));
   }
-  add_correction_biases(out, n, model);
+  add_router_state(out, n, model);
   return out;
 }
 
 void fill(Tensor& t, const Piece& p) {
+  if (p.ids) {
+    const auto table = capability<TokenTable>(*p.router)->table();
+    for (std::size_t i = 0; i < table.size(); ++i)
+      t.mutable_view<std::int64_t>().data[i] = std::int64_t(table[i]);
+    return;
+  }
   float* to = t.mutable_view<float>().data;
   if (p.router) {
     const auto beta = p.router->correction_bias();
@@ -357,12 +370,13 @@ std::vector<NamedTensor> store(Decoder<float>& model, const std::string& family)
 std::vector<NamedTensor> store(Decoder<float>& model, const Names& names) {
   std::vector<NamedTensor> out;
   for (Piece& p : pieces(model, names)) {
-    const auto make = [p] {
-      Tensor t(DType::f32, p.dims);
+    const DType type = p.ids ? DType::i64 : DType::f32;
+    const auto make = [p, type] {
+      Tensor t(type, p.dims);
       fill(t, p);
       return t;
     };
-    out.emplace_back(p.name, DType::f32, p.dims, make);
+    out.emplace_back(p.name, type, p.dims, make);
   }
   return out;
 }
@@ -381,6 +395,32 @@ Matrix<float> looked_up(const Lookup& lookup, const Piece& p) {
                 concat("'", p.name, "' came with ", values.size(), " numbers for ", size));
   }
   return values;
+}
+
+// Each row must name experts that there are, none of them twice.
+void take_table(const Piece& p, const Matrix<float>& values) {
+  const auto table = capability<TokenTable>(*p.router)->table();
+  const Index k = p.dims[1];
+  for (Index id = 0; id < p.dims[0]; ++id) {
+    std::set<int> seen;
+    for (Index j = 0; j < k; ++j) {
+      const float expert = values.data()[id * k + j];
+      const bool one = expert >= 0 && expert < float(p.router->experts());
+      if (!one || !seen.insert(int(expert)).second) {
+        throw Error(Exit::input, concat("'", p.name, "' gives token ", id, " the expert ", expert,
+                                        one ? " twice" : concat(" of ", p.router->experts())));
+      }
+      table[std::size_t(id * k + j)] = double(expert);
+    }
+  }
+}
+
+void take_router_state(const Piece& p, const Matrix<float>& values) {
+  if (p.ids)
+    return take_table(p, values);
+  const auto beta = p.router->correction_bias();
+  for (std::size_t e = 0; e < beta.size(); ++e)
+    beta[e] = double(values.data()[e]);
 }
 
 }  // namespace
@@ -406,11 +446,8 @@ void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
     if (elsewhere(p))
       continue;
     const Matrix<float> values = looked_up(lookup, p);
-    if (p.router) {
-      const auto beta = p.router->correction_bias();
-      for (std::size_t e = 0; e < beta.size(); ++e)
-        beta[e] = double(values.data()[e]);
-    }
+    if (p.router)
+      take_router_state(p, values);
     for (const Part& part : p.parts) {
       const View<const float> all = part.parameter->value();
       auto at = coming.find(part.parameter);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/model/config.h"
@@ -14,6 +15,7 @@
 #include "lib/model/rotary.h"
 #include "lib/router/mixing.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 namespace moe {
 namespace {
@@ -64,6 +66,10 @@ class Feeds {
       return;
     to.feed = moe_;
     moe_.gate_residual = residual_;  // the first has no logits before it
+    if (!listed(c_.table_layers, layer))
+      return;
+    to.feed->correction_bias = false;
+    to.feed->table = Count(c_.vocabulary) * to.feed->k;
   }
 
  private:
@@ -157,6 +163,17 @@ bool ModelConfig::is_moe(int layer) const {
   return !dense && own >= dense_layers && (own - dense_layers + 1) % moe_every == 0 &&
          !listed(dense_at, layer);
 }
+LayerConfig ModelConfig::moe_of(int layer) const {
+  LayerConfig out = moe;
+  if (!listed(table_layers, layer) ||
+      moe::router_facts(moe.router, moe.experts).needs_recorded_routes)
+    return out;
+  out.router = table_router(moe.router);
+  // in its place, since layers say their losses in the same order
+  std::ranges::replace_if(
+      out.balance, [](const std::string& b) { return make_balancer(b)->moves_bias(); }, "none");
+  return out;
+}
 bool ModelConfig::has_rope(int layer) const {
   return rope != rope_none && !listed(no_rope_layers, layer);
 }
@@ -232,6 +249,7 @@ Architecture architecture_of(const ModelConfig& c) {
   a.context = c.context;
   a.tied = c.tied;
   a.norm_bias = c.norm == NormKind::layer_bias;
+  a.streams = c.streams;
   a.final_norms = c.encoder_layers > 0 ? 2 : 1;
   Feeds feeds(c);
   const std::vector<std::optional<MixerShape>> mixers = mixer_shapes(c);

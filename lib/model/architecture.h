@@ -34,6 +34,7 @@ struct FeedShape {
   std::optional<std::vector<MatrixShape>> router;
   Count router_vector = 0;  // numbers of its biases and scales
   bool correction_bias = false;
+  Count table = 0;  // ids of experts that a router looks up by token
   // rows and columns of the product that adds logits of the MoE layer before; 0 = none
   Count gate_residual = 0;
 
@@ -69,6 +70,7 @@ struct Architecture {
   // head: there is an output matrix, if only the embedding once more
   bool tied = false, head = true;
   bool norm_bias = false;
+  Count streams = 0;  // that every branch mixes, see streams.h; 0 = one
   int final_norms = 1;
   std::vector<LayerShape> layers;
   std::vector<Extra> extra;

@@ -49,7 +49,9 @@ void visit(Spec& s, LayerConfig& m) {
   m.zc_exclude_zero = s.get("zc_exclude_zero", m.zc_exclude_zero);
   m.gate_residual = s.get("gate_residual", m.gate_residual);
   visit_routing(s, m);
+  const float limit = m.activation.limit;
   m.activation = activation_of(s.get("activation", std::string(name_of(m.activation))));
+  m.activation.limit = limit;
   m.shared_width = s.get("shared_width", int(m.shared_width), 0);
   m.shared_gate = s.get("shared_gate", m.shared_gate);
   m.router_bias = s.get("router_bias", m.router_bias);
@@ -197,6 +199,17 @@ void visit_latest(Later& later, ModelConfig& c) {
   later.field("logit_cap", c.logit_cap, usual.logit_cap);
 }
 
+void visit_streams(Later& later, ModelConfig& c) {
+  const ModelConfig usual;
+  double limit = c.moe.activation.limit;
+  later.field("swiglu_limit", limit, 0.0);
+  c.moe.activation.limit = float(limit);
+  later.layers("table_layers", c.table_layers);
+  later.field("streams", c.streams, usual.streams);
+  later.field("stream_rounds", c.stream_rounds, usual.stream_rounds);
+  later.field("stream_eps", c.stream_eps, usual.stream_eps);
+}
+
 void visit_encoder(Later& later, ModelConfig& c) {
   const ModelConfig usual;
   later.field("encoder_layers", c.encoder_layers, usual.encoder_layers);
@@ -235,6 +248,7 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   later.field("feed_beta", c.residual.feed_beta, 1.0);
   visit_latest(later, c);
   visit_encoder(later, c);
+  visit_streams(later, c);
 }
 
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.

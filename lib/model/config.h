@@ -109,8 +109,15 @@ struct ModelConfig {
   std::vector<int> index_shared;
   bool layer_scale = false;  // a number of each layer that its output is multiplied by, not trained
   double logit_cap = 0;      // logits become cap tanh(z/cap); 0 = not
-  bool dense = false;        // the dense baseline: every layer dense, of dense_width
-  LayerConfig moe;           // experts, width, activation, router, balance, capacity, shared, ...
+  // Hyper-connections (DeepSeek-V4): so many residual streams, which every branch reads as one row
+  // and mixes by a matrix that so many rounds make nearly doubly stochastic; 0 = one stream, added
+  // to. eps: added to sums and weights there.
+  int streams = 0, stream_rounds = 20;
+  double stream_eps = 1e-6;
+  // MoE layers whose tokens' experts stand in a table by token id, weighed by the router's scores
+  std::vector<int> table_layers;
+  bool dense = false;  // the dense baseline: every layer dense, of dense_width
+  LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)
   std::string init = "trunc_normal";
 
@@ -119,6 +126,9 @@ struct ModelConfig {
   std::vector<FeedKind> feeds() const;      // of all layers
   std::string feed_mixer(int layer) const;  // the spec in `feed` of a layer with such a one
   bool is_moe(int layer) const;
+  // `moe` as this layer has it: of table_layers with a router that looks experts up, and without
+  // balancers that move the bias of another
+  LayerConfig moe_of(int layer) const;
   bool in_encoder(int layer) const {
     return layer < encoder_layers;
   }

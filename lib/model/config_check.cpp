@@ -43,7 +43,8 @@ void check_rotary(const ModelConfig& c) {
 }
 
 void check_visible(const ModelConfig& c) {
-  for (const auto* list : {&c.full_layers, &c.no_rope_layers, &c.dense_at, &c.index_shared}) {
+  for (const auto* list :
+       {&c.full_layers, &c.no_rope_layers, &c.dense_at, &c.index_shared, &c.table_layers}) {
     for (const int l : *list) {
       refuse(l >= c.layers, concat("layer ", l, " was named and the model has ", c.layers),
              "layers count from 0");
@@ -221,8 +222,40 @@ void check_residual(const ModelConfig& c) {
          "the factors alpha and beta belong to residual_normed=1", "residual_normed=1");
 }
 
+void check_streams(const ModelConfig& c) {
+  constexpr int most = 64;
+  refuse(c.streams < 0 || c.streams > most || c.stream_rounds < 1 || !(c.stream_eps >= 0),
+         concat("streams=", c.streams, ", stream_rounds=", c.stream_rounds, " and stream_eps=",
+                c.stream_eps, " are not 0 to ", most, " streams, a round or more and no negative"),
+         "streams=4,stream_rounds=20,stream_eps=1e-6");
+  refuse(c.streams > 0 && (c.norm_after || c.norm_both || c.moe_norm_after || c.residual_normed ||
+                           c.residual_scale != 1 || c.dense_beside != DenseBeside::none ||
+                           c.layer_scale || c.encoder_layers > 0),
+         "streams have their own way back from a branch, and norms behind it, factors of the "
+         "residual, bodies beside each other or an encoder are asked for too",
+         "streams=0, or norm_after=0,norm_both=0,moe_norm_after=0,residual_normed=0,"
+         "residual_scale=1,dense_beside=none,layer_scale=0,encoder_layers=0");
+}
+
+void check_tables(const ModelConfig& c) {
+  const float limit = c.moe.activation.limit;
+  refuse(!(limit >= 0), concat("swiglu_limit=", limit, " must be at least 0"), "swiglu_limit=0");
+  refuse(limit > 0 && !c.moe.activation.limited(),
+         concat("swiglu_limit=", limit, " cuts what swiglu multiplies, and the activation is ",
+                name_of(c.moe.activation)),
+         "activation=swiglu, or swiglu_limit=0");
+  for (const int l : c.table_layers) {
+    refuse(!c.dense && !c.is_moe(l),
+           concat("table_layers names layer ", l, ", which is no MoE layer"),
+           "numbers of MoE layers, from 0");
+    make_router(c.moe_of(l).router, c.moe.experts);  // says what it does not go with
+  }
+}
+
 void check_layers(const ModelConfig& c) {
   check_residual(c);
+  check_streams(c);
+  check_tables(c);
   check_feeds(c);
   refuse(c.moe.hidden != c.hidden,
          concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden),

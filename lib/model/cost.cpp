@@ -86,12 +86,25 @@ Bytes feed_backward(const FeedShape& f, const ModelConfig& c) {
   return {.token = both + std::max(experts, 2 * f64 * scored)};
 }
 
+// Numbers of a token that a branch leaves where there are n streams: they instead of one, what it
+// read and put out, the product of the streams.
+Count stream_tape(const Architecture& a) {
+  const Count n = a.streams;
+  return n > 0 ? (n - 1) * a.hidden + 2 * a.hidden + (2 + n) * n + 1 : 0;
+}
+// While a branch goes backwards: what arrives at it and leaves it, streams before and behind.
+Count stream_backward(const Architecture& a) {
+  return a.streams > 0 ? 2 * a.hidden + 2 * a.streams * a.hidden + (2 + a.streams) * a.streams : 0;
+}
+
 // What the tape of `tokens` holds when forward has ended.
 Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   // last, normed, logits; token and target
   Bytes out{.token = f32 * (2 * a.hidden + 1 + a.vocabulary) + 2 * i32};
   if (c.embedding_norm)
     out.token += f32 * (a.hidden + 1);
+  if (a.streams > 0)
+    out.token += f32 * a.streams * (a.hidden + 1);
   for (int l = 0; l < c.layers; ++l) {
     const LayerShape& layer = a.layers[std::size_t(l)];
     Bytes feed = layer.feed ? feed_tape(*layer.feed, c) : Bytes{};
@@ -100,7 +113,8 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
     if (layer.beside && c.dense_beside == DenseBeside::normed)
       feed.token += f32 * (a.hidden + 1);  // both bodies' outputs, where one norm is counted
     // inputs of the branches, and what each norm reads or gives
-    out.token += f32 * ((layer.branches() + layer.norms) * a.hidden + layer.norms) + feed.token;
+    out.token += f32 * ((layer.branches() + layer.norms) * a.hidden + layer.norms) +
+                 f32 * layer.branches() * stream_tape(a) + feed.token;
     out.batch += feed.batch;
     for (const MixerShape& m : layer.mixers)
       out.token += f32 * (m.tape_numbers + (m.cross ? 2 * a.hidden + 1 : 0));
@@ -113,7 +127,7 @@ Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) 
   // what arrives at a branch from the norm behind it
   const bool behind = c.norm_after || c.norm_both || c.moe_norm_after;
   const Count beside = c.dense_beside == DenseBeside::normed ? 4 : 0;  // rows of both bodies
-  const Count arriving = f32 * (behind + beside) * a.hidden * tokens;
+  const Count arriving = f32 * ((behind + beside) * a.hidden + stream_backward(a)) * tokens;
   Count out = 0;
   for (const LayerShape& layer : a.layers) {
     Count freed = 0;  // what the feed-forward kept is gone before the mixer's turn
@@ -137,7 +151,7 @@ ModelCost cost_of(const ModelConfig& c, Index tokens) {
   Count fixed = 0;  // parameters without a gradient
   double active = 0;
   for (const WeightPiece& p : pieces(a)) {
-    if (p.moved == MovedBy::balancer)
+    if (p.moved == MovedBy::balancer || p.moved == MovedBy::fixed)
       continue;
     const Count n = p.rows * p.cols * p.count;
     out.parameters += n;

@@ -62,14 +62,6 @@ std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
   return out;
 }
 template <class S>
-int Decoder<S>::layer_of(int moe_layer) const {
-  for (int l = 0; l < config_->layers; ++l) {
-    if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
-      return config_->published_layer(l);
-  }
-  throw Error(Exit::bug, concat("there is no such MoE layer among ", config_->moe_layers()));
-}
-template <class S>
 void Decoder<S>::fetch_routing(Tape& tape) {
   for (std::size_t l = 0; l < tape.block.size(); ++l) {
     if (tape.block[l].moe)
@@ -150,6 +142,8 @@ Array<S> Decoder<S>::feed(const Pass& pass, int layer, BlockTape& t, DecoderStat
   Block& b = blocks_[std::size_t(layer)];
   if (!b.feeds())
     return std::move(t.mixed);
+  if (b.feed_streams)
+    return feed_streams(pass, layer, t, state);
   const Index rows = t.mixed.rows();
   const Index cols = t.mixed.cols();
   Array<S> y(backend_, rows, cols);
@@ -217,6 +211,8 @@ void Decoder<S>::mix(const Batch& batch, int layer, Array<S> x, BlockTape& t, De
     return;
   }
   t.x = std::move(x);
+  if (b.mixer_streams)
+    return mix_streams(batch, layer, t, state);
   const Index rows = t.x.rows();
   const Index cols = t.x.cols();
   t.mixed = Array<S>(backend_, rows, cols);
@@ -276,10 +272,12 @@ void Decoder<S>::backward(const Stage& stage, int layer, BlockTape& t, View<S> d
                           const GateGradients& gate) {
   const TimeSpan time("layer backward", config_->published_layer(layer));
   Array<S> scaled;
-  unfinish(blocks_[std::size_t(layer)], dx);
-  if (blocks_[std::size_t(layer)].feeds())
-    feed_backward(stage.pass, layer, t,
-                  at_branch(dx, blocks_[std::size_t(layer)].feed_joint, scaled), dx, gate);
+  Block& b = blocks_[std::size_t(layer)];
+  unfinish(b, dx);
+  if (b.feed_streams)
+    feed_streams_backward(stage.pass, layer, t, dx, gate);
+  else if (b.feeds())
+    feed_backward(stage.pass, layer, t, at_branch(dx, b.feed_joint, scaled), dx, gate);
   t.mixed = {};
   t.feed_in = {};
   t.feed_out = {};
@@ -288,13 +286,15 @@ void Decoder<S>::backward(const Stage& stage, int layer, BlockTape& t, View<S> d
   t.dense = {};
   t.feed_mixer = {};
   t.beside = {};
+  t.feed_stream = {};
   if (t.moe)
     t.moe->release();
-  Block& b = blocks_[std::size_t(layer)];
   if (b.cross)
     attend_backward(stage, layer, t, at_branch(dx, {.beta = config_->residual_scale}, scaled), dx);
   if (!b.mixer)
     return;
+  if (b.mixer_streams)
+    return mix_streams_backward(stage.batch, b, t, dx);
   mixer_backward(stage.batch, b, t, at_branch(dx, b.mixer_joint, scaled), dx);
   t.x = {};
   t.normed = {};
@@ -321,13 +321,8 @@ void Decoder<S>::feed_backward(const Pass& pass, int layer, BlockTape& t, View<c
     b.beside->backward({mine, *b.dense, *b.moe, t.dense, *t.moe}, t.beside, t.mixed.view(),
                        feed_input(t), dy, std::as_const(dlate_).view(), part.view(), dx, gate);
     dlate_ = {};
-  } else if (b.moe)
-    b.moe->backward(of_layer(pass, layer), *t.moe, feed_input(t), dy, part.view(), gate);
-  else if (b.dense)
-    b.dense->backward(t.dense, feed_input(t), dy, part.view());
-  else {
-    const TimeSpan time(TimePart::mixer, "mixer backward");
-    b.feed_mixer->backward(pass.batch, *t.feed_mixer, feed_input(t), dy, part.view());
+  } else {
+    body_backward(pass, layer, t, dy, part.view(), gate);
   }
   rejoin_backward(b.feed_joint, b.feed_norm, t.mixed.view(), t.feed_rstd.view(), part, dx);
 }
@@ -351,7 +346,13 @@ void Decoder<S>::mixer_backward(const Batch& batch, Block& b, BlockTape& t, View
 
 template <class S>
 void Decoder<S>::read_out(Array<S> x, Tape& tape) {
-  tape.last = std::move(x);
+  if (head_streams_) {
+    tape.streams = std::move(x);
+    head_streams_->read(std::as_const(tape.streams).view(), tape.head_stream);
+    tape.last = std::move(tape.head_stream.read);
+  } else {
+    tape.last = std::move(x);
+  }
   tape.normed = Array<S>(backend_, tape.last.rows(), config_->hidden);
   tape.rstd = Array<S>(backend_, tape.last.rows(), 1);
   final_norm_.forward(tape.last.view(), tape.normed.view(), tape.rstd.view());
@@ -398,6 +399,8 @@ Array<S> Decoder<S>::run_stacks(const Pass& pass, Tape& tape, DecoderState* stat
   Array<S> x = embed(pass.batch, tape);
   if (config_->sinusoidal)
     add_positions(pass.batch, x.view(), state);
+  if (config_->streams > 0)
+    x = as_streams(backend_, std::as_const(x).view(), config_->streams);
   return run_layers(stage, first, config_->layers, std::move(x), tape_of, done);
 }
 
@@ -522,7 +525,15 @@ Array<S> Decoder<S>::read_out_backward(Tape& tape) {
   tape.last = {};
   tape.normed = {};
   tape.rstd = {};
-  return dx;
+  if (!head_streams_)
+    return dx;
+  auto all = Array<S>::zeros(backend_, dx.rows(), tape.streams.cols());
+  head_streams_->read_backward(std::as_const(tape.streams).view(), tape.head_stream,
+                               std::as_const(dx).view(),
+                               head_streams_->no_gradient(tape.head_stream), all.view());
+  tape.streams = {};
+  tape.head_stream = {};
+  return all;
 }
 
 template <class S>
@@ -566,6 +577,8 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     stage.dmemory = dmemory.view();
   }
   backward_layers(stage, first, config_->layers, tape, dx.view());
+  if (config_->streams > 0)
+    dx = sum_of_streams(backend_, std::as_const(dx).view(), config_->streams);
   if (!embedding_norm_.empty()) {
     Array<S> before(backend_, dx.rows(), dx.cols());
     embedding_norm_.backward(dx.view(), tape.embedded.view(), tape.embedded_rstd.view(),

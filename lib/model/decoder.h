@@ -1,11 +1,10 @@
 // A decoder: embedding, then per layer x += mixer(norm(x)); x += feed-forward or MoE(norm(x)), then
-// norm and the output matrix. With norm_after (OLMo 2) x += norm(mixer(x)), and so the second; with
-// norm_both (Trinity) there is a norm on either side. A layer may have one of the two alone
-// (Nemotron 3).
-// Where the first layers are an encoder, they read Batch::source, and every layer behind them has a
-// third branch between the two, x += cross(norm(x)), that attends to the encoder's normed output.
-// Forward and backward stand side by side; Tape holds what backward needs, nothing is hidden in a
-// layer.
+// norm and the output matrix. With several streams a layer mixes those (streams.h). With norm_after
+// (OLMo 2) x += norm(mixer(x)), and so the second; with norm_both (Trinity) there is a norm on
+// either side. A layer may have one of the two alone (Nemotron 3). Where the first layers are an
+// encoder, they read Batch::source, and every layer behind them has a third branch between the two,
+// x += cross(norm(x)), that attends to the encoder's normed output. Forward and backward stand side
+// by side; Tape holds what backward needs, nothing is hidden in a layer.
 #pragma once
 #include <functional>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "lib/model/beside.h"
 #include "lib/model/mixer.h"
 #include "lib/model/norm.h"
+#include "lib/model/streams.h"
 
 namespace moe {
 
@@ -51,6 +51,8 @@ class Decoder {
     std::optional<FeedForward<S>> dense;
     std::unique_ptr<Mixer<S>> feed_mixer;
     Joint mixer_joint, feed_joint;
+    // of a model with several streams: how mixer and feed-forward read and mix them
+    std::optional<HyperConnection<S>> mixer_streams, feed_streams;
     std::optional<Beside<S>> beside;  // where there are both
     Parameter<S> scale;               // (1) of the layer's output; empty = 1
 
@@ -66,6 +68,7 @@ class Decoder {
     // of attention to the encoder: x before it, norm(that); `mixed` is then what is behind it
     Array<S> own, cross_in, cross_rstd;
     std::unique_ptr<MixerTape> mixer, feed_mixer, cross;
+    StreamTape<S> mixer_stream, feed_stream;
     std::optional<MoeTape<S>> moe;
     typename FeedForward<S>::Tape dense;
     typename Beside<S>::Tape beside;
@@ -80,7 +83,9 @@ class Decoder {
     std::vector<BlockTape> block;
     SourceTape source;
     Array<int> token, target;
-    Array<S> embedded, embedded_rstd;      // before the norm of the embedding, where there is one
+    Array<S> embedded, embedded_rstd;  // before the norm of the embedding, where there is one
+    Array<S> streams;                  // behind the last layer, where there are several
+    StreamTape<S> head_stream;
     Array<S> last, normed, rstd, dlogits;  // dlogits: gradient of the mean loss times loss_scale
     // until read_losses(): token losses (1,T), sums of balance losses (layers,E+2)
     Array<S> loss_on_device, sums_on_device;
@@ -180,6 +185,15 @@ class Decoder {
   void run_feed(const Pass&, int layer, BlockTape&, View<S> y, DecoderState*);
   void run_mixer(const Batch&, int layer, BlockTape&, View<S> y, DecoderState*);
   void mixer_backward(const Batch&, Block&, BlockTape&, View<const S> dy, View<S> dx);
+  // the same where there are several streams; see streams.h
+  void mix_streams(const Batch&, int layer, BlockTape&, DecoderState*);
+  Array<S> feed_streams(const Pass&, int layer, BlockTape&, DecoderState*);
+  void mix_streams_backward(const Batch&, Block&, BlockTape&, View<S> dx);
+  void feed_streams_backward(const Pass&, int layer, BlockTape&, View<S> dx, const GateGradients&);
+  void build_streams(Block&, const std::string& at);
+  // dread (T,H) set: through a MoE layer, a dense feed-forward or a mixer in its place
+  void body_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dread,
+                     const GateGradients&);
   void feed_backward(const Pass&, int layer, BlockTape&, View<const S> dy, View<S> dx,
                      const GateGradients&);
   // what the mixer and the feed-forward read
@@ -228,6 +242,7 @@ class Decoder {
   Backend<S>& backend_;
   Parameter<S> embedding_, encoder_embedding_, output_, output_bias_;
   Norm<S> embedding_norm_, final_norm_, encoder_norm_;
+  std::optional<HyperConnection<S>> head_streams_;
   std::unique_ptr<SharedParts<S>> shared_;
   std::vector<Block> blocks_;
   // of a layer with a shortcut, until the next one is through: its experts' output, its gradient

@@ -10,6 +10,7 @@
 #include "lib/model/mixers/plain_attention.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 namespace moe {
 namespace {
@@ -39,6 +40,8 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
     output_ = Parameter<S>(b, "output", {c.vocabulary, c.hidden});
   if (c.output_bias)
     output_bias_ = Parameter<S>(b, "output_bias", {c.vocabulary}, ParameterKind::vector);
+  if (c.streams > 0)
+    head_streams_.emplace(c, b, "streams.", "hc_head_", true);
   build_blocks(experts);
 }
 
@@ -62,6 +65,7 @@ void Decoder<S>::build_blocks(Storage experts) {
     build_feed(int(l), shape.layers[l].feed, experts);
     build_beside(block, shape.layers[l].beside, at);
     build_norms(block, int(l), at);
+    build_streams(block, at);
     build_joints(block, !shape.layers[l].mixers.empty() && shape.layers[l].mixers[0].attends());
     name_parameters(block, at);
   }
@@ -98,6 +102,16 @@ void Decoder<S>::build_norms(Block& b, int layer, const std::string& at) {
 }
 
 template <class S>
+void Decoder<S>::build_streams(Block& b, const std::string& at) {
+  if (config_->streams == 0)
+    return;
+  if (b.mixer)
+    b.mixer_streams.emplace(*config_, backend_, at + "mixer_streams.", "hc_attn_", false);
+  if (b.feeds())
+    b.feed_streams.emplace(*config_, backend_, at + "feed_streams.", "hc_ffn_", false);
+}
+
+template <class S>
 void Decoder<S>::build_joints(Block& b, bool attends) {
   const ModelConfig& c = *config_;
   if (!c.residual_normed) {
@@ -125,12 +139,14 @@ void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Sto
     block.dense.emplace(backend_, "", c.moe.activation, feed->width, c.hidden, feed->bias);
     return;
   }
-  LayerConfig moe = c.moe;
+  LayerConfig moe = c.moe_of(layer);
   if (moe.widths.empty())
     moe.width = feed->width;
   moe.gate_residual = feed->gate_residual > 0;
   block.moe.emplace(moe, backend_, experts);
-  if (auto* table = capability<LearnsFromText>(block.moe->router()))
+  if (auto* learned = capability<LearnsFromText>(block.moe->router()))
+    learned->set_vocabulary(c.vocabulary);
+  if (auto* table = capability<TokenTable>(block.moe->router()))
     table->set_vocabulary(c.vocabulary);
 }
 
@@ -173,6 +189,7 @@ void Decoder<S>::name_parameters(Block& block, const std::string& at) {
                                          const std::string&);                          \
   template void Decoder<S>::build_norms(Block&, int, const std::string&);              \
   template void Decoder<S>::build_joints(Block&, bool);                                \
+  template void Decoder<S>::build_streams(Block&, const std::string&);                 \
   template void Decoder<S>::name_parameters(Block&, const std::string&);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -1,6 +1,7 @@
 // The decoder without gradients: losses and logits of a pass, and states that go on.
 #include <algorithm>
 
+#include "lib/core/error.h"
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixers/plain_attention.h"
@@ -105,8 +106,18 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
     *last_logits = logits_at_end(pass.batch, out);
 }
 
+template <class S>
+int Decoder<S>::layer_of(int moe_layer) const {
+  for (int l = 0; l < config_->layers; ++l) {
+    if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
+      return config_->published_layer(l);
+  }
+  throw Error(Exit::bug, concat("there is no such MoE layer among ", config_->moe_layers()));
+}
+
 // decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.
 #define INSTANTIATE(S)                                                        \
+  template int Decoder<S>::layer_of(int) const;                               \
   template void Decoder<S>::losses(Tape&, View<S>, Index);                    \
   template void Decoder<S>::score_targets(Tape&);                             \
   template Matrix<S> Decoder<S>::logits_at_end(const Batch&, const Tape&);    \

@@ -101,6 +101,13 @@ void collect_cross(typename Decoder<S>::Block& b, NormKind kind, int layer,
   collect_part(*b.cross, "cross_attention", layer, all);
 }
 
+template <class S>
+void collect_streams(std::optional<HyperConnection<S>>& streams, int layer,
+                     std::vector<ModelParameter<S>>& all) {
+  if (streams)
+    collect_part(*streams, "streams", layer, all);
+}
+
 }  // namespace
 
 template <class S>
@@ -123,9 +130,12 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
     collect_cross<S>(b, kind, int(l), all);
     collect_norms(feed_norms<S>(b), kind, int(l), all);
     add(b.scale, {.value = 1}, "norms", int(l));
+    collect_streams<S>(b.mixer_streams, int(l), all);
+    collect_streams<S>(b.feed_streams, int(l), all);
     collect_feed(b, int(l), all);
   }
   collect_norms<S>({&encoder_norm_, &final_norm_}, kind, -1, all);
+  collect_streams<S>(head_streams_, -1, all);
   add(output_, plain, "embedding", -1);
   add(output_bias_, {}, "embedding", -1);
   for (auto& [name, shared] : shared_->entry)

@@ -6,6 +6,17 @@
 
 namespace moe {
 
+Matrix<int> positions(const Batch& batch, std::span<const Index> state) {
+  Matrix<int> at(1, batch.tokens());
+  for (std::size_t q = 0; q + 1 < batch.start.size(); ++q) {
+    const Index past =
+        state.empty() ? (batch.past.empty() ? 0 : batch.past[q]) : state[q + 1] - state[q];
+    for (Index t = batch.start[q]; t < batch.start[q + 1]; ++t)
+      at(0, t) = int(past + t - batch.start[q]);
+  }
+  return at;
+}
+
 std::vector<Index> grown(const Batch& batch, std::span<const Index> start) {
   if (start.size() != batch.start.size()) {
     throw Error(Exit::bug, concat("a state of ", start.size() - 1,

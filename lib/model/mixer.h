@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "lib/core/view.h"
+#include "lib/core/matrix.h"
 #include "lib/model/model_parameter.h"
 
 namespace moe {
@@ -55,6 +55,10 @@ class Mixer {
   // in a fixed order; group and layer are left to the model
   virtual void collect(std::vector<ModelParameter<S>>& all) = 0;
 };
+
+// Position of every row in its sequence, (1,T); `state`: where sequences of a state start, else
+// empty.
+Matrix<int> positions(const Batch&, std::span<const Index> state);
 
 // Rows of each sequence in the state after this batch, (Q+1). Throws Error(bug) where batch and
 // state do not fit.

@@ -105,7 +105,8 @@ std::string_view name_of(MixerKind kind) {
                                         "RWKV-4",
                                         "RWKV-6",
                                         "RWKV-7",
-                                        "RWKV channel mix"};
+                                        "RWKV channel mix",
+                                        "compressed attention"};
   return names[std::size_t(kind)];
 }
 
@@ -125,11 +126,32 @@ void add_pieces(const MixerShape& m, Count hidden, PieceList& out) {
     out.vector(part, m.heads);
 }
 
+namespace {
+
+// Compressed keys of so many rows, and how many of them a query attends to.
+double entries_of(const MixerShape& m, Count context) {
+  return m.rate > 0 ? double(context / m.rate) : 0;
+}
+double entry_flops(const MixerShape& m, Count context) {
+  const double all = entries_of(m, context);
+  const double near = double(m.window > 0 ? std::min(m.window, context) : context);
+  const double far = m.index_topk > 0 ? std::min(all, double(m.index_topk)) : all;
+  return 4.0 * (near + far) * double(m.heads * m.head_dim) +
+         2.0 * all * double(m.index_heads * m.index_dim);
+}
+
+}  // namespace
+
+// A query of compressed attention sees its window and what stands for all rows before.
 Count keys_seen(const MixerShape& m, Count context) {
+  if (m.kind == MixerKind::compressed)
+    return context;
   return m.window > 0 ? std::min(m.window, context) : context;
 }
 
 double mixing_flops(const MixerShape& m, Count context) {
+  if (m.kind == MixerKind::compressed)
+    return entry_flops(m, context);
   if (!m.own.empty())
     return m.own_flops;
   const double seen = double(keys_seen(m, context));
@@ -156,12 +178,17 @@ double cached_per_token(const MixerShape& m) {
       return double(m.kv_heads * (m.head_dim + m.values()));
     case MixerKind::latent:
       return double(m.kv_rank + m.rope + (m.index_heads > 0 ? m.index_dim : 0));
+    case MixerKind::compressed:
+      return (m.window > 0 ? 0 : double(m.head_dim)) +
+             (m.rate > 0 ? double(m.head_dim + m.index_dim) / double(m.rate) : 0);
     default:
       return 0;
   }
 }
 
 double state_numbers(const MixerShape& m) {
+  if (m.kind == MixerKind::compressed)
+    return double(m.window * m.head_dim);
   if (!m.own.empty())
     return double(m.own_state);
   switch (m.kind) {

@@ -18,12 +18,14 @@ enum class MixerKind {
   rwkv4,
   rwkv6,
   rwkv7,
-  channel_mix
+  channel_mix,
+  compressed
 };
 inline constexpr MixerKind mixer_kinds[] = {
     MixerKind::attention, MixerKind::latent,     MixerKind::mamba1,      MixerKind::mamba2,
     MixerKind::lightning, MixerKind::short_conv, MixerKind::gated_delta, MixerKind::kimi_delta,
-    MixerKind::rwkv4,     MixerKind::rwkv6,      MixerKind::rwkv7,       MixerKind::channel_mix};
+    MixerKind::rwkv4,     MixerKind::rwkv6,      MixerKind::rwkv7,       MixerKind::channel_mix,
+    MixerKind::compressed};
 std::string_view name_of(MixerKind);
 
 struct MixerShape {
@@ -45,6 +47,7 @@ struct MixerShape {
   Count q_rank = 0, kv_rank = 0, nope = 0, rope = 0, value = 0;
   // keys that a query attends to, 0 = all; the indexer that finds them, heads 0 = another layer's
   Count index_topk = 0, index_heads = 0, index_dim = 0;
+  Count rate = 0;  // rows of a compressed key; 0 = there are none
   // Mamba: inner width, N, groups (2), rank of dt (1)
   Count inner = 0, state = 0, groups = 0, rank = 0;
   // short convolution, of `inner` channels: tokens that it sees; whether its products have biases

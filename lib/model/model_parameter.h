@@ -2,6 +2,7 @@
 // it starts, and its name in published checkpoints. The part that owns a parameter says all of it,
 // so that nothing has to be read off a name.
 #pragma once
+#include <functional>
 #include <string>
 #include <vector>
 

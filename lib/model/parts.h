@@ -13,7 +13,8 @@ class Decoder;
 template <class S>
 class Parameter;
 
-// router, experts, shared, each mixer by its name, dense, norms, embedding (the output matrix too)
+// router, experts, shared, each mixer by its name, dense, norms, streams, embedding (the output
+// matrix too)
 const std::vector<std::string>& parameter_groups();
 
 class Parts {

@@ -14,9 +14,10 @@ inline constexpr int part_count = 9;
 std::string_view name_of(ModelPart);
 
 // What moves the numbers of a piece in training. A balancer moves correction biases: a published
-// file holds them as tensors, our decoder as state of the router and not as parameters. Nothing
-// moves the matrices of Fourier position embedding.
-enum class MovedBy { gradient, balancer, nothing };
+// file holds them as tensors, our decoder as state of the router and not as parameters; so does a
+// router's table of token ids, which is fixed. Nothing moves the matrices of Fourier position
+// embedding.
+enum class MovedBy { gradient, balancer, fixed, nothing };
 
 // `count` matrices of (rows, cols), `active` of them touched by a token; multiplied = in a product
 // with activations.

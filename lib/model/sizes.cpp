@@ -23,6 +23,9 @@ void add_router(PieceList& out, const FeedShape& f, Count hidden) {
   out.vector(ModelPart::router, f.router_vector);
   if (f.correction_bias)
     out.add({ModelPart::router, 1, f.experts, 1, 1, false, MovedBy::balancer});
+  if (f.table > 0)  // of which a token touches its k
+    out.add({ModelPart::router, f.table / f.k, f.k, 1, double(f.k) / double(f.table), false,
+             MovedBy::fixed});
 }
 
 // Of experts that differ a token touches k mean ones.
@@ -55,6 +58,13 @@ void add_feed(PieceList& out, const FeedShape& f, Count hidden) {
     out.matrix(ModelPart::shared, 1, hidden);
 }
 
+// Products and vectors that say how n streams are read, and how a branch comes back to them.
+void add_streams(PieceList& out, Count n, Count hidden, bool reads_only) {
+  const Count weights = reads_only ? n : (2 + n) * n;
+  out.matrix(ModelPart::rest, weights, n * hidden);
+  out.vector(ModelPart::rest, weights + (reads_only ? 1 : 3));
+}
+
 void add_layer(PieceList& out, const LayerShape& l, const Architecture& a) {
   for (const MixerShape& m : l.mixers)
     add_pieces(m, a.hidden, out);
@@ -63,6 +73,8 @@ void add_layer(PieceList& out, const LayerShape& l, const Architecture& a) {
   if (l.beside)
     add_feed(out, *l.beside, a.hidden);
   out.add({ModelPart::rest, 1, l.scalars, 1, 1, false, MovedBy::nothing});
+  for (int b = 0; b < l.branches() && a.streams > 0; ++b)
+    add_streams(out, a.streams, a.hidden, false);
   out.vector(ModelPart::rest, Count(l.norms) * a.hidden * (a.norm_bias ? 2 : 1));
 }
 
@@ -116,6 +128,8 @@ std::vector<WeightPiece> pieces(const Architecture& a) {
   for (const LayerShape& l : a.layers)
     add_layer(out, l, a);
   out.vector(ModelPart::rest, Count(a.final_norms) * a.hidden * (a.norm_bias ? 2 : 1));
+  if (a.streams > 0)
+    add_streams(out, a.streams, a.hidden, true);
   for (const Extra& e : a.extra)
     out.add({ModelPart::rest, 1, e.parameters, 1, 1, false, e.moved});
   check_sum(out.all, a.name);

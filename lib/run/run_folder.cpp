@@ -113,7 +113,7 @@ void in_formats(std::vector<NamedTensor>& tensors, const Contents& c) {
     const DType type = c.type(t.name);
     if (c.few_bits && few != c.few_bits->end()) {
       std::ranges::move(in_few_bits(t, few->second), std::back_inserter(out));
-    } else if (type != DType::f32) {
+    } else if (type != DType::f32 && t.dtype == DType::f32) {
       out.emplace_back(t.name, type, t.dims,
                        [make = t.make, type] { return rounded(make(), type); });
     } else {
@@ -303,6 +303,24 @@ std::vector<std::string> all_names(const Weights& weights) {
   return out;
 }
 
+// How the experts of a file lie whose family has them either way, as its class tells: what fits
+// its memory is taken as it is, anything else is swapped.
+void turn_experts(const Weights& weights, const ModelConfig& c, Names& names) {
+  int layer = 0;
+  while (layer < c.layers && !c.is_moe(layer))
+    ++layer;
+  for (Joined& j : names.joined) {
+    const bool down = j.parts.size() == 1;
+    const Dims plain = down ? Dims{c.moe.experts, c.hidden, c.moe.width}
+                            : Dims{c.moe.experts, 2 * c.moe.width, c.hidden};
+    try {
+      weights.open(concat(names.prefix, names.layers, layer, ".", j.name), plain);
+      j.swapped = false;
+    } catch (const Error&) {  // of another shape; where that fits neither it is said on loading
+    }
+  }
+}
+
 FoundModel found_model(const fs::path& folder, const Weights& weights, Head head_wanted) {
   if (const auto foreign = foreign_tensors(weights.names())) {
     throw Error(Exit::input, concat(in_quotes(folder), " holds the tensors of ", foreign->kind))
@@ -311,6 +329,8 @@ FoundModel found_model(const fs::path& folder, const Weights& weights, Head head
   FoundModel m{.published = read_config(folder), .found = {}};
   ModelConfig& c = m.published.config;
   m.found = names_as_found(m.published.family, c.tied, all_names(weights));
+  if (m.found.names.either_way)
+    turn_experts(weights, c, m.found.names);
   if (m.found.headless && c.encoder_layers > 0) {
     c.tied = true;  // the classes of encoder-decoders take the embedding then
     m.found.headless = false;

@@ -9,8 +9,8 @@ DType StoredTypes::type(const std::string& tensor) const {
   if (found != of.end())
     return found->second;
   // their classes keep them in full, whatever the rest is stored in
-  const bool corrects =
-      tensor.ends_with("e_score_correction_bias") || tensor.ends_with(".expert_bias");
+  const bool corrects = tensor.ends_with("e_score_correction_bias") ||
+                        tensor.ends_with(".expert_bias") || tensor.ends_with(".ffn.gate.bias");
   return corrects ? DType::f32 : usual;
 }
 

@@ -295,6 +295,20 @@ TEST_CASE("the gradient of a model of layers with one part each agrees with cent
       "attention_beta=0.7,recurrent_alpha=0.8,recurrent_beta=1.2,feed_alpha=0.6,feed_beta=1.1");
 }
 
+TEST_CASE("the gradient of several residual streams agrees with central differences") {
+  check_gradients("layers=2,kv_heads=1,streams=3,stream_rounds=3,swiglu_limit=0.6,shared_width=3",
+                  true);
+  check_gradients("layers=3,streams=1,stream_rounds=1,norm=layer_bias,dense_layers=1,tied=1");
+  check_gradients("layers=2,streams=2,mixer={short_conv;none},feed={moe;rwkv_channel}");
+  check_gradients(
+      "layers=3,streams=2,mixer={compressed_attention:window=3;compressed_attention:rate=3,window="
+      "2,"
+      "rope_dim=2;compressed_attention:rate=2,overlap=1,topk=1,window=2,groups=2,rope_dim=2,"
+      "index_dim=2},router={sqrtsoftplus:k=2,bias=1,scale=1.5},table_layers=0+2,"
+      "balance={bias;switch:coef=0.1;concat:coef=0.2}",
+      true);
+}
+
 TEST_CASE("gradients add up over batches and backward frees what only it needed") {
   World w("layers=2,kv_heads=1");
   const Batch batch = batch_of(false);

@@ -227,7 +227,7 @@ TEST_CASE(
     Index parameters = 0;
     for (const NamedTensor& t : store(a, family)) {
       CHECK(files.emplace(t.name, t.make()).second);
-      if (!t.name.ends_with("correction_bias"))
+      if (!t.name.ends_with("correction_bias") && !t.name.ends_with("tid2eid"))
         numbers += files[t.name].size();
     }
     for (auto* p : a.parameters())

@@ -139,6 +139,8 @@ TEST_CASE("every mixer's gradients agree with central differences") {
     for (const ModelParameter<double>& p : w.all) {
       INFO(p.parameter->name());
       CHECK(inner(p.parameter->to_host(), p.parameter->to_host()) > 0);
+      if (!p.parameter->trained())  // it moves choices alone, and those stay where they are
+        continue;
       for (Index i = 0; i < p.parameter->size(); i += std::max<Index>(1, p.parameter->size() / 9))
         agree(p.parameter->mutate().data[i], p.parameter->grad().data[i], loss);
     }

@@ -197,6 +197,34 @@ CLASSES = {
             },
         ),
     ),
+    "deepseek_v4": (
+        "deepseek_v4",
+        dict(
+            vocab_size=96, hidden_size=40, num_hidden_layers=4, num_attention_heads=6, head_dim=14,
+            q_lora_rank=18, o_groups=3, o_lora_rank=11, qk_rope_head_dim=6, sliding_window=5,
+            layer_types=["sliding_attention", "compressed_sparse_attention",
+                         "heavily_compressed_attention", "compressed_sparse_attention"],
+            compress_rates={"compressed_sparse_attention": 2, "heavily_compressed_attention": 5},
+            index_topk=3, index_n_heads=4, index_head_dim=9, rope_theta=50.0,
+            compress_rope_theta=700.0, max_position_embeddings=256,
+            rope_parameters={"rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0, "beta_slow": 1.0,
+                             "original_max_position_embeddings": 16},
+            mlp_layer_types=["moe", "hash_moe", "moe", "hash_moe"], n_routed_experts=7,
+            num_experts_per_tok=3, moe_intermediate_size=20, routed_scaling_factor=1.4,
+            swiglu_limit=0.7, hc_mult=3, hc_sinkhorn_iters=4, hc_eps=1e-3, rms_norm_eps=1e-5,
+        ),
+    ),
+    "qwen3_vl_moe": (
+        "qwen3_vl_moe",
+        dict(
+            text_config=dict(COMMON, head_dim=20, num_experts=8, num_experts_per_tok=3,
+                             moe_intermediate_size=20, intermediate_size=72, mlp_only_layers=[1],
+                             attention_bias=True, rope_parameters={
+                                 "rope_type": "default", "rope_theta": 300.0,
+                                 "mrope_section": [4, 3, 3], "mrope_interleaved": True}),
+            vision_config=dict(hybrid_cases.VISION, deepstack_visual_indexes=[0]),
+        ),
+    ),
     "kolibri1": (
         "kolibri1",
         dict(PLAIN | WINDOWS, num_local_experts=8, shared_expert_intermediate_size=24,
@@ -252,10 +280,10 @@ PAIRS = {
         activation_function="gelu",
     ),
 }
-WHOLE = {"llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
+WHOLE = {"qwen3_vl_moe": ("model.language_model.", "lm_head."), "llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
 # what a class keeps in memory beyond its published tensors, in a layout that is not read
-UNREAD_PACKED = ["longcat_flash"]
+UNREAD_PACKED = ["longcat_flash", "deepseek_v4", "qwen3_vl_moe"]
 DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
 
 
@@ -276,6 +304,9 @@ def uniform(name, count):
 
 def weights(name, shape):
     """Norms around 1, vectors and biases around 0, matrices of variance 1/inputs."""
+    if name.endswith("tid2eid"):  # distinct experts of each token
+        ids, k = shape
+        return torch.tensor([[(7 * t + j) % (k + 2) for j in range(k)] for t in range(ids)])
     u = uniform(name, int(np.prod(shape)))
     if len(shape) == 1 and "norm" in name and name.endswith("weight"):
         u = 1 + 0.3 * u
@@ -336,7 +367,11 @@ def learned(tensors):
 
 
 def as_published(family, name):
-    """Transformers writes the dense layers of Kimi Linear under another name than its authors."""
+    """Transformers writes the dense layers of Kimi Linear and some of DeepSeek-V4 otherwise than their authors."""
+    if family == "deepseek_v4":
+        name = re.sub(r"^model\.(embed)?(_tokens)?", r"\1", name)
+        name = re.sub(r"attn\.norm\.weight$", "attn.kv_norm.weight", name)
+        return re.sub(r"^hc_head\.hc_", "hc_head_", name)
     return re.sub(r"block_sparse_moe\.(gate|up|down)_proj", r"mlp.\1_proj", name) if family == "kimi_linear" else name
 
 

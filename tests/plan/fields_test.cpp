@@ -15,6 +15,7 @@
 #include "lib/plan/describe.h"
 #include "lib/router/mixing.h"
 #include "lib/router/router.h"
+#include "lib/router/token_table.h"
 
 using namespace moe;
 
@@ -115,6 +116,12 @@ const std::vector<Change> changes{
     {"index_shared", "1;3", true, latent + ",q_rank=7,index_topk=3,index_heads=2,index_dim=6"},
     {"layer_scale", "1", true},
     {"logit_cap", "30", false},
+    {"swiglu_limit", "7", false},
+    {"table_layers", "1", true},
+    {"streams", "3", true},
+    {"stream_rounds", "4", false, "streams=3"},
+    {"stream_eps", "0.01", false, "streams=3"},
+    {"mixer", "{compressed_attention:rate=4,overlap=1,topk=3}", true},
     {"rope", "{proportional:share=0.5}", false},
     {"mixer", "{attention:kv_heads=1;attention}", true},
     {"mixer", "{attention:head_dim=12;attention}", true, "qk_norm=head"},
@@ -283,7 +290,8 @@ double used(const Parameter<float>& p, const LayerConfig& c) {
 }
 
 struct Built {
-  double parameters = 0, stored = 0, experts = 0, active = 0, products = 0, state = 0;
+  double parameters = 0, stored = 0, experts = 0, active = 0, products = 0, state = 0,
+         touched_state = 0;
 };
 
 Built built(const ModelConfig& c) {
@@ -309,8 +317,12 @@ Built built(const ModelConfig& c) {
     if (p->name().ends_with("const_vec"))
       out.products += 4 * touched;  // a1 x + a2 v
   }
-  for (MoeLayer<float>* layer : model.moe_layers())
-    out.state += double(layer->router().correction_bias().size());
+  for (MoeLayer<float>* layer : model.moe_layers()) {
+    const double biases = double(layer->router().correction_bias().size());
+    auto* table = capability<TokenTable>(layer->router());
+    out.state += biases + (table ? double(table->table().size()) : 0);
+    out.touched_state += biases + (table ? double(layer->router().choices()) : 0);
+  }
   return out;
 }
 
@@ -327,7 +339,7 @@ Count agreed(const std::string& spec) {
   const Architecture a = plan::describe(c, spec);
   const ParameterCount p = parameters(a);
   CHECK(double(p.total) - b.state == b.parameters);
-  CHECK(p.a0 - b.state == Approx(b.active).epsilon(1e-12));
+  CHECK(p.a0 - b.touched_state == Approx(b.active).epsilon(1e-12));
   const Flops work = flops(a, c.context);
   CHECK(work.products == Approx(b.products).epsilon(1e-12));
   CHECK(work.products + work.attention == Approx(cost.flops_per_token_forward).epsilon(1e-12));

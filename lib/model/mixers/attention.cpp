@@ -13,18 +13,6 @@
 namespace moe {
 namespace {
 
-// Position of every row in its sequence.
-Matrix<int> positions(const Batch& batch, std::span<const Index> state) {
-  Matrix<int> at(1, batch.tokens());
-  for (std::size_t q = 0; q + 1 < batch.start.size(); ++q) {
-    const Index past =
-        state.empty() ? (batch.past.empty() ? 0 : batch.past[q]) : state[q + 1] - state[q];
-    for (Index t = batch.start[q]; t < batch.start[q + 1]; ++t)
-      at(0, t) = int(past + t - batch.start[q]);
-  }
-  return at;
-}
-
 // log1p(floor(n/floor))*scale + 1: how much longer queries get with their position, where `first`
 // is the n of the first (1 in Llama 4, 0 in Mistral 4).
 template <class S>

@@ -69,6 +69,10 @@ class HostSide {
     const Matrix<S> m = a.to_host();
     return Array<S>(backend_, m.view());
   }
+  // A host array in the backend's memory.
+  Array<S> placed(Array<S> a) const {
+    return own_ ? sent(a) : std::move(a);
+  }
   // y = x w' + bias on the host
   Array<S> product(View<const S> x /*of the backend*/, const Parameter<S>& w,
                    const Parameter<S>& bias = {}) const {

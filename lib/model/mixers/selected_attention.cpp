@@ -46,6 +46,22 @@ struct Head {
   }
 };
 
+// Calls each(query, head), a key head and a sequence at a time: the queries of those that share it
+// add to its rows in a fixed order.
+template <class Each>
+void for_key_heads(const AttentionShape& a, const Each& each) {
+  const Index sharing = a.heads / a.kv_heads;
+  const Index sequences = Index(a.query_start.size()) - 1;
+  parallel_for(a.kv_heads * sequences, 1, [&](Index piece, Index) {
+    const auto s = std::size_t(piece % sequences);
+    const Index group = piece / sequences;
+    for (Index h = group * sharing; h < (group + 1) * sharing; ++h) {
+      for (Index t = a.query_start[s]; t < a.query_start[s + 1]; ++t)
+        each(t, h);
+    }
+  });
+}
+
 // The best `count` of scores (lower index first among equals), ascending.
 std::vector<int> best(const std::vector<double>& score, Index count) {
   std::vector<int> order(score.size());
@@ -80,7 +96,7 @@ void selected_attention(View<const S> q, View<const S> k, View<const S> v, const
           const S* key = k.row(at.first_key[std::size_t(t)] + j).data() + head.k;
           score.push_back(a.scale * row_dot(q.row(t).data() + head.q, key, head.d));
         }
-        const double most = *std::ranges::max_element(score);
+        const double most = score.empty() ? -INFINITY : *std::ranges::max_element(score);
         double sum = 0;
         for (double& s : score)
           sum += s = std::exp(s - most);
@@ -103,28 +119,48 @@ void selected_attention_backward(View<const S> q, View<const S> k, View<const S>
                                  View<S> dk, View<S> dv) {
   const Places at(a.query_start, a.key_start);
   fill_zeros<S>({dq, dk, dv});
-  const Index sharing = a.heads / a.kv_heads;
-  // a key head at a time: the queries of those that share it add to its rows in a fixed order
-  parallel_for(a.kv_heads, 1, [&](Index first, Index last) {
-    for (Index h = first * sharing; h < last * sharing; ++h) {
-      const Head head(a, h);
-      for (Index t = 0; t < q.rows; ++t) {
-        const S* query = q.row(t).data() + head.q;
-        const S* arriving = dout.row(t).data() + head.out;
-        const double share = row_dot(arriving, out.row(t).data() + head.out, head.n);
-        for (const int j : chosen.of_query[std::size_t(t)]) {
-          const Index row = at.first_key[std::size_t(t)] + j;
-          const S* key = k.row(row).data() + head.k;
-          const double score = a.scale * row_dot(query, key, head.d);
-          const double p = std::exp(score - double(lse(t, h)));
-          const double dp = row_dot(arriving, v.row(row).data() + head.v, head.n) - share;
-          row_add(p, arriving, dv.row(row).data() + head.v, head.n);
-          row_add(a.scale * p * dp, query, dk.row(row).data() + head.k, head.d);
-          row_add(a.scale * p * dp, key, dq.row(t).data() + head.q, head.d);
+  const auto add = [&](Index t, Index h) {
+    const Head head(a, h);
+    const S* query = q.row(t).data() + head.q;
+    const S* arriving = dout.row(t).data() + head.out;
+    const double share = row_dot(arriving, out.row(t).data() + head.out, head.n);
+    for (const int j : chosen.of_query[std::size_t(t)]) {
+      const Index row = at.first_key[std::size_t(t)] + j;
+      const S* key = k.row(row).data() + head.k;
+      const double score = a.scale * row_dot(query, key, head.d);
+      const double p = std::exp(score - double(lse(t, h)));
+      const double dp = row_dot(arriving, v.row(row).data() + head.v, head.n) - share;
+      row_add(p, arriving, dv.row(row).data() + head.v, head.n);
+      row_add(a.scale * p * dp, query, dk.row(row).data() + head.k, head.d);
+      row_add(a.scale * p * dp, key, dq.row(t).data() + head.q, head.d);
+    }
+  };
+  for_key_heads(a, add);
+}
+
+template <class S>
+ChosenKeys choose_keys(const IndexSizes& n, View<const S> q, View<const S> weight,
+                       View<const S> keys, std::span<const Index> first_key,
+                       std::span<const Index> count) {
+  const double scale = 1 / std::sqrt(double(n.dim)) / std::sqrt(double(n.heads));
+  ChosenKeys out;
+  out.of_query.resize(std::size_t(q.rows));
+  parallel_for(q.rows, 4, [&](Index first, Index last) {
+    std::vector<double> score;
+    for (Index t = first; t < last; ++t) {
+      const Index from = first_key[std::size_t(t)];
+      score.assign(std::size_t(count[std::size_t(t)]), 0);
+      for (std::size_t j = 0; j < score.size(); ++j) {
+        for (Index h = 0; h < n.heads; ++h) {
+          const double near =
+              row_dot(q.row(t).data() + h * n.dim, keys.row(from + Index(j)).data(), n.dim);
+          score[j] += near > 0 ? near * double(weight(t, h)) * scale : 0;
         }
       }
+      out.of_query[std::size_t(t)] = best(score, n.topk);
     }
   });
+  return out;
 }
 
 template <class S>
@@ -187,33 +223,20 @@ ChosenKeys Indexer<S>::choose(View<const S> x, View<const S> latent_q, View<cons
   const HostNumbers<S> k = side.read(keys);
   const HostNumbers<S> w = side.read(weighing.view());
   const Places at(query_start, key_start);
-  const double scale = 1 / std::sqrt(double(dim_)) / std::sqrt(double(heads_));
-  ChosenKeys out;
-  out.of_query.resize(std::size_t(x.rows));
-  parallel_for(x.rows, 4, [&](Index first, Index last) {
-    std::vector<double> score;
-    for (Index t = first; t < last; ++t) {
-      const Index from = at.first_key[std::size_t(t)];
-      score.assign(std::size_t(at.last_key[std::size_t(t)] + 1 - from), 0);
-      for (std::size_t j = 0; j < score.size(); ++j) {
-        for (Index h = 0; h < heads_; ++h) {
-          const double near =
-              row_dot(q.view.row(t).data() + h * dim_, k.view.row(from + Index(j)).data(), dim_);
-          score[j] += near > 0 ? near * double(w(t, h)) * scale : 0;
-        }
-      }
-      out.of_query[std::size_t(t)] = best(score, topk_);
-    }
-  });
-  return out;
+  std::vector<Index> count;
+  for (std::size_t t = 0; t < at.first_key.size(); ++t)
+    count.push_back(at.last_key[t] + 1 - at.first_key[t]);
+  return choose_keys<S>({heads_, dim_, topk_}, q.view, w.view, k.view, at.first_key, count);
 }
 
-#define INSTANTIATE(S)                                                                          \
-  template void selected_attention(View<const S>, View<const S>, View<const S>,                 \
-                                   const AttentionShape&, const ChosenKeys&, View<S>, View<S>); \
-  template void selected_attention_backward(                                                    \
-      View<const S>, View<const S>, View<const S>, View<const S>, View<const S>, View<const S>, \
-      const AttentionShape&, const ChosenKeys&, View<S>, View<S>, View<S>);                     \
+#define INSTANTIATE(S)                                                                            \
+  template ChosenKeys choose_keys(const IndexSizes&, View<const S>, View<const S>, View<const S>, \
+                                  std::span<const Index>, std::span<const Index>);                \
+  template void selected_attention(View<const S>, View<const S>, View<const S>,                   \
+                                   const AttentionShape&, const ChosenKeys&, View<S>, View<S>);   \
+  template void selected_attention_backward(                                                      \
+      View<const S>, View<const S>, View<const S>, View<const S>, View<const S>, View<const S>,   \
+      const AttentionShape&, const ChosenKeys&, View<S>, View<S>, View<S>);                       \
   template class Indexer<S>;
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -26,7 +26,18 @@ class SharedChoice final : public SharedPart<S> {
   void collect(std::vector<ModelParameter<S>>&) override {}
 };
 
-// As AttentionOps::attention() and its backward, over the chosen keys alone. Host memory.
+struct IndexSizes {
+  int heads = 0, dim = 0, topk = 0;
+};
+// Of keys first_key[t] .. first_key[t] + count[t] the best of each query by the score above, the
+// lower index among equals. q (T,heads*dim), weight (T,heads), keys (..,dim), host memory.
+template <class S>
+ChosenKeys choose_keys(const IndexSizes&, View<const S> q, View<const S> weight, View<const S> keys,
+                       std::span<const Index> first_key, std::span<const Index> count);
+
+// As AttentionOps::attention() and its backward, over the chosen keys alone; a query without any
+// has an output of 0 and an lse of -inf. Keys may be others than rows of the sequence: then
+// key_start counts those. Host memory.
 template <class S>
 void selected_attention(View<const S> q, View<const S> k, View<const S> v, const AttentionShape&,
                         const ChosenKeys&, View<S> out, View<S> lse);
