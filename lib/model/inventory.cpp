@@ -102,6 +102,15 @@ void collect_cross(typename Decoder<S>::Block& b, NormKind kind, int layer,
 }
 
 template <class S>
+void collect_mixers(typename Decoder<S>::Block& b, NormKind kind, int layer,
+                    std::vector<ModelParameter<S>>& all) {
+  collect_norms<S>({&b.mixer_norm, &b.mixer_after}, kind, layer, all);
+  if (b.mixer)
+    collect_part(*b.mixer, b.mixer_name, layer, all);
+  collect_cross<S>(b, kind, layer, all);
+}
+
+template <class S>
 void collect_streams(std::optional<HyperConnection<S>>& streams, int layer,
                      std::vector<ModelParameter<S>>& all) {
   if (streams)
@@ -124,15 +133,13 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   collect_norms<S>({&embedding_norm_}, kind, -1, all);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];
-    collect_norms<S>({&b.mixer_norm, &b.mixer_after}, kind, int(l), all);
-    if (b.mixer)
-      collect_part(*b.mixer, b.mixer_name, int(l), all);
-    collect_cross<S>(b, kind, int(l), all);
-    collect_norms(feed_norms<S>(b), kind, int(l), all);
-    add(b.scale, {.value = 1}, "norms", int(l));
-    collect_streams<S>(b.mixer_streams, int(l), all);
-    collect_streams<S>(b.feed_streams, int(l), all);
-    collect_feed(b, int(l), all);
+    const int layer = int(l);
+    collect_mixers<S>(b, kind, layer, all);
+    collect_norms(feed_norms<S>(b), kind, layer, all);
+    add(b.scale, {.value = 1}, "norms", layer);
+    collect_streams<S>(b.mixer_streams, layer, all);
+    collect_streams<S>(b.feed_streams, layer, all);
+    collect_feed(b, layer, all);
   }
   collect_norms<S>({&encoder_norm_, &final_norm_}, kind, -1, all);
   collect_streams<S>(head_streams_, -1, all);
