@@ -89,14 +89,14 @@ void Decoder<S>::body_backward(const Pass& pass, int layer, BlockTape& t, View<c
 }
 
 // decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.
-#define INSTANTIATE(S)                                                                       \
-  template void Decoder<S>::mix_streams(const Batch&, int, BlockTape&, DecoderState*);       \
-  template Array<S> Decoder<S>::feed_streams(const Pass&, int, BlockTape&, DecoderState*);   \
-  template void Decoder<S>::mix_streams_backward(const Batch&, Block&, BlockTape&, View<S>); \
-  template void Decoder<S>::feed_streams_backward(const Pass&, int, BlockTape&, View<S>,     \
-                                                  const GateGradients&);                     \
-  template void Decoder<S>::body_backward(const Pass&, int, BlockTape&, View<const S>,       \
-                                          View<S>, const GateGradients&);
+#define INSTANTIATE(S)                                                                          \
+  template void Decoder<S>::mix_streams(const Batch&, int, BlockTape&, DecoderState*);          \
+  template Array<S> Decoder<S>::feed_streams(const Pass&, int, BlockTape&, DecoderState*);      \
+  template void Decoder<S>::mix_streams_backward(const Batch&, Block&, BlockTape&, View<S>);    \
+  template void Decoder<S>::feed_streams_backward(const Pass&, int, BlockTape&, View<S>,        \
+                                                  const GateGradients&);                        \
+  template void Decoder<S>::body_backward(const Pass&, int, BlockTape&, View<const S>, View<S>, \
+                                          const GateGradients&);
 INSTANTIATE(float)
 INSTANTIATE(double)
 #undef INSTANTIATE
