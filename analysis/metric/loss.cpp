@@ -34,6 +34,11 @@ double entropy_of_logits(std::span<const float> z) {
   return std::log(total) - weighed / total;
 }
 
+std::size_t distinct_values(std::vector<double> v) {
+  std::ranges::sort(v);
+  return std::size_t(std::unique(v.begin(), v.end()) - v.begin());
+}
+
 MetricValue means(const char* id, std::vector<Index> dims, const std::vector<SequenceMean>& all) {
   MetricValue out{id, std::move(dims), {}};
   for (const SequenceMean& m : all)
@@ -96,6 +101,8 @@ LossMetric::LossMetric(Spec& spec, const TraceSource& trace, const AnalyzeOption
       domain_(domain_name_.size() + 1) {
   if (trace.header().logit_kind == "probs")
     has_.logits = false;
+  for (const TraceLayer& l : trace.header().layers)
+    by_logits_.push_back(has_.logits && (!has_.entropy || l.score_fn == ScoreFn::softmax));
   for (std::size_t l = 0; l < layer_.size(); ++l)
     layer_[l].expert.resize(std::size_t(shape_.experts[l]));
 }
@@ -105,7 +112,7 @@ TraceFields LossMetric::needs() const {
   f.prediction = has_.prediction;
   f.dropped = has_.prediction && has_.dropped;
   f.entropy = has_.prediction && has_.entropy;
-  f.logits = has_.prediction && has_.logits && !has_.entropy;
+  f.logits = has_.prediction && std::ranges::find(by_logits_, true) != by_logits_.end();
   return f;
 }
 
@@ -118,12 +125,26 @@ double LossMetric::loss_of(const TraceRows& rows, Index t) {
   return std::isfinite(v) && v <= rounding && !nothing_follows ? -v : no_value;
 }
 
-double LossMetric::entropy_of(const LayerRows& rows, std::size_t experts, Index t) const {
-  if (!rows.entropy.empty())
-    return rows.entropy[std::size_t(t)];
-  if (rows.logits.empty() || std::isnan(rows.logits(t, 0)))
-    return no_value;
-  return entropy_of_logits(rows.logits.row(t).first(experts));
+// Stored entropies are 16-bit numbers: logits tell more where the router's belief is their softmax.
+double LossMetric::entropy_of(const LayerRows& rows, Index layer, Index t) const {
+  const auto l = std::size_t(layer);
+  if (by_logits_[l] && !rows.logits.empty() && !std::isnan(rows.logits(t, 0)))
+    return entropy_of_logits(rows.logits.row(t).first(std::size_t(shape_.experts[l])));
+  return rows.entropy.empty() ? no_value : double(rows.entropy[std::size_t(t)]);
+}
+
+std::string LossMetric::coarse() const {
+  double least = no_value;
+  for (const Layer& s : layer_) {
+    if (s.stretches > 0 && !(least <= s.distinct / s.stretches))
+      least = s.distinct / s.stretches;
+  }
+  if (!(least < least_distinct))
+    return "";
+  return concat("in a layer the router's entropy takes about ", rounded(least),
+                least < 1.5 ? " value" : " values",
+                " a sequence: it is nearly the same for all tokens, or stored with too few digits "
+                "to rank them (moe trace --logits keeps more)");
 }
 
 // A hash and not every so many-th: domains may take turns.
@@ -166,7 +187,7 @@ void LossMetric::observe_layer(const Window& w, Index l) {
       const bool any = std::ranges::any_of(flags, [](std::uint8_t d) { return d != 0; });
       (any ? s.dropped : s.kept).add(q, loss);
     }
-    const double entropy = entropy_of(rows, s.expert.size(), t);
+    const double entropy = entropy_of(rows, l, t);
     if (!std::isfinite(entropy))
       continue;
     s.sequence_entropy += entropy;
@@ -184,6 +205,8 @@ void LossMetric::end_stretch(Layer& s) {
   const std::size_t n = s.entropy.size();
   if (n >= least_in_stretch) {
     const std::vector<double> rank = statistics::ranks_of(s.entropy);
+    s.distinct += double(distinct_values(rank));
+    s.stretches += 1;
     for (std::size_t i = 0; i < n; ++i) {
       const auto fifth = std::size_t((rank[i] + 0.5) / double(n) * double(fifths));
       s.fifth[std::min(fifth, fifths - 1)].add(s.sequence, s.loss[i]);

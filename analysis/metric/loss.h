@@ -54,6 +54,7 @@ class LossMetric final : public Metric {
   static constexpr std::size_t fifths = 5;
   static constexpr std::uint32_t most_in_stretch = 4096;
   static constexpr std::size_t least_in_stretch = 16;
+  static constexpr double least_distinct = 16;  // values of the entropy in a stretch
   // that are ranked and whose paths are counted: whole stretches, drawn where there are more
   static constexpr std::uint64_t most_ranked = 65'536;
   static constexpr std::size_t most_sequences = 65'536;
@@ -68,6 +69,7 @@ class LossMetric final : public Metric {
     SequenceMean kept, dropped;  // tokens with all their choices, and with one or more dropped
     SequenceMean within, beyond_position;  // rank correlations of stretches, by their tokens
     double spread = 0, weight = 0;         // of `within` at random: sum of w^2 / (n-1), of w
+    double distinct = 0, stretches = 0;    // values of the entropy, stretches that were ranked
     Between between;
     // the stretch being read where it is ranked, and the sequence that it is of
     std::vector<double> entropy, loss, position;
@@ -80,7 +82,9 @@ class LossMetric final : public Metric {
 
   bool is_ranked(std::int64_t sequence, std::uint32_t stretch) const;
   void begin(Layer&, std::int64_t sequence, std::uint32_t stretch, int domain) const;
-  double entropy_of(const LayerRows&, std::size_t experts, Index t) const;
+  double entropy_of(const LayerRows&, Index layer, Index t) const;
+  // Why ranks by entropy say little; "" = they do not.
+  std::string coarse() const;
   static void end_stretch(Layer&);
   static void end_sequence(Layer&);
   void add_path(const Window&, Index t, std::int64_t sequence, double loss);
@@ -106,6 +110,7 @@ class LossMetric final : public Metric {
 
   Shape shape_;
   TraceFields has_;
+  std::vector<bool> by_logits_;  // (L) the entropy is computed from them where they are recorded
   std::vector<std::string> domain_name_;
   int top_;
   std::uint64_t every_;  // of so many stretches one is ranked

@@ -156,6 +156,8 @@ void LossMetric::correlations(Report& r) const {
                    .meaning("rank correlation of a sequence's mean entropy and mean loss, over the "
                             "sequences of a domain"),
                "loss_entropy_correlation_sequences");
+  if (const std::string why = coarse(); !why.empty())
+    t.warn(why);
   t.into(r);
 }
 

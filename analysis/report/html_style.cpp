@@ -35,7 +35,7 @@ code{font:.86em ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",mo
 .facts dd{margin:0;font-size:.92rem;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .facts .long dd{font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,)css"
     R"css("DejaVu Sans Mono",monospace}
-nav{position:sticky;top:0;z-index:5;display:flex;gap:.05rem;overflow-x:auto;)css"
+nav{position:sticky;top:0;z-index:5;display:flex;flex-wrap:wrap;gap:.05rem;)css"
     R"css(background:var(--bar);border-block:1px solid var(--line);)css"
     R"css(padding:.45rem max(1rem,calc((100vw - 1120px)/2 + .9rem));scrollbar-width:none;)css"
     R"css(backdrop-filter:blur(8px)}
@@ -47,11 +47,12 @@ nav a:hover,nav a:focus-visible{color:var(--ink);background:var(--wash)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr));)css"
     R"css(gap:1rem;)css"
     R"css(margin:0 0 1.4rem}
-.tile{display:grid;grid-template-columns:1fr auto;align-content:start;align-items:baseline;)css"
+.tile{display:grid;grid-template-columns:minmax(0,1fr) auto;align-content:start;)css"
+    R"css(align-items:baseline;)css"
     R"css(column-gap:.4rem;color:inherit;text-decoration:none;border:1px solid var(--line);)css"
     R"css(border-radius:10px;padding:.6rem .8rem .5rem;min-width:0}
 a.tile:hover{border-color:var(--axis)}
-.tile .what{font-size:.86rem;font-weight:560}
+.tile .what{font-size:.86rem;font-weight:560;overflow-wrap:anywhere}
 .tile .lamp{font-size:.72rem}
 .tile .value,.tile .spark,.tile .beside{grid-column:1/-1}
 .tile .value,.tile .beside{font-size:.78rem;color:var(--muted);font-variant-numeric:tabular-nums}
@@ -76,7 +77,7 @@ a.tile:hover{border-color:var(--axis)}
 .note{color:var(--muted);font-size:.82rem;margin:.45rem 0 0}
 .warning{border-left:3px solid var(--warn);background:var(--wash);padding:.45rem .8rem;)css"
     R"css(margin:0 0 .9rem;font-size:.92rem;max-width:54rem;border-radius:0 5px 5px 0}
-.scroll{overflow-x:auto;max-width:100%;background:linear-gradient(var(--bg),var(--bg)) )css"
+.scroll{overflow:auto hidden;max-width:100%;background:linear-gradient(var(--bg),var(--bg)) )css"
     R"css(right/2rem 100% no-repeat local,linear-gradient(to left,var(--shade),transparent) )css"
     R"css(right/1.1rem 100% no-repeat scroll}
 .broad{min-width:620px}
@@ -174,9 +175,9 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);)css"
     R"css(nav{flex-wrap:wrap;position:static}.tiles{grid-template-columns:1fr 1fr;gap:.6rem})css"
     R"css(.tile{padding:.5rem .6rem}.facets{grid-template-columns:1fr 1fr}.legend{columns:1})css"
     R"css(.bar{position:static}}
-@media print{main,header{zoom:.7;max-width:none}.tokens{max-height:9rem;overflow:hidden}#made)css"
+@media print{main,header{zoom:.62;max-width:none}.tokens{max-height:9rem;overflow:hidden}#made)css"
     R"css({break-inside:avoid}#words{display:none}article{margin-bottom:1.4rem})css"
-    R"css(.tall tbody tr:nth-child(n+17){display:none}.tall::after{content:)css"
+    R"css(.tall tbody tr:nth-child(n+15){display:none}.tall::after{content:)css"
     R"css("more rows on the screen and in -o report.csv";font-size:7.5pt;color:var(--muted)})css"
     R"css(.saves{display:none}:root{--bg:#fff}h2,h3,.reading{break-after:avoid}nav,)css"
     R"css(.bar label,summary{display:none}body{font-size:10.5pt}section{padding:1rem 0}figure,)css"

@@ -185,6 +185,28 @@ TEST_CASE("too few sequences are no conclusion, and what follows nothing has no 
   CHECK(analyze(none, {"loss"}).tables.empty());
 }
 
+TEST_CASE("an entropy with few values is told, and logits are asked where they say more") {
+  const auto coarse_in = [](const MemoryTrace& trace) {
+    const Report r = analyze(trace, {"loss"});
+    const auto& warnings = QuotedTable(r, "loss_entropy").table().warnings;
+    return std::ranges::any_of(warnings, [](const std::string& w) {
+      return w.find("takes about 2 values a sequence") != w.npos;
+    });
+  };
+  const MemoryTrace few = trace_with(16, 1, false, [](int, int p, Rng& rng) {
+    return Token{double(p % 2), rng.uniform()};
+  });
+  CHECK(coarse_in(few));
+  TraceRows rows = few.read(0, few.tokens(), few.fields());
+  rows.layer[0].logits = Matrix<float>(Index(few.tokens()), 4);
+  for (Index t = 0; t < rows.layer[0].logits.rows(); ++t)
+    rows.layer[0].logits(t, 0) = float(t % 16);
+  TraceHeader h = few.header();
+  CHECK(coarse_in(MemoryTrace(h, few.sequences(), few.steps(), rows)));  // not known to be softmax
+  h.layers[0].score_fn = ScoreFn::softmax;
+  CHECK_FALSE(coarse_in(MemoryTrace(h, few.sequences(), few.steps(), rows)));
+}
+
 TEST_CASE("windows of any size give the same losses") {
   const MemoryTrace trace = trace_with(24, 3, true, [](int, int, Rng& rng) {
     return Token{rng.uniform(), 3 * rng.uniform()};
