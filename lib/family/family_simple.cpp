@@ -225,11 +225,8 @@ FamilyRules qwen3_vl_moe_family() {
           nullptr,
           {.prefix = "model.language_model.",
            .joined = {{.name = "mlp.experts.gate_up_proj",
-                       .parts = {"moe.experts.gate", "moe.experts.up"},
-                       .swapped = true},
-                      {.name = "mlp.experts.down_proj",
-                       .parts = {"moe.experts.down"},
-                       .swapped = true}},
+                       .parts = {"moe.experts.gate", "moe.experts.up"}},
+                      {.name = "mlp.experts.down_proj", .parts = {"moe.experts.down"}}},
            .either_way = true}};
 }
 FamilyRules minimax_m2_family() {

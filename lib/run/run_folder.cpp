@@ -313,10 +313,11 @@ void turn_experts(const Weights& weights, const ModelConfig& c, Names& names) {
     const bool down = j.parts.size() == 1;
     const Dims plain = down ? Dims{c.moe.experts, c.hidden, c.moe.width}
                             : Dims{c.moe.experts, 2 * c.moe.width, c.hidden};
+    j.swapped = false;
     try {
       weights.open(concat(names.prefix, names.layers, layer, ".", j.name), plain);
-      j.swapped = false;
     } catch (const Error&) {  // of another shape; where that fits neither it is said on loading
+      j.swapped = true;
     }
   }
 }

@@ -207,8 +207,6 @@ CLASSES = {
             compress_rates={"compressed_sparse_attention": 2, "heavily_compressed_attention": 5},
             index_topk=3, index_n_heads=4, index_head_dim=9, rope_theta=50.0,
             compress_rope_theta=700.0, max_position_embeddings=256,
-            rope_parameters={"rope_type": "yarn", "factor": 4.0, "beta_fast": 8.0, "beta_slow": 1.0,
-                             "original_max_position_embeddings": 16},
             mlp_layer_types=["moe", "hash_moe", "moe", "hash_moe"], n_routed_experts=7,
             num_experts_per_tok=3, moe_intermediate_size=20, routed_scaling_factor=1.4,
             swiglu_limit=0.7, hc_mult=3, hc_sinkhorn_iters=4, hc_eps=1e-3, rms_norm_eps=1e-5,
