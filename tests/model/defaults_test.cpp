@@ -90,6 +90,17 @@ std::string other_name(const std::string& type, const Json& config, const std::s
   return "";
 }
 
+// Keys beside rope_parameters say the rules of both kinds of layers of DeepSeek-V4, but how those
+// of compressed keys are stretched.
+Json unstretched(Json config, const std::string& place) {
+  Json& rule = at(config, place)["rope_parameters"]["compress"];
+  for (const char* part :
+       {"factor", "beta_fast", "beta_slow", "original_max_position_embeddings", "attention_factor"})
+    rule.erase(part);
+  rule["rope_type"] = "default";
+  return config;
+}
+
 // 1 where the key may be left out.
 int check_key(const std::string& family, const Json& record, const std::string& place,
               const std::string& key) {
@@ -110,6 +121,10 @@ int check_key(const std::string& family, const Json& record, const std::string& 
   }
   if (!other_name(family, at(config, place), key).empty()) {
     CHECK(without.model == whole.model);  // said twice
+    return 1;
+  }
+  if (key == "rope_parameters" && at(config, place).contains("compress_rope_theta")) {
+    CHECK(without.model == read(unstretched(record.at("config"), place)).model);
     return 1;
   }
   const Json other = inside.contains(key) ? Json() : derived(at(config, place), key);
