@@ -3,6 +3,7 @@
 // planned on every second sequence of each domain, judged on the others. How far a plan carries
 // over to text of another kind is a figure of its own: judged on each domain, planned on all
 // others. Where an engine only counted: planned on every second step, judged on the others.
+#include <algorithm>
 #include <array>
 #include <numeric>
 
@@ -58,7 +59,8 @@ class Placement final : public Metric {
     State& s = layer_[l];
     for (const Index t : w.valid) {
       const std::size_t row(t);
-      const std::size_t domain(w.domain[row] < 0 ? domains_ - 1 : std::size_t(w.domain[row]));
+      // -1 is none; a number that no name stands for counts as none too
+      const std::size_t domain = std::min(std::size_t(w.domain[row]), domains_ - 1);
       Counts& by_row = s.rows[w.rows.first + row < half_ ? 0 : 1];
       Counts& part = s.part[domain][halves_.of(w.rows.sequence[row], w.rows.position[row])];
       for (const int e : w.layer[l].of(t)) {

@@ -8,6 +8,7 @@
 #include "lib/core/error.h"
 #include "lib/serving/cache_policies.h"
 #include "lib/serving/eplb.h"
+#include "tests/metric/rows.h"
 #include "tests/metric/traces.h"
 
 using namespace moe;
@@ -135,6 +136,17 @@ TEST_CASE("the hit rate of LRU under random routing is the closed form") {
     CHECK(rate[std::size_t(i)] == Approx(chance::lru_hit_rate(16, 4, 4 << i)).margin(0.01));
   CHECK(of(measure(trace, {"cache:tokens=10"}), "cache_accesses")[0] == 40);
   CHECK(of(measure(trace, {"cache:tokens=0"}), "cache_accesses")[0] == 32000);
+}
+
+TEST_CASE("domains that have no name are reported, and write nowhere else") {
+  const MemoryTrace trace = trace_of(
+      8, 2, 24,
+      [](int token, int sequence) {
+        return std::vector{token % 4, 4 + sequence % 4};
+      },
+      3);
+  const Report r = analyze(trace);
+  CHECK(r.tables.size() > 10);
 }
 
 TEST_CASE("the published example of the placement is met slot by slot") {

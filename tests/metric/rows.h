@@ -7,8 +7,9 @@
 namespace moe {
 
 // Tokens of one layer in sequences of 16; the choices of each by `choose`(token, sequence).
+// Sequence q is of domain q mod `domains`, which have no names; 0: of none.
 template <class Choose>
-MemoryTrace trace_of(int experts, int k, int sequences, Choose choose) {
+MemoryTrace trace_of(int experts, int k, int sequences, Choose choose, int domains = 0) {
   TraceHeader h;
   TraceLayer layer;
   layer.experts = experts;
@@ -19,7 +20,8 @@ MemoryTrace trace_of(int experts, int k, int sequences, Choose choose) {
   rows.layer.resize(1);
   rows.layer[0].expert = Matrix<int>(Index(sequences) * 16, k);
   for (int q = 0; q < sequences; ++q) {
-    all.push_back({std::uint64_t(q) * 16, 16, no_domain});
+    const std::uint16_t domain = domains > 0 ? std::uint16_t(1000 + q % domains) : no_domain;
+    all.push_back({std::uint64_t(q) * 16, 16, domain});
     for (int p = 0; p < 16; ++p) {
       const auto t = Index(rows.token_id.size());
       rows.token_id.push_back(0);
