@@ -52,8 +52,10 @@ class Feeds {
     };
     if (any(FeedKind::dense))
       dense_ = dense_of(c);
-    if (any(FeedKind::moe))
+    if (any(FeedKind::moe)) {
       moe_ = feed_of(c.moe);
+      all_look_up_ = capability<TokenTable>(*make_router(c.moe.router, c.moe.experts)) != nullptr;
+    }
     residual_ = std::exchange(moe_.gate_residual, 0);
   }
   void add(int layer, LayerShape& to) {
@@ -66,7 +68,7 @@ class Feeds {
       return;
     to.feed = moe_;
     moe_.gate_residual = residual_;  // the first has no logits before it
-    if (!listed(c_.table_layers, layer))
+    if (!all_look_up_ && !listed(c_.table_layers, layer))
       return;
     to.feed->correction_bias = false;
     to.feed->table = Count(c_.vocabulary) * to.feed->k;
@@ -77,6 +79,7 @@ class Feeds {
   std::vector<FeedKind> kinds_;
   FeedShape dense_, moe_;
   Count residual_ = 0;
+  bool all_look_up_ = false;  // the router itself is a table
 };
 
 // `dense`: the dense baseline of the model.

@@ -117,7 +117,7 @@ const std::vector<Change> changes{
     {"layer_scale", "1", true},
     {"logit_cap", "30", false},
     {"swiglu_limit", "7", false},
-    {"table_layers", "1", true},
+    {"table_layers", "1", false},
     {"streams", "3", true},
     {"stream_rounds", "4", false, "streams=3"},
     {"stream_eps", "0.01", false, "streams=3"},
