@@ -260,6 +260,16 @@ std::vector<Candidate> candidates(const ClusterRequest& q, const Terms& factors,
   return out;
 }
 
+// Of each layout that does not fit.
+void warn_of_memory(Report& r, const ClusterRequest& q, const Candidate& c) {
+  if (q.cluster.device.memory <= 0 || c.memory.all() <= q.usable * q.cluster.device.memory)
+    return;
+  r.warnings.push_back(fmt::format(
+      "{}: a rank would hold {:.1f} GiB, more than {:.0f} % of its {:.1f}: this layout does not "
+      "fit.",
+      text_of(c.layout), c.memory.all() / gib, 100 * q.usable, q.cluster.device.memory / gib));
+}
+
 void tell(Report& r, const ClusterRequest& q, const Candidate& c, const Terms& factors) {
   Term most = Term::narrow;
   const double seconds = largest(c.parts, factors, most);
@@ -272,11 +282,6 @@ void tell(Report& r, const ClusterRequest& q, const Candidate& c, const Terms& f
                    100 * seconds / step_seconds(c.parts, factors)),
        {}});
   r.findings.push_back({band_text(), {}});
-  if (q.cluster.device.memory > 0 && c.memory.all() > q.usable * q.cluster.device.memory) {
-    r.warnings.push_back(fmt::format(
-        "A rank would hold {:.1f} GiB, more than {:.0f} % of its {:.1f}: this layout does not fit.",
-        c.memory.all() / gib, 100 * q.usable, q.cluster.device.memory / gib));
-  }
 }
 
 Table runs_table() {
@@ -377,6 +382,8 @@ Report cluster_report(const ClusterRequest& q) {
   const Terms factors = factors_of(q);
   const std::vector<Candidate> all = candidates(q, factors, r);
   tell(r, q, all.front(), factors);
+  for (const Candidate& c : all)
+    warn_of_memory(r, q, c);
   if (all.size() > 1) {
     r.tables.push_back(layouts_table(all, q.cluster, factors));
     r.tables.push_back(cost_chart(all));

@@ -113,6 +113,8 @@ Layout layout_of(std::string_view text) {
   l.dispatch = dispatch_named(s.get("dispatch", "node"));
   l.overlap = s.get("overlap", l.overlap, 0.0);
   s.done();
+  for (const std::string& option : split(std::string(text), ','))
+    l.said.push_back(option.substr(0, option.find('=')));
   check_values(l);
   return l;
 }

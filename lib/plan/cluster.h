@@ -1,5 +1,6 @@
 // A cluster of like devices and how training is laid out on it, as people write them in one line.
 #pragma once
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,8 +42,12 @@ struct Layout {
   bool graphs = false;     // launches are replayed (CUDA graphs)
   bool further = false;    // layers that predict further tokens are trained
   Dispatch dispatch = Dispatch::node;
-  double overlap = 0;  // share of the exchange that compute hides
+  double overlap = 0;                  // share of the exchange that compute hides
+  std::vector<std::string> said = {};  // keys that layout_of() was given: a search leaves them
 
+  bool fixes(std::string_view key) const {
+    return std::ranges::find(said, key) != said.end();
+  }
   Count micro_batches() const {  // of a rank and step
     return gbs / (mbs * dp);
   }

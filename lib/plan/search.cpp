@@ -12,23 +12,31 @@ namespace {
 constexpr Count most_pp = 64, most_tp = 16, most_vp = 8, most_mbs = 16;
 constexpr Count usual_sequences = 16;  // of a step, a device
 
-std::vector<Count> powers(Count most) {
+// What is tried of a key: what --layout says, or powers of two.
+std::vector<Count> tried(const Layout& base, const char* key, Count said, Count most) {
   std::vector<Count> out;
+  if (base.fixes(key))
+    return {said};
   for (Count n = 1; n <= most; n *= 2)
     out.push_back(n);
   return out;
 }
 
+std::vector<bool> recomputed(const Layout& base) {
+  return base.fixes("recompute") ? std::vector{base.recompute} : std::vector{false, true};
+}
+
 // Layouts of one (tp, pp, ep), those that do not divide left out.
 void add_shapes(std::vector<Layout>& out, Layout l, const Architecture& a) {
   const auto layers = Count(a.layers.size());
-  for (const Count vp : powers(l.pp > 1 ? most_vp : 1)) {
+  const std::vector<Count> sizes = tried(l, "mbs", l.mbs, most_mbs);
+  for (const Count vp : tried(l, "vp", l.vp, l.pp > 1 ? most_vp : 1)) {
     if (l.pp * vp > layers)
       continue;
-    for (const Count mbs : powers(most_mbs)) {
+    for (const Count mbs : sizes) {
       if (l.gbs % (mbs * l.dp) != 0)
         continue;
-      for (const bool recompute : {false, true}) {
+      for (const bool recompute : recomputed(l)) {
         l.vp = vp;
         l.mbs = mbs;
         l.recompute = recompute;
@@ -48,19 +56,20 @@ std::vector<Layout> layouts(const Architecture& a, const Cluster& c, const Layou
   std::vector<Layout> out;
   const Count devices = c.devices();
   const FeedShape* moe = a.moe();
-  for (const Count tp : powers(std::min(most_tp, c.gpus))) {
-    for (const Count pp : powers(std::min(most_pp, Count(a.layers.size())))) {
-      if (devices % (tp * pp) != 0 || !divides_heads(a, tp))
+  for (const Count tp : tried(base, "tp", base.tp, std::min(most_tp, c.gpus))) {
+    for (const Count pp : tried(base, "pp", base.pp, std::min(most_pp, Count(a.layers.size())))) {
+      const Count dp = devices / (tp * pp);
+      if (devices % (tp * pp) != 0 || !divides_heads(a, tp) || (base.fixes("dp") && base.dp != dp))
         continue;
       const Count ranks = devices / pp;
-      for (const Count ep : powers(moe ? std::min(moe->experts, ranks) : 1)) {
+      for (const Count ep : tried(base, "ep", base.ep, moe ? std::min(moe->experts, ranks) : 1)) {
         if (ranks % ep != 0 || (moe && moe->experts % ep != 0))
           continue;
         Layout l = base;
         l.tp = tp;
         l.pp = pp;
         l.ep = ep;
-        l.dp = devices / (tp * pp);
+        l.dp = dp;
         add_shapes(out, l, a);
       }
     }

@@ -111,6 +111,21 @@ TEST_CASE("exchange, pipeline and gradients cost what they send") {
   CHECK(m.all() < whole.all() / 4);
 }
 
+TEST_CASE("a search leaves what the layout says") {
+  const Architecture a = model("DeepSeek-V3");
+  const Cluster c = cluster_of("h800:nodes=64");
+  const auto best = [&](const char* layout) {
+    return search_layouts(a, c, layout_of(layout), {}, calibration().factors, 0.9, 5).best;
+  };
+  for (const Candidate& found : best("ep=16,mbs=2,recompute=1,gbs=8192")) {
+    CHECK(found.layout.ep == 16);
+    CHECK(found.layout.mbs == 2);
+    CHECK(found.layout.recompute);
+  }
+  CHECK(!best("ep=16,mbs=2,recompute=1,gbs=8192").empty());
+  CHECK(best("ep=3,gbs=8192").empty());
+}
+
 TEST_CASE("a search finds no layout that is slower than one it tried, and only what fits") {
   const Architecture mix = model("Mixtral-8x7B");
   const Cluster c = cluster_of("h100:nodes=4");
