@@ -64,6 +64,10 @@ void refuse_contradictions(const QuantiseOptions& o) {
   if (o.keep > 0 && o.by == QuantiseBy::nothing)
     throw Error(Exit::usage, "keep= does not say which experts stay")
         .hint("by=load or by=importance");
+  if (o.by != QuantiseBy::nothing && o.keep == 0 && o.bytes == 0) {
+    throw Error(Exit::usage, "by= weighs experts, and nothing is chosen by their weight")
+        .hint("keep=10%, or --bytes 0.3 beside it");
+  }
   if (several && o.bytes == 0) {
     throw Error(Exit::usage,
                 "several formats need a limit under which one is chosen for each expert")

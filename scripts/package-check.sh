@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes the Debian package, installs it in a fresh Debian 12 that debootstrap builds in a temporary folder, and tries there what a
-# user would: train, trace, report, a page, a manual page, a completion. Says "skipped" in a sentence where it needs root, debootstrap
-# or a mirror that are not there. Takes about 400 MB in /tmp and some minutes.
+# Makes the Debian package, installs it in a fresh Debian 12 that debootstrap builds in a temporary
+# folder, and tries there what a user would: train, trace, report, a page, a manual page, a
+# completion. Says "skipped" in a sentence where it needs root, debootstrap or a mirror that are not
+# there. Takes about 400 MB in /tmp and some minutes.
 #   scripts/package-check.sh [--build build/release] [--mirror http://deb.debian.org/debian]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,7 +13,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --build) build=$2 ;;
     --mirror) mirror=$2 ;;
-    *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   shift 2
 done
@@ -22,7 +23,8 @@ skip() {
 }
 [ "$(id -u)" -eq 0 ] || skip "a Debian in a folder needs root, and this is user $(id -un)"
 command -v debootstrap >/dev/null || skip "no debootstrap (apt-get install debootstrap)"
-command -v dpkg-shlibdeps >/dev/null || skip "no dpkg-shlibdeps, which names what the package depends on (apt-get install dpkg-dev)"
+command -v dpkg-shlibdeps >/dev/null ||
+  skip "no dpkg-shlibdeps, which names what the package depends on (apt-get install dpkg-dev)"
 
 work=$(mktemp -d)
 root=$work/debian
@@ -33,7 +35,10 @@ clean_up() {
 trap clean_up EXIT
 [ -d "$build" ] || cmake --preset release >/dev/null
 cmake --build "$build" --target moe | tail -1
-(cd "$build" && cpack -G DEB -B "$work/package" >"$work/cpack.log") || { tail -20 "$work/cpack.log" >&2; exit 1; }
+(cd "$build" && cpack -G DEB -B "$work/package" >"$work/cpack.log") || {
+  tail -20 "$work/cpack.log" >&2
+  exit 1
+}
 package=$(ls "$work"/package/*.deb)
 echo "package: $(basename "$package"), $(du -k "$package" | cut -f1) KiB"
 echo "  depends: $(dpkg-deb -f "$package" Depends)"
@@ -42,11 +47,21 @@ debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/debootstrap.log
   tail -3 "$work/debootstrap.log"
   skip "debootstrap got no Debian 12 from $mirror"
 }
-mount -t proc proc "$root/proc" || skip "a Debian in a folder needs /proc, and it could not be mounted"
+mount -t proc proc "$root/proc" ||
+  skip "a Debian in a folder needs /proc, and it could not be mounted"
 cp "$package" "$root/tmp/moe.deb"
-in_debian() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} chroot "$root" "$@"; }
-in_debian sh -ec 'apt-get update -qq && apt-get install -y -qq --no-install-recommends man-db bash-completion /tmp/moe.deb' \
-  >"$work/apt.log" 2>&1 || { tail -20 "$work/apt.log" >&2; echo "package-check: the package does not install" >&2; exit 1; }
+in_debian() {
+  env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+    DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} chroot "$root" "$@"
+}
+in_debian sh -ec '
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends man-db bash-completion /tmp/moe.deb
+' >"$work/apt.log" 2>&1 || {
+  tail -20 "$work/apt.log" >&2
+  echo "package-check: the package does not install" >&2
+  exit 1
+}
 
 in_debian bash -ec '
   cd /root

@@ -14,9 +14,6 @@
 namespace moe {
 namespace {
 
-constexpr std::array<float, 16> fp4 = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
-                                       -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-
 const std::array<float, 256>& e4m3() {
   static const std::array<float, 256> table = [] {
     std::array<float, 256> t{};
@@ -270,7 +267,8 @@ void Stored::from_mxfp4(Index first, View<float> out) const {
       const float scale = f8_to_float(DType::f8_e8m0, scales[place]);
       for (Index n = 0; n < count; ++n) {
         const Index k = i % group + n;
-        out(at + n, o) = fp4[(blocks[place * (group / 2) + k / 2] >> (k % 2 * 4)) & 15] * scale;
+        out(at + n, o) =
+            e2m1_numbers[(blocks[place * (group / 2) + k / 2] >> (k % 2 * 4)) & 15] * scale;
       }
     }
     at += count;

@@ -84,7 +84,7 @@ void weigh(std::vector<Candidate>& all, const QuantiseOptions& o, const ExpertSc
       double cost = 0;
       for (const ExpertTensor* t : c.tensors) {
         bytes += double(bytes_of(f, t->rows, t->cols));
-        cost += o.formats.size() > 1 ? score * squared_error(*t, f) : 0;
+        cost += o.bytes > 0 ? score * squared_error(*t, f) : 0;
       }
       c.bytes.push_back(bytes);
       c.cost.push_back(cost);

@@ -324,7 +324,7 @@ void MoeLayer<S>::trim() {
     return;
   // rows: hidden units stand one below the other
   const auto cut = [&](Parameter<S>& p, bool rows, bool whole) {
-    if (p.empty() || !p.stored())
+    if (p.empty() || !p.stored() || p.made_when_read())
       return;
     Matrix<S> host = p.to_host();
     const Index block = host.rows() / config().experts;

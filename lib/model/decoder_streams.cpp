@@ -6,17 +6,28 @@
 #include "lib/model/mixers/plain_attention.h"
 
 namespace moe {
+namespace {
+
+// What a branch reads of the streams x, normed into `normed`; room for what it puts out.
+template <class S>
+void read_normed(Backend<S>& backend, Index hidden, const HyperConnection<S>& streams,
+                 const Norm<S>& norm, View<const S> x, StreamTape<S>& s, Array<S>& normed,
+                 Array<S>& rstd) {
+  streams.read(x, s);
+  rstd = Array<S>(backend, x.rows, 1);
+  normed = Array<S>(backend, x.rows, hidden);
+  norm.forward(s.read.view(), normed.view(), rstd.view());
+  s.out = Array<S>(backend, x.rows, hidden);
+}
+
+}  // namespace
 
 template <class S>
 void Decoder<S>::mix_streams(const Batch& batch, int layer, BlockTape& t, DecoderState* state) {
   Block& b = blocks_[std::size_t(layer)];
   StreamTape<S>& s = t.mixer_stream;
   const View<const S> x = std::as_const(t.x).view();
-  b.mixer_streams->read(x, s);
-  t.rstd = Array<S>(backend_, x.rows, 1);
-  t.normed = Array<S>(backend_, x.rows, config_->hidden);
-  b.mixer_norm.forward(s.read.view(), t.normed.view(), t.rstd.view());
-  s.out = Array<S>(backend_, x.rows, config_->hidden);
+  read_normed(backend_, config_->hidden, *b.mixer_streams, b.mixer_norm, x, s, t.normed, t.rstd);
   run_mixer(batch, layer, t, s.out.view(), state);
   t.mixed = Array<S>(backend_, x.rows, x.cols);
   b.mixer_streams->put_back(x, s, t.mixed.view());
@@ -27,11 +38,8 @@ Array<S> Decoder<S>::feed_streams(const Pass& pass, int layer, BlockTape& t, Dec
   Block& b = blocks_[std::size_t(layer)];
   StreamTape<S>& s = t.feed_stream;
   const View<const S> x = std::as_const(t.mixed).view();
-  b.feed_streams->read(x, s);
-  t.feed_rstd = Array<S>(backend_, x.rows, 1);
-  t.feed_in = Array<S>(backend_, x.rows, config_->hidden);
-  b.feed_norm.forward(s.read.view(), t.feed_in.view(), t.feed_rstd.view());
-  s.out = Array<S>(backend_, x.rows, config_->hidden);
+  read_normed(backend_, config_->hidden, *b.feed_streams, b.feed_norm, x, s, t.feed_in,
+              t.feed_rstd);
   run_feed(pass, layer, t, s.out.view(), state);
   Array<S> y(backend_, x.rows, x.cols);
   b.feed_streams->put_back(x, s, y.view());

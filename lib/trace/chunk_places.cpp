@@ -25,6 +25,12 @@ FileRange searched(hid_t dataset, const hsize_t* at, const std::string& column) 
 
 }  // namespace
 
+void write_chunk(hid_t dataset, const hsize_t* at, std::span<const std::uint8_t> packed,
+                 const std::string& column) {
+  h5::must(H5Dwrite_chunk(dataset, H5P_DEFAULT, 0, at, packed.size(), packed.data()),
+           concat("write ", column));
+}
+
 ChunkPlaces::~ChunkPlaces() {
   if (fd_ >= 0)
     ::close(fd_);
@@ -58,8 +64,7 @@ FileRange ChunkPlaces::write(hid_t file, const std::filesystem::path& path, hid_
   std::array<bool, 2> may{};
   for (std::size_t i = 0; i < likely.size(); ++i)
     may[i] = fd_ >= 0 && likely[i] > 0 && !there(likely[i], packed);
-  h5::must(H5Dwrite_chunk(dataset, H5P_DEFAULT, 0, at, packed.size(), packed.data()),
-           concat("write ", column));
+  write_chunk(dataset, at, packed, column);
   FileRange out;
   for (std::size_t i = 0; i < likely.size() && out.bytes == 0; ++i) {
     if (may[i] && there(likely[i], packed))

@@ -14,6 +14,10 @@ struct FileRange {
   std::uint64_t offset = 0, bytes = 0;
 };
 
+// Writes `packed` as the chunk of `dataset` that begins at `at`; `column` names it in errors.
+void write_chunk(hid_t dataset, const hsize_t* at, std::span<const std::uint8_t> packed,
+                 const std::string& column);
+
 class ChunkPlaces {
  public:
   ChunkPlaces() = default;
@@ -21,8 +25,7 @@ class ChunkPlaces {
   ChunkPlaces(const ChunkPlaces&) = delete;
   ChunkPlaces& operator=(const ChunkPlaces&) = delete;
 
-  // Writes `packed` as the chunk of `dataset` that begins at `at` and returns where it lies. `path`
-  // is the file, open as `file`; `column` names the dataset in errors.
+  // The same, and returns where it lies. `path` is the file, open as `file`.
   FileRange write(hid_t file, const std::filesystem::path& path, hid_t dataset, const hsize_t* at,
                   std::span<const std::uint8_t> packed, const std::string& column);
 

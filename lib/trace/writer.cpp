@@ -364,7 +364,11 @@ void TraceWriter::File::write_columns(const CommitJob& job) {
       const CommitJob::Chunk& k = job.chunks[j];
       const std::size_t plane = job.planes[k.plane].plane;
       const hsize_t at[3] = {k.row, plane, 0};
-      places.push_back(chunk_places.write(h5.file, building, h5.columns[i], at, k.packed, c.path));
+      if (journal)
+        places.push_back(
+            chunk_places.write(h5.file, building, h5.columns[i], at, k.packed, c.path));
+      else
+        write_chunk(h5.columns[i], at, k.packed, c.path);
       pending[i].last_packed[plane] = k.packed.size();
     }
   }

@@ -192,6 +192,12 @@ TEST_CASE("experts in few bits are stored, run, traced and trained around") {
   CHECK(mixed.out.find("int4") != std::string::npos);
   CHECK(weights_of(f, "mixed") > weights_of(f, "q_int4"));
   CHECK(losses(f, "mixed")[0] == Approx(loss).epsilon(0.02));
+  good(f, small("widths=64*4;32*4") + " --steps 2 -o uneven");
+  good(f, "edit uneven -o q_uneven --quantise experts=int8");
+  CHECK(losses(f, "q_uneven")[0] == Approx(losses(f, "uneven")[0]).epsilon(0.02));
+  const Result limited = good(f, "edit a -o limited --quantise experts=int8 --bytes 0.5");
+  CHECK(limited.out.find("as it was") != std::string::npos);
+  refused(f, "edit a -o x --quantise experts=int8,by=load", 2, "nothing is chosen by their weight");
   refused(f, "edit a -o x --quantise experts=int3", 2, "int3");
   refused(f, "edit a -o x --quantise by=load", 2, "in which format");
   refused(f, "edit a -o x --quantise experts=int8,keep=10%", 2, "which experts stay");

@@ -55,13 +55,11 @@ std::uint8_t to_e4m3(float x) {
   return std::uint8_t(sign | code);
 }
 
-constexpr std::array<float, 8> e2m1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
-
 std::uint8_t to_e2m1(float x) {
   const float size = std::abs(x);
   std::uint8_t best = 0;
-  for (std::uint8_t i = 1; i < e2m1.size(); ++i) {
-    const float middle = (e2m1[i - 1] + e2m1[i]) / 2;
+  for (std::uint8_t i = 1; i < e2m1_numbers.size() / 2; ++i) {
+    const float middle = (e2m1_numbers[i - 1] + e2m1_numbers[i]) / 2;
     if (size > middle || (size == middle && i % 2 == 0))
       best = i;
   }

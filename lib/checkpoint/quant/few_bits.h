@@ -11,6 +11,7 @@
 // over 127 or 7, of fp8 over 448; of mxfp4 the power of two of the OCP specification (v1.0, section
 // 6.3).
 #pragma once
+#include <array>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +20,10 @@
 #include "lib/core/tensor.h"
 
 namespace moe {
+
+// The numbers of e2m1, by their four bits.
+inline constexpr std::array<float, 16> e2m1_numbers = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                                       -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
 enum class FewBits : std::uint8_t { int8, int4, fp8, mxfp4 };
 
@@ -40,7 +45,8 @@ std::string cannot_hold(const FewBitsFormat&, Index rows, Index cols);
 // With scales; of a matrix that can be stored so.
 Index bytes_of(const FewBitsFormat&, Index rows, Index cols);
 
-// What a matrix becomes: tensors under names that begin with `name`.
+// What a matrix becomes: tensors under names that begin with its own. Each is made when its turn in
+// the file comes, far from the others, so that it is rounded once for each rather than kept.
 std::vector<NamedTensor> in_few_bits(const NamedTensor& matrix, const FewBitsFormat&);
 // What the numbers of a matrix become, as f32.
 void round_to(const FewBitsFormat&, View<float> numbers);
