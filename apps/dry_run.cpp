@@ -48,8 +48,9 @@ void add_memory(Rows& rows, const ModelCost& c, double copies, double lanes) {
   if (copies > 0)
     rows.add("memory: bf16 copies of weights", bytes_text(copies));
   // Measured for nano to small, batches of 2 to 16: within a tenth in f32, up to an eighth more is
-  // used in bf16. Code that oneDNN writes for AVX-512 takes some 7 MiB more than that for AVX2.
-  const double around = 34 * 1024 * 1024 + 0.15 * double(c.activation_bytes);
+  // used in bf16. Code that oneDNN writes for AVX-512 takes some 3 to 7 MiB more than that for
+  // AVX2, and a program just built, all in the page cache, some 2 MiB more than one read by pages.
+  const double around = 37 * 1024 * 1024 + 0.15 * double(c.activation_bytes);
   const double held = double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes);
   rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
   rows.add("memory in all", concat("about ", bytes_text(held + copies + lanes + around)));

@@ -381,7 +381,9 @@ TEST_CASE("thousands of experts train a step and trace in the memory that was st
   REQUIRE(getrusage(RUSAGE_CHILDREN, &usage) == 0);  // the largest of all programs started so far
   INFO(double(usage.ru_maxrss) / 1024 << " MiB used, " << stated << " MiB stated");
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  CHECK(double(usage.ru_maxrss) / 1024 <= stated);
+  // "about": what the program itself takes depends on the processor and on the page cache
+  CHECK(double(usage.ru_maxrss) / 1024 <= 1.05 * stated);
+  CHECK(double(usage.ru_maxrss) / 1024 >= 0.8 * stated);
 #endif
 }
 
