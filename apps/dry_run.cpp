@@ -88,8 +88,7 @@ bool multiplies_bf16(const std::string& device) {
 
 int dry_run(const ModelConfig& given, const RunOptions& o) {
   Notes notes;
-  ModelConfig config = given;
-  config.vocabulary = vocabulary_on_data(given, o, notes);
+  const ModelConfig config = config_on_data(given, o, notes);
   const RunState s = state_of(config, o);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   const bool narrow = multiplies_bf16(o.device);

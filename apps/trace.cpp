@@ -115,6 +115,7 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source&
                       bool paired) {
   TraceHeader h = trace_header(*loaded.model);
   source.describe(h, provenance_of(o.options), loaded.checkpoint.path.string());
+  name_places(h, loaded.model->config());
   h.checkpoint_step = loaded.checkpoint.step;
   describe_origin(h, loaded);
   h.sequence_order = source.order;
@@ -367,6 +368,7 @@ int record_data(const Options& o, const LoadedModel& loaded) {
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
   Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
   corpus.begin_with(config.start_token);
+  corpus.use_places(config.signal, config.vocabulary);
   for (const std::string& n : corpus.info().notes)
     note(n);
   return record(o, loaded, corpus_source(o, config, *tokenizer, corpus));

@@ -16,12 +16,36 @@ std::string unique_name(const std::string& name, const std::vector<std::string>&
   return out;
 }
 
-void append_content(Batch& batch, const TokenIds& ids) {
-  batch.token.insert(batch.token.end(), ids.begin(), ids.end());
+// Adds the piece's rows, whose first is row `first` of the batch.
+void append_signal(Batch& batch, const Signal& more, Index first) {
+  auto at = std::ranges::find(batch.signal, more.modality, &Signal::modality);
+  if (at == batch.signal.end()) {
+    batch.signal.push_back({.modality = more.modality, .row = {}, .value = {}});
+    at = batch.signal.end() - 1;
+  }
+  for (const Index t : more.row)
+    at->row.push_back(first + t);
+  Matrix<float> all(at->value.rows() + more.value.rows(), more.value.cols());
+  std::ranges::copy(at->value.flat(), all.data());
+  std::ranges::copy(more.value.flat(), all.data() + at->value.size());
+  at->value = std::move(all);
+}
+
+// What few batches have: empty until a piece has it, then a value for every row or sequence.
+template <class T>
+void append_rare(std::vector<T>& all, const std::vector<T>& more, std::size_t size, T usual) {
+  if (more.empty() && all.empty())
+    return;
+  all.resize(size - more.size(), usual);
+  all.insert(all.end(), more.begin(), more.end());
 }
 
 void append(Batch& batch, int domain, const Piece& piece) {
-  std::visit([&](const auto& content) { append_content(batch, content); }, piece.content);
+  const Index first = batch.tokens();
+  batch.token.insert(batch.token.end(), piece.token.begin(), piece.token.end());
+  append_rare<std::uint8_t>(batch.modality, piece.modality, batch.token.size(), modality::text);
+  for (const Signal& s : piece.signal)
+    append_signal(batch, s, first);
   batch.target.insert(batch.target.end(), piece.target.begin(), piece.target.end());
   if (!piece.valid.empty() || !batch.valid.empty()) {
     batch.valid.resize(std::size_t(batch.start.back()), 1);
@@ -30,6 +54,8 @@ void append(Batch& batch, int domain, const Piece& piece) {
   }
   batch.start.push_back(batch.tokens());
   batch.domain.push_back(domain);
+  const std::vector<int> question(std::size_t(piece.question >= 0), piece.question);
+  append_rare(batch.question, question, batch.domain.size(), -1);
 }
 
 // Under which text tokenizers of T5's kind keep their sentinels.
@@ -70,6 +96,7 @@ Corpus::Corpus(const std::vector<std::string>& specs, const Tokenizer& tokenizer
   find_pieces(tokenizer);
   find_sentinels(tokenizer);
   find_start();
+  find_places();
   info_.spec = join(specs_, " ");
   if (split_ == Split::valid &&
       std::ranges::all_of(info_.valid_tokens, [](Index n) { return n == 0; })) {
@@ -113,7 +140,15 @@ void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
                                     "others"))
         .hint("leave task= (--task) out");
   }
-  add_domains(parts_.back()->info());
+  const DatasetInfo& part = parts_.back()->info();
+  if (tasks_.back() && !part.signals.empty()) {
+    throw Error(Exit::usage, concat("'", text,
+                                    "' has pictures or sounds, and a task takes spans "
+                                    "out of text"))
+        .hint("leave task= (--task) out");
+  }
+  add_domains(part);
+  add_signals(part, specs_.back());
 }
 
 // Those of the last part.
@@ -135,6 +170,58 @@ void Corpus::add_domains(const DatasetInfo& part) {
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
+}
+
+// Its signals and questions beside those of the parts before.
+void Corpus::add_signals(const DatasetInfo& part, const std::string& spec) {
+  for (const SignalShape& s : part.signals) {
+    const auto at = std::ranges::find(info_.signals, s.modality, &SignalShape::modality);
+    if (at == info_.signals.end()) {
+      info_.signals.push_back(s);
+      continue;
+    }
+    if (at->numbers != s.numbers) {
+      throw Error(Exit::usage,
+                  concat("'", spec, "' has rows of ", s.numbers, " numbers of the kind ",
+                         modality_names()[s.modality], ", and other data have ", at->numbers))
+          .hint("the same patch= (or bands=) everywhere: a model has one product for each kind");
+    }
+    at->places = std::max(at->places, s.places);
+  }
+  std::ranges::sort(info_.signals, {}, &SignalShape::modality);
+  first_question_.push_back(int(info_.questions.size()));
+  for (const std::string& question : part.questions)
+    info_.questions.push_back(unique_name(question, info_.questions));
+}
+
+// Behind all other ids, until a model says where it has them.
+void Corpus::find_places() {
+  info_.vocabulary += place_ids(info_.signals);
+  for (const SignalShape& s : info_.signals)
+    first_place_[s.modality] = first_place_id(info_.signals, s.modality, info_.vocabulary);
+}
+
+void Corpus::use_places(const SignalShapes& of_model, int vocabulary) {
+  for (const SignalShape& s : info_.signals) {
+    const SignalShape* own = find_signal(of_model, s.modality);
+    if (!own || own->numbers != s.numbers || own->places < s.places) {
+      throw Error(Exit::usage,
+                  concat("the data bring ", signal_text({s}), " and the model reads ",
+                         of_model.empty() ? std::string("text alone") : signal_text(of_model)))
+          .hint("data of the same size and patch (or bands) as those it was trained on");
+    }
+    first_place_[s.modality] = first_place_id(of_model, s.modality, vocabulary);
+  }
+}
+
+Piece Corpus::placed(Piece piece, std::size_t part) const {
+  for (std::size_t t = 0; t < piece.modality.size(); ++t) {
+    if (piece.modality[t] != modality::text)
+      piece.token[t] += first_place_[piece.modality[t]];
+  }
+  if (piece.question >= 0)
+    piece.question += first_question_[part];
+  return piece;
 }
 
 // All ids of a corpus are of one tokenizer, as far as it is known.
@@ -197,8 +284,8 @@ void Corpus::find_sentinels(const Tokenizer& tokenizer) {
 
 void Corpus::add_piece(Batch& batch, Batch& sources, int domain, std::size_t part, Piece text,
                        Rng& rng) const {
-  const Piece piece =
-      tasks_[part] ? tasks_[part]->apply(text, sentinels_, info_.start, rng) : std::move(text);
+  const Piece piece = tasks_[part] ? tasks_[part]->apply(text, sentinels_, info_.start, rng)
+                                   : placed(std::move(text), part);
   append(batch, domain, piece);
   if (!has_sources())
     return;

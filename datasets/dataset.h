@@ -2,8 +2,8 @@
 // overlap, and is a pure function of its spec, the seed and a cursor: the same position gives the
 // same tokens, so resuming needs three numbers.
 #pragma once
+#include <array>
 #include <optional>
-#include <variant>
 
 #include "datasets/tokenizer.h"
 #include "lib/core/batch.h"
@@ -35,20 +35,24 @@ struct DatasetInfo {
   // per domain, pieces of the valid split where they are no stretches of one text, -1 where they
   // are; empty = all are
   std::vector<Index> valid_pieces;
+  // What the pieces bring besides ids. Of the ids of a corpus those of their places are the last.
+  SignalShapes signals;
+  // Kinds of questions that the targets of a piece answer: "how many", "colour, unseen pair"
+  std::vector<std::string> questions;
 };
 
-// What a model reads, an element a row. Token ids are the only kind so far; a kind that brings its
-// own features a row (patches of images, audio frames) is one more alternative here, and whoever
-// makes a batch of pieces (corpus.cpp) has to say how its rows are laid out.
 using TokenIds = std::vector<int>;
-using Content = std::variant<TokenIds>;
 
-// A stretch of one domain, as long as was asked for or shorter.
+// A stretch of one domain, as long as was asked for or shorter; or a whole sample of it, its
+// picture or sound first.
 struct Piece {
-  Content content;                  // (T)
+  TokenIds token;                   // (T) ids; of a row of a signal its place, from 0
   std::vector<int> target;          // (T) the id that follows each row; -1 = none
   std::vector<std::uint8_t> valid;  // (T) 0 = padding, behind the others; empty = all valid
   TokenIds source = {};             // what an encoder reads; the rows above are its decoder's
+  std::vector<std::uint8_t> modality = {};  // (T) see modality.h; empty = all text
+  std::vector<Signal> signal = {};          // what the rows that are no text hold
+  int question = -1;  // kind of the question that the targets answer, of DatasetInfo::questions
 };
 
 class Denoise;
@@ -129,16 +133,23 @@ class Corpus {
   // These pieces of the validation split as a batch, in their order, without those that do not
   // exist. Pieces never mix domains.
   Batch valid(const std::vector<PieceNumber>& pieces, int length) const;
+  // Lays the ids of places out as a model has them whose signals and vocabulary these are. Throws
+  // Error(usage) where it does not read what the data bring.
+  void use_places(const SignalShapes& of_model, int vocabulary);
   // see Dataset::planted_labels, (T); empty unless every dataset has them
   std::vector<int> planted_labels(const Batch&) const;
 
  private:
   void add(const std::string& text, const Tokenizer&);
   void add_domains(const DatasetInfo& part);
+  void add_signals(const DatasetInfo& part, const std::string& spec);
+  void find_places();
   void find_pieces(const Tokenizer& text);
   void find_start();
   void find_sentinels(const Tokenizer&);
   void add_piece(Batch&, Batch& sources, int domain, std::size_t part, Piece, Rng&) const;
+  // A piece of that part with the ids of its places and the numbers of its questions.
+  Piece placed(Piece, std::size_t part) const;
   int drawn_domain(std::uint64_t sequence) const;
 
   std::vector<std::unique_ptr<Dataset>> parts_;
@@ -146,6 +157,8 @@ class Corpus {
   TokenIds sentinels_;                                 // of the tasks
   int begin_ = -1;                                     // see begin_with()
   std::vector<std::pair<int, int>> owner_;             // (domain) -> part, its domain
+  std::vector<int> first_question_;                    // of each part, among info_.questions
+  std::array<int, modality_kinds> first_place_{};      // ids, of kinds that there are
   std::vector<std::string> specs_;
   DatasetInfo info_;
   Split split_ = Split::train;

@@ -24,7 +24,7 @@ std::vector<Index> segments(Index sum, Index parts, Rng& rng) {
 }
 
 TokenIds ids_of(const Piece& text) {
-  const TokenIds& all = std::get<TokenIds>(text.content);
+  const TokenIds& all = text.token;
   TokenIds out;
   for (std::size_t t = 0; t < all.size(); ++t) {
     if (text.valid.empty() || text.valid[t])
@@ -88,7 +88,7 @@ Piece shifted(const TokenIds& y, int start, std::size_t most) {
   target.push_back(start);
   content.resize(std::min(most, content.size()));
   target.resize(content.size());
-  return {.content = std::move(content), .target = std::move(target)};
+  return {.token = std::move(content), .target = std::move(target)};
 }
 
 }  // namespace moe

@@ -119,7 +119,7 @@ Piece TokenStream::piece(Index first, Index count) const {
     out.valid.resize(token.size(), 0);
   else
     out.valid.clear();
-  out.content = std::move(token);
+  out.token = std::move(token);
   return out;
 }
 

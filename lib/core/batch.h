@@ -1,17 +1,18 @@
 // The tokens of one step: several sequences laid end to end. A row is a piece of text, or it stands
-// for a patch of a picture or a stretch of sound.
+// for a patch of a picture or a stretch of sound, whose numbers are a signal.
 #pragma once
 #include <cstdint>
 #include <memory>
 #include <vector>
 
 #include "lib/core/modality.h"
+#include "lib/core/signal.h"
 #include "lib/core/view.h"
 
 namespace moe {
 
 struct Batch {
-  std::vector<int> token;       // (T) ids
+  std::vector<int> token;       // (T) ids; of rows of a signal those of their places
   std::vector<int> target;      // (T) the id to predict; -1 = nothing; empty = no loss wanted
   std::vector<Index> start{0};  // (Q+1) first row of each sequence; start.back() == T
   // (Q) index into the dataset's domains; -1 = none; empty = none
@@ -20,6 +21,10 @@ struct Batch {
   std::vector<Index> past;
   std::vector<std::uint8_t> valid;     // (T) 0 = padding; empty = all valid
   std::vector<std::uint8_t> modality;  // (T) see modality.h; empty = all text
+  std::vector<Signal> signal;  // of rows that are no text, one of a kind; empty = none has numbers
+  // (Q) which kind of question the targets of a sequence answer, see DatasetInfo::questions; -1 =
+  // none; empty = none has one
+  std::vector<int> question;
   // What the encoder of an encoder-decoder reads, a sequence for each of these; null = there is
   // none, or the state of decoding holds it.
   std::shared_ptr<const Batch> source = {};

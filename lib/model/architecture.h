@@ -70,7 +70,8 @@ struct Architecture {
   // head: there is an output matrix, if only the embedding once more
   bool tied = false, head = true;
   bool norm_bias = false;
-  Count streams = 0;  // that every branch mixes, see streams.h; 0 = one
+  std::vector<MatrixShape> projectors;  // of rows of signals, which are added to the embedding
+  Count streams = 0;                    // that every branch mixes, see streams.h; 0 = one
   int final_norms = 1;
   std::vector<LayerShape> layers;
   std::vector<Extra> extra;

@@ -156,6 +156,10 @@ class Later {
     if (says(key, value, {}))
       value = numbers_of(spec_, key, value);
   }
+  void signals(const char* key, SignalShapes& value) {
+    if (says(key, value, {}))
+      value = signal_shapes(spec_.get(key, signal_text(value)));
+  }
   void beside(const char* key, DenseBeside& value) {
     if (says(key, value, DenseBeside::none)) {
       pick<DenseBeside>(spec_, key, value,
@@ -208,6 +212,7 @@ void visit_streams(Later& later, ModelConfig& c) {
   later.field("streams", c.streams, usual.streams);
   later.field("stream_rounds", c.stream_rounds, usual.stream_rounds);
   later.field("stream_eps", c.stream_eps, usual.stream_eps);
+  later.signals("signal", c.signal);
 }
 
 void visit_encoder(Later& later, ModelConfig& c) {

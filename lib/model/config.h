@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/core/signal.h"
 #include "lib/core/spec.h"
 #include "lib/layer/layer_config.h"
 
@@ -116,6 +117,9 @@ struct ModelConfig {
   double stream_eps = 1e-6;
   // MoE layers whose tokens' experts stand in a table by token id, weighed by the router's scores
   std::vector<int> table_layers;
+  // What it reads besides text: a product for each kind makes vectors of rows of numbers, and the
+  // last ids of the vocabulary are those of their places; empty = text alone
+  SignalShapes signal;
   bool dense = false;  // the dense baseline: every layer dense, of dense_width
   LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)

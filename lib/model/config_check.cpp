@@ -287,6 +287,17 @@ void check_layers(const ModelConfig& c) {
          "one of them, the others 0");
 }
 
+void check_signals(const ModelConfig& c) {
+  const int places = place_ids(c.signal);
+  refuse(places >= c.vocabulary,
+         concat("the last ids of the vocabulary are those of ", places,
+                " places of pictures and sounds, and there are ", c.vocabulary, " in all"),
+         concat("vocabulary=", 320 + places, ", or fewer places"));
+  refuse(!c.signal.empty() && c.encoder_layers > 0,
+         "signal= brings pictures and sounds into a decoder alone, and encoder_layers is not 0",
+         "encoder_layers=0");
+}
+
 }  // namespace
 
 void check_sizes(const ModelConfig& c) {
@@ -343,6 +354,7 @@ void check(const ModelConfig& c) {
   check_attention(c);
   check_layers(c);
   check_encoder(c);
+  check_signals(c);
 }
 
 }  // namespace moe

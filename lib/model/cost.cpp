@@ -103,6 +103,8 @@ Count tape_bytes(const Architecture& a, const ModelConfig& c, Count tokens) {
   Bytes out{.token = f32 * (2 * a.hidden + 1 + a.vocabulary) + 2 * i32};
   if (c.embedding_norm)
     out.token += f32 * (a.hidden + 1);
+  for (const MatrixShape& m : a.projectors)
+    out.token += f32 * m.cols;
   if (a.streams > 0)
     out.token += f32 * a.streams * (a.hidden + 1);
   for (int l = 0; l < c.layers; ++l) {

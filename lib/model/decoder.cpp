@@ -119,6 +119,7 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   Array<S> x(backend_, tokens, config_->hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
   scale(x.view(), config_->embedding_scale);
+  add_signals(batch, x.view(), tape);
   if (embedding_norm_.empty())
     return x;
   tape.embedded = std::exchange(x, Array<S>(backend_, tokens, config_->hidden));
@@ -585,6 +586,7 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
                              before.view(), 0);
     dx = std::move(before);
   }
+  signals_backward(std::as_const(dx).view(), tape);
   embed_backward(dx.view(), tape.token, embedding_);
   if (first > 0)
     encode_backward(pass, tape, std::move(dmemory));

@@ -29,6 +29,10 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
       shared_(std::make_unique<SharedParts<S>>()) {
   const ModelConfig& c = *config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
+  for (const SignalShape& s : c.signal) {
+    projector_.emplace_back(b, concat("projector.", modality_names()[s.modality]),
+                            std::vector<Index>{c.hidden, s.numbers});
+  }
   if (c.embedding_norm)
     embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
   final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));

@@ -117,6 +117,17 @@ void collect_streams(std::optional<HyperConnection<S>>& streams, int layer,
     collect_part(*streams, "streams", layer, all);
 }
 
+template <class S>
+void collect_projectors(std::vector<Parameter<S>>& projectors, const ModelConfig& c,
+                        std::vector<ModelParameter<S>>& all) {
+  for (Parameter<S>& p : projectors) {
+    all.push_back({.parameter = &p,
+                   .start = matrix_start(c, MatrixRole::other, p.dims().back()),
+                   .published = p.name() + ".weight",
+                   .group = "projector"});
+  }
+}
+
 }  // namespace
 
 template <class S>
@@ -130,6 +141,7 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
   add(embedding_, plain, "embedding", -1);
   add(encoder_embedding_, plain, "embedding", -1);
+  collect_projectors(projector_, *config_, all);
   collect_norms<S>({&embedding_norm_}, kind, -1, all);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Block& b = blocks_[l];

@@ -36,7 +36,7 @@ const std::vector<std::string>& parameter_groups() {
     for (const std::string& mixer : mixers().names())
       out.push_back(mixer);
     out.emplace_back("cross_attention");
-    out.insert(out.end(), {"dense", "norms", "streams", "embedding"});
+    out.insert(out.end(), {"dense", "norms", "streams", "embedding", "projector"});
     return out;
   }();
   return all;

@@ -123,6 +123,8 @@ std::vector<WeightPiece> pieces(const Architecture& a) {
   PieceList out;
   const bool one_matrix = a.tied && a.head;  // looked up and multiplied
   out.all.push_back({ModelPart::embedding, a.vocabulary, a.hidden, 1, 1, one_matrix});
+  for (const MatrixShape& m : a.projectors)
+    out.matrix(ModelPart::embedding, m.rows, m.cols);
   if (a.head && !a.tied)
     out.matrix(ModelPart::head, a.vocabulary, a.hidden);
   for (const LayerShape& l : a.layers)

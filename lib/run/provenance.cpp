@@ -1,6 +1,7 @@
 #include "lib/run/provenance.h"
 
 #include "lib/files/sha256.h"
+#include "lib/model/config.h"
 #include "lib/run/run_tokenizer.h"
 
 namespace moe {
@@ -27,6 +28,14 @@ void describe_source(TraceHeader& h, const Provenance& p, const std::string& mod
   h.domains = corpus.info().domains;
   if (corpus.info().bare_ids && !named)
     without_pieces(h);
+}
+
+void name_places(TraceHeader& h, const ModelConfig& config) {
+  const std::vector<std::string> names = place_names(config.signal);
+  if (names.empty() || h.pieces.empty())
+    return;
+  h.pieces.resize(std::size_t(config.vocabulary) - names.size());
+  h.pieces.insert(h.pieces.end(), names.begin(), names.end());
 }
 
 void without_pieces(TraceHeader& h) {

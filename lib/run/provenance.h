@@ -19,6 +19,8 @@ void describe_source(TraceHeader&, const Provenance&, const std::string& model_i
 // The same with the domains of a corpus, and no pieces where its ids are of no known tokenizer.
 void describe_source(TraceHeader&, const Provenance&, const std::string& model_id, const Tokenizer&,
                      const Corpus&, std::uint64_t seed);
+// Pieces of the ids that stand for places of pictures and sounds, behind those of the tokenizer.
+void name_places(TraceHeader&, const ModelConfig&);
 void without_pieces(TraceHeader&);  // of ids alone: what they stand for is not known here
 
 }  // namespace moe

@@ -93,13 +93,18 @@ void refuse_untrainable(const ModelConfig& config) {
   }
 }
 
+// Ids of the text, and the places of all that the model reads besides.
+int ids_of(const Corpus& corpus, const ModelConfig& config) {
+  return corpus.info().vocabulary - place_ids(corpus.info().signals) + place_ids(config.signal);
+}
+
 // Rows of the embedding: those that the data need, or those of the weights a run starts from, which
 // the data must fit. A published model may have more rows than its tokenizer has ids; whoever reads
 // bytes was trained on them.
 int vocabulary_for(const ModelConfig& config, const RunOptions& o, const Corpus& corpus,
                    const Tokenizer& tokenizer) {
   // padding has no position, so that it needs an id of its own
-  const int needed = corpus.info().vocabulary + (config.sinusoidal && config.pad_token < 0);
+  const int needed = ids_of(corpus, config) + (config.sinusoidal && config.pad_token < 0);
   if (o.init.empty())
     return needed;
   const bool of_file = !corpus.info().bare_ids && tokenizer.id() != "bytes";
@@ -109,6 +114,15 @@ int vocabulary_for(const ModelConfig& config, const RunOptions& o, const Corpus&
         .hint("the tokenizer the checkpoint was trained with");
   }
   return config.vocabulary;
+}
+
+// What the data bring besides text becomes what the model reads, where it leaves that open.
+void fit_signals(ModelConfig& config, const Corpus& corpus, bool open) {
+  for (const SignalShape& s : corpus.info().signals) {
+    if (!find_signal(config.signal, s.modality) && open)
+      config.signal.push_back(s);
+  }
+  std::ranges::sort(config.signal, {}, &SignalShape::modality);
 }
 
 // Tells what was left out of the data, and refuses those that training would spoil.
@@ -222,11 +236,12 @@ std::shared_ptr<const KeptFiles> kept_for(const std::string& init, const Tokeniz
 
 // A tokenizer whose ids a model does not all have.
 void refuse_few_ids(const ModelConfig& config, const Tokenizer& tokenizer) {
-  if (config.vocabulary < tokenizer.vocabulary()) {
-    throw Error(Exit::usage,
-                concat("the model has ", config.vocabulary, " token ids and the tokenizer ",
-                       tokenizer.id(), " ", tokenizer.vocabulary()))
-        .hint(concat("--model ...:vocabulary=", tokenizer.vocabulary()));
+  const int places = place_ids(config.signal);
+  if (config.vocabulary - places < tokenizer.vocabulary()) {
+    throw Error(Exit::usage, concat("the model has ", config.vocabulary - places,
+                                    " token ids and the tokenizer ", tokenizer.id(), " ",
+                                    tokenizer.vocabulary()))
+        .hint(concat("--model ...:vocabulary=", tokenizer.vocabulary() + places));
   }
 }
 
@@ -243,12 +258,14 @@ struct RunData {
   int vocabulary;
 };
 
-RunData open_data(const ModelConfig& config, const RunOptions& o, TrainingObserver& observer,
+RunData open_data(ModelConfig& config, const RunOptions& o, TrainingObserver& observer,
                   std::shared_ptr<const Tokenizer> asked) {
   Corpus corpus(o.init.empty() ? o.data : for_vocabulary(o.data, config.vocabulary), *asked,
                 o.train.seed);
   const auto tokenizer = corpus.info().pieces ? corpus.info().pieces : asked;
+  fit_signals(config, corpus, o.init.empty());
   const int vocabulary = vocabulary_for(config, o, corpus, *tokenizer);
+  corpus.use_places(config.signal, vocabulary);
   hear_of_data(corpus, observer);
   return {std::move(asked), std::move(corpus), tokenizer, vocabulary};
 }
@@ -337,16 +354,22 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
   return s;
 }
 
-int vocabulary_on_data(const ModelConfig& config, const RunOptions& o, TrainingObserver& observer) {
-  refuse_untrainable(config);
+ModelConfig config_on_data(const ModelConfig& given, const RunOptions& o,
+                           TrainingObserver& observer) {
+  refuse_untrainable(given);
+  ModelConfig config = given;
   const bool to_train = o.init.empty() && is_trained_first(o.tokenizer);
   if (o.data.empty()) {
     const bool named = o.init.empty() && o.tokenizer != RunOptions().tokenizer;
-    return named ? vocabulary_for_run(o.tokenizer) : config.vocabulary;
+    if (named)
+      config.vocabulary = vocabulary_for_run(o.tokenizer) + place_ids(config.signal);
+    return config;
   }
   const auto asked = to_train ? tokenizer_for_run("bytes", {}) : tokenizer_of(o);
   const RunData data = open_data(config, o, observer, asked);
-  return to_train ? vocabulary_for_run(o.tokenizer) : data.vocabulary;
+  config.vocabulary =
+      to_train ? vocabulary_for_run(o.tokenizer) + place_ids(config.signal) : data.vocabulary;
+  return config;
 }
 
 namespace {
@@ -425,7 +448,8 @@ InitialWeights write_initial(const ModelConfig& given, const RunOptions& o, DTyp
   if (!o.data.empty()) {
     const Corpus corpus(state.data, *tokenizer, state.train.seed);
     state.data = corpus.specs();
-    config.vocabulary = std::max(o.init.empty() ? 0 : config.vocabulary, corpus.info().vocabulary);
+    fit_signals(config, corpus, o.init.empty());
+    config.vocabulary = std::max(o.init.empty() ? 0 : config.vocabulary, ids_of(corpus, config));
   }
   refuse_few_ids(config, *tokenizer);
   Backend<float>& device = context.device(o.device);

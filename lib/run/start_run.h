@@ -55,12 +55,13 @@ RunState state_of(const ModelConfig&, const RunOptions&);
 // swapping.
 void refuse_size(const ModelConfig&, const TrainOptions&);
 
-// The token ids of a new run on its data, which are opened as the run opens them, and the same
-// refusals; of a tokenizer that has yet to be trained the ids that it will have.
-int vocabulary_on_data(const ModelConfig&, const RunOptions&, TrainingObserver&);
+// The model of a new run on its data, which are opened as the run opens them, and the same
+// refusals: its vocabulary and signals; of a tokenizer that has yet to be trained the ids that it
+// will have.
+ModelConfig config_on_data(const ModelConfig&, const RunOptions&, TrainingObserver&);
 
-// A new run: checked, its folder made and locked, its model drawn. The model's vocabulary is that
-// of the data.
+// A new run: checked, its folder made and locked, its model drawn. The model's vocabulary and
+// signals are those of the data.
 std::unique_ptr<TrainingRun> start_run(const ModelConfig&, const RunOptions&, const RunContext&,
                                        TrainingObserver&);
 

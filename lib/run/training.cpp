@@ -57,8 +57,11 @@ TrainingRun::TrainingRun(Setup s)
     trainer.set_profile(profile.get());
   }
   setup.provenance.options = setup.state.options;
-  for (Corpus* data : {&corpus, &validation})
-    data->begin_with(setup.model->config().start_token);
+  const ModelConfig& config = setup.model->config();
+  for (Corpus* data : {&corpus, &validation}) {
+    data->begin_with(config.start_token);
+    data->use_places(config.signal, config.vocabulary);
+  }
 }
 
 namespace {
@@ -135,6 +138,7 @@ void TrainingLoop::open_trace() {
   TraceHeader header = trace_header(model_);
   describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
                   run_.corpus, state_.train.seed);
+  name_places(header, model_.config());
   header.sequence_order = "mixed";  // training draws domains in turn
   describe_origin(header, state_);
   const bool replace = run_.setup.replace_trace || run_.setup.new_trace;

@@ -86,16 +86,16 @@ TEST_CASE("spans fall everywhere, and short texts have one") {
     TokenIds ids;
     for (int t = 0; t < 20; ++t)
       ids.push_back(t);
-    const Piece piece = task.apply({.content = ids}, sentinels, boundary, rng);
+    const Piece piece = task.apply({.token = ids}, sentinels, boundary, rng);
     CHECK(put_back(piece.source, piece.target) == ids);
     const auto first = std::ranges::find(piece.source, first_sentinel);
     first_places.insert(std::size_t(first - piece.source.begin()));
   }
   CHECK(first_places.size() > 6);
-  const Piece two = task.apply({.content = TokenIds{7, 8}}, sentinels, boundary, rng);
+  const Piece two = task.apply({.token = TokenIds{7, 8}}, sentinels, boundary, rng);
   CHECK(two.source == TokenIds{7, first_sentinel});
   CHECK(two.target == std::vector<int>{first_sentinel, 8, boundary});
-  const Piece padded = task.apply({.content = TokenIds{7, 8, 0}, .target = {}, .valid = {1, 1, 0}},
+  const Piece padded = task.apply({.token = TokenIds{7, 8, 0}, .target = {}, .valid = {1, 1, 0}},
                                   sentinels, boundary, rng);
   CHECK(padded.source == two.source);
 }

@@ -12,7 +12,7 @@ using namespace moe;
 namespace {
 
 const TokenIds& ids_of(const Piece& piece) {
-  return std::get<TokenIds>(piece.content);
+  return piece.token;
 }
 
 std::set<std::string> whole_lines(const std::string& text) {

@@ -25,20 +25,20 @@ const std::vector<std::string> watched = {"lib/check", "lib/edit", "lib/layer", 
 
 // Words of other lists, by what stands around them.
 const std::set<std::string> others = {
-    R"(spec.name() == "cosine")",                     // schedules of the learning rate
-    R"(spec.name() != "cosine")",                     // the same
-    R"({"cosine", "wsd", "constant"})",               // the same
-    R"(c.init == "switch")",                          // initial weights
-    R"({"switch", "switch"})",                        // their names in a model's spec
-    R"({"switch", "switch_transformers"})",           // published model types
-    R"(spec.get(group, "") == "load")",               // a rule of learning rates
-    R"(spec.name() == "load")",                       // scores of experts
-    R"(spec.name() != "load")",                       // the same
-    R"({"load", "reap"})",                            // the same
-    R"({"z", &d->a})",                                // a tensor of a check
-    R"({"index", "random"}) == "random")",            // the order of hidden units
-    R"({"dense", "norms", "streams", "embedding"})",  // groups of parameters
-    R"(entry == "dense")",                            // feed-forwards of layers
+    R"(spec.name() == "cosine")",                                  // schedules of the learning rate
+    R"(spec.name() != "cosine")",                                  // the same
+    R"({"cosine", "wsd", "constant"})",                            // the same
+    R"(c.init == "switch")",                                       // initial weights
+    R"({"switch", "switch"})",                                     // their names in a model's spec
+    R"({"switch", "switch_transformers"})",                        // published model types
+    R"(spec.get(group, "") == "load")",                            // a rule of learning rates
+    R"(spec.name() == "load")",                                    // scores of experts
+    R"(spec.name() != "load")",                                    // the same
+    R"({"load", "reap"})",                                         // the same
+    R"({"z", &d->a})",                                             // a tensor of a check
+    R"({"index", "random"}) == "random")",                         // the order of hidden units
+    R"({"dense", "norms", "streams", "embedding", "projector"})",  // groups of parameters
+    R"(entry == "dense")",                                         // feed-forwards of layers
 };
 
 // The same for mixers, whose names may stand in no string at all outside their folder, the registry
