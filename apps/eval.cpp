@@ -9,6 +9,7 @@
 #include "apps/command.h"
 #include "apps/eval_several.h"
 #include "apps/eval_without.h"
+#include "apps/exact_answers.h"
 #include "apps/experts.h"
 #include "apps/knock_out.h"
 #include "apps/loss_changes.h"
@@ -108,6 +109,8 @@ Measured measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
   const bool looks = o.top_k > 0 || o.without.each();
   out.losses = measurement.losses(looks ? Measurement::Routed(see) : Measurement::Routed());
   out.tables = {table_of(out.losses, looks_ahead(model.config()))};
+  if (has_answers(out.losses))
+    out.tables.push_back(exact_answers(out.losses));
   if (o.without.lists.empty() || stop_signal())
     return out;
   Without without = measure_without(o.without, model, measurement, out.losses, usage);
@@ -180,6 +183,15 @@ void give_last(Report&& report, Measured&& here, const Options& o) {
     std::filesystem::remove(o.without.keep, failed);
 }
 
+// The data as the model reads them.
+Corpus corpus_for(const Options& o, const ModelConfig& config, const Tokenizer& tokenizer) {
+  const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
+  Corpus out(for_vocabulary(data, config.vocabulary), tokenizer, o.seed);
+  out.begin_with(config.start_token);
+  out.use_places(config.signal, config.vocabulary);
+  return out;
+}
+
 int eval(Options& o) {
   open_ranks(o.ranks);
   check(o);
@@ -190,16 +202,15 @@ int eval(Options& o) {
   report_loading(*loaded, o.model);
   const ModelConfig config = loaded->model->config();
   const auto tokenizer = tokenizer_for(*loaded, o.data);
-  const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
-  corpus.begin_with(config.start_token);
+  const Corpus corpus = corpus_for(o, config, *tokenizer);
   const EvalBatches batches = batches_of(o.batches, config, o.seed);
   Measured here = measured(o, *loaded->model, corpus, batches);
   const std::string checkpoint = loaded->checkpoint.path.string();
   const int trained = loaded->trained_k;
   loaded.reset();  // one model at a time
   const char* kind = looks_ahead(config) ? "look-ahead loss" : "loss";
-  std::string title = fmt::format("{}: {} {:.4f}", o.model, kind, mean_loss(here.losses));
+  std::string title = fmt::format("{}: {} {:.4f}{}", o.model, kind, mean_loss(here.losses),
+                                  exact_text(here.losses));
   if (trained > 0 && !stop_signal()) {
     const double before = compare_with_trained(o, *device, corpus, batches, trained, here);
     title += fmt::format(" with k={}, {:.4f} with the trained k={}", o.top_k, before, trained);
@@ -236,8 +247,7 @@ int eval_several(const Options& o) {
     report_loading(loaded, path);
     const ModelConfig& config = loaded.model->config();
     const auto tokenizer = tokenizer_for(loaded, o.data);
-    const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-    const Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+    const Corpus corpus = corpus_for(o, config, *tokenizer);
     const EvalBatches batches = batches_of(o.batches, config, o.seed);
     all.push_back(
         {path, loaded.tokenizer, Measurement(*loaded.model, corpus, batches, 1).losses()});

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "analysis/statistics/paired.h"
+#include "apps/exact_answers.h"
 #include "apps/loss_changes.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -95,6 +96,15 @@ void tell(Report& r, const std::string& first, const Compared& c, double correct
        clear ? Priority::told : Priority::chance});
 }
 
+void add_answers(Report& r, const std::vector<NamedLosses>& all) {
+  if (!has_answers(all[0].losses))
+    return;
+  std::vector<std::pair<std::string, std::vector<DomainLoss>>> named;
+  for (const NamedLosses& one : all)
+    named.emplace_back(one.name, one.losses);
+  r.tables.push_back(exact_answers_of(named));
+}
+
 }  // namespace
 
 Report compared_losses(const std::vector<NamedLosses>& all) {
@@ -125,6 +135,7 @@ Report compared_losses(const std::vector<NamedLosses>& all) {
   for (std::size_t i = 0; i < others.size(); ++i)
     tell(r, all[0].name, others[i], corrected[i].p);
   r.tables.push_back(std::move(t));
+  add_answers(r, all);
   return r;
 }
 

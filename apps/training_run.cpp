@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "analysis/metric/reach.h"
+#include "apps/exact_answers.h"
 #include "apps/provenance.h"
 #include "apps/ranks.h"
 #include "apps/terminal.h"
@@ -83,8 +84,8 @@ class TerminalObserver final : public TrainingObserver {
     progress_->update(double(report.result.step), figures(report));
   }
   void validated(Index step, const std::vector<DomainLoss>& losses) override {
-    progress_->line(fmt::format("step {}  validation loss {:.4f}{}", step, mean_loss(losses),
-                                per_domain_text(losses)));
+    progress_->line(fmt::format("step {}  validation loss {:.4f}{}{}", step, mean_loss(losses),
+                                per_domain_text(losses), exact_text(losses)));
   }
   bool wants_stop() override {
     return stop_signal() != 0;

@@ -107,6 +107,22 @@ void settle_times(TrainingLog& log, const Sums& sums) {
     seconds /= steps;
 }
 
+// Of all answers that a validation asked for; NaN where it asked none.
+double exact_share(const Json& domains) {
+  double asked = 0;
+  double exact = 0;
+  for (const auto& [domain, figures] : domains.items()) {
+    const auto answers = figures.find("answers");
+    if (answers == figures.end())
+      continue;
+    for (const auto& [question, counts] : answers->items()) {
+      asked += number_at(counts, "asked");
+      exact += number_at(counts, "exact");
+    }
+  }
+  return asked > 0 ? exact / asked : std::nan("");
+}
+
 void add_line(TrainingLog& log, Sums& sums, const Json& line) {
   if (const auto at = line.find("warning"); at != line.end()) {
     log.warnings.push_back(at->get<std::string>());
@@ -123,6 +139,7 @@ void add_line(TrainingLog& log, Sums& sums, const Json& line) {
                 .domain = domain,
                 .value = number_at(loss, "loss")});
     }
+    add(log, {.step = step, .figure = "exact_answers", .domain = {}, .value = exact_share(*at)});
   }
   if (const auto at = line.find("layers"); at != line.end())
     add_layers(log, step, *at);
@@ -211,6 +228,8 @@ const std::vector<LogFigure>& log_figures() {
        "mean over the tokens of a step, without balance "
        "losses"},
       {"valid_loss", "Validation loss", "nats a token", "mean over held-out text"},
+      {"exact_answers", "Exact answers", "share",
+       "of the questions that held-out samples ask, all kinds together"},
       {"load_cv", "Load CV", "", "of a step's loads, the mean over layers; 0 = even"},
       {"load_maxvio", "MaxVio", "x mean",
        "how far the busiest expert lies above the mean in a step, the mean over layers"},

@@ -13,9 +13,49 @@ namespace moe {
 
 namespace {
 
-// Adds the losses of one batch to those of its domains.
-void add_losses(const Batch& batch, const Matrix<float>& token_loss,
+// Ids of rows first..last that are to be predicted.
+std::vector<int> targets_of(const Batch& batch, Index q) {
+  std::vector<int> out;
+  for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
+    if (batch.target[std::size_t(t)] >= 0)
+      out.push_back(batch.target[std::size_t(t)]);
+  }
+  return out;
+}
+
+bool is_exact(const Batch& batch, Index q, const Matrix<int>& predicted) {
+  for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
+    const int wanted = batch.target[std::size_t(t)];
+    if (wanted >= 0 && predicted(0, t) != wanted)
+      return false;
+  }
+  return true;
+}
+
+// What a rank tells of a batch: losses (T), and where it has questions whether each answer was
+// exact (Q).
+std::vector<float> scores_of(const Batch& batch, const Decoder<float>::Tape& tape) {
+  std::vector<float> out(tape.token_loss.flat().begin(), tape.token_loss.flat().end());
+  for (Index q = 0; q < Index(batch.question.size()); ++q)
+    out.push_back(tape.targets > 0 && is_exact(batch, q, tape.predicted) ? 1 : 0);
+  return out;
+}
+
+void add_answer(const Batch& batch, Index q, bool exact, std::vector<AnswerCount>& answers) {
+  const int question = batch.question[std::size_t(q)];
+  if (question < 0)
+    return;
+  AnswerCount& a = answers.at(std::size_t(question));
+  ++a.asked;
+  a.exact += exact;
+  ++a.right[targets_of(batch, q)];
+}
+
+// Adds the scores of one batch to those of its domains.
+void add_losses(const Batch& batch, std::span<const float> scores,
                 std::vector<DomainLoss>& losses) {
+  const auto token_loss = scores.first(std::size_t(batch.tokens()));
+  const auto exact = scores.subspan(token_loss.size());
   for (Index q = 0; q < batch.sequences(); ++q) {
     DomainLoss& d = losses[std::size_t(batch.domain[std::size_t(q)])];
     double nats = 0;
@@ -23,11 +63,13 @@ void add_losses(const Batch& batch, const Matrix<float>& token_loss,
     for (Index t = batch.start[std::size_t(q)]; t < batch.start[std::size_t(q) + 1]; ++t) {
       if (batch.target[std::size_t(t)] < 0)
         continue;
-      d.nats += double(token_loss(0, t));
-      nats += double(token_loss(0, t));
+      d.nats += double(token_loss[std::size_t(t)]);
+      nats += double(token_loss[std::size_t(t)]);
       ++tokens;
     }
     d.tokens += tokens;
+    if (!batch.question.empty())
+      add_answer(batch, q, exact[std::size_t(q)] > 0, d.answers);
     if (tokens == 0)
       continue;
     d.sequence_nats.push_back(nats);
@@ -37,9 +79,17 @@ void add_losses(const Batch& batch, const Matrix<float>& token_loss,
 
 std::vector<DomainLoss> no_losses(const Corpus& corpus) {
   std::vector<DomainLoss> out;
+  std::vector<AnswerCount> none;
+  for (const std::string& question : corpus.info().questions)
+    none.push_back({.question = question, .right = {}});
   for (const std::string& name : corpus.info().domains)
-    out.push_back({name});
+    out.push_back({.name = name, .answers = none});
   return out;
+}
+
+void leave_out_unasked(std::vector<DomainLoss>& all) {
+  for (DomainLoss& d : all)
+    std::erase_if(d.answers, [](const AnswerCount& a) { return a.asked == 0; });
 }
 
 void rewind_replays(Decoder<float>& model) {
@@ -60,6 +110,13 @@ void refuse_nonfinite(const std::vector<DomainLoss>& losses) {
 
 }  // namespace
 
+double AnswerCount::guess() const {
+  Index most = 0;
+  for (const auto& [answer, n] : right)
+    most = std::max(most, n);
+  return asked ? double(most) / double(asked) : 0;
+}
+
 std::vector<DomainLoss> evaluate(
     Decoder<float>& model, const Corpus& corpus, const EvalBatches& batches,
     const std::function<bool(Index)>& visited,
@@ -76,11 +133,12 @@ std::vector<DomainLoss> evaluate(
     } else {
       model.infer({.batch = batch, .rng = &rng}, tape);
     }
-    add_losses(batch, tape.token_loss, out);
+    add_losses(batch, scores_of(batch, tape), out);
     seen += batch.tokens();
     return !visited || visited(seen);
   });
   refuse_nonfinite(out);
+  leave_out_unasked(out);
   return out;
 }
 
@@ -94,10 +152,10 @@ class Rounds {
   bool is_mine() const {
     return int(batches_.size()) == comm_.rank();
   }
-  void add(const Batch& batch, const Matrix<float>& losses) {
+  void add(const Batch& batch, const std::vector<float>& scores) {
     batches_.push_back(batch);
-    if (!losses.empty())
-      mine_ = losses;
+    if (!scores.empty())
+      mine_ = scores;
   }
   bool is_empty() const {
     return batches_.empty();
@@ -112,12 +170,9 @@ class Rounds {
   void end() {
     if (batches_.empty())
       return;
-    const auto all = comm_.gather<float>({"losses of batches"}, mine_.flat());
-    for (std::size_t r = 0; r < batches_.size(); ++r) {
-      Matrix<float> losses(1, Index(all[r].size()));
-      std::ranges::copy(all[r], losses.data());
-      add_losses(batches_[r], losses, out_);
-    }
+    const auto all = comm_.gather<float>({"losses of batches"}, mine_);
+    for (std::size_t r = 0; r < batches_.size(); ++r)
+      add_losses(batches_[r], all[r], out_);
     batches_.clear();
     mine_ = {};
   }
@@ -126,7 +181,7 @@ class Rounds {
   Comm& comm_;
   std::vector<DomainLoss>& out_;
   std::vector<Batch> batches_;
-  Matrix<float> mine_;  // (1,T)
+  std::vector<float> mine_;  // scores_of() its batch
 };
 
 }  // namespace
@@ -148,7 +203,7 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
     Decoder<float>::Tape tape;
     if (rounds.is_mine())
       model.infer({.batch = batch, .rng = &rng}, tape);
-    rounds.add(batch, tape.token_loss);
+    rounds.add(batch, rounds.is_mine() ? scores_of(batch, tape) : std::vector<float>());
     seen += batch.tokens();
     if (!rounds.is_full())
       return true;
@@ -158,6 +213,7 @@ std::vector<DomainLoss> evaluate(Decoder<float>& model, const Corpus& corpus,
   serve_others();
   rounds.end();
   refuse_nonfinite(out);
+  leave_out_unasked(out);
   return out;
 }
 

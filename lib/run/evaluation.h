@@ -1,10 +1,27 @@
-// Loss per domain: what `moe eval` reports and validation while training writes down.
+// Loss per domain, and exact answers where data ask questions: what `moe eval` reports and
+// validation while training writes down.
 #pragma once
+#include <map>
+
 #include "lib/core/comm.h"
 #include "lib/model/decoder.h"
 #include "lib/run/eval_batches.h"
 
 namespace moe {
+
+// The answers to one kind of question. Exact: each id of the answer, and its end, was the likeliest
+// behind those before it.
+struct AnswerCount {
+  std::string question;  // the kind, see DatasetInfo::questions
+  Index asked = 0, exact = 0;
+  std::map<std::vector<int>, Index> right;  // how often each answer was the right one
+  double share() const {
+    return asked ? double(exact) / double(asked) : 0;
+  }
+  // The share that the commonest answer is right for: what a guess gets that neither looks at the
+  // picture nor listens. Taken from the answers asked for, so never below what chance gives.
+  double guess() const;
+};
 
 struct DomainLoss {
   std::string name;
@@ -13,6 +30,7 @@ struct DomainLoss {
   // the same by sequence, of those that have targets
   std::vector<double> sequence_nats = {};
   std::vector<Index> sequence_tokens = {};
+  std::vector<AnswerCount> answers = {};  // of the kinds that were asked
   double loss() const {
     return tokens ? nats / double(tokens) : 0;
   }

@@ -193,8 +193,11 @@ void MetricsLog::warning(const std::string& sentence) {
 void MetricsLog::validation(Index step, const std::vector<DomainLoss>& losses) {
   Line domains = Line::object();
   for (const DomainLoss& d : losses) {
-    if (d.tokens)
-      domains[d.name] = {{"loss", number(d.loss())}, {"tokens", d.tokens}};
+    if (!d.tokens)
+      continue;
+    domains[d.name] = {{"loss", number(d.loss())}, {"tokens", d.tokens}};
+    for (const AnswerCount& a : d.answers)
+      domains[d.name]["answers"][a.question] = {{"asked", a.asked}, {"exact", a.exact}};
   }
   write(text_of({{"step", step}, {"valid_loss", number(mean_loss(losses))}, {"domains", domains}}));
 }
