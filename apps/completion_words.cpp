@@ -32,7 +32,10 @@ std::string kind_of_option(const std::string& verb, const std::string& option) {
 }
 
 std::string kind_of_argument(const std::string& verb) {
-  return verb == "synth" ? "patterns" : verb == "plan" ? "models" : "";
+  return verb == "synth"  ? "patterns"
+         : verb == "plan" ? "models"
+         : verb == "data" ? "datasets"
+                          : "";
 }
 
 Kind kind_named(const std::string& name) {

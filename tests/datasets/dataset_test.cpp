@@ -20,7 +20,12 @@ std::vector<std::string> examples() {
 }
 
 bool same(const Batch& a, const Batch& b) {
-  return a.token == b.token && a.target == b.target && a.start == b.start && a.domain == b.domain;
+  const auto same_signals = [](const Signal& s, const Signal& t) {
+    return s.modality == t.modality && s.row == t.row && s.value == t.value;
+  };
+  return a.token == b.token && a.target == b.target && a.start == b.start && a.domain == b.domain &&
+         a.modality == b.modality && a.question == b.question &&
+         std::ranges::equal(a.signal, b.signal, same_signals);
 }
 
 std::vector<int> all_valid(const Corpus& corpus, int domain, int sequences, int length) {
@@ -47,9 +52,9 @@ TEST_CASE("every dataset gives the same tokens again from its spec, the seed and
     CHECK(again.specs() == one.specs());
     CHECK(again.info().notes == one.info().notes);
     for (const std::uint64_t cursor : {7, 0, 3})
-      CHECK(same(one.train(cursor, 5, 40), again.train(cursor, 5, 40)));
-    CHECK_FALSE(same(one.train(0, 5, 40), one.train(1, 5, 40)));
-    CHECK_FALSE(same(one.train(0, 5, 40), other.train(0, 5, 40)));
+      CHECK(same(one.train(cursor, 5, 64), again.train(cursor, 5, 64)));
+    CHECK_FALSE(same(one.train(0, 5, 64), one.train(1, 5, 64)));
+    CHECK_FALSE(same(one.train(0, 5, 64), other.train(0, 5, 64)));
     for (int d = 0; d < int(one.info().domains.size()); ++d)
     // the split is not the seed's affair
     {
@@ -66,8 +71,8 @@ TEST_CASE(
   for (const std::string& spec : examples()) {
     CAPTURE(spec);
     const Corpus corpus({spec}, *tokenizer, 1);
-    if (corpus.has_sources())
-      continue;  // each pair has its own length: sources_test.cpp
+    if (!corpus.info().valid_pieces.empty())
+      continue;  // each pair, each sample has its own length: sources_test.cpp, samples_test.cpp
     const Batch batch = corpus.train(2, 6, 33);
     REQUIRE(batch.tokens() == 6 * 33);
     REQUIRE(batch.target.size() == batch.token.size());
@@ -88,12 +93,13 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
   for (const std::string& spec : examples()) {
     CAPTURE(spec);
     const Corpus corpus({spec}, *tokenizer, 1);
+    std::size_t all = 0;
     for (int d = 0; d < int(corpus.info().domains.size()); ++d) {
       const auto ids = all_valid(corpus, d, 4, 128);
       CHECK(Index(ids.size()) == corpus.info().valid_tokens[std::size_t(d)]);
-      CHECK(ids.size() > 0);
+      all += ids.size();
       CHECK(ids == all_valid(corpus, d, 1, 101));
-      if (corpus.has_sources())
+      if (!corpus.info().valid_pieces.empty())
         continue;
       const Index pieces = (Index(ids.size()) + 127) / 128;
       CHECK_FALSE(valid_batch(corpus, d, pieces, 4, 128));
@@ -101,6 +107,7 @@ TEST_CASE("validation pieces cover the valid split once, in order, whatever thei
       REQUIRE(last);
       CHECK(last->target.back() == -1);
     }
+    CHECK(all > 0);
   }
 }
 

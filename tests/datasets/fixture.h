@@ -1,6 +1,7 @@
 // A small corpus in a temporary folder, which is the current folder while the fixture lives: the
 // example specs of datasets.def name `corpus`.
 #pragma once
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -36,6 +37,43 @@ inline std::optional<Batch> valid_batch(const Corpus& corpus, int domain, Index 
   return batch.sequences() ? std::optional(batch) : std::nullopt;
 }
 
+// A picture of 10 x 12 pixels that no other number gives.
+inline std::string ppm_of(int n) {
+  std::string out = "P6\n# made up\n10 12 255\n";
+  for (int i = 0; i < 10 * 12 * 3; ++i)
+    out += char((i * (n % 17 + 3) + n * 31) % 256);
+  return out;
+}
+
+// A tenth of a second of a tone, 8,000 samples a second of 16 bits.
+inline std::string wav_of(double hz) {
+  const auto number = [](std::uint32_t v, int bytes) {
+    std::string out;
+    for (int i = 0; i < bytes; ++i)
+      out += char(v >> (8 * i));
+    return out;
+  };
+  std::string samples;
+  for (int i = 0; i < 800; ++i)
+    samples += number(std::uint32_t(int(12000 * std::sin(i * hz * 2 * 3.14159265 / 8000))), 2);
+  const auto size = std::uint32_t(samples.size());
+  return "RIFF" + number(36 + size, 4) + "WAVEfmt " + number(16, 4) + number(1, 2) + number(1, 2) +
+         number(8000, 4) + number(16000, 4) + number(2, 2) + number(16, 2) + "data" +
+         number(size, 4) + samples;
+}
+
+// Letters A to z of a font of bits in which letter c has what `shift` makes of its code.
+inline std::string hex_font(int shift) {
+  std::string out;
+  char line[64];
+  for (int c = 0x41; c < 0x7b; ++c) {
+    std::snprintf(line, sizeof(line), "%04X:00000000%02X%02X%02X%02X0000000000000000\n", c, c,
+                  (c * 5 + shift) % 255 + 1, c ^ 0x5A, (c + shift) % 255 + 1);
+    out += line;
+  }
+  return out;
+}
+
 class Folder {
  public:
   Folder() : before_(fs::current_path()) {
@@ -60,8 +98,27 @@ class Folder {
       pairs +=
           "the house number " + std::to_string(i) + "\tdas Haus Nummer " + std::to_string(i) + "\n";
     write("pairs.tsv", pairs);
+    write_samples();
     write("ids.jsonl", lines);
     write("ids.txt", ids);
+  }
+  static void write_samples() {
+    const char* folders[] = {"cats", "dogs", "trees", "cars"};
+    std::string names;
+    for (int n = 0; n < 60; ++n) {
+      const std::string folder = folders[n % 4];
+      write("pictures/" + folder + "/red_thing-" + std::to_string(n) + ".ppm", ppm_of(n));
+      write("beeps/" + folder + "/tone_" + std::to_string(n) + ".wav", wav_of(200 + 37 * n));
+    }
+    write("pictures/cats/red_thing-0.txt", "a red cat\nthat sits\n");
+    for (int c = 0x41; c < 0x7b; ++c) {
+      std::string code(64, ' ');
+      code.resize(std::size_t(std::snprintf(code.data(), 64, "%04X;LETTER NUMBER %d;Lu", c, c)));
+      names += code + "\n";
+    }
+    write("fonts/names.txt", names);
+    for (const int shift : {0, 7, 20})
+      write(std::string("fonts/") + "abc"[shift % 3] + ".hex", hex_font(shift));
   }
   ~Folder() {
     fs::current_path(before_);

@@ -12,6 +12,10 @@ using namespace moe::test;
 
 namespace {
 
+std::string text_of(const Matrix<float>& m) {
+  return {reinterpret_cast<const char*>(m.data()), std::size_t(m.size()) * sizeof(float)};
+}
+
 // All that a reader of the dataset sees, as text.
 std::string seen(const std::string& spec) {
   const auto tokenizer = make_tokenizer("bytes");
@@ -22,12 +26,14 @@ std::string seen(const std::string& spec) {
   const auto add = [&](const Batch& batch) {
     for (const int id : batch.token)
       out += concat(id, ' ');
+    for (const Signal& s : batch.signal)
+      out += concat(" signal ", s.value.cols(), " ", std::hash<std::string>{}(text_of(s.value)));
     out += '\n';
   };
   for (const std::uint64_t n : {0, 1, 2})
-    add(corpus.train(n, 4, 32));
+    add(corpus.train(n, 4, 64));
   for (int domain = 0; domain < int(corpus.info().domains.size()); ++domain) {
-    for (Index piece = 0; const auto batch = valid_batch(corpus, domain, piece, 1, 32); ++piece)
+    for (Index piece = 0; const auto batch = valid_batch(corpus, domain, piece, 1, 64); ++piece)
       add(*batch);
   }
   return out;
@@ -59,6 +65,27 @@ const std::map<std::string, Tried> of_files = {
     {"tokens domain", {"tokens:path=ids.txt", {"prose"}}},
     {"tokens vocabulary", {"tokens:path=ids.txt", {"600", "700"}}},
     {"tokens whole", {"tokens:path=ids.jsonl", {"1"}}},
+    {"glyphs font", {"glyphs", {"fonts", "fonts/a.hex"}}},
+    {"glyphs names", {"glyphs:font=fonts", {"fonts/names.txt"}}},
+    {"glyphs codes", {"glyphs:font=fonts", {"41-5a", "61"}}},
+    {"glyphs size", {"glyphs:font=fonts", {"24"}}},
+    {"glyphs patch", {"glyphs:font=fonts", {"8"}}},
+    {"glyphs valid", {"glyphs:font=fonts", {"3"}}},
+    {"images path", {"images", {"pictures", "pictures/cats"}}},
+    {"images caption", {"images:path=pictures,size=8,patch=4", {"name", "folder"}}},
+    {"images apart", {"images:path=pictures,size=8,patch=4", {"folder"}}},
+    {"images question", {"images:path=pictures,size=8,patch=4", {"and"}}},
+    {"images limit", {"images:path=pictures,size=8,patch=4", {"12"}}},
+    {"images size", {"images:path=pictures,patch=4", {"8", "12"}}},
+    {"images patch", {"images:path=pictures,size=8", {"4", "2"}}},
+    {"sounds path", {"sounds", {"beeps", "beeps/cats"}}},
+    {"sounds caption", {"sounds:path=beeps", {"folder"}}},
+    {"sounds apart", {"sounds:path=beeps", {"folder"}}},
+    {"sounds question", {"sounds:path=beeps", {"and"}}},
+    {"sounds limit", {"sounds:path=beeps", {"12"}}},
+    {"sounds seconds", {"sounds:path=beeps,join=4", {"0.05"}}},
+    {"sounds bands", {"sounds:path=beeps", {"20"}}},
+    {"sounds join", {"sounds:path=beeps", {"4"}}},
     {"pairs path", {"pairs", {"pairs.tsv", "more.tsv"}}},
     {"pairs reverse", {"pairs:path=pairs.tsv", {"1"}}},
 };
@@ -73,6 +100,21 @@ const std::map<std::string, Tried> of_generated = {
     {"arithmetic operations", {"arithmetic", {"-", "+-*"}}},
     {"arithmetic seed", {"arithmetic", {"7"}}},
     {"arithmetic valid", {"arithmetic", {"4096"}}},
+    {"shapes size", {"shapes", {"24"}}},
+    {"shapes patch", {"shapes", {"8"}}},
+    {"shapes objects", {"shapes", {"3", "1"}}},
+    {"shapes colours", {"shapes", {"5"}}},
+    {"shapes forms", {"shapes", {"5"}}},
+    {"shapes hold", {"shapes", {"0", "8"}}},
+    {"shapes seed", {"shapes", {"7"}}},
+    {"shapes valid", {"shapes", {"64"}}},
+    {"tones beeps", {"tones:valid=64", {"3", "5"}}},
+    {"tones bands", {"tones:valid=64", {"20"}}},
+    {"tones join", {"tones:valid=64", {"8"}}},
+    {"tones noise", {"tones:valid=64", {"0.1"}}},
+    {"tones hold", {"tones:valid=64", {"0", "3"}}},
+    {"tones seed", {"tones:valid=64", {"7"}}},
+    {"tones valid", {"tones", {"64", "65"}}},
     {"zipf vocabulary", {"zipf", {"300"}}},
     {"zipf alpha", {"zipf", {"0.9"}}},
     {"zipf seed", {"zipf", {"7"}}},

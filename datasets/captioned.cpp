@@ -1,0 +1,175 @@
+#include "datasets/captioned.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "lib/core/error.h"
+#include "lib/files/file.h"
+
+namespace moe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr Index most_caption = 4096;  // bytes
+
+// "red_car-12" is called "red car": what is between words is a blank, a number at the end is one of
+// several.
+std::string name_as_words(std::string text) {
+  for (char& c : text)
+    c = c == '_' || c == '-' ? ' ' : c;
+  const std::size_t end = text.find_last_not_of("0123456789 ");
+  return end == text.npos ? text : text.substr(0, end + 1);
+}
+
+std::string trimmed_line(std::string text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == text.npos)
+    return "";
+  text = text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+  std::ranges::replace(text, '\n', ' ');
+  return text;
+}
+
+std::string folder_of(const fs::path& file) {
+  return fs::absolute(file).parent_path().filename();
+}
+
+std::string hash_text(const Matrix<float>& rows) {
+  return concat(hash_bytes(std::as_bytes(rows.flat())));
+}
+
+}  // namespace
+
+void Captioned::read_options(Spec& spec, const std::string& name) {
+  name_ = name;
+  path_ = spec.get("path", "");
+  caption_ = spec.choice("caption", {"auto", "name", "folder"});
+  apart_ = spec.choice("apart", {"file", "folder"});
+  question_ = spec.get("question", "what is it?");
+  limit_ = spec.get("limit", 0, 0);
+  if (path_.empty()) {
+    throw Error(Exit::usage, concat("the dataset ", name, " was given no path"))
+        .hint(concat(name,
+                     ":path=FOLDER; its sub-folders are the domains, and the files' names "
+                     "or .txt files beside them say what is asked for"));
+  }
+}
+
+void Captioned::read(IsFile is_file, const ReadRows& rows, const char* what) {
+  const fs::path path = path_;
+  std::error_code code;
+  folder_ = fs::is_directory(path, code);
+  if (!folder_ && !fs::is_regular_file(path, code)) {
+    throw Error(Exit::input, concat("'", path_, "' does not exist"))
+        .hint(concat(name_, ":path=FOLDER, or one file"));
+  }
+  info_.questions = {apart_ == "folder" ? "caption, unseen folder" : "caption, unseen file"};
+  Paths files = folder_ ? files_below(path, "*") : Paths{path};
+  if (folder_)
+    std::erase_if(files, [&](const fs::path& p) { return !is_file(p); });
+  // sub-folders of the path are the domains, unless they say what is held out
+  std::map<std::string, Paths> domains;
+  for (const fs::path& file : files) {
+    const fs::path below = folder_ ? file.lexically_relative(path) : file.filename();
+    const bool deep = std::distance(below.begin(), below.end()) > 1 && apart_ == "file";
+    domains[deep ? below.begin()->string() : fs::absolute(path).stem().string()].push_back(file);
+  }
+  if (apart_ == "folder") {
+    std::set<std::string> folders;
+    for (const fs::path& file : files)
+      folders.insert(folder_of(file));
+    held_folders_ = tenth_of(folders);
+  }
+  for (const auto& [name, paths] : domains)
+    add(name, paths, rows);
+  tell_left_out(what);
+  if (domains_.empty()) {
+    throw Error(Exit::input, concat("'", path_, "' holds no ", what, " to train on"))
+        .hint("moe data says which files are read");
+  }
+}
+
+std::string Captioned::caption_of(const fs::path& file) const {
+  const fs::path beside = fs::path(file).replace_extension(".txt");
+  std::error_code code;
+  if (caption_ == "auto" && fs::is_regular_file(beside, code)) {
+    const std::string text = trimmed_line(read_file(beside, most_caption));
+    if (text.empty())
+      throw Error(Exit::input, concat(in_quotes(beside), " is empty, and should say what ",
+                                      in_quotes(file.filename()), " shows"))
+          .hint("write a caption into it, or caption=name");
+    return text;
+  }
+  return name_as_words(caption_ == "folder" ? folder_of(file) : file.stem().string());
+}
+
+bool Captioned::is_held(const fs::path& file, const std::string& hash) const {
+  return apart_ == "folder" ? held_folders_.contains(folder_of(file)) : in_tenth(hash);
+}
+
+void Captioned::add(const std::string& name, const Paths& files, const ReadRows& rows) {
+  Domain domain;
+  std::set<std::string> seen;
+  std::string hashes;
+  for (const fs::path& file : files) {
+    if (limit_ > 0 && Index(domain.train.size() + domain.valid.size()) >= limit_)
+      break;
+    Item item;
+    try {
+      item = {rows(file), caption_of(file)};
+    } catch (const Error& e) {
+      if (!folder_ || e.code() != Exit::input)
+        throw;
+      if (broken_++ == 0)
+        first_broken_ = e.what();
+      continue;
+    }
+    const std::string hash = hash_text(item.rows);
+    if (!seen.insert(hash).second) {
+      ++copies_;
+      continue;
+    }
+    const bool held = is_held(file, hash);
+    hashes += hash + item.caption + "\n";
+    (held ? domain.valid : domain.train).push_back(std::move(item));
+  }
+  if (domain.train.empty())
+    return;
+  domains_.push_back(std::move(domain));
+  Index trained = 0;
+  for (const Item& item : domains_.back().train)
+    trained += rows_of(sample(item));
+  add_domain(name, trained, Index(domains_.back().valid.size()));
+  info_.content_hash.push_back(hash_bytes(std::as_bytes(std::span(hashes))));
+}
+
+void Captioned::tell_left_out(const char* what) {
+  if (broken_ > 0) {
+    info_.notes.push_back(concat(name_, ": ", broken_, " of the ", what,
+                                 "s cannot be read and are left out; the first: ", first_broken_));
+  }
+  if (copies_ > 0)
+    info_.notes.push_back(
+        concat(name_, ": ", copies_, " ", what, "s that stood there before are left out"));
+}
+
+Sample Captioned::sample(const Item& item) const {
+  return {.row_count = item.rows.rows(),
+          .rows = item.rows,
+          .question = question_ + " ",
+          .answer = item.caption,
+          .kind = 0};
+}
+
+Sample Captioned::train_sample(int domain, Rng& rng) const {
+  const auto& all = domains_[std::size_t(domain)].train;
+  return sample(all[std::size_t(rng.below(Index(all.size())))]);
+}
+
+Sample Captioned::valid_sample(int domain, Index n, Wanted) const {
+  return sample(domains_[std::size_t(domain)].valid[std::size_t(n)]);
+}
+
+}  // namespace moe
