@@ -156,18 +156,22 @@ def corpus(folder):
 # trace.
 WITH_SOURCES = ("t5-toy", "switch-t5-toy", "nllb-toy")
 DENSE = ("t5-toy",)
+# Presets that read pictures beside text.
+WITH_PICTURES = ("moe-llava-toy", "limoe-toy", "ernie-vl-toy", "moma-toy")
 
 
 def record(moe, preset):
     task = ",task=denoise" if preset in WITH_SOURCES else ""
+    data = "shapes:valid=12" if preset in WITH_PICTURES else f"text:path=corpus{task}"
+    length = "64" if preset in WITH_PICTURES else "24"
     with tempfile.TemporaryDirectory() as where:
         folder = pathlib.Path(where)
         corpus(folder)
         runs = Runs(moe, folder)
         # one layer of the largest preset: plain loops are slow
         model = "small:layers=1" if preset == "small" else preset
-        common = ["--device", "reference", "--data", f"text:path=corpus{task}", "--model", model]
-        common += ["--steps", "3", "--batch", "2", "--length", "24", "--eval-tokens", "96"]
+        common = ["--device", "reference", "--data", data, "--model", model]
+        common += ["--steps", "3", "--batch", "2", "--length", length, "--eval-tokens", "96"]
         traced = [] if preset in DENSE else ["--trace", "train.h5"]
         runs.moe_("train", *common, *traced, "-o", "run")
         runs.checkpoint("run")
@@ -181,8 +185,8 @@ def record(moe, preset):
         runs.checkpoint("resumed")
         if not traced:
             return runs.lines
-        runs.moe_("trace", "run", "--device", "reference", "--data", f"text:path=corpus{task}",
-                  "--tokens", "240", "--batch", "2", "--length", "24", "-o", "a.h5")  # fmt: skip
+        runs.moe_("trace", "run", "--device", "reference", "--data", data,
+                  "--tokens", "240", "--batch", "2", "--length", length, "-o", "a.h5")  # fmt: skip
         runs.add("number", "trace", hash_of_trace(folder / "a.h5"))
         runs.report("report")
         return runs.lines
