@@ -130,8 +130,11 @@ TEST_CASE("parameters counted from the configuration are those of the model") {
                                  "nano:qk_norm=head,dense_layers=1,expert_bias=1,router_bias=1",
                                  "nano:dense=1", "nano:mixer={short_conv:bias=1;attention}",
                                  "nano:router={round_robin:k=3},balance=none,activation=relu2"};
-  for (const Preset& p : model_presets())
-    specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  for (const Preset& p : model_presets()) {
+    // the room of narrow experts is no parameter: counted by hand in tests/plan
+    if (model_config(std::string(p.name)).moe.widths.empty())
+      specs.push_back(concat(p.name, ":hidden=32,heads=4,width=8,vocabulary=40"));
+  }
   for (const std::string& spec : specs) {
     INFO(spec);
     const ModelConfig c = model_config(spec);
