@@ -61,7 +61,8 @@ say "stage 2: the whole dense model"
 train --data "$data" --init "$out/stage1" --lr 2e-3 --steps $steps2 -o "$out/stage2"
 answers "$out/stage2"
 say "stage 3: 4 copies of each feed-forward of layers 0 and 2; feed-forwards and routers learn"
-"$moe" edit "$out/stage2" -o "$out/copies" --upcycle copy:experts=4,k=2 --force
+rm -rf "$out/copies"
+"$moe" edit "$out/stage2" -o "$out/copies" --upcycle copy:experts=4,k=2
 train --data "$data" --init "$out/copies" --train experts --train router --train dense \
   --capacity position:factor=1.5 --balance switch:coef=0.01,counts=top1 --lr 1e-3 \
   --steps $steps3 -o "$out/stage3"
