@@ -46,9 +46,10 @@ class Tensors {
   const std::filesystem::path& path() const {
     return path_;
   }
-  std::span<const TensorInfo> list() const {
+  std::span<const TensorInfo> list() const& {
     return tensors_;
   }  // sorted by name
+  std::span<const TensorInfo> list() const&& = delete;
   std::vector<std::string> names() const;
   const TensorInfo* find(std::string_view name) const;
   // throws Error(input) with the nearest name

@@ -75,9 +75,10 @@ class GgufFile {
   const std::filesystem::path& path() const {
     return path_;
   }
-  std::span<const GgufTensor> tensors() const {
+  std::span<const GgufTensor> tensors() const& {
     return tensors_;
   }  // sorted by name
+  std::span<const GgufTensor> tensors() const&& = delete;
   const GgufTensor* find(std::string_view name) const;
   // throws Error(input) with the nearest name
   const GgufTensor& at(std::string_view name) const;

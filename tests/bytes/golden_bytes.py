@@ -6,7 +6,8 @@
 
 What is computed is the definition's (--device reference), so the bytes depend on nothing but the C
 library's exp, log, ... Where those give other bits than on the machine of the record (`canary`),
-the test is skipped with exit code 77. Version, date and paths of this machine are masked.
+the test is skipped with exit code 77. Builds with sanitizers add up the rows of recurrent mixers in
+another order: of these a run is compared with itself, resumed. Version, date and paths of this machine are masked.
 
 Lines of a record that start with "text" may change with the wording of reports; those that start
 with "number" (weights, moments, rows of the trace, every cell of every table by its table and
@@ -197,6 +198,19 @@ def presets(moe):
     return re.findall(r"^  ([a-z][a-z0-9-]*) ", text, re.M)
 
 
+def built_with_sanitizers(moe):
+    text = subprocess.run([moe, "--version"], capture_output=True, check=True).stdout.decode()
+    return bool(re.search(r"^  sanitizers +\S", text, re.M))
+
+
+def resumed_alike(lines):
+    """Whether the run that was gone on with has the numbers of the one that was not stopped."""
+    numbers = [line.removeprefix("number ") for line in lines if line.startswith("number ")]
+    whole = [line.removeprefix("run/") for line in numbers if line.startswith("run/")]
+    again = [line.removeprefix("resumed/") for line in numbers if line.startswith("resumed/")]
+    return bool(again) and set(again) <= set(whole)
+
+
 def main():
     if len(sys.argv) < 3 or sys.argv[1] not in ("check", "update"):
         sys.exit(__doc__)
@@ -219,6 +233,10 @@ def main():
         different = [a for a in lines if a not in want] + [
             f"gone: {a}" for a in want if a not in lines
         ]
+        if different and built_with_sanitizers(moe) and resumed_alike(lines):
+            print("skipped: sanitizers change how loops are widened, and with it sums of mixers;")
+            print("a run that is gone on with has the bytes of one that is not stopped")
+            sys.exit(77)
         if different:
             sys.exit("\n  ".join([f"{preset}: other bytes than recorded:", *different]))
         print(f"{preset}: {len(lines) - 1} records agree")

@@ -120,7 +120,9 @@ std::string base64(const std::string& bytes) {
   return out;
 }
 
-Pickle& Pickle::whole(int v) {
+Pickle& Pickle::whole(std::int64_t v) {
+  if (v != std::int32_t(v))
+    return raw("\x8a\x08" + little(std::uint64_t(v), 8));
   return raw("J" + little(std::uint32_t(v), 4));
 }
 Pickle& Pickle::text(const std::string& t) {
@@ -150,12 +152,12 @@ Pickle& Pickle::dict(const std::vector<std::pair<Pickle, Pickle>>& items) {
 
 Pickle& Pickle::tensor(const std::string& type, int key, const std::vector<int>& shape) {
   std::vector<Pickle> sizes, strides;
-  int numbers = 1;
+  std::int64_t numbers = 1;
   for (const int n : shape) {
     sizes.push_back(Pickle().whole(n));
     numbers *= n;
   }
-  int step = numbers;
+  std::int64_t step = numbers;
   for (const int n : shape) {
     step /= std::max(n, 1);
     strides.push_back(Pickle().whole(step));

@@ -1,5 +1,6 @@
 // What a test imports: files made here, and the result in a line of text that can be compared.
 #pragma once
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -37,7 +38,7 @@ std::string base64(const std::string& bytes);
 // A pickle written by hand; see pickletools for the operations.
 class Pickle {
  public:
-  Pickle& whole(int v);
+  Pickle& whole(std::int64_t v);
   Pickle& text(const std::string&);
   Pickle& none();
   Pickle& list(const std::vector<Pickle>&);

@@ -33,11 +33,16 @@ void reset_peak() {
 }  // namespace
 
 // NOLINTBEGIN: every allocation of this program's host memory is counted
-void* operator new(std::size_t bytes) {
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   void* p = std::malloc(bytes);
+  if (p)
+    add_bytes(std::int64_t(malloc_usable_size(p)));
+  return p;
+}
+void* operator new(std::size_t bytes) {
+  void* p = operator new(bytes, std::nothrow);
   if (!p)
     throw std::bad_alloc();
-  add_bytes(std::int64_t(malloc_usable_size(p)));
   return p;
 }
 void operator delete(void* p) noexcept {

@@ -211,7 +211,8 @@ TEST_CASE("weights drawn as they are written are those drawn at once") {
   const fs::path half =
       written(scratch.path / "c", spec, *backend, DType::bf16, Storage::elsewhere);
   CHECK(read_json(half / "config.json")["torch_dtype"] == "bfloat16");
-  for (const TensorInfo& t : Tensors(half).list())
+  const Tensors stored(half);
+  for (const TensorInfo& t : stored.list())
     CHECK(t.dtype == DType::bf16);
 }
 

@@ -213,7 +213,8 @@ TEST_CASE("a GGUF file's weights take the bytes of its tensors") {
   const Architecture a = describe_path(file.string());
   const Storage s = own_storage_of_path(file.string());
   double bytes = 0;
-  for (const GgufTensor& t : GgufFile(file).tensors())
+  const GgufFile stored(file);
+  for (const GgufTensor& t : stored.tensors())
     bytes += double(t.bytes);
   // parts are counted by the file's own mean of them
   CHECK(s.all(a) == Approx(bytes).epsilon(0.02));
