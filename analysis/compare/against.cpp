@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "analysis/compare/compare.h"
 #include "analysis/compare/matching.h"
@@ -7,6 +9,7 @@
 #include "analysis/metric/finding.h"
 #include "analysis/metric/layout.h"
 #include "analysis/metric/verdict.h"
+#include "analysis/statistics/paired.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -14,6 +17,7 @@ namespace moe {
 namespace {
 
 constexpr const char* comparison = "two traces";
+constexpr const char* flips_by_expert_id = "flips_by_expert";
 
 // router_saturation_by_k: a row a layer, a column a k.
 Table by_k(const Agreement& a) {
@@ -222,6 +226,79 @@ Table loads(const TraceSource& a, const Pair& pair) {
   return t.take();
 }
 
+// Whose choices changed: every expert of the reference.
+Table flips_by_expert(const Agreement& a) {
+  std::vector<std::int64_t> layer, expert, choices, lost, gained;
+  Values::Rows share;
+  for (const LayerAgreement& l : a.layer) {
+    for (std::size_t e = 0; e < l.expert_choices.size(); ++e) {
+      layer.push_back(l.number);
+      expert.push_back(std::int64_t(e));
+      choices.push_back(l.expert_choices[e]);
+      lost.push_back(l.expert_lost[e]);
+      gained.push_back(l.expert_gained[e]);
+      share.add(double(lost.back()) / double(choices.back()),
+                l.tokens ? 1 - l.by_chance().common : no_value);
+    }
+  }
+  TableBuilder t(flips_by_expert_id, "Where the two differ: whose choices", comparison);
+  t.reading(
+       "Of the reference's choices of an expert, the share that the other did not make. The fewer "
+       "choices, the less a share says: the counts stand beside it.")
+      .chart(Chart::heatmap)
+      .detail();
+  t.layers(layer).key("expert", "of the reference", expert);
+  t.column("lost")
+      .unit("share")
+      .meaning("of the reference's choices of the expert, not made by the other")
+      .of(a.id("flip_rate_by_expert"))
+      .rows(share)
+      .digits(4);
+  t.column("choices").meaning("of the expert in the reference").values(choices);
+  t.column("lost choices").meaning("of them, not made by the other").values(lost);
+  t.column("new choices")
+      .meaning("of the expert in the other, not in the reference")
+      .values(gained);
+  return t.take();
+}
+
+// The lower end of Wilson's interval of a share of n.
+double wilson_low(double share, double n, double z) {
+  const double middle = share + z * z / (2 * n);
+  const double half = z * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
+  return (middle - half) / (1 + z * z / n);
+}
+
+// The expert whose choices changed beyond the others of its layer most surely; of as many experts
+// as there are one is extreme by chance, so the bounds are Bonferroni's.
+void about_experts(Report& r, const Agreement& a) {
+  const QuotedTable t(r, flips_by_expert_id);
+  constexpr double error = 0.05;
+  constexpr int many = 999;  // degrees of freedom: next to the normal distribution
+  const double z =
+      statistics::student_quantile(error / double(std::max<std::size_t>(1, t.rows())), many);
+  std::size_t row = 0;
+  std::optional<std::size_t> most;
+  double beyond = 0;
+  for (const LayerAgreement& l : a.layer) {
+    const double whole = double(l.choices - l.common) / double(l.choices);
+    for (std::size_t e = 0; e < l.expert_choices.size(); ++e, ++row) {
+      const double n = double(l.expert_choices[e]);
+      const double above = n > 0 ? wilson_low(double(l.expert_lost[e]) / n, n, z) - whole : 0;
+      if (above > beyond) {
+        beyond = above;
+        most = row;
+      }
+    }
+  }
+  if (!most)
+    return tell(r, "No expert's choices changed beyond those of its layer.");
+  tell(r, "The choices of expert ", t.cell("expert", *most), " of layer ", t.cell("layer", *most),
+       " changed most: ", t.cell("lost", *most).percent(), " of its ", t.cell("choices", *most),
+       " choices in the reference are not made by the other (two random routings: ",
+       t.chance("lost", *most).percent(), ").");
+}
+
 // What was done about the ids, before any other sentence.
 Finding about_ids(const Report& r, const TraceSource& a, const TraceSource& b, const Pair& pair) {
   const QuotedTable t(r, "expert_partition");
@@ -294,6 +371,8 @@ void add_matching(Report& r, const NamedTrace& a, const NamedTrace& b, const Pai
   r.tables.insert(r.tables.begin() + 2, partition(*a.trace, pair, known));
   if (!agreement.margins.empty())
     r.tables.push_back(by_margin(agreement));
+  r.tables.push_back(flips_by_expert(agreement));
+  about_experts(r, agreement);
   r.tables.push_back(loads(*a.trace, pair));
   r.tables.push_back(matches(*a.trace, pair));
   if (known)

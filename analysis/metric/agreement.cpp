@@ -61,6 +61,9 @@ class Comparer {
       result_.layer.push_back({.number = l.index, .experts = l.experts});
       result_.layer.back().bin_choices.assign(bins, 0);
       result_.layer.back().bin_lost.assign(bins, 0);
+      LayerAgreement& last = result_.layer.back();
+      for (auto* counts : {&last.expert_choices, &last.expert_lost, &last.expert_gained})
+        counts->assign(std::size_t(std::max(0, l.experts)), 0);
     }
     pending_.resize(result_.layer.size());
     if (o.bootstrap < 1 || b.sequences().size() < Bootstrap::least_sequences)
@@ -165,6 +168,15 @@ class Comparer {
     s.first += same_first;
     s.same_sets += both == std::ssize(b) && a.size() == b.size();
     by_k(s, a, b);
+    by_expert(s, a, b);
+  }
+  static void by_expert(LayerAgreement& s, std::span<const int> a, std::span<const int> b) {
+    for (const int e : b) {
+      ++s.expert_choices[std::size_t(e)];
+      s.expert_lost[std::size_t(e)] += std::ranges::find(a, e) == a.end();
+    }
+    for (const int e : a)
+      s.expert_gained[std::size_t(e)] += std::ranges::find(b, e) == b.end();
   }
   void by_margin(LayerAgreement& s, std::int64_t both, std::int64_t n, double margin) const {
     if (std::isnan(margin))
@@ -276,9 +288,22 @@ ChanceAgreement LayerAgreement::by_chance() const {
   return out;
 }
 
+namespace {
+
+// (n) part / whole, element by element; NaN where a whole is 0.
+std::vector<double> shares(const std::vector<std::int64_t>& part,
+                           const std::vector<std::int64_t>& whole) {
+  std::vector<double> out;
+  for (std::size_t i = 0; i < part.size(); ++i)
+    out.push_back(double(part[i]) / double(whole[i]));
+  return out;
+}
+
+}  // namespace
+
 std::vector<MetricValue> Agreement::values() const {
   std::vector<double> all, first;
-  std::vector<std::vector<double>> by_k, by_margin;
+  std::vector<std::vector<double>> by_k, by_margin, by_expert;
   std::int64_t common_choices = 0;
   std::int64_t every = 0;
   for (const LayerAgreement& l : layer) {
@@ -286,11 +311,10 @@ std::vector<MetricValue> Agreement::values() const {
     const bool known = first_choices_known();
     first.push_back(known ? double(l.first) / double(l.tokens) : no_value);
     by_k.emplace_back();
-    by_margin.emplace_back();
+    by_margin.push_back(shares(l.bin_lost, l.bin_choices));
+    by_expert.push_back(shares(l.expert_lost, l.expert_choices));
     for (std::size_t k = 0; k < l.overlap_k.size(); ++k)
       by_k.back().push_back(known ? l.overlap_k[k] / double(l.tokens_k[k]) : no_value);
-    for (std::size_t m = 0; m < l.bin_lost.size(); ++m)
-      by_margin.back().push_back(double(l.bin_lost[m]) / double(l.bin_choices[m]));
     common_choices += l.common;
     every += l.choices;
   }
@@ -300,7 +324,8 @@ std::vector<MetricValue> Agreement::values() const {
       per_layer(id("router_saturation_by_k").c_str(), by_k),
       {id("flip_token_rate"), {}, {double(flipped_tokens) / double(tokens)}},
       {id("flip_layers_mean"), {}, {double(flipped_layers) / double(tokens)}},
-      {id("flip_rate"), {}, {double(every - common_choices) / double(every)}}};
+      {id("flip_rate"), {}, {double(every - common_choices) / double(every)}},
+      per_layer(id("flip_rate_by_expert").c_str(), by_expert)};
   if (!margins.empty())
     out.push_back(per_layer(id("flip_rate_by_margin").c_str(), by_margin));
   return out;

@@ -38,6 +38,8 @@ struct LayerAgreement {
   std::vector<std::int64_t> tokens_k;  // (K) tokens with at least k choices in B
   // (margins+1) B's choices, and those that A lost, by router margin
   std::vector<std::int64_t> bin_choices, bin_lost;
+  // (E) choices of B, those of them that A did not make, and choices of A that B did not make
+  std::vector<std::int64_t> expert_choices, expert_lost, expert_gained;
   // (R) with every sequence Poisson(1) times; [0] as it is
   std::vector<double> replica_overlap, replica_first, replica_tokens;
   std::int64_t same_sets = 0;  // tokens with the same set
@@ -64,7 +66,7 @@ struct Agreement {
   std::string id(const char* of_ids_as_they_are) const;  // "router_saturation_matched"
 
   // router_saturation, router_saturation_top1, router_saturation_by_k, flip_token_rate,
-  // flip_layers_mean, flip_rate, flip_rate_by_margin
+  // flip_layers_mean, flip_rate, flip_rate_by_margin, flip_rate_by_expert
   std::vector<MetricValue> values() const;
   void report(Report&) const;  // tables with chance values, findings
 

@@ -97,6 +97,18 @@ TEST_CASE("flips are told by margin, and by the first k choices, whatever the wi
   CHECK(std::isnan(by[0]));
   CHECK(by[1] == 0.5);
   CHECK(by[6] == 0);
+  const auto& by_expert = of(v, "flip_rate_by_expert");
+  REQUIRE(by_expert.size() == 16);
+  for (int e = 0; e < 8; ++e) {
+    double chosen = 0;
+    double lost = 0;
+    for (Index t = 0; t < rows.layer[1].expert.rows(); ++t) {
+      const auto ids = rows.layer[1].expert.row(t);
+      chosen += ids[0] == e || ids[1] == e;
+      lost += t % 4 == 0 && ids[1] == e;
+    }
+    CHECK(by_expert[std::size_t(8 + e)] == lost / chosen);
+  }
   const int before = threads();
   set_threads(3);
   AgreeOptions o;
