@@ -17,6 +17,7 @@
 #include "lib/model/config.h"
 #include "lib/model/fields.h"
 #include "lib/model/mixer_type.h"
+#include "lib/plan/cluster.h"
 #include "lib/router/capacity.h"
 #include "lib/router/router.h"
 #include "lib/study/builtin.h"
@@ -98,6 +99,15 @@ Kind study_kind() {
   return out;
 }
 
+Kind layout_kind() {
+  Kind out{"layouts", "Keys of a layout on a cluster (moe plan --layout)", {}};
+  for (const plan::LayoutKey& k : plan::layout_keys()) {
+    out.rows.push_back({std::string(k.key), concat(k.about, " [default ", k.initial, "]"),
+                        concat(k.key, "=", k.initial)});
+  }
+  return out;
+}
+
 Kind verb_kind() {
   Kind out{"commands", "Verbs", {}};
   for (const auto& e : commands().entries()) {
@@ -131,6 +141,7 @@ std::vector<Kind> kinds() {
       model_kind(),
       field_kind(),
       activation_kind(),
+      layout_kind(),
       verb_kind()};
 }
 

@@ -178,8 +178,8 @@ void add_cluster(CommandLine& cli, MachineOptions& o) {
   cluster.text("--cluster", o.cluster, "SPEC", "h100:nodes=256,gpus=8,link=450GB/s,net=50GB/s");
   cluster.repeatable("--layout", o.layouts,
                      "ep=64,pp=16,tp=1,vp=1,dp=N,zero=1,limit_nodes=4,mbs=1,gbs=N,sequence=4096,"
-                     "bits=8,recompute=0,graphs=0,mtp=0,dispatch=node,overlap=0; given again, "
-                     "layouts stand side by side");
+                     "bits=8,recompute=0,graphs=0,mtp=0,dispatch=node,overlap=0; moe list layouts "
+                     "says what each is; given again, layouts stand side by side");
   cluster.flag("--search", o.search, "try every layout that fits; --layout says what is fixed");
   cluster
       .add("--eplb", o.eplb, "experts placed by EPLB with so many slots of a layer beyond one each")

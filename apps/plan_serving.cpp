@@ -279,13 +279,13 @@ void tell_crossover(Report& r, const Serving& s, const plan::Spread& spread) {
     return;
   const Count at = crossover(s, spread);
   r.findings.push_back(
-      {at > 0
-           ? fmt::format("Decoding is bound by memory below a batch of {} and by compute from "
-                         "there on.",
-                         at)
-           : fmt::format("Decoding is bound by memory at every batch up to 2^20: the cache of {} "
-                         "tokens alone takes longer to read than the products take.",
-                         s.context),
+      {at > 0 ? fmt::format("Decoding is bound by memory below a batch of {} and by compute from "
+                            "there on.",
+                            at)
+              : fmt::format(
+                    "Decoding is bound by memory at every batch up to 1,048,576: the cache of {} "
+                    "tokens alone takes longer to read than the products take.",
+                    s.context),
        {}});
 }
 

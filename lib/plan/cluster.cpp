@@ -93,6 +93,14 @@ Cluster cluster_of(std::string_view text) {
   return c;
 }
 
+const std::vector<LayoutKey>& layout_keys() {
+  static const std::vector<LayoutKey> all = {
+#define LAYOUT_KEY(KEY, INITIAL, ABOUT) {#KEY, INITIAL, ABOUT},
+#include "lib/plan/layout.def"
+  };
+  return all;
+}
+
 Layout layout_of(std::string_view text) {
   Spec s(concat("layout:", text));
   Layout l;

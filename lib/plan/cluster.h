@@ -58,6 +58,10 @@ struct Layout {
 // "ep=64,pp=16,tp=1,dp=8,zero=1,limit_nodes=4,mbs=1,gbs=15360,...". Throws Error(usage) for a key
 // that is none.
 Layout layout_of(std::string_view text);
+struct LayoutKey {
+  std::string_view key, initial, about;
+};
+const std::vector<LayoutKey>& layout_keys();  // layout.def
 // Fills what was left open (dp, gbs). Throws Error(usage) naming the figures where the layout does
 // not divide the cluster or the model.
 Layout resolved(Layout, const Cluster&, const Architecture&);

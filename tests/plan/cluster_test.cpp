@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/text.h"
 #include "lib/plan/conventions.h"
 #include "lib/plan/published.h"
 #include "lib/plan/search.h"
@@ -48,6 +49,19 @@ TEST_CASE("clusters and layouts are read as people write them") {
   CHECK(text_of(l) == "ep=64,pp=16,tp=1,dp=128,gbs=15360");
   CHECK(layout_of(text_of(l)).gbs == 15360);
   CHECK(layout_of("ep=2,dispatch=flat").dispatch == Dispatch::flat);
+}
+
+TEST_CASE("every key of a layout is listed with the default that it has") {
+  const std::string usual = text_of(Layout{});
+  for (const LayoutKey& k : layout_keys()) {
+    CAPTURE(std::string(k.key));
+    CHECK(text_of(layout_of(concat(k.key, "=", k.initial))) == usual);
+    CHECK_FALSE(k.about.empty());
+  }
+  const std::string other =
+      "ep=2,pp=2,tp=2,dp=2,vp=2,zero=3,limit_nodes=2,mbs=2,gbs=2,sequence=2,bits=4,recompute=1,"
+      "graphs=1,mtp=1,dispatch=flat,overlap=0.5";
+  CHECK(split(text_of(layout_of(other)), ',').size() == layout_keys().size());
 }
 
 TEST_CASE("a layout that does not divide is refused in a sentence with its figures") {
