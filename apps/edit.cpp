@@ -218,12 +218,12 @@ void tell_sizes(const ModelConfig& before, const ModelConfig& after) {
 // A model of any kind as a GGUF file, edited on the way or as it is.
 int convert(const Options& o) {
   const std::map<std::string, std::string> types = {
-      {"f32", "F32"}, {"f16", "F16"}, {"bf16", "BF16"}, {"q8_0", "Q8_0"}};
+      {"f32", "F32"}, {"f16", "F16"}, {"bf16", "BF16"}, {"q8_0", "Q8_0"}, {"q4_0", "Q4_0"}};
   if (o.save.empty()) {
     throw Error(
         Exit::usage,
         concat("'", o.output, "' would be a GGUF file, and --save does not say of which type"))
-        .hint("--save q8_0, bf16, f16 or f32; from GGUF, --remove alone copies the bytes");
+        .hint("--save q8_0, q4_0, bf16, f16 or f32; from GGUF, --remove alone copies the bytes");
   }
   if (!o.layout.empty()) {
     throw Error(Exit::usage, "--layout is how experts lie in safetensors, and a GGUF file has one")
@@ -334,7 +334,7 @@ void refuse_quantise(const Options& o) {
     return;
   if (o.output.ends_with(".gguf")) {
     throw Error(Exit::usage, "--quantise writes safetensors, and the output is a GGUF file")
-        .hint("-o FOLDER; of a GGUF file --save q8_0");
+        .hint("-o FOLDER; of a GGUF file --save q8_0 or q4_0");
   }
   if (o.layout == "packed") {
     throw Error(Exit::usage,
@@ -347,8 +347,8 @@ int edit(const Options& o) {
   refuse_quantise(o);
   if (o.output.ends_with(".gguf"))
     return to_gguf(o);
-  if (o.save == "q8_0") {
-    throw Error(Exit::usage, "q8_0 is a type of GGUF files, and the output is a folder")
+  if (o.save == "q8_0" || o.save == "q4_0") {
+    throw Error(Exit::usage, concat(o.save, " is a type of GGUF files, and the output is a folder"))
         .hint("-o NAME.gguf, or --save bf16");
   }
   if (fs::exists(o.output)) {
@@ -414,11 +414,12 @@ Run edit_command(CommandLine& cli) {
       .required();
   add_edits(cli, *o);
   cli.add_option("--trace", o->trace, "a trace of this checkpoint: who was used");
-  cli.add_option("--save", o->save,
-                 "the type of the new numbers: f32, bf16 or f16, of GGUF files also q8_0; default "
-                 "of folders: as they were, tensor by tensor; alone: the same model in that type")
+  cli.add_option(
+         "--save", o->save,
+         "the type of the new numbers: f32, bf16 or f16, of GGUF files also q8_0 and q4_0; default "
+         "of folders: as they were, tensor by tensor; alone: the same model in that type")
       .type_name("TYPE")
-      .check(one_of({"f32", "bf16", "f16", "q8_0"}));
+      .check(one_of({"f32", "bf16", "f16", "q8_0", "q4_0"}));
   cli.add_option("--layout", o->layout,
                  "how experts lie in the new file: published, or packed in two tensors a layer, as "
                  "transformers 5 holds them; alone: the same model in that layout")

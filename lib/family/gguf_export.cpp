@@ -140,8 +140,17 @@ bool stays_wide(const Source& s) {
          s.name.find("_norm.") != s.name.npos || is_of(s.name, "ffn_gate_inp");
 }
 
+// In files of 4 bits only feed-forwards have so few: attention, embedding and output have 8.
+const GgmlType& type_of(const Source& s, const GgmlType& wanted) {
+  if (stays_wide(s))
+    return type_named("F32");
+  if (wanted.name == "Q4_0" && s.name.find(".ffn_") == s.name.npos)
+    return type_named("Q8_0");
+  return wanted;
+}
+
 GgufEntry entry_of(const Source& s, const GgmlType& wanted, int& narrow) {
-  const GgmlType* type = stays_wide(s) ? &type_named("F32") : &wanted;
+  const GgmlType* type = &type_of(s, wanted);
   if (s.dims.back() % type->block != 0) {
     type = &type_named("F16");
     ++narrow;
@@ -173,7 +182,7 @@ GgufEntry entry_of(const GgufVector& v) {
 // general.file_type: what most tensors are
 std::uint32_t file_type(const GgmlType& type) {
   constexpr std::pair<std::string_view, std::uint32_t> labels[] = {
-      {"F32", 0}, {"F16", 1}, {"Q8_0", 7}, {"BF16", 32}};
+      {"F32", 0}, {"F16", 1}, {"Q4_0", 2}, {"Q8_0", 7}, {"BF16", 32}};
   for (const auto& [name, label] : labels) {
     if (name == type.name)
       return label;

@@ -147,8 +147,8 @@ TEST_CASE("numbers of smaller types are those of the model within their rounding
   say_less(config);
   Decoder<float> model(config_from_json(config).config, *backend);
   draw(model);
-  for (const auto& [type, share] :
-       {std::pair("BF16", 1.0 / 256), std::pair("F16", 1.0 / 2048), std::pair("Q8_0", 1.0 / 127)}) {
+  for (const auto& [type, share] : {std::pair("BF16", 1.0 / 256), std::pair("F16", 1.0 / 2048),
+                                    std::pair("Q8_0", 1.0 / 127), std::pair("Q4_0", 1.0 / 8)}) {
     INFO(type);
     const fs::path file = scratch.path / (std::string(type) + ".gguf");
     const SavedGguf saved = save_gguf(file, model, from_family("qwen3_moe", scratch.path), type);
@@ -176,6 +176,23 @@ TEST_CASE("numbers of smaller types are those of the model within their rounding
     }
     CHECK(rounded);
   }
+}
+
+TEST_CASE("in four bits the number furthest from 0 is -8 of the scale, whatever its sign") {
+  std::vector<float> numbers(64);
+  for (std::size_t i = 0; i < 64; ++i)
+    numbers[i] = i < 32 ? 1 + float(int(i) - 31) / 4 : 0;  // -6.75 to 1
+  const GgmlType& type = type_named("Q4_0");
+  std::vector<std::byte> blocks;
+  quantise(type, numbers, blocks);
+  REQUIRE(blocks.size() == 2 * 18);
+  CHECK(std::to_integer<int>(blocks[2]) == 0x50);  // -8 of 0.84375; behind it -2.75, which is -3
+  std::vector<float> back(64);
+  dequantise(type, blocks, back);
+  for (std::size_t i = 0; i < 32; ++i)
+    CHECK(back[i] == Approx(numbers[i]).margin(6.75 / 8 / 2 + 1e-3));
+  CHECK(back[0] == Approx(-6.75).epsilon(1e-3));
+  CHECK(back[40] == 0);
 }
 
 TEST_CASE("blocks of 32 share a scale, the largest of them over 127") {

@@ -45,12 +45,30 @@ void q8_0(const float* x, Bytes& out) {
     append(out, std::int8_t(std::round(x[i] * inverse)));
 }
 
+// Of each block the number furthest from 0 becomes -8 of the scale, which thereby has its sign; the
+// others are rounded to -8..7 of it. Number j stands in the low half of byte j, j + 16 in the high.
+void q4_0(const float* x, Bytes& out) {
+  constexpr int count = 32;
+  constexpr int half = count / 2;
+  float furthest = 0;
+  for (int i = 0; i < count; ++i)
+    furthest = std::abs(x[i]) > std::abs(furthest) ? x[i] : furthest;
+  const float scale = furthest / -8;
+  const float inverse = scale != 0 ? 1 / scale : 0;
+  append(out, float_to_f16(scale));
+  const auto code = [&](int i) {
+    return unsigned(std::min(15, int(x[i] * inverse + 8.5f)));
+  };
+  for (int i = 0; i < half; ++i)
+    append(out, std::uint8_t(code(i) | code(i + half) << 4));
+}
+
 struct Format {
   std::string_view name;
   void (*block)(const float*, Bytes&);
 };
 constexpr std::array formats = {Format{"F32", f32}, Format{"F16", f16}, Format{"BF16", bf16},
-                                Format{"Q8_0", q8_0}};
+                                Format{"Q8_0", q8_0}, Format{"Q4_0", q4_0}};
 
 }  // namespace
 
