@@ -57,6 +57,13 @@ int closeness(const std::string& text, const std::string& word) {
   return long_enough && text.find(core) != text.npos ? 1 : 0;
 }
 
+// Whether a name, "top-k, k (前k个)", is or has in its list what was asked for, in plain letters.
+bool is_one_of(const std::string& name, const std::string& asked) {
+  const std::string list = name.substr(0, name.find(" ("));
+  return std::ranges::any_of(split(list, ','),
+                             [&](const auto& part) { return plain(part) == asked; });
+}
+
 // Lower is closer; nothing where a word is not there at all.
 std::optional<int> distance(const Findable& e, const std::vector<std::string>& words) {
   const std::string name = plain(e.name);
@@ -72,7 +79,7 @@ std::optional<int> distance(const Findable& e, const std::vector<std::string>& w
     query += (query.empty() ? "" : " ") + word;
   }
   const std::string whole = plain(query);
-  if (name == whole)
+  if (is_one_of(e.name, whole))
     return 0;
   return out + (name.find(whole) != name.npos ? 0 : 1);
 }
