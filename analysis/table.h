@@ -115,6 +115,7 @@ struct Tile {
   std::vector<double> by_layer;  // (L), NaN = no value
   std::vector<double> chance;    // (L); empty = not known
   bool low_is_bad = false;
+  std::string turns;  // where the light turns yellow and red: "from 0.25, 0.75"; empty = not known
 };
 
 struct Report {

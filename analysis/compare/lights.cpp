@@ -40,6 +40,10 @@ std::optional<Found> find(const Report& r, const Threshold& t) {
   return {};
 }
 
+std::string turns_of(const Threshold& t) {
+  return concat(t.red < t.yellow ? "below " : "from ", t.yellow, ", ", t.red);
+}
+
 struct Rows {
   std::vector<std::string> name, light, limit, source, id, per;
   std::string unit = "tokens";  // that the figures were measured on
@@ -62,7 +66,7 @@ struct Rows {
     needed.push_back(f.verdict.light == Light::grey ? f.verdict.needed : no_value);
     per.push_back(c.evidence.per);
     unit = c.evidence.unit;
-    limit.push_back(concat(t.red < t.yellow ? "below " : "from ", t.yellow, ", ", t.red));
+    limit.push_back(turns_of(t));
     id.push_back(t.id);
     source.push_back(t.source);
     most = std::max(most, f.verdict.light);
@@ -161,7 +165,8 @@ Tile tile_of(const Threshold& t, const Found& f) {
            .layer = f.layer,
            .by_layer = std::get<std::vector<double>>(c.cells),
            .chance = c.chance,
-           .low_is_bad = t.red < t.yellow};
+           .low_is_bad = t.red < t.yellow,
+           .turns = turns_of(t)};
   out.worst = {.name = c.name,
                .unit = c.unit,
                .meaning = c.meaning,

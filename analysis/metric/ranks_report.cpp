@@ -149,11 +149,11 @@ void RanksMetric::finding(Report& r) const {
                                                  judged->needed, "", judged->unit))
                              : Finding{};
   if (counted_) {
-    return tell(r, "On ", t.ranks, " expert-parallel ranks the loads have a balancedness of ",
+    return tell(r, "On ", t.ranks, " expert-parallel ranks the loads have a mean balancedness of ",
                 t.balanced, ".", unsure);
   }
   tell(r, "On ", t.ranks, " expert-parallel ranks a token goes to ", t.sent,
-       ", and the ranks' loads have a balancedness of ", t.balanced, ".", unsure);
+       ", and the ranks' loads have a mean balancedness of ", t.balanced, ".", unsure);
 }
 
 Values RanksMetric::layer_values(Memo& memo) const {

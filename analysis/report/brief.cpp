@@ -107,6 +107,16 @@ std::vector<Cells> rows_of(const Terminal& t, const Report& r, bool intervals) {
   return out;
 }
 
+// "load CV from 0.25, 0.75; MaxVio from 1, 2"
+std::string turns_of(const std::vector<Tile>& tiles) {
+  std::string out;
+  for (const Tile& tile : tiles) {
+    if (!tile.turns.empty())
+      out += concat(out.empty() ? "" : "; ", tile.name, " ", tile.turns);
+  }
+  return out;
+}
+
 // The lights as lines; with intervals where they leave room for the layers.
 void put_lights(TextPage& page, const Terminal& t, const Report& r) {
   if (r.tiles.empty())
@@ -131,6 +141,9 @@ void put_lights(TextPage& page, const Terminal& t, const Report& r) {
   const std::size_t each = room >= least_spark ? steps_of(r.tiles[0], std::size_t(room)).layers : 1;
   if (each > 1)
     page.paragraph("  ", concat("by layer: each step is the worst of ", each, " layers"), true);
+  const std::string turns = turns_of(r.tiles);
+  if (!turns.empty())
+    page.paragraph("  ", "yellow, red: " + turns, true);
 }
 
 void put_warnings(TextPage& page, const Terminal& t, const Report& r) {

@@ -1,6 +1,8 @@
 // A table on the page: title, reading, figure, and its data (one click away under a figure).
 #include "analysis/report/page.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "analysis/report/svg.h"
@@ -9,12 +11,13 @@
 namespace moe::drawing {
 namespace {
 
-constexpr std::size_t pivot_limit = 20000;  // cells of a map whose data is shown as a map, whole
+constexpr std::size_t pivot_limit = 10000;  // cells of a map whose data is shown as a map, whole
 
 constexpr std::size_t tall = 24;  // rows that stand on the page; more scroll in a box
 
-std::string scroll(const std::string& inside, const std::string& label, std::size_t n = 0) {
-  return concat("<div class=", n > tall ? "\"scroll tall\"" : "scroll",
+std::string scroll(const std::string& inside, const std::string& label, std::size_t n = 0,
+                   bool wordy = false) {
+  return concat("<div class=\"scroll", n > tall ? " tall" : "", wordy ? " wordy" : "", "\"",
                 " tabindex=0 role=region aria-label=\"", html(label), "\">", inside, "</div>");
 }
 
@@ -26,10 +29,21 @@ std::string head_cell(const Column& c) {
                 "</button></th>");
 }
 
+constexpr std::size_t wordy_in_print = 4;  // rows, see the style sheet
+
+// Whether a cell holds more text than a line of paper: a path through many layers.
+bool is_wordy(const Table& t) {
+  constexpr int line = 160;
+  return std::ranges::any_of(t.columns, [](const Column& c) {
+    const auto* words = std::get_if<std::vector<std::string>>(&c.cells);
+    return words && std::ranges::any_of(*words, [](const auto& w) { return columns(w) > line; });
+  });
+}
+
 std::string long_table(const Table& t, const RenderOptions& options) {
   const std::size_t n = rows(t);
   const std::size_t most = options.rows > 0 ? std::size_t(options.rows) : 200;
-  const std::size_t shown = t.detail || n > 1000 ? std::min(n, most) : n;
+  const std::size_t shown = t.detail || n > 400 ? std::min(n, most) : n;
   std::string out = "<table class=data><thead><tr>";
   for (const Column& c : t.columns)
     out += head_cell(c);
@@ -52,7 +66,7 @@ std::string long_table(const Table& t, const RenderOptions& options) {
     }
     out += "\n";
   }
-  out = scroll(out + "</tbody></table>", t.title, shown);
+  out = scroll(out + "</tbody></table>", t.title, shown, shown > wordy_in_print && is_wordy(t));
   if (shown < n) {
     out +=
         concat("<p class=note>", n - shown, " more rows: <code>-o report.csv</code> has all.</p>");

@@ -67,15 +67,21 @@ std::string rectangles(const Map& m, const Grid& g, const Place& p) {
   return out;
 }
 
+// Pictures of so many cells have so many colours: more could not be told apart in cells that small,
+// and double the bytes of the picture.
+constexpr std::size_t many_cells = 16384;
+constexpr int all_colours = 255, few_colours = 33;
+
 std::string picture(const Map& m, const Grid& g, const Place& p) {
+  const int last = (g.value.size() > many_cells ? few_colours : all_colours) - 1;
   std::vector<Rgb> palette;
-  for (int i = 0; i < 255; ++i)
-    palette.push_back(paint(m, i / 254.0));
+  for (int i = 0; i <= last; ++i)
+    palette.push_back(paint(m, double(i) / last));
   palette.push_back({128, 128, 128});  // no value
   std::vector<std::uint8_t> cells;
   for (const double v : g.value) {
-    cells.push_back(std::isnan(v) ? std::uint8_t(255)
-                                  : std::uint8_t(std::lround(254 * position(m, v))));
+    cells.push_back(
+        std::uint8_t(std::isnan(v) ? last + 1 : int(std::lround(last * position(m, v)))));
   }
   return fmt::format(
       "<image class=map x={:.1f} y={:.1f} width={:.1f} height={:.1f} preserveAspectRatio=none "

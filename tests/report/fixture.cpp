@@ -279,7 +279,8 @@ std::vector<Tile> tiles() {
                    .worst = worst,
                    .by_layer = std::get<std::vector<double>>(by_layer.columns[1].cells),
                    .chance = by_layer.columns[1].chance,
-                   .low_is_bad = i == 3});
+                   .low_is_bad = i == 3,
+                   .turns = i == 3 ? "below 0.8, 0.7" : "from 0.25, 0.75"});
   }
   return out;
 }
