@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "apps/command.h"
 #include "apps/output.h"
@@ -124,6 +125,24 @@ std::string assignments_of(const TraceReader& trace) {
   return least == most ? fmt::format("{}", most) : fmt::format("{} to {}", least, most);
 }
 
+// "300 sequences with a grid of 4 x 4", or "300 sequences with grids"; nothing where none has.
+std::string pictures_of(const TraceReader& trace) {
+  std::set<std::pair<int, int>> grids;
+  std::size_t count = 0;
+  for (const TraceSequence& s : trace.sequences()) {
+    if (s.grid.places() == 0)
+      continue;
+    ++count;
+    grids.emplace(s.grid.rows, s.grid.columns);
+  }
+  if (count == 0)
+    return "";
+  if (grids.size() > 1)
+    return fmt::format("{} sequences with grids", count);
+  return fmt::format("{} {} with a grid of {} x {}", count, count == 1 ? "sequence" : "sequences",
+                     grids.begin()->first, grids.begin()->second);
+}
+
 Facts trace_facts(const TraceReader& trace, const std::string& path) {
   const TraceHeader& h = trace.header();
   const TraceState& s = trace.state();
@@ -150,6 +169,8 @@ Facts trace_facts(const TraceReader& trace, const std::string& path) {
       {"assignments in a layer", holds_counts(trace) ? assignments_of(trace) : ""},
       {"sequences", holds_counts(trace) ? "" : fmt::format("{}", trace.sequences().size())},
       {"domains", join(h.domains)},
+      {"modalities", join(h.modalities)},
+      {"pictures", pictures_of(trace)},
       {"size", bytes_text(double(std::filesystem::file_size(path)))}};
   std::erase_if(facts, [](const auto& f) { return f.second.empty(); });
   return facts;

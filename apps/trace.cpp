@@ -45,6 +45,7 @@ struct Source {
   int boundary = -1;  // id that is marked special
   Index tokens = 0;
   std::string order;
+  bool modalities = false;  // rows have them
   using EachBatch = std::function<bool(const Batch&, Rng&)>;
   std::function<void(const EachBatch&)> for_each;
 };
@@ -59,6 +60,7 @@ Source corpus_source(const Options& o, const ModelConfig& config, const Tokenize
           .boundary = corpus.boundary(),
           .tokens = token_count(corpus, batches),
           .order = o.batches.order,
+          .modalities = corpus.info().modalities,
           .for_each =
               [&corpus, batches](const Source::EachBatch& each) {
                 for_each_batch(corpus, batches, each);
@@ -319,6 +321,7 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   TraceFields fields = trace_fields(*loaded.model);
   fields.out_norm = o.out_norm;
   fields.logits = o.logits;
+  fields.modality = source.modalities;
   fields.prediction = fields.prediction && !loaded.headless;
   const bool paired = compares_pairs(loaded);
   const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;

@@ -170,6 +170,7 @@ void Corpus::add_domains(const DatasetInfo& part) {
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
+  info_.modalities = info_.modalities || part.modalities;
 }
 
 // Its signals and questions beside those of the parts before.

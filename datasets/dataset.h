@@ -32,6 +32,8 @@ struct DatasetInfo {
   // Of data for encoder-decoders: the id that a decoder reads first and writes last; -1 = pieces
   // have no source.
   int start = -1;
+  // batches say the modality of their rows (Batch::modality): traces of them have it, too
+  bool modalities = false;
   // per domain, pieces of the valid split where they are no stretches of one text, -1 where they
   // are; empty = all are
   std::vector<Index> valid_pieces;

@@ -69,6 +69,9 @@ MemoryTrace::MemoryTrace(TraceHeader header, std::vector<TraceSequence> sequence
   }
   fields_.rank = !rows_.rank.empty();
   fields_.prediction = !rows_.predicted_id.empty();
+  fields_.modality = !rows_.modality.empty();
+  if (fields_.modality && header_.modalities.empty())
+    header_.modalities = modality_names();
 }
 
 TraceRows MemoryTrace::read(std::uint64_t first, std::uint64_t count,
@@ -84,6 +87,8 @@ TraceRows MemoryTrace::read(std::uint64_t first, std::uint64_t count,
   out.flags = cut(rows_.flags, from, n);
   if (wanted.rank)
     out.rank = cut(rows_.rank, from, n);
+  if (wanted.modality)
+    out.modality = cut(rows_.modality, from, n);
   if (wanted.prediction) {
     out.predicted_id = cut(rows_.predicted_id, from, n);
     out.target_id = cut(rows_.target_id, from, n);

@@ -88,7 +88,8 @@ void StackTrace::find_rows() {
       std::uint32_t& number = number_[rows.sequence[t]];
       if (number == elsewhere) {
         number = std::uint32_t(sequences_.size());
-        sequences_.push_back({tokens_, 0, trace_.sequences()[rows.sequence[t]].domain});
+        const TraceSequence& whole = trace_.sequences()[rows.sequence[t]];
+        sequences_.push_back({tokens_, 0, whole.domain, whole.grid});
       }
       ++sequences_[number].length;
       TraceStep& step = steps_[rows.step[t]];
@@ -117,6 +118,7 @@ TraceRows StackTrace::read(std::uint64_t first, std::uint64_t count,
     add(out.sequence, part.sequence);
     add(out.step, part.step);
     add(out.flags, part.flags);
+    add(out.modality, part.modality);
     add(out.rank, part.rank);
     add(out.predicted_id, part.predicted_id);
     add(out.target_id, part.target_id);

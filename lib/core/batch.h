@@ -25,6 +25,7 @@ struct Batch {
   // (Q) which kind of question the targets of a sequence answer, see DatasetInfo::questions; -1 =
   // none; empty = none has one
   std::vector<int> question;
+  std::vector<SignalGrid> grid;  // (Q) of its rows that are no text; empty = none
   // What the encoder of an encoder-decoder reads, a sequence for each of these; null = there is
   // none, or the state of decoding holds it.
   std::shared_ptr<const Batch> source = {};

@@ -15,6 +15,20 @@ namespace modality {
 enum : std::uint8_t { text = 0, image = 1, video = 2, audio = 3, unknown = 255 };
 }
 constexpr int modality_kinds = 4;
+constexpr std::string_view text_modality = "text";  // the name of what is no signal
+
+// How the rows of a sequence that are no text lie in its picture: `rows` from the top, `columns`
+// from the left, the rows of the batch going through the first row of the picture, then the second,
+// and so on; several pictures of one grid follow each other. Of a sound: bands by stretches of
+// time. 0 x 0 = it has none, or none is known.
+struct SignalGrid {
+  std::uint16_t rows = 0, columns = 0;
+
+  std::uint32_t places() const {
+    return std::uint32_t(rows) * columns;
+  }
+  bool operator==(const SignalGrid&) const = default;
+};
 
 // "text", "image", "video", "audio": the name of modality m at place m.
 const std::vector<std::string>& modality_names();

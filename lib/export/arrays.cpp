@@ -51,6 +51,7 @@ class Npz final : public Exporter {
             .domains = true,
             .positions = true,
             .phases = true,
+            .modalities = true,
             .layer_numbers = true,
             .experts = true};
   }
@@ -84,10 +85,12 @@ class NpzFile {
   // [T] of what cell(rows, row) gives.
   template <class T, class Cell>
   void column(const char* name, const char* type, Cell cell);
+  void texts(const char* name, const std::vector<std::string>& list);
   void labels();
   std::uint8_t flags_of(const TraceRows&, std::size_t row) const;
   void write_header();
   void write_weights();
+  void write_modalities();
   void write_sequences();
 
   ExportRows& rows_;
@@ -124,6 +127,22 @@ void NpzFile::column(const char* name, const char* type, Cell cell) {
   });
 }
 
+void NpzFile::texts(const char* name, const std::vector<std::string>& list) {
+  std::vector<std::u32string> text;
+  std::size_t longest = 1;
+  for (const std::string& one : list) {
+    text.push_back(npy_characters(one));
+    longest = std::max(longest, text.back().size());
+  }
+  const std::string head = npy_head(concat("<U", longest), {Index(text.size())});
+  zip_.begin(concat(name, ".npy"), Index(head.size() + text.size() * longest * 4));
+  zip_.write(head);
+  for (std::u32string& characters : text) {
+    characters.resize(longest);
+    zip_.write(std::as_bytes(std::span(characters)));
+  }
+}
+
 // NumPy keeps text as characters of four bytes, as many as the longest takes.
 void NpzFile::labels() {
   const auto& domains = rows_.survey().domains;
@@ -155,11 +174,7 @@ void NpzFile::write_header() {
   }
   whole("layer_index", "<i4", numbers);
   whole("num_experts", "<i4", experts);
-  std::u32string order = npy_characters(h.order.empty() ? "unknown" : h.order);
-  const std::string head = npy_head(concat("<U", order.size()), {1});
-  zip_.begin("order.npy", Index(head.size() + order.size() * 4));
-  zip_.write(head);
-  zip_.write(std::as_bytes(std::span(order)));
+  texts("order", {h.order.empty() ? "unknown" : h.order});
 }
 
 // As the trace keeps them: half precision, or f32.
@@ -180,6 +195,14 @@ void NpzFile::write_sequences() {
                                     [&](std::uint16_t d) { return !rows_.label(d).empty(); });
   if (labelled)
     labels();
+}
+
+void NpzFile::write_modalities() {
+  if (!rows_.fields().modality)
+    return;
+  column<std::uint8_t>("modality", "|u1",
+                       [](const TraceRows& r, std::size_t t) { return r.modality[t]; });
+  texts("modality_names", rows_.header().modalities);
 }
 
 void NpzFile::write() {
@@ -211,6 +234,7 @@ void NpzFile::write() {
     column<std::uint8_t>("flags", "|u1",
                          [&](const TraceRows& r, std::size_t t) { return flags_of(r, t); });
   }
+  write_modalities();
   write_sequences();
   write_header();
   zip_.finish();

@@ -62,6 +62,8 @@ std::vector<std::string> left_out(const ExportRows& rows, const ExportCarries& c
   note(f.logits || f.entropy || f.margin || f.logsumexp || f.out_norm || f.predicted,
        "figures of the router beside the choices");
   note(f.rank, "ranks");
+  note(f.modality && !c.modalities, "modalities");
+  note(s.grids, "grids of pictures");
   return out;
 }
 

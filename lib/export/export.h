@@ -27,7 +27,7 @@ struct ExportOptions {
 struct ExportCarries {
   bool rows = true;  // false: counts of tokens per expert alone
   bool weights = false, order = false, dropped = false, token_ids = false, sequences = false,
-       domains = false, positions = false, phases = false;
+       domains = false, positions = false, phases = false, modalities = false;
   bool layer_numbers = false, experts = false;  // absolute numbers of MoE layers; E of each
 };
 

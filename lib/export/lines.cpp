@@ -18,6 +18,7 @@ constexpr ExportCarries all_but_order{.weights = true,
                                       .domains = true,
                                       .positions = true,
                                       .phases = true,
+                                      .modalities = true,
                                       .layer_numbers = true};
 
 std::string json_quoted(std::string_view text) {
@@ -54,6 +55,7 @@ struct TokenFacts {
   std::uint32_t position = 0, token_id = 0;
   Phase phase = Phase::eval;
   std::uint16_t domain = no_domain;
+  std::string modality = {};  // "" = not known
 };
 
 // Calls take(rows, row, facts) for every kept token, in order.
@@ -69,6 +71,7 @@ void each_token(ExportRows& rows, Take take) {
       f.token_id = r.token_id[t];
       f.phase = rows.phase(r, t);
       f.domain = s.domains[f.sequence];
+      f.modality = rows.modality(r, t);
       take(r, Index(t), f);
     }
   });
@@ -89,13 +92,15 @@ class CsvToken {
       : out_(out), rows_(rows), weights_(rows.has_weights()), dropped_(rows.survey().dropped) {}
   void head() const {
     out_ << "sequence,position,token_id,phase,layer,choice,expert" << (weights_ ? ",weight" : "")
-         << (dropped_ ? ",dropped" : "") << ",domain\n";
+         << (dropped_ ? ",dropped" : "") << (rows_.fields().modality ? ",modality" : "")
+         << ",domain\n";
   }
   void write(const TraceRows& r, Index t, const TokenFacts& f) const {
     const std::string id = f.token_id == withheld_token ? "" : std::to_string(f.token_id);
     const std::string before =
         concat(f.sequence, ",", f.position, ",", id, ",", phase_name(f.phase), ",");
-    const std::string behind = "," + csv_quoted(rows_.label(f.domain)) + "\n";
+    const std::string modality = rows_.fields().modality ? concat(",", f.modality) : std::string();
+    const std::string behind = concat(modality, ",", csv_quoted(rows_.label(f.domain)), "\n");
     for (std::size_t l = 0; l < r.layer.size(); ++l) {
       for (Index k = 0; k < rows_.survey().choices[l]; ++k) {
         out_ << before << rows_.header().layers[l].index << ',' << k;
@@ -124,6 +129,11 @@ void Csv::write(ExportRows& rows, OutputFile& file) const {
   for (const std::string& label : rows.header().domains) {
     if (label.find_first_of("\r\n") != label.npos)
       rows.refuse(concat("has the domain ", in_quotes(label), ", which csv cannot hold in a line"),
+                  "moe export TRACE --to jsonl");
+  }
+  for (const std::string& name : rows.header().modalities) {
+    if (name.find_first_of(",\"\r\n") != name.npos)
+      rows.refuse(concat("has the modality ", in_quotes(name), ", which csv cannot hold plainly"),
                   "moe export TRACE --to jsonl");
   }
   ExportText out(file);
@@ -171,6 +181,8 @@ void Jsonl::write(ExportRows& rows, OutputFile& file) const {
       out << ",\"token_id\":" << f.token_id;
     if (f.domain < labels.size())
       out << ",\"domain\":" << labels[f.domain];
+    if (!f.modality.empty())
+      out << ",\"modality\":" << json_quoted(f.modality);
     out << ",\"phase\":\"" << phase_name(f.phase) << "\",\"experts\":";
     layers_as_json(out, rows, r, [&](const LayerRows& l, Index k) { return l.expert(t, k); });
     if (rows.has_weights()) {

@@ -22,6 +22,7 @@ void keep_rows(TraceRows& r, const std::vector<Index>& keep) {
   for (auto* list : {&r.token_id, &r.position, &r.sequence, &r.step})
     keep_only(*list, keep);
   keep_only(r.flags, keep);
+  keep_only(r.modality, keep);
   for (LayerRows& l : r.layer) {
     keep_only(l.expert, keep);
     keep_only(l.weight, keep);
@@ -77,6 +78,12 @@ void ExportRows::say(const std::string& sentence) {
 
 std::string ExportRows::label(std::uint16_t domain) const {
   return domain < header().domains.size() ? header().domains[domain] : "";
+}
+
+std::string ExportRows::modality(const TraceRows& rows, std::size_t row) const {
+  const bool known = row < rows.modality.size();
+  const std::size_t m = known ? rows.modality[row] : std::size_t(modality::unknown);
+  return m < header().modalities.size() ? header().modalities[m] : "";
 }
 
 void ExportRows::check_options() const {
@@ -148,6 +155,7 @@ void ExportRows::each(bool weights, bool dropped,
   TraceFields wanted = no_fields();
   wanted.weights = weights;
   wanted.dropped = dropped;
+  wanted.modality = fields().modality;
   windows(wanted, take);
 }
 
@@ -182,7 +190,9 @@ void ExportRows::look(const TraceRows& kept) {
       last_sequence_ = number;
       next_position_ = 0;
       s.lengths.push_back(0);
-      s.domains.push_back(number < sequences.size() ? sequences[number].domain : no_domain);
+      const TraceSequence whole = number < sequences.size() ? sequences[number] : TraceSequence{};
+      s.domains.push_back(whole.domain);
+      s.grids = s.grids || whole.grid != SignalGrid{};
     }
     ++s.lengths.back();
     s.positions = s.positions || (!kept.position.empty() && kept.position[t] != next_position_);

@@ -20,6 +20,7 @@ struct ExportSurvey {
   bool gaps = false;           // some slot has no expert
   bool unweighed = false;      // some expert has no weight (NaN)
   std::vector<Index> choices;  // (L) slots of a token
+  bool grids = false;          // of pictures
   bool positions = false;      // not 0, 1, 2, ... in every sequence
 };
 
@@ -44,6 +45,8 @@ class ExportRows {
     return fields().weights && !survey_.unweighed;
   }
   std::string label(std::uint16_t domain) const;  // "" = none
+  // of a row where the trace knows modalities; "" = not known
+  std::string modality(const TraceRows&, std::size_t row) const;
   Phase phase(const TraceRows&, std::size_t row) const;
   // Calls take(rows) for each window of kept rows, in order; a window has some. Weights and drops
   // only where asked for.

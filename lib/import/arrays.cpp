@@ -1,7 +1,8 @@
 // The plain exchange: one .npz, .safetensors or .pt with expert_ids [T, L, K] (or expert_ids.LAYER
 // [T, K], the number being the layer's own), weights and dropped of the same shape, token_ids,
-// positions and flags [T], sequence_lengths [Q] and domains [Q], layer_index and num_experts [L],
-// and order [1]. -1 = no expert. A bare .npy is expert_ids.
+// positions, flags and modality [T] (names of its numbers: modality_names), sequence_lengths [Q]
+// and domains [Q], layer_index and num_experts [L], and order [1]. -1 = no expert. A bare .npy is
+// expert_ids.
 #include <algorithm>
 #include <set>
 
@@ -143,7 +144,8 @@ std::vector<Index> lengths_of(const ArrayBundle& bundle, Index tokens, ImportSin
 
 struct Arrays {
   Layers ids, weights, dropped;
-  const NumberArray *tokens = nullptr, *positions = nullptr, *flags = nullptr;
+  const NumberArray *tokens = nullptr, *positions = nullptr, *flags = nullptr, *modality = nullptr;
+  std::vector<std::uint8_t> modalities;  // numbers of the sink, by those of the file
   std::string where;
 };
 
@@ -172,7 +174,7 @@ void check(const Arrays& a) {
   }
   must_match(a.ids, a.weights);
   must_match(a.ids, a.dropped);
-  for (const NumberArray* column : {a.tokens, a.positions, a.flags})
+  for (const NumberArray* column : {a.tokens, a.positions, a.flags, a.modality})
     check_column(column, a.ids.arrays[0].shape[0]);
 }
 
@@ -192,6 +194,13 @@ void say_columns(const Arrays& a, TraceRows& rows, Index first, Index count) {
       rows.position.push_back(cell(*a.positions, t, UINT32_MAX));
     if (a.flags)
       rows.flags.push_back(std::uint8_t(cell(*a.flags, t, 63)));
+    if (a.modality) {
+      const std::uint32_t m = cell(*a.modality, t, modality::unknown);
+      if (m != modality::unknown && m >= a.modalities.size())
+        a.modality->refuse(concat("has ", m, " for token ", t), "a number of modality_names");
+      rows.modality.push_back(m < a.modalities.size() ? a.modalities[m]
+                                                      : std::uint8_t(modality::unknown));
+    }
   }
 }
 
@@ -254,8 +263,20 @@ Arrays arrays_of(const ArrayBundle& bundle, const std::string& where) {
   a.tokens = bundle.whole("token_ids");
   a.positions = bundle.whole("positions");
   a.flags = bundle.whole("flags");
+  a.modality = bundle.whole("modality");
   check(a);
   return a;
+}
+
+// The numbers that the sink gives to the modalities of the file.
+std::vector<std::uint8_t> modalities_of(const ArrayBundle& bundle, ImportSink& sink) {
+  const NumberArray* names = bundle.whole("modality_names");
+  if (names && !names->is_text())
+    names->refuse("is no array of texts", "modality_names: a text for each number of modality");
+  std::vector<std::uint8_t> out;
+  for (const std::string& name : names ? names->texts : modality_names())
+    out.push_back(sink.modality(name));
+  return out;
 }
 
 void PlainArrays::read_file(const ImportInputs& in, const ImportFile& f, ImportSink& sink) {
@@ -263,6 +284,8 @@ void PlainArrays::read_file(const ImportInputs& in, const ImportFile& f, ImportS
   Arrays a = arrays_of(bundle, concat(f.quoted(), " expert_ids"));
   say_layers(bundle, a.ids, sink);
   say_order(bundle, sink);
+  if (a.modality)
+    a.modalities = modalities_of(bundle, sink);
   for (const NumberArray& w : a.weights.arrays) {
     if (w.dtype == DType::f32 || w.dtype == DType::f64)
       sink.facts.wide_weights = true;

@@ -61,6 +61,8 @@ ImportSink::~ImportSink() = default;
 void ImportSink::continue_from(const TraceHeader& old) {
   for (const std::string& domain : old.domains)
     domain_number(domain);
+  if (!old.modalities.empty())
+    modalities_ = old.modalities;
   if (options_.experts == 0)
     options_.experts = old.max_experts();
   if (options_.topk == 0)
@@ -92,6 +94,18 @@ std::uint16_t ImportSink::domain_number(const std::string& name) {
   return at->second;
 }
 
+std::uint8_t ImportSink::modality(const std::string& name) {
+  if (name.empty())
+    return modality::unknown;
+  const auto at = std::ranges::find(modalities_, name);
+  const auto number = at - modalities_.begin();
+  if (number == modality::unknown)
+    refuse_import("the import", "has more than 255 modalities", "one name a kind of content");
+  if (at == modalities_.end())
+    modalities_.push_back(name);
+  return std::uint8_t(number);
+}
+
 void ImportSink::step(std::int64_t step, Phase phase) {
   ++steps_;
   if (writing_)
@@ -116,7 +130,7 @@ std::size_t bytes_of(const ImportBlock& b) {
   const TraceRows& r = b.rows;
   std::size_t bytes = sizeof(b) + b.where.size() + b.layers.size() * sizeof(int);
   bytes += (r.token_id.size() + r.position.size() + r.predicted_id.size()) * 4;
-  bytes += r.rank.size() * 2 + r.flags.size();
+  bytes += r.rank.size() * 2 + r.flags.size() + r.modality.size();
   for (const LayerRows& l : r.layer) {
     bytes += sizeof(l);
     bytes += std::size_t(l.expert.size() + l.weight.size() + l.logits.size()) * 4;
@@ -175,6 +189,7 @@ void ImportSink::leave_out_padding(ImportBlock& b) {
   keep_only(b.rows.token_id, keep);
   keep_only(b.rows.position, keep);
   keep_only(b.rows.flags, keep);
+  keep_only(b.rows.modality, keep);
   keep_only(b.rows.rank, keep);
   keep_only(b.rows.predicted_id, keep);
   for (LayerRows& l : b.rows.layer) {
@@ -198,6 +213,7 @@ void ImportSink::look(const ImportBlock& b) {
 void ImportSink::note_fields(const ImportBlock& b) {
   token_ids_ = token_ids_ || !b.rows.token_id.empty();
   fields_.rank = fields_.rank || !b.rows.rank.empty();
+  fields_.modality = fields_.modality || !b.rows.modality.empty();
   fields_.prediction = fields_.prediction || !b.rows.predicted_id.empty();
   for (const LayerRows& l : b.rows.layer) {
     fields_.weights = fields_.weights || !l.weight.empty();

@@ -37,8 +37,8 @@ struct ImportFacts {
 // Rows of several layers, a piece of one sequence.
 struct ImportBlock {
   std::vector<int> layers;  // absolute numbers of rows.layer, each at most once
-  // token_id, position, flags, rank may be empty: withheld, counted from the start of the
-  // sequence, none, none
+  // token_id, position, flags, rank, modality may be empty: withheld, counted from the start of
+  // the sequence, none, none, unknown
   TraceRows rows;
   std::string where;      // where the rows stand in the file, for sentences
   Index rows_before = 0;  // rows of `where` before these
@@ -58,6 +58,8 @@ class ImportSink {
   void step(std::int64_t step, Phase phase = Phase::eval);
   void sequence(const std::string& domain = {});  // rows from now on are another sequence
   void rows(ImportBlock&&);
+  // Its number in rows.modality, for names other than those of modality_names(), too; "" = unknown.
+  std::uint8_t modality(const std::string& name);
   // Tokens per expert of one step, by layer; for files without token rows. A step that was named
   // before is added to. Throws Error(input) for counts that are negative or too large.
   void counts(std::int64_t step, int layer, const std::vector<std::int64_t>& per_expert,
@@ -127,7 +129,7 @@ class ImportSink {
   std::vector<Step> count_steps_;
   std::map<std::int64_t, std::size_t> count_step_at_;
   std::size_t count_cells_ = 0;
-  std::vector<std::string> said_, domains_;
+  std::vector<std::string> said_, domains_, modalities_ = modality_names();
   std::set<std::string> known_sentences_;
   std::map<std::string, std::uint16_t> domain_numbers_;
   TraceFields fields_;

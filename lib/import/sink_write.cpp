@@ -195,6 +195,8 @@ void ImportSink::write_to(const std::filesystem::path& target, TraceHeader given
   header_.tokenizer_id = options_.tokenizer;
   header_.compute_dtype = "";
   header_.domains = domains_;
+  if (fields_.modality)
+    header_.modalities = modalities_;
   if (!count_steps_.empty() && total_ == 0)
     header_.counts = count_matrix();
   TraceWriterOptions w;
@@ -228,6 +230,8 @@ void ImportSink::complete(ImportBlock& b) {
     r.flags.assign(n, 0);
   if (fields_.rank && r.rank.empty())
     r.rank.assign(n, 0);
+  if (fields_.modality && r.modality.empty())
+    r.modality.assign(n, modality::unknown);
   if (fields_.prediction) {
     if (r.predicted_id.empty())
       r.predicted_id.assign(n, withheld_token);

@@ -1,5 +1,6 @@
 // A line a choice, as moe export --to csv writes it: sequence,position,token_id,phase,layer,choice,
-// expert[,weight][,dropped],domain; lines of one token follow one another, -1 = no expert.
+// expert[,weight][,dropped][,modality],domain; lines of one token follow one another, -1 = no
+// expert.
 #include <algorithm>
 
 #include "lib/core/text.h"
@@ -14,7 +15,7 @@ constexpr std::string_view columns = "sequence,position,token_id,phase,layer,cho
 
 // Which columns stand behind those that are always there.
 struct Layout {
-  bool weight = false, dropped = false;
+  bool weight = false, dropped = false, modality = false;
   std::size_t cells = 7;  // before the domain
 };
 
@@ -29,9 +30,10 @@ Layout layout_of(const NumberLine& line) {
   };
   out.weight = takes(",weight");
   out.dropped = takes(",dropped");
+  out.modality = takes(",modality");
   if (!takes(",domain") || !rest.empty())
     line.refuse(concat("has the columns ", in_quotes(line.text())));
-  out.cells += std::size_t(out.weight) + std::size_t(out.dropped);
+  out.cells += std::size_t(out.weight) + std::size_t(out.dropped) + std::size_t(out.modality);
   return out;
 }
 
@@ -92,11 +94,14 @@ void Rows::begin(const NumberLine& line, const std::vector<std::string_view>& ce
     line.refuse(concat("has the phase ", in_quotes(cells[3])));
   next.flags = std::uint8_t(flags);
   next.domain = std::move(domain);
+  if (layout_.modality)
+    next.modality = cells[layout_.cells - 1];
   next.where = line.where();
   const bool same = open_ && next.sequence == row_.sequence && next.position == row_.position &&
                     goes_on(line.whole(cells[4]), line.whole(cells[5]));
   if (same) {
-    if (next.token_id != row_.token_id || next.flags != row_.flags || next.domain != row_.domain)
+    if (next.token_id != row_.token_id || next.flags != row_.flags || next.domain != row_.domain ||
+        next.modality != row_.modality)
       line.refuse("says another thing of its token than the lines before");
     return;
   }
@@ -127,7 +132,7 @@ void Rows::take(const NumberLine& line) {
   if (layout_.weight)
     slots.weights.push_back(float(line.real(cells[7])));
   if (layout_.dropped)
-    slots.dropped.push_back(line.whole(cells[layout_.cells - 1]) != 0);
+    slots.dropped.push_back(line.whole(cells[layout_.weight ? 8 : 7]) != 0);
 }
 
 class TokenCsv final : public Importer {

@@ -1,6 +1,6 @@
 // A JSON line a token, as moe export --to jsonl writes it: {"sequence", "position", "token_id",
-// "domain", "phase", "experts": {"LAYER": [ids]}, "weights": {...}, "dropped": {...}}; -1 = no
-// expert. Only sequence and experts have to be there.
+// "domain", "modality", "phase", "experts": {"LAYER": [ids]}, "weights": {...}, "dropped": {...}};
+// -1 = no expert. Only sequence and experts have to be there.
 #include <charconv>
 
 #include "lib/core/text.h"
@@ -58,6 +58,8 @@ TokenRow parse(std::string_view text, const std::string& where) {
       row.token_id = json.whole();
     } else if (key == "domain") {
       row.domain = json.text();
+    } else if (key == "modality") {
+      row.modality = json.text();
     } else if (key == "phase") {
       const std::string phase = json.text();
       const int flags = flags_of_phase(phase);

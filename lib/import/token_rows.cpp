@@ -132,8 +132,11 @@ void TokenRows::flush() {
     b.rows.position.push_back(std::uint32_t(row.position));
     b.rows.flags.push_back(row.flags);
     b.rows.token_id.push_back(row.token_id < 0 ? withheld_token : std::uint32_t(row.token_id));
+    b.rows.modality.push_back(sink_.modality(row.modality));
     known = known || row.token_id >= 0;
   }
+  if (std::ranges::all_of(b.rows.modality, [](auto m) { return m == modality::unknown; }))
+    b.rows.modality.clear();
   if (!known)
     b.rows.token_id.clear();
   for (const auto& [layer, slots] : rows_.front().layers) {

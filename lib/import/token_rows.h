@@ -13,6 +13,7 @@ struct TokenRow {
   std::int64_t sequence = 0, position = 0, token_id = -1;
   std::uint8_t flags = 0;
   std::string domain, where;
+  std::string modality = {};  // "" = not known
   struct Slots {
     std::vector<int> ids;
     std::vector<float> weights;         // may be empty

@@ -97,6 +97,7 @@ void fields_of(Io& io, Rows& rows) {
   io(rows.token_id);
   io(rows.position);
   io(rows.flags);
+  io(rows.modality);
   io(rows.rank);
   io(rows.predicted_id);
   io(rows.target_id);
@@ -114,6 +115,7 @@ void PackedRows::add(const BatchRows& batch) {
   for (const SequenceRows& s : sequences) {
     out(s.domain);
     out(s.goes_on);
+    out(s.grid);
     out(std::uint64_t(s.rows.layer.size()));
     fields_of(out, s.rows);
   }
@@ -131,6 +133,7 @@ void PackedRows::for_each(ConstBytes bytes,
       std::uint64_t layers = 0;
       in(s.domain);
       in(s.goes_on);
+      in(s.grid);
       in(layers);
       s.rows.layer.resize(std::size_t(layers));
       fields_of(in, s.rows);

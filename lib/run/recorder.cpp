@@ -126,6 +126,9 @@ BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : bat
   const Index tokens = batch.tokens();
   rows_.token_id.assign(batch.token.begin(), batch.token.end());
   rows_.flags.assign(std::size_t(tokens), flags);
+  rows_.modality = batch.modality;
+  if (rows_.modality.empty())
+    rows_.modality.assign(std::size_t(tokens), modality::text);
   rows_.position.resize(std::size_t(tokens));
   for (Index q = 0; q < batch.sequences(); ++q) {
     const Index past = batch.past.empty() ? 0 : batch.past[std::size_t(q)];
@@ -287,6 +290,7 @@ TraceRows slice(const TraceRows& rows, Index first, Index n) {
   out.token_id = slice(rows.token_id, first, n);
   out.position = slice(rows.position, first, n);
   out.flags = slice(rows.flags, first, n);
+  out.modality = slice(rows.modality, first, n);
   out.predicted_id = slice(rows.predicted_id, first, n);
   out.target_id = slice(rows.target_id, first, n);
   out.logprob = slice(rows.logprob, first, n);
@@ -295,6 +299,12 @@ TraceRows slice(const TraceRows& rows, Index first, Index n) {
   return out;
 }
 
+}  // namespace
+
+namespace {
+SignalGrid grid_of(const Batch& batch, Index q) {
+  return batch.grid.empty() ? SignalGrid{} : batch.grid[std::size_t(q)];
+}
 }  // namespace
 
 TraceRows BatchRows::sequence_rows(Index q) const {
@@ -310,8 +320,10 @@ std::vector<SequenceRows> BatchRows::sequences() const {
     const int domain = batch_.domain.empty() ? -1 : batch_.domain[std::size_t(q)];
     const std::uint16_t label = domain < 0 ? no_domain : std::uint16_t(domain);
     for (const BatchRows* rows : {static_cast<const BatchRows*>(source_.get()), this}) {
-      if (rows)
-        out.push_back({.domain = label, .rows = rows->sequence_rows(q)});
+      if (rows) {
+        out.push_back(
+            {.domain = label, .rows = rows->sequence_rows(q), .grid = grid_of(rows->batch_, q)});
+      }
     }
   }
   return out;
@@ -320,7 +332,7 @@ std::vector<SequenceRows> BatchRows::sequences() const {
 void append(const std::vector<SequenceRows>& sequences, TraceWriter& writer) {
   for (const SequenceRows& s : sequences) {
     if (!s.goes_on)
-      writer.sequence(s.domain);
+      writer.sequence(s.domain, s.grid);
     writer.append(s.rows);
   }
 }

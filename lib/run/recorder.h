@@ -12,7 +12,7 @@ namespace moe {
 TraceHeader trace_header(Decoder<float>&);
 
 // Fields that a trace of this model holds (dropped choices only where a capacity or a router can
-// drop).
+// drop). Whether rows have modalities is the data's to say.
 TraceFields trace_fields(Decoder<float>&);
 
 // Norm of what each computed choice's expert said, (T,K); 0 where it was dropped.
@@ -59,7 +59,8 @@ class OutputSimilarity {
 struct SequenceRows {
   std::uint16_t domain = no_domain;
   bool goes_on = false;  // with the last one: no new sequence begins
-  TraceRows rows;
+  TraceRows rows = {};
+  SignalGrid grid = {};
 };
 void append(const std::vector<SequenceRows>&, TraceWriter&);
 

@@ -151,6 +151,10 @@ auto numbers(Rows& rows, Field f) -> decltype(&rows.token_id) {
       return nullptr;
   }
 }
+template <class Rows>
+auto bytes(Rows& rows, Field f) -> decltype(&rows.flags) {
+  return f == Field::flags ? &rows.flags : f == Field::modality ? &rows.modality : nullptr;
+}
 template <class Layer>
 auto ids(Layer& layer, Field f) -> decltype(&layer.expert) {
   return f == Field::expert      ? &layer.expert
@@ -229,6 +233,8 @@ bool TraceFields::*member(Field f) {
       return &TraceFields::predicted;
     case Field::weight:
       return &TraceFields::weights;
+    case Field::modality:
+      return &TraceFields::modality;
     case Field::rank:
       return &TraceFields::rank;
     case Field::logprob:
@@ -275,6 +281,7 @@ std::vector<TraceColumn> token_columns() {
   return {
       {Field::flags, "/tokens/flags", Cell::u8, false, 1, 1, token_chunk},
       {Field::logprob, "/tokens/logprob", Cell::f32, false, 1, 1, token_chunk},
+      {Field::modality, "/tokens/modality", Cell::u8, false, 1, 1, token_chunk},
       {Field::position, "/tokens/position", Cell::u32, false, 1, 1, token_chunk},
       {Field::predicted_id, "/tokens/predicted_id", Cell::u32, false, 1, 1, token_chunk},
       {Field::rank, "/tokens/rank", Cell::u16, false, 1, 1, token_chunk},
@@ -314,8 +321,8 @@ void encode(const TraceRows& rows, Index first, Index count, const TraceColumn& 
   }
   if (const auto* v = numbers(rows, c.field))
     return encode_numbers(*v, rows, first, count, c, out);
-  if (c.field == Field::flags)
-    return encode_numbers(rows.flags, rows, first, count, c, out);
+  if (const auto* v = bytes(rows, c.field))
+    return encode_numbers(*v, rows, first, count, c, out);
   if (c.field == Field::rank)
     return encode_numbers(rows.rank, rows, first, count, c, out);
   encode_numbers(rows.logprob, rows, first, count, c, out);
@@ -325,8 +332,8 @@ void prepare(TraceRows& out, Index count, const TraceColumn& c, Index layer) {
   const auto n = std::size_t(count);
   if (auto* v = c.layered ? nullptr : numbers(out, c.field))
     return v->assign(n, 0);
-  if (c.field == Field::flags)
-    return out.flags.assign(n, 0);
+  if (auto* v = bytes(out, c.field))
+    return v->assign(n, 0);
   if (c.field == Field::rank)
     return out.rank.assign(n, 0);
   if (c.field == Field::logprob)
@@ -374,8 +381,8 @@ void decode(const std::uint8_t* cells, Index count, const TraceColumn& c, const 
   };
   if (auto* v = c.layered ? nullptr : numbers(out, c.field))
     return copy(*v);
-  if (c.field == Field::flags)
-    return copy(out.flags);
+  if (auto* v = bytes(out, c.field))
+    return copy(*v);
   if (c.field == Field::rank)
     return copy(out.rank);
   if (c.field == Field::logprob)

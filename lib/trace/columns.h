@@ -29,6 +29,7 @@ enum class Field : std::uint8_t {  // in path order
   weight,
   flags,
   logprob,
+  modality,
   position,
   predicted_id,
   rank,

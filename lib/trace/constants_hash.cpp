@@ -19,7 +19,7 @@ using h5::Handle;
 constexpr std::uint64_t most_bytes = 1ull << 30, at_once = 16ull << 20;
 constexpr hsize_t most_names = 4096;
 // in the order in which they are hashed
-constexpr std::array groups = {"counts", "domains",   "experts", "model",
+constexpr std::array groups = {"counts", "domains",   "experts", "modalities", "model",
                                "router", "sequences", "steps",   "vocab"};
 // known when the rest is
 constexpr std::array later = {"complete", "constants_xxh3", "corpus_sha256", "num_tokens"};

@@ -19,13 +19,18 @@ using h5::Handle;
 
 constexpr std::uint64_t most_chunk = 16 << 20;  // bytes
 
-const char* version_of(const TraceHeader& h) {
-  return h.has_encoder() ? "1.4" : "1.3";
+bool has_modalities(const std::vector<TraceColumn>& columns) {
+  return std::ranges::count(columns, Field::modality, &TraceColumn::field) > 0;
 }
 
-void root_attributes(hid_t file, const TraceHeader& h) {
+// The oldest that has all that is in the file.
+const char* version_of(const TraceHeader& h, const std::vector<TraceColumn>& columns) {
+  return has_modalities(columns) ? "1.5" : h.has_encoder() ? "1.4" : "1.3";
+}
+
+void root_attributes(hid_t file, const TraceHeader& h, const std::vector<TraceColumn>& columns) {
   h5::put(file, "format", "moe-trace");
-  h5::put(file, "format_version", version_of(h));
+  h5::put(file, "format_version", version_of(h, columns));
   const std::pair<const char*, const std::string&> texts[] = {
       {"producer", h.producer},
       {"engine", h.engine},
@@ -202,13 +207,17 @@ Handle column_dataset(hid_t file, const TraceColumn& c, const TraceHeader& h, in
 
 // Rows that are written again as they grow stay unfiltered: in place, byte for byte, old rows keep
 // their old bytes.
-void record_datasets(hid_t file, TraceFile& out) {
+void record_datasets(hid_t file, TraceFile& out, bool grids) {
   const auto add = [&](const char* path, hid_t type, std::uint64_t chunk) {
     out.records[path] = h5::dataset(file, path, type, {{0}, {chunk}, true, false});
   };
   add("/sequences/start", h5::type_of(Cell::u64), 4096);
   add("/sequences/length", h5::type_of(Cell::u32), 4096);
   add("/sequences/domain", h5::type_of(Cell::u16), 4096);
+  if (grids) {
+    add("/sequences/grid_rows", h5::type_of(Cell::u16), 4096);
+    add("/sequences/grid_columns", h5::type_of(Cell::u16), 4096);
+  }
   add("/steps/step", h5::type_of(Cell::i64), 4096);
   add("/steps/token_start", h5::type_of(Cell::u64), 4096);
   add("/steps/num_tokens", h5::type_of(Cell::u32), 4096);
@@ -315,7 +324,7 @@ Handle new_file(const std::filesystem::path& path) {
   return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, h5::file_access(true)), "make the file"};
 }
 
-void make_groups(hid_t file, const TraceHeader& h) {
+void make_groups(hid_t file, const TraceHeader& h, bool modalities) {
   std::vector<const char*> groups = {"/model", "/tokens", "/routing", "/sequences", "/steps"};
   if (!h.domains.empty())
     groups.push_back("/domains");
@@ -327,6 +336,8 @@ void make_groups(hid_t file, const TraceHeader& h) {
     groups.push_back("/experts");
   if (!h.counts.empty())
     groups.push_back("/counts");
+  if (modalities)
+    groups.push_back("/modalities");
   for (const char* name : groups)
     h5::group(file, name);
 }
@@ -336,11 +347,14 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
                        const std::vector<TraceColumn>& columns, int deflate) {
   TraceFile out;
   out.file = new_file(path);
-  root_attributes(out.file, h);
-  make_groups(out.file, h);
+  const bool modalities = has_modalities(columns);
+  root_attributes(out.file, h, columns);
+  make_groups(out.file, h, modalities);
   model_datasets(out.file, h);
   if (!h.domains.empty())
     h5::texts(out.file, "/domains/name", h.domains);
+  if (modalities)
+    h5::texts(out.file, "/modalities/name", h.modalities);
   if (!h.pieces.empty())
     h5::texts(out.file, "/vocab/piece", h.pieces);
   if (!h.router_weight.empty())
@@ -358,7 +372,7 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
   }
   for (const TraceColumn& c : columns)
     out.columns.push_back(column_dataset(out.file, c, h, deflate));
-  record_datasets(out.file, out);
+  record_datasets(out.file, out, modalities);
   attach_scales(out.file, out, columns, h);
   return out;
 }

@@ -24,7 +24,8 @@ using Bytes = std::vector<std::uint8_t>;
 
 constexpr char signature[9] = "moe-jrnl";
 enum : std::uint32_t { start_record = 1, commit_record = 2 };
-constexpr std::uint32_t version = 1;
+// of a record; a commit whose sequences have grids is of the second
+constexpr std::uint32_t version = 1, version_with_grids = 2;
 constexpr std::uint64_t large = 4096;          // constants of so many bytes stay in NAME.part alone
 constexpr std::uint64_t most_bytes = 1 << 30;  // of a start without its holes
 constexpr std::size_t head_bytes = 24;
@@ -214,7 +215,12 @@ JournalStart start_from(std::span<const std::uint8_t> payload) {
 
 // ---- commits ---------------------------------------------------------------------------------
 
-void put_records(Bytes& out, const CommitJob& job) {
+bool has_grids(const CommitJob& job) {
+  return std::ranges::any_of(job.sequences,
+                             [](const TraceSequence& s) { return s.grid != SignalGrid{}; });
+}
+
+void put_records(Bytes& out, const CommitJob& job, bool grids) {
   put_number(out, std::uint64_t(job.steps_from));
   put_number(out, std::uint64_t(job.steps.size()));
   for (const TraceStep& s : job.steps) {
@@ -229,12 +235,16 @@ void put_records(Bytes& out, const CommitJob& job) {
     put_number(out, s.start);
     put_number(out, s.length);
     put_number(out, s.domain);
+    if (grids) {
+      put_number(out, s.grid.rows);
+      put_number(out, s.grid.columns);
+    }
   }
 }
 
-void read_records(Cursor& in, JournalCommit& out) {
+void read_records(Cursor& in, bool grids, JournalCommit& out) {
   constexpr std::size_t step_bytes = 8 + 8 + 4 + 1;
-  constexpr std::size_t sequence_bytes = 8 + 4 + 2;
+  const std::size_t sequence_bytes = 8 + 4 + 2 + (grids ? 2 + 2 : 0);
   out.steps_from = in.number<std::uint64_t>();
   for (std::size_t n = in.count(step_bytes); n > 0; --n) {
     TraceStep s;
@@ -250,15 +260,19 @@ void read_records(Cursor& in, JournalCommit& out) {
     s.start = in.number<std::uint64_t>();
     s.length = in.number<std::uint32_t>();
     s.domain = in.number<std::uint16_t>();
+    if (grids) {
+      s.grid.rows = in.number<std::uint16_t>();
+      s.grid.columns = in.number<std::uint16_t>();
+    }
     out.sequences.push_back(s);
   }
 }
 
-JournalCommit commit_from(std::span<const std::uint8_t> payload) {
+JournalCommit commit_from(std::span<const std::uint8_t> payload, bool grids) {
   Cursor in(payload);
   JournalCommit out;
   out.row = in.number<CommitRow>();
-  read_records(in, out);
+  read_records(in, grids, out);
   constexpr std::size_t chunk_bytes = 4 + 4 + 8 + 8 + 4 + 8;
   for (std::size_t n = in.count(chunk_bytes); n > 0; --n) {
     JournalChunk c;
@@ -290,7 +304,7 @@ Journal::Journal(const std::filesystem::path& part, hid_t file,
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0)
     failed(path_, "make");
-  put(start_record, start);
+  put(start_record, version, start);
 }
 
 Journal::~Journal() {
@@ -301,13 +315,13 @@ Journal::~Journal() {
 Journal::Journal(Journal&& other) noexcept
     : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)), written_(other.written_) {}
 
-void Journal::put(std::uint32_t kind, const Bytes& payload) {
+void Journal::put(std::uint32_t kind, std::uint32_t of_version, const Bytes& payload) {
   Bytes out;
   if (kind == start_record)
     out.insert(out.end(), signature, signature + 8);
   Bytes head;
   put_number(head, kind);
-  put_number(head, version);
+  put_number(head, of_version);
   put_number(head, std::uint64_t(payload.size()));
   put_number(head, hash_of(head, payload));
   out.insert(out.end(), head.begin(), head.end());
@@ -327,7 +341,8 @@ void Journal::add(const CommitRow& row, const CommitJob& job,
                   const std::vector<FileRange>& places) {
   Bytes out;
   put_number(out, row);
-  put_records(out, job);
+  const bool grids = has_grids(job);
+  put_records(out, job, grids);
   put_number(out, std::uint64_t(job.chunks.size()));
   for (std::size_t i = 0; i < job.chunks.size(); ++i) {
     const CommitJob::Chunk& chunk = job.chunks[i];
@@ -340,7 +355,7 @@ void Journal::add(const CommitRow& row, const CommitJob& job,
     put_number(out, std::uint32_t(place.bytes));
     put_number(out, chunk.xxh3);
   }
-  put(commit_record, out);
+  put(commit_record, grids ? version_with_grids : version, out);
 }
 
 void Journal::sync() {
@@ -378,7 +393,9 @@ JournalContent read_journal(const std::filesystem::path& part) {
     Bytes head(left.begin(), left.begin() + head_bytes);
     Cursor fields(head);
     const auto kind = fields.number<std::uint32_t>();
-    const bool known = fields.number<std::uint32_t>() == version;
+    const auto of_version = fields.number<std::uint32_t>();
+    const bool grids = of_version == version_with_grids && kind == commit_record;
+    const bool known = of_version == version || grids;
     const auto bytes = fields.number<std::uint64_t>();
     const auto hash = fields.number<std::uint64_t>();
     left = left.subspan(head_bytes);
@@ -390,7 +407,7 @@ JournalContent read_journal(const std::filesystem::path& part) {
     if (kind == start_record)
       out.start = start_from(left.first(bytes));
     else
-      out.commits.push_back(commit_from(left.first(bytes)));
+      out.commits.push_back(commit_from(left.first(bytes), grids));
     started = true;
     left = left.subspan(bytes);
   }

@@ -50,7 +50,7 @@ class Journal {
   void remove();
 
  private:
-  void put(std::uint32_t kind, const std::vector<std::uint8_t>& payload);
+  void put(std::uint32_t kind, std::uint32_t version, const std::vector<std::uint8_t>& payload);
   std::filesystem::path path_;
   int fd_ = -1;
   bool written_ = false;  // since the last sync

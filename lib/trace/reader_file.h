@@ -63,6 +63,7 @@ struct TraceReader::File {
   template <class T, class Put>
   void read_layers(const char* name, bool needed, h5::Cell, Put);
   void read_constants();
+  void read_modalities();
   void check_constants();
   void read_router_rows();
   void read_pairs();

@@ -14,6 +14,7 @@ namespace {
 using h5::Cell;
 
 constexpr int first_hashed_minor = 3;
+constexpr int newest_minor = 5;
 constexpr std::int64_t unstated = -1;  // num_tokens of a file that does not say
 
 ScoreFn score_fn(std::uint8_t code) {
@@ -37,7 +38,7 @@ TraceReader::File::File(const std::filesystem::path& p) : path(p), schema(p) {
 
 // A newer format may cover more.
 void TraceReader::File::check_constants() {
-  if (!state.complete || (header.format_version != "1.3" && header.format_version != "1.4")) {
+  if (!state.complete || minor_ < first_hashed_minor || minor_ > newest_minor) {
     if (state.complete && minor_ < first_hashed_minor) {
       state.remarks.push_back(
           fmt::format("format {} holds no hash of attributes, layers and labels: a change there "
@@ -103,8 +104,6 @@ void TraceReader::File::read_end() {
   state.complete = schema.number(f, "complete", in_one_go) == 1 && path.extension() != ".part";
   state.tokens = std::uint64_t(schema.number(f, "num_tokens", in_one_go ? unstated : 0));
 }
-
-constexpr int newest_minor = 4;
 
 void TraceReader::File::check_version() {
   TraceHeader& h = header;
@@ -205,8 +204,21 @@ void TraceReader::File::read_settings() {
 void TraceReader::File::read_constants() {
   header.domains = schema.texts("/domains/name");
   header.pieces = schema.texts("/vocab/piece");
+  read_modalities();
   read_router_rows();
   read_pairs();
+}
+
+void TraceReader::File::read_modalities() {
+  if (!fields.modality)
+    return;
+  header.modalities = schema.texts("/modalities/name");
+  if (header.modalities.size() > modality::unknown) {
+    schema.refuse(fmt::format("/modalities/name has {} names; {} is the limit",
+                              header.modalities.size(), int(modality::unknown)));
+  }
+  if (header.modalities.empty())
+    header.modalities = modality_names();
 }
 
 // Of what is stored by layer and expert.
@@ -289,7 +301,7 @@ void TraceReader::File::read_commits() {
 }
 
 void TraceReader::File::open_columns() {
-  TraceFields every{true, true, true, true, true, true, true, true, true, true, true};
+  TraceFields every{true, true, true, true, true, true, true, true, true, true, true, true};
   for (const TraceColumn& c : columns_of(header, every))
     open_column(c);
   describe_columns();
@@ -466,6 +478,8 @@ void TraceReader::File::read_sequences() {
   const auto start = schema.all<std::uint64_t>("/sequences/start", Cell::u64, 1);
   const auto length = schema.all<std::uint32_t>("/sequences/length", Cell::u32, 1);
   const auto domain = schema.all<std::uint16_t>("/sequences/domain", Cell::u16, 1);
+  const auto down = schema.all<std::uint16_t>("/sequences/grid_rows", Cell::u16, 1);
+  const auto across = schema.all<std::uint16_t>("/sequences/grid_columns", Cell::u16, 1);
   const std::uint64_t n = state.tokens;
   for (std::size_t i = 0; i < std::min(start.size(), length.size()); ++i) {
     if (!state.complete && start[i] >= n && !(start[i] == 0 && n == 0))
@@ -474,7 +488,8 @@ void TraceReader::File::read_sequences() {
     sequences.push_back(
         {start[i],
          std::uint32_t(std::min<std::uint64_t>(length[i], state.complete ? length[i] : left)),
-         i < domain.size() ? domain[i] : no_domain});
+         i < domain.size() ? domain[i] : no_domain,
+         i < std::min(down.size(), across.size()) ? SignalGrid{down[i], across[i]} : SignalGrid{}});
   }
 }
 

@@ -65,7 +65,7 @@ bool same_step(const TraceStep& a, const TraceStep& b) {
          a.phase == b.phase;
 }
 bool same_sequence(const TraceSequence& a, const TraceSequence& b) {
-  return a.start == b.start && a.length == b.length && a.domain == b.domain;
+  return a.start == b.start && a.length == b.length && a.domain == b.domain && a.grid == b.grid;
 }
 
 // Whether the records of so many rows, which nothing else covers before the end, are those that the
@@ -138,6 +138,10 @@ class Growth {
          {"/sequences/start", "/sequences/length", "/sequences/domain", "/steps/step",
           "/steps/token_start", "/steps/num_tokens", "/steps/phase", "/commits"}) {
       records_[name] = open(name);
+    }
+    for (const char* name : {"/sequences/grid_rows", "/sequences/grid_columns"}) {
+      if (H5Lexists(file_, name, H5P_DEFAULT) > 0)
+        records_[name] = open(name);
     }
   }
 

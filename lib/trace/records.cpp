@@ -36,6 +36,12 @@ void write_records(const Datasets& datasets, std::size_t n, const std::vector<Tr
                [](const TraceSequence& s) { return s.length; });
   write_column(datasets, "/sequences/domain", Cell::u16, q, sequences,
                [](const TraceSequence& s) { return s.domain; });
+  if (datasets.contains("/sequences/grid_rows")) {
+    write_column(datasets, "/sequences/grid_rows", Cell::u16, q, sequences,
+                 [](const TraceSequence& s) { return s.grid.rows; });
+    write_column(datasets, "/sequences/grid_columns", Cell::u16, q, sequences,
+                 [](const TraceSequence& s) { return s.grid.columns; });
+  }
   write_column(datasets, "/steps/step", Cell::i64, n, steps,
                [](const TraceStep& s) { return s.step; });
   write_column(datasets, "/steps/token_start", Cell::u64, n, steps,

@@ -17,8 +17,9 @@ void begin_records(const TraceReader& from, TraceWriter::File& to, std::uint64_t
   const auto& steps = from.steps();
   while (to.sequences.size() < sequences.size() &&
          (sequences[to.sequences.size()].start <= row || to.sequences.size() <= last_sequence)) {
-    to.begin_sequence(sequences[to.sequences.size()].domain);
-    to.sequences.back().start = sequences[to.sequences.size() - 1].start;
+    const TraceSequence& next = sequences[to.sequences.size()];
+    to.begin_sequence(next.domain, to.fields.modality ? next.grid : SignalGrid{});
+    to.sequences.back().start = next.start;
   }
   while (to.steps.size() < steps.size() &&
          (steps[to.steps.size()].token_start <= row || to.steps.size() <= last_step)) {

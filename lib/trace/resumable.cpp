@@ -51,6 +51,16 @@ void check_resumable(const TraceReader& old, const std::filesystem::path& part,
   }
 }
 
+void refuse_signals(const TraceRows& rows, const TraceSequence& sequence) {
+  const auto is_text = [](std::uint8_t m) {
+    return m == modality::text;
+  };
+  if (sequence.grid != SignalGrid{} || !std::ranges::all_of(rows.modality, is_text)) {
+    throw Error(Exit::bug,
+                "rows of pictures or sounds for a trace that was begun without modalities");
+  }
+}
+
 // Refuses to continue a finished trace that holds other datasets.
 void check_appendable(const TraceReader& old, const std::filesystem::path& path,
                       const TraceHeader& header, const TraceFields& fields) {
@@ -61,6 +71,9 @@ void check_appendable(const TraceReader& old, const std::filesystem::path& path,
     return c.path;
   };
   bool same = std::ranges::equal(has, wants, {}, name, name) && old.header().order == header.order;
+  if (fields.modality)
+    same = same && (header.modalities.empty() ? modality_names() : header.modalities) ==
+                       old.header().modalities;
   for (std::size_t l = 0; same && l < header.layers.size(); ++l)
     same = old.header().layers[l].index == header.layers[l].index;
   if (!same || !old.state().complete) {

@@ -18,4 +18,7 @@ void check_resumable(const TraceReader& old, const std::filesystem::path& part, 
 void check_appendable(const TraceReader& old, const std::filesystem::path& path, const TraceHeader&,
                       const TraceFields&);
 
+// A trace that was begun as one of text has no place for what is no text. Throws Error(bug).
+void refuse_signals(const TraceRows&, const TraceSequence& of_the_last_of_them);
+
 }  // namespace moe

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/core/matrix.h"
+#include "lib/core/modality.h"
 
 namespace moe {
 
@@ -50,6 +51,7 @@ struct TraceSequence {  // /sequences
   std::uint64_t start = 0;
   std::uint32_t length = 0;
   std::uint16_t domain = no_domain;
+  SignalGrid grid = {};  // of its rows that are no text
 };
 
 struct PairMatrix {  // /experts/NAME: one (E,E) a layer
@@ -74,7 +76,9 @@ struct TraceHeader {
   std::int64_t checkpoint_step = -1;
   std::uint64_t seed = 0;
   std::vector<TraceLayer> layers;
-  std::vector<std::string> domains;             // labels
+  std::vector<std::string> domains;  // labels
+  // of the numbers in TraceRows::modality; a writer takes modality_names() where they are empty
+  std::vector<std::string> modalities;
   std::vector<std::string> pieces;              // what a token id looks like; may be empty
   std::vector<Matrix<float>> router_weight;     // (E,H) a layer; may be empty
   std::vector<std::vector<float>> router_bias;  // (E) a layer; may be empty
@@ -99,7 +103,8 @@ struct TraceHeader {
 struct TraceFields {
   bool weights = true, dropped = true, kept = false, entropy = true, margin = true,
        logsumexp = true, logits = false, out_norm = false, predicted = false, rank = false,
-       prediction = false /* predicted_id, target_id, logprob */;
+       prediction = false /* predicted_id, target_id, logprob */,
+       modality = false /* and the grids of sequences */;
 };
 
 struct LayerRows {               // T rows of one layer
@@ -119,9 +124,11 @@ struct TraceRows {          // T rows, all layers: one append, or one window of 
   std::vector<std::uint32_t> token_id, position, sequence, step;  // (T)
   std::vector<std::uint8_t> flags;                                // (T)
   std::vector<std::uint16_t> rank;                                // (T); may be empty
-  std::vector<std::uint32_t> predicted_id, target_id;             // (T); may be empty
-  std::vector<float> logprob;                                     // (T) nats; may be empty
-  std::vector<LayerRows> layer;                                   // (L)
+  // (T) number of a name in TraceHeader::modalities, modality::unknown; may be empty
+  std::vector<std::uint8_t> modality;
+  std::vector<std::uint32_t> predicted_id, target_id;  // (T); may be empty
+  std::vector<float> logprob;                          // (T) nats; may be empty
+  std::vector<LayerRows> layer;                        // (L)
 
   std::size_t tokens() const {
     return token_id.size();

@@ -60,7 +60,7 @@ class Check {
     for (std::uint64_t at = 0; at < file_.state.tokens; at += commit_rows)
       window(at, std::min<std::uint64_t>(commit_rows, file_.state.tokens - at));
     for (const Finding* f :
-         {&repeated_, &logits_, &infinite_, &weights_, &order_, &kept_, &place_}) {
+         {&repeated_, &logits_, &infinite_, &weights_, &order_, &kept_, &place_, &unnamed_}) {
       if (f->count > 0)
         out.push_back(f->sentence());
     }
@@ -104,9 +104,34 @@ class Check {
       if (rows.sequence[t] >= members_.size())
         members_.resize(rows.sequence[t] + 1);
       ++members_[rows.sequence[t]];
+      if (!rows.modality.empty())
+        modality_of(rows, t);
     }
     corpus_.update(
         {reinterpret_cast<const std::uint8_t*>(rows.token_id.data()), rows.tokens() * 4});
+  }
+
+  void modality_of(const TraceRows& rows, std::size_t t) {
+    const auto& names = file_.header.modalities;
+    const std::uint8_t m = rows.modality[t];
+    if (m != modality::unknown && m >= names.size())
+      unnamed_.seen(rows.first + t);
+    signals_.resize(members_.size());
+    if (rows.valid(t) && m < names.size() && names[m] != text_modality)
+      ++signals_[rows.sequence[t]];
+  }
+
+  // A picture is there from its first place to its last, but for one where a recording stopped.
+  void grids(std::vector<std::string>& out) {
+    signals_.resize(file_.sequences.size());
+    for (std::size_t i = 0; i < signals_.size(); ++i) {
+      const std::uint32_t places = file_.sequences[i].grid.places();
+      const bool last = i + 1 == signals_.size();
+      if (places > 0 && !last && (signals_[i] == 0 || signals_[i] % places != 0))
+        grid_.seen(file_.sequences[i].start);
+    }
+    if (grid_.count > 0)
+      out.push_back(grid_.sentence());
   }
 
   void layer_rows(const TraceRows& rows, Index l) {
@@ -154,6 +179,7 @@ class Check {
     }
     if (position_.count > 0)
       out.push_back(position_.sentence());
+    grids(out);
     corpus_.update({reinterpret_cast<const std::uint8_t*>(lengths.data()), lengths.size() * 4});
     const std::string corpus = corpus_.hex();
     if (!file_.state.corpus_sha256.empty() && corpus != file_.state.corpus_sha256) {
@@ -166,6 +192,7 @@ class Check {
   Sha256 corpus_;
   std::vector<std::string> remarks_;
   std::vector<std::uint64_t> members_;  // rows that name a sequence
+  std::vector<std::uint64_t> signals_;  // those of them that are no text
   Finding repeated_{"times a token has one expert in several slots of a layer"},
       logits_{"rows of logits hold NaN or infinity"},
       weights_{"times the combine weights of a token are not what the trace says of them"},
@@ -173,7 +200,9 @@ class Check {
       order_{"times the choices of a token are not in the order that the trace says"},
       kept_{"slots were computed that no choice asked for"},
       place_{"rows belong to a sequence or step that begins behind them"},
-      position_{"sequences have another length than the rows that name them"};
+      position_{"sequences have another length than the rows that name them"},
+      unnamed_{"rows are of a modality that the trace does not name"},
+      grid_{"sequences have another number of rows that are no text than their grid has places"};
 };
 
 constexpr char remark_sign = '\x1f';  // before a line that is a remark, on its way from the child

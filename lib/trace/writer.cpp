@@ -112,6 +112,8 @@ TraceWriter::File::File(const std::filesystem::path& path, const TraceHeader& gi
       fields(asked_for),
       deflate(level) {
   h5::start();
+  if (fields.modality && header.modalities.empty())
+    header.modalities = modality_names();
   columns = columns_of(header, fields);
   for (const TraceColumn& c : columns) {
     Pending p{std::max(commit_rows, c.chunk), {}, {}};
@@ -167,8 +169,8 @@ void TraceWriter::File::begin(const TraceStep& step) {
   steps.back().token_start = rows;
   steps.back().num_tokens = 0;
 }
-void TraceWriter::File::begin_sequence(std::uint16_t domain) {
-  sequences.push_back({rows, 0, domain});
+void TraceWriter::File::begin_sequence(std::uint16_t domain, SignalGrid grid) {
+  sequences.push_back({rows, 0, domain, grid});
 }
 
 // Fills in which step and sequence rows belong to, or (copying) counts what they say themselves.
@@ -267,6 +269,8 @@ void TraceWriter::File::append(const TraceRows& given, bool keep_records, std::i
     throw Error(Exit::bug, fmt::format("rows of {} MoE layers for a trace of {}",
                                        given.layer.size(), header.layers.size()));
   }
+  if (!fields.modality)
+    refuse_signals(given, sequences.empty() ? TraceSequence{} : sequences.back());
   for (Index done = 0; done < n;) {
     const Index room = commit_rows - Index(rows % commit_rows);
     const Index count = std::min(n - done, room);
@@ -556,8 +560,8 @@ TraceWriter::~TraceWriter() = default;
 void TraceWriter::step(const TraceStep& s) {
   file_->begin(s);
 }
-void TraceWriter::sequence(std::uint16_t domain) {
-  file_->begin_sequence(domain);
+void TraceWriter::sequence(std::uint16_t domain, SignalGrid grid) {
+  file_->begin_sequence(domain, grid);
 }
 void TraceWriter::append(const TraceRows& rows) {
   file_->append(rows);

@@ -32,8 +32,9 @@ class TraceWriter {
 
   // rows appended from now on belong to it (token_start and num_tokens are filled in)
   void step(const TraceStep&);
-  // rows appended from now on belong to it (start and length are filled in)
-  void sequence(std::uint16_t domain);
+  // rows appended from now on belong to it (start and length are filled in); `grid` is that of its
+  // rows that are no text
+  void sequence(std::uint16_t domain, SignalGrid grid = {});
   // Appends rows; `step` and `sequence` of the rows are filled in from the calls above. Throws
   // Error(io) naming what is safe. Every 4096 rows fall due for a commit: a thread of its own packs
   // them, and a later call writes them; two commits may be on their way.

@@ -53,7 +53,7 @@ struct TraceWriter::File {
        std::filesystem::path building, int deflate = 1, bool with_journal = false);
   ~File();
   void begin(const TraceStep&);
-  void begin_sequence(std::uint16_t domain);
+  void begin_sequence(std::uint16_t domain, SignalGrid grid = {});
   void append(const TraceRows&);
   // Copying: sequence and step of the rows stand as given; a commit that falls due is said to be of
   // step `step`.

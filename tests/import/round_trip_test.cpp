@@ -26,7 +26,8 @@ struct Shape {
   Index k = 2;
   std::vector<std::uint32_t> lengths{5, 1, 7};  // of the sequences
   bool weights = false, wide = false, dropped = false, tokens = false, domains = false,
-       phases = false, gaps = false, late = false /*positions begin at 3*/, padding = false;
+       phases = false, gaps = false, late = false /*positions begin at 3*/, padding = false,
+       modalities = false;
 };
 
 std::uint8_t flags_of(const Shape& s, std::uint32_t q, std::uint32_t at) {
@@ -41,6 +42,8 @@ TraceRows row_of(const Shape& s, std::uint32_t t, std::uint32_t q, std::uint32_t
   r.token_id = {s.tokens ? 100 + t : withheld_token};
   r.position = {at + (s.late ? 3 : 0)};
   r.flags = {flags_of(s, q, at)};
+  if (s.modalities)
+    r.modality = {t % 5 == 4 ? std::uint8_t(modality::unknown) : std::uint8_t(t % 5)};
   for (std::size_t l = 0; l < s.layers.size(); ++l) {
     LayerRows& own = r.layer.emplace_back();
     own.expert = Matrix<int>(1, s.k);
@@ -72,6 +75,8 @@ TraceHeader header_of(const Shape& s) {
   }
   h.wide_weights = s.wide;
   h.order = "weight_desc";
+  if (s.modalities)
+    h.modalities = {"touch", "text", "image", "a picture"};
   if (s.domains)
     h.domains = {"prose", "a, \"quoted\" label", "\xC3\xA9t\xC3\xA9"};
   return h;
@@ -84,7 +89,8 @@ void write_trace(const Shape& s, const std::filesystem::path& path) {
               .kept = false,
               .entropy = false,
               .margin = false,
-              .logsumexp = false};
+              .logsumexp = false,
+              .modality = s.modalities};
   TraceWriter writer(path, header_of(s), w);
   writer.step({0, 0, 0, Phase::eval});
   std::uint32_t t = 0;
@@ -98,7 +104,7 @@ void write_trace(const Shape& s, const std::filesystem::path& path) {
 
 // A token as it can be compared, without what a format does not carry.
 struct Token {
-  std::string experts, weights, dropped, domain;
+  std::string experts, weights, dropped, domain, modality;
   std::uint32_t id = 0, position = 0, sequence = 0;
   int phase = 0;
   bool operator==(const Token&) const = default;
@@ -140,6 +146,9 @@ Token token_of(const TraceReader& trace, const TraceRows& r, std::size_t t,
   const TraceSequence& q = trace.sequences()[r.sequence[t]];
   if (c.domains && q.domain < trace.header().domains.size())
     out.domain = trace.header().domains[q.domain];
+  const auto& names = trace.header().modalities;
+  if (c.modalities && !r.modality.empty() && r.modality[t] < names.size())
+    out.modality = names[r.modality[t]];
   out.id = c.token_ids ? r.token_id[t] : 0;
   out.position = c.positions ? r.position[t] : 0;
   out.sequence = c.sequences ? r.sequence[t] : 0;
@@ -211,7 +220,8 @@ std::vector<Shape> shapes() {
   Shape many;
   many.layers = {1, 2, 5};
   many.k = 3;
-  many.weights = many.dropped = many.tokens = many.domains = many.phases = many.padding = true;
+  many.weights = many.dropped = many.tokens = many.domains = many.phases = many.padding =
+      many.modalities = true;
   Shape wide = many;
   wide.wide = true;
   wide.late = true;
@@ -260,6 +270,7 @@ TEST_CASE("what a format has no place for is said") {
   const Exported replay = export_file(f, "replay-npy");
   CHECK(replay.says("replay-npy has no place for combine weights"));
   CHECK(replay.says("token ids"));
+  CHECK(replay.says("modalities"));
   CHECK(replay.says("3 hidden layers without experts are -1"));
   CHECK(replay.says("--sequence N takes one"));
   CHECK(replay.says("2 padding rows are left out"));

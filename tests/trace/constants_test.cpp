@@ -29,8 +29,9 @@ TraceHeader labelled(const sample::Shape& s) {
   return h;
 }
 
-void write_labelled(const std::filesystem::path& path) {
-  const sample::Shape s;
+void write_labelled(const std::filesystem::path& path, bool modalities = false) {
+  sample::Shape s;
+  s.fields.modality = modalities;
   TraceWriterOptions options;
   options.fields = s.fields;
   TraceWriter w(path, labelled(s), options);
@@ -61,13 +62,14 @@ bool names_constants(const std::vector<std::string>& findings) {
 TEST_CASE("a changed bit in what is constant is named by verify and by readers") {
   const sample::Folder folder;
   const auto path = folder / "t.h5";
-  write_labelled(path);
+  write_labelled(path, true);
   REQUIRE(verify_trace(path).empty());
   CHECK(TraceReader(path).state().warnings.empty());
   CHECK(check_trace(path).remarks.empty());
   const std::string sound = sample::bytes(path);
-  for (const char* dataset : {"/router/weight", "/experts/expert_weight_cosine", "/domains/name",
-                              "/vocab/piece", "/model/expert_bytes", "/model/routed_scale"}) {
+  for (const char* dataset :
+       {"/router/weight", "/experts/expert_weight_cosine", "/domains/name", "/modalities/name",
+        "/vocab/piece", "/model/expert_bytes", "/model/routed_scale"}) {
     INFO(dataset);
     const auto [at, size] = place_of(path, dataset);
     REQUIRE(at != HADDR_UNDEF);

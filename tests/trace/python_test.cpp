@@ -121,5 +121,5 @@ for name in groups:
             assert np.array_equal(np.asarray(other[key]), data[:]), key
 print(*groups)
 )");
-  CHECK(said == "domains model routing sequences steps tokens vocab\n");
+  CHECK(said == "domains modalities model routing sequences steps tokens vocab\n");
 }

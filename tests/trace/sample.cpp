@@ -15,6 +15,21 @@ namespace {
 
 constexpr std::uint64_t batch = 96, sequence = 32;
 
+// Every third sequence begins with a picture of 2 x 2 places, and its last row is of nobody knows
+// what.
+constexpr SignalGrid picture{2, 2};
+
+SignalGrid grid_of(const Shape& s, std::uint64_t number) {
+  return s.fields.modality && number % 3 == 1 ? picture : SignalGrid{};
+}
+std::uint8_t modality_of(std::uint64_t row) {
+  if (row / sequence % 3 != 1)
+    return modality::text;
+  return row % sequence < picture.places() ? modality::image
+         : row % sequence == sequence - 1  ? modality::unknown
+                                           : modality::text;
+}
+
 // any fixed scrambling will do
 std::uint32_t mix(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
   std::uint64_t x = a * 0x9E3779B97F4A7C15u + b * 0xBF58476D1CE4E5B9u + c * 0x94D049BB133111EBu + 1;
@@ -124,7 +139,7 @@ Folder::~Folder() {
 }
 
 TraceFields every_field() {
-  return {true, true, true, true, true, true, true, true, true, true, true};
+  return {true, true, true, true, true, true, true, true, true, true, true, true};
 }
 
 TraceHeader header(const Shape& s) {
@@ -167,7 +182,10 @@ TraceRows rows(const Shape& s, std::uint64_t first, std::uint64_t count) {
     out.position.push_back(std::uint32_t(t % sequence));
     out.sequence.push_back(std::uint32_t(t / sequence));
     out.step.push_back(std::uint32_t(t / batch));
-    out.flags.push_back(std::uint8_t(t % 50 == 49 ? token_flag::padding : token_flag::prompt));
+    const bool padding = t % 50 == 49 && t % sequence >= picture.places();
+    out.flags.push_back(std::uint8_t(padding ? token_flag::padding : token_flag::prompt));
+    if (s.fields.modality)
+      out.modality.push_back(modality_of(t));
     if (s.fields.rank)
       out.rank.push_back(std::uint16_t(t % 4));
     if (!s.fields.prediction)
@@ -189,7 +207,7 @@ void append(TraceWriter& w, const Shape& s, std::uint64_t first, std::uint64_t l
     if (t % batch == 0)
       w.step({std::int64_t(t / batch * 10), 0, 0, Phase::train});
     if (t % sequence == 0)
-      w.sequence(std::uint16_t(t / sequence % 3));
+      w.sequence(std::uint16_t(t / sequence % 3), grid_of(s, t / sequence));
     w.append(rows(s, t, end - t));
     t = end;
   }
@@ -214,10 +232,13 @@ std::string difference(const TraceReader& r, const Shape& s, std::uint64_t first
   d.compare("sequence", is.sequence, want.sequence);
   d.compare("step", is.step, want.step);
   d.compare("flags", is.flags, want.flags);
+  d.compare("modality", is.modality, want.modality);
   d.compare("rank", is.rank, want.rank);
   d.compare("predicted_id", is.predicted_id, want.predicted_id);
   d.compare("target_id", is.target_id, want.target_id);
   d.compare("logprob", is.logprob, want.logprob);
+  for (const std::uint32_t q : want.sequence)
+    d.compare(concat("grid of sequence ", q), r.sequences().at(q).grid, grid_of(s, q));
   for (std::size_t l = 0; l < want.layer.size(); ++l)
     d.compare_layer(is.layer.at(l), want.layer[l], concat(" of layer ", l));
   return d.found();

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "lib/run/packed_rows.h"
 #include "lib/run/recorder.h"
 #include "lib/trace/reader.h"
 
@@ -70,6 +71,34 @@ Recorded written(const BatchRows& rows, const TraceFields& fields, int experts) 
 }
 
 }  // namespace
+
+TEST_CASE("recorded rows know their modality, and sequences the grid of their picture") {
+  Batch batch = batch_of_three();
+  const MoeTape<float> tape = tape_of(batch);
+  const TraceFields fields{.modality = true};
+  BatchRows text(batch, 0, -1);
+  text.layer(0, tape, fields);
+  CHECK(written(text, fields, 4).rows.modality == std::vector<std::uint8_t>{0, 0, 0});
+  batch.modality = {modality::image, modality::image, modality::text};
+  batch.grid = {{1, 2}, {}};
+  BatchRows rows(batch, 0, -1);
+  rows.layer(0, tape, fields);
+  PackedRows packed;  // on their way from another rank
+  packed.add(rows);
+  int batches = 0;
+  PackedRows::for_each(packed.bytes(), [&](const std::vector<SequenceRows>& all) {
+    REQUIRE(all.size() == 2);
+    CHECK(all[0].rows.modality == std::vector<std::uint8_t>{1, 1});
+    CHECK(all[0].grid == SignalGrid{1, 2});
+    CHECK(all[1].grid == SignalGrid{});
+    ++batches;
+  });
+  CHECK(batches == 1);
+  const Recorded r = written(rows, fields, 4);
+  CHECK(r.rows.modality == std::vector<std::uint8_t>{1, 1, 0});
+  CHECK(r.sequences[0].grid == SignalGrid{1, 2});
+  CHECK(r.sequences[1].grid == SignalGrid{});
+}
 
 TEST_CASE("a recorded row holds what the router decided and how sure it was") {
   const Batch batch = batch_of_three();
