@@ -65,11 +65,23 @@ struct Table {
   std::vector<std::string> warnings;
 };
 
+// Tokens of a sample that lie in a grid, row by row: patches of a picture, stretches of a sound.
+struct SamplePicture {
+  std::size_t first = 0;  // token
+  int rows = 0, columns = 0;
+  std::string modality;
+
+  std::size_t end() const {
+    return first + std::size_t(rows) * std::size_t(columns);
+  }
+};
+
 // A sample of the text, every token with the expert chosen first in each layer (Mixtral's figure).
 struct TokenSample {
   std::string domain;
-  std::vector<std::string> piece;        // (T) raw bytes of each token
-  std::vector<std::vector<int>> expert;  // (L)(T) first choice; -1 = none
+  std::vector<std::string> piece;            // (T) raw bytes of each token
+  std::vector<std::vector<int>> expert;      // (L)(T) first choice; -1 = none
+  std::vector<SamplePicture> pictures = {};  // in their order; each is whole
 };
 
 // A cell that a finding speaks of.

@@ -66,7 +66,7 @@ bool stored_as_float(const std::string& id) {
     return d && d->needs.find(word) != std::string_view::npos;
   };
   return names("logits") || names("weights") || names("out_norm") || names("router rows") ||
-         names("stored pair");
+         names("stored pair") || names("entropy");
 }
 
 void verify_trace_case(const GoldenFile& f, Score& score) {
@@ -88,6 +88,23 @@ void verify_trace_case(const GoldenFile& f, Score& score) {
       score.compare(f, id, at->values, stored_as_float(id));
     else
       score.fail(id + " is not computed");
+  }
+}
+
+// Figures by modality: every dataset of /expected is one.
+void verify_modalities(const GoldenFile& f, Score& score) {
+  AnalyzeOptions o;
+  o.window = 7;
+  const auto all = measure(golden_modality_trace(f), {"modality"}, o);
+  for (const std::string& name : f.datasets()) {
+    if (!name.starts_with("expected/"))
+      continue;
+    const std::string id = name.substr(9);
+    const auto at = std::ranges::find(all, id, &MetricValue::id);
+    if (at == all.end())
+      score.fail(id + " is not computed");
+    else
+      score.compare(f, id, at->values, stored_as_float(id));
   }
 }
 
@@ -231,7 +248,7 @@ std::vector<std::filesystem::path> files_of(const std::filesystem::path& folder)
 }  // namespace
 
 bool has_golden_metrics(const std::filesystem::path& folder) {
-  static const std::set<std::string> kinds = {"trace", "eplb", "null"};
+  static const std::set<std::string> kinds = {"trace", "eplb", "null", "modality_trace"};
   for (const auto& path : files_of(folder)) {
     try {
       const GoldenFile f(path);
@@ -254,6 +271,8 @@ GoldenMetricResult verify_golden_metric(const std::filesystem::path& path) {
       verify_trace_case(f, score);
     else if (kind == "eplb")
       verify_placement(f, score);
+    else if (kind == "modality_trace")
+      verify_modalities(f, score);
     else if (kind == "null")
       verify_chance(f, score);
     else

@@ -20,7 +20,8 @@ struct GoldenMetricResult {
   std::string where;  // the id with the largest error, or why it failed
 };
 
-// Whether the folder holds such files (the first *.h5 that opens says so by its attribute "kind").
+// Whether the folder holds such files (the first *.h5 that opens says so by its attribute "kind"),
+// or the file is one.
 bool has_golden_metrics(const std::filesystem::path& folder);
 
 // Every *.h5 of the folder, by name. A damaged file is a failed case. Throws Error(input) where the

@@ -157,6 +157,50 @@ TraceRows rows_of(const GoldenFile& f, const std::string& g, std::size_t tokens,
 
 }  // namespace
 
+namespace {
+
+TraceRows modality_rows(const GoldenFile& f, std::size_t tokens, Index layers) {
+  TraceRows rows;
+  rows.token_id.assign(tokens, withheld_token);
+  rows.position.assign(tokens, 0);
+  rows.step.assign(tokens, 0);
+  rows.sequence = column_of<std::uint32_t>(f, "input/sequence", tokens);
+  rows.modality = column_of<std::uint8_t>(f, "input/modality", tokens);
+  for (const int valid : column_of<int>(f, "input/valid", tokens))
+    rows.flags.push_back(valid ? 0 : std::uint8_t(token_flag::padding));
+  const auto entropy = f.reals("input/entropy").values;
+  for (Index l = 0; l < layers; ++l) {
+    LayerRows& layer = rows.layer.emplace_back();
+    slice(f, "input/expert_ids", l, layer.expert);
+    slice(f, "input/dropped", l, layer.dropped);
+    for (std::size_t t = 0; t < tokens; ++t)
+      layer.entropy.push_back(float(entropy.at(t * std::size_t(layers) + std::size_t(l))));
+  }
+  return rows;
+}
+
+}  // namespace
+
+MemoryTrace golden_modality_trace(const GoldenFile& f) {
+  const auto ids = f.integers("input/expert_ids");
+  if (ids.dims.size() != 3)
+    throw Error(Exit::input, "input/expert_ids is not tokens by layers by choices");
+  const std::size_t tokens = std::size_t(ids.dims[0]);
+  const Index modalities = f.integer("num_modalities");
+  if (modalities < 1 || modalities > modality_kinds)
+    throw Error(Exit::input, concat("num_modalities is ", modalities));
+  TraceHeader h = header_of(f, ids.dims[1], false);
+  h.modalities.assign(modality_names().begin(), modality_names().begin() + modalities);
+  TraceRows rows = modality_rows(f, tokens, ids.dims[1]);
+  std::vector<TraceSequence> sequences(std::size_t(f.integer("num_sequences")));
+  for (std::size_t t = tokens; t-- > 0;) {
+    TraceSequence& s = sequences.at(rows.sequence[t]);
+    s.start = t;
+    ++s.length;
+  }
+  return MemoryTrace(std::move(h), std::move(sequences), {}, std::move(rows));
+}
+
 MemoryTrace golden_trace(const GoldenFile& f, const char* group) {
   const std::string g = std::string(group) + "/";
   const auto ids = f.integers(g + "expert_ids");

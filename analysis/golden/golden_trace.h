@@ -8,6 +8,8 @@ namespace moe {
 // group: "trace", or "trace_b" for the reference of two. Throws Error(input) where the file is not
 // what it should be.
 MemoryTrace golden_trace(const GoldenFile&, const char* group = "trace");
+// Of a case of the kind modality_trace (format moe-golden-modal). Throws the same.
+MemoryTrace golden_modality_trace(const GoldenFile&);
 // every metric with the parameters of the case
 std::vector<std::string> golden_specs(const GoldenFile&);
 

@@ -30,10 +30,11 @@ another definition gets another id. This page is written from the program's own 
 (`analysis/metric/definitions.def`); a test keeps the two in step.
 
 **Letters.** T valid tokens (padding counts nowhere), L MoE layers, E experts of a layer, K
-choices a token, D domains, V token ids. Choices are logical experts before capacity, best first;
-a token may have fewer than K. c_e = assignments to expert e in a layer, N = their sum, m = N/E,
-q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences of token
-id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 = sqrt((E/K-1)/T).
+choices a token, D domains, M modalities, V token ids. Choices are logical experts before capacity,
+best first; a token may have fewer than K. c_e = assignments to expert e in a layer, N = their sum,
+m = N/E, q_e = c_e/N, q_d(e) = the share of e among the assignments of domain d; n_v = occurrences
+of token id v, n_ve = those that chose e; p = softmax of the router's logits. CV0 =
+sqrt((E/K-1)/T).
 
 A count of nothing is 0. A share, a mean or an information of nothing is NaN (a dash in reports):
 of a domain without tokens, of blocks or pairs where there are none, of a layer without
@@ -112,12 +113,14 @@ finding tells those that the largest of as many figures would rarely show.
 Redundancy by weights or outputs is computed once by `moe trace` and stored in the trace.
 
 **Same idea, other number.** `moe report a --convention NAME` gives the figures of olmoe, mixtral,
-sglang, vllm, trtllm, hf, megatron or nemo by their own definitions, quirks included, beside ours,
-with a line on how they differ; `moe list conventions` names them. NeMo and TensorRT-LLM print
+llava, sglang, vllm, trtllm, hf, megatron or nemo by their own definitions, quirks included, beside
+ours, with a line on how they differ; `moe list conventions` names them. NeMo and TensorRT-LLM print
 load_cv_sample; the loss-free balancing paper's MaxVio is load_maxvio_global or _batch; OLMoE's
 domain specialisation is domain_hit_rate, its co-activation code coactivation_adjacent, its layer
 counters crosslayer_rank_zip; Megatron's balance loss is aux_switch (1 at balance), Hugging Face's
-aux_concat (K at balance).
+aux_concat (K at balance). MoE-LLaVA's "pathways" are not offered: a principal component analysis
+of expert numbers changes with the numbering, which means nothing; modality_path_coverage counts
+the paths that rows took.
 )";
 
 // At blanks, no line longer than `width` letters.

@@ -12,7 +12,7 @@ struct Definition {
   // who computes it: a name of metrics.def, or of_two_traces (agreement.h), or of_missing_experts
   // (analysis/compare/worth.h, moe eval)
   std::string_view id, metric;
-  std::string_view shape;  // L layers, E experts, D domains; empty = one number
+  std::string_view shape;  // L layers, E experts, D domains, M modalities; empty = one number
   std::string_view formula, range, chance, needs;
 };
 

@@ -8,7 +8,7 @@
 namespace moe {
 
 DomainsMetric::DomainsMetric(const TraceSource& trace)
-    : shape_(trace), names_(trace.header().domains) {
+    : LabelledChoices(Shape(trace)), names_(trace.header().domains) {
   std::size_t most = names_.size();
   for (const TraceSequence& s : trace.sequences()) {
     if (s.domain != no_domain)
@@ -16,10 +16,7 @@ DomainsMetric::DomainsMetric(const TraceSource& trace)
   }
   while (names_.size() < most)
     names_.push_back(concat("domain ", names_.size()));
-  for (const int e : shape_.experts) {
-    state_.push_back(
-        {Counts(Index(most), e), Counts(Index(most), e), std::vector<std::int64_t>(most, 0)});
-  }
+  begin(most);
 }
 
 TraceFields DomainsMetric::needs() const {
@@ -27,99 +24,19 @@ TraceFields DomainsMetric::needs() const {
 }
 
 void DomainsMetric::observe_layer(const Window& w, Index l) {
-  State& s = state_[l];
-  const LayerChoices& c = w.layer[l];
-  s.ranked = c.ranked;
-  for (const Index t : w.valid) {
-    const int d = w.domain[t];
-    if (d < 0)
-      continue;
-    ++s.tokens[d];
-    for (const int e : c.of(t))
-      ++s.chosen(d, e);
-    if (c.first(t) >= 0)
-      ++s.first(d, c.first(t));
-  }
+  count(w, l, [&](Index t) { return w.domain[std::size_t(t)]; });
 }
 
-bool DomainsMetric::labelled() const {
-  for (const State& s : state_) {
-    for (const std::int64_t n : s.tokens) {
-      if (n)
-        return true;
-    }
-  }
-  return false;
-}
-
-Matrix<double> DomainsMetric::first_rates(const State& s) {
-  return s.ranked ? rates(s.first, s.tokens)
-                  : Matrix<double>(s.first.rows(), s.first.cols(), no_value);
-}
-
-Matrix<double> DomainsMetric::rates(const Counts& c, const std::vector<std::int64_t>& tokens) {
-  Matrix<double> out(c.rows(), c.cols(), no_value);
-  for (Index d = 0; d < c.rows(); ++d) {
-    for (Index e = 0; e < c.cols(); ++e) {
-      if (tokens[d])
-        out(d, e) = double(c(d, e)) / double(tokens[d]);
-    }
-  }
-  return out;
-}
-
-int DomainsMetric::choices(std::size_t l) const {  // of a token, on average
-  const auto n = row_sums(state_[l].chosen);
-  const double tokens = std::accumulate(state_[l].tokens.begin(), state_[l].tokens.end(), 0.0);
-  return whole_choices(std::accumulate(n.begin(), n.end(), 0.0) / tokens, shape_.experts[l]);
-}
-
-DomainsMetric::Figures DomainsMetric::figures(std::size_t l) const {
-  const State& s = state_[l];
-  const double mi = mutual_information_bits(s.chosen);
-  const double h = entropy_bits(row_sums(s.chosen));
-  return {mi,
-          h > 0 ? mi / h : no_value,
-          max_lift(s.chosen),
-          h,
-          s.ranked ? adjusted_mutual_information(s.first) : no_value,
-          store().labels(shape_.experts[l], choices(l)).mi_bits(s.tokens)};
-}
-
-double DomainsMetric::excess_bits(std::size_t l) const {  // by the closed form of the definition
-  const State& s = state_[l];
-  const auto per_domain = row_sums(s.chosen);
-  double n = 0;
-  double tokens = 0;
-  double seen = 0;
-  for (std::size_t d = 0; d < per_domain.size(); ++d) {
-    n += double(per_domain[d]);
-    tokens += double(s.tokens[d]);
-    seen += per_domain[d] > 0;
-  }
-  return mutual_information_bits(s.chosen) -
-         chance::mi_bits(seen, shape_.experts[l], n / tokens, n);
-}
-
-Standing DomainsMetric::tells_apart(std::size_t l) const {
-  const Figures f = figures(l);
-  const auto& tokens = state_[l].tokens;
-  return standing(f.mi, f.null_mi,
-                  {.tokens = std::accumulate(tokens.begin(), tokens.end(), 0.0),
-                   .figures = double(state_.size()),
-                   .worth = worth_telling * f.entropy,
-                   .falls = 1});
-}
-
-DomainsMetric::Favourites DomainsMetric::favourites_of(std::size_t d, std::span<const State> all,
+DomainsMetric::Favourites DomainsMetric::favourites_of(std::size_t d,
+                                                       std::span<const LabelCounts> all,
                                                        const std::vector<int>& k) const {
   Favourites out;
   for (std::size_t l = 0; l < all.size(); ++l) {
-    const State& s = all[l];
+    const LabelCounts& s = all[l];
     if (!s.tokens[d])
       continue;
     const double fair = double(k[l]) / shape_.experts[l];
-    const Lift lift(s);
+    const LabelLift lift(s);
     for (Index e = 0; e < shape_.experts[l]; ++e) {
       const double rate = double(s.chosen(Index(d), e)) / double(s.tokens[d]);
       if (rate > fair)
@@ -140,7 +57,7 @@ std::vector<DomainsMetric::ByChance> DomainsMetric::favourites_by_lot() const {
     k.push_back(choices(l));
   for (int run = 0; run < runs; ++run) {
     Rng rng(chance::seed, std::uint64_t(run));
-    std::vector<State> drawn;
+    std::vector<LabelCounts> drawn;
     for (std::size_t l = 0; l < state_.size(); ++l) {
       drawn.push_back({chance::draw_joint(state_[l].tokens, shape_.experts[l], k[l], rng),
                        {},
@@ -166,7 +83,7 @@ std::vector<MetricValue> DomainsMetric::values() const {
   std::vector<Matrix<double>> rate, top1, tv;
   std::vector<double> mi, norm, excess, lift, ami;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const Figures f = figures(l);
+    const Figures f = figures(l, store());
     rate.push_back(rates(state_[l].chosen, state_[l].tokens));
     top1.push_back(first_rates(state_[l]));
     tv.push_back(total_variation(state_[l].chosen));

@@ -1,15 +1,11 @@
 // Which experts take which domain. Chosen = among a token's K experts; lift = how much more often
 // than on the whole trace. domains.cpp counts, domains_report.cpp says what came out.
 #pragma once
-#include <numeric>
-
-#include "analysis/metric/joint.h"
-#include "analysis/metric/layout.h"
-#include "analysis/metric/verdict.h"
+#include "analysis/metric/labelled_choices.h"
 
 namespace moe {
 
-class DomainsMetric final : public Metric {
+class DomainsMetric final : public Metric, private LabelledChoices {
  public:
   explicit DomainsMetric(const TraceSource& trace);
 
@@ -21,42 +17,6 @@ class DomainsMetric final : public Metric {
   void report(Report&) const override;
 
  private:
-  struct State {
-    Counts chosen, first;              // (D,E)
-    std::vector<std::int64_t> tokens;  // (D)
-    bool ranked = true;                // first choices are known
-  };
-  struct Figures {
-    double mi, norm, lift, entropy, ami;
-    chance::Value null_mi;
-    double excess() const {
-      return mi - null_mi.mean;
-    }
-  };
-
-  bool labelled() const;
-  static Matrix<double> rates(const Counts& c, const std::vector<std::int64_t>& tokens);
-  static Matrix<double> first_rates(const State&);
-  int choices(std::size_t l) const;
-  Figures figures(std::size_t l) const;
-  double excess_bits(std::size_t l) const;
-  // of every cell; the sums are made once a layer, for with many experts they cost as much as all
-  // cells
-  struct Lift {
-    explicit Lift(const State& s)
-        : chosen(s.chosen),
-          rows(row_sums(s.chosen)),
-          cols(column_sums(s.chosen)),
-          n(double(std::accumulate(rows.begin(), rows.end(), std::int64_t{0}))) {}
-    double operator()(Index d, Index e) const {
-      return double(chosen(d, e)) / double(rows[std::size_t(d)]) /
-             (double(cols[std::size_t(e)]) / n);
-    }
-    const Counts& chosen;
-    std::vector<std::int64_t> rows, cols;
-    double n;
-  };
-  Standing tells_apart(std::size_t l) const;
   static constexpr std::size_t listed = 5;  // experts of a domain
   struct Favourite {  // an expert that takes more than a fair share of a domain
     std::size_t layer;
@@ -66,7 +26,7 @@ class DomainsMetric final : public Metric {
   using Favourites = std::vector<Favourite>;
   // Those of domain d where the layers' counts are `all` and a token has k[l] choices, the largest
   // lift first.
-  Favourites favourites_of(std::size_t d, std::span<const State> all,
+  Favourites favourites_of(std::size_t d, std::span<const LabelCounts> all,
                            const std::vector<int>& k) const;
   struct ByChance {
     chance::Value lift, rate;
@@ -84,9 +44,7 @@ class DomainsMetric final : public Metric {
   void favourites(Report&) const;
   void distances(Report&) const;
 
-  Shape shape_;
   std::vector<std::string> names_;
-  std::vector<State> state_;
 };
 
 }  // namespace moe

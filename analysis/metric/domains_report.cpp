@@ -18,7 +18,7 @@ Values DomainsMetric::layer_values() const {
   Values all;
   Memo& memo = store().memo;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const Figures f = figures(l);
+    const Figures f = figures(l, store());
     const double excess = excess_bits(l);
     const chance::Value norm =
         f.entropy > 0 ? chance::Value{f.null_mi.mean / f.entropy, f.null_mi.spread / f.entropy}
@@ -82,7 +82,7 @@ void DomainsMetric::finding(Report& r) const {
   const std::size_t best = largest(t.numbers("above chance"));
   const QuotedCell bits = t.cell("information", best);
   const Finding by_chance = t.chance("information", best).figure(4);
-  const Standing s = tells_apart(best);
+  const Standing s = tells_apart(best, store());
   if (s.shown == Shown::too_few) {
     const auto& tokens = state_[best].tokens;
     return tell(r,
@@ -129,7 +129,7 @@ void DomainsMetric::favourites(Report& r) const {
   const std::vector<ByChance> by_lot = favourites_by_lot();
   for (std::size_t d = 0; d < names_.size(); ++d) {
     const Favourites best = favourites_of(d, state_, shape_.top_k);
-    if (!best.empty() && tells_apart(best.front().layer).shown == Shown::more &&
+    if (!best.empty() && tells_apart(best.front().layer, store()).shown == Shown::more &&
         standing(best.front().lift, by_lot[d * listed].lift, {}).shown == Shown::more) {
       told_rows.push_back(layer.size());
     }
@@ -216,10 +216,10 @@ void DomainsMetric::every_cell(Report& r) const {
   Values values;
   Values::Rows lifts;
   for (std::size_t l = 0; l < state_.size(); ++l) {
-    const State& s = state_[l];
+    const LabelCounts& s = state_[l];
     const Matrix<double> all = rates(s.chosen, s.tokens);
     const Matrix<double> first = first_rates(s);
-    const Lift lift(s);
+    const LabelLift lift(s);
     const double experts = shape_.experts[l];
     for (Index d = 0; d < all.rows(); ++d) {
       for (Index e = 0; e < all.cols() && s.tokens[d]; ++e) {
@@ -284,7 +284,7 @@ void DomainsMetric::report(Report& r) const {
     return r.warnings.push_back(
         "no sequence carries a domain label: domain specialisation is left out");
   }
-  if (std::all_of(state_.begin(), state_.end(), [](const State& s) {
+  if (std::all_of(state_.begin(), state_.end(), [](const LabelCounts& s) {
         return column_sums(s.chosen) == std::vector<std::int64_t>(std::size_t(s.chosen.cols()), 0);
       })) {
     return;  // no token chose anybody: there is nothing to tell apart

@@ -170,6 +170,83 @@ Matrix<double> total_variation(const Counts& j) {
   return out;
 }
 
+namespace {
+
+// (rows,columns) each row over its sum; rows without counts are left out.
+Matrix<double> row_shares(const Counts& j) {
+  const auto rows = row_sums(j);
+  Matrix<double> out(Index(std::ranges::count_if(rows, [](auto n) { return n > 0; })), j.cols());
+  Index to = 0;
+  for (Index r = 0; r < j.rows(); ++r) {
+    if (rows[std::size_t(r)] == 0)
+      continue;
+    for (Index c = 0; c < j.cols(); ++c)
+      out(to, c) = double(j(r, c)) / double(rows[std::size_t(r)]);
+    ++to;
+  }
+  return out;
+}
+
+double share_entropy_bits(std::span<const double> shares) {
+  double out = 0;
+  for (const double p : shares)
+    out -= p > 0 ? p * std::log2(p) : 0;
+  return out;
+}
+
+// Entropy of the mean of shares less the mean of their entropies.
+double divergence_bits(const Matrix<double>& shares) {
+  if (shares.rows() == 0)
+    return nan;
+  std::vector<double> mean(std::size_t(shares.cols()), 0.0);
+  double inside = 0;
+  for (Index r = 0; r < shares.rows(); ++r) {
+    inside += share_entropy_bits(shares.row(r)) / double(shares.rows());
+    for (Index c = 0; c < shares.cols(); ++c)
+      mean[std::size_t(c)] += shares(r, c) / double(shares.rows());
+  }
+  return std::max(0.0, share_entropy_bits(mean) - inside);
+}
+
+}  // namespace
+
+Matrix<double> balanced_shares(const Counts& j) {
+  const auto rows = row_sums(j);
+  Matrix<double> out(j.rows(), j.cols(), nan);
+  for (Index c = 0; c < j.cols(); ++c) {
+    double all = 0;
+    for (Index r = 0; r < j.rows(); ++r) {
+      if (rows[std::size_t(r)] > 0)
+        all += double(j(r, c)) / double(rows[std::size_t(r)]);
+    }
+    for (Index r = 0; r < j.rows(); ++r) {
+      if (rows[std::size_t(r)] > 0 && all > 0)
+        out(r, c) = double(j(r, c)) / double(rows[std::size_t(r)]) / all;
+    }
+  }
+  return out;
+}
+
+double balanced_information_bits(const Counts& j) {
+  return divergence_bits(row_shares(j));
+}
+
+Matrix<double> jensen_shannon_bits(const Counts& j) {
+  const auto rows = row_sums(j);
+  Matrix<double> out(j.rows(), j.rows(), nan);
+  for (Index a = 0; a < j.rows(); ++a) {
+    for (Index b = 0; b < j.rows(); ++b) {
+      if (rows[std::size_t(a)] == 0 || rows[std::size_t(b)] == 0)
+        continue;
+      Counts two(2, j.cols());
+      std::ranges::copy(j.row(a), two.row(0).begin());
+      std::ranges::copy(j.row(b), two.row(1).begin());
+      out(a, b) = a == b ? 0 : divergence_bits(row_shares(two));
+    }
+  }
+  return out;
+}
+
 Matrix<double> coactivation_conditional(const Counts& pairs) {
   Matrix<double> out(pairs.rows(), pairs.cols());
   for (Index i = 0; i < pairs.rows(); ++i) {

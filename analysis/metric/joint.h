@@ -33,6 +33,17 @@ double max_lift(const Counts&);
 // 0.75. Rows without counts: NaN
 Matrix<double> total_variation(const Counts&);
 
+// Every row that has counts weighs the same, however many it has.
+// (rows,columns) of all shares of a column, those of each row. J: column 0: (3/4, 0): {1, 0};
+// column 1: (1/4, 1): {0.2, 0.8}. A row without counts, a column without any: NaN
+Matrix<double> balanced_shares(const Counts&);
+// Information of row and column where every row is as likely. J: H(3/8, 5/8) - H(1/4)/2 = 0.5488;
+// no counts: NaN
+double balanced_information_bits(const Counts&);
+// (rows,rows) Jensen-Shannon divergence of the rows' shares in bits. J: 0.5488 off the diagonal,
+// the balanced information of the two. Rows without counts: NaN
+Matrix<double> jensen_shannon_bits(const Counts&);
+
 // Pair counts N_ij of one layer, diagonal N_i, over T tokens. N = {{5,2},{2,4}}, T = 8:
 // P(1|0) = 2/5; N_i = 0: row 0; diagonal 1
 Matrix<double> coactivation_conditional(const Counts& pairs);

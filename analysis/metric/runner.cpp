@@ -33,23 +33,27 @@ const Registry<MakeMetric>& metrics() {
 
 namespace {
 
-// What a report shows unless it is asked for something else.
-std::vector<std::string> metrics_of_every_report() {
-  return {
+// What a report shows unless it is asked for something else. Most traces are of text alone: nobody
+// misses their modalities.
+std::vector<std::string> metrics_of_every_report(const TraceSource& trace) {
+  std::vector<std::string> all = {
 #define METRIC(name, about, examples) #name,
 #define METRIC_ASKED(name, about, examples)
 #include "analysis/metric/metrics.def"
 #undef METRIC
   };
+  if (!trace.fields().modality)
+    std::erase(all, "modality");
+  return all;
 }
 
 using Metrics = std::vector<std::unique_ptr<Metric>>;
 
 TraceFields either(const TraceFields& a, const TraceFields& b) {
-  return {a.weights || b.weights, a.dropped || b.dropped,      a.kept || b.kept,
-          a.entropy || b.entropy, a.margin || b.margin,        a.logsumexp || b.logsumexp,
-          a.logits || b.logits,   a.out_norm || b.out_norm,    a.predicted || b.predicted,
-          a.rank || b.rank,       a.prediction || b.prediction};
+  return {a.weights || b.weights, a.dropped || b.dropped,       a.kept || b.kept,
+          a.entropy || b.entropy, a.margin || b.margin,         a.logsumexp || b.logsumexp,
+          a.logits || b.logits,   a.out_norm || b.out_norm,     a.predicted || b.predicted,
+          a.rank || b.rank,       a.prediction || b.prediction, a.modality || b.modality};
 }
 
 struct Made {
@@ -62,7 +66,7 @@ Made make(const TraceSource& trace, const std::vector<std::string>& specs, const
           KnownChance& known) {
   std::vector<std::string> wanted = specs;
   if (wanted.empty())
-    wanted = metrics_of_every_report();
+    wanted = metrics_of_every_report(trace);
   Made out;
   for (const std::string& text : wanted) {
     Spec spec(text);
@@ -159,9 +163,14 @@ class Sampler {
       TokenSample& s = at->second;
       if (fresh)
         s.expert.resize(w.layer.size());
-      if (s.piece.size() >= most_)
+      if (s.piece.size() >= room(s) || full_.contains(w.domain[t]))
         continue;
-      s.piece.push_back(pieces_.bytes(w.rows.token_id[t]));
+      const bool signal = is_signal(w.rows, t);
+      if (signal && !goes_on(s, w, t)) {
+        full_.insert(w.domain[t]);
+        continue;
+      }
+      s.piece.push_back(signal ? place : pieces_.bytes(w.rows.token_id[t]));
       for (std::size_t l = 0; l < w.layer.size(); ++l)
         s.expert[l].push_back(w.layer[l].first(t));
     }
@@ -175,6 +184,8 @@ class Sampler {
       sample.domain = domain < 0                           ? "text"
                       : std::size_t(domain) < names.size() ? names[domain]
                                                            : concat("domain ", domain);
+      if (!sample.pictures.empty() && sample.pictures.back().end() > sample.piece.size())
+        sample.pictures.pop_back();  // the trace ends in it
       if (!sample.piece.empty())
         out.push_back(std::move(sample));
     }
@@ -182,10 +193,49 @@ class Sampler {
   }
 
  private:
+  static constexpr const char* place = "▫";  // of a row that is no text
+
+  bool is_signal(const TraceRows& rows, Index t) const {
+    const auto& names = trace_.header().modalities;
+    return std::size_t(t) < rows.modality.size() && rows.modality[std::size_t(t)] < names.size() &&
+           names[rows.modality[std::size_t(t)]] != text_modality;
+  }
+  // The first picture may be as large as it is, within reason.
+  std::size_t room(const TokenSample& s) const {
+    const bool alone = s.pictures.size() == 1 && s.pictures[0].first == 0;
+    return alone ? std::max(most_, s.pictures[0].end() + most_ / 4) : most_;
+  }
+  // Row t, which is no text: begins a picture where it is the first of one, and says whether that
+  // one has room in the sample.
+  bool goes_on(TokenSample& s, const Window& w, Index t) {
+    const std::uint32_t q = w.rows.sequence[std::size_t(t)];
+    if (q >= trace_.sequences().size())
+      return true;
+    const SignalGrid grid = trace_.sequences()[q].grid;
+    auto& [sequence, rows] = signals_[w.domain[t]];
+    if (sequence != q)
+      rows = 0;
+    sequence = q;
+    if (grid.places() == 0 || rows++ % grid.places() != 0)
+      return true;
+    const std::size_t most = s.piece.empty() ? most_first_picture : room(s);
+    if (s.piece.size() + grid.places() > most)
+      return false;
+    const std::string& name = trace_.header().modalities[w.rows.modality[std::size_t(t)]];
+    s.pictures.push_back({s.piece.size(), grid.rows, grid.columns, name});
+    return true;
+  }
+
+  static constexpr std::size_t most_first_picture = 4096;
   const TraceSource& trace_;
   Pieces pieces_;
   std::size_t most_;
   std::map<int, TokenSample> found_;
+  std::set<int> full_;  // domains whose next picture has no room
+  struct Signals {
+    std::uint32_t sequence = 0xFFFFFFFFu, rows = 0;
+  };
+  std::map<int, Signals> signals_;  // of the sequence that is read, of each domain
 };
 
 void check_layers(const TraceSource& trace) {
@@ -218,6 +268,7 @@ ImpossibleRows read_once(const TraceSource& trace, const std::vector<Metric*>& a
   TraceFields fields = no_fields;
   for (const Metric* m : all)
     fields = either(fields, m->needs());
+  fields.modality = fields.modality || sampler;
   const Index layers = Index(trace.header().layers.size());
   const std::uint64_t step = rows_at_a_time(trace, o);
   const bool ranked = choice_order(trace) != ChoiceOrder::by_id;

@@ -17,12 +17,13 @@ constexpr const char* router = "how sure is the router?";
 constexpr const char* loss = "where is the loss?";
 constexpr const char* specialisation = "who specialises in what?";
 constexpr const char* vocabulary = specialisation;
+constexpr const char* modalities = "which modality goes where?";
 constexpr const char* paths = "what follows what?";
 constexpr const char* coactivation = "what is redundant?";
 constexpr const char* redundancy = coactivation;
 constexpr const char* deployment = "what would it cost to serve?";
-constexpr const char* order[] = {balance, router,       loss,      specialisation,
-                                 paths,   coactivation, deployment};
+constexpr const char* order[] = {balance,    router, loss,         specialisation,
+                                 modalities, paths,  coactivation, deployment};
 }  // namespace section
 
 // One column of a table that is being built; holds it by its place, so later columns move nothing.

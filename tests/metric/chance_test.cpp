@@ -104,6 +104,7 @@ void add_row(const Lot& m, int t, std::uint32_t id, Parts& p) {
   if (t % m.sequence == 0) {
     p.sequences.push_back({std::uint64_t(t), std::uint32_t(std::min(m.sequence, m.tokens - t)),
                            std::uint16_t(q % m.domains)});
+    p.sequences.back().grid = {std::uint16_t(m.sequence / 16), 8};
   }
   if (begins_step(m, t)) {
     p.steps.push_back({t / m.step, std::uint64_t(t), std::uint32_t(std::min(m.step, m.tokens - t)),
@@ -114,6 +115,7 @@ void add_row(const Lot& m, int t, std::uint32_t id, Parts& p) {
   p.rows.sequence.push_back(std::uint32_t(q));
   p.rows.step.push_back(std::uint32_t(p.steps.size() - 1));
   p.rows.flags.push_back(0);
+  p.rows.modality.push_back(t % m.sequence < m.sequence / 2 ? modality::image : modality::text);
   p.rows.rank.push_back(std::uint16_t(t % m.ranks));
   p.rows.predicted_id.push_back(id);
   p.rows.target_id.push_back(id);
@@ -273,6 +275,9 @@ const std::map<std::string, std::string> without{
      "what was dropped depends on the capacity in force; capacity_drop_rate has the values of "
      "given capacities"},
     {"observed_token_drop_rate", "as observed_drop_rate"},
+    {"modality_tokens", "a number of rows"},
+    {"modality_load_by_sample", "in the words of MoE-LLaVA alone; 1/E of every expert"},
+    {"modality_share_by_sample", "as modality_load_by_sample; 1/2"},
     {"eplb_balancedness_held_out",
      "halves by rows, which are other domains in many traces; eplb_balancedness_unseen is the "
      "figure of reports"},

@@ -32,6 +32,21 @@ TEST_CASE("every golden metric has its expected value") {
     CHECK_FALSE(has_golden_metrics(shared_golden("layers")));
 }
 
+TEST_CASE("every golden figure by modality has its expected value") {
+  const auto folder = shared_golden("modal") / "layers";
+  if (!std::filesystem::exists(folder))
+    return test::skip("no " + folder.string());
+  for (const char* name : {"trace_modality.h5", "trace_modality_none.h5"}) {
+    REQUIRE(has_golden_metrics(folder / name));
+    const GoldenMetricResult r = verify_golden_metric(folder / name);
+    INFO(r.file << ": " << r.where);
+    CHECK(r.passed);
+    CHECK(r.error <= 1e-10);
+    CHECK(r.float_error <= 1e-5);
+    CHECK(r.ids == 17);
+  }
+}
+
 TEST_CASE(
     "a file of expected values that is damaged is a failed case, and a folder that is not there an "
     "error") {
