@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "analysis/report/colour.h"
 #include "analysis/report/utf8.h"
 #include "lib/core/text.h"
@@ -34,7 +36,8 @@ std::string shown(const std::string& bytes) {
   return out;
 }
 
-std::string span(const TokenSample& s, const Piece& p) {
+// inside: what stands on the colour, as HTML.
+std::string span(const TokenSample& s, const Piece& p, const std::string& inside) {
   const int first = expert_of(s, 0, p.first);
   std::string title = p.count > 1 ? "experts " : "expert ";
   for (std::size_t i = 0; i < p.count; ++i) {
@@ -44,22 +47,70 @@ std::string span(const TokenSample& s, const Piece& p) {
   const std::string many = p.count > 1 ? fmt::format(" data-n={}", p.count) : "";
   return fmt::format("<span class=\"{}\"{} title=\"{}\">{}</span>",
                      first < 0 ? "no" : fmt::format("e{}", first % expert_colours), many, title,
-                     shown(p.text));
+                     inside);
 }
 
-std::string text(const TokenSample& s) {
-  std::string layers;
+// Tokens first..end of the sample, as the page's script takes them.
+std::string codes(const TokenSample& s, std::size_t first, std::size_t end) {
+  std::string out;
   for (std::size_t l = 0; l < s.expert.size(); ++l) {
     if (l)
-      layers += ' ';
-    for (std::size_t i = 0; i < s.piece.size(); ++i)
-      layers += letters(expert_of(s, l, i));
+      out += ' ';
+    for (std::size_t i = first; i < end; ++i)
+      out += letters(expert_of(s, l, i));
   }
-  std::string out =
-      concat("<h3>", html(s.domain), "</h3><p class=tokens data-layers=\"", layers, "\">");
-  for (const Piece& p : whole_characters(s.piece))
-    out += span(s, p);
+  return out;
+}
+
+std::string words(const TokenSample& s, std::size_t first, std::size_t end) {
+  if (first == end)
+    return "";
+  std::string out = concat("<p class=tokens data-layers=\"", codes(s, first, end), "\">");
+  const auto at = [&](std::size_t i) {
+    return s.piece.begin() + std::ptrdiff_t(i);
+  };
+  for (Piece p : whole_characters({at(first), at(end)})) {
+    p.first += first;
+    out += span(s, p, shown(p.text));
+  }
   return out + "</p>\n";
+}
+
+std::string picture(const TokenSample& s, const SamplePicture& p) {
+  std::string out = fmt::format(
+      "<figure class=picture><div class=tokens style=\"grid-template-columns:repeat({},1fr);"
+      "width:min(100%,{}rem)\" data-layers=\"{}\">",
+      p.columns, std::min(28, std::max(6, 2 * p.columns)), codes(s, p.first, p.end()));
+  for (std::size_t i = p.first; i < p.end(); ++i)
+    out += span(s, {i, 1, ""}, "");
+  return out + fmt::format("</div><figcaption class=note>{}, {} × {}</figcaption></figure>",
+                           html(p.modality), p.rows, p.columns);
+}
+
+// Each picture beside the text behind it.
+std::string text(const TokenSample& s) {
+  std::string out = concat("<h3>", html(s.domain), "</h3>");
+  const std::size_t before = s.pictures.empty() ? s.piece.size() : s.pictures[0].first;
+  out += words(s, 0, before);
+  for (std::size_t i = 0; i < s.pictures.size(); ++i) {
+    const std::size_t end = i + 1 < s.pictures.size() ? s.pictures[i + 1].first : s.piece.size();
+    out += concat("<div class=pictured>", picture(s, s.pictures[i]),
+                  words(s, s.pictures[i].end(), end), "</div>\n");
+  }
+  return out;
+}
+
+constexpr const char* picture_style =
+    "<style>.pictured{display:flex;flex-wrap:wrap;gap:1.2rem;align-items:flex-start}"
+    ".pictured>p{flex:1 1 16rem}.picture{margin:0 0 1rem;flex:0 1 auto;min-width:7rem}"
+    ".picture .tokens{display:grid;gap:1px;margin:.2rem 0 .3rem;line-height:1}"
+    ".picture .tokens span{aspect-ratio:1;padding:0;box-shadow:none;border-radius:1px}"
+    ".picture .tokens .no{background:var(--wash)}.picture figcaption{font-weight:400}"
+    "</style>\n";
+
+bool has_pictures(const Report& report) {
+  return std::ranges::any_of(report.samples,
+                             [](const TokenSample& s) { return !s.pictures.empty(); });
 }
 
 }  // namespace
@@ -86,7 +137,13 @@ std::string sample_section(const Report& report) {
       "<section id=sample><h2>Text</h2><p class=reading>Every token on the colour of the expert "
       "that it chose first. Bytes of one "
       "character stand together, in the colour of the first byte. Choose an expert to see only its "
-      "tokens.</p>\n<div class=bar>";
+      "tokens.";
+  if (has_pictures(report)) {
+    out +=
+        " The rows of a picture or a sound stand in their places: each is the patch, or the "
+        "stretch of time, that it was made of.";
+  }
+  out += concat("</p>\n", has_pictures(report) ? picture_style : "", "<div class=bar>");
   out += "<label>Layer <select id=layer>";
   for (std::size_t l = 0; l < layers; ++l) {
     out += fmt::format("<option value={}>{}</option>", l,

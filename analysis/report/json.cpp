@@ -130,7 +130,14 @@ Json sample_json(const TokenSample& s) {
     }
     pieces.push_back(hex);
   }
-  return {{"domain", clean(s.domain)}, {"piece_hex", pieces}, {"expert", s.expert}};
+  Json out = {{"domain", clean(s.domain)}, {"piece_hex", pieces}, {"expert", s.expert}};
+  for (const SamplePicture& p : s.pictures) {
+    out["pictures"].push_back({{"first", p.first},
+                               {"rows", p.rows},
+                               {"columns", p.columns},
+                               {"modality", clean(p.modality)}});
+  }
+  return out;
 }
 
 // One object at a time: a large table takes many times its text.

@@ -38,6 +38,24 @@ class Sheet {
       piece.remove_prefix(end + 1);
     }
   }
+  // Cells of a picture as blocks of two columns, as many in a line as fit.
+  void add(const SamplePicture& p, const std::vector<int>& expert) {
+    if (used_ > 0)
+      break_line();
+    const int wide = std::min(p.columns, t_.width / 2);
+    for (int r = 0; r < p.rows; ++r) {
+      for (int c = 0; c < wide; ++c) {
+        const std::size_t at = p.first + std::size_t(r) * std::size_t(p.columns) + std::size_t(c);
+        const int e = at < expert.size() ? expert[at] : -1;
+        put(e < 0 ? (t_.ascii ? ". " : "· ") : "  ", e);
+      }
+      break_line();
+    }
+    if (wide < p.columns) {
+      put(concat("(", p.columns - wide, " more columns)"), -1);
+      break_line();
+    }
+  }
   Lines take() {
     if (used_ > 0 && !full())
       break_line();
@@ -111,9 +129,18 @@ void put_domain(const Terminal& t, const TokenSample& s, const std::vector<Rgb>&
   out.push_back(t.bold(clip(clean(s.domain), t.width, t.ascii)));
   Sheet sheet(t, colours, most);
   std::size_t shown = 0;
+  auto picture = s.pictures.begin();
   for (const Piece& p : whole_characters(s.piece)) {
     if (sheet.full())
       break;
+    if (p.first < shown)
+      continue;  // a place in a picture
+    if (picture != s.pictures.end() && p.first == picture->first) {
+      sheet.add(*picture, s.expert[layer]);
+      shown = picture->end();
+      ++picture;
+      continue;
+    }
     sheet.add(p.text, p.first < s.expert[layer].size() ? s.expert[layer][p.first] : -1);
     shown = p.first + p.count;
   }

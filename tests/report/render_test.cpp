@@ -200,6 +200,33 @@ for a in re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)|data-map="([^"]*)"', text)
   CHECK(python(ids, render("html", test::large(12, 80))) == 0);
 }
 
+TEST_CASE("pictures of a sample stand in their grid, beside the text behind them") {
+  Report r = test::realistic();
+  TokenSample s{"shapes", {}, {}};
+  s.piece = {"a", "▫", "▫", "▫", "▫", "▫", "▫", "red", "?", "▫", "▫"};
+  s.expert = {{0, 1, 2, 3, 4, 5, -1, 7, 0, 1, 2}, {1, 1, 1, 1, 1, 1, -1, 2, 2, 3, 3}};
+  s.pictures = {{1, 2, 3, "image"}, {9, 1, 2, "au<dio"}};
+  r.samples = {s};
+  const std::string page = render("html", r);
+  CHECK(count(page, "<figure class=picture>") == 2);
+  CHECK(count(page, "class=pictured") == 2);
+  CHECK(page.find("repeat(3,1fr)") != page.npos);
+  CHECK(page.find("image, 2 × 3</figcaption>") != page.npos);
+  CHECK(page.find("au&lt;dio, 1 × 2</figcaption>") != page.npos);
+  // every part of the sample has the codes of its own tokens, a layer after the other
+  CHECK(page.find("data-layers=\"00 01\"><span class=\"e0\"") != page.npos);
+  CHECK(page.find("data-layers=\"0102030405-- 0101010101--\"><span class=\"e1\" title=\"expert "
+                  "1\"></span>") != page.npos);
+  CHECK(page.find("data-layers=\"0700 0202\">") != page.npos);
+  CHECK(count(render("html", test::realistic()), "class=picture") == 0);
+  CHECK(count(render("html", test::realistic()), ".picture") == 0);
+  const std::string colour = render("text", r, {60, true, false, 0});
+  CHECK(colour.find("\x1b[0m· ") != colour.npos);  // the end of the second row
+  CHECK(render("json", r).find("\"pictures\":[{\"first\":1,\"rows\":2,\"columns\":3,"
+                               "\"modality\":\"image\"}") != std::string::npos);
+  CHECK(render("json", test::realistic()).find("\"pictures\"") == std::string::npos);
+}
+
 TEST_CASE(
     "intervals stand behind values, chance inside them is marked, lights are words and colour") {
   const Report r = test::realistic();
