@@ -2,6 +2,8 @@
 // threads.
 #include "analysis/synth/synth.h"
 
+#include <cmath>
+
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 
@@ -39,6 +41,14 @@ void check(const SynthShape& s) {
   }
 }
 
+// Of a sequence of n rows, the first of which are a picture; none where the pattern knows none.
+std::vector<std::uint8_t> modalities_of(std::size_t n, int picture_rows) {
+  std::vector<std::uint8_t> out;
+  for (std::size_t t = 0; t < n && picture_rows >= 0; ++t)
+    out.push_back(t < std::size_t(picture_rows) ? modality::image : modality::text);
+  return out;
+}
+
 TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t sequence) {
   const SynthShape& s = m.shape;
   const auto n = std::size_t(std::min<std::uint64_t>(std::uint64_t(s.sequence), s.tokens - first));
@@ -49,6 +59,7 @@ TraceRows sequence_rows(const Synth& m, std::uint64_t first, std::uint64_t seque
     rows.position.push_back(std::uint32_t(t));
   }
   rows.flags.assign(n, 0);
+  rows.modality = modalities_of(n, m.pattern->picture_rows());
   if (s.ranks)
     rows.rank.assign(n, std::uint16_t(sequence % std::uint64_t(s.ranks)));
   rows.layer.resize(std::size_t(s.layers));
@@ -87,6 +98,7 @@ TraceRows cut(const TraceRows& all, std::size_t first, std::size_t count) {
   out.token_id = cut(all.token_id, first, count);
   out.position = cut(all.position, first, count);
   out.flags = cut(all.flags, first, count);
+  out.modality = cut(all.modality, first, count);
   out.rank = cut(all.rank, first, count);
   for (const LayerRows& l : all.layer) {
     out.layer.emplace_back();
@@ -94,6 +106,14 @@ TraceRows cut(const TraceRows& all, std::size_t first, std::size_t count) {
     out.layer.back().weight = cut(l.weight, first, count);
   }
   return out;
+}
+
+// As near to a square as so many rows can be.
+SignalGrid grid_of(int rows) {
+  int down = std::max(1, int(std::sqrt(double(rows))));
+  while (rows % down != 0)
+    --down;
+  return {std::uint16_t(down), std::uint16_t(rows / down)};
 }
 
 void describe(TraceHeader& h, const SynthShape& s) {
@@ -134,15 +154,24 @@ void write_synth(const std::filesystem::path& path, const Synth& m, TraceHeader 
                  TraceWriterOptions options, const std::function<void(std::uint64_t)>& progress) {
   const SynthShape& s = m.shape;
   describe(header, s);
-  options.fields = {s.weights, false, false, false,       false, false,
-                    false,     false, false, s.ranks > 0, false};
+  const int picture = m.pattern->picture_rows();
+  options.fields = {.weights = s.weights,
+                    .dropped = false,
+                    .kept = false,
+                    .entropy = false,
+                    .margin = false,
+                    .logsumexp = false,
+                    .rank = s.ranks > 0,
+                    .modality = picture >= 0};
+  const SignalGrid grid = picture > 0 ? grid_of(picture) : SignalGrid{};
   TraceWriter writer(path, header, options);
   std::uint64_t sequence = 0;
   const auto step = std::uint64_t(s.step);
   for (std::uint64_t first = 0; first < s.tokens; ++sequence) {
     const TraceRows rows = sequence_rows(m, first, sequence);
     const std::uint64_t end = first + rows.tokens();
-    writer.sequence(s.domains ? std::uint16_t(sequence % std::uint64_t(s.domains)) : no_domain);
+    writer.sequence(s.domains ? std::uint16_t(sequence % std::uint64_t(s.domains)) : no_domain,
+                    grid);
     for (std::uint64_t at = first; at < end;) {  // pieces of one step
       if (at % step == 0)
         writer.step({std::int64_t(at / step), 0, 0, Phase::eval});

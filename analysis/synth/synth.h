@@ -46,6 +46,11 @@ class Pattern {
   virtual void draw(const SynthRun&, Rng&,
                     Matrix<int>& out /*(rows,K) distinct experts*/) const = 0;
   virtual std::vector<Known> known() const = 0;
+  // How many rows of a sequence, from its first on, stand for a picture; -1 = the pattern knows no
+  // modalities.
+  virtual int picture_rows() const {
+    return -1;
+  }
 };
 
 using MakePattern = std::unique_ptr<Pattern>(Spec&, const SynthShape&);
