@@ -313,6 +313,10 @@ void run_golden_modal(const GoldenFile& file, const std::string& kind, Compariso
     return run_switch(file, out);
   if (kind == "router_orthogonal")
     return run_orthogonal(file, out);
+  if (kind == "mrope")
+    return run_golden_row_positions(file, out);
+  if (kind == "rope_2d")
+    return run_golden_picture_positions(file, out);
   if (kind == "patch")
     return run_patches(file, out);
   if (kind == "processor")

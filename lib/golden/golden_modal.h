@@ -11,6 +11,10 @@ namespace moe {
 GoldenCase read_modal_layer(const GoldenFile&);
 bool is_modal_layer(const std::string& kind);
 
+// Positions and rotations of rows in time, height and width; of the patches of a picture.
+void run_golden_row_positions(const GoldenFile&, Comparison&);
+void run_golden_picture_positions(const GoldenFile&, Comparison&);
+
 // The other kinds, in double on the host. Throws Unsupported for those that are not there.
 void run_golden_modal(const GoldenFile&, const std::string& kind, Comparison&);
 

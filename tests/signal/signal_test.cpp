@@ -6,6 +6,7 @@
 #include "lib/core/error.h"
 #include "lib/signal/log_mel.h"
 #include "lib/signal/patches.h"
+#include "lib/signal/positions.h"
 
 using namespace moe;
 
@@ -76,4 +77,31 @@ TEST_CASE("a tone is loudest in the band of its frequency, and silence is even")
   for (const double v : silent.flat())
     CHECK(v == Approx((-10.0 + 4) / 4));
   CHECK_THROWS_WITH(log_mel(std::vector<float>(200), bands), Catch::Contains("shorter than half"));
+}
+
+TEST_CASE("rows of text and pictures have positions in time, height and width") {
+  const RowRun runs[] = {
+      {.length = 2}, {.picture = true, .times = 1, .rows = 4, .columns = 6}, {.length = 1}};
+  const RowPositions p = row_positions(runs, 2);
+  const auto axis = [&](Index a) {
+    const auto row = p.position.row(a);
+    return std::vector<int>(row.begin(), row.end());
+  };
+  CHECK(axis(0) == std::vector<int>{0, 1, 2, 2, 2, 2, 2, 2, 5});
+  CHECK(axis(1) == std::vector<int>{0, 1, 2, 2, 2, 3, 3, 3, 5});
+  CHECK(axis(2) == std::vector<int>{0, 1, 2, 3, 4, 2, 3, 4, 5});
+  CHECK(p.of_picture == std::vector<bool>{false, false, true, true, true, true, true, true, false});
+  CHECK(p.next == 6);
+  CHECK_THROWS_WITH(row_positions(runs, 4),
+                    "a picture of 4 x 6 patches does not divide into blocks of 4");
+}
+
+TEST_CASE("pairs of a head turn by time, height or width") {
+  CHECK(pair_axes(PairRule::sections, {2, 3, 3}, 8) == std::vector<int>{0, 0, 1, 1, 1, 2, 2, 2});
+  CHECK(pair_axes(PairRule::interleaved, {4, 2, 2}, 8) == std::vector<int>{0, 1, 2, 0, 1, 2, 0, 0});
+  CHECK(pair_axes(PairRule::ernie, {3, 3, 2}, 8) == std::vector<int>{1, 2, 1, 2, 1, 2, 0, 0});
+  CHECK_THROWS_WITH(pair_axes(PairRule::sections, {2, 3, 3}, 7),
+                    "sections of 2, 3 and 3 pairs for 7");
+  const std::vector<double> f{1, 0.5, 0.25};
+  CHECK(frequencies_of(f, std::vector<int>{0, 1, 0}, 0) == std::vector<double>{1, 0, 0.25});
 }
