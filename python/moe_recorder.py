@@ -68,7 +68,8 @@ def _constants_xxh3(file):
         cells = np.zeros(attribute.shape, f"V{attribute.get_type().get_size()}")
         attribute.read(cells, attribute.get_type())
         total.update(name.encode() + b"\0" + cells.tobytes())
-    for group in "counts domains experts model router sequences steps vocab".split():
+    groups = "counts domains experts modalities model router sequences steps vocab"
+    for group in groups.split():
         for name in sorted(file.get(group, ()), key=str.encode):
             data = file[f"{group}/{name}"]
             total.update(data.name[1:].encode() + b"\0")
@@ -87,6 +88,7 @@ class TraceWriter:
     "num_shared", "n_group", "topk_group", "score_fn", "norm_topk", "routed_scale", "expert_bytes".
     routing: names of datasets under /routing beside expert_ids: weights, entropy, margin,
     logsumexp, logits. header: root attributes. rank: of the rows, None = no such dataset.
+    modalities: what the numbers of "modality" in the tokens mean, None = no such dataset.
     """
 
     LAYER = {
@@ -125,6 +127,7 @@ class TraceWriter:
         router_bias=None,
         rank=None,
         force=False,
+        modalities=None,
     ):
         self.path = Path(path)
         self.part = Path(f"{path}.part")
@@ -135,6 +138,7 @@ class TraceWriter:
         self.choices = max(layer["top_k"] for layer in layers)
         self.id_type = np.dtype("<u2" if self.experts < 65535 else "<u4")
         self.rank = rank
+        self.modalities = modalities
         self.rows = 0  # given
         self.written = 0  # committed
         self.domains = {}
@@ -170,7 +174,7 @@ class TraceWriter:
         }
         known.update(header)
         _text(self.file, "format", "moe-trace")
-        _text(self.file, "format_version", "1.3" if xxhash else "1.1")
+        _text(self.file, "format_version", ("1.5" if self.modalities else "1.3") if xxhash else "1.1")
         for name in self.HEADER.split():
             _text(self.file, name, str(known.get(name, "")))
         _text(self.file, "corpus_sha256", "", 64)
@@ -201,6 +205,8 @@ class TraceWriter:
             self.file["router/weight"] = np.asarray(router_weight, "<f4")
         if router_bias is not None:
             self.file["router/bias"] = np.asarray(router_bias, "<f4")
+        if self.modalities:
+            self.file["modalities/name"] = np.array([name.encode() for name in self.modalities])
         # grows as labels are named; 64 bytes each
         self.file.create_dataset(
             "domains/name", (0,), h5py.string_dtype("utf-8", 64), maxshape=(None,), chunks=(256,)
@@ -221,6 +227,8 @@ class TraceWriter:
         for name in ("token_id", "position", "sequence", "step"):
             self.columns[f"tokens/{name}"] = ("<u4", (), CHUNK)
         self.columns["tokens/flags"] = ("u1", (), CHUNK)
+        if self.modalities:
+            self.columns["tokens/modality"] = ("u1", (), CHUNK)
         if self.rank is not None:
             self.columns["tokens/rank"] = ("<u2", (), CHUNK)
         self.pending = {path: [] for path in self.columns}
@@ -292,7 +300,8 @@ class TraceWriter:
         return len(sequences["start"]) - 1
 
     def append(self, tokens, routing, step=0, phase=EVAL_PHASE):
-        """Adds n rows. tokens: arrays [n] under "token_id", "position", "sequence", "flags".
+        """Adds n rows. tokens: arrays [n] under "token_id", "position", "sequence", "flags", and
+        "modality" where it has modalities (255 = not known).
         routing: arrays [n, L, ...] under "expert_ids" (-1 = none) and the names given before."""
         count = len(tokens["token_id"])
         if count == 0:
@@ -647,6 +656,21 @@ def _routers(model):
 # ------------------------------------------------------------------------------ the recording
 
 
+MODALITIES = ("text", "image", "video", "audio")
+UNKNOWN_MODALITY = 255
+
+
+def _places(config):
+    """Of a model that reads pictures or sounds: the ids that stand for their rows, with the number
+    of the modality; empty for others."""
+    found = {}
+    for number, name in enumerate(MODALITIES):
+        token = _first((config,), f"{name}_token_id {name}_token_index")
+        if number > 0 and isinstance(token, int) and token >= 0:
+            found[token] = number
+    return found
+
+
 class _Pass:
     """One forward pass of the whole model: which rows are tokens, and of which sequence."""
 
@@ -725,6 +749,7 @@ class Recorder:
                 "models of encoder and decoder have two streams of tokens: record "
                 "model.get_encoder() alone, or use another model"
             )
+        self.places = _places(self.config)
         self.routers = _routers(model)
         if not self.routers:
             raise RecorderError(f"{type(model).__name__} has no MoE router that is known here")
@@ -879,7 +904,15 @@ class Recorder:
             "sequence": number.ravel()[valid],
             "position": position.ravel()[valid],
             "flags": flags,
+            "modality": self._modality(ids),
         }
+
+    def _modality(self, ids):
+        """Of rows with these ids; withheld ones are of nobody knows what."""
+        out = np.where(ids == WITHHELD, UNKNOWN_MODALITY, 0).astype(np.uint8)
+        for token, number in self.places.items():
+            out[ids == token] = number
+        return out
 
     def _labels(self, begins):
         """An iterator over the labels of the sequences that begin."""
@@ -926,6 +959,7 @@ class Recorder:
             router_bias=self._router_bias(),
             rank=self.rank,
             force=self.force,
+            modalities=MODALITIES if self.places else None,
         )
 
     def _provenance(self):

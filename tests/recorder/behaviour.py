@@ -152,6 +152,29 @@ def test_embeddings_have_no_ids():
     assert (found["tokens/token_id"][:] == 0xFFFFFFFF).all()
 
 
+def test_rows_of_pictures_and_sounds_are_marked():
+    made = model()
+    made.config.image_token_id, made.config.audio_token_id = 90, 91
+    tokens = ids(2, 8)
+    tokens[tokens >= 90] = 5
+    tokens[:, :3] = 90
+    tokens[1, 3:5] = 91
+    found = record(lambda model, _: model(input_ids=tokens), made=made)
+    names = [name.decode().rstrip("\0") for name in found["modalities/name"][:]]
+    assert names == ["text", "image", "video", "audio"], names
+    assert found.attrs["format_version"].decode() == "1.5"
+    expected = [1, 1, 1, 0, 0, 0, 0, 0] + [1, 1, 1, 3, 3, 0, 0, 0]
+    assert found["tokens/modality"][:].tolist() == expected
+    said = subprocess.run(
+        [MOE, "report", WORK / "a.moetrace.h5", "--metric", "modality", "--bootstrap", "0"],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0 and "modalities" in said.stdout, said.stdout + said.stderr
+    plain = record(lambda model, _: model(input_ids=tokens))
+    assert "modality" not in plain["tokens"] and plain.attrs["format_version"].decode() == "1.3"
+
+
 def test_training_is_marked_and_recomputation_is_not_recorded_twice():
     made = model().train()
     made.gradient_checkpointing_enable()
