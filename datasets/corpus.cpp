@@ -56,6 +56,8 @@ void append(Batch& batch, int domain, const Piece& piece) {
   batch.domain.push_back(domain);
   const std::vector<int> question(std::size_t(piece.question >= 0), piece.question);
   append_rare(batch.question, question, batch.domain.size(), -1);
+  const std::vector<SignalGrid> grid(std::size_t(piece.grid != SignalGrid{}), piece.grid);
+  append_rare(batch.grid, grid, batch.domain.size(), SignalGrid{});
 }
 
 // Under which text tokenizers of T5's kind keep their sentinels.
@@ -170,7 +172,6 @@ void Corpus::add_domains(const DatasetInfo& part) {
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
-  info_.modalities = info_.modalities || part.modalities;
 }
 
 // Its signals and questions beside those of the parts before.

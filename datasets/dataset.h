@@ -32,8 +32,6 @@ struct DatasetInfo {
   // Of data for encoder-decoders: the id that a decoder reads first and writes last; -1 = pieces
   // have no source.
   int start = -1;
-  // batches say the modality of their rows (Batch::modality): traces of them have it, too
-  bool modalities = false;
   // per domain, pieces of the valid split where they are no stretches of one text, -1 where they
   // are; empty = all are
   std::vector<Index> valid_pieces;
@@ -54,6 +52,7 @@ struct Piece {
   TokenIds source = {};             // what an encoder reads; the rows above are its decoder's
   std::vector<std::uint8_t> modality = {};  // (T) see modality.h; empty = all text
   std::vector<Signal> signal = {};          // what the rows that are no text hold
+  SignalGrid grid = {};                     // how these rows lie in the picture
   int question = -1;  // kind of the question that the targets answer, of DatasetInfo::questions
 };
 

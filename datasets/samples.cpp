@@ -81,6 +81,18 @@ void Samples::refuse_long(Index rows, Index signals, int tokens) const {
       .hint(concat("--length ", rows, " or more, or a smaller size="));
 }
 
+namespace {
+
+// Pictures are squares of patches; a sound goes through time, all bands in a row.
+SignalGrid grid_of(std::uint8_t kind, Index rows) {
+  const auto side = Index(std::lround(std::sqrt(double(rows))));
+  if (kind == modality::image && side * side == rows)
+    return {std::uint16_t(side), std::uint16_t(side)};
+  return {1, std::uint16_t(rows)};
+}
+
+}  // namespace
+
 Piece Samples::piece_of(const Sample& s, int tokens) const {
   const std::vector<int> question = tokenizer_.encode(s.question);
   const std::vector<int> answer = tokenizer_.encode(s.answer);
@@ -101,6 +113,7 @@ Piece Samples::piece_of(const Sample& s, int tokens) const {
   Signal signal{.modality = kind, .row = std::vector<Index>(places), .value = s.rows};
   std::iota(signal.row.begin(), signal.row.end(), Index{0});
   out.signal.push_back(std::move(signal));
+  out.grid = grid_of(kind, s.row_count);
   out.question = s.kind;
   return out;
 }

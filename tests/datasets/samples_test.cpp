@@ -66,6 +66,7 @@ TEST_CASE("a sample is one sequence: places with numbers, a question, and the an
   CHECK(b.signal[0].value.rows() == 6 * 16);
   CHECK(b.signal[0].value.cols() == 48);
   REQUIRE(b.question.size() == 6);
+  CHECK(b.grid == std::vector<SignalGrid>(6, {4, 4}));
   for (Index q = 0; q < 6; ++q) {
     const Index first = b.start[std::size_t(q)];
     for (Index i = 0; i < 16; ++i) {
@@ -85,6 +86,17 @@ TEST_CASE("a sample is one sequence: places with numbers, a question, and the an
                                              [](int id) { return id >= 0; });
     CHECK(std::size_t(asked) == answer.size() + 1);
   }
+}
+
+TEST_CASE("a sound lies in one row of its stretches of time, and text has no grid") {
+  const auto tokenizer = make_tokenizer("bytes");
+  const Batch tones = Corpus({"tones"}, *tokenizer, 1).train(0, 1, 64);
+  REQUIRE(tones.grid.size() == 1);
+  CHECK(tones.grid[0] == SignalGrid{1, std::uint16_t(tones.signal.at(0).value.rows())});
+  CHECK(Corpus({"clusters"}, *tokenizer, 1).train(0, 2, 16).grid.empty());
+  const Batch mixed = Corpus({"clusters", "shapes"}, *tokenizer, 1).train(0, 2, 64);
+  REQUIRE(mixed.grid.size() == 2);
+  CHECK(mixed.grid[0] != mixed.grid[1]);
 }
 
 TEST_CASE("shapes: the answers are true of the pictures") {
