@@ -32,8 +32,8 @@ if [ -n "$quick" ]; then
   data=shapes:valid=24
 fi
 mkdir -p "$out"
-words=$out/words.txt
-# every question with every answer that fits it, in no order that tells anything
+words=$out/words.jsonl
+# every question with every answer that fits it, each a text of its own, as a sample will end
 {
   for colour in red green blue yellow; do
     for n in 0 1 2 3 4; do echo "how many $colour? $n"; done
@@ -42,7 +42,7 @@ words=$out/words.txt
     for a in red green blue yellow none; do echo "colour $place? $a"; done
     for a in square disc triangle cross none; do echo "form $place? $a"; done
   done
-} | awk '{ line[NR] = $0 } END { for (i = 0; i < 600; ++i) print line[i * 7919 % NR + 1] }' > "$words"
+} | awk '{ line[NR] = $0 } END { for (i = 0; i < NR; ++i) printf "{\"text\": \"%s\"}\n", line[i * 7919 % NR + 1] }' > "$words"
 
 train() {
   "$moe" train "$@" --seed "$seed" --batch 16 --length 64 --eval-every 0 --force
@@ -52,7 +52,7 @@ answers() {
 }
 
 say "stage 0: the words, without pictures (a dense model)"
-train --data "text:path=$words" --dense --lr 2e-3 --steps $steps0 \
+train --data "text:path=$words,field=text" --dense --lr 2e-3 --steps $steps0 \
   --model 'moe-llava-toy:signal={image:numbers=48,places=16}' -o "$out/words"
 say "stage 1: the projector alone"
 train --data "$data" --init "$out/words" --train projector --lr 3e-3 --steps $steps1 -o "$out/stage1"
