@@ -55,9 +55,13 @@ struct Names {
   // tensors of another shape than our parameters, by the end of their name; 0 stands for all
   // numbers
   std::vector<std::pair<std::string, Dims>> shape = {};
+  // other names that some writers have: our name -> theirs, below the layer or, of what stands in
+  // no layer, below the prefix
+  std::map<std::string, std::string> otherwise = {};
   std::string embedding_norm = "embed_norm";  // where there is one
   // A layer of the file is two of ours: "%" of a name, and what follows "self_attn.", says which.
   bool halves = false;
+  std::pair<std::string, std::string> half = {"0", "1"};  // what "%" stands for
   Idle idle = Idle::all;
   bool embedding_is_output = false;  // one matrix, in the file under the name of the second
   // of gated bodies, before `below`

@@ -317,6 +317,56 @@ void write(const ModelConfig& c, Json& j) {
   }
 }
 
+// Of what stands once in a layer.
+const std::map<std::string, std::string>& held_names() {
+  static const std::map<std::string, std::string> held{
+      {"attention_norm", "input_layernorm.weight"},
+      {"feed_norm", "post_attention_layernorm.weight"},
+      {"moe.router.weight", "mlp.gate.weight"},
+      {"moe.shared.gate", "mlp.shared_experts.gate_proj.weight"},
+      {"moe.shared.up", "mlp.shared_experts.up_proj.weight"},
+      {"moe.shared.down", "mlp.shared_experts.down_proj.weight"},
+      {"compressed_attention.q_a", "self_attn.q_a_proj.weight"},
+      {"compressed_attention.q_norm", "self_attn.q_a_norm.weight"},
+      {"compressed_attention.q_b", "self_attn.q_b_proj.weight"},
+      {"compressed_attention.kv", "self_attn.kv_proj.weight"},
+      {"compressed_attention.kv_norm", "self_attn.kv_norm.weight"},
+      {"compressed_attention.sinks", "self_attn.sinks"},
+      {"compressed_attention.o_a", "self_attn.o_a_proj.weight"},
+      {"compressed_attention.o_b", "self_attn.o_b_proj.weight"},
+      {"compressed_attention.index_q", "self_attn.compressor.indexer.q_b_proj.weight"},
+      {"compressed_attention.index_weights",
+       "self_attn.compressor.indexer.scorer.weights_proj.weight"}};
+  return held;
+}
+
+// As the class holds it in memory.
+void pack(Names& n) {
+  n.embedding = "embed_tokens.weight";
+  n.output = "lm_head";
+  n.correction_bias = "mlp.gate.e_score_correction_bias";
+  n.table = "mlp.gate.tid2eid";
+  for (const auto& [ours, theirs] : held_names())
+    n.below[ours] = theirs;
+  for (const auto& [ours, theirs] :
+       {std::pair<std::string, std::string>{"entry_", "self_attn.compressor."},
+        {"index_", "self_attn.compressor.indexer."}}) {
+    const std::string at = "compressed_attention." + ours;
+    n.below[at + "kv"] = theirs + "kv_proj.weight";
+    n.below[at + "gate"] = theirs + "gate_proj.weight";
+    n.below[at + "place"] = theirs + "position_bias";
+    n.below[at + "norm"] = theirs + "kv_norm.weight";
+  }
+  for (const auto& [ours, theirs] :
+       {std::pair<std::string, std::string>{"mixer_streams.", "attn_hc."},
+        {"feed_streams.", "ffn_hc."},
+        {"streams.", "hc_head.hc_"}}) {
+    n.below[ours + "weight"] = theirs + "fn";
+    n.below[ours + "base"] = theirs + "base";
+    n.below[ours + "scale"] = theirs + "scale";
+  }
+}
+
 }  // namespace
 
 FamilyRules deepseek_v4_family() {
@@ -338,7 +388,17 @@ FamilyRules deepseek_v4_family() {
            .down = "w2",
            .correction_bias = "ffn.gate.bias",
            .always_corrected = true,
-           .table = "ffn.gate.tid2eid"}};
+           .table = "ffn.gate.tid2eid",
+           // of save_pretrained in transformers 5.24, beside the names above
+           .otherwise = {{"embedding", "embed_tokens.weight"},
+                         {"compressed_attention.kv_norm", "attn.norm.weight"},
+                         {"streams.weight", "hc_head.hc_fn"},
+                         {"streams.base", "hc_head.hc_base"},
+                         {"streams.scale", "hc_head.hc_scale"}}},
+          {.gate_up = "mlp.experts.gate_up_proj",
+           .down = "mlp.experts.down_proj",
+           .prefix = "model.",
+           .change = pack}};
 }
 
 }  // namespace moe

@@ -94,6 +94,16 @@ class Found {
     if (below.contains(packed.gate_up) || below.contains(packed.down))
       pack_experts(n_, packed);
   }
+  void find_other_names() {
+    const std::set<std::string_view> below = names_below_layers();
+    for (const auto& [ours, name] : n_.otherwise) {
+      const bool here = has(n_.prefix + name) || below.contains(name);
+      if (here && ours == "embedding")
+        n_.embedding = name;
+      else if (here)
+        n_.below[ours] = name;
+    }
+  }
   bool has(const std::string& tensor) const {
     return std::ranges::binary_search(tensors_, tensor);
   }
@@ -174,6 +184,7 @@ FoundNames names_as_found(const std::string& family, bool tied,
   const FamilyRules& rules = rules_of(family);
   Found found(tensors, rules.names);
   found.find_prefix();
+  found.find_other_names();
   found.find_experts(rules.packed);
   const bool head = found.find_head();
   Names& n = found.names();

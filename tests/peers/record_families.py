@@ -95,6 +95,10 @@ CLASSES = {
         ),
     ),
     "granitemoeshared": make_family.CASES["granitemoeshared"],
+    "jetmoe": (
+        "jetmoe",
+        dict(EXPERTS, kv_channels=12, num_experts_per_tok=3, rms_norm_eps=0.01),
+    ),
     "gpt_oss": make_family.CASES["gpt_oss_mxfp4"],
     "phimoe": make_family.CASES["phimoe"],
     "ernie4_5_moe": make_family.CASES["ernie4_5_moe"],
@@ -283,7 +287,7 @@ PAIRS = {
 WHOLE = {"qwen3_vl_moe": ("model.language_model.", "lm_head."), "llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
 REMADE = ["deepseek", "interns1_pro"]
 # what a class keeps in memory beyond its published tensors, in a layout that is not read
-UNREAD_PACKED = ["longcat_flash", "deepseek_v4", "qwen3_vl_moe"]
+UNREAD_PACKED = ["longcat_flash", "qwen3_vl_moe"]
 DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
 
 
@@ -426,6 +430,7 @@ def from_class(family, work):
         "config": config,
         "defaults": {} if family in WHOLE else defaults(model_type, config),
         "tensors": published,
+        **({"saved": tensor_lines(shapes)} if family == "deepseek_v4" else {}),
         **({"packed": packed} if packed != published and family not in UNREAD_PACKED else {}),
         "ids": ids,
         **allowed,
