@@ -69,6 +69,18 @@ void add_rule(Table& t, const std::vector<TraceLayer>& layers) {
                        .cells = rule});
 }
 
+// Where experts of some layers are those of attention.
+void add_part(Table& t, const std::vector<TraceLayer>& layers) {
+  if (std::ranges::none_of(layers, &TraceLayer::attention))
+    return;
+  std::vector<std::string> part;
+  for (const TraceLayer& l : layers)
+    part.emplace_back(l.attention ? "attention heads" : "feed-forwards");
+  t.columns.push_back({.name = "experts are",
+                       .meaning = "heads: an expert is queries and outputs of some",
+                       .cells = part});
+}
+
 Table layers_table(const std::vector<TraceLayer>& layers) {
   std::vector<std::int64_t> number, experts, shared, groups;
   std::vector<std::string> score, norm;
@@ -97,6 +109,7 @@ Table layers_table(const std::vector<TraceLayer>& layers) {
       {.name = "capacity", .meaning = "factor; empty = no limit", .cells = capacity, .digits = 2}};
   add_trained_k(t, layers);
   add_rule(t, layers);
+  add_part(t, layers);
   return t;
 }
 

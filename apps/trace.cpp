@@ -113,19 +113,25 @@ Source prompt_source(const Options& o, const ModelConfig& config, const Tokenize
               }};
 }
 
+// What is compared of the experts: their weights, and what they put out of so many rows.
+struct Compared {
+  bool weights = false;
+  Index rows = 0;
+};
+
 TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source& source,
-                      bool paired) {
+                      const Compared& compared) {
   TraceHeader h = trace_header(*loaded.model);
   source.describe(h, provenance_of(o.options), loaded.checkpoint.path.string());
   name_places(h, loaded.model->config());
   h.checkpoint_step = loaded.checkpoint.step;
   describe_origin(h, loaded);
   h.sequence_order = source.order;
-  if (!paired)
+  if (!compared.weights)
     return h;
   h.pairs = weight_similarity(*loaded.model, o.matched);
   const auto shape = h.pairs[0].layer;
-  if (o.redundancy_tokens > 0) {
+  if (compared.rows > 0) {
     // declared here, measured on the way
     for (const std::string& name : OutputSimilarity::names())
       h.pairs.push_back({name, shape});
@@ -174,6 +180,18 @@ bool compares_pairs(const LoadedModel& loaded) {
                   "(it is measured up to {})",
                   experts, count_text(0.5 * experts * (experts - 1.0)), most_paired_experts));
   return false;
+}
+
+Compared compared_of(const Options& o, const LoadedModel& loaded) {
+  if (!compares_pairs(loaded))
+    return {};
+  if (o.redundancy_tokens > 0 && loaded.model->config().has_experts_of_attention()) {
+    note(
+        "what experts of attention put out depends on other rows: how alike outputs are is left "
+        "out of the trace");
+    return {.weights = true};
+  }
+  return {.weights = true, .rows = o.redundancy_tokens};
 }
 
 // Of a batch: what its rank sends to the one that writes, besides rows.
@@ -323,16 +341,15 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
   fields.logits = o.logits;
   fields.modality = source.modalities;
   fields.prediction = fields.prediction && !loaded.headless;
-  const bool paired = compares_pairs(loaded);
-  const Index redundancy_tokens = paired ? o.redundancy_tokens : 0;
+  const Compared compared = compared_of(o, loaded);
   Comm& comm = open_ranks(o.ranks);
   std::optional<TraceWriter> file;
   if (comm.first()) {
     file.emplace(
-        o.output, header_of(o, loaded, source, paired),
+        o.output, header_of(o, loaded, source, compared),
         TraceWriterOptions{.force = o.force, .power = o.durability == "power", .fields = fields});
   }
-  Recording recording(loaded, file ? &*file : nullptr, fields, source.boundary, redundancy_tokens,
+  Recording recording(loaded, file ? &*file : nullptr, fields, source.boundary, compared.rows,
                       comm);
   Progress progress("tokens", double(source.tokens), "tok");
   catch_stop_signals();
@@ -348,7 +365,7 @@ int record(const Options& o, const LoadedModel& loaded, const Source& source) {
     return signal ? 128 + signal : 0;
   if (signal)
     return stopped(o, *file, recording.steps(), signal);
-  if (redundancy_tokens > 0)
+  if (compared.rows > 0)
     file->pairs(recording.outputs().result());
   file->finish();
   tell(o, loaded, file->rows(), progress.seconds(), recording.loss(4));

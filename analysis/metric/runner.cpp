@@ -309,7 +309,7 @@ auto section_rank(const std::string& name) {
 std::string shape_of(const TraceLayer& l) {
   return concat("E=", l.experts, l.top_k ? concat(" k=", l.top_k) : " k unknown",
                 l.trained_top_k ? concat(" (trained with k=", l.trained_top_k, ")") : "",
-                l.shared ? concat(" shared=", l.shared) : "",
+                l.shared ? concat(" shared=", l.shared) : "", l.attention ? " of attention" : "",
                 l.by_table ? " by a table of token ids" : "");
 }
 

@@ -185,6 +185,11 @@ void need_experts(const Decoder<float>& model, const char* what) {
     throw Error(Exit::usage, concat("a dense model has no experts to ", what))
         .hint("--upcycle copy:experts=8 makes it sparse");
   }
+  if (model.config().has_experts_of_attention()) {
+    throw Error(Exit::usage,
+                concat("experts to ", what, " must be feed-forwards, and some are of attention"))
+        .hint("--without-expert of moe eval and --train work on every model");
+  }
   if (!c.types.empty() || !c.widths.empty() || c.gate_residual) {
     throw Error(Exit::usage,
                 concat("experts to ", what,

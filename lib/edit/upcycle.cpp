@@ -13,6 +13,8 @@
 #include "lib/layer/transform.h"
 #include "lib/model/config.h"
 #include "lib/model/copy_weights.h"
+#include "lib/model/layer_list.h"
+#include "lib/model/mixer_type.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -25,6 +27,11 @@ constexpr double router_std = 0.02;
 ModelConfig sparse(const ModelConfig& dense, Index experts, Index width, int every,
                    const std::string& router, const std::string& balance) {
   ModelConfig c = dense;
+  if (!c.feed.empty()) {  // what stands for experts of attention in a dense model stays
+    std::vector<std::string> feeds = layer_entries(c.feed, c.layers, "feed");
+    std::ranges::replace(feeds, std::string(attention_experts), mixers().names().front());
+    c.feed = layer_list(std::move(feeds));
+  }
   c.dense = false;
   c.dense_layers = 0;
   c.moe_every = every;
@@ -41,6 +48,7 @@ ModelConfig sparse(const ModelConfig& dense, Index experts, Index width, int eve
   c.moe.zc_tau = 1;
   c.moe.zc_capacity = c.moe.zc_exclude_zero = c.moe.gate_residual = false;
   c.moe.shared_gate = c.moe.router_bias = c.moe.expert_bias = c.moe.weight_on_input = false;
+  c.moe.output_bias = false;
   return c;
 }
 

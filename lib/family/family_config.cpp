@@ -88,7 +88,6 @@ namespace {
 // Published types that are known and not computed, and what they have.
 std::string unread_parts(const std::string& type) {
   constexpr std::pair<std::string_view, std::string_view> own[] = {
-      {"jetmoe", "experts of queries and outputs inside attention"},
       {"zaya", "a router over an averaged state and compressed convolutional attention"},
       {"doge", "experts that are single rows retrieved from a table"}};
   constexpr std::string_view others[] = {

@@ -57,10 +57,11 @@ void make_feeds_plain(ModelConfig& c) {
     const FeedKind kind = feeds[std::size_t(l)];
     if (kind == FeedKind::dense)
       dense.push_back(l);
-    entries.push_back(kind == FeedKind::mixer  ? c.feed_mixer(l)
-                      : kind == FeedKind::moe  ? "moe"
-                      : kind == FeedKind::none ? "none"
-                                               : "dense");
+    entries.push_back(kind == FeedKind::mixer                  ? c.feed_mixer(l)
+                      : kind == FeedKind::moe                  ? "moe"
+                      : kind == FeedKind::none                 ? "none"
+                      : kind == FeedKind::experts_of_attention ? std::string(attention_experts)
+                                                               : "dense");
   }
   const auto is = [&](FeedKind a, FeedKind b) {
     return std::ranges::all_of(feeds, [&](FeedKind k) { return k == a || k == b; });
@@ -81,6 +82,10 @@ void make_attention_plain(ModelConfig& c) {
   };
   if (std::ranges::any_of(mixer_shapes(c), attends))
     return;
+  if (c.has_experts_of_attention()) {
+    c.heads = c.kv_heads;
+    return;
+  }
   c.heads = c.kv_heads = 1;
   c.head_dim = c.hidden;
   c.rope = std::string(rope_none);
@@ -105,6 +110,8 @@ ModelConfig plain(ModelConfig c) {
     c.full_layers.clear();
     c.window = c.chunk = 0;
   }
+  if (c.final_norm_eps == c.norm_eps)
+    c.final_norm_eps = 0;
   if (c.kv_rank > 0 || c.rotary_dim == c.head_dim)
     c.rotary_dim = 0;
   if (c.attention_scale == 0)

@@ -119,6 +119,9 @@ const std::map<std::string, std::string>& usual_names() {
       {"cross_norm", "cross_attention_layernorm.weight"},
       {"cross_norm_bias", "cross_attention_layernorm.bias"},
       {"moe.shared_gate.weight", "mlp.shared_expert_gate.weight"},
+      {"moe.output_bias", "mlp.bias"},
+      {"moe.attention.k", "self_attn.k_proj.weight"},
+      {"moe.attention.v", "self_attn.v_proj.weight"},
       {"moe.latent.in", "mlp.fc1_latent_proj.weight"},
       {"moe.latent.out", "mlp.fc2_latent_proj.weight"},
       {"moe.router.weight", "mlp.gate.weight"},
@@ -216,13 +219,13 @@ void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
   }
 }
 
-std::string place_of(const Names& n, const ModelConfig& c, int layer) {
-  return concat(n.prefix, n.layers, n.halves ? c.published_layer(layer) : layer, ".");
+std::string place_of(const Names& n, int layer) {
+  return concat(n.prefix, n.layers, n.halves ? layer / 2 : layer, ".");
 }
 
 // Which half of a layer of the file these are.
-void name_half(std::span<Piece> pieces, int layer) {
-  const std::string half = concat(layer % 2);
+void name_half(std::span<Piece> pieces, const Names& n, int layer) {
+  const std::string half = layer % 2 == 0 ? n.half.first : n.half.second;
   for (Piece& p : pieces) {
     if (const auto at = p.name.find('%'); at != p.name.npos)
       p.name.replace(at, 1, half);
@@ -239,7 +242,7 @@ struct LayerNames {
 };
 LayerNames layer_names(const Names& n, const ModelConfig& c, int layer) {
   if (n.encoder.empty())
-    return {n, place_of(n, c, layer)};
+    return {n, place_of(n, layer)};
   const Names& own = c.in_encoder(layer) ? n.encoder[0] : n;
   const int place = c.in_encoder(layer) ? layer : layer - c.encoder_layers;
   return {own, concat(n.prefix, own.layers, place, ".")};
@@ -318,7 +321,7 @@ std::vector<Piece> pieces(Decoder<float>& model, const Names& usual) {
     const std::size_t before = out.size();
     add_layer(out, layer.names, layer.at, layers[l], model.config().moe);
     if (n.halves)
-      name_half(std::span(out).subspan(before), int(l));
+      name_half(std::span(out).subspan(before), n, int(l));
   }
   add_router_state(out, n, model);
   return out;

@@ -34,6 +34,8 @@ struct LayerConfig {
   bool zc_capacity = false;
   // zero experts have weight 0 and do not count where weights are normalised
   bool zc_exclude_zero = false;
+  bool output_bias = false;  // one of what the layer puts out, whoever computed it (JetMoE)
+  bool attends = false;  // experts of attention, see expert_attention.h; `width`: of their heads
   bool expert_scale = false;   // a learned factor of each expert's weights (Gemma 4)
   bool gate_residual = false;  // z gets Wr z of the MoE layer before
   std::string router = "softmax:k=2", capacity = "none";

@@ -21,6 +21,7 @@ void MoeTape<S>::release() {
   zero_computation = {};
   shared = {};
   latent = {};
+  attended = {};
 }
 
 template <class S>
@@ -46,6 +47,8 @@ MoeLayer<S>::MoeLayer(const LayerConfig& given, Backend<S>& backend, Storage exp
     latent_in_ = Parameter<S>(backend, "latent.in", {c.latent_width, c.hidden});
     latent_out_ = Parameter<S>(backend, "latent.out", {c.hidden, c.latent_width});
   }
+  if (c.output_bias)
+    output_bias_ = Parameter<S>(backend, "output_bias", {c.hidden}, ParameterKind::vector);
 }
 template <class S>
 MoeLayer<S>::MoeLayer(MoeLayer&&) noexcept = default;
@@ -89,10 +92,12 @@ void MoeLayer<S>::collect(std::vector<Parameter<S>*>& all) {
     shared_.collect(all);
   if (!shared_gate_.empty())
     all.push_back(&shared_gate_);
-  for (Parameter<S>* p : {&latent_in_, &latent_out_}) {
+  for (Parameter<S>* p : {&latent_in_, &latent_out_, &output_bias_}) {
     if (!p->empty())
       all.push_back(p);
   }
+  if (attention_)
+    attention_->collect(all);
 }
 
 template <class S>
@@ -113,6 +118,8 @@ void MoeLayer<S>::forward(const Pass& pass, View<const S> of_router, View<const 
   }
   if (config().shared_width > 0)
     share(pass, x, y, t.shared);
+  if (!output_bias_.empty())
+    backend_.add_bias(output_bias_.value(), y);
 }
 
 template <class S>
@@ -122,6 +129,8 @@ void MoeLayer<S>::backward(const Pass& pass, const MoeTape<S>& t, RouterRows rou
   const ChoiceGradients<S> d = compute_backward(t, x, dy, dx);
   if (config().shared_width > 0)
     share_backward(t.shared, x, dy, dx);
+  if (!output_bias_.grad().empty())
+    backend_.bias_grad(dy, output_bias_.grad());
   const TimeSpan time(TimePart::routing, "route backward");
   t.gate->backward(pass, t, router.x, d, router.dx, more);  // 2. and 1.
 }
@@ -152,7 +161,9 @@ void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeT
   }
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
   t.slots.plan.decoding = !pass.training && x.rows <= most_decoding_tokens;
-  if (crossing_) {  // 4. compute
+  if (attention_) {  // 4. compute
+    attend(pass, x, t);
+  } else if (crossing_) {
     const TimeSpan time(TimePart::exchange, "cross to experts");
     crossing_->forward(t.slots.plan, std::as_const(t.slots.rows).view(), pass.training, t.crossing,
                        t.slots.out.view());
@@ -164,7 +175,7 @@ void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeT
   {
     const TimeSpan time(TimePart::exchange, "combine");
     exchange_->combine(t.choices, t.slots, y);  // 5. combine
-    exchange_->settle(pass.training, t.slots);
+    exchange_->settle(pass.training && !attention_, t.slots);
   }
   if (zero_computation_.empty())
     return;
@@ -201,6 +212,8 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
 template <class S>
 ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<const S> x,
                                                      View<const S> dy, View<S> dx) {
+  if (attention_)
+    return attend_backward(t, x, dy, dx);
   const TimeSpan time(TimePart::exchange, "combine and dispatch backward");
   ChoiceGradients<S> d;
   const Array<S> again =
@@ -223,6 +236,58 @@ ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<c
     zero_computation_.backward(t.zero_computation, dy, t.choices.weight.view(), dx,
                                d.weight.view());
   }
+  return d;
+}
+
+template <class S>
+void MoeLayer<S>::attend_with(std::unique_ptr<ExpertAttention<S>> attention) {
+  attention_ = std::move(attention);
+}
+
+template <class S>
+void MoeLayer<S>::attend(const Pass& pass, View<const S> x, MoeTape<S>& t) {
+  const TimeSpan time(TimePart::mixer, "experts of attention");
+  const Plan& plan = t.slots.plan;
+  const ExpertParameters<S>& e = expert_parameters_;
+  Array<S> q(backend_, plan.slots, config().width);
+  backend_.grouped_linear(std::as_const(t.slots.rows).view(), e.up.weight(), plan, q.view(), 0);
+  t.attended = attention_->forward(pass, x, plan, std::as_const(q).view());
+  const Array<S> heads = attention_->heads(*t.attended, plan);
+  backend_.grouped_linear(heads.view(), e.down.weight(), plan, t.slots.out.view(), 0);
+}
+
+// From what the output matrices gave to the queries; sets dx to what arrives by keys and values.
+template <class S>
+Array<S> MoeLayer<S>::heads_backward(const MoeTape<S>& t, View<const S> x, View<const S> dout,
+                                     View<S> dx) {
+  const Plan& plan = t.slots.plan;
+  ExpertParameters<S>& e = expert_parameters_;
+  const Array<S> heads = attention_->heads(*t.attended, plan);
+  if (!e.down.grad().empty())
+    backend_.grouped_linear_dw(dout, heads.view(), plan, e.down.grad());
+  Array<S> dheads(backend_, plan.slots, heads.cols());
+  backend_.grouped_linear_dx(dout, e.down.weight(), plan, dheads.view(), 0);
+  return attention_->backward(*t.attended, plan, x, std::as_const(dheads).view(), dx);
+}
+
+template <class S>
+ChoiceGradients<S> MoeLayer<S>::attend_backward(const MoeTape<S>& t, View<const S> x,
+                                                View<const S> dy, View<S> dx) {
+  const TimeSpan time(TimePart::mixer, "experts of attention backward");
+  const Plan& plan = t.slots.plan;
+  ExpertParameters<S>& e = expert_parameters_;
+  ChoiceGradients<S> d;
+  d.weight = Array<S>(backend_, t.choices.weight.rows(), t.choices.weight.cols());
+  Array<S> dout(backend_, plan.slots, dy.cols);
+  backend_.combine_backward(dy, t.slots.out.view(), plan, t.choices.weight.view(), dout.view(),
+                            d.weight.view());
+  const Array<S> dq = heads_backward(t, x, std::as_const(dout).view(), dx);
+  const Array<S> rows = exchange_->rows_again(x, t.choices, t.slots);
+  if (!e.up.grad().empty())
+    backend_.grouped_linear_dw(dq.view(), rows.view(), plan, e.up.grad());
+  Array<S> drows(backend_, plan.slots, x.cols);
+  backend_.grouped_linear_dx(dq.view(), e.up.weight(), plan, drows.view(), 0);
+  backend_.combine(std::as_const(drows).view(), plan, {}, dx, 1);
   return d;
 }
 
@@ -282,6 +347,11 @@ RoutingSums MoeLayer<S>::routing_sums(const MoeTape<S>& t) const {
 
 template <class S>
 void MoeLayer<S>::share_out(Comm& group, int number) {
+  if (attention_) {
+    throw Error(Exit::usage,
+                "experts of attention see the rows of their own batch and cannot be shared out")
+        .hint("--ep 1");
+  }
   const bool weighted = !config().weight_on_input && !capability<Mixing>(router());
   crossing_ = std::make_unique<Crossing<S>>(backend_, group, number, config().experts, weighted,
                                             expert_parameters_);
@@ -351,6 +421,8 @@ template <class S>
 Matrix<S> MoeLayer<S>::outputs_of_all(View<const S> x) {
   if (crossing_)
     throw Error(Exit::bug, "outputs of all experts were asked for where some are on other ranks");
+  if (attention_)
+    throw Error(Exit::bug, "outputs of experts of attention were asked for without their batch");
   Matrix<int> all(x.rows, config().experts);
   for (Index t = 0; t < x.rows; ++t) {
     for (int e = 0; e < config().experts; ++e)

@@ -10,6 +10,7 @@
 #include "lib/core/state.h"
 #include "lib/layer/crossing.h"
 #include "lib/layer/exchange.h"
+#include "lib/layer/expert_attention.h"
 #include "lib/layer/feed_forward.h"
 #include "lib/layer/gate.h"
 #include "lib/layer/zero_computation_experts.h"
@@ -48,6 +49,7 @@ struct MoeTape : GateTape<S> {
   typename ZeroComputationExperts<S>::Tape zero_computation;
   SharedTape<S> shared;
   LatentTape<S> latent;
+  std::unique_ptr<typename ExpertAttention<S>::Tape> attended;
 };
 
 template <class S>
@@ -87,6 +89,11 @@ class MoeLayer {
   // Every expert on every row: (E*T,H), expert by expert. For redundancy metrics.
   Matrix<S> outputs_of_all(View<const S> x);
 
+  // Of a layer whose experts are parts of attention (LayerConfig::attends), before anything else.
+  void attend_with(std::unique_ptr<ExpertAttention<S>>);
+  const ExpertAttention<S>* attention() const {  // null = experts are feed-forwards
+    return attention_.get();
+  }
   // Shares the experts out to the ranks of a group: from here on those of this rank lie here, and
   // rows cross (crossing.h). `number`: of the layer among the MoE layers.
   void share_out(Comm& group, int number);
@@ -102,7 +109,8 @@ class MoeLayer {
   // throws Error(bug). None = all experts again.
   void knock_out(std::vector<int> experts, bool renormalise);
 
-  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", "latent.in", ...
+  // names "router.weight", "experts.gate", "shared.up", "shared_gate.weight", "latent.in",
+  // "output_bias", "attention.k", ...
   void collect(std::vector<Parameter<S>*>& all);
   const LayerConfig& config() const;  // specs resolved
   Router& router();
@@ -126,6 +134,11 @@ class MoeLayer {
   std::vector<State> state();
 
  private:
+  // Sets the rows that experts of attention put out.
+  void attend(const Pass&, View<const S> x, MoeTape<S>&);
+  Array<S> heads_backward(const MoeTape<S>&, View<const S> x, View<const S> dout, View<S> dx);
+  ChoiceGradients<S> attend_backward(const MoeTape<S>&, View<const S> x, View<const S> dy,
+                                     View<S> dx);
   void compute(const Pass&, View<const S> x, View<S> y, MoeTape<S>&);
   ChoiceGradients<S> compute_backward(const MoeTape<S>&, View<const S> x, View<const S> dy,
                                       View<S> dx);
@@ -144,8 +157,9 @@ class MoeLayer {
   std::unique_ptr<GateRules<S>> rules_;
   std::vector<std::unique_ptr<Gate<S>>> gates_;  // the first that can route a pass does
   std::unique_ptr<Exchange<S>> exchange_;
-  Parameter<S> shared_gate_, latent_in_, latent_out_;
+  Parameter<S> shared_gate_, latent_in_, latent_out_, output_bias_;
   ExpertParameters<S> expert_parameters_;
+  std::unique_ptr<ExpertAttention<S>> attention_;
   std::unique_ptr<Crossing<S>> crossing_;
   ZeroComputationExperts<S> zero_computation_;
   FeedForward<S> shared_;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "lib/layer/past.h"
 #include "lib/router/input.h"
 
 namespace moe {
@@ -31,6 +32,7 @@ struct Pass {
   std::span<const std::int64_t> other_counts;
   GateOptions gate;
   AmongLayers layers;
+  MixerPast* past = nullptr;  // of experts of attention, where sequences go on
 };
 
 // What comes and goes by the gate in a backward pass, besides dx.

@@ -11,6 +11,7 @@
 #include "lib/model/config.h"
 #include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/expert_attention.h"
 #include "lib/model/mixers/plain_attention.h"
 #include "lib/model/rotary.h"
 #include "lib/router/mixing.h"
@@ -43,6 +44,20 @@ std::vector<MatrixShape> router_products(const std::vector<Projection>& projecti
   return out;
 }
 
+bool holds_experts(FeedKind kind) {
+  return kind == FeedKind::moe || kind == FeedKind::experts_of_attention;
+}
+
+// `moe` of a model in a layer whose experts are those of attention.
+LayerConfig experts_of_attention(const ModelConfig& c) {
+  LayerConfig out = c.moe;
+  out.attends = true;
+  out.width = Index(c.kv_heads) * c.head_dim;
+  out.activation = Activation::relu;  // none is computed: two matrices, as of bodies without a gate
+  out.expert_bias = false;
+  return out;
+}
+
 // The feed-forwards of all layers, asked for in order.
 class Feeds {
  public:
@@ -52,11 +67,14 @@ class Feeds {
     };
     if (any(FeedKind::dense))
       dense_ = dense_of(c);
-    if (any(FeedKind::moe)) {
+    if (any(FeedKind::moe))
       moe_ = feed_of(c.moe);
+    if (any(FeedKind::experts_of_attention))
+      attention_ = feed_of(experts_of_attention(c));
+    if (std::ranges::any_of(kinds_, holds_experts))
       all_look_up_ = capability<TokenTable>(*make_router(c.moe.router, c.moe.experts)) != nullptr;
-    }
-    residual_ = std::exchange(moe_.gate_residual, 0);
+    residual_ = std::max(moe_.gate_residual, attention_.gate_residual);
+    moe_.gate_residual = attention_.gate_residual = 0;  // the first has no logits before it
   }
   void add(int layer, LayerShape& to) {
     const FeedKind kind = kinds_[std::size_t(layer)];
@@ -64,10 +82,15 @@ class Feeds {
       to.feed = dense_;
     else if (kind == FeedKind::mixer)
       to.mixers.push_back(make_mixer_type(c_.feed_mixer(layer))->shape(c_, layer));
-    if (kind != FeedKind::moe)
+    if (kind == FeedKind::experts_of_attention) {
+      to.mixers.push_back(expert_attention_shape(c_, layer, attention_.k));
+      to.feed = attention_;
+    } else if (kind == FeedKind::moe) {
+      to.feed = moe_;
+    } else {
       return;
-    to.feed = moe_;
-    moe_.gate_residual = residual_;  // the first has no logits before it
+    }
+    moe_.gate_residual = attention_.gate_residual = residual_;
     if (!all_look_up_ && !listed(c_.table_layers, layer))
       return;
     to.feed->correction_bias = false;
@@ -77,20 +100,23 @@ class Feeds {
  private:
   const ModelConfig& c_;
   std::vector<FeedKind> kinds_;
-  FeedShape dense_, moe_;
+  FeedShape dense_, moe_, attention_;
   Count residual_ = 0;
   bool all_look_up_ = false;  // the router itself is a table
 };
 
-// `dense`: the dense baseline of the model.
+// `dense`: the dense baseline of the model, where plain attention stands for experts of attention.
 FeedKind feed_kind(const std::string& entry, bool dense) {
   if (entry == no_part)
     return FeedKind::none;
   if (entry == "moe" || entry == "dense")
     return entry == "moe" && !dense ? FeedKind::moe : FeedKind::dense;
+  if (entry == attention_experts)
+    return dense ? FeedKind::mixer : FeedKind::experts_of_attention;
   if (!mixers().find(Spec(entry).name())) {
     std::vector<std::string> names = mixers().names();
-    names.insert(names.begin(), {"moe", "dense", std::string(no_part)});
+    names.insert(names.begin(),
+                 {"moe", "dense", std::string(attention_experts), std::string(no_part)});
     no_such("feed-forward", entry, names);
   }
   return FeedKind::mixer;
@@ -157,17 +183,23 @@ std::vector<FeedKind> ModelConfig::feeds() const {
   return out;
 }
 std::string ModelConfig::feed_mixer(int layer) const {
-  return layer_entries(feed, layers, "feed")[std::size_t(layer)];
+  const std::string entry = layer_entries(feed, layers, "feed")[std::size_t(layer)];
+  return entry == attention_experts ? mixers().names().front() : entry;
 }
 bool ModelConfig::is_moe(int layer) const {
   if (!feed.empty())
-    return feeds()[std::size_t(layer)] == FeedKind::moe;
+    return holds_experts(feeds()[std::size_t(layer)]);
   const int own = in_encoder(layer) ? layer : layer - encoder_layers;
   return !dense && own >= dense_layers && (own - dense_layers + 1) % moe_every == 0 &&
          !listed(dense_at, layer);
 }
+bool ModelConfig::has_experts_of_attention() const {
+  return std::ranges::count(feeds(), FeedKind::experts_of_attention) > 0;
+}
 LayerConfig ModelConfig::moe_of(int layer) const {
-  LayerConfig out = moe;
+  const bool attends =
+      !feed.empty() && feeds()[std::size_t(layer)] == FeedKind::experts_of_attention;
+  LayerConfig out = attends ? experts_of_attention(*this) : moe;
   if (!listed(table_layers, layer) ||
       moe::router_facts(moe.router, moe.experts).needs_recorded_routes)
     return out;
@@ -184,7 +216,7 @@ bool ModelConfig::sees_all(int layer) const {
   return listed(no_rope_layers, layer) || listed(full_layers, layer);
 }
 int ModelConfig::moe_layers() const {
-  return int(std::ranges::count(feeds(), FeedKind::moe));
+  return int(std::ranges::count_if(feeds(), holds_experts));
 }
 int ModelConfig::dense_baseline_width() const {
   if (dense_width > 0)
@@ -196,11 +228,16 @@ int ModelConfig::dense_baseline_width() const {
 }
 
 const FeedShape* Architecture::moe() const {
+  const FeedShape* first = nullptr;
   for (const LayerShape& l : layers) {
-    if (l.feed && l.feed->is_moe())
+    if (!l.feed || !l.feed->is_moe())
+      continue;
+    if (!l.feed->attends)
       return &*l.feed;
+    if (!first)
+      first = &*l.feed;
   }
-  return nullptr;
+  return first;
 }
 Count Architecture::moe_layers() const {
   return std::ranges::count_if(layers,
@@ -226,6 +263,8 @@ FeedShape feed_of(const LayerConfig& c) {
   f.shared_gate = c.shared_gate;
   f.latent = c.latent_width;
   f.router = router_products(projections, c);
+  f.output_bias = c.output_bias;
+  f.attends = c.attends;
   f.correction_bias = !router->correction_bias().empty();
   for (const Projection& p : projections)
     f.router_vector += p.cosine;

@@ -34,6 +34,10 @@ struct FeedShape {
   std::optional<std::vector<MatrixShape>> router;
   Count router_vector = 0;  // numbers of its biases and scales
   bool correction_bias = false;
+  bool output_bias = false;  // of the sum of the experts
+  // queries and outputs of attention, `width` of a choice's heads; keys and values are of the mixer
+  // beside it in the layer's list (MixerShape::in_experts)
+  bool attends = false;
   Count table = 0;  // ids of experts that a router looks up by token
   // rows and columns of the product that adds logits of the MoE layer before; 0 = none
   Count gate_residual = 0;
@@ -46,7 +50,8 @@ struct FeedShape {
 enum class Stack { decoder, encoder };  // an encoder keeps no keys and values while generating
 
 struct LayerShape {
-  std::vector<MixerShape> mixers;  // one, none, or two where the second stands in a feed's place
+  // one, none, or two where the second stands in a feed's place or holds keys of its experts
+  std::vector<MixerShape> mixers;
   std::optional<FeedShape> feed;
   std::optional<FeedShape> beside;  // dense, beside the experts of `feed`
   int norms = 2;
@@ -54,7 +59,7 @@ struct LayerShape {
   Stack stack = Stack::decoder;
 
   int branches() const {  // what is added to the residual stream, each behind a norm
-    return int(mixers.size()) + int(feed.has_value());
+    return int(mixers.size()) + int(feed && !feed->attends);
   }
 };
 
@@ -78,7 +83,8 @@ struct Architecture {
   // layers that predict further tokens (DeepSeek-V3): in the file, no part of the model
   Count further_layers = 0;
 
-  const FeedShape* moe() const;  // the first MoE feed-forward; null = dense
+  // the first MoE feed-forward, of experts of attention only where there is no other; null = dense
+  const FeedShape* moe() const;
   Count moe_layers() const;
   bool encoder_decoder() const;
 };

@@ -215,6 +215,12 @@ void visit_streams(Later& later, ModelConfig& c) {
   later.signals("signal", c.signal);
 }
 
+void visit_attention_experts(Later& later, ModelConfig& c) {
+  const ModelConfig usual;
+  later.field("moe_bias", c.moe.output_bias, usual.moe.output_bias);
+  later.field("final_norm_eps", c.final_norm_eps, usual.final_norm_eps);
+}
+
 void visit_encoder(Later& later, ModelConfig& c) {
   const ModelConfig usual;
   later.field("encoder_layers", c.encoder_layers, usual.encoder_layers);
@@ -254,6 +260,7 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   visit_latest(later, c);
   visit_encoder(later, c);
   visit_streams(later, c);
+  visit_attention_experts(later, c);
 }
 
 // Every field, from the spec where it is given, else as it is. The order is that of stored specs.
@@ -342,7 +349,7 @@ std::string resolved_feeds(const ModelConfig& c) {
   const std::vector<FeedKind> feeds = c.feeds();
   std::vector<std::string> pattern = layer_pattern(c.feed, c.layers, "feed");
   for (std::size_t i = 0; i < pattern.size(); ++i) {
-    if (feeds[i] == FeedKind::mixer)
+    if (feeds[i] == FeedKind::mixer && pattern[i] != attention_experts)
       pattern[i] = resolved_mixer(pattern[i]);
   }
   return layer_list(std::move(pattern));

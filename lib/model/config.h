@@ -26,7 +26,11 @@ enum class AttentionGate { none, full, query, head };
 // both read the same, and what the experts put out is added behind the next layer.
 enum class DenseBeside { none, normed, shortcut };
 
-enum class FeedKind { none, dense, moe, mixer };
+// experts_of_attention (JetMoE): a MoE layer whose experts are queries and outputs of attention; it
+// counts as MoE wherever layers are counted.
+enum class FeedKind { none, dense, moe, experts_of_attention, mixer };
+// How lists of feed-forwards call it: mixture of attention heads.
+inline constexpr std::string_view attention_experts = "moa";
 // Where the stream goes on as alpha norm(x) + beta branch(norm(x)), by the kind of branch
 // (MiniMax).
 struct ResidualFactors {
@@ -39,9 +43,9 @@ struct ModelConfig {
   // Which layer has which mixer, see mixer_type.h; empty: all have the first of mixers.def. The
   // fields of attention are those below.
   std::string mixer;
-  // Which layer has which feed-forward, a list over the layers (layer_list.h): moe, dense, none, or
-  // a mixer that stands in its place (rwkv_channel). Empty: as dense_layers, moe_every and dense_at
-  // say.
+  // Which layer has which feed-forward, a list over the layers (layer_list.h): moe, dense, none,
+  // moa (experts of attention), or a mixer that stands in its place (rwkv_channel). Empty: as
+  // dense_layers, moe_every and dense_at say.
   std::string feed;
   int vocabulary = 320, hidden = 128, layers = 4, heads = 4, kv_heads = 2, head_dim = 32,
       context = 256;
@@ -73,6 +77,7 @@ struct ModelConfig {
   bool norm_both = false;   // norms of both (Trinity)
   bool moe_norm_after = false;  // one more norm, of what MoE layers put out (A.X-K1)
   double embedding_scale = 1, residual_scale = 1, logit_divisor = 1;  // Granite
+  double final_norm_eps = 0;    // of the last norm; 0 = norm_eps (JetMoE)
   bool embedding_norm = false;  // a norm of the embedding (RWKV)
   // eps of norms grows fourfold every so many layers, as where the stream is halved there; 0 = not
   // (RWKV in transformers)
@@ -129,9 +134,10 @@ struct ModelConfig {
   // defined beside architecture_of(), which applies them.
   std::vector<FeedKind> feeds() const;      // of all layers
   std::string feed_mixer(int layer) const;  // the spec in `feed` of a layer with such a one
-  bool is_moe(int layer) const;
+  bool is_moe(int layer) const;             // experts of whatever kind
+  bool has_experts_of_attention() const;
   // `moe` as this layer has it: of table_layers with a router that looks experts up, and without
-  // balancers that move the bias of another
+  // balancers that move the bias of another; of experts of attention with the width of their heads
   LayerConfig moe_of(int layer) const;
   bool in_encoder(int layer) const {
     return layer < encoder_layers;

@@ -8,6 +8,7 @@
 #include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
 #include "lib/model/rotary.h"
+#include "lib/router/mixing.h"
 #include "lib/router/router.h"
 
 namespace moe {
@@ -24,9 +25,11 @@ void refuse(bool when, const std::string& sentence, const std::string& hint) {
 
 // Whether some layer turns queries and keys by position.
 bool turns(const ModelConfig& c) {
-  return std::ranges::any_of(layer_mixers(c.mixer, c.layers), [](const std::string& spec) {
+  const auto by_mixer = [](const std::string& spec) {
     return spec != no_part && make_mixer_type(spec)->turns();
-  });
+  };
+  return c.has_experts_of_attention() ||
+         std::ranges::any_of(layer_mixers(c.mixer, c.layers), by_mixer);
 }
 
 void check_rotary(const ModelConfig& c) {
@@ -200,10 +203,46 @@ void check_feeds(const ModelConfig& c) {
     refuse(feeds[l] == FeedKind::none && mixer[l] == no_part,
            concat("layer ", l, " has neither a mixer nor a feed-forward"),
            "lists over the layers: mixer=mamba2+none,feed=none+moe");
+    refuse(feed[l] == attention_experts && mixer[l] != no_part,
+           concat("layer ", l, " has experts of attention and the mixer ", mixer[l]),
+           "two layers, each with one of them: mixer=none,feed=moa+moe");
     refuse(feeds[l] == FeedKind::mixer && Spec(feed[l]).name() == Spec(mixer[l]).name(),
            concat("layer ", l, " has '", Spec(mixer[l]).name(), "' as its mixer and as its feed"),
            "two layers, each with one of them");
   }
+}
+
+// Experts of attention have queries and an output matrix, and share plain keys and values.
+void check_attention_experts(const ModelConfig& c) {
+  refuse(!(c.final_norm_eps >= 0),
+         concat("final_norm_eps=", c.final_norm_eps, " must be at least 0"),
+         "final_norm_eps=0 for that of the other norms");
+  if (!c.has_experts_of_attention())
+    return;
+  const bool plain_heads = c.kv_rank == 0 && c.qk_norm == QkNorm::none && c.clip_qkv == 0 &&
+                           !c.qkv_bias && !c.o_bias && !c.sinks && !c.values_from_keys &&
+                           !c.value_norm && c.value_scale == 1 && c.chunk == 0 &&
+                           c.attention_gate == AttentionGate::none && c.stretch_scale == 0 &&
+                           (c.value_dim == 0 || c.value_dim == c.head_dim);
+  refuse(!plain_heads,
+         "feed=moa has experts of attention, whose heads are plain, and fields that change heads "
+         "are set",
+         "kv_rank, qk_norm, clip_qkv, qkv_bias, o_bias, sinks, values_from_keys, value_norm, "
+         "value_scale, value_dim, chunk, attention_gate and stretch_scale as they are by default");
+  refuse(rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed,
+         "Fourier position embedding is not computed in experts of attention", "rope=default");
+  const LayerConfig& m = c.moe;
+  refuse(m.shared_width > 0 || m.latent_width > 0 || !m.widths.empty() || !m.all_ffn() ||
+             m.weight_on_input || m.expert_bias,
+         "feed=moa has experts of attention, which are all alike: matrices of queries and outputs",
+         "shared_width=0,latent_width=0,widths=even,expert_types=ffn,weight_on_input=0,"
+         "expert_bias=0");
+  refuse(capability<Mixing>(*make_router(m.router, m.experts)) != nullptr,
+         concat(m.router, " mixes rows, and experts of attention take rows of the text"),
+         "--router softmax:k=2");
+  refuse(c.encoder_layers > 0 || c.dense_beside != DenseBeside::none,
+         "experts of attention are of decoders, without a dense feed-forward beside them",
+         "encoder_layers=0,dense_beside=none");
 }
 
 void check_residual(const ModelConfig& c) {
@@ -257,6 +296,7 @@ void check_layers(const ModelConfig& c) {
   check_streams(c);
   check_tables(c);
   check_feeds(c);
+  check_attention_experts(c);
   refuse(c.moe.hidden != c.hidden,
          concat("the MoE layers have hidden size ", c.moe.hidden, " and the model ", c.hidden),
          "give both the same");

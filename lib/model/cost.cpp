@@ -44,7 +44,8 @@ struct Bytes {
 // host the doubles of the routing. Numbers of a few bytes a token (plans of dense layers, losses)
 // are left out.
 Bytes feed_tape(const FeedShape& f, const ModelConfig& c) {
-  const Count kept = f.matrices - 1;  // pre-activations of a hidden unit
+  // pre-activations of a hidden unit; of experts of attention the mixer beside them says it
+  const Count kept = f.attends ? 0 : f.matrices - 1;
   if (!f.is_moe())
     return {.token = f32 * kept * f.width};
   Count shared = f.shared_width > 0 ? f32 * (kept * f.shared_width + c.hidden) : 0;
@@ -134,7 +135,10 @@ Count backward_bytes(const Architecture& a, const ModelConfig& c, Count tokens) 
   for (const LayerShape& layer : a.layers) {
     Count freed = 0;  // what the feed-forward kept is gone before the mixer's turn
     if (layer.feed) {
-      out = std::max(out, feed_backward(*layer.feed, c).of(tokens) + arriving);
+      Count within = 0;  // attention between matrices of experts
+      for (const MixerShape& m : layer.mixers)
+        within += m.in_experts ? f32 * m.backward_numbers * tokens : 0;
+      out = std::max(out, feed_backward(*layer.feed, c).of(tokens) + within + arriving);
       const Count norms = layer.norms / layer.branches();  // of the feed-forward
       freed =
           feed_tape(*layer.feed, c).of(tokens) + f32 * ((1 + norms) * a.hidden + norms) * tokens;

@@ -193,9 +193,13 @@ void Decoder<S>::run_feed(const Pass& pass, int layer, BlockTape& t, View<S> y,
     const Pass mine = of_layer(pass, layer);
     b.beside->forward({mine, *b.dense, *b.moe, t.dense, t.moe.emplace(pass.batch)}, t.mixed.view(),
                       feed_input(t), y, t.beside, late_);
-  } else if (b.moe)
-    b.moe->forward(of_layer(pass, layer), feed_input(t), y, t.moe.emplace(pass.batch));
-  else if (b.dense)
+  } else if (b.moe) {
+    Pass mine = of_layer(pass, layer);
+    std::optional<MixerPast> past;
+    if (state && b.moe->attention())
+      mine.past = &past.emplace(MixerPast{*state->feed[std::size_t(layer)], state->start});
+    b.moe->forward(mine, feed_input(t), y, t.moe.emplace(pass.batch));
+  } else if (b.dense)
     b.dense->forward(pass.batch, feed_input(t), y, t.dense);
   else {
     const TimeSpan time(TimePart::mixer, "mixer");

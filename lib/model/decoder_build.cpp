@@ -7,6 +7,7 @@
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/mixers/expert_attention.h"
 #include "lib/model/mixers/plain_attention.h"
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
@@ -35,7 +36,8 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
   }
   if (c.embedding_norm)
     embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);
-  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden, eps_before(c, c.layers));
+  final_norm_ = Norm<S>(b, "final_norm", c.norm, c.hidden,
+                        c.final_norm_eps > 0 ? c.final_norm_eps : eps_before(c, c.layers));
   if (c.encoder_embedding)
     encoder_embedding_ = Parameter<S>(b, "encoder_embedding", {c.vocabulary, c.hidden});
   if (c.encoder_layers > 0)
@@ -97,12 +99,14 @@ void Decoder<S>::build_norms(Block& b, int layer, const std::string& at) {
   };
   if (b.mixer)
     (c.norm_after ? b.mixer_after : b.mixer_norm) = make("attention_norm");
+  const bool attends = b.moe && b.moe->attention();
+  const std::string feed = attends ? "attention_norm" : "feed_norm";
   if (b.feeds())
-    (c.norm_after ? b.feed_after : b.feed_norm) = make("feed_norm");
+    (c.norm_after ? b.feed_after : b.feed_norm) = make(feed);
   if (b.mixer && c.norm_both)
     b.mixer_after = make("attention_norm_after");
   if (b.feeds() && (c.norm_both || (c.moe_norm_after && b.moe)))
-    b.feed_after = make("feed_norm_after");
+    b.feed_after = make(feed + "_after");
 }
 
 template <class S>
@@ -148,6 +152,8 @@ void Decoder<S>::build_feed(int layer, const std::optional<FeedShape>& feed, Sto
     moe.width = feed->width;
   moe.gate_residual = feed->gate_residual > 0;
   block.moe.emplace(moe, backend_, experts);
+  if (moe.attends)
+    block.moe->attend_with(make_expert_attention<S>(c, layer, backend_));
   if (auto* learned = capability<LearnsFromText>(block.moe->router()))
     learned->set_vocabulary(c.vocabulary);
   if (auto* table = capability<TokenTable>(block.moe->router()))

@@ -67,7 +67,8 @@ std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
     };
     for (const Block& b : blocks_) {
       state.layer.push_back(begun(b.mixer));
-      state.feed.push_back(begun(b.feed_mixer));
+      const bool attends = b.moe && b.moe->attention();
+      state.feed.push_back(attends ? b.moe->attention()->new_state() : begun(b.feed_mixer));
       state.memory.push_back(b.cross ? b.cross->new_state() : nullptr);
     }
     state.start.assign(batch.start.size(), 0);

@@ -14,6 +14,10 @@ namespace {
 
 // Of a MoE layer; `name` is the parameter's inside the layer: "router.weight", "experts.down".
 std::string moe_group(const std::string& name) {
+  if (name == "output_bias")
+    return "latent";  // as what stands around experts
+  if (name.starts_with("attention."))
+    return mixers().names().front();
   for (const char* group : {"router", "experts", "shared", "latent"}) {
     if (name.starts_with(group))
       return group;
@@ -30,6 +34,8 @@ Start feed_start(const ModelConfig& c, const std::string& name, const Parameter<
     return {.std = 1};
   if (p.kind() == ParameterKind::vector)
     return {};
+  if (name.starts_with("attention."))
+    return matrix_start(c, MatrixRole::mixer, fan_in);
   const bool output = name.ends_with("down") || name == "latent.out";
   return matrix_start(c, output ? MatrixRole::feed_output : MatrixRole::other, fan_in);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lib/core/matrix.h"
+#include "lib/layer/past.h"
 #include "lib/model/model_parameter.h"
 
 namespace moe {
@@ -17,26 +18,17 @@ struct Batch;
 struct MixerTape {
   virtual ~MixerTape() = default;
 };
-// What a layer keeps of the sequences decoded so far.
-struct MixerState {
-  virtual ~MixerState() = default;
-};
-// The same of a whole model. An empty one is filled by the first batch; the same sequences follow
-// in every batch after it.
+// What a whole model keeps of the sequences decoded so far. An empty one is filled by the first
+// batch; the same sequences follow in every batch after it.
 struct DecoderState {
   std::vector<std::unique_ptr<MixerState>> layer;  // null of a layer without a mixer
   std::vector<std::unique_ptr<MixerState>>
-      feed;                  // of those with a mixer as feed-forward, else null
+      feed;                  // of those whose feed-forward mixes rows too, else null
   std::vector<Index> start;  // (Q+1) rows of each sequence so far, end to end
   // Of an encoder-decoder: what the encoder read, and in each of the decoder's layers the keys and
   // values of its output.
   std::shared_ptr<const Batch> source;
   std::vector<std::unique_ptr<MixerState>> memory;
-};
-// What a mixer sees of it. The mixer brings `state` up to date; `start` moves on after all layers.
-struct MixerPast {
-  MixerState& state;
-  std::span<const Index> start;
 };
 
 template <class S>

@@ -12,6 +12,8 @@ void attention(const MixerShape& m, Count hidden, PieceList& out) {
   const Count q = m.heads * m.head_dim * (m.gate_in_query ? 2 : 1);
   const Count kv = m.kv_heads * m.head_dim;
   const Count values = m.keys_are_values ? 0 : m.kv_heads * m.values();
+  if (m.in_experts)
+    return out.matrix(part, kv, hidden, 2);
   out.matrix(part, q, hidden);
   if (values == kv) {
     out.matrix(part, kv, hidden, 2);

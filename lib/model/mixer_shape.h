@@ -38,6 +38,7 @@ struct MixerShape {
   bool cross = false;
   bool both_sides = false;  // an encoder's, whose queries see keys behind them, can be of this kind
   Count bias_table = 0;     // numbers of a bias by distance that layers share, at the first of them
+  bool in_experts = false;  // queries and outputs are experts, counted as those of a feed-forward
   bool keys_are_values = false;  // no matrix of values
   // numbers of a token's gate of the output, 0 = none; from rows of the query matrix or a matrix of
   // its own

@@ -53,6 +53,8 @@ void add_feed(PieceList& out, const FeedShape& f, Count hidden) {
     return add_bodies(out, ModelPart::dense, f, hidden, f.width, 1, 1);
   add_router(out, f, hidden);
   add_experts(out, f, hidden);
+  if (f.output_bias)
+    out.vector(ModelPart::latent, hidden);
   add_bodies(out, ModelPart::shared, f, hidden, f.shared_width, f.shared_width > 0, 1);
   if (f.shared_gate)
     out.matrix(ModelPart::shared, 1, hidden);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lib/core/error.h"
 #include "lib/core/similarity.h"
 #include "lib/model/config.h"
 #include "lib/run/recorder.h"
@@ -70,6 +71,12 @@ OutputSimilarity::OutputSimilarity(Decoder<float>& model, Index tokens)
     const Index experts = layer->config().experts;
     if (tokens <= 0)
       continue;
+    if (layer->attention()) {
+      throw Error(Exit::usage,
+                  "what experts of attention put out depends on other rows, so their outputs are "
+                  "not compared row by row")
+          .hint("compare their weights, or leave the comparison of outputs out");
+    }
     sum_.emplace_back(experts, experts);
     for (auto& layers : together_)
       layers.emplace_back(experts, experts);

@@ -42,6 +42,7 @@ TraceLayer describe(Decoder<float>& model, int n) {
   l.experts = c.experts;
   l.top_k = router.k;
   l.shared = c.shared_width > 0 ? 1 : 0;
+  l.attention = layer.attention() != nullptr;
   l.by_table = capability<TokenTable>(layer.router()) != nullptr;
   l.n_group = router.groups;
   l.topk_group = router.topk_groups;

@@ -92,8 +92,17 @@ void tables(hid_t file, const TraceHeader& h) {
   }
 }
 
+// Of a model with experts of attention.
+void parts(hid_t file, const TraceHeader& h) {
+  if (std::ranges::any_of(h.layers, &TraceLayer::attention)) {
+    per_layer<std::uint8_t>(file, "layer_part", Cell::u8, h,
+                            [](const TraceLayer& l) { return l.attention ? 1 : 0; });
+  }
+}
+
 void layer_settings(hid_t file, const TraceHeader& h) {
   tables(file, h);
+  parts(file, h);
   if (h.has_encoder()) {
     per_layer<std::uint8_t>(file, "layer_stack", Cell::u8, h,
                             [](const TraceLayer& l) { return l.encoder ? 1 : 0; });

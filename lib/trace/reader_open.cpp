@@ -174,6 +174,8 @@ void TraceReader::File::read_stacks() {
                             [](TraceLayer& l, auto v) { l.encoder = v == 1; });
   read_layers<std::uint8_t>("choice_rule", false, Cell::u8,
                             [](TraceLayer& l, auto v) { l.by_table = v == 1; });
+  read_layers<std::uint8_t>("layer_part", false, Cell::u8,
+                            [](TraceLayer& l, auto v) { l.attention = v == 1; });
 }
 
 void TraceReader::File::read_settings() {

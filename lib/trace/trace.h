@@ -36,8 +36,9 @@ struct TraceLayer {  // one MoE layer: /model/*
   int trained_top_k = 0;                        // where it is not top_k; 0 = as recorded
   float routed_scale = 1, capacity_factor = 0;  // NaN = dropless or unknown
   std::uint64_t expert_bytes = 0;               // bytes of one expert as deployed
-  bool by_table = false;  // experts stand in a table of token ids; the scores only weigh them
-  bool encoder = false;   // of an encoder, which routes the rows flagged `source` and no others
+  bool by_table = false;   // experts stand in a table of token ids; the scores only weigh them
+  bool attention = false;  // experts are queries and outputs of attention (JetMoE)
+  bool encoder = false;    // of an encoder, which routes the rows flagged `source` and no others
 };
 
 struct TraceStep {  // /steps
