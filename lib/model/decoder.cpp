@@ -53,15 +53,6 @@ std::vector<Parameter<S>*> Decoder<S>::parameters() {
   return pointers(inventory());
 }
 template <class S>
-std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
-  std::vector<MoeLayer<S>*> out;
-  for (Block& b : blocks_) {
-    if (b.moe)
-      out.push_back(&*b.moe);
-  }
-  return out;
-}
-template <class S>
 void Decoder<S>::fetch_routing(Tape& tape) {
   for (std::size_t l = 0; l < tape.block.size(); ++l) {
     if (tape.block[l].moe)

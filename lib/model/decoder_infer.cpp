@@ -108,6 +108,16 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
 }
 
 template <class S>
+std::vector<MoeLayer<S>*> Decoder<S>::moe_layers() {
+  std::vector<MoeLayer<S>*> out;
+  for (Block& b : blocks_) {
+    if (b.moe)
+      out.push_back(&*b.moe);
+  }
+  return out;
+}
+
+template <class S>
 int Decoder<S>::layer_of(int moe_layer) const {
   for (int l = 0; l < config_->layers; ++l) {
     if (blocks_[std::size_t(l)].moe && moe_layer-- == 0)
@@ -119,6 +129,7 @@ int Decoder<S>::layer_of(int moe_layer) const {
 // decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.
 #define INSTANTIATE(S)                                                        \
   template int Decoder<S>::layer_of(int) const;                               \
+  template std::vector<MoeLayer<S>*> Decoder<S>::moe_layers();                \
   template void Decoder<S>::losses(Tape&, View<S>, Index);                    \
   template void Decoder<S>::score_targets(Tape&);                             \
   template Matrix<S> Decoder<S>::logits_at_end(const Batch&, const Tape&);    \

@@ -98,7 +98,7 @@ TEST_CASE("the finding in words goes by the same thresholds as the lights") {
 TEST_CASE(
     "every figure of every convention stands on definitions, and is computed where the trace holds "
     "what it needs") {
-  const MemoryTrace t = make_trace({.logits = true});
+  const MemoryTrace t = make_trace({.logits = true, .modalities = true});
   const MemoryTrace bare = make_trace({.extras = false});
   for (const Upstream& u : upstream_figures()) {
     INFO(u.name);

@@ -43,6 +43,7 @@ TEST_CASE("what a metric does where nothing is asked for") {
       {"router", "router"},
       {"loss", "loss:top=10"},
       {"domains", "domains"},
+      {"modality", "modality"},
       {"planted", "planted"},
       {"context", "context:position_bucket=16"},
       {"vocabulary", "vocabulary:min_count=10,top=8,alone=0.9"},

@@ -14,6 +14,7 @@ struct Make {  // T tokens, sequences of 32, steps of 64, domains in turn
   bool logits = false, training = false;
   bool domain_order = false;  // one domain after another instead
   bool extras = true;         // weights, dropped, entropy, margin, pair matrices, router rows
+  bool modalities = false;    // the first half of every sequence is a picture
 };
 
 inline std::vector<int> draw(const Make& m, Rng& rng) {  // k distinct experts
@@ -51,6 +52,8 @@ inline TraceHeader make_header(const Make& m, Rng& rng) {
   for (int d = 0; d < m.domains; ++d)
     h.domains.push_back("domain" + std::to_string(d));
   h.vocab_size = 64;
+  if (m.modalities)
+    h.modalities = {"text", "image"};
   return h;
 }
 
@@ -114,6 +117,8 @@ inline void add_row(const Make& m, int t, std::uint32_t id, TraceParts& p) {
   p.rows.step.push_back(std::uint32_t(p.steps.size() - 1));
   p.rows.flags.push_back(0);
   p.rows.rank.push_back(std::uint16_t(t % 2));
+  if (m.modalities)
+    p.rows.modality.push_back(t % 32 < 16);
   if (!m.extras)
     return;
   p.rows.predicted_id.push_back(id);
