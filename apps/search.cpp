@@ -78,6 +78,8 @@ std::optional<int> distance(const Findable& e, const std::vector<std::string>& w
     out += in_name > 0 ? 4 - in_name : 12 - anywhere;
     query += (query.empty() ? "" : " ") + word;
   }
+  if (e.kind == "figure" && e.name == query)
+    return -1;  // an id as it is written
   const std::string whole = plain(query);
   if (is_one_of(e.name, whole))
     return 0;
