@@ -52,9 +52,9 @@ struct GroupChoice {
 // k groups or more that are kept.
 GroupChoice read_groups(const ConfigReader& r, const ModelConfig& c, int k) {
   const int groups = r.whole("n_group", 1);
-  if (groups <= 1)
+  const int kept = groups <= 1 ? r.whole("topk_group", 1) : r.whole("topk_group");
+  if (groups <= 1 && kept > 0)
     return {};
-  const int kept = r.whole("topk_group");
   if (c.moe.experts % groups != 0) {
     r.refuse(concat("n_group is ", groups, " and n_routed_experts is ", c.moe.experts,
                     ", which does not split into equal groups"));

@@ -163,8 +163,25 @@ bool switch_sparse(int layers, int of_them, int layer) {
   return step == 1 || (step > 1 && layer % step == 1);
 }
 
+// encoder_sparse_step and decoder_sparse_step follow from the numbers of sparse layers; a file that
+// says others moves the experts.
+void check_sparse_step(const ConfigReader& r, const std::string& stack, int layers) {
+  const std::string key = stack + "_sparse_step";
+  const std::string number = concat("num_sparse_", stack, "_layers");
+  const int sparse = r.whole(number.c_str());
+  const int step = sparse > 0 ? layers / sparse : layers;
+  if (const int said = r.whole(key.c_str(), step); said != step) {
+    const char* all = stack == "encoder" ? "num_layers" : "num_decoder_layers";
+    r.cannot_compute(concat(key, " is ", said, " and ", number, " ", sparse, " of ", all, " ",
+                            layers, ", which makes it ", step),
+                     "the two as they belong together");
+  }
+}
+
 void read_switch(const ConfigReader& r, ModelConfig& c) {
   read_stacks(r, c);
+  check_sparse_step(r, "encoder", c.encoder_layers);
+  check_sparse_step(r, "decoder", c.layers - c.encoder_layers);
   scale_head(c, c.tied);
   const std::string form = r.text("feed_forward_proj", r.text("dense_act_fn", "relu"));
   const bool gated = form.starts_with("gated-");

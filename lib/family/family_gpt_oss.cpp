@@ -31,6 +31,8 @@ void read(const ConfigReader& r, ModelConfig& c) {
   }
   if (const double limit = r.real("swiglu_limit", 7); limit != 7)
     r.cannot_compute(concat("swiglu_limit is ", limit, " and the activation clamps at 7"));
+  if (const double alpha = r.real("swiglu_alpha", 1.702); alpha != 1.702)
+    r.cannot_compute(concat("swiglu_alpha is ", alpha, " and the activation has 1.702"));
   const char* k = r.has("experts_per_token") ? "experts_per_token" : "num_experts_per_tok";
   c.moe.router = concat(
       "softmax:k=", read_experts(r, c, {"num_local_experts", k, "intermediate_size"}), ",norm=1");

@@ -126,9 +126,12 @@ void read_bailing(const ConfigReader& r, ModelConfig& c) {
   const double bound = r.flag("kda_safe_gate", true) ? r.real("kda_lower_bound", -5) : 0;
   if (bound > 0)
     r.refuse(concat("kda_lower_bound is ", bound, " and must be below 0"));
-  const std::string delta =
-      concat("kda:heads=", c.heads, ",head_dim=", width,
-             ",kernel=", r.positive("short_conv_kernel_size"), ",low_rank=0,lower_bound=", bound);
+  // what the class derives from other keys counts where a file says it
+  const int heads = r.has("linear_num_heads") ? r.positive("linear_num_heads") : c.heads;
+  const int kernel = r.positive(r.has("linear_conv_kernel_dim") ? "linear_conv_kernel_dim"
+                                                                : "short_conv_kernel_size");
+  const std::string delta = concat("kda:heads=", heads, ",head_dim=", width, ",kernel=", kernel,
+                                   ",low_rank=0,lower_bound=", bound);
   std::vector<std::string> mixers;
   if (r.has("layer_types"))
     mixers = by_types(r, c.layers, delta);

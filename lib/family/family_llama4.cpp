@@ -25,6 +25,17 @@ void read_layers(const ConfigReader& r, ModelConfig& c) {
     if (turned.empty() ? (l + 1) % interval == 0 : turned[std::size_t(l)] == 0)
       c.no_rope_layers.push_back(l);
   }
+  if (r.has("layer_types")) {
+    const std::vector<std::string> kinds =
+        layer_words(r, "layer_types", c.layers, {"chunked_attention", "full_attention"});
+    for (int l = 0; l < c.layers; ++l) {
+      if ((kinds[std::size_t(l)] == "full_attention") == c.has_rope(l)) {
+        r.cannot_compute(concat("layer_types has '", kinds[std::size_t(l)], "' for layer ", l,
+                                ", which no_rope_layers says otherwise"),
+                         "chunks in the layers with rotary embedding, and only there");
+      }
+    }
+  }
   const std::vector<int> moe = r.wholes("moe_layers");
   set_moe_layers(c, [&](int l) {
     return r.has("moe_layers") ? std::ranges::find(moe, l) != moe.end() : l % step == step - 1;

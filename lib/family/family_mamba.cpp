@@ -29,9 +29,10 @@ int rank_in(const ConfigReader& r, const ModelConfig& c) {
 
 void read_first(const ConfigReader& r, ModelConfig& c) {
   read_layers(r, c);
-  set_mixers(c, {concat("mamba1:inner=", int(r.real("expand", 2) * c.hidden),
-                        ",state=", r.positive("state_size"), ",rank=", rank_in(r, c),
-                        ",kernel=", r.positive("conv_kernel"), ",norms=0",
+  const int inner = r.has("intermediate_size") ? r.positive("intermediate_size")
+                                               : int(r.real("expand", 2) * c.hidden);
+  set_mixers(c, {concat("mamba1:inner=", inner, ",state=", r.positive("state_size"),
+                        ",rank=", rank_in(r, c), ",kernel=", r.positive("conv_kernel"), ",norms=0",
                         r.flag("use_conv_bias", true) ? "" : ",conv_bias=0",
                         r.flag("use_bias", false) ? ",proj_bias=1" : "")});
 }

@@ -54,6 +54,7 @@ void read(const ConfigReader& r, ModelConfig& c) {
       r.refuse(concat(f.key, " is 0, which would silence a branch"));
     c.residual.*f.value = value;
   }
+  c.window = r.whole("sliding_window", 0);
   if (r.flag("postnorm", true) == false)
     r.cannot_compute(
         "postnorm is false, and the residual stream goes on from the normed input here");
@@ -70,6 +71,7 @@ void write(const ModelConfig& c, Json& j) {
   for (const Factor& f : factors)
     j[f.key] = c.residual.*f.value;
   j["router_jitter_noise"] = 0.0;
+  j["sliding_window"] = c.window > 0 ? Json(c.window) : Json(nullptr);
   j["partial_rotary_factor"] = turned_share(c);
 }
 

@@ -92,6 +92,7 @@ void say_less(Json& j) {
   if (type == "llama4_text") {
     j["attention_chunk_size"] = 8192;
     j["floor_scale"] = 8192;
+    j.erase("layer_types");
     j["attn_scale"] = 0.1;
     j["no_rope_layer_interval"] = 4;
     j.erase("no_rope_layers");
