@@ -97,7 +97,7 @@ void llama4(Json& j) {
   j["no_rope_layer_interval"] = 4;
   j["floor_scale"] = 8192;
   j["attn_scale"] = 0.1;
-  for (const char* key : {"no_rope_layers", "rope_parameters"})
+  for (const char* key : {"no_rope_layers", "layer_types", "rope_parameters"})
     j.erase(key);
 }
 
