@@ -3,20 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+
+#include "analysis/statistics/paired.h"
 
 namespace moe {
 namespace {
-
-// The 95 % interval of a share (Wilson 1927): it stays within 0 to 1, also of few or all.
-std::pair<double, double> interval_of(Index exact, Index asked) {
-  constexpr double z = 1.96;
-  const double n = double(asked);
-  const double p = double(exact) / n;
-  const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
-}
 
 struct Rows {
   std::vector<std::string> domain, question;
@@ -24,7 +15,7 @@ struct Rows {
   std::vector<double> share, low, high, guess;
 
   void add(const std::string& where, const std::string& kind, Index n, Index right, double blind) {
-    const auto [from, to] = interval_of(right, n);
+    const auto [from, to] = statistics::wilson(double(right), double(n));
     domain.push_back(where);
     question.push_back(kind);
     asked.push_back(n);

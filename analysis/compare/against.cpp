@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <optional>
 
@@ -262,13 +261,6 @@ Table flips_by_expert(const Agreement& a) {
   return t.take();
 }
 
-// The lower end of Wilson's interval of a share of n.
-double wilson_low(double share, double n, double z) {
-  const double middle = share + z * z / (2 * n);
-  const double half = z * std::sqrt(share * (1 - share) / n + z * z / (4 * n * n));
-  return (middle - half) / (1 + z * z / n);
-}
-
 // The expert whose choices changed beyond the others of its layer most surely; of as many experts
 // as there are one is extreme by chance, so the bounds are Bonferroni's.
 void about_experts(Report& r, const Agreement& a) {
@@ -284,7 +276,8 @@ void about_experts(Report& r, const Agreement& a) {
     const double whole = double(l.choices - l.common) / double(l.choices);
     for (std::size_t e = 0; e < l.expert_choices.size(); ++e, ++row) {
       const double n = double(l.expert_choices[e]);
-      const double above = n > 0 ? wilson_low(double(l.expert_lost[e]) / n, n, z) - whole : 0;
+      const double above =
+          n > 0 ? statistics::wilson(double(l.expert_lost[e]), n, z).first - whole : 0;
       if (above > beyond) {
         beyond = above;
         most = row;

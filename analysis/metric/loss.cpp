@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/metric/router.h"
 #include "analysis/statistics/paired.h"
 #include "analysis/statistics/rank_correlation.h"
 
@@ -20,18 +21,6 @@ double student_95(double freedom) {
     return out;
   }();
   return all[std::min(std::size_t(freedom), all.size() - 1)];
-}
-
-double entropy_of_logits(std::span<const float> z) {
-  const double top = *std::max_element(z.begin(), z.end());
-  double total = 0;
-  double weighed = 0;
-  for (const float v : z) {
-    const double p = std::exp(double(v) - top);
-    total += p;
-    weighed += p > 0 ? p * (double(v) - top) : 0;
-  }
-  return std::log(total) - weighed / total;
 }
 
 std::size_t distinct_values(std::vector<double> v) {

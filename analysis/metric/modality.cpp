@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "analysis/metric/router.h"
 #include "lib/core/load.h"
 #include "lib/core/text.h"
 
@@ -37,16 +38,7 @@ double entropy_of(const LayerRows& rows, Index t, int experts) {
     return rows.entropy[std::size_t(t)];
   if (rows.logits.empty())
     return no_value;
-  const auto z = rows.logits.row(t).first(std::size_t(experts));
-  const double top = std::ranges::max(z);
-  double sum = 0;
-  double weighed = 0;
-  for (const float v : z) {
-    const double w = std::exp(double(v) - top);
-    sum += w;
-    weighed += w > 0 ? w * (double(v) - top) : 0;
-  }
-  return std::log(sum) - weighed / sum;
+  return entropy_of_logits(rows.logits.row(t).first(std::size_t(experts)));
 }
 
 // Rows and columns of those labels that have tokens, in the places of all of them.

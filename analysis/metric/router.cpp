@@ -16,6 +16,18 @@ double switch_loss(const std::vector<double>& counts, const std::vector<double>&
 
 }  // namespace
 
+double entropy_of_logits(std::span<const float> z) {
+  const double top = *std::max_element(z.begin(), z.end());
+  double total = 0;
+  double weighed = 0;
+  for (const float v : z) {
+    const double p = std::exp(double(v) - top);
+    total += p;
+    weighed += p > 0 ? p * (double(v) - top) : 0;
+  }
+  return std::log(total) - weighed / total;
+}
+
 RouterMetric::RouterMetric(const TraceSource& trace)
     : shape_(trace), has_(trace.fields()), sums_(shape_.experts.size()) {
   for (std::size_t l = 0; l < sums_.size(); ++l) {

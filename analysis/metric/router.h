@@ -6,6 +6,9 @@
 
 namespace moe {
 
+// Of the softmax of a row of logits, nats.
+double entropy_of_logits(std::span<const float> logits);
+
 // The median of numbers in 0..1 in bounded memory: exact for up to 65,536 of them, beyond that from
 // 65,536 bins, each value off by half a bin (7.6e-6) at most.
 class BoundedMedian {

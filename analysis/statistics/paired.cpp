@@ -181,6 +181,14 @@ Estimate unpaired(std::span<const double> a, std::span<const double> b, double l
   return e;
 }
 
+std::pair<double, double> wilson(double part, double whole, double z) {
+  const double p = part / whole;
+  const double squares = z * z / whole;
+  const double centre = (p + squares / 2) / (1 + squares);
+  const double half = std::sqrt(p * (1 - p) * squares + squares * squares / 4) / (1 + squares);
+  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
+}
+
 std::vector<Corrected> holm(std::span<const double> p, double error) {
   std::vector<std::size_t> order;
   for (std::size_t i = 0; i < p.size(); ++i) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace moe::statistics {
@@ -37,6 +38,10 @@ Estimate ratio_estimate(std::span<const double> over, std::span<const double> un
 // Mean of b less mean of a, of repetitions that are not paired: Welch's interval, its degrees of
 // freedom rounded down. NaN where either has fewer than two values.
 Estimate unpaired(std::span<const double> a, std::span<const double> b, double level = 0.95);
+
+// Wilson's interval (1927) of a share, `part` of `whole` > 0 independent trials; z = 1.96 gives
+// 95 %. It stays within 0 to 1, also of few or all.
+std::pair<double, double> wilson(double part, double whole, double z = 1.96);
 
 struct Corrected {
   double level = 0.95;  // of the interval that decides this comparison

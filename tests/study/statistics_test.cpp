@@ -41,6 +41,15 @@ TEST_CASE("intervals hold the true mean in 95 of 100 experiments, however few th
   }
 }
 
+TEST_CASE("Wilson's interval is that of the formula, and stays within 0 to 1") {
+  const auto [low, high] = wilson(50, 100);
+  CHECK(low == Approx(0.40383).epsilon(1e-4));
+  CHECK(high == Approx(0.59617).epsilon(1e-4));
+  CHECK(wilson(0, 10).first == 0);
+  CHECK(wilson(0, 10).second == Approx(0.27753).epsilon(1e-4));
+  CHECK(wilson(10, 10).second == 1);
+}
+
 TEST_CASE("an interval is exact where all repetitions agree, and none where there is one") {
   const Estimate exact = estimate(std::vector<double>{2.5, 2.5, 2.5}, 2);
   CHECK(exact.low == 2.5);
