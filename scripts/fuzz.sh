@@ -15,7 +15,7 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-command -v clang++ >/dev/null 2>&1 || { echo "fuzz: needs clang++ and its runtime (apt-get install clang libclang-rt-14-dev libomp-dev)" >&2; exit 7; }
+command -v clang++-16 >/dev/null 2>&1 || { echo "fuzz: needs clang++-16 and its runtime (apt-get install clang-16 libclang-rt-16-dev libomp-16-dev)" >&2; exit 7; }
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target fuzz_readers
 

@@ -5,11 +5,23 @@
 #include <memory>
 #include <vector>
 
+#include "lib/core/matrix.h"
 #include "lib/core/modality.h"
 #include "lib/core/signal.h"
 #include "lib/core/view.h"
 
 namespace moe {
+
+// Vectors of the model's width for some rows of a batch, made outside of the decoder: by an encoder
+// of pictures or sounds and its projector, or by another engine.
+struct RowValues {
+  std::vector<Index> row;  // (n) ascending
+  Matrix<float> value;     // (n, H)
+
+  bool empty() const {
+    return row.empty();
+  }
+};
 
 struct Batch {
   std::vector<int> token;       // (T) ids; of rows of a signal those of their places
@@ -26,6 +38,12 @@ struct Batch {
   // none; empty = none has one
   std::vector<int> question;
   std::vector<SignalGrid> grid;  // (Q) of its rows that are no text; empty = none
+  RowValues given;  // rows that stand in place of the embedding of their ids; empty = none
+  // [l] is added to the stream behind decoder layer l (deepstack, Qwen3-VL); empty = nothing
+  std::vector<RowValues> added;
+  // (3,T) time, height and width for models that turn by three axes (M-RoPE), counted from the
+  // start of each sequence; empty = the place in its sequence in all three
+  Matrix<int> position;
   // What the encoder of an encoder-decoder reads, a sequence for each of these; null = there is
   // none, or the state of decoding holds it.
   std::shared_ptr<const Batch> source = {};
