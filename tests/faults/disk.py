@@ -77,6 +77,15 @@ class Disk:
     def __init__(self):
         self.names = {}  # path: File, or None of a folder
 
+    def hold(self, files):
+        """What tree_at() read, long on disk."""
+        for path, data in files.items():
+            if data is not None:
+                file = File()
+                file.write(0, data)
+                file.sync()
+            self.names[path] = None if data is None else file
+
     def apply(self, call):
         names = self.names
         if call.what in ("create", "truncate"):
@@ -126,8 +135,21 @@ class Disk:
                 out.write(file.after_power_cut(draw, unit) if draw else bytes(file.bytes))
 
 
-def disk_after(calls, count):
+def tree_at(root):
+    """path: the bytes of every file below `root`, None of a folder."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        found[folder] = None
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                found[os.path.join(folder, name)] = file.read()
+    return found
+
+
+def disk_after(calls, count, before=None):
+    """After `count` calls of a run that found the files `before`, see tree_at()."""
     disk = Disk()
+    disk.hold(before or {})
     for call in calls[:count]:
         disk.apply(call)
     return disk

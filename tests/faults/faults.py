@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from disk import PAGE, SECTOR, disk_after, draws, read_log
+from disk import PAGE, SECTOR, disk_after, draws, read_log, tree_at
 
 SECONDS = 10
 SLOW = 4  # a debug build, beside others
@@ -252,6 +252,83 @@ class Faults:
         kind = "power cuts" if power else "kills"
         return f"{tried} {kind} of a run{' that is recorded' if traced else ''}, {len(calls)} calls"
 
+    def stops_of_resume(self):
+        """A run that goes on from a checkpoint, killed in turn, goes on again."""
+        root, steps = self.path("kr"), 6
+        shutil.rmtree(root, ignore_errors=True)
+        os.makedirs(root)
+        words = self.train(os.path.join("kr", "run"), steps, "--save-every", "2")
+        self.need(words)
+        expected = self.weights(os.path.join(root, "run"), steps)
+        shutil.rmtree(self.path("kr", "run"))
+        stop = self.path("kr", "run", ".tmp-checkpoint-00000004")
+        self.faulty(words, stop, "kill", 0)
+        before = tree_at(root)
+        calls = self.logged(["train", "--resume", self.path("kr", "run"), "--threads", "1"], root)
+        tried = 0
+        for count in range(0, len(calls) + 1, 1 if self.long else 9):
+            disk_after(calls, count, before).build(root)
+            self.goes_on(root, words, steps, expected, f"kill of a resumed run after call {count}")
+            tried += 1
+        return f"{tried} kills of a resumed run, {len(calls)} calls"
+
+    # ------------------------------------------------------------------------ kills of one file
+
+    def makers(self, root):
+        """verb: its words, and the name that it makes."""
+        sound, out = self.sound_trace(), os.path.join(root, "o.h5")
+        routes = self.path("routes.npz")
+        if not os.path.exists(routes):
+            self.need(["export", sound, "--to", "npz", "-o", routes])
+        synth = ["synth", "uniform", "--tokens", "9000"]
+        page, folder = os.path.join(root, "r.html"), os.path.join(root, "q")
+        quantised = ["edit", self.path("r0"), "--quantise", "experts=int8", "-o", folder]
+        spoken = ["generate", self.path("r0"), "--prompt", "ab", "--tokens", "40", "--trace", out]
+        return {
+            "recover": (["recover", sound, "-o", out, "--force"], out),
+            "edit": (quantised, folder),
+            "generate --trace": ([*spoken, "--threads", "1", "--force"], out),
+            "import": (["import", routes, "-o", out, "--force"], out),
+            "export": (["export", sound, "--to", "npz", "-o", page], page),
+            "synth": ([*synth, "-o", out, "--force"], out),
+            "report": (["report", sound, "-o", page], page),
+        }
+
+    def kills_of_makers(self):
+        root, tried = self.path("km"), 0
+        for verb, (words, name) in self.makers(root).items():
+            shutil.rmtree(root, ignore_errors=True)
+            os.makedirs(root)
+            calls = self.logged(words, root)
+            whole = tree_at(root)
+            if not os.path.exists(name):
+                raise Gate(f"{verb} made no {name}")
+            for count in range(0, len(calls) + 1, 1 if self.long else 1 + len(calls) // 8):
+                disk_after(calls, count).build(root)
+                self.whole_or_none(f"{verb}, kill after call {count}", words, name, whole)
+                tried += 1
+        return f"{tried} kills of what makes one file or folder"
+
+    def whole_or_none(self, what, words, name, whole):
+        """What stands under its final name is whole, and where nothing does the command works.
+
+        A kill may leave hidden files with the number of its process.
+        """
+
+        def named(tree):
+            return {p: d for p, d in tree.items() if p == name or p.startswith(name + "/")}
+
+        root, expected = os.path.dirname(name), named(whole)
+        there = named(tree_at(root))
+        if there:
+            if there != expected:
+                self.fail(f"{what}: {name} is there, and is not whole")
+            return
+        code, out, _ = self.run(words)
+        left = [p for p in os.listdir(root) if not p.startswith(".")]
+        if code != 0 or named(tree_at(root)) != expected or left != [os.path.basename(name)]:
+            self.fail(f"{what}: again: exit {code}, leaves {left}: {out[-300:]}")
+
     # ------------------------------------------------------------------------ calls that fail
 
     def failing_calls(self):
@@ -464,6 +541,8 @@ class Faults:
         "torn-trace": lambda f: f.power_cuts_of_trace(SECTOR),
         "kill-run": lambda f: f.stops_of_run(False, False),
         "kill-recorded": lambda f: f.stops_of_run(True, False),
+        "kill-resumed": lambda f: f.stops_of_resume(),
+        "kill-makers": lambda f: f.kills_of_makers(),
         "power-run": lambda f: f.stops_of_run(False, True),
         "power-recorded": lambda f: f.stops_of_run(True, True),
         "calls": lambda f: f.failing_calls(),
