@@ -15,6 +15,8 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
+several=()
+[ "$jobs" -le 1 ] || several=(-jobs="$jobs")  # their logs are fuzz-N.log, in the order of jobs
 command -v clang++-16 >/dev/null 2>&1 || { echo "fuzz: needs clang++-16 and its runtime (apt-get install clang-16 libclang-rt-16-dev libomp-16-dev)" >&2; exit 7; }
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target fuzz_readers
@@ -35,9 +37,14 @@ for reader in "$@"; do
     find "$shared/golden/$from" -type f -name "*.$ending" -size -256k ! -name 'expected.*' -print0 |
       while IFS= read -r -d '' seed; do cp "$seed" "$work/$(sha256sum <"$seed" | cut -c1-16)"; done
   fi
+  if [ "$reader" = trace ]; then
+    moe=$(ls -t build/*/apps/moe 2>/dev/null | head -1)
+    [ -n "$moe" ] || { echo "fuzz: trace: no seed: build the dev preset first" >&2; exit 7; }
+    "$moe" synth uniform --tokens 64 --layers 2 --experts 4 --topk 2 --force -o "$work/small.h5" >/dev/null
+  fi
   start=$(date +%s)
   if MOE_FUZZ=$reader build/fuzz/tests/fuzz_readers -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=262144 \
-      -jobs="$jobs" -artifact_prefix="$findings/" "$work" "tests/fuzz/corpus/$reader" >"build/fuzz/$reader.log" 2>&1; then
+      "${several[@]}" -artifact_prefix="$findings/" "$work" "tests/fuzz/corpus/$reader" >"build/fuzz/$reader.log" 2>&1; then
     runs=$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' "build/fuzz/$reader.log" | tail -1)
     echo "fuzz: $reader: ${runs:-?} inputs in $(($(date +%s) - start)) s, nothing found"
   else

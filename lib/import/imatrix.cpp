@@ -64,7 +64,7 @@ void read_counts(const std::shared_ptr<const GgufFile>& g, Snapshot& s) {
     s.counts[layer] = std::move(counts);
     const GgufTensor* gate = g->find(concat("blk.", layer, ".ffn_gate_inp.weight.counts"));
     if (gate && gate->size() == 1)
-      s.tokens[layer] = std::int64_t(numbers_of(g, *gate).real(0));
+      s.tokens[layer] = counts_of(numbers_of(g, *gate)).front();
   }
 }
 
