@@ -39,9 +39,12 @@ cmake --build "$build" --target moe | tail -1
   tail -20 "$work/cpack.log" >&2
   exit 1
 }
-package=$(ls "$work"/package/*.deb)
-echo "package: $(basename "$package"), $(du -k "$package" | cut -f1) KiB"
-echo "  depends: $(dpkg-deb -f "$package" Depends)"
+for package in "$work"/package/*.deb; do
+  echo "package: $(basename "$package"), $(du -k "$package" | cut -f1) KiB"
+  echo "  depends: $(dpkg-deb -f "$package" Depends)"
+done
+package=$(ls "$work"/package/moe_*.deb)
+openmpi=$(ls "$work"/package/moe-openmpi_*.deb)
 
 debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/debootstrap.log" 2>&1 || {
   tail -3 "$work/debootstrap.log"
@@ -50,6 +53,7 @@ debootstrap --variant=minbase bookworm "$root" "$mirror" >"$work/debootstrap.log
 mount -t proc proc "$root/proc" ||
   skip "a Debian in a folder needs /proc, and it could not be mounted"
 cp "$package" "$root/tmp/moe.deb"
+cp "$openmpi" "$root/tmp/moe-openmpi.deb"
 in_debian() {
   env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
     DEBIAN_FRONTEND=noninteractive ${http_proxy:+http_proxy=$http_proxy} chroot "$root" "$@"
@@ -78,7 +82,12 @@ in_debian bash -ec '
   function_of=$(complete -p moe | sed "s/.*-F \([^ ]*\).*/\1/")
   "$function_of" moe trai moe
   [[ " ${COMPREPLY[*]} " == *" train "* ]] || { echo "no completion of trai: ${COMPREPLY[*]}" >&2; exit 1; }
-  apt-get remove -y -qq moe >/dev/null
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  dpkg -l | grep -q libopenmpi3 && { echo "moe alone brought an MPI" >&2; exit 1; }
+  apt-get install -y -qq --no-install-recommends openmpi-bin /tmp/moe-openmpi.deb >/dev/null 2>&1
+  mpirun --oversubscribe -np 2 moe train --data "text:path=/usr/share/common-licenses" --model nano --steps 2 --batch 2 --length 64 --eval-tokens 256 -o runs/ranks 2>/dev/null
+  moe show runs/ranks | head -3
+  apt-get remove -y -qq moe-openmpi moe >/dev/null
   ! command -v moe >/dev/null
 '
 echo "package-check: installed, trained, traced, reported, read and removed in a fresh Debian $(cat "$root/etc/debian_version")"

@@ -52,8 +52,8 @@ fs::path find_module(const std::string& kind) {
       return folder / file;
   }
   throw Error(Exit::environment, concat("several processes were started by ", kind,
-                                        "'s launcher, and this moe was built without ", kind))
-      .hint(concat("apt-get install ",
+                                        "'s launcher, and this moe has no ", file))
+      .hint(concat("the package moe-", kind, "; where moe is built from source, apt-get install ",
                    kind == "mpich" ? "libmpich-dev mpich" : "libopenmpi-dev openmpi-bin",
                    " and build again; MOE_MPI=openmpi or mpich names another one"));
 }
