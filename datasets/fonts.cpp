@@ -36,7 +36,7 @@ std::string unpacked(const fs::path& path) {
 }
 
 [[noreturn]] void refuse(const fs::path& path, const std::string& why) {
-  throw Error(Exit::input, concat(in_quotes(path), " is no font of bits that can be read: ", why))
+  throw Error(Exit::input, concat(in_quotes(path), " is no font that can be read: ", why))
       .hint(
           "/usr/share/unifont/unifont.hex (package unifont), or the files of "
           "/usr/share/consolefonts (package console-setup-linux)");
@@ -213,19 +213,25 @@ std::string lower(std::string_view text) {
 
 }  // namespace
 
-bool is_font_name(const fs::path& path) {
-  const fs::path ending = without_packing(path).extension();
-  return ending == ".hex" || ending == ".psf" || ending == ".psfu";
+bool is_outline_name(const fs::path& path) {
+  const fs::path ending = path.extension();
+  return ending == ".ttf" || ending == ".otf";
 }
 
-std::vector<Glyph> read_font(const fs::path& path) {
+bool is_font_name(const fs::path& path) {
+  const fs::path ending = without_packing(path).extension();
+  return ending == ".hex" || ending == ".psf" || ending == ".psfu" || is_outline_name(path);
+}
+
+std::vector<Glyph> read_font(const fs::path& path, int pixels) {
   const std::string bytes = unpacked(path);
   const bool psf = bytes.starts_with(psf1) || bytes.starts_with(psf2);
-  if (!psf && without_packing(path).extension() != ".hex")
-    refuse(path,
-           "it begins neither as a .psf file nor is it named .hex; outlines (.ttf, .otf) are "
-           "not read");
-  std::vector<Glyph> out = psf ? Psf(bytes, path).read() : read_hex(bytes, path);
+  const bool outlines = !psf && is_outline_name(path);
+  if (!psf && !outlines && without_packing(path).extension() != ".hex")
+    refuse(path, "it begins not as a .psf file, and is named neither .hex nor .ttf nor .otf");
+  std::vector<Glyph> out = psf        ? Psf(bytes, path).read()
+                           : outlines ? read_outlines(bytes, pixels, path)
+                                      : read_hex(bytes, path);
   if (out.empty())
     refuse(path, "it has no character with any ink");
   return out;

@@ -1,28 +1,20 @@
-// Fonts of bits: GNU Unifont's .hex (a character a line) and the console's .psf, versions 1 and 2,
-// compressed or not.
+// Fonts of bits, GNU Unifont's .hex (a character a line) and the console's .psf, versions 1 and 2,
+// compressed or not; and fonts of outlines (.ttf, .otf), where FreeType is there.
 #pragma once
-#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "lib/signal/glyph.h"
+
 namespace moe {
 
-struct Glyph {
-  char32_t code = 0;
-  int height = 0, width = 0;
-  std::vector<std::uint8_t> bit;  // (height,width), 1 = ink
-
-  bool at(int y, int x) const {
-    return bit[std::size_t(y * width + x)] != 0;
-  }
-};
-
 bool is_font_name(const std::filesystem::path&);  // by its ending
-// The characters of a font that have any ink. Throws Error(input) naming the file where it is none
-// of these formats, damaged or cut off.
-std::vector<Glyph> read_font(const std::filesystem::path&);
+bool is_outline_name(const std::filesystem::path&);
+// The characters of a font that have any ink, those of outlines with an em of `pixels`. Throws
+// Error(input) naming the file where it is none of these formats, damaged or cut off.
+std::vector<Glyph> read_font(const std::filesystem::path&, int pixels);
 // The rows and columns that have ink.
 Glyph trimmed(const Glyph&);
 

@@ -1,4 +1,4 @@
-// `glyphs`: characters of bitmap fonts as pictures, and what they are called. Held out are whole
+// `glyphs`: characters of fonts as pictures, and what they are called. Held out are whole
 // faces (a known character in another hand) and, where characters have names, whole characters (a
 // new one, whose name is made of known words): two questions that are told apart.
 #include <algorithm>
@@ -54,8 +54,11 @@ std::uint64_t hash_of(const std::string& text) {
   return hash_bytes(std::as_bytes(std::span(text)));
 }
 
-// A font's hand: "Terminus16" of Lat2-Terminus16.psf.gz and of all other code pages of it.
+// A font's hand: "Terminus16" of Lat2-Terminus16.psf.gz and of all other code pages of it,
+// "DejaVuSans-Bold" of DejaVuSans-Bold.ttf.
 std::string face_of(const fs::path& path) {
+  if (is_outline_name(path))
+    return path.stem();
   const std::string stem = without_packing(path).stem();
   return stem.substr(stem.rfind('-') + 1);
 }
@@ -134,19 +137,20 @@ class Glyphs final : public Samples {
       return {path};
     if (!fs::is_directory(path, code)) {
       throw Error(Exit::input, concat("'", path.native(), "' does not exist"))
-          .hint("glyphs:font=FILE.hex, FILE.psf, or a folder of such files");
+          .hint("glyphs:font=FILE.hex, FILE.psf, FILE.ttf, or a folder of such files");
     }
     Paths out = files_below(path, "*");
     std::erase_if(out, [](const fs::path& p) { return !is_font_name(p); });
     if (out.empty()) {
-      throw Error(Exit::input, concat("folder '", path.native(), "' holds no .hex or .psf file"))
+      throw Error(Exit::input,
+                  concat("folder '", path.native(), "' holds no .hex, .psf, .ttf or .otf file"))
           .hint("/usr/share/consolefonts of the package console-setup-linux has hundreds");
     }
     return out;
   }
 
   void read(const fs::path& path, bool held, const std::vector<Range>& ranges, Found& found) {
-    for (const Glyph& whole : read_font(path)) {
+    for (const Glyph& whole : read_font(path, size_)) {
       const bool wanted =
           std::ranges::any_of(ranges, [&](const Range& r) { return r.holds(whole.code); });
       if (!wanted || (!names_.empty() && !names_.contains(whole.code)))

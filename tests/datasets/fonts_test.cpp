@@ -1,8 +1,9 @@
-// Bitmap fonts: .hex, .psf of both versions, names of characters, and files that are none of them.
+// Fonts: .hex, .psf of both versions, names of characters, and files that are none of them.
 #include <catch2/catch.hpp>
 
 #include "datasets/fonts.h"
 #include "tests/datasets/fixture.h"
+#include "tests/skip.h"
 
 using namespace moe;
 
@@ -34,7 +35,7 @@ std::string psf1() {
 
 std::string refused(const std::string& name, const std::string& bytes) {
   write(name, bytes);
-  return refusal([&] { read_font(name); });
+  return refusal([&] { read_font(name, 16); });
 }
 
 }  // namespace
@@ -44,7 +45,7 @@ TEST_CASE("fonts of bits are read from .hex and from .psf of both versions") {
   write("x.hex",
         "# a comment\n0041:0000000018242442427E424242420000\n4E00:" + std::string(32, '0') +
             "7FFE" + std::string(28, '0') + "\r\n0020:" + std::string(32, '0') + "\n");
-  const auto hex = read_font("x.hex");
+  const auto hex = read_font("x.hex", 16);
   REQUIRE(hex.size() == 2);  // a blank has no ink
   CHECK(hex[0].code == U'A');
   CHECK(hex[0].width == 8);
@@ -55,7 +56,7 @@ TEST_CASE("fonts of bits are read from .hex and from .psf of both versions") {
   CHECK(bar.height == 1);
   CHECK(bar.width == 14);
   write("x.psf", psf2());
-  const auto two = read_font("x.psf");
+  const auto two = read_font("x.psf", 16);
   REQUIRE(two.size() == 3);
   CHECK(two[0].code == U'é');
   CHECK(two[0].width == 9);
@@ -65,7 +66,7 @@ TEST_CASE("fonts of bits are read from .hex and from .psf of both versions") {
   CHECK(two[2].code == U'z');
   CHECK(two[1].at(1, 8));
   write("y.psf", psf1());
-  const auto one = read_font("y.psf");
+  const auto one = read_font("y.psf", 16);
   REQUIRE(one.size() == 256);
   CHECK(one[7].code == char32_t(0x107));
   CHECK(one[7].at(0, 7));
@@ -74,8 +75,9 @@ TEST_CASE("fonts of bits are read from .hex and from .psf of both versions") {
 
 TEST_CASE("fonts that are none, or cut off, are refused with what is wrong") {
   Folder folder;
-  const std::string begin = " is no font of bits that can be read: ";
-  CHECK(refused("x.ttf", "abc").find(begin + "it begins neither as a .psf") != std::string::npos);
+  const std::string begin = " is no font that can be read: ";
+  CHECK(refused("x.fnt", "abc").find(begin + "it begins not as a .psf") != std::string::npos);
+  CHECK(refused("x.ttf", "abc").find("no font of outlines") != std::string::npos);
   CHECK(refused("x.hex", "41 zz\n") == "3: 'x.hex'" + begin + "line 1 is not CODE:DIGITS");
   CHECK(refused("x.hex", "41:00\n") ==
         "3: 'x.hex'" + begin + "line 1 has 2 digits in place of 32 or 64");
@@ -128,4 +130,35 @@ TEST_CASE("glyphs keep a face and, where there are names, characters apart") {
   CHECK(refusal_of("glyphs:font=fonts,codes=4e00-9fff") ==
         "3: none of the characters that codes= names can be trained on");
   CHECK(refusal_of("glyphs:font=fonts,codes=xyz").starts_with("2: glyphs: codes=xyz has 'xyz'"));
+}
+
+TEST_CASE("fonts of outlines are drawn with an em of as many pixels as asked for") {
+  const std::filesystem::path path = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
+  if (!std::filesystem::exists(path))
+    return test::skip("no DejaVuSans.ttf (package fonts-dejavu-core)");
+  const auto of = [&](int pixels, char32_t code) {
+    for (const Glyph& g : read_font(path, pixels)) {
+      if (g.code == code)
+        return trimmed(g);
+    }
+    return Glyph{};
+  };
+  // capitals of this face are 0.73 em high, its bar three quarters of them and more
+  const Glyph capital = of(32, U'H');
+  CHECK(capital.height >= 22);
+  CHECK(capital.height <= 25);
+  CHECK(of(64, U'H').height >= 2 * capital.height - 1);
+  const int middle = capital.width / 2;
+  CHECK_FALSE(capital.at(0, middle));  // between the stems
+  CHECK(capital.at(0, 1));
+  int ink = 0;
+  for (int y = 0; y < capital.height; ++y)
+    ink += capital.at(y, middle);
+  CHECK(ink >= 2);  // the bar
+  CHECK(ink <= 5);
+  CHECK(of(16, U' ').height == 0);  // a blank has no ink
+  CHECK(of(16, U'ж').height > 0);
+  Folder folder;
+  write("broken.ttf", "not a font");
+  CHECK(refusal([] { read_font("broken.ttf", 16); }).find("broken.ttf") != std::string::npos);
 }

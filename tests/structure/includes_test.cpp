@@ -125,6 +125,7 @@ TEST_CASE("libraries stay where they belong") {
       {"png.h", {"lib/signal"}},
       {"jpeglib.h", {"lib/signal"}},
       {"sndfile.h", {"lib/signal"}},
+      {"ft2build.h", {"lib/signal"}},
       {"toml++", {"lib/study"}},
       {"cublas", {"lib/backend"}},
       {"mpi.h", {"lib/comm"}},
