@@ -87,7 +87,8 @@ in_debian bash -ec '
   apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 openmpi-bin /tmp/moe-openmpi.deb >/dev/null 2>&1
   mpirun --oversubscribe -np 2 moe train --data "text:path=/usr/share/common-licenses" --model nano --steps 2 --batch 2 --length 64 --eval-tokens 256 -o runs/ranks 2>/dev/null
   moe show runs/ranks | head -3
-  apt-get remove -y -qq -o Dpkg::Use-Pty=0 moe-openmpi moe >/dev/null
+  apt-get remove -y -qq -o Dpkg::Use-Pty=0 moe-openmpi moe >/dev/null || { echo "the packages cannot be removed" >&2; exit 1; }
+  hash -r
   ! command -v moe >/dev/null
 '
 echo "package-check: installed, trained, traced, reported, read and removed in a fresh Debian $(cat "$root/etc/debian_version")"
