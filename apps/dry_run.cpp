@@ -2,11 +2,11 @@
 // against real runs by tests/cli.
 #include <fmt/format.h>
 
-#include <bit>
-
 #include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "lib/model/cost.h"
+#include "lib/run/router_warnings.h"
+#include "lib/run/step_memory.h"
 
 namespace moe {
 namespace {
@@ -32,28 +32,23 @@ void add_work(Rows& rows, const ModelCost& c, const TrainOptions& t) {
   rows.add("tokens in all", count_text(double(t.tokens_per_step() * t.steps)));
 }
 
-// Bytes of gradients that one process keeps of lanes whose sums wait for others
-// (lib/model/lanes.h).
-double waiting_gradients(const ModelCost& c, Index lanes) {
-  return double(std::bit_width(std::uint64_t(lanes)) - 1) * double(c.parameters) * sizeof(float);
-}
-
-// copies: bytes of bf16 weights beside those in f32; lanes: of gradients that wait
-void add_memory(Rows& rows, const ModelCost& c, double copies, double lanes) {
-  rows.add("memory: weights", bytes_text(double(c.weight_bytes)));
-  rows.add("memory: gradients and moments", bytes_text(double(c.optimizer_bytes)));
-  rows.add("memory: activations", bytes_text(double(c.activation_bytes)));
-  if (lanes > 0)
-    rows.add("memory: gradients of lanes, one process", bytes_text(lanes));
+// copies: bytes of bf16 weights beside those in f32
+void add_memory(Rows& rows, const StepMemory& m, double copies) {
+  rows.add("memory: weights", bytes_text(m.weights));
+  rows.add("memory: gradients and moments", bytes_text(m.gradients_and_moments));
+  const std::string together =
+      m.micro_batches > 1 ? fmt::format(" ({} micro-batches at once)", m.micro_batches) : "";
+  rows.add("memory: activations", bytes_text(m.activations) + together);
+  if (m.lanes > 0)
+    rows.add("memory: gradients of lanes", bytes_text(m.lanes));
   if (copies > 0)
     rows.add("memory: bf16 copies of weights", bytes_text(copies));
   // Measured for nano to small, batches of 2 to 16: within a tenth in f32, up to an eighth more is
   // used in bf16. Code that oneDNN writes for AVX-512 takes some 3 to 7 MiB more than that for
   // AVX2, and a program just built, all in the page cache, some 2 MiB more than one read by pages.
-  const double around = 37 * 1024 * 1024 + 0.15 * double(c.activation_bytes);
-  const double held = double(c.weight_bytes + c.optimizer_bytes + c.activation_bytes);
+  const double around = 37 * 1024 * 1024 + 0.15 * m.activations;
   rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
-  rows.add("memory in all", concat("about ", bytes_text(held + copies + lanes + around)));
+  rows.add("memory in all", concat("about ", bytes_text(m.all() + copies + around)));
 }
 
 void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index keep) {
@@ -86,15 +81,19 @@ bool multiplies_bf16(const std::string& device) {
 
 }  // namespace
 
-int dry_run(const ModelConfig& given, const RunOptions& o) {
+int dry_run(const ModelConfig& given, const RunOptions& o, const RankOptions& layout, int ranks) {
   Notes notes;
   const ModelConfig config = config_on_data(given, o, notes);
   const RunState s = state_of(config, o);
+  Trainer::refuse_layout(s.train, layout, ranks, experts_of(config));
+  for (const std::string& sentence : step_warnings(config, s.train.accumulate, s.train.lanes))
+    warning(sentence);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
   const bool narrow = multiplies_bf16(o.device);
   Rows rows;
   add_work(rows, c, s.train);
-  add_memory(rows, c, narrow ? 2 * double(c.parameters) : 0, waiting_gradients(c, s.train.lanes));
+  add_memory(rows, step_memory(config, s.train, layout, ranks),
+             narrow ? 2 * double(c.parameters) : 0);
   add_disk(rows, c, config, s.keep);
   Table t{.id = "cost",
           .title = "What this run would take",

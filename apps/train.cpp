@@ -253,7 +253,7 @@ int train(Options& o, const CommandLine& cli) {
     o.run.data = with_task(o.run.data, o.task);
   const ModelConfig config = config_of(o, cli);
   if (o.dry)
-    return comm.first() ? dry_run(config, o.run) : 0;
+    return comm.first() ? dry_run(config, o.run, o.layout, comm.size()) : 0;
   if (o.run.data.empty() && o.save_dtype.empty()) {
     throw Error(Exit::usage, "--data is missing: nothing to train on")
         .hint("--data system, or --data text:path=FOLDER");

@@ -14,6 +14,6 @@ int resume_run(const std::string& folder, const ResumeOptions&, const DeviceOpti
 // the weights of step 0 alone; save_dtype: f32 or bf16
 int write_initial(const ModelConfig&, const RunOptions&, const std::string& save_dtype,
                   const DeviceOptions&);
-int dry_run(const ModelConfig&, const RunOptions&);
+int dry_run(const ModelConfig&, const RunOptions&, const RankOptions&, int ranks);
 
 }  // namespace moe

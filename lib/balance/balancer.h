@@ -106,6 +106,10 @@ class Balancer {
   virtual bool counts_whole_step() const {
     return false;
   }
+  // and what it counts of one micro-batch, (E), for the other_counts of the others
+  virtual std::vector<std::int64_t> counted(const BalanceInput&) const {
+    return {};
+  }
   // moves Router::correction_bias(), which the router then must have; one balancer of a layer may
   virtual bool moves_bias() const {
     return false;

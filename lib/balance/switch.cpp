@@ -38,6 +38,17 @@ class Switch final : public Balancer {
     return global_;
   }
 
+  std::vector<std::int64_t> counted(const BalanceInput& in) const override {
+    const Matrix<int> unbiased = best_where_counted(in);
+    const Matrix<int>& ids = counted_ids(in, unbiased);
+    std::vector<std::int64_t> out(std::size_t(in.experts), 0);
+    for (Index t = 0; t < in.tokens(); ++t) {
+      if (in.batch().is_valid(t))
+        count_row(ids, t, out);
+    }
+    return out;
+  }
+
   bool by_sums() const override {
     return counts_ == Counts::topk && !sequence_ && !factors_;
   }
@@ -50,10 +61,8 @@ class Switch final : public Balancer {
   }
 
   double loss(const BalanceInput& in, double scale, const BalanceGrad& grad) const override {
-    const Matrix<int> unbiased = counts_ == Counts::unbiased ? best_scores(in) : Matrix<int>{};
-    const Matrix<int>& ids = counts_ == Counts::unbiased    ? unbiased
-                             : counts_ == Counts::post_drop ? in.routing.computed()
-                                                            : in.routing.expert;
+    const Matrix<int> unbiased = best_where_counted(in);
+    const Matrix<int>& ids = counted_ids(in, unbiased);
     if (factors_)
       return by_modality(in, ids, scale, grad);
     if (!sequence_)
@@ -85,6 +94,22 @@ class Switch final : public Balancer {
         best_of(in.routing.score.row(t), ids.row(t));
     }
     return ids;
+  }
+  Matrix<int> best_where_counted(const BalanceInput& in) const {
+    return counts_ == Counts::unbiased ? best_scores(in) : Matrix<int>{};
+  }
+  // The choices that count; `unbiased` are those of best_where_counted().
+  const Matrix<int>& counted_ids(const BalanceInput& in, const Matrix<int>& unbiased) const {
+    return counts_ == Counts::unbiased    ? unbiased
+           : counts_ == Counts::post_drop ? in.routing.computed()
+                                          : in.routing.expert;
+  }
+  template <class N>
+  void count_row(const Matrix<int>& ids, Index t, std::vector<N>& n) const {
+    for (Index j = 0; j < (counts_ == Counts::top1 ? 1 : ids.cols()); ++j) {
+      if (ids(t, j) >= 0)
+        ++n[std::size_t(ids(t, j))];
+    }
   }
   // Rows first..last, all of them or those of one modality, of so many experts (0 = all).
   struct Rows {
@@ -137,10 +162,7 @@ class Switch final : public Balancer {
       if (!rows.has(in.batch(), t))
         continue;
       ++tokens;
-      for (Index j = 0; j < (counts_ == Counts::top1 ? 1 : ids.cols()); ++j) {
-        if (ids(t, j) >= 0)
-          ++n[ids(t, j)];
-      }
+      count_row(ids, t, n);
       for (std::size_t e = 0; e < experts; ++e)
         mean[e] += in.probability(t, Index(e));
     }

@@ -54,6 +54,10 @@ class Crossing {
   // What rank `of` of the group gave to the gradients of the experts here since it was last asked,
   // one array a parameter that trains, as ExpertParameters::collect() has them.
   std::vector<Array<S>> take_gradients(int of);
+  // What was taken, to go on from; what came since is gone.
+  void give_gradients(int of, std::vector<Array<S>> gradient) {
+    gradient_[std::size_t(of)] = std::move(gradient);
+  }
 
  private:
   using Matrices = std::vector<Matrix<S>>;

@@ -116,9 +116,10 @@ class DeviceGate final : public Gate<S> {
       m.routed.tokens += pass.batch.is_valid(n);
     m.routed.entropy = std::numeric_limits<double>::quiet_NaN();  // until it is read
     for (const auto& b : rules_.balancers) {
-      m.factors.push_back(b->across_layers() ? SumFactors{}
-                                             : b->sum_factors({m.routed.counts, m.routed.tokens,
-                                                               pass.other_counts, rules_.eta}));
+      const bool later = b->across_layers() || (b->counts_whole_step() && pass.counts_follow);
+      m.factors.push_back(later ? SumFactors{}
+                                : b->sum_factors({m.routed.counts, m.routed.tokens,
+                                                  pass.other_counts, rules_.eta}));
       m.weigh(*b, m.factors.back(), pass.loss_scale * b->reduction(pass.layers.count));
     }
     if (pass.layers.losses_follow)
@@ -164,6 +165,29 @@ class DeviceGate final : public Gate<S> {
       for (std::size_t e = 0; e < f.probability.size(); ++e)
         loss += f.probability[e] * double(row[e]);
       t.losses.push_back(loss);
+    }
+  }
+
+  std::vector<std::int64_t> step_counts(const Pass&, const GateTape<S>& t) const override {
+    std::vector<std::int64_t> out;
+    for (int b = 0; b < rules_.step_balancers(); ++b) {
+      const auto& counts = memory(t).routed.counts;
+      out.insert(out.end(), counts.begin(), counts.end());
+    }
+    return out;
+  }
+  void balance_step(const Pass& pass, std::span<const std::int64_t> others,
+                    GateTape<S>& t) override {
+    DeviceMemory<S>& m = memory(t);
+    const std::size_t experts = m.routed.counts.size();
+    for (std::size_t b = 0; b < rules_.balancers.size(); ++b) {
+      const Balancer& balancer = *rules_.balancers[b];
+      if (!balancer.counts_whole_step())
+        continue;
+      m.factors[b] = balancer.sum_factors(
+          {m.routed.counts, m.routed.tokens, others.first(experts), rules_.eta});
+      m.weigh(balancer, m.factors[b], pass.loss_scale * balancer.reduction(pass.layers.count));
+      others = others.subspan(experts);
     }
   }
 

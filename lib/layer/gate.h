@@ -80,6 +80,12 @@ class Gate {
   // A row of these sums, on the host: makes losses of it.
   virtual void read_sums(std::span<const S> row /*(E+2)*/, GateTape<S>&) = 0;
 
+  // Where counts follow (Pass::counts_follow): what this micro-batch counts for each balancer over
+  // a whole step, (such balancers, E); then their losses, from the counts of the other
+  // micro-batches.
+  virtual std::vector<std::int64_t> step_counts(const Pass&, const GateTape<S>&) const = 0;
+  virtual void balance_step(const Pass&, std::span<const std::int64_t> others, GateTape<S>&) = 0;
+
   // Adds to dx and to the wanted gradients what arrives by the choices and by the balance losses.
   virtual void backward(const Pass&, const GateTape<S>&, View<const S> x, const ChoiceGradients<S>&,
                         View<S> dx, const GateGradients&) = 0;

@@ -130,6 +130,14 @@ bool GateRules<S>::balances() const {
   return !balancers.empty() && !products.empty() && !capability<Mixing>(*router);
 }
 
+template <class S>
+int GateRules<S>::step_balancers() const {
+  const auto whole = [](const auto& b) {
+    return b->counts_whole_step();
+  };
+  return balances() ? int(std::ranges::count_if(balancers, whole)) : 0;
+}
+
 template struct GateRules<float>;
 template struct GateRules<double>;
 

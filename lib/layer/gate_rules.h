@@ -19,6 +19,8 @@ struct GateRules {
 
   // There are scores of choices and somebody weighs them.
   bool balances() const;
+  // Balancers over a whole step of several micro-batches.
+  int step_balancers() const;
 
   LayerConfig config;  // specs resolved
   Backend<S>& backend;

@@ -91,7 +91,8 @@ class HostGate final : public Gate<S> {
     m.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
     const BalanceInput in = balance_input(pass, t);
     for (const auto& b : rules_.balancers) {
-      const bool later = b->across_layers() && pass.layers.losses_follow;
+      const bool later = (b->across_layers() && pass.layers.losses_follow) ||
+                         (b->counts_whole_step() && pass.counts_follow);
       const double scale = pass.loss_scale * b->reduction(pass.layers.count);
       if (b->of_matrix())
         t.losses.push_back(matrix_loss(*b, scale, m));
@@ -123,6 +124,31 @@ class HostGate final : public Gate<S> {
     return {};
   }
   void read_sums(std::span<const S>, GateTape<S>&) override {}
+
+  std::vector<std::int64_t> step_counts(const Pass& pass, const GateTape<S>& t) const override {
+    std::vector<std::int64_t> out;
+    for (const auto& b : rules_.balancers) {
+      if (!b->counts_whole_step() || rules_.step_balancers() == 0)
+        continue;
+      const auto counted = b->counted(balance_input(pass, t));
+      out.insert(out.end(), counted.begin(), counted.end());
+    }
+    return out;
+  }
+  void balance_step(const Pass& pass, std::span<const std::int64_t> others,
+                    GateTape<S>& t) override {
+    const std::size_t experts = std::size_t(rules_.config.experts);
+    for (std::size_t b = 0; b < t.losses.size(); ++b) {
+      const Balancer& balancer = *rules_.balancers[b];
+      if (!balancer.counts_whole_step())
+        continue;
+      BalanceInput in = balance_input(pass, t);
+      in.other_counts = others.first(experts);
+      others = others.subspan(experts);
+      const double scale = pass.loss_scale * balancer.reduction(pass.layers.count);
+      t.losses[b] = balancer.loss(in, scale, gradients(t));
+    }
+  }
 
   void backward(const Pass& pass, const GateTape<S>& t, View<const S> x,
                 const ChoiceGradients<S>& d, View<S> dx, const GateGradients& more) override {

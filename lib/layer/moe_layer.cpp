@@ -337,6 +337,10 @@ void MoeLayer<S>::read_sums(View<const S> on_host, std::span<MoeTape<S>* const> 
     tapes[l]->gate->read_sums(on_host.slice(Index(l), 1).flat(), *tapes[l]);
 }
 template <class S>
+int MoeLayer<S>::step_balancers() const {
+  return rules_->step_balancers();
+}
+template <class S>
 void MoeLayer<S>::fetch_routing(MoeTape<S>& t) const {
   t.gate->fetch(t);
 }

@@ -82,6 +82,14 @@ class MoeLayer {
   // read_sums() takes them when they have come.
   static Array<S> balance_across(const Pass&, std::span<MoeTape<S>* const>);
   static void read_sums(View<const S> on_host, std::span<MoeTape<S>* const>);
+  int step_balancers() const;  // balancers over a whole step
+  // Where counts follow (Pass::counts_follow), as Gate has them: before backward().
+  std::vector<std::int64_t> step_counts(const Pass& pass, const MoeTape<S>& t) const {
+    return t.gate->step_counts(pass, t);
+  }
+  void balance_step(const Pass& pass, std::span<const std::int64_t> others, MoeTape<S>& t) {
+    t.gate->balance_step(pass, others, t);
+  }
   // Brings what a device decided to the host: routing, probabilities and losses, as if the host had
   // decided.
   void fetch_routing(MoeTape<S>&) const;

@@ -30,6 +30,8 @@ struct Pass {
   // (E) counts of the other micro-batches of the step, for scope=global; of a decoder those of all
   // its MoE layers, (moe_layers*E)
   std::span<const std::int64_t> other_counts;
+  // These counts are known after the forward pass only: balance_step() of layer or decoder.
+  bool counts_follow = false;
   GateOptions gate;
   AmongLayers layers;
   MixerPast* past = nullptr;  // of experts of attention, where sequences go on

@@ -490,26 +490,6 @@ const S* Decoder<S>::take_losses(Tape& t, const S* from) {
 }
 
 template <class S>
-void Decoder<S>::share_out(Comm& group) {
-  int number = 0;
-  for (MoeLayer<S>* layer : moe_layers())
-    layer->share_out(group, number++);
-}
-
-template <class S>
-void Decoder<S>::serve(bool training) {
-  const TimeSpan time("experts for other ranks");
-  const auto layers = moe_layers();
-  if (layers.empty() || !layers[0]->crossing())
-    return;
-  std::vector<CrossingTape<S>> tapes(layers.size());
-  for (std::size_t l = 0; l < layers.size(); ++l)
-    layers[l]->serve(training, tapes[l]);
-  for (std::size_t l = layers.size(); training && l-- > 0;)
-    layers[l]->serve_backward(tapes[l]);
-}
-
-template <class S>
 Array<S> Decoder<S>::read_out_backward(Tape& tape) {
   const TimeSpan time(TimePart::output, "output backward");
   Array<S> dx(backend_, tape.last.rows(), config_->hidden);

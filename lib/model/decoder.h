@@ -114,8 +114,16 @@ class Decoder {
   // Shares the experts of every layer out to the ranks of a group (MoeLayer::share_out).
   void share_out(Comm& group);
   // What a rank does in a pass of the others when it has no batch of its own: forwards, and in
-  // training backwards.
-  void serve(bool training);
+  // training backwards with what that left.
+  std::vector<CrossingTape<S>> serve(bool training);
+  void serve_backward(const std::vector<CrossingTape<S>>&);
+  // Whether balance losses are over the micro-batches of a whole step.
+  bool counts_whole_step();
+  // After a forward() whose counts follow (Pass::counts_follow): what this micro-batch counts in
+  // each layer for them (MoE layers, balancers over a step, E), and their losses from the counts of
+  // the other micro-batches, in that order. Before backward().
+  std::vector<std::int64_t> step_counts(const Pass&, const Tape&) const;
+  void balance_step(const Pass&, std::span<const std::int64_t> others, Tape&);
   // Without gradients, layer by layer; tapes are dropped as it goes. Fills loss, token_loss,
   // predicted of `out` where the batch has targets; logits of the last token of each sequence (Q,V)
   // where wanted.

@@ -43,6 +43,7 @@ Pass Decoder<S>::encoder_pass(const Pass& pass, Tape& tape) const {
           .rng = pass.rng,
           .loss_scale = pass.loss_scale,
           .other_counts = pass.other_counts,
+          .counts_follow = pass.counts_follow,
           .layers = pass.layers};
 }
 

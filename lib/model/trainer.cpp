@@ -64,6 +64,7 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm, const
   }
   find_experts();
   find_summed();
+  counts_step_ = model_.counts_whole_step();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     View<const float> all = parameters_[i]->held();
     if (owns_moments()) {
@@ -108,20 +109,28 @@ StepResult Trainer::begin_step() {
   return r;
 }
 
+void Trainer::begin(std::uint64_t number, const NextBatch& next, AtWork& micro) const {
+  const TimeSpan data(TimePart::data, "data");
+  micro.batch = next(number);
+  micro.rng = Rng(options_.seed).stream(number);
+}
+
+Pass Trainer::pass_of(AtWork& micro) const {
+  return {.batch = *micro.batch,
+          .training = true,
+          .rng = &*micro.rng,
+          .loss_scale = 1.0 / double(options_.accumulate),
+          .counts_follow = abreast()};
+}
+
 std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, const NextBatch& next,
                                                         const Observe& observe, StepResult& r,
                                                         std::vector<MicroFigures>& figures) {
   const TimeSpan time("micro-batch", int(number % std::uint64_t(options_.accumulate)));
-  const Batch batch = [&] {
-    const TimeSpan data(TimePart::data, "data");
-    return next(number);
-  }();
-  Rng rng = Rng(options_.seed).stream(number);
-  Decoder<float>::Tape tape;
-  const Pass pass{.batch = batch,
-                  .training = true,
-                  .rng = &rng,
-                  .loss_scale = 1.0 / double(options_.accumulate)};
+  AtWork micro;
+  begin(number, next, micro);
+  Decoder<float>::Tape& tape = micro.tape;
+  const Pass pass = pass_of(micro);
   using ReadLosses = Decoder<float>::ReadLosses;
   model_.forward(pass, tape, observe ? ReadLosses::now : ReadLosses::later);
   const bool later = !tape.loss_on_device.empty();
@@ -133,12 +142,12 @@ std::optional<Decoder<float>::Tape> Trainer::micro_step(std::uint64_t number, co
   if (observe) {
     const TimeSpan record("record");
     model_.fetch_routing(tape);
-    observe(batch, tape);
+    observe(*micro.batch, tape);
   }
   model_.backward(pass, tape);
   if (!later)
     return {};
-  return tape;
+  return std::move(tape);
 }
 
 std::vector<Trainer::MicroFigures> Trainer::run_lanes(const NextBatch& next, const Observe& observe,
@@ -148,15 +157,15 @@ std::vector<Trainer::MicroFigures> Trainer::run_lanes(const NextBatch& next, con
   std::vector<Decoder<float>::Tape> kept;
   model_.want_grads();
   model_.clear_grads();
-  for (Index round = 0; round < rounds(); ++round) {
-    if (const auto micro = micro_of(comm_.rank(), round)) {
+  for (Index turn = 0; turn < turns(); ++turn) {
+    if (const auto micro = micro_of(comm_.rank(), turn)) {
       const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro->number);
       if (auto tape = micro_step(number, next, observe, r, figures))
         kept.push_back(std::move(*tape));
     } else if (group_) {
-      model_.serve(true);
+      model_.serve_backward(model_.serve(true));
     }
-    round_done(round);
+    turn_done(turn);
   }
   reduce();
   r.gradient_norm = norm_of_gradients();
@@ -176,7 +185,8 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
   if (measuring_noise_)
     lane_squares_ = Matrix<double>(options_.lanes, noise_columns());
   StepResult r = begin_step();
-  const std::vector<MicroFigures> figures = run_lanes(next, observe, r);
+  const std::vector<MicroFigures> figures =
+      abreast() ? run_abreast(next, observe, r) : run_lanes(next, observe, r);
   refuse_nonfinite(r, {});
   if (!comm_.alone()) {
     StepResult all = begin_step();

@@ -5,10 +5,12 @@
 // lanes of a step (lib/model/lanes.h); the bytes are those of one rank with as many lanes.
 #pragma once
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
 #include "lib/core/comm.h"
+#include "lib/core/rng.h"
 #include "lib/model/decoder.h"
 #include "lib/model/noise.h"
 #include "lib/model/ownership.h"
@@ -98,7 +100,7 @@ class Trainer {
 
   // Batch number n of the run; called in order.
   using NextBatch = std::function<Batch(std::uint64_t number)>;
-  // Sees each micro-batch after its forward pass (recording while training).
+  // Sees each micro-batch (recording while training), in their order: its routing and its losses.
   using Observe = std::function<void(const Batch&, const Decoder<float>::Tape&)>;
   // One step, the same on every rank; next and observe hear of this rank's micro-batches. What is
   // frozen stays as it is, bit by bit, and the selection bias of a frozen router
@@ -154,20 +156,47 @@ class Trainer {
   StepResult begin_step();
   // This rank's micro-batches forwards and backwards, lane by lane.
   std::vector<MicroFigures> run_lanes(const NextBatch&, const Observe&, StepResult&);
+  // A micro-batch at work.
+  struct AtWork {
+    std::optional<Batch> batch;
+    std::optional<Rng> rng;
+    Decoder<float>::Tape tape;
+  };
+  void begin(std::uint64_t number, const NextBatch&, AtWork&) const;
+  Pass pass_of(AtWork&) const;
   // One micro-batch forwards and backwards; returns the tape where its losses are still on the
   // device.
   std::optional<Decoder<float>::Tape> micro_step(std::uint64_t number, const NextBatch&,
                                                  const Observe&, StepResult&,
                                                  std::vector<MicroFigures>&);
-  // Micro-batch number `round` of a rank: its lane, its number in the step and whether it is the
-  // lane's last; nothing where the rank has none left.
+  // Micro-batches take turns: of a rank lane by lane, or where lanes go abreast round by round. The
+  // micro-batch of a rank's turn: its lane, its number in the step and whether it is the lane's
+  // last; nothing where the rank has none.
   struct Micro {
     Index lane, number;
     bool last;
   };
-  std::optional<Micro> micro_of(int rank, Index round) const;
-  Index rounds() const;
-  void round_done(Index round);
+  std::optional<Micro> micro_of(int rank, Index turn) const;
+  Index most_lanes() const;     // of a rank
+  int first_of_group() const {  // the ranks that share experts out with this one
+    return comm_.rank() / ranks_.expert_ranks * ranks_.expert_ranks;
+  }
+  Index turns() const {
+    return most_lanes() * (options_.accumulate / options_.lanes);
+  }
+  void turn_done(Index turn);
+  // Balance losses over a whole step (switch:scope=global) want the counts of all lanes:
+  // micro-batch n of every lane goes forward before the first goes backward.
+  bool abreast() const {
+    return counts_step_ && options_.accumulate > 1;
+  }
+  std::vector<MicroFigures> run_abreast(const NextBatch&, const Observe&, StepResult&);
+  void forward_abreast(Index round, const NextBatch&, std::vector<AtWork>&);
+  void backward_abreast(Index round, bool observed, const StepResult&, std::vector<AtWork>&);
+  std::vector<MicroFigures> figures_abreast(const Observe&, StepResult&, std::vector<AtWork>&);
+  AtWork& at_work(std::vector<AtWork>&, const Micro&) const;
+  void balance_round(Index round, std::vector<AtWork>&);
+  void take_up(Index turn);
   void reduce();
   MicroFigures figures_of(const Decoder<float>::Tape&) const;
   void add(const MicroFigures&, StepResult&) const;
@@ -257,7 +286,15 @@ class Trainer {
   std::vector<Parameter<float>*> parameters_;  // trained ones
   std::vector<int> expert_layer_;              // of each the MoE layer whose experts it is; -1
   bool measuring_noise_ = false;               // in this step
-  Matrix<double> lane_squares_;                // (lanes, noise_columns())
+  bool counts_step_ = false;                   // balance losses are over a whole step
+  std::vector<std::int64_t> counted_;          // for them, in the rounds of this step so far
+  // of lanes that go abreast, between their turns: gradients by lane, as dense_ and experts_ have
+  // them, and of the experts here by lane and layer
+  using Gradients = std::vector<Array<float>>;
+  std::map<Index, Gradients> dense_of_lane_, experts_of_lane_;
+  std::map<Index, std::vector<Gradients>> crossed_of_lane_;
+  std::vector<std::vector<CrossingTape<float>>> served_;  // in the turns of a round
+  Matrix<double> lane_squares_;                           // (lanes, noise_columns())
   Profile* profile_ = nullptr;
   Summed dense_, experts_;  // with several lanes
   std::vector<Array<float>> m_, v_;

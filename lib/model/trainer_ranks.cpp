@@ -123,35 +123,43 @@ void Trainer::find_summed() {
   experts_ = summed_over(replicas_ ? *replicas_ : comm_, std::move(experts), of_group);
 }
 
-std::optional<Trainer::Micro> Trainer::micro_of(int rank, Index round) const {
+std::optional<Trainer::Micro> Trainer::micro_of(int rank, Index turn) const {
   const Index each = options_.accumulate / options_.lanes;
   const Lanes lanes = lanes_of_rank(rank, comm_.size(), options_.lanes);
-  if (round >= lanes.count * each)
+  const Index lane = abreast() ? turn % most_lanes() : turn / each;
+  const Index round = abreast() ? turn / most_lanes() : turn % each;
+  if (lane >= lanes.count)
     return {};
-  const Index number = lanes.first * each + round;
-  return Micro{number / each, number, (number + 1) % each == 0};
+  return Micro{lanes.first + lane, (lanes.first + lane) * each + round, round + 1 == each};
 }
 
-// As many as the rank with most micro-batches has.
-Index Trainer::rounds() const {
+Index Trainer::most_lanes() const {
   Index most = 0;
   for (int r = 0; r < comm_.size(); ++r)
     most = std::max(most, lanes_of_rank(r, comm_.size(), options_.lanes).count);
-  return most * (options_.accumulate / options_.lanes);
+  return most;
 }
 
 namespace {
 
 using GradientOf = std::map<const Parameter<float>*, Array<float>>;
 
-// What rank r of the group gave to the gradients of the experts here.
-GradientOf crossed_gradients(Decoder<float>& model, int r) {
+// What rank r of the group gave to the gradients of the experts here, by layer.
+std::vector<std::vector<Array<float>>> crossed_gradients(Decoder<float>& model, int r) {
+  std::vector<std::vector<Array<float>>> out;
+  for (auto* layer : model.moe_layers())
+    out.push_back(layer->crossing()->take_gradients(r));
+  return out;
+}
+
+GradientOf by_parameter(Decoder<float>& model, std::vector<std::vector<Array<float>>> of_layers) {
   GradientOf out;
-  for (auto* layer : model.moe_layers()) {
+  const auto layers = model.moe_layers();
+  for (std::size_t l = 0; l < layers.size(); ++l) {
     std::vector<Parameter<float>*> of_layer;
-    layer->expert_parameters().collect(of_layer);
+    layers[l]->expert_parameters().collect(of_layer);
     std::erase_if(of_layer, [](const Parameter<float>* p) { return !p->trained(); });
-    std::vector<Array<float>> gradient = layer->crossing()->take_gradients(r);
+    std::vector<Array<float>>& gradient = of_layers[l];
     for (std::size_t k = 0; k < of_layer.size(); ++k)
       out[of_layer[k]] = std::move(gradient[k]);
   }
@@ -165,33 +173,39 @@ void Trainer::add_lane(Index lane, Summed& s, std::vector<Array<float>> gradient
   s.sums->add(lane, std::move(gradient));
 }
 
-// The gradients of a lane that is through go to the sums, and the next lane starts with zeros.
-void Trainer::round_done(Index round) {
+// The gradients of a lane that is through go to the sums, and the next lane starts with zeros;
+// those of one that waits for its next turn are put aside.
+void Trainer::turn_done(Index turn) {
   if (!in_lanes())
     return;
   const TimeSpan time(TimePart::ranks, "sums of lanes");
   const auto take = [&](const Summed& s) {
-    std::vector<Array<float>> gradient;
+    Gradients gradient;
     for (const std::size_t i : s.parameters) {
       gradient.push_back(parameters_[i]->exchange_grad({}));
       parameters_[i]->want_grad(model_.backend());
     }
     return gradient;
   };
-  if (const auto mine = micro_of(comm_.rank(), round); mine && mine->last) {
+  if (const auto mine = micro_of(comm_.rank(), turn); mine && mine->last) {
     add_lane(mine->lane, dense_, take(dense_));
     if (!group_)
       add_lane(mine->lane, experts_, take(experts_));
+  } else if (mine && abreast()) {
+    dense_of_lane_[mine->lane] = take(dense_);
+    if (!group_)
+      experts_of_lane_[mine->lane] = take(experts_);
   }
-  const int first = comm_.rank() / ranks_.expert_ranks * ranks_.expert_ranks;
   for (int r = 0; group_ && r < group_->size(); ++r) {
-    const auto theirs = micro_of(first + r, round);
+    const auto theirs = micro_of(first_of_group() + r, turn);
+    if (theirs && !theirs->last && abreast())
+      crossed_of_lane_[theirs->lane] = crossed_gradients(model_, r);
     if (!theirs || !theirs->last)
       continue;
-    GradientOf by_parameter = crossed_gradients(model_, r);
-    std::vector<Array<float>> gradient;
+    GradientOf of = by_parameter(model_, crossed_gradients(model_, r));
+    Gradients gradient;
     for (const std::size_t i : experts_.parameters)
-      gradient.push_back(std::move(by_parameter.at(parameters_[i])));
+      gradient.push_back(std::move(of.at(parameters_[i])));
     add_lane(theirs->lane, experts_, std::move(gradient));
   }
 }

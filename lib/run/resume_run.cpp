@@ -67,8 +67,8 @@ Backend<float>& open_device(RunState& state, const std::string& asked, const Run
   }
 }
 
-LoadedModel load_point(const ResumePoint& point, Backend<float>& device,
-                       TrainingObserver& observer) {
+LoadedModel load_point(const ResumePoint& point, const RunContext& context_of_run,
+                       Backend<float>& device, TrainingObserver& observer) {
   LoadedModel loaded = load_model(point.checkpoint, device);
   for (const std::string& n : loaded.checkpoint.notes)
     observer.warning(n);
@@ -78,7 +78,7 @@ LoadedModel load_point(const ResumePoint& point, Backend<float>& device,
                                     "': the length of a sequence, ", point.state.train.length,
                                     ", is more than the model's context of ", context));
   }
-  refuse_size(loaded.model->config(), point.state.train);
+  refuse_size(loaded.model->config(), point.state.train, context_of_run);
   return loaded;
 }
 
@@ -161,12 +161,12 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
       prune(folder, int(state.keep));
     return nullptr;
   }
-  Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
+  Trainer::refuse_layout(state.train, context.ranks, context.size(),
                          experts_of(model_config(state.model)));
   const ProfileOptions profile =
       profile_of(context, state.step, state.train.steps, folder, observer);
-  LoadedModel loaded =
-      load_point(begin.point, open_device(state, options.device, context, observer), observer);
+  LoadedModel loaded = load_point(begin.point, context,
+                                  open_device(state, options.device, context, observer), observer);
   auto tokenizer = training_tokenizer(loaded);
   auto kept = files_kept(loaded.checkpoint.path, *tokenizer);
   auto run = std::make_unique<TrainingRun>(

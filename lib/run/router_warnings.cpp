@@ -1,7 +1,8 @@
 #include "lib/run/router_warnings.h"
 
+#include <algorithm>
+
 #include "lib/balance/balancer.h"
-#include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/model/config.h"
 #include "lib/router/facts.h"
@@ -39,15 +40,28 @@ std::vector<std::string> router_training_warnings(const ModelConfig& c) {
   return out;
 }
 
-void refuse_without_effect(const ModelConfig& c) {
-  for (const std::string& spec : c.moe_layers() > 0 ? c.moe.balance : std::vector<std::string>{}) {
-    if (make_balancer(spec)->counts_whole_step()) {
-      throw Error(Exit::usage, concat("the balancer ", spec,
-                                      " is over the whole step, and training counts each "
-                                      "micro-batch alone: it would equal scope=batch"))
-          .hint("scope=batch; with --accumulate 1 a step is one batch");
-    }
+bool counts_whole_step(const ModelConfig& c) {
+  const auto whole = [](const std::string& spec) {
+    return make_balancer(spec)->counts_whole_step();
+  };
+  return c.moe_layers() > 0 && std::ranges::any_of(c.moe.balance, whole);
+}
+
+std::vector<std::string> step_warnings(const ModelConfig& c, Index accumulate, Index lanes) {
+  std::vector<std::string> out;
+  if (!counts_whole_step(c))
+    return out;
+  if (accumulate == 1) {
+    out.push_back(
+        "scope=global is over the micro-batches of a step, and a step of this run has one: the "
+        "balance loss equals that of scope=batch; --accumulate 4 --lanes 4 makes it one over four");
+  } else if (accumulate > lanes) {
+    out.push_back(concat("scope=global counts the micro-batches that a step has seen: with ",
+                         accumulate, " in ", lanes, lanes == 1 ? " lane" : " lanes",
+                         " a micro-batch misses those of its lane that come after it; --lanes ",
+                         accumulate, " counts all, and holds all on the tape at once"));
   }
+  return out;
 }
 
 }  // namespace moe

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "lib/core/view.h"
+
 namespace moe {
 
 struct ModelConfig;
@@ -14,8 +16,9 @@ bool looks_ahead(const ModelConfig&);
 std::vector<std::string> router_warnings(const ModelConfig&);
 // Further sentences where it is trained.
 std::vector<std::string> router_training_warnings(const ModelConfig&);
-// Throws Error(usage) where an option of the balancers would change nothing in a training: a loss
-// over a whole step, while a step gives its micro-batches no counts of the others.
-void refuse_without_effect(const ModelConfig&);
+// Whether a balance loss is over the micro-batches of a whole step (switch:scope=global).
+bool counts_whole_step(const ModelConfig&);
+// And of steps of so many micro-batches in lanes, where that is not what it says.
+std::vector<std::string> step_warnings(const ModelConfig&, Index accumulate, Index lanes);
 
 }  // namespace moe

@@ -19,6 +19,7 @@
 #include "lib/run/program_version.h"
 #include "lib/run/resumed_trace.h"
 #include "lib/run/router_warnings.h"
+#include "lib/run/step_memory.h"
 #include "lib/run/this_machine.h"
 
 namespace moe {
@@ -83,7 +84,6 @@ void refuse_trace(const ModelConfig& config, const RunOptions& o) {
 
 // Routers and balancers that cannot train, or not as they say.
 void refuse_untrainable(const ModelConfig& config) {
-  refuse_without_effect(config);
   if (config.moe_layers() > 0 &&
       router_facts(config.moe.router, config.moe.experts).needs_recorded_routes) {
     throw Error(Exit::usage,
@@ -292,7 +292,9 @@ void fit_sources(ModelConfig& config, const Corpus& corpus) {
 
 void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
   const ModelConfig& config = run.setup.model->config();
-  for (const auto& sentences : {router_warnings(config), router_training_warnings(config)}) {
+  const TrainOptions& train = run.setup.state.train;
+  for (const auto& sentences : {router_warnings(config), router_training_warnings(config),
+                                step_warnings(config, train.accumulate, train.lanes)}) {
     for (const std::string& sentence : sentences) {
       observer.warning(sentence);
       run.log.warning(sentence);
@@ -302,10 +304,8 @@ void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
 
 }  // namespace
 
-void refuse_size(const ModelConfig& config, const TrainOptions& t) {
-  const ModelCost c = cost_of(config, t.sequences * t.length);
-  const double need =
-      double(c.weight_bytes) + double(c.optimizer_bytes) + double(c.activation_bytes);
+void refuse_size(const ModelConfig& config, const TrainOptions& t, const RunContext& context) {
+  const double need = step_memory(config, t, context.ranks, context.size()).all();
   const double available = double(machine_bytes());
   if (need > available) {
     throw Error(Exit::memory, concat("training takes ", bytes_text(need),
@@ -403,8 +403,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   refuse_start(given, o, context);
   ModelConfig config = given;
   RunState state = state_of(config, o);
-  Trainer::refuse_layout(state.train, context.ranks, context.comm ? context.comm->size() : 1,
-                         experts_of(config));
+  Trainer::refuse_layout(state.train, context.ranks, context.size(), experts_of(config));
   const ProfileOptions profile = profile_of(context, 0, o.train.steps, o.folder, observer);
   const RunData data = open_data(config, o, observer, tokenizer_of(o));
   const Corpus& corpus = data.corpus;
@@ -413,7 +412,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   config.vocabulary = data.vocabulary;
   fit_sources(config, corpus);
   state.data = corpus.specs();
-  refuse_size(config, state.train);
+  refuse_size(config, state.train, context);
   auto model = std::make_unique<Decoder<float>>(config, context.device(o.device));
   model->initialise(state.train.seed);
   learn_tables(*model, corpus, state.train);

@@ -39,6 +39,9 @@ struct RunContext {
   bool writes() const {
     return !comm || comm->first();
   }
+  int size() const {
+    return comm ? comm->size() : 1;
+  }
 };
 
 int experts_of(const ModelConfig&);  // of each MoE layer; 0 where there is none
@@ -53,7 +56,7 @@ RunState state_of(const ModelConfig&, const RunOptions&);
 
 // Throws Error(memory): a size that this machine cannot hold is said at once, not after minutes of
 // swapping.
-void refuse_size(const ModelConfig&, const TrainOptions&);
+void refuse_size(const ModelConfig&, const TrainOptions&, const RunContext&);
 
 // The model of a new run on its data, which are opened as the run opens them, and the same
 // refusals: its vocabulary and signals; of a tokenizer that has yet to be trained the ids that it

@@ -69,7 +69,6 @@ Outcome trained(const std::string& fields) {
         "custom:vocabulary=", words,
         ",hidden=8,layers=2,heads=1,kv_heads=1,head_dim=8,width=4,context=16,experts=", experts,
         ",", fields));
-    refuse_without_effect(config);
     Decoder<float> model(config, *backend);
     model.initialise(1);
     bring_to_all(model);
@@ -80,6 +79,8 @@ Outcome trained(const std::string& fields) {
     options.length = 10;
     options.lr = 0.05;
     options.schedule = "constant";
+    // scope=global is over several micro-batches
+    options.accumulate = fields.find("switch") == fields.npos ? 1 : 2;
     Trainer trainer(model, options, comm);
     Bytes bytes;
     for (Index step = 0; step < steps; ++step) {
@@ -289,12 +290,18 @@ TEST_CASE("every option of every capacity rule changes a training") {
   }
 }
 
-TEST_CASE("a balance loss over the whole step is refused where it would be one over the batch") {
+TEST_CASE("a balance loss over the whole step says where it is not over all of it") {
   const ModelConfig config = model_config("nano:balance={switch:coef=0.1,scope=global}");
-  CHECK_THROWS_WITH(refuse_without_effect(config), Catch::Contains("it would equal scope=batch"));
-  for (const char* scope : {"batch", "sequence"})
-    CHECK_NOTHROW(refuse_without_effect(
-        model_config(concat("nano:balance={switch:coef=0.1,scope=", scope, "}"))));
-  CHECK_NOTHROW(
-      refuse_without_effect(model_config("nano:dense=1,balance={switch:coef=0.1,scope=global}")));
+  const auto said = [&](Index accumulate, Index lanes) {
+    const auto all = step_warnings(config, accumulate, lanes);
+    return all.empty() ? std::string() : all.at(0);
+  };
+  CHECK_THAT(said(1, 1), Catch::Contains("equals that of scope=batch"));
+  CHECK_THAT(said(4, 1), Catch::Contains("with 4 in 1 lane a micro-batch misses"));
+  CHECK_THAT(said(4, 2), Catch::Contains("--lanes 4 counts all"));
+  CHECK(said(4, 4).empty());
+  for (const char* other : {"nano:balance={switch:coef=0.1,scope=batch}",
+                            "nano:balance={switch:coef=0.1,scope=sequence}",
+                            "nano:dense=1,balance={switch:coef=0.1,scope=global}"})
+    CHECK(step_warnings(model_config(other), 1, 1).empty());
 }

@@ -249,6 +249,24 @@ TEST_CASE("whatever routes and balances, two ranks write the bytes of one") {
   }
 }
 
+TEST_CASE("balance losses over a whole step count all lanes on any number of ranks") {
+  const OneThreadHere one;
+  const test::Scratch scratch;
+  const std::string model = model_with(
+      "experts=4,router={softmax:k=2},capacity={position:factor=1},balance={switch:coef=0.5,scope="
+      "global,counts=post_drop;switch:coef=0.1,scope=global;z:coef=0.01}");
+  // lanes, micro-batches, ranks, ep
+  for (const auto& [lanes, accumulate, ranks, ep] :
+       {std::array<Index, 4>{4, 4, 4, 4}, {3, 3, 2, 2}, {2, 6, 2, 1}, {3, 6, 2, 2}}) {
+    INFO(lanes << " lanes of " << accumulate << " micro-batches on " << ranks << " ranks");
+    const RunOptions o = options_of(scratch / "run", lanes, accumulate);
+    start(model, o, {1});
+    const auto whole = bytes_of_run(o.folder);
+    start(model, o, {int(ranks), {.expert_ranks = int(ep)}});
+    check_equal(whole, bytes_of_run(o.folder));
+  }
+}
+
 TEST_CASE("a run goes on with another number of ranks as if nothing had happened") {
   const OneThreadHere one;
   const test::Scratch scratch;

@@ -3,8 +3,10 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
+#include <functional>
 #include <map>
 
+#include "lib/balance/balancer.h"
 #include "lib/core/rng.h"
 #include "lib/model/config.h"
 #include "lib/model/trainer.h"
@@ -265,4 +267,117 @@ TEST_CASE("an expert's steps with gradient are those in which it computed someth
   }
   CHECK(s.trainer.steps_with_gradient() == expected);
   CHECK(s.trainer.done() == 5);
+}
+
+namespace {
+
+constexpr int kinds = 4;  // of experts
+
+struct Counted {
+  std::vector<std::vector<double>> mean;  // (micro-batches)(E)
+  std::vector<std::vector<std::int64_t>> counts;
+};
+
+struct GlobalRun {
+  std::unique_ptr<Backend<float>> backend = make_backend("reference");
+  Decoder<float> model;
+  Solo comm;
+  TrainOptions options;
+  Counted seen;
+  StepResult result;
+
+  GlobalRun(const std::string& scope, Index accumulate, Index lanes)
+      : model(model_config(concat(
+                  "custom:vocabulary=", words,
+                  ",hidden=12,layers=1,heads=2,kv_heads=1,width=10,experts=", kinds,
+                  ",context=8,router={softmax:k=2},balance={switch:coef=3,scope=", scope, "}")),
+              *backend) {
+    options.steps = 3;
+    options.sequences = 1;
+    options.length = 8;
+    options.accumulate = accumulate;
+    options.lanes = lanes;
+    options.clip = 0;
+    model.initialise(3);
+    Trainer trainer(model, options, comm);
+    result = trainer.step([](std::uint64_t n) { return batch_of(Index(n), 1); }, false,
+                          [&](const Batch&, const Decoder<float>::Tape& tape) { note(tape); });
+  }
+  void note(const Decoder<float>::Tape& tape) {
+    const MoeTape<float>& t = *tape.block.at(0).moe;
+    std::vector<double> mean(kinds, 0.0);
+    for (Index n = 0; n < t.probability.rows(); ++n) {
+      for (Index e = 0; e < kinds; ++e)
+        mean[std::size_t(e)] += t.probability(n, e) / double(t.probability.rows());
+    }
+    seen.mean.push_back(mean);
+    seen.counts.push_back(count_experts(t.routing.expert, kinds));
+  }
+  // E sum_e f_e P_e, the mean over micro-batches m, f from those that m sees
+  double expected(const std::function<bool(std::size_t m, std::size_t other)>& sees) const {
+    double loss = 0;
+    for (std::size_t m = 0; m < seen.counts.size(); ++m) {
+      std::vector<double> n(kinds, 0.0);
+      double all = 0;
+      for (std::size_t other = 0; other < seen.counts.size(); ++other) {
+        for (std::size_t e = 0; sees(m, other) && e < kinds; ++e) {
+          n[e] += double(seen.counts[other][e]);
+          all += double(seen.counts[other][e]);
+        }
+      }
+      for (std::size_t e = 0; e < kinds; ++e)
+        loss += kinds * n[e] / all * seen.mean[m][e] / double(seen.counts.size());
+    }
+    return loss;
+  }
+};
+
+// The norm of the gradient of all micro-batches, each given the counts of the others.
+double norm_by_hand(const GlobalRun& done) {
+  const auto backend = make_backend("reference");
+  Decoder<float> model(done.model.config(), *backend);
+  model.initialise(3);
+  model.want_grads();
+  for (std::size_t m = 0; m < done.seen.counts.size(); ++m) {
+    std::vector<std::int64_t> others(kinds, 0);
+    for (std::size_t o = 0; o < done.seen.counts.size(); ++o) {
+      for (std::size_t e = 0; e < kinds; ++e)
+        others[e] += o == m ? 0 : done.seen.counts[o][e];
+    }
+    const Batch batch = batch_of(Index(m), 1);
+    Decoder<float>::Tape tape;
+    const Pass pass{.batch = batch,
+                    .training = true,
+                    .loss_scale = 1.0 / double(done.seen.counts.size()),
+                    .other_counts = others};
+    model.forward(pass, tape);
+    model.backward(pass, tape);
+  }
+  double sum = 0;
+  for (auto* p : model.parameters())
+    sum += backend->sum_squares(p->grad());
+  return std::sqrt(sum);
+}
+
+}  // namespace
+
+TEST_CASE(
+    "scope=global is the load of all micro-batches of a step, and of those so far in a lane") {
+  const GlobalRun four("global", 4, 4);
+  REQUIRE(four.seen.counts.size() == 4);
+  const double global = four.expected([](auto, auto) { return true; });
+  CHECK(four.result.layer[0].losses[0] == Approx(global).epsilon(1e-12));
+  CHECK(four.result.gradient_norm == Approx(norm_by_hand(four)).epsilon(1e-5));
+  const GlobalRun one_lane("global", 4, 1);
+  const double so_far = one_lane.expected([](auto m, auto other) { return other <= m; });
+  CHECK(one_lane.result.layer[0].losses[0] == Approx(so_far).epsilon(1e-12));
+  const GlobalRun two("global", 4, 2);  // the first micro-batch of both lanes, then the second
+  const double by_round = two.expected([](auto m, auto other) { return other % 2 <= m % 2; });
+  CHECK(two.result.layer[0].losses[0] == Approx(by_round).epsilon(1e-12));
+  const GlobalRun batch("batch", 4, 4);
+  CHECK(std::abs(batch.result.layer[0].losses[0] - global) > 1e-3);
+  CHECK(std::abs(batch.result.gradient_norm - four.result.gradient_norm) >
+        1e-4 * four.result.gradient_norm);
+  CHECK(GlobalRun("global", 1, 1).result.gradient_norm ==
+        GlobalRun("batch", 1, 1).result.gradient_norm);
 }
