@@ -209,6 +209,16 @@ const TensorInfo& Tensors::at(std::string_view name) const {
   throw error;
 }
 
+namespace {
+
+Tensor mapped(const TensorInfo& t, const Dims& dims, const std::shared_ptr<const std::byte>& bytes) {
+  const Tensor out(t.dtype, dims,
+                   std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
+  return out.aligned() ? out : out.copy();
+}
+
+}  // namespace
+
 Tensor Tensors::get(std::string_view name) const {
   const TensorInfo& t = at(name);
   if (t.dims.size() > max_rank) {
@@ -216,9 +226,7 @@ Tensor Tensors::get(std::string_view name) const {
                 fmt::format("tensor {} in {} has the shape {}, more than {} dimensions",
                             in_quotes(name), in_quotes(file(t)), text_of(t.dims), max_rank));
   }
-  const auto& bytes = files_[std::size_t(t.file)].bytes;
-  Tensor mapped(t.dtype, t.dims, std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
-  return mapped.aligned() ? mapped : mapped.copy();
+  return mapped(t, t.dims, files_[std::size_t(t.file)].bytes);
 }
 
 Tensor Tensors::get(std::string_view name, const Dims& expected) const {
@@ -228,7 +236,14 @@ Tensor Tensors::get(std::string_view name, const Dims& expected) const {
                                          in_quotes(name), in_quotes(file(t)), text_of(t.dims),
                                          text_of(expected)));
   }
-  return get(name);
+  if (expected.size() <= max_rank)
+    return get(name);
+  // who knows the shape (a convolution over time, height and width) gets it with the last sizes
+  // multiplied into one
+  Dims folded(expected.begin(), expected.begin() + max_rank);
+  for (std::size_t i = max_rank; i < expected.size(); ++i)
+    folded.back() *= expected[i];
+  return mapped(t, folded, files_[std::size_t(t.file)].bytes);
 }
 
 }  // namespace moe

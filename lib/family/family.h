@@ -10,7 +10,7 @@
 
 #include "lib/core/tensor.h"
 #include "lib/core/text.h"
-#include "lib/family/config_reader.h"
+#include "lib/files/config_reader.h"
 #include "lib/model/config.h"
 #include "lib/router/facts.h"
 

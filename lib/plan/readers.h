@@ -1,7 +1,7 @@
 // Readers of config.json for the types that the decoder cannot compute: which keys hold the sizes.
 // Each fills everything but the name.
 #pragma once
-#include "lib/family/config_reader.h"
+#include "lib/files/config_reader.h"
 #include "lib/model/architecture.h"
 
 namespace moe::plan {

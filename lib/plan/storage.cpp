@@ -10,7 +10,7 @@
 #include "lib/core/error.h"
 #include "lib/core/registry.h"
 #include "lib/core/text.h"
-#include "lib/family/config_reader.h"
+#include "lib/files/config_reader.h"
 #include "lib/files/gguf.h"
 
 namespace moe::plan {

@@ -1,5 +1,5 @@
 // Single values of a config.json, and the sentences that refuse them.
-#include "lib/family/config_reader.h"
+#include "lib/files/config_reader.h"
 
 #include <nlohmann/json.hpp>
 
