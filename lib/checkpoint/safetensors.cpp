@@ -211,9 +211,9 @@ const TensorInfo& Tensors::at(std::string_view name) const {
 
 namespace {
 
-Tensor mapped(const TensorInfo& t, const Dims& dims, const std::shared_ptr<const std::byte>& bytes) {
-  const Tensor out(t.dtype, dims,
-                   std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
+Tensor mapped(const TensorInfo& t, const Dims& dims,
+              const std::shared_ptr<const std::byte>& bytes) {
+  const Tensor out(t.dtype, dims, std::shared_ptr<const std::byte>(bytes, bytes.get() + t.offset));
   return out.aligned() ? out : out.copy();
 }
 
@@ -238,11 +238,11 @@ Tensor Tensors::get(std::string_view name, const Dims& expected) const {
   }
   if (expected.size() <= max_rank)
     return get(name);
-  // who knows the shape (a convolution over time, height and width) gets it with the last sizes
-  // multiplied into one
-  Dims folded(expected.begin(), expected.begin() + max_rank);
-  for (std::size_t i = max_rank; i < expected.size(); ++i)
-    folded.back() *= expected[i];
+  // who knows the shape (a convolution over time, height and width) gets it with the first sizes
+  // multiplied into one: rows and columns stay what they are
+  Dims folded(expected.end() - max_rank, expected.end());
+  for (std::size_t i = 0; i + max_rank < expected.size(); ++i)
+    folded.front() *= expected[i];
   return mapped(t, folded, files_[std::size_t(t.file)].bytes);
 }
 

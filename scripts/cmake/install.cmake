@@ -2,7 +2,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-set(floors core serving comm files signal tokenizer backend router balance layer trace checkpoint check golden model family plan run edit datasets statistics metric curves report synth)
+set(floors core serving comm files signal tokenizer backend router balance layer trace checkpoint tower check golden model family plan run edit datasets statistics metric curves report synth)
 add_library(moe_all INTERFACE)
 set_target_properties(moe_all PROPERTIES EXPORT_NAME lib)
 add_library(moe::lib ALIAS moe_all)

@@ -43,9 +43,11 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/files", "lib/trace", "lib/serving"}},
     {"lib/serving", {"lib/core"}},
     {"lib/signal", {"lib/core", "lib/files"}},
+    {"lib/tower", {"lib/core", "lib/files", "lib/backend", "lib/checkpoint", "lib/signal"}},
     {"lib/run",
      {"lib/core", "lib/backend", "lib/router", "lib/balance", "lib/layer", "lib/model",
-      "lib/family", "lib/checkpoint", "lib/files", "lib/tokenizer", "lib/trace", "datasets"}},
+      "lib/family", "lib/checkpoint", "lib/files", "lib/tokenizer", "lib/trace", "lib/tower",
+      "datasets"}},
     {"lib/edit",
      {"lib/core", "lib/files", "lib/backend", "lib/router", "lib/balance", "lib/checkpoint",
       "lib/layer", "lib/model", "lib/family", "lib/run", "lib/trace"}},
@@ -133,7 +135,8 @@ TEST_CASE("libraries stay where they belong") {
       {"Eigen/", {"lib/backend", "analysis"}},
       {"nlohmann/",
        {"lib/files", "lib/checkpoint", "lib/import", "lib/tokenizer", "lib/golden", "lib/family",
-        "lib/plan", "lib/run", "lib/study", "lib/trace", "datasets", "analysis", "apps"}}};
+        "lib/plan", "lib/run", "lib/study", "lib/trace", "lib/tower", "datasets", "analysis",
+        "apps"}}};
   const std::set<std::string> bare = {"lib/core",    "lib/backend", "lib/router",
                                       "lib/balance", "lib/layer",   "lib/check"};
   static const std::regex include(R"re(^\s*#\s*include\s+<([^>]+)>)re");

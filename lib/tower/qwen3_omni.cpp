@@ -1,0 +1,31 @@
+// The thinker of Qwen3-Omni: pictures and videos as in Qwen3-VL, and sounds. In a whole checkpoint
+// its settings are in thinker_config and its tensors begin with "thinker.".
+#include "lib/tower/families.h"
+#include "lib/tower/qwen3_visual.h"
+#include "lib/tower/settings.h"
+#include "lib/tower/sound_encoder.h"
+
+namespace moe {
+
+template <class S>
+Towers<S> qwen3_omni_towers(const TowerConfig& whole, TowerTensors<S>& t) {
+  const ConfigReader c =
+      whole.root.has("thinker_config") ? whole.root.in("thinker_config") : whole.root;
+  Towers<S> out;
+  out.placeholder.picture = id_in(c, "image_token_id", 151655);
+  out.placeholder.video = id_in(c, "video_token_id", 151656);
+  out.placeholder.sound = id_in(c, "audio_token_id", 151646);
+  const Index width = text_width(c);
+  const std::string at = t.beginning({"", "thinker."}, "visual.patch_embed.proj.weight");
+  t.part("vision encoder");
+  const MergerNames names{"merger_list", "ln_q", "mlp.0", "mlp.2"};
+  out.picture = std::make_unique<QwenPictures<S>>(object_in(c, "vision_config"), t, at + "visual.",
+                                                  names, width);
+  t.part("sound encoder");
+  out.sound = std::make_unique<SoundEncoder<S>>(object_in(c, "audio_config"), t,
+                                                at + "audio_tower.", width);
+  return out;
+}
+MOE_TOWER_FAMILY(qwen3_omni_towers)
+
+}  // namespace moe
