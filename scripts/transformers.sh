@@ -37,6 +37,8 @@ trap 'rm -rf "$work"' EXIT
 "$MOE_PYTHON" tests/peers/remake_family.py "$work/read"
 "build/$preset/apps/moe" verify --golden "$work/read"
 "$MOE_PYTHON" tests/peers/check_edits.py "build/$preset/apps/moe" "$work/read" 2>/dev/null
+"$MOE_PYTHON4" -c "import compressed_tensors, accelerate" 2>/dev/null || "$four/bin/pip" install --quiet compressed-tensors accelerate
+"$MOE_PYTHON4" tests/peers/check_few_bits.py "build/$preset/apps/moe" 2>/dev/null
 "build/$preset/tests/peers_write_model" "$work/written"
 "$MOE_PYTHON" tests/peers/check_logits.py --expect 5 "$work/written"
 "$MOE_PYTHON4" tests/peers/check_logits.py --expect 4 "$work/written"
