@@ -57,7 +57,7 @@ struct Scores {
     return (bias.cols + 1) / 2 - 1 - (rule.causal ? s.keys - s.queries + i : i);
   }
   KeyRange seen(const Sequence& s, Index i) const {
-    return keys_of_query(a, rule, i, s.queries, s.keys);
+    return keys_of_query(a, rule, s.query + i, i, s.queries, s.keys);
   }
   // (rows, keys) of queries from `first`: scaled, with bias, `unseen` where a key is padding
   void block(const Sequence& s, Index h, Index first, Index rows, float* p) const {

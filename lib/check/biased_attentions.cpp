@@ -18,11 +18,13 @@ struct Shape {
   bool bias = true;
   Index padding = 0;  // keys at the end of every sequence
   double scale = 1;
+  Index span = 0;  // rows that see each other, from the second of a sequence on; 0 = none do
 
   std::string text() const {
     std::string s = concat("heads=", heads, "/", kv_heads, " d=", head_dim,
                            sees == Sees::all ? " all" : " causal", bias ? " bias" : "",
-                           padding ? concat(" padding=", padding) : "", " sequences=");
+                           padding ? concat(" padding=", padding) : "",
+                           span ? concat(" spans=", span) : "", " sequences=");
     for (std::size_t i = 0; i < queries.size(); ++i)
       s += concat(i ? "," : "", queries[i], "x", keys[i]);
     return s;
@@ -38,6 +40,7 @@ struct Shape {
 struct Data {
   std::vector<Index> query_start{0}, key_start{0};
   std::vector<std::uint8_t> valid;
+  std::vector<Index> last;
   AttentionShape shape;
   KeyRule rule;
   Array<float> q, k, v, bias, out, lse, dout, dq, dk, dv, dbias;
@@ -51,10 +54,14 @@ Index lay_out(const Shape& s, Data* d) {
     d->key_start.push_back(d->key_start.back() + s.keys[i]);
     for (Index j = 0; s.padding > 0 && j < s.keys[i]; ++j)
       d->valid.push_back(j + s.padding < s.keys[i]);
+    for (Index j = s.keys[i] - s.queries[i]; s.span > 0 && j < s.keys[i]; ++j) {
+      const Index behind = j == 0 ? 1 : (j - 1) / s.span * s.span + s.span + 1;
+      d->last.push_back(std::min(behind, s.keys[i]));
+    }
     reach = std::max(reach, s.keys[i]);
   }
   d->shape = {s.heads, s.kv_heads, s.head_dim, 0, s.scale, d->query_start, d->key_start};
-  d->rule = {s.sees == Sees::before, d->valid};
+  d->rule = {s.sees == Sees::before, d->valid, d->last};
   return reach;
 }
 
@@ -117,22 +124,27 @@ Case backward_case(const Shape& s) {
   return {"biased_attention_backward", s.text(), prepare, 1e-10, 2.5 * s.flops(), 0};
 }
 
+std::vector<Shape> large_shapes() {
+  return {{8, 8, 64, Sees::all, {512, 512, 512, 512}, {512, 512, 512, 512}},
+          {4, 4, 32, Sees::before, std::vector<Index>(16, 64), std::vector<Index>(16, 64)},
+          {4, 4, 32, Sees::all, std::vector<Index>(16, 64), std::vector<Index>(16, 256), false}};
+}
+
 }  // namespace
 
 std::vector<Case> biased_attention_cases(bool bench) {
-  const std::vector<Shape> awkward = {{1, 1, 1, Sees::before, {1}, {1}},
-                                      {2, 1, 6, Sees::before, {5, 1, 9}, {5, 1, 9}},
-                                      {3, 3, 5, Sees::before, {1, 2}, {21, 72}},
-                                      {4, 2, 8, Sees::all, {70, 3}, {70, 3}, true, 2, 0.25},
-                                      {2, 2, 10, Sees::all, {150}, {150}},
-                                      {4, 1, 16, Sees::all, {7, 66, 1}, {90, 4, 2}, false, 1},
-                                      {2, 2, 4, Sees::before, {66}, {66}, false, 0, 0.5}};
-  const std::vector<Shape> large = {
-      {8, 8, 64, Sees::all, {512, 512, 512, 512}, {512, 512, 512, 512}},
-      {4, 4, 32, Sees::before, std::vector<Index>(16, 64), std::vector<Index>(16, 64)},
-      {4, 4, 32, Sees::all, std::vector<Index>(16, 64), std::vector<Index>(16, 256), false}};
+  const std::vector<Shape> awkward = {
+      {1, 1, 1, Sees::before, {1}, {1}},
+      {2, 1, 6, Sees::before, {5, 1, 9}, {5, 1, 9}},
+      {3, 3, 5, Sees::before, {1, 2}, {21, 72}},
+      {4, 2, 8, Sees::all, {70, 3}, {70, 3}, true, 2, 0.25},
+      {2, 2, 10, Sees::all, {150}, {150}},
+      {4, 1, 16, Sees::all, {7, 66, 1}, {90, 4, 2}, false, 1},
+      {2, 2, 4, Sees::before, {66}, {66}, false, 0, 0.5},
+      {4, 2, 6, Sees::before, {70, 2, 9}, {70, 2, 9}, true, 0, 1, 7},
+      {2, 1, 8, Sees::before, {5, 3}, {90, 12}, false, 1, 0.5, 4}};
   std::vector<Case> all;
-  for (const Shape& s : bench ? large : awkward) {
+  for (const Shape& s : bench ? large_shapes() : awkward) {
     all.push_back(forward_case(s));
     all.push_back(backward_case(s));
   }

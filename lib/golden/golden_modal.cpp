@@ -317,6 +317,8 @@ void run_golden_modal(const GoldenFile& file, const std::string& kind, Compariso
     return run_golden_row_positions(file, out);
   if (kind == "rope_2d")
     return run_golden_picture_positions(file, out);
+  if (kind == "attention_spans")
+    return run_golden_spans(file, out);
   if (kind == "patch")
     return run_patches(file, out);
   if (kind == "processor")

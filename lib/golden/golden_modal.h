@@ -15,6 +15,9 @@ bool is_modal_layer(const std::string& kind);
 void run_golden_row_positions(const GoldenFile&, Comparison&);
 void run_golden_picture_positions(const GoldenFile&, Comparison&);
 
+// Attention that is causal, and sees both ways inside a picture: values and gradients.
+void run_golden_spans(const GoldenFile&, Comparison&);
+
 // The other kinds, in double on the host. Throws Unsupported for those that are not there.
 void run_golden_modal(const GoldenFile&, const std::string& kind, Comparison&);
 

@@ -10,12 +10,12 @@
 
 namespace moe {
 
-KeyRange keys_of_query(const AttentionShape& a, const KeyRule& rule, Index i, Index queries,
-                       Index keys) {
+KeyRange keys_of_query(const AttentionShape& a, const KeyRule& rule, Index row, Index i,
+                       Index queries, Index keys) {
   if (!rule.causal)
     return {0, keys};
   const Index at = keys - queries + i;
-  return {a.first_key(at), at + 1};
+  return {a.first_key(at), rule.last.empty() ? at + 1 : rule.last[std::size_t(row)]};
 }
 
 namespace {
@@ -27,7 +27,7 @@ void for_heads(const AttentionShape& a, const KeyRule& rule, Index reach, Each e
     const Index queries = a.query_start[s + 1] - a.query_start[s];
     const Index keys = a.key_start[s + 1] - a.key_start[s];
     for (Index i = 0; i < queries; ++i) {
-      const KeyRange seen = keys_of_query(a, rule, i, queries, keys);
+      const KeyRange seen = keys_of_query(a, rule, a.query_start[s] + i, i, queries, keys);
       const Index at = rule.causal ? keys - queries + i : i;
       for (Index h = 0; h < a.heads; ++h)
         each(a.query_start[s] + i, h, seen, a.key_start[s], reach - 1 - at);

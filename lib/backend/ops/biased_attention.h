@@ -11,14 +11,19 @@ struct KeyRule {
   // those up to its own, the queries being those of the last keys; false: all, of any number
   bool causal = true;
   std::span<const std::uint8_t> valid;  // (Tk) 0 = padding; empty = none is; host memory
+  // (Tq) where it is causal: one behind the last key that a query sees, counted in its sequence,
+  // at least one behind its own (rows of one picture that see each other, Gemma 3); empty = one
+  // behind its own; host memory
+  std::span<const Index> last = {};
 };
 
 // A range of keys, counted in their sequence.
 struct KeyRange {
   Index first, last;
 };
-// What query i of `queries` may see of `keys`, padding included.
-KeyRange keys_of_query(const AttentionShape&, const KeyRule&, Index i, Index queries, Index keys);
+// What query i of `queries` may see of `keys`, padding included; `row` is its row among all.
+KeyRange keys_of_query(const AttentionShape&, const KeyRule&, Index row, Index i, Index queries,
+                       Index keys);
 
 template <class S>
 class BiasedAttentionOps : public virtual Machine<S> {
