@@ -207,6 +207,9 @@ void resize(hid_t dataset, const std::vector<std::uint64_t>& dims, std::string_v
 
 void write(hid_t dataset, hid_t type, const void* cells, std::string_view path) {
   must(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, cells), concat("write ", path));
+  // A few numbers wait in a buffer of libhdf5 until the dataset is closed. Where they cannot be
+  // written then, closing fails half way, and a later call dies of a signal.
+  must(H5Dflush(dataset), concat("write ", path));
 }
 
 void texts(hid_t file, const std::string& path, const std::vector<std::string>& values) {

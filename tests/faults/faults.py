@@ -342,7 +342,8 @@ class Faults:
             self.run(words, env)
             with open(count) as file:
                 calls = int(file.read())
-            places = range(calls) if self.long else range(0, calls, max(1, calls // 5))
+            few = {*range(0, calls, max(1, calls // 5)), *range(4, min(calls, 20), 5)}
+            places = range(calls) if self.long else sorted(few)
             for at in places:
                 for kind, sticky in (("enospc", True), ("eio", False), ("short", False)):
                     shutil.rmtree(root, ignore_errors=True)
