@@ -36,6 +36,11 @@ trap 'rm -rf "$work"' EXIT
 "$MOE_PYTHON" tests/peers/make_family.py "$work/read" 2>/dev/null
 "$MOE_PYTHON" tests/peers/remake_family.py "$work/read"
 "build/$preset/apps/moe" verify --golden "$work/read"
+modal=${MOE_SHARED:-../shared}/golden/modal/hf
+if [ -d "$modal" ]; then
+  "$MOE_PYTHON" tests/peers/modal_cases.py "$modal" "$work/modal" 2>/dev/null
+  "build/$preset/apps/moe" verify --golden "$work/modal"
+fi
 "$MOE_PYTHON" tests/peers/check_edits.py "build/$preset/apps/moe" "$work/read" 2>/dev/null
 "$MOE_PYTHON4" -c "import compressed_tensors, accelerate" 2>/dev/null || "$four/bin/pip" install --quiet compressed-tensors accelerate
 "$MOE_PYTHON4" tests/peers/check_few_bits.py "build/$preset/apps/moe" 2>/dev/null
