@@ -17,6 +17,7 @@
 #include "lib/core/error.h"
 #include "lib/model/config.h"
 #include "lib/plan/published.h"
+#include "lib/plan/towers.h"
 
 namespace moe {
 namespace {
@@ -89,6 +90,21 @@ NamedModel named(const std::string& word, const std::string& weights) {
   return out;
 }
 
+// The plan of one model, and what stands beside its language model.
+Report single_plan(const std::string& word, const Architecture& shape, const PlanOptions& options) {
+  Report r = plan_of(shape, options);
+  std::error_code none;
+  std::vector<TowerPart> towers;
+  if (fs::exists(word, none))
+    towers = plan::towers_of_path(word);
+  else if (const auto* model = plan::find_published(word))
+    towers = plan::towers_of(parse_json(model->config, model->name));
+  if (!towers.empty()) {
+    r.tables.insert(r.tables.begin() + 1, towers_table(towers, double(parameters(shape).total)));
+  }
+  return r;
+}
+
 // Options of plans without a machine that a machine would not read.
 void check_beside_machine(const Options& o) {
   if (o.sharding.devices() > 1) {
@@ -137,7 +153,8 @@ int run_plan(const Options& o) {
   std::vector<Architecture> shapes;
   for (NamedModel& m : models)
     shapes.push_back(std::move(m.shape));
-  write_report(shapes.size() == 1 ? plan_of(shapes[0], options) : comparison_of(shapes, options),
+  write_report(shapes.size() == 1 ? single_plan(o.models[0], shapes[0], options)
+                                  : comparison_of(shapes, options),
                o.out);
   return 0;
 }

@@ -384,6 +384,30 @@ Table comparison_costs(const std::vector<Architecture>& models, const PlanOption
 
 }  // namespace
 
+Table towers_table(const std::vector<TowerPart>& parts, double language) {
+  std::vector<std::string> part;
+  std::vector<double> numbers;
+  double all = language;
+  const auto row = [&](const std::string& name, double n) {
+    part.push_back(name);
+    numbers.push_back(n);
+  };
+  row("language model", language);
+  for (const TowerPart& p : parts) {
+    row(p.name, double(p.numbers));
+    all += double(p.numbers);
+  }
+  row("all", all);
+  Table t{.id = "encoders",
+          .title = "With encoders of pictures and sounds",
+          .reading =
+              "Counted from config.json by the tensors that these encoders and projectors "
+              "have; the other tables are of the language model."};
+  t.columns = {{.name = "part", .cells = part},
+               {.name = "parameters", .cells = numbers, .digits = 0}};
+  return t;
+}
+
 Report plan_of(const Architecture& a, const PlanOptions& o) {
   const ParameterCount p = parameters(a);
   Report r{.title = fmt::format("{}: {} parameters, {} active a token", a.name,

@@ -2,6 +2,7 @@
 #pragma once
 #include "analysis/table.h"
 #include "lib/plan/storage.h"
+#include "lib/tower/tensors.h"
 
 namespace moe {
 
@@ -10,6 +11,8 @@ struct PlanOptions {
   plan::Sharding sharding;
   plan::Storage weights = plan::storage_of("bf16");
 };
+// Encoders of pictures and sounds beside a model of so many parameters.
+Table towers_table(const std::vector<TowerPart>&, double language);
 Report plan_of(const Architecture&, const PlanOptions&);
 Report comparison_of(const std::vector<Architecture>&, const PlanOptions&);
 Table published_table();

@@ -53,7 +53,7 @@ class Comparing {
       const bool ours = name.starts_with("vision_") || name.starts_with("deepstack_") ||
                         name.starts_with("audio_") || name.find("_features") != std::string::npos;
       if (ours && name != "input_features" && !seen_.contains(name))
-        out_.push_back({name, beyond});
+        out_.push_back({name, beyond, allowed_of_towers});
     }
     return std::move(out_);
   }
@@ -65,11 +65,14 @@ class Comparing {
     seen_.insert(name);
     const auto want = file_.reals(name).values;
     double most = want.size() == got.size() ? 0 : beyond;
+    double largest = 1;
+    for (const double v : want)
+      largest = std::is_same_v<S, double> ? 1 : std::max(largest, std::abs(v));
     for (std::size_t i = 0; i < got.size() && most < beyond; ++i) {
       const double d = std::abs(double(got[i]) - want[i]);
       most = std::isnan(d) ? beyond : std::max(most, d);
     }
-    out_.push_back({name, most});
+    out_.push_back({name, most, allowed_of_towers * largest});
   }
   void compare(const std::string& name, const Matrix<S>& got) {
     if (!got.empty())
@@ -200,7 +203,8 @@ class Comparing {
     }
     for (int k = 1; k < 4; ++k) {
       if (next[k] != of[k]->rows())
-        out_.push_back({"inputs_embeds (rows of features without a place)", beyond});
+        out_.push_back(
+            {"inputs_embeds (rows of features without a place)", beyond, allowed_of_towers});
     }
     compare("inputs_embeds", std::span<const S>(rows));
   }

@@ -15,6 +15,7 @@ struct TowerDifference {
   std::string dataset;  // "image_features"
   double most = 0;      // largest absolute difference; infinite where a number is none, or nobody
                         // here computes the dataset
+  double allowed = 0;   // in double so much absolutely, in float of the largest number
 };
 // Of every dataset that an encoder or projector gives, in the order of their computation; empty
 // where the file has no pictures and no sounds. Throws Error(input) where configuration, tensors
@@ -22,7 +23,6 @@ struct TowerDifference {
 template <class S>
 std::vector<TowerDifference> compare_towers(const std::filesystem::path& folder,
                                             const GoldenFile& expected, Backend<S>&);
-// What the largest may be.
 inline constexpr double allowed_of_towers = 1e-5;
 
 }  // namespace moe

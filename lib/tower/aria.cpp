@@ -136,11 +136,10 @@ class AriaPictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return patches_;
   }
+  Index rows_of(const PictureGrid&) const override;
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const override;
 
  private:
-  void check_picture(const PictureGrid&) const;
-
   Backend<S>* backend_;
   TowerPatches patches_;
   int side_ = 0;  // of the table of places
@@ -198,14 +197,16 @@ AriaPictures<S>::AriaPictures(const TowerConfig& c, TowerTensors<S>& t)
 }
 
 template <class S>
-void AriaPictures<S>::check_picture(const PictureGrid& g) const {
+Index AriaPictures<S>::rows_of(const PictureGrid& g) const {
   if (g.times != 1)
     throw Error(Exit::input, concat(file_, ": this encoder takes no videos"));
-  if (projector_->rows_for(g.patches()) == 0) {
+  const Index rows = projector_->rows_for(g.patches());
+  if (rows == 0) {
     throw Error(Exit::input,
                 concat(file_, ": projector_patch_to_query_dict has no number of queries for the ",
                        g.patches(), " patches of a picture"));
   }
+  return rows;
 }
 
 template <class S>
@@ -215,10 +216,9 @@ TowerOutput<S> AriaPictures<S>::encode(View<const S> x, std::span<const PictureG
   TowerOutput<S> out;
   std::vector<int> cells;
   for (const PictureGrid& g : grids) {
-    check_picture(g);
     for (const int cell : cells_of_places(side_, g.rows, g.columns))
       cells.push_back(cell);
-    out.rows.push_back(projector_->rows_for(g.patches()));
+    out.rows.push_back(rows_of(g));
   }
   const std::vector<Index> start = clip_starts(grids);
   Array<S> rows = patch_matrix_(b, x);
@@ -241,6 +241,9 @@ Towers<S> aria_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   const auto usual = id_in(c.root, "image_token_index", 9);
   out.placeholder.picture = id_in(c.root, "image_token_id", usual);
+  out.processor = {.sizing = PictureSizing::tile,
+                   .side = side_in(object_in(c.root, "vision_config"), "image_size", 224),
+                   .folder = c.folder};
   out.picture = std::make_unique<AriaPictures<S>>(c, t);
   return out;
 }

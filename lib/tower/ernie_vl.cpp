@@ -73,6 +73,9 @@ class ErniePictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return patches_;
   }
+  Index rows_of(const PictureGrid& g) const override {
+    return frame_pairs({&g, 1}, patches_.merge * patches_.merge).rows[0];
+  }
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const override;
 
  private:
@@ -170,6 +173,13 @@ Towers<S> ernie_vl_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   out.placeholder.picture = id_in(c.root, "image_token_id", 100295);
   out.placeholder.video = id_in(c.root, "video_token_id", 103367);
+  frame_with(c.root, "image_start_token_id", "image_end_token_id", out);
+  out.frame_routes = true;
+  out.three_axes = true;
+  out.processor = {.mean = clip_mean,
+                   .deviation = clip_deviation,
+                   .most_pixels = 28 * 28 * 6177,
+                   .folder = c.folder};
   out.picture = std::make_unique<ErniePictures<S>>(c, t);
   return out;
 }

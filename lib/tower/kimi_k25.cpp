@@ -34,6 +34,9 @@ class KimiPictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return patches_;
   }
+  Index rows_of(const PictureGrid& g) const override {
+    return g.area() / tall_ / wide_;
+  }
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const override;
 
  private:
@@ -190,7 +193,7 @@ TowerOutput<S> KimiPictures<S>::encode(View<const S> x, std::span<const PictureG
   const Array<S> normed = before_(b, mean_of_frames(last.view(), grids));
   out.features = projector_(b, joined(normed, Index(tall_) * wide_)).to_host();
   for (const PictureGrid& g : grids)
-    out.rows.push_back(g.area() / tall_ / wide_);
+    out.rows.push_back(rows_of(g));
   return out;
 }
 
@@ -201,6 +204,8 @@ Towers<S> kimi_k25_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   out.placeholder.picture = id_in(c.root, "image_token_id", 163605);
   out.placeholder.video = id_in(c.root, "video_token_id", 163840);
+  frame_with(c.root, "vision_start_token_id", "vision_end_token_id", out);
+  out.processor = {.sizing = PictureSizing::padded, .folder = c.folder};
   out.picture = std::make_unique<KimiPictures<S>>(c, t);
   return out;
 }

@@ -24,6 +24,10 @@ class Llama4Pictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return patches_;
   }
+  Index rows_of(const PictureGrid& g) const override {
+    (void)g;
+    return length_ / patches_.multiple / patches_.multiple;
+  }
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const override;
 
  private:
@@ -165,7 +169,8 @@ TowerOutput<S> Llama4Pictures<S>::encode(View<const S> x,
   out.patch_embed = embedded.to_host();
   out.last_hidden = last.to_host();
   out.features = projector_(b, last).to_host();
-  out.rows.assign(grids.size(), length_ / side / side);
+  for (const PictureGrid& g : grids)
+    out.rows.push_back(rows_of(g));
   return out;
 }
 
@@ -176,7 +181,13 @@ Towers<S> llama4_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   const auto usual = id_in(c.root, "image_token_index", 200092);
   out.placeholder.picture = id_in(c.root, "image_token_id", usual);
+  if (c.root.has("boi_token_index"))
+    frame_with(c.root, "boi_token_index", "eoi_token_index", out);
+  else
+    frame_with(c.root, "boi_token_id", "eoi_token_id", out);
   out.picture = std::make_unique<Llama4Pictures<S>>(c, t);
+  out.processor = {
+      .sizing = PictureSizing::tile, .side = out.picture->patches().side, .folder = c.folder};
   return out;
 }
 MOE_TOWER_FAMILY(llama4_towers)

@@ -53,6 +53,10 @@ class LlavaPictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return clip_.patches();
   }
+  Index rows_of(const PictureGrid& g) const override {
+    (void)g;
+    return clip_.length() + (with_class_ ? 1 : 0);
+  }
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid> grids) const override {
     Backend<S>& b = *backend_;
     typename ClipEncoder<S>::States s = clip_.states(x, grids, layers_);
@@ -65,7 +69,8 @@ class LlavaPictures final : public PictureTower<S> {
     out.patch_embed = s.patch_embed.to_host();
     out.last_hidden = s.hidden.to_host();
     out.features = rows.to_host();
-    out.rows.assign(grids.size(), clip_.length() + (with_class_ ? 1 : 0));
+    for (const PictureGrid& g : grids)
+      out.rows.push_back(rows_of(g));
     return out;
   }
 
@@ -118,6 +123,11 @@ Towers<S> moe_llava_towers(const TowerConfig& c, TowerTensors<S>& t) {
     c.root.refuse(concat("mm_hidden_size is ", c.root.positive("mm_hidden_size"),
                          " and the encoder has ", clip.hidden()));
   }
+  out.processor = {.sizing = PictureSizing::middle,
+                   .mean = clip_mean,
+                   .deviation = clip_deviation,
+                   .side = clip.patches().side,
+                   .folder = file.parent_path()};
   out.picture =
       std::make_unique<LlavaPictures<S>>(c.root, std::move(clip), std::move(products), t.backend());
   return out;

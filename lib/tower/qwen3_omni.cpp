@@ -15,6 +15,9 @@ Towers<S> qwen3_omni_towers(const TowerConfig& whole, TowerTensors<S>& t) {
   out.placeholder.picture = id_in(c, "image_token_id", 151655);
   out.placeholder.video = id_in(c, "video_token_id", 151656);
   out.placeholder.sound = id_in(c, "audio_token_id", 151646);
+  frame_with(c, "vision_start_token_id", "vision_end_token_id", out);
+  out.three_axes = true;
+  out.processor = {.folder = whole.folder};
   const Index width = text_width(c);
   const std::string at = t.beginning({"", "thinker."}, "visual.patch_embed.proj.weight");
   t.part("vision encoder");

@@ -110,7 +110,7 @@ TowerOutput<S> QwenPictures<S>::encode(View<const S> x, std::span<const PictureG
   out.last_hidden = rows.to_host();
   out.features = merged(merger_, rows.view()).to_host();
   for (const PictureGrid& g : grids)
-    out.rows.push_back(g.patches() / patches_.merge / patches_.merge);
+    out.rows.push_back(rows_of(g));
   return out;
 }
 

@@ -21,6 +21,9 @@ class QwenPictures final : public PictureTower<S> {
   TowerPatches patches() const override {
     return patches_;
   }
+  Index rows_of(const PictureGrid& g) const override {
+    return g.patches() / patches_.merge / patches_.merge;
+  }
   TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const override;
 
  private:

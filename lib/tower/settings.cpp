@@ -52,6 +52,16 @@ std::optional<int> id_in(const ConfigReader& c, const char* key, std::optional<i
   return c.has(key) ? std::optional(c.whole(key)) : fallback;
 }
 
+template <class S>
+void frame_with(const ConfigReader& c, const char* before, const char* behind, Towers<S>& out) {
+  if (!c.has(before) || !c.has(behind))
+    return;
+  out.before = {c.whole(before)};
+  out.behind = {c.whole(behind)};
+}
+template void frame_with(const ConfigReader&, const char*, const char*, Towers<float>&);
+template void frame_with(const ConfigReader&, const char*, const char*, Towers<double>&);
+
 int layers_in(const ConfigReader& c, const char* key, int all) {
   const Json& v = c.at(key);
   if (!v.is_number_integer() || v < -1000000 || v > 1000000)

@@ -17,12 +17,18 @@ int side_in(const ConfigReader&, const char* key, int fallback);
 // `type`, and for a head_dim that is not hidden size / heads.
 double vision_theta(const ConfigReader&, const std::string& type, const EncoderShape&);
 std::optional<int> id_in(const ConfigReader&, const char* key, std::optional<int> fallback);
+// The ids of these keys around a picture, where both are there.
+template <class S>
+void frame_with(const ConfigReader&, const char* before, const char* behind, Towers<S>&);
 // A number of layers of `all`, as the index of an output: 0 is what goes into the first, -1 what
 // comes out of the last.
 int layers_in(const ConfigReader&, const char* key, int all);
 // hidden_size of text_config
 Index text_width(const ConfigReader& root);
 
+// Mean and deviation of the pixels that CLIP was trained on (OpenAI).
+inline const std::vector<double> clip_mean{0.48145466, 0.4578275, 0.40821073};
+inline const std::vector<double> clip_deviation{0.26862954, 0.26130258, 0.27577711};
 // Throws Error(input) where x has not as many rows as the grids have patches, or of another width,
 // or a video goes into a tower of pictures.
 template <class S>

@@ -1,5 +1,6 @@
 #include "lib/tower/tower.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
@@ -28,7 +29,11 @@ std::string type_of(const Json& config) {
 }  // namespace
 
 bool has_towers(const Json& config) {
-  return tower_families<float>().find(type_of(config)) != nullptr;
+  if (tower_families<float>().find(type_of(config)) == nullptr)
+    return false;
+  // a language model alone may be of the same type
+  const char* whole[] = {"text_config", "thinker_config", "mm_image_tower"};
+  return std::ranges::any_of(whole, [&](const char* key) { return config.contains(key); });
 }
 
 template <class S>

@@ -45,6 +45,9 @@ class PictureTower {
  public:
   virtual ~PictureTower() = default;
   virtual TowerPatches patches() const = 0;
+  // How many rows of the language model a picture or video becomes. Throws Error(input) where it
+  // cannot become any.
+  virtual Index rows_of(const PictureGrid&) const = 0;
   // x (patches, numbers of one), normalised, in the order that patches() says; a grid for each
   // picture or video. Throws Error(input) where the two do not fit each other or the tower.
   virtual TowerOutput<S> encode(View<const S> x, std::span<const PictureGrid>) const = 0;
@@ -65,10 +68,31 @@ struct Placeholders {
   std::optional<int> picture, video, sound;
 };
 
+// How the size of a picture is found before it is cut into patches.
+enum class PictureSizing {
+  bounded,  // sides near multiples of a block, area between bounds (Qwen2-VL's processor)
+  padded,   // only made smaller, then filled with black to whole blocks (Kimi)
+  tile,     // squeezed to the one size that the encoder takes
+  middle    // shorter side to that size, then the middle square (CLIP)
+};
+// What a family's processor does where its own file does not say something else.
+struct ProcessorDefaults {
+  PictureSizing sizing = PictureSizing::bounded;
+  std::vector<double> mean{0.5, 0.5, 0.5}, deviation{0.5, 0.5, 0.5};
+  int side = 0;  // of `tile` and `middle`: height and width
+  Index fewest_pixels = 56 * 56, most_pixels = 28 * 28 * 1280;  // of `bounded`
+  std::filesystem::path folder;                                 // of preprocessor_config.json
+};
+
 template <class S>
 struct Towers {
   std::string family;
   Placeholders placeholder;
+  // Around the rows of a picture, where the configuration has ids for its start and end.
+  std::vector<int> before, behind;
+  bool frame_routes = false;  // these two rows route as rows of pictures do
+  bool three_axes = false;    // rows have places in time, height and width
+  ProcessorDefaults processor;
   std::unique_ptr<PictureTower<S>> picture;  // of videos too
   std::unique_ptr<SoundTower<S>> sound;
 };
@@ -86,7 +110,7 @@ using MakeTowers = Towers<S>(const TowerConfig&, TowerTensors<S>&);
 template <class S>
 const Registry<MakeTowers<S>>& tower_families();
 
-// Whether config.json says a family of towers.def.
+// Whether config.json is that of a whole model of a family of towers.def.
 bool has_towers(const Json& config);
 template <class S>
 Towers<S> open_towers(const std::filesystem::path& folder, Backend<S>&);

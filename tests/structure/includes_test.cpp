@@ -40,7 +40,7 @@ const std::map<std::string, std::set<std::string>> floors = {
       "lib/checkpoint", "lib/files"}},
     {"lib/plan",
      {"lib/core", "lib/router", "lib/layer", "lib/model", "lib/family", "lib/checkpoint",
-      "lib/files", "lib/trace", "lib/serving"}},
+      "lib/files", "lib/trace", "lib/serving", "lib/tower"}},
     {"lib/serving", {"lib/core"}},
     {"lib/signal", {"lib/core", "lib/files"}},
     {"lib/tower", {"lib/core", "lib/files", "lib/backend", "lib/checkpoint", "lib/signal"}},
@@ -58,7 +58,7 @@ const std::map<std::string, std::set<std::string>> floors = {
      {"lib/core",       "lib/files",  "lib/backend", "lib/router", "lib/balance", "lib/trace",
       "lib/checkpoint", "lib/import", "lib/export",  "lib/layer",  "lib/check",   "lib/golden",
       "lib/model",      "lib/family", "lib/plan",    "lib/run",    "lib/edit",    "lib/study",
-      "lib/tokenizer",  "lib/comm",   "lib/signal",  "datasets",   "analysis"}},
+      "lib/tokenizer",  "lib/comm",   "lib/signal",  "lib/tower",  "datasets",    "analysis"}},
 };
 
 struct Line {

@@ -45,7 +45,7 @@ void check(const fs::path& folder, Backend<S>& backend) {
   std::set<std::string> seen;
   for (const TowerDifference& d : compare_towers(folder, expected, backend)) {
     INFO(folder.filename().string() << ": " << d.dataset << " differs by " << d.most);
-    CHECK(d.most <= allowed_of_towers);
+    CHECK(d.most <= d.allowed);
     seen.insert(d.dataset);
   }
   INFO(folder.filename().string());
