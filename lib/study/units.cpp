@@ -29,9 +29,12 @@ bool is_place(std::string_view inside) {
   });
 }
 
-std::string on_valid_split(const std::string& data) {
+// `task` as of `train --task`; empty = none.
+std::string on_valid_split(const std::string& data, const std::string& task = {}) {
   Spec spec(data);
   spec.set("split", "valid");
+  if (!task.empty() && !spec.has("task"))
+    spec.set("task", task);
   return spec.given_text();
 }
 
@@ -101,13 +104,14 @@ bool has_option(const Words& words, const std::string& name) {
   return std::ranges::find(words, name) != words.end();
 }
 
-// The value behind each --data of a command, on the split that training has not seen.
+// The value behind each --data of a command, on the split that training has not seen and with its
+// task.
 std::vector<std::string> validation_data(const Words& train) {
   std::vector<std::string> out;
   for (std::size_t i = 0; i + 1 < train.size(); ++i) {
     if (train[i] != "--data")
       continue;
-    out.push_back(on_valid_split(train[i + 1]));
+    out.push_back(on_valid_split(train[i + 1], option_of(train, "--task")));
   }
   return out;
 }

@@ -123,6 +123,13 @@ TEST_CASE("a metric of a report adds a trace of unseen text and its report") {
         "load");
 }
 
+TEST_CASE("a run of a task is traced with its task") {
+  const Study s = study_of_line("train --data zipf --task denoise:span=4", {"balance=none|switch"},
+                                {"loss", "load_cv"}, 1);
+  CHECK(line_of(units_of(s, "d")[0].commands[1])
+            .find("--data zipf:split=valid,task={denoise:span=4} --tokens") != std::string::npos);
+}
+
 TEST_CASE("rounds of timing turn the order of the arms and cut the steps") {
   Study s = parse_study(plain + "[timing]\nrounds = 3\nsteps = 6\n", "s", {});
   const auto first = timing_units(s, "d", 1);
