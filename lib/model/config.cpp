@@ -10,6 +10,7 @@
 #include "lib/layer/moe_layer.h"
 #include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
+#include "lib/model/rope_axes.h"
 
 namespace moe {
 namespace {
@@ -219,6 +220,7 @@ void visit_attention_experts(Later& later, ModelConfig& c) {
   const ModelConfig usual;
   later.field("moe_bias", c.moe.output_bias, usual.moe.output_bias);
   later.field("final_norm_eps", c.final_norm_eps, usual.final_norm_eps);
+  later.field("rope_axes", c.rope_axes, usual.rope_axes);
 }
 
 void visit_encoder(Later& later, ModelConfig& c) {
@@ -363,6 +365,8 @@ ModelConfig resolved(const ModelConfig& config) {
   c.mixer = resolved_mixers(c.mixer, c.layers);
   mixer_shapes(c);  // refuses what a layer's own options make wrong
   c.feed = resolved_feeds(c);
+  if (const auto axes = rope_axes(c.rope_axes))
+    c.rope_axes = axes_text(*axes);
   // the layer itself says what it refuses and fills in defaults; its smallest size costs nothing
   LayerConfig small = c.moe;
   small.hidden = small.width = 1;

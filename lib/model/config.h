@@ -59,7 +59,8 @@ struct ModelConfig {
   std::vector<int> no_rope_layers;
   // rule of the frequencies, see rotary.h; none: attention without positions
   std::string rope = "default";
-  int rotary_dim = 0;             // numbers of a head that are turned; 0 = all
+  int rotary_dim = 0;     // numbers of a head that are turned; 0 = all
+  std::string rope_axes;  // pairs that turn by time, height and width, see rope_axes.h; empty: none
   bool rope_interleaved = false;  // pairs (2j, 2j+1) for (j, j + d/2)
   // of queries without rotary embedding (Llama 4); 0 = none
   double stretch_floor = 0, stretch_scale = 0;

@@ -7,7 +7,7 @@
 #include "lib/model/config.h"
 #include "lib/model/layer_list.h"
 #include "lib/model/mixer_type.h"
-#include "lib/model/rotary.h"
+#include "lib/model/rope_axes.h"
 #include "lib/router/mixing.h"
 #include "lib/router/router.h"
 
@@ -32,7 +32,31 @@ bool turns(const ModelConfig& c) {
          std::ranges::any_of(layer_mixers(c.mixer, c.layers), by_mixer);
 }
 
+// Heads that turn by three axes are those of plain attention, whose pairs the axes share out.
+void check_rope_axes(const ModelConfig& c) {
+  const std::optional<RopeAxes> axes = rope_axes(c.rope_axes);
+  if (!axes)
+    return;
+  const auto others = [](const std::string& spec) {
+    if (spec == no_part)
+      return false;
+    const auto type = make_mixer_type(spec);
+    return type->turns() && !type->turns_by_axes();
+  };
+  refuse(c.rope == rope_none || !turns(c) || c.kv_rank > 0 || c.has_experts_of_attention() ||
+             std::ranges::any_of(layer_mixers(c.mixer, c.layers), others) ||
+             rotary_of(c.rope, c.rotary_dims(), c.rope_theta).mixed,
+         "rope_axes turns the heads of grouped-query attention by three positions, and the model "
+         "has others",
+         "mixer=attention,kv_rank=0 and a rope that turns pairs, or rope_axes left out");
+  refuse(axes->pairs() != c.rotary_dims() / 2,
+         concat("rope_axes=", c.rope_axes, " shares out ", axes->pairs(),
+                " pairs, and a head turns in ", c.rotary_dims() / 2),
+         concat("three numbers of pairs whose sum is ", c.rotary_dims() / 2));
+}
+
 void check_rotary(const ModelConfig& c) {
+  check_rope_axes(c);
   if (c.rope == rope_none || !turns(c))
     return;
   refuse(c.rotary_dims() % 2 != 0 || c.rotary_dims() > c.head_dim,

@@ -17,25 +17,6 @@
 namespace moe {
 namespace {
 
-void check_batch(const Batch& batch, int vocabulary) {
-  const auto word = [&](int id, const char* what, bool ok) {
-    if (!ok) {
-      throw Error(Exit::input, concat(what, " ", id, " is outside the vocabulary of ", vocabulary))
-          .hint("use the tokenizer the model was trained with");
-    }
-  };
-  for (const int id : batch.token)
-    word(id, "token", id >= 0 && id < vocabulary);
-  for (const int id : batch.target)
-    word(id, "target", id >= -1 && id < vocabulary);
-  for (std::size_t q = 0; q + 1 < batch.start.size(); ++q) {
-    for (Index t = batch.start[q] + 1; t < batch.start[q + 1]; ++t) {
-      if (batch.is_valid(t) && !batch.is_valid(t - 1))
-        throw Error(Exit::bug, concat("row ", t, " follows padding inside sequence ", q));
-    }
-  }
-}
-
 // One mixer over a batch; `mine` is its state in `all` where sequences go on, or null.
 template <class S>
 std::unique_ptr<MixerTape> run(Mixer<S>& mixer, const Batch& batch, View<const S> x, View<S> y,
@@ -91,25 +72,14 @@ Pass Decoder<S>::of_layer(const Pass& pass, int layer) const {
 template <class S>
 Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
   const TimeSpan time(TimePart::output, "embedding");
-  check_batch(batch, config_->vocabulary);
+  check_batch(batch);
+  take_ids(batch, tape);
   const Index tokens = batch.tokens();
-  Matrix<int> target(1, tokens, -1);
-  tape.targets = 0;
-  for (Index t = 0; t < Index(batch.target.size()); ++t) {
-    if (batch.is_valid(t) && batch.target[std::size_t(t)] >= 0) {
-      target(0, t) = batch.target[std::size_t(t)];
-      ++tape.targets;
-    }
-  }
-  tape.token = Array<int>(backend_, View<const int>{batch.token.data(), 1, tokens});
-  tape.target = Array<int>(backend_, std::as_const(target).view());
-  tape.token_loss = Matrix<S>(1, tokens);
-  tape.predicted = {};
-  tape.loss = 0;
   late_ = {};
   Array<S> x(backend_, tokens, config_->hidden);
   backend_.embed(embedding_.weight(), tape.token.view(), x.view());
   scale(x.view(), config_->embedding_scale);
+  put_given(batch, x.view());
   add_signals(batch, x.view(), tape);
   if (embedding_norm_.empty())
     return x;
@@ -372,6 +342,7 @@ Array<S> Decoder<S>::run_layers(const Stage& stage, int first, int last, Array<S
   for (int l = first; l < last; ++l) {
     BlockTape& t = tape_of(l);
     x = forward(own, l, std::move(x), t);
+    add_behind(stage.batch, l - first, x.view());
     done(l, t);
     if (t.moe && config_->moe.gate_residual) {
       before = t.moe->routing.logits;
@@ -392,6 +363,7 @@ Array<S> Decoder<S>::run_stacks(const Pass& pass, Tape& tape, DecoderState* stat
       encode(pass, tape, tape_of, done);
     stage.memory = tape.source.memory.view();
   }
+  check_positions(pass.batch, state);
   Array<S> x = embed(pass.batch, tape);
   if (config_->sinusoidal)
     add_positions(pass.batch, x.view(), state);
@@ -562,6 +534,7 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
     dx = std::move(before);
   }
   signals_backward(std::as_const(dx).view(), tape);
+  forget_given(pass.batch, dx.view());
   embed_backward(dx.view(), tape.token, embedding_);
   if (first > 0)
     encode_backward(pass, tape, std::move(dmemory));

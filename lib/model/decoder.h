@@ -188,6 +188,17 @@ class Decoder {
   void attend_backward(const Stage&, int layer, BlockTape&, View<const S> dy, View<S> dx);
   void backward_layers(const Stage&, int first, int last, Tape&, View<S> dx);
   Array<S> embed(const Batch&, Tape&);
+  // Of rows and positions that a batch brings (decoder_rows.cpp). Throw Error(input) for what does
+  // not fit the model.
+  void check_batch(const Batch&) const;
+  void check_positions(const Batch&, const DecoderState*) const;
+  void take_ids(const Batch&, Tape&);
+  void put_given(const Batch&, View<S> x);
+  void forget_given(const Batch&, View<S> dx);
+  void add_behind(const Batch&, int layer /*of the decoder*/, View<S> x);
+  // The batch with the positions that follow those of its sequences; nothing where rows count.
+  std::optional<Batch> going_on(const Batch&, const DecoderState&) const;
+  void remember_positions(const Batch&, DecoderState&) const;
   // the block's output
   Array<S> forward(const Stage&, int layer, Array<S> x, BlockTape&);
   // its first half: x + mixer(norm(x))

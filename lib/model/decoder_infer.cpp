@@ -79,6 +79,18 @@ std::vector<Index> Decoder<S>::begin(const Batch& batch, DecoderState& state) {
 template <class S>
 void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, DecoderState* state,
                        Matrix<S>* last_logits) {
+  if (const std::optional<Batch> placed = state ? going_on(pass.batch, *state) : std::nullopt) {
+    const Pass there{.batch = *placed,
+                     .training = pass.training,
+                     .rng = pass.rng,
+                     .loss_scale = pass.loss_scale,
+                     .other_counts = pass.other_counts,
+                     .counts_follow = pass.counts_follow,
+                     .gate = pass.gate,
+                     .layers = pass.layers,
+                     .past = pass.past};
+    return infer(there, out, observe, state, last_logits);
+  }
   out.block.clear();
   std::vector<Index> after;
   if (state)
@@ -98,8 +110,10 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
     blocks_[std::size_t(l)].moe->fetch_routing(*t.moe);
     observe(int(place), *t.moe, expert_input(t));
   });
-  if (state)
+  if (state) {
+    remember_positions(pass.batch, *state);
     state->start = after;
+  }
   read_out(std::move(x), out);
   if (out.targets > 0)
     score_targets(out);

@@ -25,6 +25,9 @@ struct DecoderState {
   std::vector<std::unique_ptr<MixerState>>
       feed;                  // of those whose feed-forward mixes rows too, else null
   std::vector<Index> start;  // (Q+1) rows of each sequence so far, end to end
+  // (Q) position of a row of text behind each sequence, where batches brought positions in time,
+  // height and width; empty = rows so far
+  std::vector<int> next;
   // Of an encoder-decoder: what the encoder read, and in each of the decoder's layers the keys and
   // values of its output.
   std::shared_ptr<const Batch> source;

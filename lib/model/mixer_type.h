@@ -66,6 +66,10 @@ class MixerType {
   virtual bool turns() const {
     return false;
   }
+  // whether that can be a position on each of three axes (rope_axes.h)
+  virtual bool turns_by_axes() const {
+    return false;
+  }
 };
 
 using MakeMixer = std::unique_ptr<MixerType>(Spec&);

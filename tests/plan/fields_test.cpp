@@ -67,6 +67,7 @@ const std::vector<Change> changes{
     {"rope", "{fourier:pairs=3,by_head=1}", true},
     {"rotary_dim", "4", false},
     {"rope_interleaved", "1", false},
+    {"rope_axes", "sections:1+1+2", false},
     {"stretch_floor", "8", false, "no_rope_layers=1"},
     {"stretch_scale", "0.1", false, "no_rope_layers=1,stretch_floor=8"},
     {"attention_scale", "0.5", false},

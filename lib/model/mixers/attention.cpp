@@ -232,18 +232,28 @@ void Attention<S>::attend_backward(const Batch& batch, const AttentionTape<S>& t
   d.v.set(std::as_const(dv).view());
 }
 
+// Where rows stand, and what follows from that.
+template <class S>
+void Attention<S>::place(const Batch& batch, const MixerPast* past, AttentionTape<S>& t) const {
+  const Matrix<int> at = positions(batch, past ? past->start : std::span<const Index>{});
+  t.position = Array<int>(backend_, at.view());
+  const bool by_axes = !config_.rope_axes.empty() && !batch.position.empty();
+  if (by_axes)
+    t.axes = Array<int>(backend_, batch.position.view());
+  const Matrix<int>& turned = by_axes ? batch.position : at;
+  t.furthest = turned.empty() ? 0 : std::ranges::max(turned.flat());
+  if (stretch_floor_ > 0) {
+    t.stretch = stretches(backend_, at, stretch_floor_, config_.stretch_scale,
+                          config_.stretch_turned ? 0 : 1);
+  }
+}
+
 template <class S>
 std::unique_ptr<MixerTape> Attention<S>::forward(const Batch& batch, View<const S> x, View<S> y,
                                                  MixerPast* past) {
   auto tape = std::make_unique<AttentionTape<S>>();
   AttentionTape<S>& t = *tape;
-  const Matrix<int> at = positions(batch, past ? past->start : std::span<const Index>{});
-  t.position = Array<int>(backend_, at.view());
-  t.furthest = at.empty() ? 0 : std::ranges::max(at.flat());
-  if (stretch_floor_ > 0) {
-    t.stretch = stretches(backend_, at, stretch_floor_, config_.stretch_scale,
-                          config_.stretch_turned ? 0 : 1);
-  }
+  place(batch, past, t);
   heads_->forward(x, t);
   t.out = Array<S>(backend_, x.rows, wo_.value().cols);
   t.lse = Array<S>(backend_, x.rows, shape_.heads);

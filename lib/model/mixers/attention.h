@@ -39,7 +39,10 @@ struct AttentionTape final : MixerTape {
   Array<S> gate, gated;
   std::shared_ptr<const ChosenKeys> chosen;  // of an indexer; null: all keys
   Array<int> position;                       // (1,T) in its sequence
-  int furthest = 0;                          // the largest of them
+  // (3,T) time, height and width, where heads turn by them and the batch says them; empty = the
+  // same as `position` on all three
+  Array<int> axes;
+  int furthest = 0;  // the largest of those that heads turn by
 };
 
 // Queries times the factors of their positions.
@@ -94,6 +97,7 @@ class Attention final : public Mixer<S> {
               std::span<const Index> key_start);
   // by the keys of the past and their own
   void attend_past(const Batch&, View<const S> x, AttentionTape<S>&, MixerPast&);
+  void place(const Batch&, const MixerPast*, AttentionTape<S>&) const;
   // chooses keys, or takes those of the layer before
   void choose(const Batch&, View<const S> x, AttentionTape<S>&, View<const S> keys,
               std::span<const Index> key_start);

@@ -156,6 +156,9 @@ class AttentionType final : public MixerType {
   bool turns() const override {
     return true;
   }
+  bool turns_by_axes() const override {
+    return true;
+  }
   std::unique_ptr<Mixer<float>> make(const MixerPlace<float>& at) const override {
     return std::make_unique<Attention<float>>(at, own_.of(at.config, at.layer));
   }

@@ -6,6 +6,7 @@
 // their product (Gemma 4).
 #include "lib/model/mixers/attention.h"
 #include "lib/model/norm.h"
+#include "lib/model/rope_axes.h"
 
 namespace moe {
 namespace {
@@ -46,6 +47,8 @@ class Grouped final : public Heads<S> {
     }
     if (turns_)
       rotary_ = rotary_of(c.rope, c.rotary_dims(), c.rope_theta);
+    if (const auto axes = rope_axes(c.rope_axes); axes && turns_)
+      by_axis_ = by_axes(rotary_, *axes);
     make_norms(c);
   }
 
@@ -210,9 +213,16 @@ class Grouped final : public Heads<S> {
         fourier_->turn(backend_, x, at.view(), transposed);
       return;
     }
-    const Rotation r = rotary_.rotation(head_dim_, 0, interleaved_, t.furthest);
-    backend_.rope(q, r, t.position.view(), transposed);
-    backend_.rope(k, r, t.position.view(), transposed);
+    if (t.axes.empty())
+      return turn(rotary_, t.position.view(), t.furthest, q, k, transposed);
+    for (Index a = 0; a < 3; ++a)
+      turn(by_axis_[std::size_t(a)], t.axes.view().slice(a, 1), t.furthest, q, k, transposed);
+  }
+  void turn(const Rotary& by, View<const int> position, int furthest, View<S> q, View<S> k,
+            bool transposed) {
+    const Rotation r = by.rotation(head_dim_, 0, interleaved_, furthest);
+    backend_.rope(q, r, position, transposed);
+    backend_.rope(k, r, position, transposed);
   }
 
   Backend<S>& backend_;
@@ -223,6 +233,7 @@ class Grouped final : public Heads<S> {
   double eps_, clip_, value_scale_;
   int heads_;
   Rotary rotary_;
+  std::array<Rotary, 3> by_axis_;  // where heads turn by three axes
   Array<S> ones_, value_ones_;
   Parameter<S> wq_, wk_, wv_, bq_, bk_, bv_, q_norm_, k_norm_;
 };
