@@ -21,6 +21,7 @@ struct RouterFacts {
   bool norm_is_option = false;  // its user decides that by norm=; a trace states it only then
   double scale = 1;             // factor of every weight
   double eps = 1e-20;           // added to the sum that divides the weights, where it does
+  double least = 0;             // and what it is at least
 
   // beta of equations.md 2.1-2.3 moves the selection: Router::correction_bias() is not empty
   bool bias = false;

@@ -78,6 +78,8 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
   o.rule = weight_rule(spec, true);
   if (spec.has("eps"))  // stored specs without it stay as they are
     o.rule.eps = spec.get("eps", norm_eps, 0.0);
+  if (spec.has("norm_min"))
+    o.rule.least = spec.get("norm_min", 0.0, 0.0);
   o.biased = spec.get("bias", false);
   if (o.biased)
     o.on_logits = spec.choice("bias_on", {"score", "logit"}) == "logit";
@@ -107,6 +109,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
             .norm_is_option = true,
             .scale = o_.rule.scale,
             .eps = o_.rule.eps,
+            .least = o_.rule.least,
             .bias = o_.biased,
             .bias_on_logit = o_.on_logits,
             .groups = o_.groups.groups,
@@ -194,9 +197,10 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
 
  protected:
   // For a DeviceRule; empty where experts are excluded or barred, there are more groups than it
-  // knows or another eps.
+  // knows, another eps or a least divisor.
   std::optional<TopK> rule_for_device(bool sigmoid) const {
-    if (!excluded_.empty() || !o_.mask.empty() || o_.groups.groups > 64 || o_.rule.eps != norm_eps)
+    if (!excluded_.empty() || !o_.mask.empty() || o_.groups.groups > 64 ||
+        o_.rule.eps != norm_eps || o_.rule.least != 0)
       return {};
     const bool limited = o_.groups.mode == Groups::Mode::limited;
     return TopK{.sigmoid = sigmoid,
@@ -242,7 +246,7 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
         continue;
       const double g = dweight(t, o_.k + j);
       ds[now] += g * o_.rule.scale / d;
-      for (Index i = 0; i < o_.k && o_.rule.norm; ++i) {
+      for (Index i = 0; i < o_.k && divides_by_sum(o_.rule, d); ++i) {
         if (chosen[i] >= 0)
           ds[chosen[i]] -= g * r.moved(t, j) / d;
       }

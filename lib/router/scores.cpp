@@ -99,7 +99,7 @@ double divisor_of(std::span<const double> score, std::span<const int> ids, const
     if (e >= 0)
       sum += score[e];
   }
-  return sum + rule.eps;
+  return std::max(sum + rule.eps, rule.least);
 }
 
 void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule& rule,
@@ -113,7 +113,7 @@ void weights_of_backward(std::span<const double> score, std::span<const int> ids
                          std::span<const double> dweight, std::span<double> dscore) {
   const double d = divisor_of(score, ids, rule);
   double mean = 0;
-  for (std::size_t j = 0; j < ids.size() && rule.norm; ++j) {
+  for (std::size_t j = 0; j < ids.size() && divides_by_sum(rule, d); ++j) {
     if (ids[j] >= 0)
       mean += dweight[j] * weight[j] / rule.scale;
   }

@@ -34,9 +34,14 @@ struct WeightRule {
   bool norm = true;  // nu: divide by the sum of the chosen scores
   double scale = 1;  // a
   double eps = norm_eps;
+  double least = 0;  // the divisor is no smaller (ERNIE 4.5: moe_norm_min)
 };
-// D: the sum of the chosen scores + eps where they are normalised, else 1.
+// D: the sum of the chosen scores + eps, at least `least`, where they are normalised, else 1.
 double divisor_of(std::span<const double> score, std::span<const int> ids, const WeightRule&);
+// Whether D moves with the scores.
+inline bool divides_by_sum(const WeightRule& rule, double divisor) {
+  return rule.norm && divisor > rule.least;
+}
 // w_j = scale s_e / D, D = sum of the chosen + eps or 1; 0 where the id is -1.
 void weights_of(std::span<const double> score, std::span<const int> ids, const WeightRule&,
                 std::span<double> weight);

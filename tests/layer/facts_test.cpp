@@ -269,7 +269,8 @@ TEST_CASE("facts: a correction bias, and the rule of a device") {
     if (!rule)
       return;
     const auto k = rule->top_k();
-    CHECK(k.has_value() == (f.eps == RouterFacts{}.eps && router->choice_sets().empty()));
+    CHECK(k.has_value() ==
+          (f.eps == RouterFacts{}.eps && f.least == 0 && router->choice_sets().empty()));
     if (!k)
       return;
     CHECK(*k == TopK{.sigmoid = f.score == ScoreFunction::sigmoid,
