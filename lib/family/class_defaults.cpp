@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/core/text.h"
+
 namespace moe {
 namespace {
 
@@ -11,11 +13,17 @@ struct Sharing {
   std::string_view type, of;
   const char* below = nullptr;
 };
-constexpr Sharing sharing[] = {{"kimi_k2", "deepseek_v3"},
-                               {"llama4", "llama4_text", "text_config"},
-                               {"qwen3_vl_moe", "qwen3_vl_moe_text", "text_config"},
-                               {"qwen3_5_moe", "qwen3_5_moe_text", "text_config"},
-                               {"interns1_pro", "interns1_pro_text", "text_config"}};
+constexpr Sharing sharing[] = {
+    {"kimi_k2", "deepseek_v3"},
+    {"llama4", "llama4_text", "text_config"},
+    {"qwen3_vl_moe", "qwen3_vl_moe_text", "text_config"},
+    {"qwen3_omni_moe_thinker", "qwen3_omni_moe_text", "text_config"},
+    {"qwen3_omni_moe", "qwen3_omni_moe_text", "thinker_config.text_config"},
+    {"aria", "aria_text", "text_config"},
+    {"ernie4_5_vl_moe", "ernie4_5_vl_moe_text", "text_config"},
+    {"kimi_k25", "deepseek_v3", "text_config"},
+    {"qwen3_5_moe", "qwen3_5_moe_text", "text_config"},
+    {"interns1_pro", "interns1_pro_text", "text_config"}};
 
 // The class puts its own rule there only where the file has none under either name.
 bool has_rope_rule(const Json& config) {
@@ -36,6 +44,16 @@ void fill(Json& config, const Json& values) {
       fill(config[key], value);
     }
   }
+}
+
+// The object at "thinker_config.text_config", or where that is not there the last on the way.
+Json* part_below(Json& config, const char* path) {
+  Json* at = &config;
+  for (const std::string& key : path ? split(path, '.') : std::vector<std::string>{}) {
+    if (at->contains(key) && (*at)[key].is_object())
+      at = &(*at)[key];
+  }
+  return at;
 }
 
 void rename(Json& config, const Json& other_names) {
@@ -65,8 +83,7 @@ Json with_class_defaults(std::string_view type, const Json& given) {
   const auto shared = std::ranges::find(sharing, type, &Sharing::type);
   if (shared != std::end(sharing)) {
     type = shared->of;
-    if (shared->below && config.contains(shared->below) && config[shared->below].is_object())
-      keys = &config[shared->below];
+    keys = part_below(config, shared->below);
   }
   const auto found = std::ranges::find(class_defaults(), type, &ClassDefaults::type);
   if (found == class_defaults().end())

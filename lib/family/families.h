@@ -70,12 +70,13 @@ void load(Decoder<float>&, const Names&, const Lookup&);
 void load(Decoder<float>&, const std::string& family, const Lookup&);
 
 // Where those lie: number (r,c) of rows first .. first+rows at offset + r*row + c*column of the
-// tensor.
+// tensor. Rows of a parameter that lie nowhere are 0.
 struct TensorRows {
   std::string tensor;
   Dims dims;
   Parameter<float>* parameter = nullptr;
   Index first = 0, rows = 1, offset = 0, row = 0, column = 1;
+  Index cols = 0;  // columns of the parameter that there are, the others are 0; 0 = all
 };
 std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const Names&);
 // A tensor (rows, cols) that is one matrix of one expert of one layer.

@@ -12,6 +12,7 @@
 #include "lib/core/text.h"
 #include "lib/files/config_reader.h"
 #include "lib/model/config.h"
+#include "lib/model/rope_axes.h"
 #include "lib/router/facts.h"
 
 namespace moe {
@@ -31,6 +32,14 @@ struct Joined {
   bool flat = false;               // experts and the axis after them are one: [E*I, H]
 };
 
+// One of our parameters of a layer that lies in several tensors: an equal share of its rows in
+// each.
+struct Divided {
+  std::string part;                // our name below the layer
+  std::vector<std::string> names;  // theirs, in order
+  bool swapped = false;            // each with its axes swapped
+};
+
 // Which tensors of experts without a body stand in a file: those of our own form, gates and ups as
 // transformers keeps them of identity experts, or none as published.
 enum class Idle { all, gates, none };
@@ -44,10 +53,17 @@ struct Names {
   std::string shared = "mlp.shared_experts.", dense = "mlp.";
   std::string dense_too = "";  // where some writers put dense layers instead
   std::string correction_bias = "mlp.gate.e_score_correction_bias";
-  bool always_corrected = false, correction_row = false;  // the class has one always; it is [1,E]
-  bool correction_may_lack = false;                       // a file without it has zeros
+  bool always_corrected = false;           // the class has one always
+  int correction_rows = 0;                 // it is [rows, E/rows]; 0: [E]
+  bool correction_may_lack = false;        // a file without it has zeros
   std::string table = "mlp.gate.tid2eid";  // of a router that looks experts up by token id
   std::vector<Joined> joined = {};
+  std::vector<Divided> divided = {};
+  bool own_widths = false;  // tensors of narrow experts are as narrow, not as wide as the widest's
+  std::string layers_too = "";  // what some writers put for `layers`
+  // Beginnings of tensors beside the language model: encoders of pictures and sounds, what brings
+  // their rows into it. They are left alone, and an edited model keeps them.
+  std::vector<std::string> beside = {};
   bool either_way = false;  // fused experts of a file may have their axes swapped or not
   // how names below the layer begin here in the place of how they usually do: {"mlp.", "mixer."};
   // the first that fits
@@ -95,6 +111,8 @@ struct FamilyRules {
   void (*write)(const ModelConfig&, Json&);
   Names names;
   Packed packed = {};
+  // Of the language part of a larger model: a model is written so only where it was read so.
+  bool whole = false;
 };
 #define FAMILY_AS(id, name, architecture, verified, about) FamilyRules id##_family();
 #include "lib/family/families.def"
@@ -143,6 +161,15 @@ void read_qwen_moe(const ConfigReader&, ModelConfig&);  // experts, which layers
 void read_optional_window(const ConfigReader&, ModelConfig&);
 // The text part of a model that sees images too. Read for its sizes it may stand alone.
 ConfigReader text_part(const ConfigReader& whole);
+// The text part as its class reads it where the whole model says whether the output matrix is the
+// embedding; `tied`: what it takes where nobody does.
+Json text_of_whole(const ConfigReader& whole, bool tied);
+// What was written of a text goes below text_config, under this model_type.
+void write_inside(Json&, const char* text_type);
+// mrope_section where the rotary rule stands, else `usual`: the pairs that turn by each axis.
+void read_axes(const ConfigReader& text, ModelConfig&, PairRule, const std::array<int, 3>& usual);
+// rope_parameters with these pairs, in the place of the keys that most classes read.
+void write_axes(const ModelConfig&, Json& text);
 void write_rope(const ModelConfig&, Json&);  // rope_scaling, where it is not the plain rule
 struct ExpertKeys {
   const char *experts, *k, *width;

@@ -2,7 +2,9 @@
 // 1 for 1.0) and absent keys are read as the class that wrote the file would read them.
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "lib/core/error.h"
 #include "lib/core/registry.h"
@@ -135,21 +137,39 @@ Json as_the_class_reads(const ConfigReader& r, const Published& read) {
   }
 }
 
-// Nobody may change a size behind the spec's back. A key may be said in other words, as in a file
-// that was kept.
-void refuse_changed(const ConfigReader& r, const Json& j, const Published& read) {
-  const Json expected = config_json(read.config, read.family, read.tokenizer);
-  Json as_read;
-  for (const auto& [key, value] : expected.items()) {
-    if (is_beside(key) || !r.has(key.c_str()) || j[key] == value)
+// Keys of `said`, of a part of a file that may be whole or stand below such a key; `as_read`: the
+// same part of as_the_class_reads(), made where it is needed.
+void refuse_changed(const ConfigReader& r, const Json& said,
+                    const std::function<const Json&()>& as_read) {
+  for (const auto& [key, value] : said.items()) {
+    if (is_beside(key) || !r.has(key.c_str()) || r.json()[key] == value)
       continue;
-    if (as_read.is_null())
-      as_read = as_the_class_reads(r, read);
-    if (as_read.contains(key) && as_read[key] == value)
+    if (key.ends_with("_config") && value.is_object() && r.json()[key].is_object()) {
+      const auto below = [&, name = key]() -> const Json& {
+        static const Json nothing = Json::object();
+        const Json& all = as_read();
+        return all.contains(name) ? all[name] : nothing;
+      };
+      refuse_changed(r.in(key.c_str()), value, below);
       continue;
-    r.refuse(concat(key, " is ", j[key].dump(), " and moe_training says ", value.dump()),
+    }
+    const Json& read = as_read();
+    if (read.contains(key) && read[key] == value)
+      continue;
+    r.refuse(concat(key, " is ", r.json()[key].dump(), " and moe_training says ", value.dump()),
              "change both, or remove moe_training");
   }
+}
+
+// Nobody may change a size behind the spec's back. A key may be said in other words, as in a file
+// that was kept.
+void refuse_changed(const ConfigReader& r, const Published& read) {
+  std::optional<Json> as_read;
+  refuse_changed(r, config_json(read.config, read.family, read.tokenizer), [&]() -> const Json& {
+    if (!as_read)
+      as_read = as_the_class_reads(r, read);
+    return *as_read;
+  });
 }
 
 }  // namespace
@@ -180,7 +200,7 @@ Published config_from_json(const Json& j, const std::string& file) {
     r.refuse(concat(ours ? "" : "it describes a model that this program does not make: ", e.what()),
              ours ? e.hint() : "");
   }
-  refuse_changed(r, j, out);
+  refuse_changed(r, out);
   return out;
 }
 

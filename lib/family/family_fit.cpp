@@ -16,11 +16,21 @@
 namespace moe {
 namespace {
 
+// Of one whose rows may not choose among all experts.
+std::string masked_text(const ModelConfig& c, const RouterFacts& f, bool corrected) {
+  Spec spec(c.moe.router);
+  return concat(spec.name(), ":k=", f.k, ",norm=", int(f.normalised), ",norm_min=", f.least,
+                f.bias || corrected ? ",bias=1" : "", f.bias_on_logit ? ",bias_on=logit" : "",
+                ",scale=", f.scale, ",eps=", f.eps, ",experts=", spec.get("experts", ""));
+}
+
 // What a router computes without the draws of training; `corrected`: with a correction bias, be it
 // of zeros.
 std::string router_text(const ModelConfig& c, bool corrected) {
   const auto router = make_router(c.moe.router, c.moe.experts);
   const RouterFacts f = router->facts();
+  if (f.score == ScoreFunction::other && !router->choice_sets().empty())
+    return masked_text(c, f, corrected);
   if (f.score == ScoreFunction::other) {
     Spec spec(c.moe.router);
     return spec.name() == "sparsemixer" ? concat("sparsemixer:eps=", spec.get("eps", 0.01))
@@ -34,6 +44,8 @@ std::string router_text(const ModelConfig& c, bool corrected) {
     out += concat(",scale=", f.scale);
   if (norm_topk(c) && f.eps != RouterFacts{}.eps)
     out += concat(",eps=", f.eps);
+  if (norm_topk(c) && f.least > 0)
+    out += concat(",norm_min=", f.least);
   // 0: it moves along training
   const double temperature =
       router->temperature_schedule.moves() ? 0 : router->temperature_schedule.to;
@@ -244,7 +256,8 @@ Fit fit_of(const ModelConfig& c) {
   std::string nearest;
   std::vector<std::string> least;
   for (const Family& f : families()) {
-    if (f.verified != Verified::by_class || !rules_of(std::string(f.name)).write)
+    const FamilyRules& rules = rules_of(std::string(f.name));
+    if (f.verified != Verified::by_class || !rules.write || rules.whole)
       continue;
     std::vector<std::string> found;
     try {

@@ -84,6 +84,10 @@ void write_text(const ModelConfig& c, Json& j) {
 void read_whole(const ConfigReader& r, ModelConfig& c) {
   read_text(text_part(r), c);
 }
+void write_whole(const ModelConfig& c, Json& j) {
+  write_text(c, j);
+  write_inside(j, "llama4_text");
+}
 
 Names names() {
   const std::string feed = "feed_forward.";
@@ -107,7 +111,8 @@ FamilyRules llama4_family() {
   Names n = names();
   n.prefix = "language_model.model.";
   n.output = "language_model.lm_head";
-  return {read_whole, nullptr, n};
+  n.beside = {"vision_model.", "multi_modal_projector."};
+  return {read_whole, write_whole, n, {}, true};
 }
 
 }  // namespace moe

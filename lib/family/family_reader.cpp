@@ -148,8 +148,10 @@ Spec mixer_options(const ModelConfig& c, const std::string& name) {
 // What Stored can undo. Blocks of another size would be read with the wrong scales where their
 // number happens to be the same.
 void check_weights(const ConfigReader& r) {
-  if (r.has("text_config"))
-    check_weights(r.in("text_config"));
+  for (const char* part : {"text_config", "thinker_config"}) {
+    if (r.has(part))
+      check_weights(r.in(part));
+  }
   if (r.has("quantization") && r.at("quantization").contains("bits"))
     refuse_unnamed(r.in("quantization"));
   if (!r.has("quantization_config"))
@@ -197,6 +199,23 @@ void read_optional_window(const ConfigReader& r, ModelConfig& c) {
 
 ConfigReader text_part(const ConfigReader& whole) {
   return whole.only_sizes() && !whole.has("text_config") ? whole : whole.in("text_config");
+}
+
+Json text_of_whole(const ConfigReader& whole, bool tied) {
+  Json out = text_part(whole).json();
+  out["tie_word_embeddings"] = whole.flag("tie_word_embeddings", tied);
+  return out;
+}
+
+void write_inside(Json& j, const char* text_type) {
+  Json text = std::exchange(j, Json::object());
+  for (const char* key : {"architectures", "model_type", "torch_dtype", "tie_word_embeddings"})
+    j[key] = text[key];
+  for (const char* key :
+       {"architectures", "torch_dtype", "bos_token_id", "eos_token_id", "pad_token_id"})
+    text.erase(key);
+  text["model_type"] = text_type;
+  j["text_config"] = std::move(text);
 }
 
 RouterFacts router_facts(const ModelConfig& c) {

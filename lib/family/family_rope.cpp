@@ -1,5 +1,6 @@
 // Rotary embedding in config.json, read and written: rope_theta beside rope_scaling, which 4.x
 // reads and 5.x folds into rope_parameters.
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -253,6 +254,57 @@ Json rope_parameters(const ModelConfig& c) {
   if (c.rotary_dims() != c.head_dim)
     out["partial_rotary_factor"] = turned_share(c);
   return out;
+}
+
+namespace {
+
+// How many of `pairs` an axis has where three take turns until each has its own.
+int taken_in_turn(int axis, int wanted, int pairs) {
+  const int places = (pairs - axis + 2) / 3;
+  return std::min(wanted, places);
+}
+
+}  // namespace
+
+void read_axes(const ConfigReader& r, ModelConfig& c, PairRule rule,
+               const std::array<int, 3>& usual) {
+  const char* place = rope_place(r);
+  RopeAxes axes{.rule = rule, .sections = usual};
+  if (r.has(place) && r.in(place).has("mrope_section")) {
+    const ConfigReader s = r.in(place);
+    const std::vector<int> given = s.wholes("mrope_section");
+    if (given.size() != axes.sections.size())
+      s.refuse(concat("mrope_section has ", given.size(),
+                      " numbers of pairs, and there are three axes"));
+    std::ranges::copy(given, axes.sections.begin());
+  }
+  const int pairs = c.rotary_dims() / 2;
+  auto& [first, second, third] = axes.sections;
+  if (rule == PairRule::interleaved) {  // time has what height and width leave
+    second = taken_in_turn(1, second, pairs);
+    third = taken_in_turn(2, third, pairs);
+    first = pairs - second - third;
+  }
+  if (axes.pairs() != pairs || (rule == PairRule::ernie && first != second)) {
+    r.cannot_compute(concat("mrope_section of ", place, " is ", first, ", ", second, ", ", third,
+                            " and a head (head_dim ", c.head_dim, ") turns in ", pairs, " pairs"),
+                     concat("numbers whose sum is ", pairs,
+                            rule == PairRule::ernie ? ", the first two alike" : ""));
+    return;
+  }
+  c.rope_axes = axes_text(axes);
+}
+
+void write_axes(const ModelConfig& c, Json& text) {
+  Json rule = rope_parameters(c);
+  if (const auto axes = rope_axes(c.rope_axes)) {
+    rule["mrope_section"] = axes->sections;
+    if (axes->rule == PairRule::interleaved)
+      rule["mrope_interleaved"] = true;
+  }
+  text["rope_parameters"] = rule;
+  text.erase("rope_scaling");
+  text.erase("rope_theta");
 }
 
 }  // namespace moe

@@ -76,15 +76,6 @@ void write_qwen3_moe(const ModelConfig& c, Json& j) {
   write_qwen_moe(c, j);
   j["attention_bias"] = c.qkv_bias;
 }
-// The text part of Qwen3-VL, whose three sections of rotary embedding are one for text and whose
-// class always divides weights by their sum.
-void read_qwen3_vl_moe(const ConfigReader& r, ModelConfig& c) {
-  const ConfigReader text = text_part(r);
-  Json j = text.json();
-  j["tie_word_embeddings"] = r.flag("tie_word_embeddings", false);  // of the whole
-  j["norm_topk_prob"] = true;
-  read_qwen3_moe(text.with(j), c);
-}
 void read_minimax_m2(const ConfigReader& r, ModelConfig& c) {
   read_common(r, c);
   // as released: the share of a head in other words
@@ -219,15 +210,6 @@ FamilyRules qwen2_moe_family() {
 }
 FamilyRules qwen3_moe_family() {
   return {read_qwen3_moe, write_qwen3_moe, {}, qwen_packed()};
-}
-FamilyRules qwen3_vl_moe_family() {
-  return {read_qwen3_vl_moe,
-          nullptr,
-          {.prefix = "model.language_model.",
-           .joined = {{.name = "mlp.experts.gate_up_proj",
-                       .parts = {"moe.experts.gate", "moe.experts.up"}},
-                      {.name = "mlp.experts.down_proj", .parts = {"moe.experts.down"}}},
-           .either_way = true}};
 }
 FamilyRules minimax_m2_family() {
   Names n = mixtral_names();

@@ -19,6 +19,11 @@ struct Part {
   Parameter<float>* parameter = nullptr;
   Index first = 0, rows = 1;
   Index offset = 0, row = 0, column = 1;
+  Index cols = 0;  // first columns of the parameter that there are, the others are 0; 0 = all
+
+  Index columns() const {
+    return cols > 0 ? cols : parameter->value().cols;
+  }
 };
 struct Piece {
   std::string name;
@@ -100,6 +105,19 @@ Piece joined(const std::string& name, const Joined& j,
   return out;
 }
 
+// An equal share of the rows of a matrix in each tensor.
+void add_divided(std::vector<Piece>& out, const std::string& at, const Divided& d,
+                 Parameter<float>& p) {
+  const Index rows = p.value().rows / Index(d.names.size());
+  const Index cols = p.value().cols;
+  Index first = 0;
+  for (const std::string& name : d.names) {
+    const Part part{&p, first, rows, 0, d.swapped ? 1 : cols, d.swapped ? rows : 1};
+    out.push_back({at + name, d.swapped ? Dims{cols, rows} : Dims{rows, cols}, {part}, nullptr});
+    first += rows;
+  }
+}
+
 // Below the layer, where no family has another name.
 const std::map<std::string, std::string>& usual_names() {
   static const std::map<std::string, std::string> same{
@@ -170,6 +188,16 @@ Piece named(const Names& n, const std::string& at, const Own& own) {
   return out;
 }
 
+// Of one expert's matrix the rows, or of the last one the columns, of hidden units that it has.
+void make_narrow(Piece& piece, bool down, Index width) {
+  Part& part = piece.parts[0];
+  piece.dims[down ? 1 : 0] = width;
+  if (down)
+    part.row = part.cols = width;
+  else
+    part.rows = width;
+}
+
 void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
                  const std::string& part, Parameter<float>& p, const LayerConfig& config) {
   const bool bias = part.ends_with("_bias");
@@ -184,10 +212,13 @@ void add_experts(std::vector<Piece>& out, const Names& n, const std::string& at,
     const bool here = n.idle == Idle::all || (n.idle == Idle::gates && bare != "down");
     if (!here && config.type_of(int(e)) != ExpertKind::ffn)
       continue;
-    out.push_back({concat(at, n.experts, e, ".", name, bias ? ".bias" : ".weight"),
-                   Dims(p.dims().begin() + 1, p.dims().end()),
-                   {{&p, e * rows, rows, 0, p.value().cols, 1}},
-                   nullptr});
+    Piece piece{concat(at, n.experts, e, ".", name, bias ? ".bias" : ".weight"),
+                Dims(p.dims().begin() + 1, p.dims().end()),
+                {{&p, e * rows, rows, 0, p.value().cols, 1}},
+                nullptr};
+    if (n.own_widths && !bias)
+      make_narrow(piece, bare == "down", config.width_of(int(e)));
+    out.push_back(std::move(piece));
   }
 }
 
@@ -207,6 +238,12 @@ void add_layer(std::vector<Piece>& out, const Names& n, const std::string& at,
     out.push_back(joined(at + j.name, j, parts));
     for (const std::string& part : j.parts)
       left.erase(part);
+  }
+  for (const Divided& d : n.divided) {
+    if (const auto found = left.find(d.part); found != left.end()) {
+      add_divided(out, at, d, *found->second);
+      left.erase(found);
+    }
   }
   const std::string experts = "moe.experts.";
   for (const Own& own : layer) {
@@ -282,8 +319,11 @@ void add_router_state(std::vector<Piece>& out, const Names& n, Decoder<float>& m
     const bool stored = !n.correction_bias.empty();
     if (!stored || (router.correction_bias().empty() && !n.always_corrected))
       continue;
-    out.push_back(
-        {at + n.correction_bias, n.correction_row ? Dims{1, experts} : Dims{experts}, {}, &router});
+    const Index rows = n.correction_rows;
+    out.push_back({at + n.correction_bias,
+                   rows > 0 ? Dims{rows, experts / rows} : Dims{experts},
+                   {},
+                   &router});
   }
 }
 
@@ -343,14 +383,14 @@ void fill(Tensor& t, const Piece& p) {
   }
   for (const Part& part : p.parts) {
     const Index cols = part.parameter->value().cols;
-    if (part.row == cols && part.column == 1) {
+    if (part.row == cols && part.column == 1 && part.columns() == cols) {
       part.parameter->read(part.first, {to + part.offset, part.rows, cols});
       continue;
     }
     Matrix<float> host(part.rows, cols);
     part.parameter->read(part.first, host.view());
     for (Index r = 0; r < part.rows; ++r) {
-      for (Index c = 0; c < cols; ++c)
+      for (Index c = 0; c < part.columns(); ++c)
         to[part.offset + r * part.row + c * part.column] = host(r, c);
     }
   }
@@ -462,7 +502,7 @@ void load(Decoder<float>& model, const Names& names, const Lookup& lookup) {
       }
       Coming& c = at->second;
       for (Index r = 0; r < part.rows; ++r) {
-        for (Index k = 0; k < all.cols; ++k)
+        for (Index k = 0; k < part.columns(); ++k)
           c.host(part.first + r, k) = values.data()[part.offset + r * part.row + k * part.column];
       }
       if ((c.missing -= part.rows) > 0)
@@ -501,7 +541,7 @@ std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const Names& names
     for (const Part& part : p.parts) {
       if (!part.parameter->stored()) {
         out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row,
-                       part.column});
+                       part.column, part.cols});
       }
     }
   }

@@ -42,6 +42,17 @@ class Found {
   Found(const std::vector<std::string>& tensors, Names names)
       : tensors_(tensors), n_(std::move(names)) {}
 
+  // What the file calls a list of layers.
+  void find_layers() {
+    const auto somewhere = [&](const std::string& layers) {
+      return std::ranges::any_of(tensors_, [&](const std::string& tensor) {
+        const auto place = before_layers(tensor, layers + "0.");
+        return place && has(*place + n_.embedding);
+      });
+    };
+    if (!n_.layers_too.empty() && !somewhere(n_.layers) && somewhere(n_.layers_too))
+      n_.layers = n_.layers_too;
+  }
   // Where the layers are, told by the embedding where there are several such places.
   void find_prefix() {
     std::set<std::string> places;
@@ -183,6 +194,7 @@ FoundNames names_as_found(const std::string& family, bool tied,
                           const std::vector<std::string>& tensors) {
   const FamilyRules& rules = rules_of(family);
   Found found(tensors, rules.names);
+  found.find_layers();
   found.find_prefix();
   found.find_other_names();
   found.find_experts(rules.packed);

@@ -129,7 +129,7 @@ Architecture describe(const Json& j, const std::string& file, const std::string&
     r.refuse("this is not an object");
   if (r.has("moe_training"))
     return describe_run(r, name);
-  for (const char* key : {"text_config", "llm_config"}) {
+  for (const char* key : {"text_config", "llm_config", "thinker_config"}) {
     if (r.has(key))
       return describe_text(r, key, name);
   }

@@ -23,9 +23,24 @@ struct Where {
 
 enum class Pages { forget, keep };
 
-// Rows first .. first+out.rows of the part.
+void read_part(const Where& w, Index first, View<float> out, Pages pages);
+
+// Of a narrow expert in rows as wide as the widest's.
+void read_narrow(const Where& w, Index first, View<float> out, Pages pages) {
+  Matrix<float> rows(out.rows, w.rows.cols);
+  read_part(w, first, rows.view(), pages);
+  std::ranges::fill(out.flat(), 0.0f);
+  for (Index r = 0; r < out.rows; ++r)
+    std::ranges::copy(rows.row(r), out.row(r).begin());
+}
+
+// Rows first .. first+out.rows of the part; 0 where they lie nowhere.
 void read_part(const Where& w, Index first, View<float> out, Pages pages) {
   const TensorRows& at = w.rows;
+  if (!w.tensor)
+    return void(std::ranges::fill(out.flat(), 0.0f));
+  if (at.cols > 0 && at.cols < out.cols)
+    return read_narrow(w, first, out, pages);
   const Index cols = w.tensor->cols();
   const Index begin = at.offset + first * at.row;
   if (at.column == 1 && at.row == cols && out.cols == cols && begin % cols == 0) {
@@ -93,6 +108,30 @@ class DecodedRows final : public RowSource {
   std::vector<Where> parts_;
 };
 
+// Rows between the parts, where experts are narrower than the widest, are 0; elsewhere there are
+// none.
+void fill_gaps(std::vector<Where>& parts, Parameter<float>& parameter, bool narrow) {
+  std::vector<Where> whole;
+  Index next = 0;
+  const auto go_to = [&](Index row) {
+    if (row < next || (row > next && !narrow))
+      throw Error(Exit::bug, concat("the tensors of '", parameter.name(), "' do not fill it"));
+    if (row > next) {
+      whole.push_back(
+          {nullptr,
+           {.tensor = "", .dims = {}, .parameter = &parameter, .first = next, .rows = row - next}});
+    }
+    next = row;
+  };
+  for (Where& w : parts) {
+    go_to(w.rows.first);
+    next += w.rows.rows;
+    whole.push_back(std::move(w));
+  }
+  go_to(parameter.value().rows);
+  parts = std::move(whole);
+}
+
 using PartsOf = std::map<Parameter<float>*, std::vector<Where>>;
 
 // Where the numbers of every parameter lie that are not in memory.
@@ -110,11 +149,7 @@ PartsOf parts_elsewhere(const Weights& weights, Decoder<float>& model, const Nam
   }
   for (auto& [parameter, parts] : where) {
     std::ranges::sort(parts, {}, [](const Where& w) { return w.rows.first; });
-    Index next = 0;
-    for (const Where& w : parts)
-      next = w.rows.first == next ? next + w.rows.rows : -1;
-    if (next != parameter->value().rows)
-      throw Error(Exit::bug, concat("the tensors of '", parameter->name(), "' do not fill it"));
+    fill_gaps(parts, *parameter, !model.config().moe.widths.empty());
   }
   return where;
 }

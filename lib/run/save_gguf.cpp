@@ -5,6 +5,7 @@
 
 #include "lib/core/error.h"
 #include "lib/family/config_like.h"
+#include "lib/family/family.h"
 #include "lib/family/gguf_export.h"
 #include "lib/family/gguf_model.h"
 #include "lib/files/file.h"
@@ -137,6 +138,12 @@ struct Temporary {
   }
 };
 
+// Of a model that turns by three axes what it is for text, whose place is the same on all.
+ModelConfig text_alone(ModelConfig c) {
+  c.rope_axes.clear();
+  return c;
+}
+
 const GgmlType& type_named(const std::string& name) {
   const auto all = ggml_types();
   const auto found = std::ranges::find(all, name, &GgmlType::name);
@@ -149,19 +156,26 @@ const GgmlType& type_named(const std::string& name) {
 
 SavedGguf save_gguf(const fs::path& path, Decoder<float>& model, const LoadedModel& from,
                     const std::string& type) {
-  const std::string family = fit_like(model.config(), from.family).family;
+  const ModelConfig config = text_alone(model.config());
+  std::string family = fit_like(config, from.family).family;
+  if (rules_of(family).whole)  // llama.cpp keeps encoders in a file of their own
+    family = fit_of(config).family;
   GgufExport out = gguf_export(model, family, path.stem().string(), type_named(type));
   SavedGguf saved{.architecture = *gguf_architecture_of(family), .notes = out.notes};
   if (out.narrow > 0) {
     saved.notes.push_back(
         concat(out.narrow, " tensors are F16: their rows are no whole blocks of ", type));
   }
-  add_tokenizer(out, from, model.config(), saved.notes);
+  if (!model.config().rope_axes.empty()) {
+    saved.notes.push_back(
+        "the file turns heads by one position a row: it is the model for text alone");
+  }
+  add_tokenizer(out, from, config, saved.notes);
   fs::path beside = path;
   beside.replace_filename(concat(".", path.stem().string(), ".part.gguf"));
   const Temporary temporary{beside};
   write_gguf(temporary.path, out.keys, out.entries);
-  check(temporary.path, model.config(), from, saved.notes);
+  check(temporary.path, config, from, saved.notes);
   fs::rename(temporary.path, path);
   return saved;
 }

@@ -46,15 +46,29 @@ const std::map<std::string, std::vector<std::string>> places = {
     {"llama4", {"text_config"}},
     {"qwen3_5_moe", {"text_config"}},
     {"qwen3_vl_moe", {"text_config"}},
+    {"qwen3_omni_moe_thinker", {"text_config"}},
+    {"qwen3_omni_moe", {"thinker_config.text_config"}},
+    {"aria", {"text_config"}},
+    {"ernie4_5_vl_moe", {"text_config"}},
+    {"kimi_k25", {"text_config"}},
     {"interns1_pro", {"text_config"}}};
-const std::map<std::string, std::string> type_of_class = {{"kimi_k2", "deepseek_v3"},
-                                                          {"llama4", "llama4_text"},
-                                                          {"qwen3_5_moe", "qwen3_5_moe_text"},
-                                                          {"qwen3_vl_moe", "qwen3_vl_moe_text"},
-                                                          {"interns1_pro", "interns1_pro_text"}};
+const std::map<std::string, std::string> type_of_class = {
+    {"kimi_k2", "deepseek_v3"},
+    {"llama4", "llama4_text"},
+    {"qwen3_5_moe", "qwen3_5_moe_text"},
+    {"qwen3_vl_moe", "qwen3_vl_moe_text"},
+    {"qwen3_omni_moe_thinker", "qwen3_omni_moe_text"},
+    {"qwen3_omni_moe", "qwen3_omni_moe_text"},
+    {"aria", "aria_text"},
+    {"ernie4_5_vl_moe", "ernie4_5_vl_moe_text"},
+    {"kimi_k25", "deepseek_v3"},
+    {"interns1_pro", "interns1_pro_text"}};
 
 Json& at(Json& config, const std::string& place) {
-  return place.empty() ? config : config.at(place);
+  Json* inside = &config;
+  for (const std::string& key : place.empty() ? std::vector<std::string>{} : split(place, '.'))
+    inside = &inside->at(key);
+  return *inside;
 }
 
 // Keys that a class has no field for and reads where they are there.

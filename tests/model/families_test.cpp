@@ -289,6 +289,12 @@ TEST_CASE(
   test::check_golden_models("golden/hf", 11, 17);
 }
 
+TEST_CASE(
+    "the language parts of published multimodal models give what their classes gave, from the rows "
+    "that these made") {
+  test::check_golden_models("golden/modal/hf", 7, 0);
+}
+
 TEST_CASE("families without recorded outputs agree with the classes of transformers") {
   const char* python = std::getenv("MOE_PYTHON");
   if (!python)

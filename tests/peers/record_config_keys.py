@@ -25,7 +25,7 @@ from transformers import (
 )
 
 import record_families
-from record_families import BOOKKEEPING, CLASSES, DIRECT, PAIRS, WHOLE, learned, weights
+from record_families import BOOKKEEPING, CLASSES, DIRECT, INSIDE, PAIRS, WHOLE, learned, text_keys, weights
 
 OUT = Path(__file__).parent.parent / "model" / "config_keys.json"
 SKIPPED = {*BOOKKEEPING, "torch_dtype", "vision_config", "audio_config", "moe_training"}
@@ -112,13 +112,13 @@ def computed(family, config):
     }
     model.load_state_dict(drawn, strict=False)
     model.tie_weights()
-    vocabulary = config.get("text_config", config)["vocab_size"]
+    vocabulary = text_keys(config)[0]["vocab_size"]
     ids = torch.tensor([[(17 * q + 7 * t + t * t) % min(vocabulary, 90) for t in range(24)] for q in range(2)])
     with torch.no_grad():
         if family in PAIRS:
             logits = model(input_ids=ids, decoder_input_ids=ids[:, :14]).logits
         else:
-            logits = (model.language_model if family == "llama4" else model)(ids, use_cache=False).logits
+            logits = (getattr(model, INSIDE[family]) if family in INSIDE else model)(ids, use_cache=False).logits
     assert torch.isfinite(logits).all()
     return shapes, logits
 
@@ -131,9 +131,9 @@ def keys_of(family):
     config = json.loads((record_families.OUT / f"{family}.json").read_text())["config"]
     config["model_type"] = PAIRS and family if family in PAIRS else CLASSES[family][0]
     usual = computed(family, config)
-    inside = ("text_config",) if family in WHOLE else ()
+    text, inside = text_keys(config) if family in WHOLE else (config, [])
     found = {}
-    for path, value in paths(config["text_config"] if inside else config, inside):
+    for path, value in paths(text, tuple(inside)):
         for other in others(value):
             try:
                 result = computed(family, put(config, path, other))

@@ -46,6 +46,52 @@ LLAMA4 = dict(
     ),
 )
 
+# of the eyes and ears of Qwen3-VL and Qwen3-Omni, which nothing here sees
+QWEN_EYE = dict(
+    depth=1, hidden_size=16, intermediate_size=20, num_heads=2, num_position_embeddings=16, patch_size=4,
+    out_hidden_size=64, deepstack_visual_indexes=[0],
+)
+THINKER = dict(
+    text_config=dict(
+        COMMON, head_dim=20, intermediate_size=72, moe_intermediate_size=20, num_experts=8, num_experts_per_tok=3,
+        mlp_only_layers=[1], attention_bias=True, norm_topk_prob=True,
+        rope_parameters=dict(rope_type="default", rope_theta=300.0, mrope_section=[4, 3, 3], mrope_interleaved=True),
+    ),
+    vision_config=QWEN_EYE,
+    audio_config=dict(
+        d_model=24, encoder_layers=1, encoder_attention_heads=3, encoder_ffn_dim=20, num_mel_bins=16,
+        downsample_hidden_size=6, output_dim=64, max_source_positions=32,
+    ),
+)
+ARIA = dict(
+    text_config=dict(
+        COMMON, intermediate_size=24, moe_num_experts=8, moe_topk=3, moe_num_shared_experts=2, attention_bias=True,
+    ),
+    vision_config=dict(
+        model_type="idefics3_vision", hidden_size=16, intermediate_size=20, num_hidden_layers=1,
+        num_attention_heads=2, image_size=8, patch_size=4,
+    ),
+    projector_patch_to_query_dict={"4": 2},
+)
+ERNIE_VL = dict(
+    text_config=dict(
+        COMMON, head_dim=20, intermediate_size=72, moe_intermediate_size=[20, 20], moe_num_experts=6, moe_k=2,
+        moe_num_shared_experts=2, mlp_layer_types=["dense", "sparse", "sparse"],
+        rope_parameters=dict(rope_type="default", rope_theta=300.0, mrope_section=[3, 3, 4]),
+    ),
+    vision_config=dict(depth=1, hidden_size=16, intermediate_size=20, num_heads=2, patch_size=4),
+    tie_word_embeddings=False,
+)
+KIMI_K25 = dict(
+    text_config=dict(LATENT, q_lora_rank=24, n_shared_experts=1, model_type="deepseek_v3"),
+    vision_config=dict(
+        hidden_size=16, intermediate_size=20, num_hidden_layers=1, num_attention_heads=2, patch_size=4,
+        pos_emb_height=6, pos_emb_width=6,
+    ),
+    projection_hidden_size=16,
+    tie_word_embeddings=False,
+)
+
 PLAIN = dict(COMMON, head_dim=16, moe_intermediate_size=20, num_experts_per_tok=3)
 DEEPSEEK = dict(PLAIN, n_routed_experts=8, n_group=4, topk_group=2)
 WINDOWS = dict(
@@ -110,6 +156,11 @@ CLASSES = {
     "dbrx": make_family.CASES["dbrx"],
     "llama4_text": make_family.CASES["llama4_text"],
     "llama4": ("llama4", LLAMA4),
+    "qwen3_omni_moe_thinker": ("qwen3_omni_moe_thinker", THINKER),
+    "qwen3_omni_moe": ("qwen3_omni_moe", dict(thinker_config=THINKER, enable_audio_output=False)),
+    "aria": ("aria", ARIA),
+    "ernie4_5_vl_moe": ("ernie4_5_vl_moe", ERNIE_VL),
+    "kimi_k25": ("kimi_k25", KIMI_K25),
     "glm4_moe_lite": (
         "glm4_moe_lite",
         dict({k: v for k, v in LATENT.items() if k != "first_k_dense_replace"}, q_lora_rank=24,
@@ -284,11 +335,36 @@ PAIRS = {
         activation_function="gelu",
     ),
 }
-WHOLE = {"qwen3_vl_moe": ("model.language_model.", "lm_head."), "llama4": "language_model.", "qwen3_5_moe": ("model.language_model.", "lm_head.")}  # families inside a larger model, and where their tensors are
-REMADE = ["deepseek", "interns1_pro"]
+# families inside a larger model, and where their tensors are
+WHOLE = {
+    "qwen3_vl_moe": ("model.language_model.", "lm_head."),
+    "llama4": "language_model.",
+    "qwen3_5_moe": ("model.language_model.", "lm_head."),
+    "qwen3_omni_moe_thinker": ("model.", "lm_head."),
+    "qwen3_omni_moe": ("thinker.model.", "thinker.lm_head."),
+    "aria": "language_model.",
+    "ernie4_5_vl_moe": ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
+    "kimi_k25": "language_model.",
+}
+REMADE = ["deepseek", "interns1_pro", "moe_llava_stablelm"]
 # what a class keeps in memory beyond its published tensors, in a layout that is not read
-UNREAD_PACKED = ["longcat_flash", "qwen3_vl_moe"]
-DIRECT = {"mistral4": "Mistral4ForCausalLM"}  # classes that no AutoModel finds
+UNREAD_PACKED = [
+    "longcat_flash", "qwen3_vl_moe", "qwen3_omni_moe_thinker", "qwen3_omni_moe", "aria", "ernie4_5_vl_moe", "kimi_k25",
+]
+DIRECT = {  # classes that no AutoModel finds
+    "mistral4": "Mistral4ForCausalLM",
+    "qwen3_omni_moe_thinker": "Qwen3OmniMoeThinkerForConditionalGeneration",
+    "qwen3_omni_moe": "Qwen3OmniMoeForConditionalGeneration",
+}
+INSIDE = {"llama4": "language_model", "qwen3_omni_moe": "thinker"}  # what of a class computes text
+
+
+def text_keys(config):
+    """The part of a configuration that describes the text, and the way there."""
+    at = []
+    while inside := next((k for k in ("thinker_config", "text_config") if k in config), None):
+        config, at = config[inside], [*at, inside]
+    return config, at
 
 
 def uniform(name, count):
@@ -343,7 +419,7 @@ def finite(value):
 
 def write(family, record):
     OUT.mkdir(exist_ok=True)
-    for part in ("config", "defaults"):
+    for part in {"config", "defaults"} & set(record):
         record[part] = {k: v for k, v in record[part].items() if finite(v)}
     text = json.dumps(record, indent=1)
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
@@ -376,6 +452,8 @@ def as_published(family, name):
         name = re.sub(r"^model\.(embed)?(_tokens)?", r"\1", name)
         name = re.sub(r"attn\.norm\.weight$", "attn.kv_norm.weight", name)
         return re.sub(r"^hc_head\.hc_", "hc_head_", name)
+    if family == "kimi_k25":  # 5.24 writes the name that its eye has for layers
+        return name.replace("language_model.model.blocks.", "language_model.model.layers.")
     return re.sub(r"block_sparse_moe\.(gate|up|down)_proj", r"mlp.\1_proj", name) if family == "kimi_linear" else name
 
 
@@ -408,10 +486,10 @@ def from_class(family, work):
         file | {n: weights(as_published(family, n), s) for n, s in shapes.items()}, work / "model.safetensors", {"format": "pt"}
     )
     loaded = auto.from_pretrained(work, attn_implementation="eager").float().eval()
-    vocabulary = keys.get("text_config", keys)["vocab_size"]
+    vocabulary = text_keys(keys)[0]["vocab_size"]
     ids = [[(17 * q + 7 * t + t * t) % vocabulary for t in range(24)] for q in range(2)]
     with torch.no_grad():
-        text = loaded.language_model if family == "llama4" else loaded
+        text = getattr(loaded, INSIDE[family]) if family in INSIDE else loaded
         logits = text(torch.tensor(ids)).logits
         allowed = {}
         if family in DOUBLE:
@@ -478,7 +556,7 @@ def from_pairs(family, work):
 def remade(family):
     c = remake_family.CASES[family]
 
-    class Formula(remake_family.Remade):
+    class Formula(remake_family.MODELS.get(family, remake_family.Remade)):
         def draw(self, name, *shape):
             self.w[name] = weights(name, shape).double()
             return self.w[name]

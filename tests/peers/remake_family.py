@@ -9,6 +9,9 @@ below first_k_dense_replace and those that moe_layer_freq does not divide dense.
 interns1_pro (the text part): Qwen3's layers; the experts stand in router_n_groups groups and k / groups of each are chosen; cosines and
 sines of the frequencies whose wave is shorter than the context (or the first num_inv_freq) are mixed by a matrix, one for each key head where
 fope_sep_head, and the pairs of a head that are left over have a 1 for both.
+moe_llava_stablelm: LayerNorm with bias, biases of queries, keys and values, the first rope_pct of each head turned in halves; in the layers
+of moe_layers_idx the two largest of a softmax over the experts, each weighed by its share of the two (DeepSpeed's rule in evaluation, with
+room for every row and without its noise).
 """
 
 import json
@@ -62,7 +65,37 @@ INTERN = dict(
         "num_inv_freq": None,
     },
 )
+LLAVA = dict(
+    vocab_size=128,
+    hidden_size=64,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=4,
+    hidden_act="silu",
+    intermediate_size=24,
+    norm_eps=1e-5,
+    layer_norm_eps=1e-5,
+    rope_pct=0.5,
+    partial_rotary_factor=0.5,
+    rope_theta=10000.0,
+    max_position_embeddings=512,
+    tie_word_embeddings=False,
+    use_qkv_bias=True,
+    model_type="moe_llava_stablelm",
+    moe=dict(
+        moe_enable=True,
+        moe_mode="sparse",
+        moe_layers_idx=[0, 2],
+        num_experts=[4, 4],
+        top_k_experts=2,
+        capacity_factor=1.5,
+        eval_capacity_factor=2.0,
+        min_capacity=0,
+        use_residual=False,
+    ),
+)
 CASES = {
+    "moe_llava_stablelm": LLAVA,
     "deepseek": DEEPSEEK,
     "deepseek_normed": dict(
         DEEPSEEK,
@@ -245,10 +278,65 @@ class Remade:
         return self.linear(hidden, "lm_head.weight", c["vocab_size"]), hidden
 
 
+class MoeLlava(Remade):
+    def norm(self, x, name):
+        centred = x - x.mean(-1, keepdim=True)
+        spread = torch.sqrt((centred * centred).mean(-1, keepdim=True) + self.c["norm_eps"])
+        scaled = self.draw(name, x.shape[-1]) * centred / spread
+        return scaled + self.draw(name.replace("weight", "bias"), x.shape[-1])
+
+    def attention(self, x, at):
+        length, d = x.shape[0], self.d
+        turned = int(d * self.c["rope_pct"])
+        half = turned // 2
+
+        def heads(name, count):
+            y = self.linear(x, f"{at}{name}_proj.weight", count * d)
+            y = y + self.draw(f"{at}{name}_proj.bias", count * d)
+            return y.reshape(length, count, d).transpose(0, 1)
+
+        q, k, v = heads("q", self.heads), heads("k", self.kv), heads("v", self.kv)
+        frequency = torch.tensor([self.c["rope_theta"] ** (-2 * i / turned) for i in range(half)], dtype=torch.float64)
+        angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+        cos, sin = angle.cos(), angle.sin()
+
+        def turn(a):
+            low, high, rest = a[:, :half], a[:, half:turned], a[:, turned:]
+            return torch.cat([low * cos - high * sin, high * cos + low * sin, rest], 1)
+
+        future, outs = torch.ones(length, length).tril() == 0, []
+        for h in range(self.heads):
+            group = h // (self.heads // self.kv)
+            scores = (turn(q[h]) @ turn(k[group]).T / d**0.5).masked_fill(future, -math.inf)
+            outs.append(torch.softmax(scores, -1) @ v[group])
+        return self.linear(torch.cat(outs, 1), at + "o_proj.weight", self.c["hidden_size"])
+
+    def experts(self, x, at, layer):
+        m, width = self.c["moe"], self.c["intermediate_size"]
+        count = m["num_experts"][0]
+        at += "deepspeed_moe."
+        logits = self.linear(x, at + "gate.wg.weight", count)
+        weight, chosen = torch.softmax(logits, -1).topk(m["top_k_experts"], -1)
+        weight = weight / weight.sum(-1, keepdim=True)
+        for name, rows in (("router_logits", logits), ("topk_ids", chosen.int()), ("topk_weights", weight)):
+            self.raw.setdefault(f"moe/layer_{layer}/{name}", []).append(rows)
+        out = torch.zeros_like(x)
+        for e in range(count):
+            y = self.mlp(x, f"{at}experts.deepspeed_experts.{e}.", width)
+            out += (weight * (chosen == e)).sum(-1, keepdim=True) * y
+        return out
+
+    def is_moe(self, layer):
+        return layer in self.c["moe"]["moe_layers_idx"]
+
+
+MODELS = {"moe_llava_stablelm": MoeLlava}
+
+
 def make(folder, name):
     generator = torch.Generator().manual_seed(11)
     c = CASES[name]
-    model = Remade(c, generator)
+    model = MODELS.get(name, Remade)(c, generator)
     ids = torch.randint(0, c["vocab_size"], (2, 24), generator=generator)
     with torch.no_grad():
         rows = [model.logits(row) for row in ids]
