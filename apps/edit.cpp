@@ -321,6 +321,12 @@ std::string save(const Options& o, const LoadedModel& loaded, Decoder<float>& mo
   const SavedModel saved = save_model(o.output, model, folder);
   for (const std::string& n : saved.notes)
     warning(n);
+  if (saved.beside > 0) {
+    note(
+        fmt::format("{} tensors beside the language model (encoders of pictures or sounds, what "
+                    "brings their rows into it) are kept as they were",
+                    saved.beside));
+  }
   tell_left(files.kept.get());
   return saved.family;
 }

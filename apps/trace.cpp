@@ -60,7 +60,7 @@ Source corpus_source(const Options& o, const ModelConfig& config, const Tokenize
           .boundary = corpus.boundary(),
           .tokens = token_count(corpus, batches),
           .order = o.batches.order,
-          .modalities = !corpus.info().signals.empty(),
+          .modalities = corpus.info().modalities,
           .for_each =
               [&corpus, batches](const Source::EachBatch& each) {
                 for_each_batch(corpus, batches, each);

@@ -40,8 +40,42 @@ void append_rare(std::vector<T>& all, const std::vector<T>& more, std::size_t si
   all.insert(all.end(), more.begin(), more.end());
 }
 
+void append_values(RowValues& all, const RowValues& more, Index first) {
+  if (more.empty())
+    return;
+  for (const Index t : more.row)
+    all.row.push_back(first + t);
+  Matrix<float> both(all.value.rows() + more.value.rows(), more.value.cols());
+  std::ranges::copy(all.value.flat(), both.data());
+  std::ranges::copy(more.value.flat(), both.data() + all.value.size());
+  all.value = std::move(both);
+}
+
+// Rows that were made elsewhere, and where they stand: behind the rows that the batch has, of which
+// those without positions count from the start of their sequence.
+void append_made(Batch& batch, const Piece& piece, Index first) {
+  append_values(batch.given, piece.given, first);
+  batch.added.resize(std::max(batch.added.size(), piece.added.size()));
+  for (std::size_t l = 0; l < piece.added.size(); ++l)
+    append_values(batch.added[l], piece.added[l], first);
+  if (piece.position.empty() && batch.position.empty())
+    return;
+  const Index rows = first + Index(piece.token.size());
+  Matrix<int> all(3, rows);
+  for (Index a = 0; a < 3; ++a) {
+    for (std::size_t q = 0; q + 1 < batch.start.size(); ++q) {
+      for (Index t = batch.start[q]; t < batch.start[q + 1]; ++t)
+        all(a, t) = batch.position.empty() ? int(t - batch.start[q]) : batch.position(a, t);
+    }
+    for (Index t = first; t < rows; ++t)
+      all(a, t) = piece.position.empty() ? int(t - first) : piece.position(a, t - first);
+  }
+  batch.position = std::move(all);
+}
+
 void append(Batch& batch, int domain, const Piece& piece) {
   const Index first = batch.tokens();
+  append_made(batch, piece, first);
   batch.token.insert(batch.token.end(), piece.token.begin(), piece.token.end());
   append_rare<std::uint8_t>(batch.modality, piece.modality, batch.token.size(), modality::text);
   for (const Signal& s : piece.signal)
@@ -125,8 +159,9 @@ std::unique_ptr<const Denoise> take_task(Spec& spec) {
 void Corpus::add(const std::string& text, const Tokenizer& tokenizer) {
   Spec spec(text);
   const auto& entry = datasets().at(spec.name());
-  const Split split =
-      spec.choice("split", {"train", "valid"}) == "valid" ? Split::valid : Split::train;
+  const auto splits = only_validates(spec) ? std::vector<std::string>{"valid", "train"}
+                                           : std::vector<std::string>{"train", "valid"};
+  const Split split = spec.choice("split", splits) == "valid" ? Split::valid : Split::train;
   if (!parts_.empty() && split != split_) {
     throw Error(Exit::usage,
                 concat("'", text, "' asks for another split than '", specs_.front(), "'"))
@@ -172,6 +207,7 @@ void Corpus::add_domains(const DatasetInfo& part) {
   }
   info_.notes.insert(info_.notes.end(), part.notes.begin(), part.notes.end());
   info_.vocabulary = std::max(info_.vocabulary, part.vocabulary);
+  info_.modalities |= part.modalities || !part.signals.empty();
 }
 
 // Its signals and questions beside those of the parts before.
@@ -218,7 +254,7 @@ void Corpus::use_places(const SignalShapes& of_model, int vocabulary) {
 
 Piece Corpus::placed(Piece piece, std::size_t part) const {
   for (std::size_t t = 0; t < piece.modality.size(); ++t) {
-    if (piece.modality[t] != modality::text)
+    if (piece.modality[t] != modality::text && piece.given.empty())
       piece.token[t] += first_place_[piece.modality[t]];
   }
   if (piece.question >= 0)

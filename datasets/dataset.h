@@ -37,6 +37,7 @@ struct DatasetInfo {
   std::vector<Index> valid_pieces;
   // What the pieces bring besides ids. Of the ids of a corpus those of their places are the last.
   SignalShapes signals;
+  bool modalities = false;  // rows say what they stand for, whether or not there are signals
   // Kinds of questions that the targets of a piece answer: "how many", "colour, unseen pair"
   std::vector<std::string> questions;
 };
@@ -54,6 +55,10 @@ struct Piece {
   std::vector<Signal> signal = {};          // what the rows that are no text hold
   SignalGrid grid = {};                     // how these rows lie in the picture
   int question = -1;  // kind of the question that the targets answer, of DatasetInfo::questions
+  // of rows that were made elsewhere, as in a batch; ids are then the model's own
+  RowValues given = {};
+  std::vector<RowValues> added = {};
+  Matrix<int> position = {};  // (3,T)
 };
 
 class Denoise;
@@ -92,6 +97,9 @@ struct PieceNumber {
 
 // Whether any of them makes ids of text, so that it matters which tokenizer does.
 bool reads_text(const std::vector<std::string>& specs);
+
+// Whether a spec that names no split= has nothing to train on, so that it is of the other split.
+bool only_validates(const Spec&);
 
 // The specs with task= set: what is made of each piece of their text.
 std::vector<std::string> with_task(const std::vector<std::string>& specs, const std::string& task);

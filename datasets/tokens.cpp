@@ -136,18 +136,31 @@ std::unique_ptr<Dataset> make_tokens_dataset(Spec& spec, const Tokenizer&) {
   return std::make_unique<Tokens>(spec);
 }
 
+namespace {
+
+// Whether a dataset holds ids that were made elsewhere.
+bool has_ids(const Spec& spec) {
+  constexpr std::string_view all[] = {"tokens", "rows"};
+  return std::ranges::find(all, spec.name()) != std::end(all);
+}
+
+}  // namespace
+
+bool only_validates(const Spec& spec) {
+  return spec.name() == "rows" && !spec.has("train");
+}
+
 bool reads_text(const std::vector<std::string>& specs) {
-  return std::ranges::any_of(specs,
-                             [](const std::string& spec) { return Spec(spec).name() != "tokens"; });
+  return std::ranges::any_of(specs, [](const std::string& spec) { return !has_ids(Spec(spec)); });
 }
 
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary) {
   std::vector<std::string> out;
   for (const std::string& text : specs) {
     Spec spec(text);
-    if (spec.name() == "tokens" && !spec.has("vocabulary"))
+    if (has_ids(spec) && !spec.has("vocabulary"))
       spec.set("vocabulary", concat(vocabulary));
-    out.push_back(spec.name() == "tokens" ? spec.given_text() : text);
+    out.push_back(has_ids(spec) ? spec.given_text() : text);
   }
   return out;
 }

@@ -8,6 +8,8 @@
 
 #include "lib/core/error.h"
 #include "lib/files/gguf.h"
+#include "lib/run/golden_differences.h"
+#include "lib/run/golden_modal_models.h"
 #include "lib/run/run_folder.h"
 #include "lib/run/run_tokenizer.h"
 #include "lib/trace/golden.h"
@@ -52,6 +54,10 @@ class Expected {
   const GoldenFile* texts() const {
     return file_ && file_->has("tokens/texts") ? &*file_ : nullptr;
   }
+  // of a model of several modalities; null = text alone
+  const GoldenFile* modal() const {
+    return file_ && is_modal_case(*file_) ? &*file_ : nullptr;
+  }
   // a tolerance that the case states: an attribute, or a tensor of one number
   std::optional<double> stated(const char* name) const {
     if (tensors_)
@@ -63,20 +69,6 @@ class Expected {
   std::optional<GoldenFile> file_;
   std::optional<Tensors> tensors_;
 };
-
-// The largest difference; infinite where a number is not one.
-template <class T>
-double apart(std::span<const T> got, const std::vector<double>& want) {
-  if (got.size() != want.size())
-    return std::numeric_limits<double>::infinity();
-  double most = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    const double d = std::abs(double(got[i]) - want[i]);
-    if (!(d <= most))
-      most = std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
-  }
-  return most;
-}
 
 Batch batch_of(const Expected& e) {
   const std::vector<Index> dims = e.dims("input_ids");
@@ -90,28 +82,6 @@ Batch batch_of(const Expected& e) {
   for (Index q = 0; q <= dims[0]; ++q)
     b.start.push_back(q * dims[1]);
   return b;
-}
-
-// Experts of each token as a set with their weights: published routers do not all order them.
-void compare_choices(const Routing& r, const std::vector<double>& ids,
-                     const std::vector<double>& weights, GoldenModelResult& out) {
-  const Index k = r.choices();
-  if (ids.size() != std::size_t(r.tokens() * k))
-    return void(out.wrong_choices += long(ids.size()) + 1);
-  for (Index t = 0; t < r.tokens(); ++t) {
-    for (Index j = 0; j < k; ++j) {
-      const std::size_t at = std::size_t(t * k + j);
-      const auto row = r.expert.row(t);
-      const auto mine = std::ranges::find(row, int(ids[at]));
-      ++out.choices;
-      if (mine == row.end()) {
-        ++out.wrong_choices;
-      } else {
-        out.weights =
-            std::max(out.weights, std::abs(r.weight(t, mine - row.begin()) - weights[at]));
-      }
-    }
-  }
 }
 
 // The largest difference in rows of `valid` ones.
@@ -391,6 +361,15 @@ GoldenModelResult verify_golden_model(const fs::path& folder, Backend<float>& ba
     const LoadedModel loaded = load_model(folder, backend);
     r.family = loaded.family;
     const Expected expected(folder);
+    if (const GoldenFile* modal = expected.modal()) {
+      compare_modal(*loaded.model, *modal, r);
+      r.why = judge_modal(r);
+      const std::string encoders = judge_encoders(folder, *modal, backend, r);
+      if (r.why.empty())
+        r.why = encoders;
+      r.passed = r.why.empty();
+      return r;
+    }
     compare(*loaded.model, expected, r);
     const Allowed allowed = allowed_by(expected);
     r.allowed = allowed.logits;

@@ -15,6 +15,8 @@ struct GoldenModelResult {
   bool passed = false;
   // largest differences; -1 = not compared
   double logits = -1, router_logits = -1, hidden = -1, weights = -1, loss = -1;
+  double moe_output = -1;               // of whole MoE layers, shared experts included
+  double encoders = -1;                 // of what encoders of pictures and sounds give
   double allowed = 0;                   // of the logits
   long choices = 0, wrong_choices = 0;  // experts of tokens, those that differ
   std::string why;                      // of a failure; of a malformed one the sentence that came

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "lib/family/families.h"
+#include "lib/family/family.h"
 #include "lib/files/file.h"
 
 namespace moe {
@@ -56,6 +58,24 @@ bool is_replaced(const std::string& name) {
          std::ranges::any_of(of_weights, [&](const char* s) { return name.ends_with(s); });
 }
 
+// Those of a model whose language is a part, as its class names them.
+std::vector<NamedTensor> tensors_beside(const fs::path& folder, const Json& config) {
+  std::vector<NamedTensor> out;
+  const bool typed = config.is_object() && config.contains("model_type");
+  const Json type = typed ? config["model_type"] : Json();
+  if (!type.is_string() || !is_family(type) || names_of(type).beside.empty())
+    return out;
+  const std::vector<std::string>& beside = names_of(type).beside;
+  const auto file = std::make_shared<const Tensors>(folder);
+  for (const TensorInfo& t : file->list()) {
+    const bool here = std::ranges::any_of(
+        beside, [&](const std::string& start) { return t.name.starts_with(start); });
+    if (here)
+      out.emplace_back(t.name, t.dtype, t.dims, [file, name = t.name] { return file->get(name); });
+  }
+  return out;
+}
+
 }  // namespace
 
 bool KeptFiles::has(const std::string& name) const {
@@ -79,6 +99,8 @@ KeptFiles kept_files(const fs::path& folder) {
   std::ranges::sort(out.left);
   if (const fs::path config = folder / "config.json"; fs::exists(config))
     out.config = std::make_shared<const Json>(read_json(config, {.python_words = true}));
+  if (out.config)
+    out.tensors = tensors_beside(folder, *out.config);
   return out;
 }
 

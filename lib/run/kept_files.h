@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/checkpoint/safetensors.h"
 #include "lib/files/json.h"
 
 namespace moe {
@@ -18,6 +19,9 @@ struct KeptFiles {
   std::vector<KeptFile> files;         // sorted by name
   std::shared_ptr<const Json> config;  // config.json; null = the folder has none
   std::vector<std::string> left;       // names of other files, which are not kept; sorted
+  // Encoders of pictures and sounds beside the language model, and what brings their rows into it:
+  // read when they are written.
+  std::vector<NamedTensor> tensors = {};
 
   bool has(const std::string& name) const;
 };

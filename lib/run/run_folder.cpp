@@ -140,6 +140,11 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
                                          ? store(model, packed_names(out.family))
                                          : store(model, out.family);
   in_formats(tensors, c);
+  if (out.family == family_before(c.tokenizer) && !c.tokenizer.kept->tensors.empty()) {
+    const std::vector<NamedTensor>& beside = c.tokenizer.kept->tensors;
+    tensors.insert(tensors.end(), beside.begin(), beside.end());
+    out.beside = beside.size();
+  }
   writer.model(tensors);
   writer.json("config.json", json_of(config, c));
   write_texts(writer, c.tokenizer);
@@ -375,6 +380,10 @@ LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Wa
       load_weights(*weights, m.found.names, out.expert_limit, *out.model);
   if (m.head == TiedHead::copy)
     std::erase(left, head_name(m.found.names));
+  std::erase_if(left, [&](const std::string& name) {
+    return std::ranges::any_of(m.found.names.beside,
+                               [&](const std::string& start) { return name.starts_with(start); });
+  });
   if (const std::string note = left_over(left); !note.empty())
     out.checkpoint.notes.push_back(note);
   if (fs::exists(folder / "state.json")) {

@@ -49,6 +49,7 @@ struct ModelFolder {
 struct SavedModel {
   std::string family;              // model_type of its config.json
   std::vector<std::string> notes;  // sentences on what could not be kept
+  std::size_t beside = 0;  // tensors beside the language model that stand there as they were
 };
 // Writes `folder` whole or not at all. Throws Error(usage) where it exists.
 SavedModel save_model(const std::filesystem::path& folder, Decoder<float>&, const ModelFolder&);

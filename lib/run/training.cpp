@@ -133,7 +133,7 @@ void TrainingLoop::open_trace() {
   recording_ = true;
   fields_ = trace_fields(model_);
   fields_.prediction = false;
-  fields_.modality = !run_.corpus.info().signals.empty();
+  fields_.modality = run_.corpus.info().modalities;
   if (!comm_.first())
     return;
   TraceHeader header = trace_header(model_);

@@ -14,13 +14,15 @@ TEST_CASE("the page of datasets lists every option with its default") {
   const auto tokenizer = make_tokenizer("bytes");
   const std::map<std::string, std::string> needed = {
       {"text", "path=corpus"},     {"tokens", "path=ids.txt"}, {"pairs", "path=pairs.tsv"},
-      {"images", "path=pictures"}, {"sounds", "path=beeps"},   {"glyphs", "font=fonts"}};
+      {"images", "path=pictures"}, {"sounds", "path=beeps"},   {"glyphs", "font=fonts"},
+      {"rows", "path=rows.h5"}};
   std::vector<std::string> names;
   for (const Cells& row : table_of("datasets.md", {"dataset", "domains", "options (defaults)"})) {
     const std::string name = code_spans(row.at(0)).at(0);
     names.push_back(name);
     INFO(name);
-    std::vector<std::string> listed = {"split=train"};  // of every dataset
+    // of every dataset
+    std::vector<std::string> listed = {only_validates(Spec(name)) ? "split=valid" : "split=train"};
     for (const std::string& option : code_spans(row.at(2))) {
       if (option.find('=') != option.npos)
         listed.push_back(option);

@@ -8,6 +8,7 @@
 
 #include "datasets/dataset.h"
 #include "lib/core/error.h"
+#include "lib/trace/arrays.h"
 
 namespace moe {
 
@@ -99,6 +100,7 @@ class Folder {
           "the house number " + std::to_string(i) + "\tdas Haus Nummer " + std::to_string(i) + "\n";
     write("pairs.tsv", pairs);
     write_samples();
+    write_rows();
     write("ids.jsonl", lines);
     write("ids.txt", ids);
   }
@@ -119,6 +121,39 @@ class Folder {
     write("fonts/names.txt", names);
     for (const int shift : {0, 7, 20})
       write(std::string("fonts/") + "abc"[shift % 3] + ".hex", hex_font(shift));
+  }
+  static NamedArray positions_of(int sequences, int length) {
+    NamedArray at{"position_ids", {3, std::uint64_t(sequences), std::uint64_t(length)}, {}, {}};
+    for (int a = 0; a < 3; ++a) {
+      for (int t = 0; t < sequences * length; ++t) {
+        const int n = t % length;
+        at.values.push_back(n >= 4 ? n - 2 : a == 0 ? 0 : a == 1 ? n / 2 : n % 2);
+      }
+    }
+    return at;
+  }
+  // Twelve sequences of six rows, 2 x 2 patches before text, of a model of width 4.
+  static void write_rows() {
+    constexpr int sequences = 12, length = 6, all = sequences * length;
+    NamedArray ids{"input_ids", {sequences, length}, {}, {}};
+    NamedArray kind{"modality", {sequences, length}, {}, {}};
+    NamedArray target{"target", {sequences, length}, {}, {}};
+    NamedArray rows{"inputs_embeds", {sequences, length, 4}, {}, {}};
+    NamedArray more{"deepstack_0", {4 * sequences, 4}, {}, {}};
+    for (int t = 0; t < all; ++t) {
+      const bool patch = t % length < 4;
+      ids.values.push_back(patch ? -200 : 3 + t);
+      kind.values.push_back(patch);
+      target.values.push_back(patch ? -1 : 7 + t);
+      for (int i = 0; i < 4; ++i)
+        rows.values.push_back(0.25 * ((t * 4 + i * 5) % 13) - 1);
+    }
+    const NamedArray at = positions_of(sequences, length);
+    for (int i = 0; i < 16 * sequences; ++i)
+      more.values.push_back(0.125 * (i % 7));
+    write_arrays("rows.h5", {ids, kind, target, at, rows, more}, {});
+    ids.values[5] = 2;
+    write_arrays("rows2.h5", {ids, kind, target, at, rows, more}, {});
   }
   ~Folder() {
     fs::current_path(before_);

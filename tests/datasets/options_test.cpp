@@ -86,6 +86,10 @@ const std::map<std::string, Tried> of_files = {
     {"sounds seconds", {"sounds:path=beeps,join=4", {"0.05"}}},
     {"sounds bands", {"sounds:path=beeps", {"20"}}},
     {"sounds join", {"sounds:path=beeps", {"4"}}},
+    {"rows path", {"rows:train=9", {"rows.h5", "rows2.h5"}}},
+    {"rows domain", {"rows:path=rows.h5,train=9", {"pictures"}}},
+    {"rows vocabulary", {"rows:path=rows.h5,train=9", {"600", "700"}}},
+    {"rows train", {"rows:path=rows.h5", {"9", "3"}}},
     {"pairs path", {"pairs", {"pairs.tsv", "more.tsv"}}},
     {"pairs reverse", {"pairs:path=pairs.tsv", {"1"}}},
 };
