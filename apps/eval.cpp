@@ -184,9 +184,11 @@ void give_last(Report&& report, Measured&& here, const Options& o) {
 }
 
 // The data as the model reads them.
-Corpus corpus_for(const Options& o, const ModelConfig& config, const Tokenizer& tokenizer) {
+Corpus corpus_for(const Options& o, const LoadedModel& loaded, const Tokenizer& tokenizer) {
+  const ModelConfig& config = loaded.model->config();
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  Corpus out(for_vocabulary(data, config.vocabulary), tokenizer, o.seed);
+  const auto ids = for_vocabulary(data, config.vocabulary);
+  Corpus out(with_encoder(ids, loaded.checkpoint.path, config.vocabulary), tokenizer, o.seed);
   out.begin_with(config.start_token);
   out.use_places(config.signal, config.vocabulary);
   return out;
@@ -202,7 +204,7 @@ int eval(Options& o) {
   report_loading(*loaded, o.model);
   const ModelConfig config = loaded->model->config();
   const auto tokenizer = tokenizer_for(*loaded, o.data);
-  const Corpus corpus = corpus_for(o, config, *tokenizer);
+  const Corpus corpus = corpus_for(o, *loaded, *tokenizer);
   const EvalBatches batches = batches_of(o.batches, config, o.seed);
   Measured here = measured(o, *loaded->model, corpus, batches);
   const std::string checkpoint = loaded->checkpoint.path.string();
@@ -247,7 +249,7 @@ int eval_several(const Options& o) {
     report_loading(loaded, path);
     const ModelConfig& config = loaded.model->config();
     const auto tokenizer = tokenizer_for(loaded, o.data);
-    const Corpus corpus = corpus_for(o, config, *tokenizer);
+    const Corpus corpus = corpus_for(o, loaded, *tokenizer);
     const EvalBatches batches = batches_of(o.batches, config, o.seed);
     all.push_back(
         {path, loaded.tokenizer, Measurement(*loaded.model, corpus, batches, 1).losses()});

@@ -386,7 +386,8 @@ int record_data(const Options& o, const LoadedModel& loaded) {
   const auto tokenizer = tokenizer_for(loaded, o.data);
   const ModelConfig& config = loaded.model->config();
   const auto data = o.special.empty() ? o.data : with_special(o.data, o.special);
-  Corpus corpus(for_vocabulary(data, config.vocabulary), *tokenizer, o.seed);
+  const auto ids = for_vocabulary(data, config.vocabulary);
+  Corpus corpus(with_encoder(ids, loaded.checkpoint.path, config.vocabulary), *tokenizer, o.seed);
   corpus.begin_with(config.start_token);
   corpus.use_places(config.signal, config.vocabulary);
   for (const std::string& n : corpus.info().notes)

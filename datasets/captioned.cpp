@@ -42,6 +42,42 @@ std::string hash_text(const Matrix<float>& rows) {
 
 }  // namespace
 
+CaptionedFiles captioned_files(const std::string& given, bool (*is_file)(const fs::path&),
+                               const std::string& name, bool together) {
+  const fs::path path = given;
+  std::error_code code;
+  CaptionedFiles out;
+  out.folder = fs::is_directory(path, code);
+  if (!out.folder && !fs::is_regular_file(path, code)) {
+    throw Error(Exit::input, concat("'", given, "' does not exist"))
+        .hint(concat(name, ":path=FOLDER, or one file"));
+  }
+  Paths files = out.folder ? files_below(path, "*") : Paths{path};
+  if (out.folder)
+    std::erase_if(files, [&](const fs::path& p) { return !is_file(p); });
+  for (const fs::path& file : files) {
+    const fs::path below = out.folder ? file.lexically_relative(path) : file.filename();
+    const bool deep = std::distance(below.begin(), below.end()) > 1 && !together;
+    out.domains[deep ? below.begin()->string() : fs::absolute(path).stem().string()].push_back(
+        file);
+  }
+  return out;
+}
+
+std::string caption_of(const fs::path& file, const std::string& how) {
+  const fs::path beside = fs::path(file).replace_extension(".txt");
+  std::error_code code;
+  if (how == "auto" && fs::is_regular_file(beside, code)) {
+    const std::string text = trimmed_line(read_file(beside, most_caption));
+    if (text.empty())
+      throw Error(Exit::input, concat(in_quotes(beside), " is empty, and should say what ",
+                                      in_quotes(file.filename()), " shows"))
+          .hint("write a caption into it, or caption=name");
+    return text;
+  }
+  return name_as_words(how == "folder" ? folder_of(file) : file.stem().string());
+}
+
 void Captioned::read_options(Spec& spec, const std::string& name) {
   name_ = name;
   path_ = spec.get("path", "");
@@ -58,51 +94,24 @@ void Captioned::read_options(Spec& spec, const std::string& name) {
 }
 
 void Captioned::read(IsFile is_file, const ReadRows& rows, const char* what) {
-  const fs::path path = path_;
-  std::error_code code;
-  folder_ = fs::is_directory(path, code);
-  if (!folder_ && !fs::is_regular_file(path, code)) {
-    throw Error(Exit::input, concat("'", path_, "' does not exist"))
-        .hint(concat(name_, ":path=FOLDER, or one file"));
-  }
+  const CaptionedFiles found = captioned_files(path_, is_file, name_, apart_ == "folder");
+  folder_ = found.folder;
   info_.questions = {apart_ == "folder" ? "caption, unseen folder" : "caption, unseen file"};
-  Paths files = folder_ ? files_below(path, "*") : Paths{path};
-  if (folder_)
-    std::erase_if(files, [&](const fs::path& p) { return !is_file(p); });
-  // sub-folders of the path are the domains, unless they say what is held out
-  std::map<std::string, Paths> domains;
-  for (const fs::path& file : files) {
-    const fs::path below = folder_ ? file.lexically_relative(path) : file.filename();
-    const bool deep = std::distance(below.begin(), below.end()) > 1 && apart_ == "file";
-    domains[deep ? below.begin()->string() : fs::absolute(path).stem().string()].push_back(file);
-  }
   if (apart_ == "folder") {
     std::set<std::string> folders;
-    for (const fs::path& file : files)
-      folders.insert(folder_of(file));
+    for (const auto& [name, paths] : found.domains) {
+      for (const fs::path& file : paths)
+        folders.insert(folder_of(file));
+    }
     held_folders_ = tenth_of(folders);
   }
-  for (const auto& [name, paths] : domains)
+  for (const auto& [name, paths] : found.domains)
     add(name, paths, rows);
   tell_left_out(what);
   if (domains_.empty()) {
     throw Error(Exit::input, concat("'", path_, "' holds no ", what, " to train on"))
         .hint("moe data says which files are read");
   }
-}
-
-std::string Captioned::caption_of(const fs::path& file) const {
-  const fs::path beside = fs::path(file).replace_extension(".txt");
-  std::error_code code;
-  if (caption_ == "auto" && fs::is_regular_file(beside, code)) {
-    const std::string text = trimmed_line(read_file(beside, most_caption));
-    if (text.empty())
-      throw Error(Exit::input, concat(in_quotes(beside), " is empty, and should say what ",
-                                      in_quotes(file.filename()), " shows"))
-          .hint("write a caption into it, or caption=name");
-    return text;
-  }
-  return name_as_words(caption_ == "folder" ? folder_of(file) : file.stem().string());
 }
 
 bool Captioned::is_held(const fs::path& file, const std::string& hash) const {
@@ -118,7 +127,7 @@ void Captioned::add(const std::string& name, const Paths& files, const ReadRows&
       break;
     Item item;
     try {
-      item = {rows(file), caption_of(file)};
+      item = {rows(file), caption_of(file, caption_)};
     } catch (const Error& e) {
       if (!folder_ || e.code() != Exit::input)
         throw;

@@ -2,6 +2,7 @@
 // split, and what each is called.
 #pragma once
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,18 @@
 #include "datasets/samples.h"
 
 namespace moe {
+
+// The files of a folder (or one file) by domain: sub-folders of the path.
+struct CaptionedFiles {
+  std::map<std::string, Paths> domains;
+  bool folder = false;
+};
+// together: sub-folders are no domains. Throws Error(input) where there is no such path.
+CaptionedFiles captioned_files(const std::string& path,
+                               bool (*is_file)(const std::filesystem::path&),
+                               const std::string& name, bool together = false);
+// What a file is called: "auto" a .txt file beside it, or its name; "name"; "folder".
+std::string caption_of(const std::filesystem::path&, const std::string& how);
 
 class Captioned : public Samples {
  public:
@@ -33,7 +46,6 @@ class Captioned : public Samples {
   struct Domain {
     std::vector<Item> train, valid;
   };
-  std::string caption_of(const std::filesystem::path&) const;
   bool is_held(const std::filesystem::path&, const std::string& hash) const;
   void add(const std::string& name, const Paths&, const ReadRows&);
   void tell_left_out(const char* what);

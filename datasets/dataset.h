@@ -3,6 +3,7 @@
 // same tokens, so resuming needs three numbers.
 #pragma once
 #include <array>
+#include <filesystem>
 #include <optional>
 
 #include "datasets/tokenizer.h"
@@ -89,6 +90,11 @@ const Registry<MakeDataset>& datasets();
 // The specs with vocabulary= set where a dataset of bare ids leaves it open: ids that a model does
 // not have are then refused where they stand.
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary);
+
+// The specs with encoder= and vocabulary= set where they name pictures and say nothing of patches,
+// and the folder `model` is that of a model with an encoder of its own (docs/vision-language.md).
+std::vector<std::string> with_encoder(const std::vector<std::string>& specs,
+                                      const std::filesystem::path& model, int vocabulary);
 
 struct PieceNumber {
   int domain;

@@ -37,7 +37,11 @@ class Images final : public Captioned {
 
 }  // namespace
 
+std::unique_ptr<Dataset> make_encoded_images(Spec&, const Tokenizer&);  // encoded_images.cpp
+
 std::unique_ptr<Dataset> make_images_dataset(Spec& spec, const Tokenizer& tokenizer) {
+  if (spec.has("encoder"))
+    return make_encoded_images(spec, tokenizer);
   return std::make_unique<Images>(spec, tokenizer);
 }
 

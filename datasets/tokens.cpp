@@ -147,7 +147,8 @@ bool has_ids(const Spec& spec) {
 }  // namespace
 
 bool only_validates(const Spec& spec) {
-  return spec.name() == "rows" && !spec.has("train");
+  return (spec.name() == "rows" && !spec.has("train")) ||
+         (spec.name() == "images" && spec.has("encoder"));
 }
 
 bool reads_text(const std::vector<std::string>& specs) {

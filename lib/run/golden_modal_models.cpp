@@ -174,11 +174,18 @@ std::string judge_modal(GoldenModelResult& r) {
 std::string judge_encoders(const std::filesystem::path& folder, const GoldenFile& expected,
                            Backend<float>& backend, GoldenModelResult& r) {
   std::string worst;
-  for (const TowerDifference& d : compare_towers<float>(folder, expected, backend)) {
-    if (!(d.most <= allowed_of_towers) && worst.empty())
-      worst = concat(d.dataset, " differs by ", d.most, ", ", allowed_of_towers, " are allowed");
+  const auto judge = [&](const std::vector<TowerDifference>& all, const char* by) {
+    for (const TowerDifference& d : all) {
+      if (!(d.most <= d.allowed) && worst.empty())
+        worst = concat(d.dataset, " differs by ", d.most, by, ", ", d.allowed, " are allowed");
+    }
+  };
+  const auto fast = compare_towers<float>(folder, expected, backend);
+  judge(fast, " in float");
+  for (const TowerDifference& d : fast)
     r.encoders = std::max(r.encoders, d.most);
-  }
+  const auto definition = make_reference<double>();
+  judge(compare_towers<double>(folder, expected, *definition), " in double");
   return worst;
 }
 
