@@ -140,14 +140,29 @@ void visit_layers(Spec& s, ModelConfig& c) {
   c.dense = s.get("dense", c.dense);
 }
 
+const Preset& preset_of(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Preset& p : model_presets()) {
+    if (p.name == name)
+      return p;
+    names.emplace_back(p.name);
+  }
+  no_such("model", name, names);
+}
+
+Spec spec_of(const Preset& p) {
+  return Spec(concat(p.name, ":", p.fields));
+}
+
 // Which fields a spec says: stored ones are silent about fields that came later and have their
-// default, so that specs stored before those were there stay as they are.
+// default, so that specs stored before those were there stay as they are; but not about those that
+// the preset sets to something else.
 enum class Said { stored, all };
 
 // The fields that came later.
 class Later {
  public:
-  Later(Spec& spec, Said said) : spec_(spec), said_(said) {}
+  Later(Spec& spec, Said said, const Spec& preset) : spec_(spec), said_(said), preset_(preset) {}
   template <class V>
   void field(const char* key, V& value, const V& usual) {
     if (says(key, value, usual))
@@ -182,10 +197,11 @@ class Later {
  private:
   template <class V>
   bool says(const char* key, const V& value, const V& usual) const {
-    return said_ == Said::all || spec_.has(key) || value != usual;
+    return said_ == Said::all || spec_.has(key) || preset_.has(key) || value != usual;
   }
   Spec& spec_;
   Said said_;
+  const Spec& preset_;
 };
 
 void visit_latest(Later& later, ModelConfig& c) {
@@ -237,7 +253,8 @@ void visit_encoder(Later& later, ModelConfig& c) {
 
 void visit_later(Spec& s, ModelConfig& c, Said said) {
   const ModelConfig usual;
-  Later later(s, said);
+  const Spec preset = spec_of(preset_of(s.name()));
+  Later later(s, said, preset);
   later.field("mixer", c.mixer, usual.mixer);
   later.field("norm_after", c.norm_after, usual.norm_after);
   later.field("norm_both", c.norm_both, usual.norm_both);
@@ -288,16 +305,6 @@ std::string written(const ModelConfig& config, Said said) {
   return spec.resolved();
 }
 
-const Preset& preset_of(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Preset& p : model_presets()) {
-    if (p.name == name)
-      return p;
-    names.emplace_back(p.name);
-  }
-  no_such("model", name, names);
-}
-
 }  // namespace
 
 const std::vector<Preset>& model_presets() {
@@ -317,7 +324,7 @@ ModelConfig model_config(Spec spec) {
   ModelConfig c;
   c.preset = preset.name;
   c.head_dim = 0;
-  Spec base(concat(preset.name, ":", preset.fields));
+  Spec base = spec_of(preset);
   visit(base, c);
   base.done();
   visit(spec, c);

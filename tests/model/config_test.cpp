@@ -76,6 +76,17 @@ TEST_CASE("every preset says everything in its spec") {
   }
 }
 
+TEST_CASE("what a preset says and a spec takes back stays away") {
+  for (const char* text : {"qwen3-next-toy:mixer=attention", "qwen3-next-toy:mixer={attention*4}",
+                           "qwen3-next-toy:attention_gate=none", "nemotron3-toy:latent_width=0"}) {
+    INFO(text);
+    const ModelConfig c = model_config(text);
+    const ModelConfig again = model_config(to_spec(c));
+    CHECK(to_full_spec(again) == to_full_spec(c));
+  }
+  CHECK(model_config(to_spec(model_config("qwen3-next-toy:mixer=attention"))).mixer.empty());
+}
+
 TEST_CASE("presets have the structure of what they are named after") {
   const ModelConfig v3 = model_config("deepseek-v3-toy");
   CHECK(v3.moe.router ==
