@@ -71,7 +71,8 @@ std::vector<NamedTensor> tensors_beside(const fs::path& folder, const Json& conf
     const bool here = std::ranges::any_of(
         beside, [&](const std::string& start) { return t.name.starts_with(start); });
     if (here)
-      out.emplace_back(t.name, t.dtype, t.dims, [file, name = t.name] { return file->get(name); });
+      out.emplace_back(t.name, t.dtype, t.dims,
+                       [file, name = t.name, dims = t.dims] { return file->get(name, dims); });
   }
   return out;
 }

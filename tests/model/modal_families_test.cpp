@@ -128,6 +128,10 @@ TEST_CASE("a whole model that was edited keeps its encoders and the rest of its 
   for (std::size_t i = 0; i < eye.mutable_bytes().size(); ++i)
     eye.mutable_bytes()[i] = std::byte(17 * i % 256);
   tensors.emplace_back("vision_tower.post_layernorm.weight", eye);
+  // a kernel over time, height and width, of more sizes than a tensor in memory has
+  tensors.emplace_back("vision_tower.patch.weight", DType::f16, Dims{1, 1, 3, 2, 2}, [&] {
+    return Tensor(DType::f16, {1, 3, 2, 2});
+  });
   write_safetensors(folder / "model.safetensors", tensors);
   write_text(folder / "config.json", config.dump());
   LoadedModel loaded = load_model(folder, *backend);
@@ -145,6 +149,7 @@ TEST_CASE("a whole model that was edited keeps its encoders and the rest of its 
   const Tensor same = out.get("vision_tower.post_layernorm.weight");
   CHECK(same.dtype() == DType::f16);
   CHECK(std::ranges::equal(same.bytes(), eye.bytes()));
+  CHECK(out.at("vision_tower.patch.weight").dims == Dims{1, 1, 3, 2, 2});
   CHECK(out.get("language_model.lm_head.weight").dtype() == DType::bf16);
   const Json written = read_json(scratch.path / "out/config.json");
   CHECK(written.at("vision_config") == config.at("vision_config"));
