@@ -26,7 +26,7 @@ environment "$five" 5 "transformers>=5,<6"
 environment "$four" 4 "transformers==4.57.6"
 
 cmake --preset "$preset" >/dev/null
-cmake --build --preset "$preset" --target moe test_model peers_write_model | tail -1
+cmake --build --preset "$preset" --target moe test_model test_tower peers_write_model | tail -1
 export MOE_PYTHON=$five/bin/python MOE_PYTHON4=$four/bin/python
 "build/$preset/tests/test_model" "*transformers*"
 
@@ -41,6 +41,8 @@ if [ -d "$modal" ]; then
   "$MOE_PYTHON" tests/peers/modal_cases.py "$modal" "$work/modal" 2>/dev/null
   "build/$preset/apps/moe" verify --golden "$work/modal"
 fi
+"$MOE_PYTHON" tests/peers/record_towers.py "$work/towers" 2>/dev/null
+MOE_TOWER_CASES="$work/towers" "build/$preset/tests/test_tower" "encoders and projectors give*"
 "$MOE_PYTHON" tests/peers/check_edits.py "build/$preset/apps/moe" "$work/read" 2>/dev/null
 "$MOE_PYTHON4" -c "import compressed_tensors, accelerate" 2>/dev/null || "$four/bin/pip" install --quiet compressed-tensors accelerate
 "$MOE_PYTHON4" tests/peers/check_few_bits.py "build/$preset/apps/moe" 2>/dev/null
