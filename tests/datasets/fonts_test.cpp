@@ -126,7 +126,7 @@ TEST_CASE("glyphs keep a face and, where there are names, characters apart") {
   CHECK(refusal_of("glyphs:font=fonts/a.hex").find("is one face, and without names=") !=
         std::string::npos);
   CHECK(refusal_of("glyphs:font=none") == "3: 'none' does not exist");
-  CHECK(refusal_of("glyphs:font=corpus").starts_with("3: folder 'corpus' holds no .hex or .psf"));
+  CHECK(refusal_of("glyphs:font=corpus").starts_with("3: folder 'corpus' holds no .hex, .psf"));
   CHECK(refusal_of("glyphs:font=fonts,codes=4e00-9fff") ==
         "3: none of the characters that codes= names can be trained on");
   CHECK(refusal_of("glyphs:font=fonts,codes=xyz").starts_with("2: glyphs: codes=xyz has 'xyz'"));
