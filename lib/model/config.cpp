@@ -140,13 +140,18 @@ void visit_layers(Spec& s, ModelConfig& c) {
   c.dense = s.get("dense", c.dense);
 }
 
+const Preset* find_preset(const std::string& name) {
+  const auto& all = model_presets();
+  const auto at = std::ranges::find(all, name, &Preset::name);
+  return at == all.end() ? nullptr : &*at;
+}
+
 const Preset& preset_of(const std::string& name) {
+  if (const Preset* known = find_preset(name))
+    return *known;
   std::vector<std::string> names;
-  for (const Preset& p : model_presets()) {
-    if (p.name == name)
-      return p;
+  for (const Preset& p : model_presets())
     names.emplace_back(p.name);
-  }
   no_such("model", name, names);
 }
 
@@ -253,7 +258,8 @@ void visit_encoder(Later& later, ModelConfig& c) {
 
 void visit_later(Spec& s, ModelConfig& c, Said said) {
   const ModelConfig usual;
-  const Spec preset = spec_of(preset_of(s.name()));
+  const Preset* known = find_preset(s.name());  // a published family has none
+  const Spec preset = known ? spec_of(*known) : Spec(s.name());
   Later later(s, said, preset);
   later.field("mixer", c.mixer, usual.mixer);
   later.field("norm_after", c.norm_after, usual.norm_after);
