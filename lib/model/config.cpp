@@ -256,6 +256,15 @@ void visit_encoder(Later& later, ModelConfig& c) {
   later.field("encoder_embedding", c.encoder_embedding, usual.encoder_embedding);
 }
 
+void visit_residual(Later& later, ResidualFactors& factors) {
+  later.field("attention_alpha", factors.attention_alpha, 1.0);
+  later.field("attention_beta", factors.attention_beta, 1.0);
+  later.field("recurrent_alpha", factors.recurrent_alpha, 1.0);
+  later.field("recurrent_beta", factors.recurrent_beta, 1.0);
+  later.field("feed_alpha", factors.feed_alpha, 1.0);
+  later.field("feed_beta", factors.feed_beta, 1.0);
+}
+
 void visit_later(Spec& s, ModelConfig& c, Said said) {
   const ModelConfig usual;
   const Preset* known = find_preset(s.name());  // a published family has none
@@ -276,12 +285,7 @@ void visit_later(Spec& s, ModelConfig& c, Said said) {
   later.field("embedding_norm", c.embedding_norm, usual.embedding_norm);
   later.field("halve_every", c.halve_every, usual.halve_every);
   later.field("residual_normed", c.residual_normed, usual.residual_normed);
-  later.field("attention_alpha", c.residual.attention_alpha, 1.0);
-  later.field("attention_beta", c.residual.attention_beta, 1.0);
-  later.field("recurrent_alpha", c.residual.recurrent_alpha, 1.0);
-  later.field("recurrent_beta", c.residual.recurrent_beta, 1.0);
-  later.field("feed_alpha", c.residual.feed_alpha, 1.0);
-  later.field("feed_beta", c.residual.feed_beta, 1.0);
+  visit_residual(later, c.residual);
   visit_latest(later, c);
   visit_encoder(later, c);
   visit_streams(later, c);

@@ -223,13 +223,13 @@ TEST_CASE("bash, zsh and fish complete a command line with the scripts") {
 ask() { COMP_LINE="$1"; COMP_POINT=${#1}; _moe; echo "$1 -> ${COMPREPLY[*]}"; }
 ask "moe rep"
 ask "moe train --router sinkh"
-ask "moe train --router softmax:k=2,nor"
+ask "moe train --router softmax:k=2,tem"
 ask "moe-train --resu"
 ask "moe report corp"
 )");
   CHECK(holds(bash, "moe rep -> report\n"));
   CHECK(holds(bash, "sinkh -> sinkhorn"));
-  CHECK(holds(bash, "nor -> 2,norm=\n"));
+  CHECK(holds(bash, "tem -> 2,temperature=\n"));
   CHECK(holds(bash, "--resu -> --resume\n"));
   CHECK(holds(bash, "corp -> corpus\n"));
   if (has("zsh")) {
