@@ -33,20 +33,30 @@ void add_work(Rows& rows, const ModelCost& c, const TrainOptions& t) {
 }
 
 // copies: bytes of bf16 weights beside those in f32
-void add_memory(Rows& rows, const StepMemory& m, double copies) {
+void add_memory(Rows& rows, const StepMemory& m, double copies, int ranks) {
+  if (ranks > 1)
+    rows.add("memory is that of", fmt::format("one of {} ranks, the one that holds most", ranks));
   rows.add("memory: weights", bytes_text(m.weights));
-  rows.add("memory: gradients and moments", bytes_text(m.gradients_and_moments));
+  if (ranks > 1) {
+    rows.add("memory: gradients", bytes_text(m.gradients));
+    rows.add("memory: moments", bytes_text(m.moments));
+  } else {
+    rows.add("memory: gradients and moments", bytes_text(m.gradients + m.moments));
+  }
   const std::string together =
       m.micro_batches > 1 ? fmt::format(" ({} micro-batches at once)", m.micro_batches) : "";
   rows.add("memory: activations", bytes_text(m.activations) + together);
   if (m.lanes > 0)
     rows.add("memory: gradients of lanes", bytes_text(m.lanes));
+  if (m.passing > 0)
+    rows.add("memory: one layer's, while it computes", bytes_text(m.passing));
   if (copies > 0)
     rows.add("memory: bf16 copies of weights", bytes_text(copies));
   // Measured for nano to small, batches of 2 to 16: within a tenth in f32, up to an eighth more is
   // used in bf16. Code that oneDNN writes for AVX-512 takes some 3 to 7 MiB more than that for
   // AVX2, and a program just built, all in the page cache, some 2 MiB more than one read by pages.
-  const double around = 37 * 1024 * 1024 + 0.15 * m.activations;
+  // A rank has some 13 MiB of Open MPI (4 ranks on one host; scripts/ranks.sh --only memory).
+  const double around = (ranks > 1 ? 50 : 37) * 1024 * 1024 + 0.15 * m.activations;
   rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
   rows.add("memory in all", concat("about ", bytes_text(m.all() + copies + around)));
 }
@@ -93,7 +103,7 @@ int dry_run(const ModelConfig& given, const RunOptions& o, const RankOptions& la
   Rows rows;
   add_work(rows, c, s.train);
   add_memory(rows, step_memory(config, s.train, layout, ranks),
-             narrow ? 2 * double(c.parameters) : 0);
+             narrow ? 2 * double(c.parameters) : 0, ranks);
   add_disk(rows, c, config, s.keep);
   Table t{.id = "cost",
           .title = "What this run would take",

@@ -56,8 +56,9 @@ struct Options {
   bool dry = false;
   RankChoices ranks;
   RankOptions layout;
-  bool split = false;  // of the time of steps
-  std::string spans;   // FILE or FILE,steps=A-B
+  std::string move = "tokens";  // what crosses with --ep: tokens, weights or cheaper
+  bool split = false;           // of the time of steps
+  std::string spans;            // FILE or FILE,steps=A-B
 };
 
 // A new run on a checkpoint's weights: its model, with another router, balance or capacity where
@@ -153,9 +154,9 @@ void add_saving(CommandLine& cli, Options& o) {
 // may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
   static constexpr std::array allowed = {
-      "--resume", "--steps",        "--device",          "--threads",  "--config",
-      "--trace",  "--data-changed", "--version-changed", "--patience", "--zero",
-      "--ep",     "--profile",      "--profile-trace"};
+      "--resume", "--steps",        "--device",          "--threads",      "--config",
+      "--trace",  "--data-changed", "--version-changed", "--patience",     "--zero",
+      "--ep",     "--move",         "--profile",         "--profile-trace"};
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
         option.given() && std::ranges::find(allowed, name) == allowed.end()) {
@@ -193,6 +194,12 @@ ProfileOptions profile_options(const Options& o) {
   return out;
 }
 
+std::optional<Move> move_of(const std::string& word) {
+  if (word == "cheaper")
+    return {};
+  return word == "weights" ? Move::weights : Move::tokens;
+}
+
 int resume(const Options& o, const CommandLine& cli) {
   refuse_changes(cli, o.resume);
   return resume_run(o.resume,
@@ -223,7 +230,7 @@ void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
   if (!cli.given("--accumulate"))
     t.accumulate = t.lanes;
   nlohmann::json options = nlohmann::json::parse(options_json(cli));
-  for (const char* layout : {"patience", "zero", "ep", "profile", "profile-trace"})
+  for (const char* layout : {"patience", "zero", "ep", "move", "profile", "profile-trace"})
     options.erase(layout);
   if (t.lanes > 1) {
     options["lanes"] = concat(t.lanes);
@@ -242,6 +249,7 @@ int train(Options& o, const CommandLine& cli) {
   o.run.device = o.device.device;
   if (!o.parts.empty())
     o.run.train.trained = join(o.parts, ";");
+  o.layout.move = move_of(o.move);
   Comm& comm = open_ranks(o.ranks);
   if (!o.resume.empty())
     return resume(o, cli);
@@ -289,10 +297,16 @@ void add_ranks(CommandLine& cli, Options& o) {
       .type_name("N")
       .check(whole(1));
   cli.add_option("--zero", o.layout.zero,
-                 "of several ranks: 1 = each holds the optimiser's moments of its own share; the "
-                 "bytes are the same")
-      .type_name("0|1")
-      .check(whole(0, 1));
+                 "of several ranks: 1 = each holds the optimiser's moments of its own share, 2 = "
+                 "and of the gradients, 3 = and of the weights; the bytes are the same")
+      .type_name("0|1|2|3")
+      .check(whole(0, 3));
+  cli.add_option("--move", o.move,
+                 "with --ep: what crosses between ranks, rows of tokens or weights of experts, or "
+                 "what is fewer bytes; the bytes of the run are the same")
+      .type_name("tokens|weights|cheaper")
+      .show_default()
+      .check(one_of({"tokens", "weights", "cheaper"}));
 }
 
 }  // namespace

@@ -140,8 +140,24 @@ std::string what_follows(const TrainingRun& run) {
                 : concat("moe eval ", folder, data);
 }
 
+// What --zero 3 saved by bringing the chosen experts alone.
+void say_brought(const Shards::Sent& experts) {
+  if (experts.all == 0)
+    return;
+  const double share = 100 * double(experts.asked) / double(experts.all);
+  if (experts.asked == experts.all)
+    note("every rank chose every expert: bringing the chosen ones alone saved nothing");
+  else
+    note(fmt::format("ranks sent {:.1f} % of the experts' weights, those that were chosen", share));
+}
+
 int go(TrainingRun& run, TerminalObserver& observer) {
   const std::string folder = run.setup.folder.string();
+  if (run.setup.ranks.expert_ranks > 1 && !run.setup.ranks.move) {
+    note(fmt::format("--move cheaper: {} cross between ranks", run.trainer.move() == Move::weights
+                                                                   ? "weights of experts"
+                                                                   : "rows of tokens"));
+  }
   catch_stop_signals();
   const TrainingResult result = train(run, observer);
   const double seconds = observer.end();
@@ -154,6 +170,7 @@ int go(TrainingRun& run, TerminalObserver& observer) {
   const Index tokens = run.horizon() * run.setup.state.train.tokens_per_step();
   note(fmt::format("{} steps, {} tokens in {}; {}", run.horizon(), count_text(double(tokens)),
                    duration_text(seconds), folder));
+  say_brought(result.experts_brought);
   next_step(what_follows(run));
   return 0;
 }

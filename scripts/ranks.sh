@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Several processes for real, over every MPI that is installed (tests/ranks/ranks.py): the bytes of one
 # process from every layout of ranks, runs resumed on other numbers, faults and how all ranks end.
-#   scripts/ranks.sh [--quick] [BUILD_FOLDER] [--mpi openmpi|mpich] [--only bytes,resume,verbs,stop,faults]
+#   scripts/ranks.sh --mutations     # planted mistakes, each built into a copy of the tree: the tests must see them
+#   scripts/ranks.sh [--quick] [BUILD_FOLDER] [--mpi openmpi|mpich] [--only bytes,resume,verbs,stop,faults,memory]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=build/dev
 rest=()
 while (($#)); do
   case $1 in
+    --mutations) exec /usr/bin/python3 tests/ranks/mutations.py . ;;
     --quick) rest+=("$1") ;;
     --mpi | --only) rest+=("$1" "$2"); shift ;;
     *) build=$1 ;;

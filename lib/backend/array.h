@@ -17,6 +17,8 @@ class Memory {
   virtual void to_device(const void* host, void* device, std::size_t bytes) = 0;
   virtual void to_host(const void* device, void* host, std::size_t bytes) = 0;
   virtual void zero(void*, std::size_t bytes) = 0;
+  // memory that was released and is kept for reuse goes back to the system
+  virtual void give_back() {}
   // returns when all that was asked for is done; a host is done when a call returns
   virtual void wait() {}
 };

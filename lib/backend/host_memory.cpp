@@ -1,5 +1,7 @@
 #include "lib/backend/host_memory.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
@@ -39,11 +41,17 @@ void HostPool::release(void* p, std::size_t bytes) noexcept {
   const std::lock_guard lock(mutex_);
   free_[bytes].push_back(p);
 }
-HostPool::~HostPool() {
+void HostPool::give_back() {
+  const std::lock_guard lock(mutex_);
   for (auto& [bytes, blocks] : free_) {
     for (void* p : blocks)
       std::free(p);
   }
+  free_.clear();
+  ::malloc_trim(0);
+}
+HostPool::~HostPool() {
+  give_back();
 }
 
 }  // namespace moe

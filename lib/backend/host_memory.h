@@ -14,6 +14,7 @@ class HostPool {
  public:
   void* allocate(std::size_t bytes);
   void release(void*, std::size_t bytes) noexcept;
+  void give_back();
   ~HostPool();
 
  private:
@@ -30,6 +31,9 @@ class HostBackend : public Backend<S> {
   }
   void release(void* p, std::size_t bytes) noexcept override {
     pool_.release(p, bytes);
+  }
+  void give_back() override {
+    pool_.give_back();
   }
   void to_device(const void* host, void* device, std::size_t bytes) override {
     std::memcpy(device, host, bytes);

@@ -54,7 +54,7 @@ void Tensors::open_folder() {
   }
   if (fs::exists(index, none))
     return read_index(index);
-  const Shards shards = shards_by_name(path_);
+  const ShardFiles shards = shards_by_name(path_);
   if (shards.there.empty()) {
     throw Error(Exit::input,
                 fmt::format("{} has neither model.safetensors nor model.safetensors.index.json",

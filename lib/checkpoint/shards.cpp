@@ -14,7 +14,7 @@ constexpr int most_shards = 100'000;
 
 }  // namespace
 
-Shards shards_by_name(const fs::path& folder) {
+ShardFiles shards_by_name(const fs::path& folder) {
   static const std::regex named("model-([0-9]{1,6})-of-([0-9]{1,6})\\.safetensors");
   std::map<int, std::string> there;
   std::size_t digits = 5;
@@ -29,7 +29,7 @@ Shards shards_by_name(const fs::path& folder) {
     digits = std::size_t(m[1].length());
     there[std::stoi(m[1])] = name;
   }
-  Shards out;
+  ShardFiles out;
   for (int i = 1; !there.empty() && i <= std::min(count, most_shards); ++i) {
     if (const auto at = there.find(i); at != there.end())
       out.there.push_back(at->second);

@@ -60,7 +60,7 @@ class Staged {
 
 template <class S>
 Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, bool weighted,
-                      ExpertParameters<S>& parameters)
+                      ExpertParameters<S>& parameters, Move move)
     : backend_(backend),
       group_(group),
       layer_(layer),
@@ -68,6 +68,7 @@ Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, 
       on_host_(dynamic_cast<HostBackend<S>*>(&backend) != nullptr),
       weighted_(weighted),
       parameters_(parameters),
+      move_(move),
       gradient_(std::size_t(group.size())) {
   for (Parameter<S>* p : all_of(parameters_)) {
     const Index each = p->value().rows / experts;
@@ -79,10 +80,7 @@ Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, 
 template <class S>
 std::vector<std::vector<std::int64_t>> Crossing<S>::share_counts(const Plan& plan,
                                                                  CrossingTape<S>& t) {
-  const Matrix<int> offset = plan.offset.to_host();
-  std::vector<std::int64_t> counts(std::size_t(experts_), 0);
-  for (int e = 0; e < experts_ && !offset.empty(); ++e)
-    counts[std::size_t(e)] = offset(0, e + 1) - offset(0, e);
+  const std::vector<std::int64_t> counts = rows_of_experts(plan);
   std::vector<std::vector<std::int64_t>> theirs(std::size_t(group_.size()));
   std::vector<ConstBytes> send;
   std::vector<Bytes> receive;
@@ -150,11 +148,18 @@ void Crossing<S>::to_homes(const char* what, const CrossingTape<S>& t,
 template <class S>
 void Crossing<S>::forward(const Plan& plan, View<const S> rows, bool training, CrossingTape<S>& t,
                           View<S> ys) {
-  for (const auto& counts : share_counts(plan, t))
+  if (moves_weights())
+    return forward_at_home(plan, rows, training, t, ys);
+  std::vector<std::int64_t> here(std::size_t(own_experts()), 0);
+  for (const auto& counts : share_counts(plan, t)) {
     t.of.push_back({.plan = plan_for(counts), .rows = {}, .bodies = {}});
+    for (std::size_t e = 0; e < here.size(); ++e)
+      here[e] += counts[e];
+  }
   std::vector<Array<S>> in;
   std::vector<Array<S>> out;
   to_owners("rows to experts", t, rows, in);
+  const OnLoan loan(loan_, here);
   for (std::size_t r = 0; r < in.size(); ++r) {
     auto& of = t.of[r];
     out.emplace_back(backend_, in[r].rows(), rows.cols);
@@ -195,36 +200,66 @@ void by_choice(Backend<S>& b, const Matrix<int>& choice, const Array<S>& rows, V
   b.to_device(all.data(), weight.data, all.size() * sizeof(S));
 }
 
-}  // namespace
-
+// Rows of each of the experts here, of all ranks.
 template <class S>
-void Crossing<S>::backward(const Plan& plan, View<const S> dys, View<const S> weight,
-                           const CrossingTape<S>& t, View<S> dxs, View<S> dweight) {
-  const Matrix<int> choice = plan.choice.to_host();
-  std::vector<Array<S>> dout, share, dweights, dx;
-  to_owners("gradients of outputs", t, dys, dout);
-  Array<S> home(backend_, weighted_ ? dys.rows : 0, 1);
-  if (weighted_) {
-    const Array<S> own = by_row(backend_, choice, weight);
-    to_owners("weights of rows", t, own.empty() ? View<const S>{nullptr, 0, 1} : own.view(), share);
+std::vector<std::int64_t> rows_here(const CrossingTape<S>& t, int experts) {
+  std::vector<std::int64_t> here(std::size_t(experts), 0);
+  for (const auto& of : t.of) {
+    const Matrix<int> offset = of.plan.offset.to_host();
+    for (std::size_t e = 0; e < here.size(); ++e)
+      here[e] += offset(0, Index(e) + 1) - offset(0, Index(e));
   }
-  for (int r = 0; r < group_.size(); ++r) {
-    const auto& of = t.of[std::size_t(r)];
+  return here;
+}
+
+// What arrives at the owner and leaves it again, by rank of the group.
+template <class S>
+struct Arriving {
+  std::vector<Array<S>> dout, share, dweights, dx;
+};
+
+template <class S, class GradsOf>
+void owner_backward(Backend<S>& backend, const ExpertWeights<S>& weights, const GradsOf& gradients,
+                    const CrossingTape<S>& t, bool weighted, Arriving<S>& a) {
+  for (std::size_t r = 0; r < t.of.size(); ++r) {
+    const auto& of = t.of[r];
     const Index rows = of.plan.slots;
-    dx.emplace_back(backend_, rows, dys.cols);
-    dweights.emplace_back(backend_, weighted_ ? rows : 0, 1);
+    a.dx.emplace_back(backend, rows, a.dout[r].cols());
+    a.dweights.emplace_back(backend, weighted ? rows : 0, 1);
     if (rows == 0)
       continue;
     const TimeSpan time(TimePart::products, "experts backward");
-    backend_.experts_backward(parameters_.weights(), gradients(r), of.rows.view(), of.plan,
-                              of.bodies, std::as_const(dout[std::size_t(r)]).view(),
-                              weighted_ ? share[std::size_t(r)].view() : View<S>{},
-                              dx.back().view(), weighted_ ? dweights.back().view() : View<S>{});
+    backend.experts_backward(weights, gradients(int(r)), of.rows.view(), of.plan, of.bodies,
+                             std::as_const(a.dout[r]).view(),
+                             weighted ? a.share[r].view() : View<S>{}, a.dx.back().view(),
+                             weighted ? a.dweights.back().view() : View<S>{});
   }
-  to_homes("gradients of rows", t, dx, dxs);
+}
+
+}  // namespace
+
+template <class S>
+void Crossing<S>::backward(const Plan& plan, View<const S> rows_at_home, View<const S> dys,
+                           View<const S> weight, const CrossingTape<S>& t, View<S> dxs,
+                           View<S> dweight) {
+  if (moves_weights())
+    return backward_at_home(plan, rows_at_home, dys, weight, t, dxs, dweight);
+  const Matrix<int> choice = plan.choice.to_host();
+  Arriving<S> a;
+  to_owners("gradients of outputs", t, dys, a.dout);
+  Array<S> home(backend_, weighted_ ? dys.rows : 0, 1);
+  if (weighted_) {
+    const Array<S> own = by_row(backend_, choice, weight);
+    to_owners("weights of rows", t, own.empty() ? View<const S>{nullptr, 0, 1} : own.view(),
+              a.share);
+  }
+  const OnLoan loan(loan_, rows_here(t, own_experts()));
+  owner_backward(
+      backend_, parameters_.weights(), [&](int r) { return gradients(r); }, t, weighted_, a);
+  to_homes("gradients of rows", t, a.dx, dxs);
   if (!weighted_)
     return;
-  to_homes("gradients of weights", t, dweights, home.view());
+  to_homes("gradients of weights", t, a.dweights, home.view());
   if (!dweight.empty())
     by_choice(backend_, choice, home, dweight);
 }
@@ -232,30 +267,9 @@ void Crossing<S>::backward(const Plan& plan, View<const S> dys, View<const S> we
 template <class S>
 ExpertGrads<S> Crossing<S>::gradients(int of) {
   std::vector<Array<S>>& arrays = gradient_[std::size_t(of)];
-  const auto all = all_of(parameters_);
-  if (arrays.empty()) {
-    for (const Parameter<S>* p : all) {
-      if (p->trained())
-        arrays.push_back(Array<S>::zeros(backend_, p->held().rows, p->held().cols));
-    }
-  }
-  ExpertGrads<S> out;
-  std::size_t next = 0;
-  for (const Parameter<S>* p : all) {
-    if (!p->trained())
-      continue;
-    const View<S> there = arrays[next++].view();
-    for (const auto& [parameter, gradient] : {std::pair{&parameters_.gate, &out.gate},
-                                              {&parameters_.up, &out.up},
-                                              {&parameters_.down, &out.down},
-                                              {&parameters_.gate_bias, &out.gate_bias},
-                                              {&parameters_.up_bias, &out.up_bias},
-                                              {&parameters_.down_bias, &out.down_bias}}) {
-      if (parameter == p)
-        *gradient = there;
-    }
-  }
-  return out;
+  if (arrays.empty())
+    arrays = no_gradient(own_experts());
+  return grads_in(arrays);
 }
 
 template <class S>

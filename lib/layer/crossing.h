@@ -7,10 +7,15 @@
 // of each rank by themselves, as their home would: the products of one micro-batch are those of one
 // rank, whoever makes them. Two exchanges forwards (rows, outputs), two backwards (gradients of
 // outputs, of rows), with the few numbers that go with them.
+//
+// Or the weights of the chosen experts travel to the rows (Move::weights): once forwards, once
+// backwards, and when a lane is through the gradients go to the owners. The same products, so the
+// same bytes; less to send where experts are narrow and their rows many.
 #pragma once
 #include <vector>
 
 #include "lib/core/comm.h"
+#include "lib/layer/expert_loan.h"
 #include "lib/layer/feed_forward.h"
 
 namespace moe {
@@ -23,10 +28,13 @@ struct CrossingTape {
     Array<S> rows;  // (S,H)
     ExpertTape<S> bodies;
   };
+  ExpertTape<S> home;             // where weights travel
   std::vector<Rows> of;           // (ranks of the group)
   std::vector<Index> sent;        // (ranks) rows that went there
   std::vector<Index> first_sent;  // (ranks) the first of them
 };
+
+enum class Move { tokens, weights };
 
 template <class S>
 class Crossing {
@@ -34,7 +42,15 @@ class Crossing {
   // From here on only the experts that this rank owns lie here. `group`: the ranks that own the
   // experts of a layer among them. `weighted`: outputs are weighed by choice (Backend::
   // experts_backward).
-  Crossing(Backend<S>&, Comm& group, int layer, int experts, bool weighted, ExpertParameters<S>&);
+  Crossing(Backend<S>&, Comm& group, int layer, int experts, bool weighted, ExpertParameters<S>&,
+           Move = Move::tokens);
+  bool moves_weights() const {
+    return move_ == Move::weights;
+  }
+  // Where the weights of the experts here are lent as well.
+  void borrow(ExpertLoan* loan) {
+    loan_ = loan;
+  }
 
   // The first expert of an owner; of owner `ranks` their number.
   static int first_expert(int owner, int ranks, int experts) {
@@ -47,20 +63,29 @@ class Crossing {
   // ys (S,H) of rows (S,H), which stand as the plan says. Every rank of the group calls this, those
   // without rows with an empty plan.
   void forward(const Plan&, View<const S> rows, bool training, CrossingTape<S>&, View<S> ys);
-  // As Backend::experts_backward. A rank without rows gives empty views.
-  void backward(const Plan&, View<const S> dys, View<const S> weight, const CrossingTape<S>&,
-                View<S> dxs, View<S> dweight);
+  // As Backend::experts_backward; `rows` as forward() had them, where weights travel. A rank
+  // without rows gives empty views.
+  void backward(const Plan&, View<const S> rows, View<const S> dys, View<const S> weight,
+                const CrossingTape<S>&, View<S> dxs, View<S> dweight);
 
   // What rank `of` of the group gave to the gradients of the experts here since it was last asked,
   // one array a parameter that trains, as ExpertParameters::collect() has them.
   std::vector<Array<S>> take_gradients(int of);
+  // Where weights travel: the gradients of these ranks of the group, whose lanes have ended, go to
+  // the owners, for take_gradients(). All of the group call this.
+  void send_gradients(const std::vector<bool>& ended);
+  // The gradients of a lane of this rank, to be put aside and taken up again later.
+  std::vector<Array<S>> exchange_home(std::vector<Array<S>> gradient) {
+    if (gradient.empty() && home_gradient_.empty())
+      return no_gradient(experts_);
+    return std::exchange(home_gradient_, std::move(gradient));
+  }
   // What was taken, to go on from; what came since is gone.
   void give_gradients(int of, std::vector<Array<S>> gradient) {
     gradient_[std::size_t(of)] = std::move(gradient);
   }
 
  private:
-  using Matrices = std::vector<Matrix<S>>;
   int own_experts() const {
     return first_expert(group_.rank() + 1) - first_expert(group_.rank());
   }
@@ -68,6 +93,21 @@ class Crossing {
   std::vector<std::vector<std::int64_t>> share_counts(const Plan&, CrossingTape<S>&);
   Plan plan_for(std::span<const std::int64_t> counts) const;
   ExpertGrads<S> gradients(int of);
+  ExpertGrads<S> grads_in(std::vector<Array<S>>& arrays) const;  // one a parameter that trains
+  std::vector<Array<S>> no_gradient(Index experts) const;
+  std::vector<std::int64_t> rows_of_experts(const Plan&) const;  // (E)
+  // The weights of experts with rows, of all owners; one array a parameter.
+  struct Guests {
+    std::vector<Array<S>> array;
+    ExpertWeights<S> weights;
+  };
+  Guests bring(std::span<const std::int64_t> rows);
+  std::vector<std::vector<std::uint8_t>> share_wishes(std::span<const std::int64_t> rows);
+  Guests guests() const;
+  void forward_at_home(const Plan&, View<const S> rows, bool training, CrossingTape<S>&,
+                       View<S> ys);
+  void backward_at_home(const Plan&, View<const S> rows, View<const S> dys, View<const S> weight,
+                        const CrossingTape<S>&, View<S> dxs, View<S> dweight);
   // Rows of the home's order go to their owners, and come back.
   void to_owners(const char* what, const CrossingTape<S>&, View<const S> home,
                  std::vector<Array<S>>& here);
@@ -79,7 +119,10 @@ class Crossing {
   int layer_, experts_;
   bool on_host_, weighted_;
   ExpertParameters<S>& parameters_;
+  Move move_;
+  ExpertLoan* loan_ = nullptr;
   std::vector<std::vector<Array<S>>> gradient_;  // (ranks)(parameters); empty = none yet
+  std::vector<Array<S>> home_gradient_;          // of all experts; empty = none yet
 };
 
 }  // namespace moe

@@ -9,6 +9,19 @@
 #include "lib/router/mixing.h"
 
 namespace moe {
+namespace {
+
+const std::vector<std::int64_t> no_rows;
+
+std::vector<std::int64_t> rows_of_experts(const Plan& plan) {
+  const Matrix<int> offset = plan.offset.to_host();
+  std::vector<std::int64_t> out;
+  for (Index e = 0; e + 1 < offset.cols(); ++e)
+    out.push_back(offset(0, e + 1) - offset(0, e));
+  return out;
+}
+
+}  // namespace
 
 template <class S>
 void MoeTape<S>::release() {
@@ -161,6 +174,7 @@ void MoeLayer<S>::run_experts(const Pass& pass, View<const S> x, View<S> y, MoeT
   }
   t.slots.out = Array<S>(backend_, t.slots.plan.slots, x.cols);
   t.slots.plan.decoding = !pass.training && x.rows <= most_decoding_tokens;
+  const OnLoan loan(loan_, loan_ ? rows_of_experts(t.slots.plan) : no_rows);
   if (attention_) {  // 4. compute
     attend(pass, x, t);
   } else if (crossing_) {
@@ -212,19 +226,21 @@ ChoiceGradients<S> MoeLayer<S>::compute_backward(const MoeTape<S>& t, View<const
 template <class S>
 ChoiceGradients<S> MoeLayer<S>::run_experts_backward(const MoeTape<S>& t, View<const S> x,
                                                      View<const S> dy, View<S> dx) {
+  const OnLoan loan(loan_, loan_ ? rows_of_experts(t.slots.plan) : no_rows);
   if (attention_)
     return attend_backward(t, x, dy, dx);
   const TimeSpan time(TimePart::exchange, "combine and dispatch backward");
   ChoiceGradients<S> d;
-  const Array<S> again =
-      crossing_ ? Array<S>{} : exchange_->rows_again(x, t.choices, t.slots);     // owners kept them
+  Array<S> again;  // unless the owners kept them
+  if (!crossing_ || crossing_->moves_weights())
+    again = exchange_->rows_again(x, t.choices, t.slots);
   const Array<S> dout = exchange_->combine_backward(dy, t.slots, t.choices, d);  // 5.
-  const View<const S> rows = again.empty() ? t.slots.rows.view() : again.view();
+  const View<const S> rows = again.empty() ? t.slots.rows.view() : std::as_const(again).view();
   const View<const S> weight = exchange_->weights_of_outputs(t.choices);
   Array<S> drows(backend_, dout.rows(), dout.cols());
   const View<S> dweight = weight.empty() ? View<S>{} : d.weight.view();
   if (crossing_) {  // 4.
-    crossing_->backward(t.slots.plan, dout.view(), weight, t.crossing, drows.view(), dweight);
+    crossing_->backward(t.slots.plan, rows, dout.view(), weight, t.crossing, drows.view(), dweight);
   } else {
     const TimeSpan products(TimePart::products, "experts backward");
     backend_.experts_backward(expert_parameters_.weights(), expert_parameters_.grads(), rows,
@@ -350,7 +366,14 @@ RoutingSums MoeLayer<S>::routing_sums(const MoeTape<S>& t) const {
 }
 
 template <class S>
-void MoeLayer<S>::share_out(Comm& group, int number) {
+void MoeLayer<S>::borrow(ExpertLoan* loan) {
+  loan_ = crossing_ ? nullptr : loan;
+  if (crossing_)
+    crossing_->borrow(loan);
+}
+
+template <class S>
+void MoeLayer<S>::share_out(Comm& group, int number, Move move) {
   if (attention_) {
     throw Error(Exit::usage,
                 "experts of attention see the rows of their own batch and cannot be shared out")
@@ -358,20 +381,28 @@ void MoeLayer<S>::share_out(Comm& group, int number) {
   }
   const bool weighted = !config().weight_on_input && !capability<Mixing>(router());
   crossing_ = std::make_unique<Crossing<S>>(backend_, group, number, config().experts, weighted,
-                                            expert_parameters_);
+                                            expert_parameters_, move);
 }
 
 template <class S>
 void MoeLayer<S>::serve(bool training, CrossingTape<S>& t) {
   const TimeSpan time(TimePart::exchange, "cross to experts");
   const Index width = config().expert_inputs();
+  if (!crossing_) {
+    const OnLoan loan(loan_, {});
+    return;
+  }
   crossing_->forward({}, {nullptr, 0, width}, training, t, {nullptr, 0, width});
 }
 template <class S>
 void MoeLayer<S>::serve_backward(const CrossingTape<S>& t) {
   const TimeSpan time(TimePart::exchange, "cross to experts backward");
   const Index width = config().expert_inputs();
-  crossing_->backward({}, {nullptr, 0, width}, {}, t, {nullptr, 0, width}, {});
+  if (!crossing_) {
+    const OnLoan loan(loan_, {});
+    return;
+  }
+  crossing_->backward({}, {nullptr, 0, width}, {nullptr, 0, width}, {}, t, {nullptr, 0, width}, {});
 }
 
 template <class S>

@@ -104,7 +104,9 @@ class MoeLayer {
   }
   // Shares the experts out to the ranks of a group: from here on those of this rank lie here, and
   // rows cross (crossing.h). `number`: of the layer among the MoE layers.
-  void share_out(Comm& group, int number);
+  void share_out(Comm& group, int number, Move = Move::tokens);
+  // Weights of the experts that lie here are there while the layer computes with them.
+  void borrow(ExpertLoan*);
   Crossing<S>* crossing() {  // null = all experts are here
     return crossing_.get();
   }
@@ -169,6 +171,7 @@ class MoeLayer {
   ExpertParameters<S> expert_parameters_;
   std::unique_ptr<ExpertAttention<S>> attention_;
   std::unique_ptr<Crossing<S>> crossing_;
+  ExpertLoan* loan_ = nullptr;
   ZeroComputationExperts<S> zero_computation_;
   FeedForward<S> shared_;
 };

@@ -71,7 +71,7 @@ class Parameter {
   }
 
   bool stored() const {
-    return !value_.empty() || empty() || shared_out() || source_;
+    return !value_.empty() || empty() || source_;
   }
   // From now on rows are made by `source` whenever they are read.
   void come_from(std::shared_ptr<const RowSource> source) requires std::is_same_v<S, float> {
@@ -120,6 +120,16 @@ class Parameter {
   Index first_held() const {
     return first_;
   }
+  Index held_rows() const {  // also while the numbers are away
+    return shared_out() ? held_ : shape_.rows;
+  }
+  // Puts other numbers in the place of those that lie here, and returns these. Empty: they are
+  // away, and nobody may use them before they come back.
+  Array<S> exchange_value(Array<S> other) {
+    ++version_;
+    away_ = other.empty();
+    return std::exchange(value_, std::move(other));
+  }
 
   // of all rows; no more than a shape where not stored(), and where rows lie on other ranks
   View<const S> value() const {
@@ -163,8 +173,8 @@ class Parameter {
     grad_ = {};
   }
   void want_grad(Memory& memory) {  // makes the gradient, zeroed, if this is trained
-    if (trained_ && grad_.empty() && !value_.empty())
-      grad_ = Array<S>::zeros(memory, value_.rows(), value_.cols());
+    if (trained_ && grad_.empty() && (away_ || !value_.empty()))
+      grad_ = Array<S>::zeros(memory, held_rows(), shape_.cols);
   }
   View<S> grad() {
     return grad_.view();
@@ -204,7 +214,7 @@ class Parameter {
   std::vector<Index> dims_;
   ParameterKind kind_ = ParameterKind::matrix;
   std::uint64_t id_ = 0, version_ = 1;
-  bool trained_ = true;
+  bool trained_ = true, away_ = false;
   Memory* memory_ = nullptr;
   View<const S> shape_;
   Index first_ = 0, held_ = -1;  // rows that lie here; -1 = all, or none

@@ -93,10 +93,13 @@ Array<S> Decoder<S>::embed(const Batch& batch, Tape& tape) {
 template <class S>
 Array<S> Decoder<S>::forward(const Stage& stage, int layer, Array<S> x, BlockTape& t) {
   const TimeSpan time("layer", config_->published_layer(layer));
+  hear(layer, At::before_forward);
   mix(stage.batch, layer, std::move(x), t, stage.state);
   if (blocks_[std::size_t(layer)].cross)
     attend(stage, layer, t);
-  return feed(stage.pass, layer, t, stage.state);
+  Array<S> y = feed(stage.pass, layer, t, stage.state);
+  hear(layer, At::after_forward);
+  return y;
 }
 
 template <class S>
@@ -375,6 +378,7 @@ Array<S> Decoder<S>::run_stacks(const Pass& pass, Tape& tape, DecoderState* stat
 template <class S>
 void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
   const TimeSpan time("forward");
+  hear(of_no_layer, At::before_forward);
   tape.block.clear();
   tape.block.resize(blocks_.size());
   Pass mine = pass;
@@ -388,6 +392,7 @@ void Decoder<S>::forward(const Pass& pass, Tape& tape, ReadLosses when) {
       });
   read_out(std::move(x), tape);
   compare(tape, pass.loss_scale);
+  hear(of_no_layer, At::after_forward);
   tape.sums_on_device = MoeLayer<S>::balance_across(pass, seen);
   // a host that routes has waited already
   if (when == ReadLosses::now || tape.sums_on_device.empty())
@@ -503,8 +508,10 @@ void Decoder<S>::backward_layers(const Stage& stage, int first, int last, Tape& 
     }
     if (block.moe && !dlogits.empty())
       gate.dlogits = &dlogits;
+    hear(l, At::before_backward);
     backward({mine, stage.batch, stage.source, stage.memory, stage.dmemory, nullptr}, l, block, dx,
              gate);
+    hear(l, At::after_backward);
     if (block.moe)
       dlogits = std::move(dprevious);
   }
@@ -513,6 +520,7 @@ void Decoder<S>::backward_layers(const Stage& stage, int first, int last, Tape& 
 template <class S>
 void Decoder<S>::backward(const Pass& pass, Tape& tape) {
   const TimeSpan time("backward");
+  hear(of_no_layer, At::before_backward);
   Array<S> dx = read_out_backward(tape);
   const int first = config_->encoder_layers;
   Stage stage{.pass = pass, .batch = pass.batch};
@@ -538,6 +546,7 @@ void Decoder<S>::backward(const Pass& pass, Tape& tape) {
   embed_backward(dx.view(), tape.token, embedding_);
   if (first > 0)
     encode_backward(pass, tape, std::move(dmemory));
+  hear(of_no_layer, At::after_backward);
 }
 
 template class Decoder<float>;

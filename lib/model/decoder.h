@@ -112,7 +112,15 @@ class Decoder {
   // of a MoE layer (routing, losses, probabilities) stays.
   void backward(const Pass&, Tape&);
   // Shares the experts of every layer out to the ranks of a group (MoeLayer::share_out).
-  void share_out(Comm& group);
+  void share_out(Comm& group, Move = Move::tokens);
+  // Hears of every layer as a pass comes to it and leaves it, of passes that are served too; layer
+  // of_no_layer is what belongs to no single one, which a pass comes to first.
+  enum class At { before_forward, after_forward, before_backward, after_backward };
+  static constexpr int of_no_layer = -1;
+  using Watch = std::function<void(int layer, At)>;
+  void watch(Watch watch) {
+    watch_ = std::move(watch);
+  }
   // What a rank does in a pass of the others when it has no batch of its own: forwards, and in
   // training backwards with what that left.
   std::vector<CrossingTape<S>> serve(bool training);
@@ -253,6 +261,10 @@ class Decoder {
   // of rows first.., without gradients
   void losses(Tape&, View<S> logits, Index first);
   Pass of_layer(const Pass&, int moe_layer) const;
+  void hear(int layer, At at) const {
+    if (watch_)
+      watch_(layer, at);
+  }
   void scale(View<S> y, double factor) {  // in place
     if (factor != 1)
       backend_.add(y, y, S(factor - 1));
@@ -268,6 +280,7 @@ class Decoder {
   Norm<S> embedding_norm_, final_norm_, encoder_norm_;
   std::optional<HyperConnection<S>> head_streams_;
   std::unique_ptr<SharedParts<S>> shared_;
+  Watch watch_;
   std::vector<Block> blocks_;
   // of a layer with a shortcut, until the next one is through: its experts' output, its gradient
   Array<S> late_, dlate_;

@@ -91,6 +91,7 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
                      .past = pass.past};
     return infer(there, out, observe, state, last_logits);
   }
+  hear(of_no_layer, At::before_forward);
   out.block.clear();
   std::vector<Index> after;
   if (state)
@@ -119,6 +120,7 @@ void Decoder<S>::infer(const Pass& pass, Tape& out, const Observe& observe, Deco
     score_targets(out);
   if (last_logits)
     *last_logits = logits_at_end(pass.batch, out);
+  hear(of_no_layer, At::after_forward);
 }
 
 template <class S>

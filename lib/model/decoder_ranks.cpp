@@ -8,30 +8,38 @@
 namespace moe {
 
 template <class S>
-void Decoder<S>::share_out(Comm& group) {
+void Decoder<S>::share_out(Comm& group, Move move) {
   int number = 0;
   for (MoeLayer<S>* layer : moe_layers())
-    layer->share_out(group, number++);
+    layer->share_out(group, number++, move);
 }
 
 template <class S>
 std::vector<CrossingTape<S>> Decoder<S>::serve(bool training) {
   const TimeSpan time("experts for other ranks");
-  const auto layers = moe_layers();
-  if (layers.empty() || !layers[0]->crossing())
-    return {};
-  std::vector<CrossingTape<S>> tapes(layers.size());
-  for (std::size_t l = 0; l < layers.size(); ++l)
-    layers[l]->serve(training, tapes[l]);
+  std::vector<CrossingTape<S>> tapes(blocks_.size());
+  hear(of_no_layer, At::before_forward);
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    hear(int(l), At::before_forward);
+    if (blocks_[l].moe)
+      blocks_[l].moe->serve(training, tapes[l]);
+    hear(int(l), At::after_forward);
+  }
+  hear(of_no_layer, At::after_forward);
   return tapes;
 }
 
 template <class S>
 void Decoder<S>::serve_backward(const std::vector<CrossingTape<S>>& tapes) {
   const TimeSpan time("experts for other ranks backward");
-  const auto layers = moe_layers();
-  for (std::size_t l = tapes.size(); l-- > 0;)
-    layers[l]->serve_backward(tapes[l]);
+  hear(of_no_layer, At::before_backward);
+  for (std::size_t l = tapes.size(); l-- > 0;) {
+    hear(int(l), At::before_backward);
+    if (blocks_[l].moe)
+      blocks_[l].moe->serve_backward(tapes[l]);
+    hear(int(l), At::after_backward);
+  }
+  hear(of_no_layer, At::after_backward);
 }
 
 template <class S>
@@ -67,7 +75,15 @@ void Decoder<S>::balance_step(const Pass& pass, std::span<const std::int64_t> ot
   }
 }
 
-template class Decoder<float>;
-template class Decoder<double>;
+#define MEMBERS(S)                                                                            \
+  template void Decoder<S>::share_out(Comm&, Move);                                           \
+  template std::vector<CrossingTape<S>> Decoder<S>::serve(bool);                              \
+  template void Decoder<S>::serve_backward(const std::vector<CrossingTape<S>>&);              \
+  template bool Decoder<S>::counts_whole_step();                                              \
+  template std::vector<std::int64_t> Decoder<S>::step_counts(const Pass&, const Tape&) const; \
+  template void Decoder<S>::balance_step(const Pass&, std::span<const std::int64_t>, Tape&);
+MEMBERS(float)
+MEMBERS(double)
+#undef MEMBERS
 
 }  // namespace moe

@@ -10,7 +10,7 @@ namespace moe {
 namespace {
 
 constexpr Index piece_numbers = Index(1) << 15;
-constexpr Index bundle_numbers = Index(1) << 23;  // of one exchange, about
+constexpr Index bundle_numbers = Index(1) << 21;  // of one exchange, about
 
 using Numbers = std::vector<float>;
 
@@ -38,40 +38,72 @@ const float* unpacked(Memory& memory, const float* from, const std::vector<Numbe
   return from;
 }
 
-// The sums of the nodes that came, by the tree; what is used up is moved away.
+// Of some parameters the runs of a rank, node by node.
+Numbers packed_nodes(Memory& memory, const std::vector<LaneSums::Node>& nodes, std::size_t first,
+                     std::size_t last, const std::vector<std::vector<NumberRange>>& owned,
+                     Index numbers) {
+  Numbers to(std::size_t(numbers) * nodes.size());
+  float* at = to.data();
+  for (const LaneSums::Node& node : nodes) {
+    for (std::size_t p = first; p < last; ++p)
+      at = packed(memory, node.gradient[p].view(), owned[p], at);
+  }
+  return to;
+}
+
+// Takes the numbers of these runs into an array that has room for them alone.
+const float* into_shard(Backend<float>& backend, const float* from,
+                        const std::vector<NumberRange>& runs, Array<float>& shard) {
+  Index own = 0;
+  for (const NumberRange& run : runs)
+    own += run.count;
+  if (shard.view().size() != own)
+    shard = Array<float>(backend, 1, own);
+  return unpacked(backend, from, {{0, own}}, shard.view());
+}
+
+// Or into the gradient of a parameter; where it has none, the array of a lane will do.
+const float* into_gradient(Memory& memory, const float* from, const std::vector<NumberRange>& runs,
+                           Parameter<float>& parameter, Array<float>& of_lane) {
+  if (parameter.grad().empty())
+    parameter.exchange_grad(std::move(of_lane));
+  return unpacked(memory, from, runs, parameter.grad());
+}
+
+// The sums of the nodes that came, by the tree, made in the place of the first of them.
 class Tree {
  public:
-  void add(Lanes lanes, Numbers n) {
-    nodes_.emplace_back(lanes, std::move(n));
+  void add(Lanes lanes, std::span<float> numbers) {
+    nodes_.emplace_back(lanes, numbers);
   }
-  Numbers sum(Lanes node) {
-    for (auto& [lanes, numbers] : nodes_) {
+  std::span<float> sum(Lanes node) {
+    for (const auto& [lanes, numbers] : nodes_) {
       if (lanes == node)
-        return std::move(numbers);
+        return numbers;
     }
     if (node.count <= 1)
       throw Error(Exit::bug, concat("the gradient of lane ", node.first, " has not come"));
     const auto [left, right] = parts_of(node);
-    Numbers a = sum(left);
-    const Numbers b = sum(right);
+    const std::span<float> a = sum(left);
+    const std::span<float> b = sum(right);
     for (std::size_t i = 0; i < a.size(); ++i)
       a[i] += b[i];
     return a;
   }
 
  private:
-  std::vector<std::pair<Lanes, Numbers>> nodes_;
+  std::vector<std::pair<Lanes, std::span<float>>> nodes_;
 };
 
-// The sum over all lanes of what ranks sent: by rank its nodes, of `count` numbers each.
-Numbers sum_of(const std::vector<Numbers>& in, const std::vector<std::vector<Lanes>>& nodes,
-               Index lanes, Index count) {
+// The sum over all lanes of what ranks sent, by rank its nodes of `count` numbers each; in place.
+std::span<float> sum_of(std::vector<Numbers>& in, const std::vector<std::vector<Lanes>>& nodes,
+                        Index lanes, Index count) {
   Tree tree;
   for (std::size_t r = 0; r < in.size(); ++r) {
-    auto at = in[r].begin();
+    std::span<float> at(in[r]);
     for (const Lanes& node : nodes[r]) {
-      tree.add(node, Numbers(at, at + count));
-      at += count;
+      tree.add(node, at.first(std::size_t(count)));
+      at = at.subspan(std::size_t(count));
     }
   }
   return tree.sum({0, lanes});
@@ -128,10 +160,17 @@ void Ownership::bundle() {
   }
 }
 
-View<float> Ownership::numbers(std::size_t p, What what) const {
-  Parameter<float>& parameter = *trained_[p].parameter;
-  const View<float> all = what == What::values ? parameter.mutate() : parameter.grad();
-  return {all.data, 1, all.size()};
+View<float> Ownership::gradient(std::size_t p, NumberRange part) {
+  if (!sharded_)
+    return {trained_[p].parameter->grad().data + part.first, 1, part.count};
+  Index at = 0;
+  for (const NumberRange& run : owned(p)) {
+    if (part.first >= run.first && part.first + part.count <= run.first + run.count)
+      return {shard_.at(p).view().data + at + part.first - run.first, 1, part.count};
+    at += run.count;
+  }
+  throw Error(Exit::bug, concat("a gradient of '", trained_[p].parameter->name(),
+                                "' was wanted of a rank that does not own it"));
 }
 
 Index Ownership::owned_in(const Bundle& b, int rank) const {
@@ -158,33 +197,30 @@ void Ownership::reduce(std::vector<LaneSums::Node> nodes) {
   }
 }
 
-void Ownership::reduce(const Bundle& b, const std::vector<LaneSums::Node>& nodes) {
+void Ownership::reduce(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
   std::vector<Numbers> out(std::size_t(comm_.size()));
   std::vector<Numbers> in(out.size());
   std::vector<ConstBytes> send;
   std::vector<Bytes> receive;
   const Index mine = owned_in(b, comm_.rank());
   for (int r = 0; r < comm_.size(); ++r) {
-    Numbers& to = out[std::size_t(r)];
-    to.resize(std::size_t(owned_in(b, r)) * nodes.size());
-    float* at = to.data();
-    for (const LaneSums::Node& node : nodes) {
-      for (std::size_t p = b.first; p < b.last; ++p)
-        at = packed(backend_, node.gradient[p].view(), owned(r, p), at);
-    }
-    send.push_back(bytes_of(to));
+    out[std::size_t(r)] =
+        packed_nodes(backend_, nodes, b.first, b.last, owned_[std::size_t(r)], owned_in(b, r));
+    send.push_back(bytes_of(out[std::size_t(r)]));
     in[std::size_t(r)].resize(std::size_t(mine) * nodes_of(r).size());
     receive.push_back(std::as_writable_bytes(std::span(in[std::size_t(r)])));
   }
   comm_.exchange({"gradients of lanes"}, send, receive);
+  out.clear();
   std::vector<std::vector<Lanes>> nodes_of_ranks;
   for (int r = 0; r < comm_.size(); ++r)
     nodes_of_ranks.push_back(nodes_of(r));
-  const Numbers sum = sum_of(in, nodes_of_ranks, lanes_, mine);
-  const float* at = sum.data();
+  const float* at = sum_of(in, nodes_of_ranks, lanes_, mine).data();
   for (std::size_t p = b.first; p < b.last; ++p) {
-    trained_[p].parameter->want_grad(backend_);
-    at = unpacked(backend_, at, owned(p), numbers(p, What::gradients));
+    shard_.resize(trained_.size());
+    at = sharded_ ? into_shard(backend_, at, owned(p), shard_[p])
+                  : into_gradient(backend_, at, owned(p), *trained_[p].parameter,
+                                  nodes.at(0).gradient[p]);
   }
 }
 
@@ -196,18 +232,14 @@ void Ownership::share(What what) {
 }
 
 void Ownership::share(const Bundle& b, What what) {
-  const auto each_run = [&](int rank, const auto& visit) {
-    for (std::size_t p = b.first; p < b.last; ++p) {
-      for (const NumberRange& run : owned(rank, p))
-        visit(numbers(p, what).data + run.first, run.count);
-    }
+  const auto all_of = [&](std::size_t p) {
+    Parameter<float>& parameter = *trained_[p].parameter;
+    return what == What::values ? parameter.mutate() : parameter.grad();
   };
   Numbers out(std::size_t(owned_in(b, comm_.rank())));
   float* to = out.data();
-  each_run(comm_.rank(), [&](const float* from, Index count) {
-    backend_.to_host(from, to, std::size_t(count) * sizeof(float));
-    to += count;
-  });
+  for (std::size_t p = b.first; p < b.last; ++p)
+    to = packed(backend_, all_of(p), owned(p), to);
   std::vector<Numbers> in(std::size_t(comm_.size()));
   std::vector<Bytes> receive;
   for (int r = 0; r < comm_.size(); ++r) {
@@ -219,12 +251,8 @@ void Ownership::share(const Bundle& b, What what) {
                  receive);
   for (int r = 0; r < comm_.size(); ++r) {
     const float* from = in[std::size_t(r)].data();
-    if (r == comm_.rank())
-      continue;
-    each_run(r, [&](float* there, Index count) {
-      backend_.to_device(from, there, std::size_t(count) * sizeof(float));
-      from += count;
-    });
+    for (std::size_t p = b.first; p < b.last && r != comm_.rank(); ++p)
+      from = unpacked(backend_, from, owned(r, p), all_of(p));
   }
 }
 
@@ -236,8 +264,7 @@ std::vector<std::vector<double>> Ownership::squares() {
   Index n = 0;
   for (const Piece& piece : pieces_) {
     if (piece.owner == comm_.rank()) {
-      const View<const float> all = numbers(piece.parameter, What::gradients);
-      squares.add(n++, {all.data + piece.first, 1, piece.count});
+      squares.add(n++, gradient(piece.parameter, {piece.first, piece.count}));
     }
   }
   const Matrix<double> own = squares.read();

@@ -34,10 +34,20 @@ class Ownership {
   const std::vector<NumberRange>& owned(std::size_t p) const {  // this rank's
     return owned(comm_.rank(), p);
   }
+  // (ranks)(parameters)
+  const std::vector<std::vector<std::vector<NumberRange>>>& owned_by_all() const {
+    return owned_;
+  }
+  // From now on parameters have no summed gradient: this rank keeps what it owns of it (ZeRO-2).
+  void keep_shards() {
+    sharded_ = !comm_.alone();
+  }
   // From the sums of this rank's lanes to the sum over all lanes: into the gradients of what this
   // rank owns.
   void reduce(std::vector<LaneSums::Node> nodes);
-  // Gives every rank what others own of the gradients, or of the values.
+  // Of that a part of one of the runs that this rank owns.
+  View<float> gradient(std::size_t p, NumberRange part);
+  // Gives every rank what others own of the gradients, where there are no shards, or of the values.
   enum class What { gradients, values };
   void share(What);
   // Squares of the summed gradient, piece by piece, for each parameter; the same on every rank.
@@ -55,9 +65,8 @@ class Ownership {
   };
   void cut(std::size_t p);
   void bundle();
-  void reduce(const Bundle&, const std::vector<LaneSums::Node>&);
+  void reduce(const Bundle&, std::vector<LaneSums::Node>&);
   void share(const Bundle&, What);
-  View<float> numbers(std::size_t p, What) const;
   std::vector<Lanes> nodes_of(int rank) const {
     return nodes_inside(lanes_, of_rank_[std::size_t(rank)]);
   }
@@ -71,6 +80,8 @@ class Ownership {
   std::vector<Piece> pieces_;  // by parameter, then along its numbers
   std::vector<std::vector<std::vector<NumberRange>>> owned_;  // (ranks)(parameters)
   std::vector<Bundle> bundles_;
+  bool sharded_ = false;
+  std::vector<Array<float>> shard_;  // (parameters) what this rank owns of the summed gradient
 };
 
 }  // namespace moe

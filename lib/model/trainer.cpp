@@ -65,8 +65,11 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm, const
   find_experts();
   find_summed();
   counts_step_ = model_.counts_whole_step();
+  keep_shards();
+  if (!comm_.alone())
+    model_.backend().give_back();  // of the whole model, of which a share is kept
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    View<const float> all = parameters_[i]->held();
+    View<const float> all{nullptr, parameters_[i]->held_rows(), parameters_[i]->value().cols};
     if (owns_moments()) {
       all = {nullptr, 1, 0};
       for (const NumberRange& run : owned(i))
@@ -75,13 +78,14 @@ Trainer::Trainer(Decoder<float>& model, const TrainOptions& o, Comm& comm, const
     m_.push_back(Array<float>::zeros(model_.backend(), all.rows, all.cols));
     v_.push_back(Array<float>::zeros(model_.backend(), all.rows, all.cols));
   }
-  model_.want_grads();
+  if (!shards_gradients())
+    model_.want_grads();
   for (auto* layer : model_.moe_layers())
     steps_with_gradient_.emplace_back(std::size_t(layer->config().experts), 0);
 }
 
 std::vector<Trainer::Rows> Trainer::rows_of(const Parameter<float>& p) const {
-  const Index here = p.held().rows;
+  const Index here = p.held_rows();
   if (parts_.experts().empty() || parts_.group(p) != "experts")
     return {{0, here}};
   const Index each = p.value().rows / p.dims()[0];
@@ -155,14 +159,14 @@ std::vector<Trainer::MicroFigures> Trainer::run_lanes(const NextBatch& next, con
   std::vector<MicroFigures> figures;
   // whose losses are still on the device: read together, once a step
   std::vector<Decoder<float>::Tape> kept;
-  model_.want_grads();
-  model_.clear_grads();
+  begin_gradients();
   for (Index turn = 0; turn < turns(); ++turn) {
+    turn_ = turn;
     if (const auto micro = micro_of(comm_.rank(), turn)) {
       const std::uint64_t number = std::uint64_t(done_ * options_.accumulate + micro->number);
       if (auto tape = micro_step(number, next, observe, r, figures))
         kept.push_back(std::move(*tape));
-    } else if (group_) {
+    } else if (serves()) {
       model_.serve_backward(model_.serve(true));
     }
     turn_done(turn);
@@ -197,8 +201,6 @@ StepResult Trainer::step(const NextBatch& next, bool want_gradient_norms, const 
   } else {
     take_seen(figures);
   }
-  if (want_gradient_norms && owns_moments())
-    share(Ownership::What::gradients);
   if (want_gradient_norms)
     norms_by_expert(r);
   measure_noise(r);
@@ -214,31 +216,41 @@ View<float> run_of(View<float> all, Index first, Index count) {
   return {all.data + first, 1, count};
 }
 
+AdamW adam_of(const TrainOptions& options, const StepResult& r) {
+  const double norm = r.gradient_norm;
+  AdamW o{.lr = r.lr,
+          .beta1 = options.beta1,
+          .beta2 = options.beta2,
+          .eps = options.eps,
+          .step = r.step};
+  o.grad_scale = options.clip > 0 && norm > options.clip ? options.clip / norm : 1;
+  return o;
+}
+
 }  // namespace
 
 // Clips and moves the parameters.
 void Trainer::update(const StepResult& r) {
   const TimeSpan time(TimePart::optimiser, "update");
-  const double norm = r.gradient_norm;
-  AdamW o{.lr = r.lr,
-          .beta1 = options_.beta1,
-          .beta2 = options_.beta2,
-          .eps = options_.eps,
-          .step = r.step};
-  o.grad_scale = options_.clip > 0 && norm > options_.clip ? options_.clip / norm : 1;
+  AdamW o = adam_of(options_, r);
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     o.decay = parameters_[i]->kind() == ParameterKind::matrix ? options_.decay : 0;
-    if (parameters_[i]->held().empty())
-      continue;
-    const View<float> value = parameters_[i]->mutate();
-    const View<float> grad = parameters_[i]->grad();
+    const auto [summed, k] = place_of(i);
+    const bool away = summed && summed->values;
+    const View<float> value = away ? View<float>{} : parameters_[i]->mutate();
+    const auto numbers = [&, k = k, s = summed](NumberRange run) {
+      return away ? s->values->own(k, run) : run_of(value, run.first, run.count);
+    };
+    const auto gradient = [&, k = k, s = summed](NumberRange run) {
+      return s ? s->owners->gradient(k, run) : run_of(parameters_[i]->grad(), run.first, run.count);
+    };
     for (const auto& [run, at] : stepped(i)) {
       for (const auto& [part, factor] : rated(i, run, r)) {
         const Index moment = at + part.first - run.first;
         o.lr = r.lr * factor;
-        model_.backend().adamw(
-            run_of(value, part.first, part.count), run_of(grad, part.first, part.count),
-            run_of(m_[i].view(), moment, part.count), run_of(v_[i].view(), moment, part.count), o);
+        model_.backend().adamw(numbers(part), gradient(part),
+                               run_of(m_[i].view(), moment, part.count),
+                               run_of(v_[i].view(), moment, part.count), o);
       }
     }
   }
@@ -433,7 +445,11 @@ void Trainer::refuse_nonfinite(const StepResult& r, const Decoder<float>::Tape& 
   }
   // as backward went: from the output down
   for (std::size_t i = parameters_.size(); i-- > 0 && where.empty() && tape.block.empty();) {
-    if (!std::isfinite(model_.backend().sum_squares(parameters_[i]->grad()))) {
+    const bool finite =
+        in_lanes() ? std::ranges::all_of(squares_.empty() ? std::vector<double>{} : squares_[i],
+                                         [](double v) { return std::isfinite(v); })
+                   : std::isfinite(model_.backend().sum_squares(parameters_[i]->grad()));
+    if (!finite) {
       where = concat("the gradient of ", parameters_[i]->name(),
                      parameters_[i]->name().starts_with("layers.") ? "" : " (outside the layers)");
     }

@@ -15,6 +15,7 @@
 #include "lib/model/noise.h"
 #include "lib/model/ownership.h"
 #include "lib/model/parts.h"
+#include "lib/model/shards.h"
 
 namespace moe {
 
@@ -82,12 +83,26 @@ struct StepResult {
 // How ranks share what a training step needs. No byte of the result depends on it.
 struct RankOptions {
   // 0: every rank holds all; 1: each holds the moments of what it owns, and steps that (ZeRO,
-  // arXiv 1910.02054)
+  // arXiv 1910.02054); 2: and of summed gradients what it owns; 3: and of the values, which come
+  // for as long as a layer computes
   int zero = 0;
   // ranks that share the experts of every layer out among them (lib/layer/crossing.h); those that
   // hold the same experts are the ranks with the same remainder by it
   int expert_ranks = 1;
+  // what crosses then: rows of tokens, or weights of experts; empty: what is fewer numbers
+  std::optional<Move> move = Move::tokens;
 };
+
+// Numbers that a micro-batch sends to other ranks in one layer, forwards and backwards, if all
+// experts are chosen.
+struct MoveCost {
+  double tokens = 0, weights = 0;
+
+  Move cheaper() const {
+    return weights < tokens ? Move::weights : Move::tokens;
+  }
+};
+MoveCost move_cost(MoeLayer<float>&, const TrainOptions&, int expert_ranks);
 
 class Trainer {
  public:
@@ -140,6 +155,13 @@ class Trainer {
   Comm& comm() {
     return comm_;
   }
+  Move move() const {  // what crosses
+    return *ranks_.move;
+  }
+  // The first parameter of which this rank holds a number that is not finite; empty = none.
+  std::string first_not_finite() const;
+  // Of weights of experts that other ranks asked for (--zero 3), and all that they could have.
+  Shards::Sent lent_experts() const;
   // From now on at work in every step; null = none. It outlives the trainer.
   void set_profile(Profile* p) {
     profile_ = p;
@@ -197,6 +219,11 @@ class Trainer {
   AtWork& at_work(std::vector<AtWork>&, const Micro&) const;
   void balance_round(Index round, std::vector<AtWork>&);
   void take_up(Index turn);
+  void begin_gradients();
+  // Whether a rank without a micro-batch of its own in a turn has something to do for the others.
+  bool serves() const {
+    return group_ || shards_gradients();
+  }
   void reduce();
   MicroFigures figures_of(const Decoder<float>::Tape&) const;
   void add(const MicroFigures&, StepResult&) const;
@@ -211,6 +238,13 @@ class Trainer {
   };
   std::vector<Rated> rated(std::size_t i, NumberRange run, const StepResult&) const;
   void find_experts();
+  void lane_through(Summed&, Index turn);
+  void crossed_through(Summed&, Index turn);
+  void send_crossed(Summed&, Index turn);
+  std::vector<Array<float>> take(Summed&);
+  std::vector<Array<float>> take_crossed(const Summed&, int of);
+  void give_crossed(const Summed&, int of, std::vector<Array<float>> gradient);
+  std::vector<Array<float>> exchange_home(const Summed&, std::vector<Array<float>> gradient);
   void add_lane(Index lane, Summed&, std::vector<Array<float>> gradient);
   void note_lane(Index lane, const Summed&, const std::vector<Array<float>>& gradient);
   void gather_squares();
@@ -242,15 +276,38 @@ class Trainer {
   };
   std::vector<Stepped> stepped(std::size_t i) const;
 
-  // Parameters whose gradients are summed over the same ranks.
+  using Gradients = std::vector<Array<float>>;
+  // Parameters whose gradients are summed over the same ranks: the experts', or the others; with
+  // shards of gradients or values those of one layer.
   struct Summed {
     std::vector<std::size_t> parameters;  // of parameters_
+    bool experts = false;
+    int layer = 0;                // of a layer; Decoder::of_no_layer
+    std::vector<int> moe_layers;  // of experts
     std::unique_ptr<Ownership> owners;
     std::unique_ptr<LaneSums> sums;
+    std::unique_ptr<Shards> values;  // null: they lie in the parameters
+    // of lanes that go abreast, between their turns: gradients by lane, and by lane of another rank
+    // that sends rows here
+    std::map<Index, Gradients> aside, crossed_aside;
   };
+  class Loan;
   void share_experts();
   void find_summed();
-  Summed summed_over(Comm&, std::vector<std::size_t>, std::vector<Lanes> of_rank) const;
+  Summed summed_over(bool experts, int layer, std::vector<std::size_t>) const;
+  std::vector<Lanes> lanes_summed(bool experts) const;
+  void keep_shards();
+  void hear(int layer, Decoder<float>::At);
+  bool crosses(const Summed& s) const {
+    return s.experts && group_;
+  }
+  bool shards_gradients() const {
+    return ranks_.zero >= 2 && !comm_.alone();
+  }
+  bool shards_values() const {
+    return ranks_.zero >= 3 && !comm_.alone();
+  }
+  std::pair<const Summed*, std::size_t> place_of(std::size_t i) const;
   Trained trained(std::size_t i) const;
   bool is_shared_out(std::size_t i) const {
     return parameters_[i]->shared_out();
@@ -264,8 +321,9 @@ class Trainer {
   const std::vector<NumberRange>& owned(std::size_t i) const;
   void share(Ownership::What);
   double norm_in_lanes();
-  std::vector<double> squares_of_experts(Summed&);
+  std::vector<std::vector<double>> squares_of_owners(std::vector<std::vector<double>> here);
   std::vector<double> expert_squares(std::size_t layer);
+  std::vector<double> expert_squares_in_lanes(std::size_t layer) const;
   // Numbers of a whole parameter, of which ranks hold runs.
   struct Part {
     NumberRange run;  // counted along all rows of the parameter
@@ -273,9 +331,9 @@ class Trainer {
   };
   void gather_parts(const std::vector<Part>& mine, View<float> whole);
   std::vector<Part> moment_parts(std::size_t i, const Matrix<float>& held) const;
+  void lend_parts(std::size_t i, Index first, Index count, View<float> whole);
   Matrix<float> lend_moments(std::size_t i, char which);
   void borrow_rows(std::size_t i, Index first, View<float> out);
-  void lend_rows(std::size_t i, Index first, Index count);
   void set_moments(std::size_t i, View<const float> host, char which);
   const Array<float>& moments(std::size_t i, char which) const {
     return (which == 'm' ? m_ : v_)[i];
@@ -288,15 +346,13 @@ class Trainer {
   bool measuring_noise_ = false;               // in this step
   bool counts_step_ = false;                   // balance losses are over a whole step
   std::vector<std::int64_t> counted_;          // for them, in the rounds of this step so far
-  // of lanes that go abreast, between their turns: gradients by lane, as dense_ and experts_ have
-  // them, and of the experts here by lane and layer
-  using Gradients = std::vector<Array<float>>;
-  std::map<Index, Gradients> dense_of_lane_, experts_of_lane_;
-  std::map<Index, std::vector<Gradients>> crossed_of_lane_;
   std::vector<std::vector<CrossingTape<float>>> served_;  // in the turns of a round
+  Index turn_ = 0;                                        // that is being made
   Matrix<double> lane_squares_;                           // (lanes, noise_columns())
   Profile* profile_ = nullptr;
-  Summed dense_, experts_;  // with several lanes
+  std::vector<Summed> summed_;  // with several lanes
+  std::vector<std::unique_ptr<ExpertLoan>> loans_;
+  std::vector<std::vector<double>> squares_;  // (parameters) of the step's gradient, by piece
   std::vector<Array<float>> m_, v_;
   std::vector<std::vector<std::int64_t>> steps_with_gradient_;
 };

@@ -19,8 +19,7 @@ std::vector<Trainer::MicroFigures> Trainer::run_abreast(const NextBatch& next,
   const Index rounds = options_.accumulate / options_.lanes;
   const Lanes mine = lanes_of_rank(comm_.rank(), comm_.size(), options_.lanes);
   std::vector<AtWork> all(std::size_t(mine.count * rounds));
-  model_.want_grads();
-  model_.clear_grads();
+  begin_gradients();
   counted_.clear();
   for (Index round = 0; round < rounds; ++round) {
     forward_abreast(round, next, all);
@@ -37,7 +36,7 @@ void Trainer::forward_abreast(Index round, const NextBatch& next, std::vector<At
   for (Index turn = round * most_lanes(); turn < (round + 1) * most_lanes(); ++turn) {
     const auto micro = micro_of(comm_.rank(), turn);
     if (!micro) {
-      if (group_)
+      if (serves())
         served_.push_back(model_.serve(true));
       continue;
     }
@@ -76,27 +75,21 @@ void Trainer::balance_round(Index round, std::vector<AtWork>& all) {
 
 // Gradients of lanes go on where their last turn left them.
 void Trainer::take_up(Index turn) {
-  const auto put = [&](const Summed& s, std::map<Index, Gradients>& aside, Index lane) {
-    const auto at = aside.find(lane);
-    if (at == aside.end())
-      return;
-    for (std::size_t k = 0; k < s.parameters.size(); ++k)
-      parameters_[s.parameters[k]]->exchange_grad(std::move(at->second[k]));
-    aside.erase(at);
+  const auto mine = micro_of(comm_.rank(), turn);
+  const auto found = [](std::map<Index, Gradients>& aside, const std::optional<Micro>& micro) {
+    return micro ? aside.extract(micro->lane) : std::map<Index, Gradients>::node_type{};
   };
-  if (const auto mine = micro_of(comm_.rank(), turn)) {
-    put(dense_, dense_of_lane_, mine->lane);
-    put(experts_, experts_of_lane_, mine->lane);
-  }
-  const auto layers = model_.moe_layers();
-  for (int r = 0; group_ && r < group_->size(); ++r) {
-    const auto theirs = micro_of(first_of_group() + r, turn);
-    const auto at = theirs ? crossed_of_lane_.find(theirs->lane) : crossed_of_lane_.end();
-    if (at == crossed_of_lane_.end())
-      continue;
-    for (std::size_t l = 0; l < layers.size(); ++l)
-      layers[l]->crossing()->give_gradients(r, std::move(at->second[l]));
-    crossed_of_lane_.erase(at);
+  for (Summed& s : summed_) {
+    if (auto node = found(s.aside, mine)) {
+      if (crosses(s))
+        exchange_home(s, std::move(node.mapped()));
+      for (std::size_t k = 0; !crosses(s) && k < s.parameters.size(); ++k)
+        parameters_[s.parameters[k]]->exchange_grad(std::move(node.mapped()[k]));
+    }
+    for (int r = 0; crosses(s) && r < group_->size(); ++r) {
+      if (auto node = found(s.crossed_aside, micro_of(first_of_group() + r, turn)))
+        give_crossed(s, r, std::move(node.mapped()));
+    }
   }
 }
 
@@ -104,6 +97,7 @@ void Trainer::backward_abreast(Index round, bool observed, const StepResult& r,
                                std::vector<AtWork>& all) {
   std::size_t served = 0;
   for (Index turn = round * most_lanes(); turn < (round + 1) * most_lanes(); ++turn) {
+    turn_ = turn;
     take_up(turn);
     if (const auto micro = micro_of(comm_.rank(), turn)) {
       AtWork& work = at_work(all, *micro);
@@ -117,7 +111,7 @@ void Trainer::backward_abreast(Index round, bool observed, const StepResult& r,
       if (observed)
         model_.fetch_routing(work.tape);
       model_.backward(pass_of(work), work.tape);
-    } else if (group_) {
+    } else if (serves()) {
       model_.serve_backward(served_[served++]);
     }
     turn_done(turn);

@@ -10,6 +10,8 @@
 #include "lib/core/profile.h"
 #include "lib/model/squares.h"
 #include "lib/model/trainer.h"
+#include "lib/router/mixing.h"
+#include "lib/router/router.h"
 
 namespace moe {
 
@@ -34,8 +36,14 @@ void Trainer::refuse_layout(const TrainOptions& o, const RankOptions& ranks, int
                 "step, and a step of this run has one lane")
         .hint("--accumulate 4 --lanes 4, with a --batch a quarter as large for as many tokens");
   }
-  if (ranks.zero < 0 || ranks.zero > 1)
-    throw Error(Exit::usage, concat("--zero ", ranks.zero, " is not 0 or 1"));
+  if (ranks.zero < 0 || ranks.zero > 3)
+    throw Error(Exit::usage, concat("--zero ", ranks.zero, " is not 0, 1, 2 or 3"));
+  if (o.noise_scale && ranks.zero >= 2 && size > 1) {
+    throw Error(Exit::usage, concat("--noise-scale compares whole gradients of lanes, and with "
+                                    "--zero ",
+                                    ranks.zero, " nobody holds them"))
+        .hint("--zero 1");
+  }
   const int ep = ranks.expert_ranks;
   if (ep < 1 || size % ep != 0) {
     throw Error(Exit::usage, concat("experts cannot be shared out among ", ep, " of ", size,
@@ -49,9 +57,29 @@ void Trainer::refuse_layout(const TrainOptions& o, const RankOptions& ranks, int
   }
 }
 
+MoveCost move_cost(MoeLayer<float>& layer, const TrainOptions& o, int expert_ranks) {
+  const double elsewhere = 1 - 1.0 / expert_ranks;
+  const LayerConfig& c = layer.config();
+  double rows = double(o.sequences * o.length) * double(layer.router().facts().k);
+  if (const auto* mixing = capability<Mixing>(layer.router()))
+    rows = double(mixing->slots());
+  std::vector<Parameter<float>*> experts;
+  layer.expert_parameters().collect(experts);
+  double weights = 0;
+  for (const auto* p : experts)
+    weights += double(p->size());
+  const double gradients = double(o.lanes) / double(o.accumulate);  // once a lane
+  return {.tokens = 4 * rows * double(c.expert_inputs()) * elsewhere,
+          .weights = weights * (2 + gradients) * elsewhere};
+}
+
 // The ranks that share experts out, and those that hold the same ones.
 void Trainer::share_experts() {
   const int ep = ranks_.expert_ranks;
+  if (!ranks_.move) {
+    ranks_.move =
+        ep == 1 ? Move::tokens : move_cost(*model_.moe_layers().front(), options_, ep).cheaper();
+  }
   if (ep == 1)
     return;
   std::vector<int> group, replicas;
@@ -63,7 +91,7 @@ void Trainer::share_experts() {
   }
   group_ = comm_.among(group);
   replicas_ = comm_.among(replicas);
-  model_.share_out(*group_);
+  model_.share_out(*group_, *ranks_.move);
   const auto all = model_.parameters();
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (all[i]->shared_out()) {
@@ -88,28 +116,8 @@ Trained Trainer::trained(std::size_t i) const {
   return out;
 }
 
-Trainer::Summed Trainer::summed_over(Comm& ranks, std::vector<std::size_t> parameters,
-                                     std::vector<Lanes> of_rank) const {
-  std::vector<Trained> all;
-  for (const std::size_t i : parameters)
-    all.push_back(trained(i));
-  return {std::move(parameters),
-          std::make_unique<Ownership>(ranks, model_.backend(), options_.lanes, std::move(of_rank),
-                                      std::move(all)),
-          std::make_unique<LaneSums>(model_.backend(), options_.lanes)};
-}
-
-void Trainer::find_summed() {
-  std::vector<Parameter<float>*> of_experts;
-  for (auto* layer : model_.moe_layers())
-    layer->expert_parameters().collect(of_experts);
-  std::vector<std::size_t> dense, experts;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    const bool expert = std::ranges::find(of_experts, parameters_[i]) != of_experts.end();
-    (expert ? experts : dense).push_back(i);
-  }
-  if (!in_lanes())
-    return;
+// The lanes whose gradients each rank has of those that sum with it.
+std::vector<Lanes> Trainer::lanes_summed(bool experts) const {
   const int size = comm_.size();
   const int ep = ranks_.expert_ranks;
   std::vector<Lanes> of_rank, of_group;
@@ -119,8 +127,39 @@ void Trainer::find_summed() {
     const Index first = of_rank[std::size_t(g * ep)].first;
     of_group.push_back({first, of_rank[std::size_t((g + 1) * ep - 1)].end() - first});
   }
-  dense_ = summed_over(comm_, std::move(dense), of_rank);
-  experts_ = summed_over(replicas_ ? *replicas_ : comm_, std::move(experts), of_group);
+  return experts ? of_group : of_rank;
+}
+
+Trainer::Summed Trainer::summed_over(bool experts, int layer,
+                                     std::vector<std::size_t> parameters) const {
+  std::vector<Trained> all;
+  Summed out{.parameters = std::move(parameters), .experts = experts, .layer = layer};
+  for (const std::size_t i : out.parameters) {
+    all.push_back(trained(i));
+    const int of = expert_layer_[i];
+    if (experts && (out.moe_layers.empty() || out.moe_layers.back() != of))
+      out.moe_layers.push_back(of);
+  }
+  Comm& ranks = experts && replicas_ ? *replicas_ : comm_;
+  out.owners = std::make_unique<Ownership>(ranks, model_.backend(), options_.lanes,
+                                           lanes_summed(experts), std::move(all));
+  out.sums = std::make_unique<LaneSums>(model_.backend(), options_.lanes);
+  return out;
+}
+
+void Trainer::find_summed() {
+  if (!in_lanes())
+    return;
+  std::map<const Parameter<float>*, int> layer_of;
+  for (const ModelParameter<float>& p : model_.inventory())
+    layer_of[p.parameter] = p.layer;
+  std::map<std::pair<int, bool>, std::vector<std::size_t>> parts;  // by layer, and whether experts
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const int layer = shards_gradients() ? layer_of.at(parameters_[i]) : 0;
+    parts[{layer, expert_layer_[i] >= 0}].push_back(i);
+  }
+  for (auto& [key, parameters] : parts)
+    summed_.push_back(summed_over(key.second, key.first, std::move(parameters)));
 }
 
 std::optional<Trainer::Micro> Trainer::micro_of(int rank, Index turn) const {
@@ -140,100 +179,151 @@ Index Trainer::most_lanes() const {
   return most;
 }
 
-namespace {
-
-using GradientOf = std::map<const Parameter<float>*, Array<float>>;
-
-// What rank r of the group gave to the gradients of the experts here, by layer.
-std::vector<std::vector<Array<float>>> crossed_gradients(Decoder<float>& model, int r) {
-  std::vector<std::vector<Array<float>>> out;
-  for (auto* layer : model.moe_layers())
-    out.push_back(layer->crossing()->take_gradients(r));
-  return out;
+void Trainer::add_lane(Index lane, Summed& s, std::vector<Array<float>> gradient) {
+  note_lane(lane, s, gradient);
+  s.sums->add(lane, std::move(gradient));
 }
 
-GradientOf by_parameter(Decoder<float>& model, std::vector<std::vector<Array<float>>> of_layers) {
-  GradientOf out;
-  const auto layers = model.moe_layers();
-  for (std::size_t l = 0; l < layers.size(); ++l) {
-    std::vector<Parameter<float>*> of_layer;
-    layers[l]->expert_parameters().collect(of_layer);
-    std::erase_if(of_layer, [](const Parameter<float>* p) { return !p->trained(); });
-    std::vector<Array<float>>& gradient = of_layers[l];
-    for (std::size_t k = 0; k < of_layer.size(); ++k)
-      out[of_layer[k]] = std::move(gradient[k]);
+Trainer::Gradients Trainer::take(Summed& s) {
+  Gradients gradient;
+  for (const std::size_t i : s.parameters) {
+    gradient.push_back(parameters_[i]->exchange_grad({}));
+    if (!shards_gradients() && turn_ + 1 < turns())
+      parameters_[i]->want_grad(model_.backend());
+  }
+  return gradient;
+}
+
+// What rank `of` of the group gave to the gradients of the experts here.
+Trainer::Gradients Trainer::take_crossed(const Summed& s, int of) {
+  const auto layers = model_.moe_layers();
+  Gradients gradient;
+  for (const int l : s.moe_layers) {
+    for (Array<float>& a : layers[std::size_t(l)]->crossing()->take_gradients(of))
+      gradient.push_back(std::move(a));
+  }
+  return gradient;
+}
+
+namespace {
+
+// From `all` as many as a layer has experts' parameters that train.
+std::vector<Array<float>> of_layer(const std::vector<int>& expert_layer,
+                                   const std::vector<std::size_t>& parameters, int layer,
+                                   std::vector<Array<float>>& all) {
+  std::vector<Array<float>> out;
+  for (std::size_t k = 0; k < parameters.size() && k < all.size(); ++k) {
+    if (expert_layer[parameters[k]] == layer)
+      out.push_back(std::move(all[k]));
   }
   return out;
 }
 
 }  // namespace
 
-void Trainer::add_lane(Index lane, Summed& s, std::vector<Array<float>> gradient) {
-  note_lane(lane, s, gradient);
-  s.sums->add(lane, std::move(gradient));
+void Trainer::give_crossed(const Summed& s, int of, Gradients gradient) {
+  const auto layers = model_.moe_layers();
+  for (const int l : s.moe_layers) {
+    layers[std::size_t(l)]->crossing()->give_gradients(
+        of, of_layer(expert_layer_, s.parameters, l, gradient));
+  }
+}
+
+Trainer::Gradients Trainer::exchange_home(const Summed& s, Gradients gradient) {
+  const auto layers = model_.moe_layers();
+  Gradients out;
+  for (const int l : s.moe_layers) {
+    for (Array<float>& a : layers[std::size_t(l)]->crossing()->exchange_home(
+             of_layer(expert_layer_, s.parameters, l, gradient)))
+      out.push_back(std::move(a));
+  }
+  return out;
+}
+
+// Where weights travel: the gradients that lanes of the group have of experts elsewhere.
+void Trainer::send_crossed(Summed& s, Index turn) {
+  std::vector<bool> ended;
+  for (int r = 0; r < group_->size(); ++r) {
+    const auto theirs = micro_of(first_of_group() + r, turn);
+    ended.push_back(theirs && theirs->last);
+  }
+  const auto mine = micro_of(comm_.rank(), turn);
+  if (mine && !mine->last && abreast())
+    s.aside[mine->lane] = exchange_home(s, {});
+  const auto layers = model_.moe_layers();
+  if (std::ranges::none_of(ended, [](bool e) { return e; }))
+    return;
+  for (const int l : s.moe_layers)
+    layers[std::size_t(l)]->crossing()->send_gradients(ended);
+}
+
+// Of experts on several ranks.
+void Trainer::crossed_through(Summed& s, Index turn) {
+  const bool weights = move() == Move::weights;
+  if (weights)
+    send_crossed(s, turn);
+  for (int r = 0; r < group_->size(); ++r) {
+    const auto theirs = micro_of(first_of_group() + r, turn);
+    if (theirs && theirs->last)
+      add_lane(theirs->lane, s, take_crossed(s, r));
+    else if (theirs && abreast() && !weights)
+      s.crossed_aside[theirs->lane] = take_crossed(s, r);
+  }
 }
 
 // The gradients of a lane that is through go to the sums, and the next lane starts with zeros;
 // those of one that waits for its next turn are put aside.
+void Trainer::lane_through(Summed& s, Index turn) {
+  if (crosses(s))
+    return crossed_through(s, turn);
+  const auto mine = micro_of(comm_.rank(), turn);
+  if (mine && mine->last)
+    add_lane(mine->lane, s, take(s));
+  else if (mine && abreast())
+    s.aside[mine->lane] = take(s);
+}
+
 void Trainer::turn_done(Index turn) {
-  if (!in_lanes())
+  if (!in_lanes() || shards_gradients())
     return;
   const TimeSpan time(TimePart::ranks, "sums of lanes");
-  const auto take = [&](const Summed& s) {
-    Gradients gradient;
-    for (const std::size_t i : s.parameters) {
-      gradient.push_back(parameters_[i]->exchange_grad({}));
-      parameters_[i]->want_grad(model_.backend());
-    }
-    return gradient;
-  };
-  if (const auto mine = micro_of(comm_.rank(), turn); mine && mine->last) {
-    add_lane(mine->lane, dense_, take(dense_));
-    if (!group_)
-      add_lane(mine->lane, experts_, take(experts_));
-  } else if (mine && abreast()) {
-    dense_of_lane_[mine->lane] = take(dense_);
-    if (!group_)
-      experts_of_lane_[mine->lane] = take(experts_);
-  }
-  for (int r = 0; group_ && r < group_->size(); ++r) {
-    const auto theirs = micro_of(first_of_group() + r, turn);
-    if (theirs && !theirs->last && abreast())
-      crossed_of_lane_[theirs->lane] = crossed_gradients(model_, r);
-    if (!theirs || !theirs->last)
-      continue;
-    GradientOf of = by_parameter(model_, crossed_gradients(model_, r));
-    Gradients gradient;
-    for (const std::size_t i : experts_.parameters)
-      gradient.push_back(std::move(of.at(parameters_[i])));
-    add_lane(theirs->lane, experts_, std::move(gradient));
-  }
+  for (Summed& s : summed_)
+    lane_through(s, turn);
 }
 
 // From lanes to the step's gradient, on the ranks that need it.
 void Trainer::reduce() {
-  if (!in_lanes())
+  if (!in_lanes() || shards_gradients())
     return;
   const TimeSpan time(TimePart::ranks, "sums over lanes and ranks");
-  dense_.owners->reduce(dense_.sums->take());
-  experts_.owners->reduce(experts_.sums->take());
+  for (Summed& s : summed_)
+    s.owners->reduce(s.sums->take());
   if (!owns_moments())
     share(Ownership::What::gradients);
 }
 
 void Trainer::share(Ownership::What what) {
   const TimeSpan time(TimePart::ranks, "numbers for other ranks");
-  dense_.owners->share(what);
-  experts_.owners->share(what);
+  for (Summed& s : summed_) {
+    if (!s.values)
+      s.owners->share(what);
+  }
+}
+
+std::pair<const Trainer::Summed*, std::size_t> Trainer::place_of(std::size_t i) const {
+  for (const Summed& s : summed_) {
+    const auto at = std::ranges::find(s.parameters, i);
+    if (at != s.parameters.end())
+      return {&s, std::size_t(at - s.parameters.begin())};
+  }
+  return {nullptr, 0};
 }
 
 const std::vector<NumberRange>& Trainer::owned(std::size_t i) const {
-  for (const Summed* s : {&dense_, &experts_}) {
-    const auto at = std::ranges::find(s->parameters, i);
-    if (at != s->parameters.end())
-      return s->owners->owned(std::size_t(at - s->parameters.begin()));
-  }
-  throw Error(Exit::bug, concat("nobody owns '", parameters_[i]->name(), "'"));
+  const auto [summed, k] = place_of(i);
+  if (!summed)
+    throw Error(Exit::bug, concat("nobody owns '", parameters_[i]->name(), "'"));
+  return summed->owners->owned(k);
 }
 
 std::vector<Trainer::Stepped> Trainer::stepped(std::size_t i) const {
@@ -252,197 +342,86 @@ std::vector<Trainer::Stepped> Trainer::stepped(std::size_t i) const {
   return out;
 }
 
-// Of experts on several ranks, in the order of parameters and of all experts.
-std::vector<double> Trainer::squares_of_experts(Summed& experts) {
-  const std::vector<std::vector<double>> here = experts.owners->squares();
+// Of experts on several ranks, piece by piece: for each parameter those of all owners.
+std::vector<std::vector<double>> Trainer::squares_of_owners(std::vector<std::vector<double>> here) {
   std::vector<double> words;
   for (const auto& of_parameter : here) {
     words.push_back(double(of_parameter.size()));
     words.insert(words.end(), of_parameter.begin(), of_parameter.end());
   }
-  std::vector<std::vector<double>> all(1, words);
-  if (group_)
-    all = group_->gather<double>({"squares of experts"}, words);
+  const auto all = group_->gather<double>({"squares of experts"}, words);
   std::vector<std::size_t> next(all.size());
-  std::vector<double> out;
-  for (std::size_t p = 0; p < here.size(); ++p) {
+  for (auto& of_parameter : here) {
+    of_parameter.clear();
     for (std::size_t r = 0; r < all.size(); ++r) {
       const auto n = std::size_t(all[r].at(next[r]++));
       const auto from = all[r].begin() + std::ptrdiff_t(next[r]);
-      out.insert(out.end(), from, from + std::ptrdiff_t(n));
+      of_parameter.insert(of_parameter.end(), from, from + std::ptrdiff_t(n));
       next[r] += n;
     }
   }
-  return out;
+  return here;
 }
 
+// The pieces of a parameter in order; those of experts after all others.
 double Trainer::norm_in_lanes() {
-  double sum = 0;
-  for (const auto& of_parameter : dense_.owners->squares()) {
-    for (const double v : of_parameter)
-      sum += v;
+  squares_.assign(parameters_.size(), {});
+  for (Summed& s : summed_) {
+    auto of = s.owners->squares();
+    if (crosses(s))
+      of = squares_of_owners(std::move(of));
+    for (std::size_t k = 0; k < s.parameters.size(); ++k)
+      squares_[s.parameters[k]] = std::move(of[k]);
   }
-  for (const double v : squares_of_experts(experts_))
-    sum += v;
+  double sum = 0;
+  for (const bool experts : {false, true}) {
+    for (std::size_t i = 0; i < squares_.size(); ++i) {
+      for (const double v : squares_[i])
+        sum += (expert_layer_[i] >= 0) == experts ? v : 0;
+    }
+  }
   return std::sqrt(sum);
+}
+
+// Those of the pieces that the norm is made of; 0 for experts that do not train.
+std::vector<double> Trainer::expert_squares_in_lanes(std::size_t layer) const {
+  const int experts = model_.moe_layers()[layer]->config().experts;
+  std::vector<double> out(std::size_t(experts), 0.0);
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter<float>& p = *parameters_[i];
+    if (expert_layer_[i] != int(layer) || p.kind() != ParameterKind::matrix)
+      continue;
+    std::size_t trained = 0;
+    for (int e = 0; e < experts; ++e)
+      trained += parts_.trains_expert(e);
+    const std::size_t each = trained ? squares_[i].size() / trained : 0;
+    std::size_t next = 0;
+    for (int e = 0; e < experts; ++e) {
+      double sum = 0;
+      for (std::size_t n = 0; parts_.trains_expert(e) && n < each; ++n)
+        sum += squares_[i][next++];
+      out[std::size_t(e)] += sum;
+    }
+  }
+  return out;
 }
 
 // Squared norms of the gradients of a MoE layer's experts, (E).
 std::vector<double> Trainer::expert_squares(std::size_t number) {
+  if (in_lanes())
+    return expert_squares_in_lanes(number);
   MoeLayer<float>& layer = *model_.moe_layers()[number];
   const int experts = layer.config().experts;
-  const int first = group_ ? layer.crossing()->first_expert(group_->rank()) : 0;
-  const int end = group_ ? layer.crossing()->first_expert(group_->rank() + 1) : experts;
-  Squares squares(model_.backend(), end - first);
+  Squares squares(model_.backend(), experts);
   auto& bodies = layer.expert_parameters();
   for (auto* p : {&bodies.gate, &bodies.up, &bodies.down}) {
     if (p->grad().empty())
       continue;
-    for (Index e = 0; e < end - first; ++e)
+    for (Index e = 0; e < experts; ++e)
       squares.add(e, p->grad().block(e, p->value().rows / experts));
   }
   const Matrix<double> sums = squares.read();
-  if (!group_)
-    return {sums.flat().begin(), sums.flat().end()};
-  std::vector<double> out;
-  for (const auto& theirs : group_->gather<double>({"norms of experts"}, sums.flat()))
-    out.insert(out.end(), theirs.begin(), theirs.end());
-  return out;
-}
-
-// ---- what ranks give rank 0 ------------------------------------------------------------------
-
-namespace {
-
-constexpr const char* wanted = "numbers wanted";
-
-}  // namespace
-
-// Each rank gives its runs, and rank 0 puts them in their places.
-void Trainer::gather_parts(const std::vector<Part>& mine, View<float> whole) {
-  std::vector<std::byte> bytes;
-  const auto put = [&](const void* from, std::size_t size) {
-    const auto* first = static_cast<const std::byte*>(from);
-    bytes.insert(bytes.end(), first, first + size);
-  };
-  for (const Part& part : mine) {
-    put(&part.run, sizeof(NumberRange));
-    put(part.numbers, std::size_t(part.run.count) * sizeof(float));
-  }
-  std::vector<ConstBytes> send(std::size_t(comm_.size()));
-  send[0] = bytes;
-  for (const auto& theirs : comm_.exchange({"numbers of parameters"}, send)) {
-    for (std::size_t at = 0; at < theirs.size();) {
-      NumberRange run;
-      std::memcpy(&run, theirs.data() + at, sizeof(NumberRange));
-      at += sizeof(NumberRange);
-      std::memcpy(whole.data + run.first, theirs.data() + at,
-                  std::size_t(run.count) * sizeof(float));
-      at += std::size_t(run.count) * sizeof(float);
-    }
-  }
-}
-
-// Runs of this rank's moments of parameter i, as they are in `held`, on the host. Of ranks that
-// hold the same, the first ones give them.
-std::vector<Trainer::Part> Trainer::moment_parts(std::size_t i, const Matrix<float>& held) const {
-  const Index before = parameters_[i]->first_held() * parameters_[i]->value().cols;
-  std::vector<Part> out;
-  if (!owns_moments()) {
-    if (comm_.rank() < ranks_.expert_ranks && held.size() > 0)
-      out.push_back({{before, held.size()}, held.data()});
-    return out;
-  }
-  for (const Stepped& s : stepped(i))
-    out.push_back({{before + s.run.first, s.run.count}, held.data() + s.moment});
-  return out;
-}
-
-Matrix<float> Trainer::lend_moments(std::size_t i, char which) {
-  Matrix<float> whole;
-  if (comm_.first())
-    whole = Matrix<float>(parameters_[i]->value().rows, parameters_[i]->value().cols);
-  const Matrix<float> held = moments(i, which).to_host();
-  gather_parts(moment_parts(i, held), whole.view());
-  return whole;
-}
-
-// Rows of a parameter of the model whose owners are others, for rank 0, while they lend().
-void Trainer::borrow_rows(std::size_t i, Index first, View<float> out) {
-  if (!comm_.first()) {
-    throw Error(Exit::bug, concat("rows of '", model_.parameters()[i]->name(),
-                                  "' are wanted by a rank that nobody lends them to"));
-  }
-  comm_.from_first({wanted}, concat("p", i, " ", first, " ", out.rows));
-  gather_parts({}, {out.data - first * out.cols, out.rows, out.cols});
-}
-
-// This rank's share of rows of a parameter of the model.
-void Trainer::lend_rows(std::size_t i, Index first, Index count) {
-  const Parameter<float>& p = *model_.parameters()[i];
-  const Index from = std::max(first, p.first_held());
-  const Index end = std::min(first + count, p.first_held() + p.held().rows);
-  const Index cols = p.value().cols;
-  Matrix<float> rows(std::max<Index>(0, end - from), cols);
-  std::vector<Part> mine;
-  if (rows.rows() > 0 && comm_.rank() < ranks_.expert_ranks) {
-    p.read(from, rows.view());
-    mine.push_back({{from * cols, rows.size()}, rows.data()});
-  }
-  gather_parts(mine, {});
-}
-
-void Trainer::lend() {
-  while (group_ || owns_moments()) {
-    const std::string text = comm_.from_first({wanted}, "");
-    if (text.empty())
-      return;
-    std::size_t i = 0;
-    Index first = 0;
-    Index count = 0;
-    std::sscanf(text.c_str() + 1, "%zu %ld %ld", &i, &first, &count);
-    if (text[0] == 'p')
-      lend_rows(i, first, count);
-    else
-      lend_moments(i, text[0]);
-  }
-}
-
-void Trainer::end_reading() {
-  if (group_ || owns_moments())
-    comm_.from_first({wanted}, "");
-}
-
-void Trainer::set_moments(std::size_t i, View<const float> host, char which) {
-  Array<float>& moments = (which == 'm' ? m_ : v_)[i];
-  const Parameter<float>& p = *parameters_[i];
-  const float* from = host.data + p.first_held() * p.value().cols;
-  if (!owns_moments())
-    return moments.set({from, moments.rows(), moments.cols()});
-  for (const Stepped& s : stepped(i)) {
-    model_.backend().to_device(from + s.run.first, moments.view().data + s.moment,
-                               std::size_t(s.run.count) * sizeof(float));
-  }
-}
-
-std::vector<Trainer::Moment> Trainer::moments() {
-  std::vector<Moment> out;
-  for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    for (const char which : {'m', 'v'}) {
-      const auto read = [this, i, which] {
-        if (!lends_moments(i))
-          return moments(i, which).to_host();
-        comm_.from_first({wanted}, concat(which, i));
-        return lend_moments(i, which);
-      };
-      const auto set = [this, i, which](View<const float> host) {
-        set_moments(i, host, which);
-      };
-      out.push_back(
-          {concat(parameters_[i]->name(), ".", which), &parameters_[i]->dims(), read, set});
-    }
-  }
-  return out;
+  return {sums.flat().begin(), sums.flat().end()};
 }
 
 }  // namespace moe

@@ -106,7 +106,10 @@ Line rank_line(const RankFigures& f) {
   Line shares = Line::array();
   for (std::size_t r = 0; r < f.seconds.size(); ++r)
     shares.push_back(number(f.seconds[r] > 0 ? f.exchanging[r] / f.seconds[r] : 0));
-  return {{"count", f.seconds.size()}, {"bytes", f.bytes}, {"exchange_share", shares}};
+  Line out = {{"count", f.seconds.size()}, {"bytes", f.bytes}, {"exchange_share", shares}};
+  if (f.experts.all > 0)
+    out["experts_brought"] = double(f.experts.asked) / double(f.experts.all);
+  return out;
 }
 
 }  // namespace

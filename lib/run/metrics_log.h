@@ -14,6 +14,9 @@ namespace moe {
 struct RankFigures {
   std::vector<double> seconds, exchanging;  // (ranks): in steps, and of them in exchanges
   std::vector<std::int64_t> bytes;          // (ranks): sent to others
+  // since the run began or went on, of all ranks: numbers of experts that ranks had to send for
+  // those that chose them (--zero 3), and if all had been chosen
+  Shards::Sent experts = {};
 };
 
 // Where the time of the steps since the last line went; of rank 0.

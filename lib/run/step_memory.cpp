@@ -2,30 +2,110 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "lib/model/config.h"
 #include "lib/model/cost.h"
+#include "lib/model/sizes.h"
 #include "lib/run/router_warnings.h"
 
 namespace moe {
+namespace {
 
-StepMemory step_memory(const ModelConfig& config, const TrainOptions& o, const RankOptions&,
-                       int ranks) {
-  const ModelCost c = cost_of(config, o.sequences * o.length);
-  const double gradient = double(c.parameters) * sizeof(float);
-  const Index lanes = std::max<Index>(1, (o.lanes + ranks - 1) / ranks);  // of one rank
-  const bool abreast = counts_whole_step(config) && o.accumulate > 1;
-  StepMemory out{.weights = double(c.weight_bytes),
-                 .gradients_and_moments = double(c.optimizer_bytes),
-                 .activations = double(c.activation_bytes)};
-  // lib/model/lanes.h: sums of lanes wait for their other halves
+constexpr double f32 = sizeof(float);
+
+// Bytes of parameters: of no single layer, and of the layer with most.
+struct Parted {
+  double outside = 0, dense = 0, experts = 0;  // the last two: of one layer
+  double largest = 0;                          // parameter
+};
+
+Parted parted(const ModelConfig& config) {
+  Architecture a = architecture_of(config);
+  const std::vector<LayerShape> layers = std::move(a.layers);
+  a.layers.clear();
+  Parted out{.outside = f32 * double(parameters(a).total)};
+  a.extra.clear();
+  const double bare = f32 * double(parameters(a).total);
+  for (const LayerShape& layer : layers) {
+    a.layers = {layer};
+    const ParameterCount count = parameters(a);
+    const double experts = f32 * double(count.part[std::size_t(ModelPart::experts)]);
+    out.experts = std::max(out.experts, experts);
+    out.dense = std::max(out.dense, f32 * double(count.total) - bare - experts);
+    const double matrices = layer.feed ? layer.feed->matrices : 1;
+    out.largest = std::max(out.largest, experts / matrices);
+  }
+  out.largest = std::max(out.largest, f32 * double(config.vocabulary) * config.hidden);
+  return out;
+}
+
+// Bytes of one copy of what a rank has, without shards.
+struct Held {
+  double dense = 0, experts = 0;  // weights; `experts`: those here
+  double all_experts = 0;
+  double dense_gradient = 0;
+
+  double gradient() const {
+    return dense_gradient + experts;
+  }
+};
+
+Held held(const ModelConfig& config, const ModelCost& c, double ep) {
+  Held out;
+  out.all_experts = double(c.expert_parameters) * f32 + double(c.weight_bytes) -
+                    double(c.parameters) * f32;  // with their padding
+  const double experts = config.moe_layers() > 0 ? config.moe.experts : 1;
+  out.experts = out.all_experts * std::ceil(experts / ep) / experts;
+  out.dense = double(c.weight_bytes) - out.all_experts;
+  out.dense_gradient = double(c.optimizer_bytes) / 3 - out.all_experts;
+  return out;
+}
+
+// Lanes of a rank (lib/model/lanes.h): sums that wait for their other halves, or where lanes go
+// abreast the tapes of all, and between their turns the gradients.
+void add_lanes(StepMemory& out, const ModelConfig& config, const ModelCost& c,
+               const TrainOptions& o, Index lanes, double gradient) {
   out.lanes = double(std::bit_width(std::uint64_t(lanes)) - 1) * gradient;
-  if (!abreast)
-    return out;
+  if (!counts_whole_step(config) || o.accumulate == 1)
+    return;
   out.micro_batches = lanes;
   out.activations += double(lanes - 1) * double(c.tape_bytes);
-  if (o.accumulate > o.lanes && o.lanes > 1)  // and each lane has its own between its turns
+  if (o.accumulate > o.lanes && o.lanes > 1)
     out.lanes = std::max(out.lanes, double(lanes) * gradient);
+}
+
+}  // namespace
+
+StepMemory step_memory(const ModelConfig& config, const TrainOptions& o, const RankOptions& layout,
+                       int ranks) {
+  const ModelCost c = cost_of(config, o.sequences * o.length);
+  const bool shared = ranks > 1;
+  const double ep = layout.expert_ranks;
+  const double owners = shared && layout.zero >= 1 ? ranks : 1;  // of what all ranks hold
+  const double replicas = shared && layout.zero >= 1 ? ranks / ep : 1;
+  const Held h = held(config, c, ep);
+  const double shards = h.dense_gradient / owners + h.experts / replicas;
+  StepMemory out{.weights = h.dense + h.experts,
+                 .gradients = h.gradient(),
+                 .moments = 2 * shards,
+                 .activations = double(c.activation_bytes)};
+  add_lanes(out, config, c, o, std::max<Index>(1, (o.lanes + ranks - 1) / ranks), h.gradient());
+  const Parted parts = parted(config);
+  // sums go out and come in by bundles (lib/model/ownership.cpp): of 8 MiB, or of one parameter
+  if (shared)
+    out.passing = 2 * std::max(double(8 << 20), parts.largest);
+  if (layout.expert_ranks > 1)  // the owner's, for the rows of each rank of its group
+    out.lanes += layout.zero >= 2 ? parts.experts : h.all_experts;
+  if (!shared || layout.zero < 2)
+    return out;
+  const double layer = parts.dense + parts.experts / (layout.move == Move::weights ? 1 : ep);
+  out.passing += layer + parts.outside;
+  out.gradients = shards + (o.accumulate > o.lanes ? h.gradient() : 0);
+  if (layout.zero < 3)
+    return out;
+  out.weights = h.dense / owners + h.experts / replicas;
+  out.passing += layer + parts.outside;
   return out;
 }
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -135,8 +134,9 @@ void TrainingLoop::open_trace() {
   fields_.prediction = false;
   fields_.modality = run_.corpus.info().modalities;
   if (!comm_.first())
-    return;
+    return trainer_.lend();
   TraceHeader header = trace_header(model_);
+  trainer_.end_reading();
   describe_source(header, run_.setup.provenance, folder_.string(), *run_.setup.tokenizer,
                   run_.corpus, state_.train.seed);
   name_places(header, model_.config());
@@ -204,12 +204,10 @@ std::string TrainingLoop::kept() const {
 // A checkpoint with a NaN in it would become the newest, and the good ones before it would be
 // pruned.
 void TrainingLoop::refuse_nonfinite() const {
-  for (const auto* p : model_.parameters()) {
-    if (!std::isfinite(model_.backend().sum_squares(p->held()))) {
-      throw Error(Exit::numeric, concat("step ", trainer_.done(), ": the weights of ", p->name(),
-                                        " are not finite"))
-          .hint("a smaller --lr, or a longer warm-up");
-    }
+  if (const std::string name = trainer_.first_not_finite(); !name.empty()) {
+    throw Error(Exit::numeric,
+                concat("step ", trainer_.done(), ": the weights of ", name, " are not finite"))
+        .hint("a smaller --lr, or a longer warm-up");
   }
 }
 
@@ -291,15 +289,19 @@ void TrainingLoop::log(const StepResult& r) {
     return run_.log.step(r, model_, trainer_, split);
   const auto now = std::chrono::steady_clock::now();
   const ExchangeTotals totals = comm_.totals();
-  const double mine[] = {std::chrono::duration<double>(now - logged_).count(),
-                         totals.seconds - exchanged_.seconds,
-                         double(totals.bytes - exchanged_.bytes)};
+  const double mine[] = {
+      std::chrono::duration<double>(now - logged_).count(), totals.seconds - exchanged_.seconds,
+      double(totals.bytes - exchanged_.bytes), double(trainer_.lent_experts().asked),
+      double(trainer_.lent_experts().all)};
   RankFigures ranks;
   for (const auto& theirs : comm_.gather<double>({"time of ranks"}, mine)) {
     ranks.seconds.push_back(theirs[0]);
     ranks.exchanging.push_back(theirs[1]);
     ranks.bytes.push_back(std::int64_t(theirs[2]));
+    ranks.experts.asked += std::int64_t(theirs[3]);
+    ranks.experts.all += std::int64_t(theirs[4]);
   }
+  result_.experts_brought = ranks.experts;
   run_.log.step(r, model_, trainer_, split, &ranks);
   logged_ = std::chrono::steady_clock::now();
   exchanged_ = comm_.totals();

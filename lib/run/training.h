@@ -89,6 +89,7 @@ struct TrainingResult {
   std::vector<ValidationLoss> validations;
   std::filesystem::path checkpoint;  // the last one written here; empty = none
   bool stopped = false;              // the observer stopped it before the horizon
+  Shards::Sent experts_brought;      // RankFigures::experts, up to the last logged step
 };
 
 // Trains from where the run stands to its horizon. Same bytes whoever observes, and however often

@@ -5,7 +5,7 @@
 
 Parts: bytes (layouts of ranks against one process with the same lanes), resume (other numbers of
 ranks), verbs (eval and trace), stop (SIGUSR1 to the launcher), faults (a rank is killed, stopped,
-meets a NaN, a full disk). Exit code 1 where something differs, 77 where no mpirun is there.
+meets a NaN, a full disk), memory (what ranks hold against what --dry-run says). Exit code 1 where something differs, 77 where no mpirun is there.
 """
 
 import argparse
@@ -143,7 +143,9 @@ def layouts(quick):
     if quick:
         return [(2, ["--ep", "2"])]
     return [(2, []), (2, ["--ep", "2"]), (3, []), (4, ["--ep", "2"]), (4, ["--ep", "4"]),
-            (4, ["--zero", "1"]), (4, ["--zero", "1", "--ep", "2"]), (3, ["--ep", "3", "--zero", "1"])]
+            (4, ["--zero", "1"]), (4, ["--zero", "1", "--ep", "2"]), (3, ["--ep", "3", "--zero", "1"]),
+            (4, ["--zero", "2"]), (3, ["--zero", "3"]), (4, ["--zero", "3", "--ep", "2"]),
+            (4, ["--ep", "2", "--move", "weights"]), (2, ["--ep", "2", "--zero", "2", "--move", "cheaper"])]
 
 
 def bytes_of_layouts(place, quick):
@@ -292,7 +294,41 @@ def stopped(place, quick):
     check(steps[-1] > 2, f"the checkpoint is that of step {steps[-1]}")
 
 
-PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults}
+UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def memory(place, quick):
+    """The most that a rank holds in some steps, against the dry run: at most 5 % more."""
+    if quick:
+        return
+    words = training(steps=100000) + ["--model", "nano:layers=4,hidden=256,width=512,experts=8,vocabulary=4096"]
+    words = [w for n, w in enumerate(words) if w not in ("--trace",) and words[max(n - 1, 0)] != "--trace"]
+    first = words.index("--model")
+    words = words[:first] + words[first + 2:]
+    for more in ([], ["--zero", "1"], ["--zero", "2"], ["--zero", "3"], ["--ep", "4", "--zero", "1"]):
+        place.fresh()
+        told = place.run(4, *words, *more, "--dry-run").stdout
+        line = [part for part in told.splitlines() if "memory in all" in part][0].split()
+        at = line.index("about")
+        said = float(line[at + 1]) * UNITS[line[at + 2]]
+        run = place.start(4, *words, *more)
+        while not (place.work / "run/checkpoint-00000002/MANIFEST.json").exists() and run.poll() is None:
+            time.sleep(0.1)
+        held = 0
+        for pid in processes(place):
+            pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
+        time.sleep(8)
+        for pid in processes(place):
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            held = max(held, int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        time.sleep(1.5)
+        check(0 < held <= 1.05 * said, f"4 ranks {' '.join(more)}: a rank holds {held / 2**20:.0f} MiB, "
+              f"the dry run says {said / 2**20:.0f} MiB")
+
+
+PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory}
 
 
 def main():

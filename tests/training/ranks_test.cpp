@@ -6,6 +6,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,7 +17,9 @@
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
+#include "lib/model/config.h"
 #include "lib/run/start_run.h"
+#include "lib/run/step_memory.h"
 #include "tests/files/scratch.h"
 
 using namespace moe;
@@ -46,7 +49,8 @@ struct Share {
 };
 
 std::string name_of(const Share& l) {
-  return concat(l.ranks, " ranks, zero=", l.options.zero, ", ep=", l.options.expert_ranks);
+  return concat(l.ranks, " ranks, zero=", l.options.zero, ", ep=", l.options.expert_ranks,
+                l.options.move == Move::weights ? ", weights move" : "");
 }
 
 RunContext context_of(Backend<float>& backend, Comm& comm, const RankOptions& ranks) {
@@ -204,7 +208,10 @@ TEST_CASE("every number of ranks up to that of lanes writes the same bytes") {
   for (const Share& l :
        {Share{2, {}}, Share{3, {}}, Share{4, {}}, Share{4, {.zero = 1}},
         Share{2, {.expert_ranks = 2}}, Share{4, {.expert_ranks = 2}}, Share{4, {.expert_ranks = 4}},
-        Share{3, {.expert_ranks = 3}}, Share{4, {.zero = 1, .expert_ranks = 2}}}) {
+        Share{3, {.expert_ranks = 3}}, Share{4, {.zero = 1, .expert_ranks = 2}},
+        Share{4, {.zero = 2}}, Share{3, {.zero = 3}}, Share{4, {.zero = 3, .expert_ranks = 2}},
+        Share{4, {.expert_ranks = 2, .move = Move::weights}},
+        Share{4, {.zero = 3, .expert_ranks = 2, .move = Move::weights}}}) {
     INFO(name_of(l));
     start(model_with(usual), options_of(folder, 4, 4), l);
     check_equal(whole, bytes_of_run(folder));
@@ -221,8 +228,14 @@ TEST_CASE("lanes of several micro-batches, of no power of two, write the same by
     const RunOptions o = options_of(scratch / "run", lanes, accumulate);
     start(model_with(usual), o, {1});
     const auto whole = bytes_of_run(o.folder);
-    start(model_with(usual), o, {int(ranks), {.zero = 1, .expert_ranks = ranks == 3 ? 3 : 2}});
-    check_equal(whole, bytes_of_run(o.folder));
+    const int ep = ranks == 4 ? 2 : int(ranks);
+    for (const RankOptions& options : {RankOptions{.zero = 1, .expert_ranks = ep},
+                                       {.zero = 3},
+                                       {.zero = 2, .expert_ranks = ep, .move = Move::weights}}) {
+      INFO(name_of({int(ranks), options}));
+      start(model_with(usual), o, {int(ranks), options});
+      check_equal(whole, bytes_of_run(o.folder));
+    }
   }
 }
 
@@ -241,7 +254,8 @@ TEST_CASE("whatever routes and balances, two ranks write the bytes of one") {
     INFO(kind);
     start(model_with(kind), o, {1});
     const auto whole = bytes_of_run(o.folder);
-    for (const Share& l : {Share{2, {}}, Share{2, {.expert_ranks = 2}}}) {
+    for (const Share& l : {Share{2, {}}, Share{2, {.expert_ranks = 2}}, Share{2, {.zero = 3}},
+                           Share{2, {.expert_ranks = 2, .move = Move::weights}}}) {
       INFO(name_of(l));
       start(model_with(kind), o, l);
       check_equal(whole, bytes_of_run(o.folder));
@@ -262,8 +276,13 @@ TEST_CASE("balance losses over a whole step count all lanes on any number of ran
     const RunOptions o = options_of(scratch / "run", lanes, accumulate);
     start(model, o, {1});
     const auto whole = bytes_of_run(o.folder);
-    start(model, o, {int(ranks), {.expert_ranks = int(ep)}});
-    check_equal(whole, bytes_of_run(o.folder));
+    for (const RankOptions& options : {RankOptions{.expert_ranks = int(ep)},
+                                       {.zero = 3, .expert_ranks = int(ep)},
+                                       {.expert_ranks = int(ep), .move = Move::weights}}) {
+      INFO(name_of({int(ranks), options}));
+      start(model, o, {int(ranks), options});
+      check_equal(whole, bytes_of_run(o.folder));
+    }
   }
 }
 
@@ -276,7 +295,8 @@ TEST_CASE("a run goes on with another number of ranks as if nothing had happened
   for (const auto& [before, after] : {std::pair<Share, Share>{{2}, {1}},
                                       {{1}, {4}},
                                       {{4, {.zero = 1}}, {3, {.expert_ranks = 3}}},
-                                      {{2, {.expert_ranks = 2}}, {4, {.zero = 1}}}}) {
+                                      {{2, {.expert_ranks = 2}}, {4, {.zero = 1}}},
+                                      {{3, {.zero = 3}}, {2, {.zero = 2}}}}) {
     INFO(name_of(before) << " and then " << name_of(after));
     start(model_with(usual), options_of(folder, 4, 4), before, 2);
     CHECK(!fs::exists(fs::path(folder) / "checkpoint-00000004"));
@@ -294,7 +314,8 @@ TEST_CASE("an owner without a row, experts of unequal number, and some that do n
     INFO(trained);
     std::map<std::string, std::string> whole;
     for (const Share& l :
-         {Share{1, {}}, Share{3, {.expert_ranks = 3}}, Share{3, {.zero = 1, .expert_ranks = 3}}}) {
+         {Share{1, {}}, Share{3, {.expert_ranks = 3}}, Share{3, {.zero = 1, .expert_ranks = 3}},
+          Share{3, {.zero = 3}}, Share{3, {.expert_ranks = 3, .move = Move::weights}}}) {
       INFO(name_of(l));
       RunOptions o = options_of(scratch / "run", 3, 3);
       o.train.trained = trained;
@@ -307,6 +328,56 @@ TEST_CASE("an owner without a row, experts of unequal number, and some that do n
   }
 }
 
+TEST_CASE("of weights of experts that no token chose none is sent, and the run says so") {
+  const OneThreadHere one;
+  const test::Scratch scratch;
+  const auto brought = [&](const std::string& experts) {
+    RunOptions o = options_of(scratch / "run", 2, 2);
+    o.trace.clear();
+    start(model_with(experts), o, {2, {.zero = 3}});
+    std::istringstream lines(bytes_of(o.folder + "/metrics.jsonl"));
+    double last = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const auto j = nlohmann::json::parse(line);
+      if (j.contains("ranks"))
+        last = j.at("ranks").at("experts_brought").get<double>();
+    }
+    fs::remove_all(o.folder);
+    return last;
+  };
+  const double hot = brought("experts=5,router={synthetic_load:k=1,hot=1},balance=none");
+  CHECK(hot <= 0.2);  // one of five
+  CHECK(hot > 0.1);
+  CHECK(brought("experts=4,router={soft:slots=2},balance=none") > 0.9);
+}
+
+TEST_CASE("what a rank holds grows less with every share, and what crosses is what is fewer") {
+  const ModelConfig config = model_config("small:experts=16");
+  const TrainOptions t{.sequences = 2, .length = 128, .accumulate = 4, .lanes = 4};
+  double before = step_memory(config, t, {}, 4).all();
+  for (const int zero : {1, 2, 3}) {
+    const double now = step_memory(config, t, {.zero = zero}, 4).all();
+    INFO("zero " << zero);
+    CHECK(now < before);
+    before = now;
+  }
+  CHECK(step_memory(config, t, {.expert_ranks = 4}, 4).weights <
+        step_memory(config, t, {}, 4).weights);
+  const auto backend = make_backend("reference");
+  const auto cheaper = [&](int width, Index length) {
+    Decoder<float> model(
+        model_config(concat("custom:vocabulary=40,hidden=16,layers=1,heads=2,kv_heads=1,experts=4,"
+                            "context=512,router={softmax:k=2},balance=none,width=",
+                            width)),
+        *backend);
+    const TrainOptions o{.sequences = 1, .length = length, .accumulate = 2, .lanes = 2};
+    return move_cost(*model.moe_layers()[0], o, 2).cheaper();
+  };
+  // rows of an expert in a micro-batch against 9/4 of its width
+  CHECK(cheaper(64, 256) == Move::tokens);   // 128 and 144
+  CHECK(cheaper(64, 320) == Move::weights);  // 160
+}
+
 TEST_CASE("whoever comes late, the bytes are the same") {
   const OneThreadHere one;
   const test::Scratch scratch;
@@ -314,9 +385,15 @@ TEST_CASE("whoever comes late, the bytes are the same") {
   o.train.steps = 2;
   start(model_with(usual), o, {1});
   const auto whole = bytes_of_run(o.folder);
-  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+  // 200 of them: MOE_SCHEDULES=200, as scripts/ranks.sh has it
+  const char* asked = std::getenv("MOE_SCHEDULES");
+  const std::uint64_t schedules = asked ? std::strtoull(asked, nullptr, 10) : 12;
+  for (std::uint64_t seed = 0; seed < schedules; ++seed) {
     INFO("schedule " << seed);
-    const Share l{4, {.zero = int(seed % 2), .expert_ranks = seed % 3 == 0 ? 4 : 2}};
+    const Share l{4,
+                  {.zero = int(seed % 4),
+                   .expert_ranks = seed % 3 == 0 ? 4 : 2,
+                   .move = seed % 2 == 0 ? Move::tokens : Move::weights}};
     start(model_with(usual), o, l, 0, [seed](std::shared_ptr<Transport> t) {
       return std::make_shared<Slow>(std::move(t), seed);
     });
@@ -327,11 +404,12 @@ TEST_CASE("whoever comes late, the bytes are the same") {
 TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are refused") {
   const OneThreadHere one;
   const test::Scratch scratch;
-  const auto sentence = [&](Index lanes, Index accumulate, int ranks, int ep = 1) {
+  const auto sentence = [&](Index lanes, Index accumulate, int ranks, int ep = 1, int zero = 0) {
     const std::string folder = scratch / "refused";
     try {
-      start(model_with(usual), options_of(folder, lanes, accumulate),
-            {ranks, {.expert_ranks = ep}});
+      RunOptions o = options_of(folder, lanes, accumulate);
+      o.train.noise_scale = zero == 2;
+      start(model_with(usual), o, {ranks, {.zero = zero, .expert_ranks = ep}});
     } catch (const Error& e) {
       CHECK(e.code() == Exit::usage);
       CHECK(!fs::exists(folder));
@@ -345,6 +423,8 @@ TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are
   CHECK_THAT(sentence(4, 4, 4, 3), Catch::Contains("--ep must divide their number"));
   CHECK_THAT(sentence(6, 6, 6, 6),
              Catch::Contains("--ep 6 is more ranks than a layer has experts, 4"));
+  CHECK_THAT(sentence(2, 2, 2, 1, 4), Catch::Contains("--zero 4 is not 0, 1, 2 or 3"));
+  CHECK_THAT(sentence(2, 2, 2, 1, 2), Catch::Contains("--zero 2 nobody holds them"));
 }
 
 TEST_CASE("a loss that is not finite on one rank ends all, and the checkpoint stays") {
