@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test. With --asan: under the address and undefined-behaviour sanitizers.
+# With --tsan: those of threads (core, comm, training, ranks as threads among them) under the thread sanitizer, built by clang 16
+# (apt-get install clang-16 libclang-rt-16-dev libomp-16-dev), whose OpenMP tells the sanitizer what waits for what.
 # Ends with how many tests were skipped, and why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 preset=dev
 [ "${1:-}" = --asan ] && preset=asan
+if [ "${1:-}" = --tsan ]; then
+  cmake --preset tsan >/dev/null
+  cmake --build --preset tsan --target test_core test_comm test_training
+  export OMP_TOOL_LIBRARIES=/usr/lib/llvm-16/lib/libarcher.so TSAN_OPTIONS="ignore_noninstrumented_modules=1"
+  for test in core comm training; do
+    "build/tsan/tests/test_$test"
+  done
+  exit 0
+fi
 scripts/install-deps.sh
 scripts/format.sh --check
 cmake --preset "$preset" >/dev/null

@@ -298,7 +298,7 @@ UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def memory(place, quick):
-    """The most that a rank holds in some steps, against the dry run: at most 5 % more."""
+    """The most that a rank holds in some steps, against the dry run: at most a tenth more."""
     if quick:
         return
     words = training(steps=100000) + ["--model", "nano:layers=4,hidden=256,width=512,experts=8,vocabulary=4096"]
@@ -324,7 +324,7 @@ def memory(place, quick):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         time.sleep(1.5)
-        check(0 < held <= 1.05 * said, f"4 ranks {' '.join(more)}: a rank holds {held / 2**20:.0f} MiB, "
+        check(0 < held <= 1.1 * said, f"4 ranks {' '.join(more)}: a rank holds {held / 2**20:.0f} MiB, "
               f"the dry run says {said / 2**20:.0f} MiB")
 
 
