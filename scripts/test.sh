@@ -11,7 +11,8 @@ preset=dev
 if [ "${1:-}" = --tsan ]; then
   cmake --preset tsan >/dev/null
   cmake --build --preset tsan --target test_core test_comm test_training
-  export OMP_TOOL_LIBRARIES=/usr/lib/llvm-16/lib/libarcher.so TSAN_OPTIONS="ignore_noninstrumented_modules=1"
+  export OMP_TOOL_LIBRARIES=/usr/lib/llvm-16/lib/libarcher.so
+  export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"
   for test in core comm training; do
     "build/tsan/tests/test_$test"
   done
