@@ -250,6 +250,11 @@ int train(Options& o, const CommandLine& cli) {
   if (!o.parts.empty())
     o.run.train.trained = join(o.parts, ";");
   o.layout.move = move_of(o.move);
+  if (cli.given("--move") && o.layout.expert_ranks <= 1) {
+    throw Error(Exit::usage,
+                "--move says what crosses between the ranks of --ep, and there is none")
+        .hint("mpirun -np 4 moe train --ep 4 --move cheaper ...; or leave --move out");
+  }
   Comm& comm = open_ranks(o.ranks);
   if (!o.resume.empty())
     return resume(o, cli);

@@ -99,10 +99,11 @@ StepMemory step_memory(const ModelConfig& config, const TrainOptions& o, const R
     out.lanes += layout.zero >= 2 ? parts.experts : h.all_experts;
   if (!shared || layout.zero < 2)
     return out;
-  const double layer = parts.dense + parts.experts / (layout.move == Move::weights ? 1 : ep);
+  const double experts = parts.experts / (layout.move == Move::weights ? 1 : ep);
+  const double layer = parts.dense + experts;
   // What one layer gives back, the allocator does not give to the next in whole: measured, a
   // layer's experts lie twice.
-  out.passing += layer + parts.experts + parts.outside;
+  out.passing += layer + experts + parts.outside;
   out.gradients = shards + (o.accumulate > o.lanes ? h.gradient() : 0);
   if (layout.zero < 3)
     return out;

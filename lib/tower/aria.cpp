@@ -181,16 +181,7 @@ AriaPictures<S>::AriaPictures(const TowerConfig& c, TowerTensors<S>& t)
   patch_matrix_ = read_patch_matrix(t, at + "embeddings.patch_embedding",
                                     {s.hidden, patches_.channels, patches_.patch, patches_.patch});
   places_ = t.array(at + "embeddings.position_embedding.weight", {Index(side_) * side_, s.hidden});
-  encoder_ = Encoder<S>(t, at + "encoder.layers.",
-                        {.first_norm = "layer_norm1",
-                         .query = "self_attn.q_proj",
-                         .key = "self_attn.k_proj",
-                         .value = "self_attn.v_proj",
-                         .out = "self_attn.out_proj",
-                         .second_norm = "layer_norm2",
-                         .up = "mlp.fc1",
-                         .down = "mlp.fc2"},
-                        s);
+  encoder_ = Encoder<S>(t, at + "encoder.layers.", clip_names(), s);
   behind_ = read_layer_norm(t, at + "post_layernorm", s.hidden, s.eps);
   t.part("projector");
   projector_.emplace(c.root, t, before + "multi_modal_projector.", s.heads, s.hidden);

@@ -37,16 +37,7 @@ ClipEncoder<S>::ClipEncoder(const ConfigReader& config, TowerTensors<S>& t)
                                     Bias::without);
   places_ = t.array(at + "embeddings.position_embedding.weight", {length_ + 1, s.hidden});
   before_ = read_layer_norm(t, at + "pre_layrnorm", s.hidden, s.eps);  // their spelling
-  encoder_ = Encoder<S>(t, at + "encoder.layers.",
-                        {.first_norm = "layer_norm1",
-                         .query = "self_attn.q_proj",
-                         .key = "self_attn.k_proj",
-                         .value = "self_attn.v_proj",
-                         .out = "self_attn.out_proj",
-                         .second_norm = "layer_norm2",
-                         .up = "mlp.fc1",
-                         .down = "mlp.fc2"},
-                        s);
+  encoder_ = Encoder<S>(t, at + "encoder.layers.", clip_names(), s);
   behind_ = read_layer_norm(t, at + "post_layernorm", s.hidden, s.eps);
 }
 

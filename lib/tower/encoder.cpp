@@ -15,6 +15,26 @@ void check_heads(const EncoderShape& s, const std::string& what) {
   }
 }
 
+LayerNames clip_names() {
+  return {.first_norm = "layer_norm1",
+          .joint = {},
+          .query = "self_attn.q_proj",
+          .key = "self_attn.k_proj",
+          .value = "self_attn.v_proj",
+          .out = "self_attn.out_proj",
+          .second_norm = "layer_norm2",
+          .up = "mlp.fc1",
+          .down = "mlp.fc2"};
+}
+
+LayerNames block_names(std::string up, std::string down) {
+  LayerNames out{.first_norm = "norm1", .joint = "attn.qkv", .out = "attn.proj"};
+  out.second_norm = "norm2";
+  out.up = std::move(up);
+  out.down = std::move(down);
+  return out;
+}
+
 template <class S>
 Array<S> attention_both_ways(Backend<S>& b, RowsOf<S> q, RowsOf<S> k, RowsOf<S> v, int heads,
                              std::span<const Index> query_start, std::span<const Index> key_start) {

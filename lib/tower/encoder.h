@@ -26,6 +26,9 @@ void check_heads(const EncoderShape&, const std::string& what);
 struct LayerNames {
   std::string first_norm, joint, query, key, value, out, second_norm, up, down;
 };
+LayerNames clip_names();  // CLIP's, which SigLIP kept
+// Blocks with one product for queries, keys and values, as Qwen and ERNIE write them.
+LayerNames block_names(std::string up, std::string down);
 
 template <class S>
 class EncoderLayer {

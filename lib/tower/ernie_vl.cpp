@@ -108,14 +108,7 @@ ErniePictures<S>::ErniePictures(const TowerConfig& c, TowerTensors<S>& t) : back
   t.part("vision encoder");
   patch_matrix_ =
       read_affine(t, at + "patch_embed.proj", s.hidden, patches_.numbers(), Bias::without);
-  encoder_ = Encoder<S>(t, at + "blocks.",
-                        {.first_norm = "norm1",
-                         .joint = "attn.qkv",
-                         .out = "attn.proj",
-                         .second_norm = "norm2",
-                         .up = "mlp.fc1",
-                         .down = "mlp.fc2"},
-                        s);
+  encoder_ = Encoder<S>(t, at + "blocks.", block_names("mlp.fc1", "mlp.fc2"), s);
   norm_ = read_layer_norm(t, at + "ln", s.hidden, s.eps);
   t.part("projector");
   read_resampler(t, before + "resampler_model.", c.root);

@@ -47,14 +47,7 @@ QwenPictures<S>::QwenPictures(const ConfigReader& v, TowerTensors<S>& t, const s
       t, at + "patch_embed.proj",
       {s.hidden, patches_.channels, patches_.times, patches_.patch, patches_.patch});
   places_ = t.matrix(at + "pos_embed.weight", {cells, s.hidden});
-  encoder_ = Encoder<S>(t, at + "blocks.",
-                        {.first_norm = "norm1",
-                         .joint = "attn.qkv",
-                         .out = "attn.proj",
-                         .second_norm = "norm2",
-                         .up = "mlp.linear_fc1",
-                         .down = "mlp.linear_fc2"},
-                        s);
+  encoder_ = Encoder<S>(t, at + "blocks.", block_names("mlp.linear_fc1", "mlp.linear_fc2"), s);
   merger_ = read_merger(t, at + "merger.", names, false, out);
   deep_layers_ = v.has("deepstack_visual_indexes") ? v.wholes("deepstack_visual_indexes")
                                                    : std::vector<int>{8, 16, 24};

@@ -205,4 +205,9 @@ TEST_CASE("a device that this machine has not got") {
     refuses(f, {words, 7, says, tries});
 }
 
+TEST_CASE("what crosses between ranks is not said where nothing crosses") {
+  const Folder f;
+  refuses(f, {nano + " -o r --move weights", 2, "--move says what crosses", "leave --move out"});
+}
+
 }  // namespace moe::cli

@@ -14,15 +14,9 @@
 
 namespace fs = std::filesystem;
 using namespace moe;
+using test::picture;
 
 namespace {
-
-Picture picture(int height, int width) {
-  Picture p{.height = height, .width = width, .channels = 3, .pixel = {}};
-  for (int i = 0; i < height * width * 3; ++i)
-    p.pixel.push_back(std::uint8_t(i * 37 % 251));
-  return p;
-}
 
 void write_picture(const fs::path& path, const Picture& p) {
   std::ofstream out(path, std::ios::binary);

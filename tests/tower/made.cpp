@@ -142,6 +142,13 @@ void write_tensors(const fs::path& folder, std::span<const TowerTensor> tensors)
 
 }  // namespace
 
+Picture picture(int height, int width) {
+  Picture p{.height = height, .width = width, .channels = 3, .pixel = {}};
+  for (int i = 0; i < height * width * 3; ++i)
+    p.pixel.push_back(std::uint8_t(i * 37 % 251));
+  return p;
+}
+
 void fill(std::span<double> numbers, std::uint64_t stream, double scale) {
   std::uint64_t state = 0x9e3779b97f4a7c15ULL * (stream + 1);
   for (double& v : numbers) {

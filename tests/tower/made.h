@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/files/json.h"
+#include "lib/signal/patches.h"
 #include "lib/tower/rows.h"
 
 namespace moe::test {
@@ -21,6 +22,8 @@ struct Made {
 };
 std::vector<Made> made_models();
 Made made_model(const std::string& name);
+
+Picture picture(int height, int width);  // of three colours, uneven
 
 // Numbers from -scale to scale.
 void fill(std::span<double>, std::uint64_t stream, double scale);

@@ -8,18 +8,13 @@
 #include "lib/core/error.h"
 #include "lib/files/json.h"
 #include "lib/tower/processor.h"
+#include "tests/tower/made.h"
 
 namespace fs = std::filesystem;
 using namespace moe;
+using test::picture;
 
 namespace {
-
-Picture picture(int height, int width) {
-  Picture p{.height = height, .width = width, .channels = 3, .pixel = {}};
-  for (int i = 0; i < height * width * 3; ++i)
-    p.pixel.push_back(std::uint8_t(i * 37 % 251));
-  return p;
-}
 
 // A folder of its own, which goes with it.
 struct Folder {
