@@ -85,11 +85,12 @@ class ParsedBatches {
   struct Task {
     Batch batch;
     std::exception_ptr failure;  // what is no Error: no memory
-    std::atomic<bool> done = false;
+    std::atomic<bool> begun = false, done = false;
 
-    void work(const Parse& parse);
+    void work(const Parse& parse);  // once, whoever comes first
   };
   void read_ahead();
+  void wait_for(Task&);
 
   MappedLines& lines_;
   ParseThreads& threads_;
@@ -101,6 +102,8 @@ class ParsedBatches {
 
 template <class Parsed>
 void ParsedBatches<Parsed>::Task::work(const Parse& parse) {
+  if (begun.exchange(true))
+    return;
   try {
     for (const JsonText& text : batch.texts) {
       ParsedText<Parsed>& one = batch.parsed.emplace_back();
@@ -132,6 +135,18 @@ void ParsedBatches<Parsed>::read_ahead() {
   }
 }
 
+// Parses what nobody has begun while another thread is busy with the task.
+template <class Parsed>
+void ParsedBatches<Parsed>::wait_for(Task& task) {
+  task.work(parse_);
+  for (const auto& other : waiting_) {
+    if (task.done)
+      return;
+    other->work(parse_);
+  }
+  task.done.wait(false);
+}
+
 template <class Parsed>
 typename ParsedBatches<Parsed>::Batch* ParsedBatches<Parsed>::next() {
   read_ahead();
@@ -141,7 +156,7 @@ typename ParsedBatches<Parsed>::Batch* ParsedBatches<Parsed>::next() {
   waiting_.pop_front();
   if (ahead_ > 0)
     read_ahead();
-  taken_->done.wait(false);
+  wait_for(*taken_);
   if (taken_->failure)
     std::rethrow_exception(taken_->failure);
   return &taken_->batch;

@@ -124,23 +124,6 @@ void ImportSink::sequence(const std::string& domain) {
     keep(SaidSequence{domain}, sizeof(Said) + domain.size());
 }
 
-namespace {
-
-std::size_t bytes_of(const ImportBlock& b) {
-  const TraceRows& r = b.rows;
-  std::size_t bytes = sizeof(b) + b.where.size() + b.layers.size() * sizeof(int);
-  bytes += (r.token_id.size() + r.position.size() + r.predicted_id.size()) * 4;
-  bytes += r.rank.size() * 2 + r.flags.size() + r.modality.size();
-  for (const LayerRows& l : r.layer) {
-    bytes += sizeof(l);
-    bytes += std::size_t(l.expert.size() + l.weight.size() + l.logits.size()) * 4;
-    bytes += std::size_t(l.dropped.size());
-  }
-  return bytes;
-}
-
-}  // namespace
-
 void ImportSink::rows(ImportBlock&& b) {
   leave_out_padding(b);
   if (writing_) {
@@ -148,8 +131,11 @@ void ImportSink::rows(ImportBlock&& b) {
     return write(std::move(b));
   }
   look(b);
-  const std::size_t bytes = bytes_of(b);
-  keep(std::move(b), bytes);
+  if (!keeping_)
+    return;
+  SaidRows said(std::move(b));
+  const std::size_t bytes = said.bytes();
+  keep(std::move(said), bytes);
 }
 
 void ImportSink::keep(Said said, std::size_t bytes) {
@@ -170,7 +156,7 @@ bool ImportSink::replay() {
     else if (const auto* q = std::get_if<SaidSequence>(&said))
       sequence(q->domain);
     else
-      rows(std::move(std::get<ImportBlock>(said)));
+      rows(std::move(std::get<SaidRows>(said)).block());
   }
   return true;
 }

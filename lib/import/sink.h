@@ -97,7 +97,18 @@ class ImportSink {
   struct SaidSequence {
     std::string domain;
   };
-  using Said = std::variant<SaidStep, SaidSequence, ImportBlock>;
+  // A block whose ids lie in as few bytes as they need.
+  struct SaidRows {
+    explicit SaidRows(ImportBlock&&);
+    ImportBlock block() &&;
+    std::size_t bytes() const;
+
+    ImportBlock rest;                             // without its ids
+    std::vector<std::pair<Index, Index>> shapes;  // of the ids: rows, choices by layer
+    std::vector<std::uint8_t> ids;
+    int id_bytes = 1;
+  };
+  using Said = std::variant<SaidStep, SaidSequence, SaidRows>;
   void keep(Said, std::size_t bytes);
   void leave_out_padding(ImportBlock&);
   void look(const ImportBlock&);

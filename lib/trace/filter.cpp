@@ -7,17 +7,25 @@
 #include <memory>
 
 #include "lib/core/error.h"
+#include "lib/trace/literals.h"
 
 namespace moe {
 namespace {
 
 // Byte j of every element, then byte j+1 of every element: equal high bytes stand together and
 // deflate well.
-void shuffle(std::span<const std::uint8_t> in, std::size_t element, std::uint8_t* out) {
+void shuffle(std::span<const std::uint8_t> in, std::size_t element, std::uint8_t* __restrict out) {
   const std::size_t n = in.size() / element;
-  for (std::size_t j = 0; j < element; ++j) {
-    for (std::size_t i = 0; i < n; ++i)
-      out[j * n + i] = in[i * element + j];
+  if (element == 2) {
+    for (std::size_t i = 0; i < n; ++i) {
+      out[i] = in[2 * i];
+      out[n + i] = in[2 * i + 1];
+    }
+  } else {
+    for (std::size_t j = 0; j < element; ++j) {
+      for (std::size_t i = 0; i < n; ++i)
+        out[j * n + i] = in[i * element + j];
+    }
   }
   std::memcpy(out + n * element, in.data() + n * element, in.size() - n * element);
 }
@@ -83,6 +91,24 @@ libdeflate_compressor* compressor(int level) {
   return held.get();
 }
 
+// The bytes of the stream in `out`, which has room for five more. Matches are looked for where
+// there are some, or more time was asked for.
+std::size_t deflate_into(std::vector<std::uint8_t>& out, std::span<const std::uint8_t> in,
+                         std::size_t element, int level) {
+  constexpr std::size_t room = 5;
+  if (level == 1 && has_few_matches(in, element)) {
+    out.resize(std::max(out.size(), literals_bound(in.size(), element) + room));
+    return deflate_literals(in, element, out.data());
+  }
+  libdeflate_compressor* const deflate = compressor(level);
+  out.resize(std::max(out.size(), libdeflate_zlib_compress_bound(deflate, in.size()) + room));
+  const std::size_t size =
+      libdeflate_zlib_compress(deflate, in.data(), in.size(), out.data(), out.size() - room);
+  if (size == 0)
+    throw Error(Exit::bug, "a chunk does not fit the room that its deflate stream may take");
+  return size;
+}
+
 // What follows the stream is not looked at: see `longer` of pack.
 void inflate_into(std::span<const std::uint8_t> in, std::span<std::uint8_t> out) {
   thread_local const Decompressor held(libdeflate_alloc_decompressor(),
@@ -105,13 +131,8 @@ std::vector<std::uint8_t> pack(std::span<const std::uint8_t> raw, std::size_t el
     shuffled.resize(raw.size());
     shuffle(raw, element, shuffled.data());
   }
-  libdeflate_compressor* const deflate = compressor(level);
-  out.resize(std::max(out.size(), libdeflate_zlib_compress_bound(deflate, raw.size()) + 5));
   const std::uint8_t* from = element > 1 ? shuffled.data() : raw.data();
-  std::size_t size =
-      libdeflate_zlib_compress(deflate, from, raw.size(), out.data(), out.size() - 5);
-  if (size == 0)
-    throw Error(Exit::bug, "a chunk does not fit the room that its deflate stream may take");
+  std::size_t size = deflate_into(out, {from, raw.size()}, element, level);
   if (longer)
     out[size++] = 0;
   const std::uint32_t sum = fletcher32({out.data(), size});
