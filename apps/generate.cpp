@@ -2,10 +2,13 @@
 // routing of prompt and answer.
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <optional>
+#include <sstream>
 
 #include "apps/arguments.h"
 #include "apps/command.h"
@@ -16,6 +19,7 @@
 #include "apps/values.h"
 #include "datasets/tokenizer.h"
 #include "lib/core/rng.h"
+#include "lib/files/file.h"
 #include "lib/run/origin.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
@@ -24,7 +28,7 @@ namespace moe {
 namespace {
 
 struct Options {
-  std::string model, prompt, ids, trace, options;
+  std::string model, prompt, prompts, ids, trace, options;
   int tokens = 200, top_k = 0;
   int experts_per_token = 0;  // 0 = as trained
   double temperature = 0.8;
@@ -34,26 +38,47 @@ struct Options {
   ExpertOptions experts;
 };
 
-// Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best.
-// Ids from `limit` on are padding.
-int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng) {
+// Matrices are read where they lie in their files, unless --expert-memory says otherwise.
+Index limit_of(const Options& o) {
+  return o.experts.memory.empty() ? in_place : expert_limit(o.experts);
+}
+
+// The likeliest `k` of the first `limit` ids, the likeliest first; of equals the smaller id.
+std::vector<int> likeliest(std::span<const float> logits, int limit, int k) {
   std::vector<int> order(static_cast<std::size_t>(limit));
   std::iota(order.begin(), order.end(), 0);
-  std::ranges::stable_sort(order, [&](int a, int b) { return logits[a] > logits[b]; });
+  const auto cut = order.begin() + std::min(k, limit);
+  std::ranges::partial_sort(order, cut, [&](int a, int b) {
+    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+  });
+  order.erase(cut, order.end());
+  return order;
+}
+
+// Draws from softmax(logits / temperature), cut to the top_k best; temperature 0 takes the best.
+// Ids from `limit` on are padding. Without --top-k ids are gone through as they are numbered:
+// sorting a large vocabulary takes as long as a good part of the model.
+int sample(std::span<const float> logits, int limit, const Options& o, Rng& rng) {
+  const auto all = logits.first(std::size_t(limit));
+  const auto best = std::ranges::max_element(all);
   if (o.temperature == 0)
-    return order[0];
+    return int(best - all.begin());
+  std::vector<int> ids;
   if (o.top_k > 0)
-    order.resize(std::size_t(std::min(o.top_k, limit)));
-  std::vector<double> p;
-  for (const int v : order) {
-    p.push_back(std::exp(double(logits[v] - logits[order[0]]) / o.temperature));
-  }
+    ids = likeliest(logits, limit, o.top_k);
+  const std::size_t n = o.top_k > 0 ? ids.size() : all.size();
+  const auto id = [&](std::size_t i) {
+    return o.top_k > 0 ? ids[i] : int(i);
+  };
+  std::vector<double> p(n);
+  for (std::size_t i = 0; i < n; ++i)
+    p[i] = std::exp(double(logits[std::size_t(id(i))] - *best) / o.temperature);
   double left = rng.uniform() * std::accumulate(p.begin(), p.end(), 0.0);
-  for (std::size_t i = 0; i < p.size(); ++i) {
+  for (std::size_t i = 0; i < n; ++i) {
     if ((left -= p[i]) < 0)
-      return order[i];
+      return id(i);
   }
-  return order.back();
+  return id(n - 1);
 }
 
 // A young model writes any byte: on a terminal those that would move the cursor or change its state
@@ -113,10 +138,11 @@ class Dialogue {
                                        : tokenizer_->vocabulary());
   }
   std::vector<int> prompt(const Options& o) const {
-    if (bare_)
-      return ids_of(o.ids, vocabulary_);
+    return bare_ ? ids_of(o.ids, vocabulary_) : prompt(o.prompt);
+  }
+  std::vector<int> prompt(const std::string& words) const {
     std::vector<int> out = reads_source_ ? std::vector<int>{} : document_opening(*tokenizer_);
-    const std::vector<int> text = reads_source_ ? source(o.prompt) : tokenizer_->encode(o.prompt);
+    const std::vector<int> text = reads_source_ ? source(words) : tokenizer_->encode(words);
     out.insert(out.end(), text.begin(), text.end());
     return out;
   }
@@ -280,12 +306,97 @@ void answer(const Options& o, Decoder<float>& model, Dialogue& dialogue, std::ve
   fmt::print("\n");
 }
 
+// One of several prompts that are continued together.
+struct Line {
+  std::string prompt, answer;
+  Dialogue dialogue;
+  Rng rng;
+  bool ended = false;
+};
+
+// The lines of --prompts, each with random numbers of its own: line i is drawn as --seed S+i draws
+// it alone.
+std::vector<Line> lines_of(const Options& o, const Dialogue& dialogue) {
+  std::vector<Line> out;
+  std::istringstream text(read_file(o.prompts, Index(1) << 30));
+  for (std::string line; std::getline(text, line);) {
+    if (!line.empty() && line.back() == '\r')
+      line.pop_back();
+    out.push_back({line, "", dialogue, Rng(o.seed + out.size())});
+  }
+  if (out.empty())
+    throw Error(Exit::usage, concat(in_quotes(o.prompts), " has no lines")).hint("a prompt a line");
+  return out;
+}
+
+// Adds a token to every line that has not ended; the ids that the next step reads.
+std::vector<int> add_tokens(const Options& o, const Matrix<float>& logits,
+                            std::vector<Line>& lines) {
+  std::vector<int> out;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    Line& line = lines[i];
+    const int id = sample(logits.row(Index(i)), line.dialogue.limit(), o, line.rng);
+    line.ended = line.ended || line.dialogue.ends(id);
+    if (!line.ended)
+      line.answer += line.dialogue.text_of(id);
+    out.push_back(id);
+  }
+  return out;
+}
+
+// All lines as one batch, a token of each a step, so that an expert that several choose is read
+// once. Lines that have ended go on unseen until the last has.
+void answer_together(const Options& o, Decoder<float>& model, std::vector<Line>& lines) {
+  Batch batch{.start = {0}};
+  for (const Line& line : lines) {
+    const std::vector<int> ids = line.dialogue.prompt(line.prompt);
+    batch.token.insert(batch.token.end(), ids.begin(), ids.end());
+    batch.start.push_back(batch.tokens());
+    batch.past.push_back(0);
+  }
+  Rng rng(o.seed);
+  DecoderState state;
+  for (int n = 0; n < o.tokens && stop_signal() == 0; ++n) {
+    Decoder<float>::Tape tape;
+    Matrix<float> logits;
+    model.infer({.batch = batch, .rng = &rng}, tape, {}, &state, &logits);
+    Batch next{.token = add_tokens(o, logits, lines), .start = {0}, .past = batch.past};
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      next.past[i] += batch.start[i + 1] - batch.start[i];
+      next.start.push_back(Index(i) + 1);
+    }
+    if (std::ranges::all_of(lines, &Line::ended))
+      break;
+    batch = std::move(next);
+  }
+}
+
+int generate_together(const Options& o) {
+  const auto device = open_device(o.device);
+  const LoadedModel loaded =
+      load_model(o.model, *device, {}, limit_of(o), Head::needed, o.experts_per_token);
+  if (loaded.model->config().encoder_layers > 0)
+    throw Error(Exit::usage, "--prompts is for decoders, and this model has an encoder")
+        .hint("--prompt 'a text'");
+  report_loading(loaded, o.model);
+  std::vector<Line> lines = lines_of(o, Dialogue(loaded, o));
+  catch_stop_signals();
+  answer_together(o, *loaded.model, lines);
+  for (const Line& line : lines) {
+    const nlohmann::json out{{"prompt", line.prompt}, {"answer", line.answer}};
+    fmt::print("{}\n", out.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+  }
+  return stop_signal() ? 128 + stop_signal() : 0;
+}
+
 int generate(const Options& o) {
+  if (!o.prompts.empty())
+    return generate_together(o);
   if (!o.trace.empty())
     refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
   const LoadedModel loaded =
-      load_model(o.model, *device, {}, expert_limit(o.experts), Head::needed, o.experts_per_token);
+      load_model(o.model, *device, {}, limit_of(o), Head::needed, o.experts_per_token);
   report_loading(loaded, o.model);
   Dialogue dialogue(loaded, o);
   const std::vector<int> prompt = dialogue.prompt(o);
@@ -305,10 +416,17 @@ Run generate_command(CommandLine& cli) {
   cli.add_option("model", o->model, "a run, a checkpoint, a Hugging Face folder, or a GGUF file")
       .required();
   Option prompt = cli.add_option("--prompt", o->prompt, "text to continue").type_name("TEXT");
-  cli.add_option("--ids", o->ids,
-                 "token ids to continue, as the model's tokenizer makes them; ids are printed")
-      .type_name("IDS")
-      .excludes(prompt);
+  Option ids =
+      cli.add_option("--ids", o->ids,
+                     "token ids to continue, as the model's tokenizer makes them; ids are printed")
+          .type_name("IDS")
+          .excludes(prompt);
+  Option prompts =
+      cli.add_option("--prompts", o->prompts,
+                     "continue every line of this file, all as one batch; a JSON object a line")
+          .type_name("FILE")
+          .excludes(prompt)
+          .excludes(ids);
   cli.add_option("--tokens", o->tokens, "tokens to add").show_default().check(whole(0));
   cli.add_option("--temperature", o->temperature, "of the sampling; 0 = always the best")
       .show_default()
@@ -318,7 +436,9 @@ Run generate_command(CommandLine& cli) {
       .check(whole(0));
   add_top_k(cli, o->experts_per_token);
   cli.add_option("--seed", o->seed, "seed of the sampling").show_default().check(whole(0));
-  cli.add_option("--trace", o->trace, "record the routing to this file").type_name("FILE");
+  cli.add_option("--trace", o->trace, "record the routing to this file")
+      .type_name("FILE")
+      .excludes(prompts);
   cli.add_flag("--force", o->force, "replace a trace that exists");
   add_device(cli, o->device);
   add_experts(cli, o->experts);

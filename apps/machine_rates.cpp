@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "apps/bench/bench.h"
+#include "lib/backend/cpu_loops.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/layer/parameter.h"
@@ -116,9 +117,7 @@ double predicted_decode(const ModelConfig& c, const MachineRates& r) {
          bytes.each / r.read_rate(bytes.all);
 }
 
-double measured_decode(const ModelConfig& c, Backend<float>& b, double seconds) {
-  Decoder<float> model(c, b);
-  model.initialise(1);
+std::vector<double> decode_times(Decoder<float>& model, Backend<float>& b, double seconds) {
   Rng rng(1);
   DecoderState state;
   Index past = 0;
@@ -136,10 +135,37 @@ double measured_decode(const ModelConfig& c, Backend<float>& b, double seconds) 
       times.push_back(t);
       spent += t;
     }
-    next = {int(rng.below(c.vocabulary))};
+    next = {int(rng.below(model.config().vocabulary))};
   }
   std::ranges::sort(times);
+  return times;
+}
+
+double measured_decode(const ModelConfig& c, Backend<float>& b, double seconds) {
+  Decoder<float> model(c, b);
+  model.initialise(1);
+  const std::vector<double> times = decode_times(model, b, seconds);
   return times[std::size_t(undisturbed * double(times.size()))];
+}
+
+double memory_read_rate() {
+  constexpr Index each = Index(1) << 20;  // numbers that a thread takes at once
+  constexpr Index count = 256;            // 1 GiB
+  const std::vector<float> numbers(std::size_t(each * count), 1.0f);
+  std::vector<float> sums(static_cast<std::size_t>(count));
+  double best = INFINITY;
+  for (int i = 0; i < 5; ++i) {
+    const double t = seconds_of([&] {
+      parallel_for(count, 1, [&](Index first, Index last) {
+        for (Index p = first; p < last; ++p) {
+          const float* from = numbers.data() + p * each;
+          loops::row_dots(from, from, &sums[std::size_t(p)], 0, 1, each);
+        }
+      });
+    });
+    best = std::min(best, t);
+  }
+  return double(f32 * each * count) / best;
 }
 
 MachineRates measure_machine(Backend<float>& b, double seconds) {

@@ -10,6 +10,9 @@
 
 namespace moe {
 
+template <class S>
+class Decoder;
+
 struct RatePoint {
   double x = 0, rate = 0;
 };
@@ -36,6 +39,10 @@ MachineRates measure_machine(Backend<float>&, double seconds);
 // measured with random weights over about `seconds`; both of the least disturbed tenth of runs.
 double predicted_decode(const ModelConfig&, const MachineRates&);
 double measured_decode(const ModelConfig&, Backend<float>&, double seconds);
+// Seconds of decoding single tokens, ascending: as many as fit `seconds` and the model's context,
+// at least 16 where that is longer.
+std::vector<double> decode_times(Decoder<float>&, Backend<float>&, double seconds);
+double memory_read_rate();  // bytes/s of a loop that only reads, on all threads; the best of five
 
 struct DiskRate {
   double block = 0;                    // bytes of a read

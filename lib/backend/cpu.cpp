@@ -176,6 +176,10 @@ void Cpu::sigmoid_gate_backward(In dy, In gate, In x, Out dgate, Out dx) {
 // ---- tokens ----------------------------------------------------------------------------------
 
 void Cpu::embed(const Weight& table, View<const int> id, Out y) {
+  if (table.source) {
+    return for_rows(y.rows, y.cols,
+                    [&](Index t) { table.source->read(table.first + id(0, t), y.slice(t, 1)); });
+  }
   const In rows = plain<float>(table);
   for_rows(y.rows, y.cols, [&](Index t) {
     std::memcpy(y.data + t * y.cols, rows.data + id(0, t) * rows.cols,

@@ -57,8 +57,25 @@ void product(In x, View<const T> w, Rows rows, Out y, float beta) {
   }
 }
 
-// Of a weight with a source its rows are made first, as many as stay in the nearest cache.
+// A source that multiplies rows as they lie, which costs the decoding of each for every row of x.
+bool direct(In x, const Weight& w, Rows rows, Out y, float beta) {
+  thread_local std::vector<float> sums;
+  sums.resize(std::size_t(rows.count));
+  for (Index t = 0; t < x.rows; ++t) {
+    float* to = &y(t, rows.first);
+    if (!w.source->dots(w.first + rows.first, rows.count, x.row(t).data(),
+                        beta == 0 ? to : sums.data()))
+      return false;
+    for (Index r = 0; beta != 0 && r < rows.count; ++r)
+      to[r] = sums[std::size_t(r)] + beta * to[r];
+  }
+  return true;
+}
+
+// Of a weight with another source its rows are made first, as many as stay in the nearest cache.
 void product(In x, const Weight& w, Rows rows, Out y, float beta) {
+  if (x.rows <= few && direct(x, w, rows, y, beta))
+    return;
   thread_local std::vector<float> made;
   made.resize(std::size_t(rows.count * w.cols));
   const View<float> read{made.data(), rows.count, w.cols};
@@ -76,12 +93,19 @@ void add_bias(In bias, Index expert, Rows rows, Out y) {
 
 }  // namespace
 
+template <class M>
+void linear_pieces(In x, const M& w, Out y, float beta) {
+  const std::vector<Piece> pieces = pieces_of({{0, 0, x.rows}}, w.rows, piece_rows<M>(w.cols));
+  run_tasks(Index(pieces.size()), reading * double(w.rows * w.cols),
+            [&](Index i) { product(x, w, pieces[std::size_t(i)].rows, y, beta); });
+}
+
 template <class T>
 void linear(In x, View<const T> w, Out y, float beta) {
-  const std::vector<Piece> pieces =
-      pieces_of({{0, 0, x.rows}}, w.rows, piece_rows<View<const T>>(w.cols));
-  run_tasks(Index(pieces.size()), reading * double(w.size()),
-            [&](Index i) { product(x, w, pieces[std::size_t(i)].rows, y, beta); });
+  linear_pieces(x, w, y, beta);
+}
+void linear(In x, const Weight& w, Out y, float beta) {
+  linear_pieces(x, w, y, beta);
 }
 
 namespace {

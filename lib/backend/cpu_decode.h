@@ -16,6 +16,8 @@ constexpr Index few = 4;
 template <class T>
 void linear(View<const float> x, View<const T> w, View<float> y, float beta);
 
+void linear(View<const float> x, const Weight& w, View<float> y, float beta);  // with a source
+
 // Of a plan that is decoding: the bodies of all slots, as Backend::experts: gate empty where there
 // is none; `gate` and `up` of the tape are set.
 // M: views of f32 or bf16, or weights with a source.

@@ -118,6 +118,8 @@ std::vector<RowTile> row_tiles(View<const int> offset, Index height) {
 }
 
 void Cpu::linear(In x, const Weight& w, Out y, float beta) {
+  if (w.source && x.rows <= decode::few)
+    return decode::linear(x, w, y, beta);
   if (w.source)
     return GroupedOps<float>::linear(x, w, y, beta);
   if (x.rows <= decode::few)

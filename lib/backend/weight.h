@@ -11,6 +11,11 @@ class RowSource {
   virtual ~RowSource() = default;
   // Rows first .. first+out.rows, in host memory. Called from several threads at once.
   virtual void read(Index first, View<float> out) const = 0;
+  // y[r] = row first + r times x, for `rows` rows, without making them; false where these rows have
+  // no such product, and y is then undefined.
+  virtual bool dots(Index /*first*/, Index /*rows*/, const float* /*x*/, float* /*y*/) const {
+    return false;
+  }
 };
 
 struct Weight {

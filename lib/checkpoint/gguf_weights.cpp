@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "lib/checkpoint/quant/dequantise.h"
+#include "lib/checkpoint/quant/dots.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
@@ -84,6 +85,29 @@ class RunsOfRows final : public StoredRows {
     for (const Run& r : runs_)
       out.push_back(r.tensor->name);
     return out;
+  }
+  // Rows as products see them are the file's own, though perhaps in another order.
+  bool has_dots() const override {
+    return width_ == cols() && std::ranges::all_of(runs_, [](const Run& r) {
+             return quant::row_dots(*r.tensor->type) != nullptr;
+           });
+  }
+  bool dots(Index first, Index count, const float* x, float* y) const override {
+    if (!has_dots())
+      return false;
+    each_stretch(first, count, laced_head_ > 0, [&](const Run& r, Index row, Index n, Index at) {
+      quant::row_dots (*r.tensor->type)(bytes_of(r, row, n).data(), x, y + (at - first), n, width_);
+    });
+    return true;
+  }
+  bool finite(Index first, Index count) const override {
+    if (!has_dots())
+      return StoredRows::finite(first, count);
+    bool all = true;
+    each_stretch(first, count, false, [&](const Run& r, Index row, Index n, Index) {
+      all = all && quant::all_finite(*r.tensor->type, bytes_of(r, row, n));
+    });
+    return all;
   }
   void forget(Index first, Index count) const override {
     each_stretch(

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 
+#include "lib/checkpoint/quant/dots.h"
 #include "lib/core/error.h"
 #include "lib/files/file.h"
 
@@ -217,19 +218,45 @@ void Stored::forget(Index first, Index rows) const {
   forget_pages(all.subspan(std::size_t(first * row), std::size_t(rows * row)));
 }
 
+// Of these rows, all of which have as many.
+std::span<const std::byte> Stored::bytes_of(const Tensor& t, Index first, Index rows) const {
+  const Index each = Index(t.bytes().size()) / this->rows();
+  return t.bytes().subspan(std::size_t(first * each), std::size_t(rows * each));
+}
+
+FewBitsRow Stored::few_bits_row(Index row) const {
+  return {bytes_of(values_, row, 1).data(), bytes_of(scales_, row, 1).data(), scales_.dtype()};
+}
+
 void Stored::from_few_bits(Index first, View<float> out) const {
-  const auto row_bytes = [&](const Tensor& t) {
-    return Index(t.bytes().size()) / rows();
-  };
-  const Index numbers = row_bytes(values_);
-  const Index scales = row_bytes(scales_);
-  for (Index r = 0; r < out.rows; ++r) {
-    const Index row = first + r;
-    decode_row(format_,
-               {values_.bytes().data() + row * numbers, scales_.bytes().data() + row * scales,
-                scales_.dtype()},
-               out.row(r));
+  for (Index r = 0; r < out.rows; ++r)
+    decode_row(format_, few_bits_row(first + r), out.row(r));
+}
+
+bool Stored::has_dots() const {
+  if (kind_ == Kind::few_bits)
+    return quant::has_dots(format_, cols());
+  return kind_ == Kind::plain && quant::row_dots(values_.dtype()) != nullptr;
+}
+
+bool Stored::dots(Index first, Index rows, const float* x, float* y) const {
+  if (!has_dots())
+    return false;
+  if (kind_ == Kind::plain) {
+    quant::row_dots(values_.dtype())(bytes_of(values_, first, rows).data(), x, y, rows, cols());
+    return true;
   }
+  for (Index r = 0; r < rows; ++r)
+    y[r] = quant::few_bits_dot(format_, few_bits_row(first + r), x, cols());
+  return true;
+}
+
+bool Stored::finite(Index first, Index rows) const {
+  if (kind_ == Kind::plain && has_dots())
+    return quant::all_finite(values_.dtype(), bytes_of(values_, first, rows));
+  if (kind_ == Kind::few_bits && has_dots())
+    return quant::all_finite(scales_.dtype(), bytes_of(scales_, first, rows));
+  return StoredRows::finite(first, rows);
 }
 
 void Stored::from_fp8(Index first, View<float> out) const {

@@ -25,6 +25,9 @@ class Stored final : public StoredRows {
   bool quantised() const override {
     return kind_ != Kind::plain;
   }
+  bool has_dots() const override;
+  bool dots(Index first, Index rows, const float* x, float* y) const override;
+  bool finite(Index first, Index rows) const override;
   std::vector<std::string> tensors() const override;
   // the mapped tensor itself where it is plain, else f32
   Tensor numbers() const override;
@@ -33,6 +36,8 @@ class Stored final : public StoredRows {
  private:
   enum class Kind { plain, fp8, mxfp4, few_bits };
   void convert(Index first, View<float> out) const override;
+  std::span<const std::byte> bytes_of(const Tensor&, Index first, Index rows) const;
+  FewBitsRow few_bits_row(Index row) const;
   void open_fp8(const Tensors&);
   void open_mxfp4(const Tensors&);
   void open_few_bits(const Tensors&, const std::string& tensor);

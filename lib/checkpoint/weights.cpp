@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
@@ -26,6 +27,15 @@ void StoredRows::to_float(Index first, View<float> out) const {
                             first + out.rows, out.cols, in_quotes(name_), text_of(dims_)));
   }
   convert(first, out);
+}
+
+bool StoredRows::finite(Index first, Index rows) const {
+  Matrix<float> numbers(rows, cols());
+  to_float(first, numbers.view());
+  std::uint32_t largest = 0;  // exponent of an infinity or a NaN, where there is one
+  for (const float v : numbers.flat())
+    largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
+  return largest < 0x7f800000u;
 }
 
 Tensor StoredRows::numbers() const {

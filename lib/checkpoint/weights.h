@@ -44,6 +44,15 @@ class StoredRows {
   void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
 
   virtual std::vector<std::string> tensors() const = 0;  // the names in the file that make it up
+  // y[r] = row first + r times x for `rows` rows as they lie (quant/dots.h); x has cols() numbers.
+  // False where there is no such product.
+  virtual bool dots(Index /*first*/, Index /*rows*/, const float* /*x*/, float* /*y*/) const {
+    return false;
+  }
+  virtual bool has_dots() const {
+    return false;
+  }
+  virtual bool finite(Index first, Index rows) const;  // whether all numbers of these rows are
   // fewer bits a number than any float has: rows are decoded each time they are read
   virtual bool quantised() const {
     return false;

@@ -79,6 +79,7 @@ struct TensorRows {
   Index cols = 0;  // columns of the parameter that there are, the others are 0; 0 = all
 };
 std::vector<TensorRows> rows_elsewhere(Decoder<float>&, const Names&);
+std::vector<TensorRows> all_rows(Decoder<float>&, const Names&);  // of all parameters
 // A tensor (rows, cols) that is one matrix of one expert of one layer.
 struct ExpertTensor {
   std::string tensor;

@@ -535,16 +535,20 @@ std::vector<ExpertTensor> expert_tensors(Decoder<float>& model, const std::strin
   return out;
 }
 
-std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const Names& names) {
+std::vector<TensorRows> all_rows(Decoder<float>& model, const Names& names) {
   std::vector<TensorRows> out;
   for (const Piece& p : pieces(model, names)) {
     for (const Part& part : p.parts) {
-      if (!part.parameter->stored()) {
-        out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row,
-                       part.column, part.cols});
-      }
+      out.push_back({p.name, p.dims, part.parameter, part.first, part.rows, part.offset, part.row,
+                     part.column, part.cols});
     }
   }
+  return out;
+}
+
+std::vector<TensorRows> rows_elsewhere(Decoder<float>& model, const Names& names) {
+  std::vector<TensorRows> out = all_rows(model, names);
+  std::erase_if(out, [](const TensorRows& r) { return r.parameter->stored(); });
   return out;
 }
 

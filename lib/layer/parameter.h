@@ -76,7 +76,13 @@ class Parameter {
   // From now on rows are made by `source` whenever they are read.
   void come_from(std::shared_ptr<const RowSource> source) requires std::is_same_v<S, float> {
     source_ = std::move(source);
+    value_ = {};
     freeze();
+  }
+  // The numbers that lie here go, before they are said to come from elsewhere.
+  void part_with_numbers() {
+    value_ = {};
+    ++version_;
   }
   bool made_when_read() const {
     return source_ != nullptr;

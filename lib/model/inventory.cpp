@@ -134,19 +134,26 @@ void collect_projectors(std::vector<Parameter<S>>& projectors, const ModelConfig
   }
 }
 
+constexpr const char* table = "embedding";  // the group of a row for each token
+
 }  // namespace
 
 template <class S>
 std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   std::vector<ModelParameter<S>> all;
   const auto add = [&](Parameter<S>& p, const Start& start, const std::string& group, int layer) {
-    if (!p.empty())
-      all.push_back({.parameter = &p, .start = start, .group = group, .layer = layer});
+    if (!p.empty()) {
+      all.push_back({.parameter = &p,
+                     .start = start,
+                     .only_products = group == table,
+                     .group = group,
+                     .layer = layer});
+    }
   };
   const NormKind kind = config_->norm;
   const Start plain = matrix_start(*config_, MatrixRole::other, config_->hidden);
-  add(embedding_, plain, "embedding", -1);
-  add(encoder_embedding_, plain, "embedding", -1);
+  add(embedding_, plain, table, -1);
+  add(encoder_embedding_, plain, table, -1);
   collect_projectors(projector_, *config_, all);
   collect_norms<S>({&embedding_norm_}, kind, -1, all);
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
@@ -161,8 +168,8 @@ std::vector<ModelParameter<S>> Decoder<S>::inventory() {
   }
   collect_norms<S>({&encoder_norm_, &final_norm_}, kind, -1, all);
   collect_streams<S>(head_streams_, -1, all);
-  add(output_, plain, "embedding", -1);
-  add(output_bias_, {}, "embedding", -1);
+  add(output_, plain, table, -1);
+  add(output_bias_, {}, table, -1);
   for (auto& [name, shared] : shared_->entry)
     collect_part(*shared.part, shared.group, -1, all);
   return all;
@@ -172,27 +179,35 @@ template <class S>
 void Decoder<S>::collect_feed(Block& b, int layer, std::vector<ModelParameter<S>>& all) {
   if (b.feed_mixer)
     collect_part(*b.feed_mixer, b.feed_mixer_name, layer, all);
-  const auto add = [&](auto& part, const char* place, const auto& start, const auto& group) {
+  const auto add = [&](auto& part, const char* place, const auto& start, const auto& group,
+                       const auto& is_body) {
     std::vector<Parameter<S>*> own;
     part.collect(own);
     const std::string prefix = concat("layers.", layer, place);
     for (Parameter<S>* p : own) {
       const std::string name = p->name().substr(prefix.size());
-      all.push_back(
-          {.parameter = p, .start = start(name, *p), .group = group(name), .layer = layer});
+      all.push_back({.parameter = p,
+                     .start = start(name, *p),
+                     .only_products = is_body(name),
+                     .group = group(name),
+                     .layer = layer});
     }
   };
   if (b.moe) {
     const auto start = [&](const std::string& name, const Parameter<S>& p) {
       return moe_start(*config_, *b.moe, name, p);
     };
-    add(*b.moe, ".moe.", start, moe_group);
+    add(*b.moe, ".moe.", start, moe_group, [](const std::string& name) {
+      return name.starts_with("experts.") || name.starts_with("shared.");
+    });
   }
   if (b.dense) {
     const auto start = [&](const std::string& name, const Parameter<S>& p) {
       return feed_start(*config_, name, p);
     };
-    add(*b.dense, ".dense.", start, [](const std::string&) { return std::string("dense"); });
+    add(
+        *b.dense, ".dense.", start, [](const std::string&) { return std::string("dense"); },
+        [](const std::string&) { return true; });
   }
 }
 

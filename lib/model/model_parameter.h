@@ -36,7 +36,9 @@ struct ModelParameter {
   // Its tensor below "model.layers.3." in the layout most families share; of a part that layers
   // share, below "model."; empty: not of a mixer, lib/family knows.
   std::string published = {};
-  bool swapped = false;    // the published tensor has its last two axes swapped
+  bool swapped = false;  // the published tensor has its last two axes swapped
+  // Products of rows and look-ups of rows alone read it: it may lie in a file as it is.
+  bool only_products = false;
   std::string group = {};  // set by the model, as is
   int layer = -1;          // -1 = of no single layer
 };

@@ -62,15 +62,17 @@ void read_part(const Where& w, Index first, View<float> out, Pages pages) {
   }
 }
 
+[[noreturn]] void refuse_numbers(const Where& w) {
+  throw Error(Exit::input, concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
+      .hint("the checkpoint is broken or diverged");
+}
+
 void refuse_infinite(const Where& w, View<const float> numbers) {
   std::uint32_t largest = 0;  // exponent of an infinity or a NaN, where there is one
   for (const float v : numbers.flat())
     largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
-  if (largest == 0x7f800000u) {
-    throw Error(Exit::input,
-                concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
-        .hint("the checkpoint is broken or diverged");
-  }
+  if (largest == 0x7f800000u)
+    refuse_numbers(w);
 }
 
 // Parts stand in order of their first row and fill the parameter. `take` gets the rows of each.
@@ -94,6 +96,22 @@ void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
   });
 }
 
+// Whether rows of the part lie as those of the tensor, one behind the other, and can be multiplied
+// so.
+bool as_they_lie(const Where& w) {
+  const TensorRows& at = w.rows;
+  const Index cols = w.tensor ? w.tensor->cols() : 0;
+  return w.tensor && w.tensor->has_dots() && at.column == 1 && at.row == cols &&
+         (at.cols == 0 || at.cols == cols) && at.offset % cols == 0;
+}
+
+bool dot_part(const Where& w, Index first, Index rows, const float* x, float* y) {
+  if (!w.tensor)
+    std::fill_n(y, rows, 0.0f);
+  return !w.tensor ||
+         (as_they_lie(w) && w.tensor->dots(w.rows.offset / w.rows.row + first, rows, x, y));
+}
+
 // Rows that are decoded each time.
 class DecodedRows final : public RowSource {
  public:
@@ -102,6 +120,14 @@ class DecodedRows final : public RowSource {
     each_part(parts_, first, out, [](const Where& w, Index from, View<float> to) {
       read_part(w, from, to, Pages::keep);
     });
+  }
+  bool dots(Index first, Index rows, const float* x, float* y) const override {
+    bool all = true;
+    // as one column for each number
+    each_part(parts_, first, {y, rows, 1}, [&](const Where& w, Index from, View<float> to) {
+      all = all && dot_part(w, from, to.rows, x, to.data);
+    });
+    return all;
   }
 
  private:
@@ -160,6 +186,11 @@ void check_all(const std::vector<Where>& parts, Index rows, Index cols) {
     const Index first = i * at_once;
     Matrix<float> some(std::min(at_once, rows - first), cols);
     each_part(parts, first, some.view(), [](const Where& w, Index from, View<float> to) {
+      if (as_they_lie(w)) {
+        if (!w.tensor->finite(w.rows.offset / w.rows.row + from, to.rows))
+          refuse_numbers(w);
+        return;
+      }
       read_part(w, from, to, Pages::keep);
       refuse_infinite(w, to);
     });
@@ -167,6 +198,27 @@ void check_all(const std::vector<Where>& parts, Index rows, Index cols) {
 }
 
 }  // namespace
+
+void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& names) {
+  std::map<const Parameter<float>*, bool> stays;
+  for (const ModelParameter<float>& p : model.inventory()) {
+    if (p.only_products && p.parameter->kind() == ParameterKind::matrix)
+      stays[p.parameter] = true;
+  }
+  std::map<const Parameter<float>*, std::vector<TensorRows>> rows;
+  for (const TensorRows& r : all_rows(model, names)) {
+    const auto at = stays.find(r.parameter);
+    if (at == stays.end())
+      continue;
+    at->second = at->second && as_they_lie({weights.open(r.tensor, r.dims), r});
+    rows[r.parameter].push_back(r);
+  }
+  for (auto& [parameter, parts] : rows) {
+    if (stays.at(parameter))
+      parts[0].parameter->part_with_numbers();
+  }
+  model.backend().give_back();
+}
 
 void experts_made_when_read(const Weights& weights, Decoder<float>& model, const Names& names,
                             const std::function<void(const StoredRows&)>& asked) {

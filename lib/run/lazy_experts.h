@@ -22,6 +22,10 @@ void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
 void experts_made_when_read(const Weights&, Decoder<float>&, const Names&,
                             const std::function<void(const StoredRows&)>& asked);
 
+// Of a model that looks on, before its numbers are loaded: matrices that products read as they lie
+// in their files part with their numbers, to be made when they are read.
+void leave_in_files(const Weights&, Decoder<float>&, const Names&);
+
 Index machine_bytes();  // how much memory this machine has
 
 }  // namespace moe

@@ -250,7 +250,9 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
   refuse_sizes(weights, published.config, said_by);
   const bool on_host = dynamic_cast<const HostBackend<float>*>(&backend) != nullptr;
   const bool may_stay = wanted.expert_limit == as_fits || wanted.expert_limit == as_stored;
-  if (may_stay && weights.quantised() && on_host && published.config.moe_layers() > 0)
+  if (wanted.expert_limit == in_place)
+    out.expert_limit = on_host ? in_place : limit_for(published.config, as_fits);
+  else if (may_stay && weights.quantised() && on_host && published.config.moe_layers() > 0)
     out.expert_limit = as_stored;
   else if (wanted.expert_limit != as_stored)
     out.expert_limit = limit_for(published.config, wanted.expert_limit);

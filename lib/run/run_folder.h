@@ -85,6 +85,9 @@ inline constexpr Index as_fits = -2;
 // Experts in few bits stay so, and are frozen; others are in memory. What as_fits means for a
 // folder with such experts, where the backend computes in host memory.
 inline constexpr Index as_stored = -3;
+// All matrices that products can read as they lie in their files stay there, whatever their format:
+// for decoding a few tokens at a time. as_fits where the backend computes elsewhere.
+inline constexpr Index in_place = -4;
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
 // know. With `router` the checkpoint's weights under another router that has the same parameters
 // (replay); with `k` under its own, but that every token chooses k experts (Error(usage) where the

@@ -215,6 +215,32 @@ Matrix<float> logits_of(Decoder<float>& model) {
   return out;
 }
 
+// Logits of the same tokens, one after the other.
+Matrix<float> decoded(Decoder<float>& model) {
+  Matrix<float> out(20, model.config().vocabulary);
+  DecoderState state;
+  for (int i = 0; i < 20; ++i) {
+    const Batch batch{
+        .token = {(i * i * 7 + i) % model.config().vocabulary}, .start = {0, 1}, .past = {i}};
+    Decoder<float>::Tape tape;
+    Matrix<float> logits;
+    model.infer({.batch = batch}, tape, {}, &state, &logits);
+    std::ranges::copy(logits.flat(), out.row(i).begin());
+  }
+  return out;
+}
+
+// The largest difference, of the largest number.
+double difference(const Matrix<float>& a, const Matrix<float>& b) {
+  double far = 0;
+  double size = 0;
+  for (Index i = 0; i < a.size(); ++i) {
+    far = std::max(far, std::abs(double(a.data()[i]) - double(b.data()[i])));
+    size = std::max(size, std::abs(double(a.data()[i])));
+  }
+  return far / size;
+}
+
 bool equal(const Matrix<float>& a, const Matrix<float>& b) {
   return std::ranges::equal(a.flat(), b.flat());
 }
@@ -249,6 +275,9 @@ TEST_CASE("every architecture of GGUF gives the model that was converted") {
     CHECK(back.family == c.record);
     CHECK(to_spec(back.model->config()) == to_spec(model.config()));
     CHECK(equal(logits_of(*back.model), logits_of(model)));
+    const LoadedModel there = load_model(path, *backend, {}, in_place);
+    CHECK(difference(logits_of(*there.model), logits_of(model)) < 1e-5);
+    CHECK(difference(decoded(*there.model), decoded(model)) < 1e-5);
     if (model.config().moe_layers() > 0) {
       const LoadedModel lazy = load_model(path, *backend, {}, 0);
       CHECK(equal(logits_of(*lazy.model), logits_of(model)));

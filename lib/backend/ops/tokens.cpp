@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "lib/backend/delegate.h"
+#include "lib/backend/numbers.h"
 
 namespace moe {
 
@@ -12,8 +13,9 @@ template <class S>
 void TokenOps<S>::embed(const Weight& table, View<const int> id, View<S> y) {
   if (this->delegated(Operation::embed, &TokenOps::embed, table, id, y))
     return;
+  const Numbers<S> rows(table);
   for (Index t = 0; t < y.rows; ++t)
-    std::ranges::copy(plain<S>(table).row(id(0, t)), y.row(t).begin());
+    std::ranges::copy(rows.view().row(id(0, t)), y.row(t).begin());
 }
 template <class S>
 void TokenOps<S>::embed_backward(View<const S> dy, View<const int> id, View<S> dtable) {

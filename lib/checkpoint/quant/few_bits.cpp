@@ -191,17 +191,6 @@ Encoded encoded(const FewBitsFormat& f, View<const float> w) {
   return out;
 }
 
-float scale_at(const FewBitsRow& row, Index i) {
-  if (row.scale_type == DType::f32) {
-    float v = 0;
-    std::memcpy(&v, row.scales + i * Index(sizeof v), sizeof v);
-    return v;
-  }
-  std::uint16_t v = 0;
-  std::memcpy(&v, row.scales + i * Index(sizeof v), sizeof v);
-  return row.scale_type == DType::bf16 ? bf16_to_float(v) : f16_to_float(v);
-}
-
 MOE_SIMD void decode_bytes(const std::int8_t* from, float scale, float* to, Index n) {
   for (Index i = 0; i < n; ++i)
     to[i] = scale * float(from[i]);
@@ -309,6 +298,17 @@ std::vector<NamedTensor> in_few_bits(const NamedTensor& matrix, const FewBitsFor
   return out;
 }
 
+float scale_of(const FewBitsRow& row, Index i) {
+  if (row.scale_type == DType::f32) {
+    float v = 0;
+    std::memcpy(&v, row.scales + i * Index(sizeof v), sizeof v);
+    return v;
+  }
+  std::uint16_t v = 0;
+  std::memcpy(&v, row.scales + i * Index(sizeof v), sizeof v);
+  return row.scale_type == DType::bf16 ? bf16_to_float(v) : f16_to_float(v);
+}
+
 void decode_row(const FewBitsFormat& f, const FewBitsRow& row, std::span<float> out) {
   const auto cols = Index(out.size());
   if (f.kind == FewBits::mxfp4) {
@@ -321,7 +321,7 @@ void decode_row(const FewBitsFormat& f, const FewBitsRow& row, std::span<float> 
   }
   const Index block = block_of(f, cols);
   for (Index b = 0; b < cols / block; ++b) {
-    const float scale = scale_at(row, b);
+    const float scale = scale_of(row, b);
     float* to = out.data() + b * block;
     if (f.kind == FewBits::int8)
       decode_bytes(reinterpret_cast<const std::int8_t*>(row.numbers) + b * block, scale, to, block);

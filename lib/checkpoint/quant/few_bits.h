@@ -57,6 +57,7 @@ struct FewBitsRow {
   const std::byte* scales = nullptr;  // f32, bf16 or f16; of mxfp4 bytes
   DType scale_type = DType::f32;
 };
+float scale_of(const FewBitsRow&, Index block);  // of int8 and int4
 // fp8 not: its scales belong to several rows.
 void decode_row(const FewBitsFormat&, const FewBitsRow&, std::span<float> out);
 

@@ -148,7 +148,8 @@ void Attention<S>::collect(std::vector<ModelParameter<S>>& all) {
     const std::string name = p->name().substr(p->name().rfind('.') + 1);
     all.push_back({.parameter = p,
                    .start = start_of(config_, name, p->kind(), p->dims().back()),
-                   .published = published_name(name)});
+                   .published = published_name(name),
+                   .only_products = true});
   }
 }
 

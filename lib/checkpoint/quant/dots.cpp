@@ -1,0 +1,128 @@
+#include "lib/checkpoint/quant/dots.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "lib/checkpoint/quant/blocks.h"
+#include "lib/checkpoint/quant/dots_table.h"
+
+namespace moe::quant {
+namespace {
+
+// nullptr where the processor has none of the levels.
+const DotsTable* table() {
+#ifdef MOE_DOTS
+  static const DotsTable* const found = [] {
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return v4 ? &dots_v4 : v3 ? &dots_v3 : nullptr;
+  }();
+  return found;
+#else
+  return nullptr;
+#endif
+}
+
+struct Format {
+  std::string_view type;
+  DotsTable::Rows DotsTable::*dots;
+  std::array<int, 2> scales;  // where float16 scales stand in a block; -1 = none
+};
+constexpr std::array formats{
+    Format{"F32", &DotsTable::f32, {-1, -1}},    Format{"BF16", &DotsTable::bf16, {-1, -1}},
+    Format{"F16", &DotsTable::f16, {-1, -1}},    Format{"Q8_0", &DotsTable::q8_0, {0, -1}},
+    Format{"Q4_0", &DotsTable::q4_0, {0, -1}},   Format{"Q4_K", &DotsTable::q4_k, {0, 2}},
+    Format{"Q6_K", &DotsTable::q6_k, {208, -1}},
+};
+
+const Format* format_of(std::string_view type) {
+  const auto found = std::ranges::find(formats, type, &Format::type);
+  return found == formats.end() ? nullptr : &*found;
+}
+
+RowDots dots_of(std::string_view type) {
+  const Format* f = format_of(type);
+  return f && table() ? table()->*f->dots : nullptr;
+}
+
+std::string_view ggml_name(DType type) {
+  return type == DType::f32    ? "F32"
+         : type == DType::bf16 ? "BF16"
+         : type == DType::f16  ? "F16"
+                               : "";
+}
+
+// Whether the exponent of one of these numbers is that of an infinity.
+template <class Bits>
+bool exponents_below(std::span<const std::byte> numbers, Bits exponent) {
+  Bits largest = 0;
+  for (std::size_t i = 0; i + sizeof(Bits) <= numbers.size(); i += sizeof(Bits)) {
+    Bits bits;
+    std::memcpy(&bits, numbers.data() + i, sizeof bits);
+    largest = std::max(largest, Bits(bits & exponent));
+  }
+  return largest < exponent;
+}
+
+constexpr std::uint16_t f16_exponent = 0x7c00;
+
+bool scales_finite(const Format& f, const GgmlType& type, std::span<const std::byte> blocks) {
+  std::uint16_t largest = 0;
+  for (std::size_t at = 0; at < blocks.size(); at += std::size_t(type.bytes)) {
+    for (const int scale : f.scales) {
+      if (scale >= 0) {
+        const auto* bytes = reinterpret_cast<const Byte*>(blocks.data() + at);
+        largest = std::max(largest, std::uint16_t(u16_at(bytes + scale) & f16_exponent));
+      }
+    }
+  }
+  return largest < f16_exponent;
+}
+
+}  // namespace
+
+RowDots row_dots(const GgmlType& type) {
+  return dots_of(type.name);
+}
+RowDots row_dots(DType type) {
+  return dots_of(ggml_name(type));
+}
+
+bool has_dots(const FewBitsFormat& f, Index cols) {
+  const Index block = f.block == 0 ? cols : f.block;
+  return table() && (f.kind == FewBits::int8 || f.kind == FewBits::int4) && cols % 32 == 0 &&
+         block % 32 == 0;
+}
+
+float few_bits_dot(const FewBitsFormat& f, const FewBitsRow& row, const float* x, Index n) {
+  thread_local std::vector<float> scale;
+  const Index block = f.block == 0 ? n : f.block;
+  scale.resize(std::size_t(n / block));
+  for (std::size_t b = 0; b < scale.size(); ++b)
+    scale[b] = scale_of(row, Index(b));
+  const auto* numbers = reinterpret_cast<const std::uint8_t*>(row.numbers);
+  const auto dot = f.kind == FewBits::int8 ? table()->int8 : table()->int4;
+  return dot(numbers, scale.data(), block, x, n);
+}
+
+bool all_finite(DType type, std::span<const std::byte> numbers) {
+  if (type == DType::f32)
+    return exponents_below<std::uint32_t>(numbers, 0x7f800000u);
+  return exponents_below<std::uint16_t>(numbers, type == DType::bf16 ? 0x7f80 : f16_exponent);
+}
+
+bool all_finite(const GgmlType& type, std::span<const std::byte> blocks) {
+  const Format* f = format_of(type.name);
+  if (f && f->scales[0] >= 0)
+    return scales_finite(*f, type, blocks);
+  return all_finite(type.name == "F32"    ? DType::f32
+                    : type.name == "BF16" ? DType::bf16
+                                          : DType::f16,
+                    blocks);
+}
+
+}  // namespace moe::quant
