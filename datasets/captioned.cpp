@@ -42,19 +42,47 @@ std::string hash_text(const Matrix<float>& rows) {
 
 }  // namespace
 
+namespace {
+
+// The folder above a file, itself or further up, whose name is one of files; the file where there
+// is none. Nothing above `top` is looked at.
+fs::path folder_as_file(const fs::path& top, const fs::path& file,
+                        bool (*is_file)(const fs::path&)) {
+  fs::path at = top;
+  for (const fs::path& part : file.lexically_relative(top).parent_path()) {
+    at /= part;
+    if (part.extension() == ".clip" && is_file(at))
+      return at;
+  }
+  return file;
+}
+
+// Files below a folder, each once.
+Paths files_or_clips(const fs::path& folder, bool (*is_file)(const fs::path&)) {
+  Paths out;
+  std::set<fs::path> clips;
+  for (const fs::path& file : files_below(folder, "*")) {
+    const fs::path as_file = folder_as_file(folder, file, is_file);
+    if (is_file(as_file) && (as_file == file || clips.insert(as_file).second))
+      out.push_back(as_file);
+  }
+  return out;
+}
+
+}  // namespace
+
 CaptionedFiles captioned_files(const std::string& given, bool (*is_file)(const fs::path&),
                                const std::string& name, bool together) {
   const fs::path path = given;
   std::error_code code;
   CaptionedFiles out;
-  out.folder = fs::is_directory(path, code);
-  if (!out.folder && !fs::is_regular_file(path, code)) {
+  const bool is_clip = path.extension() == ".clip" && is_file(path);
+  out.folder = fs::is_directory(path, code) && !is_clip;
+  if (!out.folder && !is_clip && !fs::is_regular_file(path, code)) {
     throw Error(Exit::input, concat("'", given, "' does not exist"))
         .hint(concat(name, ":path=FOLDER, or one file"));
   }
-  Paths files = out.folder ? files_below(path, "*") : Paths{path};
-  if (out.folder)
-    std::erase_if(files, [&](const fs::path& p) { return !is_file(p); });
+  const Paths files = out.folder ? files_or_clips(path, is_file) : Paths{path};
   for (const fs::path& file : files) {
     const fs::path below = out.folder ? file.lexically_relative(path) : file.filename();
     const bool deep = std::distance(below.begin(), below.end()) > 1 && !together;

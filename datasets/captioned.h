@@ -16,7 +16,9 @@ struct CaptionedFiles {
   std::map<std::string, Paths> domains;
   bool folder = false;
 };
-// together: sub-folders are no domains. Throws Error(input) where there is no such path.
+// together: sub-folders are no domains. Where is_file() takes a name with the ending .clip, folders
+// of such names are files: they are listed in place of what is in them. Throws Error(input) where
+// there is no such path.
 CaptionedFiles captioned_files(const std::string& path,
                                bool (*is_file)(const std::filesystem::path&),
                                const std::string& name, bool together = false);

@@ -91,7 +91,8 @@ const Registry<MakeDataset>& datasets();
 // not have are then refused where they stand.
 std::vector<std::string> for_vocabulary(const std::vector<std::string>& specs, int vocabulary);
 
-// The specs with encoder= and vocabulary= set where they name pictures and say nothing of patches,
+// The specs with encoder= and vocabulary= set where they name pictures or sounds and say nothing of
+// patches or bands,
 // and the folder `model` is that of a model with an encoder of its own (docs/vision-language.md).
 std::vector<std::string> with_encoder(const std::vector<std::string>& specs,
                                       const std::filesystem::path& model, int vocabulary);

@@ -1,15 +1,16 @@
-// `images:...,encoder=MODEL`: pictures as the encoder of a published model gives them to its
-// language model, and what they are called. They are there to look at that model with, so all of
-// them are the valid split. A picture is encoded when its sequence is asked for.
-#include <algorithm>
+// `images:...,encoder=MODEL`: pictures and clips as the encoder of a published model gives them to
+// its language model, with the texts and ids that its processor writes around them.
+#include <fmt/format.h>
+
+#include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "datasets/captioned.h"
-#include "datasets/dataset.h"
+#include "datasets/encoded.h"
 #include "lib/core/error.h"
 #include "lib/files/file.h"
+#include "lib/signal/clip_file.h"
 #include "lib/signal/picture_file.h"
-#include "lib/signal/positions.h"
+#include "lib/tower/clip_processor.h"
 #include "lib/tower/processor.h"
 
 namespace moe {
@@ -17,181 +18,203 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Item {
-  fs::path path;
-  PictureGrid grid;
-  TokenIds question, caption;  // with the id of the end, where the tokenizer has one
-};
+// What Kimi's processor writes around a chunk of a clip.
+constexpr const char* chunk_before = "<|media_begin|>video<|media_content|>";
+constexpr const char* chunk_behind = "<|media_end|>";
 
-class EncodedImages final : public Dataset {
+bool is_seen(const fs::path& path) {
+  return is_picture_name(path) || is_clip_name(path);
+}
+
+// "00:01:02.500"
+std::string clock_time(double seconds) {
+  const auto whole = Index(seconds);
+  return fmt::format("{:02}:{:02}:{:02}.{:03}", whole / 3600 % 24, whole / 60 % 60, whole % 60,
+                     int(std::fmod(seconds, 1) * 1000));
+}
+
+class EncodedImages final : public EncodedFiles {
  public:
   EncodedImages(Spec& spec, const Tokenizer& tokenizer)
-      : tokenizer_(tokenizer), opening_(document_opening(tokenizer)) {
-    path_ = spec.get("path", "");
-    const fs::path encoder = std::string(spec.get("encoder", ""));
-    caption_ = spec.choice("caption", {"auto", "name", "folder"});
-    question_ = spec.get("question", "");
-    limit_ = spec.get("limit", 0, 0);
-    vocabulary_ = spec.get("vocabulary", 0, 0);
+      : EncodedFiles(spec, tokenizer, "images", "picture"), encoder_(spec.get("encoder", "")) {
+    const double rate = spec.get("fps", 0.0, 0.0);
     spec.done();
     info_.spec = spec.resolved();
-    backend_ = make_backend("cpu");
-    towers_ = open_towers<float>(encoder, *backend_);
-    processor_.emplace(towers_.picture->patches(), towers_.processor);
-    read_files();
-    info_.modalities = true;
-  }
-  const DatasetInfo& info() const override {
-    return info_;
-  }
-  Piece train_piece(int, int, Rng&) const override {
-    throw Error(Exit::input, "pictures that an encoder reads are not trained on")
-        .hint("split=valid; or images: without encoder=, for a model that reads patches itself");
-  }
-  std::optional<Piece> valid_piece(int domain, int tokens, Index piece) const override {
-    const std::vector<Item>& items = domains_[std::size_t(domain)];
-    if (piece >= Index(items.size()))
-      return std::nullopt;
-    return piece_of(items[std::size_t(piece)], tokens);
+    if (!towers().picture) {
+      throw Error(Exit::usage,
+                  concat("the encoder of '", encoder_, "' (", towers().family, ") sees nothing"))
+          .hint("sounds:path=FOLDER");
+    }
+    processor_.emplace(towers().picture->patches(), towers().processor);
+    if (towers().clips.style != ClipStyle::none)
+      clips_.emplace(towers().picture->patches(), towers().clips);
+    a_second_ = rate > 0 ? rate : towers().clips.clip_rate;
+    whole_ = words(towers().tile_words.whole);
+    across_ = words(towers().tile_words.across);
+    down_ = words(towers().tile_words.down);
+    read_files(is_seen);
+    if (has_clips_ && clips_ && clips_->draws_time())
+      add_note("this model's processor draws the time into every frame, which is not done here");
   }
 
  private:
-  void read_files();
-  void add(const std::string& name, const Paths&);
-  Item item_of(const fs::path&) const;
-  Index rows_of(const Item& i) const {
-    return Index(opening_.size() + towers_.before.size() + towers_.behind.size() +
-                 i.question.size() + i.caption.size()) +
-           towers_.picture->rows_of(i.grid);
+  // Ids of a text that the tokenizer must know as one; empty where the family writes none.
+  TokenIds words(const std::string& text) {
+    if (text.empty())
+      return {};
+    TokenIds ids = special_ids(text);
+    if (ids.size() == 1)
+      return ids;
+    add_note(concat("the tokenizer has no id for ", text, ", which is left out"));
+    return {};
   }
-  Piece piece_of(const Item&, int tokens) const;
-  void append_picture(Piece&, const Item&) const;
-  Matrix<int> positions_of(const Item&) const;
+  Layout layout_of(const fs::path& path) override {
+    if (!is_clip_name(path))
+      return layout_of_picture(path);
+    has_clips_ = true;
+    return layout_of_clip(path);
+  }
+  TowerOutput<float> encoded(const fs::path& path) const override;
+  Layout layout_of_picture(const fs::path&) const;
+  Layout layout_of_clip(const fs::path&) const;
+  Layout stamped(const std::vector<int>& chosen, const PictureGrid&) const;
+  Layout chunked(const std::vector<int>& chosen, const std::vector<PictureGrid>&) const;
+  Layout video(const PictureGrid&) const;
+  void check_clip(const ClipFile&, const fs::path&) const;
 
-  const Tokenizer& tokenizer_;
-  TokenIds opening_;  // what stands before a document
-  std::string path_, caption_, question_;
-  Index limit_ = 0;
-  int vocabulary_ = 0;
-  std::unique_ptr<Backend<float>> backend_;
-  Towers<float> towers_;
+  Run made_run(const PictureGrid& g, std::uint8_t kind) const {
+    return {.kind = kind,
+            .made = towers().picture->rows_of(g),
+            .place = {.picture = true, .times = g.times, .rows = g.rows, .columns = g.columns}};
+  }
+  std::uint8_t frame_kind(std::uint8_t kind) const {
+    return towers().frame_routes ? kind : std::uint8_t(modality::text);
+  }
+
+  std::string encoder_;
   std::optional<PictureProcessor> processor_;
-  std::vector<std::vector<Item>> domains_;
-  DatasetInfo info_;
+  std::optional<ClipProcessor> clips_;
+  double a_second_ = 0;  // frames of a clip
+  TokenIds whole_, across_, down_;
+  bool has_clips_ = false;
 };
 
-void EncodedImages::read_files() {
-  const CaptionedFiles files = captioned_files(path_, is_picture_name, "images");
-  for (const auto& [name, paths] : files.domains)
-    add(name, paths);
-  if (domains_.empty())
-    throw Error(Exit::input, concat("'", path_, "' holds no picture that can be read"));
-}
-
-Item EncodedImages::item_of(const fs::path& path) const {
+EncodedImages::Layout EncodedImages::layout_of_picture(const fs::path& path) const {
   const Picture picture = read_picture(path);
-  Item item{path, processor_->grid({picture.height, picture.width}), {}, {}};
-  if (!question_.empty())
-    item.question = tokenizer_.encode(question_ + " ");
-  item.caption = tokenizer_.encode(caption_of(path, caption_));
-  if (tokenizer_.boundary() >= 0)
-    item.caption.push_back(tokenizer_.boundary());
-  return item;
-}
-
-void EncodedImages::add(const std::string& name, const Paths& paths) {
-  std::vector<Item> items;
-  std::string hashes;
-  Index rows = 0;
-  for (const fs::path& path : paths) {
-    if (limit_ > 0 && Index(items.size()) >= limit_)
-      break;
-    try {
-      items.push_back(item_of(path));
-    } catch (const Error& e) {
-      if (e.code() != Exit::input || paths.size() == 1)
-        throw;
-      info_.notes.push_back(concat("images: left out: ", e.what()));
-      continue;
+  const PictureSize size{picture.height, picture.width};
+  const std::vector<PictureGrid> grids = processor_->grids(size);
+  const TileGrid tiles = processor_->tiles(size);
+  const std::uint8_t kind = modality::image;
+  Layout out{text_run(towers().before, frame_kind(kind))};
+  std::size_t n = 0;
+  for (int row = 0; row < tiles.rows && tiles.count() > 1; ++row) {
+    for (int column = 0; column < tiles.columns; ++column) {
+      out.push_back(made_run(grids[n++], kind));
+      if (column + 1 < tiles.columns)
+        out.push_back(text_run(across_));
     }
-    rows += rows_of(items.back());
-    hashes += concat(path.filename().native(), " ", fs::file_size(path), "\n");
+    out.push_back(text_run(down_));
   }
-  if (items.empty())
-    return;
-  info_.domains.push_back(name);
-  info_.train_tokens.push_back(0);
-  info_.valid_tokens.push_back(rows);
-  info_.valid_pieces.push_back(Index(items.size()));
-  info_.content_hash.push_back(hash_bytes(std::as_bytes(std::span(hashes))));
-  domains_.push_back(std::move(items));
-}
-
-// Places in time, height and width; empty where the model counts rows.
-Matrix<int> EncodedImages::positions_of(const Item& item) const {
-  if (!towers_.three_axes)
-    return {};
-  const auto text = [](std::size_t length) {
-    return RowRun{.length = int(length)};
-  };
-  const RowRun picture{.picture = true,
-                       .times = item.grid.times,
-                       .rows = item.grid.rows,
-                       .columns = item.grid.columns};
-  const RowRun runs[] = {text(opening_.size() + towers_.before.size()), picture,
-                         text(towers_.behind.size() + item.question.size() + item.caption.size())};
-  return row_positions(runs, towers_.picture->patches().multiple).position;
-}
-
-// Ids of one kind, and what is to be predicted of them.
-void append(Piece& piece, const TokenIds& ids, std::uint8_t kind) {
-  piece.token.insert(piece.token.end(), ids.begin(), ids.end());
-  piece.modality.resize(piece.token.size(), kind);
-}
-
-// The encoder's rows in place of the embeddings from here on.
-void EncodedImages::append_picture(Piece& piece, const Item& item) const {
-  const PatchRows<float> patches = processor_->rows(read_picture(item.path));
-  const TowerOutput<float> made = towers_.picture->encode(patches.row.view(), patches.grid);
-  const int place = towers_.placeholder.picture.value_or(-1);
-  const bool has_id = place >= 0 && (vocabulary_ == 0 || place < vocabulary_);
-  const Index first = Index(piece.token.size());
-  append(piece, TokenIds(std::size_t(made.features.rows()), has_id ? place : -1), modality::image);
-  for (Index t = 0; t < made.features.rows(); ++t)
-    piece.given.row.push_back(first + t);
-  piece.given.value = made.features;
-  for (const Matrix<float>& level : made.deepstack)
-    piece.added.push_back({piece.given.row, level});
-}
-
-Piece EncodedImages::piece_of(const Item& item, int tokens) const {
-  if (rows_of(item) > tokens) {
-    throw Error(Exit::input, concat(in_quotes(item.path), " and its caption take ", rows_of(item),
-                                    " rows, and a piece has ", tokens))
-        .hint(concat("--length ", rows_of(item)));
-  }
-  const std::uint8_t frame = towers_.frame_routes ? modality::image : modality::text;
-  Piece out;
-  append(out, opening_, modality::text);
-  append(out, towers_.before, frame);
-  append_picture(out, item);
-  append(out, towers_.behind, frame);
-  append(out, item.question, modality::text);
-  out.target.assign(out.token.size(), -1);
-  if (!item.caption.empty())
-    out.target.back() = item.caption.front();
-  append(out, item.caption, modality::text);
-  for (std::size_t i = 1; i < item.caption.size(); ++i)
-    out.target.push_back(item.caption[i]);
-  out.target.resize(out.token.size(), -1);
-  out.position = positions_of(item);
+  out.push_back(text_run(whole_));
+  for (; n < grids.size(); ++n)
+    out.push_back(made_run(grids[n], kind));
+  out.push_back(text_run(towers().behind, frame_kind(kind)));
   return out;
+}
+
+void EncodedImages::check_clip(const ClipFile& clip, const fs::path& path) const {
+  if (!clips_) {
+    throw Error(Exit::input, concat(in_quotes(path), " is a clip, and the encoder of '", encoder_,
+                                    "' (", towers().family, ") sees pictures alone"))
+        .hint(
+            "pictures, or a model that sees clips: qwen3_vl_moe, qwen3_omni_moe, "
+            "ernie4_5_vl_moe, kimi_k25");
+  }
+  if (clip.frames() < 2) {
+    throw Error(Exit::input, concat(in_quotes(path), " has one frame"))
+        .hint("a picture of its own in place of the clip");
+  }
+}
+
+EncodedImages::Layout EncodedImages::layout_of_clip(const fs::path& path) const {
+  const ClipFile clip(path);
+  check_clip(clip, path);
+  const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second_);
+  const std::vector<PictureGrid> grids = clips_->grids(int(chosen.size()), clip.size());
+  if (clips_->rule().style == ClipStyle::stamped)
+    return stamped(chosen, grids[0]);
+  if (clips_->rule().style == ClipStyle::chunked)
+    return chunked(chosen, grids);
+  return video(grids[0]);
+}
+
+// Each frame of the encoder is a picture, and how many seconds from the start it is stands before
+// it.
+EncodedImages::Layout EncodedImages::stamped(const std::vector<int>& chosen,
+                                             const PictureGrid& g) const {
+  Layout out;
+  const int together = towers().picture->patches().times;
+  const PictureGrid frame{1, g.rows, g.columns};
+  for (int t = 0; t < g.times; ++t) {
+    const double seconds = clips_->seconds_between(chosen, t * together, together, a_second_);
+    out.push_back(text_run(special_ids(fmt::format("<{:.1f} seconds>", seconds))));
+    out.push_back(text_run(towers().clip_before));
+    out.push_back(made_run(frame, modality::video));
+    out.push_back(text_run(towers().clip_behind));
+  }
+  return out;
+}
+
+EncodedImages::Layout EncodedImages::chunked(const std::vector<int>& chosen,
+                                             const std::vector<PictureGrid>& grids) const {
+  Layout out;
+  int first = 0;
+  for (const PictureGrid& g : grids) {
+    const double seconds = clips_->seconds_between(chosen, first, 1, a_second_);
+    out.push_back(text_run(special_ids(clock_time(seconds) + chunk_before)));
+    out.push_back(made_run(g, modality::video));
+    out.push_back(text_run(special_ids(chunk_behind)));
+    first += g.times;
+  }
+  return out;
+}
+
+EncodedImages::Layout EncodedImages::video(const PictureGrid& g) const {
+  const std::uint8_t kind = modality::video;
+  Run rows = made_run(g, kind);
+  rows.place.times = int(rows.made * towers().picture->patches().multiple *
+                         towers().picture->patches().multiple / g.area());
+  if (clips_->rule().style == ClipStyle::timed) {
+    const double step =
+        towers().picture->patches().times / a_second_ * clips_->rule().places_a_second;
+    if (std::abs(step - std::nearbyint(step)) > 1e-6 || step < 1 || step > 1e6) {
+      throw Error(Exit::input, concat("at fps=", a_second_, " frames are ", step,
+                                      " places apart, and places are whole numbers here"))
+          .hint("fps=1, or another that divides position_id_per_seconds of config.json");
+    }
+    rows.place.time_step = int(std::nearbyint(step));
+    rows.place.behind_time = true;
+  }
+  return {text_run(towers().clip_before, frame_kind(kind)), rows,
+          text_run(towers().clip_behind, frame_kind(kind))};
+}
+
+TowerOutput<float> EncodedImages::encoded(const fs::path& path) const {
+  PatchRows<float> patches;
+  if (is_clip_name(path)) {
+    const ClipFile clip(path);
+    const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second_);
+    patches = clips_->rows(clip.read(chosen));
+  } else {
+    patches = processor_->rows(read_picture(path));
+  }
+  return towers().picture->encode(patches.row.view(), patches.grid);
 }
 
 }  // namespace
 
-// Encoders of this model read what images: names, unless the spec says how patches are cut, which
-// is for models that read them themselves.
+// Encoders of this model read what images: and sounds: name, unless the spec says how rows are cut,
+// which is for models that read them themselves.
 std::vector<std::string> with_encoder(const std::vector<std::string>& specs, const fs::path& model,
                                       int vocabulary) {
   const fs::path config = model / "config.json";
@@ -201,7 +224,9 @@ std::vector<std::string> with_encoder(const std::vector<std::string>& specs, con
   std::vector<std::string> out;
   for (const std::string& text : specs) {
     Spec spec(text);
-    const bool ours = there && spec.name() == "images" && !spec.has("size") && !spec.has("patch");
+    const bool pictures = spec.name() == "images" && !spec.has("size") && !spec.has("patch");
+    const bool sounds = spec.name() == "sounds" && !spec.has("bands") && !spec.has("join");
+    const bool ours = there && (pictures || sounds);
     if (ours && !spec.has("encoder"))
       spec.set("encoder", model.native());
     if (ours && !spec.has("vocabulary"))

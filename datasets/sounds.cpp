@@ -57,7 +57,11 @@ class Sounds final : public Captioned {
 
 }  // namespace
 
+std::unique_ptr<Dataset> make_encoded_sounds(Spec&, const Tokenizer&);  // encoded_sounds.cpp
+
 std::unique_ptr<Dataset> make_sounds_dataset(Spec& spec, const Tokenizer& tokenizer) {
+  if (spec.has("encoder"))
+    return make_encoded_sounds(spec, tokenizer);
   return std::make_unique<Sounds>(spec, tokenizer);
 }
 

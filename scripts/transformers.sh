@@ -40,6 +40,8 @@ modal=${MOE_SHARED:-../shared}/golden/modal/hf
 if [ -d "$modal" ]; then
   "$MOE_PYTHON" tests/peers/modal_cases.py "$modal" "$work/modal" 2>/dev/null
   "build/$preset/apps/moe" verify --golden "$work/modal"
+  "$MOE_PYTHON" -c "import torchvision, PIL" 2>/dev/null || "$five/bin/pip" install --quiet torchvision pillow
+  "$MOE_PYTHON" tests/peers/check_files.py "build/$preset/apps/moe" "$modal" "$work/files" 2>/dev/null
 fi
 "$MOE_PYTHON" tests/peers/record_towers.py "$work/towers" 2>/dev/null
 MOE_TOWER_CASES="$work/towers" "build/$preset/tests/test_tower" "encoders and projectors give*"

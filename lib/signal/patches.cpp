@@ -36,28 +36,63 @@ std::vector<PatchPlace> patch_places(int rows, int columns, int merge) {
   return out;
 }
 
+namespace {
+
+// Rows of frames[0] .. frames[rule.times - 1] from row `first` of `out`.
+void fill_rows(std::span<const Picture* const> frames, const PatchRule& rule,
+               const std::vector<PatchPlace>& places, Index first, Matrix<double>& out) {
+  const int area = rule.patch * rule.patch;
+  const int channels = frames[0]->channels;
+  for (std::size_t n = 0; n < places.size(); ++n) {
+    const auto row = out.row(first + Index(n));
+    for (int i = 0; i < area * channels; ++i) {
+      const int c = i % channels;
+      const int at = i / channels;  // inside the patch
+      const int y = places[n].row * rule.patch + at / rule.patch;
+      const int x = places[n].column * rule.patch + at % rule.patch;
+      const double mean = rule.mean[std::size_t(c)];
+      const double deviation = rule.deviation[std::size_t(c)];
+      for (int f = 0; f < rule.times; ++f) {
+        const int to =
+            rule.pixel_first ? (f * area + at) * channels + c : (c * rule.times + f) * area + at;
+        const double value = frames[std::size_t(f)]->at(y, x, c) / brightest;
+        row[std::size_t(to)] = (value - mean) / deviation;
+      }
+    }
+  }
+}
+
+}  // namespace
+
 Matrix<double> patches_of(const Picture& picture, const PatchRule& rule) {
   check_picture(picture, rule);
   const auto places =
       patch_places(picture.height / rule.patch, picture.width / rule.patch, rule.merge);
-  const int area = rule.patch * rule.patch;
+  const std::vector<const Picture*> frames(std::size_t(rule.times), &picture);
   Matrix<double> out(Index(places.size()), rule.numbers(picture.channels));
-  for (std::size_t n = 0; n < places.size(); ++n) {
-    const auto row = out.row(Index(n));
-    for (int i = 0; i < area * picture.channels; ++i) {
-      const int c = i % picture.channels;
-      const int at = i / picture.channels;  // inside the patch
-      const int y = places[n].row * rule.patch + at / rule.patch;
-      const int x = places[n].column * rule.patch + at % rule.patch;
-      const double value = (picture.at(y, x, c) / brightest - rule.mean[std::size_t(c)]) /
-                           rule.deviation[std::size_t(c)];
-      for (int f = 0; f < rule.times; ++f) {
-        const int to = rule.pixel_first ? (f * area + at) * picture.channels + c
-                                        : (c * rule.times + f) * area + at;
-        row[std::size_t(to)] = value;
-      }
-    }
+  fill_rows(frames, rule, places, 0, out);
+  return out;
+}
+
+Matrix<double> patches_of(std::span<const Picture> frames, const PatchRule& rule) {
+  if (frames.empty() || frames.size() % std::size_t(rule.times) != 0) {
+    throw Error(Exit::input,
+                concat("a clip of ", frames.size(), " frames, of which a row holds ", rule.times));
   }
+  std::vector<const Picture*> all;
+  for (const Picture& f : frames) {
+    check_picture(f, rule);
+    if (f.height != frames[0].height || f.width != frames[0].width)
+      throw Error(Exit::input, "the frames of a clip have different sizes");
+    all.push_back(&f);
+  }
+  const auto places =
+      patch_places(frames[0].height / rule.patch, frames[0].width / rule.patch, rule.merge);
+  const std::size_t times = std::size_t(rule.times);
+  const Index count = Index(places.size());
+  Matrix<double> out(count * Index(all.size() / times), rule.numbers(frames[0].channels));
+  for (std::size_t f = 0; f < all.size(); f += times)
+    fill_rows(std::span(all).subspan(f, times), rule, places, count * Index(f / times), out);
   return out;
 }
 

@@ -3,6 +3,7 @@
 // pixel; Qwen and ERNIE put 2x2 patches beside each other and a still picture twice in time.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "lib/core/matrix.h"
@@ -39,5 +40,9 @@ std::vector<PatchPlace> patch_places(int rows, int columns, int merge);
 // (patches, rule.numbers(channels)): (pixel/255 - mean) / deviation. Throws Error(input) where the
 // picture does not divide into patches and blocks, or the rule has not one mean a channel.
 Matrix<double> patches_of(const Picture&, const PatchRule&);
+// The same of the frames of a clip, rule.times of them in a row: the rows of the first ones, then
+// of the next. Throws Error(input) as well where the frames differ in size or are no multiple of
+// them.
+Matrix<double> patches_of(std::span<const Picture> frames, const PatchRule&);
 
 }  // namespace moe

@@ -15,14 +15,15 @@ class Rows {
     for (int i = 0; i < length; ++i, ++next_)
       add(next_, next_, next_, false);
   }
-  void picture(int times, int rows, int columns) {
-    for (int t = 0; t < times; ++t) {
+  void picture(const RowRun& r, int rows, int columns) {
+    for (int t = 0; t < r.times; ++t) {
       for (int y = 0; y < rows; ++y) {
         for (int x = 0; x < columns; ++x)
-          add(next_ + t, next_ + y, next_ + x, true);
+          add(next_ + t * r.time_step, next_ + y, next_ + x, true);
       }
     }
-    next_ += std::max(rows, columns);
+    const int last = r.behind_time ? (r.times - 1) * r.time_step + 1 : 0;
+    next_ += std::max({rows, columns, last});
   }
   RowPositions take() {
     RowPositions out{Matrix<int>(3, Index(picture_.size())), std::move(picture_), next_};
@@ -56,7 +57,7 @@ RowPositions row_positions(std::span<const RowRun> runs, int merge) {
       throw Error(Exit::input, concat("a picture of ", run.rows, " x ", run.columns,
                                       " patches does not divide into blocks of ", merge));
     }
-    out.picture(run.times, run.rows / merge, run.columns / merge);
+    out.picture(run, run.rows / merge, run.columns / merge);
   }
   return out.take();
 }

@@ -15,6 +15,8 @@ struct RowRun {  // rows that follow each other and are of one kind
   bool picture = false;
   int length = 0;                        // rows of text
   int times = 0, rows = 0, columns = 0;  // of a picture or video, in patches
+  int time_step = 1;                     // places between its frames
+  bool behind_time = false;              // what follows also begins behind its last frame
 };
 
 struct RowPositions {
@@ -24,7 +26,8 @@ struct RowPositions {
 };
 // Blocks of merge x merge patches are one row. Text goes on by 1 a row in all three; the rows of a
 // picture that begins at c have (c + time, c + row, c + column), and what follows begins at c + the
-// longer side. Throws Error(input) where a picture does not divide into blocks.
+// longer side; in Qwen3-Omni frames are time_step places apart, and what follows begins behind all
+// of these. Throws Error(input) where a picture does not divide into blocks.
 RowPositions row_positions(std::span<const RowRun>, int merge);
 
 // sections: the first pairs turn by time, the next by height, the rest by width; interleaved: time,

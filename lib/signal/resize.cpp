@@ -154,12 +154,12 @@ PictureSize bounded_size(PictureSize s, int factor, Index fewest, Index most) {
   return out;
 }
 
-Picture middle_square(const Picture& p, int side) {
+Picture middle_square(const Picture& p, int side, ResizeFilter filter) {
   const int shorter = std::min(p.height, p.width);
   const auto scaled = [&](int length) {
     return int(Index(side) * length / shorter);
   };
-  const Picture fit = resized(p, scaled(p.height), scaled(p.width));
+  const Picture fit = resized(p, scaled(p.height), scaled(p.width), filter);
   return cropped(fit, (fit.height - side) / 2, (fit.width - side) / 2, side, side);
 }
 

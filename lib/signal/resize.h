@@ -24,6 +24,6 @@ struct PictureSize {
 PictureSize bounded_size(PictureSize, int factor, Index fewest_pixels, Index most_pixels);
 
 // The shorter side becomes `side`, then the middle square is cut out (CLIP).
-Picture middle_square(const Picture&, int side);
+Picture middle_square(const Picture&, int side, ResizeFilter = ResizeFilter::cubic);
 
 }  // namespace moe

@@ -1,6 +1,7 @@
 // Aria: an encoder like SigLIP's whose places are cells of a square table, one of its layers
 // without the norm behind the last, and learned queries, as many as config.json says for so many
-// patches, that look at its rows once; two products with tanh GELU.
+// patches, that look at its rows once; two products with tanh GELU. A picture fills the corner of a
+// square; what is black there is no row here: the class masks it, so that no other row sees it.
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,6 +17,7 @@ namespace moe {
 namespace {
 
 constexpr double projector_eps = 1e-5;  // torch's own, which the class takes
+constexpr int processor_side = 980, processor_shortest = 336;
 
 // Patches of a picture to queries.
 std::map<Index, Index> queries_of(const ConfigReader& c) {
@@ -46,8 +48,9 @@ class QueryProjector {
     const auto found = queries_.find(patches);
     return found == queries_.end() ? 0 : std::min(found->second, most_);
   }
-  // (all queries, D); `start` says where pictures begin in x
-  Array<S> operator()(Backend<S>&, View<const S> x, std::span<const Index> start) const;
+  // (all queries, D): counts[n] of picture n; `start` says where pictures begin in x
+  Array<S> operator()(Backend<S>&, View<const S> x, std::span<const Index> start,
+                      std::span<const Index> counts) const;
 
  private:
   Array<S> look(Backend<S>&, View<const S> queries, View<const S> x,
@@ -114,12 +117,11 @@ Array<S> QueryProjector<S>::look(Backend<S>& b, View<const S> queries, View<cons
 }
 
 template <class S>
-Array<S> QueryProjector<S>::operator()(Backend<S>& b, View<const S> x,
-                                       std::span<const Index> start) const {
+Array<S> QueryProjector<S>::operator()(Backend<S>& b, View<const S> x, std::span<const Index> start,
+                                       std::span<const Index> counts) const {
   std::vector<int> which;
   std::vector<Index> query_start{0};
-  for (std::size_t n = 0; n + 1 < start.size(); ++n) {
-    const Index count = rows_for(start[n + 1] - start[n]);
+  for (const Index count : counts) {
     for (int i = 0; i < int(count); ++i)
       which.push_back(i);
     query_start.push_back(query_start.back() + count);
@@ -191,11 +193,12 @@ template <class S>
 Index AriaPictures<S>::rows_of(const PictureGrid& g) const {
   if (g.times != 1)
     throw Error(Exit::input, concat(file_, ": this encoder takes no videos"));
-  const Index rows = projector_->rows_for(g.patches());
+  const Index patches = g.whole > 0 ? g.whole : g.patches();
+  const Index rows = projector_->rows_for(patches);
   if (rows == 0) {
     throw Error(Exit::input,
                 concat(file_, ": projector_patch_to_query_dict has no number of queries for the ",
-                       g.patches(), " patches of a picture"));
+                       patches, " patches of a picture"));
   }
   return rows;
 }
@@ -221,7 +224,7 @@ TowerOutput<S> AriaPictures<S>::encode(View<const S> x, std::span<const PictureG
       seen = copy_of(b, now);
   });
   out.last_hidden = behind_(b, rows).to_host();
-  out.features = (*projector_)(b, seen.view(), start).to_host();
+  out.features = (*projector_)(b, seen.view(), start, out.rows).to_host();
   return out;
 }
 
@@ -232,8 +235,9 @@ Towers<S> aria_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   const auto usual = id_in(c.root, "image_token_index", 9);
   out.placeholder.picture = id_in(c.root, "image_token_id", usual);
-  out.processor = {.sizing = PictureSizing::tile,
-                   .side = side_in(object_in(c.root, "vision_config"), "image_size", 224),
+  out.processor = {.sizing = PictureSizing::corner,
+                   .side = processor_side,
+                   .shortest = processor_shortest,
                    .folder = c.folder};
   out.picture = std::make_unique<AriaPictures<S>>(c, t);
   return out;

@@ -166,13 +166,20 @@ Towers<S> ernie_vl_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   out.placeholder.picture = id_in(c.root, "image_token_id", 100295);
   out.placeholder.video = id_in(c.root, "video_token_id", 103367);
-  frame_with(c.root, "image_start_token_id", "image_end_token_id", out);
+  ids_around(c.root, "image_start_token_id", "image_end_token_id", out.before, out.behind);
   out.frame_routes = true;
   out.three_axes = true;
-  out.processor = {.mean = clip_mean,
-                   .deviation = clip_deviation,
-                   .most_pixels = 28 * 28 * 6177,
-                   .folder = c.folder};
+  const PixelRule pixels{.mean = clip_mean, .deviation = clip_deviation};
+  out.processor = {.pixels = pixels, .most_pixels = 28 * 28 * 6177, .folder = c.folder};
+  out.clips = {.style = ClipStyle::paired,
+               .pixels = pixels,
+               .fewest_frames = 16,
+               .most_frames = 180,
+               .fewest_pixels = 28 * 28 * 299,
+               .most_pixels = 28 * 28 * 1196,
+               .folder = c.folder};
+  ids_around(c.root, "video_start_token_id", "video_end_token_id", out.clip_before,
+             out.clip_behind);
   out.picture = std::make_unique<ErniePictures<S>>(c, t);
   return out;
 }

@@ -204,8 +204,9 @@ Towers<S> kimi_k25_towers(const TowerConfig& c, TowerTensors<S>& t) {
   Towers<S> out;
   out.placeholder.picture = id_in(c.root, "image_token_id", 163605);
   out.placeholder.video = id_in(c.root, "video_token_id", 163840);
-  frame_with(c.root, "vision_start_token_id", "vision_end_token_id", out);
+  ids_around(c.root, "vision_start_token_id", "vision_end_token_id", out.before, out.behind);
   out.processor = {.sizing = PictureSizing::padded, .folder = c.folder};
+  out.clips = {.style = ClipStyle::chunked, .rate = 2, .most_frames = 1 << 20, .folder = c.folder};
   out.picture = std::make_unique<KimiPictures<S>>(c, t);
   return out;
 }

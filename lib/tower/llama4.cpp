@@ -1,7 +1,7 @@
 // Llama 4: patches line by line and a class row behind them, learned places and a rotation by
 // column and row (counted from 1, the class row not at all), encoder, blocks of patches side by
 // side ("pixel shuffle"), two products with GELU behind each, one product more. Every picture is
-// one tile of image_size pixels.
+// one tile of image_size pixels, or several.
 #include <cmath>
 
 #include "lib/core/text.h"
@@ -182,12 +182,15 @@ Towers<S> llama4_towers(const TowerConfig& c, TowerTensors<S>& t) {
   const auto usual = id_in(c.root, "image_token_index", 200092);
   out.placeholder.picture = id_in(c.root, "image_token_id", usual);
   if (c.root.has("boi_token_index"))
-    frame_with(c.root, "boi_token_index", "eoi_token_index", out);
+    ids_around(c.root, "boi_token_index", "eoi_token_index", out.before, out.behind);
   else
-    frame_with(c.root, "boi_token_id", "eoi_token_id", out);
+    ids_around(c.root, "boi_token_id", "eoi_token_id", out.before, out.behind);
   out.picture = std::make_unique<Llama4Pictures<S>>(c, t);
-  out.processor = {
-      .sizing = PictureSizing::tile, .side = out.picture->patches().side, .folder = c.folder};
+  out.processor = {.sizing = PictureSizing::tiles,
+                   .pixels = {.filter = ResizeFilter::linear, .in_bf16 = true},
+                   .side = out.picture->patches().side,
+                   .folder = c.folder};
+  out.tile_words = {"<|image|>", "<|tile_x_separator|>", "<|tile_y_separator|>"};
   return out;
 }
 MOE_TOWER_FAMILY(llama4_towers)

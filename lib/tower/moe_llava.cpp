@@ -124,9 +124,9 @@ Towers<S> moe_llava_towers(const TowerConfig& c, TowerTensors<S>& t) {
                          " and the encoder has ", clip.hidden()));
   }
   out.processor = {.sizing = PictureSizing::middle,
-                   .mean = clip_mean,
-                   .deviation = clip_deviation,
+                   .pixels = {.mean = clip_mean, .deviation = clip_deviation},
                    .side = clip.patches().side,
+                   .squared = c.root.text("image_aspect_ratio", "") == "pad",
                    .folder = file.parent_path()};
   out.picture =
       std::make_unique<LlavaPictures<S>>(c.root, std::move(clip), std::move(products), t.backend());

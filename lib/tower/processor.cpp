@@ -1,78 +1,93 @@
 #include "lib/tower/processor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/tower/processor_file.h"
 
 namespace moe {
 namespace {
 
-constexpr double brightest = 255;
-
-// One number a channel, from a list or from one for all.
-std::vector<double> channels_in(const ConfigReader& c, const char* key,
-                                const std::vector<double>& usual) {
-  if (!c.has(key))
-    return usual;
-  if (!c.at(key).is_number())
-    return c.reals(key);
-  return std::vector<double>(usual.size(), c.real(key, 0));
-}
-
 int up(int n, int by) {
-  return (n + by - 1) / by * by;
+  return (n + by - 1) / by;
 }
+
+// Heights and widths, in squares of this side, that Aria's processor cuts pictures into where it is
+// told to and is given no sizes.
+constexpr int split_side = 490;
+constexpr int split_shapes[][2] = {{1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}, {1, 7}, {1, 8},
+                                   {2, 4}, {2, 3}, {2, 2}, {2, 1}, {3, 1}, {3, 2}, {4, 1},
+                                   {4, 2}, {5, 1}, {6, 1}, {7, 1}, {8, 1}};
 
 }  // namespace
 
 PictureProcessor::PictureProcessor(const TowerPatches& patches, const ProcessorDefaults& rule)
     : patches_(patches), rule_(rule) {
-  const std::filesystem::path file = rule.folder / "preprocessor_config.json";
-  if (std::filesystem::exists(file))
-    read(file);
-  const std::size_t channels = std::size_t(patches_.channels);
-  if (rule_.mean.size() != channels || rule_.deviation.size() != channels) {
-    throw Error(Exit::input,
-                concat("'", file.string(), "' has ", rule_.mean.size(), " means and ",
-                       rule_.deviation.size(), " deviations for ", channels, " channels"));
+  const auto file = processor_file(rule.folder, "image_processor", {"preprocessor_config.json"});
+  if (file)
+    read(file->reader());
+  check_pixel_rule(rule_.pixels, patches_,
+                   file ? file->file : (rule.folder / "preprocessor_config.json").string());
+}
+
+void PictureProcessor::read(const ConfigReader& c) {
+  read_pixel_rule(c, patches_, rule_.pixels);
+  const PixelBounds bounds = read_pixel_bounds(c, {rule_.fewest_pixels, rule_.most_pixels});
+  rule_.fewest_pixels = bounds.fewest;
+  rule_.most_pixels = bounds.most;
+  if (rule_.sizing == PictureSizing::padded)
+    padded_ = read_padded_bounds(c, padded_);
+  if (rule_.sizing == PictureSizing::tiles) {
+    rule_.most_tiles = c.whole("max_patches", rule_.most_tiles);
+    largest_ = c.flag("resize_to_max_canvas", false);
+    const int side = c.has("size") ? c.in("size").whole("height", rule_.side) : rule_.side;
+    if (side != rule_.side || rule_.most_tiles < 1) {
+      c.refuse(concat("size.height is ", side, " and max_patches ", rule_.most_tiles,
+                      ", and the encoder takes squares of ", rule_.side));
+    }
+  }
+  if (rule_.sizing == PictureSizing::corner)
+    read_splits(c);
+  if (rule_.sizing == PictureSizing::middle) {
+    check_side(c, "size", "shortest_edge");
+    check_side(c, "crop_size", "height");
   }
 }
 
-void PictureProcessor::read(const std::filesystem::path& file) {
-  const Json json = read_json(file, {.python_words = true});
-  const ConfigReader c(json, file.string());
-  for (const char* key : {"do_resize", "do_rescale", "do_normalize"}) {
-    if (!c.flag(key, true))
-      c.refuse(concat(key, " is false, which is not done here"));
+// A size that is a number, or an object with one.
+void PictureProcessor::check_side(const ConfigReader& c, const char* key,
+                                  const char* inside) const {
+  if (!c.has(key))
+    return;
+  const int side = c.at(key).is_object() ? c.in(key).whole(inside, rule_.side) : c.whole(key);
+  if (side != rule_.side) {
+    c.refuse(concat(key, " is ", side, " pixels, and the encoder takes pictures of ", rule_.side));
   }
-  if (std::abs(c.real("rescale_factor", 1 / brightest) - 1 / brightest) > 1e-9)
-    c.refuse(concat("rescale_factor is ", c.real("rescale_factor", 0), " and must be 1/255"));
-  const int resample = c.whole("resample", 3);
-  if (resample != 2 && resample != 3)
-    c.refuse(concat("resample is ", resample, ": only 2 (linear) and 3 (cubic) are computed"));
-  filter_ = resample == 2 ? ResizeFilter::linear : ResizeFilter::cubic;
-  if (c.whole("patch_size", patches_.patch) != patches_.patch) {
-    c.refuse(
-        concat("patch_size is ", c.whole("patch_size"), " and the encoder's ", patches_.patch));
-  }
-  read_bounds(c);
 }
 
-void PictureProcessor::read_bounds(const ConfigReader& c) {
-  rule_.mean = channels_in(c, "image_mean", rule_.mean);
-  rule_.deviation = channels_in(c, "image_std", rule_.deviation);
-  const bool has_size = c.has("size") && c.at("size").is_object();
-  const ConfigReader size = has_size ? c.in("size") : c;
-  const auto pixels = [&](const char* own, const char* edge, Index usual) {
-    return Index(c.whole(own, has_size ? size.whole(edge, int(usual)) : int(usual)));
-  };
-  rule_.fewest_pixels = pixels("min_pixels", "shortest_edge", rule_.fewest_pixels);
-  rule_.most_pixels = pixels("max_pixels", "longest_edge", rule_.most_pixels);
-  most_patches_ = c.whole("max_patches", int(most_patches_));
-  most_side_ = size.whole("max_height", most_side_);
+void PictureProcessor::read_splits(const ConfigReader& c) {
+  rule_.side = c.whole("max_image_size", rule_.side);
+  rule_.shortest = c.whole("min_image_size", rule_.shortest);
+  if (rule_.side < patches_.patch || rule_.shortest < 1 || rule_.shortest > rule_.side) {
+    c.refuse(concat("max_image_size is ", rule_.side, " and min_image_size ", rule_.shortest,
+                    " for patches of ", patches_.patch));
+  }
+  if (!c.flag("split_image", false))
+    return;
+  if (!c.has("split_resolutions")) {
+    for (const auto& [rows, columns] : split_shapes)
+      splits_.push_back({rows * split_side, columns * split_side});
+    return;
+  }
+  for (const Json& size : c.at("split_resolutions")) {
+    const bool two = size.is_array() && size.size() == 2 && size[0].is_number_unsigned() &&
+                     size[1].is_number_unsigned();
+    if (!two || size[0] < 1 || size[1] < 1 || size[0] > 65536 || size[1] > 65536)
+      c.refuse(concat("split_resolutions holds ", size.dump(), ", no height and width"));
+    splits_.push_back({size[0], size[1]});
+  }
 }
 
 PictureSize PictureProcessor::inner(PictureSize s) const {
@@ -80,53 +95,118 @@ PictureSize PictureProcessor::inner(PictureSize s) const {
     return bounded_size(s, patches_.patch * patches_.multiple, rule_.fewest_pixels,
                         rule_.most_pixels);
   }
-  if (rule_.sizing == PictureSizing::padded) {
-    const int side = most_side_ * patches_.patch;
-    const double tall = std::max(1, s.height / patches_.patch);
-    const double wide = std::max(1, s.width / patches_.patch);
-    const double scale = std::min({1.0, std::sqrt(double(most_patches_) / (tall * wide)),
-                                   double(side) / s.height, double(side) / s.width});
-    const auto scaled = [&](int length) {
-      return std::min(std::max(1, int(length * scale)), side);
-    };
-    return {scaled(s.height), scaled(s.width)};
-  }
+  if (rule_.sizing == PictureSizing::padded)
+    return padded_size(s, patches_, padded_).inner;
   return {rule_.side, rule_.side};
 }
 
-PictureGrid PictureProcessor::grid(PictureSize s) const {
-  PictureSize size = inner(s);
-  if (rule_.sizing == PictureSizing::padded) {
-    const int block = patches_.patch * patches_.multiple;
-    size = {up(size.height, block), up(size.width, block)};
-  }
-  return {1, size.height / patches_.patch, size.width / patches_.patch};
+PictureSize PictureProcessor::corner(PictureSize s) const {
+  const double scale = double(rule_.side) / std::max(s.height, s.width);
+  if (s.width >= s.height)
+    return {std::max(int(s.height * scale), rule_.shortest), rule_.side};
+  return {rule_.side, std::max(int(s.width * scale), rule_.shortest)};
 }
 
-Picture PictureProcessor::fitted(const Picture& p) const {
-  if (rule_.sizing == PictureSizing::middle)
-    return middle_square(p, rule_.side);
-  const PictureSize size = inner({p.height, p.width});
-  Picture out = resized(p, size.height, size.width, filter_);
-  if (rule_.sizing != PictureSizing::padded)
+PictureGrid PictureProcessor::grid_of(PictureSize s) const {
+  return {1, s.height / patches_.patch, s.width / patches_.patch};
+}
+
+// Patches that hold something of the picture.
+PictureGrid PictureProcessor::corner_grid(PictureSize s) const {
+  const PictureSize seen = corner(s);
+  const Index across = rule_.side / patches_.patch;
+  const auto patches = [&](int length) {
+    return std::min(up(length, patches_.patch), int(across));
+  };
+  return {1, patches(seen.height), patches(seen.width), across * across};
+}
+
+TileGrid PictureProcessor::tiles(PictureSize s) const {
+  if (rule_.sizing != PictureSizing::tiles)
+    return {};
+  return canvas_for(s, rule_.side, rule_.most_tiles, largest_);
+}
+
+std::vector<PictureGrid> PictureProcessor::grids(PictureSize s) const {
+  if (rule_.sizing == PictureSizing::tiles) {
+    const int count = tiles(s).count();
+    return std::vector<PictureGrid>(std::size_t(count > 1 ? count + 1 : 1), grid_of(inner(s)));
+  }
+  if (rule_.sizing == PictureSizing::corner) {
+    if (splits_.empty())
+      return {corner_grid(s)};
+    std::vector<PictureGrid> out;
+    const PictureSize whole = best_size(s, splits_);
+    for (int top = 0; top < whole.height; top += rule_.side) {
+      for (int left = 0; left < whole.width; left += rule_.side) {
+        out.push_back(corner_grid(
+            {std::min(rule_.side, whole.height - top), std::min(rule_.side, whole.width - left)}));
+      }
+    }
     return out;
-  const PictureGrid whole = grid({p.height, p.width});
-  return cropped(out, 0, 0, whole.rows * patches_.patch, whole.columns * patches_.patch);
+  }
+  if (rule_.sizing == PictureSizing::padded)
+    return {grid_of(padded_size(s, patches_, padded_).filled)};
+  return {grid_of(inner(s))};
+}
+
+// Tiles of the canvas, the rest of it black, and behind several of them all of the picture in one.
+std::vector<Picture> PictureProcessor::tiled(const Picture& p) const {
+  const PictureSize size{p.height, p.width};
+  const TileGrid canvas = tiles(size);
+  const PictureSize fit = size_on_canvas(size, canvas, rule_.side, largest_);
+  const Picture scaled = resized(p, fit.height, fit.width, rule_.pixels.filter);
+  const Picture laid = cropped(scaled, 0, 0, canvas.rows * rule_.side, canvas.columns * rule_.side);
+  std::vector<Picture> out = squares_of(laid, rule_.side);
+  if (canvas.count() > 1)
+    out.push_back(resized(p, rule_.side, rule_.side, rule_.pixels.filter));
+  return out;
+}
+
+Picture PictureProcessor::cornered(const Picture& p) const {
+  const PictureSize seen = corner({p.height, p.width});
+  const PictureGrid g = corner_grid({p.height, p.width});
+  const Picture scaled = resized(p, seen.height, seen.width, rule_.pixels.filter);
+  return cropped(scaled, 0, 0, g.rows * patches_.patch, g.columns * patches_.patch);
+}
+
+std::vector<Picture> PictureProcessor::views(const Picture& p) const {
+  if (rule_.sizing == PictureSizing::tiles)
+    return tiled(p);
+  if (rule_.sizing == PictureSizing::corner) {
+    if (splits_.empty())
+      return {cornered(p)};
+    std::vector<Picture> out;
+    const PictureSize whole = best_size({p.height, p.width}, splits_);
+    for (const Picture& square : squares_of(centred(p, whole, rule_.pixels.filter), rule_.side))
+      out.push_back(cornered(square));
+    return out;
+  }
+  if (rule_.sizing == PictureSizing::middle) {
+    if (!rule_.squared)
+      return {middle_square(p, rule_.side, rule_.pixels.filter)};
+    std::vector<std::uint8_t> colour;
+    for (const double mean : rule_.pixels.mean)
+      colour.push_back(std::uint8_t(std::clamp(mean * 255, 0.0, 255.0)));
+    return {middle_square(squared_with(p, colour), rule_.side, rule_.pixels.filter)};
+  }
+  const PictureSize size = inner({p.height, p.width});
+  const Picture out = resized(p, size.height, size.width, rule_.pixels.filter);
+  if (rule_.sizing != PictureSizing::padded)
+    return {out};
+  const PictureSize filled = padded_size({p.height, p.width}, patches_, padded_).filled;
+  return {cropped(out, 0, 0, filled.height, filled.width)};
 }
 
 PatchRows<float> PictureProcessor::rows(const Picture& p) const {
-  if (p.channels != patches_.channels) {
-    throw Error(Exit::input, concat("a picture of ", p.channels, " channels for an encoder of ",
-                                    patches_.channels));
+  PatchRows<float> out;
+  out.grid = grids({p.height, p.width});
+  out.row = Matrix<float>(patches_of(out.grid), patches_.numbers());
+  float* to = out.row.data();
+  for (const Picture& view : views(p)) {
+    const Matrix<float> part = pixel_rows({&view, 1}, patches_, rule_.pixels);
+    to = std::ranges::copy(part.flat(), to).out;
   }
-  const PatchRule rule{.patch = patches_.patch,
-                       .merge = patches_.merge,
-                       .times = patches_.times,
-                       .mean = rule_.mean,
-                       .deviation = rule_.deviation};
-  const Matrix<double> wide = patches_of(fitted(p), rule);
-  PatchRows<float> out{Matrix<float>(wide.rows(), wide.cols()), {grid({p.height, p.width})}};
-  std::ranges::copy(wide.flat(), out.row.data());
   return out;
 }
 

@@ -12,6 +12,7 @@ namespace moe {
 // Patches of a picture or video: `times` frames of rows x columns, frame by frame.
 struct PictureGrid {
   int times = 1, rows = 0, columns = 0;
+  Index whole = 0;  // patches of the picture with what was filled up and left out; 0 = nothing was
 
   Index area() const {
     return Index(rows) * columns;

@@ -52,15 +52,13 @@ std::optional<int> id_in(const ConfigReader& c, const char* key, std::optional<i
   return c.has(key) ? std::optional(c.whole(key)) : fallback;
 }
 
-template <class S>
-void frame_with(const ConfigReader& c, const char* before, const char* behind, Towers<S>& out) {
-  if (!c.has(before) || !c.has(behind))
+void ids_around(const ConfigReader& c, const char* before_key, const char* behind_key,
+                std::vector<int>& before, std::vector<int>& behind) {
+  if (!c.has(before_key) || !c.has(behind_key))
     return;
-  out.before = {c.whole(before)};
-  out.behind = {c.whole(behind)};
+  before = {c.whole(before_key)};
+  behind = {c.whole(behind_key)};
 }
-template void frame_with(const ConfigReader&, const char*, const char*, Towers<float>&);
-template void frame_with(const ConfigReader&, const char*, const char*, Towers<double>&);
 
 int layers_in(const ConfigReader& c, const char* key, int all) {
   const Json& v = c.at(key);

@@ -17,9 +17,9 @@ int side_in(const ConfigReader&, const char* key, int fallback);
 // `type`, and for a head_dim that is not hidden size / heads.
 double vision_theta(const ConfigReader&, const std::string& type, const EncoderShape&);
 std::optional<int> id_in(const ConfigReader&, const char* key, std::optional<int> fallback);
-// The ids of these keys around a picture, where both are there.
-template <class S>
-void frame_with(const ConfigReader&, const char* before, const char* behind, Towers<S>&);
+// The ids of these keys, where both are there.
+void ids_around(const ConfigReader&, const char* before_key, const char* behind_key,
+                std::vector<int>& before, std::vector<int>& behind);
 // A number of layers of `all`, as the index of an output: 0 is what goes into the first, -1 what
 // comes out of the last.
 int layers_in(const ConfigReader&, const char* key, int all);

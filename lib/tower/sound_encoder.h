@@ -19,6 +19,10 @@ class SoundEncoder final : public SoundTower<S> {
   int bands() const override {
     return bands_;
   }
+  Index rows_of(Index frames) const override {
+    return frames / piece_frames_ * rows_of_frames(piece_frames_) +
+           rows_of_frames(int(frames % piece_frames_));
+  }
   TowerOutput<S> encode(std::span<const Matrix<S>> sounds) const override;
 
  private:

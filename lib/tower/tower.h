@@ -11,6 +11,7 @@
 
 #include "lib/core/registry.h"
 #include "lib/files/config_reader.h"
+#include "lib/signal/resize.h"
 #include "lib/tower/rows.h"
 #include "lib/tower/tensors.h"
 
@@ -58,6 +59,8 @@ class SoundTower {
  public:
   virtual ~SoundTower() = default;
   virtual int bands() const = 0;  // of log-mel frames
+  // How many rows of the language model a sound of so many frames becomes, from 1.
+  virtual Index rows_of(Index frames) const = 0;
   // (frames, bands) of each sound. Pieces are padded to the longest of all of them, as the class
   // does, so a sound's vectors may depend on what else is there.
   virtual TowerOutput<S> encode(std::span<const Matrix<S>> sounds) const = 0;
@@ -72,16 +75,53 @@ struct Placeholders {
 enum class PictureSizing {
   bounded,  // sides near multiples of a block, area between bounds (Qwen2-VL's processor)
   padded,   // only made smaller, then filled with black to whole blocks (Kimi)
-  tile,     // squeezed to the one size that the encoder takes
+  tiles,    // on a canvas of squares that the encoder takes one by one, and one of all of it (Llama
+            // 4)
+  corner,   // the longer side to one size, the rest of that square black and not looked at (Aria)
   middle    // shorter side to that size, then the middle square (CLIP)
+};
+// What becomes of the numbers of pixels.
+struct PixelRule {
+  std::vector<double> mean{0.5, 0.5, 0.5}, deviation{0.5, 0.5, 0.5};  // of pixels from 0 to 1
+  ResizeFilter filter = ResizeFilter::cubic;
+  bool in_bf16 = false;  // each step is rounded to bf16 (Llama 4)
 };
 // What a family's processor does where its own file does not say something else.
 struct ProcessorDefaults {
   PictureSizing sizing = PictureSizing::bounded;
-  std::vector<double> mean{0.5, 0.5, 0.5}, deviation{0.5, 0.5, 0.5};
-  int side = 0;  // of `tile` and `middle`: height and width
+  PixelRule pixels = {};
+  int side = 0;  // of `tiles`, `corner` and `middle`: height and width
   Index fewest_pixels = 56 * 56, most_pixels = 28 * 28 * 1280;  // of `bounded`
-  std::filesystem::path folder;                                 // of preprocessor_config.json
+  int most_tiles = 16;                                          // of `tiles`
+  int shortest = 1;      // of `corner`: the shorter side is at least so long
+  bool squared = false;  // of `middle`: first made square with the mean colour (LLaVA's "pad")
+  std::filesystem::path folder;  // of preprocessor_config.json
+};
+
+// How the frames of a clip become rows of the language model.
+enum class ClipStyle {
+  none,     // the family takes no clips
+  stamped,  // pairs of frames, each a picture of its own, its seconds in text before it (Qwen3-VL)
+  timed,    // one video, whose places in time go by seconds (Qwen3-Omni)
+  paired,   // one video, two frames a row (ERNIE 4.5 VL)
+  chunked   // a few frames at a time, their time in text before them (Kimi)
+};
+struct ClipDefaults {
+  ClipStyle style = ClipStyle::none;
+  PixelRule pixels = {};
+  double clip_rate = 24;                     // frames a second of a clip of which nobody says it
+  double rate = 0;                           // frames a second that are looked at; 0 = all of them
+  int fewest_frames = 1, most_frames = 768;  // that are looked at
+  Index fewest_pixels = 0, most_pixels = 0;  // `stamped`: of all frames; else of each
+  int chunk = 4;                             // of `chunked`: frames at a time
+  double places_a_second = 0;                // of `timed`
+  std::filesystem::path folder;              // of the processor's files
+};
+
+// Texts of special ids around the rows of a tile: before the one that shows all of a picture,
+// between tiles of a line, behind a line of them. All empty = the family has no tiles.
+struct TileWords {
+  std::string whole, across, down;
 };
 
 template <class S>
@@ -90,9 +130,13 @@ struct Towers {
   Placeholders placeholder;
   // Around the rows of a picture, where the configuration has ids for its start and end.
   std::vector<int> before, behind;
+  // The same of a sound, and of a clip.
+  std::vector<int> sound_before, sound_behind, clip_before, clip_behind;
+  TileWords tile_words;
   bool frame_routes = false;  // these two rows route as rows of pictures do
   bool three_axes = false;    // rows have places in time, height and width
   ProcessorDefaults processor;
+  ClipDefaults clips;
   std::unique_ptr<PictureTower<S>> picture;  // of videos too
   std::unique_ptr<SoundTower<S>> sound;
 };

@@ -96,6 +96,35 @@ TEST_CASE("rows of text and pictures have positions in time, height and width") 
                     "a picture of 4 x 6 patches does not divide into blocks of 4");
 }
 
+TEST_CASE("frames of a clip may lie apart in time, and what follows begin behind the last") {
+  RowRun clip{.picture = true, .times = 3, .rows = 4, .columns = 2, .time_step = 5};
+  const RowRun text{.length = 1};
+  for (const bool behind : {false, true}) {
+    clip.behind_time = behind;
+    const RowRun runs[] = {text, clip, text};
+    const RowPositions p = row_positions(runs, 2);
+    REQUIRE(p.position.cols() == 8);  // two rows a frame
+    CHECK(p.position(0, 1) == 1);
+    CHECK(p.position(0, 6) == 11);
+    CHECK(p.position(1, 6) == 2);
+    CHECK(p.position(2, 6) == 1);
+    CHECK(p.position(0, 7) == (behind ? 12 : 3));
+  }
+}
+
+TEST_CASE("frames that share a row lie beside each other in it") {
+  std::vector<Picture> frames(2, Picture{.height = 2, .width = 2, .channels = 1, .pixel = {}});
+  frames[0].pixel = {0, 51, 102, 153};
+  frames[1].pixel = {255, 204, 51, 0};
+  const PatchRule rule{.patch = 1, .times = 2, .mean = {0}, .deviation = {1}};
+  const Matrix<double> rows = patches_of(frames, rule);
+  REQUIRE(rows.rows() == 4);
+  CHECK(rows(1, 0) == Approx(0.2));
+  CHECK(rows(1, 1) == Approx(0.8));
+  frames.pop_back();
+  CHECK_THROWS_AS(patches_of(std::span<const Picture>(frames), rule), Error);
+}
+
 TEST_CASE("pairs of a head turn by time, height or width") {
   CHECK(pair_axes(PairRule::sections, {2, 3, 3}, 8) == std::vector<int>{0, 0, 1, 1, 1, 2, 2, 2});
   CHECK(pair_axes(PairRule::interleaved, {4, 2, 2}, 8) == std::vector<int>{0, 1, 2, 0, 1, 2, 0, 0});

@@ -1,0 +1,40 @@
+// Clips from files: the frames of a film without its sound, as a folder NAME.clip of numbered
+// pictures, or as an array of bytes (frames, height, width, 3) that numpy.save wrote. Both are what
+// any tool that reads films can write, and neither needs a library of codecs here.
+#pragma once
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/signal/resize.h"
+
+namespace moe {
+
+// Whether a path is one of clips by its ending: .clip, .npy.
+bool is_clip_name(const std::filesystem::path&);
+
+class ClipFile {
+ public:
+  // Throws Error(input) naming the file where it is no clip: a folder without pictures, an array of
+  // another kind or shape, or of more than 1 GiB.
+  explicit ClipFile(const std::filesystem::path&);
+  int frames() const {
+    return frames_;
+  }
+  // Of the first frame, which is read for it.
+  PictureSize size() const;
+  // These frames, from 0. Throws Error(input) naming the file of a frame that cannot be read.
+  std::vector<Picture> read(std::span<const int> which) const;
+
+ private:
+  void read_array(const std::filesystem::path&);
+  Picture frame(int) const;
+
+  std::vector<std::filesystem::path> files_;  // of a folder, by the number in their names
+  std::string bytes_;                         // of an array, its header in front
+  std::size_t data_at_ = 0;
+  int frames_ = 0, height_ = 0, width_ = 0;
+};
+
+}  // namespace moe
