@@ -88,7 +88,8 @@ class TraceWriter:
     "num_shared", "n_group", "topk_group", "score_fn", "norm_topk", "routed_scale", "expert_bytes".
     routing: names of datasets under /routing beside expert_ids: weights, entropy, margin,
     logsumexp, logits. header: root attributes. rank: of the rows, None = no such dataset.
-    modalities: what the numbers of "modality" in the tokens mean, None = no such dataset.
+    modalities: what the numbers of "modality" in the tokens mean, None = no such dataset; with
+    them sequences have grids, how the rows of their pictures lie.
     """
 
     LAYER = {
@@ -108,6 +109,7 @@ class TraceWriter:
         "sequences": {"start": "u8", "length": "u4", "domain": "u2"},
         "steps": {"step": "i8", "token_start": "u8", "num_tokens": "u4", "phase": "u1"},
     }
+    GRIDS = {"grid_rows": "u2", "grid_columns": "u2"}
     COMMIT = np.dtype(
         [("rows", "<u8"), ("step", "<i8"), ("data_xxh3", "<u8"), ("prev_xxh3", "<u8")]
     )
@@ -142,8 +144,11 @@ class TraceWriter:
         self.rows = 0  # given
         self.written = 0  # committed
         self.domains = {}
+        self.fields = {name: dict(fields) for name, fields in self.RECORDS.items()}
+        if modalities:
+            self.fields["sequences"].update(self.GRIDS)
         self.records = {
-            name: {field: [] for field in fields} for name, fields in self.RECORDS.items()
+            name: {field: [] for field in fields} for name, fields in self.fields.items()
         }
         self.clean = dict.fromkeys(self.RECORDS, 0)  # records that did not change since the commit
         self.commits = []
@@ -259,7 +264,7 @@ class TraceWriter:
             weights.attrs.create("normalized", np.uint8(normalized), dtype="u1")
         if "logits" in routing:
             _text(self.file["routing/logits"], "kind", "logits")
-        for group, fields in self.RECORDS.items():
+        for group, fields in self.fields.items():
             for name, kind in fields.items():
                 self._growing(f"{group}/{name}", "<" + kind, 4096)
         if xxhash:
@@ -291,9 +296,12 @@ class TraceWriter:
             names.flush()
         return self.domains[label]
 
-    def new_sequence(self, label=None):
-        """Begins a sequence and returns its number, which rows then name in "sequence"."""
+    def new_sequence(self, label=None, grid=(0, 0)):
+        """Begins a sequence and returns its number, which rows then name in "sequence". grid: rows
+        and columns of its picture, of several pictures of each; 0, 0 = none, or not known."""
         sequences = self.records["sequences"]
+        for name, size in zip(self.GRIDS if self.modalities else (), grid):
+            sequences[name].append(size)
         sequences["start"].append(self.rows)
         sequences["length"].append(0)
         sequences["domain"].append(self.domain(label))
@@ -671,6 +679,52 @@ def _places(config):
     return found
 
 
+class _Grids:
+    """How the rows of the pictures of one call lie, by the grids that its arguments name."""
+
+    def __init__(self, config, arguments):
+        inner = getattr(config, "thinker_config", None)
+        self.vision = _first((config, inner), "vision_config")
+        self.left = {
+            number: self.grids_of(arguments, name)
+            for number, name in ((1, "image_grid_thw"), (2, "video_grid_thw"))
+        }
+
+    @staticmethod
+    def grids_of(arguments, name):
+        grids = arguments.get(name)
+        return [] if grids is None else [[int(v) for v in grid] for grid in grids]
+
+    def shape(self, grid, kind):
+        """Rows and columns of what the language model gets, and how many of these: frames."""
+        times, down, across = grid
+        block = _first((self.vision,), "spatial_merge_size merge_kernel_size merge_size", 1)
+        tall, wide = block if isinstance(block, (list, tuple)) else (block, block)
+        if hasattr(self.vision, "merge_kernel_size"):
+            times = 1  # Kimi: the mean over the frames
+        elif kind == 2 and hasattr(self.vision, "temporal_merge_size"):
+            times //= self.vision.temporal_merge_size
+        return down // tall, across // wide, times
+
+    def take(self, kinds):
+        """The grid of a sequence whose rows have these modalities: 0, 0 where it has none, several
+        or another number of rows than its grids."""
+        found = set()
+        for kind in (1, 2):
+            rows = int((kinds == kind).sum())
+            while rows > 0 and self.left[kind]:
+                down, across, times = self.shape(self.left[kind].pop(0), kind)
+                rows -= down * across * times
+                found.add((down, across))
+            if rows != 0:
+                self.left = {1: [], 2: []}  # of the others nothing is known either
+                return 0, 0
+        heard = np.flatnonzero(np.diff(np.concatenate([[0], kinds == 3, [0]])))
+        found |= {(1, int(length)) for length in heard[1::2] - heard[::2]}
+        grid = found.pop() if len(found) == 1 else (0, 0)
+        return grid if max(grid) < 65536 else (0, 0)
+
+
 class _Pass:
     """One forward pass of the whole model: which rows are tokens, and of which sequence."""
 
@@ -696,6 +750,7 @@ class _Pass:
         if torch.is_tensor(place) and place.dim() == 2 and place.shape[1] == self.shape[1]:
             self.place = np.broadcast_to(place.detach().cpu().numpy(), self.shape)
         self.continues = self.past > 0 and len(open_rows) == self.shape[0]
+        self.grids = _Grids(getattr(model, "config", None), arguments)
 
     @staticmethod
     def cache_of(arguments):
@@ -880,6 +935,7 @@ class Recorder:
         labels = self._labels(begins)
         if not done.continues:
             self.sequences = [[None, 0] for _ in range(done.shape[0])]
+        kinds = self._modality(done.ids)
         number = np.zeros(done.shape, np.uint32)
         position = np.zeros(done.shape, np.uint32)
         for row in range(done.shape[0]):
@@ -890,7 +946,7 @@ class Recorder:
                 state = self.sequences[row]
                 if begins[row, piece[0]]:
                     start = 0 if done.place is None else int(done.place[row, piece[0]])
-                    state = [self._new_sequence(labels), start]
+                    state = [self._new_sequence(labels, done.grids.take(kinds[row, piece])), start]
                 number[row, piece] = state[0]
                 position[row, piece] = state[1] + np.arange(len(piece))
                 self.sequences[row] = [state[0], state[1] + len(piece)]
@@ -904,7 +960,7 @@ class Recorder:
             "sequence": number.ravel()[valid],
             "position": position.ravel()[valid],
             "flags": flags,
-            "modality": self._modality(ids),
+            "modality": kinds.ravel()[valid],
         }
 
     def _modality(self, ids):
@@ -929,9 +985,9 @@ class Recorder:
             f"{count} sequences"
         )
 
-    def _new_sequence(self, labels):
+    def _new_sequence(self, labels, grid):
         label = next(labels)
-        return self.writer.new_sequence(label) if self.writer else 0
+        return self.writer.new_sequence(label, grid) if self.writer else 0
 
     def _open(self, routing):
         order = "key_desc"

@@ -175,6 +175,36 @@ def test_rows_of_pictures_and_sounds_are_marked():
     assert "modality" not in plain["tokens"] and plain.attrs["format_version"].decode() == "1.3"
 
 
+def test_grids_of_pictures_are_those_of_the_call():
+    made = model()
+    made.config.image_token_id, made.config.video_token_id = 90, 91
+    made.config.audio_token_id = 92
+    made.config.vision_config = type("Vision", (), {"spatial_merge_size": 2})()
+    tokens = ids(4, 14)
+    tokens[tokens >= 90] = 5
+    tokens[0, 1:7] = 90  # 2 x 3 blocks
+    tokens[1, 1:5] = 90  # two pictures of 1 x 2
+    tokens[2, 2:5] = 92  # a sound
+    tokens[3, 1:4] = tokens[3, 6:9] = 91  # two frames of 1 x 3, apart
+    grids = {"image_grid_thw": torch.tensor([[1, 4, 6], [1, 2, 4], [1, 2, 4]])}
+    grids["video_grid_thw"] = torch.tensor([[2, 2, 6]])
+    forward = made.forward
+    made.forward = lambda input_ids=None, image_grid_thw=None, video_grid_thw=None: forward(input_ids)
+
+    def of(**arguments):
+        found = record(lambda m, _: m(input_ids=tokens, **arguments), made=made)
+        return list(zip(found["sequences/grid_rows"][:], found["sequences/grid_columns"][:]))
+
+    assert of(**grids) == [(2, 3), (1, 2), (1, 3), (1, 3)], of(**grids)
+    # of pictures of two grids, of grids that do not fit the rows, and without any: none
+    tokens[1, 1:11] = 90
+    grids["image_grid_thw"] = torch.tensor([[1, 4, 6], [1, 4, 6], [1, 4, 4]])
+    assert of(**grids) == [(2, 3), (0, 0), (1, 3), (1, 3)]
+    grids["image_grid_thw"] = torch.tensor([[1, 4, 8], [1, 4, 6], [1, 4, 4]])
+    assert of(**grids) == [(0, 0), (0, 0), (1, 3), (0, 0)]
+    assert of() == [(0, 0), (0, 0), (1, 3), (0, 0)]
+
+
 def test_training_is_marked_and_recomputation_is_not_recorded_twice():
     made = model().train()
     made.gradient_checkpointing_enable()
