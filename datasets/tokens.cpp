@@ -148,7 +148,7 @@ bool has_ids(const Spec& spec) {
 
 bool only_validates(const Spec& spec) {
   return (spec.name() == "rows" && !spec.has("train")) ||
-         (spec.name() == "images" && spec.has("encoder"));
+         ((spec.name() == "images" || spec.name() == "sounds") && spec.has("encoder"));
 }
 
 bool reads_text(const std::vector<std::string>& specs) {

@@ -115,8 +115,6 @@ class Case:
         k = getattr(text.config, "num_experts_per_tok", None) or 1
         for l, layer in enumerate(layered.layers):
             hooks += modal_cases.watched(layer, f"moe/layer_{l}", seen, k)
-        if self.family == "aria":
-            hooks += [l.mlp.router.register_forward_hook(aria_router(seen, i, text.config)) for i, l in enumerate(layered.layers)]
         with torch.no_grad():
             self.model(**words, use_cache=False)
         for h in hooks:
@@ -162,15 +160,6 @@ def changed(config, changes):
             inside = inside[key]
         inside[last] = value
     return config
-
-
-def aria_router(seen, layer, config):
-    def write(_, args, out):
-        logits = out.reshape(-1, out.shape[-1])
-        top, ids = torch.topk(logits, config.moe_topk, dim=-1)
-        seen[f"moe/layer_{layer}/topk_ids"], seen[f"moe/layer_{layer}/topk_weights"] = ids, torch.softmax(top, -1)
-
-    return write
 
 
 def clean(folder):

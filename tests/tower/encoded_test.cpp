@@ -70,6 +70,7 @@ struct World {
   Batch first(const std::string& spec, Index piece = 0) {
     const Corpus corpus(with_encoder({spec}, model.path(), 400), *tokenizer, 1);
     notes = corpus.info().notes;
+    CHECK(corpus.split() == Split::valid);
     return corpus.valid({{0, piece}}, 512);
   }
   // The ids of text from row `from` to `to`.
