@@ -131,8 +131,9 @@ details .scroll{margin-top:.5rem}
 .data td{max-width:34rem;overflow-wrap:break-word;padding:.26rem .8rem .26rem 0;)css"
     R"css(border-bottom:1px solid var(--line);vertical-align:top}
 .data tbody tr:hover td{background:var(--wash)}
-.data .n,.pivot td{text-align:right;white-space:nowrap}
-.data .n{padding-left:.6rem}
+.data .n,.data td{text-align:right;white-space:nowrap}
+.data .n,.data td{padding-left:.6rem}
+.data td.w{text-align:left;white-space:normal;padding-left:0}.pivot td{padding-left:0}
 .data small{color:var(--muted);font-size:.82em;font-weight:400}
 .findings .lamp{font-size:.74rem;margin-right:.25rem}
 .more{font-size:.82rem;white-space:nowrap;text-decoration:none}
@@ -185,10 +186,10 @@ select{font:inherit;font-size:.92rem;color:inherit;background:var(--wash);)css"
     R"css(.chart,.scalebox,tr,.findings li,.warning,.legend div{break-inside:avoid}.scroll,)css"
     R"css(.scroll.tall,details .scroll{overflow:visible;max-height:none;background:none})css"
     R"css(.data{font-size:7.5pt}.data th{position:static}.data td,.data thead th button,)css"
-    R"css(.pivot thead th{padding-right:.35rem}.data th,.data .n,)css"
+    R"css(.pivot thead th{padding-right:.35rem}.data th,.data .n,.data td,)css"
     R"css(.data thead th button{white-space:normal;padding-left:0})css"
     R"css(.data th{vertical-align:bottom}.data td,.data th{overflow-wrap:anywhere})css"
-    R"css(.data td.n{overflow-wrap:normal}.data td small{display:inline-block})css"
+    R"css(.data td:not(.w){overflow-wrap:normal}.data td small{display:inline-block})css"
     R"css(.lamp{padding:0 .2rem}.broad,.slim,.chart{min-width:0!important})css"
     R"css(*{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 )css";

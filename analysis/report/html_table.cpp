@@ -55,11 +55,11 @@ std::string long_table(const Table& t, const RenderOptions& options) {
       const std::string range = interval_cell(c, r);
       const std::string text = html(cell(c, r));
       if (c.light) {
-        out += concat("<td><span class=\"lamp ", text, "\">", text, "</span>");
+        out += concat("<td class=w><span class=\"lamp ", text, "\">", text, "</span>");
       } else {
-        out += concat(!is_number(c)         ? "<td>"
-                      : inside_chance(c, r) ? "<td class=\"n near\">"
-                                            : "<td class=n>",
+        out += concat(!is_number(c)         ? "<td class=w>"
+                      : inside_chance(c, r) ? "<td class=near>"
+                                            : "<td>",
                       text, range.empty() ? "" : concat("<small> ", range, "</small>"),
                       by.empty() ? "" : concat("<small class=by> ", by, "</small>"));
       }
