@@ -7,6 +7,7 @@
 
 #include "analysis/compare/worth.h"
 #include "analysis/metric/reach.h"
+#include "apps/worth_file.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -127,6 +128,19 @@ Table worth_table(const MeasuredWorth& m, const std::vector<ExpertWorth>& all) {
                 .meaning = "mean over its tokens of weight times norm of its output",
                 .cells = column_of(all, &ExpertWorth::reap),
                 .metric = "expert_reap",
+                .digits = 4},
+               {.name = first_half_column,
+                .unit = "nats",
+                .meaning = "the change on every second sequence, from the first on",
+                .cells = m.first_half,
+                .metric = "loss_without_expert",
+                .digits = 4},
+               {.name = second_half_column,
+                .unit = "nats",
+                .meaning = "the change on the sequences between those: how far the two agree says "
+                           "how sure the ranking is",
+                .cells = m.second_half,
+                .metric = "loss_without_expert",
                 .digits = 4}};
   add_domains(t, all);
   return t;

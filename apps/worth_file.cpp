@@ -34,6 +34,15 @@ std::vector<double> bound(const Json& column, const char* name, std::size_t rows
   return column.contains(name) ? numbers(column.at(name)) : std::vector<double>(rows, NAN);
 }
 
+// Empty where there is none: files of former versions have no halves.
+std::vector<double> optional_column(const Json& columns, const char* name) {
+  for (const Json& one : columns) {
+    if (one.at("name") == name)
+      return numbers(one.at("values"));
+  }
+  return {};
+}
+
 MeasuredWorth worth_of(const Json& report) {
   const Json& columns = named(report.at("tables"), "id", "expert_worth").at("columns");
   MeasuredWorth out;
@@ -46,7 +55,12 @@ MeasuredWorth worth_of(const Json& report) {
   out.change = numbers(change.at("values"));
   out.low = bound(change, "low", out.change.size());
   out.high = bound(change, "high", out.change.size());
-  for (const std::size_t n : {out.expert.size(), out.change.size(), out.low.size()}) {
+  out.first_half = optional_column(columns, first_half_column);
+  out.second_half = optional_column(columns, second_half_column);
+  if (out.first_half.size() != out.second_half.size())
+    throw Error(Exit::input, "its columns are of different lengths");
+  for (const std::size_t n : {out.expert.size(), out.change.size(), out.low.size(),
+                              std::max(out.first_half.size(), out.layer.size())}) {
     if (n != out.layer.size())
       throw Error(Exit::input, "its columns are of different lengths");
   }

@@ -143,7 +143,9 @@ TEST_CASE("what experts are worth stands in the report of a trace, with what for
   for (const json& name :
        named(table(r, "worth_foretold").at("columns"), "name", "figure").at("values"))
     figures += name.get<std::string>() + ", ";
-  CHECK(figures == "load, REAP score, loss of its tokens, likeness to another expert, ");
+  CHECK(figures ==
+        "load, REAP score, loss of its tokens, likeness to another expert, the other half of the "
+        "text, ");
   good(f, "report a.h5 --worth worth.json -o a.html");
   CHECK(text_of(f / "a.html").find("What every expert is worth") != std::string::npos);
   refused(f, "report b.h5 --worth worth.json", 3, "was measured on the weights");
