@@ -2,16 +2,19 @@
 # GGUF files of this program in llama.cpp: opened, and continued as this program continues the checkpoint. llama-cpp-python, which builds llama.cpp from
 # its source package, lives in a virtual environment outside the tree (MOE_LLAMACPP, default ~/.cache/moe/llamacpp), and the classes that make the tiny
 # checkpoints in another (MOE_PEERS, default ~/.cache/moe/peers); both are made where they are not there. Folders of checkpoints may be named instead.
-#   scripts/llamacpp.sh [--preset dev] [FOLDER ...]
+# --speed times decoding in both instead, with the release build, on files that it makes in FOLDER (tests/peers/decode_speed.py).
+#   scripts/llamacpp.sh [--preset dev] [FOLDER ...] | --speed [FOLDER]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 preset=dev
+speed=
 folders=()
 while [ $# -gt 0 ]; do
   case $1 in
     --preset) preset=$2; shift 2 ;;
-    -*) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --speed) speed=yes preset=release; shift ;;
+    -*) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
     *) folders+=("$1"); shift ;;
   esac
 done
@@ -24,6 +27,10 @@ fi
 cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset" --target moe | tail -1
 
+if [ -n "$speed" ]; then
+  folder=${folders[0]:-${TMPDIR:-/tmp}/moe-decode}
+  exec "$llamacpp/bin/python" tests/peers/decode_speed.py "build/$preset/apps/moe" "$folder"
+fi
 if [ ${#folders[@]} -eq 0 ]; then
   peers=${MOE_PEERS:-$HOME/.cache/moe/peers}
   if ! "$peers/bin/python" -c 'import torch, safetensors, transformers' 2>/dev/null; then

@@ -42,6 +42,16 @@ void column_sums(Memory& memory, View<const float> dy, const std::vector<RowTile
     loops::add(sums.slice(i, 1).data, db.slice(tiles[i].expert, 1).data, 1, dy.cols);
 }
 
+// Of a weight that has a source: its rows are made once for each tile of rows of x.
+void source_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
+                    float beta) {
+  const std::vector<RowTile> tiles = one_expert(x.rows);
+  run_tasks(Index(tiles.size()), double(x.size()) * double(y.cols), [&](Index i) {
+    const RowTile& t = tiles[std::size_t(i)];
+    tile_product(memory, rows_of(x, t), w, op, rows_of(y, t), beta);
+  });
+}
+
 // Each tile with its expert's block of a weight that has a source.
 void grouped_tiles(Memory& memory, View<const float> x, const Weight& w, const Plan& plan, Op op,
                    View<float> y, float beta) {
@@ -121,14 +131,14 @@ void Cpu::linear(In x, const Weight& w, Out y, float beta) {
   if (w.source && x.rows <= decode::few)
     return decode::linear(x, w, y, beta);
   if (w.source)
-    return GroupedOps<float>::linear(x, w, y, beta);
+    return source_product(*this, x, w, Op::transposed, y, beta);
   if (x.rows <= decode::few)
     return decode::linear(x, plain<float>(w), y, beta);
   rows_product(*this, one_expert(x.rows), x, plain<float>(w), 1, Op::transposed, y, beta);
 }
 void Cpu::linear_dx(In dy, const Weight& w, Out dx, float beta) {
   if (w.source)
-    return GroupedOps<float>::linear_dx(dy, w, dx, beta);
+    return source_product(*this, dy, w, Op::plain, dx, beta);
   rows_product(*this, one_expert(dy.rows), dy, plain<float>(w), 1, Op::plain, dx, beta);
 }
 void Cpu::linear_dw(In dy, In x, Out dw) {

@@ -7,6 +7,7 @@
 
 #include "lib/checkpoint/quant/blocks.h"
 #include "lib/checkpoint/quant/dots_table.h"
+#include "lib/core/clones.h"
 
 namespace moe::quant {
 namespace {
@@ -56,16 +57,24 @@ std::string_view ggml_name(DType type) {
                                : "";
 }
 
-// Whether the exponent of one of these numbers is that of an infinity.
+// The largest of these bits of each number.
 template <class Bits>
-bool exponents_below(std::span<const std::byte> numbers, Bits exponent) {
+MOE_INLINE Bits largest_bits(const std::byte* numbers, std::size_t count, Bits mask) {
   Bits largest = 0;
-  for (std::size_t i = 0; i + sizeof(Bits) <= numbers.size(); i += sizeof(Bits)) {
+#pragma omp simd reduction(max : largest)
+  for (std::size_t i = 0; i < count; ++i) {
     Bits bits;
-    std::memcpy(&bits, numbers.data() + i, sizeof bits);
-    largest = std::max(largest, Bits(bits & exponent));
+    std::memcpy(&bits, numbers + i * sizeof bits, sizeof bits);
+    const Bits kept = bits & mask;
+    largest = largest < kept ? kept : largest;
   }
-  return largest < exponent;
+  return largest;
+}
+MOE_SIMD bool exponents_below(std::uint32_t exponent, const std::byte* numbers, std::size_t count) {
+  return largest_bits(numbers, count, exponent) < exponent;
+}
+MOE_SIMD bool exponents_below(std::uint16_t exponent, const std::byte* numbers, std::size_t count) {
+  return largest_bits(numbers, count, exponent) < exponent;
 }
 
 constexpr std::uint16_t f16_exponent = 0x7c00;
@@ -111,8 +120,9 @@ float few_bits_dot(const FewBitsFormat& f, const FewBitsRow& row, const float* x
 
 bool all_finite(DType type, std::span<const std::byte> numbers) {
   if (type == DType::f32)
-    return exponents_below<std::uint32_t>(numbers, 0x7f800000u);
-  return exponents_below<std::uint16_t>(numbers, type == DType::bf16 ? 0x7f80 : f16_exponent);
+    return exponents_below(std::uint32_t(0x7f800000), numbers.data(), numbers.size() / 4);
+  const std::uint16_t exponent = type == DType::bf16 ? 0x7f80 : f16_exponent;
+  return exponents_below(exponent, numbers.data(), numbers.size() / 2);
 }
 
 bool all_finite(const GgmlType& type, std::span<const std::byte> blocks) {
