@@ -3,6 +3,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -12,19 +13,128 @@
 namespace moe {
 namespace {
 
-// What all ranks share: a box for each pair, which holds the bytes that one sends until the other
-// has copied them.
+// What all ranks share: for each pair the letters that one has sent and the other has not taken
+// yet, in order.
 struct Hall {
-  explicit Hall(int ranks) : size(ranks), box(std::size_t(ranks) * std::size_t(ranks)) {}
-  ConstBytes& from_to(int from, int to) {
-    return box[std::size_t(from) * std::size_t(size) + std::size_t(to)];
+  explicit Hall(int ranks) : size(ranks), pair(std::size_t(ranks) * std::size_t(ranks)) {}
+  struct Pair {
+    std::deque<ConstBytes> letters;
+    std::uint64_t sent = 0, wanted = 0, taken = 0;  // so far
+  };
+  Pair& from_to(int from, int to) {
+    return pair[std::size_t(from) * std::size_t(size) + std::size_t(to)];
+  }
+  void refuse_ended() const {
+    if (ended)
+      throw Error(Exit::failed, ended_by_another_rank);
+  }
+
+  void change() {
+    ++changes;
+    changed.notify_all();
   }
 
   int size;
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<ConstBytes> box;  // empty = free
+  std::uint64_t changes = 0;
+  std::vector<Pair> pair;
   bool ended = false;
+};
+
+// A letter is copied by whoever takes it, when its turn has come.
+class ThreadFlow final : public Flow {
+ public:
+  ThreadFlow(std::shared_ptr<Hall> hall, int rank, std::span<const Bytes> receive)
+      : hall_(std::move(hall)), rank_(rank), coming_(receive.size()), going_(receive.size()) {
+    const std::lock_guard lock(hall_->mutex);
+    for (int r = 0; r < hall_->size; ++r) {
+      if (r != rank_ && !receive[std::size_t(r)].empty())
+        coming_[std::size_t(r)] = {receive[std::size_t(r)], ++hall_->from_to(r, rank_).wanted};
+    }
+  }
+  ~ThreadFlow() override {
+    withdraw();
+  }
+
+  void send(int to, ConstBytes out) override {
+    const std::lock_guard lock(hall_->mutex);
+    hall_->refuse_ended();
+    if (out.empty())
+      return;
+    Hall::Pair& pair = hall_->from_to(rank_, to);
+    pair.letters.push_back(out);
+    going_[std::size_t(to)] = ++pair.sent;
+    hall_->change();
+  }
+  void look() override {
+    const std::lock_guard lock(hall_->mutex);
+    take();
+  }
+  bool has_come(int from) override {
+    const std::lock_guard lock(hall_->mutex);
+    hall_->refuse_ended();
+    take();
+    return has_come_here(from);
+  }
+  bool done(std::vector<int>& missing) override {
+    const std::lock_guard lock(hall_->mutex);
+    hall_->refuse_ended();
+    take();
+    for (int r = 0; r < hall_->size; ++r) {
+      if (!has_come_here(r) || hall_->from_to(rank_, r).taken < going_[std::size_t(r)])
+        missing.push_back(r);
+    }
+    return missing.empty();
+  }
+  void pause(double) override {
+    std::unique_lock lock(hall_->mutex);
+    hall_->changed.wait_for(lock, std::chrono::milliseconds(10),
+                            [&] { return hall_->changes != seen_; });
+  }
+
+ private:
+  struct Coming {
+    Bytes to;                  // empty = nothing, or here
+    std::uint64_t number = 0;  // of the letter between the two
+  };
+  bool has_come_here(int from) const {
+    return coming_[std::size_t(from)].to.empty();
+  }
+  void take() {
+    bool copied = false;
+    for (int r = 0; r < hall_->size; ++r) {
+      Coming& coming = coming_[std::size_t(r)];
+      Hall::Pair& pair = hall_->from_to(r, rank_);
+      if (coming.to.empty() || pair.taken + 1 != coming.number || pair.letters.empty())
+        continue;
+      if (pair.letters.front().size() != coming.to.size())
+        throw Error(Exit::bug, "two ranks disagree on the size of an exchange");
+      std::memcpy(coming.to.data(), pair.letters.front().data(), coming.to.size());
+      pair.letters.pop_front();
+      ++pair.taken;
+      coming.to = {};
+      copied = true;
+    }
+    if (copied)
+      hall_->change();
+    seen_ = hall_->changes;
+  }
+  // Our bytes may be gone before others look, where this one has failed.
+  void withdraw() {
+    const std::lock_guard lock(hall_->mutex);
+    for (int r = 0; r < hall_->size; ++r) {
+      Hall::Pair& pair = hall_->from_to(rank_, r);
+      if (pair.taken < going_[std::size_t(r)])
+        pair.letters.clear();
+    }
+  }
+
+  std::shared_ptr<Hall> hall_;
+  int rank_;
+  std::vector<Coming> coming_;        // (ranks)
+  std::vector<std::uint64_t> going_;  // (ranks) the number of what was sent; 0 = nothing
+  std::uint64_t seen_ = 0;            // of the changes of the hall
 };
 
 class ThreadRank final : public Transport {
@@ -43,70 +153,31 @@ class ThreadRank final : public Transport {
   bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double patience,
                 std::vector<int>& missing) override {
     const auto until = std::chrono::steady_clock::now() + std::chrono::duration<double>(patience);
-    std::unique_lock lock(hall_->mutex);
+    ThreadFlow flow(hall_, rank_, receive);
     for (int r = 0; r < size(); ++r) {
       if (r != rank_)
-        hall_->from_to(rank_, r) = send[std::size_t(r)];
+        flow.send(r, send[std::size_t(r)]);
     }
-    hall_->changed.notify_all();
-    std::vector<bool> taken(receive.size());
     for (;;) {
-      refuse_ended();
-      missing = take(receive, taken);
-      if (missing.empty())
+      missing.clear();
+      if (flow.done(missing))
         return true;
-      if (hall_->changed.wait_until(lock, until) == std::cv_status::timeout) {
-        missing = take(receive, taken);
-        if (!missing.empty())
-          withdraw();  // our bytes may be gone before others look
-        return missing.empty();
-      }
+      if (std::chrono::steady_clock::now() > until)
+        return false;
+      flow.pause(0);
     }
+  }
+  std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
+    return std::make_unique<ThreadFlow>(hall_, rank_, receive);
   }
 
   void end_all(int) noexcept override {
     const std::lock_guard lock(hall_->mutex);
     hall_->ended = true;
-    hall_->changed.notify_all();
+    hall_->change();
   }
 
  private:
-  void refuse_ended() const {
-    if (hall_->ended)
-      throw Error(Exit::failed, ended_by_another_rank);
-  }
-  void withdraw() {
-    for (int r = 0; r < size(); ++r)
-      hall_->from_to(rank_, r) = {};
-  }
-  // Copies what has come; the ranks whose bytes are still to come, or have not taken ours.
-  std::vector<int> take(std::span<const Bytes> receive, std::vector<bool>& taken) {
-    std::vector<int> missing;
-    bool copied = false;
-    for (int r = 0; r < size(); ++r) {
-      const Bytes& to = receive[std::size_t(r)];
-      ConstBytes& from = hall_->from_to(r, rank_);
-      if (r == rank_)
-        continue;
-      if (!to.empty() && !taken[std::size_t(r)] && !from.empty()) {
-        if (from.size() != to.size()) {
-          withdraw();
-          throw Error(Exit::bug, "two ranks disagree on the size of an exchange");
-        }
-        std::memcpy(to.data(), from.data(), to.size());
-        from = {};
-        taken[std::size_t(r)] = true;
-        copied = true;
-      }
-      const bool waits = !to.empty() && !taken[std::size_t(r)];
-      if (waits || !hall_->from_to(rank_, r).empty())
-        missing.push_back(r);
-    }
-    if (copied)
-      hall_->changed.notify_all();
-    return missing;
-  }
-
   std::shared_ptr<Hall> hall_;
   int rank_;
 };

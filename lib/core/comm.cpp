@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -27,6 +28,35 @@ class Seconds {
  private:
   double& to_;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Of a flow over all ranks those of a group.
+class GroupFlow final : public Flow {
+ public:
+  GroupFlow(std::unique_ptr<Flow> all, std::vector<int> members)
+      : all_(std::move(all)), members_(std::move(members)) {}
+  void send(int to, ConstBytes out) override {
+    all_->send(members_[std::size_t(to)], out);
+  }
+  void look() override {
+    all_->look();
+  }
+  bool has_come(int from) override {
+    return all_->has_come(members_[std::size_t(from)]);
+  }
+  bool done(std::vector<int>& missing) override {
+    const bool done = all_->done(missing);
+    for (int& r : missing)
+      r = int(std::ranges::find(members_, r) - members_.begin());
+    return done;
+  }
+  void pause(double waited) override {
+    all_->pause(waited);
+  }
+
+ private:
+  std::unique_ptr<Flow> all_;
+  std::vector<int> members_;
 };
 
 // Some ranks of another transport.
@@ -58,6 +88,13 @@ class GroupTransport final : public Transport {
       r = int(std::ranges::find(members_, r) - members_.begin());
     return done;
   }
+  std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
+    std::vector<Bytes> in(std::size_t(all_->size()));
+    for (std::size_t m = 0; m < members_.size(); ++m)
+      in[std::size_t(members_[m])] = receive[m];
+    auto flow = all_->flow(in);
+    return flow ? std::make_unique<GroupFlow>(std::move(flow), members_) : nullptr;
+  }
   void end_all(int code) noexcept override {
     all_->end_all(code);
   }
@@ -75,6 +112,8 @@ std::unique_ptr<Comm> Comm::among(std::vector<int> members) const {
     return std::make_unique<Comm>();
   auto out =
       std::make_unique<Comm>(std::make_shared<GroupTransport>(transport_, members), patience_);
+  if (device_transport_)
+    out->carry_on_devices(std::make_shared<GroupTransport>(device_transport_, members));
   out->members_ = std::move(members);
   out->seen_ = seen_;
   return out;
@@ -102,14 +141,17 @@ void Comm::refuse_other(const Header& mine, const Header& other, int rank) const
 void Comm::move(std::span<const ConstBytes> send, std::span<const Bytes> receive, About about) {
   const Seconds counted(seen_->totals.seconds);
   std::vector<int> missing;
-  if (transport_->exchange(send, receive, patience_, missing))
-    return;
+  if (!transport_->exchange(send, receive, patience_, missing))
+    refuse_late(missing, number_, about);
+}
+
+void Comm::refuse_late(const std::vector<int>& missing, std::uint64_t number, About about) const {
   std::string names;
   for (const int r : missing)
     names += concat(names.empty() ? "" : ", ", named(r));
   throw Error(Exit::environment,
               concat(where(), "rank ", named(rank_), " has waited ", patience_, " s for rank ",
-                     names, " in ", what_is(number_, about.kind, about.layer)))
+                     names, " in ", what_is(number, about.kind, about.layer)))
       .hint("is that process, or its host, still there? --patience sets how long a rank waits");
 }
 
@@ -145,13 +187,12 @@ std::vector<Comm::Header> Comm::agree(About about, std::span<const ConstBytes> s
   return theirs;
 }
 
-void Comm::exchange(About about, std::span<const ConstBytes> send, std::span<const Bytes> receive) {
+// The same where this rank knows what it takes: all must send that much.
+void Comm::agree(About about, std::span<const ConstBytes> send, std::span<const Bytes> receive) {
   const std::size_t self{std::size_t(rank_)};
   if (send.size() != std::size_t(size_) || receive.size() != send.size() ||
       send[self].size() != receive[self].size())
     throw Error(Exit::bug, concat("the lists of exchange '", about.kind, "' do not fit its ranks"));
-  if (!send[self].empty())
-    std::memcpy(receive[self].data(), send[self].data(), send[self].size());
   if (alone())
     return;
   const std::vector<Header> headers = agree(about, send);
@@ -164,7 +205,124 @@ void Comm::exchange(About about, std::span<const ConstBytes> send, std::span<con
           .hint("this is a bug in moe; please report it with the command line");
     }
   }
-  move(send, receive, about);
+}
+
+namespace {
+
+void copy_own(ConstBytes from, Bytes to) {
+  if (!from.empty() && from.data() != to.data())
+    std::memcpy(to.data(), from.data(), from.size());
+}
+
+}  // namespace
+
+void Comm::exchange(About about, std::span<const ConstBytes> send, std::span<const Bytes> receive) {
+  agree(about, send, receive);
+  copy_own(send[std::size_t(rank_)], receive[std::size_t(rank_)]);
+  if (!alone())
+    move(send, receive, about);
+}
+
+// All are agreed on before the first of them moves, so that no header waits behind rows.
+std::vector<OpenExchange> Comm::open(std::vector<Wanted> wanted) {
+  std::vector<OpenExchange> out;
+  for (Wanted& w : wanted) {
+    agree(w.about, w.send, w.receive);
+    out.push_back(OpenExchange(*this, std::move(w), number_));
+  }
+  for (OpenExchange& exchange : out)
+    exchange.begin();
+  return out;
+}
+
+OpenExchange::OpenExchange(Comm& comm, Comm::Wanted wanted, std::uint64_t number)
+    : comm_(&comm), wanted_(std::move(wanted)), number_(number), sent_(wanted_.send.size()) {}
+
+void OpenExchange::begin() {
+  if (!comm_->alone() && !wanted_.on_device)
+    flow_ = comm_->transport_->flow(wanted_.receive);
+  moved_ = comm_->alone();
+}
+
+void OpenExchange::send(int to) {
+  const auto at = std::size_t(to);
+  if (sent_[at])
+    throw Error(Exit::bug, concat("exchange '", wanted_.about.kind, "' sends to a rank twice"));
+  sent_[at] = true;
+  if (wanted_.on_device)
+    return;
+  if (to == comm_->rank())
+    copy_own(wanted_.send[at], wanted_.receive[at]);
+  else if (flow_)
+    flow_->send(to, wanted_.send[at]);
+}
+
+void OpenExchange::refuse_unsent() const {
+  if (std::ranges::find(sent_, false) != sent_.end()) {
+    throw Error(Exit::bug, concat("exchange '", wanted_.about.kind,
+                                  "' is waited for before all that it sends is there"));
+  }
+}
+
+void OpenExchange::move_at_once() {
+  if (std::exchange(moved_, true))
+    return;
+  refuse_unsent();
+  const Seconds counted(comm_->seen_->totals.seconds);
+  std::vector<int> missing;
+  Transport& transport = wanted_.on_device ? *comm_->device_transport_ : *comm_->transport_;
+  if (!transport.exchange(wanted_.send, wanted_.receive, comm_->patience_, missing))
+    comm_->refuse_late(missing, number_, wanted_.about);
+}
+
+bool OpenExchange::has_come(int from) {
+  return flow_ ? from == comm_->rank() || flow_->has_come(from) : moved_;
+}
+void OpenExchange::look() {
+  if (flow_)
+    flow_->look();
+}
+
+// `done(missing)`, with the ranks that are waited for
+template <class Done>
+void OpenExchange::wait(const Done& done) {
+  const Seconds counted(comm_->seen_->totals.seconds);
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<int> missing;
+  while (!done(missing)) {
+    const double waited =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (waited > comm_->patience_)
+      comm_->refuse_late(missing, number_, wanted_.about);
+    flow_->pause(waited);
+    missing.clear();
+  }
+}
+
+int OpenExchange::wait_for_any(std::span<const int> from) {
+  if (!flow_) {
+    move_at_once();
+    return from[0];
+  }
+  int come = from[0];
+  wait([&](std::vector<int>& missing) {
+    for (const int r : from) {
+      if (has_come(r)) {
+        come = r;
+        return true;
+      }
+      missing.push_back(r);
+    }
+    return false;
+  });
+  return come;
+}
+
+void OpenExchange::finish() {
+  if (!flow_)
+    return move_at_once();
+  refuse_unsent();
+  wait([&](std::vector<int>& missing) { return flow_->done(missing); });
 }
 
 std::vector<std::vector<std::byte>> Comm::exchange(About about, std::span<const ConstBytes> send) {

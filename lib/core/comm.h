@@ -21,6 +21,23 @@ namespace moe {
 using Bytes = std::span<std::byte>;
 using ConstBytes = std::span<const std::byte>;
 
+// Bytes on their way between this rank and the others, which come and go while it computes.
+class Flow {
+ public:
+  virtual ~Flow() = default;
+  // At most once for each rank but this one: `out` is ready and stays until done().
+  virtual void send(int to, ConstBytes out) = 0;
+  // Looks after what is under way, for that needs the caller's time; waits for nothing.
+  virtual void look() = 0;
+  // Whether all that a rank sends here has come.
+  virtual bool has_come(int from) = 0;
+  // What was given to send() is taken, and all has come; else `missing` has the ranks that still
+  // have something to do.
+  virtual bool done(std::vector<int>& missing) = 0;
+  // Lets other processes and threads compute; the longer `waited`, in seconds, the longer.
+  virtual void pause(double waited) = 0;
+};
+
 // How bytes reach another rank. Ranks are numbered from 0.
 class Transport {
  public:
@@ -33,6 +50,13 @@ class Transport {
   // and false after `patience` seconds: then `missing` has the ranks that have not answered.
   virtual bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive,
                         double patience, std::vector<int>& missing) = 0;
+  // The same where receive[r] fills while the rank computes, and send comes later. Several may be
+  // under way: what two ranks send each other is taken in the order in which flows were begun, so
+  // all begin and send in one order. Null where a transport has none.
+  virtual std::unique_ptr<Flow> flow(std::span<const Bytes> receive) {
+    static_cast<void>(receive);
+    return nullptr;
+  }
   // Ends every rank with this exit code.
   virtual void end_all(int code) noexcept = 0;
   // Every rank is through and calls this; no exchange comes after it.
@@ -49,6 +73,8 @@ struct ExchangeTotals {
   std::int64_t exchanges = 0, bytes = 0;  // bytes that this rank sent to others
   double seconds = 0;                     // in exchanges: of moving bytes, and of waiting
 };
+
+class OpenExchange;
 
 class Comm {
  public:
@@ -71,12 +97,23 @@ class Comm {
   bool first() const {
     return rank_ == 0;
   }
+  double patience() const {  // seconds
+    return patience_;
+  }
   std::string name() const {
     return transport_ ? transport_->name() : "solo";
   }
   // For the sentences of errors: exchanges from here on belong to this step.
   void at_step(Index step) {
     seen_->step = step;
+  }
+  // From here on exchanges may be of bytes on devices, one for each rank. The transport takes their
+  // addresses, and copies what a rank sends itself. Before among().
+  void carry_on_devices(std::shared_ptr<Transport> transport) {
+    device_transport_ = std::move(transport);
+  }
+  bool carries_on_devices() const {
+    return device_transport_ != nullptr;
   }
   // With those of its groups.
   const ExchangeTotals& totals() const {
@@ -93,6 +130,17 @@ class Comm {
   void exchange(About, std::span<const ConstBytes> send, std::span<const Bytes> receive);
   // The same where nobody knows how much comes.
   std::vector<std::vector<std::byte>> exchange(About, std::span<const ConstBytes> send);
+
+  // Exchanges whose parts may come and go while the ranks compute, several at once: as exchange(),
+  // all of them agreed on and begun here. What is sent must be there when OpenExchange::send() says
+  // so. No other exchange of these ranks may come until each has finished.
+  struct Wanted {
+    About about;
+    std::vector<ConstBytes> send;
+    std::vector<Bytes> receive;
+    bool on_device = false;  // addresses are those of this rank's device
+  };
+  std::vector<OpenExchange> open(std::vector<Wanted>);
 
   // What every rank gives, in order of ranks.
   std::vector<std::vector<std::byte>> gather_bytes(About, ConstBytes mine);
@@ -119,6 +167,7 @@ class Comm {
   void end_all(int code) noexcept;
 
  private:
+  friend class OpenExchange;
   struct Header {
     std::uint64_t number, bytes;
     std::int32_t layer, reserved;
@@ -126,6 +175,8 @@ class Comm {
   };
   void move(std::span<const ConstBytes> send, std::span<const Bytes> receive, About);
   std::vector<Header> agree(About, std::span<const ConstBytes> send);
+  void agree(About, std::span<const ConstBytes> send, std::span<const Bytes> receive);
+  [[noreturn]] void refuse_late(const std::vector<int>& missing, std::uint64_t number, About) const;
   [[noreturn]] void refuse_other(const Header& mine, const Header& other, int rank) const;
   std::string where() const;
 
@@ -139,11 +190,48 @@ class Comm {
   };
 
   std::shared_ptr<Transport> transport_;
+  std::shared_ptr<Transport> device_transport_;
   std::vector<int> members_;  // of a group: their ranks in the run
   int rank_ = 0, size_ = 1;
   double patience_ = default_patience;
   std::uint64_t number_ = 0;  // of exchanges so far
   std::shared_ptr<Seen> seen_ = std::make_shared<Seen>();
+};
+
+// An exchange that was begun with Comm::open(). Where the transport has no flows everything is
+// moved at once, when the first part is waited for: then all sends must have been given.
+class OpenExchange {
+ public:
+  // What goes to that rank, this one included, is there. Once for each, in one order on all ranks
+  // for exchanges that were begun together.
+  void send(int to);
+  bool has_come(int from);
+  // Returns when what that rank sends is there.
+  void wait_for(int from) {
+    wait_for_any({&from, 1});
+  }
+  // One of these whose bytes are there, when there is one.
+  int wait_for_any(std::span<const int> from);
+  // Looks after what is under way.
+  void look();
+  // Returns when all has gone and come.
+  void finish();
+
+ private:
+  friend class Comm;
+  OpenExchange(Comm&, Comm::Wanted, std::uint64_t number);
+  void begin();
+  void refuse_unsent() const;
+  void move_at_once();
+  template <class Done>
+  void wait(const Done&);
+
+  Comm* comm_;
+  Comm::Wanted wanted_;
+  std::uint64_t number_;
+  std::unique_ptr<Flow> flow_;
+  std::vector<bool> sent_;
+  bool moved_ = false;  // of a transport without flows
 };
 
 // One rank, for those who need no other.

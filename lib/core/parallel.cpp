@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -52,6 +53,35 @@ void prove_threads() {
   proven.store(n);
 }
 
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+thread_local const std::function<void()>* look_of_thread = nullptr;
+thread_local Clock::time_point next_look;
+
+}  // namespace
+
+BetweenPieces::BetweenPieces(std::function<void()> look) : look_(std::move(look)) {
+  look_of_thread = &look_;
+  next_look = {};
+}
+BetweenPieces::~BetweenPieces() {
+  look_of_thread = nullptr;
+}
+
+void between_pieces() {
+  if (!look_of_thread)
+    return;
+  const Clock::time_point begin = Clock::now();
+  if (begin < next_look)
+    return;
+  (*look_of_thread)();
+  // A look may give the core away, for long on a busy machine: at most a twentieth of the time.
+  const Clock::time_point end = Clock::now();
+  next_look = end + std::max<Clock::duration>(std::chrono::microseconds(100), 20 * (end - begin));
+}
+
 OneThread::OneThread() : before_(omp_get_max_threads()) {
   omp_set_num_threads(1);
 }
@@ -72,8 +102,10 @@ Profile* recording_profile() {
 void parallel_for(Index count, Index grain, const std::function<void(Index, Index)>& body) {
   const Index pieces = (count + grain - 1) / grain;
   if (pieces <= 1 || wanted() == 1 || omp_in_parallel()) {
-    for (Index i = 0; i < pieces; ++i)
+    for (Index i = 0; i < pieces; ++i) {
       body(i * grain, std::min(count, (i + 1) * grain));
+      between_pieces();
+    }
     return;
   }
   prove_threads();
@@ -88,6 +120,7 @@ void parallel_for(Index count, Index grain, const std::function<void(Index, Inde
     for (Index i = 0; i < pieces; ++i) {
       try {
         body(i * grain, std::min(count, (i + 1) * grain));
+        between_pieces();
       } catch (...) {
 #pragma omp critical(moe_parallel_failure)
         if (!failure)

@@ -23,6 +23,22 @@ void prove_threads();
 void parallel_for(Index count, Index grain,
                   const std::function<void(Index first, Index last)>& body);
 
+// What the calling thread does between pieces of its loops while this lives, a few thousand times a
+// second at most: looks after messages that are under way, say. Pieces and their results do not
+// depend on it; what it throws ends the loop. One at a time on a thread.
+class BetweenPieces {
+ public:
+  explicit BetweenPieces(std::function<void()> look);
+  ~BetweenPieces();
+  BetweenPieces(const BetweenPieces&) = delete;
+  BetweenPieces& operator=(const BetweenPieces&) = delete;
+
+ private:
+  std::function<void()> look_;
+};
+// For loops that make no pieces: between their parts.
+void between_pieces();
+
 // While it lives, libraries that use OpenMP themselves (oneDNN) work on the calling thread alone,
 // inside a piece or outside.
 class OneThread {

@@ -186,3 +186,134 @@ TEST_CASE("an exchange of 3 GiB keeps its counts") {
   CHECK(in[much - 1] == std::byte{7});
   CHECK(comm.totals().bytes == std::int64_t(much));
 }
+
+namespace {
+
+// What rank `from` sends to rank `to` in exchange `number` of several.
+std::vector<int> part_of(int number, int from, int to) {
+  return numbers(from, to, (3 * from + 5 * to + number) % 4);
+}
+
+struct Lists {
+  std::vector<std::vector<int>> out, in;
+  Comm::Wanted wanted(const char* kind) {
+    Comm::Wanted w{.about = {kind}, .send = {}, .receive = {}};
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      w.send.push_back(std::as_bytes(std::span(out[r])));
+      w.receive.push_back(std::as_writable_bytes(std::span(in[r])));
+    }
+    return w;
+  }
+};
+
+// Of exchange `number`, with nothing in what is to be sent.
+Lists lists_of(int number, const Comm& comm) {
+  Lists lists;
+  for (int r = 0; r < comm.size(); ++r) {
+    lists.out.emplace_back(part_of(number, comm.rank(), r).size());
+    lists.in.emplace_back(part_of(number, r, comm.rank()).size());
+  }
+  return lists;
+}
+
+// Moves everything at once, as transports without flows do.
+class Blocking final : public Transport {
+ public:
+  explicit Blocking(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  const char* name() const override {
+    return inner_->name();
+  }
+  int rank() const override {
+    return inner_->rank();
+  }
+  int size() const override {
+    return inner_->size();
+  }
+  bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double patience,
+                std::vector<int>& missing) override {
+    return inner_->exchange(send, receive, patience, missing);
+  }
+  void end_all(int code) noexcept override {
+    inner_->end_all(code);
+  }
+
+ private:
+  std::shared_ptr<Transport> inner_;
+};
+
+// Two exchanges are open while the ranks fill what they send, in an order of their own.
+void two_open_exchanges(Comm& comm) {
+  for (int round = 0; round < 10; ++round) {
+    Lists first = lists_of(round, comm);
+    Lists second = lists_of(round + 1, comm);
+    auto open = comm.open({first.wanted("rows"), second.wanted("outputs")});
+    const auto fill = [&](int exchange, int to) {
+      Lists& lists = exchange == 0 ? first : second;
+      std::ranges::copy(part_of(round + exchange, comm.rank(), to),
+                        lists.out[std::size_t(to)].begin());
+      open[std::size_t(exchange)].send(to);
+    };
+    for (int r = 0; r < comm.size(); ++r)
+      fill(0, r);
+    for (int r = 0; r < comm.size(); ++r) {
+      const int to = (comm.rank() + r) % comm.size();
+      open[0].wait_for(to);
+      open[0].look();
+      if (first.in[std::size_t(to)] != part_of(round, to, comm.rank()))
+        throw Error(Exit::failed, concat("rank ", comm.rank(), " got other rows of ", to));
+      fill(1, to);
+    }
+    for (OpenExchange& exchange : open)
+      exchange.finish();
+    for (int r = 0; r < comm.size(); ++r) {
+      if (second.in[std::size_t(r)] != part_of(round + 1, r, comm.rank()))
+        throw Error(Exit::failed, concat("rank ", comm.rank(), " got other outputs of ", r));
+    }
+    comm.any({"end of a round"}, false);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("exchanges that are open together bring what each rank sends, early or late") {
+  for (const int ranks : {1, 2, 3, 5}) {
+    as_threads(ranks, two_open_exchanges);
+    as_threads(ranks, two_open_exchanges, 20, [](std::shared_ptr<Transport> t) {
+      return std::make_shared<Blocking>(std::move(t));
+    });
+  }
+  // those of a group, while other ranks have their own
+  as_threads(5, [](Comm& comm) {
+    const std::vector<int> members =
+        comm.rank() % 2 == 0 ? std::vector{0, 2, 4} : std::vector{1, 3};
+    two_open_exchanges(*comm.among(members));
+    two_open_exchanges(comm);
+  });
+}
+
+TEST_CASE("in an open exchange too a late rank is named, and what was not sent is a bug") {
+  const auto late = [](Comm& comm) {
+    comm.at_step(7);
+    Lists lists;
+    lists.out.assign(3, {1, 2});
+    lists.in.assign(3, {0, 0});
+    auto open = comm.open({lists.wanted("rows")});
+    for (int r = 0; r < 3; ++r) {
+      if (comm.rank() != 1 || r == 1)
+        open[0].send(r);
+    }
+    if (comm.rank() == 1)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+    else
+      open[0].finish();
+  };
+  CHECK_THAT(sentence_of(3, late, 0.2),
+             Catch::Contains("has waited 0.2 s for rank 1 in exchange 1, 'rows'"));
+  const auto unsent = [](Comm& comm) {
+    Lists lists;
+    lists.out.assign(2, {});
+    lists.in.assign(2, {});
+    comm.open({lists.wanted("rows")})[0].finish();
+  };
+  CHECK_THAT(sentence_of(2, unsent), Catch::Contains("before all that it sends is there"));
+}
