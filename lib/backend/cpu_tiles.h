@@ -77,8 +77,10 @@ void tile_product(Memory& memory, View<const T> x, View<const T> w, Op op, View<
                   float beta) {
   std::vector<Product<T>> list;
   push_rows(list, x, w, op, y, beta);
-  for (const Product<T>& p : list)
+  for (const Product<T>& p : list) {
     p.run(memory);
+    between_pieces();
+  }
 }
 // The same of a weight whose numbers are made when they are read: a few rows of it at a time.
 void tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,

@@ -1,6 +1,7 @@
 #include "lib/layer/crossing.h"
 
-#include <memory>
+#include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "lib/backend/host_memory.h"
@@ -17,44 +18,34 @@ std::vector<Parameter<S>*> all_of(ExpertParameters<S>& p) {
   return all;
 }
 
-// Arrays as bytes that an exchange reads or writes: in place on a host, else copies on it.
-template <class S>
-class Staged {
- public:
-  Staged(Memory& memory, bool on_host) : memory_(memory), on_host_(on_host) {}
+// Of rows that stand by expert the first of the experts' second half: where they are cut.
+std::size_t half_of(std::span<const std::int64_t> counts) {
+  std::int64_t all = 0;
+  for (const std::int64_t n : counts)
+    all += n;
+  std::int64_t before = 0;
+  std::size_t cut = 0;
+  while (cut < counts.size() && before + counts[cut] <= all / 2)
+    before += counts[cut++];
+  return cut;
+}
 
-  void send(View<const S> rows) {
-    if (on_host_ || rows.empty())
-      return send_.push_back(std::as_bytes(rows.flat()));
-    Matrix<S>& copy = *copies_.emplace_back(std::make_unique<Matrix<S>>(rows.rows, rows.cols));
-    memory_.to_host(rows.data, copy.data(), std::size_t(rows.size()) * sizeof(S));
-    send_.push_back(std::as_bytes(copy.flat()));
+// Rows of each expert, of all ranks.
+std::vector<std::int64_t> sum_of(const std::vector<std::vector<std::int64_t>>& counts,
+                                 int experts) {
+  std::vector<std::int64_t> all(std::size_t(experts), 0);
+  for (const auto& of_rank : counts) {
+    for (std::size_t e = 0; e < all.size(); ++e)
+      all[e] += of_rank[e];
   }
-  void receive(View<S> rows) {
-    if (on_host_ || rows.empty())
-      return receive_.push_back(std::as_writable_bytes(rows.flat()));
-    Matrix<S>& copy = *copies_.emplace_back(std::make_unique<Matrix<S>>(rows.rows, rows.cols));
-    receive_.push_back(std::as_writable_bytes(copy.flat()));
-    back_.push_back({&copy, rows});
-  }
-  void exchange(Comm& group, About about) {
-    group.exchange(about, send_, receive_);
-    for (const auto& [from, to] : back_)
-      memory_.to_device(from->data(), to.data, std::size_t(to.size()) * sizeof(S));
-  }
+  return all;
+}
 
- private:
-  struct Back {
-    Matrix<S>* from;
-    View<S> to;
-  };
-  Memory& memory_;
-  bool on_host_;
-  std::vector<std::unique_ptr<Matrix<S>>> copies_;
-  std::vector<Back> back_;
-  std::vector<ConstBytes> send_;
-  std::vector<Bytes> receive_;
-};
+// What of rows at home goes to a rank, or comes back from it.
+template <class S, class T>
+View<T> home_of(const CrossingTape<S>& t, std::size_t rank, View<T> home) {
+  return home.slice(t.first_sent[rank], t.sent[rank]);
+}
 
 }  // namespace
 
@@ -65,7 +56,9 @@ Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, 
       group_(group),
       layer_(layer),
       experts_(experts),
-      on_host_(dynamic_cast<HostBackend<S>*>(&backend) != nullptr),
+      lie_(dynamic_cast<HostBackend<S>*>(&backend) != nullptr ? RowsLie::on_host
+           : group.carries_on_devices()                       ? RowsLie::on_device
+                                                              : RowsLie::behind_copies),
       weighted_(weighted),
       parameters_(parameters),
       move_(move),
@@ -122,27 +115,38 @@ Plan Crossing<S>::plan_for(std::span<const std::int64_t> counts) const {
   return plan;
 }
 
+// One block a rank. What a host computes of its own rows is cut in two by expert, so that there is
+// something to compute while rows come, and while the outputs of others go.
 template <class S>
-void Crossing<S>::to_owners(const char* what, const CrossingTape<S>& t, View<const S> home,
-                            std::vector<Array<S>>& here) {
-  Staged<S> rows(backend_, on_host_);
-  for (int r = 0; r < group_.size(); ++r) {
-    rows.send(home.slice(t.first_sent[std::size_t(r)], t.sent[std::size_t(r)]));
-    here.emplace_back(backend_, t.of[std::size_t(r)].plan.slots, home.cols);
-    rows.receive(here.back().view());
+void Crossing<S>::make_blocks(const std::vector<std::vector<std::int64_t>>& counts,
+                              CrossingTape<S>& t) const {
+  for (std::size_t r = 0; r < counts.size(); ++r) {
+    const bool cut = int(r) == group_.rank() && lie_ == RowsLie::on_host;
+    const std::size_t at = cut ? half_of(counts[r]) : 0;
+    std::vector<std::int64_t> first(counts[r].begin(), counts[r].begin() + std::ptrdiff_t(at));
+    std::vector<std::int64_t> second = counts[r];
+    first.resize(second.size());
+    std::fill_n(second.begin(), at, 0);
+    Index before = 0;
+    if (at > 0) {
+      t.blocks.push_back({int(r), 0, plan_for(first), {}});
+      before = t.blocks.back().plan.slots;
+    }
+    t.blocks.push_back({int(r), before, plan_for(second), {}});
   }
-  rows.exchange(group_, {what, layer_});
 }
 
 template <class S>
-void Crossing<S>::to_homes(const char* what, const CrossingTape<S>& t,
-                           const std::vector<Array<S>>& here, View<S> home) {
-  Staged<S> rows(backend_, on_host_);
-  for (int r = 0; r < group_.size(); ++r) {
-    rows.send(here[std::size_t(r)].view());
-    rows.receive(home.slice(t.first_sent[std::size_t(r)], t.sent[std::size_t(r)]));
-  }
-  rows.exchange(group_, {what, layer_});
+void Crossing<S>::compute_block(bool training, CrossingTape<S>& t,
+                                typename CrossingTape<S>::Block& b, View<S> out) {
+  if (b.plan.slots == 0)
+    return;
+  const TimeSpan time(TimePart::products, "experts");
+  const View<const S> rows = std::as_const(t.rows[std::size_t(b.rank)]).view();
+  parameters_.forward(backend_, rows.slice(b.first, b.plan.slots), b.plan, b.bodies,
+                      out.slice(b.first, b.plan.slots));
+  if (!training)
+    b.bodies = {};
 }
 
 template <class S>
@@ -150,31 +154,26 @@ void Crossing<S>::forward(const Plan& plan, View<const S> rows, bool training, C
                           View<S> ys) {
   if (moves_weights())
     return forward_at_home(plan, rows, training, t, ys);
-  std::vector<std::int64_t> here(std::size_t(own_experts()), 0);
-  for (const auto& counts : share_counts(plan, t)) {
-    t.of.push_back({.plan = plan_for(counts), .rows = {}, .bodies = {}});
-    for (std::size_t e = 0; e < here.size(); ++e)
-      here[e] += counts[e];
-  }
-  std::vector<Array<S>> in;
+  const auto counts = share_counts(plan, t);
+  make_blocks(counts, t);
   std::vector<Array<S>> out;
-  to_owners("rows to experts", t, rows, in);
-  const OnLoan loan(loan_, here);
-  for (std::size_t r = 0; r < in.size(); ++r) {
-    auto& of = t.of[r];
-    out.emplace_back(backend_, in[r].rows(), rows.cols);
-    if (in[r].rows() == 0)
-      continue;
-    {
-      const TimeSpan time(TimePart::products, "experts");
-      parameters_.forward(backend_, std::as_const(in[r]).view(), of.plan, of.bodies, out[r].view());
-    }
-    if (training)
-      of.rows = std::move(in[r]);
-    else
-      of.bodies = {};
+  CarriedRows<S> there(backend_, lie_, {"rows to experts", layer_});
+  CarriedRows<S> back(backend_, lie_, {"outputs of experts", layer_});
+  for (std::size_t r = 0; r < counts.size(); ++r) {
+    const Index come = std::accumulate(counts[r].begin(), counts[r].end(), Index(0));
+    t.rows.emplace_back(backend_, come, rows.cols);
+    out.emplace_back(backend_, come, rows.cols);
+    there.add(home_of(t, r, rows), t.rows[r].view());
+    back.add(std::as_const(out[r]).view(), home_of(t, r, ys));
   }
-  to_homes("outputs of experts", t, out, ys);
+  const OnLoan loan(loan_, sum_of(counts, own_experts()));
+  ThereAndBack<S> both{{&there}, {&back}};
+  both.open(group_);
+  InTurn(group_, std::span(t.blocks), both).run([&](auto& block) {
+    compute_block(training, t, block, out[std::size_t(block.rank)].view());
+  });
+  if (!training)
+    t.rows.clear();
 }
 
 namespace {
@@ -204,7 +203,7 @@ void by_choice(Backend<S>& b, const Matrix<int>& choice, const Array<S>& rows, V
 template <class S>
 std::vector<std::int64_t> rows_here(const CrossingTape<S>& t, int experts) {
   std::vector<std::int64_t> here(std::size_t(experts), 0);
-  for (const auto& of : t.of) {
+  for (const auto& of : t.blocks) {
     const Matrix<int> offset = of.plan.offset.to_host();
     for (std::size_t e = 0; e < here.size(); ++e)
       here[e] += offset(0, Index(e) + 1) - offset(0, Index(e));
@@ -212,29 +211,61 @@ std::vector<std::int64_t> rows_here(const CrossingTape<S>& t, int experts) {
   return here;
 }
 
-// What arrives at the owner and leaves it again, by rank of the group.
+// The backward pass of a crossing: what arrives at the owner and leaves it again, by rank of the
+// group, and how it crosses.
 template <class S>
-struct Arriving {
-  std::vector<Array<S>> dout, share, dweights, dx;
-};
+class BackwardRows {
+ public:
+  BackwardRows(Memory& memory, RowsLie lie, int layer, bool weighted)
+      : memory_(memory),
+        weighted_(weighted),
+        dout_rows_(memory, lie, {"gradients of outputs", layer}),
+        share_rows_(memory, lie, {"weights of rows", layer}),
+        dx_rows_(memory, lie, {"gradients of rows", layer}),
+        dweight_rows_(memory, lie, {"gradients of weights", layer}) {}
 
-template <class S, class GradsOf>
-void owner_backward(Backend<S>& backend, const ExpertWeights<S>& weights, const GradsOf& gradients,
-                    const CrossingTape<S>& t, bool weighted, Arriving<S>& a) {
-  for (std::size_t r = 0; r < t.of.size(); ++r) {
-    const auto& of = t.of[r];
-    const Index rows = of.plan.slots;
-    a.dx.emplace_back(backend, rows, a.dout[r].cols());
-    a.dweights.emplace_back(backend, weighted ? rows : 0, 1);
-    if (rows == 0)
-      continue;
-    const TimeSpan time(TimePart::products, "experts backward");
-    backend.experts_backward(weights, gradients(int(r)), of.rows.view(), of.plan, of.bodies,
-                             std::as_const(a.dout[r]).view(),
-                             weighted ? a.share[r].view() : View<S>{}, a.dx.back().view(),
-                             weighted ? a.dweights.back().view() : View<S>{});
+  // Of the next rank, with so many rows: what this one has at home, and where what comes lies.
+  void add(Index rows, View<const S> dys, View<S> dxs) {
+    dout_rows_.add(dys, room(rows, dys.cols, dout_));
+    dx_rows_.add(std::as_const(*room_array(rows, dys.cols, dx_)).view(), dxs);
   }
-}
+  void add_weights(Index rows, View<const S> weight, View<S> dweight) {
+    share_rows_.add(weight, room(rows, 1, share_));
+    dweight_rows_.add(std::as_const(*room_array(rows, 1, dweight_)).view(), dweight);
+  }
+  ThereAndBack<S> both() {
+    if (weighted_)
+      return {{&dout_rows_, &share_rows_}, {&dx_rows_, &dweight_rows_}};
+    return {{&dout_rows_}, {&dx_rows_}};
+  }
+
+  void compute(Backend<S>& backend, const ExpertWeights<S>& weights, const ExpertGrads<S>& grads,
+               View<const S> xs, const typename CrossingTape<S>::Block& of) {
+    const auto r = std::size_t(of.rank);
+    const auto rows = [&](auto view) {
+      return view.slice(of.first, of.plan.slots);
+    };
+    const TimeSpan time(TimePart::products, "experts backward");
+    backend.experts_backward(weights, grads, rows(xs), of.plan, of.bodies,
+                             rows(std::as_const(dout_[r]).view()),
+                             weighted_ ? rows(std::as_const(share_[r]).view()) : View<const S>{},
+                             rows(dx_[r].view()), weighted_ ? rows(dweight_[r].view()) : View<S>{});
+  }
+
+ private:
+  using Arrays = std::vector<Array<S>>;
+  Array<S>* room_array(Index rows, Index cols, Arrays& in) {
+    return &in.emplace_back(memory_, rows, cols);
+  }
+  View<S> room(Index rows, Index cols, Arrays& in) {
+    return room_array(rows, cols, in)->view();
+  }
+
+  Memory& memory_;
+  bool weighted_;
+  Arrays dout_, share_, dx_, dweight_;  // (ranks)
+  CarriedRows<S> dout_rows_, share_rows_, dx_rows_, dweight_rows_;
+};
 
 }  // namespace
 
@@ -245,22 +276,28 @@ void Crossing<S>::backward(const Plan& plan, View<const S> rows_at_home, View<co
   if (moves_weights())
     return backward_at_home(plan, rows_at_home, dys, weight, t, dxs, dweight);
   const Matrix<int> choice = plan.choice.to_host();
-  Arriving<S> a;
-  to_owners("gradients of outputs", t, dys, a.dout);
+  const Array<S> own = weighted_ ? by_row(backend_, choice, weight) : Array<S>{};
+  const View<const S> weights_at_home = own.empty() ? View<const S>{nullptr, 0, 1} : own.view();
   Array<S> home(backend_, weighted_ ? dys.rows : 0, 1);
-  if (weighted_) {
-    const Array<S> own = by_row(backend_, choice, weight);
-    to_owners("weights of rows", t, own.empty() ? View<const S>{nullptr, 0, 1} : own.view(),
-              a.share);
+  BackwardRows<S> rows(backend_, lie_, layer_, weighted_);
+  for (std::size_t r = 0; r < t.rows.size(); ++r) {
+    rows.add(t.rows[r].rows(), home_of(t, r, dys), home_of(t, r, dxs));
+    if (weighted_) {
+      rows.add_weights(t.rows[r].rows(), home_of(t, r, weights_at_home),
+                       home_of(t, r, home.view()));
+    }
   }
   const OnLoan loan(loan_, rows_here(t, own_experts()));
-  owner_backward(
-      backend_, parameters_.weights(), [&](int r) { return gradients(r); }, t, weighted_, a);
-  to_homes("gradients of rows", t, a.dx, dxs);
-  if (!weighted_)
-    return;
-  to_homes("gradients of weights", t, a.dweights, home.view());
-  if (!dweight.empty())
+  ThereAndBack<S> both = rows.both();
+  both.open(group_);
+  const ExpertWeights<S> weights = parameters_.weights();
+  InTurn(group_, std::span(t.blocks), both).run([&](const auto& block) {
+    if (block.plan.slots == 0)
+      return;
+    const View<const S> xs = t.rows[std::size_t(block.rank)].view();
+    rows.compute(backend_, weights, gradients(block.rank), xs, block);
+  });
+  if (weighted_ && !dweight.empty())
     by_choice(backend_, choice, home, dweight);
 }
 

@@ -5,8 +5,9 @@
 //
 // Of E experts and n owners, owner i has those from floor(E i / n) on. An owner computes the rows
 // of each rank by themselves, as their home would: the products of one micro-batch are those of one
-// rank, whoever makes them. Two exchanges forwards (rows, outputs), two backwards (gradients of
-// outputs, of rows), with the few numbers that go with them.
+// rank, whoever makes them and in whatever order. So it takes them as they come, its own while it
+// waits, and sends what it made of a rank's rows at once. Two exchanges forwards (rows, outputs),
+// two backwards (gradients of outputs, of rows), with the few numbers that go with them.
 //
 // Or the weights of the chosen experts travel to the rows (Move::weights): once forwards, once
 // backwards, and when a lane is through the gradients go to the owners. The same products, so the
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "lib/core/comm.h"
+#include "lib/layer/carried_rows.h"
 #include "lib/layer/expert_loan.h"
 #include "lib/layer/feed_forward.h"
 
@@ -23,13 +25,15 @@ namespace moe {
 // What an owner keeps of each rank's rows, for the backward pass.
 template <class S>
 struct CrossingTape {
-  struct Rows {
+  struct Block {  // rows that are computed at once
+    int rank;     // from there
+    Index first;  // of what that rank sent
     Plan plan;
-    Array<S> rows;  // (S,H)
     ExpertTape<S> bodies;
   };
+  std::vector<Block> blocks;      // at least one a rank
+  std::vector<Array<S>> rows;     // (ranks)(S,H) as they came
   ExpertTape<S> home;             // where weights travel
-  std::vector<Rows> of;           // (ranks of the group)
   std::vector<Index> sent;        // (ranks) rows that went there
   std::vector<Index> first_sent;  // (ranks) the first of them
 };
@@ -92,6 +96,9 @@ class Crossing {
   // How many rows each rank sends to each of the experts here; what is sent is filled in.
   std::vector<std::vector<std::int64_t>> share_counts(const Plan&, CrossingTape<S>&);
   Plan plan_for(std::span<const std::int64_t> counts) const;
+  void make_blocks(const std::vector<std::vector<std::int64_t>>& counts, CrossingTape<S>&) const;
+  void compute_block(bool training, CrossingTape<S>&, typename CrossingTape<S>::Block&,
+                     View<S> out);
   ExpertGrads<S> gradients(int of);
   ExpertGrads<S> grads_in(std::vector<Array<S>>& arrays) const;  // one a parameter that trains
   std::vector<Array<S>> no_gradient(Index experts) const;
@@ -108,16 +115,11 @@ class Crossing {
                        View<S> ys);
   void backward_at_home(const Plan&, View<const S> rows, View<const S> dys, View<const S> weight,
                         const CrossingTape<S>&, View<S> dxs, View<S> dweight);
-  // Rows of the home's order go to their owners, and come back.
-  void to_owners(const char* what, const CrossingTape<S>&, View<const S> home,
-                 std::vector<Array<S>>& here);
-  void to_homes(const char* what, const CrossingTape<S>&, const std::vector<Array<S>>& here,
-                View<S> home);
-
   Backend<S>& backend_;
   Comm& group_;
   int layer_, experts_;
-  bool on_host_, weighted_;
+  RowsLie lie_;
+  bool weighted_;
   ExpertParameters<S>& parameters_;
   Move move_;
   ExpertLoan* loan_ = nullptr;

@@ -31,8 +31,8 @@ MISTAKES = [
     ("lanes as they arrive", "lib/model/lanes.cpp",
      "    if (!make_a_node({0, lanes_}, left.lanes, right.lanes))\n      continue;\n",
      "    static_cast<void>(make_a_node({0, lanes_}, left.lanes, right.lanes));\n"),
-    ("rows of ranks in one sum", "lib/layer/crossing.cpp", "[&](int r) { return gradients(r); }",
-     "[&](int) { return gradients(0); }"),
+    ("rows of ranks in one sum", "lib/layer/crossing.cpp", "weights, gradients(block.rank), xs",
+     "weights, gradients(0), xs"),
     ("norm in an order of ranks", "lib/model/trainer_ranks.cpp",
      "    for (std::size_t i = 0; i < squares_.size(); ++i) {\n",
      "    for (std::size_t n = 0; n < squares_.size(); ++n) {\n"

@@ -99,11 +99,42 @@ void start(const std::string& model, const RunOptions& o, const Share& l, Index 
   as_threads(l.ranks, rank, Comm::default_patience, around);
 }
 
+// Loses a drawn time before what it sends, and now and then does not see yet what has come: so
+// ranks' rows are computed in drawn orders.
+class SlowFlow final : public Flow {
+ public:
+  SlowFlow(std::unique_ptr<Flow> inner, Rng rng) : inner_(std::move(inner)), rng_(rng) {}
+  void send(int to, ConstBytes out) override {
+    if (rng_.below(3) == 0)
+      std::this_thread::sleep_for(std::chrono::microseconds(rng_.below(300)));
+    inner_->send(to, out);
+  }
+  void look() override {
+    inner_->look();
+  }
+  bool has_come(int from) override {
+    return rng_.below(2) == 0 && inner_->has_come(from);
+  }
+  bool done(std::vector<int>& missing) override {
+    return inner_->done(missing);
+  }
+  void pause(double waited) override {
+    inner_->pause(waited);
+  }
+
+ private:
+  std::unique_ptr<Flow> inner_;
+  Rng rng_;
+};
+
 // Loses a drawn time before every exchange.
 class Slow final : public Transport {
  public:
-  Slow(std::shared_ptr<Transport> inner, std::uint64_t seed)
-      : inner_(std::move(inner)), rng_(Rng(seed).stream(std::uint64_t(inner_->rank()))) {}
+  // `flows`: whether rows cross while ranks compute
+  Slow(std::shared_ptr<Transport> inner, std::uint64_t seed, bool flows)
+      : inner_(std::move(inner)),
+        rng_(Rng(seed).stream(std::uint64_t(inner_->rank()))),
+        flows_(flows) {}
   const char* name() const override {
     return inner_->name();
   }
@@ -119,6 +150,12 @@ class Slow final : public Transport {
       std::this_thread::sleep_for(std::chrono::microseconds(rng_.below(300)));
     return inner_->exchange(send, receive, patience, missing);
   }
+  std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
+    auto flow = inner_->flow(receive);
+    if (!flow || !flows_)
+      return nullptr;
+    return std::make_unique<SlowFlow>(std::move(flow), rng_.stream(rng_.below(1 << 30)));
+  }
   void end_all(int code) noexcept override {
     inner_->end_all(code);
   }
@@ -126,6 +163,7 @@ class Slow final : public Transport {
  private:
   std::shared_ptr<Transport> inner_;
   Rng rng_;
+  bool flows_;
 };
 
 void resume(const std::string& folder, const Share& l, Index stop_after = 0) {
@@ -395,7 +433,7 @@ TEST_CASE("whoever comes late, the bytes are the same") {
                    .expert_ranks = seed % 3 == 0 ? 4 : 2,
                    .move = seed % 2 == 0 ? Move::tokens : Move::weights}};
     start(model_with(usual), o, l, 0, [seed](std::shared_ptr<Transport> t) {
-      return std::make_shared<Slow>(std::move(t), seed);
+      return std::make_shared<Slow>(std::move(t), seed, seed % 4 != 3);
     });
     check_equal(whole, bytes_of_run(o.folder));
   }
