@@ -92,7 +92,7 @@ std::unique_ptr<Backend<float>> open_device(const DeviceOptions& o) {
     set_threads(o.threads);
   else
     share_threads();
-  auto made = make_backend(o.device);
+  auto made = make_backend(device_of_rank(o.device));
   if (const std::string notice = made->notice(); !notice.empty())
     note(notice);
   return made;

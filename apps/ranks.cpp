@@ -5,21 +5,26 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <exception>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "lib/backend/on_device.h"
+#include "lib/comm/devices.h"
 #include "lib/comm/launcher.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
+#include "lib/core/spec.h"
 #include "lib/core/text.h"
 
 namespace moe {
 namespace {
 
 struct Ranks {
-  std::shared_ptr<Transport> transport;
+  std::shared_ptr<Transport> transport, devices;
   std::unique_ptr<Comm> comm;
 };
 Ranks& opened() {
@@ -80,6 +85,40 @@ void share_threads() {
     set_threads(std::max(1, all / launched->on_this_host));
 }
 
+std::string device_of_rank(const std::string& text) {
+  const std::optional<Launch> launched = launch_or_none();
+  Spec spec(text);
+  if (!launched || spec.name() != "cuda" || spec.has("device"))
+    return text;
+  const int shown = std::max(1, cuda_devices());
+  spec.set("device", concat(launched->place_on_host % shown));
+  return spec.given_text();
+}
+
+std::string carry_rows_on_devices(Backend<float>& backend, const std::string& text) {
+  Ranks& ranks = opened();
+  auto* const device = dynamic_cast<OnDevice<float>*>(&backend);
+  if (!ranks.comm || ranks.comm->alone() || !device || !device->queue())
+    return {};
+  Spec spec(device_of_rank(text));
+  DevicesOfRanks devices = open_devices(*ranks.comm, spec.get("device", 0), device->queue());
+  if (!devices.transport)
+    return concat(devices.why_not, ": rows of experts cross through the host's memory");
+  ranks.devices = devices.transport;
+  ranks.comm->carry_on_devices(std::move(devices.transport));
+  return {};
+}
+
+void leave_devices() {
+  const auto devices = std::exchange(opened().devices, nullptr);
+  if (!devices)
+    return;
+  if (std::uncaught_exceptions() > 0)
+    devices->end_all(int(Exit::failed));  // the others may not come
+  else
+    devices->finish();
+}
+
 std::string rank_prefix() {
   const std::optional<Launch> launched = launch_or_none();
   return launched ? concat("rank ", launched->rank, ": ") : "";
@@ -105,6 +144,8 @@ void abort_ranks(int code) {
   // MPICH's launcher drops what it has not read yet when a rank ends all: it gets time to read.
   const timespec while_it_reads{0, 200'000'000};
   nanosleep(&while_it_reads, nullptr);
+  if (opened().devices)
+    opened().devices->end_all(code);
   opened().transport->end_all(code);
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "apps/command_line.h"
+#include "lib/backend/backend.h"
 #include "lib/core/comm.h"
 
 namespace moe {
@@ -21,6 +22,15 @@ void refuse_ranks(const std::string& what);
 
 // How many threads a rank takes where nobody said so: those of its host are shared out.
 void share_threads();
+
+// A device that has several of its kind, as "cuda", is each rank's own where the spec does not say
+// which: the first for the first rank of a host, and so on.
+std::string device_of_rank(const std::string& spec);
+// From here on rows of experts cross from GPU to GPU, where each rank has one of its own. All ranks
+// call this; returns what the user should know where they do not.
+std::string carry_rows_on_devices(Backend<float>&, const std::string& spec);
+// Before that backend goes: no exchange comes after it.
+void leave_devices();
 
 // "rank 2: " under a launcher of several, for the sentences of errors; "" alone.
 std::string rank_prefix();

@@ -105,18 +105,30 @@ class TerminalObserver final : public TrainingObserver {
 class LateDevice {
  public:
   explicit LateDevice(const DeviceOptions& options) : options_(options) {}
+  ~LateDevice() {
+    leave_devices();
+  }
+  LateDevice(const LateDevice&) = delete;
+  // Rows of experts will cross between ranks.
+  void crosses(bool rows) {
+    crosses_ = rows;
+  }
   Backend<float>& open(const std::string& spec) {
     opened_ = open_device({.device = spec, .threads = options_.threads});
+    if (const std::string why = crosses_ ? carry_rows_on_devices(*opened_, spec) : ""; !why.empty())
+      note(why);
     return *opened_;
   }
 
  private:
   const DeviceOptions& options_;
+  bool crosses_ = false;
   std::unique_ptr<Backend<float>> opened_;
 };
 
 RunContext context_of(LateDevice& device, const std::string& options_json,
                       const RankOptions& ranks = {}, const ProfileOptions& profile = {}) {
+  device.crosses(ranks.expert_ranks > 1);
   return {[late = &device](const std::string& spec) -> Backend<float>& { return late->open(spec); },
           provenance_of(options_json), &open_ranks({}), ranks, profile};
 }

@@ -73,6 +73,8 @@ using MakeBackend = std::unique_ptr<Backend<float>>(Spec&);
 const Registry<MakeBackend>& backends();
 // refuses unknown names and options
 std::unique_ptr<Backend<float>> make_backend(const std::string& spec);
+// GPUs that the driver shows; 0 where there is none, or no CUDA backend in this build.
+int cuda_devices();
 template <class S>
 std::unique_ptr<Backend<S>> make_reference();
 // Runs `of` beside the definition; throws Error(failed) at the first operation whose results

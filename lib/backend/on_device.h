@@ -37,6 +37,11 @@ class OnDevice {
                                                bool /*backward*/) {
     return {};
   }
+  // What the device's own libraries call the queue of its work (cudaStream_t); null where it has
+  // none.
+  virtual void* queue() {
+    return nullptr;
+  }
   // sum += x.x, in a fixed order; NaN and Inf come through
   virtual void add_squares(View<const S> x, View<double> sum /*(1,1)*/) = 0;
 };

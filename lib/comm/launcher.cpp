@@ -17,12 +17,13 @@ namespace fs = std::filesystem;
 
 // Names of what a launcher tells its processes.
 struct Variables {
-  const char *kind, *rank, *size, *local;
+  const char *kind, *rank, *size, *local, *place;
 };
 constexpr Variables launchers[] = {
-    {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"},
-    {"mpich", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"},
-    {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"},
+    {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE",
+     "OMPI_COMM_WORLD_LOCAL_RANK"},
+    {"mpich", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"},
+    {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE", "SLURM_LOCALID"},
 };
 
 std::string variable(const char* name) {
@@ -42,15 +43,10 @@ int number(const char* name, int least) {
   return n;
 }
 
-// Beside the program, or where it was installed.
 fs::path find_module(const std::string& kind) {
   const std::string file = concat("moe_mpi_", kind, ".so");
-  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
-  for (const fs::path& folder :
-       {fs::path(variable("MOE_MODULES")), program, program / ".." / MOE_LIBRARY_FOLDER / "moe"}) {
-    if (!folder.empty() && fs::exists(folder / file))
-      return folder / file;
-  }
+  if (const fs::path found = module_file(file); !found.empty())
+    return found;
   throw Error(Exit::environment, concat("several processes were started by ", kind,
                                         "'s launcher, and this moe has no ", file))
       .hint(concat("the package moe-", kind, "; where moe is built from source, apt-get install ",
@@ -60,6 +56,16 @@ fs::path find_module(const std::string& kind) {
 
 }  // namespace
 
+fs::path module_file(const std::string& name) {
+  const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
+  for (const fs::path& folder :
+       {fs::path(variable("MOE_MODULES")), program, program / ".." / MOE_LIBRARY_FOLDER / "moe"}) {
+    if (!folder.empty() && fs::exists(folder / name))
+      return folder / name;
+  }
+  return {};
+}
+
 std::optional<Launch> launch() {
   for (const Variables& v : launchers) {
     if (variable(v.rank).empty() || variable(v.size).empty())
@@ -67,6 +73,8 @@ std::optional<Launch> launch() {
     Launch out{.kind = v.kind, .rank = number(v.rank, 0), .size = number(v.size, 1)};
     if (!variable(v.local).empty())
       out.on_this_host = number(v.local, 1);
+    if (!variable(v.place).empty())
+      out.place_on_host = number(v.place, 0);
     if (const std::string asked = variable("MOE_MPI"); !asked.empty())
       out.kind = asked;
     if (out.kind != "openmpi" && out.kind != "mpich") {

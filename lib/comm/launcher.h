@@ -2,6 +2,7 @@
 // is in a module beside the program that is opened only then, so that a program that was started by
 // hand needs no MPI.
 #pragma once
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,12 +14,16 @@ namespace moe {
 struct Launch {
   std::string kind;  // of the MPI: "openmpi" or "mpich"; MOE_MPI names it where it is not seen
   int rank = 0, size = 1;
-  int on_this_host = 1;  // processes of the job beside each other here, with this one
+  int on_this_host = 1;   // processes of the job beside each other here, with this one
+  int place_on_host = 0;  // among these
 };
 
 // What the launcher says in the environment; nothing where there is none, or one process alone.
 // Throws Error(environment) for numbers that cannot be.
 std::optional<Launch> launch();
+
+// The file of a module, beside the program or where it was installed; empty where there is none.
+std::filesystem::path module_file(const std::string& name);
 
 // Opens the module and MPI with it. Throws Error(environment) where the module was not built or
 // cannot be opened, or where MPI sees other ranks than the launcher said.

@@ -13,11 +13,15 @@ namespace {
 constexpr const char* all[] = {"OMPI_COMM_WORLD_RANK",
                                "OMPI_COMM_WORLD_SIZE",
                                "OMPI_COMM_WORLD_LOCAL_SIZE",
+                               "OMPI_COMM_WORLD_LOCAL_RANK",
                                "PMI_RANK",
                                "PMI_SIZE",
                                "MPI_LOCALNRANKS",
+                               "MPI_LOCALRANKID",
                                "PMIX_RANK",
                                "SLURM_STEP_NUM_TASKS",
+                               "SLURM_NTASKS_PER_NODE",
+                               "SLURM_LOCALID",
                                "MOE_MPI"};
 
 std::optional<Launch> launched_with(const std::vector<std::pair<const char*, const char*>>& set) {
@@ -35,12 +39,14 @@ TEST_CASE("launchers are known by what they set, and one process is no launch") 
   CHECK(!launched_with({{"OMPI_COMM_WORLD_RANK", "0"}, {"OMPI_COMM_WORLD_SIZE", "1"}}));
   const auto open_mpi = launched_with({{"OMPI_COMM_WORLD_RANK", "2"},
                                        {"OMPI_COMM_WORLD_SIZE", "4"},
-                                       {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+                                       {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+                                       {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}});
   REQUIRE(open_mpi);
   CHECK(open_mpi->kind == "openmpi");
   CHECK(open_mpi->rank == 2);
   CHECK(open_mpi->size == 4);
   CHECK(open_mpi->on_this_host == 2);
+  CHECK(open_mpi->place_on_host == 1);
   const auto mpich = launched_with({{"PMI_RANK", "1"}, {"PMI_SIZE", "3"}});
   REQUIRE(mpich);
   CHECK(mpich->kind == "mpich");

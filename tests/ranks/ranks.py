@@ -5,7 +5,8 @@
 
 Parts: bytes (layouts of ranks against one process with the same lanes), resume (other numbers of
 ranks), verbs (eval and trace), stop (SIGUSR1 to the launcher), faults (a rank is killed, stopped,
-meets a NaN, a full disk), memory (what ranks hold against what --dry-run says). Exit code 1 where something differs, 77 where no mpirun is there.
+meets a NaN, a full disk), memory (what ranks hold against what --dry-run says), gpus (a GPU each, or the end
+without one). Exit code 1 where something differs, 77 where no mpirun is there.
 """
 
 import argparse
@@ -328,7 +329,32 @@ def memory(place, quick):
               f"the dry run says {said / 2**20:.0f} MiB")
 
 
-PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory}
+def gpus(place, quick):
+    """Ranks with a GPU each beside one process; where there is none, that all end with a sentence and 7."""
+    def run(ranks, *more):
+        place.fresh()
+        return subprocess.run(place.command(ranks, *training(), "--device", "cuda", *more), cwd=place.work, env=environment(),
+                              capture_output=True, text=True, timeout=300)
+    alone = run(1)
+    if alone.returncode == 7:
+        sentence = alone.stderr.strip().splitlines()[0]
+        since = time.time()
+        both = run(2, "--ep", "2")
+        took = time.time() - since
+        said = sentence.split(": ", 1)[-1] in both.stderr
+        check(both.returncode == 7 and said and took < 60 and not processes(place),
+              f"two ranks without a GPU end with exit code 7 after {took:.1f} s: {sentence}" + ("" if said else "\n" + both.stderr))
+        return
+    if alone.returncode != 0:
+        raise SystemExit(alone.stderr)
+    whole = place.state()
+    both = run(2, "--ep", "2")
+    check(both.returncode == 0, "two ranks on GPUs" + ("" if both.returncode == 0 else ": " + both.stderr))
+    check("cross through the host" not in both.stderr, "rows cross from GPU to GPU")
+    same(whole, place.state(), "two ranks on GPUs: the bytes of one process")
+
+
+PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory, "gpus": gpus}
 
 
 def main():

@@ -72,6 +72,14 @@ void require_code(int ordinal) {
 
 }  // namespace gpu
 
+int cuda_devices() {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) == cudaSuccess)
+    return devices;
+  cudaGetLastError();
+  return 0;
+}
+
 std::unique_ptr<Backend<float>> make_cuda_backend(Spec& spec) {
   const int device = spec.get("device", 0, 0);
   const gpu::Choices c = gpu::choices_of(spec);

@@ -9,4 +9,8 @@ std::unique_ptr<Backend<float>> make_cuda_backend(Spec&) {
       .hint("cmake --preset cuda && cmake --build --preset cuda, with the CUDA toolkit 13");
 }
 
+int cuda_devices() {
+  return 0;
+}
+
 }  // namespace moe

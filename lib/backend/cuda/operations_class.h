@@ -69,6 +69,12 @@ class Operations : public Backend<float>, public OnDevice<float> {
   void wait() override {
     engine_.wait("waiting");
   }
+  void* queue() override {
+    if constexpr (requires { engine_.stream(); })
+      return engine_.stream();
+    else
+      return nullptr;
+  }
   bool native(Operation op) const override {
     return overrides<Operations>(op);
   }
