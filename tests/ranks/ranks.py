@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Several processes over a real MPI: the bytes of one process, and an end to every fault.
 
-  ranks.py MOE [--quick] [--mpi openmpi|mpich] [--only PART,...]
+  ranks.py MOE [--quick] [--mpi openmpi|mpich] [--only PART,...] [--before MOE] [--torch PYTHON]
 
 Parts: bytes (layouts of ranks against one process with the same lanes), resume (other numbers of
 ranks), verbs (eval and trace), stop (SIGUSR1 to the launcher), faults (a rank is killed, stopped,
 meets a NaN, a full disk), memory (what ranks hold against what --dry-run says), gpus (a GPU each, or the end
-without one). Exit code 1 where something differs, 77 where no mpirun is there.
+without one), and where it is asked for speed (speed.py). Exit code 1 where something differs, 77 where no mpirun is there.
 """
 
 import argparse
@@ -354,7 +354,14 @@ def gpus(place, quick):
     same(whole, place.state(), "two ranks on GPUs: the bytes of one process")
 
 
-PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory, "gpus": gpus}
+def speed_of(place, quick):
+    import speed
+    speed.measure(place, check, OPTIONS)
+
+
+OPTIONS = argparse.Namespace()
+PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory, "gpus": gpus,
+         "speed": speed_of}
 
 
 def main():
@@ -362,8 +369,10 @@ def main():
     parser.add_argument("moe")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--mpi", choices=["openmpi", "mpich"])
-    parser.add_argument("--only", default=",".join(PARTS))
-    o = parser.parse_args()
+    parser.add_argument("--only", default=",".join(name for name in PARTS if name != "speed"))
+    parser.add_argument("--before", help="of speed: the program of another build, to compare one process with")
+    parser.add_argument("--torch", default=sys.executable, help="of speed: a Python that has PyTorch")
+    o = parser.parse_args(namespace=OPTIONS)
     moe = pathlib.Path(o.moe).resolve()
     found = [m for m in ("openmpi", "mpich")
              if shutil.which("mpirun." + m) and (moe.parent / f"moe_mpi_{m}.so").exists()]
