@@ -79,9 +79,12 @@ ClipProcessor::ClipProcessor(const TowerPatches& patches, const ClipDefaults& ru
 
 void ClipProcessor::read(const ConfigReader& c) {
   read_pixel_rule(c, patches_, rule_.pixels);
-  const PixelBounds bounds = read_pixel_bounds(c, {rule_.fewest_pixels, rule_.most_pixels});
-  rule_.fewest_pixels = bounds.fewest;
-  rule_.most_pixels = bounds.most;
+  // Qwen3-Omni's processor hands its own bounds in, whatever the file says
+  if (rule_.style != ClipStyle::timed) {
+    const PixelBounds bounds = read_pixel_bounds(c, {rule_.fewest_pixels, rule_.most_pixels});
+    rule_.fewest_pixels = bounds.fewest;
+    rule_.most_pixels = bounds.most;
+  }
   padded_ = read_padded_bounds(c, padded_);
   rule_.fewest_frames = c.whole("min_frames", rule_.fewest_frames);
   rule_.most_frames = c.whole("max_frames", rule_.most_frames);

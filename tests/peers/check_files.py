@@ -173,9 +173,9 @@ def omni(root, base, moe):
         "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>", "vision_start_token_id": "<|vision_start|>",
         "vision_end_token_id": "<|vision_end|>",
     }
-    case = Case(root, base, "omni", "qwen3_omni_moe", {k: id_of(w) for k, w in ids.items()} | {"audio_config.num_mel_bins": 80})
-    images = transformers.Qwen2VLImageProcessor(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 4096})
-    videos = transformers.Qwen2VLVideoProcessor(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 4096})
+    case = Case(root, base, "omni", "qwen3_omni_moe", {k: id_of(w) for k, w in ids.items()} | {"audio_config.num_mel_bins": 80, "vision_config.patch_size": 16})
+    images = transformers.Qwen2VLImageProcessor(patch_size=16, merge_size=2, size={"shortest_edge": 64, "longest_edge": 65536})
+    videos = transformers.Qwen2VLVideoProcessor(patch_size=16, merge_size=2, size={"shortest_edge": 64, "longest_edge": 65536})
     ears = transformers.WhisperFeatureExtractor(feature_size=80)
     processor = transformers.Qwen3OmniMoeProcessor(images, videos, ears, case.tokenizer)
     processor.save_pretrained(case.folder)
@@ -188,13 +188,13 @@ def omni(root, base, moe):
         words = {k: made[k] for k in ("input_ids", "attention_mask", "input_features", "feature_attention_mask")}
         case.check(moe, f"sounds:path={case.files}", words)
     clean(case.files)
-    seen = picture(4, 24, 40)
+    seen = picture(4, 64, 96)
     Image.fromarray(seen).save(case.files / "waves.png")
     made = processor(text=case.prompt("<|vision_start|><|image_pad|><|vision_end|>", "waves"), images=[Image.fromarray(seen)],
                      return_tensors="pt")
     case.check(moe, f"images:path={case.files}", {k: made[k] for k in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")})
     clean(case.files)
-    frames = np.stack([picture(10 + i, 16, 24) for i in range(5)])
+    frames = np.stack([picture(10 + i, 320, 416) for i in range(5)])
     np.save(case.files / "clip.npy", frames)
     made = processor(text=case.prompt("<|vision_start|><|video_pad|><|vision_end|>", "clip"), videos=[frames], return_tensors="pt")
     names = ("input_ids", "attention_mask", "pixel_values_videos", "video_grid_thw", "video_second_per_grid")

@@ -64,7 +64,7 @@ struct World {
   static test::Made changed(const std::string& family, const Json& changes) {
     test::Made made = test::made_model(family);
     if (changes.is_object())
-      made.config.update(changes);
+      made.config.merge_patch(changes);
     return made;
   }
   Batch first(const std::string& spec, Index piece = 0) {
@@ -237,16 +237,18 @@ TEST_CASE("clips of the other families: one video, pairs of frames, chunks") {
   World omni("qwen3_omni_moe_thinker", {{"vision_start_token_id", 300},
                                         {"vision_end_token_id", 301},
                                         {"position_id_per_seconds", 13},
+                                        {"vision_config", {{"patch_size", 64}}},
                                         {"video_token_id", 303}});
   const Json bounds{{"size", {{"shortest_edge", 36}, {"longest_edge", 5000}}}};
   write_json(omni.model.path() / "video_preprocessor_config.json", bounds);
   const Batch heard = omni.first(spec);
-  // all five frames, three pairs of 6 blocks; 26 places apart at a frame a second
-  REQUIRE(heard.given.row.size() == 18);
+  // all five frames, three pairs, 26 places apart at a frame a second; whatever the file says, at
+  // least 131,072 pixels, which are 3 x 4 blocks of 128
+  REQUIRE(heard.given.row.size() == 36);
   CHECK(heard.token[1] == 300);
   CHECK(heard.position(0, 2) == 2);
-  CHECK(heard.position(0, 8) == 28);
-  CHECK(heard.position(0, 20) == 2 + 52 + 1);
+  CHECK(heard.position(0, 14) == 28);
+  CHECK(heard.position(0, 38) == 2 + 52 + 1);
   CHECK_THROWS_WITH(omni.first(spec + ",fps=3"), Catch::Matchers::Contains("places apart"));
   World ernie("ernie4_5_vl_moe", {{"video_start_token_id", 300},
                                   {"video_end_token_id", 301},
@@ -292,7 +294,7 @@ TEST_CASE("tiles of Llama 4 stand between separators, and all of the picture beh
 TEST_CASE("a picture of Aria fills the corner of a square that has a number of queries") {
   const Folder files;
   write_picture(files.path / "flat.ppm", picture(8, 16));
-  World w("aria", {{"projector_patch_to_query_dict", {{"16", 5}}}});
+  World w("aria", {{"projector_patch_to_query_dict", {{"16", 5}, {"6", nullptr}}}});
   write_json(w.model.path() / "preprocessor_config.json",
              {{"max_image_size", 16}, {"min_image_size", 4}});
   const Batch b = w.first(concat("images:path=", files.path.native()));
