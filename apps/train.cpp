@@ -148,6 +148,10 @@ void add_saving(CommandLine& cli, Options& o) {
   run.text("--trace", r.trace, "FILE",
            "record routing while training, to this file; with --resume: go on there, or none");
   run.number("--trace-every", r.trace_every, "record every n-th step", whole(1));
+  run.flag(
+      "--trace-ranks", r.trace_ranks,
+      "record which rank computed a token, for moe report's load by rank; such a trace differs "
+      "with the number of ranks");
 }
 
 // A resumed run goes on as it was begun: only the horizon, what computes and the place of its trace
@@ -254,6 +258,11 @@ int train(Options& o, const CommandLine& cli) {
     throw Error(Exit::usage,
                 "--move says what crosses between the ranks of --ep, and there is none")
         .hint("mpirun -np 4 moe train --ep 4 --move cheaper ...; or leave --move out");
+  }
+  if (o.run.trace_ranks && o.run.trace.empty()) {
+    throw Error(Exit::usage,
+                "--trace-ranks says what a trace records of ranks, and there is no --trace")
+        .hint("--trace FILE --trace-ranks; or leave --trace-ranks out");
   }
   Comm& comm = open_ranks(o.ranks);
   if (!o.resume.empty())

@@ -71,7 +71,8 @@ MOE_SIMD void own_bits(State& s, const LayerChoices& choices, const Index* valid
 
 RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOptions& o)
     : shape_(trace),
-      ep_(spec.get("ep_size", usual_ranks(shape_), 1)),
+      owners_(recorded_owners(trace, shape_)),
+      ep_(spec.get("ep_size", owners_ > 1 ? owners_ : usual_ranks(shape_), 1)),
       nodes_(spec.get("num_nodes", ep_ % 2 ? 1 : 2, 1)),
       told_(ep_),
       threshold_(threshold_of("ep_balancedness", o.thresholds)),
@@ -101,6 +102,7 @@ RanksMetric::RanksMetric(Spec& spec, const TraceSource& trace, const AnalyzeOpti
 TraceFields RanksMetric::needs() const {
   TraceFields f = no_fields;
   f.rank = has_rank_;
+  f.dropped = f.kept = owners_ > 0;
   return f;
 }
 
@@ -114,6 +116,7 @@ void RanksMetric::observe_layer(const Window& w, Index l) {
     const std::uint32_t step = w.rows.step[w.valid[i]];
     if (step != s.step) {
       end_step(s);
+      end_recorded_step(s.recorded);
       s.step = step;
     }
     const std::size_t first = i;
@@ -126,7 +129,9 @@ void RanksMetric::observe_layer(const Window& w, Index l) {
     for (std::size_t j = first; j < i; ++j) {
       const Index t = w.valid[j];
       ++s.tokens;
-      own(s, choices.of(t), from ? int(w.rows.rank[t]) : -1);
+      own(s, choices.of(t), source_of(w.rows, t));
+      if (owners_ > 0)
+        record(s, w.rows.layer[std::size_t(l)], t, int(w.rows.rank[std::size_t(t)]));
     }
   }
 }
@@ -162,6 +167,10 @@ void RanksMetric::prepare(State& s, int experts) const {
     s.node_bit.push_back(std::uint64_t{1} << s.node_of[e]);
   }
   s.at_size.assign(sizes_.size(), 0);
+  for (std::int64_t owner = 0; owner < owners_; ++owner) {
+    for (auto e = experts * owner / owners_; e < experts * (owner + 1) / owners_; ++e)
+      s.recorded.owner_of.push_back(int(owner));
+  }
   if (has_rank_)
     s.tokens_to = s.copies_to = Matrix<std::int64_t>(ep_, ep_);
 }

@@ -11,7 +11,7 @@ namespace moe {
 
 class RanksMetric final : public Metric {
  public:
-  // options: ep_size (usual_ranks()), num_nodes (2, or 1 where ep_size is odd)
+  // options: ep_size (as recorded, else usual_ranks()), num_nodes (2, or 1 where ep_size is odd)
   RanksMetric(Spec&, const TraceSource&, const AnalyzeOptions&);
 
   TraceFields needs() const override;
@@ -24,6 +24,15 @@ class RanksMetric final : public Metric {
   std::vector<MetricValue> values() const override;
   void report(Report&) const override;
 
+  // What the ranks did that computed the tokens, where the trace says which: an expert's rows were
+  // computed by the rank of the source's group that had the expert.
+  struct Recorded {
+    std::vector<int> owner_of;               // (E): place in a group
+    std::vector<std::int64_t> tokens, rows;  // by rank, up to the last step that ended
+    std::vector<std::int64_t> now;           // rows of the step
+    double imbalance = 0;                    // summed over steps
+    std::int64_t steps = 0;
+  };
   struct State {  // of one layer
     // (E) choices, and those up to the last step that ended
     std::vector<std::int64_t> counts, before;
@@ -42,6 +51,7 @@ class RanksMetric final : public Metric {
     StepSizes sizes;
     double imbalance = 0;
     std::uint32_t step = 0;
+    Recorded recorded;
   };
 
  private:
@@ -69,8 +79,25 @@ class RanksMetric final : public Metric {
   void whole(Report&, Memo&) const;
   void add_sent(Values&, int from, int to) const;
   void matrix(Report&) const;
+  // ranks_recorded.cpp
+  static int recorded_owners(const TraceSource&, const Shape&);
+  void record(State&, const LayerRows&, Index t, int rank) const;
+  static void end_recorded_step(Recorded&);
+  Recorded recorded_in_all() const;
+  void recorded(Report&) const;
+  // The rank of a token as one of the ranks at ep_size; -1 where the trace does not say.
+  int source_of(const TraceRows& rows, Index t) const {
+    if (rows.rank.empty())
+      return -1;
+    const int rank = rows.rank[std::size_t(t)];
+    return folded() ? rank % owners_ : rank;
+  }
+  bool folded() const {  // each group that shared experts out counts as one
+    return owners_ > 1 && ep_ == owners_;
+  }
 
   Shape shape_;
+  int owners_;  // ranks that shared the experts out when this was recorded; 0 = not known
   int ep_, nodes_;
   int told_;                 // the size that the finding speaks of
   Threshold threshold_;      // of ep_balancedness

@@ -308,9 +308,11 @@ void RanksMetric::matrix(Report& r) const {
   }
   TableBuilder tokens("a2a_matrix", "Tokens from rank to rank", section::deployment);
   tokens
-      .reading(
-          "Summed over layers; a token counts once for each rank that holds one of its experts. "
-          "Random routing sends every row evenly, to ranks with more experts more.")
+      .reading(concat(
+          "Summed over layers",
+          folded() ? concat(" and over groups of ", owners_, " ranks that shared experts out") : "",
+          "; a token counts once for each rank that holds one of its experts. "
+          "Random routing sends every row evenly, to ranks with more experts more."))
       .chart(Chart::heatmap)
       .detail();
   tokens.key("from", "source rank", from).key("to", "rank of the expert", to);
@@ -335,7 +337,11 @@ void RanksMetric::report(Report& r) const {
   std::int64_t any = 0;
   for (const State& s : layer_)
     any += s.assignments;
-  if (any == 0 || sizes_.empty())
+  if (any == 0)
+    return;
+  if (owners_ > 0)
+    recorded(r);
+  if (sizes_.empty())
     return;
   Memo& memo = store().memo;
   by_size(r, memo);

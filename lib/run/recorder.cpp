@@ -147,6 +147,12 @@ BatchRows::BatchRows(const Batch& batch, std::uint8_t flags, int boundary) : bat
                                           boundary);
 }
 
+void BatchRows::computed_by(int rank) {
+  rows_.rank.assign(rows_.token_id.size(), std::uint16_t(rank));
+  if (source_)
+    source_->computed_by(rank);
+}
+
 namespace {
 
 std::vector<float>& sized(std::vector<float>& v, Index rows) {
@@ -292,6 +298,7 @@ TraceRows slice(const TraceRows& rows, Index first, Index n) {
   out.position = slice(rows.position, first, n);
   out.flags = slice(rows.flags, first, n);
   out.modality = slice(rows.modality, first, n);
+  out.rank = slice(rows.rank, first, n);
   out.predicted_id = slice(rows.predicted_id, first, n);
   out.target_id = slice(rows.target_id, first, n);
   out.logprob = slice(rows.logprob, first, n);

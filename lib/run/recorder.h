@@ -72,6 +72,8 @@ class BatchRows {
             int boundary /*id marked special; -1 = none*/);
   void layer(int moe_layer, const MoeTape<float>&, const TraceFields&, bool encoder = false);
   void predictions(const Decoder<float>::Tape&);  // predicted_id, target_id, logprob
+  // Every row was computed by this rank, what its source's encoder read as well.
+  void computed_by(int rank);
   // Sequence by sequence; domains are those of the batch. A sequence whose past is not empty
   // continues the last one.
   std::vector<SequenceRows> sequences() const;

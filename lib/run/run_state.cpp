@@ -14,6 +14,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
+Json trace_json(const RunState& s) {
+  Json out = {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}};
+  if (s.trace_ranks)
+    out["ranks"] = true;
+  return out;
+}
+
 Json written(const RunState& s) {
   const TrainOptions& t = s.train;
   return {{"format", "moe-state"},
@@ -41,7 +48,7 @@ Json written(const RunState& s) {
             {"seed", t.seed},
             {"trained", t.trained},
             {"lr_factor", t.lr_factor}}},
-          {"trace", {{"path", escaped(s.trace)}, {"every", s.trace_every}, {"rows", s.trace_rows}}},
+          {"trace", trace_json(s)},
           {"run",
            {{"save_every", s.save_every},
             {"save_minutes", s.save_minutes},
@@ -131,6 +138,7 @@ RunState state_from(const Json& j) {
   const Json& trace = j.at("trace");
   s.trace = unescaped(trace.at("path").get<std::string>());
   s.trace_every = whole_at(trace, "every");
+  s.trace_ranks = trace.value("ranks", false);
   const Index rows = whole_at(trace, "rows");
   if (rows < 0)
     throw Error(Exit::input, concat("rows is ", rows));

@@ -22,6 +22,7 @@ struct RunState {
   std::string options = "{}";                       // the command's resolved options, JSON
   std::string trace;                                // file being recorded, or empty
   Index trace_every = 1;
+  bool trace_ranks = false;      // its rows say which rank computed them
   std::uint64_t trace_rows = 0;  // rows of it that belong to this state
   Index save_every = 0, keep = 2, eval_every = 0, log_every = 10, eval_tokens = 0;
   double save_minutes = 0;  // a checkpoint after so many minutes without one, too; 0 = none

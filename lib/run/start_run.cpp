@@ -344,6 +344,7 @@ RunState state_of(const ModelConfig& config, const RunOptions& o) {
   s.options = o.options;
   s.trace = o.trace.empty() ? "" : fs::absolute(o.trace).string();
   s.trace_every = o.trace_every;
+  s.trace_ranks = o.trace_ranks;
   s.save_every = o.save_every;
   s.save_minutes = o.save_minutes;
   s.keep = o.keep;

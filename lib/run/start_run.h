@@ -22,7 +22,8 @@ struct RunOptions {
   double save_minutes = 10;
   Index eval_every = 500, eval_tokens = 65536;
   Index log_every = 10, trace_every = 1;
-  bool force = false;  // replace a run and a trace that exist
+  bool trace_ranks = false;  // record which rank computed a token
+  bool force = false;        // replace a run and a trace that exist
 };
 
 // What the program brings to a run.

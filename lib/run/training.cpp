@@ -133,6 +133,7 @@ void TrainingLoop::open_trace() {
   fields_ = trace_fields(model_);
   fields_.prediction = false;
   fields_.modality = run_.corpus.info().modalities;
+  fields_.rank = state_.trace_ranks;
   if (!comm_.first())
     return trainer_.lend();
   TraceHeader header = trace_header(model_);
@@ -142,6 +143,10 @@ void TrainingLoop::open_trace() {
   name_places(header, model_.config());
   header.sequence_order = "mixed";  // training draws domains in turn
   describe_origin(header, state_);
+  if (state_.trace_ranks) {  // where weights travel a rank computes its own rows
+    const bool tokens = trainer_.move() == Move::tokens;
+    header.expert_ranks = tokens ? std::uint32_t(run_.setup.ranks.expert_ranks) : 1;
+  }
   const bool replace = run_.setup.replace_trace || run_.setup.new_trace;
   // a commit that is on disk in part could take rows with it that a checkpoint names
   TraceWriterOptions options{.force = replace, .power = true, .fields = fields_};
@@ -153,6 +158,8 @@ void TrainingLoop::open_trace() {
 
 void TrainingLoop::record(const Batch& batch, const Decoder<float>::Tape& tape, Index step) {
   BatchRows rows(batch, token_flag::train, run_.corpus.boundary());
+  if (fields_.rank)
+    rows.computed_by(comm_.rank());
   int n = 0;
   for (std::size_t l = 0; l < tape.block.size(); ++l) {
     if (tape.block[l].moe)

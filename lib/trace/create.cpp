@@ -62,6 +62,12 @@ void root_attributes(hid_t file, const TraceHeader& h, const std::vector<TraceCo
   h5::put(file, "num_tokens", Cell::u64, &none);
 }
 
+// Of a recording on several ranks.
+void ranks_of_experts(hid_t file, const TraceHeader& h) {
+  if (h.expert_ranks > 0)
+    h5::put(file, "expert_ranks", Cell::u32, &h.expert_ranks);
+}
+
 // A contiguous dataset with its values, one a layer.
 template <class T, class Get>
 void per_layer(hid_t file, const char* name, Cell cell, const TraceHeader& h, Get get) {
@@ -358,6 +364,7 @@ TraceFile create_trace(const std::filesystem::path& path, const TraceHeader& h,
   out.file = new_file(path);
   const bool modalities = has_modalities(columns);
   root_attributes(out.file, h, columns);
+  ranks_of_experts(out.file, h);
   make_groups(out.file, h, modalities);
   model_datasets(out.file, h);
   if (!h.domains.empty())

@@ -91,6 +91,8 @@ void TraceReader::File::read_header() {
   for (const auto& [name, to] : texts_of(h))
     *to = schema.text(f, name, "");
   h.vocab_size = std::uint32_t(schema.number(f, "vocab_size", 0));
+  const std::int64_t ranks = schema.number(f, "expert_ranks", 0);
+  h.expert_ranks = ranks > 0 && ranks <= 65535 ? std::uint32_t(ranks) : 0;
   h.checkpoint_step = schema.number(f, "checkpoint_step", -1);
   h.seed = std::uint64_t(schema.number(f, "seed", 0));
   read_end();

@@ -49,6 +49,15 @@ void check_resumable(const TraceReader& old, const std::filesystem::path& part,
                             old.header().max_choices(), header.layers.size(), header.max_experts(),
                             header.max_choices()));
   }
+  if (old.header().expert_ranks != header.expert_ranks) {
+    throw Error(Exit::input,
+                fmt::format("{} was recorded with the experts of a layer on {} ranks, and here "
+                            "they are on {}",
+                            part.string(), old.header().expert_ranks, header.expert_ranks))
+        .hint(fmt::format("--ep {} and the same --move; or --trace FILE, another file, for the "
+                          "steps from here on",
+                          old.header().expert_ranks));
+  }
 }
 
 void refuse_signals(const TraceRows& rows, const TraceSequence& sequence) {

@@ -74,6 +74,9 @@ struct TraceHeader {
   // known
   std::string weights_xxh3, run_id, lineage;
   std::uint32_t vocab_size = 0;
+  // ranks R that computed the rows of a layer's E experts among them: rank r those of the experts
+  // from E r / R on; 1 = every rank its own rows, 0 = not known
+  std::uint32_t expert_ranks = 0;
   std::int64_t checkpoint_step = -1;
   std::uint64_t seed = 0;
   std::vector<TraceLayer> layers;

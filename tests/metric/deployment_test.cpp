@@ -317,3 +317,62 @@ TEST_CASE("the sweep over ranks has sizes that divide the experts, and the findi
   CHECK_FALSE(table_named(fifteen, "all_to_all"));
   CHECK(fifteen.findings.empty());
 }
+
+namespace {
+
+// Four experts, two choices; sequence q of four is of rank q. It takes experts 0 and 1, or with odd
+// q in every other token 0 and 3.
+MemoryTrace of_four_ranks(std::uint32_t expert_ranks, bool drops = false, bool moves = false) {
+  const MemoryTrace plain = trace_of(4, 2, 4, [](int t, int q) {
+    return std::vector<int>{0, q % 2 == 1 && t % 2 == 1 ? 3 : 1};
+  });
+  TraceRows rows = plain.read(0, plain.tokens(), no_fields);
+  LayerRows& layer = rows.layer[0];
+  if (drops)
+    layer.dropped = Matrix<std::uint8_t>(Index(rows.tokens()), 2);
+  if (moves)
+    layer.kept = layer.expert;
+  for (std::size_t t = 0; t < rows.tokens(); ++t) {
+    rows.rank.push_back(std::uint16_t(t / 16));
+    if (drops && t < 8)
+      layer.dropped(Index(t), 0) = 1;
+    if (moves && t < 8)
+      layer.kept(Index(t), 0) = 2;
+  }
+  TraceHeader header = plain.header();
+  header.expert_ranks = expert_ranks;
+  return {header, plain.sequences(), plain.steps(), rows};
+}
+
+std::vector<std::int64_t> recorded_rows(const MemoryTrace& trace) {
+  const Report r = analyze(trace, {"ranks"});
+  const Table* t = table_named(r, "ranks_recorded");
+  return t ? std::get<std::vector<std::int64_t>>(t->columns.at(2).cells)
+           : std::vector<std::int64_t>{};
+}
+
+}  // namespace
+
+TEST_CASE("the load of the ranks that recorded a trace, by hand") {
+  using Rows = std::vector<std::int64_t>;
+  CHECK(recorded_rows(of_four_ranks(1)) == Rows{32, 32, 32, 32});  // each its own
+  // two groups of two: experts 0 and 1 on the first of each, 2 and 3 on the second
+  CHECK(recorded_rows(of_four_ranks(2)) == Rows{56, 8, 56, 8});
+  CHECK(recorded_rows(of_four_ranks(4)) == Rows{64, 48, 0, 16});
+  CHECK(recorded_rows(of_four_ranks(2, true)) == Rows{48, 8, 56, 8});
+  CHECK(recorded_rows(of_four_ranks(4, false, true)) == Rows{56, 48, 8, 16});
+  // not said, or more than can be
+  CHECK(recorded_rows(of_four_ranks(0)).empty());
+  CHECK(recorded_rows(of_four_ranks(5)).empty());
+}
+
+TEST_CASE("a report on a trace of ranks speaks of as many, and of each group as one") {
+  const Report r = analyze(of_four_ranks(2), {"ranks"});
+  REQUIRE(table_named(r, "ranks"));
+  CHECK_THAT(table_named(r, "ranks")->title, Catch::Contains("on 2 ranks"));
+  CHECK(table_named(r, "ranks")->warnings.empty());  // no token is of a rank beyond
+  CHECK_THAT(table_named(r, "a2a_matrix")->reading, Catch::Contains("groups of 2 ranks"));
+  CHECK_THAT(table_named(r, "ranks_recorded")->reading, Catch::Contains("less 1, that was 0.75"));
+  const auto& sent = std::get<std::vector<double>>(table_named(r, "a2a_matrix")->columns[2].cells);
+  CHECK(sent == std::vector<double>{32, 0, 32, 16});
+}
