@@ -12,6 +12,7 @@
 #include <charconv>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "lib/checkpoint/manifest.h"
 #include "lib/core/error.h"
@@ -22,6 +23,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view temporary_prefix = ".tmp-checkpoint-";
+constexpr std::size_t copy_bytes = std::size_t(1) << 20;  // at a time
 
 fs::path temporary_of(const fs::path& run, std::int64_t step) {
   return run / fmt::format("{}{:08}-{}", temporary_prefix, step, ::getpid());
@@ -132,6 +134,25 @@ void CheckpointWriter::text(const std::string& name, std::string_view content) {
   record({name, file.written(), file.hash()});
 }
 
+void CheckpointWriter::copy(const std::string& name, const fs::path& from) {
+  if (!inside_name(name) || name == manifest_name) {
+    throw Error(Exit::bug,
+                fmt::format("a checkpoint cannot hold a file named {}", in_quotes(name)));
+  }
+  const fs::path to = temporary_ / name;
+  std::error_code code;
+  fs::create_directories(to.parent_path(), code);
+  if (code)
+    io_failure("make the folder", to.parent_path(), code.value());
+  InputFile in(from);
+  OutputFile out(to, in.size());
+  std::vector<char> buffer(copy_bytes);
+  while (const std::size_t count = in.read(buffer))
+    out.write(std::string_view(buffer.data(), count));
+  out.commit();
+  record({name, out.written(), out.hash()});
+}
+
 void CheckpointWriter::json(const std::string& name, const Json& j) {
   text(name, json_text(j));
 }
@@ -161,16 +182,27 @@ void CheckpointWriter::replace(const fs::path& final_name) {
     fs::remove_all(temporary_, code);
 }
 
-fs::path CheckpointWriter::finish() {
+// Files that others put here, and the folders of those that were copied.
+void CheckpointWriter::adopt_others() {
+  std::set<fs::path> folders;
+  for (const auto& [name, file] : files_) {
+    for (fs::path at = fs::path(name).parent_path(); !at.empty(); at = at.parent_path())
+      folders.insert(at);
+  }
   std::error_code code;
-  // files that others put here
   for (const auto& entry : fs::directory_iterator(temporary_, code)) {
     const std::string name = entry.path().filename().native();
-    if (!files_.contains(name))
+    if (!files_.contains(name) && !folders.contains(name))
       record(adopt(entry.path()));
   }
   if (code)
     io_failure("read the folder", temporary_, code.value());
+  for (const fs::path& folder : folders)
+    sync_folder(temporary_ / folder);
+}
+
+fs::path CheckpointWriter::finish() {
+  adopt_others();
   write_manifest(temporary_, step_, files_);
   sync_folder(temporary_);
   const fs::path final_name = run_ / (alone_.empty() ? checkpoint_name(step_) : alone_);

@@ -31,6 +31,8 @@ class CheckpointWriter {
   void text(const std::string& name, std::string_view);
   void json(const std::string& name, const Json&);
   void tensors(const std::string& name, std::span<const NamedTensor>);  // one file
+  // The bytes of another file, under a name that may be in folders: "tower/model.safetensors".
+  void copy(const std::string& name, const std::filesystem::path& from);
   // model.safetensors, or shards and their index
   void model(std::span<const NamedTensor>, Index shard_bytes = 50'000'000'000);
   // Where other writers may put plain files before finish().
@@ -45,6 +47,7 @@ class CheckpointWriter {
   CheckpointWriter(std::filesystem::path parent, std::int64_t step, std::string alone);
   void record(const WrittenFile&);
   void replace(const std::filesystem::path& final_name);
+  void adopt_others();
   std::filesystem::path run_, temporary_;
   std::string alone_;  // the name of a checkpoint outside a run
   std::int64_t step_;

@@ -82,6 +82,17 @@ bool plain_name(std::string_view name) {
          name.find('\0') == name.npos;
 }
 
+bool inside_name(std::string_view name) {
+  while (true) {
+    const std::size_t end = name.find('/');
+    if (!plain_name(name.substr(0, end)))
+      return false;
+    if (end == name.npos)
+      return true;
+    name.remove_prefix(end + 1);
+  }
+}
+
 WrittenFile adopt(const fs::path& path) {
   std::error_code none;
   if (!fs::is_regular_file(fs::symlink_status(path, none)))
@@ -114,7 +125,7 @@ bool whole(const Json& j, const char* key) {
   return j.contains(key) && j[key].is_number_integer() && j[key] >= 0;
 }
 WrittenFile listed_file(const fs::path& path, const std::string& name, const Json& f) {
-  if (!plain_name(name))
+  if (!inside_name(name))
     throw bad(path, fmt::format("lists {}, which is not a file beside it", in_quotes(name)));
   if (!f.is_object() || !whole(f, "bytes") || !f.contains("xxh3") || !f["xxh3"].is_string())
     throw bad(path, fmt::format("gives no size and hash for {}", in_quotes(name)));

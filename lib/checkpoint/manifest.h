@@ -16,7 +16,8 @@ struct Manifest {
   std::map<std::string, WrittenFile> files;
 };
 
-bool plain_name(std::string_view);  // names a file in the same folder
+bool plain_name(std::string_view);   // names a file in the same folder
+bool inside_name(std::string_view);  // names a file there or in a folder below: "tower/config.json"
 // hashes and syncs a file that someone else wrote; throws Error(bug) for a folder
 WrittenFile adopt(const std::filesystem::path& file);
 void write_manifest(const std::filesystem::path& folder, std::int64_t step,

@@ -64,7 +64,8 @@ struct Names {
   // Beginnings of tensors beside the language model: encoders of pictures and sounds, what brings
   // their rows into it. They are left alone, and an edited model keeps them.
   std::vector<std::string> beside = {};
-  bool either_way = false;  // fused experts of a file may have their axes swapped or not
+  std::string tower_key = "";  // of config.json: names a folder inside with an encoder of its own
+  bool either_way = false;     // fused experts of a file may have their axes swapped or not
   // how names below the layer begin here in the place of how they usually do: {"mlp.", "mixer."};
   // the first that fits
   std::vector<std::pair<std::string, std::string>> begin = {};

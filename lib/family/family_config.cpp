@@ -91,7 +91,10 @@ namespace {
 std::string unread_parts(const std::string& type) {
   constexpr std::pair<std::string_view, std::string_view> own[] = {
       {"zaya", "a router over an averaged state and compressed convolutional attention"},
-      {"doge", "experts that are single rows retrieved from a table"}};
+      {"doge", "experts that are single rows retrieved from a table"},
+      {"ernie4_5_moe_vl",
+       "ERNIE 4.5 VL in the keys and tensor names of Baidu's own code, which nothing here was held "
+       "to; what transformers writes of it, model_type ernie4_5_vl_moe, is read"}};
   constexpr std::string_view others[] = {
       "cohere2_moe",   "laguna",   "beam",       "granitemoe_swa", "lara_mini",      "axk2",
       "step3p7",       "hy_v4",    "glm5_next",  "qwen4_exp",      "mistral_large4", "inkling",

@@ -148,7 +148,8 @@ void write(const ModelConfig& c, Json& j) {
 FamilyRules moe_llava_stablelm_family() {
   Names n{.below = {{"moe.router.weight", "mlp.deepspeed_moe.gate.wg.weight"}},
           .experts = "mlp.deepspeed_moe.experts.deepspeed_experts.",
-          .beside = {"model.mm_projector.", "model.image_tower.", "model.video_tower."}};
+          .beside = {"model.mm_projector.", "model.image_tower.", "model.video_tower."},
+          .tower_key = "mm_image_tower"};
   return {read, write, n, {}, true};
 }
 

@@ -77,6 +77,32 @@ std::vector<NamedTensor> tensors_beside(const fs::path& folder, const Json& conf
   return out;
 }
 
+// The folder that config.json names as that of an encoder; empty where it names none, or one that
+// is not inside.
+fs::path tower_folder(const Json& config) {
+  const auto type = config.is_object() ? config.find("model_type") : config.end();
+  if (type == config.end() || !type->is_string() || !is_family(*type))
+    return {};
+  const std::string key = names_of(*type).tower_key;
+  if (key.empty() || !config.contains(key) || !config[key].is_string())
+    return {};
+  const fs::path named = config[key].get<std::string>();
+  const bool leaves = std::ranges::any_of(named, [](const fs::path& p) { return p == ".."; });
+  return named.is_absolute() || leaves ? fs::path() : named.lexically_normal();
+}
+
+std::vector<KeptCopy> copies_of(const fs::path& folder, const fs::path& inside) {
+  std::vector<KeptCopy> out;
+  if (inside.empty() || inside == "." || !fs::is_directory(folder / inside))
+    return out;
+  for (const auto& entry : fs::recursive_directory_iterator(folder / inside)) {
+    if (entry.is_regular_file())
+      out.push_back({entry.path().lexically_relative(folder).native(), entry.path()});
+  }
+  std::ranges::sort(out, {}, &KeptCopy::name);
+  return out;
+}
+
 }  // namespace
 
 bool KeptFiles::has(const std::string& name) const {
@@ -100,8 +126,13 @@ KeptFiles kept_files(const fs::path& folder) {
   std::ranges::sort(out.left);
   if (const fs::path config = folder / "config.json"; fs::exists(config))
     out.config = std::make_shared<const Json>(read_json(config, {.python_words = true}));
-  if (out.config)
-    out.tensors = tensors_beside(folder, *out.config);
+  if (!out.config)
+    return out;
+  out.tensors = tensors_beside(folder, *out.config);
+  const fs::path tower = tower_folder(*out.config);
+  out.copies = copies_of(folder, tower);
+  if (!out.copies.empty())
+    std::erase(out.left, tower.begin()->native());
   return out;
 }
 

@@ -15,6 +15,11 @@ namespace moe {
 struct KeptFile {
   std::string name, bytes;
 };
+// One of a folder inside, which may be large: copied when it is written.
+struct KeptCopy {
+  std::string name;  // "image_tower/model.safetensors"
+  std::filesystem::path from;
+};
 struct KeptFiles {
   std::vector<KeptFile> files;         // sorted by name
   std::shared_ptr<const Json> config;  // config.json; null = the folder has none
@@ -22,6 +27,8 @@ struct KeptFiles {
   // Encoders of pictures and sounds beside the language model, and what brings their rows into it:
   // read when they are written.
   std::vector<NamedTensor> tensors = {};
+  // Of a folder with an encoder's own checkpoint, which config.json names; sorted by name.
+  std::vector<KeptCopy> copies = {};
 
   bool has(const std::string& name) const;
 };

@@ -140,10 +140,12 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
                                          ? store(model, packed_names(out.family))
                                          : store(model, out.family);
   in_formats(tensors, c);
-  if (out.family == family_before(c.tokenizer) && !c.tokenizer.kept->tensors.empty()) {
+  if (c.tokenizer.kept && out.family == family_before(c.tokenizer)) {
     const std::vector<NamedTensor>& beside = c.tokenizer.kept->tensors;
     tensors.insert(tensors.end(), beside.begin(), beside.end());
     out.beside = beside.size();
+    for (const KeptCopy& f : c.tokenizer.kept->copies)
+      writer.copy(f.name, f.from);
   }
   writer.model(tensors);
   writer.json("config.json", json_of(config, c));

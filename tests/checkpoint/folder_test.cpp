@@ -155,6 +155,33 @@ TEST_CASE("files put into the folder by others are in the manifest") {
   CHECK(hidden(dir / "run") == 0);  // given up: removed
 }
 
+TEST_CASE("files of folders inside are copied, listed and checked") {
+  Scratch dir;
+  std::string bytes(3'000'000, 'x');
+  bytes.back() = 'y';
+  put(dir / "from", bytes);
+  CheckpointWriter w(dir / "run", 7);
+  w.copy("tower/deep/model.safetensors", dir / "from");
+  w.json("config.json", Json::object());
+  const fs::path path = w.finish();
+  CHECK(slurp(path / "tower/deep/model.safetensors") == slurp(dir / "from"));
+  CHECK(checkpoint_problem(path).empty());
+  damage(path / "tower/deep/model.safetensors");
+  CHECK(checkpoint_problem(path).find("tower/deep/model.safetensors") != std::string::npos);
+  for (const char* name : {"../x", "tower/../../x", "/x", "tower//x", "tower/", ""}) {
+    INFO(name);
+    CHECK(outcome([&] {
+            CheckpointWriter v(dir / "run", 8);
+            v.copy(name, dir / "from");
+          }).code == Exit::bug);
+  }
+  // an empty folder that nobody filled is no part of a checkpoint
+  CheckpointWriter v(dir / "run", 9);
+  fs::create_directory(v.folder() / "other");
+  v.json("config.json", Json::object());
+  CHECK(outcome([&] { v.finish(); }).code == Exit::bug);
+}
+
 TEST_CASE("the same step again replaces the checkpoint whole") {
   Scratch dir;
   save(dir.path, 5, 10);

@@ -115,6 +115,13 @@ TEST_CASE("layers are found under the other name that some writers have for them
   CHECK(found("blocks.") == "blocks.");
 }
 
+TEST_CASE("Baidu's own configuration of ERNIE 4.5 VL is refused by its name") {
+  CHECK_THROWS_WITH(
+      config_from_json({{"model_type", "ernie4_5_moe_vl"}, {"moe_num_experts", {64, 64}}}),
+      Catch::Matchers::Contains("'ernie4_5_moe_vl' is not read") &&
+          Catch::Matchers::Contains("ernie4_5_vl_moe, is read"));
+}
+
 TEST_CASE("a whole model that was edited keeps its encoders and the rest of its configuration") {
   const Scratch scratch;
   const fs::path folder = scratch.path / "aria";
