@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # MoE-LLaVA's three stages on made-up pictures, as a recipe of `moe` commands:
 #   0  a dense language model learns the words: questions and answers without pictures
-#   1  only the projector learns: what is seen gets into the language model's rows
+#   1  only the projector learns (two products, as in LLaVA 1.5): what is seen gets into the rows of
+#      the language model
 #   2  the whole dense model learns
 #   3  every second feed-forward becomes 4 copies of itself, and feed-forwards and routers learn
 # Each stage starts from the one before, and `moe eval` says how many answers are exact after it.
 #   scripts/moe_llava_stages.sh [FOLDER]          minutes on two cores; FOLDER: runs/llava by default
 #   scripts/moe_llava_stages.sh --quick [FOLDER]  a few steps of each: whether the recipe works
+# PROJECTOR: mlp2x_gelu (two products, the default) or linear (one).
 # MOE: the program (build/release/apps/moe, build/dev/apps/moe or `moe`). SEED: of all stages (1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,7 +55,7 @@ answers() {
 
 say "stage 0: the words, without pictures (a dense model)"
 train --data "text:path=$words,field=text" --dense --lr 2e-3 --steps $steps0 \
-  --model 'moe-llava-toy:signal={image:numbers=48,places=16}' -o "$out/words"
+  --model "moe-llava-toy:signal={image:numbers=48,places=16},projector=${PROJECTOR:-mlp2x_gelu}" -o "$out/words"
 say "stage 1: the projector alone"
 train --data "$data" --init "$out/words" --train projector --lr 3e-3 --steps $steps1 -o "$out/stage1"
 answers "$out/stage1"

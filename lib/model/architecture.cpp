@@ -292,8 +292,13 @@ Architecture architecture_of(const ModelConfig& c) {
   a.tied = c.tied;
   a.norm_bias = c.norm == NormKind::layer_bias;
   a.streams = c.streams;
-  for (const SignalShape& s : c.signal)
+  for (const SignalShape& s : c.signal) {
     a.projectors.push_back({c.hidden, s.numbers});
+    if (c.projector == ProjectorKind::mlp2x_gelu) {
+      a.projectors.push_back({c.hidden, c.hidden});
+      a.projector_biases += 2 * c.hidden;
+    }
+  }
   a.final_norms = c.encoder_layers > 0 ? 2 : 1;
   Feeds feeds(c);
   const std::vector<std::optional<MixerShape>> mixers = mixer_shapes(c);

@@ -76,6 +76,7 @@ struct Architecture {
   bool tied = false, head = true;
   bool norm_bias = false;
   std::vector<MatrixShape> projectors;  // of rows of signals, which are added to the embedding
+  Count projector_biases = 0;           // numbers in all of them
   Count streams = 0;                    // that every branch mixes, see streams.h; 0 = one
   int final_norms = 1;
   std::vector<LayerShape> layers;

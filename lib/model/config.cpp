@@ -181,6 +181,13 @@ class Later {
     if (says(key, value, {}))
       value = signal_shapes(spec_.get(key, signal_text(value)));
   }
+  void projector(const char* key, ProjectorKind& value) {
+    if (says(key, value, ProjectorKind::linear)) {
+      pick<ProjectorKind>(
+          spec_, key, value,
+          {{ProjectorKind::linear, "linear"}, {ProjectorKind::mlp2x_gelu, "mlp2x_gelu"}});
+    }
+  }
   void beside(const char* key, DenseBeside& value) {
     if (says(key, value, DenseBeside::none)) {
       pick<DenseBeside>(spec_, key, value,
@@ -235,6 +242,7 @@ void visit_streams(Later& later, ModelConfig& c) {
   later.field("stream_rounds", c.stream_rounds, usual.stream_rounds);
   later.field("stream_eps", c.stream_eps, usual.stream_eps);
   later.signals("signal", c.signal);
+  later.projector("projector", c.projector);
 }
 
 void visit_attention_experts(Later& later, ModelConfig& c) {

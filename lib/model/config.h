@@ -8,6 +8,7 @@
 #include "lib/core/signal.h"
 #include "lib/core/spec.h"
 #include "lib/layer/layer_config.h"
+#include "lib/model/projector_kind.h"
 
 namespace moe {
 
@@ -126,6 +127,7 @@ struct ModelConfig {
   // What it reads besides text: a product for each kind makes vectors of rows of numbers, and the
   // last ids of the vocabulary are those of their places; empty = text alone
   SignalShapes signal;
+  ProjectorKind projector = ProjectorKind::linear;
   bool dense = false;  // the dense baseline: every layer dense, of dense_width
   LayerConfig moe;     // experts, width, activation, router, balance, capacity, shared, ...
   // trunc_normal | layerwise | depth_scaled | switch (equations.md section 9)

@@ -13,6 +13,7 @@
 #include "lib/model/beside.h"
 #include "lib/model/mixer.h"
 #include "lib/model/norm.h"
+#include "lib/model/signal_projector.h"
 #include "lib/model/streams.h"
 
 namespace moe {
@@ -83,7 +84,7 @@ class Decoder {
     std::vector<BlockTape> block;
     SourceTape source;
     Array<int> token, target;
-    std::vector<Array<S>> signal;      // (T,D) a kind, rows of zeros where a row is none of it
+    std::vector<typename SignalProjector<S>::Tape> signal;  // one a kind
     Array<S> embedded, embedded_rstd;  // before the norm of the embedding, where there is one
     Array<S> streams;                  // behind the last layer, where there are several
     StreamTape<S> head_stream;
@@ -185,7 +186,7 @@ class Decoder {
   const Batch& source_of(const Batch&, DecoderState*) const;
   void add_positions(const Batch&, View<S> x, const DecoderState*);
   void embed_backward(View<S> dx, const Array<int>& token, Parameter<S>& table);
-  // x += the rows of signals times their matrices; backwards, their gradients.
+  // x += what projectors make of the rows of signals; backwards, their gradients.
   void add_signals(const Batch&, View<S> x, Tape&);
   void signals_backward(View<const S> dx, Tape&);
   Parameter<S>& source_table() {
@@ -276,7 +277,7 @@ class Decoder {
   std::unique_ptr<const ModelConfig> config_;
   Backend<S>& backend_;
   Parameter<S> embedding_, encoder_embedding_, output_, output_bias_;
-  std::vector<Parameter<S>> projector_;  // (H,D), one for each of config().signal
+  std::vector<SignalProjector<S>> projector_;  // one for each of config().signal
   Norm<S> embedding_norm_, final_norm_, encoder_norm_;
   std::optional<HyperConnection<S>> head_streams_;
   std::unique_ptr<SharedParts<S>> shared_;

@@ -31,8 +31,8 @@ Decoder<S>::Decoder(const ModelConfig& config, Backend<S>& b, Storage experts)
   const ModelConfig& c = *config_;
   embedding_ = Parameter<S>(b, "embedding", {c.vocabulary, c.hidden});
   for (const SignalShape& s : c.signal) {
-    projector_.emplace_back(b, concat("projector.", modality_names()[s.modality]),
-                            std::vector<Index>{c.hidden, s.numbers});
+    projector_.emplace_back(b, concat("projector.", modality_names()[s.modality]), c.projector,
+                            c.hidden, s.numbers);
   }
   if (c.embedding_norm)
     embedding_norm_ = Norm<S>(b, "embedding_norm", c.norm, c.hidden, c.norm_eps);

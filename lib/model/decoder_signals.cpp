@@ -1,6 +1,6 @@
-// What a decoder reads besides text: rows of numbers, of which a product for each kind makes
+// What a decoder reads besides text: rows of numbers, of which a projector for each kind makes
 // vectors (linear patches: Dosovitskiy 2020, equation 1). The row's id is that of its place, so
-// that the embedding adds the learned position; the product adds what is seen or heard there.
+// that the embedding adds the learned position; the projector adds what is seen or heard there.
 #include <algorithm>
 
 #include "lib/core/error.h"
@@ -35,15 +35,6 @@ void check_signals(const Batch& batch, const SignalShapes& shapes) {
   }
 }
 
-// (T,D): zeros where a row is none of the signal's.
-template <class S>
-Matrix<S> laid_out(const Signal& s, Index tokens) {
-  Matrix<S> out(tokens, s.value.cols());
-  for (std::size_t i = 0; i < s.row.size(); ++i)
-    std::ranges::copy(s.value.row(Index(i)), out.row(s.row[i]).begin());
-  return out;
-}
-
 }  // namespace
 
 template <class S>
@@ -56,21 +47,15 @@ void Decoder<S>::add_signals(const Batch& batch, View<S> x, Tape& tape) {
   tape.signal.resize(shapes.size());
   for (const Signal& s : batch.signal) {
     const std::size_t kind = std::size_t(find_signal(shapes, s.modality) - shapes.data());
-    const Matrix<S> rows = laid_out<S>(s, batch.tokens());
-    tape.signal[kind] = Array<S>(backend_, rows.view());
-    backend_.linear(std::as_const(tape.signal[kind]).view(), projector_[kind].weight(), x, S(1));
+    projector_[kind].forward(s, x, tape.signal[kind]);
   }
 }
 
 template <class S>
 void Decoder<S>::signals_backward(View<const S> dx, Tape& tape) {
   const TimeSpan time(TimePart::output, "signals backward");
-  for (std::size_t kind = 0; kind < tape.signal.size(); ++kind) {
-    Array<S>& rows = tape.signal[kind];
-    if (!rows.empty() && !projector_[kind].grad().empty())
-      backend_.linear_dw(dx, std::as_const(rows).view(), projector_[kind].grad());
-    rows = {};
-  }
+  for (std::size_t kind = 0; kind < tape.signal.size(); ++kind)
+    projector_[kind].backward(dx, tape.signal[kind]);
 }
 
 // decoder.h leaves what it declares to decoder.cpp, so each of these is asked for by itself.

@@ -124,14 +124,10 @@ void collect_streams(std::optional<HyperConnection<S>>& streams, int layer,
 }
 
 template <class S>
-void collect_projectors(std::vector<Parameter<S>>& projectors, const ModelConfig& c,
+void collect_projectors(std::vector<SignalProjector<S>>& projectors, const ModelConfig& c,
                         std::vector<ModelParameter<S>>& all) {
-  for (Parameter<S>& p : projectors) {
-    all.push_back({.parameter = &p,
-                   .start = matrix_start(c, MatrixRole::other, p.dims().back()),
-                   .published = p.name() + ".weight",
-                   .group = "projector"});
-  }
+  for (SignalProjector<S>& p : projectors)
+    p.collect(c, all);
 }
 
 constexpr const char* table = "embedding";  // the group of a row for each token

@@ -127,6 +127,8 @@ std::vector<WeightPiece> pieces(const Architecture& a) {
   out.all.push_back({ModelPart::embedding, a.vocabulary, a.hidden, 1, 1, one_matrix});
   for (const MatrixShape& m : a.projectors)
     out.matrix(ModelPart::embedding, m.rows, m.cols);
+  if (a.projector_biases > 0)
+    out.vector(ModelPart::embedding, a.projector_biases);
   if (a.head && !a.tied)
     out.matrix(ModelPart::head, a.vocabulary, a.hidden);
   for (const LayerShape& l : a.layers)

@@ -13,8 +13,11 @@ namespace {
 using Json = nlohmann::json;
 
 const std::string data = " --data shapes:valid=24 --data tones:valid=12 ";
-const std::string small =
-    "train --model nano:hidden=32,width=32" + data + "--batch 4 --length 64 --eval-tokens 0 ";
+std::string small_with(const std::string& fields) {
+  return "train --model nano:hidden=32,width=32" + fields + data +
+         "--batch 4 --length 64 --eval-tokens 0 ";
+}
+const std::string small = small_with("");
 
 Result done(const Folder& f, const std::string& words) {
   Result r = f.run(words);
@@ -43,8 +46,9 @@ const Json& table_of(const Json& report, const std::string& id) {
 TEST_CASE(
     "a model of pictures and sounds is trained, goes on and is evaluated with the same bytes") {
   const Folder f;
-  done(f, small + "--steps 6 --threads 1 --trace train.h5 -o whole");
-  done(f, small + "--steps 6 --save-every 3 --keep 3 --threads 2 -o cut");
+  const std::string start = small_with(GENERATE(as<std::string>(), "", ",projector=mlp2x_gelu"));
+  done(f, start + "--steps 6 --threads 1 --trace train.h5 -o whole");
+  done(f, start + "--steps 6 --save-every 3 --keep 3 --threads 2 -o cut");
   fs::remove_all(f / "cut/checkpoint-00000006");
   done(f, "train --resume cut --threads 1");
   CHECK((weights(f, "whole") == weights(f, "cut")));
@@ -87,7 +91,8 @@ TEST_CASE("a trace of pictures names their places and keeps ids of text for text
 
 TEST_CASE("the projector trains alone, and a model that has none says what it reads") {
   const Folder f;
-  done(f, small + "--steps 2 -o run");
+  const std::string fields = GENERATE(as<std::string>(), "", ",projector=mlp2x_gelu");
+  done(f, small_with(fields) + "--steps 2 -o run");
   done(f, "train --init run" + data +
               "--train projector --batch 4 --length 64 --eval-tokens 0 --steps 2 -o projector");
   // of the two files of weights, as long, only numbers of the projectors differ

@@ -2,6 +2,9 @@
 // row without numbers is, decoding in pieces, refusals.
 #include <catch2/catch.hpp>
 
+#include <cmath>
+#include <map>
+
 #include "lib/core/error.h"
 #include "lib/model/config.h"
 #include "lib/model/decoder.h"
@@ -55,7 +58,7 @@ struct World {
 
 TEST_CASE("gradients of a model that reads signals agree with central differences") {
   for (const std::string fields :
-       {"", "tied=1,embedding_scale=3", "embedding_norm=1,norm=layer_bias",
+       {"", "projector=mlp2x_gelu", "tied=1,embedding_scale=3", "embedding_norm=1,norm=layer_bias",
         "streams=2,stream_rounds=3", "router={softmax:k=2,experts=text:0-1/image:1-3/audio:2-3}"}) {
     INFO(fields);
     World w(fields);
@@ -72,7 +75,7 @@ TEST_CASE("gradients of a model that reads signals agree with central difference
       CHECK(c.largest > 0);
       projectors += p->name().starts_with("projector.");
     }
-    CHECK(projectors == 2);
+    CHECK(projectors == (fields.starts_with("projector=") ? 8 : 2));
   }
 }
 
@@ -101,8 +104,42 @@ TEST_CASE("what a picture shows is read, and a model without rows of a kind leav
     CHECK(p->grad().empty() == p->name().starts_with("projector."));
 }
 
+TEST_CASE("two products make of a row what they make of it alone, and nothing of other rows") {
+  World w("projector=mlp2x_gelu");
+  const Batch batch = batch_of();
+  std::map<std::string, std::vector<double>> of;
+  for (Parameter<double>* p : w.model.parameters()) {
+    if (p->name().starts_with("projector.audio"))
+      of[p->name().substr(15)] = {p->mutate().flat().begin(), p->mutate().flat().end()};
+  }
+  const Matrix<float>& row = batch.signal[0].value;
+  SignalProjector<double> own(*w.backend, "x", ProjectorKind::mlp2x_gelu, 8, 2);
+  std::vector<ModelParameter<double>> inside;
+  own.collect(w.model.config(), inside);
+  for (const ModelParameter<double>& p : inside)
+    std::ranges::copy(of.at(p.parameter->name().substr(1)), p.parameter->mutate().data);
+  Array<double> x = Array<double>::zeros(*w.backend, batch.tokens(), 8);
+  SignalProjector<double>::Tape tape;
+  own.forward(batch.signal[0], x.view(), tape);
+  const Matrix<double> got = x.to_host();
+  for (Index t = 0; t < batch.tokens(); ++t) {
+    const bool heard = t == 5 || t == 6;
+    for (Index i = 0; i < 8; ++i) {
+      double want = heard ? of[".2.bias"][std::size_t(i)] : 0;
+      for (Index j = 0; heard && j < 8; ++j) {
+        double up = of[".0.bias"][std::size_t(j)];
+        for (Index n = 0; n < 2; ++n)
+          up += of[".0"][std::size_t(2 * j + n)] * double(row(t - 5, n));
+        want += of[".2"][std::size_t(8 * i + j)] * up * 0.5 * (1 + std::erf(up / std::sqrt(2.0)));
+      }
+      CHECK(got(t, i) == Approx(want).margin(1e-12));
+    }
+  }
+}
+
 TEST_CASE("a picture that is read in pieces gives the logits of one pass") {
-  World w("");
+  const std::string fields = GENERATE(as<std::string>(), "", "projector=mlp2x_gelu");
+  World w(fields);
   const Batch all = batch_of();
   Decoder<double>::Tape whole;
   Matrix<double> at_once;
