@@ -8,10 +8,23 @@
 
 namespace moe {
 
+// A matrix of experts as products read it: in memory, or in the file that it lies in as bf16.
+struct HalfMatrix {
+  View<const Half> all;
+  const RowSource* source = nullptr;
+  Index first = 0;  // row of the source
+
+  View<const Half> block(Index expert, Index rows) const {
+    if (!source)
+      return all.block(expert, rows);
+    return {source->bf16_rows(first + expert * rows, rows), rows, all.cols};
+  }
+};
+
 // The weights of experts as products read them.
 struct RoundedExperts {
   Array<Half> space[3];
-  View<const Half> gate, up, down;
+  HalfMatrix gate, up, down;
 };
 
 struct SlotGradients;
@@ -48,6 +61,7 @@ class CpuHalf : public Cpu {
   // What products read of a weight: its numbers where they lie as bf16, else a copy, kept by id and
   // version (half the weight's size).
   Halves halves(const Weight&, Array<Half>& space);
+  HalfMatrix matrix(const Weight&, Array<Half>& space);
   RoundedExperts halves(const ExpertWeights<float>&);
   void add_weight_gradients(const ExpertGrads<float>&, In xs, const Plan&, const SlotGradients&);
   Array<Half> rounded(In);

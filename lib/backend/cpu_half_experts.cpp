@@ -92,7 +92,7 @@ struct BackwardPass {
       add_dx(t, rounded.gate, dg, slots.dgate, 1);
   }
   // dx = d w + beta dx, with d rounded and kept
-  void add_dx(const RowTile& t, Halves w, In d, Array<Half>& kept, float beta) const {
+  void add_dx(const RowTile& t, const HalfMatrix& w, In d, Array<Half>& kept, float beta) const {
     const View<Half> half = rows_of(kept.view(), t);
     round(d, half);
     tile_product(memory, Halves(half), w.block(t.expert, tape.up.cols()), Op::plain,
@@ -102,24 +102,31 @@ struct BackwardPass {
 
 }  // namespace
 
+HalfMatrix CpuHalf::matrix(const Weight& w, Array<Half>& space) {
+  if (w.source)
+    return {{nullptr, w.rows, w.cols}, w.source, w.first};
+  return {halves(w, space)};
+}
+
 RoundedExperts CpuHalf::halves(const ExpertWeights<float>& w) {
   RoundedExperts r;
   if (is_gated(w.activation))
-    r.gate = halves(w.gate, r.space[0]);
-  r.up = halves(w.up, r.space[1]);
-  r.down = halves(w.down, r.space[2]);
+    r.gate = matrix(w.gate, r.space[0]);
+  r.up = matrix(w.up, r.space[1]);
+  r.down = matrix(w.down, r.space[2]);
   return r;
 }
 
 void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
                       ExpertTape<float>& tape, Out ys) {
-  if (w.up.source)
+  if (w.up.source && (!w.up.source->lies_as_bf16() || plan.decoding))
     return Cpu::experts(w, xs, plan, tape, ys);
   const bool gated = is_gated(w.activation);
   const RoundedExperts rounded_w = halves(w);
   if (plan.decoding) {
     const Array<float> x = rounded_numbers(xs);
-    const decode::Bodies<View<const Half>> bodies{w, rounded_w.gate, rounded_w.up, rounded_w.down};
+    const decode::Bodies<View<const Half>> bodies{w, rounded_w.gate.all, rounded_w.up.all,
+                                                  rounded_w.down.all};
     return decode::experts(*this, bodies, x.view(), plan, tape, ys);
   }
   const Index width = w.up.rows / plan.experts();

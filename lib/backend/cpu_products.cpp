@@ -87,8 +87,32 @@ void tiles::Product<float>::run(Memory& memory) const {
   }
 }
 
+namespace {
+
+// y = x w' + beta y: cut as a weight in memory is (push_rows), which gives the same bytes.
+void forward_product(Memory& memory, View<const float> x, const Weight& w, View<float> y,
+                     float beta) {
+  const Index pieces = pieces_of(w.rows, column_width);
+  Array<float> space(memory, std::min(w.rows, column_width), w.cols);
+  for (Index j = 0; j < pieces; ++j) {
+    const Range c = piece(w.rows, pieces, j);
+    if (c.count == 0)
+      continue;
+    const View<float> read = space.view().slice(0, c.count);
+    w.source->read(w.first + c.first, read);
+    const Product<float> product{
+        x.rows, c.count,          w.cols, {x.data, x.cols}, {read.data, w.cols, Op::transposed},
+        beta,   y.data + c.first, y.cols};
+    product.run(memory);
+  }
+}
+
+}  // namespace
+
 void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
                          float beta) {
+  if (op == Op::transposed)
+    return forward_product(memory, x, w, y, beta);
   constexpr Index numbers_at_once = Index(1) << 17;  // half a MiB stays in the nearest caches
   const Index at_once = std::clamp<Index>(numbers_at_once / std::max<Index>(w.cols, 1), 8, w.rows);
   Array<float> space(memory, at_once, w.cols);
@@ -96,12 +120,8 @@ void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, O
     const Index rows = std::min(at_once, w.rows - first);
     const View<float> read = space.view().slice(0, rows);
     w.source->read(w.first + first, read);
-    const Operand part{read.data, w.cols, op};
-    if (op == Op::transposed)
-      gemm(x.rows, rows, w.cols, {x.data, x.cols}, part, beta, y.data + first, y.cols);
-    else
-      gemm(x.rows, w.cols, rows, {x.data + first, x.cols}, part, first == 0 ? beta : 1, y.data,
-           y.cols);
+    gemm(x.rows, w.cols, rows, {x.data + first, x.cols}, {read.data, w.cols, op},
+         first == 0 ? beta : 1, y.data, y.cols);
   }
 }
 

@@ -1,6 +1,11 @@
 // A matrix of weights as products read it: (O,I), or E of them stacked to (E*O,I). A backend may
 // keep a packed or converted copy of it, keyed by `id` and `version`; id 0 = never cache.
 #pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
 #include "lib/core/dtype.h"
 
 namespace moe {
@@ -15,6 +20,18 @@ class RowSource {
   // no such product, and y is then undefined.
   virtual bool dots(Index /*first*/, Index /*rows*/, const float* /*x*/, float* /*y*/) const {
     return false;
+  }
+  // Bytes of mapped files that such rows are made from, for whoever reads ahead.
+  virtual std::vector<std::span<const std::byte>> bytes(Index /*first*/, Index /*rows*/) const {
+    return {};
+  }
+  // Whether rows lie in memory as bf16, and such rows, each behind the one before; an expert's rows
+  // lie together.
+  virtual bool lies_as_bf16() const {
+    return false;
+  }
+  virtual const std::uint16_t* bf16_rows(Index /*first*/, Index /*rows*/) const {
+    return nullptr;
   }
 };
 

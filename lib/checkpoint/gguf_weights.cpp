@@ -109,10 +109,12 @@ class RunsOfRows final : public StoredRows {
     });
     return all;
   }
-  void forget(Index first, Index count) const override {
+  std::vector<std::span<const std::byte>> bytes(Index first, Index count) const override {
+    std::vector<std::span<const std::byte>> out;
     each_stretch(
         first * cols() / width_, count * cols() / width_, false,
-        [&](const Run& r, Index row, Index rows, Index) { forget_pages(bytes_of(r, row, rows)); });
+        [&](const Run& r, Index row, Index rows, Index) { out.push_back(bytes_of(r, row, rows)); });
+    return out;
   }
 
  private:
@@ -177,9 +179,8 @@ class LatentRows final : public StoredRows {
   std::vector<std::string> tensors() const override {
     return {keys_.name, values_.name};
   }
-  void forget(Index, Index) const override {
-    forget_pages(file_->bytes(keys_));
-    forget_pages(file_->bytes(values_));
+  std::vector<std::span<const std::byte>> bytes(Index, Index) const override {
+    return {file_->bytes(keys_), file_->bytes(values_)};
   }
 
  private:

@@ -169,6 +169,8 @@ void Stored::open_few_bits(const Tensors& tensors, const std::string& tensor) {
   const bool bytes = format_.kind == FewBits::mxfp4;
   const Index each = bytes ? group : format_.block > 0 ? format_.block : cols;
   scales_ = tensors.get(name() + "_scale", {rows, cols / each});
+  if (tensors.find(name() + "_shape"))
+    shape_ = tensors.get(name() + "_shape");
   const DType scale = scales_.dtype();
   const bool known = bytes ? scale == DType::u8
                            : scale == DType::f32 || scale == DType::bf16 || scale == DType::f16;
@@ -188,6 +190,28 @@ std::vector<std::string> Stored::tensors() const {
   return {name()};
 }
 
+std::optional<FewBitsFormat> Stored::few_bits() const {
+  if (kind_ == Kind::few_bits)
+    return format_;
+  if (kind_ == Kind::fp8)
+    return FewBitsFormat{.kind = FewBits::fp8};
+  return {};
+}
+
+std::vector<NamedTensor> Stored::in_file(const std::string& as) const {
+  const auto named = [&](const std::string& stored) {
+    return as + stored.substr(name().size());
+  };
+  const std::vector<std::string> names = tensors();
+  std::vector<NamedTensor> out;
+  out.emplace_back(named(names[0]), values_);
+  if (kind_ != Kind::plain)
+    out.emplace_back(named(names[1]), scales_);
+  if (kind_ == Kind::few_bits && !shape_.bytes().empty())
+    out.emplace_back(named(names[2]), shape_);
+  return out;
+}
+
 void Stored::convert(Index first, View<float> out) const {
   if (kind_ == Kind::fp8)
     return from_fp8(first, out);
@@ -202,20 +226,27 @@ Tensor Stored::numbers() const {
   return kind_ == Kind::plain ? values_ : StoredRows::numbers();
 }
 
-// MXFP4 has the rows of one matrix side by side: all of that matrix goes.
-void Stored::forget(Index first, Index rows) const {
-  if (values_.owned() || rows <= 0)
-    return;
-  const std::span<const std::byte> all = values_.bytes();
+// Rows `first` and `rows` more of those of a tensor that has `all` of them; of MXFP4, which has the
+// rows of one matrix side by side, all of each matrix.
+std::vector<std::span<const std::byte>> Stored::bytes(Index first, Index rows) const {
+  std::vector<std::span<const std::byte>> out;
+  const auto add = [&](const Tensor& t, Index all, Index from, Index to) {
+    if (t.owned() || t.bytes().empty() || from >= to)
+      return;
+    const Index each = Index(t.bytes().size()) / all;
+    out.push_back(t.bytes().subspan(std::size_t(from * each), std::size_t((to - from) * each)));
+  };
   if (kind_ == Kind::mxfp4) {
     const Index in = dims()[dims().size() - 2];
-    const Index each = Index(all.size()) / (this->rows() / in);
-    const Index from = first / in;
-    const Index to = (first + rows + in - 1) / in;
-    return forget_pages(all.subspan(std::size_t(from * each), std::size_t((to - from) * each)));
+    const Index matrices = this->rows() / in;
+    for (const Tensor* t : {&values_, &scales_})
+      add(*t, matrices, first / in, (first + rows + in - 1) / in);
+    return out;
   }
-  const Index row = Index(all.size()) / this->rows();
-  forget_pages(all.subspan(std::size_t(first * row), std::size_t(rows * row)));
+  add(values_, this->rows(), first, first + rows);
+  if (kind_ == Kind::few_bits)
+    add(scales_, this->rows(), first, first + rows);
+  return out;
 }
 
 // Of these rows, all of which have as many.

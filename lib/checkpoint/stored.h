@@ -3,6 +3,8 @@
 // converted before it is asked for, a few rows at a time if wanted, so weights can stay in their
 // mapped file.
 #pragma once
+#include <optional>
+
 #include "lib/checkpoint/quant/few_bits.h"
 #include "lib/checkpoint/safetensors.h"
 #include "lib/checkpoint/weights.h"
@@ -29,9 +31,13 @@ class Stored final : public StoredRows {
   bool dots(Index first, Index rows, const float* x, float* y) const override;
   bool finite(Index first, Index rows) const override;
   std::vector<std::string> tensors() const override;
+  // The format of a matrix in few bits; none of plain numbers, and of MXFP4 as gpt-oss has it.
+  std::optional<FewBitsFormat> few_bits() const;
+  // What the file holds of it, bit by bit, under another name than the tensor's.
+  std::vector<NamedTensor> in_file(const std::string& name) const;
   // the mapped tensor itself where it is plain, else f32
   Tensor numbers() const override;
-  void forget(Index first, Index rows) const override;
+  std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const override;
 
  private:
   enum class Kind { plain, fp8, mxfp4, few_bits };
@@ -50,7 +56,7 @@ class Stored final : public StoredRows {
   Kind kind_ = Kind::plain;
   FewBitsFormat format_;  // of few_bits
   std::string stored_as_;
-  Tensor values_, scales_;
+  Tensor values_, scales_, shape_;  // shape_: empty where the file has none
 };
 
 }  // namespace moe

@@ -44,6 +44,11 @@ Tensor StoredRows::numbers() const {
   return t;
 }
 
+void StoredRows::forget(Index first, Index rows) const {
+  for (const auto& part : bytes(first, rows))
+    forget_pages(part);
+}
+
 namespace {
 
 class SafetensorsWeights final : public Weights {

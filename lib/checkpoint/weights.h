@@ -3,6 +3,7 @@
 #pragma once
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,8 +59,10 @@ class StoredRows {
     return false;
   }
   virtual Tensor numbers() const;  // all of it; f32 where it was converted
+  // Bytes of mapped files that these rows are made from; none where the numbers are in memory.
+  virtual std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const = 0;
   // gives the pages of these rows back to the system; they are read again when asked for
-  virtual void forget(Index first, Index rows) const = 0;
+  void forget(Index first, Index rows) const;
 
  protected:
   // as to_float(), which has checked that the rows are there

@@ -267,6 +267,17 @@ void forget_pages(std::span<const std::byte> mapped) {
     ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
+void want_pages(std::span<const std::byte> mapped) {
+  // of a longer stretch Linux reads what it reads ahead for itself, 128 KiB as a rule, and forgets
+  // the rest
+  constexpr std::uintptr_t at_once = 128 << 10;
+  const std::uintptr_t page = std::uintptr_t(::sysconf(_SC_PAGESIZE));
+  const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(mapped.data());
+  const std::uintptr_t end = begin + mapped.size();
+  for (std::uintptr_t at = begin / page * page; at < end; at += at_once)
+    ::madvise(reinterpret_cast<void*>(at), std::min(at_once, end - at), MADV_WILLNEED);
+}
+
 std::string read_file(const fs::path& path, Index limit) {
   InputFile file(path);
   if (file.size() > limit) {

@@ -80,6 +80,8 @@ class InputFile {
 // Bytes of a map(): their whole pages need not stay in memory. They are read again from the file
 // when they are looked at.
 void forget_pages(std::span<const std::byte> mapped);
+// The same bytes will be looked at soon: asks the system to read them, and does not wait for it.
+void want_pages(std::span<const std::byte> mapped);
 
 // throws Error(input) where longer than `limit` bytes
 std::string read_file(const std::filesystem::path&, Index limit);

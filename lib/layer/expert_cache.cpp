@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <numeric>
 
 #include "lib/backend/cpu_loops.h"
@@ -14,6 +15,8 @@ namespace {
 constexpr std::size_t matrices = 3;  // of an expert's parts, before its biases
 // enough rows for all threads; more experts would only take more memory between them
 constexpr Index rows_at_once = 4096;
+// of f32, read in place at once, while as much is read ahead
+constexpr Index bytes_at_once = Index(256) << 20;
 
 template <class S>
 std::array<const Parameter<S>*, 6> parts_of(const ExpertParameters<S>& b) {
@@ -53,22 +56,41 @@ void ExpertCache<S>::check_shape(const ExpertParameters<S>& bodies) const {
   }
 }
 
+namespace {
+
+// Whether matrices are held as bf16.
+template <class S>
+bool held_as_half(const Backend<S>& backend, std::size_t part) {
+  return part < matrices && backend.operand_type() == DType::bf16;
+}
+
+}  // namespace
+
+template <class S>
+Index ExpertCache<S>::bytes_of(const ExpertParameters<S>& bodies) const {
+  const auto parts = parts_of(bodies);
+  Index bytes = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Index each = held_as_half(backend_, i) ? sizeof(std::uint16_t) : sizeof(S);
+    bytes += parts[i]->empty() ? 0 : parts[i]->size() / parts[i]->dims()[0] * each;
+  }
+  return std::max<Index>(1, bytes);
+}
+
+template <class S>
+Index ExpertCache<S>::all_room(const ExpertParameters<S>& bodies) const {
+  return std::clamp<Index>(limit_ / bytes_of(bodies), 1, std::max<Index>(1, experts_));
+}
+
 template <class S>
 void ExpertCache<S>::open(const ExpertParameters<S>& bodies) {
   if (!part_.empty())
     return check_shape(bodies);
   const auto parts = parts_of(bodies);
   const auto half = [&](std::size_t part) {
-    return part < matrices && backend_.operand_type() == DType::bf16;
+    return held_as_half(backend_, part);
   };
-  Index bytes = 0;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    bytes += parts[i]->empty() ? 0
-                               : parts[i]->size() / parts[i]->dims()[0] *
-                                     Index(half(i) ? sizeof(std::uint16_t) : sizeof(S));
-  }
-  const Index room =
-      std::clamp<Index>(limit_ / std::max<Index>(1, bytes), 1, std::max<Index>(1, experts_));
+  const Index room = all_room(bodies);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const Index rows = parts[i]->empty() ? 0 : parts[i]->value().rows / parts[i]->dims()[0];
     const Index cols = parts[i]->value().cols;
@@ -78,27 +100,137 @@ void ExpertCache<S>::open(const ExpertParameters<S>& bodies) {
   place_.resize(std::size_t(room));
 }
 
-// Rows of each expert lie together in xs. As many experts as there is room for are brought in at
-// once.
+template <class S>
+void ExpertCache<S>::read_ahead(std::vector<const ExpertParameters<S>*> layers,
+                                std::unique_ptr<ReadAhead> ahead) {
+  layers_ = std::move(layers);
+  ahead_ = std::move(ahead);
+}
+
+// Where experts lie that are not in memory, in the order of the file.
+template <class S>
+std::vector<std::span<const std::byte>> ExpertCache<S>::in_file(
+    const ExpertParameters<S>& bodies, std::span<const Index> experts) const {
+  std::vector<std::span<const std::byte>> bytes;
+  if constexpr (std::is_same_v<S, float>) {
+    for (const Parameter<S>* p : parts_of(bodies)) {
+      for (const Index e : experts) {
+        if (p->empty() || !p->elsewhere() || at_.contains({bodies.up.id(), e}))
+          continue;
+        const Index rows = p->value().rows / p->dims()[0];
+        std::ranges::copy(p->elsewhere()->bytes(e * rows, rows), std::back_inserter(bytes));
+      }
+    }
+  }
+  std::ranges::sort(bytes, {}, [](const auto& part) { return part.data(); });
+  return bytes;
+}
+
+template <class S>
+void ExpertCache<S>::ask(const ExpertParameters<S>& bodies, std::span<const Index> experts) {
+  if (ahead_)
+    ahead_->ask(in_file(bodies, experts));
+}
+
+// The first ones of the layer that a pass comes to next, or that the next pass begins with.
+template <class S>
+void ExpertCache<S>::ask_next_layer(const ExpertParameters<S>& bodies, std::size_t count) {
+  const auto at = std::ranges::find(layers_, &bodies);
+  if (at == layers_.end())
+    return;
+  const ExpertParameters<S>& next = *(at + 1 == layers_.end() ? layers_.front() : *(at + 1));
+  std::vector<Index> experts(std::min(count, std::size_t(next.up.dims()[0])));
+  std::iota(experts.begin(), experts.end(), Index(0));
+  ask(next, experts);
+}
+
+template <class S>
+bool ExpertCache<S>::reads_in_place(const ExpertParameters<S>& bodies, const Plan& plan) const {
+  if constexpr (std::is_same_v<S, float>) {
+    const bool on_host = dynamic_cast<const HostBackend<S>*>(&backend_) != nullptr;
+    const bool half = backend_.operand_type() == DType::bf16;
+    return on_host && !plan.decoding && all_room(bodies) < experts_ &&
+           std::ranges::all_of(parts_of(bodies), [&](const Parameter<S>* p) {
+             return p->empty() || (p->elsewhere() && p->kind() == ParameterKind::matrix &&
+                                   (!half || p->elsewhere()->lies_as_bf16()));
+           });
+  }
+  return false;
+}
+
+template <class S>
+auto ExpertCache<S>::groups(const ExpertParameters<S>& bodies, std::span<const Index> used,
+                            const Matrix<int>& offset, bool in_place) const
+    -> std::vector<std::span<const Index>> {
+  const Index most_experts =
+      in_place ? std::max<Index>(1, bytes_at_once / bytes_of(bodies)) : room();
+  std::vector<std::span<const Index>> out;
+  for (std::size_t first = 0, end = 0; first < used.size(); first = end) {
+    for (Index rows = 0; end < used.size() && Index(end - first) < most_experts &&
+                         (in_place || rows < rows_at_once);
+         ++end) {
+      rows += offset(0, used[end] + 1) - offset(0, used[end]);
+    }
+    out.push_back(used.subspan(first, end - first));
+  }
+  return out;
+}
+
+// Rows of each expert lie together in xs.
 template <class S>
 void ExpertCache<S>::experts(const ExpertParameters<S>& bodies, View<const S> xs, const Plan& plan,
                              View<S> ys) {
-  open(bodies);
+  const bool in_place = reads_in_place(bodies, plan);
+  if (!in_place)
+    open(bodies);
   const Matrix<int> offset = plan.offset.to_host();
   std::vector<Index> used;
   for (Index e = 0; e < plan.experts(); ++e) {
     if (offset(0, e + 1) > offset(0, e))
       used.push_back(e);
   }
-  for (std::size_t first = 0; first < used.size();) {
-    std::size_t end = first;
-    for (Index rows = 0; end < used.size() && Index(end - first) < room() && rows < rows_at_once;
-         ++end) {
-      rows += offset(0, used[end] + 1) - offset(0, used[end]);
-    }
-    const std::span<const Index> group = std::span(used).subspan(first, end - first);
-    run_group(bodies, xs, plan, offset, group, ys);
-    first = end;
+  const auto all = groups(bodies, used, offset, in_place);
+  if (!all.empty())
+    ask(bodies, all.front());
+  for (std::size_t g = 0; g < all.size(); ++g) {
+    if (g + 1 < all.size())
+      ask(bodies, all[g + 1]);
+    else if (Index(used.size()) * 2 > plan.experts())  // the next layer's are as likely
+      ask_next_layer(bodies, all.front().size());
+    if (in_place)
+      run_in_place(bodies, xs, plan, offset, all[g], ys);
+    else
+      run_group(bodies, xs, plan, offset, all[g], ys);
+  }
+}
+
+template <class S>
+void ExpertCache<S>::run_in_place(const ExpertParameters<S>& bodies, View<const S> xs,
+                                  const Plan& plan, const Matrix<int>& offset,
+                                  std::span<const Index> group, View<S> ys) {
+  if constexpr (std::is_same_v<S, float>) {
+    const Index first = group.front();
+    const Index count = group.back() + 1 - first;
+    std::vector<Index> here(std::size_t(count) + 1, 0);
+    for (Index e = 0; e <= count; ++e)
+      here[std::size_t(e)] = offset(0, first + e) - offset(0, first);
+    const auto weight = [&](const Parameter<S>& p) {
+      if (p.empty())
+        return Weight();
+      const Index rows = p.value().rows / p.dims()[0];
+      Weight w = p.weight_elsewhere();
+      w.first = first * rows;
+      w.rows = count * rows;
+      return w;
+    };
+    const ExpertWeights<S> weights{
+        bodies.activation, weight(bodies.gate), weight(bodies.up), weight(bodies.down), {}, {}, {}};
+    const Index start = offset(0, first);
+    ExpertTape<S> tape;
+    backend_.experts(weights, xs.slice(start, here.back()), plan_of(backend_, here, plan), tape,
+                     ys.slice(start, here.back()));
+    if (ahead_)
+      ahead_->forget(in_file(bodies, group));
   }
 }
 
@@ -160,6 +292,8 @@ std::vector<Index> ExpertCache<S>::bring(const ExpertParameters<S>& bodies,
     return out;
   const std::vector<Index> places = make_room(missing.size());
   fill(bodies, missing, places);
+  if (ahead_)
+    ahead_->forget(in_file(bodies, missing));
   for (std::size_t i = 0, next = 0; i < out.size(); ++i) {
     if (out[i] >= 0)
       continue;

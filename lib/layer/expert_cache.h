@@ -1,8 +1,12 @@
 // Experts whose numbers lie elsewhere (a mapped file), brought into memory when rows need them: as
 // many as a limit of bytes holds, those used longest ago go first. Matrices are held in the type
 // that the backend multiplies, which halves them in bf16. One buffer serves all layers of a model,
-// whose experts have one shape. What comes out is what Backend::experts gives for all of them at
-// once, bit for bit where a backend computes every expert's rows for themselves.
+// whose experts have one shape. Passes over many tokens need nearly all experts of every layer in
+// turn, so that those used longest ago are those needed next: where not all have room, products
+// read their rows in the file (of bf16 products where the file has bf16) and nothing is kept. What
+// comes out is what Backend::experts
+// gives for all of them at once, bit for bit where a backend computes every expert's rows for
+// themselves. While some compute, the pages of the next ones are asked for.
 #pragma once
 #include <map>
 #include <mutex>
@@ -12,6 +16,15 @@
 #include "lib/layer/feed_forward.h"
 
 namespace moe {
+
+// Asks for bytes of mapped files before they are read, and returns at once; gives their pages back
+// to the system when they were read.
+class ReadAhead {
+ public:
+  virtual ~ReadAhead() = default;
+  virtual void ask(std::vector<std::span<const std::byte>>) = 0;
+  virtual void forget(std::span<const std::span<const std::byte>>) = 0;
+};
 
 template <class S>
 class ExpertCache {
@@ -23,6 +36,10 @@ class ExpertCache {
   // The bodies of all slots, xs (S,H) -> ys (S,H), as Backend::experts; nothing is left for a
   // backward pass.
   void experts(const ExpertParameters<S>&, View<const S> xs, const Plan&, View<S> ys);
+
+  // From now on pages are asked for before they are read. `layers`: those of a model, in the order
+  // in which a pass comes to them.
+  void read_ahead(std::vector<const ExpertParameters<S>*> layers, std::unique_ptr<ReadAhead>);
 
   // experts held at most; 0 before the first was asked for
   Index room() const {
@@ -47,6 +64,19 @@ class ExpertCache {
     Index rows = 0, cols = 0;     // an expert's
   };
 
+  Index bytes_of(const ExpertParameters<S>&) const;  // of one expert in memory
+  Index all_room(const ExpertParameters<S>&) const;  // for so many
+  bool reads_in_place(const ExpertParameters<S>&, const Plan&) const;
+  std::vector<std::span<const std::byte>> in_file(const ExpertParameters<S>&,
+                                                  std::span<const Index> experts) const;
+  void ask(const ExpertParameters<S>&, std::span<const Index> experts);
+  void ask_next_layer(const ExpertParameters<S>&, std::size_t count);
+  // The experts of a layer that are computed in one go, or brought in at once.
+  std::vector<std::span<const Index>> groups(const ExpertParameters<S>&,
+                                             std::span<const Index> used, const Matrix<int>& offset,
+                                             bool in_place) const;
+  void run_in_place(const ExpertParameters<S>&, View<const S> xs, const Plan&,
+                    const Matrix<int>& offset, std::span<const Index> group, View<S> ys);
   void open(const ExpertParameters<S>&);
   void check_shape(const ExpertParameters<S>&) const;
   std::vector<Index> make_room(std::size_t count);
@@ -67,6 +97,8 @@ class ExpertCache {
   std::map<Key, Index> at_;
   std::uint64_t clock_ = 0;
   std::int64_t hits_ = 0, misses_ = 0;
+  std::vector<const ExpertParameters<S>*> layers_;
+  std::unique_ptr<ReadAhead> ahead_;
 };
 
 extern template class ExpertCache<float>;

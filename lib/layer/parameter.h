@@ -87,15 +87,38 @@ class Parameter {
   bool made_when_read() const {
     return source_ != nullptr;
   }
+  const std::shared_ptr<const RowSource>& source() const {
+    return source_;
+  }
+  // Of numbers that lie elsewhere: from now on these are in memory in their place, (all rows).
+  void hold(View<const S> host) {
+    value_ = Array<S>(*memory_, host);
+    ++version_;
+  }
   // Reads numbers that lie elsewhere into memory.
   void bring() {
-    Matrix<S> host = to_host();
-    value_ = Array<S>(*memory_, std::as_const(host).view());
-    ++version_;
+    const Matrix<S> host = to_host();
+    hold(host.view());
   }
   // Of all rows, or of those that do not lie here.
   void lie_elsewhere(ReadRows<S> read) {
     read_ = std::move(read);
+    elsewhere_ = nullptr;
+  }
+  // The same, of a mapped file: products may read the rows there (weight_elsewhere()).
+  void lie_in(std::shared_ptr<const RowSource> file) requires std::is_same_v<S, float> {
+    read_ = [file](Index first, View<float> out) {
+      file->read(first, out);
+    };
+    elsewhere_ = std::move(file);
+  }
+  const RowSource* elsewhere() const {  // null where lie_in() did not say it
+    return elsewhere_.get();
+  }
+  Weight weight_elsewhere() const {
+    Weight w(nullptr, DType::f32, shape_.rows, shape_.cols);
+    w.source = elsewhere_.get();
+    return w;
   }
   void read(Index first, View<S> host) const {  // rows first .. first+host.rows, wherever they lie
     for (Index done = 0; done < host.rows;) {
@@ -226,7 +249,7 @@ class Parameter {
   Index first_ = 0, held_ = -1;  // rows that lie here; -1 = all, or none
   Array<S> value_, grad_;
   ReadRows<S> read_;
-  std::shared_ptr<const RowSource> source_;
+  std::shared_ptr<const RowSource> source_, elsewhere_;
 };
 
 }  // namespace moe

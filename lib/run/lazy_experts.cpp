@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
+#include <iterator>
 #include <map>
 
 #include "lib/core/error.h"
@@ -12,6 +14,7 @@
 #include "lib/layer/expert_cache.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/model/decoder.h"
+#include "lib/run/read_ahead.h"
 
 namespace moe {
 namespace {
@@ -21,32 +24,28 @@ struct Where {
   TensorRows rows;
 };
 
-enum class Pages { forget, keep };
-
-void read_part(const Where& w, Index first, View<float> out, Pages pages);
+void read_part(const Where& w, Index first, View<float> out);
 
 // Of a narrow expert in rows as wide as the widest's.
-void read_narrow(const Where& w, Index first, View<float> out, Pages pages) {
+void read_narrow(const Where& w, Index first, View<float> out) {
   Matrix<float> rows(out.rows, w.rows.cols);
-  read_part(w, first, rows.view(), pages);
+  read_part(w, first, rows.view());
   std::ranges::fill(out.flat(), 0.0f);
   for (Index r = 0; r < out.rows; ++r)
     std::ranges::copy(rows.row(r), out.row(r).begin());
 }
 
 // Rows first .. first+out.rows of the part; 0 where they lie nowhere.
-void read_part(const Where& w, Index first, View<float> out, Pages pages) {
+void read_part(const Where& w, Index first, View<float> out) {
   const TensorRows& at = w.rows;
   if (!w.tensor)
     return void(std::ranges::fill(out.flat(), 0.0f));
   if (at.cols > 0 && at.cols < out.cols)
-    return read_narrow(w, first, out, pages);
+    return read_narrow(w, first, out);
   const Index cols = w.tensor->cols();
   const Index begin = at.offset + first * at.row;
   if (at.column == 1 && at.row == cols && out.cols == cols && begin % cols == 0) {
     w.tensor->to_float(begin / cols, out);
-    if (pages == Pages::forget)
-      w.tensor->forget(begin / cols, out.rows);
     return;
   }
   const Index top = begin / cols;
@@ -54,15 +53,13 @@ void read_part(const Where& w, Index first, View<float> out, Pages pages) {
   // in turn with others, or with its axes swapped
   Matrix<float> around(last / cols - top + 1, cols);
   w.tensor->to_float(top, around.view());
-  if (pages == Pages::forget)
-    w.tensor->forget(top, around.rows());
   for (Index r = 0; r < out.rows; ++r) {
     for (Index c = 0; c < out.cols; ++c)
       out(r, c) = around.data()[begin - top * cols + r * at.row + c * at.column];
   }
 }
 
-[[noreturn]] void refuse_numbers(const Where& w) {
+[[noreturn]] void refuse_not_finite(const Where& w) {
   throw Error(Exit::input, concat("tensor '", w.rows.tensor, "' holds numbers that are not finite"))
       .hint("the checkpoint is broken or diverged");
 }
@@ -72,27 +69,53 @@ void refuse_infinite(const Where& w, View<const float> numbers) {
   for (const float v : numbers.flat())
     largest = std::max(largest, std::bit_cast<std::uint32_t>(v) & 0x7f800000u);
   if (largest == 0x7f800000u)
-    refuse_numbers(w);
+    refuse_not_finite(w);
 }
 
-// Parts stand in order of their first row and fill the parameter. `take` gets the rows of each.
-void each_part(const std::vector<Where>& parts, Index first, View<float> out,
-               const std::function<void(const Where&, Index from, View<float> to)>& take) {
+// Of the rows [first, first+count) of a part.
+void add_bytes(const Where& w, Index first, Index count,
+               std::vector<std::span<const std::byte>>& out) {
+  if (!w.tensor || count == 0)
+    return;
+  const TensorRows& at = w.rows;
+  const Index cols = w.tensor->cols();
+  const Index begin = at.offset + first * at.row;
+  const Index width = at.cols > 0 ? at.cols : at.parameter->value().cols;
+  const Index last = begin + (count - 1) * at.row + (width - 1) * at.column;
+  const Index top = begin / cols;
+  std::ranges::copy(w.tensor->bytes(top, last / cols - top + 1), std::back_inserter(out));
+}
+
+// Parts stand in order of their first row and fill the parameter. `take` gets the part, the first
+// of its rows, and how many.
+void each_range(const std::vector<Where>& parts, Index first, Index rows,
+                const std::function<void(const Where&, Index from, Index count)>& take) {
   auto part =
       std::ranges::upper_bound(parts, first, {}, [](const Where& w) { return w.rows.first; });
-  for (Index done = 0; done < out.rows;) {
+  for (Index done = 0; done < rows;) {
     const Where& w = *(part++ - 1);
     const Index from = first + done - w.rows.first;
-    const Index count = std::min(out.rows - done, w.rows.rows - from);
-    take(w, from, out.slice(done, count));
+    const Index count = std::min(rows - done, w.rows.rows - from);
+    take(w, from, count);
     done += count;
   }
 }
 
-void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
-  each_part(parts, first, out, [](const Where& w, Index from, View<float> to) {
-    read_part(w, from, to, Pages::forget);
-    refuse_infinite(w, to);
+std::vector<std::span<const std::byte>> bytes_of(const std::vector<Where>& parts, Index first,
+                                                 Index rows) {
+  std::vector<std::span<const std::byte>> out;
+  each_range(parts, first, rows,
+             [&](const Where& w, Index from, Index count) { add_bytes(w, from, count, out); });
+  return out;
+}
+
+// `take` gets the rows of each part that fill `out`.
+void each_part(const std::vector<Where>& parts, Index first, View<float> out,
+               const std::function<void(const Where&, Index from, View<float> to)>& take) {
+  Index done = 0;
+  each_range(parts, first, out.rows, [&](const Where& w, Index from, Index count) {
+    take(w, from, out.slice(done, count));
+    done += count;
   });
 }
 
@@ -112,14 +135,89 @@ bool dot_part(const Where& w, Index first, Index rows, const float* x, float* y)
          (as_they_lie(w) && w.tensor->dots(w.rows.offset / w.rows.row + first, rows, x, y));
 }
 
+// A few rows at a time, so that they are looked at while they are in the cache; all at once where
+// the file has their columns side by side.
+void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
+  constexpr Index numbers_at_once = Index(1) << 16;
+  const Index at_once = std::max<Index>(1, numbers_at_once / std::max<Index>(1, out.cols));
+  each_part(parts, first, out, [&](const Where& w, Index from, View<float> to) {
+    const Index step = w.rows.column == 1 ? at_once : to.rows;
+    for (Index r = 0; r < to.rows; r += step) {
+      const View<float> some = to.slice(r, std::min(step, to.rows - r));
+      read_part(w, from + r, some);
+      refuse_infinite(w, some);
+    }
+  });
+}
+
+// Rows that are read when they are used, and looked at each time; as bf16 the first time.
+class RowsInFile final : public RowSource {
+ public:
+  explicit RowsInFile(std::vector<Where> parts)
+      : parts_(std::move(parts)), looked_at_(std::make_unique<std::atomic<bool>[]>(parts_.size())) {
+    as_bf16_ = std::ranges::all_of(parts_, is_bf16);
+  }
+  void read(Index first, View<float> out) const override {
+    read_rows(parts_, first, out);
+  }
+  std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const override {
+    return bytes_of(parts_, first, rows);
+  }
+  bool lies_as_bf16() const override {
+    return as_bf16_;
+  }
+  const std::uint16_t* bf16_rows(Index first, Index rows) const override {
+    const std::uint16_t* out = nullptr;
+    each_range(parts_, first, rows, [&](const Where& w, Index from, Index count) {
+      if (out || from + count > w.rows.rows)
+        throw Error(Exit::bug, "rows of several tensors were asked for as if they lay together");
+      const View<const std::uint16_t> all = w.tensor->numbers().view<std::uint16_t>();
+      out = all.slice(from, count).data;
+      refuse_infinite_once(w, all);
+    });
+    return out;
+  }
+
+ private:
+  // A matrix that is a tensor of its own.
+  static bool is_bf16(const Where& w) {
+    const TensorRows& r = w.rows;
+    if (!w.tensor || w.tensor->quantised())
+      return false;
+    const bool whole = r.offset == 0 && r.column == 1 && r.row == w.tensor->cols() &&
+                       r.rows == w.tensor->rows() && (r.cols == 0 || r.cols == r.row);
+    const auto* stored = dynamic_cast<const Stored*>(w.tensor.get());
+    return whole && stored && stored->numbers().dtype() == DType::bf16 &&
+           stored->numbers().aligned();
+  }
+  void refuse_infinite_once(const Where& w, View<const std::uint16_t> numbers) const {
+    std::atomic<bool>& done = looked_at_[std::size_t(&w - parts_.data())];
+    if (done)
+      return;
+    std::uint16_t largest = 0;  // exponent of an infinity or a NaN, where there is one
+    for (Index i = 0; i < numbers.size(); ++i)
+      largest = std::max<std::uint16_t>(largest, numbers.data[i] & 0x7f80);
+    if (largest == 0x7f80)
+      refuse_not_finite(w);
+    done = true;
+  }
+
+  std::vector<Where> parts_;
+  std::unique_ptr<std::atomic<bool>[]> looked_at_;  // (parts)
+  bool as_bf16_ = false;
+};
+
 // Rows that are decoded each time.
 class DecodedRows final : public RowSource {
  public:
   explicit DecodedRows(std::vector<Where> parts) : parts_(std::move(parts)) {}
   void read(Index first, View<float> out) const override {
-    each_part(parts_, first, out, [](const Where& w, Index from, View<float> to) {
-      read_part(w, from, to, Pages::keep);
-    });
+    each_part(parts_, first, out,
+              [](const Where& w, Index from, View<float> to) { read_part(w, from, to); });
+  }
+
+  const std::vector<Where>& parts() const {
+    return parts_;
   }
   bool dots(Index first, Index rows, const float* x, float* y) const override {
     bool all = true;
@@ -188,10 +286,10 @@ void check_all(const std::vector<Where>& parts, Index rows, Index cols) {
     each_part(parts, first, some.view(), [](const Where& w, Index from, View<float> to) {
       if (as_they_lie(w)) {
         if (!w.tensor->finite(w.rows.offset / w.rows.row + from, to.rows))
-          refuse_numbers(w);
+          refuse_not_finite(w);
         return;
       }
-      read_part(w, from, to, Pages::keep);
+      read_part(w, from, to);
       refuse_infinite(w, to);
     });
   });
@@ -234,17 +332,41 @@ void experts_made_when_read(const Weights& weights, Decoder<float>& model, const
   }
 }
 
+std::optional<MatrixInFile> matrix_in_file(const Parameter<float>& parameter, Index first,
+                                           const Dims& dims, const std::string& as) {
+  const auto* decoded = dynamic_cast<const DecodedRows*>(parameter.source().get());
+  if (!decoded)
+    return {};
+  for (const Where& w : decoded->parts()) {
+    const TensorRows& r = w.rows;
+    const bool whole = r.first == first && r.dims == dims && r.offset == 0 && r.column == 1;
+    const auto* stored = dynamic_cast<const Stored*>(w.tensor.get());
+    if (stored && whole)
+      return MatrixInFile{stored->in_file(as), stored->few_bits()};
+  }
+  return {};
+}
+
 void experts_from(const Weights& weights, Decoder<float>& model, const Names& names, Index bytes,
                   const std::function<void(const StoredRows&)>& asked) {
   for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
-    parameter->lie_elsewhere(
-        [parts = std::move(parts)](Index first, View<float> out) { read_rows(parts, first, out); });
+    const bool by_rows =
+        std::ranges::all_of(parts, [](const Where& w) { return w.rows.column == 1; });
+    const auto file = std::make_shared<const RowsInFile>(std::move(parts));
+    if (by_rows)
+      parameter->lie_in(file);
+    else
+      parameter->lie_elsewhere([file](Index first, View<float> out) { file->read(first, out); });
   }
   const ModelConfig& c = model.config();
   const auto cache = std::make_shared<ExpertCache<float>>(model.backend(), bytes,
                                                           Index(c.moe_layers()) * c.moe.experts);
-  for (MoeLayer<float>* layer : model.moe_layers())
+  std::vector<const ExpertParameters<float>*> layers;
+  for (MoeLayer<float>* layer : model.moe_layers()) {
     layer->expert_parameters().cache = cache;
+    layers.push_back(&layer->expert_parameters());
+  }
+  cache->read_ahead(std::move(layers), make_read_ahead());
 }
 
 Index machine_bytes() {

@@ -133,6 +133,80 @@ TEST_CASE("experts read when used give the bytes of experts in memory") {
   }
 }
 
+TEST_CASE("wide experts read in their file give the bytes of experts in memory") {
+  const Scratch scratch;
+  const auto backend = make_backend("cpu");
+  // 1,100 rows are three tiles of a product; 600 tokens at one expert two tiles of rows
+  for (const DType type : {DType::f32, DType::bf16}) {
+    const fs::path folder = written(scratch.path / concat("wide", int(type)),
+                                    "nano:layers=2,experts=5,width=1100,context=320,"
+                                    "router={synthetic_load:k=1,hot=0.9},balance=none",
+                                    *backend, type);
+    for (const std::string device : {"cpu", "cpu:dtype=bf16"}) {
+      const auto b = make_backend(device);
+      const LoadedModel eager = load_model(folder, *b);
+      const LoadedModel lazy = load_model(folder, *b, {}, 0);
+      check_same(answer(*lazy.model, 310), answer(*eager.model, 310));
+      const bool in_place = b->operand_type() == DType::f32 || type == DType::bf16;
+      CHECK((lazy.model->moe_layers()[0]->expert_parameters().cache->room() == 0) == in_place);
+    }
+  }
+}
+
+namespace {
+
+// What was asked for and given back, in turn.
+struct Heard {
+  std::vector<std::vector<std::span<const std::byte>>> asked;
+  std::vector<std::span<const std::byte>> forgotten;
+};
+class Listening final : public ReadAhead {
+ public:
+  explicit Listening(Heard& heard) : heard_(heard) {}
+  void ask(std::vector<std::span<const std::byte>> bytes) override {
+    heard_.asked.push_back(std::move(bytes));
+  }
+  void forget(std::span<const std::span<const std::byte>> bytes) override {
+    for (const auto& part : bytes) {
+      // nothing is read that was not asked for
+      const bool known = std::ranges::any_of(heard_.asked, [&](const auto& call) {
+        return std::ranges::any_of(call, [&](const auto& a) { return a.data() == part.data(); });
+      });
+      CHECK(known);
+      heard_.forgotten.push_back(part);
+    }
+  }
+
+ private:
+  Heard& heard_;
+};
+
+}  // namespace
+
+TEST_CASE("pages of experts are asked for before they are read, in the order of the file") {
+  const Scratch scratch;
+  const auto backend = make_backend("cpu");
+  const fs::path folder =
+      written(scratch.path, "nano:layers=3,experts=6,width=24,hidden=64", *backend, DType::bf16);
+  const LoadedModel lazy = load_model(folder, *backend, {}, 0);
+  Heard heard;
+  std::vector<const ExpertParameters<float>*> layers;
+  for (MoeLayer<float>* layer : lazy.model->moe_layers())
+    layers.push_back(&layer->expert_parameters());
+  const auto cache = lazy.model->moe_layers()[0]->expert_parameters().cache;
+  cache->read_ahead(layers, std::make_unique<Listening>(heard));
+  answer(*lazy.model);
+  // 3 layers of 6 experts of 3 matrices, and each layer once more before it is the next one's turn
+  REQUIRE(heard.asked.size() >= 6);
+  CHECK(heard.forgotten.size() == 3 * 6 * 3);
+  for (const auto& call : heard.asked)
+    CHECK(std::ranges::is_sorted(call, {}, [](const auto& part) { return part.data(); }));
+  std::size_t bytes = 0;
+  for (const auto& part : heard.forgotten)
+    bytes += part.size();
+  CHECK(bytes == 3 * 6 * 3 * 24 * 64 * 2);
+}
+
 TEST_CASE("published checkpoints, fused and quantised ones too, read expert by expert") {
   const fs::path golden = test::shared("golden/hf");
   if (!fs::exists(golden))
