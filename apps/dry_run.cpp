@@ -5,6 +5,7 @@
 #include "apps/terminal.h"
 #include "apps/training_run.h"
 #include "lib/model/cost.h"
+#include "lib/run/few_bits_experts.h"
 #include "lib/run/router_warnings.h"
 #include "lib/run/step_memory.h"
 
@@ -46,6 +47,10 @@ void add_memory(Rows& rows, const StepMemory& m, double copies, int ranks) {
   const std::string together =
       m.micro_batches > 1 ? fmt::format(" ({} micro-batches at once)", m.micro_batches) : "";
   rows.add("memory: activations", bytes_text(m.activations) + together);
+  if (m.mapped > 0) {
+    rows.add("memory: experts in few bits, pages of their file that the system may drop",
+             bytes_text(m.mapped));
+  }
   if (m.lanes > 0)
     rows.add("memory: gradients of lanes", bytes_text(m.lanes));
   if (m.passing > 0)
@@ -58,15 +63,16 @@ void add_memory(Rows& rows, const StepMemory& m, double copies, int ranks) {
   // A rank has some 13 MiB of Open MPI (4 ranks on one host; scripts/ranks.sh --only memory).
   const double around = (ranks > 1 ? 50 : 37) * 1024 * 1024 + 0.15 * m.activations;
   rows.add("memory: program and scratch", concat("about ", bytes_text(around)));
-  rows.add("memory in all", concat("about ", bytes_text(m.all() + copies + around)));
+  rows.add("memory in all", concat("about ", bytes_text(m.all() + m.mapped + copies + around)));
 }
 
-void add_disk(Rows& rows, const ModelCost& c, const ModelConfig& config, Index keep) {
+// whole: of one rank
+void add_disk(Rows& rows, const StepMemory& whole, const ModelConfig& config, Index keep) {
   const double tensors = config.dense ? 0
                                       : double(config.moe_layers()) * config.moe.experts *
                                             (is_gated(config.moe.activation) ? 3 : 2);
   // each expert's tensors have a line of the header, about 125 bytes long
-  const double disk = double(c.weight_bytes) * 3 + 125 * tensors;
+  const double disk = whole.weights + whole.mapped + whole.moments + 125 * tensors;
   rows.add("disk: one checkpoint", bytes_text(disk));
   rows.add("disk: checkpoints kept", bytes_text(disk * double(keep + 1)));
 }
@@ -99,12 +105,16 @@ int dry_run(const ModelConfig& given, const RunOptions& o, const RankOptions& la
   for (const std::string& sentence : step_warnings(config, s.train.accumulate, s.train.lanes))
     warning(sentence);
   const ModelCost c = cost_of(config, s.train.sequences * s.train.length);
+  if (!o.init.empty())
+    refuse_few_bits(o.init, s.train, layout);
+  const double few_bits = o.init.empty() ? 0 : few_bits_bytes(o.init, o.device);
   const bool narrow = multiplies_bf16(o.device);
   Rows rows;
   add_work(rows, c, s.train);
-  add_memory(rows, step_memory(config, s.train, layout, ranks),
-             narrow ? 2 * double(c.parameters) : 0, ranks);
-  add_disk(rows, c, config, s.keep);
+  const std::int64_t copied = c.parameters - (few_bits > 0 ? c.expert_parameters : 0);
+  add_memory(rows, step_memory(config, s.train, layout, ranks, few_bits),
+             narrow ? 2 * double(copied) : 0, ranks);
+  add_disk(rows, step_memory(config, s.train, {}, 1, few_bits), config, s.keep);
   Table t{.id = "cost",
           .title = "What this run would take",
           .reading =

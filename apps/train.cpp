@@ -118,10 +118,10 @@ void add_training(CommandLine& cli, Options& o) {
   training.number("--clip", t.clip, "largest gradient norm; 0 = none", real(0, 1e300));
   training.repeatable(
       "--train", o.parts,
-      concat("what trains: router | experts | experts=1,3 | shared | ",
-             join(mixers().names(), " | "),
-             " | cross_attention | dense | norms | embedding | projector | all; may be given "
-             "again; the rest is frozen"));
+      concat(
+          "what trains: router | experts | experts=1,3 | shared | ", join(mixers().names(), " | "),
+          " | cross_attention | dense | norms | embedding | projector | all; several with commas, "
+          "or given again; the rest is frozen"));
   training.add("--lr-factor", t.lr_factor,
                "learning rate by group, times the peak: router=0.1,experts=2; of one expert of "
                "each layer: experts.3=0.5; experts=load: by the root of what each computed");

@@ -14,7 +14,13 @@ void copy_parameter(const Parameter<float>& from, Parameter<float>& to) {
                                     text_of(to.dims()), " here"))
         .hint("the sizes of both models must agree");
   }
-  to.set(from.to_host().view());
+  if (from.made_when_read())
+    return to.come_from(from.source());
+  const Matrix<float> host = from.to_host();
+  if (to.stored())
+    to.set(host.view());
+  else
+    to.hold(host.view());
 }
 
 namespace {

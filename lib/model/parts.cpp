@@ -28,7 +28,32 @@ std::vector<int> ids_of(const std::string& text, int experts) {
   return out;
 }
 
+// "router,experts=1,3;shared" -> router, experts=1,3, shared: a comma in front of a digit parts the
+// numbers of experts, any other one parts groups.
+std::vector<std::string> words_of(const std::string& trained) {
+  std::vector<std::string> out;
+  for (const std::string& list : split_list(trained, ";+")) {
+    bool first = true;
+    for (const std::string& word : split_list(list, ",")) {
+      const bool number = !first && (word.empty() || (word[0] >= '0' && word[0] <= '9'));
+      if (number)
+        out.back() += "," + word;
+      else
+        out.push_back(word);
+      first = false;
+    }
+  }
+  return out;
+}
+
 }  // namespace
+
+bool trains_group(const std::string& trained, const std::string& group) {
+  const std::vector<std::string> words = words_of(trained);
+  return std::ranges::any_of(words, [&](const std::string& word) {
+    return word == "all" || word.substr(0, word.find('=')) == group;
+  });
+}
 
 const std::vector<std::string>& parameter_groups() {
   static const std::vector<std::string> all = [] {
@@ -53,7 +78,7 @@ Parts::Parts(const std::string& trained, const std::string& factors, Decoder<flo
 }
 
 void Parts::choose(const std::string& trained, int experts) {
-  for (const std::string& word : split_list(trained, ";+")) {
+  for (const std::string& word : words_of(trained)) {
     if (word == "all")
       all_ = true;
     else

@@ -13,18 +13,21 @@ class Decoder;
 template <class S>
 class Parameter;
 
+// Whether `trained`, in the words of Parts, names a group or says all.
+bool trains_group(const std::string& trained, const std::string& group);
+
 // router, experts, shared, each mixer by its name, dense, norms, streams, embedding (the output
 // matrix too)
 const std::vector<std::string>& parameter_groups();
 
 class Parts {
  public:
-  // trained: "all", or groups with semicolons between, "router;experts=1,3" (experts 1 and 3 of
-  // every layer); factors of the learning rate: "router=0.1,experts=2", of single experts of every
-  // layer "experts.3=0.5", and "experts=load": the square root of what an expert computed in the
-  // step by the mean of its layer, as rates follow the size of a batch under Adam (Malladi et al.
-  // 2022, arXiv 2205.10287). Throws Error(usage) for an unknown group, one that the model has not,
-  // an expert that is not there.
+  // trained: "all", or groups with semicolons or commas between, "router;experts=1,3" (experts 1
+  // and 3 of every layer); factors of the learning rate: "router=0.1,experts=2", of single experts
+  // of every layer "experts.3=0.5", and "experts=load": the square root of what an expert computed
+  // in the step by the mean of its layer, as rates follow the size of a batch under Adam (Malladi
+  // et al. 2022, arXiv 2205.10287). Throws Error(usage) for an unknown group, one that the model
+  // has not, an expert that is not there.
   Parts(const std::string& trained, const std::string& factors, Decoder<float>&);
 
   bool trains(const std::string& group) const {

@@ -126,6 +126,8 @@ void Trainer::hear(int layer, Decoder<float>::At at) {
 
 std::string Trainer::first_not_finite() const {
   for (Parameter<float>* p : model_.parameters()) {
+    if (p->made_when_read())
+      continue;  // frozen, and looked at when it was loaded
     const auto at = std::ranges::find(parameters_, p);
     const auto [summed, k] = at == parameters_.end()
                                  ? std::pair<const Summed*, std::size_t>{}

@@ -5,6 +5,7 @@
 #include "lib/files/any_bytes.h"
 #include "lib/files/file.h"
 #include "lib/model/config.h"
+#include "lib/run/few_bits_experts.h"
 #include "lib/run/leftovers.h"
 #include "lib/run/program_version.h"
 #include "lib/run/resumed_trace.h"
@@ -69,7 +70,7 @@ Backend<float>& open_device(RunState& state, const std::string& asked, const Run
 
 LoadedModel load_point(const ResumePoint& point, const RunContext& context_of_run,
                        Backend<float>& device, TrainingObserver& observer) {
-  LoadedModel loaded = load_model(point.checkpoint, device);
+  LoadedModel loaded = load_to_train(point.checkpoint, device);
   for (const std::string& n : loaded.checkpoint.notes)
     observer.warning(n);
   const Index context = loaded.model->config().context;
@@ -78,7 +79,8 @@ LoadedModel load_point(const ResumePoint& point, const RunContext& context_of_ru
                                     "': the length of a sequence, ", point.state.train.length,
                                     ", is more than the model's context of ", context));
   }
-  refuse_size(loaded.model->config(), point.state.train, context_of_run);
+  refuse_size(loaded.model->config(), point.state.train, context_of_run,
+              few_bits_bytes(point.checkpoint, point.state.device));
   return loaded;
 }
 
@@ -163,6 +165,7 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
   }
   Trainer::refuse_layout(state.train, context.ranks, context.size(),
                          experts_of(model_config(state.model)));
+  refuse_few_bits(begin.point.checkpoint, state.train, context.ranks);
   const ProfileOptions profile =
       profile_of(context, state.step, state.train.steps, folder, observer);
   LoadedModel loaded = load_point(begin.point, context,

@@ -10,10 +10,12 @@
 #include "lib/family/config_like.h"
 #include "lib/family/gguf_model.h"
 #include "lib/family/layouts.h"
+#include "lib/family/quantised_config.h"
 #include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/router/facts.h"
 #include "lib/router/replays_routes.h"
+#include "lib/run/few_bits_experts.h"
 #include "lib/run/load_weights.h"
 #include "lib/run/replay.h"
 #include "lib/tokenizer/open.h"
@@ -123,10 +125,22 @@ void in_formats(std::vector<NamedTensor>& tensors, const Contents& c) {
   tensors = std::move(out);
 }
 
-Json json_of(const ConfigLike& config, const Contents& c) {
+std::vector<std::string> matrices_of(const std::vector<NamedTensor>& tensors) {
+  std::vector<std::string> out;
+  for (const NamedTensor& t : tensors) {
+    if (t.dims.size() == 2)
+      out.push_back(t.name);
+  }
+  return out;
+}
+
+// `kept`: what it says of experts that stay as their file has them; null = there are none.
+Json json_of(const ConfigLike& config, const Contents& c, const Json& kept) {
   Json out = config.json;
   if (c.few_bits && !c.few_bits->empty())
     out["quantization_config"] = *c.quantization_config;
+  if (!kept.is_null())
+    out["quantization_config"] = kept;
   return out;
 }
 
@@ -134,12 +148,14 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
   SavedModel out{.family = fit_like(model.config(), family_before(c.tokenizer)).family,
                  .notes = {}};
   const ConfigLike config = config_of(model.config(), out.family, c);
-  if (!config.note.empty())
-    out.notes.push_back(config.note);
   std::vector<NamedTensor> tensors = c.layout == Layout::packed
                                          ? store(model, packed_names(out.family))
                                          : store(model, out.family);
   in_formats(tensors, c);
+  const std::vector<std::string> matrices = matrices_of(tensors);
+  const auto formats = keep_few_bits(model, out.family, tensors);
+  if (!config.note.empty() && formats.empty())
+    out.notes.push_back(config.note);
   if (c.tokenizer.kept && out.family == family_before(c.tokenizer)) {
     const std::vector<NamedTensor>& beside = c.tokenizer.kept->tensors;
     tensors.insert(tensors.end(), beside.begin(), beside.end());
@@ -148,7 +164,9 @@ SavedModel write_model(CheckpointWriter& writer, Decoder<float>& model, const Co
       writer.copy(f.name, f.from);
   }
   writer.model(tensors);
-  writer.json("config.json", json_of(config, c));
+  writer.json(
+      "config.json",
+      json_of(config, c, formats.empty() ? Json() : quantization_config(formats, matrices)));
   write_texts(writer, c.tokenizer);
   if (c.state)
     writer.json("state.json", state_json(*c.state));

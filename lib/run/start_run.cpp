@@ -13,6 +13,7 @@
 #include "lib/router/learns_from_text.h"
 #include "lib/router/router.h"
 #include "lib/run/data_identity.h"
+#include "lib/run/few_bits_experts.h"
 #include "lib/run/lazy_experts.h"
 #include "lib/run/leftovers.h"
 #include "lib/run/origin.h"
@@ -187,9 +188,8 @@ void clear_run(const fs::path& folder) {
 
 // Weights of a checkpoint, and what its reader should know: tensors left out, and a class that will
 // not open what is written. Returns the trainings that it comes from.
-std::vector<std::string> start_from(const std::string& init, Decoder<float>& model,
+std::vector<std::string> start_from(const LoadedModel& from, Decoder<float>& model,
                                     TrainingObserver& observer) {
-  const LoadedModel from = load_model(init, model.backend());
   for (const std::string& n : from.checkpoint.notes)
     observer.warning(n);
   copy_weights(*from.model, model);
@@ -197,6 +197,11 @@ std::vector<std::string> start_from(const std::string& init, Decoder<float>& mod
   if (from.family != "moe" && fit.family == "moe") {
     observer.note(concat("checkpoints of this run keep this program's own form, not that of ",
                          from.family, ": ", fit.reason));
+  }
+  if (from.expert_limit == as_stored) {
+    observer.note(
+        "experts stay in few bits, frozen, and are decoded each time products read them; "
+        "checkpoints hold the same bytes of them");
   }
   return lineage_of(from);
 }
@@ -304,8 +309,9 @@ void warn_of_router(TrainingRun& run, TrainingObserver& observer) {
 
 }  // namespace
 
-void refuse_size(const ModelConfig& config, const TrainOptions& t, const RunContext& context) {
-  const double need = step_memory(config, t, context.ranks, context.size()).all();
+void refuse_size(const ModelConfig& config, const TrainOptions& t, const RunContext& context,
+                 double few_bits) {
+  const double need = step_memory(config, t, context.ranks, context.size(), few_bits).all();
   const double available = double(machine_bytes());
   if (need > available) {
     throw Error(Exit::memory, concat("training takes ", bytes_text(need),
@@ -382,6 +388,8 @@ void refuse_start(const ModelConfig& config, const RunOptions& o, const RunConte
   if (!o.trace.empty() && context.writes())
     refuse_trace(config, o);
   refuse_untrainable(config);
+  if (!o.init.empty())
+    refuse_few_bits(o.init, o.train, context.ranks);
 }
 
 // Rank 0's lock on the folder, in which the run is begun; of another rank none.
@@ -395,6 +403,23 @@ std::optional<RunLock> begun(const RunOptions& o, const RunContext& context, con
   write_run_json(o.folder, state, model.config(), context.provenance, &corpus);
   settle_names(o.folder, state.trace);
   return lock;
+}
+
+// Drawn, and then what a checkpoint brings; experts in few bits are never drawn.
+std::unique_ptr<Decoder<float>> made_model(const ModelConfig& config, const RunOptions& o,
+                                           Backend<float>& device, const Corpus& corpus,
+                                           RunState& state, TrainingObserver& observer) {
+  std::optional<LoadedModel> from;
+  if (!o.init.empty())
+    from = load_to_train(o.init, device);
+  const bool few_bits = from && from->expert_limit == as_stored;
+  auto model = std::make_unique<Decoder<float>>(config, device,
+                                                few_bits ? Storage::elsewhere : Storage::own);
+  model->initialise(state.train.seed);
+  learn_tables(*model, corpus, state.train);
+  if (from)
+    state.lineage = start_from(*from, *model, observer);
+  return model;
 }
 
 }  // namespace
@@ -413,12 +438,8 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   config.vocabulary = data.vocabulary;
   fit_sources(config, corpus);
   state.data = corpus.specs();
-  refuse_size(config, state.train, context);
-  auto model = std::make_unique<Decoder<float>>(config, context.device(o.device));
-  model->initialise(state.train.seed);
-  learn_tables(*model, corpus, state.train);
-  if (!o.init.empty())
-    state.lineage = start_from(o.init, *model, observer);
+  refuse_size(config, state.train, context, o.init.empty() ? 0 : few_bits_bytes(o.init, o.device));
+  auto model = made_model(config, o, context.device(o.device), corpus, state, observer);
   state.run_id = weights_xxh3(*model);
   state.model = to_spec(model->config());
   auto lock = begun(o, context, state, *model, corpus);

@@ -56,8 +56,8 @@ ProfileOptions profile_of(const RunContext&, Index done, Index horizon,
 RunState state_of(const ModelConfig&, const RunOptions&);
 
 // Throws Error(memory): a size that this machine cannot hold is said at once, not after minutes of
-// swapping.
-void refuse_size(const ModelConfig&, const TrainOptions&, const RunContext&);
+// swapping. `few_bits`: as step_memory() has it.
+void refuse_size(const ModelConfig&, const TrainOptions&, const RunContext&, double few_bits);
 
 // The model of a new run on its data, which are opened as the run opens them, and the same
 // refusals: its vocabulary and signals; of a tokenizer that has yet to be trained the ids that it

@@ -182,9 +182,6 @@ TEST_CASE("experts in few bits are stored, run, traced and trained around") {
     good(f, "show " + name);
     CHECK(good(f, "report a.h5 --against " + name + ".h5").out.find("hoice") != std::string::npos);
   }
-  good(f,
-       "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --steps 2 "
-       "--train router --init q_int4 -o on");
   good(f, "edit a -o kept --quantise experts=int4,by=load,keep=25% --trace a.h5");
   const Result mixed = good(
       f, "edit a -o mixed --quantise 'experts=int8|int4,by=importance' --bytes 0.2 --trace a.h5");
@@ -207,6 +204,39 @@ TEST_CASE("experts in few bits are stored, run, traced and trained around") {
   refused(f, "edit a -o x --bytes 0.5 --add 1", 2, "--bytes is the limit of --quantise");
   refused(f, "edit a -o x.gguf --quantise experts=int8", 2, "GGUF");
   refused(f, "edit a -o x --quantise experts=int8:block=48", 2, "do not divide by 48");
+}
+
+TEST_CASE("a run on experts in few bits is one that every verb opens") {
+  const Folder f;
+  good(f, small("shared_width=16") + " --steps 4 -o a");
+  good(f, "edit a -o q --quantise experts=int4");
+  const std::string on =
+      "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --init q ";
+  const Result run = good(f, on + "--steps 4 --save-every 2 --train router,shared -o on");
+  CHECK(run.err.find("experts stay in few bits, frozen") != run.err.npos);
+  good(f, "trace on -o on.h5" + valid);
+  good(f, "verify on.h5");
+  CHECK(good(f, "eval on" + valid).err.find("decoded each time") != std::string::npos);
+  for (const char* words : {"generate on --prompt ab --tokens 4", "show on", "plan on", "verify on",
+                            "edit on -o wide --save f32", "eval q on --data text:path=corpus"}) {
+    const Result r = good(f, words);
+    CHECK(r.err.find("left out") == r.err.npos);
+  }
+  CHECK(weights_of(f, "on/checkpoint-00000004") < weights_of(f, "wide") * 2 / 3);
+  CHECK(losses(f, "wide")[0] == Approx(losses(f, "on")[0]).epsilon(1e-5));
+  good(f, "train --resume on --steps 6 --threads 1");
+  CHECK(weights_of(f, "on/checkpoint-00000006") == weights_of(f, "on/checkpoint-00000004"));
+  for (const char* parts : {"", "--train experts=1 ", "--train router,experts "}) {
+    refused(f, on + parts + "-o x", 2, "are in few bits, which do not train");
+    refused(f, on + parts + "--dry-run", 2, "are in few bits, which do not train");
+  }
+  good(f, on + "--dry-run --train router,shared");
+  const std::string widened =
+      good(f, "train --data text:path=corpus --batch 2 --length 32 --init wide --dry-run").out;
+  CHECK(widened.find("experts in few bits") == widened.npos);
+  good(f,
+       "train --data text:path=corpus --batch 2 --length 32 --init wide --threads 1 --steps 1 "
+       "--eval-tokens 64 -o trained");
 }
 
 TEST_CASE("what is not trained stays, bit by bit, and a factor of zero is the same") {

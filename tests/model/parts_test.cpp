@@ -197,6 +197,19 @@ TEST_CASE("experts have learning rates of their own, given or by what they compu
   CHECK_THROWS_AS(Run("reference", options("all", "experts=lod")), Error);
 }
 
+TEST_CASE("groups stand with commas as with semicolons") {
+  Run semicolons("reference", options("router;experts=1,3;shared"));
+  Run commas("reference", options("router,experts=1,3,shared"));
+  semicolons.trainer->step(next, false);
+  commas.trainer->step(next, false);
+  for (std::size_t i = 0; i < commas.before.size(); ++i) {
+    CHECK(commas.model.parameters()[i]->to_host() == semicolons.model.parameters()[i]->to_host());
+  }
+  CHECK(trains_group("router,experts=1,3", "experts"));
+  CHECK_FALSE(trains_group("router,shared", "experts"));
+  CHECK(trains_group("all", "experts"));
+}
+
 TEST_CASE("what trains is refused where it is not there") {
   CHECK_THROWS_WITH(Run("reference", options("rooter")), "no group of parameters named 'rooter'");
   CHECK_THROWS_WITH(Run("reference", options("experts=1,4")),
