@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "apps/bench/bench.h"
+#include "apps/bench/layer_profile.h"
 #include "apps/former_names.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
@@ -24,6 +25,7 @@ namespace {
 struct Options {
   std::vector<Index> tokens, hidden, width, experts, k;
   std::vector<std::string> router, balance;
+  bool profile = false;
   BenchOptions bench;
 };
 
@@ -75,6 +77,9 @@ class Bench {
   }
   void both() {
     forward(true);
+    backward();
+  }
+  void backward() {  // of the last forward pass of training
     Rng rng(8);
     layer_.backward({.batch = batch_, .training = true, .rng = &rng}, *tape_,
                     std::as_const(x_).view(), std::as_const(dy_).view(), dx_.view());
@@ -160,12 +165,46 @@ void add_row(Rows& rows, const Backend<float>& device, const Shape& s, const cha
               bytes / bandwidth * 1e-6, 2);
 }
 
-void bench_shape(const Shape& s, const Options& o, Backend<float>& device, double bandwidth,
-                 Rows& rows, std::vector<Timing>& times) {
+LayerConfig config_of(const Shape& s, const Options& o) {
   LayerConfig c{.hidden = s.hidden, .width = s.width, .experts = int(s.experts)};
   c.router = s.router;
   c.balance = o.balance;
-  Bench bench(device, c, s.tokens);
+  return c;
+}
+
+// A row for each part of the layer's time.
+void profile_shape(const Shape& s, const Options& o, Backend<float>& device, Rows& rows) {
+  Bench bench(device, config_of(s, o), s.tokens);
+  const auto parts =
+      parts_of_passes({{"forward", [&] { bench.forward(true); }},
+                       {"backward", [&] { bench.backward(); }}},
+                      dynamic_cast<OnDevice<float>*>(&device) ? [&] { device.wait(); }
+                                                              : std::function<void()>(),
+                      o.bench.seconds * 2);
+  for (const PartTime& p : parts) {
+    double of_pass = 0;
+    for (const PartTime& other : parts)
+      of_pass += other.pass == p.pass ? other.seconds : 0;
+    rows.next();
+    rows.text("router", s.router);
+    rows.whole("tokens", s.tokens);
+    rows.whole("hidden", s.hidden);
+    rows.whole("width", s.width);
+    rows.whole("experts", s.experts);
+    rows.whole("k", s.k);
+    rows.text("dtype", device_dtype(device));
+    rows.whole("threads", s.threads);
+    rows.text("pass", p.pass);
+    rows.text("part", p.part);
+    rows.number("ms", "ms", "mean of a pass of training, without the parts inside", p.seconds * 1e3,
+                3);
+    rows.number("share", "%", "of the time of the pass", 100 * p.seconds / of_pass, 2);
+  }
+}
+
+void bench_shape(const Shape& s, const Options& o, Backend<float>& device, double bandwidth,
+                 Rows& rows, std::vector<Timing>& times) {
+  Bench bench(device, config_of(s, o), s.tokens);
   const double ceiling = ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width);
   const double ceiling_both = dynamic_cast<OnDevice<float>*>(&device)
                                   ? ceiling_gflops(device, s.tokens * s.k, s.hidden, s.width, true)
@@ -191,12 +230,20 @@ int layer(const Options& o) {
   Rows rows;
   std::vector<Timing> times;
   const auto shapes = shapes_of(o);
-  const double bandwidth = memory_gbytes(*device);
+  const double bandwidth = o.profile ? 0 : memory_gbytes(*device);
   Progress progress("shapes", double(shapes.size()), "shape");
   for (std::size_t i = 0; i < shapes.size() && !stop_signal(); ++i) {
     set_threads(shapes[i].threads);
-    bench_shape(shapes[i], o, *device, bandwidth, rows, times);
+    if (o.profile)
+      profile_shape(shapes[i], o, *device, rows);
+    else
+      bench_shape(shapes[i], o, *device, bandwidth, rows, times);
     progress.update(double(i + 1));
+  }
+  if (o.profile) {
+    return write_bench(std::move(rows).table("layer_profile", "Where the time of a layer goes",
+                                             "Each part without the parts inside it."),
+                       fmt::format("Parts of a MoE layer on {}", device->name()), {}, o.bench);
   }
   const std::string title =
       fmt::format("A MoE layer on {}; memory {:.1f} GB/s", device->name(), bandwidth);
@@ -233,6 +280,9 @@ Run bench_layer(CommandLine& cli) {
                  "balance losses that the layer computes; may be given again")
       .type_name("SPEC")
       .repeatable();
+  cli.add_flag("--profile", o->profile,
+               "where the time goes instead: scores, top-k, plan, dispatch, experts, combine and "
+               "their backwards, in ms and as shares");
   add_bench(cli, o->bench);
   return [o, cli] {
     if (!o->router.empty() && !o->k.empty())

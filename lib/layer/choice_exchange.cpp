@@ -32,6 +32,7 @@ class ChoiceExchange final : public Exchange<S> {
   }
 
   Array<S> rows_again(View<const S> x, const Choices<S>& c, const Slots<S>& s) const override {
+    const TimeSpan time("gather rows");
     Array<S> rows(backend_, s.plan.slots, x.cols);
     backend_.dispatch(x, s.plan, rows.view());
     if (weight_on_input_)
@@ -40,6 +41,7 @@ class ChoiceExchange final : public Exchange<S> {
   }
   Array<S> combine_backward(View<const S> dy, const Slots<S>& s, const Choices<S>& c,
                             ChoiceGradients<S>& d) const override {
+    const TimeSpan time("combine backward");
     d.weight = Array<S>(backend_, c.weight.rows(), c.weight.cols());
     Array<S> dout(backend_, s.plan.slots, dy.cols);
     backend_.dispatch(dy, s.plan, dout.view());  // every slot gets its token's
@@ -50,6 +52,7 @@ class ChoiceExchange final : public Exchange<S> {
   }
   void dispatch_backward(View<const S> x, Array<S> drows, const Slots<S>& s, const Choices<S>& c,
                          ChoiceGradients<S>& d, View<S> dx) const override {
+    const TimeSpan time("dispatch backward");
     if (weight_on_input_) {  // v = dE at w x: dw = v . x, dx = w v
       Array<S> scaled(backend_, s.plan.slots, x.cols);
       backend_.combine_backward(x, std::as_const(drows).view(), s.plan, {}, scaled.view(),

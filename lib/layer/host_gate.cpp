@@ -7,6 +7,7 @@
 
 #include "lib/core/convert.h"
 #include "lib/core/error.h"
+#include "lib/core/profile.h"
 #include "lib/core/rng.h"
 #include "lib/layer/gate.h"
 #include "lib/layer/gate_rules.h"
@@ -62,11 +63,17 @@ class HostGate final : public Gate<S> {
   void route(const Pass& pass, View<const S> x, GateTape<S>& t) override {
     t.gate = this;
     t.memory = std::make_unique<HostMemory<S>>();
-    score(pass, x, t);
+    {
+      const TimeSpan time("scores");
+      score(pass, x, t);
+    }
     t.input.training = pass.training;
     t.input.rng = pass.rng;
     t.input.given = pass.gate.given;
-    t.routing = rules_.router->route(t.input);
+    {
+      const TimeSpan time("top-k");
+      t.routing = rules_.router->route(t.input);
+    }
     rules_.capacity->apply(t.routing, t.input, *rules_.router);
     if (!rules_.expert_scale.empty())
       scale_weights(t);
@@ -158,21 +165,8 @@ class HostGate final : public Gate<S> {
     for (const auto& s : t.input.scores)
       dscores.emplace_back(s.rows(), s.cols());
     const HostMemory<S>& m = memory(t);
-    if (const auto* mixing = capability<Mixing>(*rules_.router)) {
-      mixing->mix_backward(t.input, t.routing, converted<double>(d.dispatch.to_host()),
-                           converted<double>(d.mix.to_host()), dscores);
-    } else {
-      Matrix<double> dweight =
-          rules_.capacity->backward(t.routing, converted<double>(d.weight.to_host()));
-      // it may be wider than m.dweight: gradients of moved slots lie beside these
-      for (Index n = 0; n < m.dweight.rows(); ++n) {
-        for (Index j = 0; j < m.dweight.cols(); ++j)
-          dweight(n, j) += m.dweight(n, j);
-      }
-      if (!rules_.expert_scale.empty())
-        scale_backward(t, dweight);
-      rules_.router->backward(t.input, as_routed(t), dweight, m.dprob, dscores);
-    }
+    choices_backward(t, d, dscores);
+    const TimeSpan time("scores backward");
     score_backward(pass, m, x, std::move(dscores), dx, more);
     matrix_backward(m);
   }
@@ -196,6 +190,28 @@ class HostGate final : public Gate<S> {
   }
 
  private:
+  // From the choices and the balance losses to the scores.
+  void choices_backward(const GateTape<S>& t, const ChoiceGradients<S>& d,
+                        std::vector<Matrix<double>>& dscores) {
+    const TimeSpan time("top-k backward");
+    const HostMemory<S>& m = memory(t);
+    if (const auto* mixing = capability<Mixing>(*rules_.router)) {
+      mixing->mix_backward(t.input, t.routing, converted<double>(d.dispatch.to_host()),
+                           converted<double>(d.mix.to_host()), dscores);
+    } else {
+      Matrix<double> dweight =
+          rules_.capacity->backward(t.routing, converted<double>(d.weight.to_host()));
+      // it may be wider than m.dweight: gradients of moved slots lie beside these
+      for (Index n = 0; n < m.dweight.rows(); ++n) {
+        for (Index j = 0; j < m.dweight.cols(); ++j)
+          dweight(n, j) += m.dweight(n, j);
+      }
+      if (!rules_.expert_scale.empty())
+        scale_backward(t, dweight);
+      rules_.router->backward(t.input, as_routed(t), dweight, m.dprob, dscores);
+    }
+  }
+
   static HostMemory<S>& memory(const GateTape<S>& t) {
     return static_cast<HostMemory<S>&>(*t.memory);
   }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "lib/backend/host_memory.h"
 #include "lib/core/convert.h"
 #include "lib/core/error.h"
 
@@ -18,9 +19,23 @@ Matrix<S> to_host(Backend<S>& backend, View<const S> m) {
   return host;
 }
 template <class S>
+bool on_host(const Backend<S>& backend) {
+  return dynamic_cast<const HostBackend<S>*>(&backend) != nullptr;
+}
+template <class S>
 Array<S> to_device(Backend<S>& backend, const Matrix<double>& m) {
-  const Matrix<S> host = converted<S>(m);
-  return Array<S>(backend, host.view());
+  if (!on_host(backend)) {
+    const Matrix<S> host = converted<S>(m);
+    return Array<S>(backend, host.view());
+  }
+  Array<S> out(backend, m.rows(), m.cols());
+  convert(m.view(), out.view());
+  return out;
+}
+// Scores, in double.
+template <class S>
+Matrix<double> in_double(const Backend<S>& backend, const Array<S>& z) {
+  return on_host(backend) ? converted<double>(z.view()) : converted<double>(z.to_host());
 }
 template <class S>
 std::vector<double> norms(const Matrix<S>& m) {
@@ -100,7 +115,7 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau,
     u = std::as_const(t.through).view();
   }
   Array<S> z = logits(u);
-  Matrix<double> out = converted<double>(z.to_host());
+  Matrix<double> out = in_double(*backend_, z);
   if (what_.cosine)
     to_cosine(u, out, t);
   if (!residual_.empty()) {

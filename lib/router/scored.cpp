@@ -145,13 +145,15 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
         if (!in.batch.is_valid(t))
           continue;
         std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
-        with_bars(r.logits.row(t), r.bars_of(t), z);
-        score(z, r.score.row(t));  // of -inf: 0
-        keys(r, t, key, group_key);
-        if (in.routes_given())
+        score(barred(r, t, z), r.score.row(t));  // of -inf: 0
+        if (in.routes_given()) {
           std::ranges::copy(in.given->expert.row(t), r.expert.row(t).begin());
-        else
+        } else if (logits_rank() && ranks_all()) {
+          best_of(r.logits.row(t), r.expert.row(t));
+        } else {
+          keys(r, t, key, group_key);
           choose(key, group_key, o_.groups, r.expert.row(t));
+        }
         weights_of(r.score.row(t), weighed(r, t), o_.rule, r.weight.row(t));
       }
     });
@@ -196,6 +198,19 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
   }
 
  protected:
+  // Whether experts are ranked by their logits alone.
+  virtual bool logits_rank() const {
+    return false;
+  }
+  // The logits of a row, -inf where an expert is barred, for which `space` is.
+  static std::span<const double> barred(const Routing& r, Index t, std::span<double> space) {
+    const auto z = r.logits.row(t);
+    const auto bars = r.bars_of(t);
+    if (bars.empty())
+      return z;
+    with_bars(z, bars, space);
+    return space;
+  }
   // For a DeviceRule; empty where experts are excluded or barred, there are more groups than it
   // knows, another eps or a least divisor.
   std::optional<TopK> rule_for_device(bool sigmoid) const {
@@ -285,6 +300,9 @@ class OfSoftmax : public Scored {
                             std::span<double> ds) const override {
     for (std::size_t e = 0; e < ds.size(); ++e)
       ds[e] += dprob[e];
+  }
+  bool logits_rank() const override {
+    return beta_.empty();
   }
   void score_keys(std::span<const double> z, std::span<const double> s, std::span<double> key,
                   std::span<double> group_key) const override {

@@ -163,6 +163,20 @@ TEST_CASE("bench prints a row for each pass and size") {
           Approx(row["gflops"].get<double>() / row["ceiling_gflops"].get<double>()));
     CHECK((row["best"] <= row["median"] && row["median"] <= row["p99"]));
   }
+  const auto parts = bench_rows(
+      f, "bench layer --profile --tokens 64 --hidden 32 --width 16 --experts 4 --threads 1");
+  std::map<std::string, double> share;
+  for (const json& row : parts) {
+    share[row["pass"]] += row["share"].get<double>();
+    CHECK(row["ms"].get<double>() >= 0);
+  }
+  CHECK(share["forward"] == Approx(100));
+  CHECK(share["backward"] == Approx(100));
+  for (const std::string part : {"scores", "top-k", "plan", "gather rows", "experts", "combine",
+                                 "experts backward", "scores backward", "combine backward"}) {
+    INFO(part);
+    CHECK(std::ranges::any_of(parts, [&](const json& row) { return row["part"] == part; }));
+  }
   CHECK(
       bench_rows(f, "bench model --model nano:layers=1 --batch 1 --length 16 --threads 1").size() ==
       3);
