@@ -1,6 +1,7 @@
 #include "apps/ranks.h"
 
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -76,6 +77,26 @@ void refuse_ranks(const std::string& what) {
                 concat(what, " runs in one process, and ", launched->size, " were started"))
         .hint("start it without mpirun or srun; moe train, trace and eval run on several");
   }
+}
+
+std::vector<int> nodes_of_ranks(Comm& comm, int ep, int nodes) {
+  std::vector<int> out;
+  if (nodes > 0) {
+    if (ep % nodes != 0) {
+      throw Error(Exit::usage, concat("--ep-nodes ", nodes, ": the ", ep,
+                                      " ranks of --ep cannot be shared out evenly among them"))
+          .hint("a divisor of --ep; or leave it out: then a node is a host");
+    }
+    for (int r = 0; r < comm.size(); ++r)
+      out.push_back(r / ep * nodes + r % ep * nodes / ep);
+    return out;
+  }
+  char name[256] = {};
+  ::gethostname(name, sizeof(name) - 1);
+  const auto hosts = comm.gather<char>({"hosts of ranks"}, name);
+  for (const auto& host : hosts)
+    out.push_back(int(std::ranges::find(hosts, host) - hosts.begin()));
+  return out;
 }
 
 void share_threads() {

@@ -2,6 +2,7 @@
 // for the first, and ended together whatever happens on one.
 #pragma once
 #include <string>
+#include <vector>
 
 #include "apps/command_line.h"
 #include "lib/backend/backend.h"
@@ -19,6 +20,11 @@ void add_patience(CommandLine&, RankChoices&);
 Comm& open_ranks(const RankChoices&);
 // Throws Error(usage) where a launcher started several processes and this is to run on one.
 void refuse_ranks(const std::string& what);
+
+// On which node each rank is: that of its host's name; or with `nodes` > 0 the ranks that share
+// experts out, `ep` of them, stand on so many in order, as many on each. All ranks call this.
+// Throws Error(usage) where they cannot.
+std::vector<int> nodes_of_ranks(Comm&, int ep, int nodes);
 
 // How many threads a rank takes where nobody said so: those of its host are shared out.
 void share_threads();

@@ -57,6 +57,8 @@ struct Options {
   RankChoices ranks;
   RankOptions layout;
   std::string move = "tokens";  // what crosses with --ep: tokens, weights or cheaper
+  std::string send = "rows";    // how rows of tokens cross: rows, once or nodes
+  int nodes = 0;                // that the ranks of --ep stand on; 0 = those of the launcher
   bool split = false;           // of the time of steps
   std::string spans;            // FILE or FILE,steps=A-B
 };
@@ -158,9 +160,9 @@ void add_saving(CommandLine& cli, Options& o) {
 // may change.
 void refuse_changes(const CommandLine& app, const std::string& folder) {
   static constexpr std::array allowed = {
-      "--resume", "--steps",        "--device",          "--threads",      "--config",
-      "--trace",  "--data-changed", "--version-changed", "--patience",     "--zero",
-      "--ep",     "--move",         "--profile",         "--profile-trace"};
+      "--resume",       "--steps",           "--device",   "--threads",      "--config", "--trace",
+      "--data-changed", "--version-changed", "--patience", "--zero",         "--ep",     "--move",
+      "--ep-send",      "--ep-nodes",        "--profile",  "--profile-trace"};
   for (const Option& option : app.options()) {
     if (const std::string name = option.name();
         option.given() && std::ranges::find(allowed, name) == allowed.end()) {
@@ -234,7 +236,8 @@ void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
   if (!cli.given("--accumulate"))
     t.accumulate = t.lanes;
   nlohmann::json options = nlohmann::json::parse(options_json(cli));
-  for (const char* layout : {"patience", "zero", "ep", "move", "profile", "profile-trace"})
+  for (const char* layout :
+       {"patience", "zero", "ep", "move", "ep-send", "ep-nodes", "profile", "profile-trace"})
     options.erase(layout);
   if (t.lanes > 1) {
     options["lanes"] = concat(t.lanes);
@@ -249,22 +252,48 @@ void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
   }
 }
 
-int train(Options& o, const CommandLine& cli) {
-  o.run.device = o.device.device;
-  if (!o.parts.empty())
-    o.run.train.trained = join(o.parts, ";");
-  o.layout.move = move_of(o.move);
-  if (cli.given("--move") && o.layout.expert_ranks <= 1) {
-    throw Error(Exit::usage,
-                "--move says what crosses between the ranks of --ep, and there is none")
-        .hint("mpirun -np 4 moe train --ep 4 --move cheaper ...; or leave --move out");
+Send send_of(const std::string& word) {
+  return word == "nodes" ? Send::nodes : word == "once" ? Send::once : Send::rows;
+}
+
+// What says how experts are shared out means nothing where they are not.
+void refuse_without_ep(const Options& o, const CommandLine& cli) {
+  if (o.layout.expert_ranks > 1)
+    return;
+  for (const auto& [option, what, example] :
+       {std::tuple{"--move", "says what crosses", " --move cheaper"},
+        std::tuple{"--ep-send", "says how often a row crosses", " --ep-send once"},
+        std::tuple{"--ep-nodes", "says the nodes of what crosses", " --ep-nodes 2"}}) {
+    if (cli.given(option)) {
+      throw Error(Exit::usage,
+                  concat(option, " ", what, " between the ranks of --ep, and there is none"))
+          .hint(
+              concat("mpirun -np 4 moe train --ep 4", example, " ...; or leave ", option, " out"));
+    }
   }
+}
+
+// What ranks share and what crosses between them.
+Comm& open_layout(Options& o, const CommandLine& cli) {
+  o.layout.move = move_of(o.move);
+  o.layout.send = send_of(o.send);
+  refuse_without_ep(o, cli);
   if (o.run.trace_ranks && o.run.trace.empty()) {
     throw Error(Exit::usage,
                 "--trace-ranks says what a trace records of ranks, and there is no --trace")
         .hint("--trace FILE --trace-ranks; or leave --trace-ranks out");
   }
   Comm& comm = open_ranks(o.ranks);
+  if (o.layout.expert_ranks > 1)
+    o.layout.nodes = nodes_of_ranks(comm, o.layout.expert_ranks, o.nodes);
+  return comm;
+}
+
+int train(Options& o, const CommandLine& cli) {
+  o.run.device = o.device.device;
+  if (!o.parts.empty())
+    o.run.train.trained = join(o.parts, ";");
+  Comm& comm = open_layout(o, cli);
   if (!o.resume.empty())
     return resume(o, cli);
   settle_lanes(o, cli, comm);
@@ -321,6 +350,18 @@ void add_ranks(CommandLine& cli, Options& o) {
       .type_name("tokens|weights|cheaper")
       .show_default()
       .check(one_of({"tokens", "weights", "cheaper"}));
+  cli.add_option("--ep-send", o.send,
+                 "with --ep: a token with several experts elsewhere sends its row for every one, "
+                 "once to each rank, or once to each node, where it is handed on; the bytes of the "
+                 "run are the same")
+      .type_name("rows|once|nodes")
+      .show_default()
+      .check(one_of({"rows", "once", "nodes"}));
+  cli.add_option("--ep-nodes", o.nodes,
+                 "with --ep: so many nodes, on which its ranks stand in order; default: the hosts "
+                 "of the ranks")
+      .type_name("N")
+      .check(whole(1));
 }
 
 }  // namespace

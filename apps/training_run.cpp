@@ -163,6 +163,21 @@ void say_brought(const Shards::Sent& experts) {
     note(fmt::format("ranks sent {:.1f} % of the experts' weights, those that were chosen", share));
 }
 
+// What crossed with --ep, a token and layer.
+void say_crossed(const CrossedRows& rows, Send send) {
+  if (rows.tokens == 0)
+    return;
+  const double tokens = double(rows.tokens);
+  const char* way = send == Send::nodes  ? " (a node once)"
+                    : send == Send::once ? " (a rank once)"
+                                         : "";
+  note(
+      fmt::format("rows that a token sends in a layer, in the mean: {:.3f} to ranks of its node, "
+                  "{:.3f} to other nodes{}; back come {:.3f} and {:.3f}",
+                  double(rows.near) / tokens, double(rows.far) / tokens, way,
+                  double(rows.back_near) / tokens, double(rows.back_far) / tokens));
+}
+
 int go(TrainingRun& run, TerminalObserver& observer) {
   const std::string folder = run.setup.folder.string();
   if (run.setup.ranks.expert_ranks > 1 && !run.setup.ranks.move) {
@@ -183,6 +198,7 @@ int go(TrainingRun& run, TerminalObserver& observer) {
   note(fmt::format("{} steps, {} tokens in {}; {}", run.horizon(), count_text(double(tokens)),
                    duration_text(seconds), folder));
   say_brought(result.experts_brought);
+  say_crossed(result.rows, run.setup.ranks.send);
   next_step(what_follows(run));
   return 0;
 }

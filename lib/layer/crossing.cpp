@@ -41,6 +41,11 @@ std::vector<std::int64_t> sum_of(const std::vector<std::vector<std::int64_t>>& c
   return all;
 }
 
+template <class T>
+View<T> none_of(View<T> rows) {
+  return {nullptr, 0, rows.cols};
+}
+
 // What of rows at home goes to a rank, or comes back from it.
 template <class S, class T>
 View<T> home_of(const CrossingTape<S>& t, std::size_t rank, View<T> home) {
@@ -51,7 +56,7 @@ View<T> home_of(const CrossingTape<S>& t, std::size_t rank, View<T> home) {
 
 template <class S>
 Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, bool weighted,
-                      ExpertParameters<S>& parameters, Move move)
+                      ExpertParameters<S>& parameters, CrossingWay way)
     : backend_(backend),
       group_(group),
       layer_(layer),
@@ -61,7 +66,7 @@ Crossing<S>::Crossing(Backend<S>& backend, Comm& group, int layer, int experts, 
                                                               : RowsLie::behind_copies),
       weighted_(weighted),
       parameters_(parameters),
-      move_(move),
+      way_(std::move(way)),
       gradient_(std::size_t(group.size())) {
   for (Parameter<S>* p : all_of(parameters_)) {
     const Index each = p->value().rows / experts;
@@ -93,6 +98,8 @@ std::vector<std::vector<std::int64_t>> Crossing<S>::share_counts(const Plan& pla
     receive.push_back(std::as_writable_bytes(std::span(theirs[std::size_t(r)])));
   }
   group_.exchange({"rows of each expert", layer_}, send, receive);
+  for (const auto& counts_of_rank : theirs)
+    t.come.push_back(std::accumulate(counts_of_rank.begin(), counts_of_rank.end(), Index(0)));
   return theirs;
 }
 
@@ -156,14 +163,20 @@ void Crossing<S>::forward(const Plan& plan, View<const S> rows, bool training, C
     return forward_at_home(plan, rows, training, t, ys);
   const auto counts = share_counts(plan, t);
   make_blocks(counts, t);
+  if (way_.send != Send::rows)
+    find_route(plan, t);
+  if (training)
+    count(plan, t);
+  t.rows = send_once("rows to experts", t, rows);
+  const bool came = !t.rows.empty();
   std::vector<Array<S>> out;
   CarriedRows<S> there(backend_, lie_, {"rows to experts", layer_});
   CarriedRows<S> back(backend_, lie_, {"outputs of experts", layer_});
   for (std::size_t r = 0; r < counts.size(); ++r) {
-    const Index come = std::accumulate(counts[r].begin(), counts[r].end(), Index(0));
-    t.rows.emplace_back(backend_, come, rows.cols);
-    out.emplace_back(backend_, come, rows.cols);
-    there.add(home_of(t, r, rows), t.rows[r].view());
+    if (!came)
+      t.rows.emplace_back(backend_, t.come[r], rows.cols);
+    out.emplace_back(backend_, t.come[r], rows.cols);
+    there.add(came ? none_of(rows) : home_of(t, r, rows), came ? none_of(ys) : t.rows[r].view());
     back.add(std::as_const(out[r]).view(), home_of(t, r, ys));
   }
   const OnLoan loan(loan_, sum_of(counts, own_experts()));
@@ -216,6 +229,7 @@ std::vector<std::int64_t> rows_here(const CrossingTape<S>& t, int experts) {
 template <class S>
 class BackwardRows {
  public:
+  using Arrays = std::vector<Array<S>>;
   BackwardRows(Memory& memory, RowsLie lie, int layer, bool weighted)
       : memory_(memory),
         weighted_(weighted),
@@ -224,14 +238,25 @@ class BackwardRows {
         dx_rows_(memory, lie, {"gradients of rows", layer}),
         dweight_rows_(memory, lie, {"gradients of weights", layer}) {}
 
-  // Of the next rank, with so many rows: what this one has at home, and where what comes lies.
-  void add(Index rows, View<const S> dys, View<S> dxs) {
-    dout_rows_.add(dys, room(rows, dys.cols, dout_));
-    dx_rows_.add(std::as_const(*room_array(rows, dys.cols, dx_)).view(), dxs);
+  // What this rank has at home of rows for each, and where what comes back lies. `come`: what came
+  // from each already; empty where it is to come.
+  void add_ranks(const CrossingTape<S>& t, View<const S> dys, View<S> dxs, Arrays come) {
+    for (std::size_t r = 0; r < t.come.size(); ++r) {
+      dx_rows_.add(std::as_const(*room_array(t.come[r], dys.cols, dx_)).view(), home_of(t, r, dxs));
+      if (come.empty())
+        dout_rows_.add(home_of(t, r, dys), room(t.come[r], dys.cols, dout_));
+      else
+        dout_rows_.add(none_of(dys), none_of(dxs));
+    }
+    if (!come.empty())
+      dout_ = std::move(come);
   }
-  void add_weights(Index rows, View<const S> weight, View<S> dweight) {
-    share_rows_.add(weight, room(rows, 1, share_));
-    dweight_rows_.add(std::as_const(*room_array(rows, 1, dweight_)).view(), dweight);
+  void add_weights(const CrossingTape<S>& t, View<const S> weight, View<S> dweight) {
+    for (std::size_t r = 0; r < t.come.size(); ++r) {
+      share_rows_.add(home_of(t, r, weight), room(t.come[r], 1, share_));
+      dweight_rows_.add(std::as_const(*room_array(t.come[r], 1, dweight_)).view(),
+                        home_of(t, r, dweight));
+    }
   }
   ThereAndBack<S> both() {
     if (weighted_)
@@ -253,7 +278,6 @@ class BackwardRows {
   }
 
  private:
-  using Arrays = std::vector<Array<S>>;
   Array<S>* room_array(Index rows, Index cols, Arrays& in) {
     return &in.emplace_back(memory_, rows, cols);
   }
@@ -277,16 +301,11 @@ void Crossing<S>::backward(const Plan& plan, View<const S> rows_at_home, View<co
     return backward_at_home(plan, rows_at_home, dys, weight, t, dxs, dweight);
   const Matrix<int> choice = plan.choice.to_host();
   const Array<S> own = weighted_ ? by_row(backend_, choice, weight) : Array<S>{};
-  const View<const S> weights_at_home = own.empty() ? View<const S>{nullptr, 0, 1} : own.view();
   Array<S> home(backend_, weighted_ ? dys.rows : 0, 1);
   BackwardRows<S> rows(backend_, lie_, layer_, weighted_);
-  for (std::size_t r = 0; r < t.rows.size(); ++r) {
-    rows.add(t.rows[r].rows(), home_of(t, r, dys), home_of(t, r, dxs));
-    if (weighted_) {
-      rows.add_weights(t.rows[r].rows(), home_of(t, r, weights_at_home),
-                       home_of(t, r, home.view()));
-    }
-  }
+  rows.add_ranks(t, dys, dxs, send_once("gradients of outputs", t, dys));
+  if (weighted_)
+    rows.add_weights(t, own.empty() ? View<const S>{nullptr, 0, 1} : own.view(), home.view());
   const OnLoan loan(loan_, rows_here(t, own_experts()));
   ThereAndBack<S> both = rows.both();
   both.open(group_);

@@ -9,6 +9,9 @@
 // waits, and sends what it made of a rank's rows at once. Two exchanges forwards (rows, outputs),
 // two backwards (gradients of outputs, of rows), with the few numbers that go with them.
 //
+// A token's row goes there for every choice, or once (crossing_way.h); outputs come back for every
+// choice, since the home adds them up in their order.
+//
 // Or the weights of the chosen experts travel to the rows (Move::weights): once forwards, once
 // backwards, and when a lane is through the gradients go to the owners. The same products, so the
 // same bytes; less to send where experts are narrow and their rows many.
@@ -17,6 +20,7 @@
 
 #include "lib/core/comm.h"
 #include "lib/layer/carried_rows.h"
+#include "lib/layer/crossing_way.h"
 #include "lib/layer/expert_loan.h"
 #include "lib/layer/feed_forward.h"
 
@@ -34,11 +38,11 @@ struct CrossingTape {
   std::vector<Block> blocks;      // at least one a rank
   std::vector<Array<S>> rows;     // (ranks)(S,H) as they came
   ExpertTape<S> home;             // where weights travel
+  std::vector<Index> come;        // (ranks) rows that come from there
   std::vector<Index> sent;        // (ranks) rows that went there
   std::vector<Index> first_sent;  // (ranks) the first of them
+  CrossingRoute route;            // empty where a row goes for every choice
 };
-
-enum class Move { tokens, weights };
 
 template <class S>
 class Crossing {
@@ -47,9 +51,13 @@ class Crossing {
   // experts of a layer among them. `weighted`: outputs are weighed by choice (Backend::
   // experts_backward).
   Crossing(Backend<S>&, Comm& group, int layer, int experts, bool weighted, ExpertParameters<S>&,
-           Move = Move::tokens);
+           CrossingWay = {});
   bool moves_weights() const {
-    return move_ == Move::weights;
+    return way_.move == Move::weights;
+  }
+  // Since it was last asked.
+  CrossedRows take_crossed_rows() {
+    return std::exchange(crossed_, {});
   }
   // Where the weights of the experts here are lent as well.
   void borrow(ExpertLoan* loan) {
@@ -115,13 +123,21 @@ class Crossing {
                        View<S> ys);
   void backward_at_home(const Plan&, View<const S> rows, View<const S> dys, View<const S> weight,
                         const CrossingTape<S>&, View<S> dxs, View<S> dweight);
+  // Rows of tokens of which none goes twice; crossing_once.cpp. Returns what each rank sent, as
+  // rows of choices; nothing where a row goes for every choice.
+  std::vector<Array<S>> send_once(const char* what, const CrossingTape<S>&, View<const S> home);
+  void find_route(const Plan&, CrossingTape<S>&);
+  std::vector<std::vector<int>> route_home(const Plan&, CrossingTape<S>&) const;
+  void hand_on(const char* what, const CrossingRoute&, std::vector<Matrix<S>>& came, Index cols);
+  void count(const Plan&, const CrossingTape<S>&);
   Backend<S>& backend_;
   Comm& group_;
   int layer_, experts_;
   RowsLie lie_;
   bool weighted_;
   ExpertParameters<S>& parameters_;
-  Move move_;
+  CrossingWay way_;
+  CrossedRows crossed_;
   ExpertLoan* loan_ = nullptr;
   std::vector<std::vector<Array<S>>> gradient_;  // (ranks)(parameters); empty = none yet
   std::vector<Array<S>> home_gradient_;          // of all experts; empty = none yet

@@ -373,15 +373,31 @@ void MoeLayer<S>::borrow(ExpertLoan* loan) {
 }
 
 template <class S>
-void MoeLayer<S>::share_out(Comm& group, int number, Move move) {
+bool MoeLayer<S>::weighs_outputs() const {
+  return !config().weight_on_input && !capability<Mixing>(router());
+}
+
+template <class S>
+void MoeLayer<S>::refuse_sharing(Send send) const {
   if (attention_) {
     throw Error(Exit::usage,
                 "experts of attention see the rows of their own batch and cannot be shared out")
         .hint("--ep 1");
   }
-  const bool weighted = !config().weight_on_input && !capability<Mixing>(router());
-  crossing_ = std::make_unique<Crossing<S>>(backend_, group, number, config().experts, weighted,
-                                            expert_parameters_, move);
+  if (send != Send::rows && !weighs_outputs()) {
+    throw Error(Exit::usage,
+                concat("rows cannot be sent once for all choices of a token: those of this model ",
+                       config().weight_on_input ? "are weighed by choice before they cross"
+                                                : "are mixtures of tokens"))
+        .hint("--ep-send rows");
+  }
+}
+
+template <class S>
+void MoeLayer<S>::share_out(Comm& group, int number, const CrossingWay& way) {
+  refuse_sharing(way.send);
+  crossing_ = std::make_unique<Crossing<S>>(backend_, group, number, config().experts,
+                                            weighs_outputs(), expert_parameters_, way);
 }
 
 template <class S>

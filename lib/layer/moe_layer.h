@@ -104,7 +104,9 @@ class MoeLayer {
   }
   // Shares the experts out to the ranks of a group: from here on those of this rank lie here, and
   // rows cross (crossing.h). `number`: of the layer among the MoE layers.
-  void share_out(Comm& group, int number, Move = Move::tokens);
+  void share_out(Comm& group, int number, const CrossingWay& = {});
+  // Throws Error(usage) where its experts cannot be shared out, or its rows not be sent so.
+  void refuse_sharing(Send) const;
   // Weights of the experts that lie here are there while the layer computes with them.
   void borrow(ExpertLoan*);
   Crossing<S>* crossing() {  // null = all experts are here
@@ -160,6 +162,7 @@ class MoeLayer {
     backend_.linear(x, w.weight(), y.view(), 0);
     return y;
   }
+  bool weighs_outputs() const;  // by choice, and not what experts read
   void share(const Pass&, View<const S> x, View<S> y, SharedTape<S>&);
   void share_backward(const SharedTape<S>&, View<const S> x, View<const S> dy, View<S> dx);
 

@@ -113,7 +113,7 @@ class Decoder {
   // of a MoE layer (routing, losses, probabilities) stays.
   void backward(const Pass&, Tape&);
   // Shares the experts of every layer out to the ranks of a group (MoeLayer::share_out).
-  void share_out(Comm& group, Move = Move::tokens);
+  void share_out(Comm& group, const CrossingWay& = {});
   // Hears of every layer as a pass comes to it and leaves it, of passes that are served too; layer
   // of_no_layer is what belongs to no single one, which a pass comes to first.
   enum class At { before_forward, after_forward, before_backward, after_backward };

@@ -8,10 +8,10 @@
 namespace moe {
 
 template <class S>
-void Decoder<S>::share_out(Comm& group, Move move) {
+void Decoder<S>::share_out(Comm& group, const CrossingWay& way) {
   int number = 0;
   for (MoeLayer<S>* layer : moe_layers())
-    layer->share_out(group, number++, move);
+    layer->share_out(group, number++, way);
 }
 
 template <class S>
@@ -76,7 +76,7 @@ void Decoder<S>::balance_step(const Pass& pass, std::span<const std::int64_t> ot
 }
 
 #define MEMBERS(S)                                                                            \
-  template void Decoder<S>::share_out(Comm&, Move);                                           \
+  template void Decoder<S>::share_out(Comm&, const CrossingWay&);                             \
   template std::vector<CrossingTape<S>> Decoder<S>::serve(bool);                              \
   template void Decoder<S>::serve_backward(const std::vector<CrossingTape<S>>&);              \
   template bool Decoder<S>::counts_whole_step();                                              \

@@ -91,6 +91,9 @@ struct RankOptions {
   int expert_ranks = 1;
   // what crosses then: rows of tokens, or weights of experts; empty: what is fewer numbers
   std::optional<Move> move = Move::tokens;
+  Send send = Send::rows;  // of tokens
+  // (ranks of the run) on which node each is; empty = all on one
+  std::vector<int> nodes = {};
 };
 
 // Numbers that a micro-batch sends to other ranks in one layer, forwards and backwards, if all
@@ -160,6 +163,10 @@ class Trainer {
   }
   // The first parameter of which this rank holds a number that is not finite; empty = none.
   std::string first_not_finite() const;
+  // Throws Error(usage) where experts of these layers cannot be shared out so.
+  static void refuse_sharing(Decoder<float>&, const RankOptions&);
+  // Of rows of tokens that crossed, over all layers, since it was last asked.
+  CrossedRows take_crossed_rows();
   // Of weights of experts that other ranks asked for (--zero 3), and all that they could have.
   Shards::Sent lent_experts() const;
   // From now on at work in every step; null = none. It outlives the trainer.

@@ -15,6 +15,66 @@
 
 namespace moe {
 
+namespace {
+
+void refuse_parts_of_experts(const RankOptions& ranks, int size, int experts) {
+  const int ep = ranks.expert_ranks;
+  if (ep < 1 || size % ep != 0) {
+    throw Error(Exit::usage, concat("experts cannot be shared out among ", ep, " of ", size,
+                                    " ranks: --ep must divide their number"))
+        .hint("--ep 1: every rank holds all experts");
+  }
+  if (ep > 1 && ep > experts) {
+    throw Error(Exit::usage,
+                concat("--ep ", ep, " is more ranks than a layer has experts, ", experts))
+        .hint(concat("--ep ", std::max(experts, 1), " at most"));
+  }
+}
+
+// Rows that are handed on within a node need several nodes, and rows that cross.
+void refuse_way(const RankOptions& ranks) {
+  if (ranks.send == Send::rows)
+    return;
+  if (ranks.expert_ranks <= 1) {
+    throw Error(Exit::usage, "rows are sent between ranks that share experts out, and none do")
+        .hint("--ep 4 --ep-send once, for example");
+  }
+  if (ranks.move != Move::tokens) {
+    throw Error(Exit::usage,
+                "--ep-send says how rows of tokens cross, and weights of experts may "
+                "cross in their place")
+        .hint("--move tokens");
+  }
+  const auto ep = std::size_t(ranks.expert_ranks);
+  bool several = false;
+  for (std::size_t r = 0; r < ranks.nodes.size(); ++r)
+    several |= ranks.nodes[r] != ranks.nodes[r / ep * ep];
+  if (ranks.send == Send::nodes && !several) {
+    throw Error(Exit::usage,
+                "--ep-send nodes hands rows on within a node, and the ranks that "
+                "share experts out are all on one")
+        .hint("--ep-send once; or --ep-nodes 2, which takes the ranks for those of two nodes");
+  }
+}
+
+}  // namespace
+
+void Trainer::refuse_sharing(Decoder<float>& model, const RankOptions& ranks) {
+  for (const MoeLayer<float>* layer : model.moe_layers()) {
+    if (ranks.expert_ranks > 1)
+      layer->refuse_sharing(ranks.send);
+  }
+}
+
+CrossedRows Trainer::take_crossed_rows() {
+  CrossedRows out;
+  for (MoeLayer<float>* layer : model_.moe_layers()) {
+    if (layer->crossing())
+      out += layer->crossing()->take_crossed_rows();
+  }
+  return out;
+}
+
 void Trainer::refuse_layout(const TrainOptions& o, const RankOptions& ranks, int size,
                             int experts) {
   if (o.lanes < 1 || o.accumulate % o.lanes != 0) {
@@ -44,17 +104,8 @@ void Trainer::refuse_layout(const TrainOptions& o, const RankOptions& ranks, int
                                     ranks.zero, " nobody holds them"))
         .hint("--zero 1");
   }
-  const int ep = ranks.expert_ranks;
-  if (ep < 1 || size % ep != 0) {
-    throw Error(Exit::usage, concat("experts cannot be shared out among ", ep, " of ", size,
-                                    " ranks: --ep must divide their number"))
-        .hint("--ep 1: every rank holds all experts");
-  }
-  if (ep > 1 && ep > experts) {
-    throw Error(Exit::usage,
-                concat("--ep ", ep, " is more ranks than a layer has experts, ", experts))
-        .hint(concat("--ep ", std::max(experts, 1), " at most"));
-  }
+  refuse_parts_of_experts(ranks, size, experts);
+  refuse_way(ranks);
 }
 
 MoveCost move_cost(MoeLayer<float>& layer, const TrainOptions& o, int expert_ranks) {
@@ -91,7 +142,10 @@ void Trainer::share_experts() {
   }
   group_ = comm_.among(group);
   replicas_ = comm_.among(replicas);
-  model_.share_out(*group_, *ranks_.move);
+  CrossingWay way{.move = *ranks_.move, .send = ranks_.send};
+  for (std::size_t p = 0; !ranks_.nodes.empty() && p < group.size(); ++p)
+    way.nodes.push_back(ranks_.nodes[std::size_t(group[p])]);
+  model_.share_out(*group_, way);
   const auto all = model_.parameters();
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (all[i]->shared_out()) {

@@ -107,6 +107,12 @@ Line rank_line(const RankFigures& f) {
   for (std::size_t r = 0; r < f.seconds.size(); ++r)
     shares.push_back(number(f.seconds[r] > 0 ? f.exchanging[r] / f.seconds[r] : 0));
   Line out = {{"count", f.seconds.size()}, {"bytes", f.bytes}, {"exchange_share", shares}};
+  if (f.rows.choices > 0) {
+    out["rows"] = {{"tokens", f.rows.tokens},
+                   {"choices", f.rows.choices},
+                   {"to_experts", {{"same_node", f.rows.near}, {"other_nodes", f.rows.far}}},
+                   {"back", {{"same_node", f.rows.back_near}, {"other_nodes", f.rows.back_far}}}};
+  }
   if (f.experts.all > 0)
     out["experts_brought"] = double(f.experts.asked) / double(f.experts.all);
   return out;

@@ -17,6 +17,7 @@ struct RankFigures {
   // since the run began or went on, of all ranks: numbers of experts that ranks had to send for
   // those that chose them (--zero 3), and if all had been chosen
   Shards::Sent experts = {};
+  CrossedRows rows = {};  // of all ranks: of tokens on their way to experts and back (--ep)
 };
 
 // Where the time of the steps since the last line went; of rank 0.

@@ -396,6 +396,7 @@ void refuse_start(const ModelConfig& config, const RunOptions& o, const RunConte
 std::optional<RunLock> begun(const RunOptions& o, const RunContext& context, const RunState& state,
                              Decoder<float>& model, const Corpus& corpus) {
   Parts(state.train.trained, state.train.lr_factor, model);  // refused before anything is made
+  Trainer::refuse_sharing(model, context.ranks);
   if (!context.writes())
     return {};
   std::optional<RunLock> lock(std::in_place, o.folder);

@@ -296,19 +296,27 @@ void TrainingLoop::log(const StepResult& r) {
     return run_.log.step(r, model_, trainer_, split);
   const auto now = std::chrono::steady_clock::now();
   const ExchangeTotals totals = comm_.totals();
-  const double mine[] = {
-      std::chrono::duration<double>(now - logged_).count(), totals.seconds - exchanged_.seconds,
-      double(totals.bytes - exchanged_.bytes), double(trainer_.lent_experts().asked),
-      double(trainer_.lent_experts().all)};
+  struct OfRank {
+    double seconds, exchanging;
+    std::int64_t bytes;
+    Shards::Sent experts;
+    CrossedRows rows;
+  };
+  const OfRank mine[] = {{std::chrono::duration<double>(now - logged_).count(),
+                          totals.seconds - exchanged_.seconds, totals.bytes - exchanged_.bytes,
+                          trainer_.lent_experts(), trainer_.take_crossed_rows()}};
   RankFigures ranks;
-  for (const auto& theirs : comm_.gather<double>({"time of ranks"}, mine)) {
-    ranks.seconds.push_back(theirs[0]);
-    ranks.exchanging.push_back(theirs[1]);
-    ranks.bytes.push_back(std::int64_t(theirs[2]));
-    ranks.experts.asked += std::int64_t(theirs[3]);
-    ranks.experts.all += std::int64_t(theirs[4]);
+  for (const auto& theirs : comm_.gather<OfRank>({"figures of ranks"}, mine)) {
+    const OfRank& of = theirs.at(0);
+    ranks.seconds.push_back(of.seconds);
+    ranks.exchanging.push_back(of.exchanging);
+    ranks.bytes.push_back(of.bytes);
+    ranks.experts.asked += of.experts.asked;
+    ranks.experts.all += of.experts.all;
+    ranks.rows += of.rows;
   }
   result_.experts_brought = ranks.experts;
+  result_.rows += ranks.rows;
   run_.log.step(r, model_, trainer_, split, &ranks);
   logged_ = std::chrono::steady_clock::now();
   exchanged_ = comm_.totals();

@@ -90,6 +90,7 @@ struct TrainingResult {
   std::filesystem::path checkpoint;  // the last one written here; empty = none
   bool stopped = false;              // the observer stopped it before the horizon
   Shards::Sent experts_brought;      // RankFigures::experts, up to the last logged step
+  CrossedRows rows;                  // RankFigures::rows, of all steps made here
 };
 
 // Trains from where the run stands to its horizon. Same bytes whoever observes, and however often

@@ -113,7 +113,7 @@ class Layer {
       p->set(normal(weights, p->value().rows, p->value().cols, scale).view());
     }
     if (group_)
-      layer_.share_out(*group_, 0, move);
+      layer_.share_out(*group_, 0, {.move = move});
     for (Parameter<float>* p : parameters) {
       if (!p->shared_out())
         p->want_grad(b);

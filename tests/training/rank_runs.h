@@ -42,7 +42,10 @@ struct Share {
 
 inline std::string name_of(const Share& l) {
   return concat(l.ranks, " ranks, zero=", l.options.zero, ", ep=", l.options.expert_ranks,
-                l.options.move == Move::weights ? ", weights move" : "");
+                l.options.move == Move::weights ? ", weights move" : "",
+                l.options.send == Send::rows   ? ""
+                : l.options.send == Send::once ? ", once"
+                                               : ", nodes");
 }
 
 inline RunContext context_of(Backend<float>& backend, Comm& comm, const RankOptions& ranks) {
