@@ -3,16 +3,23 @@
 
   ranks.py MOE [--quick] [--mpi openmpi|mpich] [--only PART,...] [--before MOE] [--torch PYTHON]
 
-Parts: bytes (layouts of ranks against one process with the same lanes), resume (other numbers of
-ranks), verbs (eval and trace), stop (SIGUSR1 to the launcher), faults (a rank is killed, stopped,
-meets a NaN, a full disk), memory (what ranks hold against what --dry-run says), gpus (a GPU each, or the end
-without one), and where it is asked for speed (speed.py). Exit code 1 where something differs, 77 where no mpirun is there.
+Parts: bytes (layouts of ranks against one process with the same lanes), hosts (the same over four
+network namespaces, for which root is needed), resume (other numbers of ranks), verbs (eval and
+trace), stop (SIGUSR1 to the launcher), kills (all killed at twenty moments: the rows of the trace
+that a checkpoint names are there, and the run goes on as if nothing had been), faults (a rank is
+killed, crashes, is stopped, meets a NaN, a full disk, has no memory), memory (what ranks hold
+against what --dry-run says), gpus (a GPU each, or the end without one); and where they are asked
+for real (`small` with 16 experts on four hosts with 1 Gbit/s between them, traced and reported,
+against one process) and speed (speed.py). Exit code 1 where something differs, 77 where no mpirun
+is there.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -146,6 +153,7 @@ def layouts(quick):
     return [(2, []), (2, ["--ep", "2"]), (3, []), (4, ["--ep", "2"]), (4, ["--ep", "4"]),
             (4, ["--zero", "1"]), (4, ["--zero", "1", "--ep", "2"]), (3, ["--ep", "3", "--zero", "1"]),
             (4, ["--zero", "2"]), (3, ["--zero", "3"]), (4, ["--zero", "3", "--ep", "2"]),
+            (4, ["--ep", "4", "--ep-send", "once"]), (4, ["--ep", "4", "--ep-send", "nodes", "--ep-nodes", "2"]),
             (4, ["--ep", "2", "--move", "weights"]), (2, ["--ep", "2", "--zero", "2", "--move", "cheaper"])]
 
 
@@ -227,12 +235,7 @@ def running(place, ranks, *more, patience=None):
     if patience:
         words += ["--patience", patience]
     run = place.start(ranks, *words)
-    deadline = time.time() + 60
-    while not (place.work / "run/checkpoint-00000002/MANIFEST.json").exists():
-        if run.poll() is not None or time.time() > deadline:
-            print(run.communicate()[1])
-            raise SystemExit("the run did not begin")
-        time.sleep(0.02)
+    wait_for_checkpoint(place, run)
     return run, {rank_of(pid): pid for pid in processes(place)}
 
 
@@ -258,30 +261,46 @@ def ended(place, run, since, within, what, codes, says=()):
 def faults(place, quick):
     ends_within = BUSY if quick else ENDS_WITHIN
     # a killed process: 128 + 9 by Open MPI's launcher, 9 by MPICH's
-    for rank in (1,) if quick else (0, 1):
-        run, pids = running(place, 2)
-        since = time.time()
-        os.kill(pids[rank], signal.SIGKILL)
-        ended(place, run, since, ends_within, f"rank {rank} killed", (137, 9))
-    for rank in (1,) if quick else (0, 1):
-        run, pids = running(place, 2, "--ep", "2", patience=PATIENCE)
-        since = time.time()
-        os.kill(pids[rank], signal.SIGSTOP)
-        ended(place, run, since, PATIENCE + ends_within, f"rank {rank} stopped", (7,),
-              (f"has waited {PATIENCE:g} s for rank {rank}", "step "))
+    shares = [[]] if quick else [[], ["--ep", "2"], ["--zero", "1"], ["--zero", "3"], ["--ep", "2", "--move", "weights"]]
+    for more in shares:
+        for rank in (1,) if quick else (0, 1):
+            for name, number in [("killed", signal.SIGKILL)] + ([] if quick else [("crashed", signal.SIGSEGV)]):
+                run, pids = running(place, 2, *more)
+                since = time.time()
+                os.kill(pids[rank], number)
+                ended(place, run, since, ends_within, f"{' '.join(more)} rank {rank} {name}", (128 + number, number, 1))
+    for more in [["--ep", "2"]] if quick else shares:
+        for rank in (1,) if quick else (0, 1):
+            run, pids = running(place, 2, *more, patience=PATIENCE)
+            since = time.time()
+            os.kill(pids[rank], signal.SIGSTOP)
+            ended(place, run, since, PATIENCE + ends_within, f"{' '.join(more)} rank {rank} stopped", (7,),
+                  (f"has waited {PATIENCE:g} s for rank {rank}", "step "))
     # a NaN on every rank that computes it; and a disk that is full for rank 0
-    place.fresh()
-    since = time.time()
-    run = place.start(2, *training(steps=100), "--lr", "1e30", "--clip", 0, "--schedule", "constant:warmup=0")
-    ended(place, run, since, 60, "a loss that is not finite", (6,), ("is not finite", "step "))
+    for more in shares:
+        place.fresh()
+        since = time.time()
+        run = place.start(2, *training(steps=100), "--lr", "1e30", "--clip", 0, "--schedule", "constant:warmup=0", *more)
+        ended(place, run, since, 60, f"{' '.join(more)} a loss that is not finite", (6,), ("is not finite", "step "))
     if quick:
         return
+    no_memory(place)
     place.fresh()
     words = " ".join(f"'{w}'" for w in place.command(2, *training(steps=100000)))
     since = time.time()
     run = subprocess.Popen(["bash", "-c", f"ulimit -f 300; exec {words}"], cwd=place.work, env=environment(),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     ended(place, run, since, 90, "no room to write", (4,), ("cannot write",))
+
+
+def no_memory(place):
+    """A rank may not take more than it has when its run has begun."""
+    for rank in (0, 1):
+        run, pids = running(place, 2)
+        size = int(pathlib.Path(f"/proc/{pids[rank]}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        since = time.time()
+        resource.prlimit(pids[rank], resource.RLIMIT_AS, (size, size))
+        ended(place, run, since, 60, f"no memory for rank {rank}", (5,), ("memory",))
 
 
 def stopped(place, quick):
@@ -360,8 +379,133 @@ def speed_of(place, quick):
 
 
 OPTIONS = argparse.Namespace()
-PARTS = {"bytes": bytes_of_layouts, "resume": resumed, "verbs": verbs, "stop": stopped, "faults": faults, "memory": memory, "gpus": gpus,
-         "speed": speed_of}
+HOSTS = pathlib.Path(__file__).resolve().parents[2] / "scripts/hosts.sh"
+
+
+def on_hosts(place, *words, rate="full"):
+    return subprocess.Popen([HOSTS, "4", rate, place.moe, *map(str, words)], cwd=place.work, env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def hosts(place, quick):
+    """The layouts that a machine of hosts has, over TCP between network namespaces."""
+    if quick or place.mpi != "openmpi":
+        return
+    place.fresh()
+    place.train(1)
+    whole = place.state()
+    for more in ([], ["--ep", "4"], ["--ep", "4", "--ep-send", "nodes", "--ep-nodes", "2"], ["--ep", "2", "--zero", "2"],
+                 ["--zero", "3"], ["--ep", "4", "--move", "weights"]):
+        place.fresh()
+        run = on_hosts(place, *training(), *more)
+        _, err = run.communicate(timeout=300)
+        if run.returncode == 77:
+            print("  " + err.strip())
+            return
+        if run.returncode:
+            print(err)
+        same(whole, place.state() if run.returncode == 0 else {}, f"4 hosts {' '.join(more)}: the bytes of one process")
+    place.fresh()
+    before = namespaces()
+    run = on_hosts(place, *training(steps=100000), "--patience", PATIENCE)
+    wait_for_checkpoint(place, run)
+    number = next(name for name in namespaces() - before if name.endswith("h3")).removeprefix("moe")[:-2]
+    cut = f"mv{number}_3"
+    since = time.time()
+    subprocess.run(["ip", "link", "set", cut, "down"], check=True)
+    # Open MPI's launcher looks after its own links, too, and may be first: keepalive in scripts/hosts.sh
+    ended(place, run, since, PATIENCE + 15, "a host that is cut off", (7, 205))
+
+
+def namespaces():
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if line}
+
+
+def wait_for_checkpoint(place, run, step=2):
+    deadline = time.time() + 60
+    while not (place.work / f"run/checkpoint-{step:08d}/MANIFEST.json").exists():
+        if run.poll() is not None or time.time() > deadline:
+            print(run.communicate()[1])
+            raise SystemExit("the run did not begin")
+        time.sleep(0.02)
+
+
+def kills(place, quick):
+    """All ranks and the launcher killed at once, at any moment."""
+    if quick:
+        return
+    steps = 24
+    place.fresh()
+    place.train(1, steps=steps)
+    whole = place.state()
+    rows = 0
+    for point in range(20):
+        place.fresh()
+        run = place.start(2, *training(steps=steps), *(["--ep", "2"] if point % 2 else []))
+        wait_for_checkpoint(place, run, 2 * (point % 8))
+        time.sleep(0.017 * (point % 5))
+        os.killpg(run.pid, signal.SIGKILL)
+        for pid in processes(place):
+            os.kill(pid, signal.SIGKILL)
+        run.wait()
+        while processes(place):
+            time.sleep(0.05)
+        newest = sorted(place.work.glob("run/checkpoint-*/MANIFEST.json"))[-1].parent
+        named = json.loads((newest / "state.json").read_text())["trace"]["rows"]
+        part = place.work / "run.moetrace.h5.part"
+        kept = named
+        if part.exists():
+            place.run(1, "recover", part, "-o", "kept.moetrace.h5")
+            with h5py.File(place.work / "kept.moetrace.h5") as f:
+                kept = len(f["tokens/token_id"])
+            (place.work / "kept.moetrace.h5").unlink()
+        place.run(1 + point % 3, "train", "--resume", "run", "--threads", 1)
+        names = differing(whole, place.state())
+        rows += named
+        check(kept >= named and not names, f"killed at point {point}: {kept} rows are there of {named} that step "
+              f"{int(newest.name[11:])} names, and it goes on" + (": differs in " + ", ".join(names[:3]) if names else ""))
+    check(rows > 0, "checkpoints named rows")
+
+
+def real(place, quick):
+    if quick or place.mpi != "openmpi":
+        return
+    words = ["train", "--data", "system", "--model", "small:experts=16", "--steps", 12, "--batch", 4, "--length", 256,
+             "--lanes", 4, "--accumulate", 4, "--log-every", 1, "--save-every", 6, "--eval-every", 6, "--eval-tokens",
+             8192, "-o", "run", "--trace", "run.moetrace.h5", "--trace-ranks"]
+    states, seconds = [], []
+    for ranks in (4, 1):
+        place.fresh()
+        since = time.time()
+        if ranks == 1:
+            place.run(1, *words)
+        else:
+            run = on_hosts(place, *words, "--ep", 4, "--ep-send", "once", "--threads", 1, rate="1gbit")
+            _, err = run.communicate(timeout=1500)
+            print("  " + "\n  ".join(err.strip().splitlines()[-4:]))
+            if run.returncode == 77:
+                return
+            check(run.returncode == 0, "four hosts made the run")
+            report = place.run(1, "report", "run.moetrace.h5", "--metric", "ranks", "--all").stdout
+            print(report)
+        seconds.append(time.time() - since)
+        state = place.state()
+        for name in ("tokens/rank", "@expert_ranks"):
+            state["trace"].pop(name, None)
+        states.append(state)
+        digests = {}
+        for name, value in state.items():
+            part = "metrics.jsonl" if name.startswith("metrics ") else name
+            digests.setdefault(part, hashlib.sha256()).update(value if isinstance(value, bytes) else repr(value).encode())
+        for name, digest in digests.items():
+            print(f"  {ranks} {'ranks' if ranks > 1 else 'rank '} {digest.hexdigest()[:16]} {name}")
+    print(f"  {seconds[0]:.0f} s on four hosts, {seconds[1]:.0f} s in one process")
+    same(states[1], states[0], "small with 16 experts on 4 hosts: the bytes of one process")
+
+
+PARTS = {"bytes": bytes_of_layouts, "hosts": hosts, "resume": resumed, "verbs": verbs, "stop": stopped, "kills": kills, "faults": faults,
+         "memory": memory, "gpus": gpus, "real": real, "speed": speed_of}
 
 
 def main():
@@ -369,7 +513,7 @@ def main():
     parser.add_argument("moe")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--mpi", choices=["openmpi", "mpich"])
-    parser.add_argument("--only", default=",".join(name for name in PARTS if name != "speed"))
+    parser.add_argument("--only", default=",".join(name for name in PARTS if name not in ("speed", "real")))
     parser.add_argument("--before", help="of speed: the program of another build, to compare one process with")
     parser.add_argument("--torch", default=sys.executable, help="of speed: a Python that has PyTorch")
     o = parser.parse_args(namespace=OPTIONS)

@@ -2,8 +2,10 @@
 // runs, for every number of ranks up to that of lanes, however the ranks share what they hold, and
 // wherever a run is stopped and goes on with another number.
 #include <array>
+#include <cmath>
 #include <cstdlib>
 
+#include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
 #include "lib/run/step_memory.h"
 #include "tests/training/rank_runs.h"
@@ -102,18 +104,135 @@ TEST_CASE("a run goes on with another number of ranks as if nothing had happened
   const OneThreadHere one;
   const Scratch scratch;
   const std::string folder = scratch / "run";
-  start(model_with(usual), options_of(folder, 4, 4), {1});
+  RunOptions o = options_of(folder, 4, 4);
+  o.save_every = 1;
+  start(model_with(usual), o, {1});
   const auto whole = bytes_of_run(folder);
-  for (const auto& [before, after] : {std::pair<Share, Share>{{2}, {1}},
-                                      {{1}, {4}},
-                                      {{4, {.zero = 1}}, {3, {.expert_ranks = 3}}},
-                                      {{2, {.expert_ranks = 2}}, {4, {.zero = 1}}},
-                                      {{3, {.zero = 3}}, {2, {.zero = 2}}}}) {
-    INFO(name_of(before) << " and then " << name_of(after));
-    start(model_with(usual), options_of(folder, 4, 4), before, 2);
+  const std::vector<std::pair<Share, Share>> pairs = {{{2}, {1}},
+                                                      {{1}, {4}},
+                                                      {{4, {.zero = 1}}, {3, {.expert_ranks = 3}}},
+                                                      {{2, {.expert_ranks = 2}}, {4, {.zero = 1}}},
+                                                      {{3, {.zero = 3}}, {2, {.zero = 2}}}};
+  for (Index point = 0; point < 10; ++point) {
+    const auto& [before, after] = pairs[std::size_t(point % 5)];
+    const Index step = 1 + point % 3;
+    INFO(name_of(before) << " and from step " << step << " on " << name_of(after));
+    start(model_with(usual), o, before, step);
     CHECK(!fs::exists(fs::path(folder) / "checkpoint-00000004"));
     resume(folder, after);
     check_equal(whole, bytes_of_run(folder));
+  }
+}
+
+namespace {
+
+// Of one step: with beta1 = 0 its first moments are its gradients, and nothing is clipped.
+struct OneStep {
+  std::map<std::string, std::vector<float>> gradient;
+  std::vector<double> norm, loss;  // as each rank has them
+
+  double root_of_squares() const {
+    double sum = 0;
+    for (const auto& [name, numbers] : gradient) {
+      for (const float g : numbers)
+        sum += double(g) * double(g);
+    }
+    return std::sqrt(sum);
+  }
+};
+
+class Seen final : public TrainingObserver {
+ public:
+  Seen(double& norm, double& loss) : norm_(norm), loss_(loss) {}
+  void stepped(const StepReport& r) override {
+    norm_ = r.result.gradient_norm;
+    loss_ = r.result.total_loss;
+  }
+
+ private:
+  double &norm_, &loss_;
+};
+
+OneStep one_step(const Scratch& scratch, const std::string& model, Index lanes, const Share& l) {
+  RunOptions o = options_of(scratch / "run", lanes, 4);
+  o.trace.clear();
+  o.train.steps = 1;
+  o.train.beta1 = 0;
+  o.train.clip = 0;
+  OneStep out{.gradient = {},
+              .norm = std::vector<double>(std::size_t(l.ranks)),
+              .loss = std::vector<double>(std::size_t(l.ranks))};
+  as_threads(l.ranks, [&](Comm& comm) {
+    const auto backend = make_backend(device);
+    Seen observer(out.norm[std::size_t(comm.rank())], out.loss[std::size_t(comm.rank())]);
+    train(*start_run(model_config(model), o, context_of(*backend, comm, l.options), observer),
+          observer);
+  });
+  const Tensors moments(fs::path(o.folder) / "checkpoint-00000001/optimizer.safetensors");
+  for (const TensorInfo& t : moments.list()) {
+    if (!t.name.ends_with(".m"))
+      continue;
+    const Matrix<float> numbers = moments.get(t.name).to_float();
+    out.gradient[t.name].assign(numbers.flat().begin(), numbers.flat().end());
+  }
+  fs::remove_all(o.folder);
+  return out;
+}
+
+double largest_difference(const OneStep& a, const OneStep& b) {
+  double out = 0;
+  for (const auto& [name, numbers] : a.gradient) {
+    const std::vector<float>& others = b.gradient.at(name);
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      out = std::max(out, std::abs(double(numbers[i]) - double(others[i])));
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("gradients of every parameter and their norm are those of one process") {
+  const OneThreadHere one;
+  const Scratch scratch;
+  const std::string model = model_with(
+      "experts=4,router={softmax:k=2},balance={switch:coef=0.01},shared_width=8,expert_bias=1");
+  const OneStep plain = one_step(scratch, model, 1, {1});  // no lanes: other sums
+  const OneStep whole = one_step(scratch, model, 4, {1});
+  CHECK(plain.gradient.size() > 20);
+  CHECK(largest_difference(plain, whole) < 1e-5 * whole.norm[0]);
+  CHECK(whole.norm[0] == Approx(plain.norm[0]).epsilon(1e-6));
+  CHECK(whole.norm[0] == Approx(whole.root_of_squares()).epsilon(1e-6));
+  for (const Share& l : {Share{4, {}}, Share{4, {.expert_ranks = 4}}, Share{4, {.expert_ranks = 2}},
+                         Share{4, {.zero = 3, .expert_ranks = 2}}, Share{2, {.zero = 1}},
+                         Share{4, {.expert_ranks = 4, .send = Send::once}},
+                         Share{4, {.expert_ranks = 4, .move = Move::weights}}}) {
+    INFO(name_of(l));
+    const OneStep ranks = one_step(scratch, model, 4, l);
+    CHECK(ranks.gradient == whole.gradient);
+    for (const double norm : ranks.norm)
+      CHECK(norm == whole.norm[0]);  // every digit
+    for (const double loss : ranks.loss)
+      CHECK(loss == whole.loss[0]);
+  }
+}
+
+TEST_CASE("micro-batches of one token that choose different experts") {
+  const OneThreadHere one;
+  const Scratch scratch;
+  RunOptions o = options_of(scratch / "run", 4, 4);
+  o.train.sequences = 1;
+  o.length = 1;
+  o.eval_tokens = 2;  // two batches: ranks without one
+  const std::string model = model_with("experts=4,router={hash:k=1,fn=modulo},balance=none");
+  start(model, o, {1});
+  const auto whole = bytes_of_run(o.folder);
+  for (const Share& l :
+       {Share{4, {}}, Share{4, {.expert_ranks = 4}}, Share{4, {.zero = 3, .expert_ranks = 2}},
+        Share{4, {.zero = 3}}, Share{4, {.expert_ranks = 4, .send = Send::once}},
+        Share{4, {.expert_ranks = 4, .move = Move::weights}}}) {
+    INFO(name_of(l));
+    start(model, o, l);
+    check_equal(whole, bytes_of_run(o.folder));
   }
 }
 
