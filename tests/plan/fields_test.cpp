@@ -125,6 +125,8 @@ const std::vector<Change> changes{
     {"stream_eps", "0.01", false, "streams=3"},
     {"signal", "{image:numbers=6,places=3;audio:numbers=5,places=2}", true},
     {"signal", "{video:numbers=6,places=3}", true, "tied=1"},
+    {"projector", "mlp2x_gelu", true, "signal={image:numbers=6,places=3}"},
+    {"projector", "mlp2x_gelu", true, "tied=1,signal={image:numbers=6,places=3}"},
     {"mixer", "{compressed_attention:rate=4,overlap=1,topk=3}", true},
     {"rope", "{proportional:share=0.5}", false},
     {"mixer", "{attention:kv_heads=1;attention}", true},
