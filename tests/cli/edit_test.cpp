@@ -208,7 +208,7 @@ TEST_CASE("experts in few bits are stored, run, traced and trained around") {
 
 TEST_CASE("a run on experts in few bits is one that every verb opens") {
   const Folder f;
-  good(f, small("shared_width=16") + " --steps 4 -o a");
+  good(f, small("shared_width=16,shared_gate=1") + " --steps 4 -o a");
   good(f, "edit a -o q --quantise experts=int4");
   const std::string on =
       "train --data text:path=corpus --batch 2 --length 32 --eval-tokens 64 --threads 1 --init q ";
