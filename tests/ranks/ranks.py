@@ -356,7 +356,7 @@ def gpus(place, quick):
                               capture_output=True, text=True, timeout=300)
     alone = run(1)
     if alone.returncode == 7:
-        sentence = alone.stderr.strip().splitlines()[0]
+        sentence = next(line for line in alone.stderr.splitlines() if "CUDA" in line or "GPU" in line)
         since = time.time()
         both = run(2, "--ep", "2")
         took = time.time() - since
