@@ -361,8 +361,11 @@ def gpus(place, quick):
         both = run(2, "--ep", "2")
         took = time.time() - since
         said = sentence.split(": ", 1)[-1] in both.stderr
-        check(both.returncode == 7 and said and took < 60 and not processes(place),
-              f"two ranks without a GPU end with exit code 7 after {took:.1f} s: {sentence}" + ("" if said else "\n" + both.stderr))
+        time.sleep(0.5)  # the launcher is gone before the last of its processes is
+        left = processes(place)
+        check(both.returncode == 7 and said and took < 60 and not left,
+              f"two ranks without a GPU end with exit code {both.returncode} of 7 after {took:.1f} s, {len(left)} processes left: {sentence}"
+              + ("" if said else "\n" + both.stderr))
         return
     if alone.returncode != 0:
         raise SystemExit(alone.stderr)
