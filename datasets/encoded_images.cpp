@@ -37,7 +37,7 @@ class EncodedImages final : public EncodedFiles {
  public:
   EncodedImages(Spec& spec, const Tokenizer& tokenizer)
       : EncodedFiles(spec, tokenizer, "images", "picture"), encoder_(spec.get("encoder", "")) {
-    const double rate = spec.get("fps", 0.0, 0.0);
+    given_rate_ = spec.get("fps", 0.0, 0.0);
     spec.done();
     info_.spec = spec.resolved();
     if (!towers().picture) {
@@ -48,7 +48,6 @@ class EncodedImages final : public EncodedFiles {
     processor_.emplace(towers().picture->patches(), towers().processor);
     if (towers().clips.style != ClipStyle::none)
       clips_.emplace(towers().picture->patches(), towers().clips);
-    a_second_ = rate > 0 ? rate : towers().clips.clip_rate;
     whole_ = words(towers().tile_words.whole);
     across_ = words(towers().tile_words.across);
     down_ = words(towers().tile_words.down);
@@ -69,7 +68,7 @@ class EncodedImages final : public EncodedFiles {
     return {};
   }
   Layout layout_of(const fs::path& path) override {
-    if (!is_clip_name(path))
+    if (!is_clip(path))
       return layout_of_picture(path);
     has_clips_ = true;
     return layout_of_clip(path);
@@ -77,10 +76,12 @@ class EncodedImages final : public EncodedFiles {
   TowerOutput<float> encoded(const fs::path& path) const override;
   Layout layout_of_picture(const fs::path&) const;
   Layout layout_of_clip(const fs::path&) const;
-  Layout stamped(const std::vector<int>& chosen, const PictureGrid&) const;
-  Layout chunked(const std::vector<int>& chosen, const std::vector<PictureGrid>&) const;
-  Layout video(const PictureGrid&) const;
+  Layout stamped(const std::vector<int>& chosen, const PictureGrid&, double a_second) const;
+  Layout chunked(const std::vector<int>& chosen, const std::vector<PictureGrid>&,
+                 double a_second) const;
+  Layout video(const PictureGrid&, double a_second) const;
   void check_clip(const ClipFile&, const fs::path&) const;
+  double rate_of(const ClipFile&) const;
 
   Run made_run(const PictureGrid& g, std::uint8_t kind) const {
     return {.kind = kind,
@@ -94,7 +95,7 @@ class EncodedImages final : public EncodedFiles {
   std::string encoder_;
   std::optional<PictureProcessor> processor_;
   std::optional<ClipProcessor> clips_;
-  double a_second_ = 0;  // frames of a clip
+  double given_rate_ = 0;  // frames of a clip in a second, of `fps=`
   TokenIds whole_, across_, down_;
   bool has_clips_ = false;
 };
@@ -136,27 +137,38 @@ void EncodedImages::check_clip(const ClipFile& clip, const fs::path& path) const
   }
 }
 
+// How many frames are a second: as told, else as the file says, else the family's own idea. Where
+// places in time follow from the rate (`timed`), the processor takes its own whatever the file
+// says.
+double EncodedImages::rate_of(const ClipFile& clip) const {
+  if (given_rate_ > 0)
+    return given_rate_;
+  const bool asks = clips_->rule().style != ClipStyle::timed && clip.frames_a_second() > 0;
+  return asks ? clip.frames_a_second() : towers().clips.clip_rate;
+}
+
 EncodedImages::Layout EncodedImages::layout_of_clip(const fs::path& path) const {
   const ClipFile clip(path);
   check_clip(clip, path);
-  const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second_);
+  const double a_second = rate_of(clip);
+  const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second);
   const std::vector<PictureGrid> grids = clips_->grids(int(chosen.size()), clip.size());
   if (clips_->rule().style == ClipStyle::stamped)
-    return stamped(chosen, grids[0]);
+    return stamped(chosen, grids[0], a_second);
   if (clips_->rule().style == ClipStyle::chunked)
-    return chunked(chosen, grids);
-  return video(grids[0]);
+    return chunked(chosen, grids, a_second);
+  return video(grids[0], a_second);
 }
 
 // Each frame of the encoder is a picture, and how many seconds from the start it is stands before
 // it.
-EncodedImages::Layout EncodedImages::stamped(const std::vector<int>& chosen,
-                                             const PictureGrid& g) const {
+EncodedImages::Layout EncodedImages::stamped(const std::vector<int>& chosen, const PictureGrid& g,
+                                             double a_second) const {
   Layout out;
   const int together = towers().picture->patches().times;
   const PictureGrid frame{1, g.rows, g.columns};
   for (int t = 0; t < g.times; ++t) {
-    const double seconds = clips_->seconds_between(chosen, t * together, together, a_second_);
+    const double seconds = clips_->seconds_between(chosen, t * together, together, a_second);
     out.push_back(text_run(special_ids(fmt::format("<{:.1f} seconds>", seconds))));
     out.push_back(text_run(towers().clip_before));
     out.push_back(made_run(frame, modality::video));
@@ -166,11 +178,12 @@ EncodedImages::Layout EncodedImages::stamped(const std::vector<int>& chosen,
 }
 
 EncodedImages::Layout EncodedImages::chunked(const std::vector<int>& chosen,
-                                             const std::vector<PictureGrid>& grids) const {
+                                             const std::vector<PictureGrid>& grids,
+                                             double a_second) const {
   Layout out;
   int first = 0;
   for (const PictureGrid& g : grids) {
-    const double seconds = clips_->seconds_between(chosen, first, 1, a_second_);
+    const double seconds = clips_->seconds_between(chosen, first, 1, a_second);
     out.push_back(text_run(special_ids(clock_time(seconds) + chunk_before)));
     out.push_back(made_run(g, modality::video));
     out.push_back(text_run(special_ids(chunk_behind)));
@@ -179,16 +192,16 @@ EncodedImages::Layout EncodedImages::chunked(const std::vector<int>& chosen,
   return out;
 }
 
-EncodedImages::Layout EncodedImages::video(const PictureGrid& g) const {
+EncodedImages::Layout EncodedImages::video(const PictureGrid& g, double a_second) const {
   const std::uint8_t kind = modality::video;
   Run rows = made_run(g, kind);
   rows.place.times = int(rows.made * towers().picture->patches().multiple *
                          towers().picture->patches().multiple / g.area());
   if (clips_->rule().style == ClipStyle::timed) {
     const double step =
-        towers().picture->patches().times / a_second_ * clips_->rule().places_a_second;
+        towers().picture->patches().times / a_second * clips_->rule().places_a_second;
     if (std::abs(step - std::nearbyint(step)) > 1e-6 || step < 1 || step > 1e6) {
-      throw Error(Exit::input, concat("at fps=", a_second_, " frames are ", step,
+      throw Error(Exit::input, concat("at fps=", a_second, " frames are ", step,
                                       " places apart, and places are whole numbers here"))
           .hint("fps=1, or another that divides position_id_per_seconds of config.json");
     }
@@ -201,9 +214,9 @@ EncodedImages::Layout EncodedImages::video(const PictureGrid& g) const {
 
 TowerOutput<float> EncodedImages::encoded(const fs::path& path) const {
   PatchRows<float> patches;
-  if (is_clip_name(path)) {
+  if (is_clip(path)) {
     const ClipFile clip(path);
-    const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second_);
+    const std::vector<int> chosen = clips_->chosen(clip.frames(), rate_of(clip));
     patches = clips_->rows(clip.read(chosen));
   } else {
     patches = processor_->rows(read_picture(path));

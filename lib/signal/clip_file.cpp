@@ -37,13 +37,29 @@ std::vector<fs::path> pictures_in(const fs::path& folder) {
   return out;
 }
 
+Gif read_gif_file(const fs::path& path) {
+  const std::string bytes = read_file(path, most_bytes);
+  return read_gif(std::as_bytes(std::span(bytes)), in_quotes(path));
+}
+
 }  // namespace
 
 bool is_clip_name(const fs::path& path) {
-  return path.extension() == ".clip" || path.extension() == ".npy";
+  return path.extension() == ".clip" || path.extension() == ".npy" || is_gif_name(path);
+}
+
+bool is_clip(const fs::path& path) {
+  return is_clip_name(path) && (!is_gif_name(path) || read_gif_file(path).frame.size() > 1);
 }
 
 ClipFile::ClipFile(const fs::path& path) {
+  if (is_gif_name(path)) {
+    gif_ = read_gif_file(path);
+    frames_ = int(gif_->frame.size());
+    height_ = gif_->height;
+    width_ = gif_->width;
+    return;
+  }
   if (!fs::is_directory(path)) {
     read_array(path);
     return;
@@ -93,7 +109,23 @@ PictureSize ClipFile::size() const {
   return {first.height, first.width};
 }
 
+// Frames of a GIF stand on those before them.
+std::vector<Picture> ClipFile::composed(std::span<const int> which) const {
+  std::vector<Picture> out(which.size());
+  GifScreen screen(*gif_);
+  for (int i = 0; i < frames_; ++i) {
+    screen.next();
+    for (std::size_t n = 0; n < which.size(); ++n) {
+      if (which[n] == i)
+        out[n] = screen.picture();
+    }
+  }
+  return out;
+}
+
 std::vector<Picture> ClipFile::read(std::span<const int> which) const {
+  if (gif_)
+    return composed(which);
   std::vector<Picture> out;
   for (const int i : which)
     out.push_back(frame(i));

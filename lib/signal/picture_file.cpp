@@ -7,6 +7,7 @@
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
+#include "lib/signal/gif.h"
 
 namespace moe {
 namespace {
@@ -105,12 +106,27 @@ Picture read_netpbm(std::span<const std::byte> bytes, const std::string& name) {
 
 bool is_picture_name(const std::filesystem::path& path) {
   const std::string ending = ending_of(path);
-  for (const char* known : {".png", ".jpg", ".jpeg", ".ppm", ".pgm"}) {
+  for (const char* known : {".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".gif"}) {
     if (ending == known)
       return true;
   }
   return false;
 }
+
+namespace {
+
+Picture still_of(const Gif& gif, const std::string& name) {
+  if (gif.frame.size() > 1) {
+    throw Error(Exit::input, concat(name, " is a clip of ", gif.frame.size(),
+                                    " frames, and one picture is wanted here"))
+        .hint("a GIF of one frame; clips are read by published models that see them");
+  }
+  GifScreen screen(gif);
+  screen.next();
+  return screen.picture();
+}
+
+}  // namespace
 
 Picture read_picture(const std::filesystem::path& path) {
   const std::string name = in_quotes(path);
@@ -122,7 +138,9 @@ Picture read_picture(const std::filesystem::path& path) {
     return read_jpeg(bytes, name);
   if (begins(bytes, "P6") || begins(bytes, "P5"))
     return read_netpbm(bytes, name);
-  throw Error(Exit::input, concat(name, " is neither PNG, JPEG, PPM (P6) nor PGM (P5)"))
+  if (begins(bytes, "GIF8"))
+    return still_of(read_gif(bytes, name), name);
+  throw Error(Exit::input, concat(name, " is neither PNG, JPEG, GIF, PPM (P6) nor PGM (P5)"))
       .hint("convert it: ImageMagick's `convert x.webp x.png`");
 }
 

@@ -1,5 +1,5 @@
-// Pictures from files: PNG and JPEG where their libraries were there when this was built, PPM and
-// PGM always. What comes in is red, green and blue, whatever the file had.
+// Pictures from files: PNG, JPEG and GIF where their libraries were there when this was built, PPM
+// and PGM always. What comes in is red, green and blue, whatever the file had.
 #pragma once
 #include <filesystem>
 #include <span>
@@ -9,11 +9,11 @@
 
 namespace moe {
 
-// Whether a file is one of pictures by its ending: png, jpg, jpeg, ppm, pgm, in any case.
+// Whether a file is one of pictures by its ending: png, jpg, jpeg, gif, ppm, pgm, in any case.
 bool is_picture_name(const std::filesystem::path&);
 // Three channels, what is transparent on white. Throws Error(input) naming the file where it is no
-// picture, damaged, cut off or larger than 64 million pixels, and Error(environment) where this
-// program was built without the library that reads it.
+// picture, damaged, cut off, a GIF of several frames or larger than 64 million pixels, and
+// Error(environment) where this program was built without the library that reads it.
 Picture read_picture(const std::filesystem::path&);
 // The middle square of a picture, brought to side x side pixels: each the mean of what it covers.
 Picture square_of(const Picture&, int side);

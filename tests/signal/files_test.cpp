@@ -149,7 +149,7 @@ TEST_CASE("PNG, JPEG and PPM become red, green and blue") {
 }
 
 TEST_CASE("pictures that are none, damaged, cut off or too large are refused by name") {
-  CHECK(refused_picture("GIF89a").starts_with("3: is neither PNG, JPEG, PPM (P6) nor PGM (P5)"));
+  CHECK(refused_picture("RIFF").starts_with("3: is neither PNG, JPEG, GIF, PPM (P6) nor PGM (P5)"));
   CHECK(refused_picture("").starts_with("3: is neither"));
   CHECK(refused_picture("P6 2 2 255\nabc") ==
         "3: is no PPM or PGM that can be read: 3 bytes stand where 2 x 2 pixels are");

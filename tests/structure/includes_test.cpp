@@ -130,6 +130,7 @@ TEST_CASE("libraries stay where they belong") {
       {"jpeglib.h", {"lib/signal"}},
       {"sndfile.h", {"lib/signal"}},
       {"ft2build.h", {"lib/signal"}},
+      {"gif_lib.h", {"lib/signal"}},
       {"toml++", {"lib/study"}},
       {"cublas", {"lib/backend"}},
       {"mpi.h", {"lib/comm"}},

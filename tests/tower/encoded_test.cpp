@@ -10,10 +10,12 @@
 #include "datasets/dataset.h"
 #include "lib/core/error.h"
 #include "lib/files/json.h"
+#include "lib/signal/clip_file.h"
 #include "lib/signal/sound_file.h"
 #include "lib/tower/clip_processor.h"
 #include "lib/tower/processor.h"
 #include "lib/tower/sound_processor.h"
+#include "tests/skip.h"
 #include "tests/tower/made.h"
 
 namespace fs = std::filesystem;
@@ -228,6 +230,31 @@ TEST_CASE("frames of Qwen3-VL's clips are pictures with their seconds before the
   CHECK(b.given.row.size() == 12);
   CHECK(b.added.size() == 2);
   CHECK(b.added[1].row == b.given.row);
+}
+
+TEST_CASE("a GIF of several frames is a clip that says how many are a second") {
+  const Folder files;
+  std::string gif("GIF89a\x01\0\x01\0\x80\0\0\x10\x20\x30\x40\x50\x60", 19);
+  for (int f = 0; f < 4; ++f)  // one pixel, for half a second
+    gif += std::string("!\xf9\x04\0\x32\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0", 23);
+  std::ofstream(files.path / "a_walk.gif", std::ios::binary) << gif << ';';
+  try {
+    is_clip(files.path / "a_walk.gif");
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::environment);
+    test::skip("built without giflib");
+    return;
+  }
+  World w("qwen3_vl_moe",
+          {{"vision_start_token_id", 300}, {"vision_end_token_id", 301}, {"video_token_id", 303}});
+  write_json(w.model.path() / "video_preprocessor_config.json",
+             {{"size", {{"shortest_edge", 36}, {"longest_edge", 5000}}}});
+  const Batch b = w.first(concat("images:path=", files.path.native()));
+  CHECK(w.text(b, 1, 14) == "<0.2 seconds>");
+  CHECK(b.modality_of(15) == modality::video);
+  CHECK(w.text(b, b.tokens() - 7, b.tokens() - 1) == "a walk");
+  const Batch told = w.first(concat("images:path=", files.path.native(), ",fps=1"));
+  CHECK(w.text(told, 1, 14) == "<0.5 seconds>");
 }
 
 TEST_CASE("clips of the other families: one video, pairs of frames, chunks") {
