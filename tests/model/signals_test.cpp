@@ -58,7 +58,8 @@ struct World {
 
 TEST_CASE("gradients of a model that reads signals agree with central differences") {
   for (const std::string fields :
-       {"", "projector=mlp2x_gelu", "tied=1,embedding_scale=3", "embedding_norm=1,norm=layer_bias",
+       {"", "projector=mlp2x_gelu", "tied=1,embedding_scale=3",
+        "projector=mlp2x_gelu,tied=1,embedding_scale=3", "embedding_norm=1,norm=layer_bias",
         "streams=2,stream_rounds=3", "router={softmax:k=2,experts=text:0-1/image:1-3/audio:2-3}"}) {
     INFO(fields);
     World w(fields);
