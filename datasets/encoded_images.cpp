@@ -52,8 +52,11 @@ class EncodedImages final : public EncodedFiles {
     across_ = words(towers().tile_words.across);
     down_ = words(towers().tile_words.down);
     read_files(is_seen);
-    if (has_clips_ && clips_ && clips_->draws_time())
-      add_note("this model's processor draws the time into every frame, which is not done here");
+    if (has_clips_ && clips_ && !clips_->missing_font().empty()) {
+      add_note(concat("this model's processor draws the time into every frame with the font ",
+                      clips_->missing_font(),
+                      ", which is not in the model's folder: frames are read without it"));
+    }
   }
 
  private:
@@ -216,8 +219,11 @@ TowerOutput<float> EncodedImages::encoded(const fs::path& path) const {
   PatchRows<float> patches;
   if (is_clip(path)) {
     const ClipFile clip(path);
-    const std::vector<int> chosen = clips_->chosen(clip.frames(), rate_of(clip));
-    patches = clips_->rows(clip.read(chosen));
+    const double a_second = rate_of(clip);
+    const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second);
+    std::vector<Picture> frames = clip.read(chosen);
+    clips_->write_times(frames, chosen, a_second);
+    patches = clips_->rows(frames);
   } else {
     patches = processor_->rows(read_picture(path));
   }

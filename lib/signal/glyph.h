@@ -3,7 +3,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <vector>
+
+#include "lib/signal/patches.h"
 
 namespace moe {
 
@@ -23,5 +26,13 @@ struct Glyph {
 // program was built without FreeType.
 std::vector<Glyph> read_outlines(std::span<const char> bytes, int pixels,
                                  const std::filesystem::path& name);
+
+// Writes a line of text into the upper left corner of a picture of three channels, black in a
+// border of white, as Pillow 13's ImageDraw.text does where it has Raqm: the ascender at the upper
+// edge, hinted glyphs, the pen moved by widths without hints and rounded to whole pixels; pairs of
+// letters are not moved closer. pixels: height of the em; border: its width, 0 = none. Throws as
+// read_outlines.
+void write_text(Picture&, const std::string& text, std::span<const char> font, int pixels,
+                int border, const std::filesystem::path& name);
 
 }  // namespace moe

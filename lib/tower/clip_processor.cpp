@@ -1,16 +1,21 @@
 #include "lib/tower/clip_processor.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "lib/files/file.h"
+#include "lib/signal/glyph.h"
 #include "lib/tower/processor_file.h"
 
 namespace moe {
 namespace {
 
-constexpr int side_ratio = 200;  // of the longer side to the shorter, at most
+constexpr Index most_font = Index(1) << 26;  // bytes
+constexpr int side_ratio = 200;              // of the longer side to the shorter, at most
 
 // To the nearest whole number, from the middle to the even one, as Python and NumPy round.
 int nearest(double v) {
@@ -75,6 +80,9 @@ ClipProcessor::ClipProcessor(const TowerPatches& patches, const ClipDefaults& ru
     read(file->reader());
   check_pixel_rule(rule_.pixels, patches_,
                    file ? file->file : (rule.folder / "video_preprocessor_config.json").string());
+  std::error_code code;
+  if (draws_time_ && std::filesystem::is_regular_file(rule.folder / font_, code))
+    font_bytes_ = read_file(rule.folder / font_, most_font);
 }
 
 void ClipProcessor::read(const ConfigReader& c) {
@@ -101,13 +109,18 @@ void ClipProcessor::read(const ConfigReader& c) {
     c.refuse("do_sample_frames is true, which is not computed for this family");
   if (!timed)
     rule_.rate = c.real("fps", rule_.rate);
-  draws_time_ = draws_time_ && c.flag("draw_on_frames", true);
+  read_times(c);
   const bool chunked = rule_.style == ClipStyle::chunked;
   const int ours = chunked ? rule_.chunk : rule_.style == ClipStyle::paired ? 2 : patches_.times;
   const int times = c.whole("temporal_patch_size", ours);
   if (times < 1 || (!chunked && times != ours))
     c.refuse(concat("temporal_patch_size is ", times, " and the encoder's ", ours));
   rule_.chunk = chunked ? times : rule_.chunk;
+}
+
+void ClipProcessor::read_times(const ConfigReader& c) {
+  draws_time_ = draws_time_ && c.flag("draw_on_frames", true);
+  font_ = std::filesystem::path(c.text("font", font_)).filename().string();
 }
 
 int ClipProcessor::looked_at(int frames, double a_second) const {
@@ -181,6 +194,27 @@ PatchRows<float> ClipProcessor::rows(std::span<const Picture> frames) const {
   out.grid = grids(count, s);
   out.row = pixel_rows(scaled, patches_, rule_.pixels);
   return out;
+}
+
+void ClipProcessor::write_times(std::vector<Picture>& frames, std::span<const int> chosen,
+                                double a_second) const {
+  if (font_bytes_.empty())
+    return;
+  constexpr double part = 0.1;  // of the shorter side, and of the letters, to the whole below
+  for (std::size_t i = 0; i < frames.size(); ++i) {
+    Picture& p = frames[i];
+    const int em = int(std::min(p.height, p.width) * part);
+    if (em < 1) {
+      throw Error(Exit::input, concat("frames of ", p.width, " x ", p.height, " pixels are too ",
+                                      "small for the time that this model's processor draws"))
+          .hint("larger frames, or draw_on_frames: false in the processor's file");
+    }
+    const double seconds = chosen[i] / a_second;
+    const auto whole = Index(seconds);
+    const std::string text = fmt::format("time: {:02}:{:02}:{:05.2f}", whole / 3600,
+                                         whole / 60 % 60, std::fmod(seconds, 60));
+    write_text(p, text, font_bytes_, em, int(em * part), rule_.folder / font_);
+  }
 }
 
 double ClipProcessor::seconds_between(std::span<const int> chosen, int first, int count,

@@ -1,8 +1,13 @@
 // Clips on the way to an encoder: which frames, of which size, in which rows.
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
+#include <filesystem>
 
 #include "lib/core/error.h"
+#include "lib/core/text.h"
 #include "lib/tower/clip_processor.h"
+#include "tests/skip.h"
 #include "tests/tower/made.h"
 
 using namespace moe;
@@ -13,6 +18,43 @@ namespace {
 const TowerPatches pairs{.patch = 4, .times = 2, .merge = 2, .multiple = 2};
 
 }  // namespace
+
+TEST_CASE("frames without room for the time are refused, those of processors without times kept") {
+  const std::filesystem::path font = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
+  if (!std::filesystem::is_regular_file(font)) {
+    test::skip("no DejaVuSans.ttf (package fonts-dejavu-core)");
+    return;
+  }
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / concat("moe-times-", ::getpid());
+  std::filesystem::create_directories(folder);
+  std::filesystem::copy_file(font, folder / "Roboto-Regular.ttf",
+                             std::filesystem::copy_options::overwrite_existing);
+  const std::vector<int> chosen{0, 5};
+  std::vector<Picture> small(2, picture(9, 40));
+  std::vector<Picture> large(2, picture(100, 200));
+  const ClipProcessor ernie(pairs, {.style = ClipStyle::paired, .folder = folder});
+  CHECK(ernie.missing_font().empty());
+  CHECK_THROWS_WITH(ernie.write_times(small, chosen, 2),
+                    Catch::Matchers::StartsWith("frames of 40 x 9 pixels are too small"));
+  const ClipProcessor bare(pairs, {.style = ClipStyle::paired, .folder = folder / "none"});
+  CHECK(bare.missing_font() == "Roboto-Regular.ttf");
+  const ClipProcessor kimi(pairs, {.style = ClipStyle::chunked, .folder = folder});
+  CHECK(kimi.missing_font().empty());
+  for (const ClipProcessor* p : {&bare, &kimi})
+    p->write_times(large, chosen, 2);
+  CHECK(large[0].pixel == picture(100, 200).pixel);
+  try {
+    ernie.write_times(large, chosen, 2);
+    CHECK_FALSE(large[0].pixel == picture(100, 200).pixel);
+    CHECK_FALSE(large[0].pixel == large[1].pixel);  // 0 s and 2.5 s
+    CHECK(large[0].at(99, 199, 0) == picture(100, 200).at(99, 199, 0));
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::environment);
+    test::skip("built without FreeType");
+  }
+  std::filesystem::remove_all(folder);
+}
 
 TEST_CASE("frames are chosen as the processor of each family chooses them") {
   const ClipProcessor qwen(pairs, {.style = ClipStyle::stamped, .rate = 2, .fewest_frames = 4});

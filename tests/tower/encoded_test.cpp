@@ -290,6 +290,19 @@ TEST_CASE("clips of the other families: one video, pairs of frames, chunks") {
   CHECK(paired.position(0, 2 + 18) == 2 + 3);
   REQUIRE(ernie.notes.size() == 1);
   CHECK_THAT(ernie.notes[0], Catch::Matchers::Contains("draws the time"));
+  const fs::path font = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
+  if (!fs::is_regular_file(font)) {
+    test::skip("no DejaVuSans.ttf (package fonts-dejavu-core)");
+    return;
+  }
+  // with its font, what is seen depends on when it was
+  fs::copy_file(font, ernie.model.path() / "Roboto-Regular.ttf");
+  const Batch timed = ernie.first(spec);
+  CHECK(ernie.notes.empty());
+  CHECK(timed.token == paired.token);
+  CHECK_FALSE(timed.given.value == paired.given.value);
+  const Batch faster = ernie.first(spec + ",fps=2");
+  CHECK_FALSE(faster.given.value == timed.given.value);
   World kimi("kimi_k25", {});
   // at 2 frames a second all are looked at: four together, then one; blocks of 3 x 9 pixels
   const Batch chunks = kimi.first(spec + ",fps=2");

@@ -13,4 +13,9 @@ std::vector<Glyph> read_outlines(std::span<const char>, int, const std::filesyst
       .hint("build it with Debian's libfreetype-dev, or take a .hex or .psf font");
 }
 
+void write_text(Picture&, const std::string&, std::span<const char> font, int pixels, int,
+                const std::filesystem::path& name) {
+  read_outlines(font, pixels, name);
+}
+
 }  // namespace moe
