@@ -13,6 +13,12 @@ class Memory {
   virtual ~Memory() = default;
   // 64-byte aligned; throws Error(memory) naming the size
   virtual void* allocate(std::size_t bytes) = 0;
+  // the same, of zeros
+  virtual void* allocate_zeros(std::size_t bytes) {
+    void* p = allocate(bytes);
+    zero(p, bytes);
+    return p;
+  }
   virtual void release(void*, std::size_t bytes) noexcept = 0;
   virtual void to_device(const void* host, void* device, std::size_t bytes) = 0;
   virtual void to_host(const void* device, void* host, std::size_t bytes) = 0;
@@ -37,8 +43,11 @@ class Array {
     set(host);
   }
   static Array zeros(Memory& memory, Index rows, Index cols) {
-    Array a(memory, rows, cols);
-    a.clear();
+    Array a;
+    a.memory_ = &memory;
+    a.view_ = {nullptr, rows, cols};
+    if (a.view_.size() > 0)
+      a.view_.data = static_cast<T*>(memory.allocate_zeros(a.bytes()));
     return a;
   }
   Array(Array&& o) noexcept

@@ -13,11 +13,15 @@ namespace moe {
 class HostPool {
  public:
   void* allocate(std::size_t bytes);
+  // Large new blocks come from the system, which makes their pages zeros when they are touched: a
+  // matrix that is never used costs nothing.
+  void* allocate_zeros(std::size_t bytes);
   void release(void*, std::size_t bytes) noexcept;
   void give_back();
   ~HostPool();
 
  private:
+  void* kept(std::size_t bytes);  // a block that was released; nullptr where there is none
   std::mutex mutex_;
   std::map<std::size_t, std::vector<void*>> free_;  // by size
 };
@@ -28,6 +32,9 @@ class HostBackend : public Backend<S> {
  public:
   void* allocate(std::size_t bytes) override {
     return pool_.allocate(bytes);
+  }
+  void* allocate_zeros(std::size_t bytes) override {
+    return pool_.allocate_zeros(bytes);
   }
   void release(void* p, std::size_t bytes) noexcept override {
     pool_.release(p, bytes);
