@@ -5,6 +5,7 @@
 #include "apps/former_names.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/router/router.h"
 #include "lib/run/checkpoint_age.h"
@@ -20,9 +21,27 @@ void add_experts(CommandLine& cli, ExpertOptions& o) {
          "with --device cpu:dtype=bf16), at least one: 2GB; all = every expert in memory; default: "
          "all where the model takes up to half of this machine's memory, else an eighth of it")
       .type_name("SIZE");
+  add_activations(cli, o.activations);
+}
+
+void add_activations(CommandLine& cli, std::string& activations) {
+  cli.add_option("--activations", activations,
+                 "how products with matrices of 8 bits and fewer (Q8_0, Q4_0, Q4_K, Q6_K, int8, "
+                 "int4) read activations: exact, as f32; int8, rounded to 8 bits by blocks of 32, "
+                 "faster and another model: some choices change; default: exact")
+      .type_name("HOW")
+      .check(one_of({"exact", "int8"}));
 }
 
 Index expert_limit(const ExpertOptions& o) {
+  if (o.activations == "int8" && !o.memory.empty()) {
+    throw Error(Exit::usage,
+                "--activations int8 reads all matrices where they lie in their files, and "
+                "--expert-memory takes experts from there")
+        .hint("one of the two");
+  }
+  if (o.activations == "int8")
+    return in_place_int8;
   if (o.memory.empty())
     return as_fits;
   return o.memory == "all" ? all_experts : parse_size(o.memory, "--expert-memory");
@@ -82,6 +101,17 @@ void report_loading(const LoadedModel& loaded, const std::string& given) {
   if (loaded.trained_k > 0) {
     note(fmt::format("every token chooses {} experts; the model was trained with {}",
                      loaded.model->moe_layers()[0]->router().choices(), loaded.trained_k));
+  }
+  if (loaded.expert_limit == in_place_int8) {
+    const Index matrices = rounding_matrices(*loaded.model);
+    if (matrices > 0) {
+      note(
+          fmt::format("activations are rounded to 8 bits in front of {} matrices: choices of "
+                      "experts are not always those of the exact model",
+                      matrices));
+    } else {
+      warning("--activations int8 changes nothing: no matrix here has products of whole numbers");
+    }
   }
   if (loaded.expert_limit == as_stored)
     note("experts stay in few bits and are decoded each time products read them");

@@ -11,10 +11,12 @@
 namespace moe {
 
 struct ExpertOptions {
-  std::string memory;  // a size; empty = as fits
+  std::string memory;       // a size; empty = as fits
+  std::string activations;  // empty = exact
 };
-void add_experts(CommandLine&, ExpertOptions&);  // --expert-memory
-Index expert_limit(const ExpertOptions&);        // for load_model(); throws Error(usage)
+void add_activations(CommandLine&, std::string& activations);  // --activations
+void add_experts(CommandLine&, ExpertOptions&);                // --expert-memory, --activations
+Index expert_limit(const ExpertOptions&);  // for load_model(); throws Error(usage)
 
 void add_router(CommandLine&, std::string& router);  // --router
 // --experts-per-token N; `names`: under other names too, with commas between

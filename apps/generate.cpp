@@ -40,7 +40,8 @@ struct Options {
 
 // Matrices are read where they lie in their files, unless --expert-memory says otherwise.
 Index limit_of(const Options& o) {
-  return o.experts.memory.empty() ? in_place : expert_limit(o.experts);
+  const Index limit = expert_limit(o.experts);
+  return limit == as_fits ? in_place : limit;
 }
 
 // The likeliest `k` of the first `limit` ids, the likeliest first; of equals the smaller id.

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "apps/bench/bench.h"
+#include "apps/experts.h"
 #include "apps/machine_rates.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
@@ -18,6 +19,7 @@ namespace {
 
 struct Options {
   std::vector<std::string> models;
+  std::string activations;
   BenchOptions bench;
 };
 
@@ -34,14 +36,16 @@ double bytes_a_token(const std::string& path, const ModelConfig& config) {
 
 struct Measured {
   double load = 0, bytes = 0;
+  bool rounds = false;
   Timing token;
 };
 
-Measured measured(const std::string& path, double seconds, Backend<float>& device) {
+Measured measured(const std::string& path, double seconds, Index limit, Backend<float>& device) {
   Measured out;
   std::optional<LoadedModel> loaded;
-  out.load = seconds_of([&] { loaded = load_model(path, device, {}, in_place); });
+  out.load = seconds_of([&] { loaded = load_model(path, device, {}, limit); });
   out.bytes = bytes_a_token(path, loaded->model->config());
+  out.rounds = rounding_matrices(*loaded->model) > 0;
   out.token.seconds = decode_times(*loaded->model, device, seconds);
   return out;
 }
@@ -51,6 +55,7 @@ void add_row(Rows& rows, const std::string& path, int threads, const Measured& m
   rows.next();
   rows.text("model", path);
   rows.whole("threads", threads);
+  rows.text("activations", m.rounds ? "int8" : "exact");
   rows.number("open", "s", "from the name to a model that decodes", m.load, 2);
   rows.number("tokens_per_s", "tok/s", "one after the other, the median", 1 / m.token.median(), 1);
   rows.number("weights", "MB", "that a token reads once, as the file holds them", m.bytes * 1e-6,
@@ -71,7 +76,8 @@ int decode(const Options& o) {
         break;
       set_threads(threads);
       const double reading = memory_read_rate();
-      const Measured m = measured(path, o.bench.seconds, *device);
+      const Index limit = o.activations == "int8" ? in_place_int8 : in_place;
+      const Measured m = measured(path, o.bench.seconds, limit, *device);
       add_row(rows, path, threads, m, reading);
       times.push_back(m.token);
     }
@@ -89,6 +95,7 @@ Run bench_decode(CommandLine& cli) {
   auto o = std::make_shared<Options>();
   cli.add_option("MODEL", o->models, "runs, checkpoints, Hugging Face folders, GGUF files")
       .required();
+  add_activations(cli, o->activations);
   add_bench(cli, o->bench);
   return [o] {
     settle(o->bench);

@@ -18,10 +18,43 @@ using Out = View<float>;
 // Bytes of weights that a thread takes at once: some microseconds of reading.
 constexpr Index piece_bytes = Index(1) << 16;
 
+template <class T>
+Index row_bytes(View<const T> w) {
+  return w.cols * Index(sizeof(T));
+}
+// As its file holds it; as f32 where it says nothing of that.
+Index row_bytes(const Weight& w) {
+  Index bytes = 0;
+  for (const auto& part : w.source->bytes(w.first, w.rows > 0 ? 1 : 0))
+    bytes += Index(part.size());
+  return bytes > 0 ? bytes : w.cols * Index(sizeof(float));
+}
+
+// Rows of w that a thread takes at once, in fours.
 template <class M>
-Index piece_rows(Index cols) {
-  constexpr Index each = std::is_same_v<M, View<const Half>> ? sizeof(Half) : sizeof(float);
-  return std::max<Index>(4, piece_bytes / (each * std::max<Index>(cols, 1)) / 4 * 4);
+Index piece_rows(const M& w) {
+  return std::max<Index>(4, piece_bytes / std::max<Index>(row_bytes(w), 1) / 4 * 4);
+}
+
+// Rows of activations, and their bytes where one of the weights rounds them.
+struct Rounded {
+  In numbers;
+  ByteRows bytes;
+
+  Rounded(In x, bool rounds) : numbers(x) {
+    if (rounds)
+      bytes = ByteRows(x);
+  }
+  ActivationRow row(Index t, bool rounds) const {
+    return {numbers.row(t).data(), rounds ? bytes.row(t) : ByteRow{}};
+  }
+};
+bool rounds(const Weight& w) {
+  return w.rounds_activations();
+}
+template <class T>
+bool rounds(View<const T>) {
+  return false;
 }
 
 // Reading a number takes as long as some four multiplications of numbers that are near.
@@ -45,9 +78,23 @@ std::vector<Piece> pieces_of(const std::vector<RowTile>& tiles, Index rows, Inde
   return out;
 }
 
+// Rows of activations that pieces of a pass have in common, one behind the other.
+struct Some {
+  const Rounded& all;
+  Index first, count;
+
+  In numbers() const {
+    return all.numbers.slice(first, count);
+  }
+  ActivationRow row(Index t, bool rounded) const {
+    return all.row(first + t, rounded);
+  }
+};
+
 // Columns `rows` of y = x w' + beta y for these rows of w.
 template <class T>
-void product(In x, View<const T> w, Rows rows, Out y, float beta) {
+void product(const Some& some, View<const T> w, Rows rows, Out y, float beta) {
+  const In x = some.numbers();
   // rows of w that stay in the nearest cache for all rows of x
   const Index together = x.rows == 1 ? rows.count : 4;
   for (Index r = rows.first; r < rows.first + rows.count; r += together) {
@@ -58,12 +105,13 @@ void product(In x, View<const T> w, Rows rows, Out y, float beta) {
 }
 
 // A source that multiplies rows as they lie, which costs the decoding of each for every row of x.
-bool direct(In x, const Weight& w, Rows rows, Out y, float beta) {
+bool direct(const Some& x, const Weight& w, Rows rows, Out y, float beta) {
   thread_local std::vector<float> sums;
   sums.resize(std::size_t(rows.count));
-  for (Index t = 0; t < x.rows; ++t) {
+  const bool rounded = rounds(w);
+  for (Index t = 0; t < x.count; ++t) {
     float* to = &y(t, rows.first);
-    if (!w.source->dots(w.first + rows.first, rows.count, x.row(t).data(),
+    if (!w.source->dots(w.first + rows.first, rows.count, x.row(t, rounded),
                         beta == 0 ? to : sums.data()))
       return false;
     for (Index r = 0; beta != 0 && r < rows.count; ++r)
@@ -73,15 +121,21 @@ bool direct(In x, const Weight& w, Rows rows, Out y, float beta) {
 }
 
 // Of a weight with another source its rows are made first, as many as stay in the nearest cache.
-void product(In x, const Weight& w, Rows rows, Out y, float beta) {
-  if (x.rows <= few && direct(x, w, rows, y, beta))
+// Whole numbers need no decoding, so that any number of rows is multiplied with them as they lie.
+void product(const Some& some, const Weight& w, Rows rows, Out y, float beta) {
+  if ((some.count <= few || rounds(w)) && direct(some, w, rows, y, beta))
     return;
+  const In x = some.numbers();
+  const Index together = std::max<Index>(4, piece_bytes / Index(sizeof(float)) / w.cols);
   thread_local std::vector<float> made;
-  made.resize(std::size_t(rows.count * w.cols));
-  const View<float> read{made.data(), rows.count, w.cols};
-  w.source->read(w.first + rows.first, read);
-  for (Index t = 0; t < x.rows; ++t)
-    loops::row_dots(read.data, x.row(t).data(), &y(t, rows.first), beta, rows.count, w.cols);
+  made.resize(std::size_t(std::min(together, rows.count) * w.cols));
+  for (Index done = 0; done < rows.count; done += together) {
+    const View<float> read{made.data(), std::min(together, rows.count - done), w.cols};
+    const Index first = rows.first + done;
+    w.source->read(w.first + first, read);
+    for (Index t = 0; t < x.rows; ++t)
+      loops::row_dots(read.data, x.row(t).data(), &y(t, first), beta, read.rows, w.cols);
+  }
 }
 
 void add_bias(In bias, Index expert, Rows rows, Out y) {
@@ -95,9 +149,11 @@ void add_bias(In bias, Index expert, Rows rows, Out y) {
 
 template <class M>
 void linear_pieces(In x, const M& w, Out y, float beta) {
-  const std::vector<Piece> pieces = pieces_of({{0, 0, x.rows}}, w.rows, piece_rows<M>(w.cols));
+  const std::vector<Piece> pieces = pieces_of({{0, 0, x.rows}}, w.rows, piece_rows(w));
+  const Rounded rounded(x, rounds(w));
+  const Some all{rounded, 0, x.rows};
   run_tasks(Index(pieces.size()), reading * double(w.rows * w.cols),
-            [&](Index i) { product(x, w, pieces[std::size_t(i)].rows, y, beta); });
+            [&](Index i) { product(all, w, pieces[std::size_t(i)].rows, y, beta); });
 }
 
 template <class T>
@@ -114,13 +170,13 @@ namespace {
 template <class M>
 struct BodyPass {
   const Bodies<M>& bodies;
-  In xs;
+  const Rounded& xs;
   Out gate, up, hidden, ys;
 
   // Hidden units `rows` of a tile.
   void hide(const RowTile& t, Rows rows) const {
     const ExpertWeights<float>& w = bodies.weights;
-    const In x = rows_of(xs, t);
+    const Some x{xs, t.first, t.count};
     const Out g = rows_of(gate, t);
     const Out u = rows_of(up, t);
     const Out h = rows_of(hidden, t);
@@ -138,9 +194,10 @@ struct BodyPass {
     }
   }
   // Outputs `rows` of a tile.
-  void put_out(const RowTile& t, Rows rows) const {
+  void put_out(const Rounded& units, const RowTile& t, Rows rows) const {
     const Out y = rows_of(ys, t);
-    product(In(rows_of(hidden, t)), expert_block(bodies.down, t.expert, ys.cols), rows, y, 0);
+    const Some h{units, t.first, t.count};
+    product(h, expert_block(bodies.down, t.expert, ys.cols), rows, y, 0);
     add_bias(bodies.weights.down_bias, t.expert, rows, y);
   }
 };
@@ -155,15 +212,18 @@ void experts(Memory& memory, const Bodies<M>& bodies, In xs, const Plan& plan,
   tape.up = Array<float>(memory, xs.rows, width);
   tape.gate = Array<float>(memory, gated ? xs.rows : 0, width);
   Array<float> hidden(memory, xs.rows, width);
-  const BodyPass<M> pass{bodies, xs, tape.gate.view(), tape.up.view(), hidden.view(), ys};
+  const Rounded rounded(xs, (gated && rounds(bodies.gate)) || rounds(bodies.up));
+  const BodyPass<M> pass{bodies, rounded, tape.gate.view(), tape.up.view(), hidden.view(), ys};
   const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), most_decoding_tokens);
   const double work = reading * double(xs.size()) * double(width);
-  const std::vector<Piece> in = pieces_of(tiles, width, piece_rows<M>(xs.cols));
+  const std::vector<Piece> in = pieces_of(tiles, width, piece_rows(bodies.up));
   run_tasks(Index(in.size()), (gated ? 2 : 1) * work,
             [&](Index i) { pass.hide(in[std::size_t(i)].tile, in[std::size_t(i)].rows); });
-  const std::vector<Piece> out = pieces_of(tiles, ys.cols, piece_rows<M>(width));
-  run_tasks(Index(out.size()), work,
-            [&](Index i) { pass.put_out(out[std::size_t(i)].tile, out[std::size_t(i)].rows); });
+  const std::vector<Piece> out = pieces_of(tiles, ys.cols, piece_rows(bodies.down));
+  const Rounded units(In(hidden.view()), rounds(bodies.down));
+  run_tasks(Index(out.size()), work, [&](Index i) {
+    pass.put_out(units, out[std::size_t(i)].tile, out[std::size_t(i)].rows);
+  });
 }
 
 template void linear<float>(In, View<const float>, Out, float);

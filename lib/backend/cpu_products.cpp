@@ -1,5 +1,6 @@
 // Products of the cpu backend in f32, by the tiles of cpu_tiles.h.
 #include <cstring>
+#include <utility>
 
 #include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_tiles.h"
@@ -111,6 +112,11 @@ void forward_product(Memory& memory, View<const float> x, const Weight& w, View<
 
 void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
                          float beta) {
+  if (op == Op::transposed && w.rounds_activations()) {
+    Array<float> near(memory, x.rows, x.cols);
+    rounded_to_bytes(x, near.view());
+    return forward_product(memory, std::as_const(near).view(), w, y, beta);
+  }
   if (op == Op::transposed)
     return forward_product(memory, x, w, y, beta);
   constexpr Index numbers_at_once = Index(1) << 17;  // half a MiB stays in the nearest caches

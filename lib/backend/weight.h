@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "lib/core/byte_rows.h"
 #include "lib/core/dtype.h"
 
 namespace moe {
@@ -17,8 +18,13 @@ class RowSource {
   // Rows first .. first+out.rows, in host memory. Called from several threads at once.
   virtual void read(Index first, View<float> out) const = 0;
   // y[r] = row first + r times x, for `rows` rows, without making them; false where these rows have
-  // no such product, and y is then undefined.
-  virtual bool dots(Index /*first*/, Index /*rows*/, const float* /*x*/, float* /*y*/) const {
+  // no such product, and y is then undefined. x has bytes where rounds_activations().
+  virtual bool dots(Index /*first*/, Index /*rows*/, const ActivationRow& /*x*/,
+                    float* /*y*/) const {
+    return false;
+  }
+  // Products y = x w' take rows of x rounded to 8 bits (byte_rows.h): all rows have dots() then.
+  virtual bool rounds_activations() const {
     return false;
   }
   // Bytes of mapped files that such rows are made from, for whoever reads ahead.
@@ -56,6 +62,9 @@ struct Weight {
   }
   bool empty() const {
     return rows * cols == 0;
+  }
+  bool rounds_activations() const {
+    return source && source->rounds_activations();
   }
   // Of numbers from a source: rows i*count .. (i+1)*count.
   Weight block_of_source(Index i, Index count) const {

@@ -92,11 +92,22 @@ class RunsOfRows final : public StoredRows {
              return quant::row_dots(*r.tensor->type) != nullptr;
            });
   }
-  bool dots(Index first, Index count, const float* x, float* y) const override {
+  bool has_byte_dots() const override {
+    return width_ == cols() && std::ranges::all_of(runs_, [](const Run& r) {
+             return quant::row_byte_dots(*r.tensor->type) != nullptr;
+           });
+  }
+  bool dots(Index first, Index count, const ActivationRow& x, float* y) const override {
     if (!has_dots())
       return false;
+    const bool whole = x.bytes.number && has_byte_dots();
     each_stretch(first, count, laced_head_ > 0, [&](const Run& r, Index row, Index n, Index at) {
-      quant::row_dots (*r.tensor->type)(bytes_of(r, row, n).data(), x, y + (at - first), n, width_);
+      const std::byte* w = bytes_of(r, row, n).data();
+      float* to = y + (at - first);
+      if (whole)
+        quant::row_byte_dots (*r.tensor->type)(w, x.bytes, to, n, width_);
+      else
+        quant::row_dots (*r.tensor->type)(w, x.number, to, n, width_);
     });
     return true;
   }

@@ -270,11 +270,16 @@ bool Stored::has_dots() const {
   return kind_ == Kind::plain && quant::row_dots(values_.dtype()) != nullptr;
 }
 
-bool Stored::dots(Index first, Index rows, const float* x, float* y) const {
+bool Stored::has_byte_dots() const {
+  return kind_ == Kind::few_bits && has_dots();
+}
+
+bool Stored::dots(Index first, Index rows, const ActivationRow& x, float* y) const {
   if (!has_dots())
     return false;
   if (kind_ == Kind::plain) {
-    quant::row_dots(values_.dtype())(bytes_of(values_, first, rows).data(), x, y, rows, cols());
+    quant::row_dots(values_.dtype())(bytes_of(values_, first, rows).data(), x.number, y, rows,
+                                     cols());
     return true;
   }
   for (Index r = 0; r < rows; ++r)

@@ -28,7 +28,8 @@ class Stored final : public StoredRows {
     return kind_ != Kind::plain;
   }
   bool has_dots() const override;
-  bool dots(Index first, Index rows, const float* x, float* y) const override;
+  bool has_byte_dots() const override;
+  bool dots(Index first, Index rows, const ActivationRow& x, float* y) const override;
   bool finite(Index first, Index rows) const override;
   std::vector<std::string> tensors() const override;
   // The format of a matrix in few bits; none of plain numbers, and of MXFP4 as gpt-oss has it.

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/core/byte_row.h"
 #include "lib/core/tensor.h"
 
 namespace moe {
@@ -45,12 +46,17 @@ class StoredRows {
   void to_float(Index first, View<float> out) const;  // rows first .. first+out.rows
 
   virtual std::vector<std::string> tensors() const = 0;  // the names in the file that make it up
-  // y[r] = row first + r times x for `rows` rows as they lie (quant/dots.h); x has cols() numbers.
-  // False where there is no such product.
-  virtual bool dots(Index /*first*/, Index /*rows*/, const float* /*x*/, float* /*y*/) const {
+  // y[r] = row first + r times x for `rows` rows as they lie (quant/dots.h); x has cols() numbers,
+  // of which the bytes are multiplied where they are there and has_byte_dots(). False where there
+  // is no such product.
+  virtual bool dots(Index /*first*/, Index /*rows*/, const ActivationRow& /*x*/,
+                    float* /*y*/) const {
     return false;
   }
   virtual bool has_dots() const {
+    return false;
+  }
+  virtual bool has_byte_dots() const {
     return false;
   }
   virtual bool finite(Index first, Index rows) const;  // whether all numbers of these rows are

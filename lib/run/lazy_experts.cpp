@@ -15,6 +15,7 @@
 #include "lib/layer/moe_layer.h"
 #include "lib/model/decoder.h"
 #include "lib/run/read_ahead.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {
@@ -128,7 +129,7 @@ bool as_they_lie(const Where& w) {
          (at.cols == 0 || at.cols == cols) && at.offset % cols == 0;
 }
 
-bool dot_part(const Where& w, Index first, Index rows, const float* x, float* y) {
+bool dot_part(const Where& w, Index first, Index rows, const ActivationRow& x, float* y) {
   if (!w.tensor)
     std::fill_n(y, rows, 0.0f);
   return !w.tensor ||
@@ -207,29 +208,79 @@ class RowsInFile final : public RowSource {
   bool as_bf16_ = false;
 };
 
-// Rows that are decoded each time.
+// Throws where these rows of a part hold a number that is not finite.
+void look_at(const Where& w, Index from, Index count) {
+  if (!w.tensor)
+    return;
+  if (as_they_lie(w)) {
+    if (!w.tensor->finite(w.rows.offset / w.rows.row + from, count))
+      refuse_not_finite(w);
+    return;
+  }
+  Matrix<float> some(count, w.rows.parameter->value().cols);
+  read_part(w, from, some.view());
+  refuse_infinite(w, some.view());
+}
+
+// Rows that are decoded each time. Activations are rounded where that is wanted and all rows have
+// products of whole numbers. Rows of files that are opened in place are looked at when they are
+// first read, a stretch of a part at a time: they are in the cache then.
 class DecodedRows final : public RowSource {
  public:
-  explicit DecodedRows(std::vector<Where> parts) : parts_(std::move(parts)) {}
+  DecodedRows(std::vector<Where> parts, Index rows, Index expert_limit) : parts_(std::move(parts)) {
+    rounds_ = expert_limit == in_place_int8 && std::ranges::all_of(parts_, [](const Where& w) {
+                return !w.tensor || (as_they_lie(w) && w.tensor->has_byte_dots());
+              });
+    if (lies_in_files(expert_limit)) {
+      const std::size_t stretches = parts_.size() + std::size_t(rows / stretch) + 1;
+      looked_at_ = std::make_unique<std::atomic<bool>[]>(stretches);
+    }
+  }
   void read(Index first, View<float> out) const override {
-    each_part(parts_, first, out,
-              [](const Where& w, Index from, View<float> to) { read_part(w, from, to); });
+    each_part(parts_, first, out, [&](const Where& w, Index from, View<float> to) {
+      look_once(w, from, to.rows);
+      read_part(w, from, to);
+    });
   }
 
   const std::vector<Where>& parts() const {
     return parts_;
   }
-  bool dots(Index first, Index rows, const float* x, float* y) const override {
+  std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const override {
+    return bytes_of(parts_, first, rows);
+  }
+  bool rounds_activations() const override {
+    return rounds_;
+  }
+  bool dots(Index first, Index rows, const ActivationRow& x, float* y) const override {
     bool all = true;
     // as one column for each number
     each_part(parts_, first, {y, rows, 1}, [&](const Where& w, Index from, View<float> to) {
+      look_once(w, from, to.rows);
       all = all && dot_part(w, from, to.rows, x, to.data);
     });
     return all;
   }
 
  private:
+  static constexpr Index stretch = 64;  // rows
+  void look_once(const Where& w, Index from, Index count) const {
+    if (!looked_at_)
+      return;
+    for (Index s = from / stretch; s <= (from + count - 1) / stretch; ++s) {
+      // no two parts share one
+      std::atomic<bool>& done =
+          looked_at_[std::size_t((&w - parts_.data()) + w.rows.first / stretch + s)];
+      if (done.load(std::memory_order_relaxed))
+        continue;
+      look_at(w, s * stretch, std::min(stretch, w.rows.rows - s * stretch));
+      done.store(true, std::memory_order_relaxed);
+    }
+  }
+
   std::vector<Where> parts_;
+  bool rounds_ = false;
+  std::unique_ptr<std::atomic<bool>[]> looked_at_;  // null: before this was made
 };
 
 // Rows between the parts, where experts are narrower than the widest, are 0; elsewhere there are
@@ -278,21 +329,13 @@ PartsOf parts_elsewhere(const Weights& weights, Decoder<float>& model, const Nam
   return where;
 }
 
-void check_all(const std::vector<Where>& parts, Index rows, Index cols) {
+void check_all(const std::vector<Where>& parts) {
   constexpr Index at_once = 256;
-  parallel_for((rows + at_once - 1) / at_once, 1, [&](Index i, Index) {
-    const Index first = i * at_once;
-    Matrix<float> some(std::min(at_once, rows - first), cols);
-    each_part(parts, first, some.view(), [](const Where& w, Index from, View<float> to) {
-      if (as_they_lie(w)) {
-        if (!w.tensor->finite(w.rows.offset / w.rows.row + from, to.rows))
-          refuse_not_finite(w);
-        return;
-      }
-      read_part(w, from, to);
-      refuse_infinite(w, to);
+  for (const Where& w : parts) {
+    parallel_for((w.rows.rows + at_once - 1) / at_once, 1, [&](Index i, Index) {
+      look_at(w, i * at_once, std::min(at_once, w.rows.rows - i * at_once));
     });
-  });
+  }
 }
 
 }  // namespace
@@ -319,11 +362,14 @@ void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& 
 }
 
 void experts_made_when_read(const Weights& weights, Decoder<float>& model, const Names& names,
+                            Index expert_limit,
                             const std::function<void(const StoredRows&)>& asked) {
   for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
-    check_all(parts, parameter->value().rows, parameter->value().cols);
+    if (!lies_in_files(expert_limit))
+      check_all(parts);
     if (parameter->kind() == ParameterKind::matrix) {
-      parameter->come_from(std::make_shared<const DecodedRows>(std::move(parts)));
+      parameter->come_from(std::make_shared<const DecodedRows>(
+          std::move(parts), parameter->value().rows, expert_limit));
       continue;
     }
     parameter->lie_elsewhere(

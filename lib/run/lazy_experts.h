@@ -21,8 +21,10 @@ void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
                   const std::function<void(const StoredRows&)>& asked);
 
 // For the same: experts stay in few bits, in their mapped files, and their rows are made each time
-// products read them. Their matrices are frozen. Numbers that are not finite are refused now.
-void experts_made_when_read(const Weights&, Decoder<float>&, const Names&,
+// products read them. Their matrices are frozen. With as_stored, numbers that are not finite are
+// refused now; with in_place when rows are first read. With in_place_int8 products round
+// activations where that is possible.
+void experts_made_when_read(const Weights&, Decoder<float>&, const Names&, Index expert_limit,
                             const std::function<void(const StoredRows&)>& asked);
 
 // Of a model that looks on, before its numbers are loaded: matrices that products read as they lie

@@ -123,12 +123,14 @@ Index limit_for(const ModelConfig& config, Index wanted) {
 std::vector<std::string> load_weights(const Weights& weights, const Names& names,
                                       Index expert_limit, Decoder<float>& model) {
   WeightReader reader(weights);
-  if (expert_limit == in_place)
+  const bool in_files = lies_in_files(expert_limit);
+  if (in_files)
     leave_in_files(weights, model, names);
   load(model, names,
        [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
-  if (expert_limit == as_stored || expert_limit == in_place) {
-    experts_made_when_read(weights, model, names, [&](const StoredRows& s) { reader.asked(s); });
+  if (expert_limit == as_stored || in_files) {
+    experts_made_when_read(weights, model, names, expert_limit,
+                           [&](const StoredRows& s) { reader.asked(s); });
   } else if (expert_limit >= 0) {
     experts_from(weights, model, names, expert_limit,
                  [&](const StoredRows& s) { reader.asked(s); });

@@ -270,8 +270,14 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
   refuse_sizes(weights, published.config, said_by);
   const bool on_host = dynamic_cast<const HostBackend<float>*>(&backend) != nullptr;
   const bool may_stay = wanted.expert_limit == as_fits || wanted.expert_limit == as_stored;
-  if (wanted.expert_limit == in_place)
-    out.expert_limit = on_host ? in_place : limit_for(published.config, as_fits);
+  if (wanted.expert_limit == in_place_int8 && !on_host) {
+    throw Error(Exit::usage, concat("activations are rounded to 8 bits by the processor alone, and "
+                                    "the device is ",
+                                    backend.name()))
+        .hint("--device cpu, or leave --activations out");
+  }
+  if (lies_in_files(wanted.expert_limit))
+    out.expert_limit = on_host ? wanted.expert_limit : limit_for(published.config, as_fits);
   else if (may_stay && weights.quantised() && on_host && published.config.moe_layers() > 0)
     out.expert_limit = as_stored;
   else if (wanted.expert_limit != as_stored)
@@ -419,6 +425,12 @@ LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Wa
 }
 
 }  // namespace
+
+Index rounding_matrices(Decoder<float>& model) {
+  return std::ranges::count_if(model.parameters(), [](const Parameter<float>* p) {
+    return p->source() && p->source()->rounds_activations();
+  });
+}
 
 LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
                        Index expert_limit, Head head, int k) {

@@ -88,6 +88,14 @@ inline constexpr Index as_stored = -3;
 // All matrices that products can read as they lie in their files stay there, whatever their format:
 // for decoding a few tokens at a time. as_fits where the backend computes elsewhere.
 inline constexpr Index in_place = -4;
+// The same, and products with matrices of 8 bits and fewer round activations to 8 bits
+// (lib/core/byte_rows.h). Error(usage) where the backend computes elsewhere.
+inline constexpr Index in_place_int8 = -5;
+inline bool lies_in_files(Index expert_limit) {
+  return expert_limit == in_place || expert_limit == in_place_int8;
+}
+// Matrices of a model whose products round activations.
+Index rounding_matrices(Decoder<float>&);
 // A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
 // know. With `router` the checkpoint's weights under another router that has the same parameters
 // (replay); with `k` under its own, but that every token chooses k experts (Error(usage) where the

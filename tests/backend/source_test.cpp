@@ -3,16 +3,33 @@
 #include <cmath>
 
 #include "lib/backend/difference.h"
+#include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "tests/backend/devices.h"
 
 namespace moe {
 namespace {
 
-// Rows of a matrix, as a file would give them.
+// Rows of a matrix, as a file would give them. With `rounds` their products round activations; then
+// they have dots, of the bytes.
 class HeldRows final : public RowSource {
  public:
-  explicit HeldRows(const Matrix<float>& rows) : rows_(rows) {}
+  explicit HeldRows(const Matrix<float>& rows, bool rounds = false)
+      : rows_(rows), rounds_(rounds) {}
+  bool rounds_activations() const override {
+    return rounds_;
+  }
+  bool dots(Index first, Index rows, const ActivationRow& x, float* y) const override {
+    for (Index r = 0; rounds_ && r < rows; ++r) {
+      double sum = 0;
+      for (Index i = 0; i < rows_.cols(); ++i) {
+        const double near = double(x.bytes.scale[i / byte_block]) * x.bytes.number[i];
+        sum += double(rows_(first + r, i)) * near;
+      }
+      y[r] = float(sum);
+    }
+    return rounds_;
+  }
   void read(Index first, View<float> out) const override {
     REQUIRE(first + out.rows <= rows_.rows());
     std::ranges::copy(rows_.view().slice(first, out.rows).flat(), out.data);
@@ -20,6 +37,7 @@ class HeldRows final : public RowSource {
 
  private:
   const Matrix<float>& rows_;
+  bool rounds_;
 };
 
 Matrix<float> drawn(Index rows, Index cols, Rng& rng) {
@@ -53,14 +71,15 @@ Matrix<int> chosen(const Shape& s, Rng& rng) {
 // The matrices of E experts, held in memory and given by rows.
 struct Experts {
   Matrix<float> gate, up, down;
-  HeldRows gate_rows{gate};
-  HeldRows up_rows{up};
-  HeldRows down_rows{down};
+  HeldRows gate_rows, up_rows, down_rows;
 
-  Experts(const Shape& s, Rng& rng)
+  Experts(const Shape& s, Rng& rng, bool rounds = false)
       : gate(drawn(s.experts * s.width, s.hidden, rng)),
         up(drawn(s.experts * s.width, s.hidden, rng)),
-        down(drawn(s.experts * s.hidden, s.width, rng)) {}
+        down(drawn(s.experts * s.hidden, s.width, rng)),
+        gate_rows(gate, rounds),
+        up_rows(up, rounds),
+        down_rows(down, rounds) {}
   ExpertWeights<float> made() const {
     return {Activation::swiglu,
             from(gate_rows, gate),
@@ -123,6 +142,56 @@ TEST_CASE("experts from sources are experts in memory, on every backend") {
                            Shape{2, 300, 520, 300, 1, false}}) {
       INFO(name << ", " << s.experts << " experts, hidden " << s.hidden << ", width " << s.width);
       check_shape(*b, s, 1e-10);
+    }
+  }
+}
+
+namespace {
+
+// What experts that round activations put out, and a product of one matrix with `rows` rows.
+struct Products {
+  Matrix<float> experts, linear;
+};
+Products rounding_products(Backend<float>& b, const Shape& s) {
+  Rng rng(11);
+  const Experts experts(s, rng, true);
+  const Matrix<int> choices = chosen(s, rng);
+  const Array<int> kept(b, choices.view());
+  Plan plan = b.plan(kept.view(), int(s.experts));
+  plan.decoding = s.decoding;
+  const Matrix<float> x = drawn(plan.slots, s.hidden, rng);
+  const Array<float> xs(b, x.view());
+  ExpertTape<float> tape;
+  Array<float> y(b, x.rows(), x.cols());
+  b.experts(experts.made(), xs.view(), plan, tape, y.view());
+  Array<float> z = Array<float>::zeros(b, x.rows(), experts.up.rows());
+  b.linear(xs.view(), from(experts.up_rows, experts.up), z.view(), 0);
+  b.linear(xs.view(), from(experts.up_rows, experts.up), z.view(), 0.5f);
+  return {y.to_host(), z.to_host()};
+}
+
+}  // namespace
+
+TEST_CASE("products that round activations are those of the definition") {
+  const auto reference = make_backend("reference");
+  for (const Shape& s : {Shape{4, 64, 32, 37, 2, false}, Shape{8, 64, 96, 1, 3, true},
+                         Shape{5, 32, 64, 14, 2, true}, Shape{2, 320, 544, 300, 1, false}}) {
+    const Products want = rounding_products(*reference, s);
+    for (const std::string name : {"cpu", "cpu:dtype=bf16"}) {
+      INFO(name << ", " << s.experts << " experts, hidden " << s.hidden << ", width " << s.width);
+      const auto b = make_backend(name);
+      const Products got = rounding_products(*b, s);
+      // a hidden unit whose last bits differ may be rounded to the next of 255 numbers
+      const Difference experts = difference<float>(got.experts.view(), want.experts.view());
+      const Difference linear = difference<float>(got.linear.view(), want.linear.view());
+      INFO(text_of(experts) << "; one matrix " << text_of(linear));
+      CHECK(experts.within(1e-5));
+      CHECK(linear.within(1e-10));
+      set_threads(1);
+      const Products alone = rounding_products(*b, s);
+      set_threads(2);
+      CHECK(alone.experts == got.experts);
+      CHECK(alone.linear == got.linear);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lib/checkpoint/quant/dequantise.h"
+#include "lib/core/byte_rows.h"
 #include "lib/core/rng.h"
 
 namespace moe {
@@ -77,7 +78,85 @@ void check_type(const std::string& name, Index rows, Index n) {
   }
 }
 
+// A row of activations as the definition rounds it, and its bytes.
+struct Rounded {
+  Matrix<float> numbers;
+  ByteRows bytes;
+  explicit Rounded(const std::vector<float>& x) : numbers(1, Index(x.size())) {
+    const View<const float> row{x.data(), 1, Index(x.size())};
+    rounded_to_bytes(row, numbers.view());
+    bytes = ByteRows(row);
+  }
+};
+
+// Every level that the processor has, against decoded rows times rounded activations in double; and
+// all levels give the same bytes.
+void check_bytes(const std::string& name, Index rows, const std::vector<float>& x) {
+  const GgmlType& type = type_named(name);
+  const auto n = Index(x.size());
+  Rng rng{std::uint64_t(n)};
+  const std::vector<std::byte> w = random_blocks(type, rows * n / type.block, rng);
+  std::vector<float> decoded(std::size_t(rows * n));
+  dequantise(type, w, decoded);
+  const Rounded rounded(x);
+  std::vector<float> first;
+  for (const quant::RowByteDots dots : quant::byte_dots_of_levels(type)) {
+    std::vector<float> y(static_cast<std::size_t>(rows));
+    dots(w.data(), rounded.bytes.row(0), y.data(), rows, n);
+    INFO(name << " " << rows << " x " << n);
+    for (Index r = 0; r < rows; ++r) {
+      const auto row = std::span(decoded).subspan(std::size_t(r * n), std::size_t(n));
+      check(y[std::size_t(r)], exact(row, rounded.numbers.row(0)), n);
+    }
+    if (first.empty())
+      first = y;
+    CHECK(y == first);
+  }
+}
+
+std::vector<float> scaled_row(Index n, float by) {
+  Rng rng{std::uint64_t(n)};
+  std::vector<float> x = random_row(n, rng);
+  for (float& v : x)
+    v *= by;
+  return x;
+}
+
 }  // namespace
+
+TEST_CASE("sums of whole numbers are those of decoded rows and rounded activations") {
+  for (const char* type : {"Q8_0", "Q4_0", "Q4_K", "Q6_K"}) {
+    const bool small = std::string(type).ends_with("_0");
+    for (const Index n : small ? std::vector<Index>{32, 64, 96, 160, 1024, 4064}
+                               : std::vector<Index>{256, 512, 2048}) {
+      check_bytes(type, 5, scaled_row(n, 1));
+      check_bytes(type, 1, scaled_row(n, 1e30f));
+      check_bytes(type, 3, scaled_row(n, 1e-25f));
+      check_bytes(type, 2, std::vector<float>(std::size_t(n), 0.0f));
+      check_bytes(type, 2, std::vector<float>(std::size_t(n), -3.0f));
+    }
+  }
+}
+
+TEST_CASE("a number that is not finite is in every sum of whole numbers") {
+  for (const float broken : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> x(256, 1.0f);
+    x[70] = broken;
+    const Rounded rounded(x);
+    CHECK(std::isnan(rounded.numbers(0, 70)));
+    CHECK(rounded.numbers(0, 0) == 1);
+    for (const char* name : {"Q8_0", "Q4_0", "Q4_K", "Q6_K"}) {
+      const GgmlType& type = type_named(name);
+      Rng rng(1);
+      const std::vector<std::byte> w = random_blocks(type, 256 / type.block, rng);
+      for (const quant::RowByteDots dots : quant::byte_dots_of_levels(type)) {
+        float y = 0;
+        dots(w.data(), rounded.bytes.row(0), &y, 1, 256);
+        CHECK(std::isnan(y));
+      }
+    }
+  }
+}
 
 TEST_CASE("sums over quantised rows are those of the decoded rows") {
   for (const char* type : {"Q8_0", "Q4_0"}) {
@@ -128,9 +207,13 @@ TEST_CASE("sums over int8 and int4 with scales beside them") {
       const auto row = [&](const Tensor& t) {
         return t.bytes().data() + std::size_t(r) * t.bytes().size() / 3;
       };
-      const float y =
-          quant::few_bits_dot(format, {row(numbers), row(scales), scales.dtype()}, x.data(), n);
+      const float y = quant::few_bits_dot(format, {row(numbers), row(scales), scales.dtype()},
+                                          {.number = x.data()}, n);
       check(y, exact(rounded.row(r), x), n);
+      const Rounded near(x);
+      const float whole = quant::few_bits_dot(format, {row(numbers), row(scales), scales.dtype()},
+                                              {.number = x.data(), .bytes = near.bytes.row(0)}, n);
+      check(whole, exact(rounded.row(r), near.numbers.row(0)), n);
     }
   }
 }

@@ -59,9 +59,9 @@ def in_llama(path, threads, tokens):
     return json.loads(run.stdout)
 
 
-def in_moe(moe, path, threads, seconds):
+def in_moe(moe, path, threads, seconds, activations="exact"):
     run = subprocess.run([moe, "bench", "decode", path, "--threads", str(threads), "--seconds",
-                          str(seconds), "--format", "json"],
+                          str(seconds), "--activations", activations, "--format", "json"],
                          capture_output=True, text=True, check=True)
     row = json.loads(run.stdout.splitlines()[0])
     return {"open": row["open"], "rate": row["tokens_per_s"], "share": row["share"]}
@@ -110,19 +110,24 @@ def main():
     parser.add_argument("--seconds", type=float, default=2)
     o = parser.parse_args()
     files = make(o.moe, o.folder)
-    print(f"{'file':8}{'threads':>8}{'llama.cpp':>11}{'moe':>8}{'ratio':>7}{'of memory':>11}"
-          f"{'open: theirs':>14}{'ours':>7}")
+    print(f"{'file':8}{'threads':>8}{'activations':>12}{'llama.cpp':>11}{'moe':>8}{'ratio':>7}"
+          f"{'of memory':>11}{'open: theirs':>14}{'ours':>7}")
     for kind, path in files.items():
         for threads in o.threads:
-            rounds = [(in_llama(path, threads, o.tokens), in_moe(o.moe, path, threads, o.seconds))
-                      for _ in range(o.rounds)]
-            theirs = statistics.median(t["rate"] for t, _ in rounds)
-            ours = statistics.median(m["rate"] for _, m in rounds)
-            share = statistics.median(m["share"] for _, m in rounds)
-            print(f"{kind:8}{threads:8}{theirs:11.1f}{ours:8.1f}"
-                  f"{statistics.median(m['rate'] / t['rate'] for t, m in rounds):7.2f}{share:11.2f}"
-                  f"{statistics.median(t['open'] for t, _ in rounds):14.2f}"
-                  f"{statistics.median(m['open'] for _, m in rounds):7.2f}", flush=True)
+            for activations in ["exact"] + ["int8"] * kind.startswith("q"):
+                row(o, kind, path, threads, activations)
+
+
+def row(o, kind, path, threads, activations):
+    rounds = [(in_llama(path, threads, o.tokens),
+               in_moe(o.moe, path, threads, o.seconds, activations)) for _ in range(o.rounds)]
+    theirs = statistics.median(t["rate"] for t, _ in rounds)
+    ours = statistics.median(m["rate"] for _, m in rounds)
+    share = statistics.median(m["share"] for _, m in rounds)
+    print(f"{kind:8}{threads:8}{activations:>12}{theirs:11.1f}{ours:8.1f}"
+          f"{statistics.median(m['rate'] / t['rate'] for t, m in rounds):7.2f}{share:11.2f}"
+          f"{statistics.median(t['open'] for t, _ in rounds):14.2f}"
+          f"{statistics.median(m['open'] for _, m in rounds):7.2f}", flush=True)
 
 
 main()

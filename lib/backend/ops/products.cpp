@@ -1,14 +1,36 @@
 #include "lib/backend/ops/products.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "lib/backend/delegate.h"
 #include "lib/backend/numbers.h"
 
 namespace moe {
 
+namespace {
+// x as products of a weight read it that rounds activations to 8 bits.
+template <class S>
+Matrix<S> rounded(View<const S> x) {
+  Matrix<float> near(x.rows, x.cols);
+  for (Index i = 0; i < x.size(); ++i)
+    near.data()[i] = float(x.data[i]);
+  rounded_to_bytes(near.view(), near.view());
+  Matrix<S> out(x.rows, x.cols);
+  std::ranges::copy(near.flat(), out.data());
+  return out;
+}
+}  // namespace
+
 template <class S>
 void ProductOps<S>::linear(View<const S> x, const Weight& weight, View<S> y, S beta) {
   if (this->delegated(Operation::linear, &ProductOps::linear, x, weight, y, beta))
     return;
+  Matrix<S> near;
+  if (weight.rounds_activations()) {
+    near = rounded(x);
+    x = std::as_const(near).view();
+  }
   const Numbers<S> numbers(weight);
   const View<const S> w = numbers.view();
   for (Index t = 0; t < x.rows; ++t) {

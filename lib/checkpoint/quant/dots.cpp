@@ -6,38 +6,73 @@
 #include <vector>
 
 #include "lib/checkpoint/quant/blocks.h"
+#include "lib/checkpoint/quant/byte_dots_table.h"
 #include "lib/checkpoint/quant/dots_table.h"
 #include "lib/core/clones.h"
 
 namespace moe::quant {
 namespace {
 
+// What the processor has of the levels that sums are compiled for.
+struct Levels {
+  bool v3 = false, v4 = false, vnni = false;
+};
+const Levels& levels() {
+#ifdef MOE_DOTS
+  static const Levels found = [] {
+    Levels l;
+    l.v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+    l.v4 = l.v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    l.vnni = l.v4 && __builtin_cpu_supports("avx512vnni");
+    return l;
+  }();
+#else
+  static const Levels found;
+#endif
+  return found;
+}
+
 // nullptr where the processor has none of the levels.
 const DotsTable* table() {
 #ifdef MOE_DOTS
-  static const DotsTable* const found = [] {
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-    const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    return v4 ? &dots_v4 : v3 ? &dots_v3 : nullptr;
-  }();
-  return found;
+  return levels().v4 ? &dots_v4 : levels().v3 ? &dots_v3 : nullptr;
 #else
   return nullptr;
 #endif
+}
+
+// The fastest first.
+std::vector<const ByteDotsTable*> byte_tables() {
+  std::vector<const ByteDotsTable*> out;
+#ifdef MOE_DOTS
+  if (levels().vnni)
+    out.push_back(&byte_dots_vnni);
+  if (levels().v3)
+    out.push_back(&byte_dots_v3);
+#endif
+  return out;
+}
+const ByteDotsTable* byte_table() {
+  static const ByteDotsTable* const found = byte_tables().empty() ? nullptr : byte_tables().front();
+  return found;
 }
 
 struct Format {
   std::string_view type;
   DotsTable::Rows DotsTable::*dots;
   std::array<int, 2> scales;  // where float16 scales stand in a block; -1 = none
+  ByteDotsTable::Rows ByteDotsTable::*byte_dots = nullptr;
 };
 constexpr std::array formats{
-    Format{"F32", &DotsTable::f32, {-1, -1}},    Format{"BF16", &DotsTable::bf16, {-1, -1}},
-    Format{"F16", &DotsTable::f16, {-1, -1}},    Format{"Q8_0", &DotsTable::q8_0, {0, -1}},
-    Format{"Q4_0", &DotsTable::q4_0, {0, -1}},   Format{"Q4_K", &DotsTable::q4_k, {0, 2}},
-    Format{"Q6_K", &DotsTable::q6_k, {208, -1}},
+    Format{"F32", &DotsTable::f32, {-1, -1}},
+    Format{"BF16", &DotsTable::bf16, {-1, -1}},
+    Format{"F16", &DotsTable::f16, {-1, -1}},
+    Format{"Q8_0", &DotsTable::q8_0, {0, -1}, &ByteDotsTable::q8_0},
+    Format{"Q4_0", &DotsTable::q4_0, {0, -1}, &ByteDotsTable::q4_0},
+    Format{"Q4_K", &DotsTable::q4_k, {0, 2}, &ByteDotsTable::q4_k},
+    Format{"Q6_K", &DotsTable::q6_k, {208, -1}, &ByteDotsTable::q6_k},
 };
 
 const Format* format_of(std::string_view type) {
@@ -100,6 +135,19 @@ RowDots row_dots(const GgmlType& type) {
 RowDots row_dots(DType type) {
   return dots_of(ggml_name(type));
 }
+RowByteDots row_byte_dots(const GgmlType& type) {
+  const Format* f = format_of(type.name);
+  return f && f->byte_dots && byte_table() ? byte_table()->*f->byte_dots : nullptr;
+}
+std::vector<RowByteDots> byte_dots_of_levels(const GgmlType& type) {
+  std::vector<RowByteDots> out;
+  const Format* f = format_of(type.name);
+  for (const ByteDotsTable* level : byte_tables()) {
+    if (f && f->byte_dots)
+      out.push_back(level->*f->byte_dots);
+  }
+  return out;
+}
 
 bool has_dots(const FewBitsFormat& f, Index cols) {
   const Index block = f.block == 0 ? cols : f.block;
@@ -107,15 +155,19 @@ bool has_dots(const FewBitsFormat& f, Index cols) {
          block % 32 == 0;
 }
 
-float few_bits_dot(const FewBitsFormat& f, const FewBitsRow& row, const float* x, Index n) {
-  thread_local std::vector<float> scale;
+float few_bits_dot(const FewBitsFormat& f, const FewBitsRow& row, const ActivationRow& x, Index n) {
+  thread_local std::vector<float> scale;  // of each 32 numbers
   const Index block = f.block == 0 ? n : f.block;
-  scale.resize(std::size_t(n / block));
-  for (std::size_t b = 0; b < scale.size(); ++b)
-    scale[b] = scale_of(row, Index(b));
+  scale.resize(std::size_t(n / 32));
+  for (Index b = 0; b < n / block; ++b)
+    std::fill_n(scale.begin() + b * (block / 32), block / 32, scale_of(row, b));
   const auto* numbers = reinterpret_cast<const std::uint8_t*>(row.numbers);
+  if (x.bytes.number) {
+    const auto dot = f.kind == FewBits::int8 ? byte_table()->int8 : byte_table()->int4;
+    return dot(numbers, scale.data(), x.bytes, n);
+  }
   const auto dot = f.kind == FewBits::int8 ? table()->int8 : table()->int4;
-  return dot(numbers, scale.data(), block, x, n);
+  return dot(numbers, scale.data(), x.number, n);
 }
 
 bool all_finite(DType type, std::span<const std::byte> numbers) {

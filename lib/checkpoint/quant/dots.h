@@ -5,8 +5,10 @@
 #pragma once
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "lib/checkpoint/quant/few_bits.h"
+#include "lib/core/byte_row.h"
 #include "lib/files/gguf.h"
 
 namespace moe::quant {
@@ -19,9 +21,19 @@ using RowDots = void (*)(const std::byte* w, const float* x, float* y, std::ptrd
 RowDots row_dots(const GgmlType&);
 RowDots row_dots(DType);  // of f32, bf16 and f16
 
-// A row of int8 or int4 whose scales stand beside it.
+// The same with a row of activations that was rounded to 8 bits (lib/core/byte_rows.h): products
+// and sums of a block are whole numbers. y[r] is the sum of w(r, i) d q_i within the same bound. Of
+// "Q8_0", "Q4_0", "Q4_K" and "Q6_K"; nullptr for others and without AVX2.
+using RowByteDots = void (*)(const std::byte* w, const ByteRow& x, float* y, std::ptrdiff_t rows,
+                             std::ptrdiff_t n);
+RowByteDots row_byte_dots(const GgmlType&);
+
+// A row of int8 or int4 whose scales stand beside it; x as it is, or rounded where it has bytes.
 bool has_dots(const FewBitsFormat&, Index cols);
-float few_bits_dot(const FewBitsFormat&, const FewBitsRow&, const float* x, Index n);
+float few_bits_dot(const FewBitsFormat&, const FewBitsRow&, const ActivationRow& x, Index n);
+
+// Every level of processors that this one has, the fastest first: for tests, which compare them.
+std::vector<RowByteDots> byte_dots_of_levels(const GgmlType&);
 
 // Whether all numbers of these whole blocks are finite, of a format that has sums: scales are
 // looked at where there are any.

@@ -9,35 +9,13 @@
 namespace moe::quant {
 inline namespace MOE_LEVEL {
 
-using Index = std::ptrdiff_t;
-using Byte = std::uint8_t;
-
-// Partial sums of a row: so many that no addition waits for the one before.
+// Partial sums of a row.
 struct Sums {
   Lanes part[4] = {zeros(), zeros(), zeros(), zeros()};
   float all() const {
     return total((part[0] + part[2]) + (part[1] + part[3]));
   }
 };
-
-// Block b of `count` adds to part b % 4: named one by one, since sums in an array that is indexed
-// go through memory.
-template <class Add>
-inline void in_fours(Index count, const Add& add, Sums& sum) {
-  Index b = 0;
-  for (; b + 4 <= count; b += 4) {
-    add(b, sum.part[0]);
-    add(b + 1, sum.part[1]);
-    add(b + 2, sum.part[2]);
-    add(b + 3, sum.part[3]);
-  }
-  for (; b < count; ++b)
-    add(b, sum.part[b % 4]);
-}
-
-inline float half(const Byte* p) {
-  return _cvtsh_ss(static_cast<unsigned short>(p[0] | p[1] << 8));
-}
 
 // Numbers without scales, in the order of sums of the cpu backend's own rows (loops::row_dots).
 // Rows may end inside sixteen.
@@ -102,16 +80,6 @@ inline float q4_0_dot(const Byte* w, const float* x, Index n) {
   return sum.all();
 }
 
-// Scale and minimum of the eight parts of a block: six bits each in 12 bytes.
-inline void scales_and_minima(const Byte* s, Byte* scale, Byte* min) {
-  for (int j = 0; j < 4; ++j) {
-    scale[j] = s[j] & 63;
-    min[j] = s[j + 4] & 63;
-    scale[j + 4] = static_cast<Byte>((s[j + 8] & 15) | s[j] >> 6 << 4);
-    min[j + 4] = static_cast<Byte>(s[j + 8] >> 4 | s[j + 4] >> 6 << 4);
-  }
-}
-
 // 32 numbers scale q - min.
 inline Lanes part_products(Lanes sum, __m128i low, __m128i high, float scale, float min,
                            const float* x) {
@@ -122,19 +90,19 @@ inline Lanes part_products(Lanes sum, __m128i low, __m128i high, float scale, fl
 inline float q4_k_dot(const Byte* w, const float* x, Index n) {
   Sums sum;
   for (Index i = 0; i < n; i += 256, w += 144) {
-    const float d = half(w);
-    const float m = half(w + 2);
-    Byte scale[8];
-    Byte min[8];
-    scales_and_minima(w + 4, scale, min);
+    const SixBits bits = six_bits_of(w + 4);
+    float scale[8];
+    float min[8];
+    _mm256_storeu_ps(scale, _mm256_set1_ps(half(w)) * eight_floats(bits.scale));
+    _mm256_storeu_ps(min, _mm256_set1_ps(half(w + 2)) * eight_floats(bits.min));
     for (int pair = 0; pair < 4; ++pair) {
       const __m128i a = bytes_at(w + 16 + 32 * pair);
       const __m128i b = bytes_at(w + 32 + 32 * pair);
       const float* from = x + i + 64 * pair;
       const int j = 2 * pair;
       Lanes& part = sum.part[pair];
-      part = part_products(part, low_nibbles(a), low_nibbles(b), d * scale[j], m * min[j], from);
-      part = part_products(part, high_nibbles(a), high_nibbles(b), d * scale[j + 1], m * min[j + 1],
+      part = part_products(part, low_nibbles(a), low_nibbles(b), scale[j], min[j], from);
+      part = part_products(part, high_nibbles(a), high_nibbles(b), scale[j + 1], min[j + 1],
                            from + 32);
     }
   }
@@ -150,52 +118,53 @@ inline __m128i six_bits(__m128i low, __m128i high) {
 
 // Numbers 32 t .. 32 t + 31 of 128, with two scales.
 template <int t>
-inline Lanes six_bit_part(Lanes sum, const Byte* low, const Byte* high, float d,
-                          const std::int8_t* scale, const float* x) {
+inline Lanes six_bit_part(Lanes sum, const Byte* low, const Byte* high, const float* scale,
+                          const float* x) {
   __m128i q[2];
   for (int h = 0; h < 2; ++h) {
     const __m128i packed = bytes_at(low + t % 2 * 32 + 16 * h);
     q[h] = six_bits<t>(t < 2 ? low_nibbles(packed) : high_nibbles(packed), bytes_at(high + 16 * h));
   }
   x += 32 * t;
-  sum = add_product(all(d * scale[2 * t]), from_bytes(q[0]) * load(x), sum);
-  return add_product(all(d * scale[2 * t + 1]), from_bytes(q[1]) * load(x + 16), sum);
+  sum = add_product(all(scale[2 * t]), from_bytes(q[0]) * load(x), sum);
+  return add_product(all(scale[2 * t + 1]), from_bytes(q[1]) * load(x + 16), sum);
 }
 
 inline float q6_k_dot(const Byte* w, const float* x, Index n) {
   Sums sum;
   for (Index i = 0; i < n; i += 256, w += 210) {
-    const float d = half(w + 208);
+    float scales[16];
+    store(from_bytes(bytes_at(w + 192)) * all(half(w + 208)), scales);
     for (int part = 0; part < 2; ++part) {
       const Byte* low = w + 64 * part;
       const Byte* high = w + 128 + 32 * part;
-      const auto* scale = reinterpret_cast<const std::int8_t*>(w + 192) + 8 * part;
+      const float* scale = scales + 8 * part;
       const float* from = x + i + 128 * part;
-      sum.part[0] = six_bit_part<0>(sum.part[0], low, high, d, scale, from);
-      sum.part[1] = six_bit_part<1>(sum.part[1], low, high, d, scale, from);
-      sum.part[2] = six_bit_part<2>(sum.part[2], low, high, d, scale, from);
-      sum.part[3] = six_bit_part<3>(sum.part[3], low, high, d, scale, from);
+      sum.part[0] = six_bit_part<0>(sum.part[0], low, high, scale, from);
+      sum.part[1] = six_bit_part<1>(sum.part[1], low, high, scale, from);
+      sum.part[2] = six_bit_part<2>(sum.part[2], low, high, scale, from);
+      sum.part[3] = six_bit_part<3>(sum.part[3], low, high, scale, from);
     }
   }
   return sum.all();
 }
 
-// Signed bytes whose scale is that of `block` numbers.
-inline float int8_dot(const Byte* w, const float* scale, Index block, const float* x, Index n) {
+// Signed bytes, a scale for each 32 of them.
+inline float int8_dot(const Byte* w, const float* scale, const float* x, Index n) {
   Sums sum;
   in_fours(
       n / 32,
       [&](Index b, Lanes& part) {
         const Index i = 32 * b;
         const Lanes some = products(bytes_at(w + i), bytes_at(w + i + 16), x + i);
-        part = add_product(all(scale[i / block]), some, part);
+        part = add_product(all(scale[b]), some, part);
       },
       sum);
   return sum.all();
 }
 
 // The same of halves of bytes, the low one first, 8 more than they are.
-inline float int4_dot(const Byte* w, const float* scale, Index block, const float* x, Index n) {
+inline float int4_dot(const Byte* w, const float* scale, const float* x, Index n) {
   Sums sum;
   in_fours(
       n / 32,
@@ -205,7 +174,7 @@ inline float int4_dot(const Byte* w, const float* scale, Index block, const floa
         const __m128i high = high_nibbles(q);
         const Lanes some = products(minus(_mm_unpacklo_epi8(low, high), 8),
                                     minus(_mm_unpackhi_epi8(low, high), 8), x + 32 * b);
-        part = add_product(all(scale[32 * b / block]), some, part);
+        part = add_product(all(scale[b]), some, part);
       },
       sum);
   return sum.all();

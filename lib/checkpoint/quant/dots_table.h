@@ -8,8 +8,8 @@ namespace moe::quant {
 struct DotsTable {
   using Rows = void (*)(const std::byte* w, const float* x, float* y, std::ptrdiff_t rows,
                         std::ptrdiff_t n);
-  using Scaled = float (*)(const std::uint8_t* w, const float* scale, std::ptrdiff_t block,
-                           const float* x, std::ptrdiff_t n);
+  using Scaled = float (*)(const std::uint8_t* w, const float* scale, const float* x,
+                           std::ptrdiff_t n);
   Rows f32, bf16, f16, q8_0, q4_0, q4_k, q6_k;
   Scaled int8, int4;
 };

@@ -4,8 +4,15 @@
 #pragma once
 #include <immintrin.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
 namespace moe::quant {
 inline namespace MOE_LEVEL {
+
+using Index = std::ptrdiff_t;
+using Byte = std::uint8_t;
 
 #ifdef __AVX512F__
 using Register = __m512;
@@ -29,6 +36,9 @@ inline Lanes all(float x) {
 }
 inline Lanes load(const float* p) {
   return {_mm512_loadu_ps(p)};
+}
+inline void store(Lanes a, float* p) {
+  _mm512_storeu_ps(p, a.v);
 }
 inline Lanes from_bytes(__m128i q) {  // signed
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q))};
@@ -65,6 +75,10 @@ inline Lanes all(float x) {
 inline Lanes load(const float* p) {
   return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}};
 }
+inline void store(Lanes a, float* p) {
+  _mm256_storeu_ps(p, a.v.low);
+  _mm256_storeu_ps(p + 8, a.v.high);
+}
 inline Lanes from_bytes(__m128i q) {  // signed
   return {{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))}};
@@ -98,11 +112,28 @@ inline __m256 folded(Lanes a) {  // the upper half added to the lower
 #endif
 
 // Of all lanes: halves are added until one is left.
-inline float total(Lanes a) {
-  const __m256 eight = folded(a);
+inline float total(__m256 eight) {
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+}
+inline float total(Lanes a) {
+  return total(folded(a));
+}
+
+// Block b of `count` adds to part b % 4 of four partial sums, so many that no addition waits for
+// the one before: named one by one, since sums in an array that is indexed go through memory.
+template <class Sums, class Add>
+inline void in_fours(Index count, const Add& add, Sums& sum) {
+  Index b = 0;
+  for (; b + 4 <= count; b += 4) {
+    add(b, sum.part[0]);
+    add(b + 1, sum.part[1]);
+    add(b + 2, sum.part[2]);
+    add(b + 3, sum.part[3]);
+  }
+  for (; b < count; ++b)
+    add(b, sum.part[b % 4]);
 }
 
 // Sixteen bytes, as they are and cut up.
@@ -117,6 +148,28 @@ inline __m128i high_nibbles(__m128i q) {
 }
 inline __m128i minus(__m128i q, char n) {
   return _mm_sub_epi8(q, _mm_set1_epi8(n));
+}
+
+// A float16 number.
+inline float half(const Byte* p) {
+  return _cvtsh_ss(static_cast<unsigned short>(p[0] | p[1] << 8));
+}
+
+// Scales and minima of the eight parts of a block of Q4_K, a byte each: six bits each in 12 bytes,
+// four of each kind lowest, and the upper two bits of those behind them above them.
+struct SixBits {
+  std::uint64_t scale, min;
+};
+inline SixBits six_bits_of(const Byte* packed) {
+  std::uint32_t s[3];
+  std::memcpy(s, packed, sizeof s);
+  const std::uint64_t scale = (s[2] & 0x0f0f0f0fu) | (s[0] >> 2 & 0x30303030u);
+  const std::uint64_t min = (s[2] >> 4 & 0x0f0f0f0fu) | (s[1] >> 2 & 0x30303030u);
+  return {scale << 32 | (s[0] & 0x3f3f3f3fu), min << 32 | (s[1] & 0x3f3f3f3fu)};
+}
+inline __m256 eight_floats(std::uint64_t unsigned_bytes) {
+  const __m128i bytes = _mm_cvtsi64_si128(static_cast<long long>(unsigned_bytes));
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
 }
 
 }  // namespace MOE_LEVEL
