@@ -1,7 +1,6 @@
 // moe: the table of verbs, and the one place where an Error is caught. The program is installed as
 // moe-train, moe-trace and moe-report too: the name it is called by picks the verb.
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <cerrno>
@@ -19,6 +18,7 @@
 #include "apps/terminal.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
+#include "lib/core/pages.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -158,13 +158,7 @@ int run(int argc, char** argv) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
-#ifdef __GLIBC__
-  // Matrices of (tokens, experts) are made in every pass. Given back to the system each time, their
-  // pages are cleared and mapped anew, which took half of a layer's time with 4096 experts; kept,
-  // the next pass finds them.
-  ::mallopt(M_MMAP_THRESHOLD, 1 << 30);
-  ::mallopt(M_TRIM_THRESHOLD, 1 << 30);
-#endif
+  moe::keep_pages_of_passes();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is a failed write, not a death
   std::signal(SIGXFSZ, SIG_IGN);  // so is a file that has grown to the limit of its size
   moe::catch_cut_files();

@@ -15,7 +15,6 @@
 #include "apps/former_names.h"
 #include "apps/metric_selection.h"
 #include "apps/output.h"
-#include "apps/pages.h"
 #include "apps/planted_labels.h"
 #include "apps/run_curves.h"
 #include "apps/terminal.h"
@@ -23,6 +22,7 @@
 #include "apps/version.h"
 #include "apps/worth_file.h"
 #include "lib/core/error.h"
+#include "lib/core/pages.h"
 #include "lib/trace/arrays.h"
 
 namespace moe {
@@ -277,7 +277,7 @@ int report(const Options& o) {
   if (are_runs(o.traces))
     return runs(o);
   check(o);
-  keep_pages();
+  keep_pages_of_windows();
   AnalyzeOptions options;
   options.sample_tokens = in_brief(o) ? 0 : o.sample;
   options.bootstrap = o.bootstrap;

@@ -12,11 +12,11 @@
 #include "analysis/synth/synth.h"
 #include "apps/bench/bench.h"
 #include "apps/bench/peer.h"
-#include "apps/pages.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
 #include "apps/version.h"
 #include "lib/core/error.h"
+#include "lib/core/pages.h"
 #include "lib/core/parallel.h"
 #include "lib/core/text.h"
 
@@ -171,7 +171,7 @@ void bench_file(const File& f, const std::string& python, const Options& o, cons
 }
 
 int bench_report_files(const Options& o) {
-  keep_pages();
+  keep_pages_of_windows();
   const Scratch scratch(o.folder);
   std::vector<File> files;
   for (const std::string& t : o.trace)

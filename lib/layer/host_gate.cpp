@@ -208,7 +208,8 @@ class HostGate final : public Gate<S> {
       }
       if (!rules_.expert_scale.empty())
         scale_backward(t, dweight);
-      rules_.router->backward(t.input, as_routed(t), dweight, m.dprob, dscores);
+      Routing unscaled;
+      rules_.router->backward(t.input, as_routed(t, unscaled), dweight, m.dprob, dscores);
     }
   }
 
@@ -238,12 +239,13 @@ class HostGate final : public Gate<S> {
     }
   }
 
-  // what the router decided, before factors of experts
-  Routing as_routed(const GateTape<S>& t) const {
-    Routing out = t.routing;
-    if (!rules_.expert_scale.empty())
-      out.weight = memory(t).unscaled;
-    return out;
+  // What the router decided, before factors of experts; `space` is for what differs.
+  const Routing& as_routed(const GateTape<S>& t, Routing& space) const {
+    if (rules_.expert_scale.empty())
+      return t.routing;
+    space = t.routing;
+    space.weight = memory(t).unscaled;
+    return space;
   }
   // weight of a choice times the factor of its expert
   void scale_weights(GateTape<S>& t) const {

@@ -18,6 +18,7 @@
 
 #include "lib/comm/module.h"
 #include "lib/core/error.h"
+#include "lib/core/pages.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/core/text.h"
@@ -250,6 +251,7 @@ int run(int argc, char** argv) {
 }  // namespace moe
 
 int main(int argc, char** argv) {
+  moe::keep_pages_of_passes();  // as moe does
   try {
     return moe::run(argc, argv);
   } catch (const moe::Error& e) {
