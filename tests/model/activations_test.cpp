@@ -64,6 +64,10 @@ class Counting final : public Reference<float> {
     add_bytes(std::int64_t(bytes));
     return Reference<float>::allocate(bytes);
   }
+  void* allocate_zeros(std::size_t bytes) override {
+    add_bytes(std::int64_t(bytes));
+    return Reference<float>::allocate_zeros(bytes);
+  }
   void release(void* p, std::size_t bytes) noexcept override {
     add_bytes(-std::int64_t(bytes));
     Reference<float>::release(p, bytes);
