@@ -1,6 +1,8 @@
 #include "lib/model/ownership.h"
 
 #include <algorithm>
+#include <memory>
+#include <utility>
 
 #include "lib/core/error.h"
 #include "lib/layer/parameter.h"
@@ -12,10 +14,35 @@ namespace {
 constexpr Index piece_numbers = Index(1) << 15;
 constexpr Index bundle_numbers = Index(1) << 21;  // of one exchange, about
 
-using Numbers = std::vector<float>;
+// What travels: every number is set before it is read.
+class Numbers {
+ public:
+  Numbers() = default;
+  explicit Numbers(Index count)
+      : numbers_(std::make_unique_for_overwrite<float[]>(std::size_t(count))), count_(count) {}
+  std::span<float> span() const {
+    return {numbers_.get(), std::size_t(count_)};
+  }
+
+ private:
+  std::unique_ptr<float[]> numbers_;
+  Index count_ = 0;
+};
 
 ConstBytes bytes_of(const Numbers& n) {
-  return std::as_bytes(std::span(n));
+  return std::as_bytes(n.span());
+}
+
+// To and from all other ranks; what is this one's own does not travel.
+void travel(Comm& comm, const char* what, std::vector<ConstBytes> send,
+            const std::vector<Numbers>& in) {
+  std::vector<Bytes> receive;
+  for (const Numbers& of_rank : in)
+    receive.push_back(std::as_writable_bytes(of_rank.span()));
+  const auto own = std::size_t(comm.rank());
+  send[own] = {};
+  receive[own] = {};
+  comm.exchange({what}, send, receive);
 }
 
 // Puts the runs of a gradient behind each other; returns what follows them there.
@@ -42,8 +69,8 @@ const float* unpacked(Memory& memory, const float* from, const std::vector<Numbe
 Numbers packed_nodes(Memory& memory, const std::vector<LaneSums::Node>& nodes, std::size_t first,
                      std::size_t last, const std::vector<std::vector<NumberRange>>& owned,
                      Index numbers) {
-  Numbers to(std::size_t(numbers) * nodes.size());
-  float* at = to.data();
+  Numbers to(numbers * Index(nodes.size()));
+  float* at = to.span().data();
   for (const LaneSums::Node& node : nodes) {
     for (std::size_t p = first; p < last; ++p)
       at = packed(memory, node.gradient[p].view(), owned[p], at);
@@ -100,7 +127,7 @@ std::span<float> sum_of(std::vector<Numbers>& in, const std::vector<std::vector<
                         Index lanes, Index count) {
   Tree tree;
   for (std::size_t r = 0; r < in.size(); ++r) {
-    std::span<float> at(in[r]);
+    std::span<float> at = in[r].span();
     for (const Lanes& node : nodes[r]) {
       tree.add(node, at.first(std::size_t(count)));
       at = at.subspan(std::size_t(count));
@@ -201,16 +228,17 @@ void Ownership::reduce(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
   std::vector<Numbers> out(std::size_t(comm_.size()));
   std::vector<Numbers> in(out.size());
   std::vector<ConstBytes> send;
-  std::vector<Bytes> receive;
   const Index mine = owned_in(b, comm_.rank());
   for (int r = 0; r < comm_.size(); ++r) {
-    out[std::size_t(r)] =
-        packed_nodes(backend_, nodes, b.first, b.last, owned_[std::size_t(r)], owned_in(b, r));
-    send.push_back(bytes_of(out[std::size_t(r)]));
-    in[std::size_t(r)].resize(std::size_t(mine) * nodes_of(r).size());
-    receive.push_back(std::as_writable_bytes(std::span(in[std::size_t(r)])));
+    const auto at = std::size_t(r);
+    out[at] = packed_nodes(backend_, nodes, b.first, b.last, owned_[at], owned_in(b, r));
+    if (r == comm_.rank())
+      std::swap(in[at], out[at]);
+    else
+      in[at] = Numbers(mine * Index(nodes_of(r).size()));
+    send.push_back(bytes_of(out[at]));
   }
-  comm_.exchange({"gradients of lanes"}, send, receive);
+  travel(comm_, "gradients of lanes", std::move(send), in);
   out.clear();
   std::vector<std::vector<Lanes>> nodes_of_ranks;
   for (int r = 0; r < comm_.size(); ++r)
@@ -236,21 +264,19 @@ void Ownership::share(const Bundle& b, What what) {
     Parameter<float>& parameter = *trained_[p].parameter;
     return what == What::values ? parameter.mutate() : parameter.grad();
   };
-  Numbers out(std::size_t(owned_in(b, comm_.rank())));
-  float* to = out.data();
+  const Numbers out(owned_in(b, comm_.rank()));
+  float* to = out.span().data();
   for (std::size_t p = b.first; p < b.last; ++p)
     to = packed(backend_, all_of(p), owned(p), to);
   std::vector<Numbers> in(std::size_t(comm_.size()));
-  std::vector<Bytes> receive;
   for (int r = 0; r < comm_.size(); ++r) {
-    in[std::size_t(r)].resize(std::size_t(owned_in(b, r)));
-    receive.push_back(std::as_writable_bytes(std::span(in[std::size_t(r)])));
+    if (r != comm_.rank())
+      in[std::size_t(r)] = Numbers(owned_in(b, r));
   }
-  const std::vector<ConstBytes> send(in.size(), bytes_of(out));
-  comm_.exchange({what == What::values ? "values of parameters" : "summed gradients"}, send,
-                 receive);
+  travel(comm_, what == What::values ? "values of parameters" : "summed gradients",
+         std::vector<ConstBytes>(in.size(), bytes_of(out)), in);
   for (int r = 0; r < comm_.size(); ++r) {
-    const float* from = in[std::size_t(r)].data();
+    const float* from = in[std::size_t(r)].span().data();
     for (std::size_t p = b.first; p < b.last && r != comm_.rank(); ++p)
       from = unpacked(backend_, from, owned(r, p), all_of(p));
   }
