@@ -71,14 +71,15 @@ class EncodedImages final : public EncodedFiles {
     return {};
   }
   Layout layout_of(const fs::path& path) override {
-    if (!is_clip(path))
+    const std::optional<ClipFile> clip = as_clip(path);
+    if (!clip)
       return layout_of_picture(path);
     has_clips_ = true;
-    return layout_of_clip(path);
+    return layout_of_clip(*clip, path);
   }
   TowerOutput<float> encoded(const fs::path& path) const override;
   Layout layout_of_picture(const fs::path&) const;
-  Layout layout_of_clip(const fs::path&) const;
+  Layout layout_of_clip(const ClipFile&, const fs::path&) const;
   Layout stamped(const std::vector<int>& chosen, const PictureGrid&, double a_second) const;
   Layout chunked(const std::vector<int>& chosen, const std::vector<PictureGrid>&,
                  double a_second) const;
@@ -150,8 +151,8 @@ double EncodedImages::rate_of(const ClipFile& clip) const {
   return asks ? clip.frames_a_second() : towers().clips.clip_rate;
 }
 
-EncodedImages::Layout EncodedImages::layout_of_clip(const fs::path& path) const {
-  const ClipFile clip(path);
+EncodedImages::Layout EncodedImages::layout_of_clip(const ClipFile& clip,
+                                                    const fs::path& path) const {
   check_clip(clip, path);
   const double a_second = rate_of(clip);
   const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second);
@@ -217,11 +218,10 @@ EncodedImages::Layout EncodedImages::video(const PictureGrid& g, double a_second
 
 TowerOutput<float> EncodedImages::encoded(const fs::path& path) const {
   PatchRows<float> patches;
-  if (is_clip(path)) {
-    const ClipFile clip(path);
-    const double a_second = rate_of(clip);
-    const std::vector<int> chosen = clips_->chosen(clip.frames(), a_second);
-    std::vector<Picture> frames = clip.read(chosen);
+  if (const std::optional<ClipFile> clip = as_clip(path)) {
+    const double a_second = rate_of(*clip);
+    const std::vector<int> chosen = clips_->chosen(clip->frames(), a_second);
+    std::vector<Picture> frames = clip->read(chosen);
     clips_->write_times(frames, chosen, a_second);
     patches = clips_->rows(frames);
   } else {

@@ -4,7 +4,9 @@ set -euo pipefail
 
 packages=(g++ cmake ninja-build ccache clang-format git ca-certificates
   libcli11-dev libeigen3-dev libhdf5-dev libfmt-dev catch2 libdnnl-dev nlohmann-json3-dev
-  libtomlplusplus-dev libxxhash-dev librapidcheck-dev libpcre2-dev libpng-dev libjpeg-dev libsndfile1-dev libfreetype-dev libgif-dev fonts-dejavu-core zlib1g-dev libdeflate-dev libzstd-dev python3 python3-h5py python3-pandas python3-xarray
+  libtomlplusplus-dev libxxhash-dev librapidcheck-dev libpcre2-dev
+  libpng-dev libjpeg-dev libsndfile1-dev libfreetype-dev libgif-dev fonts-dejavu-core
+  zlib1g-dev libdeflate-dev libzstd-dev python3 python3-h5py python3-pandas python3-xarray
   python3-h5netcdf python3-netcdf4
   libopenmpi-dev openmpi-bin)
 # Thrust comes with the CUDA toolkit; Debian's older one must not be mixed with it.

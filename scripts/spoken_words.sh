@@ -55,12 +55,14 @@ if [ ! -d "$sounds" ]; then
 fi
 
 data=sounds:path=$sounds,apart=folder
+model='custom:hidden=96,layers=3,heads=4,kv_heads=4,context=128,experts=8,width=96'
+model+=',router={softmax:k=2},balance={switch:coef=0.01}'
 show() {
   printf '\n$ %s\n' "$*"
   "$@"
 }
 show "$moe" train --data "$data" --steps "${STEPS:-700}" --batch 32 --length 64 --lr 3e-3 \
   --threads 1 --eval-every 100 --eval-tokens 0 --force -o "$out/run" \
-  --model 'custom:hidden=96,layers=3,heads=4,kv_heads=4,context=128,experts=8,width=96,router={softmax:k=2},balance={switch:coef=0.01}' \
+  --model "$model" \
   "$@"
 show "$moe" eval "$out/run" --data "$data,split=valid" --length 64 --threads 1

@@ -48,8 +48,13 @@ bool is_clip_name(const fs::path& path) {
   return path.extension() == ".clip" || path.extension() == ".npy" || is_gif_name(path);
 }
 
-bool is_clip(const fs::path& path) {
-  return is_clip_name(path) && (!is_gif_name(path) || read_gif_file(path).frame.size() > 1);
+std::optional<ClipFile> as_clip(const fs::path& path) {
+  if (!is_clip_name(path))
+    return {};
+  ClipFile clip(path);
+  if (is_gif_name(path) && clip.frames() == 1)
+    return {};
+  return clip;
 }
 
 ClipFile::ClipFile(const fs::path& path) {

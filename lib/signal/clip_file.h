@@ -15,9 +15,6 @@ namespace moe {
 
 // Whether a path may be one of clips by its ending: .clip, .npy, .gif.
 bool is_clip_name(const std::filesystem::path&);
-// Whether it is one: a GIF is a clip where it has more than one frame, else a picture. Throws
-// Error(input) naming the file where it is a GIF that cannot be read.
-bool is_clip(const std::filesystem::path&);
 
 class ClipFile {
  public:
@@ -47,5 +44,9 @@ class ClipFile {
   std::size_t data_at_ = 0;
   int frames_ = 0, height_ = 0, width_ = 0;
 };
+
+// The clip in a file; none where its ending is another, or it is a GIF of one frame, which is a
+// picture. Throws as ClipFile.
+std::optional<ClipFile> as_clip(const std::filesystem::path&);
 
 }  // namespace moe

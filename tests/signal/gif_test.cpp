@@ -102,10 +102,10 @@ TEST_CASE("a GIF of one frame is a picture, of several a clip with a rate") {
   }
   const File still(screen + frame(1) + ";");
   CHECK(is_clip_name(still.path));
-  CHECK_FALSE(is_clip(still.path));
+  CHECK_FALSE(as_clip(still.path));
   CHECK(read_picture(still.path).pixel == std::vector<std::uint8_t>{0x40, 0x50, 0x60});
   const File moving(screen + frame(0) + frame(1, "0c00") + ";");
-  CHECK(is_clip(moving.path));
+  CHECK(as_clip(moving.path));
   CHECK(ClipFile(moving.path).frames_a_second() == Approx(200.0 / 16));
   CHECK_THROWS_WITH(read_picture(moving.path), Contains("is a clip of 2 frames"));
   const File silent(screen + frame(0) + frame(1, "0000") + ";");

@@ -239,7 +239,7 @@ TEST_CASE("a GIF of several frames is a clip that says how many are a second") {
     gif += std::string("!\xf9\x04\0\x32\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0", 23);
   std::ofstream(files.path / "a_walk.gif", std::ios::binary) << gif << ';';
   try {
-    is_clip(files.path / "a_walk.gif");
+    as_clip(files.path / "a_walk.gif");
   } catch (const Error& e) {
     CHECK(e.code() == Exit::environment);
     test::skip("built without giflib");

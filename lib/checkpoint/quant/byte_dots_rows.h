@@ -193,18 +193,11 @@ inline float int4_byte_dot(const Byte* w, const float* scale, const ByteRow& x, 
   return sum.all();
 }
 
-template <float (*dot)(const Byte*, const ByteRow&, Index), int bytes, int numbers>
-void byte_rows(const std::byte* w, const ByteRow& x, float* y, Index count, Index n) {
-  const Index step = n / numbers * bytes;
-  for (Index r = 0; r < count; ++r)
-    y[r] = dot(reinterpret_cast<const Byte*>(w) + r * step, x, n);
-}
-
 constexpr ByteDotsTable byte_table = {
-    byte_rows<q8_0_byte_dot, 34, 32>,
-    byte_rows<q4_0_byte_dot, 18, 32>,
-    byte_rows<q4_k_byte_dot, 144, 256>,
-    byte_rows<q6_k_byte_dot, 210, 256>,
+    rows<const ByteRow&, q8_0_byte_dot, 34, 32>,
+    rows<const ByteRow&, q4_0_byte_dot, 18, 32>,
+    rows<const ByteRow&, q4_k_byte_dot, 144, 256>,
+    rows<const ByteRow&, q6_k_byte_dot, 210, 256>,
     int8_byte_dot,
     int4_byte_dot,
 };

@@ -180,21 +180,14 @@ inline float int4_dot(const Byte* w, const float* scale, const float* x, Index n
   return sum.all();
 }
 
-template <float (*dot)(const Byte*, const float*, Index), int bytes, int numbers>
-void rows(const std::byte* w, const float* x, float* y, Index count, Index n) {
-  const Index step = n / numbers * bytes;
-  for (Index r = 0; r < count; ++r)
-    y[r] = dot(reinterpret_cast<const Byte*>(w) + r * step, x, n);
-}
-
 constexpr DotsTable table = {
-    rows<plain_dot<from_floats, 4>, 4, 1>,
-    rows<plain_dot<from_brain, 2>, 2, 1>,
-    rows<plain_dot<from_half, 2>, 2, 1>,
-    rows<q8_0_dot, 34, 32>,
-    rows<q4_0_dot, 18, 32>,
-    rows<q4_k_dot, 144, 256>,
-    rows<q6_k_dot, 210, 256>,
+    rows<const float*, plain_dot<from_floats, 4>, 4, 1>,
+    rows<const float*, plain_dot<from_brain, 2>, 2, 1>,
+    rows<const float*, plain_dot<from_half, 2>, 2, 1>,
+    rows<const float*, q8_0_dot, 34, 32>,
+    rows<const float*, q4_0_dot, 18, 32>,
+    rows<const float*, q4_k_dot, 144, 256>,
+    rows<const float*, q6_k_dot, 210, 256>,
     int8_dot,
     int4_dot,
 };

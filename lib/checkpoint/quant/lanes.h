@@ -136,6 +136,14 @@ inline void in_fours(Index count, const Add& add, Sums& sum) {
     add(b, sum.part[b % 4]);
 }
 
+// Rows that lie one behind the other, `bytes` for each `numbers`, with one row of activations.
+template <class X, float (*dot)(const Byte*, X, Index), int bytes, int numbers>
+void rows(const std::byte* w, X x, float* y, Index count, Index n) {
+  const Index step = n / numbers * bytes;
+  for (Index r = 0; r < count; ++r)
+    y[r] = dot(reinterpret_cast<const Byte*>(w) + r * step, x, n);
+}
+
 // Sixteen bytes, as they are and cut up.
 inline __m128i bytes_at(const void* p) {
   return _mm_loadu_si128(static_cast<const __m128i*>(p));
