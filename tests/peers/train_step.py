@@ -2,7 +2,9 @@
 
   train_step.py agree RUN TRACE METRICS TEXT   replays the batches that `moe train --trace` recorded and compares every step's loss
                                           and gradient norm with metrics.jsonl: equal losses after updates mean equal gradients.
-                                          TEXT is the file trained on (by bytes): it has the target of a batch's last tokens
+                                          TEXT is the file trained on (by bytes): it has the target of a batch's last tokens.
+                                          Where tokens go to other experts than in the trace, the replay is repeated with the
+                                          choices of the trace: are those ties of scores, and does everything else agree?
   train_step.py time RUN VARIANT          times steps on random tokens; prints one JSON object
 VARIANT: loop (an index per expert), grouped (torch._grouped_mm on rows sorted by expert), bmm (rows padded to the busiest expert),
 +compile behind one of them for torch.compile. Used by scripts/peers.sh.
@@ -68,6 +70,7 @@ class Moe(torch.nn.Module):
         self.router = torch.nn.Parameter(torch.empty(self.e, h))
         self.gate, self.up = (torch.nn.Parameter(torch.empty(self.e, i, h)) for _ in range(2))
         self.down = torch.nn.Parameter(torch.empty(self.e, h, i))
+        self.given = None  # choices in place of the best k; then `last` holds logits and own choices
 
     def experts(self, x, ids, weights):
         out = torch.zeros_like(x)
@@ -104,8 +107,12 @@ class Moe(torch.nn.Module):
 
     def forward(self, x):
         shape, x = x.shape, x.flatten(0, 1)
-        p = F.linear(x, self.router).softmax(-1)
+        z = F.linear(x, self.router)
+        p = z.softmax(-1)
         weights, ids = p.topk(self.k)
+        if self.given is not None:
+            self.last, ids = (z.detach(), ids), self.given
+            weights = p.gather(1, ids)
         weights = weights / weights.sum(-1, keepdim=True)
         share = F.one_hot(ids, self.e).sum((0, 1)).to(p.dtype) / ids.numel()
         return self.experts(x, ids, weights).view(shape), self.e * (share * p.mean(0)).sum()
@@ -199,23 +206,49 @@ def targets_of(text, ids):
     return out
 
 
-def agree(a):
-    import h5py
+class Recorded:
+    """What a training of moe computed: batches and choices from its trace, losses from its metrics.jsonl."""
 
-    text = pathlib.Path(a.text).read_bytes()
+    def __init__(self, trace, metrics, text):
+        import h5py
+
+        text = pathlib.Path(text).read_bytes()
+        lines = {l["step"]: l for l in map(json.loads, open(metrics)) if "loss" in l}
+        self.steps = []
+        with h5py.File(trace) as f:
+            token, where = f["tokens/token_id"][:], f["tokens/step"][:]
+            sequence, choices = f["tokens/sequence"][:], f["routing/expert_ids"][:]
+            numbers = f["steps/step"][:]
+        for n, number in enumerate(numbers):
+            rows = where == n
+            length = int((sequence[rows] == sequence[rows][0]).sum())
+            ids = torch.tensor(token[rows].astype("int64")).view(-1, length)
+            targets = torch.tensor([targets_of(text, row) for row in ids.tolist()])
+            chosen = torch.tensor(choices[rows].astype("int64")).unbind(1)
+            self.steps.append((lines[int(number)], ids, targets, chosen))
+
+
+def parted(moe):
+    """Of every token whose own k best are not those given: how far apart the logits are of what it would take and what it took."""
+    z, own = moe.last
+    own, given = own.sort(1).values, moe.given.sort(1).values
+    other = (own != given).any(1)
+    one_of = lambda ids: F.one_hot(ids[other], moe.e).sum(1).bool()
+    gone, come = one_of(own) & ~one_of(given), one_of(given) & ~one_of(own)
+    far = torch.tensor(math.inf)
+    best, least = torch.where(gone, z[other], -far).amax(1), torch.where(come, z[other], far).amin(1)
+    return (best - least).abs()
+
+
+def replay(a, recorded, obey):
+    """Largest relative differences of loss and gradient norm; with `obey` tokens go where they went in the trace, and the gaps of
+    those that would not have gone there come back as well."""
     m, c = load(a.run, a.variant)
-    lines = [json.loads(l) for l in open(a.metrics)]
-    ours = {l["step"]: l for l in lines if "loss" in l}
-    with h5py.File(a.trace) as f:
-        token, where = f["tokens/token_id"][:], f["tokens/step"][:]
-        sequence, steps = f["tokens/sequence"][:], f["steps/step"][:]
-    optimizer, worst = optimizer_of(m, 0), [0.0, 0.0]
-    for n, number in enumerate(steps):
-        rows = where == n
-        length = int((sequence[rows] == sequence[rows][0]).sum())
-        ids = torch.tensor(token[rows].astype("int64")).view(-1, length)
-        targets = torch.tensor([targets_of(text, row) for row in ids.tolist()])
-        line = ours[int(number)]
+    optimizer, worst, gaps = optimizer_of(m, 0), [0.0, 0.0], []
+    moes = [b["moe"] for b in m.blocks]
+    for line, ids, targets, chosen in recorded.steps:
+        for moe, choices in zip(moes, chosen):
+            moe.given = choices if obey else None
         for g in optimizer.param_groups:
             g["lr"] = line["lr"]
         loss, norm = step(m, optimizer, ids, targets, a.coef)
@@ -223,13 +256,34 @@ def agree(a):
         worst = [max(x, y) for x, y in zip(worst, errors)]
         if not all(math.isfinite(e) for e in errors):
             worst = [math.inf] * 2
+        said = ""
+        if obey:
+            now = [gap for moe in moes for gap in parted(moe).tolist()]
+            gaps += now
+            said = f", choices that would be others: {len(now)}" + "".join(f" (gap {g:.1e})" for g in now[:4])
         print(
-            f"step {number}: loss {loss.item():.6f} ours {line['loss']:.6f}, gradient norm {norm.item():.6f} ours {line['gradient_norm']:.6f}"
+            f"step {line['step']}: loss {loss.item():.6f} ours {line['loss']:.6f}, gradient norm {norm.item():.6f} ours {line['gradient_norm']:.6f}{said}"
         )
-    print(
-        f"{len(steps)} steps: largest relative difference of the loss {worst[0]:.1e}, of the gradient norm {worst[1]:.1e}"
-    )
-    return 0 if max(worst) < a.tolerance else 1
+    return worst, gaps
+
+
+def agree(a):
+    recorded = Recorded(a.trace, a.metrics, a.text)
+    free, _ = replay(a, recorded, False)
+    print("with the choices of the trace:")
+    worst, gaps = replay(a, recorded, True)
+    rows = sum(len(choices) for _, _, _, chosen in recorded.steps for choices in chosen)
+    say = lambda w: f"of the loss {w[0]:.1e}, of the gradient norm {w[1]:.1e}"
+    if not gaps:
+        print(f"{len(recorded.steps)} steps: largest relative difference {say(free)}; all of {rows:,} choices are the same")
+    else:
+        verdict = "ties, which rounding decides" if max(gaps) <= a.tie else "no ties: one of the two is wrong"
+        print(
+            f"{len(recorded.steps)} steps: largest relative difference {say(free)}; with the choices of the trace {say(worst)}: "
+            f"{len(gaps)} of {rows:,} would be others, their logits at most {max(gaps):.1e} apart ({verdict})"
+        )
+    ok = max(worst) < a.tolerance and max(gaps, default=0) <= a.tie
+    return 0 if ok else 1
 
 
 def timed(a):
@@ -285,6 +339,9 @@ def main():
     )
     v.add_argument("--variant", default="loop"), v.add_argument(
         "--tolerance", type=float, default=1e-4
+    )
+    v.add_argument(
+        "--tie", type=float, default=1e-5, help="logits so close are told apart by rounding alone"
     )
     v.set_defaults(go=agree)
     v = verbs.add_parser("time")
