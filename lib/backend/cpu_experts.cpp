@@ -13,6 +13,15 @@ using namespace tiles;
 using In = View<const float>;
 using Out = View<float>;
 
+// y = x w' + b for the rows of a stack; a view in memory has stacks of one tile.
+void product(Memory& memory, In x, const Stack&, In w, In bias, Index expert, Out y) {
+  biased_product(memory, x, w, bias, expert, y);
+}
+void product(Memory& memory, In x, const Stack& s, const Weight& w, In bias, Index expert, Out y) {
+  stack_product(memory, x, s.height, w, Op::transposed, y, 0);
+  add_bias_row(bias, expert, y);
+}
+
 // M: how matrices are read, views of f32 or weights with a source.
 template <class M>
 struct ForwardPass {
@@ -22,19 +31,28 @@ struct ForwardPass {
   In xs;
   Out gate, up, ys;
 
-  void tile(const RowTile& t) const {
+  void stack(const Stack& s) const {
+    const RowTile& t = s.all;
     const Index width = up.cols;
     const In x = rows_of(xs, t);
     const Out u = rows_of(up, t);
     const Out g = rows_of(gate, t);
     Array<float> hidden(memory, t.count, width);
     if (is_gated(weights.activation))
-      biased_product(memory, x, expert_block(w_gate, t.expert, width), weights.gate_bias, t.expert,
-                     g);
-    biased_product(memory, x, expert_block(w_up, t.expert, width), weights.up_bias, t.expert, u);
-    loops::activate(weights.activation, g.data, u.data, hidden.view().data, u.size());
-    biased_product(memory, In(hidden.view()), expert_block(w_down, t.expert, ys.cols),
-                   weights.down_bias, t.expert, rows_of(ys, t));
+      product(memory, x, s, expert_block(w_gate, t.expert, width), weights.gate_bias, t.expert, g);
+    product(memory, x, s, expert_block(w_up, t.expert, width), weights.up_bias, t.expert, u);
+    for (Index first = 0; first < t.count; first += s.height) {
+      const Index count = std::min(s.height, t.count - first);
+      const auto at = [&](Out m) {
+        return m.empty() ? m.data : m.data + first * width;
+      };
+      loops::activate(weights.activation, at(g), at(u), at(hidden.view()), count * width);
+    }
+    product(memory, In(hidden.view()), s, expert_block(w_down, t.expert, ys.cols),
+            weights.down_bias, t.expert, rows_of(ys, t));
+  }
+  void tile(const RowTile& t) const {
+    stack({t, t.count});
   }
 };
 
@@ -82,9 +100,12 @@ void forward(Memory& memory, const ExpertWeights<float>& w, const Matrices<M>& m
   const Index width = w.up.rows / plan.experts();
   tape.up = Array<float>(memory, xs.rows, width);
   tape.gate = Array<float>(memory, is_gated(w.activation) ? xs.rows : 0, width);
-  run_tiles(
-      plan, xs, width,
-      ForwardPass<M>{memory, w, m.gate, m.up, m.down, xs, tape.gate.view(), tape.up.view(), ys});
+  const ForwardPass<M> pass{memory,         w, m.gate, m.up, m.down, xs, tape.gate.view(),
+                            tape.up.view(), ys};
+  if constexpr (std::is_same_v<M, Weight>)
+    run_stacks(plan, xs, width, pass);
+  else
+    run_tiles(plan, xs, width, pass);
 }
 
 }  // namespace

@@ -43,27 +43,6 @@ void column_sums(Memory& memory, View<const float> dy, const std::vector<RowTile
     loops::add(sums.slice(i, 1).data, db.slice(tiles[i].expert, 1).data, 1, dy.cols);
 }
 
-// Of a weight that has a source: its rows are made once for each tile of rows of x.
-void source_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
-                    float beta) {
-  const std::vector<RowTile> tiles = one_expert(x.rows);
-  run_tasks(Index(tiles.size()), double(x.size()) * double(y.cols), [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
-    tile_product(memory, rows_of(x, t), w, op, rows_of(y, t), beta);
-  });
-}
-
-// Each tile with its expert's block of a weight that has a source.
-void grouped_tiles(Memory& memory, View<const float> x, const Weight& w, const Plan& plan, Op op,
-                   View<float> y, float beta) {
-  const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
-  const Index rows = w.rows / plan.experts();
-  run_tasks(Index(tiles.size()), double(x.size()) * double(y.cols), [&](Index i) {
-    const RowTile& t = tiles[std::size_t(i)];
-    tile_product(memory, rows_of(x, t), w.block_of_source(t.expert, rows), op, rows_of(y, t), beta);
-  });
-}
-
 }  // namespace
 
 template <>
@@ -88,37 +67,54 @@ void tiles::Product<float>::run(Memory& memory) const {
   }
 }
 
+std::vector<tiles::Stack> tiles::stacks(const std::vector<RowTile>& tiles, Index tasks_of_stack) {
+  constexpr Index most = 4, tasks_a_thread = 4;
+  const Index tasks = Index(tiles.size()) * tasks_of_stack;
+  const Index together = std::clamp<Index>(tasks / (tasks_a_thread * threads()), 1, most);
+  std::vector<Stack> out;
+  Index in_last = 0;
+  for (const RowTile& t : tiles) {
+    const bool goes_on = in_last < together && !out.empty() && out.back().all.expert == t.expert;
+    in_last = goes_on ? in_last + 1 : 1;
+    if (goes_on)
+      out.back().all.count += t.count;
+    else
+      out.push_back({t, t.count});
+  }
+  return out;
+}
+
 namespace {
 
-// y = x w' + beta y: cut as a weight in memory is (push_rows), which gives the same bytes.
-void forward_product(Memory& memory, View<const float> x, const Weight& w, View<float> y,
-                     float beta) {
-  const Index pieces = pieces_of(w.rows, column_width);
-  Array<float> space(memory, std::min(w.rows, column_width), w.cols);
-  for (Index j = 0; j < pieces; ++j) {
-    const Range c = piece(w.rows, pieces, j);
-    if (c.count == 0)
-      continue;
-    const View<float> read = space.view().slice(0, c.count);
-    w.source->read(w.first + c.first, read);
-    const Product<float> product{
-        x.rows, c.count,          w.cols, {x.data, x.cols}, {read.data, w.cols, Op::transposed},
-        beta,   y.data + c.first, y.cols};
+// Columns of y = x w' + beta y that rows `c` of w make, for a stack: cut as a weight in memory is
+// (push_rows), which gives the same bytes.
+void forward_piece(Memory& memory, View<const float> x, Index height, const Weight& w, Range c,
+                   View<float> y, float beta) {
+  Array<float> space(memory, c.count, w.cols);
+  const View<float> read = space.view();
+  w.source->read(w.first + c.first, read);
+  const OperandOf<float> b{read.data, w.cols, Op::transposed};
+  for (Index first = 0; first < x.rows; first += height) {
+    const Index rows = std::min(height, x.rows - first);
+    float* const to = y.data + first * y.cols + c.first;
+    const Product<float> product{rows, c.count, w.cols, {x.data + first * x.cols, x.cols},
+                                 b,    beta,    to,     y.cols};
     product.run(memory);
+    between_pieces();
+  }
+}
+void forward_product(Memory& memory, View<const float> x, Index height, const Weight& w,
+                     View<float> y, float beta) {
+  const Index pieces = pieces_of(w.rows, column_width);
+  for (Index j = 0; j < pieces; ++j) {
+    if (const Range c = piece(w.rows, pieces, j); c.count > 0)
+      forward_piece(memory, x, height, w, c, y, beta);
   }
 }
 
-}  // namespace
-
-void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
-                         float beta) {
-  if (op == Op::transposed && w.rounds_activations()) {
-    Array<float> near(memory, x.rows, x.cols);
-    rounded_to_bytes(x, near.view());
-    return forward_product(memory, std::as_const(near).view(), w, y, beta);
-  }
-  if (op == Op::transposed)
-    return forward_product(memory, x, w, y, beta);
+// y = x w + beta y for one tile.
+void plain_product(Memory& memory, View<const float> x, const Weight& w, View<float> y,
+                   float beta) {
   constexpr Index numbers_at_once = Index(1) << 17;  // half a MiB stays in the nearest caches
   const Index at_once = std::clamp<Index>(numbers_at_once / std::max<Index>(w.cols, 1), 8, w.rows);
   Array<float> space(memory, at_once, w.cols);
@@ -126,10 +122,67 @@ void tiles::tile_product(Memory& memory, View<const float> x, const Weight& w, O
     const Index rows = std::min(at_once, w.rows - first);
     const View<float> read = space.view().slice(0, rows);
     w.source->read(w.first + first, read);
-    gemm(x.rows, w.cols, rows, {x.data + first, x.cols}, {read.data, w.cols, op},
+    gemm(x.rows, w.cols, rows, {x.data + first, x.cols}, {read.data, w.cols, Op::plain},
          first == 0 ? beta : 1, y.data, y.cols);
   }
 }
+
+}  // namespace
+
+void tiles::stack_product(Memory& memory, View<const float> x, Index height, const Weight& w, Op op,
+                          View<float> y, float beta) {
+  if (op == Op::transposed && w.rounds_activations()) {
+    Array<float> near(memory, x.rows, x.cols);
+    rounded_to_bytes(x, near.view());
+    return forward_product(memory, std::as_const(near).view(), height, w, y, beta);
+  }
+  if (op == Op::transposed)
+    return forward_product(memory, x, height, w, y, beta);
+  for (Index first = 0; first < x.rows; first += height) {
+    const Index rows = std::min(height, x.rows - first);
+    plain_product(memory, x.slice(first, rows), w, y.slice(first, rows), beta);
+  }
+}
+
+namespace {
+
+// Of one weight that has a source, by stacks of rows of x and pieces of rows of it.
+void forward_pieces(Memory& memory, View<const float> x, const Weight& w, View<float> y,
+                    float beta) {
+  const Index pieces = pieces_of(w.rows, column_width);
+  const std::vector<Stack> all = stacks(one_expert(x.rows), pieces);
+  run_tasks(Index(all.size()) * pieces, double(x.size()) * double(y.cols), [&](Index i) {
+    const Stack& s = all[std::size_t(i / pieces)];
+    if (const Range c = piece(w.rows, pieces, i % pieces); c.count > 0)
+      forward_piece(memory, rows_of(x, s.all), s.height, w, c, rows_of(y, s.all), beta);
+  });
+}
+
+// Of a weight that has a source.
+void source_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
+                    float beta) {
+  if (op == Op::transposed && !w.rounds_activations())
+    return forward_pieces(memory, x, w, y, beta);
+  const std::vector<Stack> all = stacks(one_expert(x.rows));
+  run_tasks(Index(all.size()), double(x.size()) * double(y.cols), [&](Index i) {
+    const Stack& s = all[std::size_t(i)];
+    stack_product(memory, rows_of(x, s.all), s.height, w, op, rows_of(y, s.all), beta);
+  });
+}
+
+// Each stack with its expert's block of a weight that has a source.
+void grouped_tiles(Memory& memory, View<const float> x, const Weight& w, const Plan& plan, Op op,
+                   View<float> y, float beta) {
+  const std::vector<Stack> all = stacks(row_tiles(plan.offset.view(), row_height));
+  const Index rows = w.rows / plan.experts();
+  run_tasks(Index(all.size()), double(x.size()) * double(y.cols), [&](Index i) {
+    const Stack& s = all[std::size_t(i)];
+    stack_product(memory, rows_of(x, s.all), s.height, w.block_of_source(s.all.expert, rows), op,
+                  rows_of(y, s.all), beta);
+  });
+}
+
+}  // namespace
 
 void run_tasks(Index count, double work, const std::function<void(Index)>& each) {
   const Index grain = work < 3e5 ? std::max<Index>(count, 1) : 1;  // about 10 microseconds

@@ -82,9 +82,23 @@ void tile_product(Memory& memory, View<const T> x, View<const T> w, Op op, View<
     between_pieces();
   }
 }
-// The same of a weight whose numbers are made when they are read: a few rows of it at a time.
-void tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
-                  float beta);
+
+// Tiles of one expert, each behind the one before, of `height` rows but for the last.
+struct Stack {
+  RowTile all;
+  Index height = 0;
+};
+// Tiles of rows for a weight whose numbers are made when they are read: some of them go together,
+// so that its rows are made once for all. Each stays a product of its own, so that the bytes are
+// those of a weight in memory. A stack is so many tasks.
+std::vector<Stack> stacks(const std::vector<RowTile>& tiles, Index tasks = 1);
+// The product of such a weight, a few rows of it at a time; x is a stack of this height.
+void stack_product(Memory& memory, View<const float> x, Index height, const Weight& w, Op op,
+                   View<float> y, float beta);
+inline void tile_product(Memory& memory, View<const float> x, const Weight& w, Op op, View<float> y,
+                         float beta) {
+  stack_product(memory, x, x.rows, w, op, y, beta);
+}
 
 // Block e of `rows` rows.
 template <class T>
@@ -95,13 +109,16 @@ inline Weight expert_block(const Weight& w, Index e, Index rows) {
   return w.block_of_source(e, rows);
 }
 
-// y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
-template <class T, class M>
-void biased_product(Memory& memory, View<const T> x, const M& w, View<const float> bias,
-                    Index expert, View<float> y) {
-  tile_product(memory, x, w, Op::transposed, y, 0);
+inline void add_bias_row(View<const float> bias, Index expert, View<float> y) {
   if (!bias.empty())
     loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
+}
+// y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
+template <class T>
+void biased_product(Memory& memory, View<const T> x, View<const T> w, View<const float> bias,
+                    Index expert, View<float> y) {
+  tile_product(memory, x, w, Op::transposed, y, 0);
+  add_bias_row(bias, expert, y);
 }
 
 // Rows of all slots that belong to a tile; empty stays empty.
@@ -235,6 +252,13 @@ void run_tiles(const Plan& plan, View<const float> xs, Index width, const Pass& 
   const std::vector<RowTile> tiles = row_tiles(plan.offset.view(), row_height);
   run_tasks(Index(tiles.size()), double(xs.size()) * double(width) * 3,
             [&](Index i) { pass.tile(tiles[std::size_t(i)]); });
+}
+// pass.stack(s) likewise.
+template <class Pass>
+void run_stacks(const Plan& plan, View<const float> xs, Index width, const Pass& pass) {
+  const std::vector<Stack> all = stacks(row_tiles(plan.offset.view(), row_height));
+  run_tasks(Index(all.size()), double(xs.size()) * double(width) * 3,
+            [&](Index i) { pass.stack(all[std::size_t(i)]); });
 }
 
 }  // namespace moe::tiles
