@@ -39,7 +39,30 @@ Index up(Index n, Index by) {
   return (n + by - 1) / by;
 }
 
+// Packed numbers of four bits in an element; 1 = none are packed.
+int packed_numbers(const TensorInfo& t) {
+  const bool packed = t.name.ends_with("_packed") || t.name.ends_with("_blocks");
+  return !packed ? 1 : t.dtype == DType::i32 ? 8 : 2;
+}
+
 }  // namespace
+
+std::string format_in_file(const TensorInfo& t) {
+  if (packed_numbers(t) > 1)
+    return t.dtype == DType::i32 ? "int4" : "mxfp4";
+  if (t.dtype == DType::i8)
+    return "int8";
+  return is_fp8(t.dtype) ? "fp8" : std::string(name_of(t.dtype));
+}
+
+double numbers_in_file(const TensorInfo& t) {
+  Index size = 0;
+  for (const char* beside : {"_scale", "_scales", "_scale_inv", "_shape"}) {
+    if (t.name.ends_with(beside))
+      return 0;
+  }
+  return checked_size(t.dims, size) ? double(size) * packed_numbers(t) : 0;
+}
 
 Stored::Stored(const Tensors& tensors, const std::string& name, const Dims& dims)
     : StoredRows(name, dims) {

@@ -11,6 +11,12 @@
 
 namespace moe {
 
+// Of a tensor of a file whose matrices may be in few bits: in which format its numbers are ("int8",
+// "int4", "mxfp4", "fp8", else the name of its type), and how many it holds; 0 of scales and the
+// like, which stand beside a matrix.
+std::string format_in_file(const TensorInfo&);
+double numbers_in_file(const TensorInfo&);
+
 class Stored final : public StoredRows {
  public:
   // rows and columns that share an FP8 scale; blocks at the edge are cut

@@ -3,10 +3,14 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "lib/checkpoint/folder.h"
+#include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/core/registry.h"
 #include "lib/core/text.h"
@@ -137,37 +141,95 @@ ModelPart part_of(std::string_view tensor) {
   return has("ffn_") ? ModelPart::dense : ModelPart::attention;
 }
 
-// Bytes of a number by part, counted in the file; parts that it has no tensors of take the mean.
-Storage of_gguf(const GgufFile& file) {
-  std::array<double, part_count> bytes{}, numbers{}, each{};
-  double all = 0;
-  double most = 0;
-  std::string_view kind;
-  std::map<std::string_view, double> by_type;
-  for (const GgufTensor& t : file.tensors()) {
-    const auto part = std::size_t(part_of(t.name));
-    bytes[part] += double(t.bytes);
-    numbers[part] += double(t.size());
-    all += double(t.size());
-    if (double& sum = by_type[t.type->name] += double(t.bytes); sum > most) {
-      most = sum;
-      kind = t.type->name;
-    }
+// Bytes of a number by part, as files have them.
+class Counted {
+ public:
+  // `kind`: the format of the tensor
+  void add(ModelPart part, double bytes, double numbers, const std::string& kind) {
+    bytes_[std::size_t(part)] += bytes;
+    numbers_[std::size_t(part)] += numbers;
+    by_kind_[kind] += bytes;
   }
-  double sum = 0;
-  for (const double b : bytes)
-    sum += b;
-  for (std::size_t i = 0; i < each.size(); ++i)
-    each[i] = numbers[i] > 0 ? bytes[i] / numbers[i] : sum / all;
-  each[std::size_t(ModelPart::rest)] = each[std::size_t(ModelPart::attention)];
-  Storage s;
-  s.name = concat("the file's formats, mostly ", kind);
-  s.about = concat("the tensors of ", file.path().string(), " as they are, ", sum * 8 / all,
-                   " bits a number");
-  s.bytes = [each](const WeightPiece& p) {
-    return p.size() * each[std::size_t(p.part)];
+  std::string mostly() const {
+    const auto most =
+        std::ranges::max_element(by_kind_, {}, [](const auto& k) { return k.second; });
+    return concat("the file's formats, mostly ", most->first);
+  }
+  // Parts that there are no tensors of take the mean.
+  Storage storage(std::string name, const std::string& where) const {
+    const double all = std::accumulate(numbers_.begin(), numbers_.end(), 0.0);
+    const double sum = std::accumulate(bytes_.begin(), bytes_.end(), 0.0);
+    std::array<double, part_count> each{};
+    for (std::size_t i = 0; i < each.size(); ++i)
+      each[i] = numbers_[i] > 0 ? bytes_[i] / numbers_[i] : sum / all;
+    if (numbers_[std::size_t(ModelPart::rest)] == 0)
+      each[std::size_t(ModelPart::rest)] = each[std::size_t(ModelPart::attention)];
+    Storage s;
+    s.name = std::move(name);
+    s.about = concat("the tensors of ", where, " as they are, ", std::round(sum * 800 / all) / 100,
+                     " bits a number");
+    s.bytes = [each](const WeightPiece& p) {
+      return p.size() * each[std::size_t(p.part)];
+    };
+    return s;
+  }
+
+ private:
+  std::array<double, part_count> bytes_{}, numbers_{};
+  std::map<std::string, double> by_kind_;
+};
+
+Storage of_gguf(const GgufFile& file) {
+  Counted counted;
+  for (const GgufTensor& t : file.tensors())
+    counted.add(part_of(t.name), double(t.bytes), double(t.size()), std::string(t.type->name));
+  return counted.storage(counted.mostly(), file.path().string());
+}
+
+// Which part of a model a tensor of safetensors files belongs to.
+ModelPart part_of_published(std::string_view tensor) {
+  const auto has = [&](std::string_view word) {
+    return tensor.find(word) != tensor.npos;
   };
-  return s;
+  if (has("lm_head"))
+    return ModelPart::head;
+  if (has("embed") || has(".wte."))
+    return ModelPart::embedding;
+  if (has("norm"))
+    return ModelPart::rest;
+  if (has("shared_expert"))
+    return ModelPart::shared;
+  if (has(".experts."))
+    return ModelPart::experts;
+  if (has(".gate.") || has("router"))
+    return ModelPart::router;
+  return has("mlp") || has("feed_forward") || has("ffn") ? ModelPart::dense : ModelPart::attention;
+}
+
+bool of_an_encoder(std::string_view tensor) {
+  return std::ranges::any_of(std::array{"vision", "visual", "audio"},
+                             [&](const char* word) { return tensor.find(word) != tensor.npos; });
+}
+
+// Of a folder whose config.json says that weights are in few bits: its tensors tell which. A plan
+// needs no weights, so that where they cannot be read what config.json says counts.
+Storage of_folder(const std::filesystem::path& folder, const Storage& said) {
+  Counted counted;
+  try {
+    const Tensors tensors(folder);
+    if (!tensors.absent().empty())
+      return said;
+    for (const TensorInfo& t : tensors.list()) {
+      if (!of_an_encoder(t.name))
+        counted.add(part_of_published(t.name), double(t.bytes), numbers_in_file(t),
+                    format_in_file(t));
+    }
+  } catch (const Error&) {
+    return said;
+  }
+  Storage out = counted.storage(said.name, folder.string());
+  out.bits = said.bits;
+  return out;
 }
 
 }  // namespace
@@ -242,7 +304,10 @@ Storage own_storage_of_path(const std::string& path) {
       file = find_checkpoint(file).path;
     file /= "config.json";
   }
-  return own_storage(read_json(file, {.python_words = true}), file.string());
+  const Json config = read_json(file, {.python_words = true});
+  const Storage said = own_storage(config, file.string());
+  const bool quantised = config.contains("quantization_config");
+  return quantised ? of_folder(file.parent_path(), said) : said;
 }
 
 }  // namespace moe::plan

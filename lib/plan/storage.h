@@ -30,7 +30,8 @@ std::vector<std::string> storage_names();
 // awq, bitsandbytes, compressed-tensors), or its dtype, or bf16. Throws Error(input) for a method
 // whose bytes are not known.
 Storage own_storage(const Json& config, const std::string& file);
-// A config.json, a folder with one, a run, or a GGUF file, whose tensors are counted as they are.
+// A config.json, a folder with one, a run, or a GGUF file. Tensors of a GGUF file, and of a folder
+// whose weights are in few bits, are counted as they are.
 Storage own_storage_of_path(const std::string& path);
 
 }  // namespace moe::plan

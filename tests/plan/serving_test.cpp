@@ -3,11 +3,15 @@
 #include <cmath>
 #include <filesystem>
 
+#include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
+#include "lib/core/text.h"
+#include "lib/files/file.h"
 #include "lib/files/gguf.h"
 #include "lib/plan/conventions.h"
 #include "lib/plan/published.h"
 #include "lib/plan/serving.h"
+#include "tests/files/scratch.h"
 #include "tests/skip.h"
 
 using namespace moe;
@@ -219,4 +223,41 @@ TEST_CASE("a GGUF file's weights take the bytes of its tensors") {
   // parts are counted by the file's own mean of them
   CHECK(s.all(a) == Approx(bytes).epsilon(0.02));
   CHECK(s.name.find("Q8_0") != std::string::npos);
+}
+
+TEST_CASE("a folder with experts in few bits takes the bytes of its tensors") {
+  const test::Scratch folder;
+  const std::filesystem::path path = folder / "q";
+  std::filesystem::create_directory(path);
+  // a layer of two experts in int8 with a scale a row, all else in f32
+  std::vector<NamedTensor> tensors;
+  const auto add = [&](const std::string& name, DType type, const Dims& dims) {
+    tensors.emplace_back(name, Tensor(type, dims));
+  };
+  const std::string layer = "model.layers.0.";
+  for (const char* part : {"q_proj", "k_proj", "v_proj", "o_proj"})
+    add(concat(layer, "self_attn.", part, ".weight"), DType::f32, {64, 64});
+  for (const int e : {0, 1}) {
+    for (const char* part : {"w1", "w2", "w3"}) {
+      const std::string name = concat(layer, "block_sparse_moe.experts.", e, ".", part, ".weight");
+      add(name, DType::i8, {64, 64});
+      add(name + "_scale", DType::f32, {64, 1});
+    }
+  }
+  add(layer + "block_sparse_moe.gate.weight", DType::f32, {2, 64});
+  add("model.embed_tokens.weight", DType::f32, {32, 64});
+  add("lm_head.weight", DType::f32, {32, 64});
+  write_file(path / "config.json",
+             R"({"torch_dtype":"float32","quantization_config":{"quant_method":)"
+             R"("compressed-tensors","config_groups":{"group_0":{"weights":{"num_bits":8}}}}})");
+  const auto bytes = [&](const ModelPart part) {
+    return own_storage_of_path(path.string()).bytes({part, 64, 64});
+  };
+  CHECK(bytes(ModelPart::attention) == 64 * 64 + 64 * 3);  // there are no tensors yet
+  write_safetensors(path / "model.safetensors", tensors);
+  CHECK(bytes(ModelPart::experts) == Approx(64 * 64 + 64 * 4));
+  CHECK(bytes(ModelPart::attention) == 4 * 64 * 64);
+  CHECK(bytes(ModelPart::router) == 4 * 64 * 64);
+  CHECK(bytes(ModelPart::embedding) == 4 * 64 * 64);
+  CHECK(own_storage_of_path(path.string()).bits == 8);
 }
