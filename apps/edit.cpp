@@ -120,7 +120,8 @@ Edited edited(const Options& o, Decoder<float>& model) {
   if (asked == 0 && !o.save.empty())
     return {nullptr, {concat("the same model in ", o.save)}};
   if (asked != 1) {
-    throw Error(Exit::usage, fmt::format("{} edits were asked for", asked))
+    throw Error(Exit::usage, asked == 0 ? "no edit was asked for"
+                                        : fmt::format("{} edits were asked for", asked))
         .hint(
             "one of --upcycle, --split, --add, --remove, --merge, --quantise; several are several "
             "calls");
@@ -184,6 +185,14 @@ TokenizerFiles tokenizer_kept(const LoadedModel& from) {
   return tokenizer_files(*tokenizer, false);
 }
 
+// Of numbers that no config.json speaks of.
+void tell_rounding(const LoadedModel& from, bool again, const std::string& type) {
+  if (!from.few_bits)
+    return;
+  note(again ? "the weights were quantised; they were decoded and rounded again"
+             : concat("the weights were quantised; they stand as ", type, " now"));
+}
+
 void tell_left(const KeptFiles* kept) {
   if (!kept || kept->left.empty())
     return;
@@ -198,7 +207,7 @@ void tell_left(const KeptFiles* kept) {
 // opened without its experts, for the trace that says which.
 int slice(const Options& o, const fs::path& from) {
   const auto device = open_device(o.device);
-  const LoadedModel loaded = load_model(from, *device, {}, 0);
+  const LoadedModel loaded = load_model(from, *device, {.holding = {.numbers = Keep::cached}});
   for (const std::string& n : loaded.checkpoint.notes)
     warning(n);
   for (const std::string& c : slice_gguf(from, o.output, removed(o, *loaded.model)))
@@ -241,6 +250,7 @@ int convert(const Options& o) {
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
   tell_sizes(loaded.model->config(), model.config());
+  tell_rounding(loaded, o.save.starts_with("q"), types.at(o.save));
   note(fmt::format("wrote {} ({}): {}", o.output, saved.architecture,
                    bytes_text(double(fs::file_size(o.output)))));
   return 0;
@@ -372,6 +382,8 @@ int edit(const Options& o) {
   for (const std::string& c : result.changes)
     fmt::print("{}\n", c);
   tell_sizes(loaded.model->config(), model.config());
+  if (gguf_file_of(o.model))
+    tell_rounding(loaded, !o.quantise.empty(), o.save.empty() ? "f32" : o.save);
   note(fmt::format("wrote {} ({}); train it on with: moe train --init {} --data ... -o NEW",
                    o.output, family, o.output));
   return 0;

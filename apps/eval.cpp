@@ -125,7 +125,8 @@ Measured measured(const Options& o, Decoder<float>& model, const Corpus& corpus,
 // compare.
 double compare_with_trained(const Options& o, Backend<float>& device, const Corpus& corpus,
                             const EvalBatches& batches, int trained, Measured& here) {
-  const LoadedModel loaded = load_model(o.model, device, o.router, expert_limit(o.experts));
+  const LoadedModel loaded =
+      load_model(o.model, device, {.holding = holding(o.experts), .router = o.router});
   KSums routing;
   const auto losses = Measurement(*loaded.model, corpus, batches, 1)
                           .losses([&](int layer, const Batch& b, const MoeTape<float>& tape) {
@@ -199,8 +200,8 @@ int eval(Options& o) {
   check(o);
   keep_beside(o);
   const auto device = open_device(o.device);
-  auto loaded = std::make_unique<const LoadedModel>(
-      load_model(o.model, *device, o.router, expert_limit(o.experts), Head::needed, o.top_k));
+  auto loaded = std::make_unique<const LoadedModel>(load_model(
+      o.model, *device, {.holding = holding(o.experts), .router = o.router, .k = o.top_k}));
   report_loading(*loaded, o.model);
   const ModelConfig config = loaded->model->config();
   const auto tokenizer = tokenizer_for(*loaded, o.data);
@@ -245,7 +246,7 @@ int eval_several(const Options& o) {
   catch_stop_signals();
   for (const std::string& path : o.models) {
     const LoadedModel loaded =
-        load_model(path, *device, o.router, expert_limit(o.experts), Head::needed, 0);
+        load_model(path, *device, {.holding = holding(o.experts), .router = o.router});
     report_loading(loaded, path);
     const ModelConfig& config = loaded.model->config();
     const auto tokenizer = tokenizer_for(loaded, o.data);

@@ -18,8 +18,9 @@ void add_experts(CommandLine& cli, ExpertOptions& o) {
   cli.add_option(
          "--expert-memory", o.memory,
          "read experts from the file when they are used and keep so much of them (as f32, or bf16 "
-         "with --device cpu:dtype=bf16), at least one: 2GB; all = every expert in memory; default: "
-         "all where the model takes up to half of this machine's memory, else an eighth of it")
+         "with --device cpu:dtype=bf16), at least one: 2GB; all = every matrix in memory; default: "
+         "matrices in few bits stay in the file as they are; of other models all where the model "
+         "takes up to half of this machine's memory, else an eighth of it")
       .type_name("SIZE");
   add_activations(cli, o.activations);
 }
@@ -33,18 +34,25 @@ void add_activations(CommandLine& cli, std::string& activations) {
       .check(one_of({"exact", "int8"}));
 }
 
-Index expert_limit(const ExpertOptions& o) {
-  if (o.activations == "int8" && !o.memory.empty()) {
+Activations activations(const std::string& option) {
+  return option == "int8" ? Activations::int8 : Activations::exact;
+}
+
+Holding holding(const ExpertOptions& o) {
+  const bool rounds = activations(o.activations) == Activations::int8;
+  if (rounds && !o.memory.empty()) {
     throw Error(Exit::usage,
                 "--activations int8 reads all matrices where they lie in their files, and "
                 "--expert-memory takes experts from there")
         .hint("one of the two");
   }
-  if (o.activations == "int8")
-    return in_place_int8;
+  if (rounds)
+    return {.numbers = Keep::in_files, .activations = Activations::int8};
   if (o.memory.empty())
-    return as_fits;
-  return o.memory == "all" ? all_experts : parse_size(o.memory, "--expert-memory");
+    return {.numbers = Keep::as_fits};
+  if (o.memory == "all")
+    return {.numbers = Keep::in_memory};
+  return {.numbers = Keep::cached, .expert_bytes = parse_size(o.memory, "--expert-memory")};
 }
 
 void add_router(CommandLine& cli, std::string& router) {
@@ -102,7 +110,7 @@ void report_loading(const LoadedModel& loaded, const std::string& given) {
     note(fmt::format("every token chooses {} experts; the model was trained with {}",
                      loaded.model->moe_layers()[0]->router().choices(), loaded.trained_k));
   }
-  if (loaded.expert_limit == in_place_int8) {
+  if (loaded.holding.activations == Activations::int8) {
     const Index matrices = rounding_matrices(*loaded.model);
     if (matrices > 0) {
       note(
@@ -113,12 +121,12 @@ void report_loading(const LoadedModel& loaded, const std::string& given) {
       warning("--activations int8 changes nothing: no matrix here has products of whole numbers");
     }
   }
-  if (loaded.expert_limit == as_stored)
-    note("experts stay in few bits and are decoded each time products read them");
-  if (loaded.expert_limit >= 0) {
+  if (loaded.holding.numbers == Keep::as_stored)
+    note("matrices in few bits stay so and are decoded each time products read them");
+  if (loaded.holding.numbers == Keep::cached) {
     note(fmt::format(
         "experts are read from the file when they are used; up to {} of them stay in memory",
-        bytes_text(double(loaded.expert_limit))));
+        bytes_text(double(loaded.holding.expert_bytes))));
   }
 }
 

@@ -16,7 +16,8 @@ struct ExpertOptions {
 };
 void add_activations(CommandLine&, std::string& activations);  // --activations
 void add_experts(CommandLine&, ExpertOptions&);                // --expert-memory, --activations
-Index expert_limit(const ExpertOptions&);  // for load_model(); throws Error(usage)
+Activations activations(const std::string& option);
+Holding holding(const ExpertOptions&);  // throws Error(usage)
 
 void add_router(CommandLine&, std::string& router);  // --router
 // --experts-per-token N; `names`: under other names too, with commas between

@@ -39,9 +39,11 @@ struct Options {
 };
 
 // Matrices are read where they lie in their files, unless --expert-memory says otherwise.
-Index limit_of(const Options& o) {
-  const Index limit = expert_limit(o.experts);
-  return limit == as_fits ? in_place : limit;
+Loading loading(const Options& o) {
+  Holding wanted = holding(o.experts);
+  if (wanted.numbers == Keep::as_fits)
+    wanted.numbers = Keep::in_files;
+  return {.holding = wanted, .k = o.experts_per_token};
 }
 
 // The likeliest `k` of the first `limit` ids, the likeliest first; of equals the smaller id.
@@ -374,8 +376,7 @@ void answer_together(const Options& o, Decoder<float>& model, std::vector<Line>&
 
 int generate_together(const Options& o) {
   const auto device = open_device(o.device);
-  const LoadedModel loaded =
-      load_model(o.model, *device, {}, limit_of(o), Head::needed, o.experts_per_token);
+  const LoadedModel loaded = load_model(o.model, *device, loading(o));
   if (loaded.model->config().encoder_layers > 0)
     throw Error(Exit::usage, "--prompts is for decoders, and this model has an encoder")
         .hint("--prompt 'a text'");
@@ -396,8 +397,7 @@ int generate(const Options& o) {
   if (!o.trace.empty())
     refuse_existing(o.trace, o.force);
   const auto device = open_device(o.device);
-  const LoadedModel loaded =
-      load_model(o.model, *device, {}, limit_of(o), Head::needed, o.experts_per_token);
+  const LoadedModel loaded = load_model(o.model, *device, loading(o));
   report_loading(loaded, o.model);
   Dialogue dialogue(loaded, o);
   const std::vector<int> prompt = dialogue.prompt(o);

@@ -10,6 +10,7 @@
 #include "apps/command.h"
 #include "apps/output.h"
 #include "apps/terminal.h"
+#include "lib/checkpoint/stored.h"
 #include "lib/core/error.h"
 #include "lib/family/gguf_model.h"
 #include "lib/files/gguf.h"
@@ -229,39 +230,42 @@ Facts model_facts(const LoadedModel& loaded, const ModelCost& cost, bool all) {
            fit.family == "moe" ? "no: " + fit.reason : "yes, as " + fit.family}};
 }
 
-Report show_model(const std::string& path, bool all) {
-  const auto device = make_backend("reference");
-  const LoadedModel loaded = load_model(path, *device, {}, all_experts, Head::optional);
-  const ModelConfig& c = loaded.model->config();
-  const Index tokens =
-      loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;
-  const ModelCost cost = cost_of(c, tokens);
-  Report r{.title = fmt::format("{}: {} parameters, {} active a token", path,
-                                count_text(double(cost.parameters)),
-                                count_text(double(cost.active_parameters)))};
-  r.facts = {{"checkpoint", loaded.checkpoint.path.string()},
-             {"step", step_text(loaded.checkpoint.step)}};
-  for (const Facts& facts : {training_facts(loaded), model_facts(loaded, cost, all)})
-    r.facts.insert(r.facts.end(), facts.begin(), facts.end());
-  std::erase_if(r.facts,
-                [](const auto& f) { return f.first == "other fields" && f.second.empty(); });
-  r.warnings = loaded.checkpoint.notes;
-  return r;
-}
+// What the tensors of one format take.
+struct Share {
+  std::int64_t tensors = 0, numbers = 0, bytes = 0;
+};
+using Shares = std::map<std::string, Share>;  // by format
 
-// Formats of a GGUF file, the largest share first.
-Table types_table(const GgufFile& file) {
-  struct Share {
-    std::int64_t tensors = 0, numbers = 0, bytes = 0;
-  };
-  std::map<std::string_view, Share> shares;
+Shares shares_of(const GgufFile& file) {
+  Shares out;
   for (const GgufTensor& t : file.tensors()) {
-    Share& s = shares[t.type->name];
+    Share& s = out[std::string(t.type->name)];
     ++s.tensors;
     s.numbers += t.size();
     s.bytes += t.bytes;
   }
-  std::vector<std::pair<std::string_view, Share>> sorted(shares.begin(), shares.end());
+  return out;
+}
+
+// Scales and what else stands beside a matrix count as bytes of its format.
+Shares shares_of(const Tensors& tensors) {
+  Shares out;
+  std::string matrix;  // the last one; what belongs to it follows, for names are sorted
+  for (const TensorInfo& t : tensors.list()) {
+    const bool beside = numbers_in_file(t) == 0;
+    if (!beside)
+      matrix = format_in_file(t);
+    Share& s = out[matrix];
+    s.tensors += !beside;
+    s.numbers += std::int64_t(numbers_in_file(t));
+    s.bytes += t.bytes;
+  }
+  return out;
+}
+
+// The largest share first.
+Table types_table(const Shares& shares) {
+  std::vector<std::pair<std::string, Share>> sorted(shares.begin(), shares.end());
   std::ranges::stable_sort(sorted, std::greater<>(), [](const auto& s) { return s.second.bytes; });
   std::vector<std::string> type;
   std::vector<std::int64_t> tensors, numbers, bytes;
@@ -277,6 +281,29 @@ Table types_table(const GgufFile& file) {
                {.name = "numbers", .cells = numbers},
                {.name = "bytes", .cells = bytes}};
   return t;
+}
+
+Report show_model(const std::string& path, bool all) {
+  const auto device = make_backend("reference");
+  const LoadedModel loaded =
+      load_model(path, *device, {.holding = {.numbers = Keep::as_fits}, .head = Head::optional});
+  const ModelConfig& c = loaded.model->config();
+  const Index tokens =
+      loaded.state ? loaded.state->train.sequences * loaded.state->train.length : c.context;
+  const ModelCost cost = cost_of(c, tokens);
+  Report r{.title = fmt::format("{}: {} parameters, {} active a token", path,
+                                count_text(double(cost.parameters)),
+                                count_text(double(cost.active_parameters)))};
+  r.facts = {{"checkpoint", loaded.checkpoint.path.string()},
+             {"step", step_text(loaded.checkpoint.step)}};
+  for (const Facts& facts : {training_facts(loaded), model_facts(loaded, cost, all)})
+    r.facts.insert(r.facts.end(), facts.begin(), facts.end());
+  std::erase_if(r.facts,
+                [](const auto& f) { return f.first == "other fields" && f.second.empty(); });
+  r.warnings = loaded.checkpoint.notes;
+  if (loaded.few_bits)
+    r.tables.push_back(types_table(shares_of(Tensors(loaded.checkpoint.path))));
+  return r;
 }
 
 // From keys and the list of tensors alone, so that it takes no memory of the model's size.
@@ -303,7 +330,7 @@ Report show_gguf(const std::filesystem::path& path) {
              {"size", bytes_text(bytes)}};
   std::erase_if(r.facts, [](const auto& f) { return f.second.empty(); });
   r.warnings = model.notes;
-  r.tables.push_back(types_table(file));
+  r.tables.push_back(types_table(shares_of(file)));
   return r;
 }
 

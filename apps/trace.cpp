@@ -140,8 +140,9 @@ TraceHeader header_of(const Options& o, const LoadedModel& loaded, const Source&
 }
 
 LoadedModel open_model(const Options& o, Backend<float>& device) {
-  LoadedModel loaded =
-      load_model(o.model, device, o.router, expert_limit(o.experts), Head::optional, o.top_k);
+  LoadedModel loaded = load_model(
+      o.model, device,
+      {.holding = holding(o.experts), .router = o.router, .k = o.top_k, .head = Head::optional});
   report_loading(loaded, o.model);
   const auto layers = loaded.model->moe_layers();
   if (layers.empty()) {
@@ -169,7 +170,7 @@ void refuse_order(const LoadedModel& loaded, const Options& o) {
 // Pair matrices grow with the square of the experts.
 bool compares_pairs(const LoadedModel& loaded) {
   const int experts = loaded.model->config().moe.experts;
-  if (loaded.expert_limit >= 0) {
+  if (loaded.holding.numbers == Keep::cached) {
     note("the experts are not in memory together: their similarity is left out of the trace");
     return false;
   }

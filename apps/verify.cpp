@@ -384,14 +384,17 @@ bool verify_golden_folder(const Options& o, Report& report) {
   return layers.count[1] == 0;
 }
 
-// A folder from elsewhere has no manifest: it is read as every other verb would read it, numbers of
-// all weights included where they fit into memory.
+// A folder from elsewhere has no manifest: it is read as every other verb would read it, and all of
+// its numbers are looked at.
 std::string model_problem(const std::filesystem::path& folder) {
   if (std::filesystem::exists(folder / manifest_name))
     return "";
   const auto device = make_backend("cpu");
   try {
-    report_loading(load_model(folder, *device, {}, as_fits, Head::optional), folder);
+    const LoadedModel loaded = load_model(
+        folder, *device, {.holding = {.numbers = Keep::as_fits}, .head = Head::optional});
+    report_loading(loaded, folder);
+    refuse_infinite(*loaded.model);
   } catch (const Error& e) {
     if (e.code() != Exit::input)
       throw;

@@ -40,10 +40,11 @@ struct Measured {
   Timing token;
 };
 
-Measured measured(const std::string& path, double seconds, Index limit, Backend<float>& device) {
+Measured measured(const std::string& path, double seconds, const Holding& holding,
+                  Backend<float>& device) {
   Measured out;
   std::optional<LoadedModel> loaded;
-  out.load = seconds_of([&] { loaded = load_model(path, device, {}, limit); });
+  out.load = seconds_of([&] { loaded = load_model(path, device, {.holding = holding}); });
   out.bytes = bytes_a_token(path, loaded->model->config());
   out.rounds = rounding_matrices(*loaded->model) > 0;
   out.token.seconds = decode_times(*loaded->model, device, seconds);
@@ -76,8 +77,8 @@ int decode(const Options& o) {
         break;
       set_threads(threads);
       const double reading = memory_read_rate();
-      const Index limit = o.activations == "int8" ? in_place_int8 : in_place;
-      const Measured m = measured(path, o.bench.seconds, limit, *device);
+      const Holding in_files{.numbers = Keep::in_files, .activations = activations(o.activations)};
+      const Measured m = measured(path, o.bench.seconds, in_files, *device);
       add_row(rows, path, threads, m, reading);
       times.push_back(m.token);
     }

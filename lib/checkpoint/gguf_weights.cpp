@@ -41,6 +41,10 @@ const GgufTensor& checked(const GgufFile& file, const GgufTensor& t) {
   return t;
 }
 
+bool in_few_bits(const GgmlType& t) {
+  return t.use == GgmlType::Use::weights && 8 * t.bytes < 16 * t.block;
+}
+
 // Numbers that lie together: a row, or of a vector one number.
 Index width_of(const Dims& dims) {
   return bare(dims).size() == 1 ? 1 : dims.back();
@@ -85,6 +89,9 @@ class RunsOfRows final : public StoredRows {
     for (const Run& r : runs_)
       out.push_back(r.tensor->name);
     return out;
+  }
+  bool quantised() const override {
+    return std::ranges::any_of(runs_, [](const Run& r) { return in_few_bits(*r.tensor->type); });
   }
   // Rows as products see them are the file's own, though perhaps in another order.
   bool has_dots() const override {
@@ -268,6 +275,12 @@ class GgufWeights final : public Weights {
     for (const GgufTensor& t : file_->tensors())
       numbers += double(t.size());
     return 4 * numbers;
+  }
+  // Operands in bf16 are rounded once, when a matrix is held.
+  bool quantised(DType operands) const override {
+    return operands == DType::f32 && std::ranges::any_of(file_->tensors(), [](const GgufTensor& t) {
+             return t.dims.size() > 1 && in_few_bits(*t.type);
+           });
   }
   std::unique_ptr<const StoredRows> open(const std::string& name, const Dims& dims) const override {
     const NameParts p = parts_of(name);

@@ -72,7 +72,7 @@ class SafetensorsWeights final : public Weights {
       bytes += double(t.bytes);
     return 2 * bytes;
   }
-  bool quantised() const override {
+  bool quantised(DType) const override {
     return std::ranges::any_of(tensors_.list(), [](const TensorInfo& t) {
       return t.dtype == DType::i8 || t.dtype == DType::f8_e4m3 || t.name.ends_with("_packed");
     });

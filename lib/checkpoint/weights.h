@@ -92,9 +92,9 @@ class Weights {
     return {};
   }
   virtual double most_numbers() const = 0;  // the files cannot hold more
-  // Matrices of few bits are among them that are decoded fast enough to be so each time they are
-  // read.
-  virtual bool quantised() const {
+  // Matrices of few bits are among them that are better decoded each time they are read than held
+  // in full, for products whose operands are of this type.
+  virtual bool quantised(DType /*operands*/) const {
     return false;
   }
   // sentences about files that disagree where nothing needed is missing

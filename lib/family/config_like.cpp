@@ -146,8 +146,10 @@ ConfigLike config_like(const Json& old, const ConfigRequest& r) {
     patched.erase("auto_map");  // of the other class
   std::string note;
   if (patched.erase("quantization_config") > 0) {
-    note = concat("the weights were quantised; they stand as ", type_name(r.weights),
-                  " now, and quantization_config is gone from config.json");
+    note = r.few_bits ? "the weights were quantised; they were decoded and rounded again, and "
+                        "quantization_config speaks of the new ones"
+                      : concat("the weights were quantised; they stand as ", type_name(r.weights),
+                               " now, and quantization_config is gone from config.json");
   }
   if (r.ids)
     set_ids(patched, *r.ids);

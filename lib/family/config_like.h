@@ -26,6 +26,7 @@ struct ConfigRequest {
   std::string family;          // of the new file
   DType weights = DType::f32;  // the type of most of its numbers
   bool spec = false;           // write moe_training also where the class's keys say everything
+  bool few_bits = false;       // some of its numbers are in few bits, as another key says
   std::optional<TokenizerFacts> ids = {};  // of another tokenizer than the old file's
 };
 struct ConfigLike {

@@ -74,14 +74,14 @@ void refuse_few_bits(const fs::path& checkpoint, const TrainOptions& o, const Ra
   throw Error(Exit::usage, concat("the experts of '", name,
                                   "' are in few bits, which do not train, and --train ", o.trained,
                                   " would train them"))
-      .hint(concat(
-          "--train router,shared (all but experts can be named); to train experts: moe edit ", name,
-          " -o WIDE --save f32, then --init WIDE"));
+      .hint(concat("--train router (any groups but experts); to train experts: moe edit ", name,
+                   " -o WIDE --save f32, then --init WIDE"));
 }
 
 LoadedModel load_to_train(const fs::path& checkpoint, Backend<float>& backend) {
   const bool few = bytes_in_files(checkpoint) > 0;
-  return load_model(checkpoint, backend, {}, few ? as_stored : all_experts);
+  return load_model(checkpoint, backend,
+                    {.holding = {.numbers = few ? Keep::experts_as_stored : Keep::in_memory}});
 }
 
 std::map<std::string, FewBitsFormat> keep_few_bits(Decoder<float>& model, const std::string& family,

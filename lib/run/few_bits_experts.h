@@ -20,8 +20,8 @@ double few_bits_bytes(const std::filesystem::path& checkpoint, const std::string
 void refuse_few_bits(const std::filesystem::path& checkpoint, const TrainOptions&,
                      const RankOptions&);
 
-// The model of a checkpoint to train on: as_stored where experts are in few bits, else all of it in
-// memory.
+// The model of a checkpoint to train on: experts_as_stored where they are in few bits, else all of
+// it in memory.
 LoadedModel load_to_train(const std::filesystem::path& checkpoint, Backend<float>&);
 
 // Puts what the file has in the place of experts that are made when read. Returns the formats by

@@ -15,7 +15,6 @@
 #include "lib/layer/moe_layer.h"
 #include "lib/model/decoder.h"
 #include "lib/run/read_ahead.h"
-#include "lib/run/run_folder.h"
 
 namespace moe {
 namespace {
@@ -120,13 +119,16 @@ void each_part(const std::vector<Where>& parts, Index first, View<float> out,
   });
 }
 
-// Whether rows of the part lie as those of the tensor, one behind the other, and can be multiplied
-// so.
-bool as_they_lie(const Where& w) {
+// Whether rows of the part are those of the tensor, one behind the other.
+bool rows_of_tensor(const Where& w) {
   const TensorRows& at = w.rows;
   const Index cols = w.tensor ? w.tensor->cols() : 0;
-  return w.tensor && w.tensor->has_dots() && at.column == 1 && at.row == cols &&
-         (at.cols == 0 || at.cols == cols) && at.offset % cols == 0;
+  return w.tensor && at.column == 1 && at.row == cols && (at.cols == 0 || at.cols == cols) &&
+         at.offset % cols == 0;
+}
+// Whether they can be multiplied so.
+bool as_they_lie(const Where& w) {
+  return rows_of_tensor(w) && w.tensor->has_dots();
 }
 
 bool dot_part(const Where& w, Index first, Index rows, const ActivationRow& x, float* y) {
@@ -222,19 +224,21 @@ void look_at(const Where& w, Index from, Index count) {
   refuse_infinite(w, some.view());
 }
 
-// Rows that are decoded each time. Activations are rounded where that is wanted and all rows have
-// products of whole numbers. Rows of files that are opened in place are looked at when they are
-// first read, a stretch of a part at a time: they are in the cache then.
+// Rows that are decoded each time. Of files that are read in place they are multiplied as they lie
+// and looked at when they are first read, a stretch of a part at a time: they are in the cache
+// then. Activations are rounded where that is wanted and all rows have products of whole numbers.
 class DecodedRows final : public RowSource {
  public:
-  DecodedRows(std::vector<Where> parts, Index rows, Index expert_limit) : parts_(std::move(parts)) {
-    rounds_ = expert_limit == in_place_int8 && std::ranges::all_of(parts_, [](const Where& w) {
-                return !w.tensor || (as_they_lie(w) && w.tensor->has_byte_dots());
-              });
-    if (lies_in_files(expert_limit)) {
-      const std::size_t stretches = parts_.size() + std::size_t(rows / stretch) + 1;
-      looked_at_ = std::make_unique<std::atomic<bool>[]>(stretches);
-    }
+  DecodedRows(std::vector<Where> parts, Index rows, const Holding& holding)
+      : parts_(std::move(parts)) {
+    if (holding.numbers != Keep::in_files)
+      return;
+    const std::size_t stretches = parts_.size() + std::size_t(rows / stretch) + 1;
+    looked_at_ = std::make_unique<std::atomic<bool>[]>(stretches);
+    rounds_ =
+        holding.activations == Activations::int8 && std::ranges::all_of(parts_, [](const Where& w) {
+          return !w.tensor || (as_they_lie(w) && w.tensor->has_byte_dots());
+        });
   }
   void read(Index first, View<float> out) const override {
     each_part(parts_, first, out, [&](const Where& w, Index from, View<float> to) {
@@ -253,7 +257,7 @@ class DecodedRows final : public RowSource {
     return rounds_;
   }
   bool dots(Index first, Index rows, const ActivationRow& x, float* y) const override {
-    bool all = true;
+    bool all = in_place();
     // as one column for each number
     each_part(parts_, first, {y, rows, 1}, [&](const Where& w, Index from, View<float> to) {
       look_once(w, from, to.rows);
@@ -264,8 +268,11 @@ class DecodedRows final : public RowSource {
 
  private:
   static constexpr Index stretch = 64;  // rows
+  bool in_place() const {
+    return looked_at_ != nullptr;
+  }
   void look_once(const Where& w, Index from, Index count) const {
-    if (!looked_at_)
+    if (!in_place())
       return;
     for (Index s = from / stretch; s <= (from + count - 1) / stretch; ++s) {
       // no two parts share one
@@ -280,7 +287,7 @@ class DecodedRows final : public RowSource {
 
   std::vector<Where> parts_;
   bool rounds_ = false;
-  std::unique_ptr<std::atomic<bool>[]> looked_at_;  // null: before this was made
+  std::unique_ptr<std::atomic<bool>[]> looked_at_;  // null: not in place
 };
 
 // Rows between the parts, where experts are narrower than the widest, are 0; elsewhere there are
@@ -340,7 +347,10 @@ void check_all(const std::vector<Where>& parts) {
 
 }  // namespace
 
-void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& names) {
+void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& names, Keep keep) {
+  const bool few_bits = keep == Keep::as_stored && model.backend().operand_type() == DType::f32;
+  if (!few_bits && keep != Keep::in_files)
+    return;
   std::map<const Parameter<float>*, bool> stays;
   for (const ModelParameter<float>& p : model.inventory()) {
     if (p.only_products && p.parameter->kind() == ParameterKind::matrix)
@@ -351,7 +361,9 @@ void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& 
     const auto at = stays.find(r.parameter);
     if (at == stays.end())
       continue;
-    at->second = at->second && as_they_lie({weights.open(r.tensor, r.dims), r});
+    const Where w{weights.open(r.tensor, r.dims), r};
+    at->second =
+        at->second && (few_bits ? rows_of_tensor(w) && w.tensor->quantised() : as_they_lie(w));
     rows[r.parameter].push_back(r);
   }
   for (auto& [parameter, parts] : rows) {
@@ -361,15 +373,14 @@ void leave_in_files(const Weights& weights, Decoder<float>& model, const Names& 
   model.backend().give_back();
 }
 
-void experts_made_when_read(const Weights& weights, Decoder<float>& model, const Names& names,
-                            Index expert_limit,
-                            const std::function<void(const StoredRows&)>& asked) {
+void made_when_read(const Weights& weights, Decoder<float>& model, const Names& names,
+                    const Holding& holding, const std::function<void(const StoredRows&)>& asked) {
   for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
-    if (!lies_in_files(expert_limit))
+    if (holding.numbers != Keep::in_files)
       check_all(parts);
     if (parameter->kind() == ParameterKind::matrix) {
-      parameter->come_from(std::make_shared<const DecodedRows>(
-          std::move(parts), parameter->value().rows, expert_limit));
+      parameter->come_from(
+          std::make_shared<const DecodedRows>(std::move(parts), parameter->value().rows, holding));
       continue;
     }
     parameter->lie_elsewhere(

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "lib/checkpoint/stored.h"
+#include "lib/run/run_folder.h"
 
 namespace moe {
 
@@ -20,16 +21,17 @@ struct Names;
 void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
                   const std::function<void(const StoredRows&)>& asked);
 
-// For the same: experts stay in few bits, in their mapped files, and their rows are made each time
-// products read them. Their matrices are frozen. With as_stored, numbers that are not finite are
-// refused now; with in_place when rows are first read. With in_place_int8 products round
-// activations where that is possible.
-void experts_made_when_read(const Weights&, Decoder<float>&, const Names&, Index expert_limit,
-                            const std::function<void(const StoredRows&)>& asked);
+// For the same, and for matrices that parted with their numbers: they stay in their mapped files as
+// these have them, frozen, and their rows are made each time products read them. Numbers that are
+// not finite are refused now; with Keep::in_files when rows are first read, and rows are then
+// multiplied as they lie where that is possible.
+void made_when_read(const Weights&, Decoder<float>&, const Names&, const Holding&,
+                    const std::function<void(const StoredRows&)>& asked);
 
-// Of a model that looks on, before its numbers are loaded: matrices that products read as they lie
-// in their files part with their numbers, to be made when they are read.
-void leave_in_files(const Weights&, Decoder<float>&, const Names&);
+// Of a model that looks on, before its numbers are loaded: with Keep::in_files matrices that
+// products can multiply as they lie part with their numbers, with Keep::as_stored those in few
+// bits; else none do.
+void leave_in_files(const Weights&, Decoder<float>&, const Names&, Keep);
 
 // What the file holds of the matrix (rows, cols) whose rows begin at `first` of a parameter that is
 // made when read, under the name `as`, and in which format; nothing where it is no tensor of its

@@ -110,31 +110,29 @@ TiedHead tied_head(const Weights& weights, const Names& names, const ModelConfig
   return TiedHead::copy;
 }
 
-Index limit_for(const ModelConfig& config, Index wanted) {
+Holding on_machine(const ModelConfig& config, const Holding& wanted) {
   if (config.moe_layers() == 0)
-    return all_experts;
-  if (wanted != as_fits)
+    return {.numbers = Keep::in_memory};
+  if (wanted.numbers != Keep::as_fits)
     return wanted;
-  return double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2
-             ? all_experts
-             : machine_bytes() / 8;
+  if (double(cost_of(config, 1).weight_bytes) <= double(machine_bytes()) / 2)
+    return {.numbers = Keep::in_memory};
+  return {.numbers = Keep::cached, .expert_bytes = machine_bytes() / 8};
 }
 
 std::vector<std::string> load_weights(const Weights& weights, const Names& names,
-                                      Index expert_limit, Decoder<float>& model) {
+                                      const Holding& holding, Decoder<float>& model) {
   WeightReader reader(weights);
-  const bool in_files = lies_in_files(expert_limit);
-  if (in_files)
-    leave_in_files(weights, model, names);
+  const auto asked = [&](const StoredRows& s) {
+    reader.asked(s);
+  };
+  leave_in_files(weights, model, names, holding.numbers);
   load(model, names,
        [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
-  if (expert_limit == as_stored || in_files) {
-    experts_made_when_read(weights, model, names, expert_limit,
-                           [&](const StoredRows& s) { reader.asked(s); });
-  } else if (expert_limit >= 0) {
-    experts_from(weights, model, names, expert_limit,
-                 [&](const StoredRows& s) { reader.asked(s); });
-  }
+  if (holding.numbers == Keep::cached)
+    experts_from(weights, model, names, holding.expert_bytes, asked);
+  else if (holding.numbers != Keep::in_memory)
+    made_when_read(weights, model, names, holding, asked);
   return reader.left_over();
 }
 

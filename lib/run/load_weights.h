@@ -10,6 +10,7 @@ namespace moe {
 
 template <class S>
 class Decoder;
+struct Holding;
 struct ModelConfig;
 struct Names;
 
@@ -20,13 +21,13 @@ void refuse_sizes(const Weights&, const ModelConfig&, const std::string& said_by
 enum class TiedHead { absent, copy, other };
 TiedHead tied_head(const Weights&, const Names&, const ModelConfig&);
 std::string head_name(const Names&);
-// Bytes of experts that stay in memory: `wanted`, or what as_fits means for this model and machine.
-Index limit_for(const ModelConfig&, Index wanted);
-// Fills the model; where `expert_limit` is not negative, experts stay in the files and so many
-// bytes of them are kept; with as_stored they stay in few bits and are made when they are read.
-// Numbers that are not finite are refused. Returns the names of tensors that no part of the model
+// What as_fits means for this model and machine where nothing is in few bits; anything else is as
+// wanted, but that a model without experts has none to keep elsewhere.
+Holding on_machine(const ModelConfig&, const Holding& wanted);
+// Fills the model; what stays in the files is made when it is read. Numbers that are not finite are
+// refused, at the latest when they are read. Returns the names of tensors that no part of the model
 // asked for.
-std::vector<std::string> load_weights(const Weights&, const Names&, Index expert_limit,
+std::vector<std::string> load_weights(const Weights&, const Names&, const Holding&,
                                       Decoder<float>&);
 // One sentence about them, or nothing where there are none.
 std::string left_over(const std::vector<std::string>& names);

@@ -7,6 +7,7 @@
 #include "lib/backend/host_memory.h"
 #include "lib/checkpoint/foreign_folder.h"
 #include "lib/core/error.h"
+#include "lib/core/parallel.h"
 #include "lib/family/config_like.h"
 #include "lib/family/gguf_model.h"
 #include "lib/family/layouts.h"
@@ -85,6 +86,7 @@ ConfigLike config_of(const ModelConfig& model, const std::string& family, const 
                         .family = family,
                         .weights = c.usual,
                         .spec = c.state != nullptr,
+                        .few_bits = c.few_bits && !c.few_bits->empty(),
                         .ids = other_ids ? std::optional(ids) : std::nullopt});
   }
   ConfigLike out{config_json(model, family, ids), ""};
@@ -236,14 +238,6 @@ void load_router_state(const fs::path& file, Decoder<float>& model) {
   }
 }
 
-// How a model is wanted.
-struct Wanted {
-  const std::string& router;
-  Index expert_limit;
-  Head head;
-  int k;
-};
-
 // Gives the configuration another k; returns the one that it had, 0 where that is the same.
 int change_k(ModelConfig& config, int k) {
   if (config.moe_layers() == 0) {
@@ -256,9 +250,34 @@ int change_k(ModelConfig& config, int k) {
   return trained == k ? 0 : trained;
 }
 
+// How such weights of such a model are kept, where that was wanted.
+Holding settled(const ModelConfig& config, const Weights& weights, const Holding& wanted,
+                const Backend<float>& backend) {
+  const bool on_host = dynamic_cast<const HostBackend<float>*>(&backend) != nullptr;
+  if (wanted.activations == Activations::int8 && !on_host) {
+    throw Error(Exit::usage, concat("activations are rounded to 8 bits by the processor alone, and "
+                                    "the device is ",
+                                    backend.name()))
+        .hint("--device cpu, or leave --activations out");
+  }
+  if (wanted.activations == Activations::int8 && wanted.numbers != Keep::in_files)
+    throw Error(Exit::bug, "activations are rounded where matrices are read in their files");
+  if (wanted.numbers == Keep::in_files && on_host)
+    return wanted;
+  const bool few_bits =
+      on_host && config.moe_layers() > 0 && weights.quantised(backend.operand_type());
+  if (wanted.numbers == Keep::experts_as_stored)
+    return {.numbers = few_bits ? Keep::experts_as_stored : Keep::in_memory};
+  const bool as_fits = wanted.numbers == Keep::as_fits;
+  if (few_bits && (as_fits || wanted.numbers == Keep::as_stored))
+    return {.numbers = Keep::as_stored};
+  const bool widens = wanted.numbers == Keep::in_files || wanted.numbers == Keep::as_stored;
+  return on_machine(config, widens ? Holding{.numbers = Keep::as_fits} : wanted);
+}
+
 // A model of that configuration, with what both kinds of files say of it.
 LoadedModel made(Published published, const Weights& weights, const char* said_by,
-                 const Wanted& wanted, Backend<float>& backend) {
+                 const Loading& wanted, Backend<float>& backend) {
   LoadedModel out;
   if (!wanted.router.empty())
     published.config.moe.router = with_inner_router(wanted.router, published.config.moe.router);
@@ -268,23 +287,11 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
   if (published.tokenizer.eos >= 0)
     out.ends = {published.tokenizer.eos};
   refuse_sizes(weights, published.config, said_by);
-  const bool on_host = dynamic_cast<const HostBackend<float>*>(&backend) != nullptr;
-  const bool may_stay = wanted.expert_limit == as_fits || wanted.expert_limit == as_stored;
-  if (wanted.expert_limit == in_place_int8 && !on_host) {
-    throw Error(Exit::usage, concat("activations are rounded to 8 bits by the processor alone, and "
-                                    "the device is ",
-                                    backend.name()))
-        .hint("--device cpu, or leave --activations out");
-  }
-  if (lies_in_files(wanted.expert_limit))
-    out.expert_limit = on_host ? wanted.expert_limit : limit_for(published.config, as_fits);
-  else if (may_stay && weights.quantised() && on_host && published.config.moe_layers() > 0)
-    out.expert_limit = as_stored;
-  else if (wanted.expert_limit != as_stored)
-    out.expert_limit = limit_for(published.config, wanted.expert_limit);
+  out.few_bits = weights.quantised(DType::f32);
+  out.holding = settled(published.config, weights, wanted.holding, backend);
   out.model = std::make_unique<Decoder<float>>(
       published.config, backend,
-      out.expert_limit == all_experts ? Storage::own : Storage::elsewhere);
+      out.holding.numbers == Keep::in_memory ? Storage::own : Storage::elsewhere);
   return out;
 }
 
@@ -298,12 +305,11 @@ LoadedModel made(Published published, const Weights& weights, const char* said_b
 
 // Whatever stands in the layers that run is part of what they compute, so that what was not asked
 // for is refused there.
-LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const Wanted& wanted) {
+LoadedModel load_gguf(const fs::path& file, Backend<float>& backend, const Loading& wanted) {
   const GgufModel gguf = open_gguf(file);
   LoadedModel out = made(gguf.published, *gguf.weights, "the list of keys", wanted, backend);
   out.checkpoint = {.path = file, .notes = gguf.notes};
-  std::vector<std::string> left =
-      load_weights(*gguf.weights, *gguf.names, out.expert_limit, *out.model);
+  std::vector<std::string> left = load_weights(*gguf.weights, *gguf.names, out.holding, *out.model);
   const ModelConfig& c = gguf.published.config;
   for (const std::string& name : left) {
     if (!beside_the_layers(c, name)) {
@@ -394,7 +400,7 @@ std::vector<std::string> head_notes(const FoundModel& m) {
   return {};
 }
 
-LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Wanted& wanted) {
+LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Loading& wanted) {
   const fs::path folder = checkpoint.path;
   const auto weights = safetensors_weights(folder);
   const FoundModel m = found_model(folder, *weights, wanted.head);
@@ -404,8 +410,7 @@ LoadedModel load_folder(Checkpoint checkpoint, Backend<float>& backend, const Wa
   out.headless = m.found.headless;
   std::ranges::copy(weights->notes(), std::back_inserter(out.checkpoint.notes));
   std::ranges::copy(head_notes(m), std::back_inserter(out.checkpoint.notes));
-  std::vector<std::string> left =
-      load_weights(*weights, m.found.names, out.expert_limit, *out.model);
+  std::vector<std::string> left = load_weights(*weights, m.found.names, out.holding, *out.model);
   if (m.head == TiedHead::copy)
     std::erase(left, head_name(m.found.names));
   std::erase_if(left, [&](const std::string& name) {
@@ -432,15 +437,26 @@ Index rounding_matrices(Decoder<float>& model) {
   });
 }
 
-LoadedModel load_model(const fs::path& path, Backend<float>& backend, const std::string& router,
-                       Index expert_limit, Head head, int k) {
-  const Wanted wanted{router, expert_limit, head, k};
+LoadedModel load_model(const fs::path& path, Backend<float>& backend, const Loading& wanted) {
   if (const auto gguf = gguf_file_of(path))
     return load_gguf(*gguf, backend, wanted);
   // what it is, is said before what is missing
   if (fs::exists(path / "config.json"))
     read_config(path);
   return load_folder(find_checkpoint(path), backend, wanted);
+}
+
+void refuse_infinite(Decoder<float>& model) {
+  constexpr Index at_once = 256;  // rows
+  for (const Parameter<float>* p : model.parameters()) {
+    if (p->stored())
+      continue;
+    const Index rows = p->value().rows;
+    parallel_for((rows + at_once - 1) / at_once, 1, [&](Index i, Index) {
+      Matrix<float> some(std::min(at_once, rows - i * at_once), p->value().cols);
+      p->read(i * at_once, some.view());
+    });
+  }
 }
 
 void load_training(const LoadedModel& loaded, Trainer& trainer) {

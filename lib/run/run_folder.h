@@ -63,6 +63,48 @@ struct CheckpointConfig {
 };
 CheckpointConfig read_checkpoint_config(const std::filesystem::path&);
 
+// Where the numbers of a model are while it is used.
+enum class Keep {
+  // as_stored where matrices are in few bits and are decoded fast enough; else in_memory where the
+  // model takes up to half of the machine's memory as f32, else cached with an eighth of it
+  as_fits,
+  in_memory,  // all of them, as f32
+  cached,     // experts are read from their files when rows need them, some of them are kept
+  experts_as_stored,  // experts in few bits stay so in their files, frozen; the rest may train
+  // Matrices in few bits stay so, experts alone where operands of products are bf16 and those with
+  // them f32. Elsewhere products make the bytes of in_memory.
+  as_stored,
+  // All matrices that products can read as they lie in their files stay there, whatever their
+  // format: for decoding a few tokens at a time. Sums of a few rows are in another order.
+  in_files,
+};
+// How products with matrices of 8 bits and fewer read activations: as f32, or rounded to 8 bits
+// (lib/core/byte_rows.h).
+enum class Activations { exact, int8 };
+
+struct Holding {
+  Keep numbers = Keep::in_memory;
+  Index expert_bytes = 0;  // of cached: bytes of experts (as f32) that stay, at least one expert
+  // int8: with in_files, on the processor; else Error(usage)
+  Activations activations = Activations::exact;
+};
+
+// Whether a model without output matrix is refused (Error(input)).
+enum class Head { needed, optional };
+
+// How a model is wanted.
+struct Loading {
+  // A backend in memory of its own widens what it gets: as_stored, experts_as_stored and in_files
+  // are in_memory there, or cached.
+  Holding holding = {};
+  // The checkpoint's weights under another router that has the same parameters (replay).
+  std::string router = {};
+  // Every token chooses so many experts; 0 = as trained. Error(usage) where the router has no such
+  // number.
+  int k = 0;
+  Head head = Head::needed;
+};
+
 struct LoadedModel {
   Checkpoint checkpoint;
   std::unique_ptr<Decoder<float>> model;
@@ -70,39 +112,20 @@ struct LoadedModel {
   std::optional<RunState> state;  // absent for folders from elsewhere
   std::string tokenizer = "bytes";
   std::vector<int> ends;  // ids that end a text, of its config.json and generation_config.json
-  // bytes of experts kept, where they are read from the file when used; -1 = all are in memory
-  Index expert_limit = -1;
+  Holding holding = {};   // what came of that which was wanted; never as_fits
+  bool few_bits = false;  // its files hold matrices in few bits
   bool headless = false;  // saved without its output matrix: what it computes of logits is nothing
   int trained_k = 0;      // experts a token chose in training, where that was changed; else 0
 };
-// Whether a model without output matrix is refused (Error(input)).
-enum class Head { needed, optional };
-// Bytes of experts (as f32) that are kept in memory, the others being read from the file when they
-// are used:
-inline constexpr Index all_experts = -1;  // no limit
-// no limit where the model takes up to half of the machine's memory, else an eighth of it
-inline constexpr Index as_fits = -2;
-// Experts in few bits stay so, and are frozen; others are in memory. What as_fits means for a
-// folder with such experts, where the backend computes in host memory.
-inline constexpr Index as_stored = -3;
-// All matrices that products can read as they lie in their files stay there, whatever their format:
-// for decoding a few tokens at a time. as_fits where the backend computes elsewhere.
-inline constexpr Index in_place = -4;
-// The same, and products with matrices of 8 bits and fewer round activations to 8 bits
-// (lib/core/byte_rows.h). Error(usage) where the backend computes elsewhere.
-inline constexpr Index in_place_int8 = -5;
-inline bool lies_in_files(Index expert_limit) {
-  return expert_limit == in_place || expert_limit == in_place_int8;
-}
 // Matrices of a model whose products round activations.
 Index rounding_matrices(Decoder<float>&);
-// A run folder (its newest valid checkpoint), a checkpoint, or a Hugging Face folder of a family we
-// know. With `router` the checkpoint's weights under another router that has the same parameters
-// (replay); with `k` under its own, but that every token chooses k experts (Error(usage) where the
-// router has no such number). A model with a limit does not train.
-LoadedModel load_model(const std::filesystem::path&, Backend<float>&,
-                       const std::string& router = {}, Index expert_limit = all_experts,
-                       Head = Head::needed, int k = 0);
+// A run folder (its newest valid checkpoint), a checkpoint, a Hugging Face folder of a family we
+// know, or a GGUF file. A model that is not in_memory does not train, but experts_as_stored does
+// beside its experts.
+LoadedModel load_model(const std::filesystem::path&, Backend<float>&, const Loading& = {});
+// Looks at the experts of Keep::cached, whose numbers are otherwise looked at when they are read:
+// Error(input) naming the tensor where one is not finite.
+void refuse_infinite(Decoder<float>&);
 // Moments, router state and step of a checkpoint into a trainer of the same model. Throws
 // Error(input) where they do not fit.
 void load_training(const LoadedModel&, Trainer&);

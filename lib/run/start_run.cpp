@@ -198,7 +198,7 @@ std::vector<std::string> start_from(const LoadedModel& from, Decoder<float>& mod
     observer.note(concat("checkpoints of this run keep this program's own form, not that of ",
                          from.family, ": ", fit.reason));
   }
-  if (from.expert_limit == as_stored) {
+  if (from.holding.numbers == Keep::experts_as_stored) {
     observer.note(
         "experts stay in few bits, frozen, and are decoded each time products read them; "
         "checkpoints hold the same bytes of them");
@@ -413,7 +413,7 @@ std::unique_ptr<Decoder<float>> made_model(const ModelConfig& config, const RunO
   std::optional<LoadedModel> from;
   if (!o.init.empty())
     from = load_to_train(o.init, device);
-  const bool few_bits = from && from->expert_limit == as_stored;
+  const bool few_bits = from && from->holding.numbers == Keep::experts_as_stored;
   auto model = std::make_unique<Decoder<float>>(config, device,
                                                 few_bits ? Storage::elsewhere : Storage::own);
   model->initialise(state.train.seed);

@@ -102,7 +102,7 @@ TEST_CASE("dense to sparse and back to training") {
   refused(f, on + "copies --router softmax:k=9 -o x", 2, "k=9 is more than the 4 experts");
   refused(f, on + "copies --router noisy:k=2 -o x", 2, "has no layers.0.moe.router.noise");
   refused(f, "edit dense -o x --add 1", 2, "a dense model has no experts");
-  refused(f, "edit dense -o x", 2, "0 edits were asked for");
+  refused(f, "edit dense -o x", 2, "no edit was asked for");
   refused(f, "edit dense -o copies --split experts=2", 2, "'copies' exists");
   refused(f, "edit dense -o x --split experts=7", 2, "7");
 }

@@ -275,11 +275,11 @@ TEST_CASE("every architecture of GGUF gives the model that was converted") {
     CHECK(back.family == c.record);
     CHECK(to_spec(back.model->config()) == to_spec(model.config()));
     CHECK(equal(logits_of(*back.model), logits_of(model)));
-    const LoadedModel there = load_model(path, *backend, {}, in_place);
+    const LoadedModel there = load_model(path, *backend, {.holding = {.numbers = Keep::in_files}});
     CHECK(difference(logits_of(*there.model), logits_of(model)) < 1e-5);
     CHECK(difference(decoded(*there.model), decoded(model)) < 1e-5);
     if (model.config().moe_layers() > 0) {
-      const LoadedModel lazy = load_model(path, *backend, {}, 0);
+      const LoadedModel lazy = load_model(path, *backend, {.holding = {.numbers = Keep::cached}});
       CHECK(equal(logits_of(*lazy.model), logits_of(model)));
     }
     seen.insert(c.form.architecture);

@@ -45,6 +45,10 @@ Batch some_tokens(int vocabulary, Index length) {
   return b;
 }
 
+Holding cached(Index bytes) {
+  return {.numbers = Keep::cached, .expert_bytes = bytes};
+}
+
 struct Answer {
   Matrix<float> logits, token_loss;
   std::vector<Matrix<int>> expert;
@@ -85,8 +89,9 @@ void check_lazy(const fs::path& folder, const std::string& device,
   const Answer wanted = answer(*eager.model);
   for (const Index limit : limits) {
     INFO(folder << " on " << device << " with " << limit << " bytes of experts");
-    const LoadedModel lazy = load_model(folder, *backend, {}, limit);
-    CHECK(lazy.expert_limit == limit);
+    const LoadedModel lazy = load_model(folder, *backend, {.holding = cached(limit)});
+    CHECK(lazy.holding.numbers == Keep::cached);
+    CHECK(lazy.holding.expert_bytes == limit);
     CHECK_FALSE(lazy.model->moe_layers()[0]->expert_parameters().stored());
     check_same(answer(*lazy.model), wanted);
     check_same(answer(*lazy.model), wanted);  // with what the cache holds by now
@@ -99,8 +104,8 @@ void check_in_place(const fs::path& folder) {
   INFO(folder);
   const auto backend = make_backend("cpu");
   const LoadedModel eager = load_model(folder, *backend);
-  const LoadedModel there = load_model(folder, *backend, {}, in_place);
-  CHECK(there.expert_limit == in_place);
+  const LoadedModel there = load_model(folder, *backend, {.holding = {.numbers = Keep::in_files}});
+  CHECK(there.holding.numbers == Keep::in_files);
   const Answer wanted = answer(*eager.model);
   const Answer found = answer(*there.model);
   CHECK(found.expert == wanted.expert);
@@ -145,7 +150,7 @@ TEST_CASE("wide experts read in their file give the bytes of experts in memory")
     for (const std::string device : {"cpu", "cpu:dtype=bf16"}) {
       const auto b = make_backend(device);
       const LoadedModel eager = load_model(folder, *b);
-      const LoadedModel lazy = load_model(folder, *b, {}, 0);
+      const LoadedModel lazy = load_model(folder, *b, {.holding = cached(0)});
       check_same(answer(*lazy.model, 310), answer(*eager.model, 310));
       const bool in_place = b->operand_type() == DType::f32 || type == DType::bf16;
       CHECK((lazy.model->moe_layers()[0]->expert_parameters().cache->room() == 0) == in_place);
@@ -188,7 +193,7 @@ TEST_CASE("pages of experts are asked for before they are read, in the order of 
   const auto backend = make_backend("cpu");
   const fs::path folder =
       written(scratch.path, "nano:layers=3,experts=6,width=24,hidden=64", *backend, DType::bf16);
-  const LoadedModel lazy = load_model(folder, *backend, {}, 0);
+  const LoadedModel lazy = load_model(folder, *backend, {.holding = cached(0)});
   Heard heard;
   std::vector<const ExpertParameters<float>*> layers;
   for (MoeLayer<float>* layer : lazy.model->moe_layers())
@@ -320,10 +325,12 @@ TEST_CASE("numbers that are not finite, and sizes beyond the files, are refused"
   state.model = to_spec(model.config());
   const fs::path folder =
       save_checkpoint(scratch.path, model, nullptr, state, {.json = "{}", .config_json = "{}"});
-  const LoadedModel lazy = load_model(folder, *backend, {}, 0);
+  const LoadedModel lazy = load_model(folder, *backend, {.holding = cached(0)});
   CHECK_THROWS_WITH(answer(*lazy.model),
                     "tensor 'model.layers.0.block_sparse_moe.experts.7.w2.weight' holds numbers "
                     "that are not finite");
+  CHECK_THROWS_WITH(refuse_infinite(*load_model(folder, *backend, {.holding = cached(0)}).model),
+                    Catch::Contains("w2.weight' holds numbers that are not finite"));
   const fs::path plain = scratch.path / "plain";
   fs::create_directory(plain);
   fs::copy_file(folder / "model.safetensors", plain / "model.safetensors");
