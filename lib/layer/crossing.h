@@ -110,14 +110,20 @@ class Crossing {
   ExpertGrads<S> gradients(int of);
   ExpertGrads<S> grads_in(std::vector<Array<S>>& arrays) const;  // one a parameter that trains
   std::vector<Array<S>> no_gradient(Index experts) const;
+  std::vector<Array<S>> room_for_own_gradient() const;           // is not cleared
   std::vector<std::int64_t> rows_of_experts(const Plan&) const;  // (E)
   // The weights of experts with rows, of all owners; one array a parameter.
   struct Guests {
     std::vector<Array<S>> array;
     ExpertWeights<S> weights;
   };
+  // By rank which of its experts are wanted here, and which of those here it wants; 1 = wanted.
+  struct Wishes {
+    std::vector<std::vector<std::uint8_t>> mine, theirs;
+  };
+  Wishes share_wishes(std::span<const std::int64_t> rows);
   Guests bring(std::span<const std::int64_t> rows);
-  std::vector<std::vector<std::uint8_t>> share_wishes(std::span<const std::int64_t> rows);
+  void bring(const Wishes&, View<const S> here, View<S> guests);
   Guests guests() const;
   void forward_at_home(const Plan&, View<const S> rows, bool training, CrossingTape<S>&,
                        View<S> ys);

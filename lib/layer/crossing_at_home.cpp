@@ -1,7 +1,9 @@
 // Experts on several ranks where their weights travel to the rows: who computes a row is its home,
 // with the plan and the products of a rank that holds all experts.
+#include <algorithm>
 #include <utility>
 
+#include "lib/core/parcel.h"
 #include "lib/core/profile.h"
 #include "lib/layer/crossing.h"
 
@@ -22,35 +24,64 @@ std::vector<const Parameter<S>*> six(const ExpertParameters<S>& p) {
   return {&p.gate, &p.up, &p.down, &p.gate_bias, &p.up_bias, &p.down_bias};
 }
 
-// Rows of experts behind each other, in host memory.
-template <class S>
-void pack(Memory& memory, View<const S> rows, std::vector<S>& to) {
-  const std::size_t before = to.size();
-  to.resize(before + std::size_t(rows.size()));
-  memory.to_host(rows.data, to.data() + before, std::size_t(rows.size()) * sizeof(S));
-}
-template <class S>
-const S* unpack(Memory& memory, const S* from, View<S> rows) {
-  memory.to_device(from, rows.data, std::size_t(rows.size()) * sizeof(S));
-  return from + rows.size();
-}
-
-// Of the experts here those that each rank wants.
-template <class S>
-std::vector<std::vector<S>> wished(Memory& memory, const ExpertParameters<S>& parameters,
-                                   const std::vector<std::vector<std::uint8_t>>& wishes) {
-  std::vector<std::vector<S>> out(wishes.size());
-  for (std::size_t r = 0; r < wishes.size(); ++r) {
-    for (const Parameter<S>* p : six(parameters)) {
-      const Index experts = Index(wishes[r].size());
-      for (Index e = 0; !p->empty() && e < experts; ++e) {
-        if (wishes[r][std::size_t(e)])
-          pack(memory, p->held().block(e, p->held().rows / experts), out[r]);
-      }
-    }
+// One array for each parameter that trains.
+template <class S, class Make>
+std::vector<Array<S>> of_trained(const ExpertParameters<S>& parameters, const Make& make) {
+  std::vector<Array<S>> out;
+  for (const Parameter<S>* p : six(parameters)) {
+    if (!p->empty() && p->trained())
+      out.push_back(make(p->value()));
   }
   return out;
 }
+
+// Experts of a parameter that a rank sends or takes, those that are wanted of a stretch: where they
+// lie, where these are all of it and in host memory, else a copy of them there.
+template <class T>
+class Load {
+ public:
+  using S = std::remove_const_t<T>;
+  Load(Memory& memory, RowsLie lie, View<T> experts, std::span<const std::uint8_t> wanted)
+      : memory_(memory), experts_(experts), wanted_(wanted) {
+    const Index each = experts.size() / Index(wanted.size());
+    const Index number = std::ranges::count(wanted, 1);
+    in_place_ = lie == RowsLie::on_host && number == Index(wanted.size());
+    if (!in_place_)
+      copy_ = Parcel<S>(number * each);
+  }
+  std::span<T> numbers() const {
+    return in_place_ ? experts_.flat() : copy_.span();
+  }
+  void into_copy() const {
+    each_copied([&](View<T> expert, S* to) {
+      memory_.to_host(expert.data, to, std::size_t(expert.size()) * sizeof(S));
+    });
+  }
+  void out_of_copy() const {
+    each_copied([&](View<T> expert, const S* from) {
+      memory_.to_device(from, expert.data, std::size_t(expert.size()) * sizeof(S));
+    });
+  }
+
+ private:
+  template <class See>
+  void each_copied(const See& see) const {
+    const Index rows = experts_.rows / Index(wanted_.size());
+    S* at = copy_.span().data();
+    for (std::size_t e = 0; !in_place_ && e < wanted_.size(); ++e) {
+      if (!wanted_[e])
+        continue;
+      see(experts_.block(Index(e), rows), at);
+      at += rows * experts_.cols;
+    }
+  }
+
+  Memory& memory_;
+  View<T> experts_;
+  std::span<const std::uint8_t> wanted_;
+  bool in_place_;
+  Parcel<S> copy_;
+};
 
 // How many ranks want each expert here.
 std::vector<std::int64_t> by_anybody(const std::vector<std::vector<std::uint8_t>>& wishes) {
@@ -59,34 +90,6 @@ std::vector<std::int64_t> by_anybody(const std::vector<std::vector<std::uint8_t>
     for (std::size_t e = 0; e < out.size(); ++e)
       out[e] += of_rank[e];
   }
-  return out;
-}
-
-// Rows of experts first .. end, of E, in each of the arrays.
-template <class S>
-std::vector<S> stretch(Memory& memory, const std::vector<Array<S>>& arrays, Index experts,
-                       Index first, Index end) {
-  std::vector<S> out;
-  for (const Array<S>& array : arrays) {
-    const Index each = array.rows() / experts;
-    pack(memory, array.view().slice(first * each, (end - first) * each), out);
-  }
-  return out;
-}
-
-template <class S>
-std::size_t numbers_of(const std::vector<Array<S>>& arrays) {
-  std::size_t out = 0;
-  for (const Array<S>& array : arrays)
-    out += std::size_t(array.view().size());
-  return out;
-}
-
-template <class S>
-std::vector<ConstBytes> bytes_of(const std::vector<std::vector<S>>& all) {
-  std::vector<ConstBytes> out;
-  for (const std::vector<S>& one : all)
-    out.push_back(std::as_bytes(std::span(one)));
   return out;
 }
 
@@ -103,13 +106,16 @@ std::vector<std::int64_t> Crossing<S>::rows_of_experts(const Plan& plan) const {
 
 template <class S>
 std::vector<Array<S>> Crossing<S>::no_gradient(Index experts) const {
-  std::vector<Array<S>> out;
-  for (const Parameter<S>* p : six(parameters_)) {
-    if (!p->empty() && p->trained())
-      out.push_back(
-          Array<S>::zeros(backend_, p->value().rows / experts_ * experts, p->value().cols));
-  }
-  return out;
+  return of_trained(parameters_, [&](View<const S> value) {
+    return Array<S>::zeros(backend_, value.rows / experts_ * experts, value.cols);
+  });
+}
+
+template <class S>
+std::vector<Array<S>> Crossing<S>::room_for_own_gradient() const {
+  return of_trained(parameters_, [&](View<const S> value) {
+    return Array<S>(backend_, value.rows / experts_ * own_experts(), value.cols);
+  });
 }
 
 template <class S>
@@ -125,23 +131,24 @@ ExpertGrads<S> Crossing<S>::grads_in(std::vector<Array<S>>& arrays) const {
   return {views.gate, views.up, views.down, views.gate_bias, views.up_bias, views.down_bias};
 }
 
-// Which of the experts here each rank of the group wants.
 template <class S>
-std::vector<std::vector<std::uint8_t>> Crossing<S>::share_wishes(
-    std::span<const std::int64_t> rows) {
-  std::vector<std::vector<std::uint8_t>> mine(std::size_t(group_.size()));
-  std::vector<std::vector<std::uint8_t>> theirs(mine.size());
+typename Crossing<S>::Wishes Crossing<S>::share_wishes(std::span<const std::int64_t> rows) {
+  Wishes wishes;
+  wishes.mine.resize(std::size_t(group_.size()));
+  wishes.theirs.resize(wishes.mine.size());
   std::vector<ConstBytes> send;
   std::vector<Bytes> receive;
   for (int r = 0; r < group_.size(); ++r) {
+    auto& mine = wishes.mine[std::size_t(r)];
+    auto& theirs = wishes.theirs[std::size_t(r)];
     for (int e = first_expert(r); e < first_expert(r + 1); ++e)
-      mine[std::size_t(r)].push_back(rows[std::size_t(e)] > 0);
-    send.push_back(std::as_bytes(std::span(mine[std::size_t(r)])));
-    theirs[std::size_t(r)].resize(std::size_t(own_experts()));
-    receive.push_back(std::as_writable_bytes(std::span(theirs[std::size_t(r)])));
+      mine.push_back(rows[std::size_t(e)] > 0);
+    send.push_back(std::as_bytes(std::span(mine)));
+    theirs.resize(std::size_t(own_experts()));
+    receive.push_back(std::as_writable_bytes(std::span(theirs)));
   }
   group_.exchange({"experts wanted", layer_}, send, receive);
-  return theirs;
+  return wishes;
 }
 
 template <class S>
@@ -161,34 +168,38 @@ typename Crossing<S>::Guests Crossing<S>::guests() const {
   return out;
 }
 
+// Of one parameter: from what lies here to the experts of all owners.
+template <class S>
+void Crossing<S>::bring(const Wishes& wishes, View<const S> here, View<S> guests) {
+  std::vector<Load<const S>> out;
+  std::vector<Load<S>> in;
+  std::vector<ConstBytes> send;
+  std::vector<Bytes> receive;
+  const Index each = guests.rows / experts_;
+  for (int r = 0; r < group_.size(); ++r) {
+    const auto at = std::size_t(r);
+    const Index first = first_expert(r) * each;
+    const View<S> of_owner = guests.slice(first, first_expert(r + 1) * each - first);
+    out.emplace_back(backend_, lie_, here, wishes.theirs[at]);
+    out.back().into_copy();
+    send.push_back(std::as_bytes(out.back().numbers()));
+    in.emplace_back(backend_, lie_, of_owner, wishes.mine[at]);
+    receive.push_back(std::as_writable_bytes(in.back().numbers()));
+  }
+  group_.exchange({"weights of experts", layer_}, send, receive);
+  for (const Load<S>& load : in)
+    load.out_of_copy();
+}
+
 template <class S>
 typename Crossing<S>::Guests Crossing<S>::bring(std::span<const std::int64_t> rows) {
-  const auto wishes = share_wishes(rows);
-  const auto out = [&] {
-    const OnLoan loan(loan_, by_anybody(wishes));
-    return wished(backend_, parameters_, wishes);
-  }();
+  const Wishes wishes = share_wishes(rows);
   Guests guests = this->guests();
-  const auto visit = [&](int owner, const auto& see) {
-    for (Array<S>& array : guests.array) {
-      for (int e = first_expert(owner); e < first_expert(owner + 1); ++e) {
-        if (rows[std::size_t(e)] > 0)
-          see(array.view().block(e, array.rows() / experts_));
-      }
-    }
-  };
-  std::vector<std::vector<S>> in(out.size());
-  std::vector<Bytes> receive;
-  for (int r = 0; r < group_.size(); ++r) {
-    Index numbers = 0;
-    visit(r, [&](View<S> block) { numbers += block.size(); });
-    in[std::size_t(r)].resize(std::size_t(numbers));
-    receive.push_back(std::as_writable_bytes(std::span(in[std::size_t(r)])));
-  }
-  group_.exchange({"weights of experts", layer_}, bytes_of(out), receive);
-  for (int r = 0; r < group_.size(); ++r) {
-    const S* from = in[std::size_t(r)].data();
-    visit(r, [&](View<S> block) { from = unpack(backend_, from, block); });
+  const OnLoan loan(loan_, by_anybody(wishes.theirs));
+  std::size_t next = 0;
+  for (const Parameter<S>* p : six(parameters_)) {
+    if (!p->empty())
+      bring(wishes, p->held(), guests.array[next++].view());
   }
   return guests;
 }
@@ -224,25 +235,34 @@ void Crossing<S>::send_gradients(const std::vector<bool>& ended) {
   const bool mine = ended[std::size_t(group_.rank())];
   if (mine && home_gradient_.empty())
     home_gradient_ = no_gradient(experts_);
-  std::vector<std::vector<S>> out(ended.size());
-  std::vector<std::vector<S>> in(ended.size());
-  std::vector<Bytes> receive;
-  for (int r = 0; r < group_.size(); ++r) {
-    const auto at = std::size_t(r);
-    if (mine)
-      out[at] = stretch(backend_, home_gradient_, experts_, first_expert(r), first_expert(r + 1));
-    if (ended[at]) {
-      gradient_[at] = no_gradient(own_experts());
-      in[at].resize(numbers_of(gradient_[at]));
-    }
-    receive.push_back(std::as_writable_bytes(std::span(in[at])));
-  }
-  group_.exchange({"gradients of experts", layer_}, bytes_of(out), receive);
   for (std::size_t r = 0; r < ended.size(); ++r) {
-    const S* from = in[r].data();
-    for (std::size_t i = 0; ended[r] && i < gradient_[r].size(); ++i)
-      from = unpack(backend_, from, gradient_[r][i].view());
+    if (ended[r])
+      gradient_[r] = room_for_own_gradient();
   }
+  std::vector<CarriedRows<S>> carried;
+  std::vector<CarriedRows<S>*> all;
+  carried.reserve(six(parameters_).size());
+  for (const Parameter<S>* p : six(parameters_)) {
+    if (p->empty() || !p->trained())
+      continue;
+    const std::size_t i = carried.size();
+    const Index each = p->value().rows / experts_;
+    const View<S> none{nullptr, 0, p->value().cols};
+    all.push_back(&carried.emplace_back(backend_, lie_, About{"gradients of experts", layer_}));
+    for (int r = 0; r < group_.size(); ++r) {
+      const Index first = first_expert(r) * each;
+      const Index rows = first_expert(r + 1) * each - first;
+      all.back()->add(mine ? home_gradient_[i].view().slice(first, rows) : none,
+                      ended[std::size_t(r)] ? gradient_[std::size_t(r)][i].view() : none);
+    }
+  }
+  CarriedRows<S>::open(group_, all);
+  for (CarriedRows<S>* rows : all) {
+    for (int r = 0; r < group_.size(); ++r)
+      rows->send(r);
+  }
+  for (CarriedRows<S>* rows : all)
+    rows->finish();
   if (mine)
     home_gradient_.clear();
 }

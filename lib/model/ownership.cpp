@@ -1,10 +1,10 @@
 #include "lib/model/ownership.h"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 #include "lib/core/error.h"
+#include "lib/core/parcel.h"
 #include "lib/layer/parameter.h"
 #include "lib/model/squares.h"
 
@@ -14,36 +14,7 @@ namespace {
 constexpr Index piece_numbers = Index(1) << 15;
 constexpr Index bundle_numbers = Index(1) << 21;  // of one exchange, about
 
-// What travels: every number is set before it is read.
-class Numbers {
- public:
-  Numbers() = default;
-  explicit Numbers(Index count)
-      : numbers_(std::make_unique_for_overwrite<float[]>(std::size_t(count))), count_(count) {}
-  std::span<float> span() const {
-    return {numbers_.get(), std::size_t(count_)};
-  }
-
- private:
-  std::unique_ptr<float[]> numbers_;
-  Index count_ = 0;
-};
-
-ConstBytes bytes_of(const Numbers& n) {
-  return std::as_bytes(n.span());
-}
-
-// To and from all other ranks; what is this one's own does not travel.
-void travel(Comm& comm, const char* what, std::vector<ConstBytes> send,
-            const std::vector<Numbers>& in) {
-  std::vector<Bytes> receive;
-  for (const Numbers& of_rank : in)
-    receive.push_back(std::as_writable_bytes(of_rank.span()));
-  const auto own = std::size_t(comm.rank());
-  send[own] = {};
-  receive[own] = {};
-  comm.exchange({what}, send, receive);
-}
+using Numbers = Parcel<float>;
 
 // Puts the runs of a gradient behind each other; returns what follows them there.
 float* packed(Memory& memory, View<const float> gradient, const std::vector<NumberRange>& runs,
@@ -236,9 +207,9 @@ void Ownership::reduce(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
       std::swap(in[at], out[at]);
     else
       in[at] = Numbers(mine * Index(nodes_of(r).size()));
-    send.push_back(bytes_of(out[at]));
+    send.push_back(out[at].bytes());
   }
-  travel(comm_, "gradients of lanes", std::move(send), in);
+  travel(comm_, {"gradients of lanes"}, std::move(send), in);
   out.clear();
   std::vector<std::vector<Lanes>> nodes_of_ranks;
   for (int r = 0; r < comm_.size(); ++r)
@@ -273,8 +244,8 @@ void Ownership::share(const Bundle& b, What what) {
     if (r != comm_.rank())
       in[std::size_t(r)] = Numbers(owned_in(b, r));
   }
-  travel(comm_, what == What::values ? "values of parameters" : "summed gradients",
-         std::vector<ConstBytes>(in.size(), bytes_of(out)), in);
+  travel(comm_, {what == What::values ? "values of parameters" : "summed gradients"},
+         std::vector<ConstBytes>(in.size(), out.bytes()), in);
   for (int r = 0; r < comm_.size(); ++r) {
     const float* from = in[std::size_t(r)].span().data();
     for (std::size_t p = b.first; p < b.last && r != comm_.rank(); ++p)

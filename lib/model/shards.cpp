@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/parcel.h"
 #include "lib/layer/parameter.h"
 
 namespace moe {
@@ -16,10 +17,10 @@ void unpack(Memory& memory, const float* from, const Shards::Runs& runs, View<fl
   }
 }
 
-void pack(Memory& memory, View<const float> numbers, std::vector<float>& to) {
-  const std::size_t before = to.size();
-  to.resize(before + std::size_t(numbers.size()));
-  memory.to_host(numbers.data, to.data() + before, std::size_t(numbers.size()) * sizeof(float));
+// Returns what follows the numbers there.
+float* pack(Memory& memory, View<const float> numbers, float* to) {
+  memory.to_host(numbers.data, to, std::size_t(numbers.size()) * sizeof(float));
+  return to + numbers.size();
 }
 
 }  // namespace
@@ -102,26 +103,29 @@ void Shards::bring(std::span<const std::uint8_t> wanted) {
 void Shards::bring(std::size_t p, const std::vector<std::vector<std::uint8_t>>& wanted) {
   Parameter<float>& parameter = *parameters_[p];
   const auto me = std::size_t(comm_.rank());
-  std::vector<std::vector<float>> out(wanted.size());
-  std::vector<std::vector<float>> in(wanted.size());
+  std::vector<Parcel<float>> out(wanted.size());
+  std::vector<Parcel<float>> in(wanted.size());
   std::vector<ConstBytes> send;
-  std::vector<Bytes> receive;
   for (int r = 0; r < comm_.size(); ++r) {
     const auto at = std::size_t(r);
-    for (const NumberRange& run : asked(comm_.rank(), p, wanted[at]))
-      pack(backend_, own(p, run), out[at]);
-    if (at != me) {
-      sent_.asked += std::int64_t(out[at].size());
+    const Runs runs_of_rank = asked(comm_.rank(), p, wanted[at]);
+    out[at] = Parcel<float>(numbers(runs_of_rank));
+    float* to = out[at].span().data();
+    for (const NumberRange& run : runs_of_rank)
+      to = pack(backend_, own(p, run), to);
+    if (at == me) {
+      std::swap(in[at], out[at]);
+    } else {
+      sent_.asked += numbers(runs_of_rank);
       sent_.all += numbers(runs(p));
+      in[at] = Parcel<float>(numbers(asked(r, p, wanted[me])));
     }
-    send.push_back(std::as_bytes(std::span(out[at])));
-    in[at].resize(std::size_t(numbers(asked(r, p, wanted[me]))));
-    receive.push_back(std::as_writable_bytes(std::span(in[at])));
+    send.push_back(out[at].bytes());
   }
-  comm_.exchange({"values of a layer"}, send, receive);
+  travel(comm_, {"values of a layer"}, std::move(send), in);
   Array<float> all(backend_, parameter.held_rows(), parameter.value().cols);
   for (int r = 0; r < comm_.size(); ++r)
-    unpack(backend_, in[std::size_t(r)].data(), asked(r, p, wanted[me]), all.view());
+    unpack(backend_, in[std::size_t(r)].span().data(), asked(r, p, wanted[me]), all.view());
   parameter.exchange_value(std::move(all));
 }
 

@@ -88,7 +88,7 @@ struct Outcome {
 };
 
 // Three steps of a model with two layers on so many ranks, the numbers of the last of them.
-Outcome train(int ranks, bool direct) {
+Outcome train(int ranks, bool direct, Move move = Move::tokens) {
   Outcome out;
   std::vector<std::shared_ptr<Transport>> devices = thread_transports(ranks);
   as_threads(ranks, [&](Comm& comm) {
@@ -104,7 +104,7 @@ Outcome train(int ranks, bool direct) {
         backend);
     model.initialise(4);
     const TrainOptions options{.steps = 3, .accumulate = 2, .lanes = 2, .lr = 0.01};
-    Trainer trainer(model, options, comm, {.expert_ranks = ranks});
+    Trainer trainer(model, options, comm, {.expert_ranks = ranks, .move = move});
     std::vector<double> numbers;
     for (int step = 0; step < 3; ++step) {
       const StepResult r = trainer.step(batch_of, true);
@@ -136,4 +136,14 @@ TEST_CASE("rows cross from device to device with the bits of those that cross th
   CHECK(device == host);
   CHECK(alone.numbers == host.numbers);
   CHECK(alone.numbers.size() == 6);
+}
+
+TEST_CASE("weights of experts that travel between devices leave the bits of rows that do") {
+  Outcome rows = train(2, false);
+  const Outcome host = train(2, false, Move::weights);
+  const Outcome device = train(2, true, Move::weights);
+  CHECK(host == rows);
+  CHECK(device.exchanges == 3 * 2 * 3);  // gradients of three matrices of two layers in three steps
+  rows.exchanges = device.exchanges;
+  CHECK(device == rows);
 }
