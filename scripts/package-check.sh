@@ -43,6 +43,15 @@ for package in "$work"/package/*.deb; do
   echo "package: $(basename "$package"), $(du -k "$package" | cut -f1) KiB"
   echo "  depends: $(dpkg-deb -f "$package" Depends)"
 done
+if grep -q '^MOE_CUDA:BOOL=ON' "$build/CMakeCache.txt"; then
+  if [ -e "$build/apps/moe_nccl.so" ]; then
+    dpkg-deb -c "$work"/package/moe-nccl_*.deb | grep -q '/moe/moe_nccl\.so$' || {
+      echo "package-check: moe-nccl lacks moe_nccl.so" >&2
+      exit 1
+    }
+  fi
+  skip "packages of a build with CUDA were made; they need NVIDIA's libraries, which Debian lacks"
+fi
 package=$(ls "$work"/package/moe_*.deb)
 openmpi=$(ls "$work"/package/moe-openmpi_*.deb)
 

@@ -37,7 +37,8 @@ const DeviceModule& open_module(const std::filesystem::path& path) {
 DevicesOfRanks open_devices(Comm& comm, int ordinal, void* stream) {
   const std::filesystem::path path = module_file(file);
   if (comm.any({"module of devices"}, path.empty()))
-    return {nullptr, concat("this moe has no ", file, " on every host")};
+    return {nullptr,
+            concat("this moe has no ", file, " on every host (the package moe-nccl has it)")};
   const DeviceModule& module = open_module(path);
   std::string mine, key, why;
   if (!module.identity(ordinal, mine, why))

@@ -1,5 +1,5 @@
 # `cpack -G DEB` in a build folder makes a package of the program with its manual pages and completions, and one more for each MPI
-# whose module was built (moe-openmpi, moe-mpich): who runs one process needs none of them.
+# whose module was built (moe-openmpi, moe-mpich): who runs one process needs none of them. A build with CUDA and NCCL adds moe-nccl.
 execute_process(COMMAND git -C ${PROJECT_SOURCE_DIR} describe --tags --match v* OUTPUT_VARIABLE described
                 OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(described MATCHES "^v([0-9].*)$")
@@ -25,7 +25,7 @@ set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_COMPONENTS_ALL runtime)  # without headers and libraries
 set(CPACK_COMPONENTS_GROUPING IGNORE)  # a package for each component
 set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME moe)
-get_property(kinds GLOBAL PROPERTY moe_mpi_found)
+get_property(kinds GLOBAL PROPERTY moe_modules)
 foreach(kind ${kinds})
   string(TOUPPER ${kind} upper)
   list(APPEND CPACK_COMPONENTS_ALL ${kind})
@@ -34,5 +34,13 @@ foreach(kind ${kinds})
   set(CPACK_DEBIAN_${upper}_PACKAGE_DEPENDS "moe (= ${version})")
   set(CPACK_COMPONENT_${upper}_DESCRIPTION "moe in several processes under ${kind}")
 endforeach()
+if(MOE_CUDA)
+  # cuBLAS and NCCL are rarely packages of Debian: dpkg-shlibdeps finds them where the toolkit lies, and names no package for them
+  set(CPACK_COMPONENT_NCCL_DESCRIPTION "rows of moe's ranks from GPU to GPU; needs NCCL (libnccl.so.2)")
+  set(CPACK_DEBIAN_NCCL_PACKAGE_SUGGESTS libnccl2)
+  find_package(CUDAToolkit 13 REQUIRED)
+  get_filename_component(nccl_folder "${MOE_NCCL_LIBRARY}" DIRECTORY)
+  set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS_PRIVATE_DIRS ${CUDAToolkit_LIBRARY_DIR} ${nccl_folder})
+endif()
 list(JOIN suggested ", " CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS)
 include(CPack)
