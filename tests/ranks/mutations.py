@@ -23,11 +23,13 @@ TESTS = "every number of ranks*,lanes of several*"
 MISTAKES = [
     ("all-reduce", "lib/model/ownership.cpp", "  return tree.sum({0, lanes});\n",
      "  static_cast<void>(lanes);\n"
+     "  const std::span<float> all = in[0].span().first(std::size_t(count));\n"
      "  for (std::size_t r = 0; r < in.size(); ++r) {\n"
-     "    for (std::size_t i = r == 0 ? std::size_t(count) : 0; i < in[r].size(); ++i)\n"
-     "      in[0][i % std::size_t(count)] += in[r][i];\n"
+     "    const std::span<float> of_rank = in[r].span();\n"
+     "    for (std::size_t i = r == 0 ? all.size() : 0; i < of_rank.size(); ++i)\n"
+     "      all[i % all.size()] += of_rank[i];\n"
      "  }\n"
-     "  return std::span<float>(in[0]).first(std::size_t(count));\n"),
+     "  return all;\n"),
     ("lanes as they arrive", "lib/model/lanes.cpp",
      "    if (!make_a_node({0, lanes_}, left.lanes, right.lanes))\n      continue;\n",
      "    static_cast<void>(make_a_node({0, lanes_}, left.lanes, right.lanes));\n"),
