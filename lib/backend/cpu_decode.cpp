@@ -30,10 +30,11 @@ Index row_bytes(const Weight& w) {
   return bytes > 0 ? bytes : w.cols * Index(sizeof(float));
 }
 
-// Rows of w that a thread takes at once, in fours.
+// Rows of w that a thread takes at once: at least some, so that taking them costs little.
 template <class M>
 Index piece_rows(const M& w) {
-  return std::max<Index>(4, piece_bytes / std::max<Index>(row_bytes(w), 1) / 4 * 4);
+  constexpr Index some = 32;
+  return std::max<Index>(some, piece_bytes / std::max<Index>(row_bytes(w), 1) / 4 * 4);
 }
 
 // Rows of activations, and their bytes where one of the weights rounds them.

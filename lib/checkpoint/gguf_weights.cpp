@@ -54,6 +54,8 @@ Index width_of(const Dims& dims) {
 struct Run {
   const GgufTensor* tensor;
   Index first, rows;
+  quant::RowDots dots = nullptr;  // of its format, where rows lie as products read them
+  quant::RowByteDots byte_dots = nullptr;
 };
 
 class RunsOfRows final : public StoredRows {
@@ -77,6 +79,7 @@ class RunsOfRows final : public StoredRows {
       if (width_ % t.type->block != 0)
         refuse(*file_, t, concat("is of type ", t.type->name, ", which no vector can be"));
     }
+    find_dots();
     if (rows * width_ != size())
       throw Error(Exit::bug, concat("the runs of '", name, "' do not fill it"));
     if (laced_head_ > 0 && (laced_head_ % 2 != 0 || rows % laced_head_ != 0))
@@ -95,31 +98,27 @@ class RunsOfRows final : public StoredRows {
   }
   // Rows as products see them are the file's own, though perhaps in another order.
   bool has_dots() const override {
-    return width_ == cols() && std::ranges::all_of(runs_, [](const Run& r) {
-             return quant::row_dots(*r.tensor->type) != nullptr;
-           });
+    return has_dots_;
   }
   bool has_byte_dots() const override {
-    return width_ == cols() && std::ranges::all_of(runs_, [](const Run& r) {
-             return quant::row_byte_dots(*r.tensor->type) != nullptr;
-           });
+    return has_byte_dots_;
   }
   bool dots(Index first, Index count, const ActivationRow& x, float* y) const override {
-    if (!has_dots())
+    if (!has_dots_)
       return false;
-    const bool whole = x.bytes.number && has_byte_dots();
+    const bool whole = x.bytes.number && has_byte_dots_;
     each_stretch(first, count, laced_head_ > 0, [&](const Run& r, Index row, Index n, Index at) {
       const std::byte* w = bytes_of(r, row, n).data();
       float* to = y + (at - first);
       if (whole)
-        quant::row_byte_dots (*r.tensor->type)(w, x.bytes, to, n, width_);
+        r.byte_dots(w, x.bytes, to, n, width_);
       else
-        quant::row_dots (*r.tensor->type)(w, x.number, to, n, width_);
+        r.dots(w, x.number, to, n, width_);
     });
     return true;
   }
   bool finite(Index first, Index count) const override {
-    if (!has_dots())
+    if (!has_dots_)
       return StoredRows::finite(first, count);
     bool all = true;
     each_stretch(first, count, false, [&](const Run& r, Index row, Index n, Index) {
@@ -136,6 +135,17 @@ class RunsOfRows final : public StoredRows {
   }
 
  private:
+  // Once, since formats are found by their names.
+  void find_dots() {
+    has_dots_ = width_ == cols();
+    has_byte_dots_ = has_dots_;
+    for (Run& r : runs_) {
+      r.dots = quant::row_dots(*r.tensor->type);
+      r.byte_dots = quant::row_byte_dots(*r.tensor->type);
+      has_dots_ = has_dots_ && r.dots;
+      has_byte_dots_ = has_byte_dots_ && r.byte_dots;
+    }
+  }
   void convert(Index first, View<float> out) const override {
     const Index from = first * cols() / width_;
     each_stretch(from, out.rows * cols() / width_, laced_head_ > 0,
@@ -164,7 +174,9 @@ class RunsOfRows final : public StoredRows {
       const Index at = first + done;
       const Index stands = in_turn ? laced(at) : at;
       const std::size_t run =
-          std::size_t(std::ranges::upper_bound(begins_, stands) - begins_.begin()) - 1;
+          runs_.size() == 1
+              ? 0
+              : std::size_t(std::ranges::upper_bound(begins_, stands) - begins_.begin()) - 1;
       const Index row = stands - begins_[run];
       const Index rows = in_turn ? 1 : std::min(count - done, runs_[run].rows - row);
       body(runs_[run], row, rows, at);
@@ -176,6 +188,7 @@ class RunsOfRows final : public StoredRows {
   std::vector<Run> runs_;
   std::vector<Index> begins_;  // of each run
   Index width_, laced_head_;
+  bool has_dots_ = false, has_byte_dots_ = false;
 };
 
 // kv_b of latent attention (heads * (nope + value), rank) out of attn_k_b (heads, rank, nope), in

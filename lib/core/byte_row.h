@@ -14,6 +14,11 @@ struct ByteRow {
   const float* scale = nullptr;         // (n/32)
   const std::int32_t* sum = nullptr;    // (n/32), of the bytes of a block
   const float* scaled_half = nullptr;   // (n/16), the scale times the sum of 16 bytes
+  const float* scaled_sum = nullptr;    // (n/32), the scale times the sum
+  // For numbers in high halves of bytes that are read as 16 times what they are:
+  const float* pair_scale = nullptr;            // (n/32), the scale; of odd blocks a 16th
+  const float* nibble_scale = nullptr;          // (n/4), four times the scale, four times a 16th
+  const std::int32_t* nibble_offset = nullptr;  // (n/4), four times -sum, four times -16 sum
 };
 
 struct ActivationRow {

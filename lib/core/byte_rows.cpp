@@ -13,7 +13,7 @@
 namespace moe {
 namespace {
 
-constexpr float least = 0x1p-100f;
+constexpr float least = 0x1p-90f;
 constexpr std::uint32_t infinity = 0x7f800000;
 
 // Added to a float of a few bits, it leaves the nearest whole number in the last ones.
@@ -52,15 +52,35 @@ MOE_INLINE Block round_block(const float* __restrict x, std::int8_t* __restrict 
   return out;
 }
 
-MOE_SIMD void round_row(const float* __restrict x, Index blocks, std::int8_t* __restrict q,
-                        float* __restrict scale, std::int32_t* __restrict sum,
-                        float* __restrict half) {
+// Where what is kept of a row goes (byte_row.h).
+struct RoundedRow {
+  std::int8_t* __restrict number;
+  float* __restrict scale;
+  std::int32_t* __restrict sum;
+  float* __restrict scaled_half;
+  float* __restrict scaled_sum;
+  float* __restrict pair_scale;
+  float* __restrict nibble_scale;
+  std::int32_t* __restrict nibble_offset;
+};
+
+MOE_SIMD void round_row(const float* __restrict x, Index blocks, RoundedRow to) {
   for (Index b = 0; b < blocks; ++b) {
-    const Block found = round_block(x + byte_block * b, q + byte_block * b);
-    scale[b] = found.scale;
-    sum[b] = found.half[0] + found.half[1];
-    half[2 * b] = found.scale * float(found.half[0]);
-    half[2 * b + 1] = found.scale * float(found.half[1]);
+    const Block found = round_block(x + byte_block * b, to.number + byte_block * b);
+    const std::int32_t sum = found.half[0] + found.half[1];
+    const float sixteenth = found.scale / 16;
+    to.scale[b] = found.scale;
+    to.sum[b] = sum;
+    to.scaled_half[2 * b] = found.scale * float(found.half[0]);
+    to.scaled_half[2 * b + 1] = found.scale * float(found.half[1]);
+    to.scaled_sum[b] = found.scale * float(sum);
+    to.pair_scale[b] = b % 2 == 0 ? found.scale : sixteenth;
+    for (int i = 0; i < 4; ++i) {
+      to.nibble_scale[8 * b + i] = found.scale;
+      to.nibble_scale[8 * b + 4 + i] = sixteenth;
+      to.nibble_offset[8 * b + i] = -sum;
+      to.nibble_offset[8 * b + 4 + i] = -16 * sum;
+    }
   }
 }
 
@@ -84,20 +104,30 @@ Index blocks_of(View<const float> x) {
 ByteRows::ByteRows(View<const float> x)
     : cols_(x.cols),
       numbers_(std::size_t(x.size())),
-      scales_(std::size_t(x.rows * blocks_of(x))),
-      halves_(2 * scales_.size()),
-      sums_(scales_.size()) {
+      floats_(std::size_t(x.rows * blocks_of(x) * floats_a_block)),
+      ints_(std::size_t(x.rows * blocks_of(x) * ints_a_block)) {
   const Index blocks = blocks_of(x);
   for (Index t = 0; t < x.rows; ++t) {
-    round_row(x.row(t).data(), blocks, numbers_.data() + t * cols_, scales_.data() + t * blocks,
-              sums_.data() + t * blocks, halves_.data() + 2 * t * blocks);
+    float* const floats = floats_.data() + t * blocks * floats_a_block;
+    std::int32_t* const ints = ints_.data() + t * blocks * ints_a_block;
+    round_row(x.row(t).data(), blocks,
+              {numbers_.data() + t * cols_, floats, ints, floats + blocks, floats + 3 * blocks,
+               floats + 4 * blocks, floats + 5 * blocks, ints + blocks});
   }
 }
 
 ByteRow ByteRows::row(Index t) const {
-  const Index block = t * (cols_ / byte_block);
-  return {numbers_.data() + t * cols_, scales_.data() + block, sums_.data() + block,
-          halves_.data() + 2 * block};
+  const Index blocks = cols_ / byte_block;
+  const float* const floats = floats_.data() + t * blocks * floats_a_block;
+  const std::int32_t* const ints = ints_.data() + t * blocks * ints_a_block;
+  return {numbers_.data() + t * cols_,
+          floats,
+          ints,
+          floats + blocks,
+          floats + 3 * blocks,
+          floats + 4 * blocks,
+          floats + 5 * blocks,
+          ints + blocks};
 }
 
 void rounded_to_bytes(View<const float> x, View<float> out) {

@@ -1,7 +1,7 @@
 // Rows of activations rounded to 8 bits, which products of whole numbers read. A block of 32
 // numbers shares a scale d, the largest size among them over 127; number i becomes
 //   q_i = round(x_i / d), ties to even, -127..127,   so that |x_i - d q_i| <= d/2 (1 + 2^-14).
-// A block whose largest size is below 2^-100 counts as zeros. One that holds a NaN or an infinity
+// A block whose largest size is below 2^-90 counts as zeros. One that holds a NaN or an infinity
 // has the scale NaN, so that all products with its row are NaN.
 #pragma once
 #include <vector>
@@ -23,8 +23,11 @@ class ByteRows {
  private:
   Index cols_ = 0;
   std::vector<std::int8_t> numbers_;
-  std::vector<float> scales_, halves_;
-  std::vector<std::int32_t> sums_;
+  // of a row behind each other what byte_row.h names, in its order
+  static constexpr Index floats_a_block = 13;
+  static constexpr Index ints_a_block = 9;
+  std::vector<float> floats_;
+  std::vector<std::int32_t> ints_;
 };
 
 // What the rows count as: d q_i for x_i. `out` may be x.

@@ -37,6 +37,12 @@ void check_block(std::span<const float> x, const ByteRow& row, Index b) {
   CHECK(row.sum[b] == sum);
   CHECK(row.scaled_half[2 * b] == row.scale[b] * float(low));
   CHECK(row.scaled_half[2 * b + 1] == row.scale[b] * float(sum - low));
+  CHECK(row.scaled_sum[b] == row.scale[b] * float(sum));
+  CHECK(row.pair_scale[b] == (b % 2 == 0 ? row.scale[b] : row.scale[b] / 16));
+  for (int i = 0; i < 8; ++i) {
+    CHECK(row.nibble_scale[8 * b + i] == (i < 4 ? row.scale[b] : row.scale[b] / 16));
+    CHECK(row.nibble_offset[8 * b + i] == (i < 4 ? -sum : -16 * sum));
+  }
 }
 
 }  // namespace

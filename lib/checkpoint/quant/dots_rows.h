@@ -29,23 +29,99 @@ inline float plain_dot(const Byte* w, const float* x, Index n) {
       sum.part[j] = add_product(read(w + bytes * at), load(x + at), sum.part[j]);
     }
   }
-  int turn = 0;
-  for (; i + 16 <= n; i += 16, ++turn)
-    sum.part[turn] = add_product(read(w + bytes * i), load(x + i), sum.part[turn]);
+  // parts are named, since sums in an array that is indexed go through memory
+  const auto last = [&](Lanes& part) {
+    if (i + 16 <= n) {
+      part = add_product(read(w + bytes * i), load(x + i), part);
+    } else if (i < n) {
+      Byte rest[16 * bytes] = {};
+      float y[16] = {};
+      std::memcpy(rest, w + bytes * i, std::size_t(bytes * (n - i)));
+      std::memcpy(y, x + i, sizeof(float) * std::size_t(n - i));
+      part = add_product(read(rest), load(y), part);
+    }
+    i += 16;
+  };
   if (i < n) {
-    Byte rest[16 * bytes] = {};
-    float y[16] = {};
-    for (Index j = 0; j < bytes * (n - i); ++j)
-      rest[j] = w[bytes * i + j];
-    for (Index j = i; j < n; ++j)
-      y[j - i] = x[j];
-    sum.part[turn] = add_product(read(rest), load(y), sum.part[turn]);
+    last(sum.part[0]);
+    last(sum.part[1]);
+    last(sum.part[2]);
+    last(sum.part[3]);
   }
   return sum.all();
 }
 inline Lanes from_floats(const void* p) {
   return load(static_cast<const float*>(p));
 }
+
+using BrainRows = void(const std::byte* w, const float* x, float* y, Index count, Index n);
+constexpr BrainRows& plain_brain_rows = rows<const float*, plain_dot<from_brain, 2>, 2, 1>;
+
+#ifdef __AVX512F__
+
+// Of 64 bytes, 32 bfloat16 numbers: the even ones are widened by a shift, the odd ones by a mask,
+// and each is multiplied with its number of x, whose even ones stand before the odd ones. Whole
+// lines are read so, half again as fast from memory as in sixteens.
+struct BrainSums {
+  Lanes even[2] = {zeros(), zeros()};
+  Lanes odd[2] = {zeros(), zeros()};
+
+  template <int half>
+  void add(const Byte* w, const float* x) {
+    const __m512i both = _mm512_loadu_si512(w);
+    const __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    const __m512 high = _mm512_castsi512_ps(_mm512_and_si512(both, upper));
+    even[half] = add_product({low}, load(x), even[half]);
+    odd[half] = add_product({high}, load(x + 16), odd[half]);
+  }
+  // the sums of plain_dot, number by number
+  float all() const {
+    const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+    Sums sum;
+    sum.part[0] = {_mm512_permutex2var_ps(even[0].v, first, odd[0].v)};
+    sum.part[1] = {_mm512_permutex2var_ps(even[0].v, second, odd[0].v)};
+    sum.part[2] = {_mm512_permutex2var_ps(even[1].v, first, odd[1].v)};
+    sum.part[3] = {_mm512_permutex2var_ps(even[1].v, second, odd[1].v)};
+    return sum.all();
+  }
+};
+
+// Of every 32 numbers the even ones, then the odd ones.
+inline void even_before_odd(const float* x, float* to, Index n) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  for (Index i = 0; i < n; i += 32) {
+    const __m512 a = load(x + i).v;
+    const __m512 b = load(x + i + 16).v;
+    store({_mm512_permutex2var_ps(a, even, b)}, to + i);
+    store({_mm512_permutex2var_ps(a, odd, b)}, to + i + 16);
+  }
+}
+
+inline void brain_rows(const std::byte* w, const float* x, float* y, Index count, Index n) {
+  constexpr Index widest = 8192;
+  if (n % 64 != 0 || n > widest)
+    return plain_brain_rows(w, x, y, count, n);
+  alignas(64) float parted[widest];
+  even_before_odd(x, parted, n);
+  for (Index r = 0; r < count; ++r) {
+    const Byte* row = reinterpret_cast<const Byte*>(w) + r * 2 * n;
+    BrainSums sum;
+    for (Index i = 0; i < n; i += 64) {
+      sum.add<0>(row + 2 * i, parted + i);
+      sum.add<1>(row + 2 * i + 64, parted + i + 32);
+    }
+    y[r] = sum.all();
+  }
+}
+
+#else
+
+constexpr BrainRows& brain_rows = plain_brain_rows;
+
+#endif
 
 // Sums of 32 numbers q x.
 inline Lanes products(__m128i low, __m128i high, const float* x) {
@@ -58,6 +134,7 @@ inline float q8_0_dot(const Byte* w, const float* x, Index n) {
       n / 32,
       [&](Index b, Lanes& part) {
         const Byte* block = w + 34 * b;
+        fetch_ahead(block);
         const Lanes some = products(bytes_at(block + 2), bytes_at(block + 18), x + 32 * b);
         part = add_product(all(half(block)), some, part);
       },
@@ -182,7 +259,7 @@ inline float int4_dot(const Byte* w, const float* scale, const float* x, Index n
 
 constexpr DotsTable table = {
     rows<const float*, plain_dot<from_floats, 4>, 4, 1>,
-    rows<const float*, plain_dot<from_brain, 2>, 2, 1>,
+    brain_rows,
     rows<const float*, plain_dot<from_half, 2>, 2, 1>,
     rows<const float*, q8_0_dot, 34, 32>,
     rows<const float*, q4_0_dot, 18, 32>,

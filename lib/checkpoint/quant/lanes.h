@@ -132,8 +132,20 @@ inline void in_fours(Index count, const Add& add, Sums& sum) {
     add(b + 2, sum.part[2]);
     add(b + 3, sum.part[3]);
   }
-  for (; b < count; ++b)
-    add(b, sum.part[b % 4]);
+  if (b < count)
+    add(b, sum.part[0]);
+  if (b + 1 < count)
+    add(b + 1, sum.part[1]);
+  if (b + 2 < count)
+    add(b + 2, sum.part[2]);
+}
+
+// Asks for what comes a page later. Blocks whose numbers take longer than their reading hide part
+// of it so: the processor's own prefetching ends with a page.
+constexpr int line = 64;  // bytes
+inline void fetch_ahead(const Byte* p) {
+  constexpr int page = 4096;
+  _mm_prefetch(reinterpret_cast<const char*>(p) + page, _MM_HINT_T0);
 }
 
 // Rows that lie one behind the other, `bytes` for each `numbers`, with one row of activations.
