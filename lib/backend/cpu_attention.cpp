@@ -12,6 +12,9 @@ namespace moe {
 namespace {
 
 constexpr Index block_rows = 64;  // queries of a block
+constexpr Index few_queries = 4;  // up to so many read keys and values without library products
+// Reading a key takes as long as some four multiplications of numbers that are near.
+constexpr double reading = 4;
 
 using In = View<const float>;
 using Out = View<float>;
@@ -56,8 +59,10 @@ Index most_keys(const Sequence& s) {  // that one block sees
 
 double work_of(const std::vector<Sequence>& all, In q) {
   double work = 0;
-  for (const Sequence& s : all)
-    work += 2 * double(s.queries) * double(most_keys(s)) * double(q.cols);
+  for (const Sequence& s : all) {
+    const double queries = s.queries <= few_queries ? reading : double(s.queries);
+    work += 2 * queries * double(most_keys(s)) * double(q.cols);
+  }
   return work;
 }
 
@@ -70,7 +75,31 @@ struct Forward {
   const AttentionShape& a;
   Out out, lse;
 
+  // Of decoding: query i of a sequence, whose keys and values are read once.
+  void query(Memory& memory, const Sequence& s, Index h, Index i) const {
+    const Index g = h / (a.heads / a.kv_heads);
+    const Index n = a.value_columns();
+    const Index row = s.query + i;
+    const Index key = s.key + s.first(i);
+    const Index keys = s.last(i) - s.first(i);
+    Array<float> buffer(memory, 1, keys);
+    float* const p = buffer.view().data;
+    loops::key_scores(&q(row, h * a.head_dim), &k(key, g * a.head_dim), k.cols, keys, a.head_dim,
+                      p);
+    const float inverse = loops::softmax(p, 0, keys, keys, float(a.scale), &lse(row, h));
+    float* const to = &out(row, h * n);
+    loops::weighted_values(p, &v(key, g * n), v.cols, keys, n, to);
+    loops::scaled(to, to, inverse, n);
+  }
+
   void head(Memory& memory, const Sequence& s, Index h) const {
+    for (Index i = 0; s.queries <= few_queries && i < s.queries; ++i)
+      query(memory, s, h, i);
+    if (s.queries > few_queries)
+      blocks(memory, s, h);
+  }
+
+  void blocks(Memory& memory, const Sequence& s, Index h) const {
     const Index d = a.head_dim;
     const Index n = a.value_columns();
     const Index g = h / (a.heads / a.kv_heads);

@@ -122,6 +122,36 @@ MOE_SIMD void row_dots(const std::uint16_t* w, const float* x, float* y, float b
                        Index n) {
   dots(w, x, y, beta, rows, n);
 }
+MOE_SIMD void key_scores(const float* q, const float* k, Index stride, Index keys, Index n,
+                         float* scores) {
+  for (Index j = 0; j < keys; ++j) {
+    const float* const row = k + j * stride;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (Index i = 0; i < n; ++i)
+      sum += q[i] * row[i];
+    scores[j] = sum;
+  }
+}
+MOE_SIMD void weighted_values(const float* p, const float* v, Index stride, Index keys, Index n,
+                              float* __restrict out) {
+  std::fill_n(out, n, 0.0f);
+  Index j = 0;
+  for (; j + 4 <= keys; j += 4) {
+    const float* const row = v + j * stride;
+#pragma omp simd
+    for (Index i = 0; i < n; ++i) {
+      out[i] += (p[j] * row[i] + p[j + 1] * row[stride + i]) +
+                (p[j + 2] * row[2 * stride + i] + p[j + 3] * row[3 * stride + i]);
+    }
+  }
+  for (; j < keys; ++j) {
+    const float* const row = v + j * stride;
+#pragma omp simd
+    for (Index i = 0; i < n; ++i)
+      out[i] += p[j] * row[i];
+  }
+}
 MOE_SIMD void round_half(float* x, Index n) {
   for (Index i = 0; i < n; ++i) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x[i]);

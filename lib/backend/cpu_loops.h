@@ -50,6 +50,9 @@ float cross_entropy(float* z, Index n, Index target, float scale, bool backward)
 // ---- attention, rows of a block of scores; a row's keys are [first, last) of `keys`
 // row = exp(scale row - max) inside, 0 outside; returns 1/sum and sets lse of the scaled scores
 float softmax(float* row, Index first, Index last, Index keys, float scale, float* lse);
+// scores_j = q . k_j and out = sum of p_j v_j, for rows of keys and values `stride` numbers apart
+void key_scores(const float* q, const float* k, Index stride, Index keys, Index n, float* scores);
+void weighted_values(const float* p, const float* v, Index stride, Index keys, Index n, float* out);
 // p = exp(scale p - lse) inside, 0 outside; ds = p (ds - delta) scale
 void softmax_backward(float* p, float* ds, Index first, Index last, Index keys, float scale,
                       float lse, float delta);
