@@ -1,11 +1,15 @@
-// One block of each format of ggml: its bytes in, its numbers out. The layouts are those of ggml's
-// block structures (ggml-common.h of llama.cpp), read byte by byte, so that nothing depends on
-// alignment. In the comments d and m are float16, "lo" and "hi" are the halves of a byte.
+// One block of each format of ggml, or rows of blocks: bytes in, numbers out. The layouts are those
+// of ggml's block structures (ggml-common.h of llama.cpp), read byte by byte, so that nothing
+// depends on alignment. In the comments d and m are float16, "lo" and "hi" are the halves of a
+// byte.
 #pragma once
+#include <bit>
 #include <cstdint>
 #include <cstring>
 
+#include "lib/core/clones.h"
 #include "lib/core/dtype.h"
+#include "lib/core/view.h"
 
 namespace moe::quant {
 
@@ -26,17 +30,30 @@ inline int nibble(const Byte* p, int i) {
   return p[i / 2] >> (4 * (i % 2)) & 15;
 }
 
+struct ScaleAndMin {
+  int scale, min;
+};
+// Of part j of 8: twice eight numbers of six bits in 12 bytes.
+MOE_INLINE ScaleAndMin scale_and_min(const Byte* s, int j) {
+  if (j < 4)
+    return {s[j] & 63, s[j + 4] & 63};
+  return {(s[j + 4] & 15) | s[j - 4] >> 6 << 4, s[j + 4] >> 4 | s[j] >> 6 << 4};
+}
+
+// rows.cpp: blocks one behind the other
+void f32(const Byte*, float*, Index blocks);
+void bf16(const Byte*, float*, Index blocks);
+void q8_0(const Byte*, float*, Index blocks);
+void q4_0(const Byte*, float*, Index blocks);
+void q4_k(const Byte*, float*, Index blocks);
+void q6_k(const Byte*, float*, Index blocks);
 // plain.cpp: one number a block
-void f32(const Byte*, float*);
 void f16(const Byte*, float*);
-void bf16(const Byte*, float*);
 void f64(const Byte*, float*);
 // small_blocks.cpp: 32 to 128 numbers a block
-void q4_0(const Byte*, float*);
 void q4_1(const Byte*, float*);
 void q5_0(const Byte*, float*);
 void q5_1(const Byte*, float*);
-void q8_0(const Byte*, float*);
 void iq4_nl(const Byte*, float*);
 void mxfp4(const Byte*, float*);
 void nvfp4(const Byte*, float*);
@@ -45,9 +62,7 @@ void q2_0(const Byte*, float*);
 // k_blocks.cpp: 256 numbers a block, with scales of parts
 void q2_k(const Byte*, float*);
 void q3_k(const Byte*, float*);
-void q4_k(const Byte*, float*);
 void q5_k(const Byte*, float*);
-void q6_k(const Byte*, float*);
 void iq4_xs(const Byte*, float*);
 void tq1_0(const Byte*, float*);
 void tq2_0(const Byte*, float*);

@@ -13,16 +13,6 @@ int two_bits(const Byte* q, int n) {
   return q[n / 128 * 32 + n % 32] >> (2 * t) & 3;
 }
 
-struct ScaleAndMin {
-  int scale, min;
-};
-// Of part j of 8: twice eight numbers of six bits in 12 bytes.
-ScaleAndMin scale_and_min(const Byte* s, int j) {
-  if (j < 4)
-    return {s[j] & 63, s[j + 4] & 63};
-  return {(s[j + 4] & 15) | s[j - 4] >> 6 << 4, s[j + 4] >> 4 | s[j] >> 6 << 4};
-}
-
 // Six bits of part j of 16 in 12 bytes, from -32 on.
 int q3_scale(const Byte* s, int j) {
   const int low = s[j % 8] >> (4 * (j / 8)) & 15;
@@ -75,21 +65,6 @@ void q3_k(const Byte* from, float* out) {
   }
 }
 
-// d, m, 8 scales and minima, four bits each
-void q4_k(const Byte* from, float* out) {
-  const float d = half_at(from);
-  const float m = half_at(from + 2);
-  for (int part = 0; part < 8; ++part) {
-    const auto [sc, mn] = scale_and_min(from + 4, part);
-    const float scale = d * float(sc);
-    const float min = m * float(mn);
-    const Byte* q = from + 16 + part / 2 * 32;
-    const int shift = 4 * (part % 2);
-    for (int l = 0; l < 32; ++l)
-      out[32 * part + l] = scale * float(q[l] >> shift & 15) - min;
-  }
-}
-
 // d, m, 8 scales and minima, 256 fifth bits, four bits each
 void q5_k(const Byte* from, float* out) {
   const float d = half_at(from);
@@ -105,19 +80,6 @@ void q5_k(const Byte* from, float* out) {
       const int value = (q[l] >> shift & 15) | (high[l] >> part & 1) << 4;
       out[32 * part + l] = scale * float(value) - min;
     }
-  }
-}
-
-// four low bits each, two high bits each, 16 signed scales, d
-void q6_k(const Byte* from, float* out) {
-  const Byte* high = from + 128;
-  const Byte* scales = from + 192;
-  const float d = half_at(from + 208);
-  for (int n = 0; n < numbers; ++n) {
-    const int t = n % 128 / 32;
-    const Byte low = from[n / 128 * 64 + t % 2 * 32 + n % 32];
-    const int value = (low >> (t / 2 * 4) & 15) | two_bits(high, n) << 4;
-    out[n] = d * float(std::int8_t(scales[n / 16])) * float(value - 32);
   }
 }
 

@@ -30,16 +30,6 @@ float half_ue4m3(Byte s) {
 
 }  // namespace
 
-// d, 16 bytes; d (q - 8)
-void q4_0(const Byte* from, float* out) {
-  const float d = half_at(from);
-  for (int j = 0; j < half_block; ++j) {
-    const Byte q = from[2 + j];
-    out[j] = d * float((q & 15) - 8);
-    out[j + half_block] = d * float((q >> 4) - 8);
-  }
-}
-
 // d, m, 16 bytes; d q + m
 void q4_1(const Byte* from, float* out) {
   const float d = half_at(from);
@@ -72,13 +62,6 @@ void q5_1(const Byte* from, float* out) {
     out[j] = d * float((q & 15) | fifth(high, j)) + m;
     out[j + half_block] = d * float((q >> 4) | fifth(high, j + half_block)) + m;
   }
-}
-
-// d, 32 signed bytes
-void q8_0(const Byte* from, float* out) {
-  const float d = half_at(from);
-  for (int j = 0; j < 32; ++j)
-    out[j] = d * float(std::int8_t(from[2 + j]));
 }
 
 // d, 16 bytes of places in a table
