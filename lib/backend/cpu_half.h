@@ -1,30 +1,18 @@
 // cpu:dtype=bf16: the cpu backend with the operands of products rounded to bf16 and summed in f32,
 // on processors that multiply bf16. Master weights, activations, gradients and everything else stay
-// f32; router scores are products in full f32 (Weight::exact). The same bytes for any number of
-// threads, as in cpu.h.
+// f32; router scores are products in full f32 (Weight::exact), and so are a few rows times a weight
+// that has a source, its gradients, and products that round activations to bytes. The same bytes
+// for any number of threads, as in cpu.h.
 #pragma once
 #include "lib/backend/cpu.h"
 #include "lib/backend/gemm_half.h"
 
 namespace moe {
 
-// A matrix of experts as products read it: in memory, or in the file that it lies in as bf16.
-struct HalfMatrix {
-  View<const Half> all;
-  const RowSource* source = nullptr;
-  Index first = 0;  // row of the source
-
-  View<const Half> block(Index expert, Index rows) const {
-    if (!source)
-      return all.block(expert, rows);
-    return {source->bf16_rows(first + expert * rows, rows), rows, all.cols};
-  }
-};
-
 // The weights of experts as products read them.
 struct RoundedExperts {
   Array<Half> space[3];
-  HalfMatrix gate, up, down;
+  View<const Half> gate, up, down;
 };
 
 struct SlotGradients;
@@ -61,7 +49,6 @@ class CpuHalf : public Cpu {
   // What products read of a weight: its numbers where they lie as bf16, else a copy, kept by id and
   // version (half the weight's size).
   Halves halves(const Weight&, Array<Half>& space);
-  HalfMatrix matrix(const Weight&, Array<Half>& space);
   RoundedExperts halves(const ExpertWeights<float>&);
   void add_weight_gradients(const ExpertGrads<float>&, In xs, const Plan&, const SlotGradients&);
   Array<Half> rounded(In);

@@ -31,11 +31,13 @@ void round(In x, View<Half> to) {
   loops::to_half(x.data, to.data, x.size());
 }
 
-// What the forward pass of a tile reads and writes.
+// What the forward pass of a tile reads and writes. M: how matrices are read, views or weights with
+// a source.
+template <class M>
 struct ForwardPass {
   Memory& memory;
   const ExpertWeights<float>& weights;
-  const RoundedExperts& rounded;
+  M w_gate, w_up, w_down;
   In xs;
   Out gate, up, ys;
 
@@ -50,12 +52,12 @@ struct ForwardPass {
     const Out h = space_h.view();
     const Halves in(x.view());
     if (is_gated(weights.activation))
-      biased_product(memory, in, rounded.gate.block(t.expert, width), weights.gate_bias, t.expert,
+      biased_product(memory, in, expert_block(w_gate, t.expert, width), weights.gate_bias, t.expert,
                      g);
-    biased_product(memory, in, rounded.up.block(t.expert, width), weights.up_bias, t.expert, u);
+    biased_product(memory, in, expert_block(w_up, t.expert, width), weights.up_bias, t.expert, u);
     loops::activate(weights.activation, g.data, u.data, h.data, u.size());
     round(h, hidden.view());
-    biased_product(memory, Halves(hidden.view()), rounded.down.block(t.expert, ys.cols),
+    biased_product(memory, Halves(hidden.view()), expert_block(w_down, t.expert, ys.cols),
                    weights.down_bias, t.expert, rows_of(ys, t));
   }
 };
@@ -92,7 +94,7 @@ struct BackwardPass {
       add_dx(t, rounded.gate, dg, slots.dgate, 1);
   }
   // dx = d w + beta dx, with d rounded and kept
-  void add_dx(const RowTile& t, const HalfMatrix& w, In d, Array<Half>& kept, float beta) const {
+  void add_dx(const RowTile& t, Halves w, In d, Array<Half>& kept, float beta) const {
     const View<Half> half = rows_of(kept.view(), t);
     round(d, half);
     tile_product(memory, Halves(half), w.block(t.expert, tape.up.cols()), Op::plain,
@@ -100,40 +102,42 @@ struct BackwardPass {
   }
 };
 
-}  // namespace
-
-HalfMatrix CpuHalf::matrix(const Weight& w, Array<Half>& space) {
-  if (w.source)
-    return {{nullptr, w.rows, w.cols}, w.source, w.first};
-  return {halves(w, space)};
+template <class M>
+void forward_tiles(Memory& memory, const ExpertWeights<float>& w, const M& gate, const M& up,
+                   const M& down, In xs, const Plan& plan, ExpertTape<float>& tape, Out ys) {
+  const Index width = w.up.rows / plan.experts();
+  tape.up = Array<float>(memory, xs.rows, width);
+  tape.gate = Array<float>(memory, is_gated(w.activation) ? xs.rows : 0, width);
+  run_tiles(plan, xs, width,
+            ForwardPass<M>{memory, w, gate, up, down, xs, tape.gate.view(), tape.up.view(), ys});
 }
+
+}  // namespace
 
 RoundedExperts CpuHalf::halves(const ExpertWeights<float>& w) {
   RoundedExperts r;
   if (is_gated(w.activation))
-    r.gate = matrix(w.gate, r.space[0]);
-  r.up = matrix(w.up, r.space[1]);
-  r.down = matrix(w.down, r.space[2]);
+    r.gate = halves(w.gate, r.space[0]);
+  r.up = halves(w.up, r.space[1]);
+  r.down = halves(w.down, r.space[2]);
   return r;
 }
 
 void CpuHalf::experts(const ExpertWeights<float>& w, In xs, const Plan& plan,
                       ExpertTape<float>& tape, Out ys) {
-  if (w.up.source && (!w.up.source->lies_as_bf16() || plan.decoding))
+  const bool bytes = (is_gated(w.activation) && w.gate.rounds_activations()) ||
+                     w.up.rounds_activations() || w.down.rounds_activations();
+  if (w.up.source && (plan.decoding || bytes))
     return Cpu::experts(w, xs, plan, tape, ys);
-  const bool gated = is_gated(w.activation);
+  if (w.up.source)
+    return forward_tiles(*this, w, w.gate, w.up, w.down, xs, plan, tape, ys);
   const RoundedExperts rounded_w = halves(w);
   if (plan.decoding) {
     const Array<float> x = rounded_numbers(xs);
-    const decode::Bodies<View<const Half>> bodies{w, rounded_w.gate.all, rounded_w.up.all,
-                                                  rounded_w.down.all};
+    const decode::Bodies<Halves> bodies{w, rounded_w.gate, rounded_w.up, rounded_w.down};
     return decode::experts(*this, bodies, x.view(), plan, tape, ys);
   }
-  const Index width = w.up.rows / plan.experts();
-  tape.up = Array<float>(*this, xs.rows, width);
-  tape.gate = Array<float>(*this, gated ? xs.rows : 0, width);
-  run_tiles(plan, xs, width,
-            ForwardPass{*this, w, rounded_w, xs, tape.gate.view(), tape.up.view(), ys});
+  forward_tiles(*this, w, rounded_w.gate, rounded_w.up, rounded_w.down, xs, plan, tape, ys);
 }
 
 void CpuHalf::add_weight_gradients(const ExpertGrads<float>& g, In xs, const Plan& plan,

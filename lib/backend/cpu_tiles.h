@@ -99,6 +99,10 @@ inline void tile_product(Memory& memory, View<const float> x, const Weight& w, O
                          float beta) {
   stack_product(memory, x, x.rows, w, op, y, beta);
 }
+// y = x w' + beta y in bf16, with rows of w from their source; numbers are rounded where they do
+// not lie as bf16.
+void tile_product(Memory& memory, View<const Half> x, const Weight& w, Op op, View<float> y,
+                  float beta);
 
 // Block e of `rows` rows.
 template <class T>
@@ -114,8 +118,8 @@ inline void add_bias_row(View<const float> bias, Index expert, View<float> y) {
     loops::add_row(bias.slice(expert, 1).data, y.data, y.rows, y.cols);
 }
 // y = x w' + b for one tile and its expert's row of the biases (E,O), empty = none.
-template <class T>
-void biased_product(Memory& memory, View<const T> x, View<const T> w, View<const float> bias,
+template <class T, class M>
+void biased_product(Memory& memory, View<const T> x, const M& w, View<const float> bias,
                     Index expert, View<float> y) {
   tile_product(memory, x, w, Op::transposed, y, 0);
   add_bias_row(bias, expert, y);

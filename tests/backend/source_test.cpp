@@ -196,12 +196,29 @@ TEST_CASE("products that round activations are those of the definition") {
   }
 }
 
-TEST_CASE("bf16 products leave experts from sources in full precision") {
+TEST_CASE("bf16 products of experts from sources are those of experts in memory") {
   const auto half = make_backend("cpu:dtype=bf16");
   if (half->operand_type() != DType::bf16)
     return;
   check_shape(*half, {4, 48, 40, 37, 2, false}, 1e-4);
+  check_shape(*half, {3, 320, 544, 300, 1, false}, 1e-4);
   check_shape(*half, {4, 48, 40, 1, 2, true}, 1e-4);
+}
+
+TEST_CASE("a bf16 product of a matrix from a source is that of the same matrix in memory") {
+  const auto half = make_backend("cpu:dtype=bf16");
+  if (half->operand_type() != DType::bf16)
+    return;
+  Rng rng(3);
+  const Shape s{1, 64, 1100, 300, 1, false};
+  const Experts experts(s, rng, false);
+  const Matrix<float> x = drawn(300, s.hidden, rng);
+  const Array<float> xs(*half, x.view());
+  Array<float> made = Array<float>::zeros(*half, 300, experts.up.rows());
+  Array<float> held = Array<float>::zeros(*half, 300, experts.up.rows());
+  half->linear(xs.view(), from(experts.up_rows, experts.up), made.view(), 0.5f);
+  half->linear(xs.view(), Weight(experts.up.view()), held.view(), 0.5f);
+  CHECK(made.to_host() == held.to_host());
 }
 
 }  // namespace moe
