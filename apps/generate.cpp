@@ -43,6 +43,7 @@ Loading loading(const Options& o) {
   Holding wanted = holding(o.experts);
   if (wanted.numbers == Keep::as_fits)
     wanted.numbers = Keep::in_files;
+  wanted.decodes = true;
   return {.holding = wanted, .k = o.experts_per_token};
 }
 

@@ -23,6 +23,10 @@ class RowSource {
                     float* /*y*/) const {
     return false;
   }
+  // Whether all rows have dots().
+  virtual bool has_dots() const {
+    return false;
+  }
   // Products y = x w' take rows of x rounded to 8 bits (byte_rows.h): all rows have dots() then.
   virtual bool rounds_activations() const {
     return false;

@@ -149,10 +149,13 @@ bool ExpertCache<S>::reads_in_place(const ExpertParameters<S>& bodies, const Pla
   if constexpr (std::is_same_v<S, float>) {
     const bool on_host = dynamic_cast<const HostBackend<S>*>(&backend_) != nullptr;
     const bool half = backend_.operand_type() == DType::bf16;
-    return on_host && !plan.decoding && all_room(bodies) < experts_ &&
+    const auto can = [&](const RowSource& rows) {
+      return plan.decoding ? rows.has_dots() : !half || rows.lies_as_bf16();
+    };
+    return on_host && all_room(bodies) < experts_ &&
            std::ranges::all_of(parts_of(bodies), [&](const Parameter<S>* p) {
-             return p->empty() || (p->elsewhere() && p->kind() == ParameterKind::matrix &&
-                                   (!half || p->elsewhere()->lies_as_bf16()));
+             return p->empty() ||
+                    (p->elsewhere() && p->kind() == ParameterKind::matrix && can(*p->elsewhere()));
            });
   }
   return false;
@@ -229,7 +232,8 @@ void ExpertCache<S>::run_in_place(const ExpertParameters<S>& bodies, View<const 
     ExpertTape<S> tape;
     backend_.experts(weights, xs.slice(start, here.back()), plan_of(backend_, here, plan), tape,
                      ys.slice(start, here.back()));
-    if (ahead_)
+    // what a few tokens read is read again soon
+    if (ahead_ && !plan.decoding)
       ahead_->forget(in_file(bodies, group));
   }
 }

@@ -3,10 +3,11 @@
 // that the backend multiplies, which halves them in bf16. One buffer serves all layers of a model,
 // whose experts have one shape. Passes over many tokens need nearly all experts of every layer in
 // turn, so that those used longest ago are those needed next: where not all have room, products
-// read their rows in the file (of bf16 products where the file has bf16) and nothing is kept. What
-// comes out is what Backend::experts
-// gives for all of them at once, bit for bit where a backend computes every expert's rows for
-// themselves. While some compute, the pages of the next ones are asked for.
+// read their rows in the file (of bf16 products where the file has bf16) and nothing is kept. So do
+// passes over a few tokens whose rows are multiplied as they lie, which is faster than bringing
+// them. What comes out is what Backend::experts gives for all of them at once, bit for bit where a
+// backend computes every expert's rows for themselves. While some compute, the pages of the next
+// ones are asked for.
 #pragma once
 #include <map>
 #include <mutex>

@@ -87,9 +87,9 @@ void add_bytes(const Where& w, Index first, Index count,
 }
 
 // Parts stand in order of their first row and fill the parameter. `take` gets the part, the first
-// of its rows, and how many.
-void each_range(const std::vector<Where>& parts, Index first, Index rows,
-                const std::function<void(const Where&, Index from, Index count)>& take) {
+// of its rows, and how many: take(where, from, count).
+template <class Take>
+void each_range(const std::vector<Where>& parts, Index first, Index rows, const Take& take) {
   auto part =
       std::ranges::upper_bound(parts, first, {}, [](const Where& w) { return w.rows.first; });
   for (Index done = 0; done < rows;) {
@@ -109,9 +109,9 @@ std::vector<std::span<const std::byte>> bytes_of(const std::vector<Where>& parts
   return out;
 }
 
-// `take` gets the rows of each part that fill `out`.
-void each_part(const std::vector<Where>& parts, Index first, View<float> out,
-               const std::function<void(const Where&, Index from, View<float> to)>& take) {
+// `take` gets the rows of each part that fill `out`: take(where, from, to).
+template <class Take>
+void each_part(const std::vector<Where>& parts, Index first, View<float> out, const Take& take) {
   Index done = 0;
   each_range(parts, first, out.rows, [&](const Where& w, Index from, Index count) {
     take(w, from, out.slice(done, count));
@@ -153,63 +153,6 @@ void read_rows(const std::vector<Where>& parts, Index first, View<float> out) {
   });
 }
 
-// Rows that are read when they are used, and looked at each time; as bf16 the first time.
-class RowsInFile final : public RowSource {
- public:
-  explicit RowsInFile(std::vector<Where> parts)
-      : parts_(std::move(parts)), looked_at_(std::make_unique<std::atomic<bool>[]>(parts_.size())) {
-    as_bf16_ = std::ranges::all_of(parts_, is_bf16);
-  }
-  void read(Index first, View<float> out) const override {
-    read_rows(parts_, first, out);
-  }
-  std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const override {
-    return bytes_of(parts_, first, rows);
-  }
-  bool lies_as_bf16() const override {
-    return as_bf16_;
-  }
-  const std::uint16_t* bf16_rows(Index first, Index rows) const override {
-    const std::uint16_t* out = nullptr;
-    each_range(parts_, first, rows, [&](const Where& w, Index from, Index count) {
-      if (out || from + count > w.rows.rows)
-        throw Error(Exit::bug, "rows of several tensors were asked for as if they lay together");
-      const View<const std::uint16_t> all = w.tensor->numbers().view<std::uint16_t>();
-      out = all.slice(from, count).data;
-      refuse_infinite_once(w, all);
-    });
-    return out;
-  }
-
- private:
-  // A matrix that is a tensor of its own.
-  static bool is_bf16(const Where& w) {
-    const TensorRows& r = w.rows;
-    if (!w.tensor || w.tensor->quantised())
-      return false;
-    const bool whole = r.offset == 0 && r.column == 1 && r.row == w.tensor->cols() &&
-                       r.rows == w.tensor->rows() && (r.cols == 0 || r.cols == r.row);
-    const auto* stored = dynamic_cast<const Stored*>(w.tensor.get());
-    return whole && stored && stored->numbers().dtype() == DType::bf16 &&
-           stored->numbers().aligned();
-  }
-  void refuse_infinite_once(const Where& w, View<const std::uint16_t> numbers) const {
-    std::atomic<bool>& done = looked_at_[std::size_t(&w - parts_.data())];
-    if (done)
-      return;
-    std::uint16_t largest = 0;  // exponent of an infinity or a NaN, where there is one
-    for (Index i = 0; i < numbers.size(); ++i)
-      largest = std::max<std::uint16_t>(largest, numbers.data[i] & 0x7f80);
-    if (largest == 0x7f80)
-      refuse_not_finite(w);
-    done = true;
-  }
-
-  std::vector<Where> parts_;
-  std::unique_ptr<std::atomic<bool>[]> looked_at_;  // (parts)
-  bool as_bf16_ = false;
-};
-
 // Throws where these rows of a part hold a number that is not finite.
 void look_at(const Where& w, Index from, Index count) {
   if (!w.tensor)
@@ -227,7 +170,7 @@ void look_at(const Where& w, Index from, Index count) {
 // Rows that are decoded each time. Of files that are read in place they are multiplied as they lie
 // and looked at when they are first read, a stretch of a part at a time: they are in the cache
 // then. Activations are rounded where that is wanted and all rows have products of whole numbers.
-class DecodedRows final : public RowSource {
+class DecodedRows : public RowSource {
  public:
   DecodedRows(std::vector<Where> parts, Index rows, const Holding& holding)
       : parts_(std::move(parts)) {
@@ -253,6 +196,10 @@ class DecodedRows final : public RowSource {
   std::vector<std::span<const std::byte>> bytes(Index first, Index rows) const override {
     return bytes_of(parts_, first, rows);
   }
+  bool has_dots() const override {
+    return in_place() &&
+           std::ranges::all_of(parts_, [](const Where& w) { return !w.tensor || as_they_lie(w); });
+  }
   bool rounds_activations() const override {
     return rounds_;
   }
@@ -266,11 +213,7 @@ class DecodedRows final : public RowSource {
     return all;
   }
 
- private:
-  static constexpr Index stretch = 64;  // rows
-  bool in_place() const {
-    return looked_at_ != nullptr;
-  }
+ protected:
   void look_once(const Where& w, Index from, Index count) const {
     if (!in_place())
       return;
@@ -285,9 +228,59 @@ class DecodedRows final : public RowSource {
     }
   }
 
+ private:
+  static constexpr Index stretch = 64;  // rows
+  bool in_place() const {
+    return looked_at_ != nullptr;
+  }
+
   std::vector<Where> parts_;
   bool rounds_ = false;
   std::unique_ptr<std::atomic<bool>[]> looked_at_;  // null: not in place
+};
+
+// Of experts that are read when they are used: as bf16 too where they lie so.
+class RowsInFile final : public DecodedRows {
+ public:
+  RowsInFile(std::vector<Where> parts, Index rows, const Holding& holding)
+      : DecodedRows(std::move(parts), rows, {.numbers = Keep::in_files}) {
+    as_bf16_ = std::ranges::all_of(this->parts(), is_bf16);
+    // sums of plain numbers are in the order of matrices in memory
+    const bool plain = std::ranges::all_of(
+        this->parts(), [](const Where& w) { return !w.tensor || !w.tensor->quantised(); });
+    has_dots_ = DecodedRows::has_dots() && (holding.decodes || plain);
+  }
+  bool has_dots() const override {
+    return has_dots_;
+  }
+  bool lies_as_bf16() const override {
+    return as_bf16_;
+  }
+  const std::uint16_t* bf16_rows(Index first, Index rows) const override {
+    const std::uint16_t* out = nullptr;
+    each_range(parts(), first, rows, [&](const Where& w, Index from, Index count) {
+      if (out || from + count > w.rows.rows)
+        throw Error(Exit::bug, "rows of several tensors were asked for as if they lay together");
+      look_once(w, from, count);
+      out = w.tensor->numbers().view<std::uint16_t>().slice(from, count).data;
+    });
+    return out;
+  }
+
+ private:
+  // A matrix that is a tensor of its own.
+  static bool is_bf16(const Where& w) {
+    const TensorRows& r = w.rows;
+    if (!w.tensor || w.tensor->quantised())
+      return false;
+    const bool whole = r.offset == 0 && r.column == 1 && r.row == w.tensor->cols() &&
+                       r.rows == w.tensor->rows() && (r.cols == 0 || r.cols == r.row);
+    const auto* stored = dynamic_cast<const Stored*>(w.tensor.get());
+    return whole && stored && stored->numbers().dtype() == DType::bf16 &&
+           stored->numbers().aligned();
+  }
+
+  bool as_bf16_ = false, has_dots_ = false;
 };
 
 // Rows between the parts, where experts are narrower than the widest, are 0; elsewhere there are
@@ -404,19 +397,21 @@ std::optional<MatrixInFile> matrix_in_file(const Parameter<float>& parameter, In
   return {};
 }
 
-void experts_from(const Weights& weights, Decoder<float>& model, const Names& names, Index bytes,
-                  const std::function<void(const StoredRows&)>& asked) {
+void experts_from(const Weights& weights, Decoder<float>& model, const Names& names,
+                  const Holding& holding, const std::function<void(const StoredRows&)>& asked) {
   for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
     const bool by_rows =
         std::ranges::all_of(parts, [](const Where& w) { return w.rows.column == 1; });
-    const auto file = std::make_shared<const RowsInFile>(std::move(parts));
-    if (by_rows)
-      parameter->lie_in(file);
-    else
-      parameter->lie_elsewhere([file](Index first, View<float> out) { file->read(first, out); });
+    const Index rows = parameter->value().rows;
+    if (by_rows) {
+      parameter->lie_in(std::make_shared<const RowsInFile>(std::move(parts), rows, holding));
+    } else {
+      parameter->lie_elsewhere(
+          [parts = parts](Index first, View<float> out) { read_rows(parts, first, out); });
+    }
   }
   const ModelConfig& c = model.config();
-  const auto cache = std::make_shared<ExpertCache<float>>(model.backend(), bytes,
+  const auto cache = std::make_shared<ExpertCache<float>>(model.backend(), holding.expert_bytes,
                                                           Index(c.moe_layers()) * c.moe.experts);
   std::vector<const ExpertParameters<float>*> layers;
   for (MoeLayer<float>* layer : model.moe_layers()) {

@@ -16,9 +16,9 @@ class Parameter;
 struct Names;
 
 // For a decoder made with Storage::elsewhere: says where its experts' numbers lie and gives it a
-// cache of `bytes`. Shapes are checked now, numbers that are not finite are refused when they are
-// read. `asked` hears of every tensor.
-void experts_from(const Weights&, Decoder<float>&, const Names&, Index bytes,
+// cache of the bytes that `holding` names. Shapes are checked now, numbers that are not finite are
+// refused when they are read. `asked` hears of every tensor.
+void experts_from(const Weights&, Decoder<float>&, const Names&, const Holding&,
                   const std::function<void(const StoredRows&)>& asked);
 
 // For the same, and for matrices that parted with their numbers: they stay in their mapped files as

@@ -130,7 +130,7 @@ std::vector<std::string> load_weights(const Weights& weights, const Names& names
   load(model, names,
        [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
   if (holding.numbers == Keep::cached)
-    experts_from(weights, model, names, holding.expert_bytes, asked);
+    experts_from(weights, model, names, holding, asked);
   else if (holding.numbers != Keep::in_memory)
     made_when_read(weights, model, names, holding, asked);
   return reader.left_over();
