@@ -146,8 +146,10 @@ class Slow final : public Transport {
     return inner_->exchange(send, receive, patience, missing);
   }
   std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
+    if (!flows_)
+      return nullptr;  // nothing is begun that nobody would end
     auto flow = inner_->flow(receive);
-    if (!flow || !flows_)
+    if (!flow)
       return nullptr;
     return std::make_unique<SlowFlow>(std::move(flow), rng_.stream(rng_.below(1 << 30)));
   }
