@@ -89,7 +89,7 @@ class Array {
       memory_->to_device(host.data, view_.data, bytes());
   }
   Matrix<T> to_host() const {
-    Matrix<T> m(view_.rows, view_.cols);
+    Matrix<T> m = Matrix<T>::unset(view_.rows, view_.cols);
     if (view_.data)
       memory_->to_host(view_.data, m.data(), bytes());
     return m;

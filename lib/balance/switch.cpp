@@ -8,6 +8,7 @@
 #include "lib/balance/balancer.h"
 #include "lib/core/error.h"
 #include "lib/core/modality.h"
+#include "lib/core/parallel.h"
 #include "lib/core/spec.h"
 #include "lib/router/scores.h"
 
@@ -15,6 +16,9 @@ namespace moe {
 namespace {
 
 enum class Counts { topk, top1, unbiased, post_drop };
+
+constexpr Index experts_at_once = 256;
+constexpr Index rows_at_once = 256;
 
 class Switch final : public Balancer {
  public:
@@ -163,19 +167,29 @@ class Switch final : public Balancer {
         continue;
       ++tokens;
       count_row(ids, t, n);
-      for (std::size_t e = 0; e < experts; ++e)
-        mean[e] += in.probability(t, Index(e));
     }
     if (tokens == 0)
       return 0;
+    parallel_for(in.experts, experts_at_once, [&](Index begin, Index end) {
+      for (Index t = rows.first; t < rows.last; ++t) {
+        if (!rows.has(in.batch(), t))
+          continue;
+        for (Index e = begin; e < end; ++e)
+          mean[std::size_t(e)] += in.probability(t, e);
+      }
+    });
     weigh(n, in.other_counts, in.eta, rows.experts);
     double sum = 0;
     for (std::size_t e = 0; e < experts; ++e)
       sum += n[e] * mean[e] / tokens;
-    for (Index t = rows.first; t < rows.last; ++t) {
-      for (std::size_t e = 0; e < experts && rows.has(in.batch(), t); ++e)
-        grad.dprob(t, Index(e)) += scale * coef_ * n[e] / tokens;
-    }
+    parallel_for(rows.last - rows.first, rows_at_once, [&](Index begin, Index end) {
+      for (Index t = rows.first + begin; t < rows.first + end; ++t) {
+        if (!rows.has(in.batch(), t))
+          continue;
+        for (std::size_t e = 0; e < experts; ++e)
+          grad.dprob(t, Index(e)) += scale * coef_ * n[e] / tokens;
+      }
+    });
     return sum;
   }
 

@@ -1,5 +1,8 @@
 // A matrix in host memory that owns its numbers; zero-filled unless told otherwise.
 #pragma once
+#include <algorithm>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "lib/core/view.h"
@@ -10,8 +13,29 @@ template <class T>
 class Matrix {
  public:
   Matrix() = default;
-  Matrix(Index rows, Index cols, T fill = {})
-      : rows_(rows), cols_(cols), cells_(std::size_t(rows * cols), fill) {}
+  Matrix(Index rows, Index cols, T fill = {}) : Matrix(unset(rows, cols)) {
+    std::ranges::fill(flat(), fill);
+  }
+  // Numbers that somebody sets, every one, before they are read: those of a large matrix by all the
+  // threads that make them.
+  static Matrix unset(Index rows, Index cols) {
+    Matrix m;
+    if (rows * cols != 0)
+      m.cells_ = std::make_unique_for_overwrite<T[]>(std::size_t(rows * cols));
+    m.rows_ = rows;
+    m.cols_ = cols;
+    return m;
+  }
+  Matrix(const Matrix& o) : Matrix(unset(o.rows_, o.cols_)) {
+    std::ranges::copy(o.flat(), data());
+  }
+  Matrix(Matrix&& o) noexcept {
+    swap(o);
+  }
+  Matrix& operator=(Matrix o) noexcept {
+    swap(o);
+    return *this;
+  }
 
   Index rows() const {
     return rows_;
@@ -32,16 +56,16 @@ class Matrix {
     return cells_[std::size_t(r * cols_ + c)];
   }
   T* data() {
-    return cells_.data();
+    return cells_.get();
   }
   const T* data() const {
-    return cells_.data();
+    return cells_.get();
   }
   View<T> view() {
-    return {cells_.data(), rows_, cols_};
+    return {data(), rows_, cols_};
   }
   View<const T> view() const {
-    return {cells_.data(), rows_, cols_};
+    return {data(), rows_, cols_};
   }
   std::span<T> row(Index r) {
     return view().row(r);
@@ -50,16 +74,24 @@ class Matrix {
     return view().row(r);
   }
   std::span<T> flat() {
-    return cells_;
+    return view().flat();
   }
   std::span<const T> flat() const {
-    return cells_;
+    return view().flat();
   }
-  bool operator==(const Matrix&) const = default;
+  bool operator==(const Matrix& o) const {
+    return rows_ == o.rows_ && cols_ == o.cols_ && std::ranges::equal(flat(), o.flat());
+  }
 
  private:
+  void swap(Matrix& o) noexcept {
+    std::swap(rows_, o.rows_);
+    std::swap(cols_, o.cols_);
+    cells_.swap(o.cells_);
+  }
+
   Index rows_ = 0, cols_ = 0;
-  std::vector<T> cells_;
+  std::unique_ptr<T[]> cells_;
 };
 
 }  // namespace moe

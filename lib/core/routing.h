@@ -2,6 +2,8 @@
 // obeys it, the trace stores it, every metric reads it. Host values in double: routing is decided
 // once, by one definition, for every backend.
 #pragma once
+#include <algorithm>
+
 #include "lib/core/matrix.h"
 
 namespace moe {
@@ -36,6 +38,10 @@ struct Routing {
   }
   std::span<const std::uint8_t> bars_of(Index t) const {  // (E) or empty
     return barred.empty() ? std::span<const std::uint8_t>{} : barred.row(t);
+  }
+  void clear_scores(Index t) {  // of a token that is not valid
+    std::ranges::fill(logits.row(t), 0.0);
+    std::ranges::fill(score.row(t), 0.0);
   }
   Index choices() const {
     return expert.cols();

@@ -19,7 +19,7 @@ namespace {
 // x times the jitter factors, in the backend's memory.
 template <class S>
 Array<S> jittered(Backend<S>& backend, View<const S> x, const Matrix<double>& factor) {
-  Matrix<S> host(x.rows, x.cols);
+  Matrix<S> host = Matrix<S>::unset(x.rows, x.cols);
   backend.to_host(x.data, host.data(), std::size_t(x.size()) * sizeof(S));
   for (Index i = 0; i < host.size(); ++i)
     host.data()[i] = S(double(host.data()[i]) * factor.data()[i]);
@@ -33,8 +33,40 @@ Array<S> to_backend(Backend<S>& backend, const Matrix<double>& m) {
 }
 
 void add(const Matrix<double>& from, Matrix<double>& to) {
-  for (Index i = 0; i < from.size(); ++i)
-    to.data()[i] += from.data()[i];
+  parallel_for(from.size(), numbers_at_once, [&](Index first, Index last) {
+    for (Index i = first; i < last; ++i)
+      to.data()[i] += from.data()[i];
+  });
+}
+
+Index valid_tokens(const Batch& batch) {
+  Index n = 0;
+  for (Index t = 0; t < batch.tokens(); ++t)
+    n += batch.is_valid(t);
+  return n;
+}
+
+// -sum p ln p over the rows of valid tokens: logarithms by all threads, added in order.
+double entropy(const Matrix<double>& p, const Batch& batch) {
+  double sum = 0;
+  const Index at_once = std::max<Index>(1, 4 * numbers_at_once / p.cols());
+  Matrix<double> term = Matrix<double>::unset(std::min(at_once, p.rows()), p.cols());
+  for (Index first = 0; first < p.rows(); first += at_once) {
+    const Index rows = std::min(at_once, p.rows() - first);
+    parallel_for(rows, std::max<Index>(1, 4096 / p.cols()), [&](Index begin, Index end) {
+      for (Index n = begin; n < end; ++n) {
+        for (Index e = 0; e < p.cols(); ++e) {
+          const double v = p(first + n, e);
+          term(n, e) = v > 0 ? v * std::log(v) : 0;
+        }
+      }
+    });
+    for (Index n = 0; n < rows; ++n) {
+      for (Index e = 0; e < p.cols() && batch.is_valid(first + n); ++e)
+        sum -= term(n, e);
+    }
+  }
+  return sum;
 }
 
 template <class S>
@@ -92,9 +124,9 @@ class HostGate final : public Gate<S> {
     const Index rows = t.probability.rows();
     const Index cols = t.probability.cols();
     HostMemory<S>& m = memory(t);
-    m.dprob = Matrix<double>(rows, cols);
-    m.dlogits = Matrix<double>(rows, cols);
-    m.dnoise = Matrix<double>(rules_.router->facts().learns_noise ? rows : 0, cols);
+    m.dprob = zeros<double>(rows, cols);
+    m.dlogits = zeros<double>(rows, cols);
+    m.dnoise = zeros<double>(rules_.router->facts().learns_noise ? rows : 0, cols);
     m.dweight = Matrix<double>(t.routing.tokens(), t.routing.choices());
     const BalanceInput in = balance_input(pass, t);
     for (const auto& b : rules_.balancers) {
@@ -177,15 +209,8 @@ class HostGate final : public Gate<S> {
     RoutingSums f{count_experts(t.routing.expert, rules_.config.experts),
                   count_experts(t.routing.computed(), rules_.config.experts)};
     const Matrix<double>& p = t.probability.empty() ? t.routing.score : t.probability;
-    for (Index n = 0; n < t.routing.tokens(); ++n) {
-      if (!t.input.batch.is_valid(n))
-        continue;
-      ++f.tokens;
-      for (Index e = 0; e < p.cols(); ++e)
-        f.entropy -= p(n, e) > 0 ? p(n, e) * std::log(p(n, e)) : 0;
-    }
-    if (p.empty())
-      f.entropy = std::numeric_limits<double>::quiet_NaN();
+    f.tokens = valid_tokens(t.input.batch);
+    f.entropy = p.empty() ? std::numeric_limits<double>::quiet_NaN() : entropy(p, t.input.batch);
     return f;
   }
 

@@ -12,9 +12,16 @@ namespace {
 
 constexpr double cosine_eps = 1e-6;
 
+void divide(Matrix<double>& m, double by) {
+  parallel_for(m.size(), numbers_at_once, [&](Index first, Index last) {
+    for (Index i = first; i < last; ++i)
+      m.data()[i] /= by;
+  });
+}
+
 template <class S>
 Matrix<S> to_host(Backend<S>& backend, View<const S> m) {
-  Matrix<S> host(m.rows, m.cols);
+  Matrix<S> host = Matrix<S>::unset(m.rows, m.cols);
   backend.to_host(m.data, host.data(), std::size_t(m.size()) * sizeof(S));
   return host;
 }
@@ -130,10 +137,8 @@ Matrix<double> RouterProduct<S>::forward(View<const S> x, double tau,
     for (Index i = 0; i < more.size(); ++i)
       out.data()[i] += double(more.data()[i]);
   }
-  if (tau != 1) {
-    for (double& v : out.flat())
-      v /= tau;
-  }
+  if (tau != 1)
+    divide(out, tau);
   return out;
 }
 
@@ -198,10 +203,8 @@ template <class S>
 void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double>* previous,
                                 const Tape& t, Matrix<double> dz, View<S> dx,
                                 Matrix<double>* dprevious) {
-  if (tau != 1) {
-    for (double& v : dz.flat())
-      v /= tau;
-  }
+  if (tau != 1)
+    divide(dz, tau);
   if (!residual_.empty())
     residual_backward(*previous, dz, dprevious);
   const View<const S> u = project_.empty() ? x : t.through.view();

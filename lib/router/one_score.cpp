@@ -16,12 +16,14 @@ Routing OneScoreRouter::route(const RouterInput& in) {
   Routing r;
   r.expert = Matrix<int>(tokens, choices_, -1);
   r.weight = Matrix<double>(tokens, choices_);
-  r.logits = Matrix<double>(tokens, experts_);
-  r.score = Matrix<double>(tokens, experts_);
+  r.logits = Matrix<double>::unset(tokens, experts_);
+  r.score = Matrix<double>::unset(tokens, experts_);
   parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
     for (Index t = first; t < last; ++t) {
-      if (!in.batch.is_valid(t))
+      if (!in.batch.is_valid(t)) {
+        r.clear_scores(t);
         continue;
+      }
       std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
       if (kind_ == ScoreKind::softmax)
         softmax_row(r.logits.row(t), r.score.row(t));
@@ -41,7 +43,7 @@ Routing OneScoreRouter::route(const RouterInput& in) {
 }
 
 Matrix<double> OneScoreRouter::probabilities(const RouterInput&, const Routing& r) const {
-  return kind_ == ScoreKind::softmax ? r.score : normalized_rows(r.score);
+  return kind_ == ScoreKind::softmax ? converted<double>(r.score) : normalized_rows(r.score);
 }
 
 void OneScoreRouter::backward(const RouterInput& in, const Routing& r,

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "lib/core/convert.h"
 #include "lib/core/registry.h"
 #include "lib/core/routing.h"
 #include "lib/core/state.h"
@@ -37,7 +38,7 @@ class Router {
   // What balance losses use as probabilities, rows summing to 1: softmax p; sigmoid s/sum s; joint
   // probabilities. (T,E)
   virtual Matrix<double> probabilities(const RouterInput&, const Routing& r) const {
-    return r.score;
+    return converted<double>(r.score);
   }
   // Adds to dscores[i] (same shapes as in.scores) the gradient that arrives by the combine weights,
   // dweight (T,K), and by the probabilities, dprob (T,E) (either may be empty).

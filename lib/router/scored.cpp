@@ -136,14 +136,16 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
     Routing r;
     r.expert = Matrix<int>(tokens, o_.k, -1);
     r.weight = Matrix<double>(tokens, o_.k);
-    r.logits = Matrix<double>(tokens, experts_);
-    r.score = Matrix<double>(tokens, experts_);
+    r.logits = Matrix<double>::unset(tokens, experts_);
+    r.score = Matrix<double>::unset(tokens, experts_);
     r.barred = o_.mask.barred(in.batch, o_.k);
     parallel_for(tokens, rows_at_once, [&](Index first, Index last) {
       std::vector<double> key(static_cast<std::size_t>(experts_)), group_key(key), z(key);
       for (Index t = first; t < last; ++t) {
-        if (!in.batch.is_valid(t))
+        if (!in.batch.is_valid(t)) {
+          r.clear_scores(t);
           continue;
+        }
         std::ranges::copy(in.scores[0].row(t), r.logits.row(t).begin());
         score(barred(r, t, z), r.score.row(t));  // of -inf: 0
         if (in.routes_given()) {

@@ -6,16 +6,40 @@
 #include <numeric>
 #include <vector>
 
+#include "lib/core/clones.h"
+#include "lib/core/parallel.h"
+
 namespace moe {
 namespace {
+
 constexpr double never = -std::numeric_limits<double>::infinity();
+constexpr Index rows_at_once = 256;
+constexpr std::size_t keys_at_once = 32;
+constexpr std::size_t gradients_at_once = 16;
+
+// The first place from `e` on, in steps of keys_at_once, where a key above `least` may stand.
+MOE_SIMD std::size_t next_above(const double* key, std::size_t e, std::size_t n, double least) {
+  for (; e + keys_at_once <= n; e += keys_at_once) {
+    int above = 0;
+#pragma omp simd reduction(| : above)
+    for (std::size_t i = 0; i < keys_at_once; ++i)
+      above |= key[e + i] > least;
+    if (above)
+      break;
+  }
+  return e;
 }
 
-void best_of(std::span<const double> key, std::span<int> out) {
+// Few of many, or of few: a sorted list of the best so far.
+void few_best_of(std::span<const double> key, std::span<int> out) {
   const std::size_t n = out.size();
-  if (n * 4 < key.size()) {  // few of many: keep a sorted list of the best so far
-    std::size_t held = 0;
-    for (std::size_t e = 0; e < key.size(); ++e) {
+  std::size_t held = 0;
+  std::size_t e = 0;
+  while (e < key.size()) {
+    if (held == n)
+      e = next_above(key.data(), e, key.size(), key[out[n - 1]]);
+    const std::size_t last = std::min(key.size(), e + keys_at_once);
+    for (; e < last; ++e) {
       if (key[e] == never || (held == n && !(key[e] > key[out[n - 1]])))
         continue;
       std::size_t at = held < n ? held++ : n - 1;
@@ -23,9 +47,51 @@ void best_of(std::span<const double> key, std::span<int> out) {
         out[at] = out[at - 1];
       out[at] = int(e);
     }
-    std::fill(out.begin() + std::ptrdiff_t(held), out.end(), -1);
-    return;
   }
+  std::fill(out.begin() + std::ptrdiff_t(held), out.end(), -1);
+}
+
+// NaN is passed over.
+MOE_SIMD double largest(const double* z, std::size_t n) {
+  double top = never;
+#pragma omp simd reduction(max : top)
+  for (std::size_t i = 0; i < n; ++i)
+    top = z[i] > top ? z[i] : top;
+  return top;
+}
+
+MOE_SIMD void divide(double* p, std::size_t n, double by) {
+  for (std::size_t i = 0; i < n; ++i)
+    p[i] /= by;
+}
+
+// sum dp p, in order; stretches of zeros, which add nothing, are passed over.
+MOE_SIMD double sum_of_products(const double* dp, const double* p, std::size_t n) {
+  double sum = 0;
+  for (std::size_t first = 0; first < n; first += gradients_at_once) {
+    const std::size_t count = std::min(gradients_at_once, n - first);
+    int some = 0;
+#pragma omp simd reduction(| : some)
+    for (std::size_t i = 0; i < count; ++i)
+      some |= dp[first + i] != 0;
+    for (std::size_t i = 0; i < count && some; ++i)
+      sum += dp[first + i] * p[first + i];
+  }
+  return sum;
+}
+
+MOE_SIMD void add_centred(const double* p, const double* dp, double mean, double* dz,
+                          std::size_t n) {
+  for (std::size_t i = 0; i < n; ++i)
+    dz[i] += p[i] * (dp[i] - mean);
+}
+
+}  // namespace
+
+void best_of(std::span<const double> key, std::span<int> out) {
+  const std::size_t n = out.size();
+  if (n * 4 < key.size() || key.size() <= keys_at_once)
+    return few_best_of(key, out);
   std::vector<int> order(key.size());
   std::iota(order.begin(), order.end(), 0);
   std::ranges::stable_sort(order, [&](int a, int b) { return key[a] > key[b]; });
@@ -34,27 +100,23 @@ void best_of(std::span<const double> key, std::span<int> out) {
 }
 
 double log_sum_exp(std::span<const double> z) {
-  const double top = *std::ranges::max_element(z);
+  const double top = largest(z.data(), z.size());
   double sum = 0;
   for (const double v : z)
     sum += std::exp(v - top);
   return top + std::log(sum);
 }
 void softmax_row(std::span<const double> z, std::span<double> p) {
-  const double top = *std::ranges::max_element(z);
+  const double top = largest(z.data(), z.size());
   double sum = 0;
   for (std::size_t e = 0; e < z.size(); ++e)
     sum += p[e] = std::exp(z[e] - top);
-  for (double& v : p)
-    v /= sum;
+  divide(p.data(), p.size(), sum);
 }
 void softmax_row_backward(std::span<const double> p, std::span<const double> dp,
                           std::span<double> dz) {
-  double mean = 0;
-  for (std::size_t e = 0; e < p.size(); ++e)
-    mean += dp[e] * p[e];
-  for (std::size_t e = 0; e < p.size(); ++e)
-    dz[e] += p[e] * (dp[e] - mean);
+  const double mean = sum_of_products(dp.data(), p.data(), p.size());
+  add_centred(p.data(), dp.data(), mean, dz.data(), p.size());
 }
 
 void sigmoid_row(std::span<const double> z, std::span<double> s) {
@@ -69,14 +131,16 @@ double sqrt_softplus_slope(double s) {
   return s > 0 ? -std::expm1(-s * s) / (2 * s) : 0;
 }
 Matrix<double> normalized_rows(const Matrix<double>& s) {
-  Matrix<double> p = s;
-  for (Index t = 0; t < p.rows(); ++t) {
-    double sum = norm_eps;
-    for (const double v : p.row(t))
-      sum += v;
-    for (double& v : p.row(t))
-      v /= sum;
-  }
+  Matrix<double> p = Matrix<double>::unset(s.rows(), s.cols());
+  parallel_for(s.rows(), rows_at_once, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) {
+      double sum = norm_eps;
+      for (const double v : s.row(t))
+        sum += v;
+      for (Index e = 0; e < s.cols(); ++e)
+        p(t, e) = s(t, e) / sum;
+    }
+  });
   return p;
 }
 void normalized_row_backward(std::span<const double> s, std::span<const double> dp,
