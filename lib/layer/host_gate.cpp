@@ -12,9 +12,15 @@
 #include "lib/layer/gate.h"
 #include "lib/layer/gate_rules.h"
 #include "lib/router/mixing.h"
+#include "lib/router/weighs_chosen.h"
 
 namespace moe {
 namespace {
+
+// From so many experts on, and so many a choice, gradients of the weights of choices go to the
+// chosen experts' rows of the router's matrix alone, where they reach no other.
+constexpr int many_experts = 512;
+constexpr int many_a_choice = 16;
 
 // x times the jitter factors, in the backend's memory.
 template <class S>
@@ -193,9 +199,11 @@ class HostGate final : public Gate<S> {
                 const ChoiceGradients<S>& d, View<S> dx, const GateGradients& more) override {
     if (rules_.products.empty())
       return;
+    if (reaches_chosen_alone(t, more))
+      return chosen_backward(t, x, d, dx);
     std::vector<Matrix<double>> dscores;
     for (const auto& s : t.input.scores)
-      dscores.emplace_back(s.rows(), s.cols());
+      dscores.push_back(zeros<double>(s.rows(), s.cols()));
     const HostMemory<S>& m = memory(t);
     choices_backward(t, d, dscores);
     const TimeSpan time("scores backward");
@@ -219,23 +227,58 @@ class HostGate final : public Gate<S> {
   void choices_backward(const GateTape<S>& t, const ChoiceGradients<S>& d,
                         std::vector<Matrix<double>>& dscores) {
     const TimeSpan time("top-k backward");
-    const HostMemory<S>& m = memory(t);
     if (const auto* mixing = capability<Mixing>(*rules_.router)) {
       mixing->mix_backward(t.input, t.routing, converted<double>(d.dispatch.to_host()),
                            converted<double>(d.mix.to_host()), dscores);
     } else {
-      Matrix<double> dweight =
-          rules_.capacity->backward(t.routing, converted<double>(d.weight.to_host()));
-      // it may be wider than m.dweight: gradients of moved slots lie beside these
-      for (Index n = 0; n < m.dweight.rows(); ++n) {
-        for (Index j = 0; j < m.dweight.cols(); ++j)
-          dweight(n, j) += m.dweight(n, j);
-      }
-      if (!rules_.expert_scale.empty())
-        scale_backward(t, dweight);
+      const Matrix<double> dweight = by_weights(t, d);
       Routing unscaled;
-      rules_.router->backward(t.input, as_routed(t, unscaled), dweight, m.dprob, dscores);
+      rules_.router->backward(t.input, as_routed(t, unscaled), dweight, memory(t).dprob, dscores);
     }
+  }
+  // By the weights of the router, (T,K), or (T,2K) with those of moved slots beside them.
+  Matrix<double> by_weights(const GateTape<S>& t, const ChoiceGradients<S>& d) {
+    const HostMemory<S>& m = memory(t);
+    Matrix<double> dweight =
+        rules_.capacity->backward(t.routing, converted<double>(d.weight.to_host()));
+    for (Index n = 0; n < m.dweight.rows(); ++n) {
+      for (Index j = 0; j < m.dweight.cols(); ++j)
+        dweight(n, j) += m.dweight(n, j);
+    }
+    if (!rules_.expert_scale.empty())
+      scale_backward(t, dweight);
+    return dweight;
+  }
+
+  bool pays_to_leave_out(const Matrix<int>& expert) const {
+    const Index experts = rules_.config.experts;
+    return experts >= many_experts && experts >= many_a_choice * expert.cols();
+  }
+  // Whether nothing but the weights of choices has a gradient that reaches the scores, and it pays
+  // to leave out the experts that it does not reach.
+  bool reaches_chosen_alone(const GateTape<S>& t, const GateGradients& more) const {
+    const auto weighs = [](const auto& b) {
+      return b->coefficient() != 0;
+    };
+    const auto* router = capability<WeighsChosen>(*rules_.router);
+    return pays_to_leave_out(t.routing.expert) && router && router->by_chosen_alone() &&
+           std::ranges::none_of(rules_.balancers, weighs) && !rules_.capacity->reroutes() &&
+           memory(t).jitter.empty() && !more.dlogits && !more.dscores &&
+           rules_.products.size() == 1 && rules_.products[0].reaches_chosen();
+  }
+  void chosen_backward(const GateTape<S>& t, View<const S> x, const ChoiceGradients<S>& d,
+                       View<S> dx) {
+    Matrix<double> dz = Matrix<double>::unset(t.routing.tokens(), t.routing.choices());
+    Routing unscaled;
+    const Routing& r = as_routed(t, unscaled);
+    {
+      const TimeSpan time("top-k backward");
+      capability<WeighsChosen>(*rules_.router)->chosen_backward(t.input, r, by_weights(t, d), dz);
+    }
+    const TimeSpan time("scores backward");
+    RouterProduct<S>& product = rules_.products[0];
+    const double tau = product.projection().tempered ? rules_.router->temperature : 1;
+    product.chosen_backward(x, tau, r.expert, std::move(dz), dx);
   }
 
   static HostMemory<S>& memory(const GateTape<S>& t) {

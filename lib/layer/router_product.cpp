@@ -223,6 +223,30 @@ void RouterProduct<S>::backward(View<const S> x, double tau, const Matrix<double
   backend_->linear_dx(std::as_const(du).view(), project_.weight().in_full(), dx, 1);
 }
 
+// A slot has one number, the gradient of its logit, and each row of the weight is an expert's.
+template <class S>
+void RouterProduct<S>::chosen_backward(View<const S> x, double tau, const Matrix<int>& expert,
+                                       Matrix<double> dz, View<S> dx) {
+  if (tau != 1)
+    divide(dz, tau);
+  const Array<int> ids(*backend_, expert.view());
+  const Array<S> by_choice = to_device<S>(*backend_, dz);
+  if (!weight_.grad().empty()) {
+    const Plan plan = backend_->plan(ids.view(), int(what_.rows));
+    const Matrix<int> choice = plan.choice.to_host();
+    Matrix<double> by_slot = Matrix<double>::unset(plan.slots, 1);
+    for (Index s = 0; s < plan.slots; ++s)
+      by_slot(s, 0) = dz.data()[choice(0, s)];
+    Array<S> rows(*backend_, plan.slots, x.cols);
+    backend_->dispatch(x, plan, rows.view());
+    backend_->grouped_linear_dw(to_device<S>(*backend_, by_slot).view(), rows.view(), plan,
+                                weight_.grad());
+  }
+  Plan of_experts;  // the rows of the weight in place of slots
+  of_experts.place = Array<int>(*backend_, expert.view());
+  backend_->combine(weight_.value(), of_experts, by_choice.view(), dx, 1);
+}
+
 template class RouterProduct<float>;
 template class RouterProduct<double>;
 

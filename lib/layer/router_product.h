@@ -29,6 +29,13 @@ class RouterProduct {
   bool plain() const {
     return !what_.cosine && what_.through == 0 && residual_.empty();
   }
+  // Adds the same gradients where dz (T,K) is by the logits of the choices alone, those of
+  // `expert` (T,K; -1 = none); for reaches_chosen().
+  bool reaches_chosen() const {
+    return plain() && bias_.empty() && !weight_.value().empty();
+  }
+  void chosen_backward(View<const S> x, double tau, const Matrix<int>& expert, Matrix<double> dz,
+                       View<S> dx);
   Array<S> logits(View<const S> x) const;  // W x + b, (T,rows)
   // adds to the wanted gradients and to dx
   void logits_backward(View<const S> x, View<const S> dz, View<S> dx);

@@ -1,7 +1,7 @@
 // Routers: who computes what. Host code in double, so an idea is one file and runs on every
 // backend; a router decides for the whole batch and gives the gradient of its decision. What only
 // some routers can do stands in interfaces of its own (mixing.h, reroutes.h, replays_routes.h,
-// learns_from_text.h, excludes_experts.h, device_rule.h), found by capability().
+// learns_from_text.h, excludes_experts.h, weighs_chosen.h, device_rule.h), found by capability().
 #pragma once
 #include <memory>
 #include <span>

@@ -14,6 +14,7 @@
 #include "lib/router/modality_mask.h"
 #include "lib/router/one_score.h"
 #include "lib/router/reroutes.h"
+#include "lib/router/weighs_chosen.h"
 
 namespace moe {
 namespace {
@@ -96,7 +97,7 @@ ScoredOptions options(Spec& spec, int experts, bool sigmoid) {
 }
 
 // What they have in common; they differ in the score and its backward.
-class Scored : public Router, public Reroutes, public ExcludesExperts {
+class Scored : public Router, public Reroutes, public ExcludesExperts, public WeighsChosen {
  public:
   Scored(int experts, const ScoredOptions& o)
       : Router(experts), o_(o), beta_(std::size_t(o.biased ? experts : 0), 0.0) {}
@@ -179,6 +180,24 @@ class Scored : public Router, public Reroutes, public ExcludesExperts {
         if (!dprob.empty())
           probability_backward(r.score.row(t), dprob.row(t), ds);
         score_backward(r.score.row(t), ds, dscores[0].row(t));
+      }
+    });
+  }
+
+  void chosen_backward(const RouterInput& in, const Routing& r, const Matrix<double>& dweight,
+                       Matrix<double>& dz) const override {
+    parallel_for(in.tokens(), rows_at_once, [&](Index first, Index last) {
+      std::vector<double> s(static_cast<std::size_t>(o_.k)), ds(s);
+      for (Index t = first; t < last; ++t) {
+        std::vector<int> ids = weighed(r, t);
+        for (std::size_t j = 0; j < ids.size(); ++j) {
+          s[j] = ids[j] < 0 ? 0 : r.score(t, ids[j]);
+          ids[j] = ids[j] < 0 ? -1 : int(j);
+        }
+        std::ranges::fill(ds, 0.0);
+        std::ranges::fill(dz.row(t), 0.0);
+        weights_of_backward(s, ids, o_.rule, r.weight.row(t), dweight.row(t), ds);
+        score_backward(s, ds, dz.row(t));
       }
     });
   }
@@ -290,6 +309,11 @@ class OfSoftmax : public Scored {
  public:
   using Scored::Scored;
 
+  // as shares of the chosen: what the scores of all experts are divided by cancels
+  bool by_chosen_alone() const override {
+    return o_.rule.norm && o_.rule.eps == norm_eps && o_.rule.least == 0;
+  }
+
  protected:
   void score(std::span<const double> z, std::span<double> s) const override {
     softmax_row(z, s);
@@ -335,6 +359,10 @@ class OfEach : public Scored {
   using Scored::Scored;
   Matrix<double> probabilities(const RouterInput&, const Routing& r) const override {
     return normalized_rows(r.score);
+  }
+
+  bool by_chosen_alone() const override {
+    return true;
   }
 
  protected:

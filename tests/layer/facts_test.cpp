@@ -19,6 +19,7 @@
 #include "lib/router/reroutes.h"
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
+#include "lib/router/weighs_chosen.h"
 
 using namespace moe;
 
@@ -401,6 +402,32 @@ TEST_CASE("who reroutes ranks its own choices first") {
       CHECK(std::ranges::equal(best, r.expert.row(t)));
       CHECK(ranking->ranks_all() == (f.groups == 1 && s.router->choice_sets().empty()));
       CHECK(ranking->weight_of(r, t, r.expert(t, 0)) == Approx(r.weight(t, 0)));
+    }
+  });
+}
+
+TEST_CASE("who weighs by the chosen alone gives no other logit a gradient") {
+  for_examples([](const std::string& spec, const RouterFacts& f) {
+    Subject s(spec);
+    const auto* chosen = capability<WeighsChosen>(*s.router);
+    if (!chosen || !chosen->by_chosen_alone())
+      return;
+    const Routing r = s.route(false);
+    Rng rng(9);
+    Matrix<double> dweight(tokens, f.k), dz(tokens, f.k, 1);
+    for (double& v : dweight.flat())
+      v = rng.normal();
+    const RouterInput in{.scores = s.scores, .batch = s.batch};
+    std::vector<Matrix<double>> all{Matrix<double>(tokens, experts)};
+    s.router->backward(in, r, dweight, {}, all);
+    chosen->chosen_backward(in, r, dweight, dz);
+    for (Index t = 0; t < tokens; ++t) {
+      for (int j = 0; j < f.k; ++j) {
+        if (r.expert(t, j) >= 0)
+          all[0](t, r.expert(t, j)) -= dz(t, j);
+      }
+      for (const double left : all[0].row(t))
+        CHECK(std::abs(left) < 1e-14);
     }
   });
 }
