@@ -7,6 +7,7 @@
 #include <bit>
 #include <iterator>
 #include <map>
+#include <set>
 
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
@@ -397,13 +398,31 @@ std::optional<MatrixInFile> matrix_in_file(const Parameter<float>& parameter, In
   return {};
 }
 
+namespace {
+
+// Of all layers, those that a cache of experts brings in.
+std::set<const Parameter<float>*> parameters_of_experts(Decoder<float>& model) {
+  std::set<const Parameter<float>*> out;
+  for (MoeLayer<float>* layer : model.moe_layers()) {
+    const ExpertParameters<float>& p = layer->expert_parameters();
+    out.insert({&p.gate, &p.up, &p.down, &p.gate_bias, &p.up_bias, &p.down_bias});
+  }
+  return out;
+}
+
+}  // namespace
+
 void experts_from(const Weights& weights, Decoder<float>& model, const Names& names,
                   const Holding& holding, const std::function<void(const StoredRows&)>& asked) {
+  const std::set<const Parameter<float>*> experts = parameters_of_experts(model);
   for (auto& [parameter, parts] : parts_elsewhere(weights, model, names, asked)) {
     const bool by_rows =
         std::ranges::all_of(parts, [](const Where& w) { return w.rows.column == 1; });
     const Index rows = parameter->value().rows;
-    if (by_rows) {
+    if (!experts.contains(parameter)) {  // a matrix that is decoded where it lies
+      parameter->come_from(std::make_shared<const DecodedRows>(std::move(parts), rows,
+                                                               Holding{.numbers = Keep::in_files}));
+    } else if (by_rows) {
       parameter->lie_in(std::make_shared<const RowsInFile>(std::move(parts), rows, holding));
     } else {
       parameter->lie_elsewhere(

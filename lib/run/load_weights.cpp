@@ -126,7 +126,8 @@ std::vector<std::string> load_weights(const Weights& weights, const Names& names
   const auto asked = [&](const StoredRows& s) {
     reader.asked(s);
   };
-  leave_in_files(weights, model, names, holding.numbers);
+  const bool decodes = holding.numbers == Keep::cached && holding.decodes;
+  leave_in_files(weights, model, names, decodes ? Keep::in_files : holding.numbers);
   load(model, names,
        [&](const std::string& name, const Dims& dims) { return reader.get(name, dims); });
   if (holding.numbers == Keep::cached)

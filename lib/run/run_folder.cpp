@@ -272,7 +272,9 @@ Holding settled(const ModelConfig& config, const Weights& weights, const Holding
   if (few_bits && (as_fits || wanted.numbers == Keep::as_stored))
     return {.numbers = Keep::as_stored};
   const bool widens = wanted.numbers == Keep::in_files || wanted.numbers == Keep::as_stored;
-  return on_machine(config, widens ? Holding{.numbers = Keep::as_fits} : wanted);
+  Holding out = on_machine(config, widens ? Holding{.numbers = Keep::as_fits} : wanted);
+  out.decodes = out.decodes && on_host;
+  return out;
 }
 
 // A model of that configuration, with what both kinds of files say of it.

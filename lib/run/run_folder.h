@@ -85,7 +85,8 @@ enum class Activations { exact, int8 };
 struct Holding {
   Keep numbers = Keep::in_memory;
   Index expert_bytes = 0;  // of cached: bytes of experts (as f32) that stay, at least one expert
-  // Of cached: passes over a few tokens multiply experts in few bits as they lie, as in_files does.
+  // Of cached: passes over a few tokens multiply experts as they lie, and other matrices stay in
+  // their files, as with in_files.
   bool decodes = false;
   // int8: with in_files, on the processor; else Error(usage)
   Activations activations = Activations::exact;
