@@ -33,7 +33,9 @@ for model in $models; do
   "$moe" train --data "text:path=$work/text" --model "$model" --steps 0 --eval-tokens 1024 -o "$work/$model" 2>/dev/null
   "$moe" train --data "text:path=$work/text" --model "$model" --steps 4 --batch 2 --log-every 1 --eval-tokens 1024 --trace "$work/$model.h5" \
          --save-every 0 -o "$work/$model.run" 2>/dev/null
-  said=$(python agree "$work/$model" "$work/$model.h5" "$work/$model.run/metrics.jsonl" "$work/text") && same=1 || same=0
+  same=1
+  said=$(python agree "$work/$model" "$work/$model.h5" "$work/$model.run/metrics.jsonl" \
+                "$work/text") || same=0
   echo "$model: ${said##*$'\n'}"
   if [ $same = 0 ]; then
     echo "$model: the two compute different things, so that their times cannot be compared" >&2

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Several processes for real, over every MPI that is installed (tests/ranks/ranks.py): the bytes of one
 # process from every layout of ranks, runs resumed on other numbers, faults and how all ranks end.
-#   scripts/ranks.sh --mutations [--only NAME,...]     # planted mistakes, each built into a copy of the tree: the tests must see them
+#   scripts/ranks.sh --mutations [--only NAME,...]     # planted mistakes, each built into a copy
 #   scripts/ranks.sh [--quick] [BUILD_FOLDER] [--mpi openmpi|mpich] [--only bytes,hosts,resume,verbs,stop,kills,faults,memory,gpus,real]
 #   scripts/ranks.sh build/release --only speed [--before MOE] [--torch PYTHON]     # times, on a quiet machine (tests/ranks/speed.py)
 set -euo pipefail

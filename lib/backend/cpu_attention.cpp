@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/backend/cpu.h"
+#include "lib/backend/cpu_decode.h"
 #include "lib/backend/cpu_loops.h"
 #include "lib/backend/gemm.h"
 
@@ -12,9 +13,6 @@ namespace moe {
 namespace {
 
 constexpr Index block_rows = 64;  // queries of a block
-constexpr Index few_queries = 4;  // up to so many read keys and values without library products
-// Reading a key takes as long as some four multiplications of numbers that are near.
-constexpr double reading = 4;
 
 using In = View<const float>;
 using Out = View<float>;
@@ -60,7 +58,7 @@ Index most_keys(const Sequence& s) {  // that one block sees
 double work_of(const std::vector<Sequence>& all, In q) {
   double work = 0;
   for (const Sequence& s : all) {
-    const double queries = s.queries <= few_queries ? reading : double(s.queries);
+    const double queries = s.queries <= decode::few ? decode::reading : double(s.queries);
     work += 2 * queries * double(most_keys(s)) * double(q.cols);
   }
   return work;
@@ -75,7 +73,7 @@ struct Forward {
   const AttentionShape& a;
   Out out, lse;
 
-  // Of decoding: query i of a sequence, whose keys and values are read once.
+  // Of a sequence of few queries: query i, without library products.
   void query(Memory& memory, const Sequence& s, Index h, Index i) const {
     const Index g = h / (a.heads / a.kv_heads);
     const Index n = a.value_columns();
@@ -93,10 +91,10 @@ struct Forward {
   }
 
   void head(Memory& memory, const Sequence& s, Index h) const {
-    for (Index i = 0; s.queries <= few_queries && i < s.queries; ++i)
+    if (s.queries > decode::few)
+      return blocks(memory, s, h);
+    for (Index i = 0; i < s.queries; ++i)
       query(memory, s, h, i);
-    if (s.queries > few_queries)
-      blocks(memory, s, h);
   }
 
   void blocks(Memory& memory, const Sequence& s, Index h) const {

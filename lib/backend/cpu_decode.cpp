@@ -58,9 +58,6 @@ bool rounds(View<const T>) {
   return false;
 }
 
-// Reading a number takes as long as some four multiplications of numbers that are near.
-constexpr double reading = 4;
-
 struct Rows {
   Index first, count;
 };

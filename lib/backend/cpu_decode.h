@@ -11,6 +11,8 @@ namespace moe::decode {
 
 // Rows of activations from which on one matrix is a product of the library.
 constexpr Index few = 4;
+// Reading a number takes as long as some four multiplications of numbers that are near.
+constexpr double reading = 4;
 
 // y = x w' + beta y; x (m,I), w (O,I), y (m,O).
 template <class T>

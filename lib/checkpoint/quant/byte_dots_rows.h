@@ -123,13 +123,6 @@ inline float q4_k_byte_dot(const Byte* w, const ByteRow& x, Index n) {
   return sum.all() - total(minima);
 }
 
-struct WideSums {
-  Lanes part[4] = {zeros(), zeros(), zeros(), zeros()};
-  float all() const {
-    return total((part[0] + part[2]) + (part[1] + part[3]));
-  }
-};
-
 // Numbers 64 part .. 64 part + 63 of a block, four scales.
 template <int part>
 inline Lanes six_bit_part(const Byte* w, Lanes scales, const std::int8_t* x, Lanes sum) {
@@ -139,7 +132,7 @@ inline Lanes six_bit_part(const Byte* w, Lanes scales, const std::int8_t* x, Lan
 
 // A block is d scale_p (q - 32) in its sixteen parts p.
 inline float q6_k_byte_dot(const Byte* w, const ByteRow& x, Index n) {
-  WideSums sum;
+  Sums sum;
   Lanes offsets = zeros();
   for (Index b = 0; b < n / 32; b += 8, w += 210) {
     const Lanes scale = one_half(w + 208) * from_bytes(bytes_at(w + 192));

@@ -9,14 +9,6 @@
 namespace moe::quant {
 inline namespace MOE_LEVEL {
 
-// Partial sums of a row.
-struct Sums {
-  Lanes part[4] = {zeros(), zeros(), zeros(), zeros()};
-  float all() const {
-    return total((part[0] + part[2]) + (part[1] + part[3]));
-  }
-};
-
 // Numbers without scales, in the order of sums of the cpu backend's own rows (loops::row_dots).
 // Rows may end inside sixteen.
 template <Lanes (*read)(const void*), int bytes>

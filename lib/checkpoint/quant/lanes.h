@@ -121,6 +121,14 @@ inline float total(Lanes a) {
   return total(folded(a));
 }
 
+// Partial sums of a row.
+struct Sums {
+  Lanes part[4] = {zeros(), zeros(), zeros(), zeros()};
+  float all() const {
+    return total((part[0] + part[2]) + (part[1] + part[3]));
+  }
+};
+
 // Block b of `count` adds to part b % 4 of four partial sums, so many that no addition waits for
 // the one before: named one by one, since sums in an array that is indexed go through memory.
 template <class Sums, class Add>
