@@ -87,8 +87,8 @@ std::string hint_of(const Error& e) {
 int say(const Error& e) {
   let_first_speak();
   const Style style = Style::of(stderr);
-  write_stderr(
-      concat(style.red, "moe:", style.plain, " ", rank_prefix(), in_one_line(e.what()), "\n"));
+  write_stderr(concat(style.red, "moe:", style.plain, " ", rank_prefix(), in_one_line(e.what()),
+                      reached_by_rank(e.what()), "\n"));
   if (!e.safe().empty())
     write_stderr(concat("  safe: ", in_one_line(e.safe()), "\n"));
   if (const std::string hint = hint_of(e); !hint.empty())

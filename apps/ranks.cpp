@@ -145,6 +145,14 @@ std::string rank_prefix() {
   return launched ? concat("rank ", launched->rank, ": ") : "";
 }
 
+std::string reached_by_rank(std::string_view sentence) {
+  const Comm* const comm = opened().comm.get();
+  if (!comm || comm->alone() || sentence.starts_with("step "))
+    return "";
+  const std::string reached = comm->reached();
+  return reached.empty() ? "" : concat(" (", reached, ")");
+}
+
 void let_first_speak() {
   const std::optional<Launch> launched = launch_or_none();
   if (!launched || launched->rank == 0)

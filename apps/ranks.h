@@ -2,6 +2,7 @@
 // for the first, and ended together whatever happens on one.
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "apps/command_line.h"
@@ -40,6 +41,9 @@ void leave_devices();
 
 // "rank 2: " under a launcher of several, for the sentences of errors; "" alone.
 std::string rank_prefix();
+// " (step 12, at exchange 411, 'rows to experts' of layer 2)" where several ranks are in a step
+// and the sentence does not name it; else "".
+std::string reached_by_rank(std::string_view sentence);
 // An error that all ranks find is said by the first that says it and ends the others: the other
 // ranks wait a moment before.
 void let_first_speak();

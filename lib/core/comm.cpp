@@ -129,6 +129,13 @@ std::string Comm::where() const {
   return seen_->step < 0 ? "" : concat("step ", seen_->step, ": ");
 }
 
+std::string Comm::reached() const {
+  if (seen_->step < 0)
+    return "";
+  const std::string last = what_is(seen_->number, seen_->about.kind, seen_->about.layer);
+  return concat("step ", seen_->step, seen_->number > 0 ? ", at " + last : "");
+}
+
 void Comm::refuse_other(const Header& mine, const Header& other, int rank) const {
   throw Error(Exit::bug,
               concat(where(), "ranks are out of step: rank ", named(rank_), " is in ",
@@ -158,6 +165,8 @@ void Comm::refuse_late(const std::vector<int>& missing, std::uint64_t number, Ab
 // The headers of all ranks, this one's own among them.
 std::vector<Comm::Header> Comm::agree(About about, std::span<const ConstBytes> send) {
   ++number_;
+  seen_->number = number_;
+  seen_->about = about;
   ++seen_->totals.exchanges;
   const std::size_t ranks{std::size_t(size_)};
   std::vector<Header> mine(ranks);

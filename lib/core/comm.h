@@ -65,7 +65,7 @@ class Transport {
 
 // What an exchange is for; all ranks must mean the same one.
 struct About {
-  const char* kind;  // at most 39 characters
+  const char* kind;  // a literal of at most 39 characters
   int layer = -1;    // -1 = of no layer
 };
 
@@ -107,6 +107,9 @@ class Comm {
   void at_step(Index step) {
     seen_->step = step;
   }
+  // How far this rank has come, for the sentence of an error that knows of no step: "step 12, at
+  // exchange 411, 'rows to experts' of layer 2", its last one. Empty before the first step.
+  std::string reached() const;
   // From here on exchanges may be of bytes on devices, one for each rank. The transport takes their
   // addresses, and copies what a rank sends itself. Before among().
   void carry_on_devices(std::shared_ptr<Transport> transport) {
@@ -186,6 +189,8 @@ class Comm {
   }
   struct Seen {
     Index step = -1;
+    std::uint64_t number = 0;  // of the last exchange; 0 = there was none
+    About about{""};
     ExchangeTotals totals;
   };
 

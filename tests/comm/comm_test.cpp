@@ -129,6 +129,22 @@ TEST_CASE("ranks in different exchanges hear of both, and none waits for ever") 
   CHECK_THAT(sizes, Catch::Contains("rank 1 sends 8 bytes where rank 0 takes 4"));
 }
 
+TEST_CASE("how far a rank has come is told: its step, and the last exchange, of a group too") {
+  std::atomic<int> right = 0;
+  as_threads(4, [&](Comm& comm) {
+    comm.any({"before any step"}, false);
+    const bool none = comm.reached().empty();
+    comm.at_step(12);
+    comm.any({"rows to experts", 2}, false);
+    const bool all = comm.reached() == "step 12, at exchange 2, 'rows to experts' of layer 2";
+    const std::vector<int> members = comm.rank() % 2 == 0 ? std::vector{0, 2} : std::vector{1, 3};
+    comm.among(members)->any({"gradients"}, false);
+    const bool group = comm.reached() == "step 12, at exchange 1, 'gradients'";
+    right += none && all && group;
+  });
+  CHECK(right == 4);
+}
+
 TEST_CASE("a rank that does not come is named after the patience") {
   using clock = std::chrono::steady_clock;
   const auto start = clock::now();

@@ -308,7 +308,7 @@ def short_of(place, what, limit, size, code, says):
         most = size(place, pids[rank])
         since = time.time()
         resource.prlimit(pids[rank], limit, (most, most))
-        ended(place, run, since, 60, f"{what} for rank {rank}", (code,), (says,))
+        ended(place, run, since, 60, f"{what} for rank {rank}", (code,), (says, f"rank {rank}: ", "(step "))
 
 
 def address_space(place, pid):
