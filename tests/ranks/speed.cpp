@@ -131,7 +131,7 @@ class Layer {
     const Pass pass{.batch = batch_, .training = true, .rng = &rng};
     layer_.forward(pass, std::as_const(x_).view(), y_.view(), tape);
     layer_.backward(pass, tape, std::as_const(x_).view(), std::as_const(dy_).view(), dx_.view());
-    if (group_ && layer_.crossing()->moves_weights()) {
+    if (layer_.crossing() && layer_.crossing()->moves_weights()) {
       layer_.crossing()->send_gradients(std::vector<bool>(std::size_t(group_->size()), true));
     }
   }

@@ -18,6 +18,8 @@ LAYERS = [((2048, 512, 1024, 8, 2, 40), "shared out", 0.95),
           ((2048, 512, 128, 64, 8, 40), "shared out", 0.85),
           ((2048, 512, 128, 64, 8, 40), "cheaper", 0.88),
           ((2048, 1024, 2816, 8, 2, 12), "shared out", 0.98)]
+# the same shapes; least share of the speed that one rank of these tokens has with the machine to itself
+WEAK = [0.90, 0.80, 0.92]
 MIB = 2**20
 
 
@@ -28,7 +30,7 @@ def ranks_py():
 
 def mpirun(place, ranks):
     own = ranks_py()
-    words = own.launcher(place.mpi, ranks)
+    words = own.launcher(place.mpi, 2)[:-1] + [str(ranks)]
     if place.mpi == "openmpi" and (os.cpu_count() or 1) >= ranks:  # a core for each rank, and no giving way
         words = ["mpirun.openmpi", "--bind-to", "core", "-np", str(ranks)]
     return words
@@ -64,6 +66,18 @@ def steps_of_a_layer(place, check):
               "a step of a layer with T{} H{} I{} E{} k{}, {}: ".format(*shape[:5], what)
               + f"{best:.3f} [{median:.3f}] of the speed of two processes of their own, wanted {least}"
               + f" ({1e3 * times[what][0]:.1f} against {1e3 * times['alone'][0]:.1f} ms)")
+
+
+def weak_scaling(place, check):
+    """Two ranks with as many tokens each as one has that is alone on the machine."""
+    shapes = list(dict.fromkeys(shape for shape, _, _ in LAYERS))
+    for shape, least in zip(shapes, WEAK):
+        seen = {1: [], 2: []}
+        for _ in range(4):
+            for ranks, name in ((1, "alone"), (2, "shared out")):
+                seen[ranks].append(timed(place, "layer", *shape[:5], max(2, shape[5] // 4), launcher=mpirun(place, ranks))[name][0])
+        share = min(seen[1]) / min(seen[2])
+        check(share >= least, "two ranks of T{} H{} I{} E{} k{} each".format(*shape[:5]) + f": {share:.3f} of the speed of one that is alone, wanted {least}")
 
 
 def rows_beside_gloo(place, check, python):
@@ -149,7 +163,7 @@ def between_hosts(place, check):
     if place.mpi != "openmpi":
         return
     script = HERE.parent.parent / "scripts/hosts.sh"
-    for shape in ((2048, 512, 1024, 8, 2, 20), (2048, 512, 4096, 8, 2, 10)):
+    for shape in ((2048, 512, 1024, 8, 2, 20), (2048, 512, 2048, 8, 2, 20), (2048, 512, 4096, 8, 2, 10)):
         times = timed(place, "layer", *shape, launcher=[str(script), "2", "1gbit"])
         if times is None:
             print("  skipped: two hosts as network namespaces (scripts/hosts.sh says why)")
@@ -166,6 +180,7 @@ def between_hosts(place, check):
 def measure(place, check, options):
     place.fresh()
     steps_of_a_layer(place, check)
+    weak_scaling(place, check)
     sums_beside_mpi(place, check)
     rows_beside_gloo(place, check, options.torch)
     whole_runs(place, check, options.before)
