@@ -27,16 +27,21 @@ class Parcel {
 };
 
 // To and from all other ranks, by rank; what is this one's own does not travel.
+inline void travel(Comm& comm, About about, std::vector<ConstBytes> send,
+                   std::vector<Bytes> receive) {
+  const auto own = std::size_t(comm.rank());
+  send[own] = {};
+  receive[own] = {};
+  comm.exchange(about, send, receive);
+}
+
 template <class T>
 void travel(Comm& comm, About about, std::vector<ConstBytes> send,
             const std::vector<Parcel<T>>& in) {
   std::vector<Bytes> receive;
   for (const Parcel<T>& of_rank : in)
     receive.push_back(std::as_writable_bytes(of_rank.span()));
-  const auto own = std::size_t(comm.rank());
-  send[own] = {};
-  receive[own] = {};
-  comm.exchange(about, send, receive);
+  travel(comm, about, std::move(send), std::move(receive));
 }
 
 }  // namespace moe

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/backend/host_memory.h"
 #include "lib/core/error.h"
-#include "lib/core/parcel.h"
 #include "lib/layer/parameter.h"
 #include "lib/model/squares.h"
 
@@ -13,6 +13,7 @@ namespace {
 
 constexpr Index piece_numbers = Index(1) << 15;
 constexpr Index bundle_numbers = Index(1) << 21;  // of one exchange, about
+constexpr Index large_numbers = Index(1) << 18;   // a parameter that has an exchange of its own
 
 using Numbers = Parcel<float>;
 
@@ -30,7 +31,9 @@ float* packed(Memory& memory, View<const float> gradient, const std::vector<Numb
 const float* unpacked(Memory& memory, const float* from, const std::vector<NumberRange>& runs,
                       View<float> gradient) {
   for (const NumberRange& run : runs) {
-    memory.to_device(from, gradient.data + run.first, std::size_t(run.count) * sizeof(float));
+    float* const to = gradient.data + run.first;
+    if (to != from)  // they were summed there
+      memory.to_device(from, to, std::size_t(run.count) * sizeof(float));
     from += run.count;
   }
   return from;
@@ -60,6 +63,13 @@ const float* into_shard(Backend<float>& backend, const float* from,
   return unpacked(backend, from, {{0, own}}, shard.view());
 }
 
+// The numbers of runs that are one stretch at most.
+std::span<float> stretch(View<float> all, const std::vector<NumberRange>& runs) {
+  if (runs.empty())
+    return {};
+  return {all.data + runs[0].first, std::size_t(runs[0].count)};
+}
+
 // Or into the gradient of a parameter; where it has none, the array of a lane will do.
 const float* into_gradient(Memory& memory, const float* from, const std::vector<NumberRange>& runs,
                            Parameter<float>& parameter, Array<float>& of_lane) {
@@ -68,9 +78,11 @@ const float* into_gradient(Memory& memory, const float* from, const std::vector<
   return unpacked(memory, from, runs, parameter.grad());
 }
 
-// The sums of the nodes that came, by the tree, made in the place of the first of them.
+// The sums of nodes, by the tree, each made in the place of one of its parts: of `home`, where that
+// is one of them. (Which of two is added to the other changes no bit.)
 class Tree {
  public:
+  explicit Tree(const float* home) : home_(home) {}
   void add(Lanes lanes, std::span<float> numbers) {
     nodes_.emplace_back(lanes, numbers);
   }
@@ -82,23 +94,28 @@ class Tree {
     if (node.count <= 1)
       throw Error(Exit::bug, concat("the gradient of lane ", node.first, " has not come"));
     const auto [left, right] = parts_of(node);
-    const std::span<float> a = sum(left);
-    const std::span<float> b = sum(right);
-    for (std::size_t i = 0; i < a.size(); ++i)
-      a[i] += b[i];
-    return a;
+    std::span<float> to = sum(left);
+    std::span<float> by = sum(right);
+    if (by.data() == home_)
+      std::swap(to, by);
+    for (std::size_t i = 0; i < to.size(); ++i)
+      to[i] += by[i];
+    return to;
   }
 
  private:
+  const float* home_;
   std::vector<std::pair<Lanes, std::span<float>>> nodes_;
 };
 
-// The sum over all lanes of what ranks sent, by rank its nodes of `count` numbers each; in place.
-std::span<float> sum_of(std::vector<Numbers>& in, const std::vector<std::vector<Lanes>>& nodes,
-                        Index lanes, Index count) {
-  Tree tree;
-  for (std::size_t r = 0; r < in.size(); ++r) {
-    std::span<float> at = in[r].span();
+// The sum over all lanes of what ranks have, by rank its nodes of `count` numbers each; made in the
+// place of the first node of rank `home`.
+std::span<float> sum_of(const std::vector<std::span<float>>& of_rank,
+                        const std::vector<std::vector<Lanes>>& nodes, Index lanes, Index count,
+                        int home) {
+  Tree tree(of_rank[std::size_t(home)].data());
+  for (std::size_t r = 0; r < of_rank.size(); ++r) {
+    std::span<float> at = of_rank[r];
     for (const Lanes& node : nodes[r]) {
       tree.add(node, at.first(std::size_t(count)));
       at = at.subspan(std::size_t(count));
@@ -113,6 +130,7 @@ Ownership::Ownership(Comm& comm, Backend<float>& backend, Index lanes, std::vect
                      std::vector<Trained> trained)
     : comm_(comm),
       backend_(backend),
+      on_host_(dynamic_cast<HostBackend<float>*>(&backend) != nullptr),
       lanes_(lanes),
       of_rank_(std::move(of_rank)),
       trained_(std::move(trained)),
@@ -148,13 +166,17 @@ void Ownership::cut(std::size_t p) {
 
 void Ownership::bundle() {
   Index numbers = 0;
+  bool after_large = false;
   for (std::size_t p = 0; p < trained_.size(); ++p) {
-    if (bundles_.empty() || numbers >= bundle_numbers) {
+    const Index size = trained_[p].parameter->size();
+    const bool large = size >= large_numbers;
+    if (bundles_.empty() || large || after_large || numbers >= bundle_numbers) {
       bundles_.push_back({p, p});
       numbers = 0;
     }
     bundles_.back().last = p + 1;
-    numbers += trained_[p].parameter->size();
+    numbers += size;
+    after_large = large;
   }
 }
 
@@ -195,28 +217,48 @@ void Ownership::reduce(std::vector<LaneSums::Node> nodes) {
   }
 }
 
-void Ownership::reduce(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
-  std::vector<Numbers> out(std::size_t(comm_.size()));
-  std::vector<Numbers> in(out.size());
-  std::vector<ConstBytes> send;
-  const Index mine = owned_in(b, comm_.rank());
+bool Ownership::in_place(const Bundle& b) const {
+  if (!on_host_ || b.last - b.first != 1)
+    return false;
+  return std::ranges::all_of(owned_,
+                             [&](const auto& of_rank) { return of_rank[b.first].size() <= 1; });
+}
+
+// By rank what it owns of the gradients here.
+Ownership::Parts Ownership::parts_by_rank(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
+  Parts out;
+  const bool where_they_lie = in_place(b) && nodes.size() == 1;
   for (int r = 0; r < comm_.size(); ++r) {
-    const auto at = std::size_t(r);
-    out[at] = packed_nodes(backend_, nodes, b.first, b.last, owned_[at], owned_in(b, r));
-    if (r == comm_.rank())
-      std::swap(in[at], out[at]);
-    else
-      in[at] = Numbers(mine * Index(nodes_of(r).size()));
-    send.push_back(out[at].bytes());
+    const auto& owned = owned_[std::size_t(r)];
+    if (where_they_lie) {
+      out.of_rank.push_back(stretch(nodes[0].gradient[b.first].view(), owned[b.first]));
+      continue;
+    }
+    out.copies.push_back(packed_nodes(backend_, nodes, b.first, b.last, owned, owned_in(b, r)));
+    out.of_rank.push_back(out.copies.back().span());
+  }
+  return out;
+}
+
+void Ownership::reduce(const Bundle& b, std::vector<LaneSums::Node>& nodes) {
+  const Parts parts = parts_by_rank(b, nodes);
+  const Index mine = owned_in(b, comm_.rank());
+  std::vector<ConstBytes> send;
+  std::vector<Numbers> in;
+  std::vector<std::span<float>> came;
+  std::vector<std::vector<Lanes>> lanes_of_ranks;
+  for (int r = 0; r < comm_.size(); ++r) {
+    const bool own = r == comm_.rank();
+    const std::span<float> part = parts.of_rank[std::size_t(r)];
+    send.push_back(std::as_bytes(part));
+    lanes_of_ranks.push_back(nodes_of(r));
+    in.emplace_back(own ? 0 : mine * Index(lanes_of_ranks.back().size()));
+    came.push_back(own ? part : in.back().span());
   }
   travel(comm_, {"gradients of lanes"}, std::move(send), in);
-  out.clear();
-  std::vector<std::vector<Lanes>> nodes_of_ranks;
-  for (int r = 0; r < comm_.size(); ++r)
-    nodes_of_ranks.push_back(nodes_of(r));
-  const float* at = sum_of(in, nodes_of_ranks, lanes_, mine).data();
+  const float* at = sum_of(came, lanes_of_ranks, lanes_, mine, comm_.rank()).data();
+  shard_.resize(trained_.size());
   for (std::size_t p = b.first; p < b.last; ++p) {
-    shard_.resize(trained_.size());
     at = sharded_ ? into_shard(backend_, at, owned(p), shard_[p])
                   : into_gradient(backend_, at, owned(p), *trained_[p].parameter,
                                   nodes.at(0).gradient[p]);
@@ -230,26 +272,46 @@ void Ownership::share(What what) {
     share(b, what);
 }
 
+View<float> Ownership::all_of(std::size_t p, What what) {
+  Parameter<float>& parameter = *trained_[p].parameter;
+  return what == What::values ? parameter.mutate() : parameter.grad();
+}
+
+namespace {
+
+About about(Ownership::What what) {
+  return {what == Ownership::What::values ? "values of parameters" : "summed gradients"};
+}
+
+}  // namespace
+
+void Ownership::share_in_place(std::size_t p, What what) {
+  const View<float> all = all_of(p, what);
+  std::vector<Bytes> receive;
+  for (int r = 0; r < comm_.size(); ++r)
+    receive.push_back(std::as_writable_bytes(stretch(all, owned(r, p))));
+  const ConstBytes out = receive[std::size_t(comm_.rank())];
+  std::vector<ConstBytes> send(receive.size(), out);
+  travel(comm_, about(what), std::move(send), std::move(receive));
+}
+
 void Ownership::share(const Bundle& b, What what) {
-  const auto all_of = [&](std::size_t p) {
-    Parameter<float>& parameter = *trained_[p].parameter;
-    return what == What::values ? parameter.mutate() : parameter.grad();
-  };
+  if (in_place(b))
+    return share_in_place(b.first, what);
   const Numbers out(owned_in(b, comm_.rank()));
   float* to = out.span().data();
   for (std::size_t p = b.first; p < b.last; ++p)
-    to = packed(backend_, all_of(p), owned(p), to);
+    to = packed(backend_, all_of(p, what), owned(p), to);
   std::vector<Numbers> in(std::size_t(comm_.size()));
   for (int r = 0; r < comm_.size(); ++r) {
     if (r != comm_.rank())
       in[std::size_t(r)] = Numbers(owned_in(b, r));
   }
-  travel(comm_, {what == What::values ? "values of parameters" : "summed gradients"},
-         std::vector<ConstBytes>(in.size(), out.bytes()), in);
+  travel(comm_, about(what), std::vector<ConstBytes>(in.size(), out.bytes()), in);
   for (int r = 0; r < comm_.size(); ++r) {
     const float* from = in[std::size_t(r)].span().data();
     for (std::size_t p = b.first; p < b.last && r != comm_.rank(); ++p)
-      from = unpacked(backend_, from, owned(r, p), all_of(p));
+      from = unpacked(backend_, from, owned(r, p), all_of(p, what));
   }
 }
 

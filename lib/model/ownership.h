@@ -6,7 +6,7 @@
 #pragma once
 #include <vector>
 
-#include "lib/core/comm.h"
+#include "lib/core/parcel.h"
 #include "lib/model/lanes.h"
 
 namespace moe {
@@ -63,17 +63,28 @@ class Ownership {
   struct Bundle {
     std::size_t first, last;
   };
+  struct Parts {
+    std::vector<Parcel<float>> copies;  // where they do not lie in one place
+    std::vector<std::span<float>> of_rank;
+  };
+  Parts parts_by_rank(const Bundle&, std::vector<LaneSums::Node>&);
   void cut(std::size_t p);
   void bundle();
   void reduce(const Bundle&, std::vector<LaneSums::Node>&);
   void share(const Bundle&, What);
+  void share_in_place(std::size_t p, What);
+  View<float> all_of(std::size_t p, What);
   std::vector<Lanes> nodes_of(int rank) const {
     return nodes_inside(lanes_, of_rank_[std::size_t(rank)]);
   }
   Index owned_in(const Bundle&, int rank) const;
+  // Of a bundle that is one parameter in the host's memory, of which every rank owns one stretch:
+  // numbers go from where they lie, and come to where they belong.
+  bool in_place(const Bundle&) const;
 
   Comm& comm_;
   Backend<float>& backend_;
+  bool on_host_;
   Index lanes_;
   std::vector<Lanes> of_rank_;
   std::vector<Trained> trained_;
