@@ -43,13 +43,16 @@ class HostBackend : public Backend<S> {
     pool_.give_back();
   }
   void to_device(const void* host, void* device, std::size_t bytes) override {
-    std::memcpy(device, host, bytes);
+    if (bytes > 0)  // of nothing the places may be null
+      std::memcpy(device, host, bytes);
   }
   void to_host(const void* device, void* host, std::size_t bytes) override {
-    std::memcpy(host, device, bytes);
+    if (bytes > 0)
+      std::memcpy(host, device, bytes);
   }
   void zero(void* p, std::size_t bytes) override {
-    std::memset(p, 0, bytes);
+    if (bytes > 0)
+      std::memset(p, 0, bytes);
   }
 
  private:
