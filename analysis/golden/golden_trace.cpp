@@ -101,8 +101,9 @@ std::vector<std::pair<std::string, Matrix<double>>> golden_pairs(const GoldenFil
     const auto up = matrix_of<double>(f, "experts/up");
     const auto down = matrix_of<double>(f, "experts/down");
     const ExpertMatrices<double> w{experts, gate.view(), up.view(), down.view()};
-    out.emplace_back("expert_weight_cosine", expert_weight_cosine(w));
-    out.emplace_back("expert_up_cosine", expert_up_cosine(w));
+    WeightCosines of_weights = expert_weight_cosines(w);
+    out.emplace_back("expert_weight_cosine", std::move(of_weights.all));
+    out.emplace_back("expert_up_cosine", std::move(of_weights.up));
     out.emplace_back("expert_neuron_mean_cosine", expert_neuron_mean_cosine(w));
     out.emplace_back("expert_matched_cosine", expert_matched_cosine(w));
   }

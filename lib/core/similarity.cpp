@@ -6,6 +6,7 @@
 #include <numbers>
 
 #include "lib/core/parallel.h"
+#include "lib/core/row_products.h"
 
 namespace moe {
 namespace {
@@ -29,65 +30,69 @@ double over(double product, double a, double b) {
   return size > 0 ? product / size : 0;
 }
 
-// Products of every pair to cosines, rows on threads. product(i,j) for j <= i.
-template <class F>
-Matrix<double> cosines(Index n, F product) {
-  Matrix<double> out(n, n);
-  parallel_for(n, 1, [&](Index first, Index last) {
-    for (Index i = first; i < last; ++i) {
-      for (Index j = 0; j <= i; ++j)
-        out(i, j) = product(i, j);
-    }
-  });
+// Products of every pair to cosines.
+Matrix<double> cosines(Matrix<double> product) {
+  const Index n = product.rows();
   std::vector<double> square;
   for (Index i = 0; i < n; ++i)
-    square.push_back(out(i, i));
+    square.push_back(product(i, i));
   for (Index i = 0; i < n; ++i) {
     for (Index j = 0; j <= i; ++j)
-      out(i, j) = out(j, i) = over(out(i, j), square[i], square[j]);
+      product(i, j) = product(j, i) = over(product(i, j), square[i], square[j]);
   }
-  return out;
+  return product;
 }
 
+// Of every pair of experts, each of them one row.
 template <class T>
-double block_dot(View<const T> m, Index experts, Index i, Index j) {
+Matrix<double> expert_products(View<const T> m, Index experts) {
   if (m.empty())
-    return 0;
-  const Index n = m.size() / experts;
-  return dot(m.data + i * n, m.data + j * n, n);
+    return Matrix<double>(experts, experts);
+  return row_products(View<const T>{m.data, experts, m.size() / experts});
+}
+
+Matrix<double> sum_of(Matrix<double> a, const Matrix<double>& b) {
+  for (Index i = 0; i < a.size(); ++i)
+    a.data()[i] += b.data()[i];
+  return a;
 }
 
 template <class T>
-Matrix<double> neurons(const ExpertMatrices<T>& w, Index e) {  // (I, 2H or 3H) of one expert
+Matrix<T> neurons(const ExpertMatrices<T>& w, Index e) {  // (I, 2H or 3H) of one expert
   const Index width = w.down.cols;
   const Index hidden = w.down.rows / w.experts;
   const Index parts = w.gate.empty() ? 2 : 3;
-  Matrix<double> out(width, parts * hidden);
+  Matrix<T> out(width, parts * hidden);
   for (Index n = 0; n < width; ++n) {
-    double* to = out.row(n).data();
+    T* to = out.row(n).data();
     if (!w.gate.empty())
       to = std::copy_n(w.gate.row(e * width + n).data(), hidden, to);
     to = std::copy_n(w.up.row(e * width + n).data(), hidden, to);
     for (Index h = 0; h < hidden; ++h)
-      to[h] = double(w.down(e * hidden + h, n));
+      to[h] = w.down(e * hidden + h, n);
   }
   return out;
 }
 
-double matched(const Matrix<double>& a, const Matrix<double>& b) {
+// (I) products of each neuron with itself
+template <class T>
+std::vector<double> squares(const Matrix<T>& rows) {
+  std::vector<double> out;
+  for (Index i = 0; i < rows.rows(); ++i)
+    out.push_back(dot(rows.row(i).data(), rows.row(i).data(), rows.cols()));
+  return out;
+}
+
+template <class T>
+double matched(const Matrix<T>& a, const Matrix<T>& b) {
   const Index n = a.rows();
-  const Index d = a.cols();
-  Matrix<double> product(n, n), cosine(n, n);
-  std::vector<double> sa, sb;
+  const Matrix<double> product = row_products(a.view(), b.view());
+  const std::vector<double> sa = squares(a);
+  const std::vector<double> sb = squares(b);
+  Matrix<double> cosine(n, n);
   for (Index i = 0; i < n; ++i) {
-    sa.push_back(dot(a.row(i).data(), a.row(i).data(), d));
-    sb.push_back(dot(b.row(i).data(), b.row(i).data(), d));
-  }
-  for (Index i = 0; i < n; ++i) {
-    for (Index j = 0; j < n; ++j) {
-      product(i, j) = dot(a.row(i).data(), b.row(j).data(), d);
+    for (Index j = 0; j < n; ++j)
       cosine(i, j) = over(product(i, j), sa[i], sb[j]);
-    }
   }
   const std::vector<int> row = best_matching(cosine.view());
   double sum = 0;
@@ -104,37 +109,56 @@ double matched(const Matrix<double>& a, const Matrix<double>& b) {
 }  // namespace
 
 template <class T>
-Matrix<double> expert_weight_cosine(const ExpertMatrices<T>& w) {
-  return cosines(w.experts, [&](Index i, Index j) {
-    return block_dot(w.gate, w.experts, i, j) + block_dot(w.up, w.experts, i, j) +
-           block_dot(w.down, w.experts, i, j);
-  });
+WeightCosines expert_weight_cosines(const ExpertMatrices<T>& w) {
+  Matrix<double> up = expert_products(w.up, w.experts);
+  Matrix<double> all = sum_of(expert_products(w.gate, w.experts), up);
+  return {cosines(sum_of(std::move(all), expert_products(w.down, w.experts))),
+          cosines(std::move(up))};
 }
 
+namespace {
+
+// Adds the mean of `count` rows, row by row.
 template <class T>
-Matrix<double> expert_up_cosine(const ExpertMatrices<T>& w) {
-  return cosines(w.experts, [&](Index i, Index j) { return block_dot(w.up, w.experts, i, j); });
+void add_mean(const T* rows, Index count, std::span<double> out) {
+  for (Index n = 0; n < count; ++n) {
+    const T* row = rows + n * Index(out.size());
+    for (std::size_t c = 0; c < out.size(); ++c)
+      out[c] += double(row[c]) / double(count);
+  }
 }
+
+// Of expert e, (2H or 3H).
+template <class T>
+void add_mean_neuron(const ExpertMatrices<T>& w, Index e, std::span<double> out) {
+  const Index width = w.down.cols;
+  const auto hidden = std::size_t(w.down.rows / w.experts);
+  if (!w.gate.empty())
+    add_mean(w.gate.row(e * width).data(), width, out.first(hidden));
+  add_mean(w.up.row(e * width).data(), width, out.subspan(out.size() - 2 * hidden, hidden));
+  const std::span<double> down = out.last(hidden);
+  for (std::size_t h = 0; h < hidden; ++h) {
+    for (const T v : w.down.row(e * Index(hidden) + Index(h)))
+      down[h] += double(v) / double(width);
+  }
+}
+
+}  // namespace
 
 template <class T>
 Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>& w) {
-  std::vector<std::vector<double>> mean;
-  for (Index e = 0; e < w.experts; ++e) {
-    const Matrix<double> all = neurons(w, e);
-    mean.emplace_back(std::size_t(all.cols()), 0.0);
-    for (Index n = 0; n < all.rows(); ++n) {
-      for (Index c = 0; c < all.cols(); ++c)
-        mean.back()[c] += all(n, c) / double(all.rows());
-    }
-  }
-  return cosines(w.experts, [&](Index i, Index j) {
-    return dot(mean[i].data(), mean[j].data(), Index(mean[i].size()));
+  const Index parts = w.gate.empty() ? 2 : 3;
+  Matrix<double> mean(w.experts, parts * w.down.rows / w.experts);
+  parallel_for(w.experts, 1, [&](Index first, Index last) {
+    for (Index e = first; e < last; ++e)
+      add_mean_neuron(w, e, mean.row(e));
   });
+  return cosines(row_products(mean.view()));
 }
 
 template <class T>
 Matrix<double> expert_matched_cosine(const ExpertMatrices<T>& w) {
-  std::vector<Matrix<double>> all;
+  std::vector<Matrix<T>> all;
   for (Index e = 0; e < w.experts; ++e)
     all.push_back(neurons(w, e));
   Matrix<double> out(w.experts, w.experts);
@@ -153,22 +177,15 @@ Matrix<double> expert_matched_cosine(const ExpertMatrices<T>& w) {
 
 template <class T>
 std::vector<int> expert_unit_order(const ExpertMatrices<T>& w, Index a, Index b) {
-  const Matrix<double> to = neurons(w, a);
-  const Matrix<double> from = neurons(w, b);
-  const Index n = to.rows();
-  const Index d = to.cols();
-  std::vector<double> square;
-  for (Index j = 0; j < n; ++j)
-    square.push_back(dot(to.row(j).data(), to.row(j).data(), d));
-  Matrix<double> cosine(n, n);
-  parallel_for(n, 1, [&](Index first, Index last) {
-    for (Index i = first; i < last; ++i) {
-      const double own = dot(from.row(i).data(), from.row(i).data(), d);
-      for (Index j = 0; j < n; ++j) {
-        cosine(i, j) = over(dot(from.row(i).data(), to.row(j).data(), d), own, square[j]);
-      }
-    }
-  });
+  const Matrix<T> to = neurons(w, a);
+  const Matrix<T> from = neurons(w, b);
+  const std::vector<double> square = squares(to);
+  const std::vector<double> own = squares(from);
+  Matrix<double> cosine = row_products(from.view(), to.view());
+  for (Index i = 0; i < cosine.rows(); ++i) {
+    for (Index j = 0; j < cosine.cols(); ++j)
+      cosine(i, j) = over(cosine(i, j), own[i], square[j]);
+  }
   return best_matching(cosine.view());
 }
 
@@ -177,40 +194,46 @@ Matrix<double> expert_output_cosine(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
   Matrix<double> sum(experts, experts);
   for (Index t = 0; t < tokens; ++t) {
-    const Matrix<double> one = cosines(experts, [&](Index i, Index j) {
-      return dot(y.row(t * experts + i).data(), y.row(t * experts + j).data(), y.cols);
-    });
+    const Matrix<double> one = cosines(row_products(y.block(t, experts)));
     for (Index i = 0; i < one.size(); ++i)
       sum.data()[i] += one.data()[i] / double(tokens);
   }
   return sum;
 }
 
+namespace {
+
+// Rows e, experts + e, ... of (T*E,H) less their mean.
+template <class T>
+Matrix<double> centred(View<const T> y, Index experts, Index e) {
+  const Index tokens = y.rows / experts;
+  Matrix<double> out(tokens, y.cols);
+  std::vector<double> mean(std::size_t(y.cols), 0.0);
+  for (Index t = 0; t < tokens; ++t) {
+    for (Index c = 0; c < y.cols; ++c)
+      mean[c] += double(y(t * experts + e, c)) / double(tokens);
+  }
+  for (Index t = 0; t < tokens; ++t) {
+    for (Index c = 0; c < y.cols; ++c)
+      out(t, c) = double(y(t * experts + e, c)) - mean[c];
+  }
+  return out;
+}
+
+}  // namespace
+
 template <class T>
 Matrix<double> expert_output_cka(View<const T> y, Index experts) {
   const Index tokens = y.rows / experts;
-  // (T,T): ||Y'X||^2 = sum of the products of XX' and YY'
-  std::vector<Matrix<double>> gram(static_cast<std::size_t>(experts));
+  // a row (T,T) an expert: ||Y'X||^2 = sum of the products of XX' and YY'
+  Matrix<double> gram(experts, tokens * tokens);
   parallel_for(experts, 1, [&](Index first, Index last) {
     for (Index e = first; e < last; ++e) {
-      Matrix<double> x(tokens, y.cols);
-      for (Index c = 0; c < y.cols; ++c) {
-        double mean = 0;
-        for (Index t = 0; t < tokens; ++t)
-          mean += double(y(t * experts + e, c)) / double(tokens);
-        for (Index t = 0; t < tokens; ++t)
-          x(t, c) = double(y(t * experts + e, c)) - mean;
-      }
-      Matrix<double>& g = gram[e] = Matrix<double>(tokens, tokens);
-      for (Index a = 0; a < tokens; ++a) {
-        for (Index b = 0; b <= a; ++b)
-          g(a, b) = g(b, a) = dot(x.row(a).data(), x.row(b).data(), y.cols);
-      }
+      const Matrix<double> x = centred(y, experts, e);
+      std::ranges::copy(row_products(x.view()).flat(), gram.row(e).begin());
     }
   });
-  return cosines(experts, [&](Index i, Index j) {
-    return dot(gram[i].data(), gram[j].data(), tokens * tokens);
-  });
+  return cosines(row_products(gram.view()));
 }
 
 template <class T>
@@ -223,9 +246,7 @@ Matrix<double> expert_mean_output_angle(View<const T> y, Index experts) {
         mean(e, c) += double(y(t * experts + e, c)) / double(tokens);
     }
   }
-  Matrix<double> out = cosines(experts, [&](Index i, Index j) {
-    return dot(mean.row(i).data(), mean.row(j).data(), y.cols);
-  });
+  Matrix<double> out = cosines(row_products(mean.view()));
   for (double& c : out.flat())
     c = std::acos(std::clamp(c, -1.0, 1.0)) / std::numbers::pi;
   return out;
@@ -340,8 +361,7 @@ std::vector<int> best_matching(View<const double> value) {
 }
 
 #define MOE_SIMILARITY(T)                                                              \
-  template Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);              \
-  template Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);                  \
+  template WeightCosines expert_weight_cosines(const ExpertMatrices<T>&);              \
   template Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&);         \
   template Matrix<double> expert_matched_cosine(const ExpertMatrices<T>&);             \
   template std::vector<int> expert_unit_order(const ExpertMatrices<T>&, Index, Index); \

@@ -15,11 +15,12 @@ struct ExpertMatrices {
   View<const T> down;      // (E*H,I)
 };
 
-// of all entries, laid end to end
+struct WeightCosines {
+  Matrix<double> all;  // of all entries, laid end to end
+  Matrix<double> up;   // of those of up alone
+};
 template <class T>
-Matrix<double> expert_weight_cosine(const ExpertMatrices<T>&);
-template <class T>
-Matrix<double> expert_up_cosine(const ExpertMatrices<T>&);
+WeightCosines expert_weight_cosines(const ExpertMatrices<T>&);
 // of the mean neuron
 template <class T>
 Matrix<double> expert_neuron_mean_cosine(const ExpertMatrices<T>&);

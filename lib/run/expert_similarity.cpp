@@ -40,7 +40,7 @@ void each_layer(Decoder<float>& model, F f) {
 PairMatrix weight_cosine(Decoder<float>& model) {
   PairMatrix out{"expert_weight_cosine", {}};
   each_layer(model, [&](const ExpertMatrices<float>& w) {
-    out.layer.push_back(as_float(expert_weight_cosine(w)));
+    out.layer.push_back(as_float(expert_weight_cosines(w).all));
   });
   return out;
 }
@@ -51,8 +51,9 @@ std::vector<PairMatrix> weight_similarity(Decoder<float>& model, bool matched) {
   if (matched)
     out.push_back({"expert_matched_cosine", {}});
   each_layer(model, [&](const ExpertMatrices<float>& w) {
-    out[0].layer.push_back(as_float(expert_weight_cosine(w)));
-    out[1].layer.push_back(as_float(expert_up_cosine(w)));
+    const WeightCosines of_weights = expert_weight_cosines(w);
+    out[0].layer.push_back(as_float(of_weights.all));
+    out[1].layer.push_back(as_float(of_weights.up));
     out[2].layer.push_back(as_float(expert_neuron_mean_cosine(w)));
     if (matched)
       out[3].layer.push_back(as_float(expert_matched_cosine(w)));
