@@ -203,7 +203,9 @@ std::vector<Panel> panels(const Table& t) {
 }
 
 Axis axis(double low, double high, int about) {
-  if (!(low < high))
+  // what rounding leaves between equal numbers is no range
+  const double size = std::max(std::abs(low), std::abs(high));
+  if (!(high - low > 1e-9 * size))
     high = low + (low == 0 ? 1 : std::abs(low));
   const double raw = (high - low) / about;
   const double scale = std::pow(10, std::floor(std::log10(raw)));
@@ -212,11 +214,32 @@ Axis axis(double low, double high, int about) {
     if (s * scale >= raw * 0.999)
       step = s * scale;
   }
-  Axis out{std::floor(low / step + 1e-9) * step, std::ceil(high / step - 1e-9) * step, {}};
-  for (int i = 0; i <= int(std::lround((out.high - out.low) / step)); ++i)
-    out.ticks.push_back(out.low + i * step);
+  // in whole steps, so that the tick at zero is zero
+  const double first = std::floor(low / step + 1e-9);
+  const double last = std::ceil(high / step - 1e-9);
+  Axis out{first * step, last * step, {}};
+  for (int i = 0; i <= int(last - first); ++i)
+    out.ticks.push_back((first + i) * step);
   return out;
 }
+
+namespace {
+
+// Whether no value differs from 0 and nothing beside them does by as much as can be read: they have
+// no scale of their own, and that of a chance of 1e-17 says nothing.
+bool reads_as_zero(const Panel& p, double low, double high) {
+  double least = 1;
+  for (const Column* c : p.series) {
+    least = std::min(least, std::pow(10, -digits(*c)));
+    for (std::size_t r = 0; r < rows(*c); ++r) {
+      if (std::abs(value(*c, r)) >= 1e-12)
+        return false;
+    }
+  }
+  return -least < low && high < least;
+}
+
+}  // namespace
 
 Axis axis_of(const Panel& p, bool from_zero) {
   double low = std::numeric_limits<double>::infinity();
@@ -237,7 +260,7 @@ Axis axis_of(const Panel& p, bool from_zero) {
       }
     }
   }
-  if (low > high) {
+  if (low > high || reads_as_zero(p, low, high)) {
     low = 0;
     high = 1;
   }

@@ -1,4 +1,5 @@
 // The terminal renderer at any width, and the small parts that all renderers stand on.
+#include <set>
 #include <sstream>
 
 #include <catch2/catch.hpp>
@@ -136,6 +137,34 @@ TEST_CASE("axes end on round numbers and hold what they were given") {
     CHECK(a.ticks.size() >= 2);
     CHECK(a.ticks.size() <= 9);
   }
+}
+
+TEST_CASE("ticks are round numbers where an axis crosses zero or hardly rises") {
+  for (const auto& [low, high] : std::vector<std::pair<double, double>>{
+           {-0.6, 0.4}, {-0.3, 0.3}, {-7e-3, 2e-3}, {-1e5, 3e5}, {1.0 / 3, 1.0 / 3 + 1e-16}}) {
+    const Axis a = axis(low, high, 4);
+    CAPTURE(low, high, a.ticks);
+    CHECK(a.low <= low);
+    CHECK(a.high >= high);
+    std::set<std::string> words;
+    for (const double t : a.ticks) {
+      words.insert(short_number(t));
+      CHECK((t == 0 || std::abs(t) > 0.01 * (a.high - a.low)));
+    }
+    CHECK(words.size() == a.ticks.size());
+  }
+}
+
+TEST_CASE("a series of zeros takes no scale from a chance that is hardly more") {
+  Column c{.name = "dead share", .unit = "share", .metric = "load_dead_fraction", .digits = 4};
+  c.cells = std::vector<double>{0, 0, 0};
+  c.chance = {1e-17, 2e-13, 1.6e-10};
+  CHECK(axis_of({{&c}}, true).high == 1);
+  c.chance = {0.02, 0.02, 0.02};
+  CHECK(axis_of({{&c}}, true).high == Approx(0.02));
+  c.cells = std::vector<double>{0, 1e-6, 4e-6};  // small, and what the chart is about
+  c.chance = {};
+  CHECK(axis_of({{&c}}, true).high == Approx(4e-6));
 }
 
 TEST_CASE("bytes become whole characters") {
