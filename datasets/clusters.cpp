@@ -7,6 +7,7 @@
 
 #include "datasets/generated.h"
 #include "lib/core/error.h"
+#include "lib/core/shuffle.h"
 
 namespace moe {
 namespace {
@@ -51,8 +52,7 @@ class Clusters final : public Generated {
   void plant(int vocabulary, Rng rng) {
     std::vector<int> deck(std::size_t(vocabulary), 0);
     std::iota(deck.begin(), deck.end(), 0);
-    for (std::size_t i = deck.size(); i > 1; --i)
-      std::swap(deck[i - 1], deck[rng.below(Index(i))]);
+    shuffle(deck, rng);
     cluster_.resize(deck.size());
     members_.resize(std::size_t(clusters_));
     for (std::size_t i = 0; i < deck.size(); ++i) {

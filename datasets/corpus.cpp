@@ -3,6 +3,7 @@
 // on nothing that happened before it.
 #include "datasets/denoise.h"
 #include "lib/core/error.h"
+#include "lib/core/shuffle.h"
 
 namespace moe {
 namespace {
@@ -339,8 +340,7 @@ int Corpus::drawn_domain(std::uint64_t sequence) const {
   std::vector<int> order(owner_.size());
   std::iota(order.begin(), order.end(), 0);
   Rng rng = Rng(seed_).stream(order_stream).stream(sequence / order.size());
-  for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[rng.below(Index(i))]);
+  shuffle(order, rng);
   return order[sequence % order.size()];
 }
 

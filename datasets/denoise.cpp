@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "lib/core/error.h"
+#include "lib/core/shuffle.h"
 
 namespace moe {
 namespace {
@@ -13,7 +14,7 @@ std::vector<Index> segments(Index sum, Index parts, Rng& rng) {
   std::vector<Index> cut(std::size_t(sum) - 1);
   std::iota(cut.begin(), cut.end(), Index{1});
   for (Index i = 0; i + 1 < parts; ++i)
-    std::swap(cut[std::size_t(i)], cut[std::size_t(i + rng.below(Index(cut.size()) - i))]);
+    draw_to(cut, std::size_t(i), rng);
   cut.resize(std::size_t(parts) - 1);
   std::ranges::sort(cut);
   cut.push_back(sum);

@@ -4,6 +4,7 @@
 
 #include "datasets/dataset.h"
 #include "datasets/denoise.h"
+#include "datasets/samples.h"
 #include "datasets/text_domains.h"
 #include "lib/core/error.h"
 #include "lib/files/sha256.h"
@@ -13,22 +14,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::uint64_t valid_share = 10;  // one pair in so many is for validation
-
 struct Pair {
   TokenIds source, target;
 };
 struct Domain {
   std::vector<Pair> train, valid;
 };
-
-// Of a pair's text alone, so that copies of it are in one split.
-bool is_valid(std::string_view line) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : line)
-    h = (h ^ std::uint64_t(static_cast<unsigned char>(c))) * 0x100000001b3u;
-  return (h ^ (h >> 29)) % valid_share == 0;
-}
 
 std::vector<fs::path> files_of(const fs::path& path) {
   std::error_code code;
@@ -107,7 +98,8 @@ class Pairs final : public Dataset {
       if (line.empty())
         continue;
       hash.update({reinterpret_cast<const std::uint8_t*>(line.data()), line.size()});
-      (is_valid(line) ? domain.valid : domain.train)
+      // by a pair's text alone, so that copies of it are in one split
+      (in_tenth(line) ? domain.valid : domain.train)
           .push_back(
               pair_of(line, concat("'", file.native(), "', line ", number), tokenizer, special));
     }

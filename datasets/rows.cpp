@@ -7,21 +7,19 @@
 
 #include "datasets/dataset.h"
 #include "lib/core/error.h"
+#include "lib/core/fnv.h"
 #include "lib/trace/given_rows.h"
 
 namespace moe {
 namespace {
 
 std::uint64_t hash_of(const Batch& b) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  const auto add = [&](std::uint64_t v) {
-    h = (h ^ v) * 0x100000001b3u;
-  };
+  Fnv1a hash;
   for (const int id : b.token)
-    add(std::uint64_t(std::int64_t(id)));
+    hash.add(std::uint64_t(std::int64_t(id)));
   for (const float v : b.given.value.flat())
-    add(std::uint64_t(std::int64_t(double(v) * 65536)));
-  return h;
+    hash.add(std::uint64_t(std::int64_t(double(v) * 65536)));
+  return hash.value();
 }
 
 class Rows final : public Dataset {

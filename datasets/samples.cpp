@@ -5,6 +5,8 @@
 #include <numeric>
 
 #include "lib/core/error.h"
+#include "lib/core/fnv.h"
+#include "lib/core/shuffle.h"
 #include "lib/signal/log_mel.h"
 
 namespace moe {
@@ -15,8 +17,7 @@ constexpr double pixel_mean = 0.5, pixel_deviation = 0.25;
 std::vector<int> shuffled(int n, Rng& rng) {
   std::vector<int> out(std::size_t(n), 0);
   std::iota(out.begin(), out.end(), 0);
-  for (std::size_t i = out.size(); i > 1; --i)
-    std::swap(out[i - 1], out[std::size_t(rng.below(Index(i)))]);
+  shuffle(out, rng);
   return out;
 }
 
@@ -119,9 +120,7 @@ Piece Samples::piece_of(const Sample& s, int tokens) const {
 }
 
 bool in_tenth(std::string_view text) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : text)
-    h = (h ^ std::uint64_t(static_cast<unsigned char>(c))) * 0x100000001b3u;
+  const std::uint64_t h = fnv1a(text);
   return (h ^ (h >> 29)) % 10 == 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "datasets/text_domains.h"
 #include "lib/core/error.h"
+#include "lib/core/fnv.h"
 
 namespace moe {
 namespace {
@@ -28,13 +29,6 @@ constexpr Place kPlaces[] = {
     // questions of the installer, in many languages
     {"debconf", "/var/lib/dpkg/info", "*.templates", ""},
 };
-
-std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : text)
-    h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return h;
-}
 
 Paths folders_of(const std::string& root, const char* patterns) {
   Paths out;

@@ -7,6 +7,7 @@
 #include "analysis/metric/impossible.h"
 #include "analysis/metric/layout.h"
 #include "lib/core/parallel.h"
+#include "lib/core/shuffle.h"
 
 namespace moe {
 namespace {
@@ -235,8 +236,7 @@ void ShuffledTrace::change(TraceRows& rows) const {
   }
   std::vector<Index> order = valid;
   Rng rng = Rng(chance::seed, run_).stream(rows.first);
-  for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[rng.below(Index(i))]);
+  shuffle(order, rng);
   for (LayerRows& layer : rows.layer)
     reorder(layer.expert, valid, order);
 }

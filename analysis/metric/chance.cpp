@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "analysis/metric/reach.h"
+#include "lib/core/shuffle.h"
 
 namespace moe::chance {
 namespace {
@@ -201,10 +202,9 @@ std::vector<double> fullest_cells(double cells, double tokens, std::size_t n) {
   return out;
 }
 
-// Fisher-Yates, as far as needed
 void draw_experts(std::vector<int>& deck, std::span<int> out, Rng& rng) {
   for (std::size_t j = 0; j < out.size(); ++j) {
-    std::swap(deck[j], deck[j + std::size_t(rng.below(Index(deck.size() - j)))]);
+    draw_to(deck, j, rng);
     out[j] = deck[j];
   }
 }

@@ -4,16 +4,17 @@
 #include <cmath>
 #include <numeric>
 
+#include "lib/core/shuffle.h"
+
 namespace moe {
 
 Deck::Deck(int first, int count) : ids_(std::size_t(count)) {
   std::iota(ids_.begin(), ids_.end(), first);
 }
 
-// Fisher-Yates, as far as needed; any order to begin with is as good
 void Deck::deal(Rng& rng, std::span<int> out) {
   for (std::size_t j = 0; j < out.size(); ++j) {
-    std::swap(ids_[j], ids_[j + std::size_t(rng.below(Index(ids_.size() - j)))]);
+    draw_to(ids_, j, rng);
     out[j] = ids_[j];
   }
 }
@@ -35,14 +36,13 @@ void Weighted::deal(Rng& rng, std::span<int> out) const {
   std::size_t taken = 0;
   std::size_t at = 0;
   for (; at < order.size() && taken < out.size(); ++at) {
-    std::swap(order[at], order[at + std::size_t(rng.below(Index(order.size() - at)))]);
+    draw_to(order, at, rng);
     end += chance_[order[at]];
     const bool needed = order.size() - at == out.size() - taken;
     if (end > u + double(taken) || needed)
       out[taken++] = order[at];
   }
-  for (std::size_t j = out.size(); j > 1; --j)
-    std::swap(out[j - 1], out[rng.below(Index(j))]);
+  shuffle(out, rng);
 }
 
 std::vector<double> hot_shares(int experts, int first, int count, double share) {

@@ -6,6 +6,7 @@
 
 #include "lib/core/error.h"
 #include "lib/core/rng.h"
+#include "lib/core/shuffle.h"
 #include "lib/core/spec_lists.h"
 #include "lib/core/tensor.h"
 #include "lib/edit/edit.h"
@@ -175,8 +176,7 @@ std::vector<Index> unit_order(Index width, bool random, std::uint64_t seed) {
   if (!random)
     return order;
   Rng rng = Rng(seed).stream(0x0bde7);
-  for (Index i = width; i > 1; --i)
-    std::swap(order[i - 1], order[rng.below(i)]);
+  shuffle(order, rng);
   return order;
 }
 

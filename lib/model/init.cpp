@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "lib/core/fnv.h"
 #include "lib/core/parallel.h"
 #include "lib/core/rng.h"
 #include "lib/model/config.h"
@@ -13,13 +14,6 @@
 
 namespace moe {
 namespace {
-
-std::uint64_t hash(std::string_view name) {  // FNV-1a
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : name)
-    h = (h ^ std::uint64_t(static_cast<unsigned char>(c))) * 0x100000001b3u;
-  return h;
-}
 
 double drawn(Rng& rng, const Start& rule) {
   double draw = rng.normal();
@@ -78,7 +72,7 @@ class Draws {
 template <class S>
 ReadRows<S> rows_of(const Start& start, const Parameter<S>& p, std::uint64_t seed) {
   if (start.rule) {
-    const Rng rng = Rng(seed).stream(hash(p.name()));
+    const Rng rng = Rng(seed).stream(fnv1a(p.name()));
     return [rng, rule = start.rule](Index first, View<S> out) {
       for (Index i = 0; i < out.size(); ++i) {
         const Index n = first * out.cols + i;
@@ -92,7 +86,7 @@ ReadRows<S> rows_of(const Start& start, const Parameter<S>& p, std::uint64_t see
       std::ranges::fill(out.flat(), value);
     };
   }
-  const auto draws = std::make_shared<Draws>(Rng(seed).stream(hash(p.name())), start, p.size());
+  const auto draws = std::make_shared<Draws>(Rng(seed).stream(fnv1a(p.name())), start, p.size());
   return [draws, unit = start.around_unit](Index first, View<S> out) {
     draws->numbers(first * out.cols, out.flat());
     for (Index r = 0; unit && r < out.rows; ++r)

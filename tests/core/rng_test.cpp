@@ -1,7 +1,11 @@
 #include <catch2/catch.hpp>
+#include <map>
+#include <vector>
 
 #include "lib/core/dtype.h"
+#include "lib/core/fnv.h"
 #include "lib/core/rng.h"
+#include "lib/core/shuffle.h"
 
 using namespace moe;
 
@@ -46,4 +50,34 @@ TEST_CASE("16-bit floats round to nearest even and keep what they hold") {
   CHECK(float_to_f16(65520.0f) == 0x7c00);
   CHECK(float_to_f16(65519.0f) == 0x7bff);
   CHECK(float_to_bf16(1.00390625f) == 0x3f80);  // a tie goes to even
+}
+
+TEST_CASE("names have the hashes of the published test values") {  // of its authors' test suite
+  CHECK(fnv1a("") == 0xcbf29ce484222325u);
+  CHECK(fnv1a("a") == 0xaf63dc4c8601ec8cu);
+  CHECK(fnv1a("foobar") == 0x85944171f73967e8u);
+  CHECK(fnv1a("\xff") != fnv1a("\x7f"));
+}
+
+TEST_CASE("a shuffle draws each order as often, and what it draws for a seed never changes") {
+  std::vector<int> order{0, 1, 2, 3, 4, 5, 6, 7};
+  Rng fixed(1, 2);
+  shuffle(order, fixed);
+  CHECK(order == std::vector<int>{3, 7, 6, 0, 1, 2, 5, 4});
+  CHECK(fixed.counter() == 7);
+  std::vector<int> deck{0, 1, 2, 3, 4, 5, 6, 7};
+  draw_to(deck, 0, fixed);
+  draw_to(deck, 1, fixed);
+  CHECK(deck == std::vector<int>{4, 5, 2, 3, 0, 1, 6, 7});
+  CHECK(fixed.counter() == 9);
+  std::map<std::vector<int>, int> seen;
+  Rng rng(3);
+  for (int i = 0; i < 6000; ++i) {
+    std::vector<int> three{0, 1, 2};
+    shuffle(three, rng);
+    ++seen[three];
+  }
+  CHECK(seen.size() == 6);
+  for (const auto& [three, count] : seen)
+    CHECK(std::abs(count - 1000) < 150);  // five standard deviations
 }

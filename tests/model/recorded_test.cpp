@@ -9,6 +9,7 @@
 #include <regex>
 
 #include "lib/core/error.h"
+#include "lib/core/fnv.h"
 #include "lib/family/config_like.h"
 #include "lib/family/family.h"
 #include "lib/model/decoder.h"
@@ -27,10 +28,7 @@ fs::path record_of(std::string_view family) {
 // Numbers in [-1, 1): splitmix64 from the FNV-1a hash of the name.
 class Uniform {
  public:
-  explicit Uniform(const std::string& name) {
-    for (const char c : name)
-      state_ = (state_ ^ std::uint64_t(static_cast<unsigned char>(c))) * 0x100000001B3ull;
-  }
+  explicit Uniform(const std::string& name) : state_(fnv1a(name)) {}
   double next() {
     state_ += 0x9E3779B97F4A7C15ull;
     std::uint64_t x = state_;
@@ -41,7 +39,7 @@ class Uniform {
   }
 
  private:
-  std::uint64_t state_ = 0xCBF29CE484222325ull;
+  std::uint64_t state_;
 };
 
 // Norms around 1, vectors and biases around 0, matrices of variance 1/inputs.
