@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <charconv>
 
+#include "lib/core/count.h"
 #include "lib/core/text.h"
 
 namespace moe {
 namespace {
 
 // The whole word as one number, or false. A plus sign is let through; blanks, 0x and 1' are not.
-template <class T>
-bool reads(const std::string& word, T& value) {
+bool reads(const std::string& word, double& value) {
   const char* first = word.data() + (word.starts_with('+') && word.size() > 1 && word[1] != '-');
   const char* last = word.data() + word.size();
   const auto [end, error] = std::from_chars(first, last, value);
@@ -21,9 +21,9 @@ bool reads(const std::string& word, T& value) {
 
 Check whole(std::int64_t least, std::int64_t most) {
   return [least, most](std::string& word) -> std::string {
-    std::int64_t value = 0;
-    if (!reads(word, value))
-      return concat("'", word, "' is not a whole number");
+    const auto [value, wrong] = read_count(word);
+    if (!wrong.empty())
+      return concat("'", word, "' ", wrong);
     if (value < least)
       return concat(value, " is less than ", least);
     if (value > most)

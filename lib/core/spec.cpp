@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <utility>
 
+#include "lib/core/count.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 
@@ -26,13 +28,21 @@ std::size_t option_length(std::string_view text, std::string_view whole) {
   return text.size();
 }
 
-template <class T>
-T number(const std::string& spec, std::string_view key, const std::string& text, const char* kind) {
-  T value{};
+double number(const std::string& spec, std::string_view key, const std::string& text) {
+  double value = 0;
   const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (code != std::errc{} || end != text.data() + text.size() || value != value)
-    throw Error(Exit::usage, concat(spec, ": ", key, "=", text, " is not ", kind));
+    throw Error(Exit::usage, concat(spec, ": ", key, "=", text, " is not a number"));
   return value;
+}
+
+int whole_number(const std::string& spec, std::string_view key, const std::string& text) {
+  Count count = read_count(text);
+  if (count.wrong.empty() && !std::in_range<int>(count.value))
+    count.wrong = count.value < 0 ? "is less than -2147483648" : "is more than 2147483647";
+  if (!count.wrong.empty())
+    throw Error(Exit::usage, concat(spec, ": ", key, "=", text, " ", count.wrong));
+  return int(count.value);
 }
 
 }  // namespace
@@ -116,7 +126,7 @@ std::string Spec::get(std::string_view key, const std::string& fallback) {
 }
 int Spec::get(std::string_view key, int fallback, int least) {
   const std::string* text = given(key);
-  const int value = text ? number<int>(name_, key, *text, "a whole number") : fallback;
+  const int value = text ? whole_number(name_, key, *text) : fallback;
   if (value < least)
     throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
   record(key, concat(value));
@@ -124,7 +134,7 @@ int Spec::get(std::string_view key, int fallback, int least) {
 }
 double Spec::get(std::string_view key, double fallback, double least) {
   const std::string* text = given(key);
-  const double value = text ? number<double>(name_, key, *text, "a number") : fallback;
+  const double value = text ? number(name_, key, *text) : fallback;
   if (!(value >= least))
     throw Error(Exit::usage, concat(name_, ": ", key, "=", value, " must be at least ", least));
   record(key, concat(value));

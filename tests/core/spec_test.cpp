@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include "lib/core/count.h"
 #include "lib/core/error.h"
 #include "lib/core/spec.h"
 #include "lib/core/spec_lists.h"
@@ -32,6 +33,49 @@ TEST_CASE("a spec refuses what it does not know, by name") {
   CHECK_THROWS_WITH(n.get("k", 1), "a: k=two is not a whole number");
   CHECK_THROWS_WITH(n.get("t", 1.0), "a: t=nan is not a number");
   CHECK_THROWS_WITH(n.get("least", 1, 1), "a: least=0 must be at least 1");
+}
+
+TEST_CASE("counts are whole, in 1024s where that is written, and never in two senses") {
+  for (const auto& [text, value] : std::vector<std::pair<std::string, std::int64_t>>{
+           {"0", 0},
+           {"-3", -3},
+           {"+7", 7},
+           {"32Ki", 32768},
+           {"32ki", 32768},
+           {"1.5Mi", 1572864},
+           {"2Gi", 2147483648},
+           {"9223372036854775807", 9223372036854775807}}) {
+    CAPTURE(text);
+    CHECK(read_count(text).wrong.empty());
+    CHECK(read_count(text).value == value);
+  }
+  CHECK(read_count("32k").wrong ==
+        "is 32000 to some and 32768 to others: write 32000, or 32Ki for 32768");
+  CHECK(read_count("1.5M").wrong ==
+        "is 1500000 to some and 1572864 to others: write 1500000, or 1.5Mi for 1572864");
+  CHECK(read_count("1.3k").wrong == "can be read in two ways: write 1300");
+  for (const char* text : {"",           "+",
+                           "-",          "+-3",
+                           "k",          "Ki",
+                           "x",          "1.5",
+                           "1.3Ki",      "1e3",
+                           "0x10",       "1 000",
+                           " 1",         "1 ",
+                           "3kb",        "3KiB",
+                           "3Kii",       "nan",
+                           "infGi",      "1e300Gi",
+                           "99999999Gi", "99999999999999999999"}) {
+    CAPTURE(text);
+    CHECK(read_count(text).wrong == "is not a whole number");
+  }
+  Spec s("bpe:vocab=32Ki,k=32k,many=4294967296,few=-4294967296");
+  CHECK(s.get("vocab", 0) == 32768);
+  CHECK_THROWS_WITH(s.get("k", 0),
+                    "bpe: k=32k is 32000 to some and 32768 to others: write 32000, or 32Ki for "
+                    "32768");
+  CHECK_THROWS_WITH(s.get("many", 0), "bpe: many=4294967296 is more than 2147483647");
+  CHECK_THROWS_WITH(s.get("few", 0), "bpe: few=-4294967296 is less than -2147483648");
+  CHECK(s.resolved() == "bpe:vocab=32768");
 }
 
 TEST_CASE("the nearest name is offered, a far one is not") {
