@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "lib/core/error.h"
+#include "lib/core/rng.h"
 #include "lib/core/text.h"
 #include "lib/signal/picture_file.h"
 #include "lib/signal/sound_file.h"
@@ -248,4 +249,42 @@ TEST_CASE("sounds become one channel of 16 kHz, and damaged ones are refused by 
   }
   CHECK(is_sound_name("x.FLAC"));
   CHECK_FALSE(is_sound_name("x.txt"));
+}
+
+namespace {
+
+// The windowed sinc as it is defined, one sample after the other.
+float at_other_rate(const std::vector<float>& x, double at, double cut) {
+  const double reach = 16 / cut;
+  const auto first = std::size_t(std::max(0.0, std::ceil(at - reach)));
+  const auto last = std::min(x.size(), std::size_t(at + reach) + 1);
+  double sum = 0;
+  for (std::size_t n = first; n < last; ++n) {
+    const double away = double(n) - at;
+    const double a = std::numbers::pi * (cut * away);
+    const double sinc = std::abs(a) < 1e-9 ? 1 : std::sin(a) / a;
+    const double window = 0.5 + 0.5 * std::cos(std::numbers::pi * away / reach);
+    sum += double(x[n]) * cut * sinc * window;
+  }
+  return float(sum);
+}
+
+}  // namespace
+
+TEST_CASE("a sound at another rate is the windowed sinc, to the bit") {
+  Rng rng(4);
+  std::vector<float> x(20000);
+  for (float& v : x)
+    v = float(0.3 * rng.normal());
+  for (const int from : {8000, 11025, 22050, 44100, 44101, 48000, 96000}) {
+    const double step = double(from) / 16000;
+    const std::vector<float> y = resampled(x, from, 16000);
+    REQUIRE(y.size() == std::size_t(double(x.size()) / step));
+    int differing = 0;
+    for (std::size_t i = 0; i < y.size(); ++i)
+      differing += y[i] != at_other_rate(x, double(i) * step, std::min(1.0, 1 / step));
+    CAPTURE(from);
+    CHECK(differing == 0);
+  }
+  CHECK(resampled({}, 44100, 16000).empty());
 }
