@@ -1,9 +1,12 @@
 // What ranks cost: every figure beside its yardstick, in turn, in one program under mpirun. Rank 0
 // prints one line of JSON with the best time of each, in seconds; a round is as slow as its slowest
 // rank. scripts/ranks.sh --only speed runs it, and says what the figures should be.
-//   moe_ranks_speed layer TOKENS HIDDEN WIDTH EXPERTS K ROUNDS   a step of a MoE layer with its
-//     experts shared out, beside as many processes that hold all experts and know of nobody
-//   moe_ranks_speed rows BYTES ROUNDS     an exchange: of BYTES a rank, as much for each
+//   moe_ranks_speed layer TOKENS HIDDEN WIDTH EXPERTS K ROUNDS [WAY]   a step of a MoE layer with
+//   its
+//     experts shared out, beside as many processes that hold all experts and know of nobody; WAY: 0
+//     these alone, 1 rows that cross as they come, 2 all at once, 3 weights
+//   moe_ranks_speed rows BYTES ROUNDS     an exchange: of BYTES a rank, as much for each, beside
+//     MPI_Alltoallv
 //   moe_ranks_speed sum NUMBERS ROUNDS    gradients summed over lanes, beside MPI_Allreduce
 #include <mpi.h>
 
@@ -159,28 +162,29 @@ Times layer(const std::shared_ptr<Transport>& mpi, Comm& comm, const std::vector
   c.router = concat("softmax:k=", o[4]);
   const auto backend = make_backend("cpu");
   Comm blocking(std::make_shared<AtOnce>(mpi));
-  Layer alone(*backend, c, o[0], comm.rank(), nullptr, Move::tokens);
-  Layer shared(*backend, c, o[0], comm.rank(), &comm, Move::tokens);
-  Layer at_once(*backend, c, o[0], comm.rank(), &blocking, Move::tokens);
-  Layer weights(*backend, c, o[0], comm.rank(), &comm, Move::weights);
-  const Times times = in_turn(comm, int(o[5]),
-                              {{"alone",
-                                [&] {
-                                  alone.step();
-                                }},
-                               {"shared out",
-                                [&] {
-                                  shared.step();
-                                }},
-                               {"moved at once",
-                                [&] {
-                                  at_once.step();
-                                }},
-                               {"weights move", [&] {
-                                  weights.step();
-                                }}});
-  for (const Layer* other : {&shared, &at_once, &weights}) {
-    if (!alone.same_bytes(*other))
+  struct Way {
+    const char* name;
+    Comm* group;
+    Move move;
+  };
+  std::vector<Way> ways = {{"alone", nullptr, Move::tokens},
+                           {"shared out", &comm, Move::tokens},
+                           {"moved at once", &blocking, Move::tokens},
+                           {"weights move", &comm, Move::weights}};
+  if (o.size() == 7)
+    ways = {ways.at(std::size_t(o[6]))};
+  std::vector<std::unique_ptr<Layer>> layers;
+  std::vector<Timed> steps;
+  for (const Way& way : ways) {
+    Layer& layer = *layers.emplace_back(
+        std::make_unique<Layer>(*backend, c, o[0], comm.rank(), way.group, way.move));
+    steps.push_back({way.name, [&layer] {
+                       layer.step();
+                     }});
+  }
+  const Times times = in_turn(comm, int(o[5]), steps);
+  for (const auto& other : layers) {
+    if (!layers[0]->same_bytes(*other))
       throw Error(Exit::failed, concat("rank ", comm.rank(), " has other bytes than alone"));
   }
   return times;
@@ -197,9 +201,18 @@ Times rows(Comm& comm, const std::vector<Index>& o) {
     send.push_back(ConstBytes(out).subspan(r * each, each));
     receive.push_back(Bytes(in).subspan(r * each, each));
   }
-  return in_turn(comm, int(o[1]), {{"exchange", [&] {
-                                      comm.exchange({"rows"}, send, receive);
-                                    }}});
+  const std::vector<int> counts(ranks, int(each));
+  std::vector<int> places;
+  for (std::size_t r = 0; r < ranks; ++r)
+    places.push_back(int(r * each));
+  const auto exchange = [&] {
+    comm.exchange({"rows"}, send, receive);
+  };
+  const auto library = [&] {
+    MPI_Alltoallv(out.data(), counts.data(), places.data(), MPI_BYTE, in.data(), counts.data(),
+                  places.data(), MPI_BYTE, MPI_COMM_WORLD);
+  };
+  return in_turn(comm, int(o[1]), {{"exchange", exchange}, {"MPI_Alltoallv", library}});
 }
 
 Times sum(Comm& comm, const std::vector<Index>& o) {
@@ -235,7 +248,7 @@ int run(int argc, char** argv) {
   for (int i = 2; i < argc; ++i)
     o.push_back(std::atoll(argv[i]));
   const std::string what = argc > 1 ? argv[1] : "";
-  if (what == "layer" && o.size() == 6)
+  if (what == "layer" && (o.size() == 6 || o.size() == 7))
     print(comm, layer(mpi, comm, o));
   else if (what == "rows" && o.size() == 2)
     print(comm, rows(comm, o));
