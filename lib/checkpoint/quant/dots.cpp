@@ -1,5 +1,9 @@
 #include "lib/checkpoint/quant/dots.h"
 
+#ifdef MOE_DOTS
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -17,12 +21,19 @@ namespace {
 struct Levels {
   bool v3 = false, v4 = false, vnni = false;
 };
+#ifdef MOE_DOTS
+// Not every compiler knows this one by name.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) != 0;
+}
+#endif
+
 const Levels& levels() {
 #ifdef MOE_DOTS
   static const Levels found = [] {
     Levels l;
-    l.v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    l.v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     l.v4 = l.v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     l.vnni = l.v4 && __builtin_cpu_supports("avx512vnni");
