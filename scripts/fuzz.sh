@@ -42,6 +42,16 @@ for reader in "$@"; do
     [ -n "$moe" ] || { echo "fuzz: trace: no seed: build the dev preset first" >&2; exit 7; }
     "$moe" synth uniform --tokens 64 --layers 2 --experts 4 --topk 2 --force -o "$work/small.h5" >/dev/null
   fi
+  if [ "$reader" = gif ]; then  # those that the tests show beside Pillow
+    python3 - "$work" <<'PYTHON'
+import re, sys
+cases = re.findall(r'\{\s*((?:"[0-9a-f]*"\s*)+),', open('tests/signal/gif_cases.inc').read())
+assert cases, 'tests/signal/gif_cases.inc holds no case'
+for n, case in enumerate(cases):
+    with open(f'{sys.argv[1]}/case-{n}', 'wb') as out:
+        out.write(bytes.fromhex(''.join(re.findall(r'"(.*?)"', case))))
+PYTHON
+  fi
   start=$(date +%s)
   if MOE_FUZZ=$reader build/fuzz/tests/fuzz_readers -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=262144 \
       "${several[@]}" -artifact_prefix="$findings/" "$work" "tests/fuzz/corpus/$reader" >"build/fuzz/$reader.log" 2>&1; then

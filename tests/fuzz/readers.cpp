@@ -16,6 +16,7 @@
 #include "lib/files/torch_file.h"
 #include "lib/import/import.h"
 #include "lib/model/config.h"
+#include "lib/signal/clip_file.h"
 #include "lib/tokenizer/open.h"
 #include "lib/tokenizer/read.h"
 #include "lib/trace/reader.h"
@@ -93,6 +94,16 @@ void read_torch_file(const char* path) {
 void read_model_spec(const char* path) {
   std::ifstream in(path, std::ios::binary);
   model_config(std::string(std::istreambuf_iterator<char>(in), {}));
+}
+
+void read_gif(const char* path) {
+  constexpr std::int64_t small = 1 << 20;  // pixels: large screens are allowed, and slow
+  const ClipFile clip(path);
+  clip.frames_a_second();
+  const PictureSize size = clip.size();
+  const int ends[] = {0, clip.frames() - 1};  // the last one stands on all before it
+  if (std::int64_t(size.height) * size.width <= small)
+    clip.read(ends);
 }
 
 std::filesystem::path folder() {
