@@ -13,7 +13,8 @@ Option& Option::group(const std::string& heading) {
   return *this;
 }
 Option& Option::check(Check check) {
-  option_->check(CLI::Validator(std::move(check), ""));
+  // CLI11's own check() gives it a copy of the word, and then reads 0100 as 64
+  option_->transform(CLI::Validator(std::move(check), ""));
   return *this;
 }
 Option& Option::required() {

@@ -82,6 +82,26 @@ TEST_CASE("a value from the environment is refused under the name of its variabl
   CHECK(f.run("train --dry-run --model nano --threads 1", from_outside).code == 0);
 }
 
+TEST_CASE("counts are read as they are written, and 1Ki is 1024") {
+  const Folder f;
+  const auto tokens = [&](const std::string& length) {
+    const Result r = f.run("train --dry-run --model nano:context=1Ki --batch 1 --length " + length);
+    INFO(length << ": " << r.err);
+    REQUIRE(r.code == 0);
+    const std::string row = "tokens a step";
+    return std::stoll(r.out.substr(r.out.find(row) + row.size()));
+  };
+  CHECK(tokens("100") == 100);
+  CHECK(tokens("0100") == 100);  // not octal
+  CHECK(tokens("+100") == 100);
+  CHECK(tokens("1Ki") == 1024);
+  const Result kept =
+      f.run("synth uniform --tokens 1Ki --layers 1 --experts 4 --topk 2 -o a.moetrace.h5");
+  INFO(kept.err);
+  REQUIRE(kept.code == 0);
+  CHECK(f.run("show a.moetrace.h5").out.find("1024 tokens x 1 MoE layers") != std::string::npos);
+}
+
 TEST_CASE("words that are not understood") {
   const Folder f;
   const std::vector<Case> cases = {
