@@ -30,7 +30,7 @@ std::size_t half_of(std::span<const std::int64_t> counts) {
   return cut;
 }
 
-// Rows of each expert, of all ranks.
+// Rows of each expert, of all ranks; counts as share_counts() has them.
 std::vector<std::int64_t> sum_of(const std::vector<std::vector<std::int64_t>>& counts,
                                  int experts) {
   std::vector<std::int64_t> all(std::size_t(experts), 0);
@@ -79,27 +79,27 @@ template <class S>
 std::vector<std::vector<std::int64_t>> Crossing<S>::share_counts(const Plan& plan,
                                                                  CrossingTape<S>& t) {
   const std::vector<std::int64_t> counts = rows_of_experts(plan);
-  std::vector<std::vector<std::int64_t>> theirs(std::size_t(group_.size()));
-  std::vector<ConstBytes> send;
-  std::vector<Bytes> receive;
+  std::vector<std::vector<std::int64_t>> ours, theirs;
   Index row = 0;
   t = {};
   for (int r = 0; r < group_.size(); ++r) {
-    const int first = first_expert(r);
-    const std::span<const std::int64_t> of_owner(counts.data() + first,
-                                                 std::size_t(first_expert(r + 1) - first));
-    send.push_back(std::as_bytes(of_owner));
+    const auto first = counts.begin() + first_expert(r);
+    ours.emplace_back(first, counts.begin() + first_expert(r + 1));
     t.first_sent.push_back(row);
-    t.sent.push_back(0);
-    for (const std::int64_t n : of_owner)
-      t.sent.back() += n;
+    t.sent.push_back(std::accumulate(ours.back().begin(), ours.back().end(), Index(0)));
     row += t.sent.back();
-    theirs[std::size_t(r)].resize(std::size_t(own_experts()));
-    receive.push_back(std::as_writable_bytes(std::span(theirs[std::size_t(r)])));
+    ours.back().push_back(plan.decoding);
+    theirs.emplace_back(std::size_t(own_experts() + 1));
+  }
+  std::vector<ConstBytes> send;
+  std::vector<Bytes> receive;
+  for (std::size_t r = 0; r < ours.size(); ++r) {
+    send.push_back(std::as_bytes(std::span(ours[r])));
+    receive.push_back(std::as_writable_bytes(std::span(theirs[r])));
   }
   group_.exchange({"rows of each expert", layer_}, send, receive);
-  for (const auto& counts_of_rank : theirs)
-    t.come.push_back(std::accumulate(counts_of_rank.begin(), counts_of_rank.end(), Index(0)));
+  for (const auto& of_rank : theirs)
+    t.come.push_back(std::accumulate(of_rank.begin(), of_rank.end() - 1, Index(0)));
   return theirs;
 }
 
@@ -128,18 +128,23 @@ template <class S>
 void Crossing<S>::make_blocks(const std::vector<std::vector<std::int64_t>>& counts,
                               CrossingTape<S>& t) const {
   for (std::size_t r = 0; r < counts.size(); ++r) {
-    const bool cut = int(r) == group_.rank() && lie_ == RowsLie::on_host;
-    const std::size_t at = cut ? half_of(counts[r]) : 0;
-    std::vector<std::int64_t> first(counts[r].begin(), counts[r].begin() + std::ptrdiff_t(at));
     std::vector<std::int64_t> second = counts[r];
+    const bool decoding = second.back() != 0;
+    second.pop_back();
+    const bool cut = int(r) == group_.rank() && lie_ == RowsLie::on_host;
+    const std::size_t at = cut ? half_of(second) : 0;
+    std::vector<std::int64_t> first(second.begin(), second.begin() + std::ptrdiff_t(at));
     first.resize(second.size());
     std::fill_n(second.begin(), at, 0);
     Index before = 0;
-    if (at > 0) {
-      t.blocks.push_back({int(r), 0, plan_for(first), {}});
-      before = t.blocks.back().plan.slots;
-    }
-    t.blocks.push_back({int(r), before, plan_for(second), {}});
+    const auto add = [&](std::span<const std::int64_t> rows) {
+      t.blocks.push_back({int(r), before, plan_for(rows), {}});
+      t.blocks.back().plan.decoding = decoding;
+      before += t.blocks.back().plan.slots;
+    };
+    if (at > 0)
+      add(first);
+    add(second);
   }
 }
 

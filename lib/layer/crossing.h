@@ -101,7 +101,7 @@ class Crossing {
   int own_experts() const {
     return first_expert(group_.rank() + 1) - first_expert(group_.rank());
   }
-  // How many rows each rank sends to each of the experts here; what is sent is filled in.
+  // Rows that each rank sends each expert here, then Plan::decoding there; t: what goes there.
   std::vector<std::vector<std::int64_t>> share_counts(const Plan&, CrossingTape<S>&);
   Plan plan_for(std::span<const std::int64_t> counts) const;
   void make_blocks(const std::vector<std::vector<std::int64_t>>& counts, CrossingTape<S>&) const;

@@ -30,7 +30,46 @@ TEST_CASE("every number of ranks up to that of lanes writes the same bytes") {
     start(model_with(usual), options_of(folder, 4, 4), l);
     check_equal(whole, bytes_of_run(folder));
   }
-  device = "reference";
+}
+
+namespace {
+
+struct OnDevice {
+  explicit OnDevice(const std::string& other) {
+    device = other;
+  }
+  ~OnDevice() {
+    device = "reference";
+  }
+};
+
+}  // namespace
+
+// Passes of up to 16 tokens that leave nothing for a backward pass have products of their own.
+TEST_CASE("experts of another rank compute few tokens as those at home do") {
+  const OneThreadHere one;
+  const Scratch scratch;
+  const std::string model =
+      "custom:vocabulary=320,hidden=48,layers=2,heads=2,kv_heads=1,width=72,context=24," +
+      std::string(usual);
+  for (const std::string name : {"cpu", "cpu:dtype=bf16"}) {
+    const OnDevice on(name);
+    RunOptions o = options_of(scratch / "run", 2, 2);
+    o.train.sequences = 1;
+    for (const Index length : {1, 16, 24}) {
+      INFO(name << ", sequences of " << length << " tokens");
+      o.length = length;
+      o.eval_tokens = 5 * length;
+      start(model, o, {1});
+      const auto whole = bytes_of_run(o.folder);
+      for (const Share& l : {Share{2, {.expert_ranks = 2}}, Share{2, {.zero = 3}},
+                             Share{2, {.expert_ranks = 2, .move = Move::weights}}}) {
+        INFO(name_of(l));
+        start(model, o, l);
+        check_equal(whole, bytes_of_run(o.folder));
+      }
+    }
+  }
 }
 
 TEST_CASE("lanes of several micro-batches, of no power of two, write the same bytes") {
