@@ -19,6 +19,11 @@ namespace {
 
 void refuse_parts_of_experts(const RankOptions& ranks, int size, int experts) {
   const int ep = ranks.expert_ranks;
+  if (size == 1 && ep > 1) {
+    throw Error(Exit::usage,
+                concat("--ep ", ep, " shares experts out among ", ep, " ranks, and this is one"))
+        .hint(concat("mpirun -np ", ep, " moe train --ep ", ep, " ...; or leave --ep out"));
+  }
   if (ep < 1 || size % ep != 0) {
     throw Error(Exit::usage, concat("experts cannot be shared out among ", ep, " of ", size,
                                     " ranks: --ep must divide their number"))

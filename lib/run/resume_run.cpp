@@ -9,6 +9,7 @@
 #include "lib/run/leftovers.h"
 #include "lib/run/program_version.h"
 #include "lib/run/resumed_trace.h"
+#include "lib/run/same_on_ranks.h"
 #include "lib/run/start_run.h"
 
 namespace moe {
@@ -133,6 +134,7 @@ Begin agreed(const std::string& folder, const ResumeOptions& options, const RunC
     Begin mine = begin_of(folder, options, context, observer);
     const Json said = {{"checkpoint", escaped(mine.point.checkpoint.string())},
                        {"trace", escaped(mine.point.state.trace)},
+                       {"steps", mine.point.state.train.steps},
                        {"rows", mine.point.state.trace_rows},
                        {"new", mine.point.new_trace},
                        {"recording", mine.recording}};
@@ -144,10 +146,11 @@ Begin agreed(const std::string& folder, const ResumeOptions& options, const RunC
   out.point.checkpoint = unescaped(said.at("checkpoint").get<std::string>());
   out.point.state = read_state(out.point.checkpoint);
   out.point.state.trace = unescaped(said.at("trace").get<std::string>());
+  // as rank 0 took it: that of an older checkpoint may be another one
+  said.at("steps").get_to(out.point.state.train.steps);
   said.at("rows").get_to(out.point.state.trace_rows);
   said.at("new").get_to(out.point.new_trace);
   said.at("recording").get_to(out.recording);
-  take_horizon(out.point.state, options.horizon, observer);
   return out;
 }
 
@@ -187,6 +190,7 @@ std::unique_ptr<TrainingRun> resume_run(const std::string& folder, const ResumeO
                          .ranks = context.ranks,
                          .profile = profile});
   load_training(loaded, run->trainer);
+  require_same_run(context, run->setup.state, run->corpus);
   return run;
 }
 

@@ -20,6 +20,7 @@
 #include "lib/run/program_version.h"
 #include "lib/run/resumed_trace.h"
 #include "lib/run/router_warnings.h"
+#include "lib/run/same_on_ranks.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/this_machine.h"
 
@@ -443,6 +444,7 @@ std::unique_ptr<TrainingRun> start_run(const ModelConfig& given, const RunOption
   auto model = made_model(config, o, context.device(o.device), corpus, state, observer);
   state.run_id = weights_xxh3(*model);
   state.model = to_spec(model->config());
+  require_same_run(context, state, corpus);
   auto lock = begun(o, context, state, *model, corpus);
   auto run = std::make_unique<TrainingRun>(TrainingRun::Setup{.folder = o.folder,
                                                               .state = std::move(state),

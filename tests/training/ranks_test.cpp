@@ -7,6 +7,7 @@
 
 #include "lib/checkpoint/safetensors.h"
 #include "lib/core/error.h"
+#include "lib/run/same_on_ranks.h"
 #include "lib/run/step_memory.h"
 #include "tests/training/rank_runs.h"
 
@@ -412,4 +413,92 @@ TEST_CASE("a loss that is not finite on one rank ends all, and the checkpoint st
     CHECK_THAT(e.safe(), Catch::Contains("is kept in"));
   }
   CHECK(fs::exists(scratch / "nan/checkpoint-00000000/MANIFEST.json"));
+}
+
+namespace {
+
+// Each rank with options of its own.
+std::string refused(const std::string& folder,
+                    const std::function<void(RunOptions&, RankOptions&)>& of_last) {
+  try {
+    as_threads(3, [&](Comm& comm) {
+      const auto backend = make_backend(device);
+      RunOptions o = options_of(folder, 3, 3);
+      RankOptions share;
+      if (comm.rank() == 2)
+        of_last(o, share);
+      Stopper observer(0, false);
+      train(*start_run(model_config(model_with(usual)), o, context_of(*backend, comm, share),
+                       observer),
+            observer);
+    });
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::environment);
+    CHECK(!fs::exists(folder));
+    return e.what();
+  }
+  return "not refused";
+}
+
+}  // namespace
+
+TEST_CASE("a rank that was told or reads something else is refused before anything is made") {
+  const OneThreadHere one;
+  const Scratch scratch;
+  const std::string folder = scratch / "run";
+  using namespace std::string_literals;
+  CHECK_THAT(refused(folder, [](RunOptions& o, RankOptions&) { o.train.seed = 8; }),
+             Catch::Contains("train.seed is 7 on rank 0 and 8 on rank 2"));
+  CHECK_THAT(refused(folder, [](RunOptions& o, RankOptions&) { o.train.lr = 0.25; }),
+             Catch::Contains("train.lr is 0.005 on rank 0 and 0.25 on rank 2"));
+  CHECK_THAT(refused(folder, [](RunOptions& o, RankOptions&) { o.train.accumulate = 6; }),
+             Catch::Contains("train.accumulate is 3 on rank 0 and 6 on rank 2"));
+  CHECK_THAT(refused(folder, [](RunOptions& o, RankOptions&) { o.trace.clear(); }),
+             Catch::Contains("trace"));
+  CHECK_THAT(refused(folder, [](RunOptions&, RankOptions& share) { share.zero = 1; }),
+             Catch::Contains("ranks.zero is 0 on rank 0 and 1 on rank 2"));
+  as_threads(2, [&](Comm& comm) {
+    const Json facts = {{"same", 1}, {"data", Json::array({{{"train_tokens", 7 + comm.rank()}}})}};
+    CHECK_THROWS_WITH(require_same_on_ranks(comm, About{"facts"}, facts),
+                      Catch::Contains("data.0.train_tokens is 7 on rank 0 and 8 on rank 1"));
+    require_same_on_ranks(comm, About{"facts"}, {{"text", "\xff\"\n"s}});
+  });
+}
+
+// The horizon is that of the newest checkpoint, also where the trace has rows of an older one only.
+TEST_CASE("ranks go on from an older checkpoint with one horizon") {
+  const OneThreadHere one;
+  const Scratch scratch;
+  const RunOptions o = [&] {
+    RunOptions made = options_of(scratch / "run", 2, 2);
+    made.save_every = 1;
+    return made;
+  }();
+  const auto go_on = [&](int ranks, Index horizon, Index stop_after) {
+    as_threads(ranks, [&](Comm& comm) {
+      const auto backend = make_backend(device);
+      Stopper observer(stop_after, comm.first());
+      const auto run =
+          resume_run(o.folder, {.horizon = horizon}, context_of(*backend, comm, {}), observer);
+      CHECK(run->horizon() == 6);
+      train(*run, observer);
+    });
+  };
+  std::map<std::string, std::string> whole;
+  for (const int ranks : {1, 2}) {
+    INFO(ranks << " ranks");
+    start(model_with(usual), o, {1}, 2);
+    std::map<std::string, std::string> part;
+    for (const std::string end : {".part", ".part.journal"})
+      part[o.trace + end] = bytes_of(o.trace + end);
+    go_on(1, 6, 3);
+    for (const auto& [name, bytes] : part)
+      std::ofstream(name, std::ios::binary) << bytes;
+    go_on(ranks, -1, 0);
+    CHECK(fs::exists(fs::path(o.folder) / "checkpoint-00000006"));
+    if (whole.empty())
+      whole = bytes_of_run(o.folder);
+    else
+      check_equal(whole, bytes_of_run(o.folder));
+  }
 }
