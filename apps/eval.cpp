@@ -25,6 +25,7 @@
 #include "lib/run/origin.h"
 #include "lib/run/router_warnings.h"
 #include "lib/run/run_folder.h"
+#include "lib/run/same_on_ranks.h"
 
 namespace moe {
 namespace {
@@ -203,9 +204,11 @@ int eval(Options& o) {
   auto loaded = std::make_unique<const LoadedModel>(load_model(
       o.model, *device, {.holding = holding(o.experts), .router = o.router, .k = o.top_k}));
   report_loading(*loaded, o.model);
+  refuse_ranks_to_replay(*loaded->model);
   const ModelConfig config = loaded->model->config();
   const auto tokenizer = tokenizer_for(*loaded, o.data);
   const Corpus corpus = corpus_for(o, *loaded, *tokenizer);
+  require_same_reading(open_ranks({}), *loaded, corpus);
   const EvalBatches batches = batches_of(o.batches, config, o.seed);
   Measured here = measured(o, *loaded->model, corpus, batches);
   const std::string checkpoint = loaded->checkpoint.path.string();
@@ -251,6 +254,7 @@ int eval_several(const Options& o) {
     const ModelConfig& config = loaded.model->config();
     const auto tokenizer = tokenizer_for(loaded, o.data);
     const Corpus corpus = corpus_for(o, loaded, *tokenizer);
+    require_same_reading(open_ranks({}), loaded, corpus);
     const EvalBatches batches = batches_of(o.batches, config, o.seed);
     all.push_back(
         {path, loaded.tokenizer, Measurement(*loaded.model, corpus, batches, 1).losses()});

@@ -57,7 +57,6 @@ std::string hint_of_input(std::string_view sentence) {
                 verify ? "; moe verify PATH says what is wrong with it" : "");
 }
 
-// A way out where whoever threw knew none.
 // Lines that are to be copied stay lines; nothing else in them moves the cursor.
 std::string printable_lines(const std::string& text) {
   std::string out;
@@ -69,6 +68,7 @@ std::string printable_lines(const std::string& text) {
   return out;
 }
 
+// A way out where whoever threw knew none.
 std::string hint_of(const Error& e) {
   if (!e.hint().empty())
     return e.hint();
@@ -84,8 +84,7 @@ std::string hint_of(const Error& e) {
   }
 }
 
-int say(const Error& e) {
-  let_first_speak();
+void say_only(const Error& e) {
   const Style style = Style::of(stderr);
   write_stderr(concat(style.red, "moe:", style.plain, " ", rank_prefix(), in_one_line(e.what()),
                       reached_by_rank(e.what()), "\n"));
@@ -94,6 +93,11 @@ int say(const Error& e) {
   if (const std::string hint = hint_of(e); !hint.empty())
     write_stderr(concat("  try:  ", printable_lines(hint), "\n"));
   std::fflush(stderr);
+}
+
+int say(const Error& e) {
+  if (says_error(e.what()))
+    say_only(e);
   abort_ranks(int(e.code()));
   return int(e.code());
 }
@@ -105,6 +109,12 @@ int flushed(int code) {
     return code;
   throw Error(Exit::io, concat("cannot write the result: ", std::strerror(errno)))
       .hint("free space, or another place for the output");
+}
+
+int show_version(bool json) {
+  if (speaks_for_all())
+    fmt::print("{}", json ? version_json() : version_text());
+  return 0;
 }
 
 void refuse_ranks_of(const std::string& verb) {
@@ -136,14 +146,12 @@ int run(int argc, char** argv) {
     std::ranges::reverse(words);  // as CLI11 wants them
     app.parse(words);
   } catch (const CLI::CallForHelp& e) {
-    return app.exit(e, std::cout, std::cerr);
+    return speaks_for_all() ? app.exit(e, std::cout, std::cerr) : 0;
   } catch (const CLI::ParseError& e) {
     throw usage_error(e, app);
   }
-  if (version) {
-    fmt::print("{}", json ? version_json() : version_text());
-    return 0;
-  }
+  if (version)
+    return show_version(json);
   for (auto& [sub, go] : ready) {
     if (sub->parsed()) {
       refuse_ranks_of(sub->get_name());

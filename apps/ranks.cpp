@@ -1,25 +1,32 @@
 #include "apps/ranks.h"
 
 #include <time.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
+#include "apps/arguments.h"
 #include "apps/terminal.h"
 #include "apps/values.h"
+#include "apps/version.h"
 #include "lib/backend/on_device.h"
 #include "lib/comm/devices.h"
+#include "lib/comm/host.h"
 #include "lib/comm/launcher.h"
 #include "lib/core/error.h"
 #include "lib/core/parallel.h"
 #include "lib/core/spec.h"
 #include "lib/core/text.h"
+#include "lib/model/decoder.h"
+#include "lib/router/replays_routes.h"
+#include "lib/router/router.h"
+#include "lib/run/same_on_ranks.h"
 
 namespace moe {
 namespace {
@@ -27,6 +34,7 @@ namespace {
 struct Ranks {
   std::shared_ptr<Transport> transport, devices;
   std::unique_ptr<Comm> comm;
+  std::vector<RankCores> cores;  // (ranks)
 };
 Ranks& opened() {
   static Ranks ranks;
@@ -49,7 +57,20 @@ void add_patience(CommandLine& cli, RankChoices& o) {
                  "under mpirun or srun: seconds that a rank waits for another before all end")
       .type_name("S")
       .check(real(0.01, 1e9));
+  o.verb = cli;
 }
+
+namespace {
+
+// The program, and the verb's options as they were given or by default.
+Json told(const CommandLine& verb) {
+  Json options = Json::parse(options_json(verb));
+  for (const char* own : {"threads", "device", "patience"})
+    options.erase(own);
+  return {{"moe", version_short()}, {"options", std::move(options)}};
+}
+
+}  // namespace
 
 Comm& open_ranks(const RankChoices& choices) {
   Ranks& ranks = opened();
@@ -64,18 +85,25 @@ Comm& open_ranks(const RankChoices& choices) {
   ranks.comm = std::make_unique<Comm>(ranks.transport, choices.patience);
   if (!ranks.comm->first())
     be_silent();
+  if (choices.verb)
+    require_same_on_ranks(*ranks.comm, {"what ranks are told"}, told(*choices.verb));
+  for (const auto& text : ranks.comm->gather<char>({"cores of ranks"}, cores_here().text()))
+    ranks.cores.push_back(RankCores::of_text({text.begin(), text.end()}));
   return *ranks.comm;
 }
 
 void refuse_ranks(const std::string& what) {
   if (const auto launched = launch()) {
-    if (launched->rank > 0) {  // all of them are refused, and the first one says it
-      let_first_speak();
-      std::exit(int(Exit::usage));
-    }
     throw Error(Exit::usage,
                 concat(what, " runs in one process, and ", launched->size, " were started"))
         .hint("start it without mpirun or srun; moe train, trace and eval run on several");
+  }
+}
+
+void refuse_ranks_to_replay(Decoder<float>& model) {
+  for (MoeLayer<float>* layer : model.moe_layers()) {
+    if (capability<ReplaysRoutes>(layer->router()))
+      refuse_ranks("a replay, which follows its trace token by token,");
   }
 }
 
@@ -91,19 +119,24 @@ std::vector<int> nodes_of_ranks(Comm& comm, int ep, int nodes) {
       out.push_back(r / ep * nodes + r % ep * nodes / ep);
     return out;
   }
-  char name[256] = {};
-  ::gethostname(name, sizeof(name) - 1);
-  const auto hosts = comm.gather<char>({"hosts of ranks"}, name);
-  for (const auto& host : hosts)
-    out.push_back(int(std::ranges::find(hosts, host) - hosts.begin()));
+  const std::vector<RankCores>& ranks = opened().cores;
+  for (const RankCores& rank : ranks)
+    out.push_back(int(std::ranges::find(ranks, rank.host, &RankCores::host) - ranks.begin()));
   return out;
 }
 
 void share_threads() {
-  static const int all = threads();
-  const std::optional<Launch> launched = launch_or_none();
-  if (launched && !std::getenv("OMP_NUM_THREADS"))
-    set_threads(std::max(1, all / launched->on_this_host));
+  const Ranks& ranks = opened();
+  if (ranks.cores.empty() || std::getenv("OMP_NUM_THREADS"))
+    return;
+  const int rank = ranks.comm->rank();
+  set_threads(threads_of(ranks.cores, rank));
+  const int used = cores_used(ranks.cores, rank);
+  const int all = cores_of_launcher();
+  if (used < all) {
+    note(concat("the launcher binds the ranks of this host to ", used, " of ", all,
+                " cores: mpirun --bind-to none lets them use all"));
+  }
 }
 
 std::string device_of_rank(const std::string& text) {
@@ -153,13 +186,30 @@ std::string reached_by_rank(std::string_view sentence) {
   return reached.empty() ? "" : concat(" (", reached, ")");
 }
 
-void let_first_speak() {
+bool speaks_for_all() {
   const std::optional<Launch> launched = launch_or_none();
-  if (!launched || launched->rank == 0)
-    return;
-  // through MPI the first one ends all at once; else its launcher must notice that it is gone
-  const timespec moment = opened().transport ? timespec{0, 300'000'000} : timespec{3, 0};
+  return !launched || launched->rank == 0;
+}
+
+namespace {
+
+void nap(long milliseconds) {
+  const timespec moment{milliseconds / 1000, milliseconds % 1000 * 1'000'000};
   ::nanosleep(&moment, nullptr);
+}
+
+}  // namespace
+
+bool says_error(const std::string& sentence) {
+  if (!launch_or_none())
+    return true;
+  // the first rank is to say what it finds, too, and says it for as long as it lives
+  for (int waited = 0; !speaks_for_all() && waited < 300; waited += 20) {
+    if (is_said(sentence))
+      return false;
+    nap(20);
+  }
+  return first_to_say(sentence);
 }
 
 void finish_ranks() {
@@ -168,14 +218,15 @@ void finish_ranks() {
 }
 
 void abort_ranks(int code) {
-  if (!opened().transport)
+  if (!launch_or_none())
     return;
-  // MPICH's launcher drops what it has not read yet when a rank ends all: it gets time to read.
-  const timespec while_it_reads{0, 200'000'000};
-  nanosleep(&while_it_reads, nullptr);
+  // MPICH's launcher drops what it has not read yet when a rank ends all: it gets time to read. And
+  // others may be about to say the same; before MPI is open nobody ends them.
+  nap(opened().transport ? 400 : 1500);
   if (opened().devices)
     opened().devices->end_all(code);
-  opened().transport->end_all(code);
+  if (opened().transport)
+    opened().transport->end_all(code);
 }
 
 bool stop_together(Comm& comm) {

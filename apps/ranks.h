@@ -1,6 +1,7 @@
 // The ranks of a run as the program sees them: opened by the verbs that run on several, silent but
 // for the first, and ended together whatever happens on one.
 #pragma once
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,23 +12,31 @@
 
 namespace moe {
 
+template <class S>
+class Decoder;
+
 struct RankChoices {
   double patience = Comm::default_patience;  // seconds
+  std::optional<CommandLine> verb;           // whose options all ranks must have alike
 };
 void add_patience(CommandLine&, RankChoices&);
 
 // The ranks that a launcher started with this one, or one rank alone. From here on only rank 0
-// speaks. For verbs that run on several.
+// speaks. For verbs that run on several. Throws Error(environment) where a rank was started with
+// another program or other options, but for those that may be each rank's own.
 Comm& open_ranks(const RankChoices&);
 // Throws Error(usage) where a launcher started several processes and this is to run on one.
 void refuse_ranks(const std::string& what);
+// The same for a model whose router replays a trace, token by token.
+void refuse_ranks_to_replay(Decoder<float>&);
 
 // On which node each rank is: that of its host's name; or with `nodes` > 0 the ranks that share
 // experts out, `ep` of them, stand on so many in order, as many on each. All ranks call this.
 // Throws Error(usage) where they cannot.
 std::vector<int> nodes_of_ranks(Comm&, int ep, int nodes);
 
-// How many threads a rank takes where nobody said so: those of its host are shared out.
+// How many threads a rank takes where nobody said so: ranks that may use the same cores share them
+// out. After open_ranks().
 void share_threads();
 
 // A device that has several of its kind, as "cuda", is each rank's own where the spec does not say
@@ -44,9 +53,11 @@ std::string rank_prefix();
 // " (step 12, at exchange 411, 'rows to experts' of layer 2)" where several ranks are in a step
 // and the sentence does not name it; else "".
 std::string reached_by_rank(std::string_view sentence);
-// An error that all ranks find is said by the first that says it and ends the others: the other
-// ranks wait a moment before.
-void let_first_speak();
+// Whether this process prints what each would: it is the first, or alone.
+bool speaks_for_all();
+// Whether this process is to say an error: what several ranks of a host find is said by one, the
+// first where it is among them.
+bool says_error(const std::string& sentence);
 // The end of a process of several: with an error it ends all the others, with this exit code.
 void finish_ranks();
 void abort_ranks(int code);

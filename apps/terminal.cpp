@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <string_view>
 
+#include "lib/comm/launcher.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
 #include "lib/files/file.h"
@@ -20,8 +21,10 @@
 
 namespace moe {
 
+// Open MPI's launcher gives its processes a terminal of its own, wherever their output goes.
 bool is_terminal(std::FILE* f) {
-  return isatty(fileno(f)) == 1;
+  static const bool launched = is_launched();
+  return !launched && isatty(fileno(f)) == 1;
 }
 
 int terminal_width(std::FILE* f) {

@@ -14,13 +14,13 @@
 #include "datasets/text_domains.h"
 #include "lib/core/rng.h"
 #include "lib/core/spec_lists.h"
-#include "lib/router/replays_routes.h"
 #include "lib/router/router.h"
 #include "lib/run/evaluation.h"
 #include "lib/run/origin.h"
 #include "lib/run/packed_rows.h"
 #include "lib/run/recorder.h"
 #include "lib/run/run_folder.h"
+#include "lib/run/same_on_ranks.h"
 
 namespace moe {
 namespace {
@@ -161,8 +161,7 @@ LoadedModel open_model(const Options& o, Backend<float>& device) {
 
 // Batches of several ranks are computed beside each other.
 void refuse_order(const LoadedModel& loaded, const Options& o) {
-  if (capability<ReplaysRoutes>(loaded.model->moe_layers()[0]->router()))
-    refuse_ranks("a replay, which follows its trace token by token,");
+  refuse_ranks_to_replay(*loaded.model);
   if (!o.prompts.empty())
     refuse_ranks("moe trace --prompt");
 }
@@ -391,6 +390,7 @@ int record_data(const Options& o, const LoadedModel& loaded) {
   Corpus corpus(with_encoder(ids, loaded.checkpoint.path, config.vocabulary), *tokenizer, o.seed);
   corpus.begin_with(config.start_token);
   corpus.use_places(config.signal, config.vocabulary);
+  require_same_reading(open_ranks({}), loaded, corpus);
   for (const std::string& n : corpus.info().notes)
     note(n);
   return record(o, loaded, corpus_source(o, config, *tokenizer, corpus));

@@ -245,7 +245,7 @@ void settle_lanes(Options& o, const CommandLine& cli, const Comm& comm) {
   }
   o.run.options = options.dump();
   const bool implied = !cli.given("--lanes") || !cli.given("--accumulate");
-  if (!comm.alone() && implied) {
+  if (!comm.alone() && implied && t.lanes >= comm.size()) {
     note(fmt::format(
         "{} ranks; one process computes the same bytes with: --lanes {} --accumulate {}",
         comm.size(), t.lanes, t.accumulate));
@@ -284,6 +284,8 @@ Comm& open_layout(Options& o, const CommandLine& cli) {
         .hint("--trace FILE --trace-ranks; or leave --trace-ranks out");
   }
   Comm& comm = open_ranks(o.ranks);
+  if (comm.alone() && o.layout.zero > 0)
+    note(concat("--zero ", o.layout.zero, " changes nothing: one process holds everything"));
   if (o.layout.expert_ranks > 1)
     o.layout.nodes = nodes_of_ranks(comm, o.layout.expert_ranks, o.nodes);
   return comm;

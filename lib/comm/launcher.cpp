@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <filesystem>
@@ -17,13 +18,12 @@ namespace fs = std::filesystem;
 
 // Names of what a launcher tells its processes.
 struct Variables {
-  const char *kind, *rank, *size, *local, *place;
+  const char *kind, *rank, *size, *place;
 };
 constexpr Variables launchers[] = {
-    {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE",
-     "OMPI_COMM_WORLD_LOCAL_RANK"},
-    {"mpich", "PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS", "MPI_LOCALRANKID"},
-    {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE", "SLURM_LOCALID"},
+    {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"},
+    {"mpich", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"},
+    {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"},
 };
 
 std::string variable(const char* name) {
@@ -71,8 +71,6 @@ std::optional<Launch> launch() {
     if (variable(v.rank).empty() || variable(v.size).empty())
       continue;
     Launch out{.kind = v.kind, .rank = number(v.rank, 0), .size = number(v.size, 1)};
-    if (!variable(v.local).empty())
-      out.on_this_host = number(v.local, 1);
     if (!variable(v.place).empty())
       out.place_on_host = number(v.place, 0);
     if (const std::string asked = variable("MOE_MPI"); !asked.empty())
@@ -86,6 +84,12 @@ std::optional<Launch> launch() {
     return out;
   }
   return {};
+}
+
+bool is_launched() {
+  return std::ranges::any_of(launchers, [](const Variables& v) {
+    return !variable(v.rank).empty() && !variable(v.size).empty();
+  });
 }
 
 std::shared_ptr<Transport> open_transport(const Launch& l) {

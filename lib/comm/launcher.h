@@ -14,13 +14,14 @@ namespace moe {
 struct Launch {
   std::string kind;  // of the MPI: "openmpi" or "mpich"; MOE_MPI names it where it is not seen
   int rank = 0, size = 1;
-  int on_this_host = 1;   // processes of the job beside each other here, with this one
-  int place_on_host = 0;  // among these
+  int place_on_host = 0;  // among the processes of the job here
 };
 
 // What the launcher says in the environment; nothing where there is none, or one process alone.
 // Throws Error(environment) for numbers that cannot be.
 std::optional<Launch> launch();
+// Whether a launcher started this process, alone or with others.
+bool is_launched();
 
 // The file of a module, beside the program or where it was installed; empty where there is none.
 std::filesystem::path module_file(const std::string& name);

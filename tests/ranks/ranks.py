@@ -205,11 +205,39 @@ def verbs(place, quick):
     check(all(t == tables[0] for t in tables) and len(tables[0]) > 1, "moe eval prints one table on any number of ranks")
     names = [n for t in traces for n in differing(traces[0], t)]
     check(not names, "moe trace writes one trace on any number of ranks" + (": differs in " + ", ".join(names[:4]) if names else ""))
-    refused = subprocess.run(place.command(2, "report", "t.moetrace.h5"), cwd=place.work, env=environment(),
-                             capture_output=True, text=True)
-    check(refused.returncode == 2 and "runs in one process" in refused.stderr, "moe report under a launcher is refused, exit code 2")
-    said = refused.stderr.count("runs in one process")
-    check(said == 1, f"a sentence that all ranks have is said once (said {said} times)")
+    for what, code, sentence, words in REFUSED:
+        done = subprocess.run(place.command(2, *words), cwd=place.work, env=environment(), capture_output=True, text=True)
+        said = done.stderr.count(sentence)
+        check(done.returncode == code and said == 1, f"{what}: exit code {done.returncode} of {code}, said {said} times"
+              + ("" if said == 1 else "\n" + done.stderr))
+        if quick:
+            break
+    text = place.run(2, "eval", kept, *data).stdout
+    check("Loss by domain" in text and "\033" not in text, "moe eval under a launcher is not coloured")
+    text = place.run(2, "train", "--help").stdout
+    check(text.count("train a MoE language model") == 1, "help is printed once")
+    unlike(place)
+
+
+# What all ranks find, one says.
+REFUSED = [("moe report under a launcher", 2, "runs in one process", ["report", "t.moetrace.h5"]),
+           ("an option that cannot be", 2, "--zero: 5 is more than 3", ["train", "--zero", "5"]),
+           ("lanes that do not divide", 2, "cannot be shared by 3 lanes",
+            ["train", "--data", DATA, "--model", MODEL, "--lanes", 3, "--accumulate", 4, "-o", "none"]),
+           ("a replay", 2, "a replay, which follows its trace",
+            ["eval", "run", "--data", DATA + ",split=valid", "--router", "replay:trace=t.moetrace.h5"])]
+
+
+def unlike(place):
+    """Ranks that were started differently."""
+    words = ["train", "--data", DATA, "--model", MODEL, "--steps", 2, "-o", "unlike"]
+    command = launcher(place.mpi, 2)[:-1] + ["1", place.moe, *map(str, words), ":", "-np", "1", place.moe,
+                                             *map(str, words), "--seed", "2"]
+    done = subprocess.run(command, cwd=place.work, env=environment(), capture_output=True, text=True)
+    sentence = 'options.seed is "1" on rank 0 and "2" on rank 1'
+    check(done.returncode == 7 and done.stderr.count(sentence) == 1 and not (place.work / "unlike").exists(),
+          f"ranks with different options are refused, exit code {done.returncode}"
+          + ("" if sentence in done.stderr else "\n" + done.stderr))
 
 
 def processes(place):
