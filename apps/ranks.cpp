@@ -125,6 +125,14 @@ std::vector<int> nodes_of_ranks(Comm& comm, int ep, int nodes) {
   return out;
 }
 
+int ranks_here() {
+  const Ranks& ranks = opened();
+  if (ranks.cores.empty())
+    return 1;
+  const std::string& here = ranks.cores[std::size_t(ranks.comm->rank())].host;
+  return int(std::ranges::count(ranks.cores, here, &RankCores::host));
+}
+
 void share_threads() {
   const Ranks& ranks = opened();
   if (ranks.cores.empty() || std::getenv("OMP_NUM_THREADS"))

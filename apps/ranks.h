@@ -35,6 +35,8 @@ void refuse_ranks_to_replay(Decoder<float>&);
 // Throws Error(usage) where they cannot.
 std::vector<int> nodes_of_ranks(Comm&, int ep, int nodes);
 
+// How many of the ranks are on this host. After open_ranks().
+int ranks_here();
 // How many threads a rank takes where nobody said so: ranks that may use the same cores share them
 // out. After open_ranks().
 void share_threads();

@@ -130,7 +130,11 @@ RunContext context_of(LateDevice& device, const std::string& options_json,
                       const RankOptions& ranks = {}, const ProfileOptions& profile = {}) {
   device.crosses(ranks.expert_ranks > 1);
   return {[late = &device](const std::string& spec) -> Backend<float>& { return late->open(spec); },
-          provenance_of(options_json), &open_ranks({}), ranks, profile};
+          provenance_of(options_json),
+          &open_ranks({}),
+          ranks,
+          profile,
+          ranks_here()};
 }
 
 // The command that looks into what was trained, over the text that it has not seen.

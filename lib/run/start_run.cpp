@@ -314,11 +314,15 @@ void refuse_size(const ModelConfig& config, const TrainOptions& t, const RunCont
                  double few_bits) {
   const double need = step_memory(config, t, context.ranks, context.size(), few_bits).all();
   const double available = double(machine_bytes());
-  if (need > available) {
-    throw Error(Exit::memory, concat("training takes ", bytes_text(need),
-                                     " of memory and this machine has ", bytes_text(available)))
-        .hint("a smaller --model, or a smaller --batch; --dry-run says what takes how much");
-  }
+  if (need * context.ranks_here <= available)
+    return;
+  const bool several = context.ranks_here > 1;
+  const std::string each = several ? concat(" for each of ", context.ranks_here, " ranks") : "";
+  throw Error(Exit::memory, concat("training takes ", bytes_text(need), " of memory", each,
+                                   " and this machine has ", bytes_text(available)))
+      .hint(concat("a smaller --model, or a smaller --batch",
+                   several ? ", or --zero and --ep, which share what ranks hold" : "",
+                   "; --dry-run says what takes how much"));
 }
 
 int experts_of(const ModelConfig& config) {

@@ -36,6 +36,7 @@ struct RunContext {
   Comm* comm = nullptr;
   RankOptions ranks;
   ProfileOptions profile;  // of this process alone
+  int ranks_here = 1;      // on this host, whose memory they share
 
   bool writes() const {
     return !comm || comm->first();

@@ -502,3 +502,20 @@ TEST_CASE("ranks go on from an older checkpoint with one horizon") {
       check_equal(whole, bytes_of_run(o.folder));
   }
 }
+
+TEST_CASE("ranks of one host share its memory") {
+  const auto backend = make_backend(device);
+  Solo comm;
+  RunContext context = context_of(*backend, comm, {});
+  const ModelConfig config = model_config(model_with(usual));
+  CHECK_NOTHROW(refuse_size(config, {}, context, 0));
+  context.ranks_here = 1'000'000'000;
+  try {
+    refuse_size(config, {}, context, 0);
+    FAIL("a thousand million ranks fit into this machine");
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::memory);
+    CHECK_THAT(e.what(), Catch::Contains("for each of 1000000000 ranks"));
+    CHECK_THAT(e.hint(), Catch::Contains("--zero"));
+  }
+}
