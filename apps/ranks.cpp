@@ -201,6 +201,15 @@ bool speaks_for_all() {
 
 namespace {
 
+// Variables that are nonsense are those of all processes of the job.
+bool may_be_several() {
+  try {
+    return launch().has_value();
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 void nap(long milliseconds) {
   const timespec moment{milliseconds / 1000, milliseconds % 1000 * 1'000'000};
   ::nanosleep(&moment, nullptr);
@@ -209,7 +218,7 @@ void nap(long milliseconds) {
 }  // namespace
 
 bool says_error(const std::string& sentence) {
-  if (!launch_or_none())
+  if (!may_be_several())
     return true;
   // the first rank is to say what it finds, too, and says it for as long as it lives
   for (int waited = 0; !speaks_for_all() && waited < 300; waited += 20) {
@@ -226,7 +235,7 @@ void finish_ranks() {
 }
 
 void abort_ranks(int code) {
-  if (!launch_or_none())
+  if (!may_be_several())
     return;
   // MPICH's launcher drops what it has not read yet when a rank ends all: it gets time to read. And
   // others may be about to say the same; before MPI is open nobody ends them.

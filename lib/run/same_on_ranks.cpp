@@ -14,10 +14,15 @@
 namespace moe {
 namespace {
 
-// "/data/0/domain" as "data.0.domain"
-std::string dotted(std::string path) {
-  std::ranges::replace(path, '/', '.');
-  return path.starts_with('.') ? path.substr(1) : path;
+// "/data/0/domain" as "data.0.domain", "/options/seed" as "--seed"
+std::string called(std::string path) {
+  constexpr std::string_view option = "/options.";
+  if (path.empty())
+    return path;
+  std::ranges::replace(path.begin() + 1, path.end(), '/', '.');
+  if (path.starts_with(option))
+    return "--" + path.substr(option.size());
+  return path.substr(1);
 }
 
 std::string value_at(const Json& flat, const std::string& path) {
@@ -39,7 +44,7 @@ void refuse_other(const Json& first, const Json& other, std::size_t rank) {
   for (const std::string& path : paths) {
     if (here.contains(path) && there.contains(path) && here[path] == there[path])
       continue;
-    throw Error(Exit::environment, concat("ranks are not those of one run: ", dotted(path), " is ",
+    throw Error(Exit::environment, concat("ranks are not those of one run: ", called(path), " is ",
                                           value_at(here, path), " on rank 0 and ",
                                           value_at(there, path), " on rank ", rank))
         .hint(

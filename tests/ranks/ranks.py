@@ -234,7 +234,7 @@ def unlike(place):
     command = launcher(place.mpi, 2)[:-1] + ["1", place.moe, *map(str, words), ":", "-np", "1", place.moe,
                                              *map(str, words), "--seed", "2"]
     done = subprocess.run(command, cwd=place.work, env=environment(), capture_output=True, text=True)
-    sentence = 'options.seed is "1" on rank 0 and "2" on rank 1'
+    sentence = '--seed is "1" on rank 0 and "2" on rank 1'
     check(done.returncode == 7 and done.stderr.count(sentence) == 1 and not (place.work / "unlike").exists(),
           f"ranks with different options are refused, exit code {done.returncode}"
           + ("" if sentence in done.stderr else "\n" + done.stderr))
