@@ -381,7 +381,9 @@ TEST_CASE("training on a base in few bits holds no f32 copy of its experts") {
   }
   const double peak = of_process("VmHWM") - before;
   INFO("peak " << peak << " MiB above what was there, experts widened " << widened << " MiB");
+#ifndef __SANITIZE_THREAD__  // which keeps as much again of what is touched
   CHECK(peak < 0.5 * widened);
+#endif
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   CHECK(peak * (1 << 20) < stated.all() + stated.mapped + 40e6);
 #endif
