@@ -95,6 +95,15 @@ class GroupTransport final : public Transport {
     auto flow = all_->flow(in);
     return flow ? std::make_unique<GroupFlow>(std::move(flow), members_) : nullptr;
   }
+  std::vector<int> gone() override {
+    std::vector<int> out;
+    for (const int r : all_->gone()) {
+      const auto member = std::ranges::find(members_, r);
+      if (member != members_.end())
+        out.push_back(int(member - members_.begin()));
+    }
+    return out;
+  }
   void end_all(int code) noexcept override {
     all_->end_all(code);
   }
@@ -152,13 +161,31 @@ void Comm::move(std::span<const ConstBytes> send, std::span<const Bytes> receive
     refuse_late(missing, number_, about);
 }
 
+std::vector<int> Comm::gone_of(const std::vector<int>& missing) const {
+  std::vector<int> out;
+  for (const int r : transport_->gone()) {
+    if (std::ranges::find(missing, r) != missing.end())
+      out.push_back(r);
+  }
+  return out;
+}
+
 void Comm::refuse_late(const std::vector<int>& missing, std::uint64_t number, About about) const {
-  std::string names;
-  for (const int r : missing)
-    names += concat(names.empty() ? "" : ", ", named(r));
-  throw Error(Exit::environment,
-              concat(where(), "rank ", named(rank_), " has waited ", patience_, " s for rank ",
-                     names, " in ", what_is(number, about.kind, about.layer)))
+  const auto names_of = [&](const std::vector<int>& ranks) {
+    std::string names;
+    for (const int r : ranks)
+      names += concat(names.empty() ? "" : ", ", named(r));
+    return names;
+  };
+  const std::string exchange = what_is(number, about.kind, about.layer);
+  if (const std::vector<int> gone = gone_of(missing); !gone.empty()) {
+    throw Error(Exit::environment,
+                concat(where(), "the process of rank ", names_of(gone), " has ended; rank ",
+                       named(rank_), " waited for it in ", exchange))
+        .hint("what the launcher and the system's log say of it: was memory short?");
+  }
+  throw Error(Exit::environment, concat(where(), "rank ", named(rank_), " has waited ", patience_,
+                                        " s for rank ", names_of(missing), " in ", exchange))
       .hint("is that process, or its host, still there? --patience sets how long a rank waits");
 }
 
@@ -301,7 +328,7 @@ void OpenExchange::wait(const Done& done) {
   while (!done(missing)) {
     const double waited =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    if (waited > comm_->patience_)
+    if (waited > comm_->patience_ || !comm_->gone_of(missing).empty())
       comm_->refuse_late(missing, number_, wanted_.about);
     flow_->pause(waited);
     missing.clear();

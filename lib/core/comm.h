@@ -47,7 +47,8 @@ class Transport {
   virtual int size() const = 0;
   // Sends send[r] to rank r and fills receive[r] from it, for every r but this rank's own; empty =
   // nothing. Both sides know the sizes, which may be beyond 2^31. Returns true when all is done,
-  // and false after `patience` seconds: then `missing` has the ranks that have not answered.
+  // and false after `patience` seconds, or when one of those that are missing is gone: then
+  // `missing` has the ranks that have not answered.
   virtual bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive,
                         double patience, std::vector<int>& missing) = 0;
   // The same where receive[r] fills while the rank computes, and send comes later. Several may be
@@ -56,6 +57,11 @@ class Transport {
   virtual std::unique_ptr<Flow> flow(std::span<const Bytes> receive) {
     static_cast<void>(receive);
     return nullptr;
+  }
+  // Ranks whose process has ended without having ended all, for whom others wait in vain. Asked in
+  // a loop while a rank waits; a transport that cannot tell knows of none.
+  virtual std::vector<int> gone() {
+    return {};
   }
   // Ends every rank with this exit code.
   virtual void end_all(int code) noexcept = 0;
@@ -179,6 +185,8 @@ class Comm {
   void move(std::span<const ConstBytes> send, std::span<const Bytes> receive, About);
   std::vector<Header> agree(About, std::span<const ConstBytes> send);
   void agree(About, std::span<const ConstBytes> send, std::span<const Bytes> receive);
+  // Of those that are waited for the ranks that will not come.
+  std::vector<int> gone_of(const std::vector<int>& missing) const;
   [[noreturn]] void refuse_late(const std::vector<int>& missing, std::uint64_t number, About) const;
   [[noreturn]] void refuse_other(const Header& mine, const Header& other, int rank) const;
   std::string where() const;

@@ -233,7 +233,7 @@ Lists lists_of(int number, const Comm& comm) {
 }
 
 // Moves everything at once, as transports without flows do.
-class Blocking final : public Transport {
+class Blocking : public Transport {
  public:
   explicit Blocking(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
   const char* name() const override {
@@ -253,8 +253,20 @@ class Blocking final : public Transport {
     inner_->end_all(code);
   }
 
- private:
+ protected:
   std::shared_ptr<Transport> inner_;
+};
+
+// Does not, and knows that rank 1 is gone.
+class OneGone final : public Blocking {
+ public:
+  using Blocking::Blocking;
+  std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
+    return inner_->flow(receive);
+  }
+  std::vector<int> gone() override {
+    return {1};
+  }
 };
 
 // Two exchanges are open while the ranks fill what they send, in an order of their own.
@@ -332,4 +344,34 @@ TEST_CASE("in an open exchange too a late rank is named, and what was not sent i
     comm.open({lists.wanted("rows")})[0].finish();
   };
   CHECK_THAT(sentence_of(2, unsent), Catch::Contains("before all that it sends is there"));
+}
+
+TEST_CASE("a rank that is gone is named at once, and only by those who wait for it") {
+  std::string sentence;
+  const auto waits = [](Comm& comm) {
+    comm.at_step(7);
+    const std::vector<int> members = comm.rank() == 1 ? std::vector{1} : std::vector{0, 2, 3};
+    if (comm.rank() != 1)
+      two_open_exchanges(*comm.among(members));  // nobody waits for it there
+    Lists lists = lists_of(0, comm);
+    auto open = comm.open({lists.wanted("rows")});
+    for (int r = 0; r < comm.size(); ++r) {
+      if (comm.rank() != 1 || r == 1)
+        open[0].send(r);
+    }
+    if (comm.rank() != 1)
+      open[0].finish();
+    else
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  };
+  try {
+    as_threads(4, waits, 60, [](std::shared_ptr<Transport> t) {
+      return std::make_shared<OneGone>(std::move(t));
+    });
+  } catch (const Error& e) {
+    CHECK(e.code() == Exit::environment);
+    sentence = e.what();
+  }
+  CHECK_THAT(sentence, Catch::Contains("step 7: the process of rank 1 has ended; rank ") &&
+                           Catch::Contains("waited for it in exchange 1, 'rows'"));
 }

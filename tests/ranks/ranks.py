@@ -276,18 +276,23 @@ def running(place, ranks, *more, patience=None):
 
 
 def ended(place, run, since, within, what, codes, says=()):
+    """All ranks must have ended `within` seconds after `since`, and their launcher a second later at most."""
+    began = False
+    while time.time() < since + within + 30 and (processes(place) or not (began or run.poll() is not None)):
+        began = began or bool(processes(place))
+        time.sleep(0.01)
+    took = time.time() - since
     try:
         _, err = run.communicate(timeout=within + 30)
     except subprocess.TimeoutExpired:
         os.killpg(run.pid, signal.SIGKILL)
         check(False, what + ": still running after " + str(within + 30) + " s")
         return
-    took = time.time() - since
-    time.sleep(0.2)  # the launcher is gone before the last of its processes is
+    launcher = time.time() - since
     left = processes(place)
     code = run.returncode
-    check(took <= within and code in codes and not left,
-          f"{what}: ended after {took:.2f} s with {code}, {len(left)} processes left")
+    check(took <= within and launcher <= within + 1 and code in codes and not left,
+          f"{what}: ended after {took:.2f} s, the launcher after {launcher:.2f} s with {code}, {len(left)} processes left")
     for part in says:
         check(part in err, f"{what}: says '{part}'" + ("" if part in err else f"\n{err}"))
     newest = subprocess.run([place.moe, "verify", "run"], cwd=place.work, capture_output=True, text=True)
@@ -304,7 +309,9 @@ def faults(place, quick):
                 run, pids = running(place, 2, *more)
                 since = time.time()
                 os.kill(pids[rank], number)
-                ended(place, run, since, ends_within, f"{' '.join(more)} rank {rank} {name}", (128 + number, number, 1))
+                # MPICH's launcher ends the others before they notice
+                gone = ("step ", f"the process of rank {rank} has ended", "in exchange") if place.mpi == "openmpi" else ()
+                ended(place, run, since, ends_within, f"{' '.join(more)} rank {rank} {name}", (128 + number, number, 1), gone)
     for more in [["--ep", "2"]] if quick else shares:
         for rank in (1,) if quick else (0, 1):
             run, pids = running(place, 2, *more, patience=PATIENCE)

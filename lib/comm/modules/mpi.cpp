@@ -4,9 +4,16 @@
 #include <mpi.h>
 #include <sched.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "lib/comm/module.h"
@@ -21,10 +28,10 @@ int length(std::size_t all, std::size_t at) {
   return int(std::min(piece, all - at));
 }
 
+constexpr double spinning = 50e-6, yielding = 2e-3;  // seconds
+
 // Lets others have the core, the longer the longer it takes.
 void pause_after(double waited) {
-  constexpr double spinning = 50e-6;
-  constexpr double yielding = 2e-3;  // seconds
   if (waited < spinning)
     return;
   if (waited < yielding) {
@@ -89,11 +96,110 @@ class MpiFlow final : public moe::Flow {
   std::vector<Requests> coming_, going_;  // (ranks)
 };
 
+// Whether a process runs. One that has ended and that nobody has asked for does not.
+bool runs(pid_t process) {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/%d/stat", int(process));
+  std::FILE* const file = std::fopen(path, "r");
+  if (!file)
+    return false;
+  char text[512] = {};
+  const std::size_t length = std::fread(text, 1, sizeof text - 1, file);
+  std::fclose(file);
+  const char* const name_end = std::strrchr(text, ')');
+  return length == 0 || !name_end || (name_end[1] == ' ' && name_end[2] != 'Z');
+}
+
+// A run that ends asks nobody to save: the launcher's SIGTERM is to end this process, which has a
+// handler for it, and not its SIGKILL a second later.
+void let_launcher_end_this() {
+  std::signal(SIGTERM, SIG_DFL);
+}
+
+// What a rank of a host lets the others there see, in memory that they share.
+struct Place {
+  pid_t process = 0;
+  int rank = 0;
+  std::atomic<bool> ends_all = false;  // it has an error, and that it is gone then is no news
+};
+
+class Neighbours {
+ public:
+  Neighbours() {
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host_);
+    MPI_Comm_set_errhandler(host_, MPI_ERRORS_RETURN);
+    void* memory = nullptr;
+    int here = MPI_Win_allocate_shared(sizeof(Place), 1, MPI_INFO_NULL, host_, &memory, &window_) ==
+               MPI_SUCCESS;
+    int everywhere = 0;
+    MPI_Allreduce(&here, &everywhere, 1, MPI_INT, MPI_MIN, host_);
+    if (!everywhere)
+      return;  // nobody sees the others; then they wait for the patience
+    mine_ = ::new (memory) Place;
+    mine_->process = ::getpid();
+    MPI_Comm_rank(MPI_COMM_WORLD, &mine_->rank);
+    MPI_Barrier(host_);
+    find_others();
+  }
+  Neighbours(const Neighbours&) = delete;
+  Neighbours& operator=(const Neighbours&) = delete;
+  ~Neighbours() {
+    if (window_ != MPI_WIN_NULL)
+      MPI_Win_free(&window_);
+    MPI_Comm_free(&host_);
+  }
+
+  void ends_all() noexcept {
+    if (mine_)
+      mine_->ends_all = true;
+  }
+  // Ranks whose process has ended, as of the last look, 50 ms ago at most.
+  const std::vector<int>& gone() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_look_)
+      return gone_;
+    next_look_ = now + std::chrono::milliseconds(50);
+    gone_.clear();
+    if (std::ranges::any_of(others_, [](const Place* other) { return other->ends_all.load(); })) {
+      let_launcher_end_this();
+      return gone_;
+    }
+    for (const Place* other : others_) {
+      if (!runs(other->process))
+        gone_.push_back(other->rank);
+    }
+    return gone_;
+  }
+
+ private:
+  void find_others() {
+    int ranks = 0;
+    MPI_Comm_size(host_, &ranks);
+    for (int r = 0; r < ranks; ++r) {
+      MPI_Aint bytes = 0;
+      int unit = 0;
+      Place* place = nullptr;
+      MPI_Win_shared_query(window_, r, &bytes, &unit, &place);
+      if (place->process != mine_->process)
+        others_.push_back(place);
+    }
+  }
+
+  MPI_Comm host_ = MPI_COMM_NULL;
+  MPI_Win window_ = MPI_WIN_NULL;
+  Place* mine_ = nullptr;
+  std::vector<const Place*> others_;
+  std::vector<int> gone_;
+  std::chrono::steady_clock::time_point next_look_{};
+};
+
 class Mpi final : public moe::Transport {
  public:
   Mpi() {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
     MPI_Comm_size(MPI_COMM_WORLD, &size_);
+    if (size_ > 1)
+      neighbours_ = std::make_unique<Neighbours>();
   }
   const char* name() const override {
 #ifdef OPEN_MPI
@@ -125,7 +231,7 @@ class Mpi final : public moe::Transport {
         return true;
       const double waited =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      if (waited > patience)
+      if (waited > patience || (waited > yielding && one_is_gone(missing)))
         return false;
       pause_after(waited);
     }
@@ -134,15 +240,29 @@ class Mpi final : public moe::Transport {
     return std::make_unique<MpiFlow>(rank_, receive);
   }
 
+  std::vector<int> gone() override {
+    return neighbours_ ? neighbours_->gone() : std::vector<int>{};
+  }
   void end_all(int code) noexcept override {
+    if (neighbours_)
+      neighbours_->ends_all();
+    let_launcher_end_this();
     MPI_Abort(MPI_COMM_WORLD, code);
   }
   void finish() override {
+    neighbours_.reset();
     MPI_Finalize();
   }
 
  private:
+  bool one_is_gone(const std::vector<int>& missing) {
+    return neighbours_ && std::ranges::any_of(neighbours_->gone(), [&](int r) {
+             return std::ranges::find(missing, r) != missing.end();
+           });
+  }
+
   int rank_ = 0, size_ = 1;
+  std::unique_ptr<Neighbours> neighbours_;
 };
 
 }  // namespace
