@@ -29,10 +29,14 @@ void refuse_parts_of_experts(const RankOptions& ranks, int size, int experts) {
                                     " ranks: --ep must divide their number"))
         .hint("--ep 1: every rank holds all experts");
   }
+  if (ep > 1 && experts == 0) {
+    throw Error(Exit::usage, concat("--ep ", ep, " shares experts out, and this model has none"))
+        .hint("leave --ep out: ranks then share out the data, and with --zero what they hold");
+  }
   if (ep > 1 && ep > experts) {
     throw Error(Exit::usage,
                 concat("--ep ", ep, " is more ranks than a layer has experts, ", experts))
-        .hint(concat("--ep ", std::max(experts, 1), " at most"));
+        .hint(concat("--ep ", experts, " at most"));
   }
 }
 

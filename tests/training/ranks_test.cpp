@@ -375,12 +375,15 @@ TEST_CASE("whoever comes late, the bytes are the same") {
 TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are refused") {
   const OneThreadHere one;
   const Scratch scratch;
+  std::string model = usual;
   const auto sentence = [&](Index lanes, Index accumulate, int ranks, int ep = 1, int zero = 0) {
     const std::string folder = scratch / "refused";
     try {
       RunOptions o = options_of(folder, lanes, accumulate);
       o.train.noise_scale = zero == 2;
-      start(model_with(usual), o, {ranks, {.zero = zero, .expert_ranks = ep}});
+      if (model != usual)
+        o.trace.clear();  // there is no routing
+      start(model_with(model), o, {ranks, {.zero = zero, .expert_ranks = ep}});
     } catch (const Error& e) {
       CHECK(e.code() == Exit::usage);
       CHECK(!fs::exists(folder));
@@ -396,6 +399,9 @@ TEST_CASE("more ranks than lanes, and micro-batches that lanes cannot share, are
              Catch::Contains("--ep 6 is more ranks than a layer has experts, 4"));
   CHECK_THAT(sentence(2, 2, 2, 1, 4), Catch::Contains("--zero 4 is not 0, 1, 2 or 3"));
   CHECK_THAT(sentence(2, 2, 2, 1, 2), Catch::Contains("--zero 2 nobody holds them"));
+  model = "dense=1";
+  CHECK_THAT(sentence(2, 2, 2, 2),
+             Catch::Contains("--ep 2 shares experts out, and this model has none"));
 }
 
 TEST_CASE("a loss that is not finite on one rank ends all, and the checkpoint stays") {
