@@ -3,11 +3,13 @@
 // after them itself: it notices a rank that does not come, and needs no thread of MPI's.
 #include <mpi.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -96,18 +98,25 @@ class MpiFlow final : public moe::Flow {
   std::vector<Requests> coming_, going_;  // (ranks)
 };
 
-// Whether a process runs. One that has ended and that nobody has asked for does not.
+// Whether a process runs, for all that is known. One that has ended and that nobody has asked for
+// does not.
 bool runs(pid_t process) {
   char path[32];
   std::snprintf(path, sizeof path, "/proc/%d/stat", int(process));
   std::FILE* const file = std::fopen(path, "r");
   if (!file)
-    return false;
+    return errno != ENOENT;  // no more files may be open, say
   char text[512] = {};
   const std::size_t length = std::fread(text, 1, sizeof text - 1, file);
   std::fclose(file);
   const char* const name_end = std::strrchr(text, ')');
   return length == 0 || !name_end || (name_end[1] == ' ' && name_end[2] != 'Z');
+}
+
+// Processes have the same numbers for those of one namespace alone: containers have their own.
+ino_t numbering() {
+  struct stat s = {};
+  return ::stat("/proc/self/ns/pid", &s) == 0 ? s.st_ino : 0;
 }
 
 // A run that ends asks nobody to save: the launcher's SIGTERM is to end this process, which has a
@@ -119,6 +128,7 @@ void let_launcher_end_this() {
 // What a rank of a host lets the others there see, in memory that they share.
 struct Place {
   pid_t process = 0;
+  ino_t numbering = 0;
   int rank = 0;
   std::atomic<bool> ends_all = false;  // it has an error, and that it is gone then is no news
 };
@@ -137,6 +147,7 @@ class Neighbours {
       return;  // nobody sees the others; then they wait for the patience
     mine_ = ::new (memory) Place;
     mine_->process = ::getpid();
+    mine_->numbering = numbering();
     MPI_Comm_rank(MPI_COMM_WORLD, &mine_->rank);
     MPI_Barrier(host_);
     find_others();
@@ -165,7 +176,7 @@ class Neighbours {
       return gone_;
     }
     for (const Place* other : others_) {
-      if (!runs(other->process))
+      if (seen_ && !runs(other->process))
         gone_.push_back(other->rank);
     }
     return gone_;
@@ -180,8 +191,11 @@ class Neighbours {
       int unit = 0;
       Place* place = nullptr;
       MPI_Win_shared_query(window_, r, &bytes, &unit, &place);
-      if (place->process != mine_->process)
-        others_.push_back(place);
+      if (place->rank == mine_->rank)
+        continue;
+      others_.push_back(place);
+      seen_ &=
+          mine_->numbering != 0 && place->numbering == mine_->numbering && runs(place->process);
     }
   }
 
@@ -189,6 +203,7 @@ class Neighbours {
   MPI_Win window_ = MPI_WIN_NULL;
   Place* mine_ = nullptr;
   std::vector<const Place*> others_;
+  bool seen_ = true;  // whether /proc has them
   std::vector<int> gone_;
   std::chrono::steady_clock::time_point next_look_{};
 };
