@@ -9,13 +9,13 @@
 #include <cctype>
 #include <cerrno>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <iterator>
 #include <set>
 #include <sstream>
 
+#include "lib/comm/environment.h"
 #include "lib/core/text.h"
 
 namespace moe {
@@ -38,17 +38,12 @@ bool meet(const std::vector<int>& a, const std::vector<int>& b) {
   return std::ranges::any_of(a, [&](int core) { return std::ranges::find(b, core) != b.end(); });
 }
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
 // What all processes of a job on a host have alike and no others.
 std::string job() {
-  if (const std::string space = variable("PMIX_NAMESPACE"); !space.empty())
+  if (const std::string space = environment("PMIX_NAMESPACE"); !space.empty())
     return space;
-  if (const std::string slurm = variable("SLURM_JOB_ID"); !slurm.empty())
-    return concat(slurm, ".", variable("SLURM_STEP_ID"));
+  if (const std::string slurm = environment("SLURM_JOB_ID"); !slurm.empty())
+    return concat(slurm, ".", environment("SLURM_STEP_ID"));
   return concat(::getppid());
 }
 
@@ -94,7 +89,7 @@ int cores_used(const std::vector<RankCores>& ranks, int rank) {
 }
 
 int cores_of_launcher() {
-  if (variable("OMPI_COMM_WORLD_RANK").empty())
+  if (environment("OMPI_COMM_WORLD_RANK").empty())
     return 0;
   return int(cores_of(::getppid()).size());
 }

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "lib/comm/environment.h"
 #include "lib/comm/module.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
@@ -26,13 +27,8 @@ constexpr Variables launchers[] = {
     {"openmpi", "PMIX_RANK", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"},
 };
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value ? value : "";
-}
-
 int number(const char* name, int least) {
-  const std::string text = variable(name);
+  const std::string text = environment(name);
   int n = 0;
   const auto [end, failed] = std::from_chars(text.data(), text.data() + text.size(), n);
   if (failed != std::errc() || end != text.data() + text.size() || n < least) {
@@ -58,8 +54,8 @@ fs::path find_module(const std::string& kind) {
 
 fs::path module_file(const std::string& name) {
   const fs::path program = fs::read_symlink("/proc/self/exe").parent_path();
-  for (const fs::path& folder :
-       {fs::path(variable("MOE_MODULES")), program, program / ".." / MOE_LIBRARY_FOLDER / "moe"}) {
+  for (const fs::path& folder : {fs::path(environment("MOE_MODULES")), program,
+                                 program / ".." / MOE_LIBRARY_FOLDER / "moe"}) {
     if (!folder.empty() && fs::exists(folder / name))
       return folder / name;
   }
@@ -68,12 +64,12 @@ fs::path module_file(const std::string& name) {
 
 std::optional<Launch> launch() {
   for (const Variables& v : launchers) {
-    if (variable(v.rank).empty() || variable(v.size).empty())
+    if (environment(v.rank).empty() || environment(v.size).empty())
       continue;
     Launch out{.kind = v.kind, .rank = number(v.rank, 0), .size = number(v.size, 1)};
-    if (!variable(v.place).empty())
+    if (!environment(v.place).empty())
       out.place_on_host = number(v.place, 0);
-    if (const std::string asked = variable("MOE_MPI"); !asked.empty())
+    if (const std::string asked = environment("MOE_MPI"); !asked.empty())
       out.kind = asked;
     if (out.kind != "openmpi" && out.kind != "mpich") {
       throw Error(Exit::environment, concat("MOE_MPI is '", out.kind, "'"))
@@ -88,7 +84,7 @@ std::optional<Launch> launch() {
 
 bool is_launched() {
   return std::ranges::any_of(launchers, [](const Variables& v) {
-    return !variable(v.rank).empty() && !variable(v.size).empty();
+    return !environment(v.rank).empty() && !environment(v.size).empty();
   });
 }
 

@@ -9,8 +9,8 @@ namespace moe {
 
 struct Count {
   std::int64_t value = 0;
-  std::string
-      wrong;  // what is wrong, as the end of a sentence: "is not a whole number"; "" = right
+  // what is wrong, as the end of a sentence: "is not a whole number"; "" = right
+  std::string wrong;
 };
 // Of the whole text: no blanks, 0x or 1e3; one plus sign may stand in front.
 Count read_count(std::string_view text);

@@ -10,8 +10,10 @@
 #include "lib/comm/threads.h"
 #include "lib/core/error.h"
 #include "lib/core/text.h"
+#include "tests/comm/through.h"
 
 using namespace moe;
+using namespace moe::test;
 
 namespace {
 
@@ -232,38 +234,10 @@ Lists lists_of(int number, const Comm& comm) {
   return lists;
 }
 
-// Moves everything at once, as transports without flows do.
-class Blocking : public Transport {
+// Knows that rank 1 is gone.
+class OneGone final : public Through {
  public:
-  explicit Blocking(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
-  const char* name() const override {
-    return inner_->name();
-  }
-  int rank() const override {
-    return inner_->rank();
-  }
-  int size() const override {
-    return inner_->size();
-  }
-  bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double patience,
-                std::vector<int>& missing) override {
-    return inner_->exchange(send, receive, patience, missing);
-  }
-  void end_all(int code) noexcept override {
-    inner_->end_all(code);
-  }
-
- protected:
-  std::shared_ptr<Transport> inner_;
-};
-
-// Does not, and knows that rank 1 is gone.
-class OneGone final : public Blocking {
- public:
-  using Blocking::Blocking;
-  std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
-    return inner_->flow(receive);
-  }
+  using Through::Through;
   std::vector<int> gone() override {
     return {1};
   }
@@ -306,9 +280,8 @@ void two_open_exchanges(Comm& comm) {
 TEST_CASE("exchanges that are open together bring what each rank sends, early or late") {
   for (const int ranks : {1, 2, 3, 5}) {
     as_threads(ranks, two_open_exchanges);
-    as_threads(ranks, two_open_exchanges, 20, [](std::shared_ptr<Transport> t) {
-      return std::make_shared<Blocking>(std::move(t));
-    });
+    as_threads(ranks, two_open_exchanges, 20,
+               [](std::shared_ptr<Transport> t) { return std::make_shared<AtOnce>(std::move(t)); });
   }
   // those of a group, while other ranks have their own
   as_threads(5, [](Comm& comm) {

@@ -8,8 +8,10 @@
 #include "lib/core/rng.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/router/router.h"
+#include "tests/layer/padded.h"
 
 using namespace moe;
+using moe::test::padded_batch;
 
 namespace {
 
@@ -36,15 +38,6 @@ Matrix<double> drawn(Rng& rng) {
   draw(rng, m.flat());
   return m;
 }
-Batch padded_batch() {
-  Batch batch;
-  batch.token.assign(std::size_t(tokens), 0);
-  batch.start = {0, tokens};
-  batch.valid.assign(std::size_t(tokens), 1);
-  batch.valid[3] = 0;
-  return batch;
-}
-
 Gradients gradients_of(const LayerConfig& config) {
   const auto backend = make_reference<double>();
   MoeLayer<double> layer(config, *backend);
@@ -56,7 +49,7 @@ Gradients gradients_of(const LayerConfig& config) {
     draw(rng, p->mutate().flat());
   }
   draw(rng, layer.router().correction_bias());
-  const Batch batch = padded_batch();
+  const Batch batch = padded_batch(tokens, 3);
   const Matrix<double> x = drawn(rng);
   const Matrix<double> dy = drawn(rng);
   Matrix<double> y(tokens, hidden);

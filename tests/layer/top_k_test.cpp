@@ -11,8 +11,10 @@
 #include "lib/router/excludes_experts.h"
 #include "lib/router/router.h"
 #include "lib/router/scores.h"
+#include "tests/layer/padded.h"
 
 using namespace moe;
+using moe::test::padded_batch;
 
 namespace {
 
@@ -37,16 +39,6 @@ Matrix<double> noise(Rng& rng, Index rows, Index cols, bool halves) {
   return m;
 }
 
-// A batch whose token 7 is padding.
-Batch padded_batch() {
-  Batch batch;
-  batch.token.assign(std::size_t(tokens), 0);
-  batch.start = {0, tokens};
-  batch.valid.assign(std::size_t(tokens), 1);
-  batch.valid[7] = 0;
-  return batch;
-}
-
 // What both ways start from: scores, and gradients of weights and of summed probabilities.
 struct Given {
   Matrix<double> z, dweight, dprob;
@@ -62,7 +54,7 @@ struct Result {
 
 // The router of lib/router, and the z loss (coefficient 0.3) by hand.
 Result by_router(const Way& w, Router& router, const Given& given) {
-  const Batch batch = padded_batch();
+  const Batch batch = padded_batch(tokens, 7);
   RouterInput in{.scores = {given.z}, .batch = batch};
   for (double& v : in.scores[0].flat())
     v /= w.how.temperature;

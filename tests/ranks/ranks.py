@@ -276,10 +276,13 @@ def running(place, ranks, *more, patience=None):
 
 
 def ended(place, run, since, within, what, codes, says=()):
-    """All ranks must have ended `within` seconds after `since`, and their launcher a second later at most."""
+    """All ranks must have ended `within` seconds after `since`, and their launcher a second later."""
     began = False
-    while time.time() < since + within + 30 and (processes(place) or not (began or run.poll() is not None)):
-        began = began or bool(processes(place))
+    while time.time() < since + within + 30:
+        ranks = processes(place)
+        began = began or bool(ranks)
+        if not ranks and (began or run.poll() is not None):
+            break
         time.sleep(0.01)
     took = time.time() - since
     try:
@@ -292,7 +295,8 @@ def ended(place, run, since, within, what, codes, says=()):
     left = processes(place)
     code = run.returncode
     check(took <= within and launcher <= within + 1 and code in codes and not left,
-          f"{what}: ended after {took:.2f} s, the launcher after {launcher:.2f} s with {code}, {len(left)} processes left")
+          f"{what}: ended after {took:.2f} s, the launcher after {launcher:.2f} s with {code}, "
+          f"{len(left)} processes left")
     for part in says:
         check(part in err, f"{what}: says '{part}'" + ("" if part in err else f"\n{err}"))
     newest = subprocess.run([place.moe, "verify", "run"], cwd=place.work, capture_output=True, text=True)
@@ -310,8 +314,11 @@ def faults(place, quick):
                 since = time.time()
                 os.kill(pids[rank], number)
                 # MPICH's launcher ends the others before they notice
-                gone = ("step ", f"the process of rank {rank} has ended", "in exchange") if place.mpi == "openmpi" else ()
-                ended(place, run, since, ends_within, f"{' '.join(more)} rank {rank} {name}", (128 + number, number, 1), gone)
+                gone = ()
+                if place.mpi == "openmpi":
+                    gone = ("step ", f"the process of rank {rank} has ended", "in exchange")
+                ended(place, run, since, ends_within, f"{' '.join(more)} rank {rank} {name}",
+                      (128 + number, number, 1), gone)
     for more in [["--ep", "2"]] if quick else shares:
         for rank in (1,) if quick else (0, 1):
             run, pids = running(place, 2, *more, patience=PATIENCE)
@@ -343,7 +350,8 @@ def short_of(place, what, limit, size, code, says):
         most = size(place, pids[rank])
         since = time.time()
         resource.prlimit(pids[rank], limit, (most, most))
-        ended(place, run, since, 60, f"{what} for rank {rank}", (code,), (says, f"rank {rank}: ", "(step "))
+        ended(place, run, since, 60, f"{what} for rank {rank}", (code,),
+              (says, f"rank {rank}: ", "(step "))
 
 
 def address_space(place, pid):

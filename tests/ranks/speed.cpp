@@ -27,6 +27,7 @@
 #include "lib/core/text.h"
 #include "lib/layer/moe_layer.h"
 #include "lib/model/ownership.h"
+#include "tests/comm/through.h"
 
 extern "C" moe::Transport* moe_open_transport();
 
@@ -34,31 +35,6 @@ namespace moe {
 namespace {
 
 using Times = std::map<std::string, std::vector<double>>;  // of each round
-
-// As Open MPI's, but everything is moved at once: nothing crosses while ranks compute.
-class AtOnce final : public Transport {
- public:
-  explicit AtOnce(std::shared_ptr<Transport> inner) : inner_(std::move(inner)) {}
-  const char* name() const override {
-    return inner_->name();
-  }
-  int rank() const override {
-    return inner_->rank();
-  }
-  int size() const override {
-    return inner_->size();
-  }
-  bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double patience,
-                std::vector<int>& missing) override {
-    return inner_->exchange(send, receive, patience, missing);
-  }
-  void end_all(int code) noexcept override {
-    inner_->end_all(code);
-  }
-
- private:
-  std::shared_ptr<Transport> inner_;
-};
 
 struct Timed {
   std::string name;
@@ -161,7 +137,7 @@ Times layer(const std::shared_ptr<Transport>& mpi, Comm& comm, const std::vector
   LayerConfig c{.hidden = o[1], .width = o[2], .experts = int(o[3])};
   c.router = concat("softmax:k=", o[4]);
   const auto backend = make_backend("cpu");
-  Comm blocking(std::make_shared<AtOnce>(mpi));
+  Comm blocking(std::make_shared<test::AtOnce>(mpi));
   struct Way {
     const char* name;
     Comm* group;

@@ -18,7 +18,7 @@ LAYERS = [((2048, 512, 1024, 8, 2, 40), "shared out", 0.95),
           ((2048, 512, 128, 64, 8, 40), "shared out", 0.85),
           ((2048, 512, 128, 64, 8, 40), "cheaper", 0.88),
           ((2048, 1024, 2816, 8, 2, 12), "shared out", 0.98)]
-# the same shapes; least share of the speed that one rank of these tokens has with the machine to itself
+# the same shapes; least share of the speed that one rank has with the machine to itself
 WEAK = [0.90, 0.80, 0.92]
 MIB = 2**20
 
@@ -75,10 +75,13 @@ def weak_scaling(place, check):
         seen = {1: [], 2: []}
         for _ in range(4):
             for ranks in (1, 2):
-                times = timed(place, "layer", *shape[:5], max(2, shape[5] // 4), ranks - 1, launcher=mpirun(place, ranks))
+                rounds = max(2, shape[5] // 4)
+                times = timed(place, "layer", *shape[:5], rounds, ranks - 1,
+                              launcher=mpirun(place, ranks))
                 seen[ranks] += [of_way[0] for of_way in times.values()]
         share = min(seen[1]) / min(seen[2])
-        check(share >= least, "two ranks of T{} H{} I{} E{} k{} each".format(*shape[:5]) + f": {share:.3f} of the speed of one that is alone, wanted {least}")
+        check(share >= least, "two ranks of T{} H{} I{} E{} k{} each: ".format(*shape[:5])
+              + f"{share:.3f} of the speed of one that is alone, wanted {least}")
 
 
 def rows_beside_gloo(place, check, python):
@@ -99,7 +102,8 @@ def rows_beside_gloo(place, check, python):
             theirs.append(json.loads(done.stdout.strip().splitlines()[-1]))
         best, median = (min(t[i] for t in theirs) / min(t[i] for t in ours) for i in (0, 1))
         check(max(best, median) >= 3, f"an exchange of {size / 1e6:.1f} MB a rank: {best:.1f} [{median:.1f}] times as fast as gloo's "
-              f"all_to_all_single, wanted 3 ({1e3 * min(t[0] for t in ours):.2f} against {1e3 * min(t[0] for t in theirs):.2f} ms; MPI_Alltoallv alone "
+              f"all_to_all_single, wanted 3 ({1e3 * min(t[0] for t in ours):.2f} against "
+              f"{1e3 * min(t[0] for t in theirs):.2f} ms; MPI_Alltoallv alone "
               f"{1e3 * min(t[0] for t in library):.2f})")
 
 
@@ -167,7 +171,8 @@ def between_hosts(place, check):
     if place.mpi != "openmpi":
         return
     script = HERE.parent.parent / "scripts/hosts.sh"
-    for shape in ((2048, 512, 1024, 8, 2, 20), (2048, 512, 2048, 8, 2, 20), (2048, 512, 4096, 8, 2, 10)):
+    for width, rounds in ((1024, 20), (2048, 20), (4096, 10)):
+        shape = (2048, 512, width, 8, 2, rounds)
         times = timed(place, "layer", *shape, launcher=[str(script), "2", "1gbit"])
         if times is None:
             print("  skipped: two hosts as network namespaces (scripts/hosts.sh says why)")

@@ -19,59 +19,33 @@ struct Fuse {
   Index left;
 };
 
-class FusedFlow final : public Flow {
+class FusedFlow final : public ThroughFlow {
  public:
   FusedFlow(std::unique_ptr<Flow> inner, std::shared_ptr<Fuse> fuse)
-      : inner_(std::move(inner)), fuse_(std::move(fuse)) {}
+      : ThroughFlow(std::move(inner)), fuse_(std::move(fuse)) {}
   void send(int to, ConstBytes out) override {
     fuse_->burn();
-    inner_->send(to, out);
-  }
-  void look() override {
-    inner_->look();
-  }
-  bool has_come(int from) override {
-    return inner_->has_come(from);
-  }
-  bool done(std::vector<int>& missing) override {
-    return inner_->done(missing);
-  }
-  void pause(double waited) override {
-    inner_->pause(waited);
+    ThroughFlow::send(to, out);
   }
 
  private:
-  std::unique_ptr<Flow> inner_;
   std::shared_ptr<Fuse> fuse_;
 };
 
-class Fused final : public Transport {
+class Fused final : public Through {
  public:
   Fused(std::shared_ptr<Transport> inner, Index at)
-      : inner_(std::move(inner)), fuse_(std::make_shared<Fuse>(at)) {}
-  const char* name() const override {
-    return inner_->name();
-  }
-  int rank() const override {
-    return inner_->rank();
-  }
-  int size() const override {
-    return inner_->size();
-  }
+      : Through(std::move(inner)), fuse_(std::make_shared<Fuse>(at)) {}
   bool exchange(std::span<const ConstBytes> send, std::span<const Bytes> receive, double patience,
                 std::vector<int>& missing) override {
     fuse_->burn();
-    return inner_->exchange(send, receive, patience, missing);
+    return Through::exchange(send, receive, patience, missing);
   }
   std::unique_ptr<Flow> flow(std::span<const Bytes> receive) override {
-    return std::make_unique<FusedFlow>(inner_->flow(receive), fuse_);
-  }
-  void end_all(int code) noexcept override {
-    inner_->end_all(code);
+    return std::make_unique<FusedFlow>(Through::flow(receive), fuse_);
   }
 
  private:
-  std::shared_ptr<Transport> inner_;
   std::shared_ptr<Fuse> fuse_;
 };
 
