@@ -38,7 +38,8 @@ for ((i = 0; i < hosts; ++i)); do
   ip netns exec "$ns" ip addr add "$net.$((10 + i))/24" dev eth0
   ip netns exec "$ns" ip link set eth0 up
   ip netns exec "$ns" ip link set lo up
-  # seconds, not a quarter of an hour, until the launcher hears that what it sent to a host that is cut off was not taken
+  # seconds, not a quarter of an hour, until the launcher hears that what it sent to a host that is
+  # cut off was not taken
   ip netns exec "$ns" sh -c 'echo 3 >/proc/sys/net/ipv4/tcp_retries2'
   mkdir -p "/etc/netns/$ns"
   etc+=("/etc/netns/$ns")

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Tests under sanitizers. `--quick`, which scripts/test.sh runs: what ranks say to each other, and a layer shared out to ranks, as
-# threads of one process, under the sanitizer of threads and under those of addresses and undefined behaviour; minutes.
-# `--asan`: every test under those of addresses and undefined behaviour; more than an hour. `--tsan`: tests of the core, the ranks
-# and of training under that of threads, by clang 16, whose OpenMP tells it what waits for what
+# Tests under sanitizers. `--quick`, which scripts/test.sh runs: what ranks say to each other, and a
+# layer shared out to ranks, as threads of one process, under the sanitizer of threads and under
+# those of addresses and undefined behaviour; minutes. `--asan`: every test under those of addresses
+# and undefined behaviour; more than an hour. `--tsan`: tests of the core, the ranks and of training
+# under that of threads, by clang 16, whose OpenMP tells it what waits for what
 # (apt-get install clang-16 libclang-rt-16-dev libomp-16-dev).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# g++'s OpenMP tells the sanitizer of threads nothing, so each rank has one thread. Without a fixed layout of addresses a new
-# kernel puts things where that sanitizer does not expect them.
+# g++'s OpenMP tells the sanitizer of threads nothing, so each rank has one thread. Without a fixed
+# layout of addresses a new kernel puts things where that sanitizer does not expect them.
 quick() {
   for sanitizer in thread address,undefined; do
     local build=build/ranks-${sanitizer%%,*}
@@ -28,9 +29,10 @@ addresses() {
 threads() {
   cmake --preset tsan >/dev/null
   cmake --build --preset tsan --target test_core test_comm test_training
+  export OMP_TOOL_LIBRARIES=/usr/lib/llvm-16/lib/libarcher.so
+  export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"
   for test in core comm training; do
-    OMP_TOOL_LIBRARIES=/usr/lib/llvm-16/lib/libarcher.so \
-      TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp" "build/tsan/tests/test_$test"
+    "build/tsan/tests/test_$test"
   done
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds, and runs every test; those of ranks under sanitizers too (scripts/sanitizers.sh has the others).
+# Installs what is missing, builds, and runs every test; those of ranks under sanitizers too
+# (scripts/sanitizers.sh has the others).
 # Ends with how many tests were skipped, and why.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
